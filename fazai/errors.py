@@ -1,0 +1,250 @@
+"""The error tree of fazai: the class carries the exit code, `where` and `hint`.
+
+    FazaiError                      1
+    ├── InputError                  3   nothing was contacted
+    │   ├── UsageError                  the command line
+    │   ├── YamlError                   a file that is not the YAML we accept
+    │   ├── InventoryError              hosts, groups, patterns, options of a target
+    │   ├── PlaybookError               plays, resources, fields of a kind
+    │   ├── TemplateError               Jinja2
+    │   ├── SecretError                 a secret that cannot be had
+    │   └── StateError                  the state folder cannot be used
+    ├── LockHeld                    5
+    ├── PlanStale                   6
+    ├── Refused                     7   a guard said no: read-only, prune cap, protected, foreign item
+    ├── Unreachable                 4   no usable answer: DNS, TCP, TLS, timeout, 5xx after retries
+    ├── DeviceError                 1   the device answered, and the answer was no
+    │   ├── AccessDenied                wrong key, missing privilege
+    │   ├── NotAvailable                the device has no such API (plugin absent)
+    │   └── Rejected                    validation; `fields` says which
+    ├── Unsure                      1   a write whose answer was lost: observe before repeating it
+    ├── VerifyError                 1   what was written did not stick, or does not run
+    ├── Interrupted               130
+    └── Errors                      *   several of the above; the worst exit code wins
+
+Exit codes are a contract (docs/exit-codes.md); the worst wins in the order 3, 5, 6, 7, 1, 4, 2, 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+
+__all__ = [
+    "AccessDenied",
+    "DeviceError",
+    "Errors",
+    "ExitCode",
+    "FazaiError",
+    "InputError",
+    "Interrupted",
+    "InventoryError",
+    "LockHeld",
+    "Mark",
+    "NotAvailable",
+    "PlanStale",
+    "PlaybookError",
+    "Refused",
+    "Rejected",
+    "SecretError",
+    "StateError",
+    "TemplateError",
+    "Unreachable",
+    "Unsure",
+    "UsageError",
+    "VerifyError",
+    "YamlError",
+    "did_you_mean",
+    "worst_exit",
+]
+
+
+class ExitCode(IntEnum):
+    """What the process says to its caller."""
+
+    OK = 0
+    FAILED = 1
+    PENDING = 2
+    BAD_INPUT = 3
+    UNREACHABLE = 4
+    LOCKED = 5
+    STALE = 6
+    REFUSED = 7
+    INTERRUPTED = 130
+
+
+_WORST_FIRST = (130, 3, 5, 6, 7, 1, 4, 2, 0)
+
+
+def worst_exit(codes: Iterable[int]) -> int:
+    """The exit code that wins when several targets ended differently; 0 for none."""
+    seen = set(codes)
+    return next((code for code in _WORST_FIRST if code in seen), max(seen, default=0))
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Mark:
+    """A place in a user's text; line and column count from 1."""
+
+    file: str
+    line: int
+    column: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}"
+
+
+class FazaiError(Exception):
+    """Base of all errors that fazai raises on purpose.
+
+    `where` is a Mark, or text such as "fw-01/opnsense.alias/blocklist". `hint` is the next step for the
+    user. `excerpt` is the offending line of the file, when known and free of secrets.
+    """
+
+    exit_code: int = ExitCode.FAILED
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        where: Mark | str | None = None,
+        hint: str | None = None,
+        excerpt: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.where = where
+        self.hint = hint
+        self.excerpt = excerpt
+
+    def __str__(self) -> str:
+        place = f"{self.where}: " if self.where is not None else ""
+        hint = f" ({self.hint})" if self.hint else ""
+        return f"{place}{self.message}{hint}"
+
+
+class InputError(FazaiError):
+    exit_code = ExitCode.BAD_INPUT
+
+
+class UsageError(InputError):
+    pass
+
+
+class YamlError(InputError):
+    pass
+
+
+class InventoryError(InputError):
+    pass
+
+
+class PlaybookError(InputError):
+    pass
+
+
+class TemplateError(InputError):
+    pass
+
+
+class SecretError(InputError):
+    pass
+
+
+class StateError(InputError):
+    pass
+
+
+class LockHeld(FazaiError):
+    exit_code = ExitCode.LOCKED
+
+
+class PlanStale(FazaiError):
+    exit_code = ExitCode.STALE
+
+
+class Refused(FazaiError):
+    exit_code = ExitCode.REFUSED
+
+
+class Unreachable(FazaiError):
+    """`stage` says how far it came: resolve, connect, tls, write, read, answer."""
+
+    exit_code = ExitCode.UNREACHABLE
+
+    def __init__(
+        self, message: str, *, stage: str, where: Mark | str | None = None, hint: str | None = None
+    ) -> None:
+        super().__init__(message, where=where, hint=hint)
+        self.stage = stage
+
+
+class DeviceError(FazaiError):
+    exit_code = ExitCode.FAILED
+
+
+class AccessDenied(DeviceError):
+    pass
+
+
+class NotAvailable(DeviceError):
+    pass
+
+
+class Rejected(DeviceError):
+    """The device's validation said no; `fields` maps our field name ("" for none) to its texts."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        fields: Mapping[str, tuple[str, ...]],
+        where: Mark | str | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message, where=where, hint=hint)
+        self.fields = dict(fields)
+
+
+class Unsure(FazaiError):
+    """A write was sent and its answer never came; it may or may not have been done."""
+
+    exit_code = ExitCode.FAILED
+
+
+class VerifyError(FazaiError):
+    exit_code = ExitCode.FAILED
+
+
+class Interrupted(FazaiError):
+    exit_code = ExitCode.INTERRUPTED
+
+
+class Errors(FazaiError):
+    """All errors of a stage at once, in the order of their places."""
+
+    def __init__(self, errors: Iterable[FazaiError]) -> None:
+        self.errors: tuple[FazaiError, ...] = tuple(_flatten(errors))
+        count = len(self.errors)
+        super().__init__(f"{count} error{'' if count == 1 else 's'}")
+        self.exit_code = worst_exit(e.exit_code for e in self.errors)
+
+    def __str__(self) -> str:
+        return "\n".join(str(e) for e in self.errors)
+
+
+def _flatten(errors: Iterable[FazaiError]) -> Iterable[FazaiError]:
+    for error in errors:
+        if isinstance(error, Errors):
+            yield from error.errors
+        else:
+            yield error
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str | None:
+    """`did you mean "x"?` for the nearest known word, or None."""
+    import difflib  # only needed once something is already wrong
+
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f'did you mean "{near[0]}"?' if near else None

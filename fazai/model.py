@@ -1,0 +1,345 @@
+"""The nouns of fazai (design.md, "The words"), as frozen values, and the two protocols that hands fulfil.
+
+Nothing here does I/O and nothing here knows a provider.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from fazai.errors import FazaiError, InputError, Mark
+
+__all__ = [
+    "Activate",
+    "Change",
+    "Diff",
+    "FieldSpec",
+    "Kind",
+    "Observation",
+    "Problem",
+    "Provider",
+    "Resource",
+    "Secret",
+    "SecretRef",
+    "Session",
+    "Step",
+    "Target",
+    "TargetWork",
+    "Value",
+    "Verb",
+    "Work",
+]
+
+#: A YAML value after templating: str, int, float, bool, None, Secret, list and dict of these.
+Value = Any
+
+
+class Secret:
+    """A value that is compared, never shown; every text form of it is `***`."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """The text itself; called only where it goes onto the wire."""
+        return self._value
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Secret):
+            return hmac.compare_digest(self._value.encode(), other._value.encode())
+        return NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(("Secret", self._value))
+
+    def __repr__(self) -> str:
+        return "***"
+
+    __str__ = __repr__
+
+    def __format__(self, spec: str) -> str:
+        return format("***", spec)
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        raise TypeError("a secret is not serialised")
+
+
+@dataclass(frozen=True, slots=True)
+class SecretRef:
+    """A secret by reference, as the YAML tags say it: !env, !file, !cmd, !vault. Not yet read."""
+
+    scheme: str
+    value: str | tuple[str, ...]
+    mark: Mark
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something wrong with a field of a resource or an option of a target, before any contact."""
+
+    field: str | None
+    message: str
+    hint: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FieldSpec:
+    """One field of a kind, or one option of a provider, for validation and for the reference page."""
+
+    name: str
+    type: str  # text, secret, boolean, integer, number, choice, list, map, reference, any
+    doc: str = ""
+    required: bool = False
+    default: Value = None
+    choices: tuple[str, ...] = ()
+    minimum: int | None = None
+    maximum: int | None = None
+    reference: str | None = None  # the kind whose name is meant
+    secret: bool = False
+
+
+class Kind(Protocol):
+    """The class of a resource. Pure: it reads and returns values, and does no I/O."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def summary(self) -> str: ...
+    @property
+    def fields(self) -> Mapping[str, FieldSpec]: ...
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """The fields that together name an item on a target."""
+        ...
+
+    @property
+    def ordered(self) -> bool:
+        """The order in the playbook is the order on the target."""
+        ...
+
+    @property
+    def example(self) -> str:
+        """One resource in YAML, for the reference page; it validates."""
+        ...
+
+    def identify(self, fields: Mapping[str, Value]) -> str | Problem:
+        """The identity's text of these (rendered, not yet normalised) fields."""
+        ...
+
+    def normalise(self, fields: Mapping[str, Value], state: str) -> tuple[dict[str, Value], list[Problem]]:
+        """The fields in canonical form, and everything that is wrong with them. Defaults are not added:
+        a field that is not declared is not managed."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One managed thing. `options` are its rendered settings (base_url, mode, secret, timeout, owner…)."""
+
+    name: str
+    provider: str
+    mode: str  # "read" or "write"
+    options: Mapping[str, Value]
+    groups: tuple[str, ...] = ()
+    mark: Mark | None = None
+    marks: Mapping[str, Mark] = field(default_factory=dict)  # option -> place
+
+    def where(self, option: str) -> Mark | str:
+        """The place of an option, else of the target, else its name."""
+        return self.marks.get(option) or self.mark or self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """One desired thing on one target; `fields` are canonical, `origins` say where each came from."""
+
+    kind: str
+    identity: str
+    fields: Mapping[str, Value]
+    state: str = "present"
+    mark: Mark | None = None
+    origins: Mapping[str, Mark] = field(default_factory=dict)
+    name: str | None = None
+    tags: tuple[str, ...] = ()
+    adopt: bool | None = None  # None: as the target says
+    notify: tuple[str, ...] = ()
+
+
+class Verb(StrEnum):
+    CREATE = "create"
+    UPDATE = "update"
+    DELETE = "delete"
+    MOVE = "move"
+    RUN = "run"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """The difference between wanted and observed for one item.
+
+    `before` and `after` hold only the fields that differ (create: all declared; delete: all that is needed
+    to make it again). `ref` is the provider's handle of the item. `activates` names the services that must
+    be activated before the change runs. `note` is for people (`after "block bogons"`).
+    """
+
+    target: str
+    kind: str
+    identity: str
+    verb: Verb
+    before: Mapping[str, Value]
+    after: Mapping[str, Value]
+    ref: str
+    activates: tuple[str, ...] = ()
+    note: str = ""
+    adopts: bool = False
+    mark: Mark | None = None
+    origins: Mapping[str, Mark] = field(default_factory=dict)
+
+    @property
+    def where(self) -> str:
+        return f"{self.target}/{self.kind}/{self.identity}"
+
+
+@dataclass(frozen=True, slots=True)
+class Activate:
+    """Make what was saved take effect: one reconfigure of one service."""
+
+    target: str
+    service: str
+
+
+Step = Change | Activate
+
+
+@dataclass(frozen=True, slots=True)
+class Diff:
+    """What one target needs: steps in the order in which they are carried out.
+
+    `refused` are changes that a guard forbids, each with its reason; they are not among the steps.
+    `notes` are sentences for the operator that are neither change nor error.
+    """
+
+    steps: tuple[Step, ...] = ()
+    unchanged: int = 0
+    refused: tuple[tuple[Change, FazaiError], ...] = ()
+    errors: tuple[FazaiError, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def changes(self) -> tuple[Change, ...]:
+        return tuple(step for step in self.steps if isinstance(step, Change))
+
+
+class Observation(Protocol):
+    """What a session saw. Opaque to the engine but for its digest (of the managed state, not of counters)."""
+
+    @property
+    def digest(self) -> str: ...
+
+
+class Session(Protocol):
+    """A provider at work on one target; an async context manager. The engine calls, in this order:
+
+    observe, diff, then for an apply: hold, write (each change of the steps) and activate (each Activate of
+    the steps), observe and diff again to read back, probe, verify. On a failure: write(inverse(change))
+    backwards, activate.
+    """
+
+    async def __aenter__(self) -> Self: ...
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    async def observe(self, wanted: Sequence[Resource]) -> Observation:
+        """Read the actual state that `wanted` needs; changes nothing. Raises Unreachable, DeviceError."""
+        ...
+
+    def diff(
+        self,
+        wanted: Sequence[Resource],
+        seen: Observation,
+        *,
+        adopted: frozenset[str] = frozenset(),
+        pending: frozenset[str] = frozenset(),
+        prune: bool = False,
+    ) -> Diff:
+        """Pure. `adopted`: refs taken over by earlier runs. `pending`: services saved but never activated,
+        whose Activate must be among the steps. `prune`: the wanted list is whole, so that what we own and
+        is not in it may go, where the target's options ask for it."""
+        ...
+
+    async def write(self, change: Change) -> str:
+        """Carry out one change; returns the item's ref. Raises Unsure when the answer was lost and the write
+        cannot simply be repeated, Unreachable, Rejected, DeviceError."""
+        ...
+
+    def inverse(self, change: Change, ref: str) -> Change:
+        """Pure: the change that undoes this one."""
+        ...
+
+    async def hold(self) -> None:
+        """Keep what is needed to reach the target after an activation that shuts out new connections."""
+        ...
+
+    async def activate(self, service: str) -> None:
+        """Make what was saved for the service take effect. Raises as write does."""
+        ...
+
+    async def probe(self) -> None:
+        """Prove over a fresh connection that the target still answers. Raises Unreachable or DeviceError."""
+        ...
+
+    async def verify(self, changes: Sequence[Change]) -> list[FazaiError]:
+        """What the running state says of these changes, where the target can tell: one error each."""
+        ...
+
+
+class Provider(Protocol):
+    """The adapter that speaks a protocol to a device; found by the target's `provider:` in the registry."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def kinds(self) -> Mapping[str, Kind]: ...
+    @property
+    def options(self) -> Mapping[str, FieldSpec]:
+        """The options of a target that this provider understands."""
+        ...
+
+    def check(self, target: Target) -> list[InputError]:
+        """All that is wrong with the target's options, before any contact."""
+        ...
+
+    def connect(self, target: Target) -> Session:
+        """A session, not yet connected."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TargetWork:
+    """A target and all that is wanted on it. `whole`: nothing was left out by a filter, so pruning may."""
+
+    target: Target
+    resources: tuple[Resource, ...]
+    whole: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Targets that are worked on together: a play, or the rest of the inventory.
+
+    `serial` is the size of each wave (empty: all at once; the last repeats). `max_fail` is how many targets
+    of the play may fail before the remaining waves are left alone (None: no limit).
+    """
+
+    name: str
+    targets: tuple[TargetWork, ...]
+    serial: tuple[int, ...] = ()
+    max_fail: int | None = None
