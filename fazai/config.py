@@ -1,0 +1,58 @@
+"""Where fazai keeps its things and how wide it works; built once by a shell from an explicit environment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from fazai.errors import UsageError
+
+__all__ = ["Config", "default_forks"]
+
+_PER_TARGET_BYTES = 32 << 20  # a session at work: connection, TLS, one decoded collection
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Settings of one process. `state` holds runs, journal and locks; `secrets` the default secret files;
+    `lab` the embedded lab's state."""
+
+    state: Path
+    secrets: Path
+    lab: Path
+    forks: int
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str], *, root: bool) -> Config:
+        """FAZAI_STATE, FAZAI_SECRETS, FAZAI_LAB and FAZAI_FORKS win; then the XDG folders, or for root /var/lib
+        and /etc. Works with an empty environment (cron). Raises UsageError."""
+        if root:
+            state, secrets = Path("/var/lib/fazai"), Path("/etc/fazai/secrets")
+        else:
+            home = Path(environ.get("HOME") or os.path.expanduser("~"))
+            state = Path(environ.get("XDG_STATE_HOME") or home / ".local/state") / "fazai"
+            secrets = Path(environ.get("XDG_CONFIG_HOME") or home / ".config") / "fazai/secrets"
+        state = Path(environ.get("FAZAI_STATE") or state)
+        secrets = Path(environ.get("FAZAI_SECRETS") or secrets)
+        lab = Path(environ.get("FAZAI_LAB") or state / "lab")
+        return cls(state, secrets, lab, _forks(environ.get("FAZAI_FORKS")))
+
+
+def _forks(text: str | None) -> int:
+    if not text:
+        return default_forks()
+    if not text.isdigit() or int(text) < 1:
+        raise UsageError(f"FAZAI_FORKS is {text!r}, a number from 1 on was expected")
+    return int(text)
+
+
+def default_forks() -> int:
+    """How many targets at once: 16 a core, as waiting costs nothing, but no more than memory allows."""
+    try:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+    except (ValueError, OSError):
+        memory = 1 << 30
+    cores = os.cpu_count() or 1
+    return max(4, min(cores * 16, 256, memory // 2 // _PER_TARGET_BYTES))

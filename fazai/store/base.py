@@ -1,0 +1,93 @@
+"""What the engine needs to remember, as a protocol; `sqlite` is the embedded one (design.md, "Embedded first")."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+__all__ = ["Action", "Run", "Store", "TargetMemory"]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One invocation of the reconciler. Times are seconds since the epoch, UTC."""
+
+    run_id: str
+    command: str
+    sources: tuple[str, ...]
+    user: str
+    host: str
+    pid: int
+    started: float
+    finished: float | None = None
+    exit_code: int | None = None
+    summary: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One change being carried out. `before` and `after` hold no secret."""
+
+    action_id: str
+    run_id: str
+    target: str
+    kind: str
+    identity: str
+    verb: str
+    before: Mapping[str, Any]
+    after: Mapping[str, Any]
+    ref: str = ""
+    started: float = 0.0
+    finished: float | None = None
+    status: str = "begun"  # begun, done, failed
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TargetMemory:
+    """What earlier runs left about one target. `pending`: service -> run that saved but never activated.
+    `unfinished`: actions whose end was never written. `generation` grows with each run that wrote."""
+
+    adopted: frozenset[str] = frozenset()
+    pending: Mapping[str, str] = field(default_factory=dict)
+    unfinished: tuple[Action, ...] = ()
+    generation: int = 0
+
+
+class Store(Protocol):
+    """Every call may raise StateError. A call that is awaited is durable when it returns."""
+
+    def close(self) -> None: ...
+
+    async def run_begin(self, run: Run) -> None: ...
+    async def run_end(self, run_id: str, exit_code: int, summary: Mapping[str, Any]) -> None: ...
+
+    def memory(self, target: str) -> TargetMemory:
+        """Read now, from disk."""
+        ...
+
+    def lock(self, target: str, run: Run) -> AbstractContextManager[None]:
+        """Hold the target for this run, or raise LockHeld with who holds it since when."""
+        ...
+
+    async def action_begin(self, action: Action, services: Sequence[str]) -> None:
+        """Before the write: the action, and that these services will be saved but not active."""
+        ...
+
+    async def action_end(self, action_id: str, status: str, *, ref: str = "", error: str = "") -> None: ...
+    async def activated(self, target: str, service: str) -> None: ...
+    async def settle(self, target: str) -> None:
+        """The target was brought to its wanted state: what earlier runs left unfinished is history now."""
+        ...
+
+    async def adopt(self, target: str, ref: str, kind: str, identity: str, run_id: str) -> None: ...
+    def event(self, run_id: str, time: float, type_: str, target: str, data: Mapping[str, Any]) -> None:
+        """Recorded with the next commit; not waited for."""
+        ...
+
+    def history(self, limit: int) -> list[Run]: ...
+    def find_run(self, prefix: str) -> Run | None: ...
+    def actions(self, run_id: str) -> list[Action]: ...
+    def events(self, run_id: str) -> list[dict[str, Any]]: ...

@@ -1,0 +1,383 @@
+"""The embedded store: one SQLite file with one writer thread that groups commits, and a lock file per target.
+
+The lock is flock(2): the kernel lets go of it when its holder dies, whatever the clock says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from fazai.errors import LockHeld, StateError
+from fazai.store.base import Action, Run, TargetMemory
+
+__all__ = ["SqliteStore"]
+
+_KEEP_RUNS = 5_000
+
+_MIGRATIONS = (
+    """
+    CREATE TABLE runs (
+        run_id TEXT PRIMARY KEY, command TEXT NOT NULL, sources TEXT NOT NULL, user TEXT NOT NULL,
+        host TEXT NOT NULL, pid INTEGER NOT NULL, started REAL NOT NULL, finished REAL, exit_code INTEGER,
+        summary TEXT NOT NULL DEFAULT '{}'
+    ) WITHOUT ROWID;
+    CREATE TABLE actions (
+        action_id TEXT PRIMARY KEY, run_id TEXT NOT NULL, target TEXT NOT NULL, kind TEXT NOT NULL,
+        identity TEXT NOT NULL, verb TEXT NOT NULL, before TEXT NOT NULL, after TEXT NOT NULL,
+        ref TEXT NOT NULL DEFAULT '', started REAL NOT NULL, finished REAL, status TEXT NOT NULL,
+        error TEXT NOT NULL DEFAULT '', settled INTEGER NOT NULL DEFAULT 0
+    );
+    CREATE INDEX actions_by_run ON actions (run_id);
+    CREATE INDEX actions_open ON actions (target) WHERE finished IS NULL AND settled = 0;
+    CREATE TABLE pending (
+        target TEXT NOT NULL, service TEXT NOT NULL, run_id TEXT NOT NULL, since REAL NOT NULL,
+        PRIMARY KEY (target, service)
+    ) WITHOUT ROWID;
+    CREATE TABLE adopted (
+        target TEXT NOT NULL, ref TEXT NOT NULL, kind TEXT NOT NULL, identity TEXT NOT NULL,
+        run_id TEXT NOT NULL, since REAL NOT NULL, PRIMARY KEY (target, ref)
+    ) WITHOUT ROWID;
+    CREATE TABLE generations (target TEXT PRIMARY KEY, generation INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE events (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, run_id TEXT NOT NULL, time REAL NOT NULL, type TEXT NOT NULL,
+        target TEXT NOT NULL, data TEXT NOT NULL
+    );
+    CREATE INDEX events_by_run ON events (run_id);
+    """,
+)
+
+_Job = tuple[str, tuple[Any, ...]]
+_Batch = tuple[tuple[_Job, ...], "Future[None] | None"]
+
+
+class SqliteStore:
+    """`folder` is created 0700 when it is not there. Raises StateError when it cannot be used."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._path = folder / "fazai.sqlite3"
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            (folder / "locks").mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise _unusable(folder, error) from error
+        self._failed: StateError | None = None
+        self._queue: queue.SimpleQueue[_Batch | None] = queue.SimpleQueue()
+        try:
+            self._reader = self._connect()
+            _migrate(self._reader)
+        except sqlite3.Error as error:
+            raise _unusable(folder, error) from error
+        self._thread = threading.Thread(target=self._write_loop, name="fazai-store", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Write what is queued, then close. Raises StateError when a write that nobody waited for failed."""
+        self._queue.put(None)
+        self._thread.join()
+        self._reader.close()
+        if self._failed is not None:
+            raise self._failed
+
+    # -- the writer -------------------------------------------------------------------------------------
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self._path, timeout=30, isolation_level=None, check_same_thread=False)
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")  # a journal that a power cut forgets is none
+        return connection
+
+    def _write_loop(self) -> None:
+        try:
+            connection = self._connect()
+        except sqlite3.Error as error:
+            self._refuse_all(_unusable(self.folder, error))
+            return
+        with contextlib.closing(connection):
+            ended = False
+            while not ended:
+                batches = [self._queue.get()]
+                while not self._queue.empty():
+                    batches.append(self._queue.get())
+                ended = None in batches
+                self._commit(connection, [b for b in batches if b is not None])
+
+    def _commit(self, connection: sqlite3.Connection, batches: list[_Batch]) -> None:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            for jobs, _ in batches:
+                for sql, params in jobs:
+                    connection.execute(sql, params)
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            with contextlib.suppress(sqlite3.Error):
+                connection.execute("ROLLBACK")
+            failure = _unusable(self.folder, error)
+            for _, future in batches:
+                if future is None:
+                    self._failed = failure
+                else:
+                    future.set_exception(failure)
+            return
+        for _, future in batches:
+            if future is not None:
+                future.set_result(None)
+
+    def _refuse_all(self, failure: StateError) -> None:
+        self._failed = failure
+        while (batch := self._queue.get()) is not None:
+            if batch[1] is not None:
+                batch[1].set_exception(failure)
+
+    async def _write(self, *jobs: _Job) -> None:
+        future: Future[None] = Future()
+        self._queue.put((jobs, future))
+        await asyncio.wrap_future(future)
+
+    # -- runs -------------------------------------------------------------------------------------------
+
+    async def run_begin(self, run: Run) -> None:
+        await self._write(
+            (
+                "INSERT INTO runs (run_id, command, sources, user, host, pid, started)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (run.run_id, run.command, json.dumps(run.sources), run.user, run.host, run.pid, run.started),
+            )
+        )
+
+    async def run_end(self, run_id: str, exit_code: int, summary: Mapping[str, Any]) -> None:
+        oldest = "(SELECT run_id FROM runs ORDER BY run_id DESC LIMIT 1 OFFSET ?)"
+        await self._write(
+            (
+                "UPDATE runs SET finished = ?, exit_code = ?, summary = ? WHERE run_id = ?",
+                (time.time(), exit_code, json.dumps(summary), run_id),
+            ),
+            (f"DELETE FROM events WHERE run_id <= {oldest}", (_KEEP_RUNS,)),  # noqa: S608 - a constant
+            (
+                f"DELETE FROM actions WHERE run_id <= {oldest} AND (finished NOTNULL OR settled)",  # noqa: S608
+                (_KEEP_RUNS,),
+            ),
+            (f"DELETE FROM runs WHERE run_id <= {oldest}", (_KEEP_RUNS,)),  # noqa: S608
+        )
+
+    def history(self, limit: int) -> list[Run]:
+        rows = self._read(
+            "SELECT run_id, command, sources, user, host, pid, started, finished, exit_code, summary"
+            " FROM runs ORDER BY run_id DESC LIMIT ?",
+            (limit,),
+        )
+        return [_run(row) for row in rows]
+
+    def find_run(self, prefix: str) -> Run | None:
+        """The newest run whose id begins (or ends) with the given text; raises StateError when several do."""
+        text = prefix.upper().replace("%", "").replace("_", "").rstrip("…")
+        rows = self._read(
+            "SELECT run_id, command, sources, user, host, pid, started, finished, exit_code, summary"
+            " FROM runs WHERE run_id LIKE ? OR run_id LIKE ? ORDER BY run_id DESC LIMIT 2",
+            (text + "%", "%" + text),
+        )
+        if len(rows) > 1:
+            raise StateError(f"several runs match {prefix!r}", hint="give more letters, see: fazai history")
+        return _run(rows[0]) if rows else None
+
+    # -- targets ----------------------------------------------------------------------------------------
+
+    def memory(self, target: str) -> TargetMemory:
+        adopted = self._read("SELECT ref FROM adopted WHERE target = ?", (target,))
+        pending = self._read("SELECT service, run_id FROM pending WHERE target = ?", (target,))
+        opened = self._read(
+            f"SELECT {_ACTION} FROM actions WHERE target = ? AND finished IS NULL AND settled = 0"  # noqa: S608
+            " ORDER BY started",
+            (target,),
+        )
+        generation = self._read("SELECT generation FROM generations WHERE target = ?", (target,))
+        return TargetMemory(
+            frozenset(row[0] for row in adopted),
+            dict(pending),
+            tuple(_action(row) for row in opened),
+            generation[0][0] if generation else 0,
+        )
+
+    def lock(self, target: str, run: Run) -> AbstractContextManager[None]:
+        return _locked(self.folder / "locks" / _file_name(target), target, run)
+
+    async def settle(self, target: str) -> None:
+        await self._write(
+            (
+                "UPDATE actions SET settled = 1 WHERE target = ? AND finished IS NULL AND settled = 0",
+                (target,),
+            )
+        )
+
+    async def adopt(self, target: str, ref: str, kind: str, identity: str, run_id: str) -> None:
+        await self._write(
+            (
+                "INSERT OR REPLACE INTO adopted VALUES (?, ?, ?, ?, ?, ?)",
+                (target, ref, kind, identity, run_id, time.time()),
+            )
+        )
+
+    # -- the journal ------------------------------------------------------------------------------------
+
+    async def action_begin(self, action: Action, services: Sequence[str]) -> None:
+        now = time.time()
+        jobs: list[_Job] = [
+            (
+                "INSERT OR REPLACE INTO actions"
+                " (action_id, run_id, target, kind, identity, verb, before, after, ref, started, status)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'begun')",
+                (
+                    action.action_id,
+                    action.run_id,
+                    action.target,
+                    action.kind,
+                    action.identity,
+                    action.verb,
+                    json.dumps(action.before),
+                    json.dumps(action.after),
+                    action.ref,
+                    now,
+                ),
+            ),
+            (
+                "INSERT INTO generations VALUES (?, 1)"
+                " ON CONFLICT (target) DO UPDATE SET generation = generation + 1",
+                (action.target,),
+            ),
+        ]
+        jobs += [
+            ("INSERT OR IGNORE INTO pending VALUES (?, ?, ?, ?)", (action.target, name, action.run_id, now))
+            for name in services
+        ]
+        await self._write(*jobs)
+
+    async def action_end(self, action_id: str, status: str, *, ref: str = "", error: str = "") -> None:
+        """Not waited for: a lost end is seen as unfinished, which is what it then is to the next run."""
+        job = (
+            "UPDATE actions SET finished = ?, status = ?, ref = CASE ? WHEN '' THEN ref ELSE ? END, error = ?"
+            " WHERE action_id = ?",
+            (time.time(), status, ref, ref, error, action_id),
+        )
+        self._queue.put(((job,), None))
+
+    async def activated(self, target: str, service: str) -> None:
+        await self._write(("DELETE FROM pending WHERE target = ? AND service = ?", (target, service)))
+
+    def actions(self, run_id: str) -> list[Action]:
+        rows = self._read(
+            f"SELECT {_ACTION} FROM actions WHERE run_id = ? ORDER BY started, rowid",  # noqa: S608
+            (run_id,),
+        )
+        return [_action(row) for row in rows]
+
+    # -- events -----------------------------------------------------------------------------------------
+
+    def event(self, run_id: str, time: float, type_: str, target: str, data: Mapping[str, Any]) -> None:
+        job = (
+            "INSERT INTO events (run_id, time, type, target, data) VALUES (?, ?, ?, ?, ?)",
+            (run_id, time, type_, target, json.dumps(data)),
+        )
+        self._queue.put(((job,), None))
+
+    def events(self, run_id: str) -> list[dict[str, Any]]:
+        rows = self._read(
+            "SELECT id, time, type, target, data FROM events WHERE run_id = ? ORDER BY id", (run_id,)
+        )
+        return [
+            {"id": row[0], "time": row[1], "type": row[2], "target": row[3], **json.loads(row[4])}
+            for row in rows
+        ]
+
+    def _read(self, sql: str, params: tuple[Any, ...]) -> list[Any]:
+        try:
+            return self._reader.execute(sql, params).fetchall()
+        except sqlite3.Error as error:
+            raise _unusable(self.folder, error) from error
+
+
+_ACTION = (
+    "action_id, run_id, target, kind, identity, verb, before, after, ref, started, finished, status, error"
+)
+
+
+def _action(row: tuple[Any, ...]) -> Action:
+    return Action(*row[:6], json.loads(row[6]), json.loads(row[7]), *row[8:])
+
+
+def _run(row: tuple[Any, ...]) -> Run:
+    return Run(row[0], row[1], tuple(json.loads(row[2])), *row[3:9], summary=json.loads(row[9]))
+
+
+def _migrate(connection: sqlite3.Connection) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > len(_MIGRATIONS):
+        connection.execute("ROLLBACK")
+        raise sqlite3.DatabaseError("it was written by a newer fazai")
+    for script in _MIGRATIONS[version:]:
+        for statement in script.split(";"):
+            connection.execute(statement)
+    connection.execute(f"PRAGMA user_version = {len(_MIGRATIONS)}")
+    connection.execute("COMMIT")
+
+
+def _unusable(folder: Path, error: Exception) -> StateError:
+    return StateError(
+        f"the state folder {folder} cannot be used: {error}",
+        hint="free it, mend its owner and mode, or set FAZAI_STATE to another folder",
+    )
+
+
+def _file_name(target: str) -> str:
+    safe = "".join(c if c.isalnum() or c in "-._" else "_" for c in target)[:80]
+    return f"{safe}-{hashlib.sha256(target.encode()).hexdigest()[:8]}.lock"
+
+
+@contextlib.contextmanager
+def _locked(path: Path, target: str, run: Run) -> Iterator[None]:
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise _unusable(path.parent.parent, error) from error
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise _held(handle, target) from error
+        holder = {"run": run.run_id, "pid": run.pid, "host": run.host, "user": run.user, "since": time.time()}
+        try:
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, json.dumps(holder).encode(), 0)
+        except OSError as error:
+            raise _unusable(path.parent.parent, error) from error
+        yield
+    finally:
+        os.close(handle)  # also unlocks; the file stays, as deleting it would race with the next holder
+
+
+def _held(handle: int, target: str) -> LockHeld:
+    try:
+        holder = json.loads(os.pread(handle, 4096, 0))
+        since = datetime.fromtimestamp(holder["since"], UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+        text = (
+            f"run {holder['run']} (pid {holder['pid']} of {holder['user']} on {holder['host']})"
+            f" holds {target} since {since}"
+        )
+    except (ValueError, KeyError, TypeError):
+        text = f"another run holds {target}"
+    return LockHeld(text, where=target, hint="wait for it, or end that process")
