@@ -26,8 +26,8 @@ class Config:
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str], *, root: bool) -> Config:
-        """FAZAI_STATE, FAZAI_SECRETS, FAZAI_LAB and FAZAI_FORKS win; then the XDG folders, or for root /var/lib
-        and /etc. Works with an empty environment (cron). Raises UsageError."""
+        """FAZAI_STATE, FAZAI_SECRETS, FAZAI_LAB and FAZAI_FORKS win; then the XDG folders, or for root
+        /var/lib and /etc. Works with an empty environment (cron). Raises UsageError."""
         if root:
             state, secrets = Path("/var/lib/fazai"), Path("/etc/fazai/secrets")
         else:

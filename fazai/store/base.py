@@ -1,4 +1,4 @@
-"""What the engine needs to remember, as a protocol; `sqlite` is the embedded one (design.md, "Embedded first")."""
+"""What the engine needs to remember, as a protocol; `sqlite` is the embedded store."""
 
 from __future__ import annotations
 

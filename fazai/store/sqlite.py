@@ -316,11 +316,36 @@ _ACTION = (
 
 
 def _action(row: tuple[Any, ...]) -> Action:
-    return Action(*row[:6], json.loads(row[6]), json.loads(row[7]), *row[8:])
+    return Action(
+        action_id=row[0],
+        run_id=row[1],
+        target=row[2],
+        kind=row[3],
+        identity=row[4],
+        verb=row[5],
+        before=json.loads(row[6]),
+        after=json.loads(row[7]),
+        ref=row[8],
+        started=row[9],
+        finished=row[10],
+        status=row[11],
+        error=row[12],
+    )
 
 
 def _run(row: tuple[Any, ...]) -> Run:
-    return Run(row[0], row[1], tuple(json.loads(row[2])), *row[3:9], summary=json.loads(row[9]))
+    return Run(
+        run_id=row[0],
+        command=row[1],
+        sources=tuple(json.loads(row[2])),
+        user=row[3],
+        host=row[4],
+        pid=row[5],
+        started=row[6],
+        finished=row[7],
+        exit_code=row[8],
+        summary=json.loads(row[9]),
+    )
 
 
 def _migrate(connection: sqlite3.Connection) -> None:
