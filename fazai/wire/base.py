@@ -1,0 +1,287 @@
+"""What all sections of the contract share (SPEC.md, "Common rules"): error, limits, decode, encode."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Annotated, Any, ClassVar, Generic, TypeVar, get_args
+
+import msgspec
+from msgspec import Meta, Struct
+
+from fazai.errors import FazaiError, did_you_mean
+
+__all__ = [
+    "CONTRACT",
+    "MAX_BODY_BYTES",
+    "MAX_LINE_BYTES",
+    "MAX_PAYLOAD_BYTES",
+    "Answer",
+    "Count",
+    "ErrorAnswer",
+    "Family",
+    "Ident",
+    "Label",
+    "Message",
+    "Milliseconds",
+    "OkAnswer",
+    "Request",
+    "SessionAnswer",
+    "Timestamp",
+    "WireError",
+    "convert_to",
+    "decode_answer",
+    "decode_body",
+    "encode",
+    "parse_json",
+    "parse_object",
+]
+
+#: The version of SPEC.md that these types follow.
+CONTRACT = "1.0"
+
+MAX_LINE_BYTES = 4 * 1024 * 1024  # one line on the worker's socket
+MAX_BODY_BYTES = 1024 * 1024  # one body of a daemon route, /ingest excepted
+MAX_PAYLOAD_BYTES = 1024 * 1024  # one southbound message, unless the policy says otherwise
+
+#: An id: printable ASCII without spaces, so that it can stand in a log line, a path or a header as it is.
+Ident = Annotated[
+    str, Meta(min_length=1, max_length=128, pattern=r"(?#printable ASCII without spaces)\A[!-~]+\Z")
+]
+#: A name that people read.
+Label = Annotated[str, Meta(min_length=1, max_length=256)]
+#: An RFC 3339 time with its offset.
+Timestamp = Annotated[datetime, Meta(tz=True)]
+Milliseconds = Annotated[int, Meta(ge=1, le=3_600_000)]
+Count = Annotated[int, Meta(ge=0)]
+
+_MESSAGE_CHARS = 300
+
+
+class WireError(FazaiError):
+    """A message that the contract refuses; `code` is one of the contract's codes (SPEC.md, "Errors")."""
+
+    def __init__(self, code: str, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.code = code
+
+
+class Message(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Base of all messages. An optional field that is None is not sent; null is read as absent.
+
+    `constants` are fields whose value the class itself says (`ok`, `success`, an action's `type`): written by
+    `encode`, not stored.
+    """
+
+    constants: ClassVar[Mapping[str, Any]] = {}
+
+
+class Request(Message, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of what asks for something: a field that we do not know is refused, for ignoring it could change
+    what is done."""
+
+
+class Answer(Message, frozen=True, kw_only=True):
+    """Base of answers that say yes."""
+
+    constants: ClassVar[Mapping[str, Any]] = {"ok": True}
+
+
+class OkAnswer(Answer, frozen=True, kw_only=True):
+    """`{"ok":true}`: done, nothing more to say."""
+
+
+class SessionAnswer(Answer, frozen=True, kw_only=True):
+    """The answer to create_session on the socket and to POST /agent/sessions."""
+
+    session_id: Ident
+
+
+class ErrorAnswer(Message, frozen=True, kw_only=True):
+    """`{"ok":false,"error":…,"code":…}`, the refusal of all sections but `/opn/*`."""
+
+    constants: ClassVar[Mapping[str, Any]] = {"ok": False}
+    error: str
+    code: str | None = None  # workers and daemons before 1.0 sent none
+    action_id: Ident | None = None  # southbound: which request is meant
+
+    @classmethod
+    def of(cls, error: WireError) -> ErrorAnswer:
+        """The answer that carries this error to the other side."""
+        text = f"{error.message} ({error.hint})" if error.hint else error.message
+        return cls(error=text, code=error.code)
+
+
+T = TypeVar("T")
+M = TypeVar("M", bound=Message)
+
+
+class _Verdict(Message, frozen=True, kw_only=True):
+    ok: bool
+
+
+class Family(Generic[T]):
+    """A tagged union of messages that arrive on one channel, and how it is read.
+
+    `tag` is the field that tells them apart (`type`, `method`, `action`), `unknown` the code for a tag that
+    no message of the family has.
+    """
+
+    __slots__ = ("_decoder", "_limit_bytes", "_too_large", "tag", "tags", "union", "unknown")
+
+    def __init__(
+        self,
+        union: Any,  # a Union of Structs; typing has no name for that
+        *,
+        tag: str,
+        unknown: str,
+        limit_bytes: int,
+        too_large: str = "too_large",
+    ) -> None:
+        self.union = union
+        self.tag = tag
+        self.unknown = unknown
+        self.tags = tuple(str(member.__struct_config__.tag) for member in get_args(union))
+        self._decoder: msgspec.json.Decoder[T] = msgspec.json.Decoder(union)
+        self._limit_bytes = limit_bytes
+        self._too_large = too_large
+
+    def decode(self, data: bytes | str, *, limit_bytes: int | None = None) -> T:
+        """The message in `data`. Raises WireError."""
+        raw = _bounded(data, limit_bytes or self._limit_bytes, self._too_large)
+        try:
+            with _reading():
+                return self._decoder.decode(raw)
+        except WireError as error:
+            if error.code == "bad_request":
+                self._refuse_tag(parse_json(raw))
+            raise
+
+    def convert(self, value: Any) -> T:
+        """The message in an already parsed JSON value. Raises WireError."""
+        try:
+            with _reading():
+                message: T = msgspec.convert(value, self.union)
+        except WireError:
+            self._refuse_tag(value)
+            raise
+        return message
+
+    def _refuse_tag(self, value: object) -> None:
+        """Raises WireError when the value is an object whose tag is missing, mistyped or unknown: what is
+        wrong first, and said better than by the decoder of the union."""
+        if not isinstance(value, dict):
+            return
+        if self.tag not in value:
+            known = ", ".join(self.tags)
+            raise WireError("bad_request", f"`{self.tag}` is missing", hint=f"one of: {known}")
+        found = value[self.tag]
+        if not isinstance(found, str):
+            raise WireError("bad_request", f"`{self.tag}`: expected `str`, got `{_json_type(found)}`")
+        if found not in self.tags:
+            near = did_you_mean(found, self.tags) or f"one of: {', '.join(self.tags)}"
+            raise WireError(self.unknown, _short(f"unknown {self.tag} {found!r}"), hint=near)
+
+
+def decode_body(data: bytes | str, of: type[M], *, limit_bytes: int = MAX_BODY_BYTES) -> M:
+    """A message whose type is known from where it arrived. Raises WireError."""
+    raw = _bounded(data, limit_bytes, "too_large")
+    with _reading():
+        return msgspec.json.decode(raw, type=of)
+
+
+def decode_answer(data: bytes | str, of: type[M], *, limit_bytes: int = MAX_LINE_BYTES) -> M | ErrorAnswer:
+    """The answer to a request: `of` where `ok` is true, else the refusal. Raises WireError."""
+    if decode_body(data, _Verdict, limit_bytes=limit_bytes).ok:
+        return decode_body(data, of, limit_bytes=limit_bytes)
+    return decode_body(data, ErrorAnswer, limit_bytes=limit_bytes)
+
+
+def parse_json(raw: bytes) -> Any:
+    """Any JSON value. Raises WireError."""
+    with _reading():
+        return msgspec.json.decode(raw)
+
+
+def parse_object(data: bytes | str, *, limit_bytes: int = MAX_BODY_BYTES) -> dict[str, Any]:
+    """Any JSON object, as a dict. Raises WireError."""
+    value = parse_json(_bounded(data, limit_bytes, "too_large"))
+    if not isinstance(value, dict):
+        raise WireError("bad_request", f"expected `object`, got `{_json_type(value)}`")
+    return value
+
+
+def convert_to(value: Any, of: type[M]) -> M:
+    """A message from an already parsed JSON value. Raises WireError."""
+    with _reading():
+        return msgspec.convert(value, of)
+
+
+def encode(message: Message) -> bytes:
+    """The message as one line of JSON, without the newline. Raises WireError for text that is no UTF-8."""
+    try:
+        if not message.constants:
+            return msgspec.json.encode(message)
+        return msgspec.json.encode({**message.constants, **msgspec.to_builtins(message)})
+    except UnicodeEncodeError:
+        name = type(message).__name__
+        raise WireError("internal", f"{name} holds text that cannot be written as UTF-8") from None
+
+
+def _bounded(data: bytes | str, limit_bytes: int, too_large: str) -> bytes:
+    try:
+        raw = data.encode() if isinstance(data, str) else data
+    except UnicodeEncodeError:
+        raise WireError("bad_json", "the text is not valid UTF-8") from None
+    if len(raw) > limit_bytes:
+        raise WireError(too_large, f"the message has {len(raw)} bytes, the limit is {limit_bytes}")
+    return raw
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    """What msgspec raises on foreign input, as a WireError."""
+    try:
+        yield
+    except msgspec.ValidationError as error:
+        raise _refusal(error) from None
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise _not_json(error) from None
+
+
+_PLACE = re.compile(r"\A(?P<text>.*?)(?: - at (?P<key>key in )?`\$(?P<path>.*)`)?\Z", re.DOTALL)
+#: The patterns of the contract begin with a comment that says them in words.
+_PATTERN = re.compile(r" matching regex '\(\?#(?P<words>[^)]*)\).*'", re.DOTALL)
+
+
+def _refusal(error: msgspec.ValidationError) -> WireError:
+    """msgspec's "Expected `int`, got `str` - at `$.params.seed`", as a sentence with the place in front."""
+    found = _PLACE.match(str(error))
+    text, path = (found["text"], found["path"]) if found else (str(error), None)
+    text = _PATTERN.sub(r": \g<words>", text[:1].lower() + text[1:])
+    place = (path or "").removeprefix(".")
+    return WireError("bad_request", _short(f"`{place}`: {text}" if place else text))
+
+
+def _not_json(error: Exception) -> WireError:
+    if isinstance(error, RecursionError):
+        return WireError("bad_json", "the JSON is nested too deeply")
+    if isinstance(error, UnicodeError):
+        return WireError("bad_json", "the text is not valid UTF-8")
+    text = str(error)
+    return WireError(
+        "bad_json", _short(text if "JSON" in text else f"JSON is malformed: {text[:1].lower()}{text[1:]}")
+    )
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _MESSAGE_CHARS else text[: _MESSAGE_CHARS - 1] + "…"
+
+
+def _json_type(value: object) -> str:
+    if value is None:
+        return "null"
+    names = {bool: "bool", int: "int", float: "float", str: "str", list: "array", dict: "object"}
+    return names.get(type(value), type(value).__name__)

@@ -1,0 +1,393 @@
+"""Section 2 of SPEC.md: bodies, queries and answers of the HTTP routes, and the status of a refusal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
+
+from msgspec import Meta
+
+from fazai.wire.base import (
+    MAX_LINE_BYTES,
+    Answer,
+    Count,
+    Ident,
+    Label,
+    Message,
+    Request,
+    Timestamp,
+    WireError,
+    convert_to,
+    decode_body,
+)
+from fazai.wire.events import AgentState, Level, OutcomeStatus, Verb, is_event_id
+from fazai.wire.worker import SessionParams
+
+__all__ = [
+    "HTTP_STATUS",
+    "AbortBody",
+    "AgentAnswer",
+    "AgentRow",
+    "AgentStatusAnswer",
+    "AgentsAnswer",
+    "ApproveBody",
+    "DaemonLimits",
+    "EventsQuery",
+    "GenerateBody",
+    "HealthAnswer",
+    "KbAddedAnswer",
+    "KbBody",
+    "KbDoc",
+    "KbDocsAnswer",
+    "OpnAddBody",
+    "OpnAddedAnswer",
+    "OpnError",
+    "OpnIface",
+    "OpnInfoAnswer",
+    "OpnInterfacesAnswer",
+    "OpnItem",
+    "OpnLastError",
+    "OpnListAnswer",
+    "OpnMetrics",
+    "OpnMetricsAnswer",
+    "OutcomeRow",
+    "RunAnswer",
+    "RunBody",
+    "RunRow",
+    "RunStartedAnswer",
+    "RunsAnswer",
+    "SessionsBody",
+    "decode_events_query",
+    "decode_opn_answer",
+]
+
+#: The HTTP status that goes with a code of the contract.
+HTTP_STATUS: Mapping[str, int] = MappingProxyType(
+    {
+        "bad_json": 400,
+        "bad_query": 400,
+        "unauthorized": 401,
+        "bad_signature": 401,
+        "bad_certificate": 401,
+        "bad_clock": 401,
+        "replayed": 401,
+        "forbidden": 403,
+        "bad_version": 403,
+        "hello_required": 403,
+        "not_allowed": 403,
+        "not_found": 404,
+        "unknown_session": 404,
+        "conflict": 409,
+        "session_busy": 409,
+        "plan_mismatch": 409,
+        "too_large": 413,
+        "unsupported_media_type": 415,
+        "bad_request": 422,
+        "unknown_type": 422,
+        "unknown_action": 422,
+        "unknown_method": 422,
+        "schema_unsupported": 422,
+        "context_full": 422,
+        "overloaded": 429,
+        "internal": 500,
+        "device_error": 502,
+        "worker_unavailable": 503,
+        "timeout": 504,
+    }
+)
+
+Url = Annotated[
+    str,
+    Meta(
+        max_length=2048,
+        pattern=r"(?#https, http or lab, a host, no user, query or fragment)\A(?:https?|lab)://[^\s/@?#]+(?:/[^\s?#]*)?\Z",
+    ),
+]
+SecretText = Annotated[str, Meta(min_length=1, max_length=4096)]
+Tags = Annotated[tuple[Label, ...], Meta(max_length=64)]
+Percent = Annotated[float, Meta(ge=0, le=100)]
+
+
+class SessionsBody(Request, frozen=True, kw_only=True):
+    """POST /agent/sessions."""
+
+    params: SessionParams | None = None
+
+
+class GenerateBody(Request, frozen=True, kw_only=True):
+    """POST /agent/generate. `history` is what the client wants remembered: text or objects, oldest first."""
+
+    session_id: Ident
+    objective: Annotated[str, Meta(min_length=1, max_length=262_144)]
+    history: Annotated[tuple[Any, ...], Meta(max_length=1000)] = ()
+
+
+class AbortBody(Request, frozen=True, kw_only=True):
+    """POST /agent/abort."""
+
+    session_id: Ident
+
+
+class ApproveBody(Request, frozen=True, kw_only=True):
+    """POST /agent/approve: the hash is the one that was shown with the action."""
+
+    session_id: Ident
+    action_id: Ident
+    plan_hash: Ident
+
+
+class DaemonLimits(Message, frozen=True, kw_only=True, omit_defaults=False):
+    max_body_bytes: Count
+    max_ingest_bytes: Count
+    max_ingest_records: Count
+
+
+class AgentStatusAnswer(Answer, frozen=True, kw_only=True):
+    """GET /agent/status; the handshake of an HTTP client."""
+
+    agent_system: Literal["running"]
+    gemma_worker: Literal["available", "unavailable"]
+    timestamp: Timestamp
+    contract: str | None = None
+    version: str | None = None
+    limits: DaemonLimits | None = None
+
+
+class EventsQuery(Request, frozen=True, kw_only=True):
+    """GET /events: what to show; nothing given shows everything."""
+
+    types: tuple[Ident, ...] = ()
+    target: Label | None = None
+    session: Ident | None = None
+    run: Ident | None = None
+    agent: Ident | None = None
+    level: Level | None = None
+    since: Count | None = None
+
+
+class OpnAddBody(Request, frozen=True, kw_only=True):
+    """POST /opn/add. Its text form shows neither key nor secret."""
+
+    name: Label
+    base_url: Url
+    api_key: SecretText
+    api_secret: SecretText
+    verify_tls: bool = True
+    tags: Tags = ()
+
+    def __repr__(self) -> str:
+        return f"OpnAddBody(name={self.name!r}, base_url={self.base_url!r}, api_key=***, api_secret=***)"
+
+
+class OpnAnswer(Message, frozen=True, kw_only=True, omit_defaults=False):
+    """Base of the answers of `/opn/*`, which say `success` where the others say `ok`."""
+
+    constants: ClassVar[Mapping[str, Any]] = {"success": True}
+
+
+class OpnAddedAnswer(OpnAnswer, frozen=True, kw_only=True):
+    id: Ident
+    tested: bool
+    info: dict[str, Any] | None
+
+
+class OpnLastError(Message, frozen=True, kw_only=True, omit_defaults=False):
+    when: Timestamp
+    message: str
+
+
+class OpnItem(Message, frozen=True, kw_only=True, omit_defaults=False):
+    """A registered firewall; never a secret."""
+
+    id: Ident
+    name: Label
+    base_url: Url
+    verify_tls: bool
+    tags: Tags
+    created_at: Timestamp
+    updated_at: Timestamp
+    last_seen: Timestamp | None = None
+    last_error: OpnLastError | None = None
+    version: str | None = None
+
+
+class OpnListAnswer(OpnAnswer, frozen=True, kw_only=True):
+    items: tuple[OpnItem, ...]
+
+
+class OpnInfoAnswer(OpnAnswer, frozen=True, kw_only=True):
+    """GET /opn/{id}/health."""
+
+    info: dict[str, Any]
+
+
+class OpnIface(Message, frozen=True, kw_only=True):
+    name: Label
+    status: str
+    device: str | None = None
+    description: str | None = None
+    addresses: tuple[str, ...] = ()
+    rx_bytes: Count | None = None
+    tx_bytes: Count | None = None
+
+
+class OpnInterfacesAnswer(OpnAnswer, frozen=True, kw_only=True):
+    data: tuple[OpnIface, ...]
+
+
+class OpnMetrics(Message, frozen=True, kw_only=True, omit_defaults=False):
+    """A figure that the firewall did not give is null, never 0."""
+
+    id: Ident
+    name: Label
+    version: str | None
+    uptime: str | float | None
+    cpu_percent: Percent | None
+    mem_percent: Percent | None
+    sessions: Count | None
+    ifaces: tuple[OpnIface, ...]
+    last_seen: Timestamp | None
+
+
+class OpnMetricsAnswer(OpnAnswer, frozen=True, kw_only=True):
+    data: OpnMetrics
+
+
+class OpnError(Message, frozen=True, kw_only=True):
+    """`{"success":false,"error":…}`."""
+
+    constants: ClassVar[Mapping[str, Any]] = {"success": False}
+    error: str
+    code: str | None = None
+
+
+class AgentRow(Message, frozen=True, kw_only=True):
+    """One agent in the registry; a closed one stays, in the state `closing`, with `closed_at`."""
+
+    agent_id: Ident
+    name: Label
+    protocol: Literal["unix", "http", "websocket", "ssh", "process"]
+    state: AgentState
+    since: Timestamp
+    version: str | None = None
+    capabilities: tuple[Ident, ...] = ()
+    last_seen: Timestamp | None = None
+    closed_at: Timestamp | None = None
+    last_error: str | None = None
+
+
+class AgentsAnswer(Answer, frozen=True, kw_only=True):
+    agents: tuple[AgentRow, ...]
+
+
+class AgentAnswer(Answer, frozen=True, kw_only=True):
+    agent: AgentRow
+
+
+class RunBody(Request, frozen=True, kw_only=True):
+    """POST /runs. The playbook is named as the daemon's configuration names it; no path, no YAML."""
+
+    playbook: Label
+    mode: Literal["apply", "check"]
+    limit: tuple[Label, ...] = ()
+    plan_hash: Ident | None = None
+    reason: str | None = None
+
+
+class RunStartedAnswer(Answer, frozen=True, kw_only=True):
+    run_id: Ident
+
+
+class RunRow(Message, frozen=True, kw_only=True):
+    run_id: Ident
+    mode: Literal["apply", "check", "plan", "drift"]
+    state: Literal["started", "finished"]
+    started_at: Timestamp
+    finished_at: Timestamp | None = None
+    exit_code: Count | None = None
+    targets: Count | None = None
+    changes: Count | None = None
+    failed: Count | None = None
+
+
+class OutcomeRow(Message, frozen=True, kw_only=True):
+    action_id: Ident
+    target: Label
+    kind: Label
+    identity: str
+    verb: Verb
+    status: OutcomeStatus
+    error: str | None = None
+
+
+class RunsAnswer(Answer, frozen=True, kw_only=True):
+    runs: tuple[RunRow, ...]
+
+
+class RunAnswer(Answer, frozen=True, kw_only=True):
+    run: RunRow
+    outcomes: tuple[OutcomeRow, ...]
+
+
+class KbBody(Request, frozen=True, kw_only=True):
+    """POST /kb."""
+
+    title: Label
+    snippet: Annotated[str, Meta(min_length=1, max_length=65_536)]
+    tags: Tags = ()
+    source: str | None = None
+
+
+class KbAddedAnswer(Answer, frozen=True, kw_only=True):
+    id: Ident
+
+
+class KbDoc(Message, frozen=True, kw_only=True):
+    id: Ident
+    title: Label
+    snippet: str
+    tags: Tags = ()
+    source: str | None = None
+    score: float | None = None
+
+
+class KbDocsAnswer(Answer, frozen=True, kw_only=True):
+    docs: tuple[KbDoc, ...]
+
+
+class HealthAnswer(Answer, frozen=True, kw_only=True):
+    """GET /health and GET /ready."""
+
+    status: Literal["alive", "ready"]
+    version: str | None = None
+
+
+class _OpnVerdict(Message, frozen=True, kw_only=True):
+    success: bool
+
+
+OpnT = TypeVar("OpnT", bound=OpnAnswer)
+
+
+def decode_opn_answer(data: bytes | str, of: type[OpnT]) -> OpnT | OpnError:
+    """The answer of a `/opn/*` route: `of` where `success` is true, else the refusal. Raises WireError."""
+    if decode_body(data, _OpnVerdict, limit_bytes=MAX_LINE_BYTES).success:
+        return decode_body(data, of, limit_bytes=MAX_LINE_BYTES)
+    return decode_body(data, OpnError, limit_bytes=MAX_LINE_BYTES)
+
+
+def decode_events_query(query: Mapping[str, str]) -> EventsQuery:
+    """The query of GET /events; `types` is a list with commas. Raises WireError with the code bad_query."""
+    values: dict[str, Any] = dict(query)
+    if "types" in values:
+        values["types"] = [name for name in values["types"].split(",") if name]
+    since = values.get("since")
+    if isinstance(since, str):
+        if not is_event_id(since):
+            raise WireError("bad_query", f"`since`: expected the id of an event, got {since[:64]!r}")
+        values["since"] = int(since)
+    try:
+        return convert_to(values, EventsQuery)
+    except WireError as error:
+        raise WireError("bad_query", error.message, hint=error.hint) from None

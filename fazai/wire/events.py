@@ -1,0 +1,362 @@
+"""Section 2 of SPEC.md: server-sent events, and the typed actions that a model proposes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
+
+from msgspec import Meta
+
+from fazai.wire.base import (
+    MAX_BODY_BYTES,
+    Count,
+    Family,
+    Ident,
+    Label,
+    Message,
+    Request,
+    Timestamp,
+    WireError,
+    encode,
+    parse_object,
+)
+
+__all__ = [
+    "LIFE_CYCLE",
+    "Action",
+    "AgentEvent",
+    "AgentState",
+    "AskAction",
+    "AskEvent",
+    "ChangeEvent",
+    "CommitKbAction",
+    "DoneAction",
+    "DoneEvent",
+    "ErrorEvent",
+    "Event",
+    "EventBase",
+    "ExecLogEvent",
+    "GapEvent",
+    "Level",
+    "LogEvent",
+    "ObserveAction",
+    "ObserveEvent",
+    "OutcomeEvent",
+    "OutcomeStatus",
+    "PlanAction",
+    "PlanEvent",
+    "ResearchAction",
+    "ResearchDoc",
+    "ResearchResultEvent",
+    "RunEvent",
+    "ShellAction",
+    "SseFrame",
+    "TelemetryEvent",
+    "TokenEvent",
+    "ToolSpecAction",
+    "UseToolAction",
+    "Verb",
+    "decode_action",
+    "decode_event",
+    "decode_sse",
+    "encode_sse",
+    "event_type",
+    "is_event_id",
+]
+
+AgentState = Literal["registration", "handshake", "execution", "observation", "closing"]
+LIFE_CYCLE: tuple[AgentState, ...] = ("registration", "handshake", "execution", "observation", "closing")
+Level = Literal["debug", "info", "warning", "error", "critical"]
+Verb = Literal["create", "update", "delete", "move", "run"]
+OutcomeStatus = Literal["done", "failed", "refused", "reverted", "skipped", "unsure"]
+Text = Annotated[str, Meta(max_length=65_536)]
+
+
+class _Action(Request, frozen=True, kw_only=True, tag_field="action"):
+    """Base of the actions. `action_id` and `plan_hash` are the handler's: what a person approves."""
+
+    constants: ClassVar[Mapping[str, Any]] = {"type": "action"}
+    session_id: Ident | None = None
+    action_id: Ident | None = None
+    plan_hash: Ident | None = None
+
+
+class PlanAction(_Action, frozen=True, kw_only=True, tag="plan"):
+    steps: tuple[Text, ...]
+
+
+class ShellAction(_Action, frozen=True, kw_only=True, tag="shell"):
+    """A command line that only a person or a policy can let run; never sent to a firewall."""
+
+    command: Annotated[str, Meta(min_length=1, max_length=65_536)]
+
+
+class ResearchAction(_Action, frozen=True, kw_only=True, tag="research", rename={"max_docs": "maxDocs"}):
+    queries: Annotated[tuple[Label, ...], Meta(min_length=1, max_length=16)]
+    max_docs: Annotated[int, Meta(ge=1, le=50)] | None = None
+
+
+class ToolSpecAction(_Action, frozen=True, kw_only=True, tag="tool_spec"):
+    name: Label
+    description: Text | None = None
+    parameters: dict[str, Any] | None = None
+
+
+class UseToolAction(_Action, frozen=True, kw_only=True, tag="use_tool"):
+    name: Label
+    args: dict[str, Any] | None = None
+
+
+class AskAction(_Action, frozen=True, kw_only=True, tag="ask"):
+    question: Text
+    options: tuple[Text, ...] = ()
+
+
+class ObserveAction(_Action, frozen=True, kw_only=True, tag="observe"):
+    summary: Text
+
+
+class CommitKbAction(_Action, frozen=True, kw_only=True, tag="commit_kb"):
+    title: Label
+    snippet: Text
+    tags: tuple[Label, ...] = ()
+    source: str | None = None
+
+
+class DoneAction(_Action, frozen=True, kw_only=True, tag="done"):
+    result: Any = None
+
+
+Action = (
+    PlanAction
+    | ShellAction
+    | ResearchAction
+    | ToolSpecAction
+    | UseToolAction
+    | AskAction
+    | ObserveAction
+    | CommitKbAction
+    | DoneAction
+)
+
+
+class EventBase(Message, frozen=True, kw_only=True, tag_field="type"):
+    """The ids that an event may carry; each where it applies."""
+
+    timestamp: Timestamp | None = None
+    agent_id: Ident | None = None
+    session_id: Ident | None = None
+    run_id: Ident | None = None
+    action_id: Ident | None = None
+    target: Label | None = None
+
+
+class TokenEvent(EventBase, frozen=True, kw_only=True, tag="token"):
+    text: str
+
+
+class LogEvent(EventBase, frozen=True, kw_only=True, tag="log"):
+    level: Level
+    message: str
+    logger: str | None = None
+
+
+class ObserveEvent(EventBase, frozen=True, kw_only=True, tag="observe"):
+    note: str
+
+
+class DoneEvent(EventBase, frozen=True, kw_only=True, tag="done"):
+    result: Any = None
+
+
+class PlanEvent(EventBase, frozen=True, kw_only=True, tag="plan"):
+    steps: tuple[str, ...]
+
+
+class AskEvent(EventBase, frozen=True, kw_only=True, tag="ask"):
+    question: str
+    options: tuple[str, ...] = ()
+
+
+class ExecLogEvent(EventBase, frozen=True, kw_only=True, tag="exec_log"):
+    stream: Literal["stdout", "stderr"]
+    chunk: str
+
+
+class ResearchDoc(Message, frozen=True, kw_only=True):
+    title: str
+    url: str | None = None
+    text: str | None = None
+
+
+class ResearchResultEvent(EventBase, frozen=True, kw_only=True, tag="research_result"):
+    docs: tuple[ResearchDoc, ...]
+
+
+class ErrorEvent(EventBase, frozen=True, kw_only=True, tag="error"):
+    message: str
+    code: str | None = None
+
+
+class RunEvent(EventBase, frozen=True, kw_only=True, tag="run"):
+    """A run of the reconciler began or ended; `exit_code` is there once it ended."""
+
+    run_id: Ident
+    state: Literal["started", "finished"]
+    mode: Literal["apply", "check", "plan", "drift"] | None = None
+    targets: Count | None = None
+    exit_code: Count | None = None
+
+
+class ChangeEvent(EventBase, frozen=True, kw_only=True, tag="change"):
+    """A difference was found and is about to be carried out; secrets stand as `***`."""
+
+    run_id: Ident
+    target: Label
+    kind: Label
+    identity: str
+    verb: Verb
+    before: dict[str, Any] | None = None
+    after: dict[str, Any] | None = None
+
+
+class OutcomeEvent(EventBase, frozen=True, kw_only=True, tag="outcome"):
+    run_id: Ident
+    action_id: Ident
+    target: Label
+    kind: Label
+    identity: str
+    verb: Verb
+    status: OutcomeStatus
+    error: str | None = None
+    hint: str | None = None
+    duration_s: Annotated[float, Meta(ge=0)] | None = None
+
+
+class TelemetryEvent(EventBase, frozen=True, kw_only=True, tag="telemetry"):
+    """A host reported; `timestamp` is the record's."""
+
+    hostname: Label
+    timestamp: Timestamp
+    load: tuple[float, ...] | None = None
+
+
+class AgentEvent(EventBase, frozen=True, kw_only=True, tag="agent"):
+    """An agent entered a state of its life cycle."""
+
+    agent_id: Ident
+    state: AgentState
+    reason: str | None = None
+
+
+class GapEvent(EventBase, frozen=True, kw_only=True, tag="gap"):
+    """Events `lost_from` to `lost_to` (ids, both included) are not delivered on this stream."""
+
+    lost_from: Count
+    lost_to: Count
+    reason: Literal["trimmed", "slow_reader"]
+
+    def __post_init__(self) -> None:
+        if self.lost_to < self.lost_from:
+            raise ValueError("`lost_to` is before `lost_from`")
+
+
+PlainEvent = (
+    TokenEvent
+    | LogEvent
+    | ObserveEvent
+    | DoneEvent
+    | PlanEvent
+    | AskEvent
+    | ExecLogEvent
+    | ResearchResultEvent
+    | ErrorEvent
+    | RunEvent
+    | ChangeEvent
+    | OutcomeEvent
+    | TelemetryEvent
+    | AgentEvent
+    | GapEvent
+)
+Event = PlainEvent | Action
+
+_ACTIONS: Family[Action] = Family(Action, tag="action", unknown="unknown_action", limit_bytes=MAX_BODY_BYTES)
+_EVENTS: Family[PlainEvent] = Family(
+    PlainEvent, tag="type", unknown="unknown_type", limit_bytes=MAX_BODY_BYTES
+)
+
+
+def decode_action(data: bytes | str) -> Action:
+    """An `action` event, or the bare action that a model wrote (no `type`).
+
+    Strict, for an action is an instruction. Raises WireError: bad_json, bad_request, unknown_type,
+    unknown_action.
+    """
+    value = parse_object(data)
+    kind = value.pop("type", "action")
+    if kind != "action":
+        raise WireError("unknown_type", f"expected an action, got the type {str(kind)[:64]!r}")
+    return _ACTIONS.convert(value)
+
+
+def decode_event(data: bytes | str) -> Event:
+    """The data of one server-sent event.
+
+    Raises WireError: bad_json, bad_request, unknown_type, unknown_action. A reader skips an event of an
+    unknown type: a later minor version may have added it.
+    """
+    value = parse_object(data)
+    if value.get("type") == "action":
+        return decode_action(data)
+    return _EVENTS.convert(value)
+
+
+@dataclass(frozen=True, slots=True)
+class SseFrame:
+    """One server-sent event: its id, and what it says."""
+
+    id: int
+    event: Event
+
+
+def is_event_id(text: str) -> bool:
+    """Whether the text can be an event's id: a decimal number of at most 18 digits."""
+    return text.isascii() and text.isdigit() and len(text) <= 18
+
+
+def event_type(event: Event) -> str:
+    """The name that stands after `event:` and as `type` in the data."""
+    return "action" if isinstance(event, _Action) else str(event.__struct_config__.tag)
+
+
+def encode_sse(event_id: int, event: Event) -> bytes:
+    """The event as it goes onto the stream, the empty line that ends it included."""
+    return b"id: %d\nevent: %s\ndata: %s\n\n" % (event_id, event_type(event).encode(), encode(event))
+
+
+def decode_sse(frame: bytes) -> SseFrame:
+    """What `encode_sse` wrote. Raises WireError when id, event or data is missing or they disagree."""
+    fields: dict[str, str] = {}
+    try:
+        lines = re.split(r"\r\n|\n|\r", frame.decode())
+    except UnicodeDecodeError:
+        raise WireError("bad_json", "the text is not valid UTF-8") from None
+    for line in lines:
+        name, colon, value = line.partition(":")
+        if not name:  # an empty line, or a comment (the heartbeat)
+            continue
+        if not colon or name in fields:
+            raise WireError("bad_request", f"not a field of an event, or twice: {name[:64]!r}")
+        fields[name] = value.removeprefix(" ")
+    missing = [name for name in ("id", "event", "data") if name not in fields]
+    if missing:
+        raise WireError("bad_request", f"the event has no {' and no '.join(missing)}")
+    if not is_event_id(fields["id"]):
+        raise WireError("bad_request", f"`id`: expected a number, got {fields['id'][:64]!r}")
+    event = decode_event(fields["data"])
+    if fields["event"] != event_type(event):
+        said = fields["event"][:64]
+        raise WireError("bad_request", f"`event` says {said!r}, the data says {event_type(event)!r}")
+    return SseFrame(int(fields["id"]), event)

@@ -1,0 +1,27 @@
+"""Section 5 of SPEC.md: one line of log."""
+
+from __future__ import annotations
+
+from fazai.wire.base import Ident, Label, Message, Timestamp, decode_body
+from fazai.wire.events import Level
+
+__all__ = ["LogLine", "decode_log_line"]
+
+
+class LogLine(Message, frozen=True, kw_only=True):
+    """What every process of fazai writes, one JSON object a line; the ids where they apply."""
+
+    timestamp: Timestamp
+    level: Level
+    logger: Label
+    message: str
+    agent_id: Ident | None = None
+    session_id: Ident | None = None
+    run_id: Ident | None = None
+    action_id: Ident | None = None
+    target: Label | None = None
+
+
+def decode_log_line(line: bytes | str) -> LogLine:
+    """One line of a log. Raises WireError."""
+    return decode_body(line, LogLine)

@@ -1,0 +1,198 @@
+"""Section 1 of SPEC.md: the worker's Unix socket, one JSON object a line."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta
+
+from fazai.wire.base import (
+    MAX_LINE_BYTES,
+    Answer,
+    Count,
+    Family,
+    Ident,
+    Message,
+    Milliseconds,
+    Request,
+)
+
+__all__ = [
+    "ERROR_CODES",
+    "Abort",
+    "CloseSession",
+    "CreateSession",
+    "Generate",
+    "GenerateAnswer",
+    "GenerateParams",
+    "GenerateStream",
+    "SessionParams",
+    "Status",
+    "StatusAnswer",
+    "StopEvent",
+    "StopReason",
+    "TokenText",
+    "Usage",
+    "WorkerErrorEvent",
+    "WorkerEvent",
+    "WorkerLimits",
+    "WorkerRequest",
+    "decode_worker_event",
+    "decode_worker_request",
+]
+
+ERROR_CODES = (
+    "bad_json",
+    "bad_request",
+    "unknown_type",
+    "unknown_session",
+    "session_busy",
+    "context_full",
+    "overloaded",
+    "timeout",
+    "schema_unsupported",
+    "internal",
+)
+
+Prompt = Annotated[str, Meta(max_length=2_000_000)]
+StopText = Annotated[str, Meta(min_length=1, max_length=256)]
+StopReason = Literal["eos", "length", "stop", "aborted", "timeout"]
+
+
+class GenerateParams(Request, frozen=True, kw_only=True):
+    """How to sample one generation; what is not given is the session's, then the worker's default."""
+
+    max_tokens: Annotated[int, Meta(ge=1)] | None = None
+    temperature: Annotated[float, Meta(ge=0)] | None = None  # 0: always the likeliest token
+    top_k: Count | None = None  # 0: off
+    top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
+    min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    repeat_penalty: Annotated[float, Meta(gt=0)] | None = None
+    seed: Annotated[int, Meta(ge=-1, le=4_294_967_295)] | None = None  # -1: a fresh one each time
+    stop: Annotated[tuple[StopText, ...], Meta(max_length=16)] | None = None
+    json_schema: dict[str, Any] | None = None
+    grammar: Annotated[str, Meta(min_length=1, max_length=65_536)] | None = None
+    timeout_ms: Milliseconds | None = None
+
+    def __post_init__(self) -> None:
+        if self.json_schema is not None and self.grammar is not None:
+            raise ValueError("`json_schema` and `grammar` exclude each other")
+
+
+class SessionParams(GenerateParams, frozen=True, kw_only=True):
+    """The defaults of a session's generations, and its system prompt."""
+
+    system: Prompt | None = None
+
+
+class CreateSession(Request, frozen=True, kw_only=True, tag_field="type", tag="create_session"):
+    params: SessionParams
+
+
+class Generate(Request, frozen=True, kw_only=True, tag_field="type", tag="generate"):
+    session_id: Ident
+    prompt: Prompt
+    stream: bool = True
+    params: GenerateParams | None = None
+
+
+class GenerateStream(Request, frozen=True, kw_only=True, tag_field="type", tag="generate_stream"):
+    """`generate` with `stream: true`, under the name that some clients use."""
+
+    session_id: Ident
+    prompt: Prompt
+    stream: bool = True
+    params: GenerateParams | None = None
+
+    def __post_init__(self) -> None:
+        if not self.stream:
+            raise ValueError("`stream` cannot be false in generate_stream; use generate")
+
+
+class Abort(Request, frozen=True, kw_only=True, tag_field="type", tag="abort"):
+    session_id: Ident
+
+
+class CloseSession(Request, frozen=True, kw_only=True, tag_field="type", tag="close_session"):
+    session_id: Ident
+
+
+class Status(Request, frozen=True, kw_only=True, tag_field="type", tag="status"):
+    pass
+
+
+WorkerRequest = CreateSession | Generate | GenerateStream | Abort | CloseSession | Status
+
+
+class Usage(Message, frozen=True, kw_only=True, omit_defaults=False):
+    """`cached_tokens` are those of the prompt that the session had already seen and did not pay for again."""
+
+    prompt_tokens: Count
+    cached_tokens: Count
+    completion_tokens: Count
+
+
+class GenerateAnswer(Answer, frozen=True, kw_only=True):
+    """The answer to `generate` with `stream: false`."""
+
+    text: str
+    usage: Usage
+    stop_reason: StopReason
+
+
+class WorkerLimits(Message, frozen=True, kw_only=True, omit_defaults=False):
+    max_line_bytes: Count
+    max_sessions: Count
+    max_queue: Count
+    max_timeout_ms: Count
+
+
+class StatusAnswer(Answer, frozen=True, kw_only=True):
+    """What the worker is and what it allows; the handshake of the socket."""
+
+    status: Literal["starting", "running", "stopping"]
+    model: str | None
+    sessions: Count
+    slots: Count  # generations that can run at the same time
+    contract: str | None = None
+    version: str | None = None
+    context_tokens: Count | None = None
+    queued: Count | None = None
+    limits: WorkerLimits | None = None
+
+
+class TokenText(Message, frozen=True, kw_only=True, tag_field="type", tag="token"):
+    text: str
+
+
+class StopEvent(Message, frozen=True, kw_only=True, tag_field="type", tag="stop"):
+    reason: StopReason
+    usage: Usage | None = None
+
+
+class WorkerErrorEvent(Message, frozen=True, kw_only=True, tag_field="type", tag="error"):
+    """The end of a stream that failed."""
+
+    message: str
+    code: str | None = None
+
+
+WorkerEvent = TokenText | StopEvent | WorkerErrorEvent
+
+# The worker's code list has no `too_large`: a line over the limit is a bad request.
+_REQUESTS: Family[WorkerRequest] = Family(
+    WorkerRequest, tag="type", unknown="unknown_type", limit_bytes=MAX_LINE_BYTES, too_large="bad_request"
+)
+_EVENTS: Family[WorkerEvent] = Family(
+    WorkerEvent, tag="type", unknown="unknown_type", limit_bytes=MAX_LINE_BYTES, too_large="bad_request"
+)
+
+
+def decode_worker_request(line: bytes | str) -> WorkerRequest:
+    """One line that a client sent. Raises WireError: bad_json, bad_request, unknown_type."""
+    return _REQUESTS.decode(line)
+
+
+def decode_worker_event(line: bytes | str) -> WorkerEvent:
+    """One line of a stream that a worker sent. Raises WireError: bad_json, bad_request, unknown_type."""
+    return _EVENTS.decode(line)
