@@ -145,6 +145,8 @@ class SqliteStore:
                 batch[1].set_exception(failure)
 
     async def _write(self, *jobs: _Job) -> None:
+        if self._failed is not None:  # a write that nobody waited for was lost: say so at the next one
+            raise self._failed
         future: Future[None] = Future()
         self._queue.put((jobs, future))
         await asyncio.wrap_future(future)

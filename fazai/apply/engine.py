@@ -1,0 +1,200 @@
+"""Many targets: plays in waves, a bounded number at once, one failure a row and never an exception."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from fazai.apply.target import TargetRun
+from fazai.errors import FazaiError, Interrupted, LockHeld, PlanStale, Refused, Unreachable
+from fazai.model import Provider, TargetWork, Work
+from fazai.outcome import Event, RunOutcome, Status, TargetOutcome
+from fazai.plan import Expected
+from fazai.store.base import Run, Store
+
+__all__ = ["Engine"]
+
+_BAD = (Status.FAILED, Status.UNREACHABLE, Status.REFUSED, Status.LOCKED, Status.STALE)
+
+
+@dataclass(slots=True)
+class Engine:
+    """One run. `check`: never write. `expected`: the promises of a saved plan, by target. `emit` receives
+    every event as it happens; it must not block.
+
+    `interrupt()` once: what is in flight is finished, nothing new is begun. Twice: everything stops now.
+    """
+
+    store: Store
+    provider: Callable[[str], Provider]
+    run: Run
+    emit: Callable[[Event], None]
+    forks: int
+    check: bool = False
+    expected: Mapping[str, Expected] | None = None
+    _active: dict[asyncio.Task[None], TargetRun] = field(default_factory=dict)
+    _interrupts: int = 0
+
+    async def carry_out(self, works: Sequence[Work]) -> RunOutcome:
+        """Carry out all work. Raises StateError when the run cannot be recorded, nothing else."""
+        begun = time.monotonic()
+        await self.store.run_begin(self.run)
+        outcomes: list[TargetOutcome] = []
+        for work in works:
+            self._event("play", "", {"name": work.name, "targets": len(work.targets)})
+            outcomes += await self._play(work)
+        outcome = RunOutcome(
+            run_id=self.run.run_id,
+            command=self.run.command,
+            check=self.check,
+            started=self.run.started,
+            duration_s=time.monotonic() - begun,
+            targets=tuple(outcomes),
+            interrupted=self._interrupts > 0,
+            plays=tuple(work.name for work in works),
+        )
+        await self.store.run_end(self.run.run_id, outcome.exit_code, outcome.totals())
+        return outcome
+
+    def interrupt(self) -> None:
+        """Called from a signal handler of the loop."""
+        self._interrupts += 1
+        for task, target in self._active.items():
+            if self._interrupts > 1 or target.interrupt():
+                task.cancel()
+
+    # -- waves ------------------------------------------------------------------------------------------
+
+    async def _play(self, work: Work) -> list[TargetOutcome]:
+        outcomes: list[TargetOutcome] = []
+        for wave in _waves(work):
+            failed = sum(1 for outcome in outcomes if outcome.status in _BAD)
+            if work.max_fail is not None and failed > work.max_fail:
+                reason = f"{failed} targets of the play failed, max_fail is {work.max_fail}"
+                outcomes += [self._skipped(item, work, Status.SKIPPED, reason) for item in wave]
+            else:
+                outcomes += await self._wave(work, wave)
+        return outcomes
+
+    async def _wave(self, work: Work, wave: Sequence[TargetWork]) -> list[TargetOutcome]:
+        outcomes: list[TargetOutcome | None] = [None] * len(wave)
+        queue = iter(enumerate(wave))
+
+        async def worker() -> None:
+            for index, item in queue:
+                outcomes[index] = await self._target(work, item)
+
+        await asyncio.gather(*(worker() for _ in range(min(self.forks, len(wave)))))
+        return [outcome for outcome in outcomes if outcome is not None]
+
+    # -- one target -------------------------------------------------------------------------------------
+
+    async def _target(self, work: Work, item: TargetWork) -> TargetOutcome:
+        if self._interrupts:
+            return self._skipped(item, work, Status.INTERRUPTED, "interrupted before it began")
+        begun = time.monotonic()
+        target = TargetRun(
+            item=item,
+            play=work.name,
+            run=self.run,
+            store=self.store,
+            provider=self.provider(item.target.provider),
+            event=self._event,
+            check=self.check,
+            expected=None if self.expected is None else self.expected.get(item.target.name),
+        )
+        self._event("target", item.target.name, {"status": "started", "play": work.name})
+        task = asyncio.ensure_future(self._guarded(target))
+        self._active[task] = target
+        try:
+            await asyncio.wait({task})
+        finally:
+            del self._active[task]
+        outcome = target.outcome(time.monotonic() - begun)
+        self._finished(outcome)
+        return outcome
+
+    async def _guarded(self, target: TargetRun) -> None:
+        """The border at which a target's failure becomes its row."""
+        try:
+            await target.reconcile()
+        except FazaiError as error:
+            target.fail(_status(error), error)
+        except asyncio.CancelledError:
+            target.fail(Status.INTERRUPTED, Interrupted("interrupted", where=target.item.target.name))
+        except Exception as error:  # noqa: BLE001 - the border: a defect on one target must not stop the others
+            target.fail(Status.FAILED, _defect(error, target.item.target.name))
+
+    def _skipped(self, item: TargetWork, work: Work, status: Status, reason: str) -> TargetOutcome:
+        outcome = TargetOutcome(
+            target=item.target.name,
+            provider=item.target.provider,
+            play=work.name,
+            status=status,
+            resources=len(item.resources),
+            notes=(reason,),
+        )
+        self._finished(outcome)
+        return outcome
+
+    def _finished(self, outcome: TargetOutcome) -> None:
+        data: dict[str, object] = {
+            "status": str(outcome.status),
+            "play": outcome.play,
+            "changed": outcome.count("done"),
+            "pending": outcome.count("planned"),
+            "unchanged": outcome.unchanged,
+            "duration_s": round(outcome.duration_s, 3),
+        }
+        if outcome.errors:
+            data["errors"] = [str(error) for error in outcome.errors]
+        if outcome.notes:
+            data["notes"] = list(outcome.notes)
+        self._event("outcome", outcome.target, data)
+
+    def _event(self, type_: str, target: str, data: Mapping[str, object]) -> None:
+        now = time.time()
+        self.emit(Event(type_, now, target, data))
+        if type_ != "target" and not (type_ == "outcome" and data.get("status") == "converged"):
+            self.store.event(self.run.run_id, now, type_, target, data)
+
+
+def _waves(work: Work) -> Iterator[Sequence[TargetWork]]:
+    """The targets in waves of `serial`; the last size repeats; no size means all at once."""
+    if not work.serial:
+        yield work.targets
+        return
+    start = 0
+    for size in itertools.chain(work.serial, itertools.repeat(work.serial[-1])):
+        if start >= len(work.targets):
+            return
+        yield work.targets[start : start + max(1, size)]
+        start += max(1, size)
+
+
+def _status(error: FazaiError) -> Status:
+    if isinstance(error, Unreachable):
+        return Status.UNREACHABLE
+    if isinstance(error, LockHeld):
+        return Status.LOCKED
+    if isinstance(error, PlanStale):
+        return Status.STALE
+    if isinstance(error, Refused):
+        return Status.REFUSED
+    if isinstance(error, Interrupted):
+        return Status.INTERRUPTED
+    return Status.FAILED
+
+
+def _defect(error: Exception, target: str) -> FazaiError:
+    """An exception that nobody meant: said with its place in our code, never with its values."""
+    import traceback
+
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f"{frames[-1].filename.rpartition('/')[2]}:{frames[-1].lineno}" if frames else "?"
+    return FazaiError(
+        f"defect in fazai: {type(error).__name__} at {place}", where=target, hint="please report it"
+    )

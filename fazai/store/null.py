@@ -1,0 +1,65 @@
+"""A store that remembers nothing: for runs that cannot write when the state folder cannot be used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+from fazai.errors import StateError
+from fazai.store.base import Action, Run, TargetMemory
+
+__all__ = ["NullStore"]
+
+
+class NullStore:
+    """Reads are empty, records of a run go nowhere, and everything that precedes a write is refused."""
+
+    def close(self) -> None:
+        pass
+
+    async def run_begin(self, run: Run) -> None:
+        pass
+
+    async def run_end(self, run_id: str, exit_code: int, summary: Mapping[str, Any]) -> None:
+        pass
+
+    def memory(self, target: str) -> TargetMemory:
+        return TargetMemory()
+
+    def lock(self, target: str, run: Run) -> AbstractContextManager[None]:
+        raise _no_state()
+
+    async def action_begin(self, action: Action, services: Sequence[str]) -> None:
+        raise _no_state()
+
+    async def action_end(self, action_id: str, status: str, *, ref: str = "", error: str = "") -> None:
+        raise _no_state()
+
+    async def activated(self, target: str, service: str) -> None:
+        raise _no_state()
+
+    async def settle(self, target: str) -> None:
+        pass
+
+    async def adopt(self, target: str, ref: str, kind: str, identity: str, run_id: str) -> None:
+        raise _no_state()
+
+    def event(self, run_id: str, time: float, type_: str, target: str, data: Mapping[str, Any]) -> None:
+        pass
+
+    def history(self, limit: int) -> list[Run]:
+        return []
+
+    def find_run(self, prefix: str) -> Run | None:
+        return None
+
+    def actions(self, run_id: str) -> list[Action]:
+        return []
+
+    def events(self, run_id: str) -> list[dict[str, Any]]:
+        return []
+
+
+def _no_state() -> StateError:
+    return StateError("nothing is written without a state folder")
