@@ -7,16 +7,18 @@ unknown field is left alone), telemetry keeps what it does not know. Nothing her
     base        WireError, the limits, encode, the helpers of all other modules
     worker      section 1: the worker's socket
     daemon      section 2: bodies and answers of the daemon's HTTP routes
-    events      section 2: server-sent events, and the model's typed actions
+    actions     section 2: the typed actions that a model proposes
+    events      section 2: server-sent events
     southbound  section 3: remote agents
     signature   section 3: signed HTTP
     telemetry   section 4: what hosts report
     logs        section 5: one line of log
 """
 
+from fazai.wire.actions import decode_action, decode_proposal
 from fazai.wire.base import CONTRACT, ErrorAnswer, OkAnswer, WireError, decode_answer, decode_body, encode
 from fazai.wire.daemon import HTTP_STATUS, decode_events_query, decode_opn_answer
-from fazai.wire.events import decode_action, decode_event, decode_sse, encode_sse
+from fazai.wire.events import decode_event, decode_sse, encode_sse
 from fazai.wire.logs import LogLine, decode_log_line
 from fazai.wire.signature import SignedHeaders, decode_signed_headers, sign, verify_signature
 from fazai.wire.southbound import decode_hello, decode_southbound_request
@@ -40,6 +42,7 @@ __all__ = [
     "decode_hello",
     "decode_log_line",
     "decode_opn_answer",
+    "decode_proposal",
     "decode_sample",
     "decode_signed_headers",
     "decode_southbound_request",

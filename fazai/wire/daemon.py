@@ -21,12 +21,13 @@ from fazai.wire.base import (
     convert_to,
     decode_body,
 )
-from fazai.wire.events import AgentState, Level, OutcomeStatus, Verb, is_event_id
+from fazai.wire.events import ActionStatus, AgentState, Level, RunState, TargetStatus, Verb, is_event_id
 from fazai.wire.worker import SessionParams
 
 __all__ = [
     "HTTP_STATUS",
     "AbortBody",
+    "ActionRow",
     "AgentAnswer",
     "AgentRow",
     "AgentStatusAnswer",
@@ -51,13 +52,13 @@ __all__ = [
     "OpnListAnswer",
     "OpnMetrics",
     "OpnMetricsAnswer",
-    "OutcomeRow",
     "RunAnswer",
     "RunBody",
     "RunRow",
     "RunStartedAnswer",
     "RunsAnswer",
     "SessionsBody",
+    "TargetRow",
     "decode_events_query",
     "decode_opn_answer",
 ]
@@ -300,24 +301,33 @@ class RunStartedAnswer(Answer, frozen=True, kw_only=True):
 
 
 class RunRow(Message, frozen=True, kw_only=True):
+    """One run; `totals` counts targets, resources and actions by what became of them."""
+
     run_id: Ident
-    mode: Literal["apply", "check", "plan", "drift"]
-    state: Literal["started", "finished"]
+    command: str
+    state: RunState
     started_at: Timestamp
+    check: bool = False
     finished_at: Timestamp | None = None
     exit_code: Count | None = None
-    targets: Count | None = None
-    changes: Count | None = None
-    failed: Count | None = None
+    totals: dict[str, Count] | None = None
 
 
-class OutcomeRow(Message, frozen=True, kw_only=True):
+class TargetRow(Message, frozen=True, kw_only=True):
+    target: Label
+    status: TargetStatus
+    play: str | None = None
+    errors: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+class ActionRow(Message, frozen=True, kw_only=True):
     action_id: Ident
     target: Label
     kind: Label
     identity: str
     verb: Verb
-    status: OutcomeStatus
+    status: ActionStatus
     error: str | None = None
 
 
@@ -327,7 +337,8 @@ class RunsAnswer(Answer, frozen=True, kw_only=True):
 
 class RunAnswer(Answer, frozen=True, kw_only=True):
     run: RunRow
-    outcomes: tuple[OutcomeRow, ...]
+    targets: tuple[TargetRow, ...]
+    actions: tuple[ActionRow, ...]
 
 
 class KbBody(Request, frozen=True, kw_only=True):

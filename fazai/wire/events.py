@@ -1,14 +1,14 @@
-"""Section 2 of SPEC.md: server-sent events, and the typed actions that a model proposes."""
+"""Section 2 of SPEC.md: server-sent events."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
+from fazai.wire.actions import Action, ActionBase, decode_action
 from fazai.wire.base import (
     MAX_BODY_BYTES,
     Count,
@@ -16,7 +16,6 @@ from fazai.wire.base import (
     Ident,
     Label,
     Message,
-    Request,
     Timestamp,
     WireError,
     encode,
@@ -25,14 +24,12 @@ from fazai.wire.base import (
 
 __all__ = [
     "LIFE_CYCLE",
-    "Action",
+    "ActionStatus",
+    "ActivateEvent",
     "AgentEvent",
     "AgentState",
-    "AskAction",
     "AskEvent",
     "ChangeEvent",
-    "CommitKbAction",
-    "DoneAction",
     "DoneEvent",
     "ErrorEvent",
     "Event",
@@ -41,24 +38,21 @@ __all__ = [
     "GapEvent",
     "Level",
     "LogEvent",
-    "ObserveAction",
     "ObserveEvent",
     "OutcomeEvent",
-    "OutcomeStatus",
-    "PlanAction",
     "PlanEvent",
-    "ResearchAction",
+    "PlayEvent",
     "ResearchDoc",
     "ResearchResultEvent",
     "RunEvent",
-    "ShellAction",
+    "RunState",
     "SseFrame",
+    "TargetEvent",
+    "TargetStatus",
     "TelemetryEvent",
     "TokenEvent",
-    "ToolSpecAction",
-    "UseToolAction",
+    "UndoEvent",
     "Verb",
-    "decode_action",
     "decode_event",
     "decode_sse",
     "encode_sse",
@@ -70,76 +64,20 @@ AgentState = Literal["registration", "handshake", "execution", "observation", "c
 LIFE_CYCLE: tuple[AgentState, ...] = ("registration", "handshake", "execution", "observation", "closing")
 Level = Literal["debug", "info", "warning", "error", "critical"]
 Verb = Literal["create", "update", "delete", "move", "run"]
-OutcomeStatus = Literal["done", "failed", "refused", "reverted", "skipped", "unsure"]
-Text = Annotated[str, Meta(max_length=65_536)]
-
-
-class _Action(Request, frozen=True, kw_only=True, tag_field="action"):
-    """Base of the actions. `action_id` and `plan_hash` are the handler's: what a person approves."""
-
-    constants: ClassVar[Mapping[str, Any]] = {"type": "action"}
-    session_id: Ident | None = None
-    action_id: Ident | None = None
-    plan_hash: Ident | None = None
-
-
-class PlanAction(_Action, frozen=True, kw_only=True, tag="plan"):
-    steps: tuple[Text, ...]
-
-
-class ShellAction(_Action, frozen=True, kw_only=True, tag="shell"):
-    """A command line that only a person or a policy can let run; never sent to a firewall."""
-
-    command: Annotated[str, Meta(min_length=1, max_length=65_536)]
-
-
-class ResearchAction(_Action, frozen=True, kw_only=True, tag="research", rename={"max_docs": "maxDocs"}):
-    queries: Annotated[tuple[Label, ...], Meta(min_length=1, max_length=16)]
-    max_docs: Annotated[int, Meta(ge=1, le=50)] | None = None
-
-
-class ToolSpecAction(_Action, frozen=True, kw_only=True, tag="tool_spec"):
-    name: Label
-    description: Text | None = None
-    parameters: dict[str, Any] | None = None
-
-
-class UseToolAction(_Action, frozen=True, kw_only=True, tag="use_tool"):
-    name: Label
-    args: dict[str, Any] | None = None
-
-
-class AskAction(_Action, frozen=True, kw_only=True, tag="ask"):
-    question: Text
-    options: tuple[Text, ...] = ()
-
-
-class ObserveAction(_Action, frozen=True, kw_only=True, tag="observe"):
-    summary: Text
-
-
-class CommitKbAction(_Action, frozen=True, kw_only=True, tag="commit_kb"):
-    title: Label
-    snippet: Text
-    tags: tuple[Label, ...] = ()
-    source: str | None = None
-
-
-class DoneAction(_Action, frozen=True, kw_only=True, tag="done"):
-    result: Any = None
-
-
-Action = (
-    PlanAction
-    | ShellAction
-    | ResearchAction
-    | ToolSpecAction
-    | UseToolAction
-    | AskAction
-    | ObserveAction
-    | CommitKbAction
-    | DoneAction
-)
+RunState = Literal["started", "finished"]
+ActionStatus = Literal["planned", "done", "failed", "undone", "refused", "left"]
+TargetStatus = Literal[
+    "converged",
+    "changed",
+    "pending",
+    "failed",
+    "unreachable",
+    "refused",
+    "locked",
+    "stale",
+    "interrupted",
+    "skipped",
+]
 
 
 class EventBase(Message, frozen=True, kw_only=True, tag_field="type"):
@@ -204,35 +142,71 @@ class RunEvent(EventBase, frozen=True, kw_only=True, tag="run"):
     """A run of the reconciler began or ended; `exit_code` is there once it ended."""
 
     run_id: Ident
-    state: Literal["started", "finished"]
-    mode: Literal["apply", "check", "plan", "drift"] | None = None
-    targets: Count | None = None
+    state: RunState
+    command: str | None = None
+    check: bool = False
     exit_code: Count | None = None
 
 
-class ChangeEvent(EventBase, frozen=True, kw_only=True, tag="change"):
-    """A difference was found and is about to be carried out; secrets stand as `***`."""
+class PlayEvent(EventBase, frozen=True, kw_only=True, tag="play"):
+    """A play begins on so many targets."""
 
-    run_id: Ident
+    name: str
+    targets: Count
+
+
+class TargetEvent(EventBase, frozen=True, kw_only=True, tag="target"):
+    """Work on a target begins."""
+
+    target: Label
+    status: Literal["started"]
+    play: str | None = None
+
+
+class ChangeEvent(EventBase, frozen=True, kw_only=True, tag="change"):
+    """One difference, and what became of it. `before` and `after` hold the fields that differ, secrets as
+    `***`; `ref` is the target's own name of the item."""
+
     target: Label
     kind: Label
     identity: str
     verb: Verb
-    before: dict[str, Any] | None = None
-    after: dict[str, Any] | None = None
+    before: dict[str, Any]
+    after: dict[str, Any]
+    status: ActionStatus
+    ref: str = ""
+    note: str | None = None
+    adopts: bool = False
+    error: str | None = None
+
+
+class ActivateEvent(EventBase, frozen=True, kw_only=True, tag="activate"):
+    """What was saved for a service took effect."""
+
+    target: Label
+    service: Label
+
+
+class UndoEvent(EventBase, frozen=True, kw_only=True, tag="undo"):
+    """A step failed: so many changes of this run were taken back, so many could not be."""
+
+    target: Label
+    undone: Count
+    kept: Count
 
 
 class OutcomeEvent(EventBase, frozen=True, kw_only=True, tag="outcome"):
-    run_id: Ident
-    action_id: Ident
+    """How a target ended."""
+
     target: Label
-    kind: Label
-    identity: str
-    verb: Verb
-    status: OutcomeStatus
-    error: str | None = None
-    hint: str | None = None
+    status: TargetStatus
+    play: str | None = None
+    changed: Count = 0
+    pending: Count = 0
+    unchanged: Count = 0
     duration_s: Annotated[float, Meta(ge=0)] | None = None
+    errors: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class TelemetryEvent(EventBase, frozen=True, kw_only=True, tag="telemetry"):
@@ -274,7 +248,11 @@ PlainEvent = (
     | ResearchResultEvent
     | ErrorEvent
     | RunEvent
+    | PlayEvent
+    | TargetEvent
     | ChangeEvent
+    | ActivateEvent
+    | UndoEvent
     | OutcomeEvent
     | TelemetryEvent
     | AgentEvent
@@ -282,23 +260,9 @@ PlainEvent = (
 )
 Event = PlainEvent | Action
 
-_ACTIONS: Family[Action] = Family(Action, tag="action", unknown="unknown_action", limit_bytes=MAX_BODY_BYTES)
 _EVENTS: Family[PlainEvent] = Family(
     PlainEvent, tag="type", unknown="unknown_type", limit_bytes=MAX_BODY_BYTES
 )
-
-
-def decode_action(data: bytes | str) -> Action:
-    """An `action` event, or the bare action that a model wrote (no `type`).
-
-    Strict, for an action is an instruction. Raises WireError: bad_json, bad_request, unknown_type,
-    unknown_action.
-    """
-    value = parse_object(data)
-    kind = value.pop("type", "action")
-    if kind != "action":
-        raise WireError("unknown_type", f"expected an action, got the type {str(kind)[:64]!r}")
-    return _ACTIONS.convert(value)
 
 
 def decode_event(data: bytes | str) -> Event:
@@ -328,7 +292,7 @@ def is_event_id(text: str) -> bool:
 
 def event_type(event: Event) -> str:
     """The name that stands after `event:` and as `type` in the data."""
-    return "action" if isinstance(event, _Action) else str(event.__struct_config__.tag)
+    return "action" if isinstance(event, ActionBase) else str(event.__struct_config__.tag)
 
 
 def encode_sse(event_id: int, event: Event) -> bytes:
