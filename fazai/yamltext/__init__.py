@@ -1,0 +1,25 @@
+"""YAML as fazai reads it: libyaml's events, our own constructor, and a place for everything.
+
+    load(path), loads(text, file) -> YamlMap | YamlList | None
+
+Plain scalars become the values that Ansible gives them (YAML 1.1), except that dates stay text. Mappings and
+sequences become `YamlMap` and `YamlList`, which know where they and their values stand. What is refused is
+refused with `YamlError`, and everything that is wrong with a file is found in one go (`Errors`).
+"""
+
+from fazai.yamltext.nodes import Source, UnsafeText, YamlList, YamlMap
+from fazai.yamltext.reading import DEFAULT_LIMITS, Decrypt, Limits, load, loads, parse, read
+
+__all__ = [
+    "DEFAULT_LIMITS",
+    "Decrypt",
+    "Limits",
+    "Source",
+    "UnsafeText",
+    "YamlList",
+    "YamlMap",
+    "load",
+    "loads",
+    "parse",
+    "read",
+]

@@ -1,0 +1,433 @@
+"""The constructor: libyaml's events to values, with everything collected that is wrong on the way."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, Final
+
+import yaml
+from yaml.events import (
+    AliasEvent,
+    DocumentStartEvent,
+    MappingEndEvent,
+    MappingStartEvent,
+    ScalarEvent,
+    SequenceEndEvent,
+    SequenceStartEvent,
+    StreamEndEvent,
+)
+
+from fazai.errors import Errors, FazaiError, Mark, YamlError, did_you_mean
+from fazai.model import SecretRef
+from fazai.yamltext.nodes import Source, UnsafeText, YamlList, YamlMap, pack
+from fazai.yamltext.phrases import bad_byte, phrase
+from fazai.yamltext.reading import Limits
+from fazai.yamltext.scalars import explicit, plain, plain_json
+
+__all__ = ["build"]
+
+_STANDARD: Final = "tag:yaml.org,2002:"
+_SECRET_TAGS: Final = {
+    "!env": "env",
+    "!file": "file",
+    "!cmd": "cmd",
+    "!vault": "vault",
+    "!vault-encrypted": "vault",
+}
+_OUR_TAGS: Final = ("!env", "!file", "!cmd", "!vault", "!unsafe")
+_ERRORS_MAX: Final = 50
+_BAD: Final = object()  # what an entry with an error becomes; it never leaves this module
+_SURROGATES: Final = re.compile(
+    rb"(?<!\\)((?:\\\\)*)(\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})"
+)
+
+
+class _Stop(Exception):
+    """No use in reading on; the reason is among the errors."""
+
+
+def build(data: bytes, file: str, limits: Limits) -> YamlMap | YamlList | None:
+    """The one document of `data`. Raises YamlError, or Errors for several."""
+    if not yaml.__with_libyaml__:
+        raise YamlError(
+            "PyYAML was built without libyaml, which fazai reads YAML with",
+            where=file,
+            hint="install a PyYAML wheel for this platform, or libyaml before building PyYAML",
+        )
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise YamlError("the file is UTF-16", where=file, hint="save it as UTF-8")
+    is_json = _is_json(data)
+    if is_json:
+        data = _SURROGATES.sub(_join_surrogates, data)
+    builder = _Builder(data, Source(file, data), limits, plain_json if is_json else plain)
+    return builder.document()
+
+
+def _is_json(data: bytes) -> bool:
+    """Ansible takes a text that is JSON as JSON, whatever its name: 1e3 is a number there, and a pair of \\u
+    surrogates one character."""
+    if data.lstrip()[:1] not in (b"{", b"["):
+        return False
+    import msgspec
+
+    try:
+        msgspec.json.decode(data, type=msgspec.Raw)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return False
+    return True
+
+
+def _join_surrogates(match: re.Match[bytes]) -> bytes:
+    pair = match.group(2).decode()
+    return (
+        match.group(1)
+        + chr(0x10000 + ((int(pair[2:6], 16) & 0x3FF) << 10) + (int(pair[8:12], 16) & 0x3FF)).encode()
+    )
+
+
+class _Builder:
+    """Reads one text. Recursion is bounded by the depth limit."""
+
+    def __init__(self, data: bytes, source: Source, limits: Limits, scalar: Any) -> None:
+        self._data = data
+        self._source = source
+        self._limits = limits
+        self._scalar = scalar  # plain text -> value
+        self._next: Callable[[], Any]
+        self._known: dict[str, Any] = {}  # plain text -> value, as seen before
+        self._keys: tuple[dict[str, str], dict[str, str]] = ({}, {})  # plain, quoted: one object for each key
+        self._anchors: dict[str, tuple[Any, int]] = {}  # name -> value, weight
+        self._open: set[str] = set()
+        self._weight = 0
+        self._depth = 0
+        self._unsafe = 0
+        self._errors: list[FazaiError] = []
+
+    # -- the whole -------------------------------------------------------------------------------------
+
+    def document(self) -> YamlMap | YamlList | None:
+        value: Any = None
+        try:
+            from yaml._yaml import CParser  # is not there where PyYAML was built without libyaml
+
+            self._next = CParser(self._data).get_event
+            value = self._documents()
+        except _Stop:
+            pass
+        except yaml.reader.ReaderError:
+            self._unreadable()
+        except yaml.MarkedYAMLError as error:
+            self._syntax(error)
+        except (yaml.YAMLError, UnicodeError):  # a tag whose %-escapes are no UTF-8, and its like
+            self._errors.append(YamlError("this is not YAML that can be read", where=self._source.file))
+        if len(self._errors) == 1:
+            raise self._errors[0]
+        if self._errors:
+            raise Errors(self._errors)
+        return value  # type: ignore[no-any-return]
+
+    def _documents(self) -> Any:
+        value: Any = None
+        count = 0
+        while type(event := self._next()) is not StreamEndEvent:
+            if type(event) is not DocumentStartEvent:
+                continue
+            count += 1
+            if count > 1:
+                self._error(
+                    event, "a second document starts here; one was expected", "make it a file of its own"
+                )
+                raise _Stop
+            start = self._next()
+            value = self._value(start)
+            if value is not None and value is not _BAD and not isinstance(value, YamlMap | YamlList):
+                self._error(
+                    start, "expected a mapping or a list, found a single value", "write `key: value` lines"
+                )
+        return value
+
+    def _syntax(self, error: yaml.MarkedYAMLError) -> None:
+        mark = error.problem_mark or error.context_mark
+        problem, context = error.problem or "", error.context or ""
+        if "end of stream" in problem and "quoted scalar" in context and error.context_mark is not None:
+            mark = error.context_mark  # where the quote opens is what helps
+        at = pack(mark.line, mark.column) if mark is not None else 0
+        place = self._source.mark(at)
+        if any(isinstance(known.where, Mark) and known.where.line == place.line for known in self._errors):
+            return  # the line is known to be wrong, for a reason that says more
+        text = re.split(r"\r\n|[\r\n\x85\u2028\u2029]", self._data.decode("utf-8-sig", "replace"))
+        line = text[place.line - 1] if place.line <= len(text) else ""
+        said = phrase(problem, context, line, place.column - 1)
+        excerpt = self._source.excerpt(place)
+        self._errors.append(YamlError(said.message, where=place, hint=said.hint, excerpt=excerpt))
+
+    def _unreadable(self) -> None:
+        line, column, what = bad_byte(self._data)
+        place = self._source.mark(pack(line, column))
+        self._errors.append(
+            YamlError(f"{what} in a text file", where=place, hint="save the file as UTF-8 text")
+        )
+
+    def _error(self, event: Any, message: str, hint: str | None = None) -> None:
+        mark = event.start_mark
+        place = self._source.mark(pack(mark.line, mark.column))
+        self._errors.append(YamlError(message, where=place, hint=hint, excerpt=self._source.excerpt(place)))
+        if len(self._errors) >= _ERRORS_MAX:
+            raise _Stop
+
+    # -- values ----------------------------------------------------------------------------------------
+
+    def _value(self, event: Any) -> Any:
+        """The value that starts with `event`; _BAD when it is none."""
+        kind = type(event)
+        if kind is AliasEvent:
+            return self._alias(event)
+        before = self._weight
+        anchor = event.anchor
+        if anchor is not None:
+            self._open.add(anchor)
+        if kind is ScalarEvent:
+            value = self._text(event)
+        else:
+            value = self._container(event)
+        if anchor is not None:
+            self._open.discard(anchor)
+            self._anchors[anchor] = (value, self._weight - before)
+        return value
+
+    def _alias(self, event: Any) -> Any:
+        if event.anchor in self._open:
+            self._error(event, f"*{event.anchor} stands inside of what it names, which would never end")
+            return _BAD
+        if event.anchor not in self._anchors:
+            hint = did_you_mean(event.anchor, self._anchors)
+            self._error(event, f"*{event.anchor} names nothing: there is no &{event.anchor} above", hint)
+            return _BAD
+        value, weight = self._anchors[event.anchor]
+        self._weigh(event, weight)
+        return value
+
+    def _weigh(self, event: Any, weight: int) -> None:
+        self._weight += weight
+        if self._weight > self._limits.values:
+            self._error(
+                event,
+                f"more than {self._limits.values} values, with what anchors and aliases multiply",
+                "split the file, or use fewer aliases of aliases",
+            )
+            raise _Stop
+
+    def _text(self, event: Any) -> Any:
+        text: str = event.value
+        self._weigh(event, 1 + (len(text) >> 6))
+        tag = event.tag
+        if tag is not None and tag != "!":
+            return self._tagged(event, tag, text)
+        if event.style or not event.implicit[0]:
+            return UnsafeText(text) if self._unsafe else text
+        if text in self._known and not self._unsafe:
+            return self._known[text]
+        return self._plain(event, text)
+
+    def _plain(self, event: Any, text: str) -> Any:
+        try:
+            value = self._scalar(text)
+        except (ValueError, OverflowError):
+            self._error(event, "this looks like a number but is none", "quote it if it is meant as text")
+            return _BAD
+        if self._unsafe:
+            return UnsafeText(value) if isinstance(value, str) else value
+        self._known[text] = value
+        return value
+
+    def _tagged(self, event: Any, tag: str, text: str) -> Any:
+        if tag == "!unsafe":
+            self._unsafe += 1
+            try:
+                return self._plain(event, text) if not event.style else UnsafeText(text)
+            finally:
+                self._unsafe -= 1
+        if tag in _SECRET_TAGS:
+            return self._secret(event, tag, text)
+        if tag.startswith(_STANDARD):
+            try:
+                return explicit(tag.removeprefix(_STANDARD), text)
+            except (ValueError, OverflowError):
+                self._error(event, f"this is no value for the tag !!{tag.removeprefix(_STANDARD)}")
+                return _BAD
+            except KeyError:
+                pass
+        return self._unknown_tag(event, tag)
+
+    def _secret(self, event: Any, tag: str, text: str) -> Any:
+        if tag == "!cmd":
+            self._error(event, "!cmd takes a list of arguments, no shell", 'write !cmd [sops, -d, "file"]')
+            return _BAD
+        if not text.strip():
+            what = {"!env": "the name of a variable", "!file": "a path"}.get(tag, "Ansible Vault text")
+            self._error(event, f"{tag} takes {what}, and there is none")
+            return _BAD
+        if tag.startswith("!vault") and not text.lstrip().startswith("$ANSIBLE_VAULT;"):
+            self._error(
+                event,
+                "!vault takes text that starts with $ANSIBLE_VAULT;",
+                "ansible-vault encrypt_string makes it",
+            )
+            return _BAD
+        mark = self._source.mark(pack(event.start_mark.line, event.start_mark.column))
+        return SecretRef(_SECRET_TAGS[tag], text, mark)
+
+    def _unknown_tag(self, event: Any, tag: str) -> Any:
+        shown = tag.replace(_STANDARD, "!!")
+        hint = did_you_mean(shown, _OUR_TAGS) or f"the tags are {', '.join(_OUR_TAGS)}"
+        self._error(event, f"unknown tag {shown}", hint)
+        return _BAD
+
+    # -- containers ------------------------------------------------------------------------------------
+
+    def _container(self, event: Any) -> Any:
+        self._weigh(event, 1)
+        if self._depth >= self._limits.depth:
+            self._error(event, f"more than {self._limits.depth} levels deep")
+            raise _Stop
+        tag = event.tag
+        is_map = type(event) is MappingStartEvent
+        unsafe = tag == "!unsafe"
+        self._depth += 1
+        self._unsafe += unsafe
+        value: Any = self._map(event) if is_map else self._list(event)
+        self._unsafe -= unsafe
+        self._depth -= 1
+        if tag is None or unsafe or tag in ("!", _STANDARD + ("map" if is_map else "seq")):
+            return value
+        if tag == "!cmd" and not is_map:
+            return self._command(event, value)
+        if tag in _SECRET_TAGS:
+            expected = "a list of arguments" if tag == "!cmd" else "a text"
+            self._error(event, f"{tag} takes {expected}, not a {'mapping' if is_map else 'list'}")
+            return _BAD
+        return self._unknown_tag(event, tag)
+
+    def _command(self, event: Any, argv: YamlList) -> Any:
+        if not argv or not all(isinstance(word, str) and word for word in argv):
+            self._error(
+                event, "!cmd takes a list of texts, the program first", 'quote numbers: !cmd [pass, "1"]'
+            )
+            return _BAD
+        mark = self._source.mark(pack(event.start_mark.line, event.start_mark.column))
+        return SecretRef("cmd", tuple(argv), mark)
+
+    def _list(self, start: Any) -> YamlList:
+        mark = start.start_mark
+        node = YamlList(self._source, pack(mark.line, mark.column))
+        places = node._places
+        while type(event := self._next()) is not SequenceEndEvent:
+            value = self._value(event)
+            if value is not _BAD:
+                node.append(value)
+                mark = event.start_mark
+                places.append(pack(mark.line, mark.column))
+        return node
+
+    def _map(self, start: Any) -> YamlMap:
+        mark = start.start_mark
+        node = YamlMap(self._source, pack(mark.line, mark.column))
+        places = node._places
+        merges: list[YamlMap] = []
+        while type(event := self._next()) is not MappingEndEvent:
+            key = self._key(event, node)
+            value_event = self._next()
+            value = self._value(value_event)
+            if value is _BAD or key is _BAD:
+                continue
+            if key is None:
+                merges += self._merge(value_event, value)
+                continue
+            node[key] = value
+            mark = event.start_mark
+            places.append(pack(mark.line, mark.column))
+            mark = value_event.start_mark
+            places.append(pack(mark.line, mark.column))
+        if merges:
+            _put_below(node, merges)
+        return node
+
+    def _key(self, event: Any, node: YamlMap) -> Any:
+        """The key that `event` starts: a text, None for a merge (<<), _BAD for what cannot be one."""
+        if type(event) is ScalarEvent and event.anchor is None and event.tag is None:
+            text: str = event.value
+            is_plain = not event.style
+            key = self._keys[0 if is_plain else 1].get(text)
+            if key is None:
+                if is_plain and text == "<<":
+                    return None
+                key = self._new_key(event, text, is_plain)
+        else:
+            key = self._value(event)
+            if not isinstance(key, str):
+                self._odd_key(event, key)
+                return _BAD
+            key = str(key)
+        if key in node:
+            first = node.key_mark(key)
+            self._error(
+                event, f'the key "{key}" stands twice, first in line {first.line}', "keep one of them"
+            )
+            return _BAD
+        return key
+
+    def _new_key(self, event: Any, text: str, is_plain: bool) -> Any:
+        if is_plain:
+            try:
+                value = self._scalar(text)
+            except (ValueError, OverflowError):
+                value = text
+            if not isinstance(value, str):
+                self._odd_key(event, value)
+                return _BAD
+        self._weigh(event, len(text) >> 6)
+        self._keys[0 if is_plain else 1][text] = text
+        return text
+
+    def _odd_key(self, event: Any, value: Any) -> None:
+        if value is _BAD:
+            return
+        if type(event) is MappingStartEvent:
+            self._error(event, "a mapping stands where a key is expected", 'quote a template: "{{ … }}"')
+        elif type(event) is SequenceStartEvent:
+            self._error(event, "a list stands where a key is expected", "quote a text that starts with [")
+        elif type(event) is ScalarEvent and isinstance(value, bool | int | float):
+            self._error(
+                event, f"the key {event.value} is no text but a {_type(value)}", f'write "{event.value}"'
+            )
+        else:
+            self._error(event, "a key that is no text", "give it a name")
+
+    def _merge(self, event: Any, value: Any) -> list[YamlMap]:
+        """The mappings that `<<:` takes in, the weakest first."""
+        if isinstance(value, YamlMap):
+            return [value]
+        if isinstance(value, YamlList) and all(isinstance(item, YamlMap) for item in value):
+            return list(reversed(value))
+        self._error(
+            event, "<<: takes a mapping or a list of mappings", "write <<: *name, with &name at a mapping"
+        )
+        return []
+
+
+def _type(value: object) -> str:
+    return "truth value" if isinstance(value, bool) else "number"
+
+
+def _put_below(node: YamlMap, merges: list[YamlMap]) -> None:
+    """Takes the merged entries into `node`, each with its own place; what `node` says itself wins."""
+    entries: dict[str, tuple[Any, int, int]] = {}
+    for layer in (*merges, node):
+        for index, (key, value) in enumerate(layer.items()):
+            entries[key] = (value, layer._places[2 * index], layer._places[2 * index + 1])
+    node.clear()
+    del node._places[:]
+    for key, (value, key_at, value_at) in entries.items():
+        node[key] = value
+        node._places.extend((key_at, value_at))

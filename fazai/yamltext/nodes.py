@@ -1,0 +1,145 @@
+"""The containers that a YAML text becomes, each with its places, and the text itself for error messages."""
+
+from __future__ import annotations
+
+import re
+from array import array
+from typing import Any
+
+from fazai.errors import Mark
+
+__all__ = ["Source", "UnsafeText", "YamlList", "YamlMap", "pack"]
+
+_COLUMN_BITS = 20
+_COLUMN_MAX = (1 << _COLUMN_BITS) - 1
+
+#: A line that may hold a secret is never quoted in an error; neither is one that is nested below such a key.
+_TELLTALE = re.compile(
+    r"pass(word|wd|phrase)?\b|passw|pwd|secret|token|credential|api[_-]?key|private|psk|shared[_-]?key|"
+    r"\bkey\b|_key\b|auth|\$ANSIBLE_VAULT|BEGIN |://[^/\s]*@|[A-Za-z0-9+/=_-]{40,}|^\s*[0-9a-fA-F]{32,}\s*$",
+    re.IGNORECASE,
+)
+_EXCERPT_MAX = 160
+
+
+def pack(line: int, column: int) -> int:
+    """A place (counted from 0, as libyaml does) in one integer: two per entry must stay cheap."""
+    return (line << _COLUMN_BITS) | min(column, _COLUMN_MAX)
+
+
+class UnsafeText(str):
+    """Text that is never a template (`!unsafe`)."""
+
+    __slots__ = ()
+
+
+class Source:
+    """One YAML text: its name, and its lines when an error wants to quote one."""
+
+    __slots__ = ("_data", "_lines", "file")
+
+    def __init__(self, file: str, data: bytes) -> None:
+        self.file = file
+        self._data = data
+        self._lines: list[str] | None = None
+
+    def mark(self, at: int) -> Mark:
+        return Mark(self.file, (at >> _COLUMN_BITS) + 1, (at & _COLUMN_MAX) + 1)
+
+    def excerpt(self, mark: Mark | None) -> str | None:
+        """The line at `mark`, or None where it may hold a secret, is not ours or is too long to help."""
+        if mark is None or mark.file != self.file:
+            return None
+        if self._lines is None:
+            # what libyaml calls a line break, and nothing else that splitlines() would cut at
+            self._lines = re.split(r"\r\n|[\r\n\x85\u2028\u2029]", self._data.decode("utf-8-sig", "replace"))
+        if not 1 <= mark.line <= len(self._lines):
+            return None
+        line = self._lines[mark.line - 1].rstrip()
+        if len(line) > _EXCERPT_MAX or not line.isprintable() or self._tells(mark.line - 1):
+            return None
+        return line or None
+
+    def _tells(self, index: int) -> bool:
+        """Whether the line, or a line that it is nested below, looks as if a secret stood there."""
+        lines = self._lines or []
+        indent = _indent(lines[index])
+        if _TELLTALE.search(lines[index]):
+            return True
+        for above in range(index - 1, max(-1, index - 400), -1):
+            line = lines[above]
+            if not line.strip() or _indent(line) > indent or (_indent(line) == indent and indent > 0):
+                continue
+            # at the left edge a neighbour may be a line of an unclosed quoted secret as well as a sibling
+            if _TELLTALE.search(line) and (_indent(line) < indent or above == index - 1):
+                return True
+            indent = min(indent, _indent(line))
+            if indent == 0:
+                return False
+        return False
+
+
+def _indent(line: str) -> int:
+    return len(line) - len(line.lstrip())
+
+
+class YamlMap(dict[str, Any]):
+    """A mapping with string keys that knows its places. To be read, not to be changed."""
+
+    __slots__ = ("_at", "_places", "_source")
+
+    def __init__(self, source: Source, at: int) -> None:
+        self._source = source
+        self._at = at
+        self._places = array("Q")  # for each entry, in order: the place of the key, the place of the value
+
+    def mark(self, key: str | None = None) -> Mark:
+        """Where the mapping starts; of a key, where its value starts, or the key if that is lines above."""
+        if key is None:
+            return self._source.mark(self._at)
+        key_at, value_at = self._entry(key)
+        same_line = key_at >> _COLUMN_BITS == value_at >> _COLUMN_BITS
+        return self._source.mark(value_at if same_line else key_at)
+
+    def key_mark(self, key: str) -> Mark:
+        """Where the key itself stands."""
+        return self._source.mark(self._entry(key)[0])
+
+    def excerpt(self, key: str | None = None) -> str | None:
+        """The line of `mark(key)`, for an error; None where it may hold a secret."""
+        return self._source.excerpt(self.mark(key))
+
+    @property
+    def source(self) -> Source:
+        return self._source
+
+    def _entry(self, key: str) -> tuple[int, int]:
+        for index, known in enumerate(self):
+            if known == key and 2 * index + 1 < len(self._places):
+                return self._places[2 * index], self._places[2 * index + 1]
+        return self._at, self._at
+
+
+class YamlList(list[Any]):
+    """A sequence that knows its places. To be read, not to be changed."""
+
+    __slots__ = ("_at", "_places", "_source")
+
+    def __init__(self, source: Source, at: int) -> None:
+        self._source = source
+        self._at = at
+        self._places = array("Q")
+
+    def mark(self, index: int | None = None) -> Mark:
+        """Where the sequence starts, or where its item number `index` stands."""
+        if index is None or not -len(self._places) <= index < len(self._places):
+            return self._source.mark(self._at)
+        return self._source.mark(self._places[index])
+
+    def excerpt(self, index: int | None = None) -> str | None:
+        """The line of `mark(index)`, for an error; None where it may hold a secret."""
+        return self._source.excerpt(self.mark(index))
+
+    @property
+    def source(self) -> Source:
+        return self._source

@@ -1,0 +1,96 @@
+"""What libyaml says, said so that it helps: one sentence and the next step."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+__all__ = ["Phrase", "bad_byte", "phrase"]
+
+
+@dataclass(frozen=True, slots=True)
+class Phrase:
+    message: str
+    hint: str | None = None
+
+
+_TAB = Phrase("a tab stands where YAML takes spaces only", "indent with spaces")
+_INDENT_HINT = "check the indentation of this line and of the one above"
+_KNOWN: tuple[tuple[str, Phrase], ...] = (
+    (
+        "mapping values are not allowed",
+        Phrase("a ':' stands where no key can be", f'quote a text that holds ": "; {_INDENT_HINT}'),
+    ),
+    ("did not find expected key", Phrase("expected a key of the mapping here", _INDENT_HINT)),
+    (
+        "did not find expected '-' indicator",
+        Phrase("expected '- ' for the next item of the list", _INDENT_HINT),
+    ),
+    ("could not find expected ':'", Phrase("this key has no ':'", "write `key: value`")),
+    ("did not find expected ',' or '}'", Phrase("expected ',' or '}' in the { } mapping", None)),
+    ("did not find expected ',' or ']'", Phrase("expected ',' or ']' in the [ ] list", None)),
+    (
+        "did not find expected <document start>",
+        Phrase("expected `key: value` or the end of the file here", _INDENT_HINT),
+    ),
+    ("did not find expected node content", Phrase("expected a value here", None)),
+    (
+        "found undefined tag handle",
+        Phrase("unknown tag", "the tags are !env, !file, !cmd, !vault and !unsafe"),
+    ),
+    (
+        "found unknown escape character",
+        Phrase('unknown \\ escape in a "…" text', "use '…', where \\ is an ordinary character"),
+    ),
+    ("found invalid Unicode character escape", Phrase("a \\u escape that is no character", None)),
+    (
+        "block sequence entries are not allowed",
+        Phrase("a list item cannot stand here", "put the list on lines of its own"),
+    ),
+    ("block mapping", Phrase("a mapping cannot start here", _INDENT_HINT)),
+    ("found incompatible YAML document", Phrase("this is not YAML 1.1", "leave the %YAML line away")),
+    ("exceeded max nesting", Phrase("too many levels", None)),
+    (
+        "while scanning a quoted scalar",
+        Phrase("the quote that opens here is never closed", "close it; ' inside '…' is written ''"),
+    ),
+)
+
+
+def phrase(problem: str, context: str, line: str, column: int) -> Phrase:
+    """The sentence for libyaml's `problem` (and `context`), which stands at `column` (from 0) of `line`."""
+    if "\t" in line[: len(line) - len(line.lstrip())] or line[column : column + 1] == "\t":
+        return _TAB
+    if "cannot start any token" in problem:
+        character = line[column : column + 1]
+        return Phrase(f"a value cannot start with '{character}'", f"quote it: '{character}…'")
+    if re.match(r"\s*(- )?([\w.-]+:\s+)?\{\{", line):
+        return Phrase("a template that is not quoted", 'write "{{ … }}" with the quotes')
+    if "end of stream" in problem and "quoted scalar" in context:
+        return _KNOWN[-1][1]
+    for known, said in _KNOWN:
+        if known in problem:
+            return said
+    text = " ".join(part for part in (problem, context) if part)
+    return Phrase(text or "this is not YAML", _INDENT_HINT)
+
+
+def bad_byte(data: bytes) -> tuple[int, int, str]:
+    """Line, column (from 0) and description of the first byte that YAML does not have."""
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        text = data[: error.start].decode()
+        what = f"byte 0x{data[error.start]:02x} is not UTF-8"
+    else:
+        found = re.search(
+            r"[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]", text[1:]
+        )
+        if text[:1] == "\x00" or found is None:
+            position, character = 0, text[:1]
+        else:
+            position, character = found.start() + 1, found.group()
+        what = "a NUL byte" if character == "\x00" else f"the control character U+{ord(character or ' '):04X}"
+        text = text[:position]
+    lines = re.split(r"\r\n|[\r\n]", text)
+    return len(lines) - 1, len(lines[-1]), what

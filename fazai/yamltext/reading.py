@@ -1,0 +1,92 @@
+"""From a path to bytes within limits, and from bytes to values."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from fazai.errors import YamlError
+from fazai.yamltext.nodes import YamlList, YamlMap
+
+__all__ = ["DEFAULT_LIMITS", "Decrypt", "Limits", "load", "loads", "parse", "read"]
+
+#: Opens a file that is Ansible Vault text as a whole: its bytes and its name to the plain bytes.
+Decrypt = Callable[[bytes, str], bytes]
+
+_VAULT = b"$ANSIBLE_VAULT;"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much of a file is taken. `values` counts what aliases stand for, and one more for every 64
+    characters of a text: it is what keeps a small file from becoming a large value."""
+
+    size_bytes: int = 16 * 1024 * 1024
+    depth: int = 64
+    values: int = 500_000
+
+
+DEFAULT_LIMITS = Limits()
+
+
+def load(
+    path: str | Path, *, limits: Limits = DEFAULT_LIMITS, decrypt: Decrypt | None = None
+) -> YamlMap | YamlList | None:
+    """The one document of a file; None for an empty one. Raises YamlError, or Errors for several."""
+    name = str(path)
+    return parse(read(name, limits), name, limits=limits, decrypt=decrypt)
+
+
+def loads(text: str | bytes, file: str, *, limits: Limits = DEFAULT_LIMITS) -> YamlMap | YamlList | None:
+    """As `load`, of a text that is there already; `file` is its name in marks."""
+    return parse(
+        text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text, file, limits=limits
+    )
+
+
+def parse(
+    data: bytes, file: str, *, limits: Limits = DEFAULT_LIMITS, decrypt: Decrypt | None = None
+) -> YamlMap | YamlList | None:
+    """The one document of these bytes. Raises as `load`."""
+    from fazai.yamltext.build import build  # with PyYAML, which takes its time to import
+
+    if data.startswith(_VAULT):
+        if decrypt is None:
+            raise YamlError(
+                "the whole file is encrypted with Ansible Vault, and no vault password was given",
+                where=file,
+                hint="give the vault password file, or encrypt single values with !vault instead",
+            )
+        data = decrypt(data, file)
+    if len(data) > limits.size_bytes:
+        raise _too_large(file, len(data), limits)
+    return build(data, file, limits)
+
+
+def read(path: str | Path, limits: Limits = DEFAULT_LIMITS) -> bytes:
+    """The bytes of a file or pipe; the size is looked at before anything is read. Raises YamlError."""
+    name = str(path)
+    try:
+        with open(name, "rb") as stream:
+            status = os.fstat(stream.fileno())
+            if stat.S_ISREG(status.st_mode) and status.st_size > limits.size_bytes:
+                raise _too_large(name, status.st_size, limits)
+            data = stream.read(limits.size_bytes + 1)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise YamlError(f"cannot read the file: {reason}", where=name) from None
+    if len(data) > limits.size_bytes:
+        raise _too_large(name, None, limits)
+    return data
+
+
+def _too_large(file: str, size_bytes: int | None, limits: Limits) -> YamlError:
+    size = f"{size_bytes / 2**20:.1f} MiB" if size_bytes is not None else "an endless stream"
+    return YamlError(
+        f"the file is too large: {size}, at most {limits.size_bytes / 2**20:g} MiB are read",
+        where=file,
+        hint="split it: an inventory may be a folder of files",
+    )
