@@ -1,0 +1,163 @@
+"""The group of commands, and the border at which errors become text and exit codes."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from fazai.errors import Errors, FazaiError, UsageError, did_you_mean
+
+__all__ = ["main"]
+
+#: command -> (module of fazai.cli, one line of help); importing a module costs only who calls it.
+_COMMANDS = {
+    "apply": ("run", "Bring the targets of an inventory to their declared state."),
+    "plan": ("run", "Show what apply would change; exit 2 when something would."),
+    "drift": ("run", "Look for differences; can never write. Exit 2 when there are any."),
+    "validate": ("run", "Check inventory and playbooks without contacting anything."),
+    "inventory": ("inventory", "Show hosts, groups and variables as Ansible does."),
+    "kinds": ("kinds", "List the kinds of resources, or explain one."),
+    "lab": ("lab", "Run the embedded lab: an OPNsense to try things on."),
+    "history": ("history", "List earlier runs."),
+    "show": ("history", "Show one run: its actions and events."),
+    "completion": ("completion", "Print shell completion for bash, zsh or fish."),
+    "version": ("version", "Print the version."),
+}
+
+_EPILOG = """\b
+Examples:
+  fazai validate inventory.yml            is everything well-formed?
+  fazai plan inventory.yml                what would change? (exit 2: something)
+  fazai apply inventory.yml --limit fw-01 change it, verify it
+  fazai drift inventory.yml --quiet       from cron: silent when nothing drifted
+  fazai apply inventory/lab.yml           try it on the embedded lab
+
+Exit codes: 0 converged, 1 failed, 2 changes pending, 3 bad input, 4 unreachable,
+5 locked, 6 stale plan, 7 refused by a guard, 130 interrupted.
+"""
+
+
+class _Lazy(click.Group):
+    """Commands are imported when they are needed; help needs none of them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module = importlib.import_module(f"fazai.cli.{_COMMANDS[cmd_name][0]}")
+        command = getattr(module, f"{cmd_name}_command")
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name not in _COMMANDS and not name.startswith("-"):
+            hint = did_you_mean(name, _COMMANDS) or "see: fazai --help"
+            raise UsageError(f'there is no command "{name}"', hint=hint)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(
+    cls=_Lazy,
+    epilog=_EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    invoke_without_command=True,
+)
+@click.option("--version", is_flag=True, help="Print the version and exit.")
+@click.pass_context
+def _fazai(ctx: click.Context, version: bool) -> None:
+    """Declarative operations for OPNsense firewalls and Linux telemetry hosts.
+
+    fazai reads an inventory, looks at the targets, and brings them to the declared state:
+    as few writes as possible, verified, and the same again changes nothing.
+    """
+    if version:
+        from fazai import __version__
+
+        click.echo(f"fazai {__version__}")
+    elif ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run one command line; returns the exit code. All errors end here."""
+    argv = list(sys.argv[1:] if args is None else args)
+    try:
+        code = _fazai.main(args=argv, prog_name="fazai", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except FazaiError as error:
+        return _say(error, argv)
+    except click.exceptions.Exit as ended:
+        return ended.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        return 130
+    except click.UsageError as error:
+        return _say(_usage(error), argv)
+    except click.ClickException as error:
+        return _say(UsageError(error.format_message()), argv)
+    except BrokenPipeError:  # the reader went away: nobody is left to be told
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 141
+    except MemoryError:
+        return _say(FazaiError("out of memory", hint="fewer --forks, or --limit"), argv)
+
+
+def _usage(error: click.UsageError) -> UsageError:
+    hint = f"see: {error.ctx.command_path} --help" if error.ctx else "see: fazai --help"
+    near = getattr(error, "possibilities", None)
+    if near:
+        hint = f'did you mean "{near[0]}"? {hint}'
+    message = error.message or error.format_message()
+    if isinstance(error, click.NoSuchOption):
+        message = f"there is no option {error.option_name}"
+    elif isinstance(error, click.BadParameter):
+        message = error.format_message()
+    return UsageError(message.rstrip("."), hint=hint)
+
+
+def _say(error: FazaiError, argv: list[str]) -> int:
+    from fazai.cli.terminal import Terminal
+    from fazai.report.lines import error_lines
+
+    output = _output(argv)
+    errors: tuple[FazaiError, ...] = error.errors if isinstance(error, Errors) else (error,)
+    if output is not None:
+        from fazai.report import machine
+
+        command = next((word for word in argv if word in _COMMANDS), "")
+        text: dict[str, Any] = {
+            "json": lambda: machine.as_json(machine.run_record(None, command, errors)),
+            "junit": lambda: machine.as_junit(None, command, errors),
+            "markdown": lambda: machine.as_markdown(None, command, errors),
+        }
+        click.echo(text[output](), nl=False)
+    terminal = Terminal.of(sys.stderr, os.environ)
+    for line in error_lines(error, terminal.paint):
+        click.echo(line, err=True)
+    if len(errors) > 1:
+        click.echo(f"{len(errors)} errors, nothing was contacted", err=True)
+    return int(error.exit_code)
+
+
+def _output(argv: list[str]) -> str | None:
+    """The machine format that was asked for, also when the command line was not understood."""
+    for index, word in enumerate(argv):
+        name, _, value = word.partition("=")
+        if name == "--output":
+            value = value or (argv[index + 1] if index + 1 < len(argv) else "")
+            return value if value in ("json", "junit", "markdown") else None
+    return None

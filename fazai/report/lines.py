@@ -1,0 +1,114 @@
+"""The pieces of which reports are made: a change in one line, a change as a unified diff, an error."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from fazai.errors import Errors, FazaiError, Mark
+from fazai.model import Change, Verb
+from fazai.outcome import record
+
+__all__ = ["SIGNS", "Paint", "change_details", "change_title", "error_lines", "plain", "unified"]
+
+#: Puts a style ("red", "green", "yellow", "dim", "bold") on text.
+Paint = Callable[[str, str], str]
+
+SIGNS = {Verb.CREATE: "+", Verb.UPDATE: "~", Verb.DELETE: "-", Verb.MOVE: ">", Verb.RUN: "!"}
+_WIDTH = 100
+
+
+def plain(text: str, style: str) -> str:
+    return text
+
+
+def clean(text: str) -> str:
+    """Text from a device or a file without what would steer a terminal."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def change_title(change: Change) -> str:
+    """`alias blocklist`, `rule "allow dns"`."""
+    identity = clean(change.identity)
+    quoted = f'"{identity}"' if " " in identity or not identity else identity
+    return f"{change.kind.partition('.')[2] or change.kind} {quoted}"
+
+
+def change_details(change: Change, width: int = _WIDTH) -> str:
+    """What differs, in one line: `content: +198.51.100.7 -203.0.113.9`, `mode 0644 -> 0600`."""
+    parts = [change.note] if change.note else []
+    if change.verb is Verb.UPDATE:
+        parts += [
+            _field(name, record(change.before.get(name)), record(change.after[name])) for name in change.after
+        ]
+    elif change.verb is Verb.CREATE and not change.note:
+        parts += [
+            f"{name} {_short(record(value))}" for name, value in change.after.items() if value not in ("", ())
+        ]
+    if change.adopts:
+        parts.append("(adopted)")
+    text = clean("  ".join(parts))
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def _field(name: str, before: Any, after: Any) -> str:
+    if isinstance(before, list) and isinstance(after, list):
+        added = [f"+{_short(item)}" for item in after if item not in before]
+        removed = [f"-{_short(item)}" for item in before if item not in after]
+        return f"{name}: {' '.join(added + removed) or 'order'}"
+    return f"{name} {_short(before)} -> {_short(after)}"
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, list):
+        return ",".join(str(item) for item in value)
+    return '""' if value in ("", None) else str(value)
+
+
+def unified(change: Change) -> list[str]:
+    """The change as a unified diff of its fields, one value a line, secrets masked."""
+    before, after = _yaml_lines(record(change.before)), _yaml_lines(record(change.after))
+    title = f"{change.target} {change_title(change)}"
+    lines = difflib.unified_diff(
+        before,
+        after,
+        fromfile="/dev/null" if change.verb is Verb.CREATE else f"{title} (as it is)",
+        tofile="/dev/null" if change.verb is Verb.DELETE else f"{title} (as declared)",
+        lineterm="",
+        n=2,
+    )
+    return [clean(line) for line in lines]
+
+
+def _yaml_lines(fields: Mapping[str, Any]) -> list[str]:
+    lines: list[str] = []
+    for name in sorted(fields):
+        value = fields[name]
+        if isinstance(value, list):
+            lines += [f"{name}:", *(f"  - {item}" for item in value)]
+        else:
+            text = str(value).splitlines() or [""]
+            lines += [f"{name}: {text[0]}"] if len(text) == 1 else [f"{name}: |", *(f"  {t}" for t in text)]
+    return lines
+
+
+def error_lines(error: FazaiError, paint: Paint = plain) -> Iterator[str]:
+    """`error: file:line:col: text`, the offending line with a mark under its place, and the hint."""
+    for one in error.errors if isinstance(error, Errors) else (error,):
+        place = f"{one.where}: " if one.where is not None else ""
+        yield f"{paint('error:', 'red')} {place}{clean(one.message)}"
+        if one.excerpt is not None and isinstance(one.where, Mark):
+            yield from _excerpt(one.excerpt, one.where)
+        if one.hint:
+            yield f"  {paint('hint:', 'dim')} {clean(one.hint)}"
+
+
+def _excerpt(line: str, mark: Mark) -> Sequence[str]:
+    text = clean(line.rstrip("\n").replace("\t", " "))
+    if not text.strip():
+        return ()
+    start = max(0, mark.column - 80)
+    gutter = f"{mark.line:>5} | "
+    pointer = " " * 5 + " | " + " " * (mark.column - 1 - start) + "^"
+    return (gutter + text[start : start + _WIDTH], pointer)

@@ -1,0 +1,177 @@
+"""Reports for machines: one JSON document, JUnit XML, Markdown for a pull request. Always whole."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+from xml.sax.saxutils import escape, quoteattr
+
+from fazai.errors import FazaiError
+from fazai.outcome import RunOutcome, Status, TargetOutcome, change_record, error_record
+from fazai.report.lines import SIGNS, change_details, change_title, clean, unified
+
+__all__ = ["as_json", "as_junit", "as_markdown", "run_record"]
+
+FORMAT = "fazai-run/1"
+
+
+def run_record(outcome: RunOutcome | None, command: str, errors: Iterable[FazaiError] = ()) -> dict[str, Any]:
+    """The document of docs/output.schema.json. Without an outcome: nothing was contacted."""
+    found = list(errors)
+    result: dict[str, Any] = {"format": FORMAT, "command": command}
+    if outcome is not None:
+        result |= {
+            "run_id": outcome.run_id,
+            "check": outcome.check,
+            "started": datetime.fromtimestamp(outcome.started, UTC).isoformat(timespec="milliseconds"),
+            "duration_s": round(outcome.duration_s, 3),
+            "exit_code": outcome.exit_code,
+            "interrupted": outcome.interrupted,
+            "totals": outcome.totals(),
+            "plays": list(outcome.plays),
+            "targets": [_target(target) for target in outcome.targets],
+        }
+    else:
+        result |= {"exit_code": max((int(e.exit_code) for e in found), default=0), "targets": []}
+    result["errors"] = [item for error in found for item in error_record(error)]
+    return result
+
+
+def _target(target: TargetOutcome) -> dict[str, Any]:
+    changes = []
+    for action in target.actions:
+        change = change_record(action.change, origins=True) | {"status": action.status}
+        del change["target"]
+        if action.error is not None:
+            change["error"] = str(action.error)
+        if action.action_id:
+            change["action_id"] = action.action_id
+        changes.append(change)
+    return {
+        "name": target.target,
+        "provider": target.provider,
+        "play": target.play,
+        "status": str(target.status),
+        "exit_code": target.exit_code,
+        "resources": target.resources,
+        "unchanged": target.unchanged,
+        "changes": changes,
+        "activated": list(target.activated),
+        "errors": [item for error in target.errors for item in error_record(error)],
+        "notes": list(target.notes),
+        "duration_s": round(target.duration_s, 3),
+    }
+
+
+def as_json(record: Mapping[str, Any]) -> str:
+    return json.dumps(record, indent=1, ensure_ascii=False) + "\n"
+
+
+def as_junit(outcome: RunOutcome | None, command: str, errors: Iterable[FazaiError] = ()) -> str:
+    """A suite a play, a case a target; pending changes are failures of type "drift"."""
+    suites: dict[str, list[TargetOutcome]] = {}
+    for target in outcome.targets if outcome else ():
+        suites.setdefault(target.play, []).append(target)
+    parts = [_suite(name, targets) for name, targets in suites.items()]
+    found = list(errors)
+    if found:
+        cases = "".join(
+            f'  <testcase classname="input" name={_attr(str(e.where or "command line"))}>'
+            f'<error type="{type(e).__name__}" message={_attr(e.message)}>{_xml(str(e))}</error></testcase>\n'
+            for e in found
+        )
+        parts.append(
+            f'<testsuite name="input" tests="{len(found)}" errors="{len(found)}">\n{cases}</testsuite>\n'
+        )
+    name = _attr(f"fazai {command}")
+    return (
+        f'<?xml version="1.0" encoding="UTF-8"?>\n<testsuites name={name}>\n{"".join(parts)}</testsuites>\n'
+    )
+
+
+def _suite(name: str, targets: list[TargetOutcome]) -> str:
+    bad = [t for t in targets if t.exit_code not in (0,)]
+    skipped = sum(t.status is Status.SKIPPED for t in targets)
+    head = (
+        f'<testsuite name={_attr(name)} tests="{len(targets)}" failures="{len(bad) - skipped}"'
+        f' skipped="{skipped}" time="{sum(t.duration_s for t in targets):.3f}">\n'
+    )
+    return head + "".join(_case(target) for target in targets) + "</testsuite>\n"
+
+
+def _case(target: TargetOutcome) -> str:
+    text = "\n".join(_plain_lines(target))
+    body = ""
+    if target.status is Status.SKIPPED:
+        body = f"<skipped message={_attr('; '.join(target.notes))}/>"
+    elif target.exit_code:
+        kind = "drift" if target.status is Status.PENDING else str(target.status)
+        first = str(target.errors[0]) if target.errors else f"{target.count('planned')} changes pending"
+        body = f'<failure type="{kind}" message={_attr(first)}>{_xml(text)}</failure>'
+    elif text:
+        body = f"<system-out>{_xml(text)}</system-out>"
+    head = f'classname={_attr(target.play)} name={_attr(target.target)} time="{target.duration_s:.3f}"'
+    return f"  <testcase {head}>{body}</testcase>\n"
+
+
+def _plain_lines(target: TargetOutcome) -> Iterable[str]:
+    for action in target.actions:
+        change = action.change
+        yield f"{SIGNS[change.verb]} {change_title(change)}  {change_details(change)}  [{action.status}]"
+    yield from (str(error) for error in target.errors)
+    yield from target.notes
+
+
+def _xml(text: str) -> str:
+    return escape("\n".join(clean(line) for line in text.splitlines()))
+
+
+def _attr(text: str) -> str:
+    return quoteattr(clean(" ".join(text.split())))
+
+
+def as_markdown(outcome: RunOutcome | None, command: str, errors: Iterable[FazaiError] = ()) -> str:
+    """A table of targets and a folded diff for each that has changes: what a pull request shows."""
+    lines = [f"### fazai {command}", ""]
+    for error in errors:
+        lines.append(f"- **{type(error).__name__}** {_cell(str(error))}")
+    if outcome is not None:
+        lines += _table(outcome)
+        for target in outcome.targets:
+            lines += _details(target)
+    return "\n".join(lines) + "\n"
+
+
+def _table(outcome: RunOutcome) -> list[str]:
+    totals = outcome.totals()
+    first = f"{totals['pending']} to change" if outcome.check else f"{totals['changed']} changed"
+    lines = [
+        f"**{first}, {totals['unchanged']} unchanged, {totals['failed']} failed** (exit {outcome.exit_code})",
+        "",
+        "| target | play | status | changes | unchanged | |",
+        "|---|---|---|---|---|---|",
+    ]
+    for t in outcome.targets:
+        word = t.errors[0].message if t.errors else "; ".join(t.notes)
+        cells = (_cell(t.target), _cell(t.play), t.status, len(t.actions), t.unchanged, _cell(word))
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return [*lines, ""]
+
+
+def _details(target: TargetOutcome) -> list[str]:
+    if not target.actions:
+        return []
+    lines: list[str] = []
+    for action in target.actions:
+        lines += unified(action.change) or [
+            f"# {change_title(action.change)} {change_details(action.change)}"
+        ]
+    body = [line.replace("```", "'''") for line in lines]
+    head = f"<details><summary>{escape(clean(target.target))}</summary>"
+    return [head, "", "```diff", *body, "```", "</details>", ""]
+
+
+def _cell(text: str) -> str:
+    return clean(" ".join(text.split())).replace("|", "\\|").replace("<", "&lt;")

@@ -1,0 +1,171 @@
+"""The report for people: plays and targets as they finish, live progress at a terminal, one line a target
+when piped, nothing when quiet and converged."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TextIO
+
+from fazai.errors import FazaiError, Mark
+from fazai.outcome import ActionOutcome, Event, RunOutcome, Status, TargetOutcome
+from fazai.report.lines import SIGNS, Paint, change_details, change_title, clean, plain, unified
+
+__all__ = ["TextReport"]
+
+_STYLE = {"+": "green", "~": "yellow", "-": "red", ">": "yellow", "!": "yellow", "=": "dim"}
+_TITLE_WIDTH = 26
+_REDRAW_S = 0.1
+
+
+@dataclass(slots=True)
+class TextReport:
+    """`live`: a terminal that can show progress. `every_change`: a line a change (else a line a target).
+    `noun(provider, count)` says "2 firewalls"."""
+
+    out: TextIO
+    noun: Callable[[str, int], str]
+    paint: Paint = plain
+    live: bool = False
+    every_change: bool = True
+    diff: bool = False
+    explain: bool = False
+    quiet: bool = False
+    _play: str = ""
+    _header: str = ""
+    _status: str = ""
+    _drawn: float = 0.0
+    _total: int = 0
+    _finished: int = 0
+    _width: int = 12
+    _plays: dict[str, str] = field(default_factory=dict)
+
+    # -- as it happens ----------------------------------------------------------------------------------
+
+    def event(self, event: Event) -> None:
+        """Progress at a terminal only."""
+        if not self.live:
+            return
+        if event.type == "change":
+            what = f"{event.data['kind']} {event.data['identity']}"
+            self._progress(f"{event.target} {event.data['verb']} {what}")
+        elif event.type == "activate":
+            self._progress(f"{event.target} activating {event.data['service']}")
+        elif event.type == "target":
+            self._progress(f"{event.target} observing")
+
+    def begin(self, plays: Mapping[str, Mapping[str, int]], resources: Mapping[str, int], names: int) -> None:
+        """The plays with their targets by provider, their resources, and the longest name of a target."""
+        self._width = min(max(names, 4), 40)
+        for play, providers in plays.items():
+            self._total += sum(providers.values())
+            what = ", ".join(self.noun(name, count) for name, count in providers.items())
+            title = f"PLAY {clean(play)}"
+            count = resources.get(play, 0)
+            self._plays[play] = f"{title:<56} {what}, {count} resource{'' if count == 1 else 's'}"
+
+    def target(self, outcome: TargetOutcome) -> None:
+        """One target is finished."""
+        self._finished += 1
+        if self.quiet and outcome.status is Status.CONVERGED and not outcome.notes:
+            return
+        if outcome.play != self._play:
+            self._play = outcome.play
+            self._line(self.paint(self._plays.get(outcome.play, f"PLAY {clean(outcome.play)}"), "bold"))
+        if self.every_change or self.diff or self.explain:
+            self._all_lines(outcome)
+        else:
+            self._line(self._one_line(outcome))
+        for error in outcome.errors:
+            self._error(outcome, error)
+        for note in outcome.notes:
+            self._line(f"  {self._name(outcome)}  {self.paint('note:', 'dim')} {clean(note)}")
+
+    def end(self, outcome: RunOutcome) -> None:
+        self._clear()
+        if self.quiet and outcome.exit_code == 0 and not outcome.totals()["changed"]:
+            return
+        totals = outcome.totals()
+        first = f"{totals['pending']} to change" if outcome.check else f"{totals['changed']} changed"
+        bad = ("unreachable", "refused", "locked", "stale", "skipped", "undone")
+        parts = [first, f"{totals['unchanged']} unchanged", f"{totals['failed']} failed"]
+        parts += [f"{totals[name]} {name}" for name in bad if totals[name]]
+        style = "green" if outcome.exit_code == 0 else "yellow" if outcome.exit_code == 2 else "red"
+        run = outcome.run_id[:13]
+        tail = f"   {outcome.duration_s:.1f} s   run {run}   fazai show {run}"
+        self._line(self.paint("RESULT " + ", ".join(parts), style) + tail)
+
+    # -- lines ------------------------------------------------------------------------------------------
+
+    def _name(self, outcome: TargetOutcome) -> str:
+        return f"{clean(outcome.target):<{self._width}}"
+
+    def _all_lines(self, outcome: TargetOutcome) -> None:
+        if not outcome.actions:
+            sign = "=" if outcome.status is Status.CONVERGED else "!"
+            text = f"{sign} {outcome.status}"
+            if outcome.status is Status.CHANGED and outcome.activated:
+                text = f"{sign} activated {', '.join(outcome.activated)}"
+            self._line(f"  {self._name(outcome)}  {self.paint(text, _STYLE[sign])}")
+        for action in outcome.actions:
+            self._action(outcome, action)
+
+    def _action(self, outcome: TargetOutcome, action: ActionOutcome) -> None:
+        change = action.change
+        sign = SIGNS[change.verb]
+        title = self.paint(f"{sign} {change_title(change):<{_TITLE_WIDTH}}", _STYLE[sign])
+        state = "" if action.status in ("done", "planned", "refused") else f"[{action.status}] "
+        details = change_details(change)
+        self._line(f"  {self._name(outcome)}  {title}  {self.paint(state, 'red')}{details}".rstrip())
+        if self.explain:
+            for name in change.after:
+                mark: Mark | None = change.origins.get(name)
+                self._line(f"      {name:<24} from {mark or change.mark or 'the device'}")
+        if self.diff:
+            for line in unified(change):
+                style = {"+": "green", "-": "red", "@": "dim"}.get(line[:1], "")
+                self._line(f"      {self.paint(line, style) if style else line}")
+
+    def _one_line(self, outcome: TargetOutcome) -> str:
+        changes = outcome.verbs
+        words = [
+            f"{count} to {verb}" if outcome.count("planned") else f"{count} {_past(verb)}"
+            for verb, count in sorted(changes.items())
+        ]
+        sign = "=" if outcome.status is Status.CONVERGED else "~" if not outcome.errors else "!"
+        what = ", ".join([*words, f"{outcome.unchanged} unchanged"])
+        text = f"{sign} {outcome.status}"
+        status = self.paint(f"{text:<13}", _STYLE[sign])
+        return f"  {self._name(outcome)}  {status}  {what}   {outcome.duration_s:.1f} s"
+
+    def _error(self, outcome: TargetOutcome, error: FazaiError) -> None:
+        from fazai.report.lines import error_lines
+
+        for line in error_lines(error, self.paint):
+            self._line(f"  {self._name(outcome)}  {line}")
+
+    # -- the terminal -----------------------------------------------------------------------------------
+
+    def _line(self, text: str) -> None:
+        self._clear()
+        self.out.write(text + "\n")
+
+    def _progress(self, text: str) -> None:
+        now = time.monotonic()
+        if now - self._drawn < _REDRAW_S:
+            return
+        self._drawn = now
+        status = clean(f"  {self._finished}/{self._total}  {text}")[:78]
+        self.out.write(f"\r\x1b[K{self.paint(status, 'dim')}")
+        self.out.flush()
+        self._status = status
+
+    def _clear(self) -> None:
+        if self._status:
+            self.out.write("\r\x1b[K")
+            self._status = ""
+
+
+def _past(verb: Any) -> str:
+    return {"run": "run"}.get(str(verb), f"{str(verb).removesuffix('e')}ed")
