@@ -23,7 +23,7 @@ _BAD = (Status.FAILED, Status.UNREACHABLE, Status.REFUSED, Status.LOCKED, Status
 @dataclass(slots=True)
 class Engine:
     """One run. `check`: never write. `expected`: the promises of a saved plan, by target. `emit` receives
-    every event as it happens; it must not block.
+    every event as it happens, `finished` each target's outcome; neither may block.
 
     `interrupt()` once: what is in flight is finished, nothing new is begun. Twice: everything stops now.
     """
@@ -32,6 +32,7 @@ class Engine:
     provider: Callable[[str], Provider]
     run: Run
     emit: Callable[[Event], None]
+    finished: Callable[[TargetOutcome], None]
     forks: int
     check: bool = False
     expected: Mapping[str, Expected] | None = None
@@ -154,6 +155,7 @@ class Engine:
         if outcome.notes:
             data["notes"] = list(outcome.notes)
         self._event("outcome", outcome.target, data)
+        self.finished(outcome)
 
     def _event(self, type_: str, target: str, data: Mapping[str, object]) -> None:
         now = time.time()

@@ -13,7 +13,7 @@ _CODES = {"red": "31", "green": "32", "yellow": "33", "dim": "2", "bold": "1"}
 
 @dataclass(frozen=True, slots=True)
 class Terminal:
-    """`live`: lines may be redrawn. `colour`: styles are shown (NO_COLOR, TERM=dumb, --color say otherwise)."""
+    """`live`: lines may be redrawn. `colour`: styles are shown, unless NO_COLOR, TERM or --color say no."""
 
     live: bool
     colour: bool

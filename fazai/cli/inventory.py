@@ -1,0 +1,48 @@
+"""fazai inventory"""
+
+from __future__ import annotations
+
+import click
+
+from fazai.cli import setup
+from fazai.errors import UsageError
+
+
+@click.command(
+    "inventory",
+    epilog="\b\nExamples:\n  fazai inventory -i inventory.yml --list\n  fazai inventory inventory.yml --graph"
+    "\n  fazai inventory inventory.yml --host fw-01\n  fazai inventory inventory.yml --limit 'edge:&lab'",
+)
+@click.argument("sources", nargs=-1, type=click.Path())
+@click.option("-i", "--inventory", "more", multiple=True, type=click.Path(), help="Another source.")
+@click.option("--list", "as_list", is_flag=True, help="All as Ansible's JSON; secrets are masked.")
+@click.option("--graph", is_flag=True, help="The tree of groups and hosts.")
+@click.option("--host", metavar="NAME", help="The variables of one host as JSON.")
+@click.option("-l", "--limit", multiple=True, metavar="PATTERN", help="Only names: the hosts that match.")
+def inventory_command(
+    sources: tuple[str, ...],
+    more: tuple[str, ...],
+    as_list: bool,
+    graph: bool,
+    host: str | None,
+    limit: tuple[str, ...],
+) -> None:
+    """Show an inventory the way ansible-inventory does."""
+    if sum((as_list, graph, host is not None)) > 1:
+        raise UsageError("--list, --graph and --host exclude each other")
+    found = setup.load_inventory(setup.sources_of(sources, more))
+    if as_list or graph or host is not None:
+        if limit:
+            raise UsageError("--limit goes with the plain list of names only")
+        from fazai import inventory as module
+
+        if host is not None:
+            text = module.as_json(module.as_host(found, host))
+        else:
+            text = module.as_graph(found) if graph else module.as_json(module.as_ansible(found))
+        click.echo(text.rstrip("\n"))
+        return
+    from fazai.patterns import select
+
+    for name in select(found, ",".join(limit)) if limit else found.hosts:
+        click.echo(name)

@@ -1,0 +1,74 @@
+"""Gives targets with `base_url: lab://NAME` their firewall of the embedded lab for the time of a run."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from fazai.errors import InventoryError
+from fazai.model import Secret, TargetWork, Work
+
+__all__ = ["lab_names", "with_lab"]
+
+
+def lab_names(works: Sequence[Work]) -> dict[str, TargetWork]:
+    """The targets that live in the lab, by target name."""
+    return {
+        item.target.name: item
+        for work in works
+        for item in work.targets
+        if str(item.target.options.get("base_url", "")).startswith("lab://")
+    }
+
+
+@contextlib.asynccontextmanager
+async def with_lab(works: Sequence[Work], folder: Path) -> AsyncIterator[tuple[Work, ...]]:
+    """The same work, with the addresses and keys of the lab's firewalls. One that `fazai lab up` keeps up is
+    used; the others are started on loopback and stopped at the end. Raises InventoryError."""
+    inside = lab_names(works)
+    if not inside:
+        yield tuple(works)
+        return
+    from fazai.lab import Lab, LabSettings, find
+
+    async with contextlib.AsyncExitStack() as stack:
+        lab: Any = None
+        options: dict[str, Mapping[str, Any]] = {}
+        for name, item in inside.items():
+            firewall, wanted = _split(item)
+            found: Any = find(folder, firewall)
+            if found is None:
+                if lab is None:
+                    lab = await stack.enter_async_context(Lab(folder))
+                found = await lab.start(firewall, LabSettings.parse(wanted))
+            secret = {"api_key": Secret(found.api_key), "api_secret": Secret(found.api_secret)}
+            options[name] = {**item.target.options, "base_url": found.base_url, "secret": secret}
+            if found.ca_pem:
+                options[name] = {**options[name], "ca": found.ca_pem}
+        yield tuple(_with_options(work, options) for work in works)
+
+
+def _split(item: TargetWork) -> tuple[str, dict[str, str]]:
+    """`lab://NAME?release=26.1.11` -> the firewall's name and its settings."""
+    url = urlsplit(str(item.target.options["base_url"]))
+    if not url.netloc or url.path not in ("", "/"):
+        raise InventoryError(
+            f"{url.geturl()!r} does not name a firewall of the lab",
+            where=item.target.where("base_url"),
+            hint="lab://NAME, for instance lab://fw-01",
+        )
+    return url.netloc, dict(parse_qsl(url.query))
+
+
+def _with_options(work: Work, options: Mapping[str, Mapping[str, Any]]) -> Work:
+    targets = tuple(
+        replace(item, target=replace(item.target, options=options[item.target.name]))
+        if item.target.name in options
+        else item
+        for item in work.targets
+    )
+    return replace(work, targets=targets)

@@ -1,0 +1,98 @@
+"""Builds what a command needs from the process's environment; the only place that reads it."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import os
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fazai.config import Config
+from fazai.errors import InputError, UsageError
+
+if TYPE_CHECKING:
+    from fazai.inventory import Inventory
+    from fazai.store.base import Run, Store
+
+__all__ = ["config", "extra_vars", "load_inventory", "new_run", "read_store", "sources_of"]
+
+
+def config() -> Config:
+    return Config.from_environ(os.environ, root=os.geteuid() == 0)
+
+
+def new_run(command: str, sources: Sequence[str]) -> Run:
+    from fazai.ids import ulid
+    from fazai.store.base import Run
+
+    now = time.time()
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # an empty environment and a uid without a name
+        user = str(os.getuid())
+    return Run(
+        run_id=ulid(int(now * 1000), os.urandom(10)),
+        command=command,
+        sources=tuple(sources),
+        user=user,
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        started=now,
+    )
+
+
+@contextlib.contextmanager
+def read_store() -> Iterator[Store]:
+    """The store for commands that only look."""
+    from fazai.store.sqlite import SqliteStore
+
+    store = SqliteStore(config().state)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def sources_of(arguments: Sequence[str], option: Sequence[str]) -> tuple[str, ...]:
+    """The inventory's sources: arguments, `-i`, else FAZAI_INVENTORY (several with `:`)."""
+    found = [*arguments, *option]
+    if not found and os.environ.get("FAZAI_INVENTORY"):
+        found = os.environ["FAZAI_INVENTORY"].split(":")
+    if not found:
+        raise UsageError(
+            "an inventory is missing", hint="fazai COMMAND inventory.yml, or set FAZAI_INVENTORY"
+        )
+    return tuple(found)
+
+
+def load_inventory(sources: Sequence[str]) -> Inventory:
+    from fazai.inventory import load
+
+    return load([Path(source) for source in sources])
+
+
+def extra_vars(words: Sequence[str]) -> dict[str, Any]:
+    """`-e name=value`, `-e '{"a": 1}'`, `-e @file`; values are YAML. Raises InputError."""
+    from fazai.yamltext import load, loads
+
+    result: dict[str, Any] = {}
+    for word in words:
+        if word.startswith("@"):
+            value = load(Path(word[1:]))
+        elif word.lstrip().startswith("{"):
+            value = loads(word, "--extra-vars")
+        else:
+            name, equals, text = word.partition("=")
+            if not equals or not name.isidentifier():
+                raise UsageError(
+                    f"--extra-vars {word!r} is not name=value", hint="or @file, or a YAML mapping"
+                )
+            value = {name: loads(text, "--extra-vars") if text else ""}
+        if not isinstance(value, dict):
+            raise InputError("extra variables are a mapping", where=f"--extra-vars {word}")
+        result.update(value)
+    return result

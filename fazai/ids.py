@@ -1,0 +1,15 @@
+"""Identifiers that sort by time."""
+
+from __future__ import annotations
+
+__all__ = ["ulid"]
+
+_CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+
+
+def ulid(time_ms: int, random: bytes) -> str:
+    """26 letters: 48 bits of time (ms since the epoch), then 80 random bits. Raises ValueError otherwise."""
+    if len(random) != 10 or not 0 <= time_ms < 1 << 48:
+        raise ValueError("a ULID is 48 bits of time and 10 random bytes")
+    number = time_ms << 80 | int.from_bytes(random, "big")
+    return "".join(_CROCKFORD[number >> shift & 31] for shift in range(125, -1, -5))

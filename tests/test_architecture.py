@@ -1,0 +1,132 @@
+"""Imports point inward, and no module on the line calls one to its left (docs/architecture.md)."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "fazai"
+
+NOUNS = {"errors", "model", "wire", "config", "outcome", "ids"}
+THOUGHT = {
+    "yamltext",
+    "patterns",
+    "inventory",
+    "template",
+    "filters",
+    "secrets",
+    "vault",
+    "playbook",
+    "plan",
+    "report",
+}
+HANDS = {"providers", "store", "lab"}
+ENGINE = {"apply", "registry"}
+SHELLS = {"cli", "__main__"}
+
+ALLOWED = {
+    **{name: NOUNS for name in NOUNS},
+    **{name: NOUNS | THOUGHT for name in THOUGHT},
+    **{name: NOUNS | {"patterns", "plan", name} for name in HANDS},
+    **{name: NOUNS | THOUGHT | {"store"} for name in ENGINE},
+}
+#: The line of design.md: a module imports nothing that stands to its right.
+LINE = ["yamltext", "inventory", "playbook", "plan", "apply", "report"]
+
+
+def _imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from (
+                f"{node.module}.{a.name}" if node.module == "fazai" else node.module for a in node.names
+            )
+
+
+def _tops() -> Iterator[tuple[Path, str, str]]:
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        if parts == ("__init__",):
+            continue
+        for name in _imports(path):
+            if name.startswith("fazai.") and name != "fazai.__version__":
+                yield path, parts[0], name.split(".")[1]
+
+
+def test_imports_point_inward() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {there}"
+        for path, here, there in _tops()
+        if here not in SHELLS and there != here and there not in ALLOWED[here]
+    ]
+    assert wrong == []
+
+
+def test_every_module_has_a_layer() -> None:
+    found = {path.relative_to(PACKAGE).with_suffix("").parts[0] for path in PACKAGE.rglob("*.py")} - {
+        "__init__"
+    }
+    assert found <= set(ALLOWED) | SHELLS
+
+
+def test_the_line_is_straight() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {there}"
+        for path, here, there in _tops()
+        if here in LINE and there in LINE and LINE.index(there) > LINE.index(here)
+    ]
+    assert wrong == []
+
+
+def test_no_provider_names_another() -> None:
+    folders = [p.name for p in (PACKAGE / "providers").iterdir() if p.is_dir() and p.name != "__pycache__"]
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for folder in folders
+        for path in (PACKAGE / "providers" / folder).rglob("*.py")
+        for name in _imports(path)
+        for other in folders
+        if other != folder and name.startswith(f"fazai.providers.{other}")
+    ]
+    assert wrong == []
+
+
+def test_the_engine_names_no_provider() -> None:
+    names = [p.stem for p in (PACKAGE / "providers").iterdir() if not p.name.startswith("__")]
+    for path in (PACKAGE / "apply").rglob("*.py"):
+        text = path.read_text()
+        assert not [name for name in names if name in text], path
+
+
+def test_three_borders_catch_everything() -> None:
+    """`except Exception` stands where one failure must not become another's: a target in apply, and later
+    a request in the daemon and a job in the worker."""
+    found = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in sorted(PACKAGE.rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ExceptHandler)
+        and isinstance(node.type, ast.Name)
+        and node.type.id in ("Exception", "BaseException")
+    ]
+    assert [place.split(":")[0] for place in found] == ["fazai/apply/engine.py"]
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
+def test_no_mutable_module_state(path: Path) -> None:
+    """Nothing ambient: a name bound at module level is a constant, a function, a class or a type."""
+    for node in ast.parse(path.read_text()).body:
+        value = node.value if isinstance(node, ast.Assign | ast.AnnAssign) else None
+        if isinstance(value, ast.List | ast.Dict | ast.Set) or (
+            isinstance(value, ast.Call)
+            and isinstance(value.func, ast.Name)
+            and value.func.id in ("list", "dict", "set", "defaultdict", "deque")
+        ):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names = [t.id for t in targets if isinstance(t, ast.Name)]
+            assert all(name.lstrip("_").isupper() or name == "__all__" for name in names), (path, names)
