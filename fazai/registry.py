@@ -24,9 +24,8 @@ class Registry:
 
     def names(self) -> list[str]:
         """All providers of this installation."""
-        from fazai import providers
-
-        return sorted(module.name for module in pkgutil.iter_modules(providers.__path__))
+        package = importlib.import_module("fazai.providers")
+        return sorted(module.name for module in pkgutil.iter_modules(package.__path__))
 
     def provider(self, name: str) -> Provider:
         """Raises InputError with did-you-mean."""

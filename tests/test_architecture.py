@@ -29,8 +29,8 @@ ENGINE = {"apply", "registry"}
 SHELLS = {"cli", "__main__"}
 
 ALLOWED = {
-    **{name: NOUNS for name in NOUNS},
-    **{name: NOUNS | THOUGHT for name in THOUGHT},
+    **dict.fromkeys(NOUNS, NOUNS),
+    **dict.fromkeys(THOUGHT, NOUNS | THOUGHT),
     **{name: NOUNS | {"patterns", "plan", name} for name in HANDS},
     **{name: NOUNS | THOUGHT | {"store"} for name in ENGINE},
 }

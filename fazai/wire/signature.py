@@ -23,6 +23,9 @@ _HEADERS = {
 }
 
 UnixSeconds = Annotated[str, Meta(pattern=r"(?#Unix seconds)\A[0-9]{1,12}\Z")]
+Nonce = Annotated[
+    str, Meta(min_length=16, max_length=128, pattern=r"(?#printable ASCII without spaces)\A[!-~]+\Z")
+]
 Signature = Annotated[str, Meta(pattern=r"(?#sha256= and 64 hexadecimal digits)\Asha256=[0-9a-f]{64}\Z")]
 
 
@@ -31,7 +34,7 @@ class SignedHeaders(Request, frozen=True, kw_only=True):
 
     agent: Ident
     timestamp: UnixSeconds
-    nonce: Annotated[Ident, Meta(min_length=16)]
+    nonce: Nonce
     signature: Signature
 
 

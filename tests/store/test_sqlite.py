@@ -1,0 +1,174 @@
+"""The embedded store: durable, refuses clearly, survives kill -9 of its process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fazai.errors import LockHeld, StateError
+from fazai.store.base import Action, Run
+from fazai.store.sqlite import SqliteStore
+
+
+def run(number: int = 1) -> Run:
+    return Run(f"{number:026d}", "apply", ("a.yml",), "ana", "ops", 42, 100.0 + number)
+
+
+def action(name: str, number: int = 1) -> Action:
+    return Action(f"{name}{number}", run(number).run_id, "t", "k.item", name, "create", {}, {"a": "1"})
+
+
+def test_the_folder_is_private(tmp_path: Path) -> None:
+    SqliteStore(tmp_path / "deep" / "state").close()
+    assert (tmp_path / "deep" / "state").stat().st_mode & 0o777 == 0o700
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    async def use(store: SqliteStore) -> None:
+        await store.run_begin(run())
+        await store.action_begin(action("a"), ["s1", "s2"])
+        await store.action_end("a1", "done", ref="uuid-1")
+        await store.action_begin(action("b"), ["s2"])
+        await store.activated("t", "s1")
+        await store.adopt("t", "uuid-9", "k.item", "x", run().run_id)
+        store.event(run().run_id, 5.0, "change", "t", {"n": 1})
+        await store.run_end(run().run_id, 2, {"changed": 1})
+
+    store = SqliteStore(tmp_path)
+    asyncio.run(use(store))
+    store.close()
+    store = SqliteStore(tmp_path)
+    memory = store.memory("t")
+    assert memory.pending == {"s2": run().run_id}
+    assert memory.adopted == {"uuid-9"}
+    assert [a.identity for a in memory.unfinished] == ["b"]
+    assert memory.generation == 2
+    assert store.memory("other").generation == 0
+    (found,) = store.history(5)
+    assert (found.exit_code, found.summary, found.sources) == (2, {"changed": 1}, ("a.yml",))
+    assert [(a.identity, a.status, a.ref) for a in store.actions(run().run_id)] == [
+        ("a", "done", "uuid-1"),
+        ("b", "begun", ""),
+    ]
+    assert store.events(run().run_id) == [{"id": 1, "time": 5.0, "type": "change", "target": "t", "n": 1}]
+    asyncio.run(store.settle("t"))
+    assert store.memory("t").unfinished == ()
+    store.close()
+
+
+def test_find_run_by_either_end(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path)
+
+    async def fill() -> None:
+        for number in (1, 2):
+            await store.run_begin(run(number))
+
+    asyncio.run(fill())
+    found = store.find_run("2")
+    assert found is not None
+    assert found.run_id == run(2).run_id
+    assert store.find_run("9999") is None
+    with pytest.raises(StateError, match="several runs"):
+        store.find_run("00000")
+    assert store.find_run("%") is None or store.find_run("%")  # a wildcard is not one
+    store.close()
+
+
+def test_lock_is_exclusive_and_freed(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path)
+    with store.lock("fw/../1", run()):
+        with pytest.raises(LockHeld, match="pid 42 of ana on ops"), store.lock("fw/../1", run(2)):
+            pass
+        with store.lock("fw/../2", run(2)):
+            pass
+    with store.lock("fw/../1", run(2)):
+        pass
+    assert all(p.parent == tmp_path / "locks" for p in (tmp_path / "locks").iterdir())
+    store.close()
+
+
+_CHILD = """
+import asyncio, sys
+from pathlib import Path
+from fazai.store.sqlite import SqliteStore
+from fazai.store.base import Action, Run
+
+async def main():
+    store = SqliteStore(Path(sys.argv[1]))
+    run = Run("0" * 26, "apply", (), "ana", "ops", 42, 1.0)
+    await store.run_begin(run)
+    with store.lock("t", run):
+        await store.action_begin(Action("x", run.run_id, "t", "k.item", "a", "create", {}, {}), ["s"])
+        print("begun", flush=True)
+        sys.stdin.read()
+
+asyncio.run(main())
+"""
+
+
+def test_kill_9_loses_nothing_that_was_awaited_and_frees_the_lock(tmp_path: Path) -> None:
+    child = subprocess.Popen(
+        [sys.executable, "-c", _CHILD, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert child.stdout is not None
+    assert child.stdin is not None
+    assert child.stdout.readline() == b"begun\n"
+    store = SqliteStore(tmp_path)
+    with pytest.raises(LockHeld), store.lock("t", run()):
+        pass
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    child.stdin.close()
+    child.stdout.close()
+    with store.lock("t", run()):
+        memory = store.memory("t")
+    assert [a.identity for a in memory.unfinished] == ["a"]
+    assert set(memory.pending) == {"s"}
+    store.close()
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StateError, match="cannot be used"):
+        SqliteStore(tmp_path / "file" / "state")
+
+
+def test_a_file_that_is_no_database(tmp_path: Path) -> None:
+    (tmp_path / "fazai.sqlite3").write_bytes(b"not a database" * 500)
+    with pytest.raises(StateError, match="not a database"):
+        SqliteStore(tmp_path)
+
+
+def test_a_newer_database_is_left_alone(tmp_path: Path) -> None:
+    connection = sqlite3.connect(tmp_path / "fazai.sqlite3")
+    connection.execute("PRAGMA user_version = 999")
+    connection.commit()
+    connection.close()
+    with pytest.raises(StateError, match="newer fazai"):
+        SqliteStore(tmp_path)
+
+
+def test_a_full_disk_is_said_at_the_next_write(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path)
+    store._reader.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    async def fill() -> None:
+        await store.run_begin(run())
+        pages = sqlite3.connect(tmp_path / "fazai.sqlite3")
+        pages.close()
+        await store.action_begin(action("a"), ["s"])
+        store._queue.put(((("INSERT INTO nowhere VALUES (1)", ()),), None))  # what nobody waits for fails
+        with pytest.raises(StateError):
+            for number in range(100):
+                await store.action_begin(action("b", number), [])
+
+    asyncio.run(fill())
+    with pytest.raises(StateError):
+        store.close()
