@@ -187,7 +187,9 @@ class SqliteStore:
 
     def find_run(self, prefix: str) -> Run | None:
         """The newest run whose id begins (or ends) with the given text; raises StateError when several do."""
-        text = prefix.upper().replace("%", "").replace("_", "").rstrip("…")
+        text = prefix.upper().rstrip("…")
+        if not text.isalnum():
+            return None
         rows = self._read(
             "SELECT run_id, command, sources, user, host, pid, started, finished, exit_code, summary"
             " FROM runs WHERE run_id LIKE ? OR run_id LIKE ? ORDER BY run_id DESC LIMIT 2",
