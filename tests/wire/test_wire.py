@@ -1,0 +1,481 @@
+"""What the examples of SPEC.md do not show: limits, secrets, signatures, telemetry, words of the engine."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, get_args
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import fazai.wire as wire
+from fazai.model import Change, Secret, Verb
+from fazai.outcome import Status, change_record
+from fazai.wire import daemon, events, signature, southbound, telemetry, worker
+from fazai.wire.base import MAX_BODY_BYTES, MAX_LINE_BYTES, decode_body
+
+NOON = "2026-11-22T12:00:00Z"
+
+
+@dataclass(slots=True)
+class Caught:
+    value: wire.WireError
+
+
+@contextmanager
+def refused(code: str) -> Iterator[Caught]:
+    """What is inside raises a WireError with this code; it is `caught.value` afterwards."""
+    caught = Caught(wire.WireError("", ""))
+    with pytest.raises(wire.WireError) as info:
+        yield caught
+    caught.value = info.value
+    assert info.value.code == code
+
+
+# -- limits ---------------------------------------------------------------------------------------------
+
+
+def _generate(prompt: str) -> bytes:
+    return json.dumps({"type": "generate", "session_id": "s", "prompt": prompt}).encode()
+
+
+def test_longest_line_is_read_and_one_byte_more_is_not() -> None:
+    line = _generate("x") + b" " * (MAX_LINE_BYTES - len(_generate("x")))
+    assert isinstance(wire.decode_worker_request(line), worker.Generate)
+    with refused("bad_request") as caught:
+        wire.decode_worker_request(line + b" ")
+    assert str(MAX_LINE_BYTES) in str(caught.value)
+
+
+def test_body_over_the_limit_is_too_large() -> None:
+    body = b'{"session_id":"' + b"s" * MAX_BODY_BYTES + b'"}'
+    with refused("too_large"):
+        decode_body(body, daemon.AbortBody)
+
+
+def test_southbound_payload_follows_the_policy() -> None:
+    push = b'{"method":"telemetry.push","action_id":"t","payload":{},"ts":"%s"}' % NOON.encode()
+    assert isinstance(wire.decode_southbound_request(push), southbound.TelemetryPush)
+    with refused("too_large"):
+        wire.decode_southbound_request(push, max_payload=len(push) - 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "bad", "good"),
+    [
+        ("max_tokens", 0, 1),
+        ("temperature", -0.1, 0),
+        ("top_k", -1, 0),
+        ("top_p", 0, 1),
+        ("top_p", 1.1, 0.5),
+        ("min_p", 1.5, 0),
+        ("repeat_penalty", 0, 1.1),
+        ("seed", -2, -1),
+        ("seed", 2**32, 2**32 - 1),
+        ("stop", [""], ["x"]),
+        ("stop", ["x"] * 17, ["x"] * 16),
+        ("grammar", "", "root ::= [a-z]"),
+        ("timeout_ms", 0, 3_600_000),
+        ("timeout_ms", 3_600_001, 1),
+        ("json_schema", "{}", {}),
+    ],
+)
+def test_generate_params_have_limits(name: str, bad: object, good: object) -> None:
+    def line(value: object) -> str:
+        return json.dumps({"type": "create_session", "params": {name: value}})
+
+    wire.decode_worker_request(line(good))
+    with refused("bad_request") as caught:
+        wire.decode_worker_request(line(bad))
+    assert f"`params.{name}" in caught.value.message
+
+
+@pytest.mark.parametrize("path", ["", "etc/motd", "/etc/../root", "/etc/./motd", "/..", "/a\x00b"])
+def test_path_is_absolute_and_plain(path: str) -> None:
+    with refused("bad_request") as caught:
+        wire.decode_southbound_request(
+            json.dumps({"method": "file.diff", "action_id": "d", "path": path, "want": ""})
+        )
+    assert "`path`" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "fw-01",
+        "ftp://fw-01",
+        "https://",
+        "https://me:pw@fw-01",
+        "https://fw-01/?a=b",
+        "https://fw-01#x",
+        "https://a b",
+    ],
+)
+def test_base_url_is_plain(url: str) -> None:
+    body = {"name": "fw-01", "base_url": url, "api_key": "KEY", "api_secret": "SECRET"}
+    with refused("bad_request") as caught:
+        decode_body(json.dumps(body), daemon.OpnAddBody)
+    assert "`base_url`" in caught.value.message
+    assert "pw" not in str(caught.value)
+
+
+def test_null_is_absent() -> None:
+    line = '{"type":"generate","session_id":"s","prompt":"x","params":null}'
+    assert wire.decode_worker_request(line) == worker.Generate(session_id="s", prompt="x")
+
+
+def test_stream_false_is_kept() -> None:
+    request = worker.Generate(session_id="s", prompt="x", stream=False)
+    assert b'"stream":false' in wire.encode(request)
+    assert wire.decode_worker_request(wire.encode(request)) == request
+
+
+def test_text_that_is_no_utf8_is_not_written() -> None:
+    with refused("internal") as caught:
+        wire.encode(worker.TokenText(text="\ud800"))
+    assert "TokenText" in str(caught.value)
+
+
+def test_bytes_that_are_no_utf8_are_not_read() -> None:
+    with refused("bad_json"):
+        wire.decode_worker_event(b'{"type":"token","text":"\xff"}')
+
+
+def test_answer_that_says_no_is_the_refusal() -> None:
+    answer = wire.decode_answer('{"ok":false,"error":"busy","code":"session_busy"}', worker.GenerateAnswer)
+    assert answer == wire.ErrorAnswer(error="busy", code="session_busy")
+    old = wire.decode_answer('{"ok":false,"error":"busy"}', worker.GenerateAnswer)
+    assert old == wire.ErrorAnswer(error="busy")
+    with refused("bad_request"):
+        wire.decode_answer('{"error":"busy"}', worker.GenerateAnswer)
+    opn = wire.decode_opn_answer('{"success":false,"error":"no"}', daemon.OpnListAnswer)
+    assert opn == daemon.OpnError(error="no")
+
+
+def test_error_answer_carries_the_hint() -> None:
+    with pytest.raises(wire.WireError) as caught:
+        wire.decode_worker_request('{"type":"statu"}')
+    answer = json.loads(wire.encode(wire.ErrorAnswer.of(caught.value)))
+    assert answer == {
+        "ok": False,
+        "error": "unknown type 'statu' (did you mean \"status\"?)",
+        "code": "unknown_type",
+    }
+
+
+# -- secrets --------------------------------------------------------------------------------------------
+
+
+def test_text_forms_show_no_secret() -> None:
+    values = [
+        daemon.OpnAddBody(name="n", base_url="https://h", api_key="hunter2", api_secret="hunter2"),
+        southbound.CommandExec(
+            action_id="a", command="c", args=("hunter2",), timeout=1, env={"P": "hunter2"}, stdin="hunter2"
+        ),
+        southbound.FileDiff(action_id="a", path="/p", want="hunter2"),
+        southbound.FileApply(action_id="a", path="/p", patch="hunter2"),
+    ]
+    for value in values:
+        assert "hunter2" not in f"{value!r} {value} {[value]}"
+        assert b"hunter2" in wire.encode(value)
+
+
+def test_refusal_of_a_secret_does_not_show_it() -> None:
+    body = {"name": "n", "base_url": "https://h", "api_key": ["hunter2"], "api_secret": "hunter2"}
+    with refused("bad_request") as caught:
+        decode_body(json.dumps(body), daemon.OpnAddBody)
+    assert "api_key" in caught.value.message
+    assert "hunter2" not in str(caught.value)
+
+
+# -- events ---------------------------------------------------------------------------------------------
+
+
+def test_sse_keeps_line_separators_of_unicode() -> None:
+    event = events.TokenEvent(text="a\u2028b\u0085c\r\nd")
+    assert wire.decode_sse(wire.encode_sse(7, event)) == events.SseFrame(7, event)
+
+
+@pytest.mark.parametrize(
+    ("frame", "word"),
+    [
+        (b'event: token\ndata: {"type":"token","text":""}\n\n', "no id"),
+        (b'id: 1\ndata: {"type":"token","text":""}\n\n', "no event"),
+        (b"id: 1\nevent: token\n\n", "no data"),
+        (b'id: x\nevent: token\ndata: {"type":"token","text":""}\n\n', "`id`"),
+        (b'id: %s\nevent: token\ndata: {"type":"token","text":""}\n\n' % (b"9" * 5000), "`id`"),
+        (b'id: 1\nevent: done\ndata: {"type":"token","text":""}\n\n', "'token'"),
+        (b'id: 1\nid: 2\nevent: token\ndata: {"type":"token","text":""}\n\n', "twice"),
+    ],
+)
+def test_sse_frame_that_is_not_whole_is_refused(frame: bytes, word: str) -> None:
+    with refused("bad_request") as caught:
+        wire.decode_sse(frame)
+    assert word in caught.value.message
+
+
+def test_sse_comment_is_skipped() -> None:
+    frame = wire.encode_sse(1, events.DoneEvent())
+    assert wire.decode_sse(b": heartbeat\n" + frame).event == events.DoneEvent()
+
+
+@pytest.mark.parametrize("name", ["action_id", "plan_hash", "session_id", "agent_id"])
+def test_model_cannot_set_what_is_the_handlers(name: str) -> None:
+    proposal = {"action": "shell", "command": "id", name: "x"}
+    wire.decode_action(json.dumps(proposal))
+    with refused("bad_request") as caught:
+        wire.decode_proposal(json.dumps(proposal))
+    assert f"`{name}`" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "query",
+    [{"since": "-1"}, {"since": "9" * 5000}, {"since": "²"}, {"level": "loud"}, {"typ": "log"}, {"run": ""}],
+)
+def test_bad_query_is_refused(query: dict[str, str]) -> None:
+    with refused("bad_query"):
+        wire.decode_events_query(query)
+
+
+def test_query_is_read() -> None:
+    query = wire.decode_events_query({"types": "log,,change", "since": "41", "level": "error"})
+    assert query == daemon.EventsQuery(types=("log", "change"), since=41, level="error")
+
+
+# -- agreement with the engine --------------------------------------------------------------------------
+
+
+def test_words_are_those_of_the_engine() -> None:
+    assert set(get_args(events.Verb)) == {str(verb) for verb in Verb}
+    assert set(get_args(events.TargetStatus)) == {str(status) for status in Status}
+
+
+def test_change_record_is_a_change_event() -> None:
+    change = Change(
+        target="fw-01",
+        kind="opnsense.user",
+        identity="ada",
+        verb=Verb.UPDATE,
+        before={"password": Secret("hunter2")},
+        after={"password": Secret("hunter3"), "groups": ("a", "b")},
+        ref="0c5b1f6d",
+        note='after "bob"',
+        adopts=True,
+    )
+    data = json.dumps({"type": "change", "run_id": "r", **change_record(change), "status": "done"})
+    assert "hunter" not in data
+    event = wire.decode_event(data)
+    assert isinstance(event, events.ChangeEvent)
+    assert (event.verb, event.after) == ("update", {"password": "***", "groups": ["a", "b"]})
+    assert json.loads(wire.encode(event)) == json.loads(data)
+
+
+# -- telemetry ------------------------------------------------------------------------------------------
+
+
+def _record(**more: object) -> dict[str, object]:
+    return {"hostname": "web-1", "timestamp": NOON, **more}
+
+
+def _ingest(value: object) -> telemetry.Batch:
+    return wire.decode_telemetry(json.dumps(value).encode())
+
+
+def test_what_is_not_known_is_kept_in_place() -> None:
+    record = _record(os={"kernel": "6.1", "load": [1, 2, 3]}, rack="b7", nested={"a": [None, 1.5]})
+    (sample,) = _ingest(record).samples
+    assert json.loads(sample.encode()) == record
+    assert sample.record.os is not None
+    assert sample.record.os.load == (1, 2, 3)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2026-11-22T12:00:00Z",
+        "2026-11-22T12:00:00+00:00",
+        "2026-11-22T12:00:00",
+        "2026-11-22 12:00:00.000",
+        "2026-11-22T13:00:00+01:00",
+        "2026-11-22T13:00:00+0100",
+        "20261122T120000Z",
+        "2026-11-22T12:00Z",
+    ],
+)
+def test_one_moment_in_many_forms(text: str) -> None:
+    (sample,) = _ingest(_record(timestamp=text)).samples
+    assert sample.time == datetime(2026, 11, 22, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "yesterday", "2026-11-22", "2026-13-01T00:00:00Z", "1795348800", "0001-01-01T00:00:00+23:00"]
+)
+def test_what_is_no_time_is_refused(text: str) -> None:
+    batch = _ingest(_record(timestamp=text))
+    assert batch.samples == ()
+    assert "`timestamp`" in batch.errors[0].error
+
+
+def test_bad_records_leave_the_others_alone() -> None:
+    batch = _ingest([_record(), 7, _record(cpu="high"), {"timestamp": NOON}, _record(hostname="web-2")])
+    assert [sample.record.hostname for sample in batch.samples] == ["web-1", "web-2"]
+    assert [error.index for error in batch.errors] == [1, 2, 3]
+    assert "`cpu`" in batch.errors[1].error
+    assert "`hostname`" in batch.errors[2].error
+
+
+def test_ndjson_counts_lines_that_are_not_empty() -> None:
+    line = json.dumps(_record()).encode()
+    batch = wire.decode_telemetry(b"\r\n" + line + b"\r\n\n" + line[:-4] + b"\n" + line)
+    assert len(batch.samples) == 2
+    assert [error.index for error in batch.errors] == [1]
+    assert "JSON is malformed" in batch.errors[0].error
+
+
+def test_pretty_printed_object_is_one_record() -> None:
+    assert len(wire.decode_telemetry(json.dumps(_record(), indent=2).encode()).samples) == 1
+    with refused("bad_json"):
+        wire.decode_telemetry(json.dumps(_record(), indent=2).encode()[:-1])
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (b"", "bad_json"),
+        (b"7", "bad_request"),
+        (b'"text"', "bad_request"),
+        (b"hello\nworld\n", "bad_json"),
+        (gzip.compress(b"{}"), "bad_json"),
+        (b"[" * 100_000, "bad_json"),
+        (b" " * (telemetry.MAX_INGEST_BYTES + 1), "too_large"),
+        (b"[" + b"7," * telemetry.MAX_INGEST_RECORDS + b"7]", "too_large"),
+    ],
+    ids=["empty", "number", "text", "lines", "gzip", "deep", "bytes", "records"],
+)
+def test_body_that_is_no_telemetry_is_refused(body: bytes, code: str) -> None:
+    with refused(code):
+        wire.decode_telemetry(body)
+
+
+def test_empty_array_is_no_error() -> None:
+    assert wire.decode_telemetry(b"[]") == telemetry.Batch((), ())
+
+
+# -- signatures -----------------------------------------------------------------------------------------
+
+KEY = b"0123456789abcdef"
+CALL = {"method": "POST", "path": "/ingest?x=1", "body": b"{}"}
+
+
+def _headers(now_s: int = 1_000_000, **more: str) -> dict[str, str]:
+    stamp, nonce = str(now_s), "0123456789abcdef"
+    value = wire.sign(KEY, timestamp=stamp, nonce=nonce, **CALL)  # type: ignore[arg-type]
+    names = {
+        "x-fazai-agent": "web-1",
+        "X-FAZAI-TIMESTAMP": stamp,
+        "X-Fazai-Nonce": nonce,
+        "X-Fazai-Signature": value,
+        "Accept": "*/*",
+    }
+    return {**names, **more}
+
+
+def _verify(headers: dict[str, str], *keys: bytes, now_s: float = 1_000_000, **call: Any) -> None:
+    wire.verify_signature(wire.decode_signed_headers(headers), keys, now_s=now_s, **{**CALL, **call})
+
+
+def test_signing_text_is_the_one_of_the_page() -> None:
+    empty = "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"
+    text = signature.signing_text("1", "n", "post", "/p?q", b"{}")
+    assert text == f"1\nn\nPOST\n/p?q\n{empty}".encode()
+
+
+def test_either_of_two_keys_is_right() -> None:
+    _verify(_headers(), b"old", KEY)
+    _verify(_headers(), KEY, b"old")
+
+
+@pytest.mark.parametrize("keys", [(), (b"old",), (KEY + b"x",)])
+def test_wrong_key_is_refused(keys: tuple[bytes, ...]) -> None:
+    with refused("bad_signature"):
+        _verify(_headers(), *keys)
+
+
+@pytest.mark.parametrize("call", [{"method": "PUT"}, {"path": "/ingest"}, {"body": b"{} "}])
+def test_another_request_is_refused(call: dict[str, Any]) -> None:
+    with refused("bad_signature"):
+        _verify(_headers(), KEY, **call)
+
+
+@pytest.mark.parametrize("skew_s", [-300, 0, 300])
+def test_clock_may_be_off_by_five_minutes(skew_s: int) -> None:
+    _verify(_headers(), KEY, now_s=1_000_000 + skew_s)
+
+
+@pytest.mark.parametrize("skew_s", [-301, 301])
+def test_clock_may_not_be_off_by_more(skew_s: int) -> None:
+    with refused("bad_clock"):
+        _verify(_headers(), KEY, now_s=1_000_000 + skew_s)
+
+
+@pytest.mark.parametrize("name", ["x-fazai-agent", "X-FAZAI-TIMESTAMP", "X-Fazai-Nonce", "X-Fazai-Signature"])
+def test_missing_or_wrong_header_is_refused(name: str) -> None:
+    headers = _headers()
+    with refused("bad_signature") as caught:
+        wire.decode_signed_headers({**headers, name: " "})
+    assert name.lower().removeprefix("x-fazai-") in caught.value.message
+    del headers[name]
+    with refused("bad_signature") as caught:
+        wire.decode_signed_headers(headers)
+    assert name.lower() in caught.value.message
+
+
+# -- anything at all ------------------------------------------------------------------------------------
+
+DECODERS: list[Callable[[bytes], object]] = [
+    wire.decode_worker_request,
+    wire.decode_worker_event,
+    wire.decode_southbound_request,
+    wire.decode_hello,
+    wire.decode_event,
+    wire.decode_action,
+    wire.decode_sse,
+    wire.decode_telemetry,
+    wire.decode_log_line,
+]
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: (
+        st.lists(inner) | st.dictionaries(st.sampled_from(["type", "method", "action", "x"]), inner)
+    ),
+    max_leaves=8,
+)
+
+
+def _refusal(decoder: Callable[[bytes], object], data: bytes) -> wire.WireError | None:
+    try:
+        decoder(data)
+    except wire.WireError as error:
+        return error
+    return None
+
+
+@settings(derandomize=True, deadline=None)
+@given(st.binary() | JSON.map(lambda value: json.dumps(value).encode()))
+def test_anything_is_read_or_refused(data: bytes) -> None:
+    for decoder in DECODERS:
+        error = _refusal(decoder, data)
+        assert error is None or (error.message and error.code in daemon.HTTP_STATUS)
+
+
+def test_fazai_does_not_load_msgspec() -> None:
+    code = "import sys, fazai, fazai.errors, fazai.model; sys.exit('msgspec' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
