@@ -1,7 +1,7 @@
 """SPEC.md is tested: every example is read by the decoder of its channel, every field table is its type's.
 
-The info string of an example is `json <channel> <what>`: the channel chooses the decoder (CHANNELS), `what` is
-the tag or the class that must come out. One of `json-refused <channel> <code>` must be refused with the code.
+The info string of an example is `json <channel> <what>`: the channel chooses the decoder (CHANNELS), `what`
+is the tag or the class that must come out. One of `json-refused <channel> <code>` is refused with that code.
 """
 
 from __future__ import annotations
