@@ -1,0 +1,102 @@
+"""Who may do what: API keys, users, groups, privileges."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import fnmatch
+import hashlib
+import hmac
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from fazai.lab.box import Box
+from fazai.lab.schema import read_json
+
+__all__ = ["GROUP_ITEMS", "READONLY", "USER_ITEMS", "Access", "new_key", "privileges", "user_of"]
+
+USER_ITEMS: Final = "Auth.User.user"
+GROUP_ITEMS: Final = "Auth.Group.group"
+READONLY: Final = "user-config-readonly"
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """One user's rights."""
+
+    user: str
+    patterns: tuple[str, ...]
+    readonly: bool
+
+    def allows(self, path: str) -> bool:
+        """May the user call this path (`firewall/alias/searchItem`)?"""
+        text = f"api/{path}".lower()
+        return any(fnmatch.fnmatchcase(text, pattern) for pattern in self.patterns)
+
+
+def privileges(box: Box) -> Mapping[str, Mapping[str, str]]:
+    """Every privilege: its name and the pages it opens."""
+    return box.derived("privileges", (), lambda: read_json("privileges.json"))
+
+
+def new_key() -> tuple[str, str, str]:
+    """A fresh API key: key, secret, and the line that a user's `apikeys` keeps of them."""
+    key, secret = (base64.b64encode(secrets.token_bytes(60)).decode("ascii") for _ in range(2))
+    return key, secret, f"{key}|{_digest(secret)}"
+
+
+def _digest(secret: str) -> str:
+    return "$lab$" + hashlib.sha256(secret.encode()).hexdigest()
+
+
+def _keys(box: Box) -> Mapping[str, tuple[str, str]]:
+    """key -> (hash, uuid of the user)."""
+
+    def build() -> Mapping[str, tuple[str, str]]:
+        found = {}
+        for uuid, user in box.items(USER_ITEMS).items():
+            for line in user.get("apikeys", "").split("\n"):
+                key, bar, digest = line.partition("|")
+                if bar and user.get("disabled") != "1":
+                    found[key] = (digest, uuid)
+        return found
+
+    return box.derived("api keys", (USER_ITEMS,), build)
+
+
+def _access(box: Box, uuid: str) -> Access:
+    def build() -> dict[str, Access]:
+        return {}
+
+    known = box.derived("access", (USER_ITEMS, GROUP_ITEMS), build)
+    if uuid not in known:
+        user = box.items(USER_ITEMS)[uuid]
+        names = set(user.get("priv", "").split(","))
+        for group in box.items(GROUP_ITEMS).values():
+            if user["uid"] in group.get("member", "").split(","):
+                names |= set(group.get("priv", "").split(","))
+        table = privileges(box)
+        patterns = [line for name in names if name in table for line in table[name]["match"].lower().split("\n")]
+        known[uuid] = Access(user["name"], tuple(patterns), READONLY in names)
+    return known[uuid]
+
+
+def user_of(box: Box, header: str) -> Access | str:
+    """The rights behind an Authorization header; "malformed" or "refused" when there are none.
+
+    The scheme word is not looked at.
+    """
+    _, _, encoded = header.partition(" ")
+    try:
+        text = base64.b64decode(encoded, validate=True).decode()
+    except (binascii.Error, ValueError):
+        return "malformed"
+    key, colon, secret = text.partition(":")
+    if not colon:
+        return "malformed"
+    found = _keys(box).get(key)
+    if found is None or not hmac.compare_digest(found[0], _digest(secret)):
+        return "refused"
+    return _access(box, found[1])

@@ -1,0 +1,1 @@
+"""What the controllers do; each module brings the actions of one subject."""

@@ -1,0 +1,95 @@
+"""Handlers that many controllers share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from fazai.lab.box import Call, Handler
+from fazai.lab.engine import add_item, del_item, get_item, get_model, search_items, set_item, set_model, toggle_item
+from fazai.lab.schema import Catalogue, ItemModel, action_key
+
+__all__ = ["constant", "generic_handlers", "reconfigure", "service_handlers"]
+
+VERBS: Final[Mapping[str, Callable[[Call, ItemModel], Any]]] = {
+    "search": search_items,
+    "get": get_item,
+    "add": add_item,
+    "set": set_item,
+    "del": del_item,
+    "toggle": toggle_item,
+}
+CAPTIONS: Final = {"caption_restart": "Restart", "caption_start": "Start", "caption_stop": "Stop"}
+
+
+def _bound(verb: Callable[[Call, ItemModel], Any], model: ItemModel) -> Handler:
+    return lambda call: verb(call, model)
+
+
+def constant(answer: Any) -> Handler:
+    """An action that always answers the same."""
+    return lambda call: answer
+
+
+def reconfigure(service: str) -> Handler:
+    """The service takes over what is stored."""
+
+    def handler(call: Call) -> Any:
+        if not call.posted:
+            return {"status": "failed"}
+        call.box.apply(service)
+        call.box.running.services[service] = "running"
+        return {"status": "ok"}
+
+    return handler
+
+
+def service_handlers(service: str, disabled: Callable[[Call], bool] | None = None) -> dict[str, Handler]:
+    """start, stop, restart, status, reconfigure of a daemon."""
+
+    def change(state: str) -> Handler:
+        def handler(call: Call) -> Any:
+            if not call.posted:
+                return {"response": []}
+            if state == "running":
+                call.box.running.applied.setdefault(service, call.box.config.state)
+            call.box.running.services[service] = state
+            return {"response": "OK"}
+
+        return handler
+
+    def status(call: Call) -> Any:
+        state = call.box.running.services.get(service, "stopped")
+        if state != "running" and disabled is not None and disabled(call):
+            state = "disabled"
+        return {"status": state, "widget": CAPTIONS}
+
+    return {
+        "start": change("running"),
+        "stop": change("stopped"),
+        "restart": change("running"),
+        "status": status,
+        "reconfigure": reconfigure(service),
+    }
+
+
+def generic_handlers(catalogue: Catalogue) -> dict[str, Handler]:
+    """Handlers of every controller that has a row: the verbs of its collections, its model, its service."""
+    table: dict[str, Handler] = {}
+    for name, controller in catalogue.controllers.items():
+        actions = catalogue.endpoints.get(name, {})
+        found: dict[str, Handler] = {}
+        if controller.model:
+            model = catalogue.models[controller.model]
+            found["get"] = lambda call, c=controller, m=model: get_model(call, c, m)      # type: ignore[misc]
+            found["set"] = lambda call, c=controller, m=model: set_model(call, c, m)      # type: ignore[misc]
+            for suffix, inner in controller.items.items():
+                for verb, function in VERBS.items():
+                    for ending in (suffix, f"{suffix}s"):
+                        if action_key(verb + ending) in actions:
+                            found[verb + ending] = _bound(function, model.items[inner])
+        if controller.service:
+            found |= service_handlers(controller.service)
+        found |= {action: constant(answer) for action, answer in controller.answers.items()}
+        table |= {f"{name}/{action_key(action)}": handler for action, handler in found.items()}
+    return table

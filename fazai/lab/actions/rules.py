@@ -1,0 +1,249 @@
+"""firewall/filter, source_nat, one_to_one, npt, d_nat: what is not the generic verbs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from fazai.lab.actions.aliases import categories_used, refresh_tables
+from fazai.lab.box import Box, Call, Handler, UserError
+from fazai.lab.config import Item
+from fazai.lab.engine import FAILED, get_item, rows_of
+from fazai.lab.hooks import HOOKS
+from fazai.lab.models.rules import DNAT, NPT, ONE_TO_ONE, RULES, SOURCE_NAT, order_of
+from fazai.lab.names import ALIASES, GROUPS, builtin_aliases, interface_name, natural, network_names, port_names
+from fazai.lab.schema import ItemModel, read_json
+from fazai.lab.search import Row, grid, recordset
+from fazai.lab.sources import SOURCES
+
+__all__ = ["ACTIONS", "COLLECTIONS"]
+
+COLLECTIONS: Final = {
+    "firewall/filter": RULES,
+    "firewall/source_nat": SOURCE_NAT,
+    "firewall/one_to_one": ONE_TO_ONE,
+    "firewall/npt": NPT,
+    "firewall/d_nat": DNAT,
+}
+UNEXPECTED: Final = UserError("Unexpected error, check log for details", "Filter", "warning")
+
+
+def _model(call: Call) -> ItemModel:
+    return call.box.catalogue.items[COLLECTIONS[call.endpoint.controller]]
+
+
+def automatic(box: Box, name: str) -> list[Row]:
+    """The rules that the product makes itself."""
+    return box.derived(
+        f"automatic {name}", (), lambda: [Row(row, [natural(row["sort_order"])]) for row in read_json("automatic.json")[name]]
+    )
+
+
+def _groups_with(box: Box, interface: str) -> set[str]:
+    return {
+        group["ifname"] for group in box.items(GROUPS).values() if interface in group["members"].split(",")
+    }
+
+
+def _on_interface(box: Box, interface: str) -> Callable[[Row], bool]:
+    """Rules of an interface, of its groups, and floating ones; "" means floating ones alone."""
+    label = interface_name(box, interface) if interface else ""
+    names = {interface} | _groups_with(box, interface) if interface else set()
+
+    def wanted(row: Row) -> bool:
+        on = row.data.get("interface", "")
+        if row.data.get("is_automatic"):
+            return on in ("", label)
+        parts = on.split(",") if on else []
+        floating = row.data["prio_group"] == "200000"
+        return (floating and (not interface or not parts or interface in parts)) or (
+            len(parts) == 1 and parts[0] in names
+        )
+
+    return wanted
+
+
+def search_rules(call: Call) -> Any:
+    """Automatic rules are mixed in."""
+    box = call.box
+    rows = automatic(box, "filter") + rows_of(box, _model(call))
+    interface, categories = call.argument("interface"), call.argument("category")
+    if isinstance(interface, str) and interface != "__any":
+        wanted = _on_interface(box, "" if interface == "__floating" else interface)
+        rows = [row for row in rows if wanted(row)]
+    if isinstance(categories, list) and categories:
+        rows = [row for row in rows if set(categories) & set(str(row.data.get("categories", "")).split(","))]
+    return recordset(call, rows)
+
+
+def search_source_nat(call: Call) -> Any:
+    """Manual rules are listed only where they are used: in the modes hybrid and advanced."""
+    box = call.box
+    mode = box.config.settings("Firewall.Filter").get("general.snat_mode", "automatic")
+    rows = rows_of(box, _model(call)) if mode in ("hybrid", "advanced") else []
+    if mode in ("automatic", "hybrid"):
+        rows = rows + automatic(box, "source_nat")
+    return recordset(call, rows)
+
+
+def search_d_nat(call: Call) -> Any:
+    """The automatic rules come first and are not counted."""
+    body = grid(call, rows_of(call.box, _model(call)))
+    return {**body, "rows": [row.raw for row in automatic(call.box, "d_nat")] + body["rows"]}
+
+
+def get_rule(call: Call) -> Any:
+    """With fetchmode=copy the sequence is the next free one, as a number."""
+    model = _model(call)
+    body = get_item(call, model)
+    if body and call.query.get("fetchmode") == "copy" and call.param(0) is not None:
+        for field in model.fields:
+            if field.type in HOOKS.defaults and field.name == "sequence":
+                body[model.root]["sequence"] = int(HOOKS.defaults[field.type](call.box, model, field))
+    return body
+
+
+def apply(call: Call) -> Any:
+    """The rules are loaded. Up to 26.1 the aliases with them; since 26.7 they wait for their own reconfigure."""
+    if not call.posted:
+        return {"status": "error"}
+    call.box.apply("filter")
+    if call.box.settings.release.startswith("26.1"):
+        refresh_tables(call)
+    return {"status": "OK\n\n"}
+
+
+def toggle_d_nat(call: Call) -> Any:
+    """Speaks of `disabled`: 1, and anything else but 0, disables."""
+    model, uuid, wanted = _model(call), call.param(0) or "", call.param(1)
+    item = call.box.items(model.path).get(uuid)
+    if not call.posted or item is None:
+        return FAILED
+    old = item.get("disabled", "0")
+    new = ("0" if old == "1" else "1") if wanted is None else "0" if wanted == "0" else "1"
+    if new != old:
+        call.put(model, uuid, {**item, "disabled": new})
+    return {"result": "Disabled" if new == "1" else "Enabled"}
+
+
+def toggle_log(call: Call) -> Any:
+    model, uuid = _model(call), call.param(0) or ""
+    item = call.box.items(model.path).get(uuid)
+    if not call.posted or item is None:
+        return {"status": "error"}
+    log = "1" if call.param(1) not in ("0", "") else "0"
+    if item.get("log") != log:
+        call.put(model, uuid, {**item, "log": log})
+    return {"status": "ok"}
+
+
+def move_before(call: Call) -> Any:
+    """Half way between the target and the rule before it; rules after it make room. Only within a group."""
+    if not call.posted:
+        return {"status": "error"}
+    box, model = call.box, _model(call)
+    items = box.items(model.path)
+    moved, target = items.get(call.param(0) or ""), items.get(call.param(1) or "")
+    if moved is None or target is None or order_of(box, moved)[0] != order_of(box, target)[0]:
+        raise UNEXPECTED
+    group = order_of(box, target)[0]
+    uuid = call.param(0) or ""
+    peers = [(key, item) for key, item in items.items() if order_of(box, item)[0] == group and key != uuid]
+    peers.sort(key=lambda entry: int(entry[1]["sequence"] or 0))
+    at = next(index for index, (key, _) in enumerate(peers) if key == call.param(1))
+    before = int(peers[at - 1][1]["sequence"]) if at else 0
+    sequence = before + max(int(target["sequence"]) - before, 2) // 2
+    edit = box.config.edit()
+    edit.put(model.path, uuid, {**moved, "sequence": str(sequence)})
+    for key, item in peers[at:]:
+        if int(item["sequence"]) > sequence:
+            break
+        sequence += 1
+        edit.put(model.path, key, {**item, "sequence": str(sequence)})
+    call.save(edit)
+    return {"status": "ok"}
+
+
+# what the pages offer to choose from
+
+def interface_list(call: Call) -> Any:
+    def section(label: str, icon: str, kind: str, names: Mapping[str, str]) -> dict[str, Any]:
+        items = [{"value": name, "label": text, "type": kind} for name, text in names.items()]
+        return {"label": label, "icon": icon, "items": items}
+
+    box = call.box
+    interfaces = {name: row["value"] for name, row in SOURCES["interfaces"][1](box).items()}
+    groups = {row["ifname"]: row["ifname"] for row in box.running.items("group", GROUPS).values()}
+    return {
+        "floating": section(
+            "Floating", "fa fa-layer-group fa-fw text-primary", "floating", {"__floating": "Floating"}
+        ),
+        "groups": section("Groups", "fa fa-sitemap fa-fw text-warning", "group", groups),
+        "interfaces": section("Interfaces", "fa fa-ethernet fa-fw text-info", "interface", interfaces),
+        "any": section("Any", "fa fa-globe-europe fa-fw", "any", {"__any": "All rules"}),
+    }
+
+
+def _alias_options(box: Box, *, ports: bool) -> dict[str, str]:
+    names = [] if ports else [name for name in builtin_aliases(box) if not name.startswith("__")]
+    names += [item["name"] for item in box.items(ALIASES).values() if (item["type"] == "port") is ports]
+    return {name: name for name in sorted(names, key=natural)}
+
+
+def network_options(call: Call) -> Any:
+    box = call.box
+    known = network_names(box)
+    order = sorted((name for name in known if name not in ("any", "(self)")), key=lambda name: natural(known[name]))
+    return {
+        "single": {"label": "Single host or Network"},
+        "aliases": {"label": "Aliases", "items": _alias_options(box, ports=False)},
+        "networks": {"label": "Networks", "items": {name: known[name] for name in ("any", "(self)", *order)}},
+    }
+
+
+def port_options(call: Call) -> Any:
+    return {
+        "single": {"label": "Single port or range"},
+        "aliases": {"label": "Aliases", "items": _alias_options(call.box, ports=True)},
+        "ports": {"label": "Ports", "items": {"": "any", **port_names(call.box)}},
+    }
+
+
+def list_categories(call: Call) -> Any:
+    return categories_used(call, (COLLECTIONS[call.endpoint.controller],))
+
+
+def rule_stats(call: Call) -> Any:
+    return {"status": "ok", "stats": []}
+
+
+def flush_inspect(call: Call) -> Any:
+    return {"status": "ok"}
+
+
+def applied_rules(box: Box) -> list[Item]:
+    """The rules that run, in their order."""
+    return sorted(box.running.items("filter", RULES).values(), key=lambda item: order_of(box, item)[1])
+
+
+def _all(action: str, handler: Handler) -> dict[str, Handler]:
+    return {f"{controller}/{action}": handler for controller in COLLECTIONS}
+
+
+ACTIONS: Final[Mapping[str, Handler]] = {
+    **_all("apply", apply),
+    **_all("getRule", get_rule),
+    **_all("toggleRuleLog", toggle_log),
+    **_all("moveRuleBefore", move_before),
+    **_all("listCategories", list_categories),
+    **_all("listNetworkSelectOptions", network_options),
+    **_all("listPortSelectOptions", port_options),
+    "firewall/filter/searchRule": search_rules,
+    "firewall/source_nat/searchRule": search_source_nat,
+    "firewall/d_nat/searchRule": search_d_nat,
+    "firewall/d_nat/toggleRule": toggle_d_nat,
+    "firewall/filter/getInterfaceList": interface_list,
+    "firewall/filter/flushInspectCache": flush_inspect,
+    "firewall/filter_util/ruleStats": rule_stats,
+}
+

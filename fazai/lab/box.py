@@ -1,0 +1,151 @@
+"""One firewall's insides: what is stored, what runs, and what a handler may use of both."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from fazai.lab.config import Collection, Config, Item, State
+from fazai.lab.schema import Catalogue, Endpoint, ItemModel
+from fazai.lab.settings import LabSettings
+
+__all__ = ["Box", "Call", "Gone", "Handler", "Rollback", "Running", "Unexpected", "UserError"]
+
+T = TypeVar("T")
+UNEXPECTED = "Unexpected error, check log for details"
+
+
+class UserError(Exception):
+    """An error that the product raises on purpose: 500 with a title and a message."""
+
+    def __init__(self, message: str, title: str = "", level: str = "error") -> None:
+        super().__init__(message)
+        self.body = {"errorMessage": message, "errorTitle": title, "errorLevel": level}
+
+
+class Unexpected(Exception):
+    """What the product did not expect (a list where a string belongs): 500, and a crash report."""
+
+
+class Gone(Exception):
+    """404, found out only inside the controller."""
+
+
+@dataclass(slots=True)
+class Running:
+    """What the services run, as opposed to what is stored; changed by reconfigure and apply alone."""
+
+    applied: dict[str, State] = field(default_factory=dict)  # service -> configuration it was started with
+    tables: dict[str, dict[str, None]] = field(default_factory=dict)  # pf table -> addresses
+    services: dict[str, str] = field(default_factory=dict)  # service -> "running" or "stopped"
+    crashed_at: float = 0.0
+
+    def items(self, service: str, path: str) -> Collection:
+        """A collection as the service saw it when it was started last."""
+        return self.applied.get(service, {}).get(path, {})
+
+
+class Rollback:
+    """A savepoint whose timer runs (release 26.1.11)."""
+
+    def __init__(self, revision: str, cancel: Callable[[], None]) -> None:
+        self.revision = revision
+        self.cancel = cancel
+
+
+def _no_timer(delay_s: float, action: Callable[[], None]) -> Callable[[], None]:
+    raise RuntimeError("this box has no timers: it is not being served")
+
+
+class Box:
+    """State and derived values of one firewall. Everything happens in one thread."""
+
+    def __init__(self, name: str, catalogue: Catalogue, settings: LabSettings, config: Config) -> None:
+        self.name = name
+        self.catalogue = catalogue
+        self.settings = settings
+        self.config = config
+        self.running = Running()
+        self.started_at = time.time()
+        self.clock: Callable[[], float] = time.time
+        self.schedule: Callable[[float, Callable[[], None]], Callable[[], None]] = _no_timer
+        self.rollback: Rollback | None = None
+        self._derived: dict[str, tuple[tuple[object, ...], Any]] = {}
+
+    def items(self, path: str) -> Collection:
+        return self.config.items(path)
+
+    def derived(self, name: str, paths: tuple[str, ...], build: Callable[[], T], extra: object = None) -> T:
+        """A value computed from collections, kept while they are the current ones."""
+        key = (*(self.config.items(path) for path in paths), extra)
+        found = self._derived.get(name)
+        if (
+            found is not None
+            and len(found[0]) == len(key)
+            and all(
+                old is new or (old == new and isinstance(old, int))
+                for old, new in zip(found[0], key, strict=True)
+            )
+        ):
+            return found[1]  # type: ignore[no-any-return]
+        value = build()
+        self._derived[name] = (key, value)
+        return value
+
+    def apply(self, service: str) -> None:
+        """The service now runs with what is stored."""
+        self.running.applied[service] = self.config.state
+
+
+@dataclass(slots=True)
+class Call:
+    """One authenticated API call on its way through a handler."""
+
+    box: Box
+    endpoint: Endpoint
+    method: str
+    params: list[str]
+    body: Mapping[str, Any]
+    query: Mapping[str, Any]
+    user: str
+    readonly: bool = False
+    uri: str = ""
+
+    @property
+    def posted(self) -> bool:
+        return self.method == "POST"
+
+    def param(self, index: int) -> str | None:
+        return self.params[index] if index < len(self.params) else None
+
+    def argument(self, name: str) -> Any:
+        """A parameter of a search: from the posted body, else from the query."""
+        return self.body[name] if name in self.body else self.query.get(name)
+
+    def why(self) -> str:
+        return f"{self.uri} made changes"
+
+    def who(self) -> str:
+        return f"{self.user}@127.0.0.1"
+
+    def check_writable(self) -> None:
+        """Raise what a user with the privilege user-config-readonly gets instead of a write."""
+        if self.readonly:
+            raise UserError(
+                f"User {self.user} denied for write access (user-config-readonly set)", "General access"
+            )
+
+    def save(self, edit: Any) -> None:
+        """Write the changes to the configuration; one entry of the history."""
+        self.check_writable()
+        edit.commit(self.why(), self.who(), self.box.clock())
+
+    def put(self, model: ItemModel, key: str, item: Item) -> None:
+        edit = self.box.config.edit()
+        edit.put(model.path, key, item)
+        self.save(edit)
+
+
+Handler = Callable[[Call], Any]

@@ -1,0 +1,287 @@
+"""The stored configuration of one firewall, with its history.
+
+Collections are dictionaries that are never changed in place: a write replaces the collection that it
+touches, so that an earlier configuration costs only what differs, and everything computed from a
+collection may be kept for as long as that very dictionary is the current one.
+
+With a folder, every write is appended to a journal before it is answered; the journal is folded into
+`base.json` when it has grown and when the firewall is closed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from fazai.errors import StateError
+
+__all__ = ["Config", "Edit", "Item", "Revision", "State"]
+
+Item = Mapping[str, str]
+Collection = Mapping[str, Item]
+State = Mapping[str, Collection]
+
+EMPTY: Final[Collection] = {}
+SETTINGS: Final = ""  # the key of the single item that holds a model's settings
+FOLD_AT: Final = 2000
+
+
+class Revision(msgspec.Struct, frozen=True):
+    """One entry of the history: the configuration as it was after a write."""
+
+    number: str  # seconds with up to four decimals; the id is config-<number>.xml
+    why: str
+    who: str
+    state: State
+
+    @property
+    def id(self) -> str:
+        return f"config-{self.number}.xml"
+
+
+class _Line(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One line of the journal."""
+
+    number: str = ""
+    why: str = ""
+    who: str = ""
+    changes: list[tuple[str, str, dict[str, str] | None]] = []
+    state: dict[str, dict[str, dict[str, str]]] | None = None  # a revert: everything
+    forget: str = ""  # a history entry that was deleted
+
+
+class Edit:
+    """Changes that are being collected; nothing is seen by others before `commit`."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._touched: dict[str, dict[str, Item]] = {}
+        self._changes: list[tuple[str, str, Item | None]] = []
+
+    def items(self, path: str) -> Collection:
+        return self._touched[path] if path in self._touched else self._config.items(path)
+
+    def put(self, path: str, key: str, item: Item) -> None:
+        self._own(path)[key] = item
+        self._changes.append((path, key, item))
+
+    def drop(self, path: str, key: str) -> None:
+        self._own(path).pop(key, None)
+        self._changes.append((path, key, None))
+
+    def _own(self, path: str) -> dict[str, Item]:
+        if path not in self._touched:
+            self._touched[path] = dict(self._config.items(path))
+        return self._touched[path]
+
+    def commit(self, why: str, who: str, now: float) -> Revision:
+        """Make the changes current, as one entry of the history (also when nothing differs)."""
+        return self._config.commit({**self._config.state, **self._touched}, self._changes, why, who, now)
+
+
+class Config:
+    """The current state, the history, and their folder if there is one."""
+
+    def __init__(self, start: State, keep: int, folder: Path | None = None) -> None:
+        self.state: State = start
+        self.history: deque[Revision] = deque(maxlen=keep)
+        self.writes = 0
+        self._last = 0.0
+        self._folder = folder
+        self._journal: int | None = None
+        self._lines = 0
+        if folder is not None:
+            self._open(folder)
+
+    def items(self, path: str) -> Collection:
+        return self.state.get(path, EMPTY)
+
+    def settings(self, model: str) -> Item:
+        return self.items(model).get(SETTINGS, {})
+
+    def edit(self) -> Edit:
+        return Edit(self)
+
+    def commit(
+        self, state: State, changes: Iterable[tuple[str, str, Item | None]], why: str, who: str, now: float
+    ) -> Revision:
+        revision = Revision(self._number(now), why, who, state)
+        if self._journal is not None:
+            rows = [(path, key, None if item is None else dict(item)) for path, key, item in changes]
+            self._append(_Line(number=revision.number, why=why, who=who, changes=rows))
+        return self._adopt(revision)
+
+    def revert(self, revision: Revision, why: str, who: str, now: float) -> Revision:
+        """Make an earlier configuration the current one; the history goes on."""
+        fresh = Revision(self._number(now), why, who, revision.state)
+        if self._journal is not None:
+            self._append(_Line(number=fresh.number, why=why, who=who, state=_plain(fresh.state)))
+        return self._adopt(fresh)
+
+    def restore(self, paths: Iterable[str], revision: Revision, why: str, who: str, now: float) -> Revision:
+        """Take only some collections from an earlier configuration (the savepoint rollback)."""
+        state = {**self.state, **{path: revision.state.get(path, EMPTY) for path in paths}}
+        fresh = Revision(self._number(now), why, who, state)
+        if self._journal is not None:
+            self._append(_Line(number=fresh.number, why=why, who=who, state=_plain(state)))
+        return self._adopt(fresh)
+
+    def find(self, number: str) -> Revision | None:
+        """A history entry by the number in its id, exactly as written there."""
+        return next((revision for revision in self.history if revision.number == number), None)
+
+    def forget(self, revision: Revision) -> None:
+        self.history.remove(revision)
+        if self._journal is not None:
+            self._append(_Line(forget=revision.number))
+
+    def close(self) -> None:
+        """Fold the journal into the base, durably."""
+        if self._journal is not None and self._folder is not None:
+            self._fold(self._folder)
+            os.close(self._journal)
+            self._journal = None
+
+    # internals
+
+    def _adopt(self, revision: Revision) -> Revision:
+        self.state = revision.state
+        self.history.append(revision)
+        self.writes += 1
+        if self._journal is not None and self._folder is not None and self._lines >= FOLD_AT:
+            self._fold(self._folder)
+        return revision
+
+    def _number(self, now: float) -> str:
+        self._last = max(round(now, 4), round(self._last + 0.0001, 4))
+        text = f"{self._last:.4f}"
+        # the file name has up to four decimals, never fewer than three: a revision with two of them
+        # (as the savepoint call of 26.1 answers it) must not name a file by accident
+        return text[:-1] if text.endswith("0") and not text.endswith("00") else text
+
+    def _append(self, line: _Line) -> None:
+        assert self._journal is not None
+        os.write(self._journal, msgspec.json.encode(line) + b"\n")
+        self._lines += 1
+
+    def _open(self, folder: Path) -> None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            base = folder / "base.json"
+            if base.exists():
+                self._read_base(base.read_bytes())
+            journal = folder / "journal.ndjson"
+            if journal.exists():
+                self._replay(journal.read_bytes())
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+            self._journal = os.open(journal, flags, 0o600)
+            if not base.exists() or self._lines:
+                self._fold(folder)
+        except (OSError, msgspec.DecodeError) as error:
+            raise StateError(
+                f"the lab's state in {folder} cannot be used: {error}",
+                hint="`fazai lab reset` starts this firewall afresh",
+            ) from error
+
+    def _read_base(self, data: bytes) -> None:
+        lines = [msgspec.json.decode(line, type=_Line) for line in data.splitlines()]
+        self.state = lines[0].state or {}
+        self.history.clear()
+        if lines[0].number:
+            self.history.append(Revision(lines[0].number, lines[0].why, lines[0].who, self.state))
+        for line in lines[1:]:
+            self._play(line)
+
+    def _replay(self, data: bytes) -> None:
+        complete = data[: data.rfind(b"\n") + 1]  # a last line cut short was never answered
+        for line in complete.splitlines():
+            self._play(msgspec.json.decode(line, type=_Line))
+            self._lines += 1
+
+    def _play(self, line: _Line) -> None:
+        if line.forget:
+            found = self.find(line.forget)
+            if found is not None:
+                self.history.remove(found)
+            return
+        if line.state is not None:
+            state: State = line.state
+        else:
+            touched: dict[str, dict[str, Item]] = {}
+            for path, key, item in line.changes:
+                target = touched.setdefault(path, dict(self.items(path)))
+                if item is None:
+                    target.pop(key, None)
+                else:
+                    target[key] = item
+            state = {**self.state, **touched}
+        self.state = state
+        self._last = max(self._last, float(line.number))
+        self.history.append(Revision(line.number, line.why, line.who, state))
+
+    def _fold(self, folder: Path) -> None:
+        """Write base.json (the oldest kept configuration, then the changes up to now) and empty the journal."""
+        revisions = list(self.history)
+        if revisions:
+            first = revisions[0]
+            lines = [_Line(number=first.number, why=first.why, who=first.who, state=_plain(first.state))]
+        else:
+            lines = [_Line(state=_plain(self.state))]
+        for before, after in zip(revisions, revisions[1:], strict=False):
+            lines.append(_difference(before.state, after))
+        if revisions and revisions[-1].state is not self.state:
+            last = revisions[-1]
+            lines.append(
+                _Line(number=f"{self._last:.4f}", why=last.why, who=last.who, state=_plain(self.state))
+            )
+            lines.append(_Line(forget=f"{self._last:.4f}"))
+        temporary = folder / "base.json.new"
+        with open(temporary, "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
+            file.writelines(msgspec.json.encode(line) + b"\n" for line in lines)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(folder / "base.json")
+        if self._journal is not None:
+            os.ftruncate(self._journal, 0)
+        self._lines = 0
+
+
+def _plain(state: State) -> dict[str, dict[str, dict[str, str]]]:
+    return {path: {key: dict(item) for key, item in items.items()} for path, items in state.items()}
+
+
+def _difference(before: State, after: Revision) -> _Line:
+    """The line that leads from one configuration to the next; everything, when only that is exact."""
+    changes: list[tuple[str, str, dict[str, str] | None]] = []
+    for path, items in after.state.items():
+        old = before.get(path, EMPTY)
+        if old is items:
+            continue
+        changes += [(path, key, None) for key in old if key not in items]
+        changes += [(path, key, dict(item)) for key, item in items.items() if old.get(key) != item]
+        kept = [key for key in old if key in items]
+        added = [key for key in items if key not in old]
+        if kept + added != list(items):
+            return _Line(number=after.number, why=after.why, who=after.who, state=_plain(after.state))
+    return _Line(number=after.number, why=after.why, who=after.who, changes=changes)
+
+
+def paths_of(state: State, prefix: str) -> list[str]:
+    """The collections below a model."""
+    return [path for path in state if path == prefix or path.startswith(f"{prefix}.")]
+
+
+def as_text(value: Any) -> str:
+    """A posted scalar as it is stored."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "1" if value else "0"
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value)

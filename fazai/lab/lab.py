@@ -1,0 +1,268 @@
+"""Firewalls of the lab inside the caller's asyncio loop: one listening port on loopback each."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import msgspec
+
+from fazai.errors import StateError, UsageError
+from fazai.lab.access import USER_ITEMS, new_key
+from fazai.lab.box import Box
+from fazai.lab.config import Config
+from fazai.lab.engine import blank
+from fazai.lab.http import Connection
+from fazai.lab.schema import load
+from fazai.lab.settings import Fault, LabSettings
+from fazai.lab.site import Site
+from fazai.lab.start import start_state
+from fazai.lab.wire import Request
+
+if TYPE_CHECKING:
+    from fazai.lab.tls import Authority
+
+__all__ = ["Lab", "LabFirewall"]
+
+KINDS: Mapping[str, str] = {
+    "alias": "Firewall.Alias.aliases.alias",
+    "category": "Firewall.Category.categories.category",
+    "rule": "Firewall.Filter.rules.rule",
+    "source_nat": "Firewall.Filter.snatrules.rule",
+    "host": "Unbound.hosts.host",
+    "route": "Routes.route",
+}
+
+
+class LabFirewall:
+    """One firewall of the lab, as its users see it."""
+
+    def __init__(
+        self, name: str, site: Site, api_key: str, api_secret: str, ca_pem: str | None, listener: _Listener
+    ) -> None:
+        self.name = name
+        self.api_key = api_key
+        self.api_secret = api_secret
+        self.ca_pem = ca_pem
+        self._site = site
+        self._listener = listener
+
+    @property
+    def base_url(self) -> str:
+        scheme = "https" if self._site.secure else "http"
+        return f"{scheme}://127.0.0.1:{self._listener.port}"
+
+    @property
+    def settings(self) -> LabSettings:
+        return self._site.box.settings
+
+    @property
+    def requests(self) -> deque[tuple[str, str, int]]:
+        """The last requests: method, target, status (0: the connection was cut)."""
+        return self._site.requests
+
+    @property
+    def counters(self) -> Counter[str]:
+        """requests, writes, reconfigures, connections since the start."""
+        return self._site.counters
+
+    @property
+    def locked_out(self) -> bool:
+        """Does a lockout keep new connections away?"""
+        return self._site.locked is not None
+
+    @property
+    def box(self) -> Box:
+        """The insides: what is stored (`config`) and what runs (`running`)."""
+        return self._site.box
+
+    def inject(self, fault: Fault) -> None:
+        """From now on this goes wrong, too."""
+        self._site.faults.inject(fault)
+
+    def clear_faults(self) -> None:
+        """Nothing goes wrong any more; a lockout ends."""
+        self._site.faults.clear()
+        if self._site.locked is not None:
+            self._site.unlock()
+
+    def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        """Call the API as root at the console: without the network, its faults and its locks.
+
+        Returns the decoded answer. `path` starts with `/api/`.
+        """
+        from base64 import b64encode
+
+        token = b64encode(f"{self.api_key}:{self.api_secret}".encode()).decode()
+        headers = {"authorization": f"Basic {token}"}
+        data = b""
+        if method == "POST":
+            headers["content-type"] = "application/json"
+            data = msgspec.json.encode(body or {})
+        reply = self._site.handle(Request(method, path, headers, data))
+        return msgspec.json.decode(reply.body) if reply.body else None
+
+    def seed(self, kind: str, items: Iterable[Mapping[str, str]]) -> list[str]:
+        """Store many items at once, without validation and as one history entry; their uuids.
+
+        Kinds: alias, category, rule, source_nat, host, route. An item may bring its own "uuid".
+        """
+        import uuid as uuids
+
+        box = self._site.box
+        if kind not in KINDS:
+            raise UsageError(f"the lab cannot seed {kind!r}", hint=f"kinds: {', '.join(KINDS)}")
+        model = box.catalogue.items[KINDS[kind]]
+        start = blank(box, model)
+        edit = box.config.edit()
+        made = []
+        for item in items:
+            uuid = item.get("uuid") or str(uuids.uuid4())
+            edit.put(model.path, uuid, {**start, **{key: value for key, value in item.items() if key != "uuid"}})
+            made.append(uuid)
+        edit.commit("seeded", "root@127.0.0.1", box.clock())
+        return made
+
+
+class _Listener:
+    """The listening socket of one firewall; it can be closed and opened again on the same port."""
+
+    def __init__(self, site: Site, authority: Callable[[], Authority]) -> None:
+        self._site = site
+        self._authority = authority
+        self._server: asyncio.Server | None = None
+        self._tls: Any = None
+        self._task: asyncio.Task[None] | None = None
+        self.port = 0
+
+    async def open(self, port: int = 0) -> None:
+        tls = self._site.box.settings.tls
+        if tls is not None and self._tls is None:
+            from fazai.lab.tls import server_context
+
+            self._tls = server_context(self._authority(), tls)
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(
+            lambda: Connection(self._site), "127.0.0.1", port, ssl=self._tls, backlog=512, reuse_address=True
+        )
+        self.port = self._server.sockets[0].getsockname()[1]
+        self._site.on_lock = self._on_lock
+
+    def _on_lock(self, refused: bool) -> None:
+        if refused and self._server is not None:
+            self._server.close()
+            self._server = None
+        elif not refused and self._server is None:
+            self._task = asyncio.get_running_loop().create_task(self.open(self.port))
+
+    async def close(self) -> None:
+        if self._task is not None:
+            await self._task
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        for connection in list(self._site.connections):
+            connection.abort()
+        await asyncio.sleep(0)
+
+
+class Lab:
+    """Many firewalls in one process. `folder` keeps their state and their keys; without it nothing is kept."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._folder = folder
+        self._firewalls: dict[str, LabFirewall] = {}
+        self._starting = asyncio.Lock()
+        self._ca: Authority | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def start(self, name: str, settings: LabSettings | None = None, port: int = 0) -> LabFirewall:
+        """Start a firewall, or return the running one of that name.
+
+        Raises UsageError for a name that cannot be a folder's, StateError when the folder cannot be used.
+        """
+        if not name or not all(letter.isalnum() or letter in "-_." for letter in name) or name.startswith("."):
+            raise UsageError(
+                f"{name!r} cannot name a firewall of the lab", hint="letters, digits, '-', '_' and '.'"
+            )
+        async with self._starting:
+            if name not in self._firewalls:
+                self._firewalls[name] = await self._start(name, settings or LabSettings(), port)
+            return self._firewalls[name]
+
+    async def _start(self, name: str, settings: LabSettings, port: int) -> LabFirewall:
+        folder = None if self._folder is None else self._folder / name
+        catalogue = load(settings.release)
+        key, secret, line = _key(folder)
+        config = Config(start_state(catalogue, line), settings.history, folder)
+        box = Box(name, catalogue, settings, config)
+        box.schedule = _later
+        if settings.tls is not None:
+            self._authority()
+        site = Site(box, secure=settings.tls is not None)
+        boot(box)
+        listener = _Listener(site, self._authority)
+        await listener.open(port)
+        pem = self._authority().pem if settings.tls is not None else None
+        return LabFirewall(name, site, key, secret, pem, listener)
+
+    def _authority(self) -> Authority:
+        if self._ca is None:
+            from fazai.lab.tls import Authority
+
+            self._ca = Authority.create() if self._folder is None else Authority.kept_in(self._folder)
+        return self._ca
+
+    async def close(self) -> None:
+        """Stop all firewalls; what was answered is kept in the folder."""
+        for firewall in self._firewalls.values():
+            await firewall._listener.close()
+            firewall.box.config.close()
+        self._firewalls.clear()
+
+
+def boot(box: Box) -> None:
+    """After a start the services run what is stored, as after a reboot."""
+    if box.config.history or USER_ITEMS not in box.config.state:
+        for service in ("filter", "group", "routes", "routing"):
+            box.apply(service)
+
+
+def _later(delay_s: float, action: Callable[[], None]) -> Callable[[], None]:
+    return asyncio.get_running_loop().call_later(delay_s, action).cancel
+
+
+class _Key(msgspec.Struct, frozen=True):
+    key: str
+    secret: str
+    line: str
+
+
+def _key(folder: Path | None) -> tuple[str, str, str]:
+    """The API key of a firewall; kept with mode 0600."""
+    if folder is None:
+        return new_key()
+    file = folder / "key.json"
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if file.exists():
+            found = msgspec.json.decode(file.read_bytes(), type=_Key)
+            return found.key, found.secret, found.line
+        made = _Key(*new_key())
+        with open(file, "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as out:
+            out.write(msgspec.json.encode(made))
+        return made.key, made.secret, made.line
+    except (OSError, msgspec.DecodeError) as error:
+        raise StateError(f"the lab's key file {file} cannot be used: {error}") from error

@@ -1,0 +1,48 @@
+"""Rows that several models share: items in use by relations, the next free number or sequence."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from fazai.lab.box import Box, UserError
+from fazai.lab.config import Item
+from fazai.lab.hooktypes import Hooks
+from fazai.lab.schema import Field, ItemModel
+
+__all__ = ["HOOKS"]
+
+
+def _related(box: Box, model: ItemModel, uuid: str, item: Item) -> None:
+    """Refuse to delete an item whose uuid another one holds."""
+    users = []
+    for other in box.catalogue.items.values():
+        fields = [f for f in other.fields if f.relation is not None and f.relation.collection == model.path]
+        for field in fields:
+            for key, row in box.items(other.path).items():
+                if uuid in row.get(field.name, "").split(","):
+                    tag = other.model.rpartition(".")[2]
+                    users.append(f"{tag} - {row.get(other.describe, '')} {{{tag}.{other.inner}.{key}}}\n")
+    if users:
+        title = f"Item {model.inner} {{{item.get(model.describe, '')}}} in use by:"
+        raise UserError("".join(users), title)
+
+
+def _next_sequence(box: Box, model: ItemModel, field: Field) -> str:
+    """Highest + 100, within the limits of the field."""
+    highest = max((int(item.get(field.name) or 0) for item in box.items(model.path).values()), default=0)
+    return str(min(highest + 100, field.max or highest + 100))
+
+
+def _next_number(box: Box, model: ItemModel, field: Field) -> str:
+    """The lowest number that no item has."""
+    used = {item.get(field.name) for item in box.items(model.path).values()}
+    number = field.min or 0
+    while str(number) in used:
+        number += 1
+    return str(number)
+
+
+HOOKS: Final = Hooks(
+    guards={"related": _related},
+    defaults={"FilterSequence": _next_sequence, "AutoNumber": _next_number},
+)

@@ -1,0 +1,186 @@
+"""Rules and NAT: order, groups, checks across fields, and what a search shows beside the stored fields."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from fazai.lab.box import Box, Call, UserError
+from fazai.lab.config import Item
+from fazai.lab.fieldtypes import is_address, is_network
+from fazai.lab.hooktypes import Extra, Hooks
+from fazai.lab.names import ALIASES, CATEGORIES, GROUPS, INTERFACES, builtin_aliases, network_names
+from fazai.lab.schema import Field, ItemModel
+
+__all__ = ["HOOKS", "RULES", "SOURCE_NAT", "alias_meta", "order_of"]
+
+RULES: Final = "Firewall.Filter.rules.rule"
+SOURCE_NAT: Final = "Firewall.Filter.snatrules.rule"
+ONE_TO_ONE: Final = "Firewall.Filter.onetoone.rule"
+NPT: Final = "Firewall.Filter.npt.rule"
+DNAT: Final = "Firewall.DNat.rule"
+
+META: Final[Mapping[str, tuple[str, ...]]] = {
+    RULES: ("source_net", "source_port", "destination_net", "destination_port"),
+    SOURCE_NAT: ("source_net", "source_port", "destination_net", "destination_port", "target", "target_port"),
+    ONE_TO_ONE: ("source_net", "destination_net"),
+    NPT: (),
+    DNAT: ("source.network", "source.port", "destination.network", "destination.port", "target", "local-port"),
+}
+WITH_PORTS: Final = ("TCP", "UDP", "TCP/UDP")
+
+
+def order_of(box: Box, item: Item) -> tuple[str, str]:
+    """prio_group and sort_order: floating rules first, then those of groups, then those of one interface."""
+    names = [name for name in item.get("interface", "").split(",") if name]
+    if len(names) != 1 or item.get("interfacenot") == "1":
+        group = 200000
+    else:
+        groups = {row["ifname"]: row for row in box.items(GROUPS).values()}
+        found = groups.get(names[0])
+        group = 400000 if found is None else 300000 + int(found.get("sequence") or 0)
+    return str(group), f"{group}.{int(item.get('sequence') or 0):07d}"
+
+
+def _computed(box: Box, model: ItemModel, uuid: str, item: Item) -> Mapping[str, Any]:
+    if not uuid:
+        return {"sort_order": "", "prio_group": ""}
+    group, order = order_of(box, item)
+    return {"sort_order": order, "prio_group": group}
+
+
+def alias_meta(box: Box, value: str) -> list[dict[str, Any]]:
+    """What is behind each name in a rule's field."""
+    aliases = box.derived("alias items", (ALIASES,), lambda: {a["name"]: a for a in box.items(ALIASES).values()})
+    names, builtin = network_names(box), builtin_aliases(box)
+    found = []
+    for part in value.split(","):
+        if part in aliases or part in builtin:
+            row = aliases[part] if part in aliases else builtin[part]
+            text = f"<strong>{row['description']}</strong><br/>" if row["description"] else ""
+            summary = text + "<br/>".join(row.get("content", "").split("\n"))
+            meta = {"description": row["description"], "value": part, "%value": part, "isAlias": True}
+            found.append({"summary": summary, **meta})
+        else:
+            label = names.get(part, part)
+            found.append({"value": part, "%value": label, "isAlias": False, "description": ""})
+    return found
+
+
+def category_colors(box: Box, value: str) -> list[dict[str, str]]:
+    known = box.items(CATEGORIES)
+    return [
+        {"color": f"#{known[uuid]['color']}", "name": known[uuid]["name"], "uuid": uuid}
+        for uuid in value.split(",")
+        if uuid in known
+    ]
+
+
+def _add(box: Box, model: ItemModel, uuid: str, item: Item, row: dict[str, Any]) -> None:
+    row["category_colors"] = category_colors(box, item.get("categories", ""))
+    for name in META[model.path]:
+        if item.get(name):
+            row[f"alias_meta_{name}"] = alias_meta(box, item[name])
+
+
+def _add_dnat(box: Box, model: ItemModel, uuid: str, item: Item, row: dict[str, Any]) -> None:
+    _add(box, model, uuid, item, row)
+    row["prio_group"], row["sort_order"] = order_of(box, item)
+
+
+def _stamp(call: Call, model: ItemModel, uuid: str, old: Item, new: dict[str, str]) -> None:
+    """d_nat keeps who made and changed an item."""
+    stamp = {"username": call.user, "time": f"{call.box.clock():.2f}", "description": "/api/api.php made changes"}
+    for part in ("updated",) if uuid in call.box.items(model.path) else ("created", "updated"):
+        new.update({f"{part}.{name}": value for name, value in stamp.items()})
+
+
+# checks
+
+def _ports(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
+    for side, title in (("source", "Source"), ("destination", "Destination")):
+        if item.get(f"{side}_port") and item.get("protocol", "").upper() not in WITH_PORTS:
+            yield f"{side}_port", f"{title} ports are only valid for tcp or udp type rules."
+
+
+def _negated(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
+    for side in ("source", "destination"):
+        if item.get(f"{side}_not") == "1" and "," in item.get(f"{side}_net", ""):
+            yield f"{side}_not", f"Inverting {side}s is only allowed for single targets to avoid mis-interpretations"
+
+
+def _family(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
+    family = {"inet": "4", "inet6": "6"}.get(item.get("ipprotocol", ""))
+    for side, title in (("source", "Source"), ("destination", "Destination")):
+        value = item.get(f"{side}_net", "")
+        if family and (is_address(value) or is_network(value)) and not (
+            is_address(value, family) or is_network(value, family)
+        ):
+            yield f"{side}_net", f"{title} address type should match selected TCP/IP protocol version."
+
+
+def _bits(value: str) -> str:
+    """The prefix length of a network, of an address the full one; "" for anything else."""
+    if is_network(value):
+        return value.partition("/")[2]
+    return ("128" if ":" in value else "32") if is_address(value) else ""
+
+
+def _binat(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
+    if item["type"] != "binat":
+        return
+    if not _bits(item["source_net"]):
+        yield "source_net", "For BINAT rules only addresses or subnets are allowed."
+    elif _bits(item["source_net"]) != _bits(item["external"]):
+        yield "external", "External subnet should match internal subnet."
+
+
+def _prefixes(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
+    if item["source_net"] and item["destination_net"] and _bits(item["source_net"]) != _bits(item["destination_net"]):
+        yield "destination_net", "External subnet should match internal subnet."
+
+
+def _group_unused(box: Box, model: ItemModel, uuid: str, item: Item) -> None:
+    users = ""
+    for path in (RULES, SOURCE_NAT, ONE_TO_ONE, NPT, DNAT):
+        rules = box.catalogue.items[path]
+        mount = box.catalogue.models[rules.model].mount
+        for key, rule in box.items(path).items():
+            if item["ifname"] in rule.get("interface", "").split(","):
+                users += f"\n[{mount}.{rules.inner}.{key}] "
+    if users:
+        raise UserError(f"Cannot delete group. Currently in use by {users}", "Group in use")
+
+
+def _dnat_sequence(box: Box, model: ItemModel, field: Field) -> str:
+    highest = max((int(item.get("sequence") or 0) for item in box.items(model.path).values()), default=100)
+    return str(min(highest + 100, 999999))
+
+
+def _label_paths(*more: str) -> tuple[str, ...]:
+    return (ALIASES, CATEGORIES, INTERFACES, GROUPS, *more)
+
+
+def _groups_running(box: Box) -> object:
+    return box.running.applied.get("group")
+
+
+
+
+_PLAIN: Final = Extra(paths=_label_paths(), version=_groups_running, add=_add)
+
+HOOKS: Final = Hooks(
+    checks={
+        "rule_ports": _ports, "rule_not": _negated, "rule_family": _family, "binat": _binat, "npt_prefixes": _prefixes,
+    },
+    guards={"group_unused": _group_unused},
+    defaults={"DNatSequence": _dnat_sequence},
+    computed={RULES: _computed, SOURCE_NAT: _computed, ONE_TO_ONE: _computed, NPT: _computed},
+    extra={
+        RULES: _PLAIN,
+        SOURCE_NAT: _PLAIN,
+        ONE_TO_ONE: _PLAIN,
+        NPT: _PLAIN,
+        DNAT: Extra(paths=_label_paths(), version=_groups_running, add=_add_dnat, before=(_stamp,)),
+    },
+)

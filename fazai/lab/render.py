@@ -1,0 +1,109 @@
+"""How an item looks: nested with option maps in a get, flat with labels in a search."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from fazai.lab.box import Box
+from fazai.lab.config import Item
+from fazai.lab.fieldtypes import TYPES
+from fazai.lab.schema import Field, ItemModel
+from fazai.lab.sources import choices_of
+
+__all__ = ["as_php", "nested_item", "row_of", "show_settings"]
+
+Computed = Callable[[Box, ItemModel, str, Item], Mapping[str, Any]]
+
+
+def as_php(value: Mapping[str, Any]) -> Any:
+    """A map as PHP writes it: empty is `[]`, keys 0, 1, 2, … make a list."""
+    if not value:
+        return []
+    if "0" in value and list(value) == [str(index) for index in range(len(value))]:
+        return list(value.values())
+    return value
+
+
+def option_map(choices: Mapping[str, Mapping[str, Any]], value: str, *, multiple: bool) -> Any:
+    """Every option with `selected`, in the order of the options."""
+    chosen = set(value.split(",")) if multiple and value else {value}
+    return as_php({key: {**choice, "selected": int(key in chosen)} for key, choice in choices.items()})
+
+
+def list_map(value: str) -> dict[str, dict[str, Any]]:
+    """Free values as a map of themselves."""
+    return {part: {"value": part, "selected": 1} for part in value.split(",")}
+
+
+def shown(box: Box, field: Field, value: str) -> Any:
+    """One field in a get."""
+    choices = choices_of(box, field)
+    if choices is not None:
+        return option_map(choices, value, multiple=field.multiple)
+    return list_map(value) if field.list else value
+
+
+def label_of(box: Box, field: Field, value: str) -> str:
+    """What is shown instead of the value; the value itself when nothing is."""
+    if value == "":
+        return value
+    choices = choices_of(box, field)
+    if choices is None:
+        kind = TYPES.get(field.type)
+        return kind.label(box, value) if kind is not None and kind.label is not None else value
+    if not field.multiple:
+        found = choices.get(value)
+        return value if found is None else found["value"]
+    parts = value.split(",")
+    labels = [choices[part]["value"] if part in choices else part for part in parts]
+    return value if labels == parts else ", ".join(labels)
+
+
+def _place(body: dict[str, Any], name: str, value: Any) -> None:
+    *parents, last = name.split(".")
+    for part in parents:
+        body = body.setdefault(part, {})
+    body[last] = value
+
+
+def nested_item(
+    box: Box, fields: tuple[Field, ...], item: Item, computed: Mapping[str, Any]
+) -> dict[str, Any]:
+    """An item (or the settings of a model) as a get shows it."""
+    body: dict[str, Any] = {}
+    for field in fields:
+        if field.name in computed:
+            _place(body, field.name, computed[field.name])
+            continue
+        value = item.get(field.name, "")
+        _place(body, field.name, shown(box, field, value))
+        if choices_of(box, field) is None:
+            label = label_of(box, field, value)
+            if label != value:
+                *parents, last = field.name.split(".")
+                _place(body, ".".join([*parents, f"%{last}"]), label)
+    return body
+
+
+def row_of(box: Box, model: ItemModel, uuid: str, item: Item, computed: Mapping[str, Any]) -> dict[str, Any]:
+    """An item as a row of a search."""
+    row: dict[str, Any] = {"uuid": uuid}
+    for field in model.fields:
+        name = field.name
+        value = computed[name] if name in computed else item.get(name, "")
+        row[name] = value
+        if value and isinstance(value, str):
+            label = label_of(box, field, value)
+            if label != value:
+                row[f"%{name}"] = label
+    return row
+
+
+BLANK: Final[Item] = {}
+
+
+def show_settings(box: Box, fields: tuple[Field, ...], item: Item) -> dict[str, Any]:
+    """The settings of a model as a get shows them; what was never set has its default."""
+    full = {field.name: item.get(field.name, field.default) for field in fields}
+    return nested_item(box, fields, full, {})

@@ -1,0 +1,192 @@
+"""The models as data: fields, items, controllers, endpoints, read from `fazai/lab/data/*.json`.
+
+docs/lab.md describes the format and how a model is added.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import Any
+
+import msgspec
+
+__all__ = ["Catalogue", "Controller", "Endpoint", "Field", "ItemModel", "Model", "Relation", "load"]
+
+Choice = Mapping[str, Any]  # {"value": label, ...}, as a get shows it without "selected"
+
+
+class Relation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A field that holds uuids of another collection; `label` is a template such as "{hostname}.{domain}"."""
+
+    collection: str
+    label: str = "{name}"
+    sort: str = "label"  # "label", or "" for the order of the config
+
+
+class Field(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One field of an item or of the settings of a model. The type names a row of `fieldtypes.TYPES`."""
+
+    name: str
+    type: str
+    required: bool = False
+    default: str = ""
+    multiple: bool = False  # several keys of the options, joined with commas
+    list: bool = False  # free values joined with commas; a get shows them as a map
+    volatile: bool = False  # computed, never stored
+    min: int | None = None
+    max: int | None = None
+    options: dict[str, Any] | str | None = None  # a name refers to data/options.json
+    source: str = ""  # options that depend on the configuration: a row of `sources.SOURCES`
+    none: str = ""  # label of the key "" of a field with a source or relation
+    relation: Relation | None = None
+    pattern: str = ""  # full match, for types without a check of their own
+    message: str = ""  # instead of the type's own text
+    needed: str = ""  # instead of "A value is required."
+    case: str = ""  # "lower" or "upper": stored that way when the option exists then
+    family: str = ""  # "4" or "6"
+    release: str = ""  # "" all, else only this one
+
+
+class Unique(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """No two items of the collection have the same values in these fields; reported on the first field."""
+
+    fields: tuple[str, ...]
+    message: str
+    skip_empty: bool = False
+    twice: bool = False  # the product reports it as a list
+
+
+class ItemModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A collection of items."""
+
+    root: str
+    fields: tuple[Field, ...]
+    path: str = ""  # filled while loading: model name + path in the model
+    model: str = ""
+    inner: str = ""  # path in the model
+    sort: tuple[str, ...] = ()  # default order of a search; () is the order of the config
+    unique: tuple[Unique, ...] = ()
+    checks: tuple[str, ...] = ()  # rows of `checks.CHECKS`
+    toggle: str = "enabled"
+    upsert: str = "v4"  # set with an unknown uuid: "v4" creates, "no" fails, "own" creates under a new uuid
+    guards: tuple[str, ...] = ()  # rows of `guards.GUARDS`, asked before a delete
+    describe: str = "description"  # the field that names an item in "in use" messages
+
+    def by_name(self) -> dict[str, Field]:
+        return {field.name: field for field in self.fields}
+
+
+class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A model: one mount point in the configuration."""
+
+    root: str
+    items: dict[str, ItemModel]
+    settings: tuple[Field, ...] = ()
+    mount: str = ""  # as written in messages, "OPNsense.Firewall.Filter"
+    name: str = ""
+
+
+class Controller(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which model a controller serves, and which verbs belong to which collection."""
+
+    model: str = ""
+    items: dict[str, str] = {}  # suffix of the verbs ("Item", "Rule", "") -> path in the model
+    get: tuple[str, ...] = ()  # a get of the whole model shows only these parts, () for all
+    root: str = ""  # of the whole model, when it is not the model's own
+    service: str = ""  # the service behind start, stop, status, reconfigure
+    answers: dict[str, Any] = {}  # action -> constant answer of a GET (or of both)
+
+
+class Endpoint(msgspec.Struct, frozen=True):
+    """One action of one controller."""
+
+    controller: str
+    action: str
+    needed: int  # path parameters that must be there
+    release: str = ""
+
+
+class Catalogue(msgspec.Struct, frozen=True):
+    """Everything known of one release."""
+
+    release: str
+    models: dict[str, Model]
+    items: dict[str, ItemModel]
+    controllers: dict[str, Controller]
+    endpoints: dict[str, dict[str, Endpoint]]  # controller -> normalised action -> endpoint
+    options: dict[str, dict[str, Any]]
+
+
+class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    models: dict[str, Model] = {}
+    controllers: dict[str, Controller] = {}
+
+
+def action_key(action: str) -> str:
+    """`searchItem`, `search_item` and `searchitem` are one action."""
+    return action.replace("_", "").lower()
+
+
+def controller_key(name: str) -> str:
+    """`sourceNat` is `source_nat`; `sourcenat` is nothing."""
+    return re.sub(r"(?<=.)([A-Z])", r"_\1", name).lower()
+
+
+def read_json(name: str) -> Any:
+    """A data file of the package as plain values."""
+    return msgspec.json.decode(files("fazai.lab").joinpath("data", name).read_bytes())
+
+
+def _fits(row_release: str, release: str) -> bool:
+    return (
+        row_release in ("", release)
+        or (row_release == "26.7" and release.startswith("26.7"))
+        or (row_release == "26.1" and release.startswith("26.1"))
+    )
+
+
+def _for_release(fields: tuple[Field, ...], release: str) -> tuple[Field, ...]:
+    return tuple(field for field in fields if _fits(field.release, release))
+
+
+def _endpoints(release: str) -> dict[str, dict[str, Endpoint]]:
+    table: dict[str, dict[str, Endpoint]] = {}
+    for controller, actions in read_json("endpoints.json").items():
+        rows = table[controller] = {}
+        for text, params in actions.items():
+            action, _, only = text.partition("@")
+            if _fits(only, release):
+                needed = sum(1 for name in params.split() if not name.startswith("["))
+                rows[action_key(action)] = Endpoint(controller, action, needed)
+    return table
+
+
+@functools.cache
+def load(release: str) -> Catalogue:
+    """The catalogue of a release. It is constant, so it is read once per process."""
+    decoder = msgspec.json.Decoder(_File)
+    models: dict[str, Model] = {}
+    items: dict[str, ItemModel] = {}
+    controllers: dict[str, Controller] = {}
+    for entry in sorted(files("fazai.lab").joinpath("data", "models").iterdir(), key=lambda file: file.name):
+        if entry.name.endswith(".json"):
+            data = decoder.decode(entry.read_bytes())
+            controllers |= data.controllers
+            for name, model in data.models.items():
+                parts = {}
+                for inner, item in model.items.items():
+                    path = f"{name}.{inner}"
+                    parts[inner] = items[path] = msgspec.structs.replace(
+                        item, path=path, model=name, inner=inner, fields=_for_release(item.fields, release)
+                    )
+                models[name] = msgspec.structs.replace(
+                    model,
+                    name=name,
+                    mount=model.mount or f"OPNsense.{name}",
+                    items=parts,
+                    settings=_for_release(model.settings, release),
+                )
+    return Catalogue(release, models, items, controllers, _endpoints(release), read_json("options.json"))

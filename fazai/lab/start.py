@@ -1,0 +1,21 @@
+"""The configuration a new firewall starts with: three interfaces, one gateway, two rules, one user."""
+
+from __future__ import annotations
+
+from fazai.lab.access import USER_ITEMS
+from fazai.lab.config import Item, State
+from fazai.lab.schema import Catalogue, read_json
+
+__all__ = ["start_state"]
+
+
+def start_state(catalogue: Catalogue, key_line: str) -> State:
+    """The starting state; root holds the API key whose line is given."""
+    state: dict[str, dict[str, Item]] = {}
+    for path, items in read_json("start.json").items():
+        model = catalogue.items.get(path)
+        blank = {} if model is None else {field.name: field.default for field in model.fields if not field.volatile}
+        state[path] = {uuid: {**blank, **item} for uuid, item in items.items()}
+    root = next(uuid for uuid, user in state[USER_ITEMS].items() if user["name"] == "root")
+    state[USER_ITEMS][root] = {**state[USER_ITEMS][root], "apikeys": key_line}
+    return state

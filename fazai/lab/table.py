@@ -1,0 +1,24 @@
+"""All handlers of a release, by controller and action."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from fazai.lab.actions import aliases, core, groups, rules
+from fazai.lab.actions.common import generic_handlers
+from fazai.lab.box import Handler
+from fazai.lab.schema import Catalogue, action_key
+
+__all__ = ["handlers"]
+
+_MODULES = (aliases, core, groups, rules)
+
+
+def handlers(catalogue: Catalogue) -> Mapping[str, Handler]:
+    """`module/controller/action` (normalised) -> handler; special ones go before generic ones."""
+    table = generic_handlers(catalogue)
+    for module in _MODULES:
+        for name, handler in module.ACTIONS.items():
+            controller, _, action = name.rpartition("/")
+            table[f"{controller}/{action_key(action)}"] = handler
+    return table

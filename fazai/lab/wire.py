@@ -1,0 +1,69 @@
+"""Requests and answers as values, between the HTTP server and the firewall behind it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qsl
+
+import msgspec
+
+__all__ = ["Reply", "Request", "json_reply", "nested_form"]
+
+_ENCODE = msgspec.json.Encoder().encode
+
+JSON_TYPE = "application/json; charset=UTF-8"
+ERROR_TYPE = "application/json;charset=utf-8"  # what the web server's own error handler sends
+NO_CACHE = "no-store, no-cache, must-revalidate"
+
+
+@dataclass(slots=True)
+class Request:
+    """One request as it came in; header names are lower-case."""
+
+    method: str
+    target: str
+    headers: dict[str, str]
+    body: bytes
+    peer: str = "127.0.0.1"
+
+    @property
+    def path(self) -> str:
+        return self.target.partition("?")[0]
+
+    def query(self) -> dict[str, Any]:
+        """The query string; `a[b]=c` becomes `{"a": {"b": "c"}}`, as PHP reads it."""
+        text = self.target.partition("?")[2]
+        return nested_form(text) if text else {}
+
+
+@dataclass(slots=True)
+class Reply:
+    """One answer. `session` says whether the PHP session cookie goes with it."""
+
+    status: int
+    body: bytes
+    content_type: str = JSON_TYPE
+    headers: list[tuple[str, str]] = field(default_factory=list)
+    session: bool = True
+    delay_s: float = 0.0
+
+
+def json_reply(value: Any, status: int = 200, **more: Any) -> Reply:
+    """An answer with a JSON body."""
+    return Reply(status, _ENCODE(value), **more)
+
+
+def nested_form(text: str) -> dict[str, Any]:
+    """Form encoding with PHP's brackets: `alias[name]=x` becomes `{"alias": {"name": "x"}}`."""
+    found: dict[str, Any] = {}
+    for key, value in parse_qsl(text, keep_blank_values=True):
+        *parents, last = key.replace("]", "").split("[")
+        node = found
+        for part in parents:
+            child = node.get(part)
+            if not isinstance(child, dict):
+                child = node[part] = {}
+            node = child
+        node[last or str(len(node))] = value
+    return found
