@@ -262,12 +262,12 @@ def test_change_record_is_a_change_event() -> None:
     change = Change(
         target="fw-01",
         kind="opnsense.user",
-        identity="ada",
+        identity="backup",
         verb=Verb.UPDATE,
         before={"password": Secret("hunter2")},
         after={"password": Secret("hunter3"), "groups": ("a", "b")},
         ref="0c5b1f6d",
-        note='after "bob"',
+        note='after "monitor"',
         adopts=True,
     )
     data = json.dumps({"type": "change", "run_id": "r", **change_record(change), "status": "done"})
