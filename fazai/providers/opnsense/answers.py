@@ -1,0 +1,217 @@
+"""What the firewall answered, as values or as sentences (see the recorded protocol: envelopes, 401, 403, 404, 500)."""
+
+from __future__ import annotations
+
+import re
+import socket
+import ssl
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from fazai.errors import AccessDenied, DeviceError, FazaiError, NotAvailable, Unreachable
+from fazai.providers.opnsense.tls import PinMismatch
+
+__all__ = ["RETRY_STATUS", "connect_error", "decode", "raised_on_purpose", "refusal", "status_error"]
+
+#: Statuses after which a repeatable call is tried again.
+RETRY_STATUS = frozenset({429, 500, 502, 503, 504})
+
+_UNEXPECTED = "Unexpected error, check log for details"
+
+
+def decode(body: bytes, content_type: str, target: str, path: str) -> Any:
+    """The JSON of an answer. Raises DeviceError naming what came instead."""
+    head = body[:64].lstrip().lower()
+    if head.startswith(b"<") or "html" in content_type:
+        raise DeviceError(
+            f"{target} answered {path} with a web page instead of data",
+            where=target,
+            hint="is base_url the firewall itself, or a proxy or login page in front of it?",
+        )
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.DecodeError, RecursionError):
+        what = "nothing" if not body else f"{len(body)} bytes that are not whole JSON"
+        raise DeviceError(
+            f"{target} answered {path} with {what}",
+            where=target,
+            hint="the answer was cut short, or something between here and the firewall changed it",
+        ) from None
+
+
+def raised_on_purpose(body: bytes) -> Mapping[str, Any] | None:
+    """The body of a 500 that a controller raised itself ("in use", "denied"): it is an answer, not a fault."""
+    try:
+        found = msgspec.json.decode(body)
+    except msgspec.DecodeError:
+        return None
+    if isinstance(found, dict) and ("errorTitle" in found or "errorLevel" in found):
+        return found
+    if isinstance(found, dict) and found.get("errorMessage") not in (None, "", _UNEXPECTED):
+        return found
+    return None
+
+
+def status_error(
+    status: int, body: bytes, *, target: str, path: str, privilege: str, reason: str = ""
+) -> FazaiError:
+    """The sentence for an answer that is not 200."""
+    if status == 401:
+        return AccessDenied(
+            f"{target} does not know this API key or its secret",
+            where=target,
+            hint="compare secret: with the API keys of the user (System > Access > Users); the user may be disabled",
+        )
+    if status in (301, 302, 303, 307, 308):
+        return AccessDenied(
+            f"{target} sent us to its login page: not authenticated",
+            where=target,
+            hint="is base_url the firewall itself? An API key is accepted under /api only",
+        )
+    if status == 403:
+        need = f"the privilege {privilege}" if privilege else f"the privilege for the page api/{_page(path)}"
+        return AccessDenied(
+            f"{target}: the API key's user lacks {need}",
+            where=target,
+            hint=f"add it to the user or one of its groups ({path} was refused)",
+        )
+    if status == 404:
+        return NotAvailable(
+            f"{path} is not on this firewall",
+            where=target,
+            hint="its plugin is not installed, or its release does not have it",
+        )
+    return _fault(status, body, target=target, path=path, reason=reason)
+
+
+def _fault(status: int, body: bytes, *, target: str, path: str, reason: str) -> FazaiError:
+    raised = raised_on_purpose(body) if status == 500 else None
+    if raised is not None:
+        return _raised(raised, target)
+    if status in RETRY_STATUS:
+        text = _text(body)
+        return Unreachable(
+            f"{target} answered {path} with status {status}{text}{reason}",
+            where=target,
+            stage="answer",
+            hint="the firewall's own log (System > Log Files > Backend) says more" if status == 500 else None,
+        )
+    return DeviceError(f"{target} answered {path} with status {status}{_text(body)}", where=target)
+
+
+def _raised(found: Mapping[str, Any], target: str) -> FazaiError:
+    message = " ".join(str(found.get("errorMessage", "")).split())
+    title = str(found.get("errorTitle", "")).strip()
+    text = f"{title}: {message}" if title and message else title or message
+    if "denied for write access" in message:
+        return AccessDenied(
+            f"{target} refuses writes of this API key's user: {message}",
+            where=target,
+            hint="take the privilege user-config-readonly from the user, or set mode: read for the firewall",
+        )
+    return DeviceError(f"{target} refused: {text}", where=target)
+
+
+def refusal(answer: Any) -> Mapping[str, Any] | None:
+    """The validations of a write that was not accepted; empty when it was refused without a reason."""
+    if isinstance(answer, dict):
+        found = answer.get("validations")
+        return found if isinstance(found, dict) else {}
+    return {}
+
+
+def _text(body: bytes) -> str:
+    try:
+        found = msgspec.json.decode(body)
+    except msgspec.DecodeError:
+        return ""
+    if isinstance(found, dict):
+        text = found.get("errorMessage") or found.get("message")
+        if isinstance(text, str) and text:
+            return f": {' '.join(text.split())[:200]}"
+    return ""
+
+
+def _page(path: str) -> str:
+    return "/".join(path.removeprefix("/api/").split("/")[:2]) + "/*"
+
+
+def connect_error(error: BaseException, *, target: str, host: str, address: str) -> FazaiError:
+    """The sentence for a connection that did not come about: DNS, refused, TLS; from the chain of causes."""
+    causes = list(_chain(error))
+    for cause in causes:
+        if isinstance(cause, PinMismatch):
+            return Unreachable(
+                f"{target} showed a certificate that is not the pinned one",
+                where=target,
+                stage="tls",
+                hint=f"it showed {cause.seen}; if the certificate was renewed on purpose, pin that one",
+            )
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return _certificate(cause, target, host)
+        if isinstance(cause, ssl.SSLError):
+            return Unreachable(
+                f"{target}: TLS with {address} failed: {cause.reason or cause}",
+                where=target,
+                stage="tls",
+                hint="is the port the one of the web interface, and does it speak https?",
+            )
+        if isinstance(cause, socket.gaierror):
+            return Unreachable(
+                f"{target}: the name {host} cannot be resolved",
+                where=target,
+                stage="resolve",
+                hint="check base_url, and the resolver of this machine",
+            )
+    reason = next((cause for cause in causes if isinstance(cause, OSError) and cause.strerror), None)
+    if any(isinstance(cause, ConnectionRefusedError) for cause in causes) or _says(causes, "refused"):
+        return Unreachable(
+            f"{target}: {address} refused the connection",
+            where=target,
+            stage="connect",
+            hint="is the web interface running, and does it listen there?",
+        )
+    text = reason.strerror if reason is not None else "the connection failed"
+    return Unreachable(f"{target}: {address}: {text}", where=target, stage="connect")
+
+
+def _certificate(error: ssl.SSLCertVerificationError, target: str, host: str) -> FazaiError:
+    text = error.verify_message or str(error)
+    message, hint = (
+        f"cannot be trusted: {text}",
+        "give the authority with ca:, or pin the certificate with fingerprint:",
+    )
+    if "expired" in text:
+        message, hint = "has expired", "renew it on the firewall (System > Trust > Certificates)"
+    elif "not yet valid" in text:
+        message, hint = "is not valid yet", "compare the clocks of this machine and the firewall"
+    elif "mismatch" in text or "doesn't match" in text or "not valid for" in text:
+        message = f"is for another name than {host}"
+        hint = "use the name in the certificate in base_url, or issue one for this name"
+    elif re.search(r"self.signed", text):
+        message = "is self-signed, or its authority is not known here"
+        hint = "give the authority with ca:, or pin the certificate with fingerprint: sha256:…"
+    elif "local issuer" in text:
+        message = "was signed by an authority that is not known here"
+        hint = "give the authority with ca:"
+    return Unreachable(f"{target}: its certificate {message}", where=target, stage="tls", hint=hint)
+
+
+def _says(causes: list[BaseException], word: str) -> bool:
+    return any(word in str(cause).lower() for cause in causes)
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    found: list[BaseException] = []
+    queue: list[BaseException] = [error]
+    while queue and len(found) < 32:
+        cause = queue.pop(0)
+        if cause in found:
+            continue
+        found.append(cause)
+        if isinstance(cause, BaseExceptionGroup):
+            queue.extend(cause.exceptions)
+        queue.extend(one for one in (cause.__cause__, cause.__context__) if one is not None)
+    return found

@@ -1,0 +1,410 @@
+"""The client: the only I/O of this provider. One kept-open connection per firewall, and reserves while it matters.
+
+It follows the recorded protocol: Basic credentials, POST with JSON (an empty body is `{}`), GET without a content
+type, no cookies, no redirects; the server closes a connection after 16 requests, so a stale one is replaced silently.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import random
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+import httpx
+import msgspec
+
+from fazai.errors import DeviceError, FazaiError, Unreachable, Unsure
+from fazai.providers.opnsense.answers import (
+    RETRY_STATUS,
+    connect_error,
+    decode,
+    raised_on_purpose,
+    status_error,
+)
+from fazai.providers.opnsense.credentials import Credentials
+from fazai.providers.opnsense.tls import tls_context
+
+__all__ = ["Api", "Call", "Clock", "Settings", "SystemClock"]
+
+MAX_BODY_BYTES = 256 * 1024 * 1024
+MAX_RESERVES = 8
+WRITES_PER_CONNECTION = 14  # the server closes after 16; one is spent on opening, one on being late
+_BACKOFF_S, _BACKOFF_MAX_S, _RETRY_AFTER_MAX_S = 0.5, 15.0, 30.0
+_KEEP_S = 25.0  # the server closes an idle connection after 30 s
+_FRESH_S = 15.0
+_ENCODE = msgspec.json.Encoder().encode
+
+
+class Clock(Protocol):
+    """Time and chance, handed in so that tests need no waiting."""
+
+    def now_s(self) -> float: ...
+    async def sleep(self, seconds: float) -> None: ...
+    def jitter(self) -> float: ...
+
+
+class SystemClock:
+    """The machine's monotonic clock."""
+
+    def now_s(self) -> float:
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    def jitter(self) -> float:
+        return random.random()  # noqa: S311  spreads retries, guards nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How to reach one firewall."""
+
+    target: str
+    base_url: str
+    credentials: Credentials
+    verify_tls: bool = True
+    ca_pem: str = ""
+    pin: str = ""
+    timeout_s: float = 30.0
+    connect_timeout_s: float = 10.0
+    activate_timeout_s: float = 120.0
+    probe_timeout_s: float = 20.0
+    retries: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call. `repeatable`: doing it twice is the same as once. `privilege`: for the sentence after a 403."""
+
+    method: str
+    path: str
+    body: Mapping[str, Any] | None = None
+    repeatable: bool = True
+    timeout_s: float | None = None
+    privilege: str = ""
+    attempts: int | None = None
+
+
+@dataclass(slots=True)
+class _Channel:
+    """One connection (opened again when the server closed it) and how much it was used."""
+
+    transport: httpx.AsyncHTTPTransport
+    used: int = 0
+    last_s: float = 0.0
+
+
+class _Lost(FazaiError):
+    """The request went out and no usable answer came back; `stale`: on a connection that was kept open."""
+
+    def __init__(self, error: Unreachable, *, sent: bool, stale: bool) -> None:
+        super().__init__(error.message, where=error.where, hint=error.hint)
+        self.error, self.sent, self.stale = error, sent, stale
+
+
+class _Busy(FazaiError):
+    """An answer that asks us to come again; `uncertain`: the call may have been carried out all the same."""
+
+    def __init__(self, error: FazaiError, after_s: float | None, *, uncertain: bool) -> None:
+        super().__init__(error.message, where=error.where, hint=error.hint)
+        self.error, self.after_s, self.uncertain = error, after_s, uncertain
+
+
+@dataclass(slots=True)
+class _Counts:
+    requests: int = 0
+    connections: int = 0
+
+
+class Api:
+    """Calls to one firewall; close it with `close`."""
+
+    def __init__(self, settings: Settings, clock: Clock) -> None:
+        self.settings = settings
+        self.counts = _Counts()
+        self._clock = clock
+        url = urlsplit(settings.base_url)
+        self._host = url.hostname or ""
+        port = url.port or (443 if url.scheme == "https" else 80)
+        self._address = f"[{self._host}]:{port}" if ":" in self._host else f"{self._host}:{port}"
+        self._base = settings.base_url.rstrip("/") + "/api/"
+        key = settings.credentials
+        token = base64.b64encode(f"{key.key.reveal()}:{key.secret.reveal()}".encode()).decode("ascii")
+        self._headers = [
+            ("Host", self._address if url.port else self._host),
+            ("Accept", "application/json"),
+            ("Authorization", f"Basic {token}"),
+            ("User-Agent", "fazai"),
+        ]
+        self._secure = url.scheme == "https"
+        self._main = self._channel()
+        self._reserves: list[_Channel] = []
+        self._emergency = False
+
+    async def close(self) -> None:
+        for channel in (self._main, *self._reserves):
+            await channel.transport.aclose()
+        self._reserves = []
+
+    def _channel(self) -> _Channel:
+        settings = self.settings
+        context: Any = False
+        if self._secure:
+            context = tls_context(verify=settings.verify_tls, ca_pem=settings.ca_pem, pin=settings.pin)
+        limits = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=_KEEP_S)
+        return _Channel(httpx.AsyncHTTPTransport(verify=context, trust_env=False, limits=limits))
+
+    async def get(self, path: str, *, privilege: str = "") -> Any:
+        """Read by GET. Raises Unreachable, AccessDenied, NotAvailable, DeviceError."""
+        return await self.call(Call("GET", path, privilege=privilege))
+
+    async def search(self, path: str, *, rows: int = -1, privilege: str = "") -> list[dict[str, Any]]:
+        """All rows of a collection in one call. Raises as `get`, and DeviceError when there are no rows."""
+        body = {"current": 1, "rowCount": rows, "sort": {}, "searchPhrase": ""}
+        found = await self.call(Call("POST", path, body, privilege=privilege))
+        listed = found.get("rows") if isinstance(found, dict) else None
+        if not isinstance(listed, list):
+            raise DeviceError(
+                f"{self.settings.target} answered {path} without rows", where=self.settings.target
+            )
+        return listed
+
+    async def call(self, call: Call) -> Any:
+        """The decoded answer. Repeats what may be repeated, with growing and spread pauses.
+
+        Raises Unreachable, AccessDenied, NotAvailable, DeviceError; Unsure when the answer to a call that must
+        not be repeated was lost.
+        """
+        tries = self.settings.retries if call.attempts is None else call.attempts
+        attempt = 0
+        fresh = False
+        while True:
+            try:
+                return await self._anywhere(call)
+            except _Lost as lost:
+                if not call.repeatable and lost.sent:
+                    raise self._unsure(call) from None
+                if lost.stale and not fresh:
+                    fresh = True  # a kept connection had been closed: no fault, no pause
+                    continue
+                if attempt >= tries:
+                    raise lost.error from None
+                pause_s = None
+            except _Busy as busy:
+                if not call.repeatable and busy.uncertain:
+                    raise self._unsure(call) from None
+                if attempt >= tries:
+                    raise busy.error from None
+                pause_s = busy.after_s
+            await self._pause(attempt, pause_s)
+            attempt += 1
+
+    async def _pause(self, attempt: int, asked_s: float | None) -> None:
+        if asked_s is not None:
+            await self._clock.sleep(min(asked_s, _RETRY_AFTER_MAX_S))
+            return
+        grown_s = min(_BACKOFF_S * 2**attempt, _BACKOFF_MAX_S)
+        await self._clock.sleep(grown_s * (0.5 + self._clock.jitter() / 2))
+
+    def _unsure(self, call: Call) -> Unsure:
+        return Unsure(
+            f"{self.settings.target}: the answer to {call.path} was lost; it may or may not have been done",
+            where=self.settings.target,
+        )
+
+    async def _anywhere(self, call: Call) -> Any:
+        """On the main connection; when no new one can be had after an activation, on a reserve."""
+        try:
+            return await self._once(self._main, call)
+        except _Lost as lost:
+            if not self._reserves or not self._emergency or (lost.sent and not call.repeatable):
+                raise
+            problem = lost
+        while self._reserves:
+            channel = self._reserves[0]
+            if channel.used < WRITES_PER_CONNECTION + 1:
+                try:
+                    return await self._once(channel, call)
+                except _Lost as lost:
+                    problem = lost
+            self._reserves.pop(0)
+            await channel.transport.aclose()
+        raise problem
+
+    async def _once(self, channel: _Channel, call: Call) -> Any:
+        status, headers, body = await self._exchange(channel, call)
+        target, path = self.settings.target, call.path
+        if status == 200:
+            return decode(body, headers.get("content-type", ""), target, path)
+        error = status_error(status, body, target=target, path=path, privilege=call.privilege)
+        if status in RETRY_STATUS and not (status == 500 and raised_on_purpose(body)):
+            polite = status in (429, 503)
+            raise _Busy(error, _retry_after_s(headers) if polite else None, uncertain=not polite)
+        raise error
+
+    async def _exchange(self, channel: _Channel, call: Call) -> tuple[int, httpx.Headers, bytes]:
+        limit_s = call.timeout_s or self.settings.timeout_s
+        used, channel.used = channel.used, channel.used + 1
+        self.counts.requests += 1
+        request = self._request(call, limit_s)
+        stage = _Stage()
+        try:
+            async with asyncio.timeout(limit_s + self.settings.connect_timeout_s):
+                response = await channel.transport.handle_async_request(request)
+                stage.name = "read"
+                body = await self._read(response, call)
+        except TimeoutError:
+            raise self._slow(stage.name, call, limit_s) from None
+        except httpx.TimeoutException as error:
+            raise self._slow(_stage_of(error), call, limit_s) from None
+        except (httpx.ConnectError, httpx.ProxyError, OSError) as error:
+            failed = connect_error(error, target=self.settings.target, host=self._host, address=self._address)
+            assert isinstance(failed, Unreachable)
+            if failed.stage == "tls":
+                raise failed from None
+            raise _Lost(failed, sent=False, stale=False) from None
+        except httpx.TransportError as error:
+            raise self._cut(error, stage.name, stale=used > 0) from None
+        channel.last_s = self._clock.now_s()
+        return response.status_code, response.headers, body
+
+    def _request(self, call: Call, limit_s: float) -> httpx.Request:
+        headers = self._headers
+        content = None
+        if call.method == "POST":
+            content = _ENCODE(call.body or {})
+            headers = [*headers, ("Content-Type", "application/json"), ("Content-Length", str(len(content)))]
+        connect_s = min(self.settings.connect_timeout_s, limit_s)
+        stages = {"connect": connect_s, "read": limit_s, "write": limit_s, "pool": connect_s}
+        return httpx.Request(
+            call.method,
+            self._base + call.path,
+            headers=headers,
+            content=content,
+            extensions={"timeout": stages},
+        )
+
+    async def _read(self, response: httpx.Response, call: Call) -> bytes:
+        parts: list[bytes] = []
+        size = 0
+        stream = response.stream
+        assert isinstance(stream, httpx.AsyncByteStream)
+        try:
+            async for part in stream:
+                size += len(part)
+                if size > MAX_BODY_BYTES:
+                    raise DeviceError(
+                        f"{self.settings.target} answered {call.path} with more than {MAX_BODY_BYTES >> 20} MiB",
+                        where=self.settings.target,
+                    )
+                parts.append(part)
+        finally:
+            await stream.aclose()
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _slow(self, stage: str, call: Call, limit_s: float) -> _Lost:
+        target = self.settings.target
+        text = {
+            "connect": f"{self._address} did not answer within {self.settings.connect_timeout_s:g} s",
+            "write": f"{self._address} did not take the request {call.path} within {limit_s:g} s",
+            "read": f"the answer to {call.path} was not complete after {limit_s:g} s",
+        }.get(stage, f"{self._address} did not answer {call.path} within {limit_s:g} s")
+        hint = (
+            "is it up, and does a packet filter in between drop the connection?"
+            if stage == "connect"
+            else ("raise timeout: for a slow firewall or line")
+        )
+        return _Lost(
+            Unreachable(f"{target}: {text}", where=target, stage=stage, hint=hint),
+            sent=stage != "connect",
+            stale=False,
+        )
+
+    def _cut(self, error: httpx.TransportError, stage: str, *, stale: bool) -> _Lost:
+        target = self.settings.target
+        where = "in the middle of the answer" if stage == "read" else "before it answered"
+        return _Lost(
+            Unreachable(
+                f"{target}: {self._address} closed the connection {where}", where=target, stage=stage
+            ),
+            sent=True,
+            stale=stale and stage != "read",
+        )
+
+    async def hold(self, writes: int, ping: Call) -> None:
+        """Open reserve connections for this many writes; each has carried one cheap call.
+
+        What cannot be opened is left out: the main connection has just worked.
+        """
+        wanted = min(MAX_RESERVES, max(1, -(-writes // WRITES_PER_CONNECTION)))
+        while len(self._reserves) < wanted:
+            channel = self._channel()
+            try:
+                await self._once(channel, ping)
+            except FazaiError:
+                await channel.transport.aclose()
+                return
+            self._reserves.append(channel)
+
+    async def refresh(self, ping: Call) -> None:
+        """Before an activation: reserves that were idle for long are used once or opened again; then they may help."""
+        if not self._reserves:
+            return
+        now_s = self._clock.now_s()
+        for place, channel in enumerate(self._reserves):
+            if now_s - channel.last_s <= _FRESH_S and channel.used <= 2:
+                continue
+            if channel.used > 2:
+                await channel.transport.aclose()
+                self._reserves[place] = channel = self._channel()
+            try:
+                await self._once(channel, ping)
+            except FazaiError:
+                continue  # it is tried, and dropped, when it is needed
+        self._emergency = True
+
+    async def probe(self, ping: Call) -> None:
+        """The cheap call over a connection of its own. Raises Unreachable, AccessDenied, DeviceError."""
+        deadline_s = self._clock.now_s() + self.settings.probe_timeout_s
+        while True:
+            channel = self._channel()
+            try:
+                await self._once(channel, ping)
+                return
+            except (_Lost, _Busy) as failed:
+                if self._clock.now_s() >= deadline_s:
+                    raise self._gone(failed.error) from None
+            finally:
+                await channel.transport.aclose()
+            await self._clock.sleep(0.5)
+
+    def _gone(self, error: FazaiError) -> Unreachable:
+        stage = error.stage if isinstance(error, Unreachable) else "answer"
+        return Unreachable(
+            f"{self.settings.target} does not answer new connections any more: {error.message}",
+            where=self.settings.target,
+            stage=stage,
+            hint=error.hint,
+        )
+
+
+@dataclass(slots=True)
+class _Stage:
+    name: str = field(default="answer")
+
+
+def _stage_of(error: httpx.TimeoutException) -> str:
+    if isinstance(error, (httpx.ConnectTimeout, httpx.PoolTimeout)):
+        return "connect"
+    return "write" if isinstance(error, httpx.WriteTimeout) else "answer"
+
+
+def _retry_after_s(headers: httpx.Headers) -> float | None:
+    text = headers.get("retry-after", "")
+    return float(text) if text.isascii() and text.isdigit() else None

@@ -1,0 +1,123 @@
+"""What an alias may hold, by its type, as far as it is certain; the firewall has the last word. Pure."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Mapping
+
+from fazai.model import Problem, Value
+
+__all__ = ["alias_problems"]
+
+_NAME = re.compile(r"_?[A-Za-z][A-Za-z0-9_]*|__[A-Za-z0-9_]+|_")
+_ALIAS_NAME = re.compile(r"(?:[a-zA-Z]|_[a-zA-Z0-9_])[a-zA-Z0-9_]{0,30}|_")
+_HOST = re.compile(
+    r"(?:[a-zA-Z0-9_*](?:[a-zA-Z0-9_-]*[a-zA-Z0-9_])?\.)*[a-zA-Z0-9_](?:[a-zA-Z0-9_-]*[a-zA-Z0-9_])?\.?"
+)
+_PORT = re.compile(r"[0-9]+")
+
+
+def alias_problems(fields: Mapping[str, Value]) -> list[Problem]:
+    """What is wrong with an alias's name and entries."""
+    problems = []
+    name = fields.get("name")
+    if isinstance(name, str) and name and not _ALIAS_NAME.fullmatch(name):
+        problems.append(
+            Problem(
+                "name",
+                f'"{name}" is not a name for an alias',
+                "at most 31 letters, digits and underscores, not starting with a digit",
+            )
+        )
+    check = _CHECKS.get(str(fields.get("type", "")))
+    content = fields.get("content")
+    if check is None or not isinstance(content, tuple):
+        return problems
+    for entry in content:
+        if isinstance(entry, str):
+            problem = check(entry)
+            if problem is not None:
+                problems.append(Problem("content", f'"{entry}" {problem[0]}', problem[1]))
+    return problems
+
+
+_Wrong = tuple[str, str | None] | None
+
+
+def _host(entry: str) -> _Wrong:
+    text = entry.removeprefix("!")
+    if "/" in text:
+        return "is a network, not a host", "use type: network"
+    if _is_address(text) or _is_range(text):
+        return None
+    if re.fullmatch(r"[0-9.]+", text) or not _HOST.fullmatch(text):
+        return "is not an address, a range, a host name or an alias", None
+    return None
+
+
+def _network(entry: str) -> _Wrong:
+    text = entry.removeprefix("!")
+    if _is_address(text) or _is_range(text) or _NAME.fullmatch(text):
+        return None
+    address, slash, bits = text.partition("/")
+    if slash and _is_address(address) and bits.isdigit():
+        if int(bits) <= ipaddress.ip_address(address).max_prefixlen:
+            return None
+    if slash and _is_address(address) and _is_address(bits):
+        return None  # a wildcard mask
+    return "is not a network", "write address/bits"
+
+
+def _port(entry: str) -> _Wrong:
+    if "-" in entry and re.fullmatch(r"[0-9]+-[0-9]+", entry):
+        return "is not a port range in an alias", f'write "{entry.replace("-", ":")}"'
+    parts = entry.split(":")
+    if all(_PORT.fullmatch(part) for part in parts) and len(parts) <= 2:
+        if all(1 <= int(part) <= 65535 for part in parts):
+            return ("is a range that ends before it begins", None) if int(parts[0]) > int(parts[-1]) else None
+        return "is not a port", "ports are 1 to 65535"
+    if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]*", entry):
+        return None
+    return "is not a port, a range from:to or an alias", None
+
+
+def _mac(entry: str) -> _Wrong:
+    if re.fullmatch(r"(?:[0-9A-Fa-f]{2}:){1,5}[0-9A-Fa-f]{2}", entry) or _NAME.fullmatch(entry):
+        return None
+    return "is not a MAC address or the beginning of one", None
+
+
+def _geoip(entry: str) -> _Wrong:
+    return (
+        None
+        if re.fullmatch(r"[A-Z]{2}", entry)
+        else ("is not a country code", "two capital letters, such as NL")
+    )
+
+
+def _asn(entry: str) -> _Wrong:
+    return None if re.fullmatch(r"[0-9]{1,10}", entry) else ("is not an AS number", "digits only")
+
+
+_CHECKS: Mapping[str, Callable[[str], _Wrong]] = {
+    "host": _host,
+    "network": _network,
+    "port": _port,
+    "mac": _mac,
+    "geoip": _geoip,
+    "asn": _asn,
+}
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_range(text: str) -> bool:
+    first, dash, last = text.partition("-")
+    return bool(dash) and _is_address(first) and _is_address(last)

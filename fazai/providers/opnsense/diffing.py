@@ -1,0 +1,336 @@
+"""The difference between wanted and seen, item by item. Pure."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from fazai.errors import DeviceError, FazaiError, Mark, NotAvailable, Refused, did_you_mean
+from fazai.model import Change, Resource, SecretRef, Value, Verb
+from fazai.providers.opnsense.catalogue import FieldRow
+from fazai.providers.opnsense.kinds import CatalogueKind
+from fazai.providers.opnsense.ownership import is_uuid, own_ref
+from fazai.providers.opnsense.snapshot import SETTINGS_REF, Collection, Row, Snapshot, cell
+from fazai.providers.opnsense.values import same, to_api
+
+__all__ = ["Item", "Judge", "Result", "Unresolved", "resolve"]
+
+
+class Unresolved(DeviceError):
+    """A resource names something that is neither on the firewall nor wanted there."""
+
+
+@dataclass(slots=True)
+class Result:
+    """What was found for one kind, before it is put in order."""
+
+    changes: list[Change] = field(default_factory=list)
+    unchanged: int = 0
+    refused: list[tuple[Change, FazaiError]] = field(default_factory=list)
+    errors: list[FazaiError] = field(default_factory=list)
+    items: list[Item] = field(default_factory=list)  # the present ones, in list order
+    wanted_refs: set[str] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class Item:
+    """A wanted, present item and its place in the list of changes (None: nothing differs)."""
+
+    resource: Resource
+    ref: str
+    row: Row | None
+    ours: bool
+    change: int | None
+
+
+def resolve(field_row: FieldRow, value: Value, keys: Mapping[str, str]) -> str:
+    """The API text of a canonical value, with names of other items replaced. Raises Unresolved."""
+    if field_row.reference is None or field_row.key == "name":
+        return to_api(field_row, value)
+    found = [
+        _key(field_row, name, keys) for name in (value if isinstance(value, tuple) else (value,)) if name
+    ]
+    return field_row.separator.join(found)
+
+
+def _key(field_row: FieldRow, name: str, keys: Mapping[str, str]) -> str:
+    key = keys.get(name) or keys.get(name.lower())
+    if key is not None:
+        return key
+    if is_uuid(name) or name.startswith("__"):
+        return name
+    kind = (field_row.reference or "").partition(".")[2].replace("_", " ")
+    raise Unresolved(f'there is no {kind} "{name}" on this firewall', hint=did_you_mean(name, keys))
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """Compares the resources of one target with what was seen of it."""
+
+    target: str
+    mark: str
+    snapshot: Snapshot
+    adopt: bool
+    adopted: frozenset[str]
+    protected: tuple[str, ...]
+    keys: Mapping[
+        tuple[str, str], Mapping[str, str]
+    ]  # (kind, key) -> name -> key, with what this run creates
+
+    def compare(self, kind: CatalogueKind, resources: Sequence[Resource]) -> Result:
+        """Every resource of one kind."""
+        result = Result()
+        collection = self.snapshot.collections[kind.name]
+        for resource in resources:
+            try:
+                self._one(kind, collection, resource, result)
+            except Unresolved as error:
+                error.where = error.where or resource.mark or self._where(resource)
+                result.errors.append(error)
+            except (DeviceError, Refused) as error:
+                result.errors.append(error)
+        return result
+
+    def _one(self, kind: CatalogueKind, collection: Collection, resource: Resource, result: Result) -> None:
+        ref, ours = self._match(kind, collection, resource)
+        row = collection.rows.get(ref)
+        result.wanted_refs.add(ref)
+        if resource.state == "absent":
+            self._absent(kind, collection, resource, ref, ours, result)
+        elif row is None:
+            result.items.append(Item(resource, ref, None, True, len(result.changes)))
+            result.changes.append(self._create(kind, resource, ref))
+        else:
+            self._present(kind, collection, resource, ref, row, ours, result)
+
+    def _match(self, kind: CatalogueKind, collection: Collection, resource: Resource) -> tuple[str, bool]:
+        """The item's ref, and whether it is ours: our own uuid first, then the identity."""
+        if kind.row.settings:
+            return SETTINGS_REF, True
+        mine = own_ref(self.mark, kind.name, resource.identity)
+        if mine in collection.rows:
+            return mine, True
+        found = collection.labels.get(resource.identity, [])
+        owned = [ref for ref in found if collection.carries_mark(ref, self.mark)]
+        ref = self._only(kind, collection, resource, owned or found)
+        if ref is None:
+            return mine, True
+        return ref, bool(owned) or ref in self.adopted
+
+    def _only(
+        self, kind: CatalogueKind, collection: Collection, resource: Resource, found: Sequence[str]
+    ) -> str | None:
+        if len(found) > 1:
+            alike = [ref for ref in found if self._tied(kind, collection.rows[ref], resource)]
+            if len(alike) != 1:
+                raise DeviceError(
+                    f'{len(found)} items on {self.target} are called "{resource.identity}": which one is meant is '
+                    "not clear",
+                    where=resource.mark or self._where(resource),
+                    hint="rename or delete the others on the firewall: " + ", ".join(sorted(found)),
+                )
+            return alike[0]
+        return found[0] if found else None
+
+    def _tied(self, kind: CatalogueKind, row: Row, resource: Resource) -> bool:
+        names = [name for name in kind.row.tiebreak if name in resource.fields]
+        return bool(names) and all(
+            same(kind.rows[name], self._api(kind.rows[name], resource.fields[name]), cell(row, name))
+            for name in names
+        )
+
+    def _api(self, field_row: FieldRow, value: Value) -> str:
+        if field_row.reference is None or field_row.key == "name":
+            return to_api(field_row, value)
+        return resolve(field_row, value, self.keys.get((field_row.reference, field_row.key), {}))
+
+    def _create(self, kind: CatalogueKind, resource: Resource, ref: str) -> Change:
+        fields = {name: value for name, value in resource.fields.items() if not isinstance(value, SecretRef)}
+        for name in kind.row.needed_on_create:
+            if name not in fields:
+                raise DeviceError(
+                    f'{name} is missing: "{resource.identity}" does not exist on {self.target} and cannot be made '
+                    "without it",
+                    where=resource.mark or self._where(resource),
+                )
+        for name, value in fields.items():
+            self._resolvable(kind.rows[name], value, resource)
+        return self._change(kind, resource, Verb.CREATE, ref, {}, fields)
+
+    def _resolvable(self, field_row: FieldRow, value: Value, resource: Resource) -> str:
+        try:
+            return self._api(field_row, value)
+        except Unresolved as error:
+            error.where = resource.origins.get(field_row.name) or resource.mark or self._where(resource)
+            raise
+
+    def _present(
+        self,
+        kind: CatalogueKind,
+        collection: Collection,
+        resource: Resource,
+        ref: str,
+        row: Row,
+        ours: bool,
+        result: Result,
+    ) -> None:
+        changed = self._changed(kind, collection, resource, row)
+        if not changed:
+            result.unchanged += 1
+            result.items.append(Item(resource, ref, row, ours, None))
+            return
+        before = {name: self.snapshot.value(collection, row, kind.rows[name]) for name in changed}
+        after = {name: resource.fields[name] for name in changed}
+        taking = not ours and self._may_adopt(resource)
+        change = self._change(kind, resource, Verb.UPDATE, ref, before, after, adopts=taking)
+        refusal = self._refusal(kind, collection, resource, ref, ours=ours or taking, verb="changed")
+        if refusal is not None:
+            result.refused.append((change, refusal))
+            return
+        result.items.append(Item(resource, ref, row, True, len(result.changes)))
+        result.changes.append(change)
+
+    def _changed(
+        self, kind: CatalogueKind, collection: Collection, resource: Resource, row: Row
+    ) -> list[str]:
+        """The declared fields that differ. Nothing else is looked at: it has to be quick for thousands of rows."""
+        changed = []
+        rows = kind.rows
+        for name, value in resource.fields.items():
+            field_row = rows[name]
+            if field_row.write_once or isinstance(value, SecretRef):
+                continue
+            if field_row.reference is None and value.__class__ is str:
+                wanted = value
+            else:
+                wanted = self._resolvable(field_row, value, resource)
+            if wanted == row.get(field_row.source or name):
+                continue
+            if (field_row.source or name) not in row and not _is_default(field_row, wanted):
+                raise NotAvailable(
+                    f"{kind.name} has no field {name} in the release of {self.target}",
+                    where=resource.origins.get(name) or resource.mark or self._where(resource),
+                    hint="leave the field out for this firewall, or update it",
+                )
+            if not same(field_row, wanted, collection.text(row, field_row)):
+                changed.append(name)
+        return changed
+
+    def _absent(
+        self,
+        kind: CatalogueKind,
+        collection: Collection,
+        resource: Resource,
+        ref: str,
+        ours: bool,
+        result: Result,
+    ) -> None:
+        if ref not in collection.rows:
+            result.unchanged += 1
+            return
+        taking = not ours and self._may_adopt(resource)
+        change = self.delete(kind, collection, ref, resource, adopts=taking)
+        refusal = self._refusal(kind, collection, resource, ref, ours=ours or taking, verb="deleted")
+        if refusal is not None:
+            result.refused.append((change, refusal))
+        else:
+            result.changes.append(change)
+
+    def delete(
+        self,
+        kind: CatalogueKind,
+        collection: Collection,
+        ref: str,
+        resource: Resource | None = None,
+        *,
+        adopts: bool = False,
+        note: str = "",
+    ) -> Change:
+        """The deletion of an item, with all that is needed to make it again."""
+        row = collection.rows[ref]
+        before = {
+            name: self.snapshot.value(collection, row, field_row)
+            for name, field_row in kind.rows.items()
+            if (field_row.source or name) in row and not field_row.write_once
+        }
+        return Change(
+            target=self.target,
+            kind=kind.name,
+            identity=collection.label(row),
+            verb=Verb.DELETE,
+            before={name: value for name, value in before.items() if value not in ("", ())},
+            after={},
+            ref=ref,
+            note=note,
+            adopts=adopts,
+            mark=resource.mark if resource else None,
+            origins=resource.origins if resource else {},
+        )
+
+    def _refusal(
+        self,
+        kind: CatalogueKind,
+        collection: Collection,
+        resource: Resource,
+        ref: str,
+        *,
+        ours: bool,
+        verb: str,
+    ) -> Refused | None:
+        where: Mark | str = resource.mark or self._where(resource)
+        name = resource.identity
+        if not kind.row.settings and not is_uuid(ref):
+            return Refused(f'"{name}" is built into {self.target} and cannot be {verb}', where=where)
+        if verb == "deleted" and self.is_protected(kind, name):
+            return Refused(
+                f'"{name}" is protected and is not deleted',
+                where=where,
+                hint="protected: of the firewall, or fazai itself, says so",
+            )
+        if not ours:
+            return Refused(
+                f'"{name}" on {self.target} was not made by fazai and is not {verb}',
+                where=where,
+                hint="adopt: true on the resource or the firewall takes it over",
+            )
+        return None
+
+    def is_protected(self, kind: CatalogueKind, name: str) -> bool:
+        """Is this a name that is never deleted?"""
+        patterns = (*kind.row.protected, *self.protected)
+        return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+    def _may_adopt(self, resource: Resource) -> bool:
+        return self.adopt if resource.adopt is None else resource.adopt
+
+    def _where(self, resource: Resource) -> str:
+        return f"{self.target}/{resource.kind}/{resource.identity}"
+
+    def _change(
+        self,
+        kind: CatalogueKind,
+        resource: Resource,
+        verb: Verb,
+        ref: str,
+        before: Mapping[str, Value],
+        after: Mapping[str, Value],
+        *,
+        adopts: bool = False,
+    ) -> Change:
+        return Change(
+            target=self.target,
+            kind=kind.name,
+            identity=resource.identity,
+            verb=verb,
+            before=before,
+            after=after,
+            ref=ref,
+            adopts=adopts,
+            mark=resource.mark,
+            origins=resource.origins,
+        )
+
+
+def _is_default(field_row: FieldRow, wanted: str) -> bool:
+    return wanted in ("", "0") or wanted == field_row.default

@@ -1,0 +1,191 @@
+"""Kinds: a row of the catalogue as `model.Kind`. Pure; no I/O."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
+
+from fazai.errors import did_you_mean
+from fazai.model import FieldSpec, Problem, Secret, SecretRef, Value
+from fazai.providers.opnsense.catalogue import Entry, FieldRow, catalogue
+from fazai.providers.opnsense.content import alias_problems
+from fazai.providers.opnsense.rows import KindRow
+from fazai.providers.opnsense.values import canonical, text_of, token_key
+
+__all__ = ["CatalogueKind", "all_kinds", "label"]
+
+
+class CatalogueKind:
+    """One kind of the OPNsense API, driven by its row."""
+
+    def __init__(self, entry: Entry) -> None:
+        self.row: KindRow = entry.row
+        self.rows: Mapping[str, FieldRow] = entry.fields
+
+    @property
+    def name(self) -> str:
+        return self.row.name
+
+    @property
+    def summary(self) -> str:
+        return self.row.summary
+
+    @cached_property
+    def fields(self) -> Mapping[str, FieldSpec]:
+        return {name: _spec(self.row, row) for name, row in self.rows.items()}
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        return self.row.identity
+
+    @property
+    def ordered(self) -> bool:
+        return self.row.ordered
+
+    @property
+    def example(self) -> str:
+        return self.row.example
+
+    def identify(self, fields: Mapping[str, Value]) -> str | Problem:
+        """The identity's text of these fields as they stand in a playbook (nested maps allowed)."""
+        flat = self._flatten(fields)
+        texts: dict[str, str] = {}
+        for name in self.row.identity:
+            row = self.rows[name]
+            value, problem = canonical(row, flat[name]) if name in flat else (row.default or "", None)
+            if problem is not None:
+                return problem
+            texts[name] = text_of(value).strip()
+            if row.required and not texts[name]:
+                return Problem(name, "is missing: it names the item", self._misspelt(name, flat))
+        return label(self.row, self.rows, texts)
+
+    def normalise(self, fields: Mapping[str, Value], state: str) -> tuple[dict[str, Value], list[Problem]]:
+        """Canonical values under the API's own field names, and everything that is wrong with them."""
+        found: dict[str, Value] = {}
+        problems: list[Problem] = []
+        for name, value in self._flatten(fields).items():
+            row = self.rows.get(name)
+            if row is None:
+                problems.append(
+                    Problem(name, f"{self.name} has no such field", did_you_mean(name, self.rows))
+                )
+                continue
+            found[name], problem = canonical(row, value)
+            if problem is not None:
+                problems.append(problem)
+        if state == "present":
+            problems.extend(self._missing(found))
+            problems.extend(_CHECKS.get(self.row.short, _no_check)(found))
+        elif self.row.settings:
+            problems.append(Problem(None, f"{self.name} is a setting and cannot be absent"))
+        return found, problems
+
+    def _missing(self, found: Mapping[str, Value]) -> Iterable[Problem]:
+        for name, row in self.rows.items():
+            if row.required and row.default is None and row.type != "boolean" and name not in found:
+                yield Problem(name, "is missing", self._misspelt(name, found))
+
+    def _misspelt(self, name: str, given: Mapping[str, Value]) -> str | None:
+        unknown = [word for word in given if word not in self.rows]
+        near = did_you_mean(name, unknown)
+        return f'"{near.split(chr(34))[1]}" was given' if near else None
+
+    def _flatten(self, fields: Mapping[str, Value]) -> dict[str, Value]:
+        """`destination: {network: …}` as `destination.network: …`; fields that are maps only by their parts."""
+        if not any(isinstance(value, Mapping) for value in fields.values()):
+            return dict(fields)
+        found: dict[str, Value] = {}
+        for name, value in fields.items():
+            prefix = f"{name}."
+            if isinstance(value, Mapping) and any(known.startswith(prefix) for known in self.rows):
+                found.update({f"{prefix}{part}": inner for part, inner in value.items()})
+            else:
+                found[name] = value
+        return found
+
+
+def _spec(row: KindRow, field: FieldRow) -> FieldSpec:
+    kind = "secret" if field.secret else field.type
+    doc = field.doc or (
+        "the owner's mark is added to it on the firewall" if field.name == row.mark_field else ""
+    )
+    return FieldSpec(
+        name=field.name,
+        type="reference" if field.reference and kind == "text" else kind,
+        doc=doc,
+        required=field.required and field.default is None and kind != "boolean",
+        default=field.default,
+        choices=field.choices,
+        minimum=field.minimum,
+        maximum=field.maximum,
+        reference=field.reference,
+        secret=field.secret,
+    )
+
+
+def label(row: KindRow, rows: Mapping[str, FieldRow], texts: Mapping[str, str]) -> str:
+    """The identity as text, the same for a resource and for what the firewall answers."""
+    if not row.identity:
+        return row.label
+    parts = {name: _part(row, rows[name], texts.get(name, "")) for name in row.identity}
+    return _fill(row.label, parts)
+
+
+def _part(row: KindRow, field: FieldRow, text: str) -> str:
+    text = text.strip()
+    if row.short == "vip" and field.name == "network":
+        text = text.partition("/")[0]
+    return token_key(field, text) if field.fold else text
+
+
+def _fill(template: str, parts: Mapping[str, str]) -> str:
+    filled = "".join(
+        before + (parts[name] if name else "") for before, name, _, _ in string.Formatter().parse(template)
+    )
+    return " ".join(filled.split()).lstrip(".")
+
+
+def _no_check(fields: Mapping[str, Value]) -> list[Problem]:
+    return []
+
+
+def _unbound_host(fields: Mapping[str, Value]) -> list[Problem]:
+    record = text_of(fields.get("rr", "A")) or "A"
+    needs = {"A": ("server",), "AAAA": ("server",), "MX": ("mx", "mxprio"), "TXT": ("txtdata",)}.get(
+        record, ()
+    )
+    return [
+        Problem(name, f"is missing: a record of type {record} needs it")
+        for name in needs
+        if not text_of(fields.get(name, ""))
+    ]
+
+
+def _unbound_alias(fields: Mapping[str, Value]) -> list[Problem]:
+    if text_of(fields.get("hostname", "")) or text_of(fields.get("domain", "")):
+        return []
+    return [Problem("hostname", "is missing: hostname or domain must be given")]
+
+
+def _vip(fields: Mapping[str, Value]) -> list[Problem]:
+    network = fields.get("network")
+    if isinstance(network, (Secret, SecretRef)) or not network:
+        return []
+    if "/" not in str(network):
+        return [Problem("network", f'"{network}" has no prefix length', f'write "{network}/32" or the like')]
+    return []
+
+
+_CHECKS: Mapping[str, Callable[[Mapping[str, Value]], list[Problem]]] = {
+    "alias": alias_problems,
+    "unbound_host": _unbound_host,
+    "unbound_alias": _unbound_alias,
+    "vip": _vip,
+}
+
+
+def all_kinds() -> Mapping[str, CatalogueKind]:
+    """Every kind of the catalogue, in the order in which kinds are written."""
+    return {name: CatalogueKind(entry) for name, entry in catalogue().items()}

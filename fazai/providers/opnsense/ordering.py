@@ -1,0 +1,146 @@
+"""The order of ordered collections: fewest moves, no duplicate sequences, foreign items stay where they are. Pure."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Sequence
+
+__all__ = ["LAST", "arrange", "longest_rising"]
+
+FIRST, LAST = 1, 999_999
+STEP = 100
+
+
+def longest_rising(values: Sequence[int]) -> list[int]:
+    """The places of one longest strictly rising subsequence."""
+    tails: list[int] = []  # the smallest last value of a rising run of each length
+    ends: list[int] = []  # the place of that value
+    before: list[int] = [-1] * len(values)
+    for place, value in enumerate(values):
+        length = bisect_left(tails, value)
+        before[place] = ends[length - 1] if length else -1
+        if length == len(tails):
+            tails.append(value)
+            ends.append(place)
+        else:
+            tails[length], ends[length] = value, place
+    run: list[int] = []
+    place = ends[-1] if ends else -1
+    while place >= 0:
+        run.append(place)
+        place = before[place]
+    return run[::-1]
+
+
+def arrange(current: Sequence[int | None], taken: Iterable[int]) -> list[int] | None:
+    """A sequence for each item of a list, so that the list's order is the order on the firewall.
+
+    `current` is what each item has now (None: it is new), `taken` what other items occupy. Items that can stay
+    keep theirs; a run of others goes into the gap between its neighbours; where the gap is too small, as few
+    neighbours as needed move along. Returns None when there are more items than numbers.
+    """
+    occupied = sorted(set(taken))
+    known = [place for place, value in enumerate(current) if value is not None]
+    stays = {known[place] for place in longest_rising([value for value in current if value is not None])}
+    result: list[int | None] = [value if place in stays else None for place, value in enumerate(current)]
+    place = 0
+    while place < len(result):
+        if result[place] is not None:
+            place += 1
+            continue
+        end = place
+        while end < len(result) and result[end] is None:
+            end += 1
+        start, end, numbers = _fit(result, place, end, occupied)
+        if numbers is None:
+            return None
+        result[start:end] = numbers
+        place = end
+    return [value for value in result if value is not None]
+
+
+def _fit(
+    result: list[int | None], start: int, end: int, occupied: list[int]
+) -> tuple[int, int, list[int] | None]:
+    """Numbers for the run result[start:end]; the run grows over its neighbours, fewest first, until it fits."""
+    total = len(result)
+    for more in range(total + 1):
+        for left in range(more + 1):
+            right = more - left
+            if left > start or right > total - end:
+                continue
+            first, last = start - left, end + right
+            while last < total and result[last] is None:
+                last += 1  # a later run stands right behind: place it as well
+            low = _value(result, first - 1, FIRST - 1)
+            high = result[last] if last < total else None
+            numbers = _numbers(last - first, low, high, occupied)
+            if numbers is not None:
+                return first, last, numbers
+    return start, end, None
+
+
+def _value(result: list[int | None], place: int, otherwise: int) -> int:
+    value = result[place] if place >= 0 else None
+    return otherwise if value is None else value
+
+
+def _numbers(count: int, low: int, high: int | None, occupied: list[int]) -> list[int] | None:
+    """`count` free numbers between low and high (both outside), spread evenly; None when there are too few."""
+    if high is None:
+        return _append(count, low, occupied)
+    ahead = bisect_right(occupied, low)
+    nearest = occupied[ahead] if ahead < len(occupied) else high
+    for ceiling in (min(high, nearest), high):  # rather before the next foreign item than spread around it
+        room = ceiling - low - 1
+        if room >= count:
+            free = _spread(count, low, ceiling, occupied)
+            if free is not None:
+                return free
+    return None
+
+
+def _append(count: int, low: int, occupied: list[int]) -> list[int] | None:
+    """At the end of our list: right behind our last item, before foreign items that follow it, if they fit there."""
+    ahead = bisect_right(occupied, low)
+    if low >= FIRST and ahead < len(occupied):
+        between = _spread(count, low, occupied[ahead], occupied)
+        if between is not None:
+            return between
+    base = max(low, occupied[-1] if occupied else 0)
+    step = min(STEP, (LAST - base) // count)
+    if step >= 1:
+        return [base + step * (place + 1) for place in range(count)]
+    return _spread(count, low, LAST + 1, occupied)
+
+
+def _spread(count: int, low: int, high: int, occupied: list[int]) -> list[int] | None:
+    inside = occupied[bisect_right(occupied, low) : bisect_left(occupied, high)]
+    room = high - low - 1 - len(inside)
+    if room < count:
+        return None
+    if not inside:
+        width = high - low
+        return [low + width * (place + 1) // (count + 1) for place in range(count)]
+    taken = set(inside)
+    if high - low > 4 * (count + len(inside)):
+        width = high - low
+        ideal = [low + width * (place + 1) // (count + 1) for place in range(count)]
+        return _shift(ideal, taken, high)
+    free = [number for number in range(low + 1, high) if number not in taken]
+    return [free[room * (2 * place + 1) // (2 * count)] for place in range(count)]
+
+
+def _shift(ideal: list[int], taken: set[int], high: int) -> list[int] | None:
+    """Each ideal number, or the next free one behind it."""
+    found: list[int] = []
+    last = 0
+    for number in ideal:
+        number = max(number, last + 1)
+        while number in taken:
+            number += 1
+        if number >= high:
+            return None
+        found.append(number)
+        last = number
+    return found

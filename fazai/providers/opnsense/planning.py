@@ -1,0 +1,348 @@
+"""From differences to steps: order of ordered collections, pruning, order of kinds, activations. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from fazai.errors import DeviceError, FazaiError, Refused
+from fazai.model import Activate, Change, Diff, Resource, Secret, Step, Value, Verb
+from fazai.providers.opnsense.catalogue import service_order
+from fazai.providers.opnsense.diffing import Item, Judge, Result
+from fazai.providers.opnsense.kinds import CatalogueKind
+from fazai.providers.opnsense.ordering import arrange
+from fazai.providers.opnsense.ownership import own_ref
+from fazai.providers.opnsense.snapshot import Collection, Snapshot, cell
+from fazai.providers.opnsense.values import text_of
+
+__all__ = ["Policy", "pruned_kinds", "reference_keys", "work_out"]
+
+SEQUENCE = "sequence"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the target's options allow."""
+
+    target: str
+    mark: str
+    adopt: bool
+    protected: tuple[str, ...]
+    prune: bool | tuple[str, ...]
+    max_prune: int | str
+
+
+def pruned_kinds(prune: Any) -> bool | tuple[str, ...]:
+    """The option `prune` as True, False, or the kinds it names."""
+    if isinstance(prune, Mapping):
+        return tuple(kind for kind, on in prune.items() if on)
+    if isinstance(prune, (list, tuple)):
+        return tuple(prune)
+    return bool(prune)
+
+
+def reference_keys(
+    wanted: Iterable[Resource], kinds: Mapping[str, CatalogueKind], snapshot: Snapshot, mark: str
+) -> dict[tuple[str, str], Mapping[str, str]]:
+    """For every reference that a wanted resource makes: name -> what the API wants, items to come included."""
+    found: dict[tuple[str, str], Mapping[str, str]] = {}
+    coming: dict[str, dict[str, str]] = {}
+    for resource in wanted:
+        kind = kinds[resource.kind]
+        for field_row in kind.rows.values():
+            if field_row.reference and field_row.key != "name":
+                found.setdefault((field_row.reference, field_row.key), {})
+        if resource.state != "absent":
+            names = coming.setdefault(resource.kind, {})
+            ref = own_ref(mark, resource.kind, resource.identity)
+            names[resource.identity] = ref
+            if kind.row.called:
+                names.setdefault(_called(kind, resource), ref)
+    for reference, key in found:
+        found[reference, key] = {**coming.get(reference, {}), **snapshot.keys(reference, key)}
+    return found
+
+
+def _called(kind: CatalogueKind, resource: Resource) -> str:
+    parts = {name: text_of(resource.fields.get(name, "")) for name in kind.rows}
+    return kind.row.called.format_map(parts).lower().lstrip(".")
+
+
+def work_out(
+    policy: Policy,
+    kinds: Mapping[str, CatalogueKind],
+    wanted: Sequence[Resource],
+    snapshot: Snapshot,
+    *,
+    adopted: frozenset[str],
+    pending: frozenset[str],
+    prune: bool,
+) -> Diff:
+    """Everything that one target needs."""
+    judge = Judge(
+        target=policy.target,
+        mark=policy.mark,
+        snapshot=snapshot,
+        adopt=policy.adopt,
+        adopted=adopted,
+        protected=policy.protected,
+        keys=reference_keys(wanted, kinds, snapshot, policy.mark),
+    )
+    grouped: dict[str, list[Resource]] = {}
+    for resource in wanted:
+        grouped.setdefault(resource.kind, []).append(resource)
+    results: dict[str, Result] = {}
+    for name, kind in kinds.items():
+        collection = snapshot.collections.get(name)
+        if collection is None or (name not in grouped and not _prunes(policy, name, listed=False)):
+            continue
+        result = judge.compare(kind, grouped.get(name, ()))
+        if kind.row.ordered:
+            _put_in_order(judge, kind, collection, result)
+        if prune and collection.complete and _prunes(policy, name, listed=name in grouped):
+            _prune(policy, judge, kind, collection, result)
+        results[name] = result
+    return _assemble(policy.target, kinds, results, pending, _notes(policy, kinds, snapshot, results))
+
+
+def _prunes(policy: Policy, kind: str, *, listed: bool) -> bool:
+    return listed if policy.prune is True else policy.prune is not False and kind in policy.prune
+
+
+def _notes(
+    policy: Policy, kinds: Mapping[str, CatalogueKind], snapshot: Snapshot, results: Mapping[str, Result]
+) -> tuple[str, ...]:
+    found = []
+    for name in results:
+        hidden_by = kinds[name].row.hidden_by
+        mode = _mode(kinds, snapshot, results, hidden_by) if hidden_by else ""
+        if mode in ("automatic", "disabled"):
+            found.append(
+                f"source NAT on {policy.target} is in {mode} mode: rules are stored and take no effect until "
+                "opnsense.source_nat_mode is hybrid or advanced"
+            )
+    return tuple(found)
+
+
+def _mode(
+    kinds: Mapping[str, CatalogueKind], snapshot: Snapshot, results: Mapping[str, Result], setting: str
+) -> str:
+    """The mode that will hold after this run."""
+    coming = next((text_of(change.after["mode"]) for change in results.get(setting, Result()).changes), "")
+    collection = snapshot.collections.get(setting)
+    seen = next((cell(row, "snat_mode") for row in collection.rows.values()), "") if collection else ""
+    return coming or seen
+
+
+def _put_in_order(judge: Judge, kind: CatalogueKind, collection: Collection, result: Result) -> None:
+    """Sequences for new items, and moves for those that stand out of order."""
+    groups: dict[str, list[Item]] = {}
+    ordered: set[str] = set()
+    for item in result.items:
+        if item.ours and SEQUENCE not in item.resource.fields:
+            groups.setdefault(_group(kind, item), []).append(item)
+            ordered.add(item.ref)
+    leaving = {change.ref for change in result.changes if change.verb is Verb.DELETE}
+    taken = {
+        int(cell(row, SEQUENCE))
+        for ref, row in collection.rows.items()
+        if ref not in ordered and ref not in leaving and cell(row, SEQUENCE).isdigit()
+    }
+    taken.update(
+        int(text_of(item.resource.fields[SEQUENCE]))
+        for item in result.items
+        if SEQUENCE in item.resource.fields
+    )
+    before = {
+        item.ref: int(cell(item.row, SEQUENCE))
+        for items in groups.values()
+        for item in items
+        if item.row is not None and cell(item.row, SEQUENCE).isdigit()
+    }
+    for group, items in groups.items():
+        others = {
+            number
+            for other, rest in groups.items()
+            if other != group
+            for number in (before.get(item.ref) for item in rest)
+            if number is not None
+        }
+        numbers = arrange([before.get(item.ref) for item in items], taken | others)
+        if numbers is None:
+            result.errors.append(
+                DeviceError(
+                    f"{judge.target} has no sequence numbers left for {kind.name}",
+                    where=f"{judge.target}/{kind.name}",
+                )
+            )
+            continue
+        for place, (item, number) in enumerate(zip(items, numbers, strict=True)):
+            if before.get(item.ref) != number:
+                _place(judge, kind, result, item, before.get(item.ref), number, items[:place])
+        taken.update(numbers)
+
+
+def _group(kind: CatalogueKind, item: Item) -> str:
+    """Floating rules (not exactly one interface) come before all others on the firewall, whatever their sequence."""
+    if not kind.row.floating:
+        return ""
+    value = item.resource.fields.get(kind.row.floating)
+    if value is None:
+        value = tuple(part for part in cell(item.row or {}, kind.row.floating).split(",") if part)
+    return "single" if isinstance(value, tuple) and len(value) == 1 else "floating"
+
+
+def _place(
+    judge: Judge,
+    kind: CatalogueKind,
+    result: Result,
+    item: Item,
+    before: int | None,
+    number: int,
+    earlier: Sequence[Item],
+) -> None:
+    note = f'after "{earlier[-1].resource.identity}"' if earlier else "first"
+    seen: dict[str, Value] = {} if before is None else {SEQUENCE: str(before)}
+    if item.change is not None:
+        change = result.changes[item.change]
+        was = {**change.before, **seen} if change.verb is Verb.UPDATE else change.before
+        result.changes[item.change] = replace(
+            change, before=was, after={**change.after, SEQUENCE: str(number)}, note=note
+        )
+        return
+    resource = item.resource
+    item.change = len(result.changes)
+    result.unchanged -= 1
+    result.changes.append(
+        Change(
+            target=judge.target,
+            kind=kind.name,
+            identity=resource.identity,
+            verb=Verb.MOVE,
+            before=seen,
+            after={SEQUENCE: str(number)},
+            ref=item.ref,
+            note=note,
+            mark=resource.mark,
+            origins=resource.origins,
+        )
+    )
+
+
+def _prune(policy: Policy, judge: Judge, kind: CatalogueKind, collection: Collection, result: Result) -> None:
+    """Delete items of ours that nobody wants any more, if they are not too many."""
+    if kind.row.settings:
+        return
+    owned = [ref for ref in collection.rows if collection.carries_mark(ref, policy.mark)]
+    going = [
+        ref
+        for ref in owned
+        if ref not in result.wanted_refs
+        and not judge.is_protected(kind, collection.label(collection.rows[ref]))
+    ]
+    changes = [judge.delete(kind, collection, ref, note="no longer listed") for ref in going]
+    cap = _cap(policy.max_prune, len(owned))
+    if len(changes) <= cap:
+        result.changes.extend(changes)
+        return
+    for change in changes:
+        result.refused.append(
+            (
+                change,
+                Refused(
+                    f"{len(changes)} of {len(owned)} items of {kind.name} on {policy.target} would be pruned, and at most "
+                    f"{cap} may be",
+                    where=f"{policy.target}/{kind.name}/{change.identity}",
+                    hint=f'if this is meant, raise max_prune: (now "{policy.max_prune}")',
+                ),
+            )
+        )
+
+
+def _cap(limit: int | str, owned: int) -> int:
+    if isinstance(limit, str) and limit.endswith("%"):
+        return max(1, owned * int(limit[:-1]) // 100) if limit != "0%" else 0
+    return int(limit)
+
+
+def _assemble(
+    target: str,
+    kinds: Mapping[str, CatalogueKind],
+    results: Mapping[str, Result],
+    pending: frozenset[str],
+    notes: tuple[str, ...],
+) -> Diff:
+    """Writes in the order of kinds, deletions last and backwards, each touched service once at the end."""
+    steps: list[Step] = []
+    touched = set(pending)
+    fresh: set[str] = set()  # interface groups that later kinds may name only after an activation
+    for name, result in results.items():
+        kind = kinds[name]
+        writes = [change for change in result.changes if change.verb is not Verb.DELETE]
+        writes = [_naming(kind, change, fresh) for change in _dependents_last(kind, writes)]
+        steps.extend(writes)
+        if kind.row.before_use and any(change.verb is Verb.CREATE for change in writes):
+            fresh.update(change.identity for change in writes if change.verb is Verb.CREATE)
+            steps.append(Activate(target, kind.row.service))
+        elif writes and kind.row.service:
+            touched.add(kind.row.service)
+    for name in reversed(results):
+        kind = kinds[name]
+        gone = [change for change in results[name].changes if change.verb is Verb.DELETE]
+        steps.extend(reversed(_dependents_last(kind, gone)))
+        if gone and kind.row.service:
+            touched.add(kind.row.service)
+    steps.extend(
+        Activate(target, service) for service in sorted(touched, key=lambda s: (service_order(s), s))
+    )
+    refused = tuple(one for result in results.values() for one in result.refused)
+    errors: tuple[FazaiError, ...] = tuple(one for result in results.values() for one in result.errors)
+    return Diff(
+        steps=tuple(steps),
+        unchanged=sum(result.unchanged for result in results.values()),
+        refused=refused,
+        errors=errors,
+        notes=notes,
+    )
+
+
+def _naming(kind: CatalogueKind, change: Change, fresh: set[str]) -> Change:
+    """Rules that name a new interface group need it to be active first."""
+    if not fresh or "interface" not in change.after:
+        return change
+    value = change.after["interface"]
+    names = value if isinstance(value, tuple) else (value,)
+    if any(text_of(name) in fresh for name in names):
+        return replace(change, activates=("interface_group",))
+    return change
+
+
+def _dependents_last(kind: CatalogueKind, changes: list[Change]) -> list[Change]:
+    """Items before those of the same kind that name them (nested aliases); the given order otherwise."""
+    name = kind.row.self_reference
+    if not name or len(changes) < 2:
+        return changes
+    by_name = {change.identity: change for change in changes}
+    placed: dict[str, Change] = {}
+    for change in changes:
+        stack: list[tuple[Change, bool]] = [(change, False)]
+        open_names: set[str] = set()
+        while stack:
+            current, done = stack.pop()
+            if done:
+                placed.setdefault(current.identity, current)
+                continue
+            if current.identity in placed or current.identity in open_names:
+                continue
+            open_names.add(current.identity)
+            stack.append((current, True))
+            needs = {**current.before, **current.after}.get(name, ())
+            stack.extend((by_name[need], False) for need in _plain(needs) if need in by_name)
+    return list(placed.values())
+
+
+def _plain(value: Value) -> Iterable[str]:
+    for part in value if isinstance(value, tuple) else (value,):
+        if not isinstance(part, Secret):
+            yield str(part).removeprefix("!")

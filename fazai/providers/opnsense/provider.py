@@ -1,0 +1,218 @@
+"""The provider: options of a firewall, their validation, and sessions. Light to import: no HTTP client."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from urllib.parse import urlsplit
+
+from fazai.errors import InputError, InventoryError, did_you_mean
+from fazai.model import FieldSpec, Kind, Secret, SecretRef, Session, Target, Value
+from fazai.providers.opnsense.kinds import CatalogueKind, all_kinds
+
+__all__ = ["OPTIONS", "OpnsenseProvider", "is_loopback"]
+
+_SPECS = (
+    FieldSpec(
+        "base_url",
+        "text",
+        "https://… of the firewall; http:// only on loopback, lab://NAME for the lab",
+        required=True,
+    ),
+    FieldSpec(
+        "secret",
+        "secret",
+        "{api_key, api_secret}, as the firewall's user page hands them out",
+        required=True,
+        secret=True,
+    ),
+    FieldSpec("verify_tls", "boolean", "verify the certificate of the firewall", default=True),
+    FieldSpec("ca", "text", "file or PEM text of the authority that signed the firewall's certificate"),
+    FieldSpec(
+        "fingerprint", "text", "sha256:… of the firewall's certificate; then nothing else is looked at"
+    ),
+    FieldSpec("timeout", "number", "seconds for one request", default=30, minimum=1, maximum=3600),
+    FieldSpec("connect_timeout", "number", "seconds to connect", default=10, minimum=1, maximum=600),
+    FieldSpec(
+        "activate_timeout", "number", "seconds for one activation", default=120, minimum=1, maximum=3600
+    ),
+    FieldSpec(
+        "probe_timeout",
+        "number",
+        "seconds in which the firewall must answer again after an activation",
+        default=20,
+        minimum=1,
+        maximum=600,
+    ),
+    FieldSpec(
+        "retries",
+        "integer",
+        "how often a read or a repeatable write is tried again",
+        default=3,
+        minimum=0,
+        maximum=20,
+    ),
+    FieldSpec("owner", "text", "whose items these are; another owner's are never pruned", default="fazai"),
+    FieldSpec("adopt", "boolean", "take over items that others made", default=False),
+    FieldSpec(
+        "prune", "any", "delete our items that are no longer listed: true, or a list of kinds", default=False
+    ),
+    FieldSpec(
+        "max_prune",
+        "text",
+        'how many of our items of one kind a run may prune: "10%" or a number',
+        default="10%",
+    ),
+    FieldSpec("protected", "list", "names (globs) of items that are never deleted"),
+)
+
+OPTIONS: Mapping[str, FieldSpec] = {spec.name: spec for spec in _SPECS}
+
+
+class OpnsenseProvider:
+    """OPNsense firewalls over their REST API."""
+
+    name = "opnsense"
+
+    @cached_property
+    def catalogue_kinds(self) -> Mapping[str, CatalogueKind]:
+        return all_kinds()
+
+    @property
+    def kinds(self) -> Mapping[str, Kind]:
+        return self.catalogue_kinds
+
+    @property
+    def options(self) -> Mapping[str, FieldSpec]:
+        return OPTIONS
+
+    def check(self, target: Target) -> list[InputError]:
+        """All that is wrong with the options, with the place of each."""
+        return list(_problems(target, self.kinds))
+
+    def connect(self, target: Target) -> Session:
+        """A session, not yet connected. Raises InventoryError when `base_url` still names the lab."""
+        from fazai.providers.opnsense.session import OpnsenseSession  # the HTTP client is heavy
+
+        return OpnsenseSession(target, self.catalogue_kinds)
+
+
+def _problems(target: Target, kinds: Iterable[str]) -> Iterable[InputError]:
+    def wrong(option: str, message: str, hint: str | None = None) -> InventoryError:
+        return InventoryError(f"{target.name}: {option} {message}", where=target.where(option), hint=hint)
+
+    options = target.options
+    for name, spec in OPTIONS.items():
+        value = options.get(name)
+        if value is None or isinstance(value, SecretRef):
+            if spec.required and value is None:
+                yield wrong(name, "is missing", spec.doc)
+        elif (problem := _CHECKS.get(name, _ok)(value, spec)) is not None:
+            yield wrong(name, *problem)
+    if isinstance(options.get("prune"), (list, Mapping)):
+        for kind in options["prune"]:
+            if kind not in kinds:
+                yield wrong("prune", f'names no kind: "{kind}"', did_you_mean(str(kind), kinds))
+
+
+_Wrong = tuple[str, str | None] | None
+
+
+def _ok(value: Value, spec: FieldSpec) -> _Wrong:
+    if spec.type == "boolean" and not isinstance(value, bool):
+        return f'must be true or false, not "{value}"', None
+    if spec.type in ("number", "integer"):
+        allowed = int if spec.type == "integer" else (int, float)
+        if isinstance(value, bool) or not isinstance(value, allowed):
+            return f'must be a number, not "{value}"', None
+        if not (spec.minimum or 0) <= value <= (spec.maximum or value):
+            return f"must be from {spec.minimum} to {spec.maximum}, not {value}", None
+    if spec.type == "text" and not isinstance(value, (str, Secret)):
+        return "must be text", None
+    if spec.type == "list" and not (isinstance(value, list) and all(isinstance(item, str) for item in value)):
+        return "must be a list of texts", None
+    return None
+
+
+def _url(value: Value, spec: FieldSpec) -> _Wrong:
+    if not isinstance(value, str):
+        return "must be text", None
+    try:
+        url = urlsplit(value)
+        port = url.port
+    except ValueError:
+        return f'is not an address: "{value}"', "write https://fw-01.example.net"
+    if url.scheme == "lab":
+        return None if url.netloc else ("names no firewall of the lab", "write lab://NAME")
+    if url.username or url.password:
+        return "must not hold a key", "put it under secret:"
+    if url.scheme not in ("https", "http") or not url.hostname or port == 0:
+        return f'is not an address: "{value}"', "write https://fw-01.example.net"
+    if url.query or url.fragment:
+        return f'must not have a query: "{value}"', None
+    if url.scheme == "http" and not is_loopback(url.hostname):
+        return "would send the key unencrypted over http://", "use https://"
+    return None
+
+
+def is_loopback(host: str) -> bool:
+    """Does this host name stand for this machine?"""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _secret(value: Value, spec: FieldSpec) -> _Wrong:
+    from fazai.providers.opnsense.credentials import read_credentials
+
+    try:
+        read_credentials(value)
+    except ValueError as error:
+        return str(error), "{api_key: …, api_secret: …}, or a file that holds this as JSON"
+    return None
+
+
+def _fingerprint(value: Value, spec: FieldSpec) -> _Wrong:
+    text = str(value).lower().replace(":", "").replace(" ", "")
+    if re.fullmatch(r"sha256[0-9a-f]{64}", text):
+        return None
+    return "must be sha256: and 64 hexadecimal digits", "openssl x509 -fingerprint -sha256 prints it"
+
+
+def _prune(value: Value, spec: FieldSpec) -> _Wrong:
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, list) and all(isinstance(kind, str) for kind in value):
+        return None
+    if isinstance(value, Mapping) and all(isinstance(flag, bool) for flag in value.values()):
+        return None
+    return "must be true, false, a list of kinds, or a map of kinds to true", None
+
+
+def _max_prune(value: Value, spec: FieldSpec) -> _Wrong:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return None
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,3}%", value) and int(value[:-1]) <= 100:
+        return None
+    return f'must be a number or a percentage, not "{value}"', 'write 5 or "25%"'
+
+
+def _owner(value: Value, spec: FieldSpec) -> _Wrong:
+    if isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9_.-]{1,40}", value):
+        return None
+    return "must be letters, digits, dots and dashes", None
+
+
+_CHECKS = {
+    "base_url": _url,
+    "secret": _secret,
+    "fingerprint": _fingerprint,
+    "prune": _prune,
+    "max_prune": _max_prune,
+    "owner": _owner,
+}

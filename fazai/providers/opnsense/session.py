@@ -1,0 +1,429 @@
+"""A session: observe, diff, write, activate, probe, verify on one firewall (`model.Session`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from types import TracebackType
+from typing import Any, Self
+
+from fazai.errors import DeviceError, FazaiError, InventoryError, Rejected, Unsure
+from fazai.model import Change, Diff, Resource, Secret, Target, Value, Verb
+from fazai.providers.opnsense import verifying
+from fazai.providers.opnsense.answers import refusal
+from fazai.providers.opnsense.catalogue import FieldRow
+from fazai.providers.opnsense.client import Api, Call, Clock, Settings, SystemClock
+from fazai.providers.opnsense.credentials import read_credentials
+from fazai.providers.opnsense.diffing import Unresolved, resolve
+from fazai.providers.opnsense.kinds import CatalogueKind
+from fazai.providers.opnsense.ownership import mark_of, marked, own_ref
+from fazai.providers.opnsense.planning import Policy, pruned_kinds, work_out
+from fazai.providers.opnsense.provider import OPTIONS
+from fazai.providers.opnsense.rows import SERVICES, KindRow
+from fazai.providers.opnsense.snapshot import SETTINGS_REF, Collection, Snapshot, cell, item_row
+from fazai.providers.opnsense.tls import read_ca
+from fazai.providers.opnsense.values import text_of
+
+__all__ = ["OpnsenseSession"]
+
+HIDING_MODES = ("automatic", "disabled")
+
+
+class OpnsenseSession:
+    """One firewall. The engine calls it as `model.Session` says; nothing is sent before `observe`."""
+
+    def __init__(
+        self, target: Target, kinds: Mapping[str, CatalogueKind], clock: Clock | None = None
+    ) -> None:
+        self._target = target
+        self._kinds = kinds
+        self._settings = _settings(target)
+        self._clock = clock or SystemClock()
+        owner = str(_option(target, "owner"))
+        self._owner = owner
+        self._policy = Policy(
+            target=target.name,
+            mark=mark_of(owner),
+            adopt=bool(_option(target, "adopt")),
+            protected=tuple(_option(target, "protected") or ()),
+            prune=pruned_kinds(_option(target, "prune")),
+            max_prune=_option(target, "max_prune"),
+        )
+        self._api: Api | None = None
+        self._seen: Snapshot | None = None
+        self._made: dict[tuple[str, str], str] = {}
+        self._planned = 0
+
+    @property
+    def api(self) -> Api:
+        """The client, opened on first use."""
+        if self._api is None:
+            self._api = Api(self._settings, self._clock)
+        return self._api
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._api is not None:
+            await self._api.close()
+            self._api = None
+
+    async def observe(self, wanted: Sequence[Resource]) -> Snapshot:
+        """One search per collection that is wanted, referred to, or to be pruned."""
+        needed = self._needed(wanted)
+        collections: dict[str, Collection] = {}
+        for name, kind in self._kinds.items():
+            if name in needed:
+                collections[name] = await self._read(kind, wanted, collections)
+        self._made = {}
+        self._seen = Snapshot(collections)
+        return self._seen
+
+    def _needed(self, wanted: Sequence[Resource]) -> set[str]:
+        """The kinds to read: also those whose names must be turned into keys, and settings that hide items."""
+        needed = {resource.kind for resource in wanted}
+        if isinstance(self._policy.prune, tuple):
+            needed.update(self._policy.prune)
+        for resource in wanted:
+            rows = self._kinds[resource.kind].rows
+            for name, value in resource.fields.items():
+                row = rows.get(name)
+                if row is not None and row.reference and row.key != "name" and value:
+                    needed.add(row.reference)
+        hidden = {self._kinds[name].row.hidden_by for name in needed if name in self._kinds}
+        return needed | (hidden - {""})
+
+    async def _read(
+        self, kind: CatalogueKind, wanted: Sequence[Resource], seen: Mapping[str, Collection]
+    ) -> Collection:
+        row = kind.row
+        search, get, *_ = row.verbs
+        if row.settings:
+            found = item_row(
+                await self.api.get(f"{row.path}/{get}", privilege=row.privilege), row.root, SETTINGS_REF
+            )
+            return Collection(kind, {SETTINGS_REF: found or {}}, self._owner)
+        if row.hidden_by and self._hides(seen.get(row.hidden_by)):
+            return await self._read_hidden(kind, wanted)
+        listed = await self.api.search(f"{row.path}/{search}", privilege=row.privilege)
+        return Collection.of(kind, listed, self._owner)
+
+    def _hides(self, setting: Collection | None) -> bool:
+        row = setting.rows.get(SETTINGS_REF, {}) if setting is not None else {}
+        return cell(row, "snat_mode") in HIDING_MODES
+
+    async def _read_hidden(self, kind: CatalogueKind, wanted: Sequence[Resource]) -> Collection:
+        """Where search hides the items: one by one, under the uuids that ours would have."""
+        rows: dict[str, Mapping[str, Any]] = {}
+        for resource in wanted:
+            if resource.kind == kind.name:
+                ref = own_ref(self._policy.mark, kind.name, resource.identity)
+                answer = await self.api.get(
+                    f"{kind.row.path}/{kind.row.verbs[1]}/{ref}", privilege=kind.row.privilege
+                )
+                found = item_row(answer, kind.row.root, ref)
+                if found is not None:
+                    rows[ref] = found
+        return Collection(kind, rows, self._owner, complete=False)
+
+    def diff(
+        self,
+        wanted: Sequence[Resource],
+        seen: Any,
+        *,
+        adopted: frozenset[str] = frozenset(),
+        pending: frozenset[str] = frozenset(),
+        prune: bool = False,
+    ) -> Diff:
+        """What the firewall needs; see `planning.work_out`."""
+        found = work_out(
+            self._policy, self._kinds, wanted, seen, adopted=adopted, pending=pending, prune=prune
+        )
+        self._planned = len(found.changes)
+        if (
+            self._settings.base_url.startswith("https:")
+            and not self._settings.verify_tls
+            and not self._settings.pin
+        ):
+            note = f"the certificate of {self._target.name} is not verified (verify_tls: false)"
+            found = replace(found, notes=(*found.notes, note))
+        return found
+
+    async def write(self, change: Change) -> str:
+        """Carry out one change with one call; returns the item's ref.
+
+        Raises Rejected with our field names, DeviceError, Unreachable, and Unsure where the firewall chooses the
+        uuid, the answer was lost, and the item cannot be found either.
+        """
+        kind = self._kinds[change.kind]
+        ref = self._made.get((change.kind, change.ref), change.ref)
+        if change.verb is Verb.DELETE:
+            await self._delete(kind, change, ref)
+            return ref
+        if change.verb is Verb.CREATE and kind.row.create == "add":
+            made = await self._add(kind, change)
+            self._made[change.kind, change.ref] = made
+            return made
+        body = await self._body(kind, change)
+        action = kind.row.verbs[3]
+        path = f"{kind.row.path}/{action}" if kind.row.settings else f"{kind.row.path}/{action}/{ref}"
+        answer = await self._call(kind, path, _nest(kind.row.root, body))
+        self._saved(kind, change, answer)
+        if change.verb is Verb.CREATE:
+            self._made[change.kind, change.identity] = ref
+        return ref
+
+    async def _call(
+        self, kind: CatalogueKind, path: str, body: Mapping[str, Any], *, repeatable: bool = True
+    ) -> Any:
+        return await self.api.call(
+            Call("POST", path, body, repeatable=repeatable, privilege=kind.row.privilege)
+        )
+
+    async def _delete(self, kind: CatalogueKind, change: Change, ref: str) -> None:
+        answer = await self._call(kind, f"{kind.row.path}/{kind.row.verbs[4]}/{ref}", {})
+        result = answer.get("result") if isinstance(answer, dict) else None
+        if result in ("deleted", "not found"):
+            return
+        if result == "failed" and ref not in (await self._read(kind, (), {})).rows:
+            return  # gateways answer so when a repeated deletion finds nothing
+        raise DeviceError(
+            f'{self._target.name} did not delete "{change.identity}": it answered {result or "nothing"}',
+            where=change.mark or change.where,
+        )
+
+    async def _add(self, kind: CatalogueKind, change: Change) -> str:
+        """Add under a uuid of the firewall's choosing; a lost answer is looked for before it is sent again."""
+        body = _nest(kind.row.root, await self._body(kind, change))
+        path = f"{kind.row.path}/{kind.row.verbs[2]}"
+        for last in (False, True):
+            try:
+                answer = await self._call(kind, path, body, repeatable=False)
+            except Unsure as error:
+                found = await self._find(kind, change)
+                if found is not None:
+                    return found
+                if last:
+                    error.where = change.where
+                    raise
+                continue
+            self._saved(kind, change, answer)
+            return str(answer.get("uuid", "")) or await self._find(kind, change) or change.ref
+        raise AssertionError("unreachable")
+
+    async def _find(self, kind: CatalogueKind, change: Change) -> str | None:
+        collection = await self._read(kind, (), {})
+        found = collection.labels.get(change.identity, [])
+        return next((ref for ref in found if collection.carries_mark(ref, self._policy.mark)), None)
+
+    async def _body(self, kind: CatalogueKind, change: Change) -> dict[str, str]:
+        """The fields to send, in the API's texts."""
+        body: dict[str, str] = {}
+        for name, value in change.after.items():
+            row = kind.rows[name]
+            body[row.source if kind.row.settings else name] = await self._text(row, value, change)
+        if kind.row.mark_field in change.after and change.verb is Verb.CREATE:
+            body[kind.row.mark_field] = marked(body[kind.row.mark_field], self._owner)
+        if change.verb is Verb.CREATE:
+            body.update((name, text) for name, text in kind.row.undo if _lacks(kind.row, change))
+            return body
+        for name, row in kind.rows.items():
+            if row.always and name not in body:
+                body[name] = self._current(kind, change, row)
+        return body
+
+    async def _text(self, row: FieldRow, value: Value, change: Change) -> str:
+        keys = self._keys(row)
+        try:
+            return resolve(row, value, keys)
+        except Unresolved:
+            if row.reference is None or self._seen is None:
+                raise
+        fresh = await self._read(
+            self._kinds[row.reference], (), {}
+        )  # made in this run, its key is the firewall's
+        self._seen = Snapshot({**self._seen.collections, row.reference: fresh})
+        try:
+            return resolve(row, value, self._keys(row))
+        except Unresolved as error:
+            error.where = change.origins.get(row.name) or change.mark or change.where
+            raise
+
+    def _keys(self, row: FieldRow) -> Mapping[str, str]:
+        if row.reference is None or row.key == "name" or self._seen is None:
+            return {}
+        keys = self._seen.keys(row.reference, row.key)
+        if row.key == "uuid":
+            made = {name: ref for (kind, name), ref in self._made.items() if kind == row.reference}
+            return {**keys, **made} if made else keys
+        return keys
+
+    def _current(self, kind: CatalogueKind, change: Change, row: FieldRow) -> str:
+        collection = self._seen.collections.get(kind.name) if self._seen is not None else None
+        item = collection.rows.get(change.ref, {}) if collection is not None else {}
+        return cell(item, row.source or row.name) or text_of(change.before.get(row.name, ""))
+
+    def _saved(self, kind: CatalogueKind, change: Change, answer: Any) -> None:
+        """Raise Rejected or DeviceError unless the firewall says that it saved."""
+        if isinstance(answer, dict) and answer.get("result") == "saved":
+            return
+        found = refusal(answer)
+        if not found:
+            raise DeviceError(
+                f'{self._target.name} did not save "{change.identity}" and gave no reason',
+                where=change.mark or change.where,
+                hint="the item may have been deleted meanwhile, or the key may not write; run again to look anew",
+            )
+        raise self._rejected(kind, change, found)
+
+    def _rejected(self, kind: CatalogueKind, change: Change, found: Mapping[str, Any]) -> Rejected:
+        prefix = f"{kind.row.root}."
+        sources = {row.source: name for name, row in kind.rows.items() if row.source}
+        fields: dict[str, tuple[str, ...]] = {}
+        for key, value in found.items():
+            name = str(key).removeprefix(prefix)
+            texts = value if isinstance(value, list) else [value]
+            fields[sources.get(name, name)] = tuple(
+                dict.fromkeys(_unsecret(str(text), change) for text in texts)
+            )
+        places = (change.origins.get(name) or change.origins.get(name.partition(".")[0]) for name in fields)
+        text = "; ".join(f"{name}: {' '.join(texts)}" for name, texts in fields.items())
+        return Rejected(
+            f'{self._target.name} refused "{change.identity}": {text}',
+            fields=fields,
+            where=next((place for place in places if place), None) or change.mark or change.where,
+        )
+
+    def inverse(self, change: Change, ref: str) -> Change:
+        """The change that undoes this one: create and delete swap, an update or a move goes back."""
+        verb = {Verb.CREATE: Verb.DELETE, Verb.DELETE: Verb.CREATE}.get(change.verb, change.verb)
+        return replace(
+            change, verb=verb, before=change.after, after=change.before, ref=ref, note="undone", adopts=False
+        )
+
+    def _ping(self) -> Call:
+        """The cheapest call that is known to be allowed: one row of the smallest collection that was read."""
+        best = None
+        for name, collection in (self._seen.collections if self._seen is not None else {}).items():
+            size = len(collection.rows)
+            slow = name == "opnsense.alias"  # the alias model is slow even when it is empty
+            if not collection.kind.row.settings and (best is None or (slow, size) < best[0]):
+                best = ((slow, size), collection.kind.row)
+        if best is None:
+            return Call("GET", "core/system/status", attempts=0)
+        body = {"current": 1, "rowCount": 1, "sort": {}, "searchPhrase": ""}
+        return Call(
+            "POST",
+            f"{best[1].path}/{best[1].verbs[0]}",
+            body,
+            attempts=0,
+            privilege=best[1].privilege,
+            timeout_s=min(5.0, self._settings.timeout_s),
+        )
+
+    async def hold(self) -> None:
+        """Open reserve connections, enough to undo what the last diff asked for."""
+        await self.api.hold(self._planned + 1, self._ping())
+
+    async def activate(self, service: str) -> None:
+        """One reconfigure; raises DeviceError when the firewall says that it failed."""
+        found = next((one for one in SERVICES if one.name == service), None)
+        if found is None:
+            raise DeviceError(
+                f'there is no service "{service}" on {self._target.name}', where=self._target.name
+            )
+        await self.api.refresh(self._ping())
+        answer = await self.api.call(
+            Call(
+                "POST",
+                found.path,
+                {},
+                timeout_s=max(self._settings.activate_timeout_s, self._settings.timeout_s),
+                attempts=0,
+            )
+        )
+        status = ""
+        if isinstance(answer, dict):
+            status = str(answer.get("status", answer.get("result", ""))).strip().lower()
+        if status != "ok":
+            raise DeviceError(
+                f"{self._target.name} could not activate {found.summary}: it answered {status or 'nothing'}",
+                where=self._target.name,
+                hint=f"saved, but not in effect; POST /api/{found.path} by hand says more",
+            )
+
+    async def probe(self) -> None:
+        """One call over a fresh connection, tried until `probe_timeout` is over."""
+        await self.api.probe(self._ping())
+
+    async def verify(self, changes: Sequence[Change]) -> list[FazaiError]:
+        """What the running state says of these changes, where it can be asked."""
+        return await verifying.verify(self.api, self._kinds, changes)
+
+
+def _lacks(row: KindRow, change: Change) -> bool:
+    return bool(row.undo) and not all(name in change.after for name in row.needed_on_create)
+
+
+def _nest(root: str, body: Mapping[str, str]) -> dict[str, Any]:
+    """The body under its root key; dotted names become nested objects, as destination NAT wants them."""
+    inner: dict[str, Any] = {}
+    for name, text in body.items():
+        node = inner
+        *parents, last = name.split(".")
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = text
+    for part in reversed(root.split(".")):
+        inner = {part: inner}
+    return inner
+
+
+def _unsecret(text: str, change: Change) -> str:
+    """The firewall's text without a secret that it may quote."""
+    for value in change.after.values():
+        if isinstance(value, Secret) and value.reveal() and value.reveal() in text:
+            text = text.replace(value.reveal(), "***")
+    return " ".join(text.split())
+
+
+def _option(target: Target, name: str) -> Any:
+    value = target.options.get(name)
+    return OPTIONS[name].default if value is None else value
+
+
+def _settings(target: Target) -> Settings:
+    base_url = str(target.options.get("base_url", ""))
+    if not base_url.startswith(("https://", "http://")):
+        raise InventoryError(
+            f"{target.name}: base_url is not an address that can be reached: {base_url or 'missing'}",
+            where=target.where("base_url"),
+            hint="a lab:// firewall is served by the lab that fazai starts"
+            if base_url.startswith("lab:")
+            else None,
+        )
+    try:
+        credentials = read_credentials(target.options.get("secret"))
+    except ValueError as error:
+        raise InventoryError(f"{target.name}: secret {error}", where=target.where("secret")) from None
+    ca = target.options.get("ca")
+    return Settings(
+        target=target.name,
+        base_url=base_url,
+        credentials=credentials,
+        verify_tls=bool(_option(target, "verify_tls")),
+        ca_pem=read_ca(text_of(ca), target.where("ca")) if ca else "",
+        pin=str(target.options.get("fingerprint") or "")
+        .lower()
+        .replace(":", "")
+        .replace(" ", "")
+        .removeprefix("sha256"),
+        timeout_s=float(_option(target, "timeout")),
+        connect_timeout_s=float(_option(target, "connect_timeout")),
+        activate_timeout_s=float(_option(target, "activate_timeout")),
+        probe_timeout_s=float(_option(target, "probe_timeout")),
+        retries=int(_option(target, "retries")),
+    )

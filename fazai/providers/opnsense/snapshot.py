@@ -1,0 +1,168 @@
+"""What a session saw of a firewall: collections of rows, read lazily, and a digest of the managed state."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from fazai.model import Secret, Value
+from fazai.providers.opnsense.catalogue import FieldRow
+from fazai.providers.opnsense.kinds import CatalogueKind, label
+from fazai.providers.opnsense.ownership import is_uuid, unmarked
+from fazai.providers.opnsense.rows import KindRow
+from fazai.providers.opnsense.values import from_item
+
+__all__ = ["SETTINGS_REF", "Collection", "Snapshot", "cell"]
+
+SETTINGS_REF = "settings"
+Row = Mapping[str, Any]
+
+
+def cell(row: Row, name: str) -> str:
+    """A value of a row as text: searches answer some booleans and numbers bare, and empty maps as lists."""
+    value = row.get(name, "")
+    if value.__class__ is str:
+        return value  # type: ignore[no-any-return]
+    if value is None or value == [] or value == {}:
+        return ""
+    if isinstance(value, bool):
+        return "1" if value else "0"
+    return str(value)
+
+
+@dataclass(slots=True)
+class Collection:
+    """All items of one kind. `complete` is False where the firewall hides items from its search."""
+
+    kind: CatalogueKind
+    rows: dict[str, Row]
+    owner: str
+    complete: bool = True
+    _labels: dict[str, list[str]] | None = None
+
+    @classmethod
+    def of(cls, kind: CatalogueKind, listed: Iterable[Row], owner: str) -> Collection:
+        """From search rows; the automatic ones that searches mix in are left out."""
+        return cls(
+            kind, {row["uuid"]: row for row in listed if not row.get("is_automatic") and "uuid" in row}, owner
+        )
+
+    @property
+    def labels(self) -> dict[str, list[str]]:
+        """Identity -> refs of the items that have it."""
+        if self._labels is None:
+            found: dict[str, list[str]] = {}
+            for ref, row in self.rows.items():
+                found.setdefault(self.label(row), []).append(ref)
+            self._labels = found
+        return self._labels
+
+    def label(self, row: Row) -> str:
+        """The identity of a row."""
+        kind = self.kind
+        if len(kind.row.identity) == 1 and not kind.row.mark_field:
+            name = kind.row.identity[0]
+            if not kind.rows[name].fold and kind.row.label == f"{{{name}}}":
+                return " ".join(cell(row, name).split())
+        return label(
+            kind.row, kind.rows, {name: self.text(row, kind.rows[name]) for name in kind.row.identity}
+        )
+
+    def text(self, row: Row, field_row: FieldRow) -> str:
+        """A field of a row as the API has it, without the owner's mark."""
+        text = cell(row, field_row.source or field_row.name)
+        if field_row.name == self.kind.row.mark_field:
+            return unmarked(text, self.owner)[0]
+        return text
+
+    def carries_mark(self, ref: str, mark: str) -> bool:
+        """Is this item one that this owner made?"""
+        name = self.kind.row.mark_field
+        if name:
+            return unmarked(cell(self.rows[ref], name), self.owner)[1]
+        return ref.startswith(f"{mark}-") and is_uuid(ref)
+
+
+@dataclass(slots=True)
+class Snapshot:
+    """The observation of one firewall."""
+
+    collections: Mapping[str, Collection]
+    _digest: str = ""
+    _keys: dict[str, dict[str, str]] = field(default_factory=dict)
+    _names: dict[tuple[str, str], dict[str, str]] = field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        """sha256 over the managed fields of every row that was read; counters and statistics are not among them."""
+        if not self._digest:
+            state = hashlib.sha256()
+            for name in sorted(self.collections):
+                collection = self.collections[name]
+                columns = [row.source or row.name for row in collection.kind.rows.values()]
+                state.update(name.encode())
+                for ref in sorted(collection.rows):
+                    item = collection.rows[ref]
+                    state.update(_ENCODE([ref, *(item.get(column) for column in columns)]))
+            self._digest = f"sha256:{state.hexdigest()}"
+        return self._digest
+
+    def keys(self, kind: str, key: str) -> dict[str, str]:
+        """Name -> what the API wants in its place, for references to a kind."""
+        place = f"{kind}:{key}"
+        if place not in self._keys:
+            self._keys[place] = dict(self._pairs(kind, key))
+        return self._keys[place]
+
+    def names(self, kind: str, key: str) -> dict[str, str]:
+        """What the API has -> the name that people use."""
+        if (kind, key) not in self._names:
+            found: dict[str, str] = {}
+            for name, value in self._pairs(kind, key):
+                found[value] = name  # `called` comes last: it is what people write
+            self._names[kind, key] = found
+        return self._names[kind, key]
+
+    def _pairs(self, kind: str, key: str) -> Iterable[tuple[str, str]]:
+        collection = self.collections.get(kind)
+        if collection is None:
+            return
+        row = collection.kind.row
+        for ref, item in collection.rows.items():
+            value = ref if key == "uuid" else cell(item, key)
+            yield collection.label(item), value
+        if row.called:
+            for ref, item in reversed(collection.rows.items()):
+                yield _called(collection, row, item), ref if key == "uuid" else cell(item, key)
+
+    def value(self, collection: Collection, item: Row, field_row: FieldRow) -> Value:
+        """A field of a row in canonical form: names for references, `Secret` for secrets, tuples for lists."""
+        text = collection.text(item, field_row)
+        if field_row.reference and field_row.key != "name":
+            names = self.names(field_row.reference, field_row.key)
+            parts = tuple(names.get(part, part) for part in text.split(field_row.separator) if part)
+            return parts if field_row.multiple else (parts[0] if parts else "")
+        if field_row.multiple:
+            return tuple(part for part in text.split(field_row.separator) if part)
+        return Secret(text) if field_row.secret else text
+
+
+_ENCODE = msgspec.json.Encoder().encode
+
+
+def _called(collection: Collection, row: KindRow, item: Row) -> str:
+    parts = {name: collection.text(item, field_row) for name, field_row in collection.kind.rows.items()}
+    return row.called.format_map(parts).lower().lstrip(".")
+
+
+def item_row(answer: Any, root: str, ref: str) -> Row | None:
+    """The row that `get` of one item stands for; None when there is no such item (`[]`)."""
+    for part in root.split("."):
+        answer = answer.get(part) if isinstance(answer, Mapping) else None
+    if not isinstance(answer, Mapping) or not answer:
+        return None
+    return {**from_item(answer), "uuid": ref}

@@ -1,0 +1,68 @@
+"""TLS of a firewall's connection: verification, a CA of one's own, and pinning."""
+
+from __future__ import annotations
+
+import hashlib
+import ssl
+from functools import lru_cache
+from pathlib import Path
+
+from fazai.errors import InventoryError
+
+__all__ = ["PinMismatch", "read_ca", "tls_context"]
+
+
+class PinMismatch(ssl.SSLCertVerificationError):
+    """The certificate is not the pinned one; `seen` is the fingerprint of what was presented."""
+
+    def __init__(self, seen: str) -> None:
+        super().__init__(1, f"certificate fingerprint is {seen}")
+        self.seen = seen
+
+
+def _pinned_object(pin: str) -> type[ssl.SSLObject]:
+    class PinnedObject(ssl.SSLObject):
+        """Compares the fingerprint as part of the handshake: not a byte is sent to a stranger."""
+
+        def do_handshake(self) -> None:
+            super().do_handshake()
+            certificate = self.getpeercert(binary_form=True)
+            seen = hashlib.sha256(certificate or b"").hexdigest()
+            if seen != pin:
+                raise PinMismatch(f"sha256:{seen}")
+
+    return PinnedObject
+
+
+def read_ca(text: str, where: object = None) -> str:
+    """PEM text as given, or the PEM file that it names. Raises InventoryError when it can't be had."""
+    if "-----BEGIN" in text:
+        return text
+    try:
+        return Path(text).expanduser().read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not PEM text"
+        raise InventoryError(
+            f"the CA file {text} cannot be read: {reason}",
+            where=str(where) if where else None,
+            hint="give a file with the certificate in PEM form",
+        ) from error
+
+
+@lru_cache(maxsize=256)
+def tls_context(*, verify: bool, ca_pem: str = "", pin: str = "") -> ssl.SSLContext:
+    """One context for all firewalls with the same settings: loading the system's authorities is slow.
+
+    Raises ssl.SSLError when the PEM text is no certificate.
+    """
+    if pin or not verify:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    else:
+        context = ssl.create_default_context(cadata=ca_pem or None)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    if pin:
+        context.sslobject_class = _pinned_object(pin)
+    return context
