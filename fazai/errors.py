@@ -20,9 +20,11 @@
     ├── Unsure                      1   a write whose answer was lost: observe before repeating it
     ├── VerifyError                 1   what was written did not stick, or does not run
     ├── Interrupted               130
+    ├── wire.WireError              1   a message that breaks the contract (SPEC.md)
     └── Errors                      *   several of the above; the worst exit code wins
 
-Exit codes are a contract (docs/exit-codes.md); the worst wins in the order 3, 5, 6, 7, 1, 4, 2, 0.
+Exit codes are a contract (docs/exit-codes.md): an interrupt (130) hides all others, else the
+worst wins in the order 3, 5, 6, 7, 1, 4, 2, 0.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ async def with_lab(works: Sequence[Work], folder: Path) -> AsyncIterator[tuple[W
         yield tuple(_with_options(work, options) for work in works)
 
 
-def _split(item: TargetWork) -> tuple[str, dict[str, str]]:
+def _split(item: TargetWork) -> tuple[str, dict[str, str | float]]:
     """`lab://NAME?release=26.1.11` -> the firewall's name and its settings."""
     url = urlsplit(str(item.target.options["base_url"]))
     if not url.netloc or url.path not in ("", "/"):
@@ -61,7 +61,12 @@ def _split(item: TargetWork) -> tuple[str, dict[str, str]]:
             where=item.target.where("base_url"),
             hint="lab://NAME, for instance lab://fw-01",
         )
-    return url.netloc, dict(parse_qsl(url.query))
+    return url.netloc, {name: _number(text) for name, text in parse_qsl(url.query)}
+
+
+def _number(text: str) -> str | float:
+    """Settings are typed; an address has only text. A release such as 26.1.11 is no number."""
+    return float(text) if text.replace(".", "", 1).isdigit() else text
 
 
 def _with_options(work: Work, options: Mapping[str, Mapping[str, Any]]) -> Work:

@@ -12,10 +12,10 @@ import click
 
 from fazai.errors import Errors, FazaiError, UsageError, did_you_mean
 
-__all__ = ["main"]
+__all__ = ["COMMANDS", "main", "root"]
 
 #: command -> (module of fazai.cli, one line of help); importing a module costs only who calls it.
-_COMMANDS = {
+COMMANDS = {
     "apply": ("run", "Bring the targets of an inventory to their declared state."),
     "plan": ("run", "Show what apply would change; exit 2 when something would."),
     "drift": ("run", "Look for differences; can never write. Exit 2 when there are any."),
@@ -46,26 +46,26 @@ class _Lazy(click.Group):
     """Commands are imported when they are needed; help needs none of them."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(_COMMANDS)
+        return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _COMMANDS:
+        if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(f"fazai.cli.{_COMMANDS[cmd_name][0]}")
+        module = importlib.import_module(f"fazai.cli.{COMMANDS[cmd_name][0]}")
         command = getattr(module, f"{cmd_name}_command")
         assert isinstance(command, click.Command)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
-        if name not in _COMMANDS and not name.startswith("-"):
-            hint = did_you_mean(name, _COMMANDS) or "see: fazai --help"
+        if name not in COMMANDS and not name.startswith("-"):
+            hint = did_you_mean(name, COMMANDS) or "see: fazai --help"
             raise UsageError(f'there is no command "{name}"', hint=hint)
         return super().resolve_command(ctx, args)
 
@@ -78,7 +78,7 @@ class _Lazy(click.Group):
 )
 @click.option("--version", is_flag=True, help="Print the version and exit.")
 @click.pass_context
-def _fazai(ctx: click.Context, version: bool) -> None:
+def root(ctx: click.Context, version: bool) -> None:
     """Declarative operations for OPNsense firewalls and Linux telemetry hosts.
 
     fazai reads an inventory, looks at the targets, and brings them to the declared state:
@@ -96,7 +96,7 @@ def main(args: Sequence[str] | None = None) -> int:
     """Run one command line; returns the exit code. All errors end here."""
     argv = list(sys.argv[1:] if args is None else args)
     try:
-        code = _fazai.main(args=argv, prog_name="fazai", standalone_mode=False)
+        code = root.main(args=argv, prog_name="fazai", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except FazaiError as error:
         return _say(error, argv)
@@ -138,7 +138,7 @@ def _say(error: FazaiError, argv: list[str]) -> int:
     if output is not None:
         from fazai.report import machine
 
-        command = next((word for word in argv if word in _COMMANDS), "")
+        command = next((word for word in argv if word in COMMANDS), "")
         text: dict[str, Any] = {
             "json": lambda: machine.as_json(machine.run_record(None, command, errors)),
             "junit": lambda: machine.as_junit(None, command, errors),

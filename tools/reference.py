@@ -1,0 +1,83 @@
+"""Writes the pages that are made from the code: docs/kinds.md, docs/commands.md. --check: are they true?"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from fazai.cli.kinds import describe
+from fazai.cli.main import COMMANDS, root
+from fazai.registry import Registry
+
+DOCS = Path(__file__).parent.parent / "docs"
+MADE = "<!-- made by `make docs` from the code; edit there -->\n"
+
+
+def kinds_page() -> Iterator[str]:
+    """One section a kind: summary, identity, fields, example."""
+    registry = Registry()
+    kinds = list(registry.kinds())
+    yield "# Kinds of resources\n"
+    yield MADE
+    yield (
+        "A resource is `kind: {fields}`. Only declared fields are managed; what is not declared stays as it"
+        " is on the target. The fields of the identity name the item. `fazai kinds KIND` shows the same.\n"
+    )
+    yield "| kind | what it is | identity |\n|---|---|---|"
+    for kind in kinds:
+        anchor = kind.name.replace(".", "")
+        identity = ", ".join(f"`{name}`" for name in kind.identity)
+        yield f"| [`{kind.name}`](#{anchor}) | {kind.summary} | {identity} |"
+    for kind in kinds:
+        yield f"\n## {kind.name}\n\n{kind.summary}\n"
+        if kind.ordered:
+            yield "Ordered: the order in the playbook is the order on the target.\n"
+        yield "| field | |\n|---|---|"
+        for spec in kind.fields.values():
+            yield f"| `{spec.name}` | {describe(spec).replace('|', chr(92) + '|')} |"
+        yield f"\n```yaml\n{kind.example.strip()}\n```"
+
+
+def commands_page() -> Iterator[str]:
+    """The help of every command, as it is printed."""
+    yield "# Commands\n"
+    yield MADE
+    for path in ([], *([name] for name in COMMANDS)):
+        yield from _help(path)
+
+
+def _help(path: list[str]) -> Iterator[str]:
+    context = click.Context(root, info_name="fazai", terminal_width=96, max_content_width=96)
+    command: click.Command = root
+    for name in path:
+        assert isinstance(command, click.Group)
+        found = command.get_command(context, name)
+        assert found is not None
+        command = found
+        context = click.Context(command, info_name=name, parent=context, terminal_width=96)
+    yield f"## fazai {' '.join(path)}".rstrip() + f"\n\n```text\n{command.get_help(context).rstrip()}\n```\n"
+    if isinstance(command, click.Group) and path:
+        for name in command.list_commands(context):
+            yield from _help([*path, name])
+
+
+def main() -> int:
+    pages = {"kinds.md": kinds_page, "commands.md": commands_page}
+    stale = []
+    for name, make in pages.items():
+        text = "\n".join(make()).rstrip() + "\n"
+        path = DOCS / name
+        if "--check" not in sys.argv:
+            path.write_text(text)
+        elif not path.exists() or path.read_text() != text:
+            stale.append(name)
+    if stale:
+        print(f"docs/ is not what the code says: {', '.join(stale)}; run: make docs")
+    return 1 if stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
