@@ -26,7 +26,7 @@ def decode(body: bytes, content_type: str, target: str, path: str) -> Any:
     head = body[:64].lstrip().lower()
     if head.startswith(b"<") or "html" in content_type:
         raise DeviceError(
-            f"{target} answered {path} with a web page instead of data",
+            f"the firewall answered {path} with a web page instead of data",
             where=target,
             hint="is base_url the firewall itself, or a proxy or login page in front of it?",
         )
@@ -35,7 +35,7 @@ def decode(body: bytes, content_type: str, target: str, path: str) -> Any:
     except (msgspec.DecodeError, RecursionError):
         what = "nothing" if not body else f"{len(body)} bytes that are not whole JSON"
         raise DeviceError(
-            f"{target} answered {path} with {what}",
+            f"the firewall answered {path} with {what}",
             where=target,
             hint="the answer was cut short, or something between here and the firewall changed it",
         ) from None
@@ -54,26 +54,24 @@ def raised_on_purpose(body: bytes) -> Mapping[str, Any] | None:
     return None
 
 
-def status_error(
-    status: int, body: bytes, *, target: str, path: str, privilege: str, reason: str = ""
-) -> FazaiError:
+def status_error(status: int, body: bytes, *, target: str, path: str, privilege: str) -> FazaiError:
     """The sentence for an answer that is not 200."""
     if status == 401:
         return AccessDenied(
-            f"{target} does not know this API key or its secret",
+            "the firewall does not know this API key or its secret",
             where=target,
             hint="compare secret: with the API keys of the user (System > Access > Users); the user may be disabled",
         )
     if status in (301, 302, 303, 307, 308):
         return AccessDenied(
-            f"{target} sent us to its login page: not authenticated",
+            "the firewall sent us to its login page: not authenticated",
             where=target,
             hint="is base_url the firewall itself? An API key is accepted under /api only",
         )
     if status == 403:
         need = f"the privilege {privilege}" if privilege else f"the privilege for the page api/{_page(path)}"
         return AccessDenied(
-            f"{target}: the API key's user lacks {need}",
+            f"the API key's user lacks {need}",
             where=target,
             hint=f"add it to the user or one of its groups ({path} was refused)",
         )
@@ -83,22 +81,22 @@ def status_error(
             where=target,
             hint="its plugin is not installed, or its release does not have it",
         )
-    return _fault(status, body, target=target, path=path, reason=reason)
+    return _fault(status, body, target=target, path=path)
 
 
-def _fault(status: int, body: bytes, *, target: str, path: str, reason: str) -> FazaiError:
+def _fault(status: int, body: bytes, *, target: str, path: str) -> FazaiError:
     raised = raised_on_purpose(body) if status == 500 else None
     if raised is not None:
         return _raised(raised, target)
     if status in RETRY_STATUS:
         text = _text(body)
         return Unreachable(
-            f"{target} answered {path} with status {status}{text}{reason}",
+            f"the firewall answered {path} with status {status}{text}",
             where=target,
             stage="answer",
             hint="the firewall's own log (System > Log Files > Backend) says more" if status == 500 else None,
         )
-    return DeviceError(f"{target} answered {path} with status {status}{_text(body)}", where=target)
+    return DeviceError(f"the firewall answered {path} with status {status}{_text(body)}", where=target)
 
 
 def _raised(found: Mapping[str, Any], target: str) -> FazaiError:
@@ -107,11 +105,11 @@ def _raised(found: Mapping[str, Any], target: str) -> FazaiError:
     text = f"{title}: {message}" if title and message else title or message
     if "denied for write access" in message:
         return AccessDenied(
-            f"{target} refuses writes of this API key's user: {message}",
+            f"the firewall refuses writes of this API key's user: {message}",
             where=target,
             hint="take the privilege user-config-readonly from the user, or set mode: read for the firewall",
         )
-    return DeviceError(f"{target} refused: {text}", where=target)
+    return DeviceError(f"the firewall refused: {text}", where=target)
 
 
 def refusal(answer: Any) -> Mapping[str, Any] | None:
@@ -144,7 +142,7 @@ def connect_error(error: BaseException, *, target: str, host: str, address: str)
     for cause in causes:
         if isinstance(cause, PinMismatch):
             return Unreachable(
-                f"{target} showed a certificate that is not the pinned one",
+                "the firewall showed a certificate that is not the pinned one",
                 where=target,
                 stage="tls",
                 hint=f"it showed {cause.seen}; if the certificate was renewed on purpose, pin that one",
@@ -153,14 +151,14 @@ def connect_error(error: BaseException, *, target: str, host: str, address: str)
             return _certificate(cause, target, host)
         if isinstance(cause, ssl.SSLError):
             return Unreachable(
-                f"{target}: TLS with {address} failed: {cause.reason or cause}",
+                f"TLS with {address} failed: {cause.reason or cause}",
                 where=target,
                 stage="tls",
                 hint="is the port the one of the web interface, and does it speak https?",
             )
         if isinstance(cause, socket.gaierror):
             return Unreachable(
-                f"{target}: the name {host} cannot be resolved",
+                f"the name {host} cannot be resolved",
                 where=target,
                 stage="resolve",
                 hint="check base_url, and the resolver of this machine",
@@ -168,13 +166,13 @@ def connect_error(error: BaseException, *, target: str, host: str, address: str)
     reason = next((cause for cause in causes if isinstance(cause, OSError) and cause.strerror), None)
     if any(isinstance(cause, ConnectionRefusedError) for cause in causes) or _says(causes, "refused"):
         return Unreachable(
-            f"{target}: {address} refused the connection",
+            f"{address} refused the connection",
             where=target,
             stage="connect",
             hint="is the web interface running, and does it listen there?",
         )
     text = reason.strerror if reason is not None else "the connection failed"
-    return Unreachable(f"{target}: {address}: {text}", where=target, stage="connect")
+    return Unreachable(f"{address}: {text}", where=target, stage="connect")
 
 
 def _certificate(error: ssl.SSLCertVerificationError, target: str, host: str) -> FazaiError:
@@ -196,7 +194,7 @@ def _certificate(error: ssl.SSLCertVerificationError, target: str, host: str) ->
     elif "local issuer" in text:
         message = "was signed by an authority that is not known here"
         hint = "give the authority with ca:"
-    return Unreachable(f"{target}: its certificate {message}", where=target, stage="tls", hint=hint)
+    return Unreachable(f"the certificate of {host} {message}", where=target, stage="tls", hint=hint)
 
 
 def _says(causes: list[BaseException], word: str) -> bool:

@@ -119,7 +119,6 @@ class _Busy(FazaiError):
 @dataclass(slots=True)
 class _Counts:
     requests: int = 0
-    connections: int = 0
 
 
 class Api:
@@ -146,6 +145,7 @@ class Api:
         self._main = self._channel()
         self._reserves: list[_Channel] = []
         self._emergency = False
+        self._main_down = False
 
     async def close(self) -> None:
         for channel in (self._main, *self._reserves):
@@ -170,9 +170,7 @@ class Api:
         found = await self.call(Call("POST", path, body, privilege=privilege))
         listed = found.get("rows") if isinstance(found, dict) else None
         if not isinstance(listed, list):
-            raise DeviceError(
-                f"{self.settings.target} answered {path} without rows", where=self.settings.target
-            )
+            raise DeviceError(f"the firewall answered {path} without rows", where=self.settings.target)
         return listed
 
     async def call(self, call: Call) -> Any:
@@ -214,27 +212,34 @@ class Api:
 
     def _unsure(self, call: Call) -> Unsure:
         return Unsure(
-            f"{self.settings.target}: the answer to {call.path} was lost; it may or may not have been done",
+            f"the answer to {call.path} was lost; it may or may not have been done",
             where=self.settings.target,
         )
 
     async def _anywhere(self, call: Call) -> Any:
         """On the main connection; when no new one can be had after an activation, on a reserve."""
-        try:
-            return await self._once(self._main, call)
-        except _Lost as lost:
-            if not self._reserves or not self._emergency or (lost.sent and not call.repeatable):
-                raise
-            problem = lost
+        problem: _Lost | None = None
+        if not (self._main_down and self._reserves):
+            try:
+                return await self._once(self._main, call)
+            except _Lost as lost:
+                if not self._reserves or not self._emergency or (lost.sent and not call.repeatable):
+                    raise
+                problem = lost
+                self._main_down = not lost.stale
         while self._reserves:
             channel = self._reserves[0]
-            if channel.used < WRITES_PER_CONNECTION + 1:
+            if channel.used <= WRITES_PER_CONNECTION:
                 try:
                     return await self._once(channel, call)
                 except _Lost as lost:
+                    if lost.sent and not lost.stale and not call.repeatable:
+                        raise
                     problem = lost
             self._reserves.pop(0)
             await channel.transport.aclose()
+        if problem is None:
+            return await self._once(self._main, call)
         raise problem
 
     async def _once(self, channel: _Channel, call: Call) -> Any:
@@ -300,7 +305,7 @@ class Api:
                 size += len(part)
                 if size > MAX_BODY_BYTES:
                     raise DeviceError(
-                        f"{self.settings.target} answered {call.path} with more than {MAX_BODY_BYTES >> 20} MiB",
+                        f"the firewall answered {call.path} with more than {MAX_BODY_BYTES >> 20} MiB",
                         where=self.settings.target,
                     )
                 parts.append(part)
@@ -321,7 +326,7 @@ class Api:
             else ("raise timeout: for a slow firewall or line")
         )
         return _Lost(
-            Unreachable(f"{target}: {text}", where=target, stage=stage, hint=hint),
+            Unreachable(text, where=target, stage=stage, hint=hint),
             sent=stage != "connect",
             stale=False,
         )
@@ -330,9 +335,7 @@ class Api:
         target = self.settings.target
         where = "in the middle of the answer" if stage == "read" else "before it answered"
         return _Lost(
-            Unreachable(
-                f"{target}: {self._address} closed the connection {where}", where=target, stage=stage
-            ),
+            Unreachable(f"{self._address} closed the connection {where}", where=target, stage=stage),
             sent=True,
             stale=stale and stage != "read",
         )
@@ -387,7 +390,7 @@ class Api:
     def _gone(self, error: FazaiError) -> Unreachable:
         stage = error.stage if isinstance(error, Unreachable) else "answer"
         return Unreachable(
-            f"{self.settings.target} does not answer new connections any more: {error.message}",
+            f"the firewall does not answer new connections any more: {error.message}",
             where=self.settings.target,
             stage=stage,
             hint=error.hint,

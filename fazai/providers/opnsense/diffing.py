@@ -12,7 +12,7 @@ from fazai.providers.opnsense.catalogue import FieldRow
 from fazai.providers.opnsense.kinds import CatalogueKind
 from fazai.providers.opnsense.ownership import is_uuid, own_ref
 from fazai.providers.opnsense.snapshot import SETTINGS_REF, Collection, Row, Snapshot, cell
-from fazai.providers.opnsense.values import same, to_api
+from fazai.providers.opnsense.values import same, text_of, to_api
 
 __all__ = ["Item", "Judge", "Result", "Unresolved", "resolve"]
 
@@ -249,17 +249,18 @@ class Judge:
     ) -> Change:
         """The deletion of an item, with all that is needed to make it again."""
         row = collection.rows[ref]
-        before = {
-            name: self.snapshot.value(collection, row, field_row)
-            for name, field_row in kind.rows.items()
-            if (field_row.source or name) in row and not field_row.write_once
-        }
+        before = {}
+        for name, field_row in kind.rows.items():
+            if (field_row.source or name) in row and not field_row.write_once:
+                value = self.snapshot.value(collection, row, field_row)
+                if text_of(value) or field_row.default:
+                    before[name] = value
         return Change(
             target=self.target,
             kind=kind.name,
             identity=collection.label(row),
             verb=Verb.DELETE,
-            before={name: value for name, value in before.items() if value not in ("", ())},
+            before=before,
             after={},
             ref=ref,
             note=note,

@@ -16,7 +16,7 @@ from fazai.providers.opnsense.ownership import own_ref
 from fazai.providers.opnsense.snapshot import Collection, Snapshot, cell
 from fazai.providers.opnsense.values import text_of
 
-__all__ = ["Policy", "pruned_kinds", "reference_keys", "work_out"]
+__all__ = ["Policy", "called", "pruned_kinds", "reference_keys", "work_out"]
 
 SEQUENCE = "sequence"
 
@@ -58,14 +58,15 @@ def reference_keys(
             ref = own_ref(mark, resource.kind, resource.identity)
             names[resource.identity] = ref
             if kind.row.called:
-                names.setdefault(_called(kind, resource), ref)
+                names.setdefault(called(kind, resource.fields), ref)
     for reference, key in found:
         found[reference, key] = {**coming.get(reference, {}), **snapshot.keys(reference, key)}
     return found
 
 
-def _called(kind: CatalogueKind, resource: Resource) -> str:
-    parts = {name: text_of(resource.fields.get(name, "")) for name in kind.rows}
+def called(kind: CatalogueKind, fields: Mapping[str, Value]) -> str:
+    """The second name of an item, by which references may call it."""
+    parts = {name: text_of(fields.get(name, "")) for name in kind.rows}
     return kind.row.called.format_map(parts).lower().lstrip(".")
 
 
@@ -276,21 +277,24 @@ def _assemble(
     """Writes in the order of kinds, deletions last and backwards, each touched service once at the end."""
     steps: list[Step] = []
     touched = set(pending)
+    early: dict[str, list[Change]] = {}
     fresh: set[str] = set()  # interface groups that later kinds may name only after an activation
     for name, result in results.items():
         kind = kinds[name]
         writes = [change for change in result.changes if change.verb is not Verb.DELETE]
         writes = [_naming(kind, change, fresh) for change in _dependents_last(kind, writes)]
-        steps.extend(writes)
+        early[name] = _in_the_way(kind, result.changes)
+        steps.extend((*early[name], *writes))
         if kind.row.before_use and any(change.verb is Verb.CREATE for change in writes):
             fresh.update(change.identity for change in writes if change.verb is Verb.CREATE)
             steps.append(Activate(target, kind.row.service))
         elif writes and kind.row.service:
             touched.add(kind.row.service)
-    for name in reversed(results):
+    for name in reversed(list(results)):
         kind = kinds[name]
         gone = [change for change in results[name].changes if change.verb is Verb.DELETE]
-        steps.extend(reversed(_dependents_last(kind, gone)))
+        late = [change for change in gone if change not in early[name]] if early[name] else gone
+        steps.extend(reversed(_dependents_last(kind, late)))
         if gone and kind.row.service:
             touched.add(kind.row.service)
     steps.extend(
@@ -305,6 +309,25 @@ def _assemble(
         errors=errors,
         notes=notes,
     )
+
+
+def _in_the_way(kind: CatalogueKind, changes: Sequence[Change]) -> list[Change]:
+    """Deletions that must come first: they free a value that only one item may have, and another now wants."""
+    if not kind.row.unique:
+        return []
+    wanted = {
+        (name, text_of(change.after[name]))
+        for change in changes
+        if change.verb is not Verb.DELETE
+        for name in kind.row.unique
+        if name in change.after
+    }
+    return [
+        change
+        for change in changes
+        if change.verb is Verb.DELETE
+        and any((name, text_of(change.before.get(name, ""))) in wanted for name in kind.row.unique)
+    ]
 
 
 def _naming(kind: CatalogueKind, change: Change, fresh: set[str]) -> Change:

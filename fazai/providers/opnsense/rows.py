@@ -72,6 +72,7 @@ class KindRow:
     floating: str = ""  # the field that tells floating from interface rules: sequences count in each apart
     self_reference: str = ""  # the field through which items of this kind name each other
     omit: tuple[str, ...] = ()
+    unique: tuple[str, ...] = ()  # fields of which no two items may have the same value, beside the identity
     called: str = ""  # a second name that references may use, where `label` says more than people do
 
     @property
@@ -353,6 +354,7 @@ _FIREWALL = (
 _NETWORK = (
     KindRow(
         short="vlan",
+        unique=("vlanif",),
         path="interfaces/vlan_settings",
         root="vlan",
         verbs=ITEM,
@@ -365,6 +367,7 @@ _NETWORK = (
     ),
     KindRow(
         short="vip",
+        unique=("vhid",),
         path="interfaces/vip_settings",
         root="vip",
         verbs=ITEM,
@@ -520,6 +523,7 @@ _SERVICES = (
     ),
     KindRow(
         short="kea_reservation",
+        unique=("ip_address",),
         path="kea/dhcpv4",
         root="reservation",
         verbs=_verbs("Reservation"),

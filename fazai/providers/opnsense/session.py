@@ -17,7 +17,7 @@ from fazai.providers.opnsense.credentials import read_credentials
 from fazai.providers.opnsense.diffing import Unresolved, resolve
 from fazai.providers.opnsense.kinds import CatalogueKind
 from fazai.providers.opnsense.ownership import mark_of, marked, own_ref
-from fazai.providers.opnsense.planning import Policy, pruned_kinds, work_out
+from fazai.providers.opnsense.planning import Policy, called, pruned_kinds, work_out
 from fazai.providers.opnsense.provider import OPTIONS
 from fazai.providers.opnsense.rows import SERVICES, KindRow
 from fazai.providers.opnsense.snapshot import SETTINGS_REF, Collection, Snapshot, cell, item_row
@@ -158,7 +158,14 @@ class OpnsenseSession:
         Raises Rejected with our field names, DeviceError, Unreachable, and Unsure where the firewall chooses the
         uuid, the answer was lost, and the item cannot be found either.
         """
-        kind = self._kinds[change.kind]
+        try:
+            return await self._write(self._kinds[change.kind], change)
+        except DeviceError as error:
+            if error.where == self._target.name:
+                error.where = change.mark or change.where
+            raise
+
+    async def _write(self, kind: CatalogueKind, change: Change) -> str:
         ref = self._made.get((change.kind, change.ref), change.ref)
         if change.verb is Verb.DELETE:
             await self._delete(kind, change, ref)
@@ -174,6 +181,8 @@ class OpnsenseSession:
         self._saved(kind, change, answer)
         if change.verb is Verb.CREATE:
             self._made[change.kind, change.identity] = ref
+            if kind.row.called:
+                self._made[change.kind, called(kind, change.after)] = ref
         return ref
 
     async def _call(
@@ -332,9 +341,7 @@ class OpnsenseSession:
         """One reconfigure; raises DeviceError when the firewall says that it failed."""
         found = next((one for one in SERVICES if one.name == service), None)
         if found is None:
-            raise DeviceError(
-                f'there is no service "{service}" on {self._target.name}', where=self._target.name
-            )
+            raise DeviceError(f'there is no service "{service}"', where=self._target.name)
         await self.api.refresh(self._ping())
         answer = await self.api.call(
             Call(
@@ -350,7 +357,7 @@ class OpnsenseSession:
             status = str(answer.get("status", answer.get("result", ""))).strip().lower()
         if status != "ok":
             raise DeviceError(
-                f"{self._target.name} could not activate {found.summary}: it answered {status or 'nothing'}",
+                f"the firewall could not activate {found.summary}: it answered {status or 'nothing'}",
                 where=self._target.name,
                 hint=f"saved, but not in effect; POST /api/{found.path} by hand says more",
             )

@@ -26,7 +26,7 @@ def cell(row: Row, name: str) -> str:
     """A value of a row as text: searches answer some booleans and numbers bare, and empty maps as lists."""
     value = row.get(name, "")
     if value.__class__ is str:
-        return value  # type: ignore[no-any-return]
+        return value
     if value is None or value == [] or value == {}:
         return ""
     if isinstance(value, bool):
