@@ -233,6 +233,7 @@ TYPES: Final[Mapping[str, Kind]] = {
     "Integer": Kind(_integer),
     "AutoNumber": Kind(_integer),
     "FilterSequence": Kind(_integer),
+    "DNatSequence": Kind(_integer),
     "Numeric": Kind(_numeric),
     "Text": Kind(_text),
     "StrictText": Kind(_strict),

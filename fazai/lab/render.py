@@ -55,9 +55,7 @@ def label_of(box: Box, field: Field, value: str) -> str:
     if not field.multiple:
         found = choices.get(value)
         return value if found is None else found["value"]
-    parts = value.split(",")
-    labels = [choices[part]["value"] if part in choices else part for part in parts]
-    return value if labels == parts else ", ".join(labels)
+    return ", ".join(choices[part]["value"] if part in choices else part for part in value.split(","))
 
 
 def _place(body: dict[str, Any], name: str, value: Any) -> None:

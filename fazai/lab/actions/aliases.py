@@ -126,7 +126,8 @@ def export(call: Call) -> Any:
         chosen = {uuid: item for uuid, item in chosen.items() if uuid in wanted}
         return {"aliases": {"alias": as_php({uuid: _flat(call, uuid, item) for uuid, item in chosen.items()})}}
     url = call.box.config.settings("Firewall.Alias").get("geoip.url", "")
-    rows = {uuid: _flat(call, uuid, item) for uuid, item in chosen.items()}
+    built_in = {name: builtin_item(call.box, name) or {} for name in builtin_aliases(call.box)}
+    rows = {uuid: _flat(call, uuid, item) for uuid, item in {**chosen, **built_in}.items()}
     return {"geoip": {"url": url}, "aliases": {"alias": as_php(rows)}}
 
 
@@ -141,7 +142,8 @@ def bring_in(call: Call) -> Any:
         return {"existing": 0, "new": 0, "status": "failed"}
     box, model = call.box, _model(call)
     by_name = {item["name"]: uuid for uuid, item in box.items(ALIASES).items()}
-    edit, existing, new, wrong = box.config.edit(), 0, 0, {}
+    edit, existing, new = box.config.edit(), 0, 0
+    wrong: dict[str, Any] = {}
     for key, values in entries.items():
         sent = flatten(values if isinstance(values, Mapping) else {}, model.by_name())
         known = by_name.get(sent.get("name", ""))

@@ -88,7 +88,7 @@ ENTRY_CHECKS: Final = {
     "host": (_is_host, "a valid hostname, IP address or range"),
     "network": (_is_net, "a network"),
     "port": (_is_port, "a valid port number"),
-    "geoip": (lambda box, text: text in box.catalogue.options["countries"] or text == "EU", "a valid country code"),
+    "geoip": (lambda box, text: text in box.catalogue.options["country_names"], "a valid country code"),
     "mac": (lambda box, text: bool(_PARTIAL_MAC.match(text)), "a valid (partial) MAC address"),
     "networkgroup": (lambda box, text: text in alias_names(box), "a valid alias"),
     "asn": (lambda box, text: text.isdigit() and 1 <= int(text) <= 4294967296, "a valid ASN"),
@@ -162,7 +162,7 @@ def content_map(box: Box, uuid: str, item: Item | None) -> dict[str, dict[str, A
     if item is not None:
         for entry in item["content"].split("\n"):
             body[entry] = {"value": entry, "selected": 1}
-            if entry in known or not entry:
+            if entry in known or not uuid:
                 body[entry]["description"] = known.get(entry, "")
     for name, description in known.items():
         body.setdefault(name, {"selected": 0, "value": name, "description": description})

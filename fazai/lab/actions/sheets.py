@@ -1,0 +1,93 @@
+"""Collections as CSV: download and upload, with semicolons as the product writes them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import uuid as uuids
+from collections.abc import Mapping
+from typing import Any, Final
+
+from fazai.lab.actions.rules import COLLECTIONS
+from fazai.lab.box import Call, Handler
+from fazai.lab.engine import Problems, blank, is_uuid4, merged, problems_of
+from fazai.lab.render import label_of
+from fazai.lab.schema import ItemModel
+from fazai.lab.sources import choices_of
+from fazai.lab.wire import Reply
+
+__all__ = ["ACTIONS"]
+
+
+def _quoted(value: str) -> str:
+    """As PHP's fputcsv: quoted when it holds a blank, a quote, a line end or the separator."""
+    if any(letter in value for letter in ' ";\n\r\t\\'):
+        return '"' + value.replace('"', '""') + '"'
+    return value
+
+
+def download(model_path: str, *, with_uuid: bool, leave_out: tuple[str, ...] = ()) -> Handler:
+    """Every stored field; related items by their label."""
+
+    def handler(call: Call) -> Any:
+        box, model = call.box, call.box.catalogue.items[model_path]
+        fields = [field for field in model.fields if not field.volatile and field.name not in leave_out]
+        lines = [[*(["@uuid"] if with_uuid else []), *(field.name for field in fields)]]
+        for uuid, item in box.items(model.path).items():
+            values = [
+                label_of(box, field, item.get(field.name, "")) if field.relation else item.get(field.name, "")
+                for field in fields
+            ]
+            lines.append([*([uuid] if with_uuid else []), *values])
+        text = "".join(";".join(map(_quoted, line)) + "\n" for line in lines)
+        return Reply(200, text.encode(), "text/csv")
+
+    return handler
+
+
+def upload(model_path: str) -> Handler:
+    """All or nothing. A row with a known @uuid is updated, one without gets a new uuid."""
+
+    def handler(call: Call) -> Any:
+        payload = call.body.get("payload")
+        if not call.posted or not isinstance(payload, str):
+            return {"status": "failed"}
+        box, model = call.box, call.box.catalogue.items[model_path]
+        table = csv.DictReader(io.StringIO(payload), delimiter=";")
+        names = list(table.fieldnames or ())
+        edit, wrong, made, updated = box.config.edit(), [], {}, 0
+        for number, line in enumerate(table):
+            sent = {name: _by_key(call, model, name, value) for name, value in line.items() if value is not None}
+            uuid = sent.pop("@uuid", "")
+            known = box.items(model.path).get(uuid)
+            uuid = uuid if known is not None or is_uuid4(uuid) else str(uuids.uuid4())
+            item = merged(box, model.fields, known or blank(box, model), sent)
+            problems = Problems(model.root)
+            problems_of(box, model, uuid, item, problems)
+            if problems:
+                wrong.append({"sequence": number, "message": problems.body()})
+            updated += known is not None
+            made[uuid] = number
+            edit.put(model.path, uuid, item)
+        if wrong:
+            return {"validations": wrong, "inserted": 0, "updated": 0, "uuids": [], "fieldnames": names}
+        call.save(edit)
+        counts = {"inserted": len(made) - updated, "updated": updated}
+        return {"validations": [], **counts, "uuids": made or [], "fieldnames": names}
+
+    return handler
+
+
+def _by_key(call: Call, model: ItemModel, name: str, value: str) -> str:
+    """Related items are written by their label; they are stored by their uuid."""
+    field = next((field for field in model.fields if field.name == name), None)
+    if field is None or field.relation is None or not value:
+        return value
+    by_label = {choice["value"]: key for key, choice in (choices_of(call.box, field) or {}).items()}
+    return ",".join(by_label.get(part, part) for part in value.split(","))
+
+
+ACTIONS: Final[Mapping[str, Handler]] = {
+    **{f"{name}/downloadRules": download(path, with_uuid=True) for name, path in COLLECTIONS.items()},
+    **{f"{name}/uploadRules": upload(path) for name, path in COLLECTIONS.items()},
+}

@@ -1,0 +1,201 @@
+"""Replaying recorded exchanges: sending, uuids, and what "the same answer" means."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from base64 import b64encode
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from fazai.lab import LabFirewall
+
+HERE = Path(__file__).parent
+ROOT = Path(os.environ.get("FAZAI_RECORDINGS", HERE.parents[2] / "shared" / "opnsense"))
+NOT_EXCHANGES = {"endpoints", "fields", "latency"}
+UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z")
+
+Json = dict[str, Any]
+
+
+def recordings() -> list[str]:
+    """The names of the recorded files; none where there are no recordings."""
+    return sorted(path.stem for path in ROOT.glob("*.json") if path.stem not in NOT_EXCHANGES)
+
+
+def exchanges(name: str) -> list[Json]:
+    found: list[Json] = json.loads((ROOT / f"{name}.json").read_text())
+    return found
+
+
+def settings(name: str) -> Json:
+    """What precedes a file's exchanges, and what of its answers cannot be compared (`recorded.json`)."""
+    found: Json = json.loads((HERE / "recorded.json").read_text()).get(name, {})
+    return found
+
+
+class Replay:
+    """One firewall of the lab that is sent what a file recorded."""
+
+    def __init__(self, firewall: LabFirewall, client: httpx.Client, plan: Json, volatile: set[str]) -> None:
+        self.firewall = firewall
+        self.client = client
+        self.volatile = volatile | set(plan.get("volatile", ()))
+        self.known: dict[str, str] = dict(plan.get("same", {}))
+        self.keys: dict[str, tuple[str, str]] = {}
+        self.before: Mapping[str, list[Any]] = plan.get("before", {})
+
+    # sending
+
+    def prepare(self, index: int) -> None:
+        """What happened before this exchange without being recorded."""
+        for step in self.before.get(str(index), ()):
+            if isinstance(step, dict):
+                self._special(step)
+            else:
+                method, path, body = self.translated(step)
+                answer = self.firewall.call(method, path, body)
+                text = json.dumps(answer)
+                if "failed" in text or "errorMessage" in text:
+                    raise AssertionError(f"preparing exchange {index}: {path} answered {text}")
+
+    def _special(self, step: Json) -> None:
+        user = step["user"]
+        body = {"user": {"name": user, "password": "Secret-123-x", "priv": step["priv"], "disabled": "0"}}
+        made = self.firewall.call("POST", "/api/auth/user/add", body)
+        key = self.firewall.call("POST", f"/api/auth/user/addApiKey/{user}", {})
+        self.keys[step["auth"]] = (key["key"], key["secret"])
+        path = f"/api/auth/user/set/{made['uuid']}"
+        if step.get("then") == "disabled":
+            self.firewall.call("POST", path, {"user": {"disabled": "1"}})
+        elif step.get("then") in ("deleted", "replaced"):
+            self.firewall.call("POST", f"/api/auth/user/del/{made['uuid']}", {})
+
+    def authorization(self, auth: str) -> str | None:
+        key, secret = self.firewall.api_key, self.firewall.api_secret
+        if auth == "none":
+            return None
+        if auth == "base64 without a colon":
+            return "Basic " + b64encode(b"nocolon").decode()
+        if auth in self.keys:
+            key, secret = self.keys[auth]
+        elif auth == "valid key, wrong secret":
+            secret = "wrong"
+        elif auth == "unknown key":
+            key = "unknown"
+        else:
+            assert auth in ("valid key:secret", "Bearer + base64(key:secret)"), auth
+        scheme = "Bearer" if auth.startswith("Bearer") else "Basic"
+        return f"{scheme} " + b64encode(f"{key}:{secret}".encode()).decode()
+
+    def translated(self, value: Any) -> Any:
+        """Recorded uuids become the lab's."""
+        text = json.dumps(value)
+        for theirs, ours in self.known.items():
+            text = text.replace(theirs, ours)
+        return json.loads(text)
+
+    def send(self, exchange: Json) -> httpx.Response:
+        request = exchange["request"]
+        headers = {}
+        authorization = self.authorization(request["auth"])
+        if authorization is not None:
+            headers["authorization"] = authorization
+        if "content_type" in request:
+            headers["content-type"] = request["content_type"]
+        content: bytes | None = None
+        if "json" in request:
+            content = json.dumps(self.translated(request["json"])).encode()
+        elif "raw_body" in request:
+            content = request["raw_body"].encode()
+        elif "form" in request:
+            content = str(httpx.QueryParams(request["form"])).encode()
+        path = self.translated(exchange["path"])
+        return self.client.request(exchange["method"], path, headers=headers, content=content)
+
+    # comparing
+
+    def problems(self, exchange: Json, response: httpx.Response) -> list[str]:
+        """How the lab's answer differs from the recorded one."""
+        if response.status_code != exchange["status"]:
+            return [f"status {response.status_code}, recorded {exchange['status']}: {response.text[:200]}"]
+        wanted_type = exchange["headers"].get("content-type", "").partition(";")[0]
+        type_ = response.headers.get("content-type", "").partition(";")[0]
+        found = [] if type_ == wanted_type else [f"content type {type_!r}, recorded {wanted_type!r}"]
+        if exchange.get("response_is_json", True):
+            note, ours = exchange.get("note", ""), response.json()
+            if "top-level keys kept" in note:
+                (body,) = ours.values()
+                ours = {section: list(values) for section, values in body.items()}
+            found += self._differ(self.translated(exchange["response"]), ours, "", "shortened" in note)
+        elif "replaced" not in exchange.get("note", ""):
+            theirs = self.translated(exchange["response"])
+            if self._lines(theirs) != self._lines(response.text):
+                found.append(f"text {response.text[:300]!r}, recorded {theirs[:300]!r}")
+        return found
+
+    def _lines(self, text: str) -> list[str]:
+        return [re.sub(r"^[0-9a-f-]{36};", "<uuid>;", line).strip() for line in text.strip().splitlines()]
+
+    def _differ(self, theirs: Any, ours: Any, where: str, shortened: bool) -> Iterator[str] | list[str]:
+        if type(theirs) is type(ours) and where.rpartition(".")[2] in self.volatile:
+            return []
+        if isinstance(theirs, dict) and isinstance(ours, dict):
+            return list(self._differ_maps(theirs, ours, where, shortened))
+        if isinstance(theirs, list) and isinstance(ours, list):
+            return list(self._differ_lists(theirs, ours, where, shortened))
+        if type(theirs) is not type(ours):
+            return [f"{where}: {ours!r}, recorded {theirs!r}"]
+        if theirs == ours:
+            return []
+        if isinstance(theirs, str):
+            if UUID.match(theirs) and UUID.match(ours) and theirs not in self.known.values():
+                self.known[theirs] = ours
+                return []
+            if "/" in where and self._without_uuids(theirs) == self._without_uuids(ours):
+                return []
+        return [f"{where}: {ours!r}, recorded {theirs!r}"]
+
+    @staticmethod
+    def _without_uuids(text: str) -> str:
+        return re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "<uuid>", text)
+
+    def _differ_maps(self, theirs: Json, ours: Json, where: str, shortened: bool) -> Iterator[str]:
+        missing = [key for key in theirs if key not in ours]
+        extra = [key for key in ours if key not in theirs]
+        if shortened and len(extra) > 1:
+            extra = []
+        pairs = {key: key for key in theirs if key in ours}
+        for their_key in [key for key in missing if UUID.match(key)]:
+            our_key = next((key for key in extra if UUID.match(key)), None)
+            if our_key is not None:
+                missing.remove(their_key)
+                extra.remove(our_key)
+                pairs[their_key] = our_key
+                self.known[their_key] = our_key
+        if missing or extra:
+            yield f"{where}: keys missing {missing}, extra {extra}"
+        for their_key, our_key in pairs.items():
+            yield from self._differ(theirs[their_key], ours[our_key], f"{where}.{their_key}", shortened)
+
+    def _differ_lists(self, theirs: list[Any], ours: list[Any], where: str, shortened: bool) -> Iterator[str]:
+        if shortened and len(ours) > len(theirs):
+            ours = self._kept(theirs, ours)
+        if len(theirs) != len(ours):
+            yield f"{where}: {len(ours)} entries, recorded {len(theirs)}"
+        for index, (left, right) in enumerate(zip(theirs, ours, strict=False)):
+            yield from self._differ(left, right, f"{where}[{index}]", shortened)
+
+    @staticmethod
+    def _kept(theirs: list[Any], ours: list[Any]) -> list[Any]:
+        """The entries of ours that a shortened list kept: by uuid or name where they have one."""
+        for key in ("uuid", "id", "name", "filename", "description"):
+            if theirs and all(isinstance(entry, dict) and key in entry for entry in theirs):
+                by_key = {entry.get(key): entry for entry in ours if isinstance(entry, dict)}
+                if all(entry[key] in by_key for entry in theirs):
+                    return [by_key[entry[key]] for entry in theirs]
+        return ours[: len(theirs)]
