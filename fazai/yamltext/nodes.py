@@ -113,6 +113,22 @@ class YamlMap(dict[str, Any]):
     def source(self) -> Source:
         return self._source
 
+    def without(self, *keys: str) -> YamlMap:
+        """A copy that leaves these keys out; what stays keeps its place."""
+        copy = YamlMap(self._source, self._at)
+        for index, (key, value) in enumerate(self.items()):
+            if key not in keys:
+                copy[key] = value
+                copy._places.extend(self._places[2 * index : 2 * index + 2])
+        return copy
+
+    def renamed(self, key: str, name: str, value: Any = None) -> YamlMap:
+        """A mapping of one entry, `name: value`, that stands where `key` stands here."""
+        copy = YamlMap(self._source, self._at)
+        copy[name] = value
+        copy._places.extend(self._entry(key))
+        return copy
+
     def _entry(self, key: str) -> tuple[int, int]:
         for index, known in enumerate(self):
             if known == key and 2 * index + 1 < len(self._places):

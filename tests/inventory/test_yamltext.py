@@ -390,7 +390,8 @@ def test_hostile_texts_end_soon(data: bytes) -> None:
 # fmt: off
 FRAGMENTS = [
     "a: ", "b: ", "- ", "? ", "{", "}", "[", "]", ",", ": ", "\n", "  ", "    ", "\t", "&x ", "*x", "!env ",
-    "!cmd ", "!vault ", "!unsafe ", "!!int ", "<<: ", "'", '"', "|", ">-", "#", "%YAML 1.1", "---", "...", "{{ x }}",
+    "!cmd ", "!vault ", "!unsafe ", "!!int ", "<<: ", "'", '"', "|", ">-", "#", "%YAML 1.1", "---", "...",
+    "{{ x }}",
     "\\ud83d", "0b_", "1:30", "~", "yes", "\x00", "\ufeff", "é", "\\",
 ]
 # fmt: on

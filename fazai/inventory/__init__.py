@@ -1,0 +1,24 @@
+"""The inventory: which targets there are, in which groups, with which variables and resources.
+
+Read the way Ansible reads its YAML format (docs/inventory.md has the differences). `load` does all the I/O;
+what it returns is a value.
+"""
+
+from fazai.inventory.loading import load
+from fazai.inventory.nodes import Group, Host, Inventory, Layer
+from fazai.inventory.ranges import HOSTS_MAX, expand
+from fazai.inventory.show import as_ansible, as_graph, as_host, to_json
+
+__all__ = [
+    "HOSTS_MAX",
+    "Group",
+    "Host",
+    "Inventory",
+    "Layer",
+    "as_ansible",
+    "as_graph",
+    "as_host",
+    "expand",
+    "load",
+    "to_json",
+]

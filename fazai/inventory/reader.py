@@ -1,0 +1,269 @@
+"""One file at a time: groups, hosts, variables and resources go into the drafts, errors into a list."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from fazai.errors import FazaiError, InventoryError, Mark, did_you_mean
+from fazai.inventory.drafts import Drafts, GroupDraft, HostDraft
+from fazai.inventory.ranges import check_group, expand
+from fazai.yamltext import YamlList, YamlMap
+
+__all__ = ["Reader"]
+
+_SECTIONS = ("hosts", "vars", "children", "resources")
+_OUTSIDE = ("resources", "playbooks")  # what can stand in an inventory file and is no group
+
+
+class Reader:
+    """Reads inventory files into `drafts`; `errors` and `playbooks` fill up on the way."""
+
+    def __init__(self, drafts: Drafts) -> None:
+        self.drafts = drafts
+        self.errors: list[FazaiError] = []
+        self.playbooks: dict[Path, Mark] = {}
+        self._source = ""
+
+    def file(self, document: YamlMap | YamlList | None, file: str, source: str) -> None:
+        """Takes in one inventory file. `source` is what the user named."""
+        self._source = source
+        if document is None:
+            self._wrong("the inventory file is empty", file, "start with `all:` and `hosts:` below it")
+        elif isinstance(document, YamlList):
+            self._error(
+                document, None, "an inventory is a mapping of groups, and this is a list", "start with `all:`"
+            )
+        elif "plugin" in document:
+            hint = "`ansible-inventory -i FILE --list --yaml` writes what it finds as an inventory"
+            self._error(document, "plugin", "this configures an inventory plugin of Ansible's", hint)
+        else:
+            for name, body in document.items():
+                if name == "playbooks":
+                    self._playbooks(document, body, file)
+                else:
+                    self._group(document, name, body)
+
+    def host_list(self, text: str) -> None:
+        """Takes in hosts named on the command line: `fw-01,fw-02:22`."""
+        from fazai.yamltext import loads
+
+        self._source = ""
+        for word in filter(None, (part.strip() for part in text.split(","))):
+            node = loads(f'"{word}":\n', "command line") if '"' not in word and "\\" not in word else None
+            if isinstance(node, YamlMap):
+                self._hosts(self.drafts.groups["ungrouped"], node)
+            else:
+                self._wrong(f"{word!r} names no host", "command line")
+
+    # -- groups ----------------------------------------------------------------------------------------
+
+    def _group(self, parent: YamlMap, name: str, body: Any) -> GroupDraft | None:
+        """The group `name`, which stands as a key of `parent`; None when it cannot be one."""
+        if not self._group_name(parent, name, body):
+            return None
+        group = self.drafts.group(name, parent.key_mark(name))
+        if body is None:
+            return group
+        for section, content in body.items():
+            if section not in _SECTIONS:
+                self._unknown_section(body, section, name)
+            elif content is None:
+                continue
+            elif section == "vars":
+                self._group_vars(group, body, content)
+            elif section == "children":
+                self._children(group, self._mapping(body, section))
+            elif section == "hosts":
+                self._hosts(group, self._mapping(body, section))
+            else:
+                self.resources(group.resources, body)
+        return group
+
+    def _group_name(self, parent: YamlMap, name: str, body: Any) -> bool:
+        if body is not None and not isinstance(body, YamlMap):
+            hint = "a group is `name:` with hosts:, vars:, children: or resources: below it"
+            if name == "resources":
+                hint = "put it below a group, such as all:"
+            elif near := did_you_mean(name, _OUTSIDE):
+                hint = near
+            self._error(parent, name, f'"{name}" is no group: {_kind(body)} stands there', hint)
+            return False
+        if name in (*_SECTIONS, *_OUTSIDE):
+            hint = "put it below a group, such as all:"
+            self._error(parent, name, f'"{name}" stands where a group is expected', hint, at_key=True)
+            return False
+        try:
+            check_group(name)
+        except ValueError as error:
+            self._error(parent, name, f'"{name}" is {error}', at_key=True)
+            return False
+        return True
+
+    def _unknown_section(self, body: YamlMap, section: str, group: str) -> None:
+        hint = did_you_mean(section, _SECTIONS)
+        if hint is None and isinstance(body[section], YamlMap | None):
+            hint = "hosts stand below hosts:, groups below children:, variables below vars:"
+        self._error(body, section, f'unknown key "{section}" in the group "{group}"', hint, at_key=True)
+
+    def _mapping(self, body: YamlMap, section: str) -> YamlMap:
+        """The entries of hosts: or children:; a single name may stand alone. Empty when it is neither."""
+        content = body[section]
+        if isinstance(content, YamlMap):
+            return content
+        if isinstance(content, str):
+            return body.renamed(section, content)
+        if isinstance(content, YamlList):
+            self._error(
+                body,
+                section,
+                f"{section}: takes a mapping, and a list stands there",
+                "write `name:` without the dash",
+            )
+        else:
+            self._error(body, section, f"{section}: takes a mapping, and {_kind(content)} stands there")
+        return YamlMap(body.source, 0)
+
+    def _group_vars(self, group: GroupDraft, body: YamlMap, content: Any) -> None:
+        if not isinstance(content, YamlMap):
+            self._error(
+                body,
+                "vars",
+                f"vars: takes a mapping, and {_kind(content)} stands there",
+                "write `name: value`",
+            )
+            return
+        if "ansible_group_priority" in content:
+            priority = content["ansible_group_priority"]
+            if isinstance(priority, str) and re.fullmatch(r"[+-]?[0-9]{1,9}", priority):
+                priority = int(priority)
+            if isinstance(priority, int):
+                group.priority = priority
+            else:
+                self._error(content, "ansible_group_priority", "ansible_group_priority takes a whole number")
+            content = content.without("ansible_group_priority")
+        self._take(group, content)
+
+    def _take(self, draft: GroupDraft | HostDraft, content: YamlMap) -> None:
+        """Variables for a group or host; the key `resources` is none of them."""
+        if "resources" in content:
+            self.resources(draft.resources, content)
+            content = content.without("resources")
+        if content:
+            draft.vars.append(content)
+
+    def resources(self, into: list[YamlList], body: YamlMap) -> None:
+        """The list below the key `resources` of `body`."""
+        content = body["resources"]
+        if isinstance(content, YamlList):
+            into.append(content)
+        elif content is not None:
+            self._error(
+                body,
+                "resources",
+                f"resources: takes a list, and {_kind(content)} stands there",
+                "write `- kind: {fields}`",
+            )
+
+    def _children(self, group: GroupDraft, entries: YamlMap) -> None:
+        for name, body in entries.items():
+            child = self._group(entries, name, body)
+            if child is None:
+                continue
+            try:
+                self.drafts.adopt(group.name, child.name)
+            except ValueError as error:
+                self._error(entries, name, str(error), at_key=True)
+
+    # -- hosts -----------------------------------------------------------------------------------------
+
+    def _hosts(self, group: GroupDraft, entries: YamlMap) -> None:
+        for pattern, body in entries.items():
+            if body is not None and not isinstance(body, YamlMap):
+                hint = "write its variables as `name: value` below it"
+                self._error(
+                    entries,
+                    pattern,
+                    f'the host "{pattern}" takes a mapping, and {_kind(body)} stands there',
+                    hint,
+                )
+                continue
+            try:
+                names, port = expand(pattern)
+            except ValueError as error:
+                self._error(
+                    entries,
+                    pattern,
+                    f'"{pattern}" is {error}' if "no name" in str(error) else f'"{pattern}": {error}',
+                    at_key=True,
+                )
+                continue
+            for name in names:
+                self._host(group, name, port, entries, pattern)
+
+    def _host(self, group: GroupDraft, name: str, port: int | None, entries: YamlMap, pattern: str) -> None:
+        host = self.drafts.hosts.get(name)
+        if host is None:
+            host = self.drafts.hosts[name] = HostDraft(name, entries, pattern, self._source)
+            if port is not None:  # the port of a later mention is not taken, as in Ansible
+                host.vars.append(entries.renamed(pattern, "ansible_port", port))
+        group.hosts[name] = None
+        body = entries[pattern]
+        if body:
+            self._take(host, body)
+
+    # -- the rest --------------------------------------------------------------------------------------
+
+    def _playbooks(self, document: YamlMap, content: Any, file: str) -> None:
+        if not isinstance(content, YamlList) or not all(isinstance(path, str) for path in content):
+            self._error(
+                document,
+                "playbooks",
+                "playbooks: takes a list of paths",
+                "playbooks: [../playbooks/site.yml]",
+            )
+            return
+        for index, text in enumerate(content):
+            path = Path(file).parent / text
+            if path.is_file():
+                self.playbooks.setdefault(path, content.mark(index))
+            else:
+                names = (
+                    [str(near.name) for near in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
+                )
+                hint = did_you_mean(path.name, names) or "paths are relative to the inventory file"
+                self.errors.append(
+                    InventoryError(
+                        f'there is no playbook "{text}"',
+                        where=content.mark(index),
+                        hint=hint,
+                        excerpt=content.excerpt(index),
+                    )
+                )
+
+    def _error(
+        self,
+        node: YamlMap | YamlList,
+        key: str | None,
+        message: str,
+        hint: str | None = None,
+        *,
+        at_key: bool = False,
+    ) -> None:
+        if isinstance(node, YamlList) or key is None:
+            where = node.mark()
+        else:
+            where = node.key_mark(key) if at_key else node.mark(key)
+        self.errors.append(
+            InventoryError(message, where=where, hint=hint, excerpt=node.source.excerpt(where))
+        )
+
+    def _wrong(self, message: str, where: str, hint: str | None = None) -> None:
+        self.errors.append(InventoryError(message, where=where, hint=hint))
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, YamlMap):
+        return "a mapping"
+    return "a list" if isinstance(value, YamlList) else "a single value"

@@ -1,0 +1,134 @@
+"""group_vars and host_vars beside the inventories, as Ansible's host_group_vars plugin reads them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from fazai.errors import Errors, FazaiError, InventoryError, did_you_mean
+from fazai.inventory.nodes import Scope
+from fazai.yamltext import YamlList, YamlMap
+
+if TYPE_CHECKING:
+    from fazai.inventory.drafts import Drafts
+    from fazai.inventory.loading import Files
+    from fazai.inventory.reader import Reader
+
+__all__ = ["VarsFolders"]
+
+_EXTENSIONS = ("", ".yml", ".yaml", ".json")
+_FOLDERS_MAX = 32
+
+
+class VarsFolders:
+    """Reads what `folders` (in order) say of the groups and hosts of `drafts`; errors go to the reader's."""
+
+    def __init__(self, folders: list[str], drafts: Drafts, reader: Reader, files: Files) -> None:
+        self._folders = folders
+        self._drafts = drafts
+        self._reader = reader
+        self._files = files
+        self.group_files: dict[str, tuple[Scope, ...]] = {}
+        self.host_files: dict[str, Scope] = {}
+        self.group_resources: dict[str, list[YamlList]] = {}
+        self.host_resources: dict[str, list[YamlList]] = {}
+        self.notes: list[str] = []
+
+    def read(self) -> None:
+        groups = [self._kind(folder, "group_vars", self.group_resources) for folder in self._folders]
+        for name in {name for found in groups for name in found}:
+            self.group_files[name] = tuple(found.get(name, ()) for found in groups)
+        for folder in self._folders:
+            for name, scope in self._kind(folder, "host_vars", self.host_resources).items():
+                self.host_files[name] = (*self.host_files.get(name, ()), *scope)
+
+    def _kind(self, folder: str, kind: str, resources: dict[str, list[YamlList]]) -> dict[str, Scope]:
+        """What `folder/kind` says, by the name of the group or host."""
+        path = os.path.join(folder, kind)
+        if not os.path.isdir(path):
+            return {}
+        entries = self._list(path)
+        known = self._drafts.groups if kind == "group_vars" else self._drafts.hosts
+        present = set(entries)
+        used: set[str] = set()
+        found: dict[str, Scope] = {}
+        for name in known:
+            candidates = [name + extension for extension in _EXTENSIONS if name + extension in present]
+            if not candidates:
+                continue
+            used.update(candidates)
+            chosen = os.path.join(path, candidates[0])
+            self.notes += [
+                f"{os.path.join(path, other)} is not read, because {chosen} is there"
+                for other in candidates[1:]
+            ]
+            files = self._below(chosen, 0) if os.path.isdir(chosen) else [chosen]
+            scope = [self._file(file, folder, name, resources) for file in files]
+            found[name] = tuple(values for values in scope if values)
+        self._note_strangers(path, kind, [entry for entry in entries if entry not in used], known)
+        return found
+
+    def _list(self, path: str) -> list[str]:
+        try:
+            return sorted(os.listdir(path))
+        except OSError as error:
+            self._reader.errors.append(
+                InventoryError(f"cannot read the folder: {error.strerror}", where=path)
+            )
+            return []
+
+    def _below(self, folder: str, depth: int) -> list[str]:
+        """The files of a folder that stands for one group or host, sorted, with those of its folders."""
+        if depth > _FOLDERS_MAX:
+            self._reader.errors.append(InventoryError(f"more than {_FOLDERS_MAX} folders deep", where=folder))
+            return []
+        files: list[str] = []
+        for name in self._list(folder):
+            if name.startswith(".") or name.endswith("~"):
+                continue
+            path = os.path.join(folder, name)
+            extension = os.path.splitext(name)[1]
+            if os.path.isdir(path):
+                if not extension:
+                    files += self._below(path, depth + 1)
+            elif os.path.isfile(path) and extension in _EXTENSIONS:
+                files.append(path)
+        return files
+
+    def _file(
+        self, path: str, folder: str, name: str, resources: dict[str, list[YamlList]]
+    ) -> YamlMap | None:
+        """The variables of one file; its resources go to `resources`."""
+        label = os.path.relpath(path, folder or ".")
+        try:
+            document = self._files.yaml(path, f"vars/{label}")
+            if isinstance(document, YamlList):
+                raise InventoryError(
+                    "a file of variables is a mapping, and this is a list",
+                    where=document.mark(),
+                    hint="write `name: value` lines",
+                    excerpt=document.excerpt(),
+                )
+        except Errors as error:
+            self._reader.errors += error.errors
+            return None
+        except FazaiError as error:
+            self._reader.errors.append(error)
+            return None
+        if document is None or "resources" not in document:
+            return document
+        self._reader.resources(resources.setdefault(name, []), document)
+        return document.without("resources")
+
+    def _note_strangers(self, path: str, kind: str, entries: list[str], known: Iterable[str]) -> None:
+        what = "group" if kind == "group_vars" else "host"
+        for entry in entries:
+            name, extension = os.path.splitext(entry)
+            if entry.startswith(".") or entry.endswith("~") or (entry in known):
+                continue
+            if extension not in _EXTENSIONS:
+                name = entry
+            near = did_you_mean(name, known)
+            hint = f"; {near}" if near else ""
+            self.notes.append(f'{os.path.join(path, entry)} is not read: there is no {what} "{name}"{hint}')

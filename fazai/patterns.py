@@ -1,0 +1,179 @@
+"""Ansible's host patterns (`--limit`, `hosts:`): which hosts of an inventory a text selects, in which order.
+
+Follows Ansible's `inventory/manager.py`. The difference: what matches nothing is an error, also in the middle
+of a pattern, where Ansible warns and goes on with the wrong hosts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from fnmatch import translate
+from ipaddress import AddressValueError, IPv6Address
+from typing import TYPE_CHECKING
+
+from fazai.errors import Errors, FazaiError, InventoryError, did_you_mean
+
+if TYPE_CHECKING:
+    from fazai.inventory import Inventory
+
+__all__ = ["select", "split"]
+
+_PIECE = re.compile(r"(?:[^\s:\[\]]|\[[^\]]*\])+")
+_SUBSCRIPT = re.compile(r"(.+)\[(?:(-?[0-9]+)|([0-9]+)[:-]([0-9]*))\]", re.ASCII | re.DOTALL)
+_HOST_PORT = re.compile(r"([\w.-]+|\[[^\[\]]+\]):[0-9]+")
+
+
+def select(inventory: Inventory, pattern: str | Iterable[str], *, empty_ok: bool = False) -> tuple[str, ...]:
+    """The hosts that the pattern (or any of several) selects, each once, in Ansible's order.
+
+    Raises InventoryError (Errors for several) for a part that names no group and no host, and, unless
+    `empty_ok`, when no host is left.
+    """
+    texts = [pattern] if isinstance(pattern, str) else list(pattern)
+    parts = [part for text in texts for part in split(text)]
+    if not parts:
+        raise InventoryError("the host pattern is empty", hint='"all" selects every host')
+    wanted = [part for part in parts if part[0] not in "&!"]
+    steps = (wanted or ["all"]) + [p for p in parts if p[0] == "&"] + [p for p in parts if p[0] == "!"]
+    hosts: dict[str, None] = {}
+    errors: list[FazaiError] = []
+    for step in steps:
+        try:
+            hosts = _apply(inventory, hosts, step)
+        except InventoryError as error:
+            errors.append(error)
+    if errors:
+        if any("::" in text and "," not in text for text in texts):
+            hint = "an IPv6 address has colons of its own: separate the parts with commas"
+            raise InventoryError(errors[0].message, hint=hint)
+        raise errors[0] if len(errors) == 1 else Errors(errors)
+    if not hosts and not empty_ok:
+        raise InventoryError(
+            f'the host pattern "{",".join(texts)}" leaves no host', hint=_why_empty(inventory, steps)
+        )
+    return tuple(hosts)
+
+
+def split(text: str) -> list[str]:
+    """The parts of a pattern: `a,b`, `a:b` and `a:&b:!c`; a lone IPv6 address is one part. `@file` stands for
+    the lines of the file. Raises InventoryError when the file cannot be read."""
+    if "," in text:
+        parts = [part.strip() for part in text.split(",")]
+    elif _is_address(text.strip()) or text.lstrip().startswith("@"):
+        parts = [text.strip()]
+    else:
+        parts = _PIECE.findall(text)
+    found: list[str] = []
+    for part in parts:
+        found += _lines(part[1:]) if part.startswith("@") else [part]
+    return [part for part in found if part and part not in ("&", "!")]
+
+
+def _is_address(text: str) -> bool:
+    """A colon in it separates nothing: an IPv6 address, or a host with its port (which matches no name)."""
+    bare = text.lstrip("!&")
+    try:
+        IPv6Address(bare)
+    except (AddressValueError, ValueError):
+        return bool(_HOST_PORT.fullmatch(bare))
+    return True
+
+
+def _lines(path: str) -> list[str]:
+    from fazai.yamltext import read  # reads within limits
+
+    try:
+        text = read(path).decode()
+    except UnicodeDecodeError:
+        raise InventoryError(
+            f'the limit file "{path}" is not UTF-8 text', hint="one pattern a line"
+        ) from None
+    except FazaiError as error:
+        raise InventoryError(
+            f'the limit file "{path}" cannot be read: {error.message.partition(": ")[2] or error.message}',
+            hint="@file takes the path of a file with one pattern a line",
+        ) from None
+    lines = (line.strip() for line in text.splitlines())
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def _apply(inventory: Inventory, hosts: dict[str, None], step: str) -> dict[str, None]:
+    if step in inventory.hosts:
+        return hosts | {step: None}
+    found = _match(inventory, step.lstrip("&!") if step[0] in "&!" else step)
+    if step[0] == "&":
+        return {host: None for host in hosts if host in found}
+    if step[0] == "!":
+        return {host: None for host in hosts if host not in found}
+    return hosts | found
+
+
+def _match(inventory: Inventory, pattern: str) -> dict[str, None]:
+    """The hosts of one part. Raises InventoryError when no group and no host has such a name."""
+    expression, subscript = _split_subscript(pattern)
+    matches = _matcher(expression)
+    groups = [name for name in inventory.groups if matches(name)]
+    hosts = [host for name in groups for host in inventory.members(name)]
+    if not groups or expression[0] == "~" or any(special in expression for special in ".?*["):
+        hosts += [name for name in inventory.hosts if matches(name)]
+    if not groups and not hosts:
+        raise _unknown(inventory, pattern, expression)
+    if subscript is None or not hosts:
+        return dict.fromkeys(hosts)
+    start, end = subscript
+    chosen = hosts[start:end] if end is not None else hosts[start : start + 1 or None]
+    if not chosen:
+        count = len(hosts)
+        raise InventoryError(
+            f'"{pattern}" takes no host: "{expression}" has {count} host{"" if count == 1 else "s"}',
+            hint=f"numbers go from 0 to {count - 1}, or from -1 backwards",
+        )
+    return dict.fromkeys(chosen)
+
+
+def _split_subscript(pattern: str) -> tuple[str, tuple[int, int | None] | None]:
+    """`web[1:3]` to `web` and the slice; both ends are meant, and an open end goes to the last."""
+    found = None if pattern.startswith("~") else _SUBSCRIPT.fullmatch(pattern)
+    if found is None:
+        return pattern, None
+    expression, index, start, end = found.groups()
+    if len(pattern) - len(expression) > 24:
+        raise InventoryError(f'the numbers in "{pattern}" are too large')
+    if index is not None:
+        return expression, (int(index), None)
+    # an end of 0 takes the start alone, as in Ansible
+    if end == "":
+        return expression, (int(start), 1 << 62)
+    return expression, (int(start), int(end) + 1 if int(end) else int(start) + 1)
+
+
+def _matcher(expression: str) -> Callable[[str], object]:
+    source = expression[1:] if expression.startswith("~") else translate(expression)
+    try:
+        return re.compile(source).match
+    except (re.error, RecursionError, OverflowError) as error:
+        raise InventoryError(f'"{expression}" is no regular expression: {error}') from None
+
+
+def _unknown(inventory: Inventory, pattern: str, expression: str) -> InventoryError:
+    names = [*inventory.groups, *inventory.hosts]
+    hint: str | None = None
+    port = _HOST_PORT.fullmatch(expression)
+    if port and port[1].strip("[]") in inventory.hosts:
+        hint = f'leave the port away: "{port[1].strip("[]")}"'
+    elif pattern != expression and any(map(re.compile(translate(pattern)).match, inventory.hosts)):
+        hint = f'a number in brackets at the end counts hosts; write "{expression}*" or ~regex'
+    else:
+        word = expression.strip("~*?^$")
+        near = [name for name in names if abs(len(name) - len(word)) <= 3]
+        hint = did_you_mean(word, near) or "`fazai inventory --graph` shows what there is"
+    return InventoryError(f'the pattern "{pattern}" matches no group and no host', hint=hint)
+
+
+def _why_empty(inventory: Inventory, steps: list[str]) -> str:
+    if not inventory.hosts:
+        return "the inventory has no hosts"
+    if any(step[0] in "&!" for step in steps):
+        return "what & and ! leave over is nothing"
+    return "the group has no hosts"

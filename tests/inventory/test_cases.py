@@ -1,0 +1,105 @@
+"""The inventory against Ansible itself: recorded answers, and the real one where it is installed."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from fazai.errors import InventoryError
+from fazai.inventory import Inventory, as_ansible, as_graph, as_host, load, to_json
+from fazai.patterns import select
+
+CASES = Path(__file__).parent / "cases"
+NAMES = sorted(path.name for path in CASES.iterdir())
+
+
+@cache
+def recorded(name: str) -> Any:
+    return json.loads((CASES / name / "expected.json").read_text())
+
+
+def opened(name: str, monkeypatch: pytest.MonkeyPatch) -> Inventory:
+    folder = CASES / name
+    monkeypatch.chdir(folder)
+    return load(yaml.safe_load((folder / "case.yml").read_text())["sources"])
+
+
+def every(kind: str) -> list[Any]:
+    return [pytest.param(name, text, id=f"{name}: {text}") for name in NAMES for text in recorded(name)[kind]]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_list_is_ansibles(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    inventory = opened(name, monkeypatch)
+    assert json.loads(to_json(as_ansible(inventory))) == recorded(name)["list"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_graph_is_ansibles(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert as_graph(opened(name, monkeypatch)) + "\n" == recorded(name)["graph"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_host_is_what_the_list_says_of_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    inventory = opened(name, monkeypatch)
+    for host in inventory.hosts:
+        expected = recorded(name)["list"]["_meta"]["hostvars"].get(host, {})
+        assert json.loads(to_json(as_host(inventory, host))) == expected
+
+
+@pytest.mark.parametrize(("name", "limit"), every("limited"))
+def test_a_limited_list_is_ansibles(name: str, limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    inventory = opened(name, monkeypatch)
+    chosen = select(inventory, limit)
+    assert json.loads(to_json(as_ansible(inventory, chosen))) == recorded(name)["limited"][limit]
+
+
+@pytest.mark.parametrize(("name", "pattern"), every("patterns"))
+def test_a_pattern_selects_ansibles_hosts_in_ansibles_order(
+    name: str, pattern: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inventory = opened(name, monkeypatch)
+    expected = recorded(name)["patterns"][pattern]
+    if expected:
+        assert list(select(inventory, pattern)) == expected
+    else:  # no host there is an error here
+        with pytest.raises(InventoryError):
+            select(inventory, pattern)
+
+
+@pytest.mark.parametrize(("name", "limit"), every("limits"))
+def test_a_limit_selects_ansibles_hosts(name: str, limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    inventory = opened(name, monkeypatch)
+    expected = recorded(name)["limits"][limit]
+    assert sorted(select(inventory, limit)) == sorted(expected)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_installed_ansible_says_what_was_recorded(name: str) -> None:
+    command = os.environ.get(
+        "FAZAI_ANSIBLE_INVENTORY", str(Path(sys.executable).with_name("ansible-inventory"))
+    )
+    if not Path(command).exists():
+        pytest.skip(
+            "ansible-core is not installed beside this Python, and FAZAI_ANSIBLE_INVENTORY names no command"
+        )
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location("make_cases", Path(__file__).with_name("make_cases.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    maker = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(maker)
+    sources = yaml.safe_load((CASES / name / "case.yml").read_text())["sources"]
+    assert (
+        json.loads(maker.ansible_inventory(command, CASES / name, sources, "--list"))
+        == recorded(name)["list"]
+    )
+    assert maker.ansible_inventory(command, CASES / name, sources, "--graph") == recorded(name)["graph"]
