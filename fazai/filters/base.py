@@ -1,0 +1,86 @@
+"""What a filter is, and the error that it raises."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+__all__ = [
+    "TEXT_MAX",
+    "Filter",
+    "FilterError",
+    "Secrecy",
+    "carry",
+    "check_count",
+    "check_percent",
+    "check_text",
+    "refuse",
+    "taint",
+]
+
+#: Characters of one text that a template makes.
+TEXT_MAX: Final = 1 << 20
+_COUNT_MAX: Final = 100_000
+#: A width or precision of five digits, or one that is an argument.
+_WIDE: Final = re.compile(r"%[^a-zA-Z%]*(?:\d{5}|\*)")
+
+
+class FilterError(ValueError):
+    """What a filter or test has to say about its input; becomes a TemplateError with the place."""
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class Secrecy(StrEnum):
+    """What becomes of a secret among the arguments."""
+
+    CARRY = "carry"  # the filter moves values around: a Secret stays the Secret it is
+    TAINT = "taint"  # the filter works on the text, and every text in its result is a Secret
+    REFUSE = "refuse"
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """A filter or test. `takes` names what comes before the value: nothing, "context", "environment"."""
+
+    call: Callable[..., Any]
+    secrecy: Secrecy
+    takes: str = ""
+    undefined: bool = False
+
+
+def carry(call: Callable[..., Any], takes: str = "", *, undefined: bool = False) -> Filter:
+    return Filter(call, Secrecy.CARRY, takes, undefined)
+
+
+def taint(call: Callable[..., Any], takes: str = "") -> Filter:
+    return Filter(call, Secrecy.TAINT, takes)
+
+
+def refuse(call: Callable[..., Any], takes: str = "") -> Filter:
+    return Filter(call, Secrecy.REFUSE, takes)
+
+
+def check_text(length: int) -> None:
+    """Raises FilterError if a text of this length is too long to be made."""
+    if length > TEXT_MAX:
+        raise FilterError(f"the template makes a text of more than {TEXT_MAX} characters")
+
+
+def check_count(count: object) -> None:
+    """Raises FilterError if an argument that says how many is no number, or too large a one."""
+    if not isinstance(count, int):
+        raise FilterError(f"expected a whole number, found {type(count).__name__}")
+    if abs(count) > _COUNT_MAX:
+        raise FilterError(f"{count} is more than {_COUNT_MAX}")
+
+
+def check_percent(pattern: str) -> None:
+    """Raises FilterError if a pattern of `%` asks for a text that is too wide."""
+    if _WIDE.search(pattern):
+        raise FilterError("a width in a % pattern is too large")

@@ -1,0 +1,170 @@
+"""One compiled template: rendered in a scope, with what goes wrong said in one sentence."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import jinja2
+from jinja2 import nodes
+from jinja2.utils import missing, object_type_repr
+
+from fazai.errors import FazaiError, TemplateError, did_you_mean
+from fazai.filters.base import FilterError
+from fazai.model import Value
+from fazai.template import guard
+from fazai.template.errors import UndefinedName
+from fazai.template.limits import TEMPLATE_MAX, Run
+from fazai.template.missing import Missed
+
+if TYPE_CHECKING:
+    from fazai.template.engine import Engine
+    from fazai.template.scope import Scope
+
+__all__ = ["FAULTS", "Compiled", "prepare"]
+
+#: What can go wrong in a template's own doing, without being a fault of ours.
+FAULTS: Final = (
+    jinja2.TemplateError,
+    FilterError,
+    TypeError,
+    ValueError,
+    ArithmeticError,
+    LookupError,
+    AttributeError,
+    RecursionError,
+    MemoryError,
+)
+_MESSAGE_MAX: Final = 200
+_EXCERPT_MAX: Final = 160
+
+
+class Compiled:
+    """A template that Jinja2 has compiled."""
+
+    __slots__ = ("_engine", "_loops", "_tail", "_template", "_text")
+
+    def __init__(
+        self, engine: Engine, text: str, template: jinja2.Template, *, loops: bool, tail: str
+    ) -> None:
+        self._engine = engine
+        self._text = text
+        self._template = template
+        self._loops = loops
+        self._tail = tail
+
+    def render(self, scope: Scope, run: Run) -> Value:
+        """The value. Raises TemplateError without a place, and what reading a secret raises."""
+        engine = self._engine
+        outer, engine.run = engine.run, run
+        try:
+            pieces = list(self._template.root_render_func(engine.context(scope)))
+            if len(pieces) == 1 and not self._loops:
+                value = guard.plain(run, pieces[0])
+            else:
+                value = guard.join(run, pieces)
+            return value + self._tail if type(value) is str and self._tail else value
+        except FazaiError:
+            raise
+        except FAULTS as error:
+            raise self._error(error, scope, run) from None
+        finally:
+            engine.run = outer
+
+    def _error(self, error: Exception, scope: Scope, run: Run) -> TemplateError:
+        line = self._line(error)
+        excerpt = None if run.tainted else _excerpt(self._text, line)
+        place = f" (line {line} of the template)" if line > 1 or self._text.count("\n") > 1 else ""
+        if isinstance(error, Missed):
+            message, hint = _undefined(error, scope)
+            return UndefinedName(message + place, hint=hint, excerpt=excerpt)
+        message, hint = _said(error)
+        return TemplateError(f"{message}{place}", hint=hint, excerpt=excerpt)
+
+    def _line(self, error: Exception) -> int:
+        """The line of the template that was being rendered."""
+        line, trace = 1, error.__traceback__
+        while trace is not None:
+            if trace.tb_frame.f_globals.get("__jinja_template__") is self._template:
+                line = self._template.get_corresponding_lineno(trace.tb_lineno)
+            trace = trace.tb_next
+        return line
+
+
+def prepare(engine: Engine, text: str, *, condition: bool) -> Compiled:
+    """Compiles a text, or a condition's expression. Raises TemplateError without a place."""
+    if len(text) > TEMPLATE_MAX:
+        raise TemplateError(f"the template is longer than {TEMPLATE_MAX} characters")
+    body, tail = (text[:-1], "\n") if text.endswith("\n") else (text, "")
+    source = "{{ " + text.strip() + " }}" if condition else body
+    try:
+        tree = engine._parse(source, None, None)
+        if condition and not _is_expression(tree):
+            raise TemplateError("this is not one expression", excerpt=_excerpt(text, 1))
+        template = engine.from_string(tree)
+    except FazaiError:
+        raise
+    except jinja2.TemplateSyntaxError as error:
+        raise _syntax(error, text, condition) from None
+    except (RecursionError, MemoryError):
+        raise TemplateError("the template is nested too deeply", excerpt=_excerpt(text, 1)) from None
+    except (SyntaxError, ValueError, OverflowError) as error:
+        raise TemplateError(
+            f"the template cannot be compiled: {_short(error)}", excerpt=_excerpt(text, 1)
+        ) from None
+    loops = any(True for _ in tree.find_all(nodes.For))
+    return Compiled(engine, text, template, loops=loops, tail="" if condition else tail)
+
+
+def _is_expression(tree: nodes.Template) -> bool:
+    body = tree.body
+    return (
+        len(body) == 1
+        and isinstance(body[0], nodes.Output)
+        and len(body[0].nodes) == 1
+        and not isinstance(body[0].nodes[0], nodes.TemplateData)
+    )
+
+
+def _syntax(error: jinja2.TemplateSyntaxError, text: str, condition: bool) -> TemplateError:
+    message, _, hint = (error.message or "").partition("; ")
+    place = f" (line {error.lineno} of the template)" if "\n" in text.strip() and not condition else ""
+    if message.startswith(("unexpected", "expected")):
+        message = f"this is not a template that can be read: {message}"
+    return TemplateError(message + place, hint=hint or None, excerpt=_excerpt(text, error.lineno))
+
+
+def _undefined(error: Missed, scope: Scope) -> tuple[str, str | None]:
+    if error.name is None:
+        return str(error), None
+    if error.obj is missing:
+        known = {*scope.names(), "range", "dict", "namespace"}
+        return f'"{error.name}" is not defined', did_you_mean(str(error.name), known)
+    if isinstance(error.obj, dict):
+        hint = did_you_mean(str(error.name), (key for key in error.obj if isinstance(key, str)))
+        return f'the mapping has no key "{error.name}"', hint
+    if isinstance(error.obj, list | tuple):
+        return f"the list of {len(error.obj)} has no item {error.name!r}", None
+    return f'{object_type_repr(error.obj)} has no attribute "{error.name}"', None
+
+
+def _said(error: Exception) -> tuple[str, str | None]:
+    if isinstance(error, FilterError):
+        return str(error), error.hint
+    if isinstance(error, RecursionError):
+        return "the template is nested too deeply", None
+    if isinstance(error, MemoryError):
+        return "the template takes too much memory", None
+    if isinstance(error, ZeroDivisionError):
+        return "the template divides by zero", None
+    return f"the template fails: {_short(error)}", None
+
+
+def _short(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= _MESSAGE_MAX else text[:_MESSAGE_MAX] + "…"
+
+
+def _excerpt(text: str, line: int) -> str | None:
+    lines = text.splitlines() or [""]
+    found = lines[min(max(line, 1), len(lines)) - 1].strip()
+    return found if found and len(found) <= _EXCERPT_MAX and found.isprintable() else None

@@ -1,0 +1,364 @@
+"""Jinja2 as fazai uses it: immutable sandbox, native types, a budget, secrets that taint what they touch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from types import BuiltinMethodType, MethodType
+from typing import TYPE_CHECKING, Any, Final
+
+from jinja2 import nodes, pass_context, pass_environment
+from jinja2.nativetypes import NativeCodeGenerator
+from jinja2.runtime import Context, LoopContext, Macro
+from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedFormatter, safe_range
+from jinja2.utils import Namespace
+
+from fazai.errors import FazaiError
+from fazai.filters.base import Filter, FilterError, Secrecy
+from fazai.filters.table import FILTERS, TESTS
+from fazai.model import Secret
+from fazai.template import guard
+from fazai.template.compiled import FAULTS, Compiled, prepare
+from fazai.template.limits import OMIT, Run, conceal, reveal
+from fazai.template.missing import Missing
+from fazai.template.rewrite import Rewrite
+from fazai.template.scope import MISSING, HostVars, HostView
+
+if TYPE_CHECKING:
+    from fazai.template.scope import Scope
+
+__all__ = ["Engine"]
+
+#: What a template may touch of an object, by its type. Nothing else has attributes here.
+_METHODS: Final[tuple[tuple[type | tuple[type, ...], tuple[str, ...]], ...]] = (
+    (
+        str,
+        (
+            *(
+                "capitalize",
+                "casefold",
+                "center",
+                "count",
+                "endswith",
+                "expandtabs",
+                "find",
+                "format",
+                "index",
+            ),
+            *("isalnum", "isalpha", "isascii", "isdecimal", "isdigit", "islower", "isnumeric", "isspace"),
+            *("istitle", "isupper", "join", "ljust", "lower", "lstrip", "partition", "removeprefix"),
+            *(
+                "removesuffix",
+                "replace",
+                "rfind",
+                "rindex",
+                "rjust",
+                "rpartition",
+                "rsplit",
+                "rstrip",
+                "split",
+            ),
+            *("splitlines", "startswith", "strip", "swapcase", "title", "upper", "zfill"),
+        ),
+    ),
+    ((dict, HostVars, HostView), ("get", "items", "keys", "values")),
+    ((list, tuple), ("count", "index")),
+    (
+        LoopContext,
+        (
+            *("index", "index0", "first", "last", "length", "revindex", "revindex0", "depth", "depth0"),
+            *("previtem", "nextitem", "changed", "cycle"),
+        ),
+    ),
+)
+_SUBSCRIBED: Final = (str, dict, list, tuple, range, HostVars, HostView)
+_WIDE: Final = re.compile(r"\d{5}")
+
+
+class _Generator(NativeCodeGenerator):
+    """Constants stay what they are: `{{ 5 }}` is the number."""
+
+    def _output_child_to_const(self, node: nodes.Expr, frame: Any, finalize: Any) -> Any:
+        if not isinstance(node, nodes.TemplateData):
+            raise nodes.Impossible()
+        return node.as_const(frame.eval_ctx)
+
+
+class _Context(Context):
+    """Looks names up in the scope of the rendering."""
+
+    scope: Scope
+    environment: Engine
+
+    def resolve_or_missing(self, key: str) -> Any:
+        if key in self.vars:
+            return self.vars[key]
+        try:
+            value = self.scope.find(key, self.environment.run)
+        except FazaiError as error:  # not now: it may stand in a branch that is not taken
+            return Missing(name=key, fault=error)
+        if value is not MISSING:
+            return value
+        return self.parent[key] if key in self.parent else Missing(name=key)
+
+
+class _Formatter(SandboxedFormatter):
+    """`'{:>5}'.format(x)`, with widths that fit."""
+
+    def format_field(self, value: Any, format_spec: str) -> Any:
+        if _WIDE.search(format_spec):
+            raise FilterError("a width in format() is too large")
+        return super().format_field(value, format_spec)
+
+
+class Engine(ImmutableSandboxedEnvironment):
+    """The environment; one for each `Templates`. `run` is the rendering that is going on."""
+
+    code_generator_class = _Generator
+    context_class = _Context
+    intercepted_binops = frozenset({"+", "-", "*", "/", "//", "%", "**"})
+
+    def __init__(self) -> None:
+        super().__init__(
+            undefined=Missing, optimized=False, keep_trailing_newline=True, trim_blocks=True, cache_size=0
+        )
+        self.run = Run(0)
+        self.globals = {"range": safe_range, "dict": dict, "namespace": Namespace, "omit": OMIT}
+        self.filters = {name: _guarded(name, each) for name, each in FILTERS.items()} | _HIDDEN
+        self.tests = {name: _guarded(name, each, test=True) for name, each in TESTS.items()}
+        self.tests |= {name: _comparison(sign) for name, sign in _COMPARISONS.items()}
+
+    def prepare(self, text: str, *, condition: bool = False) -> Compiled:
+        """The template of a text, or of a condition's expression. Raises TemplateError."""
+        return prepare(self, text, condition=condition)
+
+    def context(self, scope: Scope) -> Context:
+        context = _Context(self, self.globals, None, {})
+        context.scope = scope
+        return context
+
+    def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
+        tree = super()._parse(source, name, filename)
+        return Rewrite(self.filters, self.tests).visit(tree)  # type: ignore[no-any-return]
+
+    def concat(self, pieces: Any) -> Any:
+        """What a macro or a `set` block put out."""
+        pieces = list(pieces)
+        return pieces[0] if len(pieces) == 1 else guard.join(self.run, pieces)
+
+    # -- attributes, items, calls: everything that a template can reach goes through these ------------------
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        if isinstance(obj, Missing):
+            return obj
+        for kind, names in _METHODS:
+            if isinstance(obj, kind) and attribute in names:
+                return (
+                    _Format(self, str(obj)) if attribute == "format" else getattr(self._bound(obj), attribute)
+                )
+        if isinstance(obj, Namespace) and not attribute.startswith("_"):
+            return getattr(obj, attribute, Missing(obj=obj, name=attribute))
+        return self.getitem(obj, attribute)
+
+    def getitem(self, obj: Any, argument: Any) -> Any:
+        if isinstance(obj, Missing):
+            return obj
+        if isinstance(argument, Missing):
+            argument.fail()
+        if isinstance(obj, Secret):
+            raise FilterError(
+                "a part of a secret cannot be taken like this", "use a filter: | split(':') | first"
+            )
+        if isinstance(obj, _SUBSCRIBED):
+            try:
+                return self._bound(obj)[argument]
+            except (TypeError, LookupError):
+                pass
+            except FazaiError as error:
+                return Missing(obj=obj, name=argument, fault=error)
+        return Missing(obj=obj, name=argument)
+
+    def _bound(self, obj: Any) -> Any:
+        """Another host's variables, rendered at this rendering's cost."""
+        return obj.bound(self.run) if isinstance(obj, HostView) else obj
+
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        for each in (left, right):
+            if isinstance(each, Missing):
+                each.fail()
+        return guard.arithmetic(self.run, operator, left, right)
+
+    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
+        run = __self.run
+        run.spend(1)
+        if isinstance(__obj, Missing):
+            __obj.fail()
+        if isinstance(__obj, Macro | LoopContext):
+            return __context.call(__obj, *args, **kwargs)
+        kwargs.pop("_loop_vars", None)
+        kwargs.pop("_block_vars", None)
+        for each in (*args, *kwargs.values()):
+            if isinstance(each, Missing) and __obj is not Namespace:
+                each.fail()
+        if __obj is safe_range or __obj is dict or __obj is Namespace:
+            run.spend(sum([run.measure(each)[0] for each in args]))
+            return __obj(*args, **kwargs)
+        if isinstance(__obj, _Format):
+            return __obj(*args, **kwargs)
+        if not isinstance(__obj, BuiltinMethodType | MethodType):
+            raise FilterError(f"{type(__obj).__name__} cannot be called")
+        owner = __obj.__self__
+        if isinstance(owner, str):
+            return guard.method(run, __obj, owner, args, kwargs)
+        if isinstance(owner, list | tuple):
+            run.spend(run.measure(owner)[0] + sum([run.measure(each)[0] for each in args]))
+        return __obj(*args, **kwargs)
+
+
+class _Format:
+    """The method `format` of a text."""
+
+    def __init__(self, engine: Engine, text: str) -> None:
+        self._engine = engine
+        self._text = text
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        run = self._engine.run
+        weight, secret = run.measure([args, kwargs])
+        if weight > 8:
+            run.spend_text(len(self._text) + self._text.count("{") * weight * 64)
+        if secret:
+            args, kwargs = tuple(reveal(args)), reveal(kwargs)
+        try:
+            text = _Formatter(self._engine).vformat(self._text, args, kwargs)
+        except FAULTS:
+            if secret:
+                raise FilterError("format() fails on a secret value") from None
+            raise
+        run.spend_text(len(text))
+        return Secret(text) if secret else text
+
+
+# -- filters and tests ---------------------------------------------------------------------------------------
+
+
+def _guarded(name: str, each: Filter, *, test: bool = False) -> Callable[..., Any]:
+    """The filter or test with its cost counted, its secrets kept, and undefined values refused."""
+
+    @pass_context
+    def call(context: _Context, *args: Any, **kwargs: Any) -> Any:
+        run = context.environment.run
+        if not each.undefined:
+            for value in (*args, *kwargs.values()):
+                if isinstance(value, Missing):
+                    value.fail()
+        weight, secret = run.measure((args, kwargs))
+        run.spend(weight)
+        before = (context,) if each.takes == "context" else (context.environment,) if each.takes else ()
+        if secret and each.secrecy is not Secrecy.CARRY:
+            if each.secrecy is Secrecy.REFUSE:
+                raise FilterError(f'"{name}" cannot take a secret')
+            return _on_secret(run, name, each, before, args, kwargs)
+        result = each.call(*before, *args, **kwargs)
+        return bool(result) if test else _settle(run, result)
+
+    return call
+
+
+def _on_secret(
+    run: Run, name: str, each: Filter, before: tuple[Any, ...], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    try:
+        return conceal(_settle(run, each.call(*before, *reveal(args), **reveal(kwargs))))
+    except FAULTS:
+        raise FilterError(f'"{name}" fails on a secret value') from None
+
+
+def _settle(run: Run, result: Any) -> Any:
+    """A filter's result as text, number, list or mapping, paid for."""
+    if isinstance(result, str):
+        run.spend_text(len(result))
+        return result
+    if isinstance(result, list | dict | tuple):
+        run.spend(len(result))
+        return result
+    if (
+        result is None
+        or isinstance(result, int | float | Secret | Missing)
+        or not hasattr(result, "__next__")
+    ):
+        return result
+    done = []
+    for item in result:
+        run.spend(1)
+        done.append(item)
+    return done
+
+
+def _comparison(sign: str) -> Callable[..., bool]:
+    @pass_environment
+    def call(engine: Engine, left: Any, right: Any) -> bool:
+        return guard.compare(engine.run, sign, left, right)
+
+    return call
+
+
+@pass_environment
+def _compare(engine: Engine, left: Any, sign: str, right: Any) -> bool:
+    return guard.compare(engine.run, sign, left, right)
+
+
+@pass_environment
+def _concat(engine: Engine, pieces: list[Any]) -> Any:
+    return guard.join(engine.run, pieces)
+
+
+@pass_environment
+def _iterate(engine: Engine, value: Any) -> Any:
+    if isinstance(value, Missing):
+        value.fail()
+    if isinstance(value, Secret):
+        raise FilterError("a secret cannot be looped over")
+    return value
+
+
+@pass_environment
+def _pay(engine: Engine, weight: int) -> bool:
+    engine.run.spend(weight)
+    return True
+
+
+@pass_environment
+def _slice(engine: Engine, value: Any, start: Any, stop: Any, step: Any) -> Any:
+    if isinstance(value, Missing):
+        value.fail()
+    if isinstance(value, Secret):
+        raise FilterError(
+            "a part of a secret cannot be taken like this", "use a filter: | split(':') | first"
+        )
+    if isinstance(value, str | list | tuple):
+        engine.run.spend(1 + len(value) // (64 if isinstance(value, str) else 1))
+    return value[start:stop:step]
+
+
+def _truth(value: Any) -> bool:
+    return guard.truth(value)
+
+
+_HIDDEN: Final[dict[str, Callable[..., Any]]] = {
+    "_compare": _compare,
+    "_concat": _concat,
+    "_iterate": _iterate,
+    "_pay": _pay,
+    "_slice": _slice,
+    "_truth": _truth,
+}
+_COMPARISONS: Final[Mapping[str, str]] = {
+    "==": "eq", "eq": "eq", "equalto": "eq",
+    "!=": "ne", "ne": "ne",
+    "<": "lt", "lt": "lt", "lessthan": "lt",
+    "<=": "lteq", "le": "lteq",
+    ">": "gt", "gt": "gt", "greaterthan": "gt",
+    ">=": "gteq", "ge": "gteq",
+    "in": "in",
+}  # fmt: skip

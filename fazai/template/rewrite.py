@@ -1,0 +1,150 @@
+"""What is changed in a template's syntax tree before it is compiled.
+
+Jinja2's sandbox lets an environment intercept arithmetic, calls and attributes. Comparisons, `~`, truth,
+slices and loops are plain Python to it; here they become calls of the environment's own filters (named with a
+leading underscore, which no template may use), so that they are paid for, and so that a secret is compared by
+its value.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from jinja2 import TemplateSyntaxError, nodes
+from jinja2.visitor import NodeTransformer
+
+from fazai.errors import did_you_mean
+
+__all__ = ["Rewrite"]
+
+_COLLECTIONS: Final = ("ansible.builtin.", "ansible.utils.", "ansible.netcommon.", "ansible.posix.")
+_REFUSED: Final[dict[type[nodes.Node], str]] = {
+    nodes.Include: "include",
+    nodes.Import: "import",
+    nodes.FromImport: "import",
+    nodes.Extends: "extends",
+    nodes.Block: "block",
+}
+_ABSENT: Final = {
+    "password_hash": "store the hash, and read it with !file or !cmd",
+    "random": "what is random changes with every run",
+    "shuffle": "what is random changes with every run",
+    "json_query": "use selectattr and map",
+    "vault": "use the tag !vault",
+    "unvault": "use the tag !vault",
+    "expanduser": "a template does not see this machine",
+    "expandvars": "use the tag !env",
+    "realpath": "a template does not see this machine",
+    "fileglob": "a template does not see this machine",
+    "strftime": "what depends on the clock changes with every run",
+    "to_datetime": "what depends on the clock changes with every run",
+    "safe": "nothing is escaped here",
+    "escape": "nothing is escaped here",
+}
+
+
+class Rewrite(NodeTransformer):
+    """One use for one template. Raises TemplateSyntaxError for what is not available."""
+
+    def __init__(self, filters: dict[str, Any], tests: dict[str, Any]) -> None:
+        self._filters = filters
+        self._tests = tests
+
+    def visit(self, node: nodes.Node, *args: Any, **kwargs: Any) -> Any:
+        refused = _REFUSED.get(type(node))
+        if refused is not None:
+            raise TemplateSyntaxError(
+                f"{{% {refused} %}} is not available: one text is all there is", node.lineno
+            )
+        return super().visit(node, *args, **kwargs)
+
+    def visit_Filter(self, node: nodes.Filter) -> nodes.Node:  # noqa: N802 - the visitor's naming
+        node.name = self._known(node.name, self._filters, "filter", node.lineno)
+        return self.generic_visit(node)
+
+    def visit_Test(self, node: nodes.Test) -> nodes.Node:  # noqa: N802
+        node.name = self._known(node.name, self._tests, "test", node.lineno)
+        return self.generic_visit(node)
+
+    def _known(self, name: str, table: dict[str, Any], what: str, line: int) -> str:
+        short = next((name.removeprefix(known) for known in _COLLECTIONS if name.startswith(known)), name)
+        if short in table and not short.startswith("_"):
+            return short
+        hint = _ABSENT.get(short) if what == "filter" else None
+        hint = hint or did_you_mean(short, (known for known in table if not known.startswith("_")))
+        raise TemplateSyntaxError(f'there is no {what} "{name}"' + (f"; {hint}" if hint else ""), line)
+
+    def visit_Call(self, node: nodes.Call) -> nodes.Node:  # noqa: N802
+        called = node.node
+        if isinstance(called, nodes.Name) and called.name in ("lookup", "query", "q"):
+            raise TemplateSyntaxError(
+                f"{called.name}() is not available: a template reads nothing; use the tags !env, !file, !cmd",
+                node.lineno,
+            )
+        return self.generic_visit(node)
+
+    def visit_Compare(self, node: nodes.Compare) -> nodes.Node:  # noqa: N802
+        self.generic_visit(node)
+        left, line = node.expr, node.lineno
+        result: nodes.Expr | None = None
+        for operand in node.ops:
+            pair = _call("_compare", left, line, nodes.Const(operand.op), operand.expr)
+            result = pair if result is None else nodes.And(result, pair, lineno=line)
+            left = operand.expr
+        return result or node
+
+    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802
+        self.generic_visit(node)
+        return _call("_concat", nodes.List(node.nodes, lineno=node.lineno), node.lineno)
+
+    def visit_Getitem(self, node: nodes.Getitem) -> nodes.Node:  # noqa: N802
+        self.generic_visit(node)
+        if not isinstance(node.arg, nodes.Slice):
+            return node
+        bounds = (node.arg.start, node.arg.stop, node.arg.step)
+        none = nodes.Const(None)
+        return _call("_slice", node.node, node.lineno, *(none if b is None else b for b in bounds))
+
+    def visit_Not(self, node: nodes.Not) -> nodes.Node:  # noqa: N802
+        self.generic_visit(node)
+        node.node = _call("_truth", node.node, node.lineno)
+        return node
+
+    def visit_If(self, node: nodes.If) -> nodes.Node:  # noqa: N802
+        self.generic_visit(node)
+        node.test = _call("_truth", node.test, node.lineno)
+        return node
+
+    def visit_CondExpr(self, node: nodes.CondExpr) -> nodes.Node:  # noqa: N802
+        self.generic_visit(node)
+        node.test = _call("_truth", node.test, node.lineno)
+        return node
+
+    def visit_For(self, node: nodes.For) -> nodes.Node:  # noqa: N802
+        self.generic_visit(node)
+        node.iter = _call("_iterate", node.iter, node.lineno)
+        node.body.insert(0, _payment(node))
+        if node.test is not None:
+            node.test = nodes.And(_call("_pay", nodes.Const(1), node.lineno), node.test, lineno=node.lineno)
+        return node
+
+    def visit_Macro(self, node: nodes.Macro) -> nodes.Node:  # noqa: N802
+        self.generic_visit(node)
+        node.body.insert(0, _payment(node))
+        return node
+
+    def visit_CallBlock(self, node: nodes.CallBlock) -> nodes.Node:  # noqa: N802
+        self.generic_visit(node)
+        node.body.insert(0, _payment(node))
+        return node
+
+
+def _payment(node: nodes.Node) -> nodes.ExprStmt:
+    """The statement that pays for one round through the node's body, by its size."""
+    weight = 1 + sum(1 for _ in node.find_all(nodes.Node)) // 4
+    return nodes.ExprStmt(_call("_pay", nodes.Const(weight), node.lineno), lineno=node.lineno)
+
+
+def _call(name: str, node: nodes.Node, line: int, *args: nodes.Expr) -> nodes.Filter:
+    assert isinstance(node, nodes.Expr)
+    return nodes.Filter(node, name, list(args), [], None, None, lineno=line)

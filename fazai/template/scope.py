@@ -1,0 +1,396 @@
+"""Variables that are rendered when they are used, and what one asks of them: a value, a yes or no."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from fazai.errors import FazaiError, Mark, TemplateError
+from fazai.model import Secret, SecretRef, Value
+from fazai.template.limits import CHAIN_MAX, OMIT, OPERATIONS, Run
+from fazai.template.simple import LATER, Simple, parse
+from fazai.yamltext import UnsafeText, YamlList, YamlMap
+
+if TYPE_CHECKING:
+    from fazai.template.compiled import Compiled
+    from fazai.template.engine import Engine
+
+__all__ = ["HostVars", "HostView", "Scope", "Templates", "is_static"]
+
+#: No such variable; also what ends a search without a find.
+MISSING: Final = LATER
+
+_COMPILED_MAX: Final = 20_000
+_LEAVES: Final = frozenset({int, float, bool, type(None)})
+_TRUE: Final = frozenset({"true", "yes", "on", "1"})
+_FALSE: Final = frozenset({"false", "no", "off", "0"})
+
+Places = Callable[[str], Mark | None]
+
+
+def is_static(value: Value) -> bool:
+    """Whether rendering the value would give back the very same object: no template and no secret in it."""
+    kind = type(value)
+    if kind is str:
+        return not ("{" in value and ("{{" in value or "{%" in value or "{#" in value))
+    if isinstance(value, dict):
+        return all(map(is_static, value.values()))
+    if isinstance(value, list):
+        return all(map(is_static, value))
+    return kind is not UnsafeText and kind is not SecretRef
+
+
+class Templates:
+    """Compiled templates, one for each text, and the reader of secrets. For one thread at a time."""
+
+    def __init__(
+        self, *, secrets: Callable[[SecretRef], Value] | None = None, operations: int = OPERATIONS
+    ) -> None:
+        self._secrets = secrets
+        self._operations = operations
+        self._plans: dict[str, Simple | Compiled] = {}
+        self._heavy: dict[str, Compiled] = {}
+        self._conditions: dict[str, Compiled] = {}
+        self._static: dict[int, tuple[Any, bool]] = {}
+        self._engine: Engine | None = None
+
+    def scope(self, variables: Mapping[str, Value], places: Places | None = None, label: str = "") -> Scope:
+        """A scope of these variables. `places` finds a variable's place."""
+        return Scope(self, variables, places)
+
+    def run(self) -> Run:
+        return Run(self._operations)
+
+    def secret(self, ref: SecretRef) -> Value:
+        """What the reference stands for. Raises SecretError."""
+        if self._secrets is None:
+            raise TemplateError(f"!{ref.scheme} cannot be used here", where=ref.mark)
+        return self._secrets(ref)
+
+    def static(self, value: Value) -> bool:
+        """`is_static`, remembered for containers."""
+        if not isinstance(value, dict | list):
+            return is_static(value)
+        known = self._static.get(id(value))
+        if known is None:
+            known = self._static[id(value)] = (value, is_static(value))  # kept alive, so the id stays its own
+        return known[1]
+
+    def plan(self, text: str) -> Simple | Compiled:
+        """The template of a text. Raises TemplateError."""
+        plan = self._plans.get(text)
+        if plan is None:
+            plan = parse(text) or self.compiled(text)
+            self._plans[text] = plan
+        return plan
+
+    def compiled(self, text: str) -> Compiled:
+        """The template of a text as Jinja2 has it. Raises TemplateError."""
+        return self._compile(self._heavy, text, False)
+
+    def condition(self, text: str) -> Compiled:
+        """The template of an expression that stands without braces. Raises TemplateError."""
+        return self._compile(self._conditions, text, True)
+
+    def _compile(self, known: dict[str, Compiled], text: str, condition: bool) -> Compiled:
+        compiled = known.get(text)
+        if compiled is None:
+            if self._engine is None:
+                from fazai.template.engine import Engine  # Jinja2: only when a template needs it
+
+                self._engine = Engine()
+            if len(known) >= _COMPILED_MAX:
+                known.clear()
+            compiled = known[text] = self._engine.prepare(text, condition=condition)
+        return compiled
+
+
+class _Failure:
+    """What is kept of a variable that could not be rendered."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: FazaiError) -> None:
+        self.error = error
+
+
+class Scope:
+    """Variables of one host, and of one resource or loop item within it (`child`)."""
+
+    __slots__ = ("_done", "_parent", "_places", "_variables", "templates")
+
+    def __init__(
+        self,
+        templates: Templates,
+        variables: Mapping[str, Value],
+        places: Places | None = None,
+        *,
+        parent: Scope | None = None,
+    ) -> None:
+        self.templates = templates
+        self._variables = variables
+        self._places = places
+        self._parent = parent
+        self._done: dict[str, Any] = {}
+
+    def child(self, variables: Mapping[str, Value], places: Places | None = None) -> Scope:
+        """A scope in which these variables come first. What refers to them is rendered anew."""
+        return Scope(self.templates, variables, places, parent=self)
+
+    def names(self) -> Iterator[str]:
+        """The names of all variables."""
+        scope: Scope | None = self
+        while scope is not None:
+            yield from scope._variables
+            scope = scope._parent
+
+    def has(self, name: object) -> bool:
+        """Whether there is such a variable, whatever its value."""
+        scope: Scope | None = self
+        while scope is not None and name not in scope._variables:
+            scope = scope._parent
+        return scope is not None
+
+    def render(self, value: Value, where: Mark | None = None, *, sensitive: bool = False) -> Value:
+        """The value with templates and secret references resolved; the same object if there are none.
+
+        `where` is the value's place, for errors; with `sensitive` they do not quote the template.
+        Raises TemplateError, SecretError. A result that is `OMIT` says that the value is to be left out.
+        """
+        if self.templates.static(value):
+            return value
+        run = self.templates.run()
+        try:
+            return self._value(value, run)
+        except FazaiError as error:
+            raise _locate(error, where, sensitive) from None
+
+    def test(self, condition: Value, where: Mark | None = None) -> bool:
+        """Whether a condition holds: a truth value, an expression without braces, or a list: all must hold.
+
+        Raises TemplateError, SecretError.
+        """
+        if isinstance(condition, bool):
+            return condition
+        if isinstance(condition, list):
+            for index, item in enumerate(condition):
+                place = condition.mark(index) if isinstance(condition, YamlList) else where
+                if not self.test(item, place):
+                    return False
+            return True
+        try:
+            return self._test(condition)
+        except FazaiError as error:
+            raise _locate(error, where, False) from None
+
+    def _test(self, condition: Value) -> bool:
+        if not isinstance(condition, str) or not condition.strip():
+            raise TemplateError(
+                f"a condition is an expression, not {_named(condition)}", hint="write: when: site == 'north'"
+            )
+        if "{{" in condition or "{%" in condition:
+            raise TemplateError(
+                "a condition is an expression already",
+                hint="write it without {{ }}",
+                excerpt=condition.strip(),
+            )
+        run = self.templates.run()
+        value = self.templates.condition(condition).render(self, run)
+        answer = _truth(value)
+        if answer is None:
+            raise TemplateError(
+                f"a condition gives true or false, and this one gives {_named(value)}",
+                hint="compare it, or ask: x is defined, x | length > 0, x | bool",
+                excerpt=None if run.tainted else condition.strip(),
+            )
+        return answer
+
+    def find(self, name: str, run: Run) -> Any:
+        """The rendered value of a variable, MISSING if there is none. Raises FazaiError."""
+        done = self._done
+        if name in done:
+            value = done[name]
+            if type(value) is _Failure:
+                raise value.error
+            return value
+        owner: Scope | None = self
+        while owner is not None and name not in owner._variables:
+            owner = owner._parent
+        if owner is None:
+            return MISSING
+        raw = owner._variables[name]
+        if not self.templates.static(raw):
+            raw = self._variable(name, raw, owner, run)
+        done[name] = raw
+        return raw
+
+    def _variable(self, name: str, raw: Value, owner: Scope, run: Run) -> Value:
+        """A variable that is a template; its place is where errors are."""
+        key = (id(self), name)
+        chain = run.chain
+        if key in chain:
+            names = [known for _, known in chain[chain.index(key) :]]
+            loop = " -> ".join([*names, name])
+            raise _Loop(f"these variables refer to each other in a circle: {loop}")
+        if len(chain) >= CHAIN_MAX:
+            raise TemplateError(f"more than {CHAIN_MAX} variables refer to one another, down to {name}")
+        chain.append(key)
+        try:
+            return self._value(raw, run)
+        except _Loop as error:
+            raise _locate(error, owner._place(name), _tells(name)) from None
+        except FazaiError as error:
+            located = _locate(error, owner._place(name), _tells(name))
+            self._done[name] = _Failure(located)
+            raise located from None
+        finally:
+            chain.pop()
+
+    def _place(self, name: str) -> Mark | None:
+        return self._places(name) if self._places is not None else None
+
+    def _value(self, value: Value, run: Run) -> Value:
+        kind = type(value)
+        if kind is str:
+            return self._text(value, run) if "{" in value else value
+        if kind in _LEAVES:
+            return value
+        if isinstance(value, dict):
+            return self._map(value, run)
+        if isinstance(value, list):
+            return self._list(value, run)
+        if kind is UnsafeText:
+            return str(value)
+        if kind is SecretRef:
+            run.tainted = True
+            return self.templates.secret(value)
+        return value
+
+    def _text(self, text: str, run: Run) -> Value:
+        if is_static(text):
+            return text
+        plan = self.templates.plan(text)
+        if isinstance(plan, Simple):
+            value = plan.render(self.find, run)
+            if value is not LATER and not isinstance(value, HostVars | HostView):
+                return value
+            plan = self.templates.compiled(text)
+        return plan.render(self, run)
+
+    def _map(self, value: dict[str, Value], run: Run) -> Value:
+        done: dict[str, Value] = {}
+        changed = False
+        for key, item in value.items():
+            try:
+                rendered = self._value(item, run)
+            except FazaiError as error:
+                place = value.mark(key) if isinstance(value, YamlMap) else None
+                raise _locate(error, place, _tells(key)) from None
+            changed = changed or rendered is not item
+            if rendered is not OMIT:
+                done[key] = rendered
+        return done if changed else value
+
+    def _list(self, value: list[Value], run: Run) -> Value:
+        done: list[Value] = []
+        changed = False
+        for index, item in enumerate(value):
+            try:
+                rendered = self._value(item, run)
+            except FazaiError as error:
+                place = value.mark(index) if isinstance(value, YamlList) else None
+                raise _locate(error, place, False) from None
+            changed = changed or rendered is not item
+            if rendered is not OMIT:
+                done.append(rendered)
+        return done if changed else value
+
+
+class _Loop(TemplateError):
+    """Not remembered: seen from another variable there may be no circle."""
+
+
+class HostVars(Mapping[str, Any]):
+    """`hostvars`: the variables of other hosts, each rendered when it is asked for."""
+
+    def __init__(self, hosts: Iterable[str], scope: Callable[[str], Scope]) -> None:
+        self._hosts = dict.fromkeys(hosts)
+        self._scope = scope
+
+    def __getitem__(self, host: str) -> HostView:
+        if host not in self._hosts:
+            raise KeyError(host)
+        return HostView(self._scope(host))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._hosts)
+
+    def __len__(self) -> int:
+        return len(self._hosts)
+
+
+class HostView(Mapping[str, Any]):
+    """One host's variables. `run` is the rendering that asks; without one, each look-up is one of its own."""
+
+    def __init__(self, scope: Scope, run: Run | None = None) -> None:
+        self._scope = scope
+        self._run = run
+
+    def bound(self, run: Run) -> HostView:
+        return HostView(self._scope, run)
+
+    def __getitem__(self, name: str) -> Any:
+        value = self._scope.find(name, self._run or self._scope.templates.run())
+        if value is MISSING:
+            raise KeyError(name)
+        return value
+
+    def __contains__(self, name: object) -> bool:
+        return self._scope.has(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys(self._scope.names()))
+
+    def __len__(self) -> int:
+        return len(set(self._scope.names()))
+
+
+def _truth(value: Value) -> bool | None:
+    """Yes, no, or None for what is neither."""
+    if isinstance(value, Secret):
+        value = value.reveal()
+    if value is None or isinstance(value, bool | int | float):
+        return bool(value)
+    if isinstance(value, str):
+        word = value.strip().lower()
+        return True if word in _TRUE else False if word in _FALSE else None
+    return None
+
+
+def _named(value: Value) -> str:
+    names = {
+        "dict": "a mapping",
+        "list": "a list",
+        "str": "text",
+        "NoneType": "nothing",
+        "Secret": "a secret",
+    }
+    kind = "dict" if isinstance(value, dict) else "list" if isinstance(value, list) else type(value).__name__
+    return names.get(kind, f"a value of type {kind}")
+
+
+def _tells(name: str) -> bool:
+    """Whether a value of this name may be secret, so that its template is not quoted."""
+    word = name.lower()
+    return any(
+        part in word for part in ("secret", "passw", "pwd", "token", "key", "psk", "credential", "auth")
+    )
+
+
+def _locate(error: FazaiError, where: Mark | None, sensitive: bool) -> FazaiError:
+    """The error with its place, unless it has one nearer to the cause."""
+    if error.where is None and where is not None:
+        error.where = where
+        if sensitive:
+            error.excerpt = None
+    return error

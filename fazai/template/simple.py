@@ -1,0 +1,112 @@
+"""Templates that only put names into text (`fw-{{ site }}.{{ net.domain }}`), without Jinja2.
+
+They are most of all templates there are. Everything that is not plainly one of them, and everything that goes
+wrong here, is left to Jinja2: what this module does answer, Jinja2 would have answered in the same way.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, Final
+
+from fazai.model import Secret
+from fazai.template.limits import TEMPLATE_MAX, TEXT_MAX, Run
+
+__all__ = ["LATER", "Simple", "parse"]
+
+#: Says that Jinja2 has to do it.
+LATER: Final = object()
+
+_NAME: Final = r"[A-Za-z][A-Za-z0-9_]*"
+_EXPRESSION: Final = re.compile(r"\{\{[ \t\n]*(" + _NAME + r"(?:\." + _NAME + r")*)[ \t\n]*\}\}")
+_WORDS: Final = frozenset(
+    (
+        *(
+            "true",
+            "false",
+            "none",
+            "True",
+            "False",
+            "None",
+            "not",
+            "and",
+            "or",
+            "in",
+            "is",
+            "if",
+            "else",
+            "elif",
+        ),
+        *("for", "recursive", "range", "dict", "namespace", "lookup", "query", "q", "omit"),
+    )
+)
+#: `{{ x.items }}` is the method of a mapping in Jinja2, whatever keys the mapping has.
+_METHODS: Final = frozenset(name for name in dir(dict) if not name.startswith("_"))
+
+Path = tuple[str, ...]
+
+
+class Simple:
+    """A template of texts and dotted names. `tail` is the line end that a template's last line has."""
+
+    __slots__ = ("_parts", "_tail")
+
+    def __init__(self, parts: tuple[str | Path, ...], tail: str) -> None:
+        self._parts = parts
+        self._tail = tail
+
+    def render(self, find: Callable[[str, Run], Any], run: Run) -> Any:
+        """The value, or LATER."""
+        parts = self._parts
+        if len(parts) == 1:
+            value = _follow(parts[0], find, run)  # type: ignore[arg-type]
+            return value + self._tail if type(value) is str and self._tail else value
+        texts: list[str] = []
+        secret = False
+        for part in parts:
+            value = part if type(part) is str else _follow(part, find, run)  # type: ignore[arg-type]
+            if type(value) is str:
+                texts.append(value)
+            elif type(value) is int or type(value) is bool or type(value) is float:
+                texts.append(str(value))
+            elif isinstance(value, Secret):
+                secret = run.tainted = True
+                texts.append(value.reveal())
+            elif value is not None:
+                return LATER
+        text = "".join(texts) + self._tail
+        if len(text) > TEXT_MAX:
+            return LATER
+        return Secret(text) if secret else text
+
+
+def _follow(path: Path, find: Callable[[str, Run], Any], run: Run) -> Any:
+    value = find(path[0], run)
+    for key in path[1:]:
+        if not isinstance(value, dict) or key not in value or key in _METHODS:
+            return LATER
+        value = value[key]
+    return value
+
+
+def parse(text: str) -> Simple | None:
+    """The template, or None when Jinja2 has to do it."""
+    if len(text) > TEMPLATE_MAX or "\r" in text:
+        return None
+    body, tail = (text[:-1], "\n") if text.endswith("\n") else (text, "")
+    pieces = _EXPRESSION.split(body)
+    parts: list[str | Path] = []
+    for index, piece in enumerate(pieces):
+        if index % 2:
+            path = tuple(piece.split("."))
+            if path[0] in _WORDS:
+                return None
+            parts.append(path)
+        elif "{{" in piece or "{%" in piece or "{#" in piece:
+            return None
+        elif piece:
+            parts.append(piece)
+    if not any(type(part) is tuple for part in parts):
+        return None
+    return Simple(tuple(parts), tail)
