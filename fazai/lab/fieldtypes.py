@@ -221,6 +221,20 @@ def _group_name(box: Box, field: Field, value: str, item: Item) -> Iterable[str]
         yield "The group name shall not be longer than 15 characters."
 
 
+def _cron(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
+    """`*`, `*/5`, `1,10`, `1-30/2`."""
+    low, high = field.min or 0, field.max or 59
+    for part in value.split(","):
+        span, _, step = part.partition("/")
+        ends = ["0", "0"] if span == "*" else span.split("-")
+        numbers = [*ends, step] if step else ends
+        if not all(number.isdigit() for number in numbers) or len(ends) > 2 or (
+            span != "*" and not all(low <= int(end) <= high for end in ends)
+        ):
+            yield worded(field, "Invalid cron value.")
+            return
+
+
 def _ranges(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
     for part in value.splitlines():
         first, dash, last = (piece.strip() for piece in part.partition("-"))
@@ -250,6 +264,9 @@ TYPES: Final[Mapping[str, Kind]] = {
     "RuleNetwork": Kind(_rule_network, None, _network_label),
     "GroupName": Kind(_group_name),
     "Ranges": Kind(_ranges),
+    "CronField": Kind(_cron),
+    "Uid": Kind(_integer),
+    "Gid": Kind(_integer),
     "Any": Kind(_nothing),
     "Secret": Kind(_nothing, None, lambda box, value: ""),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from fazai.lab.access import privileges
 from fazai.lab.box import Box
 from fazai.lab.names import (
     ALIASES,
@@ -124,6 +125,7 @@ SOURCES: Final[Mapping[str, tuple[tuple[str, ...], Callable[[Box], Choices]]]] =
     "certificates": (("Trust.Cert.cert",), _certificates),
     "authorities": (("Trust.CA.ca",), _authorities),
     "virtual_ips": (("Interfaces.Vip.vip", INTERFACES), _virtual_ips),
+    "privileges": ((), lambda box: {name: {"value": row["name"]} for name, row in privileges(box).items()}),
     "none": ((), lambda box: {}),
 }
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from fazai.lab.actions import aliases, core, groups, rules, sheets
+from fazai.lab.actions import aliases, backups, core, groups, interfaces, routing, rules, sheets, system, unbound
 from fazai.lab.actions.common import generic_handlers
 from fazai.lab.box import Handler
 from fazai.lab.schema import Catalogue, action_key
 
 __all__ = ["handlers"]
 
-_MODULES = (aliases, core, groups, rules, sheets)
+_MODULES = (aliases, backups, core, groups, interfaces, routing, rules, sheets, system, unbound)
 
 
 def handlers(catalogue: Catalogue) -> Mapping[str, Handler]:

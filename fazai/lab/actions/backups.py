@@ -1,0 +1,120 @@
+"""core/backup: the history of the configuration."""
+
+from __future__ import annotations
+
+import datetime
+import difflib
+import html
+from collections.abc import Mapping
+from typing import Any, Final
+
+from fazai.lab.box import Call, Handler
+from fazai.lab.config import Collection, Revision
+from fazai.lab.wire import Reply
+from fazai.lab.xmlview import lines_of
+
+__all__ = ["ACTIONS"]
+
+
+def _size(call: Call, revision: Revision) -> int:
+    """Roughly the size of the file; a collection that did not change is counted once."""
+    sizes: dict[int, tuple[Collection, int]] = call.box.derived("sizes", (), dict)
+    total = 400
+    for items in revision.state.values():
+        found = sizes.get(id(items))
+        if found is None or found[0] is not items:
+            count = sum(
+                2 * len(name) + len(value) + 14 for item in items.values() for name, value in item.items()
+            )
+            found = sizes[id(items)] = (items, count + 60 * len(items))
+        total += found[1]
+    return total
+
+
+def backups(call: Call) -> Any:
+    """The newest first."""
+    if call.param(0) != "this":
+        return {"items": []}
+    rows = []
+    for revision in reversed(call.box.config.history):
+        seconds = float(revision.number)
+        moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+        rows.append(
+            {
+                "time": f"{seconds:.2f}",
+                "time_iso": moment.isoformat(timespec="seconds"),
+                "description": revision.why,
+                "username": revision.who,
+                "filesize": _size(call, revision),
+                "id": revision.id,
+            }
+        )
+    return {"items": rows}
+
+
+def _find(call: Call, name: str | None) -> Revision | None:
+    number = (name or "").removeprefix("config-").removesuffix(".xml")
+    return call.box.config.find(number)
+
+
+def diff(call: Call) -> Any:
+    """From the second to the first, as the product shows it; markup is escaped."""
+    first, second = _find(call, call.param(1)), _find(call, call.param(2))
+    if call.param(0) != "this" or first is None or second is None:
+        return {"items": []}
+
+    def header(revision: Revision) -> tuple[str, str]:
+        moment = datetime.datetime.fromtimestamp(float(revision.number), datetime.UTC)
+        return f"/conf/backup/{revision.id}", f"{moment:%Y-%m-%d %H:%M:%S}"
+
+    (old_name, old_time), (new_name, new_time) = header(second), header(first)
+    lines = difflib.unified_diff(
+        list(lines_of(second.state, call.box.catalogue)),
+        list(lines_of(first.state, call.box.catalogue)),
+        old_name, new_name, old_time, new_time, lineterm="",
+    )
+    return {"items": [html.escape(line) for line in lines]}
+
+
+def revert(call: Call) -> Any:
+    """Back to an earlier configuration, everybody's changes since included; what runs stays as it is."""
+    if not call.posted:
+        return {"status": "failed"}
+    revision = _find(call, call.param(0))
+    if revision is None:
+        return {"status": "not_found"}
+    call.check_writable()
+    call.box.config.revert(revision, call.why(), call.who(), call.box.clock())
+    return {"status": "reverted"}
+
+
+def delete(call: Call) -> Any:
+    if not call.posted:
+        return {"status": "failed"}
+    revision = _find(call, call.param(0))
+    if revision is None:
+        return {"status": "not_found"}
+    call.check_writable()
+    call.box.config.forget(revision)
+    return {"status": "deleted"}
+
+
+def download(call: Call) -> Any:
+    revision = _find(call, call.param(1))
+    state = call.box.config.state if revision is None else revision.state
+    text = "\n".join(lines_of(state, call.box.catalogue)) + "\n"
+    return Reply(200, text.encode(), "application/octet-stream")
+
+
+def providers(call: Call) -> Any:
+    return {"items": {"this": {"description": "This Firewall", "dirname": "/conf/backup"}}}
+
+
+ACTIONS: Final[Mapping[str, Handler]] = {
+    "core/backup/backups": backups,
+    "core/backup/diff": diff,
+    "core/backup/revertBackup": revert,
+    "core/backup/deleteBackup": delete,
+    "core/backup/download": download,
+    "core/backup/providers": providers,
+}

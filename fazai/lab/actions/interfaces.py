@@ -1,0 +1,242 @@
+"""interfaces/*: VLANs, virtual addresses, assignments, the overview."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+from fazai.lab.actions.common import reconfigure
+from fazai.lab.box import Box, Call, Handler, UserError
+from fazai.lab.config import Item, as_text
+from fazai.lab.engine import FAILED, get_item, get_model, posted
+from fazai.lab.models.interfaces import VIPS, VLANS
+from fazai.lab.names import INTERFACES, interface_label
+from fazai.lab.schema import read_json
+from fazai.lab.search import grid, plain_rows, recordset
+
+__all__ = ["ACTIONS"]
+
+ICON: Final = "fa fa-plug text-success"
+
+
+# virtual addresses
+
+def vip(call: Call) -> Any:
+    """The two stored fields are shown as one."""
+    body = get_item(call, call.box.catalogue.items[VIPS])
+    if body:
+        del body["vip"]["subnet"], body["vip"]["subnet_bits"]
+        body["vip"]["network"] = body["vip"]["address"]
+    return body
+
+
+def unused_vhid(call: Call) -> Any:
+    used = {item["vhid"] for item in call.box.items(VIPS).values()}
+    free = next((number for number in range(1, 256) if str(number) not in used), None)
+    return {"vhid": free, "status": "ok" if free else "not_found"}
+
+
+# assignments
+
+def _devices(box: Box) -> dict[str, dict[str, Any]]:
+    found = {
+        device: {"value": f"{device} ({item['mac']})", "optgroup": "hardware", "data": {"icon": ICON}}
+        for device, item in box.items("devices").items()
+    }
+    for item in box.items(VLANS).values():
+        text = f"{item['vlanif']} {item['descr']} (Parent: {item['if']}, Tag: {item['tag']})"
+        found[item["vlanif"]] = {"value": text, "optgroup": "vlan", "data": {"icon": ICON}}
+    return found
+
+
+def _assignment(box: Box, name: str, item: Item) -> dict[str, Any]:
+    device = _devices(box).get(item["if"], {"value": item["if"], "optgroup": ""})
+    row = {"uuid": name, "descr": item["descr"]}
+    if interface_label(name, item) != item["descr"]:
+        row["%descr"] = interface_label(name, item)
+    return row | {
+        "identifier": name, "icon": ICON, "optgroup": device["optgroup"], "if": item["if"],
+        "%if": device["value"], "lock": item["lock"],
+    }
+
+
+def search(call: Call) -> Any:
+    rows = [_assignment(call.box, name, item) for name, item in call.box.items(INTERFACES).items()]
+    return grid(call, plain_rows(rows))
+
+
+def get(call: Call) -> Any:
+    box, name = call.box, call.param(0)
+    item = box.items(INTERFACES).get(name or "")
+    if name is None:
+        body: dict[str, Any] = {"descr": "", "identifier": "", "icon": "", "optgroup": "", "lock": "1"}
+        device = ""
+    elif item is None:
+        return []
+    else:
+        body = _assignment(box, name, item)
+        del body["uuid"], body["%if"]
+        device = item["if"]
+    body["if"] = {
+        key: {**choice, "selected": int(key == device)} for key, choice in _devices(box).items()
+    }
+    return {"interface": body}
+
+
+def _checked(call: Call, name: str, item: Item) -> dict[str, str]:
+    problems = {}
+    used = {other["if"] for key, other in call.box.items(INTERFACES).items() if key != name}
+    if not item["if"]:
+        problems["interface.if"] = "A value is required."
+    elif item["if"] not in _devices(call.box):
+        problems["interface.if"] = "Option [] not in list."
+    elif item["if"] in used:
+        problems["interface.if"] = "This device is already assigned."
+    if not re.fullmatch(r"[a-zA-Z0-9_]*", item["descr"]):
+        problems["interface.descr"] = "The interface description may only consist of the characters a-zA-Z0-9_."
+    return problems
+
+
+def add(call: Call) -> Any:
+    """The next name is given; a new assignment is locked."""
+    sent = posted(call, "interface")
+    if sent is None:
+        return FAILED
+    names = call.box.items(INTERFACES)
+    number = next(number for number in range(1, len(names) + 2) if f"opt{number}" not in names)
+    item = {"enable": "1", "descr": as_text(sent.get("descr")), "if": as_text(sent.get("if")), "lock": "1"}
+    return _store(call, f"opt{number}", item) or {"result": "saved", "uuid": f"opt{number}"}
+
+
+def change(call: Call) -> Any:
+    name = call.param(0) or ""
+    item = call.box.items(INTERFACES).get(name)
+    sent = posted(call, "interface")
+    if sent is None or item is None:
+        return FAILED
+    fresh = {**item, **{key: as_text(sent[key]) for key in ("descr", "if", "lock") if key in sent}}
+    return _store(call, name, fresh) or {"result": "saved"}
+
+
+def _store(call: Call, name: str, item: Item) -> dict[str, Any] | None:
+    problems = _checked(call, name, item)
+    if problems:
+        return {"result": "failed", "validations": problems}
+    edit = call.box.config.edit()
+    edit.put(INTERFACES, name, item)
+    call.save(edit)
+    return None
+
+
+def delete(call: Call) -> Any:
+    if not call.posted:
+        return FAILED
+    result = "not found"
+    for name in (call.param(0) or "").split(","):
+        item = call.box.items(INTERFACES).get(name)
+        if item is not None and item["lock"] == "1":
+            raise UserError("Interface locked, unset lock first before removal", "locked")
+        result = "not found"
+        if item is not None:
+            edit = call.box.config.edit()
+            edit.drop(INTERFACES, name)
+            call.save(edit)
+            result = "deleted"
+    return {"result": result}
+
+
+# settings
+
+def settings(call: Call) -> Any:
+    controller = call.box.catalogue.controllers["interfaces/settings"]
+    body = get_model(call, controller, call.box.catalogue.models["Interfaces.Settings"])
+    return body and {**body, "duids": read_json("answers.json")["duids"]}
+
+
+# overview: what the devices say, and what they are assigned to
+
+def _overview(box: Box, *, details: bool) -> list[dict[str, Any]]:
+    names = {item["if"]: name for name, item in box.items(INTERFACES).items()}
+    rows = []
+    for device, facts in read_json("devices.json").items():
+        row = dict(facts)
+        if details:
+            row["statistics"] = None
+        name = names.get(device)
+        if name is not None:
+            row |= _assigned(box, name, row.pop("ipv6", []))
+        rows.append(row)
+    return rows
+
+
+def _assigned(box: Box, name: str, ipv6: list[Any]) -> dict[str, Any]:
+    item = box.items(INTERFACES)[name]
+    shown = {key: value for key, value in item.items() if value and key != "lock"} | {"identifier": name}
+    address = f"{item['ipaddr']}/{item['subnet']}" if item.get("ipaddr") else ""
+    gateways = [
+        gateway["gateway"]
+        for gateway in box.items("Routing.Gateways.gateway_item").values()
+        if gateway["name"] == item.get("gateway")
+    ]
+    row = {
+        "config": shown, "identifier": name, "description": interface_label(name, item),
+        "enabled": item.get("enable") == "1", "link_type": "static" if address else "none",
+        "link_typev6": "none", "addr4": address, "addr6": "", "ipv4": [{"ipaddr": address}] if address else [],
+        "vlan_tag": None, "gateways": gateways,
+    }
+    if ipv6:
+        row["ipv6"] = ipv6
+    if box.settings.release.startswith("26.1"):
+        del row["link_typev6"]
+    return row
+
+
+def overview(call: Call) -> Any:
+    return recordset(call, plain_rows(_overview(call.box, details=call.param(0) == "1")))
+
+
+def one_interface(call: Call) -> Any:
+    """By device name, not by identifier."""
+    titles = read_json("answers.json")["overview_titles"]
+    for row in _overview(call.box, details=True):
+        if row["device"] == call.param(0):
+            row.pop("config", None)
+            return {
+                "message": {
+                    key: {"value": value, "translation": titles.get(key, key)} for key, value in row.items()
+                }
+            }
+    return {"message": "failed"}
+
+
+def export(call: Call) -> Any:
+    return _overview(call.box, details=False)
+
+
+def reload_interface(call: Call) -> Any:
+    if call.posted and call.param(0) in call.box.items(INTERFACES):
+        return {"message": "OK"}
+    return {"message": "failed"}
+
+
+ACTIONS: Final[Mapping[str, Handler]] = {
+    "interfaces/vip_settings/getItem": vip,
+    "interfaces/vip_settings/getUnusedVhid": unused_vhid,
+    "interfaces/vip_settings/reconfigure": reconfigure("vip"),
+    "interfaces/vlan_settings/reconfigure": reconfigure("vlan"),
+    "interfaces/lagg_settings/reconfigure": reconfigure("lagg"),
+    "interfaces/bridge_settings/reconfigure": reconfigure("bridge"),
+    "interfaces/settings/get": settings,
+    "interfaces/settings/reconfigure": reconfigure("interfaces"),
+    "interfaces/assignment/searchItem": search,
+    "interfaces/assignment/getItem": get,
+    "interfaces/assignment/addItem": add,
+    "interfaces/assignment/setItem": change,
+    "interfaces/assignment/delItem": delete,
+    "interfaces/assignment/reconfigure": reconfigure("assignment"),
+    "interfaces/overview/interfacesInfo": overview,
+    "interfaces/overview/getInterface": one_interface,
+    "interfaces/overview/export": export,
+    "interfaces/overview/reloadInterface": reload_interface,
+}

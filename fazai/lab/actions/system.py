@@ -1,0 +1,96 @@
+"""cron, syslog, users, groups, privileges, tunables."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from typing import Any, Final
+
+from fazai.lab.access import GROUP_ITEMS, USER_ITEMS, new_key, privileges
+from fazai.lab.actions.common import reconfigure
+from fazai.lab.box import Call, Handler
+from fazai.lab.config import Item
+from fazai.lab.engine import FAILED, get_item
+from fazai.lab.search import plain_rows, recordset
+
+__all__ = ["ACTIONS"]
+
+
+def _named(call: Call, name: str) -> tuple[str, Item] | None:
+    return next(((uuid, user) for uuid, user in call.box.items(USER_ITEMS).items() if user["name"] == name), None)
+
+
+def get_user(call: Call) -> Any:
+    """Neither the hash nor the keys are shown."""
+    body = get_item(call, call.box.catalogue.items[USER_ITEMS])
+    if body:
+        body["user"] |= {"password": "", "apikeys": "", "otp_uri": ""}
+        for name in ("%password", "%apikeys"):
+            body["user"].pop(name, None)
+    return body
+
+
+def add_key(call: Call) -> Any:
+    found = _named(call, call.param(0) or "")
+    if not call.posted or found is None:
+        return FAILED
+    uuid, user = found
+    key, secret, line = new_key()
+    lines = [part for part in user["apikeys"].split("\n") if part]
+    call.put(call.box.catalogue.items[USER_ITEMS], uuid, {**user, "apikeys": "\n".join([*lines, line])})
+    return {"result": "ok", "hostname": "OPNsense.internal", "key": key, "secret": secret}
+
+
+def delete_key(call: Call) -> Any:
+    if not call.posted:
+        return FAILED
+    for uuid, user in call.box.items(USER_ITEMS).items():
+        lines = user["apikeys"].split("\n")
+        kept = [line for line in lines if line.partition("|")[0] != call.param(0)]
+        if len(kept) != len(lines):
+            call.put(call.box.catalogue.items[USER_ITEMS], uuid, {**user, "apikeys": "\n".join(kept)})
+            return {"result": "deleted"}
+    return {"result": "not found"}
+
+
+def search_keys(call: Call) -> Any:
+    rows = [
+        {"username": user["name"], "key": line.partition("|")[0], "id": line.partition("|")[0]}
+        for user in call.box.items(USER_ITEMS).values()
+        for line in user["apikeys"].split("\n")
+        if line
+    ]
+    return recordset(call, plain_rows(rows))
+
+
+def search_privileges(call: Call) -> Any:
+    rows = [
+        {
+            "id": name, "name": row["name"], "match": row["match"],
+            "users": [u["name"] for u in call.box.items(USER_ITEMS).values() if name in u["priv"].split(",")],
+            "groups": [g["name"] for g in call.box.items(GROUP_ITEMS).values() if name in g["priv"].split(",")],
+        }
+        for name, row in privileges(call.box).items()
+    ]
+    return recordset(call, plain_rows(rows))
+
+
+def otp_seed(call: Call) -> Any:
+    return {"seed": secrets.token_hex(16).upper(), "otp_uri_template": "otpauth://totp/|USER|@OPNsense?secret="}
+
+
+def syslog_stats(call: Call) -> Any:
+    return {"total": 0, "rowCount": 9999, "current": 1, "rows": []}
+
+
+ACTIONS: Final[Mapping[str, Handler]] = {
+    "auth/user/get": get_user,
+    "auth/user/addApiKey": add_key,
+    "auth/user/delApiKey": delete_key,
+    "auth/user/searchApiKey": search_keys,
+    "auth/user/newOtpSeed": otp_seed,
+    "auth/priv/search": search_privileges,
+    "cron/service/reconfigure": reconfigure("cron"),
+    "syslog/service/stats": syslog_stats,
+    "core/tunables/reconfigure": reconfigure("sysctl"),
+}

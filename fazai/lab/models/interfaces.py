@@ -1,0 +1,98 @@
+"""VLANs and virtual addresses: device names that the firewall chooses, addresses in two fields."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from fazai.lab.box import Box, Call, UserError
+from fazai.lab.config import Item
+from fazai.lab.fieldtypes import is_address
+from fazai.lab.hooktypes import Extra, Hooks
+from fazai.lab.names import INTERFACES
+from fazai.lab.schema import ItemModel
+
+__all__ = ["HOOKS", "VIPS", "VLANS"]
+
+VLANS: Final = "Interfaces.Vlan.vlan"
+VIPS: Final = "Interfaces.Vip.vip"
+LAGGS: Final = "Interfaces.Lagg.lagg"
+BRIDGES: Final = "Interfaces.Bridge.bridged"
+
+
+def _next_device(used: set[str], prefix: str) -> str:
+    """`vlan01`, `lagg0`: the first free name; VLANs go on from the highest number in use."""
+    width = 2 if prefix == "vlan" else 1
+    numbers = [int(name.removeprefix(prefix)) for name in used if name.removeprefix(prefix).isdigit()]
+    number = max(numbers, default=0 if prefix == "vlan" else -1) + 1
+    text = str(number).zfill(width)
+    return f"{prefix}0{text}" if prefix == "vlan" and number > 99 else f"{prefix}{text}"
+
+
+def _name_device(path: str, name: str, prefix: str) -> Any:
+    def before(call: Call, model: ItemModel, uuid: str, old: Item, new: dict[str, str]) -> None:
+        if not new[name] and (prefix != "vlan" or new["if"]):
+            used = {item[name] for item in call.box.items(path).values()}
+            new[name] = old.get(name) or _next_device(used, prefix)
+        elif not new[name]:
+            new[name] = old.get(name, "")
+
+    return before
+
+
+def _vlan(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
+    if item["if"] == item["vlanif"]:
+        text = "VLAN can not be assigned to itself."
+        yield "if", text
+        yield "vlanif", text
+    elif item["vlanif"] and not re.fullmatch(r"(vlan|qinq)0\d{1,9}", item["vlanif"]):
+        yield "vlanif", 'The device name prefix "vlan" is required.'
+
+
+def _device_unused(box: Box, model: ItemModel, uuid: str, item: Item) -> None:
+    device = item.get("vlanif", "")
+    for name, interface in box.items(INTERFACES).items():
+        if interface["if"] == device:
+            raise UserError(f"This VLAN cannot be deleted because it is assigned as an interface ({name})")
+
+
+# virtual addresses: `network` is what is sent, `subnet` and `subnet_bits` are what is stored
+
+def _split(call: Call, model: ItemModel, uuid: str, old: Item, new: dict[str, str]) -> None:
+    sent = call.body.get("vip", {})
+    network = sent.get("network", "") if isinstance(sent, Mapping) else ""
+    new["subnet"], _, new["subnet_bits"] = str(network).partition("/")
+
+
+def _vip(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
+    if not is_address(item["subnet"]):
+        yield "network", "A valid network address is required."
+        yield "network", "A valid network address is required."
+    elif not item["subnet_bits"].isdigit():
+        yield "network", "A valid network subnet is required."
+        yield "network", "A valid network subnet is required."
+    if item["mode"] == "carp":
+        if not item["password"]:
+            yield "password", "You must specify a CARP password that is shared between the two VHID members."
+        if not item["vhid"]:
+            yield "vhid", "A VHID must be selected for this CARP VIP."
+
+
+def _vip_computed(box: Box, model: ItemModel, uuid: str, item: Item) -> Mapping[str, Any]:
+    address = f"{item['subnet']}/{item['subnet_bits']}" if item["subnet"] else ""
+    vhid = f"{item['vhid']} (freq. {item['advbase']}/{item['advskew']})" if item["mode"] == "carp" else ""
+    return {"address": address, "vhid_txt": vhid}
+
+
+HOOKS: Final = Hooks(
+    checks={"vlan": _vlan, "vip": _vip},
+    guards={"device_unused": _device_unused},
+    computed={VIPS: _vip_computed},
+    extra={
+        VLANS: Extra(before=(_name_device(VLANS, "vlanif", "vlan"),)),
+        LAGGS: Extra(before=(_name_device(LAGGS, "laggif", "lagg"),)),
+        BRIDGES: Extra(before=(_name_device(BRIDGES, "bridgeif", "bridge"),)),
+        VIPS: Extra(before=(_split,)),
+    },
+)

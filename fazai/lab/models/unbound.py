@@ -1,0 +1,73 @@
+"""Unbound: records that need certain fields, and the aliases of a host."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from fazai.lab.box import Box
+from fazai.lab.config import Item
+from fazai.lab.hooktypes import Extra, Hooks
+from fazai.lab.schema import ItemModel
+
+__all__ = ["ALIASES", "HOOKS", "HOSTS"]
+
+HOSTS: Final = "Unbound.hosts.host"
+ALIASES: Final = "Unbound.aliases.alias"
+
+# record type -> fields that it needs, with the name that the message uses
+NEEDED: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
+    "A": (("server", "IP address"),),
+    "AAAA": (("server", "IP address"),),
+    "MX": (("mxprio", "MX Priority"), ("mx", "MX Host")),
+    "TXT": (("txtdata", "TXT Data"),),
+}
+SHARED: Final = ("rr", "mxprio", "mx", "ttl", "server", "txtdata", "addptr")
+
+
+def _host(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
+    for name, title in NEEDED.get(item["rr"], ()):
+        if not item[name]:
+            for _ in range(2 if item["rr"] == "MX" else 1):
+                yield name, f"The field {title} is required."
+
+
+def aliases_of(box: Box, uuid: str) -> dict[str, Item]:
+    """The aliases of a host, by uuid."""
+
+    def build() -> dict[str, dict[str, Item]]:
+        found: dict[str, dict[str, Item]] = {}
+        for key, item in box.items(ALIASES).items():
+            found.setdefault(item["host"], {})[key] = item
+        return found
+
+    return box.derived("unbound aliases", (ALIASES,), build).get(uuid, {})
+
+
+def fqdn(item: Item) -> str:
+    return f"{item['hostname']}.{item['domain']}" if item["hostname"] else item["domain"]
+
+
+def _computed(box: Box, model: ItemModel, uuid: str, item: Item) -> Mapping[str, Any]:
+    return {"aliases": ",".join(fqdn(alias) for alias in aliases_of(box, uuid).values())}
+
+
+def _add(box: Box, model: ItemModel, uuid: str, item: Item, row: dict[str, Any]) -> None:
+    """Aliases stand below their host, with its record."""
+    row["isAlias"] = False
+    children = []
+    for key, alias in aliases_of(box, uuid).items():
+        child = {"uuid": key, "enabled": alias["enabled"], "hostname": alias["hostname"], "domain": alias["domain"]}
+        for name in SHARED:
+            child |= {shown: row[shown] for shown in (name, f"%{name}") if shown in row}
+        children.append({**child, "description": alias["description"], "isAlias": True})
+    if children:
+        row["_children"] = children
+
+
+HOOKS: Final = Hooks(
+    checks={"unbound_host": _host},
+    computed={HOSTS: _computed},
+    extra={HOSTS: Extra(paths=(ALIASES,), add=_add)},
+    cascades={HOSTS: ((ALIASES, "host"),)},
+)
