@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import click
+import msgspec
 
 from fazai.cli.kinds import describe
 from fazai.cli.main import COMMANDS, root
 from fazai.registry import Registry
+from fazai.report.document import Document
 
 DOCS = Path(__file__).parent.parent / "docs"
 MADE = "<!-- made by `make docs` from the code; edit there -->\n"
@@ -64,8 +67,15 @@ def _help(path: list[str]) -> Iterator[str]:
             yield from _help([*path, name])
 
 
+def output_schema() -> Iterator[str]:
+    """The JSON Schema of `--output json`."""
+    schema = msgspec.json.schema(Document)
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "fazai run", **schema}
+    yield json.dumps(schema, indent=1)
+
+
 def main() -> int:
-    pages = {"kinds.md": kinds_page, "commands.md": commands_page}
+    pages = {"kinds.md": kinds_page, "commands.md": commands_page, "output.schema.json": output_schema}
     stale = []
     for name, make in pages.items():
         text = "\n".join(make()).rstrip() + "\n"
