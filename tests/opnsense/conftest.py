@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 
 import pytest
@@ -26,8 +27,8 @@ def start(lab: LabThread, request: pytest.FixtureRequest) -> Start:
         nonlocal count
         count += 1
         wanted = LabSettings(**{"auth_delay_s": 0.0, **settings})  # type: ignore[arg-type]
-        name = "".join(letter if letter.isalnum() else "-" for letter in request.node.name).strip("-")
-        return lab.start(f"{name[:60]}.{count}", wanted)
+        name = hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:12]
+        return lab.start(f"{name}.{count}", wanted)
 
     return make
 

@@ -1,4 +1,4 @@
-"""What the tests of the OPNsense provider share: resources, targets, and one pass of the engine's order of calls."""
+"""What these tests share: resources, targets, and one pass in the engine's order of calls."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from typing import Any, TypeVar
 
 import pytest
 
+from fazai.errors import Mark
 from fazai.lab import LabFirewall
-from fazai.model import Activate, Change, Diff, Mark, Resource, Target
+from fazai.model import Activate, Change, Diff, Resource, Target
 from fazai.providers.opnsense import PROVIDER
 from fazai.providers.opnsense.session import OpnsenseSession
 
@@ -36,7 +37,9 @@ def resource(
     values, problems = row.normalise(fields, state)
     assert not problems, problems
     mark = Mark("play.yml", line, 3) if line else None
-    origins = {name: Mark("play.yml", line + place, 7) for place, name in enumerate(fields, 1)} if line else {}
+    origins = (
+        {name: Mark("play.yml", line + place, 7) for place, name in enumerate(fields, 1)} if line else {}
+    )
     return Resource(
         kind=kind,
         identity=identity,
@@ -94,7 +97,11 @@ def session(to: Target, clock: FakeClock | None = None) -> OpnsenseSession:
 
 
 async def apply_in(
-    work: OpnsenseSession, wanted: Sequence[Resource], *, prune: bool = False, adopted: frozenset[str] = frozenset()
+    work: OpnsenseSession,
+    wanted: Sequence[Resource],
+    *,
+    prune: bool = False,
+    adopted: frozenset[str] = frozenset(),
 ) -> Pass:
     """Observe, diff, write, activate, observe, diff: the engine's order without its care."""
     seen = await work.observe(wanted)

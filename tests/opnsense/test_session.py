@@ -13,7 +13,12 @@ from tests.opnsense.helpers import Start, apply, apply_in, plan, resource, run, 
 CATEGORY = resource("opnsense.category", {"name": "managed", "color": "ff0000"})
 ALIAS = resource(
     "opnsense.alias",
-    {"name": "dns_servers", "type": "host", "content": ["192.0.2.53", "192.0.2.54"], "categories": ["managed"]},
+    {
+        "name": "dns_servers",
+        "type": "host",
+        "content": ["192.0.2.53", "192.0.2.54"],
+        "categories": ["managed"],
+    },
 )
 RULE = resource(
     "opnsense.rule",
@@ -57,7 +62,12 @@ def test_update_sends_only_what_differs(firewall: LabFirewall) -> None:
     run(apply(target(firewall), [CATEGORY, ALIAS]))
     changed = resource(
         "opnsense.alias",
-        {"name": "dns_servers", "type": "host", "content": ["192.0.2.54", "192.0.2.53"], "description": "resolvers"},
+        {
+            "name": "dns_servers",
+            "type": "host",
+            "content": ["192.0.2.54", "192.0.2.53"],
+            "description": "resolvers",
+        },
     )
     done = run(apply(target(firewall), [changed]))
     (change,) = done.diff.changes
@@ -71,7 +81,9 @@ def test_update_sends_only_what_differs(firewall: LabFirewall) -> None:
 
 def test_reference_that_does_not_exist_is_an_error_with_its_place(firewall: LabFirewall) -> None:
     alias = resource(
-        "opnsense.alias", {"name": "x", "type": "host", "content": ["192.0.2.1"], "categories": ["manged"]}, line=4
+        "opnsense.alias",
+        {"name": "x", "type": "host", "content": ["192.0.2.1"], "categories": ["manged"]},
+        line=4,
     )
     diff = run(plan(target(firewall), [CATEGORY, alias]))
     (error,) = diff.errors
@@ -92,12 +104,16 @@ def test_foreign_item_that_differs_is_refused_and_then_adopted(firewall: LabFire
     assert change.adopts
     assert change.after == {"log": "1"}
     assert done.after.steps == ()
-    again = run(plan(target(firewall), [resource("opnsense.rule", {**wanted, "log": False})], adopted={change.ref}))
+    again = run(
+        plan(target(firewall), [resource("opnsense.rule", {**wanted, "log": False})], adopted={change.ref})
+    )
     assert [c.adopts for c in again.changes] == [False]
 
 
 def test_foreign_item_that_equals_is_left_alone(firewall: LabFirewall) -> None:
-    diff = run(plan(target(firewall), [resource("opnsense.rule", {"description": LAN_RULE, "action": "pass"})]))
+    diff = run(
+        plan(target(firewall), [resource("opnsense.rule", {"description": LAN_RULE, "action": "pass"})])
+    )
     assert (diff.steps, diff.unchanged, diff.refused) == ((), 1, ())
 
 
@@ -122,7 +138,9 @@ def test_absent(firewall: LabFirewall) -> None:
 
 
 def test_identity_that_several_items_have_is_an_error(firewall: LabFirewall) -> None:
-    firewall.seed("rule", [{"description": "twin", "interface": "lan"}, {"description": "twin", "interface": "wan"}])
+    firewall.seed(
+        "rule", [{"description": "twin", "interface": "lan"}, {"description": "twin", "interface": "wan"}]
+    )
     diff = run(plan(target(firewall), [resource("opnsense.rule", {"description": "twin"}, adopt=True)]))
     assert diff.steps == ()
     assert "which one is meant is not clear" in diff.errors[0].message
@@ -130,7 +148,8 @@ def test_identity_that_several_items_have_is_an_error(firewall: LabFirewall) -> 
 
 def test_prune_deletes_our_own_and_only_them(firewall: LabFirewall) -> None:
     aliases = [
-        resource("opnsense.alias", {"name": f"a{n}", "type": "host", "content": [f"192.0.2.{n}"]}) for n in range(1, 6)
+        resource("opnsense.alias", {"name": f"a{n}", "type": "host", "content": [f"192.0.2.{n}"]})
+        for n in range(1, 6)
     ]
     firewall.seed("alias", [{"name": "theirs", "type": "host", "content": "192.0.2.99"}])
     run(apply(target(firewall), aliases))
@@ -138,12 +157,20 @@ def test_prune_deletes_our_own_and_only_them(firewall: LabFirewall) -> None:
     asked = target(firewall, prune=["opnsense.alias"])
     assert run(plan(asked, aliases[:-1])).steps == ()
     done = run(apply(asked, aliases[:-1], prune=True))
-    assert [(c.identity, c.verb, c.note) for c in done.diff.changes] == [("a5", Verb.DELETE, "no longer listed")]
+    assert [(c.identity, c.verb, c.note) for c in done.diff.changes] == [
+        ("a5", Verb.DELETE, "no longer listed")
+    ]
     capped = run(plan(asked, aliases[:1], prune=True))
     assert capped.steps == ()
     assert {change.identity for change, _ in capped.refused} == {"a2", "a3", "a4"}
     assert "at most 1 may be" in capped.refused[0][1].message
-    every = run(apply(target(firewall, prune={"opnsense.alias": True}, max_prune="100%", protected=["a2"]), [], prune=True))
+    every = run(
+        apply(
+            target(firewall, prune={"opnsense.alias": True}, max_prune="100%", protected=["a2"]),
+            [],
+            prune=True,
+        )
+    )
     assert {change.identity for change in every.diff.changes} == {"a1", "a3", "a4"}
 
 
@@ -158,8 +185,13 @@ def test_undo_brings_back_what_was(start: Start, release: str) -> None:
                 work,
                 [
                     resource("opnsense.category", {"name": "managed", "color": "00ff00"}),
-                    resource("opnsense.alias", {"name": "dns_servers", "type": "network", "content": ["10.0.0.0/8"]}),
-                    resource("opnsense.alias", {"name": "more", "type": "port", "content": ["80", "8000:8100"]}),
+                    resource(
+                        "opnsense.alias",
+                        {"name": "dns_servers", "type": "network", "content": ["10.0.0.0/8"]},
+                    ),
+                    resource(
+                        "opnsense.alias", {"name": "more", "type": "port", "content": ["80", "8000:8100"]}
+                    ),
                     resource("opnsense.rule", {"description": "allow dns"}, state="absent"),
                     resource("opnsense.rule", {"description": LAN_RULE}, state="absent"),
                 ],
