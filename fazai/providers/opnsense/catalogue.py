@@ -14,7 +14,10 @@ from typing import Any
 
 import msgspec
 
-from fazai.providers.opnsense.rows import EXTRA, ROWS, SERVICES, KindRow, Service
+from fazai.providers.opnsense.rows import SERVICES, KindRow, Service
+from fazai.providers.opnsense.rows_fields import EXTRA
+from fazai.providers.opnsense.rows_firewall import FIREWALL
+from fazai.providers.opnsense.rows_system import ACCESS, NETWORK, SERVICE_KINDS
 
 __all__ = ["FieldRow", "KindRow", "Service", "catalogue", "service_order"]
 
@@ -79,7 +82,10 @@ def catalogue() -> Mapping[str, Entry]:
     facts: dict[str, list[dict[str, Any]]] = msgspec.json.decode(
         Path(__file__).with_name("fields.json").read_bytes()
     )
-    return {row.name: Entry(row, _fields(row, facts.get(row.short, []))) for row in sorted(ROWS, key=_phase)}
+    return {
+        row.name: Entry(row, _fields(row, facts.get(row.short, [])))
+        for row in sorted((*FIREWALL, *NETWORK, *SERVICE_KINDS, *ACCESS), key=_phase)
+    }
 
 
 def _phase(row: KindRow) -> int:

@@ -1,0 +1,112 @@
+"""What we know of a field beyond the device's own facts: references, secrets, separators, requirements."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["EXTRA"]
+
+_CATEGORIES: dict[str, Any] = {"reference": "opnsense.category", "doc": "category names"}
+
+#: What we know of a field beyond the device's own facts.
+EXTRA: dict[str, dict[str, dict[str, Any]]] = {
+    "alias": {
+        "content": {"separator": "\n", "doc": "entries; what is valid depends on the type"},
+        "categories": _CATEGORIES,
+        "password": {"secret": True},
+    },
+    "rule": {
+        "categories": _CATEGORIES,
+        "gateway": {"reference": "opnsense.gateway", "key": "name"},
+        "replyto": {"reference": "opnsense.gateway", "key": "name"},
+        "overload": {"reference": "opnsense.alias"},
+        "shaper1": {"reference": "opnsense.shaper_pipe"},
+        "shaper2": {"reference": "opnsense.shaper_pipe"},
+        "description": {"required": True},
+    },
+    "source_nat": {
+        "categories": _CATEGORIES,
+        "description": {"required": True},
+        "interface": {"required": True, "default": None},
+    },
+    "one_to_one": {
+        "categories": _CATEGORIES,
+        "description": {"required": True},
+        "interface": {"required": True, "default": None},
+    },
+    "npt": {
+        "categories": _CATEGORIES,
+        "description": {"required": True},
+        "interface": {"required": True, "default": None},
+    },
+    "dnat": {
+        "category": {**_CATEGORIES, "key": "name"},
+        "descr": {"required": True},
+        "target": {"required": True},
+    },
+    "interface_group": {"sequence": {"default": "0"}},
+    "source_nat_mode": {
+        "mode": {
+            "type": "choice",
+            "api": "Option",
+            "required": True,
+            "source": "snat_mode",
+            "choices": ("automatic", "hybrid", "advanced", "disabled"),
+        },
+    },
+    "unbound_host": {"domain": {"fold": "host"}},
+    "unbound_alias": {
+        "host": {"reference": "opnsense.unbound_host", "type": "reference"},
+        "domain": {"fold": "host"},
+    },
+    "unbound_acl": {"networks": {"required": True}},
+    "route": {"gateway": {"reference": "opnsense.gateway", "key": "name", "type": "reference"}},
+    "gateway": {"interface": {"required": True, "default": None}, "gateway": {"fold": "address"}},
+    "vlan": {"vlanif": {"required": False, "doc": "chosen by the firewall when left out"}},
+    "vip": {
+        "network": {
+            "type": "text",
+            "api": "Network",
+            "required": True,
+            "source": "address",
+            "always": True,
+            "fold": "address",
+            "doc": "address/bits",
+        },
+        "password": {"secret": True},
+    },
+    "kea_subnet": {
+        "ddns_domain_key_secret": {"secret": True},
+        "pools": {"type": "list", "separator": "\n"},
+        "option_data.domain_name_servers": {"in_order": True},
+        "option_data.domain_search": {"in_order": True},
+        "option_data.routers": {"in_order": True},
+        "option_data.ntp_servers": {"in_order": True},
+        "option_data.time_servers": {"in_order": True},
+    },
+    "kea_reservation": {
+        "subnet": {"reference": "opnsense.kea_subnet", "type": "reference"},
+        "hw_address": {"required": True},
+        "option_data.domain_name_servers": {"in_order": True},
+        "option_data.domain_search": {"in_order": True},
+        "option_data.routers": {"in_order": True},
+        "option_data.ntp_servers": {"in_order": True},
+        "option_data.time_servers": {"in_order": True},
+    },
+    "dnsmasq_host": {"host": {"required": True}, "domain": {"fold": "host"}},
+    "monit_service": {
+        "tests": {"reference": "opnsense.monit_test"},
+        "depends": {"reference": "opnsense.monit_service"},
+    },
+    "user": {
+        "password": {
+            "secret": True,
+            "write_once": True,
+            "doc": "sent when the user is created; never compared",
+        },
+        "otp_seed": {"secret": True},
+        "authorizedkeys": {"doc": "base64 of the keys, as the API has it"},
+    },
+    "group": {"member": {"reference": "opnsense.user", "key": "uid", "doc": "user names"}},
+    "cron_job": {"command": {"required": True}},
+}
