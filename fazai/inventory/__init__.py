@@ -7,7 +7,7 @@ what it returns is a value.
 from fazai.inventory.loading import load
 from fazai.inventory.nodes import Group, Host, Inventory, Layer
 from fazai.inventory.ranges import HOSTS_MAX, expand
-from fazai.inventory.show import as_ansible, as_graph, as_host, to_json
+from fazai.inventory.show import as_ansible, as_graph, as_host, as_json
 
 __all__ = [
     "HOSTS_MAX",
@@ -18,7 +18,7 @@ __all__ = [
     "as_ansible",
     "as_graph",
     "as_host",
+    "as_json",
     "expand",
     "load",
-    "to_json",
 ]

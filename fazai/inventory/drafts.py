@@ -15,6 +15,7 @@ __all__ = ["Drafts", "GroupDraft", "HostDraft"]
 class GroupDraft:
     name: str
     mark: Mark | None
+    node: YamlMap | None = None  # where it is named first
     priority: int = 1
     hosts: dict[str, None] = field(default_factory=dict)
     children: dict[str, None] = field(default_factory=dict)
@@ -41,12 +42,11 @@ class Drafts:
         self.hosts: dict[str, HostDraft] = {}
         self.adopt("all", "ungrouped")
 
-    def group(self, name: str, mark: Mark) -> GroupDraft:
-        draft = self.groups.get(name)
-        if draft is None:
-            draft = self.groups[name] = GroupDraft(name, mark)
-        elif draft.mark is None:
-            draft.mark = mark
+    def group(self, name: str, node: YamlMap) -> GroupDraft:
+        """The group that stands as a key of `node`; a new one when it comes for the first time."""
+        draft = self.groups.setdefault(name, GroupDraft(name, None))
+        if draft.node is None:
+            draft.mark, draft.node = node.key_mark(name), node
         return draft
 
     def adopt(self, parent: str, child: str) -> None:
@@ -71,17 +71,11 @@ class Drafts:
                     self.adopt("all", name)
                 except ValueError:
                     text = f'the group "all" is a child of "{name}", or of a group below it'
-                    errors.append(
-                        InventoryError(text, where=group.mark, hint="every group is below all by itself")
-                    )
-        for name in self.groups.keys() & self.hosts.keys():
-            errors.append(
-                InventoryError(
-                    f'"{name}" is a group and a host',
-                    where=self.hosts[name].node.key_mark(self.hosts[name].key),
-                    hint="rename one of them: Ansible would give the host's variables to the group",
-                )
-            )
+                    errors.append(_wrong(text, group.node, name, "every group is below all by itself"))
+        for name in sorted(self.groups.keys() & self.hosts.keys()):
+            host = self.hosts[name]
+            hint = "rename one of them: Ansible would give the host's variables to the group"
+            errors.append(_wrong(f'"{name}" is a group and a host', host.node, host.key, hint))
         if not errors:
             self._settle_ungrouped()
         return errors
@@ -174,3 +168,10 @@ class Drafts:
                 if waiting[child] == 0:
                     ready.append(child)
         return depths
+
+
+def _wrong(message: str, node: YamlMap | None, key: str, hint: str) -> InventoryError:
+    if node is None:
+        return InventoryError(message, hint=hint)
+    where = node.key_mark(key)
+    return InventoryError(message, where=where, hint=hint, excerpt=node.source.excerpt(where))

@@ -63,7 +63,7 @@ class Reader:
         """The group `name`, which stands as a key of `parent`; None when it cannot be one."""
         if not self._group_name(parent, name, body):
             return None
-        group = self.drafts.group(name, parent.key_mark(name))
+        group = self.drafts.group(name, parent)
         if body is None:
             return group
         for section, content in body.items():

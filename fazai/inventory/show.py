@@ -13,7 +13,7 @@ from fazai.inventory.nodes import Inventory
 from fazai.model import Secret, SecretRef
 from fazai.yamltext import UnsafeText
 
-__all__ = ["as_ansible", "as_graph", "as_host", "to_json"]
+__all__ = ["as_ansible", "as_graph", "as_host", "as_json"]
 
 _TELLTALE = re.compile(
     r"passw|passphrase|secret|token|api_?key|private_?key|\bpsk\b|_psk\b|credential", re.IGNORECASE
@@ -82,9 +82,9 @@ def _draw(inventory: Inventory, name: str, depth: int, lines: list[str]) -> None
         lines += [branch + host for host in inventory.groups[name].hosts]
 
 
-def to_json(value: Any) -> bytes:
-    """JSON as Ansible lays it out: keys sorted, indented by four; text stays UTF-8."""
-    return msgspec.json.format(msgspec.json.encode(value, order="sorted"), indent=4)
+def as_json(value: Any) -> str:
+    """JSON as Ansible lays it out: keys sorted, indented by four; text stays as it is."""
+    return msgspec.json.format(msgspec.json.encode(value, order="sorted"), indent=4).decode()
 
 
 class _Shown:

@@ -8,7 +8,7 @@ refused with `YamlError`, and everything that is wrong with a file is found in o
 """
 
 from fazai.yamltext.nodes import Source, UnsafeText, YamlList, YamlMap
-from fazai.yamltext.reading import DEFAULT_LIMITS, Decrypt, Limits, load, loads, parse, read
+from fazai.yamltext.reading import DEFAULT_LIMITS, Decrypt, Limits, load, loads, parse, read, value
 
 __all__ = [
     "DEFAULT_LIMITS",
@@ -22,4 +22,5 @@ __all__ = [
     "loads",
     "parse",
     "read",
+    "value",
 ]

@@ -47,8 +47,10 @@ class _Stop(Exception):
     """No use in reading on; the reason is among the errors."""
 
 
-def build(data: bytes, file: str, limits: Limits) -> YamlMap | YamlList | None:
-    """The one document of `data`. Raises YamlError, or Errors for several."""
+def build(data: bytes, file: str, limits: Limits, *, scalar_ok: bool = False) -> Any:
+    """The one document of `data`: YamlMap, YamlList or None; with `scalar_ok` any value.
+
+    Raises YamlError, or Errors for several."""
     if not yaml.__with_libyaml__:
         raise YamlError(
             "PyYAML was built without libyaml, which fazai reads YAML with",
@@ -61,7 +63,7 @@ def build(data: bytes, file: str, limits: Limits) -> YamlMap | YamlList | None:
     if is_json:
         data = _SURROGATES.sub(_join_surrogates, data)
     builder = _Builder(data, Source(file, data), limits, plain_json if is_json else plain)
-    return builder.document()
+    return builder.document(scalar_ok)
 
 
 def _is_json(data: bytes) -> bool:
@@ -106,13 +108,13 @@ class _Builder:
 
     # -- the whole -------------------------------------------------------------------------------------
 
-    def document(self) -> YamlMap | YamlList | None:
+    def document(self, scalar_ok: bool) -> Any:
         value: Any = None
         try:
             from yaml._yaml import CParser  # is not there where PyYAML was built without libyaml
 
             self._next = CParser(self._data).get_event
-            value = self._documents()
+            value = self._documents(scalar_ok)
         except _Stop:
             pass
         except yaml.reader.ReaderError:
@@ -125,9 +127,9 @@ class _Builder:
             raise self._errors[0]
         if self._errors:
             raise Errors(self._errors)
-        return value  # type: ignore[no-any-return]
+        return value
 
-    def _documents(self) -> Any:
+    def _documents(self, scalar_ok: bool) -> Any:
         value: Any = None
         count = 0
         while type(event := self._next()) is not StreamEndEvent:
@@ -141,7 +143,8 @@ class _Builder:
                 raise _Stop
             start = self._next()
             value = self._value(start)
-            if value is not None and value is not _BAD and not isinstance(value, YamlMap | YamlList):
+            fine = scalar_ok or value is None or value is _BAD or isinstance(value, YamlMap | YamlList)
+            if not fine:
                 self._error(
                     start, "expected a mapping or a list, found a single value", "write `key: value` lines"
                 )
@@ -181,6 +184,8 @@ class _Builder:
     def _value(self, event: Any) -> Any:
         """The value that starts with `event`; _BAD when it is none."""
         kind = type(event)
+        if kind is ScalarEvent and event.anchor is None:
+            return self._text(event)
         if kind is AliasEvent:
             return self._alias(event)
         before = self._weight
@@ -220,7 +225,9 @@ class _Builder:
 
     def _text(self, event: Any) -> Any:
         text: str = event.value
-        self._weigh(event, 1 + (len(text) >> 6))
+        self._weight += 1 + (len(text) >> 6)
+        if self._weight > self._limits.values:
+            self._weigh(event, 0)
         tag = event.tag
         if tag is not None and tag != "!":
             return self._tagged(event, tag, text)

@@ -10,8 +10,9 @@ from fazai.errors import Mark
 
 __all__ = ["Source", "UnsafeText", "YamlList", "YamlMap", "pack"]
 
-_COLUMN_BITS = 20
-_COLUMN_MAX = (1 << _COLUMN_BITS) - 1
+#: A place in one integer: the line above the column, both counted from 0 as libyaml does.
+_COLUMN_BITS = 32
+_COLUMN_MASK = (1 << _COLUMN_BITS) - 1
 
 #: A line that may hold a secret is never quoted in an error; neither is one that is nested below such a key.
 _TELLTALE = re.compile(
@@ -23,8 +24,8 @@ _EXCERPT_MAX = 160
 
 
 def pack(line: int, column: int) -> int:
-    """A place (counted from 0, as libyaml does) in one integer: two per entry must stay cheap."""
-    return (line << _COLUMN_BITS) | min(column, _COLUMN_MAX)
+    """A place in one integer: two for every entry must stay cheap."""
+    return line << _COLUMN_BITS | column
 
 
 class UnsafeText(str):
@@ -44,7 +45,7 @@ class Source:
         self._lines: list[str] | None = None
 
     def mark(self, at: int) -> Mark:
-        return Mark(self.file, (at >> _COLUMN_BITS) + 1, (at & _COLUMN_MAX) + 1)
+        return Mark(self.file, (at >> _COLUMN_BITS) + 1, (at & _COLUMN_MASK) + 1)
 
     def excerpt(self, mark: Mark | None) -> str | None:
         """The line at `mark`, or None where it may hold a secret, is not ours or is too long to help."""
@@ -86,11 +87,12 @@ def _indent(line: str) -> int:
 class YamlMap(dict[str, Any]):
     """A mapping with string keys that knows its places. To be read, not to be changed."""
 
-    __slots__ = ("_at", "_places", "_source")
+    __slots__ = ("_at", "_index", "_places", "_source")
 
     def __init__(self, source: Source, at: int) -> None:
         self._source = source
         self._at = at
+        self._index: dict[str, int] | None = None  # key -> number of the entry, once somebody asks
         self._places = array("Q")  # for each entry, in order: the place of the key, the place of the value
 
     def mark(self, key: str | None = None) -> Mark:
@@ -123,17 +125,21 @@ class YamlMap(dict[str, Any]):
         return copy
 
     def renamed(self, key: str, name: str, value: Any = None) -> YamlMap:
-        """A mapping of one entry, `name: value`, that stands where `key` stands here."""
+        """A mapping of one entry, `name: value`, that stands where `key` has its text, or else at `key`."""
         copy = YamlMap(self._source, self._at)
         copy[name] = value
-        copy._places.extend(self._entry(key))
+        key_at, value_at = self._entry(key)
+        at = value_at if isinstance(self.get(key), str) else key_at
+        copy._places.extend((at, at))
         return copy
 
     def _entry(self, key: str) -> tuple[int, int]:
-        for index, known in enumerate(self):
-            if known == key and 2 * index + 1 < len(self._places):
-                return self._places[2 * index], self._places[2 * index + 1]
-        return self._at, self._at
+        if self._index is None or len(self._index) != len(self):
+            self._index = {known: number for number, known in enumerate(self)}
+        number = self._index.get(key)
+        if number is None or 2 * number + 1 >= len(self._places):
+            return self._at, self._at
+        return self._places[2 * number], self._places[2 * number + 1]
 
 
 class YamlList(list[Any]):

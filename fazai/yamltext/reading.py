@@ -7,11 +7,12 @@ import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fazai.errors import YamlError
 from fazai.yamltext.nodes import YamlList, YamlMap
 
-__all__ = ["DEFAULT_LIMITS", "Decrypt", "Limits", "load", "loads", "parse", "read"]
+__all__ = ["DEFAULT_LIMITS", "Decrypt", "Limits", "load", "loads", "parse", "read", "value"]
 
 #: Opens a file that is Ansible Vault text as a whole: its bytes and its name to the plain bytes.
 Decrypt = Callable[[bytes, str], bytes]
@@ -47,6 +48,16 @@ def loads(text: str | bytes, file: str, *, limits: Limits = DEFAULT_LIMITS) -> Y
     )
 
 
+def value(text: str, file: str, *, limits: Limits = DEFAULT_LIMITS) -> Any:
+    """As `loads`, where a single value will do, too: `5`, `yes`, `[a]`."""
+    from fazai.yamltext.build import build
+
+    data = text.encode("utf-8", "surrogatepass")
+    if len(data) > limits.size_bytes:
+        raise _too_large(file, len(data), limits)
+    return build(data, file, limits, scalar_ok=True)
+
+
 def parse(
     data: bytes, file: str, *, limits: Limits = DEFAULT_LIMITS, decrypt: Decrypt | None = None
 ) -> YamlMap | YamlList | None:
@@ -63,7 +74,8 @@ def parse(
         data = decrypt(data, file)
     if len(data) > limits.size_bytes:
         raise _too_large(file, len(data), limits)
-    return build(data, file, limits)
+    found: YamlMap | YamlList | None = build(data, file, limits)
+    return found
 
 
 def read(path: str | Path, limits: Limits = DEFAULT_LIMITS) -> bytes:

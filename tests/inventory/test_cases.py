@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from fazai.errors import InventoryError
-from fazai.inventory import Inventory, as_ansible, as_graph, as_host, load, to_json
+from fazai.inventory import Inventory, as_ansible, as_graph, as_host, as_json, load
 from fazai.patterns import select
 
 CASES = Path(__file__).parent / "cases"
@@ -38,7 +38,7 @@ def every(kind: str) -> list[Any]:
 @pytest.mark.parametrize("name", NAMES)
 def test_list_is_ansibles(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     inventory = opened(name, monkeypatch)
-    assert json.loads(to_json(as_ansible(inventory))) == recorded(name)["list"]
+    assert json.loads(as_json(as_ansible(inventory))) == recorded(name)["list"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -51,14 +51,14 @@ def test_one_host_is_what_the_list_says_of_it(name: str, monkeypatch: pytest.Mon
     inventory = opened(name, monkeypatch)
     for host in inventory.hosts:
         expected = recorded(name)["list"]["_meta"]["hostvars"].get(host, {})
-        assert json.loads(to_json(as_host(inventory, host))) == expected
+        assert json.loads(as_json(as_host(inventory, host))) == expected
 
 
 @pytest.mark.parametrize(("name", "limit"), every("limited"))
 def test_a_limited_list_is_ansibles(name: str, limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
     inventory = opened(name, monkeypatch)
     chosen = select(inventory, limit)
-    assert json.loads(to_json(as_ansible(inventory, chosen))) == recorded(name)["limited"][limit]
+    assert json.loads(as_json(as_ansible(inventory, chosen))) == recorded(name)["limited"][limit]
 
 
 @pytest.mark.parametrize(("name", "pattern"), every("patterns"))

@@ -1,0 +1,117 @@
+"""Patterns where we differ from Ansible: what matches nothing is an error with the next step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fazai.errors import Errors, InventoryError
+from fazai.inventory import Inventory, load
+from fazai.patterns import select, split
+
+
+@pytest.fixture(scope="module")
+def inventory(tmp_path_factory: pytest.TempPathFactory) -> Inventory:
+    path = tmp_path_factory.mktemp("inv") / "inv.yml"
+    path.write_text(
+        "web: {hosts: {'web-[01:05]': }}\n"
+        "db: {hosts: {db-01: , web-01: , '2001:db8::1': }}\nempty: {hosts: }\n"
+    )
+    return load(path)
+
+
+WRONG = [
+    ("wbe", 'the pattern "wbe" matches no group and no host', 'did you mean "web"?'),
+    ("web:wbe", 'the pattern "wbe" matches no group and no host', 'did you mean "web"?'),
+    ("web:!dbb", 'the pattern "dbb" matches no group', 'did you mean "db"?'),
+    ("web:&dbb", 'the pattern "dbb" matches no group', 'did you mean "db"?'),
+    ("x*", 'the pattern "x*" matches no group', "--graph"),
+    ("~^x", 'the pattern "~^x" matches no group', "--graph"),
+    ("web-01:22", 'the pattern "web-01:22" matches no group', 'leave the port away: "web-01"'),
+    ("web-0[12]", 'the pattern "web-0[12]" matches no group', 'write "web-0*" or ~regex'),
+    ("web[9]", '"web[9]" takes no host: "web" has 5 hosts', "from 0 to 4"),
+    ("web[3:1]", '"web[3:1]" takes no host', "from 0 to 4"),
+    ("web[-9]", '"web[-9]" takes no host', "from 0 to 4"),
+    ("web[99999999999999999999999999]", "numbers", ""),
+    ("~(", '"~(" is no regular expression', ""),
+    ("empty", 'the host pattern "empty" leaves no host', "the group has no hosts"),
+    ("web:!web", 'the host pattern "web:!web" leaves no host', "what & and ! leave over"),
+    ("", "the host pattern is empty", '"all"'),
+    (" , ", "the host pattern is empty", '"all"'),
+    ("!", "the host pattern is empty", '"all"'),
+    ("localhost", 'the pattern "localhost" matches no group and no host', ""),
+    ("all:!2001:db8::1", "matches no group and no host", "separate the parts with commas"),
+    ("@/none/such", 'the limit file "/none/such" cannot be read', "one pattern a line"),
+]
+
+
+@pytest.mark.parametrize(("pattern", "message", "hint"), WRONG)
+def test_what_selects_nothing_is_an_error(
+    inventory: Inventory, pattern: str, message: str, hint: str
+) -> None:
+    with pytest.raises(InventoryError) as caught:
+        select(inventory, pattern)
+    assert message in caught.value.message
+    assert hint in (caught.value.hint or "")
+    assert caught.value.exit_code == 3
+
+
+def test_every_wrong_part_is_named(inventory: Inventory) -> None:
+    with pytest.raises(Errors) as caught:
+        select(inventory, "wbe,bd,web")
+    assert [str(error).split('"')[1] for error in caught.value.errors] == ["wbe", "bd"]
+
+
+def test_an_empty_rest_can_be_allowed(inventory: Inventory) -> None:
+    assert select(inventory, "web:!web", empty_ok=True) == ()
+    with pytest.raises(InventoryError):
+        select(inventory, "wbe", empty_ok=True)
+
+
+def test_several_patterns_are_one(inventory: Inventory) -> None:
+    assert select(inventory, ["db", "web", "!web-02"]) == select(inventory, "db,web,!web-02")
+    assert select(inventory, "2001:db8::1") == ("2001:db8::1",)
+    assert select(inventory, "db,!2001:db8::1") == ("db-01", "web-01")
+
+
+def test_a_limit_file_has_a_pattern_a_line(inventory: Inventory, tmp_path: Path) -> None:
+    path = tmp_path / "limit"
+    path.write_text("# failed yesterday\nweb-02\n\n  db \n!db-01\n")
+    assert select(inventory, f"@{path}") == ("web-02", "web-01", "2001:db8::1")
+    path.write_bytes(b"\xff")
+    with pytest.raises(InventoryError, match="is not UTF-8 text"):
+        select(inventory, f"@{path}")
+
+
+SPLIT = [
+    ("a,b", ["a", "b"]),
+    ("a:b:&c:!d", ["a", "b", "&c", "!d"]),
+    ("a b", ["a", "b"]),
+    ("web[0:2]:db", ["web[0:2]", "db"]),
+    ("web[0:2]", ["web[0:2]"]),
+    ("2001:db8::1", ["2001:db8::1"]),
+    ("!2001:db8::1", ["!2001:db8::1"]),
+    ("[2001:db8::1]:22", ["[2001:db8::1]:22"]),
+    ("a,2001:db8::1", ["a", "2001:db8::1"]),
+    ("fw-01:22", ["fw-01:22"]),
+    ("fw-01:22a", ["fw-01", "22a"]),
+]
+
+
+@pytest.mark.parametrize(("text", "parts"), SPLIT)
+def test_split(text: str, parts: list[str]) -> None:
+    assert split(text) == parts
+
+
+@given(st.text(alphabet="web-01db*?[]:,&!~ .()^$", max_size=14))
+def test_any_pattern_selects_hosts_or_is_an_error_of_ours(inventory: Inventory, text: str) -> None:
+    try:
+        hosts = select(inventory, text)
+    except (InventoryError, Errors):
+        return
+    assert hosts
+    assert len(set(hosts)) == len(hosts)
+    assert set(hosts) <= set(inventory.hosts)
