@@ -72,6 +72,7 @@ class Box:
         self.clock: Callable[[], float] = time.time
         self.schedule: Callable[[float, Callable[[], None]], Callable[[], None]] = _no_timer
         self.rollback: Rollback | None = None
+        self.reloaded: Callable[[], None] = lambda: None  # other rules run now, without an apply
         self._derived: dict[str, tuple[tuple[object, ...], Any]] = {}
 
     def items(self, path: str) -> Collection:

@@ -11,7 +11,7 @@ from fazai.lab.box import Box, Call, Unexpected
 from fazai.lab.config import SETTINGS, Edit, Item, as_text
 from fazai.lab.fieldtypes import store, validate
 from fazai.lab.hooks import HOOKS
-from fazai.lab.render import as_php, nested_item, row_of, show_settings
+from fazai.lab.render import as_php, nested_item, place, row_of, show_settings
 from fazai.lab.schema import Controller, Field, ItemModel, Model
 from fazai.lab.search import Row, cache_of, grid, order_key
 from fazai.lab.sources import SOURCES
@@ -278,11 +278,9 @@ def get_model(call: Call, controller: Controller, model: Model) -> Any:
             uuid: nested_item(box, item_model.fields, item, computed(box, item_model, uuid, item))
             for uuid, item in box.items(item_model.path).items()
         }
-        *parents, last = inner.split(".")
-        node = body
-        for part in parents:
-            node = node.setdefault(part, {})
-        node[last] = as_php(items)
+        place(body, inner, as_php(items))
+    for inner in model.empty:
+        place(body, inner, [])
     if controller.get:
         body = {name: body[name] for name in controller.get if name in body}
     return {controller.root or model.root: body}

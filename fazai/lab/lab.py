@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import uuid as uuids
+from base64 import b64encode
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import msgspec
 
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from fazai.lab.tls import Authority
 
 __all__ = ["Lab", "LabFirewall"]
+
+T = TypeVar("T")
 
 KINDS: Mapping[str, str] = {
     "alias": "Firewall.Alias.aliases.alias",
@@ -49,6 +53,7 @@ class LabFirewall:
         self.api_key = api_key
         self.api_secret = api_secret
         self.ca_pem = ca_pem
+        self._loop = asyncio.get_running_loop()
         self._site = site
         self._listener = listener
 
@@ -81,30 +86,46 @@ class LabFirewall:
         """The insides: what is stored (`config`) and what runs (`running`)."""
         return self._site.box
 
+    def _inside(self, work: Callable[[], T]) -> T:
+        """Do something in the loop that owns the firewall, from whatever thread."""
+        try:
+            here = asyncio.get_running_loop()
+        except RuntimeError:
+            here = None
+        if here is self._loop:
+            return work()
+
+        async def later() -> T:
+            return work()
+
+        return asyncio.run_coroutine_threadsafe(later(), self._loop).result()
+
     def inject(self, fault: Fault) -> None:
         """From now on this goes wrong, too."""
-        self._site.faults.inject(fault)
+        self._inside(lambda: self._site.faults.inject(fault))
 
     def clear_faults(self) -> None:
         """Nothing goes wrong any more; a lockout ends."""
-        self._site.faults.clear()
-        if self._site.locked is not None:
-            self._site.unlock()
+
+        def clear() -> None:
+            self._site.faults.clear()
+            if self._site.locked is not None:
+                self._site.unlock()
+
+        self._inside(clear)
 
     def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
         """Call the API as root at the console: without the network, its faults and its locks.
 
         Returns the decoded answer. `path` starts with `/api/`.
         """
-        from base64 import b64encode
-
         token = b64encode(f"{self.api_key}:{self.api_secret}".encode()).decode()
         headers = {"authorization": f"Basic {token}"}
         data = b""
         if method == "POST":
             headers["content-type"] = "application/json"
             data = msgspec.json.encode(body or {})
-        reply = self._site.handle(Request(method, path, headers, data))
+        reply = self._inside(lambda: self._site.handle(Request(method, path, headers, data)))
         return msgspec.json.decode(reply.body) if reply.body else None
 
     def seed(self, kind: str, items: Iterable[Mapping[str, str]]) -> list[str]:
@@ -112,21 +133,22 @@ class LabFirewall:
 
         Kinds: alias, category, rule, source_nat, host, route. An item may bring its own "uuid".
         """
-        import uuid as uuids
-
-        box = self._site.box
         if kind not in KINDS:
             raise UsageError(f"the lab cannot seed {kind!r}", hint=f"kinds: {', '.join(KINDS)}")
-        model = box.catalogue.items[KINDS[kind]]
-        start = blank(box, model)
-        edit = box.config.edit()
-        made = []
-        for item in items:
-            uuid = item.get("uuid") or str(uuids.uuid4())
-            edit.put(model.path, uuid, {**start, **{key: value for key, value in item.items() if key != "uuid"}})
-            made.append(uuid)
-        edit.commit("seeded", "root@127.0.0.1", box.clock())
-        return made
+        return self._inside(lambda: _seed(self.box, KINDS[kind], items))
+
+
+def _seed(box: Box, path: str, items: Iterable[Mapping[str, str]]) -> list[str]:
+    model = box.catalogue.items[path]
+    start = blank(box, model)
+    edit = box.config.edit()
+    made = []
+    for item in items:
+        uuid = item.get("uuid") or str(uuids.uuid4())
+        edit.put(path, uuid, {**start, **{key: value for key, value in item.items() if key != "uuid"}})
+        made.append(uuid)
+    edit.commit("seeded", "root@127.0.0.1", box.clock())
+    return made
 
 
 class _Listener:

@@ -11,7 +11,7 @@ from fazai.lab.fieldtypes import TYPES
 from fazai.lab.schema import Field, ItemModel
 from fazai.lab.sources import choices_of
 
-__all__ = ["as_php", "nested_item", "row_of", "show_settings"]
+__all__ = ["as_php", "nested_item", "place", "row_of", "show_settings"]
 
 Computed = Callable[[Box, ItemModel, str, Item], Mapping[str, Any]]
 
@@ -58,7 +58,8 @@ def label_of(box: Box, field: Field, value: str) -> str:
     return ", ".join(choices[part]["value"] if part in choices else part for part in value.split(","))
 
 
-def _place(body: dict[str, Any], name: str, value: Any) -> None:
+def place(body: dict[str, Any], name: str, value: Any) -> None:
+    """Put a value at a dotted name."""
     *parents, last = name.split(".")
     for part in parents:
         body = body.setdefault(part, {})
@@ -72,15 +73,16 @@ def nested_item(
     body: dict[str, Any] = {}
     for field in fields:
         if field.name in computed:
-            _place(body, field.name, computed[field.name])
+            known = computed[field.name]
+            place(body, field.name, shown(box, field, known) if isinstance(known, str) else known)
             continue
         value = item.get(field.name, "")
-        _place(body, field.name, shown(box, field, value))
+        place(body, field.name, shown(box, field, value))
         if choices_of(box, field) is None:
             label = label_of(box, field, value)
             if label != value:
                 *parents, last = field.name.split(".")
-                _place(body, ".".join([*parents, f"%{last}"]), label)
+                place(body, ".".join([*parents, f"%{last}"]), label)
     return body
 
 

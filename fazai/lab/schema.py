@@ -85,6 +85,7 @@ class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     root: str
     items: dict[str, ItemModel]
     settings: tuple[Field, ...] = ()
+    empty: tuple[str, ...] = ()     # collections that the lab has no items for; shown as `[]`
     mount: str = ""  # as written in messages, "OPNsense.Firewall.Filter"
     name: str = ""
 

@@ -45,6 +45,7 @@ class Site:
         self.locked_rules: Mapping[str, Any] | None = None
         self.on_lock: Callable[[bool], None] = lambda refused: None
         self._writing = asyncio.Lock()
+        box.reloaded = self._end_lockout
 
     # the connections
 
@@ -188,13 +189,18 @@ class Site:
             return
         rules = self.box.running.items("filter", RULES)
         if self.locked is not None:
-            if not self.locked.forever and rules != self.locked_rules:
-                self.unlock()
+            self._end_lockout()
             return
         fault = self.faults.lockout(request.method, request.path.removeprefix("/api/"))
         if fault is not None and any(fault.rule in rule["description"] for rule in rules.values()):
             self.locked, self.locked_rules = fault, rules
             self.on_lock(fault.refuse)
+
+    def _end_lockout(self) -> None:
+        """Other rules open the door again, unless it is locked for ever."""
+        rules = self.box.running.items("filter", RULES)
+        if self.locked is not None and not self.locked.forever and rules != self.locked_rules:
+            self.unlock()
 
     def unlock(self) -> None:
         """New connections get through again."""

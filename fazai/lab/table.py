@@ -4,21 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from fazai.lab.actions import aliases, backups, core, groups, interfaces, routing, rules, sheets, system, unbound
+from fazai.lab.actions import (
+    aliases,
+    backups,
+    core,
+    groups,
+    interfaces,
+    routing,
+    rules,
+    savepoint,
+    sheets,
+    system,
+    unbound,
+)
 from fazai.lab.actions.common import generic_handlers
 from fazai.lab.box import Handler
 from fazai.lab.schema import Catalogue, action_key
 
 __all__ = ["handlers"]
 
-_MODULES = (aliases, backups, core, groups, interfaces, routing, rules, sheets, system, unbound)
+_MODULES = (aliases, backups, core, groups, interfaces, routing, rules, savepoint, sheets, system, unbound)
 
 
 def handlers(catalogue: Catalogue) -> Mapping[str, Handler]:
     """`module/controller/action` (normalised) -> handler; special ones go before generic ones."""
     table = generic_handlers(catalogue)
-    for module in _MODULES:
-        for name, handler in module.ACTIONS.items():
-            controller, _, action = name.rpartition("/")
-            table[f"{controller}/{action_key(action)}"] = handler
+    special = {name: handler for module in _MODULES for name, handler in module.ACTIONS.items()}
+    if catalogue.release.startswith("26.1"):
+        special |= savepoint.ARMED
+    for name, handler in special.items():
+        controller, _, action = name.rpartition("/")
+        table[f"{controller}/{action_key(action)}"] = handler
     return table

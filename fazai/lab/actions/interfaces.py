@@ -14,6 +14,7 @@ from fazai.lab.models.interfaces import VIPS, VLANS
 from fazai.lab.names import INTERFACES, interface_label
 from fazai.lab.schema import read_json
 from fazai.lab.search import grid, plain_rows, recordset
+from fazai.lab.wire import json_reply
 
 __all__ = ["ACTIONS"]
 
@@ -211,7 +212,8 @@ def one_interface(call: Call) -> Any:
 
 
 def export(call: Call) -> Any:
-    return _overview(call.box, details=False)
+    """JSON under a type for pages."""
+    return json_reply(_overview(call.box, details=True), content_type="text/html; charset=UTF-8")
 
 
 def reload_interface(call: Call) -> Any:

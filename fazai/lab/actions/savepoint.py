@@ -1,0 +1,89 @@
+"""Savepoints of release 26.1: taken, armed by an apply, cancelled, reverted. 26.7 has none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from fazai.lab.actions.aliases import tables
+from fazai.lab.actions.rules import COLLECTIONS, apply
+from fazai.lab.box import Box, Call, Handler, Rollback
+from fazai.lab.config import paths_of
+
+__all__ = ["ACTIONS"]
+
+ERROR: Final = {"status": "error"}
+TIMER: Final = "/usr/local/opnsense/scripts/filter/rollback_timer.php made changes"
+
+
+def savepoint(call: Call) -> Any:
+    """The answered revision has two decimals, the history's number more: as answered it fits nothing."""
+    if not call.posted:
+        return ERROR
+    now = call.box.clock()
+    call.check_writable()
+    revision = call.box.config.edit().commit(call.why(), call.who(), now)
+    kept = str(call.box.settings.history)
+    return {"status": "ok", "retention": kept, "revision": f"{float(revision.number):.2f}"}
+
+
+def _roll_back(box: Box, model: str, revision: str, why: str, who: str) -> bool:
+    """Only the rules' model goes back; it is loaded at once, with the aliases."""
+    found = box.config.find(revision)
+    if found is None:
+        return False
+    paths = {*paths_of(found.state, model), *paths_of(box.config.state, model)}
+    box.config.restore(sorted(paths), found, why, who, box.clock())
+    for service in ("filter", "alias"):
+        box.apply(service)
+    box.running.tables = tables(box)
+    box.reloaded()
+    return True
+
+
+def _model(call: Call) -> str:
+    return call.box.catalogue.items[COLLECTIONS[call.endpoint.controller]].model
+
+
+def apply_armed(call: Call) -> Any:
+    """With a revision: roll back in 60 seconds, unless a timer runs already or it is cancelled."""
+    answer = apply(call)
+    revision, box = call.param(0), call.box
+    if not call.posted or revision is None or box.rollback is not None:
+        return answer
+
+    def run_out() -> None:
+        """Always the rules' model, whichever controller armed it."""
+        box.rollback = None
+        _roll_back(box, "Firewall.Filter", revision, TIMER, "(root)")
+
+    box.rollback = Rollback(revision, box.schedule(box.settings.rollback_s, run_out))
+    return answer
+
+
+def cancel(call: Call) -> Any:
+    if not call.posted:
+        return ERROR
+    armed = call.box.rollback
+    if armed is None or armed.revision != call.param(0):
+        return {"status": ""}
+    armed.cancel()
+    call.box.rollback = None
+    return {"status": "\n\n"}
+
+
+def revert(call: Call) -> Any:
+    if not call.posted:
+        return ERROR
+    call.check_writable()
+    if _roll_back(call.box, _model(call), call.param(0) or "", call.why(), call.who()):
+        return {"status": "ok"}
+    return {"status": "unknown (or removed) savepoint"}
+
+
+ACTIONS: Final[Mapping[str, Handler]] = {
+    f"{controller}/{action}": handler
+    for controller in COLLECTIONS
+    for action, handler in (("savepoint", savepoint), ("cancelRollback", cancel), ("revert", revert))
+}
+ARMED: Final[Mapping[str, Handler]] = {f"{controller}/apply": apply_armed for controller in COLLECTIONS}
