@@ -1,4 +1,6 @@
-"""What the firewall answered, as values or as sentences (see the recorded protocol: envelopes, 401, 403, 404, 500)."""
+"""What the firewall answered, as values or as sentences (see the recorded protocol: envelopes, 401, 403,
+404, 500).
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,9 @@ def decode(body: bytes, content_type: str, target: str, path: str) -> Any:
 
 
 def raised_on_purpose(body: bytes) -> Mapping[str, Any] | None:
-    """The body of a 500 that a controller raised itself ("in use", "denied"): it is an answer, not a fault."""
+    """The body of a 500 that a controller raised itself ("in use", "denied"): it is an answer, not a
+    fault.
+    """
     try:
         found = msgspec.json.decode(body)
     except msgspec.DecodeError:
@@ -60,7 +64,10 @@ def status_error(status: int, body: bytes, *, target: str, path: str, privilege:
         return AccessDenied(
             "the firewall does not know this API key or its secret",
             where=target,
-            hint="compare secret: with the API keys of the user (System > Access > Users); the user may be disabled",
+            hint=(
+                "compare secret: with the API keys of the user (System > Access > Users); the "
+                "user may be disabled"
+            ),
         )
     if status in (301, 302, 303, 307, 308):
         return AccessDenied(

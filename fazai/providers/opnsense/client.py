@@ -1,7 +1,9 @@
-"""The client: the only I/O of this provider. One kept-open connection per firewall, and reserves while it matters.
+"""The client: the only I/O of this provider. One kept-open connection per firewall, and reserves while it
+matters.
 
-It follows the recorded protocol: Basic credentials, POST with JSON (an empty body is `{}`), GET without a content
-type, no cookies, no redirects; the server closes a connection after 16 requests, so a stale one is replaced silently.
+It follows the recorded protocol: Basic credentials, POST with JSON (an empty body is `{}`), GET without a
+content type, no cookies, no redirects; the server closes a connection after 16 requests, so a stale one
+is replaced silently.
 """
 
 from __future__ import annotations
@@ -80,7 +82,9 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call. `repeatable`: doing it twice is the same as once. `privilege`: for the sentence after a 403."""
+    """One call. `repeatable`: doing it twice is the same as once. `privilege`: for the sentence after a
+    403.
+    """
 
     method: str
     path: str
@@ -176,8 +180,8 @@ class Api:
     async def call(self, call: Call) -> Any:
         """The decoded answer. Repeats what may be repeated, with growing and spread pauses.
 
-        Raises Unreachable, AccessDenied, NotAvailable, DeviceError; Unsure when the answer to a call that must
-        not be repeated was lost.
+        Raises Unreachable, AccessDenied, NotAvailable, DeviceError; Unsure when the answer to a call that
+        must not be repeated was lost.
         """
         tries = self.settings.retries if call.attempts is None else call.attempts
         attempt = 0
@@ -356,7 +360,9 @@ class Api:
             self._reserves.append(channel)
 
     async def refresh(self, ping: Call) -> None:
-        """Before an activation: reserves that were idle for long are used once or opened again; then they may help."""
+        """Before an activation: reserves that were idle for long are used once or opened again; then they
+        may help.
+        """
         if not self._reserves:
             return
         now_s = self._clock.now_s()

@@ -62,8 +62,8 @@ def _network(entry: str) -> _Wrong:
         return None
     address, slash, bits = text.partition("/")
     if slash and _is_address(address) and bits.isdigit():
-        if int(bits) <= ipaddress.ip_address(address).max_prefixlen:
-            return None
+        longest = ipaddress.ip_address(address).max_prefixlen
+        return None if int(bits) <= longest else ("is not a network", f"a prefix is at most {longest} bits")
     if slash and _is_address(address) and _is_address(bits):
         return None  # a wildcard mask
     return "is not a network", "write address/bits"

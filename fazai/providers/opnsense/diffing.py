@@ -125,8 +125,8 @@ class Judge:
             alike = [ref for ref in found if self._tied(kind, collection.rows[ref], resource)]
             if len(alike) != 1:
                 raise DeviceError(
-                    f'{len(found)} items on {self.target} are called "{resource.identity}": which one is meant is '
-                    "not clear",
+                    f'{len(found)} items on {self.target} are called "{resource.identity}": '
+                    "which one is meant is not clear",
                     where=resource.mark or self._where(resource),
                     hint="rename or delete the others on the firewall: " + ", ".join(sorted(found)),
                 )
@@ -150,8 +150,8 @@ class Judge:
         for name in kind.row.needed_on_create:
             if name not in fields:
                 raise DeviceError(
-                    f'{name} is missing: "{resource.identity}" does not exist on {self.target} and cannot be made '
-                    "without it",
+                    f'{name} is missing: "{resource.identity}" does not exist on {self.target} '
+                    "and cannot be made without it",
                     where=resource.mark or self._where(resource),
                 )
         for name, value in fields.items():
@@ -194,7 +194,9 @@ class Judge:
     def _changed(
         self, kind: CatalogueKind, collection: Collection, resource: Resource, row: Row
     ) -> list[str]:
-        """The declared fields that differ. Nothing else is looked at: it has to be quick for thousands of rows."""
+        """The declared fields that differ. Nothing else is looked at: it has to be quick for thousands of
+        rows.
+        """
         changed = []
         rows = kind.rows
         for name, value in resource.fields.items():

@@ -93,7 +93,9 @@ class CatalogueKind:
         return f'"{near.split(chr(34))[1]}" was given' if near else None
 
     def _flatten(self, fields: Mapping[str, Value]) -> dict[str, Value]:
-        """`destination: {network: …}` as `destination.network: …`; fields that are maps only by their parts."""
+        """`destination: {network: …}` as `destination.network: …`; fields that are maps only by their
+        parts.
+        """
         if not any(isinstance(value, Mapping) for value in fields.values()):
             return dict(fields)
         found: dict[str, Value] = {}

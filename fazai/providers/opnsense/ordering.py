@@ -1,4 +1,6 @@
-"""The order of ordered collections: fewest moves, no duplicate sequences, foreign items stay where they are. Pure."""
+"""The order of ordered collections: fewest moves, no duplicate sequences, foreign items stay where they
+are. Pure.
+"""
 
 from __future__ import annotations
 
@@ -35,9 +37,9 @@ def longest_rising(values: Sequence[int]) -> list[int]:
 def arrange(current: Sequence[int | None], taken: Iterable[int]) -> list[int] | None:
     """A sequence for each item of a list, so that the list's order is the order on the firewall.
 
-    `current` is what each item has now (None: it is new), `taken` what other items occupy. Items that can stay
-    keep theirs; a run of others goes into the gap between its neighbours; where the gap is too small, as few
-    neighbours as needed move along. Returns None when there are more items than numbers.
+    `current` is what each item has now (None: it is new), `taken` what other items occupy. Items that can
+    stay keep theirs; a run of others goes into the gap between its neighbours; where the gap is too
+    small, as few neighbours as needed move along. Returns None when there are more items than numbers.
     """
     occupied = sorted(set(taken))
     known = [place for place, value in enumerate(current) if value is not None]
@@ -62,7 +64,9 @@ def arrange(current: Sequence[int | None], taken: Iterable[int]) -> list[int] | 
 def _fit(
     result: list[int | None], start: int, end: int, occupied: list[int]
 ) -> tuple[int, int, list[int] | None]:
-    """Numbers for the run result[start:end]; the run grows over its neighbours, fewest first, until it fits."""
+    """Numbers for the run result[start:end]; the run grows over its neighbours, fewest first, until it
+    fits.
+    """
     total = len(result)
     for more in range(total + 1):
         for left in range(more + 1):
@@ -86,7 +90,9 @@ def _value(result: list[int | None], place: int, otherwise: int) -> int:
 
 
 def _numbers(count: int, low: int, high: int | None, occupied: list[int]) -> list[int] | None:
-    """`count` free numbers between low and high (both outside), spread evenly; None when there are too few."""
+    """`count` free numbers between low and high (both outside), spread evenly; None when there are too
+    few.
+    """
     if high is None:
         return _append(count, low, occupied)
     ahead = bisect_right(occupied, low)
@@ -101,7 +107,9 @@ def _numbers(count: int, low: int, high: int | None, occupied: list[int]) -> lis
 
 
 def _append(count: int, low: int, occupied: list[int]) -> list[int] | None:
-    """At the end of our list: right behind our last item, before foreign items that follow it, if they fit there."""
+    """At the end of our list: right behind our last item, before foreign items that follow it, if they fit
+    there.
+    """
     ahead = bisect_right(occupied, low)
     if low >= FIRST and ahead < len(occupied):
         between = _spread(count, low, occupied[ahead], occupied)

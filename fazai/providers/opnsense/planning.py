@@ -45,7 +45,9 @@ def pruned_kinds(prune: Any) -> bool | tuple[str, ...]:
 def reference_keys(
     wanted: Iterable[Resource], kinds: Mapping[str, CatalogueKind], snapshot: Snapshot, mark: str
 ) -> dict[tuple[str, str], Mapping[str, str]]:
-    """For every reference that a wanted resource makes: name -> what the API wants, items to come included."""
+    """For every reference that a wanted resource makes: name -> what the API wants, items to come
+    included.
+    """
     found: dict[tuple[str, str], Mapping[str, str]] = {}
     coming: dict[str, dict[str, str]] = {}
     for resource in wanted:
@@ -185,7 +187,9 @@ def _put_in_order(judge: Judge, kind: CatalogueKind, collection: Collection, res
 
 
 def _group(kind: CatalogueKind, item: Item) -> str:
-    """Floating rules (not exactly one interface) come before all others on the firewall, whatever their sequence."""
+    """Floating rules (not exactly one interface) come before all others on the firewall, whatever their
+    sequence.
+    """
     if not kind.row.floating:
         return ""
     value = item.resource.fields.get(kind.row.floating)
@@ -248,17 +252,13 @@ def _prune(policy: Policy, judge: Judge, kind: CatalogueKind, collection: Collec
         result.changes.extend(changes)
         return
     for change in changes:
-        result.refused.append(
-            (
-                change,
-                Refused(
-                    f"{len(changes)} of {len(owned)} items of {kind.name} on {policy.target} would be pruned, and at most "
-                    f"{cap} may be",
-                    where=f"{policy.target}/{kind.name}/{change.identity}",
-                    hint=f'if this is meant, raise max_prune: (now "{policy.max_prune}")',
-                ),
-            )
+        reason = Refused(
+            f"{len(changes)} of {len(owned)} items of {kind.name} on {policy.target} would be pruned, "
+            f"and at most {cap} may be",
+            where=f"{policy.target}/{kind.name}/{change.identity}",
+            hint=f'if this is meant, raise max_prune: (now "{policy.max_prune}")',
         )
+        result.refused.append((change, reason))
 
 
 def _cap(limit: int | str, owned: int) -> int:
@@ -312,7 +312,9 @@ def _assemble(
 
 
 def _in_the_way(kind: CatalogueKind, changes: Sequence[Change]) -> list[Change]:
-    """Deletions that must come first: they free a value that only one item may have, and another now wants."""
+    """Deletions that must come first: they free a value that only one item may have, and another now
+    wants.
+    """
     if not kind.row.unique:
         return []
     wanted = {

@@ -89,8 +89,13 @@ SERVICE_KINDS: tuple[KindRow, ...] = (
         tiebreak=("server",),
         service="unbound",
         phase=90,
-        summary="A host override of Unbound DNS. One of each name and record type (MX: and mail host, TXT: and text).",
-        example="opnsense.unbound_host: {hostname: nas, domain: home.example.org, rr: A, server: 192.168.1.40}",
+        summary=(
+            "A host override of Unbound DNS. One of each name and record type (MX: and mail host,"
+            " TXT: and text)."
+        ),
+        example=(
+            "opnsense.unbound_host: {hostname: nas, domain: home.example.org, rr: A, server: 192.168.1.40}"
+        ),
     ),
     KindRow(
         short="unbound_alias",
@@ -102,7 +107,9 @@ SERVICE_KINDS: tuple[KindRow, ...] = (
         service="unbound",
         phase=91,
         summary="Another name for a host override of Unbound DNS; `host` is that host's `name.domain`.",
-        example="opnsense.unbound_alias: {host: nas.home.example.org, hostname: files, domain: home.example.org}",
+        example=(
+            "opnsense.unbound_alias: {host: nas.home.example.org, hostname: files, domain: home.example.org}"
+        ),
     ),
     KindRow(
         short="unbound_forward",
@@ -144,8 +151,12 @@ SERVICE_KINDS: tuple[KindRow, ...] = (
         create="add",
         mark_field="description",
         omit=("origin",),
-        summary="A scheduled command. The firewall chooses its uuid, so the description carries the owner's mark.",
-        example="opnsense.cron_job: {description: update check, command: firmware poll, minutes: 5, hours: 3}",
+        summary=(
+            "A scheduled command. The firewall chooses its uuid, so the description carries the owner's mark."
+        ),
+        example=(
+            "opnsense.cron_job: {description: update check, command: firmware poll, minutes: 5, hours: 3}"
+        ),
     ),
     KindRow(
         short="syslog_destination",
@@ -219,7 +230,10 @@ SERVICE_KINDS: tuple[KindRow, ...] = (
         service="monit",
         phase=105,
         summary="A test of Monit.",
-        example="opnsense.monit_test: {name: DiskFull, type: SpaceUsage, condition: space usage > 90%, action: alert}",
+        example=(
+            "opnsense.monit_test: {name: DiskFull, type: SpaceUsage, condition: space usage > "
+            "90%, action: alert}"
+        ),
     ),
     KindRow(
         short="monit_service",
@@ -268,6 +282,8 @@ ACCESS: tuple[KindRow, ...] = (
         protected=("admins",),
         omit=("gid", "scope"),
         summary="A local group of users and its privileges.",
-        example="opnsense.group: {name: netops, description: network operators, priv: [page-firewall-alias-edit]}",
+        example=(
+            "opnsense.group: {name: netops, description: network operators, priv: [page-firewall-alias-edit]}"
+        ),
     ),
 )

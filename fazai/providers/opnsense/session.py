@@ -83,7 +83,9 @@ class OpnsenseSession:
         return self._seen
 
     def _needed(self, wanted: Sequence[Resource]) -> set[str]:
-        """The kinds to read: also those whose names must be turned into keys, and settings that hide items."""
+        """The kinds to read: also those whose names must be turned into keys, and settings that hide
+        items.
+        """
         needed = {resource.kind for resource in wanted}
         if isinstance(self._policy.prune, tuple):
             needed.update(self._policy.prune)
@@ -155,8 +157,8 @@ class OpnsenseSession:
     async def write(self, change: Change) -> str:
         """Carry out one change with one call; returns the item's ref.
 
-        Raises Rejected with our field names, DeviceError, Unreachable, and Unsure where the firewall chooses the
-        uuid, the answer was lost, and the item cannot be found either.
+        Raises Rejected with our field names, DeviceError, Unreachable, and Unsure where the firewall
+        chooses the uuid, the answer was lost, and the item cannot be found either.
         """
         try:
             return await self._write(self._kinds[change.kind], change)
@@ -205,7 +207,9 @@ class OpnsenseSession:
         )
 
     async def _add(self, kind: CatalogueKind, change: Change) -> str:
-        """Add under a uuid of the firewall's choosing; a lost answer is looked for before it is sent again."""
+        """Add under a uuid of the firewall's choosing; a lost answer is looked for before it is sent
+        again.
+        """
         body = _nest(kind.row.root, await self._body(kind, change))
         path = f"{kind.row.path}/{kind.row.verbs[2]}"
         for last in (False, True):
@@ -284,7 +288,10 @@ class OpnsenseSession:
             raise DeviceError(
                 f'{self._target.name} did not save "{change.identity}" and gave no reason',
                 where=change.mark or change.where,
-                hint="the item may have been deleted meanwhile, or the key may not write; run again to look anew",
+                hint=(
+                    "the item may have been deleted meanwhile, or the key may not write; run "
+                    "again to look anew"
+                ),
             )
         raise self._rejected(kind, change, found)
 
@@ -368,7 +375,9 @@ class OpnsenseSession:
 
     async def verify(self, changes: Sequence[Change]) -> list[FazaiError]:
         """What the running state says of these changes, where it can be asked."""
-        return await verifying.verify(self.api, self._kinds, changes)
+        if self._seen is None:
+            return []
+        return await verifying.verify(self.api, self._seen, changes)
 
 
 def _lacks(row: KindRow, change: Change) -> bool:

@@ -98,7 +98,9 @@ class Snapshot:
 
     @property
     def digest(self) -> str:
-        """sha256 over the managed fields of every row that was read; counters and statistics are not among them."""
+        """sha256 over the managed fields of every row that was read; counters and statistics are not among
+        them.
+        """
         if not self._digest:
             state = hashlib.sha256()
             for name in sorted(self.collections):
@@ -140,7 +142,9 @@ class Snapshot:
                 yield _called(collection, row, item), ref if key == "uuid" else cell(item, key)
 
     def value(self, collection: Collection, item: Row, field_row: FieldRow) -> Value:
-        """A field of a row in canonical form: names for references, `Secret` for secrets, tuples for lists."""
+        """A field of a row in canonical form: names for references, `Secret` for secrets, tuples for
+        lists.
+        """
         text = collection.text(item, field_row)
         if field_row.reference and field_row.key != "name":
             names = self.names(field_row.reference, field_row.key)

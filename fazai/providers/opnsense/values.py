@@ -1,7 +1,8 @@
-"""Values of fields: from YAML to canonical form, to and from the API's texts, and when two of them are the same.
+"""Values of fields: from YAML to canonical form, to and from the API's texts, and when two of them are the
+same.
 
-Canonical form: text for scalars ("1"/"0" for booleans), a tuple for lists, `Secret` where the field is secret or
-the value came as one. Pure.
+Canonical form: text for scalars ("1"/"0" for booleans), a tuple for lists, `Secret` where the field is
+secret or the value came as one. Pure.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ _FALSE = frozenset({"0", "false", "no", "off"})
 
 
 def canonical(row: FieldRow, value: Value) -> tuple[Value, Problem | None]:
-    """The canonical form of a YAML value, or what is wrong with it. Secret values never stand in a message."""
+    """The canonical form of a YAML value, or what is wrong with it. Secret values never stand in a
+    message.
+    """
     if isinstance(value, SecretRef):
         return value, None
     if row.type == "list":
@@ -109,7 +112,9 @@ def _choice(row: FieldRow, value: Any) -> _Read:
 
 
 def _pick(choices: Iterable[str], text: str) -> str | None:
-    """The device's own spelling of a choice: `tcp` is `TCP` in rules and `TCP` is `tcp` in destination NAT."""
+    """The device's own spelling of a choice: `tcp` is `TCP` in rules and `TCP` is `tcp` in destination
+    NAT.
+    """
     if text in choices:
         return text
     folded = text.lower()
@@ -224,7 +229,9 @@ def same(row: FieldRow, wanted: str, seen: str) -> bool:
 
 
 def token_key(row: FieldRow, text: str) -> str:
-    """What a text is compared by: the device keeps the case of names and the notation of addresses as given."""
+    """What a text is compared by: the device keeps the case of names and the notation of addresses as
+    given.
+    """
     match row.fold:
         case "":
             return text
@@ -257,7 +264,9 @@ def _ipv6(text: str) -> str:
 
 
 def from_item(item: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """An item as `get` answers it, flattened to what a search row would say: option maps become their keys."""
+    """An item as `get` answers it, flattened to what a search row would say: option maps become their
+    keys.
+    """
     found: dict[str, str] = {}
     for name, value in item.items():
         if name.startswith("%"):
