@@ -1,0 +1,174 @@
+"""`fazai lab up | status | reset`: plain functions for the command line, and how a run finds a lab that is up."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from fazai.errors import LockHeld, StateError
+from fazai.lab.settings import LabSettings
+
+__all__ = ["LabAddress", "find", "reset", "status", "up"]
+
+FILE = "lab.json"
+PORTS = "ports.json"
+
+
+class LabAddress(msgspec.Struct, frozen=True):
+    """Where a firewall of a lab answers, and the file that holds its key."""
+
+    name: str
+    base_url: str
+    key_file: str               # 0600, {"key": ..., "secret": ...}
+    release: str
+    ca_file: str | None = None
+
+    def key(self) -> tuple[str, str]:
+        """The API key and its secret. Raises StateError when the file cannot be read."""
+        try:
+            found = msgspec.json.decode(Path(self.key_file).read_bytes(), type=dict[str, str])
+            return found["key"], found["secret"]
+        except (OSError, msgspec.DecodeError, KeyError) as error:
+            raise StateError(f"the lab's key file {self.key_file} cannot be used: {error}") from error
+
+
+class _Up(msgspec.Struct, frozen=True):
+    pid: int
+    firewalls: dict[str, LabAddress]
+
+
+async def up(
+    folder: Path, names: Sequence[str], settings: LabSettings | Mapping[str, LabSettings], out: Callable[[str], None]
+) -> None:
+    """Serve the firewalls until SIGINT or SIGTERM.
+
+    Writes `<folder>/lab.json` with their addresses, and tells them through `out`. A firewall gets the port it
+    had the last time, when that is free. Raises LockHeld when the folder's lab is up already.
+    """
+    from fazai.lab.lab import Lab
+
+    running = _read(folder)
+    if running is not None and any(_answers(address.base_url) for address in running.firewalls.values()):
+        raise LockHeld(f"the lab in {folder} is up already (process {running.pid})")
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    ports = _ports(folder)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        async with Lab(folder) as lab:
+            found: dict[str, LabAddress] = {}
+            for name in names:
+                chosen = settings if isinstance(settings, LabSettings) else settings.get(name, LabSettings())
+                firewall = await lab.start(name, chosen, _free(ports.get(name, 0)))
+                ports[name] = int(firewall.base_url.rpartition(":")[2])
+                found[name] = LabAddress(
+                    name, firewall.base_url, str(folder / name / "key.json"), chosen.release,
+                    None if firewall.ca_pem is None else str(_write_ca(folder, firewall.ca_pem)),
+                )
+            _write(folder / PORTS, ports)
+            _write(folder / FILE, msgspec.to_builtins(_Up(os.getpid(), found)))
+            for address in found.values():
+                out(f"{address.name}  {address.base_url}  release {address.release}  key {address.key_file}")
+            await stop.wait()
+    finally:
+        (folder / FILE).unlink(missing_ok=True)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+
+
+def status(folder: Path) -> dict[str, tuple[LabAddress, bool]]:
+    """The firewalls of a lab folder that is, or was, up: name -> (address, does it answer?)."""
+    running = _read(folder)
+    if running is None:
+        return {}
+    return {name: (address, _answers(address.base_url)) for name, address in running.firewalls.items()}
+
+
+def find(folder: Path, name: str) -> LabAddress | None:
+    """A firewall that `fazai lab up` serves from this folder and that answers; None when there is none."""
+    running = _read(folder)
+    if running is None or name not in running.firewalls:
+        return None
+    address = running.firewalls[name]
+    return address if _answers(address.base_url) else None
+
+
+def reset(folder: Path, names: Sequence[str]) -> list[str]:
+    """Forget the state and the keys of firewalls (all, when none is named); the names that were there.
+
+    Raises LockHeld when one of them is being served.
+    """
+    known = [entry.name for entry in folder.iterdir() if (entry / "key.json").exists()] if folder.is_dir() else []
+    chosen = [name for name in known if not names or name in names]
+    for name in chosen:
+        if find(folder, name) is not None:
+            raise LockHeld(f"{name} is being served from {folder}", hint="stop `fazai lab up` first")
+    for name in chosen:
+        shutil.rmtree(folder / name)
+    return chosen
+
+
+# files
+
+def _read(folder: Path) -> _Up | None:
+    try:
+        return msgspec.json.decode((folder / FILE).read_bytes(), type=_Up)
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.DecodeError) as error:
+        raise StateError(f"{folder / FILE} cannot be read: {error}", hint="delete it when no lab is up") from error
+
+
+def _ports(folder: Path) -> dict[str, int]:
+    try:
+        return msgspec.json.decode((folder / PORTS).read_bytes(), type=dict[str, int])
+    except (OSError, msgspec.DecodeError):
+        return {}       # only a wish: without it the ports are new ones
+
+
+def _write(file: Path, value: object) -> None:
+    fresh = file.with_name(file.name + ".new")
+    with open(fresh, "w", opener=lambda path, flags: os.open(path, flags, 0o600), encoding="utf-8") as out:
+        json.dump(value, out, indent=1)
+    fresh.replace(file)
+
+
+def _write_ca(folder: Path, pem: str) -> Path:
+    file = folder / "ca-certificate.pem"
+    file.write_text(pem, encoding="ascii")
+    return file
+
+
+# ports
+
+def _free(port: int) -> int:
+    """The port itself when nobody listens there, else 0."""
+    if not port:
+        return 0
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return 0
+    return port
+
+
+def _answers(base_url: str) -> bool:
+    """Does something accept a connection there?"""
+    host, _, port = base_url.rpartition("/")[2].rpartition(":")
+    try:
+        with socket.create_connection((host, int(port)), timeout=1.0):
+            return True
+    except OSError:
+        return False
