@@ -70,7 +70,7 @@ def _replaced_length(compiled: re.Pattern[str], text: str, replacement: str, cou
 def regex_search(
     value: Any, pattern: Any, *groups: Any, ignorecase: bool = False, multiline: bool = False
 ) -> Any:
-    """The first match, or the groups of it that are named (`\\\\1`, `\\\\g<name>`); nothing when there is none."""
+    """The first match, or those of its groups that are named; nothing when there is none."""
     compiled, text = _compile(pattern, value, ignorecase, multiline)
     found = compiled.search(text)
     if found is None:

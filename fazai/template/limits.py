@@ -39,7 +39,7 @@ DEPTH_MAX: Final = 64
 _TEXT_UNIT: Final = 64
 
 _LEAVES: Final = frozenset({str, int, float, bool, type(None)})
-VIEWS: Final[tuple[type, ...]] = (type({}.keys()), type({}.values()), type({}.items()))
+VIEWS: Final[tuple[Any, ...]] = (type({}.keys()), type({}.values()), type({}.items()))
 _CONTAINERS: Final = (dict, list, tuple, *VIEWS)
 
 

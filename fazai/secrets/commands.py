@@ -1,0 +1,147 @@
+"""One program, run for what it prints: bounded in time and output, without a shell."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Final
+
+from fazai.errors import SecretError
+
+__all__ = ["OUTPUT_MAX_BYTES", "TIMEOUT_S", "run"]
+
+TIMEOUT_S: Final = 30.0
+OUTPUT_MAX_BYTES: Final = 64 * 1024
+_STDERR_KEPT_BYTES: Final = 4096
+_POLL_S: Final = 0.2
+_LINE_MAX: Final = 200
+
+
+@dataclass(slots=True)
+class _Heard:
+    """What the program said so far."""
+
+    output: bytearray = field(default_factory=bytearray)
+    complaints: bytearray = field(default_factory=bytearray)
+    too_much: bool = False
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    cwd: Path,
+    environ: Mapping[str, str],
+    timeout_s: float = TIMEOUT_S,
+    output_max_bytes: int = OUTPUT_MAX_BYTES,
+) -> bytes:
+    """What the program prints. It gets no input, and keeps the terminal, so that it can ask for a PIN there.
+
+    Raises SecretError: cannot be started, exit code, too slow, too much output. Arguments and output are in
+    no message; of the error output it is the last line.
+    """
+    name = argv[0]
+    process = _start(argv, cwd, environ)
+    heard = _Heard()
+    assert process.stdout is not None
+    assert process.stderr is not None
+    try:
+        finished = _listen(process, process.stdout, process.stderr, heard, timeout_s, output_max_bytes)
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.stdout.close()
+        process.stderr.close()
+        process.wait()
+    if heard.too_much:
+        raise SecretError(f'"{name}" prints more than {output_max_bytes} bytes', hint="a secret is shorter")
+    if not finished:
+        raise SecretError(
+            f'"{name}" has not ended after {timeout_s:g} s',
+            hint="it may be waiting for input, which it does not get",
+        )
+    if process.returncode != 0:
+        raise SecretError(f'"{name}" failed: {_ending(process.returncode)}{_complaint(heard)}')
+    return bytes(heard.output)
+
+
+def _start(argv: Sequence[str], cwd: Path, environ: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    name = argv[0]
+    try:
+        return subprocess.Popen(
+            list(argv),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=cwd,
+            env=dict(environ),
+        )
+    except FileNotFoundError:
+        if not cwd.is_dir():
+            raise SecretError(f'"{name}" cannot be started: there is no folder {cwd}') from None
+        raise SecretError(
+            f'there is no program "{name}"', hint="install it, or name it with its path"
+        ) from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "its arguments cannot be passed on"
+        raise SecretError(f'"{name}" cannot be started: {reason}') from None
+
+
+def _listen(
+    process: subprocess.Popen[bytes],
+    stdout: IO[bytes],
+    stderr: IO[bytes],
+    heard: _Heard,
+    timeout_s: float,
+    output_max_bytes: int,
+) -> bool:
+    """Reads until the program has ended. False when it is too slow, or prints too much."""
+    deadline = time.monotonic() + timeout_s
+    with selectors.DefaultSelector() as selector:
+        for stream in (stdout, stderr):
+            selector.register(stream, selectors.EVENT_READ)
+        while selector.get_map():
+            ended = process.poll() is not None
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
+                return False
+            ready = selector.select(0 if ended else min(left_s, _POLL_S))
+            if ended and not ready:
+                return True  # something that it left behind still holds the pipes
+            for key, _ in ready:
+                data = os.read(key.fd, 65536)
+                if not data:
+                    selector.unregister(key.fileobj)
+                elif key.fileobj is stdout:
+                    heard.output += data
+                else:
+                    heard.complaints = (heard.complaints + data)[-_STDERR_KEPT_BYTES:]
+            if len(heard.output) > output_max_bytes:
+                heard.too_much = True
+                return False
+    try:
+        process.wait(max(deadline - time.monotonic(), 0))
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
+def _ending(code: int) -> str:
+    return f"exit code {code}" if code > 0 else f"ended by signal {-code}"
+
+
+def _complaint(heard: _Heard) -> str:
+    """The last line of the error output, without anything that was also printed as the secret."""
+    lines = [
+        line.strip() for line in heard.complaints.decode("utf-8", "replace").splitlines() if line.strip()
+    ]
+    if not lines:
+        return ""
+    line = "".join(character if character.isprintable() else " " for character in lines[-1])
+    for word in heard.output.decode("utf-8", "replace").split():
+        line = line.replace(word, "***")
+    return f": {line[:_LINE_MAX]}"

@@ -1,0 +1,74 @@
+"""Files that only we may read."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import stat
+from pathlib import Path
+from typing import Final
+
+from fazai.errors import SecretError, did_you_mean
+
+__all__ = ["SIZE_MAX_BYTES", "read_private"]
+
+SIZE_MAX_BYTES: Final = 64 * 1024
+_OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
+
+
+def read_private(path: Path, *, uid: int, folder: bool = True) -> bytes:
+    """The bytes of a file that nobody else can read or write; with `folder`, in a folder like that.
+
+    `uid` is the user we are; files may belong to it or to root. Raises SecretError, with what to do about it.
+    """
+    try:
+        real = path.resolve(strict=True)
+        handle = os.open(real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
+        raise _unreadable(path, error) from None
+    try:
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
+            raise SecretError(f"{path} is not a file")
+        _check(path, status, uid, "600")
+        if folder:
+            for each in dict.fromkeys((real.parent, path.parent)):
+                _check(each, os.stat(each), uid, "700")
+        if status.st_size > SIZE_MAX_BYTES:
+            raise SecretError(f"{path} is larger than {SIZE_MAX_BYTES} bytes", hint="a secret is shorter")
+        return os.read(handle, SIZE_MAX_BYTES)
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    finally:
+        os.close(handle)
+
+
+def _check(path: Path, status: os.stat_result, uid: int, mode: str) -> None:
+    what = "the folder" if stat.S_ISDIR(status.st_mode) else "the file"
+    quoted = shlex.quote(str(path))
+    if status.st_uid not in (uid, 0):
+        raise SecretError(
+            f"{what} {path} belongs to another user", hint=f"make it ours: chown {uid} {quoted}"
+        )
+    if status.st_mode & _OTHERS:
+        shown = stat.S_IMODE(status.st_mode)
+        raise SecretError(
+            f"{what} {path} is open to others (mode {shown:04o})", hint=f"chmod {mode} {quoted}"
+        )
+
+
+def _unreadable(path: Path, error: OSError | RuntimeError) -> SecretError:
+    if isinstance(error, FileNotFoundError):
+        return SecretError(f"there is no file {path}", hint=_near(path))
+    reason = error.strerror if isinstance(error, OSError) else "its links go in a circle"
+    return SecretError(f"{path} cannot be read: {reason}")
+
+
+def _near(path: Path) -> str:
+    try:
+        names = [entry.name for entry in path.parent.iterdir()]
+    except OSError:
+        return (
+            f"there is no folder {path.parent}" if not path.parent.is_dir() else "its folder cannot be read"
+        )
+    return did_you_mean(path.name, names) or "a path is relative to the file that names it"

@@ -1,0 +1,245 @@
+"""From a reference to a Secret. Each secret is read once, however many targets use it; so is each failure."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from fazai.errors import Mark, SecretError, did_you_mean
+from fazai.model import Secret, SecretRef, Value
+from fazai.secrets import commands
+from fazai.secrets.files import read_private
+from fazai.vault import Password, decrypt
+
+__all__ = ["SecretReader"]
+
+_PASSWORD_VARIABLES: Final = ("FAZAI_VAULT_PASSWORD_FILE", "ANSIBLE_VAULT_PASSWORD_FILE")
+_IDENTITIES: Final = "ANSIBLE_VAULT_IDENTITY_LIST"
+_KEY_NAMES: Final = {"key": "api_key", "secret": "api_secret"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Failed:
+    message: str
+    hint: str | None
+
+
+class SecretReader:
+    """Reads secrets with what it is given here, and nothing else.
+
+    `environ`: for !env, for programs, and for where vault passwords are. `folder`: the secrets folder, with
+    `<provider>/<target>.json` below it. `base`: what relative paths of the command line are relative to.
+    `vault_password_files`: paths, or `label@path`; a program there is run. `uid`: the user we are.
+    """
+
+    def __init__(
+        self,
+        *,
+        environ: Mapping[str, str],
+        folder: Path | None = None,
+        base: Path | None = None,
+        vault_password_files: Sequence[str] = (),
+        timeout_s: float = commands.TIMEOUT_S,
+        uid: int | None = None,
+    ) -> None:
+        self._environ = environ
+        self._folder = folder
+        self._base = base if base is not None else Path.cwd()
+        self._password_files = tuple(vault_password_files)
+        self._timeout_s = timeout_s
+        self._uid = os.geteuid() if uid is None else uid
+        self._known: dict[object, Value | _Failed] = {}
+        self._passwords: tuple[Password, ...] | None = None
+
+    def read(self, ref: SecretRef) -> Value:
+        """A Secret, or a mapping of Secrets where what is read is a JSON object. Raises SecretError."""
+        value = ref.value
+        if ref.scheme == "cmd":
+            if isinstance(value, str):
+                raise SecretError(
+                    "!cmd takes a list of arguments", where=ref.mark, hint='!cmd [pass, "fw-01"]'
+                )
+            cwd = self._folder_of(ref.mark)
+            return self._once(("cmd", value, cwd), ref.mark, lambda: self._command(value, cwd))
+        text = value if isinstance(value, str) else " ".join(value)
+        if ref.scheme == "env":
+            return self._once(("env", text), ref.mark, lambda: self._variable(text.strip()))
+        if ref.scheme == "file":
+            path = self._folder_of(ref.mark) / self._home(text.strip())
+            return self._once(("file", path), ref.mark, lambda: self._file(path))
+        if ref.scheme == "vault":
+            return self._once(("vault", text), ref.mark, lambda: self._vault(text))
+        raise SecretError(f"there is no way to read !{ref.scheme}", where=ref.mark)
+
+    def lookup(self, provider: str, target: str, where: Mark | None = None) -> Value | None:
+        """What the secrets folder has for a target; None if nothing. Raises SecretError."""
+        if self._folder is None or "/" in target or target.startswith("."):
+            return None
+        path = self._base / self._folder / provider / f"{target}.json"
+        if not os.path.lexists(path):
+            return None
+        return self._once(("file", path), where, lambda: self._file(path))
+
+    def wrap(self, value: Value, where: Mark | None = None) -> Value:
+        """A secret that stands in the file itself: texts in it become Secrets. Raises SecretError."""
+        if isinstance(value, Secret):
+            return value
+        if isinstance(value, SecretRef):
+            return self.read(value)
+        if isinstance(value, str):
+            return Secret(value)
+        if isinstance(value, Mapping) and value:
+            return {key: self._wrapped(key, item, where) for key, item in value.items()}
+        raise SecretError(
+            "a secret is text, or a mapping of texts",
+            where=where,
+            hint="{api_key: !env NAME, api_secret: !env NAME}",
+        )
+
+    def open_file(self, data: bytes, name: str) -> bytes:
+        """The plain bytes of a file that is Vault text as a whole. Raises SecretError."""
+        try:
+            return decrypt(data.decode(), self.passwords())
+        except UnicodeDecodeError:
+            raise SecretError("the vault text is damaged", where=name) from None
+        except SecretError as error:
+            error.where = error.where or name
+            raise
+
+    def passwords(self) -> tuple[Password, ...]:
+        """The vault passwords, from the command line, then from the environment. Raises SecretError."""
+        if self._passwords is None:
+            self._passwords = tuple(self._password(source) for source in self._password_sources())
+        return self._passwords
+
+    # -- one scheme each --------------------------------------------------------------------------------
+
+    def _variable(self, name: str) -> Value:
+        text = self._environ.get(name)
+        if text is None:
+            hint = did_you_mean(name, self._environ) or f"export {name}=…"
+            raise SecretError(f'the environment variable "{name}" is not set', hint=hint)
+        return _content(text, f'the environment variable "{name}"')
+
+    def _file(self, path: Path) -> Value:
+        data = read_private(path, uid=self._uid)
+        return _content(
+            _decoded(data, f"the file {path}"), f"the file {path}", is_json=path.suffix == ".json"
+        )
+
+    def _command(self, argv: tuple[str, ...], cwd: Path) -> Value:
+        data = commands.run(argv, cwd=cwd, environ=self._environ, timeout_s=self._timeout_s)
+        what = f'the output of "{argv[0]}"'
+        return _content(_decoded(data, what), what)
+
+    def _vault(self, text: str) -> Value:
+        plain = _decoded(decrypt(text, self.passwords()), "the vault's content")
+        return _content(plain, "the vault's content", strip=False)
+
+    # -- vault passwords --------------------------------------------------------------------------------
+
+    def _password_sources(self) -> list[tuple[str | None, str]]:
+        """Label and path of each. Ansible's `label@path`."""
+        texts = list(self._password_files)
+        texts += [self._environ[name] for name in _PASSWORD_VARIABLES if self._environ.get(name)]
+        texts += [part.strip() for part in self._environ.get(_IDENTITIES, "").split(",") if part.strip()]
+        sources = []
+        for text in dict.fromkeys(texts):
+            label, at, path = text.rpartition("@")
+            sources.append((label if at and label else None, path))
+        return sources
+
+    def _password(self, source: tuple[str | None, str]) -> Password:
+        label, name = source
+        if name in ("prompt", "prompt_ask_vault_pass"):
+            raise SecretError(
+                "a vault password is not asked for", hint="put it into a file, or behind a program"
+            )
+        path = self._base / self._home(name)
+        if path.is_file() and os.access(path, os.X_OK):
+            argv = [str(path)]
+            if path.stem.endswith("-client"):  # Ansible's convention for programs that know several passwords
+                argv += ["--vault-id", label or "default"]
+            data = commands.run(argv, cwd=self._base, environ=self._environ, timeout_s=self._timeout_s)
+        else:
+            data = read_private(path, uid=self._uid, folder=False)
+        if not data.strip():
+            raise SecretError(f"the vault password in {path} is empty")
+        return Password(label, data.strip())
+
+    # -- helpers ----------------------------------------------------------------------------------------
+
+    def _once(self, key: object, where: Mark | None, read: Callable[[], Value]) -> Value:
+        known = self._known.get(key)
+        if known is None:
+            try:
+                known = read()
+            except SecretError as error:
+                known = _Failed(error.message, error.hint)
+            self._known[key] = known
+        if isinstance(known, _Failed):
+            raise SecretError(known.message, where=where, hint=known.hint)
+        return known
+
+    def _folder_of(self, mark: Mark) -> Path:
+        return self._base / Path(mark.file).parent
+
+    def _home(self, path: str) -> str:
+        if path.startswith("~/") and self._environ.get("HOME"):
+            return self._environ["HOME"] + path[1:]
+        return path
+
+    def _wrapped(self, key: str, item: Value, where: Mark | None) -> Value:
+        if isinstance(item, bool) or item is None or isinstance(item, Mapping | list):
+            raise SecretError(f'"{key}" in a secret is no text', where=where)
+        return self.wrap(str(item) if isinstance(item, int | float) else item, where)
+
+
+def _decoded(data: bytes, what: str) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise SecretError(f"{what} is not UTF-8 text") from None
+
+
+def _content(text: str, what: str, *, is_json: bool = False, strip: bool = True) -> Value:
+    """A JSON object as a mapping of Secrets, OPNsense's own key file likewise, and everything else as one."""
+    stripped = text.strip()
+    if not stripped:
+        raise SecretError(f"{what} is empty")
+    if stripped.startswith("{"):
+        try:
+            found = json.loads(stripped, object_pairs_hook=_unique)
+        except (ValueError, RecursionError):
+            found = None
+        if isinstance(found, dict):
+            return {key: _secret_item(key, item, what) for key, item in found.items()}
+    if is_json:
+        raise SecretError(f"{what} is not a JSON object", hint='{"api_key": "…", "api_secret": "…"}')
+    return _key_file(stripped) or Secret(stripped if strip else text)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key stands twice")
+    return found
+
+
+def _secret_item(key: str, item: Any, what: str) -> Secret:
+    if isinstance(item, bool) or not isinstance(item, str | int | float):
+        raise SecretError(f'"{key}" in {what} is no text')
+    return Secret(str(item))
+
+
+def _key_file(text: str) -> dict[str, Value] | None:
+    """`key=…` and `secret=…`, the file that OPNsense's user page hands out."""
+    pairs = [line.partition("=") for line in text.splitlines() if line.strip()]
+    names = [name.strip() for name, _, _ in pairs]
+    if sorted(names) != sorted(_KEY_NAMES):
+        return None
+    return {_KEY_NAMES[name.strip()]: Secret(value.strip()) for name, _, value in pairs}

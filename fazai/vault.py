@@ -1,0 +1,152 @@
+"""Ansible Vault, formats 1.1 and 1.2 (AES256): what `ansible-vault encrypt_string` makes, and the way back.
+
+Source: ansible-core, "Ansible Vault format". A header line `$ANSIBLE_VAULT;1.1;AES256` (1.2 adds the vault
+id), then the hex of three lines of hex: salt, HMAC-SHA256 of the ciphertext, ciphertext. PBKDF2-HMAC-SHA256
+with 10,000 rounds makes 80 bytes of password and salt: 32 for AES-CTR, 32 for the HMAC, 16 for the counter.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from binascii import Error as HexError
+from binascii import hexlify, unhexlify
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from fazai.errors import SecretError
+
+__all__ = ["Password", "decrypt", "encrypt", "is_vault", "label_of"]
+
+_MAGIC: Final = "$ANSIBLE_VAULT"
+_ROUNDS: Final = 10_000
+_SALT_BYTES: Final = 32
+_LINE: Final = 80
+_BLOCK_BITS: Final = 128
+_SIZE_MAX: Final = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Password:
+    """A vault password and the vault id it is for (None: any)."""
+
+    label: str | None
+    value: bytes
+
+    def __repr__(self) -> str:
+        return f"Password(label={self.label!r}, value=***)"
+
+
+@dataclass(frozen=True, slots=True)
+class _Envelope:
+    label: str | None
+    salt: bytes
+    digest: bytes
+    ciphertext: bytes
+
+
+def is_vault(text: str) -> bool:
+    """Whether a text is Ansible Vault text."""
+    return text.lstrip().startswith(_MAGIC + ";")
+
+
+def label_of(text: str) -> str | None:
+    """The vault id in the header; None in format 1.1. Raises SecretError."""
+    return _header(text.strip().splitlines()[0] if text.strip() else "")
+
+
+def decrypt(text: str, passwords: Iterable[Password]) -> bytes:
+    """The plain bytes. Passwords for the text's vault id are tried first, then all others.
+
+    Raises SecretError: not Vault text, damaged, no password, no password that opens it.
+    """
+    envelope = _open(text)
+    known = list(passwords)
+    if not known:
+        raise SecretError(
+            "no vault password was given",
+            hint="name its file: --vault-password-file, or FAZAI_VAULT_PASSWORD_FILE",
+        )
+    first = [each for each in known if each.label == envelope.label]
+    for password in first + [each for each in known if each not in first]:
+        key, sign, counter = _keys(password.value, envelope.salt)
+        digest = hmac.new(sign, envelope.ciphertext, hashlib.sha256).digest()
+        if hmac.compare_digest(digest, envelope.digest):
+            return _unpadded(_cipher(key, counter, envelope.ciphertext, decrypt=True))
+    raise SecretError(_no_match(envelope.label, len(known)), hint="or the text was damaged on its way")
+
+
+def encrypt(data: bytes, password: Password) -> str:
+    """Vault text of `data`, in format 1.2 when the password has a label."""
+    salt = secrets.token_bytes(_SALT_BYTES)
+    key, sign, counter = _keys(password.value, salt)
+    ciphertext = _cipher(key, counter, _padded(data), decrypt=False)
+    digest = hmac.new(sign, ciphertext, hashlib.sha256).hexdigest().encode()
+    body = hexlify(b"\n".join((hexlify(salt), digest, hexlify(ciphertext)))).decode()
+    header = f"{_MAGIC};1.2;AES256;{password.label}" if password.label else f"{_MAGIC};1.1;AES256"
+    lines = [body[at : at + _LINE] for at in range(0, len(body), _LINE)]
+    return "\n".join((header, *lines)) + "\n"
+
+
+def _no_match(label: str | None, count: int) -> str:
+    which = f' (it is for the vault id "{label}")' if label else ""
+    if count == 1:
+        return f"the vault password does not open this text{which}"
+    return f"none of the {count} vault passwords opens this text{which}"
+
+
+def _header(line: str) -> str | None:
+    parts = line.strip().split(";")
+    if parts[0] != _MAGIC or len(parts) < 3:
+        raise SecretError(
+            "this is not Ansible Vault text", hint="its first line is $ANSIBLE_VAULT;1.1;AES256"
+        )
+    if parts[1] not in ("1.1", "1.2"):
+        raise SecretError(f"Ansible Vault format {parts[1][:20]} is not known", hint="1.1 and 1.2 are")
+    if parts[2] != "AES256":
+        raise SecretError(f"the vault cipher {parts[2][:20]} is not known", hint="AES256 is")
+    return parts[3] if parts[1] == "1.2" and len(parts) > 3 else None
+
+
+def _open(text: str) -> _Envelope:
+    if len(text) > _SIZE_MAX:
+        raise SecretError("the vault text is too long")
+    lines = text.strip().splitlines()
+    label = _header(lines[0] if lines else "")
+    try:
+        parts = unhexlify("".join(line.strip() for line in lines[1:])).split(b"\n")
+        salt, digest, ciphertext = (unhexlify(part) for part in parts)
+    except (HexError, ValueError):  # ValueError: not three parts, or characters that are no ASCII
+        raise SecretError("the vault text is damaged", hint="copy it again, with all its lines") from None
+    return _Envelope(label, salt, digest, ciphertext)
+
+
+def _keys(password: bytes, salt: bytes) -> tuple[bytes, bytes, bytes]:
+    derived = hashlib.pbkdf2_hmac("sha256", password, salt, _ROUNDS, 80)
+    return derived[:32], derived[32:64], derived[64:]
+
+
+def _cipher(key: bytes, counter: bytes, data: bytes, *, decrypt: bool) -> bytes:
+    # heavy, and needed by few
+    from cryptography.hazmat.primitives.ciphers import Cipher
+    from cryptography.hazmat.primitives.ciphers.algorithms import AES
+    from cryptography.hazmat.primitives.ciphers.modes import CTR
+
+    cipher = Cipher(AES(key), CTR(counter))
+    context = cipher.decryptor() if decrypt else cipher.encryptor()
+    return context.update(data) + context.finalize()
+
+
+def _padded(data: bytes) -> bytes:
+    """PKCS #7."""
+    count = _BLOCK_BITS // 8 - len(data) % (_BLOCK_BITS // 8)
+    return data + bytes([count]) * count
+
+
+def _unpadded(data: bytes) -> bytes:
+    count = data[-1] if data else 0
+    if not 1 <= count <= _BLOCK_BITS // 8 or data[-count:] != bytes([count]) * count:
+        raise SecretError("the vault text is damaged: its padding is wrong")
+    return data[:-count]

@@ -1,0 +1,116 @@
+"""Ansible Vault text, against what ansible-core made (vault/)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fazai.errors import SecretError
+from fazai.vault import Password, decrypt, encrypt, is_vault, label_of
+
+VAULT = Path(__file__).parent / "vault"
+PASSWORD = b"correct horse battery staple"
+OTHER = b"other password"
+ANY = (Password(None, OTHER), Password(None, PASSWORD))
+
+CASES = {
+    "text-1.1": (None, b"hunter2"),
+    "text-1.2-prod": ("prod", b"hunter2"),
+    "json-other-password": (
+        None,
+        json.dumps({"api_key": "k+/=", "api_secret": "é中 s"}, ensure_ascii=False).encode(),
+    ),
+    "one-block": (None, b"0123456789abcdef"),
+    "whole-file": (None, b"db_password: hunter2\n"),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_opens_what_ansible_made(name: str) -> None:
+    label, plain = CASES[name]
+    text = (VAULT / f"{name}.vault").read_text()
+    assert is_vault(text)
+    assert label_of(text) == label
+    assert decrypt(text, ANY) == plain
+    assert decrypt(text.replace("\n", "\r\n"), ANY) == plain  # a file that went through Windows
+    assert decrypt("\n  " + text.replace("\n", "\n  "), ANY) == plain  # as it stands in YAML
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.binary(max_size=200), st.binary(min_size=1, max_size=40), st.sampled_from([None, "dev"]))
+def test_round_trip(data: bytes, password: bytes, label: str | None) -> None:
+    text = encrypt(data, Password(label, password))
+    assert label_of(text) == label
+    assert all(len(line) <= 80 for line in text.splitlines())
+    assert decrypt(text, [Password(None, b"wrong"), Password(label, password)]) == data
+
+
+def test_never_the_same_twice() -> None:
+    assert encrypt(b"x", Password(None, PASSWORD)) != encrypt(b"x", Password(None, PASSWORD))
+
+
+def test_password_is_not_shown() -> None:
+    assert "correct" not in repr(Password("prod", PASSWORD))
+
+
+def _damaged(change: str) -> str:
+    text = (VAULT / "text-1.1.vault").read_text()
+    header, first, *rest = text.splitlines()
+    return {
+        "cut": "\n".join([header, first]),
+        "flipped": "\n".join([header, ("0" if first[0] != "0" else "1") + first[1:], *rest]),
+        "not hex": "\n".join([header, "zz" + first[2:], *rest]),
+        "umlaut": "\n".join([header, "é" + first[1:], *rest]),
+        "header only": header,
+        "other format": text.replace(";1.1;", ";1.3;"),
+        "other cipher": text.replace("AES256", "AES"),
+        "no vault": "hunter2",
+        "empty": "",
+    }[change]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("cut", "damaged"),
+        ("flipped", "damaged"),
+        ("not hex", "damaged"),
+        ("umlaut", "damaged"),
+        ("header only", "damaged"),
+        ("other format", "format 1.3 is not known"),
+        ("other cipher", "cipher AES is not known"),
+        ("no vault", "not Ansible Vault text"),
+        ("empty", "not Ansible Vault text"),
+    ],
+)
+def test_damaged(change: str, words: str) -> None:
+    with pytest.raises(SecretError, match=words) as caught:
+        decrypt(_damaged(change), ANY)
+    assert caught.value.exit_code == 3
+
+
+def test_digest_is_checked() -> None:
+    """A ciphertext that was changed is not decrypted."""
+    import binascii
+
+    header, *body = (VAULT / "one-block.vault").read_text().splitlines()
+    salt, digest, ciphertext = binascii.unhexlify("".join(body)).split(b"\n")
+    changed = (b"0" if ciphertext[:1] != b"0" else b"1") + ciphertext[1:]
+    text = header + "\n" + binascii.hexlify(b"\n".join((salt, digest, changed))).decode()
+    with pytest.raises(SecretError, match="does not open this text"):
+        decrypt(text, [Password(None, PASSWORD)])
+
+
+def test_wrong_and_missing_passwords() -> None:
+    text = (VAULT / "text-1.2-prod.vault").read_text()
+    with pytest.raises(SecretError, match=r'does not open this text \(it is for the vault id "prod"\)'):
+        decrypt(text, [Password(None, OTHER)])
+    with pytest.raises(SecretError, match="none of the 2 vault passwords"):
+        decrypt(text, [Password(None, OTHER), Password("dev", b"x")])
+    with pytest.raises(SecretError, match="no vault password") as caught:
+        decrypt(text, [])
+    assert "--vault-password-file" in str(caught.value.hint)
