@@ -265,6 +265,7 @@ TYPES: Final[Mapping[str, Kind]] = {
     "GroupName": Kind(_group_name),
     "Ranges": Kind(_ranges),
     "CronField": Kind(_cron),
+    "PipeNumber": Kind(_integer),
     "Uid": Kind(_integer),
     "Gid": Kind(_integer),
     "Any": Kind(_nothing),

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from fazai.lab.hooktypes import Hooks
-from fazai.lab.models import alias, generic, interfaces, routing, rules, system, unbound
+from fazai.lab.models import alias, generic, interfaces, routing, rules, services, system, trust, unbound
 
 __all__ = ["HOOKS"]
 
@@ -16,7 +16,7 @@ _PARTS = ("checks", "guards", "defaults", "computed", "extra", "cascades")
 
 
 def _merge() -> Hooks:
-    modules = (generic, alias, rules, unbound, routing, interfaces, system)
+    modules = (generic, alias, rules, unbound, routing, interfaces, system, services, trust)
     return Hooks(
         *({name: row for module in modules for name, row in getattr(module.HOOKS, part).items()} for part in _PARTS)
     )

@@ -47,7 +47,7 @@ def shown(box: Box, field: Field, value: str) -> Any:
 def label_of(box: Box, field: Field, value: str) -> str:
     """What is shown instead of the value; the value itself when nothing is."""
     if value == "":
-        return value
+        return field.placeholder
     choices = choices_of(box, field)
     if choices is None:
         kind = TYPES.get(field.type)
@@ -76,7 +76,7 @@ def nested_item(
             known = computed[field.name]
             place(body, field.name, shown(box, field, known) if isinstance(known, str) else known)
             continue
-        value = item.get(field.name, "")
+        value = item.get(field.name, field.default if field.volatile else "")
         place(body, field.name, shown(box, field, value))
         if choices_of(box, field) is None:
             label = label_of(box, field, value)

@@ -47,6 +47,7 @@ class Field(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     needed: str = ""  # instead of "A value is required."
     case: str = ""  # "lower" or "upper": stored that way when the option exists then
     family: str = ""  # "4" or "6"
+    placeholder: str = ""           # label of an empty value
     release: str = ""  # "" all, else only this one
 
 

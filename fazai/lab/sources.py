@@ -15,7 +15,6 @@ from fazai.lab.names import (
     INTERFACES,
     builtin_aliases,
     interface_label,
-    interface_name,
     natural,
 )
 from fazai.lab.schema import Field, Relation
@@ -90,11 +89,7 @@ def _authorities(box: Box) -> dict[str, dict[str, Any]]:
 
 def _virtual_ips(box: Box) -> dict[str, dict[str, Any]]:
     return {
-        uuid: {
-            "value": f"[{interface_name(box, item['interface'])}] {item['subnet']} ({item['descr']})"
-            if item.get("descr")
-            else f"[{interface_name(box, item['interface'])}] {item['subnet']}"
-        }
+        uuid: {"value": f"[{item['subnet']}] {item['descr']} on {item['interface']} (vhid {item['vhid']})"}
         for uuid, item in box.items("Interfaces.Vip.vip").items()
         if item["mode"] == "carp"
     }
@@ -124,7 +119,7 @@ SOURCES: Final[Mapping[str, tuple[tuple[str, ...], Callable[[Box], Choices]]]] =
     "groups": (("Auth.Group.group",), _groups),
     "certificates": (("Trust.Cert.cert",), _certificates),
     "authorities": (("Trust.CA.ca",), _authorities),
-    "virtual_ips": (("Interfaces.Vip.vip", INTERFACES), _virtual_ips),
+    "virtual_ips": (("Interfaces.Vip.vip",), _virtual_ips),
     "privileges": ((), lambda box: {name: {"value": row["name"]} for name, row in privileges(box).items()}),
     "none": ((), lambda box: {}),
 }

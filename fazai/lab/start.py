@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fazai.lab.access import USER_ITEMS
 from fazai.lab.config import Item, State
+from fazai.lab.names import INTERFACES
 from fazai.lab.schema import Catalogue, read_json
 
 __all__ = ["start_state"]
@@ -15,6 +16,8 @@ def start_state(catalogue: Catalogue, key_line: str) -> State:
     for path, items in read_json("start.json").items():
         model = catalogue.items.get(path)
         blank = {} if model is None else {field.name: field.default for field in model.fields if not field.volatile}
+        if path == INTERFACES:
+            blank = {"descr": "", "lock": "0"}
         state[path] = {uuid: {**blank, **item} for uuid, item in items.items()}
     root = next(uuid for uuid, user in state[USER_ITEMS].items() if user["name"] == "root")
     state[USER_ITEMS][root] = {**state[USER_ITEMS][root], "apikeys": key_line}

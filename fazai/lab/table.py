@@ -8,13 +8,16 @@ from fazai.lab.actions import (
     aliases,
     backups,
     core,
+    diagnostics,
     groups,
     interfaces,
     routing,
     rules,
     savepoint,
+    services,
     sheets,
     system,
+    trust,
     unbound,
 )
 from fazai.lab.actions.common import generic_handlers
@@ -23,7 +26,10 @@ from fazai.lab.schema import Catalogue, action_key
 
 __all__ = ["handlers"]
 
-_MODULES = (aliases, backups, core, groups, interfaces, routing, rules, savepoint, sheets, system, unbound)
+_MODULES = (
+    aliases, backups, core, diagnostics, groups, interfaces, routing, rules, savepoint, services, sheets, system, trust,
+    unbound,
+)
 
 
 def handlers(catalogue: Catalogue) -> Mapping[str, Handler]:

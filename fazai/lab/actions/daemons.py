@@ -1,0 +1,82 @@
+"""Services that a setting enables: what reconfigure and status make of it, and what runs after a boot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from fazai.lab.actions.common import CAPTIONS
+from fazai.lab.box import Box, Call, Handler
+
+__all__ = ["ENABLED", "boot_daemons", "daemon_handlers", "is_enabled", "reconfigure_daemon"]
+
+# service -> model and field of the setting that enables it
+ENABLED: Final[Mapping[str, tuple[str, str]]] = {
+    "dnsmasq": ("Dnsmasq", "enable"),
+    "ids": ("IDS", "general.enabled"),
+    "kea": ("Kea.dhcp4", "general.enabled"),
+    "monit": ("monit", "general.enabled"),
+    "wireguard": ("wireguard.general", "enabled"),
+}
+
+
+def is_enabled(box: Box, service: str) -> bool:
+    model, name = ENABLED[service]
+    return box.config.settings(model).get(name, "0") == "1"
+
+
+def reconfigure_daemon(box: Box, service: str) -> None:
+    """The service takes over what is stored, and runs if it is enabled."""
+    box.apply(service)
+    box.running.services[service] = "running" if is_enabled(box, service) else "stopped"
+
+
+def boot_daemons(box: Box) -> None:
+    """After a boot everything that is enabled runs with what is stored."""
+    for service in ENABLED:
+        if is_enabled(box, service):
+            reconfigure_daemon(box, service)
+
+
+def _change(service: str, state: str) -> Handler:
+    def handler(call: Call) -> Any:
+        if not call.posted:
+            return {"response": []}
+        if state == "running":
+            call.box.running.applied.setdefault(service, call.box.config.state)
+        call.box.running.services[service] = state
+        return {"response": "OK"}
+
+    return handler
+
+
+def _reconfigure(service: str) -> Handler:
+    def handler(call: Call) -> Any:
+        if not call.posted:
+            return {"status": "failed"}
+        reconfigure_daemon(call.box, service)
+        return {"status": "ok"}
+
+    return handler
+
+
+def _status(service: str, unseen: str) -> Handler:
+    def handler(call: Call) -> Any:
+        state = call.box.running.services.get(service, unseen)
+        if state != "running" and not is_enabled(call.box, service):
+            state = "disabled"
+        return {"status": state, "widget": CAPTIONS}
+
+    return handler
+
+
+def daemon_handlers(service: str, *, unseen: str = "stopped") -> dict[str, Handler]:
+    """The five calls of `<module>/service`; `unseen` is the status of an enabled one before it first runs."""
+    verbs = {
+        "start": _change(service, "running"),
+        "stop": _change(service, "stopped"),
+        "restart": _change(service, "running"),
+        "status": _status(service, unseen),
+        "reconfigure": _reconfigure(service),
+    }
+    return {f"{service}/service/{action}": handler for action, handler in verbs.items()}

@@ -1,0 +1,183 @@
+"""diagnostics/*: what runs, as far as the lab runs anything; live figures are constants."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping
+from typing import Any, Final
+
+from fazai.lab.actions.common import constant
+from fazai.lab.actions.core import answer
+from fazai.lab.actions.rules import applied_rules
+from fazai.lab.box import Box, Call, Handler
+from fazai.lab.models.interfaces import VIPS
+from fazai.lab.models.routing import ROUTES
+from fazai.lab.names import GATEWAYS, INTERFACES, interface_label, interface_name, natural
+from fazai.lab.search import plain_rows, recordset
+
+__all__ = ["ACTIONS"]
+
+NO_STATES: Final = {"rows": [], "rowCount": 0, "total": 0, "current": 1}
+NO_CARP: Final = "Could not locate any defined CARP interfaces."
+
+
+def _fixed(name: str) -> Handler:
+    return lambda call: answer(call.box, name)
+
+
+def interface_names(call: Call) -> Any:
+    found = {item["if"]: interface_label(name, item) for name, item in call.box.items(INTERFACES).items()}
+    found["lo0"] = "Loopback"
+    return {device: found[device] for device in sorted(found, key=lambda device: natural(found[device]))}
+
+
+def search_arp(call: Call) -> Any:
+    return recordset(call, plain_rows(answer(call.box, "arp")))
+
+
+def _gateway(box: Box, name: str) -> Mapping[str, str] | None:
+    known = box.running.items("routing", GATEWAYS) or box.items(GATEWAYS)
+    return next((item for item in known.values() if item["name"] == name), None)
+
+
+def routes(call: Call) -> Any:
+    """The static routes that were applied. Kernel routes of the interfaces are not shown."""
+    box = call.box
+    rows = []
+    for item in box.running.items("routes", ROUTES).values():
+        gateway = _gateway(box, item["gateway"])
+        if item["enabled"] != "1":
+            continue
+        v6 = ":" in item["network"]
+        interface = gateway["interface"] if gateway is not None else ""
+        device = box.items(INTERFACES).get(interface, {}).get("if", "lo0")
+        rows.append(
+            {
+                "proto": "ipv6" if v6 else "ipv4",
+                "destination": item["network"],
+                "gateway": gateway["gateway"] if gateway is not None else ("::1" if v6 else "127.0.0.1"),
+                "flags": "UGS" if gateway is not None else "UGSB",
+                "nhop": "",
+                "mtu": "1500",
+                "netif": device,
+                "expire": "",
+                "intf_description": interface_name(box, interface) if interface else "Loopback",
+            }
+        )
+    return rows
+
+
+def vip_status(call: Call) -> Any:
+    """CARP and alias addresses that were applied."""
+    box = call.box
+    rows = [
+        {
+            "interface": interface_name(box, item["interface"]),
+            "vhid": item["vhid"],
+            "advbase": item["advbase"],
+            "advskew": item["advskew"],
+            "subnet": item["subnet"],
+            "mode": item["mode"],
+            "status": "MASTER" if item["mode"] == "carp" else "",
+            "status_txt": "MASTER" if item["mode"] == "carp" else "-",
+            "vhid_txt": item["vhid"],
+        }
+        for item in box.running.items("vip", VIPS).values()
+    ]
+    has_carp = any(row["mode"] == "carp" for row in rows)
+    carp = {
+        "demotion": "0", "allow": "1", "maintenancemode": False, "status_msg": "" if has_carp else NO_CARP,
+    }
+    return {**recordset(call, plain_rows(rows)), "carp": carp}
+
+
+def rule_ids(call: Call) -> Any:
+    """The labels of the rules that run; none before the first apply."""
+    return {
+        "items": [
+            {"id": uuid, "descr": item["description"]}
+            for uuid, item in call.box.running.items("filter", "Firewall.Filter.rules.rule").items()
+            if item["enabled"] == "1"
+        ]
+    }
+
+
+def pf_statistics(call: Call) -> Any:
+    section = call.param(0) or "info"
+    zero = {"total": 0, "rate": 0}
+    table = {"current-entries": {"total": 0}, "searches": zero, "inserts": zero, "removals": zero}
+    if section == "rules":
+        rules = {item["description"]: {"evaluations": "0", "packets": "0"} for item in applied_rules(call.box)}
+        return {"rules": {"filter rules": rules or []}}
+    return {section: {"state-table": table}} if section == "info" else {section: []}
+
+
+def information(call: Call) -> Any:
+    release = call.box.settings.release
+    versions = [f"OPNsense {release}-amd64", "FreeBSD 14.3-RELEASE-p10", "OpenSSL 3.5.7"]
+    return {"name": "OPNsense.internal", "versions": versions, "updates": "Click to check for updates."}
+
+
+def _moment(seconds: float) -> str:
+    moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+    return f"{moment:%a %b} {moment.day} {moment:%H:%M:%S} UTC {moment:%Y}"
+
+
+def clock(call: Call) -> Any:
+    box = call.box
+    up = int(box.clock() - box.started_at)
+    saved = float(box.config.history[-1].number) if box.config.history else box.started_at
+    return {
+        "uptime": f"{up // 3600:02d}:{up % 3600 // 60:02d}:{up % 60:02d}",
+        "datetime": _moment(box.clock()),
+        "boottime": _moment(box.started_at),
+        "config": _moment(saved),
+        "loadavg": "N/A",
+    }
+
+
+def resources(call: Call) -> Any:
+    memory = {"total": "4261412864", "total_frmt": "4064", "used": 852282573, "used_frmt": "812"}
+    return {"memory": memory}
+
+
+def reverse_lookup(call: Call) -> Any:
+    """The lab knows itself alone."""
+    wanted = str(call.argument("address") or "")
+    return {wanted: "localhost" if wanted in ("127.0.0.1", "::1") else wanted}
+
+
+def traffic(call: Call) -> Any:
+    return {"interfaces": [], "time": int(call.box.clock())}
+
+
+def log(call: Call) -> Any:
+    empty = {"total_rows": 0, "rowCount": 0, "total": 0, "current": 1}
+    return {"filters": "", "rows": [], "origin": (call.params or [""])[-1], **empty}
+
+
+ACTIONS: Final[Mapping[str, Handler]] = {
+    "diagnostics/interface/getInterfaceNames": interface_names,
+    "diagnostics/interface/getInterfaceConfig": _fixed("interface_config"),
+    "diagnostics/interface/getInterfaceStatistics": _fixed("interface_statistics"),
+    "diagnostics/interface/getArp": _fixed("arp"),
+    "diagnostics/interface/searchArp": search_arp,
+    "diagnostics/interface/getRoutes": routes,
+    "diagnostics/interface/getVipStatus": vip_status,
+    "diagnostics/interface/getProtocolStatistics": constant({"statistics": []}),
+    "diagnostics/system/systemInformation": information,
+    "diagnostics/system/systemResources": resources,
+    "diagnostics/system/systemTime": clock,
+    "diagnostics/system/systemDisk": constant([]),
+    "diagnostics/system/memory": constant([]),
+    "diagnostics/firewall/stats": constant([]),
+    "diagnostics/firewall/log": constant([]),
+    "diagnostics/firewall/pfStatistics": pf_statistics,
+    "diagnostics/firewall/listRuleIds": rule_ids,
+    "diagnostics/firewall/queryStates": constant(NO_STATES),
+    "diagnostics/cpu_usage/getCPUType": constant(["Virtual CPU (2 cores, 2 threads)"]),
+    "diagnostics/traffic/Interface": traffic,
+    "diagnostics/dns/reverseLookup": reverse_lookup,
+    "diagnostics/systemhealth/getRrdList": _fixed("rrd"),
+    "diagnostics/log/*": log,
+}

@@ -1,0 +1,92 @@
+"""Kea: reservations that must fit their subnet, routes within options, fields that need each other."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+from typing import Final
+
+from fazai.lab.box import Box
+from fazai.lab.config import Item
+from fazai.lab.fieldtypes import is_address, is_network
+from fazai.lab.hooktypes import Hooks
+from fazai.lab.names import INTERFACES
+from fazai.lab.schema import ItemModel
+
+__all__ = ["HOOKS", "SUBNETS", "collected"]
+
+SUBNETS: Final = "Kea.dhcp4.subnets.subnet4"
+RESERVATIONS: Final = "Kea.dhcp4.reservations.reservation"
+COLLECTED: Final = ("option_data.routers", "option_data.domain_name_servers", "option_data.ntp_servers")
+ROUTES: Final = "option_data.static_routes"
+CLASSLESS: Final = "option_data.classless_static_route"
+
+ZONE: Final = "Forward zone and DNS server must either both be set or left empty."
+KEY: Final = "TSIG name and secret must either both be set or left empty."
+# a field, what must be set when it is, and what is said otherwise
+NEEDS: Final = (
+    ("ddns_forward_zone", "ddns_dns_server", ZONE),
+    ("ddns_dns_server", "ddns_forward_zone", ZONE),
+    ("ddns_domain_key_name", "ddns_domain_key_secret", KEY),
+    ("ddns_domain_key_secret", "ddns_domain_key_name", KEY),
+    ("ddns_domain_key_algorithm", "ddns_domain_key_secret", "An algorithm is required if a TSIG secret is set."),
+)
+
+
+def _options(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
+    """Static routes are addresses in pairs, classless ones `network - router`."""
+    entries = [part.strip() for part in item[ROUTES].split(",")] if item[ROUTES] else []
+    for first in range(0, len(entries), 2):
+        pair = (entries[first : first + 2] + [""])[:2]
+        if not all(map(is_address, pair)):
+            yield ROUTES, f'Entry "{pair[0]},{pair[1]}" is not a valid dest-ip,router-ip pair.'
+    for route in item[CLASSLESS].split(",") if item[CLASSLESS] else ():
+        parts = [part.strip() for part in route.split("-")]
+        network, router = (*parts, "")[:2]
+        if len(parts) != 2 or not is_network(network, "4") or not is_address(router, "4"):
+            yield CLASSLESS, f'Entry "{network},{router}" is not a valid dest_net - router_ip pair.'
+
+
+def _subnet(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
+    for name, needed, message in NEEDS:
+        if item[name] and not item[needed]:
+            yield name, message
+
+
+def _within(address: str, subnet: str) -> bool:
+    if not is_address(address) or not is_network(subnet):
+        return False
+    return ipaddress.ip_address(address) in ipaddress.ip_network(subnet, strict=False)
+
+
+def _reservation(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
+    subnet = box.items(SUBNETS).get(item["subnet"], {}).get("subnet", "")
+    for name in ("hw_address", "client_id"):
+        same = (item["subnet"], item[name].lower())
+        for key, other in box.items(RESERVATIONS).items():
+            if item[name] and key != uuid and (other["subnet"], other[name].lower()) == same:
+                yield name, "Duplicate entry exists."
+                yield name, "Duplicate entry exists."  # the subnet refers to the same check
+                break
+    if not _within(item["ip_address"], subnet):
+        yield "ip_address", "Address not in specified subnet"
+    if item["client_id"] and item["hw_address"]:
+        yield "hw_address", "Either a client ID or a MAC address should be specified, but not both"
+    elif not item["client_id"] and not item["hw_address"]:
+        yield "hw_address", "Either a client ID or a MAC address should be specified."
+
+
+def collected(box: Box) -> dict[str, Item]:
+    """The subnets whose router and servers are to be the address of the firewall in them, with those set."""
+    found: dict[str, Item] = {}
+    addresses = [item["ipaddr"] for item in box.items(INTERFACES).values() if item.get("ipaddr")]
+    for uuid, item in box.items(SUBNETS).items():
+        own = next((address for address in addresses if _within(address, item["subnet"])), "")
+        if own and item["option_data_autocollect"] == "1":
+            found[uuid] = {**item, **dict.fromkeys(COLLECTED, own)}
+    return found
+
+
+HOOKS: Final = Hooks(
+    checks={"kea_options": _options, "kea_subnet": _subnet, "kea_reservation": _reservation},
+)
