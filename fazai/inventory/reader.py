@@ -157,7 +157,8 @@ class Reader:
         """The list below the key `resources` of `body`."""
         content = body["resources"]
         if isinstance(content, YamlList):
-            into.append(content)
+            if not any(known is content for known in into):  # an alias brings the same list again
+                into.append(content)
         elif content is not None:
             self._error(
                 body,
@@ -229,9 +230,8 @@ class Reader:
             if path.is_file():
                 self.playbooks.setdefault(path, content.mark(index))
             else:
-                names = (
-                    [str(near.name) for near in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
-                )
+                near = path.parent.glob("*.y*ml") if path.parent.is_dir() else []
+                names = [other.name for other in near if other != Path(file)]
                 hint = did_you_mean(path.name, names) or "paths are relative to the inventory file"
                 self.errors.append(
                     InventoryError(

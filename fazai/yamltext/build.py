@@ -163,6 +163,9 @@ class _Builder:
         line = text[place.line - 1] if place.line <= len(text) else ""
         said = phrase(problem, context, line, place.column - 1)
         excerpt = self._source.excerpt(place)
+        began = error.context_mark
+        if began is not None and self._source.tells(self._source.mark(pack(began.line, began.column))):
+            excerpt = None  # what is wrong goes on from there
         self._errors.append(YamlError(said.message, where=place, hint=said.hint, excerpt=excerpt))
 
     def _unreadable(self) -> None:
@@ -202,16 +205,26 @@ class _Builder:
         return value
 
     def _alias(self, event: Any) -> Any:
-        if event.anchor in self._open:
-            self._error(event, f"*{event.anchor} stands inside of what it names, which would never end")
-            return _BAD
-        if event.anchor not in self._anchors:
-            hint = did_you_mean(event.anchor, self._anchors)
-            self._error(event, f"*{event.anchor} names nothing: there is no &{event.anchor} above", hint)
+        if event.anchor not in self._anchors or event.anchor in self._open:
+            self._no_alias(event)
             return _BAD
         value, weight = self._anchors[event.anchor]
         self._weigh(event, weight)
         return value
+
+    def _no_alias(self, event: Any) -> None:
+        if self._tells(event):
+            self._error(event, "an alias (*…) that names nothing", "quote a text that starts with *")
+        elif event.anchor in self._open:
+            self._error(event, f"*{event.anchor} stands inside of what it names, which would never end")
+        else:
+            hint = did_you_mean(event.anchor, self._anchors)
+            self._error(event, f"*{event.anchor} names nothing: there is no &{event.anchor} above", hint)
+
+    def _tells(self, event: Any) -> bool:
+        """Whether the line may hold a secret: a password with ! or * in front looks like a tag."""
+        mark = event.start_mark
+        return self._source.tells(self._source.mark(pack(mark.line, mark.column)))
 
     def _weigh(self, event: Any, weight: int) -> None:
         self._weight += weight
@@ -286,6 +299,9 @@ class _Builder:
         return SecretRef(_SECRET_TAGS[tag], text, mark)
 
     def _unknown_tag(self, event: Any, tag: str) -> Any:
+        if self._tells(event):
+            self._error(event, "an unknown tag (!…)", "quote a text that starts with !")
+            return _BAD
         shown = tag.replace(_STANDARD, "!!")
         hint = did_you_mean(shown, _OUR_TAGS) or f"the tags are {', '.join(_OUR_TAGS)}"
         self._error(event, f"unknown tag {shown}", hint)

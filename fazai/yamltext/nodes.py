@@ -20,6 +20,9 @@ _TELLTALE = re.compile(
     r"\bkey\b|_key\b|auth|\$ANSIBLE_VAULT|BEGIN |://[^/\s]*@|[A-Za-z0-9+/=_-]{40,}|^\s*[0-9a-fA-F]{32,}\s*$",
     re.IGNORECASE,
 )
+#: `key:`, `- item`, a comment or a bracket: a line that does not continue the text above it.
+_SHAPED = re.compile(r"""\s*(#|- |-$|\? |[{}\[\]]|[\w.@"'~<*&!-][^:]*:(\s|$))""")
+_LOOK_BACK = 400
 _EXCERPT_MAX = 160
 
 
@@ -49,35 +52,39 @@ class Source:
 
     def excerpt(self, mark: Mark | None) -> str | None:
         """The line at `mark`, or None where it may hold a secret, is not ours or is too long to help."""
-        if mark is None or mark.file != self.file:
+        if mark is None or mark.file != self.file or mark.line > len(lines := self._split()):
             return None
-        if self._lines is None:
-            # what libyaml calls a line break, and nothing else that splitlines() would cut at
-            self._lines = re.split(r"\r\n|[\r\n\x85\u2028\u2029]", self._data.decode("utf-8-sig", "replace"))
-        if not 1 <= mark.line <= len(self._lines):
-            return None
-        line = self._lines[mark.line - 1].rstrip()
-        if len(line) > _EXCERPT_MAX or not line.isprintable() or self._tells(mark.line - 1):
+        line = lines[mark.line - 1].rstrip()
+        if len(line) > _EXCERPT_MAX or not line.isprintable() or self.tells(mark):
             return None
         return line or None
 
-    def _tells(self, index: int) -> bool:
-        """Whether the line, or a line that it is nested below, looks as if a secret stood there."""
-        lines = self._lines or []
-        indent = _indent(lines[index])
-        if _TELLTALE.search(lines[index]):
+    def tells(self, mark: Mark) -> bool:
+        """Whether the line, or a line that it belongs below, looks as if a secret stood there.
+
+        A line that is no `key:` or `- item` may be the rest of a text that began above it, at any indent.
+        """
+        lines, index = self._split(), mark.line - 1
+        if index >= len(lines) or _TELLTALE.search(lines[index]):
             return True
-        for above in range(index - 1, max(-1, index - 400), -1):
-            line = lines[above]
-            if not line.strip() or _indent(line) > indent or (_indent(line) == indent and indent > 0):
+        indent = _indent(lines[index])
+        loose = not _SHAPED.match(lines[index])
+        for line in reversed(lines[max(0, index - _LOOK_BACK) : index]):
+            if not line.strip() or not (loose or _indent(line) < indent):
                 continue
-            # at the left edge a neighbour may be a line of an unclosed quoted secret as well as a sibling
-            if _TELLTALE.search(line) and (_indent(line) < indent or above == index - 1):
+            if _TELLTALE.search(line):
                 return True
             indent = min(indent, _indent(line))
-            if indent == 0:
+            loose = loose and not _SHAPED.match(line)
+            if indent == 0 and not loose:
                 return False
         return False
+
+    def _split(self) -> list[str]:
+        if self._lines is None:
+            # at what libyaml calls a line break, and nothing else that splitlines() would cut at
+            self._lines = re.split(r"\r\n|[\r\n\x85\u2028\u2029]", self._data.decode("utf-8-sig", "replace"))
+        return self._lines
 
 
 def _indent(line: str) -> int:

@@ -15,6 +15,7 @@ import yaml
 from fazai.errors import InventoryError
 from fazai.inventory import Inventory, as_ansible, as_graph, as_host, as_json, load
 from fazai.patterns import select
+from tests.inventory.make_cases import ansible_inventory
 
 CASES = Path(__file__).parent / "cases"
 NAMES = sorted(path.name for path in CASES.iterdir())
@@ -81,25 +82,13 @@ def test_a_limit_selects_ansibles_hosts(name: str, limit: str, monkeypatch: pyte
     assert sorted(select(inventory, limit)) == sorted(expected)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_the_installed_ansible_says_what_was_recorded(name: str) -> None:
-    command = os.environ.get(
-        "FAZAI_ANSIBLE_INVENTORY", str(Path(sys.executable).with_name("ansible-inventory"))
-    )
-    if not Path(command).exists():
-        pytest.skip(
-            "ansible-core is not installed beside this Python, and FAZAI_ANSIBLE_INVENTORY names no command"
-        )
-    import importlib.util
+REAL = Path(os.environ.get("FAZAI_ANSIBLE_INVENTORY", Path(sys.executable).with_name("ansible-inventory")))
 
-    spec = importlib.util.spec_from_file_location("make_cases", Path(__file__).with_name("make_cases.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    maker = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(maker)
-    sources = yaml.safe_load((CASES / name / "case.yml").read_text())["sources"]
-    assert (
-        json.loads(maker.ansible_inventory(command, CASES / name, sources, "--list"))
-        == recorded(name)["list"]
-    )
-    assert maker.ansible_inventory(command, CASES / name, sources, "--graph") == recorded(name)["graph"]
+if REAL.exists():  # the recorded answers stand for it elsewhere
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_the_installed_ansible_says_what_was_recorded(name: str) -> None:
+        sources = yaml.safe_load((CASES / name / "case.yml").read_text())["sources"]
+        answer = ansible_inventory(str(REAL), CASES / name, sources, "--list")
+        assert json.loads(answer) == recorded(name)["list"]
+        assert ansible_inventory(str(REAL), CASES / name, sources, "--graph") == recorded(name)["graph"]

@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fazai.errors import Errors, InventoryError
 from fazai.inventory import Inventory, load
 from fazai.patterns import select, split
+
+STEADY = settings(deadline=None, derandomize=True)
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +108,7 @@ def test_split(text: str, parts: list[str]) -> None:
     assert split(text) == parts
 
 
+@STEADY
 @given(st.text(alphabet="web-01db*?[]:,&!~ .()^$", max_size=14))
 def test_any_pattern_selects_hosts_or_is_an_error_of_ours(inventory: Inventory, text: str) -> None:
     try:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from string import ascii_letters
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fazai.inventory import HOSTS_MAX, expand
+
+STEADY = settings(deadline=None, derandomize=True)
 
 EXPANDED = [
     ("fw-01", ["fw-01"], None),
@@ -37,6 +39,7 @@ def test_expand(pattern: str, names: list[str], port: int | None) -> None:
     assert expand(pattern) == (names, port)
 
 
+@STEADY
 @given(st.integers(0, 10**6), st.integers(0, 300), st.integers(1, 50), st.integers(1, 9))
 def test_numbers(begin: int, span: int, step: int, width: int) -> None:
     first, last = str(begin), str(begin + span)
@@ -49,6 +52,7 @@ def test_numbers(begin: int, span: int, step: int, width: int) -> None:
         assert {len(name) for name in names} == {1 + len(last)}
 
 
+@STEADY
 @given(st.sampled_from(ascii_letters), st.sampled_from(ascii_letters), st.integers(1, 60))
 def test_letters(begin: str, end: str, step: int) -> None:
     wanted = ascii_letters[ascii_letters.index(begin) : ascii_letters.index(end) + 1 : step]
@@ -59,6 +63,7 @@ def test_letters(begin: str, end: str, step: int) -> None:
             expand(f"x[{begin}:{end}:{step}]")
 
 
+@STEADY
 @given(st.text(alphabet="[]:0123456789abzAZ-.é x", max_size=16))
 def test_anything_expands_or_is_refused(text: str) -> None:
     try:
