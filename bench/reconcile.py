@@ -1,0 +1,122 @@
+"""One firewall with 500 aliases and 1,000 rules: the first apply, then runs that have nothing to do, beside a
+bare httpx script that fetches the same pages. The lab runs in this process, the contenders in their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from bench.measure import Sample, interleave, run
+from bench.peers import fazai
+from fazai.lab import LabFirewall, LabSettings, LabThread
+
+ALIASES, RULES = 500, 1000
+
+BARE = """\
+import json, sys, httpx
+base, key, secret = sys.argv[1:4]
+page = {"current": 1, "rowCount": -1, "sort": {}, "searchPhrase": ""}
+with httpx.Client(base_url=base, auth=(key, secret), trust_env=False) as client:
+    for path in sys.argv[4:]:
+        rows = client.post("/api/" + path, json=page).json()["rows"]
+        print(path, len(rows))
+"""
+
+
+def inventory(firewall: LabFirewall, aliases: int = ALIASES, rules: int = RULES) -> str:
+    """The firewall with its resources, as YAML (JSON is YAML)."""
+    resources: list[dict[str, Any]] = [
+        {
+            "opnsense.alias": {
+                "name": f"hosts_{n:04}",
+                "type": "host",
+                "content": [f"10.{n // 250}.{n % 250}.{k}" for k in range(1, 5)],
+                "description": f"hosts of site {n}",
+            }
+        }
+        for n in range(aliases)
+    ]
+    resources += [
+        {
+            "opnsense.rule": {
+                "description": f"rule {n}",
+                "interface": ["lan"],
+                "protocol": "TCP",
+                "source_net": f"hosts_{n % max(aliases, 1):04}",
+                "destination_port": str(1000 + n),
+                "action": "pass",
+            }
+        }
+        for n in range(rules)
+    ]
+    host = {
+        "provider": "opnsense",
+        "mode": "write",
+        "base_url": firewall.base_url,
+        "secret": {"api_key": firewall.api_key, "api_secret": firewall.api_secret},
+        "resources": resources,
+    }
+    lines = ["all:", " hosts:", "  fw-01:"]
+    lines += [f"   {name}: {json.dumps(value)}" for name, value in host.items() if name != "resources"]
+    lines += ["   resources:", *(f"    - {json.dumps(item)}" for item in resources)]
+    return "\n".join(lines) + "\n"
+
+
+def main(rounds: int = 7) -> list[str]:
+    with tempfile.TemporaryDirectory() as folder, LabThread() as lab:
+        firewall = lab.start("fw-01", LabSettings())
+        file = Path(folder, "inventory.yml")
+        file.write_text(inventory(firewall))
+        env = {**os.environ, "FAZAI_STATE": f"{folder}/state"}
+        command = [fazai(), "apply", str(file)]
+        first = _counted(firewall, lambda: run(command, env))
+        second = _counted(firewall, lambda: run(command, env))
+        searches = [path for method, path, _ in second[1] if method == "POST" and "search" in path.lower()]
+        paths = [path.removeprefix("/api/") for path in searches]
+        bare = [sys.executable, "-c", BARE, firewall.base_url, firewall.api_key, firewall.api_secret, *paths]
+        series = interleave(
+            rounds, {"fazai apply, nothing to do": lambda: run(command, env), "bare httpx": lambda: run(bare)}
+        )
+    fazai_cpu, bare_cpu = series["fazai apply, nothing to do"].cpu_s, series["bare httpx"].cpu_s
+    items = ALIASES + RULES
+    return [
+        "| run | requests | writes | activations | wall | CPU of the client | peak memory |",
+        "|---|---|---|---|---|---|---|",
+        _row(f"first apply, {items} items", *first),
+        _row("the same again", *second),
+        "",
+        f"First apply: {sum(_counts(first[1]).values()) / items:.2f} requests an item.",
+        f"Nothing to do: {fazai_cpu:.3f} s CPU, bare httpx script fetching the same {len(paths)} pages"
+        f" {bare_cpu:.3f} s: {fazai_cpu / bare_cpu - 1:+.0%} (medians of {rounds}, whole processes).",
+    ]
+
+
+def _counted(firewall: LabFirewall, go: Any) -> tuple[Sample, list[tuple[str, str, int]]]:
+    before = firewall.counters.copy()
+    firewall.requests.clear()
+    sample = go()
+    del before
+    return sample, list(firewall.requests)
+
+
+def _counts(requests: list[tuple[str, str, int]]) -> Counter[str]:
+    def kind(path: str) -> str:
+        action = path.split("/")[4].lower() if path.count("/") > 3 else path
+        if action.startswith(("set", "add", "del", "toggle", "move")):
+            return "write"
+        return "activation" if action in ("apply", "reconfigure") else "read"
+
+    return Counter(kind(path) for _, path, _ in requests)
+
+
+def _row(name: str, sample: Sample, requests: list[tuple[str, str, int]]) -> str:
+    counts = _counts(requests)
+    return (
+        f"| {name} | {len(requests)} | {counts['write']} | {counts['activation']} | {sample.wall_s:.2f} s"
+        f" | {sample.cpu_s:.2f} s | {sample.peak_bytes / 2**20:.0f} MiB |"
+    )

@@ -1,0 +1,7 @@
+"""python -m fazai"""
+
+import sys
+
+from fazai.cli import main
+
+sys.exit(main())
