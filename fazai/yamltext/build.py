@@ -151,19 +151,16 @@ class _Builder:
         return value
 
     def _syntax(self, error: yaml.MarkedYAMLError) -> None:
-        mark = error.problem_mark or error.context_mark
+        mark, began = error.problem_mark or error.context_mark, error.context_mark
         problem, context = error.problem or "", error.context or ""
-        if "end of stream" in problem and "quoted scalar" in context and error.context_mark is not None:
-            mark = error.context_mark  # where the quote opens is what helps
-        at = pack(mark.line, mark.column) if mark is not None else 0
-        place = self._source.mark(at)
+        if mark and began and self._source.is_end(mark.line) and not self._source.is_end(began.line):
+            mark = began  # the text ends in the middle of something: where that began is what helps
+            problem = "end of stream"
+        place = self._source.mark(pack(mark.line, mark.column) if mark is not None else 0)
         if any(isinstance(known.where, Mark) and known.where.line == place.line for known in self._errors):
             return  # the line is known to be wrong, for a reason that says more
-        text = re.split(r"\r\n|[\r\n\x85\u2028\u2029]", self._data.decode("utf-8-sig", "replace"))
-        line = text[place.line - 1] if place.line <= len(text) else ""
-        said = phrase(problem, context, line, place.column - 1)
+        said = phrase(problem, context, self._source.line(place), place.column - 1)
         excerpt = self._source.excerpt(place)
-        began = error.context_mark
         if began is not None and self._source.tells(self._source.mark(pack(began.line, began.column))):
             excerpt = None  # what is wrong goes on from there
         self._errors.append(YamlError(said.message, where=place, hint=said.hint, excerpt=excerpt))

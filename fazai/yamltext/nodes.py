@@ -59,6 +59,15 @@ class Source:
             return None
         return line or None
 
+    def line(self, mark: Mark) -> str:
+        """The line at `mark`, whatever it holds; not for an error's text."""
+        lines = self._split()
+        return lines[mark.line - 1] if mark.line <= len(lines) else ""
+
+    def is_end(self, line: int) -> bool:
+        """Whether there is nothing but blanks from `line` (counted from 0) on."""
+        return not any(map(str.strip, self._split()[line:]))
+
     def tells(self, mark: Mark) -> bool:
         """Whether the line, or a line that it belongs below, looks as if a secret stood there.
 

@@ -50,10 +50,6 @@ _KNOWN: tuple[tuple[str, Phrase], ...] = (
     ("block mapping", Phrase("a mapping cannot start here", _INDENT_HINT)),
     ("found incompatible YAML document", Phrase("this is not YAML 1.1", "leave the %YAML line away")),
     ("exceeded max nesting", Phrase("too many levels", None)),
-    (
-        "while scanning a quoted scalar",
-        Phrase("the quote that opens here is never closed", "close it; ' inside '…' is written ''"),
-    ),
 )
 
 
@@ -67,7 +63,11 @@ def phrase(problem: str, context: str, line: str, column: int) -> Phrase:
     if re.match(r"\s*(- )?([\w.-]+:\s+)?\{\{", line):
         return Phrase("a template that is not quoted", 'write "{{ … }}" with the quotes')
     if "end of stream" in problem and "quoted scalar" in context:
-        return _KNOWN[-1][1]
+        return Phrase("the quote that opens here is never closed", "close it; ' inside '…' is written ''")
+    if "end of stream" in problem and "flow" in context:
+        return Phrase(f"the {line[column : column + 1]} that opens here is never closed", "close it")
+    if "did not find expected ',' or '}'" in problem and "[" in line[: column + 1]:
+        return Phrase("a [ ends the name before it inside of { }", 'quote a name with a range: "fw-[01:20]"')
     for known, said in _KNOWN:
         if known in problem:
             return said
