@@ -11,6 +11,6 @@ template needs more than names (`{{ a.b }}`). Variables are rendered when they a
 
 from fazai.template.errors import UndefinedName
 from fazai.template.limits import OMIT, Omit
-from fazai.template.scope import HostVars, Scope, Templates, is_static
+from fazai.template.scope import HostVars, Scope, Templates, is_static, named
 
-__all__ = ["OMIT", "HostVars", "Omit", "Scope", "Templates", "UndefinedName", "is_static"]
+__all__ = ["OMIT", "HostVars", "Omit", "Scope", "Templates", "UndefinedName", "is_static", "named"]

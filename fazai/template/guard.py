@@ -10,7 +10,7 @@ from jinja2 import Undefined
 
 from fazai.filters.base import FilterError, check_percent
 from fazai.model import Secret
-from fazai.template.limits import OMIT, TEXT_MAX, VIEWS, Run, conceal, reveal
+from fazai.template.limits import OMIT, TEXT_MAX, Run, conceal, is_listed, reveal
 
 __all__ = ["arithmetic", "compare", "join", "method", "percent_fits", "plain", "to_text", "truth"]
 
@@ -229,7 +229,7 @@ def _plain(value: Any) -> Any:
         return value if same else [item for item in done if item is not OMIT]
     if isinstance(value, Undefined | str):
         return str(value)
-    if isinstance(value, (range, *VIEWS)):
+    if is_listed(value):
         return [_plain(item) for item in value]
     raise FilterError(
         f"the template gives {type(value).__name__}, which is no value", "put out one of its variables"

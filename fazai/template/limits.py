@@ -19,10 +19,10 @@ __all__ = [
     "OPERATIONS",
     "TEMPLATE_MAX",
     "TEXT_MAX",
-    "VIEWS",
     "Omit",
     "Run",
     "conceal",
+    "is_listed",
     "reveal",
 ]
 
@@ -39,8 +39,8 @@ DEPTH_MAX: Final = 64
 _TEXT_UNIT: Final = 64
 
 _LEAVES: Final = frozenset({str, int, float, bool, type(None)})
-VIEWS: Final[tuple[Any, ...]] = (type({}.keys()), type({}.values()), type({}.items()))
-_CONTAINERS: Final = (dict, list, tuple, *VIEWS)
+_VIEWS: Final[tuple[Any, ...]] = (type({}.keys()), type({}.values()), type({}.items()))
+_CONTAINERS: Final = (dict, list, tuple, *_VIEWS)
 
 
 class Omit:
@@ -115,6 +115,11 @@ class Run:
         """Whether a Secret is in any of these, however deep."""
         secret = [self.measure(value)[1] for value in values]  # all of them, so that all are paid for
         return any(secret)
+
+
+def is_listed(value: Any) -> bool:
+    """Whether it is one of Python's own kinds of list that a template can come by: a range, some keys."""
+    return isinstance(value, (range, *_VIEWS))
 
 
 def reveal(value: Any) -> Any:

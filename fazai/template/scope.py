@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fazai.template.compiled import Compiled
     from fazai.template.engine import Engine
 
-__all__ = ["HostVars", "HostView", "Scope", "Templates", "is_static"]
+__all__ = ["HostVars", "HostView", "Scope", "Templates", "is_static", "named"]
 
 #: No such variable; also what ends a search without a find.
 MISSING: Final = LATER
@@ -186,7 +186,7 @@ class Scope:
     def _test(self, condition: Value) -> bool:
         if not isinstance(condition, str) or not condition.strip():
             raise TemplateError(
-                f"a condition is an expression, not {_named(condition)}", hint="write: when: site == 'north'"
+                f"a condition is an expression, not {named(condition)}", hint="write: when: site == 'north'"
             )
         if "{{" in condition or "{%" in condition:
             raise TemplateError(
@@ -199,7 +199,7 @@ class Scope:
         answer = _truth(value)
         if answer is None:
             raise TemplateError(
-                f"a condition gives true or false, and this one gives {_named(value)}",
+                f"a condition gives true or false, and this one gives {named(value)}",
                 hint="compare it, or ask: x is defined, x | length > 0, x | bool",
                 excerpt=None if run.tainted else condition.strip(),
             )
@@ -367,7 +367,8 @@ def _truth(value: Value) -> bool | None:
     return None
 
 
-def _named(value: Value) -> str:
+def named(value: Value) -> str:
+    """What kind of value it is, for an error."""
     names = {
         "dict": "a mapping",
         "list": "a list",

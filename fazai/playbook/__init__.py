@@ -1,0 +1,13 @@
+"""Playbooks: from an inventory and plays to work, with everything wrong found before the first contact.
+
+    plays = load_playbooks(["site.yml"])
+    works = resolve(inventory, plays, providers=…, kinds=…, selection=…, extra_vars={}, secrets=reader)
+
+The grammar and the rules are in docs/playbooks.md.
+"""
+
+from fazai.playbook.grammar import load_playbooks
+from fazai.playbook.nodes import Declared, Play, Selection
+from fazai.playbook.resolving import resolve
+
+__all__ = ["Declared", "Play", "Selection", "load_playbooks", "resolve"]

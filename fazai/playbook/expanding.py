@@ -1,0 +1,214 @@
+"""From a declared resource to what it says of one host: conditions, loops, templates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from fazai.errors import FazaiError, Mark, PlaybookError, did_you_mean
+from fazai.model import Problem, Secret, Value
+from fazai.playbook.nodes import Declared
+from fazai.playbook.problems import Problems
+from fazai.playbook.sources import Piece, Source, concealed, notified
+from fazai.template import OMIT, Scope, UndefinedName, named
+from fazai.yamltext import YamlMap
+
+__all__ = ["Expander"]
+
+_LOOP_MAX: Final = 10_000
+_STATES: Final = ("present", "absent")
+
+
+class Expander:
+    """Expands sources for hosts; what is wrong goes into `problems`, once for what all hosts share."""
+
+    def __init__(self, extra: Mapping[str, Value], problems: Problems) -> None:
+        self._extra = extra
+        self._problems = problems
+
+    def expand(self, source: Source, host: str, scope: Callable[[], Scope]) -> tuple[Piece, ...]:
+        """The pieces for a host. `scope` is asked for only if there is a template."""
+        if source.pieces is not None:
+            return source.pieces
+        if source.same:
+            piece = self._piece(source, None, None)
+            source.pieces = () if piece is None else (piece,)
+            return source.pieces
+        declared = source.declared
+        try:
+            scopes = self._scopes(declared, scope())
+        except FazaiError as error:
+            self._wrong(source, error, host, declared.node.mark("loop"))
+            return ()
+        found = [self._one(source, host, each) for each in scopes]
+        return tuple(piece for piece in found if piece is not None)
+
+    def _scopes(self, declared: Declared, scope: Scope) -> list[Scope]:
+        """One scope for each item of the loop."""
+        if declared.loop is None:
+            return [self._with_vars(declared, scope)]
+        try:
+            items = scope.render(declared.loop)
+        except UndefinedName:
+            if declared.when is not None and not scope.test(declared.when, declared.node.mark("when")):
+                return []
+            raise
+        if not isinstance(items, list):
+            raise PlaybookError(
+                f"loop: takes a list, and the template gives {named(items)}",
+                hint="a mapping becomes one with | dict2items",
+            )
+        if len(items) > _LOOP_MAX:
+            raise PlaybookError(f"loop: has more than {_LOOP_MAX} items")
+        found = []
+        for index, item in enumerate(items):
+            names = {declared.loop_var: item}
+            if declared.index_var is not None:
+                names[declared.index_var] = index
+            found.append(self._with_vars(declared, scope.child(names)))
+        return found
+
+    def _with_vars(self, declared: Declared, scope: Scope) -> Scope:
+        """The resource's own variables on top; extra variables win over them, too."""
+        if not declared.vars:
+            return scope
+        names = {name: value for name, value in declared.vars.items() if name not in self._extra}
+        return scope.child(names, declared.vars.mark)
+
+    def _one(self, source: Source, host: str, scope: Scope) -> Piece | None:
+        declared = source.declared
+        if declared.when is not None:
+            try:
+                if not scope.test(declared.when):
+                    return None
+            except FazaiError as error:
+                self._wrong(source, error, host, declared.node.mark("when"))
+                return None
+        return self._piece(source, host, scope)
+
+    def _piece(self, source: Source, host: str | None, scope: Scope | None) -> Piece | None:
+        """What is declared, rendered; None if something is wrong with it. Without a scope, for all hosts."""
+        before = len(self._problems)
+        fields, origins = self._fields(source, host, scope)
+        declared = source.declared
+        state = self._beside(source, host, scope, "state", declared.state)
+        name = self._beside(source, host, scope, "name", declared.name)
+        adopt = self._beside(source, host, scope, "adopt", declared.adopt)
+        notify = notified(self._beside(source, host, scope, "notify", declared.notify))
+        if state is not None and state not in _STATES:
+            hint = did_you_mean(state, _STATES) if isinstance(state, str) else None
+            self._complain(source, host, "state", "state: is present or absent", hint)
+        if adopt is not None and not isinstance(adopt, bool):
+            self._complain(source, host, "adopt", "adopt: is true or false", "add | bool")
+        if notify is None:
+            self._complain(source, host, "notify", "notify: takes a text, or a list of texts", None)
+        if len(self._problems) > before:
+            return None
+        identity = self._identity(source, host, fields, origins)
+        if identity is None:
+            return None
+        return Piece(
+            source,
+            identity,
+            fields,
+            origins,
+            state or "present",
+            None if name is None else str(name),
+            adopt,
+            notify or (),
+            shared=scope is None,
+        )
+
+    def _fields(
+        self, source: Source, host: str | None, scope: Scope | None
+    ) -> tuple[dict[str, Value], Mapping[str, Mark]]:
+        written = source.declared.fields
+        if isinstance(written, str):
+            return self._whole(source, host, scope, written)
+        fields = dict(written)
+        for name in source.dynamic:
+            assert scope is not None
+            try:
+                value = scope.render(written[name], sensitive=name in source.hidden)
+            except FazaiError as error:
+                self._wrong(source, error, host, source.origins[name])
+                continue
+            if value is OMIT:
+                del fields[name]
+            else:
+                fields[name] = value
+        return concealed(source, fields), source.origins
+
+    def _whole(
+        self, source: Source, host: str | None, scope: Scope | None, template: str
+    ) -> tuple[dict[str, Value], Mapping[str, Mark]]:
+        """`kind: "{{ item }}"`: a template that gives all fields."""
+        declared = source.declared
+        place = declared.node.mark(declared.kind)
+        assert scope is not None
+        try:
+            value = scope.render(template)
+            if not isinstance(value, dict) or not value:
+                raise PlaybookError(
+                    f"{declared.kind}: takes a mapping of fields, and the template gives none"
+                )
+        except FazaiError as error:
+            self._wrong(source, error, host, place)
+            return {}, {}
+        origins = {name: value.mark(name) if isinstance(value, YamlMap) else place for name in value}
+        return concealed(source, dict(value)), origins
+
+    def _beside(self, source: Source, host: str | None, scope: Scope | None, key: str, value: Value) -> Value:
+        """The rendered value of what stands beside the fields."""
+        if value is None or scope is None:
+            return value
+        try:
+            value = scope.render(value)
+        except FazaiError as error:
+            self._wrong(source, error, host, source.declared.node.mark(key))
+            return None
+        return None if value is OMIT else value
+
+    def _identity(
+        self, source: Source, host: str | None, fields: Mapping[str, Value], origins: Mapping[str, Mark]
+    ) -> str | None:
+        kind = source.kind
+        for name in kind.identity:
+            if isinstance(fields.get(name), Secret):
+                self._complain(
+                    source, host, None, f"{kind.name}: {name} names the item, and cannot be a secret"
+                )
+                return None
+        found = kind.identify(fields)
+        if not isinstance(found, Problem):
+            return found
+        self._problems.add(problem_error(source, found, origins, kind.name), host)
+        return None
+
+    def _complain(
+        self, source: Source, host: str | None, key: str | None, message: str, hint: str | None = None
+    ) -> None:
+        node = source.declared.node
+        place = node.mark(key) if key is not None else source.declared.mark
+        excerpt = node.excerpt(key if key is not None else source.declared.kind)
+        self._problems.add(PlaybookError(message, where=place, hint=hint, excerpt=excerpt), host)
+
+    def _wrong(self, source: Source, error: FazaiError, host: str | None, place: Mark) -> None:
+        if error.where is None:
+            error.where = place
+        self._problems.add(error, host)
+
+
+def problem_error(source: Source, problem: Problem, origins: Mapping[str, Mark], label: str) -> PlaybookError:
+    """What a kind says of a field, at the place of the field."""
+    name = problem.field
+    if name is not None and name not in origins:
+        name = name.partition(".")[0]  # the kind's name for a part of a mapping
+    place = origins.get(name) if name is not None else None
+    what = f"{problem.field}: " if problem.field is not None else ""
+    return PlaybookError(
+        f"{label}: {what}{problem.message}",
+        where=place or source.declared.mark,
+        hint=problem.hint,
+        excerpt=source.excerpt(name if place is not None else None),
+    )

@@ -1,0 +1,326 @@
+"""The grammar of playbooks and of lists of resources: what may stand where; all that is wrong is found."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Final
+
+from fazai.errors import Errors, FazaiError, PlaybookError, did_you_mean
+from fazai.playbook.nodes import Declared, Play, words
+from fazai.yamltext import YamlList, YamlMap, load
+
+__all__ = ["load_playbooks", "read_resources"]
+
+_PLAY: Final = ("name", "hosts", "vars", "tags", "resources", "serial", "max_fail")
+_BESIDE: Final = (*("state", "when", "loop", "loop_control", "tags", "name", "adopt", "notify", "vars"),)
+_STATES: Final = ("present", "absent")
+_KIND: Final = re.compile(r"[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*")
+_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_PERCENT: Final = re.compile(r"(\d{1,3})%")
+#: Words of Ansible's plays and tasks, and what there is here instead.
+_PLAY_HINTS: Final = {
+    **dict.fromkeys(("tasks", "pre_tasks", "post_tasks", "roles", "handlers"), "declare resources: instead"),
+    **dict.fromkeys(
+        ("gather_facts", "become", "connection", "remote_user"), "leave it away: a play has none"
+    ),
+    **dict.fromkeys(("max_fail_percentage", "any_errors_fatal"), 'write max_fail: 0, or "10%"'),
+    "vars_files": "put the variables into group_vars, or under vars:",
+    "import_playbook": "list both files: under playbooks: of the inventory, or with --playbook",
+}
+_RESOURCE_HINTS: Final = {
+    **dict.fromkeys(("with_items", "with_list", "with_dict", "with_subelements"), "write loop:"),
+    **dict.fromkeys(
+        ("become", "register", "delegate_to", "ignore_errors"), "leave it away: a resource has none"
+    ),
+    "until": "leave it away: retries are fazai's own",
+}
+
+
+def load_playbooks(paths: Iterable[str | Path]) -> tuple[Play, ...]:
+    """The plays of these files, in order. A file that is named twice is read once.
+
+    Raises PlaybookError or YamlError, or Errors with everything that is wrong in all of them.
+    """
+    plays: list[Play] = []
+    errors: list[FazaiError] = []
+    for path in dict.fromkeys(Path(path) for path in paths):
+        try:
+            document = load(path)
+        except FazaiError as error:
+            errors.append(error)
+            continue
+        if document is None:
+            continue
+        if not isinstance(document, YamlList):
+            hint = "start every play with `- name:`"
+            errors.append(_error(document, None, "a playbook is a list of plays", hint))
+            continue
+        for index, item in enumerate(document):
+            play = _Play(document, index, item, path, errors).read()
+            if play is not None:
+                plays.append(play)
+    _raise(errors)
+    return tuple(plays)
+
+
+def read_resources(resources: YamlList) -> tuple[tuple[Declared, ...], tuple[FazaiError, ...]]:
+    """The resources of a list, and everything that is wrong with its shape."""
+    errors: list[FazaiError] = []
+    found = [_Resource(resources, index, item, errors).read() for index, item in enumerate(resources)]
+    return tuple(each for each in found if each is not None), tuple(errors)
+
+
+def _raise(errors: list[FazaiError]) -> None:
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        raise Errors(errors)
+
+
+def _error(
+    node: YamlMap | YamlList, key: Any, message: str, hint: str | None = None, *, at_key: bool = False
+) -> PlaybookError:
+    place = node.key_mark(key) if at_key and isinstance(node, YamlMap) else node.mark(key)
+    return PlaybookError(message, where=place, hint=hint, excerpt=node.excerpt(key))
+
+
+class _Reader:
+    """A mapping that is being read; what is wrong with it goes into `errors`."""
+
+    def __init__(self, node: YamlMap, errors: list[FazaiError]) -> None:
+        self.node = node
+        self.errors = errors
+
+    def wrong(self, key: str | None, message: str, hint: str | None = None, *, at_key: bool = False) -> None:
+        self.errors.append(_error(self.node, key, message, hint, at_key=at_key))
+
+    def text(self, key: str) -> str | None:
+        value = self.node.get(key)
+        if value is None or isinstance(value, str):
+            return value
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return str(value)
+        self.wrong(key, f"{key}: takes a text")
+        return None
+
+    def words(self, key: str) -> tuple[str, ...]:
+        value = self.node.get(key)
+        found = () if value is None else words(value)
+        if found is None:
+            self.wrong(key, f"{key}: takes a text, or a list of texts", f"{key}: [one, two]")
+        return found or ()
+
+    def map(self, key: str) -> YamlMap | None:
+        value = self.node.get(key)
+        if value is None or isinstance(value, YamlMap):
+            return value
+        self.wrong(key, f"{key}: takes a mapping", f"write `name: value` lines below {key}:")
+        return None
+
+
+class _Play(_Reader):
+    """One item of a playbook."""
+
+    def __init__(
+        self, document: YamlList, index: int, item: Any, path: Path, errors: list[FazaiError]
+    ) -> None:
+        super().__init__(item if isinstance(item, YamlMap) else YamlMap(document.source, 0), errors)
+        self._item = item
+        self._place = (document, index)
+        self._path = path
+
+    def read(self) -> Play | None:
+        if not isinstance(self._item, YamlMap):
+            self.errors.append(
+                _error(*self._place, "a play is a mapping", "`- name: …` with hosts: below it")
+            )
+            return None
+        for key in self.node:
+            if key not in _PLAY:
+                hint = _PLAY_HINTS.get(key) or did_you_mean(key, _PLAY) or _kind_hint(key)
+                self.wrong(key, f'a play has no "{key}"', hint, at_key=True)
+        hosts = self._hosts()
+        before = len(self.errors)
+        resources = self._resources()
+        if hosts is None or len(self.errors) > before:
+            return None
+        return Play(
+            name=self.text("name") or ", ".join(hosts),
+            hosts=hosts,
+            resources=resources,
+            path=self._path,
+            node=self.node,
+            tags=self.words("tags"),
+            vars=self.map("vars"),
+            serial=self._serial(),
+            max_fail=self._max_fail(),
+        )
+
+    def _hosts(self) -> tuple[str, ...] | None:
+        value = self.node.get("hosts")
+        if isinstance(value, str) and value.strip():
+            return (value,)
+        if isinstance(value, YamlList) and value and all(isinstance(item, str) for item in value):
+            return tuple(value)
+        if value is None:
+            self.wrong(None, "a play says which hosts it is for", "hosts: all")
+        else:
+            self.wrong("hosts", "hosts: takes a host pattern, or a list of them", "hosts: all")
+        return None
+
+    def _resources(self) -> tuple[Declared, ...]:
+        value = self.node.get("resources")
+        if value is None:
+            return ()
+        if not isinstance(value, YamlList):
+            self.wrong("resources", "resources: takes a list", "write `- kind: {fields}`")
+            return ()
+        found, errors = read_resources(value)
+        self.errors.extend(errors)
+        return found
+
+    def _serial(self) -> tuple[int | str, ...]:
+        value = self.node.get("serial")
+        if value is None:
+            return ()
+        sizes = tuple(value) if isinstance(value, YamlList) else (value,)
+        if not sizes or not all(_is_size(size, least=1) for size in sizes):
+            self.wrong(
+                "serial", "serial: takes a number from 1 on, a percentage, or a list", 'serial: [1, "30%"]'
+            )
+            return ()
+        return sizes
+
+    def _max_fail(self) -> int | str | None:
+        value = self.node.get("max_fail")
+        if value is not None and not _is_size(value, least=0):
+            self.wrong("max_fail", "max_fail: takes a number of targets, or a percentage", 'max_fail: "10%"')
+            return None
+        return value
+
+
+def _is_size(value: Any, *, least: int) -> bool:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value >= least
+    found = _PERCENT.fullmatch(value) if isinstance(value, str) else None
+    return found is not None and least <= int(found[1]) <= 100
+
+
+def _kind_hint(key: str) -> str | None:
+    return "resources stand in a list below resources:" if _KIND.fullmatch(key) else None
+
+
+class _Resource(_Reader):
+    """One item of a list of resources."""
+
+    def __init__(self, resources: YamlList, index: int, item: Any, errors: list[FazaiError]) -> None:
+        super().__init__(item if isinstance(item, YamlMap) else YamlMap(resources.source, 0), errors)
+        self._item = item
+        self._place = (resources, index)
+
+    def read(self) -> Declared | None:
+        if not isinstance(self._item, YamlMap):
+            self.errors.append(
+                _error(*self._place, "a resource is a mapping", "`- opnsense.alias: {name: …}`")
+            )
+            return None
+        before = len(self.errors)
+        kind = self._kind()
+        fields = self._fields(kind) if kind is not None else None
+        loop_var, index_var = self._loop_control()
+        declared = Declared(
+            kind=kind or "",
+            fields=fields or "",
+            node=self.node,
+            mark=self.node.key_mark(kind) if kind else self.node.mark(),
+            tags=self.words("tags"),
+            name=self.text("name"),
+            state=self._state(),
+            when=self._when(),
+            loop=self._loop(),
+            loop_var=loop_var,
+            index_var=index_var,
+            vars=self.map("vars"),
+            adopt=self._adopt(),
+            notify=self.node.get("notify"),
+        )
+        return declared if len(self.errors) == before else None
+
+    def _kind(self) -> str | None:
+        """The one key that is a kind; every other must be known."""
+        others = [key for key in self.node if key not in _BESIDE]
+        kinds = [key for key in others if _KIND.fullmatch(key)] or others[:1]
+        for key in others:
+            if key in kinds[:1]:
+                continue
+            if _KIND.fullmatch(key):
+                message = f'two kinds in one resource: "{kinds[0]}" and "{key}"'
+                self.wrong(key, message, "start each resource with a dash of its own", at_key=True)
+            else:
+                hint = _RESOURCE_HINTS.get(key) or did_you_mean(key, _BESIDE) or "fields stand below the kind"
+                self.wrong(key, f'a resource has no "{key}"', hint, at_key=True)
+        if not kinds:
+            self.wrong(None, "this resource names no kind", "`- opnsense.alias: {name: …}`")
+            return None
+        if not _KIND.fullmatch(kinds[0]):
+            near = _RESOURCE_HINTS.get(kinds[0]) or did_you_mean(kinds[0], _BESIDE)
+            self.wrong(kinds[0], f'"{kinds[0]}" is no kind', near or "see: fazai kinds", at_key=True)
+            return None
+        return kinds[0]
+
+    def _fields(self, kind: str) -> YamlMap | str | None:
+        value = self.node[kind]
+        if isinstance(value, YamlMap) or (isinstance(value, str) and "{{" in value):
+            return value
+        self.wrong(kind, f"{kind}: takes a mapping of fields", f"`- {kind}: {{name: …}}`")
+        return None
+
+    def _state(self) -> str | None:
+        value = self.node.get("state")
+        if value is None or (isinstance(value, str) and (value in _STATES or "{{" in value)):
+            return value
+        hint = did_you_mean(value, _STATES) if isinstance(value, str) else None
+        self.wrong("state", "state: is present or absent", hint)
+        return None
+
+    def _when(self) -> Any:
+        value = self.node.get("when")
+        items = value if isinstance(value, YamlList) else [value]
+        if value is not None and not all(isinstance(item, str | bool) for item in items):
+            self.wrong("when", "when: takes an expression, or a list of them", "when: site == 'north'")
+            return None
+        return value
+
+    def _loop(self) -> Any:
+        value = self.node.get("loop")
+        if value is None or isinstance(value, YamlList) or (isinstance(value, str) and "{{" in value):
+            return value
+        hint = 'loop: "{{ mapping | dict2items }}"' if isinstance(value, YamlMap) else 'loop: "{{ names }}"'
+        self.wrong("loop", "loop: takes a list", hint)
+        return None
+
+    def _loop_control(self) -> tuple[str, str | None]:
+        control = self.map("loop_control")
+        if control is None:
+            return "item", None
+        if "loop" not in self.node:
+            self.wrong("loop_control", "loop_control: stands beside loop:", at_key=True)
+        known = ("loop_var", "index_var")
+        for key, value in control.items():
+            if key not in known:
+                hint = did_you_mean(key, known) or "it has loop_var and index_var"
+                self.errors.append(_error(control, key, f'loop_control: has no "{key}"', hint, at_key=True))
+            elif not isinstance(value, str) or not _NAME.fullmatch(value):
+                self.errors.append(
+                    _error(control, key, f"{key}: takes the name of a variable", f"{key}: rule")
+                )
+        return str(control.get("loop_var", "item")), control.get("index_var")
+
+    def _adopt(self) -> Any:
+        value = self.node.get("adopt")
+        if value is None or isinstance(value, bool) or (isinstance(value, str) and "{{" in value):
+            return value
+        self.wrong("adopt", "adopt: is true or false")
+        return None

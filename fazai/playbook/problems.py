@@ -1,0 +1,63 @@
+"""Everything that is wrong, said once however many hosts it is wrong for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from fazai.errors import Errors, FazaiError, Mark
+
+__all__ = ["Problems"]
+
+
+class Problems:
+    """Collects errors, and the hosts that each is for."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[type[FazaiError], str, str, str | None], tuple[FazaiError, list[str]]] = {}
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def add(self, error: FazaiError, host: str | None = None) -> None:
+        """Takes in an error; of an Errors, each of it."""
+        if isinstance(error, Errors):
+            for each in error.errors:
+                self.add(each, host)
+            return
+        message = error.message
+        if host is not None:
+            message = message.removeprefix(f"{host}: ")
+        key = (type(error), str(error.where), message, error.hint)
+        known = self._found.get(key)
+        if known is None:
+            error.message = message
+            known = self._found[key] = (error, [])
+        if host is not None and host not in known[1][-1:]:
+            known[1].append(host)
+
+    def extend(self, errors: Iterable[FazaiError], host: str | None = None) -> None:
+        for error in errors:
+            self.add(error, host)
+
+    def check(self) -> None:
+        """Raises Errors with all of them, in the order of their places; nothing if there are none."""
+        if not self._found:
+            return
+        for error, hosts in self._found.values():
+            if hosts:
+                error.message = f"{error.message}, for {_named(hosts)}"
+        raise Errors(sorted((error for error, _ in self._found.values()), key=_place))
+
+
+def _named(hosts: list[str]) -> str:
+    more = len(dict.fromkeys(hosts)) - 1
+    if more == 0:
+        return hosts[0]
+    return f"{hosts[0]} and {more} more host{'' if more == 1 else 's'}"
+
+
+def _place(error: FazaiError) -> tuple[int, str, int, int]:
+    where = error.where
+    if isinstance(where, Mark):
+        return 0, where.file, where.line, where.column
+    return 1, str(where or ""), 0, 0

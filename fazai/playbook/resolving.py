@@ -1,0 +1,221 @@
+"""The arrow from inventory and plays to work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final
+
+from fazai.errors import FazaiError, PlaybookError
+from fazai.inventory import Inventory
+from fazai.model import Kind, Provider, TargetWork, Value, Work
+from fazai.patterns import select
+from fazai.playbook.expanding import Expander
+from fazai.playbook.grammar import read_resources
+from fazai.playbook.merging import Merger
+from fazai.playbook.nodes import Play, Selection
+from fazai.playbook.problems import Problems
+from fazai.playbook.scopes import Scopes
+from fazai.playbook.selecting import Chooser
+from fazai.playbook.sources import Piece, Source, Sources
+from fazai.playbook.targets import Targets
+from fazai.secrets import SecretReader
+from fazai.template import Scope, Templates
+from fazai.yamltext import YamlList
+
+__all__ = ["resolve"]
+
+_REST: Final = "inventory"
+#: A play's variables are not a target's options; these names would surely be meant as such.
+_OPTIONS_ONLY: Final = ("provider", "mode", "base_url", "secret")
+_LISTS_KEPT: Final = 1024
+
+
+def resolve(
+    inventory: Inventory,
+    plays: Sequence[Play],
+    *,
+    providers: Callable[[str], Provider],
+    kinds: Callable[[str], Kind],
+    selection: Selection,
+    extra_vars: Mapping[str, Value],
+    secrets: SecretReader,
+) -> tuple[Work, ...]:
+    """What is wanted on which targets, in which waves: one Work for each play, and one for the rest.
+
+    Nothing is contacted. Raises Errors with everything that is wrong: templates, options, kinds, fields,
+    secrets, contradictions, and selections that match nothing.
+    """
+    return _Resolver(inventory, plays, providers, kinds, selection, extra_vars, secrets).works()
+
+
+#: A list of resources, and the play that it is from.
+_Layer = tuple[Play | None, tuple[Source, ...]]
+
+
+class _Resolver:
+    def __init__(
+        self,
+        inventory: Inventory,
+        plays: Sequence[Play],
+        providers: Callable[[str], Provider],
+        kinds: Callable[[str], Kind],
+        selection: Selection,
+        extra_vars: Mapping[str, Value],
+        secrets: SecretReader,
+    ) -> None:
+        self._inventory = inventory
+        self._plays = plays
+        self._selection = selection
+        self._problems = Problems()
+        self._scopes = Scopes(inventory, Templates(secrets=secrets.read), extra_vars)
+        self._targets = Targets(inventory, self._scopes, providers, secrets, self._problems)
+        self._sources = Sources(kinds, self._problems.add)
+        self._expander = Expander(extra_vars, self._problems)
+        self._merger = Merger(self._problems)
+        self._chooser = Chooser(selection)
+        self._lists: dict[int, tuple[YamlList, tuple[Source, ...]]] = {}
+        self._prepared: dict[Play, tuple[Source, ...]] = {}
+
+    def works(self) -> tuple[Work, ...]:
+        """Raises Errors."""
+        chosen = self._chosen()
+        members = [self._members(play, chosen) for play in self._plays]
+        done: dict[str, TargetWork | None] = {}
+        for host in chosen:
+            plays = [play for play, hosts in zip(self._plays, members, strict=True) if host in hosts]
+            done[host] = self._target_work(host, plays)
+        self._problems.extend(self._chooser.problems() if not len(self._problems) else ())
+        self._problems.check()
+        works: list[Work] = []
+        left = dict.fromkeys(chosen)
+        for play, hosts in zip(self._plays, members, strict=True):
+            own = [host for host in hosts if host in left]
+            for host in own:
+                del left[host]
+            works.extend(_work(play.name, [done[host] for host in own], play))
+        works.extend(_work(_REST, [done[host] for host in left], None))
+        return tuple(works)
+
+    def _chosen(self) -> dict[str, None]:
+        """The hosts that are meant, in the inventory's order. Raises InventoryError, Errors."""
+        if not self._selection.limit:
+            return dict.fromkeys(self._inventory.hosts)
+        wanted = frozenset(select(self._inventory, self._selection.limit))
+        return {host: None for host in self._inventory.hosts if host in wanted}
+
+    def _members(self, play: Play, chosen: Mapping[str, None]) -> dict[str, None]:
+        """The chosen hosts of a play, in the order of its pattern."""
+        self._check_vars(play)
+        try:
+            hosts = select(self._inventory, play.hosts, empty_ok=True)
+        except FazaiError as error:
+            for each in getattr(error, "errors", (error,)):
+                each.where = each.where or play.node.mark("hosts")
+                each.excerpt = each.excerpt or play.node.excerpt("hosts")
+            self._problems.add(error)
+            return {}
+        return {host: None for host in hosts if host in chosen}
+
+    def _check_vars(self, play: Play) -> None:
+        for name in _OPTIONS_ONLY:
+            if play.vars and name in play.vars:
+                self._problems.add(
+                    PlaybookError(
+                        f"{name} is an option of the target, and a play cannot set it",
+                        where=play.vars.mark(name),
+                        hint="set it in the inventory",
+                    )
+                )
+
+    def _target_work(self, host: str, plays: Sequence[Play]) -> TargetWork | None:
+        """What is wanted on a host; None if it is no target, or something is wrong with it."""
+        layers: list[_Layer] = [(play, self._of_play(play)) for play in plays if play.resources]
+        layers += [(None, self._of_list(layer.resources)) for layer in self._inventory.layers(host)]
+        provider = self._targets.provider(host)
+        if provider is None:
+            self._check_alone(host, layers)
+            return None
+        target = self._targets.build(host, provider)
+        pieces = [self._pieces(host, provider, play, sources) for play, sources in layers]
+        resources = self._merger.merge(host, pieces)
+        wanted = self._chooser.choose(resources)
+        if target is None or (self._selection.filters and not wanted):
+            return None
+        return TargetWork(target, wanted, whole=wanted is resources)
+
+    def _check_alone(self, host: str, layers: Iterable[_Layer]) -> None:
+        """Resources on a host that no provider is named for."""
+        if self._scopes.raw(host).get("provider") is not None:
+            return  # there is one, and it is wrong: that is said already
+        for _, sources in layers:
+            if sources:
+                error = PlaybookError(
+                    "resources for a host that has no provider",
+                    where=sources[0].declared.mark,
+                    hint="set provider: for the host, or leave it out of hosts:",
+                    excerpt=sources[0].excerpt(),
+                )
+                self._problems.add(error, host)
+                return
+
+    def _pieces(
+        self, host: str, provider: Provider, play: Play | None, sources: tuple[Source, ...]
+    ) -> list[Piece]:
+        """What a layer says of the host."""
+        scope: Scope | None = None
+
+        def scoped() -> Scope:
+            nonlocal scope
+            if scope is None:
+                scope = self._scopes.host(host, play)
+            return scope
+
+        found: list[Piece] = []
+        for source in sources:
+            pieces = self._expander.expand(source, host, scoped)
+            if pieces and source.kind.name not in provider.kinds:
+                error = PlaybookError(
+                    f'{source.kind.name} is no kind of the provider "{provider.name}"',
+                    where=source.declared.mark,
+                    hint=f"leave it out there: when: provider == '{source.kind.name.partition('.')[0]}'",
+                    excerpt=source.excerpt(),
+                )
+                self._problems.add(error, host)
+                continue
+            found += pieces
+        return found
+
+    def _of_play(self, play: Play) -> tuple[Source, ...]:
+        known = self._prepared.get(play)
+        if known is None:
+            prepared = [self._sources.prepare(declared, play) for declared in play.resources]
+            known = self._prepared[play] = tuple(each for each in prepared if each is not None)
+        return known
+
+    def _of_list(self, resources: YamlList) -> tuple[Source, ...]:
+        """The sources of a list of the inventory. Those of groups, and of the hosts of one range, come again:
+        what was used last is kept."""
+        known = self._lists.pop(id(resources), None)
+        if known is None:
+            declared, errors = read_resources(resources)
+            self._problems.extend(errors)
+            prepared = [self._sources.prepare(each) for each in declared]
+            known = (resources, tuple(each for each in prepared if each is not None))
+            if len(self._lists) >= _LISTS_KEPT:
+                del self._lists[next(iter(self._lists))]
+        self._lists[id(resources)] = known
+        return known[1]
+
+
+def _work(name: str, items: Iterable[TargetWork | None], play: Play | None) -> list[Work]:
+    targets = tuple(item for item in items if item is not None)
+    if not targets:
+        return []
+    serial = tuple(_share(size, len(targets)) or 1 for size in play.serial) if play is not None else ()
+    max_fail = None if play is None or play.max_fail is None else _share(play.max_fail, len(targets))
+    return [Work(name, targets, serial, max_fail)]
+
+
+def _share(size: int | str, count: int) -> int:
+    """A number, or that percentage of the targets."""
+    return size if isinstance(size, int) else count * int(size.rstrip("%")) // 100

@@ -1,0 +1,79 @@
+"""Which variables a host has, from where, and which of them win: inventory, play, extra, and fazai's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+from fazai.errors import Mark
+from fazai.inventory import Inventory
+from fazai.model import Value
+from fazai.playbook.nodes import Play
+from fazai.template import HostVars, Scope, Templates
+from fazai.yamltext import YamlMap
+
+__all__ = ["Scopes"]
+
+
+class Scopes:
+    """Builds a scope when one is asked for: most hosts share all they have, and many need none."""
+
+    def __init__(self, inventory: Inventory, templates: Templates, extra: Mapping[str, Value]) -> None:
+        self.inventory = inventory
+        self.templates = templates
+        self.extra = extra
+        self._groups: dict[str, Value] = {}
+        self._others: dict[str, Scope] = {}
+        self._hostvars = HostVars(inventory.hosts, self._other)
+
+    def host(self, host: str, play: Play | None = None) -> Scope:
+        """The variables of a host, in a play if one is given. The later wins: inventory, play, extra
+        variables, and what fazai itself says of the host."""
+        scope = self.templates.scope(self.inventory.variables(host), partial(self.place, host))
+        if play is not None and play.vars:
+            scope = scope.child(play.vars, play.vars.mark)
+        if self.extra:
+            scope = scope.child(self.extra)
+        own = self._own(host)
+        if play is not None:
+            own["playbook_dir"] = str(play.path.absolute().parent)
+        return scope.child(own)
+
+    def raw(self, host: str) -> Mapping[str, Value]:
+        """The variables of a host, not rendered."""
+        found = self.inventory.variables(host)
+        return {**found, **self.extra} if self.extra else found
+
+    def place(self, host: str, name: str) -> Mark | None:
+        """Where the value that wins stands."""
+        scope = self.node(host, name)
+        return scope.mark(name) if scope is not None else None
+
+    def node(self, host: str, name: str) -> YamlMap | None:
+        """The mapping in which the value that wins stands."""
+        if name in self.extra:
+            return self.extra if isinstance(self.extra, YamlMap) else None
+        return next((scope for scope in reversed(self.inventory.scopes(host)) if name in scope), None)
+
+    def _other(self, host: str) -> Scope:
+        scope = self._others.get(host)
+        if scope is None:
+            scope = self._others[host] = self.host(host)
+        return scope
+
+    def _own(self, host: str) -> dict[str, Value]:
+        """As `Inventory.magic`, with what is the same for all hosts made once."""
+        if not self._groups:
+            self._groups = {name: list(self.inventory.members(name)) for name in self.inventory.groups}
+        return {
+            "inventory_hostname": host,
+            "inventory_hostname_short": _short(host),
+            "group_names": sorted(name for name in self.inventory.groups_of(host) if name != "all"),
+            "groups": self._groups,
+            "hostvars": self._hostvars,
+        }
+
+
+def _short(host: str) -> str:
+    is_address = ":" in host or (host.count(".") == 3 and host.replace(".", "").isdigit())
+    return host if is_address else host.split(".", 1)[0]

@@ -1,0 +1,87 @@
+"""Which resources a selection leaves: tags as in Ansible, and globs of kinds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+from typing import Final
+
+from fazai.errors import InputError, did_you_mean
+from fazai.model import Resource
+from fazai.playbook.nodes import Selection
+
+__all__ = ["Chooser"]
+
+_SPECIAL: Final = ("all", "always", "never", "tagged", "untagged")
+
+
+class Chooser:
+    """Chooses resources, and remembers what there was to choose from."""
+
+    def __init__(self, selection: Selection) -> None:
+        self._selection = selection
+        self._tags: dict[tuple[str, ...], bool] = {}
+        self._kinds: dict[str, bool] = {}
+        self.chosen = 0
+
+    def choose(self, resources: tuple[Resource, ...]) -> tuple[Resource, ...]:
+        """Those that are selected; the same tuple if all are."""
+        chosen = tuple(each for each in resources if self._kind(each.kind) and self._tagged(each.tags))
+        self.chosen += len(chosen)
+        return resources if len(chosen) == len(resources) else chosen
+
+    def problems(self) -> Iterable[InputError]:
+        """What of the selection matched nothing, after everything was chosen."""
+        known = {tag for tags in self._tags for tag in tags}
+        given = (("--tags", self._selection.tags), ("--skip-tags", self._selection.skip_tags))
+        found = [
+            InputError(
+                f'no resource has the tag "{tag}"',
+                where=option,
+                hint=did_you_mean(tag, known) or (f"there are {', '.join(sorted(known))}" if known else None),
+            )
+            for option, tags in given
+            for tag in tags
+            if tag not in _SPECIAL and tag not in known
+        ]
+        for glob in self._selection.kinds:
+            if not any(fnmatchcase(kind, glob) for kind in self._kinds):
+                hint = did_you_mean(glob, self._kinds)
+                hint = hint or (f"there are {', '.join(sorted(self._kinds))}" if self._kinds else None)
+                found.append(InputError(f'no resource is of the kind "{glob}"', where="--kind", hint=hint))
+        if not found and self._selection.filters and not self.chosen:
+            found.append(
+                InputError("the selection leaves no resource", hint="each part matches, but not all at once")
+            )
+        return found
+
+    def _kind(self, kind: str) -> bool:
+        known = self._kinds.get(kind)
+        if known is None:
+            globs = self._selection.kinds
+            known = self._kinds[kind] = not globs or any(fnmatchcase(kind, glob) for glob in globs)
+        return known
+
+    def _tagged(self, tags: tuple[str, ...]) -> bool:
+        known = self._tags.get(tags)
+        if known is None:
+            known = self._tags[tags] = _runs(set(tags), self._selection)
+        return known
+
+
+def _runs(tags: set[str], selection: Selection) -> bool:
+    """Ansible's rules (`playbook/taggable.py`)."""
+    only = set(selection.tags) or {"all"}
+    skip = set(selection.skip_tags)
+    tagged = bool(tags)
+    tags = tags or {"untagged"}
+    runs = (
+        "always" in tags
+        or bool(tags & only)
+        or ("never" not in tags and ("all" in only or ("tagged" in only and tagged)))
+    )
+    if not runs or not skip:
+        return runs
+    if "all" in skip:
+        return "always" in tags and "always" not in skip
+    return not tags & skip and not ("tagged" in skip and tagged)

@@ -1,0 +1,122 @@
+"""A declared resource, prepared once for all hosts: what of it is a template, and what is not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from fazai.errors import FazaiError, InputError, Mark, PlaybookError
+from fazai.model import Kind, Secret, Value
+from fazai.playbook.nodes import Declared, Play, words
+from fazai.template import is_static
+from fazai.yamltext import YamlMap
+
+__all__ = ["Piece", "Source", "Sources"]
+
+
+@dataclass(slots=True, eq=False)
+class Source:
+    """A declared resource of a play, or of a group or host (`play` None)."""
+
+    declared: Declared
+    kind: Kind
+    play: Play | None
+    tags: tuple[str, ...]
+    dynamic: tuple[str, ...]  # fields that are templates
+    hidden: tuple[str, ...]  # fields whose text is a secret
+    origins: Mapping[str, Mark]
+    same: bool  # for all hosts
+    pieces: tuple[Piece, ...] | None = None  # once they are known, when they are the same
+
+    def excerpt(self, name: str | None = None) -> str | None:
+        """The line of a field (or of the resource), unless it may hold a secret."""
+        fields = self.declared.fields
+        if name is None or not isinstance(fields, YamlMap) or name not in fields:
+            return self.declared.node.excerpt(self.declared.kind)
+        return None if name in self.hidden else fields.excerpt(name)
+
+
+@dataclass(slots=True, eq=False)
+class Piece:
+    """What one declaration says of one item. `shared`: the same object for all hosts."""
+
+    source: Source
+    identity: str
+    fields: Mapping[str, Value]
+    origins: Mapping[str, Mark]
+    state: str = "present"
+    name: str | None = None
+    adopt: bool | None = None
+    notify: tuple[str, ...] = ()
+    shared: bool = False
+
+    @property
+    def mark(self) -> Mark:
+        return self.source.declared.mark
+
+
+@dataclass(slots=True)
+class Sources:
+    """Prepares declared resources; an unknown kind is reported once."""
+
+    kinds: Callable[[str], Kind]
+    wrong: Callable[[FazaiError], None]
+    _kinds: dict[str, Kind | InputError] = field(default_factory=dict)
+
+    def prepare(self, declared: Declared, play: Play | None = None) -> Source | None:
+        """None, with the reason in `wrong`, if its kind is not there."""
+        kind = self._kind(declared)
+        if kind is None:
+            return None
+        fields = declared.fields
+        dynamic = (
+            tuple(name for name, value in fields.items() if not is_static(value))
+            if isinstance(fields, YamlMap)
+            else ()
+        )
+        rest = (declared.state, declared.name, declared.adopt, declared.notify)
+        same = (
+            isinstance(fields, YamlMap)
+            and not dynamic
+            and declared.loop is None
+            and (declared.when is None or declared.when is True)
+            and all(is_static(value) for value in rest)
+        )
+        return Source(
+            declared,
+            kind,
+            play,
+            tuple(dict.fromkeys((*(play.tags if play is not None else ()), *declared.tags))),
+            dynamic,
+            tuple(name for name, spec in kind.fields.items() if spec.secret or spec.type == "secret"),
+            {name: fields.mark(name) for name in fields} if isinstance(fields, YamlMap) else {},
+            same,
+        )
+
+    def _kind(self, declared: Declared) -> Kind | None:
+        known = self._kinds.get(declared.kind)
+        if known is None:
+            try:
+                known = self.kinds(declared.kind)
+            except InputError as error:
+                known = error
+            self._kinds[declared.kind] = known
+        if isinstance(known, InputError):
+            excerpt = declared.node.excerpt(declared.kind)
+            self.wrong(PlaybookError(known.message, where=declared.mark, hint=known.hint, excerpt=excerpt))
+            return None
+        return known
+
+
+def concealed(source: Source, fields: dict[str, Value]) -> dict[str, Value]:
+    """The fields, with the text of secret ones as Secrets."""
+    for name in source.hidden:
+        value = fields.get(name)
+        if isinstance(value, str):
+            fields[name] = Secret(value)
+    return fields
+
+
+def notified(value: Value) -> tuple[str, ...] | None:
+    """`notify:` as texts; None if it is something else."""
+    return () if value is None else words(value)

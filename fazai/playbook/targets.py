@@ -1,0 +1,198 @@
+"""From a host's variables to a Target: the options of its provider, rendered, typed, with their places."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from fazai.errors import FazaiError, InputError, InventoryError, Mark, SecretError, did_you_mean
+from fazai.inventory import Inventory
+from fazai.model import FieldSpec, Provider, Secret, Target, Value
+from fazai.playbook.problems import Problems
+from fazai.playbook.scopes import Scopes
+from fazai.secrets import SecretReader
+from fazai.template import OMIT, Scope, is_static
+
+__all__ = ["COMMON", "Targets"]
+
+#: Options that every target has, whatever its provider.
+COMMON: Final[Mapping[str, FieldSpec]] = {
+    spec.name: spec
+    for spec in (
+        FieldSpec("owner", "text", "whose items these are; another owner's are never touched"),
+        FieldSpec("adopt", "boolean", "take over items that others made", default=False),
+        FieldSpec("prune", "any", "delete our items that are no longer listed", default=False),
+        FieldSpec("max_prune", "any", "how many items a run may prune", default="10%"),
+        FieldSpec("protected", "list", "names (globs) of items that are never deleted"),
+        FieldSpec("timeout", "number", "seconds for one operation", minimum=1),
+    )
+}
+_MODES: Final = ("read", "write")
+_PEM: Final = "-----BEGIN"
+
+
+class Targets:
+    """Builds targets; what is wrong with one goes into `problems`."""
+
+    def __init__(
+        self,
+        inventory: Inventory,
+        scopes: Scopes,
+        providers: Callable[[str], Provider],
+        secrets: SecretReader,
+        problems: Problems,
+    ) -> None:
+        self._inventory = inventory
+        self._scopes = scopes
+        self._providers = providers
+        self._secrets = secrets
+        self._problems = problems
+
+    def provider(self, host: str) -> Provider | None:
+        """The provider that the host names; None if it names none, or one that is not there."""
+        raw = self._scopes.raw(host).get("provider")
+        if raw is None:
+            return None
+        try:
+            name = raw if is_static(raw) else self._scopes.host(host).render(raw)
+            if name is None or name is OMIT:
+                return None
+            if not isinstance(name, str) or not name:
+                raise InventoryError("provider is the name of a provider", hint="provider: opnsense")
+            return self._providers(name)
+        except FazaiError as error:
+            self._wrong(host, "provider", error)
+            return None
+
+    def build(self, host: str, provider: Provider) -> Target | None:
+        """The target, or None if there is something wrong with it."""
+        specs = {**COMMON, **provider.options}
+        raw = self._scopes.raw(host)
+        scope: Scope | None = None
+        options: dict[str, Value] = {}
+        before = len(self._problems)
+        mode = "read"
+        for name in (*specs, "mode"):
+            if name not in raw or raw[name] is None:
+                continue
+            value = raw[name]
+            try:
+                if not is_static(value):
+                    scope = scope or self._scopes.host(host)
+                    value = scope.render(value, sensitive=name == "secret")
+                if value is OMIT or value is None:
+                    continue
+                if name == "mode":
+                    mode = _mode(value)
+                else:
+                    options[name] = self._option(host, specs[name], value)
+            except FazaiError as error:
+                self._wrong(host, name, error)
+        self._look_up_secret(host, provider, specs, options)
+        target = Target(
+            name=host,
+            provider=provider.name,
+            mode=mode,
+            options=options,
+            groups=self._inventory.groups_of(host),
+            mark=self._inventory.host(host).mark,
+            marks=self._marks(host, (*options, "mode") if "mode" in raw else tuple(options)),
+        )
+        if len(self._problems) > before:
+            return None
+        found = provider.check(target)
+        self._problems.extend([_with_hint(each, specs, raw) for each in found], host)
+        return None if found else target
+
+    def _look_up_secret(
+        self, host: str, provider: Provider, specs: Mapping[str, FieldSpec], options: dict[str, Value]
+    ) -> None:
+        """The secrets folder, for a target that says nothing of a secret."""
+        if "secret" not in specs or self._scopes.raw(host).get("secret") is not None:
+            return
+        try:
+            found = self._secrets.lookup(provider.name, host, self._inventory.host(host).mark)
+        except FazaiError as error:
+            self._problems.add(error, host)
+            return
+        if found is not None:
+            options["secret"] = found
+
+    def _option(self, host: str, spec: FieldSpec, value: Value) -> Value:
+        """The value of an option as the provider gets it. Raises InventoryError, SecretError."""
+        if spec.secret or spec.type == "secret":
+            return self._secrets.wrap(value)
+        if spec.name == "ca" and isinstance(value, str) and not value.lstrip().startswith(_PEM):
+            return self._path(host, spec.name, value)
+        problem = _mistyped(spec, value)
+        if problem is not None:
+            raise InventoryError(f"{spec.name} {problem}", hint=spec.doc or None)
+        return value
+
+    def _path(self, host: str, name: str, path: str) -> str:
+        """A path in an option is relative to the file that says it."""
+        place = self._scopes.place(host, name)
+        return os.path.join(os.path.dirname(place.file), path) if place is not None else path
+
+    def _marks(self, host: str, names: tuple[str, ...]) -> dict[str, Mark]:
+        found = {name: self._scopes.place(host, name) for name in names}
+        return {name: mark for name, mark in found.items() if mark is not None}
+
+    def _wrong(self, host: str, name: str, error: FazaiError) -> None:
+        if error.where is None:
+            node = self._scopes.node(host, name)
+            error.where = node.mark(name) if node is not None else f"--extra-vars {name}"
+            if node is not None and error.excerpt is None and not isinstance(error, SecretError):
+                error.excerpt = node.excerpt(name)
+        if not isinstance(error, InputError):
+            raise error
+        self._problems.add(error, host)
+
+
+def _mode(value: Value) -> str:
+    if value in _MODES:
+        return str(value)
+    hint = did_you_mean(value, _MODES) if isinstance(value, str) else None
+    raise InventoryError("mode is read or write", hint=hint or "read is what holds when nothing is said")
+
+
+def _mistyped(spec: FieldSpec, value: Value) -> str | None:
+    """What is wrong with the value's type."""
+    if isinstance(value, Secret):
+        return None if spec.type in ("text", "any") else "cannot be a secret"
+    if spec.type == "boolean" and not isinstance(value, bool):
+        return "is true or false"
+    if spec.type in ("number", "integer"):
+        return _misnumbered(spec, value)
+    if spec.type == "choice" and value not in spec.choices:
+        return f"is one of {', '.join(spec.choices)}"
+    if spec.type == "list" and not isinstance(value, list):
+        return "is a list"
+    if spec.type == "map" and not isinstance(value, dict):
+        return "is a mapping"
+    if spec.type == "text" and (isinstance(value, bool | list | dict)):
+        return "is a text"
+    return None
+
+
+def _misnumbered(spec: FieldSpec, value: Any) -> str | None:
+    wanted = "a whole number" if spec.type == "integer" else "a number"
+    if isinstance(value, bool) or not isinstance(value, int if spec.type == "integer" else int | float):
+        return f"is {wanted}"
+    if spec.minimum is not None and value < spec.minimum:
+        return f"is {wanted} from {spec.minimum} on"
+    if spec.maximum is not None and value > spec.maximum:
+        return f"is {wanted} up to {spec.maximum}"
+    return None
+
+
+def _with_hint(error: InputError, specs: Mapping[str, FieldSpec], raw: Mapping[str, Value]) -> InputError:
+    """For an option that is missing: the variable that may have been meant for it."""
+    for spec in specs.values():
+        if spec.required and raw.get(spec.name) is None and f"{spec.name} is missing" in error.message:
+            near = did_you_mean(spec.name, (name for name in raw if name not in specs))
+            if near is not None:
+                meant = near.removeprefix("did you mean ").rstrip("?")
+                error.hint = f"{meant} is set: was {spec.name} meant?"
+    return error
