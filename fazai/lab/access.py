@@ -78,7 +78,9 @@ def _access(box: Box, uuid: str) -> Access:
             if user["uid"] in group.get("member", "").split(","):
                 names |= set(group.get("priv", "").split(","))
         table = privileges(box)
-        patterns = [line for name in names if name in table for line in table[name]["match"].lower().split("\n")]
+        patterns = [
+            line for name in names if name in table for line in table[name]["match"].lower().split("\n")
+        ]
         known[uuid] = Access(user["name"], tuple(patterns), READONLY in names)
     return known[uuid]
 

@@ -1,4 +1,4 @@
-"""`fazai lab up | status | reset`: plain functions for the command line, and how a run finds a lab that is up."""
+"""`fazai lab up | status | reset`: plain functions for the command line; and how a run finds a lab."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class LabAddress(msgspec.Struct, frozen=True):
 
     name: str
     base_url: str
-    key_file: str               # 0600, {"key": ..., "secret": ...}
+    key_file: str  # 0600, {"key": ..., "secret": ...}
     release: str
     ca_file: str | None = None
 
@@ -46,7 +46,10 @@ class _Up(msgspec.Struct, frozen=True):
 
 
 async def up(
-    folder: Path, names: Sequence[str], settings: LabSettings | Mapping[str, LabSettings], out: Callable[[str], None]
+    folder: Path,
+    names: Sequence[str],
+    settings: LabSettings | Mapping[str, LabSettings],
+    out: Callable[[str], None],
 ) -> None:
     """Serve the firewalls until SIGINT or SIGTERM.
 
@@ -58,7 +61,6 @@ async def up(
     running = _read(folder)
     if running is not None and any(_answers(address.base_url) for address in running.firewalls.values()):
         raise LockHeld(f"the lab in {folder} is up already (process {running.pid})")
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     ports = _ports(folder)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -72,7 +74,10 @@ async def up(
                 firewall = await lab.start(name, chosen, _free(ports.get(name, 0)))
                 ports[name] = int(firewall.base_url.rpartition(":")[2])
                 found[name] = LabAddress(
-                    name, firewall.base_url, str(folder / name / "key.json"), chosen.release,
+                    name,
+                    firewall.base_url,
+                    str(folder / name / "key.json"),
+                    chosen.release,
                     None if firewall.ca_pem is None else str(_write_ca(folder, firewall.ca_pem)),
                 )
             _write(folder / PORTS, ports)
@@ -108,7 +113,9 @@ def reset(folder: Path, names: Sequence[str]) -> list[str]:
 
     Raises LockHeld when one of them is being served.
     """
-    known = [entry.name for entry in folder.iterdir() if (entry / "key.json").exists()] if folder.is_dir() else []
+    known = (
+        [entry.name for entry in folder.iterdir() if (entry / "key.json").exists()] if folder.is_dir() else []
+    )
     chosen = [name for name in known if not names or name in names]
     for name in chosen:
         if find(folder, name) is not None:
@@ -120,20 +127,25 @@ def reset(folder: Path, names: Sequence[str]) -> list[str]:
 
 # files
 
+
 def _read(folder: Path) -> _Up | None:
     try:
         return msgspec.json.decode((folder / FILE).read_bytes(), type=_Up)
     except FileNotFoundError:
         return None
     except (OSError, msgspec.DecodeError) as error:
-        raise StateError(f"{folder / FILE} cannot be read: {error}", hint="delete it when no lab is up") from error
+        raise StateError(
+            f"{folder / FILE} cannot be read: {error}", hint="delete it when no lab is up"
+        ) from error
 
 
 def _ports(folder: Path) -> dict[str, int]:
+    """The ports of the last time; the folder is made if need be."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     try:
         return msgspec.json.decode((folder / PORTS).read_bytes(), type=dict[str, int])
     except (OSError, msgspec.DecodeError):
-        return {}       # only a wish: without it the ports are new ones
+        return {}  # only a wish: without it the ports are new ones
 
 
 def _write(file: Path, value: object) -> None:
@@ -150,6 +162,7 @@ def _write_ca(folder: Path, pem: str) -> Path:
 
 
 # ports
+
 
 def _free(port: int) -> int:
     """The port itself when nobody listens there, else 0."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -225,14 +226,14 @@ class Config:
         self.history.append(Revision(line.number, line.why, line.who, state))
 
     def _fold(self, folder: Path) -> None:
-        """Write base.json (the oldest kept configuration, then the changes up to now) and empty the journal."""
+        """Write base.json (the oldest kept configuration, then the changes since) and empty the journal."""
         revisions = list(self.history)
         if revisions:
             first = revisions[0]
             lines = [_Line(number=first.number, why=first.why, who=first.who, state=_plain(first.state))]
         else:
             lines = [_Line(state=_plain(self.state))]
-        for before, after in zip(revisions, revisions[1:], strict=False):
+        for before, after in pairwise(revisions):
             lines.append(_difference(before.state, after))
         if revisions and revisions[-1].state is not self.state:
             last = revisions[-1]

@@ -113,7 +113,7 @@ def posted(call: Call, root: str) -> Mapping[str, Any] | None:
 
 
 def flatten(values: Mapping[str, Any], names: Mapping[str, Field], prefix: str = "") -> dict[str, str]:
-    """The known fields of a posted body; unknown names are ignored, lists and maps where a value belongs are not."""
+    """The known fields of a posted body; unknown names are ignored, lists where a value belongs are not."""
     found: dict[str, str] = {}
     for key, value in values.items():
         name = f"{prefix}{key}"
@@ -286,7 +286,7 @@ def get_model(call: Call, controller: Controller, model: Model) -> Any:
     return {controller.root or model.root: body}
 
 
-def set_model(call: Call, controller: Controller, model: Model) -> Any:
+def set_model(call: Call, controller: Controller, model: Model, edit: Edit | None = None) -> Any:
     """Settings of the whole model; a body under another root key changes nothing and answers `saved`."""
     if not call.posted:
         return FAILED
@@ -301,7 +301,7 @@ def set_model(call: Call, controller: Controller, model: Model) -> Any:
             problems.add(field.name, message)
     if problems:
         return {"result": "failed", "validations": problems.body()}
-    edit = box.config.edit()
+    edit = edit or box.config.edit()
     edit.put(model.name, SETTINGS, fresh)
     call.save(edit)
     return {"result": "saved"}

@@ -13,7 +13,7 @@ from fazai.lab.wire import Reply, json_reply
 __all__ = ["Faults", "carry_out"]
 
 LOGIN: Final = "/?url="
-PAGE: Final = b"<!DOCTYPE html>\n<html><head><title>Maintenance</title></head><body><h1>Please wait</h1></body></html>\n"
+PAGE: Final = b"<!DOCTYPE html>\n<html><body>Please wait</body></html>\n"
 
 
 class _Armed:

@@ -228,8 +228,10 @@ def _cron(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
         span, _, step = part.partition("/")
         ends = ["0", "0"] if span == "*" else span.split("-")
         numbers = [*ends, step] if step else ends
-        if not all(number.isdigit() for number in numbers) or len(ends) > 2 or (
-            span != "*" and not all(low <= int(end) <= high for end in ends)
+        if (
+            not all(number.isdigit() for number in numbers)
+            or len(ends) > 2
+            or (span != "*" and not all(low <= int(end) <= high for end in ends))
         ):
             yield worded(field, "Invalid cron value.")
             return

@@ -105,7 +105,7 @@ class Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserCallbackError as error:
-            self._report(error.__context__ or error)        # a mistake of the lab itself
+            self._report(error.__context__ or error)  # a mistake of the lab itself
             self.abort()
         except httptools.HttpParserError:
             self._write(Reply(400, BAD_REQUEST_PAGE, "text/html", session=False), close=True)

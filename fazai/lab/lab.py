@@ -194,7 +194,7 @@ class _Listener:
 
 
 class Lab:
-    """Many firewalls in one process. `folder` keeps their state and their keys; without it nothing is kept."""
+    """Many firewalls in one process. `folder` keeps state and keys; without it nothing is kept."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self._folder = folder
@@ -215,7 +215,11 @@ class Lab:
 
         Raises UsageError for a name that cannot be a folder's, StateError when the folder cannot be used.
         """
-        if not name or not all(letter.isalnum() or letter in "-_." for letter in name) or name.startswith("."):
+        if (
+            not name
+            or not all(letter.isalnum() or letter in "-_." for letter in name)
+            or name.startswith(".")
+        ):
             raise UsageError(
                 f"{name!r} cannot name a firewall of the lab", hint="letters, digits, '-', '_' and '.'"
             )

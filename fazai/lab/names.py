@@ -10,8 +10,18 @@ from fazai.lab.box import Box
 from fazai.lab.config import Item
 
 __all__ = [
-    "ALIASES", "CATEGORIES", "GATEWAYS", "GROUPS", "INTERFACES", "alias_names", "builtin_aliases", "interface_label",
-    "interface_name", "natural", "network_names", "port_names",
+    "ALIASES",
+    "CATEGORIES",
+    "GATEWAYS",
+    "GROUPS",
+    "INTERFACES",
+    "alias_names",
+    "builtin_aliases",
+    "interface_label",
+    "interface_name",
+    "natural",
+    "network_names",
+    "port_names",
 ]
 
 INTERFACES: Final = "interfaces"

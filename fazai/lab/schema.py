@@ -47,7 +47,7 @@ class Field(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     needed: str = ""  # instead of "A value is required."
     case: str = ""  # "lower" or "upper": stored that way when the option exists then
     family: str = ""  # "4" or "6"
-    placeholder: str = ""           # label of an empty value
+    placeholder: str = ""  # label of an empty value
     release: str = ""  # "" all, else only this one
 
 
@@ -86,7 +86,7 @@ class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     root: str
     items: dict[str, ItemModel]
     settings: tuple[Field, ...] = ()
-    empty: tuple[str, ...] = ()     # collections that the lab has no items for; shown as `[]`
+    empty: tuple[str, ...] = ()  # collections that the lab has no items for; shown as `[]`
     mount: str = ""  # as written in messages, "OPNsense.Firewall.Filter"
     name: str = ""
 

@@ -77,6 +77,10 @@ def _number(value: Any, default: int) -> int:
         return default
 
 
+def _column(name: str) -> Callable[[Row], Any]:
+    return lambda row: natural(str(row.data.get(name, "")))
+
+
 def select(call: Call, rows: Sequence[Row]) -> tuple[list[Row], int, int]:
     """The rows of one page, the number of matches, the page's number."""
     phrase = call.argument("searchPhrase")
@@ -85,11 +89,9 @@ def select(call: Call, rows: Sequence[Row]) -> tuple[list[Row], int, int]:
         words = phrase.lower().split()
         found = [row for row in found if all(word in row.text for word in words)]
     order = call.body.get("sort")
-    if isinstance(order, Mapping) and order:
+    if isinstance(order, Mapping):
         for name, direction in reversed(list(order.items())):
-            found.sort(
-                key=lambda row, name=name: natural(str(row.data.get(name, ""))), reverse=direction == "desc"
-            )  # type: ignore[misc]
+            found.sort(key=_column(name), reverse=direction == "desc")
     total = len(found)
     current = _number(call.argument("current"), 1)
     count = _number(call.argument("rowCount"), -1)

@@ -164,8 +164,15 @@ class Site:
             return json_reply({"errorMessage": text, "errorTitle": "lab"}, 501)
         uri = f"/api/{endpoint.controller}/{'/'.join((endpoint.action, *route.params))}"
         call = Call(
-            self.box, endpoint, request.method, list(route.params), body, request.query(), access.user,
-            access.readonly, uri,
+            self.box,
+            endpoint,
+            request.method,
+            list(route.params),
+            body,
+            request.query(),
+            access.user,
+            access.readonly,
+            uri,
         )
         try:
             value = handler(call)

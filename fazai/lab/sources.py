@@ -25,6 +25,7 @@ Choices = Mapping[str, Mapping[str, Any]]
 
 NULL_GATEWAYS: Final = {"Null4": "127.0.0.1", "Null6": "::1"}
 
+
 def _interfaces(box: Box, *, loopback: bool = False, ordered: bool = True) -> dict[str, dict[str, Any]]:
     labels = {name: interface_label(name, item) for name, item in box.items(INTERFACES).items()}
     if loopback:

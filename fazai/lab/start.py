@@ -15,7 +15,11 @@ def start_state(catalogue: Catalogue, key_line: str) -> State:
     state: dict[str, dict[str, Item]] = {}
     for path, items in read_json("start.json").items():
         model = catalogue.items.get(path)
-        blank = {} if model is None else {field.name: field.default for field in model.fields if not field.volatile}
+        blank = (
+            {}
+            if model is None
+            else {field.name: field.default for field in model.fields if not field.volatile}
+        )
         if path == INTERFACES:
             blank = {"descr": "", "lock": "0"}
         state[path] = {uuid: {**blank, **item} for uuid, item in items.items()}

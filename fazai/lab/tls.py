@@ -59,8 +59,14 @@ class Authority:
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .add_extension(
                 x509.KeyUsage(
-                    digital_signature=True, key_cert_sign=True, crl_sign=True, content_commitment=False,
-                    key_encipherment=False, data_encipherment=False, key_agreement=False, encipher_only=False,
+                    digital_signature=True,
+                    key_cert_sign=True,
+                    crl_sign=True,
+                    content_commitment=False,
+                    key_encipherment=False,
+                    data_encipherment=False,
+                    key_agreement=False,
+                    encipher_only=False,
                     decipher_only=False,
                 ),
                 critical=True,
@@ -79,7 +85,10 @@ class Authority:
             key = serialization.load_pem_private_key(data, None)
             certificate = x509.load_pem_x509_certificate(data)
             ends = certificate.not_valid_after_utc
-            if isinstance(key, ec.EllipticCurvePrivateKey) and ends > datetime.datetime.now(datetime.UTC) + DAY:
+            if (
+                isinstance(key, ec.EllipticCurvePrivateKey)
+                and ends > datetime.datetime.now(datetime.UTC) + DAY
+            ):
                 return cls(key, certificate)
         made = cls.create()
         with open(file, "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as out:
@@ -119,7 +128,7 @@ def server_context(authority: Authority, tls: Tls) -> ssl.SSLContext:
     """The TLS side of a listening port."""
     key, certificate = authority.server(tls.variant)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    with tempfile.NamedTemporaryFile(prefix="lab-tls-", suffix=".pem") as file:     # mode 0600
+    with tempfile.NamedTemporaryFile(prefix="lab-tls-", suffix=".pem") as file:  # mode 0600
         file.write(key + certificate)
         file.flush()
         context.load_cert_chain(file.name)

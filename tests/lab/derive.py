@@ -17,16 +17,25 @@ Json = dict[str, Any]
 ROOT = Path(os.environ.get("FAZAI_RECORDINGS", Path(__file__).parents[3] / "shared" / "opnsense"))
 
 SOURCES = {
-    "Interface": "interfaces", "VipInterface": "vip_interfaces", "VlanInterface": "vlan_parents",
-    "LaggInterface": "free_devices", "BridgeMember": "bridge_members", "Category": "categories_by_name",
-    "Member": "users", "GroupMembership": "groups", "Certificate": "certificates", "Schedule": "none",
+    "Interface": "interfaces",
+    "VipInterface": "vip_interfaces",
+    "VlanInterface": "vlan_parents",
+    "LaggInterface": "free_devices",
+    "BridgeMember": "bridge_members",
+    "Category": "categories_by_name",
+    "Member": "users",
+    "GroupMembership": "groups",
+    "Certificate": "certificates",
+    "Schedule": "none",
     "VirtualIP": "virtual_ips",
 }
 
 
 def is_map(value: Any) -> bool:
-    return isinstance(value, dict) and bool(value) and all(
-        isinstance(entry, dict) and "selected" in entry for entry in value.values()
+    return (
+        isinstance(value, dict)
+        and bool(value)
+        and all(isinstance(entry, dict) and "selected" in entry for entry in value.values())
     )
 
 
@@ -109,7 +118,11 @@ def blank_of(kind: str, spec: Json, endpoints: Json, answers: dict[str, list[Any
     for action, params in endpoints[controller]["actions"].items():
         if not action.lower().startswith("get") or params != ["[uuid]"]:
             continue
-        for answer in answers.get(f"{controller}/{action}".lower(), []):
+        path = f"{controller}/{action}".lower()
+        found = answers.get(path, []) + [
+            a for key in answers if key.startswith(f"{path}/") for a in answers[key]
+        ]
+        for answer in found:
             if isinstance(answer, dict) and isinstance(answer.get(spec["root_key"]), dict):
                 flat = flatten(answer[spec["root_key"]])
                 if len(names & set(flat)) >= 2:
@@ -129,7 +142,10 @@ def main(wanted: list[str]) -> None:
     for kind, spec in fields.items():
         if any(kind.startswith(prefix) for prefix in wanted):
             blank = blank_of(kind, spec, endpoints, answers)
-            show(f"{kind} {spec['model_path']} root={spec['root_key']}", [field_row(f, blank) for f in spec["fields"]])
+            show(
+                f"{kind} {spec['model_path']} root={spec['root_key']}",
+                [field_row(f, blank) for f in spec["fields"]],
+            )
     for name in (name[1:] for name in wanted if name.startswith("=")):
         answer = next(a for a in answers[f"{name}/get".lower()] if isinstance(a, dict) and a)
         root = next(iter(answer))

@@ -43,14 +43,14 @@ def settings(name: str) -> Json:
 class Replay:
     """One firewall of the lab that is sent what a file recorded."""
 
-    def __init__(self, firewall: LabFirewall, client: httpx.Client, plan: Json, volatile: set[str]) -> None:
+    def __init__(self, firewall: LabFirewall, client: httpx.Client, volatile: set[str]) -> None:
         self.firewall = firewall
         self.client = client
-        self.volatile = volatile | set(plan.get("volatile", ()))
-        self.known: dict[str, str] = dict(plan.get("same", {}))
+        self.volatile = volatile
+        self.known: dict[str, str] = {}
         self.keys: dict[str, tuple[str, str]] = {}
-        self.before: Mapping[str, list[Any]] = plan.get("before", {})
-        self.loose: Mapping[str, Json] = plan.get("loose", {})
+        self.before: Mapping[str, list[Any]] = {}
+        self.loose: Mapping[str, Json] = {}
 
     # sending
 
@@ -114,10 +114,12 @@ class Replay:
             text = text.replace(theirs, ours)
         return json.loads(text)
 
-    def run(self, name: str) -> Iterator[tuple[int, Json, list[str]]]:
+    def run(self, name: str, *, strictly: bool = False) -> Iterator[tuple[int, Json, list[str]]]:
         """Every exchange of a file with what is wrong with the lab's answer."""
         plan = settings(name)
-        self.before, self.loose = plan.get("before", {}), plan.get("loose", {})
+        self.before = plan.get("before", {})
+        self.loose = {} if strictly else plan.get("loose", {})
+        self.volatile = self.volatile | set(plan.get("volatile", ()))
         for index, exchange in enumerate(exchanges(name)):
             self.prepare(index)
             yield index, exchange, self.problems(index, exchange, self.send(exchange))
@@ -173,7 +175,10 @@ class Replay:
         return [re.sub(r"^[0-9a-f-]{36};", "<uuid>;", line).strip() for line in text.strip().splitlines()]
 
     def _differ(self, theirs: Any, ours: Any, where: str, shortened: bool) -> Iterator[str] | list[str]:
-        if type(theirs) is type(ours) and where.rpartition(".")[2] in self.volatile:
+        name = where.rpartition(".")[2]
+        if type(theirs) is type(ours) and name in self.volatile:
+            if name == "refid" and theirs:
+                self.known[theirs] = ours
             return []
         if isinstance(theirs, dict) and isinstance(ours, dict):
             return list(self._differ_maps(theirs, ours, where, shortened))

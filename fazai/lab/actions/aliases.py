@@ -124,7 +124,9 @@ def export(call: Call) -> Any:
     chosen = call.box.items(ALIASES)
     if call.posted and isinstance(wanted, list):
         chosen = {uuid: item for uuid, item in chosen.items() if uuid in wanted}
-        return {"aliases": {"alias": as_php({uuid: _flat(call, uuid, item) for uuid, item in chosen.items()})}}
+        return {
+            "aliases": {"alias": as_php({uuid: _flat(call, uuid, item) for uuid, item in chosen.items()})}
+        }
     url = call.box.config.settings("Firewall.Alias").get("geoip.url", "")
     built_in = {name: builtin_item(call.box, name) or {} for name in builtin_aliases(call.box)}
     rows = {uuid: _flat(call, uuid, item) for uuid, item in {**chosen, **built_in}.items()}
@@ -183,7 +185,9 @@ def categories_used(call: Call, paths: tuple[str, ...]) -> Any:
 def list_networks(call: Call) -> Any:
     """Aliases that may stand in a network group."""
     known = {
-        name: row["description"] for name, row in builtin_aliases(call.box).items() if row["type"] == "internal"
+        name: row["description"]
+        for name, row in builtin_aliases(call.box).items()
+        if row["type"] == "internal"
     }
     for item in call.box.items(ALIASES).values():
         if item["type"] not in ("port", "external"):
@@ -199,8 +203,13 @@ def geoip(call: Call) -> Any:
     url = call.box.config.settings("Firewall.Alias").get("geoip.url", "")
     usages = sum(item["type"] == "geoip" for item in call.box.items(ALIASES).values())
     body = {
-        "url": url, "usages": usages, "address_count": 0, "file_count": 0, "timestamp": None,
-        "locations_filename": None, "address_sources": {"IPv4": None, "IPv6": None},
+        "url": url,
+        "usages": usages,
+        "address_count": 0,
+        "file_count": 0,
+        "timestamp": None,
+        "locations_filename": None,
+        "address_sources": {"IPv4": None, "IPv6": None},
     }
     return {"alias": {"geoip": body}}
 
@@ -226,6 +235,7 @@ def reconfigure(call: Call) -> Any:
 
 # alias_util: the running tables
 
+
 def table_names(call: Call) -> Any:
     names = list(builtin_aliases(call.box))
     names += [item["name"] for item in call.box.items(ALIASES).values() if item["type"] != "port"]
@@ -243,7 +253,7 @@ def _address(call: Call) -> str | None:
 
 
 def _table(call: Call, table: dict[str, None]) -> None:
-    """Tables are replaced, not changed: rows that show their size are kept for as long as they are the same."""
+    """Tables are replaced, not changed: rows that show their size live as long as they do."""
     running = call.box.running
     running.tables = {**running.tables, call.param(0) or "": table}
 

@@ -71,7 +71,11 @@ def diff(call: Call) -> Any:
     lines = difflib.unified_diff(
         list(lines_of(second.state, call.box.catalogue)),
         list(lines_of(first.state, call.box.catalogue)),
-        old_name, new_name, old_time, new_time, lineterm="",
+        old_name,
+        new_name,
+        old_time,
+        new_time,
+        lineterm="",
     )
     return {"items": [html.escape(line) for line in lines]}
 

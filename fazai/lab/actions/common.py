@@ -6,7 +6,16 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from fazai.lab.box import Call, Handler
-from fazai.lab.engine import add_item, del_item, get_item, get_model, search_items, set_item, set_model, toggle_item
+from fazai.lab.engine import (
+    add_item,
+    del_item,
+    get_item,
+    get_model,
+    search_items,
+    set_item,
+    set_model,
+    toggle_item,
+)
 from fazai.lab.schema import Catalogue, ItemModel, action_key
 
 __all__ = ["constant", "generic_handlers", "reconfigure", "service_handlers"]
@@ -81,8 +90,8 @@ def generic_handlers(catalogue: Catalogue) -> dict[str, Handler]:
         found: dict[str, Handler] = {}
         if controller.model:
             model = catalogue.models[controller.model]
-            found["get"] = lambda call, c=controller, m=model: get_model(call, c, m)      # type: ignore[misc]
-            found["set"] = lambda call, c=controller, m=model: set_model(call, c, m)      # type: ignore[misc]
+            found["get"] = lambda call, c=controller, m=model: get_model(call, c, m)  # type: ignore[misc]
+            found["set"] = lambda call, c=controller, m=model: set_model(call, c, m)  # type: ignore[misc]
             for suffix, inner in controller.items.items():
                 for verb, function in VERBS.items():
                     for ending in (suffix, f"{suffix}s"):

@@ -47,10 +47,15 @@ def system_status(call: Call) -> Any:
         return {"metadata": metadata}
     system["status"] = "ERROR"
     crash = {
-        "title": "Crash Reporter", "statusCode": -1,
+        "title": "Crash Reporter",
+        "statusCode": -1,
         "message": "An issue was detected and can be reviewed using the firmware crash reporter.",
-        "location": "/crash_reporter.php", "timestamp": int(box.running.crashed_at), "persistent": False,
-        "isBanner": False, "priority": 10, "status": "ERROR",
+        "location": "/crash_reporter.php",
+        "timestamp": int(box.running.crashed_at),
+        "persistent": False,
+        "isBanner": False,
+        "priority": 10,
+        "status": "ERROR",
         "age": f"{int(box.clock() - box.running.crashed_at)} seconds ago",
     }
     return {"metadata": metadata, "subsystems": {"crashreporter": crash}}
@@ -71,6 +76,7 @@ def menu(call: Call) -> Any:
 
 
 # services
+
 
 def services(call: Call) -> Any:
     running = call.box.running.services
@@ -96,12 +102,20 @@ def change_service(state: str) -> Handler:
 
 # tunables: the product's own have hashes for uuids
 
+
 def _builtin_tunables(box: Box) -> list[Row]:
     def build() -> list[Row]:
         found = []
         for name, default in read_json("tunables.json").items():
             uuid = hashlib.md5(name.encode(), usedforsecurity=False).hexdigest()
-            row = {"uuid": uuid, "tunable": name, "value": "", "descr": "", "default_value": default, "type": ""}
+            row = {
+                "uuid": uuid,
+                "tunable": name,
+                "value": "",
+                "descr": "",
+                "default_value": default,
+                "type": "",
+            }
             found.append(Row(row))
         return sorted(found, key=lambda row: row.data["uuid"])
 

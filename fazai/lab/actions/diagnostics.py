@@ -86,7 +86,10 @@ def vip_status(call: Call) -> Any:
     ]
     has_carp = any(row["mode"] == "carp" for row in rows)
     carp = {
-        "demotion": "0", "allow": "1", "maintenancemode": False, "status_msg": "" if has_carp else NO_CARP,
+        "demotion": "0",
+        "allow": "1",
+        "maintenancemode": False,
+        "status_msg": "" if has_carp else NO_CARP,
     }
     return {**recordset(call, plain_rows(rows)), "carp": carp}
 
@@ -107,7 +110,9 @@ def pf_statistics(call: Call) -> Any:
     zero = {"total": 0, "rate": 0}
     table = {"current-entries": {"total": 0}, "searches": zero, "inserts": zero, "removals": zero}
     if section == "rules":
-        rules = {item["description"]: {"evaluations": "0", "packets": "0"} for item in applied_rules(call.box)}
+        rules = {
+            item["description"]: {"evaluations": "0", "packets": "0"} for item in applied_rules(call.box)
+        }
         return {"rules": {"filter rules": rules or []}}
     return {section: {"state-table": table}} if section == "info" else {section: []}
 

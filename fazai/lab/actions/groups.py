@@ -14,7 +14,9 @@ from fazai.lab.search import Row, grid
 __all__ = ["ACTIONS"]
 
 BUILTIN: Final = {
-    "enc0": "IPsec encapsulation", "openvpn": "OpenVPN (Group)", "wireguard": "WireGuard (Group)",
+    "enc0": "IPsec encapsulation",
+    "openvpn": "OpenVPN (Group)",
+    "wireguard": "WireGuard (Group)",
 }
 
 

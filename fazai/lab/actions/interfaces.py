@@ -23,6 +23,7 @@ ICON: Final = "fa fa-plug text-success"
 
 # virtual addresses
 
+
 def vip(call: Call) -> Any:
     """The two stored fields are shown as one."""
     body = get_item(call, call.box.catalogue.items[VIPS])
@@ -39,6 +40,7 @@ def unused_vhid(call: Call) -> Any:
 
 
 # assignments
+
 
 def _devices(box: Box) -> dict[str, dict[str, Any]]:
     found = {
@@ -57,8 +59,12 @@ def _assignment(box: Box, name: str, item: Item) -> dict[str, Any]:
     if interface_label(name, item) != item["descr"]:
         row["%descr"] = interface_label(name, item)
     return row | {
-        "identifier": name, "icon": ICON, "optgroup": device["optgroup"], "if": item["if"],
-        "%if": device["value"], "lock": item["lock"],
+        "identifier": name,
+        "icon": ICON,
+        "optgroup": device["optgroup"],
+        "if": item["if"],
+        "%if": device["value"],
+        "lock": item["lock"],
     }
 
 
@@ -79,9 +85,7 @@ def get(call: Call) -> Any:
         body = _assignment(box, name, item)
         del body["uuid"], body["%if"]
         device = item["if"]
-    body["if"] = {
-        key: {**choice, "selected": int(key == device)} for key, choice in _devices(box).items()
-    }
+    body["if"] = {key: {**choice, "selected": int(key == device)} for key, choice in _devices(box).items()}
     return {"interface": body}
 
 
@@ -95,7 +99,9 @@ def _checked(call: Call, name: str, item: Item) -> dict[str, str]:
     elif item["if"] in used:
         problems["interface.if"] = "This device is already assigned."
     if not re.fullmatch(r"[a-zA-Z0-9_]*", item["descr"]):
-        problems["interface.descr"] = "The interface description may only consist of the characters a-zA-Z0-9_."
+        problems["interface.descr"] = (
+            "The interface description may only consist of the characters a-zA-Z0-9_."
+        )
     return problems
 
 
@@ -149,6 +155,7 @@ def delete(call: Call) -> Any:
 
 # settings
 
+
 def settings(call: Call) -> Any:
     controller = call.box.catalogue.controllers["interfaces/settings"]
     body = get_model(call, controller, call.box.catalogue.models["Interfaces.Settings"])
@@ -156,6 +163,7 @@ def settings(call: Call) -> Any:
 
 
 # overview: what the devices say, and what they are assigned to
+
 
 def _overview(box: Box, *, details: bool) -> list[dict[str, Any]]:
     names = {item["if"]: name for name, item in box.items(INTERFACES).items()}
@@ -181,10 +189,17 @@ def _assigned(box: Box, name: str, ipv6: list[Any]) -> dict[str, Any]:
         if gateway["name"] == item.get("gateway")
     ]
     row = {
-        "config": shown, "identifier": name, "description": interface_label(name, item),
-        "enabled": item.get("enable") == "1", "link_type": "static" if address else "none",
-        "link_typev6": "none", "addr4": address, "addr6": "", "ipv4": [{"ipaddr": address}] if address else [],
-        "vlan_tag": None, "gateways": gateways,
+        "config": shown,
+        "identifier": name,
+        "description": interface_label(name, item),
+        "enabled": item.get("enable") == "1",
+        "link_type": "static" if address else "none",
+        "link_typev6": "none",
+        "addr4": address,
+        "addr6": "",
+        "ipv4": [{"ipaddr": address}] if address else [],
+        "vlan_tag": None,
+        "gateways": gateways,
     }
     if ipv6:
         row["ipv6"] = ipv6

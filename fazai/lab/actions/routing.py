@@ -19,8 +19,14 @@ __all__ = ["ACTIONS"]
 
 # what dpinger uses where nothing is set
 CURRENT: Final = {
-    "latencylow": "200", "latencyhigh": "500", "losslow": "10", "losshigh": "20", "interval": "1",
-    "time_period": "60", "loss_interval": "4", "data_length": "1",
+    "latencylow": "200",
+    "latencyhigh": "500",
+    "losslow": "10",
+    "losshigh": "20",
+    "interval": "1",
+    "time_period": "60",
+    "loss_interval": "4",
+    "data_length": "1",
 }
 
 
@@ -46,10 +52,17 @@ def _row(box: Box, index: int, uuid: str, item: Item) -> dict[str, Any]:
     good = _fits(box, item)
     upstream = item["defaultgw"] == "1"
     return row | {
-        "defaultgw": upstream, "uuid": uuid, "if": box.items(INTERFACES).get(item["interface"], {}).get("if", ""),
-        "attribute": index, "virtual": False, "upstream": upstream,
+        "defaultgw": upstream,
+        "uuid": uuid,
+        "if": box.items(INTERFACES).get(item["interface"], {}).get("if", ""),
+        "attribute": index,
+        "virtual": False,
+        "upstream": upstream,
         "interface_descr": interface_name(box, item["interface"]),
-        "status": "Online" if good else "Misconfigured Gateway IP", "delay": "~", "stddev": "~", "loss": "~",
+        "status": "Online" if good else "Misconfigured Gateway IP",
+        "delay": "~",
+        "stddev": "~",
+        "loss": "~",
         "label_class": f"fa fa-plug text-{'success' if good else 'warning'}",
     }
 
@@ -96,8 +109,14 @@ def delete(call: Call) -> Any:
 def gateway_status(call: Call) -> Any:
     items = [
         {
-            "name": item["name"], "address": item["gateway"], "status": "none", "loss": "~", "delay": "~",
-            "stddev": "~", "monitor": item["monitor"] or "~", "status_translated": "Online",
+            "name": item["name"],
+            "address": item["gateway"],
+            "status": "none",
+            "loss": "~",
+            "delay": "~",
+            "stddev": "~",
+            "monitor": item["monitor"] or "~",
+            "status_translated": "Online",
         }
         for item in call.box.items(GATEWAYS).values()
         if item["disabled"] != "1"

@@ -11,7 +11,15 @@ from fazai.lab.config import Item
 from fazai.lab.engine import FAILED, get_item, rows_of
 from fazai.lab.hooks import HOOKS
 from fazai.lab.models.rules import DNAT, NPT, ONE_TO_ONE, RULES, SOURCE_NAT, order_of
-from fazai.lab.names import ALIASES, GROUPS, builtin_aliases, interface_name, natural, network_names, port_names
+from fazai.lab.names import (
+    ALIASES,
+    GROUPS,
+    builtin_aliases,
+    interface_name,
+    natural,
+    network_names,
+    port_names,
+)
 from fazai.lab.schema import ItemModel, read_json
 from fazai.lab.search import Row, grid, recordset
 from fazai.lab.sources import SOURCES
@@ -35,7 +43,9 @@ def _model(call: Call) -> ItemModel:
 def automatic(box: Box, name: str) -> list[Row]:
     """The rules that the product makes itself."""
     return box.derived(
-        f"automatic {name}", (), lambda: [Row(row, [natural(row["sort_order"])]) for row in read_json("automatic.json")[name]]
+        f"automatic {name}",
+        (),
+        lambda: [Row(row, [natural(row["sort_order"])]) for row in read_json("automatic.json")[name]],
     )
 
 
@@ -104,7 +114,7 @@ def get_rule(call: Call) -> Any:
 
 
 def apply(call: Call) -> Any:
-    """The rules are loaded. Up to 26.1 the aliases with them; since 26.7 they wait for their own reconfigure."""
+    """The rules are loaded; up to 26.1 the aliases with them, since 26.7 they have their own reconfigure."""
     if not call.posted:
         return {"status": "error"}
     call.box.apply("filter")
@@ -166,6 +176,7 @@ def move_before(call: Call) -> Any:
 
 # what the pages offer to choose from
 
+
 def interface_list(call: Call) -> Any:
     def section(label: str, icon: str, kind: str, names: Mapping[str, str]) -> dict[str, Any]:
         items = [{"value": name, "label": text, "type": kind} for name, text in names.items()]
@@ -193,7 +204,9 @@ def _alias_options(box: Box, *, ports: bool) -> dict[str, str]:
 def network_options(call: Call) -> Any:
     box = call.box
     known = network_names(box)
-    order = sorted((name for name in known if name not in ("any", "(self)")), key=lambda name: natural(known[name]))
+    order = sorted(
+        (name for name in known if name not in ("any", "(self)")), key=lambda name: natural(known[name])
+    )
     return {
         "single": {"label": "Single host or Network"},
         "aliases": {"label": "Aliases", "items": _alias_options(box, ports=False)},
@@ -246,4 +259,3 @@ ACTIONS: Final[Mapping[str, Handler]] = {
     "firewall/filter/flushInspectCache": flush_inspect,
     "firewall/filter_util/ruleStats": rule_stats,
 }
-

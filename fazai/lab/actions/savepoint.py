@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from fazai.lab.actions.aliases import tables
 from fazai.lab.actions.rules import COLLECTIONS, apply
 from fazai.lab.box import Box, Call, Handler, Rollback
 from fazai.lab.config import paths_of
+from fazai.lab.models.alias import tables
 
 __all__ = ["ACTIONS"]
 

@@ -57,7 +57,9 @@ def upload(model_path: str) -> Handler:
         names = list(table.fieldnames or ())
         edit, wrong, made, updated = box.config.edit(), [], {}, 0
         for number, line in enumerate(table):
-            sent = {name: _by_key(call, model, name, value) for name, value in line.items() if value is not None}
+            sent = {
+                name: _by_key(call, model, name, value) for name, value in line.items() if value is not None
+            }
             uuid = sent.pop("@uuid", "")
             known = box.items(model.path).get(uuid)
             uuid = uuid if known is not None or is_uuid4(uuid) else str(uuids.uuid4())

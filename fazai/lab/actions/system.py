@@ -17,7 +17,9 @@ __all__ = ["ACTIONS"]
 
 
 def _named(call: Call, name: str) -> tuple[str, Item] | None:
-    return next(((uuid, user) for uuid, user in call.box.items(USER_ITEMS).items() if user["name"] == name), None)
+    return next(
+        ((uuid, user) for uuid, user in call.box.items(USER_ITEMS).items() if user["name"] == name), None
+    )
 
 
 def get_user(call: Call) -> Any:
@@ -66,9 +68,13 @@ def search_keys(call: Call) -> Any:
 def search_privileges(call: Call) -> Any:
     rows = [
         {
-            "id": name, "name": row["name"], "match": row["match"],
+            "id": name,
+            "name": row["name"],
+            "match": row["match"],
             "users": [u["name"] for u in call.box.items(USER_ITEMS).values() if name in u["priv"].split(",")],
-            "groups": [g["name"] for g in call.box.items(GROUP_ITEMS).values() if name in g["priv"].split(",")],
+            "groups": [
+                g["name"] for g in call.box.items(GROUP_ITEMS).values() if name in g["priv"].split(",")
+            ],
         }
         for name, row in privileges(call.box).items()
     ]
@@ -76,7 +82,10 @@ def search_privileges(call: Call) -> Any:
 
 
 def otp_seed(call: Call) -> Any:
-    return {"seed": secrets.token_hex(16).upper(), "otp_uri_template": "otpauth://totp/|USER|@OPNsense?secret="}
+    return {
+        "seed": secrets.token_hex(16).upper(),
+        "otp_uri_template": "otpauth://totp/|USER|@OPNsense?secret=",
+    }
 
 
 def syslog_stats(call: Call) -> Any:

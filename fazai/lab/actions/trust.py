@@ -14,9 +14,7 @@ __all__ = ["ACTIONS"]
 
 
 def authorities(call: Call) -> Any:
-    rows = [
-        {"caref": item["refid"], "descr": item["descr"]} for item in call.box.items(AUTHORITIES).values()
-    ]
+    rows = [{"caref": item["refid"], "descr": item["descr"]} for item in call.box.items(AUTHORITIES).values()]
     return {"rows": rows, "count": len(rows)}
 
 

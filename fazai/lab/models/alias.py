@@ -20,15 +20,32 @@ __all__ = ["HOOKS", "builtin_item", "content_map", "stats", "tables"]
 REFERENCES: Final[Mapping[str, tuple[str, ...]]] = {
     "Firewall.Filter.rules.rule": ("source_net", "source_port", "destination_net", "destination_port"),
     "Firewall.Filter.snatrules.rule": (
-        "source_net", "source_port", "destination_net", "destination_port", "target", "target_port",
+        "source_net",
+        "source_port",
+        "destination_net",
+        "destination_port",
+        "target",
+        "target_port",
     ),
     "Firewall.Filter.onetoone.rule": ("source_net", "destination_net"),
     "Firewall.DNat.rule": (
-        "source.network", "source.port", "destination.network", "destination.port", "target", "local-port",
+        "source.network",
+        "source.port",
+        "destination.network",
+        "destination.port",
+        "target",
+        "local-port",
     ),
 }
 COUNTERS: Final = (
-    "in_block_p", "in_block_b", "in_pass_p", "in_pass_b", "out_block_p", "out_block_b", "out_pass_p", "out_pass_b",
+    "in_block_p",
+    "in_block_b",
+    "in_pass_p",
+    "in_pass_b",
+    "out_block_p",
+    "out_block_b",
+    "out_pass_p",
+    "out_pass_b",
 )
 NAME_TEXT: Final = (
     "The name must start with a letter or single underscore, be less than 32 characters and only consist of "
@@ -45,7 +62,10 @@ def _check_name(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[t
     if not _NAME.match(name):
         yield "name", NAME_TEXT
     elif name.lower() in box.catalogue.options["reserved_names"]:
-        yield "name", 'The name cannot be the internally reserved keyword "%s".'     # not filled in by the product
+        yield (
+            "name",
+            'The name cannot be the internally reserved keyword "%s".',
+        )  # not filled in by the product
     elif name in builtin_aliases(box) or any(
         other["name"] == name and key != uuid for key, other in box.items(ALIASES).items()
     ):
@@ -59,8 +79,11 @@ def _range(text: str) -> bool:
 
 def _is_host(box: Box, text: str) -> bool:
     bare = text.removeprefix("!")
-    return bare in alias_names(box) or _range(bare) or (is_hostname(bare) and not re.fullmatch(r"[\d.]+", bare)) or (
-        is_address(bare)
+    return (
+        bare in alias_names(box)
+        or _range(bare)
+        or (is_hostname(bare) and not re.fullmatch(r"[\d.]+", bare))
+        or (is_address(bare))
     )
 
 
@@ -154,6 +177,7 @@ def _unused(box: Box, model: ItemModel, uuid: str, item: Item) -> None:
 
 # reading
 
+
 def content_map(box: Box, uuid: str, item: Item | None) -> dict[str, dict[str, Any]]:
     """An alias' entries, mixed with all other aliases as a get shows them."""
     known = {other["name"]: other["description"] for other in box.items(ALIASES).values()}
@@ -197,6 +221,7 @@ def _add(box: Box, model: ItemModel, uuid: str, item: Item, row: dict[str, Any])
 
 # running
 
+
 def tables(box: Box) -> dict[str, dict[str, None]]:
     """The pf tables that the stored aliases make. Names are not resolved and lists are not fetched here."""
     stored = {item["name"]: item for item in box.items(ALIASES).values() if item["enabled"] == "1"}
@@ -239,7 +264,7 @@ def _blocks(first: str, last: str) -> Iterator[str]:
     low, high = ipaddress.ip_address(first), ipaddress.ip_address(last)
     if low.version != high.version or int(low) > int(high):
         return
-    for network in ipaddress.summarize_address_range(low, high):    # type: ignore[type-var]
+    for network in ipaddress.summarize_address_range(low, high):
         yield str(network.network_address) if network.num_addresses == 1 else str(network)
 
 
@@ -249,7 +274,10 @@ HOOKS: Final = Hooks(
     computed={ALIASES: _computed},
     extra={
         ALIASES: Extra(
-            version=lambda box: box.running.tables, add=_add, before=(_dedupe,), after=(_rename,),
+            version=lambda box: box.running.tables,
+            add=_add,
+            before=(_dedupe,),
+            after=(_rename,),
         )
     },
 )

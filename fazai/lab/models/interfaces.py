@@ -59,6 +59,7 @@ def _device_unused(box: Box, model: ItemModel, uuid: str, item: Item) -> None:
 
 # virtual addresses: `network` is what is sent, `subnet` and `subnet_bits` are what is stored
 
+
 def _split(call: Call, model: ItemModel, uuid: str, old: Item, new: dict[str, str]) -> None:
     sent = call.body.get("vip", {})
     network = sent.get("network", "") if isinstance(sent, Mapping) else ""

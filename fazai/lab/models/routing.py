@@ -21,7 +21,7 @@ FAMILY: Final = {"inet": ("4", "IPv4"), "inet6": ("6", "IPv6")}
 
 
 def gateway_family(box: Box, name: str) -> str:
-    """"4" or "6"; "" for a gateway that is not there."""
+    """ "4" or "6"; "" for a gateway that is not there."""
     if name in ("Null4", "Null6"):
         return name[-1]
     found = next((item for item in box.items(GATEWAYS).values() if item["name"] == name), None)
@@ -56,9 +56,8 @@ def _gateway(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tupl
 def _unused(box: Box, model: ItemModel, uuid: str, item: Item) -> None:
     users = [row["network"] for row in box.items(ROUTES).values() if row["gateway"] == item["name"]]
     if users:
-        raise UserError(
-            f"Gateway {item['name']} cannot be deleted because it is in use on Static Route(s) '{', '.join(users)}'"
-        )
+        where = f"in use on Static Route(s) '{', '.join(users)}'"
+        raise UserError(f"Gateway {item['name']} cannot be deleted because it is {where}")
 
 
 HOOKS: Final = Hooks(checks={"route_family": _route, "gateway": _gateway}, guards={"gateway_unused": _unused})

@@ -25,7 +25,14 @@ META: Final[Mapping[str, tuple[str, ...]]] = {
     SOURCE_NAT: ("source_net", "source_port", "destination_net", "destination_port", "target", "target_port"),
     ONE_TO_ONE: ("source_net", "destination_net"),
     NPT: (),
-    DNAT: ("source.network", "source.port", "destination.network", "destination.port", "target", "local-port"),
+    DNAT: (
+        "source.network",
+        "source.port",
+        "destination.network",
+        "destination.port",
+        "target",
+        "local-port",
+    ),
 }
 WITH_PORTS: Final = ("TCP", "UDP", "TCP/UDP")
 
@@ -51,7 +58,9 @@ def _computed(box: Box, model: ItemModel, uuid: str, item: Item) -> Mapping[str,
 
 def alias_meta(box: Box, value: str) -> list[dict[str, Any]]:
     """What is behind each name in a rule's field."""
-    aliases = box.derived("alias items", (ALIASES,), lambda: {a["name"]: a for a in box.items(ALIASES).values()})
+    aliases = box.derived(
+        "alias items", (ALIASES,), lambda: {a["name"]: a for a in box.items(ALIASES).values()}
+    )
     names, builtin = network_names(box), builtin_aliases(box)
     found = []
     for part in value.split(","):
@@ -90,12 +99,17 @@ def _add_dnat(box: Box, model: ItemModel, uuid: str, item: Item, row: dict[str, 
 
 def _stamp(call: Call, model: ItemModel, uuid: str, old: Item, new: dict[str, str]) -> None:
     """d_nat keeps who made and changed an item."""
-    stamp = {"username": call.user, "time": f"{call.box.clock():.2f}", "description": "/api/api.php made changes"}
+    stamp = {
+        "username": call.user,
+        "time": f"{call.box.clock():.2f}",
+        "description": "/api/api.php made changes",
+    }
     for part in ("updated",) if uuid in call.box.items(model.path) else ("created", "updated"):
         new.update({f"{part}.{name}": value for name, value in stamp.items()})
 
 
 # checks
+
 
 def _ports(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
     for side, title in (("source", "Source"), ("destination", "Destination")):
@@ -106,15 +120,20 @@ def _ports(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[
 def _negated(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
     for side in ("source", "destination"):
         if item.get(f"{side}_not") == "1" and "," in item.get(f"{side}_net", ""):
-            yield f"{side}_not", f"Inverting {side}s is only allowed for single targets to avoid mis-interpretations"
+            yield (
+                f"{side}_not",
+                f"Inverting {side}s is only allowed for single targets to avoid mis-interpretations",
+            )
 
 
 def _family(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
     family = {"inet": "4", "inet6": "6"}.get(item.get("ipprotocol", ""))
     for side, title in (("source", "Source"), ("destination", "Destination")):
         value = item.get(f"{side}_net", "")
-        if family and (is_address(value) or is_network(value)) and not (
-            is_address(value, family) or is_network(value, family)
+        if (
+            family
+            and (is_address(value) or is_network(value))
+            and not (is_address(value, family) or is_network(value, family))
         ):
             yield f"{side}_net", f"{title} address type should match selected TCP/IP protocol version."
 
@@ -136,7 +155,11 @@ def _binat(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[
 
 
 def _prefixes(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
-    if item["source_net"] and item["destination_net"] and _bits(item["source_net"]) != _bits(item["destination_net"]):
+    if (
+        item["source_net"]
+        and item["destination_net"]
+        and _bits(item["source_net"]) != _bits(item["destination_net"])
+    ):
         yield "destination_net", "External subnet should match internal subnet."
 
 
@@ -165,13 +188,15 @@ def _groups_running(box: Box) -> object:
     return box.running.applied.get("group")
 
 
-
-
 _PLAIN: Final = Extra(paths=_label_paths(), version=_groups_running, add=_add)
 
 HOOKS: Final = Hooks(
     checks={
-        "rule_ports": _ports, "rule_not": _negated, "rule_family": _family, "binat": _binat, "npt_prefixes": _prefixes,
+        "rule_ports": _ports,
+        "rule_not": _negated,
+        "rule_family": _family,
+        "binat": _binat,
+        "npt_prefixes": _prefixes,
     },
     guards={"group_unused": _group_unused},
     defaults={"DNatSequence": _dnat_sequence},

@@ -24,7 +24,9 @@ def _reservation(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[
     if not is_address(address, "4"):
         return
     subnet = box.items(SUBNETS).get(item["subnet"])
-    if subnet is None or ipaddress.ip_address(address) not in ipaddress.ip_network(subnet["subnet"], strict=False):
+    if subnet is None or ipaddress.ip_address(address) not in ipaddress.ip_network(
+        subnet["subnet"], strict=False
+    ):
         yield "ip_address", "Address not in specified subnet"
 
 

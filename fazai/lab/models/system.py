@@ -51,7 +51,7 @@ def _add_user(box: Box, model: ItemModel, uuid: str, item: Item, row: dict[str, 
 
 
 def _keep_password(call: Call, model: ItemModel, uuid: str, old: Item, new: dict[str, str]) -> None:
-    """An empty password keeps the old one; a new one is only kept as a hash. API keys have their own calls."""
+    """An empty password keeps the old one, a new one is kept as a hash; API keys have their own calls."""
     new["apikeys"] = old.get("apikeys", "")
     if not new["password"]:
         new["password"] = old.get("password", "")
@@ -80,7 +80,10 @@ HOOKS: Final = Hooks(
     computed={USER_ITEMS: _user_computed},
     extra={
         USER_ITEMS: Extra(
-            paths=(GROUP_ITEMS,), add=_add_user, before=(_keep_password,), after=(_memberships,),
+            paths=(GROUP_ITEMS,),
+            add=_add_user,
+            before=(_keep_password,),
+            after=(_memberships,),
             version=privileges,
         ),
     },

@@ -52,9 +52,13 @@ def _wanted(call: Call, model: ItemModel) -> dict[str, str]:
 def _make_key(kind: str) -> PrivateKey:
     from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-    curves = {"prime256v1": ec.SECP256R1, "secp384r1": ec.SECP384R1, "secp521r1": ec.SECP521R1}
+    curves: dict[str, ec.EllipticCurve] = {
+        "prime256v1": ec.SECP256R1(),
+        "secp384r1": ec.SECP384R1(),
+        "secp521r1": ec.SECP521R1(),
+    }
     if kind in curves:
-        return ec.generate_private_key(curves[kind]())
+        return ec.generate_private_key(curves[kind])
     return rsa.generate_private_key(65537, max(int(kind), 1024))
 
 
@@ -71,7 +75,11 @@ def _subject(wanted: Mapping[str, str]) -> x509.Name:
 
 
 def _certificate(
-    wanted: Mapping[str, str], key: PrivateKey, issuer: tuple[x509.Name, PrivateKey] | None, *, authority: bool
+    wanted: Mapping[str, str],
+    key: PrivateKey,
+    issuer: tuple[x509.Name, PrivateKey] | None,
+    *,
+    authority: bool,
 ) -> x509.Certificate:
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes
@@ -95,11 +103,12 @@ def _certificate(
         names = [x509.DNSName(name.strip()) for name in wanted["altnames_dns"].splitlines() if name.strip()]
         if names:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
-    digests = {
-        "sha1": hashes.SHA1, "sha224": hashes.SHA224, "sha256": hashes.SHA256, "sha384": hashes.SHA384,
-        "sha512": hashes.SHA512,
+    digests: dict[str, hashes.SHA224 | hashes.SHA384 | hashes.SHA512] = {
+        "sha224": hashes.SHA224(),
+        "sha384": hashes.SHA384(),
+        "sha512": hashes.SHA512(),
     }
-    return builder.sign(signer, digests[wanted["digest"]]())
+    return builder.sign(signer, digests.get(wanted["digest"], hashes.SHA256()))
 
 
 def _load(crt: str) -> x509.Certificate:

@@ -57,7 +57,12 @@ def _add(box: Box, model: ItemModel, uuid: str, item: Item, row: dict[str, Any])
     row["isAlias"] = False
     children = []
     for key, alias in aliases_of(box, uuid).items():
-        child = {"uuid": key, "enabled": alias["enabled"], "hostname": alias["hostname"], "domain": alias["domain"]}
+        child = {
+            "uuid": key,
+            "enabled": alias["enabled"],
+            "hostname": alias["hostname"],
+            "domain": alias["domain"],
+        }
         for name in SHARED:
             child |= {shown: row[shown] for shown in (name, f"%{name}") if shown in row}
         children.append({**child, "description": alias["description"], "isAlias": True})

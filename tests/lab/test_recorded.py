@@ -1,0 +1,91 @@
+"""The contract: every recorded exchange, replayed against a lab over HTTP, gets the recorded answer.
+
+`recorded.json` says per file what happened before it without being recorded (`before`, `after`), and which
+values of single exchanges cannot be the recorded ones, with the reason (`loose`). Nothing is left out.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import httpx
+import pytest
+
+from fazai.lab import LabSettings, LabThread
+
+
+def _helper() -> ModuleType:
+    name = "fazai_tests_recorded"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name("recorded.py"))
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+    return sys.modules[name]
+
+
+recorded = _helper()
+NAMES = recorded.recordings()
+pytestmark = [
+    pytest.mark.recorded,
+    pytest.mark.skipif(not NAMES, reason="no recordings: neither FAZAI_RECORDINGS nor ../shared/opnsense"),
+]
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[LabThread]:
+    with LabThread() as running:
+        yield running
+
+
+def replayed(
+    lab: LabThread, name: str, *, strictly: bool = False
+) -> Iterator[tuple[int, dict[str, Any], list[str]]]:
+    """Each exchange of a file with what is wrong with the lab's answer; strictly: nothing is loosened."""
+    plan = recorded.settings(name)
+    settings = LabSettings(
+        auth_delay_s=0, release=plan.get("release", "26.7.2"), rollback_s=plan.get("rollback_s", 60.0)
+    )
+    firewall = lab.start(f"{name}-strictly" if strictly else name, settings)
+    with httpx.Client(base_url=firewall.base_url) as client:
+        replay = recorded.Replay(firewall, client, set(recorded.settings("")["volatile"]))
+        for earlier in plan.get("after", ()):
+            for _ in replay.run(earlier):
+                pass
+        yield from replay.run(name, strictly=strictly)
+
+
+@pytest.mark.parametrize("name", NAMES or ["none"])
+def test_every_exchange_gets_the_recorded_answer(lab: LabThread, name: str) -> None:
+    wrong = [
+        f"#{index} {exchange['name']}: {problem}"
+        for index, exchange, problems in replayed(lab, name)
+        for problem in problems
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_what_is_said_of_the_recordings_is_about_recordings() -> None:
+    """No stale file names, no stale indexes, a reason for every loosened value, and each one still needed."""
+    plans = json.loads((Path(__file__).parent / "recorded.json").read_text())
+    for name, plan in plans.items():
+        if name:
+            count = len(recorded.exchanges(name))
+            for index in (*plan.get("before", ()), *plan.get("loose", ())):
+                assert int(index) < count, f"{name}: there is no exchange {index}"
+            assert all(loose["why"] for loose in plan.get("loose", {}).values())
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if recorded.settings(name).get("loose")])
+def test_loosened_values_really_differ(lab: LabThread, name: str) -> None:
+    """A loosened value that equals the recorded one again has to be tightened."""
+    differing = {str(index) for index, _, problems in replayed(lab, name, strictly=True) if problems}
+    assert set(recorded.settings(name)["loose"]) <= differing
