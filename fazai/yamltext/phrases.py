@@ -18,6 +18,14 @@ _TAB = Phrase("a tab stands where YAML takes spaces only", "indent with spaces")
 _INDENT_HINT = "check the indentation of this line and of the one above"
 _KNOWN: tuple[tuple[str, Phrase], ...] = (
     (
+        "did not find expected whitespace or line break",
+        Phrase("a blank is missing after the tag (!…)", "quote a text that starts with !"),
+    ),
+    (
+        "did not find expected alphabetic or numeric character",
+        Phrase("no name behind a & or *", "quote a text that starts with & or *"),
+    ),
+    (
         "mapping values are not allowed",
         Phrase("a ':' stands where no key can be", f'quote a text that holds ": "; {_INDENT_HINT}'),
     ),

@@ -221,6 +221,8 @@ REFUSED: list[tuple[str | bytes, list[tuple[int, int, str, str]]]] = [
     ("a: @x", [(1, 4, "a value cannot start with '@'", "quote it")]),
     ("a: `x`", [(1, 4, "a value cannot start with '`'", "quote it")]),
     ("a: {h[1:2]: }", [(1, 6, "a [ ends the name", "quote a name with a range")]),
+    ("a: {b: !x}", [(1, 10, "a blank is missing after the tag", "quote")]),
+    ("a: *\n", [(1, 5, "no name behind a & or *", "quote")]),
     ("a: {b: 1 c: 2}", [(1, 11, "expected ',' or '}'", "")]),
     ("a: {b: 1 'c': 2}", [(1, 13, "expected ',' or '}'", "")]),
     ("x:\n  a: {b: 1\n", [(2, 6, "the { that opens here is never closed", "close it")]),
