@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from fazai.errors import FazaiError, PlaybookError
 from fazai.inventory import Inventory
@@ -18,9 +18,11 @@ from fazai.playbook.scopes import Scopes
 from fazai.playbook.selecting import Chooser
 from fazai.playbook.sources import Piece, Source, Sources
 from fazai.playbook.targets import Targets
-from fazai.secrets import SecretReader
 from fazai.template import Scope, Templates
 from fazai.yamltext import YamlList
+
+if TYPE_CHECKING:
+    from fazai.secrets import SecretReader
 
 __all__ = ["resolve"]
 

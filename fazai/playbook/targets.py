@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from fazai.errors import FazaiError, InputError, InventoryError, Mark, SecretError, did_you_mean
 from fazai.inventory import Inventory
 from fazai.model import FieldSpec, Provider, Secret, Target, Value
 from fazai.playbook.problems import Problems
 from fazai.playbook.scopes import Scopes
-from fazai.secrets import SecretReader
 from fazai.template import OMIT, Scope, is_static
+
+if TYPE_CHECKING:
+    from fazai.secrets import SecretReader
 
 __all__ = ["COMMON", "Targets"]
 

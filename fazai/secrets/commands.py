@@ -13,9 +13,8 @@ from typing import IO, Final
 
 from fazai.errors import SecretError
 
-__all__ = ["OUTPUT_MAX_BYTES", "TIMEOUT_S", "run"]
+__all__ = ["OUTPUT_MAX_BYTES", "run"]
 
-TIMEOUT_S: Final = 30.0
 OUTPUT_MAX_BYTES: Final = 64 * 1024
 _STDERR_KEPT_BYTES: Final = 4096
 _POLL_S: Final = 0.2
@@ -36,7 +35,7 @@ def run(
     *,
     cwd: Path,
     environ: Mapping[str, str],
-    timeout_s: float = TIMEOUT_S,
+    timeout_s: float,
     output_max_bytes: int = OUTPUT_MAX_BYTES,
 ) -> bytes:
     """What the program prints. It gets no input, and keeps the terminal, so that it can ask for a PIN there.

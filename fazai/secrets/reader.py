@@ -11,7 +11,6 @@ from typing import Any, Final
 
 from fazai.errors import Mark, SecretError, did_you_mean
 from fazai.model import Secret, SecretRef, Value
-from fazai.secrets import commands
 from fazai.secrets.files import read_private
 from fazai.vault import Password, decrypt
 
@@ -43,7 +42,7 @@ class SecretReader:
         folder: Path | None = None,
         base: Path | None = None,
         vault_password_files: Sequence[str] = (),
-        timeout_s: float = commands.TIMEOUT_S,
+        timeout_s: float = 30.0,
         uid: int | None = None,
     ) -> None:
         self._environ = environ
@@ -132,7 +131,7 @@ class SecretReader:
         )
 
     def _command(self, argv: tuple[str, ...], cwd: Path) -> Value:
-        data = commands.run(argv, cwd=cwd, environ=self._environ, timeout_s=self._timeout_s)
+        data = self._run(argv, cwd)
         what = f'the output of "{argv[0]}"'
         return _content(_decoded(data, what), what)
 
@@ -164,12 +163,17 @@ class SecretReader:
             argv = [str(path)]
             if path.stem.endswith("-client"):  # Ansible's convention for programs that know several passwords
                 argv += ["--vault-id", label or "default"]
-            data = commands.run(argv, cwd=self._base, environ=self._environ, timeout_s=self._timeout_s)
+            data = self._run(argv, self._base)
         else:
             data = read_private(path, uid=self._uid, folder=False)
         if not data.strip():
             raise SecretError(f"the vault password in {path} is empty")
         return Password(label, data.strip())
+
+    def _run(self, argv: Sequence[str], cwd: Path) -> bytes:
+        from fazai.secrets.commands import run  # with subprocess, which most runs do not need
+
+        return run(argv, cwd=cwd, environ=self._environ, timeout_s=self._timeout_s)
 
     # -- helpers ----------------------------------------------------------------------------------------
 
