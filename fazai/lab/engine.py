@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 import uuid as uuids
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from fazai.lab.box import Box, Call, Unexpected
 from fazai.lab.config import SETTINGS, Edit, Item, as_text
 from fazai.lab.fieldtypes import store, validate
 from fazai.lab.hooks import HOOKS
-from fazai.lab.render import as_php, nested_item, place, row_of, show_settings
-from fazai.lab.schema import Controller, Field, ItemModel, Model
+from fazai.lab.render import as_php, nested_item, place, row_maker, show_settings
+from fazai.lab.schema import Controller, Field, ItemModel, Model, Unique
 from fazai.lab.search import Row, cache_of, grid, order_key
 from fazai.lab.sources import SOURCES
 
@@ -65,13 +65,18 @@ def dependencies(model: ItemModel) -> tuple[str, ...]:
     return tuple(paths)
 
 
-def make_row(box: Box, model: ItemModel, uuid: str, item: Item) -> Row:
-    row = row_of(box, model, uuid, item, computed(box, model, uuid, item))
+def maker_of(box: Box, model: ItemModel) -> Callable[[str, Item], Row]:
+    """A function that makes the rows of a collection, decorated and with their sort key."""
+    make = row_maker(box, model)
     extra = HOOKS.extra.get(model.path)
-    if extra is not None:
-        extra.add(box, model, uuid, item, row)
-    key = order_key(row, model.sort) if model.sort else None
-    return Row(row, key)
+
+    def made(uuid: str, item: Item) -> Row:
+        row = make(uuid, item, computed(box, model, uuid, item))
+        if extra is not None:
+            extra.add(box, model, uuid, item, row)
+        return Row(row, order_key(row, model.sort) if model.sort else None)
+
+    return made
 
 
 def rows_of(box: Box, model: ItemModel) -> list[Row]:
@@ -79,9 +84,7 @@ def rows_of(box: Box, model: ItemModel) -> list[Row]:
     paths = box.derived(f"dependencies {model.path}", (), lambda: dependencies(model))
     extra = HOOKS.extra.get(model.path)
     depends = (*(box.items(path) for path in paths), extra.version(box) if extra is not None else None)
-    rows = cache_of(box, model.path).rows(
-        box.items(model.path), depends, lambda uuid, item: make_row(box, model, uuid, item)
-    )
+    rows = cache_of(box, model.path).rows(box.items(model.path), depends, lambda: maker_of(box, model))
     if model.sort:
         rows.sort(key=lambda row: row.key)
     return rows
@@ -156,6 +159,19 @@ class Problems:
         }
 
 
+def taken(box: Box, model: ItemModel, unique: Unique, uuid: str, item: Item) -> bool:
+    """Has another item the same values in fields that must be unique?"""
+    values = [item.get(name, "") for name in unique.fields]
+    if unique.skip_empty and not any(values):
+        return False
+    if len(values) == 1:
+        return box.index(model.path, unique.fields[0]).get(values[0], uuid) != uuid
+    return any(
+        other != uuid and [existing.get(name, "") for name in unique.fields] == values
+        for other, existing in box.items(model.path).items()
+    )
+
+
 def problems_of(box: Box, model: ItemModel, uuid: str, item: Item, problems: Problems) -> None:
     """Everything that is wrong with an item."""
     for field in model.fields:
@@ -163,14 +179,9 @@ def problems_of(box: Box, model: ItemModel, uuid: str, item: Item, problems: Pro
             for message in validate(box, field, item.get(field.name, ""), item):
                 problems.add(field.name, message)
     for unique in model.unique:
-        values = [item.get(name, "") for name in unique.fields]
-        if unique.skip_empty and not any(values):
-            continue
-        for other, existing in box.items(model.path).items():
-            if other != uuid and [existing.get(name, "") for name in unique.fields] == values:
-                for _ in range(2 if unique.twice else 1):
-                    problems.add(unique.fields[0], unique.message)
-                break
+        if taken(box, model, unique, uuid, item):
+            for _ in range(2 if unique.twice else 1):
+                problems.add(unique.fields[0], unique.message)
     for name in model.checks:
         for field_name, message in HOOKS.checks[name](box, model, uuid, item):
             problems.add(field_name, message)

@@ -16,7 +16,7 @@ from typing import Final
 
 from fazai.lab.box import Box
 from fazai.lab.config import Item
-from fazai.lab.names import alias_names, network_names, port_names
+from fazai.lab.names import alias_type, network_names, port_names
 from fazai.lab.schema import Field
 from fazai.lab.sources import choices_of
 
@@ -103,8 +103,14 @@ def _text(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
 
 
 def _strict(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
-    pattern = field.pattern or r"[^\"\r\n]{0,255}"
-    if not re.fullmatch(pattern, value):
+    """Text that ends up in a configuration file: one line, and without blanks unless they are allowed."""
+    if not field.spaces and re.search(r"[ \t]", value):
+        yield "Text may not contain spaces or tabs."
+    elif re.search(r"[\r\n]", value):
+        yield "Text may not contain newlines."
+    elif re.search(r"[\0\v\f]", value):
+        yield "Text may not contain special control characters."
+    if field.pattern and not re.fullmatch(field.pattern, value):
         yield worded(field, "Text does not validate.")
 
 
@@ -176,7 +182,7 @@ def _rule_port(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
     first, dash, last = value.partition("-")
     if dash and _is_port(first) and _is_port(last):
         return
-    if _is_port(value) or value in port_names(box) or alias_names(box).get(value) == "port":
+    if _is_port(value) or value in port_names(box) or alias_type(box, value) == "port":
         return
     yield worded(field, "Please specify a valid portnumber, name, alias or range.")
 
@@ -188,8 +194,7 @@ def _store_port(box: Box, value: str) -> str:
 def _is_rule_network(box: Box, text: str, *, single: bool) -> bool:
     if text in network_names(box):
         return True
-    kind = alias_names(box).get(text)
-    if kind is not None and kind != "port":
+    if alias_type(box, text) not in ("", "port"):
         return True
     return single and (is_address(text) or is_network(text))
 

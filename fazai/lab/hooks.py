@@ -8,7 +8,19 @@ from __future__ import annotations
 from typing import Final
 
 from fazai.lab.hooktypes import Hooks
-from fazai.lab.models import alias, generic, interfaces, routing, rules, services, system, trust, unbound
+from fazai.lab.models import (
+    alias,
+    dnsmasq,
+    generic,
+    interfaces,
+    kea,
+    routing,
+    rules,
+    services,
+    system,
+    trust,
+    unbound,
+)
 
 __all__ = ["HOOKS"]
 
@@ -16,9 +28,12 @@ _PARTS = ("checks", "guards", "defaults", "computed", "extra", "cascades")
 
 
 def _merge() -> Hooks:
-    modules = (generic, alias, rules, unbound, routing, interfaces, system, services, trust)
+    modules = (generic, alias, rules, unbound, routing, interfaces, system, services, trust, kea, dnsmasq)
     return Hooks(
-        *({name: row for module in modules for name, row in getattr(module.HOOKS, part).items()} for part in _PARTS)
+        *(
+            {name: row for module in modules for name, row in getattr(module.HOOKS, part).items()}
+            for part in _PARTS
+        )
     )
 
 

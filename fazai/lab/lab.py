@@ -16,6 +16,7 @@ import msgspec
 
 from fazai.errors import StateError, UsageError
 from fazai.lab.access import USER_ITEMS, new_key
+from fazai.lab.actions.daemons import boot_daemons
 from fazai.lab.box import Box
 from fazai.lab.config import Config
 from fazai.lab.engine import blank
@@ -264,6 +265,7 @@ def boot(box: Box) -> None:
     if box.config.history or USER_ITEMS not in box.config.state:
         for service in ("filter", "group", "routes", "routing"):
             box.apply(service)
+        boot_daemons(box)
 
 
 def _later(delay_s: float, action: Callable[[], None]) -> Callable[[], None]:

@@ -43,6 +43,7 @@ class Field(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     none: str = ""  # label of the key "" of a field with a source or relation
     relation: Relation | None = None
     pattern: str = ""  # full match, for types without a check of their own
+    spaces: bool = False  # StrictText: blanks are allowed
     message: str = ""  # instead of the type's own text
     needed: str = ""  # instead of "A value is required."
     case: str = ""  # "lower" or "upper": stored that way when the option exists then

@@ -88,6 +88,11 @@ def _authorities(box: Box) -> dict[str, dict[str, Any]]:
     return {item["refid"]: {"value": item["descr"]} for item in box.items("Trust.CA.ca").values()}
 
 
+def _ids_jobs(box: Box) -> dict[str, dict[str, Any]]:
+    jobs = box.items("Cron.jobs.job").items()
+    return {uuid: {"value": job["description"]} for uuid, job in jobs if "IDS" in job["origin"]}
+
+
 def _virtual_ips(box: Box) -> dict[str, dict[str, Any]]:
     return {
         uuid: {"value": f"[{item['subnet']}] {item['descr']} on {item['interface']} (vhid {item['vhid']})"}
@@ -120,6 +125,7 @@ SOURCES: Final[Mapping[str, tuple[tuple[str, ...], Callable[[Box], Choices]]]] =
     "groups": (("Auth.Group.group",), _groups),
     "certificates": (("Trust.Cert.cert",), _certificates),
     "authorities": (("Trust.CA.ca",), _authorities),
+    "ids_jobs": (("Cron.jobs.job",), _ids_jobs),
     "virtual_ips": (("Interfaces.Vip.vip",), _virtual_ips),
     "privileges": ((), lambda box: {name: {"value": row["name"]} for name, row in privileges(box).items()}),
     "none": ((), lambda box: {}),

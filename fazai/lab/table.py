@@ -11,6 +11,7 @@ from fazai.lab.actions import (
     diagnostics,
     groups,
     interfaces,
+    kea,
     routing,
     rules,
     savepoint,
@@ -27,7 +28,20 @@ from fazai.lab.schema import Catalogue, action_key
 __all__ = ["handlers"]
 
 _MODULES = (
-    aliases, backups, core, diagnostics, groups, interfaces, routing, rules, savepoint, services, sheets, system, trust,
+    aliases,
+    backups,
+    core,
+    diagnostics,
+    groups,
+    interfaces,
+    kea,
+    routing,
+    rules,
+    savepoint,
+    services,
+    sheets,
+    system,
+    trust,
     unbound,
 )
 

@@ -15,8 +15,8 @@ ENABLED: Final[Mapping[str, tuple[str, str]]] = {
     "dnsmasq": ("Dnsmasq", "enable"),
     "ids": ("IDS", "general.enabled"),
     "kea": ("Kea.dhcp4", "general.enabled"),
-    "monit": ("monit", "general.enabled"),
-    "wireguard": ("wireguard.general", "enabled"),
+    "monit": ("Monit", "general.enabled"),
+    "wireguard": ("Wireguard.General", "enabled"),
 }
 
 

@@ -1,24 +1,23 @@
-"""kea, dnsmasq, monit, ids, trafficshaper: what is not the generic verbs."""
+"""dnsmasq, monit, ids, trafficshaper: what is not the generic verbs."""
 
 from __future__ import annotations
 
+import uuid as uuids
 from collections.abc import Mapping
 from typing import Any, Final
 
-from fazai.lab.actions.common import reconfigure, service_handlers
+from fazai.lab.actions.common import reconfigure
 from fazai.lab.actions.core import answer
-from fazai.lab.actions.sheets import download, upload
+from fazai.lab.actions.daemons import daemon_handlers, reconfigure_daemon
 from fazai.lab.box import Call, Handler
+from fazai.lab.config import SETTINGS
+from fazai.lab.engine import blank
 from fazai.lab.search import plain_rows, recordset
 
 __all__ = ["ACTIONS"]
 
-RESERVATIONS: Final = "Kea.dhcp4.reservations.reservation"
+JOBS: Final = "Cron.jobs.job"
 CHECKED: Final = {"status": "ok", "function": "check", "template": "OK", "result": ""}
-
-
-def _monit_off(call: Call) -> bool:
-    return call.box.config.settings("Monit").get("general.enabled", "0") != "1"
 
 
 def monit_check(call: Call) -> Any:
@@ -26,21 +25,34 @@ def monit_check(call: Call) -> Any:
 
 
 def monit_reconfigure(call: Call) -> Any:
-    """Checks the configuration, and starts what is enabled."""
+    """Checks the configuration, and starts or stops the service as it is enabled."""
     if not call.posted:
         return {"status": "failed"}
-    call.box.apply("monit")
-    if not _monit_off(call):
-        call.box.running.services["monit"] = "running"
+    reconfigure_daemon(call.box, "monit")
     return CHECKED
 
 
 def ids_reconfigure(call: Call) -> Any:
+    """The first one makes a cron job for the update of the rules, which is off."""
     if not call.posted:
         return {"status": "failed"}
-    call.box.apply("ids")
-    call.box.running.services["ids"] = "running"
+    box = call.box
+    if not box.config.settings("IDS").get("general.UpdateCron"):
+        _make_update_job(call)
+    reconfigure_daemon(box, "ids")
     return {"status": "OK"}
+
+
+def _make_update_job(call: Call) -> None:
+    box, uuid = call.box, str(uuids.uuid4())
+    job = {"origin": "IDS", "command": "ids update", "description": "ids rule updates", "enabled": "0"}
+    model = box.catalogue.models["IDS"]
+    defaults = {field.name: field.default for field in model.settings}
+    settings = {**defaults, **box.config.settings(model.name), "general.UpdateCron": uuid}
+    edit = box.config.edit()
+    edit.put(JOBS, uuid, {**blank(box, box.catalogue.items[JOBS]), **job})
+    edit.put(model.name, SETTINGS, settings)
+    call.save(edit)
 
 
 def ids_reload(call: Call) -> Any:
@@ -72,10 +84,10 @@ def toggle_ruleset(call: Call) -> Any:
     return {"status": "ok"}
 
 
-_MONIT: Final = service_handlers("monit", _monit_off)
-
 ACTIONS: Final[Mapping[str, Handler]] = {
-    **{f"monit/service/{action}": handler for action, handler in _MONIT.items()},
+    **daemon_handlers("monit"),
+    **daemon_handlers("ids"),
+    **daemon_handlers("dnsmasq", unseen="unknown"),
     "monit/service/check": monit_check,
     "monit/service/reconfigure": monit_reconfigure,
     "ids/service/reconfigure": ids_reconfigure,
@@ -83,6 +95,4 @@ ACTIONS: Final[Mapping[str, Handler]] = {
     "ids/settings/listRulesets": rulesets,
     "ids/settings/toggleRuleset": toggle_ruleset,
     "trafficshaper/service/reconfigure": reconfigure("trafficshaper"),
-    "kea/dhcpv4/downloadReservations": download(RESERVATIONS, with_uuid=False, leave_out=("subnet",)),
-    "kea/dhcpv4/uploadReservations": upload(RESERVATIONS),
 }

@@ -29,7 +29,11 @@ NEEDS: Final = (
     ("ddns_dns_server", "ddns_forward_zone", ZONE),
     ("ddns_domain_key_name", "ddns_domain_key_secret", KEY),
     ("ddns_domain_key_secret", "ddns_domain_key_name", KEY),
-    ("ddns_domain_key_algorithm", "ddns_domain_key_secret", "An algorithm is required if a TSIG secret is set."),
+    (
+        "ddns_domain_key_algorithm",
+        "ddns_domain_key_secret",
+        "An algorithm is required if a TSIG secret is set.",
+    ),
 )
 
 
@@ -37,7 +41,7 @@ def _options(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tupl
     """Static routes are addresses in pairs, classless ones `network - router`."""
     entries = [part.strip() for part in item[ROUTES].split(",")] if item[ROUTES] else []
     for first in range(0, len(entries), 2):
-        pair = (entries[first : first + 2] + [""])[:2]
+        pair = (*entries[first : first + 2], "")[:2]
         if not all(map(is_address, pair)):
             yield ROUTES, f'Entry "{pair[0]},{pair[1]}" is not a valid dest-ip,router-ip pair.'
     for route in item[CLASSLESS].split(",") if item[CLASSLESS] else ():

@@ -1,51 +1,182 @@
-"""DHCP reservations, monit services, shaper pipes."""
+"""Monit: what a service needs, and the types of its tests. Shaper: numbers and limits of pipes."""
 
 from __future__ import annotations
 
-import ipaddress
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from fazai.lab.box import Box, Call
 from fazai.lab.config import Item
-from fazai.lab.fieldtypes import is_address
 from fazai.lab.hooktypes import Extra, Hooks
 from fazai.lab.schema import ItemModel
 
 __all__ = ["HOOKS"]
 
 PIPES: Final = "TrafficShaper.pipes.pipe"
-SUBNETS: Final = "Kea.dhcp4.subnets.subnet4"
-WITH_PATH: Final = ("file", "fifo", "filesystem", "directory", "custom")
+SERVICES: Final = "Monit.service"
+TESTS: Final = "Monit.test"
+
+WITH_PATH: Final = ("file", "fifo", "filesystem", "directory")
+FILES: Final = frozenset({"Existence", "Timestamp", "Permisssion", "UID", "GID", "Custom"})
+
+# type of a service -> types of the tests that it may have
+ALLOWED: Final[Mapping[str, frozenset[str]]] = {
+    "process": frozenset(
+        {"Existence", "ProcessResource", "ProcessDiskIO", "UID", "GID", "PID", "PPID", "Uptime"}
+        | {"Connection", "Custom"}
+    ),
+    "file": FILES | {"FileChecksum", "FileSize", "FileContent"},
+    "fifo": FILES,
+    "directory": FILES,
+    "filesystem": frozenset(
+        {"Existence", "FilesystemMountFlags", "SpaceUsage", "InodeUsage", "DiskIO", "Permisssion", "Custom"}
+    ),
+    "host": frozenset({"NetworkPing", "Connection", "Custom"}),
+    "system": frozenset({"SystemResource", "Uptime", "Custom"}),
+    "custom": frozenset({"ProgramStatus", "Custom"}),
+    "network": frozenset({"NetworkInterface", "Custom"}),
+}
+
+# type of a test -> how its condition begins
+BEGINNINGS: Final[Mapping[str, tuple[str, ...]]] = {
+    "Existence": ("exist", "not exist"),
+    "SystemResource": (
+        "loadavg (1min)",
+        "loadavg (5min)",
+        "loadavg (15min)",
+        "cpu usage",
+        "cpu user usage",
+        "cpu system usage",
+        "cpu wait usage",
+        "memory usage",
+        "swap usage",
+    ),
+    "ProcessResource": ("cpu", "total cpu", "threads", "children", "total memory usage"),
+    "ProcessDiskIO": ("disk read rate", "disk write rate"),
+    "FileChecksum": ("failed md5 checksum", "changed md5 checksum", "failed checksum expect"),
+    "Timestamp": (
+        *("access time", "modification time", "change time", "timestamp"),
+        *("changed access time", "changed modification time", "changed change time", "changed timestamp"),
+    ),
+    "FileSize": ("size", "changed size"),
+    "FileContent": ("content =", "content !="),
+    "FilesystemMountFlags": ("changed fsflags",),
+    "SpaceUsage": ("space",),
+    "InodeUsage": ("inodes",),
+    "DiskIO": ("read rate", "write rate", "service time"),
+    "Permisssion": ("failed permission", "changed permission"),
+    "UID": ("failed uid",),
+    "PID": ("changed pid",),
+    "PPID": ("changed ppid",),
+    "Uptime": ("uptime",),
+    "ProgramStatus": ("status", "changed status"),
+    "NetworkInterface": ("failed link", "changed link capacity", "saturation", "upload", "download"),
+    "NetworkPing": ("failed ping",),
+    "Connection": ("failed host", "failed port", "failed unixsocket"),
+}
+
+# bits per second in one unit of a metric, and the most that a pipe takes
+UNITS: Final = {"bit": 1, "Kbit": 1_000, "Mbit": 1_000_000, "Gbit": 1_000_000_000}
+MOST: Final = 4_294_967_295
 
 
-def _reservation(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
-    address = item["ip_address"]
-    if not is_address(address, "4"):
+def type_of(condition: str) -> str:
+    """The type that monit's page gives a test: by the longest known beginning, else Custom."""
+    words = " ".join(condition.split()) if "  " in condition else condition
+    known = ((len(start), kind, start) for kind, starts in BEGINNINGS.items() for start in starts)
+    best = max((row for row in known if words.startswith(row[2])), default=(0, "Custom", ""))
+    if best[2] == "memory usage" and not words.rstrip().endswith("%") and " percent" not in words:
+        return "ProcessResource"
+    return best[1]
+
+
+def _users_of(box: Box, test: str) -> bool:
+    return any(test in service["tests"].split(",") for service in box.items(SERVICES).values())
+
+
+def _type_by_condition(call: Call, model: ItemModel, uuid: str, old: Item, new: dict[str, str]) -> None:
+    """The condition decides the type, whatever was sent as the type."""
+    kind = type_of(new["condition"])
+    if kind == "Custom" or not _users_of(call.box, uuid):
+        new["type"] = kind
+
+
+def _test(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
+    """The type of a test that services use is fixed."""
+    old = box.items(TESTS).get(uuid)
+    if old is None or not _users_of(box, uuid):
         return
-    subnet = box.items(SUBNETS).get(item["subnet"])
-    if subnet is None or ipaddress.ip_address(address) not in ipaddress.ip_network(
-        subnet["subnet"], strict=False
-    ):
-        yield "ip_address", "Address not in specified subnet"
+    kind, name = type_of(item["condition"]), item["name"]
+    if item["type"] not in (old["type"], "Custom"):
+        yield (
+            "type",
+            f"Cannot change the test type to '{item['type']}'. Test '{name}' is linked to a service.",
+        )
+    if kind not in ("Custom", item["type"]):
+        text = f"Condition '{item['condition']}' would change the type of the test '{name}'"
+        yield "condition", f"{text} but it is linked to a service."
 
 
-def _monit_path(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
-    if item["type"] in WITH_PATH and not item["path"]:
+def _service(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
+    kind = item["type"]
+    tests = box.items(TESTS)
+    for key in item["tests"].split(","):
+        if key in tests and tests[key]["type"] not in ALLOWED.get(kind, {tests[key]["type"]}):
+            text = (
+                f"Test {tests[key]['name']} with type {tests[key]['type']} not allowed for this service type"
+            )
+            yield "tests", text
+    yield from _needed(item, kind)
+
+
+def _needed(item: Item, kind: str) -> Iterable[tuple[str, str]]:
+    if kind == "process" and not item["pidfile"] and not item["match"]:
+        for name in ("pidfile", "match"):
+            yield name, "Please set at least one of Pidfile or Match."
+    if kind == "host" and not item["address"]:
+        yield "address", "Address is mandatory for 'Remote Host' checks."
+    if kind == "network" and not item["address"] and not item["interface"]:
+        for name in ("address", "interface"):
+            yield name, "Please set at least one of Address or Interface."
+    if kind in WITH_PATH and not item["path"]:
         yield "path", "Path is mandatory."
 
 
+def _alert(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
+    if item["noton"] == "1" and not item["events"]:
+        for name in ("noton", "events"):
+            yield name, "At least one event should be selected when using an inverted selection."
+
+
+def _pipe(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
+    metric = item["bandwidthMetric"]
+    most = MOST // UNITS.get(metric, 1)
+    if item["bandwidth"].isdigit() and int(item["bandwidth"]) > most:
+        text = f"{item['bandwidth']} {metric}/s exceeds the maximum bandwidth of {most} {metric}/s."
+        for name in ("bandwidth", "bandwidthMetric"):
+            yield name, text
+    if item["codel_enable"] == item["pie_enable"] == "1":
+        for name in ("codel_enable", "pie_enable"):
+            yield name, "CoDel and PIE can not be combined."
+
+
 def _pipe_number(call: Call, model: ItemModel, uuid: str, old: Item, new: dict[str, str]) -> None:
-    """The firewall numbers the pipes itself, from 10000."""
-    if not new["number"]:
+    """A pipe that is added gets its number from the firewall, from 10000; one that is set brings its own."""
+    if call.param(0) is None:
         used = {item["number"] for item in call.box.items(PIPES).values()}
-        number = 10000
-        while str(number) in used:
-            number += 1
+        number = next(number for number in range(10_000, 10_000 + len(used) + 1) if str(number) not in used)
         new["number"], new["origin"] = str(number), "TrafficShaper"
 
 
 HOOKS: Final = Hooks(
-    checks={"kea_reservation": _reservation, "monit_path": _monit_path},
-    extra={PIPES: Extra(before=(_pipe_number,))},
+    checks={
+        "monit_service": _service,
+        "monit_test": _test,
+        "monit_alert": _alert,
+        "shaper_pipe": _pipe,
+    },
+    extra={
+        PIPES: Extra(before=(_pipe_number,)),
+        TESTS: Extra(before=(_type_by_condition,)),
+    },
 )
