@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from fazai.lab.config import Collection, Config, Item, State
+from fazai.lab.config import EMPTY, Collection, Config, Item, State
 from fazai.lab.schema import Catalogue, Endpoint, ItemModel
 from fazai.lab.settings import LabSettings
 
@@ -73,27 +73,43 @@ class Box:
         self.schedule: Callable[[float, Callable[[], None]], Callable[[], None]] = _no_timer
         self.rollback: Rollback | None = None
         self.reloaded: Callable[[], None] = lambda: None  # other rules run now, without an apply
-        self._derived: dict[str, tuple[tuple[object, ...], Any]] = {}
+        self._derived: dict[str, tuple[tuple[tuple[str, object], ...], object, Any]] = {}
+        self._indexes: dict[tuple[str, str], tuple[Collection, dict[str, str]]] = {}
 
     def items(self, path: str) -> Collection:
         return self.config.items(path)
 
     def derived(self, name: str, paths: tuple[str, ...], build: Callable[[], T], extra: object = None) -> T:
         """A value computed from collections, kept while they are the current ones."""
-        key = (*(self.config.items(path) for path in paths), extra)
+        items = self.config.state.get
         found = self._derived.get(name)
-        if (
-            found is not None
-            and len(found[0]) == len(key)
-            and all(
-                old is new or (old == new and isinstance(old, int))
-                for old, new in zip(found[0], key, strict=True)
-            )
-        ):
-            return found[1]  # type: ignore[no-any-return]
+        if found is not None:
+            known, at, value = found
+            if at is extra and all(items(path, EMPTY) is old for path, old in known):
+                return value
         value = build()
-        self._derived[name] = (key, value)
-        return value
+        self._derived[name] = (tuple((path, items(path, EMPTY)) for path in paths), extra, value)
+        return value  # type: ignore[no-any-return]
+
+    def index(self, path: str, name: str) -> Mapping[str, str]:
+        """Value of a field -> uuid of an item with it; after a single write only that write is looked at."""
+        current = self.config.items(path)
+        known = self._indexes.get((path, name))
+        if known is not None and known[0] is current:
+            return known[1]
+        before, after, keys = self.config.changed.get(path, (None, None, ()))
+        if known is not None and known[0] is before and after is current:
+            found = dict(known[1])
+            for key in keys:
+                old, new = known[0].get(key), current.get(key)
+                if old is not None and found.get(old[name]) == key:
+                    del found[old[name]]
+                if new is not None:
+                    found[new[name]] = key
+        else:
+            found = {item[name]: key for key, item in current.items()}
+        self._indexes[path, name] = (current, found)
+        return found
 
     def apply(self, service: str) -> None:
         """The service now runs with what is stored."""

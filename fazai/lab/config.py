@@ -82,7 +82,11 @@ class Edit:
 
     def commit(self, why: str, who: str, now: float) -> Revision:
         """Make the changes current, as one entry of the history (also when nothing differs)."""
-        return self._config.commit({**self._config.state, **self._touched}, self._changes, why, who, now)
+        config = self._config
+        for path, items in self._touched.items():
+            keys = frozenset(key for changed, key, _ in self._changes if changed == path)
+            config.changed[path] = (config.items(path), items, keys)
+        return config.commit({**config.state, **self._touched}, self._changes, why, who, now)
 
 
 class Config:
@@ -92,6 +96,8 @@ class Config:
         self.state: State = start
         self.history: deque[Revision] = deque(maxlen=keep)
         self.writes = 0
+        # collection -> before and after its last change, and the keys that it concerned
+        self.changed: dict[str, tuple[Collection, Collection, frozenset[str]]] = {}
         self._last = 0.0
         self._folder = folder
         self._journal: int | None = None

@@ -207,10 +207,12 @@ def _rule_network(box: Box, field: Field, value: str, item: Item) -> Iterable[st
 
 
 def _network_label(box: Box, value: str) -> str:
+    """`LAN net` for `lan`; the value itself where no interface is named."""
     names = network_names(box)
-    if value == "any" or not any(part in names for part in value.split(",")):
+    parts = value.split(",")
+    if value == "any" or not any(part in names for part in parts):
         return value
-    return ", ".join(_short_label(names.get(part, part)) for part in value.split(","))
+    return ", ".join(_short_label(names.get(part, part)) for part in parts)
 
 
 def _short_label(label: str) -> str:

@@ -15,7 +15,8 @@ __all__ = [
     "GATEWAYS",
     "GROUPS",
     "INTERFACES",
-    "alias_names",
+    "alias_type",
+    "alias_uuid",
     "builtin_aliases",
     "interface_label",
     "interface_name",
@@ -54,14 +55,18 @@ def port_names(box: Box) -> Mapping[str, Any]:
     return box.catalogue.options["ports"]
 
 
-def alias_names(box: Box) -> Mapping[str, str]:
-    """Every alias, built-in ones too: name -> type."""
+def alias_uuid(box: Box, name: str) -> str | None:
+    """The uuid of an alias; of a built-in one its name."""
+    return name if name in builtin_aliases(box) else box.index(ALIASES, "name").get(name)
 
-    def build() -> Mapping[str, str]:
-        found = {name: row["type"] for name, row in builtin_aliases(box).items()}
-        return found | {item["name"]: item["type"] for item in box.items(ALIASES).values()}
 
-    return box.derived("alias names", (ALIASES, INTERFACES), build)
+def alias_type(box: Box, name: str) -> str:
+    """The type of an alias, "" for one that is not there."""
+    built_in = builtin_aliases(box).get(name)
+    if built_in is not None:
+        return built_in["type"]
+    uuid = box.index(ALIASES, "name").get(name)
+    return "" if uuid is None else box.items(ALIASES)[uuid]["type"]
 
 
 def builtin_aliases(box: Box) -> Mapping[str, Mapping[str, str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any
 
 from fazai.lab.box import Box
 from fazai.lab.config import Item
@@ -11,7 +11,7 @@ from fazai.lab.fieldtypes import TYPES
 from fazai.lab.schema import Field, ItemModel
 from fazai.lab.sources import choices_of
 
-__all__ = ["as_php", "nested_item", "place", "row_of", "show_settings"]
+__all__ = ["as_php", "nested_item", "place", "row_maker", "show_settings"]
 
 Computed = Callable[[Box, ItemModel, str, Item], Mapping[str, Any]]
 
@@ -86,21 +86,34 @@ def nested_item(
     return body
 
 
-def row_of(box: Box, model: ItemModel, uuid: str, item: Item, computed: Mapping[str, Any]) -> dict[str, Any]:
-    """An item as a row of a search."""
-    row: dict[str, Any] = {"uuid": uuid}
-    for field in model.fields:
-        name = field.name
-        value = computed[name] if name in computed else item.get(name, "")
-        row[name] = value
-        if value and isinstance(value, str):
-            label = label_of(box, field, value)
-            if label != value:
-                row[f"%{name}"] = label
-    return row
+def _labeller(box: Box, field: Field) -> Callable[[str], str] | None:
+    """What is shown beside a value in a row; None for fields that never have a label."""
+    choices = choices_of(box, field)
+    if choices is None:
+        kind = TYPES.get(field.type)
+        label = kind.label if kind is not None else None
+        return None if label is None else lambda value: label(box, value)
+    labels = {key: choice["value"] for key, choice in choices.items()}
+    if not field.multiple:
+        return lambda value: labels.get(value, value)
+    return lambda value: ", ".join([labels.get(part, part) for part in value.split(",")])
 
 
-BLANK: Final[Item] = {}
+def row_maker(box: Box, model: ItemModel) -> Callable[[str, Item, Mapping[str, Any]], dict[str, Any]]:
+    """A function that turns an item into a row of a search; the labels are looked up once for all rows."""
+    columns = [(field.name, f"%{field.name}", _labeller(box, field)) for field in model.fields]
+
+    def make(uuid: str, item: Item, computed: Mapping[str, Any]) -> dict[str, Any]:
+        row: dict[str, Any] = {"uuid": uuid}
+        for name, shown_name, labeller in columns:
+            value = row[name] = computed[name] if name in computed else item.get(name, "")
+            if labeller is not None and value:
+                label = labeller(value)
+                if label != value:
+                    row[shown_name] = label
+        return row
+
+    return make
 
 
 def show_settings(box: Box, fields: tuple[Field, ...], item: Item) -> dict[str, Any]:

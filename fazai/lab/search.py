@@ -55,14 +55,19 @@ class RowCache:
         self._on: tuple[object, ...] = ()
 
     def rows(
-        self, items: Mapping[str, Item], depends: tuple[object, ...], make: Callable[[str, Item], Row]
+        self,
+        items: Mapping[str, Item],
+        depends: tuple[object, ...],
+        maker: Callable[[], Callable[[str, Item], Row]],
     ) -> list[Row]:
+        """The rows in the order of the items; the maker is asked for only when a row has to be made."""
         if len(depends) != len(self._on) or any(a is not b for a, b in zip(depends, self._on, strict=True)):
             self._rows, self._on = {}, depends
-        old, fresh, result = self._rows, {}, []
+        old, fresh, result, make = self._rows, {}, [], None
         for uuid, item in items.items():
             found = old.get(uuid)
             if found is None or found[0] is not item:
+                make = make or maker()
                 found = (item, make(uuid, item))
             fresh[uuid] = found
             result.append(found[1])

@@ -16,7 +16,7 @@ from fazai.lab.engine import (
     computed,
     flatten,
     get_item,
-    make_row,
+    maker_of,
     merged,
     posted,
     problems_of,
@@ -41,12 +41,8 @@ def _builtin_rows(call: Call) -> list[Row]:
     box, model = call.box, _model(call)
 
     def build() -> list[Row]:
-        found = []
-        for name in builtin_aliases(box):
-            item = builtin_item(box, name)
-            assert item is not None
-            found.append(make_row(box, model, name, item))
-        return found
+        make = maker_of(box, model)
+        return [make(name, builtin_item(box, name) or {}) for name in builtin_aliases(box)]
 
     return box.derived("builtin alias rows", (INTERFACES,), build, box.running.tables)
 

@@ -11,7 +11,7 @@ from fazai.lab.box import Box, Call, UserError
 from fazai.lab.config import Edit, Item
 from fazai.lab.fieldtypes import is_address, is_hostname, is_network
 from fazai.lab.hooktypes import Extra, Hooks
-from fazai.lab.names import ALIASES, alias_names, builtin_aliases
+from fazai.lab.names import ALIASES, alias_type, alias_uuid, builtin_aliases
 from fazai.lab.schema import ItemModel
 
 __all__ = ["HOOKS", "builtin_item", "content_map", "stats", "tables"]
@@ -66,9 +66,7 @@ def _check_name(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[t
             "name",
             'The name cannot be the internally reserved keyword "%s".',
         )  # not filled in by the product
-    elif name in builtin_aliases(box) or any(
-        other["name"] == name and key != uuid for key, other in box.items(ALIASES).items()
-    ):
+    elif alias_uuid(box, name) not in (None, uuid):
         yield "name", "An alias with this name already exists."
 
 
@@ -79,24 +77,21 @@ def _range(text: str) -> bool:
 
 def _is_host(box: Box, text: str) -> bool:
     bare = text.removeprefix("!")
-    return (
-        bare in alias_names(box)
-        or _range(bare)
-        or (is_hostname(bare) and not re.fullmatch(r"[\d.]+", bare))
-        or (is_address(bare))
-    )
+    if alias_type(box, bare) or _range(bare) or is_address(bare):
+        return True
+    return is_hostname(bare) and not re.fullmatch(r"[\d.]+", bare)
 
 
 def _is_net(box: Box, text: str) -> bool:
     bare = text.removeprefix("!")
-    if bare in alias_names(box) or is_address(bare) or is_network(bare) or _range(bare):
+    if alias_type(box, bare) or is_address(bare) or is_network(bare) or _range(bare):
         return True
     address, slash, mask = bare.partition("/")
     return bool(slash) and is_address(address, "4") and is_address(mask, "4")
 
 
 def _is_port(box: Box, text: str) -> bool:
-    if alias_names(box).get(text) == "port":
+    if alias_type(box, text) == "port":
         return True
     parts = text.split(":")
     return len(parts) <= 2 and all(part.isdigit() and 1 <= int(part) <= 65535 for part in parts)
@@ -113,7 +108,7 @@ ENTRY_CHECKS: Final = {
     "port": (_is_port, "a valid port number"),
     "geoip": (lambda box, text: text in box.catalogue.options["country_names"], "a valid country code"),
     "mac": (lambda box, text: bool(_PARTIAL_MAC.match(text)), "a valid (partial) MAC address"),
-    "networkgroup": (lambda box, text: text in alias_names(box), "a valid alias"),
+    "networkgroup": (lambda box, text: bool(alias_type(box, text)), "a valid alias"),
     "asn": (lambda box, text: text.isdigit() and 1 <= int(text) <= 4294967296, "a valid ASN"),
     "dynipv6host": (_is_dynamic6, "a valid partial ipv6 address definition (e.g. ::1000)"),
 }

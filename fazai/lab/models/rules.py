@@ -37,14 +37,19 @@ META: Final[Mapping[str, tuple[str, ...]]] = {
 WITH_PORTS: Final = ("TCP", "UDP", "TCP/UDP")
 
 
+def _groups(box: Box) -> Mapping[str, Item]:
+    return box.derived(
+        "groups by name", (GROUPS,), lambda: {row["ifname"]: row for row in box.items(GROUPS).values()}
+    )
+
+
 def order_of(box: Box, item: Item) -> tuple[str, str]:
     """prio_group and sort_order: floating rules first, then those of groups, then those of one interface."""
     names = [name for name in item.get("interface", "").split(",") if name]
     if len(names) != 1 or item.get("interfacenot") == "1":
         group = 200000
     else:
-        groups = {row["ifname"]: row for row in box.items(GROUPS).values()}
-        found = groups.get(names[0])
+        found = _groups(box).get(names[0])
         group = 400000 if found is None else 300000 + int(found.get("sequence") or 0)
     return str(group), f"{group}.{int(item.get('sequence') or 0):07d}"
 
@@ -58,22 +63,30 @@ def _computed(box: Box, model: ItemModel, uuid: str, item: Item) -> Mapping[str,
 
 def alias_meta(box: Box, value: str) -> list[dict[str, Any]]:
     """What is behind each name in a rule's field."""
-    aliases = box.derived(
-        "alias items", (ALIASES,), lambda: {a["name"]: a for a in box.items(ALIASES).values()}
+    memo: dict[str, list[dict[str, Any]]] = box.derived(
+        "alias meta", (ALIASES, INTERFACES), dict, _groups_running(box)
     )
-    names, builtin = network_names(box), builtin_aliases(box)
-    found = []
-    for part in value.split(","):
-        if part in aliases or part in builtin:
-            row = aliases[part] if part in aliases else builtin[part]
-            text = f"<strong>{row['description']}</strong><br/>" if row["description"] else ""
-            summary = text + "<br/>".join(row.get("content", "").split("\n"))
-            meta = {"description": row["description"], "value": part, "%value": part, "isAlias": True}
-            found.append({"summary": summary, **meta})
-        else:
-            label = names.get(part, part)
-            found.append({"value": part, "%value": label, "isAlias": False, "description": ""})
+    found = memo.get(value)
+    if found is None:
+        found = memo[value] = [_meta(box, part) for part in value.split(",")]
     return found
+
+
+def _meta(box: Box, name: str) -> dict[str, Any]:
+    uuid = box.index(ALIASES, "name").get(name)
+    row = box.items(ALIASES)[uuid] if uuid is not None else builtin_aliases(box).get(name)
+    if row is None:
+        label = network_names(box).get(name, name)
+        return {"value": name, "%value": label, "isAlias": False, "description": ""}
+    text = f"<strong>{row['description']}</strong><br/>" if row["description"] else ""
+    summary = text + "<br/>".join(row.get("content", "").split("\n"))
+    return {
+        "summary": summary,
+        "description": row["description"],
+        "value": name,
+        "%value": name,
+        "isAlias": True,
+    }
 
 
 def category_colors(box: Box, value: str) -> list[dict[str, str]]:
