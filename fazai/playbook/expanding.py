@@ -116,7 +116,7 @@ class Expander:
             None if name is None else str(name),
             adopt,
             notify or (),
-            shared=scope is None,
+            shared=scope is None and source.reused,
         )
 
     def _fields(

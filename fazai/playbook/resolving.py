@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -29,7 +30,6 @@ __all__ = ["resolve"]
 _REST: Final = "inventory"
 #: A play's variables are not a target's options; these names would surely be meant as such.
 _OPTIONS_ONLY: Final = ("provider", "mode", "base_url", "secret")
-_LISTS_KEPT: Final = 1024
 
 
 def resolve(
@@ -76,6 +76,7 @@ class _Resolver:
         self._merger = Merger(self._problems)
         self._chooser = Chooser(selection)
         self._lists: dict[int, tuple[YamlList, tuple[Source, ...]]] = {}
+        self._lone = _lone_lists(inventory)
         self._prepared: dict[Play, tuple[Source, ...]] = {}
 
     def works(self) -> tuple[Work, ...]:
@@ -132,7 +133,10 @@ class _Resolver:
     def _target_work(self, host: str, plays: Sequence[Play]) -> TargetWork | None:
         """What is wanted on a host; None if it is no target, or something is wrong with it."""
         layers: list[_Layer] = [(play, self._of_play(play)) for play in plays if play.resources]
-        layers += [(None, self._of_list(layer.resources)) for layer in self._inventory.layers(host)]
+        layers += [
+            (None, self._of_list(layer.resources, reused=id(layer.resources) not in self._lone))
+            for layer in self._inventory.layers(host)
+        ]
         provider = self._targets.provider(host)
         if provider is None:
             self._check_alone(host, layers)
@@ -194,19 +198,24 @@ class _Resolver:
             known = self._prepared[play] = tuple(each for each in prepared if each is not None)
         return known
 
-    def _of_list(self, resources: YamlList) -> tuple[Source, ...]:
-        """The sources of a list of the inventory. Those of groups, and of the hosts of one range, come again:
-        what was used last is kept."""
-        known = self._lists.pop(id(resources), None)
-        if known is None:
-            declared, errors = read_resources(resources)
-            self._problems.extend(errors)
-            prepared = [self._sources.prepare(each) for each in declared]
-            known = (resources, tuple(each for each in prepared if each is not None))
-            if len(self._lists) >= _LISTS_KEPT:
-                del self._lists[next(iter(self._lists))]
-        self._lists[id(resources)] = known
-        return known[1]
+    def _of_list(self, resources: YamlList, *, reused: bool) -> tuple[Source, ...]:
+        """The sources of a list of the inventory; kept if they are needed again."""
+        known = self._lists.get(id(resources))
+        if known is not None:
+            return known[1]
+        declared, errors = read_resources(resources)
+        self._problems.extend(errors)
+        prepared = [self._sources.prepare(each, reused=reused) for each in declared]
+        sources = tuple(each for each in prepared if each is not None)
+        if reused:
+            self._lists[id(resources)] = (resources, sources)
+        return sources
+
+
+def _lone_lists(inventory: Inventory) -> frozenset[int]:
+    """The lists of resources that one host has for itself; the hosts of a range share theirs."""
+    count = Counter(id(resources) for host in inventory.hosts.values() for resources in host.resources)
+    return frozenset(number for number, hosts in count.items() if hosts == 1)
 
 
 def _work(name: str, items: Iterable[TargetWork | None], play: Play | None) -> list[Work]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from fazai.errors import FazaiError, InputError, Mark, PlaybookError
@@ -12,6 +12,29 @@ from fazai.template import is_static
 from fazai.yamltext import YamlMap
 
 __all__ = ["Piece", "Source", "Sources"]
+
+
+class Origins(Mapping[str, Mark]):
+    """The places of the fields of a mapping, found when they are asked for: most never are."""
+
+    __slots__ = ("_fields",)
+
+    def __init__(self, fields: YamlMap) -> None:
+        self._fields = fields
+
+    def __getitem__(self, name: str) -> Mark:
+        if name not in self._fields:
+            raise KeyError(name)
+        return self._fields.mark(name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._fields
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._fields)
+
+    def __len__(self) -> int:
+        return len(self._fields)
 
 
 @dataclass(slots=True, eq=False)
@@ -26,6 +49,7 @@ class Source:
     hidden: tuple[str, ...]  # fields whose text is a secret
     origins: Mapping[str, Mark]
     same: bool  # for all hosts
+    reused: bool  # by more than one host
     pieces: tuple[Piece, ...] | None = None  # once they are known, when they are the same
 
     def excerpt(self, name: str | None = None) -> str | None:
@@ -63,7 +87,7 @@ class Sources:
     wrong: Callable[[FazaiError], None]
     _kinds: dict[str, Kind | InputError] = field(default_factory=dict)
 
-    def prepare(self, declared: Declared, play: Play | None = None) -> Source | None:
+    def prepare(self, declared: Declared, play: Play | None = None, *, reused: bool = True) -> Source | None:
         """None, with the reason in `wrong`, if its kind is not there."""
         kind = self._kind(declared)
         if kind is None:
@@ -89,8 +113,9 @@ class Sources:
             tuple(dict.fromkeys((*(play.tags if play is not None else ()), *declared.tags))),
             dynamic,
             tuple(name for name, spec in kind.fields.items() if spec.secret or spec.type == "secret"),
-            {name: fields.mark(name) for name in fields} if isinstance(fields, YamlMap) else {},
+            Origins(fields) if isinstance(fields, YamlMap) else {},
             same,
+            reused,
         )
 
     def _kind(self, declared: Declared) -> Kind | None:

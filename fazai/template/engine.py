@@ -72,6 +72,7 @@ _METHODS: Final[tuple[tuple[type | tuple[type, ...], tuple[str, ...]], ...]] = (
     ),
 )
 _SUBSCRIBED: Final = (str, dict, list, tuple, range, HostVars, HostView)
+_LEAVES: Final = frozenset({int, float, bool, type(None)})
 _WIDE: Final = re.compile(r"\d{5}")
 
 
@@ -248,12 +249,18 @@ def _guarded(name: str, each: Filter, *, test: bool = False) -> Callable[..., An
     @pass_context
     def call(context: _Context, *args: Any, **kwargs: Any) -> Any:
         run = context.environment.run
-        if not each.undefined:
-            for value in (*args, *kwargs.values()):
-                if isinstance(value, Missing):
+        secret = False
+        for value in (*args, *kwargs.values()) if kwargs else args:
+            if type(value) is str:
+                run.spend(1 + (len(value) >> 6))
+            elif isinstance(value, Missing):
+                if not each.undefined:
                     value.fail()
-        weight, secret = run.measure((args, kwargs))
-        run.spend(weight)
+            elif type(value) not in _LEAVES:
+                weight, inside = run.measure(value)
+                run.spend(weight)
+                secret = secret or inside
+        run.spend(1)
         before = (context,) if each.takes == "context" else (context.environment,) if each.takes else ()
         if secret and each.secrecy is not Secrecy.CARRY:
             if each.secrecy is Secrecy.REFUSE:

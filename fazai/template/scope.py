@@ -117,7 +117,7 @@ class _Failure:
 class Scope:
     """Variables of one host, and of one resource or loop item within it (`child`)."""
 
-    __slots__ = ("_done", "_parent", "_places", "_variables", "templates")
+    __slots__ = ("_done", "_parent", "_places", "_texts", "_variables", "templates")
 
     def __init__(
         self,
@@ -132,6 +132,7 @@ class Scope:
         self._places = places
         self._parent = parent
         self._done: dict[str, Any] = {}
+        self._texts: dict[str, Value] = {}
 
     def child(self, variables: Mapping[str, Value], places: Places | None = None) -> Scope:
         """A scope in which these variables come first. What refers to them is rendered anew."""
@@ -275,7 +276,10 @@ class Scope:
             if value is not LATER and not isinstance(value, HostVars | HostView):
                 return value
             plan = self.templates.compiled(text)
-        return plan.render(self, run)
+        elif text in self._texts:  # the same template again: names do not change within a scope
+            return self._texts[text]
+        value = self._texts[text] = plan.render(self, run)
+        return value
 
     def _map(self, value: dict[str, Value], run: Run) -> Value:
         done: dict[str, Value] = {}
