@@ -86,10 +86,10 @@ class Box:
         if found is not None:
             known, at, value = found
             if at is extra and all(items(path, EMPTY) is old for path, old in known):
-                return value
+                return value  # type: ignore[no-any-return]
         value = build()
         self._derived[name] = (tuple((path, items(path, EMPTY)) for path in paths), extra, value)
-        return value  # type: ignore[no-any-return]
+        return value
 
     def index(self, path: str, name: str) -> Mapping[str, str]:
         """Value of a field -> uuid of an item with it; after a single write only that write is looked at."""

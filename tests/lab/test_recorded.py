@@ -6,33 +6,18 @@ values of single exchanges cannot be the recorded ones, with the reason (`loose`
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import httpx
 import pytest
 
 from fazai.lab import LabSettings, LabThread
+from tests.lab import recorded
 
 
-def _helper() -> ModuleType:
-    name = "fazai_tests_recorded"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name("recorded.py"))
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        spec.loader.exec_module(module)
-    return sys.modules[name]
-
-
-recorded = _helper()
 NAMES = recorded.recordings()
 pytestmark = [
     pytest.mark.recorded,
