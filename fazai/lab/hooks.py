@@ -20,6 +20,7 @@ from fazai.lab.models import (
     system,
     trust,
     unbound,
+    wireguard,
 )
 
 __all__ = ["HOOKS"]
@@ -28,7 +29,20 @@ _PARTS = ("checks", "guards", "defaults", "computed", "extra", "cascades")
 
 
 def _merge() -> Hooks:
-    modules = (generic, alias, rules, unbound, routing, interfaces, system, services, trust, kea, dnsmasq)
+    modules = (
+        generic,
+        alias,
+        rules,
+        unbound,
+        routing,
+        interfaces,
+        system,
+        services,
+        trust,
+        kea,
+        dnsmasq,
+        wireguard,
+    )
     return Hooks(
         *(
             {name: row for module in modules for name, row in getattr(module.HOOKS, part).items()}

@@ -20,6 +20,7 @@ from fazai.lab.actions import (
     system,
     trust,
     unbound,
+    wireguard,
 )
 from fazai.lab.actions.common import generic_handlers
 from fazai.lab.box import Handler
@@ -43,6 +44,7 @@ _MODULES = (
     system,
     trust,
     unbound,
+    wireguard,
 )
 
 

@@ -6,24 +6,15 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from fazai.lab.actions.daemons import daemon_handlers
-from fazai.lab.actions.sheets import download
+from fazai.lab.actions.sheets import download, upload
 from fazai.lab.box import Call, Handler
-from fazai.lab.engine import get_model, set_model
-from fazai.lab.models.kea import SUBNETS, collected
+from fazai.lab.engine import set_model
+from fazai.lab.models.kea import RESERVATIONS, SUBNETS, collected, subnet_of
 from fazai.lab.search import recordset
 
 __all__ = ["ACTIONS"]
 
 MODEL: Final = "Kea.dhcp4"
-HOSTNAME: Final = "OPNsense"
-
-
-def get(call: Call) -> Any:
-    """The name of this server is the firewall's own unless it is set."""
-    body = get_model(call, call.box.catalogue.controllers["kea/dhcpv4"], call.box.catalogue.models[MODEL])
-    if body:
-        body["dhcpv4"]["ha"]["%this_server_name"] = HOSTNAME
-    return body
 
 
 def change(call: Call) -> Any:
@@ -41,12 +32,18 @@ def leases(call: Call) -> Any:
     return {**recordset(call, []), "stats": stats, "interfaces": []}
 
 
+def _find(call: Call, sent: dict[str, str]) -> str:
+    """The subnet follows from the address; a reservation is known by its subnet and its MAC address."""
+    sent["subnet"] = subnet_of(call.box, sent.get("ip_address", "")) or sent.get("subnet", "")
+    same = (sent["subnet"], sent.get("hw_address", ""))
+    reservations = call.box.items(RESERVATIONS).items()
+    return next((uuid for uuid, item in reservations if (item["subnet"], item["hw_address"]) == same), "")
+
+
 ACTIONS: Final[Mapping[str, Handler]] = {
     **daemon_handlers("kea"),
-    "kea/dhcpv4/get": get,
     "kea/dhcpv4/set": change,
-    "kea/dhcpv4/downloadReservations": download(
-        "Kea.dhcp4.reservations.reservation", with_uuid=False, leave_out=("subnet",)
-    ),
+    "kea/dhcpv4/downloadReservations": download(RESERVATIONS, with_uuid=False, leave_out=("subnet",)),
+    "kea/dhcpv4/uploadReservations": upload(RESERVATIONS, _find),
     "kea/leases4/search": leases,
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import uuid as uuids
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from fazai.lab.actions.rules import COLLECTIONS
@@ -45,8 +45,12 @@ def download(model_path: str, *, with_uuid: bool, leave_out: tuple[str, ...] = (
     return handler
 
 
-def upload(model_path: str) -> Handler:
-    """All or nothing. A row with a known @uuid is updated, one without gets a new uuid."""
+def _by_uuid(call: Call, sent: dict[str, str]) -> str:
+    return sent.pop("@uuid", "")
+
+
+def upload(model_path: str, find: Callable[[Call, dict[str, str]], str] = _by_uuid) -> Handler:
+    """All or nothing. A row that is known (by @uuid, or as `find` says) is updated, another is added."""
 
     def handler(call: Call) -> Any:
         payload = call.body.get("payload")
@@ -60,7 +64,7 @@ def upload(model_path: str) -> Handler:
             sent = {
                 name: _by_key(call, model, name, value) for name, value in line.items() if value is not None
             }
-            uuid = sent.pop("@uuid", "")
+            uuid = find(call, sent)
             known = box.items(model.path).get(uuid)
             uuid = uuid if known is not None or is_uuid4(uuid) else str(uuids.uuid4())
             item = merged(box, model.fields, known or blank(box, model), sent)

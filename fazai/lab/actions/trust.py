@@ -1,14 +1,14 @@
-"""trust/* and wireguard/*: what is not the generic verbs."""
+"""trust/*: what is not the generic verbs."""
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping
 from typing import Any, Final
 
 from fazai.lab.actions.common import reconfigure
 from fazai.lab.box import Call, Handler
-from fazai.lab.models.trust import AUTHORITIES
+from fazai.lab.engine import del_item
+from fazai.lab.models.trust import AUTHORITIES, CERTIFICATES, text_of
 
 __all__ = ["ACTIONS"]
 
@@ -18,40 +18,33 @@ def authorities(call: Call) -> Any:
     return {"rows": rows, "count": len(rows)}
 
 
-def key_pair(call: Call) -> Any:
-    """A WireGuard key pair."""
-    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-
-    key = X25519PrivateKey.generate()
-    private, public = key.private_bytes_raw(), key.public_key().public_bytes_raw()
-    return {
-        "privkey": base64.b64encode(private).decode(),
-        "pubkey": base64.b64encode(public).decode(),
-        "status": "ok",
-    }
+def delete_certificate(call: Call) -> Any:
+    return del_item(call, call.box.catalogue.items[CERTIFICATES]) if call.posted else {"status": "failed"}
 
 
-def wireguard_reconfigure(call: Call) -> Any:
-    if not call.posted:
-        return {"result": "failed"}
-    call.box.apply("wireguard")
-    call.box.running.services["wireguard"] = "running"
-    return {"result": "ok"}
+def generate_file(path: str) -> Handler:
+    """The certificate or the key as PEM text."""
 
+    def handler(call: Call) -> Any:
+        item = call.box.items(path).get(call.param(0) or "")
+        if not call.posted or call.param(0) is None:
+            return {"status": "failed"}
+        if item is None or not item["crt"]:
+            descr = "" if item is None else item["descr"]
+            return {"status": "failed", "descr": descr, "error": "Missing certificate"}
+        kind = call.param(1) or "crt"
+        if kind not in ("crt", "prv"):
+            return {"status": "failed", "descr": item["descr"]}
+        return {"status": "ok", "descr": item["descr"], "payload": text_of(item[kind])}
 
-def list_servers(call: Call) -> Any:
-    rows = [
-        {"uuid": uuid, "name": item["name"]}
-        for uuid, item in call.box.items("Wireguard.Server.servers.server").items()
-    ]
-    return {"status": "ok", "rows": rows}
+    return handler
 
 
 ACTIONS: Final[Mapping[str, Handler]] = {
     "trust/ca/caList": authorities,
     "trust/cert/caList": authorities,
+    "trust/ca/generateFile": generate_file(AUTHORITIES),
+    "trust/cert/generateFile": generate_file(CERTIFICATES),
+    "trust/cert/del": delete_certificate,
     "trust/settings/reconfigure": reconfigure("trust"),
-    "wireguard/server/keyPair": key_pair,
-    "wireguard/service/reconfigure": wireguard_reconfigure,
-    "wireguard/client/listServers": list_servers,
 }

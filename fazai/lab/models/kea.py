@@ -13,7 +13,7 @@ from fazai.lab.hooktypes import Hooks
 from fazai.lab.names import INTERFACES
 from fazai.lab.schema import ItemModel
 
-__all__ = ["HOOKS", "SUBNETS", "collected"]
+__all__ = ["HOOKS", "RESERVATIONS", "SUBNETS", "collected", "subnet_of"]
 
 SUBNETS: Final = "Kea.dhcp4.subnets.subnet4"
 RESERVATIONS: Final = "Kea.dhcp4.reservations.reservation"
@@ -23,7 +23,7 @@ CLASSLESS: Final = "option_data.classless_static_route"
 
 ZONE: Final = "Forward zone and DNS server must either both be set or left empty."
 KEY: Final = "TSIG name and secret must either both be set or left empty."
-# a field, what must be set when it is, and what is said otherwise
+# a field that must not be empty when another is set, and what is said otherwise
 NEEDS: Final = (
     ("ddns_forward_zone", "ddns_dns_server", ZONE),
     ("ddns_dns_server", "ddns_forward_zone", ZONE),
@@ -52,8 +52,8 @@ def _options(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tupl
 
 
 def _subnet(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
-    for name, needed, message in NEEDS:
-        if item[name] and not item[needed]:
+    for name, other, message in NEEDS:
+        if not item[name] and item[other]:
             yield name, message
 
 
@@ -78,6 +78,12 @@ def _reservation(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[
         yield "hw_address", "Either a client ID or a MAC address should be specified, but not both"
     elif not item["client_id"] and not item["hw_address"]:
         yield "hw_address", "Either a client ID or a MAC address should be specified."
+
+
+def subnet_of(box: Box, address: str) -> str:
+    """The uuid of the subnet that has the address; "" when none has."""
+    subnets = box.items(SUBNETS).items()
+    return next((uuid for uuid, item in subnets if _within(address, item["subnet"])), "")
 
 
 def collected(box: Box) -> dict[str, Item]:

@@ -1,215 +1,189 @@
-"""Certificates and authorities: really made, and read back from their PEM text."""
+"""Certificates and authorities: really made, really checked, and read back from what was stored.
+
+What a certificate is made of is sent in fields that are never stored. They are validated like the others;
+then the certificate is made and takes their place.
+"""
 
 from __future__ import annotations
 
 import base64
-import datetime
 import secrets
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from fazai.lab.box import Box, Call, UserError
-from fazai.lab.config import Item, as_text
+from fazai.lab.config import Edit, Item, as_text
+from fazai.lab.fieldtypes import validate
 from fazai.lab.hooktypes import Extra, Hooks
 from fazai.lab.schema import ItemModel
 
 if TYPE_CHECKING:
     from cryptography import x509
-    from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-    PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
+    from fazai.lab.x509 import PrivateKey
 
-__all__ = ["AUTHORITIES", "CERTIFICATES", "HOOKS"]
+__all__ = ["AUTHORITIES", "CERTIFICATES", "HOOKS", "text_of"]
 
 AUTHORITIES: Final = "Trust.CA.ca"
 CERTIFICATES: Final = "Trust.Cert.cert"
 
-# field -> (short name in a subject, dotted oid)
-SUBJECT: Final = {
-    "country": ("C", "2.5.4.6"),
-    "state": ("ST", "2.5.4.8"),
-    "city": ("L", "2.5.4.7"),
-    "organization": ("O", "2.5.4.10"),
-    "organizationalunit": ("OU", "2.5.4.11"),
-    "email": ("emailAddress", "1.2.840.113549.1.9.1"),
-    "commonname": ("CN", "2.5.4.3"),
-}
-PURPOSES: Final = {
-    "usr_cert": ("1.3.6.1.5.5.7.3.2", "id-kp-clientAuth"),
-    "server_cert": ("1.3.6.1.5.5.7.3.1", "id-kp-serverAuth"),
-}
+TITLE: Final = "Certificate error"
+INVALID: Final = "Invalid X509 certificate provided"
+PLAIN: Final = ("Option", "Integer", "Url")  # the types of fields whose value can be wrong
 
 
-def _wanted(call: Call, model: ItemModel) -> dict[str, str]:
-    """What was asked for: fields that are not stored, only used to make the certificate."""
+def text_of(encoded: str) -> str:
+    """The PEM text of a stored certificate or key."""
+    return base64.b64decode(encoded).decode() if encoded else ""
+
+
+def _encoded(text: str) -> str:
+    return base64.b64encode(text.encode()).decode() if text else ""
+
+
+def _fill_in(call: Call, model: ItemModel, uuid: str, old: Item, new: dict[str, str]) -> None:
+    """The fields that are not stored: what was sent, else what the stored certificate says."""
+    known = _computed(call.box, model, uuid if old["crt"] else "", old)
     sent = call.body.get(model.root, {})
-    wanted = {field.name: field.default for field in model.fields if field.volatile}
-    if isinstance(sent, Mapping):
-        wanted |= {name: as_text(value) for name, value in sent.items() if name in wanted and value != ""}
-    return wanted
+    for field in model.fields:
+        if field.volatile:
+            new[field.name] = str(known.get(field.name, field.default))
+            if isinstance(sent, Mapping) and field.name in sent:
+                new[field.name] = as_text(sent[field.name])
 
 
-def _make_key(kind: str) -> PrivateKey:
-    from cryptography.hazmat.primitives.asymmetric import ec, rsa
-
-    curves: dict[str, ec.EllipticCurve] = {
-        "prime256v1": ec.SECP256R1(),
-        "secp384r1": ec.SECP384R1(),
-        "secp521r1": ec.SECP521R1(),
-    }
-    if kind in curves:
-        return ec.generate_private_key(curves[kind])
-    return rsa.generate_private_key(65537, max(int(kind), 1024))
+def _check(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
+    for field in model.fields:
+        if field.volatile and (field.type in PLAIN or field.options is not None):
+            for message in validate(box, field, item.get(field.name, ""), item):
+                yield field.name, message
 
 
-def _subject(wanted: Mapping[str, str]) -> x509.Name:
-    from cryptography import x509
+def _issuer(box: Box, caref: str) -> tuple[x509.Certificate, PrivateKey] | None:
+    """The authority that signs; None for a certificate that signs itself."""
+    from fazai.lab.x509 import key_of, load_certificate
 
-    return x509.Name(
-        [
-            x509.NameAttribute(x509.ObjectIdentifier(oid), wanted[name])
-            for name, (_, oid) in SUBJECT.items()
-            if wanted.get(name)
-        ]
-    )
-
-
-def _certificate(
-    wanted: Mapping[str, str],
-    key: PrivateKey,
-    issuer: tuple[x509.Name, PrivateKey] | None,
-    *,
-    authority: bool,
-) -> x509.Certificate:
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes
-
-    now = datetime.datetime.now(datetime.UTC)
-    subject = _subject(wanted)
-    issuer_name, signer = issuer or (subject, key)
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer_name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now)
-        .not_valid_after(now + datetime.timedelta(days=int(wanted["lifetime"])))
-        .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
-    )
-    if not authority:
-        oids = [x509.ObjectIdentifier(PURPOSES[kind][0]) for kind in PURPOSES if kind == wanted["cert_type"]]
-        builder = builder.add_extension(x509.ExtendedKeyUsage(oids), critical=False) if oids else builder
-        names = [x509.DNSName(name.strip()) for name in wanted["altnames_dns"].splitlines() if name.strip()]
-        if names:
-            builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
-    digests: dict[str, hashes.SHA224 | hashes.SHA384 | hashes.SHA512] = {
-        "sha224": hashes.SHA224(),
-        "sha384": hashes.SHA384(),
-        "sha512": hashes.SHA512(),
-    }
-    return builder.sign(signer, digests.get(wanted["digest"], hashes.SHA256()))
-
-
-def _load(crt: str) -> x509.Certificate:
-    from cryptography import x509
-
-    return x509.load_pem_x509_certificate(base64.b64decode(crt))
-
-
-def _load_key(prv: str) -> PrivateKey:
-    from cryptography.hazmat.primitives import serialization
-
-    return serialization.load_pem_private_key(base64.b64decode(prv), None)  # type: ignore[return-value]
-
-
-def _store_pair(new: dict[str, str], key: PrivateKey, certificate: x509.Certificate) -> None:
-    from cryptography.hazmat.primitives import serialization
-
-    key_pem = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    new["prv"] = base64.b64encode(key_pem).decode()
-    new["crt"] = base64.b64encode(certificate.public_bytes(serialization.Encoding.PEM)).decode()
-
-
-def _issuer(box: Box, caref: str) -> tuple[x509.Name, PrivateKey] | None:
+    if not caref:
+        return None
     for item in box.items(AUTHORITIES).values():
         if item["refid"] == caref and item["prv"]:
-            return _load(item["crt"]).subject, _load_key(item["prv"])
-    return None
+            return load_certificate(item["crt"]), key_of(item["prv"])
+    raise UserError("The certificate authority has no private key", TITLE)
 
 
-def _create(call: Call, model: ItemModel, uuid: str, old: Item, new: dict[str, str]) -> None:
-    """Make what was asked for; what was imported must be a certificate."""
-    if not new["descr"] or new["crt"]:
-        return
-    wanted = _wanted(call, model)
-    new["refid"] = new["refid"] or secrets.token_hex(7)[:13]
-    if wanted["action"] in ("existing", "import"):
-        payload = base64.b64encode(wanted["crt_payload"].encode()).decode()
+def _internal(call: Call, new: dict[str, str]) -> None:
+    from fazai.lab.x509 import make_key, pem_of, sign
+
+    if new.get("private_key_location") == "local":
+        raise UserError("the lab keeps the key of every certificate that it makes", "lab")
+    key = make_key(new["key_type"])
+    new |= {"crt": pem_of(sign(new, key, _issuer(call.box, new["caref"]))), "prv": pem_of(key)}
+
+
+def _imported(call: Call, new: dict[str, str]) -> None:
+    from fazai.lab.x509 import key_of, keys_match, load_certificate
+
+    crt, prv = _encoded(new["crt_payload"]), _encoded(new["prv_payload"].strip() and new["prv_payload"])
+    try:
+        certificate = load_certificate(crt)
+    except ValueError as error:
+        raise UserError(INVALID, TITLE) from error
+    if prv:
         try:
-            _load(payload)
+            key = key_of(prv)
         except ValueError as error:
-            raise UserError("Invalid X509 certificate provided", "Certificate error") from error
-        new["crt"] = payload
-        new["prv"] = base64.b64encode(wanted["prv_payload"].encode()).decode()
-    elif wanted["action"] == "internal":
-        key = _make_key(wanted["key_type"])
-        issuer = _issuer(call.box, new["caref"])
-        _store_pair(new, key, _certificate(wanted, key, issuer, authority=model.path == AUTHORITIES))
+            text = "Invalid private key provided"
+            text += ": cannot parse private key data" if "csr" in new else ""
+            raise UserError(text, TITLE) from error
+        if "csr" in new and not keys_match(certificate, key):
+            text = "Invalid private key provided: private key does not match certificate data"
+            raise UserError(text, TITLE)
+    new |= {"crt": crt, "prv": prv}
 
 
-def _facts(certificate: x509.Certificate) -> dict[str, str]:
-    """What the certificate says of itself, in the names of the fields."""
-    from cryptography import x509
-    from cryptography.hazmat.primitives import serialization
-    from cryptography.hazmat.primitives.asymmetric import ec, rsa
+def _reissued(call: Call, new: dict[str, str]) -> None:
+    """The same key and names, a new period."""
+    from fazai.lab.x509 import key_of, pem_of, sign
 
-    subject = {attribute.oid.dotted_string: str(attribute.value) for attribute in certificate.subject}
-    facts = {name: subject.get(oid, "") for name, (_, oid) in SUBJECT.items()}
-    facts["name"] = "".join(f"/{short}={facts[name]}" for name, (short, _) in SUBJECT.items() if facts[name])
-    key = certificate.public_key()
-    if isinstance(key, rsa.RSAPublicKey):
-        facts["key_type"] = str(key.key_size)
-    elif isinstance(key, ec.EllipticCurvePublicKey):
-        facts["key_type"] = {"secp256r1": "prime256v1"}.get(key.curve.name, key.curve.name)
-    digest = certificate.signature_hash_algorithm
-    facts["digest"] = digest.name if digest is not None else ""
-    facts["valid_from"] = f"{certificate.not_valid_before_utc.timestamp():.0f}"
-    facts["valid_to"] = f"{certificate.not_valid_after_utc.timestamp():.0f}"
-    facts["crt_payload"] = certificate.public_bytes(serialization.Encoding.PEM).decode()
-    for extension in certificate.extensions:
-        value = extension.value
-        if isinstance(value, x509.ExtendedKeyUsage):
-            for kind, (oid, name) in PURPOSES.items():
-                if oid in [usage.dotted_string for usage in value]:
-                    facts |= {"cert_type": kind, "rfc3280_purpose": name}
-        elif isinstance(value, x509.SubjectAlternativeName):
-            facts["altnames_dns"] = "\n".join(value.get_values_for_type(x509.DNSName))
-    return facts
+    new["crt"] = pem_of(sign(new, key_of(new["prv"]), _issuer(call.box, new["caref"])))
+
+
+def _manual(call: Call, new: dict[str, str]) -> None:
+    new["crt"] = _encoded(new["crt_payload"]) or new["crt"]
+
+
+MADE: Final[Mapping[str, Callable[[Call, dict[str, str]], None]]] = {
+    "internal": _internal,
+    "existing": _imported,
+    "import": _imported,
+    "reissue": _reissued,
+    "manual": _manual,
+}
+
+
+def _make(call: Call, edit: Edit, uuid: str, old: Item, stored: Item) -> None:
+    """Make what was asked for, and forget the fields that are not stored."""
+    new = cast("dict[str, str]", stored)  # the item that is being saved: it is still ours to change
+    new["refid"] = new["refid"] or secrets.token_hex(7)[:13]
+    make = MADE.get(new["action"])
+    if make is None:
+        raise UserError(f"the lab does not model certificates by {new['action']}", "lab")
+    try:
+        make(call, new)
+    except ValueError as error:
+        raise UserError(str(error), TITLE) from error
+    for model in (call.box.catalogue.items[path] for path in (AUTHORITIES, CERTIFICATES)):
+        for field in model.fields:
+            if field.volatile:
+                new.pop(field.name, None)
 
 
 def _computed(box: Box, model: ItemModel, uuid: str, item: Item) -> Mapping[str, Any]:
     """The fields that are not stored, read from the certificate; the defaults for a new one."""
-    values = {field.name: field.default for field in model.fields if field.volatile}
+    from fazai.lab.x509 import facts_of, load_certificate
+
+    names = {field.name: field.default for field in model.fields if field.volatile}
+    values: dict[str, Any] = dict(names)
     if not uuid:
         return values
     values["action"] = "existing" if model.path == AUTHORITIES else "reissue"
-    if item["prv"]:
-        values["prv_payload"] = base64.b64decode(item["prv"]).decode()
+    values["prv_payload"] = text_of(item["prv"])
     if item["crt"]:
-        values |= _facts(_load(item["crt"]))
+        values |= {
+            name: fact for name, fact in facts_of(load_certificate(item["crt"])).items() if name in names
+        }
     if model.path == AUTHORITIES:
-        used = [row for row in box.items(CERTIFICATES).values() if row["caref"] == item["refid"]]
-        values["refcount"] = str(len(used))
-    return {name: value for name, value in values.items() if name in model.by_name()}
+        certificates = [*box.items(CERTIFICATES).values(), *box.items(AUTHORITIES).values()]
+        values["refcount"] = str(sum(row["caref"] == item["refid"] for row in certificates))
+    else:
+        values["in_use"] = "1" if _users(box, item["refid"]) else "0"
+    return values
+
+
+def _users(box: Box, refid: str) -> list[str]:
+    """Who uses a certificate, as an error names them."""
+    users = []
+    for model in box.catalogue.items.values():
+        names = [field.name for field in model.fields if field.source == "certificates"]
+        for key, item in box.items(model.path).items() if names else ():
+            if any(item.get(name) == refid for name in names):
+                tag = model.model.rpartition(".")[2].lower()
+                users.append(f"{tag} - {item.get(model.describe, '')} {{{tag}.{model.inner}.{key}}}\n")
+    return users
+
+
+def _unused(box: Box, model: ItemModel, uuid: str, item: Item) -> None:
+    users = _users(box, item["refid"])
+    if users:
+        raise UserError("".join(users), "Item in use by")
 
 
 HOOKS: Final = Hooks(
+    checks={"certificate": _check},
+    guards={"certificate_unused": _unused},
     computed={AUTHORITIES: _computed, CERTIFICATES: _computed},
     extra={
-        AUTHORITIES: Extra(paths=(CERTIFICATES,), before=(_create,)),
-        CERTIFICATES: Extra(paths=(AUTHORITIES,), before=(_create,)),
+        AUTHORITIES: Extra(paths=(CERTIFICATES, AUTHORITIES), before=(_fill_in,), after=(_make,)),
+        CERTIFICATES: Extra(paths=(AUTHORITIES,), before=(_fill_in,), after=(_make,)),
     },
 )

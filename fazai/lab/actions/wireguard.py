@@ -1,0 +1,71 @@
+"""wireguard: keys, the links between peers and instances, the service."""
+
+from __future__ import annotations
+
+import base64
+import secrets
+from collections.abc import Mapping
+from typing import Any, Final
+
+from fazai.lab.actions.daemons import daemon_handlers, reconfigure_daemon
+from fazai.lab.box import Call, Handler
+from fazai.lab.engine import FAILED
+from fazai.lab.models.wireguard import CLIENTS, SERVERS, link
+
+__all__ = ["ACTIONS"]
+
+
+def key_pair(call: Call) -> Any:
+    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+    key = X25519PrivateKey.generate()
+    private, public = key.private_bytes_raw(), key.public_key().public_bytes_raw()
+    return {
+        "privkey": base64.b64encode(private).decode(),
+        "pubkey": base64.b64encode(public).decode(),
+        "status": "ok",
+    }
+
+
+def shared_key(call: Call) -> Any:
+    return {"psk": base64.b64encode(secrets.token_bytes(32)).decode(), "status": "ok"}
+
+
+def list_servers(call: Call) -> Any:
+    if call.posted:
+        return {"status": "failed"}
+    rows = [{"uuid": uuid, "name": item["name"]} for uuid, item in call.box.items(SERVERS).items()]
+    return {"rows": rows, "status": "ok"}
+
+
+def delete_client(call: Call) -> Any:
+    """Instances lose the peer together with it."""
+    if not call.posted:
+        return FAILED
+    result = "not found"
+    for uuid in (call.param(0) or "").split(","):
+        result = "not found"
+        if uuid in call.box.items(CLIENTS):
+            edit = call.box.config.edit()
+            edit.drop(CLIENTS, uuid)
+            link(call.box, edit, uuid, ())
+            call.save(edit)
+            result = "deleted"
+    return {"result": result}
+
+
+def reconfigure(call: Call) -> Any:
+    if not call.posted:
+        return {"result": "failed"}
+    reconfigure_daemon(call.box, "wireguard")
+    return {"result": "ok"}
+
+
+ACTIONS: Final[Mapping[str, Handler]] = {
+    **daemon_handlers("wireguard"),
+    "wireguard/service/reconfigure": reconfigure,
+    "wireguard/server/keyPair": key_pair,
+    "wireguard/client/psk": shared_key,
+    "wireguard/client/listServers": list_servers,
+    "wireguard/client/delClient": delete_client,
+}

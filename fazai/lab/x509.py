@@ -1,0 +1,217 @@
+"""Certificates of the lab's firewalls: made, and read back from their PEM text.
+
+`cryptography` is imported only when a certificate is touched.
+"""
+
+from __future__ import annotations
+
+import base64
+import datetime
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from cryptography import x509
+    from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+    PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
+
+__all__ = ["facts_of", "key_of", "keys_match", "load_certificate", "make_key", "pem_of", "sign"]
+
+# field -> (short name in a subject, dotted oid)
+SUBJECT: Final = {
+    "country": ("C", "2.5.4.6"),
+    "state": ("ST", "2.5.4.8"),
+    "city": ("L", "2.5.4.7"),
+    "organization": ("O", "2.5.4.10"),
+    "organizationalunit": ("OU", "2.5.4.11"),
+    "email": ("emailAddress", "1.2.840.113549.1.9.1"),
+    "commonname": ("CN", "2.5.4.3"),
+}
+CLIENT: Final = ("1.3.6.1.5.5.7.3.2", "id-kp-clientAuth")
+SERVER: Final = ("1.3.6.1.5.5.7.3.1", "id-kp-serverAuth")
+# type of a certificate -> what it may be used for
+PURPOSES: Final = {
+    "combined_server_client": (SERVER, CLIENT),
+    "server_cert": (SERVER,),
+    "usr_cert": (CLIENT,),
+}
+
+
+def make_key(kind: str) -> PrivateKey:
+    """A key of one of the product's types: bits of an RSA key (at least 1024), or a curve's name."""
+    from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+    curves: Mapping[str, ec.EllipticCurve] = {
+        "prime256v1": ec.SECP256R1(),
+        "secp384r1": ec.SECP384R1(),
+        "secp521r1": ec.SECP521R1(),
+    }
+    if kind in curves:
+        return ec.generate_private_key(curves[kind])
+    return rsa.generate_private_key(65537, max(int(kind), 1024))
+
+
+def load_certificate(encoded: str) -> x509.Certificate:
+    """The certificate in base64 of PEM text. Raises ValueError when it is none."""
+    from cryptography import x509
+
+    return x509.load_pem_x509_certificate(base64.b64decode(encoded))
+
+
+def key_of(encoded: str) -> PrivateKey:
+    """The private key in base64 of PEM text. Raises ValueError when it is none."""
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+    try:
+        key = serialization.load_pem_private_key(base64.b64decode(encoded), None)
+    except (TypeError, UnsupportedAlgorithm) as error:
+        raise ValueError("no usable private key") from error
+    if not isinstance(key, (rsa.RSAPrivateKey, ec.EllipticCurvePrivateKey)):
+        raise ValueError("neither an RSA nor an elliptic curve key")
+    return key
+
+
+def keys_match(certificate: x509.Certificate, key: PrivateKey) -> bool:
+    """Does the key belong to the certificate?"""
+    return certificate.public_key() == key.public_key()
+
+
+def pem_of(thing: x509.Certificate | PrivateKey) -> str:
+    """Base64 of the PEM text, as the configuration keeps it."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import serialization
+
+    if isinstance(thing, x509.Certificate):
+        pem = thing.public_bytes(serialization.Encoding.PEM)
+    else:
+        pem = thing.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    return base64.b64encode(pem).decode()
+
+
+def _subject(wanted: Mapping[str, str]) -> x509.Name:
+    from cryptography import x509
+
+    return x509.Name(
+        [
+            x509.NameAttribute(x509.ObjectIdentifier(oid), wanted[name])
+            for name, (_, oid) in SUBJECT.items()
+            if wanted.get(name)
+        ]
+    )
+
+
+def _lines(text: str) -> list[str]:
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def _alternative_names(wanted: Mapping[str, str]) -> list[x509.GeneralName]:
+    """Raises ValueError for an address that is none."""
+    import ipaddress
+
+    from cryptography import x509
+
+    names: list[x509.GeneralName] = [x509.DNSName(line) for line in _lines(wanted.get("altnames_dns", ""))]
+    addresses = map(ipaddress.ip_address, _lines(wanted.get("altnames_ip", "")))
+    names += [x509.IPAddress(address) for address in addresses]
+    names += [x509.UniformResourceIdentifier(line) for line in _lines(wanted.get("altnames_uri", ""))]
+    names += [x509.RFC822Name(line) for line in _lines(wanted.get("altnames_email", ""))]
+    return names
+
+
+def sign(
+    wanted: Mapping[str, str], key: PrivateKey, issuer: tuple[x509.Certificate, PrivateKey] | None
+) -> x509.Certificate:
+    """A certificate for the key as the fields of an item describe it; without an issuer it signs itself.
+
+    Raises ValueError when a field does not fit into a certificate.
+    """
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes
+
+    now = datetime.datetime.now(datetime.UTC)
+    subject = _subject(wanted)
+    kind = wanted.get("cert_type", "v3_ca")
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject if issuer is None else issuer[0].subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now)
+        .not_valid_after(now + datetime.timedelta(days=int(wanted["lifetime"])))
+        .add_extension(x509.BasicConstraints(ca=kind == "v3_ca", path_length=None), critical=True)
+    )
+    oids = [x509.ObjectIdentifier(oid) for oid, _ in PURPOSES.get(kind, ())]
+    if oids:
+        builder = builder.add_extension(x509.ExtendedKeyUsage(oids), critical=False)
+    names = _alternative_names(wanted)
+    if names:
+        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+    digests: Mapping[str, hashes.SHA224 | hashes.SHA256 | hashes.SHA384 | hashes.SHA512] = {
+        "sha224": hashes.SHA224(),
+        "sha256": hashes.SHA256(),
+        "sha384": hashes.SHA384(),
+        "sha512": hashes.SHA512(),
+    }
+    if wanted["digest"] not in digests:
+        raise ValueError(f"the lab makes no {wanted['digest'].upper()} signatures")
+    return builder.sign(key if issuer is None else issuer[1], digests[wanted["digest"]])
+
+
+def _key_type(certificate: x509.Certificate) -> str:
+    from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+    key = certificate.public_key()
+    if isinstance(key, rsa.RSAPublicKey):
+        return str(key.key_size)
+    if isinstance(key, ec.EllipticCurvePublicKey):
+        return {"secp256r1": "prime256v1"}.get(key.curve.name, key.curve.name)
+    return ""
+
+
+def _usage(certificate: x509.Certificate) -> dict[str, str]:
+    """The type of the certificate and its other names."""
+    from cryptography import x509
+
+    found: dict[str, str] = {}
+    for extension in certificate.extensions:
+        value = extension.value
+        if isinstance(value, x509.ExtendedKeyUsage):
+            used = {usage.dotted_string for usage in value}
+            for kind, purposes in PURPOSES.items():
+                if used == {oid for oid, _ in purposes}:
+                    found["cert_type"] = kind
+            names = [name for oid, name in (SERVER, CLIENT) if oid in used]
+            found["rfc3280_purpose"] = ", ".join(names)
+        elif isinstance(value, x509.BasicConstraints) and value.ca:
+            found["cert_type"] = "v3_ca"
+        elif isinstance(value, x509.SubjectAlternativeName):
+            addresses = value.get_values_for_type(x509.IPAddress)
+            found["altnames_dns"] = "\n".join(value.get_values_for_type(x509.DNSName))
+            found["altnames_ip"] = "\n".join(map(str, addresses))
+            found["altnames_uri"] = "\n".join(value.get_values_for_type(x509.UniformResourceIdentifier))
+            found["altnames_email"] = "\n".join(value.get_values_for_type(x509.RFC822Name))
+    return found
+
+
+def facts_of(certificate: x509.Certificate) -> dict[str, str]:
+    """What the certificate says of itself, in the names of the fields."""
+    from cryptography.hazmat.primitives import serialization
+
+    subject = {attribute.oid.dotted_string: str(attribute.value) for attribute in certificate.subject}
+    facts = {name: subject.get(oid, "") for name, (_, oid) in SUBJECT.items()}
+    facts["name"] = "".join(f"/{short}={facts[name]}" for name, (short, _) in SUBJECT.items() if facts[name])
+    digest = certificate.signature_hash_algorithm
+    facts |= {
+        "key_type": _key_type(certificate),
+        "digest": "" if digest is None else digest.name,
+        "valid_from": f"{certificate.not_valid_before_utc.timestamp():.0f}",
+        "valid_to": f"{certificate.not_valid_after_utc.timestamp():.0f}",
+        "crt_payload": certificate.public_bytes(serialization.Encoding.PEM).decode(),
+    }
+    return facts | _usage(certificate)
