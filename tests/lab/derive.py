@@ -69,7 +69,7 @@ def labels(value: Any) -> Json:
 
 
 def field_row(field: Json, blank: Json) -> Json:
-    row = {key: field[key] for key in ("name", "type") if key in field}
+    row: Json = {key: field[key] for key in ("name", "type") if key in field}
     for key in ("required", "multiple", "volatile"):
         if field.get(key):
             row[key] = True

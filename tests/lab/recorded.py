@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
-import time
 from base64 import b64encode
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +50,21 @@ class Replay:
         self.keys: dict[str, tuple[str, str]] = {}
         self.before: Mapping[str, list[Any]] = {}
         self.loose: Mapping[str, Json] = {}
+        self._timers: list[Callable[[], None]] = []
+        firewall.box.schedule = self._schedule
 
     # sending
+
+    def _schedule(self, delay_s: float, action: Callable[[], None]) -> Callable[[], None]:
+        """The firewall's timers run out when the recording says so, not by the clock."""
+        self._timers.append(action)
+        return lambda: self._timers.remove(action)
+
+    def _run_out(self) -> None:
+        timers, self._timers = self._timers, []
+        assert timers, "no timer is armed"
+        for action in timers:
+            action()
 
     def prepare(self, index: int) -> None:
         """What happened before this exchange without being recorded."""
@@ -61,7 +73,7 @@ class Replay:
                 items = self.firewall.call("GET", "/api/core/backup/backups/this")["items"]
                 self.known[step["newest"]] = items[step.get("skip", 0)]["id"][len("config-") : -len(".xml")]
             elif "wait" in step:
-                self._until_rolled_back()
+                self._run_out()
             elif isinstance(step, dict):
                 self._special(step)
             else:
@@ -70,13 +82,6 @@ class Replay:
                 text = json.dumps(answer)
                 if "failed" in text or "errorMessage" in text:
                     raise AssertionError(f"preparing exchange {index}: {path} answered {text}")
-
-    def _until_rolled_back(self) -> None:
-        """Until the savepoint's timer has run out."""
-        end = time.monotonic() + 10
-        while self.firewall.box.rollback is not None:
-            assert time.monotonic() < end, "the timer never ran out"
-            time.sleep(0.01)
 
     def _special(self, step: Json) -> None:
         user = step["user"]

@@ -90,8 +90,8 @@ def test_a_delay_holds_the_answer_back() -> None:
         start = time.monotonic()
         await client.get("/api/core/firmware/running")
         assert time.monotonic() - start >= 0.2
+        firewall.inject(Fault(kind="delay", delay_s=30.0))
         with pytest.raises(httpx.ReadTimeout):
-            firewall.inject(Fault(kind="delay", delay_s=30.0))
             await client.get("/api/core/firmware/running", timeout=0.1)
 
     with_firewall(work)
@@ -133,6 +133,10 @@ def test_an_idle_connection_is_closed() -> None:
 # lockout
 
 
+def locked(firewall: LabFirewall) -> bool:
+    return firewall.locked_out
+
+
 async def _rule(client: httpx.AsyncClient, text: str) -> str:
     body = {"rule": {"interface": "lan", "action": "block", "description": text}}
     answer = (await client.post("/api/firewall/filter/addRule", json=body)).json()
@@ -148,15 +152,15 @@ def test_a_lockout_keeps_new_connections_away_until_other_rules_run(refuse: bool
         assert await connects(firewall)
         uuid = await _rule(client, "block all")
         assert (await client.post("/api/firewall/filter/apply", json={})).status_code == 200
-        assert firewall.locked_out
+        assert locked(firewall)
         assert not await connects(firewall)
         # the connection that is open goes on; the same rules again change nothing
         await client.post("/api/firewall/filter/apply", json={})
-        assert firewall.locked_out
+        assert locked(firewall)
         await client.post(f"/api/firewall/filter/delRule/{uuid}", json={})
-        assert firewall.locked_out
+        assert locked(firewall)
         await client.post("/api/firewall/filter/apply", json={})
-        assert not firewall.locked_out
+        assert not locked(firewall)
         await _until_connects(firewall)
 
     with_firewall(work)

@@ -17,7 +17,6 @@ import pytest
 from fazai.lab import LabSettings, LabThread
 from tests.lab import recorded
 
-
 NAMES = recorded.recordings()
 pytestmark = [
     pytest.mark.recorded,

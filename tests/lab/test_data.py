@@ -1,0 +1,91 @@
+"""The data files: everything that a row names exists, for every release."""
+
+from __future__ import annotations
+
+import pytest
+
+from fazai.lab.box import Box
+from fazai.lab.config import Config
+from fazai.lab.engine import blank
+from fazai.lab.fieldtypes import TYPES, validate
+from fazai.lab.hooks import HOOKS
+from fazai.lab.schema import Catalogue, Field, action_key, load
+from fazai.lab.settings import RELEASES, LabSettings
+from fazai.lab.sources import SOURCES, choices_of
+from fazai.lab.start import start_state
+from fazai.lab.table import handlers
+
+# two defaults of the product are no options of their own field
+ODD = {("Firewall.Alias.aliases.alias", "type"), ("Syslog.destinations.destination", "transport")}
+
+
+@pytest.fixture(params=RELEASES, scope="module")
+def catalogue(request: pytest.FixtureRequest) -> Catalogue:
+    return load(request.param)
+
+
+def every_field(catalogue: Catalogue) -> list[tuple[str, Field]]:
+    found = [(path, field) for path, model in catalogue.items.items() for field in model.fields]
+    return found + [(name, field) for name, model in catalogue.models.items() for field in model.settings]
+
+
+def test_every_field_has_options_or_a_type_that_is_checked(catalogue: Catalogue) -> None:
+    for path, field in every_field(catalogue):
+        has_options = field.options is not None or field.source or field.relation is not None
+        assert has_options or field.type in TYPES, f"{path} {field.name}: {field.type}"
+        if isinstance(field.options, str):
+            assert field.options in catalogue.options
+        if field.source:
+            assert field.source in SOURCES
+        if field.relation is not None:
+            assert field.relation.collection in catalogue.items
+
+
+def test_every_row_that_an_item_names_exists(catalogue: Catalogue) -> None:
+    for path, model in catalogue.items.items():
+        names = {field.name for field in model.fields}
+        assert set(model.checks) <= set(HOOKS.checks), path
+        assert set(model.guards) <= set(HOOKS.guards), path
+        assert set(model.sort) <= names | {"sort_order"}, path
+        for unique in model.unique:
+            assert set(unique.fields) <= names, path
+
+
+def test_every_hook_belongs_to_a_collection(catalogue: Catalogue) -> None:
+    for table in (HOOKS.computed, HOOKS.extra, HOOKS.cascades):
+        assert set(table) <= set(catalogue.items)
+    used = {name for model in catalogue.items.values() for name in model.checks}
+    assert set(HOOKS.checks) <= used, "a check that no model names"
+    assert set(HOOKS.guards) <= {name for model in catalogue.items.values() for name in model.guards}
+
+
+def test_every_controller_and_every_handler_is_an_endpoint(catalogue: Catalogue) -> None:
+    for name, controller in catalogue.controllers.items():
+        assert name in catalogue.endpoints
+        if controller.model:
+            assert set(controller.items.values()) <= set(catalogue.models[controller.model].items)
+    for name in handlers(catalogue):
+        controller_name, _, action = name.rpartition("/")
+        if controller_name.rpartition("/")[2] not in ("filter", "source_nat", "one_to_one", "npt", "d_nat"):
+            assert action in map(action_key, catalogue.endpoints[controller_name]), name
+
+
+def test_a_new_firewall_is_valid(catalogue: Catalogue) -> None:
+    """What it starts with, and the defaults of every model, pass their own checks (required fields apart)."""
+    settings = LabSettings()
+    box = Box("fw", catalogue, settings, Config(start_state(catalogue, "key|hash"), 100))
+    for path, model in catalogue.items.items():
+        for item in box.items(path).values():
+            wrong = [
+                (field.name, message)
+                for field in model.fields
+                if not field.volatile
+                for message in validate(box, field, item.get(field.name, ""), item)
+            ]
+            assert not wrong, path
+        start = blank(box, model)
+        for field in model.fields:
+            choices = choices_of(box, field)
+            default = start.get(field.name, "")
+            if choices is not None and default and not field.multiple and (path, field.name) not in ODD:
+                assert default in choices, f"{path} {field.name}"
