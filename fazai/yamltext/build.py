@@ -37,6 +37,7 @@ _SECRET_TAGS: Final = {
 }
 _OUR_TAGS: Final = ("!env", "!file", "!cmd", "!vault", "!unsafe")
 _ERRORS_MAX: Final = 50
+_CONTAINER_WEIGHT: Final = 3  # in values: what a mapping or list takes in time and memory
 _BAD: Final = object()  # what an entry with an error becomes; it never leaves this module
 _SURROGATES: Final = re.compile(
     rb"(?<!\\)((?:\\\\)*)(\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})"
@@ -299,7 +300,7 @@ class _Builder:
         if self._tells(event):
             self._error(event, "an unknown tag (!…)", "quote a text that starts with !")
             return _BAD
-        shown = tag.replace(_STANDARD, "!!")
+        shown = tag.replace(_STANDARD, "!!")[:60]
         hint = did_you_mean(shown, _OUR_TAGS) or f"the tags are {', '.join(_OUR_TAGS)}"
         self._error(event, f"unknown tag {shown}", hint)
         return _BAD
@@ -307,7 +308,7 @@ class _Builder:
     # -- containers ------------------------------------------------------------------------------------
 
     def _container(self, event: Any) -> Any:
-        self._weigh(event, 1)
+        self._weigh(event, _CONTAINER_WEIGHT)
         if self._depth >= self._limits.depth:
             self._error(event, f"more than {self._limits.depth} levels deep")
             raise _Stop

@@ -24,6 +24,7 @@ _TELLTALE = re.compile(
 _SHAPED = re.compile(r"""\s*(#|- |-$|\? |[{}\[\]]|[\w.@"'~<*&!-][^:]*:(\s|$))""")
 _LOOK_BACK = 400
 _EXCERPT_MAX = 160
+_LINE_MAX = 4000  # nobody looks for secrets in a longer line; it counts as one
 
 
 def pack(line: int, column: int) -> int:
@@ -74,14 +75,14 @@ class Source:
         A line that is no `key:` or `- item` may be the rest of a text that began above it, at any indent.
         """
         lines, index = self._split(), mark.line - 1
-        if index >= len(lines) or _TELLTALE.search(lines[index]):
+        if index >= len(lines) or len(lines[index]) > _LINE_MAX or _TELLTALE.search(lines[index]):
             return True
         indent = _indent(lines[index])
         loose = not _SHAPED.match(lines[index])
         for line in reversed(lines[max(0, index - _LOOK_BACK) : index]):
             if not line.strip() or not (loose or _indent(line) < indent):
                 continue
-            if _TELLTALE.search(line):
+            if len(line) > _LINE_MAX or _TELLTALE.search(line):
                 return True
             indent = min(indent, _indent(line))
             loose = loose and not _SHAPED.match(line)
@@ -91,8 +92,12 @@ class Source:
 
     def _split(self) -> list[str]:
         if self._lines is None:
+            text = self._data.decode("utf-8-sig", "replace")
             # at what libyaml calls a line break, and nothing else that splitlines() would cut at
-            self._lines = re.split(r"\r\n|[\r\n\x85\u2028\u2029]", self._data.decode("utf-8-sig", "replace"))
+            for other in ("\r\n", "\r", "\x85", "\u2028", "\u2029"):
+                if other in text:
+                    text = text.replace(other, "\n")
+            self._lines = text.split("\n")
         return self._lines
 
 

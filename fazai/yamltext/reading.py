@@ -22,8 +22,8 @@ _VAULT = b"$ANSIBLE_VAULT;"
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much of a file is taken. `values` counts what aliases stand for, and one more for every 64
-    characters of a text: it is what keeps a small file from becoming a large value."""
+    """How much of a file is taken. `values` counts what aliases stand for, a mapping or list as three,
+    and one more for every 64 characters of a text: it keeps a small file from becoming a large value."""
 
     size_bytes: int = 16 * 1024 * 1024
     depth: int = 64

@@ -319,7 +319,7 @@ def test_a_bomb_of_merge_keys_and_one_of_long_texts_are_refused() -> None:
 
 
 def test_many_values_are_refused() -> None:
-    assert errors_of("- 1\n- 2\n- 3\n", limits=Limits(values=3))[0].where == Mark("f.yml", 3, 3)
+    assert errors_of("- 1\n- 2\n- 3\n", limits=Limits(values=5))[0].where == Mark("f.yml", 3, 3)
 
 
 def test_many_errors_end_somewhere() -> None:
