@@ -43,9 +43,10 @@ def mandatory(value: Any, msg: str | None = None) -> Any:
     return value
 
 
-def boolean(value: Any) -> bool | None:
+def boolean(value: Any) -> bool:
+    """The truth value that a word stands for; nothing is false."""
     if value is None or isinstance(value, bool):
-        return value
+        return bool(value)
     if isinstance(value, int | float) and value in (0, 1):
         return bool(value)
     word = value.strip().lower() if isinstance(value, str) else None
@@ -135,14 +136,14 @@ def from_yaml(text: Any) -> Any:
     if not isinstance(text, str):
         raise FilterError(f"from_yaml takes text, not {type(text).__name__}")
     try:
-        return loads(text, "from_yaml")
+        return _unadorned(loads(text, "from_yaml"))
     except FazaiError as error:
         try:  # a single value is a document, too
             lines = text.strip("\n").split("\n")
             items = loads("- " + "\n  ".join(lines) + "\n", "from_yaml")
         except FazaiError:
             raise FilterError(f"this is not YAML: {error}") from None
-        return items[0] if isinstance(items, list) else None
+        return _unadorned(items[0]) if isinstance(items, list) else None
 
 
 def check_indent(indent: Any) -> None:

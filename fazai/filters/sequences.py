@@ -45,12 +45,12 @@ def _frozen(value: Any) -> Any:
 def unique(
     environment: Any, value: Any, case_sensitive: bool | None = None, attribute: Any = None
 ) -> list[Any]:
-    """The list without repetitions, in its order. Text differs by case unless `case_sensitive` is false."""
+    """The list without repetitions, in its order. As in Ansible, case only counts when it is said to."""
     get: Callable[[Any], Any] = make_attrgetter(environment, attribute) if attribute else lambda item: item
     seen, kept = _Seen(), []
     for item in _list(value, "unique"):
         key = get(item)
-        if case_sensitive is False and isinstance(key, str):
+        if not case_sensitive and isinstance(key, str):
             key = key.lower()
         if key not in seen:
             seen.add(key)

@@ -19,6 +19,7 @@ from fazai.filters.table import FILTERS, TESTS
 from fazai.model import Secret
 from fazai.template import guard
 from fazai.template.compiled import FAULTS, Compiled, prepare
+from fazai.template.lexer import BackslashLexer
 from fazai.template.limits import OMIT, Run, conceal, reveal
 from fazai.template.missing import Missing
 from fazai.template.rewrite import Rewrite
@@ -124,6 +125,7 @@ class Engine(ImmutableSandboxedEnvironment):
             undefined=Missing, optimized=False, keep_trailing_newline=True, trim_blocks=True, cache_size=0
         )
         self.run = Run(0)
+        self._lexer = BackslashLexer(self)
         self.globals = {"range": safe_range, "dict": dict, "namespace": Namespace, "omit": OMIT}
         self.filters = {name: _guarded(name, each) for name, each in FILTERS.items()} | _HIDDEN
         self.tests = {name: _guarded(name, each, test=True) for name, each in TESTS.items()}
@@ -131,7 +133,12 @@ class Engine(ImmutableSandboxedEnvironment):
 
     def prepare(self, text: str, *, condition: bool = False) -> Compiled:
         """The template of a text, or of a condition's expression. Raises TemplateError."""
+        self._lexer.condition = condition
         return prepare(self, text, condition=condition)
+
+    @property
+    def lexer(self) -> BackslashLexer:
+        return self._lexer
 
     def context(self, scope: Scope) -> Context:
         context = _Context(self, self.globals, None, {})

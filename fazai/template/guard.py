@@ -205,8 +205,8 @@ def plain(run: Run, value: Any) -> Any:
     """
     if type(value) in _LEAVES or isinstance(value, Secret) or value is OMIT:
         return value
-    if isinstance(value, Undefined):
-        return str(value)  # raises, but for what Jinja2 itself leaves out
+    if isinstance(value, Undefined) and not str(value):  # str() raises, but for an `if` without `else`
+        raise FilterError("an if without else gives nothing here", "add: else …")
     if isinstance(value, str):
         return str(value)
     weight, _ = run.measure(value)
