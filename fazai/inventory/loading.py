@@ -8,10 +8,10 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from fazai.errors import Errors, FazaiError, InventoryError, YamlError, did_you_mean
+from fazai.errors import Errors, FazaiError, InventoryError, YamlError
 from fazai.inventory.drafts import Drafts
 from fazai.inventory.nodes import Inventory
-from fazai.inventory.reader import Reader
+from fazai.inventory.reader import Reader, nearest_file
 from fazai.inventory.varsfiles import VarsFolders
 from fazai.yamltext import DEFAULT_LIMITS, Decrypt, Limits, YamlList, YamlMap, parse, read
 
@@ -127,8 +127,7 @@ def _source(reader: Reader, files: Files, name: str, label: str) -> str | None:
 
 
 def _missing(name: str) -> InventoryError:
-    folder = os.path.dirname(name) or "."
-    near = did_you_mean(os.path.basename(name), os.listdir(folder)) if os.path.isdir(folder) else None
+    near = nearest_file(name)
     return InventoryError(
         f'there is no inventory "{name}"', hint=near or "name a file or a folder: -i inventory.yml"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from fazai.inventory.drafts import Drafts, GroupDraft, HostDraft
 from fazai.inventory.ranges import check_group, expand
 from fazai.yamltext import YamlList, YamlMap
 
-__all__ = ["Reader"]
+__all__ = ["Reader", "nearest_file"]
 
 _SECTIONS = ("hosts", "vars", "children", "resources")
 _OUTSIDE = ("resources", "playbooks")  # what can stand in an inventory file and is no group
@@ -227,12 +228,10 @@ class Reader:
             return
         for index, text in enumerate(content):
             path = Path(file).parent / text
-            if path.is_file():
+            if os.path.isfile(path):  # Path.is_file() raises for a name that is too long
                 self.playbooks.setdefault(path, content.mark(index))
             else:
-                near = path.parent.glob("*.y*ml") if path.parent.is_dir() else []
-                names = [other.name for other in near if other != Path(file)]
-                hint = did_you_mean(path.name, names) or "paths are relative to the inventory file"
+                hint = nearest_file(str(path), besides=file) or "paths are relative to the inventory file"
                 self.errors.append(
                     InventoryError(
                         f'there is no playbook "{text}"',
@@ -261,6 +260,16 @@ class Reader:
 
     def _wrong(self, message: str, where: str, hint: str | None = None) -> None:
         self.errors.append(InventoryError(message, where=where, hint=hint))
+
+
+def nearest_file(path: str, besides: str | None = None) -> str | None:
+    """`did you mean "x"?` for the nearest name in the folder where `path` is looked for."""
+    folder, name = os.path.split(path)
+    try:
+        names = set(os.listdir(folder or "."))
+    except (OSError, ValueError):
+        return None
+    return did_you_mean(name[:200], names - {os.path.basename(besides or "")})
 
 
 def _kind(value: Any) -> str:
