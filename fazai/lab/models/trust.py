@@ -26,6 +26,7 @@ __all__ = ["AUTHORITIES", "CERTIFICATES", "HOOKS", "text_of"]
 
 AUTHORITIES: Final = "Trust.CA.ca"
 CERTIFICATES: Final = "Trust.Cert.cert"
+DESTINATIONS: Final = "Syslog.destinations.destination"
 
 TITLE: Final = "Certificate error"
 INVALID: Final = "Invalid X509 certificate provided"
@@ -161,15 +162,13 @@ def _computed(box: Box, model: ItemModel, uuid: str, item: Item) -> Mapping[str,
 
 
 def _users(box: Box, refid: str) -> list[str]:
-    """Who uses a certificate, as an error names them."""
-    users = []
-    for model in box.catalogue.items.values():
-        names = [field.name for field in model.fields if field.source == "certificates"]
-        for key, item in box.items(model.path).items() if names else ():
-            if any(item.get(name) == refid for name in names):
-                tag = model.model.rpartition(".")[2].lower()
-                users.append(f"{tag} - {item.get(model.describe, '')} {{{tag}.{model.inner}.{key}}}\n")
-    return users
+    """Who uses a certificate, as an error names them: log destinations, in this lab."""
+    destinations = box.items(DESTINATIONS).items()
+    return [
+        f"syslog - {item['description']} {{syslog.destinations.destination.{key}}}\n"
+        for key, item in destinations
+        if item["certificate"] == refid
+    ]
 
 
 def _unused(box: Box, model: ItemModel, uuid: str, item: Item) -> None:
@@ -184,6 +183,6 @@ HOOKS: Final = Hooks(
     computed={AUTHORITIES: _computed, CERTIFICATES: _computed},
     extra={
         AUTHORITIES: Extra(paths=(CERTIFICATES, AUTHORITIES), before=(_fill_in,), after=(_make,)),
-        CERTIFICATES: Extra(paths=(AUTHORITIES,), before=(_fill_in,), after=(_make,)),
+        CERTIFICATES: Extra(paths=(AUTHORITIES, DESTINATIONS), before=(_fill_in,), after=(_make,)),
     },
 )
