@@ -100,7 +100,7 @@ class VarsFolders:
         self, path: str, folder: str, name: str, resources: dict[str, list[YamlList]]
     ) -> YamlMap | None:
         """The variables of one file; its resources go to `resources`."""
-        label = os.path.relpath(path, folder or ".")
+        label = path.removeprefix(folder).lstrip(os.sep)
         try:
             document = self._files.yaml(path, f"vars/{label}")
             if isinstance(document, YamlList):

@@ -86,7 +86,9 @@ def read(path: str | Path, limits: Limits = DEFAULT_LIMITS) -> bytes:
             status = os.fstat(stream.fileno())
             if stat.S_ISREG(status.st_mode) and status.st_size > limits.size_bytes:
                 raise _too_large(name, status.st_size, limits)
-            data = stream.read(limits.size_bytes + 1)
+            data = stream.read(status.st_size + 1)  # not the limit: room for all of that would be made
+            if len(data) > status.st_size:  # a pipe, or the file grows
+                data += stream.read(limits.size_bytes + 1)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise YamlError(f"cannot read the file: {reason}", where=name) from None
