@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from fazai.errors import LockHeld, StateError
+from fazai.errors import LockHeld, StateError, UsageError
 from fazai.lab.settings import LabSettings
 
 __all__ = ["LabAddress", "find", "reset", "status", "up"]
@@ -91,12 +91,19 @@ async def up(
             loop.remove_signal_handler(number)
 
 
-def status(folder: Path) -> dict[str, tuple[LabAddress, bool]]:
-    """The firewalls of a lab folder that is, or was, up: name -> (address, does it answer?)."""
+def status(folder: Path) -> list[str]:
+    """One line for each firewall that the folder keeps: is it being served, and where?"""
     running = _read(folder)
-    if running is None:
-        return {}
-    return {name: (address, _answers(address.base_url)) for name, address in running.firewalls.items()}
+    known = {} if running is None else running.firewalls
+    served = {name: address for name, address in known.items() if _answers(address.base_url)}
+    lines = []
+    for name in sorted({*_kept(folder), *served}):
+        address = served.get(name)
+        if address is None:
+            lines.append(f"{name}  down")
+        else:
+            lines.append(f"{name}  up  {address.base_url}  release {address.release}  key {address.key_file}")
+    return lines
 
 
 def find(folder: Path, name: str) -> LabAddress | None:
@@ -109,20 +116,27 @@ def find(folder: Path, name: str) -> LabAddress | None:
 
 
 def reset(folder: Path, names: Sequence[str]) -> list[str]:
-    """Forget the state and the keys of firewalls (all, when none is named); the names that were there.
+    """Forget the state and the keys of firewalls (of all, when none is named); one line for each.
 
-    Raises LockHeld when one of them is being served.
+    Raises LockHeld when one of them is being served, UsageError for a name that the folder does not keep.
     """
-    known = (
-        [entry.name for entry in folder.iterdir() if (entry / "key.json").exists()] if folder.is_dir() else []
-    )
-    chosen = [name for name in known if not names or name in names]
+    known = _kept(folder)
+    for name in names:
+        if name not in known:
+            kept = f"kept are: {', '.join(known)}" if known else f"nothing is kept in {folder}"
+            raise UsageError(f"the lab keeps no firewall {name!r}", hint=kept)
+    chosen = list(names) or known
     for name in chosen:
         if find(folder, name) is not None:
             raise LockHeld(f"{name} is being served from {folder}", hint="stop `fazai lab up` first")
     for name in chosen:
         shutil.rmtree(folder / name)
-    return chosen
+    return [f"{name}  forgotten; it starts afresh the next time" for name in chosen]
+
+
+def _kept(folder: Path) -> list[str]:
+    """The firewalls that have a folder of their own."""
+    return sorted(entry.parent.name for entry in folder.glob("*/key.json"))
 
 
 # files

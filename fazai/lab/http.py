@@ -16,9 +16,10 @@ import httptools
 
 from fazai.lab.wire import NO_CACHE, Reply, Request
 
-__all__ = ["MAX_BODY", "Answer", "Application", "Connection"]
+__all__ = ["MAX_BODY", "TOO_LARGE", "Answer", "Application", "Connection"]
 
 MAX_BODY = 32 * 1024 * 1024
+TOO_LARGE = "/too-large"  # stands for a request whose body was not kept
 _REASONS = {
     200: "OK",
     302: "Found",
@@ -143,7 +144,7 @@ class Connection(asyncio.Protocol):
         request = Request(method, self._target.decode("latin-1"), self._headers, b"".join(self._body))
         if self._size > MAX_BODY:
             self._last = True
-            request = Request(method, "/too-large", {}, b"")
+            request = Request(method, TOO_LARGE, {}, b"")
         self._waiting.append(request)
         self._pump()
 

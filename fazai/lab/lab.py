@@ -15,17 +15,18 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import msgspec
 
 from fazai.errors import StateError, UsageError
-from fazai.lab.access import USER_ITEMS, new_key
+from fazai.lab.access import new_key
 from fazai.lab.actions.daemons import boot_daemons
 from fazai.lab.box import Box
 from fazai.lab.config import Config
 from fazai.lab.engine import blank
 from fazai.lab.http import Connection
+from fazai.lab.models.alias import tables
 from fazai.lab.schema import load
 from fazai.lab.settings import Fault, LabSettings
 from fazai.lab.site import Site
 from fazai.lab.start import start_state
-from fazai.lab.wire import Request
+from fazai.lab.wire import Reply, Request
 
 if TYPE_CHECKING:
     from fazai.lab.tls import Authority
@@ -33,6 +34,19 @@ if TYPE_CHECKING:
 __all__ = ["Lab", "LabFirewall"]
 
 T = TypeVar("T")
+
+BOOTED = (
+    "alias",
+    "filter",
+    "group",
+    "routes",
+    "routing",
+    "unbound",
+    "vip",
+    "vlan",
+    "cron",
+    "syslog",
+)
 
 KINDS: Mapping[str, str] = {
     "alias": "Firewall.Alias.aliases.alias",
@@ -128,6 +142,10 @@ class LabFirewall:
             data = msgspec.json.encode(body or {})
         reply = self._inside(lambda: self._site.handle(Request(method, path, headers, data)))
         return msgspec.json.decode(reply.body) if reply.body else None
+
+    def handle(self, request: Request) -> Reply:
+        """Answer a request without the network; in the loop that owns the firewall."""
+        return self._site.handle(request)
 
     def seed(self, kind: str, items: Iterable[Mapping[str, str]]) -> list[str]:
         """Store many items at once, without validation and as one history entry; their uuids.
@@ -261,10 +279,13 @@ class Lab:
 
 
 def boot(box: Box) -> None:
-    """After a start the services run what is stored, as after a reboot."""
-    if box.config.history or USER_ITEMS not in box.config.state:
-        for service in ("filter", "group", "routes", "routing"):
+    """After a restart the services run what is stored, as after a reboot; a new firewall runs nothing."""
+    if box.config.history:
+        for service in BOOTED:
             box.apply(service)
+        box.running.tables = tables(box)
+        if box.config.settings("Unbound").get("general.enabled", "1") == "1":
+            box.running.services["unbound"] = "running"
         boot_daemons(box)
 
 

@@ -12,7 +12,7 @@ import msgspec
 from fazai.lab.access import Access, user_of
 from fazai.lab.box import Box, Call, Gone, Unexpected, UserError
 from fazai.lab.faults import Faults, carry_out
-from fazai.lab.http import BAD_REQUEST_PAGE, Answer, Connection
+from fazai.lab.http import BAD_REQUEST_PAGE, TOO_LARGE, Answer, Connection
 from fazai.lab.models.rules import RULES
 from fazai.lab.router import Route, resolve
 from fazai.lab.schema import action_key
@@ -108,6 +108,8 @@ class Site:
         return reply
 
     def _handle(self, request: Request) -> Reply:
+        if request.target == TOO_LARGE:
+            return Reply(413, b"", "text/html", session=False)
         if request.method == "GET" and request.body:
             return Reply(400, BAD_REQUEST_PAGE, "text/html", session=False)
         route = resolve(self.box.catalogue, request.path, self.box.settings.absent)

@@ -171,7 +171,7 @@ def test_a_lab_that_is_up_is_found_and_stops_cleanly(tmp_path: Path) -> None:
         address = find(tmp_path, "a")
         assert address is not None
         assert find(tmp_path, "nosuch") is None
-        assert {name: alive for name, (_, alive) in status(tmp_path).items()} == {"a": True, "b": True}
+        assert [line.split()[:2] for line in status(tmp_path)] == [["a", "up"], ["b", "up"]]
         with pytest.raises(LockHeld):
             reset(tmp_path, ["a"])
         body = {"category": {"name": "kept"}}
@@ -191,8 +191,14 @@ def test_a_lab_that_is_up_is_found_and_stops_cleanly(tmp_path: Path) -> None:
         assert again.base_url == address.base_url
         answer = httpx.post(f"{again.base_url}/api/firewall/category/searchItem", json={}, auth=again.key())
         assert answer.json()["total"] == 1
-    assert sorted(reset(tmp_path, [])) == ["a", "b"]
+    assert [line.split()[:2] for line in status(tmp_path)] == [["a", "down"], ["b", "down"]]
+    with pytest.raises(UsageError):
+        reset(tmp_path, ["nosuch"])
+    assert len(reset(tmp_path, ["a"])) == 1
     assert not (tmp_path / "a").exists()
+    assert (tmp_path / "b").exists()
+    assert len(reset(tmp_path, [])) == 1
+    assert status(tmp_path) == []
 
 
 def test_a_killed_lab_leaves_what_it_answered(tmp_path: Path) -> None:
