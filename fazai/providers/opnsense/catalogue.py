@@ -41,8 +41,10 @@ class FieldRow:
     """One field of a kind as the API has it.
 
     `reference` is the kind whose names are meant and `key` what the API wants for it: "uuid", "name", or a
-    field of the referenced item. `source` is the row's key it is read from where that differs. `always`: sent
-    with every set. `write_once`: only sent when the item is created, never compared.
+    field of the referenced item. `source` is the row's key it is read from where that differs, and `cut`
+    where a label begins that the search adds. `always`: sent with every set (the identity is as well:
+    controllers take its absence for a new name). `write_once`: only sent when the item is created, never
+    compared.
     """
 
     name: str
@@ -60,6 +62,7 @@ class FieldRow:
     secret: bool = False
     source: str = ""
     always: bool = False
+    cut: str = ""
     write_once: bool = False
     fold: str = ""
     doc: str = ""

@@ -209,7 +209,7 @@ class Judge:
                 wanted = self._resolvable(field_row, value, resource)
             if wanted == row.get(field_row.source or name):
                 continue
-            if (field_row.source or name) not in row and not _is_default(field_row, wanted):
+            if name not in row and field_row.source not in row and not _is_default(field_row, wanted):
                 raise NotAvailable(
                     f"{kind.name} has no field {name} in the release of {self.target}",
                     where=resource.origins.get(name) or resource.mark or self._where(resource),
@@ -253,7 +253,7 @@ class Judge:
         row = collection.rows[ref]
         before = {}
         for name, field_row in kind.rows.items():
-            if (field_row.source or name) in row and not field_row.write_once:
+            if (name in row or field_row.source in row) and not field_row.write_once:
                 value = self.snapshot.value(collection, row, field_row)
                 if text_of(value) or field_row.default:
                     before[name] = value
@@ -266,6 +266,7 @@ class Judge:
             after={},
             ref=ref,
             note=note,
+            activates=kind.services,
             adopts=adopts,
             mark=resource.mark if resource else None,
             origins=resource.origins if resource else {},
@@ -329,6 +330,7 @@ class Judge:
             before=before,
             after=after,
             ref=ref,
+            activates=kind.services,
             adopts=adopts,
             mark=resource.mark,
             origins=resource.origins,

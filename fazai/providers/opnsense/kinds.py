@@ -22,6 +22,7 @@ class CatalogueKind:
     def __init__(self, entry: Entry) -> None:
         self.row: KindRow = entry.row
         self.rows: Mapping[str, FieldRow] = entry.fields
+        self.services: tuple[str, ...] = (entry.row.service,) if entry.row.service else ()
 
     @property
     def name(self) -> str:

@@ -229,6 +229,7 @@ def _place(
             after={SEQUENCE: str(number)},
             ref=item.ref,
             note=note,
+            activates=kind.services,
             mark=resource.mark,
             origins=resource.origins,
         )
@@ -278,16 +279,14 @@ def _assemble(
     steps: list[Step] = []
     touched = set(pending)
     early: dict[str, list[Change]] = {}
-    fresh: set[str] = set()  # interface groups that later kinds may name only after an activation
     for name, result in results.items():
         kind = kinds[name]
         writes = [change for change in result.changes if change.verb is not Verb.DELETE]
-        writes = [_naming(kind, change, fresh) for change in _dependents_last(kind, writes)]
+        writes = _dependents_last(kind, writes)
         early[name] = _in_the_way(kind, result.changes)
         steps.extend((*early[name], *writes))
         if kind.row.before_use and any(change.verb is Verb.CREATE for change in writes):
-            fresh.update(change.identity for change in writes if change.verb is Verb.CREATE)
-            steps.append(Activate(target, kind.row.service))
+            steps.append(Activate(target, kind.row.service))  # later kinds may name it only then
         elif writes and kind.row.service:
             touched.add(kind.row.service)
     for name in reversed(list(results)):
@@ -330,17 +329,6 @@ def _in_the_way(kind: CatalogueKind, changes: Sequence[Change]) -> list[Change]:
         if change.verb is Verb.DELETE
         and any((name, text_of(change.before.get(name, ""))) in wanted for name in kind.row.unique)
     ]
-
-
-def _naming(kind: CatalogueKind, change: Change, fresh: set[str]) -> Change:
-    """Rules that name a new interface group need it to be active first."""
-    if not fresh or "interface" not in change.after:
-        return change
-    value = change.after["interface"]
-    names = value if isinstance(value, tuple) else (value,)
-    if any(text_of(name) in fresh for name in names):
-        return replace(change, activates=("interface_group",))
-    return change
 
 
 def _dependents_last(kind: CatalogueKind, changes: list[Change]) -> list[Change]:

@@ -61,8 +61,19 @@ EXTRA: dict[str, dict[str, dict[str, Any]]] = {
     },
     "unbound_acl": {"networks": {"required": True}},
     "route": {"gateway": {"reference": "opnsense.gateway", "key": "name", "type": "reference"}},
-    "gateway": {"interface": {"required": True, "default": None}, "gateway": {"fold": "address"}},
-    "vlan": {"vlanif": {"required": False, "doc": "chosen by the firewall when left out"}},
+    "gateway": {
+        "defaultgw": {"source": "upstream"},  # the row's own `defaultgw` says which one is in use just now
+        "interface": {"required": True, "default": None},
+        "gateway": {"fold": "address"},
+    },
+    "vlan": {
+        "vlanif": {
+            "required": False,
+            "always": True,
+            "cut": " [",  # "vlan01 [GUEST]" once it is assigned
+            "doc": "chosen by the firewall when left out",
+        },
+    },
     "vip": {
         "network": {
             "type": "text",

@@ -7,7 +7,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
-from fazai.errors import DeviceError, FazaiError, InventoryError, Rejected, Unsure
+from fazai.errors import DeviceError, FazaiError, InventoryError, Rejected, Unreachable, Unsure
 from fazai.model import Change, Diff, Resource, Secret, Target, Value, Verb
 from fazai.providers.opnsense import verifying
 from fazai.providers.opnsense.answers import refusal
@@ -195,16 +195,26 @@ class OpnsenseSession:
         )
 
     async def _delete(self, kind: CatalogueKind, change: Change, ref: str) -> None:
-        answer = await self._call(kind, f"{kind.row.path}/{kind.row.verbs[4]}/{ref}", {})
+        try:
+            answer = await self._call(kind, f"{kind.row.path}/{kind.row.verbs[4]}/{ref}", {})
+        except Unreachable:
+            if not await self._is_gone(kind, ref):
+                raise
+            return  # some controllers fail over an item that is not there any more
         result = answer.get("result") if isinstance(answer, dict) else None
-        if result in ("deleted", "not found"):
+        if result in ("deleted", "not found") or (result == "failed" and await self._is_gone(kind, ref)):
             return
-        if result == "failed" and ref not in (await self._read(kind, (), {})).rows:
-            return  # gateways answer so when a repeated deletion finds nothing
         raise DeviceError(
             f'{self._target.name} did not delete "{change.identity}": it answered {result or "nothing"}',
             where=change.mark or change.where,
         )
+
+    async def _is_gone(self, kind: CatalogueKind, ref: str) -> bool:
+        """Is there no such item? False when it cannot be found out."""
+        try:
+            return ref not in (await self._read(kind, (), {})).rows
+        except FazaiError:
+            return False
 
     async def _add(self, kind: CatalogueKind, change: Change) -> str:
         """Add under a uuid of the firewall's choosing; a lost answer is looked for before it is sent
@@ -244,8 +254,10 @@ class OpnsenseSession:
             body.update((name, text) for name, text in kind.row.undo if _lacks(kind.row, change))
             return body
         for name, row in kind.rows.items():
-            if row.always and name not in body:
-                body[name] = self._current(kind, change, row)
+            if (row.always or name in kind.row.identity) and name not in body:
+                current = self._current(kind, change, row)
+                if current:
+                    body[name] = current
         return body
 
     async def _text(self, row: FieldRow, value: Value, change: Change) -> str:
@@ -275,9 +287,16 @@ class OpnsenseSession:
         return keys
 
     def _current(self, kind: CatalogueKind, change: Change, row: FieldRow) -> str:
+        """What the firewall has now in a field that is sent along; with the owner's mark if it carries
+        one.
+        """
         collection = self._seen.collections.get(kind.name) if self._seen is not None else None
-        item = collection.rows.get(change.ref, {}) if collection is not None else {}
-        return cell(item, row.source or row.name) or text_of(change.before.get(row.name, ""))
+        item = collection.rows.get(change.ref) if collection is not None else None
+        if collection is None or item is None:
+            return text_of(change.before.get(row.name, ""))
+        if row.name == kind.row.mark_field:
+            return cell(item, row.name)
+        return collection.text(item, row)
 
     def _saved(self, kind: CatalogueKind, change: Change, answer: Any) -> None:
         """Raise Rejected or DeviceError unless the firewall says that it saved."""

@@ -46,10 +46,15 @@ class Collection:
 
     @classmethod
     def of(cls, kind: CatalogueKind, listed: Iterable[Row], owner: str) -> Collection:
-        """From search rows; the automatic ones that searches mix in are left out."""
-        return cls(
-            kind, {row["uuid"]: row for row in listed if not row.get("is_automatic") and "uuid" in row}, owner
-        )
+        """From search rows; what they mix in is left out: automatic rules, and aliases among Unbound's
+        hosts.
+        """
+        rows = {
+            row["uuid"]: row
+            for row in listed
+            if "uuid" in row and not row.get("is_automatic") and not row.get("isAlias")
+        }
+        return cls(kind, rows, owner)
 
     @property
     def labels(self) -> dict[str, list[str]]:
@@ -74,7 +79,9 @@ class Collection:
 
     def text(self, row: Row, field_row: FieldRow) -> str:
         """A field of a row as the API has it, without the owner's mark."""
-        text = cell(row, field_row.source or field_row.name)
+        text = cell(row, field_row.source if field_row.source in row else field_row.name)
+        if field_row.cut:
+            text = text.partition(field_row.cut)[0]
         if field_row.name == self.kind.row.mark_field:
             return unmarked(text, self.owner)[0]
         return text
