@@ -22,6 +22,8 @@ class CatalogueKind:
     def __init__(self, entry: Entry) -> None:
         self.row: KindRow = entry.row
         self.rows: Mapping[str, FieldRow] = entry.fields
+        #: the fields that name other items and for which the API wants something else than the name
+        self.keyed = {name: row for name, row in entry.fields.items() if row.reference and row.key != "name"}
         self.services: tuple[str, ...] = (entry.row.service,) if entry.row.service else ()
 
     @property

@@ -43,19 +43,22 @@ def pruned_kinds(prune: Any) -> bool | tuple[str, ...]:
 
 
 def reference_keys(
-    wanted: Iterable[Resource], kinds: Mapping[str, CatalogueKind], snapshot: Snapshot, mark: str
+    wanted: Sequence[Resource], kinds: Mapping[str, CatalogueKind], snapshot: Snapshot, mark: str
 ) -> dict[tuple[str, str], Mapping[str, str]]:
     """For every reference that a wanted resource makes: name -> what the API wants, items to come
     included.
     """
-    found: dict[tuple[str, str], Mapping[str, str]] = {}
+    found: dict[tuple[str, str], Mapping[str, str]] = {
+        (row.reference, row.key): {}
+        for name in {resource.kind for resource in wanted}
+        for row in kinds[name].keyed.values()
+        if row.reference
+    }
+    referred = {reference for reference, _ in found}
     coming: dict[str, dict[str, str]] = {}
     for resource in wanted:
-        kind = kinds[resource.kind]
-        for field_row in kind.rows.values():
-            if field_row.reference and field_row.key != "name":
-                found.setdefault((field_row.reference, field_row.key), {})
-        if resource.state != "absent":
+        if resource.kind in referred and resource.state != "absent":
+            kind = kinds[resource.kind]
             names = coming.setdefault(resource.kind, {})
             ref = own_ref(mark, resource.kind, resource.identity)
             names[resource.identity] = ref

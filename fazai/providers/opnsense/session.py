@@ -90,10 +90,8 @@ class OpnsenseSession:
         if isinstance(self._policy.prune, tuple):
             needed.update(self._policy.prune)
         for resource in wanted:
-            rows = self._kinds[resource.kind].rows
-            for name, value in resource.fields.items():
-                row = rows.get(name)
-                if row is not None and row.reference and row.key != "name" and value:
+            for name, row in self._kinds[resource.kind].keyed.items():
+                if row.reference and resource.fields.get(name):
                     needed.add(row.reference)
         hidden = {self._kinds[name].row.hidden_by for name in needed if name in self._kinds}
         return needed | (hidden - {""})

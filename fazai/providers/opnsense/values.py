@@ -211,7 +211,10 @@ def text_of(value: Value) -> str:
 def to_api(row: FieldRow, value: Value) -> str:
     """What the API is sent for a canonical value (references already resolved)."""
     if isinstance(value, tuple):
-        return row.separator.join(text_of(item) for item in value)
+        try:
+            return row.separator.join(value)
+        except TypeError:  # a secret among them
+            return row.separator.join(text_of(item) for item in value)
     return text_of(value)
 
 
