@@ -101,6 +101,19 @@ def test_host_overrides_are_answered_after_their_reconfigure() -> None:
     with_firewall(work)
 
 
+def test_a_vlan_is_a_device_after_its_reconfigure() -> None:
+    async def work(firewall: LabFirewall, client: httpx.AsyncClient) -> None:
+        await post(client, "interfaces/vlan_settings/addItem", {"vlan": {"if": "vtnet3", "tag": "100"}})
+        path = "/api/diagnostics/interface/getInterfaceConfig"
+        assert "vlan01" not in (await client.get(path)).json()
+        await post(client, "interfaces/vlan_settings/reconfigure")
+        assert (await client.get(path)).json()["vlan01"]["vlan"]["tag"] == "100"
+        rows = (await client.get("/api/interfaces/overview/interfacesInfo")).json()["rows"]
+        assert [row["identifier"] for row in rows if row["device"] == "vlan01"] == [""]
+
+    with_firewall(work)
+
+
 def test_a_revert_does_not_touch_what_runs() -> None:
     async def work(firewall: LabFirewall, client: httpx.AsyncClient) -> None:
         await post(client, "firewall/category/addItem", {"category": {"name": "x"}})

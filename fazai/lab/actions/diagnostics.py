@@ -10,7 +10,7 @@ from fazai.lab.actions.common import constant
 from fazai.lab.actions.core import answer
 from fazai.lab.actions.rules import applied_rules
 from fazai.lab.box import Box, Call, Handler
-from fazai.lab.models.interfaces import VIPS
+from fazai.lab.models.interfaces import VIPS, vlan_devices
 from fazai.lab.models.routing import ROUTES
 from fazai.lab.names import GATEWAYS, INTERFACES, interface_label, interface_name, natural
 from fazai.lab.search import plain_rows, recordset
@@ -29,6 +29,11 @@ def interface_names(call: Call) -> Any:
     found = {item["if"]: interface_label(name, item) for name, item in call.box.items(INTERFACES).items()}
     found["lo0"] = "Loopback"
     return {device: found[device] for device in sorted(found, key=lambda device: natural(found[device]))}
+
+
+def interface_config(call: Call) -> Any:
+    """The devices of the machine, and the VLANs that were made of them."""
+    return {**answer(call.box, "interface_config"), **vlan_devices(call.box)}
 
 
 def search_arp(call: Call) -> Any:
@@ -163,7 +168,7 @@ def log(call: Call) -> Any:
 
 ACTIONS: Final[Mapping[str, Handler]] = {
     "diagnostics/interface/getInterfaceNames": interface_names,
-    "diagnostics/interface/getInterfaceConfig": _fixed("interface_config"),
+    "diagnostics/interface/getInterfaceConfig": interface_config,
     "diagnostics/interface/getInterfaceStatistics": _fixed("interface_statistics"),
     "diagnostics/interface/getArp": _fixed("arp"),
     "diagnostics/interface/searchArp": search_arp,

@@ -10,7 +10,7 @@ from fazai.lab.actions.common import reconfigure
 from fazai.lab.box import Box, Call, Handler, UserError
 from fazai.lab.config import Item, as_text
 from fazai.lab.engine import FAILED, get_item, get_model, posted
-from fazai.lab.models.interfaces import VIPS, VLANS
+from fazai.lab.models.interfaces import VIPS, VLANS, vlan_devices
 from fazai.lab.names import INTERFACES, interface_label
 from fazai.lab.schema import read_json
 from fazai.lab.search import grid, plain_rows, recordset
@@ -168,7 +168,9 @@ def settings(call: Call) -> Any:
 def _overview(box: Box, *, details: bool) -> list[dict[str, Any]]:
     names = {item["if"]: name for name, item in box.items(INTERFACES).items()}
     rows = []
-    for device, facts in read_json("devices.json").items():
+    unassigned = {"identifier": "", "description": "Unassigned Interface"}
+    made = {device: {**facts, **unassigned} for device, facts in vlan_devices(box).items()}
+    for device, facts in {**read_json("devices.json"), **made}.items():
         row = dict(facts)
         if details:
             row["statistics"] = None

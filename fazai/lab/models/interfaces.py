@@ -13,7 +13,7 @@ from fazai.lab.hooktypes import Extra, Hooks
 from fazai.lab.names import INTERFACES
 from fazai.lab.schema import ItemModel
 
-__all__ = ["HOOKS", "VIPS", "VLANS"]
+__all__ = ["HOOKS", "VIPS", "VLANS", "vlan_devices"]
 
 VLANS: Final = "Interfaces.Vlan.vlan"
 VIPS: Final = "Interfaces.Vip.vip"
@@ -55,6 +55,28 @@ def _device_unused(box: Box, model: ItemModel, uuid: str, item: Item) -> None:
     for name, interface in box.items(INTERFACES).items():
         if interface["if"] == device:
             raise UserError(f"This VLAN cannot be deleted because it is assigned as an interface ({name})")
+
+
+def vlan_devices(box: Box) -> dict[str, dict[str, Any]]:
+    """The VLAN devices that exist: those that were stored when VLANs were reconfigured last."""
+    return {
+        item["vlanif"]: {
+            "flags": ["up", "broadcast", "running", "simplex", "multicast", "lower_up"],
+            "capabilities": [],
+            "options": [],
+            "macaddr": box.items("devices").get(item["if"], {}).get("mac", ""),
+            "ipv4": [],
+            "ipv6": [],
+            "supported_media": ["autoselect"],
+            "is_physical": False,
+            "device": item["vlanif"],
+            "mtu": "1500",
+            "groups": ["vlan"],
+            "vlan": {"tag": item["tag"], "proto": "802.1q", "pcp": item["pcp"], "parent": item["if"]},
+            "status": "up",
+        }
+        for item in box.running.items("vlan", VLANS).values()
+    }
 
 
 # virtual addresses: `network` is what is sent, `subnet` and `subnet_bits` are what is stored
