@@ -22,19 +22,19 @@ BRIDGES: Final = "Interfaces.Bridge.bridged"
 
 
 def _next_device(used: set[str], prefix: str) -> str:
-    """`vlan01`, `lagg0`: the first free name; VLANs go on from the highest number in use."""
-    width = 2 if prefix == "vlan" else 1
+    """One more than the highest number in use: `lagg0`; VLANs from 1, after a 0: `vlan01`, `vlan010`."""
     numbers = [int(name.removeprefix(prefix)) for name in used if name.removeprefix(prefix).isdigit()]
-    number = max(numbers, default=0 if prefix == "vlan" else -1) + 1
-    text = str(number).zfill(width)
-    return f"{prefix}0{text}" if prefix == "vlan" and number > 99 else f"{prefix}{text}"
+    if prefix in ("vlan", "qinq"):
+        return f"{prefix}0{max(numbers, default=0) + 1}"
+    return f"{prefix}{max(numbers, default=-1) + 1}"
 
 
 def _name_device(path: str, name: str, prefix: str) -> Any:
     def before(call: Call, model: ItemModel, uuid: str, old: Item, new: dict[str, str]) -> None:
         if not new[name] and (prefix != "vlan" or new["if"]):
             used = {item[name] for item in call.box.items(path).values()}
-            new[name] = old.get(name) or _next_device(used, prefix)
+            stacked = prefix == "vlan" and "vlan" in new["if"]
+            new[name] = old.get(name) or _next_device(used, "qinq" if stacked else prefix)
         elif not new[name]:
             new[name] = old.get(name, "")
 
