@@ -86,6 +86,14 @@ def center(value: Any, width: int = 80) -> str:
     return str(value).center(width)
 
 
+def truncate(
+    context: Any, value: Any, length: int = 255, killwords: bool = False, end: str = "...", leeway: Any = None
+) -> str:
+    if not isinstance(length, int) or length < len(str(end)):
+        raise FilterError("truncate takes a length that has room for the end")
+    return str(JINJA["truncate"](context.environment, str(value), length, killwords, str(end), leeway))
+
+
 def b64encode(value: Any, encoding: str = "utf-8") -> str:
     return base64.b64encode(_text(value, "b64encode").encode(encoding)).decode()
 
@@ -178,7 +186,7 @@ FILTERS: Final[Mapping[str, Filter]] = {
     "center": taint(center),
     "wordcount": taint(JINJA["wordcount"]),
     "wordwrap": from_jinja("wordwrap", taint),
-    "truncate": from_jinja("truncate", taint),
+    "truncate": taint(truncate, "context"),
     "urlencode": taint(JINJA["urlencode"]),
     "quote": taint(lambda value: shlex.quote("" if value is None else str(value))),
     "basename": taint(lambda value: posixpath.basename(_text(value, "basename"))),

@@ -11,6 +11,7 @@ template needs more than names (`{{ a.b }}`). Variables are rendered when they a
 
 from fazai.template.errors import UndefinedName
 from fazai.template.limits import OMIT, Omit
-from fazai.template.scope import HostVars, Scope, Templates, is_static, named
+from fazai.template.scope import HostVars, Scope, Templates, is_static
+from fazai.template.values import named
 
 __all__ = ["OMIT", "HostVars", "Omit", "Scope", "Templates", "UndefinedName", "is_static", "named"]

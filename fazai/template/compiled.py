@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 import jinja2
 from jinja2 import nodes
-from jinja2.utils import missing, object_type_repr
+from jinja2.utils import missing
 
 from fazai.errors import FazaiError, TemplateError, did_you_mean
 from fazai.filters.base import FilterError
@@ -15,6 +16,8 @@ from fazai.template import guard
 from fazai.template.errors import UndefinedName
 from fazai.template.limits import TEMPLATE_MAX, Run
 from fazai.template.missing import Missed
+from fazai.template.scope import HostVars, HostView
+from fazai.template.values import named
 
 if TYPE_CHECKING:
     from fazai.template.engine import Engine
@@ -128,8 +131,8 @@ def _is_expression(tree: nodes.Template) -> bool:
 def _syntax(error: jinja2.TemplateSyntaxError, text: str, condition: bool) -> TemplateError:
     message, _, hint = (error.message or "").partition("; ")
     place = f" (line {error.lineno} of the template)" if "\n" in text.strip() and not condition else ""
-    if message.startswith(("unexpected", "expected")):
-        message = f"this is not a template that can be read: {message}"
+    if message.lower().startswith(("unexpected", "expected")):
+        message = f"this is not a template that can be read: {message[0].lower()}{message[1:]}"
     return TemplateError(message + place, hint=hint or None, excerpt=_excerpt(text, error.lineno))
 
 
@@ -139,12 +142,17 @@ def _undefined(error: Missed, scope: Scope) -> tuple[str, str | None]:
     if error.obj is missing:
         known = {*scope.names(), "range", "dict", "namespace"}
         return f'"{error.name}" is not defined', did_you_mean(str(error.name), known)
-    if isinstance(error.obj, dict):
+    if isinstance(error.obj, Mapping):
         hint = did_you_mean(str(error.name), (key for key in error.obj if isinstance(key, str)))
-        return f'the mapping has no key "{error.name}"', hint
+        what = (
+            f"{error.obj.what} has no"
+            if isinstance(error.obj, HostVars | HostView)
+            else "the mapping has no key"
+        )
+        return f'{what} "{error.name}"', hint
     if isinstance(error.obj, list | tuple):
         return f"the list of {len(error.obj)} has no item {error.name!r}", None
-    return f'{object_type_repr(error.obj)} has no attribute "{error.name}"', None
+    return f'{named(error.obj)} has no "{error.name}"', None
 
 
 def _said(error: Exception) -> tuple[str, str | None]:

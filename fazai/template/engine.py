@@ -100,6 +100,8 @@ class _Context(Context):
         except FazaiError as error:  # not now: it may stand in a branch that is not taken
             return Missing(name=key, fault=error)
         if value is not MISSING:
+            if isinstance(value, Secret):
+                self.environment.run.tainted = True
             return value
         return self.parent[key] if key in self.parent else Missing(name=key)
 
@@ -122,7 +124,12 @@ class Engine(ImmutableSandboxedEnvironment):
 
     def __init__(self) -> None:
         super().__init__(
-            undefined=Missing, optimized=False, keep_trailing_newline=True, trim_blocks=True, cache_size=0
+            undefined=Missing,
+            finalize=_put_out,
+            optimized=False,
+            keep_trailing_newline=True,
+            trim_blocks=True,
+            cache_size=0,
         )
         self.run = Run(0)
         self._lexer = BackslashLexer(self)
@@ -179,7 +186,10 @@ class Engine(ImmutableSandboxedEnvironment):
             )
         if isinstance(obj, _SUBSCRIBED):
             try:
-                return self._bound(obj)[argument]
+                found = self._bound(obj)[argument]
+                if isinstance(found, Secret):
+                    self.run.tainted = True
+                return found
             except (TypeError, LookupError):
                 pass
             except FazaiError as error:
@@ -315,6 +325,13 @@ def _comparison(sign: str) -> Callable[..., bool]:
         return guard.compare(engine.run, sign, left, right)
 
     return call
+
+
+def _put_out(value: Any) -> Any:
+    """What `{{ }}` puts out. It fails here, where the line is known, and not when all is joined."""
+    if isinstance(value, Missing):
+        value.fail()
+    return value
 
 
 @pass_environment

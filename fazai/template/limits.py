@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 #: Operations in one rendering, with everything it refers to: about half a second at worst.
-OPERATIONS: Final = 300_000
+OPERATIONS: Final = 500_000
 
 #: Characters of one template.
 TEMPLATE_MAX: Final = 1 << 16

@@ -9,13 +9,14 @@ from fazai.errors import FazaiError, Mark, TemplateError
 from fazai.model import Secret, SecretRef, Value
 from fazai.template.limits import CHAIN_MAX, OMIT, OPERATIONS, Run
 from fazai.template.simple import LATER, Simple, parse
+from fazai.template.values import named
 from fazai.yamltext import UnsafeText, YamlList, YamlMap
 
 if TYPE_CHECKING:
     from fazai.template.compiled import Compiled
     from fazai.template.engine import Engine
 
-__all__ = ["HostVars", "HostView", "Scope", "Templates", "is_static", "named"]
+__all__ = ["HostVars", "HostView", "Scope", "Templates", "is_static"]
 
 #: No such variable; also what ends a search without a find.
 MISSING: Final = LATER
@@ -317,6 +318,8 @@ class _Loop(TemplateError):
 class HostVars(Mapping[str, Any]):
     """`hostvars`: the variables of other hosts, each rendered when it is asked for."""
 
+    what = "hostvars"
+
     def __init__(self, hosts: Iterable[str], scope: Callable[[str], Scope]) -> None:
         self._hosts = dict.fromkeys(hosts)
         self._scope = scope
@@ -335,6 +338,8 @@ class HostVars(Mapping[str, Any]):
 
 class HostView(Mapping[str, Any]):
     """One host's variables. `run` is the rendering that asks; without one, each look-up is one of its own."""
+
+    what = "the host"
 
     def __init__(self, scope: Scope, run: Run | None = None) -> None:
         self._scope = scope
@@ -371,19 +376,6 @@ def _truth(value: Value) -> bool | None:
     return None
 
 
-def named(value: Value) -> str:
-    """What kind of value it is, for an error."""
-    names = {
-        "dict": "a mapping",
-        "list": "a list",
-        "str": "text",
-        "NoneType": "nothing",
-        "Secret": "a secret",
-    }
-    kind = "dict" if isinstance(value, dict) else "list" if isinstance(value, list) else type(value).__name__
-    return names.get(kind, f"a value of type {kind}")
-
-
 def _tells(name: str) -> bool:
     """Whether a value of this name may be secret, so that its template is not quoted."""
     word = name.lower()
@@ -394,7 +386,7 @@ def _tells(name: str) -> bool:
 
 def _locate(error: FazaiError, where: Mark | None, sensitive: bool) -> FazaiError:
     """The error with its place, unless it has one nearer to the cause."""
-    if error.where is None and where is not None:
+    if error.where is None:
         error.where = where
         if sensitive:
             error.excerpt = None

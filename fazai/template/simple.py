@@ -38,7 +38,7 @@ _WORDS: Final = frozenset(
             "else",
             "elif",
         ),
-        *("for", "recursive", "range", "dict", "namespace", "lookup", "query", "q", "omit"),
+        *("for", "recursive", "range", "dict", "namespace", "lookup", "query", "q", "omit", "self"),
     )
 )
 #: `{{ x.items }}` is the method of a mapping in Jinja2, whatever keys the mapping has.

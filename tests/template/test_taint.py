@@ -1,0 +1,261 @@
+"""A secret in a template: what comes out of it is a secret, or nothing comes out at all."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from typing import Any
+
+import pytest
+
+from fazai.errors import Mark, TemplateError
+from fazai.filters.base import Secrecy
+from fazai.filters.table import FILTERS, TESTS
+from fazai.model import Secret
+from fazai.template import Scope, Templates
+
+TEXT = "s3cret-Value"
+VARIABLES: dict[str, Any] = {
+    "secret": Secret(TEXT),
+    "empty_secret": Secret(""),
+    "keys": {"api_key": Secret(TEXT), "name": "fw"},
+    "secrets": [Secret(TEXT), Secret("other")],
+    "derived": "key={{ secret }}",
+    "name": "fw-01",
+    "words": ["a", "b"],
+    "json_secret": Secret('{"a": "x", "b": [1, true, null]}'),
+}
+
+
+@pytest.fixture
+def scope() -> Scope:
+    return Templates().scope(VARIABLES)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("{{ secret }}", TEXT),
+        ("{{ secret }}\n", TEXT),
+        ("key={{ secret }};", f"key={TEXT};"),
+        ("{{ derived }}", f"key={TEXT}"),
+        ("{{ derived | upper }}", f"KEY={TEXT.upper()}"),
+        ("{{ keys.api_key }}", TEXT),
+        ("{{ keys['api_key'] }} {{ name }}", f"{TEXT} fw-01"),
+        ("{{ name ~ ':' ~ secret }}", f"fw-01:{TEXT}"),
+        ("{{ name + secret }}", f"fw-01{TEXT}"),
+        ("{{ secret + name }}", f"{TEXT}fw-01"),
+        ("{{ secret + secret }}", TEXT * 2),
+        ("{{ '%s' % secret }}", TEXT),
+        ("{{ '%s:%s' % (name, secret) }}", f"fw-01:{TEXT}"),
+        ("{{ '%(k)s' % {'k': secret} }}", TEXT),
+        ("{{ '{}:{}'.format(name, secret) }}", f"fw-01:{TEXT}"),
+        ("{{ '{x}'.format(x=secret) }}", TEXT),
+        ("{{ ':'.join([name, secret]) }}", f"fw-01:{TEXT}"),
+        ("{{ name.replace('fw', secret) }}", f"{TEXT}-01"),
+        ("{{ secret | b64encode }}", base64.b64encode(TEXT.encode()).decode()),
+        ("{{ secret | hash('sha256') }}", hashlib.sha256(TEXT.encode()).hexdigest()),
+        ("{{ secret | upper | lower }}", TEXT.lower()),
+        ("{{ secret | string }}", TEXT),
+        ("{{ secret | quote }}", TEXT),
+        ("{{ secret | replace('s3', 'x') }}", TEXT.replace("s3", "x")),
+        ("{{ secret | regex_replace('-.*', '') }}", "s3cret"),
+        ("{{ secret | regex_search('[0-9]') }}", "3"),
+        ("{{ secret | split('-') | first }}", "s3cret"),
+        ("{{ [name, secret] | join('/') }}", f"fw-01/{TEXT}"),
+        ("{{ keys | to_json }}", f'{{"api_key": "{TEXT}", "name": "fw"}}'),
+        ("{{ keys | to_nice_yaml }}", f"api_key: {TEXT}\nname: fw\n"),
+        ("{{ keys }} text", f"{{'api_key': '{TEXT}', 'name': 'fw'}} text"),
+        ("{{ secrets }} text", f"['{TEXT}', 'other'] text"),
+        ("{{ secret | default('x') }}", TEXT),
+        ("{{ nothing | default(secret) }}", TEXT),
+        ("{{ empty_secret | default('x', true) }}", "x"),
+        ("{{ secret if secret else 'none' }}", TEXT),
+        ("{{ true | ternary(secret, 'x') }}", TEXT),
+        ("{{ secrets | first }}", TEXT),
+        ("{{ secrets[1] }}", "other"),
+        ("{{ ['x'] | map('regex_replace', 'x', secret) | first }}", TEXT),
+        ("{% for s in secrets %}{{ s }},{% endfor %}", f"{TEXT},other,"),
+        ("{% set x = secret %}{{ x }}!", f"{TEXT}!"),
+        ("{% set x %}<{{ secret }}>{% endset %}{{ x }}", f"<{TEXT}>"),
+        ("{% macro m(x) %}[{{ x }}]{% endmacro %}{{ m(secret) }}", f"[{TEXT}]"),
+        ("{% filter upper %}{{ secret }}{% endfilter %}", TEXT.upper()),
+        ("{% if secret %}{{ secret }}{% endif %}", TEXT),
+        ("{{ keys.values() | first }}", TEXT),
+        ("{{ keys | dict2items | map(attribute='value') | first }}", TEXT),
+        ("{{ '192.0.2.1' ~ empty_secret | ipaddr('revdns') }}", "192.0.2.1False"),
+    ],
+)
+def test_what_a_secret_touches_is_one(text: str, value: str, scope: Scope) -> None:
+    result = scope.render(text)
+    if value in ("x", "192.0.2.1False"):  # nothing of the secret is left
+        assert result in (value, Secret(value))
+        return
+    assert isinstance(result, Secret)
+    assert result.reveal() == value
+    assert TEXT not in repr(result)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("{{ keys }}", VARIABLES["keys"]),
+        ("{{ keys | combine({'a': 1}) }}", {**VARIABLES["keys"], "a": 1}),
+        ("{{ [secret, name] }}", [Secret(TEXT), "fw-01"]),
+        ("{{ secrets | unique | list }}", VARIABLES["secrets"]),
+        ("{{ secrets | length }}", 2),
+        ("{{ json_secret | from_json }}", {"a": Secret("x"), "b": [Secret("1"), True, None]}),
+        ("{{ secret | split('-') }}", [Secret("s3cret"), Secret("Value")]),
+        ("{{ 'ab' | regex_findall(secret ~ '|a') }}", [Secret("a")]),
+        ("{{ secret | type_debug }}", "Secret"),
+        ("{{ secret is defined }}", True),
+        ("{{ nothing | default({'k': secret}) }}", {"k": Secret(TEXT)}),
+    ],
+)
+def test_structures_keep_their_secrets(text: str, value: Any, scope: Scope) -> None:
+    assert scope.render(text) == value
+
+
+@pytest.mark.parametrize(
+    ("condition", "answer"),
+    [
+        (f"secret == '{TEXT}'", True),
+        ("secret == 'other'", False),
+        (f"'{TEXT}' == secret", True),
+        ("secret != 'other'", True),
+        ("secret == secrets[0]", True),
+        ("'s3cret' in secret", True),
+        ("'nope' in secret", False),
+        (f"secret in ['x', '{TEXT}']", True),
+        (f"'{TEXT}' in secrets", True),
+        ("secret not in ['x']", True),
+        (f"keys == {{'api_key': '{TEXT}', 'name': 'fw'}}", True),
+        ("secret < 'z'", True),
+        ("secret", None),
+        ("not secret", False),
+        ("not empty_secret", True),
+        ("empty_secret == ''", True),
+        ("secret is match('s3')", True),
+        ("secret is search('Value$')", True),
+        ("secret is string", True),
+        ("secret is truthy", True),
+        ("empty_secret is falsy", True),
+        (f"secret is eq('{TEXT}')", True),
+        ("secret is in(secrets)", True),
+        ("secrets is contains(secret)", True),
+        ("secret.startswith is defined", None),
+    ],
+)
+def test_a_secret_is_compared_by_its_value(condition: str, answer: bool | None, scope: Scope) -> None:
+    if answer is None:
+        with pytest.raises(TemplateError) as caught:
+            scope.test(condition)
+        assert TEXT not in str(caught.value)
+        assert caught.value.excerpt is None
+    else:
+        assert scope.test(condition) is answer
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{{ secret[0] }}",
+        "{{ secret[:3] }}",
+        "{{ secret | length }}",
+        "{{ secret | list }}",
+        "{{ secret | first }}",
+        "{{ secret | reverse }}",
+        "{{ secret.upper() }}",
+        "{{ secret * 2 }}",
+        "{{ 2 * secret }}",
+        "{{ secret - 1 }}",
+        "{{ -secret }}",
+        "{{ secret % 1 }}",
+        "{{ secret + 1 }}",
+        "{{ secret < 1 }}",
+        "{{ secrets | sort }}",
+        "{{ secrets | min }}",
+        "{{ secrets | sum }}",
+        "{{ {secret: 1} }}",
+        "{{ range(secret) }}",
+        "{% for c in secret %}{{ c }}{% endfor %}",
+        "{{ secret | from_json }}",
+        "{{ secret | b64decode }}",
+        "{{ secret | hash('nope') }}",
+        "{{ secret | human_to_bytes }}",
+        "{{ secret | bool }}",
+        "{{ '%d' % secret }}",
+        "{{ '{:d}'.format(secret) }}",
+        "{{ name.index(secret) }}",
+        "{{ name | regex_search(secret ~ '(') }}",
+        "{{ secret | abs }}",
+        "{{ secrets | map('from_json') | list }}",
+        "{{ secret | format(1) }}",
+    ],
+)
+def test_what_cannot_be_done_with_a_secret(text: str, scope: Scope) -> None:
+    with pytest.raises(TemplateError) as caught:
+        scope.render(text)
+    error: Any = caught.value
+    while error is not None:
+        assert TEXT not in f"{error} {error.excerpt} {error.hint} {error!r}"
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+def test_no_error_quotes_a_template_in_which_a_secret_was_used(scope: Scope) -> None:
+    for text in ("{{ secret ~ nowhere }}", "{{ keys.api_key ~ nowhere }}", "{{ secret }}{{ nowhere }}"):
+        with pytest.raises(TemplateError) as caught:
+            scope.render(text)
+        assert caught.value.excerpt is None
+
+
+def test_no_error_quotes_the_template_of_a_secret_value() -> None:
+    mark = Mark("i.yml", 1, 1)
+    scope = Templates().scope({"db_password": "{{ 'hunter2' ~ nowhere }}"}, lambda name: mark)
+    for value in ("{{ db_password }}", {"api_secret": "{{ 'hunter2' ~ nowhere }}"}):
+        with pytest.raises(TemplateError) as caught:
+            scope.render(value, mark)
+        assert caught.value.excerpt is None
+    with pytest.raises(TemplateError) as caught:
+        scope.render("{{ 'hunter2' ~ nowhere }}", mark, sensitive=True)
+    assert caught.value.excerpt is None
+
+
+ARGUMENTS = ("", "(s)", "('a')", "('a', s)", "(s, s)", "(0)", "(m)", "(l)", "('k')", "(attribute='k')")
+
+
+@pytest.mark.parametrize("name", sorted({*FILTERS, *TESTS}))
+def test_no_filter_lets_a_secret_out(name: str) -> None:
+    """Whatever a filter or test makes of a secret, or of values that hold one: its text is in no result but as a
+    Secret, and in no error."""
+    kind = "is" if name in TESTS and name not in FILTERS else "|"
+    variables = {"s": Secret(TEXT), "l": [Secret(TEXT)], "m": {"k": Secret(TEXT)}, "t": TEXT[:3]}
+    scope = Templates().scope(variables)
+    for value in ("s", "l", "m", "t"):
+        for arguments in ARGUMENTS:
+            expression = f"{value} {kind} {name}{arguments}"
+            for text in (f"{{{{ {expression} }}}}", f"{{{{ ({expression}) }}}}x"):
+                result, error = _rendered(scope, text)
+                assert TEXT not in f"{result!r} {error}", text
+                assert "***" not in _plain_text(result), f"{text} lost a secret: {result!r}"
+
+
+def _rendered(scope: Scope, text: str) -> tuple[Any, str]:
+    """The result, or the error with all it says."""
+    try:
+        return scope.render(text), ""
+    except TemplateError as error:
+        return None, f"{error} {error.excerpt} {error.hint}"
+
+
+def _plain_text(value: Any) -> str:
+    """The texts of a value that are no secrets."""
+    if isinstance(value, dict):
+        return " ".join(map(_plain_text, [*value, *value.values()]))
+    if isinstance(value, list):
+        return " ".join(map(_plain_text, value))
+    return "" if isinstance(value, Secret) else str(value)
+
+
+def test_every_filter_says_what_it_does_with_secrets() -> None:
+    assert {each.secrecy for each in (*FILTERS.values(), *TESTS.values())} <= set(Secrecy)
