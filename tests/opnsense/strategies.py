@@ -72,14 +72,28 @@ def rule_fields(**more: st.SearchStrategy[Any]) -> dict[str, st.SearchStrategy[A
     }
 
 
+NO_PORTS: dict[str, st.SearchStrategy[Any]] = {
+    "source_port": st.none(),
+    "destination_port": st.none(),
+}  # a field that is left out stays as it is
+NO_ICMP: dict[str, st.SearchStrategy[Any]] = {"icmptype": st.just([])}
 RULE = st.one_of(
-    record({"description": NAMES}, **rule_fields(ipprotocol=st.just("inet"))),
+    record({"description": NAMES, "protocol": st.just("any"), **NO_PORTS, **NO_ICMP}, **rule_fields()),
     record(
-        {"description": NAMES, "protocol": st.sampled_from(["tcp", "UDP", "TCP/UDP"])},
+        {
+            "description": NAMES,
+            "protocol": st.sampled_from(["tcp", "UDP", "TCP/UDP"]),
+            **NO_ICMP,
+        },
         **rule_fields(destination_port=st.one_of(PORT, PORT_RANGE, st.just("HTTPS")), source_port=PORT),
     ),
     record(
-        {"description": NAMES, "protocol": st.just("icmp"), "icmptype": st.just(["echoreq", "timex"])},
+        {
+            "description": NAMES,
+            "protocol": st.just("icmp"),
+            "icmptype": st.just(["echoreq", "timex"]),
+            **NO_PORTS,
+        },
         **rule_fields(),
     ),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import ssl
+from typing import Literal
 
 import pytest
 
@@ -30,6 +31,9 @@ def failure(to: Target, clock: FakeClock | None = None) -> FazaiError:
     with pytest.raises(FazaiError) as caught:
         run(look())
     return caught.value
+
+
+At = Literal["before", "middle", "after"]
 
 
 def fill(firewall: LabFirewall) -> None:
@@ -93,7 +97,7 @@ def test_retry_after_is_honoured_up_to_a_limit(start: Start) -> None:
 
 
 @pytest.mark.parametrize("at", ["before", "after", "middle"])
-def test_a_write_that_is_cut_is_repeated_without_a_duplicate(start: Start, at: str) -> None:
+def test_a_write_that_is_cut_is_repeated_without_a_duplicate(start: Start, at: At) -> None:
     firewall = start(faults=(Fault(kind="cut", path="firewall/*/set*", times=1, at=at),))
 
     async def work_on() -> tuple[int, int]:
@@ -161,7 +165,8 @@ def test_refused_and_unknown_names() -> None:
 
 
 def test_add_whose_answer_was_lost_is_looked_for_first(start: Start) -> None:
-    for at in ("before", "after"):
+    moments: tuple[At, ...] = ("before", "after")
+    for at in moments:
         firewall = start(faults=(Fault(kind="cut", path="cron/settings/addJob", times=1, at=at),))
         done = run(apply(target(firewall), [CRON]))
         assert done.after.steps == ()
@@ -196,7 +201,9 @@ def test_missing_privilege_is_named(start: Start) -> None:
         ("self_signed", "is self-signed, or its authority is not known here"),
     ],
 )
-def test_certificates_that_are_refused(start: Start, variant: str, text: str) -> None:
+def test_certificates_that_are_refused(
+    start: Start, variant: Literal["expired", "wrong_host", "self_signed"], text: str
+) -> None:
     firewall = start(tls=Tls(variant))
     error = failure(target(firewall))
     assert isinstance(error, Unreachable)

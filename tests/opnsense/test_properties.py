@@ -43,6 +43,10 @@ def check_life(lab: LabThread, kind: str, first: list[Fields], second: list[Fiel
 
     async def live() -> None:
         async with session(target(firewall, max_prune="100%", adopt=True), FakeClock()) as work:
+            if kind != "opnsense.source_nat_mode":
+                await apply_in(
+                    work, many(kind, [*first, *second], "absent")
+                )  # what a failed example left behind
             await apply_in(work, BASE)
             made = await apply_in(work, [*BASE, *many(kind, first)])
             assert (made.after.steps, made.after.errors, made.after.refused) == ((), (), ())

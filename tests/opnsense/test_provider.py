@@ -14,6 +14,7 @@ from fazai.model import Secret, Target
 from fazai.providers.opnsense import PROVIDER
 from fazai.providers.opnsense.credentials import read_credentials
 from fazai.providers.opnsense.session import OpnsenseSession
+from tests.opnsense.helpers import ROOT
 
 GOOD: dict[str, Any] = {
     "base_url": "https://fw-01.example.net",
@@ -134,3 +135,9 @@ def test_kinds_and_checks_need_no_http_client() -> None:
         "assert not {'httpx', 'ssl', 'asyncio', 'anyio'} & set(sys.modules), sorted(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_page_names_every_option_and_kind() -> None:
+    page = (ROOT / "docs" / "opnsense.md").read_text()
+    assert [name for name in PROVIDER.options if f"`{name}`" not in page] == []
+    assert [kind for kind in PROVIDER.kinds if kind.partition(".")[2] not in page] == []

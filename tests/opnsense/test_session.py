@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from fazai.errors import DeviceError, Mark, Refused, Rejected
-from fazai.lab import LabFirewall
+from fazai.lab import Fault, LabFirewall
 from fazai.model import Activate, Secret, Verb
+from fazai.providers.opnsense import PROVIDER
 from fazai.providers.opnsense.ownership import is_uuid, own_ref
-from tests.opnsense.helpers import Start, apply, apply_in, plan, resource, run, session, target, undo
+from fazai.providers.opnsense.snapshot import Collection, Snapshot
+from tests.opnsense.helpers import (
+    FakeClock,
+    Start,
+    apply,
+    apply_in,
+    plan,
+    resource,
+    run,
+    session,
+    target,
+    undo,
+)
 
 CATEGORY = resource("opnsense.category", {"name": "managed", "color": "ff0000"})
 ALIAS = resource(
@@ -231,7 +246,7 @@ def test_new_interface_group_is_active_before_a_rule_names_it(firewall: LabFirew
     done = run(apply(target(firewall), wanted))
     assert isinstance(done.diff.steps[1], Activate)
     assert done.diff.steps[1].service == "interface_group"
-    assert done.diff.changes[1].activates == ("interface_group",)
+    assert [change.activates for change in done.diff.changes] == [("interface_group",), ("filter",)]
     assert done.after.steps == ()
 
 
@@ -291,3 +306,75 @@ def test_own_uuids_are_version_4_and_tell_owners_apart() -> None:
     assert ref[14] == "4"
     assert ref[19] in "89ab"
     assert own_ref("fa2a1000", "opnsense.alias", "y") != ref != own_ref("fa2a1001", "opnsense.alias", "x")
+
+
+def test_a_gateway_that_the_firewall_does_not_offer_yet_is_waited_for(start: Start) -> None:
+    stale = '{"result": "failed", "validations": {"route.gateway": "Specify a valid gateway from the list."}}'
+    firewall = start(
+        faults=(Fault(kind="status", status=200, body=stale, path="routes/routes/set*", times=3),)
+    )
+    wanted = [
+        resource("opnsense.gateway", {"name": "LAB_GW", "interface": "lan", "gateway": "192.168.1.254"}),
+        resource("opnsense.route", {"network": "172.16.0.0/12", "gateway": "LAB_GW"}),
+    ]
+    clock = FakeClock()
+
+    async def converge() -> int:
+        async with session(target(firewall), clock) as work:
+            return len((await apply_in(work, wanted)).after.steps)
+
+    assert run(converge()) == 0
+    assert clock.slept == [2.5] * 3
+    old = resource("opnsense.route", {"network": "10.9.0.0/16", "gateway": "WAN_GW"})
+    firewall.inject(Fault(kind="status", status=200, body=stale, path="routes/routes/set*"))
+    with pytest.raises(Rejected):
+        run(apply(target(firewall), [old]))
+
+
+def test_identity_goes_along_with_every_set(start: Start) -> None:
+    """A controller takes its absence for a rename: of interface groups it would rewrite all users."""
+    group = {"ifname": "servers", "members": ["lan"]}
+    rule = resource("opnsense.rule", {"description": "on the group", "interface": "servers"})
+    firewall = start()
+    run(apply(target(firewall), [resource("opnsense.interface_group", group), rule]))
+    changed = resource("opnsense.interface_group", {**group, "descr": "changed"})
+    done = run(apply(target(firewall), [changed, rule]))
+    assert [set(change.after) for change in done.diff.changes] == [{"descr"}]
+    assert done.after.steps == ()
+
+
+def test_an_assigned_vlan_reads_without_its_label(start: Start) -> None:
+    vlan = {"if": "vtnet3", "tag": 100, "vlanif": "vlan0100"}
+    row = {"uuid": own_ref("fa2a1000", "opnsense.vlan", "vtnet3 tag 100"), **vlan, "tag": "100"}
+    kind = PROVIDER.catalogue_kinds["opnsense.vlan"]
+    listed = Collection.of(kind, [{**row, "vlanif": "vlan0100 [GUEST]"}], "fazai")
+    work = session(target(start()))
+    assert work.diff([resource("opnsense.vlan", vlan)], Snapshot({"opnsense.vlan": listed})).steps == ()
+
+
+def test_a_gateway_is_compared_by_what_is_configured_not_by_what_is_in_use(start: Start) -> None:
+    kind = PROVIDER.catalogue_kinds["opnsense.gateway"]
+    row = {
+        "uuid": own_ref("fa2a1000", "opnsense.gateway", "B"),
+        "name": "B",
+        "defaultgw": False,
+        "upstream": True,
+    }
+    listed = Collection.of(kind, [row], "fazai")
+    wanted = resource(
+        "opnsense.gateway", {"name": "B", "defaultgw": True, "interface": "wan"}, state="absent"
+    )
+    present = replace(wanted, state="present", fields={"name": "B", "defaultgw": "1"})
+    assert session(target(start())).diff([present], Snapshot({"opnsense.gateway": listed})).steps == ()
+
+
+def test_fields_of_a_later_release_are_an_error_before_anything_is_written(start: Start) -> None:
+    rule = {"description": LAN_RULE, "max-pkt-rate-number": 10, "max-pkt-rate-seconds": 1}
+    diff = run(plan(target(start(release="26.1.11"), adopt=True), [resource("opnsense.rule", rule)]))
+    assert diff.steps == ()
+    assert diff.errors[0].message == (
+        "opnsense.rule has no field max-pkt-rate-number in the release of fw-01"
+    )
+    assert (
+        run(plan(target(start(release="26.7.2"), adopt=True), [resource("opnsense.rule", rule)])).errors == ()
+    )

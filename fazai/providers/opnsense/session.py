@@ -26,6 +26,8 @@ from fazai.providers.opnsense.values import text_of
 
 __all__ = ["OpnsenseSession"]
 
+#: How long the firewall may go on offering a list of gateways from before one was made, and how often to ask.
+OPTION_LISTS_S, OPTION_PAUSE_S = 65.0, 2.5
 HIDING_MODES = ("automatic", "disabled")
 
 
@@ -158,12 +160,30 @@ class OpnsenseSession:
         Raises Rejected with our field names, DeviceError, Unreachable, and Unsure where the firewall
         chooses the uuid, the answer was lost, and the item cannot be found either.
         """
+        kind = self._kinds[change.kind]
+        deadline_s = self._clock.now_s() + OPTION_LISTS_S
         try:
-            return await self._write(self._kinds[change.kind], change)
+            while True:
+                try:
+                    return await self._write(kind, change)
+                except Rejected as error:
+                    if not self._names_new(kind, change, error) or self._clock.now_s() >= deadline_s:
+                        raise
+                await self._clock.sleep(OPTION_PAUSE_S)
         except DeviceError as error:
             if error.where == self._target.name:
                 error.where = change.mark or change.where
             raise
+
+    def _names_new(self, kind: CatalogueKind, change: Change, error: Rejected) -> bool:
+        """Was only a name refused that this session has just made? The firewall keeps some lists for a
+        while.
+        """
+        return bool(error.fields) and all(
+            name in kind.rows
+            and (kind.rows[name].reference or "", text_of(change.after.get(name))) in self._made
+            for name in error.fields
+        )
 
     async def _write(self, kind: CatalogueKind, change: Change) -> str:
         ref = self._made.get((change.kind, change.ref), change.ref)
