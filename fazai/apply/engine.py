@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fazai.apply.target import TargetRun
-from fazai.errors import FazaiError, Interrupted, LockHeld, PlanStale, Refused, Unreachable
+from fazai.errors import FazaiError, Interrupted, LockHeld, PlanStale, Refused, StateError, Unreachable
 from fazai.model import Provider, TargetWork, Work
 from fazai.outcome import Event, RunOutcome, Status, TargetOutcome
 from fazai.plan import Expected
@@ -40,9 +41,14 @@ class Engine:
     _interrupts: int = 0
 
     async def carry_out(self, works: Sequence[Work]) -> RunOutcome:
-        """Carry out all work. Raises StateError when the run cannot be recorded, nothing else."""
+        """Carry out all work. Raises StateError when a run that may write cannot be recorded, nothing else:
+        a record that fails later is the store's to say when it is closed."""
         begun = time.monotonic()
-        await self.store.run_begin(self.run)
+        try:
+            await self.store.run_begin(self.run)
+        except StateError:
+            if not self.check:
+                raise
         outcomes: list[TargetOutcome] = []
         for work in works:
             self._event("play", "", {"name": work.name, "targets": len(work.targets)})
@@ -57,7 +63,8 @@ class Engine:
             interrupted=self._interrupts > 0,
             plays=tuple(work.name for work in works),
         )
-        await self.store.run_end(self.run.run_id, outcome.exit_code, outcome.totals())
+        with contextlib.suppress(StateError):
+            await self.store.run_end(self.run.run_id, outcome.exit_code, outcome.totals())
         return outcome
 
     def interrupt(self) -> None:

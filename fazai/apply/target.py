@@ -7,7 +7,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 
 from fazai.errors import (
@@ -168,8 +168,7 @@ class TargetRun:
 
     async def _write_all(self, session: Session, diff: Diff, done: _Done) -> None:
         """Every change, and the activations that later changes need."""
-        last = max((i for i, step in enumerate(diff.steps) if isinstance(step, Change)), default=-1)
-        for step in diff.steps[: last + 1]:
+        for step in diff.steps[: _writes_end(diff)]:
             if self._stop:
                 count = len(done.changes)
                 text = f"interrupted: {count} of {len(diff.changes)} changes are saved and not yet activated"
@@ -194,7 +193,7 @@ class TargetRun:
         """Read back, activate, probe, verify."""
         if done.changes:
             await self._read_back(session, done)
-        rest = [s.service for s in diff.steps if isinstance(s, Activate) and s.service not in self.activated]
+        rest = [s.service for s in diff.steps[_writes_end(diff) :] if isinstance(s, Activate)]
         if rest:
             await session.hold()
         for service in rest:
@@ -288,8 +287,7 @@ class TargetRun:
                 undone += 1
             for service in running:
                 await session.activate(service)
-            for service in {s for change, _ in done.changes for s in change.activates} - self._earlier:
-                await self.store.activated(name, service)  # saved and running are one again
+            await self._forget({s for change, _ in done.changes for s in change.activates} - self._earlier)
             if running:
                 await session.probe()
         except FazaiError as error:
@@ -304,6 +302,13 @@ class TargetRun:
         if undone:
             self.notes.append(f"{undone} change{'s' if undone > 1 else ''} taken back")
         self.event("undo", name, {"undone": undone, "kept": total - undone})
+
+    async def _forget(self, services: set[str]) -> None:
+        """Saved and running are one again. A journal that cannot be written keeps them: the next run then
+        activates once more, which changes nothing."""
+        for service in services:
+            with suppress(StateError):
+                await self.store.activated(self.item.target.name, service)
 
     def _left(self, diff: Diff, done: _Done) -> None:
         reached = {id(action.change) for action in self.actions}
@@ -328,6 +333,11 @@ class _Done:
 
     changes: list[tuple[Change, str]] = field(default_factory=list)
     keep: bool = False
+
+
+def _writes_end(diff: Diff) -> int:
+    """Where the last change stands; behind it only activations follow."""
+    return max((i for i, step in enumerate(diff.steps, 1) if isinstance(step, Change)), default=0)
 
 
 def _found(memory: TargetMemory) -> list[str]:

@@ -18,7 +18,8 @@ from fazai.errors import UsageError
 @click.option("--list", "as_list", is_flag=True, help="All as Ansible's JSON; secrets are masked.")
 @click.option("--graph", is_flag=True, help="The tree of groups and hosts.")
 @click.option("--host", metavar="NAME", help="The variables of one host as JSON.")
-@click.option("-l", "--limit", multiple=True, metavar="PATTERN", help="Only names: the hosts that match.")
+@click.option("-l", "--limit", multiple=True, metavar="PATTERN", help="Only the hosts that match.")
+@click.option("--vault-password-file", multiple=True, type=click.Path(), help="For files in Ansible Vault.")
 def inventory_command(
     sources: tuple[str, ...],
     more: tuple[str, ...],
@@ -26,23 +27,27 @@ def inventory_command(
     graph: bool,
     host: str | None,
     limit: tuple[str, ...],
+    vault_password_file: tuple[str, ...],
 ) -> None:
     """Show an inventory the way ansible-inventory does."""
     if sum((as_list, graph, host is not None)) > 1:
         raise UsageError("--list, --graph and --host exclude each other")
-    found = setup.load_inventory(setup.sources_of(sources, more))
+    secrets = setup.secret_reader(vault_password_file)
+    found = setup.load_inventory(setup.sources_of(sources, more), secrets)
     if as_list or graph or host is not None:
-        if limit:
-            raise UsageError("--limit goes with the plain list of names only")
         from fazai import inventory as module
+        from fazai.patterns import select
 
+        chosen = select(found, limit) if limit else None
+        if chosen is not None and not as_list:
+            raise UsageError("--limit goes with --list, or with the plain list of names")
         if host is not None:
             text = module.as_json(module.as_host(found, host))
         else:
-            text = module.as_graph(found) if graph else module.as_json(module.as_ansible(found))
+            text = module.as_graph(found) if graph else module.as_json(module.as_ansible(found, chosen))
         click.echo(text.rstrip("\n"))
         return
     from fazai.patterns import select
 
-    for name in select(found, ",".join(limit)) if limit else found.hosts:
+    for name in select(found, limit) if limit else found.hosts:
         click.echo(name)

@@ -6,11 +6,14 @@ import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit
 
 from fazai.errors import InventoryError
 from fazai.model import Secret, TargetWork, Work
+
+if TYPE_CHECKING:
+    from fazai.lab import LabAddress, LabFirewall
 
 __all__ = ["lab_names", "with_lab"]
 
@@ -36,20 +39,29 @@ async def with_lab(works: Sequence[Work], folder: Path) -> AsyncIterator[tuple[W
     from fazai.lab import Lab, LabSettings, find
 
     async with contextlib.AsyncExitStack() as stack:
-        lab: Any = None
+        lab: Lab | None = None
         options: dict[str, Mapping[str, Any]] = {}
         for name, item in inside.items():
             firewall, wanted = _split(item)
-            found: Any = find(folder, firewall)
+            found: LabAddress | LabFirewall | None = find(folder, firewall)
             if found is None:
                 if lab is None:
                     lab = await stack.enter_async_context(Lab(folder))
                 found = await lab.start(firewall, LabSettings.parse(wanted))
-            secret = {"api_key": Secret(found.api_key), "api_secret": Secret(found.api_secret)}
-            options[name] = {**item.target.options, "base_url": found.base_url, "secret": secret}
-            if found.ca_pem:
-                options[name] = {**options[name], "ca": found.ca_pem}
+            options[name] = {**item.target.options, **_reached(found)}
         yield tuple(_with_options(work, options) for work in works)
+
+
+def _reached(found: LabAddress | LabFirewall) -> dict[str, Any]:
+    """The options by which a firewall of the lab is reached."""
+    from fazai.lab import LabAddress
+
+    if isinstance(found, LabAddress):
+        (key, secret), ca = found.key(), found.ca_file
+    else:
+        key, secret, ca = found.api_key, found.api_secret, found.ca_pem
+    options = {"base_url": found.base_url, "secret": {"api_key": Secret(key), "api_secret": Secret(secret)}}
+    return {**options, "ca": ca} if ca else options
 
 
 def _split(item: TargetWork) -> tuple[str, dict[str, str | float]]:

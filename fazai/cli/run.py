@@ -139,12 +139,12 @@ class _Command:
         self.config = setup.config()
         self.registry: Registry = Registry()
         self.sources = setup.sources_of(options["inventory"], options["more"])
-        self.inventory: Inventory = setup.load_inventory(self.sources)
+        self.secrets = setup.secret_reader(options["vault_password_file"])
+        self.inventory: Inventory = setup.load_inventory(self.sources, self.secrets)
         self.works: tuple[Work, ...] = self._resolve()
 
     def _resolve(self) -> tuple[Work, ...]:
         from fazai.playbook import Selection, load_playbooks, resolve
-        from fazai.secrets import SecretReader
 
         paths = [path for path, _ in self.inventory.playbooks]
         plays = load_playbooks([*paths, *(Path(path) for path in self.options["playbook"])])
@@ -160,11 +160,7 @@ class _Command:
                 kinds=_words(self.options["kind"]),
             ),
             extra_vars=setup.extra_vars(self.options["extra_vars"]),
-            secrets=SecretReader(
-                environ=os.environ,
-                folder=self.config.secrets,
-                vault_password_files=tuple(self.options["vault_password_file"]),
-            ),
+            secrets=self.secrets,
         )
 
     # -- running ----------------------------------------------------------------------------------------

@@ -11,14 +11,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
+
 from fazai.config import Config
 from fazai.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from fazai.inventory import Inventory
+    from fazai.secrets import SecretReader
     from fazai.store.base import Run, Store
 
-__all__ = ["config", "extra_vars", "load_inventory", "new_run", "read_store", "sources_of"]
+__all__ = ["config", "extra_vars", "load_inventory", "new_run", "read_store", "secret_reader", "sources_of"]
 
 
 def config() -> Config:
@@ -69,17 +72,31 @@ def sources_of(arguments: Sequence[str], option: Sequence[str]) -> tuple[str, ..
     return tuple(found)
 
 
-def load_inventory(sources: Sequence[str]) -> Inventory:
+def secret_reader(vault_password_files: Sequence[str]) -> SecretReader:
+    from fazai.secrets import SecretReader
+
+    return SecretReader(
+        environ=os.environ, folder=config().secrets, vault_password_files=tuple(vault_password_files)
+    )
+
+
+def load_inventory(sources: Sequence[str], secrets: SecretReader) -> Inventory:
+    """What is worth knowing about it and no error goes to standard error."""
     from fazai.inventory import load
 
-    return load([Path(source) for source in sources])
+    found = load(sources, decrypt=secrets.open_file)
+    for note in found.notes:
+        click.echo(f"warning: {note}", err=True)
+    return found
 
 
 def extra_vars(words: Sequence[str]) -> dict[str, Any]:
     """`-e name=value`, `-e '{"a": 1}'`, `-e @file`; values are YAML. Raises InputError."""
     from fazai.yamltext import load, loads
+    from fazai.yamltext import value as scalar
 
     result: dict[str, Any] = {}
+    value: object
     for word in words:
         if word.startswith("@"):
             value = load(Path(word[1:]))
@@ -91,7 +108,7 @@ def extra_vars(words: Sequence[str]) -> dict[str, Any]:
                 raise UsageError(
                     f"--extra-vars {word!r} is not name=value", hint="or @file, or a YAML mapping"
                 )
-            value = {name: loads(text, "--extra-vars") if text else ""}
+            value = {name: scalar(text, "--extra-vars") if text else ""}
         if not isinstance(value, dict):
             raise InputError("extra variables are a mapping", where=f"--extra-vars {word}")
         result.update(value)

@@ -31,7 +31,7 @@ def test_apply_twice_changes_once(world: World) -> None:
     first = world.fazai("apply", inventory)
     assert (first.code, first.err) == (0, "")
     assert "RESULT 3 changed, 0 unchanged, 0 failed" in first.out
-    rows = firewall.call("POST", "firewall/alias/searchItem", {})["rows"]
+    rows = firewall.call("POST", "/api/firewall/alias/searchItem", {})["rows"]
     assert [row["content"] for row in rows if row["name"] == "dns_servers"] == ["192.0.2.53\n192.0.2.54"]
     world.forget()
     second = world.fazai("apply", inventory)
@@ -74,9 +74,11 @@ def test_drift_is_found_after_somebody_changed_the_firewall(world: World) -> Non
     firewall = world.firewall()
     inventory = world.inventory()
     world.fazai("apply", inventory)
-    rows = firewall.call("POST", "firewall/alias/searchItem", {})["rows"]
+    rows = firewall.call("POST", "/api/firewall/alias/searchItem", {})["rows"]
     uuid = next(row["uuid"] for row in rows if row["name"] == "dns_servers")
-    firewall.call("POST", f"firewall/alias/setItem/{uuid}", {"alias": {"content": "192.0.2.53\n203.0.113.7"}})
+    firewall.call(
+        "POST", f"/api/firewall/alias/setItem/{uuid}", {"alias": {"content": "192.0.2.53\n203.0.113.7"}}
+    )
     drift = world.fazai("drift", inventory)
     assert drift.code == 2
     assert "content: +192.0.2.54 -203.0.113.7" in drift.out
@@ -157,7 +159,7 @@ def test_deletions_are_asked_about(world: World) -> None:
     assert "1 item on 1 target would be deleted and there is no terminal to ask at" in refused.err
     assert world.writes() == []
     assert world.fazai("apply", inventory, "--yes").code == 0
-    rules = firewall.call("POST", "firewall/filter/searchRule", {})["rows"]
+    rules = firewall.call("POST", "/api/firewall/filter/searchRule", {})["rows"]
     assert not [rule for rule in rules if rule["description"] == "allow dns"]
 
 
@@ -189,11 +191,14 @@ class TestSavedPlans:
         plan = world.folder / "plan.json"
         world.fazai("plan", world.inventory(), "-o", plan)
         moved.call(
-            "POST", "firewall/alias/addItem", {"alias": {"name": "x", "type": "host", "content": "192.0.2.1"}}
+            "POST",
+            "/api/firewall/alias/addItem",
+            {"alias": {"name": "x", "type": "host", "content": "192.0.2.1"}},
         )
         result = world.fazai("apply", "--plan", plan)
         assert result.code == 6
-        assert world.writes("fw-01") == world.writes("fw-02") == []
+        assert world.writes("fw-01") == []
+        assert world.writes("fw-02") == ["/api/firewall/alias/addItem"]  # that was somebody else
 
     def test_an_edited_plan_is_refused(self, world: World) -> None:
         world.firewall()
@@ -234,8 +239,8 @@ def test_selection(world: World) -> None:
     inventory = world.inventory(resources=resources)
     found = document(world.fazai("plan", inventory, "--limit", "fw-02", "--tags", "cat", "--output", "json"))
     assert [(t.name, len(t.changes)) for t in found.targets] == [("fw-02", 1)]
-    found = document(world.fazai("plan", inventory, "--kind", "opnsense.ali*", "--output", "json"))
-    assert {c.kind for t in found.targets for c in t.changes} == {"opnsense.alias"}
+    found = document(world.fazai("plan", inventory, "--kind", "opnsense.cat*", "--output", "json"))
+    assert {c.kind for t in found.targets for c in t.changes} == {"opnsense.category"}
 
 
 def test_all_errors_at_once_and_nothing_contacted(world: World) -> None:
@@ -367,8 +372,7 @@ class TestState:
                     "opnsense.alias": {
                         "name": f"a{n}",
                         "type": "host",
-                        "content": [f"192.0.2.{n}"],
-                        "description": "x" * 2000,
+                        "content": [f"10.{n}.0.{k}" for k in range(150)],
                     }
                 }
                 for n in range(60)
@@ -382,7 +386,7 @@ class TestState:
         assert result.code == 1, result.out + result.err
         assert "Traceback" not in result.out + result.err
         assert "cannot be used" in result.out
-        rows = world.firewalls["fw-01"].call("POST", "firewall/alias/searchItem", {})["rows"]
+        rows = world.firewalls["fw-01"].call("POST", "/api/firewall/alias/searchItem", {})["rows"]
         assert not [row for row in rows if row["name"].startswith("a")]
         assert world.fazai("apply", inventory).code == 0
         assert "RESULT 0 changed" in world.fazai("apply", inventory).out
