@@ -114,6 +114,18 @@ def test_a_vlan_is_a_device_after_its_reconfigure() -> None:
     with_firewall(work)
 
 
+def test_names_of_vlan_devices_go_on_from_the_highest() -> None:
+    async def work(firewall: LabFirewall, client: httpx.AsyncClient) -> None:
+        for tag in range(1, 13):
+            vlan = {"vlan": {"if": "vtnet3", "tag": str(tag)}}
+            assert (await post(client, "interfaces/vlan_settings/addItem", vlan))["result"] == "saved"
+        rows = (await post(client, "interfaces/vlan_settings/searchItem"))["rows"]
+        assert [row["vlanif"] for row in rows][:2] == ["vlan01", "vlan02"]
+        assert {row["vlanif"] for row in rows} >= {"vlan010", "vlan012"}
+
+    with_firewall(work)
+
+
 def test_a_revert_does_not_touch_what_runs() -> None:
     async def work(firewall: LabFirewall, client: httpx.AsyncClient) -> None:
         await post(client, "firewall/category/addItem", {"category": {"name": "x"}})
