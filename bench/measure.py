@@ -12,6 +12,10 @@ from dataclasses import dataclass, field
 __all__ = ["Sample", "interleave", "run"]
 
 
+#: Settings of a developer's shell that no installation has: byte code is cached, output is buffered.
+_DISTORTING = ("PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED", "PYTHONDEVMODE", "PYTHONWARNINGS")
+
+
 @dataclass(frozen=True, slots=True)
 class Sample:
     """One run of one command: wall time, CPU time of the process and its children, peak memory."""
@@ -45,10 +49,9 @@ class Series:
 
 def run(command: Sequence[str], env: Mapping[str, str] | None = None, expect: Sequence[int] = (0,)) -> Sample:
     """Run once. Raises RuntimeError when the exit code is not one of those expected."""
+    env = {name: value for name, value in (env or os.environ).items() if name not in _DISTORTING}
     begun = time.perf_counter()
-    process = subprocess.Popen(
-        list(command), env=dict(env or os.environ), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
+    process = subprocess.Popen(list(command), env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     assert process.stdout is not None
     output = process.stdout.read()
     process.stdout.close()

@@ -104,7 +104,8 @@ def read_plan(path: Path) -> SavedPlan:
     try:
         body = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(f"the plan cannot be read: {error.strerror}", where=str(path)) from error
+        text = f"the plan cannot be read: {error.strerror}"
+        raise InputError(text, where=str(path), hint="make one with: fazai plan -o FILE") from error
     except (ValueError, RecursionError) as error:
         raise _no_plan(path) from error
     try:

@@ -81,7 +81,7 @@ class Engine:
         for wave in _waves(work):
             failed = sum(1 for outcome in outcomes if outcome.status in _BAD)
             if work.max_fail is not None and failed > work.max_fail:
-                reason = f"{failed} targets of the play failed, max_fail is {work.max_fail}"
+                reason = f"{failed} of the play's targets failed, max_fail is {work.max_fail}"
                 outcomes += [self._skipped(item, work, Status.SKIPPED, reason) for item in wave]
             else:
                 outcomes += await self._wave(work, wave)

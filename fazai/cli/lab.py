@@ -57,7 +57,7 @@ def status_command() -> None:
     """Say which firewalls of the lab exist and which are up."""
     from fazai.lab.command import status
 
-    for line in status(_folder()):
+    for line in status(_folder()) or ["no firewall was ever up here"]:
         click.echo(line)
 
 
@@ -67,5 +67,5 @@ def reset_command(names: tuple[str, ...]) -> None:
     """Put firewalls NAMES (all when none is named) back to their first state."""
     from fazai.lab.command import reset
 
-    for line in reset(_folder(), list(names)):
+    for line in reset(_folder(), list(names)) or ["there was nothing to reset"]:
         click.echo(line)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import signal
@@ -219,6 +218,8 @@ class _Command:
         silent: bool = False,
     ) -> RunOutcome:
         run = setup.new_run("check" if silent else self.name, self.sources)
+        import asyncio  # validate does not pay for it
+
         works = tuple(_read_only(work) for work in self.works) if check else self.works
         report = None if silent or self.options["output"] != "text" else self._text(check)
         outcome = asyncio.run(self._carry_out(store, run, works, check, expected, report))
@@ -235,6 +236,8 @@ class _Command:
         expected: Mapping[str, Expected] | None,
         report: TextReport | None,
     ) -> RunOutcome:
+        import asyncio
+
         from fazai.apply import Engine
         from fazai.cli.labs import with_lab
 

@@ -1,4 +1,4 @@
-"""The JSON document of `--output json`, as types: its schema is made from them, and tests hold the output to it.
+"""The JSON document of `--output json`, as types: its schema is made from them, tests hold the output to it.
 
 Additions keep the format's number; a removed or changed field raises it.
 """
@@ -70,7 +70,7 @@ class Target(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class Totals(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """Counts: of changes (changed, pending, undone, refused), of resources (resources, unchanged), of targets."""
+    """Counts of changes (changed, pending, undone, refused), resources (resources, unchanged) and targets."""
 
     targets: int
     resources: int

@@ -75,6 +75,7 @@ class OpnsenseProvider:
     """OPNsense firewalls over their REST API."""
 
     name = "opnsense"
+    noun = "firewall"  # what reports call its targets
 
     @cached_property
     def catalogue_kinds(self) -> Mapping[str, CatalogueKind]:

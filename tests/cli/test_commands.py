@@ -1,0 +1,233 @@
+"""The command line around the runs: help, usage, completion, terminals, cron, the lab."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fazai.cli.main import COMMANDS
+
+from .conftest import RESOURCES, World
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(world: World, command: str) -> None:
+    result = world.fazai(command, "--help")
+    assert result.code == 0
+    assert "Usage: fazai" in result.out
+    assert command == "version" or "Example" in result.out
+
+
+def test_help_and_version_need_no_heavy_module() -> None:
+    code = (
+        "import sys; from fazai.cli import main; main(['--help']); "
+        "print(sorted({'httpx', 'jinja2', 'yaml', 'asyncio', 'sqlite3', 'msgspec'} & set(sys.modules)))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.splitlines()[-1] == "[]"
+
+
+def test_validate_needs_neither_http_client_nor_templates(world: World) -> None:
+    world.firewall()
+    inventory = world.inventory()
+    code = (
+        f"import sys; from fazai.cli import main; print(main(['validate', {str(inventory)!r}])); "
+        "print(sorted({'httpx', 'jinja2', 'asyncio', 'sqlite3', 'ssl'} & set(sys.modules)))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.splitlines() == ["valid: 1 target, 3 resources", "0", "[]"]
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (("aply",), 'did you mean "apply"?'),
+        (("apply", "--limt", "x", "y"), "--limit"),
+        (("apply",), "an inventory is missing"),
+        (("apply", "nowhere.yml"), "nowhere.yml"),
+        (("apply", "--forks", "0", "x"), "--forks"),
+        (("plan", "--output", "xml", "x"), "--output"),
+        (("show",), "Missing argument"),
+        (("kinds", "opnsense.alais"), 'did you mean "opnsense.alias"?'),
+        (("apply", "--plan", "nowhere.json"), "nowhere.json"),
+        (("completion", "tcsh"), "tcsh"),
+    ],
+)
+def test_bad_usage_is_exit_3_with_a_line_of_help(world: World, words: tuple[str, ...], text: str) -> None:
+    result = world.fazai(*words)
+    assert result.code == 3
+    assert text in result.err
+    assert "hint:" in result.err
+    assert "Traceback" not in result.err
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion(world: World, shell: str) -> None:
+    result = world.fazai("completion", shell)
+    assert result.code == 0
+    assert "_FAZAI_COMPLETE" in result.out
+
+
+def test_completion_completes() -> None:
+    env = {**os.environ, "_FAZAI_COMPLETE": "bash_complete", "COMP_WORDS": "fazai dr", "COMP_CWORD": "1"}
+    code = "import sys; sys.argv = ['fazai']; from fazai.cli import main; main()"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env).stdout
+    assert out.strip() == "plain,drift"
+
+
+def test_kinds(world: World) -> None:
+    listed = world.fazai("kinds").out
+    assert re.search(r"^opnsense\.alias +\S", listed, re.M)
+    one = world.fazai("kinds", "opnsense.rule").out
+    assert "ordered" in one
+    assert "destination_port" in one
+    found = json.loads(world.fazai("kinds", "opnsense.rule", "--output", "json").out)
+    assert found["identity"] == ["description"]
+
+
+def test_an_empty_environment_as_in_cron(world: World) -> None:
+    world.firewall()
+    inventory = world.inventory()
+    env = {"FAZAI_STATE": str(world.folder / "state")}
+    result = world.child("apply", inventory, "--quiet", env=env, cwd="/")
+    assert result.code == 0, result.err
+    again = world.child("apply", inventory, "--quiet", env=env, cwd="/")
+    assert (again.code, again.out, again.err) == (0, "", "")
+
+
+def test_a_reader_that_goes_away(world: World) -> None:
+    world.firewall()
+    process = world.start("plan", world.inventory())
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    err = process.stderr.read()
+    process.stderr.close()
+    process.wait(timeout=30)
+    assert "Traceback" not in err
+    assert "Exception ignored" not in err
+
+
+def _at_a_terminal(world: World, *words: str | Path, answer: bytes = b"", **env: str) -> tuple[int, str]:
+    """Run at a pseudo terminal; what it shows."""
+    environ = {**os.environ, "FAZAI_STATE": str(world.folder / "state"), "TERM": "xterm", **env}
+    pid, master = pty.fork()
+    if pid == 0:  # pragma: no cover - the child
+        os.execve(sys.executable, [sys.executable, "-m", "fazai", *map(str, words)], environ)
+    shown = b""
+    while True:
+        try:
+            part = os.read(master, 65536)
+        except OSError:
+            break
+        if not part:
+            break
+        shown += part
+        if answer and b"[y/N]" in shown:
+            os.write(master, answer)
+            answer = b""
+    os.close(master)
+    _, status = os.waitpid(pid, 0)
+    return os.waitstatus_to_exitcode(status), shown.decode(errors="replace")
+
+
+class TestTerminal:
+    def test_progress_and_colours(self, world: World) -> None:
+        world.firewall(latency_s=0.15)
+        code, shown = _at_a_terminal(world, "apply", world.inventory())
+        assert code == 0
+        assert "\x1b[32m+ alias dns_servers" in shown
+        assert "\r\x1b[K" in shown
+        assert "0/1  fw-01 create" in shown
+
+    def test_no_color(self, world: World) -> None:
+        world.firewall()
+        code, shown = _at_a_terminal(world, "apply", world.inventory(), NO_COLOR="1")
+        assert code == 0
+        assert "\x1b[3" not in shown
+
+    def test_dumb_terminal(self, world: World) -> None:
+        world.firewall()
+        code, shown = _at_a_terminal(world, "apply", world.inventory(), TERM="dumb")
+        assert code == 0
+        assert "\x1b" not in shown
+
+    @pytest.mark.parametrize(("answer", "code"), [(b"y\n", 0), (b"n\n", 3), (b"\n", 3)])
+    def test_deletions_are_asked_about(self, world: World, answer: bytes, code: int) -> None:
+        world.firewall()
+        world.fazai("apply", world.inventory())
+        gone = [*RESOURCES[:2], {**RESOURCES[2], "state": "absent"}]
+        inventory = world.inventory(resources=gone)
+        world.forget()
+        found, shown = _at_a_terminal(world, "apply", inventory, answer=answer)
+        assert found == code, shown
+        assert '- rule "allow dns"' in shown
+        assert bool(world.writes()) is (code == 0)
+
+
+class TestLab:
+    def test_up_status_reset(self, world: World) -> None:
+        process = world.start("lab", "up", "edge")
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert re.search(r"edge +http://127\.0\.0\.1:\d+", line), line
+        assert "edge" in world.fazai("lab", "status").out
+        inventory = world.folder / "lab.yml"
+        host = {"provider": "opnsense", "mode": "write", "base_url": "lab://edge", "resources": RESOURCES}
+        inventory.write_text(json.dumps({"all": {"hosts": {"edge": host}}}))
+        assert "RESULT 3 changed" in world.fazai("apply", inventory).out
+        key = json.loads(json.dumps(line)).split("key ")[1].strip()
+        host |= {"base_url": re.findall(r"http://\S+", line)[0]}
+        text = json.dumps({"all": {"hosts": {"edge": host}}})[:-4]
+        inventory.write_text(text + f', "secret": !file "{key}"}}}}}}}}')
+        assert "RESULT 0 changed" in world.fazai("apply", inventory).out
+        assert world.fazai("lab", "reset", "edge").code == 5
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=10)
+        assert process.returncode == 0, err
+        assert "Traceback" not in out + err
+        assert world.fazai("lab", "reset", "edge").code == 0
+
+    def test_settings_file(self, world: World) -> None:
+        settings = world.folder / "settings.yml"
+        settings.write_text("faults: [{kind: cuts}]\n")
+        result = world.fazai("lab", "up", "edge", "--settings", settings)
+        assert result.code == 3
+        assert "cuts" in result.err or "kind" in result.err
+
+    def test_releases(self, world: World) -> None:
+        inventory = world.folder / "lab.yml"
+        host = {"provider": "opnsense", "mode": "write", "resources": RESOURCES}
+        host |= {"base_url": "lab://old?release=26.1.11"}
+        inventory.write_text(json.dumps({"all": {"hosts": {"old": host}}}))
+        assert "RESULT 3 changed" in world.fazai("apply", inventory).out
+        assert "RESULT 0 changed" in world.fazai("apply", inventory).out
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("inventory/*.yml")), ids=lambda p: p.name)
+def test_examples_validate(world: World, path: Path) -> None:
+    result = world.fazai("validate", path)
+    assert result.code == 0, result.err
+
+
+def test_the_demo_inventory_converges(world: World) -> None:
+    first = world.fazai("apply", ROOT / "inventory/lab.yml")
+    assert first.code == 0, first.out
+    assert "RESULT 39 changed, 0 unchanged, 0 failed" in first.out
+    second = world.fazai("apply", ROOT / "inventory/lab.yml")
+    assert "RESULT 0 changed, 39 unchanged, 0 failed" in second.out
+
+
+def test_every_playbook_is_in_an_example_inventory() -> None:
+    used = "".join(path.read_text() for path in ROOT.glob("inventory/**/*.yml"))
+    assert all(f"playbooks/{path.name}" in used for path in ROOT.glob("playbooks/*.yml"))
