@@ -88,7 +88,7 @@ class Expander:
 
     def _piece(self, source: Source, host: str | None, scope: Scope | None) -> Piece | None:
         """What is declared, rendered; None if something is wrong with it. Without a scope, for all hosts."""
-        before = len(self._problems)
+        before = self._problems.count
         fields, origins = self._fields(source, host, scope)
         declared = source.declared
         state = self._beside(source, host, scope, "state", declared.state)
@@ -102,7 +102,7 @@ class Expander:
             self._complain(source, host, "adopt", "adopt: is true or false", "add | bool")
         if notify is None:
             self._complain(source, host, "notify", "notify: takes a text, or a list of texts", None)
-        if len(self._problems) > before:
+        if self._problems.count > before:
             return None
         identity = self._identity(source, host, fields, origins)
         if identity is None:

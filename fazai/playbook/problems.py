@@ -14,9 +14,7 @@ class Problems:
 
     def __init__(self) -> None:
         self._found: dict[tuple[type[FazaiError], str, str, str | None], tuple[FazaiError, list[str]]] = {}
-
-    def __len__(self) -> int:
-        return len(self._found)
+        self.count = 0  # of all that were added: it grows whenever something is wrong
 
     def add(self, error: FazaiError, host: str | None = None) -> None:
         """Takes in an error; of an Errors, each of it."""
@@ -24,6 +22,7 @@ class Problems:
             for each in error.errors:
                 self.add(each, host)
             return
+        self.count += 1
         message = error.message
         if host is not None:
             message = message.removeprefix(f"{host}: ")

@@ -87,7 +87,7 @@ class _Resolver:
         for host in chosen:
             plays = [play for play, hosts in zip(self._plays, members, strict=True) if host in hosts]
             done[host] = self._target_work(host, plays)
-        self._problems.extend(self._chooser.problems() if not len(self._problems) else ())
+        self._problems.extend(self._chooser.problems() if self._problems.count == 0 else ())
         self._problems.check()
         works: list[Work] = []
         left = dict.fromkeys(chosen)

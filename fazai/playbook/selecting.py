@@ -26,7 +26,8 @@ class Chooser:
 
     def choose(self, resources: tuple[Resource, ...]) -> tuple[Resource, ...]:
         """Those that are selected; the same tuple if all are."""
-        chosen = tuple(each for each in resources if self._kind(each.kind) and self._tagged(each.tags))
+        # both are asked of every resource: what there is to choose from is remembered
+        chosen = tuple([each for each in resources if self._kind(each.kind) & self._tagged(each.tags)])
         self.chosen += len(chosen)
         return resources if len(chosen) == len(resources) else chosen
 

@@ -73,7 +73,7 @@ class Targets:
         raw = self._scopes.raw(host)
         scope: Scope | None = None
         options: dict[str, Value] = {}
-        before = len(self._problems)
+        before = self._problems.count
         mode = "read"
         for name in (*specs, "mode"):
             if name not in raw or raw[name] is None:
@@ -101,7 +101,7 @@ class Targets:
             mark=self._inventory.host(host).mark,
             marks=self._marks(host, (*options, "mode") if "mode" in raw else tuple(options)),
         )
-        if len(self._problems) > before:
+        if self._problems.count > before:
             return None
         found = provider.check(target)
         self._problems.extend([_with_hint(each, specs, raw) for each in found], host)
@@ -156,7 +156,7 @@ def _mode(value: Value) -> str:
     if value in _MODES:
         return str(value)
     hint = did_you_mean(value, _MODES) if isinstance(value, str) else None
-    raise InventoryError("mode is read or write", hint=hint or "read is what holds when nothing is said")
+    raise InventoryError("mode is read or write", hint=hint or "without it, a target is only looked at")
 
 
 def _mistyped(spec: FieldSpec, value: Value) -> str | None:

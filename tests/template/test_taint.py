@@ -226,8 +226,8 @@ ARGUMENTS = ("", "(s)", "('a')", "('a', s)", "(s, s)", "(0)", "(m)", "(l)", "('k
 
 @pytest.mark.parametrize("name", sorted({*FILTERS, *TESTS}))
 def test_no_filter_lets_a_secret_out(name: str) -> None:
-    """Whatever a filter or test makes of a secret, or of values that hold one: its text is in no result but as a
-    Secret, and in no error."""
+    """Whatever a filter or test makes of a secret, or of values that hold one: its text is in no result but
+    as a Secret, and in no error."""
     kind = "is" if name in TESTS and name not in FILTERS else "|"
     variables = {"s": Secret(TEXT), "l": [Secret(TEXT)], "m": {"k": Secret(TEXT)}, "t": TEXT[:3]}
     scope = Templates().scope(variables)
