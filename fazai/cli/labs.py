@@ -78,7 +78,9 @@ def _split(item: TargetWork) -> tuple[str, dict[str, str | float]]:
 
 def _number(text: str) -> str | float:
     """Settings are typed; an address has only text. A release such as 26.1.11 is no number."""
-    return float(text) if text.replace(".", "", 1).isdigit() else text
+    if text.isascii() and text.isdigit():
+        return int(text)
+    return float(text) if text.isascii() and text.replace(".", "", 1).isdigit() else text
 
 
 def _with_options(work: Work, options: Mapping[str, Mapping[str, Any]]) -> Work:

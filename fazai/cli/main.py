@@ -29,6 +29,8 @@ COMMANDS = {
     "version": ("version", "Print the version."),
 }
 
+_SHOWN = 200  # errors on a terminal; who needs more of them has a systematic mistake
+
 _EPILOG = """\b
 Examples:
   fazai validate inventory.yml            is everything well-formed?
@@ -146,8 +148,10 @@ def _say(error: FazaiError, argv: list[str]) -> int:
         }
         click.echo(text[output](), nl=False)
     terminal = Terminal.of(sys.stderr, os.environ)
-    for line in error_lines(error, terminal.paint):
+    for line in error_lines(Errors(errors[:_SHOWN]), terminal.paint):
         click.echo(line, err=True)
+    if len(errors) > _SHOWN:
+        click.echo(f"… and {len(errors) - _SHOWN} more (--output json has them all)", err=True)
     if len(errors) > 1:
         click.echo(f"{len(errors)} errors, nothing was contacted", err=True)
     return int(error.exit_code)

@@ -27,7 +27,7 @@ class LabAddress(msgspec.Struct, frozen=True):
 
     name: str
     base_url: str
-    key_file: str  # 0600, {"key": ..., "secret": ...}
+    key_file: str  # 0600, {"api_key": ..., "api_secret": ...}
     release: str
     ca_file: str | None = None
 
@@ -35,7 +35,7 @@ class LabAddress(msgspec.Struct, frozen=True):
         """The API key and its secret. Raises StateError when the file cannot be read."""
         try:
             found = msgspec.json.decode(Path(self.key_file).read_bytes(), type=dict[str, str])
-            return found["key"], found["secret"]
+            return found["api_key"], found["api_secret"]
         except (OSError, msgspec.DecodeError, KeyError) as error:
             raise StateError(f"the lab's key file {self.key_file} cannot be used: {error}") from error
 

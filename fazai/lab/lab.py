@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import uuid as uuids
 from base64 import b64encode
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import msgspec
 
-from fazai.errors import StateError, UsageError
+from fazai.errors import LockHeld, StateError, UsageError
 from fazai.lab.access import new_key
 from fazai.lab.actions.daemons import boot_daemons
 from fazai.lab.box import Box
@@ -219,6 +220,7 @@ class Lab:
         self._folder = folder
         self._firewalls: dict[str, LabFirewall] = {}
         self._starting = asyncio.Lock()
+        self._held: list[int] = []  # lock files of the folders that are ours as long as we run
         self._ca: Authority | None = None
 
     async def __aenter__(self) -> Self:
@@ -232,7 +234,8 @@ class Lab:
     async def start(self, name: str, settings: LabSettings | None = None, port: int = 0) -> LabFirewall:
         """Start a firewall, or return the running one of that name.
 
-        Raises UsageError for a name that cannot be a folder's, StateError when the folder cannot be used.
+        Raises UsageError for a name that cannot be a folder's, StateError when the folder cannot be used,
+        LockHeld when another process serves it.
         """
         if (
             not name
@@ -249,6 +252,8 @@ class Lab:
 
     async def _start(self, name: str, settings: LabSettings, port: int) -> LabFirewall:
         folder = None if self._folder is None else self._folder / name
+        if folder is not None:
+            self._held.append(_hold(folder, name))
         catalogue = load(settings.release)
         key, secret, line = _key(folder)
         config = Config(start_state(catalogue, line), settings.history, folder)
@@ -276,6 +281,8 @@ class Lab:
             await firewall._listener.close()
             firewall.box.config.close()
         self._firewalls.clear()
+        while self._held:
+            os.close(self._held.pop())
 
 
 def boot(box: Box) -> None:
@@ -293,7 +300,28 @@ def _later(delay_s: float, action: Callable[[], None]) -> Callable[[], None]:
     return asyncio.get_running_loop().call_later(delay_s, action).cancel
 
 
-class _Key(msgspec.Struct, frozen=True):
+def _hold(folder: Path, name: str) -> int:
+    """Two processes must not keep the state of one firewall. Raises LockHeld, StateError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StateError(f"the lab's folder {folder} cannot be used: {error}") from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise LockHeld(
+            f"another process serves the lab's firewall {name}",
+            where=str(folder),
+            hint="wait for it; `fazai lab up` keeps one up for several runs at once",
+        ) from None
+    return handle
+
+
+class _Key(msgspec.Struct, frozen=True, rename={"key": "api_key", "secret": "api_secret"}):
+    """As an inventory takes it: `secret: !file …/key.json`."""
+
     key: str
     secret: str
     line: str
