@@ -42,7 +42,7 @@ def test_options(world: World) -> None:
             edge:
               vars: {mode: write, base_url: "box://{{ inventory_hostname }}.{{ domain }}", prune: [box.thing]}
               hosts:
-                h: {retries: "{{ 2 + 3 }}", colour: red, labels: {a: b}, other: x, verify_tls: false, ca: null}
+                h: {retries: "{{ 2 + 3 }}", colour: red, labels: {a: b}, verify_tls: false, ca: null}
         """,
     )
     found = items(world.resolve())["h"].target

@@ -305,7 +305,8 @@ def test_cmd_whose_child_keeps_the_pipe(home: Path) -> None:
     """An agent that was started on the way does not hold up the run."""
     code = (
         "import subprocess, sys\n"
-        "p = subprocess.Popen([sys.executable, '-c', 'import sys; sys.stdin.read()'], stdin=subprocess.PIPE)\n"
+        "code = 'import sys; sys.stdin.read()'\n"
+        "p = subprocess.Popen([sys.executable, '-c', code], stdin=subprocess.PIPE)\n"
         "print('s3cret', flush=True)\n"
         "import os; os._exit(0)"
     )
