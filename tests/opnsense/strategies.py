@@ -265,9 +265,63 @@ KINDS: Mapping[str, Made] = {
     ),
 }
 
+MORE_KINDS: Mapping[str, Made] = {
+    "opnsense.shaper_pipe": record(
+        {"description": NAMES, "bandwidth": st.integers(1, 900)},
+        bandwidthMetric=st.sampled_from(["Kbit", "mbit"]),
+        mask=st.sampled_from(["none", "src-ip"]),
+        enabled=BOOL,
+        delay=st.integers(1, 3000),
+    ),
+    "opnsense.kea_subnet": record(
+        {
+            "subnet": st.integers(0, 200).map("10.77.{}.0/24".format),
+            "option_data": st.fixed_dictionaries(
+                {"routers": entries(V4), "domain_name_servers": st.just(["10.0.0.9", "10.0.0.2"])}
+            ),
+            "option_data_autocollect": st.just(False),
+        },
+        valid_lifetime=st.integers(60, 86400),
+        description=TEXT,
+    ),
+    "opnsense.kea_reservation": st.integers(2, 250).flatmap(
+        lambda number: record(
+            {
+                "subnet": st.just("10.78.0.0/24"),
+                "hw_address": st.just(f"52:54:00:AA:bb:{number:02x}"),
+                "ip_address": st.just(f"10.78.0.{number}"),
+            },
+            hostname=NAMES.map(str.lower).filter(str.isalpha),
+            description=TEXT,
+        )
+    ),
+    "opnsense.dnsmasq_host": record(
+        {"host": NAMES.filter(str.isalpha), "domain": DOMAIN, "ip": entries(V4)},
+        descr=TEXT,
+        local=BOOL,
+        ignore=BOOL,
+    ),
+    "opnsense.monit_test": record(
+        {
+            "name": NAMES,
+            "type": st.just("SystemResource"),
+            "condition": st.integers(1, 9).map("loadavg (1min) > {}".format),
+            "action": st.sampled_from(["alert", "restart"]),
+        }
+    ),
+    "opnsense.monit_service": record(
+        {"name": NAMES, "type": st.just("filesystem"), "path": st.just("/data")},
+        enabled=BOOL,
+        description=TEXT,
+        tests=st.lists(st.sampled_from(["SpaceUsage"]), unique=True),
+    ),
+}
+ALL_KINDS: Mapping[str, Made] = {**KINDS, **MORE_KINDS}
+
 #: What must be there for the others to name.
 GROUND: tuple[tuple[str, Fields], ...] = (
     ("opnsense.category", {"name": "tests"}),
+    ("opnsense.kea_subnet", {"subnet": "10.78.0.0/24", "option_data_autocollect": True}),
     ("opnsense.unbound_host", {"hostname": "base", "domain": "example.org", "server": "10.0.0.1"}),
 )
 
@@ -276,4 +330,6 @@ def several(
     kind: str, identify: Callable[[Fields], object], least: int = 1
 ) -> st.SearchStrategy[list[Fields]]:
     """A few resources of one kind, each with an identity of its own."""
-    return st.lists(KINDS[kind], min_size=least, max_size=5, unique_by=lambda fields: str(identify(fields)))
+    return st.lists(
+        ALL_KINDS[kind], min_size=least, max_size=5, unique_by=lambda fields: str(identify(fields))
+    )

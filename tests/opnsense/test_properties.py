@@ -8,20 +8,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from fazai.lab import LabThread
 from fazai.model import Resource, Verb
 from fazai.providers.opnsense import PROVIDER
 from tests.opnsense.helpers import FakeClock, apply_in, resource, run, session, target, undo
-from tests.opnsense.strategies import GROUND, KINDS, Fields, several
+from tests.opnsense.strategies import ALL_KINDS, GROUND, Fields, several
 
 QUICK = settings(
     max_examples=4,
     deadline=None,
     database=None,
     derandomize=True,
+    phases=[Phase.explicit, Phase.generate],  # a failure is shown at once, not made small over minutes
     suppress_health_check=[
         HealthCheck.too_slow,
         HealthCheck.data_too_large,
@@ -30,7 +31,7 @@ QUICK = settings(
 )
 THOROUGH = settings(QUICK, max_examples=60)
 BASE = [resource(kind, fields) for kind, fields in GROUND]
-ORDERED = [name for name in KINDS if PROVIDER.kinds[name].ordered]
+ORDERED = [name for name in ALL_KINDS if PROVIDER.kinds[name].ordered]
 
 
 def many(kind: str, fields: Sequence[Fields], state: str = "present") -> list[Resource]:
@@ -66,7 +67,7 @@ def check_life(lab: LabThread, kind: str, first: list[Fields], second: list[Fiel
     run(live())
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ALL_KINDS)
 def test_life(lab: LabThread, kind: str) -> None:
     identify = PROVIDER.kinds[kind].identify
 
@@ -79,7 +80,7 @@ def test_life(lab: LabThread, kind: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ALL_KINDS)
 def test_life_thoroughly(lab: LabThread, kind: str) -> None:
     identify = PROVIDER.kinds[kind].identify
 

@@ -71,8 +71,13 @@ NETWORK: tuple[KindRow, ...] = (
         label="{description}",
         service="shaper",
         phase=70,
+        create="add",
+        mark_field="description",
         omit=("number", "origin"),
-        summary="A pipe (bandwidth limit) of the traffic shaper.",
+        summary=(
+            "A pipe of the traffic shaper. Its description carries the owner's mark, as that of "
+            "cron jobs."
+        ),
         example="opnsense.shaper_pipe: {description: guests, bandwidth: 20, bandwidthMetric: Mbit}",
     ),
 )

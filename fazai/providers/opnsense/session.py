@@ -193,6 +193,7 @@ class OpnsenseSession:
         if change.verb is Verb.CREATE and kind.row.create == "add":
             made = await self._add(kind, change)
             self._made[change.kind, change.ref] = made
+            self._made[change.kind, change.identity] = made
             return made
         body = await self._body(kind, change)
         action = kind.row.verbs[3]
