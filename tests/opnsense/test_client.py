@@ -247,8 +247,8 @@ def test_reserve_connections_undo_an_activation_that_locked_us_out(start: Start)
         async with session(target(firewall, probe_timeout=1, retries=0), FakeClock()) as work:
             seen = await work.observe([*wanted, bad])
             diff = work.diff([*wanted, bad], seen)
-            await work.hold()
             done = [(change, await work.write(change)) for change in diff.changes]
+            await work.hold()
             await work.activate("filter")
             assert locked(firewall)
             with pytest.raises(Unreachable, match="does not answer new connections any more"):

@@ -75,8 +75,7 @@ NETWORK: tuple[KindRow, ...] = (
         mark_field="description",
         omit=("number", "origin"),
         summary=(
-            "A pipe of the traffic shaper. Its description carries the owner's mark, as that of "
-            "cron jobs."
+            "A pipe of the traffic shaper. Its description carries the owner's mark, as that of cron jobs."
         ),
         example="opnsense.shaper_pipe: {description: guests, bandwidth: 20, bandwidthMetric: Mbit}",
     ),

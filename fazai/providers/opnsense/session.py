@@ -54,7 +54,7 @@ class OpnsenseSession:
         self._api: Api | None = None
         self._seen: Snapshot | None = None
         self._made: dict[tuple[str, str], str] = {}
-        self._planned = 0
+        self._written = 0
 
     @property
     def api(self) -> Api:
@@ -144,7 +144,6 @@ class OpnsenseSession:
         found = work_out(
             self._policy, self._kinds, wanted, seen, adopted=adopted, pending=pending, prune=prune
         )
-        self._planned = len(found.changes)
         if (
             self._settings.base_url.startswith("https:")
             and not self._settings.verify_tls
@@ -161,6 +160,7 @@ class OpnsenseSession:
         chooses the uuid, the answer was lost, and the item cannot be found either.
         """
         kind = self._kinds[change.kind]
+        self._written += 1
         deadline_s = self._clock.now_s() + OPTION_LISTS_S
         try:
             while True:
@@ -379,8 +379,8 @@ class OpnsenseSession:
         )
 
     async def hold(self) -> None:
-        """Open reserve connections, enough to undo what the last diff asked for."""
-        await self.api.hold(self._planned + 1, self._ping())
+        """Open reserve connections, enough to undo what this session wrote."""
+        await self.api.hold(self._written + 1, self._ping())
 
     async def activate(self, service: str) -> None:
         """One reconfigure; raises DeviceError when the firewall says that it failed."""
