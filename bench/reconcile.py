@@ -105,7 +105,7 @@ def main(rounds: int = 7) -> list[str]:
         f" {len(paths)} pages {bare_cpu:.3f} s: {fazai_cpu / bare_cpu - 1:+.0%} (medians of {rounds}; fazai's"
         " also reads and checks the inventory, and records the run).",
         f"Nothing to do, the client alone: observe and diff {client * 1000:.1f} ms CPU, httpx fetching and"
-        f" decoding the same pages {fetch * 1000:.1f} ms: {client / fetch - 1:+.0%} (medians of {rounds * 3}).",
+        f" decoding these pages {fetch * 1000:.1f} ms: {client / fetch - 1:+.0%} (medians of {rounds * 3}).",
     ]
 
 

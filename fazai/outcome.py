@@ -153,6 +153,8 @@ class RunOutcome:
 
 def record(value: Value) -> Any:
     """A value as JSON types, secrets masked."""
+    if value.__class__ is str:  # nearly all are
+        return value
     if isinstance(value, Secret | SecretRef):
         return "***"
     if isinstance(value, Mapping):

@@ -25,6 +25,8 @@ def plain(text: str, style: str) -> str:
 
 def clean(text: str) -> str:
     """Text from a device or a file without what would steer a terminal."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
