@@ -185,8 +185,9 @@ class Change:
     """The difference between wanted and observed for one item.
 
     `before` and `after` hold only the fields that differ (create: all declared; delete: all that is needed
-    to make it again). `ref` is the provider's handle of the item. `activates` names the services that
-    must be activated for what was saved to take effect; the journal holds them until then. `note` is for people (`after "block bogons"`).
+    to make it again). `ref` is the provider's handle of the item. `activates` names the services that must
+    be activated for what was saved to take effect; the journal holds them until then. `note` is for people
+    (`after "block bogons"`).
     """
 
     target: str

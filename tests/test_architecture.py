@@ -127,6 +127,7 @@ def test_no_mutable_module_state(path: Path) -> None:
             and isinstance(value.func, ast.Name)
             and value.func.id in ("list", "dict", "set", "defaultdict", "deque")
         ):
+            assert isinstance(node, ast.Assign | ast.AnnAssign)
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             names = [t.id for t in targets if isinstance(t, ast.Name)]
             assert all(name.lstrip("_").isupper() or name == "__all__" for name in names), (path, names)
