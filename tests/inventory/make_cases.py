@@ -44,10 +44,10 @@ def ansible_inventory(command: str, folder: Path, sources: list[str], *arguments
 
 def matched(sources: list[str], patterns: list[str], limits: list[str]) -> dict[str, Any]:
     """The hosts of each pattern, as Ansible orders them; None where Ansible raises an error."""
-    from ansible.errors import AnsibleError  # type: ignore[import-not-found]
-    from ansible.inventory.manager import InventoryManager  # type: ignore[import-not-found]
-    from ansible.parsing.dataloader import DataLoader  # type: ignore[import-not-found]
-    from ansible.plugins.loader import init_plugin_loader  # type: ignore[import-not-found]
+    from ansible.errors import AnsibleError
+    from ansible.inventory.manager import InventoryManager
+    from ansible.parsing.dataloader import DataLoader
+    from ansible.plugins.loader import init_plugin_loader
 
     init_plugin_loader([])
     found: dict[str, Any] = {"patterns": {}, "limits": {}}

@@ -24,21 +24,25 @@ _UNEXPECTED = "Unexpected error, check log for details"
 
 
 def decode(body: bytes, content_type: str, target: str, path: str) -> Any:
-    """The JSON of an answer. Raises DeviceError naming what came instead."""
+    """The JSON of an answer. Raises Unreachable naming what came instead: it is no usable answer, and says
+    nothing about whether the call was carried out.
+    """
     head = body[:64].lstrip().lower()
     if head.startswith(b"<") or "html" in content_type:
-        raise DeviceError(
+        raise Unreachable(
             f"the firewall answered {path} with a web page instead of data",
             where=target,
+            stage="answer",
             hint="is base_url the firewall itself, or a proxy or login page in front of it?",
         )
     try:
         return msgspec.json.decode(body)
     except (msgspec.DecodeError, RecursionError):
         what = "nothing" if not body else f"{len(body)} bytes that are not whole JSON"
-        raise DeviceError(
+        raise Unreachable(
             f"the firewall answered {path} with {what}",
             where=target,
+            stage="answer",
             hint="the answer was cut short, or something between here and the firewall changed it",
         ) from None
 

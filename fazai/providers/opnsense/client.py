@@ -250,7 +250,10 @@ class Api:
         status, headers, body = await self._exchange(channel, call)
         target, path = self.settings.target, call.path
         if status == 200:
-            return decode(body, headers.get("content-type", ""), target, path)
+            try:
+                return decode(body, headers.get("content-type", ""), target, path)
+            except Unreachable as unread:
+                raise _Busy(unread, None, uncertain=True) from None
         error = status_error(status, body, target=target, path=path, privilege=call.privilege)
         if status in RETRY_STATUS and not (status == 500 and raised_on_purpose(body)):
             polite = status in (429, 503)
