@@ -54,6 +54,7 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"base_url": "http://192.0.2.1"}, "base_url", "would send the key unencrypted over http://"),
     ({"base_url": "https://user:pw@fw-01"}, "base_url", "must not hold a key"),
     ({"base_url": "https://fw-01:99999"}, "base_url", 'is not an address: "https://fw-01:99999"'),
+    ({"base_url": "https://fw 01"}, "base_url", 'is not an address: "https://fw 01"'),
     ({"base_url": "https://fw-01/?x=1"}, "base_url", 'must not have a query: "https://fw-01/?x=1"'),
     ({"base_url": "lab://"}, "base_url", "names no firewall of the lab"),
     ({"secret": None}, "secret", "is missing"),
@@ -114,6 +115,12 @@ def test_session_refuses_an_address_that_only_the_shell_can_resolve() -> None:
 def test_ca_file_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(InventoryError, match="cannot be read: No such file"):
         PROVIDER.connect(target(ca=str(tmp_path / "ca.pem")))
+    for text in (
+        "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+        "-----BEGIN CERTIFICATE-----é",
+    ):
+        with pytest.raises(InventoryError, match="ca holds no certificate that can be read"):
+            PROVIDER.connect(target(ca=text))
 
 
 def test_session_reads_its_options(tmp_path: Path) -> None:

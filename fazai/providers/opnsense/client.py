@@ -140,7 +140,6 @@ class Api:
         key = settings.credentials
         token = base64.b64encode(f"{key.key.reveal()}:{key.secret.reveal()}".encode()).decode("ascii")
         self._headers = [
-            ("Host", self._address if url.port else self._host),
             ("Accept", "application/json"),
             ("Authorization", f"Basic {token}"),
             ("User-Agent", "fazai"),
@@ -291,7 +290,7 @@ class Api:
         content = None
         if call.method == "POST":
             content = _ENCODE(call.body or {})
-            headers = [*headers, ("Content-Type", "application/json"), ("Content-Length", str(len(content)))]
+            headers = [*headers, ("Content-Type", "application/json")]
         connect_s = min(self.settings.connect_timeout_s, limit_s)
         stages = {"connect": connect_s, "read": limit_s, "write": limit_s, "pool": connect_s}
         return httpx.Request(

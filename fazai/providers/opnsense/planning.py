@@ -13,7 +13,7 @@ from fazai.providers.opnsense.diffing import Item, Judge, Result
 from fazai.providers.opnsense.kinds import CatalogueKind
 from fazai.providers.opnsense.ordering import arrange
 from fazai.providers.opnsense.ownership import own_ref
-from fazai.providers.opnsense.snapshot import Collection, Snapshot, cell
+from fazai.providers.opnsense.snapshot import Collection, Row, Snapshot, cell
 from fazai.providers.opnsense.values import text_of
 
 __all__ = ["Policy", "called", "pruned_kinds", "reference_keys", "work_out"]
@@ -144,49 +144,39 @@ def _mode(
 def _put_in_order(judge: Judge, kind: CatalogueKind, collection: Collection, result: Result) -> None:
     """Sequences for new items, and moves for those that stand out of order."""
     groups: dict[str, list[Item]] = {}
-    ordered: set[str] = set()
     for item in result.items:
         if item.ours and SEQUENCE not in item.resource.fields:
             groups.setdefault(_group(kind, item), []).append(item)
-            ordered.add(item.ref)
-    leaving = {change.ref for change in result.changes if change.verb is Verb.DELETE}
-    taken = {
-        int(cell(row, SEQUENCE))
-        for ref, row in collection.rows.items()
-        if ref not in ordered and ref not in leaving and cell(row, SEQUENCE).isdigit()
-    }
-    taken.update(
-        int(text_of(item.resource.fields[SEQUENCE]))
-        for item in result.items
-        if SEQUENCE in item.resource.fields
-    )
-    before = {
-        item.ref: int(cell(item.row, SEQUENCE))
-        for items in groups.values()
-        for item in items
-        if item.row is not None and cell(item.row, SEQUENCE).isdigit()
-    }
+    ours = [item for items in groups.values() for item in items]
+    before = {item.ref: number for item in ours if (number := _number(item.row)) is not None}
+    taken = _taken(collection, result, {item.ref for item in ours})
     for group, items in groups.items():
-        others = {
-            number
-            for other, rest in groups.items()
-            if other != group
-            for number in (before.get(item.ref) for item in rest)
-            if number is not None
-        }
+        rest = [item for other, more in groups.items() if other != group for item in more]
+        others = {before[item.ref] for item in rest if item.ref in before}
         numbers = arrange([before.get(item.ref) for item in items], taken | others)
         if numbers is None:
-            result.errors.append(
-                DeviceError(
-                    f"{judge.target} has no sequence numbers left for {kind.name}",
-                    where=f"{judge.target}/{kind.name}",
-                )
-            )
+            text = f"{judge.target} has no sequence numbers left for {kind.name}"
+            result.errors.append(DeviceError(text, where=f"{judge.target}/{kind.name}"))
             continue
         for place, (item, number) in enumerate(zip(items, numbers, strict=True)):
             if before.get(item.ref) != number:
                 _place(judge, kind, result, item, before.get(item.ref), number, items[:place])
         taken.update(numbers)
+
+
+def _number(row: Row | None) -> int | None:
+    text = cell(row, SEQUENCE) if row is not None else ""
+    return int(text) if text.isdigit() else None
+
+
+def _taken(collection: Collection, result: Result, ordered: set[str]) -> set[int]:
+    """The sequences of what is not ours to order: others' items that stay, and items that declare theirs."""
+    leaving = {change.ref for change in result.changes if change.verb is Verb.DELETE}
+    rows = (row for ref, row in collection.rows.items() if ref not in ordered and ref not in leaving)
+    declared = (item.resource.fields for item in result.items)
+    return {number for row in rows if (number := _number(row)) is not None} | {
+        int(text_of(fields[SEQUENCE])) for fields in declared if SEQUENCE in fields
+    }
 
 
 def _group(kind: CatalogueKind, item: Item) -> str:

@@ -152,6 +152,8 @@ def _url(value: Value, spec: FieldSpec) -> _Wrong:
         return f'is not an address: "{value}"', "write https://fw-01.example.net"
     if url.scheme == "lab":
         return None if url.netloc else ("names no firewall of the lab", "write lab://NAME")
+    if any(letter.isspace() or letter == "\\" for letter in value):
+        return f'is not an address: "{value}"', "write https://fw-01.example.net"
     if url.username or url.password:
         return "must not hold a key", "put it under secret:"
     if url.scheme not in ("https", "http") or not url.hostname or port == 0:

@@ -469,7 +469,9 @@ def _settings(target: Target) -> Settings:
         base_url=base_url,
         credentials=credentials,
         verify_tls=bool(_option(target, "verify_tls")),
-        ca_pem=read_ca(text_of(ca), target.where("ca")) if ca else "",
+        ca_pem=read_ca(text_of(ca), target.where("ca"))
+        if ca and not target.options.get("fingerprint")
+        else "",
         pin=str(target.options.get("fingerprint") or "")
         .lower()
         .replace(":", "")

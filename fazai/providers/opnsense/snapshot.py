@@ -17,7 +17,7 @@ from fazai.providers.opnsense.ownership import is_uuid, unmarked
 from fazai.providers.opnsense.rows import KindRow
 from fazai.providers.opnsense.values import from_item
 
-__all__ = ["SETTINGS_REF", "Collection", "Snapshot", "cell"]
+__all__ = ["SETTINGS_REF", "Collection", "Row", "Snapshot", "cell"]
 
 SETTINGS_REF = "settings"
 Row = Mapping[str, Any]

@@ -7,9 +7,11 @@ import ssl
 from functools import lru_cache
 from pathlib import Path
 
-from fazai.errors import InventoryError
+from fazai.errors import InventoryError, Mark
 
 __all__ = ["PinMismatch", "read_ca", "tls_context"]
+
+_PEM = "give a file with the certificate in PEM form"
 
 
 class PinMismatch(ssl.SSLCertVerificationError):
@@ -34,19 +36,22 @@ def _pinned_object(pin: str) -> type[ssl.SSLObject]:
     return PinnedObject
 
 
-def read_ca(text: str, where: object = None) -> str:
-    """PEM text as given, or the PEM file that it names. Raises InventoryError when it can't be had."""
-    if "-----BEGIN" in text:
-        return text
+def read_ca(text: str, where: Mark | str) -> str:
+    """PEM text as given, or the PEM file that it names. Raises InventoryError when it cannot be used."""
+    pem = text
+    if "-----BEGIN" not in text:
+        try:
+            pem = Path(text).expanduser().read_text(encoding="ascii")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "not PEM text"
+            raise InventoryError(
+                f"the CA file {text} cannot be read: {reason}", where=where, hint=_PEM
+            ) from error
     try:
-        return Path(text).expanduser().read_text(encoding="ascii")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not PEM text"
-        raise InventoryError(
-            f"the CA file {text} cannot be read: {reason}",
-            where=str(where) if where else None,
-            hint="give a file with the certificate in PEM form",
-        ) from error
+        tls_context(verify=True, ca_pem=pem)
+    except (ssl.SSLError, ValueError, TypeError) as error:
+        raise InventoryError("ca holds no certificate that can be read", where=where, hint=_PEM) from error
+    return pem
 
 
 @lru_cache(maxsize=256)
