@@ -378,3 +378,23 @@ def test_fields_of_a_later_release_are_an_error_before_anything_is_written(start
     assert (
         run(plan(target(start(release="26.7.2"), adopt=True), [resource("opnsense.rule", rule)])).errors == ()
     )
+
+
+def test_a_deletion_that_frees_what_a_new_item_needs_comes_first(firewall: LabFirewall) -> None:
+    subnet = resource("opnsense.kea_subnet", {"subnet": "10.9.0.0/24"})
+    card = {"subnet": "10.9.0.0/24", "ip_address": "10.9.0.7"}
+    old = {**card, "hw_address": "52:54:00:00:00:01"}
+    new = {**card, "hw_address": "52:54:00:00:00:02"}
+    run(apply(target(firewall), [subnet, resource("opnsense.kea_reservation", old)]))
+    wanted = [
+        resource("opnsense.kea_reservation", new),
+        resource("opnsense.kea_reservation", old, state="absent"),
+        resource("opnsense.category", {"name": "later"}),
+    ]
+    done = run(apply(target(firewall), wanted))
+    assert [(change.kind, change.verb) for change in done.diff.changes] == [
+        ("opnsense.category", Verb.CREATE),
+        ("opnsense.kea_reservation", Verb.DELETE),
+        ("opnsense.kea_reservation", Verb.CREATE),
+    ]
+    assert done.after.steps == ()

@@ -156,7 +156,7 @@ def connect_error(error: BaseException, *, target: str, host: str, address: str)
                 "the firewall showed a certificate that is not the pinned one",
                 where=target,
                 stage="tls",
-                hint=f"it showed {cause.seen}; if the certificate was renewed on purpose, pin that one",
+                hint="if the certificate was renewed on purpose, pin the new one",
             )
         if isinstance(cause, ssl.SSLCertVerificationError):
             return _certificate(cause, target, host)

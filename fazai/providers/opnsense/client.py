@@ -29,7 +29,7 @@ from fazai.providers.opnsense.answers import (
     status_error,
 )
 from fazai.providers.opnsense.credentials import Credentials
-from fazai.providers.opnsense.tls import tls_context
+from fazai.providers.opnsense.tls import presented, tls_context
 
 __all__ = ["Api", "Call", "Clock", "Settings", "SystemClock"]
 
@@ -134,7 +134,7 @@ class Api:
         self._clock = clock
         url = urlsplit(settings.base_url)
         self._host = url.hostname or ""
-        port = url.port or (443 if url.scheme == "https" else 80)
+        self._port = port = url.port or (443 if url.scheme == "https" else 80)
         self._address = f"[{self._host}]:{port}" if ":" in self._host else f"{self._host}:{port}"
         self._base = settings.base_url.rstrip("/") + "/api/"
         key = settings.credentials
@@ -278,12 +278,19 @@ class Api:
             failed = connect_error(error, target=self.settings.target, host=self._host, address=self._address)
             assert isinstance(failed, Unreachable)
             if failed.stage == "tls":
-                raise failed from None
+                raise await self._with_certificate(failed) from None
             raise _Lost(failed, sent=False, stale=False) from None
         except httpx.TransportError as error:
             raise self._cut(error, stage.name, stale=used > 0) from None
         channel.last_s = self._clock.now_s()
         return response.status_code, response.headers, body
+
+    async def _with_certificate(self, failed: Unreachable) -> Unreachable:
+        """The refusal of a certificate, with what the certificate says."""
+        shown = await presented(self._host, self._port, self.settings.connect_timeout_s)
+        if shown:
+            failed.hint = f"{failed.hint}; {shown}" if failed.hint else shown
+        return failed
 
     def _request(self, call: Call, limit_s: float) -> httpx.Request:
         headers = self._headers

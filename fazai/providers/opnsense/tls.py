@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import ssl
 from functools import lru_cache
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from fazai.errors import InventoryError, Mark
 
-__all__ = ["PinMismatch", "read_ca", "tls_context"]
+__all__ = ["PinMismatch", "presented", "read_ca", "tls_context"]
 
 _PEM = "give a file with the certificate in PEM form"
 
@@ -71,3 +72,34 @@ def tls_context(*, verify: bool, ca_pem: str = "", pin: str = "") -> ssl.SSLCont
     if pin:
         context.sslobject_class = _pinned_object(pin)
     return context
+
+
+async def presented(host: str, port: int, timeout_s: float) -> str:
+    """What the certificate is that a server shows: whom it is for, until when, and its fingerprint.
+
+    For the sentence after a refusal: a handshake of its own, without verification, and nothing is sent
+    over it. Empty when it cannot be had.
+    """
+    context = tls_context(verify=False)
+    try:
+        async with asyncio.timeout(timeout_s):
+            _, writer = await asyncio.open_connection(host, port, ssl=context, server_hostname=host)
+            certificate = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+            writer.close()
+    except (OSError, ValueError, TimeoutError):
+        return ""
+    return _described(certificate) if certificate else ""
+
+
+def _described(der: bytes) -> str:
+    from cryptography import x509  # only needed once something is already wrong
+
+    pin = f"sha256:{hashlib.sha256(der).hexdigest()}"
+    try:
+        certificate = x509.load_der_x509_certificate(der)
+        until = certificate.not_valid_after_utc.date().isoformat()
+        found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        names = [str(name.value) for name in found]
+    except (ValueError, x509.ExtensionNotFound):
+        return f"the certificate shown is {pin}"
+    return f"the certificate shown is for {', '.join(names[:5])}, valid until {until}, {pin}"
