@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import ssl
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -85,7 +86,9 @@ async def presented(host: str, port: int, timeout_s: float) -> str:
         async with asyncio.timeout(timeout_s):
             _, writer = await asyncio.open_connection(host, port, ssl=context, server_hostname=host)
             certificate = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
-            writer.close()
+            writer.transport.abort()  # a polite end would wait for the server's
+            with suppress(OSError):
+                await writer.wait_closed()
     except (OSError, ValueError, TimeoutError):
         return ""
     return _described(certificate) if certificate else ""
