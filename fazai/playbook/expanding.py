@@ -65,7 +65,7 @@ class Expander:
             names = {declared.loop_var: item}
             if declared.index_var is not None:
                 names[declared.index_var] = index
-            found.append(self._with_vars(declared, scope.child(names)))
+            found.append(self._with_vars(declared, scope.having(names)))
         return found
 
     def _with_vars(self, declared: Declared, scope: Scope) -> Scope:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from fazai.errors import Errors, FazaiError, PlaybookError, did_you_mean
 from fazai.playbook.nodes import Declared, Play, words
-from fazai.yamltext import YamlList, YamlMap, load
+from fazai.yamltext import Decrypt, YamlList, YamlMap, load
 
 __all__ = ["load_playbooks", "read_resources"]
 
@@ -38,16 +38,17 @@ _RESOURCE_HINTS: Final = {
 }
 
 
-def load_playbooks(paths: Iterable[str | Path]) -> tuple[Play, ...]:
+def load_playbooks(paths: Iterable[str | Path], *, decrypt: Decrypt | None = None) -> tuple[Play, ...]:
     """The plays of these files, in order. A file that is named twice is read once.
 
-    Raises PlaybookError or YamlError, or Errors with everything that is wrong in all of them.
+    `decrypt` opens files that are Ansible Vault text as a whole (`SecretReader.open_file`). Raises
+    PlaybookError or YamlError, or Errors with everything that is wrong in all of them.
     """
     plays: list[Play] = []
     errors: list[FazaiError] = []
     for path in dict.fromkeys(Path(path) for path in paths):
         try:
-            document = load(path)
+            document = load(path, decrypt=decrypt)
         except FazaiError as error:
             errors.append(error)
             continue

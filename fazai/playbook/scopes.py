@@ -37,7 +37,7 @@ class Scopes:
         own = self._own(host)
         if play is not None:
             own["playbook_dir"] = str(play.path.absolute().parent)
-        return scope.child(own)
+        return scope.having(own)
 
     def raw(self, host: str) -> Mapping[str, Value]:
         """The variables of a host, not rendered."""

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from fazai.errors import Mark, SecretError, did_you_mean
 from fazai.model import Secret, SecretRef, Value
 from fazai.secrets.files import read_private
-from fazai.vault import Password, decrypt
+
+if TYPE_CHECKING:
+    from fazai.vault import Password
 
 __all__ = ["SecretReader"]
 
@@ -101,6 +102,8 @@ class SecretReader:
 
     def open_file(self, data: bytes, name: str) -> bytes:
         """The plain bytes of a file that is Vault text as a whole. Raises SecretError."""
+        from fazai.vault import decrypt
+
         try:
             return decrypt(data.decode(), self.passwords())
         except UnicodeDecodeError:
@@ -136,6 +139,8 @@ class SecretReader:
         return _content(_decoded(data, what), what)
 
     def _vault(self, text: str) -> Value:
+        from fazai.vault import decrypt
+
         plain = _decoded(decrypt(text, self.passwords()), "the vault's content")
         return _content(plain, "the vault's content", strip=False)
 
@@ -153,6 +158,8 @@ class SecretReader:
         return sources
 
     def _password(self, source: tuple[str | None, str]) -> Password:
+        from fazai.vault import Password
+
         label, name = source
         if name in ("prompt", "prompt_ask_vault_pass"):
             raise SecretError(
@@ -216,6 +223,8 @@ def _content(text: str, what: str, *, is_json: bool = False, strip: bool = True)
     if not stripped:
         raise SecretError(f"{what} is empty")
     if stripped.startswith("{"):
+        import json
+
         try:
             found = json.loads(stripped, object_pairs_hook=_unique)
         except (ValueError, RecursionError):

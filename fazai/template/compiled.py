@@ -61,10 +61,9 @@ class Compiled:
         outer, engine.run = engine.run, run
         try:
             pieces = list(self._template.root_render_func(engine.context(scope)))
-            if len(pieces) == 1 and not self._loops:
-                value = guard.plain(run, pieces[0])
-            else:
-                value = guard.join(run, pieces)
+            if len(pieces) != 1 or self._loops:
+                return guard.join(run, [*pieces, self._tail])
+            value = guard.plain(run, pieces[0])
             return value + self._tail if type(value) is str and self._tail else value
         except FazaiError:
             raise

@@ -118,7 +118,7 @@ class _Failure:
 class Scope:
     """Variables of one host, and of one resource or loop item within it (`child`)."""
 
-    __slots__ = ("_done", "_parent", "_places", "_texts", "_variables", "templates")
+    __slots__ = ("_done", "_final", "_parent", "_places", "_texts", "_variables", "templates")
 
     def __init__(
         self,
@@ -127,17 +127,23 @@ class Scope:
         places: Places | None = None,
         *,
         parent: Scope | None = None,
+        final: bool = False,
     ) -> None:
         self.templates = templates
         self._variables = variables
         self._places = places
         self._parent = parent
+        self._final = final  # the variables are values: nothing in them is a template any more
         self._done: dict[str, Any] = {}
         self._texts: dict[str, Value] = {}
 
     def child(self, variables: Mapping[str, Value], places: Places | None = None) -> Scope:
         """A scope in which these variables come first. What refers to them is rendered anew."""
         return Scope(self.templates, variables, places, parent=self)
+
+    def having(self, values: Mapping[str, Value]) -> Scope:
+        """A scope in which these come first: values, which are not rendered again."""
+        return Scope(self.templates, values, parent=self, final=True)
 
     def names(self) -> Iterator[str]:
         """The names of all variables."""
@@ -221,7 +227,7 @@ class Scope:
         if owner is None:
             return MISSING
         raw = owner._variables[name]
-        if not self.templates.static(raw):
+        if not owner._final and not self.templates.static(raw):
             raw = self._variable(name, raw, owner, run)
         done[name] = raw
         return raw

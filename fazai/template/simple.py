@@ -103,7 +103,12 @@ def parse(text: str) -> Simple | None:
             if path[0] in _WORDS:
                 return None
             parts.append(path)
-        elif "{{" in piece or "{%" in piece or "{#" in piece:
+        elif (
+            "{{" in piece
+            or "{%" in piece
+            or "{#" in piece
+            or (piece.endswith("{") and index + 1 < len(pieces))
+        ):
             return None
         elif piece:
             parts.append(piece)

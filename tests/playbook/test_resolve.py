@@ -664,3 +664,18 @@ def test_no_secret_is_in_an_error(world: World) -> None:
         world.resolve(environ={"TOKEN": "s3cret"})
     for error in caught.value.errors:
         assert "s3cret" not in f"{error} {error.excerpt} {error.hint}"
+
+
+def test_what_a_loop_gives_is_not_rendered_again(world: World) -> None:
+    world.write("inventory.yml", HEAD + "  hosts: {h: {}}\n")
+    world.write(
+        "p.yml",
+        """
+        - hosts: all
+          vars: {names: [{note: !unsafe "{{ nowhere }}", name: a}]}
+          resources:
+            - box.thing: {name: "{{ item.name }}", note: "{{ item.note }}"}
+              loop: "{{ names }}"
+        """,
+    )
+    assert fields(world.resolve("p.yml"), "h")["a"]["note"] == "{{ nowhere }}"

@@ -149,6 +149,13 @@ def test_child_scopes_render_anew_what_refers_to_them() -> None:
     assert parent.render("{{ name }}") == "none-x"
 
 
+def test_values_are_not_rendered_again() -> None:
+    where = scope({"x": 1, "twice": "{{ item }}", "item": "{{ x }}"}).having({"item": "{{ x }}"})
+    assert where.render("{{ item }}") == "{{ x }}"
+    assert where.render("{{ twice | upper }}") == "{{ X }}"
+    assert where.child({"y": "<{{ item }}>"}).render("{{ y }}") == "<{{ x }}>"
+
+
 def test_hostvars() -> None:
     templates = Templates()
     scopes: dict[str, Scope] = {}
