@@ -5,7 +5,6 @@ Nothing here does I/O and nothing here knows a provider.
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -53,6 +52,8 @@ class Secret:
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, Secret):
+            import hmac  # not every command compares secrets
+
             return hmac.compare_digest(self._value.encode(), other._value.encode())
         return NotImplemented
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import getpass
 import os
-import socket
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -29,6 +27,9 @@ def config() -> Config:
 
 
 def new_run(command: str, sources: Sequence[str]) -> Run:
+    import getpass
+    import socket
+
     from fazai.ids import ulid
     from fazai.store.base import Run
 

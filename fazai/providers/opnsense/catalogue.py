@@ -7,13 +7,12 @@ a device.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
-
-import msgspec
 
 from fazai.providers.opnsense.rows import SERVICES, KindRow, Service
 from fazai.providers.opnsense.rows_fields import EXTRA
@@ -83,9 +82,7 @@ class Entry:
 @lru_cache(maxsize=1)
 def catalogue() -> Mapping[str, Entry]:
     """Every kind by its full name ("opnsense.alias"), in the order in which kinds are written."""
-    facts: dict[str, list[dict[str, Any]]] = msgspec.json.decode(
-        Path(__file__).with_name("fields.json").read_bytes()
-    )
+    facts: dict[str, list[dict[str, Any]]] = json.loads(Path(__file__).with_name("fields.json").read_bytes())
     return {
         row.name: Entry(row, _fields(row, facts.get(row.short, [])))
         for row in sorted((*FIREWALL, *NETWORK, *SERVICE_KINDS, *ACCESS), key=_phase)

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
-
 from fazai.model import Secret
 
 __all__ = ["Credentials", "read_credentials"]
@@ -44,6 +42,8 @@ def _parts(value: Any) -> Mapping[str, Any]:
         raise ValueError("must be a map of api_key and api_secret")
     text = value.reveal() if isinstance(value, Secret) else value
     if text.lstrip().startswith("{"):
+        import msgspec  # only for keys that are kept as JSON text
+
         try:
             return msgspec.json.decode(text, type=dict[str, str])
         except msgspec.DecodeError:

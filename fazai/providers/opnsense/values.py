@@ -18,7 +18,7 @@ from fazai.providers.opnsense.catalogue import FieldRow
 
 __all__ = ["canonical", "from_item", "same", "text_of", "to_api", "token_key"]
 
-_MAC = re.compile(r"(?:[0-9a-f]{1,2}[:-]){1,5}[0-9a-f]{1,2}", re.IGNORECASE)
+_MAC = r"(?i)(?:[0-9a-f]{1,2}[:-]){1,5}[0-9a-f]{1,2}"  # compiled when a MAC turns up
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
 
@@ -249,7 +249,12 @@ def token_key(row: FieldRow, text: str) -> str:
 def _address_key(text: str, *, names: bool) -> str:
     bang, rest = ("!", text[1:]) if text.startswith("!") else ("", text)
     if ":" in rest:
-        if _MAC.fullmatch(rest) and rest.count(":") <= 5 and "::" not in rest and rest.count(":") + 1 <= 6:
+        if (
+            re.fullmatch(_MAC, rest)
+            and rest.count(":") <= 5
+            and "::" not in rest
+            and rest.count(":") + 1 <= 6
+        ):
             return bang + rest.lower()
         parts = [_ipv6(part) for part in rest.split("-")]
         return bang + "-".join(parts)
