@@ -146,7 +146,9 @@ class _Command:
         from fazai.playbook import Selection, load_playbooks, resolve
 
         paths = [path for path, _ in self.inventory.playbooks]
-        plays = load_playbooks([*paths, *(Path(path) for path in self.options["playbook"])])
+        plays = load_playbooks(
+            [*paths, *(Path(path) for path in self.options["playbook"])], decrypt=self.secrets.open_file
+        )
         return resolve(
             self.inventory,
             plays,

@@ -147,7 +147,8 @@ class _Resolver:
         wanted = self._chooser.choose(resources)
         if target is None or (self._selection.filters and not wanted):
             return None
-        return TargetWork(target, wanted, whole=wanted is resources)
+        whole = wanted is resources and not self._selection.filters  # who filters does not mean to prune
+        return TargetWork(target, wanted, whole=whole)
 
     def _check_alone(self, host: str, layers: Iterable[_Layer]) -> None:
         """Resources on a host that no provider is named for."""

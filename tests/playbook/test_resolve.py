@@ -439,7 +439,7 @@ def test_whole(world: World) -> None:
         "c": True,
     }
     chosen = items(world.resolve(tags=["t"]))
-    assert {name: item.whole for name, item in chosen.items()} == {"a": True, "b": False}
+    assert {name: item.whole for name, item in chosen.items()} == {"a": False, "b": False}
     assert list(items(world.resolve(limit=["b"]))) == ["b"]
     assert items(world.resolve(limit=["b"]))["b"].whole is True
 
