@@ -98,7 +98,7 @@ def root(ctx: click.Context, version: bool) -> None:
 def main(args: Sequence[str] | None = None) -> int:
     """Run one command line; returns the exit code. All errors end here."""
     argv = list(sys.argv[1:] if args is None else args)
-    gc.set_threshold(50_000, 20, 20)  # a short life with few cycles: collecting seldom saves a tenth of it
+    gc.set_threshold(20_000, 10, 10)  # a short life with few cycles: collecting seldom saves a tenth of it
     try:
         code = root.main(args=argv, prog_name="fazai", standalone_mode=False)
         sys.stdout.flush()  # here a reader that went away is noticed, at the exit it would be a traceback
