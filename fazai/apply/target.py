@@ -116,7 +116,7 @@ class TargetRun:
         self._earlier = frozenset(memory.pending)
         self.unchanged = diff.unchanged
         self.planned = tuple(step.service for step in diff.steps if isinstance(step, Activate))
-        self.notes = [*_found(memory), *diff.notes]
+        self.notes = [*_found(memory, self.check), *diff.notes]
         if self.expected is not None:
             self.expected.check(self.item.target.name, seen.digest, diff)
         return diff
@@ -340,10 +340,11 @@ def _writes_end(diff: Diff) -> int:
     return max((i for i, step in enumerate(diff.steps, 1) if isinstance(step, Change)), default=0)
 
 
-def _found(memory: TargetMemory) -> list[str]:
+def _found(memory: TargetMemory, check: bool) -> list[str]:
     """What an earlier run left behind, in sentences."""
+    then = "apply activates them" if check else "this run activates them"
     notes = [
-        f"run {run_id} saved changes of {service} and never activated them; they are activated now"
+        f"run {run_id} saved changes of {service} and never activated them; {then}"
         for service, run_id in memory.pending.items()
     ]
     for action in memory.unfinished:
