@@ -297,6 +297,8 @@ class _Command:
     # -- output -----------------------------------------------------------------------------------------
 
     def _text(self, check: bool) -> TextReport:
+        import shutil
+
         from fazai.cli.terminal import Terminal
         from fazai.report.text import TextReport
 
@@ -310,6 +312,7 @@ class _Command:
             diff=self.options["diff"],
             explain=self.options["explain"],
             quiet=self.options["quiet"],
+            columns=shutil.get_terminal_size().columns if terminal.live else 160,
         )
         plays: dict[str, dict[str, int]] = {}
         for work in self.works:

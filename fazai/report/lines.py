@@ -46,7 +46,9 @@ def change_details(change: Change, width: int = _WIDTH) -> str:
         ]
     elif change.verb is Verb.CREATE and not change.note:
         parts += [
-            f"{name} {_short(record(value))}" for name, value in change.after.items() if value not in ("", ())
+            f"{name} {_short(record(value))}"
+            for name, value in change.after.items()
+            if value not in ("", (), change.identity)
         ]
     if change.adopts:
         parts.append("(adopted)")

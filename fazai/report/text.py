@@ -22,7 +22,7 @@ _REDRAW_S = 0.1
 @dataclass(slots=True)
 class TextReport:
     """`live`: a terminal that can show progress. `every_change`: a line a change (else a line a target).
-    `noun(provider, count)` says "2 firewalls"."""
+    `noun(provider, count)` says "2 firewalls". `columns`: how long a line of a change may be."""
 
     out: TextIO
     noun: Callable[[str, int], str]
@@ -32,6 +32,7 @@ class TextReport:
     diff: bool = False
     explain: bool = False
     quiet: bool = False
+    columns: int = 160
     _play: str = ""
     _header: str = ""
     _status: str = ""
@@ -116,7 +117,8 @@ class TextReport:
         sign = SIGNS[change.verb]
         title = self.paint(f"{sign} {change_title(change):<{_TITLE_WIDTH}}", _STYLE[sign])
         state = "" if action.status in ("done", "planned", "refused") else f"[{action.status}] "
-        details = change_details(change)
+        used = self._width + max(_TITLE_WIDTH, len(change_title(change))) + 8 + len(state)
+        details = change_details(change, max(self.columns - used, 20))
         self._line(f"  {self._name(outcome)}  {title}  {self.paint(state, 'red')}{details}".rstrip())
         if self.explain:
             for name in change.after:
