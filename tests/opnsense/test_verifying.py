@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from fazai.errors import FazaiError
 from fazai.lab import Fault, LabFirewall
 from fazai.model import Resource
@@ -76,3 +78,35 @@ def test_what_cannot_be_asked_is_not_an_error(start: Start) -> None:
     )
     assert verified(firewall, [*HOSTS, GATEWAY]) == []
     assert verified(start(), HOSTS[:1], "/api/unbound/service/stop") == []
+
+
+ROUTE = {"gateway": "WAN_GW", "descr": "x"}
+NOT_ACTIVE = {
+    "route": (
+        [resource("opnsense.route", {"network": f"172.{n}.0.0/16", **ROUTE}) for n in (16, 17)],
+        "the route to 172.17.0.0/16 is not in the routing table",
+    ),
+    "vlan": (
+        [resource("opnsense.vlan", {"if": "vtnet3", "tag": n, "descr": "x"}) for n in (100, 101)],
+        "the device vlan02 does not exist",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NOT_ACTIVE)
+def test_what_was_saved_and_not_activated_does_not_run(start: Start, name: str) -> None:
+    """The first item is activated, the second only saved: of that one the running state knows nothing."""
+    wanted, text = NOT_ACTIVE[name]
+    firewall = start()
+
+    async def half() -> list[FazaiError]:
+        async with session(target(firewall), FakeClock()) as work:
+            done = await apply_in(work, wanted[:1])
+            assert await work.verify(done.diff.changes) == []
+            (change,) = work.diff(wanted, await work.observe(wanted)).changes
+            await work.write(change)
+            await work.observe(wanted)
+            return await work.verify([change])
+
+    (error,) = run(half())
+    assert error.message == text
