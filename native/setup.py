@@ -1,4 +1,4 @@
-"""Compiles the bridge with cffi (API mode) against the header of the llama-cpp-python that is installed here."""
+"""Compiles the bridge with cffi (API mode) against the header of the installed llama-cpp-python."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ def llama_cpp() -> Path:
     """The folder of the package, without importing it (that would need numpy)."""
     found = importlib.util.find_spec("llama_cpp")
     if found is None or found.origin is None:
-        raise SystemExit("llama-cpp-python is not installed; `pip install ./native` brings the pinned release")
+        raise SystemExit(
+            "llama-cpp-python is not installed; `pip install ./native` brings the pinned release"
+        )
     return Path(found.origin).parent
 
 
@@ -56,8 +58,12 @@ def builder() -> FFI:
         define_macros=[("FZ_LLAMA_VERSION", f'"{version(library)}"'), ("_GNU_SOURCE", None)],
         libraries=["llama", "m"],
         library_dirs=[str(library.parent)],
-        extra_compile_args=["-std=c11", "-O3", *shlex.split(os.environ.get("FAZAI_GEMMA_CFLAGS", "-march=native"))],
-        # Relative, so that a virtual environment can be moved: site-packages/fazai_gemma -> site-packages/llama_cpp/lib
+        extra_compile_args=[
+            "-std=c11",
+            "-O3",
+            *shlex.split(os.environ.get("FAZAI_GEMMA_CFLAGS", "-march=native")),
+        ],
+        # Relative, so that a virtual environment works and can be moved.
         extra_link_args=["-Wl,-rpath,$ORIGIN/../llama_cpp/lib"],
     )
     return ffi
