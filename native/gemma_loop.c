@@ -287,6 +287,13 @@ static void add_tokens(fz_engine *e, fz_session *s, int32_t n) {
     }
 }
 
+/* A prompt's last token is decoded on its own, whether what stands before it was computed now or kept from earlier:
+ * a batch of another width rounds otherwise, and the same seed would not give the same text. */
+static int32_t before_last(const fz_engine *e, const fz_session *s, int32_t n) {
+    int32_t left = s->n_prompt - 1 - e->lanes[s->lane].n;
+    return left > 0 && n > left ? left : n;
+}
+
 static int by_stepped(const void *left, const void *right) {
     const fz_session *a = *(fz_session *const *)left, *b = *(fz_session *const *)right;
     return a->stepped_us != b->stepped_us ? (a->stepped_us > b->stepped_us ? 1 : -1) : 0;
@@ -316,6 +323,7 @@ static int32_t compose(fz_engine *e) {
         fz_session *s = e->running[i];
         int32_t n = pending(e, s), room = FZ_BATCH - e->batch.n_tokens;
         if (s->prompt_done || n <= 0) continue;
+        n = before_last(e, s, n);
         if (room > budget) room = budget;
         if (room <= 0) break;
         if (n > room) n = room;

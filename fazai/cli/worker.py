@@ -103,7 +103,8 @@ def _demo() -> Path:
 
 @click.command(
     "generate",
-    epilog='\b\nExamples:\n  fazai generate "Why would a firewall drift?"\n  echo "Summarise: …" | fazai generate -'
+    epilog='\b\nExamples:\n  fazai generate "Why would a firewall drift?"'
+    '\n  echo "Summarise: …" | fazai generate -'
     '\n  fazai generate --json-schema answer.json "Is fw-01 up?"',
 )
 @click.argument("prompt")

@@ -1,8 +1,8 @@
 """A conversation as tokens, in the format that Gemma was trained on.
 
 Gemma 1 to 3 know no system role: its text stands before the first question. Gemma 4 has one, and other
-marks. The marks are special tokens; a user's text is never read for them, so nobody can end a turn from within
-a prompt.
+marks. The marks are special tokens; a user's text is never read for them, so nobody can end a turn from
+within a prompt.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ class _Process:
         try:
             self._on_signals()
             server = await asyncio.get_running_loop().create_unix_server(
-                lambda: Connection(self._worker), sock=listening
+                lambda: Connection(self._worker), sock=listening, backlog=systemd.BACKLOG
             )
             try:
                 await self._load()

@@ -162,6 +162,11 @@ class Connection(asyncio.Protocol):
         if self._eof and self._generation is None and not self._pending and self._transport is not None:
             self._transport.close()
 
+    def drop(self) -> None:
+        """Ends the connection now."""
+        if self._transport is not None:
+            self._transport.abort()
+
     # --- lines in
 
     def data_received(self, data: bytes) -> None:

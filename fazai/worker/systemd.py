@@ -11,10 +11,10 @@ from pathlib import Path
 
 from fazai.errors import InputError
 
-__all__ = ["inherited", "listen", "notify"]
+__all__ = ["BACKLOG", "inherited", "listen", "notify"]
 
 _FIRST_FD = 3
-_BACKLOG = 256
+BACKLOG = 1024
 
 
 def inherited(environ: Mapping[str, str], pid: int) -> socket.socket | None:
@@ -53,7 +53,7 @@ def listen(path: Path) -> socket.socket:
         raise InputError(f"the socket cannot be made: {error.strerror}", where=str(path)) from None
     finally:
         os.umask(before)
-    found.listen(_BACKLOG)
+    found.listen(BACKLOG)
     found.setblocking(False)
     return found
 
