@@ -6,6 +6,7 @@ Nothing else imports `fazai_gemma`.
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -139,6 +140,9 @@ class Stats:
 
 
 def _native() -> Any:
+    # libgomp reads it when it is loaded. Its own default spins for milliseconds at every barrier: on a
+    # machine that has anything else to do, a decode then takes a hundred times as long.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     try:
         return importlib.import_module("fazai_gemma")
     except ModuleNotFoundError as error:
