@@ -26,6 +26,8 @@ COMMANDS = {
     "lab": ("lab", "Run the embedded lab: an OPNsense to try things on."),
     "history": ("history", "List earlier runs."),
     "show": ("history", "Show one run: its actions and events."),
+    "worker": ("worker", "Serve a Gemma model on a Unix socket."),
+    "generate": ("worker", "Ask the Gemma worker; the text streams."),
     "completion": ("completion", "Print shell completion for bash, zsh or fish."),
     "version": ("version", "Print the version."),
 }

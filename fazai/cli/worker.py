@@ -1,0 +1,159 @@
+"""fazai worker, fazai generate"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from fazai.errors import FazaiError, UsageError
+
+_SOCKET = "/run/fazai/gemma.sock"
+
+
+def _socket(path: str | None) -> Path:
+    return Path(path or os.environ.get("FAZAI_GEMMA_SOCK") or _SOCKET)
+
+
+@click.command(
+    "worker",
+    epilog="\b\nExamples:\n  fazai worker --demo-model --check           does it work here, and how fast?"
+    "\n  fazai worker --model gemma-3-4b-it-Q4_K_M.gguf"
+    "\n  fazai worker --demo-model --socket /tmp/gemma.sock --log-format text",
+)
+@click.option("--model", type=click.Path(dir_okay=False, path_type=Path), help="A GGUF file.")
+@click.option(
+    "--demo-model", is_flag=True, help="Gemma 3 270M, from its package (Gemma's terms of use apply)."
+)
+@click.option("--socket", "socket_path", help=f"[default: $FAZAI_GEMMA_SOCK, else {_SOCKET}]")
+@click.option(
+    "--check", "only_check", is_flag=True, help="Load, generate eight tokens, print the rate, exit."
+)
+@click.option(
+    "--context",
+    type=click.IntRange(0),
+    default=0,
+    help="Tokens of all conversations together. [default: 8192]",
+)
+@click.option("--threads", type=click.IntRange(0, 512), default=0, help="[default: all cores]")
+@click.option(
+    "--slots", type=click.IntRange(1, 56), default=4, show_default=True, help="Generations at once."
+)
+@click.option(
+    "--sessions", type=click.IntRange(1, 4096), default=64, show_default=True, help="Open sessions."
+)
+@click.option(
+    "--queue", type=click.IntRange(0, 4096), default=32, show_default=True, help="Generations that wait."
+)
+@click.option("--gpu-layers", type=click.IntRange(-1), default=0, show_default=True, help="-1: all.")
+@click.option("--metrics-port", type=click.IntRange(1, 65535), help="Prometheus text on 127.0.0.1.")
+@click.option("--log-file", type=click.Path(dir_okay=False, path_type=Path), help="SIGHUP opens it again.")
+@click.option("--log-format", type=click.Choice(["json", "text"]), default="json", show_default=True)
+def worker_command(
+    model: Path | None,
+    demo_model: bool,
+    socket_path: str | None,
+    only_check: bool,
+    context: int,
+    threads: int,
+    slots: int,
+    sessions: int,
+    queue: int,
+    gpu_layers: int,
+    metrics_port: int | None,
+    log_file: Path | None,
+    log_format: str,
+) -> None:
+    """Serve a Gemma model on a Unix socket, one JSON object a line."""
+    from fazai.worker.bridge import Options
+    from fazai.worker.main import Settings, check, serve
+
+    if (model is None) == (not demo_model):
+        raise UsageError("name one model", hint="--model FILE.gguf, or --demo-model")
+    settings = Settings(
+        model=model if model is not None else _demo(),
+        socket=_socket(socket_path),
+        options=Options(
+            context_tokens=context,
+            threads=threads,
+            slots=slots,
+            sessions=sessions,
+            queue=queue,
+            gpu_layers=gpu_layers,
+        ),
+        metrics_port=metrics_port,
+        log_file=log_file,
+        log_text=log_format == "text",
+    )
+    if only_check:
+        check(settings, click.echo)
+    else:
+        serve(settings)
+
+
+def _demo() -> Path:
+    from fazai.cli import setup
+    from fazai.worker.demo import demo_model
+
+    return demo_model(setup.config().state / "models")
+
+
+@click.command(
+    "generate",
+    epilog='\b\nExamples:\n  fazai generate "Why would a firewall drift?"'
+    '\n  echo "Summarise: …" | fazai generate -'
+    '\n  fazai generate --json-schema answer.json "Is fw-01 up?"',
+)
+@click.argument("prompt")
+@click.option("--socket", "socket_path", help=f"[default: $FAZAI_GEMMA_SOCK, else {_SOCKET}]")
+@click.option("--system", help="The system prompt.")
+@click.option("--max-tokens", type=click.IntRange(1))
+@click.option("--temperature", type=click.FloatRange(0))
+@click.option("--seed", type=click.IntRange(-1, 4294967295))
+@click.option(
+    "--json-schema", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="The output conforms."
+)
+@click.option("--timeout", "timeout_s", type=click.FloatRange(0.001, 3600), default=120.0, show_default=True)
+def generate_command(
+    prompt: str,
+    socket_path: str | None,
+    system: str | None,
+    max_tokens: int | None,
+    temperature: float | None,
+    seed: int | None,
+    json_schema: Path | None,
+    timeout_s: float,
+) -> None:
+    """Ask the worker; PROMPT - reads stdin. The text streams to stdout; Ctrl-C aborts."""
+    from fazai.wire.base import WireError, parse_object
+    from fazai.wire.worker import SessionParams
+    from fazai.worker.client import GemmaClient
+
+    text = sys.stdin.read() if prompt == "-" else prompt
+    try:
+        schema = parse_object(json_schema.read_bytes()) if json_schema is not None else None
+    except WireError as error:
+        raise UsageError(f"{json_schema}: {error.message}") from None
+    params = SessionParams(
+        system=system,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        seed=seed,
+        json_schema=schema,
+        timeout_ms=max(1, int(timeout_s * 1000)),
+    )
+
+    async def run() -> str:
+        client = GemmaClient(_socket(socket_path))
+        async with client.session(params) as session, session.stream(text) as events:
+            async for piece in events:
+                click.echo(piece, nl=False)
+            return events.reason
+
+    reason = asyncio.run(run())
+    click.echo()
+    if reason in ("length", "timeout", "aborted"):
+        raise FazaiError(f"the answer is not complete: {reason}", hint="--max-tokens, --timeout")

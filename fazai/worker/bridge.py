@@ -1,0 +1,371 @@
+"""The native engine as a Python object; native/gemma_bridge.h says what it does.
+
+Nothing else imports `fazai_gemma`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import Any
+
+from fazai.errors import FazaiError, InputError
+
+__all__ = ["Code", "Engine", "EngineError", "MaskJob", "Options", "Progress", "Reason", "Sampling", "Stats"]
+
+_INSTALL = "pip install ./native '.[gemma]' (it compiles llama.cpp: about four minutes on two cores)"
+_TEXT_BYTES = 32_768
+_READY = 256
+
+
+class Code(IntEnum):
+    """enum fz_code"""
+
+    OK = 0
+    INVALID = -1
+    MEMORY = -2
+    MODEL = -3
+    UNKNOWN = -4
+    BUSY = -5
+    CONTEXT = -6
+    OVERLOADED = -7
+    CLOSED = -8
+    DECODE = -9
+    MASK = -10
+
+
+class Reason(IntEnum):
+    """enum fz_reason"""
+
+    RUNNING = 0
+    EOS = 1
+    LENGTH = 2
+    STOP = 3
+    ABORTED = 4
+    TIMEOUT = 5
+    FAILED = 6
+
+
+class EngineError(FazaiError):
+    """The engine refused; `code` says why."""
+
+    def __init__(self, code: Code, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """fz_options; 0 leaves a choice to the engine."""
+
+    context_tokens: int = 0
+    threads: int = 0
+    slots: int = 4
+    sessions: int = 64
+    queue: int = 32
+    gpu_layers: int = 0
+    calibrate: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """fz_params: how one generation samples and when it ends."""
+
+    max_tokens: int
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    repeat_penalty: float
+    seed: int
+    timeout_ms: int
+    stop: tuple[str, ...] = ()
+    constrained: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What `take` says next to the text; the times are zero until the end."""
+
+    reason: Reason
+    code: Code
+    message: str
+    more: bool
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    forced_tokens: int
+    queued_s: float
+    prefill_s: float
+    first_token_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class MaskJob:
+    """A session waits for the mask after `token` (-1: at the start); `address` takes `size_bytes`."""
+
+    session: int
+    serial: int
+    token: int
+    address: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """Counters and measurements of the engine."""
+
+    sessions: int
+    running: int
+    queued: int
+    context_tokens: int
+    threads: int
+    decodes: int
+    decode_s: float
+    prompt_tokens: int
+    cached_tokens: int
+    generated_tokens: int
+    forced_tokens: int
+    evictions: int
+    mask_wait_s: float
+    model_bytes: int
+    kv_tokens: int
+    chunk_tokens: int
+    batch_cost_s: tuple[float, ...]
+    plan: tuple[int, ...]
+
+
+def _native() -> Any:
+    # libgomp reads it when it is loaded. Its own default spins for milliseconds at every barrier: on a
+    # machine that has anything else to do, a decode then takes a hundred times as long.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    try:
+        return importlib.import_module("fazai_gemma")
+    except ModuleNotFoundError as error:
+        if error.name != "fazai_gemma":
+            raise
+        raise InputError("the Gemma worker is not installed", hint=_INSTALL) from None
+    except ImportError as error:
+        raise InputError(
+            f"the Gemma worker does not fit the llama.cpp that is installed: {error}", hint=_INSTALL
+        ) from None
+
+
+class Engine:
+    """A loaded model. Raises InputError when the native module is absent, EngineError when the model cannot
+    be loaded. All methods may be called from any thread; `close` when no other runs."""
+
+    def __init__(self, path: Path, options: Options) -> None:
+        native = _native()
+        self._ffi, self._lib = native.ffi, native.lib
+        if not path.is_file():
+            raise InputError(
+                "there is no such model file", where=str(path), hint="a GGUF file, or --demo-model"
+            )
+        self._err = self._ffi.new("char[512]")
+        engine = self._ffi.new("fz_engine **")
+        code = self._lib.fz_open(str(path).encode(), self._options(options), engine, self._err, 512)
+        if code != Code.OK:
+            raise EngineError(Code(code), self._sentence())
+        self._engine = engine[0]
+        self._text = self._ffi.new("char[]", _TEXT_BYTES)
+        self._progress = self._ffi.new("fz_progress *")
+        self._ids = self._ffi.new("uint64_t[]", _READY)
+        self._job = self._ffi.new("fz_mask_job *")
+        self.vocabulary = int(self.stats_raw().n_vocab)
+
+    def _options(self, options: Options) -> Any:
+        return self._ffi.new(
+            "fz_options *",
+            {
+                "n_ctx": options.context_tokens,
+                "n_threads": options.threads,
+                "n_slots": options.slots,
+                "n_sessions": options.sessions,
+                "n_queue": options.queue,
+                "n_gpu_layers": options.gpu_layers,
+                "calibrate": int(options.calibrate),
+            },
+        )
+
+    def _sentence(self) -> str:
+        return bytes(self._ffi.string(self._err)).decode(errors="replace")
+
+    @property
+    def release(self) -> str:
+        """Of llama.cpp."""
+        return bytes(self._ffi.string(self._lib.fz_loaded())).decode()
+
+    def shutdown(self) -> None:
+        self._lib.fz_shutdown(self._engine)
+
+    def close(self) -> None:
+        if self._engine is not None:
+            self._lib.fz_close(self._engine)
+            self._engine = None
+
+    def fileno(self) -> int:
+        """The eventfd: readable when `ready` has something."""
+        return int(self._lib.fz_eventfd(self._engine))
+
+    def tokenize(self, text: str, *, special: bool = False, bos: bool = False) -> list[int]:
+        raw = text.encode()
+        room = len(raw) + 2
+        tokens = self._ffi.new("int32_t[]", room)
+        n = self._lib.fz_tokenize(self._engine, raw, len(raw), special, bos, tokens, room)
+        if n < 0:
+            raise EngineError(Code(n), "the text cannot be tokenized")
+        return list(self._ffi.unpack(tokens, n)) if n else []
+
+    def piece(self, token: int, *, special: bool = False) -> bytes:
+        buffer = self._ffi.new("char[]", 512)
+        n = self._lib.fz_piece(self._engine, token, special, buffer, 512)
+        if n > 512:
+            buffer = self._ffi.new("char[]", n)
+            self._lib.fz_piece(self._engine, token, special, buffer, n)
+        return bytes(self._ffi.buffer(buffer, max(0, n)))
+
+    def pieces(self) -> list[bytes]:
+        """All tokens' bytes as llguidance wants them: control tokens by name, after a byte 0xff."""
+        lib, engine, buffer = self._lib, self._engine, self._ffi.new("char[]", 16_384)
+        view = self._ffi.buffer(buffer)
+        found = []
+        for token in range(self.vocabulary):
+            n = lib.fz_piece(engine, token, 1, buffer, 16_384)
+            piece = bytes(view[: min(n, 16_384)])
+            found.append(b"\xff" + piece if lib.fz_token_kind(engine, token) & 1 else piece)
+        return found
+
+    def kind(self, token: int) -> int:
+        """1: a control token, 2: it ends a generation, 3: both, 0: neither."""
+        return int(self._lib.fz_token_kind(self._engine, token))
+
+    @property
+    def bos(self) -> int:
+        return int(self._lib.fz_token_bos(self._engine))
+
+    @property
+    def eos(self) -> int:
+        return int(self._lib.fz_token_eos(self._engine))
+
+    @property
+    def addresses(self) -> tuple[int, int]:
+        """Of llama.cpp's vocabulary and of llama_tokenize, for llguidance's tokenizer."""
+        return int(self._lib.fz_vocab_address(self._engine)), int(self._lib.fz_tokenize_address())
+
+    def meta(self, key: str) -> str | None:
+        buffer = self._ffi.new("char[]", 4096)
+        n = self._lib.fz_meta(self._engine, key.encode(), buffer, 4096)
+        return None if n < 0 else bytes(self._ffi.string(buffer)).decode(errors="replace")
+
+    def open_session(self) -> int:
+        session = self._ffi.new("uint64_t *")
+        code = self._lib.fz_session_open(self._engine, session)
+        if code != Code.OK:
+            raise EngineError(Code(code), "as many sessions are open as are allowed")
+        return int(session[0])
+
+    def close_session(self, session: int) -> None:
+        self._lib.fz_session_close(self._engine, session)
+
+    def session_tokens(self, session: int) -> int:
+        """How long the conversation is; below zero: a Code."""
+        return int(self._lib.fz_session_tokens(self._engine, session))
+
+    def submit(self, session: int, tokens: Sequence[int], sampling: Sampling) -> None:
+        """Raises EngineError: BUSY, CONTEXT, OVERLOADED, UNKNOWN, CLOSED."""
+        stops = [self._ffi.new("char[]", text.encode()) for text in sampling.stop]
+        params = self._ffi.new("fz_params *")
+        for name in ("max_tokens", "temperature", "top_k", "top_p", "min_p", "repeat_penalty", "seed"):
+            setattr(params, name, getattr(sampling, name))
+        params.timeout_ms = sampling.timeout_ms
+        params.constrained = int(sampling.constrained)
+        params.n_stop = len(stops)
+        for index, stop in enumerate(stops):
+            params.stop[index], params.stop_len[index] = stop, len(stop) - 1
+        code = self._lib.fz_submit(self._engine, session, list(tokens), len(tokens), params, self._err, 512)
+        if code != Code.OK:
+            raise EngineError(Code(code), self._sentence())
+
+    def abort(self, session: int) -> None:
+        self._lib.fz_abort(self._engine, session)
+
+    def ready(self) -> Iterable[int]:
+        """Sessions that have something for `take`."""
+        n = self._lib.fz_ready(self._engine, self._ids, _READY)
+        return list(self._ffi.unpack(self._ids, n)) if n else ()
+
+    def take(self, session: int) -> tuple[str, Progress] | None:
+        """The new text and how far it is; None: there is no such session. One thread at a time."""
+        p = self._progress
+        n = self._lib.fz_take(self._engine, session, self._text, _TEXT_BYTES, p)
+        if n < 0:
+            return None
+        text = str(self._ffi.buffer(self._text, n)[:], "utf-8") if n else ""
+        message = (
+            bytes(self._ffi.string(p.message)).decode(errors="replace") if p.reason == Reason.FAILED else ""
+        )
+        return text, Progress(
+            Reason(p.reason),
+            Code(p.code),
+            message,
+            bool(p.more),
+            p.prompt_tokens,
+            p.cached_tokens,
+            p.completion_tokens,
+            p.forced_tokens,
+            p.queued_us / 1e6,
+            p.prefill_us / 1e6,
+            p.first_token_us / 1e6,
+        )
+
+    def mask_next(self, timeout_ms: int) -> MaskJob | None:
+        """Waits for a session that needs a mask; None when there was none. One thread. Raises
+        EngineError(CLOSED)."""
+        job = self._job
+        code = self._lib.fz_mask_next(self._engine, timeout_ms, job)
+        if code < 0:
+            raise EngineError(Code(code), "the engine is being closed")
+        if code == 1:
+            return None
+        address = int(self._ffi.cast("uintptr_t", job.bits))
+        return MaskJob(job.session, job.serial, job.token, address, job.n_words * 4)
+
+    def mask_forced(self, job: MaskJob, tokens: Sequence[int], *, done: bool) -> None:
+        self._lib.fz_mask_ff(self._engine, job.session, job.serial, list(tokens), len(tokens), int(done))
+
+    def mask_ready(self, job: MaskJob, code: Code = Code.OK) -> None:
+        self._lib.fz_mask_ready(self._engine, job.session, job.serial, int(code))
+
+    def stats_raw(self) -> Any:
+        stats = self._ffi.new("fz_stats *")
+        self._lib.fz_stats_get(self._engine, stats)
+        return stats
+
+    def stats(self) -> Stats:
+        s = self.stats_raw()
+        n = s.n_costs
+        return Stats(
+            sessions=s.sessions,
+            running=s.running,
+            queued=s.queued,
+            context_tokens=s.n_ctx,
+            threads=s.n_threads,
+            decodes=s.decodes,
+            decode_s=s.decode_us / 1e6,
+            prompt_tokens=s.tokens_prompt,
+            cached_tokens=s.tokens_cached,
+            generated_tokens=s.tokens_generated,
+            forced_tokens=s.tokens_forced,
+            evictions=s.evictions,
+            mask_wait_s=s.wait_mask_us / 1e6,
+            model_bytes=s.model_bytes,
+            kv_tokens=s.kv_tokens,
+            chunk_tokens=s.chunk,
+            batch_cost_s=tuple(us / 1e6 for us in s.cost_us[0:n]),
+            plan=tuple(s.plan[0:n]),
+        )

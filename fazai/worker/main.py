@@ -1,0 +1,213 @@
+"""The worker as a process: load, listen, serve, drain."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from fazai.worker import metrics as metrics_module
+from fazai.worker import systemd
+from fazai.worker.bridge import Engine, Options, Reason, Sampling
+from fazai.worker.chat import chat_of
+from fazai.worker.log import Log
+from fazai.worker.masks import Masks
+from fazai.worker.metrics import Metrics
+from fazai.worker.server import Connection, Worker
+from fazai.worker.sessions import Sessions
+
+__all__ = ["Settings", "check", "serve"]
+
+_DRAIN_S = 30.0
+_ABORT_S = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What `fazai worker` was asked."""
+
+    model: Path
+    socket: Path
+    options: Options
+    metrics_port: int | None = None
+    log_file: Path | None = None
+    log_text: bool = False
+    session_idle_s: float = 1800.0
+    drain_s: float = _DRAIN_S
+
+
+def serve(settings: Settings, ready: Callable[[], None] | None = None) -> None:
+    """Serves until SIGTERM or SIGINT. `ready` is called when the first request would be answered. Raises
+    InputError (socket, model) and EngineError."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(0.0005)  # the masks' thread must not wait 5 ms for the event loop's
+    log = Log(settings.log_file, text=settings.log_text)
+    try:
+        asyncio.run(_Process(settings, log).run(ready))
+    finally:
+        sys.setswitchinterval(before)
+        log.close()
+
+
+class _Process:
+    """The life of one worker."""
+
+    def __init__(self, settings: Settings, log: Log) -> None:
+        self._settings = settings
+        self._log = log
+        self._worker = Worker(settings.options, Metrics())
+        self._engine: Engine | None = None
+        self._masks: Masks | None = None
+        self._stop = asyncio.Event()
+        self._signals = 0
+
+    async def run(self, ready: Callable[[], None] | None) -> None:
+        settings = self._settings
+        inherited = systemd.inherited(os.environ, os.getpid())
+        listening = inherited or systemd.listen(settings.socket)
+        try:
+            self._on_signals()
+            server = await asyncio.get_running_loop().create_unix_server(
+                lambda: Connection(self._worker), sock=listening, backlog=systemd.BACKLOG
+            )
+            try:
+                await self._load()
+                systemd.notify(os.environ, "READY=1\nSTATUS=running")
+                self._log.say("info", f"{self._worker.model} answers at {settings.socket}")
+                if ready is not None:
+                    ready()
+                async with _metrics(settings.metrics_port, self._metrics_text):
+                    await self._stop.wait()
+                    await self._drain(server)
+            finally:
+                server.close()
+        finally:
+            self._end()
+            if inherited is None:
+                settings.socket.unlink(missing_ok=True)
+
+    def _on_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._asked_to_stop)
+        loop.add_signal_handler(signal.SIGHUP, self._log.reopen)
+
+    def _asked_to_stop(self) -> None:
+        self._signals += 1
+        self._stop.set()
+        if self._signals > 1 and self._worker.sessions is not None:
+            self._worker.sessions.stop_all()
+
+    async def _load(self) -> None:
+        settings, loop = self._settings, asyncio.get_running_loop()
+        started = time.monotonic()
+        engine = await asyncio.to_thread(Engine, settings.model, settings.options)
+        self._engine = engine
+        masks = self._masks = Masks(engine)
+        masks.start()
+        stats = engine.stats()
+        sessions = Sessions(
+            engine,
+            masks,
+            chat_of(engine),
+            self._worker.metrics,
+            idle_s=settings.session_idle_s,
+            clock=time.monotonic,
+        )
+        loop.add_reader(engine.fileno(), sessions.on_ready)
+        worker = self._worker
+        worker.model = engine.meta("general.name") or settings.model.stem
+        worker.context_tokens = stats.context_tokens
+        worker.queued = lambda: engine.stats().queued
+        worker.sessions = sessions
+        cost = ", ".join(f"{1000 * s:.1f}" for s in stats.batch_cost_s)
+        self._log.say(
+            "info",
+            f"loaded {settings.model} in {time.monotonic() - started:.1f} s: llama.cpp {engine.release}, "
+            f"{stats.threads} threads, {stats.context_tokens} tokens of context; "
+            f"a decode of 1, 2, … sequences costs {cost} ms",
+        )
+
+    async def _drain(self, server: asyncio.Server) -> None:
+        """No new work; what runs may end, up to a limit."""
+        systemd.notify(os.environ, "STOPPING=1")
+        server.close()
+        sessions = self._worker.live()
+        sessions.draining = True
+        self._log.say("info", f"stopping: {sessions.busy} generations may end")
+        await sessions.wait_idle(self._settings.drain_s)
+        sessions.stop_all()
+        await sessions.wait_idle(_ABORT_S)
+
+    def _metrics_text(self) -> str:
+        return self._worker.metrics.text(self._engine.stats() if self._engine is not None else None)
+
+    def _end(self) -> None:
+        if self._engine is None:
+            return
+        with contextlib.suppress(RuntimeError):
+            asyncio.get_running_loop().remove_reader(self._engine.fileno())
+        self._engine.shutdown()
+        if self._masks is not None:
+            self._masks.stop()
+        self._engine.close()
+
+
+@contextlib.asynccontextmanager
+async def _metrics(port: int | None, body: Callable[[], str]) -> AsyncIterator[None]:
+    server = await metrics_module.serve(port, body) if port is not None else None
+    try:
+        yield
+    finally:
+        if server is not None:
+            server.close()
+
+
+def check(settings: Settings, say: Callable[[str], None]) -> None:
+    """Loads, generates eight tokens and says how quickly. Raises InputError, EngineError."""
+    import select
+
+    started = time.monotonic()
+    engine = Engine(settings.model, settings.options)
+    try:
+        say(
+            f"loaded {settings.model.name} in {time.monotonic() - started:.1f} s (llama.cpp {engine.release})"
+        )
+        session = engine.open_session()
+        sampling = Sampling(
+            max_tokens=8,
+            temperature=0,
+            top_k=0,
+            top_p=1,
+            min_p=0,
+            repeat_penalty=1,
+            seed=0,
+            timeout_ms=120_000,
+        )
+        engine.submit(session, chat_of(engine).first(engine, None, "Say hello."), sampling)
+        text = ""
+        while True:
+            select.select([engine], [], [], 1)
+            engine.ready()
+            more, progress = engine.take(session) or ("", None)
+            text += more
+            if progress is None or (progress.reason is not Reason.RUNNING and not progress.more):
+                break
+        stats = engine.stats()
+        cost = stats.batch_cost_s[0] if stats.batch_cost_s else 0.0
+        rate = f"{1 / cost:.1f} tokens/s" if cost else "unmeasured"
+        say(f"8 tokens: {text!r}")
+        say(f"one stream: {rate}; batches for 1, 2, … sessions: {', '.join(map(str, stats.plan))}")
+        say(
+            f"model {stats.model_bytes / 2**20:.0f} MiB, {stats.context_tokens} tokens of context, "
+            f"{stats.threads} threads"
+        )
+    finally:
+        engine.shutdown()
+        engine.close()

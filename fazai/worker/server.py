@@ -1,0 +1,314 @@
+"""The socket's side of the protocol: lines in, lines out, one object per connection (SPEC.md, section 1)."""
+
+from __future__ import annotations
+
+import asyncio
+import select
+import socket
+from collections import deque
+from collections.abc import Callable
+from typing import Literal, cast
+
+from fazai import __version__
+from fazai.wire.base import (
+    CONTRACT,
+    MAX_LINE_BYTES,
+    Answer,
+    ErrorAnswer,
+    Message,
+    OkAnswer,
+    SessionAnswer,
+    WireError,
+    encode,
+)
+from fazai.wire.worker import (
+    Abort,
+    CloseSession,
+    CreateSession,
+    Generate,
+    GenerateAnswer,
+    GenerateStream,
+    StatusAnswer,
+    StopEvent,
+    StopReason,
+    TokenText,
+    Usage,
+    WorkerErrorEvent,
+    WorkerLimits,
+    WorkerRequest,
+    decode_worker_request,
+)
+from fazai.worker.bridge import Options
+from fazai.worker.metrics import Metrics
+from fazai.worker.sessions import MAX_TIMEOUT_MS, Generation, Sessions
+
+__all__ = ["Connection", "Worker"]
+
+_MAX_PENDING = 64  # requests of one connection that wait for their turn; more are not read
+_WRITE_HIGH = 64 * 1024
+_HALF_CLOSED_S = 0.1
+
+
+class Worker:
+    """What all connections share. `sessions` is None until the model is loaded."""
+
+    def __init__(self, options: Options, metrics: Metrics) -> None:
+        self.options = options
+        self.metrics = metrics
+        self.sessions: Sessions | None = None
+        self.model: str | None = None
+        self.context_tokens: int | None = None
+        self.queued: Callable[[], int] = int
+        self.connections: set[Connection] = set()
+
+    def live(self) -> Sessions:
+        """Raises WireError(overloaded) while the model is being loaded."""
+        if self.sessions is None:
+            raise WireError("overloaded", "the model is being loaded", hint="ask again in some seconds")
+        return self.sessions
+
+    def status(self) -> StatusAnswer:
+        state: Literal["starting", "running", "stopping"] = "starting"
+        if self.sessions is not None:
+            state = "stopping" if self.sessions.draining else "running"
+        return StatusAnswer(
+            status=state,
+            model=self.model,
+            sessions=len(self.sessions) if self.sessions is not None else 0,
+            slots=self.options.slots,
+            contract=CONTRACT,
+            version=__version__,
+            context_tokens=self.context_tokens,
+            queued=self.queued(),
+            limits=WorkerLimits(
+                max_line_bytes=MAX_LINE_BYTES,
+                max_sessions=self.options.sessions,
+                max_queue=self.options.queue,
+                max_timeout_ms=MAX_TIMEOUT_MS,
+            ),
+        )
+
+
+class Connection(asyncio.Protocol):
+    """One client. Requests are answered in their order; while a generation runs, later ones wait in
+    `_pending`, but abort and close_session take effect as soon as they are read."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._transport: asyncio.Transport | None = None
+        self._buffer = bytearray()
+        self._scanned = 0
+        self._skipping = False
+        self._pending: deque[WorkerRequest | bytes] = deque()
+        self._generation: Generation | None = None
+        self._parts: list[str] | None = None  # of a generation without a stream
+        self._full = False
+        self._reading = True
+        self._eof = False
+
+    # --- the transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(high=_WRITE_HIGH)
+        self._worker.connections.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._worker.connections.discard(self)
+        self._pending.clear()
+        generation, self._generation = self._generation, None
+        if generation is not None and self._worker.sessions is not None:
+            generation.sink = None
+            self._worker.sessions.stop(generation)
+            self._worker.sessions.pump(generation)
+
+    def pause_writing(self) -> None:
+        self._full = True
+
+    def resume_writing(self) -> None:
+        self._full = False
+        if self._generation is not None and self._generation.submitted:
+            self._worker.live().pump(self._generation)
+        self._go_on()
+
+    def eof_received(self) -> bool:
+        """A client that said all it will say still gets its answers; one that is gone ends its generation."""
+        self._eof = True
+        if self._gone():
+            return False
+        self._watch()
+        self._close_when_done()
+        return True
+
+    def _gone(self) -> bool:
+        found = self._transport.get_extra_info("socket") if self._transport is not None else None
+        if found is None:
+            return True
+        poll = select.poll()
+        poll.register(cast(socket.socket, found).fileno(), 0)
+        return any(events & select.POLLHUP for _, events in poll.poll(0))
+
+    def _watch(self) -> None:
+        """The event loop no longer looks at a half-closed connection, so look for its end."""
+        if self._transport is None or self._transport.is_closing():
+            return
+        if self._gone():
+            self._transport.abort()
+            return
+        asyncio.get_running_loop().call_later(_HALF_CLOSED_S, self._watch)
+
+    def _close_when_done(self) -> None:
+        if self._eof and self._generation is None and not self._pending and self._transport is not None:
+            self._transport.close()
+
+    def drop(self) -> None:
+        """Ends the connection now."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    # --- lines in
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        while True:
+            end = self._buffer.find(b"\n", self._scanned)
+            if end < 0:
+                break
+            line = bytes(self._buffer[:end])
+            del self._buffer[: end + 1]
+            self._scanned = 0
+            if self._skipping:
+                self._skipping = False
+            else:
+                self._line(line)
+        self._scanned = len(self._buffer)
+        if self._scanned > MAX_LINE_BYTES:
+            if not self._skipping:
+                self._refuse(WireError("bad_request", f"a line has at most {MAX_LINE_BYTES} bytes"))
+            self._skipping = True
+            self._buffer.clear()
+            self._scanned = 0
+        self._mind_reading()
+
+    def _line(self, line: bytes) -> None:
+        try:
+            request = decode_worker_request(line)
+        except WireError as error:
+            self._refuse(error)
+            return
+        busy = self._generation is not None or bool(self._pending)
+        if busy and isinstance(request, Abort | CloseSession):
+            self._pending.append(self._encoded(self._answer(request)))
+        elif busy or self._full:
+            self._pending.append(request)
+        else:
+            self._handle(request)
+
+    def _refuse(self, error: WireError) -> None:
+        self._worker.metrics.errors[error.code] += 1
+        answer = self._encoded(ErrorAnswer.of(error))
+        if self._generation is not None or self._pending:
+            self._pending.append(answer)
+        else:
+            self._write(answer)
+
+    def _mind_reading(self) -> None:
+        """A client that asks faster than it is answered is not read; everybody else is."""
+        if self._transport is None or self._transport.is_closing() or self._eof:
+            return
+        wanted = len(self._pending) < _MAX_PENDING and not self._full
+        if wanted != self._reading:
+            self._reading = wanted
+            if wanted:
+                self._transport.resume_reading()
+            else:
+                self._transport.pause_reading()
+
+    # --- requests
+
+    def _handle(self, request: WorkerRequest) -> None:
+        if isinstance(request, Generate | GenerateStream):
+            self._generate(request)
+        else:
+            self._write(self._encoded(self._answer(request)))
+
+    def _answer(self, request: WorkerRequest) -> Message:
+        try:
+            return self._do(request)
+        except WireError as error:
+            self._worker.metrics.errors[error.code] += 1
+            return ErrorAnswer.of(error)
+
+    def _do(self, request: WorkerRequest) -> Answer:
+        match request:
+            case CreateSession():
+                return SessionAnswer(session_id=self._worker.live().create(request.params))
+            case Abort():
+                self._worker.live().abort(request.session_id)
+                return OkAnswer()
+            case CloseSession():
+                self._worker.live().close(request.session_id)
+                return OkAnswer()
+            case _:
+                return self._worker.status()
+
+    def _generate(self, request: Generate | GenerateStream) -> None:
+        self._parts = None if request.stream else []
+        try:
+            sessions = self._worker.live()
+            self._generation = sessions.generate(request.session_id, request.prompt, request.params, self)
+        except WireError as error:
+            self._error(error)
+
+    def _go_on(self) -> None:
+        while self._pending and self._generation is None and not self._full:
+            item = self._pending.popleft()
+            if isinstance(item, bytes):
+                self._write(item)
+            else:
+                self._handle(item)
+        self._mind_reading()
+        self._close_when_done()
+
+    # --- a generation's events (sessions.Sink)
+
+    def ready(self) -> bool:
+        return not self._full
+
+    def text(self, generation: Generation, text: str) -> None:
+        if self._parts is not None:
+            self._parts.append(text)
+        else:
+            self._write(encode(TokenText(text=text)) + b"\n")
+
+    def ended(self, generation: Generation, reason: str, usage: Usage) -> None:
+        self._generation = None
+        why = cast(StopReason, reason)
+        if self._parts is not None:
+            self._write(
+                self._encoded(GenerateAnswer(text="".join(self._parts), usage=usage, stop_reason=why))
+            )
+        else:
+            self._write(self._encoded(StopEvent(reason=why, usage=usage)))
+        self._go_on()
+
+    def failed(self, generation: Generation, error: WireError) -> None:
+        self._generation = None
+        self._error(error)
+        self._go_on()
+
+    def _error(self, error: WireError) -> None:
+        self._worker.metrics.errors[error.code] += 1
+        answer = ErrorAnswer.of(error)
+        if self._parts is not None:
+            self._write(self._encoded(answer))
+        else:
+            self._write(self._encoded(WorkerErrorEvent(message=answer.error, code=error.code)))
+
+    def _encoded(self, message: Message) -> bytes:
+        return encode(message) + b"\n"
+
+    def _write(self, line: bytes) -> None:
+        if self._transport is not None:
+            self._transport.write(line)

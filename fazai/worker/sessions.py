@@ -1,0 +1,332 @@
+"""Sessions and their generations, between the protocol and the engine; all of it runs on the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from fazai.wire.base import WireError
+from fazai.wire.worker import GenerateParams, SessionParams, Usage
+from fazai.worker.bridge import Code, Engine, EngineError, Progress, Reason, Sampling
+from fazai.worker.chat import Chat
+from fazai.worker.masks import Masks
+from fazai.worker.metrics import Metrics
+
+__all__ = ["MAX_TIMEOUT_MS", "Generation", "Sessions", "Sink"]
+
+MAX_TIMEOUT_MS = 3_600_000
+_TIMEOUT_MS = 120_000
+_MAX_TOKENS = 1024
+_LONG_PROMPT = 50_000  # characters; tokenizing more would hold up the event loop
+_CODES = {
+    Code.UNKNOWN: "unknown_session",
+    Code.BUSY: "session_busy",
+    Code.CONTEXT: "context_full",
+    Code.OVERLOADED: "overloaded",
+    Code.CLOSED: "overloaded",
+}
+_INT32 = 2**31 - 1
+
+
+class Sink(Protocol):
+    """Where a generation's events go. `ready` says whether it takes more now."""
+
+    def ready(self) -> bool: ...
+    def text(self, generation: Generation, text: str) -> None: ...
+    def ended(self, generation: Generation, reason: str, usage: Usage) -> None: ...
+    def failed(self, generation: Generation, error: WireError) -> None: ...
+
+
+@dataclass(slots=True, eq=False)
+class Session:
+    session_id: str
+    handle: int
+    params: SessionParams
+    used_s: float
+    generation: Generation | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Generation:
+    """One `generate`. `sink` is None once its client is gone."""
+
+    session: Session
+    sink: Sink | None
+    aborted: bool = False
+    submitted: bool = False
+    tokens: int = 0
+    last_s: float = 0.0
+    task: asyncio.Task[None] | None = field(default=None, repr=False)
+
+
+class Sessions:
+    """All sessions of the worker."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        masks: Masks,
+        chat: Chat,
+        metrics: Metrics,
+        *,
+        idle_s: float,
+        clock: Callable[[], float],
+    ) -> None:
+        self._engine = engine
+        self._masks = masks
+        self._chat = chat
+        self._metrics = metrics
+        self._idle_s = idle_s
+        self._clock = clock
+        self._by_id: dict[str, Session] = {}
+        self._by_handle: dict[int, Session] = {}
+        self.draining = False
+        self._idle = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    @property
+    def busy(self) -> int:
+        return sum(session.generation is not None for session in self._by_id.values())
+
+    def create(self, params: SessionParams) -> str:
+        """Raises WireError: overloaded, schema_unsupported is said by generate."""
+        if self.draining:
+            raise WireError("overloaded", "the worker is stopping")
+        self._expire()
+        try:
+            handle = self._engine.open_session()
+        except EngineError as error:
+            raise _wire(error, f"{len(self._by_id)} sessions are open, and no more are allowed") from None
+        session = Session(f"s-{secrets.token_hex(8)}", handle, params, self._clock())
+        self._by_id[session.session_id] = self._by_handle[handle] = session
+        return session.session_id
+
+    def _expire(self) -> None:
+        """Clients that never close: their sessions go once they were not used for long."""
+        oldest = self._clock() - self._idle_s
+        for session in [s for s in self._by_id.values() if s.generation is None and s.used_s < oldest]:
+            self.close(session.session_id)
+
+    def _find(self, session_id: str) -> Session:
+        found = self._by_id.get(session_id)
+        if found is None:
+            raise WireError("unknown_session", f"there is no session {session_id}", hint="create_session")
+        return found
+
+    def abort(self, session_id: str) -> None:
+        """Raises WireError(unknown_session)."""
+        generation = self._find(session_id).generation
+        if generation is not None:
+            self.stop(generation)
+
+    def stop(self, generation: Generation) -> None:
+        generation.aborted = True
+        if generation.submitted:
+            self._engine.abort(generation.session.handle)
+
+    def close(self, session_id: str) -> None:
+        """Raises WireError(unknown_session)."""
+        session = self._find(session_id)
+        del self._by_id[session_id]
+        if session.generation is not None:
+            self.stop(session.generation)  # it ends as any other; then the session is freed
+        else:
+            self._free(session)
+
+    def _free(self, session: Session) -> None:
+        self._engine.close_session(session.handle)
+        self._masks.detach(session.handle)
+        self._by_handle.pop(session.handle, None)
+
+    async def wait_idle(self, timeout_s: float) -> None:
+        """Until nothing generates, or the time is over."""
+        self._idle.clear()
+        if self._generating():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout_s):
+                    await self._idle.wait()
+
+    def _generating(self) -> bool:
+        return any(session.generation is not None for session in self._by_handle.values())
+
+    def stop_all(self) -> None:
+        for session in list(self._by_handle.values()):
+            if session.generation is not None:
+                self.stop(session.generation)
+
+    def generate(self, session_id: str, prompt: str, params: GenerateParams | None, sink: Sink) -> Generation:
+        """Starts a generation whose events go to `sink`. Raises WireError."""
+        if self.draining:
+            raise WireError("overloaded", "the worker is stopping")
+        session = self._find(session_id)
+        if session.generation is not None:
+            raise WireError(
+                "session_busy", "the session is generating", hint="abort it, or use another session"
+            )
+        session.used_s = self._clock()
+        asked = _Asked(params, session.params)
+        generation = Generation(session, sink)
+        if asked.constrained or len(prompt) + len(session.params.system or "") > _LONG_PROMPT:
+            session.generation = generation
+            generation.task = asyncio.get_running_loop().create_task(self._prepare(generation, prompt, asked))
+        else:
+            self._submit(generation, self._tokens(session, prompt), asked)
+            session.generation = generation
+        return generation
+
+    async def _prepare(self, generation: Generation, prompt: str, asked: _Asked) -> None:
+        """What takes longer than the event loop may be held up: grammars, and long prompts."""
+        session = generation.session
+        started_s = self._clock()
+        try:
+            if asked.constrained:
+                schema, grammar = asked.value("json_schema"), asked.value("grammar")
+                matcher = await asyncio.to_thread(self._masks.compile, schema=schema, grammar=grammar)
+                self._masks.attach(session.handle, matcher)
+            tokens = await asyncio.to_thread(self._tokens, session, prompt)
+            if generation.aborted:
+                self._over(generation, "aborted", _NOTHING)
+                return
+            if asked.timeout_ms() <= (self._clock() - started_s) * 1000:
+                self._over(generation, "timeout", _NOTHING)
+                return
+            self._submit(generation, tokens, asked)
+        except WireError as error:
+            self._fail(generation, error)
+        except Exception as error:  # noqa: BLE001 - the border: one job's fault is not another's
+            self._fail(
+                generation, WireError("internal", f"{type(error).__name__} while the generation was prepared")
+            )
+
+    def _tokens(self, session: Session, prompt: str) -> list[int]:
+        try:
+            if self._engine.session_tokens(session.handle) > 0:
+                return self._chat.following(self._engine, prompt)
+            return self._chat.first(self._engine, session.params.system, prompt)
+        except EngineError as error:
+            raise _wire(error, error.message) from None
+
+    def _submit(self, generation: Generation, tokens: list[int], asked: _Asked) -> None:
+        try:
+            self._engine.submit(generation.session.handle, tokens, asked.sampling())
+        except EngineError as error:
+            raise _wire(error, error.message) from None
+        generation.submitted = True
+
+    def on_ready(self) -> None:
+        """The engine's eventfd is readable."""
+        for handle in self._engine.ready():
+            session = self._by_handle.get(handle)
+            if session is not None and session.generation is not None:
+                self.pump(session.generation)
+
+    def pump(self, generation: Generation) -> None:
+        """Hands text on, as long as the client takes it; the rest stays in the engine, which pauses."""
+        while generation.sink is None or generation.sink.ready():
+            found = self._engine.take(generation.session.handle)
+            if found is None:
+                self._fail(generation, WireError("unknown_session", "the session was closed"))
+                return
+            text, progress = found
+            if text and generation.sink is not None:
+                generation.sink.text(generation, text)
+            self._measure(generation, progress)
+            if progress.more:
+                continue
+            if progress.reason is not Reason.RUNNING:
+                self._end(generation, progress)
+            return
+
+    def _measure(self, generation: Generation, progress: Progress) -> None:
+        fresh = progress.completion_tokens - generation.tokens
+        if fresh <= 0:
+            return
+        now = self._clock()
+        if generation.last_s:
+            self._metrics.token.add((now - generation.last_s) / fresh, fresh)
+        generation.tokens, generation.last_s = progress.completion_tokens, now
+
+    def _end(self, generation: Generation, progress: Progress) -> None:
+        self._metrics.ends(progress)
+        if progress.reason is Reason.FAILED:
+            self._fail(generation, WireError(_CODES.get(progress.code, "internal"), progress.message))
+            return
+        usage = Usage(
+            prompt_tokens=progress.prompt_tokens,
+            cached_tokens=progress.cached_tokens,
+            completion_tokens=progress.completion_tokens,
+        )
+        self._over(generation, progress.reason.name.lower(), usage)
+
+    def _over(self, generation: Generation, reason: str, usage: Usage) -> None:
+        self._leave(generation)
+        if generation.sink is not None:
+            generation.sink.ended(generation, reason, usage)
+
+    def _fail(self, generation: Generation, error: WireError) -> None:
+        self._leave(generation)
+        if generation.sink is not None:
+            generation.sink.failed(generation, error)
+
+    def _leave(self, generation: Generation) -> None:
+        session = generation.session
+        session.generation = None
+        session.used_s = self._clock()
+        if session.session_id not in self._by_id:
+            self._free(session)
+        if not self._generating():
+            self._idle.set()
+
+
+_NOTHING = Usage(prompt_tokens=0, cached_tokens=0, completion_tokens=0)
+
+
+class _Asked:
+    """A request's parameters over its session's over the worker's."""
+
+    def __init__(self, own: GenerateParams | None, session: SessionParams) -> None:
+        self._own = own
+        self._session = session
+        # A grammar of the request puts the session's schema aside, and the other way round.
+        self._own_shape = own is not None and (own.json_schema is not None or own.grammar is not None)
+
+    def value(self, name: str, default: Any = None) -> Any:
+        if self._own is not None:
+            found = getattr(self._own, name)
+            if found is not None or (name in ("json_schema", "grammar") and self._own_shape):
+                return found
+        found = getattr(self._session, name)
+        return default if found is None else found
+
+    @property
+    def constrained(self) -> bool:
+        return self.value("json_schema") is not None or self.value("grammar") is not None
+
+    def timeout_ms(self) -> int:
+        return int(self.value("timeout_ms", _TIMEOUT_MS))
+
+    def sampling(self) -> Sampling:
+        seed = self.value("seed", -1)
+        return Sampling(
+            max_tokens=min(self.value("max_tokens", _MAX_TOKENS), _INT32),
+            temperature=self.value("temperature", 1.0),
+            top_k=min(self.value("top_k", 64), _INT32),
+            top_p=self.value("top_p", 0.95),
+            min_p=self.value("min_p", 0.0),
+            repeat_penalty=self.value("repeat_penalty", 1.0),
+            seed=seed if seed >= 0 else int.from_bytes(os.urandom(4), "little"),
+            timeout_ms=self.timeout_ms(),
+            stop=self.value("stop", ()),
+            constrained=self.constrained,
+        )
+
+
+def _wire(error: EngineError, message: str) -> WireError:
+    return WireError(_CODES.get(error.code, "internal"), message)

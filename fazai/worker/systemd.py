@@ -1,0 +1,89 @@
+"""The socket: our own, or systemd's; and telling systemd how we are (sd_listen_fds, sd_notify)."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+
+from fazai.errors import InputError
+
+__all__ = ["BACKLOG", "inherited", "listen", "notify"]
+
+_FIRST_FD = 3
+BACKLOG = 1024
+
+
+def inherited(environ: Mapping[str, str], pid: int) -> socket.socket | None:
+    """The socket that systemd opened for us, if it did. Raises InputError when it is another kind."""
+    if environ.get("LISTEN_PID") != str(pid) or environ.get("LISTEN_FDS", "0") == "0":
+        return None
+    if environ["LISTEN_FDS"] != "1":
+        raise InputError(
+            f"systemd hands over {environ['LISTEN_FDS']} sockets, one was expected", where="LISTEN_FDS"
+        )
+    found = socket.socket(fileno=_FIRST_FD)
+    if found.family != socket.AF_UNIX or found.type != socket.SOCK_STREAM:
+        raise InputError(
+            "systemd's socket is no Unix stream socket", hint="ListenStream=/run/fazai/gemma.sock"
+        )
+    os.set_inheritable(_FIRST_FD, False)
+    found.setblocking(False)
+    return found
+
+
+def listen(path: Path) -> socket.socket:
+    """A listening socket at `path`, mode 0660. A stale file (nobody answers) is replaced; another worker's is
+    not. Raises InputError."""
+    if len(os.fsencode(path)) > 107:
+        raise InputError("a socket's path has at most 107 bytes", where=str(path))
+    if not path.parent.is_dir():
+        hint = "RuntimeDirectory=fazai makes it, or name another with --socket"
+        raise InputError(f"there is no folder {path.parent}", where=str(path), hint=hint)
+    _clear_stale(path)
+    found = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o117)  # the file is 0660 from its first moment
+    try:
+        found.bind(str(path))
+    except OSError as error:
+        found.close()
+        raise InputError(f"the socket cannot be made: {error.strerror}", where=str(path)) from None
+    finally:
+        os.umask(before)
+    found.listen(BACKLOG)
+    found.setblocking(False)
+    return found
+
+
+def _clear_stale(path: Path) -> None:
+    try:
+        kind = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(kind):
+        raise InputError("a file that is no socket stands there", where=str(path), hint="remove it")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        code = probe.connect_ex(str(path))
+    if code == 0 or code == errno.EAGAIN:
+        raise InputError("another worker answers there", where=str(path), hint="stop it, or use --socket")
+    if code != errno.ECONNREFUSED:
+        raise InputError(f"the socket that stands there: {os.strerror(code)}", where=str(path))
+    path.unlink(missing_ok=True)
+
+
+def notify(environ: Mapping[str, str], state: str) -> None:
+    """Tells systemd, when it asked to be told; it is never an error that it does not listen."""
+    address = environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as out:
+        if out.connect_ex(address) == 0:
+            try:
+                out.send(state.encode())
+            except OSError:
+                return

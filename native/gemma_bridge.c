@@ -1,0 +1,530 @@
+/* The functions of gemma_bridge.h. See there for what they promise, and gemma_loop.c for the thread behind them. */
+#include "gemma_bridge.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "gemma_internal.h"
+
+#ifndef FZ_LLAMA_VERSION
+#error "FZ_LLAMA_VERSION says which release of llama.cpp the header belongs to; native/setup.py defines it"
+#endif
+
+static int32_t fail(char *err, size_t err_len, int32_t code, const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    if (err && err_len) vsnprintf(err, err_len, format, args);
+    va_end(args);
+    return code;
+}
+
+const char *fz_built_for(void) { return FZ_LLAMA_VERSION; }
+
+const char *fz_loaded(void) { return llama_version(); }
+
+static bool abort_asked(void *data) {
+    fz_engine *e = data;
+    if (atomic_load_explicit(&e->stop_decode, memory_order_relaxed)) return true;
+    int64_t until = atomic_load_explicit(&e->decode_deadline_us, memory_order_relaxed);
+    return until != INT64_MAX && fz_now_us() >= until;
+}
+
+/* llama.cpp's errors go to stderr, the rest of its chatter nowhere. */
+static void log_errors(enum ggml_log_level level, const char *text, void *data) {
+    (void)data;
+    if (level == GGML_LOG_LEVEL_ERROR) fputs(text, stderr);
+}
+
+/* --- open and close -------------------------------------------------------------------------------------- */
+
+static int32_t check_options(fz_options *o, char *err, size_t len) {
+    static const fz_options none;
+    if (!memcmp(o, &none, sizeof none)) return fail(err, len, FZ_E_INVALID, "the options are empty");
+    if (o->n_ctx < 0 || (o->n_ctx > 0 && o->n_ctx < 64) || o->n_ctx > 1 << 22)
+        return fail(err, len, FZ_E_INVALID, "n_ctx is %d, and must be 0 or 64 to 4194304", (int)o->n_ctx);
+    if (o->n_slots < 1 || o->n_slots > FZ_MAX_SLOTS)
+        return fail(err, len, FZ_E_INVALID, "n_slots is %d, and must be 1 to %d", (int)o->n_slots, FZ_MAX_SLOTS);
+    if (o->n_sessions < 1 || o->n_sessions > 4096)
+        return fail(err, len, FZ_E_INVALID, "n_sessions is %d, and must be 1 to 4096", (int)o->n_sessions);
+    if (o->n_queue < 0 || o->n_queue > 4096)
+        return fail(err, len, FZ_E_INVALID, "n_queue is %d, and must be 0 to 4096", (int)o->n_queue);
+    if (o->n_threads < 0 || o->n_threads > 512)
+        return fail(err, len, FZ_E_INVALID, "n_threads is %d, and must be 0 to 512", (int)o->n_threads);
+    if (o->stall_ms < 0 || o->stall_ms > 10000 || o->out_limit < 0 || o->n_gpu_layers < -1)
+        return fail(err, len, FZ_E_INVALID, "stall_ms, out_limit or n_gpu_layers is outside its limits");
+    if (o->stall_ms == 0) o->stall_ms = 80;
+    if (o->out_limit == 0) o->out_limit = 16384;
+    if (o->n_threads == 0) o->n_threads = (int32_t)sysconf(_SC_NPROCESSORS_ONLN);
+    return FZ_OK;
+}
+
+static int32_t load(fz_engine *e, const char *path, char *err, size_t len) {
+    struct llama_model_params mp = llama_model_default_params();
+    mp.n_gpu_layers = e->opt.n_gpu_layers;
+    e->model = llama_model_load_from_file(path, mp);
+    if (!e->model) return fail(err, len, FZ_E_MODEL, "%s: llama.cpp cannot load it", path);
+    e->vocab = llama_model_get_vocab(e->model);
+    e->n_vocab = llama_vocab_n_tokens(e->vocab);
+    if (e->n_vocab < 2) return fail(err, len, FZ_E_MODEL, "%s: a model without a vocabulary", path);
+    e->n_words = (e->n_vocab + 31) / 32;
+    e->suppress = llama_vocab_get_suppress_tokens(e->vocab, &e->n_suppress);
+    if (!e->suppress) e->n_suppress = 0;
+    int32_t trained = llama_model_n_ctx_train(e->model);
+    e->n_ctx = e->opt.n_ctx ? e->opt.n_ctx : trained > 8192 ? 8192 : trained;
+    e->n_lanes = e->opt.n_slots * 2 + 8 > FZ_MAX_LANES ? FZ_MAX_LANES : e->opt.n_slots * 2 + 8;
+    struct llama_context_params cp = llama_context_default_params();
+    cp.n_ctx = (uint32_t)e->n_ctx;
+    cp.n_batch = cp.n_ubatch = FZ_BATCH;
+    cp.n_seq_max = (uint32_t)e->n_lanes;
+    cp.n_outputs_max = (uint32_t)e->n_lanes; /* llama.cpp wants one for every sequence, not 512 as for a batch */
+    cp.n_threads = cp.n_threads_batch = e->opt.n_threads;
+    cp.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_ENABLED; /* skips the cells of other sequences */
+    cp.swa_full = true;
+    cp.kv_unified = true;
+    cp.no_perf = true;
+    cp.abort_callback = abort_asked;
+    cp.abort_callback_data = e;
+    e->ctx = llama_init_from_model(e->model, cp);
+    if (!e->ctx)
+        return fail(err, len, FZ_E_MODEL, "%s: no context of %d tokens; is there memory for it?", path, (int)e->n_ctx);
+    e->memory = llama_get_memory(e->ctx);
+    e->batch = llama_batch_init(FZ_BATCH, 0, 1);
+    if (!e->memory || !e->batch.token) return fail(err, len, FZ_E_MODEL, "%s: a model without a KV cache", path);
+    return FZ_OK;
+}
+
+static int32_t prepare(fz_engine *e, char *err, size_t len) {
+    pthread_condattr_t attr;
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_mutex_init(&e->lock, NULL);
+    pthread_cond_init(&e->wake, &attr);
+    pthread_cond_init(&e->mask_wake, &attr);
+    pthread_condattr_destroy(&attr);
+    atomic_init(&e->stop_decode, false);
+    atomic_init(&e->signalled, false);
+    atomic_init(&e->decode_deadline_us, INT64_MAX);
+    e->next_id = 1;
+    e->efd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    if (e->efd < 0) return fail(err, len, FZ_E_MEMORY, "no eventfd: too many open files?");
+    e->sessions = calloc((size_t)e->opt.n_sessions, sizeof *e->sessions);
+    e->queue = calloc((size_t)(e->opt.n_queue + e->opt.n_slots), sizeof *e->queue);
+    if (!e->sessions || !e->queue) return fail(err, len, FZ_E_MEMORY, "no memory for the sessions");
+    return FZ_OK;
+}
+
+int32_t fz_open(const char *path, const fz_options *options, fz_engine **engine, char *err, size_t err_len) {
+    if (!path || !options || !engine) return fail(err, err_len, FZ_E_INVALID, "path, options and engine are needed");
+    *engine = NULL;
+    if (strcmp(fz_built_for(), fz_loaded()) != 0)
+        return fail(err, err_len, FZ_E_MODEL, "built for llama.cpp %s, but %s is loaded: install fazai-gemma again",
+                    fz_built_for(), fz_loaded());
+    fz_engine *e = calloc(1, sizeof *e);
+    if (!e) return fail(err, err_len, FZ_E_MEMORY, "no memory");
+    e->opt = *options;
+    e->efd = -1;
+    int32_t code = check_options(&e->opt, err, err_len);
+    if (code != FZ_OK) {
+        free(e);
+        return code;
+    }
+    llama_log_set(log_errors, NULL);
+    llama_backend_init();
+    code = prepare(e, err, err_len);
+    if (code == FZ_OK) code = load(e, path, err, err_len);
+    if (code == FZ_OK && !fz_sampler_init(&e->sampler, e->n_vocab))
+        code = fail(err, err_len, FZ_E_MEMORY, "no memory for the sampler");
+    if (code == FZ_OK) {
+        fz_calibrate(e);
+        if (pthread_create(&e->thread, NULL, fz_loop, e) != 0)
+            code = fail(err, err_len, FZ_E_MEMORY, "no thread: too many processes?");
+        else
+            e->started = true;
+    }
+    if (code != FZ_OK) {
+        fz_close(e);
+        return code;
+    }
+    *engine = e;
+    return FZ_OK;
+}
+
+void fz_shutdown(fz_engine *e) {
+    if (!e) return;
+    pthread_mutex_lock(&e->lock);
+    e->closed = true;
+    atomic_store(&e->stop_decode, true);
+    pthread_cond_broadcast(&e->wake);
+    pthread_cond_broadcast(&e->mask_wake);
+    pthread_mutex_unlock(&e->lock);
+}
+
+void fz_close(fz_engine *e) {
+    if (!e) return;
+    fz_shutdown(e);
+    if (e->started) pthread_join(e->thread, NULL);
+    while (e->n_sessions > 0) fz_session_free(e, e->sessions[0]);
+    for (int32_t i = 0; i < FZ_MAX_LANES; i++) free(e->lanes[i].tok);
+    free(e->sessions);
+    free(e->queue);
+    fz_sampler_free(&e->sampler);
+    if (e->batch.token) llama_batch_free(e->batch);
+    if (e->ctx) llama_free(e->ctx);
+    if (e->model) llama_model_free(e->model);
+    if (e->efd >= 0) close(e->efd);
+    pthread_mutex_destroy(&e->lock);
+    pthread_cond_destroy(&e->wake);
+    pthread_cond_destroy(&e->mask_wake);
+    free(e);
+}
+
+int32_t fz_eventfd(const fz_engine *e) { return e->efd; }
+
+/* --- the vocabulary; it never changes, so no lock -------------------------------------------------------- */
+
+int32_t fz_tokenize(const fz_engine *e, const char *text, int32_t len, int32_t special, int32_t bos, int32_t *tokens,
+                    int32_t cap) {
+    if (len < 0 || (len > 0 && !text) || cap < 0) return FZ_E_INVALID;
+    int32_t n = llama_tokenize(e->vocab, text ? text : "", len, tokens, cap, bos != 0, special != 0);
+    return n == INT32_MIN ? FZ_E_INVALID : n < 0 ? -n : n;
+}
+
+int32_t fz_piece(const fz_engine *e, int32_t token, int32_t special, char *buf, int32_t cap) {
+    if (token < 0 || token >= e->n_vocab || cap < 0) return FZ_E_INVALID;
+    int32_t n = llama_token_to_piece(e->vocab, token, buf, cap, 0, special != 0);
+    return n < 0 ? -n : n;
+}
+
+int32_t fz_token_kind(const fz_engine *e, int32_t token) {
+    if (token < 0 || token >= e->n_vocab) return FZ_E_INVALID;
+    char text[64] = {0};
+    enum llama_token_attr attr = llama_vocab_get_attr(e->vocab, token);
+    bool control = (attr & LLAMA_TOKEN_ATTR_CONTROL) != 0;
+    if (attr & LLAMA_TOKEN_ATTR_USER_DEFINED) {
+        int32_t n = llama_token_to_piece(e->vocab, token, text, sizeof text, 0, true);
+        control = control || (n > 1 && text[0] == '<' && text[n - 1] == '>');
+    }
+    return (control ? 1 : 0) | (llama_vocab_is_eog(e->vocab, token) ? 2 : 0);
+}
+
+int32_t fz_token_bos(const fz_engine *e) { return llama_vocab_bos(e->vocab); }
+
+int32_t fz_token_eos(const fz_engine *e) { return llama_vocab_eos(e->vocab); }
+
+uintptr_t fz_vocab_address(const fz_engine *e) { return (uintptr_t)e->vocab; }
+
+uintptr_t fz_tokenize_address(void) { return (uintptr_t)&llama_tokenize; }
+
+int32_t fz_meta(const fz_engine *e, const char *key, char *buf, size_t cap) {
+    return llama_model_meta_val_str(e->model, key, buf, cap);
+}
+
+/* --- sessions -------------------------------------------------------------------------------------------- */
+
+static fz_session *find(const fz_engine *e, uint64_t id) {
+    for (int32_t i = 0; i < e->n_sessions; i++)
+        if (e->sessions[i]->id == id && !e->sessions[i]->closing) return e->sessions[i];
+    return NULL;
+}
+
+int32_t fz_session_open(fz_engine *e, uint64_t *session) {
+    fz_session *s = calloc(1, sizeof *s);
+    if (!s) return FZ_E_MEMORY;
+    s->lane = -1;
+    s->row = -1;
+    pthread_mutex_lock(&e->lock);
+    int32_t code = e->closed ? FZ_E_CLOSED : e->n_sessions >= e->opt.n_sessions ? FZ_E_OVERLOADED : FZ_OK;
+    if (code == FZ_OK) {
+        *session = s->id = e->next_id++;
+        e->sessions[e->n_sessions++] = s;
+        s = NULL;
+    }
+    pthread_mutex_unlock(&e->lock);
+    free(s);
+    return code;
+}
+
+/* Locked. */
+static void stop(fz_engine *e, fz_session *s) {
+    if (s->state == FZ_S_QUEUED) {
+        fz_finish(e, s, FZ_ABORTED, 0, NULL);
+    } else if (s->state == FZ_S_RUNNING) {
+        s->abort = true;
+        if (e->alone == s) atomic_store(&e->stop_decode, true);
+        fz_poke(e);
+    }
+}
+
+int32_t fz_session_close(fz_engine *e, uint64_t session) {
+    pthread_mutex_lock(&e->lock);
+    fz_session *s = find(e, session);
+    if (s) {
+        enum fz_state was = s->state;
+        s->closing = true;
+        if (was == FZ_S_IDLE && !s->mask_stale) fz_session_free(e, s);
+        else if (was != FZ_S_IDLE) stop(e, s); /* ends with fz_finish, which frees it */
+    }
+    pthread_mutex_unlock(&e->lock);
+    return s ? FZ_OK : FZ_E_UNKNOWN;
+}
+
+int32_t fz_session_tokens(fz_engine *e, uint64_t session) {
+    pthread_mutex_lock(&e->lock);
+    const fz_session *s = find(e, session);
+    int32_t n = !s ? FZ_E_UNKNOWN : s->state == FZ_S_RUNNING ? FZ_E_BUSY : s->n_tok;
+    pthread_mutex_unlock(&e->lock);
+    return n;
+}
+
+static int32_t check_params(const fz_params *p, char *err, size_t len) {
+    if (p->max_tokens < 1) return fail(err, len, FZ_E_INVALID, "max_tokens must be at least 1");
+    if (!(p->temperature >= 0) || !(p->top_p > 0) || p->top_p > 1 || !(p->min_p >= 0) || p->min_p > 1 || p->top_k < 0)
+        return fail(err, len, FZ_E_INVALID, "temperature, top_k, top_p or min_p is outside its limits");
+    if (!(p->repeat_penalty > 0)) return fail(err, len, FZ_E_INVALID, "repeat_penalty must be above 0");
+    if (p->timeout_ms < 1) return fail(err, len, FZ_E_INVALID, "timeout_ms must be at least 1");
+    if (p->constrained != 0 && p->constrained != 1) return fail(err, len, FZ_E_INVALID, "constrained is 0 or 1");
+    if (p->n_stop < 0 || p->n_stop > FZ_MAX_STOPS) return fail(err, len, FZ_E_INVALID, "at most 16 stop texts");
+    for (int32_t i = 0; i < p->n_stop; i++)
+        if (!p->stop[i] || p->stop_len[i] < 1 || p->stop_len[i] > FZ_MAX_STOP)
+            return fail(err, len, FZ_E_INVALID, "a stop text has 1 to %d bytes", FZ_MAX_STOP);
+    return FZ_OK;
+}
+
+/* The session's own copy of the parameters. */
+static bool keep_params(fz_session *s, const fz_params *p) {
+    size_t all = 1, at = 0;
+    for (int32_t i = 0; i < p->n_stop; i++) all += (size_t)p->stop_len[i];
+    char *text = malloc(all);
+    if (!text) return false;
+    free(s->stop_text);
+    s->stop_text = text;
+    s->params = *p;
+    for (int32_t i = 0; i < p->n_stop; i++) {
+        memcpy(text + at, p->stop[i], (size_t)p->stop_len[i]);
+        s->params.stop[i] = text + at;
+        at += (size_t)p->stop_len[i];
+    }
+    return true;
+}
+
+static bool keep_tokens(fz_session *s, const int32_t *tokens, int32_t n) {
+    if (s->n_tok + n > s->cap_tok) {
+        int32_t *grown = realloc(s->tok, sizeof *grown * (size_t)(s->n_tok + n + 256));
+        if (!grown) return false;
+        s->tok = grown;
+        s->cap_tok = s->n_tok + n + 256;
+    }
+    memcpy(s->tok + s->n_tok, tokens, sizeof *tokens * (size_t)n);
+    s->n_before = s->n_tok;
+    s->n_tok += n;
+    return true;
+}
+
+static void reset_request(fz_session *s) {
+    memset(&s->end, 0, sizeof s->end);
+    s->held.len = s->out.len = 0;
+    s->abort = s->ended = s->noted = s->prompt_done = s->over = s->mask_done = false;
+    s->n_prompt = s->n_tok;
+    s->n_cached = s->n_gen = s->n_forced = s->n_ff = s->in_batch = 0;
+    s->row = -1;
+    s->mask_code = FZ_OK;
+    s->start_us = s->first_us = s->last_us = 0;
+    s->submit_us = fz_now_us();
+    s->deadline_us = s->submit_us + (int64_t)s->params.timeout_ms * 1000;
+    fz_rng_seed(&s->rng, s->params.seed);
+}
+
+/* Locked. */
+static int32_t submit(fz_engine *e, fz_session *s, const int32_t *tokens, int32_t n, const fz_params *params,
+                      char *err, size_t len) {
+    if (s->state != FZ_S_IDLE) return fail(err, len, FZ_E_BUSY, "the session is generating");
+    if (s->n_tok + n == 0) return fail(err, len, FZ_E_INVALID, "the conversation is empty");
+    if (s->n_tok > e->n_ctx - 1 - n)
+        return fail(err, len, FZ_E_CONTEXT, "the conversation has %d of %d tokens, and this adds %d", (int)s->n_tok,
+                    (int)e->n_ctx, (int)n);
+    if (e->n_queued + e->n_running >= e->opt.n_slots + e->opt.n_queue)
+        return fail(err, len, FZ_E_OVERLOADED, "%d generations wait already", (int)e->n_queued);
+    if (params->constrained && !s->bits && !(s->bits = calloc((size_t)e->n_words, sizeof *s->bits)))
+        return fail(err, len, FZ_E_MEMORY, "no memory for a mask");
+    if (!keep_params(s, params) || !keep_tokens(s, tokens, n))
+        return fail(err, len, FZ_E_MEMORY, "no memory for the conversation");
+    reset_request(s);
+    s->state = FZ_S_QUEUED;
+    e->queue[e->n_queued++] = s;
+    fz_poke(e);
+    return FZ_OK;
+}
+
+int32_t fz_submit(fz_engine *e, uint64_t session, const int32_t *tokens, int32_t n_tokens, const fz_params *params,
+                  char *err, size_t err_len) {
+    if (!params || n_tokens < 0 || (n_tokens > 0 && !tokens))
+        return fail(err, err_len, FZ_E_INVALID, "tokens and params are needed");
+    for (int32_t i = 0; i < n_tokens; i++)
+        if (tokens[i] < 0 || tokens[i] >= e->n_vocab)
+            return fail(err, err_len, FZ_E_INVALID, "token %d is not in the vocabulary", (int)tokens[i]);
+    int32_t code = check_params(params, err, err_len);
+    if (code != FZ_OK) return code;
+    pthread_mutex_lock(&e->lock);
+    fz_session *s = find(e, session);
+    if (e->closed) code = fail(err, err_len, FZ_E_CLOSED, "the engine is being closed");
+    else if (!s) code = fail(err, err_len, FZ_E_UNKNOWN, "there is no such session");
+    else code = submit(e, s, tokens, n_tokens, params, err, err_len);
+    pthread_mutex_unlock(&e->lock);
+    return code;
+}
+
+int32_t fz_abort(fz_engine *e, uint64_t session) {
+    pthread_mutex_lock(&e->lock);
+    fz_session *s = find(e, session);
+    if (s) stop(e, s);
+    pthread_mutex_unlock(&e->lock);
+    return s ? FZ_OK : FZ_E_UNKNOWN;
+}
+
+int32_t fz_ready(fz_engine *e, uint64_t *sessions, int32_t cap) {
+    int32_t n = 0;
+    uint64_t count;
+    pthread_mutex_lock(&e->lock);
+    ssize_t ignored = read(e->efd, &count, sizeof count);
+    (void)ignored;
+    atomic_store(&e->signalled, false);
+    for (int32_t i = 0; i < e->n_sessions; i++) {
+        fz_session *s = e->sessions[i];
+        if (!s->noted || s->closing) continue;
+        if (n == cap) {
+            fz_note(e, s); /* the rest next time */
+            break;
+        }
+        s->noted = false;
+        sessions[n++] = s->id;
+    }
+    pthread_mutex_unlock(&e->lock);
+    return n;
+}
+
+int32_t fz_take(fz_engine *e, uint64_t session, char *buf, int32_t cap, fz_progress *progress) {
+    if (!progress || !buf || cap < 16) return FZ_E_INVALID;
+    pthread_mutex_lock(&e->lock);
+    fz_session *s = find(e, session);
+    if (!s) {
+        pthread_mutex_unlock(&e->lock);
+        return FZ_E_UNKNOWN;
+    }
+    size_t n = fz_text_cut(&s->out, (size_t)cap);
+    if (n) memcpy(buf, s->out.data, n);
+    bool paused = (int64_t)s->out.len > e->opt.out_limit;
+    fz_bytes_drop(&s->out, n);
+    if (paused && (int64_t)s->out.len <= e->opt.out_limit) fz_poke(e);
+    *progress = s->end;
+    progress->more = s->out.len > 0;
+    pthread_mutex_unlock(&e->lock);
+    return (int32_t)n;
+}
+
+/* --- masks ----------------------------------------------------------------------------------------------- */
+
+static fz_session *wants_mask(const fz_engine *e) {
+    for (int32_t i = 0; i < e->n_running; i++)
+        if (e->running[i]->mask == FZ_M_WANTED) return e->running[i];
+    return NULL;
+}
+
+int32_t fz_mask_next(fz_engine *e, int32_t timeout_ms, fz_mask_job *job) {
+    int64_t until = fz_now_us() + (int64_t)timeout_ms * 1000;
+    struct timespec t = {.tv_sec = until / 1000000, .tv_nsec = until % 1000000 * 1000};
+    fz_session *s = NULL;
+    int32_t code = FZ_OK;
+    pthread_mutex_lock(&e->lock);
+    while (!e->closed && !(s = wants_mask(e)))
+        if (pthread_cond_timedwait(&e->mask_wake, &e->lock, &t) != 0 && fz_now_us() >= until) break;
+    if (e->closed) {
+        code = FZ_E_CLOSED;
+    } else if (!s) {
+        code = 1;
+    } else {
+        s->mask = FZ_M_TAKEN;
+        *job = (fz_mask_job){s->id, s->serial, s->mask_token, e->n_words, s->bits};
+    }
+    pthread_mutex_unlock(&e->lock);
+    return code;
+}
+
+/* Locked. The session whose job this is; a session that is being closed counts. */
+static fz_session *of_job(const fz_engine *e, uint64_t session, uint64_t serial) {
+    for (int32_t i = 0; i < e->n_sessions; i++)
+        if (e->sessions[i]->id == session && e->sessions[i]->serial == serial) return e->sessions[i];
+    return NULL;
+}
+
+int32_t fz_mask_ff(fz_engine *e, uint64_t session, uint64_t serial, const int32_t *tokens, int32_t n, int32_t done) {
+    if (n < 0 || n > FZ_MAX_FF || (n > 0 && !tokens)) return FZ_E_INVALID;
+    for (int32_t i = 0; i < n; i++)
+        if (tokens[i] < 0 || tokens[i] >= e->n_vocab) return FZ_E_INVALID;
+    int32_t code = FZ_OK;
+    pthread_mutex_lock(&e->lock);
+    fz_session *s = of_job(e, session, serial);
+    if (!s || s->mask != FZ_M_TAKEN) {
+        code = FZ_E_UNKNOWN;
+    } else {
+        if (n > s->cap_ff) {
+            int32_t *grown = realloc(s->ff, sizeof *grown * (size_t)n);
+            if (grown) {
+                s->ff = grown;
+                s->cap_ff = n;
+            } else {
+                code = FZ_E_MEMORY;
+            }
+        }
+        if (code == FZ_OK) {
+            if (n) memcpy(s->ff, tokens, sizeof *tokens * (size_t)n);
+            s->n_ff = s->mask_stale ? 0 : n;
+            s->mask_done = done != 0;
+            s->mask = FZ_M_FORCED;
+            fz_poke(e);
+        }
+    }
+    pthread_mutex_unlock(&e->lock);
+    return code;
+}
+
+int32_t fz_mask_ready(fz_engine *e, uint64_t session, uint64_t serial, int32_t code) {
+    int32_t result = FZ_OK;
+    pthread_mutex_lock(&e->lock);
+    fz_session *s = of_job(e, session, serial);
+    if (!s || (s->mask != FZ_M_TAKEN && s->mask != FZ_M_FORCED)) {
+        result = FZ_E_UNKNOWN;
+    } else if (s->mask_stale) {
+        s->mask_stale = false;
+        s->mask = FZ_M_NONE;
+        if (s->closing && s->state == FZ_S_IDLE) fz_session_free(e, s);
+        fz_poke(e);
+    } else {
+        s->mask = FZ_M_READY;
+        s->mask_code = code;
+        fz_poke(e);
+    }
+    pthread_mutex_unlock(&e->lock);
+    return result;
+}
+
+void fz_stats_get(fz_engine *e, fz_stats *stats) {
+    pthread_mutex_lock(&e->lock);
+    *stats = e->stats;
+    stats->sessions = 0;
+    for (int32_t i = 0; i < e->n_sessions; i++) stats->sessions += !e->sessions[i]->closing;
+    stats->running = e->n_running;
+    stats->queued = e->n_queued;
+    stats->n_ctx = e->n_ctx;
+    stats->n_ctx_train = llama_model_n_ctx_train(e->model);
+    stats->n_vocab = e->n_vocab;
+    stats->n_threads = e->opt.n_threads;
+    stats->n_slots = e->opt.n_slots;
+    stats->model_bytes = (int64_t)llama_model_size(e->model);
+    stats->kv_tokens = 0;
+    for (int32_t i = 0; i < e->n_lanes; i++) stats->kv_tokens += e->lanes[i].n;
+    pthread_mutex_unlock(&e->lock);
+}

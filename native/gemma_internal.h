@@ -1,0 +1,171 @@
+/* What the parts of the bridge share; nobody outside of native/ includes this. */
+#ifndef FAZAI_GEMMA_INTERNAL_H
+#define FAZAI_GEMMA_INTERNAL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <time.h>
+
+#include "gemma_bridge.h"
+#include "llama.h"
+
+enum { FZ_BATCH = 512, FZ_MAX_STOPS = 16, FZ_MAX_STOP = 1024, FZ_MAX_SLOTS = 64, FZ_PENALTY_LAST = 64 };
+enum { FZ_MAX_FF = 4096, FZ_MIN_SHARED = 4, FZ_MAX_LANES = 120 };
+
+int64_t fz_now_us(void);
+
+/* --- gemma_text.c: bytes of tokens become text: stop texts over token borders, whole characters only */
+
+typedef struct fz_bytes {
+    char *data;
+    size_t len, cap;
+} fz_bytes;
+
+bool fz_bytes_add(fz_bytes *b, const char *data, size_t len);
+void fz_bytes_drop(fz_bytes *b, size_t len);
+void fz_bytes_free(fz_bytes *b);
+
+/* Moves `len` bytes from the front of `held` to `out`; what is no UTF-8 becomes U+FFFD. */
+bool fz_text_move(fz_bytes *held, size_t len, fz_bytes *out);
+
+/* The first place in `held` where a stop text begins, or -1. */
+int64_t fz_text_stop(const fz_bytes *held, const fz_params *params);
+
+/* How many bytes at the end of `held` must wait: the beginning of a stop text, or of a character. */
+size_t fz_text_keep(const fz_bytes *held, const fz_params *params);
+
+/* Up to `cap` bytes of valid UTF-8, cut between characters. */
+size_t fz_text_cut(const fz_bytes *out, size_t cap);
+
+/* --- gemma_sample.c */
+
+typedef struct fz_candidate {
+    float logit;
+    int32_t token;
+} fz_candidate;
+
+typedef struct fz_sampler {
+    fz_candidate *items;        /* room for n_vocab of them, filled with few; one a loop */
+    float *sums;                /* of blocks of the vocabulary */
+    int32_t n_vocab;
+} fz_sampler;
+
+typedef struct fz_rng {
+    uint64_t state, step;
+} fz_rng;
+
+void fz_rng_seed(fz_rng *rng, uint32_t seed);
+double fz_rng_next(fz_rng *rng);
+
+bool fz_sampler_init(fz_sampler *s, int32_t n_vocab);
+void fz_sampler_free(fz_sampler *s);
+
+/* The next token, or -1 when `mask` allows none. `logits` is changed; `recent` are the last tokens. */
+int32_t fz_sample(fz_sampler *s, float *logits, const uint32_t *mask, const fz_params *params, fz_rng *rng,
+                  const int32_t *recent, int32_t n_recent);
+
+/* --- the engine's parts */
+
+enum fz_state { FZ_S_IDLE, FZ_S_QUEUED, FZ_S_RUNNING };
+enum fz_mask_state { FZ_M_NONE, FZ_M_WANTED, FZ_M_TAKEN, FZ_M_FORCED, FZ_M_READY };
+
+typedef struct fz_session fz_session;
+
+/* A sequence of llama.cpp's KV cache, and the tokens whose keys and values it holds. */
+typedef struct fz_lane {
+    int32_t *tok;
+    int32_t n, cap;
+    fz_session *owner;          /* NULL: a kept prefix, or free when n is 0 */
+    int64_t used_us;
+} fz_lane;
+
+struct fz_session {
+    uint64_t id;
+    enum fz_state state;
+    bool closing, abort, ended, noted;
+
+    /* The loop's while RUNNING, otherwise guarded by the engine's lock. */
+    int32_t *tok;               /* the conversation */
+    int32_t n_tok, cap_tok;
+    int32_t n_before;           /* of it, before this request */
+    int32_t lane;               /* -1: none */
+    fz_params params;
+    char *stop_text;            /* what params.stop points into */
+    fz_rng rng;
+    fz_bytes held;              /* text that may still be a stop text or half a character */
+    int32_t n_prompt, n_cached, n_gen, n_forced;
+    int32_t row;                /* of this step's batch; -1: no logits */
+    int32_t in_batch;           /* its tokens in this step's batch */
+    bool prompt_done;
+    bool over;                  /* the text or the grammar said that it is the end */
+    int64_t submit_us, start_us, first_us, last_us, deadline_us, stepped_us;
+
+    /* Guarded by the lock. */
+    fz_bytes out;
+    fz_progress end;
+    enum fz_mask_state mask;
+    bool mask_stale, mask_done;
+    int32_t mask_code;
+    uint64_t serial;
+    int32_t mask_token;
+    uint32_t *bits;
+    int32_t *ff;
+    int32_t n_ff, cap_ff;
+};
+
+struct fz_engine {
+    struct llama_model *model;
+    struct llama_context *ctx;
+    const struct llama_vocab *vocab;
+    llama_memory_t memory;
+    struct llama_batch batch;
+    int32_t n_vocab, n_words, n_ctx, n_lanes;
+    fz_options opt;
+    const llama_token *suppress;
+    int32_t n_suppress;
+
+    pthread_t thread;
+    bool started;
+    pthread_mutex_t lock;
+    pthread_cond_t wake;        /* the loop waits on it */
+    pthread_cond_t mask_wake;   /* those in fz_mask_next */
+    int efd;
+    bool closed;                /* fz_shutdown was called */
+    bool poked;                 /* something changed since the loop last looked */
+    _Atomic bool stop_decode;   /* read by llama.cpp between operations */
+    _Atomic int64_t decode_deadline_us;
+    _Atomic bool signalled;
+
+    fz_session **sessions;
+    int32_t n_sessions;
+    uint64_t next_id;
+    fz_session **queue;
+    int32_t n_queued;
+    fz_session *running[FZ_MAX_SLOTS];
+    int32_t n_running;
+    fz_session *alone;          /* the only session in the decode that runs now */
+
+    fz_lane lanes[FZ_MAX_LANES];
+    fz_sampler sampler;
+    fz_stats stats;
+};
+
+/* gemma_kv.c; the loop only */
+bool fz_lane_attach(fz_engine *e, fz_session *s);       /* sets s->n_cached; false: no memory */
+bool fz_lane_add(fz_engine *e, fz_lane *lane, const int32_t *tok, int32_t n);
+void fz_lane_trim(fz_engine *e, int32_t index, int32_t n);
+bool fz_lane_evict(fz_engine *e);                        /* false: nothing that could go */
+
+/* gemma_plan.c; the loop only */
+void fz_calibrate(fz_engine *e);
+void fz_plan_from(fz_stats *st, int32_t n);              /* from cost_us[0..n) to plan[0..n) */
+
+/* gemma_loop.c */
+void *fz_loop(void *engine);
+void fz_poke(fz_engine *e);                             /* locked: the loop is to look again */
+void fz_finish(fz_engine *e, fz_session *s, enum fz_reason reason, int32_t code, const char *text); /* locked */
+void fz_note(fz_engine *e, fz_session *s);               /* locked: something for fz_ready */
+void fz_session_free(fz_engine *e, fz_session *s);       /* locked */
+
+#endif

@@ -1,0 +1,468 @@
+/*
+ * The thread that owns llama.cpp's context: admit, compose a batch, decode, sample, publish. It holds the engine's
+ * lock only to look at what others changed and to publish; never while llama.cpp works.
+ */
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "gemma_internal.h"
+
+enum { MASK_PATIENCE_US = 10000000, FORCE_PATIENCE_US = 3000 };
+
+int64_t fz_now_us(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
+}
+
+static void wait_until(fz_engine *e, int64_t until_us) {
+    if (until_us == INT64_MAX) {
+        pthread_cond_wait(&e->wake, &e->lock);
+        return;
+    }
+    struct timespec t = {.tv_sec = until_us / 1000000, .tv_nsec = until_us % 1000000 * 1000};
+    pthread_cond_timedwait(&e->wake, &e->lock, &t);
+}
+
+void fz_poke(fz_engine *e) {
+    e->poked = true;
+    pthread_cond_signal(&e->wake);
+}
+
+void fz_note(fz_engine *e, fz_session *s) {
+    s->noted = true;
+    if (!atomic_exchange(&e->signalled, true)) {
+        uint64_t one = 1;
+        ssize_t ignored = write(e->efd, &one, sizeof one); /* fails only when it is readable already */
+        (void)ignored;
+    }
+}
+
+void fz_session_free(fz_engine *e, fz_session *s) {
+    for (int32_t i = 0; i < e->n_lanes; i++)
+        if (e->lanes[i].owner == s) e->lanes[i].owner = NULL;
+    for (int32_t i = 0; i < e->n_sessions; i++)
+        if (e->sessions[i] == s) {
+            e->sessions[i] = e->sessions[--e->n_sessions];
+            break;
+        }
+    fz_bytes_free(&s->held);
+    fz_bytes_free(&s->out);
+    free(s->tok);
+    free(s->stop_text);
+    free(s->bits);
+    free(s->ff);
+    free(s);
+}
+
+static void fill_end(fz_session *s) {
+    fz_progress *p = &s->end;
+    p->prompt_tokens = s->n_prompt;
+    p->cached_tokens = s->n_cached;
+    p->completion_tokens = s->n_gen;
+    p->forced_tokens = s->n_forced;
+    p->queued_us = s->start_us ? s->start_us - s->submit_us : fz_now_us() - s->submit_us;
+    p->prefill_us = s->first_us ? s->first_us - s->start_us : 0;
+    p->first_token_us = s->first_us ? s->first_us - s->submit_us : 0;
+    p->decode_us = s->first_us ? s->last_us - s->first_us : 0;
+}
+
+static void leave(fz_engine *e, fz_session *s) {
+    for (int32_t i = 0; i < e->n_running; i++)
+        if (e->running[i] == s) {
+            memmove(e->running + i, e->running + i + 1, sizeof *e->running * (size_t)(--e->n_running - i));
+            break;
+        }
+    for (int32_t i = 0; i < e->n_queued; i++)
+        if (e->queue[i] == s) {
+            memmove(e->queue + i, e->queue + i + 1, sizeof *e->queue * (size_t)(--e->n_queued - i));
+            break;
+        }
+    if (s->lane >= 0) e->lanes[s->lane].used_us = fz_now_us();
+    s->state = FZ_S_IDLE;
+    if (s->mask == FZ_M_TAKEN || s->mask == FZ_M_FORCED)
+        s->mask_stale = true; /* the owner of the masks still writes into bits */
+    else
+        s->mask = FZ_M_NONE;
+}
+
+void fz_finish(fz_engine *e, fz_session *s, enum fz_reason reason, int32_t code, const char *text) {
+    static const fz_params no_stops;
+    size_t tail = reason == FZ_EOS || s->held.len == 0 ? 0 : fz_text_keep(&s->held, &no_stops);
+    bool whole = fz_text_move(&s->held, s->held.len - tail, &s->out);
+    fz_bytes_drop(&s->held, s->held.len);
+    if (!whole && reason != FZ_FAILED) {
+        reason = FZ_FAILED;
+        code = FZ_E_MEMORY;
+        text = "no memory for the text";
+    }
+    leave(e, s);
+    if (s->n_gen == 0 && reason != FZ_EOS && reason != FZ_STOP) s->n_tok = s->n_before; /* the turn never was */
+    e->stats.tokens_prompt += s->start_us ? s->n_prompt : 0;
+    e->stats.tokens_cached += s->n_cached;
+    e->stats.tokens_generated += s->n_gen;
+    e->stats.tokens_forced += s->n_forced;
+    fill_end(s);
+    s->end.reason = reason;
+    s->end.code = reason == FZ_FAILED ? code : FZ_OK;
+    memset(s->end.message, 0, sizeof s->end.message);
+    if (text) strncpy(s->end.message, text, sizeof s->end.message - 1);
+    s->ended = true;
+    if (s->closing && s->mask == FZ_M_NONE) {
+        fz_session_free(e, s);
+        return;
+    }
+    fz_note(e, s);
+}
+
+/* --- what came from outside ------------------------------------------------------------------------------ */
+
+static int64_t retire(fz_engine *e) {
+    int64_t now = fz_now_us(), next = INT64_MAX;
+    for (int pass = 0; pass < 2; pass++) {
+        fz_session **list = pass ? e->queue : e->running;
+        for (int32_t i = (pass ? e->n_queued : e->n_running) - 1; i >= 0; i--) {
+            fz_session *s = list[i];
+            if (e->closed || s->closing || s->abort)
+                fz_finish(e, s, FZ_ABORTED, 0, NULL);
+            else if (now >= s->deadline_us)
+                fz_finish(e, s, FZ_TIMEOUT, 0, NULL);
+            else if (s->deadline_us < next)
+                next = s->deadline_us;
+        }
+    }
+    return next;
+}
+
+static int32_t need_of(const fz_engine *e, const fz_session *s) {
+    int64_t need = (int64_t)s->n_prompt + s->params.max_tokens;
+    return need > e->n_ctx ? e->n_ctx : (int32_t)need;
+}
+
+static void want_mask(fz_engine *e, fz_session *s, int32_t token) {
+    s->mask = FZ_M_WANTED;
+    s->mask_token = token;
+    s->mask_done = false;
+    s->mask_code = FZ_OK;
+    s->n_ff = 0;
+    s->serial++;
+    pthread_cond_signal(&e->mask_wake);
+}
+
+/* Starts those who wait, in their order, while there are slots and room for all that they may generate. */
+static void admit(fz_engine *e) {
+    int64_t room = e->n_ctx;
+    for (int32_t i = 0; i < e->n_running; i++) room -= need_of(e, e->running[i]);
+    while (e->n_queued > 0 && e->n_running < e->opt.n_slots) {
+        fz_session *s = e->queue[0];
+        if (s->mask_stale || (e->n_running > 0 && need_of(e, s) > room)) return;
+        room -= need_of(e, s);
+        memmove(e->queue, e->queue + 1, sizeof *e->queue * (size_t)(--e->n_queued));
+        s->state = FZ_S_RUNNING;
+        s->start_us = s->stepped_us = fz_now_us();
+        e->running[e->n_running++] = s;
+        if (!fz_lane_attach(e, s)) {
+            fz_finish(e, s, FZ_FAILED, FZ_E_MEMORY, "no memory for the conversation");
+            continue;
+        }
+        if (s->params.constrained) want_mask(e, s, -1);
+    }
+}
+
+/* --- what a token does ----------------------------------------------------------------------------------- */
+
+static bool push_token(fz_session *s, int32_t token) {
+    if (s->n_tok == s->cap_tok) {
+        int32_t cap = s->cap_tok ? s->cap_tok * 2 : 256;
+        int32_t *grown = realloc(s->tok, sizeof *grown * (size_t)cap);
+        if (!grown) return false;
+        s->tok = grown;
+        s->cap_tok = cap;
+    }
+    s->tok[s->n_tok++] = token;
+    return true;
+}
+
+/* The tokens that made the last `bytes` of text leave the conversation: a stop text is not part of it. */
+static void forget_text(fz_engine *e, fz_session *s, size_t bytes) {
+    char piece[256];
+    int64_t left = (int64_t)bytes;
+    while (left > 0 && s->n_tok > s->n_before + 1) {
+        int32_t n = llama_token_to_piece(e->vocab, s->tok[s->n_tok - 1], piece, sizeof piece, 0, false);
+        left -= n < 0 ? -n : n;
+        s->n_tok--;
+    }
+}
+
+static bool add_piece(fz_engine *e, fz_session *s, int32_t token) {
+    char small[256];
+    int32_t n = llama_token_to_piece(e->vocab, token, small, sizeof small, 0, false);
+    if (n >= 0) return fz_bytes_add(&s->held, small, (size_t)n);
+    char *large = malloc((size_t)-n);
+    if (!large) return false;
+    n = llama_token_to_piece(e->vocab, token, large, -n, 0, false);
+    bool done = n >= 0 && fz_bytes_add(&s->held, large, (size_t)n);
+    free(large);
+    return done;
+}
+
+/* Takes one token into the conversation and its text. Returns why the generation ends with it, or FZ_RUNNING. */
+static enum fz_reason take_token(fz_engine *e, fz_session *s, int32_t token) {
+    if (llama_vocab_is_eog(e->vocab, token)) return FZ_EOS;
+    if (!push_token(s, token) || !add_piece(e, s, token)) return FZ_FAILED;
+    s->n_gen++;
+    int64_t stop = fz_text_stop(&s->held, &s->params);
+    if (stop >= 0) {
+        size_t bytes = s->held.len - (size_t)stop;
+        forget_text(e, s, bytes);
+        s->held.len = (size_t)stop;
+        return FZ_STOP;
+    }
+    return s->n_gen >= s->params.max_tokens || s->n_tok >= e->n_ctx ? FZ_LENGTH : FZ_RUNNING;
+}
+
+/* Locked: text that is sure goes out. */
+static void publish(fz_engine *e, fz_session *s, enum fz_reason reason) {
+    s->last_us = fz_now_us();
+    if (!s->first_us) s->first_us = s->last_us;
+    s->end.completion_tokens = s->n_gen;
+    if (reason != FZ_RUNNING) {
+        fz_finish(e, s, reason, FZ_E_MEMORY, reason == FZ_FAILED ? "no memory for the text" : NULL);
+        return;
+    }
+    size_t sure = s->held.len - fz_text_keep(&s->held, &s->params);
+    if (sure == 0) return;
+    if (!fz_text_move(&s->held, sure, &s->out)) {
+        fz_finish(e, s, FZ_FAILED, FZ_E_MEMORY, "no memory for the text");
+        return;
+    }
+    fz_note(e, s);
+}
+
+/* Locked: tokens that the grammar forces. */
+static void take_forced(fz_engine *e, fz_session *s) {
+    if ((s->mask != FZ_M_FORCED && s->mask != FZ_M_READY) || (s->n_ff == 0 && !s->mask_done)) return;
+    enum fz_reason reason = FZ_RUNNING;
+    for (int32_t i = 0; i < s->n_ff && reason == FZ_RUNNING; i++) {
+        int32_t before = s->n_gen;
+        reason = take_token(e, s, s->ff[i]);
+        s->n_forced += s->n_gen - before;
+    }
+    s->n_ff = 0;
+    if (reason == FZ_RUNNING && s->mask_done) reason = FZ_EOS;
+    publish(e, s, reason);
+}
+
+/* --- a batch --------------------------------------------------------------------------------------------- */
+
+static bool awaits_force(const fz_session *s) {
+    return s->params.constrained && (s->mask == FZ_M_WANTED || s->mask == FZ_M_TAKEN);
+}
+
+/* How many tokens of the session may be decoded now. */
+static int32_t pending(const fz_engine *e, const fz_session *s) {
+    if ((int64_t)s->out.len > e->opt.out_limit) return 0; /* its reader is slow: only it waits */
+    int32_t n = s->n_tok - e->lanes[s->lane].n;
+    return awaits_force(s) ? n - 1 : n; /* the last one goes with the tokens that will be forced after it */
+}
+
+static void add_tokens(fz_engine *e, fz_session *s, int32_t n) {
+    struct llama_batch *b = &e->batch;
+    int32_t from = e->lanes[s->lane].n;
+    for (int32_t i = 0; i < n; i++) {
+        int32_t at = b->n_tokens++;
+        b->token[at] = s->tok[from + i];
+        b->pos[at] = from + i;
+        b->n_seq_id[at] = 1;
+        b->seq_id[at][0] = s->lane;
+        b->logits[at] = false;
+    }
+    s->in_batch = n;
+    s->row = -1;
+    s->stepped_us = fz_now_us();
+    if (from + n == s->n_tok && !awaits_force(s)) {
+        s->row = b->n_tokens - 1;
+        b->logits[s->row] = true;
+    }
+}
+
+/* A prompt's last token is decoded on its own, whether what stands before it was computed now or kept from earlier:
+ * a batch of another width rounds otherwise, and the same seed would not give the same text. */
+static int32_t before_last(const fz_engine *e, const fz_session *s, int32_t n) {
+    int32_t left = s->n_prompt - 1 - e->lanes[s->lane].n;
+    return left > 0 && n > left ? left : n;
+}
+
+static int by_stepped(const void *left, const void *right) {
+    const fz_session *a = *(fz_session *const *)left, *b = *(fz_session *const *)right;
+    return a->stepped_us != b->stepped_us ? (a->stepped_us > b->stepped_us ? 1 : -1) : 0;
+}
+
+/* Running streams first, as many as is cheapest; beside a prompt, all of them and a chunk of it. */
+static int32_t compose(fz_engine *e) {
+    fz_session *ready[FZ_MAX_SLOTS];
+    int32_t n_ready = 0, prompts = 0, used = 0;
+    e->batch.n_tokens = 0;
+    for (int32_t i = 0; i < e->n_running; i++) {
+        fz_session *s = e->running[i];
+        s->in_batch = 0;
+        s->row = -1;
+        if (pending(e, s) <= 0) continue;
+        if (s->prompt_done) ready[n_ready++] = s;
+        else prompts++;
+    }
+    qsort(ready, (size_t)n_ready, sizeof *ready, by_stepped);
+    int32_t take = prompts || n_ready == 0 ? n_ready : e->stats.plan[n_ready - 1];
+    for (int32_t i = 0; i < take; i++) {
+        int32_t n = pending(e, ready[i]), room = FZ_BATCH - e->batch.n_tokens;
+        if (room > 0) add_tokens(e, ready[i], n < room ? n : room), used++;
+    }
+    int32_t budget = n_ready ? e->stats.chunk : FZ_BATCH;
+    for (int32_t i = 0; i < e->n_running && prompts; i++) {
+        fz_session *s = e->running[i];
+        int32_t n = pending(e, s), room = FZ_BATCH - e->batch.n_tokens;
+        if (s->prompt_done || n <= 0) continue;
+        n = before_last(e, s, n);
+        if (room > budget) room = budget;
+        if (room <= 0) break;
+        if (n > room) n = room;
+        add_tokens(e, s, n);
+        budget -= n;
+        used++;
+    }
+    e->alone = NULL;
+    if (used == 1)
+        for (int32_t i = 0; i < e->n_running; i++)
+            if (e->running[i]->in_batch) e->alone = e->running[i];
+    atomic_store(&e->decode_deadline_us, e->alone ? e->alone->deadline_us : INT64_MAX);
+    return used;
+}
+
+/* Unlocked while llama.cpp works; returns locked. */
+static int32_t decode(fz_engine *e) {
+    for (;;) {
+        pthread_mutex_unlock(&e->lock);
+        int64_t from = fz_now_us();
+        int32_t code = llama_decode(e->ctx, e->batch);
+        if (code == 0) llama_synchronize(e->ctx);
+        int64_t took = fz_now_us() - from;
+        pthread_mutex_lock(&e->lock);
+        e->stats.decode_us += took;
+        e->stats.decodes++;
+        if (code != 1 || !fz_lane_evict(e)) return code; /* 1: no room in the cache */
+    }
+}
+
+/* Locked. The batch is in the cache, or what came of it is taken out again. */
+static void settle(fz_engine *e, int32_t code) {
+    for (int32_t i = e->n_running - 1; i >= 0; i--) {
+        fz_session *s = e->running[i];
+        if (!s->in_batch) continue;
+        fz_lane *lane = &e->lanes[s->lane];
+        if (code == 0 && fz_lane_add(e, lane, s->tok + lane->n, s->in_batch)) {
+            if (s->row >= 0) s->prompt_done = true;
+            continue;
+        }
+        fz_lane_trim(e, s->lane, lane->n);
+        s->row = -1;
+        if (code == 0) fz_finish(e, s, FZ_FAILED, FZ_E_MEMORY, "no memory for the conversation");
+        else if (code == 1) fz_finish(e, s, FZ_FAILED, FZ_E_CONTEXT, "the cache has no room for the conversation");
+        else if (code != 2) fz_finish(e, s, FZ_FAILED, FZ_E_DECODE, "llama.cpp could not decode the batch");
+    }
+    e->alone = NULL;
+    atomic_store(&e->stop_decode, false);
+}
+
+/* Locked. Whether the mask came; ends the session when it will not. */
+static bool await_mask(fz_engine *e, fz_session *s) {
+    int64_t from = fz_now_us(), until = from + MASK_PATIENCE_US;
+    if (s->deadline_us < until) until = s->deadline_us;
+    while (s->mask != FZ_M_READY && !s->abort && !s->closing && !e->closed && fz_now_us() < until)
+        wait_until(e, until);
+    e->stats.wait_mask_us += fz_now_us() - from;
+    if (s->abort || s->closing || e->closed) return false; /* the next step ends it */
+    if (s->mask == FZ_M_READY && s->mask_code == FZ_OK) return true;
+    if (s->mask != FZ_M_READY && fz_now_us() >= s->deadline_us) return false;
+    fz_finish(e, s, FZ_FAILED, FZ_E_MASK, "the grammar could not be followed");
+    return false;
+}
+
+static void sample(fz_engine *e, fz_session *s) {
+    float *logits = llama_get_logits_ith(e->ctx, s->row);
+    int32_t n = s->n_tok < FZ_PENALTY_LAST ? s->n_tok : FZ_PENALTY_LAST;
+    for (int32_t i = 0; i < e->n_suppress; i++) logits[e->suppress[i]] = -__builtin_inff();
+    const uint32_t *mask = s->params.constrained ? s->bits : NULL;
+    int32_t token = fz_sample(&e->sampler, logits, mask, &s->params, &s->rng, s->tok + s->n_tok - n, n);
+    enum fz_reason reason = token < 0 ? FZ_FAILED : take_token(e, s, token);
+    pthread_mutex_lock(&e->lock);
+    if (token < 0) {
+        fz_finish(e, s, FZ_FAILED, FZ_E_MASK, "the grammar allows no token");
+    } else {
+        if (s->params.constrained && reason == FZ_RUNNING) want_mask(e, s, token);
+        publish(e, s, reason);
+    }
+    pthread_mutex_unlock(&e->lock);
+}
+
+/* Sessions without a grammar first, so that they never wait for another's mask. */
+static void sample_all(fz_engine *e) {
+    fz_session *rows[FZ_MAX_SLOTS];
+    int32_t n = 0;
+    for (int32_t pass = 0; pass < 2; pass++)
+        for (int32_t i = 0; i < e->n_running; i++)
+            if (e->running[i]->row >= 0 && e->running[i]->params.constrained == pass) rows[n++] = e->running[i];
+    for (int32_t i = 0; i < n; i++) {
+        if (rows[i]->params.constrained) {
+            pthread_mutex_lock(&e->lock);
+            bool go = await_mask(e, rows[i]);
+            pthread_mutex_unlock(&e->lock);
+            if (!go) continue;
+        }
+        sample(e, rows[i]);
+    }
+}
+
+/* Locked. Forced tokens are known within a fraction of a millisecond: wait for them rather than decode without. */
+static void gather_forced(fz_engine *e) {
+    int64_t until = fz_now_us() + FORCE_PATIENCE_US;
+    for (;;) {
+        bool waits = false;
+        for (int32_t i = e->n_running - 1; i >= 0; i--) {
+            fz_session *s = e->running[i];
+            if (!s->params.constrained) continue;
+            if (s->mask_code != FZ_OK) {
+                fz_finish(e, s, FZ_FAILED, s->mask_code, "the grammar could not be followed");
+                continue;
+            }
+            if (awaits_force(s) && !s->abort && !s->closing) waits = waits || pending(e, s) <= 0;
+            else take_forced(e, s);
+        }
+        if (!waits || e->closed || fz_now_us() >= until) return;
+        wait_until(e, until);
+    }
+}
+
+void *fz_loop(void *engine) {
+    fz_engine *e = engine;
+    pthread_mutex_lock(&e->lock);
+    for (;;) {
+        e->poked = false;
+        int64_t next = retire(e);
+        if (e->closed) break;
+        admit(e);
+        gather_forced(e);
+        if (compose(e) == 0) {
+            bool again = e->n_queued > 0 && e->n_running == 0 && !e->queue[0]->mask_stale;
+            if (!again && !e->poked) wait_until(e, next);
+            continue;
+        }
+        int32_t code = decode(e);
+        settle(e, code);
+        pthread_mutex_unlock(&e->lock);
+        if (code == 0) sample_all(e);
+        pthread_mutex_lock(&e->lock);
+    }
+    pthread_mutex_unlock(&e->lock);
+    return NULL;
+}

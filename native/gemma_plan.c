@@ -1,0 +1,101 @@
+/*
+ * How many sequences to decode at once. On a CPU two at once can cost more than one after the other (the kernels work
+ * on four or eight rows), while eight cost a quarter each; so the cost of every batch is measured when the engine
+ * starts, and a round over n ready sessions is cut into the batches that cost least in all.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "gemma_internal.h"
+
+enum { REPEATS = 5, PREFIX = 8 };
+
+static void put(fz_engine *e, int32_t token, int32_t pos, int32_t seq, bool output) {
+    struct llama_batch *b = &e->batch;
+    int32_t i = b->n_tokens++;
+    b->token[i] = token;
+    b->pos[i] = pos;
+    b->n_seq_id[i] = 1;
+    b->seq_id[i][0] = seq;
+    b->logits[i] = output;
+}
+
+/* Microseconds of one decode, or -1. */
+static int64_t timed(fz_engine *e) {
+    int64_t from = fz_now_us();
+    if (llama_decode(e->ctx, e->batch) != 0) return -1;
+    llama_synchronize(e->ctx);
+    return fz_now_us() - from;
+}
+
+static int64_t cost_of(fz_engine *e, int32_t k) {
+    int64_t least = INT64_MAX; /* what else runs on the machine only ever adds */
+    for (int r = 0; r < REPEATS; r++) {
+        e->batch.n_tokens = 0;
+        for (int32_t s = 0; s < k; s++) put(e, 1 + (r * 31 + s) % (e->n_vocab - 1), PREFIX + r, s, true);
+        int64_t took = timed(e);
+        if (took < 0) return -1;
+        if (took < least) least = took;
+    }
+    for (int32_t s = 0; s < k; s++) llama_memory_seq_rm(e->memory, s, PREFIX, -1);
+    return least;
+}
+
+void fz_plan_from(fz_stats *st, int32_t n) {
+    int64_t best[FZ_MAX_SLOTS + 1] = {0};
+    for (int32_t r = 1; r <= n; r++) {
+        best[r] = INT64_MAX;
+        for (int32_t k = 1; k <= r; k++) {
+            int64_t all = best[r - k] + st->cost_us[k - 1];
+            if (all < best[r]) {
+                best[r] = all;
+                st->plan[r - 1] = k;
+            }
+        }
+    }
+}
+
+/* A chunk of a prompt that holds running streams up for no longer than stall_ms. */
+static int32_t chunk_of(fz_engine *e) {
+    enum { PROBE = 64 };
+    int64_t least = INT64_MAX;
+    for (int r = 0; r < 3; r++) {
+        e->batch.n_tokens = 0;
+        for (int32_t i = 0; i < PROBE; i++) put(e, 1 + i % (e->n_vocab - 1), PREFIX + i, 0, i == PROBE - 1);
+        int64_t took = timed(e);
+        llama_memory_seq_rm(e->memory, 0, PREFIX, -1);
+        if (took <= 0) return PROBE;
+        if (took < least) least = took;
+    }
+    int64_t chunk = (int64_t)e->opt.stall_ms * 1000 * PROBE / least / 16 * 16;
+    return (int32_t)(chunk < 16 ? 16 : chunk > FZ_BATCH ? FZ_BATCH : chunk);
+}
+
+void fz_calibrate(fz_engine *e) {
+    fz_stats *st = &e->stats;
+    int32_t n = e->opt.n_slots, last = 0;
+    st->n_costs = n;
+    st->chunk = 64;
+    for (int32_t k = 0; k < n; k++) st->plan[k] = k + 1;
+    if (!e->opt.calibrate) return;
+    for (int32_t s = 0; s < n; s++) { /* a short beginning in every sequence; the first decode warms up */
+        e->batch.n_tokens = 0;
+        for (int32_t i = 0; i < PREFIX; i++) put(e, 1 + i % (e->n_vocab - 1), i, s, i == PREFIX - 1);
+        if (timed(e) < 0) break;
+    }
+    for (int32_t k = 1; k <= n; k += k < 8 ? 1 : 8) {
+        int64_t cost = cost_of(e, k);
+        if (cost < 0) {
+            st->n_costs = last;
+            break;
+        }
+        st->cost_us[k - 1] = cost;
+        for (int32_t j = last + 1; last > 0 && j < k; j++)
+            st->cost_us[j - 1] = st->cost_us[last - 1] + (cost - st->cost_us[last - 1]) * (j - last) / (k - last);
+        last = k;
+    }
+    for (int32_t j = last + 1; last > 0 && j <= n; j++) st->cost_us[j - 1] = st->cost_us[last - 1] * j / last;
+    if (last > 0) fz_plan_from(st, n);
+    st->chunk = chunk_of(e);
+    llama_memory_clear(e->memory, true);
+}

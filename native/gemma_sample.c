@@ -1,0 +1,259 @@
+/*
+ * The next token from a row of logits. The order is llama.cpp's: mask, repeat penalty, top-k, top-p, min-p,
+ * temperature. A vocabulary has 262,144 entries, so nothing here sorts or copies it: whole passes are plain loops
+ * over floats that the compiler turns into vector code, and only the few tokens near the top become candidates.
+ */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "gemma_internal.h"
+
+enum { BLOCK = 1024, LANES = 16 };
+
+/* PCG-XSH-RR 64/32, twice for 53 bits. */
+static uint32_t pcg(fz_rng *rng) {
+    uint64_t old = rng->state;
+    rng->state = old * 6364136223846793005ULL + rng->step;
+    uint32_t shifted = (uint32_t)(((old >> 18) ^ old) >> 27), turn = (uint32_t)(old >> 59);
+    return (shifted >> turn) | (shifted << ((32 - turn) & 31));
+}
+
+void fz_rng_seed(fz_rng *rng, uint32_t seed) {
+    rng->state = 0;
+    rng->step = 0xDA3E39CB94B95BDBULL | 1;
+    pcg(rng);
+    rng->state += seed;
+    pcg(rng);
+}
+
+double fz_rng_next(fz_rng *rng) {
+    uint64_t high = pcg(rng) >> 5, low = pcg(rng) >> 6;
+    return ((double)high * 67108864.0 + (double)low) / 9007199254740992.0;
+}
+
+bool fz_sampler_init(fz_sampler *s, int32_t n_vocab) {
+    s->n_vocab = n_vocab;
+    s->items = malloc(sizeof *s->items * (size_t)n_vocab);
+    s->sums = malloc(sizeof *s->sums * ((size_t)n_vocab / BLOCK + 1));
+    return s->items && s->sums;
+}
+
+void fz_sampler_free(fz_sampler *s) {
+    free(s->items);
+    free(s->sums);
+    s->items = NULL;
+    s->sums = NULL;
+}
+
+/* e^x for x <= 0, to about 1e-7 of its value; written so that it becomes vector code. */
+static inline float exp_below(float x) {
+    x = x < -87.0f ? -87.0f : x;
+    float t = x * 1.44269504f;
+    int32_t i = (int32_t)(t - 0.5f);
+    float f = (t - (float)i) * 0.69314718f;
+    float p = 1.0f + f * (1.0f + f * (0.5f + f * (0.16666667f + f * (0.041666667f + f * (0.0083333333f
+            + f * 0.0013888889f)))));
+    union { int32_t i; float f; } scale = {.i = (i + 127) << 23};
+    return p * scale.f;
+}
+
+static float block_max(const float *x, int32_t n) {
+    float lane[LANES];
+    for (int j = 0; j < LANES; j++) lane[j] = -INFINITY;
+    int32_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        for (int j = 0; j < LANES; j++) lane[j] = x[i + j] > lane[j] ? x[i + j] : lane[j];
+    for (; i < n; i++) lane[0] = x[i] > lane[0] ? x[i] : lane[0];
+    for (int j = 1; j < LANES; j++) lane[0] = lane[j] > lane[0] ? lane[j] : lane[0];
+    return lane[0];
+}
+
+static float block_sum(const float *x, int32_t n, float max, float scale) {
+    float lane[LANES] = {0};
+    int32_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        for (int j = 0; j < LANES; j++) lane[j] += exp_below((x[i + j] - max) * scale);
+    for (; i < n; i++) lane[0] += exp_below((x[i] - max) * scale);
+    float sum = 0;
+    for (int j = 0; j < LANES; j++) sum += lane[j];
+    return sum;
+}
+
+/* Fills s->sums with each block's mass at this scale (1 / temperature); returns the whole. */
+static double mass(fz_sampler *s, const float *logits, float max, float scale) {
+    double whole = 0;
+    for (int32_t at = 0, b = 0; at < s->n_vocab; at += BLOCK, b++) {
+        int32_t n = s->n_vocab - at < BLOCK ? s->n_vocab - at : BLOCK;
+        s->sums[b] = block_sum(logits + at, n, max, scale);
+        whole += s->sums[b];
+    }
+    return whole;
+}
+
+/* The likeliest token; the lowest number of equals, as llama.cpp's greedy sampler. */
+static int32_t argmax(const float *logits, int32_t n, float *max) {
+    int32_t best = -1;
+    *max = -INFINITY;
+    for (int32_t at = 0; at < n; at += BLOCK) {
+        int32_t len = n - at < BLOCK ? n - at : BLOCK;
+        float top = block_max(logits + at, len);
+        if (top > *max) {
+            *max = top;
+            best = at;
+        }
+    }
+    if (best < 0) return -1;
+    while (logits[best] != *max) best++;
+    return best;
+}
+
+static void apply_mask(float *logits, int32_t n, const uint32_t *mask) {
+    for (int32_t w = 0; w * 32 < n; w++) {
+        uint32_t bits = mask[w];
+        if (bits == UINT32_MAX) continue;
+        int32_t len = n - w * 32 < 32 ? n - w * 32 : 32;
+        float *x = logits + w * 32;
+        for (int32_t j = 0; j < len; j++)
+            if (!(bits >> j & 1)) x[j] = -INFINITY;
+    }
+}
+
+/* Under a narrow mask only its own tokens are looked at. */
+static int32_t argmax_masked(const float *logits, int32_t n, const uint32_t *mask) {
+    int32_t best = -1;
+    float max = -INFINITY;
+    for (int32_t w = 0; w * 32 < n; w++)
+        for (uint32_t bits = mask[w]; bits; bits &= bits - 1) {
+            int32_t token = w * 32 + __builtin_ctz(bits);
+            if (token >= n) break;
+            if (logits[token] > max || (best < 0 && logits[token] == max)) {
+                max = logits[token];
+                best = token;
+            }
+        }
+    return best;
+}
+
+static void penalise(float *logits, int32_t n, float penalty, const int32_t *recent, int32_t n_recent) {
+    for (int32_t i = 0; i < n_recent; i++) {
+        bool seen = recent[i] < 0 || recent[i] >= n;
+        for (int32_t k = 0; k < i && !seen; k++) seen = recent[k] == recent[i];
+        if (seen) continue;
+        float *x = logits + recent[i];
+        *x = *x > 0 ? *x / penalty : *x * penalty;
+    }
+}
+
+static int by_logit(const void *left, const void *right) {
+    const fz_candidate *a = left, *b = right;
+    if (a->logit != b->logit) return a->logit > b->logit ? -1 : 1;
+    return a->token < b->token ? -1 : a->token > b->token;
+}
+
+/* Tokens with at least this logit, unsorted. */
+static int32_t gather(fz_sampler *s, const float *logits, float least) {
+    int32_t n = 0;
+    for (int32_t at = 0; at < s->n_vocab; at += BLOCK) {
+        int32_t len = s->n_vocab - at < BLOCK ? s->n_vocab - at : BLOCK;
+        if (block_max(logits + at, len) < least) continue;
+        for (int32_t i = at; i < at + len; i++)
+            if (logits[i] >= least && logits[i] > -INFINITY) s->items[n++] = (fz_candidate){logits[i], i};
+    }
+    return n;
+}
+
+/* The `k` likeliest, sorted: the threshold falls in steps until enough are above it. */
+static int32_t top_k(fz_sampler *s, const float *logits, float max, int32_t k) {
+    int32_t n = 0;
+    for (float below = 4; n < k; below *= 2) {
+        bool all = below > 200;
+        n = gather(s, logits, all ? -INFINITY : max - below);
+        if (all) break;
+    }
+    qsort(s->items, (size_t)n, sizeof *s->items, by_logit);
+    return n < k ? n : k;
+}
+
+/* The fewest of the likeliest that hold `p` of the probability, sorted. */
+static int32_t nucleus(fz_sampler *s, const float *logits, float max, float p) {
+    double need = mass(s, logits, max, 1) * (double)p;
+    for (float below = 4;; below *= 2) {
+        bool all = below > 200;
+        int32_t n = gather(s, logits, all ? -INFINITY : max - below);
+        double sum = 0;
+        for (int32_t i = 0; i < n; i++) sum += (double)exp_below(s->items[i].logit - max);
+        if (sum < need && !all) continue;
+        qsort(s->items, (size_t)n, sizeof *s->items, by_logit);
+        sum = 0;
+        for (int32_t i = 0; i < n; i++)
+            if ((sum += (double)exp_below(s->items[i].logit - max)) >= need) return i + 1;
+        return n;
+    }
+}
+
+/* top-p among sorted candidates, by their own probabilities (after top-k). */
+static int32_t cut_p(const fz_sampler *s, int32_t n, float p) {
+    double whole = 0, sum = 0;
+    for (int32_t i = 0; i < n; i++) whole += (double)exp_below(s->items[i].logit - s->items[0].logit);
+    for (int32_t i = 0; i < n; i++)
+        if ((sum += (double)exp_below(s->items[i].logit - s->items[0].logit)) >= whole * (double)p) return i + 1;
+    return n;
+}
+
+static int32_t draw(const fz_sampler *s, int32_t n, float temperature, double u) {
+    double whole = 0, sum = 0;
+    float scale = 1 / temperature, max = s->items[0].logit;
+    for (int32_t i = 0; i < n; i++) whole += (double)exp_below((s->items[i].logit - max) * scale);
+    for (int32_t i = 0; i < n; i++)
+        if ((sum += (double)exp_below((s->items[i].logit - max) * scale)) > u * whole) return s->items[i].token;
+    return s->items[n - 1].token;
+}
+
+/* From the whole vocabulary: find the block first, then the token within it. */
+static int32_t draw_any(fz_sampler *s, const float *logits, float max, float temperature, double u) {
+    float scale = 1 / temperature;
+    double left = u * mass(s, logits, max, scale);
+    int32_t b = 0, last = (s->n_vocab - 1) / BLOCK;
+    while (b < last && left >= (double)s->sums[b]) left -= (double)s->sums[b++];
+    int32_t chosen = -1;
+    for (int32_t i = b * BLOCK; i < s->n_vocab; i++) {
+        if (logits[i] == -INFINITY) continue;
+        chosen = i;
+        left -= (double)exp_below((logits[i] - max) * scale);
+        if (left < 0) break;
+    }
+    if (chosen >= 0) return chosen;
+    float ignored; /* rounding led past the last allowed token */
+    return argmax(logits, s->n_vocab, &ignored);
+}
+
+int32_t fz_sample(fz_sampler *s, float *logits, const uint32_t *mask, const fz_params *p, fz_rng *rng,
+                  const int32_t *recent, int32_t n_recent) {
+    int32_t n_vocab = s->n_vocab, n;
+    float max;
+    if (p->repeat_penalty != 1) penalise(logits, n_vocab, p->repeat_penalty, recent, n_recent);
+    if (p->temperature <= 0) return mask ? argmax_masked(logits, n_vocab, mask) : argmax(logits, n_vocab, &max);
+    if (mask) apply_mask(logits, n_vocab, mask);
+    int32_t best = argmax(logits, n_vocab, &max);
+    if (best < 0) return -1;
+    double u = fz_rng_next(rng);
+    bool p_off = p->top_p >= 1;
+    if (p->top_k > 0 && p->top_k < n_vocab) {
+        n = top_k(s, logits, max, p->top_k);
+        if (!p_off) n = cut_p(s, n, p->top_p);
+    } else if (!p_off) {
+        n = nucleus(s, logits, max, p->top_p);
+    } else if (p->min_p > 0) {
+        n = gather(s, logits, max + logf(p->min_p));
+        qsort(s->items, (size_t)n, sizeof *s->items, by_logit);
+    } else {
+        return draw_any(s, logits, max, p->temperature, u);
+    }
+    if (n <= 0) return best;
+    if (p->min_p > 0) {
+        float least = max + logf(p->min_p);
+        while (n > 1 && s->items[n - 1].logit < least) n--;
+    }
+    return draw(s, n, p->temperature, u);
+}

@@ -1,0 +1,604 @@
+/* The bridge against the stub. Prints "N passed, N failed"; the sanitizers and valgrind watch. */
+#include <poll.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../gemma_internal.h"
+#include "stub_llama.h"
+
+static int passed, failed;
+#define CHECK(what)                                                                            \
+    do {                                                                                       \
+        if (what) passed++;                                                                    \
+        else failed++, fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #what);              \
+    } while (0)
+
+/* Names the test on stderr when asked, for a run that hangs. */
+#define RUN(test)                                                                              \
+    do {                                                                                       \
+        if (getenv("VERBOSE")) fprintf(stderr, "%s\n", #test);                                 \
+        test();                                                                                \
+    } while (0)
+
+static const fz_options PLAIN = {.n_ctx = 2048, .n_threads = 1, .n_slots = 4, .n_sessions = 16, .n_queue = 8};
+
+static fz_engine *opened(const fz_options *o) {
+    char err[200] = "";
+    fz_engine *e = NULL;
+    if (fz_open("stub.gguf", o, &e, err, sizeof err) != FZ_OK) {
+        fprintf(stderr, "fz_open: %s\n", err);
+        exit(1);
+    }
+    return e;
+}
+
+static fz_params params(int32_t max_tokens) {
+    return (fz_params){.max_tokens = max_tokens, .top_p = 1, .repeat_penalty = 1, .timeout_ms = 60000};
+}
+
+static void wait_ready(fz_engine *e) {
+    struct pollfd p = {.fd = fz_eventfd(e), .events = POLLIN};
+    poll(&p, 1, 2000);
+}
+
+typedef struct result {
+    char text[20000];
+    int32_t len;
+    fz_progress end;
+} result;
+
+/* Reads one session to its end; other sessions' notes stay for later reads of theirs. */
+static result finish(fz_engine *e, uint64_t s) {
+    result r = {.len = 0};
+    for (;;) {
+        int32_t n = fz_take(e, s, r.text + r.len, (int32_t)sizeof r.text - r.len - 1, &r.end);
+        if (n < 0) return r;
+        r.len += n;
+        if (r.end.reason != FZ_RUNNING && !r.end.more) return r;
+        if (n == 0) {
+            uint64_t ids[16];
+            wait_ready(e);
+            fz_ready(e, ids, 16);
+        }
+    }
+}
+
+static uint64_t session(fz_engine *e) {
+    uint64_t s = 0;
+    CHECK(fz_session_open(e, &s) == FZ_OK);
+    return s;
+}
+
+static int32_t submit(fz_engine *e, uint64_t s, const char *prompt, const fz_params *p) {
+    int32_t tokens[4096], n = fz_tokenize(e, prompt, (int32_t)strlen(prompt), 0, 0, tokens, 4096);
+    char err[200] = "";
+    return fz_submit(e, s, tokens, n, p, err, sizeof err);
+}
+
+/* What a fresh run of the stub says after `all` tokens; they are extended. */
+static void expected(int32_t *all, int32_t n, int32_t count, char *text) {
+    for (int32_t i = 0; i < count; i++) {
+        all[n + i] = stub_next(all, n + i);
+        text[i] = (char)all[n + i];
+    }
+    text[count] = 0;
+}
+
+static void test_conversation(void) {
+    stub_reset();
+    fz_engine *e = opened(&PLAIN);
+    uint64_t s = session(e);
+    fz_params p = params(20);
+    int32_t all[4096], n = fz_tokenize(e, "hello", 5, 0, 0, all, 4096);
+    char text[64];
+    expected(all, n, 20, text);
+    CHECK(submit(e, s, "hello", &p) == FZ_OK);
+    result r = finish(e, s);
+    CHECK(strcmp(r.text, text) == 0);
+    CHECK(r.end.reason == FZ_LENGTH && r.end.prompt_tokens == 5 && r.end.cached_tokens == 0);
+    CHECK(r.end.completion_tokens == 20 && r.end.first_token_us > 0 && r.end.decode_us >= 0);
+    n += 20; /* the second turn pays for its own tokens, and for the last one of the first */
+    int32_t before = stub_tokens();
+    n += fz_tokenize(e, "again", 5, 0, 0, all + n, 100);
+    expected(all, n, 20, text);
+    CHECK(submit(e, s, "again", &p) == FZ_OK);
+    r = finish(e, s);
+    CHECK(strcmp(r.text, text) == 0);
+    CHECK(r.end.prompt_tokens == 30 && r.end.cached_tokens == 24);
+    CHECK(stub_tokens() - before == 6 + 19);
+    CHECK(fz_session_tokens(e, s) == 50);
+    CHECK(fz_session_close(e, s) == FZ_OK && fz_session_close(e, s) == FZ_E_UNKNOWN);
+    CHECK(stub_misuse() == 0);
+    fz_close(e);
+}
+
+static void test_shared_prefix(void) {
+    stub_reset();
+    fz_engine *e = opened(&PLAIN);
+    fz_params p = params(8);
+    char prompt[600], text[64];
+    int32_t all[4096];
+    for (int turn = 0; turn < 6; turn++) {
+        uint64_t s = session(e);
+        snprintf(prompt, sizeof prompt, "%0300d question %d", 7, turn);
+        int32_t n = fz_tokenize(e, prompt, (int32_t)strlen(prompt), 0, 0, all, 4096);
+        expected(all, n, 8, text);
+        CHECK(submit(e, s, prompt, &p) == FZ_OK);
+        result r = finish(e, s);
+        CHECK(strcmp(r.text, text) == 0);
+        CHECK(turn == 0 ? r.end.cached_tokens == 0 : r.end.cached_tokens == 310);
+        if (turn % 2) CHECK(fz_session_close(e, s) == FZ_OK); /* a closed session's beginning is kept */
+    }
+    CHECK(stub_misuse() == 0);
+    fz_close(e);
+}
+
+static void test_eviction(void) {
+    stub_reset();
+    fz_options o = PLAIN;
+    o.n_ctx = 256;
+    fz_engine *e = opened(&o);
+    fz_params p = params(10);
+    uint64_t s[6];
+    char text[64], prompt[128];
+    int32_t all[6][4096], n[6];
+    for (int round = 0; round < 2; round++)
+        for (int i = 0; i < 6; i++) {
+            if (round == 0) s[i] = session(e), n[i] = 0;
+            snprintf(prompt, sizeof prompt, "%c%060d", 'A' + i, i);
+            n[i] += fz_tokenize(e, prompt, 61, 0, 0, all[i] + n[i], 100);
+            expected(all[i], n[i], 10, text);
+            CHECK(submit(e, s[i], prompt, &p) == FZ_OK);
+            result r = finish(e, s[i]);
+            CHECK(strcmp(r.text, text) == 0);
+            CHECK(r.end.prompt_tokens == n[i] && r.end.cached_tokens == 0); /* evicted, recomputed, and said so */
+            n[i] += 10;
+        }
+    fz_stats st;
+    fz_stats_get(e, &st);
+    CHECK(st.evictions >= 6);
+    int32_t long_prompt = submit(e, s[0], "this makes the conversation longer than the context can ever be: " 
+        "0123456789012345678901234567890123456789012345678901234567890123456789", &p);
+    CHECK(long_prompt == FZ_E_CONTEXT);
+    CHECK(fz_session_tokens(e, s[0]) == n[0]); /* refused without a trace */
+    CHECK(stub_misuse() == 0);
+    fz_close(e);
+}
+
+static void test_batches(void) {
+    stub_reset();
+    stub_decode_us(300);
+    fz_engine *e = opened(&PLAIN);
+    fz_params p = params(50);
+    uint64_t s[10];
+    char text[64], prompt[32];
+    int32_t all[4096];
+    for (int i = 0; i < 10; i++) s[i] = session(e);
+    for (int i = 0; i < 10; i++) {
+        snprintf(prompt, sizeof prompt, "prompt %d", i);
+        CHECK(submit(e, s[i], prompt, &p) == FZ_OK);
+    }
+    CHECK(submit(e, s[0], "busy", &p) == FZ_E_BUSY);
+    for (int i = 0; i < 10; i++) {
+        snprintf(prompt, sizeof prompt, "prompt %d", i);
+        int32_t n = fz_tokenize(e, prompt, 8, 0, 0, all, 100);
+        expected(all, n, 50, text);
+        result r = finish(e, s[i]);
+        CHECK(strcmp(r.text, text) == 0);
+    }
+    CHECK(stub_widest() == 4 && stub_misuse() == 0);
+    fz_close(e);
+}
+
+static void test_queue(void) {
+    stub_reset();
+    stub_decode_us(2000);
+    fz_options o = PLAIN;
+    o.n_slots = 1;
+    o.n_queue = 2;
+    o.n_sessions = 5;
+    fz_engine *e = opened(&o);
+    fz_params p = params(1000);
+    uint64_t s[5], more;
+    for (int i = 0; i < 5; i++) s[i] = session(e);
+    CHECK(fz_session_open(e, &more) == FZ_E_OVERLOADED);
+    for (int i = 0; i < 3; i++) CHECK(submit(e, s[i], "x", &p) == FZ_OK);
+    CHECK(submit(e, s[3], "x", &p) == FZ_E_OVERLOADED);
+    CHECK(fz_abort(e, s[1]) == FZ_OK); /* one that waits */
+    CHECK(finish(e, s[1]).end.reason == FZ_ABORTED);
+    CHECK(submit(e, s[3], "x", &p) == FZ_OK);
+    CHECK(fz_session_close(e, s[0]) == FZ_OK); /* the one that runs */
+    fz_stats st;
+    do fz_stats_get(e, &st);
+    while (st.running + st.queued > 2);
+    p.timeout_ms = 30;
+    CHECK(submit(e, s[4], "y", &p) == FZ_OK); /* its time is over before its turn comes */
+    result r = finish(e, s[4]);
+    CHECK(r.end.reason == FZ_TIMEOUT && r.end.completion_tokens == 0);
+    CHECK(fz_session_tokens(e, s[4]) == 0);
+    CHECK(fz_abort(e, s[4]) == FZ_OK && fz_abort(e, 999) == FZ_E_UNKNOWN);
+    CHECK(stub_misuse() == 0);
+    fz_close(e); /* while two run or wait */
+}
+
+static void test_abort_in_decode(void) {
+    stub_reset();
+    fz_engine *e = opened(&PLAIN);
+    stub_decode_us(5000000);
+    uint64_t s = session(e);
+    fz_params p = params(10);
+    int64_t from = fz_now_us();
+    CHECK(submit(e, s, "a long prompt", &p) == FZ_OK);
+    fz_stats st;
+    do fz_stats_get(e, &st);
+    while (st.running == 0);
+    CHECK(fz_abort(e, s) == FZ_OK);
+    CHECK(finish(e, s).end.reason == FZ_ABORTED);
+    p.timeout_ms = 20;
+    CHECK(submit(e, s, "another", &p) == FZ_OK);
+    CHECK(finish(e, s).end.reason == FZ_TIMEOUT);
+    CHECK(fz_now_us() - from < 3000000);
+    stub_decode_us(0);
+    p = params(5);
+    int32_t all[100], n = fz_tokenize(e, "fine", 4, 0, 0, all, 100);
+    char text[64];
+    expected(all, n, 5, text);
+    CHECK(submit(e, s, "fine", &p) == FZ_OK);
+    CHECK(strcmp(finish(e, s).text, text) == 0); /* the aborted turns never were */
+    CHECK(stub_misuse() == 0);
+    fz_close(e);
+}
+
+static void test_failures(void) {
+    stub_reset();
+    fz_engine *e = opened(&PLAIN);
+    uint64_t s = session(e);
+    fz_params p = params(5);
+    stub_fail_next(-3);
+    CHECK(submit(e, s, "x", &p) == FZ_OK);
+    result r = finish(e, s);
+    CHECK(r.end.reason == FZ_FAILED && r.end.code == FZ_E_DECODE && r.end.message[0]);
+    stub_fail_next(1); /* no room, and nothing to evict */
+    CHECK(submit(e, s, "x", &p) == FZ_OK);
+    r = finish(e, s);
+    CHECK(r.end.reason == FZ_FAILED && r.end.code == FZ_E_CONTEXT);
+    CHECK(submit(e, s, "x", &p) == FZ_OK);
+    CHECK(finish(e, s).end.reason == FZ_LENGTH);
+    CHECK(stub_misuse() == 0);
+    fz_close(e);
+}
+
+static result scripted(fz_engine *e, const char *script, fz_params p) {
+    static int32_t start = STUB_SCRIPT;
+    uint64_t s = session(e);
+    char err[100];
+    stub_script(0, script);
+    CHECK(fz_submit(e, s, &start, 1, &p, err, sizeof err) == FZ_OK);
+    result r = finish(e, s);
+    fz_session_close(e, s);
+    return r;
+}
+
+static void test_text(void) {
+    stub_reset();
+    fz_engine *e = opened(&PLAIN);
+    fz_params p = params(100);
+    result r = scripted(e, "h\xC3\xA9llo \xF0\x9F\x94\xA5!", p);
+    CHECK(r.end.reason == FZ_EOS && strcmp(r.text, "h\xC3\xA9llo \xF0\x9F\x94\xA5!") == 0);
+    p.max_tokens = 8; /* ends within the fire */
+    r = scripted(e, "h\xC3\xA9llo \xF0\x9F\x94\xA5!", p);
+    CHECK(r.end.reason == FZ_LENGTH && strcmp(r.text, "h\xC3\xA9llo ") == 0);
+    p.max_tokens = 100;
+    r = scripted(e, "a\xFF\xC3z\xE2\x82", p);
+    CHECK(strcmp(r.text, "a\xEF\xBF\xBD\xEF\xBF\xBDz\xEF\xBF\xBD\xEF\xBF\xBD") == 0);
+    p.n_stop = 2;
+    p.stop[0] = "<end>", p.stop_len[0] = 5;
+    p.stop[1] = "\n\n", p.stop_len[1] = 2;
+    r = scripted(e, "one <e <en <end> two", p);
+    CHECK(r.end.reason == FZ_STOP && strcmp(r.text, "one <e <en ") == 0 && r.end.completion_tokens == 16);
+    r = scripted(e, "one\n<en\n\nx", p);
+    CHECK(r.end.reason == FZ_STOP && strcmp(r.text, "one\n<en") == 0);
+    r = scripted(e, "one <en", p); /* the end of the text is no stop text */
+    CHECK(r.end.reason == FZ_EOS && strcmp(r.text, "one <en") == 0);
+    fz_close(e);
+}
+
+static void test_slow_reader(void) {
+    stub_reset();
+    fz_options o = PLAIN;
+    o.out_limit = 64;
+    fz_engine *e = opened(&o);
+    uint64_t slow = session(e), quick = session(e);
+    fz_params p = params(1000);
+    CHECK(submit(e, slow, "slow", &p) == FZ_OK && submit(e, quick, "quick", &p) == FZ_OK);
+    result r = finish(e, quick);
+    CHECK(r.len == 1000);
+    fz_progress progress;
+    char buf[16];
+    int32_t got = fz_take(e, slow, buf, 16, &progress);
+    CHECK(got == 16 && progress.more == 1 && progress.reason == FZ_RUNNING && progress.completion_tokens <= 66);
+    r = finish(e, slow);
+    CHECK(r.len == 1000 - 16 && r.end.reason == FZ_LENGTH);
+    fz_close(e);
+}
+
+static void test_refusals(void) {
+    stub_reset();
+    char err[200];
+    fz_engine *e = NULL;
+    fz_options o = PLAIN;
+    CHECK(fz_open(NULL, &o, &e, err, sizeof err) == FZ_E_INVALID);
+    o.n_slots = 65;
+    CHECK(fz_open("x", &o, &e, err, sizeof err) == FZ_E_INVALID && strstr(err, "n_slots is 65"));
+    for (int32_t kind = 1; kind <= 2; kind++) {
+        stub_no_model(kind);
+        CHECK(fz_open("x", &PLAIN, &e, err, sizeof err) == FZ_E_MODEL && e == NULL);
+    }
+    stub_no_model(0);
+    fz_close(NULL);
+    e = opened(&PLAIN);
+    uint64_t s = session(e);
+    int32_t token = STUB_VOCAB, fine = 'x';
+    fz_params p = params(1);
+    CHECK(fz_submit(e, s, &token, 1, &p, err, sizeof err) == FZ_E_INVALID);
+    CHECK(fz_submit(e, s, &fine, 0, &p, err, sizeof err) == FZ_E_INVALID);
+    CHECK(fz_submit(e, 77, &fine, 1, &p, err, sizeof err) == FZ_E_UNKNOWN);
+    fz_params bad[] = {p, p, p, p, p, p, p};
+    bad[0].max_tokens = 0, bad[1].temperature = -1, bad[2].top_p = 0, bad[3].min_p = 2, bad[4].repeat_penalty = 0;
+    bad[5].n_stop = 1, bad[6].timeout_ms = 0;
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        CHECK(fz_submit(e, s, &fine, 1, &bad[i], err, sizeof err) == FZ_E_INVALID);
+    CHECK(fz_take(e, s, err, 15, &(fz_progress){0}) == FZ_E_INVALID);
+    CHECK(fz_token_kind(e, STUB_EOG) == 3 && fz_token_kind(e, 'x') == 0 && fz_token_kind(e, -1) == FZ_E_INVALID);
+    CHECK(fz_piece(e, STUB_PAIR, 0, err, 1) == 2 && fz_meta(e, "nothing", err, 10) == -1);
+    fz_shutdown(e);
+    CHECK(fz_submit(e, s, &fine, 1, &p, err, sizeof err) == FZ_E_CLOSED && fz_session_open(e, &s) == FZ_E_CLOSED);
+    fz_close(e);
+}
+
+/* --- masks: a grammar of "{" digits… "}" where `{` is forced at the start and "ab" after each digit */
+
+static void *grammar(void *engine) {
+    fz_engine *e = engine;
+    fz_mask_job job;
+    int32_t code, pair = STUB_PAIR;
+    while ((code = fz_mask_next(e, 50, &job)) >= 0) {
+        if (code == 1) continue;
+        bool start = job.token == -1, end = job.token == '}';
+        int32_t brace = '{';
+        if (end) fz_mask_ff(e, job.session, job.serial, NULL, 0, 1);
+        else fz_mask_ff(e, job.session, job.serial, start ? &brace : &pair, 1, 0);
+        memset(job.bits, 0, sizeof *job.bits * (size_t)job.n_words);
+        for (int c = '0'; c <= '9'; c++) job.bits[c / 32] |= 1u << c % 32;
+        job.bits['}' / 32] |= 1u << '}' % 32;
+        fz_mask_ready(e, job.session, job.serial, FZ_OK);
+    }
+    return NULL;
+}
+
+static void test_masks(void) {
+    stub_reset();
+    fz_engine *e = opened(&PLAIN);
+    pthread_t thread;
+    pthread_create(&thread, NULL, grammar, e);
+    uint64_t s[6];
+    fz_params p = params(41);
+    p.temperature = 1.5f;
+    for (uint32_t i = 0; i < 6; i++) {
+        s[i] = session(e);
+        p.constrained = i != 5;
+        p.seed = i / 2;
+        CHECK(submit(e, s[i], "go", &p) == FZ_OK);
+    }
+    char first[100] = "";
+    for (int i = 0; i < 5; i++) {
+        result r = finish(e, s[i]);
+        CHECK(r.text[0] == '{' && (r.end.reason == FZ_EOS || r.end.reason == FZ_LENGTH));
+        CHECK(r.end.forced_tokens * 2 >= r.end.completion_tokens - 1);
+        if (r.end.reason == FZ_EOS) CHECK(r.text[r.len - 1] == '}');
+        for (int k = 1; k + 2 < r.len; k += 3)
+            CHECK(r.text[k] >= '0' && r.text[k] <= '9' && r.text[k + 1] == 'a' && r.text[k + 2] == 'b');
+        if (i % 2) CHECK(strcmp(first, r.text) == 0); /* the same seed */
+        snprintf(first, sizeof first, "%.90s", r.text);
+    }
+    CHECK(finish(e, s[5]).end.completion_tokens == 41);
+    p.constrained = 1;
+    CHECK(submit(e, s[0], "then", &p) == FZ_OK);
+    fz_session_close(e, s[0]); /* perhaps while its mask is under way */
+    fz_shutdown(e);
+    pthread_join(thread, NULL);
+    CHECK(stub_misuse() == 0);
+    fz_close(e);
+}
+
+static void test_mask_failure(void) {
+    stub_reset();
+    fz_engine *e = opened(&PLAIN);
+    uint64_t s = session(e);
+    fz_params p = params(5);
+    p.constrained = 1;
+    CHECK(submit(e, s, "x", &p) == FZ_OK);
+    fz_mask_job job;
+    CHECK(fz_mask_next(e, 5000, &job) == FZ_OK && job.token == -1 && job.n_words == 13);
+    CHECK(fz_mask_ff(e, job.session, job.serial + 1, NULL, 0, 0) == FZ_E_UNKNOWN);
+    CHECK(fz_mask_ready(e, job.session, job.serial, FZ_E_MASK) == FZ_OK);
+    result r = finish(e, s);
+    CHECK(r.end.reason == FZ_FAILED && r.end.code == FZ_E_MASK);
+    CHECK(submit(e, s, "x", &p) == FZ_OK);
+    CHECK(fz_mask_next(e, 5000, &job) == FZ_OK);
+    CHECK(fz_abort(e, s) == FZ_OK && finish(e, s).end.reason == FZ_ABORTED);
+    CHECK(submit(e, s, "y", &p) == FZ_OK); /* waits until the old mask is given back */
+    CHECK(fz_mask_next(e, 20, &(fz_mask_job){0}) == 1);
+    CHECK(fz_session_close(e, s) == FZ_OK);
+    memset(job.bits, 0xFF, sizeof *job.bits * (size_t)job.n_words); /* still ours */
+    CHECK(fz_mask_ready(e, job.session, job.serial, FZ_OK) == FZ_OK);
+    fz_stats st;
+    fz_stats_get(e, &st);
+    CHECK(st.sessions == 0);
+    fz_close(e);
+}
+
+/* --- sampling --------------------------------------------------------------------------------------------- */
+
+static void test_sampling(void) {
+    enum { N = 5000 };
+    const int draws = getenv("QUICK") ? 3000 : 20000; /* valgrind is slow */
+    const double near = getenv("QUICK") ? 0.03 : 0.015;
+    static float base[N], logits[N];
+    static int count[N];
+    fz_sampler s;
+    CHECK(fz_sampler_init(&s, N));
+    for (int i = 0; i < N; i++) base[i] = -8;
+    base[10] = 2, base[4999] = 1, base[2000] = 0;
+    struct { fz_params p; double share[3]; bool others; } cases[] = {
+        {{.temperature = 1, .top_p = 1, .repeat_penalty = 1, .top_k = 3}, {0.665, 0.245, 0.090}, false},
+        {{.temperature = 1, .top_p = 1, .repeat_penalty = 1, .top_k = 2}, {0.731, 0.269, 0}, false},
+        {{.temperature = 1, .top_p = 0.7f, .repeat_penalty = 1}, {0.731, 0.269, 0}, false},
+        {{.temperature = 1, .top_p = 0.7f, .repeat_penalty = 1, .top_k = 50}, {0.731, 0.269, 0}, false},
+        {{.temperature = 1, .top_p = 1, .repeat_penalty = 1, .min_p = 0.3f}, {0.731, 0.269, 0}, false},
+        {{.temperature = 0.5f, .top_p = 1, .repeat_penalty = 1, .top_k = 3}, {0.867, 0.117, 0.016}, false},
+        {{.temperature = 1, .top_p = 1, .repeat_penalty = 1}, {0.577, 0.212, 0.078}, true},
+    };
+    for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+        fz_rng rng;
+        fz_rng_seed(&rng, 42);
+        memset(count, 0, sizeof count);
+        for (int i = 0; i < draws; i++) {
+            memcpy(logits, base, sizeof base);
+            count[fz_sample(&s, logits, NULL, &cases[c].p, &rng, NULL, 0)]++;
+        }
+        int three[3] = {count[10], count[4999], count[2000]};
+        for (int k = 0; k < 3; k++) {
+            double share = (double)three[k] / draws;
+            CHECK(share > cases[c].share[k] - near && share < cases[c].share[k] + near);
+        }
+        CHECK((three[0] + three[1] + three[2] < draws) == cases[c].others);
+    }
+    fz_rng rng;
+    fz_rng_seed(&rng, 1);
+    fz_params greedy = {.top_p = 1, .repeat_penalty = 1}, penal = {.top_p = 1, .repeat_penalty = 4};
+    uint32_t mask[(N + 31) / 32] = {0};
+    int32_t recent[] = {10, 10, 3};
+    memcpy(logits, base, sizeof base);
+    CHECK(fz_sample(&s, logits, NULL, &greedy, &rng, NULL, 0) == 10);
+    CHECK(fz_sample(&s, logits, mask, &greedy, &rng, NULL, 0) == -1);
+    CHECK(fz_sample(&s, logits, NULL, &penal, &rng, recent, 3) == 4999 && logits[10] == 0.5f && logits[3] == -32);
+    mask[2000 / 32] |= 1u << 2000 % 32;
+    mask[7 / 32] |= 1u << 7;
+    CHECK(fz_sample(&s, logits, mask, &greedy, &rng, NULL, 0) == 2000);
+    fz_params warm = {.temperature = 2, .top_p = 1, .repeat_penalty = 1};
+    for (int i = 0; i < 200; i++) {
+        memcpy(logits, base, sizeof base);
+        int32_t token = fz_sample(&s, logits, mask, &warm, &rng, NULL, 0);
+        CHECK(token == 2000 || token == 7);
+    }
+    memset(mask, 0, sizeof mask);
+    CHECK(fz_sample(&s, logits, mask, &warm, &rng, NULL, 0) == -1);
+    fz_sampler_free(&s);
+}
+
+static void test_plan(void) {
+    fz_stats st = {0};
+    int64_t cost[8] = {109, 247, 330, 350, 440, 500, 510, 428};
+    memcpy(st.cost_us, cost, sizeof cost);
+    fz_plan_from(&st, 8);
+    for (int n = 1; n <= 8; n++) { /* never below one after the other, and the best of all partitions */
+        int64_t all = 0;
+        for (int left = n; left > 0; left -= st.plan[left - 1]) all += cost[st.plan[left - 1] - 1];
+        CHECK(all <= n * cost[0]);
+    }
+    CHECK(st.plan[1] == 1 && st.plan[2] == 1 && st.plan[3] == 4 && st.plan[7] == 8);
+}
+
+/* --- everybody at once ------------------------------------------------------------------------------------ */
+
+typedef struct worker { fz_engine *e; unsigned seed; } worker;
+
+static void *client(void *arg) {
+    worker *w = arg;
+    for (int i = 0; i < 40; i++) {
+        uint64_t s;
+        if (fz_session_open(w->e, &s) != FZ_OK) continue;
+        for (int turn = 0; turn < 2; turn++) {
+            fz_params p = params(1 + rand_r(&w->seed) % 30);
+            p.constrained = rand_r(&w->seed) % 3 == 0;
+            if (rand_r(&w->seed) % 8 == 0) p.timeout_ms = 1;
+            if (submit(w->e, s, "a prompt that all share, then more", &p) != FZ_OK) break;
+            if (rand_r(&w->seed) % 4 == 0) fz_abort(w->e, s);
+            if (rand_r(&w->seed) % 6 == 0) break; /* closed while it runs */
+            fz_progress progress = {0};
+            char buf[64];
+            while (fz_take(w->e, s, buf, sizeof buf, &progress) >= 0 && (progress.reason == FZ_RUNNING || progress.more)) {
+                struct timespec t = {.tv_nsec = 50000};
+                nanosleep(&t, NULL);
+            }
+        }
+        fz_session_close(w->e, s);
+    }
+    return NULL;
+}
+
+static void test_threads(void) {
+    stub_reset();
+    stub_decode_us(100);
+    fz_options o = PLAIN;
+    o.n_ctx = 512;
+    fz_engine *e = opened(&o);
+    pthread_t threads[9];
+    worker w[8];
+    pthread_create(&threads[8], NULL, grammar, e);
+    for (unsigned i = 0; i < 8; i++) {
+        w[i] = (worker){e, i + 1};
+        pthread_create(&threads[i], NULL, client, &w[i]);
+    }
+    for (int i = 0; i < 8; i++) pthread_join(threads[i], NULL);
+    fz_stats st;
+    do fz_stats_get(e, &st);
+    while (st.sessions || st.running || st.queued);
+    CHECK(stub_misuse() == 0 && st.decodes > 100);
+    fz_shutdown(e);
+    pthread_join(threads[8], NULL);
+    fz_close(e);
+}
+
+static void test_calibration(void) {
+    stub_reset();
+    stub_decode_us(200);
+    fz_options o = PLAIN;
+    o.calibrate = 1;
+    fz_engine *e = opened(&o);
+    fz_stats st;
+    fz_stats_get(e, &st);
+    CHECK(st.n_costs == 4 && st.cost_us[0] >= 200 && st.plan[0] == 1 && st.plan[3] >= 1 && st.chunk >= 16);
+    uint64_t s = session(e);
+    fz_params p = params(3);
+    int32_t all[100], n = fz_tokenize(e, "x", 1, 0, 0, all, 100);
+    char text[10];
+    expected(all, n, 3, text);
+    CHECK(submit(e, s, "x", &p) == FZ_OK && strcmp(finish(e, s).text, text) == 0); /* nothing is left in the cache */
+    fz_close(e);
+}
+
+int main(void) {
+    RUN(test_conversation);
+    RUN(test_shared_prefix);
+    RUN(test_eviction);
+    RUN(test_batches);
+    RUN(test_queue);
+    RUN(test_abort_in_decode);
+    RUN(test_failures);
+    RUN(test_text);
+    RUN(test_slow_reader);
+    RUN(test_refusals);
+    RUN(test_masks);
+    RUN(test_mask_failure);
+    RUN(test_sampling);
+    RUN(test_plan);
+    RUN(test_calibration);
+    RUN(test_threads);
+    printf("%d passed, %d failed\n", passed, failed);
+    return failed != 0;
+}

@@ -1,0 +1,232 @@
+/*
+ * The few llama_* functions that the bridge calls, over a cache that remembers tokens. The next token is a hash of the
+ * whole sequence in the cache, so a bridge that reuses a wrong beginning, loses a token or mixes two sequences up
+ * generates something else than a fresh run.
+ */
+#include "stub_llama.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "llama.h"
+
+enum { SEQS = 128, LONGEST = 8192, ROWS = 512, SCRIPTS = 16 };
+
+struct llama_model { int unused; };
+struct llama_context {
+    struct llama_context_params params;
+    float *logits;
+    int32_t row_of[ROWS];
+};
+struct seq { int32_t tok[LONGEST]; int32_t n; };
+
+static struct llama_model the_model;
+static struct seq seqs[SEQS];
+static const char *scripts[SCRIPTS];
+static _Atomic int32_t cells, decode_us, fail_next, widest, tokens_seen, misuse, no_model;
+
+void stub_reset(void) {
+    memset(seqs, 0, sizeof seqs);
+    memset(scripts, 0, sizeof scripts);
+    cells = 1 << 20;
+    decode_us = fail_next = widest = tokens_seen = misuse = no_model = 0;
+}
+void stub_cells(int32_t n) { cells = n; }
+void stub_decode_us(int32_t us) { decode_us = us; }
+void stub_fail_next(int32_t code) { fail_next = code; }
+void stub_script(int32_t n, const char *bytes) { scripts[n] = bytes; }
+int32_t stub_widest(void) { return widest; }
+int32_t stub_tokens(void) { return tokens_seen; }
+int32_t stub_misuse(void) { return misuse; }
+void stub_no_model(int32_t on) { no_model = on; }
+
+int32_t stub_next(const int32_t *tokens, int32_t n) {
+    for (int32_t i = n - 1; i >= 0; i--) {
+        if (tokens[i] < STUB_SCRIPT || tokens[i] >= STUB_SCRIPT + SCRIPTS || !scripts[tokens[i] - STUB_SCRIPT]) continue;
+        const char *s = scripts[tokens[i] - STUB_SCRIPT];
+        size_t at = (size_t)(n - 1 - i);
+        return at < strlen(s) ? (unsigned char)s[at] : STUB_EOG;
+    }
+    uint32_t hash = 2166136261u;
+    for (int32_t i = 0; i < n; i++) hash = (hash ^ (uint32_t)tokens[i]) * 16777619u;
+    return 'a' + (int32_t)(hash >> 8) % 26;
+}
+
+const char *llama_version(void) { return FZ_LLAMA_VERSION; }
+void llama_log_set(ggml_log_callback f, void *data) { (void)f; (void)data; }
+void llama_backend_init(void) {}
+struct llama_model_params llama_model_default_params(void) { return (struct llama_model_params){0}; }
+struct llama_context_params llama_context_default_params(void) { return (struct llama_context_params){0}; }
+struct llama_model *llama_model_load_from_file(const char *path, struct llama_model_params p) {
+    (void)path;
+    (void)p;
+    return no_model == 1 ? NULL : &the_model;
+}
+void llama_model_free(struct llama_model *m) { (void)m; }
+const struct llama_vocab *llama_model_get_vocab(const struct llama_model *m) { return (const struct llama_vocab *)m; }
+int32_t llama_vocab_n_tokens(const struct llama_vocab *v) { (void)v; return STUB_VOCAB; }
+int32_t llama_model_n_ctx_train(const struct llama_model *m) { (void)m; return 4096; }
+uint64_t llama_model_size(const struct llama_model *m) { (void)m; return 1000; }
+const llama_token *llama_vocab_get_suppress_tokens(const struct llama_vocab *v, int32_t *n) {
+    (void)v;
+    *n = 0;
+    return NULL;
+}
+int32_t llama_model_meta_val_str(const struct llama_model *m, const char *key, char *buf, size_t cap) {
+    (void)m;
+    if (strcmp(key, "general.name") != 0) return -1;
+    if (cap) strncpy(buf, "stub", cap);
+    return 4;
+}
+llama_token llama_vocab_bos(const struct llama_vocab *v) { (void)v; return STUB_CONTROL; }
+llama_token llama_vocab_eos(const struct llama_vocab *v) { (void)v; return STUB_EOG; }
+bool llama_vocab_is_eog(const struct llama_vocab *v, llama_token t) { (void)v; return t == STUB_EOG; }
+enum llama_token_attr llama_vocab_get_attr(const struct llama_vocab *v, llama_token t) {
+    (void)v;
+    return t == STUB_EOG || t == STUB_CONTROL ? LLAMA_TOKEN_ATTR_CONTROL : LLAMA_TOKEN_ATTR_NORMAL;
+}
+int32_t llama_tokenize(const struct llama_vocab *v, const char *text, int32_t len, llama_token *out, int32_t cap,
+                       bool bos, bool special) {
+    (void)v;
+    (void)special;
+    int32_t n = len + bos;
+    if (n > cap) return -n;
+    if (bos) out[0] = STUB_CONTROL;
+    for (int32_t i = 0; i < len; i++) out[i + bos] = (unsigned char)text[i];
+    return n;
+}
+int32_t llama_token_to_piece(const struct llama_vocab *v, llama_token t, char *buf, int32_t cap, int32_t lstrip,
+                             bool special) {
+    (void)v;
+    (void)lstrip;
+    if (t >= 256 && t != STUB_PAIR) {
+        if (!special) return 0;
+        if (cap < 3) return -3;
+        memcpy(buf, "<x>", 3);
+        return 3;
+    }
+    int32_t n = t == STUB_PAIR ? 2 : 1;
+    if (cap < n) return -n;
+    memcpy(buf, t == STUB_PAIR ? "ab" : &(char){(char)t}, (size_t)n);
+    return n;
+}
+
+struct llama_context *llama_init_from_model(struct llama_model *m, struct llama_context_params p) {
+    (void)m;
+    if (no_model == 2) return NULL;
+    struct llama_context *c = calloc(1, sizeof *c);
+    c->params = p;
+    c->logits = malloc(sizeof *c->logits * STUB_VOCAB * p.n_outputs_max);
+    if ((int32_t)p.n_ctx < cells) cells = (int32_t)p.n_ctx;
+    return c;
+}
+void llama_free(struct llama_context *c) {
+    free(c->logits);
+    free(c);
+}
+llama_memory_t llama_get_memory(const struct llama_context *c) { (void)c; return (llama_memory_t)seqs; }
+struct llama_batch llama_batch_init(int32_t n, int32_t embd, int32_t n_seq) {
+    (void)embd;
+    (void)n_seq;
+    struct llama_batch b = {0};
+    size_t count = (size_t)n;
+    b.token = calloc(count, sizeof *b.token);
+    b.pos = calloc(count, sizeof *b.pos);
+    b.n_seq_id = calloc(count, sizeof *b.n_seq_id);
+    b.logits = calloc(count, sizeof *b.logits);
+    b.seq_id = calloc(count, sizeof *b.seq_id);
+    llama_seq_id *ids = calloc(count, sizeof *ids);
+    for (size_t i = 0; i < count; i++) b.seq_id[i] = ids + i;
+    return b;
+}
+void llama_batch_free(struct llama_batch b) {
+    free(b.seq_id[0]);
+    free(b.seq_id);
+    free(b.token);
+    free(b.pos);
+    free(b.n_seq_id);
+    free(b.logits);
+}
+void llama_memory_clear(llama_memory_t m, bool data) {
+    (void)m;
+    (void)data;
+    memset(seqs, 0, sizeof seqs);
+}
+bool llama_memory_seq_rm(llama_memory_t m, llama_seq_id s, llama_pos from, llama_pos to) {
+    (void)m;
+    if (to != -1 || s < 0) misuse++;
+    if (from < 0) from = 0;
+    if (seqs[s].n > from) seqs[s].n = from;
+    return true;
+}
+void llama_memory_seq_cp(llama_memory_t m, llama_seq_id from, llama_seq_id to, llama_pos p0, llama_pos p1) {
+    (void)m;
+    if (p0 != 0 || seqs[to].n != 0 || p1 > seqs[from].n) misuse++;
+    memcpy(seqs[to].tok, seqs[from].tok, sizeof *seqs[to].tok * (size_t)p1);
+    seqs[to].n = p1;
+}
+void llama_synchronize(struct llama_context *c) { (void)c; }
+
+/* Cells that are held; those of a common beginning count once, as in a unified cache. */
+static int32_t held(void) {
+    int32_t all = 0;
+    if (cells >= 2048) return 0; /* the tests of eviction have fewer; it is slow */
+    for (int s = 0; s < SEQS; s++) {
+        int32_t shared = 0;
+        for (int o = 0; o < s; o++) {
+            int32_t n = 0;
+            while (n < seqs[s].n && n < seqs[o].n && seqs[s].tok[n] == seqs[o].tok[n]) n++;
+            if (n > shared) shared = n;
+        }
+        all += seqs[s].n - shared;
+    }
+    return all;
+}
+
+static bool takes_time(struct llama_context *c) {
+    for (int32_t left = decode_us; left > 0; left -= 100) {
+        if (c->params.abort_callback && c->params.abort_callback(c->params.abort_callback_data)) return false;
+        struct timespec t = {.tv_nsec = 100000};
+        nanosleep(&t, NULL);
+    }
+    return true;
+}
+
+int32_t llama_decode(struct llama_context *c, struct llama_batch b) {
+    int32_t code = atomic_exchange(&fail_next, 0), rows = 0, n_seqs = 0;
+    bool seen[SEQS] = {0};
+    if (code) return code;
+    if (b.n_tokens < 1 || b.n_tokens > (int32_t)c->params.n_batch) misuse++;
+    if (held() + b.n_tokens > cells) return 1;
+    if (!takes_time(c)) return 2;
+    for (int32_t i = 0; i < b.n_tokens; i++) {
+        struct seq *s = &seqs[b.seq_id[i][0]];
+        if (b.n_seq_id[i] != 1 || b.seq_id[i][0] >= (int32_t)c->params.n_seq_max || b.pos[i] != s->n || s->n >= LONGEST)
+            misuse++;
+        n_seqs += !seen[b.seq_id[i][0]];
+        seen[b.seq_id[i][0]] = true;
+        s->tok[s->n++] = b.token[i];
+        c->row_of[i] = -1;
+        if (!b.logits[i]) continue;
+        if (rows == (int32_t)c->params.n_outputs_max) {
+            misuse++;
+            continue;
+        }
+        float *x = c->logits + rows * STUB_VOCAB;
+        uint32_t hash = (uint32_t)s->n;
+        for (int32_t t = 0; t < STUB_VOCAB; t++) x[t] = (float)((hash = hash * 1664525u + 1013904223u) >> 24) / 256.0f;
+        x[STUB_EOG] = -10;
+        x[stub_next(s->tok, s->n)] = 4;
+        c->row_of[i] = rows++;
+    }
+    tokens_seen += b.n_tokens;
+    if (n_seqs > widest) widest = n_seqs;
+    return 0;
+}
+float *llama_get_logits_ith(struct llama_context *c, int32_t i) {
+    if (c->row_of[i] < 0) misuse++;
+    return c->logits + c->row_of[i] * STUB_VOCAB;
+}

@@ -1,0 +1,20 @@
+/* What a test sets in the stub of llama.cpp (stub_llama.c). */
+#ifndef STUB_LLAMA_H
+#define STUB_LLAMA_H
+
+#include <stdint.h>
+
+enum { STUB_VOCAB = 400, STUB_EOG = 256, STUB_CONTROL = 257, STUB_PAIR = 258, STUB_SCRIPT = 300 };
+
+void stub_reset(void);
+void stub_cells(int32_t cells);          /* how many cells the KV cache has */
+void stub_decode_us(int32_t us);         /* how long a decode takes; the abort callback is asked meanwhile */
+void stub_fail_next(int32_t code);       /* the next decode returns it and does nothing */
+void stub_script(int32_t n, const char *bytes); /* after token STUB_SCRIPT + n come these bytes, then the end */
+int32_t stub_next(const int32_t *tokens, int32_t n); /* the likeliest token after these */
+int32_t stub_widest(void);               /* the most sequences that one decode had */
+int32_t stub_tokens(void);               /* all tokens decoded */
+int32_t stub_misuse(void);               /* calls that llama.cpp would not have forgiven */
+void stub_no_model(int32_t on);
+
+#endif

@@ -1,0 +1,179 @@
+"""An engine without a model, for the tests of the protocol.
+
+It has the methods of bridge.Engine, a thread that makes a token a step, the same bounded queue and the same
+pause when its text is not taken. A prompt's words come back in upper case, then numbers: an answer shows
+whose it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from fazai.wire.base import WireError
+from fazai.worker.bridge import Code, EngineError, Options, Progress, Reason, Sampling
+
+PAUSE_BYTES = 4096
+CONTEXT = 1_000_000
+
+
+@dataclass
+class _Session:
+    tokens: int = 0
+    words: deque[str] = field(default_factory=deque)
+    sampling: Sampling | None = None
+    out: str = ""
+    made: int = 0
+    prompt: int = 0
+    cached: int = 0
+    reason: Reason = Reason.RUNNING
+    state: str = "idle"
+
+
+class FakeEngine:
+    bos = -1
+
+    def __init__(self, options: Options, *, step_s: float = 0.0005) -> None:
+        self._options = options
+        self._step_s = step_s
+        self._lock = threading.Condition()
+        self._fd = os.eventfd(0, os.EFD_NONBLOCK)
+        self._sessions: dict[int, _Session] = {}
+        self._order: deque[int] = deque()
+        self._noted: set[int] = set()
+        self._next = 1
+        self._closed = False
+        self.most_running = 0
+        self.aborts = 0
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            self._lock.notify_all()
+        self._thread.join()
+        os.close(self._fd)
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def tokenize(self, text: str, *, special: bool = False, bos: bool = False) -> list[int]:
+        return [ord(char) for char in text]
+
+    def open_session(self) -> int:
+        with self._lock:
+            if len(self._sessions) >= self._options.sessions:
+                raise EngineError(Code.OVERLOADED, "full")
+            self._next += 1
+            self._sessions[self._next] = _Session()
+            return self._next
+
+    def close_session(self, session: int) -> None:
+        with self._lock:
+            self._sessions.pop(session, None)
+
+    def session_tokens(self, session: int) -> int:
+        return self._sessions[session].tokens
+
+    def submit(self, session: int, tokens: Sequence[int], sampling: Sampling) -> None:
+        with self._lock:
+            running = sum(s.state == "running" for s in self._sessions.values())
+            if running + len(self._order) >= self._options.slots + self._options.queue:
+                raise EngineError(Code.OVERLOADED, f"{len(self._order)} generations wait already")
+            s = self._sessions[session]
+            if s.tokens + len(tokens) >= CONTEXT:
+                raise EngineError(Code.CONTEXT, f"the conversation has {s.tokens} of {CONTEXT} tokens")
+            s.cached, s.tokens = s.tokens, s.tokens + len(tokens)
+            s.prompt, s.made, s.out, s.reason = s.tokens, 0, "", Reason.RUNNING
+            s.words = deque("".join(map(chr, tokens)).upper().split())
+            s.sampling, s.state = sampling, "queued"
+            self._order.append(session)
+            self._lock.notify_all()
+
+    def abort(self, session: int) -> None:
+        with self._lock:
+            s = self._sessions.get(session)
+            if s is not None and s.state != "idle":
+                self.aborts += 1
+                self._finish(session, s, Reason.ABORTED)
+
+    def _finish(self, session: int, s: _Session, reason: Reason) -> None:
+        if s.state == "queued":
+            self._order.remove(session)
+        s.state, s.reason = "idle", reason
+        self._note(session)
+
+    def _note(self, session: int) -> None:
+        self._noted.add(session)
+        os.eventfd_write(self._fd, 1)
+
+    def ready(self) -> list[int]:
+        with self._lock:
+            with contextlib.suppress(BlockingIOError):
+                os.eventfd_read(self._fd)
+            found, self._noted = list(self._noted), set()
+            return found
+
+    def take(self, session: int) -> tuple[str, Progress] | None:
+        with self._lock:
+            s = self._sessions.get(session)
+            if s is None:
+                return None
+            text, s.out = s.out, ""
+            self._lock.notify_all()
+            progress = Progress(
+                s.reason, Code.OK, "", False, s.prompt, s.cached, s.made, 0, 0.0, 0.001, 0.001
+            )
+            return text, progress
+
+    def _run(self) -> None:
+        with self._lock:
+            while not self._closed:
+                running = [(i, s) for i, s in self._sessions.items() if s.state == "running"]
+                while self._order and len(running) < self._options.slots:
+                    index = self._order.popleft()
+                    self._sessions[index].state = "running"
+                    running.append((index, self._sessions[index]))
+                self.most_running = max(self.most_running, len(running))
+                for index, s in running:
+                    self._token(index, s)
+                self._lock.wait(self._step_s if running else None)
+
+    def _token(self, index: int, s: _Session) -> None:
+        assert s.sampling is not None
+        if len(s.out) > PAUSE_BYTES:
+            return
+        word = s.words.popleft() if s.words else str(s.made)
+        stops = [stop for stop in s.sampling.stop if stop in word]
+        if not stops:
+            s.out += word + " "
+        s.made += 1
+        s.tokens += 1
+        self._note(index)
+        if stops:
+            self._finish(index, s, Reason.STOP)
+        elif s.made >= s.sampling.max_tokens:
+            self._finish(index, s, Reason.LENGTH)
+
+
+class FakeMasks:
+    """Refuses schemas that say so, as the real one refuses those that cannot be enforced."""
+
+    def compile(self, *, schema: Any, grammar: str | None) -> object:
+        if schema is not None and "nonsense" in schema:
+            raise WireError("schema_unsupported", "the schema cannot be enforced: nonsense")
+        if schema is not None and "broken" in schema:
+            raise RuntimeError("a defect")
+        return object()
+
+    def attach(self, session: int, matcher: object) -> None:
+        pass
+
+    def detach(self, session: int) -> None:
+        pass

@@ -1,0 +1,119 @@
+"""A worker's socket in this process, over the fake engine; and a client that speaks lines."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, cast
+
+from fazai.worker import systemd
+from fazai.worker.bridge import Engine, Options
+from fazai.worker.chat import Chat
+from fazai.worker.masks import Masks
+from fazai.worker.metrics import Metrics
+from fazai.worker.server import Connection, Worker
+from fazai.worker.sessions import Sessions
+
+from .fake import FakeEngine, FakeMasks
+
+
+class Peer:
+    """One connection."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    def send(self, *messages: Any) -> None:
+        for message in messages:
+            self.writer.write(
+                (message if isinstance(message, bytes) else json.dumps(message).encode()) + b"\n"
+            )
+
+    async def line(self) -> dict[str, Any]:
+        async with asyncio.timeout(10):
+            raw = await self.reader.readline()
+        assert raw.endswith(b"\n"), raw
+        return cast("dict[str, Any]", json.loads(raw))
+
+    async def ask(self, message: Any) -> dict[str, Any]:
+        self.send(message)
+        return await self.line()
+
+    async def session(self, **params: Any) -> str:
+        return str((await self.ask({"type": "create_session", "params": params}))["session_id"])
+
+    async def events(self) -> list[dict[str, Any]]:
+        """Up to and with the stream's end."""
+        found = [await self.line()]
+        while found[-1].get("type") == "token":
+            found.append(await self.line())
+        return found
+
+    def close(self) -> None:
+        self.writer.close()
+
+
+class Live:
+    def __init__(self, path: Path, engine: FakeEngine, worker: Worker) -> None:
+        self.path = path
+        self.engine = engine
+        self.worker = worker
+        self.peers: list[Peer] = []
+
+    async def peer(self) -> Peer:
+        self.peers.append(Peer(*await asyncio.open_unix_connection(str(self.path), limit=8 << 20)))
+        return self.peers[-1]
+
+    async def until(self, condition: Any) -> None:
+        async with asyncio.timeout(10):
+            while not condition():  # noqa: ASYNC110 - of another thread, or of the kernel
+                await asyncio.sleep(0.002)
+
+    @property
+    def sessions(self) -> Sessions:
+        return self.worker.live()
+
+
+@contextlib.asynccontextmanager
+async def live(
+    *, step_s: float = 0.0005, loaded: bool = True, idle_s: float = 60.0, **options: int
+) -> AsyncIterator[Live]:
+    """Options are those of bridge.Options."""
+    settings = Options(**options)  # type: ignore[arg-type]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "gemma.sock")
+        engine = FakeEngine(settings, step_s=step_s)
+        worker = Worker(settings, Metrics())
+        loop = asyncio.get_running_loop()
+        if loaded:
+            worker.sessions = Sessions(
+                cast(Engine, engine),
+                cast(Masks, FakeMasks()),
+                Chat("", "", False),
+                worker.metrics,
+                idle_s=idle_s,
+                clock=time.monotonic,
+            )
+            worker.model = "fake"
+            loop.add_reader(engine.fileno(), worker.sessions.on_ready)
+        server = await loop.create_unix_server(
+            lambda: Connection(worker), sock=systemd.listen(path), backlog=systemd.BACKLOG
+        )
+        made = Live(path, engine, worker)
+        try:
+            yield made
+        finally:
+            server.close()
+            for peer in made.peers:
+                peer.close()
+            for connection in list(worker.connections):
+                connection.drop()
+            await asyncio.sleep(0)
+            loop.remove_reader(engine.fileno())
+            engine.close()

@@ -1,0 +1,240 @@
+"""The native loop on the real weights (Gemma 3 270M): against llama.cpp's own tokens, and against itself."""
+
+from __future__ import annotations
+
+import json
+import select
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fazai.wire.base import WireError
+from fazai.worker.bridge import Code, Engine, EngineError, Options, Progress, Reason, Sampling
+from fazai.worker.chat import Chat, chat_of
+from fazai.worker.demo import demo_model
+from fazai.worker.masks import Masks
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("model")]
+
+GREEDY = Sampling(
+    max_tokens=40, temperature=0, top_k=0, top_p=1, min_p=0, repeat_penalty=1, seed=1, timeout_ms=120_000
+)
+PROMPTS = ("Why is the sky blue?", "List five fruits and a colour for each.", "The capital of Portugal is")
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "action": {"enum": ["plan", "shell", "observe", "done"]},
+        "command": {"type": "string", "maxLength": 30},
+        "risk": {"type": "integer", "minimum": 0, "maximum": 10},
+    },
+    "required": ["action", "command", "risk"],
+    "additionalProperties": False,
+}
+
+
+class Loaded:
+    """An engine, its masks, and generations to their end."""
+
+    def __init__(self, path: Path) -> None:
+        self.engine = Engine(path, Options(context_tokens=4096, slots=4, calibrate=False))
+        self.masks = Masks(self.engine)
+        self.masks.start()
+        self.chat = chat_of(self.engine)
+
+    def close(self) -> None:
+        self.engine.shutdown()
+        self.masks.stop()
+        self.engine.close()
+
+    def finish(self, session: int) -> tuple[str, Progress]:
+        text = ""
+        while True:
+            found = self.engine.take(session)
+            assert found is not None
+            text += found[0]
+            if found[1].reason is not Reason.RUNNING and not found[1].more:
+                return text, found[1]
+            if not found[0]:
+                select.select([self.engine], [], [], 5)
+                self.engine.ready()
+
+    def run(
+        self, prompt: str, sampling: Sampling = GREEDY, session: int | None = None
+    ) -> tuple[str, Progress]:
+        handle = self.engine.open_session() if session is None else session
+        following = self.engine.session_tokens(handle) > 0
+        tokens = self.chat.following(self.engine, prompt) if following else self.first(prompt)
+        self.engine.submit(handle, tokens, sampling)
+        found = self.finish(handle)
+        if session is None:
+            self.engine.close_session(handle)
+        return found
+
+    def first(self, prompt: str) -> list[int]:
+        return self.chat.first(self.engine, None, prompt)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return demo_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def loaded(model: Path) -> Iterator[Loaded]:
+    made = Loaded(model)
+    yield made
+    made.close()
+
+
+def test_golden_tokens_are_llama_cpps_own(model: Path, loaded: Loaded) -> None:
+    llama_cpp = pytest.importorskip("llama_cpp")
+    own = llama_cpp.Llama(str(model), n_ctx=2048, n_threads=2, flash_attn=True, swa_full=True, verbose=False)
+    try:
+        for prompt in PROMPTS:
+            tokens = loaded.first(prompt)
+            theirs = []
+            for token in own.generate(tokens, temp=0.0, repeat_penalty=1.0):
+                if loaded.engine.kind(token) & 2 or len(theirs) == 40:
+                    break
+                theirs.append(token)
+            text = b"".join(loaded.engine.piece(token) for token in theirs).decode(errors="replace")
+            assert loaded.run(prompt)[0] == text
+    finally:
+        own.close()
+
+
+def test_a_reused_beginning_gives_what_a_fresh_one_gives(model: Path, loaded: Loaded) -> None:
+    long = "Some words of a long system prompt that all share. " * 60  # longer than the window of 512 tokens
+    fresh = Loaded(model)
+    try:
+        expected, first = fresh.run(f"{long} {PROMPTS[0]}")
+        assert first.cached_tokens == 0
+        assert first.prompt_tokens > 600
+    finally:
+        fresh.close()
+    loaded.run(f"{long} {PROMPTS[1]}")
+    text, progress = loaded.run(f"{long} {PROMPTS[0]}")
+    assert progress.cached_tokens > 600
+    assert text == expected
+
+
+def test_a_second_turn_is_what_the_whole_conversation_gives(model: Path, loaded: Loaded) -> None:
+    session = loaded.engine.open_session()
+    first, _ = loaded.run(PROMPTS[0], session=session)
+    second, progress = loaded.run("And at night?", session=session)
+    assert progress.cached_tokens >= progress.prompt_tokens - 16
+    loaded.engine.close_session(session)
+    fresh = Loaded(model)
+    try:
+        tokens = fresh.first(PROMPTS[0]) + fresh.engine.tokenize(first)
+        tokens += fresh.chat.following(fresh.engine, "And at night?")
+        handle = fresh.engine.open_session()
+        fresh.engine.submit(handle, tokens, GREEDY)
+        whole, _ = fresh.finish(handle)
+    finally:
+        fresh.close()
+    assert second == whole
+
+
+def test_a_seed_is_reproducible_and_seeds_differ(loaded: Loaded) -> None:
+    warm = replace(GREEDY, temperature=1.0, top_k=64, top_p=0.95, seed=7, max_tokens=24)
+    texts = [loaded.run("Tell me something.", replace(warm, seed=seed))[0] for seed in (7, 7, 8)]
+    assert texts[0] == texts[1] != texts[2]
+
+
+def test_concurrent_streams_end_as_they_should(loaded: Loaded) -> None:
+    handles = [loaded.engine.open_session() for _ in range(8)]
+    for number, handle in enumerate(handles):
+        loaded.engine.submit(handle, loaded.first(f"Count from {number}"), replace(GREEDY, max_tokens=10))
+    for handle in handles:
+        text, progress = loaded.finish(handle)
+        assert progress.reason is Reason.LENGTH or progress.reason is Reason.EOS
+        assert text
+        loaded.engine.close_session(handle)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.5])
+def test_constrained_output_conforms(loaded: Loaded, temperature: float) -> None:
+    forced = 0
+    for seed in range(12):
+        session = loaded.engine.open_session()
+        loaded.masks.attach(session, loaded.masks.compile(schema=SCHEMA, grammar=None))
+        sampling = replace(GREEDY, constrained=True, temperature=temperature, seed=seed, max_tokens=200)
+        text, progress = loaded.run(f"Restart unbound on fw-{seed}.", sampling, session)
+        assert progress.reason is Reason.EOS, (text, progress)
+        value = json.loads(text)
+        assert value.keys() == {"action", "command", "risk"}
+        assert value["action"] in ("plan", "shell", "observe", "done")
+        assert len(value["command"]) <= 30
+        assert 0 <= value["risk"] <= 10
+        forced += progress.forced_tokens
+        loaded.masks.detach(session)
+        loaded.engine.close_session(session)
+    assert forced >= 12 * 5
+
+
+@pytest.mark.parametrize("grammar", ['root ::= "yes" | "no"', 'start: "yes" | "no"'])
+def test_a_grammar_is_followed(loaded: Loaded, grammar: str) -> None:
+    session = loaded.engine.open_session()
+    loaded.masks.attach(session, loaded.masks.compile(schema=None, grammar=grammar))
+    text, _ = loaded.run("Is it?", replace(GREEDY, constrained=True), session)
+    loaded.engine.close_session(session)
+    assert text in ("yes", "no")
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "nonsense"},
+        {"not": {"type": "string"}},
+        {"type": "array", "uniqueItems": True},
+        {"type": "string", "format": "x"},
+    ],
+)
+def test_a_schema_that_cannot_be_enforced_is_refused(loaded: Loaded, schema: dict[str, object]) -> None:
+    with pytest.raises(WireError) as refused:
+        loaded.masks.compile(schema=schema, grammar=None)
+    assert refused.value.code == "schema_unsupported"
+
+
+def test_an_abort_ends_within_a_token_or_a_prompt(loaded: Loaded) -> None:
+    session = loaded.engine.open_session()
+    loaded.engine.submit(session, loaded.first("word " * 3000), replace(GREEDY, max_tokens=5))
+    time.sleep(0.2)  # well within the prompt
+    started = time.monotonic()
+    loaded.engine.abort(session)
+    _, progress = loaded.finish(session)
+    assert progress.reason is Reason.ABORTED
+    assert time.monotonic() - started < 0.5
+    assert loaded.engine.session_tokens(session) == 0
+    loaded.engine.close_session(session)
+
+
+def test_stop_texts_and_limits(loaded: Loaded) -> None:
+    whole, _ = loaded.run(PROMPTS[0])
+    stop = whole[len(whole) // 2 :][:3]
+    text, progress = loaded.run(PROMPTS[0], replace(GREEDY, stop=(stop,)))
+    assert progress.reason is Reason.STOP
+    assert text == whole[: whole.index(stop)]
+    with pytest.raises(EngineError) as refused:
+        loaded.run("word " * 5000)
+    assert refused.value.code is Code.CONTEXT
+    assert loaded.run(PROMPTS[0], replace(GREEDY, timeout_ms=1))[1].reason is Reason.TIMEOUT
+
+
+def test_a_users_text_is_never_a_mark(loaded: Loaded) -> None:
+    assert loaded.chat == Chat("<start_of_turn>", "<end_of_turn>", False)
+    mark = loaded.engine.tokenize("<end_of_turn>", special=True)
+    assert len(mark) == 1
+    assert loaded.first("a<end_of_turn>b").count(mark[0]) == 1
+
+
+def test_a_file_that_is_no_model(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "x.gguf").write_bytes(b"nothing")
+    with pytest.raises(EngineError) as refused:
+        Engine(tmp_path / "x.gguf", Options())
+    assert refused.value.code is Code.MODEL
+    assert "x.gguf" in str(refused.value)
