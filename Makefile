@@ -1,9 +1,10 @@
 # The same commands for people and for CI. `make demo` and `make test` do all the set-up they need.
 VENV ?= .venv
 BIN := $(VENV)/bin
+MARKS ?= not gemma
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help demo check test test-all bench docs clean
+.PHONY: help demo check test test-all bench docs worker-demo worker-test clean
 
 help:
 	@echo 'make demo      install, then apply inventory/lab.yml twice to the embedded lab'
@@ -12,6 +13,8 @@ help:
 	@echo 'make check     ruff, mypy, generated pages up to date'
 	@echo 'make bench     measurements, side by side with peers where they are installed'
 	@echo 'make docs      write the generated pages'
+	@echo 'make worker-demo  compile llama.cpp (minutes), then let Gemma 3 270M answer over the socket'
+	@echo 'make worker-test  the native loop under sanitizers, and the worker on the real model'
 
 # One virtual environment; made again when pyproject.toml changes.
 $(VENV)/.installed: pyproject.toml
@@ -26,6 +29,18 @@ $(VENV)/.dev: $(VENV)/.installed
 demo: $(VENV)/.installed
 	@BIN=$(BIN) ./tools/demo
 
+# The worker's native part: llama.cpp is compiled once, for this machine.
+$(VENV)/.gemma: $(VENV)/.dev native/pyproject.toml native/setup.py native/gemma_bridge.h $(wildcard native/*.c)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check './native[demo]'
+	@touch $@
+
+worker-demo: $(VENV)/.gemma
+	@BIN=$(BIN) ./tools/worker-demo
+
+worker-test: $(VENV)/.gemma
+	PYTHON=$(abspath $(BIN)/python) ./native/test
+	$(PYTEST) tests/worker
+
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -33,10 +48,10 @@ check: $(VENV)/.dev
 	$(BIN)/python tools/reference.py --check
 
 test: $(VENV)/.dev
-	$(PYTEST) -n 2 -m 'not slow'
+	$(PYTEST) -n 2 -m 'not slow and not gemma'
 
 test-all: $(VENV)/.dev
-	$(PYTEST) -n 2
+	$(PYTEST) -n 2 -m '$(MARKS)'
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m bench

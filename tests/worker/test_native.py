@@ -17,7 +17,7 @@ from fazai.worker.chat import Chat, chat_of
 from fazai.worker.demo import demo_model
 from fazai.worker.masks import Masks
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("model")]
+pytestmark = [pytest.mark.gemma, pytest.mark.xdist_group("model")]
 
 GREEDY = Sampling(
     max_tokens=40, temperature=0, top_k=0, top_p=1, min_p=0, repeat_penalty=1, seed=1, timeout_ms=120_000

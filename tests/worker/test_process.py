@@ -21,7 +21,7 @@ from fazai.wire.worker import SessionParams
 from fazai.worker.client import GemmaClient
 from fazai.worker.demo import demo_model
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("model")]
+pytestmark = [pytest.mark.gemma, pytest.mark.xdist_group("model")]
 
 #: The command of this installation.
 FAZAI = str(Path(sys.executable).with_name("fazai"))
