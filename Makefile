@@ -29,9 +29,9 @@ $(VENV)/.dev: $(VENV)/.installed
 demo: $(VENV)/.installed
 	@BIN=$(BIN) ./tools/demo
 
-# The worker's native part: llama.cpp is compiled once, for this machine.
-$(VENV)/.gemma: $(VENV)/.dev native/pyproject.toml native/setup.py native/gemma_bridge.h $(wildcard native/*.c)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check './native[demo]'
+# The worker's native part: only this compiles llama.cpp, once, for this machine.
+$(VENV)/.gemma: $(VENV)/.dev native/pyproject.toml native/setup.py $(wildcard native/*.c native/*.h)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check './native[demo]' -e '.[gemma]' --config-settings editable_mode=compat
 	@touch $@
 
 worker-demo: $(VENV)/.gemma

@@ -154,6 +154,11 @@ class GemmaSession:
             with contextlib.suppress(FazaiError):  # a worker that is gone has no session to close
                 await self._client.ask(CloseSession(session_id=self._session_id), OkAnswer)
 
+    @property
+    def session_id(self) -> str | None:
+        """For an abort from elsewhere; None with the fallback."""
+        return self._session_id
+
     def stream(self, prompt: str, params: GenerateParams | None = None) -> Stream:
         """Pieces of text as they come: `async with session.stream("…") as s: async for piece in s`."""
         return Stream(self, prompt, params)

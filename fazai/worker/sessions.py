@@ -229,6 +229,8 @@ class Sessions:
 
     def pump(self, generation: Generation) -> None:
         """Hands text on, as long as the client takes it; the rest stays in the engine, which pauses."""
+        if not generation.submitted:
+            return  # what the engine has is the end of the one before
         while generation.sink is None or generation.sink.ready():
             found = self._engine.take(generation.session.handle)
             if found is None:

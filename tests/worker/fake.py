@@ -163,9 +163,14 @@ class FakeEngine:
 
 
 class FakeMasks:
-    """Refuses schemas that say so, as the real one refuses those that cannot be enforced."""
+    """Refuses schemas that say so, as the real one refuses those that cannot be enforced. `gate` holds it up."""
+
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+        self.gate.set()
 
     def compile(self, *, schema: Any, grammar: str | None) -> object:
+        self.gate.wait(10)
         if schema is not None and "nonsense" in schema:
             raise WireError("schema_unsupported", "the schema cannot be enforced: nonsense")
         if schema is not None and "broken" in schema:

@@ -60,10 +60,11 @@ class Peer:
 
 
 class Live:
-    def __init__(self, path: Path, engine: FakeEngine, worker: Worker) -> None:
+    def __init__(self, path: Path, engine: FakeEngine, worker: Worker, masks: FakeMasks) -> None:
         self.path = path
         self.engine = engine
         self.worker = worker
+        self.masks = masks
         self.peers: list[Peer] = []
 
     async def peer(self) -> Peer:
@@ -90,11 +91,12 @@ async def live(
         path = Path(folder, "gemma.sock")
         engine = FakeEngine(settings, step_s=step_s)
         worker = Worker(settings, Metrics())
+        masks = FakeMasks()
         loop = asyncio.get_running_loop()
         if loaded:
             worker.sessions = Sessions(
                 cast(Engine, engine),
-                cast(Masks, FakeMasks()),
+                cast(Masks, masks),
                 Chat("", "", False),
                 worker.metrics,
                 idle_s=idle_s,
@@ -105,7 +107,7 @@ async def live(
         server = await loop.create_unix_server(
             lambda: Connection(worker), sock=systemd.listen(path), backlog=systemd.BACKLOG
         )
-        made = Live(path, engine, worker)
+        made = Live(path, engine, worker, masks)
         try:
             yield made
         finally:

@@ -95,7 +95,7 @@ def test_golden_tokens_are_llama_cpps_own(model: Path, loaded: Loaded) -> None:
     try:
         for prompt in PROMPTS:
             tokens = loaded.first(prompt)
-            theirs = []
+            theirs: list[int] = []
             for token in own.generate(tokens, temp=0.0, repeat_penalty=1.0):
                 if loaded.engine.kind(token) & 2 or len(theirs) == 40:
                     break

@@ -10,8 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fazai.wire.worker import ERROR_CODES, decode_worker_event
+from fazai.worker.bridge import Options
+from fazai.worker.metrics import Metrics
+from fazai.worker.server import Connection, Worker
 
 from .fake import CONTEXT
 from .live import Live, live
@@ -385,3 +390,98 @@ def test_sessions_that_nobody_closes_go_when_they_are_old() -> None:
             assert len(worker.sessions) == 1
 
     asyncio.run(run())
+
+
+def test_an_end_while_a_schema_is_compiled() -> None:
+    """The end of the generation before must not be taken for that of the one that is being prepared."""
+
+    async def run() -> None:
+        async with live() as worker:
+            peer = await worker.peer()
+            session = await peer.session(max_tokens=3)
+            asked = {"type": "generate", "session_id": session, "prompt": "x"}
+            peer.send(asked)
+            await peer.events()
+            worker.masks.gate.clear()
+            constrained = {**asked, "params": {"json_schema": {"type": "object"}}}
+            peer.send(constrained)
+            await worker.until(lambda: worker.sessions.busy == 1)
+            other = await worker.peer()
+            assert (await other.ask({**asked, "stream": False}))["code"] == "session_busy"
+            worker.sessions.on_ready()
+            assert worker.sessions.busy == 1
+            await other.ask({"type": "abort", "session_id": session})
+            worker.masks.gate.set()
+            assert await peer.line() == {
+                "type": "stop",
+                "reason": "aborted",
+                "usage": {"prompt_tokens": 0, "cached_tokens": 0, "completion_tokens": 0},
+            }
+            worker.masks.gate.clear()
+            peer.send(constrained)
+            await worker.until(lambda: worker.sessions.busy == 1)
+            peer.close()
+            await worker.until(lambda: len(worker.worker.connections) == 1)
+            assert worker.sessions.busy == 1
+            worker.masks.gate.set()
+            await worker.until(lambda: worker.sessions.busy == 0)
+            assert (await other.ask({**asked, "stream": False}))["stop_reason"] == "length"
+
+    asyncio.run(run())
+
+
+_LINES = st.lists(
+    st.sampled_from(
+        [
+            b'{"type":"status"}',
+            b'{"type":"create_session","params":{}}',
+            b'{"type":"abort","session_id":"s-none"}',
+            b"nonsense",
+            b"",
+            b"\xff\xfe",
+            b'{"type":"generate","session_id":"s-none","prompt":"x"}',
+        ]
+    )
+    | st.binary(max_size=40).map(lambda raw: raw.replace(b"\n", b" ")),
+    max_size=12,
+)
+
+
+class _Ear(asyncio.Transport):
+    """Hears what a connection writes, as it writes it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard = bytearray()
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.heard += data
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        pass
+
+    def is_closing(self) -> bool:
+        return False
+
+
+@settings(deadline=None, max_examples=60)
+@given(lines=_LINES, cuts=st.lists(st.integers(1, 30), max_size=40))
+def test_framing_does_not_depend_on_how_the_bytes_arrive(lines: list[bytes], cuts: list[int]) -> None:
+    """Any lines, cut anywhere: one answer a line, the same as when they arrive at once; nothing is raised."""
+    raw = b"".join(line + b"\n" for line in lines)
+
+    def answers(chunks: list[bytes]) -> list[dict[str, Any]]:
+        connection, ear = Connection(Worker(Options(), Metrics())), _Ear()
+        connection.connection_made(ear)
+        for chunk in chunks:
+            connection.data_received(chunk)
+        return [json.loads(line) for line in bytes(ear.heard).splitlines()]
+
+    chunks, at = [], 0
+    for cut in cuts:
+        chunks.append(raw[at : at + cut])
+        at += cut
+    chunks.append(raw[at:])
+    whole = answers([raw])
+    assert len(whole) == len(lines)
+    assert answers(chunks) == whole

@@ -29,7 +29,7 @@ def test_without_the_native_module_it_says_what_to_install(
     def absent(name: str) -> None:
         raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
-    monkeypatch.setattr(bridge.importlib, "import_module", absent)
+    monkeypatch.setattr("importlib.import_module", absent)
     with pytest.raises(InputError) as refused:
         bridge.Engine(tmp_path / "x.gguf", bridge.Options())
     assert "pip install ./native" in str(refused.value)
