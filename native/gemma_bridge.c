@@ -10,8 +10,8 @@
 
 #include "gemma_internal.h"
 
-#ifndef FZ_LLAMA_VERSION
-#error "FZ_LLAMA_VERSION says which release of llama.cpp the header belongs to; native/setup.py defines it"
+#if !defined FZ_LLAMA_VERSION || !defined FZ_GGML_COMMIT
+#error "FZ_LLAMA_VERSION and FZ_GGML_COMMIT say which release the header belongs to; native/setup.py defines them"
 #endif
 
 static int32_t fail(char *err, size_t err_len, int32_t code, const char *format, ...) {
@@ -120,9 +120,9 @@ static int32_t prepare(fz_engine *e, char *err, size_t len) {
 int32_t fz_open(const char *path, const fz_options *options, fz_engine **engine, char *err, size_t err_len) {
     if (!path || !options || !engine) return fail(err, err_len, FZ_E_INVALID, "path, options and engine are needed");
     *engine = NULL;
-    if (strcmp(fz_built_for(), fz_loaded()) != 0)
-        return fail(err, err_len, FZ_E_MODEL, "built for llama.cpp %s, but %s is loaded: install fazai-gemma again",
-                    fz_built_for(), fz_loaded());
+    if (strcmp(fz_built_for(), fz_loaded()) != 0 || strcmp(FZ_GGML_COMMIT, ggml_commit()) != 0)
+        return fail(err, err_len, FZ_E_MODEL, "built for llama.cpp %s (%s), but %s (%s) is loaded: install fazai-gemma again",
+                    fz_built_for(), FZ_GGML_COMMIT, fz_loaded(), ggml_commit());
     fz_engine *e = calloc(1, sizeof *e);
     if (!e) return fail(err, err_len, FZ_E_MEMORY, "no memory");
     e->opt = *options;

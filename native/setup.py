@@ -32,11 +32,11 @@ def headers(package: Path) -> Path:
     raise SystemExit(f"{package} has no llama.h beside it: is it llama-cpp-python, built from source?")
 
 
-def version(library: Path) -> str:
+def says(library: Path, name: str) -> str:
     """What the library that belongs to the header calls itself; the bridge refuses any other at load."""
-    function = ctypes.CDLL(str(library)).llama_version
+    function = getattr(ctypes.CDLL(str(library)), name)
     function.restype = ctypes.c_char_p
-    return bytes(function()).decode()
+    return f'"{bytes(function()).decode()}"'
 
 
 def declarations(header: Path) -> str:
@@ -55,8 +55,12 @@ def builder() -> FFI:
         '#include "gemma_bridge.h"',
         sources=list(SOURCES),
         include_dirs=[".", str(headers(package))],
-        define_macros=[("FZ_LLAMA_VERSION", f'"{version(library)}"'), ("_GNU_SOURCE", None)],
-        libraries=["llama", "m"],
+        define_macros=[
+            ("_GNU_SOURCE", None),
+            ("FZ_LLAMA_VERSION", says(library, "llama_version")),
+            ("FZ_GGML_COMMIT", says(library.with_name("libggml-base.so"), "ggml_commit")),
+        ],
+        libraries=["llama", "ggml-base", "m"],
         library_dirs=[str(library.parent)],
         extra_compile_args=[
             "-std=c11",

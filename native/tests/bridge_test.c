@@ -338,6 +338,11 @@ static void test_refusals(void) {
         CHECK(fz_open("x", &PLAIN, &e, err, sizeof err) == FZ_E_MODEL && e == NULL);
     }
     stub_no_model(0);
+    for (int32_t which = 1; which <= 2; which++) {
+        stub_other_release(which);
+        CHECK(fz_open("x", &PLAIN, &e, err, sizeof err) == FZ_E_MODEL && strstr(err, "another"));
+    }
+    stub_other_release(0);
     fz_close(NULL);
     e = opened(&PLAIN);
     uint64_t s = session(e);

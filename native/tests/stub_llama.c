@@ -55,7 +55,10 @@ int32_t stub_next(const int32_t *tokens, int32_t n) {
     return 'a' + (int32_t)(hash >> 8) % 26;
 }
 
-const char *llama_version(void) { return FZ_LLAMA_VERSION; }
+static _Atomic int32_t other;
+void stub_other_release(int32_t on) { other = on; }
+const char *llama_version(void) { return other == 1 ? "another" : FZ_LLAMA_VERSION; }
+const char *ggml_commit(void) { return other == 2 ? "another" : FZ_GGML_COMMIT; }
 void llama_log_set(ggml_log_callback f, void *data) { (void)f; (void)data; }
 void llama_backend_init(void) {}
 struct llama_model_params llama_model_default_params(void) { return (struct llama_model_params){0}; }

@@ -16,5 +16,6 @@ int32_t stub_widest(void);               /* the most sequences that one decode h
 int32_t stub_tokens(void);               /* all tokens decoded */
 int32_t stub_misuse(void);               /* calls that llama.cpp would not have forgiven */
 void stub_no_model(int32_t on);
+void stub_other_release(int32_t on);     /* 1: llama.cpp says another version, 2: ggml another commit */
 
 #endif

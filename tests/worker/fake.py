@@ -163,7 +163,7 @@ class FakeEngine:
 
 
 class FakeMasks:
-    """Refuses schemas that say so, as the real one refuses those that cannot be enforced. `gate` holds it up."""
+    """Refuses schemas that say so, as the real one those that cannot be enforced. `gate` holds it up."""
 
     def __init__(self) -> None:
         self.gate = threading.Event()
