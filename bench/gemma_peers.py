@@ -13,18 +13,20 @@ import importlib
 import json
 import os
 import random
+import signal
 import statistics
+import sys
 import tempfile
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bench import gemma_client, llama_peers
-from bench.gemma_client import Worker
+from bench.gemma_client import Turns, Worker
 from bench.llama_peers import Answer, LlamaServer
 from fazai.wire.actions import decode_proposal
 
@@ -102,18 +104,11 @@ class Field:
     ours: Worker
     one: LlamaServer
     eight: LlamaServer
-    rounds: int
+    turns: Turns
 
-
-def turns(rounds: int, contenders: Mapping[str, Callable[[int], Any]]) -> dict[str, list[Any]]:
-    """Every contender once a turn, with the turn's number; the first turn does not count."""
-    found: dict[str, list[Any]] = {name: [] for name in contenders}
-    for number in range(rounds + 1):
-        for name, contender in contenders.items():
-            value = contender(number)
-            if number:
-                found[name].append(value)
-    return found
+    @property
+    def rounds(self) -> int:
+        return self.turns.rounds
 
 
 def median(values: Sequence[Any], of: Callable[[Any], float] = float) -> float:
@@ -159,10 +154,12 @@ def one_stream(field: Field) -> list[str]:
 
         return go
 
-    got = turns(
-        field.rounds,
+    got = field.turns.run(
         {
             "llama-bench tg": lambda _: llama_peers.bench(field.model, THREADS, "-p", "0", "-n", str(TOKENS)),
+            "llama-bench tg, GOMP_SPINCOUNT=1000": lambda _: llama_peers.bench(
+                field.model, THREADS, "-p", "0", "-n", str(TOKENS), GOMP_SPINCOUNT="1000"
+            ),
             "worker, sampled": ours(SAMPLED),
             "llama-server, sampled": server(SAMPLED),
             "worker, greedy": ours(GREEDY),
@@ -190,39 +187,35 @@ def _long_prompt(seed: int, words: int) -> str:
 def first_token(field: Field) -> list[str]:
     probe = asyncio.run(field.ours.once(_long_prompt(-1, 100), max_tokens=1))
     words = 100 + PROMPT_TOKENS - probe.prompt_tokens
-    second: dict[str, list[Answer]] = {"worker": [], "llama-server": []}
 
-    async def ours(number: int) -> Answer:
+    async def ours(number: int) -> tuple[Answer, Answer]:
         async with field.ours.session(max_tokens=8, **GREEDY) as session_id:
-            cold: Answer = await field.ours.generate(session_id, _long_prompt(number, words))
-            second["worker"].append(await field.ours.generate(session_id, "And what comes next?"))
-            return cold
+            cold = await field.ours.generate(session_id, _long_prompt(number, words))
+            return cold, await field.ours.generate(session_id, "And what comes next?")
 
-    async def server(number: int) -> Answer:
-        prompt = chat(_long_prompt(number, words))
-        cold = await field.one.complete(prompt, **_server_params(8, GREEDY, 0))
+    async def server(number: int) -> tuple[Answer, Answer]:
+        prompt, params = chat(_long_prompt(number, words)), _server_params(8, GREEDY, 0)
+        cold = await field.one.complete(prompt, **params)
         again = f"{prompt}{cold.text}<end_of_turn>\n{chat('And what comes next?')}"
-        second["llama-server"].append(await field.one.complete(again, **_server_params(8, GREEDY, 0)))
-        return cold
+        return cold, await field.one.complete(again, **params)
 
     pp = ("-p", str(PROMPT_TOKENS), "-n", "0")
-    got = turns(
-        field.rounds,
+    got = field.turns.run(
         {
             "bare": lambda _: PROMPT_TOKENS / llama_peers.bench(field.model, THREADS, *pp),
             "worker": lambda number: asyncio.run(ours(number)),
             "llama-server": lambda number: asyncio.run(server(number)),
         },
     )
-    assert {cold.prompt_tokens for cold in got["worker"] + got["llama-server"]} == {PROMPT_TOKENS}
+    assert {cold.prompt_tokens for cold, _ in got["worker"] + got["llama-server"]} == {PROMPT_TOKENS}
     bare = median(got["bare"])
     rows = [
         f"| first token, prompt of {PROMPT_TOKENS} | cold | of bare prefill | second turn | of cold |",
         "|---|---|---|---|---|",
         f"| llama-bench pp{PROMPT_TOKENS} (prefill alone) | {bare * 1000:.0f} ms | 1.000 | | |",
     ]
-    for name, later in second.items():
-        cold, warm = median(got[name], lambda a: a.first_s), median(later[1:], lambda a: a.first_s)
+    for name in ("worker", "llama-server"):
+        cold, warm = (median([pair[k].first_s for pair in got[name]]) for k in (0, 1))
         times = (f"{cold * 1000:.0f} ms", f"{cold / bare:.3f}", f"{warm * 1000:.0f} ms", f"{warm / cold:.3f}")
         rows.append(f"| {name} | {' | '.join(times)} |")
     return [*rows, "", f"Every prompt is new from its first word. Medians of {field.rounds}."]
@@ -272,7 +265,7 @@ def sessions(field: Field) -> list[str]:
     for n in (1, 2, 4, 8):
         contenders[f"ours {n}"] = partial(at_once_of, ours, n)
         contenders[f"server {n}"] = partial(at_once_of, server, n)
-    got = turns(field.rounds, contenders)
+    got = field.turns.run(contenders)
     serial = median(got["serial"], _rate)
     rows = [
         "| sessions at once, free text | worker, tokens/s in all | llama-server -np 8 | worker / llama-server"
@@ -346,8 +339,7 @@ def actions(field: Field, wanted: int) -> list[str]:
 def _action_turns(field: Field, schema: Mapping[str, Any]) -> dict[str, list[Any]]:
     ours, theirs_of = _askers(field, schema)
     one, eight = theirs_of(field.one), theirs_of(field.eight)
-    return turns(
-        field.rounds,
+    return field.turns.run(
         {
             "ours 1": lambda turn: one_by_one(ours, range(turn * 4, turn * 4 + 4)),
             "server 1": lambda turn: one_by_one(one, range(turn * 4, turn * 4 + 4)),
@@ -461,7 +453,12 @@ def limits(field: Field) -> list[str]:
 SECTIONS = ("one_stream", "first_token", "sessions", "actions", "aborts", "memory", "limits")
 
 
-def main(rounds: int = 5, checks: int = 100, only: Sequence[str] = SECTIONS) -> list[str]:
+def main(rounds: int = 5, checks: int = 100) -> list[str]:
+    return list(measure(rounds, checks))
+
+
+def measure(rounds: int, checks: int, only: Sequence[str] = SECTIONS) -> Iterator[str]:
+    """Lines of Markdown as they are known."""
     from fazai.worker.demo import demo_model
 
     model, before = demo_model(llama_peers.FOLDER), os.getloadavg()[0]
@@ -476,8 +473,9 @@ def main(rounds: int = 5, checks: int = 100, only: Sequence[str] = SECTIONS) -> 
 
         sizes = {"threads": THREADS, "slots": SLOTS, "context": CONTEXT}
         ours = gemma_client.running(model, folder, **sizes)
-        field = Field(model, stack.enter_context(ours), server(1), server(SLOTS), rounds)
-        lines = [f"llama-cpp-python {llama_peers.release()}, {THREADS} threads, {model.name}."]
+        mine, one, eight = stack.enter_context(ours), server(1), server(SLOTS)
+        field = Field(model, mine, one, eight, Turns((mine.pid, one.pid, eight.pid), rounds))
+        yield f"llama-cpp-python {llama_peers.release()}, {THREADS} threads, {model.name}."
         measured: dict[str, Callable[[], list[str]]] = {
             "one_stream": lambda: one_stream(field),
             "first_token": lambda: first_token(field),
@@ -488,14 +486,21 @@ def main(rounds: int = 5, checks: int = 100, only: Sequence[str] = SECTIONS) -> 
             "limits": lambda: limits(field),
         }
         for name in only:
-            lines += ["", *measured[name]()]
-    return [*lines, "", f"Load of the machine: {before:.1f} before, {os.getloadavg()[0]:.1f} after."]
+            field.turns.foreign.clear()
+            yield from ("", *measured[name](), "")
+            disturbed = field.turns.foreign or [0.0]
+            yield (
+                f"Load of the machine: {before:.1f} before, {os.getloadavg()[0]:.1f} now. Other processes took"
+                f" {median(disturbed):.0%} of the CPU time in the median measurement, {max(disturbed):.0%} at worst."
+            )
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m bench.gemma")
+    parser = argparse.ArgumentParser(prog="python -m bench.gemma_peers")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--actions", type=int, default=100, help="how many JSON answers are checked at least")
     parser.add_argument("only", nargs="*", help=f"some of {', '.join(SECTIONS)}", default=SECTIONS)
     arguments = parser.parse_args()
-    print("\n".join(main(arguments.rounds, arguments.actions, arguments.only)))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers are stopped
+    for line in measure(arguments.rounds, arguments.actions, arguments.only):
+        print(line, flush=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -108,10 +109,11 @@ class Answer:
         return (self.tokens - 1) / (self.end_s - self.first_s)
 
 
-def bench(model: Path, threads: int, *arguments: str) -> float:
+def bench(model: Path, threads: int, *arguments: str, **env: str) -> float:
     """Tokens a second of one test of llama-bench."""
     command = [str(peer("llama-bench")), "-m", str(model), "-t", str(threads), "-fa", "on", "-r", "1"]
-    done = subprocess.run([*command, "-o", "json", *arguments], check=True, capture_output=True, text=True)
+    command += ["-o", "json", *arguments]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ, **env})
     (test,) = json.loads(done.stdout)
     return float(test["avg_ts"])
 

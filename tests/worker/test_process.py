@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
 import signal
 import socket
 import stat
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -198,3 +200,60 @@ def test_systemd_hands_its_socket_over(model: Path, tmp_path: Path) -> None:
     finally:
         child.kill()
         child.wait()
+
+
+def test_soak(process: Process) -> None:
+    """Random sessions, schemas, aborts and dropped connections: all end, nothing stays, memory is flat.
+
+    FAZAI_SOAK_S=600 for the long one.
+    """
+    seconds = float(os.environ.get("FAZAI_SOAK_S", "12"))
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+    done: Counter[str] = Counter()
+
+    def memory_kib() -> int:
+        text = Path(f"/proc/{process.child.pid}/status").read_text()
+        return int(text.split("RssAnon:")[1].split()[0])
+
+    async def one(client: GemmaClient, chance: random.Random) -> None:
+        params = SessionParams(
+            max_tokens=chance.randint(1, 40),
+            temperature=chance.choice([0.0, 1.0]),
+            json_schema=schema if chance.random() < 0.3 else None,
+            system="You answer briefly. " * 20 if chance.random() < 0.5 else None,
+        )
+        async with client.session(params) as session:
+            for _ in range(chance.randint(1, 3)):
+                drop = chance.random() < 0.3
+                async with session.stream("word " * chance.randint(1, 60)) as pieces:
+                    async for _ in pieces:
+                        if drop:
+                            break
+                done[pieces.reason or "dropped"] += 1
+                if drop:
+                    return  # the session may still be busy with what was dropped
+
+    async def run() -> tuple[int, int]:
+        client, loop = GemmaClient(process.socket, connect_timeout_s=10), asyncio.get_running_loop()
+        begun, middle = loop.time(), 0
+
+        async def many(number: int) -> None:
+            nonlocal middle
+            chance = random.Random(number)
+            while loop.time() < begun + seconds:
+                await one(client, chance)
+                if not middle and loop.time() > begun + seconds / 2:
+                    middle = memory_kib()
+
+        await asyncio.gather(*(many(number) for number in range(6)))
+        async with asyncio.timeout(20):
+            while (await client.status()).sessions:  # noqa: ASYNC110 - another process
+                await asyncio.sleep(0.05)
+        return middle, memory_kib()
+
+    middle, end = asyncio.run(run())
+    assert sum(done.values()) > seconds / 2, done
+    assert done["dropped"] > 0
+    assert done["eos"] + done["length"] > 0
+    assert end - middle < 24 * 1024, (middle, end)
+    print(dict(done), middle, end)
