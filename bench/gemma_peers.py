@@ -490,8 +490,8 @@ def measure(rounds: int, checks: int, only: Sequence[str] = SECTIONS) -> Iterato
             yield from ("", *measured[name](), "")
             disturbed = field.turns.foreign or [0.0]
             yield (
-                f"Load of the machine: {before:.1f} before, {os.getloadavg()[0]:.1f} now. Other processes took"
-                f" {median(disturbed):.0%} of the CPU time in the median measurement, {max(disturbed):.0%} at worst."
+                f"Load of the machine: {before:.1f} before, {os.getloadavg()[0]:.1f} now. Other processes"
+                f" took {median(disturbed):.0%} of the CPU time in the median, {max(disturbed):.0%} at worst."
             )
 
 
