@@ -96,7 +96,7 @@ def write_plan(plan: SavedPlan, path: Path) -> None:
         os.replace(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise InputError(f"the plan cannot be written: {error}", where=str(path)) from error
+        raise InputError(f"the plan cannot be written: {error.strerror}", where=str(path)) from error
 
 
 def read_plan(path: Path) -> SavedPlan:

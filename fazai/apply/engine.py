@@ -23,8 +23,9 @@ _BAD = (Status.FAILED, Status.UNREACHABLE, Status.REFUSED, Status.LOCKED, Status
 
 @dataclass(slots=True)
 class Engine:
-    """One run. `check`: never write. `expected`: the promises of a saved plan, by target. `emit` receives
-    every event as it happens, `finished` each target's outcome; neither may block.
+    """One run. `check`: never write. `expected`: the promises of a saved plan, by target. `deletable`: what
+    may be deleted (`Change.where`), when somebody was asked. `emit` receives every event as it happens,
+    `finished` each target's outcome; neither may block.
 
     `interrupt()` once: what is in flight is finished, nothing new is begun. Twice: everything stops now.
     """
@@ -37,6 +38,7 @@ class Engine:
     forks: int
     check: bool = False
     expected: Mapping[str, Expected] | None = None
+    deletable: frozenset[str] | None = None
     _active: dict[asyncio.Task[None], TargetRun] = field(default_factory=dict)
     _interrupts: int = 0
 
@@ -113,6 +115,7 @@ class Engine:
             event=self._event,
             check=self.check,
             expected=None if self.expected is None else self.expected.get(item.target.name),
+            deletable=self.deletable,
         )
         self._event("target", item.target.name, {"status": "started", "play": work.name})
         task = asyncio.ensure_future(self._guarded(target))

@@ -40,6 +40,7 @@ class TargetRun:
     event: Callable[[str, str, Mapping[str, object]], None]
     check: bool
     expected: Expected | None = None
+    deletable: frozenset[str] | None = None
     status: Status = Status.CONVERGED
     actions: list[ActionOutcome] = field(default_factory=list)
     unchanged: int = 0
@@ -138,6 +139,9 @@ class TargetRun:
         elif self.item.target.mode != "write":
             self.status = Status.REFUSED
             self.errors.append(_read_only(self.item, len(diff.changes)))
+        elif unasked := _unasked(diff, self.deletable):
+            self.status = Status.REFUSED
+            self.errors.append(unasked)
         else:
             return True
         blocked = self.status is not Status.PENDING
@@ -353,6 +357,18 @@ def _found(memory: TargetMemory, check: bool) -> list[str]:
             " the target was looked at again"
         )
     return notes
+
+
+def _unasked(diff: Diff, deletable: frozenset[str] | None) -> Refused | None:
+    """What would be deleted though nobody was asked: when the question was put it was not there, or the
+    target could not be reached."""
+    if deletable is None:
+        return None
+    for change in diff.changes:
+        if change.verb is Verb.DELETE and change.where not in deletable:
+            what = f"{change.kind} {change.identity} would be deleted, and nobody was asked about it"
+            return Refused(what, where=change.target, hint="run it again to be asked, or say --yes")
+    return None
 
 
 def _read_only(item: TargetWork, count: int) -> Refused:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from typing import Any
 
 import click
 
-from fazai.errors import Errors, FazaiError, UsageError, did_you_mean
+from fazai.errors import Errors, FazaiError, Interrupted, UsageError, did_you_mean
 
 __all__ = ["COMMANDS", "main", "root"]
 
@@ -100,6 +101,7 @@ def root(ctx: click.Context, version: bool) -> None:
 def main(args: Sequence[str] | None = None) -> int:
     """Run one command line; returns the exit code. All errors end here."""
     argv = list(sys.argv[1:] if args is None else args)
+    _mend_streams()
     gc.set_threshold(20_000, 10, 10)  # a short life with few cycles: collecting seldom saves a tenth of it
     try:
         code = root.main(args=argv, prog_name="fazai", standalone_mode=False)
@@ -110,8 +112,7 @@ def main(args: Sequence[str] | None = None) -> int:
     except click.exceptions.Exit as ended:
         return ended.exit_code
     except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted", err=True)
-        return 130
+        return _say(Interrupted("interrupted", hint="nothing was written"), argv)
     except click.UsageError as error:
         return _say(_usage(error), argv)
     except click.ClickException as error:
@@ -119,8 +120,21 @@ def main(args: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader went away: nobody is left to be told
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 141
+    except OSError as error:  # a full disk below standard output; other files have errors of their own
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return _say(FazaiError(f"the output cannot be written: {error.strerror}"), [])
     except MemoryError:
         return _say(FazaiError("out of memory", hint="fewer --forks, or --limit"), argv)
+
+
+def _mend_streams() -> None:
+    """What the terminal's charset lacks is escaped; a stream that was closed before we began swallows all."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - for good
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _usage(error: click.UsageError) -> UsageError:

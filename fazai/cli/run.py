@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fazai.cli import setup
-from fazai.errors import ExitCode, FazaiError, InputError, StateError, UsageError
+from fazai.errors import ExitCode, FazaiError, InputError, Interrupted, StateError, UsageError
 from fazai.model import Verb, Work
 
 if TYPE_CHECKING:
@@ -176,15 +176,19 @@ class _Command:
     ) -> int:
         """Run, report, and return the exit code."""
         writes = self.name == "apply" and not check
+        deletable: frozenset[str] | None = None  # all that may be deleted was approved
         with self._store(writes) as store:
             if expected is not None:
                 preview = self._run(store, check=True, expected=expected, silent=True)
                 if preview.exit_code not in (ExitCode.OK, ExitCode.PENDING):
-                    self._machine(preview)
+                    self._told(preview)
                     return preview.exit_code
             elif writes and not approved and _may_delete(self.works):
-                self._approve(self._run(store, check=True, silent=True))
-            outcome = self._run(store, check=check, expected=expected)
+                preview = self._run(store, check=True, silent=True)
+                if preview.interrupted:
+                    raise Interrupted("interrupted; nothing was written")
+                deletable = self._approve(preview)
+            outcome = self._run(store, check=check, expected=expected, deletable=deletable)
         self._machine(outcome)
         if out is not None and outcome.exit_code in (ExitCode.OK, ExitCode.PENDING):
             self._save(outcome, Path(out))
@@ -217,6 +221,7 @@ class _Command:
         *,
         check: bool,
         expected: Mapping[str, Expected] | None = None,
+        deletable: frozenset[str] | None = None,
         silent: bool = False,
     ) -> RunOutcome:
         run = setup.new_run("check" if silent else self.name, self.sources)
@@ -224,7 +229,7 @@ class _Command:
 
         works = tuple(_read_only(work) for work in self.works) if check else self.works
         report = None if silent or self.options["output"] != "text" else self._text(check)
-        outcome = asyncio.run(self._carry_out(store, run, works, check, expected, report))
+        outcome = asyncio.run(self._carry_out(store, run, works, check, expected, deletable, report))
         if report is not None:
             report.end(outcome)
         return outcome
@@ -236,6 +241,7 @@ class _Command:
         works: tuple[Work, ...],
         check: bool,
         expected: Mapping[str, Expected] | None,
+        deletable: frozenset[str] | None,
         report: TextReport | None,
     ) -> RunOutcome:
         import asyncio
@@ -255,6 +261,7 @@ class _Command:
             forks=self.options["forks"] or self.config.forks,
             check=check,
             expected=expected,
+            deletable=deletable,
         )
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -268,8 +275,9 @@ class _Command:
 
     # -- approval ---------------------------------------------------------------------------------------
 
-    def _approve(self, preview: RunOutcome) -> None:
-        """Ask at a terminal before anything is deleted. Raises InputError without one, or when told no."""
+    def _approve(self, preview: RunOutcome) -> frozenset[str]:
+        """Ask at a terminal before anything is deleted; returns what may be. Raises InputError without a
+        terminal, or when told no."""
         deletes = [
             action.change
             for target in preview.targets
@@ -277,7 +285,7 @@ class _Command:
             if action.change.verb is Verb.DELETE and action.status == "planned"
         ]
         if not deletes:
-            return
+            return frozenset()
         targets = len({change.target for change in deletes})
         what = f"{_count(len(deletes), 'item')} on {_count(targets, 'target')}"
         if not sys.stdin.isatty() or self.options["output"] != "text":
@@ -293,6 +301,7 @@ class _Command:
             click.echo(f"  … and {len(deletes) - 50} more")
         if not click.confirm(f"Delete {what}?", default=False):
             raise InputError("not approved; nothing was written")
+        return frozenset(change.where for change in deletes)
 
     # -- output -----------------------------------------------------------------------------------------
 
@@ -323,6 +332,15 @@ class _Command:
         names = max((len(item.target.name) for work in self.works for item in work.targets), default=0)
         report.begin(plays, resources, names)
         return report
+
+    def _told(self, outcome: RunOutcome) -> None:
+        """The report of a run that was silent."""
+        self._machine(outcome)
+        if self.options["output"] == "text":
+            report = self._text(check=True)
+            for target in outcome.targets:
+                report.target(target)
+            report.end(outcome)
 
     def _noun(self, provider: str, count: int) -> str:
         noun = getattr(self.registry.provider(provider), "noun", "target")
@@ -387,18 +405,33 @@ _KEPT = ("playbook", "limit", "tags", "skip_tags", "kind", "extra_vars", "vault_
 
 
 def _arguments(sources: Sequence[str], options: Mapping[str, Any]) -> dict[str, Any]:
+    """What the plan has to be made with again, wherever that is done."""
     kept = {name: list(options[name]) for name in _KEPT}
-    return {"inventory": [os.path.abspath(source) for source in sources], **kept}
+    kept["playbook"] = [os.path.abspath(path) for path in options["playbook"]]
+    kept["extra_vars"] = [
+        f"@{os.path.abspath(word[1:])}" if word.startswith("@") else word for word in options["extra_vars"]
+    ]
+    kept["vault_password_file"] = [
+        f"{label}{at}{os.path.abspath(os.path.expanduser(file))}"
+        for label, at, file in (word.rpartition("@") for word in options["vault_password_file"])
+    ]
+    return {"inventory": [_absolute(source) for source in sources], **kept}
+
+
+def _absolute(source: str) -> str:
+    """A list of names with a comma in it is no path."""
+    return source if "," in source and not os.path.exists(source) else os.path.abspath(source)
 
 
 def _digest(inventory: Inventory, options: Mapping[str, Any]) -> str:
-    """Of the inventory, of the playbooks and of the selection."""
+    """Of the inventory, of the playbooks and of the selection; not of where the vault's password is."""
     import hashlib
 
     digest = hashlib.sha256(inventory.digest.encode())
     for path in [path for path, _ in inventory.playbooks] + [Path(p) for p in options["playbook"]]:
         digest.update(hashlib.sha256(path.read_bytes()).digest())
-    digest.update(repr([list(options[name]) for name in _KEPT]).encode())
+    arguments = _arguments((), options)
+    digest.update(repr([arguments[name] for name in _KEPT if name != "vault_password_file"]).encode())
     return digest.hexdigest()
 
 

@@ -149,6 +149,8 @@ def _folder(reader: Reader, files: Files, folder: str, label: str, depth: int) -
         path = os.path.join(folder, name)
         if os.path.isdir(path):
             _folder(reader, files, path, f"{label}/{name}", depth + 1)
+        elif os.path.exists(path) and not os.path.isfile(path):  # a pipe, a socket: reading it may never end
+            reader.errors.append(InventoryError("is neither a file nor a folder", where=path))
         else:
             _file(reader, files, path, f"{label}/{name}")
 

@@ -196,6 +196,9 @@ class Expander:
     def _wrong(self, source: Source, error: FazaiError, host: str | None, place: Mark) -> None:
         if error.where is None:
             error.where = place
+        if error.excerpt is not None and isinstance(error.where, Mark):  # the template: its line says more
+            line = source.declared.node.source.excerpt(error.where)
+            error.excerpt = line if line is not None and error.excerpt in line else error.excerpt
         self._problems.add(error, host)
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
-from fazai.errors import FazaiError, PlaybookError
+from fazai.errors import FazaiError, InventoryError, PlaybookError
 from fazai.inventory import Inventory
 from fazai.model import Kind, Provider, TargetWork, Value, Work
 from fazai.patterns import select
@@ -89,6 +89,8 @@ class _Resolver:
             done[host] = self._target_work(host, plays)
         self._problems.extend(self._chooser.problems() if self._problems.count == 0 else ())
         self._problems.check()
+        if not any(done.values()):
+            raise _no_target(chosen)
         works: list[Work] = []
         left = dict.fromkeys(chosen)
         for play, hosts in zip(self._plays, members, strict=True):
@@ -211,6 +213,13 @@ class _Resolver:
         if reused:
             self._lists[id(resources)] = (resources, sources)
         return sources
+
+
+def _no_target(chosen: Iterable[str]) -> InventoryError:
+    """A run over nothing would be a run in which all is well."""
+    if not list(chosen):
+        return InventoryError("the inventory has no hosts", hint="hosts stand below `all:` and `hosts:`")
+    return InventoryError("no host has a provider, so there is nothing to look at", hint="provider: opnsense")
 
 
 def _lone_lists(inventory: Inventory) -> frozenset[int]:

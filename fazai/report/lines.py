@@ -112,7 +112,9 @@ def _excerpt(line: str, mark: Mark) -> Sequence[str]:
     text = clean(line.rstrip("\n").replace("\t", " "))
     if not text.strip():
         return ()
-    start = max(0, mark.column - 80)
     gutter = f"{mark.line:>5} | "
+    if mark.column > len(text):  # a line of a template, which begins further right than where it is quoted
+        return (gutter + text[:_WIDTH],)
+    start = max(0, mark.column - 80)
     pointer = " " * 5 + " | " + " " * (mark.column - 1 - start) + "^"
     return (gutter + text[start : start + _WIDTH], pointer)

@@ -40,6 +40,7 @@ class TextReport:
     _total: int = 0
     _finished: int = 0
     _width: int = 12
+    _lost: OSError | None = None
     _plays: dict[str, str] = field(default_factory=dict)
 
     # -- as it happens ----------------------------------------------------------------------------------
@@ -84,7 +85,13 @@ class TextReport:
             self._line(f"  {self._name(outcome)}  {self.paint('note:', 'dim')} {clean(note)}")
 
     def end(self, outcome: RunOutcome) -> None:
+        """The recap. Raises OSError when something of the report could not be written."""
         self._clear()
+        self._recap(outcome)
+        if self._lost is not None:
+            raise self._lost
+
+    def _recap(self, outcome: RunOutcome) -> None:
         if self.quiet and outcome.exit_code == 0 and not outcome.totals()["changed"]:
             return
         totals = outcome.totals()
@@ -151,7 +158,7 @@ class TextReport:
 
     def _line(self, text: str) -> None:
         self._clear()
-        self.out.write(text + "\n")
+        self._write(text + "\n")
 
     def _progress(self, text: str) -> None:
         now = time.monotonic()
@@ -159,14 +166,22 @@ class TextReport:
             return
         self._drawn = now
         status = clean(f"  {self._finished}/{self._total}  {text}")[:78]
-        self.out.write(f"\r\x1b[K{self.paint(status, 'dim')}")
-        self.out.flush()
+        self._write(f"\r\x1b[K{self.paint(status, 'dim')}", flush=True)
         self._status = status
 
     def _clear(self) -> None:
         if self._status:
-            self.out.write("\r\x1b[K")
+            self._write("\r\x1b[K")
             self._status = ""
+
+    def _write(self, text: str, *, flush: bool = False) -> None:
+        """A reader that went away or a full disk must not end a run half-way; `end` raises it."""
+        try:
+            self.out.write(text)
+            if flush:
+                self.out.flush()
+        except OSError as error:
+            self._lost = error
 
 
 def _past(verb: Any) -> str:

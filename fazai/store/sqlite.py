@@ -122,7 +122,7 @@ class SqliteStore:
             connection.execute("BEGIN IMMEDIATE")
             for jobs, _ in batches:
                 for sql, params in jobs:
-                    connection.execute(sql, params)
+                    connection.execute(sql, tuple(map(_storable, params)))
             connection.execute("COMMIT")
         except sqlite3.Error as error:
             with contextlib.suppress(sqlite3.Error):
@@ -350,6 +350,13 @@ def _run(row: tuple[Any, ...]) -> Run:
         exit_code=row[8],
         summary=json.loads(row[9]),
     )
+
+
+def _storable(value: Any) -> Any:
+    """SQLite takes UTF-8 alone; names from the environment and from devices may hold bytes that are none."""
+    if isinstance(value, str) and not value.isascii():
+        return value.encode("utf-8", "backslashreplace").decode()
+    return value
 
 
 def _migrate(connection: sqlite3.Connection) -> None:

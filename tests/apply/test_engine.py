@@ -391,6 +391,14 @@ def test_deletes(bench: Bench) -> None:
     assert device.running == {"a": {"size": "1"}}
 
 
+@pytest.mark.parametrize("asked", [frozenset(), frozenset({"fw/memory.item/a"})])
+def test_only_what_was_asked_about_is_deleted(bench: Bench, asked: frozenset[str]) -> None:
+    device = bench.device("fw", saved={"a": {"size": "1"}}, running={"a": {"size": "1"}})
+    outcome = bench.run(work("fw", resources=(item("a", "absent"),)), deletable=asked)
+    assert outcome.exit_code == (ExitCode.OK if asked else ExitCode.REFUSED)
+    assert ("a" in device.saved) is not bool(asked)
+
+
 def test_errors_of_the_provider_keep_their_exit_code() -> None:
     codes: Mapping[type[FazaiError], int] = {StateError: 1, FazaiError: 1}
     for error, code in codes.items():

@@ -45,7 +45,7 @@ def test_piped_output_is_a_line_a_target(world: World) -> None:
     world.firewall()
     world.firewall("fw-02")
     lines = world.fazai("apply", world.inventory()).out.splitlines()
-    assert [line.split()[:3] for line in lines if line.startswith("  fw-")] == [
+    assert sorted(line.split()[:3] for line in lines if line.startswith("  fw-")) == [
         ["fw-01", "~", "changed"],
         ["fw-02", "~", "changed"],
     ]
@@ -199,6 +199,27 @@ class TestSavedPlans:
         assert result.code == 6
         assert world.writes("fw-01") == []
         assert world.writes("fw-02") == ["/api/firewall/alias/addItem"]  # that was somebody else
+        assert "the plan is stale for fw-02" in result.out
+
+    def test_made_in_one_folder_and_applied_in_another(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        world.firewall()
+        world.inventory()
+        (world.folder / "play.yml").write_text(
+            json.dumps([{"hosts": "all", "resources": [{"opnsense.category": {"name": "{{ team }}"}}]}])
+        )
+        (world.folder / "vars.yml").write_text("team: noc")
+        password = world.folder / "password"
+        password.write_text("x")
+        password.chmod(0o600)
+        monkeypatch.chdir(world.folder)
+        words = ("inventory.yml", "-p", "play.yml", "-e", "@vars.yml", "--vault-password-file", "password")
+        assert world.fazai("plan", *words, "-o", "plan.json").code == 2
+        monkeypatch.chdir("/")
+        plan = world.folder / "plan.json"
+        result = world.fazai("apply", "--plan", plan, "--vault-password-file", password)
+        assert (result.code, result.err) == (0, "")
 
     def test_an_edited_plan_is_refused(self, world: World) -> None:
         world.firewall()
@@ -213,6 +234,16 @@ class TestSavedPlans:
 
 class TestNothingMatches:
     """What exits 0 elsewhere is exit 3 here, with did-you-mean, before any contact."""
+
+    @pytest.mark.parametrize(
+        "text", ["all:", "all: {hosts: {a: , b: }}", "all: {hosts: {a: {providr: opnsense}}}"]
+    )
+    def test_no_target_at_all(self, world: World, text: str) -> None:
+        inventory = world.folder / "inventory.yml"
+        inventory.write_text(text)
+        result = world.fazai("drift", inventory, "--quiet")
+        assert result.code == 3
+        assert "no hosts" in result.err or "provider" in result.err
 
     @pytest.mark.parametrize(
         ("words", "text"),

@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,73 @@ def test_an_empty_environment_as_in_cron(world: World) -> None:
     assert (again.code, again.out, again.err) == (0, "", "")
 
 
+def test_a_charset_that_lacks_letters(world: World) -> None:
+    world.firewall()
+    inventory = world.inventory(resources=[{"opnsense.category": {"name": "gestão"}}])
+    env = {"FAZAI_STATE": str(world.folder / "state"), "PYTHONIOENCODING": "ascii"}
+    result = world.child("apply", inventory, "--verbose", env=env)
+    assert (result.code, result.err) == (0, "")
+    assert "+ category gest\\xe3o" in result.out
+
+
+@pytest.mark.parametrize(("redirect", "code"), [(">&-", 0), (">&- 2>&-", 0), (">/dev/full", 1)])
+def test_standard_output_that_is_closed_or_full(world: World, redirect: str, code: int) -> None:
+    world.firewall()
+    words = ["sh", "-c", f'exec "$0" -m fazai apply "$1" {redirect}', sys.executable, str(world.inventory())]
+    result = subprocess.run(words, capture_output=True, text=True, timeout=30, check=False)
+    assert result.returncode == code
+    assert "Traceback" not in result.stderr
+    assert "Exception ignored" not in result.stderr
+    assert world.fazai("drift", world.inventory()).code == 0  # it was carried out
+
+
+def test_a_reader_that_goes_away_does_not_end_an_apply(world: World) -> None:
+    world.firewall(latency_s=0.05)
+    process = world.start("apply", world.inventory(), env={**os.environ, "PYTHONUNBUFFERED": "1"})
+    assert process.stdout is not None
+    process.stdout.close()
+    process.stdout = None
+    process.communicate(timeout=30)
+    assert world.fazai("drift", world.inventory()).code == 0
+
+
+def test_the_line_of_a_wrong_template_is_quoted(world: World) -> None:
+    inventory = world.inventory({"fw": {"provider": "opnsense", "base_url": "http://127.0.0.1:1"}})
+    playbook = world.folder / "play.yml"
+    playbook.write_text(
+        "- hosts: all\n  resources:\n    - opnsense.category: {name: 'a{{ undefinedd }}'}\n"
+        "    - opnsense.category: {name: b}\n      when: undefineddd\n"
+    )
+    err = world.fazai("validate", inventory, "-p", playbook).err.splitlines()
+    assert "    3 |     - opnsense.category: {name: 'a{{ undefinedd }}'}" in err
+    line = err.index("    5 |       when: undefineddd")
+    assert err[line + 1].index("^") == err[line].index("undefineddd")
+
+
+def test_a_login_name_that_is_not_utf_8(world: World) -> None:
+    world.firewall()
+    env = {"FAZAI_STATE": str(world.folder / "state"), "LOGNAME": os.fsdecode(b"ana\xff")}
+    assert world.child("apply", world.inventory(), env=env).code == 0
+
+
+def test_interrupted_while_reading_is_a_document(world: World) -> None:
+    """Ctrl-C while a secret's program runs."""
+    began = world.folder / "began"
+    os.mkfifo(began)
+    inventory = world.folder / "inventory.yml"
+    inventory.write_text(
+        "all: {hosts: {fw: {provider: opnsense, base_url: http://127.0.0.1:1, secret: !cmd "
+        f"[sh, -c, 'echo > {began}; exec sleep 60'], resources: [opnsense.category: {{name: a}}]}}}}}}"
+    )
+    process = world.start("plan", inventory, "--output", "json")
+    began.read_text()
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert json.loads(out)["exit_code"] == 130
+    assert "Traceback" not in err
+
+
 def test_a_reader_that_goes_away(world: World) -> None:
     world.firewall()
     process = world.start("plan", world.inventory())
@@ -173,6 +241,21 @@ class TestTerminal:
         assert found == code, shown
         assert '- rule "allow dns"' in shown
         assert bool(world.writes()) is (code == 0)
+
+    def test_interrupted_before_the_question(self, world: World) -> None:
+        """Nothing is deleted when the look that would have led to the question was cut short."""
+        world.firewall(latency_s=1.0)
+        world.fazai("apply", world.inventory())
+        inventory = world.inventory(resources=[{**RESOURCES[2], "state": "absent"}])
+        world.forget()
+        process = world.start("apply", inventory)
+        while not world.firewalls["fw-01"].requests:
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
+        assert process.returncode == 130
+        assert world.writes() == []
 
 
 class TestLab:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -522,3 +523,10 @@ def test_any_bytes_give_an_inventory_or_an_error_of_ours(tmp_path: Path, data: b
     else:
         text = "read"
     assert text
+
+
+def test_a_pipe_in_a_folder_is_not_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "hosts.yml").write_text("all: {hosts: {a: }}")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InventoryError, match="neither a file nor a folder"):
+        load(tmp_path)

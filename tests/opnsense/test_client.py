@@ -56,6 +56,7 @@ CASES: list[tuple[Fault, type[FazaiError], str]] = [
     (Fault(kind="status", status=500), Unreachable, "status 500: Unexpected error"),
     (Fault(kind="status", status=503, body="busy"), Unreachable, "status 503"),
     (Fault(kind="status", status=418, body="{}"), DeviceError, "status 418"),
+    (Fault(kind="status", status=200, body='{"rows": [1, null]}'), DeviceError, "without rows"),
     (Fault(kind="cut", at="before"), Unreachable, "closed the connection before it answered"),
     (Fault(kind="cut", at="middle"), Unreachable, "closed the connection in the middle of the answer"),
 ]

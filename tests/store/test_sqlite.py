@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -170,3 +171,13 @@ def test_a_write_that_nobody_waited_for_and_failed_is_said_at_the_next_one(tmp_p
     asyncio.run(fill())
     with pytest.raises(StateError):
         store.close()
+
+
+def test_text_that_is_not_utf_8_is_escaped(tmp_path: Path) -> None:
+    """A login name with a stray byte, a device's text with half a surrogate pair."""
+    store = SqliteStore(tmp_path)
+    asyncio.run(store.run_begin(replace(run(), user="ana\udcff")))
+    store.close()
+    again = SqliteStore(tmp_path)
+    assert again.history(1)[0].user == "ana\\udcff"
+    again.close()

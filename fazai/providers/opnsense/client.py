@@ -172,7 +172,7 @@ class Api:
         body = {"current": 1, "rowCount": rows, "sort": {}, "searchPhrase": ""}
         found = await self.call(Call("POST", path, body, privilege=privilege))
         listed = found.get("rows") if isinstance(found, dict) else None
-        if not isinstance(listed, list):
+        if not isinstance(listed, list) or not all(row.__class__ is dict for row in listed):
             raise DeviceError(f"the firewall answered {path} without rows", where=self.settings.target)
         return listed
 

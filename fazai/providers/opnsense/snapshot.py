@@ -53,7 +53,7 @@ class Collection:
         rows = {
             row["uuid"]: row
             for row in listed
-            if "uuid" in row and not row.get("is_automatic") and not row.get("isAlias")
+            if row.get("uuid").__class__ is str and not row.get("is_automatic") and not row.get("isAlias")
         }
         return cls(kind, rows, owner)
 
