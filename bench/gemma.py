@@ -1,234 +1,506 @@
-"""The Gemma worker over its socket, beside bare llama_decode of the same library, weights and threads.
+"""The Gemma worker over its socket, beside llama-bench and llama-server of the same llama.cpp release.
 
-Runs are interleaved and medians are shown. llama-server is no contender: llama-cpp-python installs no binary.
+`python -m bench.llama_peers` builds the peers. Contenders take turns, one turn that does not count and
+then several; what is compared are medians of the same run. All load the same weights with the same threads.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
+import contextlib
+import importlib
 import json
 import os
-import re
+import random
+import signal
 import statistics
-import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fazai.wire.worker import SessionParams
-from fazai.worker.client import GemmaClient
-from fazai.worker.demo import demo_model
+from bench import gemma_client, llama_peers
+from bench.gemma_client import Turns, Worker
+from bench.llama_peers import Answer, LlamaServer
+from fazai.wire.actions import decode_proposal
 
-__all__ = ["main"]
+THREADS, CONTEXT, SLOTS = 2, 8192, 8
+TOKENS, SESSION_TOKENS, PROMPT_TOKENS = 128, 48, 500
+SAMPLED: dict[str, Any] = {"temperature": 1.0, "top_k": 64, "top_p": 0.95}
+GREEDY: dict[str, Any] = {"temperature": 0.0}
+TOPICS = (
+    "a river", "a lighthouse", "an old bridge", "the harbour", "a mountain village", "a night train",
+    "the desert", "a clockmaker", "a storm at sea", "an orchard", "a library", "the first snow",
+)  # fmt: skip
+# Words that are one token each after a space; a prompt's length is counted again by the servers.
+WORDS = (
+    "river", "house", "stone", "water", "green", "small", "tree", "road", "night", "morning", "table",
+    "paper", "window", "garden", "summer", "winter", "music", "letter", "story", "market", "bridge", "island",
+)  # fmt: skip
+SYSTEM = "You look after firewalls. Answer the task with one action, as JSON."
+TASKS = (
+    "The alias of blocked hosts on fw-01 is out of date.",
+    "Look at the rules of fw-02; nothing may change.",
+    "The gateway of fw-03 loses packets.",
+    "Tell whether the certificate of fw-01 expires soon.",
+    "The DHCP range of fw-02 is full.",
+    "Which interface of fw-03 carries most traffic?",
+    "Save the configuration of fw-01 before tonight.",
+    "The name server of fw-02 does not answer.",
+)
 
-ROUNDS = int(os.environ.get("BENCH_ROUNDS", "3"))
-TOKENS = 96
-PROMPT = "Tell a long story about a firewall."
-WORDS = "word " * 480
-ACTION = {
-    "type": "object",
-    "properties": {
-        "action": {"enum": ["plan", "shell", "observe", "done"]},
-        "command": {"type": "string", "maxLength": 40},
-        "risk": {"type": "integer", "minimum": 0, "maximum": 10},
-    },
-    "required": ["action", "command", "risk"],
-    "additionalProperties": False,
+
+def _object(**properties: Any) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+def _action(kind: str, /, **properties: Any) -> dict[str, Any]:
+    return _object(type={"const": "action"}, action={"const": kind}, **properties)
+
+
+_TEXT = {"type": "string", "minLength": 1, "maxLength": 80}
+# One tool call: mostly names that the schema knows. Then: any of five actions, mostly free text.
+TOOL = _action(
+    "use_tool",
+    name={"enum": ["alias_show", "rule_list", "gateway_status", "certificate_info", "dhcp_leases", "backup"]},
+    args=_object(
+        target={"enum": ["fw-01", "fw-02", "fw-03"]},
+        mode={"enum": ["read", "propose"]},
+        reason={"type": "string", "minLength": 1, "maxLength": 32},
+    ),
+)
+ANY = {
+    "anyOf": [
+        _action("shell", command=_TEXT),
+        _action("ask", question=_TEXT),
+        _action("observe", summary=_TEXT),
+        _action("plan", steps={"type": "array", "items": _TEXT, "minItems": 1, "maxItems": 3}),
+        TOOL,
+    ]
 }
 
-#: Bare llama_decode: prefill of n tokens, then one token at a time, the likeliest by numpy.
-_BARE = """
-import ctypes, json, os, sys, time
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-import llama_cpp as l
-import numpy as np
-n_prompt, n_gen = int(sys.argv[2]), int(sys.argv[3])
-l.llama_backend_init()
-quiet = l.llama_log_callback(lambda *a: None)
-l.llama_log_set(quiet, ctypes.c_void_p(0))
-model = l.llama_model_load_from_file(sys.argv[1].encode(), l.llama_model_default_params())
-p = l.llama_context_default_params()
-p.n_ctx, p.n_batch, p.n_ubatch = 2048, 512, 512
-p.n_threads = p.n_threads_batch = os.cpu_count()
-p.flash_attn_type, p.swa_full = 1, True
-ctx = l.llama_init_from_model(model, p)
-batch = l.llama_batch_init(512, 0, 1)
-def decode(tokens, at):
-    batch.n_tokens = len(tokens)
-    for i, t in enumerate(tokens):
-        batch.token[i], batch.pos[i], batch.n_seq_id[i], batch.seq_id[i][0] = t, at + i, 1, 0
-        batch.logits[i] = i == len(tokens) - 1
-    begun = time.perf_counter()
-    assert l.llama_decode(ctx, batch) == 0
-    l.llama_synchronize(ctx)
-    return time.perf_counter() - begun
-decode([5] * 8, 0)
-l.llama_memory_clear(l.llama_get_memory(ctx), True)
-prefill = decode([5 + i % 1000 for i in range(n_prompt)], 0)
-token = [decode([7 + i % 1000], n_prompt + i) for i in range(n_gen)]
-print(json.dumps({"prefill_s": prefill, "token_s": sum(token) / max(1, len(token))}))
-"""
+
+def chat(prompt: str) -> str:
+    """What the worker makes of a first question (fazai.worker.chat), as text for llama-server."""
+    return f"<start_of_turn>user\n{prompt}<end_of_turn>\n<start_of_turn>model\n"
 
 
-class _Worker:
-    """The worker as a process, with its metrics."""
+@dataclass(frozen=True, slots=True)
+class Field:
+    """Who takes part: the worker, a llama-server with one slot and one with eight, and the weights."""
 
-    def __init__(self, model: Path, folder: Path, slots: int = 8) -> None:
-        self.socket = folder / "g.sock"
-        self.log = folder / "log"
-        command = [str(Path(sys.executable).with_name("fazai")), "worker", "--model", str(model), "--socket"]
-        command += [str(self.socket), "--slots", str(slots), "--log-file", str(self.log)]
-        self.child = subprocess.Popen(command)
-        self.client = GemmaClient(self.socket, connect_timeout_s=60)
+    model: Path
+    ours: Worker
+    one: LlamaServer
+    eight: LlamaServer
+    turns: Turns
 
-    async def wait(self) -> None:
-        while (await self.client.status()).status == "starting":  # noqa: ASYNC110 - another process
-            await asyncio.sleep(0.05)
-
-    def memory(self) -> dict[str, int]:
-        text = Path(f"/proc/{self.child.pid}/status").read_text()
-        return {name: int(value) // 1024 for name, value in re.findall(r"(Rss\w+|VmRSS):\s+(\d+) kB", text)}
-
-    def end(self) -> None:
-        self.child.terminate()
-        self.child.wait(60)
+    @property
+    def rounds(self) -> int:
+        return self.turns.rounds
 
 
-async def _free(
-    client: GemmaClient, prompt: str, tokens: int = TOKENS, **params: Any
-) -> tuple[int, float, float]:
-    """Tokens, seconds from the first to the last, seconds to the first."""
-    begun = time.perf_counter()
-    first = last = 0.0
-    asked = SessionParams(max_tokens=tokens, temperature=0.0, **params)
-    async with client.session(asked) as session, session.stream(prompt) as pieces:
-        begun = time.perf_counter()
-        async for _ in pieces:
-            last = time.perf_counter()
-            first = first or last
-    assert pieces.usage is not None
-    return pieces.usage.completion_tokens, last - first, first - begun
+def median(values: Sequence[Any], of: Callable[[Any], float] = float) -> float:
+    return statistics.median(of(value) for value in values)
 
 
-async def _many(client: GemmaClient, n: int, **params: Any) -> float:
-    """Tokens a second of n at once, in all."""
-    begun = time.perf_counter()
-    prompts = [f"{PROMPT} Number {number}." for number in range(n)]
-    done = await asyncio.gather(*(_free(client, prompt, 64, **params) for prompt in prompts))
-    return sum(tokens for tokens, _, _ in done) / (time.perf_counter() - begun)
+def _story(number: int) -> str:
+    return f"Write a long story about {TOPICS[number % len(TOPICS)]}."
 
 
-async def _actions(client: GemmaClient, n: int, each: int) -> tuple[float, float, int]:
-    """Tokens a second, actions a second, how many were invalid; n sessions at once."""
-    tokens = invalid = 0
+def _server_params(tokens: int, sampling: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """Only the samplers that the worker runs too: llama-server's others would cost it time."""
+    chain = ["top_k", "top_p", "temperature"]
+    return {"n_predict": tokens, "seed": seed, "samplers": chain, "min_p": 0.0, **sampling}
 
-    async def one(number: int) -> None:
-        nonlocal tokens, invalid
-        for turn in range(each):
-            asked = SessionParams(
-                json_schema=ACTION, max_tokens=120, temperature=0.8, seed=number * 1000 + turn
+
+# --- one stream ------------------------------------------------------------------------------------------
+
+
+def one_stream(field: Field) -> list[str]:
+    share: list[float] = []
+    outside: list[float] = []
+
+    def ours(sampling: Mapping[str, Any]) -> Callable[[int], float]:
+        def go(number: int) -> float:
+            before = field.ours.counters()
+            got = asyncio.run(field.ours.once(_story(number), max_tokens=TOKENS, seed=number, **sampling))
+            after = field.ours.counters()
+            decoding = (
+                after["fazai_worker_decode_seconds_total"] - before["fazai_worker_decode_seconds_total"]
             )
-            async with (
-                client.session(asked) as session,
-                session.stream(f"Restart unbound on fw-{turn}.") as pieces,
-            ):
-                text = "".join([piece async for piece in pieces])
-            assert pieces.usage is not None
-            tokens += pieces.usage.completion_tokens
-            try:
-                invalid += json.loads(text).keys() != ACTION["properties"].keys()  # type: ignore[attr-defined]
-            except ValueError:
-                invalid += 1
+            if sampling is SAMPLED and number:
+                share.append((got.end_s - decoding) / decoding)
+                outside.append((got.end_s - decoding) / got.tokens)
+            return got.rate
 
-    begun = time.perf_counter()
-    await asyncio.gather(*(one(number) for number in range(n)))
-    took = time.perf_counter() - begun
-    return tokens / took, n * each / took, invalid
+        return go
 
+    def server(sampling: Mapping[str, Any]) -> Callable[[int], float]:
+        def go(number: int) -> float:
+            params = _server_params(TOKENS, sampling, number)
+            return asyncio.run(field.one.complete(chat(_story(number)), **params)).rate
 
-async def _second_turn(client: GemmaClient) -> tuple[float, float]:
-    """Seconds to the first token: 500 tokens cold, and the next question of that conversation."""
-    async with client.session(SessionParams(max_tokens=4, temperature=0.0)) as session:
-        times = []
-        for prompt in (f"{time.monotonic_ns()} {WORDS}", "And then?"):
-            begun = time.perf_counter()
-            async with session.stream(prompt) as pieces:
-                async for _ in pieces:
-                    times.append(time.perf_counter() - begun)
-                    break
-                async for _ in pieces:
-                    pass
-        return times[0], times[1]
+        return go
 
-
-async def _abort(client: GemmaClient) -> float:
-    """Seconds from an abort, on another connection, to the stream's end."""
-    async with client.session(SessionParams(max_tokens=500, temperature=0.0)) as session:
-        async with session.stream(PROMPT) as pieces:
-            count, begun = 0, 0.0
-            async for _ in pieces:
-                count += 1
-                if count == 5:
-                    begun = time.perf_counter()
-                    await client.abort(str(session.session_id))
-        return time.perf_counter() - begun
-
-
-def _bare(model: Path, prompt: int, tokens: int) -> dict[str, float]:
-    out = subprocess.run(
-        [sys.executable, "-c", _BARE, str(model), str(prompt), str(tokens)],
-        capture_output=True,
-        text=True,
-        check=True,
+    got = field.turns.run(
+        {
+            "llama-bench tg": lambda _: llama_peers.bench(field.model, THREADS, "-p", "0", "-n", str(TOKENS)),
+            "llama-bench tg, GOMP_SPINCOUNT=1000": lambda _: llama_peers.bench(
+                field.model, THREADS, "-p", "0", "-n", str(TOKENS), GOMP_SPINCOUNT="1000"
+            ),
+            "worker, sampled": ours(SAMPLED),
+            "llama-server, sampled": server(SAMPLED),
+            "worker, greedy": ours(GREEDY),
+            "llama-server, greedy": server(GREEDY),
+        },
     )
-    return dict(json.loads(out.stdout.strip().splitlines()[-1]))
+    bare = median(got["llama-bench tg"])
+    rows = ["| one stream, free text | tokens/s | of llama-bench |", "|---|---|---|"]
+    rows += [f"| {name} | {median(rates):.1f} | {median(rates) / bare:.3f} |" for name, rates in got.items()]
+    return [
+        *rows,
+        "",
+        f"Beyond `llama_decode`, sampled, from the request to its end: {median(share):.1%}"
+        f" ({median(outside) * 1e6:.0f} µs a token). {TOKENS} tokens, medians of {field.rounds}.",
+    ]
 
 
-async def _measure(model: Path, folder: Path) -> list[str]:
-    worker = _Worker(model, folder)
-    try:
-        await worker.wait()
-        client = worker.client
-        await _free(client, PROMPT, 8)
-        await _actions(client, 1, 1)  # llguidance's tokenizer is made once
-        rows: dict[str, list[float]] = {}
-
-        def add(name: str, value: float) -> None:
-            rows.setdefault(name, []).append(value)
-
-        for _ in range(ROUNDS):
-            bare = _bare(model, 500, TOKENS)
-            add("bare llama_decode, tokens/s", 1 / bare["token_s"])
-            tokens, seconds, _ = await _free(client, PROMPT)
-            add("one stream, tokens/s", (tokens - 1) / seconds)
-            add("bare prefill of 500 tokens, s", bare["prefill_s"])
-            cold, second = await _second_turn(client)
-            add("first token, 500 tokens cold, s", cold)
-            add("first token of the second turn, s", second)
-            for n in (1, 2, 4, 8):
-                add(f"{n} sessions at once, tokens/s", await _many(client, n))
-            speed, actions, invalid = await _actions(client, 1, 10)
-            add("JSON by schema, one stream, tokens/s", speed)
-            add("JSON by schema, one stream, actions/s", actions)
-            add("JSON by schema, invalid", invalid)
-            speed, _, invalid = await _actions(client, 8, 3)
-            add("JSON by schema, 8 sessions, tokens/s", speed)
-            add("JSON by schema, 8 sessions, invalid", invalid)
-            add("abort to the end, worst of 10, s", max([await _abort(client) for _ in range(10)]))
-        memory = worker.memory()
-    finally:
-        worker.end()
-    loaded = next(line for line in worker.log.read_text().splitlines() if "loaded" in line)
-    lines = ["| measure | median |", "|---|---|"]
-    lines += [f"| {name} | {statistics.median(values):.4g} |" for name, values in rows.items()]
-    lines += [f"| memory of the worker, MiB: {name} | {value} |" for name, value in memory.items()]
-    return [*lines, "", json.loads(loaded)["message"]]
+# --- first token -----------------------------------------------------------------------------------------
 
 
-def main() -> list[str]:
-    """Needs `pip install ./native[demo]`."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        return asyncio.run(_measure(demo_model(folder / "model"), folder))
+def _long_prompt(seed: int, words: int) -> str:
+    return " ".join(random.Random(seed).choices(WORDS, k=words))
+
+
+def first_token(field: Field) -> list[str]:
+    probe = asyncio.run(field.ours.once(_long_prompt(-1, 100), max_tokens=1))
+    words = 100 + PROMPT_TOKENS - probe.prompt_tokens
+
+    async def ours(number: int) -> tuple[Answer, Answer]:
+        async with field.ours.session(max_tokens=8, **GREEDY) as session_id:
+            cold = await field.ours.generate(session_id, _long_prompt(number, words))
+            return cold, await field.ours.generate(session_id, "And what comes next?")
+
+    async def server(number: int) -> tuple[Answer, Answer]:
+        prompt, params = chat(_long_prompt(number, words)), _server_params(8, GREEDY, 0)
+        cold = await field.one.complete(prompt, **params)
+        again = f"{prompt}{cold.text}<end_of_turn>\n{chat('And what comes next?')}"
+        return cold, await field.one.complete(again, **params)
+
+    pp = ("-p", str(PROMPT_TOKENS), "-n", "0")
+    got = field.turns.run(
+        {
+            "bare": lambda _: PROMPT_TOKENS / llama_peers.bench(field.model, THREADS, *pp),
+            "worker": lambda number: asyncio.run(ours(number)),
+            "llama-server": lambda number: asyncio.run(server(number)),
+        },
+    )
+    assert {cold.prompt_tokens for cold, _ in got["worker"] + got["llama-server"]} == {PROMPT_TOKENS}
+    bare = median(got["bare"])
+    rows = [
+        f"| first token, prompt of {PROMPT_TOKENS} | cold | of bare prefill | second turn | of cold |",
+        "|---|---|---|---|---|",
+        f"| llama-bench pp{PROMPT_TOKENS} (prefill alone) | {bare * 1000:.0f} ms | 1.000 | | |",
+    ]
+    for name in ("worker", "llama-server"):
+        cold, warm = (median([pair[k].first_s for pair in got[name]]) for k in (0, 1))
+        times = (f"{cold * 1000:.0f} ms", f"{cold / bare:.3f}", f"{warm * 1000:.0f} ms", f"{warm / cold:.3f}")
+        rows.append(f"| {name} | {' | '.join(times)} |")
+    return [*rows, "", f"Every prompt is new from its first word. Medians of {field.rounds}."]
+
+
+# --- several sessions ------------------------------------------------------------------------------------
+
+Ask = Callable[[int], Awaitable[Answer]]
+
+
+def at_once(ask: Ask, numbers: Sequence[int]) -> tuple[float, list[Answer]]:
+    async def go() -> tuple[float, list[Answer]]:
+        begun = time.perf_counter()
+        answers = await asyncio.gather(*(ask(number) for number in numbers))
+        return time.perf_counter() - begun, list(answers)
+
+    return asyncio.run(go())
+
+
+def one_by_one(ask: Ask, numbers: Sequence[int]) -> tuple[float, list[Answer]]:
+    async def go() -> tuple[float, list[Answer]]:
+        begun = time.perf_counter()
+        answers = [await ask(number) for number in numbers]
+        return time.perf_counter() - begun, answers
+
+    return asyncio.run(go())
+
+
+def _rate(result: tuple[float, list[Answer]]) -> float:
+    return sum(answer.tokens for answer in result[1]) / result[0]
+
+
+def sessions(field: Field) -> list[str]:
+    async def ours(number: int) -> Answer:
+        return await field.ours.once(_story(number), max_tokens=SESSION_TOKENS, seed=number, **SAMPLED)
+
+    async def server(number: int) -> Answer:
+        params = _server_params(SESSION_TOKENS, SAMPLED, number)
+        return await field.eight.complete(chat(_story(number)), **params)
+
+    def at_once_of(ask: Ask, n: int, turn: int) -> tuple[float, list[Answer]]:
+        return at_once(ask, range(turn * SLOTS, turn * SLOTS + n))
+
+    contenders: dict[str, Callable[[int], Any]] = {
+        "serial": lambda turn: one_by_one(ours, range(turn * SLOTS, turn * SLOTS + SLOTS)),
+    }
+    for n in (1, 2, 4, 8):
+        contenders[f"ours {n}"] = partial(at_once_of, ours, n)
+        contenders[f"server {n}"] = partial(at_once_of, server, n)
+    got = field.turns.run(contenders)
+    serial = median(got["serial"], _rate)
+    rows = [
+        "| sessions at once, free text | worker, tokens/s in all | llama-server -np 8 | worker / llama-server"
+        " | worker / one after the other |",
+        "|---|---|---|---|---|",
+    ]
+    for n in (1, 2, 4, 8):
+        mine, theirs = median(got[f"ours {n}"], _rate), median(got[f"server {n}"], _rate)
+        rows.append(f"| {n} | {mine:.1f} | {theirs:.1f} | {mine / theirs:.2f} | {mine / serial:.2f} |")
+    return [
+        *rows,
+        "",
+        f"{SESSION_TOKENS} tokens each, prompts included in the time; eight one after the other:"
+        f" {serial:.1f} tokens/s. Medians of {field.rounds}.",
+    ]
+
+
+# --- JSON ------------------------------------------------------------------------------------------------
+
+
+def conforms(value: Any, schema: Mapping[str, Any]) -> bool:
+    """Of JSON Schema what the schemas above use."""
+    if "anyOf" in schema:
+        return any(conforms(value, one) for one in schema["anyOf"])
+    if "const" in schema or "enum" in schema:
+        return value in (schema.get("enum") or [schema["const"]])
+    if schema["type"] == "string":
+        return isinstance(value, str) and schema["minLength"] <= len(value) <= schema["maxLength"]
+    if schema["type"] == "array":
+        fits = isinstance(value, list) and schema["minItems"] <= len(value) <= schema["maxItems"]
+        return fits and all(conforms(item, schema["items"]) for item in value)
+    properties = schema["properties"]
+    if not isinstance(value, dict) or value.keys() != properties.keys():
+        return False
+    return all(conforms(value[name], properties[name]) for name in properties)
+
+
+def valid(answer: Answer, schema: Mapping[str, Any]) -> bool:
+    """Ended by itself, conforms, and is an action to the daemon's own strict reader (which raises)."""
+    if answer.reason != "eos" or not conforms(json.loads(answer.text), schema):
+        return False
+    decode_proposal(answer.text)
+    return True
+
+
+def actions(field: Field, wanted: int) -> list[str]:
+    rows = [
+        "| JSON by schema | tokens/s | llama-server | ratio | actions/s | llama-server | ratio |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    checked, good = 0, 0
+    for title, schema in (("tool call", TOOL), ("any action", ANY)):
+        got = _action_turns(field, schema)
+        for n in (1, 8):
+            mine, theirs = got[f"ours {n}"], got[f"server {n}"]
+            rates = (median(mine, _rate), median(theirs, _rate))
+            done = tuple(median(x, lambda r: len(r[1]) / r[0]) for x in (mine, theirs))
+            rows.append(
+                f"| {title}, {n} at once | {rates[0]:.0f} | {rates[1]:.0f} | {rates[0] / rates[1]:.2f}"
+                f" | {done[0]:.2f} | {done[1]:.2f} | {done[0] / done[1]:.2f} |"
+            )
+            answers = [answer for result in mine for answer in result[1]]
+            checked, good = checked + len(answers), good + sum(valid(answer, schema) for answer in answers)
+    ours, _ = _askers(field, ANY)
+    while checked < wanted:
+        _, answers = at_once(ours, range(checked, checked + SLOTS))
+        checked, good = checked + len(answers), good + sum(valid(answer, ANY) for answer in answers)
+    return [*rows, "", f"Valid: {good} of {checked} (temperature 1). Medians of {field.rounds}."]
+
+
+def _action_turns(field: Field, schema: Mapping[str, Any]) -> dict[str, list[Any]]:
+    ours, theirs_of = _askers(field, schema)
+    one, eight = theirs_of(field.one), theirs_of(field.eight)
+    return field.turns.run(
+        {
+            "ours 1": lambda turn: one_by_one(ours, range(turn * 4, turn * 4 + 4)),
+            "server 1": lambda turn: one_by_one(one, range(turn * 4, turn * 4 + 4)),
+            "ours 8": lambda turn: at_once(ours, range(turn * 8, turn * 8 + 8)),
+            "server 8": lambda turn: at_once(eight, range(turn * 8, turn * 8 + 8)),
+        },
+    )
+
+
+def _askers(field: Field, schema: Mapping[str, Any]) -> tuple[Ask, Callable[[LlamaServer], Ask]]:
+    """The same tasks for both; a session of its own for each, as an agent would."""
+
+    async def ours(number: int) -> Answer:
+        task, seed = TASKS[number % len(TASKS)], number
+        asked = {"max_tokens": 400, "seed": seed, "json_schema": schema, **SAMPLED}
+        return await field.ours.once(task, system=SYSTEM, **asked)
+
+    def theirs(server: LlamaServer) -> Ask:
+        async def ask(number: int) -> Answer:
+            prompt = chat(f"{SYSTEM}\n\n{TASKS[number % len(TASKS)]}")
+            return await server.complete(prompt, json_schema=schema, **_server_params(400, SAMPLED, number))
+
+        return ask
+
+    return ours, theirs
+
+
+# --- abort, memory, limits -------------------------------------------------------------------------------
+
+
+def aborts(field: Field, times: int = 100) -> list[str]:
+    token_s = 1 / median([asyncio.run(field.ours.once(_story(n), max_tokens=64)).rate for n in range(3)])
+    late = asyncio.run(_aborts(field.ours, times))
+    within = sum(s <= token_s + 0.005 for s in late)
+    return [
+        "| abort (from another connection) to the last token | median | slowest | within one token + 5 ms |",
+        "|---|---|---|---|",
+        f"| one token: {token_s * 1000:.1f} ms | {median(late) * 1000:.1f} ms | {max(late) * 1000:.1f} ms"
+        f" | {within} of {times} |",
+    ]
+
+
+async def _aborts(ours: Worker, times: int) -> list[float]:
+    """From writing the abort to the stream's end, which is behind the last token."""
+    late = []
+    chance = random.Random(1)
+    for number in range(times):
+        async with (
+            ours.session() as session_id,
+            ours.connection() as (reader, writer),
+            ours.connection() as other,
+        ):
+            message = {"type": "generate", "session_id": session_id, "prompt": _story(number), "stream": True}
+            writer.write(json.dumps({**message, "params": {"max_tokens": 500}}).encode() + b"\n")
+            for _ in range(chance.randint(1, 8)):
+                await reader.readline()
+            await asyncio.sleep(chance.random() / 90)  # anywhere between two tokens
+            begun = time.perf_counter()
+            other[1].write(json.dumps({"type": "abort", "session_id": session_id}).encode() + b"\n")
+            while (event := json.loads(await reader.readline()))["type"] == "token":
+                pass
+            late.append(time.perf_counter() - begun)
+            assert event["reason"] == "aborted", event
+            await other[0].readline()
+    return late
+
+
+def memory(field: Field) -> list[str]:
+    """After the rest ran. The cache of Gemma 3 270M: 18 layers, 256 numbers of 2 bytes for key and value."""
+    model, cache = field.model.stat().st_size, 18 * 256 * 2 * 2 * CONTEXT
+    rows = [
+        "| memory after the runs | resident | anonymous | file pages | resident over model + KV |",
+        "|---|---|---|---|---|",
+    ]
+    for name, pid in (("worker", field.ours.pid), ("llama-server -np 8", field.eight.pid)):
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        of = {
+            line.split(":")[0]: int(line.split()[1]) * 1024
+            for line in lines
+            if line.startswith(("VmRSS", "Rss"))
+        }
+        over = f"{(of['VmRSS'] - model - cache) / 2**20:.0f} MiB" if pid == field.ours.pid else ""
+        cells = " | ".join(f"{of[key] / 2**20:.0f} MiB" for key in ("VmRSS", "RssAnon", "RssFile"))
+        rows.append(f"| {name} | {cells} | {over} |")
+    note = f"Weights {model / 2**20:.0f} MiB, KV cache of {CONTEXT} tokens {cache / 2**20:.0f} MiB."
+    return [*rows, "", note]
+
+
+def limits(field: Field) -> list[str]:
+    """Every weight is read once a token, so bandwidth bounds the rate."""
+    numpy: Any = importlib.import_module("numpy")
+    arrays = [numpy.ones(1 << 26, dtype=numpy.float32) for _ in range(THREADS)]
+
+    def read() -> float:
+        threads = [threading.Thread(target=numpy.dot, args=(array, array)) for array in arrays]
+        begun = time.perf_counter()
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return sum(int(array.nbytes) for array in arrays) / (time.perf_counter() - begun)
+
+    best = max(read() for _ in range(10))
+    model = field.model.stat().st_size
+    return [
+        f"Reading memory with {THREADS} threads: {best / 1e9:.1f} GB/s at best; {model / 1e6:.0f} MB of"
+        f" weights a token: at most {best / model:.0f} tokens/s in one stream."
+    ]
+
+
+SECTIONS = ("one_stream", "first_token", "sessions", "actions", "aborts", "memory", "limits")
+
+
+def main(rounds: int = 5, checks: int = 100) -> list[str]:
+    return list(measure(rounds, checks))
+
+
+def measure(rounds: int, checks: int, only: Sequence[str] = SECTIONS) -> Iterator[str]:
+    """Lines of Markdown as they are known."""
+    from fazai.worker.demo import demo_model
+
+    model, before = demo_model(llama_peers.FOLDER), os.getloadavg()[0]
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+
+        def server(slots: int) -> LlamaServer:
+            log = folder / f"server-{slots}.log"
+            return stack.enter_context(
+                llama_peers.running(model, threads=THREADS, slots=slots, context=CONTEXT, log=log)
+            )
+
+        sizes = {"threads": THREADS, "slots": SLOTS, "context": CONTEXT}
+        ours = gemma_client.running(model, folder, **sizes)
+        mine, one, eight = stack.enter_context(ours), server(1), server(SLOTS)
+        field = Field(model, mine, one, eight, Turns((mine.pid, one.pid, eight.pid), rounds))
+        yield f"llama-cpp-python {llama_peers.release()}, {THREADS} threads, {model.name}."
+        measured: dict[str, Callable[[], list[str]]] = {
+            "one_stream": lambda: one_stream(field),
+            "first_token": lambda: first_token(field),
+            "sessions": lambda: sessions(field),
+            "actions": lambda: actions(field, checks),
+            "aborts": lambda: aborts(field),
+            "memory": lambda: memory(field),
+            "limits": lambda: limits(field),
+        }
+        for name in only:
+            field.turns.foreign.clear()
+            yield from ("", *measured[name](), "")
+            disturbed = field.turns.foreign or [0.0]
+            yield (
+                f"Load of the machine: {before:.1f} before, {os.getloadavg()[0]:.1f} now. Other processes"
+                f" took {median(disturbed):.0%} of the CPU time in the median, {max(disturbed):.0%} at worst."
+            )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m bench.gemma")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--actions", type=int, default=100, help="how many JSON answers are checked at least")
+    parser.add_argument("only", nargs="*", help=f"some of {', '.join(SECTIONS)}", default=SECTIONS)
+    arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers are stopped
+    for line in measure(arguments.rounds, arguments.actions, arguments.only):
+        print(line, flush=True)
