@@ -127,7 +127,9 @@ def test_standard_output_that_is_closed_or_full(world: World, redirect: str, cod
 
 
 def test_a_reader_that_goes_away_does_not_end_an_apply(world: World) -> None:
-    world.firewall(latency_s=0.05)
+    """The line of the first target cannot be written while the second one is still written to."""
+    world.firewall()
+    world.firewall("fw-02", latency_s=0.2)
     process = world.start("apply", world.inventory(), env={**os.environ, "PYTHONUNBUFFERED": "1"})
     assert process.stdout is not None
     process.stdout.close()
