@@ -38,6 +38,7 @@ class World:
     lab: LabThread
     capsys: pytest.CaptureFixture[str]
     firewalls: dict[str, LabFirewall] = field(default_factory=dict)
+    children: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def firewall(self, name: str = "fw-01", **settings: Any) -> LabFirewall:
         settings.setdefault("auth_delay_s", 0.0)
@@ -75,7 +76,7 @@ class World:
 
     def start(self, *words: str | Path, **options: Any) -> subprocess.Popen[str]:
         """The command line, in a process of its own."""
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", "fazai", *map(str, words)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -83,6 +84,8 @@ class World:
             text=True,
             **{"env": {**os.environ, "FAZAI_STATE": str(self.folder / "state")}, **options},
         )
+        self.children.append(process)
+        return process
 
     def child(self, *words: str | Path, **options: Any) -> Result:
         process = self.start(*words, **options)
@@ -135,4 +138,12 @@ def world(
     for name in ("FAZAI_INVENTORY", "FAZAI_FORKS", "FAZAI_LAB", "FAZAI_SECRETS"):
         monkeypatch.delenv(name, raising=False)
     with LabThread() as lab:
-        yield World(tmp_path, lab, capsys)
+        made = World(tmp_path, lab, capsys)
+        yield made
+        for child in made.children:
+            if child.poll() is None:  # a test that failed left it behind
+                child.kill()
+                child.wait()
+            for stream in (child.stdout, child.stderr):
+                if stream is not None:
+                    stream.close()

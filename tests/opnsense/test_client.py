@@ -6,13 +6,16 @@ import asyncio
 import hashlib
 import re
 import ssl
+from dataclasses import replace
 from typing import Literal
 
+import msgspec
 import pytest
 
 from fazai.errors import AccessDenied, DeviceError, FazaiError, NotAvailable, Unreachable, Unsure
 from fazai.lab import Fault, LabFirewall
 from fazai.lab.settings import Tls
+from fazai.lab.wire import Reply, Request
 from fazai.model import Target
 from fazai.providers.opnsense.client import Api, Call, SystemClock
 from tests.opnsense.helpers import FakeClock, Start, apply, apply_in, plan, resource, run, session, target
@@ -288,3 +291,17 @@ def test_posts_carry_json_and_gets_nothing(firewall: LabFirewall) -> None:
                 await api.close()
 
     run(both())
+
+
+def test_rows_that_were_not_sent_are_not_absent(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is missing in an answer must not look as if it had to be created."""
+    firewall = start()
+    handle = firewall._site.handle
+
+    def page(request: Request) -> Reply:
+        reply = handle(request)
+        body = msgspec.json.decode(reply.body)
+        return replace(reply, body=msgspec.json.encode({**body, "total": 10**9}))
+
+    monkeypatch.setattr(firewall._site, "handle", page)
+    assert "of 1000000000 rows" in failure(target(firewall)).message

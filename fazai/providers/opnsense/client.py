@@ -174,6 +174,10 @@ class Api:
         listed = found.get("rows") if isinstance(found, dict) else None
         if not isinstance(listed, list) or not all(row.__class__ is dict for row in listed):
             raise DeviceError(f"the firewall answered {path} without rows", where=self.settings.target)
+        total = found.get("total")
+        if rows == -1 and isinstance(total, int) and total > len(listed):  # what was not sent is not absent
+            text = f"the firewall answered {path} with {len(listed)} of {total} rows"
+            raise DeviceError(text, where=self.settings.target)
         return listed
 
     async def call(self, call: Call) -> Any:
