@@ -488,11 +488,12 @@ def measure(rounds: int, checks: int, only: Sequence[str] = SECTIONS) -> Iterato
         for name in only:
             field.turns.foreign.clear()
             yield from ("", *measured[name](), "")
-            disturbed = field.turns.foreign or [0.0]
-            yield (
-                f"Load of the machine: {before:.1f} before, {os.getloadavg()[0]:.1f} now. Other processes"
-                f" took {median(disturbed):.0%} of the CPU time in the median, {max(disturbed):.0%} at worst."
-            )
+            load = f"Load of the machine: {before:.1f} before, {os.getloadavg()[0]:.1f} now."
+            disturbed = field.turns.foreign
+            if disturbed:
+                load += f" Other processes took {median(disturbed):.0%} of the CPU time in the median"
+                load += f" measurement, {max(disturbed):.0%} at worst."
+            yield load
 
 
 if __name__ == "__main__":
