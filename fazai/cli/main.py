@@ -112,7 +112,7 @@ def main(args: Sequence[str] | None = None) -> int:
     except click.exceptions.Exit as ended:
         return ended.exit_code
     except (click.Abort, KeyboardInterrupt):
-        return _say(Interrupted("interrupted", hint="nothing was written"), argv)
+        return _say(Interrupted("interrupted"), argv)  # a run says itself what it had written
     except click.UsageError as error:
         return _say(_usage(error), argv)
     except click.ClickException as error:

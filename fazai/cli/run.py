@@ -97,6 +97,8 @@ def apply_command(check: bool, yes: bool, plan_file: str | None, **options: Any)
 @click.option("-o", "--out", type=click.Path(dir_okay=False), help="Save the plan for: apply --plan.")
 def plan_command(out: str | None, **options: Any) -> int:
     """Show what apply would change. Exit 2 when something would."""
+    if out is not None:
+        _no_secrets(options["extra_vars"])
     return _Command("plan", options).execute(check=True, out=out)
 
 
@@ -416,6 +418,18 @@ def _arguments(sources: Sequence[str], options: Mapping[str, Any]) -> dict[str, 
         for label, at, file in (word.rpartition("@") for word in options["vault_password_file"])
     ]
     return {"inventory": [_absolute(source) for source in sources], **kept}
+
+
+def _no_secrets(extra_vars: Sequence[str]) -> None:
+    """A plan keeps the command line's variables. Raises UsageError when one of them looks like a secret."""
+    from fazai.inventory.show import TELLTALE
+
+    for word in extra_vars:
+        if not word.startswith("@") and (found := TELLTALE.search(word)):
+            raise UsageError(
+                f'a saved plan holds no secret, and --extra-vars speaks of "{found[0]}"',
+                hint="give it as -e @file, or by reference (!env, !file, !cmd, !vault)",
+            )
 
 
 def _absolute(source: str) -> str:

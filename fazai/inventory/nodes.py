@@ -114,14 +114,14 @@ class Inventory:
         return (*self._common(entry.groups).scopes, *entry.vars, *entry.files)
 
     def magic(self, host: str) -> Mapping[str, Value]:
-        """The variables that every host has by itself, as in Ansible; they win over the user's."""
+        """The variables that every host has by itself, as in Ansible; they win over the user's. `groups`,
+        which is the same for all hosts, is made of `members` by who needs it."""
         entry = self.host(host)
         directory = str(Path(entry.source).absolute().parent) if entry.source else None
         return {
             "inventory_hostname": host,
             "inventory_hostname_short": host if _is_address(host) else host.split(".", 1)[0],
             "group_names": sorted(name for name in entry.groups if name != "all"),
-            "groups": {name: list(self.members(name)) for name in self.groups},
             "inventory_file": str(Path(entry.source).absolute()) if entry.source else None,
             "inventory_dir": directory,
         }

@@ -13,9 +13,9 @@ from fazai.inventory.nodes import Inventory
 from fazai.model import Secret, SecretRef
 from fazai.yamltext import UnsafeText
 
-__all__ = ["as_ansible", "as_graph", "as_host", "as_json"]
+__all__ = ["TELLTALE", "as_ansible", "as_graph", "as_host", "as_json"]
 
-_TELLTALE = re.compile(
+TELLTALE = re.compile(
     r"passw|passphrase|secret|token|api_?key|private_?key|\bpsk\b|_psk\b|credential", re.IGNORECASE
 )
 
@@ -115,7 +115,7 @@ class _Shown:
     def _named(self, name: str, value: Any) -> Any:
         telling = self._telling.get(name)
         if telling is None:
-            telling = self._telling[name] = bool(_TELLTALE.search(name))
+            telling = self._telling[name] = bool(TELLTALE.search(name))
         if telling and value is not None and not isinstance(value, bool):
             return "***"
         return value if type(value) in (str, int) else self._value(value)

@@ -62,18 +62,7 @@ class Scopes:
         return scope
 
     def _own(self, host: str) -> dict[str, Value]:
-        """As `Inventory.magic`, with what is the same for all hosts made once."""
+        """What the inventory says of the host, with what is the same for all hosts made once."""
         if not self._groups:
             self._groups = {name: list(self.inventory.members(name)) for name in self.inventory.groups}
-        return {
-            "inventory_hostname": host,
-            "inventory_hostname_short": _short(host),
-            "group_names": sorted(name for name in self.inventory.groups_of(host) if name != "all"),
-            "groups": self._groups,
-            "hostvars": self._hostvars,
-        }
-
-
-def _short(host: str) -> str:
-    is_address = ":" in host or (host.count(".") == 3 and host.replace(".", "").isdigit())
-    return host if is_address else host.split(".", 1)[0]
+        return {**self.inventory.magic(host), "groups": self._groups, "hostvars": self._hostvars}

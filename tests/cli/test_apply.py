@@ -221,6 +221,17 @@ class TestSavedPlans:
         result = world.fazai("apply", "--plan", plan, "--vault-password-file", password)
         assert (result.code, result.err) == (0, "")
 
+    @pytest.mark.parametrize("word", ["db_password=hunter2", '{"api_key": "hunter2"}'])
+    def test_a_secret_of_the_command_line_is_not_saved(self, world: World, word: str) -> None:
+        world.firewall()
+        plan = world.folder / "plan.json"
+        result = world.fazai("plan", world.inventory(), "-o", plan, "-e", word)
+        assert result.code == 3
+        assert "a saved plan holds no secret" in result.err
+        assert "hunter2" not in result.err
+        assert not plan.exists()
+        assert list(world.firewalls["fw-01"].requests) == []
+
     def test_an_edited_plan_is_refused(self, world: World) -> None:
         world.firewall()
         plan = world.folder / "plan.json"

@@ -151,7 +151,6 @@ def test_magic_variables(tmp_path: Path) -> None:
         "inventory_hostname": "fw-01.example.net",
         "inventory_hostname_short": "fw-01",
         "group_names": ["web"],
-        "groups": {name: list(inventory.members(name)) for name in ("all", "ungrouped", "web")},
         "inventory_file": str(tmp_path / "inv.yml"),
         "inventory_dir": str(tmp_path),
     }

@@ -18,7 +18,7 @@ from fazai.lab.engine import (
 )
 from fazai.lab.schema import Catalogue, ItemModel, action_key
 
-__all__ = ["constant", "generic_handlers", "reconfigure", "service_handlers"]
+__all__ = ["change_service", "constant", "generic_handlers", "reconfigure", "service_handlers"]
 
 VERBS: Final[Mapping[str, Callable[[Call, ItemModel], Any]]] = {
     "search": search_items,
@@ -53,19 +53,22 @@ def reconfigure(service: str) -> Handler:
     return handler
 
 
+def change_service(service: str, state: str) -> Handler:
+    """start, stop or restart of a daemon."""
+
+    def handler(call: Call) -> Any:
+        if not call.posted:
+            return {"response": []}
+        if state == "running":
+            call.box.running.applied.setdefault(service, call.box.config.state)
+        call.box.running.services[service] = state
+        return {"response": "OK"}
+
+    return handler
+
+
 def service_handlers(service: str, disabled: Callable[[Call], bool] | None = None) -> dict[str, Handler]:
     """start, stop, restart, status, reconfigure of a daemon."""
-
-    def change(state: str) -> Handler:
-        def handler(call: Call) -> Any:
-            if not call.posted:
-                return {"response": []}
-            if state == "running":
-                call.box.running.applied.setdefault(service, call.box.config.state)
-            call.box.running.services[service] = state
-            return {"response": "OK"}
-
-        return handler
 
     def status(call: Call) -> Any:
         state = call.box.running.services.get(service, "stopped")
@@ -74,9 +77,9 @@ def service_handlers(service: str, disabled: Callable[[Call], bool] | None = Non
         return {"status": state, "widget": CAPTIONS}
 
     return {
-        "start": change("running"),
-        "stop": change("stopped"),
-        "restart": change("running"),
+        "start": change_service(service, "running"),
+        "stop": change_service(service, "stopped"),
+        "restart": change_service(service, "running"),
         "status": status,
         "reconfigure": reconfigure(service),
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from fazai.lab.actions.common import CAPTIONS
+from fazai.lab.actions.common import CAPTIONS, change_service
 from fazai.lab.box import Box, Call, Handler
 
 __all__ = ["ENABLED", "boot_daemons", "daemon_handlers", "is_enabled", "reconfigure_daemon"]
@@ -38,18 +38,6 @@ def boot_daemons(box: Box) -> None:
             reconfigure_daemon(box, service)
 
 
-def _change(service: str, state: str) -> Handler:
-    def handler(call: Call) -> Any:
-        if not call.posted:
-            return {"response": []}
-        if state == "running":
-            call.box.running.applied.setdefault(service, call.box.config.state)
-        call.box.running.services[service] = state
-        return {"response": "OK"}
-
-    return handler
-
-
 def _reconfigure(service: str) -> Handler:
     def handler(call: Call) -> Any:
         if not call.posted:
@@ -73,9 +61,9 @@ def _status(service: str, unseen: str) -> Handler:
 def daemon_handlers(service: str, *, unseen: str = "stopped") -> dict[str, Handler]:
     """The five calls of `<module>/service`; `unseen` is the status of an enabled one before it first runs."""
     verbs = {
-        "start": _change(service, "running"),
-        "stop": _change(service, "stopped"),
-        "restart": _change(service, "running"),
+        "start": change_service(service, "running"),
+        "stop": change_service(service, "stopped"),
+        "restart": change_service(service, "running"),
         "status": _status(service, unseen),
         "reconfigure": _reconfigure(service),
     }
