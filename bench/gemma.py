@@ -1,7 +1,8 @@
 """The Gemma worker over its socket, beside llama-bench and llama-server of the same llama.cpp release.
 
 `python -m bench.llama_peers` builds the peers. Contenders take turns, one turn that does not count and
-then several; what is compared are medians of the same run. All load the same weights with the same threads.
+then several. The machine's speed drifts within minutes, so two contenders are compared turn by turn, and
+what is printed is the median of those ratios. All load the same weights with the same threads.
 """
 
 from __future__ import annotations
@@ -115,6 +116,10 @@ def median(values: Sequence[Any], of: Callable[[Any], float] = float) -> float:
     return statistics.median(of(value) for value in values)
 
 
+def ratio(one: Sequence[Any], other: Sequence[Any], of: Callable[[Any], float] = float) -> float:
+    return statistics.median(of(a) / of(b) for a, b in zip(one, other, strict=True))
+
+
 def _story(number: int) -> str:
     return f"Write a long story about {TOPICS[number % len(TOPICS)]}."
 
@@ -166,9 +171,9 @@ def one_stream(field: Field) -> list[str]:
             "llama-server, greedy": server(GREEDY),
         },
     )
-    bare = median(got["llama-bench tg"])
+    bare = got["llama-bench tg"]
     rows = ["| one stream, free text | tokens/s | of llama-bench |", "|---|---|---|"]
-    rows += [f"| {name} | {median(rates):.1f} | {median(rates) / bare:.3f} |" for name, rates in got.items()]
+    rows += [f"| {name} | {median(rates):.1f} | {ratio(rates, bare):.3f} |" for name, rates in got.items()]
     return [
         *rows,
         "",
@@ -208,15 +213,21 @@ def first_token(field: Field) -> list[str]:
         },
     )
     assert {cold.prompt_tokens for cold, _ in got["worker"] + got["llama-server"]} == {PROMPT_TOKENS}
-    bare = median(got["bare"])
+    bare = got["bare"]
     rows = [
         f"| first token, prompt of {PROMPT_TOKENS} | cold | of bare prefill | second turn | of cold |",
         "|---|---|---|---|---|",
-        f"| llama-bench pp{PROMPT_TOKENS} (prefill alone) | {bare * 1000:.0f} ms | 1.000 | | |",
+        f"| llama-bench pp{PROMPT_TOKENS} (prefill alone) | {median(bare) * 1000:.0f} ms | 1.000 | | |",
     ]
     for name in ("worker", "llama-server"):
-        cold, warm = (median([pair[k].first_s for pair in got[name]]) for k in (0, 1))
-        times = (f"{cold * 1000:.0f} ms", f"{cold / bare:.3f}", f"{warm * 1000:.0f} ms", f"{warm / cold:.3f}")
+        cold, warm = ([pair[k].first_s for pair in got[name]] for k in (0, 1))
+        of_bare, of_cold = ratio(cold, bare), ratio(warm, cold)
+        times = (
+            f"{median(cold) * 1000:.0f} ms",
+            f"{of_bare:.3f}",
+            f"{median(warm) * 1000:.0f} ms",
+            f"{of_cold:.3f}",
+        )
         rows.append(f"| {name} | {' | '.join(times)} |")
     return [*rows, "", f"Every prompt is new from its first word. Medians of {field.rounds}."]
 
@@ -248,6 +259,10 @@ def _rate(result: tuple[float, list[Answer]]) -> float:
     return sum(answer.tokens for answer in result[1]) / result[0]
 
 
+def _actions_a_second(result: tuple[float, list[Answer]]) -> float:
+    return len(result[1]) / result[0]
+
+
 def sessions(field: Field) -> list[str]:
     async def ours(number: int) -> Answer:
         return await field.ours.once(_story(number), max_tokens=SESSION_TOKENS, seed=number, **SAMPLED)
@@ -266,20 +281,23 @@ def sessions(field: Field) -> list[str]:
         contenders[f"ours {n}"] = partial(at_once_of, ours, n)
         contenders[f"server {n}"] = partial(at_once_of, server, n)
     got = field.turns.run(contenders)
-    serial = median(got["serial"], _rate)
+    serial = got["serial"]
     rows = [
         "| sessions at once, free text | worker, tokens/s in all | llama-server -np 8 | worker / llama-server"
         " | worker / one after the other |",
         "|---|---|---|---|---|",
     ]
     for n in (1, 2, 4, 8):
-        mine, theirs = median(got[f"ours {n}"], _rate), median(got[f"server {n}"], _rate)
-        rows.append(f"| {n} | {mine:.1f} | {theirs:.1f} | {mine / theirs:.2f} | {mine / serial:.2f} |")
+        mine, theirs = got[f"ours {n}"], got[f"server {n}"]
+        times = (f"{ratio(mine, theirs, _rate):.2f}", f"{ratio(mine, serial, _rate):.2f}")
+        rows.append(
+            f"| {n} | {median(mine, _rate):.1f} | {median(theirs, _rate):.1f} | {' | '.join(times)} |"
+        )
     return [
         *rows,
         "",
         f"{SESSION_TOKENS} tokens each, prompts included in the time; eight one after the other:"
-        f" {serial:.1f} tokens/s. Medians of {field.rounds}.",
+        f" {median(serial, _rate):.1f} tokens/s. Medians of {field.rounds}.",
     ]
 
 
@@ -321,12 +339,11 @@ def actions(field: Field, wanted: int) -> list[str]:
         got = _action_turns(field, schema)
         for n in (1, 8):
             mine, theirs = got[f"ours {n}"], got[f"server {n}"]
-            rates = (median(mine, _rate), median(theirs, _rate))
-            done = tuple(median(x, lambda r: len(r[1]) / r[0]) for x in (mine, theirs))
-            rows.append(
-                f"| {title}, {n} at once | {rates[0]:.0f} | {rates[1]:.0f} | {rates[0] / rates[1]:.2f}"
-                f" | {done[0]:.2f} | {done[1]:.2f} | {done[0] / done[1]:.2f} |"
-            )
+            cells = [f"{title}, {n} at once"]
+            for of, places in ((_rate, 0), (_actions_a_second, 2)):
+                cells += [f"{median(x, of):.{places}f}" for x in (mine, theirs)]
+                cells.append(f"{ratio(mine, theirs, of):.2f}")
+            rows.append(f"| {' | '.join(cells)} |")
             answers = [answer for result in mine for answer in result[1]]
             checked, good = checked + len(answers), good + sum(valid(answer, schema) for answer in answers)
     ours, _ = _askers(field, ANY)

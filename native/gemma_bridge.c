@@ -1,188 +1,11 @@
 /* The functions of gemma_bridge.h. See there for what they promise, and gemma_loop.c for the thread behind them. */
 #include "gemma_bridge.h"
 
-#include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include "gemma_internal.h"
-
-#if !defined FZ_LLAMA_VERSION || !defined FZ_GGML_COMMIT
-#error "FZ_LLAMA_VERSION and FZ_GGML_COMMIT say which release the header belongs to; native/setup.py defines them"
-#endif
-
-static int32_t fail(char *err, size_t err_len, int32_t code, const char *format, ...) {
-    va_list args;
-    va_start(args, format);
-    if (err && err_len) vsnprintf(err, err_len, format, args);
-    va_end(args);
-    return code;
-}
-
-const char *fz_built_for(void) { return FZ_LLAMA_VERSION; }
-
-const char *fz_loaded(void) { return llama_version(); }
-
-static bool abort_asked(void *data) {
-    fz_engine *e = data;
-    if (atomic_load_explicit(&e->stop_decode, memory_order_relaxed)) return true;
-    int64_t until = atomic_load_explicit(&e->decode_deadline_us, memory_order_relaxed);
-    return until != INT64_MAX && fz_now_us() >= until;
-}
-
-/* llama.cpp's errors go to stderr, the rest of its chatter nowhere. */
-static void log_errors(enum ggml_log_level level, const char *text, void *data) {
-    (void)data;
-    if (level == GGML_LOG_LEVEL_ERROR) fputs(text, stderr);
-}
-
-/* --- open and close -------------------------------------------------------------------------------------- */
-
-static int32_t check_options(fz_options *o, char *err, size_t len) {
-    static const fz_options none;
-    if (!memcmp(o, &none, sizeof none)) return fail(err, len, FZ_E_INVALID, "the options are empty");
-    if (o->n_ctx < 0 || (o->n_ctx > 0 && o->n_ctx < 64) || o->n_ctx > 1 << 22)
-        return fail(err, len, FZ_E_INVALID, "n_ctx is %d, and must be 0 or 64 to 4194304", (int)o->n_ctx);
-    if (o->n_slots < 1 || o->n_slots > FZ_MAX_SLOTS)
-        return fail(err, len, FZ_E_INVALID, "n_slots is %d, and must be 1 to %d", (int)o->n_slots, FZ_MAX_SLOTS);
-    if (o->n_sessions < 1 || o->n_sessions > 4096)
-        return fail(err, len, FZ_E_INVALID, "n_sessions is %d, and must be 1 to 4096", (int)o->n_sessions);
-    if (o->n_queue < 0 || o->n_queue > 4096)
-        return fail(err, len, FZ_E_INVALID, "n_queue is %d, and must be 0 to 4096", (int)o->n_queue);
-    if (o->n_threads < 0 || o->n_threads > 512)
-        return fail(err, len, FZ_E_INVALID, "n_threads is %d, and must be 0 to 512", (int)o->n_threads);
-    if (o->stall_ms < 0 || o->stall_ms > 10000 || o->out_limit < 0 || o->n_gpu_layers < -1)
-        return fail(err, len, FZ_E_INVALID, "stall_ms, out_limit or n_gpu_layers is outside its limits");
-    if (o->stall_ms == 0) o->stall_ms = 80;
-    if (o->out_limit == 0) o->out_limit = 16384;
-    if (o->n_threads == 0) o->n_threads = (int32_t)sysconf(_SC_NPROCESSORS_ONLN);
-    return FZ_OK;
-}
-
-static int32_t load(fz_engine *e, const char *path, char *err, size_t len) {
-    struct llama_model_params mp = llama_model_default_params();
-    mp.n_gpu_layers = e->opt.n_gpu_layers;
-    e->model = llama_model_load_from_file(path, mp);
-    if (!e->model) return fail(err, len, FZ_E_MODEL, "%s: llama.cpp cannot load it", path);
-    e->vocab = llama_model_get_vocab(e->model);
-    e->n_vocab = llama_vocab_n_tokens(e->vocab);
-    if (e->n_vocab < 2) return fail(err, len, FZ_E_MODEL, "%s: a model without a vocabulary", path);
-    e->n_words = (e->n_vocab + 31) / 32;
-    e->suppress = llama_vocab_get_suppress_tokens(e->vocab, &e->n_suppress);
-    if (!e->suppress) e->n_suppress = 0;
-    int32_t trained = llama_model_n_ctx_train(e->model);
-    e->n_ctx = e->opt.n_ctx ? e->opt.n_ctx : trained > 8192 ? 8192 : trained;
-    e->n_lanes = e->opt.n_slots * 2 + 8 > FZ_MAX_LANES ? FZ_MAX_LANES : e->opt.n_slots * 2 + 8;
-    struct llama_context_params cp = llama_context_default_params();
-    cp.n_ctx = (uint32_t)e->n_ctx;
-    cp.n_batch = cp.n_ubatch = FZ_BATCH;
-    cp.n_seq_max = (uint32_t)e->n_lanes;
-    cp.n_outputs_max = (uint32_t)e->n_lanes; /* llama.cpp wants one for every sequence, not 512 as for a batch */
-    cp.n_threads = cp.n_threads_batch = e->opt.n_threads;
-    cp.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_ENABLED; /* skips the cells of other sequences */
-    cp.swa_full = true;
-    cp.kv_unified = true;
-    cp.no_perf = true;
-    cp.abort_callback = abort_asked;
-    cp.abort_callback_data = e;
-    e->ctx = llama_init_from_model(e->model, cp);
-    if (!e->ctx)
-        return fail(err, len, FZ_E_MODEL, "%s: no context of %d tokens; is there memory for it?", path, (int)e->n_ctx);
-    e->memory = llama_get_memory(e->ctx);
-    e->batch = llama_batch_init(FZ_BATCH, 0, 1);
-    if (!e->memory || !e->batch.token) return fail(err, len, FZ_E_MODEL, "%s: a model without a KV cache", path);
-    return FZ_OK;
-}
-
-static int32_t prepare(fz_engine *e, char *err, size_t len) {
-    pthread_condattr_t attr;
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_mutex_init(&e->lock, NULL);
-    pthread_cond_init(&e->wake, &attr);
-    pthread_cond_init(&e->mask_wake, &attr);
-    pthread_condattr_destroy(&attr);
-    atomic_init(&e->stop_decode, false);
-    atomic_init(&e->signalled, false);
-    atomic_init(&e->decode_deadline_us, INT64_MAX);
-    e->next_id = 1;
-    e->efd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-    if (e->efd < 0) return fail(err, len, FZ_E_MEMORY, "no eventfd: too many open files?");
-    e->sessions = calloc((size_t)e->opt.n_sessions, sizeof *e->sessions);
-    e->queue = calloc((size_t)(e->opt.n_queue + e->opt.n_slots), sizeof *e->queue);
-    if (!e->sessions || !e->queue) return fail(err, len, FZ_E_MEMORY, "no memory for the sessions");
-    return FZ_OK;
-}
-
-int32_t fz_open(const char *path, const fz_options *options, fz_engine **engine, char *err, size_t err_len) {
-    if (!path || !options || !engine) return fail(err, err_len, FZ_E_INVALID, "path, options and engine are needed");
-    *engine = NULL;
-    if (strcmp(fz_built_for(), fz_loaded()) != 0 || strcmp(FZ_GGML_COMMIT, ggml_commit()) != 0)
-        return fail(err, err_len, FZ_E_MODEL, "built for llama.cpp %s (%s), but %s (%s) is loaded: install fazai-gemma again",
-                    fz_built_for(), FZ_GGML_COMMIT, fz_loaded(), ggml_commit());
-    fz_engine *e = calloc(1, sizeof *e);
-    if (!e) return fail(err, err_len, FZ_E_MEMORY, "no memory");
-    e->opt = *options;
-    e->efd = -1;
-    int32_t code = check_options(&e->opt, err, err_len);
-    if (code != FZ_OK) {
-        free(e);
-        return code;
-    }
-    llama_log_set(log_errors, NULL);
-    llama_backend_init();
-    code = prepare(e, err, err_len);
-    if (code == FZ_OK) code = load(e, path, err, err_len);
-    if (code == FZ_OK && !fz_sampler_init(&e->sampler, e->n_vocab))
-        code = fail(err, err_len, FZ_E_MEMORY, "no memory for the sampler");
-    if (code == FZ_OK) {
-        fz_calibrate(e);
-        if (pthread_create(&e->thread, NULL, fz_loop, e) != 0)
-            code = fail(err, err_len, FZ_E_MEMORY, "no thread: too many processes?");
-        else
-            e->started = true;
-    }
-    if (code != FZ_OK) {
-        fz_close(e);
-        return code;
-    }
-    *engine = e;
-    return FZ_OK;
-}
-
-void fz_shutdown(fz_engine *e) {
-    if (!e) return;
-    pthread_mutex_lock(&e->lock);
-    e->closed = true;
-    atomic_store(&e->stop_decode, true);
-    pthread_cond_broadcast(&e->wake);
-    pthread_cond_broadcast(&e->mask_wake);
-    pthread_mutex_unlock(&e->lock);
-}
-
-void fz_close(fz_engine *e) {
-    if (!e) return;
-    fz_shutdown(e);
-    if (e->started) pthread_join(e->thread, NULL);
-    while (e->n_sessions > 0) fz_session_free(e, e->sessions[0]);
-    for (int32_t i = 0; i < FZ_MAX_LANES; i++) free(e->lanes[i].tok);
-    free(e->sessions);
-    free(e->queue);
-    fz_sampler_free(&e->sampler);
-    if (e->batch.token) llama_batch_free(e->batch);
-    if (e->ctx) llama_free(e->ctx);
-    if (e->model) llama_model_free(e->model);
-    if (e->efd >= 0) close(e->efd);
-    pthread_mutex_destroy(&e->lock);
-    pthread_cond_destroy(&e->wake);
-    pthread_cond_destroy(&e->mask_wake);
-    free(e);
-}
-
-int32_t fz_eventfd(const fz_engine *e) { return e->efd; }
 
 /* --- the vocabulary; it never changes, so no lock -------------------------------------------------------- */
 
@@ -281,16 +104,16 @@ int32_t fz_session_tokens(fz_engine *e, uint64_t session) {
 }
 
 static int32_t check_params(const fz_params *p, char *err, size_t len) {
-    if (p->max_tokens < 1) return fail(err, len, FZ_E_INVALID, "max_tokens must be at least 1");
+    if (p->max_tokens < 1) return fz_fail(err, len, FZ_E_INVALID, "max_tokens must be at least 1");
     if (!(p->temperature >= 0) || !(p->top_p > 0) || p->top_p > 1 || !(p->min_p >= 0) || p->min_p > 1 || p->top_k < 0)
-        return fail(err, len, FZ_E_INVALID, "temperature, top_k, top_p or min_p is outside its limits");
-    if (!(p->repeat_penalty > 0)) return fail(err, len, FZ_E_INVALID, "repeat_penalty must be above 0");
-    if (p->timeout_ms < 1) return fail(err, len, FZ_E_INVALID, "timeout_ms must be at least 1");
-    if (p->constrained != 0 && p->constrained != 1) return fail(err, len, FZ_E_INVALID, "constrained is 0 or 1");
-    if (p->n_stop < 0 || p->n_stop > FZ_MAX_STOPS) return fail(err, len, FZ_E_INVALID, "at most 16 stop texts");
+        return fz_fail(err, len, FZ_E_INVALID, "temperature, top_k, top_p or min_p is outside its limits");
+    if (!(p->repeat_penalty > 0)) return fz_fail(err, len, FZ_E_INVALID, "repeat_penalty must be above 0");
+    if (p->timeout_ms < 1) return fz_fail(err, len, FZ_E_INVALID, "timeout_ms must be at least 1");
+    if (p->constrained != 0 && p->constrained != 1) return fz_fail(err, len, FZ_E_INVALID, "constrained is 0 or 1");
+    if (p->n_stop < 0 || p->n_stop > FZ_MAX_STOPS) return fz_fail(err, len, FZ_E_INVALID, "at most 16 stop texts");
     for (int32_t i = 0; i < p->n_stop; i++)
         if (!p->stop[i] || p->stop_len[i] < 1 || p->stop_len[i] > FZ_MAX_STOP)
-            return fail(err, len, FZ_E_INVALID, "a stop text has 1 to %d bytes", FZ_MAX_STOP);
+            return fz_fail(err, len, FZ_E_INVALID, "a stop text has 1 to %d bytes", FZ_MAX_STOP);
     return FZ_OK;
 }
 
@@ -341,17 +164,17 @@ static void reset_request(fz_session *s) {
 /* Locked. */
 static int32_t submit(fz_engine *e, fz_session *s, const int32_t *tokens, int32_t n, const fz_params *params,
                       char *err, size_t len) {
-    if (s->state != FZ_S_IDLE) return fail(err, len, FZ_E_BUSY, "the session is generating");
-    if (s->n_tok + n == 0) return fail(err, len, FZ_E_INVALID, "the conversation is empty");
+    if (s->state != FZ_S_IDLE) return fz_fail(err, len, FZ_E_BUSY, "the session is generating");
+    if (s->n_tok + n == 0) return fz_fail(err, len, FZ_E_INVALID, "the conversation is empty");
     if (s->n_tok > e->n_ctx - 1 - n)
-        return fail(err, len, FZ_E_CONTEXT, "the conversation has %d of %d tokens, and this adds %d", (int)s->n_tok,
+        return fz_fail(err, len, FZ_E_CONTEXT, "the conversation has %d of %d tokens, and this adds %d", (int)s->n_tok,
                     (int)e->n_ctx, (int)n);
     if (e->n_queued + e->n_running >= e->opt.n_slots + e->opt.n_queue)
-        return fail(err, len, FZ_E_OVERLOADED, "%d generations wait already", (int)e->n_queued);
+        return fz_fail(err, len, FZ_E_OVERLOADED, "%d generations wait already", (int)e->n_queued);
     if (params->constrained && !s->bits && !(s->bits = calloc((size_t)e->n_words, sizeof *s->bits)))
-        return fail(err, len, FZ_E_MEMORY, "no memory for a mask");
+        return fz_fail(err, len, FZ_E_MEMORY, "no memory for a mask");
     if (!keep_params(s, params) || !keep_tokens(s, tokens, n))
-        return fail(err, len, FZ_E_MEMORY, "no memory for the conversation");
+        return fz_fail(err, len, FZ_E_MEMORY, "no memory for the conversation");
     reset_request(s);
     s->state = FZ_S_QUEUED;
     e->queue[e->n_queued++] = s;
@@ -362,16 +185,16 @@ static int32_t submit(fz_engine *e, fz_session *s, const int32_t *tokens, int32_
 int32_t fz_submit(fz_engine *e, uint64_t session, const int32_t *tokens, int32_t n_tokens, const fz_params *params,
                   char *err, size_t err_len) {
     if (!params || n_tokens < 0 || (n_tokens > 0 && !tokens))
-        return fail(err, err_len, FZ_E_INVALID, "tokens and params are needed");
+        return fz_fail(err, err_len, FZ_E_INVALID, "tokens and params are needed");
     for (int32_t i = 0; i < n_tokens; i++)
         if (tokens[i] < 0 || tokens[i] >= e->n_vocab)
-            return fail(err, err_len, FZ_E_INVALID, "token %d is not in the vocabulary", (int)tokens[i]);
+            return fz_fail(err, err_len, FZ_E_INVALID, "token %d is not in the vocabulary", (int)tokens[i]);
     int32_t code = check_params(params, err, err_len);
     if (code != FZ_OK) return code;
     pthread_mutex_lock(&e->lock);
     fz_session *s = find(e, session);
-    if (e->closed) code = fail(err, err_len, FZ_E_CLOSED, "the engine is being closed");
-    else if (!s) code = fail(err, err_len, FZ_E_UNKNOWN, "there is no such session");
+    if (e->closed) code = fz_fail(err, err_len, FZ_E_CLOSED, "the engine is being closed");
+    else if (!s) code = fz_fail(err, err_len, FZ_E_UNKNOWN, "there is no such session");
     else code = submit(e, s, tokens, n_tokens, params, err, err_len);
     pthread_mutex_unlock(&e->lock);
     return code;

@@ -137,6 +137,9 @@ void fz_close(fz_engine *engine);
 /* Becomes readable when fz_ready has something; asyncio waits on it. */
 int32_t fz_eventfd(const fz_engine *engine);
 
+/* Gives back to the system what was freed; the C library keeps it otherwise. For after large work. */
+void fz_memory_trim(void);
+
 /* The text's tokens. Returns how many there are, also when `cap` is smaller (then `tokens` is undefined). */
 int32_t fz_tokenize(const fz_engine *engine, const char *text, int32_t len, int32_t special, int32_t bos,
                     int32_t *tokens, int32_t cap);

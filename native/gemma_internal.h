@@ -15,6 +15,10 @@ enum { FZ_MAX_FF = 4096, FZ_MIN_SHARED = 4, FZ_MAX_LANES = 120 };
 
 int64_t fz_now_us(void);
 
+/* gemma_open.c: fills `err` with a sentence and returns `code` */
+int32_t fz_fail(char *err, size_t err_len, int32_t code, const char *format, ...)
+    __attribute__((format(printf, 4, 5)));
+
 /* --- gemma_text.c: bytes of tokens become text: stop texts over token borders, whole characters only */
 
 typedef struct fz_bytes {
@@ -47,8 +51,8 @@ typedef struct fz_candidate {
 
 typedef struct fz_sampler {
     fz_candidate *items;        /* room for n_vocab of them, filled with few; one a loop */
-    float *sums;                /* of blocks of the vocabulary */
-    int32_t n_vocab;
+    float *tops, *sums, *order; /* of blocks of the vocabulary: largest logit, mass, room for a selection */
+    int32_t n_vocab, n_blocks;
 } fz_sampler;
 
 typedef struct fz_rng {
@@ -126,7 +130,7 @@ struct fz_engine {
     int32_t n_suppress;
 
     pthread_t thread;
-    bool started;
+    bool started, ready;        /* the thread is there; it has calibrated */
     pthread_mutex_t lock;
     pthread_cond_t wake;        /* the loop waits on it */
     pthread_cond_t mask_wake;   /* those in fz_mask_next */

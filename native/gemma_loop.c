@@ -445,7 +445,10 @@ static void gather_forced(fz_engine *e) {
 
 void *fz_loop(void *engine) {
     fz_engine *e = engine;
+    fz_calibrate(e);
     pthread_mutex_lock(&e->lock);
+    e->ready = true;
+    pthread_cond_broadcast(&e->wake);
     for (;;) {
         e->poked = false;
         int64_t next = retire(e);

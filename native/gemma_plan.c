@@ -28,17 +28,30 @@ static int64_t timed(fz_engine *e) {
     return fz_now_us() - from;
 }
 
-static int64_t cost_of(fz_engine *e, int32_t k) {
-    int64_t least = INT64_MAX; /* what else runs on the machine only ever adds */
-    for (int r = 0; r < REPEATS; r++) {
-        e->batch.n_tokens = 0;
-        for (int32_t s = 0; s < k; s++) put(e, 1 + (r * 31 + s) % (e->n_vocab - 1), PREFIX + r, s, true);
-        int64_t took = timed(e);
-        if (took < 0) return -1;
-        if (took < least) least = took;
-    }
+/* One decode over k sequences, or -1. */
+static int64_t cost_of(fz_engine *e, int32_t k, int32_t turn) {
+    e->batch.n_tokens = 0;
+    for (int32_t s = 0; s < k; s++) put(e, 1 + (turn * 31 + s) % (e->n_vocab - 1), PREFIX, s, true);
+    int64_t took = timed(e);
     for (int32_t s = 0; s < k; s++) llama_memory_seq_rm(e->memory, s, PREFIX, -1);
-    return least;
+    return took;
+}
+
+/* The sizes of batches that are measured: all up to eight, then every eighth. */
+static int32_t after(int32_t k) { return k < 8 ? k + 1 : k + 8; }
+
+/* Least cost of each measured size; returns the largest that could be measured. The sizes take turns, so that a
+ * machine that is busy for a second slows all of them; what else runs on it only ever adds, so the least counts. */
+static int32_t measure(fz_engine *e, int32_t n) {
+    fz_stats *st = &e->stats;
+    int32_t most = n;
+    for (int32_t turn = 0; turn < REPEATS; turn++)
+        for (int32_t k = 1; k <= most; k = after(k)) {
+            int64_t took = cost_of(e, k, turn);
+            if (took < 0) most = k == 1 ? 0 : k <= 8 ? k - 1 : k - 8;
+            else if (turn == 0 || took < st->cost_us[k - 1]) st->cost_us[k - 1] = took;
+        }
+    return most;
 }
 
 void fz_plan_from(fz_stats *st, int32_t n) {
@@ -83,13 +96,10 @@ void fz_calibrate(fz_engine *e) {
         for (int32_t i = 0; i < PREFIX; i++) put(e, 1 + i % (e->n_vocab - 1), i, s, i == PREFIX - 1);
         if (timed(e) < 0) break;
     }
-    for (int32_t k = 1; k <= n; k += k < 8 ? 1 : 8) {
-        int64_t cost = cost_of(e, k);
-        if (cost < 0) {
-            st->n_costs = last;
-            break;
-        }
-        st->cost_us[k - 1] = cost;
+    int32_t most = measure(e, n);
+    if (most < n) st->n_costs = most;
+    for (int32_t k = 1; k <= most; k = after(k)) {
+        int64_t cost = st->cost_us[k - 1];
         for (int32_t j = last + 1; last > 0 && j < k; j++)
             st->cost_us[j - 1] = st->cost_us[last - 1] + (cost - st->cost_us[last - 1]) * (j - last) / (k - last);
         last = k;

@@ -9,7 +9,7 @@
 
 #include "gemma_internal.h"
 
-enum { BLOCK = 1024, LANES = 16 };
+enum { BLOCK = 256, LANES = 32 };
 
 /* PCG-XSH-RR 64/32, twice for 53 bits. */
 static uint32_t pcg(fz_rng *rng) {
@@ -35,28 +35,36 @@ double fz_rng_next(fz_rng *rng) {
 bool fz_sampler_init(fz_sampler *s, int32_t n_vocab) {
     s->n_vocab = n_vocab;
     s->items = malloc(sizeof *s->items * (size_t)n_vocab);
-    s->sums = malloc(sizeof *s->sums * ((size_t)n_vocab / BLOCK + 1));
-    return s->items && s->sums;
+    s->n_blocks = (n_vocab + BLOCK - 1) / BLOCK;
+    s->tops = malloc(sizeof *s->tops * (size_t)s->n_blocks * 3);
+    if (!s->items || !s->tops) return false;
+    s->sums = s->tops + s->n_blocks;
+    s->order = s->sums + s->n_blocks;
+    return true;
 }
 
 void fz_sampler_free(fz_sampler *s) {
     free(s->items);
-    free(s->sums);
+    free(s->tops);
     s->items = NULL;
-    s->sums = NULL;
+    s->tops = s->sums = s->order = NULL;
 }
 
-/* e^x for x <= 0, to about 1e-7 of its value; written so that it becomes vector code. */
-static inline float exp_below(float x) {
-    x = x < -87.0f ? -87.0f : x;
+/* e^x for -87 <= x <= 0, to about 1e-7 of its value; without a branch, so that it becomes vector code. */
+static inline float exp_clamped(float x) {
     float t = x * 1.44269504f;
     int32_t i = (int32_t)(t - 0.5f);
     float f = (t - (float)i) * 0.69314718f;
     float p = 1.0f + f * (1.0f + f * (0.5f + f * (0.16666667f + f * (0.041666667f + f * (0.0083333333f
             + f * 0.0013888889f)))));
-    union { int32_t i; float f; } scale = {.i = (i + 127) << 23};
-    return p * scale.f;
+    int32_t bits;
+    memcpy(&bits, &p, sizeof bits);
+    bits += i * (1 << 23); /* p is 0.7 to 1.5: its exponent takes i without leaving the range */
+    memcpy(&p, &bits, sizeof p);
+    return p;
 }
+
+static inline float exp_below(float x) { return exp_clamped(x > -87.0f ? x : -87.0f); }
 
 static float block_max(const float *x, int32_t n) {
     float lane[LANES];
@@ -70,37 +78,46 @@ static float block_max(const float *x, int32_t n) {
 }
 
 static float block_sum(const float *x, int32_t n, float max, float scale) {
-    float lane[LANES] = {0};
+    float lane[LANES] = {0}, y[LANES];
     int32_t i = 0;
-    for (; i + LANES <= n; i += LANES)
-        for (int j = 0; j < LANES; j++) lane[j] += exp_below((x[i + j] - max) * scale);
+    for (; i + LANES <= n; i += LANES) { /* in two loops: together, the clamp would become a branch */
+        for (int j = 0; j < LANES; j++) {
+            float below = (x[i + j] - max) * scale;
+            y[j] = below > -87.0f ? below : -87.0f;
+        }
+        for (int j = 0; j < LANES; j++) lane[j] += exp_clamped(y[j]);
+    }
     for (; i < n; i++) lane[0] += exp_below((x[i] - max) * scale);
     float sum = 0;
     for (int j = 0; j < LANES; j++) sum += lane[j];
     return sum;
 }
 
+static int32_t block_len(const fz_sampler *s, int32_t b) {
+    int32_t left = s->n_vocab - b * BLOCK;
+    return left < BLOCK ? left : BLOCK;
+}
+
 /* Fills s->sums with each block's mass at this scale (1 / temperature); returns the whole. */
 static double mass(fz_sampler *s, const float *logits, float max, float scale) {
     double whole = 0;
-    for (int32_t at = 0, b = 0; at < s->n_vocab; at += BLOCK, b++) {
-        int32_t n = s->n_vocab - at < BLOCK ? s->n_vocab - at : BLOCK;
-        s->sums[b] = block_sum(logits + at, n, max, scale);
+    for (int32_t b = 0; b < s->n_blocks; b++) {
+        s->sums[b] = block_sum(logits + b * BLOCK, block_len(s, b), max, scale);
         whole += s->sums[b];
     }
     return whole;
 }
 
-/* The likeliest token; the lowest number of equals, as llama.cpp's greedy sampler. */
-static int32_t argmax(const float *logits, int32_t n, float *max) {
+/* The likeliest token; the lowest number of equals, as llama.cpp's greedy sampler. The one pass over all logits that
+ * every way of sampling needs: s->tops keeps the largest of each block, so that later steps look into few of them. */
+static int32_t argmax(fz_sampler *s, const float *logits, float *max) {
     int32_t best = -1;
     *max = -INFINITY;
-    for (int32_t at = 0; at < n; at += BLOCK) {
-        int32_t len = n - at < BLOCK ? n - at : BLOCK;
-        float top = block_max(logits + at, len);
-        if (top > *max) {
-            *max = top;
-            best = at;
+    for (int32_t b = 0; b < s->n_blocks; b++) {
+        s->tops[b] = block_max(logits + b * BLOCK, block_len(s, b));
+        if (s->tops[b] > *max) {
+            *max = s->tops[b];
+            best = b * BLOCK;
         }
     }
     if (best < 0) return -1;
@@ -154,23 +171,43 @@ static int by_logit(const void *left, const void *right) {
 /* Tokens with at least this logit, unsorted. */
 static int32_t gather(fz_sampler *s, const float *logits, float least) {
     int32_t n = 0;
-    for (int32_t at = 0; at < s->n_vocab; at += BLOCK) {
-        int32_t len = s->n_vocab - at < BLOCK ? s->n_vocab - at : BLOCK;
-        if (block_max(logits + at, len) < least) continue;
-        for (int32_t i = at; i < at + len; i++)
+    for (int32_t b = 0; b < s->n_blocks; b++) {
+        if (s->tops[b] < least) continue;
+        for (int32_t i = b * BLOCK, end = i + block_len(s, b); i < end; i++)
             if (logits[i] >= least && logits[i] > -INFINITY) s->items[n++] = (fz_candidate){logits[i], i};
     }
     return n;
 }
 
-/* The `k` likeliest, sorted: the threshold falls in steps until enough are above it. */
-static int32_t top_k(fz_sampler *s, const float *logits, float max, int32_t k) {
-    int32_t n = 0;
-    for (float below = 4; n < k; below *= 2) {
-        bool all = below > 200;
-        n = gather(s, logits, all ? -INFINITY : max - below);
-        if (all) break;
+/* The k-th largest of `x`, which is reordered (Hoare's selection). */
+static float kth_largest(float *x, int32_t n, int32_t k) {
+    int32_t from = 0, to = n - 1, at = k - 1;
+    while (from < to) {
+        float pivot = x[at];
+        int32_t i = from, j = to;
+        do {
+            while (x[i] > pivot) i++;
+            while (x[j] < pivot) j--;
+            if (i <= j) {
+                float kept = x[i];
+                x[i++] = x[j];
+                x[j--] = kept;
+            }
+        } while (i <= j);
+        if (j < at) from = i;
+        if (i > at) to = j;
     }
+    return x[at];
+}
+
+/* The `k` likeliest, sorted. At least k tokens reach the k-th largest of the blocks' tops, and few more do. */
+static int32_t top_k(fz_sampler *s, const float *logits, int32_t k) {
+    float least = -INFINITY;
+    if (k <= s->n_blocks) {
+        memcpy(s->order, s->tops, sizeof *s->order * (size_t)s->n_blocks);
+        least = kth_largest(s->order, s->n_blocks, k);
+    }
+    int32_t n = gather(s, logits, least);
     qsort(s->items, (size_t)n, sizeof *s->items, by_logit);
     return n < k ? n : k;
 }
@@ -225,7 +262,7 @@ static int32_t draw_any(fz_sampler *s, const float *logits, float max, float tem
     }
     if (chosen >= 0) return chosen;
     float ignored; /* rounding led past the last allowed token */
-    return argmax(logits, s->n_vocab, &ignored);
+    return argmax(s, logits, &ignored);
 }
 
 int32_t fz_sample(fz_sampler *s, float *logits, const uint32_t *mask, const fz_params *p, fz_rng *rng,
@@ -233,14 +270,14 @@ int32_t fz_sample(fz_sampler *s, float *logits, const uint32_t *mask, const fz_p
     int32_t n_vocab = s->n_vocab, n;
     float max;
     if (p->repeat_penalty != 1) penalise(logits, n_vocab, p->repeat_penalty, recent, n_recent);
-    if (p->temperature <= 0) return mask ? argmax_masked(logits, n_vocab, mask) : argmax(logits, n_vocab, &max);
+    if (p->temperature <= 0) return mask ? argmax_masked(logits, n_vocab, mask) : argmax(s, logits, &max);
     if (mask) apply_mask(logits, n_vocab, mask);
-    int32_t best = argmax(logits, n_vocab, &max);
+    int32_t best = argmax(s, logits, &max);
     if (best < 0) return -1;
     double u = fz_rng_next(rng);
     bool p_off = p->top_p >= 1;
     if (p->top_k > 0 && p->top_k < n_vocab) {
-        n = top_k(s, logits, max, p->top_k);
+        n = top_k(s, logits, p->top_k);
         if (!p_off) n = cut_p(s, n, p->top_p);
     } else if (!p_off) {
         n = nucleus(s, logits, max, p->top_p);

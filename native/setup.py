@@ -12,7 +12,15 @@ from cffi import FFI
 from setuptools import setup
 
 HERE = Path(__file__).parent
-SOURCES = ("gemma_bridge.c", "gemma_loop.c", "gemma_plan.c", "gemma_kv.c", "gemma_sample.c", "gemma_text.c")
+SOURCES = (
+    "gemma_open.c",
+    "gemma_bridge.c",
+    "gemma_loop.c",
+    "gemma_plan.c",
+    "gemma_kv.c",
+    "gemma_sample.c",
+    "gemma_text.c",
+)
 
 
 def llama_cpp() -> Path:

@@ -142,7 +142,7 @@ class Stats:
 def _native() -> Any:
     # libgomp reads it when it is loaded. Its own default spins for milliseconds at every barrier: on a
     # machine that has anything else to do, a decode then takes a hundred times as long.
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     try:
         return importlib.import_module("fazai_gemma")
     except ModuleNotFoundError as error:
@@ -256,6 +256,10 @@ class Engine:
     def addresses(self) -> tuple[int, int]:
         """Of llama.cpp's vocabulary and of llama_tokenize, for llguidance's tokenizer."""
         return int(self._lib.fz_vocab_address(self._engine)), int(self._lib.fz_tokenize_address())
+
+    def trim(self) -> None:
+        """Gives memory that was freed back to the system."""
+        self._lib.fz_memory_trim()
 
     def meta(self, key: str) -> str | None:
         buffer = self._ffi.new("char[]", 4096)

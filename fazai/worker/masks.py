@@ -21,6 +21,10 @@ __all__ = ["Masks"]
 
 _KEPT_GRAMMARS = 32
 _WAIT_MS = 500
+# What is inside of a JSON string: masks for it are kept in one piece. llguidance's own three slices take
+# twice the memory (107 MB beside 60) and give no faster masks on this vocabulary; without one they are 100
+# times slower.
+_SLICE = r'[^"\\\x00-\x1F\x7F]{1,30}'
 
 
 class Masks:
@@ -50,8 +54,9 @@ class Masks:
                     vocab_ptr=vocabulary,
                     tokenize_fptr=tokenize,
                     eos_token=self._engine.eos,
-                    slices=None,
+                    slices=[_SLICE],
                 )
+                self._engine.trim()
 
     def compile(self, *, schema: Mapping[str, Any] | None, grammar: str | None) -> Any:
         """A matcher at its start. Raises WireError(schema_unsupported) for what cannot be enforced."""
