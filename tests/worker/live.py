@@ -60,12 +60,28 @@ class Peer:
 
 
 class Live:
-    def __init__(self, path: Path, engine: FakeEngine, worker: Worker, masks: FakeMasks) -> None:
+    def __init__(
+        self, path: Path, engine: FakeEngine, worker: Worker, masks: FakeMasks, idle_s: float
+    ) -> None:
         self.path = path
         self.engine = engine
         self.worker = worker
         self.masks = masks
+        self.idle_s = idle_s
         self.peers: list[Peer] = []
+
+    def load(self) -> None:
+        """What the worker does once its model is there."""
+        self.worker.sessions = Sessions(
+            cast(Engine, self.engine),
+            cast(Masks, self.masks),
+            Chat("", "", False),
+            self.worker.metrics,
+            idle_s=self.idle_s,
+            clock=time.monotonic,
+        )
+        self.worker.model = "fake"
+        asyncio.get_running_loop().add_reader(self.engine.fileno(), self.worker.sessions.on_ready)
 
     async def peer(self) -> Peer:
         self.peers.append(Peer(*await asyncio.open_unix_connection(str(self.path), limit=8 << 20)))
@@ -93,21 +109,12 @@ async def live(
         worker = Worker(settings, Metrics())
         masks = FakeMasks()
         loop = asyncio.get_running_loop()
+        made = Live(path, engine, worker, masks, idle_s)
         if loaded:
-            worker.sessions = Sessions(
-                cast(Engine, engine),
-                cast(Masks, masks),
-                Chat("", "", False),
-                worker.metrics,
-                idle_s=idle_s,
-                clock=time.monotonic,
-            )
-            worker.model = "fake"
-            loop.add_reader(engine.fileno(), worker.sessions.on_ready)
+            made.load()
         server = await loop.create_unix_server(
             lambda: Connection(worker), sock=systemd.listen(path), backlog=systemd.BACKLOG
         )
-        made = Live(path, engine, worker, masks)
         try:
             yield made
         finally:

@@ -19,8 +19,8 @@ from pathlib import Path
 import pytest
 
 from fazai.errors import Unreachable
+from fazai.providers.gemma import GemmaClient
 from fazai.wire.worker import SessionParams
-from fazai.worker.client import GemmaClient
 from fazai.worker.demo import demo_model
 
 pytestmark = [pytest.mark.gemma, pytest.mark.xdist_group("model")]

@@ -1,4 +1,4 @@
-"""An async client of the worker's socket, with an OpenAI-compatible endpoint to fall back to.
+"""Speaks to the worker's socket (SPEC.md, section 1), or to an endpoint when the worker does not answer.
 
 Every request has a connection of its own, so a worker that was started again is simply found again; leaving a
 stream early closes its connection, and that aborts the generation.
@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 from fazai.errors import FazaiError, Unreachable
+from fazai.providers.gemma.endpoint import Conversation, Endpoint
 from fazai.wire.base import (
     MAX_LINE_BYTES,
     ErrorAnswer,
@@ -39,26 +38,19 @@ from fazai.wire.worker import (
     StopEvent,
     TokenText,
     Usage,
+    WorkerEvent,
     decode_worker_event,
 )
 
-__all__ = ["Endpoint", "GemmaClient", "GemmaSession", "Stream"]
+__all__ = ["GemmaClient", "GemmaSession", "Stream"]
 
 _ANSWER_S = 5.0
 _GRACE_S = 10.0  # past the worker's own deadline
 _TIMEOUT_MS = 120_000
 _RETRY_S = 0.1
+_POLL_S = 0.1
 
 M = TypeVar("M", bound=Message)
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """An OpenAI-compatible server: `url` ends before `/chat/completions`."""
-
-    url: str
-    model: str
-    api_key: str | None = field(default=None, repr=False)
 
 
 class GemmaClient:
@@ -72,8 +64,25 @@ class GemmaClient:
         self.fallback = fallback
         self._connect_timeout_s = connect_timeout_s
 
-    async def status(self) -> StatusAnswer:
-        return await self.ask(Status(), StatusAnswer)
+    async def status(self, *, patient: bool = True) -> StatusAnswer:
+        return await self.ask(Status(), StatusAnswer, patient=patient)
+
+    async def wait_running(self, timeout_s: float) -> StatusAnswer:
+        """Until a worker that starts has loaded its model. Raises Unreachable: nobody answers, it is
+        stopping, or the time was over."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + timeout_s
+        while True:
+            found = await self.status()
+            if found.status == "running":
+                return found
+            if found.status == "stopping":
+                raise self.gone("answer", "it is stopping")
+            if loop.time() + _POLL_S >= until:
+                raise self.gone(
+                    "answer", f"it still loads its model after {timeout_s:g} s", "ask again later"
+                )
+            await asyncio.sleep(_POLL_S)
 
     async def abort(self, session_id: str) -> None:
         await self.ask(Abort(session_id=session_id), OkAnswer)
@@ -81,9 +90,9 @@ class GemmaClient:
     def session(self, params: SessionParams | None = None) -> GemmaSession:
         return GemmaSession(self, params or SessionParams())
 
-    async def ask(self, request: Request, of: type[M]) -> M:
+    async def ask(self, request: Request, of: type[M], *, patient: bool = True) -> M:
         """One request with one answer. Raises Unreachable, WireError."""
-        reader, writer = await self.connect()
+        reader, writer = await self.connect(patient=patient)
         try:
             line = await self._exchange(reader, writer, request)
         finally:
@@ -107,25 +116,28 @@ class GemmaClient:
             raise self.gone("answer", "the connection ended")
         return line
 
-    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """A worker that is being started again is waited for, up to the limit."""
+    async def connect(self, *, patient: bool = True) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A worker that is being started again is waited for, up to the limit. Raises Unreachable."""
         loop = asyncio.get_running_loop()
         until = loop.time() + self._connect_timeout_s
         while True:
             try:
                 async with asyncio.timeout_at(until):
                     return await asyncio.open_unix_connection(str(self.socket), limit=MAX_LINE_BYTES + 1)
+            except PermissionError:
+                hint = "the socket is open to the group of the worker's user"
+                raise self.gone("connect", "permission denied", hint) from None
             except (OSError, TimeoutError) as error:
-                if loop.time() + _RETRY_S >= until:
+                if not patient or loop.time() + _RETRY_S >= until:
                     raise self.gone("connect", str(error) or "it took too long") from None
             await asyncio.sleep(_RETRY_S)
 
-    def gone(self, stage: str, why: str) -> Unreachable:
+    def gone(self, stage: str, why: str, hint: str | None = None) -> Unreachable:
         return Unreachable(
             f"the Gemma worker does not answer: {why}",
             stage=stage,
             where=str(self.socket),
-            hint="is it running? fazai worker --model FILE.gguf",
+            hint=hint or "is it running? fazai worker --model FILE.gguf",
         )
 
 
@@ -136,7 +148,7 @@ class GemmaSession:
         self._client = client
         self._params = params
         self._session_id: str | None = None
-        self._turns: list[dict[str, str]] = []  # of the fallback, which keeps no conversation itself
+        self._elsewhere: Conversation | None = None
 
     async def __aenter__(self) -> Self:
         try:
@@ -145,6 +157,7 @@ class GemmaSession:
         except Unreachable:
             if self._client.fallback is None:
                 raise
+            self._elsewhere = Conversation(self._client.fallback, self._params)
         return self
 
     async def __aexit__(
@@ -152,7 +165,7 @@ class GemmaSession:
     ) -> None:
         if self._session_id is not None:
             with contextlib.suppress(FazaiError):  # a worker that is gone has no session to close
-                await self._client.ask(CloseSession(session_id=self._session_id), OkAnswer)
+                await self._client.ask(CloseSession(session_id=self._session_id), OkAnswer, patient=False)
 
     @property
     def session_id(self) -> str | None:
@@ -167,90 +180,77 @@ class GemmaSession:
         async with self.stream(prompt, params) as pieces:
             return "".join([piece async for piece in pieces])
 
-    def timeout_s(self, params: GenerateParams | None) -> float:
+    async def pieces(self, stream: Stream) -> AsyncGenerator[str, None]:
+        """What a Stream iterates over; its reason and usage are filled in at the end."""
+        if self._elsewhere is None:
+            found = self._from_worker(stream)
+        else:
+            found = self._from_endpoint(self._elsewhere, stream)
+        async with contextlib.aclosing(found):
+            async for piece in found:
+                yield piece
+
+    def _timeout_s(self, params: GenerateParams | None) -> float:
         own = params.timeout_ms if params is not None else None
         return (own or self._params.timeout_ms or _TIMEOUT_MS) / 1000 + _GRACE_S
 
-    async def pieces(self, stream: Stream) -> AsyncIterator[str]:
-        if self._session_id is None:
-            async for piece in self._from_endpoint(stream):
-                yield piece
-            return
+    async def _from_endpoint(self, elsewhere: Conversation, stream: Stream) -> AsyncGenerator[str, None]:
+        timeout_s = self._timeout_s(stream.params)
+        async with contextlib.aclosing(
+            elsewhere.say(stream.prompt, stream.params, timeout_s=timeout_s)
+        ) as found:
+            async for said in found:
+                stream.reason = said.reason or stream.reason
+                stream.usage = said.usage or stream.usage
+                if said.text:
+                    yield said.text
+
+    async def _from_worker(self, stream: Stream) -> AsyncGenerator[str, None]:
+        assert self._session_id is not None, "a session is entered before it is used"
         client = self._client
+        request = Generate(session_id=self._session_id, prompt=stream.prompt, params=stream.params)
+        until = asyncio.get_running_loop().time() + self._timeout_s(stream.params)
         reader, writer = await client.connect()
         try:
-            async with asyncio.timeout(self.timeout_s(stream.params)):
-                request = Generate(session_id=self._session_id, prompt=stream.prompt, params=stream.params)
-                writer.write(encode(request) + b"\n")
-                while True:
-                    line = await reader.readline()
-                    if not line.endswith(b"\n"):
-                        raise client.gone("answer", "the connection ended within the answer")
-                    event = decode_worker_event(line)
-                    if isinstance(event, TokenText):
-                        yield event.text
-                    elif isinstance(event, StopEvent):
-                        stream.reason, stream.usage = event.reason, event.usage
-                        return
-                    else:
-                        raise WireError(event.code or "internal", event.message)
+            writer.write(encode(request) + b"\n")
+            while True:
+                event = _event(await self._line(reader, until))
+                if isinstance(event, TokenText):
+                    yield event.text
+                elif isinstance(event, StopEvent):
+                    stream.reason, stream.usage = event.reason, event.usage
+                    return
+                elif event is not None:
+                    raise WireError(event.code or "internal", event.message)
+        finally:
+            writer.close()
+
+    async def _line(self, reader: asyncio.StreamReader, until: float) -> bytes:
+        """The time of the one who reads is not counted: each line is waited for on its own."""
+        client = self._client
+        try:
+            async with asyncio.timeout_at(until):
+                line = await reader.readline()
         except TimeoutError:
             raise client.gone("answer", "it took too long") from None
         except (ConnectionError, ValueError) as error:
             raise client.gone("answer", str(error)) from None
-        finally:
-            writer.close()
+        if not line.endswith(b"\n"):
+            raise client.gone("answer", "the connection ended within the answer", "ask again")
+        return line
 
-    async def _from_endpoint(self, stream: Stream) -> AsyncIterator[str]:
-        import httpx
 
-        endpoint = self._client.fallback
-        assert endpoint is not None
-        if not self._turns and self._params.system:
-            self._turns.append({"role": "system", "content": self._params.system})
-        turns = [*self._turns, {"role": "user", "content": stream.prompt}]
-        headers = {"Authorization": f"Bearer {endpoint.api_key}"} if endpoint.api_key else {}
-        body = {"model": endpoint.model, "messages": turns, "stream": True, **self._asked(stream.params)}
-        said: list[str] = []
-        try:
-            async with (
-                httpx.AsyncClient(timeout=self.timeout_s(stream.params)) as http,
-                http.stream(
-                    "POST", f"{endpoint.url.rstrip('/')}/chat/completions", json=body, headers=headers
-                ) as got,
-            ):
-                if got.status_code != 200:
-                    raise FazaiError(
-                        f"{endpoint.url} answered {got.status_code}", hint="the fallback of the worker"
-                    )
-                async for line in got.aiter_lines():
-                    piece, ended = _event(line)
-                    stream.reason = ended or stream.reason
-                    if piece:
-                        said.append(piece)
-                        yield piece
-        except httpx.HTTPError as error:
-            raise Unreachable(
-                f"neither the Gemma worker nor {endpoint.url} answers: {type(error).__name__}",
-                stage="connect",
-            ) from None
-        self._turns = [*turns, {"role": "assistant", "content": "".join(said)}]
-
-    def _asked(self, params: GenerateParams | None) -> dict[str, Any]:
-        """The parameters that such endpoints know. Raises WireError for a grammar: they would ignore it."""
-        asked: dict[str, Any] = {}
-        for source in (self._params, params):
-            for name in ("max_tokens", "temperature", "top_p", "seed", "stop", "json_schema", "grammar"):
-                value = getattr(source, name, None)
-                if value is not None:
-                    asked[name] = value
-        if asked.pop("grammar", None) is not None:
-            raise WireError("schema_unsupported", "the fallback endpoint takes no grammar")
-        schema = asked.pop("json_schema", None)
-        if schema is not None:
-            shape = {"name": "answer", "strict": True, "schema": schema}
-            asked["response_format"] = {"type": "json_schema", "json_schema": shape}
-        return asked
+def _event(line: bytes) -> WorkerEvent | None:
+    """None: an event of a later version, to be skipped. Raises WireError, also for a refusal."""
+    try:
+        return decode_worker_event(line)
+    except WireError as error:
+        if error.code == "unknown_type":
+            return None
+        answer = decode_answer(line, OkAnswer)
+        if isinstance(answer, ErrorAnswer):
+            raise WireError(answer.code or "internal", answer.error) from None
+        raise
 
 
 class Stream:
@@ -272,21 +272,4 @@ class Stream:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        close = getattr(self._pieces, "aclose", None)
-        if close is not None:
-            await close()
-
-
-_REASONS = {"stop": "eos", "length": "length"}
-
-
-def _event(line: str) -> tuple[str, str]:
-    """A line of an endpoint's stream: its text, and why it ended."""
-    if not line.startswith("data:") or line == "data: [DONE]":
-        return "", ""
-    try:
-        choice = json.loads(line[5:])["choices"][0]
-        text = choice.get("delta", {}).get("content") or ""
-        return str(text), _REASONS.get(choice.get("finish_reason") or "", "")
-    except (ValueError, LookupError, AttributeError):
-        return "", ""
+        await self._pieces.aclose()
