@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import sys
 from pathlib import Path
@@ -71,7 +72,8 @@ async def ask(client: GemmaClient, params: SessionParams, text: str, *, wait_s: 
         raise Interrupted("interrupted: the generation was aborted") from None
     finally:
         if begun:
-            click.echo()
+            with contextlib.suppress(BrokenPipeError):  # what ended it is said, not this
+                click.echo()
 
 
 def _end_as_interrupted() -> None:

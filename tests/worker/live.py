@@ -14,6 +14,7 @@ from typing import Any, cast
 from fazai.worker import systemd
 from fazai.worker.bridge import Engine, Options
 from fazai.worker.chat import Chat
+from fazai.worker.log import Log
 from fazai.worker.masks import Masks
 from fazai.worker.metrics import Metrics
 from fazai.worker.server import Connection, Worker
@@ -68,6 +69,7 @@ class Live:
         self.worker = worker
         self.masks = masks
         self.idle_s = idle_s
+        self.log = Log(path.with_name("log"))
         self.peers: list[Peer] = []
 
     def load(self) -> None:
@@ -79,8 +81,10 @@ class Live:
             self.worker.metrics,
             idle_s=self.idle_s,
             clock=time.monotonic,
+            log=self.log,
         )
         self.worker.model = "fake"
+        self.worker.stats = self.engine.stats
         asyncio.get_running_loop().add_reader(self.engine.fileno(), self.worker.sessions.on_ready)
 
     async def peer(self) -> Peer:
@@ -126,3 +130,4 @@ async def live(
             await asyncio.sleep(0)
             loop.remove_reader(engine.fileno())
             engine.close()
+            made.log.close()

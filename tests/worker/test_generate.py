@@ -16,6 +16,7 @@ from .live import Live, live
 from .openai import completions
 
 ASK = (sys.executable, "-m", "fazai", "generate")
+ENDLESS = ("--max-tokens", "1000000", "--timeout", "3600")
 
 
 def _environ(worker: Live | Path, **more: str) -> dict[str, str]:
@@ -92,7 +93,7 @@ async def _screen(worker: Live, *words: str) -> AsyncIterator[_Screen]:
 
 def test_ctrl_c_on_a_terminal_ends_the_generation_and_its_session() -> None:
     async def run() -> None:
-        async with live() as worker, _screen(worker, "a long story") as screen:
+        async with live() as worker, _screen(worker, *ENDLESS, "a long story") as screen:
             await screen.until("A LONG STORY")
             assert worker.sessions.busy == 1
             screen.press(b"\x03")
@@ -109,7 +110,7 @@ def test_a_signal_leaves_no_session_behind(number: signal.Signals) -> None:
     async def run() -> None:
         async with live() as worker:
             child = await asyncio.create_subprocess_exec(
-                *(*ASK, "go on"),
+                *(*ASK, *ENDLESS, "go on"),
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
                 env=_environ(worker),
@@ -147,7 +148,7 @@ def test_a_reader_that_goes_away() -> None:
     async def run() -> None:
         async with live() as worker:
             child = await asyncio.create_subprocess_exec(
-                *("sh", "-c", '"$@" | head -c 5; echo', "sh", *ASK, "much text"),
+                *("sh", "-c", '"$@" | head -c 5; echo', "sh", *ASK, *ENDLESS, "much text"),
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
                 env=_environ(worker),

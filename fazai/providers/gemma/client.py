@@ -67,6 +67,10 @@ class GemmaClient:
     async def status(self, *, patient: bool = True) -> StatusAnswer:
         return await self.ask(Status(), StatusAnswer, patient=patient)
 
+    async def metrics(self) -> str:
+        """The worker's metrics as Prometheus text. Raises Unreachable, WireError."""
+        return (await self.ask(Status(metrics=True), StatusAnswer)).metrics or ""
+
     async def wait_running(self, timeout_s: float) -> StatusAnswer:
         """Until a worker that starts has loaded its model. Raises Unreachable: nobody answers, it is
         stopping, or the time was over."""
@@ -163,9 +167,13 @@ class GemmaSession:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        with contextlib.suppress(FazaiError):  # a worker that is gone has no session to close
+            await self.close()
+
+    async def close(self) -> None:
+        """Ends what runs and forgets the conversation. Raises Unreachable, WireError."""
         if self._session_id is not None:
-            with contextlib.suppress(FazaiError):  # a worker that is gone has no session to close
-                await self._client.ask(CloseSession(session_id=self._session_id), OkAnswer, patient=False)
+            await self._client.ask(CloseSession(session_id=self._session_id), OkAnswer, patient=False)
 
     @property
     def session_id(self) -> str | None:
