@@ -70,7 +70,8 @@ class Soak:
             try:
                 await self.one(chance)
             except WireError as error:
-                assert error.code in ALLOWED, error
+                if error.code not in ALLOWED:
+                    raise
                 self.done[error.code] += 1
 
     async def watch(self) -> None:
@@ -106,7 +107,7 @@ def test_soak(tmp_path: Path) -> None:
         assert len(os.listdir(f"/proc/{process.child.pid}/fd")) <= descriptors + 1
         metrics = asyncio.run(soak.client.metrics())
         process.child.terminate()
-        assert process.ended() == (0, "")
+        assert process.ended()[0] == 0
     warm = soak.memory_kib[len(soak.memory_kib) // 3 :]  # the tokenizer of schemas, buffers, arenas
     slope = statistics.linear_regression(*zip(*warm, strict=True)).slope
     hour_kib = slope * 3600
