@@ -27,7 +27,7 @@ SOAK_S = float(os.environ.get("FAZAI_SOAK_S", "60"))
 CLIENTS = 6
 #: What may come of glibc's arenas and of Python's own; a token's logits alone would be 1 MiB each time.
 GROWTH_KIB = 24 * 1024
-SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+SCHEMA = {"type": "object", "properties": {"go": {"enum": ["plan", "done"]}}, "required": ["go"]}
 ALLOWED = {"overloaded", "context_full"}
 
 
