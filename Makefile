@@ -45,7 +45,7 @@ $(VENV)/.fuzz: $(VENV)/.gemma
 worker-test: $(VENV)/.fuzz
 	PYTHON=$(abspath $(BIN)/python) ./native/test
 	$(BIN)/python -m tests.fuzz.ndjson_atheris -max_total_time=$(FUZZ_S)
-	$(PYTEST) tests/worker tests/fuzz
+	$(PYTEST) -m gemma tests/worker
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -88,6 +88,18 @@ def test_killed_in_mid_stream_clients_are_told_and_recover(
     asyncio.run(run())
 
 
+def test_the_cache_takes_what_the_page_says(model: Path, tmp_path: Path) -> None:
+    """docs/worker.md: layers x KV heads x head size x 4 bytes for each token of the context."""
+    taken_kib = []
+    for context in ("1024", "8192"):
+        with Process(with_model(), model, tmp_path, "--context", context) as process:
+            process.told("READY=1")
+            status = Path(f"/proc/{process.child.pid}/status").read_text()
+            taken_kib.append(int(status.split("RssAnon:")[1].split()[0]))
+    a_token = (taken_kib[1] - taken_kib[0]) / (8192 - 1024)
+    assert a_token == pytest.approx(18 * 1 * 256 * 4 / 1024, rel=0.1)
+
+
 async def _measure(client: GemmaClient, name: str) -> float:
     """One metric, as the worker says it over its socket; 0 where it has not counted yet."""
     for line in (await client.metrics()).splitlines():
