@@ -26,6 +26,7 @@ _TIMEOUT_MS = 120_000
 _MAX_TOKENS = 1024
 _LONG_PROMPT = 50_000  # characters; tokenizing more would hold up the event loop
 _CODES = {
+    Code.INVALID: "bad_request",  # within the contract, but not as a 32-bit number
     Code.UNKNOWN: "unknown_session",
     Code.BUSY: "session_busy",
     Code.CONTEXT: "context_full",

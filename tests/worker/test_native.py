@@ -257,6 +257,33 @@ def _tokens(loaded: Loaded, session: int) -> int:
     return found[1].completion_tokens
 
 
+@pytest.mark.parametrize(
+    "extreme",
+    [
+        {"temperature": 1e300},
+        {"temperature": 1e-300},
+        {"top_p": 1e-300},
+        {"min_p": 1.0},
+        {"repeat_penalty": 1e-300},
+        {"repeat_penalty": 1e300},
+        {"top_k": 2**31 - 1},
+        {"top_k": 1, "temperature": 1e30},
+    ],
+)
+def test_numbers_at_the_edge_harm_nobody(loaded: Loaded, extreme: dict[str, float]) -> None:
+    """What the contract allows and a 32-bit float does not hold is refused, or ends as any other."""
+    edge = replace(GREEDY, temperature=1.0, max_tokens=3)
+    try:
+        _, progress = loaded.run(PROMPTS[0], replace(edge, **extreme))  # type: ignore[arg-type]
+    except EngineError as error:
+        refused: Code | None = error.code
+    else:
+        refused = None
+        assert progress.reason in (Reason.LENGTH, Reason.EOS, Reason.FAILED)
+    assert refused in (None, Code.INVALID)
+    assert loaded.run(PROMPTS[2], replace(GREEDY, max_tokens=3))[1].reason is Reason.LENGTH
+
+
 def test_stop_texts_and_limits(loaded: Loaded) -> None:
     whole, _ = loaded.run(PROMPTS[0])
     stop = whole[len(whole) // 2 :][:3]
