@@ -2,6 +2,7 @@
 VENV ?= .venv
 BIN := $(VENV)/bin
 MARKS ?= not gemma
+FUZZ_S ?= 20
 PYTEST := $(BIN)/python -m pytest
 
 .PHONY: help demo check test test-all bench docs worker-demo worker-test clean
@@ -37,9 +38,14 @@ $(VENV)/.gemma: $(VENV)/.dev native/pyproject.toml native/setup.py $(wildcard na
 worker-demo: $(VENV)/.gemma
 	@BIN=$(BIN) ./tools/worker-demo
 
-worker-test: $(VENV)/.gemma
+$(VENV)/.fuzz: $(VENV)/.gemma
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[fuzz]' --config-settings editable_mode=compat
+	@touch $@
+
+worker-test: $(VENV)/.fuzz
 	PYTHON=$(abspath $(BIN)/python) ./native/test
-	$(PYTEST) tests/worker
+	$(BIN)/python -m tests.fuzz.ndjson_atheris -max_total_time=$(FUZZ_S)
+	$(PYTEST) -m gemma tests/worker
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -1,6 +1,7 @@
 """Finds providers and kinds by name: `provider: x` is the module `fazai.providers.x` with its `PROVIDER`.
 
-There is no list to edit; a provider is imported when a target or a resource names it.
+There is no list to edit; a provider is imported when a target or a resource names it. A module whose
+`PROVIDER` is None is a client and nothing more: it has neither targets nor kinds, and is offered to nobody.
 """
 
 from __future__ import annotations
@@ -20,32 +21,35 @@ class Registry:
     """Built by a shell and handed down; remembers what it imported."""
 
     def __init__(self) -> None:
-        self._providers: dict[str, Provider] = {}
+        self._providers: dict[str, Provider | None] = {}
 
     def names(self) -> list[str]:
-        """All providers of this installation."""
-        package = importlib.import_module("fazai.providers")
-        return sorted(module.name for module in pkgutil.iter_modules(package.__path__))
+        """All providers of this installation that have targets; this imports them."""
+        return [name for name in _modules() if self._find(name) is not None]
+
+    def _find(self, name: str) -> Provider | None:
+        if name not in self._providers:
+            module = importlib.import_module(f"fazai.providers.{name}")
+            self._providers[name] = cast("Provider | None", module.PROVIDER)
+        return self._providers[name]
 
     def provider(self, name: str) -> Provider:
         """Raises InputError with did-you-mean."""
-        found = self._providers.get(name)
+        found = self._find(name) if name in _modules() else None
         if found is None:
-            if not name.isidentifier() or name not in self.names():
-                raise InputError(f'there is no provider "{name}"', hint=_hint(name, self.names()))
-            module = importlib.import_module(f"fazai.providers.{name}")
-            found = self._providers[name] = cast(Provider, module.PROVIDER)
+            raise InputError(f'there is no provider "{name}"', hint=_hint(name, self.names()))
         return found
 
     def kind(self, name: str) -> Kind:
         """`opnsense.alias` -> that kind. Raises InputError with did-you-mean."""
-        provider = name.partition(".")[0]
-        if provider in self.names():
-            kinds = self.provider(provider).kinds
-            if name in kinds:
-                return kinds[name]
-            raise InputError(f'there is no kind "{name}"', hint=_hint(name, kinds))
-        raise InputError(f'there is no kind "{name}"', hint=_hint(name, [kind.name for kind in self.kinds()]))
+        first = name.partition(".")[0]
+        provider = self._find(first) if first in _modules() else None
+        if provider is None:
+            known = [kind.name for kind in self.kinds()]
+            raise InputError(f'there is no kind "{name}"', hint=_hint(name, known))
+        if name not in provider.kinds:
+            raise InputError(f'there is no kind "{name}"', hint=_hint(name, provider.kinds))
+        return provider.kinds[name]
 
     def kinds(self) -> Iterator[Kind]:
         """All kinds of all providers, by name."""
@@ -53,6 +57,11 @@ class Registry:
             kinds = self.provider(name).kinds
             for kind in sorted(kinds):
                 yield kinds[kind]
+
+
+def _modules() -> list[str]:
+    package = importlib.import_module("fazai.providers")
+    return sorted(module.name for module in pkgutil.iter_modules(package.__path__))
 
 
 def _hint(word: str, known: object) -> str:

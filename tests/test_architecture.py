@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import pkgutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from fazai.errors import InputError
+from fazai.registry import Registry
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "fazai"
@@ -94,6 +99,29 @@ def test_no_provider_names_another() -> None:
         if other != folder and name.startswith(f"fazai.providers.{other}")
     ]
     assert wrong == []
+
+
+def test_a_provider_says_whether_it_has_targets() -> None:
+    """The registry offers what has a PROVIDER; what says None is a client, and then defines no kind."""
+    package = importlib.import_module("fazai.providers")
+    clients = set()
+    for found in pkgutil.iter_modules(package.__path__):
+        module = importlib.import_module(f"fazai.providers.{found.name}")
+        assert hasattr(module, "PROVIDER"), f"{module.__name__} does not say what it is"
+        if module.PROVIDER is None:
+            clients.add(found.name)
+            continue
+        assert module.PROVIDER.name == found.name
+        assert module.PROVIDER.kinds
+    registry = Registry()
+    assert "gemma" in clients
+    assert not clients & set(registry.names())
+    assert not clients & {kind.name.partition(".")[0] for kind in registry.kinds()}
+    for client in clients:
+        with pytest.raises(InputError, match="there is no provider"):
+            registry.provider(client)
+        with pytest.raises(InputError, match="there is no kind"):
+            registry.kind(f"{client}.anything")
 
 
 def test_the_engine_names_no_provider() -> None:

@@ -104,21 +104,38 @@ def _demo() -> Path:
 @click.command(
     "generate",
     epilog='\b\nExamples:\n  fazai generate "Why would a firewall drift?"'
-    '\n  echo "Summarise: …" | fazai generate -'
-    '\n  fazai generate --json-schema answer.json "Is fw-01 up?"',
+    '\n  fazai drift inventory.yml | fazai generate --system "Summarise this." -'
+    '\n  fazai generate --json-schema answer.json "Is fw-01 up?"'
+    "\n\n\b\nWithout a worker it asks the OpenAI-compatible server of FAZAI_GEMMA_FALLBACK_URL,"
+    "\nFAZAI_GEMMA_FALLBACK_MODEL and FAZAI_GEMMA_FALLBACK_KEY_FILE, if they are set.",
 )
-@click.argument("prompt")
+@click.argument("prompt", required=False)
 @click.option("--socket", "socket_path", help=f"[default: $FAZAI_GEMMA_SOCK, else {_SOCKET}]")
 @click.option("--system", help="The system prompt.")
-@click.option("--max-tokens", type=click.IntRange(1))
-@click.option("--temperature", type=click.FloatRange(0))
-@click.option("--seed", type=click.IntRange(-1, 4294967295))
+@click.option("--max-tokens", type=click.IntRange(1), help="The most tokens to generate.")
+@click.option("--temperature", type=click.FloatRange(0), help="0: always the likeliest token.")
+@click.option("--seed", type=click.IntRange(-1, 4294967295), help="The same seed gives the same text.")
 @click.option(
     "--json-schema", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="The output conforms."
 )
-@click.option("--timeout", "timeout_s", type=click.FloatRange(0.001, 3600), default=120.0, show_default=True)
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(0.001, 3600),
+    default=120.0,
+    show_default=True,
+    help="Seconds for the answer.",
+)
+@click.option(
+    "--wait",
+    "wait_s",
+    type=click.FloatRange(0, 3600),
+    default=30.0,
+    show_default=True,
+    help="Seconds for a worker that still loads its model.",
+)
 def generate_command(
-    prompt: str,
+    prompt: str | None,
     socket_path: str | None,
     system: str | None,
     max_tokens: int | None,
@@ -126,34 +143,26 @@ def generate_command(
     seed: int | None,
     json_schema: Path | None,
     timeout_s: float,
+    wait_s: float,
 ) -> None:
-    """Ask the worker; PROMPT - reads stdin. The text streams to stdout; Ctrl-C aborts."""
-    from fazai.wire.base import WireError, parse_object
-    from fazai.wire.worker import SessionParams
-    from fazai.worker.client import GemmaClient
+    """Ask the worker; PROMPT - (or none, with a pipe) reads stdin. The text streams to stdout; Ctrl-C aborts.
 
-    text = sys.stdin.read() if prompt == "-" else prompt
-    try:
-        schema = parse_object(json_schema.read_bytes()) if json_schema is not None else None
-    except WireError as error:
-        raise UsageError(f"{json_schema}: {error.message}") from None
+    An answer that was cut (--max-tokens, --timeout, an abort elsewhere) is exit 1.
+    """
+    from fazai.cli import asking
+    from fazai.providers.gemma import Endpoint, GemmaClient
+    from fazai.wire.worker import SessionParams
+
+    text = asking.prompt(prompt, sys.stdin)
     params = SessionParams(
         system=system,
         max_tokens=max_tokens,
         temperature=temperature,
         seed=seed,
-        json_schema=schema,
+        json_schema=asking.schema(json_schema) if json_schema is not None else None,
         timeout_ms=max(1, int(timeout_s * 1000)),
     )
-
-    async def run() -> str:
-        client = GemmaClient(_socket(socket_path))
-        async with client.session(params) as session, session.stream(text) as events:
-            async for piece in events:
-                click.echo(piece, nl=False)
-            return events.reason
-
-    reason = asyncio.run(run())
-    click.echo()
-    if reason in ("length", "timeout", "aborted"):
+    client = GemmaClient(_socket(socket_path), fallback=Endpoint.from_environ(os.environ))
+    reason = asyncio.run(asking.ask(client, params, text, wait_s=wait_s))
+    if reason not in ("eos", "stop"):
         raise FazaiError(f"the answer is not complete: {reason}", hint="--max-tokens, --timeout")

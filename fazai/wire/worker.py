@@ -118,7 +118,7 @@ class CloseSession(Request, frozen=True, kw_only=True, tag_field="type", tag="cl
 
 
 class Status(Request, frozen=True, kw_only=True, tag_field="type", tag="status"):
-    pass
+    metrics: bool = False
 
 
 WorkerRequest = CreateSession | Generate | GenerateStream | Abort | CloseSession | Status
@@ -159,6 +159,7 @@ class StatusAnswer(Answer, frozen=True, kw_only=True):
     context_tokens: Count | None = None
     queued: Count | None = None
     limits: WorkerLimits | None = None
+    metrics: str | None = None  # Prometheus text, when it was asked for
 
 
 class TokenText(Message, frozen=True, kw_only=True, tag_field="type", tag="token"):

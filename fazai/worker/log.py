@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Literal
 
 import msgspec
+
+from fazai.errors import InputError
 
 __all__ = ["Log"]
 
@@ -24,10 +27,16 @@ class Log:
         self.reopen()
 
     def reopen(self) -> None:
-        if self._path is not None:
-            before, self._file = self._file, self._path.open("a", encoding="utf-8")
-            if before is not None:
-                before.close()
+        """Raises InputError; then it goes on where it was."""
+        if self._path is None:
+            return
+        try:
+            opened = self._path.open("a", encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"the log cannot be opened: {error.strerror}", where=str(self._path)) from None
+        before, self._file = self._file, opened
+        if before is not None:
+            before.close()
 
     def close(self) -> None:
         if self._file is not None:
@@ -35,6 +44,10 @@ class Log:
             self._file = None
 
     def say(self, level: Level, message: str, *, session_id: str | None = None) -> None:
+        with contextlib.suppress(OSError):  # a full disk must not end the worker
+            self._say(level, message, session_id)
+
+    def _say(self, level: Level, message: str, session_id: str | None) -> None:
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         out = self._file or sys.stderr
         if self._text:

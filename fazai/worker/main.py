@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import os
 import signal
@@ -12,6 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from fazai.errors import InputError
 from fazai.worker import metrics as metrics_module
 from fazai.worker import systemd
 from fazai.worker.bridge import Engine, Options, Reason, Sampling
@@ -49,10 +51,14 @@ def serve(settings: Settings, ready: Callable[[], None] | None = None) -> None:
     sys.setswitchinterval(0.0005)  # the masks' thread must not wait 5 ms for the event loop's
     log = Log(settings.log_file, text=settings.log_text)
     try:
-        asyncio.run(_Process(settings, log).run(ready))
+        whole = asyncio.run(_Process(settings, log).run(ready))
     finally:
         sys.setswitchinterval(before)
         log.close()
+    if not whole:
+        # llama.cpp cannot be stopped while it loads, and an orderly exit would free what it still writes to.
+        sys.stdout.flush()
+        os._exit(0)
 
 
 class _Process:
@@ -66,37 +72,67 @@ class _Process:
         self._masks: Masks | None = None
         self._stop = asyncio.Event()
         self._signals = 0
+        self._started_s = time.monotonic()
+        self._own: tuple[int, int] | None = None
 
-    async def run(self, ready: Callable[[], None] | None) -> None:
+    async def run(self, ready: Callable[[], None] | None) -> bool:
+        """Whether it has ended in whole; no: it was stopped while a thread still loads the model."""
         settings = self._settings
         inherited = systemd.inherited(os.environ, os.getpid())
-        listening = inherited or systemd.listen(settings.socket)
+        self._listening = inherited or systemd.listen(settings.socket)
+        self._own = systemd.identity(settings.socket) if inherited is None else None
         try:
             self._on_signals()
-            server = await asyncio.get_running_loop().create_unix_server(
-                lambda: Connection(self._worker), sock=listening, backlog=systemd.BACKLOG
-            )
-            try:
-                await self._load()
-                systemd.notify(os.environ, "READY=1\nSTATUS=running")
-                self._log.say("info", f"{self._worker.model} answers at {settings.socket}")
-                if ready is not None:
-                    ready()
-                async with _metrics(settings.metrics_port, self._metrics_text):
-                    await self._stop.wait()
-                    await self._drain(server)
-            finally:
-                server.close()
+            async with _metrics(settings.metrics_port, self._metrics_text):
+                server = await asyncio.get_running_loop().create_unix_server(
+                    lambda: Connection(self._worker), sock=self._listening, backlog=systemd.BACKLOG
+                )
+                try:
+                    return await self._serve(server, ready)
+                finally:
+                    self._close(server)
         finally:
+            self._listening.close()
+            self._unlink()
             self._end()
-            if inherited is None:
-                settings.socket.unlink(missing_ok=True)
+
+    async def _serve(self, server: asyncio.Server, ready: Callable[[], None] | None) -> bool:
+        systemd.notify(os.environ, "STATUS=loading the model")
+        engine = await self._loaded()
+        if engine is None:
+            systemd.notify(os.environ, "STOPPING=1")
+            self._log.say("info", "stopped while the model was being loaded")
+            return False
+        self._use(engine)
+        systemd.notify(os.environ, "READY=1\nSTATUS=running")
+        self._log.say("info", f"{self._worker.model} answers at {self._settings.socket}")
+        if ready is not None:
+            ready()
+        await self._stop.wait()
+        await self._drain(server)
+        return True
+
+    def _close(self, server: asyncio.Server) -> None:
+        """Nobody connects any more, and the next worker may listen there."""
+        self._unlink()
+        server.close()
+
+    def _unlink(self) -> None:
+        if self._own is not None:
+            systemd.remove(self._settings.socket, self._own)
+            self._own = None
 
     def _on_signals(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._asked_to_stop)
-        loop.add_signal_handler(signal.SIGHUP, self._log.reopen)
+        loop.add_signal_handler(signal.SIGHUP, self._reopen)
+
+    def _reopen(self) -> None:
+        try:
+            self._log.reopen()
+        except InputError as error:
+            self._log.say("error", str(error))  # to where it went so far
 
     def _asked_to_stop(self) -> None:
         self._signals += 1
@@ -104,10 +140,19 @@ class _Process:
         if self._signals > 1 and self._worker.sessions is not None:
             self._worker.sessions.stop_all()
 
-    async def _load(self) -> None:
+    async def _loaded(self) -> Engine | None:
+        """The model; None when the worker was stopped before. Raises InputError, EngineError."""
         settings, loop = self._settings, asyncio.get_running_loop()
-        started = time.monotonic()
-        engine = await asyncio.to_thread(Engine, settings.model, settings.options)
+        thread = concurrent.futures.ThreadPoolExecutor(1, "load")  # asyncio would wait for one of its own
+        loading = loop.run_in_executor(thread, Engine, settings.model, settings.options)
+        stopping = asyncio.ensure_future(self._stop.wait())
+        await asyncio.wait((loading, stopping), return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        thread.shutdown(wait=False)
+        return loading.result() if loading.done() else None
+
+    def _use(self, engine: Engine) -> None:
+        settings = self._settings
         self._engine = engine
         masks = self._masks = Masks(engine)
         masks.start()
@@ -119,17 +164,19 @@ class _Process:
             self._worker.metrics,
             idle_s=settings.session_idle_s,
             clock=time.monotonic,
+            log=self._log,
         )
-        loop.add_reader(engine.fileno(), sessions.on_ready)
+        asyncio.get_running_loop().add_reader(engine.fileno(), sessions.on_ready)
         worker = self._worker
         worker.model = engine.meta("general.name") or settings.model.stem
         worker.context_tokens = stats.context_tokens
-        worker.queued = lambda: engine.stats().queued
+        worker.stats = engine.stats
         worker.sessions = sessions
+        took_s = time.monotonic() - self._started_s
         cost = ", ".join(f"{1000 * s:.1f}" for s in stats.batch_cost_s)
         self._log.say(
             "info",
-            f"loaded {settings.model} in {time.monotonic() - started:.1f} s: llama.cpp {engine.release}, "
+            f"loaded {settings.model} in {took_s:.1f} s: llama.cpp {engine.release}, "
             f"{stats.threads} threads, {stats.context_tokens} tokens of context; "
             f"a decode of 1, 2, … sequences costs {cost} ms",
         )
@@ -137,7 +184,7 @@ class _Process:
     async def _drain(self, server: asyncio.Server) -> None:
         """No new work; what runs may end, up to a limit."""
         systemd.notify(os.environ, "STOPPING=1")
-        server.close()
+        self._close(server)
         sessions = self._worker.live()
         sessions.draining = True
         self._log.say("info", f"stopping: {sessions.busy} generations may end")
@@ -146,7 +193,7 @@ class _Process:
         await sessions.wait_idle(_ABORT_S)
 
     def _metrics_text(self) -> str:
-        return self._worker.metrics.text(self._engine.stats() if self._engine is not None else None)
+        return self._worker.metrics.text(self._worker.stats())
 
     def _end(self) -> None:
         if self._engine is None:
@@ -161,7 +208,16 @@ class _Process:
 
 @contextlib.asynccontextmanager
 async def _metrics(port: int | None, body: Callable[[], str]) -> AsyncIterator[None]:
-    server = await metrics_module.serve(port, body) if port is not None else None
+    """Raises InputError."""
+    try:
+        server = await metrics_module.serve(port, body) if port is not None else None
+    except OSError as error:
+        hint = "another port; under systemd: deploy/fazai-gemma-worker-metrics.conf"
+        raise InputError(
+            f"the metrics port cannot be opened: {os.strerror(error.errno or 0)}",
+            where=f"--metrics-port {port}",
+            hint=hint,
+        ) from None
     try:
         yield
     finally:

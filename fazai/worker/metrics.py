@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -117,7 +118,7 @@ def _labelled(name: str, text: str, label: str, counts: dict[str, int]) -> Itera
 
 
 async def serve(port: int, body: Callable[[], str]) -> asyncio.Server:
-    """GET /metrics on 127.0.0.1; `body` is called for the text."""
+    """GET /metrics on 127.0.0.1; `body` is called for the text. Raises OSError."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(
@@ -136,4 +137,6 @@ async def serve(port: int, body: Callable[[], str]) -> asyncio.Server:
                 await writer.drain()
         writer.close()
 
-    return await asyncio.start_server(answer, "127.0.0.1", port)
+    # asyncio takes a socket that it may not make for one that it need not make, and serves nothing.
+    listening = socket.create_server(("127.0.0.1", port))
+    return await asyncio.start_server(answer, sock=listening)

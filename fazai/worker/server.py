@@ -28,6 +28,7 @@ from fazai.wire.worker import (
     Generate,
     GenerateAnswer,
     GenerateStream,
+    Status,
     StatusAnswer,
     StopEvent,
     StopReason,
@@ -38,7 +39,7 @@ from fazai.wire.worker import (
     WorkerRequest,
     decode_worker_request,
 )
-from fazai.worker.bridge import Options
+from fazai.worker.bridge import Options, Stats
 from fazai.worker.metrics import Metrics
 from fazai.worker.sessions import MAX_TIMEOUT_MS, Generation, Sessions
 
@@ -58,7 +59,7 @@ class Worker:
         self.sessions: Sessions | None = None
         self.model: str | None = None
         self.context_tokens: int | None = None
-        self.queued: Callable[[], int] = int
+        self.stats: Callable[[], Stats | None] = lambda: None
         self.connections: set[Connection] = set()
 
     def live(self) -> Sessions:
@@ -67,8 +68,9 @@ class Worker:
             raise WireError("overloaded", "the model is being loaded", hint="ask again in some seconds")
         return self.sessions
 
-    def status(self) -> StatusAnswer:
+    def status(self, *, metrics: bool) -> StatusAnswer:
         state: Literal["starting", "running", "stopping"] = "starting"
+        stats = self.stats()
         if self.sessions is not None:
             state = "stopping" if self.sessions.draining else "running"
         return StatusAnswer(
@@ -79,7 +81,8 @@ class Worker:
             contract=CONTRACT,
             version=__version__,
             context_tokens=self.context_tokens,
-            queued=self.queued(),
+            queued=stats.queued if stats is not None else 0,
+            metrics=self.metrics.text(stats) if metrics else None,
             limits=WorkerLimits(
                 max_line_bytes=MAX_LINE_BYTES,
                 max_sessions=self.options.sessions,
@@ -251,7 +254,7 @@ class Connection(asyncio.Protocol):
                 self._worker.live().close(request.session_id)
                 return OkAnswer()
             case _:
-                return self._worker.status()
+                return self._worker.status(metrics=isinstance(request, Status) and request.metrics)
 
     def _generate(self, request: Generate | GenerateStream) -> None:
         self._parts = None if request.stream else []

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import secrets
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -14,6 +15,7 @@ from fazai.wire.base import WireError
 from fazai.wire.worker import GenerateParams, SessionParams, Usage
 from fazai.worker.bridge import Code, Engine, EngineError, Progress, Reason, Sampling
 from fazai.worker.chat import Chat
+from fazai.worker.log import Log
 from fazai.worker.masks import Masks
 from fazai.worker.metrics import Metrics
 
@@ -24,6 +26,7 @@ _TIMEOUT_MS = 120_000
 _MAX_TOKENS = 1024
 _LONG_PROMPT = 50_000  # characters; tokenizing more would hold up the event loop
 _CODES = {
+    Code.INVALID: "bad_request",  # within the contract, but not as a 32-bit number
     Code.UNKNOWN: "unknown_session",
     Code.BUSY: "session_busy",
     Code.CONTEXT: "context_full",
@@ -76,6 +79,7 @@ class Sessions:
         *,
         idle_s: float,
         clock: Callable[[], float],
+        log: Log,
     ) -> None:
         self._engine = engine
         self._masks = masks
@@ -83,6 +87,7 @@ class Sessions:
         self._metrics = metrics
         self._idle_s = idle_s
         self._clock = clock
+        self._log = log
         self._by_id: dict[str, Session] = {}
         self._by_handle: dict[int, Session] = {}
         self.draining = False
@@ -201,9 +206,9 @@ class Sessions:
         except WireError as error:
             self._fail(generation, error)
         except Exception as error:  # noqa: BLE001 - the border: one job's fault is not another's
-            self._fail(
-                generation, WireError("internal", f"{type(error).__name__} while the generation was prepared")
-            )
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            why = f"{type(error).__name__} at {place.name}:{place.lineno}"
+            self._fail(generation, WireError("internal", f"the generation could not be prepared ({why})"))
 
     def _tokens(self, session: Session, prompt: str) -> list[int]:
         try:
@@ -273,6 +278,8 @@ class Sessions:
             generation.sink.ended(generation, reason, usage)
 
     def _fail(self, generation: Generation, error: WireError) -> None:
+        if error.code == "internal":
+            self._log.say("error", error.message, session_id=generation.session.session_id)
         self._leave(generation)
         if generation.sink is not None:
             generation.sink.failed(generation, error)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
 import os
 import socket
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from fazai.errors import InputError
 
-__all__ = ["BACKLOG", "inherited", "listen", "notify"]
+__all__ = ["BACKLOG", "identity", "inherited", "listen", "notify", "remove"]
 
 _FIRST_FD = 3
 BACKLOG = 1024
@@ -43,7 +45,23 @@ def listen(path: Path) -> socket.socket:
     if not path.parent.is_dir():
         hint = "RuntimeDirectory=fazai makes it, or name another with --socket"
         raise InputError(f"there is no folder {path.parent}", where=str(path), hint=hint)
-    _clear_stale(path)
+    with _alone(path.parent):
+        _clear_stale(path)
+        return _bound(path)
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Two workers that start at once: the second looks when the first one listens."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _bound(path: Path) -> socket.socket:
     found = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(0o117)  # the file is 0660 from its first moment
     try:
@@ -58,6 +76,19 @@ def listen(path: Path) -> socket.socket:
     return found
 
 
+def identity(path: Path) -> tuple[int, int]:
+    """Which file it is, whatever stands there later."""
+    found = path.lstat()
+    return found.st_dev, found.st_ino
+
+
+def remove(path: Path, own: tuple[int, int]) -> None:
+    """Removes our socket's file; not one that another worker has put there since."""
+    with contextlib.suppress(FileNotFoundError), _alone(path.parent):
+        if identity(path) == own:
+            path.unlink()
+
+
 def _clear_stale(path: Path) -> None:
     try:
         kind = path.lstat().st_mode
@@ -66,6 +97,7 @@ def _clear_stale(path: Path) -> None:
     if not stat.S_ISSOCK(kind):
         raise InputError("a file that is no socket stands there", where=str(path), hint="remove it")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)  # a full backlog must not hold us up
         code = probe.connect_ex(str(path))
     if code == 0 or code == errno.EAGAIN:
         raise InputError("another worker answers there", where=str(path), hint="stop it, or use --socket")

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fazai.wire.base import WireError
-from fazai.worker.bridge import Code, EngineError, Options, Progress, Reason, Sampling
+from fazai.worker.bridge import Code, EngineError, Options, Progress, Reason, Sampling, Stats
 
 PAUSE_BYTES = 4096
 CONTEXT = 1_000_000
@@ -53,10 +53,33 @@ class FakeEngine:
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
-    def close(self) -> None:
+    release = "fake"
+
+    def shutdown(self) -> None:
         with self._lock:
             self._closed = True
             self._lock.notify_all()
+
+    def meta(self, key: str) -> str | None:
+        return None
+
+    def stats(self) -> Stats:
+        sessions = list(self._sessions.values())
+        running = sum(s.state == "running" for s in sessions)
+        tokens = sum(s.made for s in sessions)
+        return Stats(
+            *(len(sessions), running, len(self._order), CONTEXT, 1, tokens, 0.0, 0, 0, tokens, 0, 0),
+            *(0.0, 0, 0, 0, (), ()),
+        )
+
+    def mask_next(self, timeout_ms: int) -> None:
+        with self._lock:
+            self._lock.wait_for(lambda: self._closed, timeout_ms / 1000)
+            if self._closed:
+                raise EngineError(Code.CLOSED, "the engine is being closed")
+
+    def close(self) -> None:
+        self.shutdown()
         self._thread.join()
         os.close(self._fd)
 

@@ -14,6 +14,7 @@ from typing import Any, cast
 from fazai.worker import systemd
 from fazai.worker.bridge import Engine, Options
 from fazai.worker.chat import Chat
+from fazai.worker.log import Log
 from fazai.worker.masks import Masks
 from fazai.worker.metrics import Metrics
 from fazai.worker.server import Connection, Worker
@@ -60,12 +61,31 @@ class Peer:
 
 
 class Live:
-    def __init__(self, path: Path, engine: FakeEngine, worker: Worker, masks: FakeMasks) -> None:
+    def __init__(
+        self, path: Path, engine: FakeEngine, worker: Worker, masks: FakeMasks, idle_s: float
+    ) -> None:
         self.path = path
         self.engine = engine
         self.worker = worker
         self.masks = masks
+        self.idle_s = idle_s
+        self.log = Log(path.with_name("log"))
         self.peers: list[Peer] = []
+
+    def load(self) -> None:
+        """What the worker does once its model is there."""
+        self.worker.sessions = Sessions(
+            cast(Engine, self.engine),
+            cast(Masks, self.masks),
+            Chat("", "", False),
+            self.worker.metrics,
+            idle_s=self.idle_s,
+            clock=time.monotonic,
+            log=self.log,
+        )
+        self.worker.model = "fake"
+        self.worker.stats = self.engine.stats
+        asyncio.get_running_loop().add_reader(self.engine.fileno(), self.worker.sessions.on_ready)
 
     async def peer(self) -> Peer:
         self.peers.append(Peer(*await asyncio.open_unix_connection(str(self.path), limit=8 << 20)))
@@ -93,21 +113,12 @@ async def live(
         worker = Worker(settings, Metrics())
         masks = FakeMasks()
         loop = asyncio.get_running_loop()
+        made = Live(path, engine, worker, masks, idle_s)
         if loaded:
-            worker.sessions = Sessions(
-                cast(Engine, engine),
-                cast(Masks, masks),
-                Chat("", "", False),
-                worker.metrics,
-                idle_s=idle_s,
-                clock=time.monotonic,
-            )
-            worker.model = "fake"
-            loop.add_reader(engine.fileno(), worker.sessions.on_ready)
+            made.load()
         server = await loop.create_unix_server(
             lambda: Connection(worker), sock=systemd.listen(path), backlog=systemd.BACKLOG
         )
-        made = Live(path, engine, worker, masks)
         try:
             yield made
         finally:
@@ -119,3 +130,4 @@ async def live(
             await asyncio.sleep(0)
             loop.remove_reader(engine.fileno())
             engine.close()
+            made.log.close()

@@ -7,6 +7,7 @@ import select
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -211,6 +212,76 @@ def test_an_abort_ends_within_a_token_or_a_prompt(loaded: Loaded) -> None:
     assert time.monotonic() - started < 0.5
     assert loaded.engine.session_tokens(session) == 0
     loaded.engine.close_session(session)
+
+
+def test_a_long_prompt_does_not_stall_a_running_stream(loaded: Loaded) -> None:
+    """Beside a prompt every decode holds the running streams' tokens and a chunk of it: between two tokens of
+    a stream there is one decode, however long the prompt is."""
+    engine = loaded.engine
+    talker, reader = engine.open_session(), engine.open_session()
+    try:
+        warm = replace(GREEDY, temperature=1.0, top_k=64, max_tokens=400)
+        engine.submit(talker, loaded.first("Count from 1 to 1000, each number in words."), warm)
+        while _tokens(loaded, talker) == 0:
+            select.select([engine], [], [], 5)
+            engine.ready()
+        engine.submit(reader, loaded.first("word " * 2500), replace(GREEDY, max_tokens=1))
+        seen: list[tuple[int, int]] = []  # (decodes, tokens of the stream), as the prompt goes on
+        while True:
+            decodes = engine.stats().decodes
+            if not seen or decodes > seen[-1][0]:
+                seen.append((decodes, _tokens(loaded, talker)))
+            found = engine.take(reader)
+            assert found is not None
+            if found[1].reason is not Reason.RUNNING:
+                break
+            select.select([engine], [], [], 0.002)
+            engine.ready()
+        steps, tokens = (seen[-1][at] - seen[0][at] for at in (0, 1))
+        assert steps >= 2500 // engine.stats().chunk_tokens  # it was computed in chunks, and we were there
+        # A step is counted when it was decoded, its token a moment later: one may be on its way at each end.
+        assert abs(steps - tokens) <= 2, seen
+        gaps = [(after[0] - before[0]) - (after[1] - before[1]) for before, after in pairwise(seen)]
+        assert max(gaps) <= 2, seen
+    finally:
+        for handle in (talker, reader):
+            engine.abort(handle)
+            loaded.finish(handle)
+            engine.close_session(handle)
+
+
+def _tokens(loaded: Loaded, session: int) -> int:
+    found = loaded.engine.take(session)
+    assert found is not None
+    assert found[1].reason is Reason.RUNNING, "the stream ended too early for the test"
+    return found[1].completion_tokens
+
+
+@pytest.mark.parametrize(
+    "extreme",
+    [
+        {"temperature": 1e300},
+        {"temperature": 1e-300},
+        {"top_p": 1e-300},
+        {"min_p": 1.0},
+        {"repeat_penalty": 1e-300},
+        {"repeat_penalty": 1e300},
+        {"top_k": 2**31 - 1},
+        {"top_k": 1, "temperature": 1e30},
+    ],
+)
+def test_numbers_at_the_edge_harm_nobody(loaded: Loaded, extreme: dict[str, float]) -> None:
+    """What the contract allows and a 32-bit float does not hold is refused, or ends as any other."""
+    edge = replace(GREEDY, temperature=1.0, max_tokens=3)
+    try:
+        _, progress = loaded.run(PROMPTS[0], replace(edge, **extreme))  # type: ignore[arg-type]
+    except EngineError as error:
+        refused: Code | None = error.code
+    else:
+        refused = None
+        assert progress.reason in (Reason.LENGTH, Reason.EOS, Reason.FAILED)
+    assert refused in (None, Code.INVALID)
+    assert loaded.run(PROMPTS[2], replace(GREEDY, max_tokens=3))[1].reason is Reason.LENGTH
 
 
 def test_stop_texts_and_limits(loaded: Loaded) -> None:

@@ -10,13 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from fazai.wire.worker import ERROR_CODES, decode_worker_event
-from fazai.worker.bridge import Options
-from fazai.worker.metrics import Metrics
-from fazai.worker.server import Connection, Worker
 
 from .fake import CONTEXT
 from .live import Live, live
@@ -428,60 +423,3 @@ def test_an_end_while_a_schema_is_compiled() -> None:
             assert (await other.ask({**asked, "stream": False}))["stop_reason"] == "length"
 
     asyncio.run(run())
-
-
-_LINES = st.lists(
-    st.sampled_from(
-        [
-            b'{"type":"status"}',
-            b'{"type":"create_session","params":{}}',
-            b'{"type":"abort","session_id":"s-none"}',
-            b"nonsense",
-            b"",
-            b"\xff\xfe",
-            b'{"type":"generate","session_id":"s-none","prompt":"x"}',
-        ]
-    )
-    | st.binary(max_size=40).map(lambda raw: raw.replace(b"\n", b" ")),
-    max_size=12,
-)
-
-
-class _Ear(asyncio.Transport):
-    """Hears what a connection writes, as it writes it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.heard = bytearray()
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        self.heard += data
-
-    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        pass
-
-    def is_closing(self) -> bool:
-        return False
-
-
-@settings(deadline=None, max_examples=60)
-@given(lines=_LINES, cuts=st.lists(st.integers(1, 30), max_size=40))
-def test_framing_does_not_depend_on_how_the_bytes_arrive(lines: list[bytes], cuts: list[int]) -> None:
-    """Any lines, cut anywhere: one answer a line, the same as when they arrive at once; nothing is raised."""
-    raw = b"".join(line + b"\n" for line in lines)
-
-    def answers(chunks: list[bytes]) -> list[dict[str, Any]]:
-        connection, ear = Connection(Worker(Options(), Metrics())), _Ear()
-        connection.connection_made(ear)
-        for chunk in chunks:
-            connection.data_received(chunk)
-        return [json.loads(line) for line in bytes(ear.heard).splitlines()]
-
-    chunks, at = [], 0
-    for cut in cuts:
-        chunks.append(raw[at : at + cut])
-        at += cut
-    chunks.append(raw[at:])
-    whole = answers([raw])
-    assert len(whole) == len(lines)
-    assert answers(chunks) == whole

@@ -1,0 +1,98 @@
+"""What `fazai generate` reads and writes: a prompt, a schema, text on a terminal or in a pipe."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+import click
+
+from fazai.errors import Interrupted, Unreachable, UsageError
+
+if TYPE_CHECKING:
+    from fazai.providers.gemma import GemmaClient
+    from fazai.wire.worker import SessionParams
+
+__all__ = ["ask", "prompt", "schema", "shown"]
+
+_KEPT = {9: "\t", 10: "\n", 13: ""}
+_CONTROLS = {code: _KEPT.get(code, f"\\x{code:02x}") for code in (*range(32), *range(127, 160))}
+
+
+def prompt(word: str | None, stdin: TextIO) -> str:
+    """The argument, or standard input for `-` and for none at all. Raises UsageError."""
+    if word is not None and word != "-":
+        return word
+    if word is None and stdin.isatty():
+        raise UsageError("a prompt is missing", hint='fazai generate "…", or - to type it')
+    try:
+        text = stdin.buffer.read().decode()
+    except UnicodeDecodeError as error:
+        raise UsageError(f"standard input is not UTF-8 (byte {error.start})") from None
+    if not text.strip():
+        raise UsageError("standard input holds no prompt")
+    return text
+
+
+def schema(path: Path) -> dict[str, Any]:
+    """A JSON Schema. Raises UsageError."""
+    from fazai.wire.base import WireError, parse_object
+
+    try:
+        return parse_object(path.read_bytes())
+    except WireError as error:
+        raise UsageError(f"{path}: {error.message}") from None
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from None
+
+
+def shown(text: str, *, terminal: bool) -> str:
+    """What a model writes must not move a terminal's cursor or name its window; a pipe gets it as it is."""
+    return text.translate(_CONTROLS) if terminal else text
+
+
+async def ask(client: GemmaClient, params: SessionParams, text: str, *, wait_s: float) -> str:
+    """Writes the answer as it comes; why it ended. An interrupt closes the stream and the session, which ends
+    the generation. Raises Unreachable, WireError."""
+    terminal = sys.stdout.isatty()
+    begun = False
+    _end_as_interrupted()
+    try:
+        await _awake(client, wait_s)
+        async with client.session(params) as session, session.stream(text) as pieces:
+            async for piece in pieces:
+                click.echo(shown(piece, terminal=terminal), nl=False)
+                begun = True
+            return pieces.reason
+    except asyncio.CancelledError:
+        raise Interrupted("interrupted: the generation was aborted") from None
+    finally:
+        if begun:
+            with contextlib.suppress(BrokenPipeError):  # what ended it is said, not this
+                click.echo()
+
+
+def _end_as_interrupted() -> None:
+    """Ctrl-C cancels by itself; a kill and a terminal that is closed must leave no session behind, too."""
+    task = asyncio.current_task()
+    assert task is not None
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+
+
+async def _awake(client: GemmaClient, wait_s: float) -> None:
+    """A worker that loads is waited for; one that is away is the session's affair: it may have a fallback."""
+    try:
+        found = await client.status(patient=client.fallback is None)
+    except Unreachable:
+        if client.fallback is None:
+            raise
+        return
+    if found.status == "starting" and wait_s > 0:
+        click.echo(f"the worker loads its model: waiting for up to {wait_s:g} s", err=True)
+    if found.status != "running":
+        await client.wait_running(wait_s)

@@ -1,0 +1,283 @@
+"""Speaks to the worker's socket (SPEC.md, section 1), or to an endpoint when the worker does not answer.
+
+Every request has a connection of its own, so a worker that was started again is simply found again; leaving a
+stream early closes its connection, and that aborts the generation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+from fazai.errors import FazaiError, Unreachable
+from fazai.providers.gemma.endpoint import Conversation, Endpoint
+from fazai.wire.base import (
+    MAX_LINE_BYTES,
+    ErrorAnswer,
+    Message,
+    OkAnswer,
+    Request,
+    SessionAnswer,
+    WireError,
+    decode_answer,
+    encode,
+)
+from fazai.wire.worker import (
+    Abort,
+    CloseSession,
+    CreateSession,
+    Generate,
+    GenerateParams,
+    SessionParams,
+    Status,
+    StatusAnswer,
+    StopEvent,
+    TokenText,
+    Usage,
+    WorkerEvent,
+    decode_worker_event,
+)
+
+__all__ = ["GemmaClient", "GemmaSession", "Stream"]
+
+_ANSWER_S = 5.0
+_GRACE_S = 10.0  # past the worker's own deadline
+_TIMEOUT_MS = 120_000
+_RETRY_S = 0.1
+_POLL_S = 0.1
+
+M = TypeVar("M", bound=Message)
+
+
+class GemmaClient:
+    """Talks to the worker at `socket`. Raises Unreachable when nobody answers within `connect_timeout_s` and
+    there is no `fallback`, WireError for what the worker refuses."""
+
+    def __init__(
+        self, socket: Path, *, connect_timeout_s: float = 2.0, fallback: Endpoint | None = None
+    ) -> None:
+        self.socket = socket
+        self.fallback = fallback
+        self._connect_timeout_s = connect_timeout_s
+
+    async def status(self, *, patient: bool = True) -> StatusAnswer:
+        return await self.ask(Status(), StatusAnswer, patient=patient)
+
+    async def metrics(self) -> str:
+        """The worker's metrics as Prometheus text. Raises Unreachable, WireError."""
+        return (await self.ask(Status(metrics=True), StatusAnswer)).metrics or ""
+
+    async def wait_running(self, timeout_s: float) -> StatusAnswer:
+        """Until a worker that starts has loaded its model. Raises Unreachable: nobody answers, it is
+        stopping, or the time was over."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + timeout_s
+        while True:
+            found = await self.status()
+            if found.status == "running":
+                return found
+            if found.status == "stopping":
+                raise self.gone("answer", "it is stopping")
+            if loop.time() + _POLL_S >= until:
+                raise self.gone(
+                    "answer", f"it still loads its model after {timeout_s:g} s", "ask again later"
+                )
+            await asyncio.sleep(_POLL_S)
+
+    async def abort(self, session_id: str) -> None:
+        await self.ask(Abort(session_id=session_id), OkAnswer)
+
+    def session(self, params: SessionParams | None = None) -> GemmaSession:
+        return GemmaSession(self, params or SessionParams())
+
+    async def ask(self, request: Request, of: type[M], *, patient: bool = True) -> M:
+        """One request with one answer. Raises Unreachable, WireError."""
+        reader, writer = await self.connect(patient=patient)
+        try:
+            line = await self._exchange(reader, writer, request)
+        finally:
+            writer.close()
+        answer = decode_answer(line, of)
+        if isinstance(answer, ErrorAnswer):
+            raise WireError(answer.code or "internal", answer.error)
+        return answer
+
+    async def _exchange(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: Request
+    ) -> bytes:
+        try:
+            writer.write(encode(request) + b"\n")
+            async with asyncio.timeout(_ANSWER_S):
+                await writer.drain()
+                line = await reader.readline()
+        except (TimeoutError, OSError, ValueError) as error:
+            raise self.gone("answer", type(error).__name__) from None
+        if not line.endswith(b"\n"):
+            raise self.gone("answer", "the connection ended")
+        return line
+
+    async def connect(self, *, patient: bool = True) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A worker that is being started again is waited for, up to the limit. Raises Unreachable."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._connect_timeout_s
+        while True:
+            try:
+                async with asyncio.timeout_at(until):
+                    return await asyncio.open_unix_connection(str(self.socket), limit=MAX_LINE_BYTES + 1)
+            except PermissionError:
+                hint = "the socket is open to the group of the worker's user"
+                raise self.gone("connect", "permission denied", hint) from None
+            except (OSError, TimeoutError) as error:
+                if not patient or loop.time() + _RETRY_S >= until:
+                    raise self.gone("connect", str(error) or "it took too long") from None
+            await asyncio.sleep(_RETRY_S)
+
+    def gone(self, stage: str, why: str, hint: str | None = None) -> Unreachable:
+        return Unreachable(
+            f"the Gemma worker does not answer: {why}",
+            stage=stage,
+            where=str(self.socket),
+            hint=hint or "is it running? fazai worker --model FILE.gguf",
+        )
+
+
+class GemmaSession:
+    """A conversation; `async with` opens and closes it."""
+
+    def __init__(self, client: GemmaClient, params: SessionParams) -> None:
+        self._client = client
+        self._params = params
+        self._session_id: str | None = None
+        self._elsewhere: Conversation | None = None
+
+    async def __aenter__(self) -> Self:
+        try:
+            answer = await self._client.ask(CreateSession(params=self._params), SessionAnswer)
+            self._session_id = answer.session_id
+        except Unreachable:
+            if self._client.fallback is None:
+                raise
+            self._elsewhere = Conversation(self._client.fallback, self._params)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with contextlib.suppress(FazaiError):  # a worker that is gone has no session to close
+            await self.close()
+
+    async def close(self) -> None:
+        """Ends what runs and forgets the conversation. Raises Unreachable, WireError."""
+        if self._session_id is not None:
+            await self._client.ask(CloseSession(session_id=self._session_id), OkAnswer, patient=False)
+
+    @property
+    def session_id(self) -> str | None:
+        """For an abort from elsewhere; None with the fallback."""
+        return self._session_id
+
+    def stream(self, prompt: str, params: GenerateParams | None = None) -> Stream:
+        """Pieces of text as they come: `async with session.stream("…") as s: async for piece in s`."""
+        return Stream(self, prompt, params)
+
+    async def generate(self, prompt: str, params: GenerateParams | None = None) -> str:
+        async with self.stream(prompt, params) as pieces:
+            return "".join([piece async for piece in pieces])
+
+    async def pieces(self, stream: Stream) -> AsyncGenerator[str, None]:
+        """What a Stream iterates over; its reason and usage are filled in at the end."""
+        if self._elsewhere is None:
+            found = self._from_worker(stream)
+        else:
+            found = self._from_endpoint(self._elsewhere, stream)
+        async with contextlib.aclosing(found):
+            async for piece in found:
+                yield piece
+
+    def _timeout_s(self, params: GenerateParams | None) -> float:
+        own = params.timeout_ms if params is not None else None
+        return (own or self._params.timeout_ms or _TIMEOUT_MS) / 1000 + _GRACE_S
+
+    async def _from_endpoint(self, elsewhere: Conversation, stream: Stream) -> AsyncGenerator[str, None]:
+        timeout_s = self._timeout_s(stream.params)
+        async with contextlib.aclosing(
+            elsewhere.say(stream.prompt, stream.params, timeout_s=timeout_s)
+        ) as found:
+            async for said in found:
+                stream.reason = said.reason or stream.reason
+                stream.usage = said.usage or stream.usage
+                if said.text:
+                    yield said.text
+
+    async def _from_worker(self, stream: Stream) -> AsyncGenerator[str, None]:
+        assert self._session_id is not None, "a session is entered before it is used"
+        client = self._client
+        request = Generate(session_id=self._session_id, prompt=stream.prompt, params=stream.params)
+        until = asyncio.get_running_loop().time() + self._timeout_s(stream.params)
+        reader, writer = await client.connect()
+        try:
+            writer.write(encode(request) + b"\n")
+            while True:
+                event = _event(await self._line(reader, until))
+                if isinstance(event, TokenText):
+                    yield event.text
+                elif isinstance(event, StopEvent):
+                    stream.reason, stream.usage = event.reason, event.usage
+                    return
+                elif event is not None:
+                    raise WireError(event.code or "internal", event.message)
+        finally:
+            writer.close()
+
+    async def _line(self, reader: asyncio.StreamReader, until: float) -> bytes:
+        """The time of the one who reads is not counted: each line is waited for on its own."""
+        client = self._client
+        try:
+            async with asyncio.timeout_at(until):
+                line = await reader.readline()
+        except TimeoutError:
+            raise client.gone("answer", "it took too long") from None
+        except (ConnectionError, ValueError) as error:
+            raise client.gone("answer", str(error)) from None
+        if not line.endswith(b"\n"):
+            raise client.gone("answer", "the connection ended within the answer", "ask again")
+        return line
+
+
+def _event(line: bytes) -> WorkerEvent | None:
+    """None: an event of a later version, to be skipped. Raises WireError, also for a refusal."""
+    try:
+        return decode_worker_event(line)
+    except WireError as error:
+        if error.code == "unknown_type":
+            return None
+        answer = decode_answer(line, OkAnswer)
+        if isinstance(answer, ErrorAnswer):
+            raise WireError(answer.code or "internal", answer.error) from None
+        raise
+
+
+class Stream:
+    """One answer. `reason` and `usage` are there when it ended."""
+
+    def __init__(self, session: GemmaSession, prompt: str, params: GenerateParams | None) -> None:
+        self.prompt = prompt
+        self.params = params
+        self.reason = ""
+        self.usage: Usage | None = None
+        self._pieces = session.pieces(self)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    def __aiter__(self) -> AsyncIterator[str]:
+        return self._pieces
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._pieces.aclose()

@@ -1,0 +1,193 @@
+"""An OpenAI-compatible server (`POST …/chat/completions`, streamed), to fall back to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from fazai.errors import FazaiError, InputError, SecretError, Unreachable
+from fazai.wire.base import WireError
+from fazai.wire.worker import GenerateParams, SessionParams, StopReason, Usage
+
+__all__ = ["Conversation", "Endpoint", "Said"]
+
+_KNOWN = ("max_tokens", "temperature", "top_p", "seed", "stop", "json_schema", "grammar")
+_SHOWN_CHARS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """An OpenAI-compatible server: `url` ends before `/chat/completions`."""
+
+    url: str
+    model: str
+    api_key: str | None = field(default=None, repr=False)
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str]) -> Endpoint | None:
+        """FAZAI_GEMMA_FALLBACK_URL, FAZAI_GEMMA_FALLBACK_MODEL and, for a key, FAZAI_GEMMA_FALLBACK_KEY_FILE;
+        None when no URL is set. Raises InputError, SecretError."""
+        url, model = environ.get("FAZAI_GEMMA_FALLBACK_URL"), environ.get("FAZAI_GEMMA_FALLBACK_MODEL")
+        if not url:
+            return None
+        if not url.startswith(("http://", "https://")):
+            hint = "for instance http://127.0.0.1:8080/v1"
+            raise InputError(
+                "it begins with http:// or https://", where="FAZAI_GEMMA_FALLBACK_URL", hint=hint
+            )
+        if not model:
+            hint = "set FAZAI_GEMMA_FALLBACK_MODEL"
+            raise InputError("the fallback's model is not named", where="FAZAI_GEMMA_FALLBACK_URL", hint=hint)
+        return cls(url, model, _key(environ.get("FAZAI_GEMMA_FALLBACK_KEY_FILE")))
+
+
+def _key(path: str | None) -> str | None:
+    if not path:
+        return None
+    try:
+        key = Path(path).read_text(encoding="ascii").strip()
+    except (OSError, UnicodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is no ASCII text"
+        raise SecretError(f"the fallback's key cannot be read: {why}", where=path) from None
+    if not key or not key.isprintable():
+        raise SecretError("the fallback's key is one line of text", where=path)
+    return key
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A part of an answer: text, and at its end why it ended and what it cost."""
+
+    text: str = ""
+    reason: StopReason | None = None
+    usage: Usage | None = None
+
+
+class Conversation:
+    """Turns at an endpoint, which itself keeps none."""
+
+    def __init__(self, endpoint: Endpoint, session: SessionParams) -> None:
+        self._endpoint = endpoint
+        self._session = session
+        self._turns: list[dict[str, str]] = []
+        if session.system:
+            self._turns.append({"role": "system", "content": session.system})
+
+    async def say(
+        self, prompt: str, params: GenerateParams | None, *, timeout_s: float
+    ) -> AsyncGenerator[Said, None]:
+        """The answer as it comes. Raises WireError (a grammar, an answer that breaks the format), FazaiError
+        (refused), Unreachable. A turn that did not end is not kept."""
+        import httpx
+
+        endpoint = self._endpoint
+        turns = [*self._turns, {"role": "user", "content": prompt}]
+        body = {
+            "model": endpoint.model,
+            "messages": turns,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            **_asked(self._session, params),
+        }
+        headers = {"Authorization": f"Bearer {endpoint.api_key}"} if endpoint.api_key else {}
+        url = f"{endpoint.url.rstrip('/')}/chat/completions"
+        text, ended = [], False
+        try:
+            async with (
+                httpx.AsyncClient(timeout=timeout_s) as http,
+                http.stream("POST", url, json=body, headers=headers) as got,
+            ):
+                if got.status_code != 200:
+                    raise _refused(endpoint, got.status_code, await got.aread())
+                async for line in got.aiter_lines():
+                    for said in _said(line):
+                        ended = ended or said.reason is not None
+                        text.append(said.text)
+                        yield said
+        except httpx.HTTPError as error:
+            raise Unreachable(
+                f"neither the Gemma worker nor its fallback answers: {type(error).__name__}",
+                stage="answer" if text else "connect",
+                where=endpoint.url,
+            ) from None
+        if not ended:
+            raise Unreachable(
+                "the fallback's answer broke off", stage="answer", where=endpoint.url, hint="ask again"
+            )
+        self._turns = [*turns, {"role": "assistant", "content": "".join(text)}]
+
+
+def _asked(session: SessionParams, params: GenerateParams | None) -> dict[str, Any]:
+    """The parameters that such endpoints know. Raises WireError for a grammar: they would ignore it."""
+    asked: dict[str, Any] = {}
+    own_shape = params is not None and (params.json_schema is not None or params.grammar is not None)
+    for source in (session, params):
+        for name in _KNOWN:
+            value = getattr(source, name, None)
+            shaped = own_shape and source is session and name in ("json_schema", "grammar")
+            if value is not None and not shaped:
+                asked[name] = value
+    if asked.pop("grammar", None) is not None:
+        raise WireError("schema_unsupported", "the fallback endpoint takes no grammar")
+    if asked.get("seed") == -1:
+        del asked["seed"]
+    schema = asked.pop("json_schema", None)
+    if schema is not None:
+        shape = {"name": "answer", "strict": True, "schema": schema}
+        asked["response_format"] = {"type": "json_schema", "json_schema": shape}
+    return asked
+
+
+def _refused(endpoint: Endpoint, status: int, body: bytes) -> FazaiError:
+    """What the endpoint says of itself is shown; what was sent (the key) is not in it."""
+    try:
+        said = json.loads(body)["error"]
+        text = str(said["message"] if isinstance(said, dict) else said)
+    except (ValueError, LookupError, TypeError):
+        text = ""
+    text = " ".join(text.replace(endpoint.api_key or "\0", "…").split())[:_SHOWN_CHARS]
+    message = f"the fallback of the Gemma worker answered {status}" + (f": {text}" if text else "")
+    if status in (429, 502, 503, 504):
+        return Unreachable(message, stage="answer", where=endpoint.url, hint="ask again later")
+    hint = "see FAZAI_GEMMA_FALLBACK_KEY_FILE" if status in (401, 403) else None
+    return FazaiError(message, where=endpoint.url, hint=hint)
+
+
+_REASONS: dict[str, Literal["eos", "length"]] = {"stop": "eos", "length": "length"}
+
+
+def _said(line: str) -> list[Said]:
+    """A line of the stream. Raises WireError for an error event, and for what is no such stream."""
+    if not line.startswith("data:") or line[5:].strip() == "[DONE]":
+        return []
+    try:
+        event = json.loads(line[5:])
+        if "error" in event:
+            raise WireError("internal", "the fallback endpoint failed within its answer")
+        found = [_choice(event["choices"][0])] if event.get("choices") else []
+        used = event.get("usage")
+        if used and found == []:
+            found.append(Said(usage=_usage(used)))
+        elif used:
+            found[0] = Said(found[0].text, found[0].reason, _usage(used))
+    except (ValueError, LookupError, AttributeError, TypeError):
+        raise WireError("internal", "the fallback endpoint's answer is no stream of completions") from None
+    return found
+
+
+def _choice(choice: dict[str, Any]) -> Said:
+    ended = choice.get("finish_reason")
+    text = (choice.get("delta") or {}).get("content") or ""
+    return Said(str(text), _REASONS.get(ended, "stop") if ended else None)
+
+
+def _usage(used: dict[str, Any]) -> Usage:
+    cached = (used.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+    return Usage(
+        prompt_tokens=int(used["prompt_tokens"]),
+        cached_tokens=int(cached),
+        completion_tokens=int(used["completion_tokens"]),
+    )
