@@ -716,7 +716,7 @@ checks() {
     side_pipe
 }
 
-PREVIOUS='' LAST_SAMPLE_MS=0 CPU_SAMPLE_MS=0
+PREVIOUS='' LAST_SAMPLE_MS=0 CPU_SAMPLE_MS=0 SEQUENCE=0
 # own_health: AGENT = inside of the object `agent`. CPU is that of this process and all children waited for.
 own_health() {
     local stat fields spent skew=null delivered=null failed_at=null
@@ -727,8 +727,8 @@ own_health() {
     [[ -z $SKEW ]] || skew=$SKEW
     [[ -z $LAST_DELIVERY_AT ]] || delivered=$LAST_DELIVERY_AT
     [[ -z $LAST_ERROR_AT ]] || failed_at=$LAST_ERROR_AT
-    printf -v AGENT '"id":"%s","pid":%d,"uptime_s":%d,"spool_depth":%d,"dropped":%d,"refused":%d,"cpu_ms":%d,"cpu_ms_total":%d,"rss_bytes":%d,"sample_ms":%d,"clock_skew_s":%s,"last_delivery_at":%s,"last_error_at":%s' \
-        "${CFG_ID//[\"\\]/_}" $$ $(((NOW - STARTED) / 1000)) "$DEPTH" "$DROPPED" "$REFUSED" "$CPU_SAMPLE_MS" "$spent" \
+    printf -v AGENT '"id":"%s","pid":%d,"seq":%d,"uptime_s":%d,"spool_depth":%d,"dropped":%d,"refused":%d,"cpu_ms":%d,"cpu_ms_total":%d,"rss_bytes":%d,"sample_ms":%d,"clock_skew_s":%s,"last_delivery_at":%s,"last_error_at":%s' \
+        "${CFG_ID//[\"\\]/_}" $$ $SEQUENCE $(((NOW - STARTED) / 1000)) "$DEPTH" "$DROPPED" "$REFUSED" "$CPU_SAMPLE_MS" "$spent" \
         $((fields[21] * PAGE)) "$LAST_SAMPLE_MS" "$skew" "$delivered" "$failed_at"
 }
 
@@ -741,6 +741,7 @@ take_sample() {
     wants disk && mounts
     wants failed_units && failed_units
     wants checks && checks
+    SEQUENCE=$((SEQUENCE + 1))   # lets the receiver see a gap
     stamp
     own_health
     # shellcheck disable=SC2153  # CFG_… are set by setting()
