@@ -26,7 +26,7 @@ THOUGHT = {
 }
 HANDS = {"providers", "store", "lab"}
 ENGINE = {"apply", "registry"}
-SHELLS = {"cli", "worker", "__main__"}
+SHELLS = {"cli", "worker", "agent", "__main__"}
 
 ALLOWED = {
     **dict.fromkeys(NOUNS, NOUNS),

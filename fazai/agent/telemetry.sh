@@ -262,13 +262,18 @@ log() {
 
 failed() { LAST_ERROR=${1:0:300}; epoch; LAST_ERROR_AT=$EPOCH; log "${2:-warning}" "$1"; }
 
-# nap MILLISECONDS: waits so long or until a line comes; LINE is the line or empty.
+PARTIAL=''
+# nap MILLISECONDS: waits so long or until a line comes; LINE is the line or empty. The time may be over in the middle
+# of a line: what was read of it is kept.
 nap() {
     local ms=$1 limit
-    LINE=''
     ((ms > 0)) || ms=1
     printf -v limit '%d.%03d' $((ms / 1000)) $((ms % 1000))
-    IFS= read -r -t "$limit" -u "$NAP" LINE
+    if IFS= read -r -t "$limit" -u "$NAP" LINE; then
+        LINE=$PARTIAL$LINE PARTIAL=''
+    else
+        PARTIAL+=$LINE LINE=''
+    fi
 }
 
 # bounded MILLISECONDS COMMAND…: runs it in a process group of its own and kills that when the time is over.
@@ -1404,30 +1409,29 @@ next_sample() {
     ((DUE > NOW)) || DUE=$((NOW + 10))
 }
 
-# The event loop. It ends on a signal, after a last delivery or STOP_TIMEOUT_S, whichever comes first.
+# The event loop. After a signal it delivers what waits, until the first failure or STOP_TIMEOUT_S.
 run() {
-    local until=0 last=0 first=1 changed=0
+    local ending=0 until=0 first=1 changed=0
     now
     DUE=$NOW
     while :; do
         now
-        if ((STOPPING && until == 0)); then until=$((NOW + CFG_STOP_TIMEOUT_S)); fi
-        if ((!STOPPING && (NOW >= DUE || SAMPLE_NOW))); then
+        if ((STOPPING && !ending)); then ending=1 until=$((NOW + CFG_STOP_TIMEOUT_S)); fi   # one look at a flag that a signal sets
+        if ((!ending && (NOW >= DUE || SAMPLE_NOW))); then
             ((NOW < DUE)) || next_sample $first
             first=0 changed=1
             sample_and_store
             now
         fi
         if [[ -n $FLIGHT_PID ]] && ((NOW >= FLIGHT_UNTIL)); then give_up_flight; changed=1; fi
-        if may_deliver && ((!STOPPING || (last == 0 && NOW < until))); then
-            last=$STOPPING
-            start_delivery $((STOPPING ? until - NOW : CFG_REQUEST_TIMEOUT_S))   # its end writes the status
+        if may_deliver && ((!ending || NOW < until)); then
+            start_delivery $((ending ? until - NOW : CFG_REQUEST_TIMEOUT_S))   # its end writes the status
         elif ((changed)); then
             write_status running
             changed=0
         fi
-        if ((STOPPING)) && { [[ -z $FLIGHT_PID ]] || ((NOW >= until)); }; then break; fi
-        nap_until $((STOPPING ? until : DUE))
+        if ((ending)) && { [[ -z $FLIGHT_PID ]] || ((NOW >= until)); }; then break; fi
+        nap_until $((ending ? until : DUE))
         [[ $LINE != F\ * ]] || { landed "$LINE"; changed=1; }
     done
     finish stopped

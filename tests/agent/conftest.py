@@ -93,6 +93,12 @@ class Agent:
             return {}
         return dict(line.split("=", 1) for line in text.splitlines())
 
+    def wait_for_log(self, text: str) -> None:
+        until = time.monotonic() + WAIT_S
+        while text not in self.log():
+            assert time.monotonic() < until, f"never logged: {text}\n{self.log()}"
+            time.sleep(0.005)  # between two looks; the condition is the log
+
     def wait_for_status(self, condition: Callable[[dict[str, str]], bool], what: str) -> dict[str, str]:
         until = time.monotonic() + WAIT_S
         while time.monotonic() < until:

@@ -92,7 +92,7 @@ def test_after_a_failure_everything_arrives(name: str, delivering: Agent, receiv
     assert status["dropped"] == "0"
     assert status["failures"] == "0"
     assert status["last_error"] != ""
-    assert receiver.duplicates == (1 if name == "answer lost" else 0) * receiver.duplicates
+    assert (receiver.duplicates > 0) == (name == "answer lost")
 
 
 def test_a_server_that_is_away_gets_all_of_it_later_in_batches(agent: Agent) -> None:
@@ -141,7 +141,7 @@ def test_retry_after_is_kept(form: str, delivering: Agent, receiver: Receiver) -
 
     receiver.script = [busy]
     process = delivering.start(BATCH_RECORDS="100")
-    receiver.wait(lambda r: len(r.requests) >= 2, "the second request")
+    receiver.wait(lambda r: len(r.requests) >= 3, "the third request")
     delivering.stop(process)
     first, second = receiver.requests[:2]
     assert second.at_s - first.at_s >= 0.95
@@ -159,8 +159,6 @@ def test_retry_after_holds_across_a_restart(delivering: Agent, receiver: Receive
 
 
 def test_a_too_large_batch_is_divided(agent: Agent, receiver: Receiver) -> None:
-    agent.run("--once", code=1)
-    agent.environment["PATH"] = agent.env()["PATH"]
     fill(agent, 7)
     agent.settings["SERVER"] = receiver.url
 
@@ -172,7 +170,7 @@ def test_a_too_large_batch_is_divided(agent: Agent, receiver: Receiver) -> None:
 
     receiver.script = [small] * 40
     agent.run("--once")
-    assert len(receiver.store) == 9
+    assert len(receiver.store) == 8
     order = [sample.time for request in receiver.requests for sample in request.records if len(request.records) < 3]
     assert order == sorted(order)
     assert agent.status()["dropped"] == "0"
@@ -370,7 +368,9 @@ def lines_of(agent: Agent) -> list[bytes]:
     import gzip
 
     found: list[bytes] = []
-    for path in sorted(agent.spool.glob("s-*")) + sorted(agent.spool.glob("current*")):
+    for path in sorted(agent.spool.glob("s-*.ndjson*")) + [agent.spool / "current.ndjson"]:
+        if path.suffix == ".tmp" or not path.exists():
+            continue
         data = path.read_bytes()
         found += (gzip.decompress(data) if path.suffix == ".gz" else data).splitlines(keepends=True)
     return found
