@@ -364,30 +364,27 @@ function unescape(s,    out, v) {
     }
     return out s
 }
-# A process name in stat: \n and \\ are escaped there.
-function command(s) {
-    if (index(s, "\\") == 0) return s
-    gsub(/\\\\/, "\001", s); gsub(/\\n/, "\n", s); gsub(/\001/, "\\", s)
-    return s
-}
 function add(name, json) { record = record ",\"" name "\":" json }
 function keep(line) { kept = kept "\n" line }
 function first(path,    line) { line = ""; getline line < path; close(path); return line }
 function pad(s, width) { while (length(s) < width) s = " " s; return s }
 function left(s, width) { while (length(s) < width) s = s " "; return s }
 
-function read_process(path,    f, line, more, a, n, pid, key, ticks, spent, age) {
+# The name stands in brackets and may hold anything, brackets and newlines, too: the fields begin after the last one.
+function fields_after(line,    n, k, rest) {
+    n = index(line, ")")
+    if (!n) return 0
+    rest = substr(line, n + 1)
+    while (k = index(rest, ")")) { n += k; rest = substr(rest, k + 1) }
+    return split(rest, a, " ") >= 22 ? n : 0
+}
+function read_process(path,    f, line, more, n, n0, pid, key, ticks, spent, age) {
     f = path "/stat"
     if ((getline line < f) <= 0) { close(f); return }
-    n = match(line, /\) [A-Za-z] [-0-9]+ [-0-9]+ [-0-9]+ [-0-9]+ [-0-9]+ [0-9]+ [^)]*$/)
-    while (!n && (getline more < f) > 0) {   # old kernels leave a newline in the name as it is
-        line = line "\n" more
-        n = match(line, /\) [A-Za-z] [-0-9]+ [-0-9]+ [-0-9]+ [-0-9]+ [-0-9]+ [0-9]+ [^)]*$/)
-    }
+    while (!(n = fields_after(line)) && (getline more < f) > 0) line = line "\n" more
     close(f)
     if (!n) return
     pid = line + 0
-    split(substr(line, n + 2), a, " ")
     tasks++; state[a[1]]++; threads += a[18]
     key = pid ":" a[20]
     ticks = a[12] + a[13]
@@ -563,7 +560,7 @@ function processes(    list, i, pid, user, json, text, mem, name) {
         shown[pid] = 1
         user = user_of(process_path[pid])
         mem = memory["MemTotal"] > 0 ? one(100 * process_rss[pid] * PAGE / memory["MemTotal"]) : "0.0"
-        name = command(process_name[pid])
+        name = process_name[pid]
         json = json (json == "" ? "" : ",") "{\"pid\":" pid ",\"command\":" quote(name) (user == "" ? "" : ",\"user\":" quote(user)) \
             ",\"cpu_percent\":" one(process_cpu[pid]) ",\"mem_percent\":" mem ",\"rss_bytes\":" int_(process_rss[pid] * PAGE) "}"
         text = text pad(pid, 7) " " left(user, 9) pad(one(process_cpu[pid]), 8) pad(mem, 6) " " name "\n"
@@ -1052,7 +1049,7 @@ hmac() {
 # ---------------------------------------------------------------------------------------------- delivery
 
 FLIGHT=0 FLIGHT_SEGMENT='' FLIGHT_PID='' FLIGHT_UNTIL=0 FLIGHT_RECORDS=0 NEXT_TRY=0 FAILURES=0
-LAST_ERROR='' LAST_ERROR_AT='' LAST_DELIVERY_AT='' LAST_SAMPLE_AT='' SKEW='' SIGN_OFFSET=0 PLAIN=0
+LAST_ERROR='' LAST_ERROR_AT='' LAST_DELIVERY_AT='' LAST_SAMPLE_AT='' DELIVERED=0 SKEW='' SIGN_OFFSET=0 PLAIN=0
 KEY_AT=0 TRIED_KEY=0 TRIED_CLOCK=0 TRIED_NONCE=0 CURRENT_DIRTY=0
 
 # start_delivery LIMIT_MS: sends the oldest segment in the background, whose end is a line in NAP.
@@ -1244,7 +1241,7 @@ delivered() {
         rm -f -- "$SENT"
     fi
     epoch
-    LAST_DELIVERY_AT=$EPOCH
+    LAST_DELIVERY_AT=$EPOCH DELIVERED=$((DELIVERED + FLIGHT_RECORDS - $1))
     TRIED_KEY=0 TRIED_CLOCK=0 TRIED_NONCE=0 NEXT_TRY=0
     if ((FAILURES)); then
         FAILURES=0
@@ -1330,8 +1327,8 @@ write_status() {
     {
         printf 'version=%s\nstate=%s\npid=%d\nstarted_at=%d\nwritten_at=%d\ninterval_s=%d.%03d\nserver=%s\nhostname=%s\n' \
             "$VERSION" "$1" $$ "$STARTED_AT" "$EPOCH" $((CFG_INTERVAL_S / 1000)) $((CFG_INTERVAL_S % 1000)) "$URL" "$CFG_HOSTNAME"
-        printf 'last_sample_at=%s\nlast_delivery_at=%s\nspool_depth=%d\nspool_segments=%d\ndropped=%d\nrefused=%d\n' \
-            "$LAST_SAMPLE_AT" "$LAST_DELIVERY_AT" "$DEPTH" ${#SEGMENTS[@]} "$DROPPED" "$REFUSED"
+        printf 'last_sample_at=%s\nlast_delivery_at=%s\nspool_depth=%d\nspool_segments=%d\ndelivered=%d\ndropped=%d\nrefused=%d\n' \
+            "$LAST_SAMPLE_AT" "$LAST_DELIVERY_AT" "$DEPTH" ${#SEGMENTS[@]} "$DELIVERED" "$DROPPED" "$REFUSED"
         printf 'failures=%d\nclock_skew_s=%s\nkey=%s\ntls_verify=%s\nlast_error_at=%s\nlast_error=%s\n' \
             "$FAILURES" "$SKEW" "${KEY_NAMES[KEY_AT]-none}" "$CFG_TLS_VERIFY" "$LAST_ERROR_AT" "${LAST_ERROR//[^ -~]/?}"
     } 2>/dev/null >"$CFG_STATE_DIR/status.tmp" && mv -f -- "$CFG_STATE_DIR/status.tmp" "$CFG_STATE_DIR/status" 2>/dev/null
@@ -1385,6 +1382,7 @@ begin() {
 finish() {
     ((LOCKED)) || return
     [[ -z $FLIGHT_PID ]] || kill -KILL -- "-$FLIGHT_PID" 2>/dev/null
+    ((${#MEMORY[@]} == 0)) || drop ${#MEMORY[@]} 'stopped while the disk took no more'
     write_status "$1"
     rm -f -- "$LOCK"
 }

@@ -18,7 +18,21 @@ from tests.agent.receiver import WAIT_S, Receiver
 SCRIPT = Path(__file__).parents[2] / "fazai/agent/telemetry.sh"
 BASH = shutil.which("bash") or "/bin/bash"
 #: All that the agent runs. Tests with other tools put a folder of these before PATH.
-TOOLS = ("awk", "curl", "mv", "rm", "mkdir", "cat", "stat", "ln", "readlink", "wc", "gzip", "sha256sum", "openssl")
+TOOLS = (
+    "awk",
+    "curl",
+    "mv",
+    "rm",
+    "mkdir",
+    "cat",
+    "stat",
+    "ln",
+    "readlink",
+    "wc",
+    "gzip",
+    "sha256sum",
+    "openssl",
+)
 
 #: Times in which a test can wait for many rounds.
 FAST = {
@@ -61,11 +75,16 @@ class Agent:
             return [BASH, "-c", f'{self.prelude}; exec "$@"', "bash", BASH, str(SCRIPT), *arguments]
         return [BASH, str(SCRIPT), *arguments]
 
-    def run(self, *arguments: str, code: int | None = 0, **settings: str) -> subprocess.CompletedProcess[bytes]:
+    def run(
+        self, *arguments: str, code: int | None = 0, **settings: str
+    ) -> subprocess.CompletedProcess[bytes]:
         done = subprocess.run(
             self.command(*arguments), env=self.env(settings), capture_output=True, timeout=WAIT_S
         )
-        assert code is None or done.returncode == code, (done.returncode, done.stderr.decode(errors="replace"))
+        assert code is None or done.returncode == code, (
+            done.returncode,
+            done.stderr.decode(errors="replace"),
+        )
         return done
 
     def start(self, **settings: str) -> subprocess.Popen[bytes]:

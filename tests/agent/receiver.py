@@ -1,4 +1,4 @@
-"""A real HTTP server that takes telemetry as the contract says (SPEC 3.3 and 4), or fails as it is told to."""
+"""A real HTTP server that takes telemetry as SPEC 3.3 and 4 say, or fails as it is told to."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fazai.wire.base import WireError
 from fazai.wire.signature import decode_signed_headers, verify_signature
 from fazai.wire.telemetry import IngestAnswer, IngestPartialAnswer, Sample, decode_telemetry
 
-__all__ = ["Receiver", "Request", "WAIT_S"]
+__all__ = ["WAIT_S", "Receiver", "Request"]
 
 WAIT_S = 20.0  # only a broken agent makes a test wait that long
 
@@ -50,7 +50,7 @@ Behaviour = Callable[["Exchange"], None]
 
 @dataclass(slots=True)
 class Receiver:
-    """Keeps what it accepted by (hostname, time), as a store does. `script` is what happens to the next requests."""
+    """Keeps what it accepted by (hostname, time), as a store does. `script` is for the next requests."""
 
     script: list[Behaviour] = field(default_factory=list)
     keys: tuple[bytes, ...] = ()
@@ -208,7 +208,9 @@ class Exchange(BaseHTTPRequestHandler):
         pass
 
 
-def refuse_with(status: int, body: bytes = b'{"ok":false,"error":"not now","code":"internal"}', **headers: str) -> Behaviour:
+def refuse_with(
+    status: int, body: bytes = b'{"ok":false,"error":"not now","code":"internal"}', **headers: str
+) -> Behaviour:
     return lambda exchange: exchange.reply(status, body, **headers)
 
 

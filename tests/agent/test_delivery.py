@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
+import json
+import shutil
+import signal
 import socket
 import time
 from email.utils import formatdate
@@ -151,7 +155,9 @@ def test_retry_after_is_kept(form: str, delivering: Agent, receiver: Receiver) -
 
 
 def test_retry_after_holds_across_a_restart(delivering: Agent, receiver: Receiver) -> None:
-    receiver.script = [refuse_with(429, b'{"ok":false,"error":"busy","code":"overloaded"}', Retry_After="600")]
+    receiver.script = [
+        refuse_with(429, b'{"ok":false,"error":"busy","code":"overloaded"}', Retry_After="600")
+    ]
     delivering.run("--once", code=1)
     delivering.run("--once", code=1)
     assert len(receiver.requests) == 1
@@ -171,7 +177,9 @@ def test_a_too_large_batch_is_divided(agent: Agent, receiver: Receiver) -> None:
     receiver.script = [small] * 40
     agent.run("--once")
     assert len(receiver.store) == 8
-    order = [sample.time for request in receiver.requests for sample in request.records if len(request.records) < 3]
+    order = [
+        sample.time for request in receiver.requests for sample in request.records if len(request.records) < 3
+    ]
     assert order == sorted(order)
     assert agent.status()["dropped"] == "0"
 
@@ -250,7 +258,9 @@ def test_signed_with_openssl_alone(delivering: Agent, receiver: Receiver, tmp_pa
     assert "content-encoding" not in receiver.requests[0].headers
 
 
-def test_the_previous_key_is_used_while_the_server_has_only_that(delivering: Agent, receiver: Receiver) -> None:
+def test_the_previous_key_is_used_while_the_server_has_only_that(
+    delivering: Agent, receiver: Receiver
+) -> None:
     receiver.keys = (OTHER.encode(),)
     process = delivering.start(KEY=KEY, KEY_PREVIOUS=OTHER)
     receiver.wait_for_records(2)
@@ -275,7 +285,9 @@ def test_a_refused_key_is_said_and_keeps_the_spool(delivering: Agent, receiver: 
 
 
 @pytest.mark.parametrize("offset_s", [86400.0, -86400.0])
-def test_a_wrong_clock_is_reported_and_not_fatal(offset_s: float, delivering: Agent, receiver: Receiver) -> None:
+def test_a_wrong_clock_is_reported_and_not_fatal(
+    offset_s: float, delivering: Agent, receiver: Receiver
+) -> None:
     receiver.keys, receiver.clock_offset_s = (KEY.encode(),), offset_s
     process = delivering.start(KEY=KEY)
     receiver.wait_for_records(3)
@@ -307,8 +319,8 @@ def test_secrets_are_on_no_command_line_and_in_no_environment(
     seen.mkdir()
     spies = {}
     for tool in ("curl", "openssl", "sha256sum", "awk", "gzip", "mv"):
-        spy = f"cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ >{seen}/{tool}.$$ 2>/dev/null; exec /usr/bin/{tool} \"$@\""
-        spies[tool] = spy if Path(f"/usr/bin/{tool}").exists() else f'exec {tool} "$@"'
+        note = f"cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ >{seen}/{tool}.$$ 2>/dev/null"
+        spies[tool] = f'{note}; exec {shutil.which(tool)} "$@"'
     for without in (("openssl",), ("sha256sum",)):
         name = "without-" + without[0]
         delivering.environment["PATH"] = tool_folder(tmp_path / name, without=without, **spies)
@@ -336,7 +348,6 @@ def test_two_agents_do_not_share_a_folder(delivering: Agent, receiver: Receiver)
 
 
 def test_a_signal_takes_a_sample_now(delivering: Agent, receiver: Receiver) -> None:
-    import signal
 
     process = delivering.start(INTERVAL_S="3600")
     receiver.wait_for_records(1)
@@ -347,7 +358,9 @@ def test_a_signal_takes_a_sample_now(delivering: Agent, receiver: Receiver) -> N
 
 def fill(agent: Agent, count: int) -> None:
     """`count` records in one closed segment, made by the agent while no server is there."""
-    process = agent.start(SERVER="http://127.0.0.1:9", BATCH_RECORDS=str(count), BACKOFF_MIN_S="60", BACKOFF_MAX_S="60")
+    process = agent.start(
+        SERVER="http://127.0.0.1:9", BATCH_RECORDS=str(count), BACKOFF_MIN_S="60", BACKOFF_MAX_S="60"
+    )
     agent.wait_for_status(lambda s: int(s["spool_depth"]) >= 1, "the first record")
     agent.wait_for_status(lambda s: int(s["spool_depth"]) >= count, "the records")
     process.kill()
@@ -361,14 +374,15 @@ def gather(agent: Agent, count: int) -> None:
     for path in agent.spool.iterdir():
         path.unlink()
     (agent.state / "backoff").unlink(missing_ok=True)
-    agent.spool.joinpath(f"s-{1:012d}-{int(time.time()):010d}-{count:05d}.ndjson").write_bytes(b"".join(lines))
+    agent.spool.joinpath(f"s-{1:012d}-{int(time.time()):010d}-{count:05d}.ndjson").write_bytes(
+        b"".join(lines)
+    )
 
 
 def lines_of(agent: Agent) -> list[bytes]:
-    import gzip
 
     found: list[bytes] = []
-    for path in sorted(agent.spool.glob("s-*.ndjson*")) + [agent.spool / "current.ndjson"]:
+    for path in [*sorted(agent.spool.glob("s-*.ndjson*")), agent.spool / "current.ndjson"]:
         if path.suffix == ".tmp" or not path.exists():
             continue
         data = path.read_bytes()
@@ -377,7 +391,6 @@ def lines_of(agent: Agent) -> list[bytes]:
 
 
 def stamps(agent: Agent, receiver: Receiver | None = None) -> list[str]:
-    import json
 
     if receiver is not None:
         return [sample.fields["timestamp"] for sample in receiver.store.values()]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ import pytest
 
 from fazai.wire.telemetry import decode_telemetry
 from tests.agent.conftest import Agent, tool_folder
+from tests.agent.test_delivery import lines_of
 
 #: The awks of this machine; CI has all three.
 AWKS = {
@@ -25,7 +25,10 @@ AWKS = {
     "awk": shutil.which("awk"),
 }
 HERE = [name for name, path in AWKS.items() if path]
-FIELDS = "processes netstat iostat os cpu mem swap disk io net sockets top uptime users failed_units checks".split()
+FIELDS = {
+    *("processes", "netstat", "iostat", "os", "cpu", "mem", "swap", "disk", "io", "net", "sockets"),
+    *("top", "uptime", "users", "failed_units", "checks"),
+}
 
 
 @pytest.fixture(params=HERE)
@@ -73,12 +76,26 @@ def test_a_sample_of_this_machine(awk: Agent) -> None:
 
 
 def test_only_what_was_asked_for(agent: Agent) -> None:
-    assert set(sample(agent, SAMPLE="cpu,uptime")) == {"hostname", "timestamp", "agent", "schema", "cpu", "uptime"}
-    assert set(sample(agent, SAMPLE="mem disk")) == {"hostname", "timestamp", "agent", "schema", "mem", "disk"}
+    assert set(sample(agent, SAMPLE="cpu,uptime")) == {
+        "hostname",
+        "timestamp",
+        "agent",
+        "schema",
+        "cpu",
+        "uptime",
+    }
+    assert set(sample(agent, SAMPLE="mem disk")) == {
+        "hostname",
+        "timestamp",
+        "agent",
+        "schema",
+        "mem",
+        "disk",
+    }
 
 
 NAMES = {
-    "quotes": b'a"b\\c\'d',
+    "quotes": b"a\"b\\c'd",
     "a newline and a bracket": b"x) R 1\n2 (y",
     "control characters": b"\x01\x1f\x7f\t",
     "not UTF-8": b"\xff\xfe\xc3(",
@@ -96,7 +113,8 @@ def named_process() -> Iterator[Callable[[bytes], int]]:
     started: list[subprocess.Popen[bytes]] = []
 
     def start(name: bytes) -> int:
-        code = "import os,sys;open('/proc/self/comm','wb').write(bytes.fromhex(sys.argv[1]));os.write(1,b'x');os.read(0,1)"
+        rename = "open('/proc/self/comm', 'wb').write(bytes.fromhex(sys.argv[1]))"
+        code = f"import os, sys; {rename}; os.write(1, b'x'); os.read(0, 1)"
         process = subprocess.Popen(
             [sys.executable, "-c", code, name.hex()], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
@@ -140,7 +158,10 @@ def fake_proc(folder: Path, processes: int = 0) -> Path:
 
 def test_hostile_mounts_and_interfaces(awk: Agent, tmp_path: Path) -> None:
     proc = fake_proc(tmp_path / "proc")
-    mounts = rb'/dev/sd\040x /mnt/a\040b\011"\012\134\377 ext4 rw 0 0' + b"\n/dev/b /mnt/\xc3\xa4\xff ext4 rw 0 0\n"
+    mounts = (
+        rb'/dev/sd\040x /mnt/a\040b\011"\012\134\377 ext4 rw 0 0'
+        + b"\n/dev/b /mnt/\xc3\xa4\xff ext4 rw 0 0\n"
+    )
     (proc / "self/mounts").write_bytes(mounts + b"nfs:/x /net nfs rw 0 0\n/dev/b /again ext4 rw 0 0\n")
     counters = b" 1 2 3 4 0 0 0 0 9007199254740993 6 7 8 0 0 0 0\n"
     with (proc / "net/dev").open("ab") as file:
@@ -168,7 +189,9 @@ def test_an_empty_proc_still_gives_a_record(awk: Agent, tmp_path: Path) -> None:
 
 
 def test_very_many_processes(awk: Agent, tmp_path: Path) -> None:
-    found = sample(awk, PROC=str(fake_proc(tmp_path / "proc", processes=8000)), SAMPLE="top,processes", TOP_N="5")
+    found = sample(
+        awk, PROC=str(fake_proc(tmp_path / "proc", processes=8000)), SAMPLE="top,processes", TOP_N="5"
+    )
     assert found["tasks"]["total"] == 8000
     assert len(found["top"]) <= 10
 
@@ -176,9 +199,16 @@ def test_very_many_processes(awk: Agent, tmp_path: Path) -> None:
 def test_another_locale_changes_nothing(agent: Agent, named_process: Callable[[bytes], int]) -> None:
     pid = named_process(NAMES["not UTF-8"])
     for locale in ("C.utf8", "de_DE.UTF-8", "tr_TR.UTF-8"):
-        agent.environment |= {"LC_ALL": locale, "LANG": locale, "TZ": "America/Sao_Paulo", "LC_NUMERIC": locale}
+        agent.environment |= {
+            "LC_ALL": locale,
+            "LANG": locale,
+            "TZ": "America/Sao_Paulo",
+            "LC_NUMERIC": locale,
+        }
         found = sample(agent, SAMPLE="all", TOP_N="100")
-        assert {p["pid"]: p["command"] for p in found["top"]}[pid] == NAMES["not UTF-8"].decode("utf-8", "replace")
+        assert {p["pid"]: p["command"] for p in found["top"]}[pid] == NAMES["not UTF-8"].decode(
+            "utf-8", "replace"
+        )
         assert found["timestamp"].endswith("Z")
 
 
@@ -191,8 +221,6 @@ def test_cpu_time_is_of_the_interval(agent: Agent, tmp_path: Path) -> None:
     (proc / "uptime").write_text("12345688.90 1.00\n")
     (proc / "stat").write_text("cpu  600 0 200 1100 100 0 0 0 0 0\ncpu0 1 0 1 1 1 0 0 0 0 0\n")
     agent.run("--once", code=1)
-    from tests.agent.test_delivery import lines_of
-
     cpu = json.loads(lines_of(agent)[-1])["cpu"]
     assert (cpu["user"], cpu["system"], cpu["idle"], cpu["window_s"]) == (50.0, 10.0, 40.0, 10.0)
 
@@ -204,7 +232,7 @@ def test_checks(agent: Agent, tmp_path: Path) -> None:
         "good": "echo fine",
         "warned": "echo careful >&2; exit 1",
         "broken": "echo two; echo lines; exit 2",
-        "odd": 'printf \'a"b\\\\c\\377\\001\'; exit 7',
+        "odd": "printf 'a\"b\\\\c\\377\\001'; exit 7",
         "slow": "sleep 60",
         "stays": "sleep 60 & echo left a child",
         "long": "head -c 100000 /dev/zero | tr '\\0' x",
@@ -241,16 +269,12 @@ def test_failed_units_come_from_the_service_manager(agent: Agent, tmp_path: Path
 
 
 def test_somebody_on_a_terminal_is_logged_in(agent: Agent) -> None:
-    import pty
-
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.execv("/bin/sh", ["sh", "-c", "read x"])
-    try:
-        name = os.ptsname(terminal) if hasattr(os, "ptsname") else os.readlink(f"/proc/{pid}/fd/0")
+    spawn = "import pty; pty.spawn(['/bin/sh', '-c', 'tty; echo $$; read x'])"
+    with subprocess.Popen(
+        [sys.executable, "-c", spawn], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        terminal, pid = (process.stdout.readline().decode().strip() for _ in range(2))
         found = sample(agent, SAMPLE="users")["users"]
-        assert {user["pid"]: user["tty"] for user in found}[pid] == name.removeprefix("/dev/")
-    finally:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        os.close(terminal)
+        process.communicate(b"\n")
+    assert {user["pid"]: user["tty"] for user in found}[int(pid)] == terminal.removeprefix("/dev/")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import time
@@ -29,10 +31,17 @@ def test_the_cap_by_bytes_drops_the_oldest_and_counts(agent: Agent, receiver: Re
     (agent.state / "backoff").unlink()
     agent.run("--once")
     found = receiver.sequences()[process.pid]
-    dropped = int(status["dropped"])
-    assert found[0] == dropped + 1  # only the oldest are missing, and each one was counted
-    assert found == list(range(found[0], found[-1] + 1))
+    assert only_oldest_missing(found) == int(status["dropped"])
     assert max(sample.fields["agent"]["dropped"] for sample in receiver.store.values()) > 0
+
+
+def only_oldest_missing(found: list[int]) -> int:
+    """How many are missing. The very first ones may have been on their way, which spares them."""
+    missing = set(range(1, found[-1] + 1)) - set(found)
+    assert missing
+    newest = [number for number in found if number > max(missing)]
+    assert len(found) - len(newest) <= 2
+    return len(missing)
 
 
 def test_the_cap_by_age(agent: Agent) -> None:
@@ -48,15 +57,21 @@ def test_the_cap_by_age(agent: Agent) -> None:
 
 def test_a_segment_is_small(agent: Agent) -> None:
     """Sixty whole samples in one segment, compressed together."""
-    process = agent.start(SAMPLE="all", BATCH_RECORDS="60", BATCH_BYTES="1000000", BACKOFF_MIN_S="60", BACKOFF_MAX_S="60")
-    agent.wait_for_status(lambda s: int(s["spool_segments"]) >= 1 and int(s["spool_depth"]) >= 12, "a dozen records")
+    process = agent.start(
+        SAMPLE="all", BATCH_RECORDS="60", BATCH_BYTES="1000000", BACKOFF_MIN_S="60", BACKOFF_MAX_S="60"
+    )
+    agent.wait_for_status(
+        lambda s: int(s["spool_segments"]) >= 1 and int(s["spool_depth"]) >= 12, "a dozen records"
+    )
     agent.stop(process)
     lines = lines_of(agent)
     compressed = len(gzip.compress(b"".join(lines)))
     assert compressed < len(b"".join(lines)) / 4
 
 
-@pytest.mark.parametrize("torn", [b'{"hostname":"vm","timestamp":"2026-', b'{"hostname":"vm","agent":{"seq":1}', b"\0" * 30])
+@pytest.mark.parametrize(
+    "torn", [b'{"hostname":"vm","timestamp":"2026-', b'{"hostname":"vm","agent":{"seq":1}', b"\0" * 30]
+)
 def test_a_torn_write_costs_only_its_own_record(torn: bytes, agent: Agent, receiver: Receiver) -> None:
     agent.run("--once", code=1)
     lines = lines_of(agent)
@@ -72,9 +87,9 @@ def test_a_torn_write_costs_only_its_own_record(torn: bytes, agent: Agent, recei
 
 
 def test_killed_in_mid_write_at_any_moment(agent: Agent, receiver: Receiver, tmp_path: Path) -> None:
-    """gzip and mv kill their agent in the middle of what they do, again and again."""
+    """gzip kills its agent in the middle of a segment, again and again."""
     flag = tmp_path / "kill"
-    half = f'[ -e {flag} ] || exec /usr/bin/env -i PATH=/usr/bin:/bin gzip "$@"; rm {flag}; head -c 40 | od; kill -9 $(cat {tmp_path}/pid)'
+    half = f'[ -e {flag} ] || exec {shutil.which("gzip")} "$@"\nrm {flag}; head -c 40; kill -9 $(cat {tmp_path}/pid)'
     agent.environment["PATH"] = tool_folder(tmp_path / "bin", gzip=half) + ":/usr/bin:/bin"
     pids = []
     for _ in range(3):
@@ -135,7 +150,9 @@ def test_a_stale_lock_is_no_obstacle(delivering: Agent, receiver: Receiver) -> N
     assert (delivering.state / "lock").is_symlink()
     (delivering.state / "lock").unlink()
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    (delivering.state / "lock").symlink_to(f"{os.getpid()} 1 {boot}")  # a pid that lives, but of another process
+    (delivering.state / "lock").symlink_to(
+        f"{os.getpid()} 1 {boot}"
+    )  # a pid that lives, but of another process
     delivering.run("--once")
 
 
@@ -191,12 +208,12 @@ def test_on_a_full_disk_the_oldest_make_room(size: str, agent: Agent, receiver: 
         process = agent.start(BATCH_RECORDS="2", SERVER="http://127.0.0.1:9")
         agent.wait_for_log("no room on the disk")
         agent.stop(process)
+        dropped = sum(int(n) for n in re.findall(r"(\d+) record\(s\) dropped", agent.log()))
         (agent.state / "backoff").unlink(missing_ok=True)
         agent.settings["SERVER"] = receiver.url
         agent.run("--once")
         found = receiver.sequences()[process.pid]
-        assert found == list(range(found[0], found[-1] + 1))
-        assert found[0] > 1
+        assert only_oldest_missing(found) == dropped
     finally:
         subprocess.run(["umount", "-l", str(agent.state)], check=True)
 
