@@ -82,7 +82,7 @@ def _running(server: str, samples: int) -> tuple[float, int, int, int, int]:
         begun, forks = _cpu_ms(agent.pid), _forks()
         for number in range(samples):
             agent.send_signal(signal.SIGUSR1)
-            _until(lambda number=number: _last(status) == number + 2)  # type: ignore[misc]
+            _until(lambda number=number: _last(status) == number + 2)
         cpu_ms, forks = (_cpu_ms(agent.pid) - begun) / samples, (_forks() - forks) // samples
         rss, peak, pss = (_memory_kb(agent.pid, name) for name in ("VmRSS", "VmHWM", "Pss"))
         agent.send_signal(signal.SIGTERM)
@@ -138,7 +138,7 @@ def _spool(samples: int) -> tuple[int, int, int]:
         for number in range(1, samples + 1):
             _until(
                 lambda number=number: status.exists() and f"\nspool_depth={number}\n" in status.read_text()
-            )  # type: ignore[misc]
+            )
             begun = begun or _cpu_ms(agent.pid)
             if number < samples:
                 agent.send_signal(signal.SIGUSR1)
@@ -167,7 +167,8 @@ def main(samples: int = 50, spooled: int = 240) -> list[str]:
         f"| CPU of one `--print` from nothing (start, settings, sample) | {print_ms:.1f} ms | |",
         f"| CPU of one `--once` from nothing, delivered | {once_ms:.1f} ms | |",
         f"| processes started a sample (of the whole machine in that time) | {forks} | |",
-        f"| RSS at rest / peak / PSS | {rss / 1024:.1f} / {peak / 1024:.1f} / {pss / 1024:.1f} MB | <= 10 MB |",
+        f"| RSS at rest / peak / PSS | {rss / 1024:.1f} / {peak / 1024:.1f} / {pss / 1024:.1f} MB"
+        " | <= 10 MB |",
         f"| one record | {raw} bytes, {size / spooled:.0f} in the spool | |",
         f"| 24 h of spool, a sample every 60 s (from {spooled} samples) | {day[60]:.1f} MB | <= 20 MB |",
         f"| the same, every 10 s | {day[10]:.1f} MB | |",

@@ -150,14 +150,16 @@ def delivering(agent: Agent, receiver: Receiver) -> Agent:
     return agent
 
 
-def tool_folder(folder: Path, *, without: tuple[str, ...] = (), **replaced: str) -> str:
+def tool_folder(
+    folder: Path, replaced: Mapping[str, str] | None = None, without: tuple[str, ...] = ()
+) -> str:
     """A PATH of nothing but the agent's tools; `replaced` gives shell commands in a tool's place."""
     folder.mkdir()
     for tool in TOOLS:
         real = shutil.which(tool)
         if tool in without or real is None:
             continue
-        if tool in replaced:
+        if replaced and tool in replaced:
             script = folder / tool
             script.write_text(f"#!/bin/sh\n{replaced[tool]}\n")
             script.chmod(0o755)

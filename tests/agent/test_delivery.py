@@ -323,7 +323,7 @@ def test_secrets_are_on_no_command_line_and_in_no_environment(
         spies[tool] = f'{note}; exec {shutil.which(tool)} "$@"'
     for without in (("openssl",), ("sha256sum",)):
         name = "without-" + without[0]
-        delivering.environment["PATH"] = tool_folder(tmp_path / name, without=without, **spies)
+        delivering.environment["PATH"] = tool_folder(tmp_path / name, spies, without)
         config = tmp_path / f"{name}.env"
         config.write_text(f"FAZAI_AGENT_KEY='{KEY}'\nFAZAI_AGENT_TOKEN=a-token-of-the-server\n")
         config.chmod(0o600)

@@ -89,14 +89,15 @@ def test_a_torn_write_costs_only_its_own_record(torn: bytes, agent: Agent, recei
 def test_killed_in_mid_write_at_any_moment(agent: Agent, receiver: Receiver, tmp_path: Path) -> None:
     """gzip kills its agent in the middle of a segment, again and again."""
     flag = tmp_path / "kill"
-    half = f'[ -e {flag} ] || exec {shutil.which("gzip")} "$@"\nrm {flag}; head -c 40; kill -9 $(cat {tmp_path}/pid)'
-    agent.environment["PATH"] = tool_folder(tmp_path / "bin", gzip=half) + ":/usr/bin:/bin"
+    kill = f"rm {flag}; head -c 40; kill -9 $(cat {tmp_path}/pid)"
+    half = f'[ -e {flag} ] || exec {shutil.which("gzip")} "$@"\n{kill}'
+    agent.environment["PATH"] = tool_folder(tmp_path / "bin", {"gzip": half}) + ":/usr/bin:/bin"
     pids = []
     for _ in range(3):
         process = agent.start(BATCH_RECORDS="3", SERVER="http://127.0.0.1:9")
         pids.append(process.pid)
         (tmp_path / "pid").write_text(str(process.pid))
-        agent.wait_for_status(lambda s, pid=process.pid: s["pid"] == str(pid), "the first sample")
+        agent.wait_for_status(lambda s: s["pid"] == str(pids[-1]), "the first sample")
         flag.touch()
         assert process.wait(20) == -signal.SIGKILL
     known = {json.loads(line)["timestamp"] for line in lines_of(agent)}
