@@ -7,6 +7,8 @@ import json
 import shutil
 import signal
 import socket
+import ssl
+import subprocess
 import time
 from email.utils import formatdate
 from itertools import pairwise
@@ -395,3 +397,32 @@ def stamps(agent: Agent, receiver: Receiver | None = None) -> list[str]:
     if receiver is not None:
         return [sample.fields["timestamp"] for sample in receiver.store.values()]
     return [json.loads(line)["timestamp"] for line in lines_of(agent)]
+
+
+def test_the_certificate_is_checked_unless_said_otherwise(agent: Agent, tmp_path: Path) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"),
+            *("-days", "2", "-subj", "/CN=lab", "-addext", "subjectAltName=IP:127.0.0.1"),
+            *("-keyout", str(key), "-out", str(certificate)),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    with socket.socket() as plain:
+        plain.bind(("127.0.0.1", 0))
+        bound = context.wrap_socket(plain, server_side=True)
+        agent.settings["SERVER"] = f"https://127.0.0.1:{bound.getsockname()[1]}"
+        with Receiver().serve(bound) as receiver:
+            agent.run("--once", code=1)
+            assert "certificate" in agent.status()["last_error"]
+            assert receiver.requests == []
+            (agent.state / "backoff").unlink()
+            agent.run("--once", CA_FILE=str(certificate))
+            assert len(receiver.store) == 2
+            agent.run("--once", TLS_VERIFY="no")
+            assert agent.status()["tls_verify"] == "no"
+            assert len(receiver.store) == 3
