@@ -11,7 +11,7 @@ help:
 	@echo 'make demo      install, then apply inventory/lab.yml twice to the embedded lab'
 	@echo 'make test      everything that the tests need, then the fast tests'
 	@echo 'make test-all  the slow ones too'
-	@echo 'make check     ruff, mypy, generated pages up to date'
+	@echo 'make check     ruff, mypy, shellcheck, generated pages up to date'
 	@echo 'make bench     measurements, side by side with peers where they are installed'
 	@echo 'make docs      write the generated pages'
 	@echo 'make worker-demo  compile llama.cpp (minutes), then let Gemma 3 270M answer over the socket'
@@ -51,6 +51,7 @@ check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/shellcheck fazai/agent/*.sh fazai/agent/*.openrc
 	$(BIN)/python tools/reference.py --check
 
 test: $(VENV)/.dev

@@ -9,7 +9,7 @@ import sys
 
 from bench.peers import install
 
-NAMES = ("startup", "inventory", "reconcile", "memory")
+NAMES = ("startup", "inventory", "reconcile", "memory", "agent")
 ASKED = ("gemma",)  # only when asked for: it needs the model
 
 

@@ -31,7 +31,7 @@ THOUGHT = {
 }
 HANDS = {"providers", "store", "lab"}
 ENGINE = {"apply", "registry"}
-SHELLS = {"cli", "worker", "__main__"}
+SHELLS = {"cli", "worker", "agent", "__main__"}
 
 ALLOWED = {
     **dict.fromkeys(NOUNS, NOUNS),
