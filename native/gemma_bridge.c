@@ -155,7 +155,7 @@ static void reset_request(fz_session *s) {
     s->n_cached = s->n_gen = s->n_forced = s->n_ff = s->in_batch = 0;
     s->row = -1;
     s->mask_code = FZ_OK;
-    s->start_us = s->first_us = s->last_us = 0;
+    s->start_us = s->first_us = s->last_us = s->told_us = 0;
     s->submit_us = fz_now_us();
     s->deadline_us = s->submit_us + (int64_t)s->params.timeout_ms * 1000;
     fz_rng_seed(&s->rng, s->params.seed);

@@ -103,7 +103,7 @@ struct fz_session {
     int32_t in_batch;           /* its tokens in this step's batch */
     bool prompt_done;
     bool over;                  /* the text or the grammar said that it is the end */
-    int64_t submit_us, start_us, first_us, last_us, deadline_us, stepped_us;
+    int64_t submit_us, start_us, first_us, last_us, told_us, deadline_us, stepped_us;
 
     /* Guarded by the lock. */
     fz_bytes out;

@@ -33,17 +33,21 @@ void fz_memory_trim(void) {
 #endif
 }
 
+/* Asked on the thread that decodes; there, too, llama.cpp says its errors. A decode that was told to stop is none. */
+static _Thread_local bool told_to_stop;
+
 static bool abort_asked(void *data) {
     fz_engine *e = data;
-    if (atomic_load_explicit(&e->stop_decode, memory_order_relaxed)) return true;
     int64_t until = atomic_load_explicit(&e->decode_deadline_us, memory_order_relaxed);
-    return until != INT64_MAX && fz_now_us() >= until;
+    told_to_stop = atomic_load_explicit(&e->stop_decode, memory_order_relaxed) ||
+                   (until != INT64_MAX && fz_now_us() >= until);
+    return told_to_stop;
 }
 
 /* llama.cpp's errors go to stderr, the rest of its chatter nowhere. */
 static void log_errors(enum ggml_log_level level, const char *text, void *data) {
     (void)data;
-    if (level == GGML_LOG_LEVEL_ERROR) fputs(text, stderr);
+    if (level == GGML_LOG_LEVEL_ERROR && !told_to_stop) fputs(text, stderr);
 }
 
 /* --- open and close -------------------------------------------------------------------------------------- */

@@ -107,7 +107,7 @@ def test_soak(tmp_path: Path) -> None:
         assert len(os.listdir(f"/proc/{process.child.pid}/fd")) <= descriptors + 1
         metrics = asyncio.run(soak.client.metrics())
         process.child.terminate()
-        assert process.ended()[0] == 0
+        assert process.ended() == (0, "")
     warm = soak.memory_kib[len(soak.memory_kib) // 3 :]  # the tokenizer of schemas, buffers, arenas
     slope = statistics.linear_regression(*zip(*warm, strict=True)).slope
     hour_kib = slope * 3600
