@@ -98,7 +98,9 @@ class FieldSpec:
     """One field of a kind, or one option of a provider, for validation and for the reference page."""
 
     name: str
-    type: str  # text, secret, boolean, integer, number, choice, list, map, reference, any
+    #: text, secret, boolean, integer, number, choice, list, map, reference, any, path (an option's is
+    #: relative to the file that says it); kinds of hosts have more of them (hosts.fieldtypes)
+    type: str
     doc: str = ""
     required: bool = False
     default: Value = None
