@@ -45,14 +45,14 @@ class Become:
         """What starts the shell. No login shell, and no process in between."""
         user = quoted(self.user)
         if self.method == "doas":
-            return f"exec doas -n -u {user} sh -s"
+            return f"doas -n -u {user} sh -s"
         if self.method == "sudo" and self.password is not None:
             # the first line that sh gets says that sudo is through: the password must not reach the shell
             shell = f"'echo {self.prompt}in >&2; exec sh -s'"
-            return f"exec sudo -H -S -p {self.prompt}ask -u {user} -- sh -c {shell}"
+            return f"sudo -H -S -p {self.prompt}ask -u {user} -- sh -c {shell}"
         if self.method == "sudo":
-            return f"exec sudo -H -n -u {user} -- sh -s"
-        return "exec sh -s"
+            return f"sudo -H -n -u {user} -- sh -s"
+        return "sh -s"
 
 
 def become_of(target: Target) -> Become:

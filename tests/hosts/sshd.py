@@ -91,8 +91,8 @@ class Sshd:
             with connection:
                 child = subprocess.Popen(
                     [str(SSHD), "-i", "-e", "-f", str(self.config)],
-                    stdin=connection,
-                    stdout=connection,
+                    stdin=connection.fileno(),
+                    stdout=connection.fileno(),
                     stderr=subprocess.DEVNULL,
                     start_new_session=True,
                 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 from collections.abc import Mapping
@@ -75,11 +76,15 @@ class Connections:
     """Opens connections for one run; keeps keys, known hosts, and the connections to hosts on the way."""
 
     def __init__(self, home: str | None = None, environ: Mapping[str, str] | None = None) -> None:
-        self._home = home or os.path.expanduser("~")
+        self._own_home = home
         self._environ = os.environ if environ is None else environ
         self._known = KnownHosts()
         self._keys: dict[tuple[object, ...], list[Any]] = {}
         self._shared: dict[tuple[object, ...], asyncio.Future[_Shared]] = {}
+
+    @property
+    def _home(self) -> str:
+        return self._own_home or os.path.expanduser("~")
 
     async def open(self, target: str, settings: Settings) -> asyncssh.SSHClientConnection:
         """A connection to the target, logged in. Raises Unreachable, AccessDenied, InventoryError."""
@@ -113,21 +118,22 @@ class Connections:
         if not jumps:
             return await asyncssh.connect(settings.hop.host, options=options, config=None, tunnel=None)
         way = await self._way(target, settings, jumps)
-        try:
+        with contextlib.ExitStack() as failing:
+            failing.callback(way.leave)
             connection = await asyncssh.connect(
                 settings.hop.host, options=options, config=None, tunnel=way.connection
             )
-        except BaseException:
-            way.leave()
-            raise
+            failing.pop_all()
         asyncio.ensure_future(_leave_after(connection, way))  # noqa: RUF006 - ends with the connection
         return connection
 
     async def _way(self, target: str, settings: Settings, jumps: tuple[Hop, ...]) -> _Shared:
         """The connection to the last host on the way; hosts behind the same one share it."""
         key = (replace(settings, hop=jumps[-1], jumps=jumps[:-1]), id(asyncio.get_running_loop()))
+        for old in [k for k, f in self._shared.items() if f.done() and (f.exception() or f.result().closed)]:
+            del self._shared[old]
         opening = self._shared.get(key)
-        if opening is None or (opening.done() and (opening.exception() or opening.result().closed)):
+        if opening is None:
             opening = self._shared[key] = asyncio.ensure_future(self._share(target, key[0]))
         shared = await asyncio.shield(opening)
         shared.users += 1
@@ -170,11 +176,12 @@ class Connections:
     def _load(self, settings: Settings) -> list[Any]:
         """The private keys, each with its certificate; read once for all hosts. Raises InventoryError."""
         passphrase = settings.passphrase.reveal() if settings.passphrase else None
-        key = (settings.key, settings.certificate, passphrase)
+        names = [os.path.join(self._home, ".ssh", name) for name in _KEYS]
+        paths = [settings.key] if settings.key else [name for name in names if os.path.isfile(name)]
+        stamps = tuple((path, os.stat(path).st_mtime_ns) for path in paths if os.path.exists(path))
+        key = (stamps, settings.certificate, passphrase)
         found = self._keys.get(key)
         if found is None:
-            names = [os.path.join(self._home, ".ssh", name) for name in _KEYS]
-            paths = [settings.key] if settings.key else [name for name in names if os.path.isfile(name)]
             pairs = (self._pair(path, settings, passphrase) for path in paths)
             found = self._keys[key] = [pair for pair in pairs if pair is not None]
         return found

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import asyncssh
 
 from fazai.errors import DeviceError, FazaiError, Unreachable
@@ -78,20 +80,20 @@ class SshChannel:
 async def start(host: str, settings: Settings, become: Become, connections: Connections) -> SshChannel:
     """Connect and start the shell. Raises Unreachable, AccessDenied, DeviceError."""
     connection = await connections.open(host, settings)
-    try:
-        process: asyncssh.SSHClientProcess[bytes] = await connection.create_process(
-            become.command, encoding=None, request_pty=False
-        )
-        channel = SshChannel(connection, process, host, become)
-        await greet(channel, become, host)
-    except asyncssh.ChannelOpenError as error:
-        connection.abort()
-        text = f"{host} opens no session: {error.reason}"
-        raise DeviceError(text, where=host, hint="MaxSessions, or a user who may only forward?") from None
-    except (asyncssh.Error, OSError) as error:
-        connection.abort()
-        raise Unreachable(f"the connection to {host} was cut: {error}", stage="read", where=host) from None
-    except BaseException:
-        connection.abort()
-        raise
+    with contextlib.ExitStack() as failing:
+        failing.callback(connection.abort)
+        try:
+            process: asyncssh.SSHClientProcess[bytes] = await connection.create_process(
+                become.command, encoding=None, request_pty=False
+            )
+            channel = SshChannel(connection, process, host, become)
+            await greet(channel, become, host)
+        except asyncssh.ChannelOpenError as error:
+            text = f"{host} opens no session: {error.reason}"
+            hint = "MaxSessions, or a user who may only forward?"
+            raise DeviceError(text, where=host, hint=hint) from None
+        except (asyncssh.Error, OSError) as error:
+            text = f"the connection to {host} was cut: {error}"
+            raise Unreachable(text, stage="read", where=host) from None
+        failing.pop_all()
     return channel
