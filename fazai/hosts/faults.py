@@ -14,6 +14,7 @@ __all__ = ["failed", "masked", "secrets_of", "unmasked"]
 
 _HINTS: Final[tuple[tuple[str, str], ...]] = (
     ("read-only file system", "the filesystem is mounted read-only: look at dmesg and mount"),
+    ("i/o error", "the disk is full, or broken: df -h; df -i; dmesg"),  # what dash's printf says of both
     ("no space left", "the disk is full: df -h; df -i"),
     ("disk quota exceeded", "the quota of this user is used up"),
     ("permission denied", "become: true"),

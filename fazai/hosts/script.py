@@ -25,8 +25,8 @@ PRELUDE: Final = r"""
 fz_lc=${LC_ALL-}; LC_ALL=C; export LC_ALL
 PATH=$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin; export PATH
 unset CDPATH ENV BASH_ENV IFS
-fz_tmp=; trap '[ -z "$fz_tmp" ] || rm -f "$fz_tmp"' EXIT; trap 'exit 129' HUP; trap 'exit 143' TERM
-trap 'exit 141' PIPE
+fz_tmp=; fz_q() { [ -z "$fz_tmp" ] || rm -f "$fz_tmp"; }
+trap fz_q EXIT; trap 'fz_q; exit 129' HUP; trap 'fz_q; exit 141' PIPE; trap 'fz_q; exit 143' TERM
 if stat -c %f / >/dev/null 2>&1
 then
 fz_stat() { stat -c '%f %u %g %s %U/%G' "$@"; }

@@ -187,20 +187,21 @@ class Connections:
         return found
 
     def _pair(self, path: str, settings: Settings, passphrase: str | None) -> Any:
+        asks_agent = settings.agent and bool(self._environ.get("SSH_AUTH_SOCK"))
+        hint = "passphrase: !env NAME, or add the key to the agent"
         try:
             private = asyncssh.read_private_key(path, passphrase)
-        except asyncssh.KeyEncryptionError as error:
-            if passphrase is None and (settings.key is None or self._environ.get("SSH_AUTH_SOCK")):
-                return None  # the agent may have it
-            text = (
-                "the private key needs another passphrase" if passphrase else "the private key is encrypted"
-            )
-            hint = "passphrase: !env NAME, or add the key to the agent"
-            raise InventoryError(f"{text}: {path}", where=path, hint=hint) from error
+        except asyncssh.KeyEncryptionError:
+            text = f"the private key needs another passphrase: {path}"
+            raise InventoryError(text, where=path, hint=hint) from None
         except (asyncssh.KeyImportError, OSError) as error:
-            if settings.key is None:
+            encrypted = passphrase is None and "assphrase" in str(error)
+            if settings.key is None or (encrypted and asks_agent):  # the agent may have it
                 return None
-            raise InventoryError(f"the private key cannot be read: {error}", where=path) from None
+            text = (
+                f"the private key is encrypted: {path}" if encrypted else f"{path} is no private key: {error}"
+            )
+            raise InventoryError(text, where=path, hint=hint if encrypted else None) from None
         beside = f"{path}-cert.pub"
         certificate = settings.certificate or (beside if os.path.isfile(beside) else None)
         if certificate is None:
