@@ -75,7 +75,7 @@ class HostKind:
     options: frozenset[str] = frozenset()  # fields that are no state: they say how to write
     ordered: bool = False
     machine: ClassVar[bool] = False  # needs a running machine: a folder (`root:`) has no such thing
-    guarded: ClassVar[bool] = False
+    runs: ClassVar[bool] = False  # may be a handler
     fields: Mapping[str, FieldSpec] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -153,7 +153,24 @@ class HostKind:
         """What is written when the item is made."""
         return {k: v for k, v in want.fields.items() if k not in self.options and k not in self.identity}
 
+    def compare(
+        self, want: Want, have: Have | None
+    ) -> tuple[Verb, Mapping[str, Value], Mapping[str, Value]] | None:
+        """The verb with the fields before and after; None when all is as wanted."""
+        if want.absent:
+            if have is None:
+                return None
+            return Verb.DELETE, {k: v for k, v in have.items() if k not in ("uid", "gid")}, {}
+        if have is None:
+            return Verb.CREATE, {}, self.declared(want)
+        after = self.differing(want, have)
+        return (Verb.UPDATE, {k: have[k] for k in after if k in have}, after) if after else None
+
     # -- writing ----------------------------------------------------------------------------------------
+
+    def lasting(self, verb: Verb, before: Mapping[str, Value], options: Mapping[str, Value]) -> bool:
+        """Whether nothing takes this change back."""
+        return verb is Verb.RUN
 
     def write(self, act: Act) -> Iterator[Block]:
         """The blocks that carry out the change. A block fails when its script does."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -11,7 +12,7 @@ from typing import Any, Self
 
 from fazai.errors import DeviceError, FazaiError, Unreachable, Unsure
 from fazai.hosts import planning
-from fazai.hosts.faults import failed, unmasked
+from fazai.hosts.faults import Lines, failed, masked, secrets_of
 from fazai.hosts.kind import Act, Answers, HostKind, Want
 from fazai.hosts.questions import Question
 from fazai.hosts.script import observe_script, read_answers
@@ -19,6 +20,9 @@ from fazai.hosts.shell import Channel, Ended, Listener, Result, Shell
 from fazai.model import Change, Diff, Resource, Target, Verb
 
 __all__ = ["HostSession", "Seen"]
+
+#: How long a host may take to accept connections again after its handlers ran, and how often to try.
+_PROBE_S, _PROBE_PAUSE_S = 20.0, 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,8 @@ class HostSession:
         self._shell: Shell | None = None
         self._seen: dict[tuple[str, str], Mapping[str, Any]] = {}
         self._wanted: dict[tuple[str, str], Resource] = {}
+        self._handlers: Mapping[str, Resource] = {}
+        self._say: Callable[[str, str], None] | None = None
 
     @property
     def round_trips(self) -> int:
@@ -80,7 +86,7 @@ class HostSession:
 
     async def observe(self, wanted: Sequence[Resource]) -> Seen:
         """One block that answers for all resources; a second one for the content of what differs."""
-        wants = [Want(resource, self._at) for resource in wanted]
+        wants = [Want(resource, self._at) for resource in wanted if not resource.listen]
         answers: dict[Question, Any] = {}
         await self._ask(answers, (q for want in wants for q in self._kinds[want.resource.kind].ask(want)))
         more: list[Question] = []
@@ -123,9 +129,10 @@ class HostSession:
         pending: frozenset[str] = frozenset(),
         prune: bool = False,
     ) -> Diff:
-        """Pure; nothing of a host is pruned: only what is declared is managed."""
-        wants = [Want(resource, self._at) for resource in wanted]
-        return planning.work_out(self._target.name, self._kinds, wants, seen.items, pending)
+        """Nothing of a host is pruned: only what is declared is managed."""
+        wants = [Want(resource, self._at) for resource in wanted if not resource.listen]
+        self._handlers = planning.labels([resource for resource in wanted if resource.listen])
+        return planning.work_out(self._target.name, self._kinds, wants, seen.items, self._handlers, pending)
 
     # -- writing ----------------------------------------------------------------------------------------
 
@@ -145,19 +152,36 @@ class HostSession:
             token=secrets.token_hex(8),
             at=self._at,
         )
-        for block in self._kinds[change.kind].write(act):
-            try:
-                setup = f"fz_tmp={planning.word(block.tmp)}" if block.tmp else "fz_tmp="
-                result = await self._run(block.script, setup=setup, timeout_s=block.timeout_s)
-            except Unreachable as error:
-                text = f"{error.message}, while {change.kind} {change.identity} was written"
-                raise Unsure(text, where=change.where, hint="run it again: it looks first") from None
-            if result.exit:
-                raise failed(change, result, unmasked(change))
+        await self._carry_out(act, change.kind, change.where)
         return change.ref
 
-    def inverse(self, change: Change, ref: str) -> Change:
-        """Create and delete swap; what was changed goes back."""
+    async def _carry_out(self, act: Act, kind: str, where: str) -> None:
+        mask = masked([*secrets_of(act.before), *secrets_of(act.after), *secrets_of(act.options)])
+        for block in self._kinds[kind].write(act):
+            heard = Lines(self._say, mask) if block.command and self._say is not None else None
+            try:
+                setup = f"fz_tmp={planning.word(block.tmp)}" if block.tmp else "fz_tmp="
+                listener = heard.hear if heard is not None else None
+                result = await self._run(
+                    block.script, setup=setup, timeout_s=block.timeout_s, listener=listener
+                )
+            except Unreachable as error:
+                text = f"{error.message}, while {kind} {act.identity} was written"
+                raise Unsure(text, where=where, hint="run it again: it looks first") from None
+            finally:
+                if heard is not None:
+                    heard.end()
+            if result.exit:
+                resource = self._wanted.get((kind, act.identity))
+                place = (resource.mark if resource is not None else None) or where
+                raise failed(f"{kind} {act.identity}", place, result, mask)
+
+    def inverse(self, change: Change, ref: str) -> Change | None:
+        """Create and delete swap; what was changed goes back. None: nothing takes it back."""
+        resource = self._wanted.get((change.kind, change.identity))
+        options = {} if resource is None else resource.fields
+        if self._kinds[change.kind].lasting(change.verb, change.before, options):
+            return None
         verb = {Verb.CREATE: Verb.DELETE, Verb.DELETE: Verb.CREATE}.get(change.verb, change.verb)
         return replace(
             change, verb=verb, before=change.after, after=change.before, ref=ref, note=planning.UNDONE
@@ -166,11 +190,42 @@ class HostSession:
     async def hold(self) -> None:
         """Our connection stays open; nothing to do."""
 
+    def listen(self, say: Callable[[str, str], None]) -> None:
+        """What commands print goes there, line by line, without secrets (`model.Talking`)."""
+        self._say = say
+
     async def activate(self, service: str) -> None:
-        raise NotImplementedError
+        """Run a handler. One that is not declared any more has nothing to run."""
+        handler = self._handlers.get(service)
+        if handler is None:
+            return
+        act = Act(
+            verb=Verb.RUN,
+            identity=handler.identity,
+            before={},
+            after=handler.fields,
+            have={},
+            options=handler.fields,
+            token=secrets.token_hex(8),
+            at=self._at,
+        )
+        await self._carry_out(act, handler.kind, str(handler.mark or f"{self._target.name}/{service}"))
 
     async def probe(self) -> None:
-        raise NotImplementedError
+        """A handler may have restarted what we came through: prove that a new connection works. Ours stays
+        open, to take back what was written if none does."""
+        now_s = asyncio.get_running_loop().time
+        until_s = now_s() + _PROBE_S
+        while True:
+            try:
+                channel = await self._start()
+            except Unreachable:
+                if now_s() > until_s:
+                    raise
+                await asyncio.sleep(_PROBE_PAUSE_S)
+            else:
+                await channel.close()
+                return
 
     async def verify(self, changes: Sequence[Change]) -> list[FazaiError]:
         """What was written was read back already; a host has no second state."""
