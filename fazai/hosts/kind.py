@@ -41,7 +41,8 @@ class Want:
 @dataclass(frozen=True, slots=True)
 class Act:
     """A change to be written. `have`: all that was seen of the item, with what the change leaves alone;
-    `options`: the resource's fields (none when something is taken back); `token` names temporary files."""
+    `options`: the resource's fields (none when something is `undone`); `token` names temporary files;
+    `memory` is the session's: what a kind wants to know of its earlier changes on this host."""
 
     verb: Verb
     identity: str
@@ -51,6 +52,8 @@ class Act:
     options: Mapping[str, Value]
     token: str
     at: Callable[[str], str]
+    memory: dict[object, Any]
+    undone: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,6 +64,7 @@ class HostSession:
         self._shell: Shell | None = None
         self._seen: dict[tuple[str, str], Mapping[str, Any]] = {}
         self._wanted: dict[tuple[str, str], Resource] = {}
+        self._memory: dict[object, Any] = {}
         self._handlers: Mapping[str, Resource] = {}
         self._say: Callable[[str, str], None] | None = None
 
@@ -102,6 +103,7 @@ class HostSession:
             if key not in items:
                 items[key] = self._read(want, answers)
             self._wanted[key] = want.resource
+            self._seen.pop(key, None)
         self._seen.update({key: item for key, item in items.items() if isinstance(item, Mapping)})
         return Seen(items)
 
@@ -147,10 +149,12 @@ class HostSession:
             identity=change.identity,
             before=change.before,
             after=change.after,
-            have={} if change.verb is Verb.CREATE else {**self._seen.get(key, {}), **change.before},
+            have={**self._seen.get(key, {}), **change.before},
             options={} if undone or resource is None else resource.fields,
             token=secrets.token_hex(8),
             at=self._at,
+            memory=self._memory,
+            undone=undone,
         )
         await self._carry_out(act, change.kind, change.where)
         return change.ref
@@ -208,6 +212,7 @@ class HostSession:
             options=handler.fields,
             token=secrets.token_hex(8),
             at=self._at,
+            memory=self._memory,
         )
         await self._carry_out(act, handler.kind, str(handler.mark or f"{self._target.name}/{service}"))
 
