@@ -16,6 +16,7 @@ from fazai.errors import FazaiError, InputError, Mark
 __all__ = [
     "Activate",
     "Change",
+    "Describing",
     "Diff",
     "FieldSpec",
     "Kind",
@@ -316,6 +317,15 @@ class Talking(Protocol):
 
     def listen(self, say: Callable[[str, str], None]) -> None:
         """`say` gets the stream (stdout, stderr) and text as it comes, secrets masked."""
+        ...
+
+
+@runtime_checkable
+class Describing(Protocol):
+    """A session that can say what its target is."""
+
+    async def facts(self) -> Mapping[str, Any]:
+        """JSON types. Raises Unreachable, DeviceError."""
         ...
 
 

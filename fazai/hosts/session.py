@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from fazai.errors import DeviceError, FazaiError, Unreachable, Unsure
 from fazai.hosts import planning
+from fazai.hosts.facts import QUESTIONS, facts_of
 from fazai.hosts.faults import Lines, failed, masked, secrets_of
 from fazai.hosts.kind import Act, Answers, HostKind, Want
 from fazai.hosts.questions import Question
@@ -121,6 +122,12 @@ class HostSession:
         result = await self._run(observe_script(fresh))
         assert self._shell is not None
         answers.update(read_answers(fresh, b"\n" + result.out, self._shell.nonce, self._target.name))
+
+    async def facts(self) -> Mapping[str, Any]:
+        """What the host is (`model.Describing`), in one block."""
+        answers: dict[Question, Any] = {}
+        await self._ask(answers, QUESTIONS.values())
+        return facts_of(answers)
 
     def diff(
         self,
