@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import secrets
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self
@@ -88,11 +88,11 @@ class HostSession:
 
     async def observe(self, wanted: Sequence[Resource]) -> Seen:
         """One block that answers for all resources; a second one for the content of what differs."""
-        wants = [Want(resource, self._at) for resource in wanted if not resource.listen]
         answers: dict[Question, Any] = {}
+        items: dict[tuple[str, str], Mapping[str, Any] | FazaiError | None] = {}
+        wants = list(self._askable(wanted, items))
         await self._ask(answers, (q for want in wants for q in self._kinds[want.resource.kind].ask(want)))
         more: list[Question] = []
-        items: dict[tuple[str, str], Mapping[str, Any] | FazaiError | None] = {}
         for want in wants:
             try:
                 more += self._kinds[want.resource.kind].more(want, answers)
@@ -107,6 +107,22 @@ class HostSession:
             self._seen.pop(key, None)
         self._seen.update({key: item for key, item in items.items() if isinstance(item, Mapping)})
         return Seen(items)
+
+    def _askable(
+        self, wanted: Sequence[Resource], items: dict[tuple[str, str], Mapping[str, Any] | FazaiError | None]
+    ) -> Iterator[Want]:
+        """What can be asked of this host: a folder has no services, packages or accounts."""
+        for resource in wanted:
+            if resource.listen:
+                continue
+            if self._root and self._kinds[resource.kind].machine:
+                text = f"{resource.kind} needs a running machine, and {self._target.name} is a folder"
+                where = resource.mark or self._target.name
+                items[resource.kind, resource.identity] = DeviceError(
+                    text, where=where, hint="leave it out: when: root is not defined"
+                )
+            else:
+                yield Want(resource, self._at)
 
     def _read(self, want: Want, answers: Answers) -> Mapping[str, Any] | FazaiError | None:
         try:
@@ -210,6 +226,9 @@ class HostSession:
         handler = self._handlers.get(service)
         if handler is None:
             return
+        if self._root and self._kinds[handler.kind].machine:
+            text = f"{handler.kind} needs a running machine, and {self._target.name} is a folder"
+            raise DeviceError(text, where=handler.mark or self._target.name)
         act = Act(
             verb=Verb.RUN,
             identity=handler.identity,
