@@ -52,11 +52,12 @@ class Registry:
         return provider.kinds[name]
 
     def kinds(self) -> Iterator[Kind]:
-        """All kinds of all providers, by name."""
+        """All kinds, by name; each once, where several providers serve it (`ssh.file` also on `local`)."""
         for name in self.names():
             kinds = self.provider(name).kinds
             for kind in sorted(kinds):
-                yield kinds[kind]
+                if kind.partition(".")[0] == name:
+                    yield kinds[kind]
 
 
 def _modules() -> list[str]:

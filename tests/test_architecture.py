@@ -29,7 +29,7 @@ THOUGHT = {
     "plan",
     "report",
 }
-HANDS = {"providers", "store", "lab"}
+HANDS = {"providers", "hosts", "store", "lab"}
 ENGINE = {"apply", "registry"}
 SHELLS = {"cli", "worker", "agent", "__main__"}
 
@@ -37,6 +37,7 @@ ALLOWED = {
     **dict.fromkeys(NOUNS, NOUNS),
     **dict.fromkeys(THOUGHT, NOUNS | THOUGHT),
     **{name: NOUNS | {"patterns", "plan", name} for name in HANDS},
+    "providers": NOUNS | {"patterns", "plan", "hosts"},  # what `ssh` and `local` share
     **{name: NOUNS | THOUGHT | {"store"} for name in ENGINE},
 }
 #: The line of design.md: a module imports nothing that stands to its right.

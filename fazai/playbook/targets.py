@@ -74,7 +74,7 @@ class Targets:
         scope: Scope | None = None
         options: dict[str, Value] = {}
         before = self._problems.count
-        mode = "read"
+        mode: str = getattr(provider, "default_mode", "read")
         for name in (*specs, "mode"):
             if name not in raw or raw[name] is None:
                 continue
@@ -82,7 +82,7 @@ class Targets:
             try:
                 if not is_static(value):
                     scope = scope or self._scopes.host(host)
-                    value = scope.render(value, sensitive=name == "secret")
+                    value = scope.render(value, sensitive=name != "mode" and specs[name].secret)
                 if value is OMIT or value is None:
                     continue
                 if name == "mode":
@@ -127,6 +127,8 @@ class Targets:
             return self._secrets.wrap(value)
         if spec.name == "ca" and isinstance(value, str) and not value.lstrip().startswith(_PEM):
             return self._path(host, spec.name, value)
+        if spec.type == "path" and isinstance(value, str):
+            return os.path.abspath(self._path(host, spec.name, os.path.expanduser(value)))
         problem = _mistyped(spec, value)
         if problem is not None:
             raise InventoryError(f"{spec.name} {problem}", hint=spec.doc or None)
@@ -173,7 +175,7 @@ def _mistyped(spec: FieldSpec, value: Value) -> str | None:
         return "is a list"
     if spec.type == "map" and not isinstance(value, dict):
         return "is a mapping"
-    if spec.type == "text" and (isinstance(value, bool | list | dict)):
+    if spec.type in ("text", "path") and (isinstance(value, bool | list | dict)):
         return "is a text"
     return None
 

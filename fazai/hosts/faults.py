@@ -1,0 +1,98 @@
+"""What a host says when something fails, as errors with a next step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Final
+
+from fazai.errors import AccessDenied, DeviceError, Mark
+from fazai.hosts.blob import Blob
+from fazai.hosts.shell import Result
+from fazai.model import Secret
+
+__all__ = ["Lines", "failed", "masked", "secrets_of"]
+
+_HINTS: Final[tuple[tuple[str, str], ...]] = (
+    ("read-only file system", "the filesystem is mounted read-only: look at dmesg and mount"),
+    ("i/o error", "the disk is full, or broken: df -h; df -i; dmesg"),  # what dash's printf says of both
+    ("no space left", "the disk is full: df -h; df -i"),
+    ("disk quota exceeded", "the quota of this user is used up"),
+    ("permission denied", "become: true"),
+    ("operation not permitted", "become: true"),
+    ("directory nonexistent", "declare the folder before it: ssh.directory"),
+    ("no such file or directory", "declare the folder before it: ssh.directory"),
+    ("directory not empty", "recurse: true removes what is in it, too"),
+    ("invalid user", "declare it before: ssh.user"),
+    ("invalid group", "declare it before: ssh.group"),
+    ("unknown user", "declare it before: ssh.user"),
+    ("unknown group", "declare it before: ssh.group"),
+)
+_SHOWN: Final = 2000
+_LINE: Final = 16 * 1024
+_TOLD: Final = 256 * 1024
+
+
+def failed(what: str, where: Mark | str, result: Result, mask: Callable[[str], str]) -> DeviceError:
+    """The error of a script that failed: exit status and the end of what it said."""
+    said = mask((result.err.strip() or result.out).decode("utf-8", "replace").strip())[-_SHOWN:]
+    text = f"{what}: exit status {result.exit}" + (f": {said}" if said else "")
+    lower = said.lower()
+    hint = next((hint for words, hint in _HINTS if words in lower), None)
+    kind = AccessDenied if hint == "become: true" else DeviceError
+    return kind(text, where=where, hint=hint)
+
+
+class Lines:
+    """Hands output on by whole lines, so that no secret is cut in two; a flood is cut off."""
+
+    def __init__(self, say: Callable[[str, str], None], mask: Callable[[str], str]) -> None:
+        self._say = say
+        self._mask = mask
+        self._rest = {"stdout": b"", "stderr": b""}
+        self._left = _TOLD
+
+    def hear(self, stream: str, data: bytes) -> None:
+        whole, newline, rest = (self._rest[stream] + data).rpartition(b"\n")
+        if len(rest) > _LINE:
+            whole, newline, rest = whole + newline + rest, b"", b""
+        self._rest[stream] = rest
+        self._tell(stream, whole + newline)
+
+    def end(self) -> None:
+        for stream, rest in self._rest.items():
+            self._tell(stream, rest)
+
+    def _tell(self, stream: str, data: bytes) -> None:
+        if not data or self._left <= 0:
+            return
+        self._left -= len(data)
+        text = self._mask(data.decode("utf-8", "replace"))
+        self._say(stream, text if self._left > 0 else "… (more output is not recorded)\n")
+
+
+def masked(secrets: Iterable[str]) -> Callable[[str], str]:
+    """A function that replaces these texts; the longest first, as one may be part of another."""
+    words = sorted({word for word in secrets if len(word) > 2}, key=len, reverse=True)
+
+    def mask(text: str) -> str:
+        for word in words:
+            text = text.replace(word, "***")
+        return text
+
+    return mask
+
+
+def secrets_of(value: Any) -> Iterator[str]:
+    """All secret texts in a value; of private content also each line, as tools quote lines."""
+    if isinstance(value, Secret):
+        yield value.reveal()
+        yield from value.reveal().splitlines()
+    elif isinstance(value, Blob):
+        if value.private and value.data is not None:
+            yield from (line.strip() for line in value.data.decode("utf-8", "replace").splitlines())
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from secrets_of(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from secrets_of(item)

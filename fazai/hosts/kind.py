@@ -1,0 +1,180 @@
+"""What all kinds of hosts have in common: typed fields, comparison with what is there, and their scripts.
+
+A kind is pure: it says what to ask (`ask`, `more`), how to read the answers (`read`), and which script makes
+a change (`write`). The session does the I/O, the engine decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from fazai.errors import did_you_mean
+from fazai.hosts.fieldtypes import canonical
+from fazai.hosts.questions import Answer, Question
+from fazai.model import FieldSpec, Problem, Resource, Value, Verb
+
+__all__ = ["Act", "Answers", "Block", "Have", "HostKind", "Want"]
+
+Answers = Mapping[Question, Answer]
+#: The fields of an item as they are on the host.
+Have = Mapping[str, Value]
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """A resource for one host. `at` turns a path of a field into one of the host (`root:`)."""
+
+    resource: Resource
+    at: Callable[[str], str]
+
+    @property
+    def fields(self) -> Mapping[str, Value]:
+        return self.resource.fields
+
+    @property
+    def absent(self) -> bool:
+        return self.resource.state == "absent"
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """A change to be written. `have`: all that was seen of the item, with what the change leaves alone;
+    `options`: the resource's fields (none when something is `undone`); `token` names temporary files;
+    `memory` is the session's: what a kind wants to know of its earlier changes on this host."""
+
+    verb: Verb
+    identity: str
+    before: Mapping[str, Value]
+    after: Mapping[str, Value]
+    have: Mapping[str, Value]
+    options: Mapping[str, Value]
+    token: str
+    at: Callable[[str], str]
+    memory: dict[object, Any]
+    undone: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A piece of script that is carried out as a whole. `tmp`: removed when the connection is cut."""
+
+    script: str | tuple[bytes, ...]
+    tmp: str | None = None
+    timeout_s: float | None = None
+    command: bool = False  # its output is shown as it comes
+
+
+@dataclass(frozen=True, slots=True)
+class HostKind:
+    """Base of all kinds; see `model.Kind`."""
+
+    name: str
+    summary: str
+    specs: tuple[FieldSpec, ...]
+    identity: tuple[str, ...]
+    example: str
+    options: frozenset[str] = frozenset()  # fields that are no state: they say how to write
+    ordered: bool = False
+    machine: ClassVar[bool] = False  # needs a running machine: a folder (`root:`) has no such thing
+    runs: ClassVar[bool] = False  # may be a handler
+    fields: Mapping[str, FieldSpec] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "fields", {spec.name: spec for spec in self.specs})
+
+    # -- before any contact -----------------------------------------------------------------------------
+
+    def identify(self, fields: Mapping[str, Value]) -> str | Problem:
+        """The identity's text, in canonical form."""
+        parts = []
+        for name in self.identity:
+            if fields.get(name) in (None, ""):
+                unknown = [word for word in fields if word not in self.fields]
+                near = did_you_mean(name, unknown)
+                hint = f"{near.split(chr(34))[1]} is set: was {name} meant?" if near else None
+                return Problem(name, "is missing: it names the item", hint)
+            value, problem = canonical(self.fields[name], fields[name])
+            if problem is not None:
+                return problem
+            parts.append(str(value))
+        return self.title(parts)
+
+    def title(self, parts: list[str]) -> str:
+        return " ".join(parts)
+
+    def normalise(self, fields: Mapping[str, Value], state: str) -> tuple[dict[str, Value], list[Problem]]:
+        """Canonical values, and everything that is wrong with them. `state` may also stand among the
+        fields, as in Ansible."""
+        found: dict[str, Value] = {}
+        problems: list[Problem] = []
+        for name, value in fields.items():
+            spec = self.fields.get(name)
+            if spec is None:
+                hint = did_you_mean(name, self.fields) or f"see: fazai kinds {self.name}"
+                problems.append(Problem(name, f"{self.name} has no such field", hint))
+            elif value is not None:
+                found[name], problem = canonical(spec, value)
+                if problem is not None:
+                    problems.append(problem)
+        absent = found.get("state", state) == "absent"
+        if not absent:
+            missing = (s.name for s in self.specs if s.required and s.name not in found)
+            problems += [Problem(name, "is missing") for name in missing if name not in fields]
+        if not problems:
+            problems += self.problems(found, absent)
+        return found, problems
+
+    def problems(self, fields: dict[str, Value], absent: bool) -> Iterable[Problem]:
+        """What is wrong beyond the types; may bring `fields` into their canonical form."""
+        return ()
+
+    # -- questions and answers --------------------------------------------------------------------------
+
+    def ask(self, want: Want) -> Iterable[Question]:
+        """What must be known to compare."""
+        raise NotImplementedError
+
+    def more(self, want: Want, answers: Answers) -> Iterable[Question]:
+        """What must be known besides, now that something differs; a second round trip."""
+        return ()
+
+    def read(self, want: Want, answers: Answers) -> Have | None:
+        """The item as it is; None when it is not there. Raises DeviceError when that cannot be said."""
+        raise NotImplementedError
+
+    def differing(self, want: Want, have: Have) -> dict[str, Any]:
+        """The wanted values of the fields that differ."""
+        return {
+            name: value
+            for name, value in want.fields.items()
+            if name not in self.options and name not in self.identity and have.get(name) != value
+        }
+
+    def declared(self, want: Want) -> dict[str, Any]:
+        """What is written when the item is made."""
+        return {k: v for k, v in want.fields.items() if k not in self.options and k not in self.identity}
+
+    def compare(
+        self, want: Want, have: Have | None
+    ) -> tuple[Verb, Mapping[str, Value], Mapping[str, Value]] | None:
+        """The verb with the fields before and after; None when all is as wanted."""
+        if want.absent:
+            if have is None:
+                return None
+            return Verb.DELETE, {k: v for k, v in have.items() if k not in ("uid", "gid")}, {}
+        if have is None:
+            return Verb.CREATE, {}, self.declared(want)
+        after = self.differing(want, have)
+        return (Verb.UPDATE, {k: have[k] for k in after if k in have}, after) if after else None
+
+    # -- writing ----------------------------------------------------------------------------------------
+
+    def lasting(self, verb: Verb, before: Mapping[str, Value], options: Mapping[str, Value]) -> bool:
+        """Whether nothing takes this change back."""
+        return verb is Verb.RUN
+
+    def write(self, act: Act) -> Iterator[Block]:
+        """The blocks that carry out the change. A block fails when its script does."""
+        raise NotImplementedError

@@ -1,0 +1,57 @@
+"""What providers of hosts have in common: the kinds `ssh.*`, and the options that every host has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+
+from fazai.errors import InputError, InventoryError
+from fazai.hosts.become import BECOME
+from fazai.hosts.kind import HostKind
+from fazai.model import FieldSpec, Kind, Target, Value
+
+__all__ = ["COMMON", "HostProvider", "option"]
+
+COMMON: tuple[FieldSpec, ...] = (
+    FieldSpec("root", "path", "a folder that takes the place of / for paths: a lab host is just a directory"),
+    FieldSpec("timeout", "number", "seconds for one step", default=60, minimum=1, maximum=86400),
+    *BECOME,
+)
+
+
+class HostProvider:
+    """Base of the providers of hosts. Light to import: no connection is made here."""
+
+    noun = "host"
+    handlers = True  # what is notified must be declared
+    default_mode = "write"  # what an SSH user expects; `mode: read` makes a host read-only
+
+    @cached_property
+    def host_kinds(self) -> Mapping[str, HostKind]:
+        from fazai.hosts.kinds import all_kinds
+
+        return all_kinds()
+
+    @property
+    def kinds(self) -> Mapping[str, Kind]:
+        return self.host_kinds
+
+    def problems(self, target: Target) -> Iterator[tuple[str, str, str | None]]:
+        """Option, what is wrong with it, and a hint."""
+        return iter(())
+
+    def check(self, target: Target) -> list[InputError]:
+        """All that is wrong with the options, with the place of each."""
+        return [
+            InventoryError(f"{target.name}: {name} {text}", where=target.where(name), hint=hint)
+            for name, text, hint in self.problems(target)
+        ]
+
+
+def option(target: Target, *names: str, default: Value = None) -> Value:
+    """The first of these options that is set: Ansible's name stands before ours."""
+    for name in names:
+        value = target.options.get(name)
+        if value is not None:
+            return value
+    return default

@@ -1,0 +1,59 @@
+"""What a kind may ask of a host, as values; the session asks all of them at once (`script`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["Answer", "ContentOf", "FileAt", "Output", "PathState", "Question", "Shell"]
+
+
+@dataclass(frozen=True, slots=True)
+class FileAt:
+    """What is at a path (a link is not followed); `hashed`: also the hash of its content."""
+
+    path: str
+    hashed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ContentOf:
+    """The content of the file at a path, if it has at most so many bytes."""
+
+    path: str
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Shell:
+    """What a snippet of POSIX shell prints, and its exit code. The snippet changes nothing."""
+
+    script: str
+
+
+Question = FileAt | ContentOf | Shell
+
+
+@dataclass(frozen=True, slots=True)
+class PathState:
+    """`type`: missing, denied (a folder above may not be entered), file, directory, link, other."""
+
+    type: str
+    mode: int = 0
+    uid: int = 0
+    gid: int = 0
+    user: str = ""
+    group: str = ""
+    size: int = 0
+    target: str = ""
+    sha256: str = ""  # empty where it was not asked for, is no file or cannot be read
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """Of a `Shell` question; of `ContentOf`: `exit` 0 and the content, 1 without one."""
+
+    exit: int
+    out: bytes
+
+
+Answer = PathState | Output

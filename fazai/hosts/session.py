@@ -1,0 +1,292 @@
+"""A session on one host (`model.Session`): one shell, one question for all resources, one block a change."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import secrets
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Any, Self
+
+from fazai.errors import DeviceError, FazaiError, Unreachable, Unsure
+from fazai.hosts import planning
+from fazai.hosts.facts import QUESTIONS, facts_of
+from fazai.hosts.faults import Lines, failed, masked, secrets_of
+from fazai.hosts.kind import Act, Answers, HostKind, Want
+from fazai.hosts.questions import Question
+from fazai.hosts.script import observe_script, read_answers
+from fazai.hosts.shell import Channel, Ended, Listener, Result, Shell
+from fazai.model import Change, Diff, Resource, Target, Verb
+
+__all__ = ["HostSession", "Seen"]
+
+#: How long a host may take to accept connections again after its handlers ran, and how often to try.
+_PROBE_S, _PROBE_PAUSE_S = 20.0, 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What was seen: the items by resource (None: not there), or why one could not be seen."""
+
+    items: Mapping[tuple[str, str], Mapping[str, Any] | FazaiError | None]
+
+    @property
+    def digest(self) -> str:
+        text = "\0".join(f"{key}{_stable(item)}" for key, item in sorted(self.items.items()))
+        return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _stable(item: Mapping[str, Any] | FazaiError | None) -> str:
+    if not isinstance(item, Mapping):
+        return repr(item)
+    return repr([(k, getattr(v, "sha256", None) or repr(v)) for k, v in sorted(item.items())])
+
+
+class HostSession:
+    """`start` opens the shell; it is called once, when the host is first looked at."""
+
+    def __init__(
+        self,
+        target: Target,
+        kinds: Mapping[str, HostKind],
+        start: Callable[[], Awaitable[Channel]],
+        *,
+        timeout_s: float,
+        root: str = "",
+    ) -> None:
+        self._target = target
+        self._kinds = kinds
+        self._start = start
+        self._timeout_s = timeout_s
+        self._root = root.rstrip("/")
+        self._channel: Channel | None = None
+        self._shell: Shell | None = None
+        self._seen: dict[tuple[str, str], Mapping[str, Any]] = {}
+        self._wanted: dict[tuple[str, str], Resource] = {}
+        self._memory: dict[object, Any] = {}
+        self._handlers: Mapping[str, Resource] = {}
+        self._say: Callable[[str, str], None] | None = None
+
+    @property
+    def round_trips(self) -> int:
+        """Blocks that were sent so far."""
+        return self._shell.blocks if self._shell is not None else 0
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._channel is not None:
+            await self._channel.close()
+        self._channel = self._shell = None
+
+    # -- looking ----------------------------------------------------------------------------------------
+
+    async def observe(self, wanted: Sequence[Resource]) -> Seen:
+        """One block that answers for all resources; a second one for the content of what differs."""
+        answers: dict[Question, Any] = {}
+        items: dict[tuple[str, str], Mapping[str, Any] | FazaiError | None] = {}
+        wants = list(self._askable(wanted, items))
+        await self._ask(answers, (q for want in wants for q in self._kinds[want.resource.kind].ask(want)))
+        more: list[Question] = []
+        for want in wants:
+            try:
+                more += self._kinds[want.resource.kind].more(want, answers)
+            except DeviceError as error:
+                items[want.resource.kind, want.resource.identity] = error
+        await self._ask(answers, more)
+        for want in wants:
+            key = want.resource.kind, want.resource.identity
+            if key not in items:
+                items[key] = self._read(want, answers)
+            self._wanted[key] = want.resource
+            self._seen.pop(key, None)
+        self._seen.update({key: item for key, item in items.items() if isinstance(item, Mapping)})
+        return Seen(items)
+
+    def _askable(
+        self, wanted: Sequence[Resource], items: dict[tuple[str, str], Mapping[str, Any] | FazaiError | None]
+    ) -> Iterator[Want]:
+        """What can be asked of this host: a folder has no services, packages or accounts."""
+        for resource in wanted:
+            if resource.listen:
+                continue
+            if self._root and self._kinds[resource.kind].machine:
+                text = f"{resource.kind} needs a running machine, and {self._target.name} is a folder"
+                where = resource.mark or self._target.name
+                items[resource.kind, resource.identity] = DeviceError(
+                    text, where=where, hint="leave it out: when: root is not defined"
+                )
+            else:
+                yield Want(resource, self._at)
+
+    def _read(self, want: Want, answers: Answers) -> Mapping[str, Any] | FazaiError | None:
+        try:
+            return self._kinds[want.resource.kind].read(want, answers)
+        except DeviceError as error:
+            return error
+
+    async def _ask(self, answers: dict[Question, Any], questions: Iterable[Question]) -> None:
+        """Ask what was not answered yet."""
+        fresh = [q for q in dict.fromkeys(questions) if q not in answers]
+        if not fresh and self._shell is not None:
+            return
+        result = await self._run(observe_script(fresh))
+        assert self._shell is not None
+        answers.update(read_answers(fresh, b"\n" + result.out, self._shell.nonce, self._target.name))
+
+    async def facts(self) -> Mapping[str, Any]:
+        """What the host is (`model.Describing`), in one block."""
+        answers: dict[Question, Any] = {}
+        await self._ask(answers, QUESTIONS.values())
+        return facts_of(answers)
+
+    def diff(
+        self,
+        wanted: Sequence[Resource],
+        seen: Any,
+        *,
+        adopted: frozenset[str] = frozenset(),
+        pending: frozenset[str] = frozenset(),
+        prune: bool = False,
+    ) -> Diff:
+        """Nothing of a host is pruned: only what is declared is managed."""
+        wants = [Want(resource, self._at) for resource in wanted if not resource.listen]
+        self._handlers = planning.labels([resource for resource in wanted if resource.listen])
+        return planning.work_out(self._target.name, self._kinds, wants, seen.items, self._handlers, pending)
+
+    # -- writing ----------------------------------------------------------------------------------------
+
+    async def write(self, change: Change) -> str:
+        """Carry out one change. Raises DeviceError with what the host said, Unreachable before anything was
+        done, Unsure when the connection was cut while it was done."""
+        key = change.kind, change.identity
+        undone = change.note == planning.UNDONE
+        resource = self._wanted.get(key)
+        act = Act(
+            verb=change.verb,
+            identity=change.identity,
+            before=change.before,
+            after=change.after,
+            have={**self._seen.get(key, {}), **change.before},
+            options={} if undone or resource is None else resource.fields,
+            token=secrets.token_hex(8),
+            at=self._at,
+            memory=self._memory,
+            undone=undone,
+        )
+        await self._carry_out(act, change.kind, change.where)
+        return change.ref
+
+    async def _carry_out(self, act: Act, kind: str, where: str) -> None:
+        mask = masked([*secrets_of(act.before), *secrets_of(act.after), *secrets_of(act.options)])
+        for block in self._kinds[kind].write(act):
+            heard = Lines(self._say, mask) if block.command and self._say is not None else None
+            try:
+                setup = f"fz_tmp={planning.word(block.tmp)}" if block.tmp else "fz_tmp="
+                listener = heard.hear if heard is not None else None
+                result = await self._run(
+                    block.script, setup=setup, timeout_s=block.timeout_s, listener=listener
+                )
+            except Unreachable as error:
+                text = f"{error.message}, while {kind} {act.identity} was written"
+                raise Unsure(text, where=where, hint="run it again: it looks first") from None
+            finally:
+                if heard is not None:
+                    heard.end()
+            if result.exit:
+                resource = self._wanted.get((kind, act.identity))
+                place = (resource.mark if resource is not None else None) or where
+                raise failed(f"{kind} {act.identity}", place, result, mask)
+
+    def inverse(self, change: Change, ref: str) -> Change | None:
+        """Create and delete swap; what was changed goes back. None: nothing takes it back."""
+        resource = self._wanted.get((change.kind, change.identity))
+        options = {} if resource is None else resource.fields
+        if self._kinds[change.kind].lasting(change.verb, change.before, options):
+            return None
+        verb = {Verb.CREATE: Verb.DELETE, Verb.DELETE: Verb.CREATE}.get(change.verb, change.verb)
+        return replace(
+            change, verb=verb, before=change.after, after=change.before, ref=ref, note=planning.UNDONE
+        )
+
+    async def hold(self) -> None:
+        """Our connection stays open; nothing to do."""
+
+    def listen(self, say: Callable[[str, str], None]) -> None:
+        """What commands print goes there, line by line, without secrets (`model.Talking`)."""
+        self._say = say
+
+    async def activate(self, service: str) -> None:
+        """Run a handler. One that is not declared any more has nothing to run."""
+        handler = self._handlers.get(service)
+        if handler is None:
+            return
+        if self._root and self._kinds[handler.kind].machine:
+            text = f"{handler.kind} needs a running machine, and {self._target.name} is a folder"
+            raise DeviceError(text, where=handler.mark or self._target.name)
+        act = Act(
+            verb=Verb.RUN,
+            identity=handler.identity,
+            before={},
+            after=handler.fields,
+            have={},
+            options=handler.fields,
+            token=secrets.token_hex(8),
+            at=self._at,
+            memory=self._memory,
+        )
+        await self._carry_out(act, handler.kind, str(handler.mark or f"{self._target.name}/{service}"))
+
+    async def probe(self) -> None:
+        """A handler may have restarted what we came through: prove that a new connection works. Ours stays
+        open, to take back what was written if none does."""
+        now_s = asyncio.get_running_loop().time
+        until_s = now_s() + _PROBE_S
+        while True:
+            try:
+                channel = await self._start()
+            except Unreachable:
+                if now_s() > until_s:
+                    raise
+                await asyncio.sleep(_PROBE_PAUSE_S)
+            else:
+                await channel.close()
+                return
+
+    async def verify(self, changes: Sequence[Change]) -> list[FazaiError]:
+        """What was written was read back already; a host has no second state."""
+        return []
+
+    # -- the shell --------------------------------------------------------------------------------------
+
+    def _at(self, path: str) -> str:
+        return f"{self._root}{path}" if self._root else path
+
+    async def _run(
+        self,
+        script: str | Iterable[bytes],
+        *,
+        setup: str = "",
+        timeout_s: float | None = None,
+        listener: Listener | None = None,
+    ) -> Result:
+        if self._shell is None:
+            self._channel = await self._start()
+            self._shell = Shell(self._channel, self._target.name)
+        seconds = timeout_s or self._timeout_s
+        try:
+            return await self._shell.run(script, timeout_s=seconds, setup=setup, listener=listener)
+        except TimeoutError:
+            assert self._channel is not None
+            await self._channel.close()
+            text = f"{self._target.name}: no answer within {seconds:g} s"
+            where = self._target.where("timeout")
+            raise Unreachable(text, stage="answer", where=where, hint="a larger timeout:") from None
+        except Ended as ended:
+            assert self._channel is not None
+            raise self._channel.refusal(ended.err.decode("utf-8", "replace").strip()) from None

@@ -1,0 +1,187 @@
+"""One `sh -s` on a host for a whole session: blocks of script go in, framed answers come out.
+
+The script travels on standard input only. A block is a compound command, so the shell has all of it before it
+does any of it: a connection that is cut in the middle of a block does nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from fazai.errors import FazaiError, Unreachable
+from fazai.hosts.quoting import encoded
+from fazai.hosts.script import PRELUDE
+
+__all__ = ["Channel", "Ended", "Listener", "Reader", "Result", "Shell", "Writer"]
+
+
+class Reader(Protocol):
+    async def read(self, n: int = -1, /) -> bytes:
+        """Some bytes; none at the end."""
+        ...
+
+
+class Writer(Protocol):
+    def write(self, data: bytes, /) -> None: ...
+    async def drain(self) -> None: ...
+
+
+class Channel(Protocol):
+    """The three streams of a shell that was started."""
+
+    @property
+    def stdin(self) -> Writer: ...
+    @property
+    def stdout(self) -> Reader: ...
+    @property
+    def stderr(self) -> Reader: ...
+    def refusal(self, said: str) -> FazaiError:
+        """Why the shell ended; `said` is the end of its standard error."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    exit: int
+    out: bytes
+    err: bytes
+
+
+#: Gets the output of a command as it comes: the stream's name, and bytes.
+Listener = Callable[[str, bytes], None]
+_READ_BYTES = 64 * 1024
+
+
+class Ended(Exception):
+    """The shell went away; `err` is what it said last."""
+
+    def __init__(self, err: bytes) -> None:
+        super().__init__("the shell ended")
+        self.err = err
+
+
+class Shell:
+    """Runs blocks one after the other."""
+
+    def __init__(self, channel: Channel, host: str) -> None:
+        self.nonce = secrets.token_hex(16)
+        self.blocks = 0
+        self._channel = channel
+        self._host = host
+        self._rest = {"stdout": bytearray(), "stderr": bytearray()}
+
+    async def run(
+        self,
+        script: str | Iterable[bytes],
+        *,
+        timeout_s: float,
+        setup: str = "",
+        listener: Listener | None = None,
+    ) -> Result:
+        """Run one block in a subshell without standard input, and wait for its end. `setup` is a line for the
+        shell itself.
+
+        Raises TimeoutError, Unreachable when the connection goes away, Ended when only the shell does.
+        """
+        chunks = [encoded(script)] if isinstance(script, str) else script
+        async with asyncio.timeout(timeout_s):
+            sender = asyncio.ensure_future(self._send(chunks, setup))
+            try:
+                return await self._receive(listener)
+            finally:
+                sender.cancel()
+                await asyncio.gather(sender, return_exceptions=True)
+
+    async def _send(self, chunks: Iterable[bytes], setup: str) -> None:
+        stdin = self._channel.stdin
+        if not self.blocks:
+            stdin.write(encoded(f"{PRELUDE}fz_n={self.nonce}\n"))
+        self.blocks += 1
+        stdin.write(encoded(f"{setup}\n{{ fz_b; (\n"))
+        for chunk in chunks:
+            stdin.write(chunk)
+            await stdin.drain()
+        stdin.write(b"\n); fz_e $?; } </dev/null\n")
+        await stdin.drain()
+
+    async def _receive(self, listener: Listener | None) -> Result:
+        out, err = await asyncio.gather(
+            self._until_end("stdout", self._channel.stdout, listener),
+            self._until_end("stderr", self._channel.stderr, listener),
+        )
+        if out[1] is None or err[1] is None:
+            raise Ended(err[0][-2000:])
+        return Result(out[1], out[0], err[0])
+
+    async def _until_end(
+        self, name: str, reader: Reader, listener: Listener | None
+    ) -> tuple[bytes, int | None]:
+        """What stands between the marks of the block, and its exit code; None if the stream ended before."""
+        found = _Frame(self._rest[name], self.nonce)
+        while (code := found.scan()) is None:
+            if listener is not None and (fresh := found.fresh()):
+                listener(name, fresh)
+            more = await self._read(reader)
+            if not more:
+                return bytes(found.data), None
+            found.data += more
+        if listener is not None and (fresh := found.fresh()):
+            listener(name, fresh)
+        return found.taken(), code
+
+    async def _read(self, reader: Reader) -> bytes:
+        try:
+            return await reader.read(_READ_BYTES)
+        except OSError as error:
+            text = f"the connection to {self._host} was cut: {error.strerror or error}"
+            raise Unreachable(text, stage="read", where=self._host) from None
+
+
+class _Frame:
+    """The part of a stream that belongs to one block; what comes before its mark is none of our business
+    (a greeting in a start-up file)."""
+
+    def __init__(self, data: bytearray, nonce: str) -> None:
+        self.data = data
+        self._begin = f"\n{nonce} begin\n".encode()
+        self._end = f"\n{nonce} end ".encode()
+        self._start = -1
+        self._safe = self._told = 0  # up to here it is output; up to here it was handed on
+        self._stop = self._after = -1
+
+    def scan(self) -> int | None:
+        """The exit code, once the end was read."""
+        data = self.data
+        if self._start < 0:
+            found = data.find(self._begin)
+            if found < 0:
+                return None
+            self._start = self._safe = self._told = found + len(self._begin)
+        self._stop = data.find(self._end, self._safe)
+        if self._stop < 0:
+            self._safe = max(self._safe, len(data) - len(self._end))
+            return None
+        self._safe = self._stop
+        line = data.find(b"\n", self._stop + len(self._end))
+        if line < 0:
+            return None
+        self._after = line + 1
+        return int(data[self._stop + len(self._end) : line])
+
+    def fresh(self) -> bytes:
+        """Output that was not handed on yet."""
+        found = bytes(self.data[self._told : self._safe])
+        self._told = self._safe
+        return found
+
+    def taken(self) -> bytes:
+        """The block's output, taken off the stream."""
+        found = bytes(self.data[self._start : self._stop])
+        del self.data[: self._after]
+        return found

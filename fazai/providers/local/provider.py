@@ -1,0 +1,37 @@
+"""The provider `local`: options, and sessions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from fazai.hosts.become import become_of, become_problems
+from fazai.hosts.provider import COMMON, HostProvider, option
+from fazai.model import FieldSpec, Session, Target
+
+__all__ = ["LocalProvider"]
+
+
+class LocalProvider(HostProvider):
+    """The machine that fazai runs on."""
+
+    name = "local"
+
+    @property
+    def options(self) -> Mapping[str, FieldSpec]:
+        return {spec.name: spec for spec in COMMON}
+
+    def problems(self, target: Target) -> Iterator[tuple[str, str, str | None]]:
+        return become_problems(target)
+
+    def connect(self, target: Target) -> Session:
+        from fazai.hosts.session import HostSession
+        from fazai.providers.local.transport import start
+
+        become = become_of(target)
+        return HostSession(
+            target,
+            self.host_kinds,
+            lambda: start(target.name, become, str(option(target, "root", default=""))),
+            timeout_s=float(option(target, "timeout", default=60)),
+            root=str(option(target, "root", default="")),
+        )

@@ -1,0 +1,49 @@
+"""The provider `ssh`: options, and sessions. Light to import: asyncssh comes with the first connection."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from fazai.hosts.become import become_of
+from fazai.hosts.provider import HostProvider, option
+from fazai.model import FieldSpec, Session, Target
+from fazai.providers.ssh.settings import OPTIONS, problems, settings_of
+
+if TYPE_CHECKING:
+    from fazai.providers.ssh.connecting import Connections
+
+__all__ = ["SshProvider"]
+
+
+class SshProvider(HostProvider):
+    """Linux (and other POSIX) hosts over SSH."""
+
+    name = "ssh"
+
+    @property
+    def options(self) -> Mapping[str, FieldSpec]:
+        return OPTIONS
+
+    @cached_property
+    def connections(self) -> Connections:
+        from fazai.providers.ssh.connecting import Connections
+
+        return Connections()
+
+    def problems(self, target: Target) -> Iterator[tuple[str, str, str | None]]:
+        return problems(target)
+
+    def connect(self, target: Target) -> Session:
+        from fazai.hosts.session import HostSession
+        from fazai.providers.ssh.transport import start
+
+        settings, become = settings_of(target), become_of(target)
+        return HostSession(
+            target,
+            self.host_kinds,
+            lambda: start(target.name, settings, become, self.connections),
+            timeout_s=float(option(target, "timeout", default=60)),
+            root=str(option(target, "root", default="")),
+        )

@@ -1,0 +1,99 @@
+"""A shell over SSH as a channel: one connection, one process."""
+
+from __future__ import annotations
+
+import contextlib
+
+import asyncssh
+
+from fazai.errors import DeviceError, FazaiError, Unreachable
+from fazai.hosts.become import Become, become_refusal, greet
+from fazai.providers.ssh.connecting import Connections
+from fazai.providers.ssh.settings import Settings
+
+__all__ = ["SshChannel", "start"]
+
+
+class _Reader:
+    """asyncssh's reader, whose errors are those of a connection."""
+
+    def __init__(self, reader: asyncssh.SSHReader[bytes]) -> None:
+        self._reader = reader
+
+    async def read(self, n: int = -1, /) -> bytes:
+        try:
+            return await self._reader.read(n)
+        except asyncssh.Error as error:
+            raise ConnectionResetError(0, error.reason or type(error).__name__) from None
+
+
+class _Writer:
+    def __init__(self, writer: asyncssh.SSHWriter[bytes]) -> None:
+        self._writer = writer
+
+    def write(self, data: bytes, /) -> None:
+        self._writer.write(data)
+
+    async def drain(self) -> None:
+        try:
+            await self._writer.drain()
+        except (asyncssh.Error, BrokenPipeError):
+            return  # the reader says what happened
+
+
+class SshChannel:
+    """The streams of a process on the host."""
+
+    def __init__(
+        self,
+        connection: asyncssh.SSHClientConnection,
+        process: asyncssh.SSHClientProcess[bytes],
+        host: str,
+        become: Become,
+    ) -> None:
+        self.stdin = _Writer(process.stdin)
+        self.stdout = _Reader(process.stdout)
+        self.stderr = _Reader(process.stderr)
+        self._connection = connection
+        self._process = process
+        self._host = host
+        self._become = become
+
+    def refusal(self, said: str) -> FazaiError:
+        """The shell is gone: because the connection is, or because something did not let us in."""
+        if self._process.exit_status is None and self._process.exit_signal is None:
+            return Unreachable(f"the connection to {self._host} was cut", stage="read", where=self._host)
+        if self._become.method:
+            return become_refusal(self._become, self._host, said)
+        last = said.splitlines()[-1] if said else "it said nothing"
+        return DeviceError(
+            f"{self._host}: the shell ended with status {self._process.exit_status}: {last}",
+            where=self._host,
+            hint="may this user run commands there (login shell, ForceCommand)?",
+        )
+
+    async def close(self) -> None:
+        self._connection.close()
+        await self._connection.wait_closed()
+
+
+async def start(host: str, settings: Settings, become: Become, connections: Connections) -> SshChannel:
+    """Connect and start the shell. Raises Unreachable, AccessDenied, DeviceError."""
+    connection = await connections.open(host, settings)
+    with contextlib.ExitStack() as failing:
+        failing.callback(connection.abort)
+        try:
+            process: asyncssh.SSHClientProcess[bytes] = await connection.create_process(
+                become.command, encoding=None, request_pty=False
+            )
+            channel = SshChannel(connection, process, host, become)
+            await greet(channel, become, host)
+        except asyncssh.ChannelOpenError as error:
+            text = f"{host} opens no session: {error.reason}"
+            hint = "MaxSessions, or a user who may only forward?"
+            raise DeviceError(text, where=host, hint=hint) from None
+        except (asyncssh.Error, OSError) as error:
+            text = f"the connection to {host} was cut: {error}"
+            raise Unreachable(text, stage="read", where=host) from None
+        failing.pop_all()
+    return channel

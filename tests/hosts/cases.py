@@ -1,0 +1,170 @@
+"""Kinds as data: each case is made, made again, changed, taken back, and removed, under every shell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["CASES", "Case"]
+
+#: A file's content; or (mode, content); or None for nothing. A directory is "<dir>", a link "-> target".
+Tree = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Case:
+    """`before`: what is there. `made`, `changed`, `removed`: what must be there after each step; only the
+    paths that are named are looked at. `absent`: fields besides the identity for the removal (None: the kind
+    cannot be removed)."""
+
+    name: str
+    kind: str
+    make: Mapping[str, Any]
+    made: Tree
+    change: Mapping[str, Any] | None = None
+    changed: Tree = field(default_factory=dict)
+    absent: Mapping[str, Any] | None = field(default_factory=dict)
+    removed: Tree = field(default_factory=dict)
+    before: Tree = field(default_factory=dict)
+
+
+CASES = (
+    Case(
+        "file",
+        "ssh.file",
+        {"path": "/a.conf", "content": "one\n", "mode": "0640"},
+        {"/a.conf": ("0640", "one\n")},
+        {"content": "two\n"},
+        {"/a.conf": ("0640", "two\n")},
+        removed={"/a.conf": None},
+    ),
+    Case(
+        "file without a line end, and then only its mode",
+        "ssh.file",
+        {"path": "/a", "content": "no end"},
+        {"/a": ("0644", "no end")},
+        {"mode": "0700"},
+        {"/a": ("0700", "no end")},
+        removed={"/a": None},
+    ),
+    Case(
+        "file that is empty, and then is not",
+        "ssh.file",
+        {"path": "/a", "content": ""},
+        {"/a": ("0644", "")},
+        {"content": "-n\n%s\\n'\"$x`\n"},
+        {"/a": ("0644", "-n\n%s\\n'\"$x`\n")},
+        removed={"/a": None},
+    ),
+    Case(
+        "file of all bytes",
+        "ssh.file",
+        {"path": "/a", "content": bytes(range(256)) * 3},
+        {"/a": bytes(range(256)) * 3},
+        {"content": bytes(reversed(range(256)))},
+        {"/a": bytes(reversed(range(256)))},
+        removed={"/a": None},
+    ),
+    Case(
+        "file in place of a link",
+        "ssh.file",
+        {"path": "/a", "content": "mine\n"},
+        {"/a": "mine\n", "/other": "other\n"},
+        before={"/other": "other\n", "/a": "-> other"},
+        removed={"/a": None, "/other": "other\n"},
+    ),
+    Case(
+        "file in place of a link to a directory",
+        "ssh.file",
+        {"path": "/a", "content": "mine\n"},
+        {"/a": "mine\n", "/dir/x": None},
+        before={"/dir": "<dir>", "/a": "-> dir"},
+        removed={"/a": None, "/dir": "<dir>"},
+    ),
+    Case(
+        "file that must be valid",
+        "ssh.file",
+        {"path": "/a", "content": "ok\n", "validate": "grep -q ok %s"},
+        {"/a": "ok\n"},
+        {"content": "also ok\n"},
+        {"/a": "also ok\n"},
+        removed={"/a": None},
+    ),
+    Case(
+        "directory with its parents",
+        "ssh.directory",
+        {"path": "/x/y/z", "mode": "0750"},
+        {"/x/y/z": ("0750", "<dir>"), "/x/y": ("0755", "<dir>")},
+        {"mode": "0700"},
+        {"/x/y/z": ("0700", "<dir>")},
+        removed={"/x/y/z": None, "/x/y": "<dir>"},
+    ),
+    Case(
+        "link",
+        "ssh.link",
+        {"path": "/l", "target": "nowhere/at all"},
+        {"/l": "-> nowhere/at all"},
+        {"target": "-x"},
+        {"/l": "-> -x"},
+        removed={"/l": None},
+    ),
+    Case(
+        "link to a directory that leads elsewhere then",
+        "ssh.link",
+        {"path": "/l", "target": "one"},
+        {"/l": "-> one"},
+        {"target": "two"},
+        {"/l": "-> two", "/one/two": None, "/one": "<dir>"},
+        before={"/one": "<dir>", "/two": "<dir>"},
+        removed={"/l": None},
+    ),
+    Case(
+        "line that takes another one's place",
+        "ssh.line",
+        {"path": "/c", "regexp": "^#?Port ", "line": "Port 22"},
+        {"/c": ("0644", "a\n#Port 1\nPort 22\nb\n")},
+        {"line": "Port 2222"},
+        {"/c": ("0644", "a\n#Port 1\nPort 2222\nb\n")},
+        {"regexp": "^#?Port "},
+        {"/c": "a\nb\n"},
+        before={"/c": "a\n#Port 1\nPort 2\nb\n"},
+    ),
+    Case(
+        "line that is added to a file without a line end",
+        "ssh.line",
+        {"path": "/c", "line": 'it\'s "$(x)" `y` \\n %s é'},
+        {"/c": 'a\nit\'s "$(x)" `y` \\n %s é\n'},
+        absent={"line": 'it\'s "$(x)" `y` \\n %s é'},
+        removed={"/c": "a\n"},
+        before={"/c": "a"},
+    ),
+    Case(
+        "line behind another one, in a new file",
+        "ssh.line",
+        {"path": "/c", "line": "-x", "insertafter": "a", "create": True},
+        {"/c": "-x\n"},
+        absent={"line": "-x"},
+        removed={"/c": ""},
+    ),
+    Case(
+        "block",
+        "ssh.block",
+        {"path": "/c", "block": "one\ntwo", "insertbefore": "^z"},
+        {"/c": "a\n# BEGIN fazai\none\ntwo\n# END fazai\nz\n"},
+        {"block": "one\n\n$three\n"},
+        {"/c": "a\n# BEGIN fazai\none\n\n$three\n# END fazai\nz\n"},
+        removed={"/c": "a\nz\n"},
+        before={"/c": "a\nz\n"},
+    ),
+    Case(
+        "block with its own marks",
+        "ssh.block",
+        {"path": "/c", "marker": "; {mark} app", "block": "x", "create": True},
+        {"/c": "; BEGIN app\nx\n; END app\n"},
+        {"block": ""},
+        {"/c": "; BEGIN app\n; END app\n"},
+        {"marker": "; {mark} app"},
+        {"/c": ""},
+    ),
+)

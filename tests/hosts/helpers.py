@@ -1,0 +1,125 @@
+"""A session on a folder under a given shell, and what is done with it in nearly every test of a kind."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fazai.hosts.become import Become
+from fazai.hosts.kinds import all_kinds
+from fazai.hosts.session import HostSession
+from fazai.model import Change, Diff, Resource, Target
+from fazai.providers.local.transport import start
+
+__all__ = ["HOSTILE", "SHELLS", "Host", "resource", "shell_environ"]
+
+SHELLS = ("dash", "bash", "busybox")
+
+#: Names that a careless script would trip over.
+HOSTILE = (
+    "plain",
+    "two words",
+    "it's",
+    'dou"ble',
+    "$(touch gone)",
+    "`touch gone`",
+    "${HOME}",
+    "-leading-dash",
+    "new\nline",
+    "trailing\n",
+    "back\\slash",
+    "*?[a]",
+    "übergröße-日本",
+    "semi;colon&|<>",
+    "tab\there",
+    "%s%n",
+    "\udcff\udcfe",  # bytes that are no UTF-8
+    "~",
+    "#hash",
+    "!bang",
+)
+
+
+def shell_environ(shell: str, folder: Path) -> dict[str, str]:
+    """An environment in which `sh` is this shell; with busybox, its other programs as well."""
+    found = shutil.which(shell)
+    if found is None:
+        if os.environ.get("FAZAI_NO_SKIPS"):
+            pytest.fail(f"{shell} is not installed: tools/test-hosts installs it")
+        pytest.skip(f"{shell} is not installed")
+    programs = folder / f"{shell}-bin"
+    if not programs.exists():
+        programs.mkdir()
+        names: tuple[str, ...] = ("sh",)
+        if shell == "busybox":
+            names += ("stat", "sha256sum", "readlink", "cat", "wc", "rm", "mv", "ln", "mkdir", "rmdir", "cp")
+            names += (
+                "chmod",
+                "chown",
+                "dd",
+                "date",
+                "sync",
+                "sed",
+                "grep",
+                "awk",
+                "head",
+                "id",
+                "env",
+                "test",
+            )
+        for name in names:
+            (programs / name).symlink_to(found)
+    return {"PATH": f"{programs}:/usr/bin:/bin", "HOME": str(folder)}
+
+
+def resource(kind: str, fields: Mapping[str, Any], state: str = "present", **more: Any) -> Resource:
+    """A resource as the playbook makes it."""
+    found = all_kinds()[kind]
+    identity = found.identify(fields)
+    assert isinstance(identity, str), identity
+    canonical, problems = found.normalise(fields, state)
+    assert problems == []
+    state = canonical.pop("state", state) if canonical.get("state") in ("present", "absent") else state
+    return Resource(kind, identity, canonical, state, **more)
+
+
+@dataclass
+class Host:
+    """A session on the folder `root`."""
+
+    root: Path
+    session: HostSession
+
+    @classmethod
+    def local(cls, root: Path, environ: dict[str, str] | None = None) -> Host:
+        target = Target("box", "local", "write", {"root": str(root)})
+
+        def begin() -> Any:
+            return start("box", Become(), str(root), environ)
+
+        return cls(root, HostSession(target, all_kinds(), begin, timeout_s=20, root=str(root)))
+
+    async def look(self, *wanted: Resource) -> Diff:
+        return self.session.diff(wanted, await self.session.observe(wanted))
+
+    async def converge(self, *wanted: Resource) -> tuple[Change, ...]:
+        """Write what differs; afterwards nothing may."""
+        diff = await self.look(*wanted)
+        assert diff.errors == (), [str(error) for error in diff.errors]
+        for change in diff.changes:
+            await self.session.write(change)
+        again = await self.look(*wanted)
+        assert (again.changes, again.errors) == ((), ())
+        return diff.changes
+
+    async def undo(self, changes: Sequence[Change]) -> None:
+        for change in reversed(changes):
+            inverse = self.session.inverse(change, change.ref)
+            assert inverse is not None
+            await self.session.write(inverse)
