@@ -12,11 +12,11 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from fazai.service import systemd
+from fazai.service.log import Log
 from fazai.worker import metrics as metrics_module
-from fazai.worker import systemd
 from fazai.worker.bridge import Engine, Options, Reason, Sampling
 from fazai.worker.chat import chat_of
-from fazai.worker.log import Log
 from fazai.worker.masks import Masks
 from fazai.worker.metrics import Metrics
 from fazai.worker.server import Connection, Worker
@@ -47,7 +47,7 @@ def serve(settings: Settings, ready: Callable[[], None] | None = None) -> None:
     InputError (socket, model) and EngineError."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(0.0005)  # the masks' thread must not wait 5 ms for the event loop's
-    log = Log(settings.log_file, text=settings.log_text)
+    log = Log(settings.log_file, text=settings.log_text, logger="fazai.worker")
     try:
         asyncio.run(_Process(settings, log).run(ready))
     finally:

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, cast
 
-from fazai.worker import systemd
+from fazai.service import systemd
 from fazai.worker.bridge import Engine, Options
 from fazai.worker.chat import Chat
 from fazai.worker.masks import Masks

@@ -14,11 +14,12 @@ import httpx
 import pytest
 
 from fazai.errors import FazaiError, InputError, Unreachable
+from fazai.service import systemd
+from fazai.service.log import Log
 from fazai.wire.base import WireError
 from fazai.wire.worker import SessionParams
-from fazai.worker import bridge, metrics, systemd
+from fazai.worker import bridge, metrics
 from fazai.worker.client import Endpoint, GemmaClient
-from fazai.worker.log import Log
 
 from .live import live
 
