@@ -25,7 +25,10 @@ def handed_over(environ: Mapping[str, str], pid: int) -> list[socket.socket]:
         return []
     found = []
     for number in range(_FIRST_FD, _FIRST_FD + int(count)):
-        one = socket.socket(fileno=number)
+        try:
+            one = socket.socket(fileno=number)
+        except OSError as error:
+            raise InputError(f"it is no socket: {error.strerror}", where=f"fd {number}") from None
         if one.family not in (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6) or one.type != _STREAM:
             raise InputError(
                 "systemd's socket is no stream socket", where=f"fd {number}", hint="ListenStream="
@@ -38,11 +41,11 @@ def handed_over(environ: Mapping[str, str], pid: int) -> list[socket.socket]:
 
 def inherited(environ: Mapping[str, str], pid: int) -> socket.socket | None:
     """The one Unix socket that systemd opened for us, if it did. Raises InputError when it is another."""
+    if environ.get("LISTEN_PID") == str(pid) and (count := environ.get("LISTEN_FDS", "0")) not in "01":
+        raise InputError(f"systemd hands over {count} sockets, one was expected", where="LISTEN_FDS")
     found = handed_over(environ, pid)
     if not found:
         return None
-    if len(found) != 1:
-        raise InputError(f"systemd hands over {len(found)} sockets, one was expected", where="LISTEN_FDS")
     if found[0].family != socket.AF_UNIX:
         raise InputError(
             "systemd's socket is no Unix stream socket", hint="ListenStream=/run/fazai/gemma.sock"
