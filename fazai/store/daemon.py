@@ -1,7 +1,8 @@
 """What the daemon needs to remember, as a protocol; `daemon_sqlite` is the embedded one.
 
-Writes are awaited and durable when they return. Reads are plain calls, safe from any thread; each says what it
-costs, so that the caller knows which of them to put into a thread. All times are microseconds since the epoch, UTC.
+Writes are awaited and durable when they return. Reads are plain calls, safe from any thread; each says
+what it costs, so that the caller knows which of them to put into a thread. Times that end in `_us` are
+microseconds since the epoch, UTC.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ __all__ = [
 
 Role = Literal["viewer", "operator", "admin"]
 
-#: The figures that are derived from each record, in the order in which a sample holds them; NaN: not reported.
-#: The name is that of the metric without `fazai_host_`.
+#: The figures that are derived from each record, in the order in which a sample holds them; NaN: not
+#: reported. The name is that of the metric without `fazai_host_`.
 GAUGES = (
     "load1",
     "load5",
@@ -47,16 +48,19 @@ GAUGES = (
 
 
 class NewSample(NamedTuple):
-    """One record to be stored; (host, time_us) is its identity. `body` is the record as it came, UTF-8 JSON."""
+    """One record to be stored; (host, time_us) is its identity. `body` is the record as it came, UTF-8 JSON.
+    `interval_s` is the time between records where the agent says it, else 0."""
 
     host: str
     time_us: int
     body: bytes
     gauges: tuple[float, ...]  # as GAUGES
+    interval_s: float = 0.0
 
 
 class NewEvent(NamedTuple):
-    """An event to be published. `data` is one line of JSON that repeats `type`; the rest is what filters ask for."""
+    """An event to be published. `data` is one line of JSON that repeats `type`; the rest is what filters
+    ask for."""
 
     type: str
     data: bytes
@@ -137,7 +141,7 @@ class AgentRecord:
 
 @dataclass(frozen=True, slots=True)
 class FirewallRecord:
-    """One registered firewall, as `wire.daemon.OpnItem`. Its secret stands in a file of its own, never here."""
+    """One registered firewall, as `wire.daemon.OpnItem`. Its secret stands in a file, never here."""
 
     id: str
     name: str
@@ -155,8 +159,8 @@ class FirewallRecord:
 
 
 class DaemonStore(Protocol):
-    """Every call may raise StateError; StoreFull (one of them) where the disk is full: what was asked for is not
-    stored, and the same call works again once there is room."""
+    """Every call may raise StateError; StoreFull (one of them) where the disk is full: what was asked for is
+    not stored, and the same call works again once there is room."""
 
     limits: StoreLimits
 
@@ -186,7 +190,8 @@ class DaemonStore(Protocol):
     def history(
         self, host: str, since_us: int = 0, until_us: int | None = None, limit: int = 10_000
     ) -> list[tuple[int, tuple[float, ...]]]:
-        """(time_us, gauges as GAUGES) of one host, oldest first; the newest `limit` of them. About 1 ms a day."""
+        """(time_us, gauges as GAUGES) of one host, oldest first; the newest `limit` of them. About
+        1 ms a day."""
         ...
 
     def records(self, host: str, since_us: int = 0, limit: int = 100) -> list[tuple[int, bytes]]:
@@ -221,7 +226,7 @@ class DaemonStore(Protocol):
         ...
 
     def event_range(self) -> tuple[int, int]:
-        """The first id that is still there and the last one given, from memory; (last + 1, last) when empty."""
+        """The first id that is still there and the last one given, from memory; (last + 1, last): empty."""
         ...
 
     def event_id_at(self, time_us: int) -> int:
@@ -249,7 +254,7 @@ class DaemonStore(Protocol):
         ...
 
     def data_version(self) -> int:
-        """Changes when another process wrote to the file (PRAGMA data_version): a cheap reason to look again."""
+        """Changes when another connection wrote to the file: a cheap reason to look again."""
         ...
 
     def use_nonce(self, agent: str, nonce: str, expires_us: int, now_us: int) -> bool:
