@@ -29,6 +29,8 @@ COMMANDS = {
     "show": ("history", "Show one run: its actions and events."),
     "worker": ("worker", "Serve a Gemma model on a Unix socket."),
     "generate": ("worker", "Ask the Gemma worker; the text streams."),
+    "daemon": ("daemon", "Serve events, telemetry and runs over HTTP."),
+    "token": ("token", "Create, list and revoke the daemon's tokens."),
     "completion": ("completion", "Print shell completion for bash, zsh or fish."),
     "version": ("version", "Print the version."),
 }

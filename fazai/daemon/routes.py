@@ -1,0 +1,13 @@
+"""The table of all routes. A new part of the daemon adds its own with one line here."""
+
+from __future__ import annotations
+
+from fazai.daemon import stream, system
+from fazai.daemon.web import Route
+
+__all__ = ["TABLE"]
+
+TABLE: tuple[Route, ...] = (
+    *system.ROUTES,
+    *stream.ROUTES,
+)
