@@ -60,6 +60,7 @@ class SqliteDaemonStore:
         self._path = folder / FILE_NAME
         self._now_us = now_us
         self._ledger: SqliteStore | None = None
+        self._watcher: sqlite3.Connection | None = None
         self._readers: queue.SimpleQueue[sqlite3.Connection] = queue.SimpleQueue()
         self._telemetry = Telemetry(now_us)
         self._events = EventLog(now_us, self.limits)
@@ -97,6 +98,9 @@ class SqliteDaemonStore:
 
     def close(self) -> None:
         self._writer.close()
+        if self._watcher is not None:
+            self._watcher.close()
+            self._watcher = None
         with contextlib.suppress(queue.Empty):
             while True:
                 self._readers.get_nowait().close()
@@ -269,7 +273,12 @@ class SqliteDaemonStore:
         return self._all("tokens", Token)
 
     def data_version(self) -> int:
-        return int(self._read("PRAGMA data_version", ())[0][0])
+        try:
+            if self._watcher is None:  # the figure is that of one connection, and it must not write itself
+                self._watcher = open_reader(self._path)
+            return int(self._watcher.execute("PRAGMA data_version").fetchone()[0])
+        except sqlite3.Error as error:
+            raise failure(self.folder, error) from error
 
     def use_nonce(self, agent: str, nonce: str, expires_us: int, now_us: int) -> bool:
         key = (agent, nonce)

@@ -24,19 +24,22 @@ T = TypeVar("T")
 NEVER = -(1 << 62)
 _NOTHING = (float("nan"),) * len(GAUGES)
 SMALL = 8  # records: a chunk with fewer is merged with others of its kind
+_AHEAD_US = 300_000_000
 _LEARN = 0.25  # weight of the newest time between two records
 
 
 class Host:
-    """What memory holds of a host. `times` (sorted), `refs` and `gauges` run side by side: the tail."""
+    """What memory holds of a host. `times` (sorted), `refs` and `gauges` run side by side: the tail. `top` is
+    the greatest time that was ever stored: what is later cannot be a duplicate."""
 
-    __slots__ = ("declared", "dirty", "gauges", "id", "record", "refs", "times")
+    __slots__ = ("declared", "dirty", "gauges", "id", "record", "refs", "times", "top")
 
     def __init__(self, id_: int, record: HostRecord) -> None:
         self.id = id_
         self.record = record
         self.declared = False
         self.dirty = True
+        self.top = record.time_us
         self.times = array("q")
         self.refs = array("q")
         self.gauges = array("d")
@@ -46,6 +49,7 @@ class Host:
         return place < len(self.times) and self.times[place] == time_us
 
     def remember(self, time_us: int, ref: int, gauges: tuple[float, ...]) -> None:
+        self.top = max(self.top, time_us)
         if not self.times or time_us > self.times[-1]:
             self.times.append(time_us)
             self.refs.append(ref)
@@ -99,7 +103,7 @@ class Telemetry:
             verdict = []
             for sample in samples:
                 host = self.hosts.get(sample.host) or self._meet(connection, sample.host)
-                last = newest.get(sample.host, host.record.time_us)
+                last = newest.get(sample.host, host.top)
                 time_us = sample.time_us
                 key = (sample.host, time_us)
                 if time_us > last:
@@ -185,6 +189,9 @@ class Telemetry:
             )
             self.hosts[name] = self.by_id[id_] = host = Host(id_, record)
             host.dirty = False
+        for id_, last_us in connection.execute("SELECT host_id, max(last_us) FROM spans GROUP BY host_id"):
+            if id_ in self.by_id:
+                self.by_id[id_].top = max(self.by_id[id_].top, last_us)
         chunks = connection.execute(
             "SELECT id, made_us, count, heads FROM chunks JOIN fresh ON chunk_id = id ORDER BY id"
         )
@@ -234,7 +241,8 @@ def _update(host: Host, sample: NewSample, now_us: int) -> None:
     old = host.record
     host.dirty = True
     seen_us = max(now_us, old.seen_us)
-    if sample.time_us <= old.time_us:
+    # one from the future (a clock that was wrong) must not stay the newest for ever
+    if sample.time_us <= old.time_us <= now_us + _AHEAD_US:
         host.record = HostRecord(
             old.host, old.time_us, seen_us, old.records + 1, old.interval_s, old.silent, old.gauges
         )
@@ -243,7 +251,7 @@ def _update(host: Host, sample: NewSample, now_us: int) -> None:
     if sample.interval_s > 0:
         interval_s, host.declared = sample.interval_s, True
     elif old.time_us != NEVER and not host.declared:
-        gap_s = (sample.time_us - old.time_us) / 1e6
+        gap_s = abs(sample.time_us - old.time_us) / 1e6
         # a pause is no new rhythm: what is far over the known one counts as three of them
         interval_s = (
             gap_s if not interval_s else interval_s + _LEARN * (min(gap_s, 3 * interval_s) - interval_s)

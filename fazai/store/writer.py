@@ -217,7 +217,7 @@ class Writer:
         return self._connection
 
     def _roll_back(self, error: Exception) -> None:
-        """The connection is made anew: what it remembers of the file is in doubt after an error of the disk."""
+        """The connection is made anew: what it remembers of the file is in doubt after an error."""
         connection = self._connection
         if connection is None:
             return
