@@ -149,6 +149,13 @@ class Hub:
             drop += 1
         del self._ids[:drop], self._recent[:drop]
 
+    def forget(self) -> None:
+        """Nothing is kept in memory: whoever is behind reads the log."""
+        self._deliver()
+        self._ids.clear()
+        self._recent.clear()
+        self._recent_bytes = 0
+
     def recent(self, position: int, up_to: int) -> list[tuple[StoredEvent, bytes]] | None:
         """Events after `position`, from memory, about a block of them; None when memory begins later."""
         if not self._ids or self._ids[0] > position + 1:

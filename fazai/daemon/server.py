@@ -173,14 +173,14 @@ class Connection(HttpToolsProtocol):
     # -- streams, which are written to past ASGI
 
     def end_stream(self) -> None:
-        """The last chunk; then the connection closes, at the latest in `stall_s`."""
+        """The last chunk; then the connection closes, at the latest in `linger_s`."""
         if self.transport.is_closing():
             return
         if self.cycle is not None:
             self.cycle.response_complete = True
         self.transport.write(_LAST_CHUNK)
         self.transport.close()
-        self.loop.call_later(self.limits.stall_s, self.transport.abort)
+        self.loop.call_later(self.limits.linger_s, self.transport.abort)
 
 
 class HttpServer:

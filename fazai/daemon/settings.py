@@ -25,6 +25,7 @@ class Limits:
     stop_s: float = 0.8  # what is left of it after SIGTERM is cut off
     heartbeat_s: float = 15.0
     stall_s: float = 10.0  # a stream whose reader takes nothing for so long is cut off
+    linger_s: float = 10.0  # for a closed stream's last bytes to be taken
     stream_bytes: int = 64 * 1024  # unsent bytes of a stream, from which on it no longer follows live
     recent_bytes: int = 8 * 1024 * 1024  # events kept in memory for streams that are a little behind
     failures_per_minute: int = 10  # wrong tokens of one address
