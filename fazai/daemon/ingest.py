@@ -105,7 +105,7 @@ class Ingest:
     # -- a request --------------------------------------------------------------------------------------
 
     def verify(self, headers: SignedHeaders, path: str, body: bytes) -> str:
-        """Who signed it. Raises WireError (bad_clock, bad_signature, replayed), SecretError for a key file."""
+        """Who signed it. Raises WireError (bad_clock, bad_signature, replayed), SecretError."""
         now_us = self._now_us()
         keys = self._keys_of(headers.agent)
         if not keys:

@@ -40,6 +40,7 @@ T = TypeVar("T")
 
 _QUICK_CHECK_BYTES = 64 << 20  # a file up to this size is read through at start: a fraction of a second
 _LATEST_US = 1 << 62
+_MOVES = 4  # a record is merged once, then never moved; the rest is for who is slow
 
 
 class SqliteDaemonStore:
@@ -182,20 +183,32 @@ class SqliteDaemonStore:
         return [(moment, body) for moment, body in bodies if body is not None]
 
     def _body(self, host_id: int, time_us: int, ref: int) -> bytes | None:
-        """None for a record that was trimmed. One that was merged meanwhile is looked up again."""
-        for _ in range(2):
+        """None for a record that was trimmed. One that was moved meanwhile is looked up again."""
+        for _ in range(_MOVES):
             chunk, ordinal = packing.split_ref(ref)
             rows = self._read("SELECT heads, body FROM chunks WHERE id = ?", (chunk,))
             if rows:
                 heads, packed = rows[0]
                 head, body = packing.read_record(heads, packed, ordinal)
                 return body if (head.host_id, head.time_us) == (host_id, time_us) else None
-            host = self._telemetry.by_id.get(host_id)
-            if host is None:
+            moved = self._place(host_id, time_us)
+            if moved is None or moved == ref:
                 return None
-            with self._telemetry.lock:
-                ref = dict(zip(host.times, host.refs, strict=True)).get(time_us, ref)
+            ref = moved
         return None
+
+    def _place(self, host_id: int, time_us: int) -> int | None:
+        """Where a record lies by now."""
+        host = self._telemetry.by_id.get(host_id)
+        if host is None:
+            return None
+        with self._telemetry.lock:
+            ref = dict(zip(host.times, host.refs, strict=True)).get(time_us)
+        if ref is not None:
+            return ref
+        for refs, _ in self._spans(host_id, time_us, time_us, 10):
+            ref = dict(packing.read_refs(refs)).get(time_us, ref)
+        return ref
 
     async def mark_silent(self, silent: Mapping[str, bool]) -> None:
         jobs = []

@@ -78,8 +78,8 @@ class TelemetryUpkeep:
             connection.execute("DELETE FROM fresh WHERE chunk_id = ?", (chunk,))
         total = telemetry.bytes + telemetry.added - sum(removed.values())
         write_mark(connection, "telemetry", _last_chunk(connection), total)
-        connection.execute("COMMIT")
-        with telemetry.lock:
+        with telemetry.lock:  # a reader that finds the old chunk gone looks here again
+            connection.execute("COMMIT")
             for row, old, new in moves:
                 host = telemetry.by_id.get(row.host_id)
                 if host is not None:
@@ -132,8 +132,8 @@ class TelemetryUpkeep:
             self._write_span(connection, host, limit)
         if not rest:
             connection.execute("DELETE FROM fresh WHERE chunk_id <= ?", (self._boundary,))
-        connection.execute("COMMIT")
         with self._telemetry.lock:
+            connection.execute("COMMIT")
             for host in hosts:
                 self._telemetry.tail_records -= _forget_tail(host, limit)
         self._to_index = rest
