@@ -42,6 +42,13 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
     show_default=True,
     help="What a certificate alone may.",
 )
+@click.option(
+    "--ingest",
+    type=click.Choice(["known", "open", "signed"]),
+    default="known",
+    show_default=True,
+    help="Who may report: signed or with a token; everybody; only signed.",
+)
 @click.option("--gemma-socket", type=_FILE, help="[default: $FAZAI_GEMMA_SOCK, else /run/fazai/gemma.sock]")
 @click.option("--fallback-url", help="An OpenAI-compatible server for when the worker is away: http://…/v1")
 @click.option("--fallback-model", default="default", show_default=True)
@@ -82,6 +89,7 @@ def _settings(options: dict[str, Any]) -> Settings:
         gemma_socket=Path(gemma),
         fallback=_fallback(options),
         inventory=tuple(options["inventory"]),
+        ingest=options["ingest"],
         log_file=options["log_file"],
         log_text=options["log_format"] == "text",
     )

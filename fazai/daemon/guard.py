@@ -7,7 +7,7 @@ import hmac
 import os
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -114,6 +114,11 @@ class Guard:
             )
         if origin and origin.partition(b"://")[2] != host:
             raise Refusal("forbidden", "requests of other sites' pages are refused")
+
+    def metrics(self) -> Iterable[str]:
+        yield "# HELP fazai_auth_failures_total Requests with a wrong token."
+        yield "# TYPE fazai_auth_failures_total counter"
+        yield f"fazai_auth_failures_total {self.refused}"
 
     def _own(self, host: bytes, listener: Listener) -> bool:
         name = host.decode("latin-1").lower()

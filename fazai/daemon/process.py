@@ -16,12 +16,15 @@ from fazai import __version__
 from fazai.daemon.app import App
 from fazai.daemon.guard import Guard
 from fazai.daemon.hub import Hub
+from fazai.daemon.ingest import Ingest, IngestRules
 from fazai.daemon.parts import PARTS
+from fazai.daemon.reports import Reports
 from fazai.daemon.routes import TABLE
 from fazai.daemon.server import HttpServer, Listener
 from fazai.daemon.services import Services
 from fazai.daemon.settings import Settings, is_loopback
 from fazai.daemon.tls import fingerprint, server_context
+from fazai.daemon.watch import WatchRules
 from fazai.errors import FazaiError, InputError, StateError
 from fazai.service import systemd
 from fazai.service.log import Log
@@ -58,6 +61,7 @@ class Daemon:
         self._tls = fingerprint(settings)
         self.addresses: list[tuple[str, int]] = []
         self.services: Services | None = None
+        self._server: HttpServer | None = None
 
     def stop(self) -> None:
         """To be called on the daemon's loop."""
@@ -75,7 +79,7 @@ class Daemon:
         _more_files()
         with contextlib.closing(store(settings.state)) as opened:
             services = self._services(opened)
-            server = HttpServer(App(services, TABLE), settings.limits, self._log)
+            server = self._server = HttpServer(App(services, TABLE), settings.limits, self._log)
             async with _listening(settings) as listeners:
                 tcp = [one.address for one in listeners if not one.unix]
                 for warning in services.guard.check_bind(tcp):
@@ -104,7 +108,11 @@ class Daemon:
 
         store.on_published(published)
         loop.set_exception_handler(self._loop_error)
-        self.services = Services(settings, store, hub, guard, self._log)
+        rules = IngestRules(signed=settings.ingest == "signed")
+        ingest = Ingest.of(store, settings.secrets, rules, WatchRules())
+        ingest.exposition.add(hub.metrics)
+        ingest.exposition.add(guard.metrics)
+        self.services = Services(settings, store, hub, guard, self._log, ingest, Reports(store))
         return self.services
 
     async def _serve(self, services: Services, server: HttpServer, ready: Callable[[], None] | None) -> None:
@@ -165,7 +173,10 @@ class Daemon:
         )
 
     async def _hup(self, server: HttpServer) -> None:
-        self._log.reopen()
+        try:
+            self._log.reopen()
+        except OSError as error:
+            self._log.say("error", f"the log cannot be opened again: {error.strerror}")
         await self._renew_tls(server)
 
     async def _keep_tls(self, server: HttpServer) -> None:

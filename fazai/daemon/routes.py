@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fazai.daemon import stream, system
+from fazai.daemon import agents, reports, runs, stream, system, telemetry
 from fazai.daemon.web import Route
 
 __all__ = ["TABLE"]
@@ -10,4 +10,8 @@ __all__ = ["TABLE"]
 TABLE: tuple[Route, ...] = (
     *system.ROUTES,
     *stream.ROUTES,
+    *reports.ROUTES,
+    *telemetry.ROUTES,
+    *agents.ROUTES,
+    *runs.ROUTES,
 )

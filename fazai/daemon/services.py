@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from fazai.daemon.guard import Guard
 from fazai.daemon.hub import Hub
+from fazai.daemon.ingest import Ingest
+from fazai.daemon.reports import Reports
 from fazai.daemon.settings import Settings
 from fazai.service.log import Log
 from fazai.store.daemon import DaemonStore
@@ -23,6 +25,8 @@ class Services:
     hub: Hub
     guard: Guard
     log: Log
+    ingest: Ingest
+    reports: Reports
     started: float = field(default_factory=time.time)
     ready: bool = False
     stopping: bool = False

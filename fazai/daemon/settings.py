@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from fazai.errors import UsageError
 from fazai.worker.client import Endpoint
@@ -48,6 +49,7 @@ class Settings:
     gemma_socket: Path = Path("/run/fazai/gemma.sock")
     fallback: Endpoint | None = None
     inventory: tuple[str, ...] = ()
+    ingest: Literal["known", "open", "signed"] = "known"  # who may report without a signature
     log_file: Path | None = None
     log_text: bool = False
     limits: Limits = field(default_factory=Limits)

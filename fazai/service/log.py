@@ -9,6 +9,8 @@ from typing import IO, Literal
 
 import msgspec
 
+from fazai.errors import InputError
+
 __all__ = ["Level", "Log"]
 
 Level = Literal["debug", "info", "warning", "error", "critical"]
@@ -16,16 +18,20 @@ Level = Literal["debug", "info", "warning", "error", "critical"]
 
 class Log:
     """Writes to stderr, or to a file that `reopen` opens again (SIGHUP, after logrotate moved it).
-    `logger` is the part of fazai that speaks; `named` gives another part the same file."""
+    `logger` is the part of fazai that speaks. Raises InputError for a file that cannot be written."""
 
     def __init__(self, path: Path | None = None, *, text: bool = False, logger: str = "fazai") -> None:
         self._path = path
         self._text = text
         self._logger = logger
         self._file: IO[str] | None = None
-        self.reopen()
+        try:
+            self.reopen()
+        except OSError as error:
+            raise InputError(f"the log cannot be written: {error.strerror}", where=str(path)) from None
 
     def reopen(self) -> None:
+        """Raises OSError, and goes on with the file before."""
         if self._path is not None:
             before, self._file = self._file, self._path.open("a", encoding="utf-8")
             if before is not None:

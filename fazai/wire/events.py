@@ -148,6 +148,7 @@ class RunEvent(EventBase, frozen=True, kw_only=True, tag="run"):
     command: str | None = None
     check: bool = False
     exit_code: Count | None = None
+    totals: dict[str, Count] | None = None
 
 
 class PlayEvent(EventBase, frozen=True, kw_only=True, tag="play"):

@@ -115,7 +115,7 @@ def live(folder: Path, store_limits: StoreLimits | None = None, **more: Any) -> 
         try:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 runner.run(run())
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - raised again by the test
             failed.append(error)
         finally:
             ready.set()

@@ -54,7 +54,7 @@ def test_a_stream_begins_now_unless_asked(daemon: Live) -> None:
         with stream(client) as events:
             daemon.publish(_log("new"))
             assert _messages(events.take(1)) == ["new"]
-        for query, headers in (("?since=%d" % before[0], {}), ("", {"Last-Event-ID": str(before[0])})):
+        for query, headers in ((f"?since={before[0]}", {}), ("", {"Last-Event-ID": str(before[0])})):
             with stream(client, query, **headers) as events:
                 assert _messages(events.take(2)) == ["older", "new"]
         with stream(client, f"?since={before[0]}", **{"Last-Event-ID": str(before[1])}) as events:
