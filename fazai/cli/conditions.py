@@ -51,7 +51,7 @@ class Condition:
 
 
 def parse(text: str) -> Condition:
-    """Terms with commas between them: FIELD=VALUE (with * and |), !=, and >, <, >=, <= for numbers; a field of
+    """Terms with commas between: FIELD=VALUE (with * and |), !=, and >, <, >=, <= for numbers; a field of
     a field with a dot (`totals.failed>0`). Raises UsageError."""
     terms = []
     for part in text.split(","):

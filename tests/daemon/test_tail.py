@@ -121,7 +121,7 @@ def test_selection(daemon: Live, words: str) -> None:
     assert (code, err) == (0, "")
     events = [json.loads(line) for line in out.splitlines()]
     assert [event["type"] for event in events] == SELECTED[words]
-    assert all(list(event)[0] == "id" for event in events)
+    assert all(next(iter(event)) == "id" for event in events)
 
 
 def test_until_and_fail_on(daemon: Live) -> None:
