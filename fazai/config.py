@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fazai.errors import UsageError
 
-__all__ = ["Config", "default_forks"]
+__all__ = ["Config", "daemon_socket", "default_forks"]
 
 _PER_TARGET_BYTES = 32 << 20  # a session at work: connection, TLS, one decoded collection
 
@@ -56,3 +56,15 @@ def default_forks() -> int:
         memory = 1 << 30
     cores = os.cpu_count() or 1
     return max(4, min(cores * 16, 256, memory // 2 // _PER_TARGET_BYTES))
+
+
+def daemon_socket(environ: Mapping[str, str], *, root: bool) -> Path:
+    """Where the daemon's local socket is: FAZAI_SOCKET; else /run/fazai for root, and for users
+    XDG_RUNTIME_DIR or the state folder."""
+    if environ.get("FAZAI_SOCKET"):
+        return Path(environ["FAZAI_SOCKET"])
+    if root:
+        return Path("/run/fazai/daemon.sock")
+    if environ.get("XDG_RUNTIME_DIR"):
+        return Path(environ["XDG_RUNTIME_DIR"]) / "fazai-daemon.sock"
+    return Config.from_environ(environ, root=False).state / "daemon.sock"

@@ -9,6 +9,7 @@
     │   ├── TemplateError               Jinja2
     │   ├── SecretError                 a secret that cannot be had
     │   └── StateError                  the state folder cannot be used
+    │       └── StoreFull               no room on the disk; works again once there is
     ├── LockHeld                    5
     ├── PlanStale                   6
     ├── Refused                     7   a guard said no: read-only, prune cap, protected, foreign item
@@ -51,6 +52,7 @@ __all__ = [
     "Rejected",
     "SecretError",
     "StateError",
+    "StoreFull",
     "TemplateError",
     "Unreachable",
     "Unsure",
@@ -155,6 +157,10 @@ class SecretError(InputError):
 
 
 class StateError(InputError):
+    pass
+
+
+class StoreFull(StateError):
     pass
 
 

@@ -28,8 +28,12 @@ COMMANDS = {
     "lab": ("lab", "Run the embedded lab: an OPNsense to try things on."),
     "history": ("history", "List earlier runs."),
     "show": ("history", "Show one run: its actions and events."),
+    "store": ("store", "Check, shrink, back up or restore the state file."),
     "worker": ("worker", "Serve a Gemma model on a Unix socket."),
     "generate": ("worker", "Ask the Gemma worker; the text streams."),
+    "daemon": ("daemon", "Serve events, telemetry and runs over HTTP."),
+    "tail": ("tail", "Watch what happens, here or on other machines."),
+    "token": ("token", "Create, list and revoke the daemon's tokens."),
     "completion": ("completion", "Print shell completion for bash, zsh or fish."),
     "version": ("version", "Print the version."),
 }

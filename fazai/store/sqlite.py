@@ -24,42 +24,11 @@ from typing import Any
 
 from fazai.errors import LockHeld, StateError
 from fazai.store.base import Action, Run, TargetMemory
+from fazai.store.schema import FILE_NAME, connect, failure, migrate
 
 __all__ = ["SqliteStore"]
 
 _KEEP_RUNS = 5_000
-
-_MIGRATIONS = (
-    """
-    CREATE TABLE runs (
-        run_id TEXT PRIMARY KEY, command TEXT NOT NULL, sources TEXT NOT NULL, user TEXT NOT NULL,
-        host TEXT NOT NULL, pid INTEGER NOT NULL, started REAL NOT NULL, finished REAL, exit_code INTEGER,
-        summary TEXT NOT NULL DEFAULT '{}'
-    ) WITHOUT ROWID;
-    CREATE TABLE actions (
-        action_id TEXT PRIMARY KEY, run_id TEXT NOT NULL, target TEXT NOT NULL, kind TEXT NOT NULL,
-        identity TEXT NOT NULL, verb TEXT NOT NULL, before TEXT NOT NULL, after TEXT NOT NULL,
-        ref TEXT NOT NULL DEFAULT '', started REAL NOT NULL, finished REAL, status TEXT NOT NULL,
-        error TEXT NOT NULL DEFAULT '', settled INTEGER NOT NULL DEFAULT 0
-    );
-    CREATE INDEX actions_by_run ON actions (run_id);
-    CREATE INDEX actions_open ON actions (target) WHERE finished IS NULL AND settled = 0;
-    CREATE TABLE pending (
-        target TEXT NOT NULL, service TEXT NOT NULL, run_id TEXT NOT NULL, since REAL NOT NULL,
-        PRIMARY KEY (target, service)
-    ) WITHOUT ROWID;
-    CREATE TABLE adopted (
-        target TEXT NOT NULL, ref TEXT NOT NULL, kind TEXT NOT NULL, identity TEXT NOT NULL,
-        run_id TEXT NOT NULL, since REAL NOT NULL, PRIMARY KEY (target, ref)
-    ) WITHOUT ROWID;
-    CREATE TABLE generations (target TEXT PRIMARY KEY, generation INTEGER NOT NULL) WITHOUT ROWID;
-    CREATE TABLE events (
-        id INTEGER PRIMARY KEY AUTOINCREMENT, run_id TEXT NOT NULL, time REAL NOT NULL, type TEXT NOT NULL,
-        target TEXT NOT NULL, data TEXT NOT NULL
-    );
-    CREATE INDEX events_by_run ON events (run_id);
-    """,
-)
 
 _Job = tuple[str, tuple[Any, ...]]
 _Batch = tuple[tuple[_Job, ...], "Future[None] | None"]
@@ -70,19 +39,19 @@ class SqliteStore:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._path = folder / "fazai.sqlite3"
+        self._path = folder / FILE_NAME
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             (folder / "locks").mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
-            raise _unusable(folder, error) from error
+            raise failure(folder, error) from error
         self._failed: StateError | None = None
         self._queue: queue.SimpleQueue[_Batch | None] = queue.SimpleQueue()
         try:
-            self._reader = self._connect()
-            _migrate(self._reader)
+            self._reader = connect(self._path)
+            migrate(self._reader)
         except sqlite3.Error as error:
-            raise _unusable(folder, error) from error
+            raise failure(folder, error) from error
         self._thread = threading.Thread(target=self._write_loop, name="fazai-store", daemon=True)
         self._thread.start()
 
@@ -96,17 +65,11 @@ class SqliteStore:
 
     # -- the writer -------------------------------------------------------------------------------------
 
-    def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self._path, timeout=30, isolation_level=None, check_same_thread=False)
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=FULL")  # a journal that a power cut forgets is none
-        return connection
-
     def _write_loop(self) -> None:
         try:
-            connection = self._connect()
+            connection = connect(self._path)
         except sqlite3.Error as error:
-            self._refuse_all(_unusable(self.folder, error))
+            self._refuse_all(failure(self.folder, error))
             return
         with contextlib.closing(connection):
             ended = False
@@ -127,22 +90,22 @@ class SqliteStore:
         except sqlite3.Error as error:
             with contextlib.suppress(sqlite3.Error):
                 connection.execute("ROLLBACK")
-            failure = _unusable(self.folder, error)
+            failed = failure(self.folder, error)
             for _, future in batches:
                 if future is None:
-                    self._failed = failure
+                    self._failed = failed
                 else:
-                    future.set_exception(failure)
+                    future.set_exception(failed)
             return
         for _, future in batches:
             if future is not None:
                 future.set_result(None)
 
-    def _refuse_all(self, failure: StateError) -> None:
-        self._failed = failure
+    def _refuse_all(self, failed: StateError) -> None:
+        self._failed = failed
         while (batch := self._queue.get()) is not None:
             if batch[1] is not None:
-                batch[1].set_exception(failure)
+                batch[1].set_exception(failed)
 
     async def _write(self, *jobs: _Job) -> None:
         if self._failed is not None:  # a write that nobody waited for was lost: say so at the next one
@@ -311,7 +274,7 @@ class SqliteStore:
         try:
             return self._reader.execute(sql, params).fetchall()
         except sqlite3.Error as error:
-            raise _unusable(self.folder, error) from error
+            raise failure(self.folder, error) from error
 
 
 _ACTION = (
@@ -359,26 +322,6 @@ def _storable(value: Any) -> Any:
     return value
 
 
-def _migrate(connection: sqlite3.Connection) -> None:
-    connection.execute("BEGIN IMMEDIATE")
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version > len(_MIGRATIONS):
-        connection.execute("ROLLBACK")
-        raise sqlite3.DatabaseError("it was written by a newer fazai")
-    for script in _MIGRATIONS[version:]:
-        for statement in script.split(";"):
-            connection.execute(statement)
-    connection.execute(f"PRAGMA user_version = {len(_MIGRATIONS)}")
-    connection.execute("COMMIT")
-
-
-def _unusable(folder: Path, error: Exception) -> StateError:
-    return StateError(
-        f"the state folder {folder} cannot be used: {error}",
-        hint="free it, mend its owner and mode, or set FAZAI_STATE to another folder",
-    )
-
-
 def _file_name(target: str) -> str:
     safe = "".join(c if c.isalnum() or c in "-._" else "_" for c in target)[:80]
     return f"{safe}-{hashlib.sha256(target.encode()).hexdigest()[:8]}.lock"
@@ -389,7 +332,7 @@ def _locked(path: Path, target: str, run: Run) -> Iterator[None]:
     try:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise _unusable(path.parent.parent, error) from error
+        raise failure(path.parent.parent, error) from error
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -400,7 +343,7 @@ def _locked(path: Path, target: str, run: Run) -> Iterator[None]:
             os.ftruncate(handle, 0)
             os.pwrite(handle, json.dumps(holder).encode(), 0)
         except OSError as error:
-            raise _unusable(path.parent.parent, error) from error
+            raise failure(path.parent.parent, error) from error
         yield
     finally:
         os.close(handle)  # also unlocks; the file stays, as deleting it would race with the next holder

@@ -52,11 +52,15 @@ __all__ = [
     "OpnListAnswer",
     "OpnMetrics",
     "OpnMetricsAnswer",
+    "ReportAnswer",
+    "ReportBody",
+    "ReportedEvent",
     "RunAnswer",
     "RunBody",
     "RunRow",
     "RunStartedAnswer",
     "RunsAnswer",
+    "RunsQuery",
     "SessionsBody",
     "TargetRow",
     "decode_events_query",
@@ -78,6 +82,7 @@ HTTP_STATUS: Mapping[str, int] = MappingProxyType(
         "hello_required": 403,
         "not_allowed": 403,
         "not_found": 404,
+        "method_not_allowed": 405,
         "unknown_session": 404,
         "conflict": 409,
         "session_busy": 409,
@@ -94,6 +99,7 @@ HTTP_STATUS: Mapping[str, int] = MappingProxyType(
         "internal": 500,
         "device_error": 502,
         "worker_unavailable": 503,
+        "unavailable": 503,
         "timeout": 504,
     }
 )
@@ -165,6 +171,38 @@ class EventsQuery(Request, frozen=True, kw_only=True):
     agent: Ident | None = None
     level: Level | None = None
     since: Count | None = None
+    since_time: Timestamp | None = None
+    follow: bool = True
+
+
+class ReportedEvent(Request, frozen=True, kw_only=True):
+    """One event of a run; `sequence` counts the events of the run from 1."""
+
+    sequence: Annotated[int, Meta(ge=1, le=2**53)]
+    event: dict[str, Any]
+
+
+class ReportBody(Request, frozen=True, kw_only=True):
+    """POST /events: what a reconciler on this or another machine did. Repeating an event changes nothing."""
+
+    run_id: Ident
+    command: Label
+    host: Label
+    user: Label
+    started: Timestamp
+    sources: Annotated[tuple[str, ...], Meta(max_length=256)] = ()
+    events: Annotated[tuple[ReportedEvent, ...], Meta(max_length=1000)]
+
+
+class ReportAnswer(Answer, frozen=True, kw_only=True, omit_defaults=False):
+    accepted: Count
+    duplicates: Count
+
+
+class RunsQuery(Request, frozen=True, kw_only=True):
+    """GET /runs: the newest so many."""
+
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 100
 
 
 class OpnAddBody(Request, frozen=True, kw_only=True):
@@ -398,6 +436,8 @@ def decode_events_query(query: Mapping[str, str]) -> EventsQuery:
         if not is_event_id(since):
             raise WireError("bad_query", f"`since`: expected the id of an event, got {since[:64]!r}")
         values["since"] = int(since)
+    if values.get("follow") in ("true", "false"):
+        values["follow"] = values["follow"] == "true"
     try:
         return convert_to(values, EventsQuery)
     except WireError as error:

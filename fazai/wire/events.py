@@ -81,7 +81,8 @@ TargetStatus = Literal[
 
 
 class EventBase(Message, frozen=True, kw_only=True, tag_field="type"):
-    """The ids that an event may carry; each where it applies."""
+    """The ids that an event may carry; each where it applies. `sequence` counts the events of a run that
+    were reported with POST /events."""
 
     timestamp: Timestamp | None = None
     agent_id: Ident | None = None
@@ -89,6 +90,7 @@ class EventBase(Message, frozen=True, kw_only=True, tag_field="type"):
     run_id: Ident | None = None
     action_id: Ident | None = None
     target: Label | None = None
+    sequence: Count | None = None
 
 
 class TokenEvent(EventBase, frozen=True, kw_only=True, tag="token"):
@@ -146,6 +148,7 @@ class RunEvent(EventBase, frozen=True, kw_only=True, tag="run"):
     command: str | None = None
     check: bool = False
     exit_code: Count | None = None
+    totals: dict[str, Count] | None = None
 
 
 class PlayEvent(EventBase, frozen=True, kw_only=True, tag="play"):

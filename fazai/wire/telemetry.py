@@ -106,9 +106,11 @@ class Process(Message, frozen=True, kw_only=True):
 
 
 class AgentHealth(Message, frozen=True, kw_only=True):
-    """The telemetry agent's own state: records that wait in its spool, and those it had to drop."""
+    """The telemetry agent's own state: records that wait in its spool, those it had to drop, and the seconds
+    between two records."""
 
     version: str | None = None
+    interval: Annotated[float, Meta(gt=0, le=86_400)] | None = None
     spool_depth: Count | None = None
     dropped: Count | None = None
 

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fazai.errors import InputError
+from fazai.service import systemd
+from fazai.service.log import Log
 from fazai.worker import metrics as metrics_module
-from fazai.worker import systemd
 from fazai.worker.bridge import Engine, Options, Reason, Sampling
 from fazai.worker.chat import chat_of
-from fazai.worker.log import Log
 from fazai.worker.masks import Masks
 from fazai.worker.metrics import Metrics
 from fazai.worker.server import Connection, Worker
@@ -49,7 +49,7 @@ def serve(settings: Settings, ready: Callable[[], None] | None = None) -> None:
     InputError (socket, model) and EngineError."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(0.0005)  # the masks' thread must not wait 5 ms for the event loop's
-    log = Log(settings.log_file, text=settings.log_text)
+    log = Log(settings.log_file, text=settings.log_text, logger="fazai.worker")
     try:
         whole = asyncio.run(_Process(settings, log).run(ready))
     finally:

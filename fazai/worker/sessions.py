@@ -11,11 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from fazai.service.log import Log
 from fazai.wire.base import WireError
 from fazai.wire.worker import GenerateParams, SessionParams, Usage
 from fazai.worker.bridge import Code, Engine, EngineError, Progress, Reason, Sampling
 from fazai.worker.chat import Chat
-from fazai.worker.log import Log
 from fazai.worker.masks import Masks
 from fazai.worker.metrics import Metrics
 

@@ -11,10 +11,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, cast
 
-from fazai.worker import systemd
+from fazai.service import systemd
+from fazai.service.log import Log
 from fazai.worker.bridge import Engine, Options
 from fazai.worker.chat import Chat
-from fazai.worker.log import Log
 from fazai.worker.masks import Masks
 from fazai.worker.metrics import Metrics
 from fazai.worker.server import Connection, Worker

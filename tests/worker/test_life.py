@@ -18,10 +18,10 @@ import pytest
 
 from fazai.errors import InputError, Unreachable
 from fazai.providers.gemma import GemmaClient
+from fazai.service import systemd
+from fazai.service.log import Log
 from fazai.wire.base import WireError
 from fazai.wire.worker import SessionParams
-from fazai.worker import systemd
-from fazai.worker.log import Log
 
 from .process import Process, until, without_model
 

@@ -12,8 +12,9 @@ import httpx
 import pytest
 
 from fazai.errors import InputError
-from fazai.worker import bridge, metrics, systemd
-from fazai.worker.log import Log
+from fazai.service import systemd
+from fazai.service.log import Log
+from fazai.worker import bridge, metrics
 
 
 def test_without_the_native_module_it_says_what_to_install(

@@ -1,4 +1,4 @@
-"""The socket: our own, or systemd's; and telling systemd how we are (sd_listen_fds, sd_notify)."""
+"""Listening sockets: our own, or systemd's; and telling systemd how we are (sd_listen_fds, sd_notify)."""
 
 from __future__ import annotations
 
@@ -13,40 +13,58 @@ from pathlib import Path
 
 from fazai.errors import InputError
 
-__all__ = ["BACKLOG", "identity", "inherited", "listen", "notify", "remove"]
+__all__ = ["BACKLOG", "handed_over", "identity", "inherited", "listen", "notify", "remove"]
 
 _FIRST_FD = 3
+_STREAM = socket.SOCK_STREAM
 BACKLOG = 1024
 
 
-def inherited(environ: Mapping[str, str], pid: int) -> socket.socket | None:
-    """The socket that systemd opened for us, if it did. Raises InputError when it is another kind."""
-    if environ.get("LISTEN_PID") != str(pid) or environ.get("LISTEN_FDS", "0") == "0":
-        return None
-    if environ["LISTEN_FDS"] != "1":
-        raise InputError(
-            f"systemd hands over {environ['LISTEN_FDS']} sockets, one was expected", where="LISTEN_FDS"
-        )
-    found = socket.socket(fileno=_FIRST_FD)
-    if found.family != socket.AF_UNIX or found.type != socket.SOCK_STREAM:
-        raise InputError(
-            "systemd's socket is no Unix stream socket", hint="ListenStream=/run/fazai/gemma.sock"
-        )
-    os.set_inheritable(_FIRST_FD, False)
-    found.setblocking(False)
+def handed_over(environ: Mapping[str, str], pid: int) -> list[socket.socket]:
+    """The stream sockets, Unix or TCP, that systemd opened for us. Raises InputError for another kind."""
+    count = environ.get("LISTEN_FDS", "0")
+    if environ.get("LISTEN_PID") != str(pid) or not count.isdigit():
+        return []
+    found = []
+    for number in range(_FIRST_FD, _FIRST_FD + int(count)):
+        try:
+            one = socket.socket(fileno=number)
+        except OSError as error:
+            raise InputError(f"it is no socket: {error.strerror}", where=f"fd {number}") from None
+        if one.family not in (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6) or one.type != _STREAM:
+            raise InputError(
+                "systemd's socket is no stream socket", where=f"fd {number}", hint="ListenStream="
+            )
+        os.set_inheritable(number, False)
+        one.setblocking(False)
+        found.append(one)
     return found
 
 
-def listen(path: Path) -> socket.socket:
-    """A listening socket at `path`, mode 0660. A stale file (nobody answers) is replaced; another worker's is
-    not. Raises InputError."""
+def inherited(environ: Mapping[str, str], pid: int) -> socket.socket | None:
+    """The one Unix socket that systemd opened for us, if it did. Raises InputError when it is another."""
+    if environ.get("LISTEN_PID") == str(pid) and (count := environ.get("LISTEN_FDS", "0")) not in "01":
+        raise InputError(f"systemd hands over {count} sockets, one was expected", where="LISTEN_FDS")
+    found = handed_over(environ, pid)
+    if not found:
+        return None
+    if found[0].family != socket.AF_UNIX:
+        raise InputError(
+            "systemd's socket is no Unix stream socket", hint="ListenStream=/run/fazai/gemma.sock"
+        )
+    return found[0]
+
+
+def listen(path: Path, noun: str = "worker") -> socket.socket:
+    """A listening socket at `path`, mode 0660. A stale file (nobody answers) is replaced; that of another
+    `noun` is not. Raises InputError."""
     if len(os.fsencode(path)) > 107:
         raise InputError("a socket's path has at most 107 bytes", where=str(path))
     if not path.parent.is_dir():
         hint = "RuntimeDirectory=fazai makes it, or name another with --socket"
         raise InputError(f"there is no folder {path.parent}", where=str(path), hint=hint)
     with _alone(path.parent):
-        _clear_stale(path)
+        _clear_stale(path, noun)
         return _bound(path)
 
 
@@ -89,7 +107,7 @@ def remove(path: Path, own: tuple[int, int]) -> None:
             path.unlink()
 
 
-def _clear_stale(path: Path) -> None:
+def _clear_stale(path: Path, noun: str) -> None:
     try:
         kind = path.lstat().st_mode
     except FileNotFoundError:
@@ -100,7 +118,7 @@ def _clear_stale(path: Path) -> None:
         probe.setblocking(False)  # a full backlog must not hold us up
         code = probe.connect_ex(str(path))
     if code == 0 or code == errno.EAGAIN:
-        raise InputError("another worker answers there", where=str(path), hint="stop it, or use --socket")
+        raise InputError(f"another {noun} answers there", where=str(path), hint="stop it, or use --socket")
     if code != errno.ECONNREFUSED:
         raise InputError(f"the socket that stands there: {os.strerror(code)}", where=str(path))
     path.unlink(missing_ok=True)

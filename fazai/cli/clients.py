@@ -1,0 +1,103 @@
+"""How the command line reaches a daemon: FAZAI_URL with a token's file, or the local socket."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fazai.cli.setup import local_socket
+from fazai.errors import InputError, SecretError
+
+if TYPE_CHECKING:
+    import httpx
+
+__all__ = ["Place", "configured", "find", "read_token_file"]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a daemon is. `socket` None: over TCP at `url`."""
+
+    url: str
+    socket: Path | None = None
+    token: str | None = None
+    ca: Path | None = None
+
+    @property
+    def name(self) -> str:
+        return str(self.socket) if self.socket is not None else self.url
+
+    def options(self) -> dict[str, Any]:
+        """Keyword arguments of httpx.Client and httpx.AsyncClient, the transport excepted."""
+        headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
+        return {"base_url": self.url, "headers": headers, "trust_env": False}
+
+    def client(self, timeout_s: float) -> httpx.Client:
+        """Raises InputError for a CA file that cannot be used."""
+        import httpx
+
+        transport = httpx.HTTPTransport(uds=str(self.socket)) if self.socket else None
+        return httpx.Client(transport=transport, verify=self.verify(), timeout=timeout_s, **self.options())
+
+    def verify(self) -> Any:
+        if self.socket is not None or not self.url.startswith("https:"):
+            return False  # there is no TLS, and loading the authorities takes 20 ms
+        import ssl
+
+        try:
+            return ssl.create_default_context(cafile=str(self.ca) if self.ca else None)
+        except (OSError, ssl.SSLError) as error:
+            raise InputError(
+                f"it cannot be used: {error}", where=str(self.ca), hint="FAZAI_CA_FILE"
+            ) from None
+
+
+def configured(environ: Mapping[str, str], *, root: bool) -> Place | None:
+    """FAZAI_URL (with FAZAI_TOKEN_FILE and FAZAI_CA_FILE), else the local socket where there is one.
+    Raises InputError, SecretError."""
+    url = environ.get("FAZAI_URL")
+    if url:
+        return find(environ, url=url, root=root)
+    path = local_socket(root)
+    return Place("http://fazai", socket=path) if path is not None else None
+
+
+def find(environ: Mapping[str, str], *, url: str, root: bool) -> Place:
+    """`url` is http, https, or unix:PATH. Raises InputError, SecretError."""
+    if url.startswith("unix:"):
+        return Place("http://fazai", socket=Path(url.removeprefix("unix:")))
+    if not url.startswith(("http://", "https://")):
+        raise InputError(f"{url!r} is no address of a daemon", hint="https://HOST:3120, or unix:/PATH")
+    file = environ.get("FAZAI_TOKEN_FILE")
+    if file and url.startswith("http://") and not _is_here(url):
+        raise InputError(f"a token goes to {url} in the clear", hint="use https://")
+    ca = environ.get("FAZAI_CA_FILE")
+    return Place(
+        url.rstrip("/"),
+        token=read_token_file(Path(file)) if file else None,
+        ca=Path(ca) if ca else None,
+    )
+
+
+def _is_here(url: str) -> bool:
+    host = url.removeprefix("http://").partition("/")[0]
+    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    return name == "localhost" or name == "::1" or name.startswith("127.")
+
+
+def read_token_file(file: Path) -> str:
+    """The one line of a file that only its owner may read. Raises SecretError."""
+    try:
+        mode = file.stat().st_mode
+        if mode & 0o077:
+            raise SecretError("others may read it", where=str(file), hint=f"chmod 600 {file}")
+        text = file.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SecretError(
+            f"it cannot be read: {getattr(error, 'strerror', None) or 'no text'}", where=str(file)
+        ) from None
+    if not text or not text.isascii() or not text.isprintable() or " " in text:
+        raise SecretError("it holds no token", where=str(file), hint="one line, from: fazai token create")
+    return text

@@ -1,0 +1,1 @@
+"""The daemon: ingest, events, agents and runs over HTTP (SPEC.md, section 2)."""

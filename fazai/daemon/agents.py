@@ -1,0 +1,51 @@
+"""GET /agents and /agents/{id}: the registry."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, cast
+
+from fazai.daemon.refusal import Refusal
+from fazai.daemon.web import Call, Route
+from fazai.store.daemon import AgentRecord
+from fazai.wire.daemon import AgentAnswer, AgentRow, AgentsAnswer
+
+__all__ = ["ROUTES"]
+
+
+async def agents(call: Call) -> AgentsAnswer:
+    return AgentsAnswer(agents=tuple(_row(one) for one in call.services.store.agents()))
+
+
+async def agent(call: Call) -> AgentAnswer:
+    """Raises Refusal(not_found)."""
+    wanted = call.path["id"]
+    for one in call.services.store.agents():
+        if one.agent_id == wanted:
+            return AgentAnswer(agent=_row(one))
+    raise Refusal("not_found", f"there is no agent {wanted[:64]!r}", hint="see: GET /agents")
+
+
+def _row(one: AgentRecord) -> AgentRow:
+    return AgentRow(
+        agent_id=one.agent_id,
+        name=one.name,
+        protocol=cast("Any", one.protocol),
+        state=cast("Any", one.state),
+        since=_moment(one.since),
+        version=one.version,
+        capabilities=one.capabilities,
+        last_seen=_moment(one.last_seen) if one.last_seen is not None else None,
+        closed_at=_moment(one.closed_at) if one.closed_at is not None else None,
+        last_error=one.last_error,
+    )
+
+
+def _moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+ROUTES = (
+    Route(method="GET", path="/agents", summary="All agents.", handler=agents, answer=AgentsAnswer),
+    Route(method="GET", path="/agents/{id}", summary="One agent.", handler=agent, answer=AgentAnswer),
+)

@@ -1,0 +1,98 @@
+"""The application: one ASGI callable over the table of routes, and the border where failures are answered."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Sequence
+
+from starlette.exceptions import HTTPException
+from starlette.routing import Route as StarletteRoute
+from starlette.routing import Router
+
+from fazai.daemon.refusal import Refusal
+from fazai.daemon.services import Services
+from fazai.daemon.web import AsgiApp, Endpoint, Receive, Route, Scope, Send, connection_of, refuse
+from fazai.errors import StateError
+from fazai.wire.base import WireError
+
+__all__ = ["App"]
+
+
+class App:
+    """Routes that are `raw` are found by their path before anything else; Starlette routes the others."""
+
+    def __init__(self, services: Services, table: Sequence[Route]) -> None:
+        self._services = services
+        self._raw: dict[str, AsgiApp] = {
+            route.path: route.raw(services) for route in table if route.raw is not None
+        }
+        methods: dict[str, dict[str, Endpoint]] = {}
+        for route in table:
+            if route.handler is not None:
+                methods.setdefault(route.path, {})[route.method] = Endpoint(route, services)
+        self._router = Router(
+            [StarletteRoute(path, _ByMethod(found)) for path, found in methods.items()],
+            redirect_slashes=False,
+            default=_nowhere,
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def watched(message: dict[str, object]) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        path = str(scope["path"])
+        try:
+            self._services.guard.check_host(connection_of(scope), scope["headers"])
+            raw = self._raw.get(path)
+            await (raw or self._router)(scope, receive, watched)  # type: ignore[arg-type]
+        except WireError as error:
+            refusal: WireError | None = error
+        except StateError as error:
+            self._log(path, str(error))
+            refusal = Refusal(
+                "unavailable", "the store cannot take it now", headers=((b"retry-after", b"5"),)
+            )
+        except HTTPException as error:
+            refusal = Refusal("bad_request", str(error.detail), status=error.status_code)
+        except Exception as error:  # noqa: BLE001 - the border: a defect in one request must not be another's
+            self._log(path, "".join(traceback.format_exception(error)))
+            refusal = Refusal("internal", "a fault of fazai; the log has more")
+        else:
+            refusal = None
+        if refusal is None:
+            return
+        if started:
+            connection_of(scope).transport.close()
+        else:
+            await refuse(send, path, refusal)
+
+    def _log(self, path: str, text: str) -> None:
+        self._services.log.say("error", f"{path}: {text}", logger="fazai.daemon")
+
+
+class _ByMethod:
+    """The methods of one path."""
+
+    def __init__(self, endpoints: dict[str, Endpoint]) -> None:
+        self._endpoints = dict(endpoints)
+        if "GET" in endpoints:
+            self._endpoints.setdefault("HEAD", endpoints["GET"])
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        endpoint = self._endpoints.get(scope["method"])
+        if endpoint is None:
+            allowed = ", ".join(sorted(self._endpoints))
+            raise Refusal(
+                "method_not_allowed",
+                f"{scope['path']} knows {allowed}",
+                headers=((b"allow", allowed.encode()),),
+            )
+        await endpoint(scope, receive, send)
+
+
+async def _nowhere(scope: Scope, receive: Receive, send: Send) -> None:
+    raise Refusal("not_found", f"there is no route {str(scope['path'])[:200]!r}", hint="see: /openapi.json")

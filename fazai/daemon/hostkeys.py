@@ -1,0 +1,54 @@
+"""The keys of signed HTTP (SPEC.md, 3.3): `<secrets>/hosts/NAME.key`, one a line, two while they rotate."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from fazai.errors import SecretError
+from fazai.secrets.files import read_private
+
+__all__ = ["HostKeys"]
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_MOST = 2
+_SHORTEST = 16
+
+
+class HostKeys:
+    """Reads a file again when it changed, so that a rotation needs no restart."""
+
+    def __init__(self, folder: Path, *, uid: int) -> None:
+        self._folder = folder
+        self._uid = uid
+        self._known: dict[str, tuple[tuple[int, int, int], tuple[bytes, ...]]] = {}
+
+    def of(self, agent: str) -> Sequence[bytes]:
+        """Its valid keys, none where it has no file. Raises SecretError for a file that must not be used."""
+        if not _NAME.fullmatch(agent):
+            return ()
+        path = self._folder / f"{agent}.key"
+        try:
+            status = os.stat(path)
+        except FileNotFoundError:
+            self._known.pop(agent, None)
+            return ()
+        except OSError as error:
+            raise SecretError(f"{path} cannot be read: {error.strerror}") from None
+        stamp = (status.st_mtime_ns, status.st_ctime_ns, status.st_size)
+        known = self._known.get(agent)
+        if known is None or known[0] != stamp:
+            keys = _keys(path, read_private(path, uid=self._uid))
+            known = self._known[agent] = (stamp, keys)
+        return known[1]
+
+
+def _keys(path: Path, text: bytes) -> tuple[bytes, ...]:
+    keys = tuple(line.strip() for line in text.splitlines() if line.strip())
+    if not 1 <= len(keys) <= _MOST:
+        raise SecretError(f"{path} holds {len(keys)} keys", hint="one key a line, two while they rotate")
+    if min(map(len, keys)) < _SHORTEST:
+        raise SecretError(f"{path}: a key has at least {_SHORTEST} characters", hint="openssl rand -hex 32")
+    return keys

@@ -1,0 +1,270 @@
+"""Telemetry on its way in: records to the store, figures to the exposition, silence to the event log."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from fazai.daemon.admission import Admission
+from fazai.daemon.exposition import Exposition
+from fazai.daemon.hostkeys import HostKeys
+from fazai.daemon.records import Records, inflate, read_records
+from fazai.daemon.watch import HostChange, Watch, WatchRules
+from fazai.errors import StateError
+from fazai.store.daemon import DaemonStore, NewEvent, NewSample
+from fazai.wire.base import WireError, encode
+from fazai.wire.events import AgentEvent, AgentState, TelemetryEvent
+from fazai.wire.signature import MAX_SKEW_S, SignedHeaders, verify_signature
+from fazai.wire.telemetry import IngestAnswer, IngestError, IngestPartialAnswer
+from fazai.worker.metrics import Histogram
+
+__all__ = ["Answer", "Ingest", "IngestRules"]
+
+_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_ONE_ACCEPTED = encode(IngestAnswer(accepted=1, duplicates=0))
+_IN_THREAD_BYTES = 256 << 10  # a body from this size on is read in a thread: others must not wait for it
+
+
+class Answer(NamedTuple):
+    """To the client."""
+
+    status: int
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class IngestRules:
+    """`signed`: unsigned requests are refused, whoever sends them."""
+
+    signed: bool = False
+    queue_bytes: int = 64 << 20
+    sweep_s: float = 2.0
+
+
+class Ingest:
+    """One for the daemon; used by its event loop. `keys_of(agent)` gives the valid keys of a host."""
+
+    def __init__(
+        self,
+        store: DaemonStore,
+        exposition: Exposition,
+        watch: Watch,
+        admission: Admission,
+        *,
+        keys_of: Callable[[str], Sequence[bytes]],
+        now_us: Callable[[], int],
+        rules: IngestRules,
+    ) -> None:
+        self._store = store
+        self.exposition = exposition
+        self._watch = watch
+        self.admission = admission
+        self._keys_of = keys_of
+        self._now_us = now_us
+        self.rules = rules
+        self.seconds = Histogram(_BUCKETS)
+        self.records: Counter[str] = Counter({"accepted": 0, "duplicate": 0, "refused": 0})
+        self._silent: dict[str, bool] = {}  # to be remembered with the next sweep
+        exposition.add(self.metrics)
+
+    @classmethod
+    def of(cls, store: DaemonStore, secrets: Path, rules: IngestRules, watch: WatchRules) -> Ingest:
+        """With the clocks and the chance of this machine. Host keys lie in `secrets`/hosts."""
+        switch = Watch(watch, time.monotonic)
+        ingest = cls(
+            store,
+            Exposition(store.counts, switch.counts),
+            switch,
+            Admission(rules.queue_bytes, random.random),
+            keys_of=HostKeys(secrets / "hosts", uid=os.geteuid()).of,
+            now_us=lambda: time.time_ns() // 1000,
+            rules=rules,
+        )
+        ingest.restore()
+        return ingest
+
+    def restore(self) -> None:
+        """After a restart: who was silent stays so, who was not has its time again."""
+        hosts = self._store.hosts()
+        now_us = self._now_us()
+        self._watch.restore(hosts, now_us)
+        for record in hosts:
+            if now_us - record.seen_us < self._watch.rules.ttl_s * 1e6:
+                self.exposition.hosts.push(record.host, record.gauges, record.time_us, record.interval_s)
+            if record.silent:
+                self.exposition.hosts.silence(record.host)
+
+    # -- a request --------------------------------------------------------------------------------------
+
+    def verify(self, headers: SignedHeaders, path: str, body: bytes) -> str:
+        """Who signed it. Raises WireError (bad_clock, bad_signature, replayed), SecretError."""
+        now_us = self._now_us()
+        keys = self._keys_of(headers.agent)
+        if not keys:
+            raise WireError("bad_signature", f"there is no key for {headers.agent[:64]!r}")
+        verify_signature(headers, keys, method="POST", path=path, body=body, now_s=now_us / 1e6)
+        expires_us = (int(headers.timestamp) + MAX_SKEW_S + 1) * 1_000_000
+        if not self._store.use_nonce(headers.agent, headers.nonce, expires_us, now_us):
+            raise WireError(
+                "replayed", "this request was sent before", hint="sign it anew with another nonce"
+            )
+        return headers.agent
+
+    async def take(self, body: bytes, *, gzipped: bool = False, signer: str | None = None) -> Answer:
+        """Store what a body holds; durable when it returns. Raises WireError, Refusal, StateError."""
+        if gzipped or len(body) >= _IN_THREAD_BYTES:
+            records = await asyncio.to_thread(_read, body, gzipped)
+        else:
+            records = read_records(body)
+        samples, errors = records
+        if signer is not None:
+            samples, errors = _of_signer(records, signer)
+        self.records["refused"] += len(errors)
+        accepted = duplicates = 0
+        if samples:
+            accepted = await self._store_them(samples, signer)
+            duplicates = len(samples) - accepted
+        return _answer(accepted, duplicates, errors)
+
+    async def _store_them(self, samples: Sequence[NewSample], signer: str | None) -> int:
+        """How many were new."""
+        sender = signer or samples[0].host
+        size_bytes = sum([len(sample.body) for sample in samples])
+        self.admission.enter(sender, size_bytes)
+        try:
+            verdicts = await self._store.ingest(samples)
+        finally:
+            self.admission.leave(sender, size_bytes)
+        accepted = 0
+        for sample, new in zip(samples, verdicts, strict=True):
+            if new:
+                accepted += 1
+                self._arrived(sample)
+        self.records["accepted"] += accepted
+        self.records["duplicate"] += len(samples) - accepted
+        return accepted
+
+    def _arrived(self, sample: NewSample) -> None:
+        record = self._store.host(sample.host)
+        if record is None:  # forgotten at this moment
+            return
+        if record.time_us == sample.time_us:  # else an older one that was late
+            self.exposition.hosts.push(sample.host, sample.gauges, sample.time_us, record.interval_s)
+        change = self._watch.seen(sample.host, record.interval_s)
+        if change is not None:
+            self._store.publish_soon([*_events(change), _reports(sample)])
+            if change.what == "back":
+                self._silent[sample.host] = False
+
+    # -- silence ----------------------------------------------------------------------------------------
+
+    async def sweep(self) -> list[HostChange]:
+        """Say who stopped. Raises StateError."""
+        changes = self._watch.sweep()
+        events: list[NewEvent] = []
+        silent, self._silent = self._silent, {}
+        lines = self.exposition.hosts
+        for change in changes:
+            events += _events(change)
+            if change.what == "silent":
+                silent[change.host] = True
+                lines.silence(change.host)
+            elif change.what == "expired":
+                lines.expire(change.host)
+            elif change.what == "forgotten":
+                lines.forget(change.host)
+                await self._store.forget_host(change.host)
+        if silent:
+            await self._store.mark_silent(silent)
+        if events:
+            await self._store.publish(events)
+        return changes
+
+    async def run(self, report: Callable[[str], object], pause: Callable[[float], Awaitable[object]]) -> None:
+        """Sweeps until it is cancelled; what the store refuses is reported, not raised."""
+        while True:
+            await pause(self.rules.sweep_s)
+            try:
+                await self.sweep()
+            except StateError as error:
+                report(str(error))
+
+    def metrics(self) -> Iterable[str]:
+        yield from self.seconds.lines(
+            "fazai_ingest_seconds", "From the first byte of a body to its durable answer."
+        )
+        yield "# HELP fazai_ingest_records_total Records, by what became of them."
+        yield "# TYPE fazai_ingest_records_total counter"
+        for result, count in self.records.items():
+            yield f'fazai_ingest_records_total{{result="{result}"}} {count}'
+        yield "# HELP fazai_ingest_waiting_bytes Received and not on disk yet."
+        yield "# TYPE fazai_ingest_waiting_bytes gauge"
+        yield f"fazai_ingest_waiting_bytes {self.admission.total_bytes}"
+        yield "# HELP fazai_ingest_overloaded_total Requests that were told to come later."
+        yield "# TYPE fazai_ingest_overloaded_total counter"
+        yield f"fazai_ingest_overloaded_total {self.admission.refused}"
+
+
+def _read(body: bytes, gzipped: bool) -> Records:
+    return read_records(inflate(body) if gzipped else body)
+
+
+def _of_signer(records: Records, signer: str) -> Records:
+    """A host's key speaks for that host alone."""
+    good: list[NewSample] = []
+    errors = list(records.errors)
+    bad = {error.index for error in errors}
+    places = (index for index in range(len(records.samples) + len(bad)) if index not in bad)
+    for index, sample in zip(places, records.samples, strict=True):
+        if sample.host == signer:
+            good.append(sample)
+        else:
+            errors.append(IngestError(index=index, error=f"`hostname`: the request is signed by {signer!r}"))
+    errors.sort(key=lambda error: error.index)
+    return Records(good, errors)
+
+
+def _answer(accepted: int, duplicates: int, errors: Sequence[IngestError]) -> Answer:
+    if not errors:
+        if accepted == 1 and not duplicates:
+            return Answer(200, _ONE_ACCEPTED)
+        return Answer(200, encode(IngestAnswer(accepted=accepted, duplicates=duplicates)))
+    partial = IngestPartialAnswer(accepted=accepted, errors=tuple(errors), duplicates=duplicates)
+    return Answer(200 if accepted or duplicates else 422, encode(partial))
+
+
+def _events(change: HostChange) -> list[NewEvent]:
+    if change.what in ("expired", "forgotten"):
+        return []
+    state: AgentState = "closing" if change.what == "silent" else "observation"
+    event = AgentEvent(agent_id=change.host[:128], target=change.host, state=state, reason=_reason(change))
+    level = "warning" if change.what == "silent" else "info"
+    return [NewEvent("agent", encode(event), target=change.host, agent=change.host[:128], level=level)]
+
+
+def _reason(change: HostChange) -> str:
+    if change.what == "first":
+        return "its first record"
+    if change.what == "back":
+        return f"reports again after {change.for_s:.0f} s"
+    expected = f", one every {change.interval_s:.0f} s was expected" if change.interval_s else ""
+    return f"no record for {change.for_s:.0f} s{expected}"
+
+
+def _reports(sample: NewSample) -> NewEvent:
+    loads = tuple(value for value in sample.gauges[:3] if value == value)
+    event = TelemetryEvent(
+        hostname=sample.host,
+        target=sample.host,
+        timestamp=datetime.fromtimestamp(sample.time_us / 1e6, UTC),
+        load=loads or None,
+    )
+    return NewEvent("telemetry", encode(event), target=sample.host, agent=sample.host[:128])

@@ -1,0 +1,132 @@
+"""/openapi.json, made from the table of routes and the types of the contract."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from fazai import __version__
+from fazai.daemon.web import Route
+from fazai.wire.base import ErrorAnswer, Message
+from fazai.wire.daemon import HTTP_STATUS, OpnError
+
+__all__ = ["document"]
+
+_REF = "#/components/schemas/{name}"
+_COMMON = ("bad_query", "not_found", "method_not_allowed", "internal", "timeout")
+_GUARDED = ("unauthorized", "forbidden", "overloaded")
+_BODY = ("bad_json", "bad_request", "too_large", "unsupported_media_type")
+
+
+def document(table: Sequence[Route]) -> bytes:
+    """OpenAPI 3.1 as JSON."""
+    types: set[type[Message]] = {ErrorAnswer, OpnError}
+    for route in table:
+        types |= {one for one in (route.body, route.answer, route.query) if one is not None}
+    ordered: list[type[Message]] = sorted(types, key=lambda one: one.__name__)
+    _, schemas = msgspec.json.schema_components(ordered, ref_template=_REF)
+    for one in ordered:
+        _add_constants(one, schemas)
+    paths: dict[str, dict[str, Any]] = {}
+    for route in table:
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, schemas)
+    found = {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "fazai daemon",
+            "version": __version__,
+            "description": "The HTTP routes of the agent contract (SPEC.md, section 2).",
+            "license": {"name": "MIT"},
+        },
+        "security": [],
+        "paths": paths,
+        "components": {
+            "schemas": schemas,
+            "securitySchemes": {
+                "token": {"type": "http", "scheme": "bearer", "description": "From: fazai token create"}
+            },
+        },
+    }
+    return msgspec.json.encode(found)
+
+
+def _add_constants(one: type[Message], schemas: dict[str, Any]) -> None:
+    """The fields that the class itself says (`ok`) are not among those of the struct."""
+    schema = schemas.get(one.__name__)
+    if schema is None or not one.constants:
+        return
+    properties = {name: {"const": value} for name, value in one.constants.items()}
+    schema["properties"] = {**properties, **schema.get("properties", {})}
+    schema["required"] = sorted({*schema.get("required", ()), *one.constants})
+
+
+def _operation(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
+    words = re.sub(r"[{}]", "", route.path).strip("/").replace(".", "/").split("/")
+    operation: dict[str, Any] = {
+        "operationId": "_".join([route.method.lower(), *words]),
+        "summary": route.summary,
+        "responses": {"200": _answer(route), **_refusals(route)},
+    }
+    if route.role is not None:
+        operation["security"] = [{"token": []}, {}]  # the local socket and a bare loopback need none
+        operation["description"] = f"Role: {route.role}."
+    parameters = [*_path_parameters(route), *_query_parameters(route, schemas)]
+    if parameters:
+        operation["parameters"] = parameters
+    if route.body is not None:
+        schema = {"$ref": _REF.format(name=route.body.__name__)}
+        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+    return operation
+
+
+def _answer(route: Route) -> dict[str, Any]:
+    schema: dict[str, Any] = {}
+    if route.answer is not None:
+        schema = {"$ref": _REF.format(name=route.answer.__name__)}
+    elif not route.media.startswith("application/json"):
+        schema = {"type": "string"}
+    return {"description": "The answer.", "content": {route.media.partition(";")[0]: {"schema": schema}}}
+
+
+def _refusals(route: Route) -> dict[str, Any]:
+    codes = [*_COMMON, *route.codes]
+    if route.role is not None:
+        codes += _GUARDED
+    if route.body is not None:
+        codes += _BODY
+    by_status: dict[str, list[str]] = {}
+    for code in sorted(set(codes)):
+        by_status.setdefault(str(HTTP_STATUS[code]), []).append(code)
+    of = OpnError if route.path.startswith("/opn/") else ErrorAnswer
+    schema = {"$ref": _REF.format(name=of.__name__)}
+    return {
+        status: {
+            "description": ", ".join(f"`{code}`" for code in found),
+            "content": {"application/json": {"schema": schema}},
+        }
+        for status, found in sorted(by_status.items())
+    }
+
+
+def _path_parameters(route: Route) -> Iterable[dict[str, Any]]:
+    for name in re.findall(r"{(\w+)}", route.path):
+        yield {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+
+
+def _query_parameters(route: Route, schemas: dict[str, Any]) -> Iterable[dict[str, Any]]:
+    if route.query is None:
+        return
+    schema = schemas[route.query.__name__]
+    for name, one in schema["properties"].items():
+        found: dict[str, Any] = {
+            "name": name,
+            "in": "query",
+            "required": name in schema.get("required", ()),
+            "schema": {key: value for key, value in one.items() if key != "default" or value is not None},
+        }
+        if one.get("type") == "array":
+            found |= {"style": "form", "explode": False}
+        yield found

@@ -1,0 +1,279 @@
+"""The daemon as a process: open, listen, serve, say farewell."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import resource
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+from fazai import __version__
+from fazai.daemon.app import App
+from fazai.daemon.guard import Guard
+from fazai.daemon.hub import Hub
+from fazai.daemon.ingest import Ingest, IngestRules
+from fazai.daemon.parts import PARTS
+from fazai.daemon.reports import Reports
+from fazai.daemon.routes import TABLE
+from fazai.daemon.server import HttpServer, Listener
+from fazai.daemon.services import Services
+from fazai.daemon.sessions import Sessions
+from fazai.daemon.settings import Settings, is_loopback
+from fazai.daemon.tls import fingerprint, server_context
+from fazai.daemon.watch import WatchRules
+from fazai.errors import FazaiError, InputError, StateError
+from fazai.providers.gemma import GemmaClient
+from fazai.service import systemd
+from fazai.service.log import Log
+from fazai.store.daemon import DaemonStore, NewEvent, StoredEvent
+from fazai.wire.base import encode
+from fazai.wire.events import LogEvent
+
+__all__ = ["Daemon", "serve"]
+
+_LOOK_AT_TLS_S = 30.0
+
+
+def serve(settings: Settings, store: Callable[[Path], DaemonStore]) -> None:
+    """Serves until SIGTERM or SIGINT. Raises InputError, UsageError, StateError before it serves."""
+    import uvloop
+
+    log = Log(settings.log_file, text=settings.log_text, logger="fazai.daemon")
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(Daemon(settings, log).run(store, signals=True))
+    finally:
+        log.close()
+
+
+class Daemon:
+    """The life of one daemon. `addresses` holds what it listens on, once `ready` was called."""
+
+    def __init__(self, settings: Settings, log: Log) -> None:
+        self._settings = settings
+        self._log = log
+        self._stop = asyncio.Event()
+        self._failed: FazaiError | None = None
+        self._parts: list[asyncio.Task[None]] = []
+        self._tls = fingerprint(settings)
+        self.addresses: list[tuple[str, int]] = []
+        self.services: Services | None = None
+        self._server: HttpServer | None = None
+
+    def stop(self) -> None:
+        """To be called on the daemon's loop."""
+        self._stop.set()
+
+    async def run(
+        self,
+        store: Callable[[Path], DaemonStore],
+        *,
+        signals: bool = False,
+        ready: Callable[[], None] | None = None,
+    ) -> None:
+        """Serves until `stop`. Raises FazaiError when a part of it ended with an error."""
+        settings = self._settings
+        _more_files()
+        with contextlib.closing(store(settings.state)) as opened:
+            services = self._services(opened)
+            server = self._server = HttpServer(App(services, TABLE), settings.limits, self._log)
+            async with _listening(settings) as listeners:
+                tcp = [one.address for one in listeners if not one.unix]
+                for warning in services.guard.check_bind(tcp):
+                    self._log.say("warning", warning)
+                for one in listeners:
+                    await server.listen(one)
+                self.addresses = [(one.address, one.port) for one in listeners if not one.unix]
+                if signals:
+                    self._on_signals(server)
+                try:
+                    await self._serve(services, server, ready)
+                finally:
+                    await self._end(services, server)
+        if self._failed is not None:
+            raise self._failed
+
+    def _services(self, store: DaemonStore) -> Services:
+        settings = self._settings
+        guard = Guard(settings, store, self._log)
+        hub = Hub(settings.limits, store.event_range()[1])
+        loop = asyncio.get_running_loop()
+
+        def published(events: list[StoredEvent]) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop ended before the store's last commit
+                loop.call_soon_threadsafe(hub.publish, events)
+
+        store.on_published(published)
+        loop.set_exception_handler(self._loop_error)
+        rules = IngestRules(signed=settings.ingest == "signed")
+        ingest = Ingest.of(store, settings.secrets, rules, WatchRules())
+        ingest.exposition.add(hub.metrics)
+        ingest.exposition.add(guard.metrics)
+        gemma = GemmaClient(settings.gemma_socket, connect_timeout_s=0.5, fallback=settings.fallback)
+        self.services = Services(
+            settings, store, hub, guard, self._log, ingest, Reports(store), Sessions(gemma)
+        )
+        return self.services
+
+    async def _serve(self, services: Services, server: HttpServer, ready: Callable[[], None] | None) -> None:
+        running = [part(services) for part in PARTS]
+        for part in (*running, self._keep_tls(server), self._feed_watchdog()):
+            task = asyncio.ensure_future(part)
+            task.add_done_callback(self._part_ended)
+            self._parts.append(task)
+        where = ", ".join(_said(one, self._settings) for one in server.listeners)
+        await self._tell(services, f"fazai {__version__} listens on {where}")
+        services.ready = True
+        systemd.notify(os.environ, f"READY=1\nSTATUS=listens on {where}")
+        if ready is not None:
+            ready()
+        await self._stop.wait()
+
+    async def _end(self, services: Services, server: HttpServer) -> None:
+        systemd.notify(os.environ, "STOPPING=1")
+        services.stopping = True
+        for task in self._parts:
+            task.cancel()
+        text = f"fazai {__version__} stops; connect again"
+        with contextlib.suppress(StateError):
+            await self._tell(services, f"fazai {__version__} stops")
+        services.hub.farewell(text)
+        await server.stop()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.2):  # the worker forgets what is left by itself
+                await services.sessions.close()
+        await asyncio.gather(*self._parts, return_exceptions=True)
+
+    async def _tell(self, services: Services, text: str) -> None:
+        """In the log and as an event."""
+        self._log.say("info", text)
+        event = LogEvent(level="info", message=text, logger="fazai.daemon", timestamp=_now())
+        ids = await services.store.publish([NewEvent("log", encode(event), level="info")])
+        await services.hub.reached(ids[-1])
+
+    # -- what happens meanwhile
+
+    def _part_ended(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._log.say("critical", f"a part of the daemon ended: {error!r}")
+            self._failed = FazaiError(f"a part of the daemon ended: {error!r}")
+            self._stop.set()
+
+    def _loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """TLS handshakes that fail are the clients' affair; everything else is a defect."""
+        error = context.get("exception")
+        if isinstance(error, OSError):  # ssl.SSLError is one
+            return
+        self._log.say("error", f"{context.get('message')}: {error!r}")
+
+    def _on_signals(self, server: HttpServer) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(
+            signal.SIGHUP, lambda: self._parts.append(loop.create_task(self._hup(server)))
+        )
+
+    async def _hup(self, server: HttpServer) -> None:
+        try:
+            self._log.reopen()
+        except InputError as error:
+            self._log.say("error", str(error))
+        await self._renew_tls(server)
+
+    async def _keep_tls(self, server: HttpServer) -> None:
+        while self._settings.tls_cert is not None:
+            await asyncio.sleep(_LOOK_AT_TLS_S)
+            if fingerprint(self._settings) != self._tls:
+                await self._renew_tls(server)
+
+    async def _renew_tls(self, server: HttpServer) -> None:
+        """New connections get the files as they are now; when those are not good, the ones before."""
+        if self._settings.tls_cert is None:
+            return
+        seen = fingerprint(self._settings)
+        try:
+            await server.renew()
+        except InputError as error:
+            self._log.say("error", f"the TLS files are not used: {error}")
+            return
+        self._tls = seen
+        self._log.say("info", "the TLS files were read again")
+
+    async def _feed_watchdog(self) -> None:
+        text = os.environ.get("WATCHDOG_USEC", "")
+        while text.isdigit() and int(text) > 0:
+            systemd.notify(os.environ, "WATCHDOG=1")
+            await asyncio.sleep(int(text) / 3e6)
+
+
+@contextlib.asynccontextmanager
+async def _listening(settings: Settings) -> AsyncIterator[list[Listener]]:
+    """The sockets: systemd's, or our own. Raises InputError."""
+    tls = (lambda: server_context(settings)) if settings.tls_cert is not None else None
+    if tls is not None:
+        tls()  # wrong files are said before anything listens
+    handed = systemd.handed_over(os.environ, os.getpid())
+    sockets = handed or _bound(settings.host, settings.port)
+    path = settings.socket if not handed else None
+    if path is not None:
+        sockets.append(systemd.listen(path, "daemon"))
+    try:
+        yield [Listener(one, None if one.family == socket.AF_UNIX else tls) for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()
+        if path is not None:
+            path.unlink(missing_ok=True)
+
+
+def _bound(host: str, port: int) -> list[socket.socket]:
+    """Listening sockets of all addresses of a host. Raises InputError."""
+    made: list[socket.socket] = []
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, kind, number, _, address in dict.fromkeys(found):
+            one = socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, number)
+            made.append(one)
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            one.bind(address)
+            if port == 0:
+                break
+    except OSError as error:
+        for one in made:
+            one.close()
+        raise InputError(
+            f"it cannot listen on {host} port {port}: {error.strerror}",
+            hint="is another daemon running? choose with --host and --port",
+        ) from None
+    return made
+
+
+def _said(listener: Listener, settings: Settings) -> str:
+    if listener.unix:
+        return str(listener.sock.getsockname())
+    scheme = "https" if listener.tls is not None else "http"
+    host = f"[{listener.address}]" if ":" in listener.address else listener.address
+    return f"{scheme}://{host}:{listener.port}{'' if is_loopback(listener.address) else ' (public)'}"
+
+
+def _more_files() -> None:
+    """A stream is a file; the soft limit is for programs that use select()."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _now() -> Any:
+    from datetime import UTC, datetime
+
+    return datetime.now(UTC)

@@ -1,0 +1,197 @@
+"""From the body of POST /ingest to samples (SPEC.md, section 4). Pure; each function may run in any thread.
+
+A record is stored as the bytes that came, so that fields which fazai does not know survive; the strict types
+of `fazai.wire.telemetry` say whether it is a good one.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+import msgspec
+
+from fazai.store.daemon import NewSample
+from fazai.wire.base import WireError, decode_body
+from fazai.wire.telemetry import (
+    MAX_INGEST_BYTES,
+    MAX_INGEST_RECORDS,
+    Disk,
+    IngestError,
+    TelemetryRecord,
+    parse_time,
+)
+
+__all__ = ["Records", "gauges_of", "inflate", "read_records", "refused", "sample_of"]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_NAN = float("nan")
+_ONE: msgspec.json.Decoder[TelemetryRecord] = msgspec.json.Decoder(TelemetryRecord)
+_RAW: msgspec.json.Decoder[msgspec.Raw] = msgspec.json.Decoder(msgspec.Raw)
+_ARRAY: msgspec.json.Decoder[list[msgspec.Raw]] = msgspec.json.Decoder(list[msgspec.Raw])
+#: What msgspec raises on foreign bytes (a ValidationError is a DecodeError).
+_FOREIGN = (msgspec.DecodeError, UnicodeError, RecursionError)
+
+
+class Records(NamedTuple):
+    """What one body holds."""
+
+    samples: list[NewSample]
+    errors: list[IngestError]
+
+
+def inflate(body: bytes, limit_bytes: int = MAX_INGEST_BYTES) -> bytes:
+    """What was gzipped, one member or several. Raises WireError: too_large, bad_request."""
+    parts: list[bytes] = []
+    room = limit_bytes
+    try:
+        while body:
+            stream = zlib.decompressobj(wbits=31)
+            part = stream.decompress(body, room + 1)
+            if len(part) > room:
+                raise WireError("too_large", f"the body has more than {limit_bytes} bytes decompressed")
+            if not stream.eof:
+                raise WireError("bad_request", "the gzip body is cut off")
+            parts.append(part)
+            room -= len(part)
+            body = stream.unused_data.lstrip(b"\0")
+    except zlib.error:
+        raise WireError("bad_request", "the body is not gzip, though its content encoding says so") from None
+    return b"".join(parts)
+
+
+def read_records(body: bytes) -> Records:
+    """An object, an array, or one object a line. Raises WireError: bad_json, bad_request, too_large.
+
+    A bad record is an entry of `errors` and leaves the others alone.
+    """
+    if len(body) > MAX_INGEST_BYTES:
+        raise WireError("too_large", f"the body has {len(body)} bytes, the limit is {MAX_INGEST_BYTES}")
+    try:
+        return Records([sample_of(body, _ONE.decode(body))], [])
+    except (*_FOREIGN, WireError):
+        pass  # not one good record
+    pieces = _split(body)
+    if len(pieces) > MAX_INGEST_RECORDS:
+        raise WireError("too_large", f"{len(pieces)} records in one body, the limit is {MAX_INGEST_RECORDS}")
+    samples: list[NewSample] = []
+    errors: list[IngestError] = []
+    for index, piece in enumerate(pieces):
+        try:
+            samples.append(sample_of(piece, _ONE.decode(piece)))
+        except _FOREIGN:
+            errors.append(IngestError(index=index, error=str(refused(piece))))
+        except WireError as error:
+            errors.append(IngestError(index=index, error=str(error)))
+    return Records(samples, errors)
+
+
+def refused(piece: bytes) -> WireError:
+    """Why it is no record, in the words of the contract."""
+    try:
+        decode_body(piece, TelemetryRecord, limit_bytes=MAX_INGEST_BYTES)
+    except WireError as error:
+        return error
+    return WireError("bad_request", "the record is not valid")
+
+
+def _split(body: bytes) -> Sequence[bytes]:
+    """The records as they stand in the body, none of them looked at."""
+    text = body.lstrip()
+    if text[:1] == b"[":
+        try:
+            return [bytes(piece) for piece in _ARRAY.decode(text)]
+        except _FOREIGN:
+            pass  # lines, perhaps
+    else:
+        try:
+            _RAW.decode(text)
+        except _FOREIGN:
+            pass
+        else:
+            if text[:1] != b"{":
+                raise WireError("bad_request", "expected an object, an array, or one object a line")
+            return [body]
+    lines = [line for line in body.splitlines() if line.strip()]
+    if len(lines) < 2 or not any(_is_object(line) for line in lines):
+        raise WireError("bad_json", refused(body).message)
+    return lines
+
+
+def _is_object(line: bytes) -> bool:
+    if line.lstrip()[:1] != b"{":
+        return False
+    try:
+        _RAW.decode(line)
+    except _FOREIGN:
+        return False
+    return True
+
+
+def sample_of(raw: bytes, record: TelemetryRecord) -> NewSample:
+    """What is stored of a record. Raises WireError for a time or a text that is none."""
+    if not raw.isascii():
+        try:
+            raw.decode()  # fields that we do not know were skipped, not read
+        except UnicodeDecodeError:
+            raise WireError("bad_json", "the text is not valid UTF-8") from None
+    since = parse_time(record.timestamp) - _EPOCH
+    time_us = (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+    agent = record.agent
+    interval_s = agent.interval if agent is not None and agent.interval is not None else 0.0
+    return NewSample(record.hostname, time_us, raw, gauges_of(record), interval_s)
+
+
+def gauges_of(record: TelemetryRecord) -> tuple[float, ...]:
+    """The figures of `store.daemon.GAUGES`; NaN for what the record does not say."""
+    os, cpu, mem = record.os, record.cpu, record.mem
+    load = os.load if os is not None and os.load is not None else ()
+    total = free = available = busy = _NAN
+    if os is not None and os.mem is not None:
+        total, free = _number(os.mem.total), _number(os.mem.free)
+    if mem is not None:
+        total = total if mem.total is None else _number(mem.total)
+        free = free if mem.free is None else _number(mem.free)
+        available = _number(mem.available)
+    if cpu is not None:
+        if cpu.percent is not None:
+            busy = cpu.percent / 100
+        elif cpu.idle is not None:
+            busy = max(0.0, 1 - cpu.idle / 100)
+    disk_total, disk_free = _root_disk(record.disk or ())
+    received, sent = _traffic(record)
+    up = _NAN if record.uptime is None else record.uptime
+    loads = (*load, _NAN, _NAN, _NAN)[:3]
+    return (*loads, busy, total, free, available, disk_total, disk_free, received, sent, up)
+
+
+def _root_disk(disks: Sequence[Disk]) -> tuple[float, float]:
+    """Of `/`, else of the first mount."""
+    if not disks:
+        return _NAN, _NAN
+    disk = next((one for one in disks if one.mount == "/"), disks[0])
+    free = disk.free
+    if free is None and disk.total is not None and disk.used is not None:
+        free = max(0, disk.total - disk.used)
+    return _number(disk.total), _number(free)
+
+
+def _traffic(record: TelemetryRecord) -> tuple[float, float]:
+    """Of all interfaces but loopback."""
+    received = sent = 0
+    known = False
+    for one in record.net or ():
+        if one.name != "lo" and one.rx_bytes is not None and one.tx_bytes is not None:
+            received, sent, known = received + one.rx_bytes, sent + one.tx_bytes, True
+    return (_number(received), _number(sent)) if known else (_NAN, _NAN)
+
+
+def _number(value: int | None) -> float:
+    if value is None:
+        return _NAN
+    try:
+        return float(value)
+    except OverflowError:  # JSON knows no largest integer
+        return float("inf")

@@ -1,0 +1,28 @@
+"""A refusal of the daemon: the contract's error, and the HTTP headers that go with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fazai.wire.base import WireError
+
+__all__ = ["Refusal"]
+
+Headers = Sequence[tuple[bytes, bytes]]
+
+
+class Refusal(WireError):
+    """`status` where it is not the one that goes with the code."""
+
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        *,
+        hint: str | None = None,
+        headers: Headers = (),
+        status: int | None = None,
+    ) -> None:
+        super().__init__(code, message, hint=hint)
+        self.headers = tuple(headers)
+        self.status = status

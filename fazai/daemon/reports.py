@@ -1,0 +1,195 @@
+"""POST /events: what reconcilers on this and other machines report of their runs (SPEC.md, 2.2).
+
+An event's `sequence` is stored with it, so that after a restart the log itself says what a run has reported.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import OrderedDict
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from fazai.daemon.web import Call, Route
+from fazai.store.base import Run
+from fazai.store.daemon import DaemonStore, NewEvent
+from fazai.wire.base import WireError, convert_to, encode
+from fazai.wire.daemon import ReportAnswer, ReportBody, ReportedEvent
+from fazai.wire.events import (
+    ActivateEvent,
+    ChangeEvent,
+    EventBase,
+    LogEvent,
+    OutcomeEvent,
+    PlayEvent,
+    RunEvent,
+    TargetEvent,
+    UndoEvent,
+    event_type,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["ROUTES", "Reports"]
+
+_TYPES: Mapping[str, type[EventBase]] = {
+    str(of.__struct_config__.tag): of
+    for of in (
+        *(RunEvent, PlayEvent, TargetEvent, ChangeEvent, ActivateEvent, UndoEvent, OutcomeEvent, LogEvent),
+    )
+}
+_ULID = re.compile(r"\A[0-7][0-9A-HJKMNP-TV-Z]{25}\Z")
+_CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_KNOWN_RUNS = 1000
+_CLOCKS_DIFFER_US = 86_400 * 1_000_000
+_IDS = frozenset(EventBase.__struct_fields__) - {"timestamp"}
+
+
+class _Sequence(msgspec.Struct):
+    sequence: int = 0
+
+
+class _Run:
+    """What is known of a run that reports. `here`: it writes the daemon's own ledger itself."""
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.last = -1
+        self.here = False
+
+
+class Reports:
+    """One for the daemon."""
+
+    def __init__(self, store: DaemonStore) -> None:
+        self._store = store
+        self._runs: OrderedDict[str, _Run] = OrderedDict()
+
+    async def take(self, body: ReportBody) -> ReportAnswer:
+        """Stores what is new; durable when it returns. Raises WireError(bad_request), StateError."""
+        if not _ULID.match(body.run_id):
+            raise WireError(
+                "bad_request", "`run_id`: expected a ULID", hint="26 letters, as fazai makes them"
+            )
+        events = [_event(body, number, one) for number, one in enumerate(body.events)]
+        run = self._runs.setdefault(body.run_id, _Run())
+        self._runs.move_to_end(body.run_id)
+        async with run.lock:
+            if run.last < 0:
+                await self._begin(run, body)
+            fresh: list[EventBase] = []
+            last = run.last
+            for event in events:
+                if (event.sequence or 0) > last:
+                    last = event.sequence or 0
+                    fresh.append(event)
+            if fresh:
+                await self._store.publish([_row(event) for event in fresh])
+                run.last = last
+                if not run.here:
+                    await self._to_ledger(body.run_id, fresh)
+        while len(self._runs) > _KNOWN_RUNS:
+            self._runs.popitem(last=False)
+        return ReportAnswer(accepted=len(fresh), duplicates=len(events) - len(fresh))
+
+    async def _begin(self, run: _Run, body: ReportBody) -> None:
+        last = await asyncio.to_thread(self._highest, body.run_id)
+        found = self._store.ledger.find_run(body.run_id)
+        run.here = found is not None and found.pid != 0
+        if found is None:
+            began = body.started.timestamp()
+            await self._store.ledger.run_begin(
+                Run(body.run_id, body.command, body.sources, body.user, body.host, 0, began)
+            )
+        run.last = last
+
+    def _highest(self, run_id: str) -> int:
+        """The highest sequence that is in the log; it can only stand after the run's beginning."""
+        number = 0
+        for letter in run_id[:10]:
+            number = number * 32 + _CROCKFORD.index(letter)
+        position = self._store.event_id_at(max(0, number * 1000 - _CLOCKS_DIFFER_US))
+        highest = 0
+        while rows := self._store.events_after(position, 1000):
+            for row in rows:
+                if row.run == run_id:
+                    highest = max(highest, msgspec.json.decode(row.data, type=_Sequence).sequence)
+            position = rows[-1].id
+        return highest
+
+    async def _to_ledger(self, run_id: str, events: Sequence[EventBase]) -> None:
+        ledger = self._store.ledger
+        for event in events:
+            if isinstance(event, RunEvent):
+                if event.state == "finished":
+                    await ledger.run_end(run_id, event.exit_code or 0, event.totals or {})
+                continue
+            data: dict[str, Any] = msgspec.to_builtins(event)
+            for name in ("type", *_IDS - {"action_id"}):
+                data.pop(name, None)
+            moment = event.timestamp.timestamp() if event.timestamp else 0.0
+            data.pop("timestamp", None)
+            ledger.event(run_id, moment, event_type(event), event.target or "", data)  # type: ignore[arg-type]
+
+
+def _event(body: ReportBody, number: int, one: ReportedEvent) -> EventBase:
+    """The event as it is stored. Raises WireError."""
+    kind = one.event.get("type")
+    of = _TYPES.get(kind) if isinstance(kind, str) else None
+    if of is None:
+        raise WireError(
+            "bad_request",
+            f"`events[{number}].event.type`: {str(kind)[:64]!r} is nothing that a run reports",
+            hint=f"one of: {', '.join(_TYPES)}",
+        )
+    if one.event.get("run_id", body.run_id) != body.run_id:
+        raise WireError("bad_request", f"`events[{number}].event.run_id`: it is of another run")
+    values = {
+        "timestamp": datetime.now(UTC).isoformat(),
+        **one.event,
+        "run_id": body.run_id,
+        "sequence": one.sequence,
+    }
+    try:
+        return convert_to(values, of)
+    except WireError as error:
+        text = error.message
+        place = f"`events[{number}].event`: "
+        raise WireError(error.code, place + text.replace("`", ""), hint=error.hint) from None
+
+
+def _row(event: EventBase) -> NewEvent:
+    level = event.level if isinstance(event, LogEvent) else None
+    return NewEvent(
+        str(event.__struct_config__.tag),
+        encode(event),
+        target=event.target,
+        run=event.run_id,
+        session=event.session_id,
+        agent=event.agent_id,
+        level=level,
+    )
+
+
+async def _take(call: Call) -> ReportAnswer:
+    answer: ReportAnswer = await call.services.reports.take(call.body)
+    return answer
+
+
+ROUTES = (
+    Route(
+        method="POST",
+        path="/events",
+        summary="Events of a run, from the reconciler that carries it out.",
+        handler=_take,
+        role="operator",
+        body=ReportBody,
+        answer=ReportAnswer,
+        codes=("unavailable",),
+    ),
+)

@@ -1,0 +1,18 @@
+"""The table of all routes. A new part of the daemon adds its own with one line here."""
+
+from __future__ import annotations
+
+from fazai.daemon import agents, reports, runs, sessions, stream, system, telemetry
+from fazai.daemon.web import Route
+
+__all__ = ["TABLE"]
+
+TABLE: tuple[Route, ...] = (
+    *system.ROUTES,
+    *stream.ROUTES,
+    *reports.ROUTES,
+    *telemetry.ROUTES,
+    *agents.ROUTES,
+    *runs.ROUTES,
+    *sessions.ROUTES,
+)

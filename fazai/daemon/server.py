@@ -1,0 +1,282 @@
+"""Connections: uvicorn's HTTP protocol with the limits that it lacks, on listeners that can be renewed.
+
+uvicorn reads headers of any length for any time, waits for open streams when it stops, and has one TLS
+setting for all sockets. So its protocol class is used, and its server is not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import ssl
+import struct
+from collections.abc import Callable
+from email.utils import formatdate
+from typing import Any, cast
+
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from fazai.daemon.settings import Limits
+from fazai.service.log import Log
+from fazai.wire.base import ErrorAnswer, encode
+
+__all__ = ["CONNECTION", "Connection", "HttpServer", "Listener"]
+
+#: Where a request's scope holds its Connection.
+CONNECTION = "fazai.connection"
+
+_IDLE, _HEAD, _BODY = 0, 1, 2
+_SO_PEERGROUPS = 59
+_LAST_CHUNK = b"0\r\n\r\n"
+
+
+class Listener:
+    """One listening socket; `tls` is asked for a context whenever it is (re)opened."""
+
+    def __init__(self, sock: socket.socket, tls: Callable[[], ssl.SSLContext] | None = None) -> None:
+        self.sock = sock
+        self.tls = tls
+        self.unix = sock.family == socket.AF_UNIX
+        self.address = "" if self.unix else str(sock.getsockname()[0])
+        self.port = 0 if self.unix else int(sock.getsockname()[1])
+        self.server: asyncio.AbstractServer | None = None
+
+
+class Connection(HttpToolsProtocol):
+    """One client."""
+
+    def __init__(
+        self, config: Config, state: ServerState, listener: Listener, limits: Limits, logger: logging.Logger
+    ) -> None:
+        super().__init__(config, state, {})
+        self.listener = listener
+        self.limits = limits
+        self.logger = logger
+        self.access_log = False
+        self.on_lost: Callable[[], None] | None = None
+        self._extensions: dict[str, Any] = {CONNECTION: self}
+        self._phase = _IDLE
+        self._head_bytes = 0
+        self._deadline: asyncio.TimerHandle | None = None
+        self._refusal: tuple[int, str, str] | None = None
+
+    # -- what uvicorn calls
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > self.limits.connections:
+            transport.abort()
+            return
+        self._arm(self.limits.head_s)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._disarm()
+        super().connection_lost(exc)
+        self._unset_keepalive_if_required()
+        if self.on_lost is not None:
+            self.on_lost()
+            self.on_lost = None
+
+    def data_received(self, data: bytes) -> None:
+        before = self._phase
+        self._head_bytes += len(data)
+        super().data_received(data)
+        phase = self._phase
+        if phase == _IDLE:
+            self._head_bytes = 0
+            self._disarm()
+        elif phase == _HEAD and self._head_bytes > self.limits.head_bytes:
+            self._too_large()
+            self.send_400_response("")
+        elif phase != before or self._deadline is None:
+            self._arm(self.limits.head_s if phase == _HEAD else self.limits.body_s)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        cast("dict[str, Any]", self.scope)["extensions"] = self._extensions
+        self._phase = _HEAD
+
+    def on_headers_complete(self) -> None:
+        if self._head_bytes > self.limits.head_bytes:
+            size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+            if size > self.limits.head_bytes:
+                self._too_large()
+                raise ValueError("the head is too large")  # httptools hands it on as a parser's error
+        super().on_headers_complete()
+        self._phase = _BODY
+        self._head_bytes = 0
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._phase = _IDLE
+
+    def send_400_response(self, msg: str) -> None:
+        """Every request that cannot be read is refused here, in the shape of the contract."""
+        status, code, text = self._refusal or (400, "bad_request", "this is not HTTP")
+        if self.transport.is_closing():
+            return
+        if self.cycle is None or not self.cycle.response_started or self.cycle.response_complete:
+            body = encode(ErrorAnswer(error=text, code=code))
+            head = f"HTTP/1.1 {status} Refused\r\ncontent-type: application/json\r\nconnection: close\r\n"
+            self.transport.write(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
+        self.transport.close()
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Such a request is answered as if it had not asked for an upgrade."""
+
+    # -- time
+
+    def _too_large(self) -> None:
+        self._refusal = (431, "too_large", f"the headers have more than {self.limits.head_bytes} bytes")
+
+    def _arm(self, seconds: float) -> None:
+        self._disarm()
+        self._deadline = self.loop.call_later(seconds, self._too_late)
+
+    def _disarm(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _too_late(self) -> None:
+        self._deadline = None
+        if self._phase != _IDLE:
+            self._refusal = (408, "timeout", "the request took too long to arrive")
+            self.send_400_response("")
+        self.transport.close()
+        self.loop.call_later(1.0, self.transport.abort)
+
+    # -- who it is
+
+    def peer(self) -> tuple[int, frozenset[int]] | None:
+        """User and groups of a local client (SO_PEERCRED, SO_PEERGROUPS); None over TCP."""
+        sock = self.transport.get_extra_info("socket")
+        if not self.listener.unix or sock is None:
+            return None
+        _, uid, gid = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        groups = {gid}
+        with contextlib.suppress(OSError):  # more groups than fit: the primary one has to do
+            raw = sock.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, 4096)
+            groups.update(struct.unpack(f"{len(raw) // 4}I", raw[: len(raw) // 4 * 4]))
+        return uid, frozenset(groups)
+
+    def certificate(self) -> str | None:
+        """The common name of the client's certificate, which TLS has verified."""
+        found = self.transport.get_extra_info("peercert") or {}
+        names = [value for part in found.get("subject", ()) for key, value in part if key == "commonName"]
+        return str(names[-1]) if names else None
+
+    # -- streams, which are written to past ASGI
+
+    def end_stream(self) -> None:
+        """The last chunk; then the connection closes, at the latest in `linger_s`."""
+        if self.transport.is_closing():
+            return
+        if self.cycle is not None:
+            self.cycle.response_complete = True
+        self.transport.write(_LAST_CHUNK)
+        self.transport.close()
+        self.loop.call_later(self.limits.linger_s, self.transport.abort)
+
+
+class HttpServer:
+    """All listeners of the daemon."""
+
+    def __init__(self, app: Any, limits: Limits, log: Log) -> None:
+        self._limits = limits
+        self._log = log
+        self._state = ServerState()
+        self._logger = logging.Logger("fazai.http", logging.ERROR)
+        self._logger.addHandler(_ToLog(log))
+        self._config = Config(
+            app,
+            interface="asgi3",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=int(limits.idle_s),
+        )
+        self._config.load()
+        self._clock: asyncio.TimerHandle | None = None
+        self.listeners: list[Listener] = []
+
+    @property
+    def open(self) -> int:
+        """Connections."""
+        return len(self._state.connections)
+
+    async def listen(self, listener: Listener) -> None:
+        await self._open(listener)
+        self.listeners.append(listener)
+        if self._clock is None:
+            self._tick()
+
+    async def renew(self) -> None:
+        """Opens the TLS listeners with contexts made anew; connections stay. Raises what `tls` raises, with
+        everything as it was."""
+        for listener in self.listeners:
+            if listener.tls is None:
+                continue
+            before = listener.server
+            await self._open(listener)
+            if before is not None:
+                before.close()
+
+    async def _open(self, listener: Listener) -> None:
+        context = listener.tls() if listener.tls is not None else None
+        loop, sock = asyncio.get_running_loop(), listener.sock.dup()  # closing a server closes its socket
+
+        def make() -> Connection:
+            return Connection(self._config, self._state, listener, self._limits, self._logger)
+
+        if listener.unix:
+            listener.server = await loop.create_unix_server(make, sock=sock, backlog=1024)
+        else:
+            hand_s = self._limits.head_s if context is not None else None
+            listener.server = await loop.create_server(
+                make, sock=sock, ssl=context, backlog=1024, ssl_handshake_timeout=hand_s
+            )
+
+    def _tick(self) -> None:
+        self._state.default_headers[:] = [(b"date", formatdate(usegmt=True).encode())]
+        self._clock = asyncio.get_running_loop().call_later(1.0, self._tick)
+
+    async def stop(self) -> None:
+        """Nothing new; requests that run may end within `stop_s`, then they are cut off."""
+        if self._clock is not None:
+            self._clock.cancel()
+        for listener in self.listeners:
+            if listener.server is not None:
+                listener.server.close()
+            listener.sock.close()
+        for connection in list(self._state.connections):
+            connection.shutdown()
+        tasks = set(self._state.tasks)
+        if tasks:
+            await asyncio.wait(tasks, timeout=self._limits.stop_s)
+        for task in self._state.tasks:
+            task.cancel()
+        for connection in list(self._state.connections):
+            connection.transport.abort()
+        await asyncio.sleep(0)  # the transports' last callbacks
+
+
+class _ToLog(logging.Handler):
+    """uvicorn's own errors, in our log."""
+
+    def __init__(self, log: Log) -> None:
+        super().__init__()
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, asyncio.CancelledError):  # a request that the stop cut off
+            return
+        text = record.getMessage().strip()
+        self._log.say("error", f"{text}: {error!r}" if error else text, logger="fazai.http")

@@ -1,0 +1,71 @@
+"""What `fazai daemon` was asked, and the limits that it keeps to."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from fazai.errors import UsageError
+from fazai.providers.gemma import Endpoint
+
+__all__ = ["Limits", "Settings", "is_loopback"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Of one connection and of the whole; the defaults are those of SPEC.md, section 2."""
+
+    head_bytes: int = 16 * 1024  # request line and headers
+    head_s: float = 10.0  # from the first byte, or the connection, to the last header
+    body_s: float = 30.0
+    idle_s: float = 75.0  # between two requests of a connection
+    answer_s: float = 30.0
+    connections: int = 20_000
+    stop_s: float = 0.8  # what is left of it after SIGTERM is cut off
+    heartbeat_s: float = 15.0
+    stall_s: float = 10.0  # a stream whose reader takes nothing for so long is cut off
+    linger_s: float = 10.0  # for a closed stream's last bytes to be taken
+    stream_bytes: int = 64 * 1024  # unsent bytes of a stream, from which on it no longer follows live
+    recent_bytes: int = 8 * 1024 * 1024  # events kept in memory for streams that are a little behind
+    failures_per_minute: int = 10  # wrong tokens of one address
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Built by `fazai.cli.daemon` from its options and the environment."""
+
+    state: Path
+    secrets: Path
+    host: str = "127.0.0.1"
+    port: int = 3120
+    socket: Path | None = None
+    names: tuple[str, ...] = ()  # further names by which clients may call a loopback listener
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    client_ca: Path | None = None
+    client_role: str = "viewer"
+    gemma_socket: Path = Path("/run/fazai/gemma.sock")
+    fallback: Endpoint | None = None
+    inventory: tuple[str, ...] = ()
+    ingest: Literal["known", "open", "signed"] = "known"  # who may report without a signature
+    log_file: Path | None = None
+    log_text: bool = False
+    limits: Limits = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise UsageError("--tls-cert and --tls-key belong together", hint="give both, or none")
+        if self.client_ca is not None and self.tls_cert is None:
+            raise UsageError("--client-ca needs TLS", hint="add --tls-cert and --tls-key")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address (or `localhost`) is reachable from this machine alone. Any other name is not."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False

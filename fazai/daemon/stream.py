@@ -1,0 +1,164 @@
+"""GET /events: a stream from its first to its last byte. POST /events: what reconcilers elsewhere report."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+
+from fazai.daemon.hub import Filter, Hub, Stream, frame_of
+from fazai.daemon.refusal import Refusal
+from fazai.daemon.services import Services
+from fazai.daemon.web import Call, Reply, Route, reply
+from fazai.store.daemon import DaemonStore
+from fazai.wire.daemon import EventsQuery, decode_events_query
+from fazai.wire.events import GapEvent, encode_sse, is_event_id
+
+__all__ = ["ROUTES", "events"]
+
+_RETRY = b"retry: 2000\n: fazai\n\n"
+_BATCH = 1000
+_HEADERS = (
+    (b"content-type", b"text/event-stream"),
+    (b"cache-control", b"no-store"),
+    (b"x-accel-buffering", b"no"),  # nginx would collect them
+    (b"x-content-type-options", b"nosniff"),
+    (b"connection", b"close"),
+)
+
+
+async def events(call: Call) -> None:
+    """The operators' stream (SPEC.md, 2.2)."""
+    query: EventsQuery = call.query
+    services = call.services
+    if services.stopping:
+        raise Refusal("overloaded", "the daemon is stopping", headers=((b"retry-after", b"2"),))
+    position = await _position(call, query, services)
+    if call.scope["method"] == "HEAD":
+        await reply(call.send, Reply(b"", media="text/event-stream"))
+        return
+    if len(services.hub.streams) >= services.settings.limits.connections:
+        raise Refusal("overloaded", "there are too many streams", headers=((b"retry-after", b"10"),))
+    stream = Stream(call.connection, _filter(query), position)
+    services.hub.add(stream)
+    try:
+        await call.send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
+        await call.send({"type": "http.response.body", "body": _RETRY, "more_body": True})
+        if query.follow:
+            await _serve(stream, services.hub, services.store)
+        else:
+            await _catch_up(stream, services.hub, services.store)
+    finally:
+        services.hub.remove(stream)
+        stream.connection.end_stream()
+
+
+def _filter(query: EventsQuery) -> Filter:
+    return Filter(frozenset(query.types), query.target, query.run, query.session, query.agent, query.level)
+
+
+async def _position(call: Call, query: EventsQuery, services: Services) -> int:
+    """After which id to begin: Last-Event-ID (which a browser sends when it comes back, with the same URL)
+    before `since` and `since_time`; nothing given: now."""
+    last = call.header(b"last-event-id")
+    if last is not None:
+        if not is_event_id(last):
+            raise Refusal(
+                "bad_query", "Last-Event-ID is no id of an event", hint="leave it out, or send the last id"
+            )
+        return int(last)
+    if query.since is not None:
+        return query.since
+    if query.since_time is not None:
+        return await asyncio.to_thread(services.store.event_id_at, _microseconds(query.since_time))
+    return services.hub.sent_id
+
+
+def _microseconds(moment: datetime) -> int:
+    return int(moment.astimezone(UTC).timestamp() * 1_000_000)
+
+
+async def _serve(stream: Stream, hub: Hub, store: DaemonStore) -> None:
+    while not stream.over():
+        if not await _catch_up(stream, hub, store):
+            return
+        hub.join(stream)  # nothing was awaited since its position was the hub's
+        await stream.wake.wait()
+
+
+async def _catch_up(stream: Stream, hub: Hub, store: DaemonStore) -> bool:
+    """Writes from the log until the stream is where the live ones are; False when it was ended."""
+    if stream.position > hub.sent_id:  # an id of another log: begin anew, and say so
+        stream.position = 0
+    while stream.position < hub.sent_id and not stream.over():
+        up_to = hub.sent_id
+        found = hub.recent(stream.position, up_to)
+        if found is None:
+            _say_trimmed(stream, store.event_range()[0])
+            rows = await asyncio.to_thread(store.events_after, stream.position, _BATCH)
+            found = [(row, frame_of(row)) for row in rows if row.id <= up_to]
+            if not found:  # the rest was trimmed, or ids were skipped
+                stream.position = max(stream.position, min(up_to, store.event_range()[0] - 1))
+                if not rows or rows[0].id > up_to:
+                    stream.position = up_to
+                continue
+        if stream.over():
+            return False
+        block = b"".join(frame for event, frame in found if stream.filter.wants(event))
+        if block:
+            stream.write(block)
+        stream.position = found[-1][0].id
+        if stream.unsent > hub.stream_bytes and not await _taken(stream, hub):
+            return False
+    return not stream.over()
+
+
+def _say_trimmed(stream: Stream, first: int) -> None:
+    if first > stream.position + 1:
+        gap = GapEvent(lost_from=stream.position + 1, lost_to=first - 1, reason="trimmed")
+        stream.write(encode_sse(first - 1, gap))
+        stream.position = first - 1
+
+
+async def _taken(stream: Stream, hub: Hub) -> bool:
+    """Waits until the reader took what is unsent. One that takes nothing for `stall_s` is cut off, with a
+    gap whose id is the last one written: coming back with it, the reader misses nothing."""
+    left = stream.unsent
+    loop = asyncio.get_running_loop()
+    until = loop.time() + hub.stall_s
+    while left > hub.stream_bytes // 2:
+        if stream.over():
+            return False
+        if loop.time() >= until:
+            gap = GapEvent(
+                lost_from=stream.position + 1,
+                lost_to=max(hub.last_id, stream.position + 1),
+                reason="slow_reader",
+            )
+            stream.write(encode_sse(stream.position, gap))
+            hub.cut_off += 1
+            return False
+        try:
+            async with asyncio.timeout(min(1.0, until - loop.time())):
+                await stream.connection.flow.drain()
+        except TimeoutError:
+            pass
+        if stream.unsent < left:
+            left, until = stream.unsent, loop.time() + hub.stall_s
+        elif not stream.connection.flow.write_paused:
+            await asyncio.sleep(0.01)
+    return True
+
+
+ROUTES = (
+    Route(
+        method="GET",
+        path="/events",
+        summary="The operators' stream of events.",
+        handler=events,
+        query=EventsQuery,
+        read_query=decode_events_query,
+        media="text/event-stream",
+        codes=("overloaded",),
+        timeout_s=None,
+    ),
+)

@@ -1,0 +1,66 @@
+"""TLS of the listeners: certificate files that are looked at again, and client certificates."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+from fazai.daemon.settings import Settings
+from fazai.errors import InputError
+
+__all__ = ["fingerprint", "server_context"]
+
+
+def server_context(settings: Settings) -> ssl.SSLContext:
+    """A context from the files as they are now. Raises InputError that says which file is wrong."""
+    assert settings.tls_cert is not None
+    assert settings.tls_key is not None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    for file in (settings.tls_cert, settings.tls_key, settings.client_ca):
+        if file is not None:
+            _readable(file)
+    try:
+        context.load_cert_chain(settings.tls_cert, settings.tls_key, password=_no_password)
+    except (ssl.SSLError, OSError, ValueError) as error:
+        where = f"{settings.tls_cert}, {settings.tls_key}"
+        hint = "PEM files; the key without a password, and that of the certificate"
+        raise InputError(f"TLS cannot use them: {_reason(error)}", where=where, hint=hint) from None
+    if settings.client_ca is not None:
+        try:
+            context.load_verify_locations(settings.client_ca)
+        except (ssl.SSLError, OSError) as error:
+            raise InputError(_reason(error), where=str(settings.client_ca), hint="PEM certificates") from None
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def _no_password() -> str:
+    """OpenSSL would ask at the terminal."""
+    raise ValueError("the key is encrypted")
+
+
+def _readable(file: Path) -> None:
+    try:
+        file.open("rb").close()
+    except OSError as error:
+        raise InputError(f"it cannot be read: {error.strerror}", where=str(file)) from None
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "reason", None) or getattr(error, "strerror", None) or error)
+
+
+def fingerprint(settings: Settings) -> tuple[tuple[int, int, int], ...]:
+    """Changes when one of the files does."""
+    found = []
+    for file in (settings.tls_cert, settings.tls_key, settings.client_ca):
+        if file is not None:
+            try:
+                seen = file.stat()
+            except OSError:
+                found.append((0, 0, 0))  # between remove and rename
+                continue
+            found.append((seen.st_ino, seen.st_mtime_ns, seen.st_size))
+    return tuple(found)

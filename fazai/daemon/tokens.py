@@ -1,0 +1,20 @@
+"""The text of bearer tokens, and what is stored of it."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+
+__all__ = ["hash_of", "new_token"]
+
+_PREFIX = "fzt_"
+
+
+def new_token() -> str:
+    """The text of a token: 256 random bits, and a mark by which scanners of repositories know it."""
+    return _PREFIX + secrets.token_urlsafe(32)
+
+
+def hash_of(text: str) -> str:
+    """What is stored of a token. It is random, so that one round of SHA-256 is enough."""
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()

@@ -1,0 +1,230 @@
+"""A route as a value, and the one way in which each is served: who, what was asked, answer.
+
+A handler is an async function of a Call. It returns a Message (200 and JSON), a Reply (anything else), or
+None when it has written to the connection itself (a stream).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from fazai.daemon.guard import Principal
+from fazai.daemon.refusal import Refusal
+from fazai.daemon.server import CONNECTION, Connection
+from fazai.store.daemon import Role
+from fazai.wire.base import MAX_BODY_BYTES, ErrorAnswer, Message, WireError, decode_body, encode
+from fazai.wire.daemon import HTTP_STATUS, OpnError
+
+if TYPE_CHECKING:
+    from fazai.daemon.services import Services
+
+__all__ = ["Call", "Endpoint", "RawFactory", "Reply", "Route", "connection_of", "refuse", "reply"]
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_SAFE = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"cache-control", b"no-store"),
+    (b"referrer-policy", b"no-referrer"),
+)
+_NO_PAGE = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
+_JSON = b"application/json"
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer that is no Message."""
+
+    body: bytes
+    media: str = "application/json"
+    status: int = 200
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+@dataclass(slots=True)
+class Call:
+    """One request. `body` and `query` are of the types that the route names."""
+
+    services: Services
+    scope: Scope
+    receive: Receive
+    send: Send
+    who: Principal
+    path: Mapping[str, str]
+    query: Any = None
+    body: Any = None
+
+    @property
+    def headers(self) -> Sequence[tuple[bytes, bytes]]:
+        return cast("Sequence[tuple[bytes, bytes]]", self.scope["headers"])
+
+    def header(self, name: bytes) -> str | None:
+        """The first value; `name` in lower case."""
+        return next((v.decode("latin-1") for n, v in self.headers if n == name), None)
+
+    @property
+    def connection(self) -> Connection:
+        return connection_of(self.scope)
+
+
+Handler = Callable[[Call], Awaitable[Message | Reply | None]]
+RawFactory = Callable[["Services"], AsgiApp]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """One row of the table in `routes.py`: how it is served and what `/openapi.json` says of it.
+
+    `role` None: everybody. `raw` instead of `handler`: an ASGI application that does everything itself,
+    ahead of all else (`/ingest`). `media` is what a good answer is, `codes` the refusals beside the common
+    ones.
+    """
+
+    method: str
+    path: str
+    summary: str
+    handler: Handler | None = None
+    raw: RawFactory | None = None
+    role: Role | None = "viewer"
+    body: type[Message] | None = None
+    query: type[Message] | None = None
+    read_query: Callable[[Mapping[str, str]], Message] | None = None
+    answer: type[Message] | None = None
+    media: str = "application/json"
+    codes: tuple[str, ...] = ()
+    timeout_s: float | None = 30.0
+    limit_bytes: int = MAX_BODY_BYTES
+    signed: bool = False  # a signature (SPEC.md, 3.3) may stand in for the token; the handler verifies it
+
+
+class Endpoint:
+    """Serves one route as an ASGI application."""
+
+    def __init__(self, route: Route, services: Services) -> None:
+        assert route.handler is not None
+        self.route = route
+        self._handler = route.handler
+        self._services = services
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        route = self.route
+        who = self._services.guard.identify(connection_of(scope), scope["headers"])
+        if route.role is not None and not route.signed:
+            allow(who, route.role)
+        call = Call(self._services, scope, receive, send, who, scope.get("path_params", {}))
+        call.query = read_query(scope, route)
+        try:
+            async with asyncio.timeout(route.timeout_s):
+                if route.body is not None:
+                    call.body = decode_body(await read_body(call, route), route.body, limit_bytes=1 << 40)
+                result = await self._handler(call)
+        except TimeoutError:
+            raise Refusal("timeout", f"it took more than {route.timeout_s:g} s") from None
+        if isinstance(result, Message):
+            result = Reply(encode(result))
+        if result is not None:
+            await reply(send, result)
+
+
+def allow(who: Principal, role: Role) -> None:
+    """Raises Refusal: unauthorized, forbidden."""
+    if who.may(role):
+        return
+    if who.role is None:
+        raise Refusal(
+            "unauthorized",
+            "a token is needed",
+            hint="Authorization: Bearer …, from: fazai token create NAME --role " + role,
+            headers=((b"www-authenticate", b"Bearer"),),
+        )
+    raise Refusal("forbidden", f"{who.name} is {who.role}, this needs {role}")
+
+
+Q = TypeVar("Q", bound=Message)
+
+
+def read_query(scope: Scope, route: Route) -> Message | None:
+    """The query as the route's type. Raises WireError(bad_query)."""
+    try:
+        pairs = parse_qsl(scope["query_string"].decode(), keep_blank_values=True, strict_parsing=False)
+    except (UnicodeDecodeError, ValueError):
+        raise WireError("bad_query", "the query is not URL-encoded UTF-8") from None
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        raise WireError("bad_query", "a parameter occurs twice")
+    if route.read_query is not None:
+        return route.read_query(values)
+    if route.query is None:
+        if values:
+            raise WireError("bad_query", f"there is no parameter {next(iter(values))[:64]!r}")
+        return None
+    try:
+        return msgspec.convert(values, route.query, strict=False)
+    except msgspec.ValidationError as error:
+        raise WireError("bad_query", str(error)[:300]) from None
+
+
+async def read_body(call: Call, route: Route) -> bytes:
+    """The body, at most `limit_bytes`. Raises Refusal: too_large, unsupported_media_type."""
+    media = (call.header(b"content-type") or "").partition(";")[0].strip().lower()
+    if media != "application/json":
+        raise Refusal("unsupported_media_type", f"the content type is {media[:64]!r}, not application/json")
+    length = call.header(b"content-length")
+    if length is not None and length.isdigit() and int(length) > route.limit_bytes:
+        raise _too_large(route)
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        message = await call.receive()
+        if message["type"] == "http.disconnect":
+            raise Refusal("bad_request", "the client went away")
+        part = message.get("body", b"")
+        size += len(part)
+        if size > route.limit_bytes:
+            raise _too_large(route)
+        parts.append(part)
+        if not message.get("more_body"):
+            return b"".join(parts)
+
+
+def _too_large(route: Route) -> Refusal:
+    closing = ((b"connection", b"close"),)  # nobody reads the rest
+    return Refusal("too_large", f"a body has at most {route.limit_bytes} bytes", headers=closing)
+
+
+async def reply(send: Send, answer: Reply) -> None:
+    headers = [
+        (b"content-type", answer.media.encode()),
+        (b"content-length", str(len(answer.body)).encode()),
+        *_SAFE,
+        *answer.headers,
+    ]
+    if not any(name == _NO_PAGE[0] for name, _ in answer.headers):
+        headers.append(_NO_PAGE)
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    await send({"type": "http.response.body", "body": answer.body})
+
+
+async def refuse(send: Send, path: str, error: WireError) -> None:
+    """The error in the shape of the contract."""
+    answer = ErrorAnswer.of(error)
+    message: Message = OpnError(error=answer.error, code=error.code) if path.startswith("/opn/") else answer
+    status = HTTP_STATUS.get(error.code, 500)
+    headers: Sequence[tuple[bytes, bytes]] = ()
+    if isinstance(error, Refusal):
+        status = error.status or status
+        headers = error.headers
+    await reply(send, Reply(encode(message), status=status, headers=tuple(headers)))
+
+
+def connection_of(scope: Scope) -> Connection:
+    return cast("Connection", scope["extensions"][CONNECTION])

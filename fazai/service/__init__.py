@@ -1,0 +1,1 @@
+"""What the long-running processes share: their log, their sockets, and how systemd is told."""

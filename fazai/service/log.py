@@ -1,0 +1,61 @@
+"""The log of a process: one JSON object a line (SPEC.md, section 5), or text for people."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Literal
+
+import msgspec
+
+from fazai.errors import InputError
+
+__all__ = ["Level", "Log"]
+
+Level = Literal["debug", "info", "warning", "error", "critical"]
+
+
+class Log:
+    """Writes to stderr, or to a file that `reopen` opens again (SIGHUP, after logrotate moved it).
+    `logger` is the part of fazai that speaks. Raises InputError for a file that cannot be written."""
+
+    def __init__(self, path: Path | None = None, *, text: bool = False, logger: str = "fazai") -> None:
+        self._path = path
+        self._text = text
+        self._logger = logger
+        self._file: IO[str] | None = None
+        self.reopen()
+
+    def reopen(self) -> None:
+        """Raises InputError, and goes on with the file before."""
+        if self._path is None:
+            return
+        try:
+            opened = self._path.open("a", encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"the log cannot be opened: {error.strerror}", where=str(self._path)) from None
+        before, self._file = self._file, opened
+        if before is not None:
+            before.close()
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def say(self, level: Level, message: str, *, logger: str | None = None, **ids: str | None) -> None:
+        """`ids` are those of section 5: agent_id, session_id, run_id, action_id, target. A log that cannot
+        be written (a full disk, a reader that went away) never stops the process."""
+        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        known = {name: value for name, value in ids.items() if value is not None}
+        if self._text:
+            more = "".join(f"  {name}={value}" for name, value in known.items())
+            line = f"{now} {level:8} {message}{more}"
+        else:
+            fields = {"timestamp": now, "level": level, "logger": logger or self._logger, "message": message}
+            line = msgspec.json.encode({**fields, **known}).decode()
+        try:
+            print(line, file=self._file or sys.stderr, flush=True)
+        except (OSError, ValueError):
+            return

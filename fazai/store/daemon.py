@@ -1,0 +1,269 @@
+"""What the daemon needs to remember, as a protocol; `daemon_sqlite` is the embedded one.
+
+Writes are awaited and durable when they return. Reads are plain calls, safe from any thread; each says
+what it costs, so that the caller knows which of them to put into a thread. Times that end in `_us` are
+microseconds since the epoch, UTC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, Protocol
+
+from fazai.store.base import Store
+
+__all__ = [
+    "GAUGES",
+    "AgentRecord",
+    "DaemonStore",
+    "FirewallRecord",
+    "HostRecord",
+    "NewEvent",
+    "NewSample",
+    "Role",
+    "StoreLimits",
+    "StoredEvent",
+    "Token",
+]
+
+Role = Literal["viewer", "operator", "admin"]
+
+#: The figures that are derived from each record, in the order in which a sample holds them; NaN: not
+#: reported. The name is that of the metric without `fazai_host_`.
+GAUGES = (
+    "load1",
+    "load5",
+    "load15",
+    "cpu_busy_ratio",
+    "memory_total_bytes",
+    "memory_free_bytes",
+    "memory_available_bytes",
+    "disk_total_bytes",
+    "disk_free_bytes",
+    "network_receive_bytes_total",
+    "network_transmit_bytes_total",
+    "uptime_seconds",
+)
+
+
+class NewSample(NamedTuple):
+    """One record to be stored; (host, time_us) is its identity. `body` is the record as it came, UTF-8 JSON.
+    `interval_s` is the time between records where the agent says it, else 0."""
+
+    host: str
+    time_us: int
+    body: bytes
+    gauges: tuple[float, ...]  # as GAUGES
+    interval_s: float = 0.0
+
+
+class NewEvent(NamedTuple):
+    """An event to be published. `data` is one line of JSON that repeats `type`; the rest is what filters
+    ask for."""
+
+    type: str
+    data: bytes
+    target: str | None = None
+    run: str | None = None
+    session: str | None = None
+    agent: str | None = None
+    level: str | None = None
+
+
+class StoredEvent(NamedTuple):
+    """An event of the log. Ids grow, with no reuse after a restart, a trim or a clock that went back."""
+
+    id: int
+    time_us: int
+    type: str
+    data: bytes
+    target: str | None
+    run: str | None
+    session: str | None
+    agent: str | None
+    level: str | None
+
+
+class HostRecord(NamedTuple):
+    """The newest record of a host. `seen_us` is when it arrived by the daemon's clock; `records` counts all
+    that were ever accepted; `interval_s` is the time between records, 0 while unknown."""
+
+    host: str
+    time_us: int
+    seen_us: int
+    records: int
+    interval_s: float
+    silent: bool
+    gauges: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StoreLimits:
+    """How much is kept. Whatever is over is dropped in the background, the oldest first."""
+
+    events_bytes: int = 256 << 20
+    events_age_s: float = 30 * 86400.0
+    telemetry_bytes: int = 8 << 30
+    telemetry_age_s: float = 30 * 86400.0
+    upkeep_s: float = 30.0
+    index_records: int = 100_000  # records not yet in the index of history; more memory, fewer writes
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A bearer token; the store never sees its text, only `hash` (hexadecimal SHA-256). Times in seconds."""
+
+    hash: str
+    name: str
+    role: Role
+    created: float
+    expires: float | None = None
+    revoked: float | None = None
+    last_used: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AgentRecord:
+    """One agent of the registry, as `wire.daemon.AgentRow`. Times in seconds since the epoch."""
+
+    agent_id: str
+    name: str
+    protocol: str
+    state: str
+    since: float
+    version: str | None = None
+    capabilities: tuple[str, ...] = ()
+    last_seen: float | None = None
+    closed_at: float | None = None
+    last_error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FirewallRecord:
+    """One registered firewall, as `wire.daemon.OpnItem`. Its secret stands in a file, never here."""
+
+    id: str
+    name: str
+    base_url: str
+    verify_tls: bool
+    created: float
+    updated: float
+    tags: tuple[str, ...] = ()
+    source: Literal["api", "inventory"] = "api"
+    last_seen: float | None = None
+    last_error: str | None = None
+    last_error_at: float | None = None
+    version: str | None = None
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+
+class DaemonStore(Protocol):
+    """Every call may raise StateError; StoreFull (one of them) where the disk is full: what was asked for is
+    not stored, and the same call works again once there is room."""
+
+    limits: StoreLimits
+
+    @property
+    def ledger(self) -> Store:
+        """Runs and actions of the reconciler; `fazai apply` writes to the same file at the same time."""
+        ...
+
+    def close(self) -> None:
+        """Write what is queued, then close. Blocks; at most a few seconds."""
+        ...
+
+    # -- telemetry
+
+    async def ingest(self, samples: Sequence[NewSample]) -> list[bool]:
+        """Store them; for each, whether it is new (True) or a duplicate. Durable when it returns."""
+        ...
+
+    def hosts(self) -> list[HostRecord]:
+        """The newest record of every host, from memory. 5,000 hosts: about 1 ms."""
+        ...
+
+    def host(self, host: str) -> HostRecord | None:
+        """From memory."""
+        ...
+
+    def history(
+        self, host: str, since_us: int = 0, until_us: int | None = None, limit: int = 10_000
+    ) -> list[tuple[int, tuple[float, ...]]]:
+        """(time_us, gauges as GAUGES) of one host, oldest first; the newest `limit` of them. About
+        1 ms a day."""
+        ...
+
+    def records(self, host: str, since_us: int = 0, limit: int = 100) -> list[tuple[int, bytes]]:
+        """(time_us, record as it came), newest first. Reads and decompresses: about 0.1 ms each."""
+        ...
+
+    async def mark_silent(self, silent: Mapping[str, bool]) -> None:
+        """Remember which hosts stopped reporting, so that a restart does not say it again."""
+        ...
+
+    async def forget_host(self, host: str) -> bool:
+        """Drop the host from `hosts()`; its history goes with retention. Whether it was known."""
+        ...
+
+    # -- events
+
+    async def publish(self, events: Sequence[NewEvent]) -> list[int]:
+        """Append to the log; their ids, in order. Durable when it returns."""
+        ...
+
+    def publish_soon(self, events: Sequence[NewEvent]) -> None:
+        """As `publish`, not waited for: durable with the next commit. What cannot be written is counted."""
+        ...
+
+    def on_published(self, listener: Callable[[list[StoredEvent]], None]) -> None:
+        """`listener` is called after each commit with its events, in the order of their ids, by the writer's
+        thread: it hands them to an event loop (`call_soon_threadsafe`) and does nothing else."""
+        ...
+
+    def events_after(self, id_: int, limit: int = 1000) -> list[StoredEvent]:
+        """Events with a greater id, in order. 1,000 events: about 2 ms."""
+        ...
+
+    def event_range(self) -> tuple[int, int]:
+        """The first id that is still there and the last one given, from memory; (last + 1, last): empty."""
+        ...
+
+    def event_id_at(self, time_us: int) -> int:
+        """The greatest id whose event, and all before it, were published before the time: `events_after(it)`
+        begins there. By binary search."""
+        ...
+
+    # -- what is known of the others
+
+    async def put_agent(self, agent: AgentRecord) -> None: ...
+    async def delete_agent(self, agent_id: str) -> bool: ...
+    def agents(self) -> list[AgentRecord]: ...
+    async def put_firewall(self, firewall: FirewallRecord) -> None: ...
+    async def delete_firewall(self, id_: str) -> bool: ...
+    def firewalls(self) -> list[FirewallRecord]: ...
+
+    # -- tokens and nonces
+
+    async def put_token(self, token: Token) -> None:
+        """Create it, or replace the one with the same hash (to revoke it)."""
+        ...
+
+    def tokens(self) -> list[Token]:
+        """All of them, from disk: `fazai token` of another process may have written."""
+        ...
+
+    def data_version(self) -> int:
+        """Changes when another connection wrote to the file: a cheap reason to look again."""
+        ...
+
+    def use_nonce(self, agent: str, nonce: str, expires_us: int, now_us: int) -> bool:
+        """Remember it; False when it was used before and has not expired. At once, from memory; durable with
+        the next commit, that is before the answer to the `ingest` that follows it."""
+        ...
+
+    # -- figures for /metrics
+
+    def counts(self) -> Mapping[str, float]:
+        """Of the store itself: commits, rows, bytes, queue; name -> value."""
+        ...

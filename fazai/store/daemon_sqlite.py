@@ -1,0 +1,381 @@
+"""The daemon's embedded store: the file of the state folder, one writer thread, readers beside it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import queue
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from fazai.errors import LockHeld, StateError
+from fazai.store import packing
+from fazai.store.base import Store
+from fazai.store.daemon import (
+    AgentRecord,
+    FirewallRecord,
+    HostRecord,
+    NewEvent,
+    NewSample,
+    StoredEvent,
+    StoreLimits,
+    Token,
+)
+from fazai.store.eventlog import COLUMNS, EventLog
+from fazai.store.schema import FILE_NAME, connect, failure, migrate, open_reader
+from fazai.store.sqlite import SqliteStore
+from fazai.store.telemetry import Telemetry
+from fazai.store.upkeep import TelemetryUpkeep, read_mark
+from fazai.store.writer import Statements, Writer
+
+__all__ = ["SqliteDaemonStore"]
+
+T = TypeVar("T")
+
+_QUICK_CHECK_BYTES = 64 << 20  # a file up to this size is read through at start: a fraction of a second
+_LATEST_US = 1 << 62
+_MOVES = 4  # a record is merged once, then never moved; the rest is for who is slow
+
+
+class SqliteDaemonStore:
+    """`folder` is created 0700 when it is not there.
+
+    Raises StateError when the file cannot be used or is damaged (the hint says how to restore it), LockHeld
+    when another daemon has it. `now_us` is the wall clock.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        limits: StoreLimits | None = None,
+        now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
+    ) -> None:
+        self.folder = folder
+        self.limits = limits or StoreLimits()
+        self._path = folder / FILE_NAME
+        self._now_us = now_us
+        self._ledger: SqliteStore | None = None
+        self._watcher: sqlite3.Connection | None = None
+        self._readers: queue.SimpleQueue[sqlite3.Connection] = queue.SimpleQueue()
+        self._telemetry = Telemetry(now_us)
+        self._events = EventLog(now_us, self.limits)
+        self._statements = Statements()
+        self._nonces: dict[tuple[str, str], int] = {}
+        self._upkeep = TelemetryUpkeep(self._telemetry, self.limits, now_us)
+        self._writer = Writer(folder, self._keep_up, self.limits.upkeep_s)
+        self._lock = _only_daemon(folder)
+        try:
+            self._open()
+        except (sqlite3.Error, packing.Damaged) as error:
+            os.close(self._lock)
+            raise failure(folder, error) from error
+        self._writer.start()
+
+    def _open(self) -> None:
+        with contextlib.closing(connect(self._path)) as connection:
+            migrate(connection)
+            if self._path.stat().st_size <= _QUICK_CHECK_BYTES:
+                found = [row[0] for row in connection.execute("PRAGMA quick_check(1)")]
+                if found != ["ok"]:
+                    damage = sqlite3.DatabaseError(found[0])
+                    damage.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+                    raise damage
+            self._telemetry.load(connection, read_mark(connection, "telemetry"))
+            self._events.load(connection)
+            for agent, nonce, expires_us in connection.execute("SELECT * FROM nonces"):
+                self._nonces[agent, nonce] = expires_us
+
+    @property
+    def ledger(self) -> Store:
+        if self._ledger is None:
+            self._ledger = SqliteStore(self.folder)
+        return self._ledger
+
+    def close(self) -> None:
+        self._writer.close()
+        if self._watcher is not None:
+            self._watcher.close()
+            self._watcher = None
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._readers.get_nowait().close()
+        if self._ledger is not None:
+            self._ledger.close()
+            self._ledger = None
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def _keep_up(self, connection: sqlite3.Connection, closing: bool) -> bool:
+        more = self._upkeep.step(connection, closing)
+        if closing:
+            return more
+        now_us = self._now_us()
+        old = [key for key, expires_us in list(self._nonces.items()) if expires_us < now_us]
+        if old:
+            connection.execute("DELETE FROM nonces WHERE expires_us < ?", (now_us,))
+        for key in old:
+            self._nonces.pop(key, None)
+        return self._events.trim(connection) or more
+
+    # -- telemetry --------------------------------------------------------------------------------------
+
+    async def ingest(self, samples: Sequence[NewSample]) -> list[bool]:
+        verdicts: list[bool] = await self._writer.write(
+            self._telemetry, samples, sum([len(sample.body) for sample in samples])
+        )
+        return verdicts
+
+    def hosts(self) -> list[HostRecord]:
+        return [host.record for host in list(self._telemetry.hosts.values()) if host.record.records]
+
+    def host(self, host: str) -> HostRecord | None:
+        found = self._telemetry.hosts.get(host)
+        return found.record if found is not None and found.record.records else None
+
+    def history(
+        self, host: str, since_us: int = 0, until_us: int | None = None, limit: int = 10_000
+    ) -> list[tuple[int, tuple[float, ...]]]:
+        until_us = _LATEST_US if until_us is None else until_us
+        found = self._telemetry.hosts.get(host)
+        if found is None:
+            return []
+        with self._telemetry.lock:  # before the file is read: what is indexed meanwhile is then seen twice
+            times, flat = found.times[:], found.gauges[:]
+        width = len(flat) // len(times) if times else 0
+        rows = {
+            moment: tuple(flat[place * width : (place + 1) * width])
+            for place, moment in enumerate(times)
+            if since_us <= moment <= until_us
+        }
+        for refs, gauges in self._spans(found.id, since_us, until_us, limit):
+            for (moment, _), row in zip(packing.read_refs(refs), packing.read_gauges(gauges), strict=True):
+                if since_us <= moment <= until_us:
+                    rows[moment] = row
+        return sorted(rows.items())[-limit:]
+
+    def _spans(self, host_id: int, since_us: int, until_us: int, limit: int) -> Iterator[tuple[bytes, bytes]]:
+        """(refs, gauges) of the newest spans that may hold so many records of this time."""
+        rows = self._read(
+            "SELECT refs, gauges FROM spans WHERE host_id = ? AND last_us >= ? AND first_us <= ?"
+            " ORDER BY last_us DESC LIMIT ?",
+            (host_id, since_us, until_us, limit),
+        )
+        return ((refs, gauges) for refs, gauges in rows)
+
+    def records(self, host: str, since_us: int = 0, limit: int = 100) -> list[tuple[int, bytes]]:
+        found = self._telemetry.hosts.get(host)
+        if found is None:
+            return []
+        with self._telemetry.lock:
+            places = dict(zip(found.times, found.refs, strict=True))
+        for refs, _ in self._spans(found.id, since_us, _LATEST_US, limit):
+            for moment, ref in packing.read_refs(refs):
+                places.setdefault(moment, ref)
+        newest = sorted((moment for moment in places if moment >= since_us), reverse=True)[:limit]
+        bodies = [(moment, self._body(found.id, moment, places[moment])) for moment in newest]
+        return [(moment, body) for moment, body in bodies if body is not None]
+
+    def _body(self, host_id: int, time_us: int, ref: int) -> bytes | None:
+        """None for a record that was trimmed. One that was moved meanwhile is looked up again."""
+        for _ in range(_MOVES):
+            chunk, ordinal = packing.split_ref(ref)
+            rows = self._read("SELECT heads, body FROM chunks WHERE id = ?", (chunk,))
+            if rows:
+                heads, packed = rows[0]
+                head, body = packing.read_record(heads, packed, ordinal)
+                return body if (head.host_id, head.time_us) == (host_id, time_us) else None
+            moved = self._place(host_id, time_us)
+            if moved is None or moved == ref:
+                return None
+            ref = moved
+        return None
+
+    def _place(self, host_id: int, time_us: int) -> int | None:
+        """Where a record lies by now."""
+        host = self._telemetry.by_id.get(host_id)
+        if host is None:
+            return None
+        with self._telemetry.lock:
+            ref = dict(zip(host.times, host.refs, strict=True)).get(time_us)
+        if ref is not None:
+            return ref
+        for refs, _ in self._spans(host_id, time_us, time_us, 10):
+            ref = dict(packing.read_refs(refs)).get(time_us, ref)
+        return ref
+
+    async def mark_silent(self, silent: Mapping[str, bool]) -> None:
+        jobs = []
+        for name, value in silent.items():
+            host = self._telemetry.hosts.get(name)
+            if host is not None:
+                host.record = host.record._replace(silent=value)
+                jobs.append(("UPDATE hosts SET silent = ? WHERE id = ?", (int(value), host.id)))
+        if jobs:
+            await self._writer.write(self._statements, jobs)
+
+    async def forget_host(self, host: str) -> bool:
+        found = self._telemetry.hosts.get(host)
+        if found is None:
+            return False
+        await self._writer.write(self._telemetry.forgetting, found)
+        return True
+
+    # -- events -----------------------------------------------------------------------------------------
+
+    async def publish(self, events: Sequence[NewEvent]) -> list[int]:
+        ids: list[int] = await self._writer.write(
+            self._events, [_clean(event) for event in events], sum(len(event.data) for event in events)
+        )
+        return ids
+
+    def publish_soon(self, events: Sequence[NewEvent]) -> None:
+        self._writer.write_soon(self._events, [_clean(event) for event in events])
+
+    def on_published(self, listener: Callable[[list[StoredEvent]], None]) -> None:
+        self._events.listeners = (*self._events.listeners, listener)
+
+    def events_after(self, id_: int, limit: int = 1000) -> list[StoredEvent]:
+        rows = self._read(f"SELECT {COLUMNS} FROM stream WHERE id > ? ORDER BY id LIMIT ?", (id_, limit))  # noqa: S608
+        return list(map(StoredEvent._make, rows))
+
+    def event_range(self) -> tuple[int, int]:
+        return self._events.first, self._events.last
+
+    def event_id_at(self, time_us: int) -> int:
+        low, high = self.event_range()
+        while low <= high:  # the first id whose event is not older
+            middle = (low + high) // 2
+            rows = self._read("SELECT id, time_us FROM stream WHERE id >= ? ORDER BY id LIMIT 1", (middle,))
+            if rows and rows[0][1] < time_us:
+                low = rows[0][0] + 1
+            else:
+                high = middle - 1
+        return low - 1
+
+    # -- what is known of the others --------------------------------------------------------------------
+
+    async def put_agent(self, agent: AgentRecord) -> None:
+        await self._put("agents", agent.agent_id, agent)
+
+    async def delete_agent(self, agent_id: str) -> bool:
+        return await self._delete("agents", "agent_id", agent_id)
+
+    def agents(self) -> list[AgentRecord]:
+        return self._all("agents", AgentRecord)
+
+    async def put_firewall(self, firewall: FirewallRecord) -> None:
+        await self._put("firewalls", firewall.id, firewall)
+
+    async def delete_firewall(self, id_: str) -> bool:
+        return await self._delete("firewalls", "id", id_)
+
+    def firewalls(self) -> list[FirewallRecord]:
+        return self._all("firewalls", FirewallRecord)
+
+    async def put_token(self, token: Token) -> None:
+        await self._put("tokens", token.hash, token)
+
+    def tokens(self) -> list[Token]:
+        return self._all("tokens", Token)
+
+    def data_version(self) -> int:
+        try:
+            if self._watcher is None:  # the figure is that of one connection, and it must not write itself
+                self._watcher = open_reader(self._path)
+            return int(self._watcher.execute("PRAGMA data_version").fetchone()[0])
+        except sqlite3.Error as error:
+            raise failure(self.folder, error) from error
+
+    def use_nonce(self, agent: str, nonce: str, expires_us: int, now_us: int) -> bool:
+        key = (agent, nonce)
+        if self._nonces.get(key, -1) >= now_us:
+            return False
+        self._nonces[key] = expires_us
+        job = ("INSERT OR REPLACE INTO nonces VALUES (?, ?, ?)", (agent, nonce, expires_us))
+        self._writer.write_soon(self._statements, [job])
+        return True
+
+    def counts(self) -> Mapping[str, float]:
+        return {
+            "commits": self._writer.commits,
+            "writes": self._writer.jobs,
+            "failures": self._writer.failures,
+            "lost": self._writer.lost,
+            "queue": self._writer.waiting,
+            "telemetry_bytes": self._telemetry.bytes,
+            "tail_records": self._telemetry.tail_records,
+            "events_bytes": self._events.bytes,
+            "events_published": self._events.published,
+            "file_bytes": _size(self._path) + _size(self._path.with_name(FILE_NAME + "-wal")),
+        }
+
+    async def _put(self, table: str, key: str, value: Any) -> None:
+        text = msgspec.json.encode(value).decode()
+        await self._writer.write(
+            self._statements,
+            [(f"INSERT OR REPLACE INTO {table} VALUES (?, ?)", (key, text))],  # noqa: S608 - our names
+        )
+
+    async def _delete(self, table: str, column: str, key: str) -> bool:
+        job = (f"DELETE FROM {table} WHERE {column} = ?", (key,))  # noqa: S608 - our names
+        return bool(await self._writer.write(self._statements, [job]))
+
+    def _all(self, table: str, of: type[T]) -> list[T]:
+        rows = self._read(f"SELECT value FROM {table} ORDER BY 1", ())  # noqa: S608 - our names
+        return [msgspec.json.decode(row[0], type=of) for row in rows]
+
+    def _read(self, sql: str, params: tuple[Any, ...]) -> list[Any]:
+        """On a connection of its own: readers neither wait for the writer nor for each other."""
+        try:
+            try:
+                connection = self._readers.get_nowait()
+            except queue.Empty:
+                connection = open_reader(self._path)
+            try:
+                return connection.execute(sql, params).fetchall()
+            finally:
+                self._readers.put(connection)
+        except sqlite3.Error as error:
+            raise failure(self.folder, error) from error
+
+
+def _clean(event: NewEvent) -> NewEvent:
+    """SQLite takes UTF-8 alone; names may come from anywhere."""
+    if all(text is None or text.isascii() for text in event[2:]):
+        return event
+    texts = (text and text.encode("utf-8", "backslashreplace").decode() for text in event[2:])
+    return NewEvent(event.type, event.data, *texts)
+
+
+def _only_daemon(folder: Path) -> int:
+    """The lock that a daemon holds as long as it lives, whatever the way it ends."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handle = os.open(folder / "daemon.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise failure(folder, error) from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise LockHeld(
+            f"another daemon uses the state folder {folder}",
+            hint="end it, or set FAZAI_STATE to another folder",
+        ) from None
+    return handle
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+    except OSError as error:
+        raise StateError(f"{path} cannot be looked at: {error.strerror}") from error

@@ -1,0 +1,154 @@
+"""The one SQLite file of the state folder: its tables, release by release, and how it is opened.
+
+Migrations go forward only, each in a transaction of its own; a released one is never edited. `fazai apply`
+and the daemon use the file at the same time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from pathlib import Path
+
+from fazai.errors import StateError, StoreFull
+
+__all__ = ["FILE_NAME", "MIGRATIONS", "connect", "failure", "is_broken", "migrate", "open_reader"]
+
+FILE_NAME = "fazai.sqlite3"
+
+_BUSY_S = 30.0
+
+#: Version 1 is release 0.1.0: the reconciler's ledger. Version 2: the daemon.
+MIGRATIONS = (
+    """
+    CREATE TABLE runs (
+        run_id TEXT PRIMARY KEY, command TEXT NOT NULL, sources TEXT NOT NULL, user TEXT NOT NULL,
+        host TEXT NOT NULL, pid INTEGER NOT NULL, started REAL NOT NULL, finished REAL, exit_code INTEGER,
+        summary TEXT NOT NULL DEFAULT '{}'
+    ) WITHOUT ROWID;
+    CREATE TABLE actions (
+        action_id TEXT PRIMARY KEY, run_id TEXT NOT NULL, target TEXT NOT NULL, kind TEXT NOT NULL,
+        identity TEXT NOT NULL, verb TEXT NOT NULL, before TEXT NOT NULL, after TEXT NOT NULL,
+        ref TEXT NOT NULL DEFAULT '', started REAL NOT NULL, finished REAL, status TEXT NOT NULL,
+        error TEXT NOT NULL DEFAULT '', settled INTEGER NOT NULL DEFAULT 0
+    );
+    CREATE INDEX actions_by_run ON actions (run_id);
+    CREATE INDEX actions_open ON actions (target) WHERE finished IS NULL AND settled = 0;
+    CREATE TABLE pending (
+        target TEXT NOT NULL, service TEXT NOT NULL, run_id TEXT NOT NULL, since REAL NOT NULL,
+        PRIMARY KEY (target, service)
+    ) WITHOUT ROWID;
+    CREATE TABLE adopted (
+        target TEXT NOT NULL, ref TEXT NOT NULL, kind TEXT NOT NULL, identity TEXT NOT NULL,
+        run_id TEXT NOT NULL, since REAL NOT NULL, PRIMARY KEY (target, ref)
+    ) WITHOUT ROWID;
+    CREATE TABLE generations (target TEXT PRIMARY KEY, generation INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE events (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, run_id TEXT NOT NULL, time REAL NOT NULL, type TEXT NOT NULL,
+        target TEXT NOT NULL, data TEXT NOT NULL
+    );
+    CREATE INDEX events_by_run ON events (run_id);
+    """,
+    """
+    CREATE TABLE hosts (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, time_us INTEGER NOT NULL,
+        seen_us INTEGER NOT NULL, records INTEGER NOT NULL, interval_s REAL NOT NULL,
+        silent INTEGER NOT NULL, gauges BLOB NOT NULL
+    );
+    CREATE TABLE chunks (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, made_us INTEGER NOT NULL, count INTEGER NOT NULL,
+        bytes INTEGER NOT NULL, heads BLOB NOT NULL, body BLOB NOT NULL
+    );
+    CREATE TABLE fresh (chunk_id INTEGER PRIMARY KEY);
+    CREATE TABLE spans (
+        id INTEGER PRIMARY KEY, host_id INTEGER NOT NULL, first_us INTEGER NOT NULL, last_us INTEGER NOT NULL,
+        max_chunk INTEGER NOT NULL, refs BLOB NOT NULL, gauges BLOB NOT NULL
+    );
+    CREATE UNIQUE INDEX spans_by_host ON spans (host_id, last_us);
+    CREATE INDEX spans_by_chunk ON spans (max_chunk);
+    CREATE TABLE stream (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, time_us INTEGER NOT NULL, type TEXT NOT NULL,
+        data BLOB NOT NULL, target TEXT, run TEXT, session TEXT, agent TEXT, level TEXT
+    );
+    CREATE TABLE marks (name TEXT PRIMARY KEY, upto INTEGER NOT NULL, bytes INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE agents (agent_id TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+    CREATE TABLE firewalls (id TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+    CREATE TABLE tokens (hash TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+    CREATE TABLE nonces (
+        agent TEXT NOT NULL, nonce TEXT NOT NULL, expires_us INTEGER NOT NULL, PRIMARY KEY (agent, nonce)
+    ) WITHOUT ROWID;
+    CREATE INDEX nonces_by_expiry ON nonces (expires_us);
+    """,
+)
+
+_NO_ROOM = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
+_BROKEN = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """A connection that may write. Raises sqlite3.Error."""
+    connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+    try:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")  # a journal that a power cut forgets is none
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
+
+
+def open_reader(path: Path) -> sqlite3.Connection:
+    """A connection that only reads, of a file that is there. Raises sqlite3.Error."""
+    connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA query_only=1")
+    return connection
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Bring the file to this release's version. Raises sqlite3.Error."""
+    while (version := _version(connection)) < len(MIGRATIONS):
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            if _version(connection) == version:  # else another process was faster
+                for statement in MIGRATIONS[version].split(";"):
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA user_version = {version + 1}")
+            connection.execute("COMMIT")
+        except sqlite3.Error:
+            with contextlib.suppress(sqlite3.Error):
+                connection.execute("ROLLBACK")
+            raise
+    if version > len(MIGRATIONS):
+        raise sqlite3.DatabaseError("it was written by a newer fazai")
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    return int(version)
+
+
+def is_broken(error: Exception) -> bool:
+    """Whether the file itself is damaged."""
+    return _code(error) & 0xFF in _BROKEN
+
+
+def failure(folder: Path, error: Exception) -> StateError:
+    """What SQLite or the operating system says, as an error with the next step."""
+    if _code(error) & 0xFF in _NO_ROOM:
+        return StoreFull(
+            f"the state folder {folder} takes no more data: {error}",
+            hint="free space on its disk; nothing else needs to be done",
+        )
+    if is_broken(error):
+        return StateError(
+            f"the file {folder / FILE_NAME} is damaged: {error}",
+            hint="see: fazai store check; bring a backup back with: fazai store restore FILE",
+        )
+    return StateError(
+        f"the state folder {folder} cannot be used: {error}",
+        hint="free it, mend its owner and mode, or set FAZAI_STATE to another folder",
+    )
+
+
+def _code(error: Exception) -> int:
+    return int(getattr(error, "sqlite_errorcode", 0) or 0)

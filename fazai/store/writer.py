@@ -1,0 +1,248 @@
+"""One thread that writes: it commits together whatever waited meanwhile, and answers after the commit."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from fazai.errors import StateError
+from fazai.store.schema import FILE_NAME, connect, failure
+
+__all__ = ["Part", "Statements", "Writer"]
+
+#: Errors of a payload, not of the file.
+_OF_ONE = (
+    ValueError,
+    TypeError,
+    OverflowError,
+    sqlite3.IntegrityError,
+    sqlite3.DataError,
+    sqlite3.InterfaceError,
+)
+_HARMLESS = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL)  # after a ROLLBACK the connection is as good as before
+_GROUP_BYTES = 8 << 20
+_GROUP_JOBS = 4096
+_WAL_PAGES = 4000  # 16 MB between two checkpoints
+
+
+class Part(Protocol):
+    """One kind of writes. All calls come from the writer's thread."""
+
+    def apply(self, connection: sqlite3.Connection, payloads: Sequence[Any]) -> Sequence[Any]:
+        """Write all payloads of a group, within its transaction; one result for each."""
+        ...
+
+    def committed(self) -> None:
+        """What `apply` did last is on disk: memory may follow."""
+        ...
+
+    def abandoned(self) -> None:
+        """What `apply` did last was rolled back."""
+        ...
+
+
+class Statements:
+    """Plain writes: a payload is pairs of SQL and parameters; the result is how many rows changed."""
+
+    def apply(self, connection: sqlite3.Connection, payloads: Sequence[Any]) -> list[int]:
+        return [sum(max(0, connection.execute(*job).rowcount) for job in jobs) for jobs in payloads]
+
+    def committed(self) -> None:
+        pass
+
+    def abandoned(self) -> None:
+        pass
+
+
+class _Job(NamedTuple):
+    part: Part
+    payload: Any
+    size_bytes: int
+    waiter: asyncio.Future[Any] | None
+
+
+class Writer:
+    """Owns the only connection that writes for the daemon.
+
+    `upkeep(connection, closing)` runs between groups at least every `upkeep_s`; it does one bounded piece of
+    work in its own transaction and returns whether there is more.
+    """
+
+    def __init__(
+        self, folder: Path, upkeep: Callable[[sqlite3.Connection, bool], bool], upkeep_s: float
+    ) -> None:
+        self._folder = folder
+        self._upkeep = upkeep
+        self._upkeep_s = upkeep_s
+        self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._connection: sqlite3.Connection | None = None
+        self._closed = False
+        self.commits = 0
+        self.failures = 0
+        self.lost = 0  # writes that nobody waited for and that failed
+        self.jobs = 0
+        self._thread = threading.Thread(target=self._run, name="fazai-daemon-store", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        """Write what is queued; what comes later is refused."""
+        if not self._closed:
+            self._closed = True
+            self._queue.put(None)
+            self._thread.join()
+
+    @property
+    def waiting(self) -> int:
+        """Jobs in the queue."""
+        return self._queue.qsize()
+
+    async def write(self, part: Part, payload: Any, size_bytes: int = 0) -> Any:
+        """The part's result for this payload, once it is on disk. Raises StateError."""
+        if self._closed:
+            raise StateError("the store is closed")
+        waiter: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._queue.put(_Job(part, payload, size_bytes, waiter))
+        return await waiter
+
+    def write_soon(self, part: Part, payload: Any) -> None:
+        """As `write`, not waited for."""
+        if self._closed:
+            self.lost += 1
+        else:
+            self._queue.put(_Job(part, payload, 0, None))
+
+    # -- the thread -------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        due = time.monotonic() + self._upkeep_s
+        ended = False
+        while not ended:
+            jobs, ended = self._group(max(0.0, due - time.monotonic()))
+            if jobs:
+                self._commit(jobs)
+            if time.monotonic() >= due and not ended:
+                more = self._keep_up(closing=False)
+                due = time.monotonic() + (0.0 if more else self._upkeep_s)
+        while self._keep_up(closing=True):
+            pass
+        self._drop_connection()
+
+    def _group(self, wait_s: float) -> tuple[list[_Job], bool]:
+        """What waits now, at least one within `wait_s`; and whether the end was reached."""
+        jobs: list[_Job] = []
+        size = 0
+        try:
+            job = self._queue.get(timeout=wait_s) if wait_s else self._queue.get_nowait()
+            while job is not None:
+                jobs.append(job)
+                size += job.size_bytes
+                if size >= _GROUP_BYTES or len(jobs) >= _GROUP_JOBS:
+                    return jobs, False
+                job = self._queue.get_nowait()
+        except queue.Empty:
+            return jobs, False
+        return jobs, True
+
+    def _commit(self, jobs: list[_Job]) -> None:
+        parts: dict[int, tuple[Part, list[_Job]]] = {}
+        for job in jobs:
+            parts.setdefault(id(job.part), (job.part, []))[1].append(job)
+        answers: list[tuple[list[_Job], Sequence[Any]]] = []
+        try:
+            connection = self._connected()
+            connection.execute("BEGIN IMMEDIATE")
+            for part, own in parts.values():
+                answers.append((own, part.apply(connection, [job.payload for job in own])))
+            connection.execute("COMMIT")
+        except (sqlite3.Error, ValueError, TypeError, OverflowError) as error:
+            self._fail(error, jobs, [part for part, _ in parts.values()])
+            return
+        for part, _ in parts.values():
+            part.committed()
+        self.commits += 1
+        self.jobs += len(jobs)
+        self._answer(
+            [
+                (job.waiter, result)
+                for own, results in answers
+                for job, result in zip(own, results, strict=True)
+            ]
+        )
+
+    def _fail(self, error: Exception, jobs: list[_Job], parts: Sequence[Part]) -> None:
+        self._roll_back(error)
+        for part in parts:
+            part.abandoned()
+        if len(jobs) > 1 and isinstance(error, _OF_ONE):  # it must not take the others with it
+            for job in jobs:
+                self._commit([job])
+            return
+        self.failures += 1
+        self.lost += sum(job.waiter is None for job in jobs)
+        refusal = failure(self._folder, error)
+        self._answer([(job.waiter, refusal) for job in jobs])
+
+    def _answer(self, answers: Sequence[tuple[asyncio.Future[Any] | None, Any]]) -> None:
+        """One call into each event loop, however many wait there."""
+        loops: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], Any]]] = {}
+        for waiter, result in answers:
+            if waiter is not None:
+                loops.setdefault(waiter.get_loop(), []).append((waiter, result))
+        for loop, pairs in loops.items():
+            with contextlib.suppress(RuntimeError):  # the loop is gone, and with it whoever waited
+                loop.call_soon_threadsafe(_resolve, pairs)
+
+    def _keep_up(self, *, closing: bool) -> bool:
+        try:
+            return self._upkeep(self._connected(), closing)
+        except sqlite3.Error as error:
+            self._roll_back(error)
+            self.failures += 1
+            return False
+
+    def _connected(self) -> sqlite3.Connection:
+        if self._connection is None:
+            connection = connect(self._folder / FILE_NAME)
+            connection.execute(f"PRAGMA wal_autocheckpoint={_WAL_PAGES}")
+            connection.execute(f"PRAGMA journal_size_limit={_WAL_PAGES * 4096 * 2}")
+            self._connection = connection
+        return self._connection
+
+    def _roll_back(self, error: Exception) -> None:
+        """The connection is made anew: what it remembers of the file is in doubt after an error."""
+        connection = self._connection
+        if connection is None:
+            return
+        try:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+        except sqlite3.Error:
+            self._drop_connection()
+        else:
+            if int(getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF not in _HARMLESS:
+                self._drop_connection()
+
+    def _drop_connection(self) -> None:
+        if self._connection is not None:
+            with contextlib.suppress(sqlite3.Error):
+                self._connection.close()
+            self._connection = None
+
+
+def _resolve(pairs: Sequence[tuple[asyncio.Future[Any], Any]]) -> None:
+    for waiter, result in pairs:
+        if waiter.done():  # its task was cancelled
+            continue
+        if isinstance(result, StateError):
+            waiter.set_exception(result)
+        else:
+            waiter.set_result(result)
