@@ -427,7 +427,7 @@ class TestState:
         result = world.child("apply", inventory, preexec_fn=limited)
         assert result.code == 1, result.out + result.err
         assert "Traceback" not in result.out + result.err
-        assert "cannot be used" in result.out
+        assert "takes no more data" in result.out
         rows = world.firewalls["fw-01"].call("POST", "/api/firewall/alias/searchItem", {})["rows"]
         assert not [row for row in rows if row["name"].startswith("a")]
         assert world.fazai("apply", inventory).code == 0
