@@ -8,7 +8,7 @@
 
 #include "gemma_internal.h"
 
-enum { MASK_PATIENCE_US = 10000000, FORCE_PATIENCE_US = 3000, TELL_EVERY_US = 15000 };
+enum { MASK_PATIENCE_US = 10000000, FORCE_PATIENCE_US = 3000, TELL_EVERY_US = 25000 };
 
 int64_t fz_now_us(void) {
     struct timespec t;
@@ -222,7 +222,7 @@ static enum fz_reason take_token(fz_engine *e, fz_session *s, int32_t token) {
     return s->n_gen >= s->params.max_tokens || s->n_tok >= e->n_ctx ? FZ_LENGTH : FZ_RUNNING;
 }
 
-/* Locked: text that is sure goes out. Its reader is told at most every 15 ms: on few cores each waking of it takes time
+/* Locked: text that is sure goes out. Its reader is told at most every 25 ms: on few cores each waking of it takes time
  * from the decode, and nobody reads faster. What was not told goes with the next token, or with the end. */
 static void publish(fz_engine *e, fz_session *s, enum fz_reason reason) {
     s->last_us = fz_now_us();
