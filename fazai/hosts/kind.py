@@ -153,6 +153,19 @@ class HostKind:
         """What is written when the item is made."""
         return {k: v for k, v in want.fields.items() if k not in self.options and k not in self.identity}
 
+    def compare(
+        self, want: Want, have: Have | None
+    ) -> tuple[Verb, Mapping[str, Value], Mapping[str, Value]] | None:
+        """The verb with the fields before and after; None when all is as wanted."""
+        if want.absent:
+            if have is None:
+                return None
+            return Verb.DELETE, {k: v for k, v in have.items() if k not in ("uid", "gid")}, {}
+        if have is None:
+            return Verb.CREATE, {}, self.declared(want)
+        after = self.differing(want, have)
+        return (Verb.UPDATE, {k: have[k] for k in after if k in have}, after) if after else None
+
     # -- writing ----------------------------------------------------------------------------------------
 
     def write(self, act: Act) -> Iterator[Block]:

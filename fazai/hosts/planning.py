@@ -8,7 +8,7 @@ from typing import Any
 from fazai.errors import FazaiError
 from fazai.hosts.kind import HostKind, Want
 from fazai.hosts.quoting import quoted as word
-from fazai.model import Activate, Change, Diff, Step, Verb
+from fazai.model import Activate, Change, Diff, Step
 
 __all__ = ["UNDONE", "word", "work_out"]
 
@@ -41,19 +41,10 @@ def work_out(
 
 
 def _change(host: str, kind: HostKind, want: Want, have: Mapping[str, Any] | None) -> Change | None:
-    before: Mapping[str, Any] = {}
-    after: Mapping[str, Any] = {}
-    if want.absent:
-        if have is None:
-            return None
-        verb, before = Verb.DELETE, {k: v for k, v in have.items() if k not in ("uid", "gid")}
-    elif have is None:
-        verb, after = Verb.CREATE, kind.declared(want)
-    else:
-        after = kind.differing(want, have)
-        if not after:
-            return None
-        verb, before = Verb.UPDATE, {name: have.get(name) for name in after if name in have}
+    found = kind.compare(want, have)
+    if found is None:
+        return None
+    verb, before, after = found
     resource = want.resource
     return Change(
         target=host,

@@ -80,11 +80,12 @@ class HostSession:
 
     async def observe(self, wanted: Sequence[Resource]) -> Seen:
         """One block that answers for all resources; a second one for the content of what differs."""
-        wants = [Want(resource, self._at) for resource in wanted]
+        refused = {(r.kind, r.identity): self._no_machine(r) for r in wanted if self._rootless(r)}
+        wants = [Want(r, self._at) for r in wanted if (r.kind, r.identity) not in refused]
         answers: dict[Question, Any] = {}
         await self._ask(answers, (q for want in wants for q in self._kinds[want.resource.kind].ask(want)))
         more: list[Question] = []
-        items: dict[tuple[str, str], Mapping[str, Any] | FazaiError | None] = {}
+        items: dict[tuple[str, str], Mapping[str, Any] | FazaiError | None] = {**refused}
         for want in wants:
             try:
                 more += self._kinds[want.resource.kind].more(want, answers)
@@ -98,6 +99,16 @@ class HostSession:
             self._wanted[key] = want.resource
         self._seen.update({key: item for key, item in items.items() if isinstance(item, Mapping)})
         return Seen(items)
+
+    def _rootless(self, resource: Resource) -> bool:
+        return bool(self._root) and self._kinds[resource.kind].machine
+
+    def _no_machine(self, resource: Resource) -> FazaiError:
+        return DeviceError(
+            f"{resource.kind} {resource.identity}: a folder (root: {self._root}) has no such thing",
+            where=resource.mark or resource.identity,
+            hint="declare it for a machine, without root:",
+        )
 
     def _read(self, want: Want, answers: Answers) -> Mapping[str, Any] | FazaiError | None:
         try:
