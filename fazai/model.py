@@ -5,17 +5,18 @@ Nothing here does I/O and nothing here knows a provider.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 from fazai.errors import FazaiError, InputError, Mark
 
 __all__ = [
     "Activate",
     "Change",
+    "Describing",
     "Diff",
     "FieldSpec",
     "Kind",
@@ -27,6 +28,7 @@ __all__ = [
     "SecretRef",
     "Session",
     "Step",
+    "Talking",
     "Target",
     "TargetWork",
     "Value",
@@ -141,7 +143,7 @@ class Kind(Protocol):
 
     def normalise(self, fields: Mapping[str, Value], state: str) -> tuple[dict[str, Value], list[Problem]]:
         """The fields in canonical form, and everything that is wrong with them. Defaults are not added:
-        a field that is not declared is not managed."""
+        a field that is not declared is not managed. `state`: present, absent; for a handler: notified."""
         ...
 
 
@@ -176,6 +178,7 @@ class Resource:
     tags: tuple[str, ...] = ()
     adopt: bool | None = None  # None: as the target says
     notify: tuple[str, ...] = ()
+    listen: tuple[str, ...] = ()  # a handler: carried out only when one of these names was notified
 
 
 class Verb(StrEnum):
@@ -287,8 +290,8 @@ class Session(Protocol):
         cannot simply be repeated, Unreachable, Rejected, DeviceError."""
         ...
 
-    def inverse(self, change: Change, ref: str) -> Change:
-        """Pure: the change that undoes this one."""
+    def inverse(self, change: Change, ref: str) -> Change | None:
+        """Pure: the change that undoes this one; None when nothing does."""
         ...
 
     async def hold(self) -> None:
@@ -305,6 +308,24 @@ class Session(Protocol):
 
     async def verify(self, changes: Sequence[Change]) -> list[FazaiError]:
         """What the running state says of these changes, where the target can tell: one error each."""
+        ...
+
+
+@runtime_checkable
+class Talking(Protocol):
+    """A session whose writes print something."""
+
+    def listen(self, say: Callable[[str, str], None]) -> None:
+        """`say` gets the stream (stdout, stderr) and text as it comes, secrets masked."""
+        ...
+
+
+@runtime_checkable
+class Describing(Protocol):
+    """A session that can say what its target is."""
+
+    async def facts(self) -> Mapping[str, Any]:
+        """JSON types. Raises Unreachable, DeviceError."""
         ...
 
 
@@ -336,6 +357,12 @@ class TargetWork:
     target: Target
     resources: tuple[Resource, ...]
     whole: bool = True
+    handlers: tuple[Resource, ...] = ()
+
+    @property
+    def wanted(self) -> tuple[Resource, ...]:
+        """All that a session is to know: what is declared, and what may be notified."""
+        return (*self.resources, *self.handlers)
 
 
 @dataclass(frozen=True, slots=True)

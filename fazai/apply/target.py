@@ -20,7 +20,7 @@ from fazai.errors import (
     Unsure,
     VerifyError,
 )
-from fazai.model import Activate, Change, Diff, Provider, Session, TargetWork, Verb
+from fazai.model import Activate, Change, Diff, Provider, Session, Talking, TargetWork, Verb
 from fazai.outcome import ActionOutcome, Status, TargetOutcome, change_record, record
 from fazai.plan import Expected
 from fazai.store.base import Action, Run, Store, TargetMemory
@@ -87,6 +87,8 @@ class TargetRun:
         """Bring the target to its wanted state. Raises FazaiError; what was done stands in the actions."""
         name = self.item.target.name
         async with self.provider.connect(self.item.target) as session:
+            if isinstance(session, Talking):
+                session.listen(self._hear)
             memory = self.store.memory(name)
             diff = await self._look(session, memory)
             if not self._writable(diff):
@@ -105,9 +107,9 @@ class TargetRun:
                 await self._carry_out(session, diff)
 
     async def _look(self, session: Session, memory: TargetMemory) -> Diff:
-        seen = await session.observe(self.item.resources)
+        seen = await session.observe(self.item.wanted)
         diff = session.diff(
-            self.item.resources,
+            self.item.wanted,
             seen,
             adopted=memory.adopted,
             pending=frozenset(memory.pending),
@@ -216,8 +218,11 @@ class TargetRun:
         """What was sent is read back and compared; a field that did not stick is an error with its name."""
         touched = {change.kind for change, _ in done.changes}
         wanted = [r for r in self.item.resources if r.kind in touched]
-        if touched - {r.kind for r in wanted}:  # something was pruned whose kind is not declared any more
-            wanted = list(self.item.resources)
+        wanted += self.item.handlers
+        if touched - {
+            r.kind for r in wanted if not r.listen
+        }:  # something was pruned whose kind is not declared any more
+            wanted = list(self.item.wanted)
         seen = await session.observe(wanted)
         adopted = self.store.memory(self.item.target.name).adopted
         adopted |= {ref for change, ref in done.changes if change.adopts}
@@ -284,11 +289,16 @@ class TargetRun:
         """Take back what this run wrote, backwards, and activate again what was activated."""
         name, total = self.item.target.name, len(done.changes)
         running = list(dict.fromkeys(self.activated))
-        undone = 0
+        undone: list[Change] = []
+        lasting: list[Change] = []
         try:
             for change, ref in reversed(done.changes):
-                await self._act(session, session.inverse(change, ref), undo=True)
-                undone += 1
+                inverse = session.inverse(change, ref)
+                if inverse is None:
+                    lasting.append(change)
+                    continue
+                await self._act(session, inverse, undo=True)
+                undone.append(change)
             for service in running:
                 await session.activate(service)
             await self._forget({s for change, _ in done.changes for s in change.activates} - self._earlier)
@@ -296,16 +306,17 @@ class TargetRun:
                 await session.probe()
         except FazaiError as error:
             self.errors.append(error)
-            if undone < total:
-                self.notes.append(f"{total - undone} of {total} changes could not be taken back")
-        changes = [id(change) for change, _ in done.changes[total - undone :]]
+            if left := total - len(undone) - len(lasting):
+                self.notes.append(f"{left} of {total} changes could not be taken back")
+        self.notes += [f"{c.kind} {c.identity} cannot be taken back: it stays done" for c in lasting]
+        changes = [id(change) for change in undone]
         self.actions = [
             replace(a, status="undone") if a.status == "done" and id(a.change) in changes else a
             for a in self.actions
         ]
         if undone:
-            self.notes.append(f"{undone} change{'s' if undone > 1 else ''} taken back")
-        self.event("undo", name, {"undone": undone, "kept": total - undone})
+            self.notes.append(f"{len(undone)} change{'s' if len(undone) > 1 else ''} taken back")
+        self.event("undo", name, {"undone": len(undone), "kept": total - len(undone)})
 
     async def _forget(self, services: set[str]) -> None:
         """Saved and running are one again. A journal that cannot be written keeps them: the next run then
@@ -326,6 +337,10 @@ class TargetRun:
             yield
         finally:
             self._busy = before
+
+    def _hear(self, stream: str, chunk: str) -> None:
+        """What a command on the target prints."""
+        self.event("exec_log", self.item.target.name, {"stream": stream, "chunk": chunk})
 
     def _say(self, type_: str, change: Change, **more: object) -> None:
         self.event(type_, change.target, {**change_record(change), **more})
@@ -386,9 +401,9 @@ def _not_stuck(change: Change) -> VerifyError:
         f"{name} reads {record(change.before.get(name))!r}, {record(change.after[name])!r} was sent"
         for name in change.after
     )
-    what = {Verb.DELETE: "is still there", Verb.CREATE: "is not there"}.get(
-        change.verb, fields or change.note
-    )
+    known = {Verb.DELETE: "is still there", Verb.CREATE: "is not there"}
+    known[Verb.RUN] = "what it is run for still is not so"
+    what = known.get(change.verb, fields or change.note)
     return VerifyError(f"after writing, {change.kind} {change.identity}: {what}", where=change.where)
 
 

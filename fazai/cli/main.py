@@ -23,6 +23,7 @@ COMMANDS = {
     "drift": ("run", "Look for differences; can never write. Exit 2 when there are any."),
     "validate": ("run", "Check inventory and playbooks without contacting anything."),
     "inventory": ("inventory", "Show hosts, groups and variables as Ansible does."),
+    "facts": ("facts", "Show what hosts are: system, memory, disks, addresses."),
     "kinds": ("kinds", "List the kinds of resources, or explain one."),
     "lab": ("lab", "Run the embedded lab: an OPNsense to try things on."),
     "history": ("history", "List earlier runs."),

@@ -129,6 +129,12 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
+def command_of(name: str, options: Mapping[str, Any]) -> _Command:
+    """A command that only needs to know the targets."""
+    unset = dict.fromkeys(("playbook", "tags", "skip_tags", "kind"), ())
+    return _Command(name, {**unset, **options})
+
+
 class _Command:
     """One invocation, from options to work: all that can be wrong is found here, before any contact."""
 

@@ -95,9 +95,7 @@ def _password(name: str, fields: Mapping[str, Value], dialect: str) -> list[str]
     return [f"printf '%s\\n' {quoted(f'{name}:{password.reveal()}')} | chpasswd -e"]
 
 
-def change_user(
-    name: str, fields: Mapping[str, Value], old_groups: Iterable[str], *, move_home: bool
-) -> str:
+def change_user(name: str, fields: Mapping[str, Value], old_groups: Iterable[str], *, move_home: bool) -> str:
     """Set these fields; `groups` are all that the user is to be in, besides its own."""
     who = quoted(name)
     move = " -m" if move_home and "home" in fields else ""

@@ -1,56 +1,91 @@
-"""A file that others write to as well, changed by lines: the host filters its own copy, and renames it.
-
-What came into the file after it was looked at stays; what travels is only the lines that change.
-"""
+"""Texts with a line or a block in them, or without. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final
+import re
+from collections.abc import Sequence
 
-from fazai.hosts.kind import Block
-from fazai.hosts.quoting import quoted
-from fazai.hosts.writing import temporary
-
-__all__ = ["PUT", "edited", "filtered", "parent"]
-
-#: The beginning of a filter: `put()` prints what takes the place of the lines that go, once; without such
-#: lines it comes at the end. awk's ENVIRON takes any text as it is.
-PUT: Final = """function put() { if (!done && ENVIRON["fz_new"] != "") print ENVIRON["fz_new"]; done = 1 }
-END { put() }
-"""
+__all__ = ["Place", "with_block", "with_line", "without_block", "without_lines"]
 
 
-def filtered(program: str, environ: Mapping[str, str]) -> str:
-    """The command that filters standard input with an awk program."""
-    words = " ".join(f"{name}={quoted(value)}" for name, value in environ.items())
-    return f"{words} awk {quoted(program)}"
+class Place:
+    """Where something new goes: behind or before the last line that matches, or to the beginning or end."""
+
+    def __init__(self, after: str | None = None, before: str | None = None) -> None:
+        self._after, self._before = after, before
+
+    def index(self, lines: Sequence[str]) -> int:
+        word = self._after or self._before
+        if word == "BOF":
+            return 0
+        if word is None or word == "EOF":
+            return len(lines)
+        found = [number for number, line in enumerate(lines) if re.search(word, line)]
+        if not found:
+            return len(lines)
+        return found[-1] + 1 if self._after else found[-1]
 
 
-def edited(
-    path: str, command: str, token: str, *, mode: str = "0644", owner: str = "", drop_empty: bool = False
-) -> Block:
-    """A block that puts the file through a command. It keeps mode and owner; a new one gets these (`owner` is
-    a word of the script). `drop_empty`: a file of which nothing is left goes."""
-    target = quoted(path)
-    lines = [
-        "set -e; trap '[ $? = 0 ] || rm -f \"$fz_tmp\"' EXIT; trap 'exit 143' HUP PIPE TERM",
-        'umask 077; set -C; : >"$fz_tmp"; set +C',
-        f'if [ -f {target} ]; then cp -p {target} "$fz_tmp"; {command} <{target} >"$fz_tmp"',
-        f'else {command} </dev/null >"$fz_tmp"; chmod {mode} "$fz_tmp"',
-        f'[ -z "{owner}" ] || [ "$(fz_own "$fz_tmp")" = "{owner}" ] || chown "{owner}" "$fz_tmp"',
-        "fi",
-    ]
-    if drop_empty:
-        lines.append(f'[ -s "$fz_tmp" ] || {{ rm -f "$fz_tmp" {target}; exit 0; }}')
-    lines += [
-        'dd if=/dev/null of="$fz_tmp" conv=notrunc,fsync 2>/dev/null || sync',
-        f'mv -f "$fz_tmp" {target}',
-    ]
-    return Block("\n".join(lines), temporary(path, token))
+def with_line(text: str, line: str, regexp: str | None, place: Place) -> str:
+    """The last line that matches becomes `line`; without one it is added, unless it is there already."""
+    lines = _lines(text)
+    found = [n for n, each in enumerate(lines) if re.search(regexp, each)] if regexp else []
+    if found:
+        if lines[found[-1]] == line:
+            return text
+        lines[found[-1]] = line
+    elif line in lines:
+        return text
+    else:
+        lines.insert(place.index(lines), line)
+    return _text(lines)
 
 
-def parent(path: str) -> str:
-    """A line that makes the folder of a path, as root would by hand."""
-    folder = quoted(path.rsplit("/", 1)[0] or "/")
-    return f"[ -d {folder} ] || (umask 022; mkdir -p {folder})"
+def without_lines(text: str, line: str | None, regexp: str | None) -> str:
+    """Without all lines that match, or are `line`."""
+    lines = _lines(text)
+    kept = [each for each in lines if not (re.search(regexp, each) if regexp else each == line)]
+    return text if len(kept) == len(lines) else _text(kept)
+
+
+def with_block(text: str, block: str, begin: str, end: str, place: Place) -> str:
+    """What stands between the marks becomes the block; without marks, block and marks are added."""
+    lines = _lines(text)
+    new = [begin, *_lines(block), end]
+    span = _span(lines, begin, end)
+    if span is None:
+        index = place.index(lines)
+        lines[index:index] = new
+    elif lines[span] == new:
+        return text
+    else:
+        lines[span] = new
+    return _text(lines)
+
+
+def without_block(text: str, begin: str, end: str) -> str:
+    lines = _lines(text)
+    span = _span(lines, begin, end)
+    if span is None:
+        return text
+    del lines[span]
+    return _text(lines)
+
+
+def _span(lines: Sequence[str], begin: str, end: str) -> slice | None:
+    """The last pair of marks, and what is between them."""
+    stops = [number for number, line in enumerate(lines) if line == end]
+    for stop in reversed(stops):
+        starts = [number for number, line in enumerate(lines[:stop]) if line == begin]
+        if starts:
+            return slice(starts[-1], stop + 1)
+    return None
+
+
+def _lines(text: str) -> list[str]:
+    lines = text.split("\n")
+    return lines[:-1] if lines[-1] == "" else lines
+
+
+def _text(lines: Sequence[str]) -> str:
+    return "".join(f"{line}\n" for line in lines)

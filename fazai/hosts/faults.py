@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from fazai.errors import AccessDenied, DeviceError
+from fazai.errors import AccessDenied, DeviceError, Mark
 from fazai.hosts.blob import Blob
 from fazai.hosts.shell import Result
-from fazai.model import Change, Secret
+from fazai.model import Secret
 
-__all__ = ["failed", "masked", "secrets_of", "unmasked"]
+__all__ = ["Lines", "failed", "masked", "secrets_of"]
 
 _HINTS: Final[tuple[tuple[str, str], ...]] = (
     ("read-only file system", "the filesystem is mounted read-only: look at dmesg and mount"),
@@ -28,21 +28,46 @@ _HINTS: Final[tuple[tuple[str, str], ...]] = (
     ("unknown group", "declare it before: ssh.group"),
 )
 _SHOWN: Final = 2000
+_LINE: Final = 16 * 1024
+_TOLD: Final = 256 * 1024
 
 
-def failed(change: Change, result: Result, mask: Callable[[str], str]) -> DeviceError:
-    """The error of a change whose script failed: exit status and the end of what it said."""
-    said = mask((result.err or result.out).decode("utf-8", "replace").strip())[-_SHOWN:]
-    text = f"{change.kind} {change.identity}: exit status {result.exit}" + (f": {said}" if said else "")
+def failed(what: str, where: Mark | str, result: Result, mask: Callable[[str], str]) -> DeviceError:
+    """The error of a script that failed: exit status and the end of what it said."""
+    said = mask((result.err.strip() or result.out).decode("utf-8", "replace").strip())[-_SHOWN:]
+    text = f"{what}: exit status {result.exit}" + (f": {said}" if said else "")
     lower = said.lower()
     hint = next((hint for words, hint in _HINTS if words in lower), None)
     kind = AccessDenied if hint == "become: true" else DeviceError
-    return kind(text, where=change.mark or change.where, hint=hint)
+    return kind(text, where=where, hint=hint)
 
 
-def unmasked(change: Change) -> Callable[[str], str]:
-    """Text without the secrets of the change."""
-    return masked([*secrets_of(change.before), *secrets_of(change.after)])
+class Lines:
+    """Hands output on by whole lines, so that no secret is cut in two; a flood is cut off."""
+
+    def __init__(self, say: Callable[[str, str], None], mask: Callable[[str], str]) -> None:
+        self._say = say
+        self._mask = mask
+        self._rest = {"stdout": b"", "stderr": b""}
+        self._left = _TOLD
+
+    def hear(self, stream: str, data: bytes) -> None:
+        whole, newline, rest = (self._rest[stream] + data).rpartition(b"\n")
+        if len(rest) > _LINE:
+            whole, newline, rest = whole + newline + rest, b"", b""
+        self._rest[stream] = rest
+        self._tell(stream, whole + newline)
+
+    def end(self) -> None:
+        for stream, rest in self._rest.items():
+            self._tell(stream, rest)
+
+    def _tell(self, stream: str, data: bytes) -> None:
+        if not data or self._left <= 0:
+            return
+        self._left -= len(data)
+        text = self._mask(data.decode("utf-8", "replace"))
+        self._say(stream, text if self._left > 0 else "… (more output is not recorded)\n")
 
 
 def masked(secrets: Iterable[str]) -> Callable[[str], str]:

@@ -117,7 +117,9 @@ def _argv(spec: FieldSpec, value: Value) -> Value:
         raise _Wrong("must be a list: the program and its arguments", 'argv: [systemctl, restart, "x"]')
     if not isinstance(value, list) or not value:
         raise _Wrong("must be a list: the program and its arguments")
-    return [item if isinstance(item, Secret) else _text(spec, item) for item in value]
+    if any(isinstance(item, Secret) for item in value):
+        raise _Wrong("cannot hold a secret: every user of the host can read arguments", "environment:")
+    return [_text(spec, item) for item in value]
 
 
 def _map(spec: FieldSpec, value: Value) -> Value:

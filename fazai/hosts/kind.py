@@ -41,7 +41,8 @@ class Want:
 @dataclass(frozen=True, slots=True)
 class Act:
     """A change to be written. `have`: all that was seen of the item, with what the change leaves alone;
-    `options`: the resource's fields (none when something is taken back); `token` names temporary files."""
+    `options`: the resource's fields (none when something is `undone`); `token` names temporary files;
+    `memory` is the session's: what a kind wants to know of its earlier changes on this host."""
 
     verb: Verb
     identity: str
@@ -51,6 +52,8 @@ class Act:
     options: Mapping[str, Value]
     token: str
     at: Callable[[str], str]
+    memory: dict[object, Any]
+    undone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +78,7 @@ class HostKind:
     options: frozenset[str] = frozenset()  # fields that are no state: they say how to write
     ordered: bool = False
     machine: ClassVar[bool] = False  # needs a running machine: a folder (`root:`) has no such thing
-    guarded: ClassVar[bool] = False
+    runs: ClassVar[bool] = False  # may be a handler
     fields: Mapping[str, FieldSpec] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -167,6 +170,10 @@ class HostKind:
         return (Verb.UPDATE, {k: have[k] for k in after if k in have}, after) if after else None
 
     # -- writing ----------------------------------------------------------------------------------------
+
+    def lasting(self, verb: Verb, before: Mapping[str, Value], options: Mapping[str, Value]) -> bool:
+        """Whether nothing takes this change back."""
+        return verb is Verb.RUN
 
     def write(self, act: Act) -> Iterator[Block]:
         """The blocks that carry out the change. A block fails when its script does."""

@@ -8,9 +8,9 @@ from typing import Any
 from fazai.errors import FazaiError
 from fazai.hosts.kind import HostKind, Want
 from fazai.hosts.quoting import quoted as word
-from fazai.model import Activate, Change, Diff, Step
+from fazai.model import Activate, Change, Diff, Resource, Step
 
-__all__ = ["UNDONE", "word", "work_out"]
+__all__ = ["UNDONE", "labels", "word", "work_out"]
 
 #: The note of a change that takes another one back.
 UNDONE = "undone"
@@ -19,9 +19,15 @@ Items = Mapping[tuple[str, str], Mapping[str, Any] | FazaiError | None]
 
 
 def work_out(
-    host: str, kinds: Mapping[str, HostKind], wants: Sequence[Want], items: Items, pending: frozenset[str]
+    host: str,
+    kinds: Mapping[str, HostKind],
+    wants: Sequence[Want],
+    items: Items,
+    handlers: Mapping[str, Resource],
+    pending: frozenset[str],
 ) -> Diff:
-    """Changes in the order of the list, then each handler that they (or an earlier run) notified, once."""
+    """Changes in the order of the list, then each handler that they (or an earlier run) notified, once, in
+    the order in which the handlers are declared."""
     errors: list[FazaiError] = []
     changes: list[Change] = []
     unchanged = 0
@@ -30,22 +36,42 @@ def work_out(
         if isinstance(found, FazaiError):
             errors.append(found)
             continue
-        change = _change(host, kinds[want.resource.kind], want, found)
+        change = _change(host, kinds[want.resource.kind], want, found, handlers)
         if change is None:
             unchanged += 1
         else:
             changes.append(change)
-    notified = dict.fromkeys([*sorted(pending), *(name for c in changes for name in c.activates)])
-    steps: list[Step] = [*changes, *(Activate(host, name) for name in notified)]
-    return Diff(tuple(steps), unchanged, errors=tuple(errors))
+    due = pending.union(*(change.activates for change in changes))
+    names = [*(name for name in handlers if name in due), *sorted(due - set(handlers))]
+    steps: list[Step] = [*changes, *(Activate(host, name) for name in names)]
+    gone = (
+        f'an earlier run notified "{name}", which is no handler now' for name in sorted(due - set(handlers))
+    )
+    return Diff(tuple(steps), unchanged, errors=tuple(errors), notes=tuple(gone))
 
 
-def _change(host: str, kind: HostKind, want: Want, have: Mapping[str, Any] | None) -> Change | None:
+def labels(handlers: Sequence[Resource]) -> dict[str, Resource]:
+    """The handlers by the name under which they are shown and remembered."""
+    found: dict[str, Resource] = {}
+    for handler in handlers:
+        label = handler.name or handler.listen[0]
+        found[label if label not in found else f"{label} ({handler.kind} {handler.identity})"] = handler
+    return found
+
+
+def _change(
+    host: str,
+    kind: HostKind,
+    want: Want,
+    have: Mapping[str, Any] | None,
+    handlers: Mapping[str, Resource],
+) -> Change | None:
     found = kind.compare(want, have)
     if found is None:
         return None
     verb, before, after = found
     resource = want.resource
+    notified = frozenset(resource.notify)
     return Change(
         target=host,
         kind=kind.name,
@@ -54,7 +80,7 @@ def _change(host: str, kind: HostKind, want: Want, have: Mapping[str, Any] | Non
         before=before,
         after=after,
         ref=resource.identity,
-        activates=resource.notify,
+        activates=tuple(label for label, each in handlers.items() if notified.intersection(each.listen)),
         mark=resource.mark,
         origins=resource.origins,
     )

@@ -23,6 +23,7 @@ class HostProvider:
     """Base of the providers of hosts. Light to import: no connection is made here."""
 
     noun = "host"
+    handlers = True  # what is notified must be declared
     default_mode = "write"  # what an SSH user expects; `mode: read` makes a host read-only
 
     @cached_property

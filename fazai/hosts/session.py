@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -11,14 +12,18 @@ from typing import Any, Self
 
 from fazai.errors import DeviceError, FazaiError, Unreachable, Unsure
 from fazai.hosts import planning
-from fazai.hosts.faults import failed, unmasked
+from fazai.hosts.facts import QUESTIONS, facts_of
+from fazai.hosts.faults import Lines, failed, masked, secrets_of
 from fazai.hosts.kind import Act, Answers, HostKind, Want
 from fazai.hosts.questions import Question
 from fazai.hosts.script import observe_script, read_answers
 from fazai.hosts.shell import Channel, Ended, Listener, Result, Shell
-from fazai.model import Change, Diff, Resource, Target, Verb
+from fazai.model import Activate, Change, Diff, Resource, Target, Verb
 
 __all__ = ["HostSession", "Seen"]
+
+#: How long a host may take to accept connections again after its handlers ran, and how often to try.
+_PROBE_S, _PROBE_PAUSE_S = 20.0, 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +65,9 @@ class HostSession:
         self._shell: Shell | None = None
         self._seen: dict[tuple[str, str], Mapping[str, Any]] = {}
         self._wanted: dict[tuple[str, str], Resource] = {}
+        self._memory: dict[object, Any] = {}
+        self._handlers: Mapping[str, Resource] = {}
+        self._say: Callable[[str, str], None] | None = None
 
     @property
     def round_trips(self) -> int:
@@ -80,8 +88,8 @@ class HostSession:
 
     async def observe(self, wanted: Sequence[Resource]) -> Seen:
         """One block that answers for all resources; a second one for the content of what differs."""
-        refused = {(r.kind, r.identity): self._no_machine(r) for r in wanted if self._rootless(r)}
-        wants = [Want(r, self._at) for r in wanted if (r.kind, r.identity) not in refused]
+        refused = {(r.kind, r.identity): self._no_machine(r) for r in wanted if self._bodiless(r)}
+        wants = [Want(r, self._at) for r in wanted if not r.listen and (r.kind, r.identity) not in refused]
         answers: dict[Question, Any] = {}
         await self._ask(answers, (q for want in wants for q in self._kinds[want.resource.kind].ask(want)))
         more: list[Question] = []
@@ -97,10 +105,11 @@ class HostSession:
             if key not in items:
                 items[key] = self._read(want, answers)
             self._wanted[key] = want.resource
+            self._seen.pop(key, None)
         self._seen.update({key: item for key, item in items.items() if isinstance(item, Mapping)})
         return Seen(items)
 
-    def _rootless(self, resource: Resource) -> bool:
+    def _bodiless(self, resource: Resource) -> bool:
         return bool(self._root) and self._kinds[resource.kind].machine
 
     def _no_machine(self, resource: Resource) -> FazaiError:
@@ -125,6 +134,12 @@ class HostSession:
         assert self._shell is not None
         answers.update(read_answers(fresh, b"\n" + result.out, self._shell.nonce, self._target.name))
 
+    async def facts(self) -> Mapping[str, Any]:
+        """What the host is (`model.Describing`), in one block."""
+        answers: dict[Question, Any] = {}
+        await self._ask(answers, QUESTIONS.values())
+        return facts_of(answers)
+
     def diff(
         self,
         wanted: Sequence[Resource],
@@ -134,9 +149,14 @@ class HostSession:
         pending: frozenset[str] = frozenset(),
         prune: bool = False,
     ) -> Diff:
-        """Pure; nothing of a host is pruned: only what is declared is managed."""
-        wants = [Want(resource, self._at) for resource in wanted]
-        return planning.work_out(self._target.name, self._kinds, wants, seen.items, pending)
+        """Nothing of a host is pruned: only what is declared is managed."""
+        wants = [Want(resource, self._at) for resource in wanted if not resource.listen]
+        self._handlers = planning.labels([resource for resource in wanted if resource.listen])
+        name = self._target.name
+        found = planning.work_out(name, self._kinds, wants, seen.items, self._handlers, pending)
+        due = (self._handlers.get(step.service) for step in found.steps if isinstance(step, Activate))
+        refused = tuple(self._no_machine(each) for each in due if each and self._bodiless(each))
+        return replace(found, errors=(*found.errors, *refused))
 
     # -- writing ----------------------------------------------------------------------------------------
 
@@ -151,24 +171,43 @@ class HostSession:
             identity=change.identity,
             before=change.before,
             after=change.after,
-            have={} if change.verb is Verb.CREATE else {**self._seen.get(key, {}), **change.before},
+            have={**self._seen.get(key, {}), **change.before},
             options={} if undone or resource is None else resource.fields,
             token=secrets.token_hex(8),
             at=self._at,
+            memory=self._memory,
+            undone=undone,
         )
-        for block in self._kinds[change.kind].write(act):
-            try:
-                setup = f"fz_tmp={planning.word(block.tmp)}" if block.tmp else "fz_tmp="
-                result = await self._run(block.script, setup=setup, timeout_s=block.timeout_s)
-            except Unreachable as error:
-                text = f"{error.message}, while {change.kind} {change.identity} was written"
-                raise Unsure(text, where=change.where, hint="run it again: it looks first") from None
-            if result.exit:
-                raise failed(change, result, unmasked(change))
+        await self._carry_out(act, change.kind, change.where)
         return change.ref
 
-    def inverse(self, change: Change, ref: str) -> Change:
-        """Create and delete swap; what was changed goes back."""
+    async def _carry_out(self, act: Act, kind: str, where: str) -> None:
+        mask = masked([*secrets_of(act.before), *secrets_of(act.after), *secrets_of(act.options)])
+        for block in self._kinds[kind].write(act):
+            heard = Lines(self._say, mask) if block.command and self._say is not None else None
+            try:
+                setup = f"fz_tmp={planning.word(block.tmp)}" if block.tmp else "fz_tmp="
+                listener = heard.hear if heard is not None else None
+                result = await self._run(
+                    block.script, setup=setup, timeout_s=block.timeout_s, listener=listener
+                )
+            except Unreachable as error:
+                text = f"{error.message}, while {kind} {act.identity} was written"
+                raise Unsure(text, where=where, hint="run it again: it looks first") from None
+            finally:
+                if heard is not None:
+                    heard.end()
+            if result.exit:
+                resource = self._wanted.get((kind, act.identity))
+                place = (resource.mark if resource is not None else None) or where
+                raise failed(f"{kind} {act.identity}", place, result, mask)
+
+    def inverse(self, change: Change, ref: str) -> Change | None:
+        """Create and delete swap; what was changed goes back. None: nothing takes it back."""
+        resource = self._wanted.get((change.kind, change.identity))
+        options = {} if resource is None else resource.fields
+        if self._kinds[change.kind].lasting(change.verb, change.before, options):
+            return None
         verb = {Verb.CREATE: Verb.DELETE, Verb.DELETE: Verb.CREATE}.get(change.verb, change.verb)
         return replace(
             change, verb=verb, before=change.after, after=change.before, ref=ref, note=planning.UNDONE
@@ -177,11 +216,43 @@ class HostSession:
     async def hold(self) -> None:
         """Our connection stays open; nothing to do."""
 
+    def listen(self, say: Callable[[str, str], None]) -> None:
+        """What commands print goes there, line by line, without secrets (`model.Talking`)."""
+        self._say = say
+
     async def activate(self, service: str) -> None:
-        raise NotImplementedError
+        """Run a handler. One that is not declared any more has nothing to run."""
+        handler = self._handlers.get(service)
+        if handler is None:
+            return
+        act = Act(
+            verb=Verb.RUN,
+            identity=handler.identity,
+            before={},
+            after=handler.fields,
+            have={},
+            options=handler.fields,
+            token=secrets.token_hex(8),
+            at=self._at,
+            memory=self._memory,
+        )
+        await self._carry_out(act, handler.kind, str(handler.mark or f"{self._target.name}/{service}"))
 
     async def probe(self) -> None:
-        raise NotImplementedError
+        """A handler may have restarted what we came through: prove that a new connection works. Ours stays
+        open, to take back what was written if none does."""
+        now_s = asyncio.get_running_loop().time
+        until_s = now_s() + _PROBE_S
+        while True:
+            try:
+                channel = await self._start()
+            except Unreachable:
+                if now_s() > until_s:
+                    raise
+                await asyncio.sleep(_PROBE_PAUSE_S)
+            else:
+                await channel.close()
+                return
 
     async def verify(self, changes: Sequence[Change]) -> list[FazaiError]:
         """What was written was read back already; a host has no second state."""

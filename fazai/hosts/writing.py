@@ -112,9 +112,11 @@ def set_attributes(path: str, mode: str | None, owner: str, group: str) -> str:
     return "\n".join(lines)
 
 
-def replaced(path: str, content: Blob, act: Act, default_mode: str) -> Iterator[Block]:
+def replaced(
+    path: str, content: Blob, act: Act, default_mode: str, *, instead_of: Blob | None = None
+) -> Iterator[Block]:
     """Blocks that put a file in place as a whole: a temporary file beside it, complete and synchronised,
-    takes its name. A cut leaves the old file."""
+    takes its name. A cut leaves the old file. `instead_of`: only if that is what is there."""
     if content.data is None:
         raise DeviceError(f"{act.identity} was too large to be kept, and cannot be put back")
     tmp = temporary(path, act.token)
@@ -124,10 +126,10 @@ def replaced(path: str, content: Blob, act: Act, default_mode: str) -> Iterator[
     while len(batch := tuple(islice(chunks, _CHUNKS))) == _CHUNKS:
         yield Block((*head, *batch), tmp)
         head = (trap,)
-    yield Block((*head, *batch, encoded(_in_place(path, act, default_mode))), tmp)
+    yield Block((*head, *batch, encoded(_in_place(path, act, default_mode, instead_of))), tmp)
 
 
-def _in_place(path: str, act: Act, default_mode: str) -> str:
+def _in_place(path: str, act: Act, default_mode: str, instead_of: Blob | None) -> str:
     target, wanted = quoted(path), attributes(act, default_mode)
     lines = [set_attributes('"$fz_tmp"', wanted["mode"], wanted["owner"], wanted["group"])]
     if act.options.get("validate"):
@@ -135,6 +137,11 @@ def _in_place(path: str, act: Act, default_mode: str) -> str:
         lines.append(" ".join('"$fz_tmp"'.join(map(quoted, parts)) for parts in words) + " >&2")
     if act.options.get("backup"):
         lines.append(f"[ ! -f {target} ] || cp -p {target} {target}.$(date -u +%Y%m%dT%H%M%SZ)~")
+    if instead_of is not None:
+        lines.append(
+            f"case $(fz_hash <{target}) in *{instead_of.sha256}*) ;; "
+            "*) echo 'the file was changed meanwhile: run it again' >&2; exit 1;; esac"
+        )
     lines += [
         'dd if=/dev/null of="$fz_tmp" conv=notrunc,fsync 2>/dev/null || sync',
         f"if [ -d {target} ]; then [ -h {target} ] || {{ echo 'there is a directory' >&2; exit 1; }}",

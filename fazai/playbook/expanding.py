@@ -7,6 +7,7 @@ from typing import Final
 
 from fazai.errors import FazaiError, Mark, PlaybookError, did_you_mean
 from fazai.model import Problem, Secret, Value
+from fazai.playbook.files import Files
 from fazai.playbook.nodes import Declared
 from fazai.playbook.problems import Problems
 from fazai.playbook.sources import Piece, Source, concealed, notified
@@ -24,6 +25,7 @@ class Expander:
 
     def __init__(self, extra: Mapping[str, Value], problems: Problems) -> None:
         self._extra = extra
+        self._files = Files()
         self._problems = problems
 
     def expand(self, source: Source, host: str, scope: Callable[[], Scope]) -> tuple[Piece, ...]:
@@ -90,11 +92,13 @@ class Expander:
         """What is declared, rendered; None if something is wrong with it. Without a scope, for all hosts."""
         before = self._problems.count
         fields, origins = self._fields(source, host, scope)
+        self._contents(source, host, scope, fields, origins)
         declared = source.declared
         state = self._beside(source, host, scope, "state", declared.state)
         name = self._beside(source, host, scope, "name", declared.name)
         adopt = self._beside(source, host, scope, "adopt", declared.adopt)
         notify = notified(self._beside(source, host, scope, "notify", declared.notify))
+        listen = notified(self._beside(source, host, scope, "listen", declared.listen))
         if state is not None and state not in _STATES:
             hint = did_you_mean(state, _STATES) if isinstance(state, str) else None
             self._complain(source, host, "state", "state: is present or absent", hint)
@@ -102,6 +106,11 @@ class Expander:
             self._complain(source, host, "adopt", "adopt: is true or false", "add | bool")
         if notify is None:
             self._complain(source, host, "notify", "notify: takes a text, or a list of texts", None)
+        if listen is None:
+            self._complain(source, host, "listen", "listen: takes a text, or a list of texts", None)
+        elif listen and not getattr(source.kind, "runs", False):
+            text = f"{source.kind.name} cannot be a handler: there is nothing in it to run"
+            self._complain(source, host, None, text, "a handler is ssh.command, or a kind that restarts")
         if self._problems.count > before:
             return None
         identity = self._identity(source, host, fields, origins)
@@ -116,6 +125,7 @@ class Expander:
             None if name is None else str(name),
             adopt,
             notify or (),
+            listen or (),
             shared=scope is None and source.reused,
         )
 
@@ -157,6 +167,23 @@ class Expander:
             return {}, {}
         origins = {name: value.mark(name) if isinstance(value, YamlMap) else place for name in value}
         return concealed(source, dict(value)), origins
+
+    def _contents(
+        self,
+        source: Source,
+        host: str | None,
+        scope: Scope | None,
+        fields: dict[str, Value],
+        origins: Mapping[str, Mark],
+    ) -> None:
+        """In place of the names of files, what is in them; templates are rendered."""
+        for name in source.files:
+            if isinstance(path := fields.get(name), str):
+                place = origins.get(name) or source.declared.mark
+                try:
+                    fields[name] = self._files.content(path, place, source.kind.fields[name].type, scope)
+                except FazaiError as error:
+                    self._wrong(source, error, host, place)
 
     def _beside(self, source: Source, host: str | None, scope: Scope | None, key: str, value: Value) -> Value:
         """The rendered value of what stands beside the fields."""

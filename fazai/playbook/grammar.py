@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,15 +14,17 @@ from fazai.yamltext import Decrypt, YamlList, YamlMap, load
 
 __all__ = ["load_playbooks", "read_resources"]
 
-_PLAY: Final = ("name", "hosts", "vars", "tags", "resources", "serial", "max_fail")
-_BESIDE: Final = (*("state", "when", "loop", "loop_control", "tags", "name", "adopt", "notify", "vars"),)
+_PLAY: Final = ("name", "hosts", "vars", "tags", "resources", "handlers", "serial", "max_fail")
+_BESIDE: Final = (
+    *("state", "when", "loop", "loop_control", "tags", "name", "adopt", "notify", "listen", "vars"),
+)
 _STATES: Final = ("present", "absent")
 _KIND: Final = re.compile(r"[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*")
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _PERCENT: Final = re.compile(r"(\d{1,3})%")
 #: Words of Ansible's plays and tasks, and what there is here instead.
 _PLAY_HINTS: Final = {
-    **dict.fromkeys(("tasks", "pre_tasks", "post_tasks", "roles", "handlers"), "declare resources: instead"),
+    **dict.fromkeys(("tasks", "pre_tasks", "post_tasks", "roles"), "declare resources: instead"),
     **dict.fromkeys(
         ("gather_facts", "become", "connection", "remote_user"), "leave it away: a play has none"
     ),
@@ -144,7 +147,7 @@ class _Play(_Reader):
                 self.wrong(key, f'a play has no "{key}"', hint, at_key=True)
         hosts = self._hosts()
         before = len(self.errors)
-        resources = self._resources()
+        resources = (*self._resources(), *self._handlers())
         if hosts is None or len(self.errors) > before:
             return None
         return Play(
@@ -171,16 +174,26 @@ class _Play(_Reader):
             self.wrong("hosts", "hosts: takes a host pattern, or a list of them", "hosts: all")
         return None
 
-    def _resources(self) -> tuple[Declared, ...]:
-        value = self.node.get("resources")
+    def _resources(self, key: str = "resources") -> tuple[Declared, ...]:
+        value = self.node.get(key)
         if value is None:
             return ()
         if not isinstance(value, YamlList):
-            self.wrong("resources", "resources: takes a list", "write `- kind: {fields}`")
+            self.wrong(key, f"{key}: takes a list", "write `- kind: {fields}`")
             return ()
         found, errors = read_resources(value)
         self.errors.extend(errors)
         return found
+
+    def _handlers(self) -> tuple[Declared, ...]:
+        """As resources, but each listens: to what it says, else to its name."""
+        found = self._resources("handlers")
+        for each in found:
+            if each.listen is None and each.name is None:
+                place = each.node.mark(each.kind)
+                text = "a handler needs a name, which notify: then says"
+                self.errors.append(PlaybookError(text, where=place, hint='name: "restart app"'))
+        return tuple(each if each.listen is not None else replace(each, listen=each.name) for each in found)
 
     def _serial(self) -> tuple[int | str, ...]:
         value = self.node.get("serial")
@@ -246,6 +259,7 @@ class _Resource(_Reader):
             vars=self.map("vars"),
             adopt=self._adopt(),
             notify=self.node.get("notify"),
+            listen=self.node.get("listen"),
         )
         return declared if len(self.errors) == before else None
 

@@ -14,6 +14,8 @@ __all__ = ["Merger"]
 
 #: What is said of one item, the least specific first.
 Chain = tuple[Piece, ...]
+#: Kind, identity, and to what it listens: a handler may name an item that is a resource, too.
+_Key = tuple[str, str, tuple[str, ...]]
 
 
 class Merger:
@@ -25,11 +27,11 @@ class Merger:
 
     def merge(self, host: str, layers: Iterable[Sequence[Piece]]) -> tuple[Resource, ...]:
         """The resources of a host, each where its identity comes first. Layers: least specific first."""
-        chains: dict[tuple[str, str], Chain] = {}
+        chains: dict[_Key, Chain] = {}
         for pieces in layers:
-            seen: dict[tuple[str, str], Piece] = {}
+            seen: dict[_Key, Piece] = {}
             for piece in pieces:
-                key = (piece.source.kind.name, piece.identity)
+                key = (piece.source.kind.name, piece.identity, piece.listen)
                 other = seen.get(key)
                 if other is not None and other is not piece:
                     self._check_twice(host, other, piece)
@@ -73,7 +75,7 @@ class Merger:
         last = chain[-1]
         kind = last.source.kind
         fields, owners = _overlaid(chain)
-        canonical, problems = kind.normalise(fields, last.state)
+        canonical, problems = kind.normalise(fields, "notified" if last.listen else last.state)
         if problems:
             label = f'{kind.name} "{last.identity}"'
             for problem in problems:
@@ -81,17 +83,21 @@ class Merger:
                 piece = owner or last
                 self._problems.add(problem_error(piece.source, problem, piece.origins, label), host)
             return None
+        state = last.state
+        if "state" in canonical and "absent" in kind.fields["state"].choices:
+            state = canonical.pop("state")  # where Ansible has it: among the fields
         return Resource(
             kind=kind.name,
             identity=last.identity,
             fields=canonical,
-            state=last.state,
+            state=state,
             mark=last.mark,
             origins=_origins(chain, owners, canonical),
             name=next((piece.name for piece in reversed(chain) if piece.name is not None), None),
             tags=_tags(chain),
             adopt=next((piece.adopt for piece in reversed(chain) if piece.adopt is not None), None),
             notify=next((piece.notify for piece in reversed(chain) if piece.notify), ()),
+            listen=last.listen,
         )
 
 

@@ -33,6 +33,7 @@ class Declared:
     vars: YamlMap | None = None
     adopt: Value = None
     notify: Value = None
+    listen: Value = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
-from fazai.errors import FazaiError, InventoryError, PlaybookError
+from fazai.errors import FazaiError, InventoryError, PlaybookError, did_you_mean
 from fazai.inventory import Inventory
-from fazai.model import Kind, Provider, TargetWork, Value, Work
+from fazai.model import Kind, Provider, Resource, TargetWork, Value, Work
 from fazai.patterns import select
 from fazai.playbook.expanding import Expander
 from fazai.playbook.grammar import read_resources
@@ -145,12 +145,26 @@ class _Resolver:
             return None
         target = self._targets.build(host, provider)
         pieces = [self._pieces(host, provider, play, sources) for play, sources in layers]
-        resources = self._merger.merge(host, pieces)
+        merged = self._merger.merge(host, pieces)
+        handlers = tuple(each for each in merged if each.listen)
+        resources = tuple(each for each in merged if not each.listen) if handlers else merged
+        if getattr(provider, "handlers", False):
+            self._check_notified(host, resources, handlers)
         wanted = self._chooser.choose(resources)
         if target is None or (self._selection.filters and not wanted):
             return None
         whole = wanted is resources and not self._selection.filters  # who filters does not mean to prune
-        return TargetWork(target, wanted, whole=whole)
+        return TargetWork(target, wanted, whole, handlers)
+
+    def _check_notified(self, host: str, resources: Iterable[Resource], handlers: Iterable[Resource]) -> None:
+        """Every name that is notified must be listened to: a misspelt handler would never run."""
+        known = {name for handler in handlers for name in handler.listen}
+        for resource in resources:
+            for name in resource.notify:
+                if name not in known:
+                    hint = did_you_mean(name, known) or "declare it below handlers:, or with listen:"
+                    text = f'no handler listens to "{name}"'
+                    self._problems.add(PlaybookError(text, where=resource.mark, hint=hint), host)
 
     def _check_alone(self, host: str, layers: Iterable[_Layer]) -> None:
         """Resources on a host that no provider is named for."""

@@ -48,6 +48,7 @@ class Source:
     dynamic: tuple[str, ...]  # fields that are templates
     hidden: tuple[str, ...]  # fields whose text is a secret
     origins: Mapping[str, Mark]
+    files: tuple[str, ...]  # fields that name a file of ours whose content is meant
     same: bool  # for all hosts
     reused: bool  # by more than one host
     pieces: tuple[Piece, ...] | None = None  # once they are known, when they are the same
@@ -72,6 +73,7 @@ class Piece:
     name: str | None = None
     adopt: bool | None = None
     notify: tuple[str, ...] = ()
+    listen: tuple[str, ...] = ()
     shared: bool = False
 
     @property
@@ -98,10 +100,12 @@ class Sources:
             if isinstance(fields, YamlMap)
             else ()
         )
-        rest = (declared.state, declared.name, declared.adopt, declared.notify)
+        rest = (declared.state, declared.name, declared.adopt, declared.notify, declared.listen)
+        rendered = tuple(name for name, spec in kind.fields.items() if spec.type == "template")
         same = (
             isinstance(fields, YamlMap)
             and not dynamic
+            and not any(name in fields for name in rendered)
             and declared.loop is None
             and (declared.when is None or declared.when is True)
             and all(is_static(value) for value in rest)
@@ -114,6 +118,7 @@ class Sources:
             dynamic,
             tuple(name for name, spec in kind.fields.items() if spec.secret or spec.type == "secret"),
             Origins(fields) if isinstance(fields, YamlMap) else {},
+            (*(name for name, spec in kind.fields.items() if spec.type == "source"), *rendered),
             same,
             reused,
         )

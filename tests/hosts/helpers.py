@@ -120,4 +120,6 @@ class Host:
 
     async def undo(self, changes: Sequence[Change]) -> None:
         for change in reversed(changes):
-            await self.session.write(self.session.inverse(change, change.ref))
+            inverse = self.session.inverse(change, change.ref)
+            assert inverse is not None
+            await self.session.write(inverse)

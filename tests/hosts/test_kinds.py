@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from fazai.errors import DeviceError
 from fazai.hosts.kinds import all_kinds
 from fazai.model import Verb
 from tests.hosts.cases import CASES, Case, Tree
@@ -66,7 +67,7 @@ def test_a_kind(case: Case, shell: str, tmp_path: Path) -> None:
             if case.absent is None:
                 return
             kind = all_kinds()[case.kind]
-            identity = {name: case.make[name] for name in kind.identity}
+            identity = {name: case.make[name] for name in kind.identity if name in case.make}
             changes = await host.converge(resource(case.kind, {**identity, **case.absent}, "absent"))
             assert [change.verb for change in changes] == [Verb.DELETE]
             assert seen(root, case.removed) == dict(case.removed)
@@ -110,3 +111,39 @@ def test_hostile_names(shell: str, tmp_path: Path) -> None:
     asyncio.run(run())
     assert list(root.iterdir()) == []
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"{shell}-bin", "root"]
+
+
+def test_parts_of_one_file(tmp_path: Path) -> None:
+    """Several lines and blocks of one file, at once: none overwrites another; all are taken back."""
+    (tmp_path / "c").write_text("a\nb\n")
+    wanted = [
+        resource("ssh.line", {"path": "/c", "line": "one"}),
+        resource("ssh.line", {"path": "/c", "regexp": "^b", "line": "bee"}),
+        resource("ssh.block", {"path": "/c", "block": "two\nthree"}),
+    ]
+
+    async def run() -> None:
+        host = Host.local(tmp_path)
+        async with host.session:
+            changes = await host.converge(*wanted)
+            assert (tmp_path / "c").read_text() == "a\nbee\none\n# BEGIN fazai\ntwo\nthree\n# END fazai\n"
+            await host.undo(changes)
+            assert (tmp_path / "c").read_text() == "a\nb\n"
+
+    asyncio.run(run())
+
+
+def test_a_file_that_somebody_else_changed_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "c").write_text("a\n")
+
+    async def run() -> None:
+        host = Host.local(tmp_path)
+        async with host.session:
+            (change,) = (await host.look(resource("ssh.line", {"path": "/c", "line": "x"}))).changes
+            (tmp_path / "c").write_text("other\n")
+            with pytest.raises(DeviceError, match="changed meanwhile"):
+                await host.session.write(change)
+
+    asyncio.run(run())
+    assert [path.name for path in tmp_path.iterdir()] == ["c"]
+    assert (tmp_path / "c").read_text() == "other\n"

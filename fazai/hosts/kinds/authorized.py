@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
-from fazai.hosts.editing import PUT, edited, filtered
+from fazai.hosts.filtering import PUT, edited, filtered
 from fazai.hosts.kind import Act, Answers, Block, Have, HostKind, Want
 from fazai.hosts.questions import Output, Question, Shell
 from fazai.hosts.quoting import quoted
@@ -20,7 +20,9 @@ __all__ = ["KINDS"]
 
 #: A type of key, and its bytes, which begin with the length and the name of the type. What stands before are
 #: options, what stands behind is a comment (sshd(8), AUTHORIZED_KEYS FILE FORMAT).
-_KEY: Final = re.compile(r"(?:^|(?<=\s))((?:ssh|ecdsa|sk-ssh|sk-ecdsa)-[\w@.-]+)\s+(AAAA[A-Za-z0-9+/]+=*)(?=\s|$)")
+_KEY: Final = re.compile(
+    r"(?:^|(?<=\s))((?:ssh|ecdsa|sk-ssh|sk-ecdsa)-[\w@.-]+)\s+(AAAA[A-Za-z0-9+/]+=*)(?=\s|$)"
+)
 _FILTER: Final = (
     PUT
     + r"""BEGIN { n = split(ENVIRON["fz_keys"], keys, " "); for (i = 1; i <= n; i++) old[keys[i]] = 1 }
@@ -153,7 +155,7 @@ def _find(user: str, path: str, at: object) -> str:
     who = f"awk -F: {quoted(program)} {passwd} 2>/dev/null"
     if at("/") == "/":
         who = f"getent passwd {quoted(user)} 2>/dev/null || {who}"
-    lines = [f"fz_p=$({who}); fz_u=$(printf %s \"$fz_p\" | cut -d: -f3,4)"]
+    lines = [f'fz_p=$({who}); fz_u=$(printf %s "$fz_p" | cut -d: -f3,4)']
     if path:
         lines.append(f"fz_f={quoted(path)}")
     else:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
-from fazai.hosts.editing import PUT, edited, filtered, parent
+from fazai.hosts.filtering import PUT, edited, filtered, parent
 from fazai.hosts.kind import Act, Answers, Block, Have, HostKind, Want
 from fazai.hosts.questions import ContentOf, Output, Question, Shell
 from fazai.hosts.quoting import quoted
@@ -72,7 +72,9 @@ class CronKind(HostKind):
             raise unlike(want, "a folder (root:) has no crontab of a user", "cron_file: …")
         answer = answers[_question(want)]
         assert isinstance(answer, Output)
-        if answer.exit:  # no crontab, or no cron yet; a crontab that could not be read fails when it is written
+        if (
+            answer.exit
+        ):  # no crontab, or no cron yet; a crontab that could not be read fails when it is written
             return None
         lines = answer.out.decode("utf-8", "surrogateescape").split("\n")
         for marker, line in zip(lines, lines[1:], strict=False):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from fazai.hosts.blob import Blob
@@ -71,6 +71,10 @@ class FileKind(HostKind):
         if "link" in have:  # a file takes the link's place
             return {**self.declared(want), "link": ""}
         return HostKind.differing(self, want, have)
+
+    def lasting(self, verb: Verb, before: Mapping[str, Value], options: Mapping[str, Value]) -> bool:
+        content = before.get("content")
+        return content is not None and content.data is None  # too large to be kept
 
     def write(self, act: Act) -> Iterator[Block]:
         path = act.at(act.identity)
@@ -142,6 +146,9 @@ class DirectoryKind(HostKind):
         if path.type != "directory":
             raise unlike(want, f"there is a {path.type}, not a directory")
         return seen_attributes(want, path)
+
+    def lasting(self, verb: Verb, before: Mapping[str, Value], options: Mapping[str, Value]) -> bool:
+        return verb is Verb.DELETE and bool(options.get("recurse"))
 
     def write(self, act: Act) -> Iterator[Block]:
         path = act.at(act.identity)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from fazai.hosts.editing import PUT, edited, filtered, parent
+from fazai.hosts.filtering import PUT, edited, filtered, parent
 from fazai.hosts.kind import Act, Answers, Block, Have, HostKind, Want
 from fazai.hosts.questions import ContentOf, Output, Question, Shell
 from fazai.hosts.quoting import quoted
@@ -34,7 +34,9 @@ class SysctlKind(HostKind):
         if not _NAME.fullmatch(fields["name"]):
             yield Problem("name", f'is no name of a setting: "{fields["name"]}"', "net.ipv4.ip_forward")
         if "value" in fields:
-            fields["value"] = " ".join(fields["value"].split())  # the kernel prints tabs where spaces were set
+            fields["value"] = " ".join(
+                fields["value"].split()
+            )  # the kernel prints tabs where spaces were set
             if not fields["value"]:
                 yield Problem("value", "is empty")
 

@@ -166,9 +166,7 @@ class GroupKind(HostKind):
             yield Block(accounts.delete_group(name))
         elif act.verb is Verb.CREATE:
             system = bool(act.options.get("system"))
-            yield Block(
-                accounts.add_group(name, fields.get("gid"), fields.get("members", ()), system=system)
-            )
+            yield Block(accounts.add_group(name, fields.get("gid"), fields.get("members", ()), system=system))
         elif "gid" in fields:
             yield Block(accounts.change_group(name, fields["gid"]))
         else:

@@ -1,0 +1,72 @@
+"""Files beside a playbook or an inventory whose content a resource wants: as they are, or rendered."""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+from fazai.errors import Mark, PlaybookError, did_you_mean
+from fazai.model import Secret, Value
+from fazai.template import Scope
+
+__all__ = ["Files"]
+
+_FOLDERS: Final = {"source": "files", "template": "templates"}  # where Ansible's roles have them
+_LIMIT_BYTES: Final = 64 * 1024 * 1024
+
+
+class Files:
+    """Reads each file once."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, bytes] = {}
+
+    def content(self, name: str, place: Mark, type_: str, scope: Scope | None) -> Value:
+        """The bytes of a file, or the text of a template (a Secret when a secret is in it). Relative names
+        start at the file that says them, or at files/ and templates/ beside it.
+
+        Raises PlaybookError, TemplateError, SecretError."""
+        path = self._find(name, os.path.dirname(place.file), _FOLDERS[type_])
+        data = self._known.get(path)
+        if data is None:
+            data = self._known[path] = _read(path)
+        if type_ == "source":
+            return data
+        try:
+            text = data.decode()
+        except UnicodeDecodeError:
+            raise PlaybookError(f"the template is not UTF-8: {path}", hint="src: takes it as it is") from None
+        if scope is None:
+            return text
+        found = scope.render(text, Mark(path, 1, 1))
+        return found if isinstance(found, str | Secret) else str(found)
+
+    def _find(self, name: str, folder: str, kind: str) -> str:
+        home = os.path.expanduser(name)
+        paths = [os.path.join(folder, home), os.path.join(folder, kind, home)]
+        for path in paths:
+            if os.path.isfile(path):
+                return path
+        near = [each for path in paths for each in _listed(os.path.dirname(path))]
+        hint = did_you_mean(os.path.basename(name), near) or f"it is looked for at {' and at '.join(paths)}"
+        raise PlaybookError(f"there is no file {name}", hint=hint)
+
+
+def _listed(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
+
+
+def _read(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            data = file.read(_LIMIT_BYTES + 1)
+    except OSError as error:
+        raise PlaybookError(f"{path} cannot be read: {error.strerror}") from None
+    if len(data) > _LIMIT_BYTES:
+        raise PlaybookError(
+            f"{path} is larger than {_LIMIT_BYTES >> 20} MiB", hint="ssh.download fetches it from a server"
+        )
+    return data
