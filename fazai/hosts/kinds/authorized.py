@@ -139,7 +139,7 @@ def _fingerprint(blob: str) -> str:
     return f"SHA256:{base64.b64encode(digest).decode().rstrip('=')}"
 
 
-#: The folder of keys, as sshd wants it: of the user, and of nobody else. A link there could lead root anywhere.
+#: The folder of keys, as sshd wants it: the user's, and nobody else's. A link there could lead root anywhere.
 _FOLDER: Final = r"""fz_d=${fz_f%/*}
 if [ -h "$fz_d" ]; then echo "$fz_d is a link: keys are not written through it" >&2; exit 1; fi
 if [ ! -d "$fz_d" ]; then (umask 077; mkdir "$fz_d")

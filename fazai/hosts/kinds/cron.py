@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import pairwise
 from typing import Final
 
 from fazai.hosts.filtering import PUT, edited, filtered, parent
@@ -34,7 +35,7 @@ print }
 
 
 class CronKind(HostKind):
-    """A job of cron: a line below a comment that names it, in a user's crontab or in a file of /etc/cron.d."""
+    """A job of cron: a line below a comment that names it, in a crontab or in a file of /etc/cron.d."""
 
     def identify(self, fields: Mapping[str, Value]) -> str | Problem:
         name = HostKind.identify(self, fields)
@@ -77,7 +78,7 @@ class CronKind(HostKind):
         ):  # no crontab, or no cron yet; a crontab that could not be read fails when it is written
             return None
         lines = answer.out.decode("utf-8", "surrogateescape").split("\n")
-        for marker, line in zip(lines, lines[1:], strict=False):
+        for marker, line in pairwise(lines):
             if any(marker == text + want.fields["name"] for text in _MARKERS):
                 where = {k: want.fields[k] for k in ("cron_file", "user") if k in want.fields}
                 return {**where, **_parsed(line, "cron_file" in want.fields)}
@@ -133,7 +134,7 @@ def _parsed(line: str, with_user: bool) -> dict[str, Value]:
     disabled = line.startswith("#")
     rest = line.removeprefix("#")
     have: dict[str, Value] = {"disabled": disabled}
-    names = ("special_time",) if rest.startswith("@") else _TIMES
+    names: tuple[str, ...] = ("special_time",) if rest.startswith("@") else _TIMES
     if with_user:
         names += ("user",)
     words = rest.removeprefix("@").split(None, len(names))

@@ -47,7 +47,7 @@ class UserKind(HostKind):
     def ask(self, want: Want) -> Iterable[Question]:
         yield _PASSWD
         yield _GROUP
-        if "password" in want.fields:
+        if "password" in want.fields or want.absent:  # who is removed may be put back
             yield _shadow(want)
 
     def read(self, want: Want, answers: Answers) -> Have | None:
@@ -66,7 +66,7 @@ class UserKind(HostKind):
             "shell": words[6],
             "comment": words[4],
         }
-        if "password" in fields:
+        if "password" in fields or want.absent:
             have["password"] = _password(want, answers)
         return have
 
@@ -92,12 +92,14 @@ class UserKind(HostKind):
             return Verb.DELETE, {k: v for k, v in have.items() if v != [] and v != ""}, {}
         return HostKind.compare(self, want, have)
 
+    def lasting(self, verb: Verb, before: Mapping[str, Value], options: Mapping[str, Value]) -> bool:
+        return verb is Verb.DELETE and bool(options.get("remove"))  # the files are gone
+
     def write(self, act: Act) -> Iterator[Block]:
-        undone = not act.options
         if act.verb is Verb.CREATE:
-            home = not undone and act.options.get("create_home", True)
+            home = not act.undone and act.options.get("create_home", True)
             fields = dict(act.after)
-            if undone and fields.get("group") == act.identity:
+            if act.undone and fields.get("group") == act.identity:
                 del fields["group"]  # its own group went with it
             system = bool(act.options.get("system"))
             yield Block(accounts.add_user(act.identity, fields, system=system, home=home))
