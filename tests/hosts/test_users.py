@@ -82,7 +82,8 @@ def test_what_is_not_declared_is_left_alone(tmp_path: Path) -> None:
         async with host.session:
             await host.converge(resource("ssh.user", {"name": "anna"}))
             machine_line = line(machine, "passwd", "anna")
-            assert machine_line is not None and machine_line[5] == "/home/anna"
+            assert machine_line is not None
+            assert machine_line[5] == "/home/anna"
             assert (machine.folder / "upper/home/anna").is_dir()
             more = resource("ssh.user", {"name": "anna", "groups": "adm, games", "append": True})
             (change,) = await host.converge(more)
@@ -114,8 +115,8 @@ def test_what_is_not_declared_is_left_alone(tmp_path: Path) -> None:
 ALPINE = {
     "adduser": """
 h= g= s= G= S= H= u=
-while getopts Dh:g:s:G:SHu:k: o; do case $o in D) ;; h) h=$OPTARG;; g) g=$OPTARG;; s) s=$OPTARG;; G) G=$OPTARG;;
-S) S=-r;; H) H=-M;; u) u=$OPTARG;; *) exit 1;; esac; done
+while getopts Dh:g:s:G:SHu:k: o; do case $o in D) ;; h) h=$OPTARG;; g) g=$OPTARG;; s) s=$OPTARG;;
+G) G=$OPTARG;; S) S=-r;; H) H=-M;; u) u=$OPTARG;; *) exit 1;; esac; done
 shift $((OPTIND - 1)); [ $# = 1 ] && [ -n "$G" ] || exit 1
 exec /opt/real/useradd $S ${H:--m} ${h:+-d "$h"} ${g:+-c "$g"} ${s:+-s "$s"} ${u:+-u "$u"} -g "$G" -- "$1"
 """,
