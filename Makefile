@@ -48,9 +48,11 @@ check: $(VENV)/.dev
 	$(BIN)/python tools/reference.py --check
 
 test: $(VENV)/.dev
+	@./tools/test-hosts
 	$(PYTEST) -n 2 -m 'not slow and not gemma'
 
 test-all: $(VENV)/.dev
+	@./tools/test-hosts
 	$(PYTEST) -n 2 -m '$(MARKS)'
 
 bench: $(VENV)/.dev

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import secrets
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self
@@ -88,12 +88,11 @@ class HostSession:
 
     async def observe(self, wanted: Sequence[Resource]) -> Seen:
         """One block that answers for all resources; a second one for the content of what differs."""
-        refused = {(r.kind, r.identity): self._no_machine(r) for r in wanted if self._bodiless(r)}
-        wants = [Want(r, self._at) for r in wanted if not r.listen and (r.kind, r.identity) not in refused]
         answers: dict[Question, Any] = {}
+        items: dict[tuple[str, str], Mapping[str, Any] | FazaiError | None] = {}
+        wants = list(self._askable(wanted, items))
         await self._ask(answers, (q for want in wants for q in self._kinds[want.resource.kind].ask(want)))
         more: list[Question] = []
-        items: dict[tuple[str, str], Mapping[str, Any] | FazaiError | None] = {**refused}
         for want in wants:
             try:
                 more += self._kinds[want.resource.kind].more(want, answers)
@@ -109,15 +108,24 @@ class HostSession:
         self._seen.update({key: item for key, item in items.items() if isinstance(item, Mapping)})
         return Seen(items)
 
-    def _bodiless(self, resource: Resource) -> bool:
-        return bool(self._root) and self._kinds[resource.kind].machine
+    def _askable(
+        self, wanted: Sequence[Resource], items: dict[tuple[str, str], Mapping[str, Any] | FazaiError | None]
+    ) -> Iterator[Want]:
+        """What can be asked of this host: a folder has no services, packages or accounts."""
+        for resource in wanted:
+            if resource.listen:
+                continue
+            if (refused := self._no_machine(resource)) is not None:
+                items[resource.kind, resource.identity] = refused
+            else:
+                yield Want(resource, self._at)
 
-    def _no_machine(self, resource: Resource) -> FazaiError:
-        return DeviceError(
-            f"{resource.kind} {resource.identity}: a folder (root: {self._root}) has no such thing",
-            where=resource.mark or resource.identity,
-            hint="declare it for a machine, without root:",
-        )
+    def _no_machine(self, resource: Resource) -> FazaiError | None:
+        if not self._root or not self._kinds[resource.kind].machine:
+            return None
+        text = f"{resource.kind} needs a running machine, and {self._target.name} is a folder"
+        hint = "leave it out: when: root is not defined"
+        return DeviceError(text, where=resource.mark or self._target.name, hint=hint)
 
     def _read(self, want: Want, answers: Answers) -> Mapping[str, Any] | FazaiError | None:
         try:
@@ -155,8 +163,8 @@ class HostSession:
         name = self._target.name
         found = planning.work_out(name, self._kinds, wants, seen.items, self._handlers, pending)
         due = (self._handlers.get(step.service) for step in found.steps if isinstance(step, Activate))
-        refused = tuple(self._no_machine(each) for each in due if each and self._bodiless(each))
-        return replace(found, errors=(*found.errors, *refused))
+        refused = (self._no_machine(handler) for handler in due if handler is not None)
+        return replace(found, errors=(*found.errors, *(error for error in refused if error is not None)))
 
     # -- writing ----------------------------------------------------------------------------------------
 
@@ -225,6 +233,9 @@ class HostSession:
         handler = self._handlers.get(service)
         if handler is None:
             return
+        if self._root and self._kinds[handler.kind].machine:
+            text = f"{handler.kind} needs a running machine, and {self._target.name} is a folder"
+            raise DeviceError(text, where=handler.mark or self._target.name)
         act = Act(
             verb=Verb.RUN,
             identity=handler.identity,

@@ -225,7 +225,7 @@ def test_a_folder_has_no_packages(tmp_path: Path) -> None:
         host = Host.local(tmp_path)
         async with host.session:
             (error,) = (await host.look(resource("ssh.package", {"name": "x"}))).errors
-            assert "has no such thing" in str(error)
+            assert "needs a running machine" in str(error)
 
     asyncio.run(run())
 

@@ -229,11 +229,11 @@ def test_a_folder_has_no_services_and_its_handlers_touch_none_of_ours(tmp_path: 
         host = Host.local(tmp_path)
         async with host.session:
             wanted = resource("ssh.service", {"name": "app", "enabled": True})
-            assert "has no such thing" in str((await host.look(wanted)).errors[0])
+            assert "needs a running machine" in str((await host.look(wanted)).errors[0])
             handler = resource("ssh.service", {"name": "app", "enabled": True}, listen=("again",))
             seen = await host.session.observe([handler])
             diff = host.session.diff([handler], seen, pending=frozenset(["again"]))
-            assert "has no such thing" in str(diff.errors[0])
+            assert "needs a running machine" in str(diff.errors[0])
 
     asyncio.run(run())
 

@@ -233,7 +233,7 @@ def test_a_folder_has_no_users(name: str, tmp_path: Path) -> None:
         host = Host.local(tmp_path)
         async with host.session:
             (error,) = (await host.look(resource(name, {"name": "x"}))).errors
-            assert "has no such thing" in str(error)
+            assert "needs a running machine" in str(error)
 
     asyncio.run(run())
 

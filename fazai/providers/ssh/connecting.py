@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -77,6 +78,8 @@ class Connections:
 
     def __init__(self, home: str | None = None, environ: Mapping[str, str] | None = None) -> None:
         self._own_home = home
+        # an old server that only knows finite-field exchanges is talked to, and the user is not told how
+        warnings.filterwarnings("ignore", message="Diffie-Hellman over finite fields")
         self._environ = os.environ if environ is None else environ
         self._known = KnownHosts()
         self._keys: dict[tuple[object, ...], list[Any]] = {}

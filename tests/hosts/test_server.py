@@ -1,0 +1,98 @@
+"""What only a server in this process shows: passwords, and which algorithms are agreed on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import asyncssh
+import pytest
+
+from fazai.errors import AccessDenied, FazaiError
+from fazai.hosts.become import Become
+from fazai.model import Secret
+from fazai.providers.ssh.connecting import Connections
+from fazai.providers.ssh.settings import Hop, Settings
+from fazai.providers.ssh.transport import start
+
+
+class Server(asyncssh.SSHServer):
+    def begin_auth(self, username: str) -> bool:
+        return True
+
+    def password_auth_supported(self) -> bool:
+        return True
+
+    def validate_password(self, username: str, password: str) -> bool:
+        return (username, password) == ("me", "open sesame")
+
+
+async def shell(process: asyncssh.SSHServerProcess[bytes]) -> None:
+    """Says back what it was told; what a real one does, the other tests show."""
+    process.stdout.write((process.command or "").encode() + b": " + await process.stdin.readline())
+    process.exit(0)
+
+
+async def talk(tmp_path: Path, password: str, kex: Sequence[str] = ()) -> tuple[Any, ...]:
+    """Log in, and say which algorithms were agreed on and what the shell answered; or the error."""
+    key = asyncssh.generate_private_key("ssh-ed25519")
+    options: dict[str, Any] = {"kex_algs": kex} if kex else {}
+    server = await asyncssh.listen(
+        "127.0.0.1",
+        0,
+        server_factory=Server,
+        server_host_keys=[key],
+        process_factory=shell,
+        encoding=None,
+        **options,
+    )
+    port = server.get_port()
+    known = tmp_path / "known_hosts"
+    known.write_text(f"[127.0.0.1]:{port} {key.export_public_key().decode()}")
+    settings = Settings(
+        Hop("127.0.0.1", port, "me"), password=Secret(password), known_hosts=(str(known),), agent=False
+    )
+    try:
+        channel = await start("box", settings, Become(), Connections(str(tmp_path), {}))
+    except FazaiError as error:
+        return (error,)
+    else:
+        channel.stdin.write(b"hello\n")
+        said = await channel.stdout.read()
+        chosen = channel._connection.get_extra_info("send_cipher")
+        await channel.close()
+        return said, chosen
+    finally:
+        server.close()
+        await server.wait_closed()
+
+
+def test_a_password(tmp_path: Path) -> None:
+    said, cipher = asyncio.run(talk(tmp_path, "open sesame"))
+    assert said == b"sh -s: hello\n"
+    assert cipher == "aes128-gcm@openssh.com"
+
+
+def test_a_wrong_password(tmp_path: Path) -> None:
+    (error,) = asyncio.run(talk(tmp_path, "open barley"))
+    assert isinstance(error, AccessDenied)
+    assert "barley" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("offered", "possible"),
+    [
+        (("diffie-hellman-group-exchange-sha256", "curve25519-sha256"), True),
+        (("diffie-hellman-group-exchange-sha256",), True),
+        (("diffie-hellman-group1-sha1",), False),
+    ],
+)
+def test_algorithms(offered: tuple[str, ...], possible: bool, tmp_path: Path) -> None:
+    found = asyncio.run(talk(tmp_path, "open sesame", offered))
+    if possible:
+        assert found[0] == b"sh -s: hello\n"
+    else:
+        assert isinstance(found[0], FazaiError)
+        assert "no common algorithms" in found[0].message
