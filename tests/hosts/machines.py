@@ -34,19 +34,20 @@ cd "$1/root"; shift; exec chroot . "$@"
 
 @dataclass
 class Machine:
-    """`folder` holds the overlay; `path` is the PATH of its shell."""
+    """`folder` holds the overlay; `path` is the PATH of its shell; `apart`: with a network of its own."""
 
     folder: Path
+    apart: bool = True
     path: str = "/usr/sbin:/usr/bin:/sbin:/bin"
 
     @classmethod
-    def made(cls, folder: Path, shell: str = "dash") -> Machine:
+    def made(cls, folder: Path, shell: str = "dash", *, apart: bool = True) -> Machine:
         """A new machine whose `sh` is this shell. Skips where we may not make one."""
         if os.geteuid() != 0 or shutil.which("unshare") is None:
             pytest.skip("a machine to throw away takes root, and unshare")
         for name in ("upper", "work", "root"):
             (folder / name).mkdir(parents=True)
-        machine = cls(folder)
+        machine = cls(folder, apart)
         found = shutil.which(shell)
         if found is None:
             pytest.skip(f"{shell} is not installed")
@@ -62,7 +63,17 @@ class Machine:
         target.chmod(mode)
 
     def _argv(self, *words: str) -> list[str]:
-        inside = ("unshare", "-mnu", "--propagation", "private", "--", "/bin/sh", "-c", _ENTER, "enter")
+        inside = (
+            "unshare",
+            "-mnu" if self.apart else "-mu",
+            "--propagation",
+            "private",
+            "--",
+            "/bin/sh",
+            "-c",
+            _ENTER,
+            "enter",
+        )
         return [*inside, str(self.folder), *words]
 
     def run(self, script: str) -> str:
