@@ -119,8 +119,8 @@ def test_each_program(program: str, shell: str, server: Server, tmp_path: Path) 
     asyncio.run(run())
     request = server.requests[0]
     assert request["path"] == "/a%20b?x=1&y='2'"
-    said = (machine.folder / "upper/tmp/argv").read_text()
-    if secret:
+    if secret:  # busybox's shell does not start its own wget as a program
+        said = (machine.folder / "upper/tmp/argv").read_text()
         assert (request["x-token"], request["x-plain"]) == (TOKEN, "a")
         assert base64.b64decode(request["authorization"].split()[1]) == b'me:p"w #\\:'
         assert server.url not in said
@@ -133,7 +133,7 @@ def test_each_program(program: str, shell: str, server: Server, tmp_path: Path) 
 def test_a_host_that_cannot_says_why(program: str, server: Server, tmp_path: Path) -> None:
     machine = machine_with(tmp_path, program)
     text = "headers and passwords need curl or GNU wget" if program == "busybox" else "neither curl nor wget"
-    more = {"headers": {"X-Token": Secret(TOKEN)}} if program == "busybox" else {}
+    more: dict[str, Any] = {"headers": {"X-Token": Secret(TOKEN)}} if program == "busybox" else {}
 
     async def run() -> None:
         host = machine.host()
