@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -205,11 +204,3 @@ def problems(target: Target) -> Iterator[tuple[str, str, str | None]]:
         path = target.options.get(name)
         if path is not None and not os.path.isfile(path):
             yield name, f"is no file: {path}", None
-
-
-def local_user() -> str:
-    """Who we are, without an entry in the system's list also by number."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return str(os.getuid())
