@@ -62,7 +62,7 @@ _FIELDS: Final = {"uid": 3, "comment": 5, "home": 6, "shell": 7}
 def add_user(name: str, fields: Mapping[str, Value], *, system: bool, home: bool) -> str:
     """Make the user. A group that has the name already is its own, as a group that was left behind is."""
     who = quoted(name)
-    own = "" if "group" in fields else f"$(! grep -q {quoted(f'^{name}:')} /etc/group || echo -g {who})"
+    own = "" if "group" in fields else f"$({_has_group(name)} && echo -g {who})"
     shadow = f"useradd{' -r' if system else ''} {'-m' if home else '-M'}{_flags(fields, _SHADOW)}"
     bsd = f"pw useradd {who}{' -m' if home else ''}{_flags(fields, _BSD)}"
     busybox = f"adduser -D{' -S' if system else ''}{'' if home else ' -H'}{_flags(fields, _BUSYBOX)}"
@@ -82,7 +82,7 @@ def _own_group(name: str, fields: Mapping[str, Value], system: bool) -> list[str
     if "group" in fields:
         return []
     flag = " -S" if system else ""
-    return [f"grep -q {quoted(f'^{name}:')} /etc/group || addgroup{flag} {quoted(name)}"]
+    return [f"{_has_group(name)} || addgroup{flag} {quoted(name)}"]
 
 
 def _password(name: str, fields: Mapping[str, Value], dialect: str) -> list[str]:
@@ -165,5 +165,12 @@ def change_group(name: str, gid: int) -> str:
 
 
 def delete_group(name: str) -> str:
+    """Where a user of that name went just before, its group may have gone with it."""
     who = quoted(name)
-    return _three([f"groupdel {who}"], [f"pw groupdel {who}"], [f"delgroup {who}"])
+    gone = f"{_has_group(name)} || exit 0"
+    return f"{gone}\n" + _three([f"groupdel {who}"], [f"pw groupdel {who}"], [f"delgroup {who}"])
+
+
+def _has_group(name: str) -> str:
+    escaped = name.replace(".", "\\.").replace("$", "\\$")
+    return f"grep -q {quoted(f'^{escaped}:')} /etc/group"

@@ -23,6 +23,7 @@ echo "$*" >>/tmp/said; verb=$1; [ "$1" != -q ] || { shift; verb=$1; }
 for name; do :; done; unit=/etc/systemd/system/$name.service; state=/tmp/$name.state
 case $verb in
 show)
+case $* in *NeedDaemonReload*) echo "NeedDaemonReload=$(cat /tmp/need 2>/dev/null || echo no)"; exit ;; esac
 [ -e "$unit" ] || { echo LoadState=not-found; echo ActiveState=inactive; echo UnitFileState=; exit 0; }
 if [ -h "$unit" ]; then echo LoadState=masked; else echo LoadState=loaded; fi
 echo "ActiveState=$(cat "$state" 2>/dev/null || echo inactive)"; echo SubState=dead
@@ -33,7 +34,7 @@ echo active >"$state" ;;
 stop) echo inactive >"$state" ;;
 is-active) [ "$(cat "$state" 2>/dev/null)" = active ] ;;
 status) echo "the last words of $name"; exit 3 ;;
-daemon-reload) ;;
+daemon-reload) rm -f /tmp/need ;;
 *) SYSTEMD_OFFLINE=1 exec /usr/bin/systemctl "$@" ;;
 esac
 """
@@ -222,6 +223,21 @@ def test_the_real_systemctl_enables_where_systemd_does_not_run(tmp_path: Path) -
             assert error.hint == "declare enabled: alone"
 
     asyncio.run(run())
+
+
+def test_a_unit_whose_file_changed_is_read_before_it_is_started(tmp_path: Path) -> None:
+    machine = systemd(tmp_path)
+    machine.put("/tmp/need", "yes\n")
+
+    async def run() -> None:
+        host = machine.host()
+        async with host.session:
+            await host.converge(resource("ssh.service", {"name": "app", "state": "started"}))
+            await host.converge(resource("ssh.service", {"name": "app", "state": "stopped"}))
+
+    asyncio.run(run())
+    verbs = [line.split()[0] for line in said(machine) if not line.startswith("show")]
+    assert verbs == ["daemon-reload", "start", "stop"]
 
 
 def test_a_folder_has_no_services_and_its_handlers_touch_none_of_ours(tmp_path: Path) -> None:

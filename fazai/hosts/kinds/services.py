@@ -40,6 +40,10 @@ service $fz_s onestatus >/dev/null 2>&1; echo "status=$?"
 if service $fz_s enabled >/dev/null 2>&1; then echo enabled=yes; fi ;;
 esac
 """
+_REREAD: Final = "[ $fz_init != systemd ] || systemctl daemon-reload >&2"
+#: systemd goes on with the old file of a unit until it is told.
+_REREAD_CHANGED: Final = f"""if [ $fz_init = systemd ]; then
+case $(systemctl show -p NeedDaemonReload -- $fz_s) in *=yes) {_REREAD} ;; esac; fi"""
 _ON: Final = ("enabled", "enabled-runtime", "linked", "linked-runtime")
 #: Units that are started by others, or not at all: there is nothing to enable.
 _FIXED: Final = ("static", "indirect", "alias", "transient")
@@ -105,8 +109,7 @@ class ServiceKind(HostKind):
 
     def write(self, act: Act) -> Iterator[Block]:
         lines = ["set -e", _INIT, f"fz_s={quoted(act.identity)}"]
-        if act.options.get("daemon_reload"):
-            lines.append('[ "$fz_init" != systemd ] || systemctl daemon-reload')
+        lines.append(_REREAD if act.options.get("daemon_reload") else _REREAD_CHANGED)
         enabled, state = act.after.get("enabled"), act.after.get("state")
         if enabled is True:
             lines.append(_each("enable", "rc-update add $fz_s default", "service $fz_s enable"))
@@ -168,7 +171,12 @@ KINDS = (
                 "restarted and reloaded: in handlers only",
                 choices=("started", "stopped", *_RUNS),
             ),
-            FieldSpec("daemon_reload", "boolean", "systemd: read changed unit files before", default=False),
+            FieldSpec(
+                "daemon_reload",
+                "boolean",
+                "systemd: read all unit files anew before; that of the service, if it changed, always is",
+                default=False,
+            ),
         ),
         identity=("name",),
         options=frozenset(("daemon_reload",)),
