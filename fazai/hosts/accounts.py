@@ -18,8 +18,10 @@ __all__ = ["add_group", "add_user", "change_group", "change_user", "delete_group
 _SETTING: Final = r"""fz_set() { # FILE NAME FIELD VALUE
 (set -C; : >"$1+") 2>/dev/null || { echo "$1 is being changed by somebody else ($1+)" >&2; exit 1; }
 trap 'rm -f "$1+"' EXIT; cp -p "$1" "$1+"
-fz_name=$2 fz_field=$3 fz_value=$4 awk 'BEGIN { FS = OFS = ":"; f = ENVIRON["fz_field"] }
-$1 == ENVIRON["fz_name"] { $f = ENVIRON["fz_value"] } { print }' <"$1" >"$1+"
+fz_n=$(fz_name=$2 fz_field=$3 fz_value=$4 awk 'BEGIN { FS = OFS = ":"; f = ENVIRON["fz_field"] }
+$1 == ENVIRON["fz_name"] { $f = ENVIRON["fz_value"] } { print; n += length($0) + 1 }
+END { print n >"/dev/stderr" }' 2>&1 <"$1" >"$1+") || { echo "$fz_n" >&2; exit 1; }
+[ "$fz_n" = $(($(wc -c <"$1+"))) ] || { echo "no space left: $1 was not written" >&2; exit 1; }
 mv -f "$1+" "$1"; trap - EXIT; }
 """
 
@@ -59,8 +61,9 @@ _BUSYBOX: Final = {"uid": "-u", "group": "-G", "home": "-h", "shell": "-s", "com
 _FIELDS: Final = {"uid": 3, "comment": 5, "home": 6, "shell": 7}
 
 
-def add_user(name: str, fields: Mapping[str, Value], *, system: bool, home: bool) -> str:
+def add_user(name: str, declared: Mapping[str, Value], *, system: bool, home: bool) -> str:
     """Make the user. A group that has the name already is its own, as a group that was left behind is."""
+    fields = {k: v for k, v in declared.items() if v not in ([], "")}
     who = quoted(name)
     own = "" if "group" in fields else f"$({_has_group(name)} && echo -g {who})"
     shadow = f"useradd{' -r' if system else ''} {'-m' if home else '-M'}{_flags(fields, _SHADOW)}"

@@ -15,9 +15,11 @@ from fazai.hosts.writing import temporary
 __all__ = ["PUT", "edited", "filtered", "parent"]
 
 #: The beginning of a filter: `put()` prints what takes the place of the lines that go, once; without such
-#: lines it comes at the end. awk's ENVIRON takes any text as it is.
-PUT: Final = """function put() { if (!done && ENVIRON["fz_new"] != "") print ENVIRON["fz_new"]; done = 1 }
-END { put() }
+#: lines it comes at the end. awk's ENVIRON takes any text as it is. `out()` counts what it prints, as
+#: busybox's awk says nothing of a disk that is full.
+PUT: Final = """function out(s) { print s; bytes += length(s) + 1 }
+function put() { if (!done && ENVIRON["fz_new"] != "") out(ENVIRON["fz_new"]); done = 1 }
+END { put(); if (ENVIRON["fz_count"]) print bytes + 0 >"/dev/stderr" }
 """
 
 
@@ -36,10 +38,12 @@ def edited(
     lines = [
         "set -e; trap '[ $? = 0 ] || rm -f \"$fz_tmp\"' EXIT; trap 'exit 143' HUP PIPE TERM",
         'umask 077; set -C; : >"$fz_tmp"; set +C',
-        f'if [ -f {target} ]; then cp -p {target} "$fz_tmp"; {command} <{target} >"$fz_tmp"',
-        f'else {command} </dev/null >"$fz_tmp"; chmod {mode} "$fz_tmp"',
-        f'[ -z "{owner}" ] || [ "$(fz_own "$fz_tmp")" = "{owner}" ] || chown "{owner}" "$fz_tmp"',
+        f'fz_in={target}; if [ -f "$fz_in" ]; then cp -p "$fz_in" "$fz_tmp"; else fz_in=/dev/null',
+        f'chmod {mode} "$fz_tmp"; fz_o="{owner}"',
+        '[ -z "$fz_o" ] || [ "$(fz_own "$fz_tmp")" = "$fz_o" ] || chown "$fz_o" "$fz_tmp"',
         "fi",
+        f'fz_n=$(fz_count=1 {command} 2>&1 <"$fz_in" >"$fz_tmp") || {{ echo "$fz_n" >&2; exit 1; }}',
+        '[ "$fz_n" = $(($(wc -c <"$fz_tmp"))) ] || { echo "no space left: it was not written" >&2; exit 1; }',
     ]
     if drop_empty:
         lines.append(f'[ -s "$fz_tmp" ] || {{ rm -f "$fz_tmp" {target}; exit 0; }}')

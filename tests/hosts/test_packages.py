@@ -88,7 +88,6 @@ def test_the_real_apt(tmp_path: Path) -> None:
             assert config.exists()
             await host.undo(changes)
             assert (await host.look(installed)).changes == ()
-            await host.undo(await host.converge(resource("ssh.package", {"name": "fz-other"}, "absent")))
             await host.converge(resource("ssh.package", {"name": NAME, "purge": True}, "absent"))
             diff = await host.look(resource("ssh.package", {"name": "fz-nowhere"}))
             with pytest.raises(DeviceError, match="Unable to locate package fz-nowhere"):

@@ -253,6 +253,30 @@ def test_a_folder_has_no_crontab(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_full_disk_leaves_the_old_file(shell: str, tmp_path: Path) -> None:
+    """There is room for a copy, and not for the line that is added."""
+    machine = Machine.made(tmp_path, shell)
+    if shell == "busybox":
+        machine.run(f"ln -sf {_busybox()} /usr/bin/awk")
+
+    async def run() -> None:
+        host = machine.host()
+        async with host.session:
+            setup = (
+                "mkdir -p /etc/cron.d; mount -t tmpfs -o size=8k none /etc/cron.d; cd /etc/cron.d || exit 1"
+            )
+            made = await host.session._run(f"{setup}; yes '# a line of text' | head -n 240 >x; cksum x")
+            job = {"name": "long", "job": "echo " + "x" * 300, "user": "root", "cron_file": "x"}
+            diff = await host.look(resource("ssh.cron", job))
+            with pytest.raises(DeviceError, match=r"(?i)no space left"):
+                await host.session.write(diff.changes[0])
+            now = await host.session._run("cd /etc/cron.d; cksum x; ls -A")
+            assert now.out == made.out + b"x\n"
+
+    asyncio.run(run())
+
+
 # -- authorized keys ------------------------------------------------------------------------------------
 
 

@@ -26,8 +26,8 @@ _KEY: Final = re.compile(
 _FILTER: Final = (
     PUT
     + r"""BEGIN { n = split(ENVIRON["fz_keys"], keys, " "); for (i = 1; i <= n; i++) old[keys[i]] = 1 }
-/^[ \t]*#/ { print; next }
-{ hit = 0; for (i = 1; i <= NF; i++) if ($i in old) hit = 1; if (hit) put(); else print }
+/^[ \t]*#/ { out($0); next }
+{ hit = 0; for (i = 1; i <= NF; i++) if ($i in old) hit = 1; if (hit) put(); else out($0) }
 """
 )
 _NO_USER: Final = 3

@@ -29,7 +29,7 @@ _FILTER: Final = (
     + r"""{ mark = 0; if (index($0, "#fazai: ") == 1) mark = 8; if (index($0, "#Ansible: ") == 1) mark = 10
 if (mark && substr($0, mark + 1) == ENVIRON["fz_key"]) { put(); skip = 1; next }
 if (skip) { skip = 0; if (!mark) next }
-print }
+out($0) }
 """
 )
 

@@ -22,7 +22,7 @@ _LINE: Final = re.compile(r"\s*-?\s*([^=#;\s][^=]*?)\s*=\s*(.*?)\s*")
 _FILTER: Final = (
     PUT
     + r"""{ l = $0; sub(/^[ \t]*-?[ \t]*/, "", l); i = index(l, "="); k = i ? substr(l, 1, i - 1) : ""
-sub(/[ \t]+$/, "", k); if (k == ENVIRON["fz_key"]) put(); else print }
+sub(/[ \t]+$/, "", k); if (k == ENVIRON["fz_key"]) put(); else out($0) }
 """
 )
 
