@@ -25,7 +25,7 @@ from fazai.model import Target
 from fazai.providers.local.transport import LocalChannel
 from tests.hosts.helpers import Host
 
-__all__ = ["Machine", "shim"]
+__all__ = ["Machine", "missing", "shim"]
 
 _ENTER = """set -e
 mount -t overlay overlay -o "lowerdir=/,upperdir=$1/upper,workdir=$1/work" "$1/root"
@@ -34,7 +34,8 @@ cd "$1/root"; shift 2; exec chroot . "$@"
 """
 
 
-def _missing(reason: str) -> NoReturn:
+def missing(reason: str) -> NoReturn:
+    """Skip, or fail where nothing may be missing."""
     if os.environ.get("FAZAI_NO_SKIPS"):
         pytest.fail(reason)
     pytest.skip(reason)
@@ -52,18 +53,18 @@ class Machine:
     def made(cls, folder: Path, shell: str = "dash", *, apart: bool = True) -> Machine:
         """A new machine whose `sh` is this shell. Skips where we may not make one."""
         if os.geteuid() != 0 or shutil.which("unshare") is None:
-            _missing("a machine to throw away takes root, and unshare")
+            missing("a machine to throw away takes root, and unshare")
         for name in ("upper", "work", "root"):
             (folder / name).mkdir(parents=True)
         machine = cls(folder, apart)
         found = shutil.which(shell)
         if found is None:
-            _missing(f"{shell} is not installed")
+            missing(f"{shell} is not installed")
         machine.put("/opt/sh/sh", f'#!{found}\nexec {found}{" sh" if shell == "busybox" else ""} "$@"\n')
         machine.path = f"/opt/sh:{machine.path}"
         tried = subprocess.run(machine._argv("/bin/true"), capture_output=True, text=True, check=False)
         if tried.returncode != 0:
-            _missing(f"a machine to throw away takes namespaces and an overlay: {tried.stderr.strip()}")
+            missing(f"a machine to throw away takes namespaces and an overlay: {tried.stderr.strip()}")
         return machine
 
     def put(self, path: str, text: str, mode: int = 0o755) -> None:

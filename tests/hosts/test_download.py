@@ -18,7 +18,7 @@ from fazai.errors import DeviceError
 from fazai.hosts.kinds import all_kinds
 from fazai.model import Secret, Verb
 from tests.hosts.helpers import HOSTILE, SHELLS, Host, resource, shell_environ
-from tests.hosts.machines import Machine, shim
+from tests.hosts.machines import Machine, missing, shim
 
 ONE, TWO = b"one\0" * 300, b"two \xff\n" * 100_000
 DEST = "/srv/a b/it's"
@@ -66,6 +66,8 @@ def server() -> Iterator[Server]:
 def machine_with(folder: Path, program: str, shell: str = "dash") -> Machine:
     """A machine in which nothing but this program fetches; it notes its arguments first."""
     machine = Machine.made(folder, shell, apart=False)
+    if program in ("curl", "wget") and not Path(f"/usr/bin/{program}").exists():
+        missing(f"{program} is not installed")
     machine.run(
         "mkdir /opt/real; for p in curl wget; do [ ! -e /usr/bin/$p ] || mv /usr/bin/$p /opt/real; done"
     )

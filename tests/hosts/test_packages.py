@@ -15,7 +15,7 @@ from fazai.hosts.kinds import all_kinds
 from fazai.hosts.packaging import MANAGERS
 from fazai.model import Problem, Verb
 from tests.hosts.helpers import Host, resource
-from tests.hosts.machines import Machine, shim
+from tests.hosts.machines import Machine, missing, shim
 
 NAME = "fz-a.b+c"
 _CONTROL = """Package: {name}
@@ -46,7 +46,7 @@ def debian(folder: Path, shell: str = "dash") -> Machine:
     """A machine with this one's apt, which knows the packages of a folder alone."""
     machine = Machine.made(folder, shell)
     if not Path("/usr/bin/apt-get").exists():
-        pytest.skip("apt is not installed")
+        missing("apt is not installed")
     repository = machine.folder / "upper/repo"
     repository.mkdir()
     entries = [package(repository, NAME, "1.0"), package(repository, NAME, "1:1.1~rc-2")]

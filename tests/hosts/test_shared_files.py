@@ -16,7 +16,7 @@ from fazai.model import Problem, Verb
 from tests.hosts import test_kinds
 from tests.hosts.cases import Case
 from tests.hosts.helpers import HOSTILE, SHELLS, Host, resource
-from tests.hosts.machines import Machine, shim
+from tests.hosts.machines import Machine, missing, shim
 
 
 def _public_key(number: int) -> str:
@@ -191,7 +191,7 @@ def with_crontab(folder: Path) -> Machine:
 
 def _busybox() -> str:
     found = [path for path in ("/bin/busybox", "/usr/bin/busybox") if Path(path).exists()]
-    return found[0] if found else pytest.skip("busybox is not installed")
+    return found[0] if found else missing("busybox is not installed")
 
 
 def test_a_crontab(tmp_path: Path) -> None:
@@ -307,7 +307,7 @@ def test_a_key_lets_its_owner_in(tmp_path: Path) -> None:
                 await host.session.write(diff.changes[0])
 
     if not Path("/usr/bin/ssh-keygen").exists():
-        pytest.skip("ssh-keygen is not installed")
+        missing("ssh-keygen is not installed")
     asyncio.run(run())
     assert not (machine.folder / "upper/etc/authorized_keys").exists()
 
