@@ -22,6 +22,8 @@ _HINTS: Final[tuple[tuple[str, str], ...]] = (
     ("directory nonexistent", "declare the folder before it: ssh.directory"),
     ("no such file or directory", "declare the folder before it: ssh.directory"),
     ("directory not empty", "recurse: true removes what is in it, too"),
+    ("unable to locate package", "update_cache: true reads the lists anew; is the name right?"),
+    ("could not get lock", "another package manager is at work there: run it again"),
     ("invalid user", "declare it before: ssh.user"),
     ("invalid group", "declare it before: ssh.group"),
     ("unknown user", "declare it before: ssh.user"),

@@ -18,7 +18,7 @@ from fazai.hosts.kind import Act, Answers, HostKind, Want
 from fazai.hosts.questions import Question
 from fazai.hosts.script import observe_script, read_answers
 from fazai.hosts.shell import Channel, Ended, Listener, Result, Shell
-from fazai.model import Change, Diff, Resource, Target, Verb
+from fazai.model import Activate, Change, Diff, Resource, Target, Verb
 
 __all__ = ["HostSession", "Seen"]
 
@@ -115,14 +115,17 @@ class HostSession:
         for resource in wanted:
             if resource.listen:
                 continue
-            if self._root and self._kinds[resource.kind].machine:
-                text = f"{resource.kind} needs a running machine, and {self._target.name} is a folder"
-                where = resource.mark or self._target.name
-                items[resource.kind, resource.identity] = DeviceError(
-                    text, where=where, hint="leave it out: when: root is not defined"
-                )
+            if (refused := self._no_machine(resource)) is not None:
+                items[resource.kind, resource.identity] = refused
             else:
                 yield Want(resource, self._at)
+
+    def _no_machine(self, resource: Resource) -> FazaiError | None:
+        if not self._root or not self._kinds[resource.kind].machine:
+            return None
+        text = f"{resource.kind} needs a running machine, and {self._target.name} is a folder"
+        hint = "leave it out: when: root is not defined"
+        return DeviceError(text, where=resource.mark or self._target.name, hint=hint)
 
     def _read(self, want: Want, answers: Answers) -> Mapping[str, Any] | FazaiError | None:
         try:
@@ -157,7 +160,11 @@ class HostSession:
         """Nothing of a host is pruned: only what is declared is managed."""
         wants = [Want(resource, self._at) for resource in wanted if not resource.listen]
         self._handlers = planning.labels([resource for resource in wanted if resource.listen])
-        return planning.work_out(self._target.name, self._kinds, wants, seen.items, self._handlers, pending)
+        name = self._target.name
+        found = planning.work_out(name, self._kinds, wants, seen.items, self._handlers, pending)
+        due = (self._handlers.get(step.service) for step in found.steps if isinstance(step, Activate))
+        refused = (self._no_machine(handler) for handler in due if handler is not None)
+        return replace(found, errors=(*found.errors, *(error for error in refused if error is not None)))
 
     # -- writing ----------------------------------------------------------------------------------------
 

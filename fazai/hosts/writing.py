@@ -20,6 +20,7 @@ __all__ = [
     "REPLACING",
     "attributes",
     "check_replacing",
+    "in_place",
     "replaced",
     "seen_attributes",
     "set_attributes",
@@ -126,10 +127,11 @@ def replaced(
     while len(batch := tuple(islice(chunks, _CHUNKS))) == _CHUNKS:
         yield Block((*head, *batch), tmp)
         head = (trap,)
-    yield Block((*head, *batch, encoded(_in_place(path, act, default_mode, instead_of))), tmp)
+    yield Block((*head, *batch, encoded(in_place(path, act, default_mode, instead_of))), tmp)
 
 
-def _in_place(path: str, act: Act, default_mode: str, instead_of: Blob | None) -> str:
+def in_place(path: str, act: Act, default_mode: str, instead_of: Blob | None = None) -> str:
+    """The end of a block whose "$fz_tmp" is complete: it gets its attributes, and takes the file's name."""
     target, wanted = quoted(path), attributes(act, default_mode)
     lines = [set_attributes('"$fz_tmp"', wanted["mode"], wanted["owner"], wanted["group"])]
     if act.options.get("validate"):

@@ -1,0 +1,194 @@
+"""ssh.authorized_key"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final
+
+from fazai.hosts.filtering import PUT, edited, filtered
+from fazai.hosts.kind import Act, Answers, Block, Have, HostKind, Want
+from fazai.hosts.questions import Output, Question, Shell
+from fazai.hosts.quoting import quoted
+from fazai.hosts.writing import unlike
+from fazai.model import FieldSpec, Problem, Value, Verb
+
+__all__ = ["KINDS"]
+
+#: A type of key, and its bytes, which begin with the length and the name of the type. What stands before are
+#: options, what stands behind is a comment (sshd(8), AUTHORIZED_KEYS FILE FORMAT).
+_KEY: Final = re.compile(
+    r"(?:^|(?<=\s))((?:ssh|ecdsa|sk-ssh|sk-ecdsa)-[\w@.-]+)\s+(AAAA[A-Za-z0-9+/]+=*)(?=\s|$)"
+)
+_FILTER: Final = (
+    PUT
+    + r"""BEGIN { n = split(ENVIRON["fz_keys"], keys, " "); for (i = 1; i <= n; i++) old[keys[i]] = 1 }
+/^[ \t]*#/ { out($0); next }
+{ hit = 0; for (i = 1; i <= NF; i++) if ($i in old) hit = 1; if (hit) put(); else out($0) }
+"""
+)
+_NO_USER: Final = 3
+
+
+class AuthorizedKeyKind(HostKind):
+    """Keys of a user's authorized_keys; `exclusive`: these alone."""
+
+    def identify(self, fields: Mapping[str, Value]) -> str | Problem:
+        found = HostKind.identify(self, fields)
+        if isinstance(found, Problem):
+            return found
+        try:
+            keys = _keys(fields["key"])
+        except ValueError as error:
+            return Problem("key", str(error), 'as in a .pub file: "ssh-ed25519 AAAA… comment"')
+        if fields.get("exclusive"):
+            return f"{fields['user']} (all keys)"
+        more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
+        return f"{fields['user']} {_fingerprint(next(iter(keys)))}{more}"
+
+    def problems(self, fields: dict[str, Value], absent: bool) -> Iterable[Problem]:
+        try:
+            keys = _keys(fields["key"])
+        except ValueError as error:
+            yield Problem("key", str(error), 'as in a .pub file: "ssh-ed25519 AAAA… comment"')
+            return
+        options = fields.pop("key_options", "")
+        if "\n" in options:
+            yield Problem("key_options", "must be one line")
+        if options and any(_KEY.search(line).start() for line in keys.values()):  # type: ignore[union-attr]
+            yield Problem("key_options", "and options in front of the key are two of one thing")
+        if absent and fields.get("exclusive"):
+            yield Problem("exclusive", "says nothing with state: absent")
+        fields["key"] = "\n".join(f"{options} {line}" if options else line for line in keys.values())
+
+    def ask(self, want: Want) -> Iterable[Question]:
+        yield _question(want)
+
+    def read(self, want: Want, answers: Answers) -> Have | None:
+        answer = answers[_question(want)]
+        assert isinstance(answer, Output)
+        text = answer.out.decode("utf-8", "surrogateescape")
+        if answer.exit == _NO_USER:  # may be made in this run
+            return None
+        if answer.exit:
+            raise unlike(want, f"the file of keys cannot be read: {text.strip()}", "become: true")
+        there = _present(text)
+        if not want.fields.get("exclusive"):
+            there = {blob: there[blob] for blob in _keys(want.fields["key"]) if blob in there}
+        if not there:
+            return None
+        where = {name: want.fields[name] for name in ("user", "path") if name in want.fields}
+        return {**where, "key": "\n".join(there.values())}
+
+    def differing(self, want: Want, have: Have) -> dict[str, Value]:
+        same = sorted(have["key"].split("\n")) == sorted(want.fields["key"].split("\n"))
+        return {} if same else {"key": want.fields["key"]}
+
+    def declared(self, want: Want) -> dict[str, Value]:
+        return {k: v for k, v in want.fields.items() if k in ("user", "path", "key")}
+
+    def write(self, act: Act) -> Iterator[Block]:
+        fields = {**act.have, **act.before, **act.after}
+        lines = act.after.get("key", "") if act.verb is not Verb.DELETE else ""
+        old = {**_present(act.before.get("key", "")), **_present(lines)}
+        command = filtered(_FILTER, {"fz_new": lines, "fz_keys": " ".join(old)})
+        path = f"{act.at(fields['path'])}" if "path" in fields else ""
+        # the path is known on the host only: the temporary file's name is set there, too
+        block = edited("/fz_f", command, act.token, mode="600", owner="$fz_u")
+        script = str(block.script).replace("'/fz_f'", '"$fz_f"')
+        tmp = f"fz_tmp=$fz_d/.fazai-{act.token}"
+        yield Block(f"{_find(fields['user'], path, act.at)}\n{_FOLDER}{tmp}\n{script}")
+
+
+def _keys(text: str) -> dict[str, str]:
+    """The lines by the key in them. Raises ValueError for a line without."""
+    found: dict[str, str] = {}
+    for raw in text.splitlines():
+        line = raw.strip()
+        if not line or line.startswith("#"):
+            continue
+        match = _KEY.search(line)
+        if match is None:
+            raise ValueError("is no public key")
+        try:
+            data = base64.b64decode(match[2], validate=True)
+        except binascii.Error:
+            raise ValueError("is cut off, or damaged") from None
+        name = match[1].encode()
+        if data[4 : 4 + len(name)] != name or int.from_bytes(data[:4]) != len(name):
+            raise ValueError(f"says that it is of type {match[1]}, and is not")
+        found[match[2]] = line
+    if not found:
+        raise ValueError("is no public key")
+    return found
+
+
+def _present(text: str) -> dict[str, str]:
+    """The keys of a file; lines of another kind are none of ours."""
+    lines = (line.strip() for line in text.split("\n"))
+    matches = ((_KEY.search(line), line) for line in lines if not line.startswith("#"))
+    return {match[2]: line for match, line in matches if match is not None}
+
+
+def _fingerprint(blob: str) -> str:
+    """As ssh-keygen -l says it."""
+    digest = hashlib.sha256(base64.b64decode(blob)).digest()
+    return f"SHA256:{base64.b64encode(digest).decode().rstrip('=')}"
+
+
+#: The folder of keys, as sshd wants it: the user's, and nobody else's. A link there could lead root anywhere.
+_FOLDER: Final = r"""fz_d=${fz_f%/*}
+if [ -h "$fz_d" ]; then echo "$fz_d is a link: keys are not written through it" >&2; exit 1; fi
+if [ ! -d "$fz_d" ]; then (umask 077; mkdir "$fz_d")
+[ -z "$fz_u" ] || [ "$(fz_own "$fz_d")" = "$fz_u" ] || chown "$fz_u" "$fz_d"; fi
+"""
+
+
+def _find(user: str, path: str, at: object) -> str:
+    """Lines that set `fz_f`, the file, and `fz_u`, its owner."""
+    assert callable(at)
+    passwd, root = quoted(at("/etc/passwd")), quoted(str(at("/")).rstrip("/"))
+    program = f'$1 == "{user}" {{ print; exit }}'
+    who = f"awk -F: {quoted(program)} {passwd} 2>/dev/null"
+    if at("/") == "/":
+        who = f"getent passwd {quoted(user)} 2>/dev/null || {who}"
+    lines = [f'fz_p=$({who}); fz_u=$(printf %s "$fz_p" | cut -d: -f3,4)']
+    if path:
+        lines.append(f"fz_f={quoted(path)}")
+    else:
+        lines.append('fz_h=$(printf %s "$fz_p" | cut -d: -f6)')
+        lines.append(
+            f'[ -n "$fz_h" ] || {{ echo {quoted(f"there is no user {user}")} >&2; exit {_NO_USER}; }}'
+        )
+        lines.append(f"fz_f={root}$fz_h/.ssh/authorized_keys")
+    return "\n".join(lines)
+
+
+def _question(want: Want) -> Shell:
+    path = want.at(want.fields["path"]) if "path" in want.fields else ""
+    return Shell(f'{_find(want.fields["user"], path, want.at)}\n[ ! -f "$fz_f" ] || cat "$fz_f"')
+
+
+KINDS = (
+    AuthorizedKeyKind(
+        name="ssh.authorized_key",
+        summary="Keys with which a user may log in",
+        specs=(
+            FieldSpec("user", "account", "whose keys", required=True),
+            FieldSpec("key", "text", "a public key, or several, each a line", required=True),
+            FieldSpec("key_options", "text", 'what stands before each key: from="192.0.2.0/24",no-pty'),
+            FieldSpec("path", "path", "the file, where sshd looks elsewhere", default=None),
+            FieldSpec("exclusive", "boolean", "these keys and no others"),
+            FieldSpec("state", "choice", choices=("present", "absent")),
+        ),
+        identity=("user", "key"),
+        options=frozenset(("exclusive",)),
+        example=(
+            "ssh.authorized_key: {user: deploy, key: ssh-ed25519"
+            " AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f deploy@example}"
+        ),
+    ),
+)

@@ -1,0 +1,347 @@
+"""Kinds whose item is a few lines of a file that others write to as well: sysctl, cron, authorized_key."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fazai.errors import DeviceError
+from fazai.hosts.kinds import all_kinds
+from fazai.model import Problem, Verb
+from tests.hosts import test_kinds
+from tests.hosts.cases import Case
+from tests.hosts.helpers import HOSTILE, SHELLS, Host, resource
+from tests.hosts.machines import Machine, missing, shim
+
+
+def _public_key(number: int) -> str:
+    data = b"\0\0\0\x0bssh-ed25519\0\0\0\x20" + bytes([number]) * 32
+    return f"ssh-ed25519 {base64.b64encode(data).decode()}"
+
+
+KEY_1, KEY_2, KEY_3 = map(_public_key, (1, 2, 3))
+
+CASES = (
+    Case(
+        "sysctl in a file that others write to, with the last line that counts",
+        "ssh.sysctl",
+        {"name": "net.ipv4.ip_forward", "value": 1},
+        {"/etc/sysctl.d/99-fazai.conf": "# mine\nnet.ipv4.ip_forward = 1\nvm.swappiness=10\n"},
+        {"value": "0"},
+        {"/etc/sysctl.d/99-fazai.conf": "# mine\nnet.ipv4.ip_forward = 0\nvm.swappiness=10\n"},
+        removed={"/etc/sysctl.d/99-fazai.conf": "# mine\nvm.swappiness=10\n"},
+        before={
+            "/etc/sysctl.d": "<dir>",
+            "/etc/sysctl.d/99-fazai.conf": (
+                "# mine\n- net.ipv4.ip_forward=1\nvm.swappiness=10\n net.ipv4.ip_forward = 0 "
+            ),
+        },
+    ),
+    Case(
+        "sysctl in a file of its own",
+        "ssh.sysctl",
+        {"name": "net.ipv4.tcp_rmem", "value": "4096\t87380  6291456", "sysctl_file": "/etc/sysctl.d/x"},
+        {"/etc/sysctl.d/x": ("0644", "net.ipv4.tcp_rmem = 4096 87380 6291456\n")},
+        {"value": "1 2 3"},
+        {"/etc/sysctl.d/x": "net.ipv4.tcp_rmem = 1 2 3\n"},
+        {"sysctl_file": "/etc/sysctl.d/x"},
+        removed={"/etc/sysctl.d/x": None},
+    ),
+    Case(
+        "cron in a file",
+        "ssh.cron",
+        {
+            "name": "a $(job) it's",
+            "minute": 5,
+            "user": "root",
+            "cron_file": "x",
+            "job": 'echo "$(id)" \\% \\n',
+        },
+        {"/etc/cron.d/x": ("0644", '#fazai: a $(job) it\'s\n5 * * * * root echo "$(id)" \\% \\n\n')},
+        {"minute": "*", "hour": "1-5", "disabled": True, "job": "-x"},
+        {"/etc/cron.d/x": "#fazai: a $(job) it's\n#* 1-5 * * * root -x\n"},
+        {"cron_file": "x"},
+        removed={"/etc/cron.d/x": None},
+    ),
+    Case(
+        "cron taken over from Ansible, between other jobs",
+        "ssh.cron",
+        {"name": "job", "special_time": "daily", "user": "app", "cron_file": "x", "job": "a  b"},
+        {"/etc/cron.d/x": "A=1\n#fazai: job\n@daily app a  b\n#Ansible: job 2\n1 1 1 1 1 root b\n"},
+        {"special_time": None, "weekday": "mon", "user": "root"},
+        {"/etc/cron.d/x": "A=1\n#fazai: job\n* * * * mon root a  b\n#Ansible: job 2\n1 1 1 1 1 root b\n"},
+        {"cron_file": "x"},
+        removed={"/etc/cron.d/x": "A=1\n#Ansible: job 2\n1 1 1 1 1 root b\n"},
+        before={
+            "/etc/cron.d": "<dir>",
+            "/etc/cron.d/x": "A=1\n#Ansible: job\n1 2 3 4 5 root x\n#Ansible: job 2\n1 1 1 1 1 root b\n",
+        },
+    ),
+    Case(
+        "authorized key",
+        "ssh.authorized_key",
+        {
+            "user": "nobody-here",
+            "path": "/keys/a",
+            "key": KEY_1 + " me",
+            "key_options": 'command="a b",no-pty',
+        },
+        {"/keys/a": ("0600", f'command="a b",no-pty {KEY_1} me\n'), "/keys": ("0700", "<dir>")},
+        {"key_options": None, "key": KEY_1 + " $(id) it's"},
+        {"/keys/a": f"{KEY_1} $(id) it's\n"},
+        {"path": "/keys/a"},
+        removed={"/keys/a": ""},
+    ),
+    Case(
+        "authorized key among others",
+        "ssh.authorized_key",
+        {"user": "me", "key": f"{KEY_2} two\n"},
+        {"/home/it's me/.ssh/authorized_keys": f"# {KEY_2}\n{KEY_1} one\nrubbish\n{KEY_2} two\n"},
+        removed={"/home/it's me/.ssh/authorized_keys": f"# {KEY_2}\n{KEY_1} one\nrubbish\n"},
+        before={
+            "/etc": "<dir>",
+            "/etc/passwd": f"root:x:0:0::/:/bin/sh\nme:x:{os.getuid()}:{os.getgid()}::/home/it's me:\n",
+            "/home/it's me/.ssh": "<dir>",
+            "/home/it's me/.ssh/authorized_keys": f"# {KEY_2}\n{KEY_1} one\nrubbish",
+        },
+    ),
+    Case(
+        "authorized keys and no others",
+        "ssh.authorized_key",
+        {"user": "x", "path": "/keys/a", "key": KEY_2, "exclusive": True},
+        {"/keys/a": f"# all\n{KEY_2}\n"},
+        {"key": f"{KEY_1}\n{KEY_2}"},
+        {"/keys/a": f"# all\n{KEY_1}\n{KEY_2}\n"},
+        None,
+        before={"/keys": "<dir>", "/keys/a": f"# all\n{KEY_1} one\nno-pty {KEY_3} three\n"},
+    ),
+)
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_a_kind(case: Case, shell: str, tmp_path: Path) -> None:
+    test_kinds.test_a_kind(case, shell, tmp_path)
+
+
+# -- the running kernel ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shell", ["dash", "busybox"])
+def test_the_kernel_is_set_and_set_back(shell: str, tmp_path: Path) -> None:
+    """In a network of its own: nothing of this machine's is touched."""
+    machine = Machine.made(tmp_path, shell)
+    name = "net.ipv4.ip_forward"
+    file = machine.folder / "upper/etc/sysctl.d/99-fazai.conf"
+    mine = Path("/proc/sys/net/ipv4/ip_forward").read_text()
+
+    async def run() -> None:
+        host = machine.host()
+        async with host.session:
+
+            async def kernel() -> str:
+                result = await host.session._run(f"cat /proc/sys/{name.replace('.', '/')}")
+                return result.out.decode().strip()
+
+            # a network namespace begins with the values of the machine, so a known one is set first
+            await host.session._run(f"sysctl -w {name}=0")
+            on, off = (resource("ssh.sysctl", {"name": name, "value": value}) for value in (1, 0))
+            changes = await host.converge(on)
+            assert (changes[0].verb, await kernel()) == (Verb.CREATE, "1")
+            await host.undo(changes)
+            assert (await kernel(), file.exists()) == ("0", False)
+            await host.converge(on)
+            await host.session._run(f"sysctl -w {name}=0")
+            (change,) = await host.converge(on)  # somebody set it, and the file says otherwise
+            assert (change.before, change.after) == ({"running": "0"}, {"running": "1"})
+            changes = await host.converge(off)
+            await host.undo(changes)
+            assert (await kernel(), file.read_text()) == ("1", f"{name} = 1\n")
+            alone = {"name": name, "value": "0", "sysctl_set": False}
+            await host.converge(resource("ssh.sysctl", alone))
+            assert (await kernel(), file.read_text()) == ("1", f"{name} = 0\n")
+            tabs = {"name": "net.ipv4.ping_group_range", "value": "0 7"}
+            await host.converge(resource("ssh.sysctl", tabs))
+            changes = await host.converge(resource("ssh.sysctl", {"name": name}, "absent"))
+            assert name not in file.read_text()
+            none = resource("ssh.sysctl", {"name": "net.ipv4.no_such", "value": "1"})
+            diff = await host.look(none)
+            with pytest.raises(DeviceError):
+                await host.session.write(diff.changes[0])
+            assert "no_such" not in file.read_text()  # what the kernel refuses is in no file
+
+    asyncio.run(run())
+    assert Path("/proc/sys/net/ipv4/ip_forward").read_text() == mine
+
+
+# -- crontabs -------------------------------------------------------------------------------------------
+
+
+def with_crontab(folder: Path) -> Machine:
+    """busybox's crontab, which has what POSIX says, and -u."""
+    machine = Machine.made(folder)
+    shim(machine, "crontab", f'mkdir -p /var/spool/cron/crontabs\nexec {_busybox()} crontab "$@"')
+    return machine
+
+
+def _busybox() -> str:
+    found = [path for path in ("/bin/busybox", "/usr/bin/busybox") if Path(path).exists()]
+    return found[0] if found else missing("busybox is not installed")
+
+
+def test_a_crontab(tmp_path: Path) -> None:
+    machine = with_crontab(tmp_path)
+    spool = machine.folder / "upper/var/spool/cron/crontabs/daemon"
+
+    async def run() -> None:
+        host = machine.host()
+        async with host.session:
+            jobs = [
+                resource("ssh.cron", {"name": name.strip(), "user": "daemon", "job": f"echo {name}".strip()})
+                for name in HOSTILE
+                if "\n" not in name
+            ]
+            assert len(await host.converge(*jobs)) == len(jobs)
+            before = host.session.round_trips
+            assert (await host.look(*jobs)).changes == ()
+            assert host.session.round_trips == before + 1
+            text = spool.read_text("utf-8", "surrogateescape")
+            assert "#fazai: $(touch gone)\n* * * * * echo $(touch gone)\n" in text
+            gone = resource("ssh.cron", {"name": "plain", "user": "daemon"}, "absent")
+            changes = await host.converge(gone)
+            assert "echo plain\n" not in spool.read_text("utf-8", "surrogateescape")
+            await host.undo(changes)
+            assert (await host.look(*jobs)).changes == ()
+            own = resource("ssh.cron", {"name": "plain", "special_time": "reboot", "job": "x"})
+            await host.converge(own)  # our own crontab, not that of the other user
+            assert (spool.parent / "root").read_text() == "#fazai: plain\n@reboot x\n"
+            await host.converge(resource("ssh.cron", {"name": "plain"}, "absent"))
+            assert not (spool.parent / "root").exists()
+
+    asyncio.run(run())
+
+
+def test_a_crontab_that_cannot_be_read_is_not_overwritten(tmp_path: Path) -> None:
+    machine = Machine.made(tmp_path)
+    script = 'echo "$*" >>/tmp/said; [ "$1" != -l ] || { echo "crontab: not allowed" >&2; exit 1; }'
+    shim(machine, "crontab", script)
+
+    async def run() -> None:
+        host = machine.host()
+        async with host.session:
+            diff = await host.look(resource("ssh.cron", {"name": "x", "job": "y"}))
+            with pytest.raises(DeviceError, match="crontab: not allowed"):
+                await host.session.write(diff.changes[0])
+
+    asyncio.run(run())
+    assert set((machine.folder / "upper/tmp/said").read_text().splitlines()) == {"-l"}
+
+
+def test_a_folder_has_no_crontab(tmp_path: Path) -> None:
+    async def run() -> None:
+        host = Host.local(tmp_path)
+        async with host.session:
+            (error,) = (await host.look(resource("ssh.cron", {"name": "x", "job": "y"}))).errors
+            assert "has no crontab of a user" in str(error)
+            assert error.hint == "cron_file: …"
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_full_disk_leaves_the_old_file(shell: str, tmp_path: Path) -> None:
+    """There is room for a copy, and not for the line that is added."""
+    machine = Machine.made(tmp_path, shell)
+    if shell == "busybox":
+        machine.run(f"ln -sf {_busybox()} /usr/bin/awk")
+
+    async def run() -> None:
+        host = machine.host()
+        async with host.session:
+            setup = (
+                "mkdir -p /etc/cron.d; mount -t tmpfs -o size=8k none /etc/cron.d; cd /etc/cron.d || exit 1"
+            )
+            made = await host.session._run(f"{setup}; yes '# a line of text' | head -n 240 >x; cksum x")
+            job = {"name": "long", "job": "echo " + "x" * 300, "user": "root", "cron_file": "x"}
+            diff = await host.look(resource("ssh.cron", job))
+            with pytest.raises(DeviceError, match=r"(?i)no space left"):
+                await host.session.write(diff.changes[0])
+            now = await host.session._run("cd /etc/cron.d; cksum x; ls -A")
+            assert now.out == made.out + b"x\n"
+
+    asyncio.run(run())
+
+
+# -- authorized keys ------------------------------------------------------------------------------------
+
+
+def test_a_key_lets_its_owner_in(tmp_path: Path) -> None:
+    """Owner and modes are those that sshd asks for; ssh-keygen reads the file, and says the same name."""
+    machine = Machine.made(tmp_path)
+    machine.run("useradd -m -u 7001 anna")
+    file = machine.folder / "upper/home/anna/.ssh/authorized_keys"
+    wanted = resource("ssh.authorized_key", {"user": "anna", "key": f"{KEY_1} a"})
+
+    async def run() -> None:
+        host = machine.host()
+        async with host.session:
+            await host.converge(wanted, resource("ssh.authorized_key", {"user": "anna", "key": KEY_2}))
+            for path, mode in ((file.parent, 0o700), (file, 0o600)):
+                found = path.stat()
+                assert (found.st_mode & 0o7777, found.st_uid, found.st_gid) == (mode, 7001, 7001)
+            names = machine.run("ssh-keygen -lf /home/anna/.ssh/authorized_keys")
+            assert wanted.identity.removeprefix("anna ") in names
+            later = resource("ssh.authorized_key", {"user": "later", "key": KEY_1})
+            diff = await host.look(later)  # the user may be made in this run
+            assert [change.verb for change in diff.changes] == [Verb.CREATE]
+            with pytest.raises(DeviceError, match="there is no user later"):
+                await host.session.write(diff.changes[0])
+            await host.session._run("cd /home/anna && rm -r .ssh && ln -s /etc .ssh")
+            diff = await host.look(wanted)
+            with pytest.raises(DeviceError, match="is a link: keys are not written through it"):
+                await host.session.write(diff.changes[0])
+
+    if not Path("/usr/bin/ssh-keygen").exists():
+        missing("ssh-keygen is not installed")
+    asyncio.run(run())
+    assert not (machine.folder / "upper/etc/authorized_keys").exists()
+
+
+# -- what is wrong before any contact -------------------------------------------------------------------
+
+BAD = KEY_1.split()[1]
+WRONG: tuple[tuple[str, dict[str, Any], str], ...] = (
+    ("ssh.sysctl", {"name": "-w", "value": "1"}, "name"),
+    ("ssh.sysctl", {"name": "a=b", "value": "1"}, "name"),
+    ("ssh.sysctl", {"name": "a\nb", "value": "1"}, "name"),
+    ("ssh.sysctl", {"name": "a", "value": " "}, "value"),
+    ("ssh.sysctl", {"name": "a"}, "value"),
+    ("ssh.cron", {"name": "a\nb", "job": "x"}, "name"),
+    ("ssh.cron", {"name": "a", "job": "x\n* * * * * y"}, "job"),
+    ("ssh.cron", {"name": "a", "job": "x", "cron_file": "../x", "user": "root"}, "cron_file"),
+    ("ssh.cron", {"name": "a", "job": "x", "cron_file": "x.conf", "user": "root"}, "cron_file"),
+    ("ssh.cron", {"name": "a", "job": "x", "cron_file": "x"}, "user"),
+    ("ssh.cron", {"name": "a", "job": "x", "minute": "* *"}, "minute"),
+    ("ssh.cron", {"name": "a", "job": "x", "minute": ""}, "minute"),
+    ("ssh.cron", {"name": "a", "job": "x", "minute": 1, "special_time": "daily"}, "minute"),
+    ("ssh.authorized_key", {"user": "a", "key": "hello"}, "key"),
+    ("ssh.authorized_key", {"user": "a", "key": f"ssh-rsa {BAD}"}, "key"),
+    ("ssh.authorized_key", {"user": "a", "key": KEY_1[:-2]}, "key"),
+    ("ssh.authorized_key", {"user": "a", "key": ""}, "key"),
+    ("ssh.authorized_key", {"user": "a", "key": KEY_1, "key_options": "a\nb"}, "key_options"),
+    ("ssh.authorized_key", {"user": "a", "key": f"no-pty {KEY_1}", "key_options": "b"}, "key_options"),
+)
+
+
+@pytest.mark.parametrize(("name", "fields", "field"), WRONG)
+def test_what_is_wrong_before_any_contact(name: str, fields: dict[str, Any], field: str) -> None:
+    kind = all_kinds()[name]
+    identity = kind.identify(fields)
+    _, problems = kind.normalise(fields, "present")
+    assert [problem.field for problem in problems] == [field]
+    assert not isinstance(identity, Problem) or identity.field == field
