@@ -410,7 +410,7 @@ class JobRow(Message, frozen=True, kw_only=True):
     """What the configuration lets run. `next_at` is an estimate: it moves with jitter and with what runs."""
 
     playbook: Label
-    modes: tuple[Literal["apply", "check"], ...]
+    modes: tuple[Literal["apply", "approve", "check"], ...]
     every_s: Annotated[float, Meta(gt=0)] | None = None
     jitter_s: Annotated[float, Meta(ge=0)] | None = None
     windows: tuple[str, ...] = ()
