@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fazai.daemon import agents, reports, runs, stream, system, telemetry
+from fazai.daemon import agents, reports, runs, sessions, stream, system, telemetry
 from fazai.daemon.web import Route
 
 __all__ = ["TABLE"]
@@ -14,4 +14,5 @@ TABLE: tuple[Route, ...] = (
     *telemetry.ROUTES,
     *agents.ROUTES,
     *runs.ROUTES,
+    *sessions.ROUTES,
 )

@@ -81,7 +81,7 @@ MIGRATIONS = (
     """,
 )
 
-_NO_ROOM = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_TRUNCATE)
+_NO_ROOM = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
 _BROKEN = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
@@ -134,7 +134,7 @@ def is_broken(error: Exception) -> bool:
 
 def failure(folder: Path, error: Exception) -> StateError:
     """What SQLite or the operating system says, as an error with the next step."""
-    if _code(error) in _NO_ROOM:
+    if _code(error) & 0xFF in _NO_ROOM:
         return StoreFull(
             f"the state folder {folder} takes no more data: {error}",
             hint="free space on its disk; nothing else needs to be done",
