@@ -20,6 +20,8 @@ from fazai.daemon.ingest import Ingest, IngestRules
 from fazai.daemon.parts import PARTS
 from fazai.daemon.reports import Reports
 from fazai.daemon.routes import TABLE
+from fazai.daemon.rundesk import RunDesk
+from fazai.daemon.scheduler import Scheduler
 from fazai.daemon.server import HttpServer, Listener
 from fazai.daemon.services import Services
 from fazai.daemon.sessions import Sessions
@@ -115,8 +117,12 @@ class Daemon:
         ingest.exposition.add(hub.metrics)
         ingest.exposition.add(guard.metrics)
         gemma = GemmaClient(settings.gemma_socket, connect_timeout_s=0.5, fallback=settings.fallback)
+        desk = RunDesk(settings, store, self._log)
+        ingest.exposition.add(desk.metrics)
+        scheduler = Scheduler(desk, settings.state / "schedule.json", self._log)
         self.services = Services(
-            settings, store, hub, guard, self._log, ingest, Reports(store), Sessions(gemma)
+            *(settings, store, hub, guard, self._log, ingest, Reports(store), Sessions(gemma)),
+            *(desk, scheduler),
         )
         return self.services
 
