@@ -95,6 +95,7 @@ def _settings(options: dict[str, Any]) -> Settings:
         inventory=tuple(options["inventory"]),
         config=DaemonConfig() if file is None else read_config(file),
         ingest=options["ingest"],
+        lab=config.lab,
         log_file=options["log_file"],
         log_text=options["log_format"] == "text",
     )

@@ -17,6 +17,7 @@ from fazai.daemon.app import App
 from fazai.daemon.guard import Guard
 from fazai.daemon.hub import Hub
 from fazai.daemon.ingest import Ingest, IngestRules
+from fazai.daemon.opn_watch import Firewalls
 from fazai.daemon.parts import PARTS
 from fazai.daemon.reports import Reports
 from fazai.daemon.routes import TABLE
@@ -119,10 +120,12 @@ class Daemon:
         gemma = GemmaClient(settings.gemma_socket, connect_timeout_s=0.5, fallback=settings.fallback)
         desk = RunDesk(settings, store, self._log)
         ingest.exposition.add(desk.metrics)
+        firewalls = Firewalls(settings, store, self._log)
+        ingest.exposition.add(firewalls.metrics)
         scheduler = Scheduler(desk, settings.state / "schedule.json", self._log)
         self.services = Services(
             *(settings, store, hub, guard, self._log, ingest, Reports(store), Sessions(gemma)),
-            *(desk, scheduler),
+            *(desk, scheduler, firewalls),
         )
         return self.services
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from fazai.daemon.guard import Guard
 from fazai.daemon.hub import Hub
 from fazai.daemon.ingest import Ingest
+from fazai.daemon.opn_watch import Firewalls
 from fazai.daemon.reports import Reports
 from fazai.daemon.rundesk import RunDesk
 from fazai.daemon.scheduler import Scheduler
@@ -33,6 +34,7 @@ class Services:
     sessions: Sessions
     runs: RunDesk
     scheduler: Scheduler
+    firewalls: Firewalls
     started: float = field(default_factory=time.time)
     ready: bool = False
     stopping: bool = False

@@ -53,6 +53,7 @@ class Settings:
     inventory: tuple[str, ...] = ()
     config: DaemonConfig = field(default_factory=DaemonConfig)
     ingest: Literal["known", "open", "signed"] = "known"  # who may report without a signature
+    lab: Path | None = None  # the embedded lab's folder; None: below the state
     log_file: Path | None = None
     log_text: bool = False
     limits: Limits = field(default_factory=Limits)

@@ -93,5 +93,8 @@ def world(folder: Path, *, daemon: dict[str, Any] | None = None, **config: Any) 
         write_inventory(folder, firewall)
         read = read_config(write_config(folder, **config))
         more = daemon or {}
-        with live(folder, socket=folder / "d.sock", config=read, **more) as running, running.client() as client:
+        with (
+            live(folder, socket=folder / "d.sock", config=read, **more) as running,
+            running.client() as client,
+        ):
             yield World(running, firewall, folder, client)

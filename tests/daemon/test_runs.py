@@ -74,9 +74,7 @@ def test_a_later_look_makes_a_plan_stale(tmp_path: Path) -> None:
         edge.inventory([*RESOURCES, *other])
         second = edge.ended(edge.started(edge.run()))
         assert second["plan_hash"] != first["plan_hash"]
-        refused = edge.client.post(
-            f"/runs/{first['run_id']}/approve", json={"plan_hash": first["plan_hash"]}
-        )
+        refused = edge.client.post(f"/runs/{first['run_id']}/approve", json={"plan_hash": first["plan_hash"]})
         assert refused.status_code == 409
         assert second["run_id"] in refused.json()["error"]
         assert edge.row(first["run_id"])["plan_state"] == "stale"
