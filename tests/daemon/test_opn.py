@@ -194,7 +194,9 @@ def test_what_runs_leave_is_a_gauge(tmp_path: Path) -> None:
 
         def figure(name: str) -> list[str]:
             text = edge.client.get("/metrics").text
-            return re.findall(rf'^fazai_opnsense_{name}{{firewall="fw-01",[^}}]*}} (\S+)$', text, re.MULTILINE)
+            return re.findall(
+                rf'^fazai_opnsense_{name}{{firewall="fw-01",[^}}]*}} (\S+)$', text, re.MULTILINE
+            )
 
         edge.ended(edge.started(edge.run()))
         until(lambda: figure("pending_changes") == ["1"])
@@ -202,7 +204,9 @@ def test_what_runs_leave_is_a_gauge(tmp_path: Path) -> None:
         edge.ended(edge.started(edge.run(mode="apply")))
         until(lambda: figure("pending_changes") == ["0"])
         assert figure("last_apply_success") == ["1"]
-        names = set(re.findall(r"^# TYPE (fazai_opnsense_\w+)", edge.client.get("/metrics").text, re.MULTILINE))
+        names = set(
+            re.findall(r"^# TYPE (fazai_opnsense_\w+)", edge.client.get("/metrics").text, re.MULTILINE)
+        )
         assert names == {metric.name for metric in OPN_METRICS.values()} - {"fazai_opnsense_load1"}
 
 
