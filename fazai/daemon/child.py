@@ -1,7 +1,7 @@
 """A run as a child process: its command line, its environment, and how it is waited for and ended.
 
-It has a session and a process group of its own. SIGTERM asks the engine to stop cleanly between two actions, a
-second one at once; what is killed in the middle finds its journal at the next run.
+It has a session and a process group of its own. SIGTERM asks the engine to stop cleanly between two
+actions, a second one at once; what is killed in the middle finds its journal at the next run.
 """
 
 from __future__ import annotations
@@ -94,8 +94,8 @@ def environment(job: Job, record: Record, settings: Settings, environ: Mapping[s
 
 
 class Child:
-    """A process that runs. It is no `subprocess.Popen`, and no pipe leads to it: when the daemon goes away it can go
-    on as if nothing had happened."""
+    """A process that runs. It is no `subprocess.Popen`, and no pipe leads to it: when the daemon goes away
+    it can go on as if nothing had happened."""
 
     def __init__(self, words: Sequence[str], environ: Mapping[str, str], said: Path) -> None:
         """Start it; what it writes to standard error goes to the file `said`. Raises OSError."""
@@ -140,7 +140,8 @@ class Child:
             os.kill(self.pid, signal.SIGTERM)
 
     async def wait(self, timeout_s: float, patience: Patience) -> Ended:
-        """Until its end, which comes after the timeout at the latest: politely, firmly, and for the whole group."""
+        """Until its end, which comes after the timeout at the latest: politely, firmly, and for the whole
+        group."""
         timed_out = not await self._within(timeout_s)
         for wait_s in (patience.clean_s, patience.now_s):
             if not self.ended:

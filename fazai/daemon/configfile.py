@@ -1,5 +1,5 @@
-"""Reads the daemon's configuration file (`fazai daemon --config`, docs/daemon.md). Strict: everything that is wrong
-is said at once, with its place."""
+"""Reads the daemon's configuration file (`fazai daemon --config`, docs/daemon.md). Strict: everything that
+is wrong is said at once, with its place."""
 
 from __future__ import annotations
 
@@ -125,7 +125,8 @@ def _job(name: str, section: _Section) -> Job | None:
     )
     none: tuple[str, ...] = ()
     inventory = section.read("inventory", _texts)
-    modes = section.read("modes", _modes, ("check", "approve"))
+    usual: tuple[str, ...] = ("check", "approve")
+    modes = section.read("modes", _modes, usual)
     schedule = _schedule(section, modes or ())
     if inventory is None:
         return None
@@ -150,7 +151,8 @@ def _schedule(job: _Section, modes: tuple[str, ...]) -> Schedule | None:
     section.only("every", "jitter", "mode", "windows", "timezone")
     every_s = section.read("every", _span)
     mode = section.read("mode", _mode, "check")
-    zone = section.read("timezone", _zone, UTC)
+    utc: tzinfo = UTC
+    zone = section.read("timezone", _zone, utc)
     windows: tuple[Window, ...] = ()
     listed = section.node.get("windows")
     if isinstance(listed, YamlList):

@@ -25,9 +25,9 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """Something that may be run. `modes`: `check` plans, `approve` lets a person apply such a plan, `apply`
-    applies at once. `deletes`: an apply that nobody approved may delete. `environment`: names of variables that
-    the run gets beside the common ones."""
+    """Something that may be run. `modes`: `check` plans, `approve` lets a person apply such a plan,
+    `apply` applies at once. `deletes`: an apply that nobody approved may delete. `environment`: names of
+    variables that the run gets beside the common ones."""
 
     name: str
     inventory: tuple[str, ...]

@@ -1,4 +1,5 @@
-"""The firewalls' lines of /metrics: rendered when a round ends, only joined when asked for (docs/metrics.md)."""
+"""The firewalls' lines of /metrics: rendered when a round ends, only joined when asked for
+(docs/metrics.md)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Which firewalls are watched: those that `POST /opn/add` registered, and those of the inventory.
 
-A registered one's key stands in `<secrets>/opnsense/<id>.json` alone; an inventory's where the inventory says. Both
-become a `Target` of the provider, which checks them as it does for a run. Nothing here writes to a firewall.
+A registered one's key stands in `<secrets>/opnsense/<id>.json` alone; an inventory's where the inventory
+says. Both become a `Target` of the provider, which checks them as it does for a run. Nothing here writes
+to a firewall.
 """
 
 from __future__ import annotations
@@ -62,7 +63,8 @@ class KeyFiles:
         self._uid = uid
 
     def write(self, id_: str, key: str, secret: str) -> None:
-        """Durable when it returns. Raises SecretError where the folder is open to others or cannot be written."""
+        """Durable when it returns. Raises SecretError where the folder is open to others or cannot be
+        written."""
         path = self._folder / f"{id_}.json"
         fresh = path.with_suffix(".new")
         try:
@@ -178,7 +180,7 @@ def reachable(target: Target, lab: Path) -> Target:
     found = find(lab, url.netloc)
     if found is None:
         text = f"the lab's firewall {url.netloc} is not up"
-        raise Unreachable(text, where=target.name, hint=f"fazai lab up {url.netloc}")
+        raise Unreachable(text, where=target.name, stage="connect", hint=f"fazai lab up {url.netloc}")
     key, secret = found.key()
     options = {"base_url": found.base_url, "secret": {"api_key": Secret(key), "api_secret": Secret(secret)}}
     more = {"ca": found.ca_file} if found.ca_file else {}

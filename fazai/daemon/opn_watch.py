@@ -1,5 +1,5 @@
-"""Watches the firewalls in the background: each in its turn, spread over the interval, some at once, and seldom
-those that do not answer."""
+"""Watches the firewalls in the background: each in its turn, spread over the interval, some at once, and
+seldom those that do not answer."""
 
 from __future__ import annotations
 
@@ -184,8 +184,8 @@ class Firewalls:
             seen.round.cancel()
 
     async def read_inventory(self) -> None:
-        """Take over the inventory's firewalls when its files changed. Never raises for what is wrong in it: the ones
-        that were known stay."""
+        """Take over the inventory's firewalls when its files changed. Never raises for what is wrong in
+        it: the ones that were known stay."""
         sources = self._settings.inventory
         self._looked_s = self._clock.monotonic()
         files = await asyncio.to_thread(inventory_files, sources)

@@ -1,8 +1,8 @@
 """The desk at which runs are asked for: by people, by git hosts, by the schedule, by approvals.
 
-Runs of one inventory go one after another, so that nothing is planned or written on a target twice at a time (the
-engine's lock per target guards against everybody else). One run of each sort may wait; who asks for the same
-meanwhile joins it.
+Runs of one inventory go one after another, so that nothing is planned or written on a target twice at a
+time (the engine's lock per target guards against everybody else). One run of each sort may wait; who asks
+for the same meanwhile joins it.
 """
 
 from __future__ import annotations
@@ -61,13 +61,13 @@ class RunDesk:
         *,
         environ: Mapping[str, str] = os.environ,
         now: Callable[[], float] = time.time,
-        patience: Patience = Patience(),
+        patience: Patience | None = None,
     ) -> None:
         self.jobs: Mapping[str, Job] = settings.config.jobs
         self.records = Records(settings.state / "runs")
         self.records.end_what_never_began()
         self._settings, self._store, self._log = settings, store, log
-        self._environ, self._now, self._patience = environ, now, patience
+        self._environ, self._now, self._patience = environ, now, patience or Patience()
         self._lanes = _lanes(self.jobs.values())
         self._going: dict[int, _Going] = {}
         self._queue: list[Record] = []
@@ -120,7 +120,8 @@ class RunDesk:
         return Taken(record.run_id, False)
 
     def approve(self, record: Record, plan_hash: str, by: str, reason: str | None = None) -> Taken:
-        """Apply the plan that a check left. Raises Refusal (not_found, not_allowed, plan_mismatch, conflict)."""
+        """Apply the plan that a check left. Raises Refusal (not_found, not_allowed, plan_mismatch,
+        conflict)."""
         if record.plan_hash is None:
             raise Refusal("not_found", f"run {record.run_id} left no plan")
         if record.plan_hash != plan_hash:
@@ -231,7 +232,8 @@ class RunDesk:
         command = "plan" if record.mode == "check" else "apply"
         if found is not None and found.exit_code is not None:
             return
-        assert record.exit_code is not None and record.started is not None
+        assert record.exit_code is not None
+        assert record.started is not None
         if found is None:
             sources = self.jobs[record.job].inventory
             await ledger.run_begin(
@@ -259,8 +261,8 @@ class RunDesk:
     # -- the end
 
     async def close(self, wait_s: float) -> None:
-        """Runs are asked to stop between two actions, and waited for; one that takes longer goes on alone, and
-        tells the daemon that comes next."""
+        """Runs are asked to stop between two actions, and waited for; one that takes longer goes on alone,
+        and tells the daemon that comes next."""
         self._stopping = True
         for record in self._queue:
             record.finished, record.exit_code = self._now(), int(ExitCode.INTERRUPTED)

@@ -1,5 +1,5 @@
-"""What the daemon remembers of the runs that it started: one small file each in `<state>/runs`, beside the plan that
-a check left. The ledger has the rest; this is who asked, what was shown, and who approved it."""
+"""What the daemon remembers of the runs that it started: one small file each in `<state>/runs`, beside the
+plan that a check left. The ledger has the rest; this is who asked, what was shown, and who approved it."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _NEVER_BEGAN = "the daemon ended before it began"
 
 
 class Record(msgspec.Struct, kw_only=True):
-    """One run. Times are seconds since the epoch. `plan_hash` is of the plan that it made; `applies` names the run
-    whose plan it applies."""
+    """One run. Times are seconds since the epoch. `plan_hash` is of the plan that it made; `applies` names
+    the run whose plan it applies."""
 
     run_id: str
     job: str

@@ -1,4 +1,5 @@
-"""/runs: the reconciler's ledger, and the desk at which runs are asked for, planned, approved and scheduled."""
+"""/runs: the reconciler's ledger, and the desk at which runs are asked for, planned, approved and
+scheduled."""
 
 from __future__ import annotations
 
@@ -228,18 +229,18 @@ async def ask(call: Call) -> RunStartedAnswer | Reply:
         hint = did_you_mean(body.playbook, desk.jobs) or "see: GET /runs/schedule"
         raise Refusal("not_found", f"the configuration has no {body.playbook[:64]!r}", hint=hint)
     if body.plan_hash is not None:
-        return _approved(desk, job, body, call.who.name)
+        return _approved(desk, job, body, body.plan_hash, call.who.name)
     _check_asked(job, body)
     return _started(desk.ask(job, body.mode, "api", call.who.name, limit=body.limit, reason=body.reason))
 
 
-def _approved(desk: RunDesk, job: Job, body: RunBody, by: str) -> RunStartedAnswer:
+def _approved(desk: RunDesk, job: Job, body: RunBody, plan_hash: str, by: str) -> RunStartedAnswer:
     """An apply that names its plan is the approval of that plan."""
     if body.mode != "apply":
         raise Refusal("bad_request", "`plan_hash`: only an apply has one")
     for record in desk.records:
-        if record.job == job.name and record.plan_hash == body.plan_hash and record.limit == body.limit:
-            return _started(desk.approve(record, body.plan_hash, by, body.reason))
+        if record.job == job.name and record.plan_hash == plan_hash and record.limit == body.limit:
+            return _started(desk.approve(record, plan_hash, by, body.reason))
     raise Refusal("plan_mismatch", f"{job.name} has no such plan", hint="plan first: the mode check")
 
 

@@ -1,8 +1,9 @@
 """When a job of the schedule is due. Pure: the caller tells the time.
 
-The interval is measured on a clock that never jumps (monotonic); the wall clock decides about windows alone. So
-a clock that is set back or forth neither repeats nor skips a run, and what could not begin (a closed window, a
-run that goes on, a daemon that was away) is made up for once, not as often as it was missed.
+The interval is measured on a clock that never jumps (monotonic); the wall clock decides about windows
+alone. So a clock that is set back or forth neither repeats nor skips a run, and what could not begin (a
+closed window, a run that goes on, a daemon that was away) is made up for once, not as often as it was
+missed.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ _LONGEST_DAYS = 8  # a window that does not open within a week never does
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """From `begin` to `end` on these days (0: Monday); over midnight where `end` is not after `begin`, and then
-    the day is that of the beginning."""
+    """From `begin` to `end` on these days (0: Monday); over midnight where `end` is not after `begin`, and
+    then the day is that of the beginning."""
 
     begin: time
     end: time
@@ -86,8 +87,8 @@ class Timetable:
     def begin(
         self, rhythms: Mapping[str, Rhythm], now_s: float, wall: datetime, last: Mapping[str, float]
     ) -> None:
-        """`last`: when each job last began, by the wall clock of that time; whatever it says, a job is due within
-        its interval."""
+        """`last`: when each job last began, by the wall clock of that time; whatever it says, a job is due
+        within its interval."""
         for name, rhythm in rhythms.items():
             if name in last:
                 wait_s = last[name] + rhythm.every_s - wall.timestamp()

@@ -1,8 +1,8 @@
 """Webhooks of git hosts: which one it is, whether it is real, and whether it is a reason to run.
 
-GitHub: `X-Hub-Signature-256` is `sha256=` and the HMAC-SHA256 of the body. Gitea: `X-Gitea-Signature` is that HMAC
-alone (it sends GitHub's headers, too). GitLab: `X-Gitlab-Token` is the secret itself, so that its body is as good as
-its TLS.
+GitHub: `X-Hub-Signature-256` is `sha256=` and the HMAC-SHA256 of the body. Gitea: `X-Gitea-Signature` is
+that HMAC alone (it sends GitHub's headers, too). GitLab: `X-Gitlab-Token` is the secret itself, so that
+its body is as good as its TLS.
 """
 
 from __future__ import annotations

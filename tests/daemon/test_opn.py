@@ -223,6 +223,8 @@ def test_an_unreachable_one_answers_502(tmp_path: Path, firewall: LabFirewall) -
         assert added["tested"] is False
         answer: httpx.Response = client.get(f"/opn/{added['id']}/health")
         assert (answer.status_code, answer.json()["code"]) == (502, "device_error")
+        lab = client.post("/opn/add", json=body(firewall, name="lab", base_url="lab://fw-77")).json()
+        assert "lab up fw-77" in client.get(f"/opn/{lab['id']}/health").json()["error"]
 
 
 @pytest.mark.parametrize(

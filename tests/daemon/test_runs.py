@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
 from pathlib import Path
 
+from fazai.daemon.child import Child, Ended, Patience, environment
+from fazai.daemon.jobs import Job
+from fazai.daemon.runrecords import Record
 from fazai.lab import Fault
-from tests.daemon.live import stream, token
+from tests.daemon.live import settings, stream, token
 from tests.daemon.runs_world import RESOURCES, until, world
 
 
@@ -82,16 +87,77 @@ def test_a_later_look_makes_a_plan_stale(tmp_path: Path) -> None:
 
 
 def test_one_run_at_a_time_and_a_stop_between_two_actions(tmp_path: Path) -> None:
+    two = [{"opnsense.alias": {"name": name, "type": "host", "content": ["192.0.2.7"]}} for name in "ab"]
     with world(tmp_path) as edge:
+        edge.inventory(two)
         edge.firewall.inject(Fault(kind="delay", path="firewall/alias/setItem/*", delay_s=1.0, times=1))
         run_id = edge.started(edge.run(mode="apply"))
-        until(lambda: edge.row(run_id)["state"] == "started")
         refused = edge.run()
         assert (refused.status_code, refused.json()["code"]) == (409, "conflict")
         assert run_id in refused.json()["error"]
-        until(lambda: any("setItem" in path for _, path, _ in edge.firewall.requests))
-    # the daemon was told to stop in the middle of the write: the run ended cleanly, with what it had begun
-    assert edge.daemon.services.runs.records.get(run_id).exit_code in (0, 130)  # type: ignore[union-attr]
+        began = edge.daemon.services.store.ledger
+        until(lambda: began.actions(run_id))
+        firewall = edge.firewall
+    # the daemon was told to stop in the middle of the first write
+    record = edge.daemon.services.runs.records.get(run_id)
+    assert record is not None
+    assert record.exit_code == 130
+    written = [path for _, path, _ in firewall.requests if "setItem" in path]
+    assert len(written) == 1
+
+
+def test_a_run_that_takes_too_long_is_ended(tmp_path: Path) -> None:
+    stubborn = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('x', flush=True)"
+    words = [sys.executable, "-c", f"{stubborn}; time.sleep(60)"]
+
+    async def work(words: list[str], timeout_s: float) -> Ended:
+        child = Child(words, {}, tmp_path / "runs" / "said")
+        return await child.wait(timeout_s, Patience(0.1, 0.1))
+
+    assert asyncio.run(work(words, 0.5)) == Ended(137, "", timed_out=True)
+    polite = [sys.executable, "-c", "import time; time.sleep(60)"]
+    assert asyncio.run(work(polite, 0.2)) == Ended(143, "", timed_out=True)
+    loud = [sys.executable, "-c", "import sys; sys.exit('x' * 20000 + 'the end')"]
+    ended = asyncio.run(work(loud, 20))
+    assert (ended.exit_code, ended.said[-7:], len(ended.said)) == (1, "the end", 8191)
+    assert not (tmp_path / "runs" / "said").exists()
+
+
+def test_a_run_inherits_no_secrets(tmp_path: Path) -> None:
+    job = Job(name="edge", inventory=("i.yml",), environment=("EDGE_KEY",))
+    record = Record(run_id="R", job="edge", mode="check", trigger="api", by="x", asked=0.0)
+    here = {
+        "PATH": "/bin",
+        "LC_ALL": "C",
+        "EDGE_KEY": "k",
+        "NOTIFY_SOCKET": "n",
+        "FAZAI_TOKEN_FILE": "t",
+        "X": "y",
+    }
+    found = environment(job, record, settings(tmp_path, socket=tmp_path / "s"), here)
+    assert set(found) == {
+        "PATH",
+        "LC_ALL",
+        "EDGE_KEY",
+        "FAZAI_STATE",
+        "FAZAI_SECRETS",
+        "FAZAI_RUN_ID",
+        "FAZAI_URL",
+    }
+    assert found["FAZAI_URL"] == f"unix:{tmp_path / 's'}"
+
+
+def test_deletes_need_a_word_in_the_configuration(tmp_path: Path) -> None:
+    for deletes, code in ((False, 3), (True, 0)):
+        folder = tmp_path / str(deletes)
+        folder.mkdir()
+        with world(folder, job={"delete": deletes}) as edge:
+            body = {"name": "old", "type": "host", "content": "192.0.2.9", "enabled": "1"}
+            edge.firewall.call("POST", "/api/firewall/alias/addItem", {"alias": body})
+            edge.inventory([{"opnsense.alias": {"name": "old", "state": "absent"}}], adopt=True)
+            row = edge.ended(edge.started(edge.run(mode="apply")))
+            assert row["exit_code"] == code, row
+            assert ("old" in edge.aliases()) is not deletes
 
 
 def test_what_the_configuration_does_not_allow(tmp_path: Path) -> None:

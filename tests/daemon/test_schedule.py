@@ -59,8 +59,7 @@ def test_a_wall_clock_that_jumps_neither_repeats_nor_skips() -> None:
     assert runs(clocks, made, 1000) == [0, 900]
     for jump in (timedelta(days=-3), timedelta(days=400)):
         clocks.wall += jump
-        before = clocks.now_s
-        assert runs(clocks, made, 900)[:1] in ([800], [810], [690], [700], [710]), clocks.now_s - before
+        assert runs(clocks, made, 900) == [800]
 
 
 def test_what_was_missed_is_made_up_for_once() -> None:

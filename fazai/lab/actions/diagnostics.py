@@ -155,8 +155,8 @@ def resources(call: Call) -> Any:
 
 
 def cpu_stream(call: Call) -> Any:
-    """Events as `scripts/system/cpu.py` of opnsense/core prints them, one a second, without end: here the first two,
-    at once. No recording holds them."""
+    """Events as `scripts/system/cpu.py` of opnsense/core prints them, one a second, without end: here the
+    first two, at once. No recording holds them."""
     lines = []
     for user, system in ((2, 1), (4, 2)):
         shares = {"user": user, "nice": 0, "sys": system, "intr": 0, "idle": 100 - user - system}

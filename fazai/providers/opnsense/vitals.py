@@ -1,6 +1,6 @@
-"""How a firewall is: version, uptime, memory, states, interfaces, CPU. Reads only, with the calls that the recordings
-hold (`diagnostics`, `core`, `interfaces/overview`), and one that they do not: `diagnostics/cpu_usage/stream`, as its
-controller and `scripts/system/cpu.py` of opnsense/core answer it.
+"""How a firewall is: version, uptime, memory, states, interfaces, CPU. Reads only, with the calls that the
+recordings hold (`diagnostics`, `core`, `interfaces/overview`), and one that they do not:
+`diagnostics/cpu_usage/stream`, as its controller and `scripts/system/cpu.py` of opnsense/core answer it.
 
 A figure that the firewall does not give, or does not let this key read, is None.
 """
@@ -64,8 +64,8 @@ class Vitals:
 
 
 async def read_vitals(api: Api, *, cpu: bool = True) -> Vitals:
-    """A round of reads. Raises Unreachable, AccessDenied (a wrong key), DeviceError when the first call is refused:
-    a firewall that does not even say what it is, is not watched."""
+    """A round of reads. Raises Unreachable, AccessDenied (a wrong key), DeviceError when the first call is
+    refused: a firewall that does not even say what it is, is not watched."""
     found = _information(await api.get("diagnostics/system/systemInformation"))
     missing: dict[str, str] = {}
 
@@ -113,17 +113,19 @@ async def read_interfaces(api: Api) -> tuple[Interface, ...]:
     except DeviceError:  # the key may not read them
         return tuple(found)
     counters = _counters(answer)
-    return tuple(replace(one, **counters.get(one.device, {})) for one in found)
+    return tuple(_counted(one, counters.get(one.device, {})) for one in found)
 
 
 async def read_health(api: Api) -> dict[str, Any]:
-    """What the firewall says of itself: version, name, status, and the notices behind it. Raises as `Api.get`."""
+    """What the firewall says of itself: version, name, status, and the notices behind it. Raises as
+    `Api.get`."""
     info = _information(await api.get("diagnostics/system/systemInformation"))
     status = await api.get("core/system/status")
     body = status if isinstance(status, dict) else {}
     system = (body.get("metadata") or {}).get("system") or {}
     named = system.get("status")
-    notices = body.get("subsystems") if isinstance(body.get("subsystems"), dict) else {}
+    listed = body.get("subsystems")
+    notices = listed if isinstance(listed, dict) else {}
     return {
         "version": info.get("version"),
         "hostname": info.get("hostname"),
@@ -217,6 +219,11 @@ _COUNTERS = {
     "received-errors": "receive_errors",
     "send-errors": "send_errors",
 }
+
+
+def _counted(one: Interface, counters: Mapping[str, int | None]) -> Interface:
+    figures: Mapping[str, Any] = counters
+    return replace(one, **figures)
 
 
 def _counters(answer: Any) -> dict[str, dict[str, int | None]]:
