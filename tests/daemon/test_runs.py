@@ -154,9 +154,11 @@ def test_deletes_need_a_word_in_the_configuration(tmp_path: Path) -> None:
         with world(folder, job={"delete": deletes}) as edge:
             body = {"name": "old", "type": "host", "content": "192.0.2.9", "enabled": "1"}
             edge.firewall.call("POST", "/api/firewall/alias/addItem", {"alias": body})
-            edge.inventory([{"opnsense.alias": {"name": "old", "state": "absent"}}], adopt=True)
+            absent = {"opnsense.alias": {"name": "old", "type": "host"}, "state": "absent"}
+            edge.inventory([absent], adopt=True)
             row = edge.ended(edge.started(edge.run(mode="apply")))
-            assert row["exit_code"] == code, row
+            assert row["exit_code"] == code, row.get("error")
+            assert ("--yes" in row.get("error", "")) is not deletes
             assert ("old" in edge.aliases()) is not deletes
 
 
