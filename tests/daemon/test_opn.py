@@ -238,3 +238,10 @@ def test_uptime_is_read_as_the_firewall_writes_it(text: str, seconds: int | None
 def test_the_first_figure_of_the_cpu_is_an_average_since_the_start() -> None:
     assert _cpu([{"total": 90}, {"total": 7}]) == {"cpu_ratio": 0.07}
     assert _cpu([{"total": 90}]) == {"cpu_ratio": None}
+
+
+def test_every_gauge_is_on_the_page() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
+    for metric in OPN_METRICS.values():
+        (row,) = re.findall(rf"^\| `{metric.name}` \| (\w+) \| .* \| (.*) \|$", page, re.MULTILINE)
+        assert row == (metric.kind, metric.help)

@@ -207,3 +207,12 @@ def test_what_is_wrong_has_its_place(tmp_path: Path, old: str, new: str, line: i
     errors = caught.value.errors if isinstance(caught.value, Errors) else (caught.value,)
     said = [str(error) for error in errors]
     assert any(f"daemon.yml:{line}:" in one and text in one for one in said), said
+
+
+def test_the_example_is_read() -> None:
+    found = read_config(Path(__file__).parents[2] / "deploy" / "daemon.yml")
+    assert set(found.jobs) == {"edge", "night"}
+    assert found.jobs["night"].schedule is not None
+    rhythm = found.jobs["night"].schedule.rhythm
+    assert rhythm.open_at(datetime(2026, 11, 21, 12, 0, tzinfo=UTC))  # a Saturday
+    assert not rhythm.open_at(datetime(2026, 11, 20, 12, 0, tzinfo=UTC))
