@@ -180,8 +180,8 @@ ROUTES = (
     ),
     _route("/opn/list", "The firewalls that are watched.", listed, OpnListAnswer),
     _route(
-        *("/opn/{id}", "Forget a registered firewall.", remove, OpnInfoAnswer, "conflict"),
-        method="DELETE",
+        *("/opn/{id}/remove", "Forget a registered firewall.", remove, OpnInfoAnswer, "conflict"),
+        method="POST",
         role="admin",
     ),
     _route("/opn/{id}/health", "What it says of itself.", health, OpnInfoAnswer, "device_error"),

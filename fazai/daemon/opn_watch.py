@@ -125,7 +125,7 @@ class Firewalls:
         known = self._seen.get(id_)
         if known is not None and known.record.base_url != body.base_url:
             text = f"{body.name!r} is registered with another address"
-            raise Refusal("conflict", text, hint=f"DELETE /opn/{id_} first, or choose another name")
+            raise Refusal("conflict", text, hint=f"POST /opn/{id_}/remove first, or choose another name")
         now = self._clock.now()
         record = FirewallRecord(
             id=id_,

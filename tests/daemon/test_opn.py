@@ -132,7 +132,7 @@ def test_a_wrong_key_and_its_replacement(tmp_path: Path, firewall: LabFirewall) 
         assert "API key" in refused.json()["error"]
         again = client.post("/opn/add", json=body(firewall)).json()
         assert (again["id"], again["tested"]) == (added["id"], True)
-        assert client.delete(f"/opn/{added['id']}").json()["success"] is True
+        assert client.post(f"/opn/{added['id']}/remove").json()["success"] is True
         assert client.get("/opn/list").json()["items"] == []
         assert list((tmp_path / "secrets" / "opnsense").iterdir()) == []
 
@@ -173,7 +173,7 @@ def test_the_inventorys_firewalls_appear_and_go(tmp_path: Path, firewall: LabFir
         assert item["name"] == "fw-01"
         taken = client.post("/opn/add", json=body(firewall))
         assert (taken.status_code, taken.json()["code"]) == (409, "conflict")
-        assert client.delete(f"/opn/{item['id']}").status_code == 409
+        assert client.post(f"/opn/{item['id']}/remove").status_code == 409
         (tmp_path / "inventory.yml").write_text("all: {hosts: {fw-01: {provider: opnsense, base_url: 7}}}")
         daemon.call(daemon.services.firewalls.read_inventory)
         assert client.get("/opn/list").json()["items"] == []
