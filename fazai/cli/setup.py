@@ -26,6 +26,12 @@ def config() -> Config:
     return Config.from_environ(os.environ, root=os.geteuid() == 0)
 
 
+def _asked_id(command: str) -> str | None:
+    """The id that the daemon gave the run it starts."""
+    text = os.environ.get("FAZAI_RUN_ID", "")
+    return text if command != "check" and len(text) == 26 and text.isalnum() and text.isascii() else None
+
+
 def new_run(command: str, sources: Sequence[str]) -> Run:
     """A daemon that starts a run has said its id before; a look ahead of it (`check`) has one of its own."""
     import getpass

@@ -159,7 +159,7 @@ def _moment(seconds: float) -> datetime:
 
 async def watch(services: Services) -> None:
     """A part: the rounds, and what runs say of the firewalls."""
-    follow_runs(services)
+    await follow_runs(services)
     await services.firewalls.run()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -34,7 +33,7 @@ class _Fact(msgspec.Struct):
     pending: int = 0
 
 
-def follow_runs(services: Services) -> None:
+async def follow_runs(services: Services) -> None:
     """From now on; and what the latest runs left."""
     known, ledger = services.firewalls.known, services.store.ledger
     checks: OrderedDict[str, bool] = OrderedDict()
@@ -48,7 +47,10 @@ def follow_runs(services: Services) -> None:
                 loop.call_soon_threadsafe(_take, known, ledger, checks, found)
 
     services.store.on_published(published)
-    _look_back(known, ledger)
+    for name, facts in (await asyncio.to_thread(_look_back, ledger)).items():
+        if not known.has_run(name):  # else a run that reports now has the last word
+            for at, check, fact in facts:
+                known.ran(name, check=check, status=fact.status, pending=fact.pending, at=at)
 
 
 def _take(known: Known, ledger: Store, checks: OrderedDict[str, bool], events: Sequence[StoredEvent]) -> None:
@@ -74,15 +76,13 @@ def _is_check(ledger: Store, run_id: str) -> bool:
     return run is None or run.command != "apply"
 
 
-def _look_back(known: Known, ledger: Store) -> None:
-    """The oldest first, so that the latest has the last word."""
+def _look_back(ledger: Store) -> dict[str, list[tuple[float, bool, _Fact]]]:
+    """Target -> what the latest runs left there, the oldest first. Blocks. Raises StateError."""
+    found: dict[str, list[tuple[float, bool, _Fact]]] = {}
     for run in reversed(ledger.history(_RUNS_BACK)):
         for event in ledger.events(run.run_id):
             if event["type"] == "outcome":
-                known.ran(
-                    str(event["target"]),
-                    check=run.command != "apply",
-                    status=str(event.get("status", "")),
-                    pending=int(event.get("pending") or 0),
-                    at=float(event.get("time") or time.time()),
-                )
+                fact = _Fact(status=str(event.get("status", "")), pending=int(event.get("pending") or 0))
+                at = float(event.get("time") or run.started)
+                found.setdefault(str(event["target"]), []).append((at, run.command != "apply", fact))
+    return found

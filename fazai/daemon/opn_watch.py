@@ -255,6 +255,7 @@ class Firewalls:
         seen.round = None
         self._changed.set()
         if not task.cancelled() and (error := task.exception()) is not None:
+            seen.due_s = self._clock.monotonic() + self.polling.every_s  # a defect must not spin
             self._log.say("error", f"{seen.firewall.name}: {error!r}", logger=_LOGGER)
 
     async def _round(self, seen: Seen) -> None:

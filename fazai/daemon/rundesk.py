@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -73,6 +74,18 @@ class RunDesk:
         self._queue: list[Record] = []
         self._stopping = False
         self._counts: Counter[tuple[str, str, str]] = Counter()
+
+    async def settle(self) -> None:
+        """After a restart: what became of runs that the daemon before left. Raises StateError."""
+        ledger = self._store.ledger
+        for record in [one for one in self.records if one.started is not None and one.exit_code is None]:
+            found = ledger.find_run(record.run_id)
+            if found is not None and found.exit_code is None and _lives(found.pid):
+                continue  # it goes on; its lock on the target keeps others away
+            code = found.exit_code if found is not None else None
+            ended = Ended(128 + signal.SIGKILL if code is None else code, "")
+            record.error = "it ended without a word" if code is None else None
+            await self._ended(record, ended)
 
     # -- asking
 
@@ -208,7 +221,7 @@ class RunDesk:
             self._take_plan(record, ended)
         if ended.timed_out:
             record.error = "it took too long and was ended"
-        elif ended.exit_code not in (ExitCode.OK, ExitCode.PENDING) and ended.said:
+        elif not record.error and ended.exit_code not in (ExitCode.OK, ExitCode.PENDING) and ended.said:
             record.error = ended.said
         self.records.save(record)
         await self._close_ledger(record)
@@ -235,7 +248,8 @@ class RunDesk:
         assert record.exit_code is not None
         assert record.started is not None
         if found is None:
-            sources = self.jobs[record.job].inventory
+            job = self.jobs.get(record.job)
+            sources = job.inventory if job is not None else ()
             await ledger.run_begin(
                 Run(record.run_id, command, sources, record.by, os.uname().nodename, 0, record.started)
             )
@@ -292,6 +306,16 @@ class RunDesk:
         yield "# TYPE fazai_runs_active gauge"
         yield f'fazai_runs_active{{state="running"}} {len(self._going)}'
         yield f'fazai_runs_active{{state="queued"}} {len(self._queue)}'
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return pid > 0
 
 
 def _lanes(jobs: Iterable[Job]) -> dict[str, int]:

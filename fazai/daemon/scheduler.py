@@ -90,6 +90,7 @@ def _read(file: Path) -> dict[str, float]:
 async def keep(services: Services) -> None:
     """A part: the schedule, until the daemon stops; then the runs get the time to stop."""
     try:
+        await services.runs.settle()
         while True:
             services.scheduler.step()
             await asyncio.sleep(services.scheduler.wait_s())

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fazai.daemon.child import Child, Ended, Patience, environment
 from fazai.daemon.jobs import Job
-from fazai.daemon.runrecords import Record
+from fazai.daemon.runrecords import Record, Records
 from fazai.lab import Fault
 from tests.daemon.live import settings, stream, token
 from tests.daemon.runs_world import RESOURCES, until, world
@@ -197,3 +197,28 @@ def test_limits_narrow(tmp_path: Path) -> None:
     with world(tmp_path, job={"limit": ["all:!fw-01"]}) as edge:
         assert edge.ended(edge.started(edge.run(limit=["fw-01"])))["exit_code"] == 3
         assert edge.firewall.requests == type(edge.firewall.requests)()
+
+
+def test_a_run_that_a_daemon_left_is_settled_by_the_next(tmp_path: Path) -> None:
+    with world(tmp_path) as edge:
+        good = edge.ended(edge.started(edge.run()))
+    records = Records(tmp_path / "state" / "runs")
+    left = records.get(good["run_id"])
+    assert left is not None
+    left.finished = left.exit_code = left.plan_hash = None  # as after kill -9 of the daemon
+    records.save(left)
+    lost = Record(
+        run_id="01KANHC0E8M5T3W9Q7Z2R4V6XB", job="edge", mode="apply", trigger="api", by="x", asked=1.0
+    )
+    lost.started = 2.0
+    records.save(lost)
+    never = Record(
+        run_id="01KANHC0E8M5T3W9Q7Z2R4V6XC", job="edge", mode="apply", trigger="api", by="x", asked=1.0
+    )
+    records.save(never)
+    with world(tmp_path) as edge:
+        until(lambda: edge.row(good["run_id"]).get("plan_hash"))
+        found = edge.row(good["run_id"])
+        assert (found["exit_code"], found["plan_hash"]) == (2, good["plan_hash"])
+        assert (edge.row(lost.run_id)["exit_code"], edge.row(lost.run_id)["state"]) == (137, "finished")
+        assert (edge.row(never.run_id)["exit_code"], edge.row(never.run_id)["state"]) == (130, "finished")
