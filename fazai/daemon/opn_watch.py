@@ -330,7 +330,8 @@ class Firewalls:
         due = [seen.due_s for seen in self._seen.values() if seen.round is None]
         wait_s = min([self._looked_s + _INVENTORY_S, *due], default=now_s + _INVENTORY_S) - now_s
         try:
-            await asyncio.wait_for(self._changed.wait(), max(wait_s, 0.05))
+            async with asyncio.timeout(max(wait_s, 0.05)):  # wait_for() of 3.11 can swallow a cancellation
+                await self._changed.wait()
         except TimeoutError:
             return
         await asyncio.sleep(0.05)  # what changes at once is looked at once
