@@ -32,6 +32,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 )
 @click.option("--name", "names", multiple=True, help="Another name of this machine, for clients on loopback.")
 @click.option("-i", "--inventory", multiple=True, type=click.Path(), help="Its firewalls are watched.")
+@click.option("--config", "config_file", type=_FILE, help="YAML: what may be run, webhooks, schedules.")
 @click.option("--tls-cert", type=_FILE, help="PEM; read again when it changes.")
 @click.option("--tls-key", type=_FILE, help="PEM, without a password.")
 @click.option("--client-ca", type=_FILE, help="Clients must bring a certificate of this authority (PEM).")
@@ -66,9 +67,12 @@ def daemon_command(**options: Any) -> None:
 def _settings(options: dict[str, Any]) -> Settings:
     from fazai.cli import setup
     from fazai.config import daemon_socket
+    from fazai.daemon.configfile import read_config
+    from fazai.daemon.jobs import DaemonConfig
     from fazai.daemon.settings import Settings
 
     config = setup.config()
+    file = options["config_file"]
     path = options["socket_path"]
     if path is None:
         path = daemon_socket(os.environ, root=os.geteuid() == 0)
@@ -89,7 +93,9 @@ def _settings(options: dict[str, Any]) -> Settings:
         gemma_socket=Path(gemma),
         fallback=_fallback(options),
         inventory=tuple(options["inventory"]),
+        config=DaemonConfig() if file is None else read_config(file),
         ingest=options["ingest"],
+        lab=config.lab,
         log_file=options["log_file"],
         log_text=options["log_format"] == "text",
     )

@@ -26,7 +26,14 @@ def config() -> Config:
     return Config.from_environ(os.environ, root=os.geteuid() == 0)
 
 
+def _asked_id(command: str) -> str | None:
+    """The id that the daemon gave the run it starts."""
+    text = os.environ.get("FAZAI_RUN_ID", "")
+    return text if command != "check" and len(text) == 26 and text.isalnum() and text.isascii() else None
+
+
 def new_run(command: str, sources: Sequence[str]) -> Run:
+    """A daemon that starts a run has said its id before; a look ahead of it (`check`) has one of its own."""
     import getpass
     import socket
 
@@ -39,7 +46,8 @@ def new_run(command: str, sources: Sequence[str]) -> Run:
     except (KeyError, OSError):  # an empty environment and a uid without a name
         user = str(os.getuid())
     return Run(
-        run_id=ulid(int(now * 1000), os.urandom(10)),
+        run_id=(command != "check" and os.environ.get("FAZAI_RUN_ID"))
+        or ulid(int(now * 1000), os.urandom(10)),
         command=command,
         sources=tuple(sources),
         user=user,

@@ -68,7 +68,7 @@ def _operation(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "operationId": "_".join([route.method.lower(), *words]),
         "summary": route.summary,
-        "responses": {"200": _answer(route), **_refusals(route)},
+        "responses": {str(route.status): _answer(route), **_refusals(route)},
     }
     if route.role is not None:
         operation["security"] = [{"token": []}, {}]  # the local socket and a bare loopback need none

@@ -17,9 +17,12 @@ from fazai.daemon.app import App
 from fazai.daemon.guard import Guard
 from fazai.daemon.hub import Hub
 from fazai.daemon.ingest import Ingest, IngestRules
+from fazai.daemon.opn_watch import Firewalls
 from fazai.daemon.parts import PARTS
 from fazai.daemon.reports import Reports
 from fazai.daemon.routes import TABLE
+from fazai.daemon.rundesk import RunDesk
+from fazai.daemon.scheduler import Scheduler
 from fazai.daemon.server import HttpServer, Listener
 from fazai.daemon.services import Services
 from fazai.daemon.sessions import Sessions
@@ -115,8 +118,14 @@ class Daemon:
         ingest.exposition.add(hub.metrics)
         ingest.exposition.add(guard.metrics)
         gemma = GemmaClient(settings.gemma_socket, connect_timeout_s=0.5, fallback=settings.fallback)
+        desk = RunDesk(settings, store, self._log)
+        ingest.exposition.add(desk.metrics)
+        firewalls = Firewalls(settings, store, self._log)
+        ingest.exposition.add(firewalls.metrics)
+        scheduler = Scheduler(desk, settings.state / "schedule.json", self._log)
         self.services = Services(
-            settings, store, hub, guard, self._log, ingest, Reports(store), Sessions(gemma)
+            *(settings, store, hub, guard, self._log, ingest, Reports(store), Sessions(gemma)),
+            *(desk, scheduler, firewalls),
         )
         return self.services
 

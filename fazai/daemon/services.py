@@ -8,7 +8,10 @@ from dataclasses import dataclass, field
 from fazai.daemon.guard import Guard
 from fazai.daemon.hub import Hub
 from fazai.daemon.ingest import Ingest
+from fazai.daemon.opn_watch import Firewalls
 from fazai.daemon.reports import Reports
+from fazai.daemon.rundesk import RunDesk
+from fazai.daemon.scheduler import Scheduler
 from fazai.daemon.sessions import Sessions
 from fazai.daemon.settings import Settings
 from fazai.service.log import Log
@@ -29,6 +32,9 @@ class Services:
     ingest: Ingest
     reports: Reports
     sessions: Sessions
+    runs: RunDesk
+    scheduler: Scheduler
+    firewalls: Firewalls
     started: float = field(default_factory=time.time)
     ready: bool = False
     stopping: bool = False

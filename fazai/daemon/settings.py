@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from fazai.daemon.jobs import DaemonConfig
 from fazai.errors import UsageError
 from fazai.providers.gemma import Endpoint
 
@@ -24,6 +25,7 @@ class Limits:
     answer_s: float = 30.0
     connections: int = 20_000
     stop_s: float = 0.8  # what is left of it after SIGTERM is cut off
+    runs_stop_s: float = 45.0  # for runs to finish what is in flight; they go on alone after it
     heartbeat_s: float = 15.0
     stall_s: float = 10.0  # a stream whose reader takes nothing for so long is cut off
     linger_s: float = 10.0  # for a closed stream's last bytes to be taken
@@ -49,7 +51,9 @@ class Settings:
     gemma_socket: Path = Path("/run/fazai/gemma.sock")
     fallback: Endpoint | None = None
     inventory: tuple[str, ...] = ()
+    config: DaemonConfig = field(default_factory=DaemonConfig)
     ingest: Literal["known", "open", "signed"] = "known"  # who may report without a signature
+    lab: Path | None = None  # the embedded lab's folder; None: below the state
     log_file: Path | None = None
     log_text: bool = False
     limits: Limits = field(default_factory=Limits)

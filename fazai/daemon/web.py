@@ -24,7 +24,17 @@ from fazai.wire.daemon import HTTP_STATUS, OpnError
 if TYPE_CHECKING:
     from fazai.daemon.services import Services
 
-__all__ = ["Call", "Endpoint", "RawFactory", "Reply", "Route", "connection_of", "refuse", "reply"]
+__all__ = [
+    "Call",
+    "Endpoint",
+    "RawFactory",
+    "Reply",
+    "Route",
+    "connection_of",
+    "read_body",
+    "refuse",
+    "reply",
+]
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -103,6 +113,8 @@ class Route:
     codes: tuple[str, ...] = ()
     timeout_s: float | None = 30.0
     limit_bytes: int = MAX_BODY_BYTES
+    status: int = 200  # of a good answer
+    by_hand: bool = False  # the handler reads the body itself
     signed: bool = False  # a signature (SPEC.md, 3.3) may stand in for the token; the handler verifies it
 
 
@@ -124,13 +136,13 @@ class Endpoint:
         call.query = read_query(scope, route)
         try:
             async with asyncio.timeout(route.timeout_s):
-                if route.body is not None:
+                if route.body is not None and not route.by_hand:
                     call.body = decode_body(await read_body(call, route), route.body, limit_bytes=1 << 40)
                 result = await self._handler(call)
         except TimeoutError:
             raise Refusal("timeout", f"it took more than {route.timeout_s:g} s") from None
         if isinstance(result, Message):
-            result = Reply(encode(result))
+            result = Reply(encode(result), status=route.status)
         if result is not None:
             await reply(send, result)
 

@@ -21,7 +21,7 @@ from fazai.wire.base import (
     convert_to,
     decode_body,
 )
-from fazai.wire.events import ActionStatus, AgentState, Level, RunState, TargetStatus, Verb, is_event_id
+from fazai.wire.events import ActionStatus, AgentState, Level, TargetStatus, Verb, is_event_id
 from fazai.wire.worker import SessionParams
 
 __all__ = [
@@ -33,10 +33,13 @@ __all__ = [
     "AgentStatusAnswer",
     "AgentsAnswer",
     "ApproveBody",
+    "ApproveRunBody",
     "DaemonLimits",
     "EventsQuery",
     "GenerateBody",
     "HealthAnswer",
+    "IgnoredAnswer",
+    "JobRow",
     "KbAddedAnswer",
     "KbBody",
     "KbDoc",
@@ -52,6 +55,8 @@ __all__ = [
     "OpnListAnswer",
     "OpnMetrics",
     "OpnMetricsAnswer",
+    "PlanAnswer",
+    "PlanRow",
     "ReportAnswer",
     "ReportBody",
     "ReportedEvent",
@@ -61,6 +66,7 @@ __all__ = [
     "RunStartedAnswer",
     "RunsAnswer",
     "RunsQuery",
+    "ScheduleAnswer",
     "SessionsBody",
     "TargetRow",
     "decode_events_query",
@@ -335,20 +341,92 @@ class RunBody(Request, frozen=True, kw_only=True):
 
 
 class RunStartedAnswer(Answer, frozen=True, kw_only=True):
+    """`coalesced`: it joined a run that waits to begin and asks for the same."""
+
     run_id: Ident
+    coalesced: bool = False
+
+
+class IgnoredAnswer(Answer, frozen=True, kw_only=True):
+    """POST /runs from a git host, for what is no reason to run: a ping, another branch."""
+
+    ignored: str
+
+
+class ApproveRunBody(Request, frozen=True, kw_only=True):
+    """POST /runs/{id}/approve: the hash is the one that GET /runs/{id}/plan showed."""
+
+    plan_hash: Ident
+    reason: str | None = None
+
+
+RunTrigger = Literal["api", "webhook", "schedule", "approval"]
+PlanState = Literal["pending", "approved", "stale"]
 
 
 class RunRow(Message, frozen=True, kw_only=True):
-    """One run; `totals` counts targets, resources and actions by what became of them."""
+    """One run; `totals` counts targets, resources and actions by what became of them. `playbook` and what
+    follows: of a run that the daemon started."""
 
     run_id: Ident
     command: str
-    state: RunState
+    state: Literal["queued", "started", "finished"]
     started_at: Timestamp
     check: bool = False
     finished_at: Timestamp | None = None
     exit_code: Count | None = None
     totals: dict[str, Count] | None = None
+    playbook: Label | None = None
+    trigger: RunTrigger | None = None
+    by: str | None = None
+    reason: str | None = None
+    error: str | None = None
+    plan_hash: Ident | None = None
+    plan_state: PlanState | None = None
+
+
+class PlanRow(Message, frozen=True, kw_only=True):
+    """A plan that waits for its approval, or had it. `changes` are those of docs/output.md."""
+
+    run_id: Ident
+    playbook: Label
+    plan_hash: Ident
+    state: PlanState
+    created_at: Timestamp
+    targets: tuple[Label, ...]
+    changes: tuple[dict[str, Any], ...]
+    stale: str | None = None
+    approved_by: str | None = None
+    approved_at: Timestamp | None = None
+    apply_run_id: Ident | None = None
+
+
+class PlanAnswer(Answer, frozen=True, kw_only=True):
+    """GET /runs/{id}/plan."""
+
+    plan: PlanRow
+
+
+class JobRow(Message, frozen=True, kw_only=True):
+    """What the configuration lets run. `next_at` is an estimate: it moves with jitter and with what runs."""
+
+    playbook: Label
+    modes: tuple[Literal["apply", "approve", "check"], ...]
+    every_s: Annotated[float, Meta(gt=0)] | None = None
+    jitter_s: Annotated[float, Meta(ge=0)] | None = None
+    windows: tuple[str, ...] = ()
+    mode: Literal["apply", "check"] | None = None
+    next_at: Timestamp | None = None
+    running: Ident | None = None
+    queued: tuple[Ident, ...] = ()
+    last_run: Ident | None = None
+    pending_plan: Ident | None = None
+
+
+class ScheduleAnswer(Answer, frozen=True, kw_only=True):
+    """GET /runs/schedule."""
+
+    jobs: tuple[JobRow, ...]
 
 
 class TargetRow(Message, frozen=True, kw_only=True):

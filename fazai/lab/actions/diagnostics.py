@@ -6,6 +6,8 @@ import datetime
 from collections.abc import Mapping
 from typing import Any, Final
 
+import msgspec
+
 from fazai.lab.actions.common import constant
 from fazai.lab.actions.core import answer
 from fazai.lab.actions.rules import applied_rules
@@ -14,6 +16,7 @@ from fazai.lab.models.interfaces import VIPS, vlan_devices
 from fazai.lab.models.routing import ROUTES
 from fazai.lab.names import GATEWAYS, INTERFACES, interface_label, interface_name, natural
 from fazai.lab.search import plain_rows, recordset
+from fazai.lab.wire import Reply
 
 __all__ = ["ACTIONS"]
 
@@ -151,6 +154,17 @@ def resources(call: Call) -> Any:
     return {"memory": memory}
 
 
+def cpu_stream(call: Call) -> Any:
+    """Events as `scripts/system/cpu.py` of opnsense/core prints them, one a second, without end: here the
+    first two, at once. No recording holds them."""
+    lines = []
+    for user, system in ((2, 1), (4, 2)):
+        shares = {"user": user, "nice": 0, "sys": system, "intr": 0, "idle": 100 - user - system}
+        event = {"total": user + system, **shares}
+        lines.append(f"event: message\ndata: {msgspec.json.encode(event).decode()}\n\n\n")
+    return Reply(200, "".join(lines).encode(), "text/event-stream;charset=UTF-8")
+
+
 def reverse_lookup(call: Call) -> Any:
     """The lab knows itself alone."""
     wanted = str(call.argument("address") or "")
@@ -186,6 +200,7 @@ ACTIONS: Final[Mapping[str, Handler]] = {
     "diagnostics/firewall/listRuleIds": rule_ids,
     "diagnostics/firewall/queryStates": constant(NO_STATES),
     "diagnostics/cpu_usage/getCPUType": constant(["Virtual CPU (2 cores, 2 threads)"]),
+    "diagnostics/cpu_usage/stream": cpu_stream,
     "diagnostics/traffic/Interface": traffic,
     "diagnostics/dns/reverseLookup": reverse_lookup,
     "diagnostics/systemhealth/getRrdList": _fixed("rrd"),

@@ -39,6 +39,7 @@ WRITES_PER_CONNECTION = 14  # the server closes after 16; one is spent on openin
 _BACKOFF_S, _BACKOFF_MAX_S, _RETRY_AFTER_MAX_S = 0.5, 15.0, 30.0
 _KEEP_S = 25.0  # the server closes an idle connection after 30 s
 _FRESH_S = 15.0
+_KEPT_LINE_BYTES = 64 * 1024
 _ENCODE = msgspec.json.Encoder().encode
 
 
@@ -166,6 +167,38 @@ class Api:
     async def get(self, path: str, *, privilege: str = "") -> Any:
         """Read by GET. Raises Unreachable, AccessDenied, NotAvailable, DeviceError."""
         return await self.call(Call("GET", path, privilege=privilege))
+
+    async def stream(self, path: str, count: int) -> list[Any]:
+        """The first so many events of a stream, which is cut off then. Raises as `get`."""
+        request = self._request(Call("GET", path), self.settings.timeout_s)
+        channel = self._channel()
+        self.counts.requests += 1
+        try:
+            async with asyncio.timeout(self.settings.timeout_s):
+                response = await channel.transport.handle_async_request(request)
+                if response.status_code != 200:
+                    body = await self._read(response, Call("GET", path))
+                    target = self.settings.target
+                    raise status_error(response.status_code, body, target=target, path=path, privilege="")
+                return await self._events(response, path, count)
+        except (TimeoutError, httpx.TransportError, OSError):
+            text = f"the stream {path} did not give {count} events"
+            raise DeviceError(text, where=self.settings.target) from None
+        finally:
+            await channel.transport.aclose()
+
+    async def _events(self, response: httpx.Response, path: str, count: int) -> list[Any]:
+        found: list[Any] = []
+        rest = b""
+        assert isinstance(response.stream, httpx.AsyncByteStream)
+        async for part in response.stream:
+            *lines, rest = (rest + part).split(b"\n")
+            for line in lines:
+                if line.startswith(b"data:"):
+                    found.append(decode(line[5:], "application/json", self.settings.target, path))
+            if len(found) >= count or len(rest) > _KEPT_LINE_BYTES:
+                break
+        return found[:count]
 
     async def search(self, path: str, *, rows: int = -1, privilege: str = "") -> list[dict[str, Any]]:
         """All rows of a collection in one call. Raises as `get`, and DeviceError when there are no rows."""

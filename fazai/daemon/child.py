@@ -1,0 +1,168 @@
+"""A run as a child process: its command line, its environment, and how it is waited for and ended.
+
+It has a session and a process group of its own. SIGTERM asks the engine to stop cleanly between two
+actions, a second one at once; what is killed in the middle finds its journal at the next run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fazai.daemon.jobs import Job
+from fazai.daemon.runrecords import Record
+from fazai.daemon.settings import Settings
+
+__all__ = ["Child", "Ended", "Patience", "arguments", "environment"]
+
+_TAIL_BYTES = 8 * 1024
+#: What a run inherits beside FAZAI_*: nothing of systemd's, nothing of another service's secrets.
+_PASSED = (
+    *(
+        "PATH",
+        "HOME",
+        "USER",
+        "LOGNAME",
+        "LANG",
+        "LANGUAGE",
+        "TZ",
+        "TMPDIR",
+        "XDG_CONFIG_HOME",
+        "XDG_STATE_HOME",
+    ),
+    *("FAZAI_LAB", "FAZAI_FORKS", "FAZAI_VAULT_PASSWORD_FILE", "ANSIBLE_VAULT_PASSWORD_FILE"),
+    *("SSL_CERT_FILE", "SSL_CERT_DIR", "PYTHONPATH", "VIRTUAL_ENV"),
+)
+_SPECIAL = re.compile(r"([.\-])")
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """After the timeout: SIGTERM, then so long; SIGTERM again, then so long; SIGKILL."""
+
+    clean_s: float = 60.0
+    now_s: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """`said` is the end of what it wrote to standard error; the negative of a signal is no exit code."""
+
+    exit_code: int
+    said: str
+    timed_out: bool = False
+
+
+def arguments(job: Job, record: Record, plan: Path) -> list[str]:
+    """`fazai …` for a run; `plan` is the file that a check writes, or that is applied."""
+    program = [sys.executable, "-m", "fazai"]
+    if record.applies is not None:
+        return [*program, "apply", "--plan", str(plan), "--quiet", "--color", "never"]
+    words = [*job.inventory]
+    for playbook in job.playbooks:
+        words += ["--playbook", playbook]
+    for pattern in job.limit:
+        words += ["--limit", pattern]
+    if record.limit:  # of the job's targets, those alone
+        names = "|".join(_SPECIAL.sub(r"\\\1", name) for name in record.limit)
+        words += ["--limit", rf"&~(?:{names})\Z"]
+    words += ["--quiet", "--color", "never"]
+    if record.mode == "check":
+        return [*program, "plan", *words, "--out", str(plan)]
+    return [*program, "apply", *words, *(["--yes"] if job.deletes else [])]
+
+
+def environment(job: Job, record: Record, settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
+    """The child's whole environment."""
+    names = [*_PASSED, *(name for name in environ if name.startswith("LC_")), *job.environment]
+    found = {name: environ[name] for name in names if name in environ}
+    found |= {
+        "FAZAI_STATE": str(settings.state.absolute()),
+        "FAZAI_SECRETS": str(settings.secrets.absolute()),
+        "FAZAI_RUN_ID": record.run_id,
+    }
+    if settings.socket is not None:
+        found["FAZAI_URL"] = f"unix:{settings.socket.absolute()}"
+    return found
+
+
+class Child:
+    """A process that runs. It is no `subprocess.Popen`, and no pipe leads to it: when the daemon goes away
+    it can go on as if nothing had happened."""
+
+    def __init__(self, words: Sequence[str], environ: Mapping[str, str], said: Path) -> None:
+        """Start it; what it writes to standard error goes to the file `said`. Raises OSError."""
+        said.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._said = said
+        wanted = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+        self.pid = os.posix_spawn(
+            words[0],
+            list(words),
+            dict(environ),
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
+                (os.POSIX_SPAWN_OPEN, 2, str(said), wanted, 0o600),
+            ],
+            setsid=True,
+        )
+        self._code: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._handle = os.pidfd_open(self.pid)
+        asyncio.get_running_loop().add_reader(self._handle, self._reap)
+
+    def _reap(self) -> None:
+        self.leave()
+        _, status = os.waitpid(self.pid, 0)
+        code = os.waitstatus_to_exitcode(status)
+        self._code.set_result(code if code >= 0 else 128 - code)
+
+    @property
+    def ended(self) -> bool:
+        return self._code.done()
+
+    def leave(self) -> None:
+        """Watch it no longer."""
+        if self._handle >= 0:
+            asyncio.get_running_loop().remove_reader(self._handle)
+            os.close(self._handle)
+            self._handle = -1
+
+    def interrupt(self) -> None:
+        """The engine finishes what is in flight; asked again, it stops at once."""
+        if not self.ended:
+            os.kill(self.pid, signal.SIGTERM)
+
+    async def wait(self, timeout_s: float, patience: Patience) -> Ended:
+        """Until its end, which comes after the timeout at the latest: politely, firmly, and for the whole
+        group."""
+        timed_out = not await self._within(timeout_s)
+        for wait_s in (patience.clean_s, patience.now_s):
+            if not self.ended:
+                self.interrupt()
+                await self._within(wait_s)
+        if not self.ended:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
+        return Ended(await self._code, self._tail(), timed_out)
+
+    async def _within(self, seconds: float) -> bool:
+        await asyncio.wait([self._code], timeout=seconds)
+        return self.ended
+
+    def _tail(self) -> str:
+        """The end of what it said; the file goes."""
+        try:
+            with self._said.open("rb") as file:
+                file.seek(max(0, self._said.stat().st_size - _TAIL_BYTES))
+                text = file.read().decode("utf-8", "replace").strip()
+            self._said.unlink()
+        except OSError:
+            return ""
+        return text

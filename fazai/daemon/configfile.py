@@ -1,0 +1,325 @@
+"""Reads the daemon's configuration file (`fazai daemon --config`, docs/daemon.md). Strict: everything that
+is wrong is said at once, with its place."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from datetime import UTC, time, tzinfo
+from pathlib import Path
+from typing import Any, TypeVar, cast
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from fazai.daemon.jobs import DaemonConfig, Hook, Job, Polling, Schedule
+from fazai.daemon.timing import DAYS, Rhythm, Window
+from fazai.errors import Errors, InputError, did_you_mean
+from fazai.yamltext import YamlList, YamlMap, load
+
+__all__ = ["read_config"]
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_SPAN = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
+_CLOCK = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)|24:00")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_MODES = ("check", "approve", "apply")
+_HOSTS = ("github", "gitlab", "gitea")
+
+T = TypeVar("T")
+
+
+class _Wrong(Exception):
+    """What is wrong with one value; the reader adds the place."""
+
+    def __init__(self, text: str, hint: str | None = None) -> None:
+        super().__init__(text)
+        self.text, self.hint = text, hint
+
+
+def read_config(path: Path) -> DaemonConfig:
+    """Raises YamlError, InputError, Errors with every problem of the file."""
+    found = load(path)
+    problems: list[InputError] = []
+    if found is None:
+        return DaemonConfig()
+    if not isinstance(found, YamlMap):
+        raise InputError("the daemon's configuration is a mapping", where=found.mark(), hint="runs: …")
+    top = _Section(found, "the configuration", problems, path.absolute().parent)
+    top.only("runs", "webhooks", "opnsense")
+    jobs = {job.name: job for job in _named(top, "runs", _job)}
+    hooks = tuple(_named(top, "webhooks", _hook))
+    _check_hooks(top, hooks, jobs)
+    polling = _polling(top)
+    if problems:
+        raise problems[0] if len(problems) == 1 else Errors(problems)
+    return DaemonConfig(jobs=jobs, hooks=hooks, polling=polling)
+
+
+class _Section:
+    """One mapping, its problems, and the folder that its paths are relative to."""
+
+    def __init__(self, node: YamlMap, title: str, problems: list[InputError], folder: Path) -> None:
+        self.node, self.title, self.problems, self.folder = node, title, problems, folder
+
+    def wrong(self, key: str | None, text: str, hint: str | None = None) -> None:
+        where = self.node.mark(key) if key in self.node else self.node.mark()
+        self.problems.append(InputError(text, where=where, hint=hint))
+
+    def only(self, *known: str) -> None:
+        for key in self.node:
+            if key not in known:
+                hint = did_you_mean(key, known) or f"known are: {', '.join(known)}"
+                self.wrong(key, f"{self.title} knows no {key!r}", hint)
+
+    def read(self, key: str, reader: Callable[[Any], T], default: T | None = None) -> T | None:
+        """The value, or the default where it is not given or wrong; without a default it must be given."""
+        value = self.node.get(key)
+        if value is None:
+            if default is None:
+                self.wrong(None, f"{self.title} needs {key}")
+            return default
+        try:
+            return reader(value)
+        except _Wrong as wrong:
+            self.wrong(key, f"{key} {wrong.text}", wrong.hint)
+            return default
+
+    def below(self, key: str, title: str) -> _Section | None:
+        value = self.node.get(key)
+        if value is None:
+            return None
+        if not isinstance(value, YamlMap):
+            self.wrong(key, f"{key} is a mapping")
+            return None
+        return _Section(value, title, self.problems, self.folder)
+
+
+def _named(top: _Section, key: str, reader: Callable[[str, _Section], T | None]) -> Iterator[T]:
+    section = top.below(key, key)
+    for name in section.node if section is not None else ():
+        assert section is not None
+        if not _NAME.fullmatch(name):
+            section.wrong(name, f"{name!r} is no name", "letters, digits, dots and dashes, at most 64")
+        one = section.below(name, f"{key}.{name}")
+        if one is None:
+            if section.node[name] is None:
+                section.wrong(name, f"{key}.{name} is empty")
+            continue
+        made = reader(name, one)
+        if made is not None:
+            yield made
+
+
+def _job(name: str, section: _Section) -> Job | None:
+    section.only(
+        *(
+            "inventory",
+            "playbook",
+            "limit",
+            "modes",
+            "delete",
+            "timeout",
+            "plan_ttl",
+            "environment",
+            "schedule",
+        )
+    )
+    none: tuple[str, ...] = ()
+    inventory = section.read("inventory", _texts)
+    usual: tuple[str, ...] = ("check", "approve")
+    modes = section.read("modes", _modes, usual)
+    schedule = _schedule(section, modes or ())
+    if inventory is None:
+        return None
+    return Job(
+        name=name,
+        inventory=tuple(_path(section, each) for each in inventory),
+        playbooks=tuple(_path(section, each) for each in section.read("playbook", _texts, none) or ()),
+        limit=section.read("limit", _texts, none) or (),
+        modes=cast("Any", modes),
+        deletes=section.read("delete", _flag, False) or False,
+        timeout_s=section.read("timeout", _span, 3600.0) or 3600.0,
+        plan_ttl_s=section.read("plan_ttl", _span, 86400.0) or 86400.0,
+        environment=section.read("environment", _variables, none) or (),
+        schedule=schedule,
+    )
+
+
+def _schedule(job: _Section, modes: tuple[str, ...]) -> Schedule | None:
+    section = job.below("schedule", f"{job.title}.schedule")
+    if section is None:
+        return None
+    section.only("every", "jitter", "mode", "windows", "timezone")
+    every_s = section.read("every", _span)
+    mode = section.read("mode", _mode, "check")
+    utc: tzinfo = UTC
+    zone = section.read("timezone", _zone, utc)
+    windows: tuple[Window, ...] = ()
+    listed = section.node.get("windows")
+    if isinstance(listed, YamlList):
+        windows = tuple(filter(None, (_window(section, each) for each in listed)))
+    elif listed is not None:
+        section.wrong("windows", "windows is a list", "- {days: mon-fri, from: '01:00', to: '05:00'}")
+    if every_s is not None and every_s < 10:
+        section.wrong("every", "every is at least 10s")
+    if mode not in modes:
+        section.wrong("mode", f"the schedule's mode {mode} is none of the job's modes", "add it to modes:")
+    if every_s is None:
+        return None
+    jitter_s = 0.0 if "jitter" not in section.node else section.read("jitter", _span, 0.0)
+    return Schedule(Rhythm(every_s, jitter_s or 0.0, windows, zone or UTC), cast("Any", mode))
+
+
+def _window(section: _Section, node: Any) -> Window | None:
+    if not isinstance(node, YamlMap):
+        section.wrong("windows", "a window is a mapping", "{days: mon-fri, from: '01:00', to: '05:00'}")
+        return None
+    one = _Section(node, "a window", section.problems, section.folder)
+    one.only("days", "from", "to")
+    begin, end = one.read("from", _clock), one.read("to", _clock)
+    days = one.read("days", _days, frozenset(range(7)))
+    if begin is None or end is None or days is None:
+        return None
+    return Window(begin, end, days)
+
+
+def _hook(name: str, section: _Section) -> Hook | None:
+    section.only("host", "secret_file", "playbook", "mode", "branch")
+    host = section.read("host", _choice(_HOSTS))
+    secret, job = section.read("secret_file", _text), section.read("playbook", _text)
+    mode = section.read("mode", _mode, "check")
+    branch = section.read("branch", _text) if "branch" in section.node else None
+    if host is None or secret is None or job is None:
+        return None
+    return Hook(
+        name=name,
+        host=cast("Any", host),
+        secret_file=Path(_path(section, secret)),
+        job=job,
+        mode=cast("Any", mode),
+        branch=branch,
+    )
+
+
+def _check_hooks(top: _Section, hooks: tuple[Hook, ...], jobs: dict[str, Job]) -> None:
+    for hook in hooks:
+        node = top.node["webhooks"][hook.name]
+        one = _Section(node, f"webhooks.{hook.name}", top.problems, top.folder)
+        if hook.job not in jobs:
+            one.wrong("playbook", f"runs: has no {hook.job!r}", did_you_mean(hook.job, jobs))
+        elif hook.mode not in jobs[hook.job].modes:
+            one.wrong("mode", f"runs.{hook.job} does not allow {hook.mode}", "add it to its modes:")
+
+
+def _polling(top: _Section) -> Polling:
+    section = top.below("opnsense", "opnsense")
+    plain = Polling()
+    if section is None:
+        return plain
+    section.only("poll", "at_once", "timeout")
+    every_s = section.read("poll", _span, plain.every_s) or plain.every_s
+    if every_s < 5:
+        section.wrong("poll", "poll is at least 5s")
+    return Polling(
+        every_s=every_s,
+        at_once=section.read("at_once", _count, plain.at_once) or plain.at_once,
+        timeout_s=section.read("timeout", _span, plain.timeout_s) or plain.timeout_s,
+    )
+
+
+# -- one value each: they raise _Wrong
+
+
+def _path(section: _Section, text: str) -> str:
+    """Relative to the file; `web1,web2` is a list of names."""
+    return text if "," in text else str(section.folder / text)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise _Wrong("is a text")
+    return value
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    items = value if isinstance(value, YamlList) else [value]
+    if not items or not all(isinstance(item, str) and item for item in items):
+        raise _Wrong("is a text, or a list of texts")
+    return tuple(items)
+
+
+def _variables(value: Any) -> tuple[str, ...]:
+    for name in _texts(value):
+        if not _VARIABLE.fullmatch(name):
+            raise _Wrong(f"lists names of variables, and {name[:64]!r} is none", "their values stay outside")
+    return _texts(value)
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise _Wrong("is true or false")
+    return value
+
+
+def _count(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 1000:
+        raise _Wrong("is a number from 1 to 1000")
+    return value
+
+
+def _span(value: Any) -> float:
+    found = _SPAN.fullmatch(value) if isinstance(value, str) and value else None
+    seconds = (
+        sum(int(part or 0) * unit for part, unit in zip(found.groups(), (3600, 60, 1), strict=True))
+        if found
+        else 0
+    )
+    if not 0 < seconds <= 366 * 86400:
+        raise _Wrong(f"is a time such as 90s, 15m or 1h30m, not {value!r}")
+    return float(seconds)
+
+
+def _choice(known: tuple[str, ...]) -> Callable[[Any], str]:
+    def reader(value: Any) -> str:
+        if value not in known:
+            raise _Wrong(f"is one of {', '.join(known)}", did_you_mean(str(value), known))
+        return str(value)
+
+    return reader
+
+
+def _mode(value: Any) -> str:
+    return _choice(("check", "apply"))(value)
+
+
+def _modes(value: Any) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(_choice(_MODES)(item) for item in _texts(value)))
+
+
+def _zone(value: Any) -> tzinfo:
+    try:
+        return ZoneInfo(_text(value))
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise _Wrong(f"{value!r} is not known", "such as Europe/Berlin; UTC without it") from None
+
+
+def _clock(value: Any) -> time:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1440:
+        return time(value // 60, value % 60)  # 10:30 without quotes is 630 in YAML 1.1
+    if isinstance(value, str) and _CLOCK.fullmatch(value):
+        hour, minute = (int(part) for part in value.split(":"))
+        return time(hour % 24, minute)
+    if value == 1440:
+        return time(0)
+    raise _Wrong(f"is a time of day such as '01:30', not {value!r}")
+
+
+def _days(value: Any) -> frozenset[int]:
+    found: set[int] = set()
+    for word in _texts(value):
+        for part in word.split(","):
+            first, dash, last = part.strip().lower().partition("-")
+            if first not in DAYS or (dash and last not in DAYS):
+                raise _Wrong(f"has no day {part!r}", "mon, tue, wed, thu, fri, sat, sun, or mon-fri")
+            begin, end = DAYS.index(first), DAYS.index(last or first)
+            found.update(day % 7 for day in range(begin, end + 1 if end >= begin else end + 8))
+    return frozenset(found)

@@ -1,0 +1,187 @@
+"""Which firewalls are watched: those that `POST /opn/add` registered, and those of the inventory.
+
+A registered one's key stands in `<secrets>/opnsense/<id>.json` alone; an inventory's where the inventory
+says. Both become a `Target` of the provider, which checks them as it does for a run. Nothing here writes
+to a firewall.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
+
+import msgspec
+
+from fazai.errors import FazaiError, SecretError, Unreachable
+from fazai.model import Secret, Target
+from fazai.providers.opnsense.provider import OpnsenseProvider
+from fazai.secrets.files import read_private
+from fazai.store.daemon import FirewallRecord
+
+if TYPE_CHECKING:
+    from fazai.inventory import Inventory
+
+__all__ = ["Firewall", "KeyFiles", "firewall_id", "inventory_files", "of_inventory", "of_record", "reachable"]
+
+
+@dataclass(frozen=True, slots=True)
+class Firewall:
+    """One that is watched. `wrong`: why it cannot even be asked."""
+
+    id: str
+    name: str
+    target: Target
+    source: Literal["api", "inventory"]
+    tags: tuple[str, ...] = ()
+    wrong: str | None = None
+
+    @property
+    def base_url(self) -> str:
+        return str(self.target.options.get("base_url", ""))
+
+    @property
+    def verify_tls(self) -> bool:
+        return bool(self.target.options.get("verify_tls", True))
+
+
+def firewall_id(source: str, name: str) -> str:
+    """The same for the same firewall, for ever."""
+    return hashlib.sha256(f"{source}\0{name}".encode()).hexdigest()[:16]
+
+
+class KeyFiles:
+    """`<secrets>/opnsense/<id>.json`, 0600 in a folder of 0700."""
+
+    def __init__(self, folder: Path, *, uid: int) -> None:
+        self._folder = folder / "opnsense"
+        self._uid = uid
+
+    def write(self, id_: str, key: str, secret: str) -> None:
+        """Durable when it returns. Raises SecretError where the folder is open to others or cannot be
+        written."""
+        path = self._folder / f"{id_}.json"
+        fresh = path.with_suffix(".new")
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if os.stat(self._folder).st_mode & 0o077:
+                text = f"the folder {self._folder} is open to others"
+                raise SecretError(text, hint=f"chmod 700 {self._folder}")
+            handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            with os.fdopen(handle, "wb") as file:
+                os.fchmod(handle, 0o600)  # also where a file of that name was there
+                file.write(msgspec.json.encode({"api_key": key, "api_secret": secret}))
+                file.flush()
+                os.fsync(handle)
+            fresh.replace(path)
+        except OSError as error:
+            raise SecretError(f"{path} cannot be written: {error.strerror}") from None
+
+    def read(self, id_: str) -> Mapping[str, Secret]:
+        """Raises SecretError where the file or its folder is open to others, or no such file."""
+        path = self._folder / f"{id_}.json"
+        try:
+            found = msgspec.json.decode(read_private(path, uid=self._uid), type=dict[str, str])
+        except msgspec.DecodeError:
+            raise SecretError(f"{path} holds no api_key and api_secret") from None
+        return {name: Secret(text) for name, text in found.items()}
+
+    def remove(self, id_: str) -> None:
+        with contextlib.suppress(OSError):
+            (self._folder / f"{id_}.json").unlink()
+
+
+def of_record(record: FirewallRecord, keys: KeyFiles) -> Firewall:
+    """A registered one. What is wrong with it stands in `wrong`."""
+    options: dict[str, Any] = {"base_url": record.base_url, "verify_tls": record.verify_tls}
+    wrong = None
+    try:
+        options["secret"] = keys.read(record.id)
+    except SecretError as error:
+        wrong = _said(error)
+    target = Target(record.name, "opnsense", "read", options)
+    if wrong is None and (problems := OpnsenseProvider().check(target)):
+        wrong = _said(problems[0])
+    return Firewall(record.id, record.name, target, "api", record.tags, wrong)
+
+
+def _said(error: FazaiError) -> str:
+    return f"{error.message} ({error.hint})" if error.hint else error.message
+
+
+# -- the inventory
+
+
+def of_inventory(
+    sources: Sequence[str], environ: Mapping[str, str], secrets: Path
+) -> tuple[list[Firewall], list[str]]:
+    """The OPNsense targets of an inventory, read by fazai's own code; and what is wrong with others. Blocks.
+    Raises FazaiError when the inventory itself cannot be read."""
+    from fazai.inventory import load
+    from fazai.secrets import SecretReader
+
+    reader = SecretReader(environ=environ, folder=secrets)
+    inventory = load(tuple(sources), decrypt=reader.open_file)
+    return _targets(inventory, reader)
+
+
+def _targets(inventory: Inventory, reader: Any) -> tuple[list[Firewall], list[str]]:
+    from fazai.playbook.problems import Problems
+    from fazai.playbook.scopes import Scopes
+    from fazai.playbook.targets import Targets
+    from fazai.registry import Registry
+    from fazai.template import Templates
+
+    problems = Problems()
+    scopes = Scopes(inventory, Templates(secrets=reader.read), {})
+    targets = Targets(inventory, scopes, Registry().provider, reader, problems)
+    found: list[Firewall] = []
+    for host in inventory.hosts:
+        provider = targets.provider(host)
+        if provider is None or provider.name != "opnsense":
+            continue
+        target = targets.build(host, provider)
+        if target is not None:
+            target = replace(target, mode="read")
+            found.append(Firewall(firewall_id("inventory", host), host, target, "inventory", target.groups))
+    try:
+        problems.check()
+    except FazaiError as error:
+        return found, [str(each) for each in getattr(error, "errors", (error,))]
+    return found, []
+
+
+def inventory_files(sources: Sequence[str]) -> tuple[tuple[str, int, int], ...]:
+    """Every file that an inventory may be made of, with time and size: a cheap reason to read it again."""
+    seen: dict[str, tuple[str, int, int]] = {}
+    for source in sources:
+        path = Path(source)
+        folders = [path] if path.is_dir() else [path.parent / "group_vars", path.parent / "host_vars"]
+        files = [path, *(file for folder in folders for file in sorted(folder.rglob("*")))]
+        for file in files:
+            with contextlib.suppress(OSError):
+                status = file.stat()
+                seen[str(file)] = (str(file), status.st_mtime_ns, status.st_size)
+    return tuple(seen.values())
+
+
+def reachable(target: Target, lab: Path) -> Target:
+    """One of the embedded lab gets the address and key of `fazai lab up`. Blocks. Raises Unreachable."""
+    url = urlsplit(str(target.options.get("base_url", "")))
+    if url.scheme != "lab":
+        return target
+    from fazai.lab import find
+
+    found = find(lab, url.netloc)
+    if found is None:
+        text = f"the lab's firewall {url.netloc} is not up"
+        raise Unreachable(text, where=target.name, stage="connect", hint=f"fazai lab up {url.netloc}")
+    key, secret = found.key()
+    options = {"base_url": found.base_url, "secret": {"api_key": Secret(key), "api_secret": Secret(secret)}}
+    more = {"ca": found.ca_file} if found.ca_file else {}
+    return replace(target, options={**target.options, **options, **more})

@@ -1,0 +1,123 @@
+"""When a job of the schedule is due. Pure: the caller tells the time.
+
+The interval is measured on a clock that never jumps (monotonic); the wall clock decides about windows
+alone. So a clock that is set back or forth neither repeats nor skips a run, and what could not begin (a
+closed window, a run that goes on, a daemon that was away) is made up for once, not as often as it was
+missed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, time, timedelta, tzinfo
+
+__all__ = ["DAYS", "Rhythm", "Timetable", "Window"]
+
+DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+
+_FIRST_S = 60.0  # a job that never ran begins within this, so that a restart is no stampede
+_LONGEST_DAYS = 8  # a window that does not open within a week never does
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """From `begin` to `end` on these days (0: Monday); over midnight where `end` is not after `begin`, and
+    then the day is that of the beginning."""
+
+    begin: time
+    end: time
+    days: frozenset[int] = frozenset(range(7))
+
+    def holds(self, local: datetime) -> bool:
+        now, today = local.time(), local.weekday()
+        if self.begin < self.end:
+            return today in self.days and self.begin <= now < self.end
+        return (today in self.days and now >= self.begin) or ((today - 1) % 7 in self.days and now < self.end)
+
+    def opens(self, local: datetime) -> datetime | None:
+        """The next beginning at or after `local`, in its zone."""
+        for ahead in range(_LONGEST_DAYS):
+            day = local.date() + timedelta(days=ahead)
+            moment = datetime.combine(day, self.begin, tzinfo=local.tzinfo)
+            if day.weekday() in self.days and moment >= local:
+                return moment
+        return None
+
+    def __str__(self) -> str:
+        days = "" if len(self.days) == 7 else f"{','.join(DAYS[day] for day in sorted(self.days))} "
+        return f"{days}{self.begin:%H:%M}-{self.end:%H:%M}"
+
+
+@dataclass(frozen=True, slots=True)
+class Rhythm:
+    """How often, spread by how much, and when at all."""
+
+    every_s: float
+    jitter_s: float = 0.0
+    windows: tuple[Window, ...] = ()
+    zone: tzinfo = UTC
+
+    def open_at(self, wall: datetime) -> bool:
+        local = wall.astimezone(self.zone)
+        return not self.windows or any(window.holds(local) for window in self.windows)
+
+    def next_open(self, wall: datetime) -> datetime | None:
+        """`wall` itself while a window is open; None: never."""
+        if self.open_at(wall):
+            return wall
+        local = wall.astimezone(self.zone)
+        found = [moment for window in self.windows if (moment := window.opens(local)) is not None]
+        return min(found).astimezone(UTC) if found else None
+
+
+@dataclass(slots=True)
+class _Job:
+    rhythm: Rhythm
+    due_s: float  # monotonic
+
+
+@dataclass(slots=True)
+class Timetable:
+    """Which jobs are due. `chance` is from 0 to 1."""
+
+    chance: Callable[[], float]
+    _jobs: dict[str, _Job] = field(default_factory=dict)
+
+    def begin(
+        self, rhythms: Mapping[str, Rhythm], now_s: float, wall: datetime, last: Mapping[str, float]
+    ) -> None:
+        """`last`: when each job last began, by the wall clock of that time; whatever it says, a job is due
+        within its interval."""
+        for name, rhythm in rhythms.items():
+            if name in last:
+                wait_s = last[name] + rhythm.every_s - wall.timestamp()
+                wait_s = min(max(wait_s, 0.0), rhythm.every_s)
+            else:
+                wait_s = self.chance() * min(_FIRST_S, rhythm.every_s)
+            self._jobs[name] = _Job(rhythm, now_s + wait_s)
+
+    def due(self, now_s: float, wall: datetime, busy: Iterable[str] = ()) -> list[str]:
+        """Those that are to begin now; each is due again after its interval. `busy` ones stay due."""
+        held = set(busy)
+        found = []
+        for name, job in self._jobs.items():
+            if now_s < job.due_s or name in held or not job.rhythm.open_at(wall):
+                continue
+            job.due_s = now_s + job.rhythm.every_s + self.chance() * job.rhythm.jitter_s
+            found.append(name)
+        return found
+
+    def next_at(self, name: str, now_s: float, wall: datetime) -> datetime | None:
+        """When it begins, as far as is known; None for what is not scheduled, or never can be."""
+        job = self._jobs.get(name)
+        if job is None:
+            return None
+        return job.rhythm.next_open(wall + timedelta(seconds=max(0.0, job.due_s - now_s)))
+
+    def wait_s(self, now_s: float, longest_s: float) -> float:
+        """How long nothing can become due. Short enough to see a window open, or the clock jump."""
+        if not self._jobs:
+            return longest_s
+        soonest_s = min(job.due_s for job in self._jobs.values()) - now_s
+        return min(max(soonest_s, 0.2), longest_s) if soonest_s > 0 else min(1.0, longest_s)

@@ -1,0 +1,100 @@
+"""A daemon that may run `edge`: one firewall of the lab, on which one alias is missing."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from fazai.daemon.configfile import read_config
+from fazai.lab import LabFirewall, LabSettings, LabThread
+from tests.daemon.live import Live, live
+
+RESOURCES = [{"opnsense.alias": {"name": "blocklist", "type": "host", "content": ["192.0.2.7"]}}]
+
+
+@dataclass
+class World:
+    daemon: Live
+    firewall: LabFirewall
+    folder: Path
+    client: httpx.Client
+
+    def run(self, **body: Any) -> httpx.Response:
+        return self.client.post("/runs", json={"playbook": "edge", "mode": "check", **body})
+
+    def started(self, answer: httpx.Response) -> str:
+        assert answer.status_code == 202, answer.text
+        return str(answer.json()["run_id"])
+
+    def row(self, run_id: str) -> dict[str, Any]:
+        found = self.client.get(f"/runs/{run_id}")
+        assert found.status_code == 200, found.text
+        row: dict[str, Any] = found.json()["run"]
+        return row
+
+    def ended(self, run_id: str) -> dict[str, Any]:
+        """The run's row, once the daemon is done with it."""
+        desk = self.daemon.services.runs
+        until(lambda: (found := desk.records.get(run_id)) is not None and found.exit_code is not None)
+        until(lambda: not desk.busy_jobs())
+        return self.row(run_id)
+
+    def plan(self, run_id: str) -> dict[str, Any]:
+        found: dict[str, Any] = self.client.get(f"/runs/{run_id}/plan").json()["plan"]
+        return found
+
+    def aliases(self) -> list[str]:
+        rows = self.firewall.call("POST", "/api/firewall/alias/searchItem", {})["rows"]
+        return [row["name"] for row in rows]
+
+    def inventory(self, resources: Any = None, **more: Any) -> None:
+        write_inventory(self.folder, self.firewall, resources, **more)
+
+
+def until(holds: Callable[[], object], seconds: float = 30.0) -> None:
+    """Waits for a condition of another thread or process."""
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, "it did not come true"
+        time.sleep(0.01)
+
+
+def write_inventory(folder: Path, firewall: LabFirewall, resources: Any = None, **more: Any) -> None:
+    host = {
+        "provider": "opnsense",
+        "mode": "write",
+        "base_url": firewall.base_url,
+        "secret": {"api_key": firewall.api_key, "api_secret": firewall.api_secret},
+        "retries": 0,
+        "resources": RESOURCES if resources is None else resources,
+        **more,
+    }
+    (folder / "inventory.yml").write_text(json.dumps({"all": {"hosts": {"fw-01": host}}}))
+
+
+def write_config(folder: Path, **more: Any) -> Path:
+    path = folder / "daemon.yml"
+    job = {"inventory": "inventory.yml", "modes": ["check", "approve", "apply"], **more.pop("job", {})}
+    path.write_text(json.dumps({"runs": {"edge": job, **more.pop("runs", {})}, **more}))
+    return path
+
+
+@contextlib.contextmanager
+def world(folder: Path, *, daemon: dict[str, Any] | None = None, **config: Any) -> Iterator[World]:
+    with LabThread() as lab:
+        firewall = lab.start("fw-01", LabSettings(auth_delay_s=0.0))
+        write_inventory(folder, firewall)
+        read = read_config(write_config(folder, **config))
+        more = daemon or {}
+        with (
+            live(folder, socket=folder / "d.sock", config=read, **more) as running,
+            running.client() as client,
+        ):
+            yield World(running, firewall, folder, client)
