@@ -14,6 +14,7 @@ from typing import Any
 
 from fazai import __version__
 from fazai.daemon.app import App
+from fazai.daemon.drift import Drift
 from fazai.daemon.guard import Guard
 from fazai.daemon.hub import Hub
 from fazai.daemon.ingest import Ingest, IngestRules
@@ -112,7 +113,9 @@ class Daemon:
         ingest = Ingest.of(store, settings.secrets, rules, WatchRules())
         ingest.exposition.add(hub.metrics)
         ingest.exposition.add(guard.metrics)
-        self.services = Services(settings, store, hub, guard, self._log, ingest, Reports(store))
+        drift = Drift(store)
+        ingest.exposition.add(drift.metrics)
+        self.services = Services(settings, store, hub, guard, self._log, ingest, Reports(store), drift)
         return self.services
 
     async def _serve(self, services: Services, server: HttpServer, ready: Callable[[], None] | None) -> None:

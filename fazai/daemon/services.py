@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
+from fazai.daemon.drift import Drift
 from fazai.daemon.guard import Guard
 from fazai.daemon.hub import Hub
 from fazai.daemon.ingest import Ingest
@@ -27,6 +28,7 @@ class Services:
     log: Log
     ingest: Ingest
     reports: Reports
+    drift: Drift
     started: float = field(default_factory=time.time)
     ready: bool = False
     stopping: bool = False

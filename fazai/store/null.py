@@ -60,6 +60,9 @@ class NullStore:
     def events(self, run_id: str) -> list[dict[str, Any]]:
         return []
 
+    def outcomes(self, after_id: int, limit: int = 10_000) -> list[dict[str, Any]]:
+        return []
+
 
 def _no_state() -> StateError:
     return StateError("nothing is written without a state folder")

@@ -270,6 +270,15 @@ class SqliteStore:
             for row in rows
         ]
 
+    def outcomes(self, after_id: int, limit: int = 10_000) -> list[dict[str, Any]]:
+        rows = self._read(
+            "SELECT id, run_id, time, target, data FROM events WHERE id > ? AND type = 'outcome'"
+            " ORDER BY id LIMIT ?",
+            (after_id, limit),
+        )
+        names = ("id", "run_id", "time", "target")
+        return [{**json.loads(row[4]), **dict(zip(names, row, strict=False))} for row in rows]
+
     def _read(self, sql: str, params: tuple[Any, ...]) -> list[Any]:
         try:
             return self._reader.execute(sql, params).fetchall()
