@@ -10,7 +10,7 @@ import sys
 from bench.peers import install
 
 NAMES = ("startup", "inventory", "reconcile", "memory")
-ASKED = ("gemma",)  # only when asked for: it needs the model
+ASKED = ("gemma", "daemon_store")  # only when asked for: they need the model, or peers
 
 
 def main() -> int:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fazai.config import daemon_socket
+from fazai.cli.setup import local_socket
 from fazai.errors import InputError, SecretError
 
 if TYPE_CHECKING:
@@ -62,14 +60,8 @@ def configured(environ: Mapping[str, str], *, root: bool) -> Place | None:
     url = environ.get("FAZAI_URL")
     if url:
         return find(environ, url=url, root=root)
-    path = daemon_socket(environ, root=root)
-    for one in (path, Path("/run/fazai/daemon.sock")):
-        try:
-            if stat.S_ISSOCK(one.stat().st_mode) and os.access(one, os.W_OK):
-                return Place("http://fazai", socket=one)
-        except OSError:
-            continue
-    return None
+    path = local_socket(root)
+    return Place("http://fazai", socket=path) if path is not None else None
 
 
 def find(environ: Mapping[str, str], *, url: str, root: bool) -> Place:
@@ -79,12 +71,20 @@ def find(environ: Mapping[str, str], *, url: str, root: bool) -> Place:
     if not url.startswith(("http://", "https://")):
         raise InputError(f"{url!r} is no address of a daemon", hint="https://HOST:3120, or unix:/PATH")
     file = environ.get("FAZAI_TOKEN_FILE")
+    if file and url.startswith("http://") and not _is_here(url):
+        raise InputError(f"a token goes to {url} in the clear", hint="use https://")
     ca = environ.get("FAZAI_CA_FILE")
     return Place(
         url.rstrip("/"),
         token=read_token_file(Path(file)) if file else None,
         ca=Path(ca) if ca else None,
     )
+
+
+def _is_here(url: str) -> bool:
+    host = url.removeprefix("http://").partition("/")[0]
+    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    return name == "localhost" or name == "::1" or name.startswith("127.")
 
 
 def read_token_file(file: Path) -> str:

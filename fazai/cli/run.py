@@ -19,6 +19,7 @@ from fazai.errors import ExitCode, FazaiError, InputError, Interrupted, StateErr
 from fazai.model import Verb, Work
 
 if TYPE_CHECKING:
+    from fazai.cli.reporting import Reporter
     from fazai.inventory import Inventory
     from fazai.outcome import Event, RunOutcome, TargetOutcome
     from fazai.plan import Expected, SavedPlan
@@ -231,10 +232,25 @@ class _Command:
 
         works = tuple(_read_only(work) for work in self.works) if check else self.works
         report = None if silent or self.options["output"] != "text" else self._text(check)
-        outcome = asyncio.run(self._carry_out(store, run, works, check, expected, deletable, report))
+        reporter = None if silent else self._reporter(run, check)
+        emits = [one.event for one in (report, reporter) if one is not None]
+        outcome = asyncio.run(self._carry_out(store, run, works, check, expected, deletable, report, emits))
         if report is not None:
             report.end(outcome)
+        if reporter is not None:
+            reporter.end(outcome)
+            if reporter.trouble:
+                click.echo(f"warning: {reporter.trouble}", err=True)
         return outcome
+
+    def _reporter(self, run: Run, check: bool) -> Reporter | None:
+        """Tells the daemon of this run, where one is configured."""
+        root = os.geteuid() == 0
+        if not os.environ.get("FAZAI_URL") and not setup.local_socket(root):
+            return None  # without paying for the import
+        from fazai.cli.reporting import reporter
+
+        return reporter(os.environ, root=root, state=self.config.state, run=run, check=check)
 
     async def _carry_out(
         self,
@@ -245,20 +261,25 @@ class _Command:
         expected: Mapping[str, Expected] | None,
         deletable: frozenset[str] | None,
         report: TextReport | None,
+        emits: Sequence[Callable[[Event], None]],
     ) -> RunOutcome:
         import asyncio
 
         from fazai.apply import Engine
         from fazai.cli.labs import with_lab
 
-        def ignore(_: Event | TargetOutcome) -> None:
+        def ignore(_: TargetOutcome) -> None:
             pass
+
+        def emit(event: Event) -> None:
+            for one in emits:
+                one(event)
 
         engine = Engine(
             store=store,
             provider=self.registry.provider,
             run=run,
-            emit=report.event if report else ignore,
+            emit=emit,
             finished=report.target if report else ignore,
             forks=self.options["forks"] or self.config.forks,
             check=check,

@@ -49,6 +49,21 @@ def new_run(command: str, sources: Sequence[str]) -> Run:
     )
 
 
+def local_socket(root: bool) -> Path | None:
+    """The daemon's local socket, where there is one that we may use: our own, or the machine's."""
+    import stat
+
+    from fazai.config import daemon_socket
+
+    for path in (daemon_socket(os.environ, root=root), Path("/run/fazai/daemon.sock")):
+        try:
+            if stat.S_ISSOCK(path.stat().st_mode) and os.access(path, os.W_OK):
+                return path
+        except OSError:
+            continue
+    return None
+
+
 @contextlib.contextmanager
 def read_store() -> Iterator[Store]:
     """The store for commands that only look."""

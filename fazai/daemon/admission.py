@@ -8,7 +8,7 @@ from fazai.daemon.refusal import Refusal
 
 __all__ = ["Admission"]
 
-_CROWDED = 0.25  # of the limit: below it nobody is asked for his share
+_CROWDED = 0.5  # of the limit: below it nobody is asked for his share
 
 
 class Admission:
@@ -29,11 +29,12 @@ class Admission:
         self.refused = 0
 
     def enter(self, sender: str, size_bytes: int) -> None:
-        """Hold so many bytes for a sender. Raises Refusal(overloaded) with a spread Retry-After."""
+        """Hold so many bytes for a sender, "" while it is not known (one address may stand for many hosts
+        behind a proxy). Raises Refusal(overloaded) with a spread Retry-After."""
         total = self.total_bytes + size_bytes
         if total > self.limit_bytes and self.total_bytes:
             raise self._overloaded("the daemon has more records than it can store now")
-        if total > self.limit_bytes * _CROWDED and self._held:
+        if sender and total > self.limit_bytes * _CROWDED and self._held:
             own = self._held.get(sender, 0) + size_bytes
             share = self.limit_bytes // (len(self._held) + (sender not in self._held))
             if own > share:

@@ -5,19 +5,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 from fazai.daemon.exposition import Metric, escape
 from fazai.errors import StateError
 
 if TYPE_CHECKING:
     from fazai.daemon.services import Services
+    from fazai.store.base import TargetState
     from fazai.store.daemon import DaemonStore
 
-__all__ = ["TARGET_METRICS", "Drift", "TargetState", "follow"]
+__all__ = ["TARGET_METRICS", "Drift", "follow"]
 
 _LOOK_S = 5.0
-_FORGET_S = 30 * 86400.0
 _GOOD = frozenset({"converged", "changed", "pending"})
 
 TARGET_METRICS = (
@@ -29,50 +29,16 @@ TARGET_METRICS = (
 )
 
 
-class TargetState(NamedTuple):
-    """How the newest run that looked at the target ended on it."""
-
-    status: str
-    pending: int
-    run_id: str
-    time: float
-
-
 class Drift:
     """One for the daemon. `targets` is as of the last `look`."""
 
     def __init__(self, store: DaemonStore) -> None:
         self._store = store
-        self._last = 0
-        self._looking = asyncio.Lock()
-        self.targets: dict[str, TargetState] = {}
+        self.targets: Mapping[str, TargetState] = {}
 
     async def look(self) -> None:
-        """Read what the ledger got since the last time. Raises StateError."""
-        async with self._looking:
-            ledger = self._store.ledger
-            while rows := await asyncio.to_thread(ledger.outcomes, self._last):
-                for row in rows:
-                    self._take(row)
-                self._last = rows[-1]["id"]
-            self._forget()
-
-    def _take(self, row: Mapping[str, Any]) -> None:
-        pending = row.get("pending")
-        state = TargetState(
-            str(row.get("status", "")),
-            pending if isinstance(pending, int) and pending > 0 else 0,
-            row["run_id"],
-            row["time"],
-        )
-        known = self.targets.get(row["target"])
-        if known is None or state.time >= known.time:  # what a reconciler sends late may be older
-            self.targets[row["target"]] = state
-
-    def _forget(self) -> None:
-        newest = max((state.time for state in self.targets.values()), default=0.0)
-        for name in [n for n, state in self.targets.items() if newest - state.time > _FORGET_S]:
-            del self.targets[name]
+        """Read them anew. Raises StateError."""
+        self.targets = await asyncio.to_thread(self._store.ledger.targets)
 
     def metrics(self) -> Iterable[str]:
         """A source of `Exposition`."""

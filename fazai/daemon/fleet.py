@@ -10,10 +10,10 @@ from typing import Any, cast
 
 import msgspec
 
-from fazai.daemon.drift import TargetState
 from fazai.daemon.refusal import Refusal
 from fazai.daemon.services import Services
 from fazai.daemon.web import Call, Route
+from fazai.store.base import TargetState
 from fazai.store.daemon import GAUGES, AgentRecord, FirewallRecord, HostRecord
 from fazai.wire.base import WireError, convert_to
 from fazai.wire.fleet import (

@@ -99,8 +99,7 @@ class IngestRoute:
         """A body in several pieces counts as waiting from its first one on. Raises Refusal: too_large,
         bad_request, overloaded."""
         admission = self._ingest.admission
-        client = scope.get("client")
-        sender, held = f"from {client[0] if client else 'the local socket'}", 0
+        held = 0
         parts: list[bytes] = []
         try:
             while True:
@@ -110,15 +109,16 @@ class IngestRoute:
                 if held + len(part) > MAX_INGEST_BYTES:
                     raise _too_large()
                 if part:
-                    admission.enter(sender, len(part))
+                    admission.enter("", len(part))
                     held += len(part)
                     parts.append(part)
                 if not message.get("more_body"):
-                    return await self._take(scope, b"".join(parts), gzipped, signed)
+                    break
                 message = await receive()
         finally:
             if held:
-                admission.leave(sender, held)
+                admission.leave("", held)
+        return await self._take(scope, b"".join(parts), gzipped, signed)
 
     def _signer(self, scope: Scope, body: bytes) -> str:
         headers = _signed_headers(scope)

@@ -23,6 +23,7 @@ from fazai.daemon.reports import Reports
 from fazai.daemon.routes import TABLE
 from fazai.daemon.server import HttpServer, Listener
 from fazai.daemon.services import Services
+from fazai.daemon.sessions import Sessions
 from fazai.daemon.settings import Settings, is_loopback
 from fazai.daemon.tls import fingerprint, server_context
 from fazai.daemon.watch import WatchRules
@@ -32,6 +33,7 @@ from fazai.service.log import Log
 from fazai.store.daemon import DaemonStore, NewEvent, StoredEvent
 from fazai.wire.base import encode
 from fazai.wire.events import LogEvent
+from fazai.worker.client import GemmaClient
 
 __all__ = ["Daemon", "serve"]
 
@@ -115,7 +117,10 @@ class Daemon:
         ingest.exposition.add(guard.metrics)
         drift = Drift(store)
         ingest.exposition.add(drift.metrics)
-        self.services = Services(settings, store, hub, guard, self._log, ingest, Reports(store), drift)
+        gemma = GemmaClient(settings.gemma_socket, connect_timeout_s=0.5, fallback=settings.fallback)
+        self.services = Services(
+            settings, store, hub, guard, self._log, ingest, Reports(store), Sessions(gemma), drift
+        )
         return self.services
 
     async def _serve(self, services: Services, server: HttpServer, ready: Callable[[], None] | None) -> None:
@@ -142,6 +147,9 @@ class Daemon:
             await self._tell(services, f"fazai {__version__} stops")
         services.hub.farewell(text)
         await server.stop()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.2):  # the worker forgets what is left by itself
+                await services.sessions.close()
         await asyncio.gather(*self._parts, return_exceptions=True)
 
     async def _tell(self, services: Services, text: str) -> None:

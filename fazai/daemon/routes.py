@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fazai.daemon import agents, fleet, page, reports, runs, stream, system, telemetry
+from fazai.daemon import agents, fleet, page, reports, runs, sessions, stream, system, telemetry
 from fazai.daemon.web import Route
 
 __all__ = ["TABLE"]
@@ -14,6 +14,7 @@ TABLE: tuple[Route, ...] = (
     *telemetry.ROUTES,
     *agents.ROUTES,
     *runs.ROUTES,
+    *sessions.ROUTES,
     *fleet.ROUTES,
     *page.ROUTES,
 )

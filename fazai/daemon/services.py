@@ -10,6 +10,7 @@ from fazai.daemon.guard import Guard
 from fazai.daemon.hub import Hub
 from fazai.daemon.ingest import Ingest
 from fazai.daemon.reports import Reports
+from fazai.daemon.sessions import Sessions
 from fazai.daemon.settings import Settings
 from fazai.service.log import Log
 from fazai.store.daemon import DaemonStore
@@ -28,6 +29,7 @@ class Services:
     log: Log
     ingest: Ingest
     reports: Reports
+    sessions: Sessions
     drift: Drift
     started: float = field(default_factory=time.time)
     ready: bool = False

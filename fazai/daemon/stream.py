@@ -43,7 +43,10 @@ async def events(call: Call) -> None:
     try:
         await call.send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
         await call.send({"type": "http.response.body", "body": _RETRY, "more_body": True})
-        await _serve(stream, services.hub, services.store)
+        if query.follow:
+            await _serve(stream, services.hub, services.store)
+        else:
+            await _catch_up(stream, services.hub, services.store)
     finally:
         services.hub.remove(stream)
         stream.connection.end_stream()

@@ -78,10 +78,18 @@ MIGRATIONS = (
         agent TEXT NOT NULL, nonce TEXT NOT NULL, expires_us INTEGER NOT NULL, PRIMARY KEY (agent, nonce)
     ) WITHOUT ROWID;
     CREATE INDEX nonces_by_expiry ON nonces (expires_us);
+    CREATE TABLE targets (
+        target TEXT PRIMARY KEY, status TEXT NOT NULL, pending INTEGER NOT NULL, run_id TEXT NOT NULL,
+        time REAL NOT NULL, rank INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    INSERT INTO targets
+        SELECT target, coalesce(json_extract(data, '$.status'), ''),
+            coalesce(json_extract(data, '$.pending'), 0), run_id, max(time), 0
+        FROM events WHERE type = 'outcome' GROUP BY target;
     """,
 )
 
-_NO_ROOM = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_TRUNCATE)
+_NO_ROOM = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
 _BROKEN = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
@@ -134,7 +142,7 @@ def is_broken(error: Exception) -> bool:
 
 def failure(folder: Path, error: Exception) -> StateError:
     """What SQLite or the operating system says, as an error with the next step."""
-    if _code(error) in _NO_ROOM:
+    if _code(error) & 0xFF in _NO_ROOM:
         return StoreFull(
             f"the state folder {folder} takes no more data: {error}",
             hint="free space on its disk; nothing else needs to be done",

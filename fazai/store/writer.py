@@ -26,6 +26,7 @@ _OF_ONE = (
     sqlite3.DataError,
     sqlite3.InterfaceError,
 )
+_HARMLESS = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL)  # after a ROLLBACK the connection is as good as before
 _GROUP_BYTES = 8 << 20
 _GROUP_JOBS = 4096
 _WAL_PAGES = 4000  # 16 MB between two checkpoints
@@ -227,7 +228,7 @@ class Writer:
         except sqlite3.Error:
             self._drop_connection()
         else:
-            if int(getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF != sqlite3.SQLITE_BUSY:
+            if int(getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF not in _HARMLESS:
                 self._drop_connection()
 
     def _drop_connection(self) -> None:

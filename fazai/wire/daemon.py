@@ -172,6 +172,7 @@ class EventsQuery(Request, frozen=True, kw_only=True):
     level: Level | None = None
     since: Count | None = None
     since_time: Timestamp | None = None
+    follow: bool = True
 
 
 class ReportedEvent(Request, frozen=True, kw_only=True):
@@ -435,6 +436,8 @@ def decode_events_query(query: Mapping[str, str]) -> EventsQuery:
         if not is_event_id(since):
             raise WireError("bad_query", f"`since`: expected the id of an event, got {since[:64]!r}")
         values["since"] = int(since)
+    if values.get("follow") in ("true", "false"):
+        values["follow"] = values["follow"] == "true"
     try:
         return convert_to(values, EventsQuery)
     except WireError as error:

@@ -29,7 +29,11 @@ from fazai.wire.events import Event, SseFrame, decode_sse, event_type
 def settings(folder: Path, **more: Any) -> Settings:
     """A daemon in `folder`, on a port of its own."""
     return Settings(
-        state=folder / "state", secrets=folder / "secrets", port=0, log_file=folder / "daemon.log", **more
+        state=folder / "state",
+        secrets=folder / "secrets",
+        port=more.pop("listen_port", 0),
+        log_file=folder / "daemon.log",
+        **more,
     )
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
+import random
 import sqlite3
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -123,15 +125,19 @@ def test_a_gauge_that_was_not_reported_stays_unknown(store: SqliteDaemonStore) -
 
 
 def test_the_oldest_records_go_first(tmp_path: Path, clock: Clock) -> None:
-    store = SqliteDaemonStore(tmp_path, StoreLimits(upkeep_s=3600, telemetry_bytes=20_000), clock)
+    store = SqliteDaemonStore(tmp_path, StoreLimits(upkeep_s=3600, telemetry_bytes=100_000), clock)
     try:
-        for minute in range(300):
-            run(store.ingest([sample("a", minute, size=400)]))
+        chance, samples = random.Random(1), []
+        for minute in range(600):
+            body = json.dumps({"text": chance.randbytes(200).hex()}).encode()
+            samples.append(sample("a", minute)._replace(body=body))
+        for begin in range(0, 600, 4):
+            run(store.ingest(samples[begin : begin + 4]))
         upkeep(store)
-        assert store.counts()["telemetry_bytes"] <= 20_000
+        assert store.counts()["telemetry_bytes"] <= 100_000
         times = [t for t, _ in store.records("a", limit=1000)]
-        assert times == [START_US + m * MINUTE_US for m in range(299, 299 - len(times), -1)]
-        assert 0 < len(times) < 300
+        assert times == [START_US + m * MINUTE_US for m in range(599, 599 - len(times), -1)]
+        assert 0 < len(times) < 600
         clock.now_us += 31 * 86_400_000_000
         upkeep(store)
         assert store.records("a") == []

@@ -1,0 +1,310 @@
+"""fazai tail"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import select
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fazai.errors import ExitCode, FazaiError, InputError, Refused, Unreachable, UsageError
+
+if TYPE_CHECKING:
+    import httpx
+
+    from fazai.cli.clients import Place
+    from fazai.cli.conditions import Condition
+    from fazai.cli.terminal import Terminal
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_SILENCE_S = 45.0  # three heartbeats
+_WAIT_S = (0.2, 10.0)  # the first pause before it connects again, and the longest
+_LEVELS = ["debug", "info", "warning", "error", "critical"]
+_WILD = set("*?[,")
+
+
+@click.command(
+    "tail",
+    epilog="\b\nExamples:\n  fazai tail --since 10m\n  fazai tail --host 'edge-*' --type change,outcome"
+    "\n  fazai tail --run 01JDXK3M8Q… --until type=run,state=finished --fail-on 'exit_code>0'"
+    "\n  fazai tail --since 1d --no-follow --output json | jq .target"
+    "\n  FAZAI_URL=https://fazai.example:3120 FAZAI_TOKEN_FILE=~/.fazai-token fazai tail",
+)
+@click.option(
+    "--host", "hosts", multiple=True, metavar="PATTERN", help="Only of these targets or hosts (* and ?)."
+)
+@click.option("--type", "types", multiple=True, help="Only events of these types.")
+@click.option("--run", help="Only of this run.")
+@click.option("--session", help="Only of this session.")
+@click.option("--level", type=click.Choice(_LEVELS), help="Of log events: this level and above.")
+@click.option(
+    "--since", metavar="10m|TIME|ID", help="Begin there. [default: now; the beginning with --no-follow]"
+)
+@click.option("--no-follow", is_flag=True, help="Show what there is, then end.")
+@click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option("--until", multiple=True, metavar="EXPR", help="End (exit 0) after such an event.")
+@click.option("--fail-on", multiple=True, metavar="EXPR", help="End with exit 1 after such an event.")
+@click.option("--url", help="https://HOST:3120 or unix:PATH. [default: $FAZAI_URL, else the local socket]")
+@click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto")
+def tail_command(**options: Any) -> int:
+    """Watch what happens: runs, changes, outcomes, hosts.
+
+    EXPR is FIELD=VALUE, FIELD!=VALUE or FIELD>NUMBER; a comma is "and", | separates values, the option may be
+    repeated ("or").
+    """
+    from fazai.cli import conditions
+    from fazai.cli.terminal import Terminal
+
+    tail = _Tail(
+        place=_place(options["url"]),
+        query=_query(options),
+        hosts=_words(options["hosts"]),
+        follow=not options["no_follow"],
+        until=[conditions.parse(text) for text in options["until"]],
+        fail_on=[conditions.parse(text) for text in options["fail_on"]],
+        show=_Json()
+        if options["output"] == "json"
+        else _Text(Terminal.of(sys.stdout, os.environ, options["color"])),
+    )
+    try:
+        return tail.run()
+    except KeyboardInterrupt:  # how one ends it; there is nothing to be told
+        return ExitCode.INTERRUPTED
+    except BrokenPipeError:  # click would make it exit 1
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 141
+
+
+def _place(url: str | None) -> Place:
+    from fazai.cli.clients import configured, find
+
+    root = os.geteuid() == 0
+    place = find(os.environ, url=url, root=root) if url else configured(os.environ, root=root)
+    if place is None:
+        raise InputError(
+            "no daemon is known here",
+            hint="start one with: fazai daemon, or set FAZAI_URL and FAZAI_TOKEN_FILE, or give --url",
+        )
+    return place
+
+
+def _words(values: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(word.strip() for value in values for word in value.split(",") if word.strip())
+
+
+def _query(options: Mapping[str, Any]) -> dict[str, str]:
+    """What the daemon filters; a host's pattern is ours."""
+    query = {name: options[name] for name in ("run", "session", "level") if options[name]}
+    types, hosts = _words(options["types"]), _words(options["hosts"])
+    if types:
+        query["types"] = ",".join(types)
+    if len(hosts) == 1 and not _WILD & set(hosts[0]):
+        query["target"] = hosts[0]
+    if options["no_follow"]:
+        query["follow"] = "false"
+    query.update(_since(options["since"] or ("0" if options["no_follow"] else None)))
+    return query
+
+
+def _since(text: str | None) -> dict[str, str]:
+    if text is None:
+        return {}
+    if text.isascii() and text.isdigit():
+        return {"since": text}
+    if text[:-1].isascii() and text[:-1].isdigit() and text[-1] in _UNITS:
+        moment = datetime.now(UTC) - timedelta(seconds=min(int(text[:-1]) * _UNITS[text[-1]], 10**10))
+        return {"since_time": moment.isoformat()}
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise UsageError(
+            f"--since {text!r} is neither a duration, a time nor an event's id",
+            hint="such as 10m, 2h, 1d, 2026-11-22T03:04:05Z",
+        ) from None
+    return {"since_time": (moment if moment.tzinfo else moment.astimezone()).isoformat()}
+
+
+class _Gone(Exception):
+    """The stream ended, or never began."""
+
+
+@dataclass
+class _Tail:
+    place: Place
+    query: dict[str, str]
+    hosts: tuple[str, ...]
+    follow: bool
+    until: list[Condition]
+    fail_on: list[Condition]
+    show: _Json | _Text
+    last: str | None = None  # the id of the last event
+    said: bool = field(default=False)
+
+    def run(self) -> int:
+        wait_s = _WAIT_S[0]
+        connected = False
+        with self.place.client(timeout_s=_SILENCE_S) as client:
+            while True:
+                try:
+                    for event in self._stream(client):
+                        connected, wait_s = True, _WAIT_S[0]
+                        code = self._take(event)
+                        if code is not None:
+                            return code
+                    connected = True
+                    if not self.follow:
+                        return self._ended()
+                    why = "the stream ended"
+                except _Gone as gone:
+                    if not connected:
+                        raise Unreachable(
+                            f"the daemon does not answer: {gone}",
+                            stage="connect",
+                            where=self.place.name,
+                            hint="is it running? fazai daemon",
+                        ) from None
+                    why = str(gone)
+                self._lost(why)
+                time.sleep(wait_s * random.uniform(0.7, 1.3))  # noqa: S311 - spread, not a secret
+                wait_s = min(wait_s * 2, _WAIT_S[1])
+
+    def _ended(self) -> int:
+        if not self.until:
+            return ExitCode.OK
+        wanted = " or ".join(one.text for one in self.until)
+        raise FazaiError(f"no event fits --until {wanted}")
+
+    def _stream(self, client: httpx.Client) -> Iterator[dict[str, Any]]:
+        """The events of one connection. Raises _Gone, Refused, InputError."""
+        import httpx
+
+        headers = {"Last-Event-ID": self.last} if self.last is not None else {}
+        try:
+            with client.stream("GET", "/events", params=self.query, headers=headers) as answer:
+                if answer.status_code != 200:
+                    answer.read()
+                    _refused(answer, self.place)
+                if self.said:
+                    self._say("connected again")
+                    self.said = False
+                yield from _events(answer.iter_lines())
+        except httpx.HTTPError as error:
+            raise _Gone(str(error) or type(error).__name__) from None
+
+    def _take(self, event: dict[str, Any]) -> int | None:
+        if "id" in event:
+            self.last = str(event["id"])
+        if event["type"] != "gap" and not self._about(event):
+            return None
+        self.show.event(event)
+        if any(one.holds(event) for one in self.fail_on):
+            return ExitCode.FAILED
+        if any(one.holds(event) for one in self.until):
+            return ExitCode.OK
+        return None
+
+    def _about(self, event: Mapping[str, Any]) -> bool:
+        from fazai.report.events import event_host
+
+        return not self.hosts or any(fnmatchcase(event_host(event), pattern) for pattern in self.hosts)
+
+    def _lost(self, why: str) -> None:
+        if not self.said:
+            self._say(f"{why}; connecting again")
+            self.said = True
+
+    def _say(self, text: str) -> None:
+        click.echo(f"fazai tail: {self.place.name}: {text}", err=True)
+
+
+def _refused(answer: httpx.Response, place: Place) -> None:
+    try:
+        text = str(answer.json()["error"])
+    except (ValueError, KeyError, TypeError):
+        text = f"HTTP {answer.status_code}"
+    if answer.status_code in (429, 500, 502, 503, 504):
+        raise _Gone(text)
+    if answer.status_code in (401, 403):
+        raise Refused(text, where=place.name)
+    raise InputError(text, where=place.name)
+
+
+def _events(lines: Iterator[str]) -> Iterator[dict[str, Any]]:
+    fields: dict[str, str] = {}
+    for line in lines:
+        if line.startswith(":"):
+            _reader_is_there()
+        elif line:
+            name, _, value = line.partition(":")
+            fields[name] = value.removeprefix(" ")
+        elif "data" in fields:
+            event = json.loads(fields["data"])
+            if fields.get("id", "").isdigit():
+                event = {"id": int(fields["id"]), **event}
+            yield event
+            fields = {}
+        else:
+            fields = {}
+
+
+def _reader_is_there() -> None:
+    """With nothing to write, a pipe whose reader went away would not be noticed. Raises BrokenPipeError."""
+    try:
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), 0)
+        if any(seen & select.POLLERR for _, seen in poll.poll(0)):
+            raise BrokenPipeError
+    except ValueError:
+        return  # no real file
+
+
+class _Json:
+    """One object a line, `id` first."""
+
+    def event(self, event: Mapping[str, Any]) -> None:
+        sys.stdout.write(json.dumps(event) + "\n")
+        sys.stdout.flush()
+
+
+class _Text:
+    """Time, host, type, what; a line of its own when the day changes."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        self._terminal = terminal
+        self._day = ""
+        self._width = 12
+
+    def event(self, event: Mapping[str, Any]) -> None:
+        from fazai.report.events import event_host, event_line, event_style
+        from fazai.report.lines import clean
+
+        paint = self._terminal.paint
+        moment = _moment(event.get("timestamp"))
+        day = moment[:10] if moment else self._day
+        lines = ""
+        if day != self._day:
+            self._day = day
+            lines = paint(f"-- {day} UTC", "dim") + "\n"
+        host = clean(event_host(event)) or "-"
+        self._width = min(32, max(self._width, len(host)))
+        clock = paint(moment[11:19] if moment else " " * 8, "dim")
+        kind = clean(str(event.get("type")))[:10]
+        text = paint(event_line(event), event_style(event))
+        sys.stdout.write(f"{lines}{clock}  {host:<{self._width}}  {kind:<9}  {text}\n")
+        sys.stdout.flush()
+
+
+def _moment(text: object) -> str:
+    try:
+        return datetime.fromisoformat(str(text)).astimezone(UTC).isoformat()
+    except ValueError:
+        return ""

@@ -1,0 +1,279 @@
+"""/agent/*: sessions on the Gemma worker, one generation at a time, as a stream of events (SPEC.md, 2.1).
+
+This is the plain form: tokens, then `done`. The loop of actions, policy and approval plugs in at `_iterate`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from fazai import __version__
+from fazai.daemon.refusal import Refusal
+from fazai.daemon.web import Call, Route
+from fazai.errors import FazaiError, Unreachable
+from fazai.store.daemon import NewEvent
+from fazai.wire.base import CONTRACT, MAX_BODY_BYTES, OkAnswer, SessionAnswer, WireError, encode
+from fazai.wire.daemon import (
+    AbortBody,
+    AgentStatusAnswer,
+    DaemonLimits,
+    GenerateBody,
+    SessionsBody,
+)
+from fazai.wire.events import DoneEvent, ErrorEvent, EventBase, TokenEvent, encode_sse, event_type
+from fazai.wire.telemetry import MAX_INGEST_BYTES, MAX_INGEST_RECORDS
+from fazai.wire.worker import SessionParams
+from fazai.worker.client import GemmaClient, GemmaSession, Stream
+
+__all__ = ["ROUTES", "Sessions"]
+
+_MAX_SESSIONS = 256
+_IDLE_S = 1800.0
+_GATHER_S = 0.05  # tokens of so long become one event
+_GENERATION_S = 130.0
+_HEADERS = (
+    (b"content-type", b"text/event-stream"),
+    (b"cache-control", b"no-store"),
+    (b"x-accel-buffering", b"no"),
+    (b"x-content-type-options", b"nosniff"),
+)
+
+
+class _Session:
+    def __init__(self, owner: str, gemma: GemmaSession) -> None:
+        self.owner = owner
+        self.gemma = gemma
+        self.used = time.monotonic()
+        self.running: asyncio.Task[Any] | None = None
+
+
+class Sessions:
+    """The daemon's conversations; one that is not used for half an hour is closed."""
+
+    def __init__(self, client: GemmaClient) -> None:
+        self.client = client
+        self._open: OrderedDict[str, _Session] = OrderedDict()
+
+    async def create(self, owner: str, params: SessionParams | None) -> str:
+        """Raises Refusal: worker_unavailable, overloaded, and what the worker refuses."""
+        await self._close_idle()
+        if len(self._open) >= _MAX_SESSIONS:
+            raise Refusal("overloaded", "there are too many sessions", headers=((b"retry-after", b"60"),))
+        gemma = self.client.session(params)
+        try:
+            await gemma.__aenter__()
+        except Unreachable as error:
+            raise _away(error) from None
+        session_id = f"s-{secrets.token_hex(8)}"
+        self._open[session_id] = _Session(owner, gemma)
+        return session_id
+
+    def find(self, session_id: str) -> _Session:
+        """Raises WireError(unknown_session)."""
+        found = self._open.get(session_id)
+        if found is None:
+            raise WireError(
+                "unknown_session", f"there is no session {session_id[:64]!r}", hint="POST /agent/sessions"
+            )
+        found.used = time.monotonic()
+        self._open.move_to_end(session_id)
+        return found
+
+    async def forget(self, session_id: str) -> None:
+        found = self._open.pop(session_id, None)
+        if found is not None:
+            await found.gemma.__aexit__(None, None, None)
+
+    async def _close_idle(self) -> None:
+        for session_id, session in list(self._open.items()):
+            if session.running is None and time.monotonic() - session.used > _IDLE_S:
+                await self.forget(session_id)
+
+    async def close(self) -> None:
+        for session_id in list(self._open):
+            await self.forget(session_id)
+
+
+def _away(error: FazaiError) -> Refusal:
+    return Refusal("worker_unavailable", error.message, hint=error.hint, headers=((b"retry-after", b"5"),))
+
+
+# -- routes ----------------------------------------------------------------------------------------------
+
+
+async def create(call: Call) -> SessionAnswer:
+    body: SessionsBody = call.body
+    return SessionAnswer(session_id=await call.services.sessions.create(call.who.name, body.params))
+
+
+async def abort(call: Call) -> OkAnswer:
+    """Ends the iteration that runs; its stream says so. Raises WireError(unknown_session)."""
+    body: AbortBody = call.body
+    session = call.services.sessions.find(body.session_id)
+    if session.running is not None:
+        session.running.cancel("aborted")
+    return OkAnswer()
+
+
+async def status(call: Call) -> AgentStatusAnswer:
+    try:
+        async with asyncio.timeout(2.0):
+            await call.services.sessions.client.status()
+        worker = "available"
+    except (FazaiError, TimeoutError):
+        worker = "unavailable"
+    return AgentStatusAnswer(
+        agent_system="running",
+        gemma_worker="available" if worker == "available" else "unavailable",
+        timestamp=datetime.now(UTC),
+        contract=CONTRACT,
+        version=__version__,
+        limits=DaemonLimits(
+            max_body_bytes=MAX_BODY_BYTES,
+            max_ingest_bytes=MAX_INGEST_BYTES,
+            max_ingest_records=MAX_INGEST_RECORDS,
+        ),
+    )
+
+
+async def generate(call: Call) -> None:
+    """One iteration as a stream; each event is in the event log, too, and has its id there."""
+    body: GenerateBody = call.body
+    services = call.services
+    session = services.sessions.find(body.session_id)
+    if session.running is not None:
+        raise Refusal("session_busy", "an iteration of this session is running", hint="POST /agent/abort")
+    session.running = asyncio.current_task()
+    call.connection.on_lost = _cancel(session)
+    try:
+        await call.send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
+        try:
+            async with asyncio.timeout(_GENERATION_S), aclosing(_iterate(session, body)) as events:
+                async for event in events:
+                    await _emit(call, body.session_id, event)
+        except TimeoutError:
+            await _emit(call, body.session_id, ErrorEvent(message="it took too long", code="timeout"))
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if services.stopping or task is None:
+                raise
+            task.uncancel()
+            if not call.connection.transport.is_closing():
+                await _emit(call, body.session_id, DoneEvent(result={"stop_reason": "aborted"}))
+        await call.send({"type": "http.response.body", "body": b"", "more_body": False})
+    finally:
+        call.connection.on_lost = None
+        session.running = None
+
+
+def _cancel(session: _Session) -> Any:
+    def lost() -> None:
+        if session.running is not None:
+            session.running.cancel("the client went away")
+
+    return lost
+
+
+async def _iterate(session: _Session, body: GenerateBody) -> AsyncGenerator[EventBase, None]:
+    """The events of one iteration: tokens, then `done`, or `error`."""
+    try:
+        async with session.gemma.stream(_prompt(body)) as stream:
+            async for text in _gathered(stream):
+                yield TokenEvent(text=text)
+            yield DoneEvent(result=_result(stream))
+    except Unreachable as error:
+        yield ErrorEvent(message=error.message, code="worker_unavailable")
+    except WireError as error:
+        yield ErrorEvent(message=error.message, code=error.code)
+    except FazaiError as error:
+        yield ErrorEvent(message=error.message, code="internal")
+
+
+def _prompt(body: GenerateBody) -> str:
+    """The objective, below what the client wants remembered."""
+    if not body.history:
+        return body.objective
+    told = [one if isinstance(one, str) else msgspec.json.encode(one).decode() for one in body.history]
+    return "\n".join([*told, "", body.objective])
+
+
+def _result(stream: Stream) -> dict[str, Any]:
+    result: dict[str, Any] = {"stop_reason": stream.reason or "eos"}
+    if stream.usage is not None:
+        result["usage"] = msgspec.to_builtins(stream.usage)
+    return result
+
+
+async def _gathered(stream: Stream) -> AsyncIterator[str]:
+    """Tokens that come quickly make one event: each is durable before it is shown."""
+    loop = asyncio.get_running_loop()
+    parts: list[str] = []
+    since = float("-inf")  # the first goes out at once
+    async for piece in stream:
+        parts.append(piece)
+        if loop.time() - since >= _GATHER_S:
+            yield "".join(parts)
+            parts, since = [], loop.time()
+    if parts:
+        yield "".join(parts)
+
+
+async def _emit(call: Call, session_id: str, event: EventBase) -> None:
+    event = msgspec.structs.replace(event, session_id=session_id, timestamp=datetime.now(UTC))
+    ids = await call.services.store.publish(
+        [NewEvent(event_type(event), encode(event), session=session_id)]  # type: ignore[arg-type]
+    )
+    frame = encode_sse(ids[0], event)  # type: ignore[arg-type]
+    await call.send({"type": "http.response.body", "body": frame, "more_body": True})
+
+
+_WORKER = ("worker_unavailable", "overloaded", "schema_unsupported")
+ROUTES = (
+    Route(
+        method="POST",
+        path="/agent/sessions",
+        summary="Open a session on the Gemma worker.",
+        handler=create,
+        role="operator",
+        body=SessionsBody,
+        answer=SessionAnswer,
+        codes=_WORKER,
+    ),
+    Route(
+        method="POST",
+        path="/agent/generate",
+        summary="One iteration, as a stream of events.",
+        handler=generate,
+        role="operator",
+        body=GenerateBody,
+        media="text/event-stream",
+        codes=("unknown_session", "session_busy"),
+        timeout_s=None,
+    ),
+    Route(
+        method="POST",
+        path="/agent/abort",
+        summary="End the iteration that runs.",
+        handler=abort,
+        role="operator",
+        body=AbortBody,
+        answer=OkAnswer,
+        codes=("unknown_session",),
+    ),
+    Route(
+        method="GET",
+        path="/agent/status",
+        summary="The agent system, its worker and its limits.",
+        handler=status,
+        answer=AgentStatusAnswer,
+    ),
+)

@@ -1,0 +1,202 @@
+"""Looking after the file of the state folder: check it, shrink it, copy it while it is used, restore it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from fazai.errors import LockHeld, StateError
+from fazai.store import packing
+from fazai.store.schema import FILE_NAME, MIGRATIONS, failure, open_reader
+
+__all__ = ["Found", "backup", "check", "restore", "vacuum"]
+
+_FINDINGS = 100
+_PAGES_AT_ONCE = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """`problems` is empty for a file that is well."""
+
+    size_bytes: int
+    version: int
+    rows: dict[str, int]
+    problems: tuple[str, ...]
+
+
+def check(folder: Path) -> Found:
+    """Read through the whole file and every chunk of telemetry. Works while it is used. Raises StateError
+    when there is none."""
+    path = _present(folder / FILE_NAME)
+    return _check(path)
+
+
+def _check(path: Path) -> Found:
+    problems: list[str] = []
+    rows: dict[str, int] = {}
+    version = 0
+    try:
+        with contextlib.closing(open_reader(path)) as connection:
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            problems += [
+                str(row[0])
+                for row in connection.execute(f"PRAGMA integrity_check({_FINDINGS})")
+                if row[0] != "ok"
+            ]
+            names = [
+                row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+            ]
+            for name in sorted(name for name in names if not name.startswith("sqlite_")):
+                (rows[name],) = connection.execute(f'SELECT count(*) FROM "{name}"').fetchone()  # noqa: S608
+            if "chunks" in names:
+                problems += _bad_chunks(connection)
+    except sqlite3.Error as error:
+        problems.append(str(error))
+    if version > len(MIGRATIONS):
+        problems.append("it was written by a newer fazai")
+    return Found(path.stat().st_size, int(version), rows, tuple(problems))
+
+
+def _bad_chunks(connection: sqlite3.Connection) -> Iterator[str]:
+    for id_, count, heads, body in connection.execute("SELECT id, count, heads, body FROM chunks"):
+        try:
+            found = [len(row.body) for row in packing.read_chunk(heads, body)]
+        except (packing.Damaged, ValueError) as error:
+            yield f"chunk {id_} cannot be read: {error}"
+            continue
+        if len(found) != count:
+            yield f"chunk {id_} has {len(found)} records instead of {count}"
+
+
+def vacuum(folder: Path) -> tuple[int, int]:
+    """Give the room of what was dropped back to the disk; bytes before and after. Needs as much free space as
+    the file has; others wait meanwhile. Raises StateError."""
+    path = _present(folder / FILE_NAME)
+    try:
+        before = path.stat().st_size
+        with contextlib.closing(sqlite3.connect(path, timeout=30, isolation_level=None)) as connection:
+            connection.execute("VACUUM")
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return before, path.stat().st_size
+    except sqlite3.Error as error:
+        raise failure(folder, error) from error
+
+
+def backup(folder: Path, to: Path, progress: Callable[[int, int], None] = lambda done, of: None) -> int:
+    """Copy the file while it is used, as it is at one moment; its bytes. The copy appears whole or not at
+    all, and is only readable by us. Raises StateError; an existing file is never replaced."""
+    path = _present(folder / FILE_NAME)
+    if to.exists():
+        raise StateError(f"{to} is there already", hint="name a file that is not")
+    draft = to.with_name(f".{to.name}.{os.getpid()}")
+    try:
+        os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+        with (
+            contextlib.closing(open_reader(path)) as source,
+            contextlib.closing(sqlite3.connect(draft, isolation_level=None)) as target,
+        ):
+            # all pages of one read transaction: in steps, each commit of the daemon would begin it anew
+            source.execute("BEGIN")
+            source.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            source.backup(target, pages=-1, progress=lambda _, left, of: progress(of - left, of))
+            source.execute("COMMIT")
+            target.execute("PRAGMA journal_mode=DELETE")  # one file, without a log beside it
+        _sync(draft)
+        os.link(draft, to)
+        _sync(to.parent)
+        return to.stat().st_size
+    except sqlite3.Error as error:
+        raise failure(folder, error) from error
+    except OSError as error:
+        raise StateError(
+            f"{to} cannot be written: {error.strerror}", hint="see its folder and disk"
+        ) from error
+    finally:
+        for leftover in (draft, Path(f"{draft}-journal"), Path(f"{draft}-wal"), Path(f"{draft}-shm")):
+            leftover.unlink(missing_ok=True)
+
+
+def restore(folder: Path, source: Path) -> Path | None:
+    """Bring a backup back. It is checked first; what it replaces is kept beside it, and its path returned.
+
+    Raises StateError for a backup that is not well, LockHeld while a daemon uses the folder.
+    """
+    found = _check(_present(source))
+    if found.problems:
+        raise StateError(f"{source} is not a good backup: {found.problems[0]}", hint="take an older one")
+    if "runs" not in found.rows:
+        raise StateError(f"{source} is not a backup of fazai")
+    path = folder / FILE_NAME
+    draft = folder / f".{FILE_NAME}.{os.getpid()}"
+    kept = None
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with _unused(folder):
+            _copy(source, draft)
+            if path.exists():
+                kept = folder / f"{FILE_NAME}.replaced-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
+                _set_aside(path, kept)
+            os.rename(draft, path)
+            _sync(folder)
+    except OSError as error:
+        raise StateError(
+            f"{path} cannot be written: {error.strerror}", hint="see its owner and disk"
+        ) from error
+    finally:
+        draft.unlink(missing_ok=True)
+    return kept
+
+
+def _copy(source: Path, draft: Path) -> None:
+    with (
+        open(source, "rb") as read,
+        open(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as write,
+    ):
+        while data := read.read(_PAGES_AT_ONCE * 4096):
+            write.write(data)
+        write.flush()
+        os.fsync(write.fileno())
+
+
+def _set_aside(path: Path, kept: Path) -> None:
+    """With its log: what is in that belongs to the old file, and must never be played into the new one."""
+    os.rename(path, kept)
+    for end in ("-wal", "-shm"):
+        side = path.with_name(path.name + end)
+        if side.exists():
+            os.rename(side, kept.with_name(kept.name + end))
+
+
+@contextlib.contextmanager
+def _unused(folder: Path) -> Iterator[None]:
+    """Hold what a daemon holds. Raises LockHeld."""
+    handle = os.open(folder / "daemon.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LockHeld(f"a daemon uses the state folder {folder}", hint="stop it first") from None
+        yield
+    finally:
+        os.close(handle)
+
+
+def _present(path: Path) -> Path:
+    if not path.is_file():
+        raise StateError(f"there is no file {path}", hint="FAZAI_STATE says where the state folder is")
+    return path
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,232 @@
+"""POST /events, GET /runs, and `fazai apply` that tells the daemon: live, spooled, never in the way."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fazai.cli.clients import Place
+from fazai.cli.reporting import Reporter
+from fazai.cli.setup import new_run
+from fazai.outcome import Event, RunOutcome
+from fazai.wire.events import OutcomeEvent, RunEvent
+
+from .live import Live, live, stream
+
+FAZAI = str(Path(sys.executable).with_name("fazai"))
+RUN = "01KANHC0E8M5T3W9Q7Z2R4V6XB"
+
+
+def _body(*events: tuple[int, dict[str, Any]], run: str = RUN) -> dict[str, Any]:
+    return {
+        "run_id": run,
+        "command": "apply",
+        "host": "ci-7",
+        "user": "deploy",
+        "started": "2026-11-22T03:04:00Z",
+        "sources": ["inventory.yml"],
+        "events": [{"sequence": number, "event": event} for number, event in events],
+    }
+
+
+STARTED = {"type": "run", "run_id": RUN, "state": "started", "command": "apply"}
+FAILED = {"type": "outcome", "target": "fw-01", "status": "failed", "errors": ["it broke"]}
+CHANGE = {
+    "type": "change",
+    "target": "fw-01",
+    "kind": "opnsense.alias",
+    "identity": "b",
+    "verb": "update",
+    "before": {"a": 1},
+    "after": {"a": 2},
+    "status": "failed",
+    "action_id": "a-1",
+    "error": "no",
+}
+ENDED = {
+    "type": "run",
+    "state": "finished",
+    "exit_code": 1,
+    "totals": {"targets": 1, "failed": 1},
+    "run_id": RUN,
+}
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    with live(tmp_path_factory.mktemp("reports")) as found:
+        yield found
+
+
+def test_a_run_elsewhere_is_seen_recorded_and_not_doubled(tmp_path: Path) -> None:
+    with live(tmp_path) as daemon, daemon.client() as client:
+        with stream(client, f"?run={RUN}") as events, daemon.client() as other:
+            answer = other.post("/events", json=_body((1, STARTED), (2, CHANGE)))
+            assert answer.json() == {"ok": True, "accepted": 2, "duplicates": 0}
+            again = other.post("/events", json=_body((1, STARTED), (2, CHANGE), (3, FAILED), (4, ENDED)))
+            assert again.json() == {"ok": True, "accepted": 2, "duplicates": 2}
+            got = events.take(4)
+        assert [frame.event.sequence for frame in got] == [1, 2, 3, 4]
+        assert isinstance(got[0].event, RunEvent)
+        assert isinstance(got[2].event, OutcomeEvent)
+        row = client.get(f"/runs/{RUN}").json()
+        assert row["run"]["state"] == "finished"
+        assert row["run"]["totals"] == {"targets": 1, "failed": 1}
+        assert row["targets"] == [{"target": "fw-01", "status": "failed", "errors": ["it broke"]}]
+        assert row["actions"][0]["error"] == "no"
+        assert [run["run_id"] for run in client.get("/runs?limit=1").json()["runs"]] == [RUN]
+    with live(tmp_path) as daemon, daemon.client() as client:  # it knows after a restart
+        body = _body((3, FAILED), (4, ENDED), (5, {"type": "log", "level": "info", "message": "late"}))
+        assert client.post("/events", json=body).json() == {"ok": True, "accepted": 1, "duplicates": 2}
+
+
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "another run": (_body((1, {**STARTED, "run_id": "other"})), "events[0].event.run_id"),
+    "a token": (_body((1, {"type": "token", "text": "x"})), "nothing that a run reports"),
+    "no type": (_body((1, {})), "events[0].event.type"),
+    "a field": (_body((1, {**FAILED, "status": "great"})), "events[0].event"),
+    "no ULID": (_body((1, STARTED), run="run-1"), "ULID"),
+    "sequence 0": (_body((0, STARTED)), "sequence"),
+    "unknown field": ({**_body(), "colour": 1}, "colour"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_reports_are_refused_whole(daemon: Live, name: str) -> None:
+    body, text = WRONG[name]
+    before = daemon.services.store.event_range()
+    with daemon.client() as client:
+        answer = client.post("/events", json=body)
+    assert (answer.status_code, answer.json()["code"]) == (422, "bad_request")
+    assert text in answer.json()["error"]
+    assert daemon.services.store.event_range() == before
+
+
+def test_runs_that_are_none(daemon: Live) -> None:
+    with daemon.client() as client:
+        for wanted in (RUN[:-1] + "C", "x", RUN[:10], "%00"):
+            assert client.get(f"/runs/{wanted}").status_code == 404
+        for query in ("limit=0", "limit=x", "limit=1001", "page=2"):
+            assert client.get(f"/runs?{query}").status_code == 400
+
+
+# -- the reconciler's side
+
+
+def _apply(folder: Path, *words: str, **environ: str) -> tuple[int, str, float]:
+    env = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(folder),
+        "FAZAI_STATE": str(folder / "own-state"),
+        "FAZAI_SOCKET": str(folder / "none.sock"),
+        **environ,
+    }
+    inventory = Path(__file__).parents[2] / "inventory/lab.yml"
+    begun = time.monotonic()
+    child = subprocess.run(
+        [FAZAI, *(words or ("apply",)), str(inventory), "--quiet"],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    return child.returncode, child.stderr, time.monotonic() - begun
+
+
+def test_apply_is_watched_from_another_machine(tmp_path: Path) -> None:
+    with (
+        live(tmp_path) as daemon,
+        daemon.client() as client,
+        stream(client, "?types=run,change,outcome") as events,
+    ):
+        code, err, _ = _apply(tmp_path, FAZAI_URL=daemon.url)
+        assert (code, err) == (0, "")
+        first = events.next().event
+        assert isinstance(first, RunEvent)
+        kinds = []
+        while True:
+            event = events.next().event
+            kinds.append(type(event).__name__)
+            if isinstance(event, RunEvent):
+                break
+        assert "ChangeEvent" in kinds
+        assert (event.state, event.exit_code) == ("finished", 0)
+        assert event.totals is not None
+        assert event.totals["changed"] > 0
+        runs = client.get("/runs").json()["runs"]
+        assert [(run["run_id"], run["exit_code"]) for run in runs] == [(first.run_id, 0)]
+    assert list((tmp_path / "own-state/spool").iterdir()) == []
+
+
+def test_what_cannot_be_delivered_comes_with_the_next_run(tmp_path: Path) -> None:
+    with live(tmp_path) as daemon:
+        url = daemon.url
+    code, err, _ = _apply(tmp_path, FAZAI_URL=url)  # nobody there
+    assert (code, err) == (0, "")
+    (kept,) = (tmp_path / "own-state/spool").iterdir()
+    with live(tmp_path) as daemon, daemon.client() as client:
+        assert _apply(tmp_path, "plan", FAZAI_URL=daemon.url)[0] == 0
+        runs = client.get("/runs").json()["runs"]
+        assert [run["command"] for run in runs] == ["plan", "apply"]
+        assert runs[1]["run_id"] == kept.stem
+        assert runs[1]["exit_code"] == 0
+    assert list((tmp_path / "own-state/spool").iterdir()) == []
+
+
+def test_a_refused_token_is_told_and_fails_nothing(tmp_path: Path) -> None:
+    secret = tmp_path / "token"
+    secret.write_text("fzt_nonsense\n")
+    secret.chmod(0o600)
+    with live(tmp_path) as daemon:
+        code, err, _ = _apply(tmp_path, "plan", FAZAI_URL=daemon.url, FAZAI_TOKEN_FILE=str(secret))
+    assert code == 2
+    assert "does not take the run's events" in err
+    assert "fzt_nonsense" not in err
+    secret.chmod(0o644)
+    code, err, _ = _apply(tmp_path, "plan", FAZAI_URL="http://127.0.0.1:1", FAZAI_TOKEN_FILE=str(secret))
+    assert code == 2
+    assert "others may read it" in err
+
+
+def test_a_daemon_that_hangs_does_not_hold_a_run_up(tmp_path: Path) -> None:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as hole:  # accepts, never answers
+        place = Place(f"http://127.0.0.1:{hole.getsockname()[1]}")
+        reporter = Reporter(place, tmp_path, new_run("apply", ["i.yml"]), False)
+        reporter.event(Event("change", time.time(), "fw-01", dict(CHANGE)))
+        begun = time.monotonic()
+        reporter.end(RunOutcome("r", "apply", False, 0.0, 0.0, ()))
+        assert time.monotonic() - begun < 1.5
+        (kept,) = (tmp_path / "spool").iterdir()
+        assert len(kept.read_text().splitlines()) == 4  # whose run it is, and its three events
+
+
+def test_a_state_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "spool").write_text("a file, no folder")
+    with live(tmp_path) as daemon, daemon.client() as client:
+        run = new_run("drift", ["i.yml"])
+        reporter = Reporter(Place(daemon.url), tmp_path, run, True)
+        reporter.end(RunOutcome(run.run_id, "drift", True, 0.0, 0.0, ()))
+        assert [row["run_id"] for row in client.get("/runs").json()["runs"]] == [run.run_id]
+        assert reporter.trouble is None
+
+
+def test_an_event_larger_than_a_body(tmp_path: Path) -> None:
+    with live(tmp_path) as daemon, daemon.client() as client, stream(client, "?types=change") as events:
+        run = new_run("apply", ["i.yml"])
+        reporter = Reporter(Place(daemon.url), tmp_path, run, False)
+        reporter.event(
+            Event("change", time.time(), "fw-01", {**CHANGE, "after": {"content": "x" * 2_000_000}})
+        )
+        reporter.end(RunOutcome(run.run_id, "apply", False, 0.0, 0.0, ()))
+        event = events.next().event
+        assert event.identity == "b"  # type: ignore[union-attr]
+        assert "too long" in str(event.after)  # type: ignore[union-attr]

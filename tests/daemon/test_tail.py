@@ -1,0 +1,282 @@
+"""`fazai tail` as a process against a running daemon, and its conditions."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import pytest
+
+from fazai.cli.conditions import parse
+from fazai.errors import UsageError
+from fazai.report.events import event_line, event_style
+from fazai.wire.events import ChangeEvent, LogEvent, OutcomeEvent, RunEvent
+
+from . import certificates
+from .live import Live, live, token
+
+FAZAI = str(Path(sys.executable).with_name("fazai"))
+
+
+@contextlib.contextmanager
+def tail(daemon: Live | None, *words: str, **environ: str) -> Iterator[subprocess.Popen[str]]:
+    env = {
+        "PATH": os.environ["PATH"],
+        "HOME": "/nonexistent",
+        "FAZAI_SOCKET": "/nonexistent/socket",
+        **({"FAZAI_URL": daemon.url} if daemon is not None else {}),
+        **environ,
+    }
+    child = subprocess.Popen(
+        [FAZAI, "tail", *words], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        yield child
+    finally:
+        child.kill()
+        child.wait(20)
+        for pipe in (child.stdout, child.stderr):
+            assert pipe is not None
+            pipe.close()
+
+
+def _end(child: subprocess.Popen[str]) -> tuple[int, str, str]:
+    out, err = child.communicate(timeout=20)
+    return child.returncode, out, err
+
+
+def _until(condition: Any) -> None:
+    until = time.monotonic() + 15
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    with live(tmp_path_factory.mktemp("tail")) as found:
+        found.publish(
+            RunEvent(run_id="R1", state="started", command="apply"),
+            ChangeEvent(
+                target="edge-1",
+                kind="opnsense.alias",
+                identity="block",
+                verb="update",
+                before={"content": ["192.0.2.1"]},
+                after={"content": ["192.0.2.2"]},
+                status="done",
+                run_id="R1",
+            ),
+            OutcomeEvent(target="edge-1", status="changed", changed=1, run_id="R1"),
+            OutcomeEvent(target="core-1", status="failed", errors=("it broke",), run_id="R1"),
+            LogEvent(level="warning", message="\x1b[31mred\r\nline two", target="edge-2"),
+            RunEvent(run_id="R1", state="finished", command="apply", exit_code=1, totals={"failed": 1}),
+        )
+        yield found
+
+
+def test_what_there_is(daemon: Live) -> None:
+    with tail(daemon, "--no-follow") as child:
+        code, out, err = _end(child)
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert any("edge-1        change     ~ alias block  content: " in line for line in lines)
+    assert any("core-1        outcome    failed: it broke" in line for line in lines)
+    assert any("run        apply R1 finished exit 1: 1 failed" in line for line in lines)
+    assert "\x1b" not in out  # neither ours, into a pipe, nor a device's
+    assert r"\x1b[31mred\r\nline two" in out
+
+
+def test_colours(daemon: Live) -> None:
+    with tail(daemon, "--no-follow", "--color", "always", "--type", "outcome") as child:
+        _, out, _ = _end(child)
+    assert "\x1b[31mfailed: it broke\x1b[0m" in out
+    assert "\x1b[32mchanged (1 changed)\x1b[0m" in out
+
+
+SELECTED = {
+    "--host edge-1": ["change", "outcome"],
+    "--host edge-*,core-?": ["change", "outcome", "outcome", "log"],
+    "--type run --run R1": ["run", "run"],
+    "--type log --level error": [],
+    "--type log,outcome --host edge-*": ["outcome", "log"],
+    "--since 1h --type change": ["change"],
+    "--since 2001-01-01T00:00:00Z --type change": ["change"],
+    "--since 999999 --type change": ["change"],
+}
+
+
+@pytest.mark.parametrize("words", SELECTED)
+def test_selection(daemon: Live, words: str) -> None:
+    with tail(daemon, "--no-follow", "--output", "json", *words.split()) as child:
+        code, out, err = _end(child)
+    assert (code, err) == (0, "")
+    events = [json.loads(line) for line in out.splitlines()]
+    assert [event["type"] for event in events] == SELECTED[words]
+    assert all(next(iter(event)) == "id" for event in events)
+
+
+def test_until_and_fail_on(daemon: Live) -> None:
+    for words, wanted in {
+        ("--until", "type=run,state=finished"): 0,
+        ("--until", "type=run,state=finished", "--fail-on", "status=failed|unreachable"): 1,
+        ("--fail-on", "totals.failed>0"): 1,
+        ("--until", "type=nothing"): 1,
+    }.items():
+        with tail(daemon, "--no-follow", *words) as child:
+            assert _end(child)[0] == wanted, words
+
+
+def test_it_follows_and_ends_with_an_interrupt(daemon: Live) -> None:
+    hub = daemon.services.hub
+    before = len(hub.streams)
+    with tail(daemon, "--output", "json", "--type", "log") as child:
+        _until(lambda: len(hub.streams) > before)
+        daemon.publish(LogEvent(level="info", message="now"))
+        assert child.stdout is not None
+        assert json.loads(child.stdout.readline())["message"] == "now"
+        child.send_signal(signal.SIGINT)
+        assert _end(child) == (130, "", "")
+
+
+def test_a_reader_that_goes_away(daemon: Live) -> None:
+    with tail(daemon, "--type", "log") as child:
+        hub = daemon.services.hub
+        _until(lambda: hub.streams)
+        assert child.stdout is not None
+        child.stdout.close()
+        daemon.publish(LogEvent(level="info", message="into a closed pipe"))
+        assert child.wait(20) == 141
+        assert child.stderr is not None
+        assert child.stderr.read() == ""
+
+
+def test_it_comes_back_where_it_was(tmp_path: Path) -> None:
+    with live(tmp_path) as first:
+        port = first.port
+        with tail(first, "--type", "log", "--output", "json", "--until", "message=three") as child:
+            _until(lambda: first.services.hub.streams)
+            first.publish(LogEvent(level="info", message="one"))
+            assert child.stdout is not None
+            assert _next(child.stdout) == "one"
+            first.loop.call_soon_threadsafe(first.daemon.stop)
+            assert _next(child.stdout).endswith("stops")
+            assert _next(child.stdout).endswith("stops; connect again")
+            _until(lambda: first.loop.is_closed())
+            with live(tmp_path, listen_port=port) as second:
+                second.publish(LogEvent(level="info", message="two"), LogEvent(level="info", message="three"))
+                code, out, err = _end(child)
+            messages = [json.loads(line)["message"] for line in out.splitlines()]
+            assert messages[-2:] == ["two", "three"]
+            assert code == 0
+            assert "connecting again" in err
+            assert "connected again" in err
+
+
+def _next(out: IO[str]) -> str:
+    return str(json.loads(out.readline())["message"])
+
+
+def test_over_tls_with_a_token_and_over_the_socket(tmp_path: Path) -> None:
+    files = certificates.server(tmp_path)
+    secret = tmp_path / "token"
+    secret.write_text(token(tmp_path, "t", "viewer") + "\n")
+    secret.chmod(0o600)
+    path = tmp_path / "d.sock"
+    words = ("--no-follow", "--type", "log", "--output", "json")
+    with live(tmp_path, tls_cert=files.cert, tls_key=files.key, socket=path) as daemon:
+        more = {"FAZAI_TOKEN_FILE": str(secret), "FAZAI_CA_FILE": str(files.ca)}
+        with tail(daemon, *words, **more) as child:
+            code, out, err = _end(child)
+            assert (code, err) == (0, "")
+            assert "listens on" in out
+        with tail(None, *words, FAZAI_SOCKET=str(path)) as child:
+            assert _end(child)[:2] == (0, out)
+        with tail(None, *words, "--url", f"unix:{path}") as child:
+            assert _end(child)[:2] == (0, out)
+        with tail(daemon, *words, FAZAI_CA_FILE=str(files.ca)) as child:
+            code, _, err = _end(child)
+            assert code == 7
+            assert "a token is needed" in err
+        secret.chmod(0o644)
+        with tail(daemon, *words, **more) as child:
+            code, _, err = _end(child)
+            assert code == 3
+            assert "others may read it" in err
+
+
+def test_nobody_there(tmp_path: Path) -> None:
+    for words, code, text in (
+        (("--url", "http://127.0.0.1:1"), 4, "the daemon does not answer"),
+        ((), 3, "no daemon is known here"),
+        (("--url", "ftp://x"), 3, "is no address of a daemon"),
+        (("--since", "soon", "--url", "http://127.0.0.1:1"), 3, "neither a duration"),
+        (("--until", "nonsense", "--url", "http://127.0.0.1:1"), 3, "is no condition"),
+    ):
+        with tail(None, *words) as child:
+            found, _, err = _end(child)
+        assert found == code, err
+        assert text in err
+
+
+CONDITIONS: list[tuple[str, dict[str, Any], bool]] = [
+    ("type=run", {"type": "run"}, True),
+    ("type=run|log", {"type": "log"}, True),
+    ("type!=run", {"type": "run"}, False),
+    ("target=edge-*", {"target": "edge-7"}, True),
+    ("exit_code>0", {"exit_code": 1}, True),
+    ("exit_code>0", {}, False),
+    ("exit_code>0", {"exit_code": "1"}, False),
+    ("exit_code>=1,exit_code<=3", {"exit_code": 3}, True),
+    ("exit_code<1", {"exit_code": True}, False),
+    ("a.b.c=1", {"a": {"b": {"c": 1}}}, True),
+    ("a.b=1", {"a": 5}, False),
+    ("check=true", {"check": True}, True),
+    ("errors=*broke*", {"errors": ["fine", "it broke"]}, True),
+    ("error!=", {"error": "x"}, True),
+    ("error=", {}, True),
+]
+
+
+@pytest.mark.parametrize(("text", "event", "holds"), CONDITIONS)
+def test_conditions(text: str, event: dict[str, Any], holds: bool) -> None:
+    assert parse(text).holds(event) is holds
+
+
+@pytest.mark.parametrize("text", ["", "type", "=x", "a>b", "a=1,,b=2", "1a=2"])
+def test_what_is_no_condition(text: str) -> None:
+    with pytest.raises(UsageError):
+        parse(text)
+
+
+LINES: list[tuple[dict[str, Any], str, str]] = [
+    (
+        {"type": "gap", "lost_from": 1, "lost_to": 5, "reason": "trimmed"},
+        "events 1 to 5 are missing",
+        "yellow",
+    ),
+    ({"type": "telemetry", "load": [0.5, 1, 2]}, "load 0.50 1.00 2.00", "dim"),
+    ({"type": "agent", "state": "closing", "reason": "no heartbeat"}, "closing: no heartbeat", "red"),
+    ({"type": "new_kind", "x": 1, "target": "t"}, "x=1", ""),
+    ({"type": "change", "kind": 5}, "kind=5", ""),
+    (
+        {"type": "run", "command": "apply", "run_id": "ABCDEFGH", "state": "started"},
+        "apply CDEFGH started",
+        "",
+    ),
+    ({"type": "undo", "undone": 2, "kept": 0}, "2 changes taken back, 0 could not be", ""),
+]
+
+
+@pytest.mark.parametrize(("event", "text", "style"), LINES)
+def test_lines(event: dict[str, Any], text: str, style: str) -> None:
+    assert event_line(event).startswith(text)
+    assert event_style(event) == style
