@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import msgspec
 
+from fazai.daemon.neighbours import firewall_up
 from fazai.daemon.refusal import Refusal
 from fazai.daemon.services import Services
 from fazai.daemon.web import Call, Route
@@ -75,8 +76,7 @@ def _rows(services: Services) -> tuple[FleetRow, ...]:
 
 
 def _firewall(one: FirewallRecord, drift: TargetState | None) -> FleetRow:
-    seen, failed = one.last_seen, one.last_error_at
-    up = None if seen is None and failed is None else (seen or 0.0) > (failed or 0.0)
+    seen, up = one.last_seen, firewall_up(one)
     return FleetRow(
         name=one.name,
         kind="firewall",

@@ -199,7 +199,7 @@ class UndoEvent(EventBase, frozen=True, kw_only=True, tag="undo"):
 
 
 class OutcomeEvent(EventBase, frozen=True, kw_only=True, tag="outcome"):
-    """How a target ended. `was`: how the run before left a target that is converged now, where that is news."""
+    """How a target ended. `was`: how an earlier run left it, where that it is converged now is news."""
 
     target: Label
     status: TargetStatus
