@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fazai.daemon.exposition import Metric, escape
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from fazai.daemon.services import Services
     from fazai.store.daemon import FirewallRecord
 
-__all__ = ["NEIGHBOUR_METRICS", "firewall_up", "watch"]
+__all__ = ["NEIGHBOUR_METRICS", "Neighbours", "firewall_up", "watch"]
 
 _LOOK_S = 15.0
 _ANSWER_S = 2.0
@@ -37,20 +37,23 @@ def firewall_up(one: FirewallRecord) -> bool | None:
     return (one.last_seen or 0.0) > (one.last_error_at or 0.0)
 
 
-class _Neighbours:
+class Neighbours:
+    """One for the daemon; as of the last `look`."""
+
     def __init__(self) -> None:
         self.worker: bool | None = None
         self.firewalls: dict[str, bool] = {}
 
     async def look(self, services: Services) -> None:
+        """Raises StateError."""
         self.worker = await self._worker(services)
         known = await asyncio.to_thread(services.store.firewalls)
         self.firewalls = {one.name: up for one in known if (up := firewall_up(one)) is not None}
 
     async def _worker(self, services: Services) -> bool | None:
         """A socket that was there once is missed when it has gone; none at all is a choice."""
-        socket: Path = services.settings.gemma_socket
-        if self.worker is None and not socket.exists():
+        there = await asyncio.to_thread(os.path.exists, services.settings.gemma_socket)
+        if self.worker is None and not there:
             return None
         try:
             async with asyncio.timeout(_ANSWER_S):
@@ -71,11 +74,9 @@ class _Neighbours:
 
 async def watch(services: Services) -> None:
     """A part: looks from time to time."""
-    neighbours = _Neighbours()
-    services.ingest.exposition.add(neighbours.metrics)
     while True:
         try:
-            await neighbours.look(services)
+            await services.neighbours.look(services)
         except StateError as error:
             services.log.say("error", f"the registry cannot be read: {error}", logger="fazai.daemon")
         await asyncio.sleep(_LOOK_S)

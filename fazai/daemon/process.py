@@ -18,6 +18,7 @@ from fazai.daemon.drift import Drift
 from fazai.daemon.guard import Guard
 from fazai.daemon.hub import Hub
 from fazai.daemon.ingest import Ingest, IngestRules
+from fazai.daemon.neighbours import Neighbours
 from fazai.daemon.parts import PARTS
 from fazai.daemon.reports import Reports
 from fazai.daemon.routes import TABLE
@@ -115,11 +116,12 @@ class Daemon:
         ingest = Ingest.of(store, settings.secrets, rules, WatchRules())
         ingest.exposition.add(hub.metrics)
         ingest.exposition.add(guard.metrics)
-        drift = Drift(store)
+        drift, neighbours = Drift(store), Neighbours()
         ingest.exposition.add(drift.metrics)
+        ingest.exposition.add(neighbours.metrics)
         gemma = GemmaClient(settings.gemma_socket, connect_timeout_s=0.5, fallback=settings.fallback)
         self.services = Services(
-            settings, store, hub, guard, self._log, ingest, Reports(store), Sessions(gemma), drift
+            settings, store, hub, guard, self._log, ingest, Reports(store), Sessions(gemma), drift, neighbours
         )
         return self.services
 

@@ -9,6 +9,7 @@ from fazai.daemon.drift import Drift
 from fazai.daemon.guard import Guard
 from fazai.daemon.hub import Hub
 from fazai.daemon.ingest import Ingest
+from fazai.daemon.neighbours import Neighbours
 from fazai.daemon.reports import Reports
 from fazai.daemon.sessions import Sessions
 from fazai.daemon.settings import Settings
@@ -31,6 +32,7 @@ class Services:
     reports: Reports
     sessions: Sessions
     drift: Drift
+    neighbours: Neighbours
     started: float = field(default_factory=time.time)
     ready: bool = False
     stopping: bool = False

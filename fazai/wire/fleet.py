@@ -1,4 +1,4 @@
-"""Section 2.7 of SPEC.md: what the operators' page asks for beside runs and events."""
+"""Section 2.6 of SPEC.md: what the operators' page asks for beside runs and events."""
 
 from __future__ import annotations
 

@@ -102,5 +102,5 @@ def test_a_name_that_nobody_reads_is_refused(world: World, tmp_path: Path, name:
     result = world.fazai("apply", world.inventory(), "--textfile", str(tmp_path / name))
     assert result.code == 3
     assert "does not end in .prom" in result.err
-    assert firewall.requests == []
+    assert len(firewall.requests) == 0
     assert not (tmp_path / name).exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import fcntl
 import json
 import os
 import queue
@@ -50,19 +51,21 @@ class Browser:
     def __init__(self, program: str, profile: Path) -> None:
         to_read, to_write = os.pipe(), os.pipe()
         command = [program, *_FLAGS, f"--user-data-dir={profile}", "about:blank"]
-        script = 'exec "$@" 3<&%d 4>&%d %d<&- %d>&-' % (to_read[0], to_write[1], to_read[0], to_write[1])
+        # the browser wants 3 and 4, which may be these very ones
+        here, there = (fcntl.fcntl(one, fcntl.F_DUPFD, 10) for one in (to_read[0], to_write[1]))
+        script = f'exec "$@" 3<&{here} 4>&{there} {here}<&- {there}>&-'
         with (profile / "chromium.log").open("wb") as log:
             self.process = subprocess.Popen(
                 ["bash", "-c", script, "bash", *command],
-                pass_fds=(to_read[0], to_write[1]),
+                pass_fds=(here, there),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
                 env={**os.environ, "TZ": "UTC", "LANG": "C.UTF-8"},
             )
-        os.close(to_read[0])
-        os.close(to_write[1])
+        for one in (to_read[0], to_write[1], here, there):
+            os.close(one)
         self._out = to_read[1]
         self._in = os.fdopen(to_write[0], "rb")
         self._number = 0
@@ -133,6 +136,15 @@ class Browser:
         self._in.close()
 
 
+def _grave(issue: dict[str, Any]) -> bool:
+    """What is no matter of taste: policies, origins, and controls without a name."""
+    kind = issue["details"].get("genericIssueDetails", {}).get("errorType", "")
+    return kind.startswith("Form") or issue["code"] in (
+        *("ContentSecurityPolicyIssue", "MixedContentIssue", "CorsIssue", "BlockedByResponseIssue"),
+        *("CookieIssue", "QuirksModeIssue"),
+    )
+
+
 class Page:
     """One tab. What went wrong in it (an error on the console, a violation of the policy, an exception) is
     in `faults`, every address that it asked for in `requests`."""
@@ -141,6 +153,7 @@ class Page:
         self._browser = browser
         self._session = session
         self.faults: list[str] = []
+        self.expected: list[str] = []  # what a fault may hold in this test
         self.requests: list[str] = []
 
     def call(self, method: str, /, **params: Any) -> dict[str, Any]:
@@ -175,8 +188,8 @@ class Page:
         elif method == "Log.entryAdded" and params["entry"]["level"] in ("error", "warning"):
             entry = params["entry"]
             self.faults.append(f"{entry['source']}: {entry['text']} {entry.get('url', '')}")
-        elif method == "Audits.issueAdded":
-            self.faults.append(f"issue: {params['issue']['code']}")
+        elif method == "Audits.issueAdded" and _grave(params["issue"]):
+            self.faults.append(f"issue: {json.dumps(params['issue'])[:600]}")
         elif method == "Network.requestWillBeSent":
             self.requests.append(params["request"]["url"])
 
@@ -196,11 +209,14 @@ class Page:
 
     def until(self, script: str, *values: Any, patience_s: float = PATIENCE_S) -> Any:
         """Waits until it is true (as JavaScript sees it), and gives that value."""
+        if values:
+            script = f"({script})({', '.join(json.dumps(value) for value in values)})"
+        script = f"(() => {{ try {{ return {script}; }} catch {{ return false; }} }})()"  # not there yet
         end = time.monotonic() + patience_s
-        while not (found := self.run(script, *values)):
+        while not (found := self.run(script)):
             if time.monotonic() > end:
                 text = self.run("document.body.innerText.slice(0, 2000)")
-                raise AssertionError(f"never true: {script} {values}\nfaults: {self.faults}\npage: {text}")
+                raise AssertionError(f"never true: {script}\nfaults: {self.faults}\npage: {text}")
             self.run("new Promise((next) => setTimeout(() => requestAnimationFrame(next), 10))")
         return found
 
@@ -233,8 +249,9 @@ class Page:
 
     def click(self, selector: str) -> None:
         box = self.run(
-            "(selector) => { const one = document.querySelector(selector); one.scrollIntoView({block: 'nearest'});"
-            " const box = one.getBoundingClientRect(); return [box.x + box.width / 2, box.y + box.height / 2]; }",
+            "(selector) => { const one = document.querySelector(selector);"
+            " one.scrollIntoView({block: 'nearest'}); const box = one.getBoundingClientRect();"
+            " return [box.x + box.width / 2, box.y + box.height / 2]; }",
             selector,
         )
         about = {"x": box[0], "y": box[1], "button": "left", "clickCount": 1}

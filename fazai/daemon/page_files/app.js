@@ -29,7 +29,7 @@ const session = {
 
 let leave = null;
 
-function show() {
+function show(event) {
   leave?.();
   leave = null;
   if (session.role === null) return;
@@ -43,7 +43,7 @@ function show() {
   session.say("");
   main.replaceChildren();
   leave = view(main, parts.map(decode), session) ?? null;
-  main.focus({ preventScroll: true });
+  if (event) main.focus({ preventScroll: true }); // who went on with the keyboard goes on there
   window.scrollTo(0, 0);
 }
 

@@ -13,10 +13,9 @@ const STEPS_S = [60, 300, 600, 1800, 3600, 7200, 21600, 43200, 86400, 172800, 60
 // A round number of at most `most` ticks from 0 to `top`.
 export function ticks(top, most, base) {
   if (!(top > 0)) return [0, 1];
-  const power = base === 1024 ? 1024 ** Math.floor(Math.log(top) / Math.log(1024)) : 1;
-  const raw = top / power / most;
-  const ten = 10 ** Math.floor(Math.log10(raw));
-  const step = [1, 2, 2.5, 5, 10].map((one) => one * ten * power).find((one) => top / one <= most) ?? 10 * ten * power;
+  const ten = 10 ** Math.floor(Math.log10(top / most));
+  const steps = base === 1024 ? [2 ** Math.ceil(Math.log2(top / most))] : [1, 2, 2.5, 5, 10].map((one) => one * ten);
+  const step = steps.find((one) => top / one <= most);
   const found = [];
   for (let value = 0; value < top + step * 0.999; value += step) found.push(value);
   return found;
@@ -112,7 +111,7 @@ export class Chart {
       const joined = before !== null && at - before <= this.data.apart_s;
       // a lone point is a dot: a line of no length with round ends
       const place2 = `${this.x(at).toFixed(1)} ${this.y(value).toFixed(1)}`;
-      text += joined ? `L${place2}` : `M${place2}h0`;
+      text += joined ? `L${place2}` : `M${place2}h.01`;
       before = at;
     });
     return text;

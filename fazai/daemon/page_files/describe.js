@@ -1,21 +1,23 @@
 // An event in one line of text.
 
+import { number } from "./format.js";
+
 const MARKS = { create: "+", update: "~", delete: "-", move: ">", run: "!" };
 
 function totals(event) {
   const parts = ["changed", "pending", "unchanged", "failed", "unreachable"].map((name) => [name, event.totals?.[name]]);
-  return parts.filter(([, value]) => value).map(([name, value]) => `${value} ${name}`).join(", ");
+  return parts.filter(([, value]) => value).map(([name, value]) => `, ${value} ${name}`).join("");
 }
 
 const TEXTS = {
-  run: (e) => `${e.command ?? "run"} ${e.state}${e.exit_code === undefined ? "" : `, exit ${e.exit_code}`} ${totals(e)}`,
+  run: (e) => `${e.command ?? "run"} ${e.state}${e.exit_code === undefined ? "" : `, exit ${e.exit_code}`}${totals(e)}`,
   play: (e) => `play ${e.name}: ${e.targets} targets`,
   target: (e) => e.status,
   change: (e) => `${MARKS[e.verb] ?? e.verb} ${e.kind} ${e.identity} ${e.status}${e.error ? `: ${e.error}` : ""}`,
   activate: (e) => `${e.service} takes effect`,
   undo: (e) => `${e.undone} changes taken back, ${e.kept} kept`,
   outcome: (e) => `${e.status}: ${e.changed ?? 0} changed, ${e.pending ?? 0} pending, ${e.unchanged ?? 0} unchanged${(e.errors ?? []).map((text) => `; ${text}`).join("")}`,
-  telemetry: (e) => `reports${e.load ? `, load ${e.load.join(" ")}` : ""}`,
+  telemetry: (e) => `reports${e.load ? `, load ${e.load.map((one) => number(one)).join(" ")}` : ""}`,
   agent: (e) => `${e.state}${e.reason ? `: ${e.reason}` : ""}`,
   log: (e) => `${e.logger ? `${e.logger}: ` : ""}${e.message}`,
   error: (e) => e.message,

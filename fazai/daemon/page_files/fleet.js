@@ -99,9 +99,10 @@ class Table {
     const end = Math.min(this.rows.length, begin + seen);
     const wanted = new Map();
     for (let index = begin; index < end; index += 1) wanted.set(keyOf(this.rows[index]), index);
+    let lost = false;
     for (const [key, row] of this.made) {
       if (wanted.has(key)) continue;
-      if (row.contains(document.activeElement)) this.scroller.closest("main")?.focus({ preventScroll: true });
+      lost ||= row.contains(document.activeElement);
       row.remove();
       this.made.delete(key);
     }
@@ -118,6 +119,7 @@ class Table {
     }
     this.above.firstChild.style.height = `${begin * ROW_PX}px`;
     this.below.firstChild.style.height = `${(this.rows.length - end) * ROW_PX}px`;
+    if (lost) this.scroller.closest("main")?.focus({ preventScroll: true }); // the keyboard stays on the page
   }
 
   make() {
@@ -159,7 +161,7 @@ class Table {
     event.preventDefault();
     this.active = Math.min(this.rows.length - 1, Math.max(0, this.active + step));
     const top = this.active * ROW_PX;
-    const room = this.scroller.clientHeight - 2 * ROW_PX; // without the head
+    const room = this.scroller.clientHeight - this.heads[0].offsetHeight - ROW_PX - 1;
     if (top < this.scroller.scrollTop) this.scroller.scrollTop = top;
     else if (top > this.scroller.scrollTop + room) this.scroller.scrollTop = top - room;
     this.draw();
