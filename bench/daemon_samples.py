@@ -141,6 +141,6 @@ def _processes(own: random.Random, chance: random.Random) -> Iterator[str]:
 def _sockets(own: random.Random, chance: random.Random) -> Iterator[str]:
     for _ in range(18):
         yield (
-            f"tcp   ESTAB  0      {chance.randrange(300):<6} 10.{own.randrange(256)}.{own.randrange(256)}.7:443"
+            f"tcp   ESTAB  0      {chance.randrange(300):<6} 10.{own.randrange(256)}.7.7:443"
             f"  10.{chance.randrange(256)}.{chance.randrange(256)}.9:{chance.randrange(1024, 65535)}"
         )

@@ -97,12 +97,14 @@ def influxdb(folder: Path) -> Iterator[Server | None]:
 
 @contextlib.contextmanager
 def pushgateway(folder: Path) -> Iterator[Server | None]:
-    """None where it is not installed. It does not write at each push, only every five minutes."""
+    """None where it is not installed. It does not write at each push, only every five minutes. Without its
+    check of consistency, which looks at all groups at each push: seconds, with thousands of them."""
     path = shutil.which("prometheus-pushgateway")
     if path is None:
         yield None
         return
     port = free_port()
     command = [path, f"--web.listen-address=127.0.0.1:{port}", f"--persistence.file={folder}/push"]
+    command.append("--push.disable-consistency-check")
     with _running(command, port, "/-/ready") as server:
         yield server

@@ -1,4 +1,4 @@
-"""The application: one ASGI callable over the table of routes, and the border at which a failure is answered."""
+"""The application: one ASGI callable over the table of routes, and the border where failures are answered."""
 
 from __future__ import annotations
 

@@ -276,5 +276,7 @@ class _ToLog(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, asyncio.CancelledError):  # a request that the stop cut off
+            return
         text = record.getMessage().strip()
         self._log.say("error", f"{text}: {error!r}" if error else text, logger="fazai.http")

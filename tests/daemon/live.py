@@ -85,7 +85,7 @@ class Live:
             NewEvent(
                 event_type(event),
                 encode(event),
-                target=event.target,
+                target=getattr(event, "target", None),
                 run=getattr(event, "run_id", None),
                 session=event.session_id,
                 agent=event.agent_id,

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -33,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def tokens(folder: Path) -> dict[str, str]:
-    return {role: token(folder, role, role) for role in ("viewer", "operator", "admin")}  # type: ignore[arg-type]
+    return {role: token(folder, role, role) for role in ("viewer", "operator", "admin")}
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +118,7 @@ def test_failures_are_limited_and_lock_nobody_out(daemon: Live, tokens: dict[str
 @pytest.mark.parametrize("header", ["Basic eHg6eHg=", "Bearer", "bearer x y", "\xff\xfe"])
 def test_other_authorization_is_refused(daemon: Live, header: str) -> None:
     with daemon.client() as client:
-        answer = client.get("/events", headers={"Authorization": header.encode("latin-1")})  # type: ignore[dict-item]
+        answer = client.get("/events", headers=[(b"Authorization", header.encode("latin-1"))])
     assert answer.status_code in (401, 429)
 
 
@@ -194,7 +195,7 @@ def test_a_public_address_needs_tls_and_tokens(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="there is no TLS"), live(tmp_path, host="0.0.0.0"):
         pass
     files = certificates.server(tmp_path)
-    tls = {"tls_cert": files.cert, "tls_key": files.key}
+    tls: dict[str, Any] = {"tls_cert": files.cert, "tls_key": files.key}
     with pytest.raises(UsageError, match="there are no tokens"), live(tmp_path, host="0.0.0.0", **tls):
         pass
     text = token(tmp_path, "t", "viewer")
@@ -228,7 +229,7 @@ def test_client_certificates(tmp_path: Path) -> None:
     files = certificates.server(tmp_path, authority=authority)
     mine = certificates.client(tmp_path, "edge-7", authority)
     others = certificates.client(tmp_path, "stranger", Authority.create())
-    more = {"tls_cert": files.cert, "tls_key": files.key, "client_ca": files.ca}
+    more: dict[str, Any] = {"tls_cert": files.cert, "tls_key": files.key, "client_ca": files.ca}
     with live(tmp_path, client_role="operator", **more) as daemon:
         for pair, good in ((mine, True), (others, False), (None, False)):
             context = ssl.create_default_context(cafile=str(files.ca))

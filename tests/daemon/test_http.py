@@ -100,15 +100,18 @@ def _talk(daemon: Live, data: bytes, *, then: bytes = b"") -> bytes:
         return got
 
 
+_POST = (
+    b"POST /events HTTP/1.1\r\nHost: localhost\r\n"
+    b"Content-Type: application/json\r\nContent-Length: 10\r\n\r\n"
+)
+
+
 def test_slow_and_endless_requests_are_cut_off(daemon: Live) -> None:
     begun = time.monotonic()
     for data, status in (
         (b"", b""),
         (b"GET /health HTTP/1.1\r\nHost: local", b"408"),
-        (
-            b"POST /events HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 10\r\n\r\n{",
-            b"408",
-        ),
+        (_POST + b"{", b"408"),
     ):
         got = _talk(daemon, data)
         assert got[9:12] == status
@@ -194,8 +197,8 @@ def test_the_description_is_complete_and_true(daemon: Live) -> None:
 
 
 def test_metrics(daemon: Live) -> None:
-    with daemon.client() as client, stream(client):
-        page = daemon.client().get("/metrics")
+    with daemon.client() as client, daemon.client() as other, stream(client):
+        page = other.get("/metrics")
     assert page.headers["content-type"].startswith("text/plain; version=0.0.4")
     names = set(re.findall(r"^# TYPE (fazai_\w+)", page.text, re.M))
     assert {"fazai_sse_streams", "fazai_sse_delivery_seconds", "fazai_auth_failures_total"} <= names
