@@ -93,7 +93,8 @@ class Table {
   }
 
   draw() {
-    const first = Math.max(0, Math.floor(this.scroller.scrollTop / ROW_PX) - AROUND);
+    const top = this.scroller.scrollTop;
+    const first = Math.max(0, Math.floor(top / ROW_PX) - AROUND);
     const seen = Math.ceil(this.scroller.clientHeight / ROW_PX) + 2 * AROUND;
     const begin = Math.min(first, Math.max(0, this.rows.length - seen));
     const end = Math.min(this.rows.length, begin + seen);
@@ -119,6 +120,7 @@ class Table {
     }
     this.above.firstChild.style.height = `${begin * ROW_PX}px`;
     this.below.firstChild.style.height = `${(this.rows.length - end) * ROW_PX}px`;
+    if (this.scroller.scrollTop !== top) this.scroller.scrollTop = top; // the table was shorter for a moment
     if (lost) this.scroller.closest("main")?.focus({ preventScroll: true }); // the keyboard stays on the page
   }
 
