@@ -10,7 +10,6 @@ from typing import Any, cast
 
 import msgspec
 
-from fazai.daemon.neighbours import firewall_up
 from fazai.daemon.refusal import Refusal
 from fazai.daemon.services import Services
 from fazai.daemon.web import Call, Route
@@ -75,8 +74,15 @@ def _rows(services: Services) -> tuple[FleetRow, ...]:
     return tuple(rows)
 
 
+def _answers(one: FirewallRecord) -> bool | None:
+    """None: nobody asked it yet."""
+    if one.last_seen is None and one.last_error_at is None:
+        return None
+    return (one.last_seen or 0.0) > (one.last_error_at or 0.0)
+
+
 def _firewall(one: FirewallRecord, drift: TargetState | None) -> FleetRow:
-    seen, up = one.last_seen, firewall_up(one)
+    seen, up = one.last_seen, _answers(one)
     return FleetRow(
         name=one.name,
         kind="firewall",

@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from fazai.cli.textfile import METRICS
-from fazai.store.daemon import FirewallRecord
 from fazai.yamltext import loads
 from tests.daemon.live import live
 from tests.ui.world import drifting_run, series
@@ -26,6 +24,8 @@ RULES = ROOT / "deploy/prometheus/rules.yml"
 BOARD = ROOT / "deploy/grafana/fazai.json"
 #: What Prometheus itself says of each scrape.
 PROMETHEUS = {"up"}
+#: Of firewalls that are polled; this daemon polls none.
+POLLED = {"fazai_opnsense_up"}
 _WORDS = re.compile(r"\b(?:fazai|process)_[a-z0-9_]+|(?<![\w\"{(=~,])up(?=[{ ])")
 
 
@@ -43,16 +43,13 @@ def promtool(*words: str) -> str:
 
 @pytest.fixture(scope="module")
 def scraped(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The /metrics of a daemon that knows a host, a firewall, a target and a worker."""
+    """The /metrics of a daemon that knows a host, a target and a worker."""
     folder = tmp_path_factory.mktemp("scraped")
     socket = folder / "gemma.sock"
     socket.touch()  # a worker's place, and nobody there
     with live(folder, gemma_socket=socket) as daemon, daemon.client() as client:
         series(client, "web-1", minutes=2)
         drifting_run(client)
-        store, now = daemon.services.store, time.time()
-        firewall = FirewallRecord("o-1", "fw-01", "https://fw-01", True, now, now, last_seen=now)
-        daemon.call(lambda: store.put_firewall(firewall))
         daemon.call(daemon.services.drift.look)
         daemon.call(lambda: daemon.services.neighbours.look(daemon.services))
         return client.get("/metrics").text
@@ -85,7 +82,7 @@ def expressions() -> Iterator[str]:
 
 
 def test_every_metric_of_the_rules_is_there(scraped: str) -> None:
-    known = exposed(scraped) | set(METRICS) | PROMETHEUS
+    known = exposed(scraped) | set(METRICS) | PROMETHEUS | POLLED
     for rule in rules():
         used = set(_WORDS.findall(rule["expr"]))
         assert used, rule["alert"]
@@ -93,7 +90,7 @@ def test_every_metric_of_the_rules_is_there(scraped: str) -> None:
 
 
 def test_every_metric_of_the_board_is_there(scraped: str) -> None:
-    known = exposed(scraped)
+    known = exposed(scraped) | POLLED
     used = {name for text in expressions() for name in _WORDS.findall(text)}
     assert len(used) >= 20
     assert used - known == set()
@@ -115,15 +112,13 @@ def test_the_scrape_is_valid(scraped: str) -> None:
     assert values["fazai_target_pending_changes", "fw-01"] == 2
     assert values["fazai_target_failed", "fw-01"] == 0
     assert values["fazai_target_failed", "fw-02"] == 1
-    assert values["fazai_firewall_up", "fw-01"] == 1
     assert values["fazai_worker_up",] == 0
 
 
 def test_every_metric_has_its_line_in_the_page(scraped: str) -> None:
     page = (ROOT / "docs/monitoring.md").read_text()
-    ours = {name for name in exposed(scraped) if re.match(r"fazai_(target|firewall|worker)_", name)} | set(
-        METRICS
-    )
+    ours = {name for name in exposed(scraped) if re.match(r"fazai_(target|worker)_", name)} | set(METRICS)
+    ours |= POLLED
     assert len(ours) >= 13
     assert [name for name in sorted(ours) if f"`{name}`" not in page] == []
 
