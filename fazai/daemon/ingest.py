@@ -248,7 +248,13 @@ def _events(change: HostChange) -> list[NewEvent]:
     if change.what in ("expired", "forgotten"):
         return []
     state: AgentState = "closing" if change.what == "silent" else "observation"
-    event = AgentEvent(agent_id=change.host[:128], target=change.host, state=state, reason=_reason(change))
+    event = AgentEvent(
+        timestamp=datetime.now(UTC),
+        agent_id=change.host[:128],
+        target=change.host,
+        state=state,
+        reason=_reason(change),
+    )
     level = "warning" if change.what == "silent" else "info"
     return [NewEvent("agent", encode(event), target=change.host, agent=change.host[:128], level=level)]
 

@@ -309,6 +309,52 @@ def test_a_large_run_is_drawn_when_it_is_opened(site: Site) -> None:
     page.until("document.querySelectorAll('[data-target=fw-05] .change').length === 50")
 
 
+APPLIED = "01KANHQ4Z1D7K0V3B9S5W2N8TE"
+
+
+def waiting(site: Site) -> Page:
+    """A run whose plan waits, in the words of SPEC.md, 2.5."""
+    drifting_run(site.client)
+    page = site.page
+    described = site.client.get("/openapi.json").json()
+    described["paths"] |= {"/runs/{id}/plan": {"get": {}}, "/runs/{id}/approve": {"post": {}}}
+    run = site.client.get(f"/runs/{RUN}").json()
+    run["run"] |= {"plan_state": "pending", "plan_hash": "9f2c4e", "exit_code": 2}
+    changes = site.client.get(f"/runs/{RUN}/changes").json()["changes"]
+    plan = {"run_id": RUN, "playbook": "edge", "plan_hash": "9f2c4e", "state": "pending"}
+    plan |= {"created_at": "2026-11-22T03:04:02Z", "targets": ["fw-01"], "changes": changes}
+    page.answer("GET", "/openapi.json", described)
+    page.answer("GET", f"/runs/{RUN}", run)
+    page.answer("GET", f"/runs/{RUN}/plan", {"ok": True, "plan": plan})
+    page.answer("POST", f"/runs/{RUN}/approve", {"ok": True, "run_id": APPLIED})
+    return page
+
+
+def test_a_plan_is_approved_by_its_hash(site: Site) -> None:
+    page = waiting(site)
+    page.expected = ["status of 404"]  # the run that applies it is not one of this daemon
+    site.open(f"#/run/{RUN}")
+    page.until("document.getElementById('approve') !== null")
+    assert page.text("#approve") == "Approve 2 changes on 1 target"
+    assert "9f2c4e" in page.text(".approve p:first-child")
+    page.run("document.getElementById('approve').focus()")
+    page.key("Enter")
+    page.until("document.getElementById('approve').textContent === 'Really apply plan 9f2c4e'")
+    assert page.bodies == []
+    page.key("Enter")
+    page.until(f"location.hash === '#/run/{APPLIED}'")
+    assert page.bodies == [{"plan_hash": "9f2c4e"}]
+
+
+def test_who_may_not_approve_sees_no_button(site: Site) -> None:
+    page = waiting(site)
+    page.answer("GET", "/whoami", {"ok": True, "name": "token:eyes", "role": "viewer"})
+    site.open(f"#/run/{RUN}")
+    page.until("document.querySelectorAll('.change').length === 2")
+    page.until("document.getElementById('facts').textContent.includes('pending')")
+    assert page.count("#approve") == 0
+
+
 # -- who may look
 
 

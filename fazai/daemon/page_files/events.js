@@ -23,12 +23,11 @@ const KINDS = [
 ];
 
 export function line(event) {
-  const time = event.timestamp ? new Date(event.timestamp) : new Date();
   const target = event.target ?? event.hostname ?? event.agent_id;
   return h(
     "li",
     { class: `event ${weight(event)}`, "data-type": event.type },
-    h("time", { datetime: event.timestamp, title: event.timestamp }, clock(time)),
+    h("time", { datetime: event.timestamp, title: event.timestamp }, event.timestamp ? clock(new Date(event.timestamp)) : ""),
     h("span", { class: "type" }, event.type),
     target ? h("a", { class: "target", href: machine("any", target) }, target) : h("span", { class: "target" }),
     h("span", { class: "text" }, describe(event), event.run_id ? h("a", { class: "run", href: `#/run/${encodeURIComponent(event.run_id)}` }, "run") : null),
