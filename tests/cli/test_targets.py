@@ -48,7 +48,7 @@ def test_each_run_says_how_it_left_its_targets(world: World) -> None:
 
 def test_the_first_look_at_a_target_is_news(world: World) -> None:
     world.firewall()
-    resources = {"opnsense.alias": {"name": "nobody", "type": "host", "state": "absent"}}
+    resources = {"opnsense.alias": {"name": "nobody", "type": "host"}, "state": "absent"}
     inventory = world.inventory(resources=[resources])
     assert world.fazai("drift", inventory).code == 0
     (outcome,) = outcomes(world)
