@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -321,7 +322,7 @@ def waiting(site: Site) -> Page:
     run = site.client.get(f"/runs/{RUN}").json()
     run["run"] |= {"plan_state": "pending", "plan_hash": "9f2c4e", "exit_code": 2}
     changes = site.client.get(f"/runs/{RUN}/changes").json()["changes"]
-    plan = {"run_id": RUN, "playbook": "edge", "plan_hash": "9f2c4e", "state": "pending"}
+    plan: dict[str, Any] = {"run_id": RUN, "playbook": "edge", "plan_hash": "9f2c4e", "state": "pending"}
     plan |= {"created_at": "2026-11-22T03:04:02Z", "targets": ["fw-01"], "changes": changes}
     page.answer("GET", "/openapi.json", described)
     page.answer("GET", f"/runs/{RUN}", run)
@@ -400,7 +401,12 @@ def test_hostile_names_and_messages_are_text(site: Site) -> None:
         "errors": [markup],
         "notes": [markup],
     }
-    fields = {"before": {markup: markup}, "after": {markup: [markup]}, "error": markup, "note": markup}
+    fields: dict[str, Any] = {
+        "before": {markup: markup},
+        "after": {markup: [markup]},
+        "error": markup,
+        "note": markup,
+    }
     report(site.client, RUN, change(HOSTILE, markup, **fields), outcome)
     page = site.open()
     page.expected = ["status of 404"]
