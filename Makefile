@@ -5,13 +5,14 @@ MARKS ?= not gemma
 FUZZ_S ?= 20
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help demo check test test-all bench docs worker-demo worker-test clean
+.PHONY: help demo check test test-all ui-test bench docs worker-demo worker-test clean
 
 help:
 	@echo 'make demo      install, then apply inventory/lab.yml twice to the embedded lab'
 	@echo 'make test      everything that the tests need, then the fast tests'
 	@echo 'make test-all  the slow ones too'
 	@echo 'make check     ruff, mypy, shellcheck, generated pages up to date'
+	@echo 'make ui-test   the operators page in a headless Chromium, the rules in promtool'
 	@echo 'make bench     measurements, side by side with peers where they are installed'
 	@echo 'make docs      write the generated pages'
 	@echo 'make worker-demo  compile llama.cpp (minutes), then let Gemma 3 270M answer over the socket'
@@ -61,6 +62,11 @@ test: $(VENV)/.dev
 test-all: $(VENV)/.dev
 	@./tools/test-hosts
 	$(PYTEST) -n 2 -m '$(MARKS)'
+
+# Chromium and promtool come from Debian's packages; FAZAI_UI_PICTURES=1 writes docs/img anew.
+ui-test: $(VENV)/.dev
+	@./tools/ui-tools
+	$(PYTEST) -n 2 tests/ui tests/deploy
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m bench

@@ -14,7 +14,7 @@ from fazai.errors import FazaiError, Interrupted, LockHeld, PlanStale, Refused, 
 from fazai.model import Provider, TargetWork, Work
 from fazai.outcome import Event, RunOutcome, Status, TargetOutcome
 from fazai.plan import Expected
-from fazai.store.base import Run, Store
+from fazai.store.base import Run, Store, TargetState
 
 __all__ = ["Engine"]
 
@@ -164,14 +164,27 @@ class Engine:
             data["errors"] = [str(error) for error in outcome.errors]
         if outcome.notes:
             data["notes"] = list(outcome.notes)
+        was = self.store.left(outcome.target)
+        if outcome.status is Status.CONVERGED and was not in _SETTLED:
+            data["was"] = was or "unknown"
         self._event("outcome", outcome.target, data)
+        state = TargetState(str(outcome.status), outcome.count("planned"), self.run.run_id, time.time())
+        self.store.ended(outcome.target, state)
         self.finished(outcome)
 
     def _event(self, type_: str, target: str, data: Mapping[str, object]) -> None:
+        """That a target is converged is kept when it is news."""
         now = time.time()
         self.emit(Event(type_, now, target, data))
-        if type_ != "target" and not (type_ == "outcome" and data.get("status") == "converged"):
+        if type_ != "target" and not _no_news(type_, data):
             self.store.event(self.run.run_id, now, type_, target, data)
+
+
+_SETTLED = (str(Status.CONVERGED), str(Status.CHANGED))
+
+
+def _no_news(type_: str, data: Mapping[str, object]) -> bool:
+    return type_ == "outcome" and data.get("status") == "converged" and "was" not in data
 
 
 def _waves(work: Work) -> Iterator[Sequence[TargetWork]]:

@@ -78,7 +78,8 @@ class Reporter:
 
     def event(self, event: Event) -> None:
         """What the store keeps: neither beginnings nor that all is as it was."""
-        if event.type == "target" or (event.type == "outcome" and event.data.get("status") == "converged"):
+        same = event.data.get("status") == "converged" and "was" not in event.data
+        if event.type == "target" or (event.type == "outcome" and same):
             return
         self._put(event.type, event.time, event.target, event.data)
 

@@ -62,6 +62,9 @@ def _options(*, writes: bool = False, shows: bool = True) -> _Decorator:
     if writes:
         options += [
             click.option(
+                "--textfile", type=click.Path(dir_okay=False), help="Metrics for node_exporter: X.prom."
+            ),
+            click.option(
                 "-C", "--check", is_flag=True, help="Write nothing; exit 2 when something would be."
             ),
             click.option("-y", "--yes", is_flag=True, help="Delete without asking."),
@@ -82,11 +85,15 @@ def _options(*, writes: bool = False, shows: bool = True) -> _Decorator:
     "\n  fazai apply inventory.yml --limit 'edge:!fw-03' --tags dns\n  fazai apply --plan change-42.json",
 )
 @_options(writes=True)
-def apply_command(check: bool, yes: bool, plan_file: str | None, **options: Any) -> int:
+def apply_command(check: bool, yes: bool, plan_file: str | None, textfile: str | None, **options: Any) -> int:
     """Bring the targets of INVENTORY to their declared state, and verify it."""
-    if plan_file is not None:
-        return _apply_plan(Path(plan_file), options, check)
-    return _Command("apply", options).execute(check=check, approved=yes)
+    from fazai.cli.textfile import Textfile
+
+    with Textfile.of(textfile, check=check) as figures:
+        if plan_file is not None:
+            return figures.exit(_apply_plan(Path(plan_file), options, check, figures.outcome))
+        command = _Command("apply", options, figures.outcome)
+        return figures.exit(command.execute(check=check, approved=yes))
 
 
 @click.command(
@@ -139,10 +146,13 @@ def command_of(name: str, options: Mapping[str, Any]) -> _Command:
 class _Command:
     """One invocation, from options to work: all that can be wrong is found here, before any contact."""
 
-    def __init__(self, name: str, options: Mapping[str, Any]) -> None:
+    def __init__(
+        self, name: str, options: Mapping[str, Any], ended: Callable[[RunOutcome], object] = lambda _: None
+    ) -> None:
         from fazai.registry import Registry
 
         self.name = name
+        self._ended = ended  # hears of the run that counts
         self.options = options
         self.config = setup.config()
         self.registry: Registry = Registry()
@@ -376,6 +386,7 @@ class _Command:
         return _count(count, noun)
 
     def _machine(self, outcome: RunOutcome) -> None:
+        self._ended(outcome)
         if self.options["output"] == "text":
             return
         from fazai.report import machine
@@ -476,7 +487,9 @@ def _digest(inventory: Inventory, options: Mapping[str, Any]) -> str:
     return digest.hexdigest()
 
 
-def _apply_plan(path: Path, options: Mapping[str, Any], check: bool) -> int:
+def _apply_plan(
+    path: Path, options: Mapping[str, Any], check: bool, ended: Callable[[RunOutcome], object]
+) -> int:
     from fazai.plan import read_plan
 
     given = [
@@ -492,7 +505,7 @@ def _apply_plan(path: Path, options: Mapping[str, Any], check: bool) -> int:
     if options["vault_password_file"]:
         merged["vault_password_file"] = options["vault_password_file"]
     try:
-        command = _Command("apply", merged)
+        command = _Command("apply", merged, ended)
     except FazaiError as error:
         error.hint = error.hint or "the plan's inventory was edited or moved"
         raise

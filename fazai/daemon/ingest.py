@@ -72,6 +72,7 @@ class Ingest:
         self.rules = rules
         self.seconds = Histogram(_BUCKETS)
         self.records: Counter[str] = Counter({"accepted": 0, "duplicate": 0, "refused": 0})
+        self.versions: dict[str, str] = {}  # of the hosts' agents, as far as they reported since the start
         self._silent: dict[str, bool] = {}  # to be remembered with the next sweep
         exposition.add(self.metrics)
 
@@ -158,6 +159,7 @@ class Ingest:
             return
         if record.time_us == sample.time_us:  # else an older one that was late
             self.exposition.hosts.push(sample.host, sample.gauges, sample.time_us, record.interval_s)
+            self.versions[sample.host] = sample.version[:64]
         change = self._watch.seen(sample.host, record.interval_s)
         if change is not None:
             self._store.publish_soon([*_events(change), _reports(sample)])
@@ -181,6 +183,7 @@ class Ingest:
                 lines.expire(change.host)
             elif change.what == "forgotten":
                 lines.forget(change.host)
+                self.versions.pop(change.host, None)
                 await self._store.forget_host(change.host)
         if silent:
             await self._store.mark_silent(silent)
@@ -245,7 +248,13 @@ def _events(change: HostChange) -> list[NewEvent]:
     if change.what in ("expired", "forgotten"):
         return []
     state: AgentState = "closing" if change.what == "silent" else "observation"
-    event = AgentEvent(agent_id=change.host[:128], target=change.host, state=state, reason=_reason(change))
+    event = AgentEvent(
+        timestamp=datetime.now(UTC),
+        agent_id=change.host[:128],
+        target=change.host,
+        state=state,
+        reason=_reason(change),
+    )
     level = "warning" if change.what == "silent" else "info"
     return [NewEvent("agent", encode(event), target=change.host, agent=change.host[:128], level=level)]
 

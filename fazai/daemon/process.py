@@ -14,9 +14,11 @@ from typing import Any
 
 from fazai import __version__
 from fazai.daemon.app import App
+from fazai.daemon.drift import Drift
 from fazai.daemon.guard import Guard
 from fazai.daemon.hub import Hub
 from fazai.daemon.ingest import Ingest, IngestRules
+from fazai.daemon.neighbours import Neighbours
 from fazai.daemon.opn_watch import Firewalls
 from fazai.daemon.parts import PARTS
 from fazai.daemon.reports import Reports
@@ -117,6 +119,9 @@ class Daemon:
         ingest = Ingest.of(store, settings.secrets, rules, WatchRules())
         ingest.exposition.add(hub.metrics)
         ingest.exposition.add(guard.metrics)
+        drift, neighbours = Drift(store), Neighbours()
+        ingest.exposition.add(drift.metrics)
+        ingest.exposition.add(neighbours.metrics)
         gemma = GemmaClient(settings.gemma_socket, connect_timeout_s=0.5, fallback=settings.fallback)
         desk = RunDesk(settings, store, self._log)
         ingest.exposition.add(desk.metrics)
@@ -125,7 +130,7 @@ class Daemon:
         scheduler = Scheduler(desk, settings.state / "schedule.json", self._log)
         self.services = Services(
             *(settings, store, hub, guard, self._log, ingest, Reports(store), Sessions(gemma)),
-            *(desk, scheduler, firewalls),
+            *(desk, scheduler, firewalls, drift, neighbours),
         )
         return self.services
 

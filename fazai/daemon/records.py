@@ -141,7 +141,8 @@ def sample_of(raw: bytes, record: TelemetryRecord) -> NewSample:
     time_us = (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
     agent = record.agent
     interval_s = agent.interval if agent is not None and agent.interval is not None else 0.0
-    return NewSample(record.hostname, time_us, raw, gauges_of(record), interval_s)
+    version = agent.version if agent is not None and agent.version is not None else ""
+    return NewSample(record.hostname, time_us, raw, gauges_of(record), interval_s, version)
 
 
 def gauges_of(record: TelemetryRecord) -> tuple[float, ...]:

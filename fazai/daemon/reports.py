@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from fazai.daemon.web import Call, Route
-from fazai.store.base import Run
+from fazai.store.base import Run, TargetState
 from fazai.store.daemon import DaemonStore, NewEvent
 from fazai.wire.base import WireError, convert_to, encode
 from fazai.wire.daemon import ReportAnswer, ReportBody, ReportedEvent
@@ -129,6 +129,9 @@ class Reports:
                 if event.state == "finished":
                     await ledger.run_end(run_id, event.exit_code or 0, event.totals or {})
                 continue
+            if isinstance(event, OutcomeEvent):
+                ended = event.timestamp.timestamp() if event.timestamp else 0.0
+                ledger.ended(event.target, TargetState(event.status, event.pending, run_id, ended))
             data: dict[str, Any] = msgspec.to_builtins(event)
             for name in ("type", *_IDS - {"action_id"}):
                 data.pop(name, None)

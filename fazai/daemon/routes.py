@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fazai.daemon import agents, opn, reports, runs, sessions, stream, system, telemetry
+from fazai.daemon import agents, fleet, opn, page, reports, runs, sessions, stream, system, telemetry
 from fazai.daemon.web import Route
 
 __all__ = ["TABLE"]
@@ -16,4 +16,6 @@ TABLE: tuple[Route, ...] = (
     *runs.ROUTES,
     *opn.ROUTES,
     *sessions.ROUTES,
+    *fleet.ROUTES,
+    *page.ROUTES,
 )

@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
+from fazai.daemon.drift import Drift
 from fazai.daemon.guard import Guard
 from fazai.daemon.hub import Hub
 from fazai.daemon.ingest import Ingest
+from fazai.daemon.neighbours import Neighbours
 from fazai.daemon.opn_watch import Firewalls
 from fazai.daemon.reports import Reports
 from fazai.daemon.rundesk import RunDesk
@@ -35,6 +37,8 @@ class Services:
     runs: RunDesk
     scheduler: Scheduler
     firewalls: Firewalls
+    drift: Drift
+    neighbours: Neighbours
     started: float = field(default_factory=time.time)
     ready: bool = False
     stopping: bool = False

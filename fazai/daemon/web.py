@@ -214,14 +214,13 @@ def _too_large(route: Route) -> Refusal:
 
 
 async def reply(send: Send, answer: Reply) -> None:
+    own = {name for name, _ in answer.headers}
     headers = [
         (b"content-type", answer.media.encode()),
-        (b"content-length", str(len(answer.body)).encode()),
-        *_SAFE,
+        *([] if answer.status == 304 else [(b"content-length", str(len(answer.body)).encode())]),
+        *(header for header in (*_SAFE, _NO_PAGE) if header[0] not in own),
         *answer.headers,
     ]
-    if not any(name == _NO_PAGE[0] for name, _ in answer.headers):
-        headers.append(_NO_PAGE)
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
     await send({"type": "http.response.body", "body": answer.body})
 

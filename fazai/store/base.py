@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
-__all__ = ["Action", "Run", "Store", "TargetMemory"]
+__all__ = ["Action", "Run", "Store", "TargetMemory", "TargetState"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,16 @@ class TargetMemory:
     generation: int = 0
 
 
+class TargetState(NamedTuple):
+    """How a run left a target: a status of `outcome.Status`, and the changes that it found and did not make.
+    Time in seconds since the epoch, UTC."""
+
+    status: str
+    pending: int
+    run_id: str
+    time: float
+
+
 class Store(Protocol):
     """Every call may raise StateError. A call that is awaited is durable when it returns."""
 
@@ -91,3 +101,16 @@ class Store(Protocol):
     def find_run(self, prefix: str) -> Run | None: ...
     def actions(self, run_id: str) -> list[Action]: ...
     def events(self, run_id: str) -> list[dict[str, Any]]: ...
+
+    def ended(self, target: str, state: TargetState) -> None:
+        """How a run left the target; with the next commit, not waited for. Of several plays of one run the
+        worst counts, and what is older than what is known changes nothing."""
+        ...
+
+    def left(self, target: str) -> str:
+        """The status in which the newest run left the target; empty when none is known."""
+        ...
+
+    def targets(self) -> dict[str, TargetState]:
+        """Of every target how the newest run left it. 5,000 of them: about 10 ms."""
+        ...

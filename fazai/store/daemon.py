@@ -49,13 +49,14 @@ GAUGES = (
 
 class NewSample(NamedTuple):
     """One record to be stored; (host, time_us) is its identity. `body` is the record as it came, UTF-8 JSON.
-    `interval_s` is the time between records where the agent says it, else 0."""
+    `interval_s` is the time between records where the agent says it, else 0; `version` is the agent's."""
 
     host: str
     time_us: int
     body: bytes
     gauges: tuple[float, ...]  # as GAUGES
     interval_s: float = 0.0
+    version: str = ""
 
 
 class NewEvent(NamedTuple):

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from fazai.errors import StateError
-from fazai.store.base import Action, Run, TargetMemory
+from fazai.store.base import Action, Run, TargetMemory, TargetState
 
 __all__ = ["NullStore"]
 
@@ -59,6 +59,15 @@ class NullStore:
 
     def events(self, run_id: str) -> list[dict[str, Any]]:
         return []
+
+    def ended(self, target: str, state: TargetState) -> None:
+        pass
+
+    def left(self, target: str) -> str:
+        return ""
+
+    def targets(self) -> dict[str, TargetState]:
+        return {}
 
 
 def _no_state() -> StateError:

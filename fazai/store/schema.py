@@ -78,6 +78,14 @@ MIGRATIONS = (
         agent TEXT NOT NULL, nonce TEXT NOT NULL, expires_us INTEGER NOT NULL, PRIMARY KEY (agent, nonce)
     ) WITHOUT ROWID;
     CREATE INDEX nonces_by_expiry ON nonces (expires_us);
+    CREATE TABLE targets (
+        target TEXT PRIMARY KEY, status TEXT NOT NULL, pending INTEGER NOT NULL, run_id TEXT NOT NULL,
+        time REAL NOT NULL, rank INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    INSERT INTO targets
+        SELECT target, coalesce(json_extract(data, '$.status'), ''),
+            coalesce(json_extract(data, '$.pending'), 0), run_id, max(time), 0
+        FROM events WHERE type = 'outcome' GROUP BY target;
     """,
 )
 

@@ -23,12 +23,13 @@ from pathlib import Path
 from typing import Any
 
 from fazai.errors import LockHeld, StateError
-from fazai.store.base import Action, Run, TargetMemory
+from fazai.store.base import Action, Run, TargetMemory, TargetState
 from fazai.store.schema import FILE_NAME, connect, failure, migrate
 
 __all__ = ["SqliteStore"]
 
 _KEEP_RUNS = 5_000
+_KEEP_TARGETS_S = 90 * 86400.0
 
 _Job = tuple[str, tuple[Any, ...]]
 _Batch = tuple[tuple[_Job, ...], "Future[None] | None"]
@@ -138,6 +139,7 @@ class SqliteStore:
                 (_KEEP_RUNS,),
             ),
             (f"DELETE FROM runs WHERE run_id <= {oldest}", (_KEEP_RUNS,)),  # noqa: S608
+            ("DELETE FROM targets WHERE time < ?", (time.time() - _KEEP_TARGETS_S,)),
         )
 
     def history(self, limit: int) -> list[Run]:
@@ -270,11 +272,41 @@ class SqliteStore:
             for row in rows
         ]
 
+    # -- how targets are ------------------------------------------------------------------------------------
+
+    def ended(self, target: str, state: TargetState) -> None:
+        self._queue.put((((_ENDED, (target, *state, _rank(state.status))),), None))
+
+    def left(self, target: str) -> str:
+        rows = self._read("SELECT status FROM targets WHERE target = ?", (target,))
+        return str(rows[0][0]) if rows else ""
+
+    def targets(self) -> dict[str, TargetState]:
+        rows = self._read("SELECT target, status, pending, run_id, time FROM targets ORDER BY target", ())
+        return {row[0]: TargetState(*row[1:]) for row in rows}
+
     def _read(self, sql: str, params: tuple[Any, ...]) -> list[Any]:
         try:
             return self._reader.execute(sql, params).fetchall()
         except sqlite3.Error as error:
             raise failure(self.folder, error) from error
+
+
+_ENDED = """
+    INSERT INTO targets VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (target) DO UPDATE SET
+        status = CASE WHEN run_id = excluded.run_id AND rank > excluded.rank THEN status
+                      ELSE excluded.status END,
+        pending = excluded.pending + CASE WHEN run_id = excluded.run_id THEN pending ELSE 0 END,
+        rank = max(excluded.rank, CASE WHEN run_id = excluded.run_id THEN rank ELSE 0 END),
+        run_id = excluded.run_id, time = excluded.time
+    WHERE excluded.time >= time
+"""
+_GOOD = ("converged", "changed", "pending")
+
+
+def _rank(status: str) -> int:
+    """The worse, the higher."""
+    return _GOOD.index(status) if status in _GOOD else len(_GOOD)
 
 
 _ACTION = (

@@ -199,7 +199,7 @@ class UndoEvent(EventBase, frozen=True, kw_only=True, tag="undo"):
 
 
 class OutcomeEvent(EventBase, frozen=True, kw_only=True, tag="outcome"):
-    """How a target ended."""
+    """How a target ended. `was`: how an earlier run left it, where that it is converged now is news."""
 
     target: Label
     status: TargetStatus
@@ -210,6 +210,7 @@ class OutcomeEvent(EventBase, frozen=True, kw_only=True, tag="outcome"):
     duration_s: Annotated[float, Meta(ge=0)] | None = None
     errors: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    was: TargetStatus | Literal["unknown"] | None = None
 
 
 class TelemetryEvent(EventBase, frozen=True, kw_only=True, tag="telemetry"):

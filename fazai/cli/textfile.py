@@ -1,0 +1,166 @@
+"""`fazai apply --textfile X.prom`: what became of the run, for node_exporter's textfile collector.
+
+The file is replaced as a whole, also when the run failed or never began: a monitor must see that, too.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections import Counter
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from fazai.errors import ExitCode, FazaiError, UsageError
+
+if TYPE_CHECKING:
+    from fazai.outcome import RunOutcome
+
+__all__ = ["METRICS", "Textfile"]
+
+#: name -> (help, labels beside `file`)
+METRICS: dict[str, tuple[str, str]] = {
+    "fazai_apply_exit_code": ("Exit code of the newest run.", ""),
+    "fazai_apply_check": ("1 when it was a run with --check.", ""),
+    "fazai_apply_end_timestamp_seconds": ("When it ended.", ""),
+    "fazai_apply_success_timestamp_seconds": ("When a run last ended with the exit code 0 or 2.", ""),
+    "fazai_apply_duration_seconds": ("How long it took.", ""),
+    "fazai_apply_changes": ("Changes, by what became of them.", "state"),
+    "fazai_apply_targets": ("Targets, by how they ended.", "status"),
+    "fazai_apply_target_pending_changes": ("Changes that were found and not made.", "target"),
+    "fazai_apply_target_failed": ("1 where the run did not succeed, else 0.", "target"),
+}
+_SUCCESS = "fazai_apply_success_timestamp_seconds"
+_GOOD_EXITS = (ExitCode.OK, ExitCode.PENDING)
+_GOOD = ("converged", "changed", "pending")
+_STATES = ("done", "planned", "failed", "undone", "refused", "left")
+
+
+class Textfile:
+    """A context around one run: `outcome` and `exit` tell it what it then writes. Without a path it does
+    nothing. What cannot be written is a warning: it must not fail a run that has done its work."""
+
+    def __init__(self, path: Path | None, *, check: bool) -> None:
+        self._path = path
+        self._check = check
+        self._began = time.time()
+        self._outcome: RunOutcome | None = None
+        self._code: int = ExitCode.FAILED
+
+    @classmethod
+    def of(cls, path: str | None, *, check: bool) -> Textfile:
+        """Raises UsageError for a name that node_exporter would not read."""
+        if path is not None and not re.fullmatch(r"[^.].*\.prom", os.path.basename(path)):
+            raise UsageError(
+                f"--textfile {path!r} does not end in .prom",
+                hint="node_exporter reads no others; such as /var/lib/prometheus/node-exporter/fazai.prom",
+            )
+        return cls(Path(path) if path is not None else None, check=check)
+
+    def outcome(self, outcome: RunOutcome) -> None:
+        self._outcome = outcome
+
+    def exit(self, code: int) -> int:
+        self._code = code
+        return code
+
+    def __enter__(self) -> Textfile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, FazaiError):
+            self._code = int(error.exit_code)
+        elif isinstance(error, KeyboardInterrupt):
+            self._code = ExitCode.INTERRUPTED
+        if self._path is None:
+            return
+        try:
+            _replace(self._path, self._text(self._path))
+        except OSError as failure:
+            import click
+
+            click.echo(f"warning: {self._path} cannot be written: {failure.strerror}", err=True)
+
+    def _text(self, path: Path) -> str:
+        label = f'file="{_escape(path.stem)}"'
+        lines: list[str] = []
+        for name, values in self._values(path).items():
+            help_, more = METRICS[name]
+            lines += [f"# HELP {name} {help_}", f"# TYPE {name} gauge"]
+            for of, value in values:
+                extra = f',{more}="{_escape(of)}"' if more else ""
+                lines.append(f"{name}{{{label}{extra}}} {value}")
+        return "\n".join(lines) + "\n"
+
+    def _values(self, path: Path) -> dict[str, list[tuple[str, Any]]]:
+        now = round(time.time(), 3)
+        success = now if self._code in _GOOD_EXITS else _before(path)
+        found: dict[str, list[tuple[str, Any]]] = {
+            "fazai_apply_exit_code": [("", int(self._code))],
+            "fazai_apply_check": [("", int(self._check))],
+            "fazai_apply_end_timestamp_seconds": [("", now)],
+            _SUCCESS: [("", success)] if success is not None else [],
+            "fazai_apply_duration_seconds": [("", round(now - self._began, 3))],
+        }
+        if self._outcome is not None:
+            found |= _of_run(self._outcome)
+        return {name: values for name, values in found.items() if values}
+
+
+def _of_run(outcome: RunOutcome) -> dict[str, list[tuple[str, Any]]]:
+    """A target that several plays work on is one, with the worst of them."""
+    changes = Counter(action.status for target in outcome.targets for action in target.actions)
+    pending: Counter[str] = Counter()
+    statuses: dict[str, str] = {}
+    for target in outcome.targets:
+        pending[target.target] += target.count("planned")
+        before = statuses.get(target.target)
+        if before is None or _rank(target.status) >= _rank(before):
+            statuses[target.target] = str(target.status)
+    return {
+        "fazai_apply_changes": [(state, changes[state]) for state in _STATES],
+        "fazai_apply_targets": sorted(Counter(statuses.values()).items()),
+        "fazai_apply_target_pending_changes": [(name, pending[name]) for name in statuses],
+        "fazai_apply_target_failed": [(name, int(one not in _GOOD)) for name, one in statuses.items()],
+    }
+
+
+def _rank(status: str) -> int:
+    return _GOOD.index(status) if status in _GOOD else len(_GOOD)
+
+
+def _before(path: Path) -> str | None:
+    """When a run last succeeded, as the file of the run before says."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    found = re.search(rf"^{_SUCCESS}{{[^\n]*}} ([0-9.e+]+)$", text, re.MULTILINE)
+    return found[1] if found else None
+
+
+def _escape(text: str) -> str:
+    safe = text.encode("utf-8", "backslashreplace").decode()
+    return safe.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+
+
+def _replace(path: Path, text: str) -> None:
+    """As a whole or not at all; readable for node_exporter. Raises OSError."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        handle = os.open(
+            temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644
+        )
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            os.fchmod(file.fileno(), 0o644)
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise

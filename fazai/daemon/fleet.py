@@ -1,0 +1,288 @@
+"""GET /fleet, /telemetry, /whoami, /runs/{id}/changes: what the operators' page shows."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from math import isfinite
+from typing import Any, cast
+
+import msgspec
+
+from fazai.daemon.opn_watch import Seen
+from fazai.daemon.refusal import Refusal
+from fazai.daemon.services import Services
+from fazai.daemon.web import Call, Route
+from fazai.store.base import TargetState
+from fazai.store.daemon import GAUGES, AgentRecord, FirewallRecord, HostRecord
+from fazai.wire.base import WireError, convert_to
+from fazai.wire.fleet import (
+    ChangeRow,
+    FleetAnswer,
+    FleetDrift,
+    FleetRow,
+    RunChangesAnswer,
+    RunChangesQuery,
+    TelemetryAnswer,
+    TelemetryQuery,
+    WhoAnswer,
+    decode_telemetry_query,
+)
+
+__all__ = ["ROUTES", "thin"]
+
+_HOUR = timedelta(hours=1)
+_MOST_RECORDS = 200_000
+_LOAD1, _CPU = GAUGES.index("load1"), GAUGES.index("cpu_busy_ratio")
+_TOTAL, _FREE = GAUGES.index("memory_total_bytes"), GAUGES.index("memory_free_bytes")
+_AVAILABLE = GAUGES.index("memory_available_bytes")
+_DISK, _DISK_FREE = GAUGES.index("disk_total_bytes"), GAUGES.index("disk_free_bytes")
+
+
+async def whoami(call: Call) -> WhoAnswer:
+    return WhoAnswer(name=call.who.name, role=call.who.role)
+
+
+# -- the fleet
+
+
+async def fleet(call: Call) -> FleetAnswer:
+    """All that is known of every machine. 2,000 of them: about 10 ms."""
+    services = call.services
+    await services.drift.look()
+    rows = await asyncio.to_thread(_rows, services)
+    return FleetAnswer(time=datetime.now(UTC), rows=rows)
+
+
+def _rows(services: Services) -> tuple[FleetRow, ...]:
+    store, drift = services.store, services.drift.targets
+    agents = {agent.agent_id: agent for agent in store.agents()}
+    hosts, firewalls = store.hosts(), store.firewalls()
+    versions = services.ingest.versions
+    for one in hosts:
+        if one.host not in versions:  # not heard of since the start
+            versions.setdefault(one.host, _version(store.records(one.host, 0, 1)))
+    watched = {seen.record.id: seen for seen in services.firewalls.all()}  # newer than what is stored
+    rows = [_firewall(one, watched.get(one.id), drift.get(one.name)) for one in firewalls]
+    rows += [_host(one, drift.get(one.host), agents.get(one.host), versions.get(one.host)) for one in hosts]
+    known = {row.name for row in rows}
+    rows += [
+        FleetRow(name=name, kind="target", drift=_drift(state))
+        for name, state in drift.items()
+        if name not in known
+    ]
+    rows.sort(key=lambda row: (row.name, row.kind))
+    return tuple(rows)
+
+
+def _answers(one: FirewallRecord) -> bool | None:
+    """None: nobody asked it yet."""
+    if one.last_seen is None and one.last_error_at is None:
+        return None
+    return (one.last_seen or 0.0) > (one.last_error_at or 0.0)
+
+
+def _firewall(stored: FirewallRecord, watched: Seen | None, drift: TargetState | None) -> FleetRow:
+    one = watched.record if watched is not None else stored
+    seen, up = one.last_seen, _answers(one)
+    if watched is not None and watched.up is not None:
+        up = watched.up
+    return FleetRow(
+        name=one.name,
+        kind="firewall",
+        id=one.id,
+        up=up,
+        last_seen=_moment(seen) if seen is not None else None,
+        version=one.version,
+        drift=_drift(drift),
+        error=None if up else one.last_error,
+    )
+
+
+def _host(
+    one: HostRecord, drift: TargetState | None, agent: AgentRecord | None, version: str | None
+) -> FleetRow:
+    gauges = one.gauges
+    available = gauges[_AVAILABLE]
+    free = available if isfinite(available) else gauges[_FREE]
+    return FleetRow(
+        name=one.host,
+        kind="host",
+        up=not one.silent,
+        last_seen=_moment(one.seen_us / 1e6),
+        interval_s=one.interval_s or None,
+        version=(agent.version if agent is not None else None) or version or None,
+        drift=_drift(drift),
+        load1=_figure(gauges[_LOAD1]),
+        cpu=_figure(gauges[_CPU]),
+        memory=_used(gauges[_TOTAL], free),
+        disk=_used(gauges[_DISK], gauges[_DISK_FREE]),
+    )
+
+
+class _Agent(msgspec.Struct):
+    version: str | None = None
+
+
+class _Record(msgspec.Struct):
+    agent: _Agent | None = None
+
+
+def _version(records: Sequence[tuple[int, bytes]]) -> str:
+    for _, body in records:
+        agent = msgspec.json.decode(body, type=_Record).agent
+        return (agent.version or "")[:64] if agent is not None else ""
+    return ""
+
+
+def _used(total: float, free: float) -> float | None:
+    return _figure(1 - free / total) if total > 0 else None
+
+
+def _figure(value: float) -> float | None:
+    return round(value, 4) if isfinite(value) else None
+
+
+def _drift(state: TargetState | None) -> FleetDrift | None:
+    if state is None:
+        return None
+    status = cast("Any", state.status)
+    return FleetDrift(status=status, pending=state.pending, run_id=state.run_id, time=_moment(state.time))
+
+
+def _moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+# -- figures over time
+
+
+async def telemetry(call: Call) -> TelemetryAnswer:
+    """Raises Refusal(not_found), WireError(bad_query)."""
+    query: TelemetryQuery = call.query
+    names = query.fields or GAUGES
+    for name in names:
+        if name not in GAUGES:
+            hint = f"one of: {', '.join(GAUGES)}"
+            raise WireError("bad_query", f"`fields`: there is no {name[:64]!r}", hint=hint)
+    store = call.services.store
+    record = store.host(query.host)
+    if record is None:
+        raise Refusal("not_found", f"no host {query.host[:64]!r} reported", hint="see: GET /fleet")
+    until = query.until or datetime.now(UTC)
+    since = query.since or until - _HOUR
+    if since >= until:
+        raise WireError("bad_query", "`since` is not before `until`")
+    begin_us, end_us = _microseconds(since), _microseconds(until)
+
+    def read() -> TelemetryAnswer:
+        rows = store.history(query.host, begin_us, end_us, _MOST_RECORDS)
+        step_us = max(1, -(-(end_us - begin_us) // query.points))
+        times, columns = thin(rows, [GAUGES.index(name) for name in names], step_us)
+        return TelemetryAnswer(
+            host=query.host,
+            interval_s=record.interval_s,
+            step_s=step_us / 1e6,
+            times=times,
+            fields=dict(zip(names, columns, strict=True)),
+        )
+
+    return await asyncio.to_thread(read)
+
+
+def _microseconds(moment: datetime) -> int:
+    return int(moment.timestamp() * 1_000_000)
+
+
+def thin(
+    rows: Iterable[tuple[int, Sequence[float]]], places: Sequence[int], step_us: int
+) -> tuple[tuple[float, ...], list[tuple[float | None, ...]]]:
+    """Times and columns with one value for each step that has records: its newest time; of gauges the mean,
+    of counters the newest value. Steps begin at multiples of their width, so that the same records make the
+    same points when they are asked for again a little later."""
+    times: list[float] = []
+    columns: list[list[float | None]] = [[] for _ in places]
+    means = [not GAUGES[place].endswith("_total") for place in places]
+    current, group = -1, list[tuple[int, Sequence[float]]]()
+
+    def close() -> None:
+        times.append(group[-1][0] / 1e6)
+        for column, place, mean in zip(columns, places, means, strict=True):
+            values = [row[place] for _, row in group if isfinite(row[place])]
+            column.append(None if not values else sum(values) / len(values) if mean else values[-1])
+
+    for row in rows:
+        step = row[0] // step_us
+        if step != current and group:
+            close()
+            group = []
+        current = step
+        group.append(row)
+    if group:
+        close()
+    return tuple(times), [tuple(column) for column in columns]
+
+
+# -- the differences of a run
+
+
+async def changes(call: Call) -> RunChangesAnswer:
+    """What a run found and what became of it. Raises Refusal(not_found)."""
+    ledger, wanted = call.services.store.ledger, call.path["id"]
+    query: RunChangesQuery = call.query
+    found = ledger.find_run(wanted) if len(wanted) == 26 else None
+    if found is None or found.run_id != wanted:
+        raise Refusal("not_found", f"there is no run {wanted[:64]!r}", hint="see: GET /runs")
+    events = await asyncio.to_thread(ledger.events, wanted)
+    rows = [
+        event
+        for event in events
+        if event["type"] == "change" and (query.target is None or event["target"] == query.target)
+    ]
+    return RunChangesAnswer(total=len(rows), changes=tuple(_change(row) for row in rows[: query.limit]))
+
+
+def _change(event: Mapping[str, Any]) -> ChangeRow:
+    names = ChangeRow.__struct_fields__
+    return convert_to({name: event[name] for name in names if event.get(name) not in (None, "")}, ChangeRow)
+
+
+ROUTES = (
+    Route(
+        method="GET",
+        path="/whoami",
+        summary="As whom the daemon knows the client.",
+        handler=whoami,
+        role=None,
+        answer=WhoAnswer,
+        codes=("unauthorized", "overloaded"),
+    ),
+    Route(
+        method="GET",
+        path="/fleet",
+        summary="Firewalls, hosts and targets: up, last seen, drift, version.",
+        handler=fleet,
+        answer=FleetAnswer,
+        codes=("unavailable",),
+    ),
+    Route(
+        method="GET",
+        path="/telemetry",
+        summary="Figures of one host over time.",
+        handler=telemetry,
+        query=TelemetryQuery,
+        read_query=decode_telemetry_query,
+        answer=TelemetryAnswer,
+        codes=("unavailable",),
+    ),
+    Route(
+        method="GET",
+        path="/runs/{id}/changes",
+        summary="The differences that a run found, and what became of them.",
+        handler=changes,
+        query=RunChangesQuery,
+        answer=RunChangesAnswer,
+        codes=("unavailable",),
+    ),
+)

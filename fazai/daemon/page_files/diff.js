@@ -1,0 +1,34 @@
+// The fields that a change changes, as lines that were and lines that will be.
+
+import { h } from "./dom.js";
+
+function shown(value) {
+  return typeof value === "string" ? value : JSON.stringify(value);
+}
+
+// [[sign, text]]: of two lists only what came and what went, of anything else both.
+export function lines(before, after) {
+  if (Array.isArray(before) && Array.isArray(after)) {
+    const old = new Set(before.map(shown));
+    const now = new Set(after.map(shown));
+    const gone = [...old].filter((one) => !now.has(one)).map((one) => ["-", one]);
+    const come = [...now].filter((one) => !old.has(one)).map((one) => ["+", one]);
+    if (gone.length || come.length) return [...gone, ...come];
+  }
+  const found = [];
+  if (before !== undefined && before !== null) found.push(["-", shown(before)]);
+  if (after !== undefined && after !== null) found.push(["+", shown(after)]);
+  return found;
+}
+
+const CLASSES = { "-": "gone", "+": "come" };
+
+export function diff(change) {
+  const names = [...new Set([...Object.keys(change.before), ...Object.keys(change.after)])];
+  const rows = names.flatMap((name) =>
+    lines(change.before[name], change.after[name]).map(([sign, text]) =>
+      h("div", { class: CLASSES[sign] }, h("span", { class: "sign" }, sign), h("span", { class: "fieldname" }, `${name}: `), text),
+    ),
+  );
+  return h("div", { class: "diff" }, rows.length ? rows : h("div", { class: "quiet" }, "no field differs"));
+}

@@ -1,0 +1,133 @@
+"""Section 2.6 of SPEC.md: what the operators' page asks for beside runs and events."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta
+
+from fazai.wire.base import Answer, Count, Ident, Label, Message, Request, Timestamp, WireError, convert_to
+from fazai.wire.events import ActionStatus, TargetStatus, Verb
+
+__all__ = [
+    "ChangeRow",
+    "FleetAnswer",
+    "FleetDrift",
+    "FleetRow",
+    "RunChangesAnswer",
+    "RunChangesQuery",
+    "TelemetryAnswer",
+    "TelemetryQuery",
+    "WhoAnswer",
+    "decode_telemetry_query",
+]
+
+
+class WhoAnswer(Answer, frozen=True, kw_only=True):
+    """GET /whoami: as whom the daemon knows the client. Without `role` it needs a token."""
+
+    name: str
+    role: Literal["viewer", "operator", "admin"] | None = None
+
+
+class FleetDrift(Message, frozen=True, kw_only=True, omit_defaults=False):
+    """How the newest run that looked at a target found it, or left it."""
+
+    status: TargetStatus
+    pending: Count
+    run_id: Ident
+    time: Timestamp
+
+
+class FleetRow(Message, frozen=True, kw_only=True):
+    """A firewall, a host that reports, or a target that only runs know. Without `up`: nobody knows. Ratios
+    are 0 to 1; a figure that was not reported is left out."""
+
+    name: Label
+    kind: Literal["firewall", "host", "target"]
+    up: bool | None = None
+    id: Ident | None = None
+    last_seen: Timestamp | None = None
+    interval_s: float | None = None
+    version: str | None = None
+    drift: FleetDrift | None = None
+    error: str | None = None
+    load1: float | None = None
+    cpu: float | None = None
+    memory: float | None = None
+    disk: float | None = None
+
+
+class FleetAnswer(Answer, frozen=True, kw_only=True):
+    """GET /fleet, ordered by name. `time` is the daemon's clock."""
+
+    time: Timestamp
+    rows: tuple[FleetRow, ...]
+
+
+class TelemetryQuery(Request, frozen=True, kw_only=True):
+    """GET /telemetry. Nothing but `host` given: the last hour, all fields."""
+
+    host: Label
+    since: Timestamp | None = None
+    until: Timestamp | None = None
+    fields: tuple[Ident, ...] = ()
+    points: Annotated[int, Meta(ge=1, le=5000)] = 500
+
+
+class TelemetryAnswer(Answer, frozen=True, kw_only=True, omit_defaults=False):
+    """At most `points` points, each of `step_s` seconds: `times` (seconds since the epoch) is the newest
+    record's in it; a gauge's value is the mean, a counter's (`…_total`) the newest, null where none was
+    reported. `interval_s` is the time between two records, 0 while unknown."""
+
+    host: Label
+    interval_s: float
+    step_s: float
+    times: tuple[float, ...]
+    fields: dict[str, tuple[float | None, ...]]
+
+
+class RunChangesQuery(Request, frozen=True, kw_only=True):
+    """GET /runs/{id}/changes."""
+
+    target: Label | None = None
+    limit: Annotated[int, Meta(ge=1, le=10_000)] = 1000
+
+
+class ChangeRow(Message, frozen=True, kw_only=True):
+    """One difference, as in the event `change`: `before` and `after` hold the fields that differ, secrets as
+    `***`."""
+
+    target: Label
+    kind: Label
+    identity: str
+    verb: Verb
+    before: dict[str, Any]
+    after: dict[str, Any]
+    status: ActionStatus
+    action_id: Ident | None = None
+    note: str | None = None
+    adopts: bool = False
+    error: str | None = None
+
+
+class RunChangesAnswer(Answer, frozen=True, kw_only=True, omit_defaults=False):
+    """In their order; `total` counts those past the limit, too."""
+
+    total: Count
+    changes: tuple[ChangeRow, ...]
+
+
+def decode_telemetry_query(query: Mapping[str, str]) -> TelemetryQuery:
+    """The query of GET /telemetry; `fields` is a list with commas. Raises WireError(bad_query)."""
+    values: dict[str, Any] = dict(query)
+    if "fields" in values:
+        values["fields"] = [name for name in values["fields"].split(",") if name]
+    points = values.get("points")
+    if isinstance(points, str) and points.isascii() and points.isdigit() and len(points) <= 9:
+        values["points"] = int(points)
+    try:
+        return convert_to(values, TelemetryQuery)
+    except WireError as error:
+        raise WireError("bad_query", error.message, hint=error.hint) from None

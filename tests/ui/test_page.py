@@ -1,0 +1,528 @@
+"""The operators' page in a real browser. Each test ends with: no error on the console, no violation of the
+policy (`page` looks), nothing asked of another machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from fazai.wire.events import LogEvent
+from tests.daemon.live import Live, live, token
+from tests.ui.browser import Page
+from tests.ui.world import HOSTILE, RUN, change, drifting_run, hosts, register, report, series
+
+pytestmark = pytest.mark.slow
+
+ROWS = "#fleet tbody tr:not(.space)"
+SHOTS = Path(__file__).parents[2] / "docs" / "img"
+
+
+class Site:
+    """A daemon, and a page that looks at it."""
+
+    def __init__(self, daemon: Live, client: httpx.Client, page: Page) -> None:
+        self.daemon = daemon
+        self.client = client
+        self.page = page
+
+    def open(self, place: str = "") -> Page:
+        self.page.go(f"{self.daemon.url}/ui{place}")
+        return self.page
+
+
+@pytest.fixture
+def site(page: Page, tmp_path: Path) -> Iterator[Site]:
+    with live(tmp_path) as daemon, daemon.client() as client:
+        yield Site(daemon, client, page)
+        page.go("about:blank")  # its streams end before the daemon does
+        foreign = [url for url in page.requests if not url.startswith((daemon.url, "about:"))]
+        assert foreign == []
+
+
+def names(page: Page) -> list[str]:
+    return page.texts(f"{ROWS} a")
+
+
+# -- the fleet
+
+
+def test_two_thousand_hosts_in_a_few_rows(site: Site) -> None:
+    hosts(site.client, [f"host-{number:04d}" for number in range(2000)])
+    page = site.open()
+    page.until("document.getElementById('summary').textContent.startsWith('2,000 machines: 2000 up')")
+    assert names(page)[:3] == ["host-0000", "host-0001", "host-0002"]
+    assert page.count(ROWS) <= 60
+    assert page.count("*") <= 1500
+    for share in (0.25, 0.5, 1.0):
+        page.run(
+            "(share) => { const one = document.getElementById('fleet');"
+            " one.scrollTop = share * one.scrollHeight; }",
+            share,
+        )
+        page.until(
+            "(share) => { const rows = [...document.querySelectorAll('#fleet tbody tr:not(.space)')];"
+            " const box = document.getElementById('fleet').getBoundingClientRect();"
+            " const seen = rows.filter((row) => { const r = row.getBoundingClientRect();"
+            " return r.bottom > box.top + 33 && r.top < box.bottom; });"
+            " const wanted = share * (2000 - seen.length);"
+            " return seen.length >= 15 && Math.abs(Number(seen[0].dataset.index) - wanted) < 12; }",
+            share,
+        )
+        assert page.count(ROWS) <= 60
+        assert page.count("*") <= 1500
+    assert names(page)[-1] == "host-1999"
+    assert page.run("document.querySelector('table.fleet').getAttribute('aria-rowcount')") == "2001"
+    assert (
+        page.run("document.querySelector('#fleet tbody tr:not(.space):nth-last-child(2)').ariaRowIndex")
+        == "2001"
+    )
+
+
+def test_filter_and_sort(site: Site) -> None:
+    hosts(site.client, [f"host-{number:02d}" for number in range(30)])
+    register(site.daemon, "fw-01", up=True)
+    register(site.daemon, "fw-02", up=False)
+    drifting_run(site.client)
+    page = site.open()
+    page.until("document.getElementById('summary').textContent.startsWith('32 machines: 31 up, 1 down')")
+    assert "2 drifted" in page.text("#summary")
+    page.run("document.getElementById('filter').focus()")
+    page.type("host-1")
+    page.until("document.querySelectorAll('#fleet tbody tr:not(.space)').length === 10")
+    assert "10 shown" in page.text("#summary")
+    page.run("document.getElementById('filter').select()")
+    page.type("25.7.4")
+    page.until("document.querySelectorAll('#fleet tbody tr:not(.space)').length === 2")
+    assert names(page) == ["fw-01", "fw-02"]
+    page.click("th[data-column=state] button")
+    page.until("document.querySelector('#fleet tbody tr:not(.space) a').textContent === 'fw-02'")
+    assert page.run("document.querySelector('th[data-column=state]').ariaSort") == "ascending"
+    page.click("th[data-column=state] button")
+    page.until("document.querySelector('#fleet tbody tr:not(.space) a').textContent === 'fw-01'")
+    assert page.text(f"{ROWS}[data-index='0'] .drifted") == "2 pending"
+    assert page.text(f"{ROWS}[data-index='1'] .drifted") == "unreachable"
+    page.choose("#state", "down")
+    page.until("document.querySelectorAll('#fleet tbody tr:not(.space)').length === 1")
+    assert page.text(f"{ROWS} .state") == "down"
+
+
+def test_a_host_that_falls_silent_is_seen(site: Site) -> None:
+    hosts(site.client, ["web-1", "web-2"])
+    services = site.daemon.services
+    site.daemon.call(lambda: services.store.mark_silent({"web-1": True}))
+    page = site.open()
+    page.until(
+        "document.getElementById('summary').textContent.startsWith('2 machines: 1 up, 1 down or silent')"
+    )
+    assert page.texts(f"{ROWS} .state") == ["silent", "up"]
+
+
+# -- the keyboard
+
+
+def focused(page: Page) -> str:
+    found: str = page.run(
+        "(() => { const one = document.activeElement;"
+        " return one.id || one.closest('th')?.dataset.column || one.textContent || one.tagName; })()"
+    )
+    return found
+
+
+def test_the_order_of_the_keyboard(site: Site) -> None:
+    hosts(site.client, [f"host-{number:03d}" for number in range(300)])
+    page = site.open()
+    page.until("document.querySelectorAll('#fleet tbody tr:not(.space)').length > 5")
+    seen = []
+    for _ in range(18):
+        page.key("Tab")
+        seen.append(focused(page))
+    columns = ["state", "name", "kind", "seen", "drift", "version", "load", "cpu", "memory", "disk"]
+    wanted = ["skip", "Fleet", "Events", "Runs", "filter", "kind", "state", *columns, "host-000"]
+    if "fleet" in seen:  # a browser may let the keyboard scroll what scrolls
+        seen.remove("fleet")
+        page.key("Tab")
+        seen.append(focused(page))
+    assert seen == wanted
+    for key, name in (("ArrowDown", "host-001"), ("End", "host-299"), ("ArrowUp", "host-298")):
+        page.key(key)
+        assert focused(page) == name
+        inside = page.run(
+            "(() => { const box = document.getElementById('fleet').getBoundingClientRect();"
+            " const one = document.activeElement.getBoundingClientRect();"
+            " return one.top >= box.top && one.bottom <= box.bottom; })()"
+        )
+        assert inside
+    page.key("Enter")
+    page.until("location.hash === '#/machine/host/host-298'")
+    page.until("document.querySelector('#facts') !== null")
+    assert page.text("h1.machine") == "host-298"
+
+
+# -- events
+
+
+def test_a_live_event_pause_and_filter(site: Site) -> None:
+    page = site.open("#/events")
+    page.until("document.getElementById('link').textContent === 'live'")
+    site.daemon.publish(LogEvent(level="error", message="the first one", target="fw-01"))
+    page.until("document.querySelector('.event.bad')?.textContent.includes('the first one')")
+    page.click("#pause")
+    site.daemon.publish(*[LogEvent(level="info", message=f"later {n}") for n in range(5)])
+    page.until("document.getElementById('summary').textContent === 'paused, 5 new events'")
+    assert not any("later" in text for text in page.texts(".event"))
+    page.click("#pause")
+    page.until("document.querySelector('.event').textContent.includes('later 4')")
+    page.run("document.getElementById('filter').focus()")
+    page.type("fw-01")
+    page.until("document.querySelectorAll('.event').length === 1")
+    site.daemon.publish(
+        LogEvent(level="info", message="not this"), LogEvent(level="info", message="fw-01 again")
+    )
+    page.until("document.querySelectorAll('.event').length === 2")
+    page.choose("#level", "error")
+    page.until("document.querySelectorAll('.event').length === 1")
+
+
+def test_many_events_stay_few_lines(site: Site) -> None:
+    page = site.open("#/events")
+    page.until("document.getElementById('link').textContent === 'live'")
+    site.daemon.publish(*[LogEvent(level="info", message=f"event {n}") for n in range(3000)])
+    page.until("document.querySelector('.event')?.textContent.includes('event 2999')")
+    assert page.count(".event") <= 300
+    assert page.text("#summary").startswith("2,000 events")
+
+
+def test_it_comes_back_and_shows_a_gap(page: Page, tmp_path: Path) -> None:
+    """The daemon goes away and comes back on its port, with its history trimmed meanwhile."""
+    from fazai.store.daemon import StoreLimits
+
+    page.expected = ["ERR_CONNECTION", "ERR_INCOMPLETE", "ERR_EMPTY"]
+    with live(tmp_path) as daemon:
+        port = daemon.port
+        page.go(f"{daemon.url}/ui#/events")
+        page.until("document.getElementById('link').textContent === 'live'")
+        daemon.publish(LogEvent(level="info", message="before"))
+        page.until("document.querySelector('.event')?.textContent.includes('before')")
+    page.until("document.getElementById('link').textContent.includes('coming back')")
+    away = StoreLimits(events_bytes=2000, upkeep_s=0.05)
+    with live(tmp_path, away) as daemon:  # on another port: nobody listens to it
+        daemon.publish(*[LogEvent(level="info", message=f"{n:04d} " + "x" * 200) for n in range(200)])
+        page_first = daemon.services.store.event_range
+        end = 500
+        while page_first()[0] < 100 and end:
+            daemon.publish(LogEvent(level="info", message="y" * 200))
+            end -= 1
+        assert page_first()[0] >= 100
+    with live(tmp_path, listen_port=port) as daemon:
+        page.until("document.getElementById('link').textContent === 'live'")
+        page.until("[...document.querySelectorAll('.event[data-type=gap]')].length === 1")
+        assert "are not shown here: no longer kept" in page.text(".event[data-type=gap]")
+        daemon.publish(LogEvent(level="info", message="after"))
+        page.until("document.querySelector('.event').textContent.includes('after')")
+        page.go("about:blank")
+    page.faults[:] = [
+        one for one in page.faults if "ERR_CONNECTION" not in one and "ERR_INCOMPLETE" not in one
+    ]
+
+
+# -- a machine
+
+
+def drawn(page: Page, chart: str) -> list[int]:
+    """The number of points of each line."""
+    found: list[int] = page.run(
+        "(chart) => [...document.querySelectorAll(`[data-chart=${chart}] path`)]"
+        ".map((one) => (one.getAttribute('d').match(/[ML]/g) ?? []).length)",
+        chart,
+    )
+    return found
+
+
+def test_charts_of_a_host(site: Site) -> None:
+    series(site.client, "web-1")
+    page = site.open("#/machine/host/web-1")
+    page.until("document.querySelectorAll('.chart path').length === 10")
+    page.until("document.querySelector('[data-chart=load1] path').getAttribute('d').length > 100")
+    for chart, lines in (("load1", 3), ("cpu_busy_ratio", 1), ("used", 2), ("receive", 2), ("disk_used", 2)):
+        counts = drawn(page, chart)
+        assert len(counts) == lines
+        assert all(count >= 57 for count in counts), (chart, counts)
+        high = page.run(
+            "(chart) => { const box = document.querySelector(`[data-chart=${chart}] path`).getBBox();"
+            " return box.width > 200 && box.height >= 0; }",
+            chart,
+        )
+        assert high
+    assert "MiB/s" in page.text("[data-chart=receive] .said")
+    assert page.run("document.querySelector('[data-chart=load1] svg').getAttribute('aria-label')").startswith(
+        "Load: 1 min now "
+    )
+    page.run("document.querySelector('[data-chart=load1] svg').focus()")
+    page.key("Home")
+    first = page.text("[data-chart=load1] .said")
+    page.key("ArrowRight")
+    assert page.text("[data-chart=load1] .said") != first
+    page.choose("#range", "86400")
+    page.until("document.querySelectorAll('[data-chart=load1] .hour').length >= 4")
+    assert page.text("#facts").startswith("Stateup")
+
+
+def test_a_firewall_and_a_target(site: Site) -> None:
+    register(site.daemon, "fw-02", up=False)
+    drifting_run(site.client)
+    page = site.open("#/machine/firewall/fw-02")
+    page.until("document.getElementById('facts')?.textContent.includes('no answer within 10 s')")
+    page.until("document.querySelector('.event.bad') !== null")
+    page = site.open("#/machine/any/fw-01")
+    page.until("document.getElementById('facts')?.textContent.includes('2 changes pending')")
+    page.click("#facts a")
+    page.until(f"location.hash === '#/run/{RUN}'")
+
+
+# -- runs
+
+
+def test_a_run_and_its_diff(site: Site) -> None:
+    drifting_run(site.client)
+    page = site.open("#/runs")
+    page.until("document.querySelectorAll('#runs tbody tr').length === 1")
+    assert "unreachable" in page.text("#runs tbody tr")
+    page.click("#runs tbody a")
+    page.until("document.querySelectorAll('.change').length === 2")
+    gone, come = page.texts(".diff .gone"), page.texts(".diff .come")
+    assert gone == ["-content: 203.0.113.9", "-description: old"]
+    assert come == ["+content: 198.51.100.7", "+description: new", "+password: ***"]
+    assert "fw-02: no answer" in page.text("[data-target=fw-02]")
+    assert page.count("#approve") == 0
+
+
+def test_a_large_run_is_drawn_when_it_is_opened(site: Site) -> None:
+    changes = [change(f"fw-{n // 50:02d}", f"alias {n}") for n in range(900)]
+    drifting_run(site.client, *changes)
+    page = site.open(f"#/run/{RUN}")
+    page.until("document.querySelectorAll('details.target').length === 18")
+    assert page.count("*") <= 1500
+    page.click("[data-target=fw-05] summary")
+    page.until("document.querySelectorAll('[data-target=fw-05] .change').length === 50")
+
+
+APPLIED = "01KANHQ4Z1D7K0V3B9S5W2N8TE"
+
+
+def waiting(site: Site) -> Page:
+    """A run whose plan waits, in the words of SPEC.md, 2.5."""
+    drifting_run(site.client)
+    page = site.page
+    described = site.client.get("/openapi.json").json()
+    described["paths"] |= {"/runs/{id}/plan": {"get": {}}, "/runs/{id}/approve": {"post": {}}}
+    run = site.client.get(f"/runs/{RUN}").json()
+    run["run"] |= {"plan_state": "pending", "plan_hash": "9f2c4e", "exit_code": 2}
+    changes = site.client.get(f"/runs/{RUN}/changes").json()["changes"]
+    plan: dict[str, Any] = {"run_id": RUN, "playbook": "edge", "plan_hash": "9f2c4e", "state": "pending"}
+    plan |= {"created_at": "2026-11-22T03:04:02Z", "targets": ["fw-01"], "changes": changes}
+    page.answer("GET", "/openapi.json", described)
+    page.answer("GET", f"/runs/{RUN}", run)
+    page.answer("GET", f"/runs/{RUN}/plan", {"ok": True, "plan": plan})
+    page.answer("POST", f"/runs/{RUN}/approve", {"ok": True, "run_id": APPLIED})
+    return page
+
+
+def test_a_plan_is_approved_by_its_hash(site: Site) -> None:
+    page = waiting(site)
+    page.expected = ["status of 404"]  # the run that applies it is not one of this daemon
+    site.open(f"#/run/{RUN}")
+    page.until("document.getElementById('approve') !== null")
+    assert page.text("#approve") == "Approve 2 changes on 1 target"
+    assert "9f2c4e" in page.text(".approve p:first-child")
+    page.run("document.getElementById('approve').focus()")
+    page.key("Enter")
+    page.until("document.getElementById('approve').textContent === 'Really apply plan 9f2c4e'")
+    assert page.bodies == []
+    page.key("Enter")
+    page.until(f"location.hash === '#/run/{APPLIED}'")
+    assert page.bodies == [{"plan_hash": "9f2c4e"}]
+
+
+def test_who_may_not_approve_sees_no_button(site: Site) -> None:
+    page = waiting(site)
+    page.answer("GET", "/whoami", {"ok": True, "name": "token:eyes", "role": "viewer"})
+    site.open(f"#/run/{RUN}")
+    page.until("document.querySelectorAll('.change').length === 2")
+    page.until("document.getElementById('facts').textContent.includes('pending')")
+    assert page.count("#approve") == 0
+
+
+# -- who may look
+
+
+def test_login_with_a_token(page: Page, tmp_path: Path) -> None:
+    page.expected = ["status of 401"]
+    text = token(tmp_path, "night", "viewer")
+    with live(tmp_path) as daemon, daemon.client(text) as client:
+        page.go(f"{daemon.url}/ui")
+        page.until("document.activeElement.id === 'token'")
+        page.type("wrong")
+        page.key("Enter")
+        page.until("document.querySelector('[role=alert]').textContent.includes('not valid')")
+        assert client.post("/ingest", json={}).status_code == 403
+        page.until("document.activeElement.id === 'token'")
+        page.type(text)
+        page.key("Enter")
+        page.until("document.getElementById('who').textContent === 'token:night (viewer)'")
+        page.until("document.getElementById('summary').textContent.startsWith('No machine yet')")
+        assert page.run("sessionStorage.length") == 1
+        assert page.run("localStorage.length + document.cookie.length") == 0
+        assert not any(text in url for url in page.requests)
+        page.go(f"{daemon.url}/ui#/events")
+        page.until("document.getElementById('link').textContent === 'live'")
+        page.click("#leave")
+        page.until("document.activeElement.id === 'token'")
+        assert page.run("sessionStorage.length") == 0
+        page.go("about:blank")
+
+
+# -- what devices say is text
+
+
+def test_hostile_names_and_messages_are_text(site: Site) -> None:
+    hosts(site.client, [HOSTILE, "javascript:alert(1)", "..", "a/b?c#d"])
+    markup = (
+        "<script>document.body.dataset.hacked=1</script><img src=x onerror=document.body.dataset.hacked=1>"
+    )
+    site.daemon.publish(LogEvent(level="error", message=markup, logger=markup, target=markup))
+    outcome = {
+        "type": "outcome",
+        "target": HOSTILE,
+        "status": "failed",
+        "errors": [markup],
+        "notes": [markup],
+    }
+    fields: dict[str, Any] = {
+        "before": {markup: markup},
+        "after": {markup: [markup]},
+        "error": markup,
+        "note": markup,
+    }
+    report(site.client, RUN, change(HOSTILE, markup, **fields), outcome)
+    page = site.open()
+    page.expected = ["status of 404"]
+    page.until("document.querySelectorAll('#fleet tbody tr:not(.space)').length === 4")
+    assert HOSTILE in names(page)
+    for name in ("..", "a/b?c#d", "javascript:alert(1)", HOSTILE):
+        page.until(
+            "(name) => { const all = [...document.querySelectorAll('#fleet a')];"
+            " const one = all.find((a) => a.textContent === name);"
+            " one?.click(); return !!one; }",
+            name,
+        )
+        page.until("document.getElementById('facts') !== null")
+        assert page.text("h1.machine") == name
+        page.until("document.querySelector('[data-chart=load1] path') !== null")
+        site.open("#/fleet")
+        page.until("document.querySelectorAll('#fleet tbody tr:not(.space)').length === 4")
+    site.open("#/events")
+    page.until(
+        "(text) => [...document.querySelectorAll('.event .text')]"
+        ".some((one) => one.textContent.includes(text))",
+        markup,
+    )
+    site.open(f"#/run/{RUN}")
+    page.until("document.querySelectorAll('.diff .come').length === 1")
+    assert markup in page.text(".diff .gone")
+    site.open(f"#/run/{HOSTILE}")
+    page.until("document.getElementById('link').textContent.includes('there is no run')")
+    assert page.count("main img, main script") == 0
+    assert page.run("document.body.dataset.hacked") is None
+
+
+def test_markup_cannot_be_written_at_all(site: Site) -> None:
+    """The policy stops what a later mistake would let through."""
+    page = site.open()
+    page.expected = ["Trusted", "ContentSecurityPolicyIssue", "Content Security Policy", "unsafe-eval"]
+    page.until("document.getElementById('summary') !== null")
+    script = "document.createElement('script').text = '1'"
+    for sink in ("document.body.innerHTML = '<b>x</b>'", script, "document.write('<b>x</b>')"):
+        said = page.run(
+            f"(() => {{ try {{ {sink}; return 'written'; }} catch (e) {{ return String(e); }} }})()"
+        )
+        assert "TypeError" in said
+        assert "Trusted" in said
+    handler = (
+        "document.body.setAttribute('onclick', 'document.body.dataset.hacked = 1'); document.body.click()"
+    )
+    page.run(f"(() => {{ try {{ {handler}; }} catch {{ return; }} }})()")
+    assert page.run("document.body.dataset.hacked") is None
+    page.until("true")
+    assert any("TrustedHTML" in one for one in page.faults)
+
+
+# -- how it looks
+
+
+def test_small_screens_need_no_sideways_scrolling(site: Site) -> None:
+    hosts(site.client, [f"a-host-with-quite-a-long-name-{number:03d}.example.net" for number in range(200)])
+    series(site.client, "web-1")
+    drifting_run(site.client)
+    page = site.page
+    page.size(360, 640, touch=True)
+    for place, ready in (
+        ("#/fleet", "document.querySelectorAll('#fleet tbody tr:not(.space)').length > 5"),
+        ("#/events", "document.querySelectorAll('.event').length > 5"),
+        ("#/runs", "document.querySelectorAll('#runs tbody tr').length === 1"),
+        (f"#/run/{RUN}", "document.querySelectorAll('.change').length === 2"),
+        ("#/machine/host/web-1", "document.querySelectorAll('.chart path').length > 5"),
+    ):
+        site.open(place)
+        page.until(ready)
+        assert page.run("document.documentElement.scrollWidth") <= 360, place
+        if place == "#/fleet":
+            shown = page.run(
+                "[...document.querySelectorAll('th')].filter((one) => one.offsetWidth > 0)"
+                ".map((one) => one.dataset.column)"
+            )
+            assert shown == ["state", "name", "seen", "drift"]
+
+
+def test_pictures_for_the_pages(site: Site) -> None:
+    """Light and dark differ as they should; the pictures go to docs/img when asked for."""
+    import os
+    import zlib
+
+    hosts(site.client, [f"{kind}-{number}" for kind in ("db", "mail", "web") for number in range(1, 9)])
+    series(site.client, "web-1", minutes=59)
+    for number in range(1, 7):
+        register(site.daemon, f"fw-0{number}", up=number != 2)
+    drifting_run(site.client)
+    page = site.page
+    page.size(1000, 620)
+    for scheme, place, ready, name in (
+        (
+            "light",
+            "#/fleet",
+            "document.querySelectorAll('#fleet tbody tr:not(.space)').length > 20",
+            "ui-fleet",
+        ),
+        (
+            "dark",
+            "#/machine/host/web-1",
+            "document.querySelector('[data-chart=load1] path')?.getAttribute('d').length > 99",
+            "ui-host",
+        ),
+        ("light", f"#/run/{RUN}", "document.querySelectorAll('.change').length === 2", "ui-run"),
+        ("dark", "#/events", "document.querySelectorAll('.event').length > 20", "ui-events"),
+    ):
+        page.scheme(scheme)
+        site.open(place)
+        page.until(ready)
+        back = page.run("getComputedStyle(document.body).backgroundColor")
+        assert back == {"light": "rgb(251, 251, 250)", "dark": "rgb(17, 21, 19)"}[scheme]
+        picture = page.shot()
+        assert picture.startswith(b"\x89PNG")
+        assert len(zlib.compress(picture)) > 10_000  # not one colour
+        if os.environ.get("FAZAI_UI_PICTURES"):
+            SHOTS.mkdir(exist_ok=True)
+            (SHOTS / f"{name}-{scheme}.png").write_bytes(picture)
