@@ -1,9 +1,10 @@
 """The change of the agents' keys, in steps of which each may be the last before a crash.
 
-The file that the inventory names (`key: !file PATH`) is the memory: two lines in it are a change that goes on.
+The file that the inventory names (`key: !file PATH`) is the memory: two lines in it are a change that is
+going on.
 
-1. A new key goes into the file, before the old one. (An `apply` from now on gives both to the host, whose agent
-   tries both: nothing breaks.)
+1. A new key goes into the file, before the old one. (An `apply` from now on gives both to the host, whose
+   agent tries both: nothing breaks.)
 2. The daemon gets both.
 3. The host gets both, and is restarted; it has to say that it delivered with the new one.
 4. The host gets the new one alone; then the daemon; then the file.
@@ -11,11 +12,12 @@ The file that the inventory names (`key: !file PATH`) is the memory: two lines i
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,22 +55,22 @@ def rotate(fleet: Fleet, timeout_s: float) -> int:
     reports = fleet.reports()
     failed: dict[str, FazaiError] = {}
     files = _files(fleet, reports, failed)
-    registry = Registry.of(fleet)
-    turns: list[_Turn] = []
-    for host, (file, name) in files.items():
-        try:
-            turn = _begin(host, file, name)
-            registry.put(turn.name, turn.keys)
-            turns.append(turn)
-        except FazaiError as error:
-            failed[host] = error
-    codes = [fleet.write({turn.host: turn.field(2) for turn in turns})]
-    taken = _taken(fleet, turns, timeout_s, failed)
-    codes.append(fleet.write({turn.host: turn.field(1) for turn in taken}))
-    _retire(fleet, taken, registry, failed)
-    for host, error in failed.items():
-        click.echo(f"{host}: {error}", err=True)
-    return worst_exit([*codes, *(error.exit_code for error in failed.values())])
+    with Registry.of(fleet) as registry:
+        turns: list[_Turn] = []
+        for host, (file, name) in files.items():
+            try:
+                turn = _begin(host, file, name)
+                registry.put(turn.name, turn.keys)
+                turns.append(turn)
+            except FazaiError as error:
+                failed[host] = error
+        codes = [fleet.write({turn.host: turn.field(2) for turn in turns})]
+        taken = _taken(fleet, turns, timeout_s, failed)
+        codes.append(fleet.write({turn.host: turn.field(1) for turn in taken}))
+        _retire(fleet, taken, registry, failed)
+    for host, why in failed.items():
+        click.echo(f"{host}: {why}", err=True)
+    return worst_exit([*codes, *(why.exit_code for why in failed.values())])
 
 
 def _files(
@@ -175,13 +177,19 @@ class Registry:
     place: str = ""
 
     @classmethod
-    def of(cls, fleet: Fleet) -> Registry:
-        """FAZAI_URL or the local socket where there is one, else the folder. Raises InputError, SecretError."""
+    @contextlib.contextmanager
+    def of(cls, fleet: Fleet) -> Iterator[Registry]:
+        """FAZAI_URL or the local socket where there is one, else the folder. Raises InputError,
+        SecretError."""
         from fazai.cli.clients import configured
 
         folder = fleet.command.config.secrets / "hosts"
         place = configured(os.environ, root=os.geteuid() == 0)
-        return cls(folder) if place is None else cls(folder, place.client(timeout_s=20), place.name)
+        if place is None:
+            yield cls(folder)
+            return
+        with place.client(timeout_s=20) as client:
+            yield cls(folder, client, place.name)
 
     def put(self, name: str, keys: tuple[str, ...]) -> None:
         """Raises StateError, Unreachable, Refused, InputError."""

@@ -29,7 +29,8 @@ _Decorated = Callable[..., Any]
 
 @click.group(
     "agents",
-    epilog="\b\nExamples:\n  fazai agents status inventory.yml\n  fazai agents status inventory.yml 'edge:!edge-03'"
+    epilog="\b\nExamples:\n  fazai agents status inventory.yml"
+    "\n  fazai agents status inventory.yml 'edge:!edge-03' --output json"
     "\n  fazai agents restart inventory.yml web-01\n  fazai agents logs inventory.yml web-01 --lines 20"
     "\n  fazai agents rotate-key inventory.yml web-01",
 )
@@ -79,7 +80,11 @@ def restart(**options: Any) -> int:
         click.echo(f"{name}: {error}", err=True)
     for name in missing:
         click.echo(f"{name}: no agent is installed; install it with: fazai apply", err=True)
-    moments = {name: {"started_after": one.now} for name, one in found.items() if _running(one)}
+    moments = {
+        name: {"not_pid": one.number("pid")}
+        for name, one in found.items()
+        if one is not None and not isinstance(one, FazaiError) and one.restartable
+    }
     code = fleet.write(moments)
     left = [name for name, one in found.items() if one is not None and name not in {*moments, *failed}]
     for name in left:
@@ -218,11 +223,6 @@ def _with_fields(work: Work, more: Mapping[str, Mapping[str, Any]]) -> Work:
         if item.target.name in more
     )
     return replace(work, targets=targets)
-
-
-def _running(report: Report | FazaiError | None) -> bool:
-    """Whether there is something that a restart can reach: not in a folder."""
-    return report is not None and not isinstance(report, FazaiError) and report.restartable
 
 
 def _row(report: Report | FazaiError | None) -> dict[str, Any]:

@@ -51,7 +51,7 @@ class Report:
     @property
     def restartable(self) -> bool:
         """Whether there is something that keeps it running, and that we may tell so."""
-        return not self.folder and self.init != "none"
+        return bool(self.running) if self.folder or self.init == "none" else True
 
     def number(self, name: str) -> int | None:
         text = self.status.get(name, "")

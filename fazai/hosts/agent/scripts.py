@@ -112,16 +112,18 @@ def _take_place(site: Site, files: Sequence[Placed], tested: bool, version: str)
         path = site.word(file.path)
         lines.append(f"[ ! -e {path} ] || cp -p {path} {site.beside(file.path, '-old')}")
     lines += [f"mv -f {site.beside(file.path)} {site.word(file.path)}" for file in files]
-    if not site.folder and site.init != "none":
-        lines.append(_start(site))
-        lines.append(f"fz_comes_up || {{\n{_put_back(site, files)}\nexit 1; }}" if version else "")
+    lines.append(_start(site))
+    if version:
         lines.insert(0, _comes_up(site, version))
+        lines.append(f"fz_comes_up || {{\n{_put_back(site, files)}\nexit 1; }}")
     return "\n".join(lines)
 
 
 def _start(site: Site) -> str:
     """Starts anew; the status that is there is of the one before."""
-    gone = f"rm -f {site.word(STATUS)}"
+    gone = f"fz_wait=1; fz_old=$({_pid(site)}); rm -f {site.word(STATUS)}"
+    if site.folder or site.init == "none":
+        return _end_running(site, gone)
     if site.init == "systemd":
         return (
             f"systemctl daemon-reload\nsystemctl enable -q {SERVICE}.service\n{gone}\n"
@@ -133,12 +135,27 @@ def _start(site: Site) -> str:
     return f"{gone}\nas_agent {quoted(command)} >/dev/null 2>&1 || [ $? = 1 ] || :"
 
 
+def _pid(site: Site) -> str:
+    return f"sed -n 's/^pid=//p' {site.word(STATUS)} 2>/dev/null || :"
+
+
+def _end_running(site: Site, gone: str) -> str:
+    """Who keeps it running is not ours to know: an agent that runs there is ended, to be started anew."""
+    return (
+        f"fz_pid=$({_pid(site)}); fz_wait=\n"
+        f"if [ -n \"$fz_pid\" ] && tr '\\0' '\\n' </proc/$fz_pid/cmdline 2>/dev/null"
+        f" | grep -qxF {site.word(SCRIPT)}\nthen {gone}; kill -TERM $fz_pid; fi"
+    )
+
+
 def _comes_up(site: Site, version: str) -> str:
     """A status of this version is written by the agent that was just started."""
-    wanted = quoted(f"version={version}")
+    wanted, status = quoted(f"version={version}"), site.word(STATUS)
+    running = "" if site.init == "cron" and not site.folder else f"grep -qx state=running {status} && "
     return (
-        "fz_comes_up() {\nfz_k=0\nwhile [ $fz_k -lt 100 ]; do\n"
-        f"grep -qxF {wanted} {site.word(STATUS)} 2>/dev/null && return 0\n"
+        'fz_comes_up() {\n[ -n "$fz_wait" ] || return 0\nfz_k=0\nwhile [ $fz_k -lt 100 ]; do\n'
+        f"if grep -qxF {wanted} {status} 2>/dev/null && {running}! grep -qxF pid=$fz_old {status}\n"
+        "then return 0; fi\n"
         "sleep 0.1 2>/dev/null || { sleep 1; fz_k=$((fz_k + 9)); }\nfz_k=$((fz_k + 1))\ndone\nreturn 1; }"
     )
 
@@ -160,7 +177,16 @@ def _said(site: Site) -> str:
     return f"tail -n 5 {site.word(LOG)} >&2 2>/dev/null || :"
 
 
+#: Until the agent that was told to end has gone: it still delivers what waits.
+_ENDED: Final = (
+    '[ -z "$fz_wait" ] || { fz_k=0; while [ $fz_k -lt 200 ] && kill -0 $fz_pid 2>/dev/null; do\n'
+    "sleep 0.1 2>/dev/null || { sleep 1; fz_k=$((fz_k + 9)); }\nfz_k=$((fz_k + 1)); done; }"
+)
+
+
 def _stop(site: Site) -> str:
+    if site.folder or site.init == "none":
+        return _end_running(site, "fz_wait=1") + "\n" + _ENDED
     if site.init == "systemd":
         return (
             f"systemctl disable -q --now {SERVICE}.service 2>/dev/null || :\nsystemctl daemon-reload || :\n"
@@ -199,7 +225,10 @@ def tail_script(root: str, lines: int, most_bytes: int) -> str:
 def remove(site: Site) -> str:
     """Everything of the agent, with its spool and its user."""
     lines = ["set -e"]
-    if not site.folder and site.init != "none":
+    if site.folder or site.init == "none":
+        lines.append(f"rm -f {site.word(SCRIPT)}")  # or whoever keeps it running would start it anew
+        lines.append(_stop(site))
+    else:
         lines.append(f"if [ -e {site.word(SERVICES[site.init][0])} ]; then {_stop(site)}; fi")
     paths = [SCRIPT, SETTINGS, *(path for path, _, _ in SERVICES.values()), LOG]
     lines.append("rm -f " + " ".join(map(site.word, paths)))

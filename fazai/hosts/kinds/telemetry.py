@@ -34,11 +34,12 @@ __all__ = ["KINDS", "AgentKind"]
 
 _NAME: Final = "telemetry"
 _INTERVAL_S: Final = 60.0
-_OPTIONS: Final = frozenset(("grace", "init", "state", "started_after"))
+_SHORTEST_S: Final = 0.05
+_OPTIONS: Final = frozenset(("grace", "init", "not_pid", "state"))
 _LIMIT_BYTES: Final = 64 * 1024
 _SECONDS: Final = 120.0  # for the self-test, the start, and the way back
 #: What is written by starting it again, and needs no file.
-_STARTED: Final = frozenset(("running", "delivery", "started"))
+_STARTED: Final = frozenset(("running", "delivery", "process"))
 
 
 class AgentKind(HostKind):
@@ -59,6 +60,8 @@ class AgentKind(HostKind):
                 yield Problem("key", "has more than two lines", "the key, and the previous one")
             elif not (16 <= len(key) <= 256 and key.isascii() and key.isprintable()) or '"' in key:
                 yield Problem("key", 'is 16 to 256 printable ASCII characters, no "', "openssl rand -hex 32")
+        if fields.get("interval", _INTERVAL_S) < _SHORTEST_S:
+            yield Problem("interval", f"must be from {_SHORTEST_S} on")
         yield from _check_settings(fields.get("settings", {}))
         for name, value in fields_of({k: v for k, v in fields.items() if k != "key"}, "none").items():
             if "\n" in value:
@@ -230,10 +233,9 @@ def _running(want: Want, report: Report) -> Iterator[tuple[str, tuple[Value, Val
     trouble = report.trouble()
     if trouble is not None:
         yield "delivery", (trouble, "delivering")
-    started = report.number("started_at")
-    after = want.fields.get("started_after")
-    if after is not None and started is not None and started < after:
-        yield "started", (started, after)
+    pid = report.number("pid")
+    if pid is not None and pid == want.fields.get("not_pid"):
+        yield "process", (pid, "another")
 
 
 def _taken_back(site: Site, act: Act, kept: tuple[Placed, ...]) -> Iterator[Block]:
@@ -291,9 +293,7 @@ KINDS = (
         summary="The telemetry agent: installed, configured, running, delivering",
         specs=(
             FieldSpec("server", "text", "the daemon: https://HOST[:PORT][/PREFIX]", required=True),
-            FieldSpec(
-                "interval", "number", "seconds between samples", minimum=0.05, maximum=86_400, default=60
-            ),
+            FieldSpec("interval", "number", "seconds between samples", minimum=0, maximum=86_400, default=60),
             FieldSpec(
                 "key",
                 "secret",
@@ -312,7 +312,7 @@ KINDS = (
             FieldSpec(
                 "grace", "integer", "seconds without a delivery that are no drift yet", minimum=0, default=120
             ),
-            FieldSpec("started_after", "integer", "Unix time: who was started earlier is restarted"),
+            FieldSpec("not_pid", "integer", "an agent that runs as this process is restarted"),
             FieldSpec("state", "choice", choices=("present", "absent")),
         ),
         identity=(),
