@@ -14,6 +14,7 @@ __all__ = ["Report", "look_script", "read_report", "read_status"]
 #: Seconds that an agent has for its first delivery, and for one that is late, at least.
 GRACE_S: Final = 120
 _LATE_INTERVALS: Final = 3
+_LEAST_S: Final = 5  # the status has whole seconds, and the host may be busy
 #: Failed deliveries in a row from which on the server, and not chance, is the reason.
 _FAILURES: Final = 3
 
@@ -64,7 +65,7 @@ class Report:
 
     @property
     def _late_s(self) -> float:
-        return max(self.grace_s, _LATE_INTERVALS * self.interval_s)
+        return max(self.grace_s, _LATE_INTERVALS * self.interval_s, _LEAST_S)
 
     def _silent_s(self) -> float:
         return self.age("written_at") or 0
