@@ -151,11 +151,14 @@ def _end_running(site: Site, gone: str) -> str:
 def _comes_up(site: Site, version: str) -> str:
     """A status of this version is written by the agent that was just started."""
     wanted, status = quoted(f"version={version}"), site.word(STATUS)
+    early = ""
+    if site.init == "systemd" and not site.folder:  # it will not try again
+        early = f"case $(systemctl is-active {SERVICE}.service) in failed | inactive) return 1;; esac\n"
     running = "" if site.init == "cron" and not site.folder else f"grep -qx state=running {status} && "
     return (
         'fz_comes_up() {\n[ -n "$fz_wait" ] || return 0\nfz_k=0\nwhile [ $fz_k -lt 100 ]; do\n'
         f"if grep -qxF {wanted} {status} 2>/dev/null && {running}! grep -qxF pid=$fz_old {status}\n"
-        "then return 0; fi\n"
+        f"then return 0; fi\n{early}"
         "sleep 0.1 2>/dev/null || { sleep 1; fz_k=$((fz_k + 9)); }\nfz_k=$((fz_k + 1))\ndone\nreturn 1; }"
     )
 

@@ -46,6 +46,7 @@ class AgentKind(HostKind):
     """The telemetry agent of a host: its files, its user, its service, and that it delivers."""
 
     proves: ClassVar[bool] = True
+    account: ClassVar[str] = USER  # whose the settings are
 
     # -- before any contact -----------------------------------------------------------------------------
 
@@ -157,8 +158,8 @@ class AgentKind(HostKind):
             if not names:
                 yield "settings", ("changed by hand", "as declared")
         state = paths[SETTINGS]
-        if state.type == "file" and (state.mode, folder or state.user) != (0o600, folder or USER):
-            yield "settings_of", (f"{state.mode:04o} {state.user}", f"0600 {USER}")
+        if state.type == "file" and (state.mode, folder or state.user) != (0o600, folder or self.account):
+            yield "settings_of", (f"{state.mode:04o} {state.user}", f"0600 {self.account}")
         for file in wanted[2:]:
             found = paths[file.path]
             if found.type != "file" or found.sha256 != _sha256(file.data):
