@@ -198,10 +198,12 @@ class Registry:
 
             write_keys(self.folder, name, keys)
             return
+        from urllib.parse import quote
+
         import httpx
 
         try:
-            answer = self.client.post(f"/agents/{name}/key", json={"keys": list(keys)})
+            answer = self.client.post(f"/agents/{quote(name, safe='')}/key", json={"keys": list(keys)})
         except httpx.HTTPError as error:
             text = f"the daemon does not answer: {error or type(error).__name__}"
             raise Unreachable(text, stage="connect", where=self.place) from None
