@@ -49,9 +49,9 @@ def test_the_route(tmp_path: Path, name: str, body: dict[str, Any], status: int)
 
 
 def test_the_route_is_for_admins(tmp_path: Path) -> None:
+    bearers = {None: 401, token(tmp_path, "op", "operator"): 403, token(tmp_path, "root", "admin"): 200}
     with live(tmp_path) as daemon:
-        operator = token(tmp_path, "op", "operator")
-        for bearer, status in ((None, 401), (operator, 403), (token(tmp_path, "root", "admin"), 200)):
+        for bearer, status in bearers.items():
             with daemon.client(bearer) as client:
                 answer = client.post("/agents/web-01/key", json={"keys": [GOOD]})
                 assert answer.status_code == status
