@@ -43,10 +43,11 @@ Value = Any
 class Secret:
     """A value that is compared, never shown; every text form of it is `***`."""
 
-    __slots__ = ("_value",)
+    __slots__ = ("_value", "source")
 
-    def __init__(self, value: str) -> None:
+    def __init__(self, value: str, source: str | None = None) -> None:
         self._value = value
+        self.source = source  # the file whose whole content it is, where that is known
 
     def reveal(self) -> str:
         """The text itself; called only where it goes onto the wire."""

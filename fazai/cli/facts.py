@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from fazai.cli.labs import with_folders
 from fazai.cli.run import command_of
 from fazai.errors import FazaiError, UsageError, worst_exit
 from fazai.model import Describing, Provider, Target, Work
@@ -31,7 +32,7 @@ def facts_command(words: tuple[str, ...], output: str, **options: Any) -> int:
     sources = tuple(word for word in words if os.path.exists(word))
     limit = tuple(word for word in words if not os.path.exists(word))
     command = command_of("facts", {**options, "inventory": sources, "limit": limit})
-    targets = _targets(command.works)
+    targets = _targets(with_folders(command.works, command.config.lab))
     forks = options["forks"] or command.config.forks
     found = asyncio.run(_ask(targets, command.registry.provider, forks))
     if output == "json":

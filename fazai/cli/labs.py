@@ -1,21 +1,25 @@
-"""Gives targets with `base_url: lab://NAME` their firewall of the embedded lab for the time of a run."""
+"""Gives targets with `base_url: lab://NAME` their firewall of the embedded lab for the time of a run, and
+those with `root: lab://NAME` their folder."""
 
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit
 
-from fazai.errors import InventoryError
+from fazai.errors import InventoryError, StateError
 from fazai.model import Secret, TargetWork, Work
 
 if TYPE_CHECKING:
     from fazai.lab import LabAddress, LabFirewall
 
-__all__ = ["lab_names", "with_lab"]
+__all__ = ["lab_names", "with_folders", "with_lab"]
+
+_LAB = "lab://"
 
 
 def lab_names(works: Sequence[Work]) -> dict[str, TargetWork]:
@@ -32,9 +36,10 @@ def lab_names(works: Sequence[Work]) -> dict[str, TargetWork]:
 async def with_lab(works: Sequence[Work], folder: Path) -> AsyncIterator[tuple[Work, ...]]:
     """The same work, with the addresses and keys of the lab's firewalls. One that `fazai lab up` keeps up is
     used; the others are started on loopback and stopped at the end. Raises InventoryError."""
+    works = with_folders(works, folder)
     inside = lab_names(works)
     if not inside:
-        yield tuple(works)
+        yield works
         return
     from fazai.lab import Lab, LabSettings, find
 
@@ -50,6 +55,27 @@ async def with_lab(works: Sequence[Work], folder: Path) -> AsyncIterator[tuple[W
                 found = await lab.start(firewall, LabSettings.parse(wanted))
             options[name] = {**item.target.options, **_reached(found)}
         yield tuple(_with_options(work, options) for work in works)
+
+
+def with_folders(works: Sequence[Work], folder: Path) -> tuple[Work, ...]:
+    """The same work; a host of the lab is a folder in its state. Raises InventoryError, StateError."""
+    options: dict[str, Mapping[str, Any]] = {}
+    for item in (item for work in works for item in work.targets):
+        root = str(item.target.options.get("root", ""))
+        if not root.startswith(_LAB):
+            continue
+        name = root.removeprefix(_LAB)
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", name):
+            text = f"{root!r} does not name a host of the lab"
+            hint = "lab://NAME, for instance lab://host-01"
+            raise InventoryError(text, where=item.target.where("root"), hint=hint)
+        path = (folder / "hosts" / name).absolute()
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StateError(f"{path} cannot be made: {error.strerror}", hint="FAZAI_LAB") from None
+        options[item.target.name] = {**item.target.options, "root": str(path)}
+    return tuple(_with_options(work, options) for work in works) if options else tuple(works)
 
 
 def _reached(found: LabAddress | LabFirewall) -> dict[str, Any]:

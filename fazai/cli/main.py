@@ -24,6 +24,7 @@ COMMANDS = {
     "validate": ("run", "Check inventory and playbooks without contacting anything."),
     "inventory": ("inventory", "Show hosts, groups and variables as Ansible does."),
     "facts": ("facts", "Show what hosts are: system, memory, disks, addresses."),
+    "agents": ("agents", "Telemetry agents: status, restart, logs, rotate-key."),
     "kinds": ("kinds", "List the kinds of resources, or explain one."),
     "lab": ("lab", "Run the embedded lab: an OPNsense to try things on."),
     "history": ("history", "List earlier runs."),

@@ -1,14 +1,18 @@
-"""GET /agents and /agents/{id}: the registry."""
+"""GET /agents and /agents/{id}: the registry; POST /agents/{host}/key: the keys of signed HTTP."""
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 from typing import Any, cast
 
+from fazai.daemon.hostkeys import host_name_ok
 from fazai.daemon.refusal import Refusal
 from fazai.daemon.web import Call, Route
+from fazai.secrets.files import write_keys
 from fazai.store.daemon import AgentRecord
-from fazai.wire.daemon import AgentAnswer, AgentRow, AgentsAnswer
+from fazai.wire.base import OkAnswer
+from fazai.wire.daemon import AgentAnswer, AgentKeyBody, AgentRow, AgentsAnswer
 
 __all__ = ["ROUTES"]
 
@@ -24,6 +28,20 @@ async def agent(call: Call) -> AgentAnswer:
         if one.agent_id == wanted:
             return AgentAnswer(agent=_row(one))
     raise Refusal("not_found", f"there is no agent {wanted[:64]!r}", hint="see: GET /agents")
+
+
+async def set_keys(call: Call) -> OkAnswer:
+    """Takes the place of the keys that the host had. Raises Refusal(bad_request), StateError."""
+    body: AgentKeyBody = call.body
+    host = call.path["host"]
+    if not host_name_ok(host):
+        raise Refusal("bad_request", "the host's name is letters, digits, . _ -; at most 128")
+    folder = call.services.settings.secrets / "hosts"
+    await asyncio.to_thread(write_keys, folder, host, body.keys)
+    call.services.log.say(
+        "info", f"{call.who.name} set {len(body.keys)} key(s) of {host}", logger="fazai.daemon.agents"
+    )
+    return OkAnswer()
 
 
 def _row(one: AgentRecord) -> AgentRow:
@@ -48,4 +66,13 @@ def _moment(seconds: float) -> datetime:
 ROUTES = (
     Route(method="GET", path="/agents", summary="All agents.", handler=agents, answer=AgentsAnswer),
     Route(method="GET", path="/agents/{id}", summary="One agent.", handler=agent, answer=AgentAnswer),
+    Route(
+        method="POST",
+        path="/agents/{host}/key",
+        summary="Register the keys by which a host signs its telemetry: one, or two while they change.",
+        handler=set_keys,
+        role="admin",
+        body=AgentKeyBody,
+        answer=OkAnswer,
+    ),
 )

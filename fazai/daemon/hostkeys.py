@@ -10,11 +10,16 @@ from pathlib import Path
 from fazai.errors import SecretError
 from fazai.secrets.files import read_private
 
-__all__ = ["HostKeys"]
+__all__ = ["HostKeys", "host_name_ok"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _MOST = 2
 _SHORTEST = 16
+
+
+def host_name_ok(name: str) -> bool:
+    """Whether a host of this name can have a key: it is a file's name, too."""
+    return _NAME.fullmatch(name) is not None
 
 
 class HostKeys:

@@ -97,6 +97,16 @@ def _integer(spec: FieldSpec, value: Value) -> Value:
     return value
 
 
+def _number(spec: FieldSpec, value: Value) -> Value:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise _Wrong("must be a number")
+    low, high = spec.minimum, spec.maximum
+    if (low is not None and value < low) or (high is not None and value > high):
+        raise _Wrong(f"must be from {low} on" if high is None else f"must be from {low} to {high}")
+    found = round(float(value), 3)
+    return int(found) if found.is_integer() else found
+
+
 def _choice(spec: FieldSpec, value: Value) -> Value:
     if value not in spec.choices:
         near = did_you_mean(value, spec.choices) if isinstance(value, str) else None
@@ -139,6 +149,7 @@ _TYPES: Final[Mapping[str, Callable[[FieldSpec, Any], Any]]] = {
     "account": _account,
     "boolean": _boolean,
     "integer": _integer,
+    "number": _number,
     "choice": _choice,
     "list": _list,
     "argv": _argv,

@@ -79,6 +79,7 @@ class HostKind:
     ordered: bool = False
     machine: ClassVar[bool] = False  # needs a running machine: a folder (`root:`) has no such thing
     runs: ClassVar[bool] = False  # may be a handler
+    proves: ClassVar[bool] = False  # what was written has to show itself: `proof` is asked until it says so
     fields: Mapping[str, FieldSpec] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -168,6 +169,10 @@ class HostKind:
             return Verb.CREATE, {}, self.declared(want)
         after = self.differing(want, have)
         return (Verb.UPDATE, {k: have[k] for k in after if k in have}, after) if after else None
+
+    def proof(self, want: Want, have: Have | None) -> str | None:
+        """Of a kind that `proves`: None when what was written works, else why not; "" while that is open."""
+        return None
 
     # -- writing ----------------------------------------------------------------------------------------
 

@@ -13,7 +13,12 @@ from fazai.model import FieldSpec, Kind, Target, Value
 __all__ = ["COMMON", "HostProvider", "option"]
 
 COMMON: tuple[FieldSpec, ...] = (
-    FieldSpec("root", "path", "a folder that takes the place of / for paths: a lab host is just a directory"),
+    FieldSpec(
+        "root",
+        "path",
+        "a folder that takes the place of / for paths: a lab host is just a directory; lab://NAME is one of"
+        " the embedded lab",
+    ),
     FieldSpec("timeout", "number", "seconds for one step", default=60, minimum=1, maximum=86400),
     *BECOME,
 )

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self
 
-from fazai.errors import DeviceError, FazaiError, Unreachable, Unsure
+from fazai.errors import DeviceError, FazaiError, Unreachable, Unsure, VerifyError
 from fazai.hosts import planning
 from fazai.hosts.facts import QUESTIONS, facts_of
 from fazai.hosts.faults import Lines, failed, masked, secrets_of
@@ -24,6 +24,8 @@ __all__ = ["HostSession", "Seen"]
 
 #: How long a host may take to accept connections again after its handlers ran, and how often to try.
 _PROBE_S, _PROBE_PAUSE_S = 20.0, 0.5
+#: How long what was written may take to show that it works, and how often to look.
+_PROOF_S, _PROOF_PAUSE_S = 15.0, 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +143,12 @@ class HostSession:
         result = await self._run(observe_script(fresh))
         assert self._shell is not None
         answers.update(read_answers(fresh, b"\n" + result.out, self._shell.nonce, self._target.name))
+
+    async def ask(self, *questions: Question) -> Answers:
+        """The answers to questions that belong to no resource; nothing is changed."""
+        answers: dict[Question, Any] = {}
+        await self._ask(answers, questions)
+        return answers
 
     async def facts(self) -> Mapping[str, Any]:
         """What the host is (`model.Describing`), in one block."""
@@ -266,8 +274,37 @@ class HostSession:
                 return
 
     async def verify(self, changes: Sequence[Change]) -> list[FazaiError]:
-        """What was written was read back already; a host has no second state."""
-        return []
+        """What was written was read back already; some kinds must also show that it works."""
+        keys = {(c.kind, c.identity) for c in changes if self._kinds[c.kind].proves}
+        waiting = [Want(self._wanted[key], self._at) for key in sorted(keys) if key in self._wanted]
+        until_s = asyncio.get_running_loop().time() + _PROOF_S
+        failed: list[FazaiError] = []
+        while waiting:
+            seen = await self.observe([want.resource for want in waiting])
+            late = asyncio.get_running_loop().time() > until_s
+            waiting = [want for want in waiting if self._open(want, seen, late, failed)]
+            if waiting:
+                await asyncio.sleep(_PROOF_PAUSE_S)
+        return failed
+
+    def _open(self, want: Want, seen: Seen, late: bool, failed: list[FazaiError]) -> bool:
+        """Whether it is still to be waited for; a failure goes into `failed`."""
+        name = want.resource.kind, want.resource.identity
+        found = seen.items[name]
+        if isinstance(found, FazaiError):
+            failed.append(found)
+            return False
+        said = self._kinds[want.resource.kind].proof(want, found)
+        if said is None or (not said and not late):
+            return said is not None
+        failed.append(
+            VerifyError(
+                f"{name[0]} {name[1]}: {said or f'it does not deliver within {_PROOF_S:.0f} s'}",
+                where=want.resource.mark or self._target.name,
+                hint="what was written stays; look at: fazai agents status",
+            )
+        )
+        return False
 
     # -- the shell --------------------------------------------------------------------------------------
 

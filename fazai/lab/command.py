@@ -131,6 +131,9 @@ def reset(folder: Path, names: Sequence[str]) -> list[str]:
             raise LockHeld(f"{name} is being served from {folder}", hint="stop `fazai lab up` first")
     for name in chosen:
         shutil.rmtree(folder / name)
+    if not names and (folder / "hosts").is_dir():
+        chosen = [*chosen, *(f"hosts/{path.name}" for path in sorted((folder / "hosts").iterdir()))]
+        shutil.rmtree(folder / "hosts")
     return [f"{name}  forgotten; it starts afresh the next time" for name in chosen]
 
 

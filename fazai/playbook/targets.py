@@ -127,7 +127,7 @@ class Targets:
             return self._secrets.wrap(value)
         if spec.name == "ca" and isinstance(value, str) and not value.lstrip().startswith(_PEM):
             return self._path(host, spec.name, value)
-        if spec.type == "path" and isinstance(value, str):
+        if spec.type == "path" and isinstance(value, str) and not value.startswith("lab://"):
             return os.path.abspath(self._path(host, spec.name, os.path.expanduser(value)))
         problem = _mistyped(spec, value)
         if problem is not None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import shlex
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from fazai.errors import SecretError, did_you_mean
+from fazai.errors import SecretError, StateError, did_you_mean
 
-__all__ = ["SIZE_MAX_BYTES", "read_private"]
+__all__ = ["SIZE_MAX_BYTES", "read_private", "write_keys", "write_private"]
 
 SIZE_MAX_BYTES: Final = 64 * 1024
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
@@ -41,6 +42,35 @@ def read_private(path: Path, *, uid: int, folder: bool = True) -> bytes:
         raise _unreadable(path, error) from None
     finally:
         os.close(handle)
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """A file of mode 0600 that takes its name as a whole, and is on the disk. Its folder is made, 0700.
+
+    Raises StateError.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(handle)
+            os.replace(temporary, path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise StateError(
+            f"{path} cannot be written: {error.strerror}", hint="df -h; ls -ld its folder"
+        ) from None
+
+
+def write_keys(folder: Path, host: str, keys: Sequence[str]) -> None:
+    """`<folder>/HOST.key`, one key a line. Raises StateError."""
+    write_private(folder / f"{host}.key", "".join(f"{key}\n" for key in keys).encode())
 
 
 def _check(path: Path, status: os.stat_result, uid: int, mode: str) -> None:

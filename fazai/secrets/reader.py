@@ -129,9 +129,10 @@ class SecretReader:
 
     def _file(self, path: Path) -> Value:
         data = read_private(path, uid=self._uid)
-        return _content(
+        found = _content(
             _decoded(data, f"the file {path}"), f"the file {path}", is_json=path.suffix == ".json"
         )
+        return Secret(found.reveal(), os.path.abspath(path)) if isinstance(found, Secret) else found
 
     def _command(self, argv: tuple[str, ...], cwd: Path) -> Value:
         data = self._run(argv, cwd)

@@ -29,6 +29,7 @@ __all__ = [
     "AbortBody",
     "ActionRow",
     "AgentAnswer",
+    "AgentKeyBody",
     "AgentRow",
     "AgentStatusAnswer",
     "AgentsAnswer",
@@ -120,6 +121,10 @@ Url = Annotated[
 SecretText = Annotated[str, Meta(min_length=1, max_length=4096)]
 Tags = Annotated[tuple[Label, ...], Meta(max_length=64)]
 Percent = Annotated[float, Meta(ge=0, le=100)]
+#: Of a host that signs its requests (SPEC.md, 3.3).
+HostKey = Annotated[
+    str, Meta(min_length=16, max_length=256, pattern=r"(?#printable ASCII without spaces)\A[!-~]+\Z")
+]
 
 
 class SessionsBody(Request, frozen=True, kw_only=True):
@@ -328,6 +333,12 @@ class AgentsAnswer(Answer, frozen=True, kw_only=True):
 
 class AgentAnswer(Answer, frozen=True, kw_only=True):
     agent: AgentRow
+
+
+class AgentKeyBody(Request, frozen=True, kw_only=True):
+    """POST /agents/{host}/key. All keys that hold from now on: one, or two while they change."""
+
+    keys: Annotated[tuple[HostKey, ...], Meta(min_length=1, max_length=2)]
 
 
 class RunBody(Request, frozen=True, kw_only=True):

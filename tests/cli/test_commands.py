@@ -306,11 +306,17 @@ def test_examples_validate(world: World, path: Path) -> None:
 
 
 def test_the_demo_inventory_converges(world: World) -> None:
-    first = world.fazai("apply", ROOT / "inventory/lab.yml")
+    first = world.fazai("apply", ROOT / "inventory/lab.yml", "--verbose")
     assert first.code == 0, first.out
-    assert "RESULT 39 changed, 0 unchanged, 0 failed" in first.out
+    assert "RESULT 49 changed, 0 unchanged, 0 failed" in first.out
     second = world.fazai("apply", ROOT / "inventory/lab.yml")
-    assert "RESULT 0 changed, 39 unchanged, 0 failed" in second.out
+    assert "RESULT 0 changed, 49 unchanged, 0 failed" in second.out
+    assert world.fazai("drift", ROOT / "inventory/lab.yml").code == 0
+    for page in ("README.md", "README.pt-BR.md"):  # show what is printed, but for times and runs
+        (shown,) = re.findall(r"```\n\$ fazai apply(.*?)```", (ROOT / page).read_text(), re.S)
+        lines = [re.sub(r"   \d+\.\d s .*", "", line) for line in shown.splitlines()[1:]]
+        printed = first.out + second.out
+        assert [line for line in lines if line not in printed and line[0] not in "…$"] == []
 
 
 def test_every_playbook_is_in_an_example_inventory() -> None:

@@ -148,6 +148,29 @@ CASES = (
         removed={"/c": ""},
     ),
     Case(
+        "telemetry agent, in a folder",
+        "ssh.telemetry_agent",
+        {"server": "https://fazai.example.net", "interval": 30, "key": "it's $(x) `y` 0123456789"},
+        {
+            "/etc/fazai/telemetry.env": (
+                "0600",
+                "# Written by fazai (ssh.telemetry_agent). What is changed here by hand is put back.\n"
+                'FAZAI_AGENT_SERVER="https://fazai.example.net"\nFAZAI_AGENT_INTERVAL_S="30"\n'
+                'FAZAI_AGENT_KEY="it\'s $(x) `y` 0123456789"\n',
+            ),
+        },
+        {"key": None, "init": "cron", "settings": {"batch_records": 5}},
+        {
+            "/etc/fazai/telemetry.env": (
+                "0600",
+                "# Written by fazai (ssh.telemetry_agent). What is changed here by hand is put back.\n"
+                'FAZAI_AGENT_SERVER="https://fazai.example.net"\nFAZAI_AGENT_INTERVAL_S="60"\n'
+                'FAZAI_AGENT_BATCH_RECORDS="5"\n',
+            ),
+        },
+        removed={"/opt/fazai": None, "/etc/fazai/telemetry.env": None, "/var/lib/fazai-agent": None},
+    ),
+    Case(
         "block",
         "ssh.block",
         {"path": "/c", "block": "one\ntwo", "insertbefore": "^z"},

@@ -1,0 +1,249 @@
+"""The scripts that install, restart and remove the agent, for any POSIX shell.
+
+Everything is checked before anything takes its place: the new files lie beside the old ones, the new agent
+tests itself with the new settings as the user that will run it. Only then do they take their names, and an
+agent that does not come up gives way to what was there before, in the same block: also when nobody watches
+any more.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from fazai.hosts.agent.files import LOG, SCRIPT, SERVICE, SERVICES, SETTINGS, STATE, STATUS, USER
+from fazai.hosts.quoting import appended, encoded, quoted
+
+__all__ = ["Placed", "Site", "install", "remove", "restart", "tail_script"]
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A file with what is in it."""
+
+    path: str
+    data: bytes
+    mode: str
+    owned: bool = False  # by the agent's user
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where it is written: `at` gives the host's path, `folder` has no users and runs nothing; `init` keeps
+    the agent running; `token` names temporary files."""
+
+    at: Callable[[str], str]
+    folder: bool
+    init: str
+    token: str
+
+    def word(self, path: str) -> str:
+        return quoted(self.at(path))
+
+    def beside(self, path: str, what: str = "") -> str:
+        return quoted(f"{posixpath.dirname(self.at(path))}/.fazai-{self.token}-{_short(path)}{what}")
+
+
+def _short(path: str) -> str:
+    return {SCRIPT: "script", SETTINGS: "settings"}.get(path, "service")
+
+
+#: Runs a command as the agent's user, with an environment like that of a service.
+_AS_USER: Final = f'as_agent() {{ (cd / && su -s /bin/sh -c "$1" {USER}) </dev/null; }}\n'
+_USER: Final = f"""id -u {USER} >/dev/null 2>&1 || {{
+fz_shell=/bin/false; for fz_s in /sbin/nologin /usr/sbin/nologin; do [ ! -x $fz_s ] || fz_shell=$fz_s; done
+if command -v useradd >/dev/null; then
+fz_group=-U; grep -q '^{USER}:' /etc/group && fz_group="-g {USER}"
+useradd -r $fz_group -d {STATE} -M -s $fz_shell {USER}
+elif command -v adduser >/dev/null; then
+grep -q '^{USER}:' /etc/group || addgroup -S {USER}
+adduser -S -D -H -h {STATE} -s $fz_shell -G {USER} {USER}
+else echo 'neither useradd nor adduser is there to make the user {USER}' >&2; exit 1; fi
+}}
+"""
+
+
+def install(site: Site, files: Sequence[Placed], *, tested: bool, version: str) -> tuple[bytes, ...]:
+    """One block that puts the files in place and starts the agent. `tested`: only if its self-test succeeds.
+    `version`: what the agent that comes up must say it is."""
+    temporary = " ".join(site.beside(file.path) for file in files)
+    old = " ".join(site.beside(file.path, "-old") for file in files)
+    head = [
+        "set -e; umask 022",
+        f"trap 'rm -f '{_nested(temporary)}' '{_nested(old)} EXIT",
+        "trap 'exit 129' HUP; trap 'exit 141' PIPE; trap 'exit 143' TERM",
+        *(f"mkdir -p {quoted(posixpath.dirname(site.at(file.path)))}" for file in files),
+    ]
+    if not site.folder:
+        head.append(_USER + _AS_USER)
+    head.append(f"mkdir -p {site.word(STATE)}; chmod 0750 {site.word(STATE)}")
+    if not site.folder:
+        head.append(f"chown {USER}:{USER} {site.word(STATE)}")
+    chunks = [encoded("\n".join(head) + "\n")]
+    for file in files:
+        chunks.append(encoded(f'fz_tmp={site.beside(file.path)}; (umask 077; : >"$fz_tmp")\n'))
+        chunks += appended(file.data)
+        owner = f'chown {USER}:{USER} "$fz_tmp"; ' if file.owned and not site.folder else ""
+        chunks.append(encoded(f'{owner}chmod {file.mode} "$fz_tmp"\n{_SYNC}\n'))
+    chunks.append(encoded("fz_tmp=\n" + _take_place(site, files, tested, version)))
+    return tuple(chunks)
+
+
+_SYNC: Final = 'dd if=/dev/null of="$fz_tmp" conv=notrunc,fsync 2>/dev/null || sync'
+
+
+def _nested(words: str) -> str:
+    """Words as part of a text in single quotes that is read once more."""
+    return quoted(words)
+
+
+def _take_place(site: Site, files: Sequence[Placed], tested: bool, version: str) -> str:
+    lines = []
+    if tested and not site.folder:
+        test = f"{site.beside(SCRIPT)} --selftest --config {site.beside(SETTINGS)}"
+        lines.append(
+            f"fz_said=$(as_agent {quoted(test)} 2>&1) || {{\n"
+            "printf 'the new agent does not pass its self-test, the old one stays:\\n%s\\n' \"$fz_said\" "
+            "| grep -v '^ok ' >&2; exit 1; }"
+        )
+    for file in files:
+        path = site.word(file.path)
+        lines.append(f"[ ! -e {path} ] || cp -p {path} {site.beside(file.path, '-old')}")
+    lines += [f"mv -f {site.beside(file.path)} {site.word(file.path)}" for file in files]
+    lines.append(_start(site))
+    if version:
+        lines.insert(0, _comes_up(site, version))
+        lines.append(f"fz_comes_up || {{\n{_put_back(site, files)}\nexit 1; }}")
+    return "\n".join(lines)
+
+
+def _start(site: Site) -> str:
+    """Starts anew; the status that is there is of the one before."""
+    gone = f"fz_wait=1; fz_old=$({_pid(site)}); rm -f {site.word(STATUS)}"
+    if site.folder or site.init == "none":
+        return _end_running(site, gone)
+    if site.init == "systemd":
+        return (
+            f"systemctl daemon-reload\nsystemctl enable -q {SERVICE}.service\n{gone}\n"
+            f"systemctl restart {SERVICE}.service || :"
+        )
+    if site.init == "openrc":
+        return f"rc-update -q add {SERVICE} default\n{gone}\nrc-service {SERVICE} restart || :"
+    command = f"{site.word(SCRIPT)} --once --config {site.word(SETTINGS)}"
+    return f"{gone}\nas_agent {quoted(command)} >/dev/null 2>&1 || [ $? = 1 ] || :"
+
+
+def _pid(site: Site) -> str:
+    return f"sed -n 's/^pid=//p' {site.word(STATUS)} 2>/dev/null || :"
+
+
+def _end_running(site: Site, gone: str) -> str:
+    """Who keeps it running is not ours to know: an agent that runs there is ended, to be started anew."""
+    return (
+        f"fz_pid=$({_pid(site)}); fz_wait=\n"
+        f"if [ -n \"$fz_pid\" ] && tr '\\0' '\\n' </proc/$fz_pid/cmdline 2>/dev/null"
+        f" | grep -qxF {site.word(SCRIPT)}\nthen {gone}; kill -TERM $fz_pid; fi"
+    )
+
+
+def _comes_up(site: Site, version: str) -> str:
+    """A status of this version is written by the agent that was just started."""
+    wanted, status = quoted(f"version={version}"), site.word(STATUS)
+    early = ""
+    if site.init == "systemd" and not site.folder:  # it will not try again
+        early = f"case $(systemctl is-active {SERVICE}.service) in failed | inactive) return 1;; esac\n"
+    running = "" if site.init == "cron" and not site.folder else f"grep -qx state=running {status} && "
+    return (
+        'fz_comes_up() {\n[ -n "$fz_wait" ] || return 0\nfz_k=0\nwhile [ $fz_k -lt 100 ]; do\n'
+        f"if grep -qxF {wanted} {status} 2>/dev/null && {running}! grep -qxF pid=$fz_old {status}\n"
+        f"then return 0; fi\n{early}"
+        "sleep 0.1 2>/dev/null || { sleep 1; fz_k=$((fz_k + 9)); }\nfz_k=$((fz_k + 1))\ndone\nreturn 1; }"
+    )
+
+
+def _put_back(site: Site, files: Sequence[Placed]) -> str:
+    """What was there before, running again; or nothing, where there was nothing."""
+    lines = ["echo 'the new agent did not come up; what was there before is back' >&2", _said(site)]
+    for file in files:
+        old, path = site.beside(file.path, "-old"), site.word(file.path)
+        lines.append(f"if [ -e {old} ]; then mv -f {old} {path}; else rm -f {path}; fz_new=1; fi")
+    lines.append(f'if [ -n "${{fz_new-}}" ]; then {_stop(site)}; else {_start(site)}; fi')
+    return "\n".join(lines)
+
+
+def _said(site: Site) -> str:
+    """The end of what the agent said."""
+    if site.init == "systemd":
+        return f"journalctl -u {SERVICE}.service -n 5 --no-pager -o cat >&2 2>/dev/null || :"
+    return f"tail -n 5 {site.word(LOG)} >&2 2>/dev/null || :"
+
+
+#: Until the agent that was told to end has gone: it still delivers what waits.
+_ENDED: Final = (
+    '[ -z "$fz_wait" ] || { fz_k=0; while [ $fz_k -lt 200 ] && kill -0 $fz_pid 2>/dev/null; do\n'
+    "sleep 0.1 2>/dev/null || { sleep 1; fz_k=$((fz_k + 9)); }\nfz_k=$((fz_k + 1)); done; }"
+)
+
+
+def _stop(site: Site) -> str:
+    if site.folder or site.init == "none":
+        return _end_running(site, "fz_wait=1") + "\n" + _ENDED
+    if site.init == "systemd":
+        return (
+            f"systemctl disable -q --now {SERVICE}.service 2>/dev/null || :\nsystemctl daemon-reload || :\n"
+            f"systemctl reset-failed {SERVICE}.service 2>/dev/null || :"
+        )
+    if site.init == "openrc":
+        return f"rc-service {SERVICE} stop || :\nrc-update -q del {SERVICE} default || :"
+    return ":"
+
+
+def restart(site: Site, version: str) -> str:
+    """Starts the agent anew, without the wait that a failure imposed, unless the server asked for it."""
+    backoff = site.word(f"{STATE}/backoff")
+    lines = [
+        "set -e",
+        _AS_USER,
+        f"grep -q '^last_error=status \\(429\\|503\\)' {site.word(STATUS)} 2>/dev/null || rm -f {backoff}",
+        _comes_up(site, version),
+        _start(site),
+        f"fz_comes_up || {{ echo 'the agent did not come up' >&2; {_said(site)}\nexit 1; }}",
+    ]
+    return "\n".join(lines)
+
+
+def tail_script(root: str, lines: int, most_bytes: int) -> str:
+    """Prints the end of the agent's log: the journal's, else the file's, else what its status says last."""
+    log, status = quoted(root.rstrip("/") + LOG), quoted(root.rstrip("/") + STATUS)
+    journal = f"journalctl -u {SERVICE}.service -n {lines} --no-pager -o cat"
+    first = "if false; then :" if root else f"if [ -d /run/systemd/system ]; then {journal}"
+    return (
+        f"{{ {first}\nelif [ -r {log} ]; then tail -n {lines} {log}\n"
+        f"elif [ -r {status} ]; then grep '^last_error' {status}; fi; }} | tail -c {most_bytes}"
+    )
+
+
+def remove(site: Site) -> str:
+    """Everything of the agent, with its spool and its user."""
+    lines = ["set -e"]
+    if site.folder or site.init == "none":
+        lines.append(f"rm -f {site.word(SCRIPT)}")  # or whoever keeps it running would start it anew
+        lines.append(_stop(site))
+    else:
+        lines.append(f"if [ -e {site.word(SERVICES[site.init][0])} ]; then {_stop(site)}; fi")
+    paths = [SCRIPT, SETTINGS, *(path for path, _, _ in SERVICES.values()), LOG]
+    lines.append("rm -f " + " ".join(map(site.word, paths)))
+    lines.append(f"rm -rf {site.word(STATE)}")
+    lines.append(f"rmdir {quoted(posixpath.dirname(site.at(SCRIPT)))} 2>/dev/null || :")
+    lines.append(f"rmdir {quoted(posixpath.dirname(posixpath.dirname(site.at(SCRIPT))))} 2>/dev/null || :")
+    if site.folder:
+        return "\n".join(lines)
+    if site.init == "systemd":
+        lines.append("systemctl daemon-reload || :")
+    lines.append(
+        f"! id -u {USER} >/dev/null 2>&1 || if command -v userdel >/dev/null; then userdel {USER}; "
+        f"else deluser {USER}; fi"
+    )
+    return "\n".join(lines)
