@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from fazai.cli.run import command_of
+from fazai.cli.command import command_of
 from fazai.errors import FazaiError, UsageError, worst_exit
 from fazai.model import Describing, Provider, Target, Work
 
