@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 
 import fazai
+from fazai.cli.main import main, root
 from fazai.registry import Registry
 from fazai.yamltext import loads
 
@@ -62,3 +66,78 @@ def test_the_changelog_begins_with_this_version() -> None:
 def test_every_decision_is_listed() -> None:
     listed = (ROOT / "docs/adr/README.md").read_text()
     assert [p.name for p in (ROOT / "docs/adr").glob("0*.md") if p.name not in listed] == []
+
+
+def blocks(page: Path, *languages: str) -> Iterator[str]:
+    """The fenced blocks of a page in one of the languages; "" is a block without one."""
+    for language, text in re.findall(r"^```(\w*)[^\n]*\n(.*?)^```$", page.read_text(), re.M | re.S):
+        if language in languages:
+            yield text
+
+
+def command_lines(page: Path) -> Iterator[list[str]]:
+    """Every `fazai …` that a page tells its reader to type, but those with parts left out ("…", "[…]")."""
+    for text in blocks(page, "", "sh"):
+        for line in text.replace("\\\n", " ").splitlines():
+            words = shlex.shlex(line.removeprefix("$ "), posix=True, punctuation_chars=True)
+            words.whitespace_split = True
+            try:
+                found = list(words)
+            except ValueError:  # no shell: a report, a diff
+                continue
+            while found:
+                end = next((at for at, word in enumerate(found) if set(word) <= set(";|&<>()")), len(found))
+                part, found = found[:end], found[end + 1 :]
+                if part and part[0] == "fazai" and not re.search(r"[…\[]|\.\.\.", " ".join(part)):
+                    yield part[1:]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_commands_in_pages_are_understood(page: Path) -> None:
+    """By the parser: each command and option is there, each value is of its type."""
+    for words in command_lines(page):
+        try:
+            command: click.Command = root
+            while isinstance(command, click.Group) and words and not words[0].startswith("-"):
+                found = command.get_command(click.Context(command), words[0])
+                assert found is not None, words
+                command, words = found, words[1:]
+            command.make_context("fazai", list(words))
+        except click.exceptions.Exit:  # --help, --version
+            pass
+        except click.UsageError as error:
+            if not error.format_message().endswith(" does not exist."):  # the reader's own file
+                pytest.fail(f"{words}: {error.format_message()}")
+
+
+def test_the_pages_commands_are_found() -> None:
+    known = [words[0] for words in command_lines(ROOT / "README.md")]
+    assert set(known) >= {
+        "validate",
+        "plan",
+        "apply",
+        "drift",
+        "history",
+        "show",
+        "daemon",
+        "tail",
+        "generate",
+    }
+
+
+@pytest.mark.parametrize("page", ["README.md", "README.pt-BR.md", "docs/hosts.md"])
+def test_the_inventories_of_pages_are_valid(
+    page: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, said, mode in (
+        ("secrets/fw-01.json", '{"api_key": "k", "api_secret": "s"}', 0o600),
+        ("playbooks/firewall-baseline.yml", "- {hosts: all, resources: []}", 0o644),
+    ):
+        (tmp_path / name).parent.mkdir(mode=0o700)
+        (tmp_path / name).write_text(said)
+        (tmp_path / name).chmod(mode)
+    inventories = [text for text in blocks(ROOT / page, "yaml") if re.search("^all:", text, re.M)]
+    assert inventories
+    for text in inventories:
+        (tmp_path / "inventory.yml").write_text(text)
+        assert main(["validate", str(tmp_path / "inventory.yml")]) == 0, capsys.readouterr().err

@@ -10,8 +10,8 @@ from typing import Any
 
 import click
 
+from fazai.cli.command import command_of
 from fazai.cli.labs import with_folders
-from fazai.cli.run import command_of
 from fazai.errors import FazaiError, UsageError, worst_exit
 from fazai.model import Describing, Provider, Target, Work
 

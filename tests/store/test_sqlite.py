@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 
@@ -163,12 +164,16 @@ def test_a_write_that_nobody_waited_for_and_failed_is_said_at_the_next_one(tmp_p
         await store.run_begin(run())
         store.event("r", 1.0, "log", "t", {})
         store._queue.put(((("INSERT INTO nowhere VALUES (1)", ()),), None))
+        behind: Future[None] = Future()  # once it is answered, the writer's thread has seen the one before
+        store._queue.put(((("SELECT 1", ()),), behind))
+        behind.exception(20)
         with pytest.raises(StateError):
             await store.action_begin(action("b"), [])
         with pytest.raises(StateError):
             await store.action_begin(action("c"), [])
 
     asyncio.run(fill())
+    assert store.memory("t").unfinished == ()
     with pytest.raises(StateError):
         store.close()
 
