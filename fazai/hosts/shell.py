@@ -56,6 +56,7 @@ class Result:
 #: Gets the output of a command as it comes: the stream's name, and bytes.
 Listener = Callable[[str, bytes], None]
 _READ_BYTES = 64 * 1024
+_WRITE_BYTES = 64 * 1024  # collected before they are sent
 
 
 class Ended(Exception):
@@ -99,15 +100,19 @@ class Shell:
                 await asyncio.gather(sender, return_exceptions=True)
 
     async def _send(self, chunks: Iterable[bytes], setup: str) -> None:
+        """What fits travels in one piece: each write is a packet, a system call here and a wake-up there."""
         stdin = self._channel.stdin
-        if not self.blocks:
-            stdin.write(encoded(f"{PRELUDE}fz_n={self.nonce}\n"))
+        head = "" if self.blocks else f"{PRELUDE}fz_n={self.nonce}\n"
         self.blocks += 1
-        stdin.write(encoded(f"{setup}\n{{ fz_b; (\n"))
+        waiting = bytearray(encoded(f"{head}{setup}\n{{ fz_b; (\n"))
         for chunk in chunks:
-            stdin.write(chunk)
-            await stdin.drain()
-        stdin.write(b"\n); fz_e $?; } </dev/null\n")
+            waiting += chunk
+            if len(waiting) >= _WRITE_BYTES:
+                stdin.write(bytes(waiting))
+                waiting.clear()
+                await stdin.drain()
+        waiting += b"\n); fz_e $?; } </dev/null\n"
+        stdin.write(bytes(waiting))
         await stdin.drain()
 
     async def _receive(self, listener: Listener | None) -> Result:
