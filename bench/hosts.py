@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import shutil
 import statistics
 import sys
 import tempfile
@@ -38,7 +39,8 @@ def _tables(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
         found = [row for row in rows if (row["measure"], row["hosts"]) == (measure, hosts)]
         yield f"**{measure}, {hosts} hosts**"
         yield ""
-        yield "| contender | rounds | wall | to the bare script | CPU | CPU of sshd | peak memory | logins a host |"
+        columns = "rounds | wall | to the bare script | CPU | CPU of sshd | peak memory | logins a host"
+        yield f"| contender | {columns} |"
         yield "|---|---|---|---|---|---|---|---|"
         for name in dict.fromkeys(row["contender"] for row in found):
             yield _row(name, [row for row in found if row["contender"] == name])
@@ -61,26 +63,37 @@ def _row(name: str, rows: Sequence[dict[str, Any]]) -> str:
 
 
 def turn(measure: str, hosts: int, rounds: int, only: Sequence[str], *, out: Path) -> None:
-    """One turn on fresh hosts. `noop`: each contender converges the hosts and then has nothing to do.
-    `converge`: the hosts are empty each time."""
-    with tempfile.TemporaryDirectory(prefix="fz") as folder:
-        with SshHosts(Path(folder), hosts) as servers:
-            found = contenders(servers, Path(folder, "w"))
-            names = [BARE, *(name for name in found if name != BARE and (not only or name in only))]
-            if measure == "noop":
-                for name in names[1:]:
-                    servers.empty()
-                    found[name]()  # made by the contender itself: each has its own idea of a block
-            for number in range(rounds):
-                floor = 0.0
-                for name in names:
-                    if measure == "converge" or len(names) > 2:
-                        servers.empty()
-                        if measure == "noop":
-                            found[name]()
-                    sample, sshd_s, logins = _measured(servers, found[name])
-                    floor = sample.wall_s if name == BARE else floor
-                    _record(out, measure, hosts, name, number, sample, sshd_s, logins / hosts, floor)
+    """One turn on fresh hosts, the contenders one after the other in each round. Before a contender's run the
+    hosts are empty (`converge`), or as the contender itself left one of them (`noop`)."""
+    with tempfile.TemporaryDirectory(prefix="fz") as folder, SshHosts(Path(folder), hosts) as servers:
+        found = contenders(servers, Path(folder, "all"), servers.hosts)
+        single = contenders(servers, Path(folder, "one"), servers.hosts[:1])
+        names = [BARE, *(name for name in found if name != BARE and (not only or name in only))]
+        states = {name: _state(servers, single[name], Path(folder, "states", name)) for name in names}
+        for name in names[1:]:
+            _prepare(servers, None if measure == "converge" else states[name])
+            if measure == "noop" and rounds > 1:
+                found[name]()  # byte code, caches
+        for number in range(rounds):
+            floor = 0.0
+            for name in names:
+                _prepare(servers, None if measure == "converge" else states[name])
+                sample, sshd_s, logins = _measured(servers, found[name])
+                floor = sample.wall_s if name == BARE else floor
+                _record(out, measure, hosts, name, number, sample, sshd_s, logins / hosts, floor)
+
+
+def _state(servers: SshHosts, single: Callable[[], Sample], folder: Path) -> Path:
+    """The first host's files, as the contender makes them."""
+    servers.empty()
+    single()
+    return Path(shutil.copytree(servers.hosts[0].root, folder, symlinks=True))
+
+
+def _prepare(servers: SshHosts, state: Path | None) -> None:
+    servers.empty()
+    for host in servers.hosts if state is not None else ():
+        shutil.copytree(state, host.root, symlinks=True, dirs_exist_ok=True)
 
 
 def _measured(servers: SshHosts, go: Callable[[], Sample]) -> tuple[Sample, float, int]:

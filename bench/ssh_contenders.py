@@ -1,28 +1,29 @@
-"""The same six resources on the same hosts for every contender of bench/hosts.py, each in its own language."""
+"""The same six resources on the same hosts for every contender of bench/hosts.py, each in its language."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bench.measure import Sample, run
 from bench.peers import ansible, fazai, pyinfra
-from bench.ssh_hosts import SshHosts
+from bench.ssh_hosts import Host, SshHosts
 
 __all__ = ["BARE", "contenders"]
 
-#: The floor: what anybody has to pay who logs in with asyncssh and runs one command. The key is read once, host
-#: keys are checked, nothing is looked for that is not needed.
+#: The floor: what anybody has to pay who logs in with asyncssh and runs one command. The key is read once,
+#: host keys are checked, nothing is looked for that is not needed.
 BARE = """\
 import asyncio, sys, asyncssh
 port, user, key_file, known, *hosts = sys.argv[1:]
 key = asyncssh.read_private_key(key_file)
 
 async def one(host):
-    options = dict(port=int(port), username=user, client_keys=[key], known_hosts=known, agent_path=None, config=None)
+    options = dict(port=int(port), username=user, client_keys=[key], known_hosts=known)
+    options.update(agent_path=None, config=None)
     async with asyncssh.connect(host, **options) as connection:
         return (await connection.run("true", check=True)).exit_status
 
@@ -85,25 +86,25 @@ ssh_args = -o ControlMaster=auto -o ControlPersist=60s -o UserKnownHostsFile={kn
 """
 
 
-def contenders(servers: SshHosts, folder: Path) -> dict[str, Callable[[], Sample]]:
-    """Those that are installed, by name; each call is one whole process over all hosts."""
+def contenders(servers: SshHosts, folder: Path, hosts: Sequence[Host]) -> dict[str, Callable[[], Sample]]:
+    """Those that are installed, by name; each call is one whole process over these hosts."""
     folder.mkdir(parents=True, exist_ok=True)
-    found = {"bare asyncssh": _bare(servers), "fazai apply": _fazai(servers, folder)}
+    found = {"bare asyncssh": _bare(servers, hosts), "fazai apply": _fazai(servers, folder, hosts)}
     if pyinfra() is not None:
-        found["pyinfra"] = _pyinfra(servers, folder)
+        found["pyinfra"] = _pyinfra(servers, folder, hosts)
     if ansible("ansible-playbook") is not None:
-        found["ansible-playbook"] = _ansible(servers, folder)
+        found["ansible-playbook"] = _ansible(servers, folder, hosts)
     return found
 
 
-def _bare(servers: SshHosts) -> Callable[[], Sample]:
+def _bare(servers: SshHosts, hosts: Sequence[Host]) -> Callable[[], Sample]:
     script = [sys.executable, "-c", BARE, str(servers.port), servers.user]
-    addresses = [host.address for host in servers.hosts]
+    addresses = [host.address for host in hosts]
     command = [*script, str(servers.user_key), str(servers.known_hosts), *addresses]
     return lambda: run(command)
 
 
-def inventory(servers: SshHosts) -> str:
+def inventory(servers: SshHosts, hosts: Sequence[Host]) -> str:
     """fazai's inventory (JSON is YAML)."""
     shared = {
         "provider": "ssh",
@@ -113,18 +114,18 @@ def inventory(servers: SshHosts) -> str:
         "known_hosts": str(servers.known_hosts),
         "agent": False,
     }
-    hosts = {host.name: {"host": host.address, "root": str(host.root)} for host in servers.hosts}
-    return json.dumps({"all": {"vars": shared, "hosts": hosts, "resources": FAZAI}}, indent=1)
+    named = {host.name: {"host": host.address, "root": str(host.root)} for host in hosts}
+    return json.dumps({"all": {"vars": shared, "hosts": named, "resources": FAZAI}}, indent=1)
 
 
-def _fazai(servers: SshHosts, folder: Path) -> Callable[[], Sample]:
+def _fazai(servers: SshHosts, folder: Path, hosts: Sequence[Host]) -> Callable[[], Sample]:
     path = folder / "inventory.yml"
-    path.write_text(inventory(servers))
+    path.write_text(inventory(servers, hosts))
     env = {**os.environ, "FAZAI_STATE": f"{folder}/state", "HOME": str(folder)}
     return lambda: run([fazai(), "apply", str(path)], env)
 
 
-def _pyinfra(servers: SshHosts, folder: Path) -> Callable[[], Sample]:
+def _pyinfra(servers: SshHosts, folder: Path, hosts: Sequence[Host]) -> Callable[[], Sample]:
     data = {
         "ssh_user": servers.user,
         "ssh_port": servers.port,
@@ -133,22 +134,22 @@ def _pyinfra(servers: SshHosts, folder: Path) -> Callable[[], Sample]:
         "ssh_allow_agent": False,
         "ssh_look_for_keys": False,
     }
-    hosts = [(host.address, {**data, "root": str(host.root)}) for host in servers.hosts]
-    (folder / "hosts.py").write_text(f"all_hosts = {hosts!r}\n")
+    listed = [(host.address, {**data, "root": str(host.root)}) for host in hosts]
+    (folder / "hosts.py").write_text(f"all_hosts = {listed!r}\n")
     (folder / "deploy.py").write_text(PYINFRA)
     env = {**os.environ, "HOME": str(folder)}
     command = [str(pyinfra()), "-y", f"{folder}/hosts.py", f"{folder}/deploy.py"]
     return lambda: run(command, env)
 
 
-def _ansible(servers: SshHosts, folder: Path) -> Callable[[], Sample]:
+def _ansible(servers: SshHosts, folder: Path, hosts: Sequence[Host]) -> Callable[[], Sample]:
     shared = {
         "ansible_port": servers.port,
         "ansible_user": servers.user,
         "ansible_ssh_private_key_file": str(servers.user_key),
     }
-    hosts = {host.name: {"ansible_host": host.address, "root": str(host.root)} for host in servers.hosts}
-    (folder / "ansible.json").write_text(json.dumps({"all": {"vars": shared, "hosts": hosts}}))
+    named = {host.name: {"ansible_host": host.address, "root": str(host.root)} for host in hosts}
+    (folder / "ansible.json").write_text(json.dumps({"all": {"vars": shared, "hosts": named}}))
     (folder / "site.yml").write_text(ANSIBLE)
     config = folder / "ansible.cfg"
     config.write_text(

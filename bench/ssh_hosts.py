@@ -1,7 +1,7 @@
 """Hosts for bench/hosts.py: real sshd processes on loopback, every host with an address of its own.
 
-A host is an address 127.77.x.y and a folder. One sshd listens at sixteen addresses (more it does not take), so
-100 hosts are seven processes; address and port differ for nobody who connects. Logins at once are not limited.
+A host is an address 127.77.x.y and a folder. One sshd listens at sixteen addresses (more it does not take),
+so 100 hosts are seven processes. Logins at once are not limited.
 """
 
 from __future__ import annotations
@@ -118,8 +118,8 @@ class SshHosts:
         return self.log.read_bytes().count(b"Accepted publickey")
 
     def settle(self) -> None:
-        """Wait until no session is left, so that its CPU time stands in its server's account. Connections that
-        a client keeps open on purpose (Ansible's masters) are cut."""
+        """Wait until no session is left, so that its CPU time stands in its server's account. Connections
+        that a client keeps open on purpose (Ansible's masters) are cut."""
         until = time.monotonic() + 5
         while children := self._children():
             if time.monotonic() > until:
