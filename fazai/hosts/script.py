@@ -59,8 +59,15 @@ fz_e() { fz_m end "$1"; fz_m end "$1" >&2; }
 
 
 def observe_script(questions: Sequence[Question]) -> str:
-    """The script whose output `read_answers` reads."""
-    return "\n".join(_parts(questions))
+    """The script whose output `read_answers` reads.
+
+    The answers are collected into few large writes, as each one would be a packet for both ends. Not with a
+    `Shell` question: what that leaves in the background would keep the collector waiting.
+    """
+    script = "\n".join(_parts(questions))
+    if not questions or any(isinstance(question, Shell) for question in questions):
+        return script
+    return f"{{\n{script}\n}} | {{ dd ibs=65536 obs=65536 2>/dev/null || cat; }}"
 
 
 def _parts(questions: Sequence[Question]) -> Iterator[str]:
