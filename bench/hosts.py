@@ -22,7 +22,7 @@ from bench.measure import Sample
 from bench.ssh_contenders import contenders
 from bench.ssh_hosts import SshHosts
 
-BARE, FAZAI = "bare asyncssh", "fazai apply"
+BARE, LOOK, FAZAI = "bare asyncssh", "bare asyncssh, same look", "fazai apply"
 _RESULTS = Path(__file__).parent.parent / ".bench" / "hosts.jsonl"
 
 
@@ -69,7 +69,10 @@ def turn(measure: str, hosts: int, rounds: int, only: Sequence[str], *, out: Pat
         found = contenders(servers, Path(folder, "all"), servers.hosts)
         single = contenders(servers, Path(folder, "one"), servers.hosts[:1])
         names = [BARE, *(name for name in found if name != BARE and (not only or name in only))]
-        states = {name: _state(servers, single[name], Path(folder, "states", name)) for name in names}
+        states = {
+            name: _state(servers, single[FAZAI if name == LOOK else name], Path(folder, "states", name))
+            for name in names
+        }
         for name in names[1:]:
             _prepare(servers, None if measure == "converge" else states[name])
             if measure == "noop" and rounds > 1:

@@ -11,6 +11,11 @@ from pathlib import Path
 from bench.measure import Sample, run
 from bench.peers import ansible, fazai, pyinfra
 from bench.ssh_hosts import Host, SshHosts
+from fazai.hosts.kind import Want
+from fazai.hosts.kinds import all_kinds
+from fazai.hosts.questions import Question
+from fazai.hosts.script import PRELUDE, observe_script
+from fazai.model import Resource, Value
 
 __all__ = ["BARE", "contenders"]
 
@@ -33,11 +38,17 @@ async def main():
 print(sum(asyncio.run(main())))
 """
 
+#: The same, with the script that fazai sends: what the hosts have to do to answer is in here, too.
+BARE_LOOK = BARE.replace(
+    'connection.run("true", check=True)',
+    'connection.run("sh -s", input=open(hosts_folder + host, "rb").read(), encoding=None, check=True)',
+).replace("*hosts = sys.argv[1:]", "hosts_folder, *hosts = sys.argv[1:]")
+
 LIMITS = "files=4096\nprocs=512\n"
 MOTD = "# managed\nlevel info\nretries 3\n"
 BLOCK = "server a\nserver b"
 
-FAZAI = [
+FAZAI: list[dict[str, dict[str, Value]]] = [
     {"ssh.directory": {"path": "/etc/app", "mode": "0755"}},
     {"ssh.file": {"path": "/etc/app/limits.conf", "mode": "0644", "content": LIMITS}},
     {"ssh.file": {"path": "/etc/app/app.conf", "mode": "0600", "content": MOTD}},
@@ -89,7 +100,11 @@ ssh_args = -o ControlMaster=auto -o ControlPersist=60s -o UserKnownHostsFile={kn
 def contenders(servers: SshHosts, folder: Path, hosts: Sequence[Host]) -> dict[str, Callable[[], Sample]]:
     """Those that are installed, by name; each call is one whole process over these hosts."""
     folder.mkdir(parents=True, exist_ok=True)
-    found = {"bare asyncssh": _bare(servers, hosts), "fazai apply": _fazai(servers, folder, hosts)}
+    found = {
+        "bare asyncssh": _bare(servers, hosts),
+        "bare asyncssh, same look": _bare_look(servers, folder, hosts),
+        "fazai apply": _fazai(servers, folder, hosts),
+    }
     if pyinfra() is not None:
         found["pyinfra"] = _pyinfra(servers, folder, hosts)
     if ansible("ansible-playbook") is not None:
@@ -102,6 +117,33 @@ def _bare(servers: SshHosts, hosts: Sequence[Host]) -> Callable[[], Sample]:
     addresses = [host.address for host in hosts]
     command = [*script, str(servers.user_key), str(servers.known_hosts), *addresses]
     return lambda: run(command)
+
+
+def _bare_look(servers: SshHosts, folder: Path, hosts: Sequence[Host]) -> Callable[[], Sample]:
+    scripts = folder / "looks"
+    scripts.mkdir()
+    for host in hosts:
+        look = f"fz_m begin; (\n{_look(host.root)}\n) 2>/dev/null; fz_m end $?"
+        block = f"{PRELUDE}fz_n=0\n{{ {look}; }} </dev/null\n"
+        (scripts / host.address).write_text(block)
+    script = [sys.executable, "-c", BARE_LOOK, str(servers.port), servers.user, str(servers.user_key)]
+    command = [*script, str(servers.known_hosts), f"{scripts}/", *(host.address for host in hosts)]
+    return lambda: run(command)
+
+
+def _look(root: Path) -> str:
+    """The script that answers for all resources of a host."""
+    kinds = all_kinds()
+    questions: dict[Question, None] = {}
+    for item in FAZAI:
+        ((name, fields),) = item.items()
+        identity = kinds[name].identify(fields)
+        wanted, problems = kinds[name].normalise(fields, "present")
+        assert isinstance(identity, str)
+        assert not problems
+        want = Want(Resource(name, identity, wanted), lambda path: f"{root}{path}")
+        questions.update(dict.fromkeys(kinds[name].ask(want)))
+    return observe_script(list(questions))
 
 
 def inventory(servers: SshHosts, hosts: Sequence[Host]) -> str:
