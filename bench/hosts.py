@@ -49,7 +49,7 @@ def _tables(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
 
 def _row(name: str, rows: Sequence[dict[str, Any]]) -> str:
     def median(key: str) -> float:
-        return statistics.median(row[key] for row in rows)
+        return float(statistics.median(row[key] for row in rows))
 
     floors = [row["wall_s"] / row["floor_s"] for row in rows if row["floor_s"]]
     ratio = f"{statistics.median(floors):.2f} ({min(floors):.2f} to {max(floors):.2f})" if floors else "-"
@@ -95,8 +95,9 @@ def _state(servers: SshHosts, single: Callable[[], Sample], folder: Path) -> Pat
 
 def _prepare(servers: SshHosts, state: Path | None) -> None:
     servers.empty()
-    for host in servers.hosts if state is not None else ():
-        shutil.copytree(state, host.root, symlinks=True, dirs_exist_ok=True)
+    if state is not None:
+        for host in servers.hosts:
+            shutil.copytree(state, host.root, symlinks=True, dirs_exist_ok=True)
 
 
 def _measured(servers: SshHosts, go: Callable[[], Sample]) -> tuple[Sample, float, int]:
