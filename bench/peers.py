@@ -6,9 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-__all__ = ["ansible", "fazai", "install"]
+__all__ = ["ansible", "fazai", "install", "pyinfra"]
 
 _FOLDER = Path(__file__).parent.parent / ".bench"
+_PACKAGES = {"ansible": "ansible-core>=2.17", "pyinfra": "pyinfra>=3"}
 
 
 def fazai() -> str:
@@ -17,12 +18,21 @@ def fazai() -> str:
 
 def ansible(name: str = "ansible-inventory") -> str | None:
     """The path of a command of ansible-core, or None when it is not installed."""
-    path = _FOLDER / "ansible" / "bin" / name
+    return _command("ansible", name)
+
+
+def pyinfra() -> str | None:
+    return _command("pyinfra", "pyinfra")
+
+
+def _command(peer: str, name: str) -> str | None:
+    path = _FOLDER / peer / "bin" / name
     return str(path) if path.exists() else None
 
 
 def install() -> None:
-    """ansible-core in a virtual environment of its own."""
-    folder = _FOLDER / "ansible"
-    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-    subprocess.run([str(folder / "bin" / "pip"), "install", "--quiet", "ansible-core>=2.17"], check=True)
+    """Each in a virtual environment of its own."""
+    for peer, package in _PACKAGES.items():
+        folder = _FOLDER / peer
+        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+        subprocess.run([str(folder / "bin" / "pip"), "install", "--quiet", package], check=True)

@@ -49,13 +49,13 @@ def _forks(text: str | None) -> int:
 
 
 def default_forks() -> int:
-    """How many targets at once: 16 a core, as waiting costs nothing, but no more than memory allows."""
+    """How many targets at once: 32 a core, as waiting costs nothing, but no more than memory allows."""
     try:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
     except (ValueError, OSError):
         memory = 1 << 30
     cores = os.cpu_count() or 1
-    return max(4, min(cores * 16, 256, memory // 2 // _PER_TARGET_BYTES))
+    return max(4, min(cores * 32, 256, memory // 2 // _PER_TARGET_BYTES))
 
 
 def daemon_socket(environ: Mapping[str, str], *, root: bool) -> Path:

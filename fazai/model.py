@@ -33,6 +33,7 @@ __all__ = [
     "TargetWork",
     "Value",
     "Verb",
+    "Warming",
     "Work",
 ]
 
@@ -309,6 +310,15 @@ class Session(Protocol):
 
     async def verify(self, changes: Sequence[Change]) -> list[FazaiError]:
         """What the running state says of these changes, where the target can tell: one error each."""
+        ...
+
+
+@runtime_checkable
+class Warming(Protocol):
+    """A provider whose connections need something that takes long to load."""
+
+    def warm(self) -> None:
+        """Begin to load it beside what is going on; returns at once, may be called again."""
         ...
 
 

@@ -15,7 +15,7 @@ from fazai.errors import ExitCode, FazaiError, UsageError, worst_exit
 from fazai.model import Resource, TargetWork, Work
 
 if TYPE_CHECKING:
-    from fazai.cli.run import _Command
+    from fazai.cli.command import Command
     from fazai.hosts.agent.health import Report
     from fazai.hosts.session import HostSession
 
@@ -136,15 +136,15 @@ class Fleet:
     """The hosts of an inventory that declare an agent."""
 
     def __init__(self, options: Mapping[str, Any]) -> None:
+        from fazai.cli.command import command_of
         from fazai.cli.labs import with_folders
-        from fazai.cli.run import command_of
 
         words = options["words"]
         sources = tuple(word for word in words if os.path.exists(word))
         limit = tuple(word for word in words if not os.path.exists(word))
         shown = {"output": "text", "color": "auto", "verbose": False, "diff": False, "explain": False}
         given = {**options, **shown, "inventory": sources, "limit": limit, "quiet": True}
-        self.command: _Command = command_of("apply", given)
+        self.command: Command = command_of("apply", given)
         works = with_folders(self.command.works, self.command.config.lab)
         self.works = tuple(found for work in works if (found := _agents_of(work)) is not None)
         self.forks: int = options["forks"] or self.command.config.forks

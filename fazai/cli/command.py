@@ -16,7 +16,7 @@ import click
 from fazai.cli import setup
 from fazai.cli.planfile import save_plan
 from fazai.errors import ExitCode, InputError, Interrupted, StateError, UsageError
-from fazai.model import Verb, Work
+from fazai.model import Provider, Verb, Warming, Work
 
 if TYPE_CHECKING:
     from fazai.cli.reporting import Reporter
@@ -68,7 +68,7 @@ class Command:
         return resolve(
             self.inventory,
             plays,
-            providers=self.registry.provider,
+            providers=self._provider,
             kinds=self.registry.kind,
             selection=Selection(
                 limit=tuple(self.options["limit"]),
@@ -79,6 +79,12 @@ class Command:
             extra_vars=setup.extra_vars(self.options["extra_vars"]),
             secrets=self.secrets,
         )
+
+    def _provider(self, name: str) -> Provider:
+        found = self.registry.provider(name)
+        if self.name != "validate" and isinstance(found, Warming):
+            found.warm()  # a connection will be wanted
+        return found
 
     # -- running ----------------------------------------------------------------------------------------
 

@@ -20,21 +20,26 @@ __all__ = ["PRELUDE", "observe_script", "read_answers"]
 
 _BATCH: Final = 200  # paths for one process: their names must fit into its arguments
 
-#: Definitions that every block may use. `fz_x N PATH`: is there something? Otherwise N is missing or denied.
+#: Definitions that every block may use. Each program that is started costs a host about a millisecond of CPU,
+#: so what nearly every host has is tried first and what it is instead is asked afterwards.
+#: `fz_x N PATH`: is there something? Otherwise N is missing or denied. `fz_get LIMIT FILE`: its content, one
+#: byte more than the limit at most; where `head` counts no bytes, nothing when it is larger.
 PRELUDE: Final = r"""
 fz_lc=${LC_ALL-}; LC_ALL=C; export LC_ALL
 PATH=$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin; export PATH
 unset CDPATH ENV BASH_ENV IFS
 fz_tmp=; fz_q() { [ -z "$fz_tmp" ] || rm -f "$fz_tmp"; }
 trap fz_q EXIT; trap 'fz_q; exit 129' HUP; trap 'fz_q; exit 141' PIPE; trap 'fz_q; exit 143' TERM
-if stat -c %f / >/dev/null 2>&1
-then
-fz_stat() { stat -c '%f %u %g %s %U/%G' "$@"; }
-fz_own() { stat -c %u:%g "$1"; }
-else
-fz_stat() { stat -f '%Xp %u %g %z %Su/%Sg' "$@"; }
-fz_own() { stat -f %u:%g "$1"; }
-fi
+fz_gnu() { stat -c %f / >/dev/null 2>&1; }
+fz_stat() {
+stat -c '%f %u %g %s %U/%G' "$@" 2>/dev/null || fz_gnu || stat -f '%Xp %u %g %z %Su/%Sg' "$@"
+}
+fz_own() { stat -c %u:%g "$1" 2>/dev/null || { ! fz_gnu && stat -f %u:%g "$1"; }; }
+fz_get() {
+head -c $(($1 + 1)) <"$2" 2>/dev/null && return
+if printf x | head -c 1 >/dev/null 2>&1; then return 1; fi
+[ $(wc -c <"$2") -le "$1" ] && cat "$2"
+}
 fz_hash() {
 if command -v sha256sum >/dev/null 2>&1; then sha256sum "$@"
 elif command -v sha256 >/dev/null 2>&1; then sha256 -r "$@"
@@ -54,8 +59,15 @@ fz_e() { fz_m end "$1"; fz_m end "$1" >&2; }
 
 
 def observe_script(questions: Sequence[Question]) -> str:
-    """The script whose output `read_answers` reads."""
-    return "\n".join(_parts(questions))
+    """The script whose output `read_answers` reads.
+
+    The answers are collected into few large writes, as each one would be a packet for both ends. Not with a
+    `Shell` question: what that leaves in the background would keep the collector waiting.
+    """
+    script = "\n".join(_parts(questions))
+    if not questions or any(isinstance(question, Shell) for question in questions):
+        return script
+    return f"{{\n{script}\n}} | {{ dd ibs=65536 obs=65536 2>/dev/null || cat; }}"
 
 
 def _parts(questions: Sequence[Question]) -> Iterator[str]:
@@ -77,8 +89,9 @@ def _parts(questions: Sequence[Question]) -> Iterator[str]:
         if isinstance(question, ContentOf):
             path = quoted(question.path)
             yield (
-                f"if [ -f {path} ] && [ -r {path} ] && [ $(wc -c <{path}) -le {question.limit} ]\n"
-                f"then fz_m out {n}; cat {path}; fz_m exit {n} $?; else fz_m exit {n} 1; fi"
+                f"if [ -f {path} ] && [ -r {path} ]\n"
+                f"then fz_m out {n}; fz_get {question.limit} {path}; fz_m exit {n} $?\n"
+                f"else fz_m exit {n} 1; fi"
             )
         elif isinstance(question, Shell):
             yield f"fz_m out {n}\n(\n{question.script}\n) 2>&1\nfz_m exit {n} $?"
@@ -163,7 +176,7 @@ class _Reading:
             elif number not in self._exits:
                 raise self._garbled()
             else:
-                found[question] = Output(self._exits[number], self._outs.get(number, b""))
+                found[question] = _output(question, self._exits[number], self._outs.get(number, b""))
         return found
 
     def _path(self, number: int) -> PathState:
@@ -195,6 +208,12 @@ class _Reading:
             where=self._host,
             hint="the target needs a POSIX sh, stat and sha256sum (coreutils or busybox)",
         )
+
+
+def _output(question: Question, exit_code: int, out: bytes) -> Output:
+    """What was printed; a content that is larger than was asked for is none."""
+    too_large = isinstance(question, ContentOf) and len(out) > question.limit
+    return Output(1, b"") if too_large else Output(exit_code, out)
 
 
 def _text(data: bytes) -> str:

@@ -140,7 +140,7 @@ class HostSession:
         fresh = [q for q in dict.fromkeys(questions) if q not in answers]
         if not fresh and self._shell is not None:
             return
-        result = await self._run(observe_script(fresh))
+        result = await self._run(observe_script(fresh), quiet=True)
         assert self._shell is not None
         answers.update(read_answers(fresh, b"\n" + result.out, self._shell.nonce, self._target.name))
 
@@ -318,13 +318,16 @@ class HostSession:
         setup: str = "",
         timeout_s: float | None = None,
         listener: Listener | None = None,
+        quiet: bool = False,
     ) -> Result:
         if self._shell is None:
             self._channel = await self._start()
             self._shell = Shell(self._channel, self._target.name)
         seconds = timeout_s or self._timeout_s
         try:
-            return await self._shell.run(script, timeout_s=seconds, setup=setup, listener=listener)
+            return await self._shell.run(
+                script, timeout_s=seconds, setup=setup, listener=listener, quiet=quiet
+            )
         except TimeoutError:
             assert self._channel is not None
             await self._channel.close()

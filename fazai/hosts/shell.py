@@ -56,6 +56,7 @@ class Result:
 #: Gets the output of a command as it comes: the stream's name, and bytes.
 Listener = Callable[[str, bytes], None]
 _READ_BYTES = 64 * 1024
+_WRITE_BYTES = 64 * 1024  # collected before they are sent
 
 
 class Ended(Exception):
@@ -83,34 +84,46 @@ class Shell:
         timeout_s: float,
         setup: str = "",
         listener: Listener | None = None,
+        quiet: bool = False,
     ) -> Result:
         """Run one block in a subshell without standard input, and wait for its end. `setup` is a line for the
-        shell itself.
+        shell itself. `quiet`: nobody wants its standard error, which then costs no packets.
 
         Raises TimeoutError, Unreachable when the connection goes away, Ended when only the shell does.
         """
         chunks = [encoded(script)] if isinstance(script, str) else script
         async with asyncio.timeout(timeout_s):
-            sender = asyncio.ensure_future(self._send(chunks, setup))
+            sender = asyncio.ensure_future(self._send(chunks, setup, quiet))
             try:
-                return await self._receive(listener)
+                return await self._receive(listener, quiet)
             finally:
                 sender.cancel()
                 await asyncio.gather(sender, return_exceptions=True)
 
-    async def _send(self, chunks: Iterable[bytes], setup: str) -> None:
+    async def _send(self, chunks: Iterable[bytes], setup: str, quiet: bool) -> None:
+        """What fits travels in one piece: each write is a packet, a system call here and a wake-up there."""
         stdin = self._channel.stdin
-        if not self.blocks:
-            stdin.write(encoded(f"{PRELUDE}fz_n={self.nonce}\n"))
+        head = "" if self.blocks else f"{PRELUDE}fz_n={self.nonce}\n"
+        begin, end = ("fz_m begin", "2>/dev/null; fz_m end $?") if quiet else ("fz_b", "; fz_e $?")
         self.blocks += 1
-        stdin.write(encoded(f"{setup}\n{{ fz_b; (\n"))
+        waiting = bytearray(encoded(f"{head}{setup}\n{{ {begin}; (\n"))
         for chunk in chunks:
-            stdin.write(chunk)
-            await stdin.drain()
-        stdin.write(b"\n); fz_e $?; } </dev/null\n")
+            waiting += chunk
+            if len(waiting) >= _WRITE_BYTES:
+                stdin.write(bytes(waiting))
+                waiting.clear()
+                await stdin.drain()
+        waiting += encoded(f"\n) {end}; }} </dev/null\n")
+        stdin.write(bytes(waiting))
         await stdin.drain()
 
-    async def _receive(self, listener: Listener | None) -> Result:
+    async def _receive(self, listener: Listener | None, quiet: bool) -> Result:
+        if quiet:
+            said, code = await self._until_end("stdout", self._channel.stdout, listener)
+            if code is not None:
+                return Result(code, said, b"")
+            last, _ = await self._until_end("stderr", self._channel.stderr, None)
+            raise Ended(last[-2000:])
         out, err = await asyncio.gather(
             self._until_end("stdout", self._channel.stdout, listener),
             self._until_end("stderr", self._channel.stderr, listener),

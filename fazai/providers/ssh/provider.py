@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import cached_property
+from importlib import import_module
+from threading import Thread
 from typing import TYPE_CHECKING
 
 from fazai.hosts.become import become_of
@@ -31,6 +33,18 @@ class SshProvider(HostProvider):
         from fazai.providers.ssh.connecting import Connections
 
         return Connections()
+
+    @cached_property
+    def _loading(self) -> Thread:
+        """asyncssh takes as long to import as all the rest, and waits for programs that look for a library;
+        meanwhile the inventory can be resolved."""
+        thread = Thread(target=import_module, args=("fazai.providers.ssh.transport",), daemon=True)
+        thread.start()
+        return thread
+
+    def warm(self) -> None:
+        """See `model.Warming`."""
+        self._loading  # noqa: B018 - begins once
 
     def problems(self, target: Target) -> Iterator[tuple[str, str, str | None]]:
         return problems(target)
