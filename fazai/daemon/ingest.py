@@ -16,7 +16,7 @@ from typing import NamedTuple
 from fazai.daemon.admission import Admission
 from fazai.daemon.exposition import Exposition
 from fazai.daemon.hostkeys import HostKeys
-from fazai.daemon.records import Records, inflate, read_records
+from fazai.daemon.records import Records, inflate, read_one, read_records
 from fazai.daemon.watch import HostChange, Watch, WatchRules
 from fazai.errors import StateError
 from fazai.store.daemon import DaemonStore, NewEvent, NewSample
@@ -30,7 +30,7 @@ __all__ = ["Answer", "Ingest", "IngestRules"]
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _ONE_ACCEPTED = encode(IngestAnswer(accepted=1, duplicates=0))
-_IN_THREAD_BYTES = 256 << 10  # a body from this size on is read in a thread: others must not wait for it
+_IN_THREAD_BYTES = 512 << 10  # a body from this size on is read in a thread: others must not wait for it
 
 
 class Answer(NamedTuple):
@@ -134,6 +134,30 @@ class Ingest:
             duplicates = len(samples) - accepted
         return _answer(accepted, duplicates, errors)
 
+    def take_one(self, body: bytes, told: Callable[[Answer | StateError], object]) -> bool:
+        """As `take`, for one good record: `told` is called on this loop once it is durable. False, with nothing
+        done, where the body is anything else. Raises Refusal(overloaded), StateError."""
+        sample = read_one(body)
+        if sample is None:
+            return False
+        size_bytes = len(body)
+        self.admission.enter(sample.host, size_bytes)
+
+        def done(result: list[bool] | StateError) -> None:
+            self.admission.leave(sample.host, size_bytes)
+            if isinstance(result, StateError):
+                told(result)
+            else:
+                accepted = self._stored((sample,), result)
+                told(_answer(accepted, 1 - accepted, ()))
+
+        try:
+            self._store.ingest_then((sample,), done)
+        except StateError:
+            self.admission.leave(sample.host, size_bytes)
+            raise
+        return True
+
     async def _store_them(self, samples: Sequence[NewSample], signer: str | None) -> int:
         """How many were new."""
         sender = signer or samples[0].host
@@ -143,6 +167,10 @@ class Ingest:
             verdicts = await self._store.ingest(samples)
         finally:
             self.admission.leave(sender, size_bytes)
+        return self._stored(samples, verdicts)
+
+    def _stored(self, samples: Sequence[NewSample], verdicts: Sequence[bool]) -> int:
+        """How many were new."""
         accepted = 0
         for sample, new in zip(samples, verdicts, strict=True):
             if new:

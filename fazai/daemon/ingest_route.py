@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from fazai.daemon.ingest import Answer, Ingest
 from fazai.daemon.refusal import Refusal
-from fazai.daemon.web import Receive, Scope, Send
-from fazai.errors import SecretError
+from fazai.daemon.shortcut import tail_of
+from fazai.daemon.web import Receive, Scope, Send, ShortTaker
+from fazai.errors import FazaiError, SecretError, StateError
 from fazai.wire.base import WireError
 from fazai.wire.signature import SignedHeaders, decode_signed_headers
 from fazai.wire.telemetry import MAX_INGEST_BYTES
@@ -67,6 +69,30 @@ class IngestRoute:
             {"type": "http.response.start", "status": answer.status, "headers": (_JSON, length, *_SAFE)}
         )
         await send({"type": "http.response.body", "body": answer.body})
+
+    def short(self, scope: Scope) -> ShortTaker | None:
+        """For plain bodies that no signature covers; each is still asked for its right to be there."""
+        try:
+            if scope["method"] != "POST" or any(self._look(scope)):
+                return None
+        except WireError:
+            return None
+        return functools.partial(self._short, scope)
+
+    def _short(
+        self, scope: Scope, body: bytes, told: Callable[[tuple[int, bytes] | FazaiError], None]
+    ) -> bool:
+        begun = time.perf_counter()
+        self._authorize(scope)
+
+        def answer(result: Answer | StateError) -> None:
+            if isinstance(result, StateError):
+                told(result)
+                return
+            self._ingest.seconds.add(time.perf_counter() - begun)
+            told((result.status, _tail(result.body)))
+
+        return self._ingest.take_one(body, answer)
 
     def _look(self, scope: Scope) -> tuple[bool, bool]:
         """Whether the body is compressed, and whether it is signed. Raises Refusal."""
@@ -129,6 +155,11 @@ class IngestRoute:
         except SecretError as error:  # ours to mend; the client learns only that it is not let in
             self._report(str(error))
             raise WireError("bad_signature", "the daemon cannot read the key of this host") from None
+
+
+@functools.lru_cache(maxsize=8)  # most say that one record was accepted
+def _tail(body: bytes) -> bytes:
+    return tail_of((_JSON, (b"content-length", b"%d" % len(body)), *_SAFE), body)
 
 
 def _signed_headers(scope: Scope) -> SignedHeaders:
