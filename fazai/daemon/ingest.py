@@ -200,6 +200,7 @@ class Ingest:
         events: list[NewEvent] = []
         silent, self._silent = self._silent, {}
         lines = self.exposition.hosts
+        lines.freshen()
         for change in changes:
             events += _events(change)
             if change.what == "silent":
