@@ -31,6 +31,7 @@ _OF_ONE = (
 _HARMLESS = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL)  # after a ROLLBACK the connection is as good as before
 _GROUP_BYTES = 8 << 20
 _GROUP_JOBS = 4096
+_REST_S = 0.001
 _WAL_PAGES = 4000  # 16 MB between two checkpoints
 
 
@@ -90,6 +91,7 @@ class Writer:
         self._upkeep_s = upkeep_s
         self._jobs: deque[_Job | None] = deque()  # None: the end
         self._asleep = False  # the thread waits for `_wake`: it is only told when nobody has told it yet
+        self._rousing = False
         self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._connection: sqlite3.Connection | None = None
         self._closed = False
@@ -127,7 +129,10 @@ class Writer:
         """As `write`: `told` is called on the loop with the result or a StateError, and raises nothing."""
         if self._closed:
             raise StateError("the store is closed")
-        self._put(_Job(part, payload, size_bytes, told, loop))
+        self._jobs.append(_Job(part, payload, size_bytes, told, loop))
+        if self._asleep and not self._rousing:
+            self._rousing = True
+            loop.call_soon(self._rouse)  # after all that the loop has read by now: they share a commit
 
     def write_soon(self, part: Part, payload: Any) -> None:
         """As `write`, not waited for."""
@@ -138,6 +143,10 @@ class Writer:
 
     def _put(self, job: _Job | None) -> None:
         self._jobs.append(job)
+        self._rouse()
+
+    def _rouse(self) -> None:
+        self._rousing = False
         if self._asleep:
             self._asleep = False
             self._wake.put(None)
@@ -151,6 +160,10 @@ class Writer:
             jobs, ended = self._group(max(0.0, due - time.monotonic()))
             if jobs:
                 self._commit(jobs)
+                # under load the loop first answers these and reads what comes for them: one commit for all,
+                # and no fight over the interpreter
+                if len(self._jobs) < len(jobs) > 1 and not ended:
+                    time.sleep(_REST_S)
             if time.monotonic() >= due and not ended:
                 more = self._keep_up(closing=False)
                 due = time.monotonic() + (0.0 if more else self._upkeep_s)
