@@ -29,6 +29,11 @@ from fazai.worker.metrics import Histogram
 __all__ = ["Answer", "Ingest", "IngestRules"]
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+#: Codes that are on the page before they happen: a rate needs a beginning.
+_REFUSALS = (
+    *("bad_json", "bad_request", "too_large", "unsupported_media_type", "overloaded", "unavailable"),
+    *("bad_signature", "bad_clock", "replayed", "unauthorized", "forbidden"),
+)
 _ONE_ACCEPTED = encode(IngestAnswer(accepted=1, duplicates=0))
 _IN_THREAD_BYTES = 512 << 10  # a body from this size on is read in a thread: others must not wait for it
 
@@ -72,6 +77,7 @@ class Ingest:
         self.rules = rules
         self.seconds = Histogram(_BUCKETS)
         self.records: Counter[str] = Counter({"accepted": 0, "duplicate": 0, "refused": 0})
+        self.refusals: Counter[str] = Counter(dict.fromkeys(_REFUSALS, 0))  # of whole requests
         self._silent: dict[str, bool] = {}  # to be remembered with the next sweep
         exposition.add(self.metrics)
 
@@ -234,6 +240,10 @@ class Ingest:
         yield "# TYPE fazai_ingest_records_total counter"
         for result, count in self.records.items():
             yield f'fazai_ingest_records_total{{result="{result}"}} {count}'
+        yield "# HELP fazai_ingest_refusals_total Requests that were refused as a whole, by the error's code."
+        yield "# TYPE fazai_ingest_refusals_total counter"
+        for code, count in self.refusals.items():
+            yield f'fazai_ingest_refusals_total{{code="{code}"}} {count}'
         yield "# HELP fazai_ingest_waiting_bytes Received and not on disk yet."
         yield "# TYPE fazai_ingest_waiting_bytes gauge"
         yield f"fazai_ingest_waiting_bytes {self.admission.total_bytes}"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from fazai.daemon.ingest import Answer, Ingest
@@ -52,6 +53,22 @@ class IngestRoute:
         self._report = report
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._counted():
+            await self._serve(scope, receive, send)
+
+    @contextlib.contextmanager
+    def _counted(self) -> Iterator[None]:
+        """What is refused as a whole, by the code of its refusal."""
+        try:
+            yield
+        except WireError as error:
+            self._ingest.refusals[error.code] += 1
+            raise
+        except StateError:
+            self._ingest.refusals["unavailable"] += 1
+            raise
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         begun = time.perf_counter()
         if scope["method"] != "POST":
             raise Refusal("method_not_allowed", "/ingest knows POST", headers=((b"allow", b"POST"),))
@@ -83,16 +100,21 @@ class IngestRoute:
         self, scope: Scope, body: bytes, told: Callable[[tuple[int, bytes] | FazaiError], None]
     ) -> bool:
         begun = time.perf_counter()
-        self._authorize(scope)
 
         def answer(result: Answer | StateError) -> None:
             if isinstance(result, StateError):
+                self._ingest.refusals["unavailable"] += 1
                 told(result)
                 return
             self._ingest.seconds.add(time.perf_counter() - begun)
             told((result.status, _tail(result.body)))
 
-        return self._ingest.take_one(body, answer)
+        try:
+            self._authorize(scope)
+            return self._ingest.take_one(body, answer)
+        except (WireError, StateError) as error:
+            self._ingest.refusals[getattr(error, "code", "unavailable")] += 1
+            raise
 
     def _look(self, scope: Scope) -> tuple[bool, bool]:
         """Whether the body is compressed, and whether it is signed. Raises Refusal."""

@@ -315,9 +315,7 @@ class HttpServer:
         loop, sock = asyncio.get_running_loop(), listener.sock.dup()  # closing a server closes its socket
 
         def make() -> Connection:
-            return Connection(
-                self._config, self._state, listener, self._limits, self._logger, self._openers
-            )
+            return Connection(self._config, self._state, listener, self._limits, self._logger, self._openers)
 
         if listener.unix:
             listener.server = await loop.create_unix_server(make, sock=sock, backlog=1024)

@@ -116,7 +116,9 @@ class Telemetry:
         self.abandoned()
         newest: dict[str, int] = {}
         fresh: list[tuple[Host, NewSample]] = []
-        taken: set[tuple[str, int]] | None = None  # only where a record came that is not the newest of its host
+        taken: set[tuple[str, int]] | None = (
+            None  # only where a record came that is not the newest of its host
+        )
         verdicts = []
         known = self.hosts
         for samples in payloads:

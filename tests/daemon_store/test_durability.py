@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import hashlib
 import os
 import resource
@@ -24,7 +25,7 @@ from fazai.errors import LockHeld, StateError, StoreFull
 from fazai.store.base import Action, Run
 from fazai.store.daemon import NewEvent, StoreLimits
 from fazai.store.daemon_sqlite import SqliteDaemonStore
-from fazai.store.schema import FILE_NAME, MIGRATIONS
+from fazai.store.schema import FILE_NAME, MIGRATIONS, failure
 from fazai.store.sqlite import SqliteStore
 from tests.daemon_store.conftest import MINUTE_US, QUIET, START_US, sample
 
@@ -169,6 +170,31 @@ def test_a_full_disk_is_said_and_room_mends_it(store: SqliteDaemonStore, file_li
     assert asyncio.run(store.ingest([sample("a", stored), sample("a", 0)])) == [True, False]
     assert asyncio.run(store.publish([NewEvent("log", b"{}")])) == [last + 1]
     assert len(store.records("a", limit=1000)) == stored + 1
+
+
+@pytest.mark.parametrize(
+    ("code", "limit", "kind", "hint"),
+    [
+        (sqlite3.SQLITE_FULL, None, StoreFull, "free space"),
+        (sqlite3.SQLITE_IOERR_WRITE, 4096, StoreFull, "free space"),  # EFBIG
+        (sqlite3.SQLITE_IOERR_WRITE, None, StateError, "dmesg"),
+        (sqlite3.SQLITE_IOERR_FSYNC, None, StateError, "dmesg"),
+    ],
+    ids=["full", "file size", "write", "fsync"],
+)
+def test_a_disk_that_fails_is_not_a_full_one(
+    tmp_path: Path, file_limit: None, code: int, limit: int | None, kind: type[StateError], hint: str
+) -> None:
+    (tmp_path / FILE_NAME).write_bytes(b"x" * 8192)
+    if limit is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode = code
+    found = failure(tmp_path, error)
+    assert type(found) is kind
+    assert hint in str(found.hint)
+    assert type(failure(tmp_path, OSError(errno.ENOSPC, "No space left on device"))) is StoreFull
+    assert [path.name for path in tmp_path.iterdir()] == [FILE_NAME]
 
 
 def test_a_full_file_system(tmp_path: Path) -> None:
