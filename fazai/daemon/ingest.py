@@ -141,8 +141,8 @@ class Ingest:
         return _answer(accepted, duplicates, errors)
 
     def take_one(self, body: bytes, told: Callable[[Answer | StateError], object]) -> bool:
-        """As `take`, for one good record: `told` is called on this loop once it is durable. False, with nothing
-        done, where the body is anything else. Raises Refusal(overloaded), StateError."""
+        """As `take`, for one good record: `told` is called on this loop once it is durable. False, with
+        nothing done, where the body is anything else. Raises Refusal(overloaded), StateError."""
         sample = read_one(body)
         if sample is None:
             return False

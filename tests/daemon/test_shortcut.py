@@ -18,7 +18,8 @@ from .live import Live, live, token
 
 HEADS = {
     "plain": b"POST /ingest HTTP/1.1\r\nHost: localhost\r\nContent-Length: 12\r\nX-A: b\r\n\r\n",
-    "last": b"POST /ingest HTTP/1.1\r\nHost: localhost\r\nConnection: keep-alive\r\ncontent-length:  12\r\n\r\n",
+    "last": b"POST /ingest HTTP/1.1\r\nHost: localhost\r\nConnection: Keep-Alive\r\n"
+    b"content-length:  12\r\n\r\n",
 }
 OTHERS = {
     "closing": b"POST /ingest HTTP/1.1\r\nHost: x\r\nContent-Length: 12\r\nConnection: close\r\n\r\n",
