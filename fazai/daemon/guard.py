@@ -131,11 +131,15 @@ class Guard:
     def identify(self, connection: Connection, headers: Sequence[tuple[bytes, bytes]]) -> Principal:
         """Raises Refusal (unauthorized, overloaded) for a token that is wrong; what bears none may be
         anonymous."""
-        text = next((value for name, value in headers if name == b"authorization"), None)
+        text = None
+        for name, value in headers:
+            if name == b"authorization":
+                text = value
+                break
         found = self._by_token(text, _address(connection)) if text is not None else None
-        others = [self._by_peer(connection), self._by_certificate(connection)]
-        known = [one for one in (found, *others) if one is not None]
-        if known:
+        peer, holder = self._by_peer(connection), self._by_certificate(connection)
+        if found or peer or holder:
+            known = [one for one in (found, peer, holder) if one is not None]
             return max(known, key=lambda one: ROLES.index(cast("Role", one.role)))
         if connection.listener.loopback and self._settings.client_ca is None and not self.has_tokens():
             return Principal("anonymous", "admin")

@@ -178,7 +178,9 @@ def _root_disk(disks: Sequence[Disk]) -> tuple[float, float]:
     """Of `/`, else of the first mount."""
     if not disks:
         return _NAN, _NAN
-    disk = next((one for one in disks if one.mount == "/"), disks[0])
+    disk = disks[0]
+    if disk.mount != "/":
+        disk = next((one for one in disks if one.mount == "/"), disk)
     free = disk.free
     if free is None and disk.total is not None and disk.used is not None:
         free = max(0, disk.total - disk.used)

@@ -209,7 +209,7 @@ def test_one_daemon_a_folder(store: SqliteDaemonStore) -> None:
 def test_reads_while_the_tail_is_indexed(tmp_path: Path) -> None:
     """A reader sees every record at every moment: in the tail, in a span, or in both."""
     store = SqliteDaemonStore(tmp_path, StoreLimits(upkeep_s=0.001, index_records=40))
-    wanted = 400
+    wanted = 150
     seen: list[int] = []
 
     async def look(done: Callable[[], bool]) -> None:
