@@ -342,7 +342,7 @@ class HttpServer:
             if connection.busy:
                 short.add(connection.answered())
             connection.shutdown()
-        tasks = {*self._state.tasks, *short}
+        tasks: set[asyncio.Future[None]] = {*self._state.tasks, *short}
         if tasks:
             await asyncio.wait(tasks, timeout=self._limits.stop_s)
         for task in self._state.tasks:

@@ -31,7 +31,7 @@ _OF_ONE = (
 _HARMLESS = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL)  # after a ROLLBACK the connection is as good as before
 _GROUP_BYTES = 8 << 20
 _GROUP_JOBS = 4096
-_REST_S = 0.001
+_REST_S = 0.002  # about what an fsync takes
 _WAL_PAGES = 4000  # 16 MB between two checkpoints
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -179,5 +181,27 @@ def test_a_connection_that_was_idle_long_enough_is_closed(tmp_path: Path) -> Non
         client = Client(daemon.port)
         for minute in range(3):
             assert client.post(record(minute))[0] == 200
+        assert client.file.read(1) == b""
+        client.close()
+
+
+def test_a_stop_waits_for_what_is_being_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with live(tmp_path, limits=Limits(stop_s=5.0)) as daemon:
+        client = Client(daemon.port)
+        client.post(record(0))
+        telemetry = daemon.services.store._telemetry  # type: ignore[attr-defined]
+        apply, stopping = telemetry.apply, threading.Event()
+
+        def slow(*given: Any) -> Any:
+            stopping.wait(10)
+            return apply(*given)
+
+        monkeypatch.setattr(telemetry, "apply", slow)
+        client.sock.sendall(client.request(record(1)))
+        while not daemon.services.ingest.admission.total_bytes:
+            time.sleep(0.001)
+        daemon.call(daemon.daemon.stop)
+        daemon.loop.call_soon_threadsafe(stopping.set)
+        assert client.answer()[::2] == (200, {"ok": True, "accepted": 1, "duplicates": 0})
         assert client.file.read(1) == b""
         client.close()
