@@ -91,7 +91,7 @@ class Writer:
         self._upkeep_s = upkeep_s
         self._jobs: deque[_Job | None] = deque()  # None: the end
         self._asleep = False  # the thread waits for `_wake`: it is only told when nobody has told it yet
-        self._rousing = False
+        self._rouser: asyncio.AbstractEventLoop | None = None  # which has promised to wake it
         self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._connection: sqlite3.Connection | None = None
         self._closed = False
@@ -130,8 +130,8 @@ class Writer:
         if self._closed:
             raise StateError("the store is closed")
         self._jobs.append(_Job(part, payload, size_bytes, told, loop))
-        if self._asleep and not self._rousing:
-            self._rousing = True
+        if self._asleep and self._rouser is not loop:
+            self._rouser = loop
             loop.call_soon(self._rouse)  # after all that the loop has read by now: they share a commit
 
     def write_soon(self, part: Part, payload: Any) -> None:
@@ -146,7 +146,7 @@ class Writer:
         self._rouse()
 
     def _rouse(self) -> None:
-        self._rousing = False
+        self._rouser = None
         if self._asleep:
             self._asleep = False
             self._wake.put(None)
