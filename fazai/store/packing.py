@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 import sys
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from fazai.store.daemon import GAUGES
@@ -46,7 +46,7 @@ CHUNK_BYTES = (
 MAX_ORDINAL = 1 << 12
 #: Level 3 takes 1.5 times the CPU for a hundredth of the bytes. Matches of seven bytes at least, found by a
 #: table that stays in the cache: an eighth less CPU than level 1 alone, and no more bytes.
-_OPTIONS = {
+_OPTIONS: Mapping[int, int] = {
     zstd.CompressionParameter.compression_level: 1,
     zstd.CompressionParameter.hash_log: 14,
     zstd.CompressionParameter.min_match: 7,
