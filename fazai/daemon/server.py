@@ -338,10 +338,10 @@ class HttpServer:
                 listener.server.close()
             listener.sock.close()
         short: set[asyncio.Future[None]] = set()
-        for connection in cast("list[Connection]", list(self._state.connections)):
-            if connection.busy:
-                short.add(connection.answered())
-            connection.shutdown()
+        for one in cast("list[Connection]", list(self._state.connections)):
+            if one.busy:
+                short.add(one.answered())
+            one.shutdown()
         tasks: set[asyncio.Future[None]] = {*self._state.tasks, *short}
         if tasks:
             await asyncio.wait(tasks, timeout=self._limits.stop_s)
