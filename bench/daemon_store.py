@@ -200,6 +200,7 @@ def _inside(folder: Path) -> Iterator[str]:
     begun = time.process_time()
     for sample in samples:
         lines.push(sample.host, sample.gauges, sample.time_us, 60.0)
+        lines.freshen()
     pushing = (time.process_time() - begun) / len(samples)
     event = NewEvent("log", b'{"type":"log","level":"info","message":"' + b"x" * 960 + b'"}', level="info")
     asyncio.run(store.publish([event] * 100_000))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import traceback
 from collections.abc import Sequence
 
@@ -11,8 +12,22 @@ from starlette.routing import Router
 
 from fazai.daemon.refusal import Refusal
 from fazai.daemon.services import Services
-from fazai.daemon.web import AsgiApp, Endpoint, Receive, Route, Scope, Send, connection_of, refuse
-from fazai.errors import StateError
+from fazai.daemon.shortcut import Answerer, Opener, Taker, tail_of
+from fazai.daemon.web import (
+    AsgiApp,
+    Endpoint,
+    Receive,
+    Route,
+    Scope,
+    Send,
+    ShortApp,
+    ShortTaker,
+    connection_of,
+    head_of,
+    refusal_reply,
+    refuse,
+)
+from fazai.errors import FazaiError, StateError
 from fazai.wire.base import WireError
 
 __all__ = ["App"]
@@ -25,6 +40,12 @@ class App:
         self._services = services
         self._raw: dict[str, AsgiApp] = {
             route.path: route.raw(services) for route in table if route.raw is not None
+        }
+        #: The short way in (`shortcut.py`), by path.
+        self.openers: dict[bytes, Opener] = {
+            path.encode(): functools.partial(self._open, path, raw)
+            for path, raw in self._raw.items()
+            if isinstance(raw, ShortApp)
         }
         methods: dict[str, dict[str, Endpoint]] = {}
         for route in table:
@@ -49,13 +70,8 @@ class App:
             self._services.guard.check_host(connection_of(scope), scope["headers"])
             raw = self._raw.get(path)
             await (raw or self._router)(scope, receive, watched)  # type: ignore[arg-type]
-        except WireError as error:
-            refusal: WireError | None = error
-        except StateError as error:
-            self._log(path, str(error))
-            refusal = Refusal(
-                "unavailable", "the store cannot take it now", headers=((b"retry-after", b"5"),)
-            )
+        except (WireError, StateError) as error:
+            refusal: WireError | None = self._refusal(path, error)
         except HTTPException as error:
             refusal = Refusal("bad_request", str(error.detail), status=error.status_code)
         except Exception as error:  # noqa: BLE001 - the border: a defect in one request must not be another's
@@ -69,6 +85,35 @@ class App:
             connection_of(scope).transport.close()
         else:
             await refuse(send, path, refusal)
+
+    def _refusal(self, path: str, error: FazaiError) -> WireError:
+        if isinstance(error, WireError):
+            return error
+        self._log(path, str(error))
+        return Refusal("unavailable", "the store cannot take it now", headers=((b"retry-after", b"5"),))
+
+    # -- the short way
+
+    def _open(self, path: str, raw: ShortApp, scope: Scope) -> Taker | None:
+        try:
+            self._services.guard.check_host(connection_of(scope), scope["headers"])
+        except WireError:
+            return None
+        take = raw.short(scope)
+        return functools.partial(self._take, path, take) if take is not None else None
+
+    def _take(self, path: str, take: ShortTaker, body: bytes, answer: Answerer) -> bool:
+        try:
+            return take(body, functools.partial(self._told, path, answer))
+        except (WireError, StateError) as error:
+            self._told(path, answer, error)
+            return True
+
+    def _told(self, path: str, answer: Answerer, result: tuple[int, bytes] | FazaiError) -> None:
+        if isinstance(result, FazaiError):
+            said = refusal_reply(path, self._refusal(path, result))
+            result = said.status, tail_of(head_of(said), said.body)
+        answer(*result)
 
     def _log(self, path: str, text: str) -> None:
         self._services.log.say("error", f"{path}: {text}", logger="fazai.daemon")

@@ -1,4 +1,4 @@
-"""`GET /metrics`: lines of hosts are rendered when a record arrives, and only joined when asked for."""
+"""`GET /metrics`: lines of hosts are rendered in the background, and only joined when asked for."""
 
 from __future__ import annotations
 
@@ -50,6 +50,8 @@ HOST_METRICS = (
     ),
     Metric("fazai_host_report_interval_seconds", "gauge", "Time between two records; absent while unknown."),
 )
+#: How a known value is written: bytes are whole numbers.
+_FORMS = tuple("%.0f" if "bytes" in metric.name else "%r" for metric in HOST_METRICS)
 _UP = Metric("fazai_host_up", "gauge", "1 while the host reports, 0 since it stopped.")
 _HOSTS = Metric("fazai_hosts", "gauge", "Hosts that were heard of, by state.")
 
@@ -72,54 +74,117 @@ STORE_METRICS: Mapping[str, Metric] = {
 }
 
 
-class HostLines:
-    """The hosts' lines. One row a host, one place in it for each metric."""
+class _Shard:
+    """Hosts whose lines are joined together, metric by metric, when one of them has changed."""
+
+    __slots__ = ("columns", "rows", "stale")
 
     def __init__(self) -> None:
-        self._rows: dict[str, Sequence[bytes]] = {}
+        self.rows: dict[str, Sequence[bytes]] = {}
+        self.columns: Sequence[bytes] = ()
+        self.stale = False
+
+    def join(self) -> None:
+        rows = self.rows.values()
+        self.columns = [b"".join(column) for column in zip(*rows, strict=True)] if rows else ()
+        self.stale = False
+
+
+class _Line:
+    """What a host's lines are made of: `form` takes all values at once, `prefixes` one each."""
+
+    __slots__ = ("form", "prefixes", "shard", "up")
+
+    def __init__(self, host: str, shard: _Shard) -> None:
+        label = '{host="' + escape(host) + '"} '
+        self.prefixes = [metric.name + label for metric in HOST_METRICS]
+        literal = label.replace("%", "%%")
+        self.form = _ROW_END.join(
+            [f"{metric.name}{literal}{form}\n" for metric, form in zip(HOST_METRICS, _FORMS, strict=True)]
+        )
+        self.up = f"{_UP.name}{label}1\n".encode()
+        self.shard = shard
+
+
+class HostLines:
+    """The hosts' lines. A record only leaves its figures here; `freshen` renders those of each host that has
+    new ones, however many records came, and `render` joins what changed since the last page."""
+
+    def __init__(self) -> None:
+        self._lines: dict[str, _Line] = {}
+        self._news: dict[str, tuple[Sequence[float], int, float]] = {}
         self._up: dict[str, bytes] = {}
-        self._prefixes: dict[str, tuple[tuple[str, ...], bytes]] = {}
+        self._shards: list[_Shard] = []
         self._heads = [metric.head() for metric in HOST_METRICS]
 
     def push(self, host: str, gauges: Sequence[float], time_us: int, interval_s: float) -> None:
-        """The newest record of a host. About 5 us."""
-        found = self._prefixes.get(host)
-        if found is None:
-            label = '{host="' + escape(host) + '"} '
-            names = tuple(metric.name + label for metric in HOST_METRICS)
-            found = self._prefixes[host] = names, f"{_UP.name}{label}1\n".encode()
-        prefixes, up = found
-        values = (*gauges, time_us / 1e6, interval_s or _UNKNOWN)
-        self._rows[host] = [
-            b"" if value != value else f"{prefix}{_text(value)}\n".encode()
-            for prefix, value in zip(prefixes, values, strict=True)
-        ]
-        self._up[host] = up
+        """The newest record of a host. Below 1 us."""
+        self._news[host] = gauges, time_us, interval_s
+
+    def freshen(self) -> None:
+        """Render what was pushed; about 5 us a host."""
+        news, self._news = self._news, {}
+        for host, (gauges, time_us, interval_s) in news.items():
+            line = self._lines.get(host)
+            if line is None:
+                line = self._lines[host] = _Line(host, self._shard())
+            line.shard.rows[host] = _row(line, (*gauges, time_us / 1e6, interval_s or _UNKNOWN))
+            line.shard.stale = True
+            self._up[host] = line.up
+
+    def _shard(self) -> _Shard:
+        """One with room. Hosts that went leave theirs to others."""
+        if not self._shards or len(self._shards[-1].rows) >= _SHARD_HOSTS:
+            self._shards.sort(key=lambda shard: -len(shard.rows))
+            if not self._shards or len(self._shards[-1].rows) >= _SHARD_HOSTS:
+                self._shards.append(_Shard())
+        return self._shards[-1]
 
     def silence(self, host: str) -> None:
         """It stopped reporting: its figures stay until they expire."""
+        self.freshen()
         self._up[host] = f'{_UP.name}{{host="{escape(host)}"}} 0\n'.encode()
 
     def expire(self, host: str) -> None:
-        self._rows.pop(host, None)
-        self._prefixes.pop(host, None)
+        self.freshen()
+        line = self._lines.pop(host, None)
+        if line is not None:
+            line.shard.rows.pop(host, None)
+            line.shard.stale = True
 
     def forget(self, host: str) -> None:
         self.expire(host)
         self._up.pop(host, None)
 
     def render(self) -> list[bytes]:
-        """All lines, metric by metric. 5,000 hosts: about 2 ms."""
+        """All lines, metric by metric. 5,000 hosts: about 1 ms, 2 where all of them changed."""
+        self.freshen()
+        for shard in self._shards:
+            if shard.stale:
+                shard.join()
         parts: list[bytes] = []
         if self._up:
             parts += [_UP.head(), *self._up.values()]
-        if self._rows:
-            for head, column in zip(self._heads, zip(*self._rows.values(), strict=True), strict=True):
+        columns = [shard.columns for shard in self._shards if shard.columns]
+        if columns:
+            for head, column in zip(self._heads, zip(*columns, strict=True), strict=True):
                 parts.append(head)
                 parts += column
         return parts
 
 
+def _row(line: _Line, values: tuple[float, ...]) -> Sequence[bytes]:
+    """The line of each metric; empty where the value is not known."""
+    if isfinite(sum(values)):
+        return (line.form % values).encode().split(_ROW_END.encode())
+    return [
+        b"" if value != value else f"{prefix}{_text(value)}\n".encode()
+        for prefix, value in zip(line.prefixes, values, strict=True)
+    ]
+
+
+_SHARD_HOSTS = 64
+_ROW_END = "\0"
 _UNKNOWN = float("nan")
 
 

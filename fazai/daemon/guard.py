@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from fazai.daemon.refusal import Refusal
-from fazai.daemon.server import Connection, Listener
+from fazai.daemon.server import Connection
 from fazai.daemon.settings import Settings, is_loopback
 from fazai.daemon.tokens import hash_of
 from fazai.errors import UsageError
@@ -106,7 +106,7 @@ class Guard:
                 host = value
             elif name == b"origin":
                 origin = value
-        if not listener.unix and is_loopback(listener.address) and not self._own(host, listener):
+        if listener.loopback and not self._own(host):
             raise Refusal(
                 "forbidden",
                 f"this daemon is not called {host.decode('latin-1')[:64]!r}",
@@ -120,7 +120,7 @@ class Guard:
         yield "# TYPE fazai_auth_failures_total counter"
         yield f"fazai_auth_failures_total {self.refused}"
 
-    def _own(self, host: bytes, listener: Listener) -> bool:
+    def _own(self, host: bytes) -> bool:
         name = host.decode("latin-1").lower()
         if name.startswith("["):
             name = name[1:].partition("]")[0]
@@ -131,14 +131,17 @@ class Guard:
     def identify(self, connection: Connection, headers: Sequence[tuple[bytes, bytes]]) -> Principal:
         """Raises Refusal (unauthorized, overloaded) for a token that is wrong; what bears none may be
         anonymous."""
-        text = next((value for name, value in headers if name == b"authorization"), None)
+        text = None
+        for name, value in headers:
+            if name == b"authorization":
+                text = value
+                break
         found = self._by_token(text, _address(connection)) if text is not None else None
-        others = [self._by_peer(connection), self._by_certificate(connection)]
-        known = [one for one in (found, *others) if one is not None]
-        if known:
+        peer, holder = self._by_peer(connection), self._by_certificate(connection)
+        if found or peer or holder:
+            known = [one for one in (found, peer, holder) if one is not None]
             return max(known, key=lambda one: ROLES.index(cast("Role", one.role)))
-        loopback = not connection.listener.unix and is_loopback(connection.listener.address)
-        if loopback and self._settings.client_ca is None and not self.has_tokens():
+        if connection.listener.loopback and self._settings.client_ca is None and not self.has_tokens():
             return Principal("anonymous", "admin")
         return Principal("anonymous", None)
 

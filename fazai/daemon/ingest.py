@@ -16,7 +16,7 @@ from typing import NamedTuple
 from fazai.daemon.admission import Admission
 from fazai.daemon.exposition import Exposition
 from fazai.daemon.hostkeys import HostKeys
-from fazai.daemon.records import Records, inflate, read_records
+from fazai.daemon.records import Records, inflate, read_one, read_records
 from fazai.daemon.watch import HostChange, Watch, WatchRules
 from fazai.errors import StateError
 from fazai.store.daemon import DaemonStore, NewEvent, NewSample
@@ -29,8 +29,13 @@ from fazai.worker.metrics import Histogram
 __all__ = ["Answer", "Ingest", "IngestRules"]
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+#: Codes that are on the page before they happen: a rate needs a beginning.
+_REFUSALS = (
+    *("bad_json", "bad_request", "too_large", "unsupported_media_type", "overloaded", "unavailable"),
+    *("bad_signature", "bad_clock", "replayed", "unauthorized", "forbidden"),
+)
 _ONE_ACCEPTED = encode(IngestAnswer(accepted=1, duplicates=0))
-_IN_THREAD_BYTES = 256 << 10  # a body from this size on is read in a thread: others must not wait for it
+_IN_THREAD_BYTES = 512 << 10  # a body from this size on is read in a thread: others must not wait for it
 
 
 class Answer(NamedTuple):
@@ -73,6 +78,7 @@ class Ingest:
         self.seconds = Histogram(_BUCKETS)
         self.records: Counter[str] = Counter({"accepted": 0, "duplicate": 0, "refused": 0})
         self.versions: dict[str, str] = {}  # of the hosts' agents, as far as they reported since the start
+        self.refusals: Counter[str] = Counter(dict.fromkeys(_REFUSALS, 0))  # of whole requests
         self._silent: dict[str, bool] = {}  # to be remembered with the next sweep
         exposition.add(self.metrics)
 
@@ -135,6 +141,30 @@ class Ingest:
             duplicates = len(samples) - accepted
         return _answer(accepted, duplicates, errors)
 
+    def take_one(self, body: bytes, told: Callable[[Answer | StateError], object]) -> bool:
+        """As `take`, for one good record: `told` is called on this loop once it is durable. False, with
+        nothing done, where the body is anything else. Raises Refusal(overloaded), StateError."""
+        sample = read_one(body)
+        if sample is None:
+            return False
+        size_bytes = len(body)
+        self.admission.enter(sample.host, size_bytes)
+
+        def done(result: list[bool] | StateError) -> None:
+            self.admission.leave(sample.host, size_bytes)
+            if isinstance(result, StateError):
+                told(result)
+            else:
+                accepted = self._stored((sample,), result)
+                told(_answer(accepted, 1 - accepted, ()))
+
+        try:
+            self._store.ingest_then((sample,), done)
+        except StateError:
+            self.admission.leave(sample.host, size_bytes)
+            raise
+        return True
+
     async def _store_them(self, samples: Sequence[NewSample], signer: str | None) -> int:
         """How many were new."""
         sender = signer or samples[0].host
@@ -144,6 +174,10 @@ class Ingest:
             verdicts = await self._store.ingest(samples)
         finally:
             self.admission.leave(sender, size_bytes)
+        return self._stored(samples, verdicts)
+
+    def _stored(self, samples: Sequence[NewSample], verdicts: Sequence[bool]) -> int:
+        """How many were new."""
         accepted = 0
         for sample, new in zip(samples, verdicts, strict=True):
             if new:
@@ -174,6 +208,7 @@ class Ingest:
         events: list[NewEvent] = []
         silent, self._silent = self._silent, {}
         lines = self.exposition.hosts
+        lines.freshen()
         for change in changes:
             events += _events(change)
             if change.what == "silent":
@@ -208,6 +243,10 @@ class Ingest:
         yield "# TYPE fazai_ingest_records_total counter"
         for result, count in self.records.items():
             yield f'fazai_ingest_records_total{{result="{result}"}} {count}'
+        yield "# HELP fazai_ingest_refusals_total Requests that were refused as a whole, by the error's code."
+        yield "# TYPE fazai_ingest_refusals_total counter"
+        for code, count in self.refusals.items():
+            yield f'fazai_ingest_refusals_total{{code="{code}"}} {count}'
         yield "# HELP fazai_ingest_waiting_bytes Received and not on disk yet."
         yield "# TYPE fazai_ingest_waiting_bytes gauge"
         yield f"fazai_ingest_waiting_bytes {self.admission.total_bytes}"

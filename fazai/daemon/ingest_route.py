@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from fazai.daemon.ingest import Answer, Ingest
 from fazai.daemon.refusal import Refusal
-from fazai.daemon.web import Receive, Scope, Send
-from fazai.errors import SecretError
+from fazai.daemon.shortcut import tail_of
+from fazai.daemon.web import Receive, Scope, Send, ShortTaker
+from fazai.errors import FazaiError, SecretError, StateError
 from fazai.wire.base import WireError
 from fazai.wire.signature import SignedHeaders, decode_signed_headers
 from fazai.wire.telemetry import MAX_INGEST_BYTES
@@ -50,6 +53,22 @@ class IngestRoute:
         self._report = report
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._counted():
+            await self._serve(scope, receive, send)
+
+    @contextlib.contextmanager
+    def _counted(self) -> Iterator[None]:
+        """What is refused as a whole, by the code of its refusal."""
+        try:
+            yield
+        except WireError as error:
+            self._ingest.refusals[error.code] += 1
+            raise
+        except StateError:
+            self._ingest.refusals["unavailable"] += 1
+            raise
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         begun = time.perf_counter()
         if scope["method"] != "POST":
             raise Refusal("method_not_allowed", "/ingest knows POST", headers=((b"allow", b"POST"),))
@@ -67,6 +86,35 @@ class IngestRoute:
             {"type": "http.response.start", "status": answer.status, "headers": (_JSON, length, *_SAFE)}
         )
         await send({"type": "http.response.body", "body": answer.body})
+
+    def short(self, scope: Scope) -> ShortTaker | None:
+        """For plain bodies that no signature covers; each is still asked for its right to be there."""
+        try:
+            if scope["method"] != "POST" or any(self._look(scope)):
+                return None
+        except WireError:
+            return None
+        return functools.partial(self._short, scope)
+
+    def _short(
+        self, scope: Scope, body: bytes, told: Callable[[tuple[int, bytes] | FazaiError], None]
+    ) -> bool:
+        begun = time.perf_counter()
+
+        def answer(result: Answer | StateError) -> None:
+            if isinstance(result, StateError):
+                self._ingest.refusals["unavailable"] += 1
+                told(result)
+                return
+            self._ingest.seconds.add(time.perf_counter() - begun)
+            told((result.status, _tail(result.body)))
+
+        try:
+            self._authorize(scope)
+            return self._ingest.take_one(body, answer)
+        except (WireError, StateError) as error:
+            self._ingest.refusals[getattr(error, "code", "unavailable")] += 1
+            raise
 
     def _look(self, scope: Scope) -> tuple[bool, bool]:
         """Whether the body is compressed, and whether it is signed. Raises Refusal."""
@@ -129,6 +177,11 @@ class IngestRoute:
         except SecretError as error:  # ours to mend; the client learns only that it is not let in
             self._report(str(error))
             raise WireError("bad_signature", "the daemon cannot read the key of this host") from None
+
+
+@functools.lru_cache(maxsize=8)  # most say that one record was accepted
+def _tail(body: bytes) -> bytes:
+    return tail_of((_JSON, (b"content-length", b"%d" % len(body)), *_SAFE), body)
 
 
 def _signed_headers(scope: Scope) -> SignedHeaders:

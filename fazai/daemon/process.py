@@ -86,7 +86,8 @@ class Daemon:
         _more_files()
         with contextlib.closing(store(settings.state)) as opened:
             services = self._services(opened)
-            server = self._server = HttpServer(App(services, TABLE), settings.limits, self._log)
+            app = App(services, TABLE)
+            server = self._server = HttpServer(app, settings.limits, self._log, app.openers)
             async with _listening(settings) as listeners:
                 tcp = [one.address for one in listeners if not one.unix]
                 for warning in services.guard.check_bind(tcp):

@@ -24,7 +24,7 @@ from fazai.wire.telemetry import (
     parse_time,
 )
 
-__all__ = ["Records", "gauges_of", "inflate", "read_records", "refused", "sample_of"]
+__all__ = ["Records", "gauges_of", "inflate", "read_one", "read_records", "refused", "sample_of"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NAN = float("nan")
@@ -69,10 +69,9 @@ def read_records(body: bytes) -> Records:
     """
     if len(body) > MAX_INGEST_BYTES:
         raise WireError("too_large", f"the body has {len(body)} bytes, the limit is {MAX_INGEST_BYTES}")
-    try:
-        return Records([sample_of(body, _ONE.decode(body))], [])
-    except (*_FOREIGN, WireError):
-        pass  # not one good record
+    sample = read_one(body)
+    if sample is not None:
+        return Records([sample], [])
     pieces = _split(body)
     if len(pieces) > MAX_INGEST_RECORDS:
         raise WireError("too_large", f"{len(pieces)} records in one body, the limit is {MAX_INGEST_RECORDS}")
@@ -86,6 +85,14 @@ def read_records(body: bytes) -> Records:
         except WireError as error:
             errors.append(IngestError(index=index, error=str(error)))
     return Records(samples, errors)
+
+
+def read_one(body: bytes) -> NewSample | None:
+    """The body as one good record; None for any other."""
+    try:
+        return sample_of(body, _ONE.decode(body))
+    except (*_FOREIGN, WireError):
+        return None
 
 
 def refused(piece: bytes) -> WireError:
@@ -172,7 +179,9 @@ def _root_disk(disks: Sequence[Disk]) -> tuple[float, float]:
     """Of `/`, else of the first mount."""
     if not disks:
         return _NAN, _NAN
-    disk = next((one for one in disks if one.mount == "/"), disks[0])
+    disk = disks[0]
+    if disk.mount != "/":
+        disk = next((one for one in disks if one.mount == "/"), disk)
     free = disk.free
     if free is None and disk.total is not None and disk.used is not None:
         free = max(0, disk.total - disk.used)

@@ -12,15 +12,16 @@ import logging
 import socket
 import ssl
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from email.utils import formatdate
 from typing import Any, cast
 
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from fazai.daemon.settings import Limits
+from fazai.daemon.settings import Limits, is_loopback
+from fazai.daemon.shortcut import Known, Opener, known_head
 from fazai.service.log import Log
 from fazai.wire.base import ErrorAnswer, encode
 
@@ -42,6 +43,7 @@ class Listener:
         self.tls = tls
         self.unix = sock.family == socket.AF_UNIX
         self.address = "" if self.unix else str(sock.getsockname()[0])
+        self.loopback = not self.unix and is_loopback(self.address)
         self.port = 0 if self.unix else int(sock.getsockname()[1])
         self.server: asyncio.AbstractServer | None = None
 
@@ -50,7 +52,13 @@ class Connection(HttpToolsProtocol):
     """One client."""
 
     def __init__(
-        self, config: Config, state: ServerState, listener: Listener, limits: Limits, logger: logging.Logger
+        self,
+        config: Config,
+        state: ServerState,
+        listener: Listener,
+        limits: Limits,
+        logger: logging.Logger,
+        openers: Mapping[bytes, Opener],
     ) -> None:
         super().__init__(config, state, {})
         self.listener = listener
@@ -63,6 +71,14 @@ class Connection(HttpToolsProtocol):
         self._head_bytes = 0
         self._deadline: asyncio.TimerHandle | None = None
         self._refusal: tuple[int, str, str] | None = None
+        self._openers = openers
+        self._known: Known | None = None
+        self._chunk: bytes | None = None  # what began with the head that is being read
+        self._parked = b""  # what came before a short request was answered
+        self._answered_s = 0.0
+        self._last = False
+        self._done: asyncio.Future[None] | None = None
+        self.busy = False  # with a request that took the short way
 
     # -- what uvicorn calls
 
@@ -83,6 +99,14 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         before = self._phase
+        if before == _IDLE:
+            if self.busy:
+                self._parked += data
+                self.flow.pause_reading()
+                return
+            if self._known is not None and self._take(self._known, data):
+                return
+            self._chunk = data
         self._head_bytes += len(data)
         super().data_received(data)
         phase = self._phase
@@ -109,10 +133,15 @@ class Connection(HttpToolsProtocol):
         super().on_headers_complete()
         self._phase = _BODY
         self._head_bytes = 0
+        opener = self._openers.get(self.url)
+        if opener is not None and self._chunk is not None:
+            take = opener(self.scope)
+            self._known = known_head(self._chunk, self.url, self.headers, take) if take else None
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
         self._phase = _IDLE
+        self._chunk = None  # what follows in it is another request
 
     def send_400_response(self, msg: str) -> None:
         """Every request that cannot be read is refused here, in the shape of the contract."""
@@ -125,8 +154,58 @@ class Connection(HttpToolsProtocol):
             self.transport.write(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
         self.transport.close()
 
+    def shutdown(self) -> None:
+        if self.busy:
+            self._last = True
+        else:
+            super().shutdown()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Short requests do not touch the timer: it is looked at how long ago the last one was."""
+        rest_s = self._answered_s + self.limits.idle_s - self.loop.time()
+        if self.busy or rest_s > 0:
+            wait_s = max(rest_s, 1.0)
+            self.timeout_keep_alive_task = self.loop.call_later(wait_s, self.timeout_keep_alive_handler)
+        else:
+            super().timeout_keep_alive_handler()
+
     def _unsupported_upgrade_warning(self) -> None:
         """Such a request is answered as if it had not asked for an upgrade."""
+
+    # -- the short way
+
+    def _take(self, known: Known, data: bytes) -> bool:
+        """Whether the data are a whole request that was taken; the one before must be answered."""
+        body = known.body_of(data)
+        if body is None or self._last or not (self.cycle is None or self.cycle.response_complete):
+            return False
+        self.busy = True
+        if known.take(body, self._answer):
+            return True
+        self.busy = False
+        return False
+
+    def _answer(self, status: int, tail: bytes) -> None:
+        self.busy = False
+        self._answered_s = self.loop.time()
+        if self._done is not None and not self._done.done():
+            self._done.set_result(None)
+        if self.transport.is_closing():
+            return
+        ((_, date),) = self.server_state.default_headers
+        self.transport.write(STATUS_LINE[status] + b"date: " + date + b"\r\n" + tail)
+        if self._last:
+            self.transport.close()
+        elif self._parked:
+            data, self._parked = self._parked, b""
+            self.flow.resume_reading()
+            self.data_received(data)
+
+    def answered(self) -> asyncio.Future[None]:
+        """When it is no longer busy."""
+        if self._done is None:
+            self._done = self.loop.create_future()
+        return self._done
 
     # -- time
 
@@ -154,8 +233,8 @@ class Connection(HttpToolsProtocol):
 
     def peer(self) -> tuple[int, frozenset[int]] | None:
         """User and groups of a local client (SO_PEERCRED, SO_PEERGROUPS); None over TCP."""
-        sock = self.transport.get_extra_info("socket")
-        if not self.listener.unix or sock is None:
+        sock = self.transport.get_extra_info("socket") if self.listener.unix else None
+        if sock is None:
             return None
         _, uid, gid = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
         groups = {gid}
@@ -184,9 +263,12 @@ class Connection(HttpToolsProtocol):
 
 
 class HttpServer:
-    """All listeners of the daemon."""
+    """All listeners of the daemon. `openers` are the paths whose requests may go the short way."""
 
-    def __init__(self, app: Any, limits: Limits, log: Log) -> None:
+    def __init__(
+        self, app: Any, limits: Limits, log: Log, openers: Mapping[bytes, Opener] | None = None
+    ) -> None:
+        self._openers = openers or {}
         self._limits = limits
         self._log = log
         self._state = ServerState()
@@ -233,7 +315,7 @@ class HttpServer:
         loop, sock = asyncio.get_running_loop(), listener.sock.dup()  # closing a server closes its socket
 
         def make() -> Connection:
-            return Connection(self._config, self._state, listener, self._limits, self._logger)
+            return Connection(self._config, self._state, listener, self._limits, self._logger, self._openers)
 
         if listener.unix:
             listener.server = await loop.create_unix_server(make, sock=sock, backlog=1024)
@@ -255,9 +337,12 @@ class HttpServer:
             if listener.server is not None:
                 listener.server.close()
             listener.sock.close()
-        for connection in list(self._state.connections):
-            connection.shutdown()
-        tasks = set(self._state.tasks)
+        short: set[asyncio.Future[None]] = set()
+        for one in cast("list[Connection]", list(self._state.connections)):
+            if one.busy:
+                short.add(one.answered())
+            one.shutdown()
+        tasks: set[asyncio.Future[None]] = {*self._state.tasks, *short}
         if tasks:
             await asyncio.wait(tasks, timeout=self._limits.stop_s)
         for task in self._state.tasks:

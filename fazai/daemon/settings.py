@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -65,6 +66,7 @@ class Settings:
             raise UsageError("--client-ca needs TLS", hint="add --tls-cert and --tls-key")
 
 
+@lru_cache(maxsize=256)  # each request asks, for a few names
 def is_loopback(host: str) -> bool:
     """Whether an address (or `localhost`) is reachable from this machine alone. Any other name is not."""
     if host == "localhost":

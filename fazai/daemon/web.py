@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast, runtime_checkable
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -17,6 +17,7 @@ import msgspec
 from fazai.daemon.guard import Principal
 from fazai.daemon.refusal import Refusal
 from fazai.daemon.server import CONNECTION, Connection
+from fazai.errors import FazaiError
 from fazai.store.daemon import Role
 from fazai.wire.base import MAX_BODY_BYTES, ErrorAnswer, Message, WireError, decode_body, encode
 from fazai.wire.daemon import HTTP_STATUS, OpnError
@@ -30,8 +31,12 @@ __all__ = [
     "RawFactory",
     "Reply",
     "Route",
+    "ShortApp",
+    "ShortTaker",
     "connection_of",
+    "head_of",
     "read_body",
+    "refusal_reply",
     "refuse",
     "reply",
 ]
@@ -40,6 +45,20 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+#: A `shortcut.Taker` that hands over an error instead of its answer, or raises WireError or StateError.
+ShortTaker = Callable[[bytes, Callable[["tuple[int, bytes] | FazaiError"], None]], bool]
+
+
+@runtime_checkable
+class ShortApp(Protocol):
+    """An ASGI application whose requests may go the short way."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None: ...
+
+    def short(self, scope: Scope) -> ShortTaker | None:
+        """Who takes the requests with this head; None where that is not to be."""
+        ...
+
 
 _SAFE = (
     (b"x-content-type-options", b"nosniff"),
@@ -213,7 +232,8 @@ def _too_large(route: Route) -> Refusal:
     return Refusal("too_large", f"a body has at most {route.limit_bytes} bytes", headers=closing)
 
 
-async def reply(send: Send, answer: Reply) -> None:
+def head_of(answer: Reply) -> list[tuple[bytes, bytes]]:
+    """Its headers, with those that all answers have."""
     own = {name for name, _ in answer.headers}
     headers = [
         (b"content-type", answer.media.encode()),
@@ -221,11 +241,19 @@ async def reply(send: Send, answer: Reply) -> None:
         *(header for header in (*_SAFE, _NO_PAGE) if header[0] not in own),
         *answer.headers,
     ]
-    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    return headers
+
+
+async def reply(send: Send, answer: Reply) -> None:
+    await send({"type": "http.response.start", "status": answer.status, "headers": head_of(answer)})
     await send({"type": "http.response.body", "body": answer.body})
 
 
 async def refuse(send: Send, path: str, error: WireError) -> None:
+    await reply(send, refusal_reply(path, error))
+
+
+def refusal_reply(path: str, error: WireError) -> Reply:
     """The error in the shape of the contract."""
     answer = ErrorAnswer.of(error)
     message: Message = OpnError(error=answer.error, code=error.code) if path.startswith("/opn/") else answer
@@ -234,7 +262,7 @@ async def refuse(send: Send, path: str, error: WireError) -> None:
     if isinstance(error, Refusal):
         status = error.status or status
         headers = error.headers
-    await reply(send, Reply(encode(message), status=status, headers=tuple(headers)))
+    return Reply(encode(message), status=status, headers=tuple(headers))
 
 
 def connection_of(scope: Scope) -> Connection:

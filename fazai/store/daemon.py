@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
+from fazai.errors import StateError
 from fazai.store.base import Store
 
 __all__ = [
@@ -178,6 +179,12 @@ class DaemonStore(Protocol):
 
     async def ingest(self, samples: Sequence[NewSample]) -> list[bool]:
         """Store them; for each, whether it is new (True) or a duplicate. Durable when it returns."""
+        ...
+
+    def ingest_then(
+        self, samples: Sequence[NewSample], told: Callable[[list[bool] | StateError], object]
+    ) -> None:
+        """As `ingest`, without a future and a task: `told` is called on the event loop of the caller."""
         ...
 
     def hosts(self) -> list[HostRecord]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import fcntl
 import os
@@ -131,6 +132,12 @@ class SqliteDaemonStore:
             self._telemetry, samples, sum([len(sample.body) for sample in samples])
         )
         return verdicts
+
+    def ingest_then(
+        self, samples: Sequence[NewSample], told: Callable[[list[bool] | StateError], object]
+    ) -> None:
+        size_bytes = sum([len(sample.body) for sample in samples])
+        self._writer.write_then(self._telemetry, samples, size_bytes, told, asyncio.get_running_loop())
 
     def hosts(self) -> list[HostRecord]:
         return [host.record for host in list(self._telemetry.hosts.values()) if host.record.records]

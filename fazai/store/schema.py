@@ -7,7 +7,10 @@ and the daemon use the file at the same time.
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import sqlite3
+import tempfile
 from pathlib import Path
 
 from fazai.errors import StateError, StoreFull
@@ -89,7 +92,8 @@ MIGRATIONS = (
     """,
 )
 
-_NO_ROOM = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EFBIG, errno.EDQUOT})
+_PROBE_BYTES = 64 << 10
 _BROKEN = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
@@ -142,10 +146,16 @@ def is_broken(error: Exception) -> bool:
 
 def failure(folder: Path, error: Exception) -> StateError:
     """What SQLite or the operating system says, as an error with the next step."""
-    if _code(error) & 0xFF in _NO_ROOM:
+    code = _code(error) & 0xFF
+    if code == sqlite3.SQLITE_FULL or _has_no_room(folder, error):
         return StoreFull(
             f"the state folder {folder} takes no more data: {error}",
             hint="free space on its disk; nothing else needs to be done",
+        )
+    if code == sqlite3.SQLITE_IOERR:
+        return StateError(
+            f"the disk of the state folder {folder} fails: {error}",
+            hint="see the kernel's log (dmesg), then: fazai store check",
         )
     if is_broken(error):
         return StateError(
@@ -156,6 +166,22 @@ def failure(folder: Path, error: Exception) -> StateError:
         f"the state folder {folder} cannot be used: {error}",
         hint="free it, mend its owner and mode, or set FAZAI_STATE to another folder",
     )
+
+
+def _has_no_room(folder: Path, error: Exception) -> bool:
+    """SQLite calls ENOSPC full, but a limit of the file's size or a quota an I/O error, and the number that
+    the system gave is lost on its way here. So it is tried: as much as a page, where the files end now."""
+    if isinstance(error, OSError):
+        return error.errno in _NO_ROOM
+    if _code(error) & 0xFF != sqlite3.SQLITE_IOERR:
+        return False
+    try:
+        end = max((path.stat().st_size for path in folder.glob(f"{FILE_NAME}*")), default=0)
+        with tempfile.TemporaryFile(dir=folder, buffering=0) as probe:
+            os.pwrite(probe.fileno(), bytes(_PROBE_BYTES), end)
+    except OSError as failed:
+        return failed.errno in _NO_ROOM
+    return False
 
 
 def _code(error: Exception) -> int:

@@ -48,6 +48,25 @@ class Host:
         place = bisect_left(self.times, time_us)
         return place < len(self.times) and self.times[place] == time_us
 
+    def follow(self, sample: NewSample, ref: int, now_us: int) -> None:
+        """`remember` and `_update` in one, for a record that is later than all before it."""
+        name, time_us, _, gauges, interval_s = sample
+        self.times.append(time_us)
+        self.refs.append(ref)
+        self.gauges.extend(gauges)
+        self.top = time_us
+        self.dirty = True
+        _, last_us, seen_us, records, known_s, silent, _ = self.record
+        if interval_s > 0:
+            self.declared = True
+        elif last_us != NEVER and not self.declared:
+            interval_s = _rhythm(known_s, (time_us - last_us) / 1e6)
+        else:
+            interval_s = known_s
+        if now_us > seen_us:
+            seen_us = now_us
+        self.record = HostRecord(name, time_us, seen_us, records + 1, interval_s, silent, gauges)
+
     def remember(self, time_us: int, ref: int, gauges: tuple[float, ...]) -> None:
         self.top = max(self.top, time_us)
         if not self.times or time_us > self.times[-1]:
@@ -96,24 +115,34 @@ class Telemetry:
     ) -> list[list[bool]]:
         self.abandoned()
         newest: dict[str, int] = {}
-        taken: set[tuple[str, int]] = set()
         fresh: list[tuple[Host, NewSample]] = []
+        taken: set[tuple[str, int]] | None = (
+            None  # only where a record came that is not the newest of its host
+        )
         verdicts = []
+        known = self.hosts
         for samples in payloads:
             verdict = []
             for sample in samples:
-                host = self.hosts.get(sample.host) or self._meet(connection, sample.host)
-                last = newest.get(sample.host, host.top)
-                time_us = sample.time_us
-                key = (sample.host, time_us)
+                name, time_us = sample[0], sample[1]
+                host = known.get(name) or self._meet(connection, name)
+                last = newest.get(name, host.top)
+                new = True
                 if time_us > last:
-                    newest[sample.host] = time_us
-                elif key in taken or host.knows(time_us) or _in_spans(connection, host.id, time_us):
-                    verdict.append(False)
-                    continue
-                taken.add(key)
-                fresh.append((host, sample))
-                verdict.append(True)
+                    newest[name] = time_us
+                else:
+                    if taken is None:
+                        taken = {(one.host, one.time_us) for _, one in fresh}
+                    new = not (
+                        (name, time_us) in taken
+                        or host.knows(time_us)
+                        or _in_spans(connection, host.id, time_us)
+                    )
+                verdict.append(new)
+                if new:
+                    fresh.append((host, sample))
+                    if taken is not None:
+                        taken.add((name, time_us))
             verdicts.append(verdict)
         for piece in pieces(fresh, lambda pair: len(pair[1].body)):
             self._write(connection, piece)
@@ -123,8 +152,11 @@ class Telemetry:
         now_us = self._now_us()
         with self.lock:
             for host, sample, ref in self._stored:
-                host.remember(sample.time_us, ref, sample.gauges)
-                _update(host, sample, now_us)
+                if sample.time_us > host.top and host.record.time_us == host.top:
+                    host.follow(sample, ref, now_us)  # as nearly all
+                else:
+                    host.remember(sample.time_us, ref, sample.gauges)
+                    _update(host, sample, now_us)
             self.tail_records += len(self._stored)
         self.small.update((chunk, count) for chunk, count in self._chunks if count < SMALL)
         self.bytes += self.added
@@ -251,14 +283,16 @@ def _update(host: Host, sample: NewSample, now_us: int) -> None:
     if sample.interval_s > 0:
         interval_s, host.declared = sample.interval_s, True
     elif old.time_us != NEVER and not host.declared:
-        gap_s = abs(sample.time_us - old.time_us) / 1e6
-        # a pause is no new rhythm: what is far over the known one counts as three of them
-        interval_s = (
-            gap_s if not interval_s else interval_s + _LEARN * (min(gap_s, 3 * interval_s) - interval_s)
-        )
+        interval_s = _rhythm(interval_s, abs(sample.time_us - old.time_us) / 1e6)
     host.record = HostRecord(
         old.host, sample.time_us, seen_us, old.records + 1, interval_s, old.silent, sample.gauges
     )
+
+
+def _rhythm(interval_s: float, gap_s: float) -> float:
+    """What is learnt from one more gap. A pause is no new rhythm: what is far over the known one counts as
+    three of them."""
+    return gap_s if not interval_s else interval_s + _LEARN * (min(gap_s, 3 * interval_s) - interval_s)
 
 
 def pieces(items: Sequence[T], size_of: Callable[[T], int]) -> Iterator[Sequence[T]]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import queue
 import sqlite3
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -15,7 +17,7 @@ from typing import Any, NamedTuple, Protocol
 from fazai.errors import StateError
 from fazai.store.schema import FILE_NAME, connect, failure
 
-__all__ = ["Part", "Statements", "Writer"]
+__all__ = ["Part", "Statements", "Waiter", "Writer"]
 
 #: Errors of a payload, not of the file.
 _OF_ONE = (
@@ -29,6 +31,7 @@ _OF_ONE = (
 _HARMLESS = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL)  # after a ROLLBACK the connection is as good as before
 _GROUP_BYTES = 8 << 20
 _GROUP_JOBS = 4096
+_REST_S = 0.002  # about what an fsync takes
 _WAL_PAGES = 4000  # 16 MB between two checkpoints
 
 
@@ -61,11 +64,16 @@ class Statements:
         pass
 
 
+#: Who is told of a result, or of a StateError: on the event loop that the write came from.
+Waiter = Callable[[Any], object]
+
+
 class _Job(NamedTuple):
     part: Part
     payload: Any
     size_bytes: int
-    waiter: asyncio.Future[Any] | None
+    waiter: Waiter | None
+    loop: asyncio.AbstractEventLoop | None
 
 
 class Writer:
@@ -81,7 +89,10 @@ class Writer:
         self._folder = folder
         self._upkeep = upkeep
         self._upkeep_s = upkeep_s
-        self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._jobs: deque[_Job | None] = deque()  # None: the end
+        self._asleep = False  # the thread waits for `_wake`: it is only told when nobody has told it yet
+        self._rouser: asyncio.AbstractEventLoop | None = None  # which has promised to wake it
+        self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._connection: sqlite3.Connection | None = None
         self._closed = False
         self.commits = 0
@@ -97,28 +108,48 @@ class Writer:
         """Write what is queued; what comes later is refused."""
         if not self._closed:
             self._closed = True
-            self._queue.put(None)
+            self._put(None)
             self._thread.join()
 
     @property
     def waiting(self) -> int:
         """Jobs in the queue."""
-        return self._queue.qsize()
+        return len(self._jobs)
 
     async def write(self, part: Part, payload: Any, size_bytes: int = 0) -> Any:
         """The part's result for this payload, once it is on disk. Raises StateError."""
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[Any] = loop.create_future()
+        self.write_then(part, payload, size_bytes, functools.partial(_resolve, waiter), loop)
+        return await waiter
+
+    def write_then(
+        self, part: Part, payload: Any, size_bytes: int, told: Waiter, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        """As `write`: `told` is called on the loop with the result or a StateError, and raises nothing."""
         if self._closed:
             raise StateError("the store is closed")
-        waiter: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._queue.put(_Job(part, payload, size_bytes, waiter))
-        return await waiter
+        self._jobs.append(_Job(part, payload, size_bytes, told, loop))
+        if self._asleep and self._rouser is not loop:
+            self._rouser = loop
+            loop.call_soon(self._rouse)  # after all that the loop has read by now: they share a commit
 
     def write_soon(self, part: Part, payload: Any) -> None:
         """As `write`, not waited for."""
         if self._closed:
             self.lost += 1
         else:
-            self._queue.put(_Job(part, payload, 0, None))
+            self._put(_Job(part, payload, 0, None, None))
+
+    def _put(self, job: _Job | None) -> None:
+        self._jobs.append(job)
+        self._rouse()
+
+    def _rouse(self) -> None:
+        self._rouser = None
+        if self._asleep:
+            self._asleep = False
+            self._wake.put(None)
 
     # -- the thread -------------------------------------------------------------------------------------
 
@@ -129,6 +160,10 @@ class Writer:
             jobs, ended = self._group(max(0.0, due - time.monotonic()))
             if jobs:
                 self._commit(jobs)
+                # under load the loop first answers these and reads what comes for them: one commit for all,
+                # and no fight over the interpreter
+                if len(self._jobs) < len(jobs) > 1 and not ended:
+                    time.sleep(_REST_S)
             if time.monotonic() >= due and not ended:
                 more = self._keep_up(closing=False)
                 due = time.monotonic() + (0.0 if more else self._upkeep_s)
@@ -138,19 +173,22 @@ class Writer:
 
     def _group(self, wait_s: float) -> tuple[list[_Job], bool]:
         """What waits now, at least one within `wait_s`; and whether the end was reached."""
+        waiting = self._jobs
+        if not waiting and wait_s:
+            self._asleep = True
+            if not waiting:  # else it came between the two lines, and perhaps nobody tells
+                with contextlib.suppress(queue.Empty):
+                    self._wake.get(timeout=wait_s)
+            self._asleep = False
         jobs: list[_Job] = []
         size = 0
-        try:
-            job = self._queue.get(timeout=wait_s) if wait_s else self._queue.get_nowait()
-            while job is not None:
-                jobs.append(job)
-                size += job.size_bytes
-                if size >= _GROUP_BYTES or len(jobs) >= _GROUP_JOBS:
-                    return jobs, False
-                job = self._queue.get_nowait()
-        except queue.Empty:
-            return jobs, False
-        return jobs, True
+        while waiting and size < _GROUP_BYTES and len(jobs) < _GROUP_JOBS:
+            job = waiting.popleft()
+            if job is None:
+                return jobs, True
+            jobs.append(job)
+            size += job.size_bytes
+        return jobs, False
 
     def _commit(self, jobs: list[_Job]) -> None:
         parts: dict[int, tuple[Part, list[_Job]]] = {}
@@ -170,13 +208,7 @@ class Writer:
             part.committed()
         self.commits += 1
         self.jobs += len(jobs)
-        self._answer(
-            [
-                (job.waiter, result)
-                for own, results in answers
-                for job, result in zip(own, results, strict=True)
-            ]
-        )
+        self._answer([pair for own, results in answers for pair in zip(own, results, strict=True)])
 
     def _fail(self, error: Exception, jobs: list[_Job], parts: Sequence[Part]) -> None:
         self._roll_back(error)
@@ -189,17 +221,17 @@ class Writer:
         self.failures += 1
         self.lost += sum(job.waiter is None for job in jobs)
         refusal = failure(self._folder, error)
-        self._answer([(job.waiter, refusal) for job in jobs])
+        self._answer([(job, refusal) for job in jobs])
 
-    def _answer(self, answers: Sequence[tuple[asyncio.Future[Any] | None, Any]]) -> None:
+    def _answer(self, answers: Sequence[tuple[_Job, Any]]) -> None:
         """One call into each event loop, however many wait there."""
-        loops: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], Any]]] = {}
-        for waiter, result in answers:
-            if waiter is not None:
-                loops.setdefault(waiter.get_loop(), []).append((waiter, result))
+        loops: dict[asyncio.AbstractEventLoop, list[tuple[Waiter, Any]]] = {}
+        for job, result in answers:
+            if job.waiter is not None and job.loop is not None:
+                loops.setdefault(job.loop, []).append((job.waiter, result))
         for loop, pairs in loops.items():
             with contextlib.suppress(RuntimeError):  # the loop is gone, and with it whoever waited
-                loop.call_soon_threadsafe(_resolve, pairs)
+                loop.call_soon_threadsafe(_tell, pairs)
 
     def _keep_up(self, *, closing: bool) -> bool:
         try:
@@ -238,11 +270,21 @@ class Writer:
             self._connection = None
 
 
-def _resolve(pairs: Sequence[tuple[asyncio.Future[Any], Any]]) -> None:
-    for waiter, result in pairs:
-        if waiter.done():  # its task was cancelled
-            continue
-        if isinstance(result, StateError):
-            waiter.set_exception(result)
-        else:
-            waiter.set_result(result)
+def _tell(pairs: Sequence[tuple[Waiter, Any]]) -> None:
+    rest = iter(pairs)
+    try:
+        for told, result in rest:
+            told(result)
+    finally:  # a defect in one must not leave the others without their answer
+        left = list(rest)
+        if left:
+            asyncio.get_running_loop().call_soon(_tell, left)
+
+
+def _resolve(waiter: asyncio.Future[Any], result: Any) -> None:
+    if waiter.done():  # its task was cancelled
+        return
+    if isinstance(result, StateError):
+        waiter.set_exception(result)
+    else:
+        waiter.set_result(result)

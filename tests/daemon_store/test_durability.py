@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import hashlib
 import os
 import resource
@@ -24,7 +25,7 @@ from fazai.errors import LockHeld, StateError, StoreFull
 from fazai.store.base import Action, Run
 from fazai.store.daemon import NewEvent, StoreLimits
 from fazai.store.daemon_sqlite import SqliteDaemonStore
-from fazai.store.schema import FILE_NAME, MIGRATIONS
+from fazai.store.schema import FILE_NAME, MIGRATIONS, failure
 from fazai.store.sqlite import SqliteStore
 from tests.daemon_store.conftest import MINUTE_US, QUIET, START_US, sample
 
@@ -81,15 +82,16 @@ def load_and_kill(folder: Path, begin: int, batch: int, wanted: int) -> dict[str
     return known
 
 
-def check_all(folder: Path, acknowledged: dict[str, int]) -> int:
-    """Every acknowledged record is there, once, and is what was sent. How many there are."""
+def check_all(folder: Path, acknowledged: dict[str, int], begin: int = 0) -> int:
+    """Every acknowledged record from the minute `begin` on is there, once, and is what was sent. How many
+    there are."""
     store = SqliteDaemonStore(folder, QUIET)
     total = 0
     try:
         for host, last in acknowledged.items():
-            times = [t for t, _ in store.history(host, limit=10**9)]
+            times = [t for t, _ in store.history(host, START_US + begin * MINUTE_US, limit=10**9)]
             assert len(times) == len(set(times))
-            assert set(times) >= {START_US + minute * MINUTE_US for minute in range(last + 1)}
+            assert set(times) >= {START_US + minute * MINUTE_US for minute in range(begin, last + 1)}
             total += len(times)
             for time_us, body in store.records(host, limit=20):
                 assert body == sample(host, (time_us - START_US) // MINUTE_US, size=120).body
@@ -105,8 +107,9 @@ def check_all(folder: Path, acknowledged: dict[str, int]) -> int:
 
 def kill_rounds(folder: Path, rounds: int, each: int, batch: int) -> int:
     acknowledged: dict[str, int] = {}
-    begin = total = 0
+    begin = 0
     for _ in range(rounds):
+        first = begin
         found = load_and_kill(folder, begin, batch, each)
         acknowledged = {host: max(found.get(host, begin - 1), begin - 1) for host in acknowledged | found}
         store = SqliteDaemonStore(folder, QUIET)
@@ -120,8 +123,8 @@ def kill_rounds(folder: Path, rounds: int, each: int, batch: int) -> int:
         asyncio.run(store.ingest(missing))  # what was not acknowledged is sent again, as agents do
         acknowledged = dict.fromkeys(hosts, begin - 1)
         store.close()
-        total = check_all(folder, acknowledged)
-    return total
+        check_all(folder, acknowledged, first)
+    return check_all(folder, acknowledged)  # what was there before a later kill is there after it
 
 
 def test_nothing_acknowledged_is_lost_by_kill_9(tmp_path: Path) -> None:
@@ -169,6 +172,31 @@ def test_a_full_disk_is_said_and_room_mends_it(store: SqliteDaemonStore, file_li
     assert asyncio.run(store.ingest([sample("a", stored), sample("a", 0)])) == [True, False]
     assert asyncio.run(store.publish([NewEvent("log", b"{}")])) == [last + 1]
     assert len(store.records("a", limit=1000)) == stored + 1
+
+
+@pytest.mark.parametrize(
+    ("code", "limit", "kind", "hint"),
+    [
+        (sqlite3.SQLITE_FULL, None, StoreFull, "free space"),
+        (sqlite3.SQLITE_IOERR_WRITE, 4096, StoreFull, "free space"),  # EFBIG
+        (sqlite3.SQLITE_IOERR_WRITE, None, StateError, "dmesg"),
+        (sqlite3.SQLITE_IOERR_FSYNC, None, StateError, "dmesg"),
+    ],
+    ids=["full", "file size", "write", "fsync"],
+)
+def test_a_disk_that_fails_is_not_a_full_one(
+    tmp_path: Path, file_limit: None, code: int, limit: int | None, kind: type[StateError], hint: str
+) -> None:
+    (tmp_path / FILE_NAME).write_bytes(b"x" * 8192)
+    if limit is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode = code
+    found = failure(tmp_path, error)
+    assert type(found) is kind
+    assert hint in str(found.hint)
+    assert type(failure(tmp_path, OSError(errno.ENOSPC, "No space left on device"))) is StoreFull
+    assert [path.name for path in tmp_path.iterdir()] == [FILE_NAME]
 
 
 def test_a_full_file_system(tmp_path: Path) -> None:

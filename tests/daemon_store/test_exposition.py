@@ -97,3 +97,35 @@ def test_the_documented_names_are_those_of_the_page(exposition: Exposition) -> N
         for name, kind, labels in rows
     }
     assert documented == found
+
+
+def test_a_page_shows_the_newest_of_many_records() -> None:
+    lines = HostLines()
+    for number in range(5):
+        lines.push("50%s", (float(number), *GAUGE_ROW[1:]), START_US, 60.0)
+        lines.push("other", GAUGE_ROW, START_US, 60.0)
+        if number == 2:
+            lines.freshen()
+    page = b"".join(lines.render()).decode().splitlines()
+    assert [line for line in page if line.startswith('fazai_host_load1{host="50%s"}')] == [
+        'fazai_host_load1{host="50%s"} 4.0'
+    ]
+    assert 'fazai_host_memory_total_bytes{host="other"} 4' in page
+
+
+def test_hosts_that_come_and_go_leave_no_trace() -> None:
+    """The page is the one of a daemon that only ever knew those who are left."""
+    lines, plain = HostLines(), HostLines()
+    for number in range(300):
+        lines.push(f"h{number}", GAUGE_ROW, START_US, 60.0)
+    for number in range(0, 300, 3):
+        lines.render()
+        lines.forget(f"h{number}")
+    for number in range(300, 400):
+        lines.push(f"h{number}", GAUGE_ROW, START_US, 60.0)
+    for number in range(400):
+        if number >= 300 or number % 3:
+            plain.push(f"h{number}", GAUGE_ROW, START_US, 60.0)
+    found, wanted = (b"".join(one.render()).splitlines() for one in (lines, plain))
+    assert sorted(found) == sorted(wanted)
+    assert len(lines._shards) == 5  # 300 hosts: those who came took the places of those who went

@@ -448,7 +448,7 @@ def bodies(draw: st.DrawFn) -> bytes:
     return text[: draw(st.integers(0, len(text)))] if form == "cut" else text
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(body=bodies())
 def test_any_body_is_read_as_the_contract_says(body: bytes) -> None:
     """Never another exception, and the same verdict as the wire's own reader."""
@@ -483,7 +483,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     store.close()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(body=bodies())
 def test_every_record_is_accepted_refused_or_a_duplicate(shared: Bench, body: bytes) -> None:
     try:

@@ -1,0 +1,69 @@
+"""The short way of a request whose head is, byte for byte, one that was read before on its connection.
+
+A host sends the same head with each report; only the digits of Content-Length change. Such a request needs
+no parser, no scope and no task: a route that is asked once may take it as it stands. All others, and all
+that the route does not take, go the long way through httptools and ASGI, which says what is wrong with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+__all__ = ["Answerer", "Known", "Opener", "Taker", "known_head", "tail_of"]
+
+#: Called once on the event loop: the status, and all that follows the status line and the date.
+Answerer = Callable[[int, bytes], None]
+#: Takes the body of a request and answers it, at once or later; False: it did nothing, another must.
+Taker = Callable[[bytes, Answerer], bool]
+#: What a route says of the scope of a head: who takes its requests, or None.
+Opener = Callable[[Any], Taker | None]
+
+_LONG_WAY = frozenset({b"transfer-encoding", b"expect", b"upgrade", b"te", b"trailer"})
+_DIGITS = 7
+
+
+class Known(NamedTuple):
+    """A head that was read and found good: what stands before and after the digits of its Content-Length."""
+
+    before: bytes
+    after: bytes
+    take: Taker
+
+    def body_of(self, data: bytes) -> bytes | None:
+        """The body of a whole request with this head; None for anything else."""
+        if not data.startswith(self.before):
+            return None
+        begin = len(self.before)
+        end = data.find(b"\r", begin, begin + _DIGITS + 1)
+        digits = data[begin:end]
+        if end < 0 or not digits.isdigit() or not data.startswith(self.after, end):
+            return None
+        start = end + len(self.after)
+        return data[start:] if len(data) - start == int(digits) else None
+
+
+def known_head(data: bytes, url: bytes, headers: Sequence[tuple[bytes, bytes]], take: Taker) -> Known | None:
+    """Of a POST that httptools has read from the beginning of `data`. None where something in it could make
+    the next one mean something else."""
+    head = data[: data.find(b"\r\n\r\n") + 4]
+    lengths = 0
+    for name, value in headers:
+        if name == b"content-length":
+            lengths += 1
+            if not value.isdigit():
+                return None
+        elif name in _LONG_WAY or (name == b"connection" and value.lower() != b"keep-alive"):
+            return None
+    marks = head.lower().split(b"\r\ncontent-length:")
+    if lengths != 1 or len(marks) != 2 or not head.startswith(b"POST " + url + b" HTTP/1.1\r\n"):
+        return None
+    begin = len(marks[0]) + len(b"\r\ncontent-length:")
+    begin += len(head) - begin - len(head[begin:].lstrip(b" "))
+    end = head.find(b"\r", begin)
+    return Known(head[:begin], head[end:], take) if head[begin:end].isdigit() else None
+
+
+def tail_of(headers: Sequence[tuple[bytes, bytes]], body: bytes) -> bytes:
+    """Headers and body as they follow the status line."""
+    return b"".join([name + b": " + value + b"\r\n" for name, value in headers]) + b"\r\n" + body
