@@ -68,9 +68,7 @@ class Turn:
 @contextmanager
 def _client(folder: Path) -> Iterator[Path]:
     path = folder / "sse_client"
-    subprocess.run(
-        ["cc", "-O2", "-o", str(path), str(Path(__file__).with_name("sse_client.c"))], check=True
-    )
+    subprocess.run(["cc", "-O2", "-o", str(path), str(Path(__file__).with_name("sse_client.c"))], check=True)
     yield path
 
 
@@ -174,7 +172,10 @@ def _table(found: dict[str, list[Turn]]) -> list[str]:
 
 def _replay(events: int) -> list[str]:
     """One reader asks for all there is; and four at once."""
-    rows = ["| replay of 100,000 events of 1 KB over SSE | events/s | CPU of the daemon an event, µs |", "|---|---|---|"]
+    rows = [
+        "| replay of 100,000 events of 1 KB over SSE | events/s | CPU of the daemon an event, µs |",
+        "|---|---|---|",
+    ]
     with tempfile.TemporaryDirectory() as folder, daemon(Path(folder)) as server:
         _fill(server, events)
         for readers in (1, 4):
@@ -216,9 +217,16 @@ def _fill(server: Server, events: int) -> None:
 def _read(server: Server, readers: int, events: int) -> None:
     """Raises RuntimeError when one is missing."""
     with tempfile.TemporaryDirectory() as folder, _client(Path(folder)) as client:
-        command = [str(client), str(server.port), "/events?since=0&types=log&run=" + _RUN, str(readers), str(events)]
-        done = subprocess.run(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, check=True)
-    said = json.loads(done.stdout.splitlines()[-1])
+        command = [
+            str(client),
+            str(server.port),
+            "/events?since=0&types=log&run=" + _RUN,
+            str(readers),
+            str(events),
+        ]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as reader:
+            assert reader.stdout is not None
+            said = json.loads(reader.stdout.readlines()[-1])
     if said["out_of_order"] or said["delivered"] != said["expected"]:
         raise RuntimeError(f"events are missing: {said}")
 

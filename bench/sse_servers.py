@@ -66,5 +66,3 @@ def memory_bytes(pid: int) -> int:
             text = Path(f"/proc/{one}/smaps_rollup").read_text()
             total += sum(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:")) * 1024
     return total
-
-

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from fazai.daemon import telemetry
+from fazai.daemon import lives, stream, telemetry
 from fazai.daemon.services import Services
 
 __all__ = ["PARTS", "Part"]
 
 Part = Callable[[Services], Coroutine[Any, Any, None]]
 
-PARTS: tuple[Part, ...] = (telemetry.sweep,)
+PARTS: tuple[Part, ...] = (telemetry.sweep, stream.watch, lives.watch)

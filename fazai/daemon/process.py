@@ -17,6 +17,7 @@ from fazai.daemon.app import App
 from fazai.daemon.guard import Guard
 from fazai.daemon.hub import Hub
 from fazai.daemon.ingest import Ingest, IngestRules
+from fazai.daemon.lives import Lives
 from fazai.daemon.parts import PARTS
 from fazai.daemon.reports import Reports
 from fazai.daemon.routes import TABLE
@@ -24,6 +25,7 @@ from fazai.daemon.server import HttpServer, Listener
 from fazai.daemon.services import Services
 from fazai.daemon.sessions import Sessions
 from fazai.daemon.settings import Settings, is_loopback
+from fazai.daemon.stream import resume
 from fazai.daemon.tls import fingerprint, server_context
 from fazai.daemon.watch import WatchRules
 from fazai.errors import FazaiError, InputError, StateError
@@ -112,11 +114,12 @@ class Daemon:
         loop.set_exception_handler(self._loop_error)
         rules = IngestRules(signed=settings.ingest == "signed")
         ingest = Ingest.of(store, settings.secrets, rules, WatchRules())
+        hub.resume = lambda stream: resume(stream, hub, store)
         ingest.exposition.add(hub.metrics)
         ingest.exposition.add(guard.metrics)
         gemma = GemmaClient(settings.gemma_socket, connect_timeout_s=0.5, fallback=settings.fallback)
         self.services = Services(
-            settings, store, hub, guard, self._log, ingest, Reports(store), Sessions(gemma)
+            settings, store, hub, guard, self._log, ingest, Reports(store), Sessions(gemma), Lives(store)
         )
         return self.services
 
@@ -137,6 +140,7 @@ class Daemon:
     async def _end(self, services: Services, server: HttpServer) -> None:
         systemd.notify(os.environ, "STOPPING=1")
         services.stopping = True
+        services.lives.daemon.enter("closing")
         for task in self._parts:
             task.cancel()
         text = f"fazai {__version__} stops; connect again"

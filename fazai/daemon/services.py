@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from fazai.daemon.guard import Guard
 from fazai.daemon.hub import Hub
 from fazai.daemon.ingest import Ingest
+from fazai.daemon.lives import Lives
 from fazai.daemon.reports import Reports
 from fazai.daemon.sessions import Sessions
 from fazai.daemon.settings import Settings
@@ -29,6 +30,7 @@ class Services:
     ingest: Ingest
     reports: Reports
     sessions: Sessions
+    lives: Lives
     started: float = field(default_factory=time.time)
     ready: bool = False
     stopping: bool = False
