@@ -73,7 +73,7 @@ def _client(folder: Path) -> Iterator[Path]:
 
 
 def _marked(number: int) -> str:
-    return "~%010d%016d" % (number, time.time_ns() // 1000)
+    return f"~{number:010d}{time.time_ns() // 1000:016d}"
 
 
 def _post(name: str, number: int, port: int) -> bytes:
@@ -243,6 +243,10 @@ def main(parts: tuple[str, ...] = _PARTS) -> Iterator[str]:
         if "scale" in parts:
             yield "**5,000 subscribers, 100 events/s of 1 KB for 5 s**\n"
             yield from _table(_rounds(client, 1, 5000, 500, 100.0))
+            yield "\n**5,000 subscribers, 200 events/s of 1 KB for 5 s**\n"
+            turn = _turn(client, "fazai", 5000, 1000, 200.0)
+            assert turn is not None
+            yield from _table({"fazai": [turn]})
         if "quiet" in parts:
             yield "\n**1,000 subscribers, 20 events/s of 1 KB for 10 s**\n"
             yield from _table(_rounds(client, 2, 1000, 200, 20.0))

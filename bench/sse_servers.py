@@ -27,7 +27,8 @@ http {{
     location = /health {{ return 200; }}
     location = /publish {{ nchan_publisher; nchan_channel_id e; nchan_message_buffer_length 20000;
       nchan_message_timeout 10m; }}
-    location = /events {{ nchan_subscriber eventsource; nchan_channel_id e; nchan_subscriber_first_message newest; }}
+    location = /events {{ nchan_subscriber eventsource; nchan_channel_id e;
+      nchan_subscriber_first_message newest; }}
   }}
 }}
 """

@@ -1,5 +1,5 @@
-"""GET /agents: the daemon and its worker in the states of their life cycle, and the worker's life and death as
-seen through the daemon, with a worker that is a process of its own."""
+"""GET /agents: the daemon and its worker in the states of their life cycle; the worker's life and death as
+the daemon sees it, with a worker that is a process of its own."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""The border to the network: whatever comes over a raw socket, the daemon answers as HTTP wants it or closes, in
-bounded time, and goes on."""
+"""The border to the network: whatever comes over a raw socket, the daemon answers as HTTP wants it or closes,
+in bounded time, and goes on."""
 
 from __future__ import annotations
 
