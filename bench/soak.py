@@ -305,7 +305,7 @@ class Soak:
         return (
             f"{took_s:.0f} s, {_LIVES} lives: {sum(seen.hosts.values())} records and"
             f" {sum(seen.reported.values())} events acknowledged, {delivered} on streams"
-            f" ({seen.reconnects} times opened), {seen.scrapes} scrapes, {seen.tries} tries without an answer;"
+            f" ({seen.reconnects} times opened), {seen.scrapes} scrapes, {seen.tries} without an answer;"
             f" memory {self.memory[0] >> 20} MiB after the last start, {self.memory[-1] >> 20} MiB at the end"
         )
 

@@ -99,7 +99,9 @@ class Stream:
     def send(self, chunk: bytes) -> None:
         """At once, past the transport where it has nothing queued: half the cost of asking it to."""
         transport = self.connection.transport
-        if self.file < 0 or transport.is_closing() or transport.get_write_buffer_size():
+        if transport.is_closing():  # its file may be another's by now
+            return
+        if self.file < 0 or transport.get_write_buffer_size():
             transport.write(chunk)
             return
         try:

@@ -105,6 +105,8 @@ async def _catch_up(stream: Stream, hub: Hub, store: DaemonStore) -> bool:
     """Writes from the log until the stream is where the live ones are; False when it was ended."""
     if stream.position > hub.sent_id:  # an id of another log: begin anew, and say so
         stream.position = 0
+    if stream.unsent > hub.stream_bytes and not await _taken(stream, hub):
+        return False
     while stream.position < hub.sent_id and not stream.over():
         up_to = hub.sent_id
         found = hub.recent(stream.position, up_to)
