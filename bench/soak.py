@@ -34,12 +34,13 @@ _SLACK_BYTES = 12 << 20
 _JUMPS_S = (0.0, 86_400.0, -3600.0, 5.0, -86_400.0, 0.0)
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
-#: A daemon whose clock is wrong by argv[1] seconds; the rest is the command line.
+#: A daemon whose clock jumps by argv[1] seconds, two seconds after its start; the rest is the command line.
 _CODE = """
 import sys, time
-shift, real, real_ns = float(sys.argv[1]), time.time, time.time_ns
-time.time = lambda: real() + shift
-time.time_ns = lambda: real_ns() + int(shift * 1e9)
+jump, real, real_ns, begun = float(sys.argv[1]), time.time, time.time_ns, time.monotonic()
+shift = lambda: jump if time.monotonic() - begun > 2 else 0.0
+time.time = lambda: real() + shift()
+time.time_ns = lambda: real_ns() + int(shift() * 1e9)
 from fazai.cli import main
 sys.exit(main(sys.argv[2:]))
 """
