@@ -27,7 +27,7 @@ __all__ = ["Filter", "Hub", "Stream", "chunked", "frame_of"]
 
 _LEVELS = ("debug", "info", "warning", "error", "critical")
 _BLOCK_BYTES = 64 * 1024
-_REST_S = 0.05  # the longest pause between two deliveries of a busy hub
+_REST_S = 0.1  # the longest pause between two deliveries of a busy hub
 _BUSY = 1.0  # it rests so many times as long as it took
 _QUICK_S = 0.002
 _COMMENT = b": \n\n"
