@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import httpx
 import pytest
@@ -41,7 +41,7 @@ os.execvp(sys.argv[2], sys.argv[2:])
 
 
 def _unit(name: str) -> configparser.RawConfigParser:
-    class Several(dict):  # type: ignore[type-arg]
+    class Several(dict[str, Any]):
         """A key may stand several times."""
 
         def __setitem__(self, key: str, value: object) -> None:
