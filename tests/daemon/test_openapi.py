@@ -29,7 +29,8 @@ def _operations(daemon: Live) -> dict[tuple[str, str], Any]:
     import schemathesis
 
     schema = schemathesis.openapi.from_url(f"{daemon.url}/openapi.json")
-    found = [result.ok() for result in schema.get_all_operations()]
+    results: Iterator[Any] = iter(schema.get_all_operations())
+    found = [result.ok() for result in results]
     return {(one.method.upper(), one.path): one for one in found}
 
 
