@@ -52,12 +52,12 @@ class Turn:
 
     @property
     def per_second(self) -> float:
-        return float(self.said["delivered"]) / max(0.001, self.said["wall_s"])
+        return float(self.said["delivered"] / max(0.001, self.said["wall_s"]))
 
     @property
     def cpu_us(self) -> float:
         """CPU of the server for each delivery."""
-        return self.server_cpu_s / max(1, self.said["delivered"]) * 1e6
+        return self.server_cpu_s / max(1, int(self.said["delivered"])) * 1e6
 
     @property
     def each_bytes(self) -> float:

@@ -141,13 +141,13 @@ def _until_read(readers: list[socket.socket], taken: dict[socket.socket, bytes],
     while selector.get_map():
         assert time.monotonic() < end, f"{len(selector.get_map())} are not there yet"
         for key, _ in selector.select(0.1):
-            one = key.fileobj
-            assert isinstance(one, socket.socket)
-            part = one.recv(1 << 18)
+            reader = key.fileobj
+            assert isinstance(reader, socket.socket)
+            part = reader.recv(1 << 18)
             assert part, "it was cut off"
-            taken[one] = (taken[one] + part) if one in kept else (taken[one][-2000:] + part)
-            if last in taken[one][-2000 - len(part) :]:
-                selector.unregister(one)
+            taken[reader] = (taken[reader] + part) if reader in kept else (taken[reader][-2000:] + part)
+            if last in taken[reader][-2000 - len(part) :]:
+                selector.unregister(reader)
     for one in kept:
         assert [int(found) for found in re.findall(rb'"message":"(\d+) ', _whole(taken[one]))] == list(
             range(events)
