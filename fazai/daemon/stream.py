@@ -113,6 +113,8 @@ async def _catch_up(stream: Stream, hub: Hub, store: DaemonStore) -> bool:
         if found is None:
             _say_trimmed(stream, store.event_range()[0])
             rows = await asyncio.to_thread(store.events_after, stream.position, _BATCH)
+            if store.event_range()[0] > stream.position + 1:
+                continue  # trimmed meanwhile: that is said first
             found = [(row, frame_of(row)) for row in rows if row.id <= up_to]
             if not found:  # the rest was trimmed, or ids were skipped
                 stream.position = max(stream.position, min(up_to, store.event_range()[0] - 1))
