@@ -10,7 +10,7 @@ import sys
 from bench.peers import install
 
 NAMES = ("startup", "inventory", "reconcile", "memory", "agent")
-ASKED = ("gemma", "daemon_store", "hosts")  # only when asked for: they need the model, or peers, or long
+ASKED = ("gemma", "daemon_store", "daemon", "soak", "hosts")  # only when asked for: a model, peers, minutes
 
 
 def main() -> int:

@@ -18,13 +18,13 @@ __all__ = ["ROUTES"]
 
 
 async def agents(call: Call) -> AgentsAnswer:
-    return AgentsAnswer(agents=tuple(_row(one) for one in call.services.store.agents()))
+    return AgentsAnswer(agents=tuple(_row(one) for one in _known(call)))
 
 
 async def agent(call: Call) -> AgentAnswer:
     """Raises Refusal(not_found)."""
     wanted = call.path["id"]
-    for one in call.services.store.agents():
+    for one in _known(call):
         if one.agent_id == wanted:
             return AgentAnswer(agent=_row(one))
     raise Refusal("not_found", f"there is no agent {wanted[:64]!r}", hint="see: GET /agents")
@@ -42,6 +42,11 @@ async def set_keys(call: Call) -> OkAnswer:
         "info", f"{call.who.name} set {len(body.keys)} key(s) of {host}", logger="fazai.daemon.agents"
     )
     return OkAnswer()
+
+
+def _known(call: Call) -> list[AgentRecord]:
+    services = call.services
+    return [*services.lives.rows(), *services.store.agents()]
 
 
 def _row(one: AgentRecord) -> AgentRow:

@@ -26,15 +26,17 @@ ROLES: tuple[Role, ...] = ("viewer", "operator", "admin")
 _LOOK_AGAIN_S = 0.2
 _MINUTE_S = 60.0
 _ADDRESSES = 4096  # whose failures are remembered
+_ANYBODY = "anonymous"
 _NOBODY = hashlib.sha256(b"").hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who asks. `role` None: nobody in particular."""
+    """Who asks. `role` None: nobody in particular. `token`: the hash of the one that gave the role."""
 
     name: str
     role: Role | None
+    token: str | None = None
 
     def may(self, role: Role) -> bool:
         return self.role is not None and ROLES.index(self.role) >= ROLES.index(role)
@@ -103,6 +105,8 @@ class Guard:
         host, origin = b"", b""
         for name, value in headers:
             if name == b"host":
+                if host:
+                    raise Refusal("bad_request", "there are two Host headers", status=400)
                 host = value
             elif name == b"origin":
                 origin = value
@@ -142,8 +146,17 @@ class Guard:
             known = [one for one in (found, peer, holder) if one is not None]
             return max(known, key=lambda one: ROLES.index(cast("Role", one.role)))
         if connection.listener.loopback and self._settings.client_ca is None and not self.has_tokens():
-            return Principal("anonymous", "admin")
-        return Principal("anonymous", None)
+            return Principal(_ANYBODY, "admin")
+        return Principal(_ANYBODY, None)
+
+    def still(self, who: Principal) -> bool:
+        """Whether one who was identified before would be now: his token may have been revoked or have
+        expired, and who needed none may need one now."""
+        self._look()
+        if who.token is not None:
+            token = self._tokens.get(who.token)
+            return token is not None and self._valid(token)
+        return who.name != _ANYBODY or not self.has_tokens()
 
     def _by_peer(self, connection: Connection) -> Principal | None:
         """Root and the daemon's own user are admin; members of the socket file's group, whom its mode lets
@@ -172,7 +185,7 @@ class Guard:
         token = self._tokens.get(hashed)
         same = hmac.compare_digest(hashed, token.hash if token is not None else _NOBODY)
         if scheme.lower() == "bearer" and token is not None and same and self._valid(token):
-            return Principal(f"token:{token.name}", token.role)
+            return Principal(f"token:{token.name}", token.role, hashed)
         self._failed(address)
         raise Refusal(
             "unauthorized",

@@ -9,15 +9,18 @@ lost and none is buffered for it.
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from fazai.daemon.guard import Principal
 from fazai.daemon.server import Connection
 from fazai.daemon.settings import Limits
 from fazai.store.daemon import StoredEvent
-from fazai.wire.events import Level, LogEvent, encode_sse
+from fazai.wire.events import Event, Level, LogEvent, encode_sse
 from fazai.worker.metrics import Histogram
 
 __all__ = ["Filter", "Hub", "Stream", "chunked", "frame_of"]
@@ -25,7 +28,7 @@ __all__ = ["Filter", "Hub", "Stream", "chunked", "frame_of"]
 _LEVELS = ("debug", "info", "warning", "error", "critical")
 _BLOCK_BYTES = 64 * 1024
 _REST_S = 0.1  # the longest pause between two deliveries of a busy hub
-_BUSY = 2.0  # it rests so many times as long as it took
+_BUSY = 1.0  # it rests so many times as long as it took
 _QUICK_S = 0.002
 _COMMENT = b": \n\n"
 _DELIVERY = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -69,15 +72,17 @@ def chunked(block: bytes) -> bytes:
 
 class Stream:
     """One reader. `position` is the last id that was written to it, or passed over by its filter; while it
-    follows live, the hub knows better."""
+    follows live, the hub knows better. `task` brings it up to date while it does not."""
 
-    __slots__ = ("connection", "filter", "position", "stopping", "wake")
+    __slots__ = ("connection", "file", "filter", "position", "stopping", "task", "who")
 
-    def __init__(self, connection: Connection, wanted: Filter, position: int) -> None:
+    def __init__(self, connection: Connection, who: Principal, wanted: Filter, position: int) -> None:
         self.connection = connection
+        self.who = who
         self.filter = wanted
         self.position = position
-        self.wake = asyncio.Event()
+        self.task: asyncio.Task[Any] | None = None
+        self.file = -1
         self.stopping = False
 
     def over(self) -> bool:
@@ -90,6 +95,36 @@ class Stream:
 
     def write(self, block: bytes) -> None:
         self.connection.transport.write(chunked(block))
+
+    def send(self, chunk: bytes) -> None:
+        """At once, past the transport where it has nothing queued: half the cost of asking it to."""
+        transport = self.connection.transport
+        if transport.is_closing():  # its file may be another's by now
+            return
+        if self.file < 0 or transport.get_write_buffer_size():
+            transport.write(chunk)
+            return
+        try:
+            sent = os.write(self.file, chunk)
+        except BlockingIOError:
+            sent = 0
+        except OSError:  # the reader is gone, as the transport learns itself
+            return
+        if sent < len(chunk):
+            transport.write(chunk[sent:])
+
+    async def drained(self, timeout_s: float) -> None:
+        """Until its reader took most of what is unsent, or is gone; at most so long."""
+        future = asyncio.get_running_loop().create_future()
+        connection = self.connection
+        connection.on_drained = lambda: None if future.done() else future.set_result(None)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await future
+        except TimeoutError:
+            pass
+        finally:
+            connection.on_drained = None
 
 
 class Hub:
@@ -112,6 +147,8 @@ class Hub:
         self.cut_off = 0
         self.streams: set[Stream] = set()
         self._awaited: list[tuple[int, asyncio.Future[None]]] = []
+        #: What brings a stream up to date that cannot follow live.
+        self.resume: Callable[[Stream], Coroutine[Any, Any, None]] | None = None
 
     # -- events in
 
@@ -205,11 +242,10 @@ class Hub:
                 chunk = chunked(b"".join(frames))
             behind: list[Stream] = []
             for stream in group:
-                transport = stream.connection.transport
-                if transport.get_write_buffer_size() > limit:
+                if stream.unsent > limit:
                     behind.append(stream)
                 else:
-                    transport.write(chunk)
+                    stream.send(chunk)
             for stream in behind:
                 self._leave(stream, self.sent_id)
             deliveries += len(frames) * (len(group))
@@ -221,35 +257,47 @@ class Hub:
 
     def join(self, stream: Stream) -> None:
         """From now on it follows live; its position is `sent_id`."""
-        stream.wake.clear()
+        stream.task = None
         self._groups.setdefault(stream.filter, set()).add(stream)
 
     def _leave(self, stream: Stream, position: int) -> None:
-        """It no longer follows live; its own task goes on."""
-        group = self._groups.get(stream.filter)
-        if group is not None and stream in group:
-            group.discard(stream)
-            stream.position = position
-        stream.wake.set()
+        """It no longer follows live, and reads on from the log."""
+        assert self.resume is not None, "whoever builds the hub says how"
+        self._groups[stream.filter].discard(stream)
+        stream.position = position
+        task = stream.task = asyncio.get_running_loop().create_task(self.resume(stream))
+        task.add_done_callback(lambda _: self.remove(stream) if stream.task is task else None)
 
     def add(self, stream: Stream) -> None:
+        """A new stream, which its `task` brings up to date."""
         self.streams.add(stream)
-        stream.connection.on_lost = lambda: self._leave(stream, self.sent_id)
+        stream.task = asyncio.current_task()
+        stream.connection.on_lost = lambda: self._lost(stream)
         if self._beat is None:
             self._beat = asyncio.get_running_loop().call_later(self._limits.heartbeat_s, self._heartbeat)
 
+    def _lost(self, stream: Stream) -> None:
+        if stream.task is None:
+            self.remove(stream)
+        else:
+            stream.task.cancel()
+
     def remove(self, stream: Stream) -> None:
+        """It is over; its connection ends when what was written to it is taken."""
         self.streams.discard(stream)
-        stream.connection.on_lost = None
-        self._leave(stream, self.sent_id)
-        if not self._groups.get(stream.filter, True):
-            del self._groups[stream.filter]
+        group = self._groups.get(stream.filter)
+        if group is not None:
+            group.discard(stream)
+            if not group:
+                del self._groups[stream.filter]
+        stream.task = stream.connection.on_lost = None
+        stream.connection.end_stream()
 
     def _heartbeat(self) -> None:
         comment = chunked(_COMMENT)
         for stream in self.streams:
             if not stream.over() and stream.unsent == 0:
-                stream.connection.transport.write(comment)
+                stream.send(comment)
         loop = asyncio.get_running_loop()
         self._beat = loop.call_later(self._limits.heartbeat_s, self._heartbeat) if self.streams else None
 
@@ -262,12 +310,18 @@ class Hub:
                 timer.cancel()
         event = LogEvent(level="info", message=text, logger="fazai.daemon")
         for stream in list(self.streams):
-            live = stream in self._groups.get(stream.filter, ())
-            position = self.sent_id if live else stream.position
-            if not stream.over():
-                stream.write(encode_sse(position, event))
-            stream.stopping = True
-            self._leave(stream, position)
+            self.end(stream, event)
+
+    def end(self, stream: Stream, event: Event) -> None:
+        """The stream's last words; its id is the last one before them."""
+        position = self.sent_id if stream.task is None else stream.position
+        if not stream.over():
+            stream.write(encode_sse(position, event))
+        stream.stopping = True
+        if stream.task is None:
+            self.remove(stream)
+        else:
+            stream.task.cancel()
 
     def metrics(self) -> Iterable[str]:
         """Prometheus text of the streams."""

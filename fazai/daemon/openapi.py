@@ -30,6 +30,7 @@ def document(table: Sequence[Route]) -> bytes:
     _, schemas = msgspec.json.schema_components(ordered, ref_template=_REF)
     for one in ordered:
         _add_constants(one, schemas)
+    _to_ecma(schemas)
     paths: dict[str, dict[str, Any]] = {}
     for route in table:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, schemas)
@@ -63,6 +64,20 @@ def _add_constants(one: type[Message], schemas: dict[str, Any]) -> None:
     schema["required"] = sorted({*schema.get("required", ()), *one.constants})
 
 
+def _to_ecma(schema: Any) -> None:
+    """Patterns in the regular expressions that OpenAPI means; ours are Python's, with a comment in them."""
+    if isinstance(schema, list):
+        for one in schema:
+            _to_ecma(one)
+    elif isinstance(schema, dict):
+        pattern = schema.get("pattern")
+        if isinstance(pattern, str):
+            text = re.sub(r"\(\?#[^)]*\)", "", pattern)
+            schema["pattern"] = text.replace(r"\A", "^").replace(r"\Z", "$")
+        for one in schema.values():
+            _to_ecma(one)
+
+
 def _operation(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
     words = re.sub(r"[{}]", "", route.path).strip("/").replace(".", "/").split("/")
     operation: dict[str, Any] = {
@@ -86,6 +101,8 @@ def _answer(route: Route) -> dict[str, Any]:
     schema: dict[str, Any] = {}
     if route.answer is not None:
         schema = {"$ref": _REF.format(name=route.answer.__name__)}
+    elif route.media == "text/event-stream":
+        schema = {"description": "Events of `id`, `event` and `data`, which is JSON (SPEC.md, 2.2)."}
     elif not route.media.startswith("application/json"):
         schema = {"type": "string"}
     return {"description": "The answer.", "content": {route.media.partition(";")[0]: {"schema": schema}}}
@@ -121,6 +138,7 @@ def _query_parameters(route: Route, schemas: dict[str, Any]) -> Iterable[dict[st
         return
     schema = schemas[route.query.__name__]
     for name, one in schema["properties"].items():
+        one = _without_null(one)
         found: dict[str, Any] = {
             "name": name,
             "in": "query",
@@ -130,3 +148,9 @@ def _query_parameters(route: Route, schemas: dict[str, Any]) -> Iterable[dict[st
         if one.get("type") == "array":
             found |= {"style": "form", "explode": False}
         yield found
+
+
+def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """A query has no null: what may be left out is left out."""
+    others = [one for one in schema.get("anyOf", ()) if one != {"type": "null"}]
+    return others[0] if len(others) == 1 else schema

@@ -9,11 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from fazai.daemon import drift, neighbours, opn, scheduler, telemetry
+from fazai.daemon import drift, lives, neighbours, opn, scheduler, stream, telemetry
 from fazai.daemon.services import Services
 
 __all__ = ["PARTS", "Part"]
 
 Part = Callable[[Services], Coroutine[Any, Any, None]]
 
-PARTS: tuple[Part, ...] = (telemetry.sweep, drift.follow, neighbours.watch, scheduler.keep, opn.watch)
+PARTS: tuple[Part, ...] = (
+    telemetry.sweep,
+    stream.watch,
+    lives.watch,
+    drift.follow,
+    neighbours.watch,
+    scheduler.keep,
+    opn.watch,
+)

@@ -18,6 +18,7 @@ from fazai.daemon.drift import Drift
 from fazai.daemon.guard import Guard
 from fazai.daemon.hub import Hub
 from fazai.daemon.ingest import Ingest, IngestRules
+from fazai.daemon.lives import Lives
 from fazai.daemon.neighbours import Neighbours
 from fazai.daemon.opn_watch import Firewalls
 from fazai.daemon.parts import PARTS
@@ -29,6 +30,7 @@ from fazai.daemon.server import HttpServer, Listener
 from fazai.daemon.services import Services
 from fazai.daemon.sessions import Sessions
 from fazai.daemon.settings import Settings, is_loopback
+from fazai.daemon.stream import resume
 from fazai.daemon.tls import fingerprint, server_context
 from fazai.daemon.watch import WatchRules
 from fazai.errors import FazaiError, InputError, StateError
@@ -118,6 +120,7 @@ class Daemon:
         loop.set_exception_handler(self._loop_error)
         rules = IngestRules(signed=settings.ingest == "signed")
         ingest = Ingest.of(store, settings.secrets, rules, WatchRules())
+        hub.resume = lambda stream: resume(stream, hub, store)
         ingest.exposition.add(hub.metrics)
         ingest.exposition.add(guard.metrics)
         drift, neighbours = Drift(store), Neighbours()
@@ -131,7 +134,7 @@ class Daemon:
         scheduler = Scheduler(desk, settings.state / "schedule.json", self._log)
         self.services = Services(
             *(settings, store, hub, guard, self._log, ingest, Reports(store), Sessions(gemma)),
-            *(desk, scheduler, firewalls, drift, neighbours),
+            *(desk, scheduler, firewalls, drift, neighbours, Lives(store)),
         )
         return self.services
 
@@ -152,6 +155,7 @@ class Daemon:
     async def _end(self, services: Services, server: HttpServer) -> None:
         systemd.notify(os.environ, "STOPPING=1")
         services.stopping = True
+        services.lives.daemon.enter("closing")
         for task in self._parts:
             task.cancel()
         text = f"fazai {__version__} stops; connect again"

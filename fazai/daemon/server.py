@@ -79,6 +79,8 @@ class Connection(HttpToolsProtocol):
         self._last = False
         self._done: asyncio.Future[None] | None = None
         self.busy = False  # with a request that took the short way
+        self.on_drained: Callable[[], None] | None = None
+        self._streams = False
 
     # -- what uvicorn calls
 
@@ -93,11 +95,23 @@ class Connection(HttpToolsProtocol):
         self._disarm()
         super().connection_lost(exc)
         self._unset_keepalive_if_required()
-        if self.on_lost is not None:
-            self.on_lost()
-            self.on_lost = None
+        on_lost, self.on_lost, self.on_drained = self.on_lost, None, None
+        if on_lost is not None:
+            on_lost()
+
+    def pause_writing(self) -> None:
+        if not self._streams:
+            super().pause_writing()
+
+    def resume_writing(self) -> None:
+        if not self._streams:
+            super().resume_writing()
+        if self.on_drained is not None:
+            self.on_drained()
 
     def data_received(self, data: bytes) -> None:
+        if self._streams:
+            return  # a stream is the last answer of its connection
         before = self._phase
         if before == _IDLE:
             if self.busy:
@@ -112,7 +126,8 @@ class Connection(HttpToolsProtocol):
         phase = self._phase
         if phase == _IDLE:
             self._head_bytes = 0
-            self._disarm()
+            if self._deadline is None and (self.cycle is None or self.cycle.response_complete):
+                self._arm(self.limits.head_s)  # line ends, which begin nothing, stopped uvicorn's own timer
         elif phase == _HEAD and self._head_bytes > self.limits.head_bytes:
             self._too_large()
             self.send_400_response("")
@@ -142,6 +157,7 @@ class Connection(HttpToolsProtocol):
         super().on_message_complete()
         self._phase = _IDLE
         self._chunk = None  # what follows in it is another request
+        self._disarm()
 
     def send_400_response(self, msg: str) -> None:
         """Every request that cannot be read is refused here, in the shape of the contract."""
@@ -251,6 +267,21 @@ class Connection(HttpToolsProtocol):
 
     # -- streams, which are written to past ASGI
 
+    def begin_stream(self, unsent_bytes: int) -> int:
+        """From now on there is nothing but the stream: what served the request is let go of, half of what an
+        open stream costs. `on_drained` is called when less than a quarter of `unsent_bytes` is left. Returns
+        the socket's number where writing to it is enough, -1 with TLS."""
+        self._streams = True
+        self.transport.set_write_buffer_limits(high=unsent_bytes)
+        self._disarm()
+        if self.cycle is not None:
+            self.cycle.response_complete = True
+        self.cycle = self.parser = self.flow = self.scope = self.headers = None  # type: ignore[assignment]
+        self.pipeline.clear()
+        self.pipeline = ()  # type: ignore[assignment]  # an empty deque has 600 bytes
+        plain = self.transport.get_extra_info("sslcontext") is None
+        return int(self.transport.get_extra_info("socket").fileno()) if plain else -1
+
     def end_stream(self) -> None:
         """The last chunk; then the connection closes, at the latest in `linger_s`."""
         if self.transport.is_closing():
@@ -331,6 +362,8 @@ class HttpServer:
 
     async def stop(self) -> None:
         """Nothing new; requests that run may end within `stop_s`, then they are cut off."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._limits.stop_s
         if self._clock is not None:
             self._clock.cancel()
         for listener in self.listeners:
@@ -347,6 +380,8 @@ class HttpServer:
             await asyncio.wait(tasks, timeout=self._limits.stop_s)
         for task in self._state.tasks:
             task.cancel()
+        while self._state.connections and loop.time() < until:  # noqa: ASYNC110 - they flush their last words
+            await asyncio.sleep(0.005)
         for connection in list(self._state.connections):
             connection.transport.abort()
         await asyncio.sleep(0)  # the transports' last callbacks

@@ -9,6 +9,7 @@ from fazai.daemon.drift import Drift
 from fazai.daemon.guard import Guard
 from fazai.daemon.hub import Hub
 from fazai.daemon.ingest import Ingest
+from fazai.daemon.lives import Lives
 from fazai.daemon.neighbours import Neighbours
 from fazai.daemon.opn_watch import Firewalls
 from fazai.daemon.reports import Reports
@@ -39,6 +40,7 @@ class Services:
     firewalls: Firewalls
     drift: Drift
     neighbours: Neighbours
+    lives: Lives
     started: float = field(default_factory=time.time)
     ready: bool = False
     stopping: bool = False

@@ -153,6 +153,7 @@ async def generate(call: Call) -> None:
     if session.running is not None:
         raise Refusal("session_busy", "an iteration of this session is running", hint="POST /agent/abort")
     session.running = asyncio.current_task()
+    services.lives.begun()
     call.connection.on_lost = _cancel(session)
     try:
         await call.send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
@@ -173,6 +174,7 @@ async def generate(call: Call) -> None:
     finally:
         call.connection.on_lost = None
         session.running = None
+        services.lives.ended()
 
 
 def _cancel(session: _Session) -> Any:

@@ -11,12 +11,13 @@ from fazai.daemon.services import Services
 from fazai.daemon.web import Call, Reply, Route, reply
 from fazai.store.daemon import DaemonStore
 from fazai.wire.daemon import EventsQuery, decode_events_query
-from fazai.wire.events import GapEvent, encode_sse, is_event_id
+from fazai.wire.events import ErrorEvent, GapEvent, encode_sse, is_event_id
 
-__all__ = ["ROUTES", "events"]
+__all__ = ["ROUTES", "events", "resume", "watch"]
 
 _RETRY = b"retry: 2000\n: fazai\n\n"
 _BATCH = 1000
+_LOOK_S = 1.0  # streams of a token that was revoked end after at most so long
 _HEADERS = (
     (b"content-type", b"text/event-stream"),
     (b"cache-control", b"no-store"),
@@ -32,24 +33,47 @@ async def events(call: Call) -> None:
     services = call.services
     if services.stopping:
         raise Refusal("overloaded", "the daemon is stopping", headers=((b"retry-after", b"2"),))
+    if call.scope["http_version"] == "1.0":
+        hint = "in a proxy such as nginx: proxy_http_version 1.1"
+        raise Refusal("bad_request", "a stream needs HTTP/1.1", hint=hint)
     position = await _position(call, query, services)
     if call.scope["method"] == "HEAD":
         await reply(call.send, Reply(b"", media="text/event-stream"))
         return
     if len(services.hub.streams) >= services.settings.limits.connections:
         raise Refusal("overloaded", "there are too many streams", headers=((b"retry-after", b"10"),))
-    stream = Stream(call.connection, _filter(query), position)
-    services.hub.add(stream)
+    hub = services.hub
+    stream = Stream(call.connection, call.who, _filter(query), position)
+    hub.add(stream)
     try:
         await call.send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
         await call.send({"type": "http.response.body", "body": _RETRY, "more_body": True})
-        if query.follow:
-            await _serve(stream, services.hub, services.store)
-        else:
-            await _catch_up(stream, services.hub, services.store)
+        stream.file = stream.connection.begin_stream(hub.stream_bytes)
+        if await _catch_up(stream, hub, services.store) and query.follow:
+            hub.join(stream)  # nothing was awaited since its position was the hub's
+    except asyncio.CancelledError:
+        if not stream.over():
+            raise
     finally:
-        services.hub.remove(stream)
-        stream.connection.end_stream()
+        if stream.task is not None:
+            hub.remove(stream)
+
+
+async def resume(stream: Stream, hub: Hub, store: DaemonStore) -> None:
+    """Brings one up to date that could not follow live; then it does again. Its own task."""
+    if await _catch_up(stream, hub, store):
+        hub.join(stream)
+
+
+async def watch(services: Services) -> None:
+    """A part: ends the streams of those who may no longer read them."""
+    event = ErrorEvent(message="the token was revoked, or has expired", code="unauthorized")
+    while True:
+        await asyncio.sleep(_LOOK_S)
+        streams = services.hub.streams
+        gone = {who for who in {stream.who for stream in streams} if not services.guard.still(who)}
+        for stream in [stream for stream in streams if stream.who in gone and not stream.stopping]:
+            services.hub.end(stream, event)
 
 
 def _filter(query: EventsQuery) -> Filter:
@@ -77,24 +101,20 @@ def _microseconds(moment: datetime) -> int:
     return int(moment.astimezone(UTC).timestamp() * 1_000_000)
 
 
-async def _serve(stream: Stream, hub: Hub, store: DaemonStore) -> None:
-    while not stream.over():
-        if not await _catch_up(stream, hub, store):
-            return
-        hub.join(stream)  # nothing was awaited since its position was the hub's
-        await stream.wake.wait()
-
-
 async def _catch_up(stream: Stream, hub: Hub, store: DaemonStore) -> bool:
     """Writes from the log until the stream is where the live ones are; False when it was ended."""
     if stream.position > hub.sent_id:  # an id of another log: begin anew, and say so
         stream.position = 0
+    if stream.unsent > hub.stream_bytes and not await _taken(stream, hub):
+        return False
     while stream.position < hub.sent_id and not stream.over():
         up_to = hub.sent_id
         found = hub.recent(stream.position, up_to)
         if found is None:
             _say_trimmed(stream, store.event_range()[0])
             rows = await asyncio.to_thread(store.events_after, stream.position, _BATCH)
+            if store.event_range()[0] > stream.position + 1:
+                continue  # trimmed meanwhile: that is said first
             found = [(row, frame_of(row)) for row in rows if row.id <= up_to]
             if not found:  # the rest was trimmed, or ids were skipped
                 stream.position = max(stream.position, min(up_to, store.event_range()[0] - 1))
@@ -137,15 +157,9 @@ async def _taken(stream: Stream, hub: Hub) -> bool:
             stream.write(encode_sse(stream.position, gap))
             hub.cut_off += 1
             return False
-        try:
-            async with asyncio.timeout(min(1.0, until - loop.time())):
-                await stream.connection.flow.drain()
-        except TimeoutError:
-            pass
+        await stream.drained(min(1.0, until - loop.time()))
         if stream.unsent < left:
             left, until = stream.unsent, loop.time() + hub.stall_s
-        elif not stream.connection.flow.write_paused:
-            await asyncio.sleep(0.01)
     return True
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ssl
 import time
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from fazai.daemon.tokens import hash_of, new_token
 from fazai.errors import InputError, UsageError
 from fazai.lab.tls import Authority
 from fazai.store.tokens import TokenFile
+from fazai.wire.events import ErrorEvent, LogEvent
 
 from . import certificates
 from .live import Live, live, stream, token
@@ -93,6 +95,36 @@ def test_a_revoked_or_expired_token_is_refused(daemon: Live, folder: Path) -> No
         assert answer.status_code in (401, 429)
     with daemon.client(late) as client:
         assert client.get("/events").status_code in (401, 429)
+
+
+def test_streams_end_when_their_token_does(tmp_path: Path) -> None:
+    """Revoked, expired, or none was needed when it began; others go on."""
+    kept = token(tmp_path, "kept", "viewer")
+    lost = token(tmp_path, "lost", "viewer")
+    brief = token(tmp_path, "brief", "viewer", expires=time.time() + 2.0)
+    with live(tmp_path) as daemon, contextlib.ExitStack() as stack:
+        streams = {
+            text: stack.enter_context(stream(stack.enter_context(daemon.client(text))))
+            for text in (kept, lost, brief)
+        }
+        file = TokenFile(tmp_path / "state")
+        file.put(replace(next(one for one in file.tokens() if one.name == "lost"), revoked=time.time()))
+        begun = time.monotonic()
+        for text, limit_s in ((lost, 2.5), (brief, 5.0)):
+            last = streams[text].rest()[-1].event
+            assert isinstance(last, ErrorEvent)
+            assert last.code == "unauthorized"
+            assert time.monotonic() - begun < limit_s
+        daemon.publish(LogEvent(level="info", message="still here"))
+        assert streams[kept].next().event.message == "still here"  # type: ignore[union-attr]
+
+
+def test_a_stream_that_needed_no_token_ends_when_there_are_some(tmp_path: Path) -> None:
+    with live(tmp_path) as daemon, daemon.client() as client, stream(client) as events:
+        token(tmp_path, "first", "viewer")
+        last = events.rest()[-1].event
+        assert isinstance(last, ErrorEvent)
+        assert last.code == "unauthorized"
 
 
 def test_a_token_is_nowhere_in_the_clear(daemon: Live, folder: Path, tokens: dict[str, str]) -> None:

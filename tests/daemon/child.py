@@ -1,0 +1,108 @@
+"""A daemon as a process of its own, for the tests of what only a process has: memory, signals, a kill."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+ROOT = Path(__file__).parents[2]
+RUN = "01KANHC0E8M5T3W9Q7Z2R4V6XB"
+
+_CODE = """
+import json, sys
+from pathlib import Path
+from fazai.daemon.process import serve
+from fazai.daemon.settings import Limits, Settings
+from fazai.store.daemon_sqlite import SqliteDaemonStore
+folder, limits = Path(sys.argv[1]), Limits(**json.loads(sys.argv[2]))
+settings = Settings(state=folder / "state", secrets=folder / "secrets", port=0, socket=folder / "d.sock",
+                    log_file=folder / "daemon.log", limits=limits)
+serve(settings, SqliteDaemonStore)
+"""
+
+
+class Child:
+    """`with` ends it; `port` is known once it is ready."""
+
+    def __init__(self, folder: Path, **limits: float) -> None:
+        self.folder = folder
+        self.sequence = 0
+        ear = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        ear.bind(str(folder / f"notify-{time.monotonic_ns()}"))
+        ear.settimeout(30)
+        env = {**os.environ, "PYTHONPATH": str(ROOT), "NOTIFY_SOCKET": ear.getsockname()}
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", _CODE, str(folder), json.dumps(limits)], env=env
+        )
+        with ear:
+            told = ear.recv(4096).decode()
+        assert "READY=1" in told
+        found = re.search(r"http://127\.0\.0\.1:(\d+)", told)
+        assert found is not None
+        self.port = int(found[1])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(30)
+
+    def client(self) -> httpx.Client:
+        return httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=30, trust_env=False)
+
+    def publish(self, client: httpx.Client, count: int, text: str) -> None:
+        """`count` events of a run, as a reconciler reports them."""
+        events = [
+            {
+                "sequence": self.sequence + n + 1,
+                "event": {"type": "log", "level": "info", "message": f"{self.sequence + n} {text}"},
+            }
+            for n in range(count)
+        ]
+        self.sequence += count
+        answer = client.post("/events", json={**BODY, "events": events})
+        assert answer.json()["accepted"] == count, answer.text
+
+    def gauge(self, client: httpx.Client, name: str) -> float:
+        found = re.search(rf"^{name} (\S+)$", client.get("/metrics").text, re.M)
+        assert found is not None, name
+        return float(found[1])
+
+    def memory_bytes(self) -> int:
+        """What is its own."""
+        text = Path(f"/proc/{self.process.pid}/smaps_rollup").read_text()
+        return sum(int(line.split()[1]) for line in text.splitlines() if line.startswith("Private_")) * 1024
+
+    def stop(self) -> float:
+        """SIGTERM; how long it took to end."""
+        begun = time.monotonic()
+        self.process.send_signal(signal.SIGTERM)
+        assert self.process.wait(20) == 0
+        return time.monotonic() - begun
+
+    def log(self) -> str:
+        return (self.folder / "daemon.log").read_text()
+
+
+BODY: dict[str, Any] = {
+    "run_id": RUN,
+    "command": "apply",
+    "host": "h",
+    "user": "u",
+    "started": "2026-11-22T03:04:00Z",
+}

@@ -1,0 +1,152 @@
+"""GET /agents: the daemon and its worker in the states of their life cycle; the worker's life and death as
+the daemon sees it, with a worker that is a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from fazai.daemon import lives
+from fazai.providers.gemma import Endpoint
+from fazai.wire.events import AgentEvent, DoneEvent, ErrorEvent, TokenEvent
+from tests.worker.openai import Completions, completions
+from tests.worker.process import Process, until, without_model
+
+from .live import Events, live, stream
+
+
+def _row(client: httpx.Client, name: str) -> dict[str, Any]:
+    answer = client.get(f"/agents/{name}")
+    assert answer.status_code == 200, answer.text
+    row = answer.json()["agent"]
+    assert name in [one["agent_id"] for one in client.get("/agents").json()["agents"]]
+    return dict(row)
+
+
+def _open(client: httpx.Client) -> str:
+    answer = client.post("/agent/sessions", json={"params": {"max_tokens": 1_000_000}})
+    assert answer.status_code == 200, answer.text
+    return str(answer.json()["session_id"])
+
+
+def test_the_daemon_and_a_worker_that_is_not_there(tmp_path: Path) -> None:
+    with live(tmp_path, gemma_socket=tmp_path / "none.sock") as daemon, daemon.client() as client:
+        until(lambda: "last_error" in _row(client, lives.WORKER))
+        worker, itself = _row(client, lives.WORKER), _row(client, lives.DAEMON)
+        assert (worker["state"], worker["protocol"]) == ("registration", "unix")
+        assert "does not answer" in worker["last_error"]
+        assert "last_seen" not in worker
+        assert (itself["state"], itself["protocol"]) == ("observation", "http")
+        assert itself["version"] == client.get("/health").json()["version"]
+        assert client.get("/agents/none").json()["code"] == "not_found"
+
+
+def test_a_worker_that_is_killed_in_mid_stream_and_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lives, "_LOOK_S", 0.1)
+    model = tmp_path / "none.gguf"
+    model.write_bytes(b"")
+    with live(tmp_path, gemma_socket=tmp_path / "gemma.sock") as daemon, daemon.client() as client:
+        with Process(without_model(), model, tmp_path) as worker, stream(client, "?types=agent") as log:
+            worker.told("READY=1")
+            other = daemon.client()
+            until(lambda: _row(other, lives.WORKER)["state"] == "observation")
+            session = _open(other)
+            body = {"session_id": session, "objective": "x"}
+            with other.stream("POST", "/agent/generate", json=body) as answer:
+                events = Events(answer)
+                assert isinstance(events.next().event, TokenEvent)
+                third = daemon.client()
+                assert _row(third, lives.WORKER)["state"] == "execution"
+                assert _row(third, lives.DAEMON)["state"] == "execution"
+                worker.child.send_signal(signal.SIGKILL)
+                last = events.rest()[-1].event
+            assert isinstance(last, ErrorEvent)
+            assert last.code == "worker_unavailable"
+            assert "the connection ended" in last.message
+            until(lambda: _row(third, lives.WORKER)["state"] == "closing")
+            gone = _row(third, lives.WORKER)
+            assert gone["closed_at"]
+            assert _row(third, lives.DAEMON)["state"] == "observation"
+            told = [frame.event for frame in log.take(2)]
+            assert [(one.agent_id, one.state) for one in told if isinstance(one, AgentEvent)] == [
+                (lives.WORKER, "observation"),
+                (lives.WORKER, "closing"),
+            ]
+        (tmp_path / "gemma.sock").unlink(missing_ok=True)
+        with Process(without_model(), model, tmp_path) as worker:
+            worker.told("READY=1")
+            until(lambda: _row(third, lives.WORKER)["state"] == "observation")
+            assert "closed_at" not in _row(third, lives.WORKER)
+            again = third.post("/agent/generate", json=body)  # the worker knows nothing of the session
+            assert "unknown_session" in again.text
+            session = _open(third)
+            with third.stream(
+                "POST", "/agent/generate", json={"session_id": session, "objective": "x"}
+            ) as answer:
+                assert isinstance(Events(answer).next().event, TokenEvent)
+        other.close()
+        third.close()
+
+
+@contextmanager
+def _endpoint() -> Iterator[Completions]:
+    """An OpenAI-compatible server on a loop of its own."""
+    ready, made = threading.Event(), []
+    loops: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
+
+    async def run() -> None:
+        async with completions(["It ", "drifts."]) as found:
+            made.append(found)
+            loops.append((asyncio.get_running_loop(), asyncio.Event()))
+            ready.set()
+            await loops[0][1].wait()
+
+    thread = threading.Thread(target=lambda: asyncio.run(run()))
+    thread.start()
+    assert ready.wait(10)
+    try:
+        yield made[0]
+    finally:
+        loops[0][0].call_soon_threadsafe(loops[0][1].set)
+        thread.join(10)
+
+
+def test_the_fallback_answers_while_the_worker_is_away(tmp_path: Path) -> None:
+    with _endpoint() as found:
+        fallback = Endpoint(found.url, "small", "sesame")
+        with (
+            live(tmp_path, gemma_socket=tmp_path / "none.sock", fallback=fallback) as daemon,
+            daemon.client() as client,
+        ):
+            session = _open(client)
+            for _ in range(2):
+                body = {"session_id": session, "objective": "Why?"}
+                with client.stream("POST", "/agent/generate", json=body) as answer:
+                    frames = Events(answer).rest()
+                texts = [frame.event.text for frame in frames if isinstance(frame.event, TokenEvent)]
+                assert "".join(texts) == "It drifts."
+                last = frames[-1].event
+                assert isinstance(last, DoneEvent)
+                assert last.result["usage"]["completion_tokens"] == 2
+            assert found.keys == ["Bearer sesame"] * 2
+            assert found.asked[0]["model"] == "small"
+            assert len(found.asked[1]["messages"]) > len(found.asked[0]["messages"])  # it remembers
+            assert "sesame" not in daemon.log()
+            found.status, found.body = 500, b'{"error":{"message":"out of memory"}}'
+            with client.stream(
+                "POST", "/agent/generate", json={"session_id": session, "objective": "And now?"}
+            ) as answer:
+                wrong = Events(answer).rest()[-1].event
+            assert isinstance(wrong, ErrorEvent)
+            assert wrong.code == "internal"
+            assert "out of memory" in wrong.message
