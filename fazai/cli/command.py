@@ -286,9 +286,9 @@ class Command:
                 report.target(target)
             report.end(outcome)
 
-    def _noun(self, provider: str, count: int) -> str:
+    def _noun(self, provider: str, number: int) -> str:
         noun = getattr(self.registry.provider(provider), "noun", "target")
-        return count(count, noun)
+        return count(number, noun)
 
     def _machine(self, outcome: RunOutcome) -> None:
         self._ended(outcome)

@@ -88,6 +88,7 @@ def _firewall(stored: FirewallRecord, watched: Seen | None, drift: TargetState |
     seen, up = one.last_seen, _answers(one)
     if watched is not None and watched.up is not None:
         up = watched.up
+    vitals = watched.vitals if watched is not None and up else None  # of one that is down: old ones
     return FleetRow(
         name=one.name,
         kind="firewall",
@@ -97,6 +98,9 @@ def _firewall(stored: FirewallRecord, watched: Seen | None, drift: TargetState |
         version=one.version,
         drift=_drift(drift),
         error=None if up else one.last_error,
+        load1=vitals.load1 if vitals is not None else None,
+        cpu=vitals.cpu_ratio if vitals is not None else None,
+        memory=vitals.memory_ratio if vitals is not None else None,
     )
 
 

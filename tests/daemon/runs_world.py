@@ -6,13 +6,14 @@ import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 
 from fazai.daemon.configfile import read_config
+from fazai.daemon.jobs import Polling
 from fazai.lab import LabFirewall, LabSettings, LabThread
 from tests.daemon.live import Live, live
 
@@ -87,11 +88,14 @@ def write_config(folder: Path, **more: Any) -> Path:
 
 
 @contextlib.contextmanager
-def world(folder: Path, *, daemon: dict[str, Any] | None = None, **config: Any) -> Iterator[World]:
+def world(
+    folder: Path, *, daemon: dict[str, Any] | None = None, polling: Polling | None = None, **config: Any
+) -> Iterator[World]:
     with LabThread() as lab:
         firewall = lab.start("fw-01", LabSettings(auth_delay_s=0.0))
         write_inventory(folder, firewall)
         read = read_config(write_config(folder, **config))
+        read = replace(read, polling=polling or read.polling)
         more = daemon or {}
         with (
             live(folder, socket=folder / "d.sock", config=read, **more) as running,

@@ -204,7 +204,7 @@ def _raw(daemon: Live, size: int) -> socket.socket:
 
 
 def test_a_reader_that_stalls_is_cut_off_and_misses_nothing_when_it_comes_back(tmp_path: Path) -> None:
-    with live(tmp_path, limits=Limits(stall_s=0.3)) as daemon, _raw(daemon, 4096) as slow:
+    with live(tmp_path, limits=Limits(stall_s=2.0)) as daemon, _raw(daemon, 4096) as slow:
         ids: list[int] = []
         with daemon.client() as client, stream(client) as quick:
             for _ in range(60):

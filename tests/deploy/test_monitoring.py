@@ -15,6 +15,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from fazai.cli.textfile import METRICS
+from fazai.lab import LabSettings, LabThread
 from fazai.yamltext import loads
 from tests.daemon.live import live
 from tests.ui.world import drifting_run, series
@@ -24,8 +25,6 @@ RULES = ROOT / "deploy/prometheus/rules.yml"
 BOARD = ROOT / "deploy/grafana/fazai.json"
 #: What Prometheus itself says of each scrape.
 PROMETHEUS = {"up"}
-#: Of firewalls that are polled; this daemon polls none.
-POLLED = {"fazai_opnsense_up"}
 _WORDS = re.compile(r"\b(?:fazai|process)_[a-z0-9_]+|(?<![\w\"{(=~,])up(?=[{ ])")
 
 
@@ -43,11 +42,18 @@ def promtool(*words: str) -> str:
 
 @pytest.fixture(scope="module")
 def scraped(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The /metrics of a daemon that knows a host, a target and a worker."""
+    """The /metrics of a daemon that knows a host, a target, a worker, and watches a firewall of the lab."""
     folder = tmp_path_factory.mktemp("scraped")
     socket = folder / "gemma.sock"
     socket.touch()  # a worker's place, and nobody there
-    with live(folder, gemma_socket=socket) as daemon, daemon.client() as client:
+    with LabThread() as lab, live(folder, gemma_socket=socket) as daemon, daemon.client() as client:
+        firewall = lab.start("fw-01", LabSettings(auth_delay_s=0.0))
+        about = {
+            "base_url": firewall.base_url,
+            "api_key": firewall.api_key,
+            "api_secret": firewall.api_secret,
+        }
+        assert client.post("/opn/add", json={"name": "fw-01", **about}).json()["tested"] is True
         series(client, "web-1", minutes=2)
         drifting_run(client)
         daemon.call(daemon.services.drift.look)
@@ -82,7 +88,7 @@ def expressions() -> Iterator[str]:
 
 
 def test_every_metric_of_the_rules_is_there(scraped: str) -> None:
-    known = exposed(scraped) | set(METRICS) | PROMETHEUS | POLLED
+    known = exposed(scraped) | set(METRICS) | PROMETHEUS
     for rule in rules():
         used = set(_WORDS.findall(rule["expr"]))
         assert used, rule["alert"]
@@ -90,7 +96,7 @@ def test_every_metric_of_the_rules_is_there(scraped: str) -> None:
 
 
 def test_every_metric_of_the_board_is_there(scraped: str) -> None:
-    known = exposed(scraped) | POLLED
+    known = exposed(scraped)
     used = {name for text in expressions() for name in _WORDS.findall(text)}
     assert len(used) >= 20
     assert used - known == set()
@@ -113,12 +119,14 @@ def test_the_scrape_is_valid(scraped: str) -> None:
     assert values["fazai_target_failed", "fw-01"] == 0
     assert values["fazai_target_failed", "fw-02"] == 1
     assert values["fazai_worker_up",] == 0
+    (up,) = [value for (name, *_), value in values.items() if name == "fazai_opnsense_up"]
+    assert up == 1
 
 
 def test_every_metric_has_its_line_in_the_page(scraped: str) -> None:
     page = (ROOT / "docs/monitoring.md").read_text()
-    ours = {name for name in exposed(scraped) if re.match(r"fazai_(target|worker)_", name)} | set(METRICS)
-    ours |= POLLED
+    ours = {name for name in exposed(scraped) if re.match(r"fazai_(target|worker)_|fazai_opnsense_up$", name)}
+    ours |= set(METRICS)
     assert len(ours) >= 13
     assert [name for name in sorted(ours) if f"`{name}`" not in page] == []
 

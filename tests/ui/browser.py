@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 __all__ = ["Browser", "Page", "chromium"]
 
@@ -94,7 +93,13 @@ class Browser:
     def call(self, method: str, session: str | None = None, /, **params: Any) -> dict[str, Any]:
         """The result of one command. Raises RuntimeError with what the browser says."""
         answer: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
-        self.tell(method, session, params, answer)
+        with self._lock:
+            self._number += 1
+            self._answers[self._number] = answer
+            message: dict[str, Any] = {"id": self._number, "method": method, "params": params}
+            if session is not None:
+                message["sessionId"] = session
+            os.write(self._out, json.dumps(message).encode() + b"\0")
         try:
             found = answer.get(timeout=PATIENCE_S)
         except queue.Empty:
@@ -103,23 +108,6 @@ class Browser:
             raise RuntimeError(f"{method}: {found['error']}")
         result: dict[str, Any] = found["result"]
         return result
-
-    def tell(
-        self,
-        method: str,
-        session: str | None,
-        params: dict[str, Any],
-        answer: queue.SimpleQueue[dict[str, Any]] | None = None,
-    ) -> None:
-        """Send a command; its result, if it is wanted, comes to `answer`."""
-        with self._lock:
-            self._number += 1
-            if answer is not None:
-                self._answers[self._number] = answer
-            message: dict[str, Any] = {"id": self._number, "method": method, "params": params}
-            if session is not None:
-                message["sessionId"] = session
-            os.write(self._out, json.dumps(message).encode() + b"\0")
 
     @contextlib.contextmanager
     def page(self, width: int = 1280, height: int = 800) -> Iterator[Page]:
@@ -167,8 +155,6 @@ class Page:
         self._session = session
         self.faults: list[str] = []
         self.expected: list[str] = []  # what a fault may hold in this test
-        self._instead: dict[tuple[str, str], Any] = {}
-        self.bodies: list[Any] = []  # of what was answered instead of the daemon
         self.requests: list[str] = []
 
     def call(self, method: str, /, **params: Any) -> dict[str, Any]:
@@ -192,28 +178,8 @@ class Page:
         """`dark` or `light`."""
         self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": name}])
 
-    def answer(self, method: str, path: str, body: Any) -> None:
-        """From now on the page gets this answer, and the daemon never hears of it."""
-        self._instead[method, path] = body
-        self.call("Fetch.enable")
-
-    def _paused(self, params: dict[str, Any]) -> None:
-        asked = params["request"]
-        about: dict[str, Any] = {"requestId": params["requestId"]}
-        found = self._instead.get((asked["method"], urlsplit(asked["url"]).path))
-        if found is None:
-            self._browser.tell("Fetch.continueRequest", self._session, about)
-            return
-        if asked.get("hasPostData"):
-            self.bodies.append(json.loads(asked["postData"]))
-        about |= {"responseCode": 200, "body": base64.b64encode(json.dumps(found).encode()).decode()}
-        about["responseHeaders"] = [{"name": "Content-Type", "value": "application/json"}]
-        self._browser.tell("Fetch.fulfillRequest", self._session, about)
-
     def hear(self, method: str, params: dict[str, Any]) -> None:
-        if method == "Fetch.requestPaused":
-            self._paused(params)
-        elif method == "Runtime.exceptionThrown":
+        if method == "Runtime.exceptionThrown":
             details = params["exceptionDetails"]
             text = details.get("exception", {}).get("description", details["text"])
             self.faults.append(f"exception: {text}")

@@ -10,8 +10,11 @@ from typing import Any
 import httpx
 import pytest
 
+from fazai.daemon.jobs import Polling
+from fazai.lab import Fault
 from fazai.wire.events import LogEvent
 from tests.daemon.live import Live, live, token
+from tests.daemon.runs_world import World, until, world
 from tests.ui.browser import Page
 from tests.ui.world import HOSTILE, RUN, change, drifting_run, hosts, register, report, series
 
@@ -274,6 +277,7 @@ def test_charts_of_a_host(site: Site) -> None:
 def test_a_firewall_and_a_target(site: Site) -> None:
     register(site.daemon, "fw-02", up=False)
     drifting_run(site.client)
+    site.page.expected = ["status of 404"]  # it is in the store alone, nobody polls it
     page = site.open("#/machine/firewall/fw-02")
     page.until("document.getElementById('facts')?.textContent.includes('no answer within 10 s')")
     page.until("document.querySelector('.event.bad') !== null")
@@ -310,50 +314,96 @@ def test_a_large_run_is_drawn_when_it_is_opened(site: Site) -> None:
     page.until("document.querySelectorAll('[data-target=fw-05] .change').length === 50")
 
 
-APPLIED = "01KANHQ4Z1D7K0V3B9S5W2N8TE"
+@pytest.fixture
+def edge(page: Page, tmp_path: Path) -> Iterator[World]:
+    """A daemon that may run `edge` against a firewall of the lab, and watches that firewall."""
+    inventory = (str(tmp_path / "inventory.yml"),)
+    with world(tmp_path, daemon={"inventory": inventory}, polling=Polling(every_s=0.3, timeout_s=2)) as found:
+        yield found
+        page.go("about:blank")
 
 
-def waiting(site: Site) -> Page:
-    """A run whose plan waits, in the words of SPEC.md, 2.5."""
-    drifting_run(site.client)
-    page = site.page
-    described = site.client.get("/openapi.json").json()
-    described["paths"] |= {"/runs/{id}/plan": {"get": {}}, "/runs/{id}/approve": {"post": {}}}
-    run = site.client.get(f"/runs/{RUN}").json()
-    run["run"] |= {"plan_state": "pending", "plan_hash": "9f2c4e", "exit_code": 2}
-    changes = site.client.get(f"/runs/{RUN}/changes").json()["changes"]
-    plan: dict[str, Any] = {"run_id": RUN, "playbook": "edge", "plan_hash": "9f2c4e", "state": "pending"}
-    plan |= {"created_at": "2026-11-22T03:04:02Z", "targets": ["fw-01"], "changes": changes}
-    page.answer("GET", "/openapi.json", described)
-    page.answer("GET", f"/runs/{RUN}", run)
-    page.answer("GET", f"/runs/{RUN}/plan", {"ok": True, "plan": plan})
-    page.answer("POST", f"/runs/{RUN}/approve", {"ok": True, "run_id": APPLIED})
-    return page
+def waiting(edge: World) -> tuple[str, str]:
+    """A run that left a plan, and the plan's hash."""
+    run_id = edge.started(edge.run())
+    assert edge.ended(run_id)["plan_state"] == "pending"
+    return run_id, edge.plan(run_id)["plan_hash"]
 
 
-def test_a_plan_is_approved_by_its_hash(site: Site) -> None:
-    page = waiting(site)
-    page.expected = ["status of 404"]  # the run that applies it is not one of this daemon
-    site.open(f"#/run/{RUN}")
+def test_a_plan_is_shown_approved_and_applied(edge: World, page: Page) -> None:
+    run_id, plan_hash = waiting(edge)
+    page.go(f"{edge.daemon.url}/ui#/runs")
+    page.until("document.querySelector('#runs td .drifted') !== null")
+    page.click("#runs td a.drifted")  # it says: approve
     page.until("document.getElementById('approve') !== null")
-    assert page.text("#approve") == "Approve 2 changes on 1 target"
-    assert "9f2c4e" in page.text(".approve p:first-child")
+    assert page.run("location.hash") == f"#/run/{run_id}"
+    assert page.texts(".change .what strong") == ["+ opnsense.alias blocklist"]
+    assert "+content: 192.0.2.7" in page.texts(".diff .come")
+    assert page.text("#approve") == "Approve 1 change on 1 target"
+    assert plan_hash in page.text(".approve p:first-child")
     page.run("document.getElementById('approve').focus()")
     page.key("Enter")
-    page.until("document.getElementById('approve').textContent === 'Really apply plan 9f2c4e'")
-    assert page.bodies == []
+    page.until(
+        "(text) => document.getElementById('approve').textContent === text",
+        f"Really apply plan {plan_hash[:12]}",
+    )
+    assert edge.aliases() == []
     page.key("Enter")
-    page.until(f"location.hash === '#/run/{APPLIED}'")
-    assert page.bodies == [{"plan_hash": "9f2c4e"}]
+    page.until("(before) => location.hash !== before", f"#/run/{run_id}")
+    applied = page.run("location.hash").removeprefix("#/run/")
+    assert edge.ended(applied)["exit_code"] == 0
+    assert edge.aliases() == ["blocklist"]
+    page.until("document.getElementById('facts').textContent.startsWith('Resultconverged')")
+    page.until("document.querySelector('[data-target=fw-01] .change .quiet').textContent === 'done'")
+    page.go(f"{edge.daemon.url}/ui#/run/{run_id}")
+    page.until("document.querySelectorAll('.change').length === 1")
+    assert page.count("#approve") == 0  # a plan is approved once
 
 
-def test_who_may_not_approve_sees_no_button(site: Site) -> None:
-    page = waiting(site)
-    page.answer("GET", "/whoami", {"ok": True, "name": "token:eyes", "role": "viewer"})
-    site.open(f"#/run/{RUN}")
-    page.until("document.querySelectorAll('.change').length === 2")
+def signed_in(page: Page, text: str, who: str) -> None:
+    page.until("document.activeElement.id === 'token'")
+    page.type(text)
+    page.key("Enter")
+    page.until("(who) => document.getElementById('who').textContent === who", who)
+
+
+def test_who_may_not_approve_sees_no_button(edge: World, page: Page) -> None:
+    run_id, _ = waiting(edge)
+    viewer, operator = (token(edge.folder, name, name) for name in ("viewer", "operator"))  # type: ignore[arg-type]
+    until(lambda: edge.client.get("/runs").status_code == 401)
+    page.expected = ["status of 401"]
+    page.go(f"{edge.daemon.url}/ui#/run/{run_id}")
+    signed_in(page, viewer, "token:viewer (viewer)")
+    page.until("document.querySelectorAll('.change').length === 1")
     page.until("document.getElementById('facts').textContent.includes('pending')")
     assert page.count("#approve") == 0
+    page.click("#leave")
+    signed_in(page, operator, "token:operator (operator)")
+    page.until("document.getElementById('approve') !== null")
+
+
+def test_a_firewall_is_shown_as_the_poller_finds_it(edge: World, page: Page) -> None:
+    until(lambda: edge.client.get("/fleet").json()["rows"][0].get("up"))  # once the daemon asked it
+    page.go(f"{edge.daemon.url}/ui")
+    page.until("document.getElementById('summary').textContent.startsWith('1 machine: 1 up')")
+    cells = page.texts(f"{ROWS} td")
+    figures = edge.client.get("/opn/list").json()["items"][0]
+    assert (cells[0], cells[1], cells[2]) == ("up", "fw-01", "firewall")
+    assert figures["version"] in cells
+    assert cells[7:9] == ["6 %", "20 %"]  # CPU and memory
+    page.click(f"{ROWS} a")
+    page.until("document.querySelectorAll('section[aria-label=Firewall] tbody tr').length === 4")
+    assert page.text("section[aria-label=Firewall] dl").startswith("CPU6 %Memory20 %States0Uptime")
+    rows = page.run(
+        "[...document.querySelectorAll('section[aria-label=Firewall] tbody tr')]"
+        ".map((row) => [...row.cells].map((cell) => cell.textContent))"
+    )
+    assert ["LAN", "up", "192.168.1.1/24"] in [[*row[:2], row[2].split(",")[0]] for row in rows]
+    edge.firewall.inject(Fault(kind="cut", path="*"))
+    page.until("document.querySelector('.event.bad') !== null")
+    page.go(f"{edge.daemon.url}/ui#/fleet")
+    page.until("document.getElementById('summary').textContent.startsWith('1 machine: 0 up')")
+    assert page.texts(f"{ROWS} .state") == ["down"]
 
 
 # -- who may look
