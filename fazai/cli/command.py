@@ -287,7 +287,7 @@ class Command:
             report.end(outcome)
 
     def _noun(self, provider: str, number: int) -> str:
-        noun = getattr(self.registry.provider(provider), "noun", "target")
+        noun: str = getattr(self.registry.provider(provider), "noun", "target")
         return count(number, noun)
 
     def _machine(self, outcome: RunOutcome) -> None:

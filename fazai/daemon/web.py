@@ -235,13 +235,12 @@ def _too_large(route: Route) -> Refusal:
 def head_of(answer: Reply) -> list[tuple[bytes, bytes]]:
     """Its headers, with those that all answers have."""
     own = {name for name, _ in answer.headers}
-    headers = [
+    return [
         (b"content-type", answer.media.encode()),
         *([] if answer.status == 304 else [(b"content-length", str(len(answer.body)).encode())]),
         *(header for header in (*_SAFE, _NO_PAGE) if header[0] not in own),
         *answer.headers,
     ]
-    return headers
 
 
 async def reply(send: Send, answer: Reply) -> None:

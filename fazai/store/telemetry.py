@@ -50,7 +50,7 @@ class Host:
 
     def follow(self, sample: NewSample, ref: int, now_us: int) -> None:
         """`remember` and `_update` in one, for a record that is later than all before it."""
-        name, time_us, _, gauges, interval_s = sample
+        name, time_us, _, gauges, interval_s, _ = sample
         self.times.append(time_us)
         self.refs.append(ref)
         self.gauges.extend(gauges)

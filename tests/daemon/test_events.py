@@ -173,7 +173,9 @@ def test_trimmed_history_is_a_gap(tmp_path: Path) -> None:
                 assert found.event.lost_from == gap.event.lost_to + 1
                 gap, found = found, events.next()
                 assert isinstance(gap.event, GapEvent)
-            assert found.id == gap.event.lost_to + 1
+            last = gap.event
+            assert isinstance(last, GapEvent)
+            assert found.id == last.lost_to + 1
 
 
 def test_heartbeats(tmp_path: Path) -> None:
