@@ -369,7 +369,7 @@ def signed_in(page: Page, text: str, who: str) -> None:
 
 def test_who_may_not_approve_sees_no_button(edge: World, page: Page) -> None:
     run_id, _ = waiting(edge)
-    viewer, operator = (token(edge.folder, name, name) for name in ("viewer", "operator"))  # type: ignore[arg-type]
+    viewer, operator = (token(edge.folder, name, name) for name in ("viewer", "operator"))
     until(lambda: edge.client.get("/runs").status_code == 401)
     page.expected = ["status of 401"]
     page.go(f"{edge.daemon.url}/ui#/run/{run_id}")
