@@ -162,8 +162,8 @@ def one_stream(field: Field) -> list[str]:
     got = field.turns.run(
         {
             "llama-bench tg": lambda _: llama_peers.bench(field.model, THREADS, "-p", "0", "-n", str(TOKENS)),
-            "llama-bench tg, GOMP_SPINCOUNT=1000": lambda _: llama_peers.bench(
-                field.model, THREADS, "-p", "0", "-n", str(TOKENS), GOMP_SPINCOUNT="1000"
+            "llama-bench tg, GOMP_SPINCOUNT=20000": lambda _: llama_peers.bench(
+                field.model, THREADS, "-p", "0", "-n", str(TOKENS), GOMP_SPINCOUNT="20000"
             ),
             "worker, sampled": ours(SAMPLED),
             "llama-server, sampled": server(SAMPLED),
