@@ -6,6 +6,7 @@ import json
 import os
 import random
 import select
+import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -75,13 +76,15 @@ def tail_command(**options: Any) -> int:
         if options["output"] == "json"
         else _Text(Terminal.of(sys.stdout, os.environ, options["color"])),
     )
+    # How one ends it: nothing is to be told or tidied up, and an exception could be lost in a finaliser.
+    before = signal.signal(signal.SIGINT, lambda *_: os._exit(ExitCode.INTERRUPTED))
     try:
         return tail.run()
-    except KeyboardInterrupt:  # how one ends it; there is nothing to be told
-        return ExitCode.INTERRUPTED
     except BrokenPipeError:  # click would make it exit 1
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 141
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _place(url: str | None) -> Place:

@@ -91,7 +91,7 @@ async def greet(channel: Channel, become: Become, host: str) -> None:
             await channel.stdin.drain()
         more = await channel.stderr.read(4096)
         if not more:
-            raise channel.refusal(said.replace(ask, b"").decode("utf-8", "replace").strip())
+            raise await channel.refusal(said.replace(ask, b"").decode("utf-8", "replace").strip())
         said += more
 
 

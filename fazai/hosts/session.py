@@ -336,4 +336,4 @@ class HostSession:
             raise Unreachable(text, stage="answer", where=where, hint="a larger timeout:") from None
         except Ended as ended:
             assert self._channel is not None
-            raise self._channel.refusal(ended.err.decode("utf-8", "replace").strip()) from None
+            raise await self._channel.refusal(ended.err.decode("utf-8", "replace").strip()) from None

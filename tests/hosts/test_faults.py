@@ -244,7 +244,7 @@ async def became(become: Become, user: str | None) -> FazaiError | str:
         channel.stdin.write(b"echo I am $(id -un); exit\n")
         said: bytes = await channel.stdout.read()
         if not said:
-            return channel.refusal((await channel.stderr.read()).decode())
+            return await channel.refusal((await channel.stderr.read()).decode())
         return said.decode().strip()
     except FazaiError as error:
         found: FazaiError = error

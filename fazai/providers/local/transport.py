@@ -25,7 +25,7 @@ class LocalChannel:
         self._host = host
         self._become = become
 
-    def refusal(self, said: str) -> FazaiError:
+    async def refusal(self, said: str) -> FazaiError:
         if self._become.method:
             return become_refusal(self._become, self._host, said)
         return DeviceError(f"{self._host}: the shell ended: {said or 'it said nothing'}", where=self._host)

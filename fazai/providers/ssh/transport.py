@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 
 import asyncssh
@@ -12,6 +13,8 @@ from fazai.providers.ssh.connecting import Connections
 from fazai.providers.ssh.settings import Settings
 
 __all__ = ["SshChannel", "start"]
+
+_STATUS_S = 2.0
 
 
 class _Reader:
@@ -59,8 +62,12 @@ class SshChannel:
         self._host = host
         self._become = become
 
-    def refusal(self, said: str) -> FazaiError:
-        """The shell is gone: because the connection is, or because something did not let us in."""
+    async def refusal(self, said: str) -> FazaiError:
+        """The shell is gone: because the connection is, or because something did not let us in. Its status
+        comes behind the end of its output."""
+        with contextlib.suppress(TimeoutError, asyncssh.Error):
+            async with asyncio.timeout(_STATUS_S):
+                await self._process.wait_closed()
         if self._process.exit_status is None and self._process.exit_signal is None:
             return Unreachable(f"the connection to {self._host} was cut", stage="read", where=self._host)
         if self._become.method:
