@@ -29,7 +29,17 @@ async def _run(
     worker: Live | Path, *words: str, stdin: bytes | None = None, environ: dict[str, str] | None = None
 ) -> tuple[int, str, str]:
     """Exit code, output, errors; without `stdin` there is a terminal's absence: /dev/null."""
-    child = await asyncio.create_subprocess_exec(
+    child = await _start(worker, *words, stdin=stdin, environ=environ)
+    async with asyncio.timeout(30):
+        out, err = await child.communicate(stdin)
+    assert child.returncode is not None
+    return child.returncode, out.decode(), err.decode()
+
+
+async def _start(
+    worker: Live | Path, *words: str, stdin: bytes | None = None, environ: dict[str, str] | None = None
+) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
         *ASK,
         *words,
         stdin=asyncio.subprocess.DEVNULL if stdin is None else asyncio.subprocess.PIPE,
@@ -37,10 +47,6 @@ async def _run(
         stderr=asyncio.subprocess.PIPE,
         env=_environ(worker, **(environ or {})),
     )
-    async with asyncio.timeout(30):
-        out, err = await child.communicate(stdin)
-    assert child.returncode is not None
-    return child.returncode, out.decode(), err.decode()
 
 
 class _Screen:
@@ -201,12 +207,14 @@ def test_a_worker_that_is_away_or_loads() -> None:
             code, _, err = await _run(worker, "--wait", "0", "x")
             assert code == 4
             assert "still loads its model" in err
-            task = asyncio.create_task(_run(worker, "--max-tokens", "2", "late"))
-            await worker.until(lambda: worker.worker.connections)  # it asked, and was told to wait
-            worker.load()
-            _, out, err = await task
-            assert out.startswith("LATE")
-            assert "waiting for up to 30 s" in err
+            child = await _start(worker, "--max-tokens", "2", "late")
+            assert child.stderr is not None
+            async with asyncio.timeout(30):
+                said = await child.stderr.readuntil(b"waiting for up to 30 s")  # it asked, and was told to
+                worker.load()
+                out, _ = await child.communicate()
+            assert said
+            assert out.startswith(b"LATE")
         code, _, err = await _run(worker.path, "x")
         assert code == 4
         assert "fazai worker --model" in err
