@@ -188,7 +188,7 @@ def test_ctrl_c_ends_a_real_generation(process: Process) -> None:
     assert child.stdout is not None
     assert child.stdout.read(1)
     child.send_signal(signal.SIGINT)
-    child.communicate(timeout=10)
+    child.communicate(timeout=60)
     assert child.returncode == 130
     client = GemmaClient(process.socket)
     until(lambda: asyncio.run(client.status()).sessions == 0)
