@@ -11,7 +11,7 @@
 #include "llama.h"
 
 enum { FZ_BATCH = 512, FZ_MAX_STOPS = 16, FZ_MAX_STOP = 1024, FZ_MAX_SLOTS = 64, FZ_PENALTY_LAST = 64 };
-enum { FZ_MAX_FF = 4096, FZ_MIN_SHARED = 4, FZ_MAX_LANES = 120 };
+enum { FZ_MAX_FF = 4096, FZ_MIN_SHARED = 4, FZ_MAX_LANES = 120, FZ_KEPT = 256 };
 
 int64_t fz_now_us(void);
 

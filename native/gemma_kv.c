@@ -1,7 +1,7 @@
 /*
  * Which conversation is where in llama.cpp's KV cache. A lane is a sequence of the cache and the tokens it holds. A
  * session that starts takes the lane with the longest common beginning: its own, or a copy of another's (in a unified
- * cache a copy shares the cells). Lanes of closed sessions stay as kept prefixes until their cells are wanted.
+ * cache a copy shares the cells). Lanes of closed sessions stay as kept prefixes, the latest of them.
  *
  * The cache of the sliding-window layers has the full size (swa_full), so every beginning of a lane is whole: what a
  * window no longer sees is masked, not gone, and a reused beginning computes what a fresh one would.
@@ -89,6 +89,26 @@ static int32_t best_lane(const fz_engine *e, const fz_session *s, int32_t *share
     return found;
 }
 
+/* Every decode looks at all cells up to the last one in use, so what closed sessions leave is kept short: an eighth of
+ * the context, the latest first. */
+static void keep_few(fz_engine *e) {
+    int32_t room = e->n_ctx / 8 > FZ_KEPT ? e->n_ctx / 8 : FZ_KEPT;
+    for (;;) {
+        int64_t all = 0;
+        int32_t last = -1, n = 0;
+        for (int32_t i = 0; i < e->n_lanes; i++) {
+            const fz_lane *lane = &e->lanes[i];
+            if (lane->owner || lane->n == 0) continue;
+            all += lane->n;
+            n++;
+            if (last < 0 || lane->used_us < e->lanes[last].used_us) last = i;
+        }
+        if (all <= room) return;
+        if (n > 1) drop(e, last);
+        else fz_lane_trim(e, last, room);
+    }
+}
+
 bool fz_lane_attach(fz_engine *e, fz_session *s) {
     int32_t shared, from = best_lane(e, s, &shared), to = s->lane;
     if (shared >= s->n_tok) shared = s->n_tok - 1; /* one token at least is decoded, for its logits */
@@ -118,5 +138,6 @@ bool fz_lane_attach(fz_engine *e, fz_session *s) {
     lane->used_us = fz_now_us();
     s->lane = to;
     s->n_cached = lane->n;
+    keep_few(e);
     return true;
 }
