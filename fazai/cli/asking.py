@@ -43,7 +43,7 @@ def schema(path: Path) -> dict[str, Any]:
     from fazai.wire.base import WireError, parse_object
 
     try:
-        return parse_object(path.read_bytes())
+        return parse_object(path.read_bytes(), unique_names=True)
     except WireError as error:
         raise UsageError(f"{path}: {error.message}") from None
     except OSError as error:

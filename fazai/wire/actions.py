@@ -105,7 +105,7 @@ def decode_action(data: bytes | str) -> Action:
 
     Raises WireError: bad_json, bad_request, unknown_type, unknown_action.
     """
-    value = parse_object(data)
+    value = parse_object(data, unique_names=True)
     kind = value.pop("type", "action")
     if kind != "action":
         raise WireError("unknown_type", f"expected an action, got the type {str(kind)[:64]!r}")

@@ -126,10 +126,10 @@ class Family(Generic[T]):
     """A tagged union of messages that arrive on one channel, and how it is read.
 
     `tag` is the field that tells them apart (`type`, `method`, `action`), `unknown` the code for a tag that
-    no message of the family has.
+    no message of the family has; `unique_names` those that ask for something, where a name may occur once.
     """
 
-    __slots__ = ("_decoder", "_limit_bytes", "_too_large", "tag", "tags", "union", "unknown")
+    __slots__ = ("_decoder", "_limit_bytes", "_too_large", "_unique_names", "tag", "tags", "union", "unknown")
 
     def __init__(
         self,
@@ -139,6 +139,7 @@ class Family(Generic[T]):
         unknown: str,
         limit_bytes: int,
         too_large: str = "too_large",
+        unique_names: bool = False,
     ) -> None:
         self.union = union
         self.tag = tag
@@ -147,13 +148,17 @@ class Family(Generic[T]):
         self._decoder: msgspec.json.Decoder[T] = msgspec.json.Decoder(union)
         self._limit_bytes = limit_bytes
         self._too_large = too_large
+        self._unique_names = unique_names
 
     def decode(self, data: bytes | str, *, limit_bytes: int | None = None) -> T:
         """The message in `data`. Raises WireError."""
         raw = _bounded(data, limit_bytes or self._limit_bytes, self._too_large)
         try:
             with _reading():
-                return self._decoder.decode(raw)
+                message = self._decoder.decode(raw)
+                if self._unique_names:
+                    _refuse_twice(raw)
+                return message
         except WireError as error:
             if error.code == "bad_request":
                 self._refuse_tag(parse_json(raw))
@@ -189,7 +194,10 @@ def decode_body(data: bytes | str, of: type[M], *, limit_bytes: int = MAX_BODY_B
     """A message whose type is known from where it arrived. Raises WireError."""
     raw = _bounded(data, limit_bytes, "too_large")
     with _reading():
-        return msgspec.json.decode(raw, type=of)
+        message = msgspec.json.decode(raw, type=of)
+        if issubclass(of, Request):
+            _refuse_twice(raw)
+        return message
 
 
 def decode_answer(data: bytes | str, of: type[M], *, limit_bytes: int = MAX_LINE_BYTES) -> M | ErrorAnswer:
@@ -205,11 +213,17 @@ def parse_json(raw: bytes) -> Any:
         return msgspec.json.decode(raw)
 
 
-def parse_object(data: bytes | str, *, limit_bytes: int = MAX_BODY_BYTES) -> dict[str, Any]:
+def parse_object(
+    data: bytes | str, *, limit_bytes: int = MAX_BODY_BYTES, unique_names: bool = False
+) -> dict[str, Any]:
     """Any JSON object, as a dict. Raises WireError."""
-    value = parse_json(_bounded(data, limit_bytes, "too_large"))
+    raw = _bounded(data, limit_bytes, "too_large")
+    value = parse_json(raw)
     if not isinstance(value, dict):
         raise WireError("bad_request", f"expected `object`, got `{_json_type(value)}`")
+    if unique_names:
+        with _reading():
+            _refuse_twice(raw)
     return value
 
 
@@ -228,6 +242,25 @@ def encode(message: Message) -> bytes:
     except UnicodeEncodeError:
         name = type(message).__name__
         raise WireError("internal", f"{name} holds text that cannot be written as UTF-8") from None
+
+
+def _refuse_twice(raw: bytes) -> None:
+    """Raises WireError when a name occurs twice in one object of this JSON: two readers would see two
+    messages, and what a policy looked at would not be what is done."""
+    import json
+
+    def unique(pairs: list[tuple[str, None]]) -> None:
+        seen = set()
+        for name, _ in pairs:
+            if name in seen:
+                raise WireError("bad_request", _short(f"the name {name!r} occurs twice in one object"))
+            seen.add(name)
+
+    json.loads(raw.decode(), object_pairs_hook=unique, parse_int=_nothing, parse_float=_nothing)
+
+
+def _nothing(_: str) -> None:
+    """Stands for a number: only names are looked at, and a number of many digits takes long to read."""
 
 
 def _bounded(data: bytes | str, limit_bytes: int, too_large: str) -> bytes:

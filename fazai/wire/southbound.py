@@ -187,7 +187,11 @@ class FileApplyAnswer(_ActionAnswer, frozen=True, kw_only=True):
 
 
 _REQUESTS: Family[SouthboundRequest] = Family(
-    SouthboundRequest, tag="method", unknown="unknown_method", limit_bytes=MAX_PAYLOAD_BYTES
+    SouthboundRequest,
+    tag="method",
+    unknown="unknown_method",
+    limit_bytes=MAX_PAYLOAD_BYTES,
+    unique_names=True,
 )
 
 

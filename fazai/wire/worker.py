@@ -182,7 +182,12 @@ WorkerEvent = TokenText | StopEvent | WorkerErrorEvent
 
 # The worker's code list has no `too_large`: a line over the limit is a bad request.
 _REQUESTS: Family[WorkerRequest] = Family(
-    WorkerRequest, tag="type", unknown="unknown_type", limit_bytes=MAX_LINE_BYTES, too_large="bad_request"
+    WorkerRequest,
+    tag="type",
+    unknown="unknown_type",
+    limit_bytes=MAX_LINE_BYTES,
+    too_large="bad_request",
+    unique_names=True,
 )
 _EVENTS: Family[WorkerEvent] = Family(
     WorkerEvent, tag="type", unknown="unknown_type", limit_bytes=MAX_LINE_BYTES, too_large="bad_request"

@@ -61,6 +61,31 @@ def test_body_over_the_limit_is_too_large() -> None:
         decode_body(body, daemon.AbortBody)
 
 
+@pytest.mark.parametrize(
+    ("read", "text"),
+    [
+        (wire.decode_worker_request, '{"type":"abort","session_id":"s","session_id":"t"}'),
+        (wire.decode_worker_request, '{"type":"create_session","params":{"seed":1,"\\u0073eed":2}}'),
+        (
+            wire.decode_southbound_request,
+            '{"method":"command.exec","action_id":"a","command":"ls","args":[],"timeout":1,"env":{"A":"1","A":"2"}}',
+        ),
+        (wire.decode_proposal, '{"type":"action","action":"shell","command":"ls","command":"rm"}'),
+        (lambda text: decode_body(text, daemon.AbortBody), '{"session_id":"s","session_id":"t"}'),
+    ],
+)
+def test_a_name_that_occurs_twice_is_refused(read: Callable[[str], object], text: str) -> None:
+    with refused("bad_request") as caught:
+        read(text)
+    assert "twice" in str(caught.value)
+
+
+def test_a_name_may_occur_in_two_objects_and_numbers_may_be_long() -> None:
+    schema = '{"type":"object","properties":{"a":{"type":"integer","maximum":%s},"b":{"type":"integer"}}}'
+    text = '{"type":"create_session","params":{"json_schema":' + schema % ("9" * 18) + "}}"
+    assert isinstance(wire.decode_worker_request(text), worker.CreateSession)
+
+
 def test_southbound_payload_follows_the_policy() -> None:
     push = b'{"method":"telemetry.push","action_id":"t","payload":{},"ts":"%s"}' % NOON.encode()
     assert isinstance(wire.decode_southbound_request(push), southbound.TelemetryPush)
