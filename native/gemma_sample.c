@@ -66,28 +66,30 @@ static inline float exp_clamped(float x) {
 
 static inline float exp_below(float x) { return exp_clamped(x > -87.0f ? x : -87.0f); }
 
+/* Pointers that go forward: extensions of Python are compiled with -fwrapv, under which an index that is added up in 32
+ * bits may wrap, and the compiler gathers every float on its own instead of loading sixteen: five times the time. */
 static float block_max(const float *x, int32_t n) {
     float lane[LANES];
-    for (int j = 0; j < LANES; j++) lane[j] = -INFINITY;
-    int32_t i = 0;
-    for (; i + LANES <= n; i += LANES)
-        for (int j = 0; j < LANES; j++) lane[j] = x[i + j] > lane[j] ? x[i + j] : lane[j];
-    for (; i < n; i++) lane[0] = x[i] > lane[0] ? x[i] : lane[0];
-    for (int j = 1; j < LANES; j++) lane[0] = lane[j] > lane[0] ? lane[j] : lane[0];
+    const float *end = x + n;
+    for (size_t j = 0; j < LANES; j++) lane[j] = -INFINITY;
+    for (; end - x >= LANES; x += LANES)
+        for (size_t j = 0; j < LANES; j++) lane[j] = x[j] > lane[j] ? x[j] : lane[j];
+    for (; x < end; x++) lane[0] = *x > lane[0] ? *x : lane[0];
+    for (size_t j = 1; j < LANES; j++) lane[0] = lane[j] > lane[0] ? lane[j] : lane[0];
     return lane[0];
 }
 
 static float block_sum(const float *x, int32_t n, float max, float scale) {
     float lane[LANES] = {0}, y[LANES];
-    int32_t i = 0;
-    for (; i + LANES <= n; i += LANES) { /* in two loops: together, the clamp would become a branch */
-        for (int j = 0; j < LANES; j++) {
-            float below = (x[i + j] - max) * scale;
+    const float *end = x + n;
+    for (; end - x >= LANES; x += LANES) { /* in two loops: together, the clamp would become a branch */
+        for (size_t j = 0; j < LANES; j++) {
+            float below = (x[j] - max) * scale;
             y[j] = below > -87.0f ? below : -87.0f;
         }
-        for (int j = 0; j < LANES; j++) lane[j] += exp_clamped(y[j]);
+        for (size_t j = 0; j < LANES; j++) lane[j] += exp_clamped(y[j]);
     }
-    for (; i < n; i++) lane[0] += exp_below((x[i] - max) * scale);
+    for (; x < end; x++) lane[0] += exp_below((*x - max) * scale);
     float sum = 0;
     for (int j = 0; j < LANES; j++) sum += lane[j];
     return sum;
