@@ -8,7 +8,7 @@
 
 #include "gemma_internal.h"
 
-enum { MASK_PATIENCE_US = 10000000, FORCE_PATIENCE_US = 3000, TELL_EVERY_US = 25000 };
+enum { MASK_PATIENCE_US = 10000000, FORCE_PATIENCE_US = 3000, TELL_EVERY_US = 40000 };
 
 int64_t fz_now_us(void) {
     struct timespec t;
@@ -222,7 +222,7 @@ static enum fz_reason take_token(fz_engine *e, fz_session *s, int32_t token) {
     return s->n_gen >= s->params.max_tokens || s->n_tok >= e->n_ctx ? FZ_LENGTH : FZ_RUNNING;
 }
 
-/* Locked: text that is sure goes out. Its reader is told at most every 25 ms: on few cores each waking of it takes time
+/* Locked: text that is sure goes out. Its reader is told at most every 40 ms: on few cores each waking of it takes time
  * from the decode, and nobody reads faster. What was not told goes with the next token, or with the end. */
 static void publish(fz_engine *e, fz_session *s, enum fz_reason reason) {
     s->last_us = fz_now_us();
@@ -303,6 +303,19 @@ static int by_stepped(const void *left, const void *right) {
     return a->stepped_us != b->stepped_us ? (a->stepped_us > b->stepped_us ? 1 : -1) : 0;
 }
 
+/* How many tokens of prompts may go beside running streams: a chunk. Several short prompts go together, up to three
+ * chunks: a stream then waits once instead of three times, and who began together stays together, which is what makes
+ * later batches full. */
+static int32_t beside_streams(const fz_engine *e, int32_t prompts) {
+    int32_t waiting = 0, chunk = e->stats.chunk;
+    for (int32_t i = 0; i < e->n_running && prompts > 1; i++) {
+        const fz_session *s = e->running[i];
+        int32_t n = pending(e, s);
+        if (!s->prompt_done && n > 0) waiting += before_last(e, s, n);
+    }
+    return waiting > chunk && waiting <= 3 * chunk ? waiting : chunk;
+}
+
 /* Running streams first, as many as is cheapest; beside a prompt, all of them and a chunk of it. */
 static int32_t compose(fz_engine *e) {
     fz_session *ready[FZ_MAX_SLOTS];
@@ -322,7 +335,7 @@ static int32_t compose(fz_engine *e) {
         int32_t n = pending(e, ready[i]), room = FZ_BATCH - e->batch.n_tokens;
         if (room > 0) add_tokens(e, ready[i], n < room ? n : room), used++;
     }
-    int32_t budget = n_ready ? e->stats.chunk : FZ_BATCH;
+    int32_t budget = n_ready ? beside_streams(e, prompts) : FZ_BATCH;
     for (int32_t i = 0; i < e->n_running && prompts; i++) {
         fz_session *s = e->running[i];
         int32_t n = pending(e, s), room = FZ_BATCH - e->batch.n_tokens;

@@ -193,6 +193,38 @@ static void test_batches(void) {
     fz_close(e);
 }
 
+/* Beside a running stream: the most tokens that one decode has when `n` prompts of `len` come at once. */
+static int32_t longest_beside_a_stream(int32_t n, int32_t len) {
+    stub_reset();
+    stub_decode_us(20000);
+    fz_engine *e = opened(&PLAIN);
+    fz_params p = params(12);
+    uint64_t stream = session(e), s[3];
+    fz_stats st;
+    CHECK(submit(e, stream, "a stream", &p) == FZ_OK);
+    do fz_stats_get(e, &st);
+    while (st.decodes < 2); /* it is past its own prompt */
+    char prompt[1000];
+    for (int32_t i = 0; i < n; i++) {
+        s[i] = session(e);
+        memset(prompt, 'p' + i, (size_t)len);
+        prompt[len] = 0;
+        CHECK(submit(e, s[i], prompt, &p) == FZ_OK);
+    }
+    for (int32_t i = 0; i < n; i++) finish(e, s[i]);
+    finish(e, stream);
+    CHECK(stub_misuse() == 0);
+    fz_close(e);
+    return stub_longest();
+}
+
+/* Without calibration a chunk is of 64 tokens. */
+static void test_prompts_beside_a_stream(void) {
+    CHECK(longest_beside_a_stream(1, 150) <= 64 + 1);      /* in chunks */
+    CHECK(longest_beside_a_stream(3, 50) == 3 * 49 + 1);   /* together: up to three chunks */
+    CHECK(longest_beside_a_stream(3, 150) <= 3 * 64 + 4);  /* what is left of them, at the end */
+}
+
 static void test_queue(void) {
     stub_reset();
     stub_decode_us(2000);
@@ -592,6 +624,7 @@ int main(void) {
     RUN(test_shared_prefix);
     RUN(test_eviction);
     RUN(test_batches);
+    RUN(test_prompts_beside_a_stream);
     RUN(test_queue);
     RUN(test_abort_in_decode);
     RUN(test_failures);

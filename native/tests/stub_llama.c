@@ -26,19 +26,20 @@ struct seq { int32_t tok[LONGEST]; int32_t n; };
 static struct llama_model the_model;
 static struct seq seqs[SEQS];
 static const char *scripts[SCRIPTS];
-static _Atomic int32_t cells, decode_us, fail_next, widest, tokens_seen, misuse, no_model;
+static _Atomic int32_t cells, decode_us, fail_next, widest, longest, tokens_seen, misuse, no_model;
 
 void stub_reset(void) {
     memset(seqs, 0, sizeof seqs);
     memset(scripts, 0, sizeof scripts);
     cells = 1 << 20;
-    decode_us = fail_next = widest = tokens_seen = misuse = no_model = 0;
+    decode_us = fail_next = widest = longest = tokens_seen = misuse = no_model = 0;
 }
 void stub_cells(int32_t n) { cells = n; }
 void stub_decode_us(int32_t us) { decode_us = us; }
 void stub_fail_next(int32_t code) { fail_next = code; }
 void stub_script(int32_t n, const char *bytes) { scripts[n] = bytes; }
 int32_t stub_widest(void) { return widest; }
+int32_t stub_longest(void) { return longest; }
 int32_t stub_tokens(void) { return tokens_seen; }
 int32_t stub_misuse(void) { return misuse; }
 void stub_no_model(int32_t on) { no_model = on; }
@@ -227,6 +228,7 @@ int32_t llama_decode(struct llama_context *c, struct llama_batch b) {
     }
     tokens_seen += b.n_tokens;
     if (n_seqs > widest) widest = n_seqs;
+    if (b.n_tokens > longest) longest = b.n_tokens;
     return 0;
 }
 float *llama_get_logits_ith(struct llama_context *c, int32_t i) {

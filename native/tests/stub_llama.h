@@ -13,6 +13,7 @@ void stub_fail_next(int32_t code);       /* the next decode returns it and does 
 void stub_script(int32_t n, const char *bytes); /* after token STUB_SCRIPT + n come these bytes, then the end */
 int32_t stub_next(const int32_t *tokens, int32_t n); /* the likeliest token after these */
 int32_t stub_widest(void);               /* the most sequences that one decode had */
+int32_t stub_longest(void);              /* the most tokens */
 int32_t stub_tokens(void);               /* all tokens decoded */
 int32_t stub_misuse(void);               /* calls that llama.cpp would not have forgiven */
 void stub_no_model(int32_t on);
