@@ -19,7 +19,6 @@ from fazai.daemon.guard import Guard
 from fazai.daemon.hub import Hub
 from fazai.daemon.ingest import Ingest, IngestRules
 from fazai.daemon.lives import Lives
-from fazai.daemon.neighbours import Neighbours
 from fazai.daemon.opn_watch import Firewalls
 from fazai.daemon.parts import PARTS
 from fazai.daemon.reports import Reports
@@ -123,9 +122,9 @@ class Daemon:
         hub.resume = lambda stream: resume(stream, hub, store)
         ingest.exposition.add(hub.metrics)
         ingest.exposition.add(guard.metrics)
-        drift, neighbours = Drift(store), Neighbours()
+        drift, agents = Drift(store), Lives(store)
         ingest.exposition.add(drift.metrics)
-        ingest.exposition.add(neighbours.metrics)
+        ingest.exposition.add(agents.metrics)
         gemma = GemmaClient(settings.gemma_socket, connect_timeout_s=0.5, fallback=settings.fallback)
         desk = RunDesk(settings, store, self._log)
         ingest.exposition.add(desk.metrics)
@@ -134,7 +133,7 @@ class Daemon:
         scheduler = Scheduler(desk, settings.state / "schedule.json", self._log)
         self.services = Services(
             *(settings, store, hub, guard, self._log, ingest, Reports(store), Sessions(gemma)),
-            *(desk, scheduler, firewalls, drift, neighbours, Lives(store)),
+            *(desk, scheduler, firewalls, drift, agents),
         )
         return self.services
 

@@ -315,6 +315,7 @@ _ASK = Route(
     by_hand=True,
     body=RunBody,
     answer=RunStartedAnswer,
+    others=((200, IgnoredAnswer),),
     status=202,
     codes=("conflict", "not_allowed", "plan_mismatch", "bad_signature", "replayed", "unavailable"),
     limit_bytes=2 * 1024 * 1024,

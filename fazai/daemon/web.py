@@ -114,8 +114,8 @@ class Route:
     """One row of the table in `routes.py`: how it is served and what `/openapi.json` says of it.
 
     `role` None: everybody. `raw` instead of `handler`: an ASGI application that does everything itself,
-    ahead of all else (`/ingest`). `media` is what a good answer is, `codes` the refusals beside the common
-    ones.
+    ahead of all else (`/ingest`); then `takes` says what it reads, one of it or a list. `media` is what a
+    good answer is, `codes` the refusals beside the common ones, `others` answers that are neither.
     """
 
     method: str
@@ -127,9 +127,12 @@ class Route:
     body: type[Message] | None = None
     query: type[Message] | None = None
     read_query: Callable[[Mapping[str, str]], Message] | None = None
+    takes: type[Message] | None = None
     answer: type[Message] | None = None
-    media: str = "application/json"
+    media: str | tuple[str, ...] = "application/json"
+    cached: bool = False  # it answers 304 to one who has it
     codes: tuple[str, ...] = ()
+    others: tuple[tuple[int, type[Message]], ...] = ()
     timeout_s: float | None = 30.0
     limit_bytes: int = MAX_BODY_BYTES
     status: int = 200  # of a good answer
