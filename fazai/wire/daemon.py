@@ -519,7 +519,7 @@ def decode_events_query(query: Mapping[str, str]) -> EventsQuery:
     """The query of GET /events; `types` is a list with commas. Raises WireError with the code bad_query."""
     values: dict[str, Any] = dict(query)
     if "types" in values:
-        values["types"] = [name for name in values["types"].split(",") if name]
+        values["types"] = values["types"].split(",") if values["types"] else []
     since = values.get("since")
     if isinstance(since, str):
         if not is_event_id(since):

@@ -135,7 +135,7 @@ def decode_telemetry_query(query: Mapping[str, str]) -> TelemetryQuery:
     """The query of GET /telemetry; `fields` is a list with commas. Raises WireError(bad_query)."""
     values: dict[str, Any] = dict(query)
     if "fields" in values:
-        values["fields"] = [name for name in values["fields"].split(",") if name]
+        values["fields"] = values["fields"].split(",") if values["fields"] else []
     points = values.get("points")
     if isinstance(points, str) and points.isascii() and points.isdigit() and len(points) <= 9:
         values["points"] = int(points)

@@ -246,8 +246,11 @@ def test_bad_query_is_refused(query: dict[str, str]) -> None:
 
 
 def test_query_is_read() -> None:
-    query = wire.decode_events_query({"types": "log,,change", "since": "41", "level": "error"})
+    query = wire.decode_events_query({"types": "log,change", "since": "41", "level": "error"})
     assert query == daemon.EventsQuery(types=("log", "change"), since=41, level="error")
+    assert wire.decode_events_query({"types": ""}) == daemon.EventsQuery()
+    with pytest.raises(wire.WireError, match="types"):
+        wire.decode_events_query({"types": "log,,change"})
 
 
 # -- agreement with the engine --------------------------------------------------------------------------
