@@ -143,12 +143,11 @@ async def _taken(stream: Stream, hub: Hub) -> bool:
     """Waits until the reader took what is unsent. One that takes nothing for `stall_s` is cut off, with a
     gap whose id is the last one written: coming back with it, the reader misses nothing."""
     left = stream.unsent
-    loop = asyncio.get_running_loop()
-    until = loop.time() + hub.stall_s
+    until = hub.monotonic() + hub.stall_s
     while left > hub.stream_bytes // 2:
         if stream.over():
             return False
-        if loop.time() >= until:
+        if (now := hub.monotonic()) >= until:
             gap = GapEvent(
                 lost_from=stream.position + 1,
                 lost_to=max(hub.last_id, stream.position + 1),
@@ -157,9 +156,9 @@ async def _taken(stream: Stream, hub: Hub) -> bool:
             stream.write(encode_sse(stream.position, gap))
             hub.cut_off += 1
             return False
-        await stream.drained(min(1.0, until - loop.time()))
+        await stream.drained(min(1.0, until - now))
         if stream.unsent < left:
-            left, until = stream.unsent, loop.time() + hub.stall_s
+            left, until = stream.unsent, hub.monotonic() + hub.stall_s
     return True
 
 
