@@ -15,7 +15,8 @@ from fazai.wire.events import ErrorEvent, GapEvent, encode_sse, is_event_id
 
 __all__ = ["ROUTES", "events", "resume", "watch"]
 
-_RETRY = b"retry: 2000\n: fazai\n\n"
+#: With where it begins: who loses the connection before the first event comes back there and misses none.
+_HELLO = b"retry: 2000\n: fazai\nid: %d\n\n"
 _BATCH = 1000
 _LOOK_S = 1.0  # streams of a token that was revoked end after at most so long
 _HEADERS = (
@@ -47,7 +48,7 @@ async def events(call: Call) -> None:
     hub.add(stream)
     try:
         await call.send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
-        await call.send({"type": "http.response.body", "body": _RETRY, "more_body": True})
+        await call.send({"type": "http.response.body", "body": _HELLO % position, "more_body": True})
         stream.file = stream.connection.begin_stream(hub.stream_bytes)
         if await _catch_up(stream, hub, services.store) and query.follow:
             hub.join(stream)  # nothing was awaited since its position was the hub's

@@ -181,6 +181,33 @@ def test_it_comes_back_where_it_was(tmp_path: Path) -> None:
             assert "connected again" in err
 
 
+def test_it_comes_back_where_it_was_before_it_saw_anything(daemon: Live) -> None:
+    with tail(daemon, "--type", "log", "--output", "json", "--until", "message=after") as child:
+        hub = daemon.services.hub
+        _until(lambda: hub.streams)
+
+        def die() -> None:  # as a daemon that is killed
+            for stream in list(hub.streams):
+                stream.connection.transport.abort()
+
+        daemon.call(die)
+        daemon.publish(LogEvent(level="info", message="meanwhile"), LogEvent(level="info", message="after"))
+        code, out, err = _end(child)
+    assert code == 0
+    assert [json.loads(line)["message"] for line in out.splitlines()] == ["meanwhile", "after"]
+    assert err.splitlines() == [
+        f"fazai tail: {daemon.url}: the connection ended; connecting again",
+        f"fazai tail: {daemon.url}: connected again",
+    ]
+
+
+def test_a_type_that_is_none_is_said(daemon: Live) -> None:
+    with tail(daemon, "--no-follow", "--type", "chnge") as child:
+        code, out, err = _end(child)
+    assert (code, out) == (0, "")
+    assert err == "fazai tail: events of the type 'chnge' are not known here; did you mean \"change\"?\n"
+
+
 def _next(out: IO[str]) -> str:
     return str(json.loads(out.readline())["message"])
 
