@@ -201,7 +201,7 @@ def _raw(daemon: Live, size: int) -> socket.socket:
     found.sendall(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
     found.settimeout(20)
     head = b""
-    while b"fazai\n\n" not in head:
+    while b"\n\n" not in head.partition(b": fazai")[2]:
         head += found.recv(1)
     return found
 
