@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import resource
 import signal
@@ -269,10 +270,18 @@ def _bound(host: str, port: int) -> list[socket.socket]:
         for one in made:
             one.close()
         raise InputError(
-            f"it cannot listen on {host} port {port}: {error.strerror}",
-            hint="is another daemon running? choose with --host and --port",
+            f"it cannot listen on {host} port {port}: {error.strerror}", hint=_why_not(error)
         ) from None
     return made
+
+
+def _why_not(error: OSError) -> str:
+    """The next step for an address that is not to be had."""
+    if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+        return "--host is a name or an address of this machine"
+    if error.errno == errno.EACCES:
+        return "ports below 1024 want CAP_NET_BIND_SERVICE; choose with --port"
+    return "is another daemon running? choose with --host and --port"
 
 
 def _said(listener: Listener, settings: Settings) -> str:
