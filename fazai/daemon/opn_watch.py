@@ -197,7 +197,7 @@ class Firewalls:
                 of_inventory, sources, dict(os.environ), self._settings.secrets
             )
         except FazaiError as error:
-            self._log.say("error", f"the inventory is not used: {error}", logger=_LOGGER)
+            self._log.say("error", f"the inventory is not used; it is read again when it changes: {error}", logger=_LOGGER)
             return
         for text in wrong:
             self._log.say("warning", f"not watched: {text}", logger=_LOGGER)

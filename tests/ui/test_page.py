@@ -190,6 +190,17 @@ def test_a_live_event_pause_and_filter(site: Site) -> None:
     page.until("document.querySelectorAll('.event').length === 1")
 
 
+def test_what_there_is_not_is_said(site: Site) -> None:
+    page = site.page
+    site.open("#/fleet")
+    page.until("document.querySelector('#summary').textContent.startsWith('No machine yet')")
+    assert page.run("document.querySelector('#fleet').offsetHeight") == 0
+    site.open("#/run/01KANHC0E8M5T3W9Q7Z2R4V6XZ")
+    page.until("document.querySelector('main').innerText.includes('does not know this run')")
+    assert "Targets" not in page.run("document.querySelector('main').innerText")
+    page.faults.clear()  # the browser's own word of the 404
+
+
 def test_many_events_stay_few_lines(site: Site) -> None:
     page = site.open("#/events")
     page.until("document.getElementById('link').textContent === 'live'")
@@ -536,6 +547,9 @@ def test_small_screens_need_no_sideways_scrolling(site: Site) -> None:
                 ".map((one) => one.dataset.column)"
             )
             assert shown == ["state", "name", "seen", "drift"]
+            widths = page.run("[...document.querySelectorAll('th')].map((one) => one.offsetWidth)")
+            assert widths[1] >= 80  # of what the others leave, the name has all
+            assert sum(widths) >= 320
 
 
 def test_pictures_for_the_pages(site: Site) -> None:
