@@ -151,8 +151,15 @@ def _since(text: str | None) -> dict[str, str]:
     return {"since_time": (moment if moment.tzinfo else moment.astimezone()).isoformat()}
 
 
+_START = "is it running? fazai daemon"
+
+
 class _Gone(Exception):
-    """The stream ended, or never began."""
+    """The stream ended, or never began; what to do in the latter case."""
+
+    def __init__(self, text: str, hint: str = _START) -> None:
+        super().__init__(text)
+        self.hint = hint
 
 
 @dataclass
@@ -187,7 +194,7 @@ class _Tail:
                             f"the daemon does not answer: {gone}",
                             stage="connect",
                             where=self.place.name,
-                            hint="is it running? fazai daemon",
+                            hint=gone.hint,
                         ) from None
                     why = str(gone)
                 self._lost(why)
@@ -216,9 +223,10 @@ class _Tail:
                 self.connected = True
                 yield from _events(answer.iter_lines(), self._begins)
         except httpx.RemoteProtocolError:
-            raise _Gone("the connection ended") from None
+            plain = self.place.socket is None and self.place.url.startswith("http:")
+            raise _Gone("the connection ended", "is it https:// there?" if plain else _START) from None
         except httpx.HTTPError as error:
-            raise _Gone(_why(error)) from None
+            raise _why(error) from None
 
     def _begins(self, last: str) -> None:
         """Where the stream does, before its first event."""
@@ -263,9 +271,16 @@ def _refused(answer: httpx.Response, place: Place) -> None:
     raise InputError(text, where=place.name)
 
 
-def _why(error: httpx.HTTPError) -> str:
-    """Without the number that the system has for it."""
-    return re.sub(r"\[Errno -?\d+\] ", "", str(error)) or type(error).__name__
+def _why(error: httpx.HTTPError) -> _Gone:
+    """Without the numbers and places that system and TLS have for it."""
+    text = re.sub(r"\[Errno -?\d+\] | \(_ssl\.c:\d+\)", "", str(error)) or type(error).__name__
+    if "CERTIFICATE_VERIFY_FAILED" in text:
+        reason = text.rpartition("verify failed: ")[2]
+        hint = "FAZAI_CA_FILE names the authority that signed it"
+        return _Gone(f"its certificate is not trusted: {reason}", hint)
+    if "WRONG_VERSION_NUMBER" in text:
+        return _Gone("it does not speak TLS there", "is it http:// there, or another port?")
+    return _Gone(text)
 
 
 def _events(lines: Iterator[str], begins: Callable[[str], None]) -> Iterator[dict[str, Any]]:

@@ -11,7 +11,8 @@ import msgspec
 from fazai import __version__
 from fazai.daemon.web import Route
 from fazai.wire.base import ErrorAnswer, Message
-from fazai.wire.daemon import HTTP_STATUS, OpnError
+from fazai.wire.daemon import HTTP_STATUS
+from fazai.wire.opn import OpnError
 
 __all__ = ["document"]
 

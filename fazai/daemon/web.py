@@ -20,7 +20,8 @@ from fazai.daemon.server import CONNECTION, Connection
 from fazai.errors import FazaiError
 from fazai.store.daemon import Role
 from fazai.wire.base import MAX_BODY_BYTES, ErrorAnswer, Message, WireError, decode_body, encode
-from fazai.wire.daemon import HTTP_STATUS, OpnError
+from fazai.wire.daemon import HTTP_STATUS
+from fazai.wire.opn import OpnError
 
 if TYPE_CHECKING:
     from fazai.daemon.services import Services

@@ -201,6 +201,21 @@ def test_it_comes_back_where_it_was_before_it_saw_anything(daemon: Live) -> None
     ]
 
 
+def test_an_address_that_is_nearly_right_gets_the_next_step(daemon: Live, tmp_path: Path) -> None:
+    files = certificates.server(tmp_path)
+    with live(tmp_path, tls_cert=files.cert, tls_key=files.key) as secure:
+        for url, why, hint in (
+            (secure.url, "its certificate is not trusted: ", "FAZAI_CA_FILE names the authority"),
+            (secure.url.replace("https:", "http:"), "the connection ended", "is it https:// there?"),
+            (daemon.url.replace("http:", "https:"), "it does not speak TLS there", "is it http:// there"),
+        ):
+            with tail(None, "--no-follow", "--url", url) as child:
+                code, _, err = _end(child)
+            assert (code, "_ssl.c" in err) == (4, False)
+            assert why in err
+            assert hint in err
+
+
 def test_a_type_that_is_none_is_said(daemon: Live) -> None:
     with tail(daemon, "--no-follow", "--type", "chnge") as child:
         code, out, err = _end(child)
