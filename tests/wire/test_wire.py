@@ -156,8 +156,8 @@ def test_answer_that_says_no_is_the_refusal() -> None:
     assert old == wire.ErrorAnswer(error="busy")
     with refused("bad_request"):
         wire.decode_answer('{"error":"busy"}', worker.GenerateAnswer)
-    answer = wire.decode_opn_answer('{"success":false,"error":"no"}', opn.OpnListAnswer)
-    assert answer == opn.OpnError(error="no")
+    firewalls = wire.decode_opn_answer('{"success":false,"error":"no"}', opn.OpnListAnswer)
+    assert firewalls == opn.OpnError(error="no")
 
 
 def test_error_answer_carries_the_hint() -> None:

@@ -174,11 +174,12 @@ def _url(value: Value, spec: FieldSpec) -> _Wrong:
         return f'is not an address: "{value}"', "write https://fw-01.example.net"
     if url.username or url.password:
         return "must not hold a key", "put it under secret:"
-    if url.scheme not in ("https", "http") or not _is_host(url.hostname or "") or port == 0:
+    host = url.hostname or ""
+    if url.scheme not in ("https", "http") or not _is_host(host) or port == 0:
         return f'is not an address: "{value}"', "write https://fw-01.example.net"
     if url.query or url.fragment:
         return f'must not have a query: "{value}"', None
-    if url.scheme == "http" and not is_loopback(url.hostname):
+    if url.scheme == "http" and not is_loopback(host):
         return "would send the key unencrypted over http://", "use https://"
     return None
 
