@@ -299,7 +299,7 @@ class Soak:
         self._check_hosts()
 
     def _check_log(self) -> None:
-        lines = (json.loads(line) for line in (self.folder / "log").read_text().splitlines())
+        lines = (json.loads(line) for line in (self.folder / "log").read_text().split("\n")[:-1])
         bad = [line for line in lines if line["level"] in ("error", "critical")]
         if bad:
             raise Failed(f"the daemon logged {len(bad)} errors, the first: {bad[0]}")
