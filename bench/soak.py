@@ -1,8 +1,9 @@
 """Everything at once for `FAZAI_SOAK_S` seconds (600): telemetry, runs that report, streams that follow and
 come back, /metrics; the daemon is killed and started again in between, and its clock jumps.
 
-It ends with an error when anything that was acknowledged is not there, an id does not grow, a stream misses
-an event, or the memory of the last daemon's life is not flat. What it saw it prints.
+It ends with an error when anything that was acknowledged is not there or is there twice, an id does not
+grow, a stream misses, repeats or never gets an event, the daemon logs an error, or its memory in the last
+life is not flat or above its goal. What it saw it prints.
 """
 
 from __future__ import annotations
@@ -29,14 +30,24 @@ __all__ = ["Soak", "main"]
 
 _SECONDS = 600.0
 _LIVES = 6  # how often the daemon is started in all; the last life is the longest
-_FLAT = 1.15  # of the memory after the warm-up
-_SLACK_BYTES = 12 << 20
+_FLAT = 1.05  # the last third of the last life beside the third before it
+_SLACK_BYTES = 4 << 20
+_WARM_S = 90.0  # a third of the last life that is shorter is still warming up
+_WARM_BYTES = 32 << 20
+_MOST_BYTES = 300 << 20
+_WAIT_S = 30.0  # for streams to have what was acknowledged
+_BEGIN = datetime(2026, 11, 22, tzinfo=UTC)
+_STEP = timedelta(seconds=60)  # between two records of a host, whatever the clocks say
 _JUMPS_S = (0.0, 86_400.0, -3600.0, 5.0, -86_400.0, 0.0)
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
-#: A daemon whose clock jumps by argv[1] seconds, two seconds after its start; the rest is the command line.
+#: A daemon whose clock jumps by argv[2] seconds, two seconds after its start; the rest is the command line.
+#: However the soak (argv[1]) ends, it does not outlive it.
 _CODE = """
-import sys, time
+import ctypes, os, signal, sys, time
+ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+if os.getppid() != int(sys.argv.pop(1)):
+    sys.exit(1)
 jump, real, real_ns, begun = float(sys.argv[1]), time.time, time.time_ns, time.monotonic()
 shift = lambda: jump if time.monotonic() - begun > 2 else 0.0
 time.time = lambda: real() + shift()
@@ -70,7 +81,8 @@ class Soak:
         self.seconds = seconds
         self.port = free_port()
         self.seen = Seen()
-        self.over = threading.Event()
+        self.over = threading.Event()  # nobody writes any more
+        self.seen_all = threading.Event()  # nor reads
         self.failures: queue.Queue[BaseException] = queue.Queue()
         self.memory: list[int] = []
         self.runs = [_ulid(number) for number in range(2)]
@@ -87,7 +99,7 @@ class Soak:
             "FAZAI_SOCKET": str(folder / "socket"),
         }
         words = ("daemon", "--port", str(self.port), "--log-file", str(folder / "log"))
-        command = [sys.executable, "-c", _CODE, str(shift_s), *words]
+        command = [sys.executable, "-c", _CODE, str(os.getpid()), str(shift_s), *words]
         self.daemon = Popen(command, env=env, stdout=DEVNULL, stderr=DEVNULL)
         until = time.monotonic() + 30
         while True:
@@ -137,10 +149,10 @@ class Soak:
 
     def ingest(self, number: int) -> None:
         """A host that repeats what was not acknowledged, with growing times whatever the clocks say."""
-        host, moment = f"soak-{number}", datetime(2026, 11, 22, tzinfo=UTC)
+        host, moment = f"soak-{number}", _BEGIN
         padding = "USER PID %CPU COMMAND\n" * 100
         while not self.over.is_set():
-            moment += timedelta(seconds=60)
+            moment += _STEP
             record = {
                 "hostname": host,
                 "timestamp": moment.isoformat(),
@@ -177,16 +189,16 @@ class Soak:
         """A client that comes back with the last id it saw, as EventSource does."""
         run, last = self.runs[number], 0
         found = self.seen.streams.setdefault(run, [])
-        while not self.over.is_set():
+        while not self.seen_all.is_set():
             to = HTTPConnection("127.0.0.1", self.port, timeout=5)
             try:
                 to.request("GET", f"/events?run={run}&since={last}")
                 answer = to.getresponse()
-                for id_, sequence in _events(answer.fp, self.over):
+                for id_, sequence in _events(answer.fp, self.seen_all):
                     found.append((id_, sequence))
                     last = id_
             except (OSError, HTTPException, ValueError):
-                self.over.wait(0.05)
+                self.seen_all.wait(0.05)
             finally:
                 to.close()
             self.seen.reconnects += 1
@@ -212,7 +224,7 @@ class Soak:
             (self.scrape, 1),
         )
         threads = [
-            threading.Thread(target=self._guarded, args=(what, number))
+            threading.Thread(target=self._guarded, args=(what, number), daemon=True)
             for what, count in work
             for number in range(count)
         ]
@@ -229,11 +241,14 @@ class Soak:
                 if not last:
                     self.end(signal.SIGTERM if life == 2 else signal.SIGKILL)
             self.over.set()
+            self._wait_for_streams()
+            self.seen_all.set()
             for thread in threads:
                 thread.join(30)
             self._check()
         finally:
             self.over.set()
+            self.seen_all.set()
             if self.daemon is not None and self.daemon.poll() is None:
                 self.end(signal.SIGTERM)
         return self.said(time.monotonic() - begun)
@@ -253,10 +268,19 @@ class Soak:
                 self.memory.append(self.memory_bytes())
             time.sleep(min(1.0, max(0.0, until - time.monotonic())))
 
+    def _wait_for_streams(self) -> None:
+        """Until each has all that was acknowledged. `_check` says what it did not get."""
+        until = time.monotonic() + _WAIT_S
+        while self.failures.empty() and time.monotonic() < until:
+            if all(len(self.seen.streams[run]) >= count for run, count in self.seen.reported.items()):
+                return
+            time.sleep(0.05)
+
     def _check(self) -> None:
         """After the last life, with the daemon still there."""
         if not self.failures.empty():
             raise self.failures.get()
+        self._check_log()
         for run, count in self.seen.reported.items():
             stored = self._log_of(run)
             if [sequence for _, sequence in stored][:count] != list(range(1, count + 1)):
@@ -269,13 +293,29 @@ class Soak:
             followed = self.seen.streams[run]
             if followed != stored[: len(followed)]:
                 raise Failed(f"run {run}: the stream missed or repeated an event")
-            if len(followed) < count * 0.9:
+            if len(followed) < count:
                 raise Failed(f"run {run}: the stream has {len(followed)} of {count}")
+        self._check_memory()
         self._check_hosts()
-        third = max(1, len(self.memory) // 3)
-        before, after = max(self.memory[:third]), max(self.memory[-third:])
-        if after > before * _FLAT + _SLACK_BYTES:
+
+    def _check_log(self) -> None:
+        lines = (json.loads(line) for line in (self.folder / "log").read_text().split("\n")[:-1])
+        bad = [line for line in lines if line["level"] in ("error", "critical")]
+        if bad:
+            raise Failed(f"the daemon logged {len(bad)} errors, the first: {bad[0]}")
+
+    def _check_memory(self) -> None:
+        before, after = self.memory_thirds()[1:]
+        warm = self.seconds / 2 / 3 >= _WARM_S
+        if after > before * _FLAT + (_SLACK_BYTES if warm else _WARM_BYTES):
             raise Failed(f"the memory grew from {before >> 20} to {after >> 20} MiB")
+        if max(self.memory) > _MOST_BYTES:
+            raise Failed(f"the daemon had {max(self.memory) >> 20} MiB, {_MOST_BYTES >> 20} are its goal")
+
+    def memory_thirds(self) -> list[int]:
+        """The most in each third of the last life."""
+        third = max(1, len(self.memory) // 3)
+        return [max(self.memory[begin : begin + third]) for begin in (0, third, len(self.memory) - third)]
 
     def _check_hosts(self) -> None:
         """What the file itself has, read by another process than the one that wrote it."""
@@ -284,12 +324,15 @@ class Soak:
         self.end(signal.SIGKILL)
         store = SqliteDaemonStore(self.folder / "state")
         try:
-            stored = {row.host: row.records for row in store.hosts()}
+            for host, count in self.seen.hosts.items():
+                times = [time_us for time_us, _ in store.history(host, limit=1 << 30)]
+                wanted = [int((_BEGIN + n * _STEP).timestamp()) * 1_000_000 for n in range(1, count + 2)]
+                if times not in (wanted[:-1], wanted):  # the last one may have lost its answer
+                    raise Failed(
+                        f"{host}: {count} records were acknowledged, {len(times)} or other ones are there"
+                    )
         finally:
             store.close()
-        for host, count in self.seen.hosts.items():
-            if stored.get(host, 0) < count:
-                raise Failed(f"{host}: {count} records were acknowledged, {stored.get(host, 0)} are there")
 
     def _log_of(self, run: str) -> list[tuple[int, int]]:
         to = HTTPConnection("127.0.0.1", self.port, timeout=60)
@@ -307,7 +350,8 @@ class Soak:
             f"{took_s:.0f} s, {_LIVES} lives: {sum(seen.hosts.values())} records and"
             f" {sum(seen.reported.values())} events acknowledged, {delivered} on streams"
             f" ({seen.reconnects} times opened), {seen.scrapes} scrapes, {seen.tries} without an answer;"
-            f" memory {self.memory[0] >> 20} MiB after the last start, {self.memory[-1] >> 20} MiB at the end"
+            f" memory after the last start {self.memory[0] >> 20} MiB, at most in each third of that life"
+            f" {', '.join(str(one >> 20) for one in self.memory_thirds())} MiB"
         )
 
 
@@ -338,7 +382,12 @@ def _events(file: object, over: threading.Event) -> Iterator[tuple[int, int]]:
                 yield id_, int(event["sequence"])
 
 
+def _terminated(number: int, frame: object) -> None:
+    raise SystemExit(128 + number)
+
+
 def main() -> Iterator[str]:
+    signal.signal(signal.SIGTERM, _terminated)  # what it started ends with it
     seconds = float(os.environ.get("FAZAI_SOAK_S", _SECONDS))
     with tempfile.TemporaryDirectory() as folder:
         yield Soak(Path(folder), seconds).run()

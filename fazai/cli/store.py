@@ -61,7 +61,7 @@ def vacuum_command() -> None:
     click.echo(f"{_bytes(before)} -> {_bytes(after)}")
 
 
-@store_command.command("backup")
+@store_command.command("backup", short_help="Copy the state file to FILE, while it is used.")
 @click.argument("file", type=_FILE)
 def backup_command(file: Path) -> None:
     """Copy the state file to FILE as it is at one moment, while it is used."""
@@ -70,7 +70,7 @@ def backup_command(file: Path) -> None:
     click.echo(f"{file}: {_bytes(care.backup(_folder(), file))}")
 
 
-@store_command.command("restore")
+@store_command.command("restore", short_help="Put a backup in its place; the daemon must not run.")
 @click.argument("file", type=_FILE)
 def restore_command(file: Path) -> None:
     """Put the backup FILE in place of the state file; the daemon must not run. The old one is kept."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import select
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
@@ -76,6 +77,7 @@ def tail_command(**options: Any) -> int:
         if options["output"] == "json"
         else _Text(Terminal.of(sys.stdout, os.environ, options["color"])),
     )
+    _warn_of_types(_words(options["types"]))
     # How one ends it: nothing is to be told or tidied up, and an exception could be lost in a finaliser.
     before = signal.signal(signal.SIGINT, lambda *_: os._exit(ExitCode.INTERRUPTED))
     try:
@@ -85,6 +87,19 @@ def tail_command(**options: Any) -> int:
         return 141
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def _warn_of_types(names: tuple[str, ...]) -> None:
+    """A newer daemon may have more of them than we know."""
+    if not names:
+        return
+    from fazai.errors import did_you_mean
+    from fazai.wire.events import EVENT_TYPES
+
+    for name in names:
+        if name not in EVENT_TYPES:
+            hint = did_you_mean(name, EVENT_TYPES) or f"there are: {', '.join(sorted(EVENT_TYPES))}"
+            click.echo(f"fazai tail: events of the type {name!r} are not known here; {hint}", err=True)
 
 
 def _place(url: str | None) -> Place:
@@ -136,8 +151,15 @@ def _since(text: str | None) -> dict[str, str]:
     return {"since_time": (moment if moment.tzinfo else moment.astimezone()).isoformat()}
 
 
+_START = "is it running? fazai daemon"
+
+
 class _Gone(Exception):
-    """The stream ended, or never began."""
+    """The stream ended, or never began; what to do in the latter case."""
+
+    def __init__(self, text: str, hint: str = _START) -> None:
+        super().__init__(text)
+        self.hint = hint
 
 
 @dataclass
@@ -150,30 +172,29 @@ class _Tail:
     fail_on: list[Condition]
     show: _Json | _Text
     last: str | None = None  # the id of the last event
+    connected: bool = False  # once, at least
     said: bool = field(default=False)
 
     def run(self) -> int:
         wait_s = _WAIT_S[0]
-        connected = False
         with self.place.client(timeout_s=_SILENCE_S) as client:
             while True:
                 try:
                     for event in self._stream(client):
-                        connected, wait_s = True, _WAIT_S[0]
+                        wait_s = _WAIT_S[0]
                         code = self._take(event)
                         if code is not None:
                             return code
-                    connected = True
                     if not self.follow:
                         return self._ended()
                     why = "the stream ended"
                 except _Gone as gone:
-                    if not connected:
+                    if not self.connected:
                         raise Unreachable(
                             f"the daemon does not answer: {gone}",
                             stage="connect",
                             where=self.place.name,
-                            hint="is it running? fazai daemon",
+                            hint=gone.hint,
                         ) from None
                     why = str(gone)
                 self._lost(why)
@@ -199,9 +220,17 @@ class _Tail:
                 if self.said:
                     self._say("connected again")
                     self.said = False
-                yield from _events(answer.iter_lines())
+                self.connected = True
+                yield from _events(answer.iter_lines(), self._begins)
+        except httpx.RemoteProtocolError:
+            plain = self.place.socket is None and self.place.url.startswith("http:")
+            raise _Gone("the connection ended", "is it https:// there?" if plain else _START) from None
         except httpx.HTTPError as error:
-            raise _Gone(str(error) or type(error).__name__) from None
+            raise _why(error) from None
+
+    def _begins(self, last: str) -> None:
+        """Where the stream does, before its first event."""
+        self.last = last
 
     def _take(self, event: dict[str, Any]) -> int | None:
         if "id" in event:
@@ -237,11 +266,24 @@ def _refused(answer: httpx.Response, place: Place) -> None:
     if answer.status_code in (429, 500, 502, 503, 504):
         raise _Gone(text)
     if answer.status_code in (401, 403):
-        raise Refused(text, where=place.name)
+        hint = None if place.token else "FAZAI_TOKEN_FILE names a file of mode 0600 that holds one"
+        raise Refused(text.partition(" (Authorization")[0], where=place.name, hint=hint)
     raise InputError(text, where=place.name)
 
 
-def _events(lines: Iterator[str]) -> Iterator[dict[str, Any]]:
+def _why(error: httpx.HTTPError) -> _Gone:
+    """Without the numbers and places that system and TLS have for it."""
+    text = re.sub(r"\[Errno -?\d+\] | \(_ssl\.c:\d+\)", "", str(error)) or type(error).__name__
+    if "CERTIFICATE_VERIFY_FAILED" in text:
+        reason = text.rpartition("verify failed: ")[2]
+        hint = "FAZAI_CA_FILE names the authority that signed it"
+        return _Gone(f"its certificate is not trusted: {reason}", hint)
+    if "WRONG_VERSION_NUMBER" in text:
+        return _Gone("it does not speak TLS there", "is it http:// there, or another port?")
+    return _Gone(text)
+
+
+def _events(lines: Iterator[str], begins: Callable[[str], None]) -> Iterator[dict[str, Any]]:
     fields: dict[str, str] = {}
     for line in lines:
         if line.startswith(":"):
@@ -256,6 +298,8 @@ def _events(lines: Iterator[str]) -> Iterator[dict[str, Any]]:
             yield event
             fields = {}
         else:
+            if fields.get("id", "").isdigit():
+                begins(fields["id"])
             fields = {}
 
 

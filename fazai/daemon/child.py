@@ -20,7 +20,7 @@ from fazai.daemon.jobs import Job
 from fazai.daemon.runrecords import Record
 from fazai.daemon.settings import Settings
 
-__all__ = ["Child", "Ended", "Patience", "arguments", "environment"]
+__all__ = ["Child", "Ended", "Patience", "arguments", "ended", "environment"]
 
 _TAIL_BYTES = 8 * 1024
 #: What a run inherits beside FAZAI_*: nothing of systemd's, nothing of another service's secrets.
@@ -91,6 +91,21 @@ def environment(job: Job, record: Record, settings: Settings, environ: Mapping[s
     if settings.socket is not None:
         found["FAZAI_URL"] = f"unix:{settings.socket.absolute()}"
     return found
+
+
+async def ended(pid: int) -> None:
+    """Until a process that need not be ours has ended."""
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    loop, over = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(handle, over.set)
+    try:
+        await over.wait()
+    finally:
+        loop.remove_reader(handle)
+        os.close(handle)
 
 
 class Child:

@@ -120,7 +120,7 @@ class Guard:
             raise Refusal("forbidden", "requests of other sites' pages are refused")
 
     def metrics(self) -> Iterable[str]:
-        yield "# HELP fazai_auth_failures_total Requests with a wrong token."
+        yield "# HELP fazai_auth_failures_total Wrong tokens, and deliveries with a wrong signature."
         yield "# TYPE fazai_auth_failures_total counter"
         yield f"fazai_auth_failures_total {self.refused}"
 
@@ -186,7 +186,7 @@ class Guard:
         same = hmac.compare_digest(hashed, token.hash if token is not None else _NOBODY)
         if scheme.lower() == "bearer" and token is not None and same and self._valid(token):
             return Principal(f"token:{token.name}", token.role, hashed)
-        self._failed(address)
+        self._failed(address, "token")
         raise Refusal(
             "unauthorized",
             "the token is not valid",
@@ -207,8 +207,13 @@ class Guard:
             self._version = version
             self._tokens = {token.hash: token for token in self._store.tokens()}
 
-    def _failed(self, address: str) -> None:
-        """Counts; raises Refusal(overloaded) past the limit. A valid token never comes here, so that nobody
+    def failed_signature(self, connection: Connection) -> None:
+        """To be told of each signature of a delivery that is wrong: they count like wrong tokens, and with
+        them. Raises Refusal(overloaded)."""
+        self._failed(_address(connection), "signature")
+
+    def _failed(self, address: str, what: str) -> None:
+        """Counts; raises Refusal(overloaded) past the limit. What is valid never comes here, so that nobody
         can lock out others behind his address."""
         self.refused += 1
         now = self._monotonic()
@@ -220,12 +225,12 @@ class Guard:
             self._failures.popitem(last=False)
         limit = self._settings.limits.failures_per_minute
         if count < limit:
-            self._log.say("warning", f"a wrong token from {address}", logger="fazai.daemon.guard")
+            self._log.say("warning", f"a wrong {what} from {address}", logger="fazai.daemon.guard")
             return
         wait = max(1, int(since + _MINUTE_S - now + 0.999))
         raise Refusal(
             "overloaded",
-            "too many wrong tokens",
+            f"too many wrong {what}s",
             hint=f"wait {wait} s",
             headers=((b"retry-after", str(wait).encode()),),
         )

@@ -134,6 +134,7 @@ class Hub:
         self._limits = limits
         self.stream_bytes = limits.stream_bytes
         self.stall_s = limits.stall_s
+        self.monotonic: Callable[[], float] = time.monotonic  # by which a reader stalls
         self._groups: dict[Filter, set[Stream]] = {}
         self._ids: list[int] = []
         self._recent: list[tuple[StoredEvent, bytes]] = []

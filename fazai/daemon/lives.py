@@ -1,4 +1,5 @@
-"""The agents that the daemon itself knows: itself, and the Gemma worker, each in a state of its life cycle.
+"""The agents that the daemon itself knows: itself, and the Gemma worker, each in a state of its life cycle;
+and whether the worker answers, as a gauge.
 
 The worker is asked for its `status` now and then, so that the registry is true also while nobody has a
 session. States that an operator must know of are events (SPEC.md, "The life cycle of an agent").
@@ -7,12 +8,14 @@ session. States that an operator must know of are events (SPEC.md, "The life cyc
 from __future__ import annotations
 
 import asyncio
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from fazai import __version__
+from fazai.daemon.exposition import Metric
 from fazai.errors import FazaiError
 from fazai.store.daemon import AgentRecord, DaemonStore, NewEvent
 from fazai.wire.base import encode
@@ -21,11 +24,17 @@ from fazai.wire.events import AgentEvent, AgentState
 if TYPE_CHECKING:
     from fazai.daemon.services import Services
 
-__all__ = ["DAEMON", "WORKER", "Life", "Lives", "watch"]
+__all__ = ["DAEMON", "WORKER", "WORKER_UP", "Life", "Lives", "look", "watch"]
 
 DAEMON, WORKER = "daemon", "gemma-1"
 _LOOK_S = 5.0
 _ANSWER_S = 2.0
+
+WORKER_UP = Metric(
+    "fazai_worker_up",
+    "gauge",
+    "1 while the Gemma worker answers, else 0; absent where there is no socket of one.",
+)
 
 
 class Life:
@@ -55,6 +64,7 @@ class Lives:
     def __init__(self, store: DaemonStore, now: Callable[[], float] = time.time) -> None:
         self._store = store
         self._running = 0
+        self._up: bool | None = None
         begun = now()
         self.daemon = Life(
             AgentRecord(DAEMON, "fazai daemon", "http", "registration", begun, __version__), now
@@ -63,6 +73,16 @@ class Lives:
 
     def rows(self) -> list[AgentRecord]:
         return [self.daemon.row, self.worker.row]
+
+    def metrics(self) -> Iterable[str]:
+        """A source of `Exposition`."""
+        if self._up is not None:
+            yield WORKER_UP.head().decode() + f"{WORKER_UP.name} {int(self._up)}"
+
+    def asked(self, there: bool, answers: bool) -> None:
+        """A socket that was `there` once is missed when it has gone; none at all is a choice."""
+        if there or answers or self._up is not None:
+            self._up = answers
 
     def answered(self, version: str | None) -> None:
         """The worker did."""
@@ -100,21 +120,29 @@ class Lives:
         self._store.publish_soon([NewEvent("agent", encode(event), agent=WORKER, level=level)])
 
 
-async def watch(services: Services) -> None:
-    """A part: asks the worker how it is."""
+async def look(services: Services) -> None:
+    """Asks the worker how it is."""
     lives, client = services.lives, services.sessions.client
-    lives.daemon.enter("observation")
+    there = await asyncio.to_thread(os.path.exists, services.settings.gemma_socket)
+    try:
+        async with asyncio.timeout(_ANSWER_S):
+            answer = await client.status(patient=False)
+    except (FazaiError, TimeoutError) as error:
+        lives.asked(there, False)
+        lives.gone(str(error) or "it took too long to answer")
+        return
+    lives.asked(there, True)
+    if answer.status == "stopping":
+        lives.gone("it is stopping")
+    elif answer.status == "running":
+        lives.answered(answer.version)
+    else:
+        lives.worker.enter("handshake")
+
+
+async def watch(services: Services) -> None:
+    """A part: looks from time to time."""
+    services.lives.daemon.enter("observation")
     while True:
-        try:
-            async with asyncio.timeout(_ANSWER_S):
-                answer = await client.status(patient=False)
-        except (FazaiError, TimeoutError) as error:
-            lives.gone(str(error) or "it took too long to answer")
-        else:
-            if answer.status == "stopping":
-                lives.gone("it is stopping")
-            elif answer.status == "running":
-                lives.answered(answer.version)
-            else:
-                lives.worker.enter("handshake")
+        await look(services)
         await asyncio.sleep(_LOOK_S)

@@ -11,7 +11,8 @@ import msgspec
 from fazai import __version__
 from fazai.daemon.web import Route
 from fazai.wire.base import ErrorAnswer, Message
-from fazai.wire.daemon import HTTP_STATUS, OpnError
+from fazai.wire.daemon import HTTP_STATUS
+from fazai.wire.opn import OpnError
 
 __all__ = ["document"]
 
@@ -25,7 +26,8 @@ def document(table: Sequence[Route]) -> bytes:
     """OpenAPI 3.1 as JSON."""
     types: set[type[Message]] = {ErrorAnswer, OpnError}
     for route in table:
-        types |= {one for one in (route.body, route.answer, route.query) if one is not None}
+        named = (route.body, route.takes, route.answer, route.query, *(one for _, one in route.others))
+        types |= {one for one in named if one is not None}
     ordered: list[type[Message]] = sorted(types, key=lambda one: one.__name__)
     _, schemas = msgspec.json.schema_components(ordered, ref_template=_REF)
     for one in ordered:
@@ -83,29 +85,64 @@ def _operation(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "operationId": "_".join([route.method.lower(), *words]),
         "summary": route.summary,
-        "responses": {str(route.status): _answer(route), **_refusals(route)},
+        "responses": _responses(route),
     }
     if route.role is not None:
         operation["security"] = [{"token": []}, {}]  # the local socket and a bare loopback need none
-        operation["description"] = f"Role: {route.role}."
+        or_signed = ", or a signature of the sender" if route.signed else ""
+        operation["description"] = f"Role: {route.role}{or_signed}."
     parameters = [*_path_parameters(route), *_query_parameters(route, schemas)]
     if parameters:
         operation["parameters"] = parameters
-    if route.body is not None:
-        schema = {"$ref": _REF.format(name=route.body.__name__)}
-        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+    body = _body(route)
+    if body is not None:
+        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": body}}}
     return operation
 
 
+def _body(route: Route) -> dict[str, Any] | None:
+    if route.takes is not None:
+        one = _ref(route.takes)
+        return {"oneOf": [one, {"type": "array", "items": one}]}
+    return _ref(route.body) if route.body is not None else None
+
+
+def _ref(of: type[Message]) -> dict[str, Any]:
+    return {"$ref": _REF.format(name=of.__name__)}
+
+
+def _responses(route: Route) -> dict[str, Any]:
+    """A status that has several answers has one of their schemas."""
+    found = {str(route.status): _answer(route), **_refusals(route)}
+    if route.cached:
+        found["304"] = {"description": "It is what the client has (`If-None-Match`)."}
+    for status, of in route.others:
+        before = found.get(str(status))
+        if before is None:
+            found[str(status)] = {
+                "description": _said(of),
+                "content": {"application/json": {"schema": _ref(of)}},
+            }
+            continue
+        content = before["content"]["application/json"]
+        content["schema"] = {"anyOf": [content["schema"], _ref(of)]}
+    return dict(sorted(found.items()))
+
+
+def _said(of: type[Message]) -> str:
+    return (of.__doc__ or "").partition("\n")[0].strip() or "Another answer."
+
+
 def _answer(route: Route) -> dict[str, Any]:
+    medias = (route.media,) if isinstance(route.media, str) else route.media
     schema: dict[str, Any] = {}
     if route.answer is not None:
-        schema = {"$ref": _REF.format(name=route.answer.__name__)}
-    elif route.media == "text/event-stream":
+        schema = _ref(route.answer)
+    elif medias == ("text/event-stream",):
         schema = {"description": "Events of `id`, `event` and `data`, which is JSON (SPEC.md, 2.2)."}
-    elif not route.media.startswith("application/json"):
+    elif medias != ("application/json",):
         schema = {"type": "string"}
-    return {"description": "The answer.", "content": {route.media.partition(";")[0]: {"schema": schema}}}
+    return {"description": "The answer.", "content": {media: {"schema": schema} for media in medias}}
 
 
 def _refusals(route: Route) -> dict[str, Any]:
@@ -117,8 +154,7 @@ def _refusals(route: Route) -> dict[str, Any]:
     by_status: dict[str, list[str]] = {}
     for code in sorted(set(codes)):
         by_status.setdefault(str(HTTP_STATUS[code]), []).append(code)
-    of = OpnError if route.path.startswith("/opn/") else ErrorAnswer
-    schema = {"$ref": _REF.format(name=of.__name__)}
+    schema = _ref(OpnError if route.path.startswith("/opn/") else ErrorAnswer)
     return {
         status: {
             "description": ", ".join(f"`{code}`" for code in found),

@@ -12,7 +12,7 @@ from fazai.daemon.refusal import Refusal
 from fazai.daemon.web import Call, Route
 from fazai.errors import DeviceError, FazaiError, SecretError, Unreachable
 from fazai.providers.opnsense.vitals import Interface, read_health, read_interfaces
-from fazai.wire.daemon import (
+from fazai.wire.opn import (
     OpnAddBody,
     OpnAddedAnswer,
     OpnIface,

@@ -33,8 +33,8 @@ from fazai.providers.opnsense.vitals import Vitals, read_vitals
 from fazai.service.log import Log
 from fazai.store.daemon import DaemonStore, FirewallRecord, NewEvent
 from fazai.wire.base import encode
-from fazai.wire.daemon import OpnAddBody
 from fazai.wire.events import AgentEvent
+from fazai.wire.opn import OpnAddBody
 
 __all__ = ["Firewalls", "Seen", "backoff_s"]
 
@@ -197,7 +197,11 @@ class Firewalls:
                 of_inventory, sources, dict(os.environ), self._settings.secrets
             )
         except FazaiError as error:
-            self._log.say("error", f"the inventory is not used: {error}", logger=_LOGGER)
+            self._log.say(
+                "error",
+                f"the inventory is not used; it is read again when it changes: {error}",
+                logger=_LOGGER,
+            )
             return
         for text in wrong:
             self._log.say("warning", f"not watched: {text}", logger=_LOGGER)

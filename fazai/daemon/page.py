@@ -76,6 +76,7 @@ ROUTES = (
         handler=page,
         role=None,
         media="text/html",
+        cached=True,
     ),
     Route(
         method="GET",
@@ -83,6 +84,7 @@ ROUTES = (
         summary="A file of the operators' page.",
         handler=page,
         role=None,
-        media="text/plain",
+        media=tuple(media.partition(";")[0] for media in _MEDIA.values()),
+        cached=True,
     ),
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from fazai.daemon import drift, lives, neighbours, opn, scheduler, stream, telemetry
+from fazai.daemon import drift, lives, opn, scheduler, stream, telemetry
 from fazai.daemon.services import Services
 
 __all__ = ["PARTS", "Part"]
@@ -21,7 +21,6 @@ PARTS: tuple[Part, ...] = (
     stream.watch,
     lives.watch,
     drift.follow,
-    neighbours.watch,
     scheduler.keep,
     opn.watch,
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import resource
 import signal
@@ -19,7 +20,6 @@ from fazai.daemon.guard import Guard
 from fazai.daemon.hub import Hub
 from fazai.daemon.ingest import Ingest, IngestRules
 from fazai.daemon.lives import Lives
-from fazai.daemon.neighbours import Neighbours
 from fazai.daemon.opn_watch import Firewalls
 from fazai.daemon.parts import PARTS
 from fazai.daemon.reports import Reports
@@ -123,9 +123,9 @@ class Daemon:
         hub.resume = lambda stream: resume(stream, hub, store)
         ingest.exposition.add(hub.metrics)
         ingest.exposition.add(guard.metrics)
-        drift, neighbours = Drift(store), Neighbours()
+        drift, agents = Drift(store), Lives(store)
         ingest.exposition.add(drift.metrics)
-        ingest.exposition.add(neighbours.metrics)
+        ingest.exposition.add(agents.metrics)
         gemma = GemmaClient(settings.gemma_socket, connect_timeout_s=0.5, fallback=settings.fallback)
         desk = RunDesk(settings, store, self._log)
         ingest.exposition.add(desk.metrics)
@@ -134,7 +134,7 @@ class Daemon:
         scheduler = Scheduler(desk, settings.state / "schedule.json", self._log)
         self.services = Services(
             *(settings, store, hub, guard, self._log, ingest, Reports(store), Sessions(gemma)),
-            *(desk, scheduler, firewalls, drift, neighbours, Lives(store)),
+            *(desk, scheduler, firewalls, drift, agents),
         )
         return self.services
 
@@ -270,10 +270,18 @@ def _bound(host: str, port: int) -> list[socket.socket]:
         for one in made:
             one.close()
         raise InputError(
-            f"it cannot listen on {host} port {port}: {error.strerror}",
-            hint="is another daemon running? choose with --host and --port",
+            f"it cannot listen on {host} port {port}: {error.strerror}", hint=_why_not(error)
         ) from None
     return made
+
+
+def _why_not(error: OSError) -> str:
+    """The next step for an address that is not to be had."""
+    if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+        return "--host is a name or an address of this machine"
+    if error.errno == errno.EACCES:
+        return "ports below 1024 want CAP_NET_BIND_SERVICE; choose with --port"
+    return "is another daemon running? choose with --host and --port"
 
 
 def _said(listener: Listener, settings: Settings) -> str:

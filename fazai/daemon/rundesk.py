@@ -2,22 +2,22 @@
 
 Runs of one inventory go one after another, so that nothing is planned or written on a target twice at a
 time (the engine's lock per target guards against everybody else). One run of each sort may wait; who asks
-for the same meanwhile joins it.
+for the same meanwhile joins it. What waits is on disk, and waits again after a restart of the daemon.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
-from fazai.daemon.child import Child, Ended, Patience, arguments, environment
+from fazai.daemon.child import Child, Ended, Patience, arguments, ended, environment
 from fazai.daemon.exposition import escape
 from fazai.daemon.jobs import Job, Mode
 from fazai.daemon.refusal import Refusal
@@ -66,26 +66,97 @@ class RunDesk:
     ) -> None:
         self.jobs: Mapping[str, Job] = settings.config.jobs
         self.records = Records(settings.state / "runs")
-        self.records.end_what_never_began()
         self._settings, self._store, self._log = settings, store, log
         self._environ, self._now, self._patience = environ, now, patience or Patience()
         self._lanes = _lanes(self.jobs.values())
         self._going: dict[int, _Going] = {}
         self._queue: list[Record] = []
+        self._dropped: list[tuple[Record, str]] = []  # what waited and no longer may; `settle` says so
+        for record in self.records.waiting():
+            why = self._no_longer(record)
+            if why is None:
+                self._queue.append(record)
+            else:
+                self._dropped.append((record, why))
         self._stopping = False
         self._counts: Counter[tuple[str, str, str]] = Counter()
 
     async def settle(self) -> None:
-        """After a restart: what became of runs that the daemon before left. Raises StateError."""
-        ledger = self._store.ledger
+        """After a restart: what became of runs that the daemon before left, and what waits. Raises
+        StateError."""
         for record in [one for one in self.records if one.started is not None and one.exit_code is None]:
-            found = ledger.find_run(record.run_id)
-            if found is not None and found.exit_code is None and _lives(found.pid):
-                continue  # it goes on; its lock on the target keeps others away
-            code = found.exit_code if found is not None else None
-            ended = Ended(128 + signal.SIGKILL if code is None else code, "")
-            record.error = "it ended without a word" if code is None else None
-            await self._ended(record, ended)
+            if record in (one.record for one in self._going.values()):
+                continue  # begun meanwhile
+            found = self._store.ledger.find_run(record.run_id)
+            lane = self._lanes.get(record.job)
+            if found is None or found.exit_code is not None or not _lives(found.pid, record.run_id):
+                await self._ended_alone(record)
+            elif lane is not None and lane not in self._going:  # it goes on: others of its lane wait
+                task = asyncio.get_running_loop().create_task(self._follow(record, found.pid, lane))
+                self._going[lane] = _Going(record, task)
+        for record, why in self._dropped:
+            self._drop(record, why)
+        self._dropped.clear()
+        for record in self._queue:
+            self._mark_approved(record)
+            text = f"{record.mode} of {record.job}, asked for by {record.by}, waited for the daemon to start"
+            self._tell("info", record, text)
+        self._advance()
+
+    def _no_longer(self, record: Record) -> str | None:
+        """Why what waited over a restart does not begin; None: it does."""
+        job = self.jobs.get(record.job)
+        if job is None:
+            return f"{record.job} is no longer configured"
+        if record.applies is None:
+            if record.trigger == "api" and record.mode not in job.modes:
+                return f"the configuration no longer allows {record.mode} for {record.job}"
+            too_old = self._now() - record.asked > job.plan_ttl_s
+            return f"it waited for more than {job.plan_ttl_s:.0f} s" if too_old else None
+        planned = self.records.get(record.applies)
+        if planned is None or not self.records.plan_path(record.applies).exists():
+            return "its plan is gone"
+        if "approve" not in job.modes:
+            return f"the configuration no longer lets anybody approve plans of {record.job}"
+        why = self.records.stale_because(planned, self.jobs, self._now())
+        return f"its plan is stale: {why}" if why else None
+
+    def _drop(self, record: Record, why: str) -> None:
+        """A plan that was approved for it can be approved again, or made anew."""
+        record.finished, record.exit_code = self._now(), int(ExitCode.INTERRUPTED)
+        record.error = f"the daemon was stopped before it began, and then: {why}"
+        self.records.save(record)
+        planned = self.records.get(record.applies) if record.applies else None
+        if planned is not None and planned.approved_run in (record.run_id, None):
+            planned.approved = planned.approved_by = planned.approved_run = None
+            self.records.save(planned)
+        self._tell("error", record, f"{record.mode} of {record.job} does not begin: {record.error}")
+
+    def _mark_approved(self, record: Record) -> None:
+        """The daemon may have been killed between the two files that an approval writes."""
+        planned = self.records.get(record.applies) if record.applies else None
+        if planned is not None and planned.approved_run is None:
+            planned.approved, planned.approved_by = record.asked, record.by
+            planned.approved_run = record.run_id
+            self.records.save(planned)
+
+    async def _ended_alone(self, record: Record) -> None:
+        """The ledger says how, if anything does."""
+        found = self._store.ledger.find_run(record.run_id)
+        code = found.exit_code if found is not None else None
+        record.error = "it ended without a word" if code is None else None
+        await self._ended(record, Ended(128 + signal.SIGKILL if code is None else code, ""))
+
+    async def _follow(self, record: Record, pid: int, lane: int) -> None:
+        """A run that the daemon before began, to its end."""
+        try:
+            await ended(pid)
+            await self._ended_alone(record)
+        except StateError as error:
+            self._log.say("error", str(error), logger=_LOGGER, run_id=record.run_id)
+        finally:
+            del self._going[lane]
+            self._advance()
 
     # -- asking
 
@@ -279,12 +350,11 @@ class RunDesk:
         and tells the daemon that comes next."""
         self._stopping = True
         for record in self._queue:
-            record.finished, record.exit_code = self._now(), int(ExitCode.INTERRUPTED)
-            record.error = "the daemon ended before it began"
-            with contextlib.suppress(StateError):
-                self.records.save(record)
-        self._queue.clear()
-        going = list(self._going.values())
+            text = f"{record.mode} of {record.job} waits until the daemon starts again"
+            self._tell("warning", record, text)
+        going = [one for one in self._going.values() if one.child is not None]
+        for one in [one for one in self._going.values() if one.child is None]:
+            one.task.cancel()  # not begun, or never ours: the daemon that comes next looks after it
         for one in going:
             if one.child is not None:
                 one.child.interrupt()
@@ -308,14 +378,13 @@ class RunDesk:
         yield f'fazai_runs_active{{state="queued"}} {len(self._queue)}'
 
 
-def _lives(pid: int) -> bool:
+def _lives(pid: int, run_id: str) -> bool:
+    """Whether that process is still there, and not another one of the same number."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        environ = Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
         return False
-    except PermissionError:
-        return True
-    return pid > 0
+    return f"FAZAI_RUN_ID={run_id}".encode() in environ.split(b"\0")
 
 
 def _lanes(jobs: Iterable[Job]) -> dict[str, int]:

@@ -20,7 +20,6 @@ Trigger = Literal["api", "webhook", "schedule", "approval"]
 PlanState = Literal["pending", "approved", "stale"]
 
 _KEEP = 500
-_NEVER_BEGAN = "the daemon ended before it began"
 
 
 class Record(msgspec.Struct, kw_only=True):
@@ -64,11 +63,9 @@ class Records:
         for record in sorted(_read_all(folder), key=lambda one: one.run_id):
             self._all[record.run_id] = record
 
-    def end_what_never_began(self) -> None:
-        """After a restart. What had begun has a row in the ledger, and may still go on."""
-        for record in self._all.values():
-            if record.started is None and record.finished is None:
-                record.finished, record.exit_code, record.error = record.asked, 130, _NEVER_BEGAN
+    def waiting(self) -> list[Record]:
+        """What has not begun, the first that was asked for first."""
+        return [one for one in self._all.values() if one.started is None and one.finished is None]
 
     def get(self, run_id: str) -> Record | None:
         return self._all.get(run_id)
@@ -111,22 +108,34 @@ class Records:
 
     def plan_state(self, record: Record, jobs: Mapping[str, Job], now: float) -> tuple[PlanState, str | None]:
         """Of a record with a plan; why, where it is stale."""
-        job, made = jobs.get(record.job), record.finished or record.asked
-        latest: Record | None = None
+        made = record.finished or record.asked
         for other in self:
-            if other.job != record.job or other.limit != record.limit:
+            if not _alike(other, record) or other.plan_hash != record.plan_hash:
                 continue
-            if other.plan_hash == record.plan_hash and other.approved is not None and other.approved >= made:
+            if other.approved is not None and other.approved >= made:
                 return "approved", None
-            if latest is None and other.mode == "check" and other.exit_code in (0, 2):
-                latest = other
+        why = self.stale_because(record, jobs, now)
+        return ("stale", why) if why else ("pending", None)
+
+    def stale_because(self, record: Record, jobs: Mapping[str, Job], now: float) -> str | None:
+        """Why a plan should not be applied, approved or not."""
+        job = jobs.get(record.job)
         if job is None:
-            return "stale", f"{record.job} is no longer configured"
-        if now - made > job.plan_ttl_s:
-            return "stale", f"it is older than {job.plan_ttl_s:.0f} s"
+            return f"{record.job} is no longer configured"
+        if now - (record.finished or record.asked) > job.plan_ttl_s:
+            return f"it is older than {job.plan_ttl_s:.0f} s"
+        looks = (
+            one for one in self if _alike(one, record) and one.mode == "check" and one.exit_code in (0, 2)
+        )
+        latest = next(looks, None)
         if latest is not None and latest.plan_hash != record.plan_hash and latest.run_id > record.run_id:
-            return "stale", f"run {latest.run_id} looked again and found something else"
-        return "pending", None
+            return f"run {latest.run_id} looked again and found something else"
+        return None
+
+
+def _alike(one: Record, other: Record) -> bool:
+    """Whether they are about the same targets."""
+    return (one.job, one.limit) == (other.job, other.limit)
 
 
 def _read_all(folder: Path) -> Iterator[Record]:

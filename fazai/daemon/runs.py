@@ -40,7 +40,7 @@ from fazai.wire.daemon import (
 from fazai.wire.events import LogEvent
 
 if TYPE_CHECKING:
-    from fazai.daemon.jobs import Job
+    from fazai.daemon.jobs import Hook, Job
     from fazai.daemon.rundesk import RunDesk, Taken
     from fazai.daemon.runrecords import Record
 
@@ -218,9 +218,8 @@ async def approve(call: Call) -> RunStartedAnswer:
 
 async def ask(call: Call) -> RunStartedAnswer | Reply:
     """By a person, or by a git host. Raises Refusal, WireError."""
-    delivery = webhooks.delivery_of(call.header)
-    if delivery is not None:
-        return await _hooked(call, delivery)
+    if webhooks.is_delivery(call.header):
+        return await _hooked(call)
     allow(call.who, "operator")
     body = decode_body(await read_body(call, _ASK), RunBody, limit_bytes=_ASK.limit_bytes)
     desk = call.services.runs
@@ -252,13 +251,24 @@ def _check_asked(job: Job, body: RunBody) -> None:
             raise Refusal("bad_request", f"`limit`: {name[:64]!r} is no name of a host or group")
 
 
-async def _hooked(call: Call, delivery: webhooks.Delivery) -> RunStartedAnswer | Reply:
+async def _verified(call: Call) -> tuple[webhooks.Delivery, bytes, list[Hook]]:
+    """Raises Refusal; wrong signatures are limited as wrong tokens are."""
+    hooks = call.services.settings.config.hooks
+    try:
+        delivery = webhooks.delivery_of(call.header)
+        if not any(hook.host == delivery.host for hook in hooks):
+            raise Refusal("bad_signature", f"no webhook of {delivery.host} is configured")
+        body = await read_body(call, _ASK)
+        return delivery, body, webhooks.verified(hooks, delivery, body, uid=os.geteuid())
+    except Refusal as refusal:
+        if refusal.code == "bad_signature":
+            call.services.guard.failed_signature(call.connection)
+        raise
+
+
+async def _hooked(call: Call) -> RunStartedAnswer | Reply:
     services = call.services
-    hooks = services.settings.config.hooks
-    if not any(hook.host == delivery.host for hook in hooks):
-        raise Refusal("bad_signature", f"no webhook of {delivery.host} is configured")
-    body = await read_body(call, _ASK)
-    good = webhooks.verified(hooks, delivery, body, uid=os.geteuid())
+    delivery, body, good = await _verified(call)
     why = {hook.name: webhooks.reason_not_to(hook, delivery, body) for hook in good}
     now_us = int(time.time() * 1e6)
     for nonce in webhooks.nonces(delivery, body):
@@ -315,8 +325,17 @@ _ASK = Route(
     by_hand=True,
     body=RunBody,
     answer=RunStartedAnswer,
+    others=((200, IgnoredAnswer),),
     status=202,
-    codes=("conflict", "not_allowed", "plan_mismatch", "bad_signature", "replayed", "unavailable"),
+    codes=(
+        "conflict",
+        "not_allowed",
+        "plan_mismatch",
+        "bad_signature",
+        "replayed",
+        "overloaded",
+        "unavailable",
+    ),
     limit_bytes=2 * 1024 * 1024,
 )
 

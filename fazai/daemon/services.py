@@ -10,7 +10,6 @@ from fazai.daemon.guard import Guard
 from fazai.daemon.hub import Hub
 from fazai.daemon.ingest import Ingest
 from fazai.daemon.lives import Lives
-from fazai.daemon.neighbours import Neighbours
 from fazai.daemon.opn_watch import Firewalls
 from fazai.daemon.reports import Reports
 from fazai.daemon.rundesk import RunDesk
@@ -39,7 +38,6 @@ class Services:
     scheduler: Scheduler
     firewalls: Firewalls
     drift: Drift
-    neighbours: Neighbours
     lives: Lives
     started: float = field(default_factory=time.time)
     ready: bool = False

@@ -32,7 +32,7 @@ class Limits:
     linger_s: float = 10.0  # for a closed stream's last bytes to be taken
     stream_bytes: int = 64 * 1024  # unsent bytes of a stream, from which on it no longer follows live
     recent_bytes: int = 8 * 1024 * 1024  # events kept in memory for streams that are a little behind
-    failures_per_minute: int = 10  # wrong tokens of one address
+    failures_per_minute: int = 10  # wrong tokens and signatures of one address
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,8 @@ from fazai.wire.events import ErrorEvent, GapEvent, encode_sse, is_event_id
 
 __all__ = ["ROUTES", "events", "resume", "watch"]
 
-_RETRY = b"retry: 2000\n: fazai\n\n"
+#: With where it begins: who loses the connection before the first event comes back there and misses none.
+_HELLO = b"retry: 2000\n: fazai\nid: %d\n\n"
 _BATCH = 1000
 _LOOK_S = 1.0  # streams of a token that was revoked end after at most so long
 _HEADERS = (
@@ -47,7 +48,7 @@ async def events(call: Call) -> None:
     hub.add(stream)
     try:
         await call.send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
-        await call.send({"type": "http.response.body", "body": _RETRY, "more_body": True})
+        await call.send({"type": "http.response.body", "body": _HELLO % position, "more_body": True})
         stream.file = stream.connection.begin_stream(hub.stream_bytes)
         if await _catch_up(stream, hub, services.store) and query.follow:
             hub.join(stream)  # nothing was awaited since its position was the hub's
@@ -143,12 +144,11 @@ async def _taken(stream: Stream, hub: Hub) -> bool:
     """Waits until the reader took what is unsent. One that takes nothing for `stall_s` is cut off, with a
     gap whose id is the last one written: coming back with it, the reader misses nothing."""
     left = stream.unsent
-    loop = asyncio.get_running_loop()
-    until = loop.time() + hub.stall_s
+    until = hub.monotonic() + hub.stall_s
     while left > hub.stream_bytes // 2:
         if stream.over():
             return False
-        if loop.time() >= until:
+        if (now := hub.monotonic()) >= until:
             gap = GapEvent(
                 lost_from=stream.position + 1,
                 lost_to=max(hub.last_id, stream.position + 1),
@@ -157,9 +157,9 @@ async def _taken(stream: Stream, hub: Hub) -> bool:
             stream.write(encode_sse(stream.position, gap))
             hub.cut_off += 1
             return False
-        await stream.drained(min(1.0, until - loop.time()))
+        await stream.drained(min(1.0, until - now))
         if stream.unsent < left:
-            left, until = stream.unsent, loop.time() + hub.stall_s
+            left, until = stream.unsent, hub.monotonic() + hub.stall_s
     return True
 
 

@@ -7,7 +7,7 @@ import asyncio
 from fazai.daemon.ingest_route import IngestRoute
 from fazai.daemon.services import Services
 from fazai.daemon.web import AsgiApp, Call, Reply, Route, Scope, allow, connection_of
-from fazai.wire.telemetry import MAX_INGEST_BYTES, IngestAnswer
+from fazai.wire.telemetry import MAX_INGEST_BYTES, IngestAnswer, IngestPartialAnswer, TelemetryRecord
 
 __all__ = ["ROUTES", "sweep"]
 
@@ -51,7 +51,9 @@ ROUTES = (
         raw=_ingest,
         role="operator",
         signed=True,
+        takes=TelemetryRecord,
         answer=IngestAnswer,
+        others=((200, IngestPartialAnswer), (422, IngestPartialAnswer)),
         codes=_CODES,
         limit_bytes=MAX_INGEST_BYTES,
     ),

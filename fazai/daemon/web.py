@@ -20,7 +20,8 @@ from fazai.daemon.server import CONNECTION, Connection
 from fazai.errors import FazaiError
 from fazai.store.daemon import Role
 from fazai.wire.base import MAX_BODY_BYTES, ErrorAnswer, Message, WireError, decode_body, encode
-from fazai.wire.daemon import HTTP_STATUS, OpnError
+from fazai.wire.daemon import HTTP_STATUS
+from fazai.wire.opn import OpnError
 
 if TYPE_CHECKING:
     from fazai.daemon.services import Services
@@ -114,8 +115,8 @@ class Route:
     """One row of the table in `routes.py`: how it is served and what `/openapi.json` says of it.
 
     `role` None: everybody. `raw` instead of `handler`: an ASGI application that does everything itself,
-    ahead of all else (`/ingest`). `media` is what a good answer is, `codes` the refusals beside the common
-    ones.
+    ahead of all else (`/ingest`); then `takes` says what it reads, one of it or a list. `media` is what a
+    good answer is, `codes` the refusals beside the common ones, `others` answers that are neither.
     """
 
     method: str
@@ -127,9 +128,12 @@ class Route:
     body: type[Message] | None = None
     query: type[Message] | None = None
     read_query: Callable[[Mapping[str, str]], Message] | None = None
+    takes: type[Message] | None = None
     answer: type[Message] | None = None
-    media: str = "application/json"
+    media: str | tuple[str, ...] = "application/json"
+    cached: bool = False  # it answers 304 to one who has it
     codes: tuple[str, ...] = ()
+    others: tuple[tuple[int, type[Message]], ...] = ()
     timeout_s: float | None = 30.0
     limit_bytes: int = MAX_BODY_BYTES
     status: int = 200  # of a good answer

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from fazai.daemon.jobs import GitHost, Hook
@@ -19,7 +20,7 @@ from fazai.errors import SecretError
 from fazai.secrets.files import read_private
 from fazai.wire.base import parse_object
 
-__all__ = ["Delivery", "delivery_of", "nonces", "reason_not_to", "verified"]
+__all__ = ["Delivery", "delivery_of", "is_delivery", "nonces", "reason_not_to", "verified"]
 
 _SHORTEST = 16
 _LONGEST = 512
@@ -36,22 +37,26 @@ class Delivery:
     proof: str
 
 
-def delivery_of(header: Callable[[bytes], str | None]) -> Delivery | None:
-    """None for what is no webhook. Raises Refusal(bad_signature) for one without an id."""
-    gitea, gitlab = header(b"x-gitea-signature"), header(b"x-gitlab-token")
-    github = header(b"x-hub-signature-256")
-    found: Delivery | None = None
-    if gitea is not None:
-        found = Delivery("gitea", header(b"x-gitea-event") or "", header(b"x-gitea-delivery") or "", gitea)
-    elif gitlab is not None:
+_PROOFS: Mapping[GitHost, bytes] = MappingProxyType(
+    {"gitea": b"x-gitea-signature", "gitlab": b"x-gitlab-token", "github": b"x-hub-signature-256"}
+)  # Gitea before GitHub, whose headers it sends, too
+
+
+def is_delivery(header: Callable[[bytes], str | None]) -> bool:
+    """Whether the request says that a git host sent it."""
+    return any(header(name) is not None for name in _PROOFS.values())
+
+
+def delivery_of(header: Callable[[bytes], str | None]) -> Delivery:
+    """Of a request that `is_delivery`. Raises Refusal(bad_signature) for one without an id."""
+    host, proof = next((host, proof) for host, name in _PROOFS.items() if (proof := header(name)) is not None)
+    if host == "gitlab":
         given = header(b"idempotency-key") or header(b"x-gitlab-event-uuid") or ""
-        found = Delivery("gitlab", header(b"x-gitlab-event") or "", given, gitlab)
-    elif github is not None:
-        given = header(b"x-github-delivery") or ""
-        found = Delivery("github", header(b"x-github-event") or "", given, github)
-    if found is not None and not 0 < len(found.id) <= _LONGEST:
+    else:
+        given = header(b"x-%s-delivery" % host.encode()) or ""
+    if not 0 < len(given) <= _LONGEST:
         raise Refusal("bad_signature", "the delivery has no id", hint="a git host sends one with each")
-    return found
+    return Delivery(host, header(b"x-%s-event" % host.encode()) or "", given, proof)
 
 
 def verified(hooks: Sequence[Hook], delivery: Delivery, body: bytes, *, uid: int) -> list[Hook]:

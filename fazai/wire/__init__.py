@@ -7,6 +7,7 @@ unknown field is left alone), telemetry keeps what it does not know. Nothing her
     base        WireError, the limits, encode, the helpers of all other modules
     worker      section 1: the worker's socket
     daemon      section 2: bodies and answers of the daemon's HTTP routes
+    opn         section 2: `/opn/*`
     actions     section 2: the typed actions that a model proposes
     events      section 2: server-sent events
     southbound  section 3: remote agents
@@ -17,9 +18,10 @@ unknown field is left alone), telemetry keeps what it does not know. Nothing her
 
 from fazai.wire.actions import decode_action, decode_proposal
 from fazai.wire.base import CONTRACT, ErrorAnswer, OkAnswer, WireError, decode_answer, decode_body, encode
-from fazai.wire.daemon import HTTP_STATUS, decode_events_query, decode_opn_answer
+from fazai.wire.daemon import HTTP_STATUS, decode_events_query
 from fazai.wire.events import decode_event, decode_sse, encode_sse
 from fazai.wire.logs import LogLine, decode_log_line
+from fazai.wire.opn import decode_opn_answer
 from fazai.wire.signature import SignedHeaders, decode_signed_headers, sign, verify_signature
 from fazai.wire.southbound import decode_hello, decode_southbound_request
 from fazai.wire.telemetry import Sample, decode_sample, decode_telemetry

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
 from fazai.wire.base import (
-    MAX_LINE_BYTES,
     Answer,
     Count,
     Ident,
@@ -19,9 +18,9 @@ from fazai.wire.base import (
     Timestamp,
     WireError,
     convert_to,
-    decode_body,
 )
 from fazai.wire.events import ActionStatus, AgentState, Level, TargetStatus, Verb, is_event_id
+from fazai.wire.opn import Tags
 from fazai.wire.worker import SessionParams
 
 __all__ = [
@@ -45,17 +44,6 @@ __all__ = [
     "KbBody",
     "KbDoc",
     "KbDocsAnswer",
-    "OpnAddBody",
-    "OpnAddedAnswer",
-    "OpnError",
-    "OpnIface",
-    "OpnInfoAnswer",
-    "OpnInterfacesAnswer",
-    "OpnItem",
-    "OpnLastError",
-    "OpnListAnswer",
-    "OpnMetrics",
-    "OpnMetricsAnswer",
     "PlanAnswer",
     "PlanRow",
     "ReportAnswer",
@@ -71,7 +59,6 @@ __all__ = [
     "SessionsBody",
     "TargetRow",
     "decode_events_query",
-    "decode_opn_answer",
 ]
 
 #: The HTTP status that goes with a code of the contract.
@@ -111,16 +98,6 @@ HTTP_STATUS: Mapping[str, int] = MappingProxyType(
     }
 )
 
-Url = Annotated[
-    str,
-    Meta(
-        max_length=2048,
-        pattern=r"(?#https, http or lab, a host, no user, query or fragment)\A(?:https?|lab)://[^\s/@?#]+(?:/[^\s?#]*)?\Z",
-    ),
-]
-SecretText = Annotated[str, Meta(min_length=1, max_length=4096)]
-Tags = Annotated[tuple[Label, ...], Meta(max_length=64)]
-Percent = Annotated[float, Meta(ge=0, le=100)]
 #: Of a host that signs its requests (SPEC.md, 3.3).
 HostKey = Annotated[
     str, Meta(min_length=16, max_length=256, pattern=r"(?#printable ASCII without spaces)\A[!-~]+\Z")
@@ -214,102 +191,6 @@ class RunsQuery(Request, frozen=True, kw_only=True):
     """GET /runs: the newest so many."""
 
     limit: Annotated[int, Meta(ge=1, le=1000)] = 100
-
-
-class OpnAddBody(Request, frozen=True, kw_only=True):
-    """POST /opn/add. Its text form shows neither key nor secret."""
-
-    name: Label
-    base_url: Url
-    api_key: SecretText
-    api_secret: SecretText
-    verify_tls: bool = True
-    tags: Tags = ()
-
-    def __repr__(self) -> str:
-        return f"OpnAddBody(name={self.name!r}, base_url={self.base_url!r}, api_key=***, api_secret=***)"
-
-
-class OpnAnswer(Message, frozen=True, kw_only=True, omit_defaults=False):
-    """Base of the answers of `/opn/*`, which say `success` where the others say `ok`."""
-
-    constants: ClassVar[Mapping[str, Any]] = {"success": True}
-
-
-class OpnAddedAnswer(OpnAnswer, frozen=True, kw_only=True):
-    id: Ident
-    tested: bool
-    info: dict[str, Any] | None
-
-
-class OpnLastError(Message, frozen=True, kw_only=True, omit_defaults=False):
-    when: Timestamp
-    message: str
-
-
-class OpnItem(Message, frozen=True, kw_only=True, omit_defaults=False):
-    """A registered firewall; never a secret."""
-
-    id: Ident
-    name: Label
-    base_url: Url
-    verify_tls: bool
-    tags: Tags
-    created_at: Timestamp
-    updated_at: Timestamp
-    last_seen: Timestamp | None = None
-    last_error: OpnLastError | None = None
-    version: str | None = None
-
-
-class OpnListAnswer(OpnAnswer, frozen=True, kw_only=True):
-    items: tuple[OpnItem, ...]
-
-
-class OpnInfoAnswer(OpnAnswer, frozen=True, kw_only=True):
-    """GET /opn/{id}/health."""
-
-    info: dict[str, Any]
-
-
-class OpnIface(Message, frozen=True, kw_only=True):
-    name: Label
-    status: str
-    device: str | None = None
-    description: str | None = None
-    addresses: tuple[str, ...] = ()
-    rx_bytes: Count | None = None
-    tx_bytes: Count | None = None
-
-
-class OpnInterfacesAnswer(OpnAnswer, frozen=True, kw_only=True):
-    data: tuple[OpnIface, ...]
-
-
-class OpnMetrics(Message, frozen=True, kw_only=True, omit_defaults=False):
-    """A figure that the firewall did not give is null, never 0."""
-
-    id: Ident
-    name: Label
-    version: str | None
-    uptime: str | float | None
-    cpu_percent: Percent | None
-    mem_percent: Percent | None
-    sessions: Count | None
-    ifaces: tuple[OpnIface, ...]
-    last_seen: Timestamp | None
-
-
-class OpnMetricsAnswer(OpnAnswer, frozen=True, kw_only=True):
-    data: OpnMetrics
-
-
-class OpnError(Message, frozen=True, kw_only=True):
-    """`{"success":false,"error":…}`."""
-
-    constants: ClassVar[Mapping[str, Any]] = {"success": False}
-    error: str
-    code: str | None = None
 
 
 class AgentRow(Message, frozen=True, kw_only=True):
@@ -501,25 +382,11 @@ class HealthAnswer(Answer, frozen=True, kw_only=True):
     version: str | None = None
 
 
-class _OpnVerdict(Message, frozen=True, kw_only=True):
-    success: bool
-
-
-OpnT = TypeVar("OpnT", bound=OpnAnswer)
-
-
-def decode_opn_answer(data: bytes | str, of: type[OpnT]) -> OpnT | OpnError:
-    """The answer of a `/opn/*` route: `of` where `success` is true, else the refusal. Raises WireError."""
-    if decode_body(data, _OpnVerdict, limit_bytes=MAX_LINE_BYTES).success:
-        return decode_body(data, of, limit_bytes=MAX_LINE_BYTES)
-    return decode_body(data, OpnError, limit_bytes=MAX_LINE_BYTES)
-
-
 def decode_events_query(query: Mapping[str, str]) -> EventsQuery:
     """The query of GET /events; `types` is a list with commas. Raises WireError with the code bad_query."""
     values: dict[str, Any] = dict(query)
     if "types" in values:
-        values["types"] = [name for name in values["types"].split(",") if name]
+        values["types"] = values["types"].split(",") if values["types"] else []
     since = values.get("since")
     if isinstance(since, str):
         if not is_event_id(since):

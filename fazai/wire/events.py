@@ -23,6 +23,7 @@ from fazai.wire.base import (
 )
 
 __all__ = [
+    "EVENT_TYPES",
     "LIFE_CYCLE",
     "ActionStatus",
     "ActivateEvent",
@@ -267,6 +268,7 @@ Event = PlainEvent | Action
 _EVENTS: Family[PlainEvent] = Family(
     PlainEvent, tag="type", unknown="unknown_type", limit_bytes=MAX_BODY_BYTES
 )
+EVENT_TYPES = (*_EVENTS.tags, "action")
 
 
 def decode_event(data: bytes | str) -> Event:

@@ -11,6 +11,7 @@ from fazai.wire.base import Answer, Count, Ident, Label, Message, Request, Times
 from fazai.wire.events import ActionStatus, TargetStatus, Verb
 
 __all__ = [
+    "GAUGE_NAMES",
     "ChangeRow",
     "FleetAnswer",
     "FleetDrift",
@@ -66,13 +67,24 @@ class FleetAnswer(Answer, frozen=True, kw_only=True):
     rows: tuple[FleetRow, ...]
 
 
+#: What GET /telemetry has of a host over time; the metric is `fazai_host_` and the name.
+GAUGE_NAMES = (
+    *("load1", "load5", "load15", "cpu_busy_ratio"),
+    *("memory_total_bytes", "memory_free_bytes", "memory_available_bytes"),
+    *("disk_total_bytes", "disk_free_bytes"),
+    *("network_receive_bytes_total", "network_transmit_bytes_total", "uptime_seconds"),
+)
+#: Described as one of them; the daemon refuses others in its own words.
+GaugeName = Annotated[Ident, Meta(extra_json_schema={"enum": list(GAUGE_NAMES)})]
+
+
 class TelemetryQuery(Request, frozen=True, kw_only=True):
     """GET /telemetry. Nothing but `host` given: the last hour, all fields."""
 
     host: Label
     since: Timestamp | None = None
     until: Timestamp | None = None
-    fields: tuple[Ident, ...] = ()
+    fields: tuple[GaugeName, ...] = ()
     points: Annotated[int, Meta(ge=1, le=5000)] = 500
 
 
@@ -123,7 +135,7 @@ def decode_telemetry_query(query: Mapping[str, str]) -> TelemetryQuery:
     """The query of GET /telemetry; `fields` is a list with commas. Raises WireError(bad_query)."""
     values: dict[str, Any] = dict(query)
     if "fields" in values:
-        values["fields"] = [name for name in values["fields"].split(",") if name]
+        values["fields"] = values["fields"].split(",") if values["fields"] else []
     points = values.get("points")
     if isinstance(points, str) and points.isascii() and points.isdigit() and len(points) <= 9:
         values["points"] = int(points)

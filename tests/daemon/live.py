@@ -145,7 +145,7 @@ class Events:
 
     def __init__(self, answer: httpx.Response) -> None:
         self.answer = answer
-        self.lines: list[str] = []  # comments and retry
+        self.lines: list[str] = []  # comments, retry, and the id before the first event
         self._frames = self._read()
 
     def _read(self) -> Iterator[SseFrame]:
@@ -155,6 +155,8 @@ class Events:
                 self.lines.append(line)
             elif line:
                 block.append(line)
+            elif len(block) == 1 and block[0].startswith("id:"):
+                self.lines.append(block.pop())
             elif block:
                 yield decode_sse("\n".join(block).encode())
                 block = []

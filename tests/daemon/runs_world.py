@@ -94,11 +94,22 @@ def world(
     with LabThread() as lab:
         firewall = lab.start("fw-01", LabSettings(auth_delay_s=0.0))
         write_inventory(folder, firewall)
-        read = read_config(write_config(folder, **config))
-        read = replace(read, polling=polling or read.polling)
-        more = daemon or {}
-        with (
-            live(folder, socket=folder / "d.sock", config=read, **more) as running,
-            running.client() as client,
-        ):
-            yield World(running, firewall, folder, client)
+        with beside(folder, firewall, daemon=daemon, polling=polling, **config) as found:
+            yield found
+
+
+@contextlib.contextmanager
+def beside(
+    folder: Path,
+    firewall: LabFirewall,
+    *,
+    daemon: dict[str, Any] | None = None,
+    polling: Polling | None = None,
+    **config: Any,
+) -> Iterator[World]:
+    """A daemon that comes and goes while the firewall and its inventory stay."""
+    read = read_config(write_config(folder, **config))
+    read = replace(read, polling=polling or read.polling)
+    more = daemon or {}
+    with live(folder, socket=folder / "d.sock", config=read, **more) as running, running.client() as client:
+        yield World(running, firewall, folder, client)

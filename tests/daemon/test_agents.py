@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from fazai.daemon import lives
 from fazai.providers.gemma import Endpoint
@@ -31,6 +32,13 @@ def _row(client: httpx.Client, name: str) -> dict[str, Any]:
     return dict(row)
 
 
+def _up(client: httpx.Client) -> float:
+    """The gauge, as Prometheus reads it."""
+    families = text_string_to_metric_families(client.get("/metrics").text)
+    (sample,) = (one for family in families for one in family.samples if one.name == lives.WORKER_UP.name)
+    return float(sample.value)
+
+
 def _open(client: httpx.Client) -> str:
     answer = client.post("/agent/sessions", json={"params": {"max_tokens": 1_000_000}})
     assert answer.status_code == 200, answer.text
@@ -47,6 +55,7 @@ def test_the_daemon_and_a_worker_that_is_not_there(tmp_path: Path) -> None:
         assert (itself["state"], itself["protocol"]) == ("observation", "http")
         assert itself["version"] == client.get("/health").json()["version"]
         assert client.get("/agents/none").json()["code"] == "not_found"
+        assert lives.WORKER_UP.name not in client.get("/metrics").text  # none at all is a choice
 
 
 def test_a_worker_that_is_killed_in_mid_stream_and_comes_back(
@@ -74,6 +83,7 @@ def test_a_worker_that_is_killed_in_mid_stream_and_comes_back(
             assert last.code == "worker_unavailable"
             assert "the connection ended" in last.message
             until(lambda: _row(third, lives.WORKER)["state"] == "closing")
+            assert _up(third) == 0
             gone = _row(third, lives.WORKER)
             assert gone["closed_at"]
             assert _row(third, lives.DAEMON)["state"] == "observation"
@@ -87,6 +97,7 @@ def test_a_worker_that_is_killed_in_mid_stream_and_comes_back(
             worker.told("READY=1")
             until(lambda: _row(third, lives.WORKER)["state"] == "observation")
             assert "closed_at" not in _row(third, lives.WORKER)
+            assert _up(third) == 1
             again = third.post("/agent/generate", json=body)  # the worker knows nothing of the session
             assert "unknown_session" in again.text
             session = _open(third)

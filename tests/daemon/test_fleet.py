@@ -15,7 +15,7 @@ from fazai.daemon.fleet import thin
 from fazai.daemon.page import files
 from fazai.store.daemon import GAUGES, AgentRecord
 from fazai.wire.base import decode_body
-from fazai.wire.fleet import FleetAnswer, RunChangesAnswer, TelemetryAnswer
+from fazai.wire.fleet import GAUGE_NAMES, FleetAnswer, RunChangesAnswer, TelemetryAnswer
 from tests.daemon.live import Live, live, token
 from tests.ui.world import RUN, change, drifting_run, hosts, record, register, report, series
 
@@ -32,6 +32,10 @@ def daemon(tmp_path: Path) -> Iterator[Live]:
 def client(daemon: Live) -> Iterator[httpx.Client]:
     with daemon.client() as found:
         yield found
+
+
+def test_the_contract_names_the_figures_of_the_store() -> None:
+    assert GAUGE_NAMES == GAUGES
 
 
 def fleet(client: httpx.Client) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from fazai.daemon.opn_metrics import OPN_METRICS
 from fazai.daemon.opn_watch import backoff_s
 from fazai.lab import Fault, LabFirewall, LabSettings, LabThread
 from fazai.providers.opnsense.vitals import _cpu, _time
-from fazai.wire.daemon import OpnListAnswer, OpnMetricsAnswer, decode_opn_answer
+from fazai.wire.opn import OpnListAnswer, OpnMetricsAnswer, decode_opn_answer
 from tests.daemon.live import live, stream, token
 from tests.daemon.runs_world import until, world, write_inventory
 

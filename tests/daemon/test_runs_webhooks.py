@@ -118,6 +118,23 @@ def test_hostile_deliveries_start_nothing(edge: World) -> None:
     assert SECRET not in edge.daemon.log()
 
 
+@pytest.mark.parametrize("host", HOSTS)
+def test_wrong_signatures_are_limited_and_lock_nobody_out(edge: World, host: str) -> None:
+    body, limit = encoded(), edge.daemon.services.settings.limits.failures_per_minute
+    guess = {**HOSTS[host](body, "d-1", secret="another secret of that length")}
+    codes = [post(edge, body, guess).json()["code"] for _ in range(limit + 3)]
+    assert codes == ["bad_signature"] * limit + ["overloaded"] * 3
+    refused = post(edge, body, guess)
+    assert (refused.status_code, 0 < int(refused.headers["retry-after"]) <= 60) == (429, True)
+    # nor is a token guessed beside them, and the one who knows the secret is let in
+    with edge.daemon.client("wrong") as client:
+        assert client.get("/runs").status_code == 429
+    edge.started(post(edge, body, HOSTS[host](body, "d-2")))
+    assert f"fazai_auth_failures_total {limit + 5}" in edge.client.get("/metrics").text
+    assert edge.daemon.log().count("a wrong signature from 127.0.0.1") == limit
+    until(lambda: not edge.daemon.services.runs.busy_jobs())
+
+
 def test_what_is_no_reason_to_run(edge: World) -> None:
     cases = [
         (encoded(ref="refs/heads/topic"), "push", "not the branch main"),

@@ -1,13 +1,20 @@
-"""bench/soak.py for half a minute; longer by hand: FAZAI_SOAK_S=600 python -m bench.soak."""
+"""bench/soak.py for half a minute; ten of them: python -m bench soak, which .ci/run does, too."""
 
 from __future__ import annotations
 
 import os
+import select
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from bench.soak import Soak
+
+_ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.slow
@@ -18,3 +25,21 @@ def test_half_a_minute_of_everything(tmp_path: Path) -> None:
     assert min(soak.seen.reported.values()) > 100
     assert soak.seen.scrapes > 10
     assert soak.seen.reconnects >= 6  # each kill ended a stream
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_nothing_of_it_is_left(number: signal.Signals) -> None:
+    soak = subprocess.Popen([sys.executable, "-m", "bench", "soak"], cwd=_ROOT, stdout=subprocess.DEVNULL)
+    children = Path(f"/proc/{soak.pid}/task/{soak.pid}/children")
+    until = time.monotonic() + 30
+    while not (found := children.read_text().split()):
+        assert time.monotonic() < until, "it started no daemon"
+        time.sleep(0.01)
+    handle = os.pidfd_open(int(found[0]))
+    try:
+        soak.send_signal(number)
+        assert soak.wait(30) == (143 if number == signal.SIGTERM else -signal.SIGKILL)
+        assert select.select([handle], [], [], 30)[0], "its daemon is still there"
+    finally:
+        os.close(handle)

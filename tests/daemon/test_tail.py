@@ -181,6 +181,48 @@ def test_it_comes_back_where_it_was(tmp_path: Path) -> None:
             assert "connected again" in err
 
 
+def test_it_comes_back_where_it_was_before_it_saw_anything(daemon: Live) -> None:
+    with tail(daemon, "--type", "log", "--output", "json", "--until", "message=after") as child:
+        hub = daemon.services.hub
+        _until(lambda: hub.streams)
+
+        def die() -> None:  # as a daemon that is killed
+            for stream in list(hub.streams):
+                stream.connection.transport.abort()
+
+        daemon.call(die)
+        daemon.publish(LogEvent(level="info", message="meanwhile"), LogEvent(level="info", message="after"))
+        code, out, err = _end(child)
+    assert code == 0
+    assert [json.loads(line)["message"] for line in out.splitlines()] == ["meanwhile", "after"]
+    assert err.splitlines() == [
+        f"fazai tail: {daemon.url}: the connection ended; connecting again",
+        f"fazai tail: {daemon.url}: connected again",
+    ]
+
+
+def test_an_address_that_is_nearly_right_gets_the_next_step(daemon: Live, tmp_path: Path) -> None:
+    files = certificates.server(tmp_path)
+    with live(tmp_path, tls_cert=files.cert, tls_key=files.key) as secure:
+        for url, why, hint in (
+            (secure.url, "its certificate is not trusted: ", "FAZAI_CA_FILE names the authority"),
+            (secure.url.replace("https:", "http:"), "the connection ended", "is it https:// there?"),
+            (daemon.url.replace("http:", "https:"), "it does not speak TLS there", "is it http:// there"),
+        ):
+            with tail(None, "--no-follow", "--url", url) as child:
+                code, _, err = _end(child)
+            assert (code, "_ssl.c" in err) == (4, False)
+            assert why in err
+            assert hint in err
+
+
+def test_a_type_that_is_none_is_said(daemon: Live) -> None:
+    with tail(daemon, "--no-follow", "--type", "chnge") as child:
+        code, out, err = _end(child)
+    assert (code, out) == (0, "")
+    assert err == "fazai tail: events of the type 'chnge' are not known here; did you mean \"change\"?\n"
+
+
 def _next(out: IO[str]) -> str:
     return str(json.loads(out.readline())["message"])
 

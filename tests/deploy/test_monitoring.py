@@ -15,6 +15,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from fazai.cli.textfile import METRICS
+from fazai.daemon import lives
 from fazai.lab import LabSettings, LabThread
 from fazai.yamltext import loads
 from tests.daemon.live import live
@@ -57,7 +58,7 @@ def scraped(tmp_path_factory: pytest.TempPathFactory) -> str:
         series(client, "web-1", minutes=2)
         drifting_run(client)
         daemon.call(daemon.services.drift.look)
-        daemon.call(lambda: daemon.services.neighbours.look(daemon.services))
+        daemon.call(lambda: lives.look(daemon.services))
         return client.get("/metrics").text
 
 

@@ -56,7 +56,7 @@ def names(page: Page) -> list[str]:
 def test_two_thousand_hosts_in_a_few_rows(site: Site) -> None:
     hosts(site.client, [f"host-{number:04d}" for number in range(2000)])
     page = site.open()
-    page.until("document.getElementById('summary').textContent.startsWith('2,000 machines: 2000 up')")
+    page.until("document.getElementById('summary').textContent.startsWith('2,000 machines: 2,000 up')")
     assert names(page)[:3] == ["host-0000", "host-0001", "host-0002"]
     assert page.count(ROWS) <= 60
     assert page.count("*") <= 1500
@@ -188,6 +188,17 @@ def test_a_live_event_pause_and_filter(site: Site) -> None:
     page.until("document.querySelectorAll('.event').length === 2")
     page.choose("#level", "error")
     page.until("document.querySelectorAll('.event').length === 1")
+
+
+def test_what_there_is_not_is_said(site: Site) -> None:
+    page = site.page
+    site.open("#/fleet")
+    page.until("document.querySelector('#summary').textContent.startsWith('No machine yet')")
+    assert page.run("document.querySelector('#fleet').offsetHeight") == 0
+    site.open("#/run/01KANHC0E8M5T3W9Q7Z2R4V6XZ")
+    page.until("document.querySelector('main').innerText.includes('does not know this run')")
+    assert "Targets" not in page.run("document.querySelector('main').innerText")
+    page.faults.clear()  # the browser's own word of the 404
 
 
 def test_many_events_stay_few_lines(site: Site) -> None:
@@ -485,7 +496,7 @@ def test_hostile_names_and_messages_are_text(site: Site) -> None:
     page.until("document.querySelectorAll('.diff .come').length === 1")
     assert markup in page.text(".diff .gone")
     site.open(f"#/run/{HOSTILE}")
-    page.until("document.getElementById('link').textContent.includes('there is no run')")
+    page.until("document.querySelector('main').innerText.includes('does not know this run')")
     assert page.count("main img, main script") == 0
     assert page.run("document.body.dataset.hacked") is None
 
@@ -536,6 +547,9 @@ def test_small_screens_need_no_sideways_scrolling(site: Site) -> None:
                 ".map((one) => one.dataset.column)"
             )
             assert shown == ["state", "name", "seen", "drift"]
+            widths = page.run("[...document.querySelectorAll('th')].map((one) => one.offsetWidth)")
+            assert widths[1] >= 80  # of what the others leave, the name has all
+            assert sum(widths) >= 320
 
 
 def test_pictures_for_the_pages(site: Site) -> None:

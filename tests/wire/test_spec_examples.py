@@ -20,7 +20,7 @@ import msgspec
 import pytest
 
 import fazai.wire
-from fazai.wire import actions, base, daemon, events, signature, southbound, telemetry, worker
+from fazai.wire import actions, base, daemon, events, opn, signature, southbound, telemetry, worker
 from fazai.wire.base import Message, Request
 
 SPEC = Path(__file__).parents[2] / "SPEC.md"
@@ -102,7 +102,7 @@ CHANNELS: dict[str, Decoder] = {
     "worker.event": lambda text, _: worker.decode_worker_event(text),
     "daemon.body": _body,
     "daemon.answer": _answer,
-    "daemon.opn": lambda text, of: daemon.decode_opn_answer(text, of),
+    "daemon.opn": lambda text, of: opn.decode_opn_answer(text, of),
     "daemon.query": lambda text, _: _query(text),
     "daemon.event": lambda text, _: events.decode_event(text),
     "daemon.sse": lambda text, _: events.decode_sse(f"{text}\n\n".encode()),

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 import fazai.wire as wire
 from fazai.model import Change, Secret, Verb
 from fazai.outcome import Status, change_record
-from fazai.wire import daemon, events, signature, southbound, telemetry, worker
+from fazai.wire import daemon, events, opn, signature, southbound, telemetry, worker
 from fazai.wire.base import MAX_BODY_BYTES, MAX_LINE_BYTES, decode_body
 
 NOON = "2026-11-22T12:00:00Z"
@@ -147,7 +147,7 @@ def test_path_is_absolute_and_plain(path: str) -> None:
 def test_base_url_is_plain(url: str) -> None:
     body = {"name": "fw-01", "base_url": url, "api_key": "KEY", "api_secret": "SECRET"}
     with refused("bad_request") as caught:
-        decode_body(json.dumps(body), daemon.OpnAddBody)
+        decode_body(json.dumps(body), opn.OpnAddBody)
     assert "`base_url`" in caught.value.message
     assert "pw" not in str(caught.value)
 
@@ -181,8 +181,8 @@ def test_answer_that_says_no_is_the_refusal() -> None:
     assert old == wire.ErrorAnswer(error="busy")
     with refused("bad_request"):
         wire.decode_answer('{"error":"busy"}', worker.GenerateAnswer)
-    opn = wire.decode_opn_answer('{"success":false,"error":"no"}', daemon.OpnListAnswer)
-    assert opn == daemon.OpnError(error="no")
+    firewalls = wire.decode_opn_answer('{"success":false,"error":"no"}', opn.OpnListAnswer)
+    assert firewalls == opn.OpnError(error="no")
 
 
 def test_error_answer_carries_the_hint() -> None:
@@ -201,7 +201,7 @@ def test_error_answer_carries_the_hint() -> None:
 
 def test_text_forms_show_no_secret() -> None:
     values = [
-        daemon.OpnAddBody(name="n", base_url="https://h", api_key="hunter2", api_secret="hunter2"),
+        opn.OpnAddBody(name="n", base_url="https://h", api_key="hunter2", api_secret="hunter2"),
         southbound.CommandExec(
             action_id="a", command="c", args=("hunter2",), timeout=1, env={"P": "hunter2"}, stdin="hunter2"
         ),
@@ -216,7 +216,7 @@ def test_text_forms_show_no_secret() -> None:
 def test_refusal_of_a_secret_does_not_show_it() -> None:
     body = {"name": "n", "base_url": "https://h", "api_key": ["hunter2"], "api_secret": "hunter2"}
     with refused("bad_request") as caught:
-        decode_body(json.dumps(body), daemon.OpnAddBody)
+        decode_body(json.dumps(body), opn.OpnAddBody)
     assert "api_key" in caught.value.message
     assert "hunter2" not in str(caught.value)
 
@@ -271,8 +271,11 @@ def test_bad_query_is_refused(query: dict[str, str]) -> None:
 
 
 def test_query_is_read() -> None:
-    query = wire.decode_events_query({"types": "log,,change", "since": "41", "level": "error"})
+    query = wire.decode_events_query({"types": "log,change", "since": "41", "level": "error"})
     assert query == daemon.EventsQuery(types=("log", "change"), since=41, level="error")
+    assert wire.decode_events_query({"types": ""}) == daemon.EventsQuery()
+    with pytest.raises(wire.WireError, match="types"):
+        wire.decode_events_query({"types": "log,,change"})
 
 
 # -- agreement with the engine --------------------------------------------------------------------------

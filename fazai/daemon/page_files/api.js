@@ -73,10 +73,11 @@ export function operations() {
   return described;
 }
 
-// One server-sent event a call of `take`; lines end with LF, as the daemon writes them.
+// One server-sent event a call of `take`, one id without an event a call of `begin`; lines end with LF, as the daemon writes them.
 class Frames {
-  constructor(take) {
+  constructor(take, begin) {
     this.take = take;
+    this.begin = begin;
     this.rest = "";
   }
 
@@ -97,6 +98,7 @@ class Frames {
       if (colon > 0) fields[line.slice(0, colon)] = line.slice(colon + 2);
     }
     if (fields.data !== undefined) this.take({ id: fields.id, ...JSON.parse(fields.data) });
+    else if (fields.id !== undefined) this.begin(fields.id);
   }
 }
 
@@ -152,7 +154,7 @@ export class Stream {
       this.last = event.id ?? this.last;
       this.wait = 500;
       this.take(event);
-    });
+    }, (id) => (this.last = id));
     const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
     for (;;) {
       const { value, done } = await reader.read();

@@ -27,6 +27,7 @@ const session = {
   },
 };
 
+const PARENTS = { run: "runs", machine: "fleet" }; // whose pages these are
 let leave = null;
 
 function show(event) {
@@ -36,8 +37,8 @@ function show(event) {
   const [name, ...parts] = location.hash.replace(/^#\/?/, "").split("/");
   const view = VIEWS[name] ?? fleetView;
   for (const anchor of document.querySelectorAll("nav a")) {
-    const here = anchor.getAttribute("href") === `#/${VIEWS[name] ? name : "fleet"}`;
-    if (here) anchor.setAttribute("aria-current", "page");
+    const here = anchor.getAttribute("href") === `#/${PARENTS[name] ?? (VIEWS[name] ? name : "fleet")}`;
+    if (here) anchor.setAttribute("aria-current", PARENTS[name] ? "true" : "page");
     else anchor.removeAttribute("aria-current");
   }
   session.say("");

@@ -16,7 +16,7 @@ const TEXTS = {
   change: (e) => `${MARKS[e.verb] ?? e.verb} ${e.kind} ${e.identity} ${e.status}${e.error ? `: ${e.error}` : ""}`,
   activate: (e) => `${e.service} takes effect`,
   undo: (e) => `${e.undone} changes taken back, ${e.kept} kept`,
-  outcome: (e) => `${e.status}: ${e.changed ?? 0} changed, ${e.pending ?? 0} pending, ${e.unchanged ?? 0} unchanged${(e.errors ?? []).map((text) => `; ${text}`).join("")}`,
+  outcome: (e) => `${e.status}${totals({ totals: e })}${(e.errors ?? []).map((text) => `; ${text}`).join("")}`,
   telemetry: (e) => `reports${e.load ? `, load ${e.load.map((one) => number(one)).join(" ")}` : ""}`,
   agent: (e) => `${e.state}${e.reason ? `: ${e.reason}` : ""}`,
   log: (e) => `${e.logger ? `${e.logger}: ` : ""}${e.message}`,

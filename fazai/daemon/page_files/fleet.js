@@ -59,8 +59,8 @@ class Table {
     this.now = Date.now();
     this.active = 0; // the row that the Tab key reaches
     this.made = new Map(); // key -> tr in the document
-    this.above = h("tr", { class: "space", "aria-hidden": "true" }, h("td", { colspan: COLUMNS.length }));
-    this.below = h("tr", { class: "space", "aria-hidden": "true" }, h("td", { colspan: COLUMNS.length }));
+    this.above = h("tr", { class: "space", "aria-hidden": "true" }, h("td"));
+    this.below = h("tr", { class: "space", "aria-hidden": "true" }, h("td"));
     this.body = h("tbody", {}, this.above, this.below);
     this.heads = COLUMNS.map(([name, title, kind]) =>
       h("th", { scope: "col", class: kind, "data-column": name }, h("button", { type: "button" }, title)),
@@ -211,8 +211,9 @@ export function fleetView(main, parts, session) {
       drifted += FILTERS.drift(row) ? 1 : 0;
     }
     const bad = tally.down + tally.silent;
+    table.scroller.hidden = !all.length;
     const shownText = shown === all.length ? "" : ` · ${shown.toLocaleString("en")} shown`;
-    setText(said, all.length ? `${count(all.length, "machine")}: ${tally.up} up, ${bad} down or silent, ${tally.unknown} unknown, ${drifted} drifted${shownText}` : "No machine yet: a host that reports, a firewall that is registered or a run make one.");
+    setText(said, all.length ? `${count(all.length, "machine")}: ${[[tally.up, "up"], [bad, "down or silent"], [tally.unknown, "unknown"], [drifted, "drifted"]].map(([value, name]) => `${value.toLocaleString("en")} ${name}`).join(", ")}${shownText}` : "No machine yet: a host that reports, a firewall that is registered or a run make one.");
   }
 
   for (const [place, [name]] of COLUMNS.entries()) {

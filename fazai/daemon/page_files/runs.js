@@ -1,6 +1,6 @@
 // Runs and what they changed; the approval of a plan that waits for one.
 
-import { get, operations, post } from "./api.js";
+import { get, operations, post, Refused } from "./api.js";
 import { diff } from "./diff.js";
 import { h, setText } from "./dom.js";
 import { age, count, machine, moment } from "./format.js";
@@ -29,7 +29,7 @@ function took(run) {
 function totals(run) {
   return ["targets", "changed", "pending", "unchanged", "failed", "unreachable"]
     .filter((name) => run.totals?.[name])
-    .map((name) => `${run.totals[name]} ${name}`)
+    .map((name) => (name === "targets" ? count(run.totals[name], "target") : `${run.totals[name].toLocaleString("en")} ${name}`))
     .join(", ");
 }
 
@@ -195,11 +195,21 @@ export function runView(main, parts, session) {
   const known = h("section", { "aria-label": "Run" }, h("p", { role: "status" }, "loading"));
   const asked = h("div");
   const listed = h("div", { id: "changes" });
-  main.append(h("h1", {}, `Run ${id.slice(-8)}`), known, asked, h("h2", {}, "Targets"), listed);
+  const heading = h("h2", {}, "Targets");
+  main.append(h("h1", {}, `Run ${id.slice(-8)}`), known, asked, heading, listed);
   let before = "";
   const loop = repeat(async (signal) => {
     const path = `runs/${encodeURIComponent(id)}`;
-    const answer = await get(path, {}, signal);
+    let answer;
+    try {
+      answer = await get(path, {}, signal);
+    } catch (error) {
+      if (!(error instanceof Refused) || error.status !== 404) throw error;
+      known.replaceChildren(h("p", { role: "status" }, "The daemon does not know this run (any more)."));
+      heading.hidden = true;
+      return undefined; // one that was asked for just now may come
+    }
+    heading.hidden = false;
     const found = await get(`${path}/changes`, { limit: MOST }, signal);
     const text = JSON.stringify([answer, found]);
     if (text !== before) {

@@ -14,6 +14,8 @@ from fazai.providers.opnsense.kinds import CatalogueKind, all_kinds
 
 __all__ = ["OPTIONS", "OpnsenseProvider", "is_loopback"]
 
+_LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
+
 _SPECS = (
     FieldSpec(
         "base_url",
@@ -142,6 +144,22 @@ def _ok(value: Value, spec: FieldSpec) -> _Wrong:
     return None
 
 
+def _is_host(text: str) -> bool:
+    """A name that DNS could know, or an IP address."""
+    try:
+        return bool(ipaddress.ip_address(text))
+    except ValueError:
+        pass
+    if not text.isascii():
+        from httpx import URL, InvalidURL  # it will be asked by the name that this makes of it
+
+        try:
+            text = URL(f"https://{text}").raw_host.decode("ascii")
+        except (InvalidURL, UnicodeError):
+            return False
+    return len(text) <= 254 and all(map(_LABEL.fullmatch, text.removesuffix(".").split(".")))
+
+
 def _url(value: Value, spec: FieldSpec) -> _Wrong:
     if not isinstance(value, str):
         return "must be text", None
@@ -156,11 +174,12 @@ def _url(value: Value, spec: FieldSpec) -> _Wrong:
         return f'is not an address: "{value}"', "write https://fw-01.example.net"
     if url.username or url.password:
         return "must not hold a key", "put it under secret:"
-    if url.scheme not in ("https", "http") or not url.hostname or port == 0:
+    host = url.hostname or ""
+    if url.scheme not in ("https", "http") or not _is_host(host) or port == 0:
         return f'is not an address: "{value}"', "write https://fw-01.example.net"
     if url.query or url.fragment:
         return f'must not have a query: "{value}"', None
-    if url.scheme == "http" and not is_loopback(url.hostname):
+    if url.scheme == "http" and not is_loopback(host):
         return "would send the key unencrypted over http://", "use https://"
     return None
 
