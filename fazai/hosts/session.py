@@ -12,11 +12,12 @@ from typing import Any, Self
 
 from fazai.errors import DeviceError, FazaiError, Unreachable, Unsure, VerifyError
 from fazai.hosts import planning
+from fazai.hosts.answers import read_answers
 from fazai.hosts.facts import QUESTIONS, facts_of
 from fazai.hosts.faults import Lines, failed, masked, secrets_of
 from fazai.hosts.kind import Act, Answers, HostKind, Want
 from fazai.hosts.questions import Question
-from fazai.hosts.script import observe_script, read_answers
+from fazai.hosts.script import observe_script
 from fazai.hosts.shell import Channel, Ended, Listener, Result, Shell
 from fazai.model import Activate, Change, Diff, Resource, Target, Verb
 
@@ -140,9 +141,14 @@ class HostSession:
         fresh = [q for q in dict.fromkeys(questions) if q not in answers]
         if not fresh and self._shell is not None:
             return
-        result = await self._run(observe_script(fresh), quiet=True)
-        assert self._shell is not None
-        answers.update(read_answers(fresh, b"\n" + result.out, self._shell.nonce, self._target.name))
+        for alone in (False, True):
+            result = await self._run(observe_script(fresh, alone=alone), quiet=True)
+            assert self._shell is not None
+            answers.update(read_answers(fresh, b"\n" + result.out, self._shell.nonce, self._target.name))
+            fresh = [q for q in fresh if q not in answers]
+            if not fresh:
+                return
+        raise DeviceError(f"{self._target.name}: cannot tell what {fresh[0]} is", where=self._target.name)
 
     async def ask(self, *questions: Question) -> Answers:
         """The answers to questions that belong to no resource; nothing is changed."""

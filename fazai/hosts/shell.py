@@ -87,7 +87,8 @@ class Shell:
         quiet: bool = False,
     ) -> Result:
         """Run one block in a subshell without standard input, and wait for its end. `setup` is a line for the
-        shell itself. `quiet`: nobody wants its standard error, which then costs no packets.
+        shell itself. `quiet`: a look, which needs no subshell and whose standard error nobody wants: it then
+        costs no packets.
 
         Raises TimeoutError, Unreachable when the connection goes away, Ended when only the shell does.
         """
@@ -104,16 +105,16 @@ class Shell:
         """What fits travels in one piece: each write is a packet, a system call here and a wake-up there."""
         stdin = self._channel.stdin
         head = "" if self.blocks else f"{PRELUDE}fz_n={self.nonce}\n"
-        begin, end = ("fz_m begin", "2>/dev/null; fz_m end $?") if quiet else ("fz_b", "; fz_e $?")
+        begin, end = ("fz_m begin; {", "} 2>/dev/null; fz_m end $?") if quiet else ("fz_b; (", "); fz_e $?")
         self.blocks += 1
-        waiting = bytearray(encoded(f"{head}{setup}\n{{ {begin}; (\n"))
+        waiting = bytearray(encoded(f"{head}{setup}\n{{ {begin}\n"))
         for chunk in chunks:
             waiting += chunk
             if len(waiting) >= _WRITE_BYTES:
                 stdin.write(bytes(waiting))
                 waiting.clear()
                 await stdin.drain()
-        waiting += encoded(f"\n) {end}; }} </dev/null\n")
+        waiting += encoded(f"\n{end}; }} </dev/null\n")
         stdin.write(bytes(waiting))
         await stdin.drain()
 
