@@ -18,7 +18,7 @@ from fazai.hosts.faults import Lines, failed, masked, secrets_of
 from fazai.hosts.kind import Act, Answers, HostKind, Want
 from fazai.hosts.questions import Question
 from fazai.hosts.script import observe_script
-from fazai.hosts.shell import Channel, Ended, Listener, Result, Shell
+from fazai.hosts.shell import Channel, Ended, Form, Listener, Result, Shell
 from fazai.model import Activate, Change, Diff, Resource, Target, Verb
 
 __all__ = ["HostSession", "Seen"]
@@ -142,7 +142,7 @@ class HostSession:
         if not fresh and self._shell is not None:
             return
         for alone in (False, True):
-            result = await self._run(observe_script(fresh, alone=alone), quiet=True)
+            result = await self._run(observe_script(fresh, alone=alone), form="look")
             assert self._shell is not None
             answers.update(read_answers(fresh, b"\n" + result.out, self._shell.nonce, self._target.name))
             fresh = [q for q in fresh if q not in answers]
@@ -211,7 +211,11 @@ class HostSession:
                 setup = f"fz_tmp={planning.word(block.tmp)}" if block.tmp else "fz_tmp="
                 listener = heard.hear if heard is not None else None
                 result = await self._run(
-                    block.script, setup=setup, timeout_s=block.timeout_s, listener=listener
+                    block.script,
+                    setup=setup,
+                    timeout_s=block.timeout_s,
+                    listener=listener,
+                    form="command" if block.command else "act",
                 )
             except Unreachable as error:
                 text = f"{error.message}, while {kind} {act.identity} was written"
@@ -324,7 +328,7 @@ class HostSession:
         setup: str = "",
         timeout_s: float | None = None,
         listener: Listener | None = None,
-        quiet: bool = False,
+        form: Form = "act",
     ) -> Result:
         if self._shell is None:
             self._channel = await self._start()
@@ -332,7 +336,7 @@ class HostSession:
         seconds = timeout_s or self._timeout_s
         try:
             return await self._shell.run(
-                script, timeout_s=seconds, setup=setup, listener=listener, quiet=quiet
+                script, timeout_s=seconds, setup=setup, listener=listener, form=form
             )
         except TimeoutError:
             assert self._channel is not None
