@@ -105,11 +105,12 @@ def root(ctx: click.Context, version: bool) -> None:
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run one command line, that of this process if none is given; returns the exit code. All errors end here."""
+    """Run one command line (this process's own, if none is given); returns the exit code. All errors end
+    here."""
     if args is not None:
         return _main(list(args))
     code = _main(sys.argv[1:])
-    gc.freeze()  # the process ends: looking through all that it holds would be a tenth of a run over 100 hosts
+    gc.freeze()  # the process ends: to look through all that it holds would be a tenth of a short run
     return code
 
 

@@ -24,9 +24,9 @@ _ESCAPES: Final[Mapping[str, str]] = {
 
 
 def read_answers(questions: Sequence[Question], out: bytes, nonce: str, host: str) -> dict[Question, Answer]:
-    """The answers. Without those that cannot be told from each other because a file changed while it was read,
-    or the host's programs are unusual: they are to be asked for once more, each `alone`. What was read in place
-    of a hash also answers `ContentOf(path, KEPT_BYTES)`, for which kinds ask when it differs.
+    """The answers. Without those that cannot be told from each other because a file changed while it was
+    read, or the host's programs are unusual: they are to be asked for once more, each `alone`. What was read
+    in place of a hash also answers `ContentOf(path, KEPT_BYTES)`, for which kinds ask when it differs.
 
     Raises DeviceError when the output is not that of the script.
     """
@@ -144,9 +144,7 @@ class _Reading:
         sha256 = self._hashes.get(number, "")
         if question.hashed and not sha256 and kind == "file" and self._codes.get(number) == 0:
             sha256 = hashlib.sha256(self._texts[number]).hexdigest()
-            found.setdefault(
-                ContentOf(question.path, KEPT_BYTES), self._content(number, KEPT_BYTES)
-            )
+            found.setdefault(ContentOf(question.path, KEPT_BYTES), self._content(number, KEPT_BYTES))
         user, _, group = line[4].partition("/")
         found[question] = PathState(
             type=kind,

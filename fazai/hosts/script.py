@@ -23,11 +23,12 @@ _BATCH: Final = 200  # paths for one process: their names must fit into its argu
 #: so what nearly every host has is tried first and what it is instead is asked afterwards.
 #: `fz_get LIMIT FILE`: its content, one byte more than the limit at most; where `head` counts no bytes,
 #: nothing when it is larger.
-#: `fz_at N PATH`: is there something? Otherwise N is missing or denied. `fz_stats` tells of all of these (with where links lead, in
-#: the notation of C; where `stat` cannot, `readlink` is asked), and
-#: keeps their sizes. `fz_hashes N...`: a small file is read (whoever reads it knows its hash), as long as all of
-#: them are not many bytes; others are hashed here. `fz_text N LIMIT`: a content; `fz_heads` reads all contents at
-#: once, each behind a line with its name. With `fz_alone` set, each is read by a program of its own.
+#: `fz_at N PATH`: is there something? Otherwise N is missing or denied. `fz_stats` tells of all of these,
+#: with where links lead in the notation of C (`readlink` is asked where `stat` cannot say it), and keeps
+#: their sizes. `fz_hashes N...`: a small file is read, as whoever reads it knows its hash, as long as all of
+#: them are not many bytes; others are hashed here. `fz_text N LIMIT`: a content. `fz_heads` reads all
+#: contents at once, each behind a line with its name. With `fz_alone` set, each is read by a program of its
+#: own.
 PRELUDE: Final = r"""
 fz_lc=${LC_ALL-}; LC_ALL=C; export LC_ALL
 PATH=$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin; export PATH
@@ -115,8 +116,8 @@ def numbered(questions: Sequence[Question]) -> dict[str, int]:
 
 
 def observe_script(questions: Sequence[Question], *, alone: bool = False) -> str:
-    """The script whose output `answers.read_answers` reads. `alone`: every content and hash by a program of its
-    own, which takes longer, and never mistakes the end of one for the beginning of another."""
+    """The script whose output `answers.read_answers` reads. `alone`: every content and hash by a program of
+    its own, which takes longer, and never mistakes the end of one for the beginning of another."""
     return "\n".join(_parts(questions, alone))
 
 

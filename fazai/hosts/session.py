@@ -335,9 +335,7 @@ class HostSession:
             self._shell = Shell(self._channel, self._target.name)
         seconds = timeout_s or self._timeout_s
         try:
-            return await self._shell.run(
-                script, timeout_s=seconds, setup=setup, listener=listener, form=form
-            )
+            return await self._shell.run(script, timeout_s=seconds, setup=setup, listener=listener, form=form)
         except TimeoutError:
             assert self._channel is not None
             await self._channel.close()

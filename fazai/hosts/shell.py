@@ -55,8 +55,8 @@ class Result:
 
 #: Gets the output of a command as it comes: the stream's name, and bytes.
 Listener = Callable[[str, bytes], None]
-#: How a block runs. A `look` needs no subshell, and nobody wants its standard error; what an `act` says is one
-#: stream, as each mark is a packet; of a `command` both streams are told apart.
+#: How a block runs. A `look` needs no subshell, and nobody wants its standard error; what an `act` says is
+#: one stream, as each mark is a packet; of a `command` both streams are told apart.
 Form = Literal["look", "act", "command"]
 _FORMS: Final[Mapping[Form, tuple[str, str]]] = {
     "look": ("fz_m begin; {", "} 2>/dev/null; fz_m end $?"),
