@@ -27,6 +27,7 @@ from tests.hosts.helpers import Host
 
 __all__ = ["Machine", "missing", "shim"]
 
+_LAYERS = Path(__file__).parents[2] / ".venv/hosts"
 _ENTER = """set -e
 mount -t overlay overlay -o "lowerdir=/,upperdir=$1/upper,workdir=$1/work" "$1/root"
 for d in /proc /dev $2; do mkdir -p "$1/root$d"; mount --rbind "$d" "$1/root$d"; done
@@ -66,6 +67,13 @@ class Machine:
         if tried.returncode != 0:
             missing(f"a machine to throw away takes namespaces and an overlay: {tried.stderr.strip()}")
         return machine
+
+    def add(self, name: str) -> None:
+        """The programs of another system, as tools/test-hosts unpacked them."""
+        layer = _LAYERS / name
+        if not layer.is_dir():
+            missing(f"{name} is not unpacked: tools/test-hosts does it")
+        subprocess.run(["cp", "-a", f"{layer}/.", self.folder / "upper"], check=True)
 
     def put(self, path: str, text: str, mode: int = 0o755) -> None:
         """A file of the machine, before it is entered."""
