@@ -1,4 +1,4 @@
-"""ssh.package with the real dnf and zypper, each with a repository of the test's own in a machine to throw away."""
+"""ssh.package with the real dnf and zypper: machines to throw away, each with a repository of its own."""
 
 from __future__ import annotations
 
