@@ -54,8 +54,8 @@ class _Inside(Machine):
 
     enter: list[str] = field(default_factory=list)
 
-    def _argv(self, *words: str) -> list[str]:
-        return [*self.enter, *words] if self.enter else Machine._argv(self, *words)
+    def argv(self, *words: str) -> list[str]:
+        return [*self.enter, *words] if self.enter else Machine.argv(self, *words)
 
 
 @contextlib.contextmanager

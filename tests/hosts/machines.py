@@ -63,7 +63,7 @@ class Machine:
             missing(f"{shell} is not installed")
         machine.put("/opt/sh/sh", f'#!{found}\nexec {found}{" sh" if shell == "busybox" else ""} "$@"\n')
         machine.path = f"/opt/sh:{machine.path}"
-        tried = subprocess.run(machine._argv("/bin/true"), capture_output=True, text=True, check=False)
+        tried = subprocess.run(machine.argv("/bin/true"), capture_output=True, text=True, check=False)
         if tried.returncode != 0:
             missing(f"a machine to throw away takes namespaces and an overlay: {tried.stderr.strip()}")
         return machine
@@ -82,7 +82,8 @@ class Machine:
         target.write_text(text)
         target.chmod(mode)
 
-    def _argv(self, *words: str) -> list[str]:
+    def argv(self, *words: str) -> list[str]:
+        """A command of ours that runs a command there."""
         inside = (
             "unshare",
             "-mnu" if self.apart else "-mu",
@@ -102,7 +103,7 @@ class Machine:
     def run(self, script: str) -> str:
         """What a script prints there. Raises CalledProcessError with what it said."""
         done = subprocess.run(
-            self._argv("/bin/sh", "-c", script),
+            self.argv("/bin/sh", "-c", script),
             env=self.environ,
             text=True,
             stdout=subprocess.PIPE,
@@ -121,7 +122,7 @@ class Machine:
 
         async def begin() -> LocalChannel:
             process = await asyncio.create_subprocess_exec(
-                *self._argv("sh", "-s"),
+                *self.argv("sh", "-s"),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
