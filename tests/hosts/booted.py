@@ -28,23 +28,24 @@ _MASKED = (
     *("sys-fs-fuse-connections.mount", "dev-hugepages.mount", "dev-mqueue.mount"),
 )
 _JOIN = """set -e
-boot=$1 folder=$2; shift 2
+boot=$1 folder=$2 net=$3; shift 3
 for group; do
 mkdir "$group"
 for file in cpuset.cpus cpuset.mems; do # one without processors takes nobody
 [ ! -f "${group%/*}/$file" ] || cat "${group%/*}/$file" >"$group/$file" || true; done
 echo $$ >"$group/cgroup.procs"; done
-exec unshare -mnupC --fork --kill-child --propagation private -- /bin/sh -c "$boot" boot "$folder"
+exec unshare $net -mupC --fork --kill-child --propagation private -- /bin/sh -c "$boot" boot "$folder"
 """
 _BOOT = """set -e
 mount -t overlay overlay -o "lowerdir=/,upperdir=$1/upper,workdir=$1/work" "$1/root"; cd "$1/root"
 mount -t proc proc proc; mount -t sysfs -o ro sysfs sys
-for d in run tmp dev; do mount -t tmpfs -o mode=1777 tmpfs $d; done; chmod 755 run dev
-for n in null zero full random urandom; do : >dev/$n; mount --bind /dev/$n dev/$n; done; mkdir dev/shm dev/pts
+for d in run dev; do mount -t tmpfs -o mode=755 tmpfs $d; done
+for n in null zero full random urandom tty; do : >dev/$n; mount --bind /dev/$n dev/$n; done; mkdir dev/shm dev/pts; ln -s pts/ptmx dev/ptmx
 if [ -f /sys/fs/cgroup/cgroup.controllers ]; then mount -t cgroup2 cgroup2 sys/fs/cgroup
 else mount -t tmpfs tmpfs sys/fs/cgroup; mkdir sys/fs/cgroup/systemd
 mount -t cgroup -o none,name=systemd cgroup sys/fs/cgroup/systemd; fi
-exec env -i container=test PATH=/usr/sbin:/usr/bin chroot . SYSTEMD --unit=basic.target --log-target=null
+mkdir -p .before; pivot_root . .before; umount -l /.before; rmdir /.before # what systemd does for units, too
+exec env -i container=test PATH=/usr/sbin:/usr/bin SYSTEMD --unit=basic.target --log-target=null
 """
 
 
@@ -59,11 +60,11 @@ class _Inside(Machine):
 
 
 @contextlib.contextmanager
-def booted(folder: Path) -> Iterator[Machine]:
-    """The machine, once its systemd says that it has started."""
+def booted(folder: Path, *, apart: bool = True) -> Iterator[Machine]:
+    """The machine, once its systemd says that it has started. `apart`: with a network of its own."""
     if not Path(_SYSTEMD).exists():
         missing("systemd is not installed")
-    machine = _Inside.made(folder)
+    machine = _Inside.made(folder, apart=apart)
     assert isinstance(machine, _Inside)
     units = machine.folder / "upper/etc/systemd/system"
     shutil.rmtree(units, ignore_errors=True)
@@ -76,7 +77,7 @@ def booted(folder: Path) -> Iterator[Machine]:
     groups = _own_groups(f"fazai-test-{secrets.token_hex(8)}")
     boot = _BOOT.replace("SYSTEMD", _SYSTEMD)
     process = subprocess.Popen(
-        ["/bin/sh", "-c", _JOIN, "join", boot, str(machine.folder), *map(str, groups)],
+        ["/bin/sh", "-c", _JOIN, "join", boot, str(machine.folder), "-n" if apart else "", *map(str, groups)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
