@@ -40,7 +40,8 @@ _BOOT = """set -e
 mount -t overlay overlay -o "lowerdir=/,upperdir=$1/upper,workdir=$1/work" "$1/root"; cd "$1/root"
 mount -t proc proc proc; mount -t sysfs -o ro sysfs sys
 for d in run dev; do mount -t tmpfs -o mode=755 tmpfs $d; done
-for n in null zero full random urandom tty; do : >dev/$n; mount --bind /dev/$n dev/$n; done; mkdir dev/shm dev/pts; ln -s pts/ptmx dev/ptmx
+for n in null zero full random urandom tty; do : >dev/$n; mount --bind /dev/$n dev/$n; done
+mkdir dev/shm dev/pts; ln -s pts/ptmx dev/ptmx
 if [ -f /sys/fs/cgroup/cgroup.controllers ]; then mount -t cgroup2 cgroup2 sys/fs/cgroup
 else mount -t tmpfs tmpfs sys/fs/cgroup; mkdir sys/fs/cgroup/systemd
 mount -t cgroup -o none,name=systemd cgroup sys/fs/cgroup/systemd; fi
