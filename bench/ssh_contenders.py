@@ -123,7 +123,7 @@ def _bare_look(servers: SshHosts, folder: Path, hosts: Sequence[Host]) -> Callab
     scripts = folder / "looks"
     scripts.mkdir()
     for host in hosts:
-        look = f"fz_m begin; (\n{_look(host.root)}\n) 2>/dev/null; fz_m end $?"
+        look = f"fz_m begin; {{\n{_look(host.root)}\n}} 2>/dev/null; fz_m end $?"
         block = f"{PRELUDE}fz_n=0\n{{ {look}; }} </dev/null\n"
         (scripts / host.address).write_text(block)
     script = [sys.executable, "-c", BARE_LOOK, str(servers.port), servers.user, str(servers.user_key)]

@@ -22,10 +22,11 @@ class Registry:
 
     def __init__(self) -> None:
         self._providers: dict[str, Provider | None] = {}
+        self._modules = _modules()
 
     def names(self) -> list[str]:
         """All providers of this installation that have targets; this imports them."""
-        return [name for name in _modules() if self._find(name) is not None]
+        return [name for name in self._modules if self._find(name) is not None]
 
     def _find(self, name: str) -> Provider | None:
         if name not in self._providers:
@@ -35,7 +36,7 @@ class Registry:
 
     def provider(self, name: str) -> Provider:
         """Raises InputError with did-you-mean."""
-        found = self._find(name) if name in _modules() else None
+        found = self._find(name) if name in self._modules else None
         if found is None:
             raise InputError(f'there is no provider "{name}"', hint=_hint(name, self.names()))
         return found
@@ -43,7 +44,7 @@ class Registry:
     def kind(self, name: str) -> Kind:
         """`opnsense.alias` -> that kind. Raises InputError with did-you-mean."""
         first = name.partition(".")[0]
-        provider = self._find(first) if first in _modules() else None
+        provider = self._find(first) if first in self._modules else None
         if provider is None:
             known = [kind.name for kind in self.kinds()]
             raise InputError(f'there is no kind "{name}"', hint=_hint(name, known))

@@ -105,8 +105,16 @@ def root(ctx: click.Context, version: bool) -> None:
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run one command line; returns the exit code. All errors end here."""
-    argv = list(sys.argv[1:] if args is None else args)
+    """Run one command line (this process's own, if none is given); returns the exit code. All errors end
+    here."""
+    if args is not None:
+        return _main(list(args))
+    code = _main(sys.argv[1:])
+    gc.freeze()  # the process ends: to look through all that it holds would be a tenth of a short run
+    return code
+
+
+def _main(argv: list[str]) -> int:
     _mend_streams()
     gc.set_threshold(20_000, 10, 10)  # a short life with few cycles: collecting seldom saves a tenth of it
     try:

@@ -97,11 +97,14 @@ async def greet(channel: Channel, become: Become, host: str) -> None:
 
 def become_refusal(become: Become, host: str, said: str) -> FazaiError:
     """Why sudo or doas did not let us; where they said nothing of the kind, that the shell ended."""
-    what = said.splitlines()[-1].strip() if said else ""
+    lines = [line.strip() for line in said.splitlines() if "audit plugin" not in line]  # sudo's last words
+    what = lines[-1] if lines else ""
     if "a password is required" in said or "Authentication required" in said or "Authorization" in said:
         text, hint = f"{become.method} asks for a password", "become_password: !env NAME"
     elif "try again" in said or "incorrect password" in said or "Authentication failed" in said:
         text, hint = f"{become.method} did not take the password", "is become_password the right one?"
+    elif "unknown user" in said:
+        text, hint = f"{become.method} knows no user {become.user}", "is become_user the right one?"
     else:
         text = f"{become.method} does not let this user become {become.user}: {what}"
         hint = "allow it in sudoers" if become.method == "sudo" else "allow it in doas.conf"

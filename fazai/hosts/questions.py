@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["Answer", "ContentOf", "FileAt", "Output", "PathState", "Question", "Shell"]
+__all__ = ["KEPT_BYTES", "Answer", "ContentOf", "FileAt", "Output", "PathState", "Question", "Shell"]
+
+#: A larger file is not fetched to be shown, nor to be put back when a run is undone.
+KEPT_BYTES = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)

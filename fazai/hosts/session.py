@@ -12,12 +12,13 @@ from typing import Any, Self
 
 from fazai.errors import DeviceError, FazaiError, Unreachable, Unsure, VerifyError
 from fazai.hosts import planning
+from fazai.hosts.answers import read_answers
 from fazai.hosts.facts import QUESTIONS, facts_of
 from fazai.hosts.faults import Lines, failed, masked, secrets_of
 from fazai.hosts.kind import Act, Answers, HostKind, Want
 from fazai.hosts.questions import Question
-from fazai.hosts.script import observe_script, read_answers
-from fazai.hosts.shell import Channel, Ended, Listener, Result, Shell
+from fazai.hosts.script import observe_script
+from fazai.hosts.shell import Channel, Ended, Form, Listener, Result, Shell
 from fazai.model import Activate, Change, Diff, Resource, Target, Verb
 
 __all__ = ["HostSession", "Seen"]
@@ -140,9 +141,14 @@ class HostSession:
         fresh = [q for q in dict.fromkeys(questions) if q not in answers]
         if not fresh and self._shell is not None:
             return
-        result = await self._run(observe_script(fresh), quiet=True)
-        assert self._shell is not None
-        answers.update(read_answers(fresh, b"\n" + result.out, self._shell.nonce, self._target.name))
+        for alone in (False, True):
+            result = await self._run(observe_script(fresh, alone=alone), form="look")
+            assert self._shell is not None
+            answers.update(read_answers(fresh, b"\n" + result.out, self._shell.nonce, self._target.name))
+            fresh = [q for q in fresh if q not in answers]
+            if not fresh:
+                return
+        raise DeviceError(f"{self._target.name}: cannot tell what {fresh[0]} is", where=self._target.name)
 
     async def ask(self, *questions: Question) -> Answers:
         """The answers to questions that belong to no resource; nothing is changed."""
@@ -205,7 +211,11 @@ class HostSession:
                 setup = f"fz_tmp={planning.word(block.tmp)}" if block.tmp else "fz_tmp="
                 listener = heard.hear if heard is not None else None
                 result = await self._run(
-                    block.script, setup=setup, timeout_s=block.timeout_s, listener=listener
+                    block.script,
+                    setup=setup,
+                    timeout_s=block.timeout_s,
+                    listener=listener,
+                    form="command" if block.command else "act",
                 )
             except Unreachable as error:
                 text = f"{error.message}, while {kind} {act.identity} was written"
@@ -318,16 +328,14 @@ class HostSession:
         setup: str = "",
         timeout_s: float | None = None,
         listener: Listener | None = None,
-        quiet: bool = False,
+        form: Form = "act",
     ) -> Result:
         if self._shell is None:
             self._channel = await self._start()
             self._shell = Shell(self._channel, self._target.name)
         seconds = timeout_s or self._timeout_s
         try:
-            return await self._shell.run(
-                script, timeout_s=seconds, setup=setup, listener=listener, quiet=quiet
-            )
+            return await self._shell.run(script, timeout_s=seconds, setup=setup, listener=listener, form=form)
         except TimeoutError:
             assert self._channel is not None
             await self._channel.close()

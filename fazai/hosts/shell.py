@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Literal, Protocol
 
 from fazai.errors import FazaiError, Unreachable
 from fazai.hosts.quoting import encoded
 from fazai.hosts.script import PRELUDE
 
-__all__ = ["Channel", "Ended", "Listener", "Reader", "Result", "Shell", "Writer"]
+__all__ = ["Channel", "Ended", "Form", "Listener", "Reader", "Result", "Shell", "Writer"]
 
 
 class Reader(Protocol):
@@ -55,6 +55,14 @@ class Result:
 
 #: Gets the output of a command as it comes: the stream's name, and bytes.
 Listener = Callable[[str, bytes], None]
+#: How a block runs. A `look` needs no subshell, and nobody wants its standard error; what an `act` says is
+#: one stream, as each mark is a packet; of a `command` both streams are told apart.
+Form = Literal["look", "act", "command"]
+_FORMS: Final[Mapping[Form, tuple[str, str]]] = {
+    "look": ("fz_m begin; {", "} 2>/dev/null; fz_m end $?"),
+    "act": ("fz_m begin; (", ") 2>&1; fz_m end $?"),
+    "command": ("fz_b; (", "); fz_e $?"),
+}
 _READ_BYTES = 64 * 1024
 _WRITE_BYTES = 64 * 1024  # collected before they are sent
 
@@ -84,41 +92,40 @@ class Shell:
         timeout_s: float,
         setup: str = "",
         listener: Listener | None = None,
-        quiet: bool = False,
+        form: Form = "command",
     ) -> Result:
-        """Run one block in a subshell without standard input, and wait for its end. `setup` is a line for the
-        shell itself. `quiet`: nobody wants its standard error, which then costs no packets.
+        """Run one block without standard input, and wait for its end. `setup` is a line for the shell itself.
 
         Raises TimeoutError, Unreachable when the connection goes away, Ended when only the shell does.
         """
         chunks = [encoded(script)] if isinstance(script, str) else script
         async with asyncio.timeout(timeout_s):
-            sender = asyncio.ensure_future(self._send(chunks, setup, quiet))
+            sender = asyncio.ensure_future(self._send(chunks, setup, form))
             try:
-                return await self._receive(listener, quiet)
+                return await self._receive(listener, form)
             finally:
                 sender.cancel()
                 await asyncio.gather(sender, return_exceptions=True)
 
-    async def _send(self, chunks: Iterable[bytes], setup: str, quiet: bool) -> None:
+    async def _send(self, chunks: Iterable[bytes], setup: str, form: Form) -> None:
         """What fits travels in one piece: each write is a packet, a system call here and a wake-up there."""
         stdin = self._channel.stdin
         head = "" if self.blocks else f"{PRELUDE}fz_n={self.nonce}\n"
-        begin, end = ("fz_m begin", "2>/dev/null; fz_m end $?") if quiet else ("fz_b", "; fz_e $?")
+        begin, end = _FORMS[form]
         self.blocks += 1
-        waiting = bytearray(encoded(f"{head}{setup}\n{{ {begin}; (\n"))
+        waiting = bytearray(encoded(f"{head}{setup}\n{{ {begin}\n"))
         for chunk in chunks:
             waiting += chunk
             if len(waiting) >= _WRITE_BYTES:
                 stdin.write(bytes(waiting))
                 waiting.clear()
                 await stdin.drain()
-        waiting += encoded(f"\n) {end}; }} </dev/null\n")
+        waiting += encoded(f"\n{end}; }} </dev/null\n")
         stdin.write(bytes(waiting))
         await stdin.drain()
 
-    async def _receive(self, listener: Listener | None, quiet: bool) -> Result:
-        if quiet:
+    async def _receive(self, listener: Listener | None, form: Form) -> Result:
+        if form != "command":
             said, code = await self._until_end("stdout", self._channel.stdout, listener)
             if code is not None:
                 return Result(code, said, b"")

@@ -16,7 +16,6 @@ from fazai.model import FieldSpec, Problem, Value
 
 __all__ = [
     "ATTRIBUTES",
-    "KEPT_BYTES",
     "REPLACING",
     "attributes",
     "check_replacing",
@@ -27,8 +26,6 @@ __all__ = [
     "temporary",
 ]
 
-#: A larger file is not fetched to be shown, nor to be put back when a run is undone.
-KEPT_BYTES = 256 * 1024
 _CHUNKS = 8  # of 128 KiB each in one block: that much the shell on the host holds at a time
 
 ATTRIBUTES = (

@@ -27,6 +27,7 @@ from tests.hosts.helpers import Host
 
 __all__ = ["Machine", "missing", "shim"]
 
+_LAYERS = Path(__file__).parents[2] / ".venv/hosts"
 _ENTER = """set -e
 mount -t overlay overlay -o "lowerdir=/,upperdir=$1/upper,workdir=$1/work" "$1/root"
 for d in /proc /dev $2; do mkdir -p "$1/root$d"; mount --rbind "$d" "$1/root$d"; done
@@ -62,10 +63,17 @@ class Machine:
             missing(f"{shell} is not installed")
         machine.put("/opt/sh/sh", f'#!{found}\nexec {found}{" sh" if shell == "busybox" else ""} "$@"\n')
         machine.path = f"/opt/sh:{machine.path}"
-        tried = subprocess.run(machine._argv("/bin/true"), capture_output=True, text=True, check=False)
+        tried = subprocess.run(machine.argv("/bin/true"), capture_output=True, text=True, check=False)
         if tried.returncode != 0:
             missing(f"a machine to throw away takes namespaces and an overlay: {tried.stderr.strip()}")
         return machine
+
+    def add(self, name: str) -> None:
+        """The programs of another system, as tools/test-hosts unpacked them."""
+        layer = _LAYERS / name
+        if not layer.is_dir():
+            missing(f"{name} is not unpacked: tools/test-hosts does it")
+        subprocess.run(["cp", "-a", f"{layer}/.", self.folder / "upper"], check=True)
 
     def put(self, path: str, text: str, mode: int = 0o755) -> None:
         """A file of the machine, before it is entered."""
@@ -74,7 +82,8 @@ class Machine:
         target.write_text(text)
         target.chmod(mode)
 
-    def _argv(self, *words: str) -> list[str]:
+    def argv(self, *words: str) -> list[str]:
+        """A command of ours that runs a command there."""
         inside = (
             "unshare",
             "-mnu" if self.apart else "-mu",
@@ -94,7 +103,7 @@ class Machine:
     def run(self, script: str) -> str:
         """What a script prints there. Raises CalledProcessError with what it said."""
         done = subprocess.run(
-            self._argv("/bin/sh", "-c", script),
+            self.argv("/bin/sh", "-c", script),
             env=self.environ,
             text=True,
             stdout=subprocess.PIPE,
@@ -113,7 +122,7 @@ class Machine:
 
         async def begin() -> LocalChannel:
             process = await asyncio.create_subprocess_exec(
-                *self._argv("sh", "-s"),
+                *self.argv("sh", "-s"),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,

@@ -29,10 +29,12 @@ def keygen(path: Path, *options: str, kind: str = "ed25519", passphrase: str = "
 
 @dataclass
 class Sshd:
-    """`lines` are added to its configuration; `connections` counts those that were accepted."""
+    """`lines` are added to its configuration; `connections` counts those that were accepted; `enter` is the
+    command that brings it into a machine of its own."""
 
     folder: Path
     lines: tuple[str, ...] = ()
+    enter: tuple[str, ...] = ()
     connections: int = 0
     children: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
@@ -90,7 +92,7 @@ class Sshd:
             self.connections += 1
             with connection:
                 child = subprocess.Popen(
-                    [str(SSHD), "-i", "-e", "-f", str(self.config)],
+                    [*self.enter, str(SSHD), "-i", "-e", "-f", str(self.config)],
                     stdin=connection.fileno(),
                     stdout=connection.fileno(),
                     stderr=subprocess.DEVNULL,

@@ -49,7 +49,7 @@ stop) rm -f "/tmp/$1.on" ;; *) exit 1 ;; esac
 """,
     "rc-update": """
 case $1 in add) mkdir -p "/etc/runlevels/$3"; ln -s "/etc/init.d/$2" "/etc/runlevels/$3/$2" ;;
--a) [ "$2" = delete ] || exit 1; rm -f /etc/runlevels/*/"$3" ;; *) exit 1 ;; esac
+delete) rm "/etc/runlevels/$3/$2" ;; *) exit 1 ;; esac
 """,
 }
 #: service(8), rc(8)

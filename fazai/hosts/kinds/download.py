@@ -8,11 +8,10 @@ from typing import Any, Final
 
 from fazai.hosts.blob import Blob
 from fazai.hosts.kind import Act, Answers, Block, Have, HostKind, Want
-from fazai.hosts.questions import ContentOf, FileAt, Output, PathState, Question, Shell
+from fazai.hosts.questions import KEPT_BYTES, ContentOf, FileAt, Output, PathState, Question, Shell
 from fazai.hosts.quoting import quoted
 from fazai.hosts.writing import (
     ATTRIBUTES,
-    KEPT_BYTES,
     REPLACING,
     check_replacing,
     denied,

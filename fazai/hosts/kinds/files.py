@@ -7,11 +7,10 @@ from typing import Any
 
 from fazai.hosts.blob import Blob
 from fazai.hosts.kind import Act, Answers, Block, Have, HostKind, Want
-from fazai.hosts.questions import ContentOf, FileAt, Output, PathState, Question
+from fazai.hosts.questions import KEPT_BYTES, ContentOf, FileAt, Output, PathState, Question
 from fazai.hosts.quoting import quoted
 from fazai.hosts.writing import (
     ATTRIBUTES,
-    KEPT_BYTES,
     REPLACING,
     check_replacing,
     denied,
@@ -155,10 +154,12 @@ class DirectoryKind(HostKind):
         if act.verb is Verb.DELETE:
             yield Block(f"rm -rf {quoted(path)}" if act.options.get("recurse") else f"rmdir {quoted(path)}")
         elif act.verb is Verb.CREATE:
-            lines = set_attributes(
-                quoted(path), act.after.get("mode", "0755"), str(act.after.get("owner", "")), _group(act)
-            )
-            yield Block(f"set -e; umask 022\nmkdir -p {quoted(path)}\n{lines}")
+            mode = act.after.get("mode", "0755")
+            owner, group = str(act.after.get("owner", "")), _group(act)
+            # a change of the owner drops set-user-id bits, and `mkdir -m` need not know of them
+            later = mode if owner or group or len(mode.lstrip("0")) > 3 else None
+            lines = set_attributes(quoted(path), later, owner, group)
+            yield Block(f"set -e; umask 022\nmkdir -p -m {mode[-3:]} {quoted(path)}\n{lines}")
         else:
             yield _attributes(path, act)
 
@@ -181,6 +182,9 @@ class LinkKind(HostKind):
         path = act.at(act.identity)
         if act.verb is Verb.DELETE:
             yield Block(f"rm -f {quoted(path)}")
+        elif act.verb is Verb.CREATE and not act.undone:
+            where = quoted(path)  # `ln` would put it into a directory, and leaves everything else
+            yield Block(f"[ ! -d {where} ] && ln -s -- {quoted(act.after['target'])} {where}")
         else:
             yield _link(path, act.after["target"], act.token)
 

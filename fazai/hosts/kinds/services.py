@@ -45,6 +45,9 @@ _REREAD: Final = "[ $fz_init != systemd ] || systemctl daemon-reload >&2"
 _REREAD_CHANGED: Final = f"""if [ $fz_init = systemd ]; then
 case $(systemctl show -p NeedDaemonReload -- $fz_s) in *=yes) {_REREAD} ;; esac; fi"""
 _ON: Final = ("enabled", "enabled-runtime", "linked", "linked-runtime")
+#: `rc-update -a` fails for each runlevel that the service is not in.
+_OPENRC_OFF: Final = """for fz_l in /etc/runlevels/*/$fz_s; do fz_l=${fz_l%/*}
+[ ! -h "$fz_l/$fz_s" ] || rc-update delete $fz_s "${fz_l##*/}" || exit 1; done"""
 #: Units that are started by others, or not at all: there is nothing to enable.
 _FIXED: Final = ("static", "indirect", "alias", "transient")
 
@@ -116,7 +119,7 @@ class ServiceKind(HostKind):
         if state is not None:
             lines.append(_STATES.get(state, _STATES["stopped"]))
         if enabled is False:
-            lines.append(_each("disable", "rc-update -a delete $fz_s", "service $fz_s disable"))
+            lines.append(_each("disable", _OPENRC_OFF, "service $fz_s disable"))
         yield Block("\n".join(lines), timeout_s=_TIMEOUT_S)
 
 

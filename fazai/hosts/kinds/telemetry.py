@@ -26,8 +26,8 @@ from fazai.hosts.agent.files import (
 from fazai.hosts.agent.health import Report, look_script, read_report
 from fazai.hosts.agent.scripts import Placed, Site, install, remove, restart
 from fazai.hosts.kind import Act, Answers, Block, Have, HostKind, Want
-from fazai.hosts.questions import ContentOf, FileAt, Output, PathState, Question, Shell
-from fazai.hosts.writing import KEPT_BYTES, denied, unlike
+from fazai.hosts.questions import KEPT_BYTES, ContentOf, FileAt, Output, PathState, Question, Shell
+from fazai.hosts.writing import denied, unlike
 from fazai.model import FieldSpec, Problem, Value, Verb
 
 __all__ = ["KINDS", "AgentKind"]
