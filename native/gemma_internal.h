@@ -149,6 +149,8 @@ struct fz_engine {
     fz_session *running[FZ_MAX_SLOTS];
     int32_t n_running;
     fz_session *alone;          /* the only session in the decode that runs now */
+    int32_t streams;            /* in the decode that runs now, one token of each and nothing else; otherwise 0 */
+    uint32_t rounds;            /* of running streams */
 
     fz_lane lanes[FZ_MAX_LANES];
     fz_sampler sampler;
@@ -164,6 +166,7 @@ bool fz_lane_evict(fz_engine *e);                        /* false: nothing that 
 /* gemma_plan.c; the loop only */
 void fz_calibrate(fz_engine *e);
 void fz_plan_from(fz_stats *st, int32_t n);              /* from cost_us[0..n) to plan[0..n) */
+void fz_plan_learn(fz_stats *st, int32_t k, int64_t took_us); /* what a decode of k streams took just now */
 
 /* gemma_loop.c */
 void *fz_loop(void *engine);

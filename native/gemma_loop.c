@@ -8,7 +8,7 @@
 
 #include "gemma_internal.h"
 
-enum { MASK_PATIENCE_US = 10000000, FORCE_PATIENCE_US = 3000, TELL_EVERY_US = 40000 };
+enum { MASK_PATIENCE_US = 10000000, FORCE_PATIENCE_US = 3000, TELL_EVERY_US = 40000, TRY_EVERY = 16 };
 
 int64_t fz_now_us(void) {
     struct timespec t;
@@ -330,7 +330,8 @@ static int32_t compose(fz_engine *e) {
         else prompts++;
     }
     qsort(ready, (size_t)n_ready, sizeof *ready, by_stepped);
-    int32_t take = prompts || n_ready == 0 ? n_ready : e->stats.plan[n_ready - 1];
+    int32_t take = n_ready;
+    if (!prompts && n_ready > 1 && ++e->rounds % TRY_EVERY != 0) take = e->stats.plan[n_ready - 1]; /* else: try all */
     for (int32_t i = 0; i < take; i++) {
         int32_t n = pending(e, ready[i]), room = FZ_BATCH - e->batch.n_tokens;
         if (room > 0) add_tokens(e, ready[i], n < room ? n : room), used++;
@@ -348,6 +349,7 @@ static int32_t compose(fz_engine *e) {
         budget -= n;
         used++;
     }
+    e->streams = !prompts && e->batch.n_tokens == used ? used : 0;
     e->alone = NULL;
     if (used == 1)
         for (int32_t i = 0; i < e->n_running; i++)
@@ -367,6 +369,7 @@ static int32_t decode(fz_engine *e) {
         pthread_mutex_lock(&e->lock);
         e->stats.decode_us += took;
         e->stats.decodes++;
+        if (code == 0) fz_plan_learn(&e->stats, e->streams, took);
         if (code != 1 || !fz_lane_evict(e)) return code; /* 1: no room in the cache */
     }
 }

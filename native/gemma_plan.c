@@ -1,7 +1,8 @@
 /*
  * How many sequences to decode at once. On a CPU two at once can cost more than one after the other (the kernels work
  * on four or eight rows), while eight cost a quarter each; so the cost of every batch is measured when the engine
- * starts, and a round over n ready sessions is cut into the batches that cost least in all.
+ * starts, and a round over n ready sessions is cut into the batches that cost least in all. A machine that was busy at
+ * the start, or is later, would leave a wrong plan for ever: what decodes take corrects it.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -66,6 +67,14 @@ void fz_plan_from(fz_stats *st, int32_t n) {
             }
         }
     }
+}
+
+/* Less is believed at once, for what else runs on a machine only ever adds; more by and by. */
+void fz_plan_learn(fz_stats *st, int32_t k, int64_t took_us) {
+    if (k < 1 || k > st->n_costs || st->cost_us[k - 1] <= 0) return; /* without calibration there is no plan to mend */
+    int64_t known = st->cost_us[k - 1];
+    st->cost_us[k - 1] = took_us < known ? took_us : known + (took_us - known) / 32;
+    fz_plan_from(st, st->n_costs);
 }
 
 /* A chunk of a prompt that holds running streams up for no longer than stall_ms. */

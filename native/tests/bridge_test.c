@@ -548,6 +548,44 @@ static void test_plan(void) {
         CHECK(all <= n * cost[0]);
     }
     CHECK(st.plan[1] == 1 && st.plan[2] == 1 && st.plan[3] == 4 && st.plan[7] == 8);
+    st.n_costs = 8;
+    fz_plan_learn(&st, 2, 120); /* the start was disturbed: two at once are cheap */
+    CHECK(st.cost_us[1] == 120 && st.plan[1] == 2);
+    for (int i = 0; i < 200; i++) fz_plan_learn(&st, 2, 300); /* and then they are not */
+    CHECK(st.cost_us[1] > 218 && st.plan[1] == 1);
+    fz_plan_learn(&st, 9, 1);
+    fz_plan_learn(&st, 0, 1);
+    CHECK(st.cost_us[0] == 109 && st.cost_us[7] == 428);
+    fz_stats none = {.n_costs = 4, .plan = {1, 2, 3, 4}};
+    fz_plan_learn(&none, 4, 10); /* without calibration */
+    CHECK(none.cost_us[3] == 0 && none.plan[3] == 4);
+}
+
+/* A start on a busy machine says one after the other; decodes say otherwise. */
+static void test_plan_is_mended(void) {
+    stub_reset();
+    stub_decode_us(300); /* whatever the batch */
+    fz_options o = PLAIN;
+    o.calibrate = 1;
+    fz_engine *e = opened(&o);
+    pthread_mutex_lock(&e->lock);
+    for (int k = 1; k < 4; k++) e->stats.cost_us[k] = 1000000;
+    fz_plan_from(&e->stats, 4);
+    CHECK(e->stats.plan[3] == 1);
+    pthread_mutex_unlock(&e->lock);
+    fz_params p = params(60);
+    uint64_t s[4];
+    char prompt[2] = "a";
+    for (int i = 0; i < 4; i++) {
+        s[i] = session(e);
+        prompt[0] = (char)('a' + i);
+        CHECK(submit(e, s[i], prompt, &p) == FZ_OK);
+    }
+    for (int i = 0; i < 4; i++) finish(e, s[i]);
+    fz_stats st;
+    fz_stats_get(e, &st);
+    CHECK(st.plan[3] == 4 && st.cost_us[3] < 1000000 && stub_misuse() == 0);
+    fz_close(e);
 }
 
 /* --- everybody at once ------------------------------------------------------------------------------------ */
@@ -635,6 +673,7 @@ int main(void) {
     RUN(test_mask_failure);
     RUN(test_sampling);
     RUN(test_plan);
+    RUN(test_plan_is_mended);
     RUN(test_calibration);
     RUN(test_threads);
     printf("%d passed, %d failed\n", passed, failed);
