@@ -162,6 +162,9 @@ class Telemetry:
         self.bytes += self.added
         self._met, self._stored, self._chunks, self.added = [], [], [], 0
 
+    def durable(self) -> None:
+        pass
+
     def abandoned(self) -> None:
         for host in self._met:
             del self.hosts[host.record.host], self.by_id[host.id]
@@ -188,7 +191,7 @@ class Telemetry:
         return host
 
     def _write(self, connection: sqlite3.Connection, piece: Sequence[tuple[Host, NewSample]]) -> None:
-        rows = [Row(host.id, sample.time_us, sample.gauges, sample.body) for host, sample in piece]
+        rows = [Row(host.id, sample[1], sample[3], sample[2]) for host, sample in piece]
         chunk = self.write_chunk(connection, rows, self._now_us())
         connection.execute("INSERT INTO fresh VALUES (?)", (chunk,))
         self._chunks.append((chunk, len(rows)))
@@ -264,6 +267,9 @@ class Forgetting:
         for host in self._gone:
             self._telemetry.drop(host)
         self._gone = []
+
+    def durable(self) -> None:
+        pass
 
     def abandoned(self) -> None:
         self._gone = []
