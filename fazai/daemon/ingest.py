@@ -195,17 +195,19 @@ class Ingest:
         return accepted
 
     def _arrived(self, sample: NewSample) -> None:
-        record = self._store.host(sample.host)
+        host = sample[0]
+        record = self._store.host(host)
         if record is None:  # forgotten at this moment
             return
-        if record.time_us == sample.time_us:  # else an older one that was late
-            self.exposition.hosts.push(sample.host, sample.gauges, sample.time_us, record.interval_s)
-            self.versions[sample.host] = sample.version[:64]
-        change = self._watch.seen(sample.host, record.interval_s)
+        _, time_us, _, _, interval_s, _, _ = record
+        if time_us == sample[1]:  # else an older one that was late
+            self.exposition.hosts.push(host, sample[3], time_us, interval_s)
+            self.versions[host] = sample[5][:64]
+        change = self._watch.seen(host, interval_s)
         if change is not None:
             self._store.publish_soon([*_events(change), _reports(sample)])
             if change.what == "back":
-                self._silent[sample.host] = False
+                self._silent[host] = False
 
     # -- silence ----------------------------------------------------------------------------------------
 

@@ -123,7 +123,8 @@ def _split(body: bytes) -> Sequence[bytes]:
             if text[:1] != b"{":
                 raise WireError("bad_request", "expected an object, an array, or one object a line")
             return [body]
-    lines = [line for line in body.splitlines() if line and not line.isspace()]
+    pieces = body.splitlines() if b"\r" in body else body.split(b"\n")
+    lines = [line for line in pieces if line and not line.isspace()]
     if len(lines) < 2 or not any(_is_object(line) for line in lines):
         raise WireError("bad_json", refused(body).message)
     return lines
