@@ -152,7 +152,7 @@ def failure(folder: Path, error: Exception) -> StateError:
             f"the state folder {folder} takes no more data: {error}",
             hint="free space on its disk; nothing else needs to be done",
         )
-    if code == sqlite3.SQLITE_IOERR:
+    if code == sqlite3.SQLITE_IOERR or (isinstance(error, OSError) and error.errno == errno.EIO):
         return StateError(
             f"the disk of the state folder {folder} fails: {error}",
             hint="see the kernel's log (dmesg), then: fazai store check",

@@ -172,7 +172,7 @@ class Writer:
     # -- on a loop --------------------------------------------------------------------------------------
 
     def _rouse(self) -> None:
-        """Write what waits, as far as it is little; the thread waits for the disk."""
+        """Write what waits, if it is little; the thread waits for the disk."""
         self._rouser = None
         if self._flight is not None or not self._jobs:
             return
@@ -180,7 +180,8 @@ class Writer:
             self._leave()
             return
         try:
-            jobs = [] if self._closed else self._group(_LOOP_BYTES)
+            much = sum([job.size_bytes for job in list(self._jobs)]) > _LOOP_BYTES
+            jobs = [] if much or self._closed else self._group()
             if jobs:
                 self._flight = self._commit(jobs, patient=False)
         finally:
@@ -263,7 +264,7 @@ class Writer:
         """Write a group from its beginning to its end."""
         self._left = False
         with self._turn:
-            jobs = self._group(_GROUP_BYTES)
+            jobs = self._group()
             flight = self._commit(jobs, patient=True) if jobs else None
             answers = self._settle(flight) if flight is not None else []
         if answers:
@@ -290,16 +291,15 @@ class Writer:
 
     # -- a group ----------------------------------------------------------------------------------------
 
-    def _group(self, limit_bytes: int) -> list[_Job]:
-        """What waits now; none where the first alone is too large for a loop."""
+    def _group(self) -> list[_Job]:
+        """What waits now, at least one."""
         waiting = self._jobs
         jobs: list[_Job] = []
         size = 0
-        while waiting and len(jobs) < _GROUP_JOBS:
-            size += waiting[0].size_bytes
-            if size > limit_bytes and (jobs or limit_bytes == _LOOP_BYTES):
-                break
-            jobs.append(waiting.popleft())
+        while waiting and size < _GROUP_BYTES and len(jobs) < _GROUP_JOBS:
+            job = waiting.popleft()
+            jobs.append(job)
+            size += job.size_bytes
         return jobs
 
     def _commit(self, jobs: list[_Job], *, patient: bool) -> _Flight | None:
