@@ -66,7 +66,7 @@ class DurableFile:
                 (busy, _, _) = self.connected().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
                 if busy:
                     raise OSError("the log cannot be copied while it is being read")
-            elif self._log < 0:
+            if self._log < 0:
                 self._open_log()
             os.fdatasync(self._log)
         except (OSError, sqlite3.Error):

@@ -269,8 +269,6 @@ class Writer:
             answers = self._settle(flight) if flight is not None else []
         if answers:
             self._answer(answers)
-        if self._jobs:
-            self._left = True
 
     def _checkpoint(self) -> None:
         with self._turn:
@@ -366,6 +364,8 @@ class Writer:
         if landed:
             self._rouser = next(iter(loops), None)  # first it is told, then it writes again
             self._flight = None
+        if self._jobs and not loops:  # nobody whom the next group could wait for
+            self._left = True
         rest_s = _REST_S if len(self._jobs) < len(answers) > 1 else 0.0
         for loop, pairs in loops.items():
             with contextlib.suppress(RuntimeError):  # the loop is gone, and with it whoever waited

@@ -124,6 +124,12 @@ def test_in_doubt_a_log_that_cannot_be_copied_is_not_durable(tmp_path: Path, dis
         file.sync()
     reader.close()
     file.sync()
+    disk.error = OSError(errno.EIO, "the disk")
+    with pytest.raises(OSError, match="the disk"):
+        file.sync()
+    file.drop()  # with its handle of the log
+    disk.error = None
+    file.sync()
     file.drop()
 
 
