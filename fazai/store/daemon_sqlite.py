@@ -41,7 +41,6 @@ T = TypeVar("T")
 
 _QUICK_CHECK_BYTES = 64 << 20  # a file up to this size is read through at start: a fraction of a second
 _LATEST_US = 1 << 62
-_SAMPLE_BYTES = 2 << 10
 _MOVES = 4  # a record is merged once, then never moved; the rest is for who is slow
 
 
@@ -129,13 +128,16 @@ class SqliteDaemonStore:
     # -- telemetry --------------------------------------------------------------------------------------
 
     async def ingest(self, samples: Sequence[NewSample]) -> list[bool]:
-        verdicts: list[bool] = await self._writer.write(self._telemetry, samples, _weight(samples))
+        verdicts: list[bool] = await self._writer.write(
+            self._telemetry, samples, sum([len(sample.body) for sample in samples])
+        )
         return verdicts
 
     def ingest_then(
         self, samples: Sequence[NewSample], told: Callable[[list[bool] | StateError], object]
     ) -> None:
-        self._writer.write_then(self._telemetry, samples, _weight(samples), told, asyncio.get_running_loop())
+        size_bytes = sum([len(sample.body) for sample in samples])
+        self._writer.write_then(self._telemetry, samples, size_bytes, told, asyncio.get_running_loop())
 
     def hosts(self) -> list[HostRecord]:
         return [host.record for host in list(self._telemetry.hosts.values()) if host.record.records]
@@ -349,11 +351,6 @@ class SqliteDaemonStore:
                 self._readers.put(connection)
         except sqlite3.Error as error:
             raise failure(self.folder, error) from error
-
-
-def _weight(samples: Sequence[NewSample]) -> int:
-    """A small one counts for more than its bytes: an old one is looked up in the file."""
-    return sum([len(sample[2]) for sample in samples]) + _SAMPLE_BYTES * len(samples)
 
 
 def _clean(event: NewEvent) -> NewEvent:

@@ -23,7 +23,6 @@ class EventLog:
         self._now_us = now_us
         self._limits = limits
         self._written: list[StoredEvent] = []
-        self._unsaid: list[StoredEvent] = []  # committed, perhaps not on disk yet
         self.listeners: tuple[Callable[[list[StoredEvent]], None], ...] = ()
         self.first = 1
         self.last = 0
@@ -65,13 +64,8 @@ class EventLog:
         self.last = written[-1].id
         self.bytes += sum(len(event.data) + _ROW_BYTES for event in written)
         self.published += len(written)
-        self._unsaid += written
-
-    def durable(self) -> None:
-        """Nobody hears of an event that a power cut could take back, with its id."""
-        unsaid, self._unsaid = self._unsaid, []
-        for listener in self.listeners if unsaid else ():
-            listener(unsaid)
+        for listener in self.listeners:
+            listener(written)
 
     def abandoned(self) -> None:
         self._written = []

@@ -15,11 +15,11 @@ from pathlib import Path
 
 from fazai.errors import StateError, StoreFull
 
-__all__ = ["BUSY_S", "FILE_NAME", "MIGRATIONS", "connect", "failure", "is_broken", "migrate", "open_reader"]
+__all__ = ["FILE_NAME", "MIGRATIONS", "connect", "failure", "is_broken", "migrate", "open_reader"]
 
 FILE_NAME = "fazai.sqlite3"
 
-BUSY_S = 30.0
+_BUSY_S = 30.0
 
 #: Version 1 is release 0.1.0: the reconciler's ledger. Version 2: the daemon.
 MIGRATIONS = (
@@ -99,7 +99,7 @@ _BROKEN = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 def connect(path: Path) -> sqlite3.Connection:
     """A connection that may write. Raises sqlite3.Error."""
-    connection = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
     try:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")  # a journal that a power cut forgets is none
@@ -111,7 +111,7 @@ def connect(path: Path) -> sqlite3.Connection:
 
 def open_reader(path: Path) -> sqlite3.Connection:
     """A connection that only reads, of a file that is there. Raises sqlite3.Error."""
-    connection = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
     connection.execute("PRAGMA query_only=1")
     return connection
 
@@ -152,7 +152,7 @@ def failure(folder: Path, error: Exception) -> StateError:
             f"the state folder {folder} takes no more data: {error}",
             hint="free space on its disk; nothing else needs to be done",
         )
-    if code == sqlite3.SQLITE_IOERR or (isinstance(error, OSError) and error.errno == errno.EIO):
+    if code == sqlite3.SQLITE_IOERR:
         return StateError(
             f"the disk of the state folder {folder} fails: {error}",
             hint="see the kernel's log (dmesg), then: fazai store check",

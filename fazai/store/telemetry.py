@@ -162,9 +162,6 @@ class Telemetry:
         self.bytes += self.added
         self._met, self._stored, self._chunks, self.added = [], [], [], 0
 
-    def durable(self) -> None:
-        pass
-
     def abandoned(self) -> None:
         for host in self._met:
             del self.hosts[host.record.host], self.by_id[host.id]
@@ -271,9 +268,6 @@ class Forgetting:
         for host in self._gone:
             self._telemetry.drop(host)
         self._gone = []
-
-    def durable(self) -> None:
-        pass
 
     def abandoned(self) -> None:
         self._gone = []
