@@ -42,6 +42,10 @@ class Principal:
         return self.role is not None and ROLES.index(self.role) >= ROLES.index(role)
 
 
+_TRUSTED = Principal(_ANYBODY, "admin")
+_UNKNOWN = Principal(_ANYBODY, None)
+
+
 class Guard:
     """Knows the tokens. Another process (`fazai token`) may change them: they are looked at again at most
     `_LOOK_AGAIN_S` after that."""
@@ -94,7 +98,7 @@ class Guard:
 
     def has_tokens(self) -> bool:
         self._look()
-        return any(self._valid(token) for token in self._tokens.values())
+        return bool(self._tokens) and any(self._valid(token) for token in self._tokens.values())
 
     # -- a request
 
@@ -141,13 +145,14 @@ class Guard:
                 text = value
                 break
         found = self._by_token(text, _address(connection)) if text is not None else None
-        peer, holder = self._by_peer(connection), self._by_certificate(connection)
+        peer = self._by_peer(connection) if connection.listener.unix else None
+        holder = self._by_certificate(connection) if self._settings.client_ca is not None else None
         if found or peer or holder:
             known = [one for one in (found, peer, holder) if one is not None]
             return max(known, key=lambda one: ROLES.index(cast("Role", one.role)))
         if connection.listener.loopback and self._settings.client_ca is None and not self.has_tokens():
-            return Principal(_ANYBODY, "admin")
-        return Principal(_ANYBODY, None)
+            return _TRUSTED
+        return _UNKNOWN
 
     def still(self, who: Principal) -> bool:
         """Whether one who was identified before would be now: his token may have been revoked or have
@@ -175,7 +180,7 @@ class Guard:
         return Principal(f"uid:{uid}", "operator") if group in groups else None
 
     def _by_certificate(self, connection: Connection) -> Principal | None:
-        name = connection.certificate() if self._settings.client_ca is not None else None
+        name = connection.certificate()
         return Principal(f"cert:{name}", cast("Role", self._settings.client_role)) if name else None
 
     def _by_token(self, header: bytes, address: str) -> Principal:

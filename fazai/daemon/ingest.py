@@ -34,7 +34,6 @@ _REFUSALS = (
     *("bad_json", "bad_request", "too_large", "unsupported_media_type", "overloaded", "unavailable"),
     *("bad_signature", "bad_clock", "replayed", "unauthorized", "forbidden"),
 )
-_ONE_ACCEPTED = encode(IngestAnswer(accepted=1, duplicates=0))
 _IN_THREAD_BYTES = 512 << 10  # a body from this size on is read in a thread: others must not wait for it
 
 
@@ -43,6 +42,10 @@ class Answer(NamedTuple):
 
     status: int
     body: bytes
+
+
+_ACCEPTED = Answer(200, encode(IngestAnswer(accepted=1, duplicates=0)))
+_DUPLICATE = Answer(200, encode(IngestAnswer(accepted=0, duplicates=1)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,21 +150,25 @@ class Ingest:
         sample = read_one(body)
         if sample is None:
             return False
-        size_bytes = len(body)
-        self.admission.enter(sample.host, size_bytes)
+        host, size_bytes = sample.host, len(body)
+        self.admission.enter(host, size_bytes)
 
         def done(result: list[bool] | StateError) -> None:
-            self.admission.leave(sample.host, size_bytes)
+            self.admission.leave(host, size_bytes)
             if isinstance(result, StateError):
                 told(result)
+            elif result[0]:
+                self.records["accepted"] += 1
+                self._arrived(sample)
+                told(_ACCEPTED)
             else:
-                accepted = self._stored((sample,), result)
-                told(_answer(accepted, 1 - accepted, ()))
+                self.records["duplicate"] += 1
+                told(_DUPLICATE)
 
         try:
             self._store.ingest_then((sample,), done)
         except StateError:
-            self.admission.leave(sample.host, size_bytes)
+            self.admission.leave(host, size_bytes)
             raise
         return True
 
@@ -188,17 +195,19 @@ class Ingest:
         return accepted
 
     def _arrived(self, sample: NewSample) -> None:
-        record = self._store.host(sample.host)
+        host = sample[0]
+        record = self._store.host(host)
         if record is None:  # forgotten at this moment
             return
-        if record.time_us == sample.time_us:  # else an older one that was late
-            self.exposition.hosts.push(sample.host, sample.gauges, sample.time_us, record.interval_s)
-            self.versions[sample.host] = sample.version[:64]
-        change = self._watch.seen(sample.host, record.interval_s)
+        _, time_us, _, _, interval_s, _, _ = record
+        if time_us == sample[1]:  # else an older one that was late
+            self.exposition.hosts.push(host, sample[3], time_us, interval_s)
+            self.versions[host] = sample[5][:64]
+        change = self._watch.seen(host, interval_s)
         if change is not None:
             self._store.publish_soon([*_events(change), _reports(sample)])
             if change.what == "back":
-                self._silent[sample.host] = False
+                self._silent[host] = False
 
     # -- silence ----------------------------------------------------------------------------------------
 
@@ -276,8 +285,6 @@ def _of_signer(records: Records, signer: str) -> Records:
 
 def _answer(accepted: int, duplicates: int, errors: Sequence[IngestError]) -> Answer:
     if not errors:
-        if accepted == 1 and not duplicates:
-            return Answer(200, _ONE_ACCEPTED)
         return Answer(200, encode(IngestAnswer(accepted=accepted, duplicates=duplicates)))
     partial = IngestPartialAnswer(accepted=accepted, errors=tuple(errors), duplicates=duplicates)
     return Answer(200 if accepted or duplicates else 422, encode(partial))

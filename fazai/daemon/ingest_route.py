@@ -107,7 +107,7 @@ class IngestRoute:
                 told(result)
                 return
             self._ingest.seconds.add(time.perf_counter() - begun)
-            told((result.status, _tail(result.body)))
+            told((result[0], _tail(result[1])))
 
         try:
             self._authorize(scope)

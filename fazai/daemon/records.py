@@ -20,14 +20,16 @@ from fazai.wire.telemetry import (
     MAX_INGEST_RECORDS,
     Disk,
     IngestError,
+    Net,
     TelemetryRecord,
     parse_time,
 )
 
-__all__ = ["Records", "gauges_of", "inflate", "read_one", "read_records", "refused", "sample_of"]
+__all__ = ["Records", "figures_of", "inflate", "read_one", "read_records", "refused", "sample_of"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NAN = float("nan")
+_NO_LOADS = (_NAN, _NAN, _NAN)
 _ONE: msgspec.json.Decoder[TelemetryRecord] = msgspec.json.Decoder(TelemetryRecord)
 _RAW: msgspec.json.Decoder[msgspec.Raw] = msgspec.json.Decoder(msgspec.Raw)
 _ARRAY: msgspec.json.Decoder[list[msgspec.Raw]] = msgspec.json.Decoder(list[msgspec.Raw])
@@ -121,7 +123,8 @@ def _split(body: bytes) -> Sequence[bytes]:
             if text[:1] != b"{":
                 raise WireError("bad_request", "expected an object, an array, or one object a line")
             return [body]
-    lines = [line for line in body.splitlines() if line.strip()]
+    pieces = body.splitlines() if b"\r" in body else body.split(b"\n")
+    lines = [line for line in pieces if line and not line.isspace()]
     if len(lines) < 2 or not any(_is_object(line) for line in lines):
         raise WireError("bad_json", refused(body).message)
     return lines
@@ -147,61 +150,78 @@ def sample_of(raw: bytes, record: TelemetryRecord) -> NewSample:
     since = parse_time(record.timestamp) - _EPOCH
     time_us = (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
     agent = record.agent
-    interval_s = agent.interval if agent is not None and agent.interval is not None else 0.0
-    version = agent.version if agent is not None and agent.version is not None else ""
-    return NewSample(record.hostname, time_us, raw, gauges_of(record), interval_s, version)
+    interval_s, version = 0.0, ""
+    if agent is not None:
+        interval_s, version = agent.interval or 0.0, agent.version or ""
+    try:
+        gauges = tuple(map(float, figures_of(record)))
+    except OverflowError:  # JSON knows no largest integer
+        gauges = tuple(map(_bounded, figures_of(record)))
+    return NewSample(record.hostname, time_us, raw, gauges, interval_s, version)
 
 
-def gauges_of(record: TelemetryRecord) -> tuple[float, ...]:
+def figures_of(record: TelemetryRecord) -> tuple[float, ...]:
     """The figures of `store.daemon.GAUGES`; NaN for what the record does not say."""
     os, cpu, mem = record.os, record.cpu, record.mem
-    load = os.load if os is not None and os.load is not None else ()
-    total = free = available = busy = _NAN
-    if os is not None and os.mem is not None:
-        total, free = _number(os.mem.total), _number(os.mem.free)
+    total: float | None = None
+    free: float | None = None
+    available: float | None = None
+    busy: float = _NAN
+    loads: tuple[float, ...] = _NO_LOADS
+    if os is not None:
+        if os.load is not None:
+            loads = os.load if len(os.load) == len(_NO_LOADS) else (*os.load, *_NO_LOADS)[:3]
+        if os.mem is not None:
+            total, free = os.mem.total, os.mem.free
     if mem is not None:
-        total = total if mem.total is None else _number(mem.total)
-        free = free if mem.free is None else _number(mem.free)
-        available = _number(mem.available)
+        total = total if mem.total is None else mem.total
+        free = free if mem.free is None else mem.free
+        available = mem.available
     if cpu is not None:
         if cpu.percent is not None:
             busy = cpu.percent / 100
         elif cpu.idle is not None:
             busy = max(0.0, 1 - cpu.idle / 100)
-    disk_total, disk_free = _root_disk(record.disk or ())
-    received, sent = _traffic(record)
-    up = _NAN if record.uptime is None else record.uptime
-    loads = (*load, _NAN, _NAN, _NAN)[:3]
-    return (*loads, busy, total, free, available, disk_total, disk_free, received, sent, up)
+    disk_total, disk_free = _root_disk(record.disk) if record.disk else (None, None)
+    received, sent = _traffic(record.net) if record.net else (_NAN, _NAN)
+    up = record.uptime
+    return (
+        *loads,
+        busy,
+        _NAN if total is None else total,
+        _NAN if free is None else free,
+        _NAN if available is None else available,
+        _NAN if disk_total is None else disk_total,
+        _NAN if disk_free is None else disk_free,
+        received,
+        sent,
+        _NAN if up is None else up,
+    )
 
 
-def _root_disk(disks: Sequence[Disk]) -> tuple[float, float]:
+def _root_disk(disks: Sequence[Disk]) -> tuple[int | None, int | None]:
     """Of `/`, else of the first mount."""
-    if not disks:
-        return _NAN, _NAN
     disk = disks[0]
     if disk.mount != "/":
         disk = next((one for one in disks if one.mount == "/"), disk)
     free = disk.free
     if free is None and disk.total is not None and disk.used is not None:
         free = max(0, disk.total - disk.used)
-    return _number(disk.total), _number(free)
+    return disk.total, free
 
 
-def _traffic(record: TelemetryRecord) -> tuple[float, float]:
+def _traffic(interfaces: Sequence[Net]) -> tuple[float, float]:
     """Of all interfaces but loopback."""
     received = sent = 0
     known = False
-    for one in record.net or ():
+    for one in interfaces:
         if one.name != "lo" and one.rx_bytes is not None and one.tx_bytes is not None:
             received, sent, known = received + one.rx_bytes, sent + one.tx_bytes, True
-    return (_number(received), _number(sent)) if known else (_NAN, _NAN)
+    return (received, sent) if known else (_NAN, _NAN)
 
 
-def _number(value: int | None) -> float:
-    if value is None:
-        return _NAN
+def _bounded(value: float) -> float:
     try:
         return float(value)
-    except OverflowError:  # JSON knows no largest integer
+    except OverflowError:
         return float("inf")

@@ -94,12 +94,12 @@ class Packer:
     def squeeze(self, data: bytes) -> bytes:
         return self._compressor.compress(data, self._compressor.FLUSH_FRAME)
 
-    def chunk(self, rows: Sequence[Row]) -> tuple[bytes, bytes]:
+    def chunk(self, rows: Sequence[Row | tuple[int, int, tuple[float, ...], bytes]]) -> tuple[bytes, bytes]:
         """(heads, body)"""
         pack = _HEAD.pack
-        heads = b"".join([pack(row.host_id, row.time_us, len(row.body), *row.gauges) for row in rows])
+        heads = b"".join([pack(id_, time_us, len(body), *gauges) for id_, time_us, gauges, body in rows])
         heads = _PACKED + self.squeeze(heads) if len(rows) >= _WORTH else _PLAIN + heads
-        return heads, self.squeeze(b"".join([row.body for row in rows]))
+        return heads, self.squeeze(b"".join([row[3] for row in rows]))
 
     def span(self, times: array[int], refs: array[int], gauges: array[float]) -> tuple[bytes, bytes]:
         """(refs, gauges)"""

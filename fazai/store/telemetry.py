@@ -105,7 +105,7 @@ class Telemetry:
         self.bytes = 0  # of all chunks
         self.added = 0
         self._met: list[Host] = []
-        self._stored: list[tuple[Host, NewSample, int]] = []
+        self._stored: list[tuple[Sequence[tuple[Host, NewSample]], int]] = []  # pieces and their first places
         self._chunks: list[tuple[int, int]] = []
 
     # -- a group of the writer --------------------------------------------------------------------------
@@ -126,9 +126,8 @@ class Telemetry:
             for sample in samples:
                 name, time_us = sample[0], sample[1]
                 host = known.get(name) or self._meet(connection, name)
-                last = newest.get(name, host.top)
                 new = True
-                if time_us > last:
+                if time_us > newest.get(name, host.top):
                     newest[name] = time_us
                 else:
                     if taken is None:
@@ -151,13 +150,14 @@ class Telemetry:
     def committed(self) -> None:
         now_us = self._now_us()
         with self.lock:
-            for host, sample, ref in self._stored:
-                if sample.time_us > host.top and host.record.time_us == host.top:
-                    host.follow(sample, ref, now_us)  # as nearly all
-                else:
-                    host.remember(sample.time_us, ref, sample.gauges)
-                    _update(host, sample, now_us)
-            self.tail_records += len(self._stored)
+            for piece, place in self._stored:
+                for ref, (host, sample) in enumerate(piece, place):
+                    if sample[1] > host.top == host.record[1]:
+                        host.follow(sample, ref, now_us)  # as nearly all
+                    else:
+                        host.remember(sample.time_us, ref, sample.gauges)
+                        _update(host, sample, now_us)
+                self.tail_records += len(piece)
         self.small.update((chunk, count) for chunk, count in self._chunks if count < SMALL)
         self.bytes += self.added
         self._met, self._stored, self._chunks, self.added = [], [], [], 0
@@ -188,14 +188,18 @@ class Telemetry:
         return host
 
     def _write(self, connection: sqlite3.Connection, piece: Sequence[tuple[Host, NewSample]]) -> None:
-        rows = [Row(host.id, sample.time_us, sample.gauges, sample.body) for host, sample in piece]
+        rows = [(host.id, sample[1], sample[3], sample[2]) for host, sample in piece]
         chunk = self.write_chunk(connection, rows, self._now_us())
         connection.execute("INSERT INTO fresh VALUES (?)", (chunk,))
         self._chunks.append((chunk, len(rows)))
-        for ordinal, (host, sample) in enumerate(piece):
-            self._stored.append((host, sample, ref_of(chunk, ordinal)))
+        self._stored.append((piece, ref_of(chunk, 0)))
 
-    def write_chunk(self, connection: sqlite3.Connection, rows: Sequence[Row], made_us: int) -> int:
+    def write_chunk(
+        self,
+        connection: sqlite3.Connection,
+        rows: Sequence[Row | tuple[int, int, tuple[float, ...], bytes]],
+        made_us: int,
+    ) -> int:
         """Its id; the caller keeps account of `fresh`."""
         heads, body = self.packer.chunk(rows)
         size = len(heads) + len(body)
