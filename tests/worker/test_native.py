@@ -140,8 +140,8 @@ def gaps_of(model: Path, tokens: list[int], following: int) -> list[float]:
 
 
 def test_a_second_turn_is_what_the_whole_conversation_gives(model: Path, loaded: Loaded) -> None:
-    """Exactly so where llama.cpp itself is sure. It is not in near ties: the same tokens in batches of other widths, or
-    in other cells of the cache, give logits that differ by up to one."""
+    """Exactly so where llama.cpp itself is sure. It is not in near ties: the same tokens in batches of other
+    widths, or in other cells of the cache, give logits that differ by up to one."""
     ask, again = "Say the alphabet: a b c d e f g", "Go on with it: h i j k l"
     short = replace(GREEDY, max_tokens=16)
     session = loaded.engine.open_session()
