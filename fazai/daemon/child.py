@@ -84,7 +84,7 @@ def environment(job: Job, record: Record, settings: Settings, environ: Mapping[s
     names = [*_PASSED, *(name for name in environ if name.startswith("LC_")), *job.environment]
     found = {name: environ[name] for name in names if name in environ}
     found |= {
-        "FAZAI_STATE": str(settings.state.absolute()),
+        "FAZAI_STATE_DIR": str(settings.state.absolute()),
         "FAZAI_SECRETS": str(settings.secrets.absolute()),
         "FAZAI_RUN_ID": record.run_id,
     }

@@ -190,7 +190,7 @@ def _unused(folder: Path) -> Iterator[None]:
 
 def _present(path: Path) -> Path:
     if not path.is_file():
-        raise StateError(f"there is no file {path}", hint="FAZAI_STATE says where the state folder is")
+        raise StateError(f"there is no file {path}", hint="FAZAI_STATE_DIR says where the state folder is")
     return path
 
 

@@ -374,7 +374,7 @@ def _only_daemon(folder: Path) -> int:
         os.close(handle)
         raise LockHeld(
             f"another daemon uses the state folder {folder}",
-            hint="end it, or set FAZAI_STATE to another folder",
+            hint="end it, or set FAZAI_STATE_DIR to another folder",
         ) from None
     return handle
 

@@ -164,7 +164,7 @@ def failure(folder: Path, error: Exception) -> StateError:
         )
     return StateError(
         f"the state folder {folder} cannot be used: {error}",
-        hint="free it, mend its owner and mode, or set FAZAI_STATE to another folder",
+        hint="free it, mend its owner and mode, or set FAZAI_STATE_DIR to another folder",
     )
 
 

@@ -106,6 +106,19 @@ def test_an_empty_environment_as_in_cron(world: World) -> None:
     assert (again.code, again.out, again.err) == (0, "", "")
 
 
+def test_the_state_folder_has_one_name_and_an_older_one(world: World) -> None:
+    world.firewall()
+    inventory = world.inventory()
+    one, other = str(world.folder / "one"), str(world.folder / "other")
+    for env in ({"FAZAI_STATE_DIR": one}, {"FAZAI_STATE": one}, {"FAZAI_STATE_DIR": one, "FAZAI_STATE": one}):
+        result = world.child("apply", inventory, "--quiet", env=env, cwd="/")
+        assert result.code == 0, result.err
+    assert (world.folder / "one" / "fazai.sqlite3").is_file()
+    both = world.child("apply", inventory, env={"FAZAI_STATE_DIR": one, "FAZAI_STATE": other}, cwd="/")
+    assert both.code == 3
+    assert "older name" in both.err
+
+
 def test_a_charset_that_lacks_letters(world: World) -> None:
     world.firewall()
     inventory = world.inventory(resources=[{"opnsense.category": {"name": "gestão"}}])

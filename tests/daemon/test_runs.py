@@ -139,7 +139,7 @@ def test_a_run_inherits_no_secrets(tmp_path: Path) -> None:
         "PATH",
         "LC_ALL",
         "EDGE_KEY",
-        "FAZAI_STATE",
+        "FAZAI_STATE_DIR",
         "FAZAI_SECRETS",
         "FAZAI_RUN_ID",
         "FAZAI_URL",
