@@ -162,8 +162,14 @@ def failure(folder: Path, error: Exception) -> StateError:
             f"the file {folder / FILE_NAME} is damaged: {error}",
             hint="see: fazai store check; bring a backup back with: fazai store restore FILE",
         )
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        return StateError(
+            f"the state folder {folder} cannot be used: it is a file, or lies below one",
+            hint="set FAZAI_STATE_DIR to a folder",
+        )
+    why = error.strerror if isinstance(error, OSError) and error.strerror else error
     return StateError(
-        f"the state folder {folder} cannot be used: {error}",
+        f"the state folder {folder} cannot be used: {why}",
         hint="free it, mend its owner and mode, or set FAZAI_STATE_DIR to another folder",
     )
 

@@ -405,6 +405,15 @@ class TestState:
         assert plan.code == 2
         assert "this run is not recorded" in plan.err
 
+    def test_a_file_in_place_of_the_folder(self, world: World) -> None:
+        (world.folder / "state").write_text("")
+        for state in (world.folder / "state", world.folder / "state" / "below"):
+            env = {**os.environ, "FAZAI_STATE": str(state)}
+            result = world.child("history", env=env)
+            assert result.code == 3
+            assert f"{state} cannot be used: it is a file, or lies below one" in result.err
+            assert "Errno" not in result.err
+
     def test_disk_full_in_the_middle(self, world: World) -> None:
         """The state file may not grow beyond what a run of one target needs at its start."""
         world.firewall()
