@@ -93,6 +93,7 @@ def test_filter_and_sort(site: Site) -> None:
     page = site.open()
     page.until("document.getElementById('summary').textContent.startsWith('32 machines: 31 up, 1 down')")
     assert "2 drifted" in page.text("#summary")
+    assert names(page)[:3] == ["fw-02", "fw-01", "host-00"]  # what asks for attention
     page.run("document.getElementById('filter').focus()")
     page.type("host-1")
     page.until("document.querySelectorAll('#fleet tbody tr:not(.space)').length === 10")
@@ -100,12 +101,13 @@ def test_filter_and_sort(site: Site) -> None:
     page.run("document.getElementById('filter').select()")
     page.type("25.7.4")
     page.until("document.querySelectorAll('#fleet tbody tr:not(.space)').length === 2")
-    assert names(page) == ["fw-01", "fw-02"]
-    page.click("th[data-column=state] button")
-    page.until("document.querySelector('#fleet tbody tr:not(.space) a').textContent === 'fw-02'")
+    assert names(page) == ["fw-02", "fw-01"]  # down before drifted
     assert page.run("document.querySelector('th[data-column=state]').ariaSort") == "ascending"
     page.click("th[data-column=state] button")
     page.until("document.querySelector('#fleet tbody tr:not(.space) a').textContent === 'fw-01'")
+    page.click("th[data-column=name] button")
+    page.until("document.querySelector('th[data-column=name]').ariaSort === 'ascending'")
+    assert names(page) == ["fw-01", "fw-02"]
     assert page.text(f"{ROWS}[data-index='0'] .drifted") == "2 pending"
     assert page.text(f"{ROWS}[data-index='1'] .drifted") == "unreachable"
     page.choose("#state", "down")

@@ -22,11 +22,17 @@ function stateText(row) {
   return "unknown";
 }
 
-const RANK = { down: 0, silent: 0, unknown: 1, up: 2 };
+const RANK = { down: 0, silent: 0, unknown: 2, up: 3 };
+
+// What asks for attention first: down or silent, drifted, never seen, well.
+function attention(row) {
+  const rank = RANK[stateText(row)];
+  return rank && row.drift && DRIFTED.has(row.drift.status) ? 1 : rank;
+}
 
 // name, title, class, text of a cell, value to sort by
 const COLUMNS = [
-  ["state", "State", "", stateText, (row) => RANK[stateText(row)]],
+  ["state", "State", "", stateText, attention],
   ["name", "Name", "name", (row) => row.name, (row) => row.name],
   ["kind", "Kind", "wide", (row) => row.kind, (row) => row.kind],
   ["seen", "Seen", "num", (row, now) => (row.last_seen ? age((now - Date.parse(row.last_seen)) / 1000) : ""), (row) => (row.last_seen ? -Date.parse(row.last_seen) : undefined)],
@@ -187,7 +193,7 @@ export function fleetView(main, parts, session) {
   );
   let all = [];
   let now = Date.now();
-  let sorted = { name: "name", up: true };
+  let sorted = { name: "state", up: true };
 
   function refresh() {
     const words = text.value.toLowerCase().split(/\s+/).filter(Boolean);
