@@ -56,7 +56,7 @@ def daemon(folder: Path) -> Iterator[Server]:
     port = free_port()
     env = {
         **os.environ,
-        "FAZAI_STATE": str(folder / "state"),
+        "FAZAI_STATE_DIR": str(folder / "state"),
         "FAZAI_SECRETS": str(folder / "secrets"),
         "FAZAI_SOCKET": str(folder / "socket"),
     }

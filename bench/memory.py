@@ -44,7 +44,7 @@ def main() -> list[str]:
             inventory.write_text(
                 f"all:\n  vars: {json.dumps(variables)}\n  hosts:\n{hosts}playbooks: [playbook.yml]\n"
             )
-            env = {**os.environ, "FAZAI_STATE": f"{folder}/state"}
+            env = {**os.environ, "FAZAI_STATE_DIR": f"{folder}/state"}
             sample = run([fazai(), "plan", str(inventory), "--quiet"], env, expect=(2,))
             rows.append(
                 f"| {TARGETS} x {RESOURCES}, {name} | {sample.wall_s:.1f} s | {sample.cpu_s:.1f} s"

@@ -81,7 +81,7 @@ def main(rounds: int = 7) -> list[str]:
         firewall = lab.start("fw-01", LabSettings())
         file = Path(folder, "inventory.yml")
         file.write_text(inventory(firewall))
-        env = {**os.environ, "FAZAI_STATE": f"{folder}/state"}
+        env = {**os.environ, "FAZAI_STATE_DIR": f"{folder}/state"}
         command = [fazai(), "apply", str(file)]
         first = _counted(firewall, lambda: run(command, env))
         second = _counted(firewall, lambda: run(command, env))

@@ -94,7 +94,7 @@ class Soak:
         folder = self.folder
         env = {
             **os.environ,
-            "FAZAI_STATE": str(folder / "state"),
+            "FAZAI_STATE_DIR": str(folder / "state"),
             "FAZAI_SECRETS": str(folder / "secrets"),
             "FAZAI_SOCKET": str(folder / "socket"),
         }

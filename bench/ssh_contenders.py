@@ -163,7 +163,7 @@ def inventory(servers: SshHosts, hosts: Sequence[Host]) -> str:
 def _fazai(servers: SshHosts, folder: Path, hosts: Sequence[Host]) -> Callable[[], Sample]:
     path = folder / "inventory.yml"
     path.write_text(inventory(servers, hosts))
-    env = {**os.environ, "FAZAI_STATE": f"{folder}/state", "HOME": str(folder)}
+    env = {**os.environ, "FAZAI_STATE_DIR": f"{folder}/state", "HOME": str(folder)}
     return lambda: run([fazai(), "apply", str(path)], env)
 
 

@@ -26,7 +26,7 @@ def main(rounds: int = 15) -> list[str]:
     with tempfile.TemporaryDirectory() as folder:
         inventory = Path(folder, "inventory.yml")
         inventory.write_text(SMALL)
-        env = {**os.environ, "FAZAI_STATE": folder}
+        env = {**os.environ, "FAZAI_STATE_DIR": folder}
         contenders = {
             "fazai --help": lambda: run([fazai(), "--help"], env),
             "fazai validate": lambda: run([fazai(), "validate", str(inventory)], env),

@@ -26,8 +26,8 @@ class Config:
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str], *, root: bool) -> Config:
-        """FAZAI_STATE_DIR (FAZAI_STATE is its older name), FAZAI_SECRETS, FAZAI_LAB and FAZAI_FORKS win; then
-        the XDG folders, or for root /var/lib and /etc. Works with an empty environment (cron). Raises
+        """FAZAI_STATE_DIR (or FAZAI_STATE, its older name), FAZAI_SECRETS, FAZAI_LAB and FAZAI_FORKS win;
+        then the XDG folders, or for root /var/lib and /etc. Works with an empty environment (cron). Raises
         UsageError."""
         if root:
             state, secrets = Path("/var/lib/fazai"), Path("/etc/fazai/secrets")
@@ -35,20 +35,10 @@ class Config:
             home = Path(environ.get("HOME") or os.path.expanduser("~"))
             state = Path(environ.get("XDG_STATE_HOME") or home / ".local/state") / "fazai"
             secrets = Path(environ.get("XDG_CONFIG_HOME") or home / ".config") / "fazai/secrets"
-        state = Path(_state(environ) or state)
+        state = Path(environ.get("FAZAI_STATE_DIR") or environ.get("FAZAI_STATE") or state)
         secrets = Path(environ.get("FAZAI_SECRETS") or secrets)
         lab = Path(environ.get("FAZAI_LAB") or state / "lab")
         return cls(state, secrets, lab, _forks(environ.get("FAZAI_FORKS")))
-
-
-def _state(environ: Mapping[str, str]) -> str | None:
-    folder, older = environ.get("FAZAI_STATE_DIR"), environ.get("FAZAI_STATE")
-    if folder and older and folder != older:
-        raise UsageError(
-            f"FAZAI_STATE_DIR is {folder!r}, but FAZAI_STATE, its older name, is {older!r}",
-            hint="unset one of them",
-        )
-    return folder or older
 
 
 def _forks(text: str | None) -> int:

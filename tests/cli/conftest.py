@@ -82,7 +82,7 @@ class World:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            **{"env": {**os.environ, "FAZAI_STATE": str(self.folder / "state")}, **options},
+            **{"env": {**os.environ, "FAZAI_STATE_DIR": str(self.folder / "state")}, **options},
         )
         self.children.append(process)
         return process
@@ -134,7 +134,7 @@ RESOURCES: list[dict[str, Any]] = [
 def world(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[World]:
-    monkeypatch.setenv("FAZAI_STATE", str(tmp_path / "state"))
+    monkeypatch.setenv("FAZAI_STATE_DIR", str(tmp_path / "state"))
     for name in ("FAZAI_INVENTORY", "FAZAI_FORKS", "FAZAI_LAB", "FAZAI_SECRETS"):
         monkeypatch.delenv(name, raising=False)
     with LabThread() as lab:

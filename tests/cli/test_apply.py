@@ -396,7 +396,7 @@ class TestState:
     def test_folder_that_cannot_be_used(self, world: World) -> None:
         world.firewall()
         inventory = world.inventory()
-        env = {**os.environ, "FAZAI_STATE": "/proc/fazai"}
+        env = {**os.environ, "FAZAI_STATE_DIR": "/proc/fazai"}
         result = world.child("apply", inventory, env=env)
         assert result.code == 3
         assert "/proc/fazai cannot be used" in result.err
@@ -408,7 +408,7 @@ class TestState:
     def test_a_file_in_place_of_the_folder(self, world: World) -> None:
         (world.folder / "state").write_text("")
         for state in (world.folder / "state", world.folder / "state" / "below"):
-            env = {**os.environ, "FAZAI_STATE": str(state)}
+            env = {**os.environ, "FAZAI_STATE_DIR": str(state)}
             result = world.child("history", env=env)
             assert result.code == 3
             assert f"{state} cannot be used: it is a file, or lies below one" in result.err

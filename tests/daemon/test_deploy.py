@@ -94,7 +94,7 @@ class _Daemon:
             "PATH": os.environ["PATH"],
             "PYTHONPATH": str(ROOT),
             "HOME": str(folder),
-            "FAZAI_STATE": str(folder / "state"),
+            "FAZAI_STATE_DIR": str(folder / "state"),
             "FAZAI_SECRETS": str(folder / "secrets"),
             "FAZAI_SOCKET": str(folder / "not-used.sock"),
             "NOTIFY_SOCKET": str(address),

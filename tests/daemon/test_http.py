@@ -221,7 +221,7 @@ class _Process:
         env = {
             "PATH": os.environ["PATH"],
             "HOME": str(folder),
-            "FAZAI_STATE": str(folder / "state"),
+            "FAZAI_STATE_DIR": str(folder / "state"),
             "NOTIFY_SOCKET": ear.getsockname(),
         }
         self.child = subprocess.Popen(
@@ -298,7 +298,7 @@ def test_the_log_is_opened_again_and_two_cannot_share_a_state(tmp_path: Path) ->
         while not log.exists():
             assert time.monotonic() < until
             time.sleep(0.01)
-        env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "FAZAI_STATE": str(tmp_path / "state")}
+        env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "FAZAI_STATE_DIR": str(tmp_path / "state")}
         second = subprocess.run(
             [FAZAI, "daemon", "--port", "0", "--socket", str(tmp_path / "e.sock")],
             env=env,
@@ -310,7 +310,7 @@ def test_the_log_is_opened_again_and_two_cannot_share_a_state(tmp_path: Path) ->
         assert "another daemon" in second.stderr or "holds" in second.stderr
         taken = subprocess.run(
             [FAZAI, "daemon", "--port", "0", "--socket", str(process.socket)],
-            env={**env, "FAZAI_STATE": str(tmp_path / "other")},
+            env={**env, "FAZAI_STATE_DIR": str(tmp_path / "other")},
             capture_output=True,
             text=True,
             timeout=20,

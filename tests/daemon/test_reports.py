@@ -124,7 +124,7 @@ def _apply(folder: Path, *words: str, **environ: str) -> tuple[int, str, float]:
     env = {
         "PATH": os.environ["PATH"],
         "HOME": str(folder),
-        "FAZAI_STATE": str(folder / "own-state"),
+        "FAZAI_STATE_DIR": str(folder / "own-state"),
         "FAZAI_SOCKET": str(folder / "none.sock"),
         **environ,
     }

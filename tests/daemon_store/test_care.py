@@ -22,7 +22,7 @@ from tests.daemon_store.conftest import QUIET, sample
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("FAZAI_STATE", str(tmp_path / "state"))
+    monkeypatch.setenv("FAZAI_STATE_DIR", str(tmp_path / "state"))
     return tmp_path / "state"
 
 

@@ -85,7 +85,7 @@ class World:
 
 @pytest.fixture
 def world(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> World:
-    monkeypatch.setenv("FAZAI_STATE", str(tmp_path / "state"))
+    monkeypatch.setenv("FAZAI_STATE_DIR", str(tmp_path / "state"))
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
     return World(tmp_path, capsys)

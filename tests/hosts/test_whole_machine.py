@@ -53,7 +53,8 @@ def fazai(machine: Machine, *words: str, resources: list[dict[str, Any]]) -> str
     machine.put("/srv/inventory.yml", json.dumps(inventory), 0o600)
     program = f"{sys.executable} -m fazai"
     lines = [f"{program} {line} /srv/inventory.yml 2>&1; echo EXIT $?" for line in words]
-    return machine.run("export FAZAI_STATE=/srv/state; sysctl -qw net.ipv4.ip_forward=0\n" + "\n".join(lines))
+    begin = "export FAZAI_STATE_DIR=/srv/state; sysctl -qw net.ipv4.ip_forward=0\n"
+    return machine.run(begin + "\n".join(lines))
 
 
 def test_all_kinds_in_one_run(tmp_path: Path) -> None:
