@@ -35,7 +35,7 @@ _SLACK_BYTES = 4 << 20
 _WARM_S = 90.0  # a third of the last life that is shorter is still warming up
 _WARM_BYTES = 32 << 20
 _MOST_BYTES = 300 << 20
-_WAIT_S = 30.0  # for streams to have what was acknowledged
+_WAIT_S = 30.0  # for a client to end, and between two events of a stream that has not all
 _BEGIN = datetime(2026, 11, 22, tzinfo=UTC)
 _STEP = timedelta(seconds=60)  # between two records of a host, whatever the clocks say
 _JUMPS_S = (0.0, 86_400.0, -3600.0, 5.0, -86_400.0, 0.0)
@@ -217,23 +217,14 @@ class Soak:
 
     def run(self) -> str:
         """What it saw. Raises Failed."""
-        work: Sequence[tuple[Callable[[int], None], int]] = (
-            (self.ingest, 4),
-            (self.report, 2),
-            (self.follow, 2),
-            (self.scrape, 1),
-        )
-        threads = [
-            threading.Thread(target=self._guarded, args=(what, number), daemon=True)
-            for what, count in work
-            for number in range(count)
-        ]
+        writers = self._threads((self.ingest, 4), (self.report, 2), (self.scrape, 1))
+        readers = self._threads((self.follow, 2))
         begun = time.monotonic()
         try:
             for life in range(_LIVES):
                 self.start(_JUMPS_S[life % len(_JUMPS_S)])
                 if not life:
-                    for thread in threads:
+                    for thread in writers + readers:
                         thread.start()
                 last = life == _LIVES - 1
                 length_s = self.seconds * (0.5 if last else 0.5 / (_LIVES - 1))
@@ -241,10 +232,10 @@ class Soak:
                 if not last:
                     self.end(signal.SIGTERM if life == 2 else signal.SIGKILL)
             self.over.set()
+            self._join(writers)  # what is under way is acknowledged yet: only then is known what streams must have
             self._wait_for_streams()
             self.seen_all.set()
-            for thread in threads:
-                thread.join(30)
+            self._join(readers)
             self._check()
         finally:
             self.over.set()
@@ -252,6 +243,19 @@ class Soak:
             if self.daemon is not None and self.daemon.poll() is None:
                 self.end(signal.SIGTERM)
         return self.said(time.monotonic() - begun)
+
+    def _threads(self, *work: tuple[Callable[[int], None], int]) -> list[threading.Thread]:
+        return [
+            threading.Thread(target=self._guarded, args=(what, number), daemon=True)
+            for what, count in work
+            for number in range(count)
+        ]
+
+    def _join(self, threads: Sequence[threading.Thread]) -> None:
+        for thread in threads:
+            thread.join(_WAIT_S)
+            if thread.is_alive():
+                raise Failed(f"a client does not end: {thread.name}")
 
     def _guarded(self, what: Callable[[int], None], number: int) -> None:
         try:
@@ -269,10 +273,15 @@ class Soak:
             time.sleep(min(1.0, max(0.0, until - time.monotonic())))
 
     def _wait_for_streams(self) -> None:
-        """Until each has all that was acknowledged. `_check` says what it did not get."""
-        until = time.monotonic() + _WAIT_S
-        while self.failures.empty() and time.monotonic() < until:
+        """Until each has all that was acknowledged, or gets nothing more. `_check` says what it did not get."""
+        had, until = -1, 0.0
+        while self.failures.empty():
             if all(len(self.seen.streams[run]) >= count for run, count in self.seen.reported.items()):
+                return
+            has = sum(map(len, self.seen.streams.values()))
+            if has > had:
+                had, until = has, time.monotonic() + _WAIT_S
+            elif time.monotonic() > until:
                 return
             time.sleep(0.05)
 

@@ -7,6 +7,7 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -25,6 +26,23 @@ def test_half_a_minute_of_everything(tmp_path: Path) -> None:
     assert min(soak.seen.reported.values()) > 100
     assert soak.seen.scrapes > 10
     assert soak.seen.reconnects >= 6  # each kill ended a stream
+
+
+class _LateReport(Soak):
+    """Its last reports are on their way when the others end, after the streams had all that was before them."""
+
+    def send(self, path: str, body: bytes) -> dict[str, int] | None:
+        if path == "/events" and len(self.memory) > 1:
+            self.over.wait(60)
+            self.over_and_quiet.wait(1)
+        return super().send(path, body)
+
+    over_and_quiet = threading.Event()  # never set: the time in which a soak that waits for nobody would look
+
+
+@pytest.mark.slow
+def test_streams_are_given_what_was_acknowledged_last(tmp_path: Path) -> None:
+    _LateReport(tmp_path, 6).run()
 
 
 @pytest.mark.slow
