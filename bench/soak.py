@@ -232,7 +232,7 @@ class Soak:
                 if not last:
                     self.end(signal.SIGTERM if life == 2 else signal.SIGKILL)
             self.over.set()
-            self._join(writers)  # what is under way is acknowledged yet: only then is known what streams must have
+            self._join(writers)  # what is under way may yet be acknowledged: streams must have that, too
             self._wait_for_streams()
             self.seen_all.set()
             self._join(readers)
@@ -273,7 +273,7 @@ class Soak:
             time.sleep(min(1.0, max(0.0, until - time.monotonic())))
 
     def _wait_for_streams(self) -> None:
-        """Until each has all that was acknowledged, or gets nothing more. `_check` says what it did not get."""
+        """Until each has all that was acknowledged, or gets nothing more: what is missing `_check` says."""
         had, until = -1, 0.0
         while self.failures.empty():
             if all(len(self.seen.streams[run]) >= count for run, count in self.seen.reported.items()):

@@ -29,7 +29,7 @@ def test_half_a_minute_of_everything(tmp_path: Path) -> None:
 
 
 class _LateReport(Soak):
-    """Its last reports are on their way when the others end, after the streams had all that was before them."""
+    """Its last reports are on their way when the others end and the streams have all that was before."""
 
     def send(self, path: str, body: bytes) -> dict[str, int] | None:
         if path == "/events" and len(self.memory) > 1:
