@@ -349,5 +349,10 @@ void fz_stats_get(fz_engine *e, fz_stats *stats) {
     stats->model_bytes = (int64_t)llama_model_size(e->model);
     stats->kv_tokens = 0;
     for (int32_t i = 0; i < e->n_lanes; i++) stats->kv_tokens += e->lanes[i].n;
+    stats->parked_tokens = stats->parked_bytes = 0;
+    for (int32_t i = 0; i < e->n_parked; i++) {
+        stats->parked_tokens += e->parked[i].n;
+        stats->parked_bytes += (int64_t)e->parked[i].size;
+    }
     pthread_mutex_unlock(&e->lock);
 }

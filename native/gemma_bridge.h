@@ -115,6 +115,8 @@ typedef struct fz_stats {
     int64_t wait_mask_us;       /* time the loop waited for masks */
     int64_t model_bytes;
     int64_t kv_tokens;          /* tokens held by conversations and kept prefixes; shared ones count each time */
+    int64_t parked_tokens;      /* of kept prefixes outside of the cache */
+    int64_t parked_bytes;       /* their keys and values */
     int32_t chunk;              /* tokens of a prompt beside running streams */
     int32_t n_costs;
     int64_t cost_us[64];        /* cost_us[k-1]: one llama_decode over k sequences, as measured at start */

@@ -11,7 +11,7 @@
 #include "llama.h"
 
 enum { FZ_BATCH = 512, FZ_MAX_STOPS = 16, FZ_MAX_STOP = 1024, FZ_MAX_SLOTS = 64, FZ_PENALTY_LAST = 64 };
-enum { FZ_MAX_FF = 4096, FZ_MIN_SHARED = 4, FZ_MAX_LANES = 120, FZ_KEPT = 256 };
+enum { FZ_MAX_FF = 4096, FZ_ROWS = 4, FZ_MAX_LANES = 120, FZ_KEPT = 256, FZ_MAX_PARKED = 32 };
 
 int64_t fz_now_us(void);
 
@@ -84,6 +84,15 @@ typedef struct fz_lane {
     int64_t used_us;
 } fz_lane;
 
+/* A beginning that a closed session left, with its keys and values, outside of the cache. */
+typedef struct fz_parked {
+    int32_t *tok;
+    uint8_t *state;
+    size_t size;
+    int32_t n;
+    int64_t used_us;
+} fz_parked;
+
 struct fz_session {
     uint64_t id;
     enum fz_state state;
@@ -153,6 +162,8 @@ struct fz_engine {
     uint32_t rounds;            /* of running streams */
 
     fz_lane lanes[FZ_MAX_LANES];
+    fz_parked parked[FZ_MAX_PARKED];
+    int32_t n_parked;
     fz_sampler sampler;
     fz_stats stats;
 };
@@ -162,6 +173,9 @@ bool fz_lane_attach(fz_engine *e, fz_session *s);       /* sets s->n_cached; fal
 bool fz_lane_add(fz_engine *e, fz_lane *lane, const int32_t *tok, int32_t n);
 void fz_lane_trim(fz_engine *e, int32_t index, int32_t n);
 bool fz_lane_evict(fz_engine *e);                        /* false: nothing that could go */
+bool fz_lane_park(fz_engine *e);                         /* locked, and unlocks; false: nothing to park */
+void fz_parked_free(fz_engine *e, int32_t index);
+int32_t fz_tail(int32_t n_prompt);                       /* where a prompt's last batch begins */
 
 /* gemma_plan.c; the loop only */
 void fz_calibrate(fz_engine *e);

@@ -1,7 +1,8 @@
 /*
  * Which conversation is where in llama.cpp's KV cache. A lane is a sequence of the cache and the tokens it holds. A
  * session that starts takes the lane with the longest common beginning: its own, or a copy of another's (in a unified
- * cache a copy shares the cells). Lanes of closed sessions stay as kept prefixes, the latest of them.
+ * cache a copy shares the cells). What closed sessions leave stays as kept prefixes, the latest of them; as every decode
+ * looks at all cells up to the last one in use, they are parked outside of the cache as soon as nothing runs.
  *
  * The cache of the sliding-window layers has the full size (swa_full), so every beginning of a lane is whole: what a
  * window no longer sees is masked, not gone, and a reused beginning computes what a fresh one would.
@@ -76,7 +77,113 @@ bool fz_lane_evict(fz_engine *e) {
     return true;
 }
 
-static int32_t best_lane(const fz_engine *e, const fz_session *s, int32_t *shared) {
+/* --- beginnings outside of the cache ---------------------------------------------------------------------- */
+
+void fz_parked_free(fz_engine *e, int32_t index) {
+    free(e->parked[index].tok);
+    free(e->parked[index].state);
+    e->parked[index] = e->parked[--e->n_parked];
+}
+
+static int32_t oldest_parked(const fz_engine *e) {
+    int32_t found = -1;
+    for (int32_t i = 0; i < e->n_parked; i++)
+        if (found < 0 || e->parked[i].used_us < e->parked[found].used_us) found = i;
+    return found;
+}
+
+/* What closed sessions leave is kept short, in the cache and outside: an eighth of the context, the latest first; the
+ * latest alone may be a quarter long. */
+static void keep_few(fz_engine *e) {
+    int32_t room = e->n_ctx / 8 > FZ_KEPT ? e->n_ctx / 8 : FZ_KEPT;
+    for (;;) {
+        int64_t all = 0;
+        int32_t last = -1, n = e->n_parked, parked = oldest_parked(e);
+        for (int32_t i = 0; i < e->n_parked; i++) all += e->parked[i].n;
+        for (int32_t i = 0; i < e->n_lanes; i++) {
+            const fz_lane *lane = &e->lanes[i];
+            if (lane->owner || lane->n == 0) continue;
+            all += lane->n;
+            n++;
+            if (last < 0 || lane->used_us < e->lanes[last].used_us) last = i;
+        }
+        if (all <= room) return;
+        if (n == 1) {
+            if (last >= 0 && all > 2 * room) fz_lane_trim(e, last, 2 * room);
+            return;
+        }
+        if (parked >= 0 && (last < 0 || e->parked[parked].used_us <= e->lanes[last].used_us)) fz_parked_free(e, parked);
+        else drop(e, last);
+    }
+}
+
+static int32_t unowned(const fz_engine *e) {
+    for (int32_t i = 0; i < e->n_lanes; i++)
+        if (!e->lanes[i].owner && e->lanes[i].n > 0) return i;
+    return -1;
+}
+
+/* A copy of the lane's keys and values; its state is NULL when there is no memory for one. Unlocked: a lane without an
+ * owner is the loop's alone. */
+static fz_parked copy_of(fz_engine *e, int32_t index) {
+    const fz_lane *lane = &e->lanes[index];
+    fz_parked p = {.n = lane->n, .used_us = lane->used_us, .size = llama_state_seq_get_size(e->ctx, index)};
+    p.tok = malloc(sizeof *p.tok * (size_t)p.n);
+    p.state = p.size ? malloc(p.size) : NULL;
+    if (p.tok && p.state && llama_state_seq_get_data(e->ctx, p.state, p.size, index) == p.size) {
+        memcpy(p.tok, lane->tok, sizeof *p.tok * (size_t)p.n);
+        return p;
+    }
+    free(p.tok);
+    free(p.state);
+    p.tok = NULL;
+    p.state = NULL;
+    return p;
+}
+
+bool fz_lane_park(fz_engine *e) {
+    int32_t index = unowned(e);
+    if (index < 0) return false;
+    for (int32_t i = e->n_parked - 1; i >= 0; i--) /* its own earlier beginnings say nothing more */
+        if (common(e->parked[i].tok, e->parked[i].n, e->lanes[index].tok, e->lanes[index].n) == e->parked[i].n)
+            fz_parked_free(e, i);
+    keep_few(e);
+    if (e->lanes[index].n == 0) return true;
+    pthread_mutex_unlock(&e->lock);
+    fz_parked p = copy_of(e, index);
+    pthread_mutex_lock(&e->lock);
+    drop(e, index);
+    if (!p.state) return true;
+    if (e->n_parked == FZ_MAX_PARKED) fz_parked_free(e, oldest_parked(e));
+    e->parked[e->n_parked++] = p;
+    return true;
+}
+
+/* The first `n` tokens of a parked beginning go into the lane, which is empty; it stays so when there is no room. */
+static void restore(fz_engine *e, int32_t index, int32_t from, int32_t n) {
+    fz_parked *p = &e->parked[from];
+    int64_t held = p->n;
+    for (int32_t i = 0; i < e->n_lanes; i++) held += e->lanes[i].n;
+    if (held > e->n_ctx) return;
+    if (llama_state_seq_set_data(e->ctx, p->state, p->size, index) != p->size ||
+        !fz_lane_add(e, &e->lanes[index], p->tok, p->n)) {
+        fz_lane_trim(e, index, 0);
+        return;
+    }
+    p->used_us = fz_now_us();
+    fz_lane_trim(e, index, n);
+    if (n == p->n) fz_parked_free(e, from);
+}
+
+/* --- a session's place ------------------------------------------------------------------------------------ */
+
+/* A prompt's last tokens, four of them at most, are decoded on their own, and what stands before them in fours: for what
+ * is left over from fours llama.cpp has other kernels, which round otherwise and cost more. So the same seed gives the
+ * same text whether its beginning was computed now or kept from earlier. */
+int32_t fz_tail(int32_t n_prompt) { return (n_prompt - 1) / FZ_ROWS * FZ_ROWS; }
+
+/* The longest common beginning: a lane's, its own if others are no longer, or (from >= n_lanes) a parked one's. */
+static int32_t best(const fz_engine *e, const fz_session *s, int32_t *shared) {
     int32_t found = -1;
     *shared = 0;
     for (int32_t i = 0; i < e->n_lanes; i++) {
@@ -86,51 +193,39 @@ static int32_t best_lane(const fz_engine *e, const fz_session *s, int32_t *share
             found = i;
         }
     }
+    for (int32_t i = 0; i < e->n_parked; i++) {
+        int32_t n = common(e->parked[i].tok, e->parked[i].n, s->tok, s->n_tok);
+        if (n <= *shared) continue;
+        *shared = n;
+        found = e->n_lanes + i;
+    }
+    if (*shared > fz_tail(s->n_tok)) *shared = fz_tail(s->n_tok);
+    *shared -= *shared % FZ_ROWS;
+    if (*shared == 0 && found != s->lane) found = -1;
     return found;
 }
 
-/* Every decode looks at all cells up to the last one in use, so what closed sessions leave is kept short: an eighth of
- * the context, the latest first. */
-static void keep_few(fz_engine *e) {
-    int32_t room = e->n_ctx / 8 > FZ_KEPT ? e->n_ctx / 8 : FZ_KEPT;
-    for (;;) {
-        int64_t all = 0;
-        int32_t last = -1, n = 0;
-        for (int32_t i = 0; i < e->n_lanes; i++) {
-            const fz_lane *lane = &e->lanes[i];
-            if (lane->owner || lane->n == 0) continue;
-            all += lane->n;
-            n++;
-            if (last < 0 || lane->used_us < e->lanes[last].used_us) last = i;
-        }
-        if (all <= room) return;
-        if (n > 1) drop(e, last);
-        else fz_lane_trim(e, last, room);
-    }
+/* A lane for the session, not `from` if another can be had; what it held is dropped unless it is `from`. -1: none. */
+static int32_t free_lane(fz_engine *e, int32_t from) {
+    int32_t to = oldest(e, from, false);
+    if (to < 0) to = oldest(e, -1, false); /* only the source itself is left: take it over */
+    if (to >= 0 && to != from) drop(e, to);
+    return to;
 }
 
 bool fz_lane_attach(fz_engine *e, fz_session *s) {
-    int32_t shared, from = best_lane(e, s, &shared), to = s->lane;
-    if (shared >= s->n_tok) shared = s->n_tok - 1; /* one token at least is decoded, for its logits */
-    if (shared < FZ_MIN_SHARED && from != to) shared = 0;
-    if (to < 0) {
-        to = oldest(e, shared > 0 ? from : -1, false);
-        if (to < 0) to = oldest(e, -1, false); /* only the source itself is left: take it over */
-        if (to < 0) return false;
-        if (to != from) drop(e, to);
-    }
+    int32_t shared, from = best(e, s, &shared), to = s->lane < 0 ? free_lane(e, from) : s->lane;
+    if (to < 0) return false;
     fz_lane *lane = &e->lanes[to];
-    if (from == to) {
-        fz_lane_trim(e, to, shared);
-    } else {
-        fz_lane_trim(e, to, 0);
-        if (shared > 0) {
-            llama_memory_seq_cp(e->memory, from, to, 0, shared);
-            e->lanes[from].used_us = fz_now_us();
-            if (!fz_lane_add(e, lane, e->lanes[from].tok, shared)) {
-                fz_lane_trim(e, to, 0);
-                return false;
-            }
+    fz_lane_trim(e, to, from == to ? shared : 0);
+    if (from >= e->n_lanes) {
+        restore(e, to, from - e->n_lanes, shared);
+    } else if (from >= 0 && from != to) {
+        llama_memory_seq_cp(e->memory, from, to, 0, shared);
+        e->lanes[from].used_us = fz_now_us();
+        if (!fz_lane_add(e, lane, e->lanes[from].tok, shared)) {
+            fz_lane_trim(e, to, 0);
+            return false;
         }
     }
     if (lane->owner && lane->owner != s) lane->owner->lane = -1;

@@ -41,7 +41,10 @@ void fz_note(fz_engine *e, fz_session *s) {
 
 void fz_session_free(fz_engine *e, fz_session *s) {
     for (int32_t i = 0; i < e->n_lanes; i++)
-        if (e->lanes[i].owner == s) e->lanes[i].owner = NULL;
+        if (e->lanes[i].owner == s) {
+            e->lanes[i].owner = NULL;
+            fz_poke(e); /* its beginning can be parked */
+        }
     for (int32_t i = 0; i < e->n_sessions; i++)
         if (e->sessions[i] == s) {
             e->sessions[i] = e->sessions[--e->n_sessions];
@@ -267,8 +270,9 @@ static bool awaits_force(const fz_session *s) {
 /* How many tokens of the session may be decoded now. */
 static int32_t pending(const fz_engine *e, const fz_session *s) {
     if ((int64_t)s->out.len > e->opt.out_limit) return 0; /* its reader is slow: only it waits */
-    int32_t n = s->n_tok - e->lanes[s->lane].n;
-    return awaits_force(s) ? n - 1 : n; /* the last one goes with the tokens that will be forced after it */
+    int32_t at = e->lanes[s->lane].n;
+    if (!awaits_force(s)) return s->n_tok - at;
+    return (s->prompt_done ? s->n_tok - 1 : fz_tail(s->n_prompt)) - at; /* the rest goes with what will be forced */
 }
 
 static void add_tokens(fz_engine *e, fz_session *s, int32_t n) {
@@ -291,10 +295,9 @@ static void add_tokens(fz_engine *e, fz_session *s, int32_t n) {
     }
 }
 
-/* A prompt's last token is decoded on its own, whether what stands before it was computed now or kept from earlier:
- * a batch of another width rounds otherwise, and the same seed would not give the same text. */
+/* Of `n` tokens, those that stand before the prompt's last batch, if there are any. */
 static int32_t before_last(const fz_engine *e, const fz_session *s, int32_t n) {
-    int32_t left = s->n_prompt - 1 - e->lanes[s->lane].n;
+    int32_t left = fz_tail(s->n_prompt) - e->lanes[s->lane].n;
     return left > 0 && n > left ? left : n;
 }
 
@@ -345,6 +348,8 @@ static int32_t compose(fz_engine *e) {
         if (room > budget) room = budget;
         if (room <= 0) break;
         if (n > room) n = room;
+        int32_t over = (e->batch.n_tokens + n) % FZ_ROWS; /* what is no four costs as much as a four */
+        if (n_ready && n > 2 * FZ_ROWS) n -= over;
         add_tokens(e, s, n);
         budget -= n;
         used++;
@@ -477,7 +482,7 @@ void *fz_loop(void *engine) {
         gather_forced(e);
         if (compose(e) == 0) {
             bool again = e->n_queued > 0 && e->n_running == 0 && !e->queue[0]->mask_stale;
-            if (!again && !e->poked) wait_until(e, next);
+            if (!again && !e->poked && (e->n_running > 0 || !fz_lane_park(e))) wait_until(e, next);
             continue;
         }
         int32_t code = decode(e);

@@ -190,6 +190,7 @@ void fz_close(fz_engine *e) {
     if (e->started) pthread_join(e->thread, NULL);
     while (e->n_sessions > 0) fz_session_free(e, e->sessions[0]);
     for (int32_t i = 0; i < FZ_MAX_LANES; i++) free(e->lanes[i].tok);
+    while (e->n_parked > 0) fz_parked_free(e, 0);
     free(e->sessions);
     free(e->queue);
     fz_sampler_free(&e->sampler);

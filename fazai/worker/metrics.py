@@ -100,6 +100,7 @@ class Metrics:
             ("running", "gauge", stats.running, "Generations that run."),
             ("queued", "gauge", stats.queued, "Generations that wait."),
             ("kv_tokens", "gauge", stats.kv_tokens, "Tokens of conversations in the KV cache."),
+            ("parked_bytes", "gauge", stats.parked_bytes, "Beginnings of closed sessions, outside of it."),
             ("evictions_total", "counter", stats.evictions, "Conversations that lost their place in it."),
             ("decodes_total", "counter", stats.decodes, "Calls of llama_decode."),
             ("decode_seconds_total", "counter", stats.decode_s, "Time in llama_decode."),

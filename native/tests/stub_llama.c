@@ -26,13 +26,13 @@ struct seq { int32_t tok[LONGEST]; int32_t n; };
 static struct llama_model the_model;
 static struct seq seqs[SEQS];
 static const char *scripts[SCRIPTS];
-static _Atomic int32_t cells, decode_us, fail_next, widest, longest, tokens_seen, misuse, no_model;
+static _Atomic int32_t cells, decode_us, fail_next, widest, longest, tokens_seen, misuse, no_model, no_state, states;
 
 void stub_reset(void) {
     memset(seqs, 0, sizeof seqs);
     memset(scripts, 0, sizeof scripts);
     cells = 1 << 20;
-    decode_us = fail_next = widest = longest = tokens_seen = misuse = no_model = 0;
+    decode_us = fail_next = widest = longest = tokens_seen = misuse = no_model = no_state = states = 0;
 }
 void stub_cells(int32_t n) { cells = n; }
 void stub_decode_us(int32_t us) { decode_us = us; }
@@ -43,6 +43,8 @@ int32_t stub_longest(void) { return longest; }
 int32_t stub_tokens(void) { return tokens_seen; }
 int32_t stub_misuse(void) { return misuse; }
 void stub_no_model(int32_t on) { no_model = on; }
+void stub_no_state(int32_t how) { no_state = how; }
+int32_t stub_states(void) { return states; }
 
 int32_t stub_next(const int32_t *tokens, int32_t n) {
     for (int32_t i = n - 1; i >= 0; i--) {
@@ -172,8 +174,6 @@ void llama_memory_seq_cp(llama_memory_t m, llama_seq_id from, llama_seq_id to, l
     memcpy(seqs[to].tok, seqs[from].tok, sizeof *seqs[to].tok * (size_t)p1);
     seqs[to].n = p1;
 }
-void llama_synchronize(struct llama_context *c) { (void)c; }
-
 /* Cells that are held; those of a common beginning count once, as in a unified cache. */
 static int32_t held(void) {
     int32_t all = 0;
@@ -189,6 +189,30 @@ static int32_t held(void) {
     }
     return all;
 }
+
+size_t llama_state_seq_get_size(struct llama_context *c, llama_seq_id s) {
+    (void)c;
+    return no_state == 1 ? 0 : sizeof(int32_t) * (size_t)(seqs[s].n + 1);
+}
+size_t llama_state_seq_get_data(struct llama_context *c, uint8_t *to, size_t size, llama_seq_id s) {
+    if (size < llama_state_seq_get_size(c, s)) misuse++;
+    if (no_state == 2) return 0;
+    memcpy(to, &seqs[s].n, sizeof(int32_t));
+    memcpy(to + sizeof(int32_t), seqs[s].tok, sizeof(int32_t) * (size_t)seqs[s].n);
+    states++;
+    return sizeof(int32_t) * (size_t)(seqs[s].n + 1);
+}
+size_t llama_state_seq_set_data(struct llama_context *c, const uint8_t *from, size_t size, llama_seq_id s) {
+    (void)c;
+    int32_t n;
+    memcpy(&n, from, sizeof n);
+    if (seqs[s].n != 0 || size != sizeof n * (size_t)(n + 1)) misuse++;
+    if (no_state == 3 || held() + n > cells) return 0;
+    memcpy(seqs[s].tok, from + sizeof n, sizeof n * (size_t)n);
+    seqs[s].n = n;
+    return size;
+}
+void llama_synchronize(struct llama_context *c) { (void)c; }
 
 static bool takes_time(struct llama_context *c) {
     for (int32_t left = decode_us; left > 0; left -= 100) {

@@ -17,6 +17,8 @@ int32_t stub_longest(void);              /* the most tokens */
 int32_t stub_tokens(void);               /* all tokens decoded */
 int32_t stub_misuse(void);               /* calls that llama.cpp would not have forgiven */
 void stub_no_model(int32_t on);
+void stub_no_state(int32_t how);         /* of a sequence: 1 has no size, 2 cannot be copied, 3 nor put back */
+int32_t stub_states(void);               /* copies of sequences that were made */
 void stub_other_release(int32_t on);     /* 1: llama.cpp says another version, 2: ggml another commit */
 
 #endif

@@ -74,6 +74,14 @@ class Loaded:
             self.engine.close_session(handle)
         return found
 
+    def until_parked(self) -> None:
+        """What closed sessions left is outside of the cache."""
+        until = time.monotonic() + 30
+        while self.engine.stats().kv_tokens:
+            assert time.monotonic() < until
+            time.sleep(0.001)
+        assert self.engine.stats().parked_bytes > 0
+
     def first(self, prompt: str) -> list[int]:
         return self.chat.first(self.engine, None, prompt)
 
@@ -107,7 +115,8 @@ def test_golden_tokens_are_llama_cpps_own(model: Path, loaded: Loaded) -> None:
         own.close()
 
 
-def test_a_reused_beginning_gives_what_a_fresh_one_gives(model: Path, loaded: Loaded) -> None:
+@pytest.mark.parametrize("parked", [True, False], ids=["parked", "in the cache"])
+def test_a_reused_beginning_gives_what_a_fresh_one_gives(model: Path, parked: bool) -> None:
     long = "Some words of a long system prompt that all share. " * 60  # longer than the window of 512 tokens
     fresh = Loaded(model)
     try:
@@ -116,8 +125,16 @@ def test_a_reused_beginning_gives_what_a_fresh_one_gives(model: Path, loaded: Lo
         assert first.prompt_tokens > 600
     finally:
         fresh.close()
-    loaded.run(f"{long} {PROMPTS[1]}")
-    text, progress = loaded.run(f"{long} {PROMPTS[0]}")
+    loaded = Loaded(model)
+    try:
+        other = loaded.engine.open_session()
+        loaded.run(f"{long} {PROMPTS[1]}", session=other)
+        if parked:
+            loaded.engine.close_session(other)
+            loaded.until_parked()
+        text, progress = loaded.run(f"{long} {PROMPTS[0]}")
+    finally:
+        loaded.close()
     assert progress.cached_tokens > 600
     assert text == expected
 
