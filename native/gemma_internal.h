@@ -11,7 +11,8 @@
 #include "llama.h"
 
 enum { FZ_BATCH = 512, FZ_MAX_STOPS = 16, FZ_MAX_STOP = 1024, FZ_MAX_SLOTS = 64, FZ_PENALTY_LAST = 64 };
-enum { FZ_MAX_FF = 4096, FZ_ROWS = 4, FZ_MAX_LANES = 120, FZ_KEPT = 256, FZ_MAX_PARKED = 32 };
+/* llama.cpp multiplies matrices by rows in fours, and from 64 rows on has another attention. */
+enum { FZ_ROWS = 4, FZ_TILE = 64, FZ_MAX_FF = 4096, FZ_MAX_LANES = 120, FZ_KEPT = 256, FZ_MAX_PARKED = 32 };
 
 int64_t fz_now_us(void);
 
@@ -80,6 +81,7 @@ typedef struct fz_session fz_session;
 typedef struct fz_lane {
     int32_t *tok;
     int32_t n, cap;
+    int32_t prompt, cut;        /* the last prompt's length, and where its last batch began */
     fz_session *owner;          /* NULL: a kept prefix, or free when n is 0 */
     int64_t used_us;
 } fz_lane;
@@ -89,7 +91,7 @@ typedef struct fz_parked {
     int32_t *tok;
     uint8_t *state;
     size_t size;
-    int32_t n;
+    int32_t n, prompt, cut;
     int64_t used_us;
 } fz_parked;
 
@@ -175,7 +177,7 @@ void fz_lane_trim(fz_engine *e, int32_t index, int32_t n);
 bool fz_lane_evict(fz_engine *e);                        /* false: nothing that could go */
 bool fz_lane_park(fz_engine *e);                         /* locked, and unlocks; false: nothing to park */
 void fz_parked_free(fz_engine *e, int32_t index);
-int32_t fz_tail(int32_t n_prompt);                       /* where a prompt's last batch begins */
+int32_t fz_reusable(int32_t n_prompt);                   /* how many of a prompt's tokens may be reused */
 
 /* gemma_plan.c; the loop only */
 void fz_calibrate(fz_engine *e);

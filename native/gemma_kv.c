@@ -1,8 +1,8 @@
 /*
  * Which conversation is where in llama.cpp's KV cache. A lane is a sequence of the cache and the tokens it holds. A
  * session that starts takes the lane with the longest common beginning: its own, or a copy of another's (in a unified
- * cache a copy shares the cells). What closed sessions leave stays as kept prefixes, the latest of them; as every decode
- * looks at all cells up to the last one in use, they are parked outside of the cache as soon as nothing runs.
+ * cache a copy shares the cells). What closed sessions leave stays as kept prefixes, the latest of them; as every
+ * decode looks at all cells up to the last one in use, they are parked outside of the cache as soon as nothing runs.
  *
  * The cache of the sliding-window layers has the full size (swa_full), so every beginning of a lane is whole: what a
  * window no longer sees is masked, not gone, and a reused beginning computes what a fresh one would.
@@ -40,6 +40,7 @@ void fz_lane_trim(fz_engine *e, int32_t index, int32_t n) {
         n = 0;
     }
     if (lane->n > n) lane->n = n;
+    if (lane->n < lane->prompt) lane->prompt = lane->cut = 0;
 }
 
 static bool is_running(const fz_engine *e, const fz_lane *lane) {
@@ -66,7 +67,7 @@ static void drop(fz_engine *e, int32_t index) {
         e->stats.evictions++;
     }
     lane->owner = NULL;
-    lane->n = 0;
+    lane->n = lane->prompt = lane->cut = 0;
     lane->used_us = 0;
 }
 
@@ -127,7 +128,8 @@ static int32_t unowned(const fz_engine *e) {
  * owner is the loop's alone. */
 static fz_parked copy_of(fz_engine *e, int32_t index) {
     const fz_lane *lane = &e->lanes[index];
-    fz_parked p = {.n = lane->n, .used_us = lane->used_us, .size = llama_state_seq_get_size(e->ctx, index)};
+    fz_parked p = {.n = lane->n, .prompt = lane->prompt, .cut = lane->cut, .used_us = lane->used_us};
+    p.size = llama_state_seq_get_size(e->ctx, index);
     p.tok = malloc(sizeof *p.tok * (size_t)p.n);
     p.state = p.size ? malloc(p.size) : NULL;
     if (p.tok && p.state && llama_state_seq_get_data(e->ctx, p.state, p.size, index) == p.size) {
@@ -177,32 +179,40 @@ static void restore(fz_engine *e, int32_t index, int32_t from, int32_t n) {
 
 /* --- a session's place ------------------------------------------------------------------------------------ */
 
-/* A prompt's last tokens, four of them at most, are decoded on their own, and what stands before them in fours: for what
- * is left over from fours llama.cpp has other kernels, which round otherwise and cost more. So the same seed gives the
- * same text whether its beginning was computed now or kept from earlier. */
-int32_t fz_tail(int32_t n_prompt) { return (n_prompt - 1) / FZ_ROWS * FZ_ROWS; }
+int32_t fz_reusable(int32_t n_prompt) { return (n_prompt - 1) / FZ_ROWS * FZ_ROWS; }
 
-/* The longest common beginning: a lane's, its own if others are no longer, or (from >= n_lanes) a parked one's. */
+/* How much of a prompt of `n` tokens is reused when the first `there` of them are there; one token at least is decoded,
+ * for its logits. In fours, because llama.cpp has another kernel, which rounds otherwise, for rows that are left over.
+ * When all of it is there, its end is computed by the attention that computed it before: so the same seed gives the
+ * same text. */
+static int32_t reused(int32_t n, int32_t there, int32_t prompt, int32_t cut) {
+    int32_t most = fz_reusable(n);
+    bool was_short = n < FZ_TILE || (n == prompt && n - cut < FZ_TILE);
+    if (there == n && !was_short) most = (n - FZ_TILE) / FZ_ROWS * FZ_ROWS;
+    return there < most ? there / FZ_ROWS * FZ_ROWS : most;
+}
+
+/* The longest common beginning: a lane's, its own if others are no longer, or (found >= n_lanes) a parked one's. */
 static int32_t best(const fz_engine *e, const fz_session *s, int32_t *shared) {
-    int32_t found = -1;
+    int32_t found = -1, most = 0;
     *shared = 0;
     for (int32_t i = 0; i < e->n_lanes; i++) {
-        int32_t n = common(e->lanes[i].tok, e->lanes[i].n, s->tok, s->n_tok);
-        if (n > *shared || (n == *shared && n > 0 && i == s->lane)) {
-            *shared = n;
-            found = i;
-        }
+        const fz_lane *lane = &e->lanes[i];
+        int32_t n = common(lane->tok, lane->n, s->tok, s->n_tok);
+        if (n < most || (n == most && (n == 0 || i != s->lane))) continue;
+        most = n;
+        found = i;
+        *shared = reused(s->n_tok, n, lane->prompt, lane->cut);
     }
     for (int32_t i = 0; i < e->n_parked; i++) {
-        int32_t n = common(e->parked[i].tok, e->parked[i].n, s->tok, s->n_tok);
-        if (n <= *shared) continue;
-        *shared = n;
+        const fz_parked *p = &e->parked[i];
+        int32_t n = common(p->tok, p->n, s->tok, s->n_tok);
+        if (n <= most) continue;
+        most = n;
         found = e->n_lanes + i;
+        *shared = reused(s->n_tok, n, p->prompt, p->cut);
     }
-    if (*shared > fz_tail(s->n_tok)) *shared = fz_tail(s->n_tok);
-    *shared -= *shared % FZ_ROWS;
-    if (*shared == 0 && found != s->lane) found = -1;
-    return found;
+    return *shared > 0 || found == s->lane ? found : -1;
 }
 
 /* A lane for the session, not `from` if another can be had; what it held is dropped unless it is `from`. -1: none. */

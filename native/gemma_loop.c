@@ -272,7 +272,7 @@ static int32_t pending(const fz_engine *e, const fz_session *s) {
     if ((int64_t)s->out.len > e->opt.out_limit) return 0; /* its reader is slow: only it waits */
     int32_t at = e->lanes[s->lane].n;
     if (!awaits_force(s)) return s->n_tok - at;
-    return (s->prompt_done ? s->n_tok - 1 : fz_tail(s->n_prompt)) - at; /* the rest goes with what will be forced */
+    return (s->prompt_done ? s->n_tok - 1 : fz_reusable(s->n_prompt)) - at; /* the rest goes with what will be forced */
 }
 
 static void add_tokens(fz_engine *e, fz_session *s, int32_t n) {
@@ -292,13 +292,11 @@ static void add_tokens(fz_engine *e, fz_session *s, int32_t n) {
     if (from + n == s->n_tok && !awaits_force(s)) {
         s->row = b->n_tokens - 1;
         b->logits[s->row] = true;
+        if (!s->prompt_done) {
+            e->lanes[s->lane].prompt = s->n_prompt;
+            e->lanes[s->lane].cut = from;
+        }
     }
-}
-
-/* Of `n` tokens, those that stand before the prompt's last batch, if there are any. */
-static int32_t before_last(const fz_engine *e, const fz_session *s, int32_t n) {
-    int32_t left = fz_tail(s->n_prompt) - e->lanes[s->lane].n;
-    return left > 0 && n > left ? left : n;
 }
 
 static int by_stepped(const void *left, const void *right) {
@@ -314,9 +312,17 @@ static int32_t beside_streams(const fz_engine *e, int32_t prompts) {
     for (int32_t i = 0; i < e->n_running && prompts > 1; i++) {
         const fz_session *s = e->running[i];
         int32_t n = pending(e, s);
-        if (!s->prompt_done && n > 0) waiting += before_last(e, s, n);
+        if (!s->prompt_done && n > 0) waiting += n;
     }
     return waiting > chunk && waiting <= 3 * chunk ? waiting : chunk;
+}
+
+/* How much of a prompt's `n` tokens goes into a batch that has `used` and takes `room` more. Rows that are no four cost
+ * as much as a four; and what is left for the prompt's end is enough for the attention of long batches, so that it is
+ * computed alike wherever the prompt was cut. */
+static int32_t part_of(int32_t n, int32_t room, int32_t used) {
+    int32_t part = n - room < FZ_TILE && room > 2 * FZ_TILE ? n - FZ_TILE : room;
+    return part > 2 * FZ_ROWS ? part - (used + part) % FZ_ROWS : part;
 }
 
 /* Running streams first, as many as is cheapest; beside a prompt, all of them and a chunk of it. */
@@ -344,12 +350,9 @@ static int32_t compose(fz_engine *e) {
         fz_session *s = e->running[i];
         int32_t n = pending(e, s), room = FZ_BATCH - e->batch.n_tokens;
         if (s->prompt_done || n <= 0) continue;
-        n = before_last(e, s, n);
         if (room > budget) room = budget;
         if (room <= 0) break;
-        if (n > room) n = room;
-        int32_t over = (e->batch.n_tokens + n) % FZ_ROWS; /* what is no four costs as much as a four */
-        if (n_ready && n > 2 * FZ_ROWS) n -= over;
+        if (n > room) n = part_of(n, room, e->batch.n_tokens);
         add_tokens(e, s, n);
         budget -= n;
         used++;

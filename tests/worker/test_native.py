@@ -139,6 +139,27 @@ def test_a_reused_beginning_gives_what_a_fresh_one_gives(model: Path, parked: bo
     assert text == expected
 
 
+def test_the_same_prompt_again_gives_the_same_text(model: Path) -> None:
+    """Sampled with a seed, with what was computed before: wherever llama.cpp rounds otherwise, it would not."""
+    system = "Some words of a system prompt that all share, long enough for another attention. " * 8
+    prompts = [f"{system} {PROMPTS[0]}", f"{system} {PROMPTS[1]}", PROMPTS[2]]
+    sampled = replace(GREEDY, temperature=1, top_k=64, top_p=0.95, seed=7)
+    loaded = Loaded(model)
+    try:
+        first: list[str] = []
+        for prompt in prompts:  # the second takes its beginning from the first
+            first.append(loaded.run(prompt, sampled)[0])
+            loaded.until_parked()
+        for turn in range(2):
+            for prompt, text in zip(prompts, first, strict=True):
+                again, progress = loaded.run(prompt, sampled)
+                assert again == text, turn
+                assert progress.cached_tokens >= progress.prompt_tokens - 68
+                loaded.until_parked()
+    finally:
+        loaded.close()
+
+
 def gaps_of(model: Path, tokens: list[int], following: int) -> list[float]:
     """How far llama.cpp's likeliest token is before the second one, at each of the `following` tokens."""
     llama_cpp = pytest.importorskip("llama_cpp")
