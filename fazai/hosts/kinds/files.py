@@ -30,6 +30,8 @@ _PRESENT = FieldSpec("state", "choice", choices=("present", "absent"))
 class FileKind(HostKind):
     """A regular file, whole."""
 
+    joins = True
+
     def problems(self, fields: dict[str, Value], absent: bool) -> Iterable[Problem]:
         given = [name for name in ("content", "src", "template") if name in fields]
         for name in given[1:]:
@@ -78,7 +80,7 @@ class FileKind(HostKind):
     def write(self, act: Act) -> Iterator[Block]:
         path = act.at(act.identity)
         if act.verb is Verb.DELETE:
-            yield Block(f"rm -f {quoted(path)}")
+            yield Block(f"rm -f {quoted(path)}", at=path)
         elif act.after.get("link"):
             yield _link(path, act.after["link"], act.token)
         elif "content" in act.after:
@@ -113,7 +115,7 @@ def _attributes(path: str, act: Act) -> Block:
     """Only those that differ."""
     fields = act.after
     lines = set_attributes(quoted(path), fields.get("mode"), str(fields.get("owner", "")), _group(act))
-    return Block(f"set -e\n{lines}")
+    return Block(f"set -e\n{lines}", at=path)
 
 
 def _group(act: Act) -> str:
@@ -135,6 +137,8 @@ def _link(path: str, target: str, token: str) -> Block:
 class DirectoryKind(HostKind):
     """A directory and its attributes; its parents are made."""
 
+    joins = True
+
     def ask(self, want: Want) -> Iterable[Question]:
         yield FileAt(want.at(want.fields["path"]))
 
@@ -152,20 +156,23 @@ class DirectoryKind(HostKind):
     def write(self, act: Act) -> Iterator[Block]:
         path = act.at(act.identity)
         if act.verb is Verb.DELETE:
-            yield Block(f"rm -rf {quoted(path)}" if act.options.get("recurse") else f"rmdir {quoted(path)}")
+            gone = f"rm -rf {quoted(path)}" if act.options.get("recurse") else f"rmdir {quoted(path)}"
+            yield Block(gone, at=path)
         elif act.verb is Verb.CREATE:
             mode = act.after.get("mode", "0755")
             owner, group = str(act.after.get("owner", "")), _group(act)
             # a change of the owner drops set-user-id bits, and `mkdir -m` need not know of them
             later = mode if owner or group or len(mode.lstrip("0")) > 3 else None
             lines = set_attributes(quoted(path), later, owner, group)
-            yield Block(f"set -e; umask 022\nmkdir -p -m {mode[-3:]} {quoted(path)}\n{lines}")
+            yield Block(f"set -e; umask 022\nmkdir -p -m {mode[-3:]} {quoted(path)}\n{lines}", at=path)
         else:
             yield _attributes(path, act)
 
 
 class LinkKind(HostKind):
     """A symbolic link."""
+
+    joins = True
 
     def ask(self, want: Want) -> Iterable[Question]:
         yield FileAt(want.at(want.fields["path"]))
@@ -181,10 +188,12 @@ class LinkKind(HostKind):
     def write(self, act: Act) -> Iterator[Block]:
         path = act.at(act.identity)
         if act.verb is Verb.DELETE:
-            yield Block(f"rm -f {quoted(path)}")
+            yield Block(f"rm -f {quoted(path)}", at=path)
         elif act.verb is Verb.CREATE and not act.undone:
             where = quoted(path)  # `ln` would put it into a directory, and leaves everything else
-            yield Block(f"[ ! -d {where} ] && ln -s -- {quoted(act.after['target'])} {where}")
+            refused = "echo 'there is a directory' >&2; exit 1"
+            link = f"ln -s -- {quoted(act.after['target'])} {where}"
+            yield Block(f"[ ! -d {where} ] || {{ {refused}; }}\n{link}", at=path)
         else:
             yield _link(path, act.after["target"], act.token)
 
