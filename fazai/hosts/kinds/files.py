@@ -24,6 +24,7 @@ from fazai.model import FieldSpec, Problem, Value, Verb
 
 __all__ = ["KINDS"]
 
+_AWAY = "move it away first, or declare another path; what is in it is not thrown away"
 _PRESENT = FieldSpec("state", "choice", choices=("present", "absent"))
 
 
@@ -62,7 +63,8 @@ class FileKind(HostKind):
         if path.type == "link":
             return {"link": path.target}
         if path.type != "file":
-            raise unlike(want, f"there is a {path.type if path.type == 'directory' else 'special file'}")
+            what = path.type if path.type == "directory" else "special file"
+            raise unlike(want, f"there is a {what}, not a file", _AWAY)
         have = seen_attributes(want, path)
         if content is not None or want.absent:
             have["content"] = _content(want, path, answers, content)
@@ -134,6 +136,18 @@ def _link(path: str, target: str, token: str) -> Block:
     )
 
 
+def _new_link(path: str, target: str) -> Block:
+    """Nothing was there; what came since stays, and `ln` would put the link into a directory."""
+    where = quoted(path)
+    lines = (
+        "fz_y='there is something else by now'",
+        f"[ ! -d {where} ] || [ -h {where} ] || fz_y='there is a directory, not a link'",
+        f'if [ -e {where} ] || [ -h {where} ]; then echo "$fz_y" >&2; exit 1; fi',
+        f"ln -s -- {quoted(target)} {where}",
+    )
+    return Block("\n".join(lines), at=path)
+
+
 class DirectoryKind(HostKind):
     """A directory and its attributes; its parents are made."""
 
@@ -147,7 +161,8 @@ class DirectoryKind(HostKind):
         if path.type == "missing":
             return None
         if path.type != "directory":
-            raise unlike(want, f"there is a {path.type}, not a directory")
+            what = "special file" if path.type == "other" else path.type
+            raise unlike(want, f"there is a {what}, not a directory", _AWAY)
         return seen_attributes(want, path)
 
     def lasting(self, verb: Verb, before: Mapping[str, Value], options: Mapping[str, Value]) -> bool:
@@ -182,7 +197,8 @@ class LinkKind(HostKind):
         if path.type == "missing":
             return None
         if path.type != "link":
-            raise unlike(want, f"there is a {path.type}, not a link", "move it away first")
+            what = "special file" if path.type == "other" else path.type
+            raise unlike(want, f"there is a {what}, not a link", _AWAY)
         return {"target": path.target}
 
     def write(self, act: Act) -> Iterator[Block]:
@@ -190,10 +206,7 @@ class LinkKind(HostKind):
         if act.verb is Verb.DELETE:
             yield Block(f"rm -f {quoted(path)}", at=path)
         elif act.verb is Verb.CREATE and not act.undone:
-            where = quoted(path)  # `ln` would put it into a directory, and leaves everything else
-            refused = "echo 'there is a directory' >&2; exit 1"
-            link = f"ln -s -- {quoted(act.after['target'])} {where}"
-            yield Block(f"[ ! -d {where} ] || {{ {refused}; }}\n{link}", at=path)
+            yield _new_link(path, act.after["target"])
         else:
             yield _link(path, act.after["target"], act.token)
 
