@@ -287,6 +287,11 @@ class TargetRun:
         self._not_done(changes[count], actions[count], error, each_s)
         if isinstance(error, Unreachable | Unsure):  # maybe they were done: undoing them is harmless
             done.changes += [(change, change.ref) for change in changes[count:]]
+        else:  # what the journal was told of the rest is not to be activated
+            begun_for = {s for change in changes[: count + 1] for s in change.activates}
+            left = {s for change in changes[count + 1 :] for s in change.activates}
+            before = {s for change, _ in done.changes for s in change.activates}
+            await self._forget(left - begun_for - before - self._earlier)
         raise error
 
     def _action(self, change: Change, undo: bool) -> Action:

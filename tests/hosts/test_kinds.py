@@ -166,8 +166,13 @@ def test_a_file_that_somebody_else_changed_is_left_alone(tmp_path: Path) -> None
 )
 def test_something_else_stands_there(kind: str, there: str, said: str, tmp_path: Path) -> None:
     path = tmp_path / "x"
-    makers = {"directory": path.mkdir, "file": path.touch, "special": lambda: os.mkfifo(path)}
-    makers.get(there, lambda: path.symlink_to("/nowhere"))()
+    makers: dict[str, Callable[[], None]] = {
+        "directory": path.mkdir,
+        "file": path.touch,
+        "special": lambda: os.mkfifo(path),
+        "link": lambda: path.symlink_to("/nowhere"),
+    }
+    makers[there]()
     more = {"ssh.link": {"target": "y"}, "ssh.file": {"content": "c"}}.get(kind, {})
 
     async def run() -> None:
