@@ -235,7 +235,9 @@ class HostSession:
                 setup=together.setup(blocks),
                 timeout_s=self._timeout_s * len(blocks),
             )
-        except Unreachable as error:
+            if result.exit:  # who was killed could not tidy up
+                await self._run(":", setup="fz_q; fz_tmp= fz_all=")
+        except FazaiError as error:
             text = f"{error.message}, while {names} were written"
             return [], Unsure(text, where=changes[0].where, hint="run it again: it looks first")
         assert self._shell is not None

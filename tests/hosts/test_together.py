@@ -180,7 +180,7 @@ def test_a_file_behind_a_link_that_is_made_just_before(tmp_path: Path) -> None:
         async with host.session:
             wanted = resource("ssh.link", {"path": link, "target": "../real"}), file(path, path)
             assert await joined(host, *wanted) == (2, None)
-            assert host.session.round_trips == (3 if path.startswith(link) else 5)
+            assert host.session.round_trips == (3 if path.startswith(link) else 6)
 
     asyncio.run(run("/a/l/f", "/a/l"))
     asyncio.run(run("/alias/m/g", "/a/m"))
@@ -280,6 +280,32 @@ def test_a_controller_that_is_killed_between_them(world: World) -> None:
     found = world.fazai("apply", resources=wanted)
     assert (found.code, found.out.count("was cut off during update")) == (0, 3), found
     assert {(root / name).read_text() for name in names} == {"new"}
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_shell_that_is_killed_between_them(
+    world: World, whole: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The part that writes, by the kernel for instance; or all of it: then nobody knows how far it came."""
+    root, shims = world.local(), world.folder / "shims"
+    shims.mkdir()
+    mark = world.folder / "killed"
+    parent = '$(cut -d" " -f4 /proc/$PPID/stat)' if whole else '"$PPID"'
+    (shims / "sync").write_text(
+        f'#!/bin/sh\n[ -e "{mark}" ] && exit\n: >"{mark}"\nkill -9 {parent}; exit 1\n'
+    )
+    (shims / "sync").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{shims}:{os.environ['PATH']}")
+    wanted = [{"ssh.file": {"path": f"/{name}", "content": name}} for name in ("a", "b", "c")]
+    found = world.fazai("apply", resources=wanted)
+    assert mark.exists()
+    assert found.code == (1 if whole else 0), found
+    if whole:
+        assert "and 2 more were written" in found.out
+        assert "it looks first" in found.out
+        found = world.fazai("apply", resources=wanted)
+        assert found.code == 0, found
+    assert {path.name: path.read_text() for path in root.iterdir()} == {"a": "a", "b": "b", "c": "c"}
 
 
 @pytest.mark.parametrize("count", [1, 2])
