@@ -149,7 +149,7 @@ class HostSession:
             fresh = [q for q in fresh if q not in answers]
             if not fresh:
                 return
-        raise DeviceError(f"{self._target.name}: cannot tell what {fresh[0]} is", where=self._target.name)
+        raise DeviceError(f"cannot tell what {fresh[0]} is", where=self._target.name)
 
     async def ask(self, *questions: Question) -> Answers:
         """The answers to questions that belong to no resource; nothing is changed."""

@@ -130,7 +130,9 @@ class Shell:
             if code is not None:
                 return Result(code, said, b"")
             last, _ = await self._until_end("stderr", self._channel.stderr, None)
-            raise Ended(last[-2000:])
+            raise Ended(
+                b"\n".join(filter(bytes.strip, (last, said)))[-2000:]
+            )  # nologin tells its standard output
         out, err = await asyncio.gather(
             self._until_end("stdout", self._channel.stdout, listener),
             self._until_end("stderr", self._channel.stderr, listener),
