@@ -215,10 +215,11 @@ class HostSession:
             if not self._kinds[change.kind].joins:
                 break
             try:
-                block, *more = self._kinds[change.kind].write(self._act(change, memory))
+                parts = self._kinds[change.kind].write(self._act(change, memory))
+                block, more = next(parts), next(parts, None)  # a large file's are made one by one
             except DeviceError:
                 break  # `write` says it again
-            if more or not together.fits(blocks, block):
+            if more is not None or not together.fits(blocks, block):
                 break
             blocks.append(block)
             self._joined.append((block, memory))
