@@ -19,6 +19,7 @@ __all__ = [
     "Describing",
     "Diff",
     "FieldSpec",
+    "Joining",
     "Kind",
     "Observation",
     "Problem",
@@ -328,6 +329,22 @@ class Talking(Protocol):
 
     def listen(self, say: Callable[[str, str], None]) -> None:
         """`say` gets the stream (stdout, stderr) and text as it comes, secrets masked."""
+        ...
+
+
+@runtime_checkable
+class Joining(Protocol):
+    """A session that may carry out several changes at once, in their order. The engine journals all of them
+    before the first and asks again for the rest."""
+
+    def join(self, changes: Sequence[Change]) -> int:
+        """How many of these, from the first on, go at once; 1: each by `Session.write`."""
+        ...
+
+    async def write_joined(self, changes: Sequence[Change]) -> tuple[list[str], FazaiError | None]:
+        """Carry out what `join` was just asked about, as many as it said. Returns the refs of those that are
+        done, in order, and what `Session.write` would have raised for the next. After Unreachable and
+        Unsure any of the others may be done as well."""
         ...
 
 

@@ -3,10 +3,11 @@ verify; and undo what was written when a step fails."""
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 
@@ -20,7 +21,7 @@ from fazai.errors import (
     Unsure,
     VerifyError,
 )
-from fazai.model import Activate, Change, Diff, Provider, Session, Talking, TargetWork, Verb
+from fazai.model import Activate, Change, Diff, Joining, Provider, Session, Step, Talking, TargetWork, Verb
 from fazai.outcome import ActionOutcome, Status, TargetOutcome, change_record, record
 from fazai.plan import Expected
 from fazai.store.base import Action, Run, Store, TargetMemory
@@ -174,26 +175,34 @@ class TargetRun:
 
     async def _write_all(self, session: Session, diff: Diff, done: _Done) -> None:
         """Every change, and the activations that later changes need."""
-        for step in diff.steps[: _writes_end(diff)]:
+        rest: Sequence[Step] = diff.steps[: _writes_end(diff)]
+        while rest:
             if self._stop:
                 count = len(done.changes)
                 text = f"interrupted: {count} of {len(diff.changes)} changes are saved and not yet activated"
                 hint = "run it again: it goes on from there"
                 raise Interrupted(text if count else "interrupted", where=self.item.target.name, hint=hint)
+            changes = list(_changes(rest))
             with self._in_flight():
-                if isinstance(step, Change):
-                    await self._write(session, step, done)
-                else:
+                count = await self._write(session, changes, done) if changes else 1
+                if isinstance(rest[0], Activate):
                     await session.hold()
-                    await self._activate(session, step.service)
+                    await self._activate(session, rest[0].service)
+            rest = rest[count:]
 
-    async def _write(self, session: Session, change: Change, done: _Done) -> None:
+    async def _write(self, session: Session, changes: Sequence[Change], done: _Done) -> int:
+        """The first of these, or as many as the session joins; returns how many."""
+        count = session.join(changes) if isinstance(session, Joining) and len(changes) > 1 else 1
+        if isinstance(session, Joining) and count > 1:
+            await self._act_joined(session, changes[:count], done)
+            return count
         try:
-            ref = await self._act(session, change)
+            ref = await self._act(session, changes[0])
         except (Unreachable, Unsure):
-            done.changes.append((change, change.ref))  # it may have been done: undoing it is harmless
+            done.changes.append((changes[0], changes[0].ref))  # maybe it was done: undoing it is harmless
             raise
-        done.changes.append((change, ref))
+        done.changes.append((changes[0], ref))
+        return 1
 
     async def _finish(self, session: Session, diff: Diff, done: _Done) -> None:
         """Read back, activate, probe, verify."""
@@ -237,10 +246,57 @@ class TargetRun:
 
     async def _act(self, session: Session, change: Change, *, undo: bool = False) -> str:
         """One change, journaled before and after. Returns the item's ref."""
-        action_id = _action_id(self.run.run_id, change, undo)
+        action = self._action(change, undo)
         begun = time.monotonic()
-        action = Action(
-            action_id=action_id,
+        try:
+            await self.store.action_begin(action, change.activates)
+        except StateError:
+            if not undo:  # nothing is written that the journal does not know; but what is, is taken back
+                raise
+        try:
+            ref = await session.write(change)
+        except FazaiError as error:
+            await self.store.action_end(action.action_id, "failed", error=str(error))
+            if not undo:
+                self._not_done(change, action, error, time.monotonic() - begun)
+            raise
+        await self.store.action_end(action.action_id, "done", ref=ref)
+        if not undo:
+            self._is_done(change, action, time.monotonic() - begun)
+        return ref
+
+    async def _act_joined(self, session: Joining, changes: Sequence[Change], done: _Done) -> None:
+        """Several changes that the session carries out at once; all are journaled before the first."""
+        actions = [self._action(change, undo=False) for change in changes]
+        begun = time.monotonic()
+        await asyncio.gather(
+            *(self.store.action_begin(a, c.activates) for a, c in zip(actions, changes, strict=True))
+        )
+        refs, error = await session.write_joined(changes)
+        each_s = (time.monotonic() - begun) / len(changes)
+        for change, action, ref in zip(changes, actions, refs, strict=False):
+            done.changes.append((change, ref))
+            await self.store.action_end(action.action_id, "done", ref=ref)
+            self._is_done(change, action, each_s)
+        if error is None:
+            return
+        count = len(refs)
+        for action in actions[count + 1 :]:
+            await self.store.action_end(action.action_id, "left", error="the one before it failed")
+        await self.store.action_end(actions[count].action_id, "failed", error=str(error))
+        self._not_done(changes[count], actions[count], error, each_s)
+        if isinstance(error, Unreachable | Unsure):  # maybe they were done: undoing them is harmless
+            done.changes += [(change, change.ref) for change in changes[count:]]
+        else:  # what the journal was told of the rest is not to be activated
+            begun_for = {s for change in changes[: count + 1] for s in change.activates}
+            left = {s for change in changes[count + 1 :] for s in change.activates}
+            before = {s for change, _ in done.changes for s in change.activates}
+            await self._forget(left - begun_for - before - self._earlier)
+        raise error
+
+    def _action(self, change: Change, undo: bool) -> Action:
+        return Action(
+            action_id=_action_id(self.run.run_id, change, undo),
             run_id=self.run.run_id,
             target=change.target,
             kind=change.kind,
@@ -250,25 +306,14 @@ class TargetRun:
             after=record(change.after),
             ref=change.ref,
         )
-        try:
-            await self.store.action_begin(action, change.activates)
-        except StateError:
-            if not undo:  # nothing is written that the journal does not know; but what is, is taken back
-                raise
-        try:
-            ref = await session.write(change)
-        except FazaiError as error:
-            await self.store.action_end(action_id, "failed", error=str(error))
-            if not undo:
-                elapsed = time.monotonic() - begun
-                self.actions.append(ActionOutcome(change, "failed", action_id, error, elapsed))
-                self._say("change", change, status="failed", error=str(error))
-            raise
-        await self.store.action_end(action_id, "done", ref=ref)
-        if not undo:
-            self.actions.append(ActionOutcome(change, "done", action_id, None, time.monotonic() - begun))
-            self._say("change", change, status="done", action_id=action_id)
-        return ref
+
+    def _is_done(self, change: Change, action: Action, duration_s: float) -> None:
+        self.actions.append(ActionOutcome(change, "done", action.action_id, None, duration_s))
+        self._say("change", change, status="done", action_id=action.action_id)
+
+    def _not_done(self, change: Change, action: Action, error: FazaiError, duration_s: float) -> None:
+        self.actions.append(ActionOutcome(change, "failed", action.action_id, error, duration_s))
+        self._say("change", change, status="failed", error=str(error))
 
     async def _activate(self, session: Session, service: str) -> None:
         await session.activate(service)
@@ -352,6 +397,14 @@ class _Done:
 
     changes: list[tuple[Change, str]] = field(default_factory=list)
     keep: bool = False
+
+
+def _changes(steps: Sequence[Step]) -> Iterator[Change]:
+    """Those before the first activation."""
+    for step in steps:
+        if not isinstance(step, Change):
+            return
+        yield step
 
 
 def _writes_end(diff: Diff) -> int:

@@ -83,12 +83,12 @@ def _files(
         key = resource.fields.get("key")
         where = resource.mark or host
         if key is None or key.source is None:
-            text = f"{host}: its key is in no file of its own, so it cannot be changed"
+            text = "its key is in no file of its own, so it cannot be changed"
             failed[host] = InputError(text, where=where, hint="key: !file secrets/hosts/NAME.key")
         elif isinstance(report, FazaiError):
             failed[host] = report
         elif report is None or not report.status:
-            text = f"{host}: no agent runs there that could take a new key"
+            text = "no agent runs there that could take a new key"
             failed[host] = FazaiError(text, where=where, hint="install it with: fazai apply")
         else:
             name = str(resource.fields.get("hostname") or report.status.get("hostname") or host)
@@ -96,7 +96,7 @@ def _files(
     shared = Counter(file for file, _ in found.values())
     for host in [host for host, (file, _) in found.items() if shared[file] > 1]:
         failed[host] = InputError(
-            f"{host}: {found[host][0]} is the key of several hosts", hint="one file for each host"
+            f"{found[host][0]} is the key of several hosts", hint="one file for each host"
         )
         del found[host]
     return found
@@ -125,7 +125,7 @@ def _taken(fleet: Fleet, turns: list[_Turn], timeout_s: float, failed: dict[str,
                 taken.append(waiting.pop(host))
             elif time.monotonic() > until_s:
                 del waiting[host]
-                failed[host] = _not_taken(host, report)
+                failed[host] = _not_taken(report)
         if waiting:
             time.sleep(_PAUSE_S)
     return taken
@@ -141,11 +141,11 @@ def _took(report: Report | FazaiError | None) -> bool:
     )
 
 
-def _not_taken(host: str, report: Report | FazaiError | None) -> FazaiError:
+def _not_taken(report: Report | FazaiError | None) -> FazaiError:
     if isinstance(report, FazaiError):
         return report
     error = report.status.get("last_error") if report is not None else None
-    text = f"{host}: the new key was not taken{f': {error}' if error else ''}; the old one still holds"
+    text = f"the new key was not taken{f': {error}' if error else ''}; the old one still holds"
     return FazaiError(text, hint="see that the agent runs and the daemon answers, then run it again")
 
 

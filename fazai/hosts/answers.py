@@ -160,12 +160,12 @@ class _Reading:
 
     def _moved(self) -> DeviceError:
         return DeviceError(
-            f"{self._host}: a file was replaced while it was looked at", where=self._host, hint="run it again"
+            "a file was replaced while it was looked at", where=self._host, hint="run it again"
         )
 
     def _garbled(self) -> DeviceError:
         return DeviceError(
-            f"{self._host}: the answer of its shell cannot be understood",
+            "the answer of its shell cannot be understood",
             where=self._host,
             hint="the target needs a POSIX sh, stat and sha256sum (coreutils or busybox)",
         )

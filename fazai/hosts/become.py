@@ -108,4 +108,4 @@ def become_refusal(become: Become, host: str, said: str) -> FazaiError:
     else:
         text = f"{become.method} does not let this user become {become.user}: {what}"
         hint = "allow it in sudoers" if become.method == "sudo" else "allow it in doas.conf"
-    return AccessDenied(f"{host}: {text}", where=host, hint=hint)
+    return AccessDenied(text, where=host, hint=hint)

@@ -19,6 +19,8 @@ _HINTS: Final[tuple[tuple[str, str], ...]] = (
     ("disk quota exceeded", "the quota of this user is used up"),
     ("permission denied", "become: true"),
     ("operation not permitted", "become: true"),
+    ("there is a directory", "it came after the look: does another resource make it? move it away first"),
+    ("there is something else by now", "it came after the look: run it again"),
     ("directory nonexistent", "declare the folder before it: ssh.directory"),
     ("no such file or directory", "declare the folder before it: ssh.directory"),
     ("directory not empty", "recurse: true removes what is in it, too"),

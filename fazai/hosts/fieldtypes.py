@@ -122,6 +122,16 @@ def _list(spec: FieldSpec, value: Value) -> Value:
     return [_text(spec, item) for item in value]
 
 
+def _names(spec: FieldSpec, value: Value) -> Value:
+    """One text, or a list of them without doubles; a list of one is that one."""
+    if not isinstance(value, list):
+        return _text(spec, value)
+    if not value:
+        raise _Wrong("is an empty list")
+    found = list(dict.fromkeys(_text(spec, item) for item in value))
+    return found if len(found) > 1 else found[0]
+
+
 def _argv(spec: FieldSpec, value: Value) -> Value:
     if isinstance(value, str):
         raise _Wrong("must be a list: the program and its arguments", 'argv: [systemctl, restart, "x"]')
@@ -152,6 +162,7 @@ _TYPES: Final[Mapping[str, Callable[[FieldSpec, Any], Any]]] = {
     "number": _number,
     "choice": _choice,
     "list": _list,
+    "names": _names,
     "argv": _argv,
     "map": _map,
 }

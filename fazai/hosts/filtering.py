@@ -48,7 +48,7 @@ def edited(
     if drop_empty:
         lines.append(f'[ -s "$fz_tmp" ] || {{ rm -f "$fz_tmp" {target}; exit 0; }}')
     lines += [
-        'dd if=/dev/null of="$fz_tmp" conv=notrunc,fsync 2>/dev/null || sync',
+        'fz_sync "$fz_tmp"',
         f'mv -f "$fz_tmp" {target}',
     ]
     return Block("\n".join(lines), temporary(path, token))

@@ -15,7 +15,7 @@ from fazai.hosts.fieldtypes import canonical
 from fazai.hosts.questions import Answer, Question
 from fazai.model import FieldSpec, Problem, Resource, Value, Verb
 
-__all__ = ["Act", "Answers", "Block", "Have", "HostKind", "Want"]
+__all__ = ["Act", "Answers", "Block", "Have", "HostKind", "Put", "Want"]
 
 Answers = Mapping[Question, Answer]
 #: The fields of an item as they are on the host.
@@ -57,13 +57,30 @@ class Act:
 
 
 @dataclass(frozen=True, slots=True)
+class Put:
+    """A file replaced as a whole, in parts, so that one script can replace several (`together`)."""
+
+    path: str
+    fill: tuple[bytes, ...]  # commands that append the content to "$fz_tmp"
+    mode: str
+    account: str  # a word of the script; empty: nobody else's
+    ending: str  # lines that give "$fz_tmp" the name
+
+
+@dataclass(frozen=True, slots=True)
 class Block:
-    """A piece of script that is carried out as a whole. `tmp`: removed when the connection is cut."""
+    """A piece of script that is carried out as a whole. `tmp`: removed when the connection is cut.
+
+    `at`: the path that it changes, said when it also does its work under `set -e` in a shell that others
+    use after it. `put`: the same in parts.
+    """
 
     script: str | tuple[bytes, ...]
     tmp: str | None = None
     timeout_s: float | None = None
     command: bool = False  # its output is shown as it comes
+    at: str | None = None
+    put: Put | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +94,7 @@ class HostKind:
     example: str
     options: frozenset[str] = frozenset()  # fields that are no state: they say how to write
     ordered: bool = False
+    joins: ClassVar[bool] = False  # its changes may be written together with others (`together`)
     machine: ClassVar[bool] = False  # needs a running machine: a folder (`root:`) has no such thing
     runs: ClassVar[bool] = False  # may be a handler
     proves: ClassVar[bool] = False  # what was written has to show itself: `proof` is asked until it says so

@@ -1,6 +1,7 @@
 """Programs that manage packages, as data: how each says what there is, and installs and removes it.
 
-`$p` is the package's name in every command, `$v` its version, `$o` further options.
+`$p` is the package's name in every command (`refresh` has none; `install`, `upgrade`, `remove` and `purge`
+take several), `$v` its version, `$o` further options.
 """
 
 from __future__ import annotations

@@ -21,6 +21,8 @@ _BATCH: Final = 200  # paths for one process: their names must fit into its argu
 
 #: Definitions that every block may use. Each program that is started costs a host about a millisecond of CPU,
 #: so what nearly every host has is tried first and what it is instead is asked afterwards.
+#: `fz_sync FILE...`: they are on the disk; `sync` of old or foreign systems knows no files, `fsync` is
+#: FreeBSD's.
 #: `fz_get LIMIT FILE`: its content, one byte more than the limit at most; where `head` counts no bytes,
 #: nothing when it is larger.
 #: `fz_at N PATH`: is there something? Otherwise N is missing or denied. `fz_stats` tells of all of these,
@@ -35,13 +37,23 @@ PATH=$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin; export 
 unset CDPATH ENV BASH_ENV IFS
 fz_nl='
 ' fz_tab='	'
-fz_tmp=; fz_q() { [ -z "$fz_tmp" ] || rm -f "$fz_tmp"; }
+fz_tmp= fz_all=
+fz_q() { [ -z "$fz_tmp" ] || rm -f "$fz_tmp"; [ -z "$fz_all" ] || eval "rm -f $fz_all"; }
 trap fz_q EXIT; trap 'fz_q; exit 129' HUP; trap 'fz_q; exit 141' PIPE; trap 'fz_q; exit 143' TERM
 fz_gnu() { stat -c %f / >/dev/null 2>&1; }
 fz_stat() {
 stat -c '%f %u %g %s %U/%G' "$@" 2>/dev/null || fz_gnu || stat -f '%Xp %u %g %z %Su/%Sg' "$@"
 }
 fz_own() { stat -c %u:%g "$1" 2>/dev/null || { ! fz_gnu && stat -f %u:%g "$1"; }; }
+fz_sync() {
+if command -v fsync >/dev/null 2>&1; then fsync "$@"; else sync "$@"; fi >/dev/null 2>&1 && return
+for fz_f do
+fz_y=$(dd if=/dev/null of="$fz_f" conv=notrunc,fsync 2>&1) && continue
+case $fz_y in *nvalid*|*nknown*|*sage:*|*ermission*|*upported*|*mplemented*) sync; return;; esac
+printf '%s\n' "$fz_y" >&2
+return 1
+done
+}
 fz_get() {
 head -c $(($1 + 1)) <"$2" 2>/dev/null && return
 if printf x | head -c 1 >/dev/null 2>&1; then return 1; fi

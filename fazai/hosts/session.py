@@ -11,11 +11,11 @@ from types import TracebackType
 from typing import Any, Self
 
 from fazai.errors import DeviceError, FazaiError, Unreachable, Unsure, VerifyError
-from fazai.hosts import planning
+from fazai.hosts import planning, together
 from fazai.hosts.answers import read_answers
 from fazai.hosts.facts import QUESTIONS, facts_of
 from fazai.hosts.faults import Lines, failed, masked, secrets_of
-from fazai.hosts.kind import Act, Answers, HostKind, Want
+from fazai.hosts.kind import Act, Answers, Block, HostKind, Want
 from fazai.hosts.questions import Question
 from fazai.hosts.script import observe_script
 from fazai.hosts.shell import Channel, Ended, Form, Listener, Result, Shell
@@ -69,6 +69,7 @@ class HostSession:
         self._seen: dict[tuple[str, str], Mapping[str, Any]] = {}
         self._wanted: dict[tuple[str, str], Resource] = {}
         self._memory: dict[object, Any] = {}
+        self._joined: list[tuple[Block, dict[object, Any]]] = []
         self._handlers: Mapping[str, Resource] = {}
         self._say: Callable[[str, str], None] | None = None
 
@@ -148,7 +149,7 @@ class HostSession:
             fresh = [q for q in fresh if q not in answers]
             if not fresh:
                 return
-        raise DeviceError(f"{self._target.name}: cannot tell what {fresh[0]} is", where=self._target.name)
+        raise DeviceError(f"cannot tell what {fresh[0]} is", where=self._target.name)
 
     async def ask(self, *questions: Question) -> Answers:
         """The answers to questions that belong to no resource; nothing is changed."""
@@ -185,10 +186,14 @@ class HostSession:
     async def write(self, change: Change) -> str:
         """Carry out one change. Raises DeviceError with what the host said, Unreachable before anything was
         done, Unsure when the connection was cut while it was done."""
+        await self._carry_out(self._act(change, self._memory), change.kind, change.where)
+        return change.ref
+
+    def _act(self, change: Change, memory: dict[object, Any]) -> Act:
         key = change.kind, change.identity
         undone = change.note == planning.UNDONE
         resource = self._wanted.get(key)
-        act = Act(
+        return Act(
             verb=change.verb,
             identity=change.identity,
             before=change.before,
@@ -197,18 +202,63 @@ class HostSession:
             options={} if undone or resource is None else resource.fields,
             token=secrets.token_hex(8),
             at=self._at,
-            memory=self._memory,
+            memory=memory,
             undone=undone,
         )
-        await self._carry_out(act, change.kind, change.where)
-        return change.ref
+
+    def join(self, changes: Sequence[Change]) -> int:
+        """How many of these `write_joined` takes at once (`model.Joining`). Their scripts are kept for it."""
+        self._joined = []
+        blocks: list[Block] = []
+        for change in changes[: together.MOST]:
+            memory = dict(self._joined[-1][1] if self._joined else self._memory)
+            if not self._kinds[change.kind].joins:
+                break
+            try:
+                parts = self._kinds[change.kind].write(self._act(change, memory))
+                block, more = next(parts), next(parts, None)  # a large file's are made one by one
+            except DeviceError:
+                break  # `write` says it again
+            if more is not None or not together.fits(blocks, block):
+                break
+            blocks.append(block)
+            self._joined.append((block, memory))
+        return max(1, len(blocks))
+
+    async def write_joined(self, changes: Sequence[Change]) -> tuple[list[str], FazaiError | None]:
+        """Carry out what was just joined; returns the refs of what is done, and why the next one is not.
+        What the script for all does not do is written one by one, which can say what is wrong."""
+        blocks, memories = zip(*self._joined, strict=True)
+        names = f"{changes[0].kind} {changes[0].identity} and {len(changes) - 1} more"
+        try:
+            result = await self._run(
+                together.script(blocks),
+                setup=together.setup(blocks),
+                timeout_s=self._timeout_s * len(blocks),
+            )
+            if result.exit:  # who was killed could not tidy up
+                await self._run(":", setup="fz_q; fz_tmp= fz_all=")
+        except FazaiError as error:
+            text = f"{error.message}, while {names} were written"
+            return [], Unsure(text, where=changes[0].where, hint="run it again: it looks first")
+        assert self._shell is not None
+        count = together.done(result.out, self._shell.nonce) if result.exit else len(changes)
+        refs = [change.ref for change in changes[:count]]
+        if count:
+            self._memory = memories[count - 1]
+        try:
+            for change in changes[count:]:
+                refs.append(await self.write(change))
+        except FazaiError as error:
+            return refs, error
+        return refs, None
 
     async def _carry_out(self, act: Act, kind: str, where: str) -> None:
         mask = masked([*secrets_of(act.before), *secrets_of(act.after), *secrets_of(act.options)])
         for block in self._kinds[kind].write(act):
             heard = Lines(self._say, mask) if block.command and self._say is not None else None
             try:
-                setup = f"fz_tmp={planning.word(block.tmp)}" if block.tmp else "fz_tmp="
+                setup = f"fz_all= fz_tmp={planning.word(block.tmp) if block.tmp else ''}"
                 listener = heard.hear if heard is not None else None
                 result = await self._run(
                     block.script,
@@ -325,7 +375,7 @@ class HostSession:
         self,
         script: str | Iterable[bytes],
         *,
-        setup: str = "",
+        setup: str = "fz_tmp= fz_all=",
         timeout_s: float | None = None,
         listener: Listener | None = None,
         form: Form = "act",

@@ -130,7 +130,8 @@ class Shell:
             if code is not None:
                 return Result(code, said, b"")
             last, _ = await self._until_end("stderr", self._channel.stderr, None)
-            raise Ended(last[-2000:])
+            words = b"\n".join(text for text in (last, said) if text.strip())  # nologin's are in the output
+            raise Ended(words[-2000:])
         out, err = await asyncio.gather(
             self._until_end("stdout", self._channel.stdout, listener),
             self._until_end("stderr", self._channel.stderr, listener),

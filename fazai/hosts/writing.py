@@ -9,7 +9,7 @@ from itertools import islice
 
 from fazai.errors import AccessDenied, DeviceError
 from fazai.hosts.blob import Blob
-from fazai.hosts.kind import Act, Block, Want
+from fazai.hosts.kind import Act, Block, Put, Want
 from fazai.hosts.questions import PathState
 from fazai.hosts.quoting import appended, encoded, quoted
 from fazai.model import FieldSpec, Problem, Value
@@ -98,11 +98,15 @@ def attributes(act: Act, default_mode: str) -> dict[str, str]:
     return {"mode": str(fields.get("mode", default_mode)), "owner": str(owner), "group": str(group)}
 
 
+def account_of(owner: str, group: str) -> str:
+    """The word for `chown`; empty when nothing is to be said."""
+    return quoted(f"{owner}:{group}" if group else owner) if owner or group else ""
+
+
 def set_attributes(path: str, mode: str | None, owner: str, group: str) -> str:
     """Lines that set what is given. The owner first: a change of it drops set-user-id bits."""
     lines = []
-    if owner or group:
-        account = quoted(f"{owner}:{group}" if group else owner)
+    if account := account_of(owner, group):
         # who is not root may not even set the owner that is there already
         lines.append(f'[ "$(fz_own {path})" = {account} ] || chown {account} {path}')
     if mode:
@@ -121,19 +125,32 @@ def replaced(
     chunks = iter(appended(content.data))
     trap = b"set -e; trap '[ $? = 0 ] || rm -f \"$fz_tmp\"' EXIT\n"
     head: tuple[bytes, ...] = (trap, b'umask 077; set -C; : >"$fz_tmp"; set +C\n')
+    whole = True
     while len(batch := tuple(islice(chunks, _CHUNKS))) == _CHUNKS:
         yield Block((*head, *batch), tmp)
-        head = (trap,)
-    yield Block((*head, *batch, encoded(in_place(path, act, default_mode, instead_of))), tmp)
+        head, whole = (trap,), False
+    script = (*head, *batch, encoded(in_place(path, act, default_mode, instead_of)))
+    put = None
+    if whole and not act.options.get("validate"):  # a command may look at the files before it
+        wanted = attributes(act, default_mode)
+        account = account_of(wanted["owner"], wanted["group"])
+        put = Put(path, batch, wanted["mode"], account, _ending(path, act, instead_of))
+    yield Block(script, tmp, put=put)
 
 
 def in_place(path: str, act: Act, default_mode: str, instead_of: Blob | None = None) -> str:
     """The end of a block whose "$fz_tmp" is complete: it gets its attributes, and takes the file's name."""
-    target, wanted = quoted(path), attributes(act, default_mode)
+    wanted = attributes(act, default_mode)
     lines = [set_attributes('"$fz_tmp"', wanted["mode"], wanted["owner"], wanted["group"])]
     if act.options.get("validate"):
         words = [word.split("%s") for word in shlex.split(act.options["validate"])]
         lines.append(" ".join('"$fz_tmp"'.join(map(quoted, parts)) for parts in words) + " >&2")
+    return "\n".join([*lines, 'fz_sync "$fz_tmp"', _ending(path, act, instead_of)])
+
+
+def _ending(path: str, act: Act, instead_of: Blob | None) -> str:
+    target = quoted(path)
+    lines = []
     if act.options.get("backup"):
         lines.append(f"[ ! -f {target} ] || cp -p {target} {target}.$(date -u +%Y%m%dT%H%M%SZ)~")
     if instead_of is not None:
@@ -142,7 +159,6 @@ def in_place(path: str, act: Act, default_mode: str, instead_of: Blob | None = N
             "*) echo 'the file was changed meanwhile: run it again' >&2; exit 1;; esac"
         )
     lines += [
-        'dd if=/dev/null of="$fz_tmp" conv=notrunc,fsync 2>/dev/null || sync',
         f"if [ -d {target} ]; then [ -h {target} ] || {{ echo 'there is a directory' >&2; exit 1; }}",
         f"rm -f {target}; fi",  # a link to a directory: the file would be moved into it
         f'mv -f "$fz_tmp" {target}',

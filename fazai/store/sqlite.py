@@ -372,8 +372,8 @@ def _locked(path: Path, target: str, run: Run) -> Iterator[None]:
             raise _held(handle, target) from error
         holder = {"run": run.run_id, "pid": run.pid, "host": run.host, "user": run.user, "since": time.time()}
         try:
-            os.ftruncate(handle, 0)
-            os.pwrite(handle, json.dumps(holder).encode(), 0)
+            # blanks over the rest of the last one: cutting it off waits for the disk, each time
+            os.pwrite(handle, json.dumps(holder).encode().ljust(os.fstat(handle).st_size), 0)
         except OSError as error:
             raise failure(path.parent.parent, error) from error
         yield

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from fazai.errors import DeviceError
 from fazai.hosts.kinds import all_kinds
 from fazai.model import Verb
 from tests.hosts.cases import CASES, Case, Tree
+from tests.hosts.conftest import World
 from tests.hosts.helpers import HOSTILE, SHELLS, Host, resource, shell_environ
 
 
@@ -147,3 +150,75 @@ def test_a_file_that_somebody_else_changed_is_left_alone(tmp_path: Path) -> None
     asyncio.run(run())
     assert [path.name for path in tmp_path.iterdir()] == ["c"]
     assert (tmp_path / "c").read_text() == "other\n"
+
+
+@pytest.mark.parametrize(
+    ("kind", "there", "said"),
+    [
+        ("ssh.link", "directory", "there is a directory, not a link"),
+        ("ssh.link", "file", "there is a file, not a link"),
+        ("ssh.link", "special", "there is a special file, not a link"),
+        ("ssh.directory", "file", "there is a file, not a directory"),
+        ("ssh.directory", "link", "there is a link, not a directory"),
+        ("ssh.file", "directory", "there is a directory, not a file"),
+        ("ssh.file", "special", "there is a special file, not a file"),
+    ],
+)
+def test_something_else_stands_there(kind: str, there: str, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    makers: dict[str, Callable[[], None]] = {
+        "directory": path.mkdir,
+        "file": path.touch,
+        "special": lambda: os.mkfifo(path),
+        "link": lambda: path.symlink_to("/nowhere"),
+    }
+    makers[there]()
+    more = {"ssh.link": {"target": "y"}, "ssh.file": {"content": "c"}}.get(kind, {})
+
+    async def run() -> None:
+        host = Host.local(tmp_path)
+        async with host.session:
+            (error,) = (await host.look(resource(kind, {"path": "/x", **more}))).errors
+            assert (error.message, error.hint is not None) == (f"{kind} /x: {said}", True)
+            assert "move it away" in str(error.hint)
+
+    asyncio.run(run())
+    assert path.is_symlink() or path.exists()
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_link_where_something_came_after_the_look(shell: str, tmp_path: Path) -> None:
+    (tmp_path / "root/real").mkdir(parents=True)
+    link = resource("ssh.link", {"path": "/x", "target": "real"})
+
+    async def run(make: Callable[[Path], object], said: str, hint: str) -> None:
+        host = Host.local(tmp_path / "root", shell_environ(shell, tmp_path))
+        path = tmp_path / "root/x"
+        async with host.session:
+            (change,) = (await host.look(link)).changes
+            make(path)
+            with pytest.raises(DeviceError, match=said) as caught:
+                await host.session.write(change)
+            assert hint in str(caught.value.hint)
+            if path.is_symlink():
+                assert str(path.readlink()) == "/nowhere" or list((tmp_path / "root/real").iterdir()) == []
+                path.unlink()
+            else:
+                path.rmdir() if path.is_dir() else path.unlink()
+
+    asyncio.run(run(Path.mkdir, "there is a directory, not a link", "does another resource make it"))
+    asyncio.run(run(lambda path: path.symlink_to("real/"), "there is something else by now", "run it again"))
+    asyncio.run(run(lambda path: path.symlink_to("/nowhere"), "something else by now", "run it again"))
+    asyncio.run(run(Path.touch, "there is something else by now", "run it again"))
+
+
+def test_a_link_where_the_same_run_makes_a_directory(world: World) -> None:
+    root = world.local()
+    wanted: list[dict[str, Any]] = [
+        {"ssh.directory": {"path": "/x"}},
+        {"ssh.link": {"path": "/x", "target": "y"}},
+    ]
+    found = world.fazai("apply", resources=wanted)
+    assert (found.code, "there is a directory, not a link" in found.out) == (1, True), found
+    assert "does another resource make it?" in found.out
+    assert list(root.iterdir()) == []

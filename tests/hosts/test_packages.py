@@ -89,6 +89,20 @@ def test_the_real_apt(tmp_path: Path) -> None:
             await host.undo(changes)
             assert (await host.look(installed)).changes == ()
             await host.converge(resource("ssh.package", {"name": NAME, "purge": True}, "absent"))
+            await host.converge(resource("ssh.package", {"name": "fz-other"}, "absent"))
+            several = {"name": ["fz-other", NAME]}
+            heard.clear()
+            (change,) = changes = await host.converge(resource("ssh.package", several))
+            assert change.after == {"fz-other": "installed", NAME: "installed"}
+            assert "".join(heard).count("Reading package lists") == 1  # one transaction
+            await host.undo(changes)
+            await host.converge(installed)
+            (change,) = changes = await host.converge(resource("ssh.package", {**several, "state": "latest"}))
+            assert change.before == {NAME: "1.0", "fz-other": "absent"}
+            assert change.after == {NAME: "1:1.1~rc-2", "fz-other": "installed"}
+            await host.undo(changes)
+            assert len((await host.look(installed, other)).changes) == 1
+            await host.converge(resource("ssh.package", {**several, "purge": True}, "absent"))
             diff = await host.look(resource("ssh.package", {"name": "fz-nowhere"}))
             with pytest.raises(DeviceError, match="Unable to locate package fz-nowhere"):
                 await host.session.write(diff.changes[0])
@@ -109,14 +123,15 @@ drop "$1"; echo "$1 $2" >>/tmp/db; }
 #: dnf(8), rpm(8): an older version is not installed over a newer one
 _DNF = """
 while [ "${1#-}" != "$1" ]; do shift; done; what=$1; shift
-while [ "${1#-}" != "$1" ]; do shift; done; n=$1 v=
-case $n in app-[0-9]*) v=${n#app-}; n=app ;; esac
+while [ "${1#-}" != "$1" ]; do shift; done
+for n; do v=
+case $n in *[a-z]-[0-9]*) v=${n##*[a-z]-}; n=${n%-"$v"} ;; esac
 case $what in
-makecache) ;;
 check-update) [ "$(has "$n")" != "$(newest "$n")" ] || exit 0
 echo; echo "$n.noarch  $(newest "$n")  base"; exit 100 ;;
 install) [ -n "$(has "$n")" ] && [ "${v:-0}" \\< "$(has "$n")" ] || add "$n" "${v:-$(newest "$n")}" ;;
 upgrade) add "$n" "$(newest "$n")" ;; downgrade) add "$n" "$v" ;; remove) drop "$n" ;; *) exit 1 ;; esac
+done
 """
 _RPM = """
 case $1 in -qa) cat /tmp/db ;; -q) has "$4" ;; *) exit 1 ;; esac
@@ -124,23 +139,28 @@ case $1 in -qa) cat /tmp/db ;; -q) has "$4" ;; *) exit 1 ;; esac
 #: zypper(8)
 _ZYPPER = """
 while [ "${1#-}" != "$1" ]; do shift; done; what=$1; shift
-old=; while [ "${1#-}" != "$1" ]; do [ "$1" != --oldpackage ] || old=1; shift; done; n=${1%%=*} v=
-case $1 in *=*) v=${1#*=} ;; esac
-case $what in refresh) ;;
+old=; while [ "${1#-}" != "$1" ]; do [ "$1" != --oldpackage ] || old=1; shift; done
+for a; do n=${a%%=*} v=
+case $a in *=*) v=${a#*=} ;; esac
+case $what in
 info) echo "Name           : $n"; echo "Version        : $(newest "$n")"
 if [ "$(has "$n")" = "$(newest "$n")" ]; then echo "Status         : up-to-date"
 else echo "Status         : out-of-date (version $(has "$n") installed)"; fi ;;
 install) [ -n "$v" ] && [ -z "$old" ] && exit 1; add "$n" "${v:-$(newest "$n")}" ;;
 update) add "$n" "$(newest "$n")" ;; remove) drop "$n" ;; *) exit 1 ;; esac
+done
 """
 #: apk(8)
 _APK = """
-[ "$1" != -q ] || shift; what=$1; shift; n=${1%%=*} v=; case $1 in *=*) v=${1#*=} ;; esac
-case $what in update) ;; info) sed 's/ /-/' /tmp/db ;;
+[ "$1" != -q ] || shift; what=$1; shift; old=; [ "$1" != -u ] || { old=1; shift; }
+[ "$1" != --purge ] || shift
+case $what in info) sed 's/ /-/' /tmp/db; exit ;;
 version) echo "Installed:                                Available:"; n=$3
-[ "$(has "$n")" = "$(newest "$n")" ] || echo "$n-$(has "$n")              < $(newest "$n") " ;;
-add) if [ "$1" = -u ]; then add "$2" "$(newest "$2")"; else add "$n" "${v:-$(newest "$n")}"; fi ;;
-del) [ "$1" != --purge ] || shift; drop "$1" ;; *) exit 1 ;; esac
+[ "$(has "$n")" = "$(newest "$n")" ] || echo "$n-$(has "$n")              < $(newest "$n") "; exit ;; esac
+for a; do n=${a%%=*} v=; case $a in *=*) v=${a#*=} ;; esac
+case $what in add) [ -n "$(has "$n")$v" ] && [ -z "$old$v" ] || add "$n" "${v:-$(newest "$n")}" ;;
+del) drop "$n" ;; *) exit 1 ;; esac
+done
 """
 #: pkg(8), pkg-version(8), pkg-rquery(8)
 _PKG = """
@@ -148,9 +168,11 @@ what=$1; shift; case $what in query) cat /tmp/db; exit ;;
 version) [ "$(has "$6")" = "$(newest "$6")" ] || echo "$6-$(has "$6")     <"; exit ;;
 rquery) sed -n "s/^$3 //p" /tmp/repo | tail -n 1; exit ;; esac
 [ "$ASSUME_ALWAYS_YES" = yes ] || [ $what = update ] || { echo "Proceed? [y/N]"; exit 1; }
-while [ "${1#-}" != "$1" ]; do shift; done; n=$1 v=; case $n in app-[0-9]*) v=${n#app-}; n=app ;; esac
-case $what in update) ;; install) add "$n" "${v:-$(newest "$n")}" ;; upgrade) add "$n" "$(newest "$n")" ;;
+while [ "${1#-}" != "$1" ]; do shift; done
+for n; do v=; case $n in *[a-z]-[0-9]*) v=${n##*[a-z]-}; n=${n%-"$v"} ;; esac
+case $what in install) add "$n" "${v:-$(newest "$n")}" ;; upgrade) add "$n" "$(newest "$n")" ;;
 delete) drop "$n" ;; *) exit 1 ;; esac
+done
 """
 OTHERS = {
     "dnf": {"dnf": _DNF, "rpm": _RPM},
@@ -161,18 +183,25 @@ OTHERS = {
 }
 
 
-@pytest.mark.parametrize("manager", OTHERS)
-def test_other_managers(manager: str, tmp_path: Path) -> None:
-    machine = Machine.made(tmp_path, "busybox" if manager == "apk" else "bash")
+def other(manager: str, folder: Path) -> tuple[Machine, str, str]:
+    """A machine with another manager, where other-lib is installed; an old and a new version of app."""
+    machine = Machine.made(folder, "busybox" if manager == "apk" else "bash")
     old, new = ("1.0-r0", "2.0-r1") if manager == "apk" else ("1.0-1", "2.0-1")
     machine.put("/tmp/db", f"other-lib {old}\n")
-    machine.put("/tmp/repo", f"other-lib {old}\napp {old}\napp {new}\n")
+    machine.put("/tmp/repo", f"other-lib {old}\napp {old}\napp {new}\ntool {old}\n")
     machine.run("rm -f /usr/bin/apt-get /usr/bin/rpm")
     for name, script in OTHERS[manager].items():
         shim(machine, name, _COMMON + script)
+    return machine, old, new
 
-    def there() -> list[str]:
-        return (machine.folder / "upper/tmp/db").read_text().splitlines()
+
+def there(machine: Machine) -> list[str]:
+    return (machine.folder / "upper/tmp/db").read_text().splitlines()
+
+
+@pytest.mark.parametrize("manager", OTHERS)
+def test_other_managers(manager: str, tmp_path: Path) -> None:
+    machine, old, new = other(manager, tmp_path)
 
     async def run() -> None:
         host = machine.host()
@@ -182,23 +211,62 @@ def test_other_managers(manager: str, tmp_path: Path) -> None:
             latest = resource("ssh.package", {"name": "app", "state": "latest"})
             gone = resource("ssh.package", {"name": "app"}, "absent")
             changes = await host.converge(plain)
-            assert f"app {new}" in there()
+            assert f"app {new}" in there(machine)
             await host.undo(changes)
             assert (await host.look(gone)).changes == ()
             await host.converge(latest)
             changes = await host.converge(pinned)
-            assert f"app {old}" in there()
+            assert f"app {old}" in there(machine)
             await host.undo(changes)
-            assert f"app {new}" in there()
+            assert f"app {new}" in there(machine)
             await host.converge(pinned)
             (change,) = changes = await host.converge(latest)
             assert change.after["version"].endswith(new)
             await host.undo(changes)
             assert (await host.look(pinned)).changes == ()
             changes = await host.converge(gone)
-            assert there() == [f"other-lib {old}"]
+            assert there(machine) == [f"other-lib {old}"]
             await host.undo(changes)
             assert (await host.look(pinned)).changes == ()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("manager", OTHERS)
+def test_several_are_one_command_of_other_managers(manager: str, tmp_path: Path) -> None:
+    machine, old, new = other(manager, tmp_path)
+    names = ["app", "other-lib", "tool"]
+
+    def commands() -> int:
+        said = (machine.folder / "upper/tmp/said").read_text().splitlines()
+        words = ("install", "add", "upgrade", "update", "remove", "del", "delete")
+        return sum(any(word in line.split() and line.split()[-1] != word for word in words) for line in said)
+
+    async def run() -> None:
+        host = machine.host()
+        async with host.session:
+            several = resource("ssh.package", {"name": names})
+            (change,) = changes = await host.converge(several)
+            assert (change.identity, change.before) == ("app, other-lib, tool", {})
+            assert change.after == {"app": "installed", "tool": "installed"}
+            assert commands() == 1
+            await host.undo(changes)
+            assert there(machine) == [f"other-lib {old}"]
+            await host.converge(resource("ssh.package", {"name": "app", "version": old}))
+            (change,) = changes = await host.converge(
+                resource("ssh.package", {"name": names, "state": "latest"})
+            )
+            assert (change.before["tool"], change.after["tool"]) == ("absent", "installed")
+            assert (change.before["app"], change.after["app"].endswith(new)) == (old, True)
+            assert f"app {new}" in there(machine)
+            await host.undo(changes)
+            assert there(machine) == [f"other-lib {old}", f"app {old}"]
+            before = commands()
+            (change,) = changes = await host.converge(resource("ssh.package", {"name": names}, "absent"))
+            assert (change.verb, set(change.before)) == (Verb.DELETE, {"app", "other-lib"})
+            assert (there(machine), commands()) == ([], before + 1)
+            await host.undo(changes)
+            assert sorted(there(machine)) == [f"app {old}", f"other-lib {old}"]
 
     asyncio.run(run())
 
@@ -240,6 +308,11 @@ def test_a_folder_has_no_packages(tmp_path: Path) -> None:
         ({"name": "a*"}, "name"),
         ({"name": "$(id)"}, "name"),
         ({"name": "a\nb"}, "name"),
+        ({"name": "curl, jq"}, "name"),
+        ({"name": ["curl", "-y"]}, "name"),
+        ({"name": []}, "name"),
+        ({"name": ["curl", ["jq"]]}, "name"),
+        ({"name": ["curl", "jq"], "version": "1"}, "version"),
         ({"version": "-1"}, "version"),
         ({"version": "1 2"}, "version"),
         ({"version": "1;id"}, "version"),
@@ -251,6 +324,15 @@ def test_what_a_manager_would_take_for_something_else(fields: dict[str, Any], fi
     _, problems = kind.normalise({"name": "app", **fields}, "present")
     assert [problem.field for problem in problems] == [field]
     assert not isinstance(kind.identify({"name": "libstdc++6"}), Problem)
+
+
+def test_how_several_are_named() -> None:
+    kind = all_kinds()["ssh.package"]
+    assert kind.identify({"name": ["jq", "curl", "jq"]}) == "jq, curl"
+    assert kind.identify({"name": ["curl"]}) == kind.identify({"name": "curl"}) == "curl"
+    assert kind.normalise({"name": ["curl"]}, "present") == ({"name": "curl"}, [])
+    for name in ([], ["a", ["b"]], None):
+        assert isinstance(kind.identify({"name": name}), Problem)
 
 
 @pytest.mark.parametrize(

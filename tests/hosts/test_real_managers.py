@@ -10,7 +10,7 @@ import pytest
 
 from fazai.errors import DeviceError
 from fazai.model import Verb
-from tests.hosts.helpers import resource
+from tests.hosts.helpers import Host, resource
 from tests.hosts.machines import Machine
 
 pytestmark = pytest.mark.slow
@@ -27,7 +27,7 @@ mkdir -p %{{buildroot}}/etc; echo 'as it came' >%{{buildroot}}/etc/{name}.conf
 %files
 %config(noreplace) /etc/{name}.conf
 """
-_PACKAGES = (("fz-app", "1.0", "1"), ("fz-app", "1:1.1", "2"), ("fz-other", "3", "1"))
+_PACKAGES = (("fz-app", "1.0", "1"), ("fz-app", "1:1.1", "2"), ("fz-other", "3", "1"), ("fz-base", "1", "1"))
 #: Debian's rpm is set up for one user; where it is the system's own, all use one database.
 _BUILD = """set -e
 rm -f /usr/bin/apt-get; rpm --initdb; mkdir -p /repo
@@ -63,6 +63,24 @@ def zypper(folder: Path) -> Machine:
     return machine
 
 
+async def several(host: Host) -> None:
+    """Both packages as one resource: removed, put back at their versions, installed, the newest."""
+    names = {"name": ["fz-app", "fz-other"]}
+    await host.converge(resource("ssh.package", {"name": "fz-base"}))  # zypper fails when nothing is left
+    (change,) = changes = await host.converge(resource("ssh.package", names, "absent"))
+    assert change.before == {"fz-app": "1:1.1-2", "fz-other": "3-1"}
+    await host.undo(changes)
+    assert (await host.look(resource("ssh.package", {**names, "state": "latest"}))).changes == ()
+    await host.converge(resource("ssh.package", names, "absent"))
+    (change,) = changes = await host.converge(resource("ssh.package", names))
+    assert change.after == {"fz-app": "installed", "fz-other": "installed"}
+    await host.undo(changes)
+    await host.converge(resource("ssh.package", {"name": "fz-app", "version": "1.0"}))
+    (change,) = await host.converge(resource("ssh.package", {**names, "state": "latest"}))
+    assert change.before == {"fz-app": "1.0-1", "fz-other": "absent"}
+    assert change.after == {"fz-app": "1:1.1-2", "fz-other": "installed"}
+
+
 @pytest.mark.parametrize("system", [dnf, zypper])
 def test_packages_of_rpm(system: Callable[[Path], Machine], tmp_path: Path) -> None:
     machine = system(tmp_path)
@@ -92,9 +110,14 @@ def test_packages_of_rpm(system: Callable[[Path], Machine], tmp_path: Path) -> N
             await host.converge(resource("ssh.package", {"name": "fz-app"}))
             assert (await host.look(latest)).changes == ()
             await host.converge(resource("ssh.package", {"name": "fz-app", "version": "1:1.1-2"}))
+            await several(host)
             diff = await host.look(resource("ssh.package", {"name": "fz-nowhere"}))
             with pytest.raises(DeviceError, match="fz-nowhere"):
                 await host.session.write(diff.changes[0])
-            assert machine.run("rpm -qa --qf '%{NAME}\\n' | sort").split() == ["fz-app", "fz-other"]
+            assert machine.run("rpm -qa --qf '%{NAME}\\n' | sort").split() == [
+                "fz-app",
+                "fz-base",
+                "fz-other",
+            ]
 
     asyncio.run(run())

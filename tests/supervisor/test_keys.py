@@ -134,3 +134,4 @@ def test_hosts_that_cannot_change_their_key_are_named(world: World, tmp_path: Pa
     (world.folder / "inventory.yml").write_text(text.replace(f'"{"k" * 32}"', "!file keys/web-01.key"))
     done = fazai(world, "agents", "rotate-key")
     assert (done.code, done.err.count("no agent runs there")) == (1, 2)
+    assert all(line.count("one: ") + line.count("two: ") == 1 for line in done.err.splitlines())  # named once

@@ -91,7 +91,7 @@ def install(site: Site, files: Sequence[Placed], *, tested: bool, version: str) 
     return tuple(chunks)
 
 
-_SYNC: Final = 'dd if=/dev/null of="$fz_tmp" conv=notrunc,fsync 2>/dev/null || sync'
+_SYNC: Final = 'fz_sync "$fz_tmp"'
 
 
 def _nested(words: str) -> str:

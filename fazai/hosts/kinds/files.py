@@ -24,11 +24,14 @@ from fazai.model import FieldSpec, Problem, Value, Verb
 
 __all__ = ["KINDS"]
 
+_AWAY = "move it away first, or declare another path; what is in it is not thrown away"
 _PRESENT = FieldSpec("state", "choice", choices=("present", "absent"))
 
 
 class FileKind(HostKind):
     """A regular file, whole."""
+
+    joins = True
 
     def problems(self, fields: dict[str, Value], absent: bool) -> Iterable[Problem]:
         given = [name for name in ("content", "src", "template") if name in fields]
@@ -60,7 +63,8 @@ class FileKind(HostKind):
         if path.type == "link":
             return {"link": path.target}
         if path.type != "file":
-            raise unlike(want, f"there is a {path.type if path.type == 'directory' else 'special file'}")
+            what = path.type if path.type == "directory" else "special file"
+            raise unlike(want, f"there is a {what}, not a file", _AWAY)
         have = seen_attributes(want, path)
         if content is not None or want.absent:
             have["content"] = _content(want, path, answers, content)
@@ -78,7 +82,7 @@ class FileKind(HostKind):
     def write(self, act: Act) -> Iterator[Block]:
         path = act.at(act.identity)
         if act.verb is Verb.DELETE:
-            yield Block(f"rm -f {quoted(path)}")
+            yield Block(f"rm -f {quoted(path)}", at=path)
         elif act.after.get("link"):
             yield _link(path, act.after["link"], act.token)
         elif "content" in act.after:
@@ -113,7 +117,7 @@ def _attributes(path: str, act: Act) -> Block:
     """Only those that differ."""
     fields = act.after
     lines = set_attributes(quoted(path), fields.get("mode"), str(fields.get("owner", "")), _group(act))
-    return Block(f"set -e\n{lines}")
+    return Block(f"set -e\n{lines}", at=path)
 
 
 def _group(act: Act) -> str:
@@ -132,8 +136,22 @@ def _link(path: str, target: str, token: str) -> Block:
     )
 
 
+def _new_link(path: str, target: str) -> Block:
+    """Nothing was there; what came since stays, and `ln` would put the link into a directory."""
+    where = quoted(path)
+    lines = (
+        "fz_y='there is something else by now'",
+        f"[ ! -d {where} ] || [ -h {where} ] || fz_y='there is a directory, not a link'",
+        f'if [ -e {where} ] || [ -h {where} ]; then echo "$fz_y" >&2; exit 1; fi',
+        f"ln -s -- {quoted(target)} {where}",
+    )
+    return Block("\n".join(lines), at=path)
+
+
 class DirectoryKind(HostKind):
     """A directory and its attributes; its parents are made."""
+
+    joins = True
 
     def ask(self, want: Want) -> Iterable[Question]:
         yield FileAt(want.at(want.fields["path"]))
@@ -143,7 +161,8 @@ class DirectoryKind(HostKind):
         if path.type == "missing":
             return None
         if path.type != "directory":
-            raise unlike(want, f"there is a {path.type}, not a directory")
+            what = "special file" if path.type == "other" else path.type
+            raise unlike(want, f"there is a {what}, not a directory", _AWAY)
         return seen_attributes(want, path)
 
     def lasting(self, verb: Verb, before: Mapping[str, Value], options: Mapping[str, Value]) -> bool:
@@ -152,20 +171,23 @@ class DirectoryKind(HostKind):
     def write(self, act: Act) -> Iterator[Block]:
         path = act.at(act.identity)
         if act.verb is Verb.DELETE:
-            yield Block(f"rm -rf {quoted(path)}" if act.options.get("recurse") else f"rmdir {quoted(path)}")
+            gone = f"rm -rf {quoted(path)}" if act.options.get("recurse") else f"rmdir {quoted(path)}"
+            yield Block(gone, at=path)
         elif act.verb is Verb.CREATE:
             mode = act.after.get("mode", "0755")
             owner, group = str(act.after.get("owner", "")), _group(act)
             # a change of the owner drops set-user-id bits, and `mkdir -m` need not know of them
             later = mode if owner or group or len(mode.lstrip("0")) > 3 else None
             lines = set_attributes(quoted(path), later, owner, group)
-            yield Block(f"set -e; umask 022\nmkdir -p -m {mode[-3:]} {quoted(path)}\n{lines}")
+            yield Block(f"set -e; umask 022\nmkdir -p -m {mode[-3:]} {quoted(path)}\n{lines}", at=path)
         else:
             yield _attributes(path, act)
 
 
 class LinkKind(HostKind):
     """A symbolic link."""
+
+    joins = True
 
     def ask(self, want: Want) -> Iterable[Question]:
         yield FileAt(want.at(want.fields["path"]))
@@ -175,16 +197,16 @@ class LinkKind(HostKind):
         if path.type == "missing":
             return None
         if path.type != "link":
-            raise unlike(want, f"there is a {path.type}, not a link", "move it away first")
+            what = "special file" if path.type == "other" else path.type
+            raise unlike(want, f"there is a {what}, not a link", _AWAY)
         return {"target": path.target}
 
     def write(self, act: Act) -> Iterator[Block]:
         path = act.at(act.identity)
         if act.verb is Verb.DELETE:
-            yield Block(f"rm -f {quoted(path)}")
+            yield Block(f"rm -f {quoted(path)}", at=path)
         elif act.verb is Verb.CREATE and not act.undone:
-            where = quoted(path)  # `ln` would put it into a directory, and leaves everything else
-            yield Block(f"[ ! -d {where} ] && ln -s -- {quoted(act.after['target'])} {where}")
+            yield _new_link(path, act.after["target"])
         else:
             yield _link(path, act.after["target"], act.token)
 

@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import ClassVar, Final
 
+from fazai.hosts.fieldtypes import canonical
 from fazai.hosts.kind import Act, Answers, Block, Have, HostKind, Want
-from fazai.hosts.packaging import DETECT, MANAGERS
+from fazai.hosts.packaging import DETECT, MANAGERS, Manager
 from fazai.hosts.questions import Output, Question, Shell
 from fazai.hosts.quoting import quoted
 from fazai.hosts.writing import unlike
@@ -19,6 +20,9 @@ __all__ = ["KINDS"]
 _NAME: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._+@-]*[A-Za-z0-9_+])?")
 _VERSION: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+:~^_-]*")
 _LATEST: Final = "latest"
+_INSTALLED_ANY: Final = "installed"
+_ABSENT: Final = "absent"
+_INSTALLS: Final = ("install", "upgrade", "pin")
 _TIMEOUT_S: Final = 1800.0
 
 
@@ -33,15 +37,30 @@ _INSTALLED: Final = Shell(f"{DETECT}echo $fz_pm\n{_case('installed')}")
 
 
 class PackageKind(HostKind):
-    """A package of the system's own package manager."""
+    """Packages of the system's own package manager; several are installed and removed by one command.
+
+    In a change the fields are the packages, each with its version: `installed` is whichever the manager
+    takes, `absent` none. Of a single package it is the field `version`.
+    """
 
     machine: ClassVar[bool] = True
 
+    def identify(self, fields: Mapping[str, Value]) -> str | Problem:
+        value, problem = canonical(self.fields["name"], fields.get("name"))
+        if problem is None and isinstance(value, list):
+            return ", ".join(value)
+        return HostKind.identify(self, fields)
+
     def problems(self, fields: dict[str, Value], absent: bool) -> Iterable[Problem]:
-        for name, pattern in (("name", _NAME), ("version", _VERSION)):
-            if name in fields and not pattern.fullmatch(fields[name]):
-                hint = "one package; loop: makes several" if name == "name" else None
-                yield Problem(name, f'is no {name} of a package: "{fields[name]}"', hint)
+        names = _names(fields)
+        for name in names:
+            if not _NAME.fullmatch(name):
+                hint = "several are a list: name: [curl, jq]" if re.search(r"[ ,]", name) else None
+                yield Problem("name", f'is no name of a package: "{name}"', hint)
+        if "version" in fields and not _VERSION.fullmatch(fields["version"]):
+            yield Problem("version", f'is no version of a package: "{fields["version"]}"')
+        elif "version" in fields and len(names) > 1:
+            yield Problem("version", "is that of one package, and name: lists several", "one resource each")
         if fields.get("state") == _LATEST:
             if "version" in fields:
                 yield Problem("version", "and state: latest are two versions of one package")
@@ -50,7 +69,7 @@ class PackageKind(HostKind):
     def ask(self, want: Want) -> Iterable[Question]:
         yield _INSTALLED
         if want.fields.get("version") == _LATEST:
-            yield _newest(want)
+            yield from map(_newest, _names(want.fields))
 
     def read(self, want: Want, answers: Answers) -> Have | None:
         answer = answers[_INSTALLED]
@@ -62,21 +81,22 @@ class PackageKind(HostKind):
             raise unlike(want, "the host has no package manager that is known", hint)
         if answer.exit:
             raise unlike(want, f"{name} does not say what is installed: {' '.join(lines[-2:])}")
-        version = dict(filter(None, map(manager.entry, lines))).get(want.fields["name"])
-        if version is None:
-            return None
-        wanted = want.fields.get("version")
-        if wanted == _LATEST:
-            newest = answers[_newest(want)]
-            assert isinstance(newest, Output)
-            candidate = manager.candidate(newest.out.decode("utf-8", "replace"))
-            return {"version": version, "newest": candidate or version}
-        return {"version": wanted if wanted in manager.forms(version) else version}
+        there = dict(filter(None, map(manager.entry, lines)))
+        found = {
+            each: _version(want, each, there[each], manager, answers)
+            for each in _names(want.fields)
+            if each in there
+        }
+        if isinstance(want.fields["name"], list):
+            return {"there": found} if found else None
+        return next(iter(found.values()), None)
 
     def compare(
         self, want: Want, have: Have | None
     ) -> tuple[Verb, Mapping[str, Value], Mapping[str, Value]] | None:
         """The plan names the version that "latest" is."""
+        if isinstance(want.fields["name"], list):
+            return _compare_all(want, have["there"] if have is not None else {})
         if want.absent:
             return None if have is None else (Verb.DELETE, {"version": have["version"]}, {})
         version = want.fields.get("version")
@@ -89,21 +109,82 @@ class PackageKind(HostKind):
         return Verb.UPDATE, {"version": have["version"]}, {"version": version}
 
     def write(self, act: Act) -> Iterator[Block]:
-        lines = ["set -e", DETECT, f"p={quoted(act.identity)} v={quoted(act.after.get('version', ''))}"]
-        if act.verb is Verb.DELETE:
-            command = "purge" if act.options.get("purge") else "remove"
-        elif "version" not in act.after:
-            command = "install"
-        else:
-            command = "upgrade" if act.options.get("version") == _LATEST else "pin"
-        if act.verb is not Verb.DELETE and act.options.get("update_cache"):
+        lines = ["set -e", DETECT]
+        jobs = list(_jobs(act))
+        if act.options.get("update_cache") and any(command in _INSTALLS for command, _, _ in jobs):
             lines.append(_case("refresh"))
         lines.append(_options(lean=act.options.get("install_recommends") is False))
-        yield Block("\n".join((*lines, _case(command))), timeout_s=_TIMEOUT_S, command=True)
+        for command, names, version in jobs:
+            lines += [f"p={quoted(' '.join(names))} v={quoted(version)}", _case(command)]
+        yield Block("\n".join(lines), timeout_s=_TIMEOUT_S, command=True)
 
 
-def _newest(want: Want) -> Shell:
-    return Shell(f"{DETECT}p={quoted(want.fields['name'])}\n{_case('newest')}")
+def _names(fields: Mapping[str, Value]) -> list[str]:
+    value = fields["name"]
+    return value if isinstance(value, list) else [value]
+
+
+def _version(want: Want, name: str, version: str, manager: Manager, answers: Answers) -> dict[str, str]:
+    """The version that is installed, in the form in which it is wanted, and the newest if that is asked."""
+    wanted = want.fields.get("version")
+    if wanted == _LATEST:
+        newest = answers[_newest(name)]
+        assert isinstance(newest, Output)
+        candidate = manager.candidate(newest.out.decode("utf-8", "replace"))
+        return {"version": version, "newest": candidate or version}
+    return {"version": wanted if wanted in manager.forms(version) else version}
+
+
+def _compare_all(
+    want: Want, there: Mapping[str, Mapping[str, str]]
+) -> tuple[Verb, Mapping[str, Value], Mapping[str, Value]] | None:
+    """Only those that are not as wanted."""
+    if want.absent:
+        return (Verb.DELETE, {name: found["version"] for name, found in there.items()}, {}) if there else None
+    missing = [name for name in _names(want.fields) if name not in there]
+    old = {
+        name: found
+        for name, found in there.items()
+        if found.get("newest", found["version"]) != found["version"]
+    }
+    after = {
+        **{name: found["newest"] for name, found in old.items()},
+        **dict.fromkeys(missing, _INSTALLED_ANY),
+    }
+    if old:
+        before = {name: found["version"] for name, found in old.items()}
+        return Verb.UPDATE, {**before, **dict.fromkeys(missing, _ABSENT)}, after
+    return (Verb.CREATE, {}, after) if missing else None
+
+
+def _jobs(act: Act) -> Iterator[tuple[str, list[str], str]]:
+    """Commands, each with its packages and their version."""
+    latest = act.options.get("version") == _LATEST
+    remove = "purge" if act.options.get("purge") else "remove"
+    if ", " in act.identity:  # several
+        gone = [name for name in act.before if act.after.get(name, _ABSENT) == _ABSENT]
+        fresh = [name for name, version in act.after.items() if version == _INSTALLED_ANY]
+        rest = {
+            name: version for name, version in act.after.items() if version not in (_ABSENT, _INSTALLED_ANY)
+        }
+        if gone:
+            yield remove, gone, ""
+        if fresh:
+            yield "install", fresh, ""
+        if rest and latest:
+            yield "upgrade", list(rest), ""
+        elif rest:
+            yield from (("pin", [name], version) for name, version in rest.items())
+    elif act.verb is Verb.DELETE:
+        yield remove, [act.identity], ""
+    elif "version" not in act.after:
+        yield "install", [act.identity], ""
+    else:
+        yield "upgrade" if latest else "pin", [act.identity], act.after["version"]
+
+
+def _newest(name: str) -> Shell:
+    return Shell(f"{DETECT}p={quoted(name)}\n{_case('newest')}")
 
 
 def _options(lean: bool) -> str:
@@ -114,9 +195,9 @@ def _options(lean: bool) -> str:
 KINDS = (
     PackageKind(
         name="ssh.package",
-        summary="A package of the system: apt, dnf or yum, zypper, apk, pkg",
+        summary="Packages of the system: apt, dnf or yum, zypper, apk, pkg",
         specs=(
-            FieldSpec("name", "text", "name of the package", required=True),
+            FieldSpec("name", "names", "the package, or a list: several by one command", required=True),
             FieldSpec("version", "text", "exactly this one, older or newer"),
             FieldSpec(
                 "state",

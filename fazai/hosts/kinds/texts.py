@@ -31,6 +31,7 @@ _MARK = "{mark}"
 class PartKind(HostKind):
     """Base of both: the new text is worked out here, and takes the place of the file that was seen."""
 
+    joins = True
     part = ""
 
     def edited(self, fields: Mapping[str, Value], absent: bool, text: str) -> str:

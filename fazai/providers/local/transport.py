@@ -28,7 +28,7 @@ class LocalChannel:
     async def refusal(self, said: str) -> FazaiError:
         if self._become.method:
             return become_refusal(self._become, self._host, said)
-        return DeviceError(f"{self._host}: the shell ended: {said or 'it said nothing'}", where=self._host)
+        return DeviceError(f"the shell ended: {said or 'it said nothing'}", where=self._host)
 
     async def close(self) -> None:
         """The end of its input ends the shell; one that does not listen is killed."""
@@ -43,7 +43,7 @@ class LocalChannel:
 async def start(host: str, become: Become, root: str, environ: dict[str, str] | None = None) -> LocalChannel:
     """Start the shell. Raises DeviceError when `root` is no folder, AccessDenied when sudo says no."""
     if root and not os.path.isdir(root):  # noqa: ASYNC240 - a stat
-        raise DeviceError(f"{host}: root: {root} is no folder", where=host, hint=f"mkdir -p {root}")
+        raise DeviceError(f"root: {root} is no folder", where=host, hint=f"mkdir -p {root}")
     process = await asyncio.create_subprocess_exec(
         "/bin/sh",
         "-c",

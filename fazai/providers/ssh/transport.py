@@ -74,7 +74,7 @@ class SshChannel:
             return become_refusal(self._become, self._host, said)
         last = said.splitlines()[-1] if said else "it said nothing"
         return DeviceError(
-            f"{self._host}: the shell ended with status {self._process.exit_status}: {last}",
+            f"the shell ended with status {self._process.exit_status}: {last}",
             where=self._host,
             hint="may this user run commands there (login shell, ForceCommand)?",
         )
