@@ -17,10 +17,10 @@ from fazai.daemon.opn_watch import backoff_s
 from fazai.lab import Fault, LabFirewall, LabSettings, LabThread
 from fazai.providers.opnsense.vitals import _cpu, _time
 from fazai.wire.opn import OpnListAnswer, OpnMetricsAnswer, decode_opn_answer
-from tests.daemon.live import live, stream, token
-from tests.daemon.runs_world import until, world, write_inventory
+from tests.daemon.live import live, stream, token, until
+from tests.daemon.runs_world import world, write_inventory
 
-FAST = DaemonConfig(polling=Polling(every_s=0.3, timeout_s=2.0))
+FAST = DaemonConfig(polling=Polling(every_s=0.3, timeout_s=20.0))
 
 
 @pytest.fixture(scope="module")

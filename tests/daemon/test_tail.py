@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -21,13 +20,16 @@ from fazai.report.events import event_line, event_style
 from fazai.wire.events import ChangeEvent, LogEvent, OutcomeEvent, RunEvent
 
 from . import certificates
-from .live import Live, live, token
+from .live import PATIENCE_S, Live, live, own_port, token, until
 
 FAZAI = str(Path(sys.executable).with_name("fazai"))
 
 
 @contextlib.contextmanager
 def tail(daemon: Live | None, *words: str, **environ: str) -> Iterator[subprocess.Popen[str]]:
+    """Begins when the daemon, if one is given, has no stream left of a tail before."""
+    if daemon is not None:
+        until(lambda: not daemon.services.hub.streams)
     env = {
         "PATH": os.environ["PATH"],
         "HOME": "/nonexistent",
@@ -42,22 +44,20 @@ def tail(daemon: Live | None, *words: str, **environ: str) -> Iterator[subproces
         yield child
     finally:
         child.kill()
-        child.wait(20)
+        child.wait(PATIENCE_S)
         for pipe in (child.stdout, child.stderr):
             assert pipe is not None
             pipe.close()
 
 
 def _end(child: subprocess.Popen[str]) -> tuple[int, str, str]:
-    out, err = child.communicate(timeout=20)
+    out, err = child.communicate(timeout=PATIENCE_S)
     return child.returncode, out, err
 
 
-def _until(condition: Any) -> None:
-    until = time.monotonic() + 15
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.01)
+def opened(daemon: Live) -> None:
+    """A stream follows live: what is published now, its reader gets."""
+    until(lambda: daemon.call(lambda: [one for one in daemon.services.hub.streams if one.task is None]))
 
 
 @pytest.fixture(scope="module")
@@ -136,10 +136,8 @@ def test_until_and_fail_on(daemon: Live) -> None:
 
 
 def test_it_follows_and_ends_with_an_interrupt(daemon: Live) -> None:
-    hub = daemon.services.hub
-    before = len(hub.streams)
     with tail(daemon, "--output", "json", "--type", "log") as child:
-        _until(lambda: len(hub.streams) > before)
+        opened(daemon)
         daemon.publish(LogEvent(level="info", message="now"))
         assert child.stdout is not None
         assert json.loads(child.stdout.readline())["message"] == "now"
@@ -149,42 +147,44 @@ def test_it_follows_and_ends_with_an_interrupt(daemon: Live) -> None:
 
 def test_a_reader_that_goes_away(daemon: Live) -> None:
     with tail(daemon, "--type", "log") as child:
-        hub = daemon.services.hub
-        _until(lambda: hub.streams)
+        opened(daemon)
         assert child.stdout is not None
         child.stdout.close()
         daemon.publish(LogEvent(level="info", message="into a closed pipe"))
-        assert child.wait(20) == 141
+        assert child.wait(PATIENCE_S) == 141
         assert child.stderr is not None
         assert child.stderr.read() == ""
 
 
 def test_it_comes_back_where_it_was(tmp_path: Path) -> None:
-    with live(tmp_path) as first:
-        port = first.port
-        with tail(first, "--type", "log", "--output", "json", "--until", "message=three") as child:
-            _until(lambda: first.services.hub.streams)
-            first.publish(LogEvent(level="info", message="one"))
-            assert child.stdout is not None
-            assert _next(child.stdout) == "one"
-            first.loop.call_soon_threadsafe(first.daemon.stop)
-            assert _next(child.stdout).endswith("stops")
-            assert _next(child.stdout).endswith("stops; connect again")
-            _until(lambda: first.loop.is_closed())
-            with live(tmp_path, listen_port=port) as second:
-                second.publish(LogEvent(level="info", message="two"), LogEvent(level="info", message="three"))
-                code, out, err = _end(child)
-            messages = [json.loads(line)["message"] for line in out.splitlines()]
-            assert messages[-2:] == ["two", "three"]
-            assert code == 0
-            assert "connecting again" in err
-            assert "connected again" in err
+    words = ("--type", "log", "--output", "json", "--until", "message=three")
+    with (
+        own_port() as port,
+        live(tmp_path, listen_port=port) as first,
+        tail(first, *words) as child,
+    ):
+        opened(first)
+        first.publish(LogEvent(level="info", message="one"))
+        assert child.stdout is not None
+        assert _next(child.stdout) == "one"
+        first.loop.call_soon_threadsafe(first.daemon.stop)
+        assert _next(child.stdout).endswith("stops")
+        assert _next(child.stdout).endswith("stops; connect again")
+        until(lambda: first.loop.is_closed())
+        with live(tmp_path, listen_port=port) as second:
+            second.publish(LogEvent(level="info", message="two"), LogEvent(level="info", message="three"))
+            code, out, err = _end(child)
+        messages = [json.loads(line)["message"] for line in out.splitlines()]
+        assert messages[-2:] == ["two", "three"]
+        assert code == 0
+        assert "connecting again" in err
+        assert "connected again" in err
 
 
 def test_it_comes_back_where_it_was_before_it_saw_anything(daemon: Live) -> None:
     with tail(daemon, "--type", "log", "--output", "json", "--until", "message=after") as child:
         hub = daemon.services.hub
-        _until(lambda: hub.streams)
+        opened(daemon)
 
         def die() -> None:  # as a daemon that is killed
             for stream in list(hub.streams):
