@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -141,6 +142,37 @@ def test_heads_that_are_too_large(daemon: Live, head: bytes) -> None:
     got = _talk(daemon, head)
     assert got.startswith(b"HTTP/1.1 431")
     assert json.loads(got.partition(b"\r\n\r\n")[2])["code"] == "too_large"
+
+
+@pytest.mark.parametrize("close", [b"", b"Connection: close\r\n"])
+@pytest.mark.parametrize("path", [b"/events", b"/ingest", b"/nowhere"])
+def test_who_is_refused_while_he_sends_can_read_why(daemon: Live, path: bytes, close: bytes) -> None:
+    """A socket that is closed with unread bytes resets the connection: the answer would be lost."""
+    size = 20 << 20
+    head = b"POST %b HTTP/1.1\r\nHost: localhost\r\n%bContent-Type: application/json\r\n" % (path, close)
+    with socket.create_connection(("127.0.0.1", daemon.port), timeout=PATIENCE_S) as peer:
+        peer.sendall(head + b"Content-Length: %d\r\n\r\n" % size + b" " * size)
+        answer = peer.recv(65536)
+    assert answer[9:12] == (b"404" if path == b"/nowhere" else b"413")
+
+
+def test_a_request_that_the_stop_does_not_wait_for_is_told(tmp_path: Path) -> None:
+    head = b"POST /ingest HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    record = b'{"hostname":"a","timestamp":"2026-11-22T03:04:00Z"}'
+    with live(tmp_path, limits=Limits(stop_s=0.1)) as daemon:
+        server, free = daemon.daemon._server, threading.Event()
+        telemetry = daemon.services.store._telemetry  # type: ignore[attr-defined]
+        assert server is not None
+        apply, telemetry.apply = telemetry.apply, lambda *given: free.wait(PATIENCE_S) and apply(*given)
+        with socket.create_connection(("127.0.0.1", daemon.port), timeout=PATIENCE_S) as peer:
+            peer.sendall(head + b"Content-Length: %d\r\n\r\n" % len(record) + record)
+            until(lambda: daemon.services.ingest.admission.total_bytes)
+            daemon.call(server.stop)
+            answer = peer.recv(65536)
+        free.set()
+    assert answer[9:12] == b"503"
+    assert b"retry-after: 2" in answer
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["code"] == "unavailable"
 
 
 @pytest.mark.parametrize(

@@ -198,7 +198,8 @@ def test_what_runs_leave_is_a_gauge(tmp_path: Path) -> None:
                 rf'^fazai_opnsense_{name}{{firewall="fw-01",[^}}]*}} (\S+)$', text, re.MULTILINE
             )
 
-        edge.ended(edge.started(edge.run()))
+        checked = edge.ended(edge.started(edge.run()))
+        assert checked["exit_code"] == 2, checked
         until(lambda: figure("pending_changes") == ["1"])
         assert figure("last_apply_success") == []
         edge.ended(edge.started(edge.run(mode="apply")))
