@@ -126,6 +126,7 @@ def _apply(folder: Path, *words: str, **environ: str) -> tuple[int, str, float]:
         "HOME": str(folder),
         "FAZAI_STATE_DIR": str(folder / "own-state"),
         "FAZAI_SOCKET": str(folder / "none.sock"),
+        "FAZAI_REPORT_S": "60",
         **environ,
     }
     inventory = Path(__file__).parents[2] / "inventory/lab.yml"
@@ -193,6 +194,13 @@ def test_a_refused_token_is_told_and_fails_nothing(tmp_path: Path) -> None:
     code, err, _ = _apply(tmp_path, "plan", FAZAI_URL="http://127.0.0.1:1", FAZAI_TOKEN_FILE=str(secret))
     assert code == 2
     assert "others may read it" in err
+
+
+def test_a_wrong_time_to_wait_is_told_and_fails_nothing(tmp_path: Path) -> None:
+    for wrong in ("soon", "-1", "1e999", "601", "9" * 5000):
+        code, err, _ = _apply(tmp_path, "plan", FAZAI_URL="http://127.0.0.1:1", FAZAI_REPORT_S=wrong)
+        assert code == 2
+        assert "FAZAI_REPORT_S" in err
 
 
 def test_a_daemon_that_hangs_does_not_hold_a_run_up(tmp_path: Path) -> None:
