@@ -23,6 +23,7 @@ from . import certificates
 from .live import PATIENCE_S, Live, live, own_port, token, until
 
 FAZAI = str(Path(sys.executable).with_name("fazai"))
+RUN = "01KANHC0E8M5T3W9Q7Z2R4V6XB"
 
 
 @contextlib.contextmanager
@@ -64,7 +65,7 @@ def opened(daemon: Live) -> None:
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     with live(tmp_path_factory.mktemp("tail")) as found:
         found.publish(
-            RunEvent(run_id="R1", state="started", command="apply"),
+            RunEvent(run_id=RUN, state="started", command="apply"),
             ChangeEvent(
                 target="edge-1",
                 kind="opnsense.alias",
@@ -73,12 +74,12 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
                 before={"content": ["192.0.2.1"]},
                 after={"content": ["192.0.2.2"]},
                 status="done",
-                run_id="R1",
+                run_id=RUN,
             ),
-            OutcomeEvent(target="edge-1", status="changed", changed=1, run_id="R1"),
-            OutcomeEvent(target="core-1", status="failed", errors=("it broke",), run_id="R1"),
+            OutcomeEvent(target="edge-1", status="changed", changed=1, run_id=RUN),
+            OutcomeEvent(target="core-1", status="failed", errors=("it broke",), run_id=RUN),
             LogEvent(level="warning", message="\x1b[31mred\r\nline two", target="edge-2"),
-            RunEvent(run_id="R1", state="finished", command="apply", exit_code=1, totals={"failed": 1}),
+            RunEvent(run_id=RUN, state="finished", command="apply", exit_code=1, totals={"failed": 1}),
         )
         yield found
 
@@ -90,7 +91,7 @@ def test_what_there_is(daemon: Live) -> None:
     lines = out.splitlines()
     assert any("edge-1        change     ~ alias block  content: " in line for line in lines)
     assert any("core-1        outcome    failed: it broke" in line for line in lines)
-    assert any("run        apply R1 finished exit 1: 1 failed" in line for line in lines)
+    assert any("run        apply R4V6XB finished exit 1: 1 failed" in line for line in lines)
     assert "\x1b" not in out  # neither ours, into a pipe, nor a device's
     assert r"\x1b[31mred\r\nline two" in out
 
@@ -105,7 +106,7 @@ def test_colours(daemon: Live) -> None:
 SELECTED = {
     "--host edge-1": ["change", "outcome"],
     "--host edge-*,core-?": ["change", "outcome", "outcome", "log"],
-    "--type run --run R1": ["run", "run"],
+    f"--type run --run {RUN}": ["run", "run"],
     "--type log --level error": [],
     "--type log,outcome --host edge-*": ["outcome", "log"],
     "--since 1h --type change": ["change"],
@@ -122,6 +123,25 @@ def test_selection(daemon: Live, words: str) -> None:
     events = [json.loads(line) for line in out.splitlines()]
     assert [event["type"] for event in events] == SELECTED[words]
     assert all(next(iter(event)) == "id" for event in events)
+
+
+def test_a_run_by_either_end(tmp_path: Path) -> None:
+    ids = (RUN, RUN[:-1] + "C")
+    with live(tmp_path) as daemon, daemon.client() as client:
+        for run_id in ids:
+            event = {"type": "log", "level": "info", "message": run_id}
+            head = {"run_id": run_id, "command": "apply", "host": "h", "user": "u"}
+            body = {**head, "started": "2026-11-22T03:04:00Z", "events": [{"sequence": 1, "event": event}]}
+            assert client.post("/events", json=body).status_code == 200
+        for text, code, said in (
+            ("r4v6xc", 0, ids[1]),
+            (ids[0], 0, ids[0]),
+            (ids[0][:13], 3, "several runs begin or end with"),
+            ("nothing", 3, "no run begins or ends with"),
+        ):
+            with tail(daemon, "--no-follow", "--type", "log", "--run", text) as child:
+                found, out, err = _end(child)
+            assert (found, said in out + err) == (code, True), (text, out, err)
 
 
 def test_until_and_fail_on(daemon: Live) -> None:
@@ -261,6 +281,7 @@ def test_nobody_there(tmp_path: Path) -> None:
         ((), 3, "no daemon is known here"),
         (("--url", "ftp://x"), 3, "is no address of a daemon"),
         (("--since", "soon", "--url", "http://127.0.0.1:1"), 3, "neither a duration"),
+        (("--since", "9" * 5000 + "d", "--url", "http://127.0.0.1:1"), 3, "neither a duration"),
         (("--until", "nonsense", "--url", "http://127.0.0.1:1"), 3, "is no condition"),
     ):
         with tail(None, *words) as child:
