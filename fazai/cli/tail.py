@@ -232,8 +232,8 @@ class _Tail:
             raise _why(error) from None
 
     def _run_of(self, client: httpx.Client, text: str) -> str:
-        """The whole id of a run of which either end is given, as every command shows it. Raises _Gone, Refused,
-        InputError."""
+        """The whole id of a run of which either end is given, as commands show it. Raises _Gone, Refused,
+        InputError, httpx.HTTPError."""
         answer = client.get("/runs", params={"limit": 1000})
         if answer.status_code != 200:
             _refused(answer, self.place)

@@ -91,6 +91,7 @@ class Reports:
             if fresh:
                 await self._store.publish([_row(event) for event in fresh])
                 run.last = last
+                run.here = run.here or self._is_here(body.run_id)
                 if not run.here:
                     await self._to_ledger(body.run_id, fresh)
         while len(self._runs) > _KNOWN_RUNS:
@@ -99,14 +100,16 @@ class Reports:
 
     async def _begin(self, run: _Run, body: ReportBody) -> None:
         last = await asyncio.to_thread(self._highest, body.run_id)
-        found = self._store.ledger.find_run(body.run_id)
-        run.here = found is not None and found.pid != 0
-        if found is None:
-            began = body.started.timestamp()
-            await self._store.ledger.run_begin(
-                Run(body.run_id, body.command, body.sources, body.user, body.host, 0, began)
-            )
+        began = body.started.timestamp()
+        await self._store.ledger.run_begin(
+            Run(body.run_id, body.command, body.sources, body.user, body.host, 0, began)
+        )
         run.last = last
+
+    def _is_here(self, run_id: str) -> bool:
+        """It may report before it has written that it began; what it does comes after that."""
+        found = self._store.ledger.find_run(run_id)
+        return found is not None and found.pid != 0
 
     def _highest(self, run_id: str) -> int:
         """The highest sequence that is in the log; it can only stand after the run's beginning."""

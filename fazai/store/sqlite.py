@@ -118,12 +118,16 @@ class SqliteStore:
     # -- runs -------------------------------------------------------------------------------------------
 
     async def run_begin(self, run: Run) -> None:
+        """What a daemon heard of a run (pid 0) gives way to what the run's own process says, whichever is
+        first."""
+        heard = run.pid == 0
         await self._write(
+            *([] if heard else [("DELETE FROM runs WHERE run_id = ? AND pid = 0", (run.run_id,))]),
             (
-                "INSERT INTO runs (run_id, command, sources, user, host, pid, started)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                f"INSERT {'OR IGNORE ' if heard else ''}INTO runs"  # noqa: S608 - our words
+                " (run_id, command, sources, user, host, pid, started) VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (run.run_id, run.command, json.dumps(run.sources), run.user, run.host, run.pid, run.started),
-            )
+            ),
         )
 
     async def run_end(self, run_id: str, exit_code: int, summary: Mapping[str, Any]) -> None:

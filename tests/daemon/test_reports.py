@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from fazai.cli.clients import Place
 from fazai.cli.reporting import Reporter
 from fazai.cli.setup import new_run
 from fazai.outcome import Event, RunOutcome
+from fazai.store.base import Run
+from fazai.store.sqlite import SqliteStore
 from fazai.wire.events import OutcomeEvent, RunEvent
 
 from .live import BUSY_S, PATIENCE_S, Live, live, stream
@@ -85,6 +88,25 @@ def test_a_run_elsewhere_is_seen_recorded_and_not_doubled(tmp_path: Path) -> Non
     with live(tmp_path) as daemon, daemon.client() as client:  # it knows after a restart
         body = _body((3, FAILED), (4, ENDED), (5, {"type": "log", "level": "info", "message": "late"}))
         assert client.post("/events", json=body).json() == {"ok": True, "accepted": 1, "duplicates": 2}
+
+
+def test_a_run_that_reports_before_it_wrote_that_it_began(tmp_path: Path) -> None:
+    """Both write the same ledger: neither fails, and each of its events is there once."""
+    with live(tmp_path) as daemon, daemon.client() as client:
+        assert client.post("/events", json=_body((1, STARTED))).status_code == 200
+        own = SqliteStore(tmp_path / "state")
+        run = Run(RUN, "apply", ("inventory.yml",), "deploy", "ci-7", os.getpid(), time.time())
+        asyncio.run(own.run_begin(run))
+        own.event(RUN, time.time(), "change", "fw-01", {"n": 1})
+        answer = client.post("/events", json=_body((1, STARTED), (2, CHANGE), (3, FAILED), (4, ENDED)))
+        assert answer.json() == {"ok": True, "accepted": 3, "duplicates": 1}
+        asyncio.run(own.run_end(RUN, 1, {"failed": 1}))
+        own.close()
+        ledger = daemon.services.store.ledger
+        assert [event["type"] for event in ledger.events(RUN)] == ["change"]
+        found = ledger.find_run(RUN)
+        assert found is not None
+        assert (found.pid, found.exit_code) == (os.getpid(), 1)
 
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {

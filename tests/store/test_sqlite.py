@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sqlite3
@@ -63,6 +64,22 @@ def test_round_trip(tmp_path: Path) -> None:
     asyncio.run(store.settle("t"))
     assert store.memory("t").unfinished == ()
     store.close()
+
+
+@pytest.mark.parametrize("first", ["heard", "own"])
+def test_a_run_that_was_heard_of_gives_way_to_its_own_process(tmp_path: Path, first: str) -> None:
+    heard = replace(run(), pid=0, user="told")
+    store = SqliteStore(tmp_path)
+    for one in (heard, run(), heard) if first == "heard" else (run(), heard):
+        asyncio.run(store.run_begin(one))
+    (found,) = store.history(5)
+    assert (found.pid, found.user) == (42, "ana")
+    store.close()
+    again = SqliteStore(tmp_path)
+    with pytest.raises(StateError):  # two processes are never one run
+        asyncio.run(again.run_begin(run()))
+    with contextlib.suppress(StateError):
+        again.close()
 
 
 def test_find_run_by_either_end(tmp_path: Path) -> None:
