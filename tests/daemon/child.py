@@ -29,7 +29,7 @@ from fazai.daemon.settings import Limits, Settings
 from fazai.store.daemon_sqlite import SqliteDaemonStore
 folder, limits = Path(sys.argv[1]), Limits(**json.loads(sys.argv[2]))
 settings = Settings(state=folder / "state", secrets=folder / "secrets", port=0, socket=folder / "d.sock",
-                    log_file=folder / "daemon.log", limits=limits)
+                    log_file=folder / "daemon.log", gemma_socket=folder / "no-worker.sock", limits=limits)
 stalled = folder / "stalled"
 
 class Patient(hub.Hub):  # nobody stalls until the test says so, however busy the machine is

@@ -52,11 +52,12 @@ def own_port() -> Iterator[int]:
 
 
 def settings(folder: Path, **more: Any) -> Settings:
-    """A daemon in `folder`, on a port of its own."""
+    """A daemon in `folder`, on a port of its own, which knows nothing of what else runs on this machine."""
     return Settings(
         state=folder / "state",
         secrets=folder / "secrets",
         port=more.pop("listen_port", 0),
+        gemma_socket=more.pop("gemma_socket", folder / "no-worker.sock"),
         log_file=folder / "daemon.log",
         **more,
     )

@@ -98,6 +98,7 @@ class _Daemon:
             "FAZAI_STATE_DIR": str(folder / "state"),
             "FAZAI_SECRETS": str(folder / "secrets"),
             "FAZAI_SOCKET": str(folder / "not-used.sock"),
+            "FAZAI_GEMMA_SOCK": str(folder / "no-worker.sock"),
             "NOTIFY_SOCKET": str(address),
         }
         with contextlib.ExitStack() as held:  # numbers that are above the places which they are copied to

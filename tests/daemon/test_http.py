@@ -253,6 +253,7 @@ class _Process:
             "PATH": os.environ["PATH"],
             "HOME": str(folder),
             "FAZAI_STATE_DIR": str(folder / "state"),
+            "FAZAI_GEMMA_SOCK": str(folder / "no-worker.sock"),
             "NOTIFY_SOCKET": ear.getsockname(),
         }
         self.child = subprocess.Popen(
