@@ -76,6 +76,7 @@ class Reports:
             raise WireError(
                 "bad_request", "`run_id`: expected a ULID", hint="26 letters, as fazai makes them"
             )
+        _plausible(body.started, "`started`: ")
         events = [_event(body, number, one) for number, one in enumerate(body.events)]
         run = self._runs.setdefault(body.run_id, _Run())
         self._runs.move_to_end(body.run_id)
@@ -161,12 +162,20 @@ def _event(body: ReportBody, number: int, one: ReportedEvent) -> EventBase:
         "run_id": body.run_id,
         "sequence": one.sequence,
     }
+    place = f"`events[{number}].event`: "
     try:
-        return convert_to(values, of)
+        event = convert_to(values, of)
     except WireError as error:
         text = error.message
-        place = f"`events[{number}].event`: "
         raise WireError(error.code, place + text.replace("`", ""), hint=error.hint) from None
+    _plausible(event.timestamp, place)
+    return event
+
+
+def _plausible(moment: datetime | None, place: str) -> None:
+    """Whether it can be shown everywhere in UTC. Raises WireError."""
+    if moment is not None and not 1970 < moment.year < 9999:
+        raise WireError("bad_request", f"{place}timestamp: the year {moment.year} is none of a run")
 
 
 def _row(event: EventBase) -> NewEvent:

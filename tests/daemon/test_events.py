@@ -73,6 +73,12 @@ def test_since_a_time(daemon: Live) -> None:
         assert _messages(events.take(1)) == ["after the moment"]
 
 
+@pytest.mark.parametrize("at", ["0001-01-01T00:00:00%2B14:00", "9999-12-31T23:59:59-14:00"])
+def test_since_a_time_at_the_ends_of_time(daemon: Live, at: str) -> None:
+    with daemon.client() as client:
+        assert client.get(f"/events?since_time={at}&follow=false").status_code == 200
+
+
 FILTERS = {
     "types=outcome": ["outcome fw-01", "outcome fw-02"],
     "types=outcome,run": ["run r-1", "outcome fw-01", "outcome fw-02"],

@@ -117,7 +117,26 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "no ULID": (_body((1, STARTED), run="run-1"), "ULID"),
     "sequence 0": (_body((0, STARTED)), "sequence"),
     "unknown field": ({**_body(), "colour": 1}, "colour"),
+    "a time before all": (_body((1, {**FAILED, "timestamp": "0001-01-01T00:00:00+14:00"})), "timestamp"),
+    "a time after all": (_body((1, {**FAILED, "timestamp": "9999-12-31T23:59:59-14:00"})), "timestamp"),
+    "no time": ({**_body((1, STARTED)), "started": "0001-01-01T00:00:00+14:00"}, "started"),
+    "a number beyond all": (_body((1, {**ENDED, "exit_code": 2**70})), "events[0].event"),
+    "a sum beyond all": (_body((1, {**ENDED, "totals": {"failed": 2**63}})), "events[0].event"),
 }
+
+
+def test_the_largest_numbers_and_times(daemon: Live) -> None:
+    run, most = RUN[:-1] + "Z", 2**63 - 1
+    moments = ("1971-01-01T00:00:00+14:00", "9998-12-31T23:59:59-14:00")
+    events = [{**FAILED, "pending": most, "timestamp": moment} for moment in moments]
+    ended = {**ENDED, "run_id": run, "exit_code": most, "totals": {"failed": most}}
+    with daemon.client() as client:
+        for number, event in enumerate([*events, ended], 1):
+            answer = client.post("/events", json=_body((number, event), run=run))
+            assert (answer.status_code, answer.json()) == (200, {"ok": True, "accepted": 1, "duplicates": 0})
+        assert client.get(f"/runs/{run}").json()["run"]["exit_code"] == most
+        for path in ("/fleet", "/runs", "/metrics", f"/events?run={run}&since=0&follow=false"):
+            assert client.get(path).status_code == 200, path
 
 
 @pytest.mark.parametrize("name", WRONG)

@@ -195,6 +195,23 @@ def test_a_write_that_nobody_waited_for_and_failed_is_said_at_the_next_one(tmp_p
         store.close()
 
 
+def test_a_number_too_large_for_sqlite_is_refused_and_ends_nothing(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path, forgives=True)
+    asyncio.run(store.run_begin(run()))
+    with pytest.raises(StateError, match="too large"):
+        asyncio.run(store.run_end(run().run_id, 2**70, {}))
+    store.event(run().run_id, 5.0, "change", "t", {})
+    store._queue.put(((("INSERT INTO nowhere VALUES (1)", ()),), None))
+    behind: Future[None] = Future()  # once it is answered, the writer's thread has seen the one before
+    store._queue.put(((("SELECT 1", ()),), behind))
+    behind.exception(60)
+    with pytest.raises(StateError):  # what was lost is said once
+        asyncio.run(store.run_end(run().run_id, 0, {}))
+    asyncio.run(store.run_end(run().run_id, 0, {}))
+    assert store.history(1)[0].exit_code == 0
+    store.close()
+
+
 def test_text_that_is_not_utf_8_is_escaped(tmp_path: Path) -> None:
     """A login name with a stray byte, a device's text with half a surrogate pair."""
     store = SqliteStore(tmp_path)
