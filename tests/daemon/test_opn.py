@@ -105,6 +105,8 @@ def test_refusals(tmp_path: Path, firewall: LabFirewall) -> None:
             ({"base_url": "file:///etc/passwd"}, 422),
             ({"api_key": "a:b"}, 422),
             ({"name": ""}, 422),
+            ({"name": "fw\x1b[31m"}, 422),
+            ({"name": "fw\nfw-02"}, 422),
             ({"extra": 1}, 422),
         ]
         for more, status in cases:
