@@ -12,6 +12,7 @@ import json
 import os
 import queue
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -24,8 +25,6 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from subprocess import DEVNULL, Popen
 
-from bench.daemon_servers import free_port
-
 __all__ = ["Soak", "main"]
 
 _SECONDS = 600.0
@@ -35,7 +34,7 @@ _SLACK_BYTES = 4 << 20
 _WARM_S = 90.0  # a third of the last life that is shorter is still warming up
 _WARM_BYTES = 32 << 20
 _MOST_BYTES = 300 << 20
-_WAIT_S = 30.0  # for a client to end, and between two events of a stream that has not all
+_WAIT_S = 60.0  # for a client to end, and between two events of a stream that has not all
 _BEGIN = datetime(2026, 11, 22, tzinfo=UTC)
 _STEP = timedelta(seconds=60)  # between two records of a host, whatever the clocks say
 _JUMPS_S = (0.0, 86_400.0, -3600.0, 5.0, -86_400.0, 0.0)
@@ -79,7 +78,10 @@ class Soak:
     def __init__(self, folder: Path, seconds: float) -> None:
         self.folder = folder
         self.seconds = seconds
-        self.port = free_port()
+        self._held = socket.socket()  # bound, not listening: between two lives nobody else is given the port
+        self._held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._held.bind(("127.0.0.1", 0))
+        self.port = int(self._held.getsockname()[1])
         self.seen = Seen()
         self.over = threading.Event()  # nobody writes any more
         self.seen_all = threading.Event()  # nor reads
@@ -101,7 +103,7 @@ class Soak:
         words = ("daemon", "--port", str(self.port), "--log-file", str(folder / "log"))
         command = [sys.executable, "-c", _CODE, str(os.getpid()), str(shift_s), *words]
         self.daemon = Popen(command, env=env, stdout=DEVNULL, stderr=DEVNULL)
-        until = time.monotonic() + 30
+        until = time.monotonic() + _WAIT_S
         while True:
             with suppress(OSError, HTTPException):
                 if self.ask("GET", "/ready")[0] == 200:
@@ -113,7 +115,7 @@ class Soak:
     def end(self, number: int) -> None:
         assert self.daemon is not None
         self.daemon.send_signal(number)
-        self.daemon.wait(20)
+        self.daemon.wait(_WAIT_S)
 
     def memory_bytes(self) -> int:
         assert self.daemon is not None
@@ -123,7 +125,7 @@ class Soak:
     # -- clients
 
     def ask(self, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
-        to = HTTPConnection("127.0.0.1", self.port, timeout=20)
+        to = HTTPConnection("127.0.0.1", self.port, timeout=_WAIT_S)
         try:
             to.request(method, path, body, {"Content-Type": "application/json"} if body else {})
             answer = to.getresponse()
@@ -242,6 +244,7 @@ class Soak:
             self.seen_all.set()
             if self.daemon is not None and self.daemon.poll() is None:
                 self.end(signal.SIGTERM)
+            self._held.close()
         return self.said(time.monotonic() - begun)
 
     def _threads(self, *work: tuple[Callable[[int], None], int]) -> list[threading.Thread]:
@@ -344,7 +347,7 @@ class Soak:
             store.close()
 
     def _log_of(self, run: str) -> list[tuple[int, int]]:
-        to = HTTPConnection("127.0.0.1", self.port, timeout=60)
+        to = HTTPConnection("127.0.0.1", self.port, timeout=_WAIT_S)
         to.request("GET", f"/events?run={run}&since=0&follow=false")
         answer = to.getresponse()
         found = list(_events(answer.fp, threading.Event()))

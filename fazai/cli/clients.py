@@ -49,8 +49,11 @@ class Place:
         try:
             return ssl.create_default_context(cafile=str(self.ca) if self.ca else None)
         except (OSError, ssl.SSLError) as error:
+            why = "no certificate is in it" if isinstance(error, ssl.SSLError) else error.strerror
             raise InputError(
-                f"it cannot be used: {error}", where=str(self.ca), hint="FAZAI_CA_FILE"
+                f"it cannot be used: {why}",
+                where=str(self.ca),
+                hint="FAZAI_CA_FILE names a PEM file of the authority",
             ) from None
 
 

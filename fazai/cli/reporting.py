@@ -1,7 +1,7 @@
 """A run's events to the daemon, where one is configured; kept in the state folder until it has them.
 
 Everything here happens in a thread beside the run. It can neither fail the run nor hold it up for more than
-`_LINGER_S` at its end: what is not delivered by then is delivered by the next run.
+a second (FAZAI_REPORT_S) at its end: what is not delivered by then is delivered by the next run.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fazai.errors import FazaiError
+from fazai.errors import FazaiError, InputError
 
 if TYPE_CHECKING:
     from fazai.cli.clients import Place
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 __all__ = ["Reporter", "reporter"]
 
 _TICK_S = 0.1
-_LINGER_S = 1.0
+_LINGER_S = 1.0  # a person waits
+_LINGER_MOST_S = 600
 _TIMEOUT_S = 2.0
 _BATCH_BYTES = 512 * 1024
 _BATCH_EVENTS = 500
@@ -46,18 +47,38 @@ def reporter(
 
     try:
         place = configured(environ, root=root)
+        linger_s = _linger_s(environ.get("FAZAI_REPORT_S"))
     except FazaiError as error:
         return Reporter(None, state, run, check, trouble=str(error))
-    return Reporter(place, state, run, check) if place is not None else None
+    return Reporter(place, state, run, check, linger_s=linger_s) if place is not None else None
+
+
+def _linger_s(text: str | None) -> float:
+    """Raises InputError."""
+    if not text:
+        return _LINGER_S
+    if not (text.isascii() and text.isdigit() and len(text) < 5 and int(text) <= _LINGER_MOST_S):
+        raise InputError(
+            f"FAZAI_REPORT_S is {text[:32]!r}", hint=f"whole seconds, 0 to {_LINGER_MOST_S}, such as 10"
+        )
+    return float(text)
 
 
 class Reporter:
     """`trouble` is what the operator should know when the run has ended; a daemon that is away is none."""
 
     def __init__(
-        self, place: Place | None, state: Path, run: Run, check: bool, *, trouble: str | None = None
+        self,
+        place: Place | None,
+        state: Path,
+        run: Run,
+        check: bool,
+        *,
+        trouble: str | None = None,
+        linger_s: float = _LINGER_S,
     ) -> None:
         self._place = place
+        self._linger_s = linger_s
         self._head = {
             "run_id": run.run_id,
             "command": run.command,
@@ -95,7 +116,7 @@ class Reporter:
         self._put("run", time.time(), "", data)
         self._queue.put(None)
         if self._thread is not None:
-            self._thread.join(_LINGER_S)
+            self._thread.join(self._linger_s)
 
     def _put(self, type_: str, moment: float, target: str, data: Mapping[str, Any]) -> None:
         if self._place is not None:
@@ -108,7 +129,7 @@ class Reporter:
 
     def _work(self) -> None:
         assert self._place is not None
-        sender = _Sender(self._place)
+        sender = _Sender(self._place, max(_TIMEOUT_S, self._linger_s))
         spool = _Spool.open(self._folder, self._head)
         sequence, ended, unsent = 0, False, 0
         batch: list[dict[str, Any]] = []
@@ -157,8 +178,9 @@ def _moment(seconds: float) -> str:
 class _Sender:
     """One connection to the daemon; after the first failure of a run it is not tried again."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, timeout_s: float) -> None:
         self._place = place
+        self._timeout_s = timeout_s
         self._connection: http.client.HTTPConnection | None = None
         self.open = True
         self.trouble: str | None = None
@@ -177,7 +199,7 @@ class _Sender:
             headers["Authorization"] = f"Bearer {self._place.token}"
         try:
             if self._connection is None:
-                self._connection = _connection(self._place)
+                self._connection = _connection(self._place, self._timeout_s)
             self._connection.request("POST", "/events", body, headers)
             answer = self._connection.getresponse()
             text = answer.read(64 * 1024)
@@ -233,26 +255,26 @@ def _shortened(event: Mapping[str, Any]) -> dict[str, Any]:
 class _Local(http.client.HTTPConnection):
     """HTTP over the daemon's Unix socket."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__("fazai", timeout=_TIMEOUT_S)
+    def __init__(self, path: Path, timeout_s: float) -> None:
+        super().__init__("fazai", timeout=timeout_s)
         self._path = path
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(_TIMEOUT_S)
+        self.sock.settimeout(self.timeout)
         self.sock.connect(str(self._path))
 
 
-def _connection(place: Place) -> http.client.HTTPConnection:
+def _connection(place: Place, timeout_s: float) -> http.client.HTTPConnection:
     """Raises InputError for a CA file that cannot be used."""
     if place.socket is not None:
-        return _Local(place.socket)
+        return _Local(place.socket, timeout_s)
     scheme, _, host = place.url.partition("://")
     if "/" in host:
         raise FazaiError("FAZAI_URL has no path", hint="https://HOST:3120")
     if scheme == "https":
-        return http.client.HTTPSConnection(host, timeout=_TIMEOUT_S, context=place.verify())
-    return http.client.HTTPConnection(host, timeout=_TIMEOUT_S)
+        return http.client.HTTPSConnection(host, timeout=timeout_s, context=place.verify())
+    return http.client.HTTPConnection(host, timeout=timeout_s)
 
 
 # -- the spool: one file a run, its first line says which; locked while its run lives ----------------------

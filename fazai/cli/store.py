@@ -44,9 +44,10 @@ def check_command(output: str) -> None:
         for problem in found.problems:
             click.echo(f"  {problem}")
     if found.problems:
+        count = len(found.problems)
         raise FazaiError(
-            f"the state file is damaged: {len(found.problems)} findings",
-            hint="bring a backup back with: fazai store restore FILE",
+            f"the state file cannot be used: {count} finding{'s' if count > 1 else ''}",
+            hint=found.hint,
         )
     if output == "text":
         click.echo("ok")

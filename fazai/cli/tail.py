@@ -32,6 +32,7 @@ _SILENCE_S = 45.0  # three heartbeats
 _WAIT_S = (0.2, 10.0)  # the first pause before it connects again, and the longest
 _LEVELS = ["debug", "info", "warning", "error", "critical"]
 _WILD = set("*?[,")
+_ULID_LETTERS = 26
 
 
 @click.command(
@@ -45,7 +46,7 @@ _WILD = set("*?[,")
     "--host", "hosts", multiple=True, metavar="PATTERN", help="Only of these targets or hosts (* and ?)."
 )
 @click.option("--type", "types", multiple=True, help="Only events of these types.")
-@click.option("--run", help="Only of this run.")
+@click.option("--run", help="Only of this run: its id, or either end of it.")
 @click.option("--session", help="Only of this session.")
 @click.option("--level", type=click.Choice(_LEVELS), help="Of log events: this level and above.")
 @click.option(
@@ -138,7 +139,7 @@ def _since(text: str | None) -> dict[str, str]:
         return {}
     if text.isascii() and text.isdigit():
         return {"since": text}
-    if text[:-1].isascii() and text[:-1].isdigit() and text[-1] in _UNITS:
+    if text[:-1].isascii() and text[:-1].isdigit() and text[-1] in _UNITS and len(text) < 20:
         moment = datetime.now(UTC) - timedelta(seconds=min(int(text[:-1]) * _UNITS[text[-1]], 10**10))
         return {"since_time": moment.isoformat()}
     try:
@@ -213,6 +214,8 @@ class _Tail:
 
         headers = {"Last-Event-ID": self.last} if self.last is not None else {}
         try:
+            if 0 < len(self.query.get("run", "")) < _ULID_LETTERS:
+                self.query["run"] = self._run_of(client, self.query["run"])
             with client.stream("GET", "/events", params=self.query, headers=headers) as answer:
                 if answer.status_code != 200:
                     answer.read()
@@ -227,6 +230,20 @@ class _Tail:
             raise _Gone("the connection ended", "is it https:// there?" if plain else _START) from None
         except httpx.HTTPError as error:
             raise _why(error) from None
+
+    def _run_of(self, client: httpx.Client, text: str) -> str:
+        """The whole id of a run of which either end is given, as commands show it. Raises _Gone, Refused,
+        InputError, httpx.HTTPError."""
+        answer = client.get("/runs", params={"limit": 1000})
+        if answer.status_code != 200:
+            _refused(answer, self.place)
+        ids = [str(row["run_id"]) for row in answer.json()["runs"]]
+        part = text.upper().rstrip("…")
+        found = [one for one in ids if one.startswith(part) or one.endswith(part)]
+        if len(found) == 1:
+            return found[0]
+        why = f"several runs begin or end with {text!r}" if found else f"no run begins or ends with {text!r}"
+        raise InputError(why, where=self.place.name, hint="see: fazai history")
 
     def _begins(self, last: str) -> None:
         """Where the stream does, before its first event."""

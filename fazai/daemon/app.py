@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import traceback
 from collections.abc import Sequence
@@ -74,6 +75,9 @@ class App:
             refusal: WireError | None = self._refusal(path, error)
         except HTTPException as error:
             refusal = Refusal("bad_request", str(error.detail), status=error.status_code)
+        except asyncio.CancelledError:  # by the server alone, when it stops
+            again = ((b"retry-after", b"2"), (b"connection", b"close"))
+            refusal = Refusal("unavailable", "the daemon stops, and did not wait for this", headers=again)
         except Exception as error:  # noqa: BLE001 - the border: a defect in one request must not be another's
             self._log(path, "".join(traceback.format_exception(error)))
             refusal = Refusal("internal", "a fault of fazai; the log has more")
@@ -84,6 +88,7 @@ class App:
         if started:
             connection_of(scope).transport.close()
         else:
+            connection_of(scope).refused()
             await refuse(send, path, refusal)
 
     def _refusal(self, path: str, error: FazaiError) -> WireError:

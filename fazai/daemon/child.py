@@ -40,6 +40,7 @@ _PASSED = (
     *("FAZAI_LAB", "FAZAI_FORKS", "FAZAI_VAULT_PASSWORD_FILE", "ANSIBLE_VAULT_PASSWORD_FILE"),
     *("SSL_CERT_FILE", "SSL_CERT_DIR", "PYTHONPATH", "VIRTUAL_ENV"),
 )
+_REPORT_S = 10  # nobody waits at a terminal, and what the daemon learns late is learnt with the next run
 _SPECIAL = re.compile(r"([.\-])")
 
 
@@ -87,6 +88,7 @@ def environment(job: Job, record: Record, settings: Settings, environ: Mapping[s
         "FAZAI_STATE_DIR": str(settings.state.absolute()),
         "FAZAI_SECRETS": str(settings.secrets.absolute()),
         "FAZAI_RUN_ID": record.run_id,
+        "FAZAI_REPORT_S": str(_REPORT_S),
     }
     if settings.socket is not None:
         found["FAZAI_URL"] = f"unix:{settings.socket.absolute()}"

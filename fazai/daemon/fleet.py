@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from math import isfinite
 from typing import Any, cast
 
@@ -13,7 +13,7 @@ import msgspec
 from fazai.daemon.opn_watch import Seen
 from fazai.daemon.refusal import Refusal
 from fazai.daemon.services import Services
-from fazai.daemon.web import Call, Route
+from fazai.daemon.web import Call, Route, epoch_us
 from fazai.store.base import TargetState
 from fazai.store.daemon import GAUGES, AgentRecord, FirewallRecord, HostRecord
 from fazai.wire.base import WireError, convert_to
@@ -32,7 +32,7 @@ from fazai.wire.fleet import (
 
 __all__ = ["ROUTES", "thin"]
 
-_HOUR = timedelta(hours=1)
+_HOUR_US = 3_600_000_000
 _MOST_RECORDS = 200_000
 _LOAD1, _CPU = GAUGES.index("load1"), GAUGES.index("cpu_busy_ratio")
 _TOTAL, _FREE = GAUGES.index("memory_total_bytes"), GAUGES.index("memory_free_bytes")
@@ -174,11 +174,10 @@ async def telemetry(call: Call) -> TelemetryAnswer:
     record = store.host(query.host)
     if record is None:
         raise Refusal("not_found", f"no host {query.host[:64]!r} reported", hint="see: GET /fleet")
-    until = query.until or datetime.now(UTC)
-    since = query.since or until - _HOUR
-    if since >= until:
+    end_us = epoch_us(query.until or datetime.now(UTC))
+    begin_us = epoch_us(query.since) if query.since is not None else end_us - _HOUR_US
+    if begin_us >= end_us:
         raise WireError("bad_query", "`since` is not before `until`")
-    begin_us, end_us = _microseconds(since), _microseconds(until)
 
     def read() -> TelemetryAnswer:
         rows = store.history(query.host, begin_us, end_us, _MOST_RECORDS)
@@ -193,10 +192,6 @@ async def telemetry(call: Call) -> TelemetryAnswer:
         )
 
     return await asyncio.to_thread(read)
-
-
-def _microseconds(moment: datetime) -> int:
-    return int(moment.timestamp() * 1_000_000)
 
 
 def thin(

@@ -145,6 +145,8 @@ class Firewalls:
 
     def _check(self, body: OpnAddBody) -> None:
         """What the provider would refuse is not even stored. Raises Refusal(bad_request)."""
+        if not body.name.isprintable():
+            raise Refusal("bad_request", "`name`: it has characters that cannot be shown")
         options = {
             "base_url": body.base_url,
             "verify_tls": body.verify_tls,

@@ -37,6 +37,9 @@ _ARRAY: msgspec.json.Decoder[list[msgspec.Raw]] = msgspec.json.Decoder(list[msgs
 _FOREIGN = (msgspec.DecodeError, UnicodeError, RecursionError)
 
 
+_MEMBERS = 1000  # of one gzip body
+
+
 class Records(NamedTuple):
     """What one body holds."""
 
@@ -50,6 +53,8 @@ def inflate(body: bytes, limit_bytes: int = MAX_INGEST_BYTES) -> bytes:
     room = limit_bytes
     try:
         while body:
+            if len(parts) == _MEMBERS:  # each is a copy of all that follows it
+                raise WireError("too_large", f"the gzip body has more than {_MEMBERS} members")
             stream = zlib.decompressobj(wbits=31)
             part = stream.decompress(body, room + 1)
             if len(part) > room:

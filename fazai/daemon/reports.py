@@ -76,6 +76,7 @@ class Reports:
             raise WireError(
                 "bad_request", "`run_id`: expected a ULID", hint="26 letters, as fazai makes them"
             )
+        _plausible(body.started, "`started`: ")
         events = [_event(body, number, one) for number, one in enumerate(body.events)]
         run = self._runs.setdefault(body.run_id, _Run())
         self._runs.move_to_end(body.run_id)
@@ -91,6 +92,7 @@ class Reports:
             if fresh:
                 await self._store.publish([_row(event) for event in fresh])
                 run.last = last
+                run.here = run.here or self._is_here(body.run_id)
                 if not run.here:
                     await self._to_ledger(body.run_id, fresh)
         while len(self._runs) > _KNOWN_RUNS:
@@ -99,14 +101,16 @@ class Reports:
 
     async def _begin(self, run: _Run, body: ReportBody) -> None:
         last = await asyncio.to_thread(self._highest, body.run_id)
-        found = self._store.ledger.find_run(body.run_id)
-        run.here = found is not None and found.pid != 0
-        if found is None:
-            began = body.started.timestamp()
-            await self._store.ledger.run_begin(
-                Run(body.run_id, body.command, body.sources, body.user, body.host, 0, began)
-            )
+        began = body.started.timestamp()
+        await self._store.ledger.run_begin(
+            Run(body.run_id, body.command, body.sources, body.user, body.host, 0, began)
+        )
         run.last = last
+
+    def _is_here(self, run_id: str) -> bool:
+        """It may report before it has written that it began; what it does comes after that."""
+        found = self._store.ledger.find_run(run_id)
+        return found is not None and found.pid != 0
 
     def _highest(self, run_id: str) -> int:
         """The highest sequence that is in the log; it can only stand after the run's beginning."""
@@ -158,12 +162,20 @@ def _event(body: ReportBody, number: int, one: ReportedEvent) -> EventBase:
         "run_id": body.run_id,
         "sequence": one.sequence,
     }
+    place = f"`events[{number}].event`: "
     try:
-        return convert_to(values, of)
+        event = convert_to(values, of)
     except WireError as error:
         text = error.message
-        place = f"`events[{number}].event`: "
         raise WireError(error.code, place + text.replace("`", ""), hint=error.hint) from None
+    _plausible(event.timestamp, place)
+    return event
+
+
+def _plausible(moment: datetime | None, place: str) -> None:
+    """Whether it can be shown everywhere in UTC. Raises WireError."""
+    if moment is not None and not 1970 < moment.year < 9999:
+        raise WireError("bad_request", f"{place}timestamp: the year {moment.year} is none of a run")
 
 
 def _row(event: EventBase) -> NewEvent:

@@ -30,9 +30,11 @@ __all__ = ["CONNECTION", "Connection", "HttpServer", "Listener"]
 #: Where a request's scope holds its Connection.
 CONNECTION = "fazai.connection"
 
-_IDLE, _HEAD, _BODY = 0, 1, 2
+_IDLE, _HEAD, _BODY, _OVER = range(4)
 _SO_PEERGROUPS = 59
 _LAST_CHUNK = b"0\r\n\r\n"
+_LAST_WORDS_S = 0.05  # for a request that the stop cuts off to be told
+_LINGER_S = 2.0  # for one who is refused to read why, while he still sends
 
 
 class Listener:
@@ -110,8 +112,8 @@ class Connection(HttpToolsProtocol):
             self.on_drained()
 
     def data_received(self, data: bytes) -> None:
-        if self._streams:
-            return  # a stream is the last answer of its connection
+        if self._streams or self._phase == _OVER:
+            return  # a stream is the last answer of its connection, and so is a refusal
         before = self._phase
         if before == _IDLE:
             if self.busy:
@@ -124,6 +126,8 @@ class Connection(HttpToolsProtocol):
         self._head_bytes += len(data)
         super().data_received(data)
         phase = self._phase
+        if phase == _OVER:
+            return
         if phase == _IDLE:
             self._head_bytes = 0
             if self._deadline is None and (self.cycle is None or self.cycle.response_complete):
@@ -168,7 +172,7 @@ class Connection(HttpToolsProtocol):
             body = encode(ErrorAnswer(error=text, code=code))
             head = f"HTTP/1.1 {status} Refused\r\ncontent-type: application/json\r\nconnection: close\r\n"
             self.transport.write(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
-        self.transport.close()
+        self.end_gently()
 
     def shutdown(self) -> None:
         if self.busy:
@@ -242,8 +246,32 @@ class Connection(HttpToolsProtocol):
         if self._phase != _IDLE:
             self._refusal = (408, "timeout", "the request took too long to arrive")
             self.send_400_response("")
-        self.transport.close()
-        self.loop.call_later(1.0, self.transport.abort)
+        else:
+            self.transport.close()
+        self.loop.call_later(_LINGER_S + 1.0, self.transport.abort)
+
+    # -- the end
+
+    def refused(self) -> None:
+        """To be told before a refusal is written: nobody reads the rest of that request."""
+        if self._phase == _BODY and self.cycle is not None:
+            self.cycle.transport = cast("asyncio.Transport", _Gently(self))
+
+    def end_gently(self) -> None:
+        """Our side ends; what still comes is thrown away for a while. To close a socket with unread bytes
+        would reset the connection, and the client might not see the answer."""
+        if self._phase == _OVER or self.transport.is_closing():
+            return
+        self._phase = _OVER
+        self._disarm()
+        self.flow.resume_reading()
+        self.pipeline.clear()
+        if self.cycle is not None and not self.cycle.response_complete:  # nothing is written after the end
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.loop.call_later(_LINGER_S, self.transport.close)
 
     # -- who it is
 
@@ -291,6 +319,17 @@ class Connection(HttpToolsProtocol):
         self.transport.write(_LAST_CHUNK)
         self.transport.close()
         self.loop.call_later(self.limits.linger_s, self.transport.abort)
+
+
+class _Gently:
+    """What uvicorn writes the answer of a refused request to."""
+
+    __slots__ = ("close", "is_closing", "write")
+
+    def __init__(self, connection: Connection) -> None:
+        self.write = connection.transport.write
+        self.is_closing = connection.transport.is_closing
+        self.close = connection.end_gently
 
 
 class HttpServer:
@@ -380,6 +419,7 @@ class HttpServer:
             await asyncio.wait(tasks, timeout=self._limits.stop_s)
         for task in self._state.tasks:
             task.cancel()
+            until = max(until, loop.time() + _LAST_WORDS_S)
         while self._state.connections and loop.time() < until:  # noqa: ASYNC110 - they flush their last words
             await asyncio.sleep(0.005)
         for connection in list(self._state.connections):

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
 
 from fazai.daemon.hub import Filter, Hub, Stream, frame_of
 from fazai.daemon.refusal import Refusal
 from fazai.daemon.services import Services
-from fazai.daemon.web import Call, Reply, Route, reply
+from fazai.daemon.web import Call, Reply, Route, epoch_us, reply
 from fazai.store.daemon import DaemonStore
 from fazai.wire.daemon import EventsQuery, decode_events_query
 from fazai.wire.events import ErrorEvent, GapEvent, encode_sse, is_event_id
@@ -94,12 +93,8 @@ async def _position(call: Call, query: EventsQuery, services: Services) -> int:
     if query.since is not None:
         return query.since
     if query.since_time is not None:
-        return await asyncio.to_thread(services.store.event_id_at, _microseconds(query.since_time))
+        return await asyncio.to_thread(services.store.event_id_at, epoch_us(query.since_time))
     return services.hub.sent_id
-
-
-def _microseconds(moment: datetime) -> int:
-    return int(moment.astimezone(UTC).timestamp() * 1_000_000)
 
 
 async def _catch_up(stream: Stream, hub: Hub, store: DaemonStore) -> bool:

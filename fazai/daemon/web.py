@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast, runtime_checkable
 from urllib.parse import parse_qsl
 
@@ -35,6 +36,7 @@ __all__ = [
     "ShortApp",
     "ShortTaker",
     "connection_of",
+    "epoch_us",
     "head_of",
     "read_body",
     "refusal_reply",
@@ -68,6 +70,7 @@ _SAFE = (
 )
 _NO_PAGE = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
 _JSON = b"application/json"
+_EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +209,11 @@ def read_query(scope: Scope, route: Route) -> Message | None:
         return msgspec.convert(values, route.query, strict=False)
     except msgspec.ValidationError as error:
         raise WireError("bad_query", str(error)[:300]) from None
+
+
+def epoch_us(moment: datetime) -> int:
+    """Microseconds since the epoch, for every moment that can be written."""
+    return (moment - _EPOCH) // _MICROSECOND
 
 
 async def read_body(call: Call, route: Route) -> bytes:

@@ -51,7 +51,7 @@ class Log:
         known = {name: value for name, value in ids.items() if value is not None}
         if self._text:
             more = "".join(f"  {name}={value}" for name, value in known.items())
-            line = f"{now} {level:8} {message}{more}"
+            line = f"{now} {level:8} {_clean(message + more)}"
         else:
             fields = {"timestamp": now, "level": level, "logger": logger or self._logger, "message": message}
             line = msgspec.json.encode({**fields, **known}).decode()
@@ -59,3 +59,11 @@ class Log:
             print(line, file=self._file or sys.stderr, flush=True)
         except (OSError, ValueError):
             return
+
+
+def _clean(text: str) -> str:
+    """Without what would steer a terminal; what goes on over several lines cannot be taken for others."""
+    if text.isprintable():
+        return text
+    shown = (c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+    return "".join(shown).replace("\n", "\n    ")

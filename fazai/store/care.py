@@ -8,12 +8,12 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fazai.errors import LockHeld, StateError
 from fazai.store import packing
-from fazai.store.schema import FILE_NAME, MIGRATIONS, failure, open_reader
+from fazai.store.schema import FILE_NAME, MIGRATIONS, NEWER_HINT, failure, open_reader
 
 __all__ = ["Found", "backup", "check", "restore", "vacuum"]
 
@@ -29,6 +29,7 @@ class Found:
     version: int
     rows: dict[str, int]
     problems: tuple[str, ...]
+    hint: str = "bring a backup back with: fazai store restore FILE"
 
 
 def check(folder: Path) -> Found:
@@ -61,7 +62,14 @@ def _check(path: Path) -> Found:
         problems.append(str(error))
     if version > len(MIGRATIONS):
         problems.append("it was written by a newer fazai")
-    return Found(path.stat().st_size, int(version), rows, tuple(problems))
+    found = Found(_size(path), int(version), rows, tuple(problems))
+    return found if version <= len(MIGRATIONS) else replace(found, hint=NEWER_HINT)
+
+
+def _size(path: Path) -> int:
+    """With what is in its log."""
+    log = path.with_name(f"{path.name}-wal")
+    return path.stat().st_size + (log.stat().st_size if log.exists() else 0)
 
 
 def _bad_chunks(connection: sqlite3.Connection) -> Iterator[str]:
@@ -80,11 +88,11 @@ def vacuum(folder: Path) -> tuple[int, int]:
     the file has; others wait meanwhile. Raises StateError."""
     path = _present(folder / FILE_NAME)
     try:
-        before = path.stat().st_size
+        before = _size(path)
         with contextlib.closing(sqlite3.connect(path, timeout=30, isolation_level=None)) as connection:
             connection.execute("VACUUM")
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        return before, path.stat().st_size
+        return before, _size(path)
     except sqlite3.Error as error:
         raise failure(folder, error) from error
 
@@ -189,7 +197,11 @@ def _unused(folder: Path) -> Iterator[None]:
 
 
 def _present(path: Path) -> Path:
-    if not path.is_file():
+    try:
+        there = path.is_file()
+    except OSError as error:
+        raise StateError(f"{path} cannot be read: {error.strerror}", hint="see its owner and mode") from None
+    if not there:
         raise StateError(f"there is no file {path}", hint="FAZAI_STATE_DIR says where the state folder is")
     return path
 

@@ -95,7 +95,7 @@ class SqliteDaemonStore:
     @property
     def ledger(self) -> Store:
         if self._ledger is None:
-            self._ledger = SqliteStore(self.folder)
+            self._ledger = SqliteStore(self.folder, forgives=True)
         return self._ledger
 
     def close(self) -> None:

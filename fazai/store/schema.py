@@ -15,7 +15,16 @@ from pathlib import Path
 
 from fazai.errors import StateError, StoreFull
 
-__all__ = ["FILE_NAME", "MIGRATIONS", "connect", "failure", "is_broken", "migrate", "open_reader"]
+__all__ = [
+    "FILE_NAME",
+    "MIGRATIONS",
+    "NEWER_HINT",
+    "connect",
+    "failure",
+    "is_broken",
+    "migrate",
+    "open_reader",
+]
 
 FILE_NAME = "fazai.sqlite3"
 
@@ -116,6 +125,13 @@ def open_reader(path: Path) -> sqlite3.Connection:
     return connection
 
 
+NEWER_HINT = "install that one again, or bring a backup from before it back with: fazai store restore FILE"
+
+
+class _Newer(sqlite3.DatabaseError):
+    """Nothing is wrong with the file."""
+
+
 def migrate(connection: sqlite3.Connection) -> None:
     """Bring the file to this release's version. Raises sqlite3.Error."""
     while (version := _version(connection)) < len(MIGRATIONS):
@@ -131,7 +147,7 @@ def migrate(connection: sqlite3.Connection) -> None:
                 connection.execute("ROLLBACK")
             raise
     if version > len(MIGRATIONS):
-        raise sqlite3.DatabaseError("it was written by a newer fazai")
+        raise _Newer("it was written by a newer fazai")
 
 
 def _version(connection: sqlite3.Connection) -> int:
@@ -147,6 +163,8 @@ def is_broken(error: Exception) -> bool:
 def failure(folder: Path, error: Exception) -> StateError:
     """What SQLite or the operating system says, as an error with the next step."""
     code = _code(error) & 0xFF
+    if isinstance(error, _Newer):
+        return StateError(f"the state folder {folder} cannot be used: {error}", hint=NEWER_HINT)
     if code == sqlite3.SQLITE_FULL or _has_no_room(folder, error):
         return StoreFull(
             f"the state folder {folder} takes no more data: {error}",

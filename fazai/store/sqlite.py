@@ -36,10 +36,12 @@ _Batch = tuple[tuple[_Job, ...], "Future[None] | None"]
 
 
 class SqliteStore:
-    """`folder` is created 0700 when it is not there. Raises StateError when it cannot be used."""
+    """`folder` is created 0700 when it is not there. Raises StateError when it cannot be used. A write that
+    nobody waited for and that failed is the end of a run; a daemon `forgives` it once it was said."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, forgives: bool = False) -> None:
         self.folder = folder
+        self._forgives = forgives
         self._path = folder / FILE_NAME
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -88,7 +90,7 @@ class SqliteStore:
                 for sql, params in jobs:
                     connection.execute(sql, tuple(map(_storable, params)))
             connection.execute("COMMIT")
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OverflowError) as error:  # SQLite has integers of 64 bits
             with contextlib.suppress(sqlite3.Error):
                 connection.execute("ROLLBACK")
             failed = failure(self.folder, error)
@@ -110,7 +112,10 @@ class SqliteStore:
 
     async def _write(self, *jobs: _Job) -> None:
         if self._failed is not None:  # a write that nobody waited for was lost: say so at the next one
-            raise self._failed
+            failed = self._failed
+            if self._forgives:
+                self._failed = None
+            raise failed
         future: Future[None] = Future()
         self._queue.put((jobs, future))
         await asyncio.wrap_future(future)
@@ -118,12 +123,16 @@ class SqliteStore:
     # -- runs -------------------------------------------------------------------------------------------
 
     async def run_begin(self, run: Run) -> None:
+        """What a daemon heard of a run (pid 0) gives way to what the run's own process says, whichever is
+        first."""
+        heard = run.pid == 0
         await self._write(
+            *([] if heard else [("DELETE FROM runs WHERE run_id = ? AND pid = 0", (run.run_id,))]),
             (
-                "INSERT INTO runs (run_id, command, sources, user, host, pid, started)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                f"INSERT {'OR IGNORE ' if heard else ''}INTO runs"  # noqa: S608 - our words
+                " (run_id, command, sources, user, host, pid, started) VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (run.run_id, run.command, json.dumps(run.sources), run.user, run.host, run.pid, run.started),
-            )
+            ),
         )
 
     async def run_end(self, run_id: str, exit_code: int, summary: Mapping[str, Any]) -> None:

@@ -55,7 +55,7 @@ Label = Annotated[str, Meta(min_length=1, max_length=256)]
 #: An RFC 3339 time with its offset.
 Timestamp = Annotated[datetime, Meta(tz=True)]
 Milliseconds = Annotated[int, Meta(ge=1, le=3_600_000)]
-Count = Annotated[int, Meta(ge=0)]
+Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
 _MESSAGE_CHARS = 300
 

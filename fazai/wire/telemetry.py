@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar
 import msgspec
 from msgspec import Meta
 
-from fazai.wire.base import Answer, Count, Message, WireError, convert_to, parse_json
+from fazai.wire.base import Answer, Message, WireError, convert_to, parse_json
 
 __all__ = [
     "MAX_INGEST_BYTES",
@@ -42,6 +42,10 @@ Hostname = Annotated[
 ]
 Load = Annotated[tuple[Annotated[float, Meta(ge=0)], ...], Meta(max_length=3)]
 Percent = Annotated[float, Meta(ge=0)]  # of one CPU, so 100 is no upper limit
+
+
+#: As large as a host says it.
+Count = Annotated[int, Meta(ge=0)]
 
 
 class OsMem(Message, frozen=True, kw_only=True):

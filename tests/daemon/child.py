@@ -16,19 +16,29 @@ from typing import Any, Self
 
 import httpx
 
+from .live import PATIENCE_S
+
 ROOT = Path(__file__).parents[2]
 RUN = "01KANHC0E8M5T3W9Q7Z2R4V6XB"
 
 _CODE = """
-import json, sys
+import json, sys, time
 from pathlib import Path
-from fazai.daemon.process import serve
+from fazai.daemon import hub, process
 from fazai.daemon.settings import Limits, Settings
 from fazai.store.daemon_sqlite import SqliteDaemonStore
 folder, limits = Path(sys.argv[1]), Limits(**json.loads(sys.argv[2]))
 settings = Settings(state=folder / "state", secrets=folder / "secrets", port=0, socket=folder / "d.sock",
-                    log_file=folder / "daemon.log", limits=limits)
-serve(settings, SqliteDaemonStore)
+                    log_file=folder / "daemon.log", gemma_socket=folder / "no-worker.sock", limits=limits)
+stalled = folder / "stalled"
+
+class Patient(hub.Hub):  # nobody stalls until the test says so, however busy the machine is
+    def __init__(self, *given):
+        super().__init__(*given)
+        self.monotonic = lambda: time.monotonic() * 1000 if stalled.exists() else 0.0
+
+process.Hub = Patient
+process.serve(settings, SqliteDaemonStore)
 """
 
 
@@ -40,7 +50,7 @@ class Child:
         self.sequence = 0
         ear = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         ear.bind(str(folder / f"notify-{time.monotonic_ns()}"))
-        ear.settimeout(30)
+        ear.settimeout(PATIENCE_S)
         env = {**os.environ, "PYTHONPATH": str(ROOT), "NOTIFY_SOCKET": ear.getsockname()}
         self.process = subprocess.Popen(
             [sys.executable, "-c", _CODE, str(folder), json.dumps(limits)], env=env
@@ -60,10 +70,10 @@ class Child:
     ) -> None:
         if self.process.poll() is None:
             self.process.kill()
-        self.process.wait(30)
+        self.process.wait(PATIENCE_S)
 
     def client(self) -> httpx.Client:
-        return httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=30, trust_env=False)
+        return httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=PATIENCE_S, trust_env=False)
 
     def publish(self, client: httpx.Client, count: int, text: str) -> None:
         """`count` events of a run, as a reconciler reports them."""
@@ -92,8 +102,12 @@ class Child:
         """SIGTERM; how long it took to end."""
         begun = time.monotonic()
         self.process.send_signal(signal.SIGTERM)
-        assert self.process.wait(20) == 0
+        assert self.process.wait(PATIENCE_S) == 0
         return time.monotonic() - begun
+
+    def let_stall(self) -> None:
+        """Readers that take nothing have taken nothing for long enough."""
+        (self.folder / "stalled").touch()
 
     def log(self) -> str:
         return (self.folder / "daemon.log").read_text()

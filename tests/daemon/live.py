@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -25,13 +26,38 @@ from fazai.store.tokens import TokenFile
 from fazai.wire.base import encode
 from fazai.wire.events import Event, SseFrame, decode_sse, event_type
 
+#: For what has to happen, however busy the machine is: only what never happens takes so long.
+PATIENCE_S = 60.0
+
+#: What takes a second at most, on a machine that has other things to do, too.
+BUSY_S = 10.0
+
+
+def until(holds: Callable[[], object], seconds: float = PATIENCE_S) -> None:
+    """Waits for a condition of another thread or process."""
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, "it did not come true"
+        time.sleep(0.01)
+
+
+@contextlib.contextmanager
+def own_port() -> Iterator[int]:
+    """A port of loopback on which a daemon can listen again and again: nobody else is given it meanwhile. (A
+    socket that is bound and does not listen keeps the kernel from handing its port out.)"""
+    with socket.socket() as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(("127.0.0.1", 0))
+        yield int(held.getsockname()[1])
+
 
 def settings(folder: Path, **more: Any) -> Settings:
-    """A daemon in `folder`, on a port of its own."""
+    """A daemon in `folder`, on a port of its own, which knows nothing of what else runs on this machine."""
     return Settings(
         state=folder / "state",
         secrets=folder / "secrets",
         port=more.pop("listen_port", 0),
+        gemma_socket=more.pop("gemma_socket", folder / "no-worker.sock"),
         log_file=folder / "daemon.log",
         **more,
     )
@@ -68,7 +94,7 @@ class Live:
 
     def client(self, bearer: str | None = None, **more: Any) -> httpx.Client:
         headers = {"Authorization": f"Bearer {bearer}"} if bearer else {}
-        return httpx.Client(base_url=self.url, headers=headers, timeout=20, trust_env=False, **more)
+        return httpx.Client(base_url=self.url, headers=headers, timeout=PATIENCE_S, trust_env=False, **more)
 
     def call(self, function: Callable[[], Any]) -> Any:
         """Runs on the daemon's loop; the result of a coroutine is waited for."""
@@ -77,7 +103,7 @@ class Live:
             found = function()
             return await found if asyncio.iscoroutine(found) else found
 
-        return asyncio.run_coroutine_threadsafe(run(), self.loop).result(20)
+        return asyncio.run_coroutine_threadsafe(run(), self.loop).result(PATIENCE_S)
 
     def publish(self, *events: Event) -> list[int]:
         """Through the store, as every part of the daemon does."""
@@ -127,14 +153,14 @@ def live(folder: Path, store_limits: StoreLimits | None = None, **more: Any) -> 
     thread = threading.Thread(target=serve)
     thread.start()
     try:
-        assert ready.wait(20)
+        assert ready.wait(PATIENCE_S)
         if failed:
             raise failed[0]
         yield made[0]
     finally:
         if made and thread.is_alive():
             made[0].loop.call_soon_threadsafe(made[0].daemon.stop)
-        thread.join(20)
+        thread.join(PATIENCE_S)
         log.close()
     if failed:
         raise failed[0]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import httpx
 from fazai.daemon.configfile import read_config
 from fazai.daemon.jobs import Polling
 from fazai.lab import LabFirewall, LabSettings, LabThread
-from tests.daemon.live import Live, live
+from tests.daemon.live import Live, live, until
 
 RESOURCES = [{"opnsense.alias": {"name": "blocklist", "type": "host", "content": ["192.0.2.7"]}}]
 
@@ -57,14 +56,6 @@ class World:
 
     def inventory(self, resources: Any = None, **more: Any) -> None:
         write_inventory(self.folder, self.firewall, resources, **more)
-
-
-def until(holds: Callable[[], object], seconds: float = 30.0) -> None:
-    """Waits for a condition of another thread or process."""
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end, "it did not come true"
-        time.sleep(0.01)
 
 
 def write_inventory(folder: Path, firewall: LabFirewall, resources: Any = None, **more: Any) -> None:

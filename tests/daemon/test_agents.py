@@ -19,9 +19,9 @@ from fazai.daemon import lives
 from fazai.providers.gemma import Endpoint
 from fazai.wire.events import AgentEvent, DoneEvent, ErrorEvent, TokenEvent
 from tests.worker.openai import Completions, completions
-from tests.worker.process import Process, until, without_model
+from tests.worker.process import Process, without_model
 
-from .live import Events, live, stream
+from .live import PATIENCE_S, Events, live, stream, until
 
 
 def _row(client: httpx.Client, name: str) -> dict[str, Any]:
@@ -124,12 +124,12 @@ def _endpoint() -> Iterator[Completions]:
 
     thread = threading.Thread(target=lambda: asyncio.run(run()))
     thread.start()
-    assert ready.wait(10)
+    assert ready.wait(PATIENCE_S)
     try:
         yield made[0]
     finally:
         loops[0][0].call_soon_threadsafe(loops[0][1].set)
-        thread.join(10)
+        thread.join(PATIENCE_S)
 
 
 def test_the_fallback_answers_while_the_worker_is_away(tmp_path: Path) -> None:

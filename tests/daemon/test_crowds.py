@@ -16,6 +16,7 @@ import pytest
 from fazai.wire.events import GapEvent, SseFrame, decode_sse
 
 from .child import Child
+from .live import BUSY_S, PATIENCE_S, until
 
 _SLOW = 1000
 _EACH_BYTES = 192 * 1024  # unsent bytes (64 KiB), one block beyond, and the stream itself
@@ -61,7 +62,7 @@ class _Quick:
 
     def until(self, events: int) -> None:
         """All of them have so many, in order."""
-        end = time.monotonic() + 30
+        end = time.monotonic() + PATIENCE_S
         while min(self.seen.values()) < events:
             assert time.monotonic() < end, self.seen
             for key, _ in self.selector.select(0.1):
@@ -76,7 +77,7 @@ class _Quick:
 
 def _drain(reader: socket.socket) -> bytes:
     """What is left, until the daemon's end of it."""
-    reader.settimeout(20)
+    reader.settimeout(PATIENCE_S)
     raw = b""
     with suppress(ConnectionResetError):
         while part := reader.recv(1 << 16):
@@ -97,21 +98,19 @@ def test_a_thousand_slow_readers(tmp_path: Path) -> None:
     """A third reads nothing, a third a byte now and then, a third after a pause. Three quick ones get every
     event meanwhile, the memory is bounded, and the slow ones come back without a loss."""
     with (
-        Child(tmp_path, stall_s=6.0, linger_s=60.0) as daemon,
+        Child(tmp_path, linger_s=5 * PATIENCE_S) as daemon,
         daemon.client() as client,
         _opened(daemon.port, 3) as quick_ones,
         _opened(daemon.port, _SLOW, window=4096) as slow,
     ):
         quick = _Quick(quick_ones)
-        until = time.monotonic() + 20
-        while daemon.gauge(client, "fazai_sse_streams") < _SLOW + 3:
-            assert time.monotonic() < until
+        until(lambda: daemon.gauge(client, "fazai_sse_streams") == _SLOW + 3)
         daemon.publish(client, 10, "x")
         quick.until(10)
         base, most = daemon.memory_bytes(), 0
         drips, pausing = slow[: _SLOW // 3], slow[_SLOW // 3 : 2 * _SLOW // 3]
         taken: dict[socket.socket, bytes] = dict.fromkeys(slow, b"")
-        for _ in range(50):  # 5 MB for each of them
+        for _ in range(30):  # 3 MB for each of them
             daemon.publish(client, 100, "y" * 950)
             quick.until(daemon.sequence)
             most = max(most, daemon.memory_bytes())
@@ -120,10 +119,8 @@ def test_a_thousand_slow_readers(tmp_path: Path) -> None:
                     taken[one] += one.recv(1)
         assert most - base < _SLOW * _EACH_BYTES, f"{(most - base) / _SLOW / 1024:.0f} KiB each"
         _until_read(pausing, taken, daemon.sequence)
-        until = time.monotonic() + 30
-        while daemon.gauge(client, "fazai_sse_cut_off_total") < _SLOW - len(pausing):
-            assert time.monotonic() < until
-        assert daemon.gauge(client, "fazai_sse_cut_off_total") == _SLOW - len(pausing)
+        daemon.let_stall()
+        until(lambda: daemon.gauge(client, "fazai_sse_cut_off_total") == _SLOW - len(pausing))
         for one in (*drips[:5], *slow[-5:]):
             _comes_back(daemon.port, taken[one] + _drain(one), daemon.sequence)
         daemon.publish(client, 10, "z")
@@ -136,8 +133,8 @@ def _until_read(readers: list[socket.socket], taken: dict[socket.socket, bytes],
     selector = selectors.DefaultSelector()
     for one in readers:
         selector.register(one, selectors.EVENT_READ)
-    end = time.monotonic() + 90
-    kept = readers[:5]
+    end = time.monotonic() + 5 * PATIENCE_S  # a gigabyte in small pieces
+    kept = {one: bytearray(taken[one]) for one in readers[:5]}
     while selector.get_map():
         assert time.monotonic() < end, f"{len(selector.get_map())} are not there yet"
         for key, _ in selector.select(0.1):
@@ -145,13 +142,14 @@ def _until_read(readers: list[socket.socket], taken: dict[socket.socket, bytes],
             assert isinstance(reader, socket.socket)
             part = reader.recv(1 << 18)
             assert part, "it was cut off"
-            taken[reader] = (taken[reader] + part) if reader in kept else (taken[reader][-2000:] + part)
+            taken[reader] = taken[reader][-2000:] + part
+            if reader in kept:
+                kept[reader] += part
             if last in taken[reader][-2000 - len(part) :]:
                 selector.unregister(reader)
-    for one in kept:
-        assert [int(found) for found in re.findall(rb'"message":"(\d+) ', _whole(taken[one]))] == list(
-            range(events)
-        )
+    for raw in kept.values():
+        found = re.findall(rb'"message":"(\d+) ', _whole(bytes(raw)))
+        assert [int(number) for number in found] == list(range(events))
 
 
 def _whole(raw: bytes) -> bytes:
@@ -183,12 +181,10 @@ def test_a_stop_ends_two_thousand_streams_within_a_second(tmp_path: Path) -> Non
         _opened(daemon.port, 100, window=4096) as stuck,
         _opened(daemon.port, 1900) as streams,
     ):
-        until = time.monotonic() + 20
-        while daemon.gauge(client, "fazai_sse_streams") < len(stuck) + len(streams):
-            assert time.monotonic() < until
+        until(lambda: daemon.gauge(client, "fazai_sse_streams") == len(stuck) + len(streams))
         daemon.publish(client, 5, "x" * 900)
         took_s = daemon.stop()
-        assert took_s < 2.0, took_s  # a second, and the interpreter's own end on a busy machine
+        assert took_s < BUSY_S, took_s
         for one in streams:
             assert b"stops; connect again" in _drain(one)
         assert "Traceback" not in daemon.log()

@@ -22,6 +22,7 @@ from typing import Any, Self
 import httpx
 import pytest
 
+from tests.daemon.live import PATIENCE_S
 from tests.worker.restricted import NOBODY, wrapper
 
 ROOT = Path(__file__).parents[2]
@@ -89,7 +90,7 @@ class _Daemon:
         address = folder / f"notify-{time.monotonic_ns()}"
         self.notify.bind(str(address))
         address.chmod(0o666)
-        self.notify.settimeout(30)
+        self.notify.settimeout(PATIENCE_S)
         env = {
             "PATH": os.environ["PATH"],
             "PYTHONPATH": str(ROOT),
@@ -97,6 +98,7 @@ class _Daemon:
             "FAZAI_STATE_DIR": str(folder / "state"),
             "FAZAI_SECRETS": str(folder / "secrets"),
             "FAZAI_SOCKET": str(folder / "not-used.sock"),
+            "FAZAI_GEMMA_SOCK": str(folder / "no-worker.sock"),
             "NOTIFY_SOCKET": str(address),
         }
         with contextlib.ExitStack() as held:  # numbers that are above the places which they are copied to
@@ -119,7 +121,7 @@ class _Daemon:
     def __exit__(self, *_: object) -> None:
         if self.child.poll() is None:
             self.child.kill()
-        self.child.communicate(timeout=30)
+        self.child.communicate(timeout=PATIENCE_S)
         self.notify.close()
 
     def told(self) -> str:
@@ -134,7 +136,7 @@ class _Daemon:
 
     def end(self) -> str:
         self.child.send_signal(signal.SIGTERM)
-        _, said = self.child.communicate(timeout=30)
+        _, said = self.child.communicate(timeout=PATIENCE_S)
         assert self.child.returncode == 0, said
         return str(said)
 
@@ -180,7 +182,7 @@ def test_sockets_of_systemd_stay_open_across_a_restart(folder: Path) -> None:
             first.end()
         assert not (folder / "not-used.sock").exists()
         with socket.create_connection(
-            tcp.getsockname(), timeout=30
+            tcp.getsockname(), timeout=PATIENCE_S
         ) as waiting:  # nobody serves, none refuses
             waiting.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
             with _Daemon(folder, (tcp, unix)) as second:
@@ -196,7 +198,7 @@ def test_a_public_socket_of_systemd_is_guarded_like_our_own(folder: Path) -> Non
         public.bind(("0.0.0.0", 0))
         public.listen(8)
         with _Daemon(folder, (public,)) as daemon:
-            _, said = daemon.child.communicate(timeout=30)
+            _, said = daemon.child.communicate(timeout=PATIENCE_S)
             assert daemon.child.returncode == 3
             assert "is a public address, and there is no TLS" in said
 

@@ -153,6 +153,13 @@ def test_an_hour_of_figures(client: httpx.Client) -> None:
     assert received == sorted(received)
 
 
+def test_windows_at_the_ends_of_time(client: httpx.Client) -> None:
+    hosts(client, ["web-1"])
+    for query in ("until=0001-01-01T00:00:00%2B14:00", "since=0001-01-01T00:00:00%2B14:00"):
+        assert client.get(f"/telemetry?host=web-1&{query}").status_code == 200, query
+    assert client.get("/telemetry?host=web-1&since=9999-12-31T23:59:59-14:00").status_code == 400
+
+
 def test_a_window_of_figures(client: httpx.Client) -> None:
     begin = 1_795_000_000.0
     client.post("/ingest", json=[record("web-1", begin + 60 * n) for n in range(10)])

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +24,7 @@ from fazai.errors import StateError
 from fazai.wire.daemon import HTTP_STATUS
 from fazai.wire.logs import decode_log_line
 
-from .live import Live, live, stream
+from .live import BUSY_S, PATIENCE_S, Live, live, stream, until
 
 FAZAI = str(Path(sys.executable).with_name("fazai"))
 POSTS = [route for route in TABLE if route.body is not None]
@@ -31,8 +32,14 @@ POSTS = [route for route in TABLE if route.body is not None]
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    limits = Limits(head_s=0.4, body_s=0.6, head_bytes=4096)
-    with live(tmp_path_factory.mktemp("http"), limits=limits) as found:
+    with live(tmp_path_factory.mktemp("http"), limits=Limits(head_bytes=4096)) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    """It soon has enough of who is slow."""
+    with live(tmp_path_factory.mktemp("hasty"), limits=Limits(head_s=0.4, body_s=0.6)) as found:
         yield found
 
 
@@ -87,12 +94,9 @@ def test_bodies_that_are_none(daemon: Live, route: Any) -> None:
         assert answer.json()["code"] == "too_large"
 
 
-def _talk(daemon: Live, data: bytes, *, then: bytes = b"") -> bytes:
-    with socket.create_connection(("127.0.0.1", daemon.port), timeout=10) as peer:
+def _talk(daemon: Live, data: bytes) -> bytes:
+    with socket.create_connection(("127.0.0.1", daemon.port), timeout=PATIENCE_S) as peer:
         peer.sendall(data)
-        if then:
-            time.sleep(0)
-            peer.sendall(then)
         got = b""
         while part := peer.recv(65536):
             got += part
@@ -105,28 +109,24 @@ _POST = (
 )
 
 
-def test_slow_and_endless_requests_are_cut_off(daemon: Live) -> None:
-    begun = time.monotonic()
+def test_slow_and_endless_requests_are_cut_off(hasty: Live) -> None:
     for data, status in (
         (b"", b""),
         (b"GET /health HTTP/1.1\r\nHost: local", b"408"),
         (_POST + b"{", b"408"),
     ):
-        got = _talk(daemon, data)
+        got = _talk(hasty, data)
         assert got[9:12] == status
-    assert time.monotonic() - begun < 8
 
 
-def test_a_header_drip_is_cut_off(daemon: Live) -> None:
-    with socket.create_connection(("127.0.0.1", daemon.port), timeout=10) as peer:
+def test_a_header_drip_is_cut_off(hasty: Live) -> None:
+    with socket.create_connection(("127.0.0.1", hasty.port), timeout=PATIENCE_S) as peer:
         begun = time.monotonic()
         peer.sendall(b"GET /health HTTP/1.1\r\n")
         with pytest.raises(OSError):  # noqa: PT012 - whichever byte it is
-            while time.monotonic() - begun < 8:
+            while time.monotonic() - begun < PATIENCE_S:
                 peer.sendall(b"X: y\r\n")
-                time.sleep(0.02)
-            raise AssertionError
-        assert time.monotonic() - begun < 5
+                time.sleep(0.02)  # slowly, as such a client does
 
 
 @pytest.mark.parametrize(
@@ -142,6 +142,37 @@ def test_heads_that_are_too_large(daemon: Live, head: bytes) -> None:
     got = _talk(daemon, head)
     assert got.startswith(b"HTTP/1.1 431")
     assert json.loads(got.partition(b"\r\n\r\n")[2])["code"] == "too_large"
+
+
+@pytest.mark.parametrize("close", [b"", b"Connection: close\r\n"])
+@pytest.mark.parametrize("path", [b"/events", b"/ingest", b"/nowhere"])
+def test_who_is_refused_while_he_sends_can_read_why(daemon: Live, path: bytes, close: bytes) -> None:
+    """A socket that is closed with unread bytes resets the connection: the answer would be lost."""
+    size = 20 << 20
+    head = b"POST %b HTTP/1.1\r\nHost: localhost\r\n%bContent-Type: application/json\r\n" % (path, close)
+    with socket.create_connection(("127.0.0.1", daemon.port), timeout=PATIENCE_S) as peer:
+        peer.sendall(head + b"Content-Length: %d\r\n\r\n" % size + b" " * size)
+        answer = peer.recv(65536)
+    assert answer[9:12] == (b"404" if path == b"/nowhere" else b"413")
+
+
+def test_a_request_that_the_stop_does_not_wait_for_is_told(tmp_path: Path) -> None:
+    head = b"POST /ingest HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    record = b'{"hostname":"a","timestamp":"2026-11-22T03:04:00Z"}'
+    with live(tmp_path, limits=Limits(stop_s=0.1)) as daemon:
+        server, free = daemon.daemon._server, threading.Event()
+        telemetry = daemon.services.store._telemetry  # type: ignore[attr-defined]
+        assert server is not None
+        apply, telemetry.apply = telemetry.apply, lambda *given: free.wait(PATIENCE_S) and apply(*given)
+        with socket.create_connection(("127.0.0.1", daemon.port), timeout=PATIENCE_S) as peer:
+            peer.sendall(head + b"Content-Length: %d\r\n\r\n" % len(record) + record)
+            until(lambda: daemon.services.ingest.admission.total_bytes)
+            daemon.call(server.stop)
+            answer = peer.recv(65536)
+        free.set()
+    assert answer[9:12] == b"503"
+    assert b"retry-after: 2" in answer
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["code"] == "unavailable"
 
 
 @pytest.mark.parametrize(
@@ -217,11 +248,12 @@ class _Process:
         self.socket = folder / "d.sock"
         ear = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         ear.bind(str(folder / f"notify-{time.monotonic_ns()}"))
-        ear.settimeout(20)
+        ear.settimeout(PATIENCE_S)
         env = {
             "PATH": os.environ["PATH"],
             "HOME": str(folder),
             "FAZAI_STATE_DIR": str(folder / "state"),
+            "FAZAI_GEMMA_SOCK": str(folder / "no-worker.sock"),
             "NOTIFY_SOCKET": ear.getsockname(),
         }
         self.child = subprocess.Popen(
@@ -235,10 +267,10 @@ class _Process:
 
     def client(self) -> httpx.Client:
         transport = httpx.HTTPTransport(uds=str(self.socket))
-        return httpx.Client(transport=transport, base_url="http://fazai", timeout=20)
+        return httpx.Client(transport=transport, base_url="http://fazai", timeout=PATIENCE_S)
 
     def end(self) -> str:
-        _, err = self.child.communicate(timeout=20)
+        _, err = self.child.communicate(timeout=PATIENCE_S)
         return str(err)
 
 
@@ -249,7 +281,7 @@ def test_sigterm_ends_it_within_a_second_with_streams_open(tmp_path: Path) -> No
         process.child.send_signal(signal.SIGTERM)
         texts = [frame.event.message for frame in events.rest()]  # type: ignore[union-attr]
         log = process.end()
-        assert time.monotonic() - begun < 1.5  # the interpreter's own end included
+        assert time.monotonic() - begun < BUSY_S
     assert texts[-1].endswith("stops; connect again")
     assert process.child.returncode == 0
     assert not process.socket.exists()
@@ -294,17 +326,14 @@ def test_the_log_is_opened_again_and_two_cannot_share_a_state(tmp_path: Path) ->
     try:
         log.rename(tmp_path / "old.log")
         process.child.send_signal(signal.SIGHUP)
-        until = time.monotonic() + 10
-        while not log.exists():
-            assert time.monotonic() < until
-            time.sleep(0.01)
+        until(log.exists)
         env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "FAZAI_STATE_DIR": str(tmp_path / "state")}
         second = subprocess.run(
             [FAZAI, "daemon", "--port", "0", "--socket", str(tmp_path / "e.sock")],
             env=env,
             capture_output=True,
             text=True,
-            timeout=20,
+            timeout=PATIENCE_S,
         )
         assert second.returncode == 5
         assert "another daemon" in second.stderr or "holds" in second.stderr
@@ -313,7 +342,7 @@ def test_the_log_is_opened_again_and_two_cannot_share_a_state(tmp_path: Path) ->
             env={**env, "FAZAI_STATE_DIR": str(tmp_path / "other")},
             capture_output=True,
             text=True,
-            timeout=20,
+            timeout=PATIENCE_S,
         )
         assert taken.returncode == 3
         assert "another daemon answers there" in taken.stderr

@@ -17,10 +17,10 @@ from fazai.daemon.opn_watch import backoff_s
 from fazai.lab import Fault, LabFirewall, LabSettings, LabThread
 from fazai.providers.opnsense.vitals import _cpu, _time
 from fazai.wire.opn import OpnListAnswer, OpnMetricsAnswer, decode_opn_answer
-from tests.daemon.live import live, stream, token
-from tests.daemon.runs_world import until, world, write_inventory
+from tests.daemon.live import live, stream, token, until
+from tests.daemon.runs_world import world, write_inventory
 
-FAST = DaemonConfig(polling=Polling(every_s=0.3, timeout_s=2.0))
+FAST = DaemonConfig(polling=Polling(every_s=0.3, timeout_s=20.0))
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +105,8 @@ def test_refusals(tmp_path: Path, firewall: LabFirewall) -> None:
             ({"base_url": "file:///etc/passwd"}, 422),
             ({"api_key": "a:b"}, 422),
             ({"name": ""}, 422),
+            ({"name": "fw\x1b[31m"}, 422),
+            ({"name": "fw\nfw-02"}, 422),
             ({"extra": 1}, 422),
         ]
         for more, status in cases:
@@ -198,7 +200,8 @@ def test_what_runs_leave_is_a_gauge(tmp_path: Path) -> None:
                 rf'^fazai_opnsense_{name}{{firewall="fw-01",[^}}]*}} (\S+)$', text, re.MULTILINE
             )
 
-        edge.ended(edge.started(edge.run()))
+        checked = edge.ended(edge.started(edge.run()))
+        assert checked["exit_code"] == 2, checked
         until(lambda: figure("pending_changes") == ["1"])
         assert figure("last_apply_success") == []
         edge.ended(edge.started(edge.run(mode="apply")))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -16,9 +17,11 @@ from fazai.cli.clients import Place
 from fazai.cli.reporting import Reporter
 from fazai.cli.setup import new_run
 from fazai.outcome import Event, RunOutcome
+from fazai.store.base import Run
+from fazai.store.sqlite import SqliteStore
 from fazai.wire.events import OutcomeEvent, RunEvent
 
-from .live import Live, live, stream
+from .live import BUSY_S, PATIENCE_S, Live, live, stream
 
 FAZAI = str(Path(sys.executable).with_name("fazai"))
 RUN = "01KANHC0E8M5T3W9Q7Z2R4V6XB"
@@ -87,6 +90,25 @@ def test_a_run_elsewhere_is_seen_recorded_and_not_doubled(tmp_path: Path) -> Non
         assert client.post("/events", json=body).json() == {"ok": True, "accepted": 1, "duplicates": 2}
 
 
+def test_a_run_that_reports_before_it_wrote_that_it_began(tmp_path: Path) -> None:
+    """Both write the same ledger: neither fails, and each of its events is there once."""
+    with live(tmp_path) as daemon, daemon.client() as client:
+        assert client.post("/events", json=_body((1, STARTED))).status_code == 200
+        own = SqliteStore(tmp_path / "state")
+        run = Run(RUN, "apply", ("inventory.yml",), "deploy", "ci-7", os.getpid(), time.time())
+        asyncio.run(own.run_begin(run))
+        own.event(RUN, time.time(), "change", "fw-01", {"n": 1})
+        answer = client.post("/events", json=_body((1, STARTED), (2, CHANGE), (3, FAILED), (4, ENDED)))
+        assert answer.json() == {"ok": True, "accepted": 3, "duplicates": 1}
+        asyncio.run(own.run_end(RUN, 1, {"failed": 1}))
+        own.close()
+        ledger = daemon.services.store.ledger
+        assert [event["type"] for event in ledger.events(RUN)] == ["change"]
+        found = ledger.find_run(RUN)
+        assert found is not None
+        assert (found.pid, found.exit_code) == (os.getpid(), 1)
+
+
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "another run": (_body((1, {**STARTED, "run_id": "other"})), "events[0].event.run_id"),
     "a token": (_body((1, {"type": "token", "text": "x"})), "nothing that a run reports"),
@@ -95,7 +117,26 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "no ULID": (_body((1, STARTED), run="run-1"), "ULID"),
     "sequence 0": (_body((0, STARTED)), "sequence"),
     "unknown field": ({**_body(), "colour": 1}, "colour"),
+    "a time before all": (_body((1, {**FAILED, "timestamp": "0001-01-01T00:00:00+14:00"})), "timestamp"),
+    "a time after all": (_body((1, {**FAILED, "timestamp": "9999-12-31T23:59:59-14:00"})), "timestamp"),
+    "no time": ({**_body((1, STARTED)), "started": "0001-01-01T00:00:00+14:00"}, "started"),
+    "a number beyond all": (_body((1, {**ENDED, "exit_code": 2**70})), "events[0].event"),
+    "a sum beyond all": (_body((1, {**ENDED, "totals": {"failed": 2**63}})), "events[0].event"),
 }
+
+
+def test_the_largest_numbers_and_times(daemon: Live) -> None:
+    run, most = RUN[:-1] + "Z", 2**63 - 1
+    moments = ("1971-01-01T00:00:00+14:00", "9998-12-31T23:59:59-14:00")
+    events = [{**FAILED, "pending": most, "timestamp": moment} for moment in moments]
+    ended = {**ENDED, "run_id": run, "exit_code": most, "totals": {"failed": most}}
+    with daemon.client() as client:
+        for number, event in enumerate([*events, ended], 1):
+            answer = client.post("/events", json=_body((number, event), run=run))
+            assert (answer.status_code, answer.json()) == (200, {"ok": True, "accepted": 1, "duplicates": 0})
+        assert client.get(f"/runs/{run}").json()["run"]["exit_code"] == most
+        for path in ("/fleet", "/runs", "/metrics", f"/events?run={run}&since=0&follow=false"):
+            assert client.get(path).status_code == 200, path
 
 
 @pytest.mark.parametrize("name", WRONG)
@@ -126,6 +167,7 @@ def _apply(folder: Path, *words: str, **environ: str) -> tuple[int, str, float]:
         "HOME": str(folder),
         "FAZAI_STATE_DIR": str(folder / "own-state"),
         "FAZAI_SOCKET": str(folder / "none.sock"),
+        "FAZAI_REPORT_S": "60",
         **environ,
     }
     inventory = Path(__file__).parents[2] / "inventory/lab.yml"
@@ -135,7 +177,7 @@ def _apply(folder: Path, *words: str, **environ: str) -> tuple[int, str, float]:
         env=env,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
     )
     return child.returncode, child.stderr, time.monotonic() - begun
 
@@ -195,6 +237,13 @@ def test_a_refused_token_is_told_and_fails_nothing(tmp_path: Path) -> None:
     assert "others may read it" in err
 
 
+def test_a_wrong_time_to_wait_is_told_and_fails_nothing(tmp_path: Path) -> None:
+    for wrong in ("soon", "-1", "1e999", "601", "9" * 5000):
+        code, err, _ = _apply(tmp_path, "plan", FAZAI_URL="http://127.0.0.1:1", FAZAI_REPORT_S=wrong)
+        assert code == 2
+        assert "FAZAI_REPORT_S" in err
+
+
 def test_a_daemon_that_hangs_does_not_hold_a_run_up(tmp_path: Path) -> None:
     import socket
 
@@ -204,7 +253,7 @@ def test_a_daemon_that_hangs_does_not_hold_a_run_up(tmp_path: Path) -> None:
         reporter.event(Event("change", time.time(), "fw-01", dict(CHANGE)))
         begun = time.monotonic()
         reporter.end(RunOutcome("r", "apply", False, 0.0, 0.0, ()))
-        assert time.monotonic() - begun < 1.5
+        assert time.monotonic() - begun < BUSY_S
         (kept,) = (tmp_path / "spool").iterdir()
         assert len(kept.read_text().splitlines()) == 4  # whose run it is, and its three events
 

@@ -10,8 +10,8 @@ from fazai.daemon.child import Child, Ended, Patience, environment
 from fazai.daemon.jobs import Job
 from fazai.daemon.runrecords import Record, Records
 from fazai.lab import Fault
-from tests.daemon.live import settings, stream, token
-from tests.daemon.runs_world import RESOURCES, until, world
+from tests.daemon.live import PATIENCE_S, settings, stream, token, until
+from tests.daemon.runs_world import RESOURCES, world
 
 
 def test_a_plan_is_shown_approved_and_applied(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_one_run_at_a_time_and_a_stop_between_two_actions(tmp_path: Path) -> Non
     two = [{"opnsense.alias": {"name": name, "type": "host", "content": ["192.0.2.7"]}} for name in "ab"]
     with world(tmp_path) as edge:
         edge.inventory(two)
-        edge.firewall.inject(Fault(kind="delay", path="firewall/alias/setItem/*", delay_s=1.0, times=1))
+        edge.firewall.inject(Fault(kind="delay", path="firewall/alias/setItem/*", delay_s=5.0, times=1))
         run_id = edge.started(edge.run(mode="apply"))
         refused = edge.run()
         assert (refused.status_code, refused.json()["code"]) == (409, "conflict")
@@ -107,20 +107,22 @@ def test_one_run_at_a_time_and_a_stop_between_two_actions(tmp_path: Path) -> Non
 
 
 def test_a_run_that_takes_too_long_is_ended(tmp_path: Path) -> None:
-    stubborn = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('x', flush=True)"
-    words = [sys.executable, "-c", f"{stubborn}; time.sleep(60)"]
+    said = tmp_path / "runs" / "said"
+    deaf = "import os, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); os.write(2, b'x')"
 
-    async def work(words: list[str], timeout_s: float) -> Ended:
-        child = Child(words, {}, tmp_path / "runs" / "said")
-        return await child.wait(timeout_s, Patience(0.1, 0.1))
+    async def work(code: str, timeout_s: float, patience: Patience, first: str = "") -> Ended:
+        child = Child([sys.executable, "-c", code], {}, said)
+        until(lambda: said.read_text().startswith(first))  # it is as far as that
+        return await child.wait(timeout_s, patience)
 
-    assert asyncio.run(work(words, 0.5)) == Ended(137, "", timed_out=True)
-    polite = [sys.executable, "-c", "import time; time.sleep(60)"]
-    assert asyncio.run(work(polite, 0.2)) == Ended(143, "", timed_out=True)
-    loud = [sys.executable, "-c", "import sys; sys.exit('x' * 20000 + 'the end')"]
-    ended = asyncio.run(work(loud, 20))
+    brief, long = Patience(0.1, 0.1), Patience(PATIENCE_S, PATIENCE_S)
+    stubborn = work(f"{deaf}; time.sleep(600)", 0.2, brief, "x")
+    assert asyncio.run(stubborn) == Ended(137, "x", timed_out=True)
+    polite = work("import time; time.sleep(600)", 0.2, long)
+    assert asyncio.run(polite) == Ended(143, "", timed_out=True)
+    ended = asyncio.run(work("import sys; sys.exit('x' * 20000 + 'the end')", PATIENCE_S, long))
     assert (ended.exit_code, ended.said[-7:], len(ended.said)) == (1, "the end", 8191)
-    assert not (tmp_path / "runs" / "said").exists()
+    assert not said.exists()
 
 
 def test_a_run_inherits_no_secrets(tmp_path: Path) -> None:
@@ -142,6 +144,7 @@ def test_a_run_inherits_no_secrets(tmp_path: Path) -> None:
         "FAZAI_STATE_DIR",
         "FAZAI_SECRETS",
         "FAZAI_RUN_ID",
+        "FAZAI_REPORT_S",
         "FAZAI_URL",
     }
     assert found["FAZAI_URL"] == f"unix:{tmp_path / 's'}"

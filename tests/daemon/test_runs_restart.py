@@ -12,8 +12,8 @@ import pytest
 from fazai.daemon.runrecords import Record, Records
 from fazai.daemon.settings import Limits
 from fazai.lab import Fault, LabFirewall, LabSettings, LabThread
-from tests.daemon.live import stream
-from tests.daemon.runs_world import World, beside, until, write_inventory
+from tests.daemon.live import stream, until
+from tests.daemon.runs_world import World, beside, write_inventory
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def queued_approval(edge: World) -> tuple[dict[str, Any], str]:
     """A plan, and the run of its approval, which waits for another one."""
     checked = edge.ended(edge.started(edge.run()))
     assert checked["exit_code"] == 2
-    slow(edge.firewall, 2.0)
+    slow(edge.firewall, 6.0)  # longer than it takes to ask for another and to stop the daemon
     edge.started(edge.run())
     run_id = approve(edge, checked)
     assert edge.row(run_id)["state"] == "queued"
@@ -114,7 +114,7 @@ def test_an_approval_that_is_no_longer_good_says_so_and_can_be_given_again(
 def test_a_run_that_goes_on_alone_is_waited_for(tmp_path: Path, firewall: LabFirewall) -> None:
     with beside(tmp_path, firewall, daemon={"limits": Limits(runs_stop_s=0.1)}) as edge:
         checked = edge.ended(edge.started(edge.run()))
-        firewall.inject(Fault(kind="delay", path="firewall/alias/setItem/*", delay_s=4.0, times=1))
+        firewall.inject(Fault(kind="delay", path="firewall/alias/setItem/*", delay_s=8.0, times=1))
         alone = edge.started(edge.run(mode="apply"))
         until(lambda: edge.daemon.services.store.ledger.actions(alone))  # it writes
         waits = approve(edge, checked)

@@ -12,7 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.daemon.runs_world import World, until, world
+from tests.daemon.live import until
+from tests.daemon.runs_world import World, world
 
 SECRET = "a secret of at least sixteen"
 PUSH = {"ref": "refs/heads/main", "after": "9f2c" * 10}

@@ -11,7 +11,8 @@ import pytest
 from fazai.daemon.configfile import read_config
 from fazai.daemon.timing import Rhythm, Timetable, Window
 from fazai.errors import Errors, FazaiError
-from tests.daemon.runs_world import until, world
+from tests.daemon.live import until
+from tests.daemon.runs_world import world
 
 SUNDAY = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
@@ -121,9 +122,9 @@ def test_a_restart_neither_repeats_nor_forgets() -> None:
 
 
 def test_the_daemon_runs_its_schedule(tmp_path: Path) -> None:
-    with world(tmp_path, job={"schedule": {"every": "10s", "jitter": "1s"}}) as edge:
+    with world(tmp_path, job={"schedule": {"every": "1h", "jitter": "1s"}}) as edge:
         (job,) = edge.client.get("/runs/schedule").json()["jobs"]
-        assert (job["every_s"], job["mode"], job["modes"]) == (10.0, "check", ["check", "approve", "apply"])
+        assert (job["every_s"], job["mode"], job["modes"]) == (3600.0, "check", ["check", "approve", "apply"])
         desk = edge.daemon.services.runs
         until(lambda: any(record.exit_code is not None for record in desk.records))
         record = next(iter(desk.records))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from fazai.daemon.settings import Limits
 from fazai.daemon.shortcut import Known, known_head
 from fazai.errors import StateError
 
-from .live import Live, live, token
+from .live import PATIENCE_S, Live, live, token, until
 
 HEADS = {
     "plain": b"POST /ingest HTTP/1.1\r\nHost: localhost\r\nContent-Length: 12\r\nX-A: b\r\n\r\n",
@@ -73,7 +72,7 @@ class Client:
     """One connection; each answer is read to its end."""
 
     def __init__(self, port: int, bearer: str = "") -> None:
-        self.sock = socket.create_connection(("127.0.0.1", port), timeout=10)
+        self.sock = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S)
         self.file = self.sock.makefile("rb")
         self.more = f"Authorization: Bearer {bearer}\r\n" if bearer else ""
 
@@ -177,7 +176,7 @@ def test_what_the_store_refuses_is_said_and_counted(daemon: Live, monkeypatch: p
 
 
 def test_a_connection_that_was_idle_long_enough_is_closed(tmp_path: Path) -> None:
-    with live(tmp_path, limits=Limits(idle_s=1.0)) as daemon:
+    with live(tmp_path, limits=Limits(idle_s=2.0)) as daemon:
         client = Client(daemon.port)
         for minute in range(3):
             assert client.post(record(minute))[0] == 200
@@ -186,20 +185,19 @@ def test_a_connection_that_was_idle_long_enough_is_closed(tmp_path: Path) -> Non
 
 
 def test_a_stop_waits_for_what_is_being_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with live(tmp_path, limits=Limits(stop_s=5.0)) as daemon:
+    with live(tmp_path, limits=Limits(stop_s=PATIENCE_S)) as daemon:
         client = Client(daemon.port)
         client.post(record(0))
         telemetry = daemon.services.store._telemetry  # type: ignore[attr-defined]
         apply, stopping = telemetry.apply, threading.Event()
 
         def slow(*given: Any) -> Any:
-            stopping.wait(10)
+            stopping.wait(PATIENCE_S)
             return apply(*given)
 
         monkeypatch.setattr(telemetry, "apply", slow)
         client.sock.sendall(client.request(record(1)))
-        while not daemon.services.ingest.admission.total_bytes:
-            time.sleep(0.001)
+        until(lambda: daemon.services.ingest.admission.total_bytes)
         daemon.call(daemon.daemon.stop)
         daemon.loop.call_soon_threadsafe(stopping.set)
         assert client.answer()[::2] == (200, {"ok": True, "accepted": 1, "duplicates": 0})

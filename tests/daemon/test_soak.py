@@ -15,6 +15,8 @@ import pytest
 
 from bench.soak import Soak
 
+from .live import PATIENCE_S
+
 _ROOT = Path(__file__).parents[2]
 
 
@@ -50,14 +52,14 @@ def test_streams_are_given_what_was_acknowledged_last(tmp_path: Path) -> None:
 def test_nothing_of_it_is_left(number: signal.Signals) -> None:
     soak = subprocess.Popen([sys.executable, "-m", "bench", "soak"], cwd=_ROOT, stdout=subprocess.DEVNULL)
     children = Path(f"/proc/{soak.pid}/task/{soak.pid}/children")
-    until = time.monotonic() + 30
+    until = time.monotonic() + PATIENCE_S
     while not (found := children.read_text().split()):
         assert time.monotonic() < until, "it started no daemon"
         time.sleep(0.01)
     handle = os.pidfd_open(int(found[0]))
     try:
         soak.send_signal(number)
-        assert soak.wait(30) == (143 if number == signal.SIGTERM else -signal.SIGKILL)
-        assert select.select([handle], [], [], 30)[0], "its daemon is still there"
+        assert soak.wait(PATIENCE_S) == (143 if number == signal.SIGTERM else -signal.SIGKILL)
+        assert select.select([handle], [], [], PATIENCE_S)[0], "its daemon is still there"
     finally:
         os.close(handle)

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -21,13 +20,17 @@ from fazai.report.events import event_line, event_style
 from fazai.wire.events import ChangeEvent, LogEvent, OutcomeEvent, RunEvent
 
 from . import certificates
-from .live import Live, live, token
+from .live import PATIENCE_S, Live, live, own_port, token, until
 
 FAZAI = str(Path(sys.executable).with_name("fazai"))
+RUN = "01KANHC0E8M5T3W9Q7Z2R4V6XB"
 
 
 @contextlib.contextmanager
 def tail(daemon: Live | None, *words: str, **environ: str) -> Iterator[subprocess.Popen[str]]:
+    """Begins when the daemon, if one is given, has no stream left of a tail before."""
+    if daemon is not None:
+        until(lambda: not daemon.services.hub.streams)
     env = {
         "PATH": os.environ["PATH"],
         "HOME": "/nonexistent",
@@ -42,29 +45,27 @@ def tail(daemon: Live | None, *words: str, **environ: str) -> Iterator[subproces
         yield child
     finally:
         child.kill()
-        child.wait(20)
+        child.wait(PATIENCE_S)
         for pipe in (child.stdout, child.stderr):
             assert pipe is not None
             pipe.close()
 
 
 def _end(child: subprocess.Popen[str]) -> tuple[int, str, str]:
-    out, err = child.communicate(timeout=20)
+    out, err = child.communicate(timeout=PATIENCE_S)
     return child.returncode, out, err
 
 
-def _until(condition: Any) -> None:
-    until = time.monotonic() + 15
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.01)
+def opened(daemon: Live) -> None:
+    """A stream follows live: what is published now, its reader gets."""
+    until(lambda: daemon.call(lambda: [one for one in daemon.services.hub.streams if one.task is None]))
 
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     with live(tmp_path_factory.mktemp("tail")) as found:
         found.publish(
-            RunEvent(run_id="R1", state="started", command="apply"),
+            RunEvent(run_id=RUN, state="started", command="apply"),
             ChangeEvent(
                 target="edge-1",
                 kind="opnsense.alias",
@@ -73,12 +74,12 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
                 before={"content": ["192.0.2.1"]},
                 after={"content": ["192.0.2.2"]},
                 status="done",
-                run_id="R1",
+                run_id=RUN,
             ),
-            OutcomeEvent(target="edge-1", status="changed", changed=1, run_id="R1"),
-            OutcomeEvent(target="core-1", status="failed", errors=("it broke",), run_id="R1"),
+            OutcomeEvent(target="edge-1", status="changed", changed=1, run_id=RUN),
+            OutcomeEvent(target="core-1", status="failed", errors=("it broke",), run_id=RUN),
             LogEvent(level="warning", message="\x1b[31mred\r\nline two", target="edge-2"),
-            RunEvent(run_id="R1", state="finished", command="apply", exit_code=1, totals={"failed": 1}),
+            RunEvent(run_id=RUN, state="finished", command="apply", exit_code=1, totals={"failed": 1}),
         )
         yield found
 
@@ -90,7 +91,7 @@ def test_what_there_is(daemon: Live) -> None:
     lines = out.splitlines()
     assert any("edge-1        change     ~ alias block  content: " in line for line in lines)
     assert any("core-1        outcome    failed: it broke" in line for line in lines)
-    assert any("run        apply R1 finished exit 1: 1 failed" in line for line in lines)
+    assert any("run        apply R4V6XB finished exit 1: 1 failed" in line for line in lines)
     assert "\x1b" not in out  # neither ours, into a pipe, nor a device's
     assert r"\x1b[31mred\r\nline two" in out
 
@@ -105,7 +106,7 @@ def test_colours(daemon: Live) -> None:
 SELECTED = {
     "--host edge-1": ["change", "outcome"],
     "--host edge-*,core-?": ["change", "outcome", "outcome", "log"],
-    "--type run --run R1": ["run", "run"],
+    f"--type run --run {RUN}": ["run", "run"],
     "--type log --level error": [],
     "--type log,outcome --host edge-*": ["outcome", "log"],
     "--since 1h --type change": ["change"],
@@ -124,6 +125,25 @@ def test_selection(daemon: Live, words: str) -> None:
     assert all(next(iter(event)) == "id" for event in events)
 
 
+def test_a_run_by_either_end(tmp_path: Path) -> None:
+    ids = (RUN, RUN[:-1] + "C")
+    with live(tmp_path) as daemon, daemon.client() as client:
+        for run_id in ids:
+            event = {"type": "log", "level": "info", "message": run_id}
+            head = {"run_id": run_id, "command": "apply", "host": "h", "user": "u"}
+            body = {**head, "started": "2026-11-22T03:04:00Z", "events": [{"sequence": 1, "event": event}]}
+            assert client.post("/events", json=body).status_code == 200
+        for text, code, said in (
+            ("r4v6xc", 0, ids[1]),
+            (ids[0], 0, ids[0]),
+            (ids[0][:13], 3, "several runs begin or end with"),
+            ("nothing", 3, "no run begins or ends with"),
+        ):
+            with tail(daemon, "--no-follow", "--type", "log", "--run", text) as child:
+                found, out, err = _end(child)
+            assert (found, said in out + err) == (code, True), (text, out, err)
+
+
 def test_until_and_fail_on(daemon: Live) -> None:
     for words, wanted in {
         ("--until", "type=run,state=finished"): 0,
@@ -136,10 +156,8 @@ def test_until_and_fail_on(daemon: Live) -> None:
 
 
 def test_it_follows_and_ends_with_an_interrupt(daemon: Live) -> None:
-    hub = daemon.services.hub
-    before = len(hub.streams)
     with tail(daemon, "--output", "json", "--type", "log") as child:
-        _until(lambda: len(hub.streams) > before)
+        opened(daemon)
         daemon.publish(LogEvent(level="info", message="now"))
         assert child.stdout is not None
         assert json.loads(child.stdout.readline())["message"] == "now"
@@ -149,42 +167,44 @@ def test_it_follows_and_ends_with_an_interrupt(daemon: Live) -> None:
 
 def test_a_reader_that_goes_away(daemon: Live) -> None:
     with tail(daemon, "--type", "log") as child:
-        hub = daemon.services.hub
-        _until(lambda: hub.streams)
+        opened(daemon)
         assert child.stdout is not None
         child.stdout.close()
         daemon.publish(LogEvent(level="info", message="into a closed pipe"))
-        assert child.wait(20) == 141
+        assert child.wait(PATIENCE_S) == 141
         assert child.stderr is not None
         assert child.stderr.read() == ""
 
 
 def test_it_comes_back_where_it_was(tmp_path: Path) -> None:
-    with live(tmp_path) as first:
-        port = first.port
-        with tail(first, "--type", "log", "--output", "json", "--until", "message=three") as child:
-            _until(lambda: first.services.hub.streams)
-            first.publish(LogEvent(level="info", message="one"))
-            assert child.stdout is not None
-            assert _next(child.stdout) == "one"
-            first.loop.call_soon_threadsafe(first.daemon.stop)
-            assert _next(child.stdout).endswith("stops")
-            assert _next(child.stdout).endswith("stops; connect again")
-            _until(lambda: first.loop.is_closed())
-            with live(tmp_path, listen_port=port) as second:
-                second.publish(LogEvent(level="info", message="two"), LogEvent(level="info", message="three"))
-                code, out, err = _end(child)
-            messages = [json.loads(line)["message"] for line in out.splitlines()]
-            assert messages[-2:] == ["two", "three"]
-            assert code == 0
-            assert "connecting again" in err
-            assert "connected again" in err
+    words = ("--type", "log", "--output", "json", "--until", "message=three")
+    with (
+        own_port() as port,
+        live(tmp_path, listen_port=port) as first,
+        tail(first, *words) as child,
+    ):
+        opened(first)
+        first.publish(LogEvent(level="info", message="one"))
+        assert child.stdout is not None
+        assert _next(child.stdout) == "one"
+        first.loop.call_soon_threadsafe(first.daemon.stop)
+        assert _next(child.stdout).endswith("stops")
+        assert _next(child.stdout).endswith("stops; connect again")
+        until(lambda: first.loop.is_closed())
+        with live(tmp_path, listen_port=port) as second:
+            second.publish(LogEvent(level="info", message="two"), LogEvent(level="info", message="three"))
+            code, out, err = _end(child)
+        messages = [json.loads(line)["message"] for line in out.splitlines()]
+        assert messages[-2:] == ["two", "three"]
+        assert code == 0
+        assert "connecting again" in err
+        assert "connected again" in err
 
 
 def test_it_comes_back_where_it_was_before_it_saw_anything(daemon: Live) -> None:
     with tail(daemon, "--type", "log", "--output", "json", "--until", "message=after") as child:
         hub = daemon.services.hub
-        _until(lambda: hub.streams)
+        opened(daemon)
 
         def die() -> None:  # as a daemon that is killed
             for stream in list(hub.streams):
@@ -261,6 +281,7 @@ def test_nobody_there(tmp_path: Path) -> None:
         ((), 3, "no daemon is known here"),
         (("--url", "ftp://x"), 3, "is no address of a daemon"),
         (("--since", "soon", "--url", "http://127.0.0.1:1"), 3, "neither a duration"),
+        (("--since", "9" * 5000 + "d", "--url", "http://127.0.0.1:1"), 3, "neither a duration"),
         (("--until", "nonsense", "--url", "http://127.0.0.1:1"), 3, "is no condition"),
     ):
         with tail(None, *words) as child:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import sqlite3
 import stat
 import threading
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from fazai.cli import main
+from fazai.errors import StateError
 from fazai.store.daemon import NewEvent
 from fazai.store.daemon_sqlite import SqliteDaemonStore
 from fazai.store.schema import FILE_NAME
@@ -47,6 +49,30 @@ def test_check_says_that_all_is_well(folder: Path, capsys: pytest.CaptureFixture
     code, out, _ = fazai(["check", "--output", "json"], capsys)
     found = json.loads(out)
     assert (code, found["ok"], found["rows"]["stream"], found["rows"]["hosts"]) == (0, True, 100, 5)
+
+
+def test_a_newer_file_is_not_called_damaged(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fill(folder, 1)
+    with contextlib.closing(sqlite3.connect(folder / FILE_NAME)) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    code, out, err = fazai(["check"], capsys)
+    assert (code, "damaged" in out + err) == (1, False)
+    with pytest.raises(StateError) as caught:
+        SqliteDaemonStore(folder, QUIET)
+    for text in (err, str(caught.value.hint)):
+        assert "install that one again" in text
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_folder_that_cannot_be_entered(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fill(folder, 1)
+    folder.chmod(0)
+    try:
+        for words in (["check"], ["vacuum"], ["backup", str(folder.parent / "copy")]):
+            code, _, err = fazai(words, capsys)
+            assert (code, "Permission denied" in err) == (3, True), err
+    finally:
+        folder.chmod(0o700)
 
 
 def test_check_finds_a_record_that_cannot_be_read(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

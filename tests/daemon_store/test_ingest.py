@@ -495,3 +495,11 @@ def test_every_record_is_accepted_refused_or_a_duplicate(shared: Bench, body: by
     assert status in (200, 422)
     again = shared.post(body)[1]
     assert again["accepted"] == 0  # idempotent
+
+
+def test_a_body_of_very_many_gzip_members_is_refused() -> None:
+    """Each one costs a copy of the rest."""
+    member = gzip.compress(b" ")
+    assert inflate(member * 1000) == b" " * 1000
+    with pytest.raises(WireError, match="members"):
+        inflate(member * 1001)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sqlite3
@@ -63,6 +64,22 @@ def test_round_trip(tmp_path: Path) -> None:
     asyncio.run(store.settle("t"))
     assert store.memory("t").unfinished == ()
     store.close()
+
+
+@pytest.mark.parametrize("first", ["heard", "own"])
+def test_a_run_that_was_heard_of_gives_way_to_its_own_process(tmp_path: Path, first: str) -> None:
+    heard = replace(run(), pid=0, user="told")
+    store = SqliteStore(tmp_path)
+    for one in (heard, run(), heard) if first == "heard" else (run(), heard):
+        asyncio.run(store.run_begin(one))
+    (found,) = store.history(5)
+    assert (found.pid, found.user) == (42, "ana")
+    store.close()
+    again = SqliteStore(tmp_path)
+    with pytest.raises(StateError):  # two processes are never one run
+        asyncio.run(again.run_begin(run()))
+    with contextlib.suppress(StateError):
+        again.close()
 
 
 def test_find_run_by_either_end(tmp_path: Path) -> None:
@@ -176,6 +193,23 @@ def test_a_write_that_nobody_waited_for_and_failed_is_said_at_the_next_one(tmp_p
     assert store.memory("t").unfinished == ()
     with pytest.raises(StateError):
         store.close()
+
+
+def test_a_number_too_large_for_sqlite_is_refused_and_ends_nothing(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path, forgives=True)
+    asyncio.run(store.run_begin(run()))
+    with pytest.raises(StateError, match="too large"):
+        asyncio.run(store.run_end(run().run_id, 2**70, {}))
+    store.event(run().run_id, 5.0, "change", "t", {})
+    store._queue.put(((("INSERT INTO nowhere VALUES (1)", ()),), None))
+    behind: Future[None] = Future()  # once it is answered, the writer's thread has seen the one before
+    store._queue.put(((("SELECT 1", ()),), behind))
+    behind.exception(60)
+    with pytest.raises(StateError):  # what was lost is said once
+        asyncio.run(store.run_end(run().run_id, 0, {}))
+    asyncio.run(store.run_end(run().run_id, 0, {}))
+    assert store.history(1)[0].exit_code == 0
+    store.close()
 
 
 def test_text_that_is_not_utf_8_is_escaped(tmp_path: Path) -> None:

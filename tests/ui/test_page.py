@@ -13,8 +13,8 @@ import pytest
 from fazai.daemon.jobs import Polling
 from fazai.lab import Fault
 from fazai.wire.events import LogEvent
-from tests.daemon.live import Live, live, token
-from tests.daemon.runs_world import World, until, world
+from tests.daemon.live import Live, live, token, until
+from tests.daemon.runs_world import World, world
 from tests.ui.browser import Page
 from tests.ui.world import HOSTILE, RUN, change, drifting_run, hosts, register, report, series
 
@@ -331,7 +331,9 @@ def test_a_large_run_is_drawn_when_it_is_opened(site: Site) -> None:
 def edge(page: Page, tmp_path: Path) -> Iterator[World]:
     """A daemon that may run `edge` against a firewall of the lab, and watches that firewall."""
     inventory = (str(tmp_path / "inventory.yml"),)
-    with world(tmp_path, daemon={"inventory": inventory}, polling=Polling(every_s=0.3, timeout_s=2)) as found:
+    with world(
+        tmp_path, daemon={"inventory": inventory}, polling=Polling(every_s=0.3, timeout_s=20)
+    ) as found:
         yield found
         page.go("about:blank")
 
