@@ -30,7 +30,7 @@ async def _run(
 ) -> tuple[int, str, str]:
     """Exit code, output, errors; without `stdin` there is a terminal's absence: /dev/null."""
     child = await _start(worker, *words, stdin=stdin, environ=environ)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         out, err = await child.communicate(stdin)
     assert child.returncode is not None
     return child.returncode, out.decode(), err.decode()
@@ -61,7 +61,7 @@ class _Screen:
         os.write(self._master, key)
 
     async def until(self, wanted: str) -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while wanted not in self.text:
                 self.text += await self._more()
 
@@ -103,7 +103,7 @@ def test_ctrl_c_on_a_terminal_ends_the_generation_and_its_session() -> None:
             await screen.until("A LONG STORY")
             assert worker.sessions.busy == 1
             screen.press(b"\x03")
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 assert await screen.child.wait() == 130
             await worker.until(lambda: len(worker.sessions) == 0 and worker.sessions.busy == 0)
             assert worker.engine.aborts == 1
@@ -124,7 +124,7 @@ def test_a_signal_leaves_no_session_behind(number: signal.Signals) -> None:
             assert child.stdout is not None
             assert (await child.stdout.readexactly(5)) == b"GO ON"
             child.send_signal(number)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 _, err = await child.communicate()
             assert child.returncode == 130
             assert b"interrupted" in err
@@ -159,7 +159,7 @@ def test_a_reader_that_goes_away() -> None:
                 stderr=asyncio.subprocess.PIPE,
                 env=_environ(worker),
             )
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 out, err = await child.communicate()
             assert (out, err) == (b"MUCH \n", b"")
             await worker.until(lambda: len(worker.sessions) == 0)
@@ -209,7 +209,7 @@ def test_a_worker_that_is_away_or_loads() -> None:
             assert "still loads its model" in err
             child = await _start(worker, "--max-tokens", "2", "late")
             assert child.stderr is not None
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 said = await child.stderr.readuntil(b"waiting for up to 30 s")  # it asked, and was told to
                 worker.load()
                 out, _ = await child.communicate()

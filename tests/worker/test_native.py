@@ -13,7 +13,16 @@ from pathlib import Path
 import pytest
 
 from fazai.wire.base import WireError
-from fazai.worker.bridge import Code, Engine, EngineError, Options, Progress, Reason, Sampling
+from fazai.worker.bridge import (
+    MAX_FORCED,
+    Code,
+    Engine,
+    EngineError,
+    Options,
+    Progress,
+    Reason,
+    Sampling,
+)
 from fazai.worker.chat import Chat, chat_of
 from fazai.worker.demo import demo_model
 from fazai.worker.masks import Masks
@@ -39,8 +48,8 @@ SCHEMA = {
 class Loaded:
     """An engine, its masks, and generations to their end."""
 
-    def __init__(self, path: Path) -> None:
-        self.engine = Engine(path, Options(context_tokens=4096, slots=4, calibrate=False))
+    def __init__(self, path: Path, context_tokens: int = 4096) -> None:
+        self.engine = Engine(path, Options(context_tokens=context_tokens, slots=4, calibrate=False))
         self.masks = Masks(self.engine)
         self.masks.start()
         self.chat = chat_of(self.engine)
@@ -222,6 +231,82 @@ def test_a_schema_that_cannot_be_enforced_is_refused(loaded: Loaded, schema: dic
     with pytest.raises(WireError) as refused:
         loaded.masks.compile(schema=schema, grammar=None)
     assert refused.value.code == "schema_unsupported"
+
+
+#: Each would end the worker, or keep its threads for hours, if it were compiled there and then.
+HOSTILE: list[tuple[str, dict[str, object] | str]] = [
+    ("more than 5 s", {"allOf": [{"type": "string", "pattern": f"^.*a{n}.*$"} for n in range(30)]}),
+    ("nested too deeply", "start: r0\n" + "".join(f"r{n}: r{n + 1}\n" for n in range(3500)) + 'r3500: "b"'),
+    ("more than 131072 bytes", {"enum": [{} for _ in range(50_000)]}),
+    ("nothing can satisfy", {"$ref": "#"}),
+    ("nothing can satisfy", {"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/a"}}}),
+    ("limit", {"type": "object", "properties": {"a": {"$ref": "#"}}, "required": ["a"]}),
+    ("recursion limit", json.loads('{"items":' * 200 + "{}" + "}" * 200)),
+    ("backreferences", {"type": "string", "pattern": r"^(a)\1$"}),
+]
+
+
+@pytest.mark.parametrize(("why", "hostile"), HOSTILE, ids=[why for why, _ in HOSTILE])
+def test_what_would_harm_the_worker_is_refused(
+    loaded: Loaded, why: str, hostile: dict[str, object] | str
+) -> None:
+    schema, grammar = (hostile, None) if isinstance(hostile, dict) else (None, hostile)
+    for _ in range(2):  # the second time it is known
+        with pytest.raises(WireError, match=why) as refused:
+            loaded.masks.compile(schema=schema, grammar=grammar)
+        assert refused.value.code == "schema_unsupported"
+
+
+def _constrained(
+    loaded: Loaded, schema: dict[str, object], sampling: Sampling, session: int
+) -> tuple[str, Progress]:
+    loaded.masks.attach(session, loaded.masks.compile(schema=schema, grammar=None))
+    return loaded.run("Is it?", replace(sampling, constrained=True), session)
+
+
+def test_more_is_forced_than_goes_across_the_border_at_once(model: Path) -> None:
+    own = Loaded(model, context_tokens=8192)
+    try:
+        value = "lorem ipsum dolor sit amet " * 1000
+        session = own.engine.open_session()
+        text, progress = _constrained(own, {"const": value}, replace(GREEDY, max_tokens=8000), session)
+        assert (progress.reason, json.loads(text)) == (Reason.EOS, value)
+        assert progress.forced_tokens > MAX_FORCED
+    finally:
+        own.close()
+
+
+def test_names_come_in_the_order_of_the_schema_that_was_asked(loaded: Loaded) -> None:
+    for names in (["a", "b"], ["b", "a"]):
+        schema: dict[str, object] = {
+            "type": "object",
+            "properties": {name: {"const": 1} for name in names},
+            "required": names,
+            "additionalProperties": False,
+        }
+        session = loaded.engine.open_session()
+        text, _ = _constrained(loaded, schema, GREEDY, session)
+        assert list(json.loads(text)) == names
+        loaded.masks.detach(session)
+        loaded.engine.close_session(session)
+
+
+def test_a_grammar_that_fails_on_its_way_says_why_and_is_compiled_anew(loaded: Loaded) -> None:
+    """llguidance counts what a pattern's states take; all that follow the same grammar share them."""
+    schema: dict[str, object] = {"type": "string", "pattern": "^(.*a.{200}b|.*b.{200}a)$"}
+    warm = replace(GREEDY, temperature=3.0, max_tokens=600)
+    session = loaded.engine.open_session()
+    compiled = loaded.masks.compile(schema=schema, grammar=None)
+    _, progress = _constrained(loaded, schema, warm, session)
+    assert (progress.reason, progress.code) == (Reason.FAILED, Code.MASK)
+    failure = loaded.masks.failure(session)
+    assert failure is not None
+    assert failure.code == "schema_unsupported"
+    assert "lexer" in failure.message
+    assert loaded.masks.failure(session) is None
+    assert loaded.masks.compile(schema=schema, grammar=None) is not compiled
+    loaded.masks.detach(session)
+    loaded.engine.close_session(session)
 
 
 def test_an_abort_ends_within_a_token_or_a_prompt(loaded: Loaded) -> None:
