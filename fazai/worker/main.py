@@ -17,7 +17,7 @@ from fazai.errors import InputError
 from fazai.service import systemd
 from fazai.service.log import Log
 from fazai.worker import metrics as metrics_module
-from fazai.worker.bridge import Engine, Options, Reason, Sampling
+from fazai.worker.bridge import Code, Engine, EngineError, Options, Reason, Sampling
 from fazai.worker.chat import chat_of
 from fazai.worker.masks import Masks
 from fazai.worker.metrics import Metrics
@@ -258,10 +258,13 @@ def check(settings: Settings, say: Callable[[str], None]) -> None:
             text += more
             if progress is None or (progress.reason is not Reason.RUNNING and not progress.more):
                 break
+        if progress is None or progress.reason is Reason.FAILED:
+            why = progress.message if progress is not None else "its session is gone"
+            raise EngineError(Code.DECODE, f"the model does not generate: {why}")
         stats = engine.stats()
         cost = stats.batch_cost_s[0] if stats.batch_cost_s else 0.0
         rate = f"{1 / cost:.1f} tokens/s" if cost else "unmeasured"
-        say(f"8 tokens: {text!r}")
+        say(f"{progress.completion_tokens} tokens: {text!r}")
         say(f"one stream: {rate}; batches for 1, 2, … sessions: {', '.join(map(str, stats.plan))}")
         say(
             f"model {stats.model_bytes / 2**20:.0f} MiB, {stats.context_tokens} tokens of context, "

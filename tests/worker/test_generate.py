@@ -237,7 +237,7 @@ def test_the_fallback_is_asked_when_it_is_set(tmp_path: Path) -> None:
             assert server.asked[0]["model"] == "other"
             assert server.keys == ["Bearer secret-key"]
             for name, value, wanted in (
-                ("URL", "ftp://x", "begins with http"),
+                ("URL", "ftp://x", "http://HOST"),
                 ("MODEL", "", "is not named"),
                 ("KEY_FILE", str(tmp_path / "no"), "cannot be read"),
             ):
