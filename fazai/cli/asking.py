@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import signal
 import sys
 from pathlib import Path
@@ -17,15 +18,27 @@ if TYPE_CHECKING:
     from fazai.providers.gemma import GemmaClient
     from fazai.wire.worker import SessionParams
 
-__all__ = ["ask", "prompt", "schema", "shown"]
+__all__ = ["Finite", "ask", "prompt", "schema", "shown"]
 
 _KEPT = {9: "\t", 10: "\n", 13: ""}
 _CONTROLS = {code: _KEPT.get(code, f"\\x{code:02x}") for code in (*range(32), *range(127, 160))}
 
 
+class Finite(click.FloatRange):
+    """A number; `nan` and `inf`, which Python reads as one, are none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        found = super().convert(value, param, ctx)
+        if not math.isfinite(found):
+            self.fail(f"{value} is no number.", param, ctx)
+        return found
+
+
 def prompt(word: str | None, stdin: TextIO) -> str:
     """The argument, or standard input for `-` and for none at all. Raises UsageError."""
     if word is not None and word != "-":
+        if not word.strip():
+            raise UsageError("the prompt is empty", hint='fazai generate "…"')
         return word
     if word is None and stdin.isatty():
         raise UsageError("a prompt is missing", hint='fazai generate "…", or - to type it')

@@ -250,6 +250,24 @@ def test_the_fallback_is_asked_when_it_is_set(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
+def test_what_is_no_number_and_what_is_no_prompt() -> None:
+    async def run() -> None:
+        async with live() as worker:
+            for words, wanted in (
+                (("--temperature", "nan", "x"), "nan is no number"),
+                (("--temperature", "1e400", "x"), "1e400 is no number"),
+                (("--timeout", "nan", "x"), "nan is no number"),
+                (("--wait", "inf", "x"), "inf is not in the range"),
+                ((" ",), "the prompt is empty"),
+            ):
+                code, out, err = await _run(worker, *words)
+                assert (code, out) == (3, ""), err
+                assert wanted in err
+            assert worker.engine._next == 1  # it was not asked
+
+    asyncio.run(run())
+
+
 def test_help_names_every_option() -> None:
     async def run() -> None:
         code, out, _ = await _run(Path("/none"), "--help")

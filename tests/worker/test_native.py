@@ -340,19 +340,18 @@ def test_a_long_prompt_does_not_stall_a_running_stream(loaded: Loaded) -> None:
         while _tokens(loaded, talker) == 0:
             select.select([engine], [], [], 5)
             engine.ready()
+        seen = [_at_one_time(loaded, talker)]  # (decodes, tokens of the stream), as the prompt goes on
         engine.submit(reader, loaded.first("word " * 2500), replace(GREEDY, max_tokens=1))
-        seen: list[tuple[int, int]] = []  # (decodes, tokens of the stream), as the prompt goes on
-        while True:
-            decodes, tokens = engine.stats().decodes, _tokens(loaded, talker)
-            # Seen at one time, or not at all: this thread may be held up between the two.
-            if engine.stats().decodes == decodes and (not seen or decodes > seen[-1][0]):
-                seen.append((decodes, tokens))
-            found = engine.take(reader)
-            assert found is not None
-            if found[1].reason is not Reason.RUNNING:
-                break
+        running = True
+        while running:
             select.select([engine], [], [], 0.002)
             engine.ready()
+            found = engine.take(reader)
+            assert found is not None
+            running = found[1].reason is Reason.RUNNING
+            now = _at_one_time(loaded, talker)
+            if now[0] > seen[-1][0]:
+                seen.append(now)
         steps, tokens = (seen[-1][at] - seen[0][at] for at in (0, 1))
         assert steps >= 2500 // engine.stats().chunk_tokens  # it was computed in chunks, and we were there
         # A step is counted when it was decoded, its token a moment later: one may be on its way at each end.
@@ -364,6 +363,15 @@ def test_a_long_prompt_does_not_stall_a_running_stream(loaded: Loaded) -> None:
             engine.abort(handle)
             loaded.finish(handle)
             engine.close_session(handle)
+
+
+def _at_one_time(loaded: Loaded, session: int) -> tuple[int, int]:
+    """Decodes, and the session's tokens; seen together, for this thread may be held up between the two."""
+    while True:
+        decodes = loaded.engine.stats().decodes
+        tokens = _tokens(loaded, session)
+        if loaded.engine.stats().decodes == decodes:
+            return decodes, tokens
 
 
 def _tokens(loaded: Loaded, session: int) -> int:
