@@ -25,7 +25,7 @@ from fazai.wire.base import WireError
 from fazai.worker import precheck
 from fazai.worker.bridge import MAX_FORCED, Code, Engine, EngineError, MaskJob
 
-__all__ = ["MAX_SCHEMA_BYTES", "Compiled", "Masks", "stack"]
+__all__ = ["MAX_SCHEMA_BYTES", "Compiled", "Masks", "bounded", "stack"]
 
 #: As JSON. Text that a schema forces is tokenized in one piece, while which no other client is heard.
 MAX_SCHEMA_BYTES = 131_072
@@ -210,13 +210,18 @@ def _key(schema: Mapping[str, Any] | None, grammar: str | None) -> tuple[str, st
     WireError(schema_unsupported)."""
     if schema is None:
         return "grammar", f"grammar:{grammar}"
+    return "schema", bounded(schema)
+
+
+def bounded(schema: Mapping[str, Any]) -> str:
+    """The schema as JSON. Raises WireError(schema_unsupported) for one that is too large."""
     try:
-        key = json.dumps(schema, ensure_ascii=False)
+        text = json.dumps(schema, ensure_ascii=False)
     except RecursionError:
         raise _unsupported("schema", "it is nested too deeply") from None
-    if len(key.encode()) > MAX_SCHEMA_BYTES:
+    if len(text.encode()) > MAX_SCHEMA_BYTES:
         raise _unsupported("schema", f"it has more than {MAX_SCHEMA_BYTES} bytes")
-    return "schema", key
+    return text
 
 
 def _prechecked(asked: Mapping[str, Any]) -> dict[str, str]:

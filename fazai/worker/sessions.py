@@ -17,7 +17,7 @@ from fazai.wire.base import WireError
 from fazai.wire.worker import GenerateParams, SessionParams, Usage
 from fazai.worker.bridge import Code, Engine, EngineError, Progress, Reason, Sampling
 from fazai.worker.chat import Chat
-from fazai.worker.masks import Compiled, Masks, stack
+from fazai.worker.masks import Compiled, Masks, bounded, stack
 from fazai.worker.metrics import Metrics
 
 __all__ = ["MAX_TIMEOUT_MS", "Generation", "Sessions", "Sink"]
@@ -109,9 +109,12 @@ class Sessions:
         return sum(session.generation is not None for session in self._by_id.values())
 
     def create(self, params: SessionParams) -> str:
-        """Raises WireError: overloaded, schema_unsupported is said by generate."""
+        """Raises WireError: overloaded; schema_unsupported for a schema that is too large to be kept, others
+        are refused by generate."""
         if self.draining:
             raise WireError("overloaded", "the worker is stopping")
+        if params.json_schema is not None:
+            bounded(params.json_schema)
         self._expire()
         try:
             handle = self._engine.open_session()
