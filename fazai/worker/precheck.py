@@ -8,6 +8,7 @@ Run by its path, so it imports nothing of fazai. Reads {"schema":{…}} or {"gra
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -44,7 +45,8 @@ def checked(asked: dict[str, Any]) -> dict[str, str]:
 
 def main() -> None:
     """Ended by a signal when it takes more than CPU_S seconds of a processor, or more memory than is sane."""
-    os.nice(10)  # what generates meanwhile goes first
+    with contextlib.suppress(OSError):
+        os.nice(10)  # what generates meanwhile goes first
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (_ADDRESSES, _ADDRESSES))
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_S, CPU_S + 1))

@@ -154,6 +154,31 @@ def test_a_prompt_that_nobody_waits_for_any_more_is_left(process: Process, how: 
     assert process.ended() == (0, "")  # an abort is no error: it says nothing to the journal
 
 
+def _has_children(pid: int) -> bool:
+    return any(task.joinpath("children").read_text() for task in Path(f"/proc/{pid}/task").iterdir())
+
+
+def test_it_stops_while_a_grammar_is_compiled(process: Process) -> None:
+    """The one who asked is told at once; nobody waits for the compiler, which would take its five seconds."""
+    hostile = {"allOf": [{"type": "string", "pattern": f"^.*a{n}.*$"} for n in range(30)]}
+
+    async def run() -> None:
+        client = GemmaClient(process.socket)
+        async with client.session(SessionParams(json_schema=hostile)) as session:
+            asked = asyncio.create_task(session.generate("x"))
+            async with asyncio.timeout(60):
+                while not _has_children(process.child.pid):  # noqa: ASYNC110 - another process
+                    await asyncio.sleep(0.01)
+            process.child.terminate()
+            process.told("STOPPING=1")
+            process.child.terminate()
+            assert await asked == ""
+
+    asyncio.run(run())
+    assert process.ended() == (0, "")
+    assert not process.socket.exists()
+
+
 def test_generate_conforms_from_pipe_to_pipe(process: Process, tmp_path: Path) -> None:
     schema = tmp_path / "schema.json"
     schema.write_text(
