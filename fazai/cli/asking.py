@@ -8,6 +8,7 @@ import math
 import signal
 import sys
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
@@ -90,11 +91,19 @@ async def ask(client: GemmaClient, params: SessionParams, text: str, *, wait_s: 
 
 
 def _end_as_interrupted() -> None:
-    """Ctrl-C cancels by itself; a kill and a terminal that is closed must leave no session behind, too."""
-    task = asyncio.current_task()
+    """Ctrl-C, a kill and a terminal that is closed leave no session behind. The second one does not wait for
+    the worker any more. Who started us with SIGINT ignored, in the background of a script, meant that."""
+    task, loop = asyncio.current_task(), asyncio.get_running_loop()
     assert task is not None
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+
+    def end(number: int, frame: FrameType | None) -> None:
+        if not task.done():
+            task.cancel()
+            loop.call_soon_threadsafe(int)  # it may wait for nothing else
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, end)  # not the loop's: that looks only when there is nothing to write
 
 
 async def _awake(client: GemmaClient, wait_s: float) -> None:

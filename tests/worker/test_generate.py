@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import sys
@@ -131,6 +132,41 @@ def test_a_signal_leaves_no_session_behind(number: signal.Signals) -> None:
             assert b"Traceback" not in err
             await worker.until(lambda: len(worker.sessions) == 0)
             assert worker.engine.aborts == 1
+
+    asyncio.run(run())
+
+
+def test_a_second_ctrl_c_does_not_wait_for_a_worker_that_hangs(tmp_path: Path) -> None:
+    async def run() -> None:
+        closing, over = asyncio.Event(), asyncio.Event()
+        answers = {
+            "status": b'{"ok":true,"status":"running","model":"m","sessions":0,"slots":1}\n',
+            "create_session": b'{"ok":true,"session_id":"s-1"}\n',
+            "generate": b'{"type":"token","text":"begun"}\n',
+        }
+
+        async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            kind = json.loads(await reader.readline())["type"]
+            writer.write(answers.get(kind, b""))
+            if kind == "close_session":
+                closing.set()
+            if kind in ("generate", "close_session"):
+                await over.wait()
+            writer.close()
+
+        server = await asyncio.start_unix_server(hang, str(tmp_path / "s"))
+        child = await _start(tmp_path / "s", "go on")
+        assert child.stdout is not None
+        async with asyncio.timeout(60):
+            await child.stdout.readexactly(5)
+            child.send_signal(signal.SIGINT)
+            await closing.wait()
+            child.send_signal(signal.SIGINT)
+            _, err = await child.communicate()
+        assert child.returncode == 130
+        assert err == b"error: interrupted: the generation was aborted\n"
+        over.set()
+        server.close()
 
     asyncio.run(run())
 
