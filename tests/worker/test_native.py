@@ -341,7 +341,7 @@ def test_a_long_prompt_does_not_stall_a_running_stream(loaded: Loaded) -> None:
             select.select([engine], [], [], 5)
             engine.ready()
         seen = [_at_one_time(loaded, talker)]  # (decodes, tokens of the stream), as the prompt goes on
-        engine.submit(reader, loaded.first("word " * 2500), replace(GREEDY, max_tokens=1))
+        engine.submit(reader, loaded.first("other " * 2500), replace(GREEDY, max_tokens=1))
         running = True
         while running:
             select.select([engine], [], [], 0.002)
