@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import signal
 import sys
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
@@ -17,15 +19,27 @@ if TYPE_CHECKING:
     from fazai.providers.gemma import GemmaClient
     from fazai.wire.worker import SessionParams
 
-__all__ = ["ask", "prompt", "schema", "shown"]
+__all__ = ["Finite", "ask", "prompt", "schema", "shown"]
 
 _KEPT = {9: "\t", 10: "\n", 13: ""}
 _CONTROLS = {code: _KEPT.get(code, f"\\x{code:02x}") for code in (*range(32), *range(127, 160))}
 
 
+class Finite(click.FloatRange):
+    """A number; `nan` and `inf`, which Python reads as one, are none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        found = super().convert(value, param, ctx)
+        if not math.isfinite(found):
+            self.fail(f"{value} is no number.", param, ctx)
+        return found
+
+
 def prompt(word: str | None, stdin: TextIO) -> str:
     """The argument, or standard input for `-` and for none at all. Raises UsageError."""
     if word is not None and word != "-":
+        if not word.strip():
+            raise UsageError("the prompt is empty", hint='fazai generate "…"')
         return word
     if word is None and stdin.isatty():
         raise UsageError("a prompt is missing", hint='fazai generate "…", or - to type it')
@@ -77,11 +91,19 @@ async def ask(client: GemmaClient, params: SessionParams, text: str, *, wait_s: 
 
 
 def _end_as_interrupted() -> None:
-    """Ctrl-C cancels by itself; a kill and a terminal that is closed must leave no session behind, too."""
-    task = asyncio.current_task()
+    """Ctrl-C, a kill and a terminal that is closed leave no session behind. The second one does not wait for
+    the worker any more. Who started us with SIGINT ignored, in the background of a script, meant that."""
+    task, loop = asyncio.current_task(), asyncio.get_running_loop()
     assert task is not None
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+
+    def end(number: int, frame: FrameType | None) -> None:
+        if not task.done():
+            task.cancel()
+            loop.call_soon_threadsafe(int)  # it may wait for nothing else
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, end)  # not the loop's: that looks only when there is nothing to write
 
 
 async def _awake(client: GemmaClient, wait_s: float) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from fazai.cli.asking import Finite
 from fazai.errors import FazaiError, UsageError
 
 _SOCKET = "/run/fazai/gemma.sock"
@@ -113,7 +114,7 @@ def _demo() -> Path:
 @click.option("--socket", "socket_path", help=f"[default: $FAZAI_GEMMA_SOCK, else {_SOCKET}]")
 @click.option("--system", help="The system prompt.")
 @click.option("--max-tokens", type=click.IntRange(1), help="The most tokens to generate.")
-@click.option("--temperature", type=click.FloatRange(0), help="0: always the likeliest token.")
+@click.option("--temperature", type=Finite(0), help="0: always the likeliest token.")
 @click.option("--seed", type=click.IntRange(-1, 4294967295), help="The same seed gives the same text.")
 @click.option(
     "--json-schema", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="The output conforms."
@@ -121,7 +122,7 @@ def _demo() -> Path:
 @click.option(
     "--timeout",
     "timeout_s",
-    type=click.FloatRange(0.001, 3600),
+    type=Finite(0.001, 3600),
     default=120.0,
     show_default=True,
     help="Seconds for the answer.",
@@ -129,7 +130,7 @@ def _demo() -> Path:
 @click.option(
     "--wait",
     "wait_s",
-    type=click.FloatRange(0, 3600),
+    type=Finite(0, 3600),
     default=30.0,
     show_default=True,
     help="Seconds for a worker that still loads its model.",

@@ -161,7 +161,7 @@ class Family(Generic[T]):
                 return message
         except WireError as error:
             if error.code == "bad_request":
-                self._refuse_tag(parse_json(raw))
+                self._refuse_tag(_tagged(raw))
             raise
 
     def convert(self, value: Any) -> T:
@@ -188,6 +188,17 @@ class Family(Generic[T]):
         if found not in self.tags:
             near = did_you_mean(found, self.tags) or f"one of: {', '.join(self.tags)}"
             raise WireError(self.unknown, _short(f"unknown {self.tag} {found!r}"), hint=near)
+
+
+def _tagged(raw: bytes) -> Any:
+    """The JSON value; None for one with a number that nothing holds, of which the decoder says the place.
+    Raises WireError(bad_json)."""
+    try:
+        return parse_json(raw)
+    except WireError as error:
+        if error.code == "bad_json":
+            raise
+        return None
 
 
 def decode_body(data: bytes | str, of: type[M], *, limit_bytes: int = MAX_BODY_BYTES) -> M:

@@ -15,11 +15,23 @@ from typing import Any
 
 from fazai.errors import FazaiError, InputError
 
-__all__ = ["Code", "Engine", "EngineError", "MaskJob", "Options", "Progress", "Reason", "Sampling", "Stats"]
+__all__ = [
+    "MAX_FORCED",
+    "Code",
+    "Engine",
+    "EngineError",
+    "MaskJob",
+    "Options",
+    "Progress",
+    "Reason",
+    "Sampling",
+    "Stats",
+]
 
 _INSTALL = "pip install ./native '.[gemma]' (it compiles llama.cpp: about four minutes on two cores)"
 _TEXT_BYTES = 32_768
 _READY = 256
+MAX_FORCED = 4096  # tokens that `mask_forced` takes at once (FZ_MAX_FF)
 
 
 class Code(IntEnum):
@@ -341,8 +353,11 @@ class Engine:
         address = int(self._ffi.cast("uintptr_t", job.bits))
         return MaskJob(job.session, job.serial, job.token, address, job.n_words * 4)
 
-    def mask_forced(self, job: MaskJob, tokens: Sequence[int], *, done: bool) -> None:
-        self._lib.fz_mask_ff(self._engine, job.session, job.serial, list(tokens), len(tokens), int(done))
+    def mask_forced(self, job: MaskJob, tokens: Sequence[int], *, done: bool) -> bool:
+        """At most MAX_FORCED tokens. False: nobody waits for them, or they cannot be taken."""
+        tokens = list(tokens)
+        code = self._lib.fz_mask_ff(self._engine, job.session, job.serial, tokens, len(tokens), int(done))
+        return bool(code == Code.OK)
 
     def mask_ready(self, job: MaskJob, code: Code = Code.OK) -> None:
         self._lib.fz_mask_ready(self._engine, job.session, job.serial, int(code))

@@ -17,7 +17,7 @@ from fazai.errors import InputError
 from fazai.service import systemd
 from fazai.service.log import Log
 from fazai.worker import metrics as metrics_module
-from fazai.worker.bridge import Engine, Options, Reason, Sampling
+from fazai.worker.bridge import Code, Engine, EngineError, Options, Reason, Sampling
 from fazai.worker.chat import chat_of
 from fazai.worker.masks import Masks
 from fazai.worker.metrics import Metrics
@@ -56,7 +56,7 @@ def serve(settings: Settings, ready: Callable[[], None] | None = None) -> None:
         sys.setswitchinterval(before)
         log.close()
     if not whole:
-        # llama.cpp cannot be stopped while it loads, and an orderly exit would free what it still writes to.
+        # Neither can be stopped, and an orderly exit would free what they still use.
         sys.stdout.flush()
         os._exit(0)
 
@@ -76,7 +76,7 @@ class _Process:
         self._own: tuple[int, int] | None = None
 
     async def run(self, ready: Callable[[], None] | None) -> bool:
-        """Whether it has ended in whole; no: it was stopped while a thread still loads the model."""
+        """Whether it has ended in whole; no: a thread still loads the model, or compiles a grammar."""
         settings = self._settings
         inherited = systemd.inherited(os.environ, os.getpid())
         self._listening = inherited or systemd.listen(settings.socket)
@@ -109,8 +109,7 @@ class _Process:
         if ready is not None:
             ready()
         await self._stop.wait()
-        await self._drain(server)
-        return True
+        return await self._drain(server)
 
     def _close(self, server: asyncio.Server) -> None:
         """Nobody connects any more, and the next worker may listen there."""
@@ -181,8 +180,8 @@ class _Process:
             f"a decode of 1, 2, … sequences costs {cost} ms",
         )
 
-    async def _drain(self, server: asyncio.Server) -> None:
-        """No new work; what runs may end, up to a limit."""
+    async def _drain(self, server: asyncio.Server) -> bool:
+        """No new work; what runs may end, up to a limit. False: the engine is still in use."""
         systemd.notify(os.environ, "STOPPING=1")
         self._close(server)
         sessions = self._worker.live()
@@ -191,6 +190,10 @@ class _Process:
         await sessions.wait_idle(self._settings.drain_s)
         sessions.stop_all()
         await sessions.wait_idle(_ABORT_S)
+        if not sessions.preparing:
+            return True
+        self._engine = None  # it goes with the process
+        return False
 
     def _metrics_text(self) -> str:
         return self._worker.metrics.text(self._worker.stats())
@@ -255,10 +258,13 @@ def check(settings: Settings, say: Callable[[str], None]) -> None:
             text += more
             if progress is None or (progress.reason is not Reason.RUNNING and not progress.more):
                 break
+        if progress is None or progress.reason is Reason.FAILED:
+            why = progress.message if progress is not None else "its session is gone"
+            raise EngineError(Code.DECODE, f"the model does not generate: {why}")
         stats = engine.stats()
         cost = stats.batch_cost_s[0] if stats.batch_cost_s else 0.0
         rate = f"{1 / cost:.1f} tokens/s" if cost else "unmeasured"
-        say(f"8 tokens: {text!r}")
+        say(f"{progress.completion_tokens} tokens: {text!r}")
         say(f"one stream: {rate}; batches for 1, 2, … sessions: {', '.join(map(str, stats.plan))}")
         say(
             f"model {stats.model_bytes / 2**20:.0f} MiB, {stats.context_tokens} tokens of context, "

@@ -1,30 +1,53 @@
 """Constrained output: llguidance says which tokens a schema or grammar allows, beside the native loop.
 
 The tokenizer of llguidance is made once (it walks the whole vocabulary); a compiled grammar is kept for its
-text.
+text. What a stranger wrote is compiled in a process of its own first (precheck.py).
 """
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import importlib
 import json
+import signal
+import subprocess
+import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from fazai.errors import FazaiError
 from fazai.wire.base import WireError
-from fazai.worker.bridge import Code, Engine, EngineError, MaskJob
+from fazai.worker import precheck
+from fazai.worker.bridge import MAX_FORCED, Code, Engine, EngineError, MaskJob
 
-__all__ = ["Masks"]
+__all__ = ["MAX_SCHEMA_BYTES", "Compiled", "Masks", "bounded", "stack"]
 
-_KEPT_GRAMMARS = 32
+#: As JSON. Text that a schema forces is tokenized in one piece, while which no other client is heard.
+MAX_SCHEMA_BYTES = 131_072
+_KEPT_GRAMMARS = 16
+#: States of one grammar's lexer, which all its generations share: 1 to 2 kB each. Few need a thousand.
+_MAX_STATES = 65_536
 _WAIT_MS = 500
+_PRECHECK_S = 60.0  # of the clock, on a machine that has no time; of a processor it has far less
+_STACK_BYTES = 64 << 20
 # What is inside of a JSON string: masks for it are kept in one piece. llguidance's own three slices take
 # twice the memory (107 MB beside 60) and give no faster masks on this vocabulary; without one they are 100
 # times slower.
 _SLICE = r'[^"\\\x00-\x1F\x7F]{1,30}'
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Compiled:
+    """A matcher at its start; generations follow copies of it."""
+
+    key: str
+    what: str
+    matcher: Any
 
 
 class Masks:
@@ -32,64 +55,105 @@ class Masks:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._lock = threading.Lock()
+        self._making = threading.Lock()  # one at a time
+        self._lock = threading.Lock()  # of what is kept
         self._tokenizer: Any = None
-        self._compiled: OrderedDict[str, Any] = OrderedDict()
+        self._kept: OrderedDict[str, Compiled | str] = OrderedDict()
+        self._attached: dict[int, Compiled] = {}
         self._matchers: dict[int, Any] = {}
+        self._failures: dict[int, str] = {}
         self._thread = threading.Thread(target=self._run, name="masks", daemon=True)
 
     def start(self) -> None:
-        self._thread.start()
+        with stack():
+            self._thread.start()
 
     def stop(self) -> None:
         self._thread.join()
 
     def warm(self) -> None:
         """Makes the tokenizer, about two seconds of work; otherwise the first grammar pays for it."""
+        with self._making:
+            self._warm()
+
+    def _warm(self) -> None:
+        if self._tokenizer is None:
+            vocabulary, tokenize = self._engine.addresses
+            self._tokenizer = _llguidance().LLTokenizer.from_llamacpp(
+                tokens=self._engine.pieces(),
+                vocab_ptr=vocabulary,
+                tokenize_fptr=tokenize,
+                eos_token=self._engine.eos,
+                slices=[_SLICE],
+            )
+            self._engine.trim()
+
+    def known(self, schema: Mapping[str, Any] | None, grammar: str | None) -> Compiled | None:
+        """What was compiled before; None when it was not. Raises WireError(schema_unsupported)."""
+        what, key = _key(schema, grammar)
         with self._lock:
-            if self._tokenizer is None:
-                vocabulary, tokenize = self._engine.addresses
-                self._tokenizer = _llguidance().LLTokenizer.from_llamacpp(
-                    tokens=self._engine.pieces(),
-                    vocab_ptr=vocabulary,
-                    tokenize_fptr=tokenize,
-                    eos_token=self._engine.eos,
-                    slices=[_SLICE],
-                )
-                self._engine.trim()
+            found = self._kept.get(key)
+            if found is not None:
+                self._kept.move_to_end(key)
+        if isinstance(found, str):
+            raise _unsupported(what, found)
+        return found
 
-    def compile(self, *, schema: Mapping[str, Any] | None, grammar: str | None) -> Any:
-        """A matcher at its start. Raises WireError(schema_unsupported) for what cannot be enforced."""
-        self.warm()
-        key = json.dumps(schema, sort_keys=True) if schema is not None else f"grammar:{grammar}"
-        with self._lock:
-            found = self._compiled.get(key)
-            if found is None:
-                found = self._new(
-                    _text_of(schema, grammar), what="schema" if schema is not None else "grammar"
-                )
-                self._compiled[key] = found
-                if len(self._compiled) > _KEPT_GRAMMARS:
-                    self._compiled.popitem(last=False)
-            self._compiled.move_to_end(key)
-            return found.deep_copy()
+    def compile(self, *, schema: Mapping[str, Any] | None, grammar: str | None) -> Compiled:
+        """Takes seconds; in a thread with a `stack`. Raises WireError: schema_unsupported for what cannot be
+        enforced, overloaded when the machine had no time for it."""
+        with self._making:
+            found = self.known(schema, grammar)  # another may have compiled it meanwhile
+            if found is not None:
+                return found
+            what, key = _key(schema, grammar)
+            made = self._make(what, key, {"schema": schema} if schema is not None else {"grammar": grammar})
+            with self._lock:
+                self._kept[key] = made
+                if len(self._kept) > _KEPT_GRAMMARS:
+                    self._kept.popitem(last=False)
+        if isinstance(made, str):
+            raise _unsupported(what, made)
+        return made
 
-    def _new(self, text: str, *, what: str) -> Any:
-        matcher_type = _llguidance().LLMatcher
-        wrong, problems = matcher_type.validate_grammar_with_warnings(text, self._tokenizer)
-        if wrong or problems:
-            raise _unsupported(what, problems)
-        matcher = matcher_type(self._tokenizer, text, log_level=0)
-        if matcher.is_error():
-            raise _unsupported(what, [matcher.get_error()])
-        return matcher
+    def _make(self, what: str, key: str, asked: Mapping[str, Any]) -> Compiled | str:
+        """A text: why it cannot be enforced. Raises WireError(overloaded)."""
+        told = _prechecked(asked)
+        if "text" not in told:
+            return told["problem"]
+        self._warm()
+        guidance = _llguidance()
+        limits = guidance.LLParserLimits(max_lexer_states=_MAX_STATES, verbose_errors=False)
+        matcher = guidance.LLMatcher(self._tokenizer, told["text"], log_level=0, limits=limits)
+        problem = self._first_problem(matcher)
+        return problem or Compiled(key, what, matcher)
 
-    def attach(self, session: int, matcher: Any) -> None:
+    def _first_problem(self, matcher: Any) -> str | None:
+        """What would fail at the first token: a schema that nothing fits, or one that is endless."""
+        trial = matcher.deep_copy()
+        forced = trial.compute_ff_tokens()[:MAX_FORCED]
+        if forced:
+            trial.consume_tokens(forced)
+        if not trial.is_error() and not trial.is_stopped():
+            size_bytes = (self._engine.vocabulary + 31) // 32 * 4
+            mask = ctypes.create_string_buffer(size_bytes)
+            trial.unsafe_compute_mask_ptr(ctypes.addressof(mask), size_bytes)
+        return _said(trial.get_error()) if trial.is_error() else None
+
+    def attach(self, session: int, compiled: Compiled) -> None:
         """Before the session's constrained generation is submitted."""
-        self._matchers[session] = matcher
+        self._failures.pop(session, None)
+        self._attached[session] = compiled
 
     def detach(self, session: int) -> None:
+        self._attached.pop(session, None)
         self._matchers.pop(session, None)
+        self._failures.pop(session, None)
+
+    def failure(self, session: int) -> WireError | None:
+        """Why the session's grammar could not be followed to its end; None when that is not known."""
+        compiled, why = self._attached.get(session), self._failures.pop(session, None)
+        return _unsupported(compiled.what, why) if compiled is not None and why is not None else None
 
     def _run(self) -> None:
         while True:
@@ -98,22 +162,84 @@ class Masks:
             except EngineError:
                 return
             if job is not None:
-                self._answer(job)
+                self._engine.mask_ready(job, Code.OK if self._fill(job) else Code.MASK)
 
-    def _answer(self, job: MaskJob) -> None:
+    def _fill(self, job: MaskJob) -> bool:
+        """Says what is forced, and writes the mask. False: the grammar cannot be followed any further."""
+        compiled = self._attached.get(job.session)
+        if compiled is None:
+            return False
+        if job.token < 0:
+            # A copy for each start: what an ended generation has under way never touches the next one's.
+            self._matchers[job.session] = compiled.matcher.deep_copy()
         matcher = self._matchers.get(job.session)
         if matcher is None or (job.token >= 0 and not matcher.consume_token(job.token)):
-            self._engine.mask_ready(job, Code.MASK)
-            return
-        forced = matcher.compute_ff_tokens()
+            return self._fails(job, compiled, matcher)
+        forced = matcher.compute_ff_tokens()[:MAX_FORCED]  # the rest is forced with the next token
         if forced and not matcher.consume_tokens(forced):
-            self._engine.mask_ready(job, Code.MASK)
-            return
+            return self._fails(job, compiled, matcher)
         done = matcher.is_stopped() and not matcher.is_error()
-        self._engine.mask_forced(job, forced, done=done)
+        if not self._engine.mask_forced(job, forced, done=done):
+            return False
         if not done:
             matcher.unsafe_compute_mask_ptr(job.address, job.size_bytes)
-        self._engine.mask_ready(job, Code.MASK if matcher.is_error() else Code.OK)
+        return not matcher.is_error() or self._fails(job, compiled, matcher)
+
+    def _fails(self, job: MaskJob, compiled: Compiled, matcher: Any) -> bool:
+        if matcher is not None and matcher.is_error():
+            self._failures[job.session] = _said(matcher.get_error())
+            with self._lock:  # its lexer may be full of others' states: the next one has a new one
+                if self._kept.get(compiled.key) is compiled:
+                    del self._kept[compiled.key]
+        return False
+
+
+@contextlib.contextmanager
+def stack() -> Iterator[None]:
+    """Threads that are started within have room for what is nested deeply: more than it had when precheck.py
+    tried it."""
+    before = threading.stack_size(_STACK_BYTES)
+    try:
+        yield
+    finally:
+        threading.stack_size(before)
+
+
+def _key(schema: Mapping[str, Any] | None, grammar: str | None) -> tuple[str, str]:
+    """What it is, and its text. The order of names counts: properties are written in it. Raises
+    WireError(schema_unsupported)."""
+    if schema is None:
+        return "grammar", f"grammar:{grammar}"
+    return "schema", bounded(schema)
+
+
+def bounded(schema: Mapping[str, Any]) -> str:
+    """The schema as JSON. Raises WireError(schema_unsupported) for one that is too large."""
+    try:
+        text = json.dumps(schema, ensure_ascii=False)
+    except RecursionError:
+        raise _unsupported("schema", "it is nested too deeply") from None
+    if len(text.encode()) > MAX_SCHEMA_BYTES:
+        raise _unsupported("schema", f"it has more than {MAX_SCHEMA_BYTES} bytes")
+    return text
+
+
+def _prechecked(asked: Mapping[str, Any]) -> dict[str, str]:
+    """What precheck.py says. Raises WireError(overloaded), FazaiError when llguidance is not installed."""
+    _llguidance()
+    command = [sys.executable, "-I", str(Path(precheck.__file__))]
+    try:
+        done = subprocess.run(
+            command, input=json.dumps(asked).encode(), capture_output=True, timeout=_PRECHECK_S
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        raise WireError("overloaded", "the machine has no time to compile the grammar") from None
+    if done.returncode == 0 and done.stdout:
+        told: dict[str, str] = json.loads(done.stdout)
+        return told
+    if done.returncode in (-signal.SIGXCPU, -signal.SIGKILL):
+        return {"problem": f"it takes more than {precheck.CPU_S} s to compile"}
+    return {"problem": "it is too large, or nested too deeply"}
 
 
 def _llguidance() -> Any:
@@ -123,25 +249,12 @@ def _llguidance() -> Any:
         raise FazaiError("llguidance is not installed", hint="pip install ./native '.[gemma]'") from None
 
 
-def _text_of(schema: Mapping[str, Any] | None, grammar: str | None) -> str:
-    """JSON without optional white space, so that all between the values is forced; GBNF or Lark as it is."""
-    if schema is not None:
-        options = {"whitespace_flexible": False}
-        try:
-            made: str = _llguidance().LLMatcher.grammar_from_json_schema(
-                json.dumps(schema), overrides=options
-            )
-        except ValueError as error:
-            raise _unsupported("schema", [str(error)]) from None
-        return made
-    gbnf = "::=" in (grammar or "")
-    try:
-        text: str = _llguidance().grammar_from("gbnf" if gbnf else "lark", grammar)
-    except ValueError as error:
-        raise _unsupported("grammar", [str(error)]) from None
-    return text
+def _said(problem: str) -> str:
+    """The first line: those that follow show llguidance's state."""
+    first = problem.strip().partition("\n")[0]
+    return "nothing can satisfy it" if first in ("", "NoExtension", "NoExtensionBias") else first
 
 
-def _unsupported(what: str, problems: list[str]) -> WireError:
-    said = " ".join(problems[0].split())[:240] if problems else "it cannot be compiled"
+def _unsupported(what: str, problem: str) -> WireError:
+    said = " ".join(problem.split())[:240]
     return WireError("schema_unsupported", f"the {what} cannot be enforced: {said}")

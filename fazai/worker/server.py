@@ -162,7 +162,12 @@ class Connection(asyncio.Protocol):
         asyncio.get_running_loop().call_later(_HALF_CLOSED_S, self._watch)
 
     def _close_when_done(self) -> None:
-        if self._eof and self._generation is None and not self._pending and self._transport is not None:
+        if not self._eof or self._generation is not None or self._pending or not self._room():
+            return
+        if self._buffer and not self._skipping:
+            self._buffer.clear()
+            self._refuse(WireError("bad_json", "the last line has no end", hint="each ends with \\n"))
+        if self._transport is not None:
             self._transport.close()
 
     def drop(self) -> None:
@@ -174,25 +179,35 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
-        while True:
-            end = self._buffer.find(b"\n", self._scanned)
+        self._take_lines()
+        self._mind_reading()
+
+    def _take_lines(self) -> None:
+        """As many as there is room for: a packet holds many thousand lines, and each has an answer."""
+        at = 0
+        while self._room():
+            end = self._buffer.find(b"\n", max(at, self._scanned))
             if end < 0:
+                self._scanned = len(self._buffer)
                 break
-            line = bytes(self._buffer[:end])
-            del self._buffer[: end + 1]
-            self._scanned = 0
+            line = bytes(self._buffer[at:end])
+            at = end + 1
             if self._skipping:
                 self._skipping = False
             else:
                 self._line(line)
-        self._scanned = len(self._buffer)
+        del self._buffer[:at]
+        self._scanned = max(0, self._scanned - at)
         if self._scanned > MAX_LINE_BYTES:
             if not self._skipping:
                 self._refuse(WireError("bad_request", f"a line has at most {MAX_LINE_BYTES} bytes"))
             self._skipping = True
             self._buffer.clear()
             self._scanned = 0
-        self._mind_reading()
+
+    def _room(self) -> bool:
+        """A client that does not read may still abort what runs."""
+        return len(self._pending) < _MAX_PENDING and (not self._full or self._generation is not None)
 
     def _line(self, line: bytes) -> None:
         try:
@@ -220,7 +235,7 @@ class Connection(asyncio.Protocol):
         """A client that asks faster than it is answered is not read; everybody else is."""
         if self._transport is None or self._transport.is_closing() or self._eof:
             return
-        wanted = len(self._pending) < _MAX_PENDING and not self._full
+        wanted = self._room()
         if wanted != self._reading:
             self._reading = wanted
             if wanted:
@@ -271,6 +286,9 @@ class Connection(asyncio.Protocol):
                 self._write(item)
             else:
                 self._handle(item)
+            if not self._pending:
+                self._take_lines()
+        self._take_lines()
         self._mind_reading()
         self._close_when_done()
 

@@ -8,15 +8,16 @@ import os
 import secrets
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, TypeVar
 
 from fazai.service.log import Log
 from fazai.wire.base import WireError
 from fazai.wire.worker import GenerateParams, SessionParams, Usage
 from fazai.worker.bridge import Code, Engine, EngineError, Progress, Reason, Sampling
 from fazai.worker.chat import Chat
-from fazai.worker.masks import Masks
+from fazai.worker.masks import Compiled, Masks, bounded, stack
 from fazai.worker.metrics import Metrics
 
 __all__ = ["MAX_TIMEOUT_MS", "Generation", "Sessions", "Sink"]
@@ -34,6 +35,8 @@ _CODES = {
     Code.CLOSED: "overloaded",
 }
 _INT32 = 2**31 - 1
+
+T = TypeVar("T")
 
 
 class Sink(Protocol):
@@ -60,7 +63,8 @@ class Generation:
 
     session: Session
     sink: Sink | None
-    aborted: bool = False
+    deadline_s: float
+    aborted: asyncio.Event = field(default_factory=asyncio.Event)
     submitted: bool = False
     tokens: int = 0
     last_s: float = 0.0
@@ -92,6 +96,10 @@ class Sessions:
         self._by_handle: dict[int, Session] = {}
         self.draining = False
         self._idle = asyncio.Event()
+        self._grammars = ThreadPoolExecutor(1, "grammars")  # not asyncio's threads: one can take seconds
+        with stack():
+            self._grammars.submit(int)  # its thread is started now
+        self._under_way: set[asyncio.Future[Any]] = set()
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -101,9 +109,12 @@ class Sessions:
         return sum(session.generation is not None for session in self._by_id.values())
 
     def create(self, params: SessionParams) -> str:
-        """Raises WireError: overloaded, schema_unsupported is said by generate."""
+        """Raises WireError: overloaded; schema_unsupported for a schema that is too large to be kept, others
+        are refused by generate."""
         if self.draining:
             raise WireError("overloaded", "the worker is stopping")
+        if params.json_schema is not None:
+            bounded(params.json_schema)
         self._expire()
         try:
             handle = self._engine.open_session()
@@ -132,7 +143,7 @@ class Sessions:
             self.stop(generation)
 
     def stop(self, generation: Generation) -> None:
-        generation.aborted = True
+        generation.aborted.set()
         if generation.submitted:
             self._engine.abort(generation.session.handle)
 
@@ -149,6 +160,11 @@ class Sessions:
         self._engine.close_session(session.handle)
         self._masks.detach(session.handle)
         self._by_handle.pop(session.handle, None)
+
+    @property
+    def preparing(self) -> bool:
+        """Whether a thread still works with the engine, perhaps for nobody any more."""
+        return bool(self._under_way)
 
     async def wait_idle(self, timeout_s: float) -> None:
         """Until nothing generates, or the time is over."""
@@ -177,7 +193,7 @@ class Sessions:
             )
         session.used_s = self._clock()
         asked = _Asked(params, session.params)
-        generation = Generation(session, sink)
+        generation = Generation(session, sink, session.used_s + asked.timeout_ms() / 1000)
         if asked.constrained or len(prompt) + len(session.params.system or "") > _LONG_PROMPT:
             session.generation = generation
             generation.task = asyncio.get_running_loop().create_task(self._prepare(generation, prompt, asked))
@@ -189,26 +205,58 @@ class Sessions:
     async def _prepare(self, generation: Generation, prompt: str, asked: _Asked) -> None:
         """What takes longer than the event loop may be held up: grammars, and long prompts."""
         session = generation.session
-        started_s = self._clock()
         try:
-            if asked.constrained:
-                schema, grammar = asked.value("json_schema"), asked.value("grammar")
-                matcher = await asyncio.to_thread(self._masks.compile, schema=schema, grammar=grammar)
-                self._masks.attach(session.handle, matcher)
-            tokens = await asyncio.to_thread(self._tokens, session, prompt)
-            if generation.aborted:
-                self._over(generation, "aborted", _NOTHING)
-                return
-            if asked.timeout_ms() <= (self._clock() - started_s) * 1000:
-                self._over(generation, "timeout", _NOTHING)
-                return
+            compiled = await self._compiled(generation, asked) if asked.constrained else None
+            tokens = await self._within(generation, None, lambda: self._tokens(session, prompt))
+            if compiled is not None:
+                self._masks.attach(session.handle, compiled)
             self._submit(generation, tokens, asked)
+        except _TooLateError as error:
+            self._metrics.ended[error.reason] += 1
+            self._over(generation, error.reason, _NOTHING)
         except WireError as error:
             self._fail(generation, error)
         except Exception as error:  # noqa: BLE001 - the border: one job's fault is not another's
             place = traceback.extract_tb(error.__traceback__)[-1]
             why = f"{type(error).__name__} at {place.name}:{place.lineno}"
             self._fail(generation, WireError("internal", f"the generation could not be prepared ({why})"))
+
+    async def _compiled(self, generation: Generation, asked: _Asked) -> Compiled:
+        """Raises WireError, _TooLateError."""
+        schema, grammar = asked.value("json_schema"), asked.value("grammar")
+        known = self._masks.known(schema, grammar)
+        if known is not None:
+            return known
+
+        def compile_it() -> Compiled | None:
+            if generation.aborted.is_set() or self._clock() >= generation.deadline_s:
+                return None  # nobody waits for it any more
+            return self._masks.compile(schema=schema, grammar=grammar)
+
+        found = await self._within(generation, self._grammars, compile_it)
+        if found is None:
+            raise _TooLateError("aborted" if generation.aborted.is_set() else "timeout")
+        return found
+
+    async def _within(self, generation: Generation, executor: Executor | None, job: Callable[[], T]) -> T:
+        """The job's result, while somebody waits for it. Raises _TooLateError; the job then ends unheard."""
+        working = asyncio.get_running_loop().run_in_executor(executor, job)
+        self._under_way.add(working)
+        working.add_done_callback(self._worked)
+        aborted = asyncio.ensure_future(generation.aborted.wait())
+        left_s = max(0.0, generation.deadline_s - self._clock())
+        await asyncio.wait((working, aborted), timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+        aborted.cancel()
+        if generation.aborted.is_set():
+            raise _TooLateError("aborted")
+        if not working.done():
+            raise _TooLateError("timeout")
+        return working.result()
+
+    def _worked(self, working: asyncio.Future[Any]) -> None:
+        self._under_way.discard(working)
+        if not working.cancelled():
+            working.exception()  # of a job that nobody waits for: it is not said
 
     def _tokens(self, session: Session, prompt: str) -> list[int]:
         try:
@@ -220,7 +268,9 @@ class Sessions:
 
     def _submit(self, generation: Generation, tokens: list[int], asked: _Asked) -> None:
         try:
-            self._engine.submit(generation.session.handle, tokens, asked.sampling())
+            left_ms = max(1, int((generation.deadline_s - self._clock()) * 1000))
+            sampling = replace(asked.sampling(), timeout_ms=left_ms)
+            self._engine.submit(generation.session.handle, tokens, sampling)
         except EngineError as error:
             raise _wire(error, error.message) from None
         generation.submitted = True
@@ -263,7 +313,10 @@ class Sessions:
     def _end(self, generation: Generation, progress: Progress) -> None:
         self._metrics.ends(progress)
         if progress.reason is Reason.FAILED:
-            self._fail(generation, WireError(_CODES.get(progress.code, "internal"), progress.message))
+            error = self._masks.failure(generation.session.handle) if progress.code is Code.MASK else None
+            self._fail(
+                generation, error or WireError(_CODES.get(progress.code, "internal"), progress.message)
+            )
             return
         usage = Usage(
             prompt_tokens=progress.prompt_tokens,
@@ -292,6 +345,14 @@ class Sessions:
             self._free(session)
         if not self._generating():
             self._idle.set()
+
+
+class _TooLateError(Exception):
+    """A generation ended before it was submitted."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 _NOTHING = Usage(prompt_tokens=0, cached_tokens=0, completion_tokens=0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import example, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from .checks import check_event, check_framing, check_request, examples
@@ -41,7 +41,13 @@ _LINES = (
 )
 
 
-@settings(deadline=None, max_examples=400)
+#: The same examples each time, however slow the machine: what is new is looked for by ndjson_atheris.py.
+STEADY = settings(
+    deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
+
+
+@settings(STEADY, max_examples=400)
 @given(_LINES)
 @example(b'{"type":"generate","session_id":"s","prompt":"\\ud800"}')
 @example(b'{"type":"create_session","params":{"max_tokens":' + b"9" * 400 + b"}}")
@@ -53,7 +59,7 @@ def test_any_line_is_understood_or_refused(line: bytes) -> None:
     check_event(line)
 
 
-@settings(deadline=None, max_examples=120)
+@settings(STEADY, max_examples=120)
 @given(
     lines=st.lists(_LINES.map(lambda raw: raw.replace(b"\n", b" ")), max_size=12),
     cuts=st.lists(st.integers(0, 1 << 16), max_size=40),

@@ -191,14 +191,22 @@ class FakeMasks:
     def __init__(self) -> None:
         self.gate = threading.Event()
         self.gate.set()
+        self.compiled = 0
+
+    def known(self, schema: Any, grammar: str | None) -> None:
+        """Nothing was compiled before."""
 
     def compile(self, *, schema: Any, grammar: str | None) -> object:
-        self.gate.wait(10)
+        self.gate.wait(60)
+        self.compiled += 1
         if schema is not None and "nonsense" in schema:
             raise WireError("schema_unsupported", "the schema cannot be enforced: nonsense")
         if schema is not None and "broken" in schema:
             raise RuntimeError("a defect")
         return object()
+
+    def failure(self, session: int) -> None:
+        """None failed on its way."""
 
     def attach(self, session: int, matcher: object) -> None:
         pass

@@ -37,7 +37,7 @@ class Peer:
             )
 
     async def line(self) -> dict[str, Any]:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             raw = await self.reader.readline()
         assert raw.endswith(b"\n"), raw
         return cast("dict[str, Any]", json.loads(raw))
@@ -92,7 +92,7 @@ class Live:
         return self.peers[-1]
 
     async def until(self, condition: Any) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not condition():  # noqa: ASYNC110 - of another thread, or of the kernel
                 await asyncio.sleep(0.002)
 

@@ -77,7 +77,7 @@ class Process:
     ) -> None:
         if self.child.poll() is None:
             self.child.kill()
-        self.child.communicate(timeout=30)
+        self.child.communicate(timeout=60)
         self.notify.close()
 
     def told(self, wanted: str) -> None:
@@ -85,7 +85,7 @@ class Process:
         while wanted not in self.notify.recv(4096).decode():
             assert self.child.poll() is None
 
-    def ended(self, timeout_s: float = 30) -> tuple[int, str]:
+    def ended(self, timeout_s: float = 60) -> tuple[int, str]:
         """Its exit code, and what it said on stderr."""
         _, said = self.child.communicate(timeout=timeout_s)
         return self.child.returncode, said
@@ -94,7 +94,7 @@ class Process:
         return [str(json.loads(line)["message"]) for line in self.log.read_text().splitlines()]
 
 
-def until(condition: object, timeout_s: float = 20.0) -> None:
+def until(condition: object, timeout_s: float = 60.0) -> None:
     """Of another process, so there is nothing to wait on."""
     assert callable(condition)
     end = time.monotonic() + timeout_s

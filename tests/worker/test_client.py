@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fazai.errors import FazaiError, Unreachable
+from fazai.errors import FazaiError, InputError, Unreachable
 from fazai.providers.gemma import Endpoint, GemmaClient
 from fazai.wire.base import WireError
 from fazai.wire.worker import GenerateParams, SessionParams
@@ -110,7 +110,7 @@ async def _says(path: Path, lines: Sequence[bytes]) -> AsyncIterator[GemmaClient
 
     server = await asyncio.start_unix_server(answer, str(path))
     try:
-        yield GemmaClient(path, connect_timeout_s=0.2)
+        yield GemmaClient(path)
     finally:
         server.close()
 
@@ -153,7 +153,7 @@ def test_events_of_a_later_version_are_skipped(tmp_path: Path) -> None:
 def test_it_waits_for_a_worker_that_starts(tmp_path: Path) -> None:
     async def run() -> None:
         path = tmp_path / "late.sock"
-        client = GemmaClient(path, connect_timeout_s=20)
+        client = GemmaClient(path, connect_timeout_s=60)
         task = asyncio.create_task(client.status())
         await asyncio.sleep(0)
         assert not task.done()
@@ -265,13 +265,51 @@ def test_an_endpoint_that_is_left_or_is_away(tmp_path: Path) -> None:
             async with client.session() as session:
                 async with session.stream("x") as pieces:
                     assert await anext(aiter(pieces)) == "a"
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(60):
                     await server.left.wait()  # leaving the stream closed its connection
         async with client.session() as session:
             with pytest.raises(Unreachable, match="neither the Gemma worker nor"):
                 await session.generate("x")
 
     asyncio.run(run())
+
+
+def test_an_endpoint_that_dribbles_is_not_waited_for_for_ever(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with completions(["a"]) as server:
+            server.lines, server.hangs = [chunk("a")], True
+            loop, ahead = asyncio.get_running_loop(), 3600.0
+            async with _client(tmp_path, server).session() as session, session.stream("x") as pieces:
+                assert await anext(aiter(pieces)) == "a"
+                now = loop.time
+                loop.time = lambda: now() + ahead  # type: ignore[method-assign]
+                try:
+                    with pytest.raises(Unreachable, match="TimeoutError"):
+                        await anext(aiter(pieces))
+                finally:
+                    del loop.time
+            async with asyncio.timeout(60):
+                await server.left.wait()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("url", "wanted"),
+    [
+        ("ftp://x/v1", "http://HOST"),
+        ("http://", "http://HOST"),
+        ("http://[::1", "http://HOST"),
+        ("http://x:99999/v1", "http://HOST"),
+        ("http://x y/v1", "http://HOST"),
+        ("http://x/v1?key=sesame", "ends with its path"),
+        ("https://me:sesame@x/v1", "no password"),
+    ],
+)
+def test_a_url_that_cannot_be_a_fallback(url: str, wanted: str) -> None:
+    with pytest.raises(InputError, match=wanted) as refused:
+        Endpoint.from_environ({"FAZAI_GEMMA_FALLBACK_URL": url, "FAZAI_GEMMA_FALLBACK_MODEL": "m"})
+    assert "sesame" not in str(refused.value)
 
 
 def test_settings_of_the_fallback(tmp_path: Path) -> None:

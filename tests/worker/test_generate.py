@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import sys
@@ -30,7 +31,7 @@ async def _run(
 ) -> tuple[int, str, str]:
     """Exit code, output, errors; without `stdin` there is a terminal's absence: /dev/null."""
     child = await _start(worker, *words, stdin=stdin, environ=environ)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         out, err = await child.communicate(stdin)
     assert child.returncode is not None
     return child.returncode, out.decode(), err.decode()
@@ -61,7 +62,7 @@ class _Screen:
         os.write(self._master, key)
 
     async def until(self, wanted: str) -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while wanted not in self.text:
                 self.text += await self._more()
 
@@ -103,7 +104,7 @@ def test_ctrl_c_on_a_terminal_ends_the_generation_and_its_session() -> None:
             await screen.until("A LONG STORY")
             assert worker.sessions.busy == 1
             screen.press(b"\x03")
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 assert await screen.child.wait() == 130
             await worker.until(lambda: len(worker.sessions) == 0 and worker.sessions.busy == 0)
             assert worker.engine.aborts == 1
@@ -124,13 +125,48 @@ def test_a_signal_leaves_no_session_behind(number: signal.Signals) -> None:
             assert child.stdout is not None
             assert (await child.stdout.readexactly(5)) == b"GO ON"
             child.send_signal(number)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 _, err = await child.communicate()
             assert child.returncode == 130
             assert b"interrupted" in err
             assert b"Traceback" not in err
             await worker.until(lambda: len(worker.sessions) == 0)
             assert worker.engine.aborts == 1
+
+    asyncio.run(run())
+
+
+def test_a_second_ctrl_c_does_not_wait_for_a_worker_that_hangs(tmp_path: Path) -> None:
+    async def run() -> None:
+        closing, over = asyncio.Event(), asyncio.Event()
+        answers = {
+            "status": b'{"ok":true,"status":"running","model":"m","sessions":0,"slots":1}\n',
+            "create_session": b'{"ok":true,"session_id":"s-1"}\n',
+            "generate": b'{"type":"token","text":"begun"}\n',
+        }
+
+        async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            kind = json.loads(await reader.readline())["type"]
+            writer.write(answers.get(kind, b""))
+            if kind == "close_session":
+                closing.set()
+            if kind in ("generate", "close_session"):
+                await over.wait()
+            writer.close()
+
+        server = await asyncio.start_unix_server(hang, str(tmp_path / "s"))
+        child = await _start(tmp_path / "s", "go on")
+        assert child.stdout is not None
+        async with asyncio.timeout(60):
+            await child.stdout.readexactly(5)
+            child.send_signal(signal.SIGINT)
+            await closing.wait()
+            child.send_signal(signal.SIGINT)
+            _, err = await child.communicate()
+        assert child.returncode == 130
+        assert err == b"error: interrupted: the generation was aborted\n"
+        over.set()
+        server.close()
 
     asyncio.run(run())
 
@@ -159,7 +195,7 @@ def test_a_reader_that_goes_away() -> None:
                 stderr=asyncio.subprocess.PIPE,
                 env=_environ(worker),
             )
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 out, err = await child.communicate()
             assert (out, err) == (b"MUCH \n", b"")
             await worker.until(lambda: len(worker.sessions) == 0)
@@ -209,7 +245,7 @@ def test_a_worker_that_is_away_or_loads() -> None:
             assert "still loads its model" in err
             child = await _start(worker, "--max-tokens", "2", "late")
             assert child.stderr is not None
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 said = await child.stderr.readuntil(b"waiting for up to 30 s")  # it asked, and was told to
                 worker.load()
                 out, _ = await child.communicate()
@@ -237,7 +273,7 @@ def test_the_fallback_is_asked_when_it_is_set(tmp_path: Path) -> None:
             assert server.asked[0]["model"] == "other"
             assert server.keys == ["Bearer secret-key"]
             for name, value, wanted in (
-                ("URL", "ftp://x", "begins with http"),
+                ("URL", "ftp://x", "http://HOST"),
                 ("MODEL", "", "is not named"),
                 ("KEY_FILE", str(tmp_path / "no"), "cannot be read"),
             ):
@@ -246,6 +282,24 @@ def test_the_fallback_is_asked_when_it_is_set(tmp_path: Path) -> None:
                 assert code == 3
                 assert wanted in err
                 assert "secret-key" not in err
+
+    asyncio.run(run())
+
+
+def test_what_is_no_number_and_what_is_no_prompt() -> None:
+    async def run() -> None:
+        async with live() as worker:
+            for words, wanted in (
+                (("--temperature", "nan", "x"), "nan is no number"),
+                (("--temperature", "1e400", "x"), "1e400 is no number"),
+                (("--timeout", "nan", "x"), "nan is no number"),
+                (("--wait", "inf", "x"), "inf is not in the range"),
+                ((" ",), "the prompt is empty"),
+            ):
+                code, out, err = await _run(worker, *words)
+                assert (code, out) == (3, ""), err
+                assert wanted in err
+            assert worker.engine._next == 1  # it was not asked
 
     asyncio.run(run())
 

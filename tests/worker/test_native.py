@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import select
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
@@ -13,10 +12,21 @@ from pathlib import Path
 import pytest
 
 from fazai.wire.base import WireError
-from fazai.worker.bridge import Code, Engine, EngineError, Options, Progress, Reason, Sampling
+from fazai.worker.bridge import (
+    MAX_FORCED,
+    Code,
+    Engine,
+    EngineError,
+    Options,
+    Progress,
+    Reason,
+    Sampling,
+)
 from fazai.worker.chat import Chat, chat_of
 from fazai.worker.demo import demo_model
 from fazai.worker.masks import Masks
+
+from .process import until
 
 pytestmark = [pytest.mark.gemma, pytest.mark.xdist_group("model")]
 
@@ -39,8 +49,8 @@ SCHEMA = {
 class Loaded:
     """An engine, its masks, and generations to their end."""
 
-    def __init__(self, path: Path) -> None:
-        self.engine = Engine(path, Options(context_tokens=4096, slots=4, calibrate=False))
+    def __init__(self, path: Path, context_tokens: int = 4096) -> None:
+        self.engine = Engine(path, Options(context_tokens=context_tokens, slots=4, calibrate=False))
         self.masks = Masks(self.engine)
         self.masks.start()
         self.chat = chat_of(self.engine)
@@ -98,21 +108,49 @@ def loaded(model: Path) -> Iterator[Loaded]:
     made.close()
 
 
-def test_golden_tokens_are_llama_cpps_own(model: Path, loaded: Loaded) -> None:
-    llama_cpp = pytest.importorskip("llama_cpp")
+#: How far llama.cpp's likeliest token is before the second one where it is sure. The same tokens in batches
+#: of other widths, in other cells of the cache, or on another processor give logits that differ by up to one.
+SURE = 1.5
+
+
+def likeliest(model: Path, tokens: list[int], most: int) -> list[tuple[bytes | None, float]]:
+    """llama.cpp's own greedy tokens as text (None: the end), each with its distance from the second one."""
+    llama_cpp, numpy = pytest.importorskip("llama_cpp"), pytest.importorskip("numpy")
     own = llama_cpp.Llama(str(model), n_ctx=2048, n_threads=2, flash_attn=True, swa_full=True, verbose=False)
     try:
-        for prompt in PROMPTS:
-            tokens = loaded.first(prompt)
-            theirs: list[int] = []
-            for token in own.generate(tokens, temp=0.0, repeat_penalty=1.0):
-                if loaded.engine.kind(token) & 2 or len(theirs) == 40:
-                    break
-                theirs.append(token)
-            text = b"".join(loaded.engine.piece(token) for token in theirs).decode(errors="replace")
-            assert loaded.run(prompt)[0] == text
+        found: list[tuple[bytes | None, float]] = []
+        own.eval(tokens)
+        while len(found) < most:
+            raw = llama_cpp.llama_get_logits(own._ctx.ctx)
+            logits = numpy.ctypeslib.as_array(raw, shape=(own.n_vocab(),))
+            token = int(numpy.argmax(logits))
+            second, first = numpy.partition(logits, -2)[-2:]
+            over = llama_cpp.llama_vocab_is_eog(own._model.vocab, token)
+            found.append((None if over else own.detokenize([token]), float(first - second)))
+            if over:
+                break
+            own.eval([token])
+        return found
     finally:
         own.close()
+
+
+def agreed(text: str, theirs: list[tuple[bytes | None, float]]) -> int:
+    """How many of llama.cpp's tokens the text begins with; it may leave them only where they are unsure."""
+    rest = text.encode()
+    for number, (piece, gap) in enumerate(theirs):
+        if rest != b"" if piece is None else not rest.startswith(piece):
+            assert gap < SURE, (number, piece, rest[:40])
+            return number
+        rest = rest[len(piece or b"") :]
+    return len(theirs)
+
+
+def test_golden_tokens_are_llama_cpps_own(model: Path, loaded: Loaded) -> None:
+    n = 0
+    for prompt in PROMPTS:
+        n += agreed(loaded.run(prompt)[0], likeliest(model, loaded.first(prompt), GREEDY.max_tokens))
+    assert n > GREEDY.max_tokens
 
 
 @pytest.mark.parametrize("parked", [True, False], ids=["parked", "in the cache"])
@@ -133,10 +171,14 @@ def test_a_reused_beginning_gives_what_a_fresh_one_gives(model: Path, parked: bo
             loaded.engine.close_session(other)
             loaded.until_parked()
         text, progress = loaded.run(f"{long} {PROMPTS[0]}")
+        tokens = loaded.first(f"{long} {PROMPTS[0]}")
     finally:
         loaded.close()
     assert progress.cached_tokens > 600
-    assert text == expected
+    if text != expected:
+        theirs = likeliest(model, tokens, GREEDY.max_tokens)
+        assert agreed(text, theirs) > 0
+        assert agreed(expected, theirs) > 0
 
 
 def test_the_same_prompt_again_gives_the_same_text(model: Path) -> None:
@@ -160,26 +202,8 @@ def test_the_same_prompt_again_gives_the_same_text(model: Path) -> None:
         loaded.close()
 
 
-def gaps_of(model: Path, tokens: list[int], following: int) -> list[float]:
-    """How far llama.cpp's likeliest token is before the second one, at each of the `following` tokens."""
-    llama_cpp = pytest.importorskip("llama_cpp")
-    own = llama_cpp.Llama(str(model), n_ctx=2048, n_threads=2, flash_attn=True, swa_full=True, verbose=False)
-    try:
-        gaps = []
-        own.eval(tokens)
-        for _ in range(following):
-            logits = llama_cpp.llama_get_logits(own._ctx.ctx)[0 : own.n_vocab()]
-            (second, _), (first, token) = sorted((logit, token) for token, logit in enumerate(logits))[-2:]
-            gaps.append(first - second)
-            own.eval([token])
-        return gaps
-    finally:
-        own.close()
-
-
 def test_a_second_turn_is_what_the_whole_conversation_gives(model: Path, loaded: Loaded) -> None:
-    """Exactly so where llama.cpp itself is sure. It is not in near ties: the same tokens in batches of other
-    widths, or in other cells of the cache, give logits that differ by up to one."""
+    """Exactly so where llama.cpp itself is sure."""
     ask, again = "Say the alphabet: a b c d e f g", "Go on with it: h i j k l"
     short = replace(GREEDY, max_tokens=16)
     session = loaded.engine.open_session()
@@ -187,17 +211,9 @@ def test_a_second_turn_is_what_the_whole_conversation_gives(model: Path, loaded:
     second, progress = loaded.run(again, short, session)
     assert progress.cached_tokens >= progress.prompt_tokens - 24
     loaded.engine.close_session(session)
-    fresh = Loaded(model)
-    try:
-        tokens = fresh.first(ask) + fresh.engine.tokenize(first)
-        tokens += fresh.chat.following(fresh.engine, again)
-        handle = fresh.engine.open_session()
-        fresh.engine.submit(handle, tokens, short)
-        whole, _ = fresh.finish(handle)
-    finally:
-        fresh.close()
-    assert min(gaps_of(model, tokens, 16)) > 1.5
-    assert second == whole
+    tokens = loaded.first(ask) + loaded.engine.tokenize(first)
+    tokens += loaded.chat.following(loaded.engine, again)
+    assert agreed(second, likeliest(model, tokens, 16)) > 0
     assert "a b c d" in second  # what only the first turn tells
 
 
@@ -262,17 +278,94 @@ def test_a_schema_that_cannot_be_enforced_is_refused(loaded: Loaded, schema: dic
     assert refused.value.code == "schema_unsupported"
 
 
-def test_an_abort_ends_within_a_token_or_a_prompt(loaded: Loaded) -> None:
+#: Each would end the worker, or keep its threads for hours, if it were compiled there and then.
+HOSTILE: list[tuple[str, dict[str, object] | str]] = [
+    ("more than 5 s", {"allOf": [{"type": "string", "pattern": f"^.*a{n}.*$"} for n in range(30)]}),
+    ("nested too deeply", "start: r0\n" + "".join(f"r{n}: r{n + 1}\n" for n in range(3500)) + 'r3500: "b"'),
+    ("more than 131072 bytes", {"enum": [{} for _ in range(50_000)]}),
+    ("nothing can satisfy", {"$ref": "#"}),
+    ("nothing can satisfy", {"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/a"}}}),
+    ("limit", {"type": "object", "properties": {"a": {"$ref": "#"}}, "required": ["a"]}),
+    ("recursion limit", json.loads('{"items":' * 200 + "{}" + "}" * 200)),
+    ("backreferences", {"type": "string", "pattern": r"^(a)\1$"}),
+]
+
+
+@pytest.mark.parametrize(("why", "hostile"), HOSTILE, ids=[why for why, _ in HOSTILE])
+def test_what_would_harm_the_worker_is_refused(
+    loaded: Loaded, why: str, hostile: dict[str, object] | str
+) -> None:
+    schema, grammar = (hostile, None) if isinstance(hostile, dict) else (None, hostile)
+    for _ in range(2):  # the second time it is known
+        with pytest.raises(WireError, match=why) as refused:
+            loaded.masks.compile(schema=schema, grammar=grammar)
+        assert refused.value.code == "schema_unsupported"
+
+
+def _constrained(
+    loaded: Loaded, schema: dict[str, object], sampling: Sampling, session: int
+) -> tuple[str, Progress]:
+    loaded.masks.attach(session, loaded.masks.compile(schema=schema, grammar=None))
+    return loaded.run("Is it?", replace(sampling, constrained=True), session)
+
+
+def test_more_is_forced_than_goes_across_the_border_at_once(model: Path) -> None:
+    own = Loaded(model, context_tokens=8192)
+    try:
+        value = "lorem ipsum dolor sit amet " * 1000
+        session = own.engine.open_session()
+        text, progress = _constrained(own, {"const": value}, replace(GREEDY, max_tokens=8000), session)
+        assert (progress.reason, json.loads(text)) == (Reason.EOS, value)
+        assert progress.forced_tokens > MAX_FORCED
+    finally:
+        own.close()
+
+
+def test_names_come_in_the_order_of_the_schema_that_was_asked(loaded: Loaded) -> None:
+    for names in (["a", "b"], ["b", "a"]):
+        schema: dict[str, object] = {
+            "type": "object",
+            "properties": {name: {"const": 1} for name in names},
+            "required": names,
+            "additionalProperties": False,
+        }
+        session = loaded.engine.open_session()
+        text, _ = _constrained(loaded, schema, GREEDY, session)
+        assert list(json.loads(text)) == names
+        loaded.masks.detach(session)
+        loaded.engine.close_session(session)
+
+
+def test_a_grammar_that_fails_on_its_way_says_why_and_is_compiled_anew(loaded: Loaded) -> None:
+    """llguidance counts what a pattern's states take; all that follow the same grammar share them."""
+    schema: dict[str, object] = {"type": "string", "pattern": "^(.*a.{200}b|.*b.{200}a)$"}
+    warm = replace(GREEDY, temperature=3.0, max_tokens=600)
     session = loaded.engine.open_session()
-    loaded.engine.submit(session, loaded.first("word " * 3000), replace(GREEDY, max_tokens=5))
-    time.sleep(0.2)  # well within the prompt
-    started = time.monotonic()
-    loaded.engine.abort(session)
+    compiled = loaded.masks.compile(schema=schema, grammar=None)
+    _, progress = _constrained(loaded, schema, warm, session)
+    assert (progress.reason, progress.code) == (Reason.FAILED, Code.MASK)
+    failure = loaded.masks.failure(session)
+    assert failure is not None
+    assert failure.code == "schema_unsupported"
+    assert "lexer" in failure.message
+    assert loaded.masks.failure(session) is None
+    assert loaded.masks.compile(schema=schema, grammar=None) is not compiled
+    loaded.masks.detach(session)
+    loaded.engine.close_session(session)
+
+
+def test_an_abort_ends_within_a_token_or_a_prompt(loaded: Loaded) -> None:
+    engine, session = loaded.engine, loaded.engine.open_session()
+    before = engine.stats().decodes
+    engine.submit(session, loaded.first("word " * 3000), replace(GREEDY, max_tokens=5))
+    until(lambda: engine.stats().decodes > before)  # well within the prompt: it takes six
+    engine.abort(session)
+    at = engine.stats().decodes
     _, progress = loaded.finish(session)
     assert progress.reason is Reason.ABORTED
-    assert time.monotonic() - started < 0.5
-    assert loaded.engine.session_tokens(session) == 0
-    loaded.engine.close_session(session)
+    assert engine.stats().decodes - at <= 1  # that which was under way
+    assert engine.session_tokens(session) == 0
+    engine.close_session(session)
 
 
 def test_a_long_prompt_does_not_stall_a_running_stream(loaded: Loaded) -> None:
@@ -281,23 +374,23 @@ def test_a_long_prompt_does_not_stall_a_running_stream(loaded: Loaded) -> None:
     engine = loaded.engine
     talker, reader = engine.open_session(), engine.open_session()
     try:
-        warm = replace(GREEDY, temperature=1.0, top_k=64, max_tokens=400)
-        engine.submit(talker, loaded.first("Count from 1 to 1000, each number in words."), warm)
+        endless = engine.tokenize("word " * 200, bos=True)  # no question: it goes on and on
+        engine.submit(talker, endless, replace(GREEDY, max_tokens=1000))
         while _tokens(loaded, talker) == 0:
             select.select([engine], [], [], 5)
             engine.ready()
-        engine.submit(reader, loaded.first("word " * 2500), replace(GREEDY, max_tokens=1))
-        seen: list[tuple[int, int]] = []  # (decodes, tokens of the stream), as the prompt goes on
-        while True:
-            decodes = engine.stats().decodes
-            if not seen or decodes > seen[-1][0]:
-                seen.append((decodes, _tokens(loaded, talker)))
-            found = engine.take(reader)
-            assert found is not None
-            if found[1].reason is not Reason.RUNNING:
-                break
+        seen = [_at_one_time(loaded, talker)]  # (decodes, tokens of the stream), as the prompt goes on
+        engine.submit(reader, loaded.first("other " * 2500), replace(GREEDY, max_tokens=1))
+        running = True
+        while running:
             select.select([engine], [], [], 0.002)
             engine.ready()
+            found = engine.take(reader)
+            assert found is not None
+            running = found[1].reason is Reason.RUNNING
+            now = _at_one_time(loaded, talker)
+            if now[0] > seen[-1][0]:
+                seen.append(now)
         steps, tokens = (seen[-1][at] - seen[0][at] for at in (0, 1))
         assert steps >= 2500 // engine.stats().chunk_tokens  # it was computed in chunks, and we were there
         # A step is counted when it was decoded, its token a moment later: one may be on its way at each end.
@@ -309,6 +402,15 @@ def test_a_long_prompt_does_not_stall_a_running_stream(loaded: Loaded) -> None:
             engine.abort(handle)
             loaded.finish(handle)
             engine.close_session(handle)
+
+
+def _at_one_time(loaded: Loaded, session: int) -> tuple[int, int]:
+    """Decodes, and the session's tokens; seen together, for this thread may be held up between the two."""
+    while True:
+        decodes = loaded.engine.stats().decodes
+        tokens = _tokens(loaded, session)
+        if loaded.engine.stats().decodes == decodes:
+            return decodes, tokens
 
 
 def _tokens(loaded: Loaded, session: int) -> int:

@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,10 +41,8 @@ def process(model: Path, tmp_path: Path) -> Iterator[Process]:
 def test_stopped_while_it_loads_it_ends_at_once(model: Path, tmp_path: Path) -> None:
     with Process(with_model(), model, tmp_path) as process:
         process.told("STATUS=loading")
-        begun = time.monotonic()
         process.child.terminate()
         assert process.ended() == (0, "")
-        assert time.monotonic() - begun < 1.5  # loading takes longer
         assert not process.socket.exists()
         assert process.messages() == ["stopped while the model was being loaded"]
 
@@ -72,13 +69,13 @@ def test_killed_in_mid_stream_clients_are_told_and_recover(
     process: Process, model: Path, tmp_path: Path
 ) -> None:
     async def run() -> None:
-        client = GemmaClient(process.socket, connect_timeout_s=0.5)
+        client = GemmaClient(process.socket)
         with pytest.raises(Unreachable) as gone:  # noqa: PT012
             async with client.session(LONG) as session, session.stream("Tell a long story.") as pieces:
                 async for _ in pieces:
                     process.child.kill()
         assert gone.value.stage == "answer"
-        process.child.wait(10)
+        process.child.wait(60)
         assert process.socket.exists()  # nobody was left to remove it
         with Process(with_model(), model, tmp_path) as again:  # a stale file is replaced
             again.told("READY=1")
@@ -110,7 +107,7 @@ async def _measure(client: GemmaClient, name: str) -> float:
 
 async def _prompting(client: GemmaClient) -> None:
     """Until a prompt is being computed and no token came of it."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not await _measure(client, "fazai_worker_running"):
             pass
 
@@ -120,34 +117,32 @@ def test_a_prompt_that_nobody_waits_for_any_more_is_left(process: Process, how: 
     """It ends within a chunk, generates nothing, and the turn never was."""
 
     async def run() -> None:
-        client, loop = GemmaClient(process.socket), asyncio.get_running_loop()
+        client = GemmaClient(process.socket)
         async with client.session(SessionParams(max_tokens=8)) as session, client.session() as other:
             reader, writer = await client.connect()
             request = {"type": "generate", "session_id": session.session_id, "prompt": WORDS}
             writer.write(json.dumps(request).encode() + b"\n")
             await _prompting(client)
-            begun = loop.time()
+            before = await _measure(client, "fazai_worker_decodes_total")
             if how == "disconnect":
                 writer.close()
             elif how == "close the session":
                 await session.close()
             else:
                 await client.abort(session.session_id or "")
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while await _measure(client, "fazai_worker_running"):
                     pass
-            took_s = loop.time() - begun
+            left = await _measure(client, "fazai_worker_decodes_total") - before
             assert await _measure(client, 'fazai_worker_tokens_total{kind="generated"}') == 0
             assert await _measure(client, 'fazai_worker_generations_total{reason="aborted"}') == 1
             if how != "disconnect":
                 assert json.loads(await reader.readline())["reason"] == "aborted"
                 writer.close()
-            # All of it takes longer than it took to leave it: measured on this machine, now.
-            begun = loop.time()
+            before = await _measure(client, "fazai_worker_decodes_total")
             async with other.stream(WORDS) as pieces:
                 await anext(aiter(pieces))
-            whole_s = loop.time() - begun
-            assert took_s < whole_s / 2, (took_s, whole_s)
+            assert left < await _measure(client, "fazai_worker_decodes_total") - before - 1
             if how != "close the session":
                 async with session.stream("Hello.") as pieces:
                     assert [piece async for piece in pieces]
@@ -157,6 +152,31 @@ def test_a_prompt_that_nobody_waits_for_any_more_is_left(process: Process, how: 
     asyncio.run(run())
     process.child.terminate()
     assert process.ended() == (0, "")  # an abort is no error: it says nothing to the journal
+
+
+def _has_children(pid: int) -> bool:
+    return any(task.joinpath("children").read_text() for task in Path(f"/proc/{pid}/task").iterdir())
+
+
+def test_it_stops_while_a_grammar_is_compiled(process: Process) -> None:
+    """The one who asked is told at once; nobody waits for the compiler, which would take its five seconds."""
+    hostile = {"allOf": [{"type": "string", "pattern": f"^.*a{n}.*$"} for n in range(30)]}
+
+    async def run() -> None:
+        client = GemmaClient(process.socket)
+        async with client.session(SessionParams(json_schema=hostile)) as session:
+            asked = asyncio.create_task(session.generate("x"))
+            async with asyncio.timeout(60):
+                while not _has_children(process.child.pid):  # noqa: ASYNC110 - another process
+                    await asyncio.sleep(0.01)
+            process.child.terminate()
+            process.told("STOPPING=1")
+            process.child.terminate()
+            assert await asked == ""
+
+    asyncio.run(run())
+    assert process.ended() == (0, "")
+    assert not process.socket.exists()
 
 
 def test_generate_conforms_from_pipe_to_pipe(process: Process, tmp_path: Path) -> None:

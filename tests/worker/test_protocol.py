@@ -269,6 +269,26 @@ def test_a_half_closed_connection_gets_its_answers_and_its_end_is_noticed() -> N
     asyncio.run(run())
 
 
+def test_a_last_line_without_an_end_is_said() -> None:
+    async def run() -> None:
+        async with live() as worker:
+            for last, wanted in ((b'{"type":"status"}', "no end"), (b" " * (5 << 20), "at most")):
+                peer = await worker.peer()
+                peer.send({"type": "status"})
+                peer.writer.write(last)
+                peer.writer.write_eof()
+                assert (await peer.line())["status"] == "running"
+                refused = await peer.line()
+                assert refused["ok"] is False
+                assert wanted in refused["error"]
+                assert await peer.reader.read() == b""
+            peer = await worker.peer()  # nothing was begun: nothing to say
+            peer.writer.write_eof()
+            assert await peer.reader.read() == b""
+
+    asyncio.run(run())
+
+
 def test_overloaded_says_how_many_wait() -> None:
     async def run() -> None:
         async with live(slots=1, queue=2, sessions=5) as worker:
@@ -298,7 +318,7 @@ def test_a_slow_reader_stalls_only_itself() -> None:
             slow.send(json.dumps({"type": "generate", "session_id": session, "prompt": "x"}).encode() + b"\n")
             stalled = 0
             made = -1
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while stalled < 20:  # it makes no more, for nobody takes it
                     await asyncio.sleep(0.01)
                     now = next(iter(worker.engine._sessions.values())).made
@@ -357,6 +377,55 @@ def test_pipelined_requests_are_bounded_and_answered_in_order() -> None:
     asyncio.run(run())
 
 
+def test_a_flood_of_lines_is_answered_no_faster_than_it_is_read() -> None:
+    """A packet may hold 200,000 lines; their answers must not gather in memory, nor hold up anybody."""
+
+    async def run() -> None:
+        async with live() as worker:
+            flood = socket.socket(socket.AF_UNIX)
+            flood.connect(str(worker.path))
+            flood.setblocking(False)
+            loop, lines = asyncio.get_running_loop(), 400_000
+            sending = asyncio.create_task(loop.sock_sendall(flood, b"\n" * lines))
+            await worker.until(lambda: worker.worker.connections)
+            (connection,) = worker.worker.connections
+            await worker.until(lambda: connection._full)
+            transport = connection._transport
+            assert transport is not None
+            assert transport.get_write_buffer_size() < 128 * 1024
+            other = await worker.peer()
+            assert (await other.ask({"type": "status"}))["ok"] is True
+            answered = 0
+            async with asyncio.timeout(60):
+                while answered < lines:
+                    answered += (await loop.sock_recv(flood, 1 << 20)).count(b"\n")
+                    assert transport.get_write_buffer_size() < 128 * 1024
+            await sending
+            assert answered == lines
+            flood.close()
+
+    asyncio.run(run())
+
+
+def test_a_client_that_does_not_read_may_abort() -> None:
+    async def run() -> None:
+        async with live(step_s=0.00001) as worker:
+            deaf = socket.socket(socket.AF_UNIX)
+            deaf.connect(str(worker.path))
+            peer = await worker.peer()
+            session = await peer.session(max_tokens=1_000_000, timeout_ms=3_600_000)
+            for kind in ("generate", "abort"):
+                if kind == "abort":
+                    await worker.until(lambda: any(found._full for found in worker.worker.connections))
+                more = {"prompt": "x"} if kind == "generate" else {}
+                deaf.send(json.dumps({"type": kind, "session_id": session, **more}).encode() + b"\n")
+            await worker.until(lambda: worker.engine.aborts == 1)
+            deaf.close()
+            await worker.until(lambda: worker.sessions.busy == 0)
+
+    asyncio.run(run())
+
+
 def test_starting_and_stopping() -> None:
     async def run() -> None:
         async with live(loaded=False) as worker:
@@ -370,7 +439,7 @@ def test_starting_and_stopping() -> None:
             other = await worker.peer()
             assert (await other.ask({"type": "status"}))["status"] == "stopping"
             assert (await other.ask({"type": "create_session", "params": {}}))["code"] == "overloaded"
-            await worker.sessions.wait_idle(10)
+            await worker.sessions.wait_idle(60)
             assert (await peer.events())[-1]["reason"] == "length"  # what ran has ended by itself
 
     asyncio.run(run())
@@ -398,7 +467,8 @@ def test_an_end_while_a_schema_is_compiled() -> None:
             peer.send(asked)
             await peer.events()
             worker.masks.gate.clear()
-            constrained = {**asked, "params": {"json_schema": {"type": "object"}}}
+            params: dict[str, Any] = {"json_schema": {"type": "object"}}
+            constrained = {**asked, "params": params}
             peer.send(constrained)
             await worker.until(lambda: worker.sessions.busy == 1)
             other = await worker.peer()
@@ -406,20 +476,18 @@ def test_an_end_while_a_schema_is_compiled() -> None:
             worker.sessions.on_ready()
             assert worker.sessions.busy == 1
             await other.ask({"type": "abort", "session_id": session})
-            worker.masks.gate.set()
-            assert await peer.line() == {
-                "type": "stop",
-                "reason": "aborted",
-                "usage": {"prompt_tokens": 0, "cached_tokens": 0, "completion_tokens": 0},
-            }
-            worker.masks.gate.clear()
+            nothing = {"prompt_tokens": 0, "cached_tokens": 0, "completion_tokens": 0}
+            assert await peer.line() == {"type": "stop", "reason": "aborted", "usage": nothing}
+            assert worker.sessions.preparing  # it goes on, and nobody waits for it
+            late = {**asked, "params": {**params, "timeout_ms": 50}}
+            assert await peer.ask(late) == {"type": "stop", "reason": "timeout", "usage": nothing}
             peer.send(constrained)
             await worker.until(lambda: worker.sessions.busy == 1)
             peer.close()
-            await worker.until(lambda: len(worker.worker.connections) == 1)
-            assert worker.sessions.busy == 1
-            worker.masks.gate.set()
             await worker.until(lambda: worker.sessions.busy == 0)
+            worker.masks.gate.set()
+            await worker.until(lambda: not worker.sessions.preparing)
+            assert worker.masks.compiled == 1
             assert (await other.ask({**asked, "stream": False}))["stop_reason"] == "length"
 
     asyncio.run(run())

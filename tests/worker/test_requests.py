@@ -77,6 +77,36 @@ def test_a_sessions_schema_is_that_of_its_generations() -> None:
     asyncio.run(run())
 
 
+@pytest.mark.parametrize(
+    ("line", "field"),
+    [
+        (b'{"type":"create_session","params":{"temperature":1e999}}', "params.temperature"),
+        (b'{"type":"create_session","params":{"seed":' + b"9" * 4000 + b"}}", "params.seed"),
+    ],
+)
+def test_a_number_that_nothing_holds_is_refused_by_its_name(line: bytes, field: str) -> None:
+    async def run() -> None:
+        async with live() as worker:
+            answer = await (await worker.peer()).ask(line)
+            assert (answer["ok"], answer["code"]) == (False, "bad_request")
+            assert field in answer["error"]
+
+    asyncio.run(run())
+
+
+def test_a_schema_that_is_too_large_is_not_kept() -> None:
+    async def run() -> None:
+        async with live() as worker:
+            peer = await worker.peer()
+            large: dict[str, Any] = {"enum": [{} for _ in range(60_000)]}
+            answer = await peer.ask({"type": "create_session", "params": {"json_schema": large}})
+            assert (answer["ok"], answer["code"]) == (False, "schema_unsupported")
+            assert "131072 bytes" in answer["error"]
+            assert len(worker.sessions) == 0
+
+    asyncio.run(run())
+
+
 def test_a_new_connection_for_every_request() -> None:
     """How FazAI's Node client talks: it reads up to `stop`, and every request has a connection of its own."""
 

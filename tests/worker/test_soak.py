@@ -19,7 +19,7 @@ from fazai.wire.base import WireError
 from fazai.wire.worker import SessionParams
 from fazai.worker.demo import demo_model
 
-from .process import Process, with_model
+from .process import Process, until, with_model
 
 pytestmark = [pytest.mark.gemma, pytest.mark.slow, pytest.mark.xdist_group("model")]
 
@@ -28,6 +28,9 @@ CLIENTS = 6
 #: What may come of glibc's arenas and of Python's own; a token's logits alone would be 1 MiB each time.
 GROWTH_KIB = 24 * 1024
 SCHEMA = {"type": "object", "properties": {"go": {"enum": ["plan", "done"]}}, "required": ["go"]}
+HOWS = ("ended", "aborted", "dropped", "timeout")
+TURNS = 30
+MORE_S = 900.0
 ALLOWED = {"overloaded", "context_full"}
 
 
@@ -64,9 +67,17 @@ class Soak:
                 if how == "drop":
                     return  # the session may still be busy with what was dropped
 
+    def seen(self) -> bool:
+        """Whether everything happened that is to happen; a slow machine needs longer for it."""
+        self.done["ended"] = self.done["eos"] + self.done["length"]  # a small model seldom stops by itself
+        return self.turns() >= TURNS and all(self.done[how] for how in HOWS)
+
+    def turns(self) -> int:
+        return sum(count for how, count in self.done.items() if how != "ended")
+
     async def many(self, number: int, until: float) -> None:
         chance, loop = random.Random(number), asyncio.get_running_loop()
-        while loop.time() < until:
+        while loop.time() < until or not self.seen():
             try:
                 await self.one(chance)
             except WireError as error:
@@ -82,15 +93,17 @@ class Soak:
             await asyncio.sleep(SOAK_S / 120)
 
     async def run(self) -> None:
+        async with self.client.session(SessionParams(max_tokens=4, json_schema=SCHEMA)) as session:
+            await session.generate("Warm up.")  # the tokenizer of schemas stays
         until = asyncio.get_running_loop().time() + SOAK_S
         watching = asyncio.create_task(self.watch())
         try:
-            async with asyncio.TaskGroup() as group:
+            async with asyncio.timeout(SOAK_S + MORE_S), asyncio.TaskGroup() as group:
                 for number in range(CLIENTS):
                     group.create_task(self.many(number, until))
         finally:
             watching.cancel()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while (await self.client.status()).sessions:  # noqa: ASYNC110 - another process
                 await asyncio.sleep(0.05)
 
@@ -104,7 +117,7 @@ def test_soak(tmp_path: Path) -> None:
             asyncio.run(soak.run())
         except* FazaiError as errors:
             pytest.fail(f"{errors.exceptions}: {process.messages()}")
-        assert len(os.listdir(f"/proc/{process.child.pid}/fd")) <= descriptors + 1
+        until(lambda: len(os.listdir(f"/proc/{process.child.pid}/fd")) <= descriptors + 1)
         metrics = asyncio.run(soak.client.metrics())
         process.child.terminate()
         assert process.ended() == (0, "")
@@ -113,10 +126,6 @@ def test_soak(tmp_path: Path) -> None:
     hour_kib = slope * 3600
     print(f"{dict(soak.done)}; {warm[0][1]} to {warm[-1][1]} KiB, {hour_kib:.0f} KiB an hour")
     assert slope * (warm[-1][0] - warm[0][0]) < GROWTH_KIB, (hour_kib, warm)
-    assert sum(soak.done.values()) > SOAK_S / 2, soak.done
-    soak.done["ended"] = soak.done["eos"] + soak.done["length"]  # a small model seldom stops by itself
-    for reason in ("ended", "aborted", "dropped", "timeout"):
-        assert soak.done[reason] > 0, soak.done
     assert "fazai_worker_running 0" in metrics
     assert "fazai_worker_sessions 0" in metrics
     assert 'code="internal"' not in metrics

@@ -133,7 +133,8 @@ class GemmaClient:
                 raise self.gone("connect", "permission denied", hint) from None
             except (OSError, TimeoutError) as error:
                 if not patient or loop.time() + _RETRY_S >= until:
-                    raise self.gone("connect", str(error) or "it took too long") from None
+                    why = error.strerror if isinstance(error, OSError) else None
+                    raise self.gone("connect", why or str(error) or "it took too long") from None
             await asyncio.sleep(_RETRY_S)
 
     def gone(self, stage: str, why: str, hint: str | None = None) -> Unreachable:

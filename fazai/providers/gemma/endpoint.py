@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from fazai.errors import FazaiError, InputError, SecretError, Unreachable
 from fazai.wire.base import WireError
@@ -33,15 +35,31 @@ class Endpoint:
         url, model = environ.get("FAZAI_GEMMA_FALLBACK_URL"), environ.get("FAZAI_GEMMA_FALLBACK_MODEL")
         if not url:
             return None
-        if not url.startswith(("http://", "https://")):
-            hint = "for instance http://127.0.0.1:8080/v1"
-            raise InputError(
-                "it begins with http:// or https://", where="FAZAI_GEMMA_FALLBACK_URL", hint=hint
-            )
+        _check_url(url)
         if not model:
             hint = "set FAZAI_GEMMA_FALLBACK_MODEL"
             raise InputError("the fallback's model is not named", where="FAZAI_GEMMA_FALLBACK_URL", hint=hint)
         return cls(url, model, _key(environ.get("FAZAI_GEMMA_FALLBACK_KEY_FILE")))
+
+
+def _check_url(url: str) -> None:
+    """Raises InputError, without the URL: a password may stand in it."""
+    try:
+        parts = urlsplit(url)
+        sound = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        more = bool(parts.query or parts.fragment)
+    except ValueError:
+        sound = more = False
+    hint = "for instance http://127.0.0.1:8080/v1"
+    if not sound or not url.isascii() or not url.isprintable() or " " in url:
+        why = "it is no URL of the form http://HOST or https://HOST"
+    elif more:
+        why = "the URL ends with its path"
+    elif parts.username is not None or parts.password is not None:
+        why, hint = "no user and no password stand in the URL", "a key: FAZAI_GEMMA_FALLBACK_KEY_FILE"
+    else:
+        return
+    raise InputError(why, where="FAZAI_GEMMA_FALLBACK_URL", hint=hint)
 
 
 def _key(path: str | None) -> str | None:
@@ -95,6 +113,7 @@ class Conversation:
         headers = {"Authorization": f"Bearer {endpoint.api_key}"} if endpoint.api_key else {}
         url = f"{endpoint.url.rstrip('/')}/chat/completions"
         text, ended = [], False
+        until = asyncio.get_running_loop().time() + timeout_s
         try:
             async with (
                 httpx.AsyncClient(timeout=timeout_s) as http,
@@ -102,12 +121,12 @@ class Conversation:
             ):
                 if got.status_code != 200:
                     raise _refused(endpoint, got.status_code, await got.aread())
-                async for line in got.aiter_lines():
+                async for line in _until(until, got.aiter_lines()):
                     for said in _said(line):
                         ended = ended or said.reason is not None
                         text.append(said.text)
                         yield said
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, TimeoutError) as error:
             raise Unreachable(
                 f"neither the Gemma worker nor its fallback answers: {type(error).__name__}",
                 stage="answer" if text else "connect",
@@ -118,6 +137,17 @@ class Conversation:
                 "the fallback's answer broke off", stage="answer", where=endpoint.url, hint="ask again"
             )
         self._turns = [*turns, {"role": "assistant", "content": "".join(text)}]
+
+
+async def _until(until: float, lines: AsyncIterator[str]) -> AsyncGenerator[str, None]:
+    """Each line is waited for on its own: the reader's own time is not counted. Raises TimeoutError."""
+    while True:
+        try:
+            async with asyncio.timeout_at(until):
+                line = await anext(lines)
+        except StopAsyncIteration:
+            return
+        yield line
 
 
 def _asked(session: SessionParams, params: GenerateParams | None) -> dict[str, Any]:
