@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import select
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
@@ -182,7 +183,7 @@ def test_a_reused_beginning_gives_what_a_fresh_one_gives(model: Path, parked: bo
 
 
 def test_the_same_prompt_again_gives_the_same_text(model: Path) -> None:
-    """Sampled with a seed, with what was computed before: wherever llama.cpp rounds otherwise, it would not."""
+    """Sampled with a seed, from what was computed before: rounded otherwise, it would be another."""
     system = "Some words of a system prompt that all share, long enough for another attention. " * 8
     prompts = [f"{system} {PROMPTS[0]}", f"{system} {PROMPTS[1]}", PROMPTS[2]]
     sampled = replace(GREEDY, temperature=1, top_k=64, top_p=0.95, seed=7)
