@@ -257,7 +257,7 @@ class TestTerminal:
 
     def test_interrupted_before_the_question(self, world: World) -> None:
         """Nothing is deleted when the look that would have led to the question was cut short."""
-        world.firewall(latency_s=1.0)
+        world.firewall(latency_s=0.3)
         world.fazai("apply", world.inventory())
         inventory = world.inventory(resources=[{**RESOURCES[2], "state": "absent"}])
         world.forget()

@@ -122,6 +122,8 @@ def test_a_restart_neither_repeats_nor_forgets() -> None:
 
 
 def test_the_daemon_runs_its_schedule(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir(mode=0o700)
+    (tmp_path / "state" / "schedule.json").write_text('{"edge": 1}')  # long ago, so it is due now
     with world(tmp_path, job={"schedule": {"every": "1h", "jitter": "1s"}}) as edge:
         (job,) = edge.client.get("/runs/schedule").json()["jobs"]
         assert (job["every_s"], job["mode"], job["modes"]) == (3600.0, "check", ["check", "approve", "apply"])
