@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
 from fazai.errors import FazaiError, Unreachable
+from fazai.hosts.base import FUNCTION
 from fazai.hosts.quoting import encoded
 from fazai.hosts.script import PRELUDE
 
@@ -110,7 +111,7 @@ class Shell:
     async def _send(self, chunks: Iterable[bytes], setup: str, form: Form) -> None:
         """What fits travels in one piece: each write is a packet, a system call here and a wake-up there."""
         stdin = self._channel.stdin
-        head = "" if self.blocks else f"{PRELUDE}fz_n={self.nonce}\n"
+        head = "" if self.blocks else f"{PRELUDE}{FUNCTION}fz_n={self.nonce}\n"
         begin, end = _FORMS[form]
         self.blocks += 1
         waiting = bytearray(encoded(f"{head}{setup}\n{{ {begin}\n"))
