@@ -9,32 +9,42 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from fazai.errors import InputError, PlanStale
-from fazai.model import Change, Diff
-from fazai.outcome import change_record
+from fazai.model import Change, Diff, Resource
+from fazai.outcome import change_record, resource_record
 
-__all__ = ["Expected", "SavedPlan", "changes_digest", "read_plan", "write_plan"]
+__all__ = [
+    "Expected",
+    "SavedPlan",
+    "changes_digest",
+    "check_later",
+    "later_digest",
+    "read_plan",
+    "write_plan",
+]
 
 FORMAT = "fazai-plan/1"
 
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What a saved plan promised for one target."""
+    """What a saved plan promised for one target. `later`: what is declared of the resources that are looked
+    at again behind changes before them; what they come to change then is in the plan as such."""
 
     observed: str
     changes: str
+    later: str = ""
 
     def check(self, target: str, observed: str, diff: Diff) -> None:
         """Raises PlanStale when the target would now be changed otherwise than planned."""
         if observed != self.observed:
             reason = "it is not in the state in which it was planned"
-        elif changes_digest(diff.changes) != self.changes:
+        elif changes_digest(diff.changes) != self.changes or later_digest(target, diff.later) != self.later:
             reason = "its changes are not the planned ones"
         else:
             return
@@ -51,6 +61,7 @@ class SavedPlan:
     version: str
     targets: Mapping[str, Expected]
     changes: tuple[Mapping[str, Any], ...] = field(default=())
+    later: tuple[Mapping[str, Any], ...] = field(default=())
 
     @property
     def digest(self) -> str:
@@ -58,7 +69,10 @@ class SavedPlan:
         return _sha256(
             {
                 "inventory": self.inventory,
-                "targets": {name: [e.observed, e.changes] for name, e in sorted(self.targets.items())},
+                "targets": {
+                    name: [e.observed, e.changes, *([e.later] if e.later else [])]
+                    for name, e in sorted(self.targets.items())
+                },
             }
         )
 
@@ -73,6 +87,25 @@ def changes_digest(changes: Iterable[Change]) -> str:
     return _sha256([change_record(change) for change in changes])
 
 
+def later_digest(target: str, resources: Sequence[Resource]) -> str:
+    """A hash over what is declared of resources that are looked at again, secrets left out; or nothing."""
+    return _sha256([resource_record(target, resource) for resource in resources]) if resources else ""
+
+
+def check_later(
+    target: str, promised: Sequence[Change], later: Sequence[Resource], found: Sequence[Change]
+) -> None:
+    """Hold what was found when the target was looked at again against the plan. Raises PlanStale for a change
+    that was not planned, of a resource that was not said to be looked at again."""
+    declared = {(resource.kind, resource.identity) for resource in later}
+    planned = [change_record(replace(change, note="")) for change in promised]
+    for change in found:
+        if (change.kind, change.identity) in declared or change_record(replace(change, note="")) in planned:
+            continue
+        text = f"the plan is stale for {target}: {change.kind} {change.identity} is not the planned change"
+        raise PlanStale(text, where=target, hint="plan again")
+
+
 def write_plan(plan: SavedPlan, path: Path) -> None:
     """Write atomically, mode 0600. Raises InputError."""
     body = {
@@ -82,8 +115,12 @@ def write_plan(plan: SavedPlan, path: Path) -> None:
         "version": plan.version,
         "arguments": plan.arguments,
         "inventory": plan.inventory,
-        "targets": {name: {"observed": e.observed, "changes": e.changes} for name, e in plan.targets.items()},
+        "targets": {
+            name: {"observed": e.observed, "changes": e.changes, "later": e.later}
+            for name, e in plan.targets.items()
+        },
         "changes": list(plan.changes),
+        "later": list(plan.later),
     }
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -117,10 +154,11 @@ def read_plan(path: Path) -> SavedPlan:
             created=str(body["created"]),
             version=str(body["version"]),
             targets={
-                str(name): Expected(str(e["observed"]), str(e["changes"]))
+                str(name): Expected(str(e["observed"]), str(e["changes"]), str(e.get("later", "")))
                 for name, e in body["targets"].items()
             },
             changes=tuple(body["changes"]),
+            later=tuple(body.get("later", ())),
         )
         digest = body["digest"]
     except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -131,11 +169,23 @@ def read_plan(path: Path) -> SavedPlan:
 
 
 def _shown_is_meant(plan: SavedPlan) -> bool:
-    """Whether the changes that a reader sees are those whose hashes will be compared."""
-    shown: dict[str, list[Mapping[str, Any]]] = {name: [] for name in plan.targets}
-    for change in plan.changes:
-        shown.setdefault(str(change.get("target")), []).append(change)
-    return all(name in plan.targets and _sha256(shown[name]) == plan.targets[name].changes for name in shown)
+    """Whether what a reader sees is that whose hashes will be compared."""
+    changes, later = (_by_target(plan, records) for records in (plan.changes, plan.later))
+    return (
+        changes.keys() | later.keys() == plan.targets.keys()
+        and all(_sha256(changes[name]) == expected.changes for name, expected in plan.targets.items())
+        and all(
+            (_sha256(later[name]) if later[name] else "") == expected.later
+            for name, expected in plan.targets.items()
+        )
+    )
+
+
+def _by_target(plan: SavedPlan, records: Iterable[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    found: dict[str, list[Mapping[str, Any]]] = {name: [] for name in plan.targets}
+    for one in records:
+        found.setdefault(str(one.get("target")), []).append(one)
+    return found
 
 
 def _no_plan(path: Path) -> InputError:

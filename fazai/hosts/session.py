@@ -10,13 +10,17 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self
 
-from fazai.errors import DeviceError, FazaiError, Unreachable, Unsure, VerifyError
+from fazai.errors import DeviceError, FazaiError, Mark, Moved, NotAvailable, Unreachable, Unsure, VerifyError
 from fazai.hosts import planning, together
 from fazai.hosts.answers import read_answers
+from fazai.hosts.base import MOVED, Base, checked, moved_path
+from fazai.hosts.effects import Touched, reads
 from fazai.hosts.facts import QUESTIONS, facts_of
 from fazai.hosts.faults import Lines, failed, masked, secrets_of
 from fazai.hosts.kind import Act, Answers, Block, HostKind, Want
-from fazai.hosts.questions import Question
+from fazai.hosts.questions import Output, Question
+from fazai.hosts.questions import Shell as Snippet
+from fazai.hosts.quoting import encoded, quoted
 from fazai.hosts.script import observe_script
 from fazai.hosts.shell import Channel, Ended, Form, Listener, Result, Shell
 from fazai.model import Activate, Change, Diff, Resource, Target, Verb
@@ -68,6 +72,8 @@ class HostSession:
         self._shell: Shell | None = None
         self._seen: dict[tuple[str, str], Mapping[str, Any]] = {}
         self._wanted: dict[tuple[str, str], Resource] = {}
+        self._answers: dict[tuple[str, str], Answers] = {}  # out of which each was read last
+        self._acts: dict[tuple[str, str], Act] = {}  # as they were written
         self._memory: dict[object, Any] = {}
         self._joined: list[tuple[Block, dict[object, Any]]] = []
         self._handlers: Mapping[str, Resource] = {}
@@ -108,6 +114,7 @@ class HostSession:
             if key not in items:
                 items[key] = self._read(want, answers)
             self._wanted[key] = want.resource
+            self._answers[key] = answers
             self._seen.pop(key, None)
         self._seen.update({key: item for key, item in items.items() if isinstance(item, Mapping)})
         return Seen(items)
@@ -129,7 +136,7 @@ class HostSession:
             return None
         text = f"{resource.kind} needs a running machine, and {self._target.name} is a folder"
         hint = "leave it out: when: root is not defined"
-        return DeviceError(text, where=resource.mark or self._target.name, hint=hint)
+        return NotAvailable(text, where=resource.mark or self._target.name, hint=hint)
 
     def _read(self, want: Want, answers: Answers) -> Mapping[str, Any] | FazaiError | None:
         try:
@@ -193,7 +200,7 @@ class HostSession:
         key = change.kind, change.identity
         undone = change.note == planning.UNDONE
         resource = self._wanted.get(key)
-        return Act(
+        act = Act(
             verb=change.verb,
             identity=change.identity,
             before=change.before,
@@ -204,7 +211,20 @@ class HostSession:
             at=self._at,
             memory=memory,
             undone=undone,
+            base=self._base(key, undone),
         )
+        if not undone:
+            self._acts[key] = act
+        return act
+
+    def _base(self, key: tuple[str, str], undone: bool) -> tuple[Base, ...]:
+        """What a change rests on: what was seen, or when it is undone what it left."""
+        kind = self._kinds[key[0]]
+        if undone:
+            return kind.leaves(self._acts[key]) if key in self._acts else ()
+        if key not in self._wanted:
+            return ()
+        return kind.rests_on(Want(self._wanted[key], self._at), self._answers[key])
 
     def join(self, changes: Sequence[Change]) -> int:
         """How many of these `write_joined` takes at once (`model.Joining`). Their scripts are kept for it."""
@@ -215,7 +235,7 @@ class HostSession:
             if not self._kinds[change.kind].joins:
                 break
             try:
-                parts = self._kinds[change.kind].write(self._act(change, memory))
+                parts = self._blocks(change.kind, self._act(change, memory))
                 block, more = next(parts), next(parts, None)  # a large file's are made one by one
             except DeviceError:
                 break  # `write` says it again
@@ -255,8 +275,10 @@ class HostSession:
 
     async def _carry_out(self, act: Act, kind: str, where: str) -> None:
         mask = masked([*secrets_of(act.before), *secrets_of(act.after), *secrets_of(act.options)])
-        for block in self._kinds[kind].write(act):
-            heard = Lines(self._say, mask) if block.command and self._say is not None else None
+        resource = self._wanted.get((kind, act.identity))
+        place = (resource.mark if resource is not None else None) or where
+        for block in self._blocks(kind, act):
+            heard = Lines(self._say, self._unframed(mask)) if block.command and self._say else None
             try:
                 setup = f"fz_all= fz_tmp={planning.word(block.tmp) if block.tmp else ''}"
                 listener = heard.hear if heard is not None else None
@@ -273,10 +295,68 @@ class HostSession:
             finally:
                 if heard is not None:
                     heard.end()
+            if result.exit == MOVED and (moved := self._moved(act, result, place)) is not None:
+                raise moved
             if result.exit:
-                resource = self._wanted.get((kind, act.identity))
-                place = (resource.mark if resource is not None else None) or where
                 raise failed(f"{kind} {act.identity}", place, result, mask)
+
+    def _blocks(self, kind: str, act: Act) -> Iterator[Block]:
+        """What carries it out, each step only while what it rests on is so."""
+        for block in self._kinds[kind].write(act):
+            if block.compares or not act.base:
+                yield block
+            elif isinstance(block.script, str):
+                yield replace(block, script=checked(act.base) + block.script)
+            else:
+                yield replace(block, script=(encoded(checked(act.base)), *block.script))
+
+    def _unframed(self, mask: Callable[[str], str]) -> Callable[[str], str]:
+        """Without what our own lines say before a command."""
+        assert self._shell is not None
+        nonce = self._shell.nonce
+        return lambda text: "" if nonce in text else mask(text)
+
+    def _moved(self, act: Act, result: Result, where: Mark | str) -> Moved | None:
+        assert self._shell is not None
+        path = moved_path(act.base, result.out, self._shell.nonce)
+        if path is None:
+            return None
+        shown = path.removeprefix(self._root)
+        text = f"{shown} was changed by another hand since it was looked at: nothing was written to it"
+        if act.undone:
+            text = f"{shown} is not as this run left it"
+        return Moved(text, path=path, where=where, hint="run it again: it looks first")
+
+    # -- what changes have to do with each other --------------------------------------------------------
+
+    async def explains(self, moved: Moved, changes: Sequence[Change]) -> bool:
+        """Whether these changes reach there (`model.Following`): by that name, or by another one of the same
+        file."""
+        touched = self._touched(changes)
+        if touched.last((moved.path,), failed=True):
+            return True
+        if not touched.paths:
+            return False
+        question = Snippet(_same_file(moved.path, touched.paths))
+        answer = (await self.ask(question))[question]
+        return isinstance(answer, Output) and answer.exit == 0
+
+    def affected(self, changes: Sequence[Change], resources: Sequence[Resource]) -> list[Resource]:
+        """Those that these changes may have altered, by the names of their paths (`model.Following`)."""
+        touched = self._touched(changes)
+        return [
+            resource
+            for resource in resources
+            if not resource.listen
+            and touched.last(reads(self._kinds[resource.kind], Want(resource, self._at)), failed=True)
+        ]
+
+    def _touched(self, changes: Sequence[Change]) -> Touched:
+        touched = Touched()
+        for change in changes:
+            resource = self._wanted[change.kind, change.identity]
+            touched.add(self._kinds[change.kind], Want(resource, self._at), change.verb)
+        return touched
 
     def inverse(self, change: Change, ref: str) -> Change | None:
         """Create and delete swap; what was changed goes back. None: nothing takes it back."""
@@ -395,3 +475,16 @@ class HostSession:
         except Ended as ended:
             assert self._channel is not None
             raise await self._channel.refusal(ended.err.decode("utf-8", "replace").strip()) from None
+
+
+def _same_file(path: str, others: Iterable[str]) -> str:
+    """A script that succeeds when one of the others is the same file, or is in the same folder by the same
+    name: a link on the way gives it two names."""
+    folder, _, name = path.rpartition("/")
+    lines = [f"fz_p={quoted(path)}; fz_d={quoted(folder or '/')}"]
+    for other in others:
+        parent, _, last = other.rpartition("/")
+        lines.append(f'[ "$fz_p" -ef {quoted(other)} ] && exit 0')
+        if last == name:
+            lines.append(f'[ "$fz_d" -ef {quoted(parent or "/")} ] && exit 0')
+    return "\n".join([*lines, "exit 1"])

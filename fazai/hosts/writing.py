@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 
 from fazai.errors import AccessDenied, DeviceError
+from fazai.hosts.base import Base, checked
 from fazai.hosts.blob import Blob
 from fazai.hosts.kind import Act, Block, Put, Want
 from fazai.hosts.questions import PathState
@@ -20,6 +21,7 @@ __all__ = [
     "attributes",
     "check_replacing",
     "in_place",
+    "left_file",
     "replaced",
     "seen_attributes",
     "set_attributes",
@@ -98,6 +100,13 @@ def attributes(act: Act, default_mode: str) -> dict[str, str]:
     return {"mode": str(fields.get("mode", default_mode)), "owner": str(owner), "group": str(group)}
 
 
+def left_file(path: str, act: Act, default_mode: str, sha256: str) -> Base:
+    """What is there once the act is done; of an account that is said by its name the number is not known."""
+    wanted = attributes(act, default_mode)
+    uid, gid = (int(n) if n.isdigit() else None for n in (wanted["owner"], wanted["group"]))
+    return Base(path, "file", int(wanted["mode"], 8) if wanted["mode"] else None, uid, gid, sha256=sha256)
+
+
 def account_of(owner: str, group: str) -> str:
     """The word for `chown`; empty when nothing is to be said."""
     return quoted(f"{owner}:{group}" if group else owner) if owner or group else ""
@@ -114,11 +123,9 @@ def set_attributes(path: str, mode: str | None, owner: str, group: str) -> str:
     return "\n".join(lines)
 
 
-def replaced(
-    path: str, content: Blob, act: Act, default_mode: str, *, instead_of: Blob | None = None
-) -> Iterator[Block]:
+def replaced(path: str, content: Blob, act: Act, default_mode: str) -> Iterator[Block]:
     """Blocks that put a file in place as a whole: a temporary file beside it, complete and synchronised,
-    takes its name. A cut leaves the old file. `instead_of`: only if that is what is there."""
+    takes its name. A cut leaves the old file."""
     if content.data is None:
         raise DeviceError(f"{act.identity} was too large to be kept, and cannot be put back")
     tmp = temporary(path, act.token)
@@ -127,37 +134,32 @@ def replaced(
     head: tuple[bytes, ...] = (trap, b'umask 077; set -C; : >"$fz_tmp"; set +C\n')
     whole = True
     while len(batch := tuple(islice(chunks, _CHUNKS))) == _CHUNKS:
-        yield Block((*head, *batch), tmp)
+        yield Block((*head, *batch), tmp, compares=True)
         head, whole = (trap,), False
-    script = (*head, *batch, encoded(in_place(path, act, default_mode, instead_of)))
+    script = (*head, *batch, encoded(in_place(path, act, default_mode)))
     put = None
     if whole and not act.options.get("validate"):  # a command may look at the files before it
         wanted = attributes(act, default_mode)
         account = account_of(wanted["owner"], wanted["group"])
-        put = Put(path, batch, wanted["mode"], account, _ending(path, act, instead_of))
-    yield Block(script, tmp, put=put)
+        put = Put(path, batch, wanted["mode"], account, _ending(path, act))
+    yield Block(script, tmp, put=put, compares=True)
 
 
-def in_place(path: str, act: Act, default_mode: str, instead_of: Blob | None = None) -> str:
+def in_place(path: str, act: Act, default_mode: str) -> str:
     """The end of a block whose "$fz_tmp" is complete: it gets its attributes, and takes the file's name."""
     wanted = attributes(act, default_mode)
     lines = [set_attributes('"$fz_tmp"', wanted["mode"], wanted["owner"], wanted["group"])]
     if act.options.get("validate"):
         words = [word.split("%s") for word in shlex.split(act.options["validate"])]
         lines.append(" ".join('"$fz_tmp"'.join(map(quoted, parts)) for parts in words) + " >&2")
-    return "\n".join([*lines, 'fz_sync "$fz_tmp"', _ending(path, act, instead_of)])
+    return "\n".join([*lines, 'fz_sync "$fz_tmp"', _ending(path, act)])
 
 
-def _ending(path: str, act: Act, instead_of: Blob | None) -> str:
+def _ending(path: str, act: Act) -> str:
     target = quoted(path)
-    lines = []
+    lines = [checked(act.base)]
     if act.options.get("backup"):
         lines.append(f"[ ! -f {target} ] || cp -p {target} {target}.$(date -u +%Y%m%dT%H%M%SZ)~")
-    if instead_of is not None:
-        lines.append(
-            f"case $(fz_hash <{target}) in *{instead_of.sha256}*) ;; "
-            "*) echo 'the file was changed meanwhile: run it again' >&2; exit 1;; esac"
-        )
     lines += [
         f"if [ -d {target} ]; then [ -h {target} ] || {{ echo 'there is a directory' >&2; exit 1; }}",
         f"rm -f {target}; fi",  # a link to a directory: the file would be moved into it

@@ -90,6 +90,9 @@ class AuthorizedKeyKind(HostKind):
     def declared(self, want: Want) -> dict[str, Value]:
         return {k: v for k, v in want.fields.items() if k in ("user", "path", "key")}
 
+    def touches(self, want: Want) -> tuple[str, ...] | None:
+        return (want.at(want.fields["path"]),) if "path" in want.fields else None
+
     def write(self, act: Act) -> Iterator[Block]:
         fields = {**act.have, **act.before, **act.after}
         lines = act.after.get("key", "") if act.verb is not Verb.DELETE else ""

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from fazai.errors import did_you_mean
+from fazai.hosts.base import Base
 from fazai.hosts.kind import Act, Answers, Block, Have, HostKind, Want
 from fazai.hosts.questions import FileAt, Output, PathState, Question, Shell
 from fazai.hosts.quoting import quoted
@@ -82,6 +83,13 @@ class CommandKind(HostKind):
             return None
         name = "argv" if "argv" in want.fields else "shell"
         return Verb.RUN, {}, {name: want.fields[name]}
+
+    def rests_on(self, want: Want, answers: Answers) -> tuple[Base, ...]:
+        """That something is there, or is not, whatever it is."""
+        return tuple(
+            base if base.type == "missing" else Base(base.path, "other")
+            for base in HostKind.rests_on(self, want, answers)
+        )
 
     def write(self, act: Act) -> Iterator[Block]:
         fields = {**act.options, **act.after}

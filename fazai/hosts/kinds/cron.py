@@ -84,6 +84,11 @@ class CronKind(HostKind):
                 return {**where, **_parsed(line, "cron_file" in want.fields)}
         return None
 
+    def touches(self, want: Want) -> tuple[str, ...]:
+        """A crontab of a user is read and written by its program alone."""
+        cron_file = want.fields.get("cron_file")
+        return (want.at(f"{_FOLDER}/{cron_file}"),) if cron_file else ()
+
     def write(self, act: Act) -> Iterator[Block]:
         fields = {**act.have, **act.before, **act.after}
         if act.after.get("special_time"):

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
+from fazai.hosts.base import Base
 from fazai.hosts.blob import Blob
 from fazai.hosts.kind import Act, Answers, Block, Have, HostKind, Want
 from fazai.hosts.questions import KEPT_BYTES, ContentOf, FileAt, Output, PathState, Question, Shell
@@ -16,6 +17,7 @@ from fazai.hosts.writing import (
     check_replacing,
     denied,
     in_place,
+    left_file,
     replaced,
     seen_attributes,
     set_attributes,
@@ -110,6 +112,16 @@ class DownloadKind(HostKind):
         content = before.get("content")
         return isinstance(content, Blob) and content.data is None  # too large to be kept
 
+    def touches(self, want: Want) -> tuple[str, ...]:
+        return (want.at(want.fields["dest"]),)
+
+    def leaves(self, act: Act) -> tuple[Base, ...]:
+        path = act.at(act.identity)
+        if act.verb is Verb.DELETE:
+            return (Base(path, "missing"),)
+        method, _, digest = act.after.get("checksum", "").partition(":")
+        return (left_file(path, act, "0644", digest if method == "sha256" else ""),)
+
     def write(self, act: Act) -> Iterator[Block]:
         path = act.at(act.identity)
         if act.verb is Verb.DELETE:
@@ -154,7 +166,7 @@ def _fetch(path: str, act: Act) -> Block:
         f'echo "what came has the checksum {method}:$fz_sum, and $(wc -c <"$fz_tmp") bytes" >&2; exit 1; }}',
         in_place(path, act, "0644"),
     ]
-    return Block("\n".join(lines), temporary(path, act.token), timeout_s=timeout_s + 30.0)
+    return Block("\n".join(lines), temporary(path, act.token), timeout_s=timeout_s + 30.0, compares=True)
 
 
 def _printed(lines: Iterable[str]) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
+from fazai.hosts.base import Base
 from fazai.hosts.blob import Blob
 from fazai.hosts.kind import Act, Answers, Block, Have, HostKind, Want
 from fazai.hosts.questions import KEPT_BYTES, ContentOf, FileAt, Output, PathState, Question
@@ -14,6 +16,7 @@ from fazai.hosts.writing import (
     REPLACING,
     check_replacing,
     denied,
+    left_file,
     replaced,
     seen_attributes,
     set_attributes,
@@ -78,6 +81,17 @@ class FileKind(HostKind):
     def lasting(self, verb: Verb, before: Mapping[str, Value], options: Mapping[str, Value]) -> bool:
         content = before.get("content")
         return content is not None and content.data is None  # too large to be kept
+
+    def touches(self, want: Want) -> tuple[str, ...]:
+        return (want.at(want.fields["path"]),)
+
+    def leaves(self, act: Act) -> tuple[Base, ...]:
+        path = act.at(act.identity)
+        if act.verb is Verb.DELETE:
+            return (Base(path, "missing"),)
+        content = act.after.get("content")
+        mode = "0600" if content is not None and content.private else "0644"
+        return (left_file(path, act, mode, "" if content is None else content.sha256),)
 
     def write(self, act: Act) -> Iterator[Block]:
         path = act.at(act.identity)
@@ -152,6 +166,7 @@ class DirectoryKind(HostKind):
     """A directory and its attributes; its parents are made."""
 
     joins = True
+    hollow = True
 
     def ask(self, want: Want) -> Iterable[Question]:
         yield FileAt(want.at(want.fields["path"]))
@@ -167,6 +182,17 @@ class DirectoryKind(HostKind):
 
     def lasting(self, verb: Verb, before: Mapping[str, Value], options: Mapping[str, Value]) -> bool:
         return verb is Verb.DELETE and bool(options.get("recurse"))
+
+    def touches(self, want: Want) -> tuple[str, ...]:
+        return (want.at(want.fields["path"]),)
+
+    def leaves(self, act: Act) -> tuple[Base, ...]:
+        path = act.at(act.identity)
+        if act.verb is Verb.DELETE:
+            return (Base(path, "missing"),)
+        if act.verb is Verb.CREATE:  # its mode may have bits of the folder above
+            return (Base(path, "directory"),)
+        return (replace(left_file(path, act, "", ""), type="directory"),)
 
     def write(self, act: Act) -> Iterator[Block]:
         path = act.at(act.identity)
@@ -200,6 +226,15 @@ class LinkKind(HostKind):
             what = "special file" if path.type == "other" else path.type
             raise unlike(want, f"there is a {what}, not a link", _AWAY)
         return {"target": path.target}
+
+    def touches(self, want: Want) -> tuple[str, ...]:
+        return (want.at(want.fields["path"]),)
+
+    def leaves(self, act: Act) -> tuple[Base, ...]:
+        path = act.at(act.identity)
+        if act.verb is Verb.DELETE:
+            return (Base(path, "missing"),)
+        return (Base(path, "link", target=act.after["target"]),)
 
     def write(self, act: Act) -> Iterator[Block]:
         path = act.at(act.identity)

@@ -83,6 +83,9 @@ class SysctlKind(HostKind):
             return Verb.CREATE, before, {"file": file, **after}
         return Verb.UPDATE, before, after
 
+    def touches(self, want: Want) -> tuple[str, ...]:
+        return (_file(want),)
+
     def write(self, act: Act) -> Iterator[Block]:
         name, running = act.identity, act.after.get("running")
         if running is not None:  # first: what the kernel refuses is in no file then

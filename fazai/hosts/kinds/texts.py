@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from fazai.errors import DeviceError
+from fazai.hosts.base import Base
 from fazai.hosts.blob import Blob
 from fazai.hosts.editing import Place, with_block, with_line, without_block, without_lines
 from fazai.hosts.kind import Act, Answers, Block, Have, HostKind, Want
@@ -16,6 +17,7 @@ from fazai.hosts.writing import (
     REPLACING,
     check_replacing,
     denied,
+    left_file,
     replaced,
     seen_attributes,
     unlike,
@@ -86,23 +88,27 @@ class PartKind(HostKind):
         after = {self.part: value.hidden() if private else value}
         return (Verb.UPDATE if before else Verb.CREATE), before, after
 
+    def touches(self, want: Want) -> tuple[str, ...]:
+        return (want.at(want.fields["path"]),)
+
+    def leaves(self, act: Act) -> tuple[Base, ...]:
+        found = act.memory.get(("undo", self.name, act.identity))
+        return () if found is None else (left_file(found[0], act, "0644", found[2].sha256),)
+
     def write(self, act: Act) -> Iterator[Block]:
         undo = ("undo", self.name, act.identity)
+        new: Blob | None
         if act.undone:
-            at, old = act.memory[undo]
-            now = act.memory[at]
-            new: Blob | None = old
+            at, new, _ = act.memory[undo]
         else:
-            at = act.at(act.options["path"])
-            now = act.memory.get(at, act.have.get("content"))
+            at, now = act.at(act.options["path"]), act.have.get("content")
             text = self.edited(act.options, act.verb is Verb.DELETE, _decoded(now))
             new = Blob.of(text, private=now is not None and now.private)
-            act.memory[undo] = at, now
+            act.memory[undo] = at, now, new
         if new is None:
             yield Block(f"rm -f {quoted(at)}")
         else:
-            yield from replaced(at, new, act, "0644", instead_of=now)
-        act.memory[at] = new
+            yield from replaced(at, new, act, "0644")
 
 
 def _decoded(content: Blob | None) -> str:
