@@ -12,15 +12,16 @@ KEPT_BYTES = 256 * 1024
 
 @dataclass(frozen=True, slots=True)
 class FileAt:
-    """What is at a path (a link is not followed); `hashed`: also the hash of its content."""
+    """What is at a path; `hashed`: also the hash of its content; `follow`: where a link is, what it leads to."""
 
     path: str
     hashed: bool = False
+    follow: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class ContentOf:
-    """The content of the file at a path, if it has at most so many bytes."""
+    """The content of the file at a path, or where a link there leads, if it has at most so many bytes."""
 
     path: str
     limit: int
@@ -38,7 +39,11 @@ Question = FileAt | ContentOf | Shell
 
 @dataclass(frozen=True, slots=True)
 class PathState:
-    """`type`: missing, denied (a folder above may not be entered), file, directory, link, other."""
+    """`type`: missing, denied (a folder above may not be entered), file, directory, link, other.
+
+    `unsafe`: why the path cannot be trusted (`walking`), in a sentence; nothing of it is used then. `real`: of
+    a link that was followed, where the file itself is (and `target` is the link's). `shared`: users other than
+    root and who looked may change what stands there at any time."""
 
     type: str
     mode: int = 0
@@ -49,11 +54,15 @@ class PathState:
     size: int = 0
     target: str = ""
     sha256: str = ""  # empty where it was not asked for, is no file or cannot be read
+    real: str = ""
+    unsafe: str = ""
+    shared: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """Of a `Shell` question; of `ContentOf`: `exit` 0 and the content, 1 without one."""
+    """Of a `Shell` question; of `ContentOf`: `exit` 0 and the content, 1 without one, `walking.UNSAFE` and why
+    the path cannot be trusted."""
 
     exit: int
     out: bytes

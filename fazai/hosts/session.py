@@ -462,7 +462,7 @@ class HostSession:
     ) -> Result:
         if self._shell is None:
             self._channel = await self._start()
-            self._shell = Shell(self._channel, self._target.name)
+            self._shell = Shell(self._channel, self._target.name, self._root)
         seconds = timeout_s or self._timeout_s
         try:
             return await self._shell.run(script, timeout_s=seconds, setup=setup, listener=listener, form=form)

@@ -14,8 +14,9 @@ from typing import Final, Literal, Protocol
 
 from fazai.errors import FazaiError, Unreachable
 from fazai.hosts.base import FUNCTION
-from fazai.hosts.quoting import encoded
+from fazai.hosts.quoting import encoded, quoted
 from fazai.hosts.script import PRELUDE
+from fazai.hosts.walking import WALKING
 
 __all__ = ["Channel", "Ended", "Form", "Listener", "Reader", "Result", "Shell", "Writer"]
 
@@ -77,13 +78,14 @@ class Ended(Exception):
 
 
 class Shell:
-    """Runs blocks one after the other."""
+    """Runs blocks one after the other. `root`: the folder that links of the host cannot lead out of."""
 
-    def __init__(self, channel: Channel, host: str) -> None:
+    def __init__(self, channel: Channel, host: str, root: str = "") -> None:
         self.nonce = secrets.token_hex(16)
         self.blocks = 0
         self._channel = channel
         self._host = host
+        self._root = root
         self._rest = {"stdout": bytearray(), "stderr": bytearray()}
 
     async def run(
@@ -111,7 +113,7 @@ class Shell:
     async def _send(self, chunks: Iterable[bytes], setup: str, form: Form) -> None:
         """What fits travels in one piece: each write is a packet, a system call here and a wake-up there."""
         stdin = self._channel.stdin
-        head = "" if self.blocks else f"{PRELUDE}{FUNCTION}fz_n={self.nonce}\n"
+        head = "" if self.blocks else f"{PRELUDE}{WALKING}{FUNCTION}fz_n={self.nonce}\n{self._folder()}\n"
         begin, end = _FORMS[form]
         self.blocks += 1
         waiting = bytearray(encoded(f"{head}{setup}\n{{ {begin}\n"))
@@ -124,6 +126,13 @@ class Shell:
         waiting += encoded(f"\n{end}; }} </dev/null\n")
         stdin.write(bytes(waiting))
         await stdin.drain()
+
+    def _folder(self) -> str:
+        """The root as it was said, and where that is."""
+        if not self._root:
+            return "fz_prefix= fz_root="
+        root = quoted(self._root)
+        return f"fz_prefix={root}; fz_root=$(cd -P -- {root} && pwd -P) || fz_root={root}"
 
     async def _receive(self, listener: Listener | None, form: Form) -> Result:
         if form != "command":
