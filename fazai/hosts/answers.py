@@ -7,8 +7,18 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from fazai.errors import DeviceError
-from fazai.hosts.questions import KEPT_BYTES, Answer, ContentOf, FileAt, Output, PathState, Question, Shell
+from fazai.errors import DeviceError, Unreachable
+from fazai.hosts.questions import (
+    KEPT_BYTES,
+    Answer,
+    ContentOf,
+    FileAt,
+    Output,
+    OverlongOutput,
+    PathState,
+    Question,
+    Shell,
+)
 from fazai.hosts.script import numbered
 
 __all__ = ["read_answers"]
@@ -16,10 +26,20 @@ __all__ = ["read_answers"]
 _HASH: Final = re.compile(rb"\\?([0-9a-f]{64})(?:\s|$)")
 _TYPES: Final[Mapping[int, str]] = {0o100000: "file", 0o040000: "directory", 0o120000: "link"}
 #: What `stat` of GNU says of a link: the two names in C's notation.
-_LEADS: Final = re.compile(r'"(?:[^"\\]|\\.)*" -> "((?:[^"\\]|\\.)*)"')
-_ESCAPE: Final = re.compile(r"\\([0-7]{1,3}|.)")
-_ESCAPES: Final[Mapping[str, str]] = {
-    "a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v",
+_LEADS: Final = re.compile(rb'"(?:[^"\\]|\\.)*" -> "((?:[^"\\]|\\.)*)"')
+_ESCAPE: Final = re.compile(rb"\\([0-3][0-7]{2}|.)")
+_ESCAPES: Final[Mapping[bytes, bytes]] = {
+    b"a": b"\a", b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"v": b"\v",
+}  # fmt: skip
+#: Mode in hexadecimal, owner, group and size in bytes, and both names, as `stat` prints them.
+_STAT: Final = re.compile(
+    rb"([0-9a-fA-F]{1,8}) ([0-9]{1,10}) ([0-9]{1,10}) ([0-9]{1,19}) ([^/\t]*)/([^\t]*)(?:\t(.*))?"
+)
+_NUMBER: Final = re.compile(r"[0-9]{1,9}")
+#: How many numbers each frame has behind its word (None: any).
+_NUMBERS: Final[Mapping[str, int | None]] = {
+    "stat": None, "denied": None, "hash": None, "heads": None,
+    "link": 1, "text": 1, "out": 1, "got": 2, "exit": 2, "looked": 0,
 }  # fmt: skip
 
 
@@ -28,13 +48,25 @@ def read_answers(questions: Sequence[Question], out: bytes, nonce: str, host: st
     read, or the host's programs are unusual: they are to be asked for once more, each `alone`. What was read
     in place of a hash also answers `ContentOf(path, KEPT_BYTES)`, for which kinds ask when it differs.
 
-    Raises DeviceError when the output is not that of the script.
+    Raises Unreachable when the output is not that of the script, DeviceError when files moved meanwhile.
     """
     reading = _Reading(questions, host)
-    for frame in out.split(b"\n" + nonce.encode() + b" ")[1:]:
-        head, _, body = frame.partition(b"\n")
-        reading.frame(head.decode("ascii", "replace").split(), body)
-    return reading.answers()
+    try:
+        for frame in out.split(b"\n" + nonce.encode() + b" ")[1:]:
+            head, _, body = frame.partition(b"\n")
+            reading.frame(head.decode("ascii", "replace").split(), body)
+        return reading.answers()
+    except _Garbled:
+        raise Unreachable(
+            "the answer of its shell cannot be understood",
+            stage="answer",
+            where=host,
+            hint="the target needs a POSIX sh, stat and sha256sum (coreutils or busybox)",
+        ) from None
+
+
+class _Garbled(Exception):
+    """What was read is not what the script prints."""
 
 
 class _Reading:
@@ -43,7 +75,7 @@ class _Reading:
         self._host = host
         self._paths = numbered(questions)
         self._names = list(self._paths)
-        self._stats: dict[int, list[str]] = {}
+        self._stats: dict[int, re.Match[bytes]] = {}
         self._denied: set[int] = set()
         self._links: dict[int, str] = {}
         self._hashes: dict[int, str] = {}
@@ -55,10 +87,7 @@ class _Reading:
         self._ended = False
 
     def frame(self, head: Sequence[str], body: bytes) -> None:
-        try:
-            word, numbers = head[0], [int(text) for text in head[1:]]
-        except (ValueError, IndexError):
-            raise self._garbled() from None
+        word, numbers = self._head(head)
         if word == "stat":
             self._stat(numbers, body)
         elif word == "denied":
@@ -79,14 +108,31 @@ class _Reading:
         elif word == "looked":
             self._ended = True
 
+    def _head(self, head: Sequence[str]) -> tuple[str, list[int]]:
+        """The word of a frame, and its numbers, each that of a path or a question that was asked for."""
+        word = head[0] if head else ""
+        if word not in _NUMBERS or not all(map(_NUMBER.fullmatch, head[1:])):
+            raise _Garbled
+        numbers = [int(text) for text in head[1:]]
+        count = _NUMBERS[word]
+        if count is not None and len(numbers) != count:
+            raise _Garbled
+        named = numbers if count is None else numbers[:1]
+        most = len(self._questions) if word in ("out", "exit") else len(self._names)
+        if any(number >= most for number in named):
+            raise _Garbled
+        return word, numbers
+
     def _stat(self, numbers: Sequence[int], body: bytes) -> None:
-        lines = [line.split(" ", 4) for line in _text(body).splitlines() if line]
-        if len(lines) != len(numbers) or any(len(line) != 5 for line in lines):
+        lines = [line for line in body.splitlines() if line]
+        if len(lines) != len(numbers):
             raise self._moved()
         for number, line in zip(numbers, lines, strict=True):
-            line[4], _, name = line[4].partition("\t")
-            self._stats[number] = line
-            if (leads := _LEADS.fullmatch(name)) is not None:
+            found = _STAT.fullmatch(line)
+            if found is None:
+                raise _Garbled
+            self._stats[number] = found
+            if found[7] is not None and (leads := _LEADS.fullmatch(found[7])) is not None:
                 self._links[number] = _unescaped(leads[1])
 
     def _heads(self, numbers: Sequence[int], body: bytes) -> None:
@@ -97,8 +143,10 @@ class _Reading:
         for number in numbers:
             path = self._names[number].encode("utf-8", "surrogateescape")
             head = b"==> " + path + b" <==\n" if place == 0 else b"\n==> " + path + b" <==\n"
+            if number not in self._stats:
+                raise _Garbled
             begin = place + len(head)
-            place = begin + int(self._stats[number][3])
+            place = begin + int(self._stats[number][4])
             if body[begin - len(head) : begin] != head:
                 place = -1
                 break
@@ -111,13 +159,17 @@ class _Reading:
 
     def answers(self) -> dict[Question, Answer]:
         if not self._ended:
-            raise self._garbled()
+            raise _Garbled
         found: dict[Question, Answer] = {}
         for number, question in enumerate(self._questions):
             if isinstance(question, Shell):
                 if number not in self._exits:
-                    raise self._garbled()
-                found[question] = Output(self._exits[number], self._outs.get(number, b""))
+                    raise _Garbled
+                out = self._outs.get(number, b"")
+                overlong = len(out) > question.limit
+                found[question] = (
+                    OverlongOutput(question.limit) if overlong else Output(self._exits[number], out)
+                )
             elif isinstance(question, FileAt):
                 self._path(question, found)
             elif (path := self._paths[question.path]) not in self._mixed:
@@ -133,27 +185,26 @@ class _Reading:
 
     def _path(self, question: FileAt, found: dict[Question, Answer]) -> None:
         number = self._paths[question.path]
-        line = self._stats.get(number)
-        if line is None:
+        stat = self._stats.get(number)
+        if stat is None:
             found[question] = PathState("denied" if number in self._denied else "missing")
             return
-        mode = int(line[0], 16)
+        mode = int(stat[1], 16)
         kind = _TYPES.get(mode & 0o170000, "other")
         if (kind == "link" and number not in self._links) or (question.hashed and number in self._mixed):
             return
         sha256 = self._hashes.get(number, "")
         if question.hashed and not sha256 and kind == "file" and self._codes.get(number) == 0:
-            sha256 = hashlib.sha256(self._texts[number]).hexdigest()
+            sha256 = hashlib.sha256(self._texts.get(number, b"")).hexdigest()
             found.setdefault(ContentOf(question.path, KEPT_BYTES), self._content(number, KEPT_BYTES))
-        user, _, group = line[4].partition("/")
         found[question] = PathState(
             type=kind,
             mode=mode & 0o7777,
-            uid=int(line[1]),
-            gid=int(line[2]),
-            user=user,
-            group=group,
-            size=int(line[3]),
+            uid=int(stat[2]),
+            gid=int(stat[3]),
+            user=_text(stat[5]),
+            group=_text(stat[6]),
+            size=int(stat[4]),
             target=self._links.get(number, ""),
             sha256=sha256,
         )
@@ -163,24 +214,15 @@ class _Reading:
             "a file was replaced while it was looked at", where=self._host, hint="run it again"
         )
 
-    def _garbled(self) -> DeviceError:
-        return DeviceError(
-            "the answer of its shell cannot be understood",
-            where=self._host,
-            hint="the target needs a POSIX sh, stat and sha256sum (coreutils or busybox)",
-        )
 
-
-def _unescaped(text: str) -> str:
+def _unescaped(text: bytes) -> str:
     """A name out of C's notation."""
-    if "\\" not in text:
-        return text
 
-    def plain(match: re.Match[str]) -> str:
+    def plain(match: re.Match[bytes]) -> bytes:
         found = match[1]
-        return chr(int(found, 8)) if found[0] in "01234567" else _ESCAPES.get(found, found)
+        return bytes((int(found, 8),)) if len(found) == 3 else _ESCAPES.get(found, found)
 
-    return _text(_ESCAPE.sub(plain, text).encode("latin-1"))
+    return _text(_ESCAPE.sub(plain, text) if b"\\" in text else text)
 
 
 def _text(data: bytes) -> str:

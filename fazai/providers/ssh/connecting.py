@@ -17,7 +17,10 @@ from fazai.errors import AccessDenied, FazaiError, InventoryError, Unreachable
 from fazai.providers.ssh.settings import Hop, Settings, hops
 from fazai.providers.ssh.trust import KnownHosts, Trust
 
-__all__ = ["Connections"]
+__all__ = ["Connections", "end_connection"]
+
+#: Seconds for a connection to end, once it was told to.
+_CLOSE_S = 2.0
 
 #: Modern first. Group exchange costs the client 0.4 s of CPU a host, so it stands last.
 _KEX = (
@@ -56,6 +59,17 @@ class _Shared:
         self.users -= 1
         if self.users <= 0:
             self.connection.close()
+            asyncio.get_running_loop().call_later(_CLOSE_S, self.connection.abort)
+
+
+async def end_connection(connection: asyncssh.SSHClientConnection) -> None:
+    """Close a connection; cut it when the other side does not take notice."""
+    connection.close()
+    try:
+        async with asyncio.timeout(_CLOSE_S):
+            await connection.wait_closed()
+    except TimeoutError:
+        connection.abort()
 
 
 async def _leave_after(connection: asyncssh.SSHClientConnection, way: _Shared) -> None:
@@ -98,7 +112,10 @@ class Connections:
         except TimeoutError:
             text = f"{_address(settings)} did not answer within {settings.connect_timeout_s:g} s"
             raise Unreachable(
-                text, stage="connect", where=target, hint="is it up? is the port open? connect_timeout:"
+                text,
+                stage="connect",
+                where=target,
+                hint="is it up? is the port open? connect_timeout: and timeout: say how long it may take",
             ) from None
         except asyncssh.HostKeyNotVerifiable:
             raise trust.refusal(target, _address(settings)) from None
