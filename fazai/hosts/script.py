@@ -25,6 +25,8 @@ _BATCH: Final = 200  # paths for one process: their names must fit into its argu
 #: FreeBSD's.
 #: `fz_get LIMIT FILE`: its content, one byte more than the limit at most; where `head` counts no bytes,
 #: nothing when it is larger.
+#: `fz_said FUNCTION N`: the first N bytes of what it prints, and its exit code in `fz_x`; if it goes on
+#: writing, SIGPIPE ends it.
 #: `fz_up N FOLDER`: one of those above the paths. `fz_at N PATH`: is there something? Otherwise N is missing
 #: or denied. `fz_stats` tells of all of these, with where links lead in the notation of C (`readlink` is asked
 #: where `stat` cannot say it), and keeps their sizes. A path on whose way somebody else can move something, and
@@ -63,6 +65,10 @@ fz_get() {
 head -c $(($1 + 1)) <"$2" 2>/dev/null && return
 if printf x | head -c 1 >/dev/null 2>&1; then return 1; fi
 [ $(wc -c <"$2") -le "$1" ] && cat "$2"
+}
+fz_cut() { head -c "$1" 2>/dev/null || cat; }
+fz_said() {
+{ fz_x=$({ { $1 2>&1 3>&- 4>&-; echo $? >&3; } | fz_cut $2 >&4; } 3>&1); } 4>&1
 }
 fz_hash() {
 if command -v sha256sum >/dev/null 2>&1; then sha256sum "$@"
@@ -160,7 +166,7 @@ fz_enter "$2" 1 || case $? in
 *) fz_m astray $1; printf '%s' "$fz_why"; return;;
 esac
 [ -z "$fz_who" ] || fz_m shared $1
-fz_m real $1; printf '%s\n' "$fz_prefix${fz_here#"$fz_root"}/$fz_name"
+fz_m real $1; printf '%s\0' "$fz_prefix${fz_here#"$fz_root"}/$fz_name"
 [ -n "$fz_e" ] || return
 fz_stat "./$fz_name";;
 esac
@@ -218,5 +224,6 @@ def _parts(questions: Sequence[Question], alone: bool) -> Iterator[str]:
         yield "fz_walks; fz_heads"
     for number, q in enumerate(questions):
         if isinstance(q, Shell):
-            yield f"fz_m out {number}\n(\n{q.script}\n) 2>&1\nfz_m exit {number} $?"
+            yield f"fz_m out {number}\nfz_q{number}() (\n{q.script}\n)\nfz_said fz_q{number} {q.limit + 1}"
+            yield f"fz_m exit {number} $fz_x"
     yield "fz_m looked"
