@@ -151,6 +151,7 @@ fz_in() { fz_enter "$@" || fz_fail "$fz_why"; }
 #: `fz_for OWNER`: whom what is written is for. `fz_parents PATH TOKEN` makes the folders above;
 #: and goes there; `fz_make TOKEN MODE OWNER` makes a folder there. `fz_link TARGET`, `fz_relink TARGET`: a link at
 #: "$fz_t", where nothing is, or a file or link. `fz_rm PATH [1]`, `fz_rmtree PATH` remove.
+#: `fz_own_ways PATH...`: ends the script where others may write to a folder on the way, or that they stand in.
 _WRITE: Final = r"""
 fz_apart() {
 [ -n "${2-}" ] || mkdir -m 700 "./.fazai-$1" || exit 1
@@ -273,6 +274,12 @@ fz_enter "$1" && return
 if [ -z "$fz_who" ]; then (umask 022; mkdir -p "./${fz_rest%/*}") || exit 1
 else fz_name=$fz_c; fz_make "$2" 0755 '' || exit 1; fi
 done
+}
+fz_own_ways() {
+for fz_y do (
+fz_enter "$fz_y"; case $? in 0|3) [ -z "$fz_who" ] || fz_no "$fz_here" "a folder that $fz_whom can change";; *) false;; esac ||
+fz_fail "$fz_why"
+) || exit 1; done
 }
 fz_rm() {
 fz_enter "$@" || { [ $? = 3 ] && return; fz_fail "$fz_why"; }
