@@ -130,6 +130,9 @@ def outside(root: Path, folder: str) -> dict[str, Any]:
     """Everything that is not in alice's folder, by its path."""
     found: dict[str, Any] = {}
     for at, folders, files in os.walk(root):
+        if at == f"{root}{folder}":
+            folders.clear()
+            continue
         for name in (*folders, *files):
             path = Path(at) / name
             stat = path.lstat()
@@ -139,7 +142,7 @@ def outside(root: Path, folder: str) -> dict[str, Any]:
             elif path.is_file():
                 data = path.read_bytes()
             found[str(path.relative_to(root))] = (oct(stat.st_mode), stat.st_uid, stat.st_gid, data)
-    return {name: seen for name, seen in found.items() if not f"/{name}/".startswith(f"{folder}/")}
+    return found
 
 
 async def attempt(host: Host, wanted: Resource) -> str:
