@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -37,6 +37,7 @@ sub temporary {
         opendir(my $h, $at) or next;
         for my $n (grep { /^\.fazai-/ } readdir $h) {
             rename("$at/$n", "$at/moved-$n"); symlink("$etc/shadow", "$at/$n");
+            select(undef, undef, undef, rand() * 0.01);
             rename("$at/$n", "gone"); rename("$at/moved-$n", "$at/$n") if rand() < 0.5;
         }
     }
@@ -105,25 +106,22 @@ def test_nothing_outside_changes(kind: str, shell: str) -> None:
         (home / "d").mkdir()
         os.chown(home / "d", ALICE, ALICE)
         before = outside(root, "/home/alice")
-        done, refused = asyncio.run(_rounds(root, home, kind, environ, before))
+        done = asyncio.run(_rounds(root, home, kind, environ, before))
     assert done > 0, "nothing was written: the race proves nothing"
 
 
 async def _rounds(
     root: Path, home: Path, kind: str, environ: dict[str, str], before: dict[str, object]
-) -> tuple[int, int]:
+) -> int:
     host = Host.local(root, environ)
-    done = refused = 0
+    done = 0
     async with host.session:
         with moving(home, kind):
             for number in range(ROUNDS):
                 for each in wanted(number):
-                    try:
+                    with suppress(FazaiError):  # what she is in the way of is refused
                         for change in (await host.look(each)).changes:
                             await host.session.write(change)
                             done += 1
-                    except FazaiError:
-                        refused += 1
                 assert outside(root, "/home/alice") == before, number
-    print(kind, done, refused)
-    return done, refused
+    return done

@@ -5,11 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
-import subprocess
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +14,7 @@ from typing import Any
 import pytest
 
 from fazai.errors import FazaiError
-from fazai.model import Change, Resource
-from tests.hosts.conftest import World
+from fazai.model import Resource
 from tests.hosts.helpers import SHELLS, Host, resource, shell_environ
 from tests.hosts.test_shared_files import KEY_1
 
