@@ -140,6 +140,7 @@ shift 4; fz_no "$fz_here/$fz_c" "a file of $* that has other names, in a folder 
 return; };; esac
 }
 fz_fail() { printf '%s\n' "$1" >&2; exit 1; }
+fz_stop() { fz_no "$@" || fz_fail "$fz_why"; }
 fz_in() { fz_enter "$@" || fz_fail "$fz_why"; }
 """
 
@@ -162,7 +163,7 @@ fz_y=$(fz_nodes . ..)
 set -- "${2-}" $fz_y
 case $2 in 4?[cC]0) fz_mine "$3" && case $fz_y in *"$fz_nl"*" $fz_c "*) ;; *) false;; esac;; *) false;; esac &&
 { [ -n "$1" ] || [ "$(echo * .[!.]* ..?*)" = '* .[!.]* ..?*' ]; } ||
-{ fz_pd=; fz_no "$fz_here" 'somebody else moves what is made there'; fz_fail "$fz_why"; }
+{ fz_pd=; fz_stop "$fz_here" 'somebody else moves what is made there'; }
 }
 fz_leave() { cd -P .. && rmdir "./$fz_pd"; fz_pd=; }
 fz_close() {
@@ -185,13 +186,13 @@ if [ -z "$fz_who" ]; then fz_was=$fz_t; return; fi
 ln "$fz_t" "$fz_tmp.old" || exit 1
 set -- $(fz_nodes "$fz_tmp.old") $fz_e
 [ "$1 $2 $3" = "$6 $7 $8" ] && { [ "$2" = "$fz_who" ] || [ "$4" = 2 ]; } ||
-{ fz_no "$fz_here/$fz_name" 'it was replaced while it was looked at'; fz_fail "$fz_why"; }
+fz_stop "$fz_here/$fz_name" 'it was replaced while it was looked at'
 fz_was=$fz_tmp.old
 }
 fz_move() {
 fz_y=$(mv -fT "$1" "$2" 2>&1) && return
 case $fz_y in *'option --'*) fz_y=$(mv -fh "$1" "$2" 2>&1) && return
-case $fz_y in *'option --'*) fz_no "$fz_here" 'folders of others need mv with -T or -h'; fz_y=$fz_why;; esac;;
+case $fz_y in *'option --'*) fz_stop "$fz_here" 'folders of others need mv with -T or -h';; esac;;
 *) [ ! -h "$2" ] || { rm -f "$2"; fz_y=$(mv -fT "$1" "$2" 2>&1) && return; };;
 esac
 fz_fail "$fz_y"
@@ -230,12 +231,12 @@ set -- "$1" "$2" $fz_e
 case ${3-} in 4*|8*) ;; *) fz_fail 'there is something else by now';; esac
 if [ -z "$fz_who" ]; then fz_set "./$fz_name" "$1" "$2"; return; fi
 [ "$4" = "$fz_who" ] || {
-shift 6; fz_no "$fz_here/$fz_name" "it is of $*, in a folder that $fz_whom can change, and not given away"
-fz_fail "$fz_why"; }
+shift 6
+fz_stop "$fz_here/$fz_name" "it is of $*, in a folder that $fz_whom can change, and not given away"; }
 case $3 in
 4*) cd -P "./$fz_name" || return
 [ "$(fz_nodes .)" = "$fz_e" ] ||
-{ fz_no "$fz_here/$fz_name" 'it was replaced while it was entered'; fz_fail "$fz_why"; }
+fz_stop "$fz_here/$fz_name" 'it was replaced while it was entered'
 fz_set . "$1" "$2";;
 *) trap fz_close EXIT
 fz_tmp=./$fz_c; fz_apart $fz_c; fz_t=../$fz_name
@@ -246,7 +247,7 @@ fz_for() {
 case $fz_who in ''|'*') return 0;; esac
 case $1 in '') return 0;; *[!0-9]*) fz_y=$(id -u "$1" 2>/dev/null) || return 0;; *) fz_y=$1;; esac
 [ "$fz_y" = "$fz_who" ] || fz_mine "$fz_y" ||
-{ fz_no "$fz_here" "a folder of $fz_whom, and what is made there is for $1"; fz_fail "$fz_why"; }
+fz_stop "$fz_here" "a folder of $fz_whom, and what is made there is for $1"
 }
 fz_make() {
 [ -z "$fz_e" ] || fz_fail 'there is something else by now'
