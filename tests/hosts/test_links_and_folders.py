@@ -6,7 +6,11 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +20,7 @@ from fazai.errors import DeviceError, FazaiError
 from fazai.model import Verb
 from tests.hosts.conftest import World
 from tests.hosts.helpers import SHELLS, Host, resource, shell_environ
+from tests.hosts.test_faults import NEW, until
 from tests.hosts.test_shared_files import KEY_1, KEY_2
 from tests.hosts.test_unsafe_ways import ALICE, BOB, SECRET, plant
 
@@ -268,9 +273,8 @@ def test_a_file_for_one_user_in_the_folder_of_another(tmp_path: Path) -> None:
         async with host.session:
             for each in wanted:
                 (change,) = (await host.look(each)).changes
-                with pytest.raises(
-                    DeviceError, match="unsafe step /home/alice: a folder of .* is for 65533"
-                ) as found:
+                said = r"unsafe step /home/alice: a folder of .* is for 65533"
+                with pytest.raises(DeviceError, match=said) as found:
                     await host.session.write(change)
                 assert "become_user" in str(found.value.hint)
 
@@ -348,6 +352,33 @@ def test_backups_whose_names_are_taken(shell: str, tmp_path: Path) -> None:
     if shell != "busybox":  # whose date is a part of it
         assert state(home / f"{name}.3~") == ("0644", ALICE, "0\n")
         assert state(home / f"{name}.4~") == ("0644", ALICE, "1\n")
+
+
+@ROOT
+def test_a_controller_that_is_killed_leaves_nothing_in_a_users_folder(world: World) -> None:
+    """The file lies in a folder of root's until it is complete; that goes, too."""
+    root = world.local()
+    plant(root, "/home/alice", "nothing")
+    wanted = [{"ssh.file": {"path": "/home/alice/f", "content": NEW}}]
+    assert world.fazai("plan", resources=wanted).code == 2  # writes the inventory
+    quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    words = [sys.executable, "-m", "fazai", "apply", str(world.folder / "inventory.yml")]
+    child = subprocess.Popen(words, **quiet)  # type: ignore[call-overload]
+    home = root / "home/alice"
+    until(lambda: any(_size(path) > 1_000_000 for path in home.glob(".fazai-*/*")))
+    (made,) = home.glob(".fazai-*")
+    assert state(made)[:2] == ("0700", 0)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    until(lambda: os.listdir(home) == [])
+    assert world.fazai("apply", resources=wanted).code == 0
+    assert state(home / "f") == ("0644", 0, NEW)
+
+
+def _size(path: Path) -> int:
+    with suppress(OSError):
+        return path.stat().st_size
+    return 0
 
 
 # -- what a system lacks --------------------------------------------------------------------------------

@@ -170,8 +170,8 @@ def test_an_odd_umask_and_a_setgid_folder(tmp_path: Path) -> None:
 
 
 def test_a_file_behind_a_link_that_is_made_just_before(tmp_path: Path) -> None:
-    """Once said as such, and once through another name, which the script cannot know: both times it is written
-    alone, by steps, as a link may lead anywhere."""
+    """Once said as such, and once through another name, which the script cannot know: both times it is
+    written alone, by steps, as a link may lead anywhere."""
     (tmp_path / "real").mkdir()
     (tmp_path / "a").mkdir()
     (tmp_path / "alias").symlink_to("a")
