@@ -13,7 +13,7 @@ from typing import Final
 from fazai.hosts.questions import PathState
 from fazai.hosts.quoting import quoted
 
-__all__ = ["FUNCTION", "MOVED", "Base", "checked", "moved_path"]
+__all__ = ["FUNCTION", "MOVED", "Base", "checked", "empty", "moved_path"]
 
 #: The exit status of a script that found something else than what its action rests on, and wrote nothing.
 MOVED: Final = 85
@@ -76,6 +76,11 @@ def _expected(base: Base) -> str:
         mode = f"{bits | base.mode:x}"
     account = " ".join("*" if number is None else str(number) for number in (base.uid, base.gid))
     return f"{quoted(f'{mode} {account}')} {quoted(base.sha256)} {quoted(base.target)}"
+
+
+def empty(path: str) -> str:
+    """A line that ends a script as `checked` does when something is in a folder."""
+    return f'[ -z "$(ls -A {quoted(path)})" ] || {{ fz_m moved {quoted(path)}; exit {MOVED}; }}\n'
 
 
 def moved_path(bases: Sequence[Base], out: bytes, nonce: str) -> str | None:

@@ -144,9 +144,7 @@ def test_a_file_that_somebody_else_changed_is_left_alone(tmp_path: Path) -> None
         async with host.session:
             (change,) = (await host.look(resource("ssh.line", {"path": "/c", "line": "x"}))).changes
             (tmp_path / "c").write_text("other\n")
-            with pytest.raises(
-                Moved, match="/c was changed by another hand since it was looked at: nothing was written"
-            ):
+            with pytest.raises(Moved, match="/c was changed by another hand since it was looked at: nothing"):
                 await host.session.write(change)
 
     asyncio.run(run())

@@ -184,8 +184,8 @@ def test_an_odd_umask_and_a_setgid_folder(tmp_path: Path) -> None:
 
 
 def test_a_file_behind_a_link_that_is_made_just_before(tmp_path: Path) -> None:
-    """Once said as such: it is looked at behind the link. And once through another name, which nobody can know
-    before: what is not there yet is not there then, and the file is written alone."""
+    """Once said as such: it is looked at behind the link. And once through another name, which nobody can
+    know before: what was not there is not there then either, and the file is written alone."""
     (tmp_path / "real").mkdir()
     (tmp_path / "a").mkdir()
     (tmp_path / "alias").symlink_to("a")

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from fazai.hosts.base import Base
+from fazai.hosts.base import Base, empty
 from fazai.hosts.blob import Blob
 from fazai.hosts.kind import Act, Answers, Block, Have, HostKind, Want
 from fazai.hosts.questions import KEPT_BYTES, ContentOf, FileAt, Output, PathState, Question
@@ -198,7 +198,7 @@ class DirectoryKind(HostKind):
         path = act.at(act.identity)
         if act.verb is Verb.DELETE:
             gone = f"rm -rf {quoted(path)}" if act.options.get("recurse") else f"rmdir {quoted(path)}"
-            yield Block(gone, at=path)
+            yield Block(f"{empty(path) if act.undone else ''}{gone}", at=path)
         elif act.verb is Verb.CREATE:
             mode = act.after.get("mode", "0755")
             owner, group = str(act.after.get("owner", "")), _group(act)
