@@ -18,7 +18,7 @@ from fazai.hosts.effects import Touched, reads
 from fazai.hosts.facts import QUESTIONS, facts_of
 from fazai.hosts.faults import Lines, failed, masked, secrets_of
 from fazai.hosts.kind import Act, Answers, Block, HostKind, Want
-from fazai.hosts.questions import Output, Question
+from fazai.hosts.questions import AnswerTooLong, Output, Question, answer_bytes
 from fazai.hosts.questions import Shell as Snippet
 from fazai.hosts.quoting import encoded, quoted
 from fazai.hosts.script import observe_script
@@ -107,7 +107,7 @@ class HostSession:
             try:
                 more += self._kinds[want.resource.kind].more(want, answers)
             except DeviceError as error:
-                items[want.resource.kind, want.resource.identity] = error
+                items[want.resource.kind, want.resource.identity] = self._placed(want, error)
         await self._ask(answers, more)
         for want in wants:
             key = want.resource.kind, want.resource.identity
@@ -142,7 +142,14 @@ class HostSession:
         try:
             return self._kinds[want.resource.kind].read(want, answers)
         except DeviceError as error:
+            return self._placed(want, error)
+
+    def _placed(self, want: Want, error: DeviceError) -> DeviceError:
+        """The error with the resource that it belongs to; what questions know of it is the host alone."""
+        if not isinstance(error, AnswerTooLong):
             return error
+        text = f"{want.resource.kind} {want.resource.identity}: {error.message}"
+        return AnswerTooLong(text, where=want.resource.mark or self._target.name, hint=error.hint)
 
     async def _ask(self, answers: dict[Question, Any], questions: Iterable[Question]) -> None:
         """Ask what was not answered yet."""
@@ -150,7 +157,8 @@ class HostSession:
         if not fresh and self._shell is not None:
             return
         for alone in (False, True):
-            result = await self._run(observe_script(fresh, alone=alone), form="look")
+            limit = answer_bytes(fresh)
+            result = await self._run(observe_script(fresh, alone=alone), form="look", limit=limit)
             assert self._shell is not None
             answers.update(read_answers(fresh, b"\n" + result.out, self._shell.nonce, self._target.name))
             fresh = [q for q in fresh if q not in answers]
@@ -459,19 +467,26 @@ class HostSession:
         timeout_s: float | None = None,
         listener: Listener | None = None,
         form: Form = "act",
+        limit: int | None = None,
     ) -> Result:
         if self._shell is None:
             self._channel = await self._start()
-            self._shell = Shell(self._channel, self._target.name)
+            self._shell = Shell(self._channel, self._target.name, self._root)
         seconds = timeout_s or self._timeout_s
         try:
-            return await self._shell.run(script, timeout_s=seconds, setup=setup, listener=listener, form=form)
+            return await self._shell.run(
+                script, timeout_s=seconds, setup=setup, listener=listener, form=form, limit=limit
+            )
         except TimeoutError:
             assert self._channel is not None
-            await self._channel.close()
+            await self._channel.close(busy=True)
             text = f"{self._target.name}: no answer within {seconds:g} s"
             where = self._target.where("timeout")
             raise Unreachable(text, stage="answer", where=where, hint="a larger timeout:") from None
+        except Unreachable:  # where the next block begins is not known any more
+            assert self._channel is not None
+            await self._channel.close(busy=True)
+            raise
         except Ended as ended:
             assert self._channel is not None
             raise await self._channel.refusal(ended.err.decode("utf-8", "replace").strip()) from None

@@ -98,7 +98,8 @@ class CommandKind(HostKind):
 
 
 def _unless(fields: Mapping[str, Value], at: Any) -> Shell:
-    return Shell(_script({**fields, "argv": fields["unless"]}, at))
+    """Only its exit code counts: what it prints stays on the host."""
+    return Shell("exec >/dev/null 2>&1\n" + _script({**fields, "argv": fields["unless"]}, at))
 
 
 def _script(fields: Mapping[str, Any], at: Any) -> str:
