@@ -264,7 +264,7 @@ class Diff:
 
     @property
     def later(self) -> tuple[Resource, ...]:
-        """What is looked at again while the steps are carried out."""
+        """What is looked at again while the steps are carried out: what a plan cannot know yet."""
         return next((step.rest for step in self.steps if isinstance(step, LookAgain)), ())
 
 

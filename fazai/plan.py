@@ -16,35 +16,25 @@ from typing import Any
 
 from fazai.errors import InputError, PlanStale
 from fazai.model import Change, Diff, Resource
-from fazai.outcome import change_record, resource_record
+from fazai.outcome import change_record
 
-__all__ = [
-    "Expected",
-    "SavedPlan",
-    "changes_digest",
-    "check_later",
-    "later_digest",
-    "read_plan",
-    "write_plan",
-]
+__all__ = ["Expected", "SavedPlan", "changes_digest", "check_later", "read_plan", "write_plan"]
 
 FORMAT = "fazai-plan/1"
 
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What a saved plan promised for one target. `later`: what is declared of the resources that are looked
-    at again behind changes before them; what they come to change then is in the plan as such."""
+    """What a saved plan promised for one target."""
 
     observed: str
     changes: str
-    later: str = ""
 
     def check(self, target: str, observed: str, diff: Diff) -> None:
         """Raises PlanStale when the target would now be changed otherwise than planned."""
         if observed != self.observed:
             reason = "it is not in the state in which it was planned"
-        elif changes_digest(diff.changes) != self.changes or later_digest(target, diff.later) != self.later:
+        elif changes_digest(diff.changes) != self.changes:
             reason = "its changes are not the planned ones"
         else:
             return
@@ -61,7 +51,6 @@ class SavedPlan:
     version: str
     targets: Mapping[str, Expected]
     changes: tuple[Mapping[str, Any], ...] = field(default=())
-    later: tuple[Mapping[str, Any], ...] = field(default=())
 
     @property
     def digest(self) -> str:
@@ -69,10 +58,7 @@ class SavedPlan:
         return _sha256(
             {
                 "inventory": self.inventory,
-                "targets": {
-                    name: [e.observed, e.changes, *([e.later] if e.later else [])]
-                    for name, e in sorted(self.targets.items())
-                },
+                "targets": {name: [e.observed, e.changes] for name, e in sorted(self.targets.items())},
             }
         )
 
@@ -87,16 +73,12 @@ def changes_digest(changes: Iterable[Change]) -> str:
     return _sha256([change_record(change) for change in changes])
 
 
-def later_digest(target: str, resources: Sequence[Resource]) -> str:
-    """A hash over what is declared of resources that are looked at again, secrets left out; or nothing."""
-    return _sha256([resource_record(target, resource) for resource in resources]) if resources else ""
-
-
 def check_later(
     target: str, promised: Sequence[Change], later: Sequence[Resource], found: Sequence[Change]
 ) -> None:
-    """Hold what was found when the target was looked at again against the plan. Raises PlanStale for a change
-    that was not planned, of a resource that was not said to be looked at again."""
+    """Hold what was found when the target was looked at again, in the middle of a run, against its plan: what
+    the plan could not know yet (`Diff.later`) is changed as it is declared, anything else as it was planned.
+    Raises PlanStale."""
     declared = {(resource.kind, resource.identity) for resource in later}
     planned = [change_record(replace(change, note="")) for change in promised]
     for change in found:
@@ -115,12 +97,8 @@ def write_plan(plan: SavedPlan, path: Path) -> None:
         "version": plan.version,
         "arguments": plan.arguments,
         "inventory": plan.inventory,
-        "targets": {
-            name: {"observed": e.observed, "changes": e.changes, "later": e.later}
-            for name, e in plan.targets.items()
-        },
+        "targets": {name: {"observed": e.observed, "changes": e.changes} for name, e in plan.targets.items()},
         "changes": list(plan.changes),
-        "later": list(plan.later),
     }
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -154,11 +132,10 @@ def read_plan(path: Path) -> SavedPlan:
             created=str(body["created"]),
             version=str(body["version"]),
             targets={
-                str(name): Expected(str(e["observed"]), str(e["changes"]), str(e.get("later", "")))
+                str(name): Expected(str(e["observed"]), str(e["changes"]))
                 for name, e in body["targets"].items()
             },
             changes=tuple(body["changes"]),
-            later=tuple(body.get("later", ())),
         )
         digest = body["digest"]
     except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -169,23 +146,11 @@ def read_plan(path: Path) -> SavedPlan:
 
 
 def _shown_is_meant(plan: SavedPlan) -> bool:
-    """Whether what a reader sees is that whose hashes will be compared."""
-    changes, later = (_by_target(plan, records) for records in (plan.changes, plan.later))
-    return (
-        changes.keys() | later.keys() == plan.targets.keys()
-        and all(_sha256(changes[name]) == expected.changes for name, expected in plan.targets.items())
-        and all(
-            (_sha256(later[name]) if later[name] else "") == expected.later
-            for name, expected in plan.targets.items()
-        )
-    )
-
-
-def _by_target(plan: SavedPlan, records: Iterable[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
-    found: dict[str, list[Mapping[str, Any]]] = {name: [] for name in plan.targets}
-    for one in records:
-        found.setdefault(str(one.get("target")), []).append(one)
-    return found
+    """Whether the changes that a reader sees are those whose hashes will be compared."""
+    shown: dict[str, list[Mapping[str, Any]]] = {name: [] for name in plan.targets}
+    for change in plan.changes:
+        shown.setdefault(str(change.get("target")), []).append(change)
+    return all(name in plan.targets and _sha256(shown[name]) == plan.targets[name].changes for name in shown)
 
 
 def _no_plan(path: Path) -> InputError:

@@ -67,8 +67,8 @@ def save_plan(
 ) -> str:
     """The digest of the plan that is now in the file."""
     from fazai import __version__
-    from fazai.outcome import change_record, resource_record
-    from fazai.plan import Expected, SavedPlan, changes_digest, later_digest, write_plan
+    from fazai.outcome import change_record
+    from fazai.plan import Expected, SavedPlan, changes_digest, write_plan
 
     changes = {t.target: [action.change for action in t.actions] for t in outcome.targets}
     plan = SavedPlan(
@@ -76,12 +76,8 @@ def save_plan(
         inventory=digest_of(inventory, options),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         version=__version__,
-        targets={
-            t.target: Expected(t.observed, changes_digest(changes[t.target]), later_digest(t.target, t.later))
-            for t in outcome.targets
-        },
+        targets={t.target: Expected(t.observed, changes_digest(changes[t.target])) for t in outcome.targets},
         changes=tuple(change_record(change) for found in changes.values() for change in found),
-        later=tuple(resource_record(t.target, resource) for t in outcome.targets for resource in t.later),
     )
     write_plan(plan, path)
     return plan.digest

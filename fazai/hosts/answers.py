@@ -217,7 +217,9 @@ class _Reading:
             found[question] = PathState("denied" if number in self._denied else "missing", unsafe=unsafe)
             return
         state = self._state(number, stat)
-        if (state.type == "link" and number not in self._links) or (question.hashed and number in self._mixed):
+        if (state.type == "link" and number not in self._links) or (
+            question.hashed and number in self._mixed
+        ):
             return
         if question.follow and state.type == "link":
             real, there = self._real.get(number, ("", None))

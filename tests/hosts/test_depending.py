@@ -223,10 +223,6 @@ def test_a_saved_plan_holds_what_cannot_be_known_yet(world: World) -> None:
         ("ssh.line", "after command printf '# made\\n' >conf"),
         ("ssh.file", "after command printf '# made\\n' >conf"),
     ]
-    assert [(r["kind"], r["identity"]) for r in body["later"]] == [
-        ("ssh.line", "/conf: more"),
-        ("ssh.file", "/other"),
-    ]
     assert main(["apply", "--plan", str(plan)]) == 0
     assert (root / "conf").read_text() == "# made\nmore\n"
 
@@ -238,18 +234,6 @@ def test_a_saved_plan_is_stale_when_what_is_known_moved_on(world: World) -> None
     (root / "other").write_text("y\n")
     assert main(["apply", "--plan", str(plan)]) == 6
     assert [path.name for path in root.iterdir()] == ["other"]
-
-
-def test_what_a_saved_plan_says_of_later_resources_cannot_be_edited(world: World) -> None:
-    world.local()
-    plan = world.folder / "plan.json"
-    assert world.fazai("plan", "-o", plan, resources=SAVED).code == 2
-    body = json.loads(plan.read_text())
-    body["later"][0]["fields"]["line"] = "less"
-    plan.write_text(json.dumps(body))
-    world.capsys.readouterr()
-    assert main(["apply", "--plan", str(plan)]) == 3
-    assert "the plan was edited" in world.capsys.readouterr().err
 
 
 def test_what_an_action_brings_may_be_removed_without_asking(world: World) -> None:
