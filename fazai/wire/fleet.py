@@ -119,6 +119,7 @@ class ChangeRow(Message, frozen=True, kw_only=True):
     after: dict[str, Any]
     status: ActionStatus
     action_id: Ident | None = None
+    options: dict[str, Any] = {}
     note: str | None = None
     adopts: bool = False
     error: str | None = None
