@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from msgspec import Meta
+from msgspec import Meta, field
 
 from fazai.wire.actions import Action, ActionBase, decode_action
 from fazai.wire.base import (
@@ -180,7 +180,7 @@ class ChangeEvent(EventBase, frozen=True, kw_only=True, tag="change"):
     after: dict[str, Any]
     status: ActionStatus
     ref: str = ""
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = field(default_factory=dict)
     note: str | None = None
     adopts: bool = False
     error: str | None = None

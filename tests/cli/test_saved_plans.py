@@ -308,13 +308,14 @@ def test_a_secret_among_the_options_is_hidden(world: World, monkeypatch: pytest.
     monkeypatch.setenv("TOKEN", "hunter2")
     folder = world.folder / "work"
     (folder / "host").mkdir(parents=True)
+    command = {"argv": ["touch", "copy"], "creates": "/copy", "environment": {"TOKEN": "{{ token }}"}}
     (folder / "inventory.yml").write_text(
         "all:\n  vars: {provider: local, mode: write, root: host, token: !env TOKEN}\n  hosts: {h1: }\n"
-        "  resources:\n    - ssh.command: {argv: [touch, copy], creates: /copy, chdir: /, environment: {TOKEN: '{{ token }}'}}\n"
+        f"  resources: [{{ssh.command: {json.dumps(command)}}}]\n"
     )
     plan = folder / "plan.json"
     result = world.fazai("plan", folder / "inventory.yml", "--diff", "-o", plan)
     assert result.code == 2, result.err
     assert "hunter2" not in result.out + plan.read_text()
     assert "***" in result.out
-    assert json.loads(plan.read_text())["changes"][0]["options"] ["environment"] == {"TOKEN": "***"}
+    assert json.loads(plan.read_text())["changes"][0]["options"]["environment"] == {"TOKEN": "***"}
