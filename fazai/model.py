@@ -216,6 +216,9 @@ class Change:
     adopts: bool = False
     mark: Mark | None = None
     origins: Mapping[str, Mark] = field(default_factory=dict)
+    #: Declared fields that are no state of the item but say how it is written, and may run something
+    #: (`validate`, `environment`, `unless`): shown and hashed with the change.
+    options: Mapping[str, Value] = field(default_factory=dict)
 
     @property
     def where(self) -> str:

@@ -179,6 +179,8 @@ def change_record(change: Change, *, origins: bool = False) -> dict[str, Any]:
         "after": record(change.after),
         "ref": change.ref,
     }
+    if change.options:
+        result["options"] = record(change.options)
     if change.note:
         result["note"] = change.note
     if change.adopts:

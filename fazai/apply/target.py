@@ -53,7 +53,7 @@ class TargetRun:
     errors: list[FazaiError] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     observed: str = ""
-    _promised: Diff = Diff()  # at the first look
+    _promised: Diff = field(default_factory=Diff)  # at the first look
     _planned: tuple[Change, ...] = ()  # at the last look
     _earlier: frozenset[str] = frozenset()  # services that an earlier run saved and never activated
     _stop: bool = False

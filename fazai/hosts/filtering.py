@@ -42,7 +42,9 @@ def edited(
         f'chmod {mode} "$fz_tmp"; fz_o="{owner}"',
         '[ -z "$fz_o" ] || [ "$(fz_own "$fz_tmp")" = "$fz_o" ] || chown "$fz_o" "$fz_tmp"',
         "fi",
-        f'fz_n=$(fz_count=1 {command} 2>&1 <"$fz_in" >"$fz_tmp") || {{ echo "$fz_n" >&2; exit 1; }}',
+        # an awk that fails at its last flush has printed its count before, and some say nothing else
+        f'fz_n=$(fz_count=1 {command} 2>&1 <"$fz_in" >"$fz_tmp") || case $fz_n in',
+        '*[!0-9]*) echo "$fz_n" >&2; exit 1;; *) fz_n=short;; esac',
         '[ "$fz_n" = $(($(wc -c <"$fz_tmp"))) ] || { echo "no space left: it was not written" >&2; exit 1; }',
     ]
     if drop_empty:

@@ -120,4 +120,5 @@ def _change(
         activates=tuple(label for label, each in handlers.items() if notified.intersection(each.listen)),
         mark=resource.mark,
         origins=resource.origins,
+        options={name: resource.fields[name] for name in sorted(kind.options) if name in resource.fields},
     )
