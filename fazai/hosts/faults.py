@@ -8,11 +8,13 @@ from typing import Any, Final
 from fazai.errors import AccessDenied, DeviceError, Mark
 from fazai.hosts.blob import Blob
 from fazai.hosts.shell import Result
+from fazai.hosts.walking import UNSAFE_HINT
 from fazai.model import Secret
 
 __all__ = ["Lines", "failed", "masked", "secrets_of"]
 
 _HINTS: Final[tuple[tuple[str, str], ...]] = (
+    ("unsafe step", UNSAFE_HINT),
     ("read-only file system", "the filesystem is mounted read-only: look at dmesg and mount"),
     ("i/o error", "the disk is full, or broken: df -h; df -i; dmesg"),  # what dash's printf says of both
     ("no space left", "the disk is full: df -h; df -i"),

@@ -74,8 +74,9 @@ class Put:
 class Block:
     """A piece of script that is carried out as a whole. `tmp`: removed when the connection is cut.
 
-    `at`: the path that it changes, said when it also does its work under `set -e` in a shell that others
-    use after it. `put`: the same in parts. `compares`: it looks itself at what its change rests on, or
+    `at`: the path that it changes, said when `plain` does the same under `set -e` in a shell that others use
+    after it, where nobody else can move anything on the way there. `below` is, once it is done, "ours" where
+    that holds below the path as well, "loose" where nobody knows. `put`: a file in parts. `compares`: it looks itself at what its change rests on, or
     changes nothing yet; otherwise that is done before its script.
     """
 
@@ -84,6 +85,8 @@ class Block:
     timeout_s: float | None = None
     command: bool = False  # its output is shown as it comes
     at: str | None = None
+    plain: str = ""
+    below: str = ""
     put: Put | None = None
     compares: bool = False
 
@@ -188,7 +191,7 @@ class HostKind:
         if want.absent:
             if have is None:
                 return None
-            return Verb.DELETE, {k: v for k, v in have.items() if k not in ("uid", "gid")}, {}
+            return Verb.DELETE, {k: v for k, v in have.items() if k not in ("uid", "gid", "shared")}, {}
         if have is None:
             return Verb.CREATE, {}, self.declared(want)
         after = self.differing(want, have)

@@ -314,7 +314,8 @@ class HostSession:
             if block.compares or not act.base:
                 yield block
             elif isinstance(block.script, str):
-                yield replace(block, script=checked(act.base) + block.script)
+                compared = checked(act.base)
+                yield replace(block, script=compared + block.script, plain=compared + block.plain)
             else:
                 yield replace(block, script=(encoded(checked(act.base)), *block.script))
 

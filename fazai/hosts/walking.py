@@ -16,10 +16,13 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["UNSAFE", "WALKING"]
+__all__ = ["UNSAFE", "UNSAFE_HINT", "WALKING"]
 
 #: The exit status of a `Shell` question that met an unsafe step.
 UNSAFE: Final = 86
+UNSAFE_HINT: Final = (
+    "give that step to root, or to the user whose file it is, or work as that user: become_user:"
+)
 
 #: `fz_nodes FILE...`: type and mode, owner, which one, names, owner's name; no link is followed.
 #: `fz_mine UID`: root's, or of who runs this. `fz_judge MODE UID` sets `fz_j`, see above; `none`: no folder.
@@ -144,9 +147,11 @@ fz_in() { fz_enter "$@" || fz_fail "$fz_why"; }
 #: again`: the place that is there. `fz_apart TOKEN`: into a folder of our own. `fz_close` is what a block ends
 #: with. `fz_old` sets `fz_was`, a name of the file at "$fz_t" that nobody can swap, empty where there is none.
 #: `fz_take`: "$fz_tmp" gets the name. `fz_backup`: what is there gets another name as well; one that is taken
-#: is left alone. `fz_set FILE MODE OWNER`, where it is given. `fz_change MODE OWNER`: of the file at "$fz_t",
-#: or of the folder. `fz_for OWNER`: whom what is written is for. `fz_parents PATH TOKEN` makes the folders above;
-#: `fz_mkdir PATH TOKEN MODE OWNER` makes one. `fz_rm PATH [1]`, `fz_rmtree PATH` remove.
+#: is left alone. `fz_set FILE MODE OWNER`, where it is given. `fz_change TOKEN MODE OWNER`: of the file or folder there.
+#: `fz_for OWNER`: whom what is written is for. `fz_parents PATH TOKEN` makes the folders above;
+#: and goes there; `fz_make TOKEN MODE OWNER` makes a folder there. `fz_link TARGET`, `fz_relink TARGET`: a link at
+#: "$fz_t", where nothing is, or a file or link. `fz_rm PATH [1]`, `fz_rmtree PATH` remove.
+#: `fz_own_ways PATH...`: ends the script where others may write to a folder on the way, or that they stand in.
 _WRITE: Final = r"""
 fz_apart() {
 [ -n "${2-}" ] || mkdir -m 700 "./.fazai-$1" || exit 1
@@ -170,7 +175,7 @@ fz_open() {
 trap fz_close EXIT; trap 'exit 129' HUP; trap 'exit 141' PIPE; trap 'exit 143' TERM
 fz_tmp=
 fz_in "$1" "${3-}"
-if [ -z "$fz_who" ]; then fz_t=./$fz_name fz_tmp=./.fazai-$2
+if [ -z "$fz_who" ]; then fz_t=$fz_here/$fz_name fz_tmp=$fz_here/.fazai-$2
 else fz_apart $2 ${4-}; fz_t=../$fz_name fz_tmp=./$2; fi
 }
 fz_old() {
@@ -216,6 +221,7 @@ fz_set() {
 [ -z "$2" ] || chmod "$2" "$1"
 }
 fz_change() {
+fz_c=$1; shift
 set -- "$1" "$2" $fz_e
 case ${3-} in 4*|8*) ;; *) fz_fail 'there is something else by now';; esac
 if [ -z "$fz_who" ]; then fz_set "./$fz_name" "$1" "$2"; return; fi
@@ -228,33 +234,53 @@ case $3 in
 { fz_no "$fz_here/$fz_name" 'it was replaced while it was entered'; fz_fail "$fz_why"; }
 fz_set . "$1" "$2";;
 *) trap fz_close EXIT
-fz_apart $fz_token; fz_t=../$fz_name fz_tmp=./$fz_token
+fz_tmp=./$fz_c; fz_apart $fz_c; fz_t=../$fz_name
 fz_old; fz_set "$fz_was" "$1" "$2";;
 esac
 }
 fz_for() {
 case $fz_who in ''|'*') return 0;; esac
-case $1 in *[!0-9]*) fz_y=$(id -u "$1" 2>/dev/null) || return 0;; *) fz_y=$1;; esac
+case $1 in '') return 0;; *[!0-9]*) fz_y=$(id -u "$1" 2>/dev/null) || return 0;; *) fz_y=$1;; esac
 [ "$fz_y" = "$fz_who" ] || fz_mine "$fz_y" ||
 { fz_no "$fz_here" "a folder of $fz_whom, and what is made there is for $1"; fz_fail "$fz_why"; }
 }
 fz_make() {
-if [ -z "$fz_who" ]; then mkdir -m "${2#"${2%???}"}" "./$fz_name" && fz_set "./$fz_name" "$2" "$3"; return; fi
+[ -z "$fz_e" ] || fz_fail 'there is something else by now'
+if [ -z "$fz_who" ]; then
+mkdir -m "${2#"${2%???}"}" "./$fz_name" || return
+case $2$3 in 0???) ;; *) fz_set "./$fz_name" "$2" "$3";; esac
+return
+fi
 trap fz_close EXIT
 fz_apart $1
 mkdir "./$1" && fz_set "./$1" "$2" "$3" || exit 1
 [ ! -e "../$fz_name" ] && [ ! -h "../$fz_name" ] || fz_fail 'there is something else by now'
 fz_move "./$1" "../$fz_name"; fz_leave
 }
+fz_link() {
+if [ -d "$fz_t" ] && [ ! -h "$fz_t" ]; then fz_fail 'there is a directory, not a link'; fi
+if [ -e "$fz_t" ] || [ -h "$fz_t" ]; then fz_fail 'there is something else by now'; fi
+if [ -z "$fz_who" ]; then ln -s -- "$1" "$fz_t"; else ln -s -- "$1" "$fz_tmp"; fz_move "$fz_tmp" "$fz_t"; fi
+}
+fz_relink() {
+ln -s -- "$1" "$fz_tmp"
+if [ -n "$fz_who" ]; then fz_move "$fz_tmp" "$fz_t"
+else mv -fT "$fz_tmp" "$fz_t" 2>/dev/null || { rm -f "$fz_t" && mv -f "$fz_tmp" "$fz_t"; }; fi
+}
 fz_parents() {
 while :; do
 fz_enter "$1" && return
 [ $? = 3 ] || fz_fail "$fz_why"
 if [ -z "$fz_who" ]; then (umask 022; mkdir -p "./${fz_rest%/*}") || exit 1
-else fz_name=$fz_c; fz_make "$2" 0755 ''; fi
+else fz_name=$fz_c; fz_make "$2" 0755 '' || exit 1; fi
 done
 }
-fz_mkdir() { fz_parents "$1" $2; [ -z "$fz_e" ] || fz_fail 'there is something else by now'; fz_make $2 "$3" "$4"; }
+fz_own_ways() {
+for fz_y do (
+fz_enter "$fz_y"; case $? in 0|3) [ -z "$fz_who" ] || fz_no "$fz_here" "a folder that $fz_whom can change";; *) false;; esac ||
+fz_fail "$fz_why"
+) || exit 1; done
+}
 fz_rm() {
 fz_enter "$@" || { [ $? = 3 ] && return; fz_fail "$fz_why"; }
 rm -f "./$fz_name"

@@ -371,7 +371,7 @@ def test_what_does_not_reach_the_disk_takes_no_name(
 def test_where_the_script_is_cut(blocks: Sequence[tuple[str, str]], groups: list[int]) -> None:
     def block(kind: str, path: str) -> Block:
         if kind == "at":
-            return Block(f"make {path}", at=path)
+            return Block(f"walk to {path}", at=path, plain=f"make {path}")
         return Block("", f"{path}.tmp", put=Put(path, (b"fill\n",), "0644", "", f"name {path}"))
 
     made = [block(*words) for words in blocks]

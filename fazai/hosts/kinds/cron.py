@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
 from typing import Final
 
-from fazai.hosts.filtering import PUT, edited, filtered, parent
+from fazai.hosts.filtering import PUT, edited_file, filtered
 from fazai.hosts.kind import Act, Answers, Block, Have, HostKind, Want
 from fazai.hosts.questions import ContentOf, Output, Question, Shell
 from fazai.hosts.quoting import quoted
-from fazai.hosts.writing import unlike
+from fazai.hosts.writing import refuse_unsafe, unlike
 from fazai.model import FieldSpec, Problem, Value, Verb
 
 __all__ = ["KINDS"]
@@ -73,6 +73,8 @@ class CronKind(HostKind):
             raise unlike(want, "a folder (root:) has no crontab of a user", "cron_file: …")
         answer = answers[_question(want)]
         assert isinstance(answer, Output)
+        if "cron_file" in want.fields:
+            refuse_unsafe(want, answer)
         if (
             answer.exit
         ):  # no crontab, or no cron yet; a crontab that could not be read fails when it is written
@@ -101,8 +103,7 @@ class CronKind(HostKind):
         command = filtered(_FILTER, {"fz_key": name, "fz_new": line})
         if "cron_file" in fields:
             path = act.at(f"{_FOLDER}/{fields['cron_file']}")
-            yield Block(parent(path))
-            yield edited(path, command, act.token, drop_empty=True)
+            yield edited_file(path, command, act.token)
         else:
             yield Block(_crontab(fields.get("user"), command))
 

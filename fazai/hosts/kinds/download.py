@@ -14,13 +14,16 @@ from fazai.hosts.quoting import quoted
 from fazai.hosts.writing import (
     ATTRIBUTES,
     REPLACING,
+    changed_attributes,
     check_replacing,
     denied,
     in_place,
     left_file,
+    meant_for,
+    refuse_unsafe,
+    removed,
     replaced,
     seen_attributes,
-    set_attributes,
     temporary,
     unlike,
 )
@@ -74,6 +77,7 @@ class DownloadKind(HostKind):
         """What is there, and its checksum."""
         state = answers[_file(want)]
         assert isinstance(state, PathState)
+        refuse_unsafe(want, state)
         if state.type == "denied":
             raise denied(want)
         if not want.fields.get("checksum", "").startswith("sha512:"):
@@ -125,14 +129,13 @@ class DownloadKind(HostKind):
     def write(self, act: Act) -> Iterator[Block]:
         path = act.at(act.identity)
         if act.verb is Verb.DELETE:
-            yield Block(f"rm -f {quoted(path)}")
+            yield removed(path)
         elif "content" in act.after:
             yield from replaced(path, act.after["content"], act, "0644")
         elif "checksum" in act.after:
             yield _fetch(path, act)
         else:
-            owner, group = str(act.after.get("owner", "")), str(act.after.get("group", ""))
-            yield Block(f"set -e\n{set_attributes(quoted(path), act.after.get('mode'), owner, group)}")
+            yield changed_attributes(path, act)
 
 
 def _file(want: Want) -> FileAt:
@@ -141,7 +144,7 @@ def _file(want: Want) -> FileAt:
 
 def _sha512(want: Want) -> Shell:
     path = quoted(want.at(want.fields["dest"]))
-    return Shell(f"[ -f {path} ] || exit 1; exec 0<{path}\n{_SHA512}")
+    return Shell(f"fz_512() {{\n{_SHA512}\n}}\nfz_with {path} fz_512")
 
 
 def _fetch(path: str, act: Act) -> Block:
@@ -150,8 +153,8 @@ def _fetch(path: str, act: Act) -> Block:
     options, timeout_s = act.options, int(act.options.get("timeout", _TIMEOUT_S))
     method, _, digest = act.after["checksum"].partition(":")
     lines = [
-        "set -e; trap '[ $? = 0 ] || rm -f \"$fz_tmp\" \"$fz_tmp.rc\"' EXIT; trap 'exit 143' HUP PIPE TERM",
-        'umask 077; set -C; : >"$fz_tmp"',
+        f"set -e; fz_open {quoted(path)} {act.token}",
+        f'{meant_for(act)}umask 077; set -C; : >"$fz_tmp"',
         "if command -v curl >/dev/null 2>&1; then set +C",
         f'{_printed(_curl(options, timeout_s))} | curl -K - -o "$fz_tmp" >&2',
         "elif wget --version 2>/dev/null | grep -q GNU; then",
@@ -164,7 +167,7 @@ def _fetch(path: str, act: Act) -> Block:
         f'fz_sum=$({"fz_hash" if method == "sha256" else _SHA512} <"$fz_tmp"); fz_sum=${{fz_sum%% *}}',
         f'[ "$fz_sum" = {digest} ] || {{',
         f'echo "what came has the checksum {method}:$fz_sum, and $(wc -c <"$fz_tmp") bytes" >&2; exit 1; }}',
-        in_place(path, act, "0644"),
+        in_place(act, "0644"),
     ]
     return Block("\n".join(lines), temporary(path, act.token), timeout_s=timeout_s + 30.0, compares=True)
 

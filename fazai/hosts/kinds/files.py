@@ -14,9 +14,15 @@ from fazai.hosts.quoting import quoted
 from fazai.hosts.writing import (
     ATTRIBUTES,
     REPLACING,
+    account_of,
+    below,
+    changed_attributes,
     check_replacing,
     denied,
     left_file,
+    meant_for,
+    refuse_unsafe,
+    removed,
     replaced,
     seen_attributes,
     set_attributes,
@@ -95,20 +101,24 @@ class FileKind(HostKind):
 
     def write(self, act: Act) -> Iterator[Block]:
         path = act.at(act.identity)
+        known = act.have.get("content")
         if act.verb is Verb.DELETE:
-            yield Block(f"rm -f {quoted(path)}", at=path)
+            yield removed(path)
         elif act.after.get("link"):
             yield _link(path, act.after["link"], act.token)
         elif "content" in act.after:
             content = act.after["content"]
             yield from replaced(path, content, act, "0600" if content.private else "0644")
+        elif act.have.get("shared") and known is not None and known.data is not None:
+            yield from replaced(path, known, act, "0600")  # what stands there is given to nobody
         else:
-            yield _attributes(path, act)
+            yield changed_attributes(path, act)
 
 
 def _state(want: Want, answers: Answers, hashed: bool = False) -> PathState:
     path = answers[FileAt(want.at(want.fields["path"]), hashed)]
     assert isinstance(path, PathState)
+    refuse_unsafe(want, path)
     if path.type == "denied":
         raise denied(want)
     return path
@@ -127,39 +137,17 @@ def _content(want: Want, path: PathState, answers: Answers, wanted: Blob | None)
     return Blob(None, path.sha256, path.size, private)
 
 
-def _attributes(path: str, act: Act) -> Block:
-    """Only those that differ."""
-    fields = act.after
-    lines = set_attributes(quoted(path), fields.get("mode"), str(fields.get("owner", "")), _group(act))
-    return Block(f"set -e\n{lines}", at=path)
-
-
-def _group(act: Act) -> str:
-    return str(act.after.get("group", ""))
-
-
 def _link(path: str, target: str, token: str) -> Block:
     """A link that takes the place of a link or a file. `mv` would go into a directory that is linked to."""
-    tmp = temporary(path, token)
-    return Block(
-        f"set -e; trap 'rm -f \"$fz_tmp\"' EXIT\n"
-        f'ln -s -- {quoted(target)} "$fz_tmp"\n'
-        f'mv -fT "$fz_tmp" {quoted(path)} 2>/dev/null || '
-        f'{{ rm -f {quoted(path)} && mv -f "$fz_tmp" {quoted(path)}; }}',
-        tmp,
-    )
+    script = f"set -e; fz_open {quoted(path)} {token}\nfz_relink {quoted(target)}"
+    return Block(script, temporary(path, token))
 
 
-def _new_link(path: str, target: str) -> Block:
+def _new_link(path: str, target: str, token: str) -> Block:
     """Nothing was there; what came since stays, and `ln` would put the link into a directory."""
-    where = quoted(path)
-    lines = (
-        "fz_y='there is something else by now'",
-        f"[ ! -d {where} ] || [ -h {where} ] || fz_y='there is a directory, not a link'",
-        f'if [ -e {where} ] || [ -h {where} ]; then echo "$fz_y" >&2; exit 1; fi',
-        f"ln -s -- {quoted(target)} {where}",
-    )
-    return Block("\n".join(lines), at=path)
+    script = f"set -e; fz_open {quoted(path)} {token}\nfz_link {quoted(target)}"
+    plain = f"fz_t={quoted(path)}; fz_link {quoted(target)}"
+    return Block(script, at=path, plain=plain, below="loose")
 
 
 class DirectoryKind(HostKind):
@@ -196,18 +184,26 @@ class DirectoryKind(HostKind):
 
     def write(self, act: Act) -> Iterator[Block]:
         path = act.at(act.identity)
-        if act.verb is Verb.DELETE:
-            gone = f"rm -rf {quoted(path)}" if act.options.get("recurse") else f"rmdir {quoted(path)}"
-            yield Block(f"{empty(path) if act.undone else ''}{gone}", at=path)
+        word = quoted(path)
+        if act.verb is Verb.DELETE and act.options.get("recurse"):
+            yield Block(f"fz_rmtree {word}", at=path, plain=f"(fz_rmtree {word})")
+        elif act.verb is Verb.DELETE:
+            first = empty(path) if act.undone else ""
+            script = f'set -e; fz_in {word}; {first}rmdir "./$fz_name"'
+            yield Block(script, at=path, plain=f"{first}rmdir {word}")
         elif act.verb is Verb.CREATE:
             mode = act.after.get("mode", "0755")
-            owner, group = str(act.after.get("owner", "")), _group(act)
+            owner, group = (str(act.after.get(name, "")) for name in ("owner", "group"))
+            account = account_of(owner, group)
             # a change of the owner drops set-user-id bits, and `mkdir -m` need not know of them
-            later = mode if owner or group or len(mode.lstrip("0")) > 3 else None
-            lines = set_attributes(quoted(path), later, owner, group)
-            yield Block(f"set -e; umask 022\nmkdir -p -m {mode[-3:]} {quoted(path)}\n{lines}", at=path)
+            later = mode if account or len(mode.lstrip("0")) > 3 else None
+            lines = set_attributes(word, later, owner, group)
+            plain = f"umask 022\nmkdir -p -m {mode[-3:]} {word}\n{lines}"
+            script = f"set -e; fz_parents {word} {act.token}\n{meant_for(act)}"
+            script += f"fz_make {act.token} {mode} {account or quoted('')}"
+            yield Block(script, at=path, plain=plain, below=below(act))
         else:
-            yield _attributes(path, act)
+            yield changed_attributes(path, act)
 
 
 class LinkKind(HostKind):
@@ -239,9 +235,9 @@ class LinkKind(HostKind):
     def write(self, act: Act) -> Iterator[Block]:
         path = act.at(act.identity)
         if act.verb is Verb.DELETE:
-            yield Block(f"rm -f {quoted(path)}", at=path)
+            yield removed(path)
         elif act.verb is Verb.CREATE and not act.undone:
-            yield _new_link(path, act.after["target"])
+            yield _new_link(path, act.after["target"], act.token)
         else:
             yield _link(path, act.after["target"], act.token)
 
