@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from fazai.hosts.kind import HostKind, Want
 from fazai.hosts.questions import Shell
+from fazai.hosts.quoting import quoted
 from fazai.model import Verb
 
-__all__ = ["Touched", "reads"]
+__all__ = ["Touched", "reads", "same_file", "touched_by"]
 
 
 def reads(kind: HostKind, want: Want) -> tuple[str, ...] | None:
@@ -65,3 +66,24 @@ def _folders(path: str) -> Iterator[str]:
     """Those in which it stands, the nearest first."""
     while (path := path.rpartition("/")[0]) != "":
         yield path
+
+
+def touched_by(kinds: Mapping[str, HostKind], changes: Iterable[tuple[Want, Verb]]) -> Touched:
+    """What these have altered."""
+    touched = Touched()
+    for want, verb in changes:
+        touched.add(kinds[want.resource.kind], want, verb)
+    return touched
+
+
+def same_file(path: str, others: Iterable[str]) -> Shell:
+    """A question that succeeds when one of the others is the same file, or is in the same folder by the same
+    name: a link on the way gives it two names."""
+    folder, _, name = path.rpartition("/")
+    lines = [f"fz_p={quoted(path)}; fz_d={quoted(folder or '/')}"]
+    for other in others:
+        parent, _, last = other.rpartition("/")
+        lines.append(f'[ "$fz_p" -ef {quoted(other)} ] && exit 0')
+        if last == name:
+            lines.append(f'[ "$fz_d" -ef {quoted(parent or "/")} ] && exit 0')
+    return Shell("\n".join([*lines, "exit 1"]))

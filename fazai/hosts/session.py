@@ -10,17 +10,16 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self
 
-from fazai.errors import DeviceError, FazaiError, Mark, Moved, NotAvailable, Unreachable, Unsure, VerifyError
+from fazai.errors import DeviceError, FazaiError, Moved, NotAvailable, Unreachable, Unsure, VerifyError
 from fazai.hosts import planning, together
 from fazai.hosts.answers import read_answers
-from fazai.hosts.base import MOVED, Base, checked, moved_path
-from fazai.hosts.effects import Touched, reads
+from fazai.hosts.base import MOVED, Base, checked, made_paths, moved_path
+from fazai.hosts.effects import Touched, reads, same_file, touched_by
 from fazai.hosts.facts import QUESTIONS, facts_of
-from fazai.hosts.faults import Lines, failed, masked, secrets_of
+from fazai.hosts.faults import Lines, failed, masked, moved_on, secrets_of
 from fazai.hosts.kind import Act, Answers, Block, HostKind, Want
 from fazai.hosts.questions import AnswerTooLong, Output, Question, answer_bytes
-from fazai.hosts.questions import Shell as Snippet
-from fazai.hosts.quoting import encoded, quoted
+from fazai.hosts.quoting import encoded
 from fazai.hosts.script import observe_script
 from fazai.hosts.shell import Channel, Ended, Form, Listener, Result, Shell
 from fazai.model import Activate, Change, Diff, Resource, Target, Verb
@@ -273,7 +272,7 @@ class HostSession:
         count = together.done(result.out, self._shell.nonce) if result.exit else len(changes)
         refs = [change.ref for change in changes[:count]]
         if count:
-            self._memory = memories[count - 1]
+            self._memory = {**memories[count - 1], **made_paths(result.out, self._shell.nonce)}
         try:
             for change in changes[count:]:
                 refs.append(await self.write(change))
@@ -286,7 +285,9 @@ class HostSession:
         resource = self._wanted.get((kind, act.identity))
         place = (resource.mark if resource is not None else None) or where
         for block in self._blocks(kind, act):
-            heard = Lines(self._say, self._unframed(mask)) if block.command and self._say else None
+            heard = None
+            if block.command and self._say is not None:
+                heard = Lines(self._say, mask, self._nonce)
             try:
                 setup = f"fz_all= fz_tmp={planning.word(block.tmp) if block.tmp else ''}"
                 listener = heard.hear if heard is not None else None
@@ -303,8 +304,10 @@ class HostSession:
             finally:
                 if heard is not None:
                     heard.end()
-            if result.exit == MOVED and (moved := self._moved(act, result, place)) is not None:
-                raise moved
+            nonce = self._nonce()
+            if result.exit == MOVED and (path := moved_path(act.base, result.out, nonce)) is not None:
+                raise moved_on(path, path.removeprefix(self._root), place, act.undone)
+            self._memory.update(made_paths(result.out, nonce))
             if result.exit:
                 raise failed(f"{kind} {act.identity}", place, result, mask)
 
@@ -319,23 +322,6 @@ class HostSession:
             else:
                 yield replace(block, script=(encoded(checked(act.base)), *block.script))
 
-    def _unframed(self, mask: Callable[[str], str]) -> Callable[[str], str]:
-        """Without what our own lines say before a command."""
-        assert self._shell is not None
-        nonce = self._shell.nonce
-        return lambda text: "" if nonce in text else mask(text)
-
-    def _moved(self, act: Act, result: Result, where: Mark | str) -> Moved | None:
-        assert self._shell is not None
-        path = moved_path(act.base, result.out, self._shell.nonce)
-        if path is None:
-            return None
-        shown = path.removeprefix(self._root)
-        text = f"{shown} was changed by another hand since it was looked at: nothing was written to it"
-        if act.undone:
-            text = f"{shown} is not as this run left it"
-        return Moved(text, path=path, where=where, hint="run it again: it looks first")
-
     # -- what changes have to do with each other --------------------------------------------------------
 
     async def explains(self, moved: Moved, changes: Sequence[Change]) -> bool:
@@ -344,9 +330,7 @@ class HostSession:
         touched = self._touched(changes)
         if touched.last((moved.path,), failed=True):
             return True
-        if not touched.paths:
-            return False
-        question = Snippet(_same_file(moved.path, touched.paths))
+        question = same_file(moved.path, touched.paths)
         answer = (await self.ask(question))[question]
         return isinstance(answer, Output) and answer.exit == 0
 
@@ -361,11 +345,8 @@ class HostSession:
         ]
 
     def _touched(self, changes: Sequence[Change]) -> Touched:
-        touched = Touched()
-        for change in changes:
-            resource = self._wanted[change.kind, change.identity]
-            touched.add(self._kinds[change.kind], Want(resource, self._at), change.verb)
-        return touched
+        made = [(self._wanted[change.kind, change.identity], change.verb) for change in changes]
+        return touched_by(self._kinds, [(Want(resource, self._at), verb) for resource, verb in made])
 
     def inverse(self, change: Change, ref: str) -> Change | None:
         """Create and delete swap; what was changed goes back. None: nothing takes it back."""
@@ -457,6 +438,10 @@ class HostSession:
 
     # -- the shell --------------------------------------------------------------------------------------
 
+    def _nonce(self) -> str:
+        assert self._shell is not None
+        return self._shell.nonce
+
     def _at(self, path: str) -> str:
         return f"{self._root}{path}" if self._root else path
 
@@ -491,16 +476,3 @@ class HostSession:
         except Ended as ended:
             assert self._channel is not None
             raise await self._channel.refusal(ended.err.decode("utf-8", "replace").strip()) from None
-
-
-def _same_file(path: str, others: Iterable[str]) -> str:
-    """A script that succeeds when one of the others is the same file, or is in the same folder by the same
-    name: a link on the way gives it two names."""
-    folder, _, name = path.rpartition("/")
-    lines = [f"fz_p={quoted(path)}; fz_d={quoted(folder or '/')}"]
-    for other in others:
-        parent, _, last = other.rpartition("/")
-        lines.append(f'[ "$fz_p" -ef {quoted(other)} ] && exit 0')
-        if last == name:
-            lines.append(f'[ "$fz_d" -ef {quoted(parent or "/")} ] && exit 0')
-    return "\n".join([*lines, "exit 1"])

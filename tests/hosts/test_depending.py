@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,8 +11,11 @@ from typing import Any
 import pytest
 
 from fazai.cli import main
+from fazai.errors import DeviceError, Moved
 from tests.hosts.conftest import World
+from tests.hosts.helpers import Host, resource, shell_environ
 from tests.hosts.test_packages import NAME, debian
+from tests.hosts.test_shared_files import KEY_1
 from tests.hosts.test_whole_machine import fazai
 
 #: The one file that the package brings.
@@ -242,3 +246,79 @@ def test_what_an_action_brings_may_be_removed_without_asking(world: World) -> No
     wanted = [command("mkdir d; touch d/a d/default", creates="/d"), file("/d/default", state="absent")]
     found = world.fazai("apply", resources=wanted)
     assert (found.code, [path.name for path in (root / "d").iterdir()]) == (0, ["a"]), found
+
+
+# -- another hand --------------------------------------------------------------------------------------------
+
+SHARED: dict[str, tuple[str, dict[str, Any]]] = {
+    "cron": ("etc/cron.d/jobs", {"name": "ours", "job": "true", "user": "root", "cron_file": "jobs"}),
+    "sysctl": ("etc/sysctl.d/x.conf", {"name": "a.b", "value": "1", "sysctl_file": "/etc/sysctl.d/x.conf"}),
+    "authorized_key": ("keys", {"user": "root", "key": KEY_1, "path": "/keys"}),
+}
+
+
+@pytest.mark.parametrize("there", [True, False])
+@pytest.mark.parametrize("kind", SHARED)
+def test_a_line_is_not_written_over_another_hand(kind: str, there: bool, tmp_path: Path) -> None:
+    """Who writes into the file while the host changes its line loses nothing: here it is awk itself."""
+    root, shims = tmp_path / "root", tmp_path / "shims"
+    name, fields = SHARED[kind]
+    path = root / name
+    path.parent.mkdir(parents=True)
+    shims.mkdir()
+    if there:
+        path.write_text("# theirs\n")
+    environ = shell_environ("dash", tmp_path)
+    other = f'[ -z "$fz_count" ] || echo "# theirs, too" >>"{path}"'
+    text = f'#!/bin/sh\n{other}\nPATH="{environ["PATH"]}"\nexec awk "$@"\n'
+    (shims / "awk").write_text(text)
+    (shims / "awk").chmod(0o755)
+    environ["PATH"] = f"{shims}:{environ['PATH']}"
+
+    async def run() -> None:
+        host = Host.local(root, environ)
+        async with host.session:
+            (change,) = (await host.look(resource(f"ssh.{kind}", fields))).changes
+            with pytest.raises(Moved, match=f"/{name} was changed by another hand since it was looked at"):
+                await host.session.write(change)
+
+    asyncio.run(run())
+    assert path.read_text() == ("# theirs\n" if there else "") + "# theirs, too\n"
+    assert [each.name for each in path.parent.iterdir() if each.name.startswith(".")] == []
+
+
+def test_a_command_is_not_run_when_somebody_made_what_it_makes(tmp_path: Path) -> None:
+    wanted = resource("ssh.command", {"shell": "echo ran >x; exit 85", "creates": "/a", "chdir": "/"})
+
+    async def run() -> None:
+        host = Host.local(tmp_path)
+        said: list[str] = []
+        host.session.listen(lambda stream, text: said.append(text))
+        async with host.session:
+            (change,) = (await host.look(wanted)).changes
+            (tmp_path / "a").mkdir()
+            with pytest.raises(Moved, match="/a was changed by another hand"):
+                await host.session.write(change)
+            (tmp_path / "a").rmdir()
+            with pytest.raises(DeviceError, match="exit status 85") as caught:  # its own, which means nothing
+                await host.session.write(change)
+            assert not isinstance(caught.value, Moved)
+        assert said == []
+
+    asyncio.run(run())
+    assert (tmp_path / "x").read_text() == "ran\n"
+
+
+def test_folders_that_were_made_on_the_way_go_with_their_directory(world: World) -> None:
+    root = world.local()
+    (root / "there").mkdir()
+    deep = [
+        {"ssh.directory": {"path": "/a/b/c d/é"}},
+        {"ssh.directory": {"path": "/there/x/y"}},
+        {"ssh.directory": {"path": "/k/l/m"}},
+        command("touch k/theirs", creates="/k/theirs"),
+        NEVER,
+    ]
+    found = world.fazai("apply", resources=deep)
+    assert (found.code, "3 changes taken back" in found.out) == (1, True), found
+    assert sorted(str(path.relative_to(root)) for path in root.rglob("*")) == ["k", "k/theirs", "there"]
