@@ -192,6 +192,7 @@ fz_move() {
 fz_y=$(mv -fT "$1" "$2" 2>&1) && return
 case $fz_y in *'option --'*) fz_y=$(mv -fh "$1" "$2" 2>&1) && return
 case $fz_y in *'option --'*) fz_no "$fz_here" 'folders of others need mv with -T or -h'; fz_y=$fz_why;; esac;;
+*) [ ! -h "$2" ] || { rm -f "$2"; fz_y=$(mv -fT "$1" "$2" 2>&1) && return; };;
 esac
 fz_fail "$fz_y"
 }
@@ -199,6 +200,9 @@ fz_take() {
 if [ -n "$fz_who" ]; then fz_move "$fz_tmp" "$fz_t"; return; fi
 if [ -d "$fz_t" ]; then
 [ -h "$fz_t" ] || fz_fail 'there is a directory'
+rm -f "$fz_t"
+elif [ -h "$fz_t" ] && [ ! -e "$fz_t" ]; then
+mv -f "$fz_tmp" "$fz_t" 2>/dev/null && return
 rm -f "$fz_t"
 fi
 mv -f "$fz_tmp" "$fz_t"
