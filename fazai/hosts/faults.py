@@ -62,8 +62,8 @@ def moved_on(path: str, shown: str, where: Mark | str, undone: bool) -> Moved:
 
 
 class Lines:
-    """Hands output on by whole lines, so that no secret is cut in two; a flood is cut off, and so is what our
-    own lines say before a command (they hold the `nonce`)."""
+    """Hands output on by whole lines, so that no secret is cut in two; a flood is cut off. What begins as a
+    frame (with the `nonce`) is ours: the command did not run."""
 
     def __init__(
         self, say: Callable[[str, str], None], mask: Callable[[str], str], nonce: Callable[[], str]
@@ -71,11 +71,19 @@ class Lines:
         self._say = say
         self._mask = mask
         self._nonce = nonce
+        self._begun = False
         self._rest = {"stdout": b"", "stderr": b""}
         self._left = _TOLD
 
     def hear(self, stream: str, data: bytes) -> None:
-        whole, newline, rest = (self._rest[stream] + data).rpartition(b"\n")
+        data = self._rest[stream] + data
+        if stream == "stdout" and not self._begun:
+            frame = f"\n{self._nonce()} moved ".encode()
+            if data.startswith(frame) or frame.startswith(data):
+                self._rest[stream] = data
+                return
+            self._begun = True
+        whole, newline, rest = data.rpartition(b"\n")
         if len(rest) > _LINE:
             whole, newline, rest = whole + newline + rest, b"", b""
         self._rest[stream] = rest
@@ -83,16 +91,14 @@ class Lines:
 
     def end(self) -> None:
         for stream, rest in self._rest.items():
-            self._tell(stream, rest)
+            if not rest.startswith(f"\n{self._nonce()} moved ".encode()):
+                self._tell(stream, rest)
 
     def _tell(self, stream: str, data: bytes) -> None:
         if not data or self._left <= 0:
             return
         self._left -= len(data)
-        text = data.decode("utf-8", "replace")
-        if self._nonce() in text:
-            return
-        text = self._mask(text)
+        text = self._mask(data.decode("utf-8", "replace"))
         self._say(stream, text if self._left > 0 else "… (more output is not recorded)\n")
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from fazai.errors import AccessDenied, FazaiError, NotAvailable
-from fazai.hosts.effects import Touched, reads
+from fazai.hosts.effects import Names, Touched, reads
 from fazai.hosts.kind import HostKind, Want
 from fazai.hosts.quoting import quoted as word
 from fazai.model import Activate, Change, Diff, LookAgain, Resource, Step, Verb
@@ -28,6 +28,7 @@ def work_out(
     items: Items,
     handlers: Mapping[str, Resource],
     pending: frozenset[str],
+    named: Names,
 ) -> Diff:
     """Changes in the order of the list, then each handler that they (or an earlier run) notified, once, in
     the order in which the handlers are declared. Before the first resource that changes before it may have
@@ -36,7 +37,7 @@ def work_out(
     steps: list[Step] = []
     changes: list[Change] = []
     unchanged = 0
-    touched, titles = Touched(), list[str]()
+    touched, titles = Touched(named), list[str]()
     looked = False
     for number, want in enumerate(wants):
         kind, found = kinds[want.resource.kind], items[want.resource.kind, want.resource.identity]

@@ -14,7 +14,7 @@ from fazai.errors import DeviceError, FazaiError, Moved, NotAvailable, Unreachab
 from fazai.hosts import planning, together
 from fazai.hosts.answers import read_answers
 from fazai.hosts.base import MOVED, Base, checked, made_paths, moved_path
-from fazai.hosts.effects import Touched, reads, same_file, touched_by
+from fazai.hosts.effects import Names, Touched, folders_of, reads, same_file, touched_by, where_are
 from fazai.hosts.facts import QUESTIONS, facts_of
 from fazai.hosts.faults import Lines, failed, masked, moved_on, secrets_of
 from fazai.hosts.kind import Act, Answers, Block, HostKind, Want
@@ -73,6 +73,7 @@ class HostSession:
         self._wanted: dict[tuple[str, str], Resource] = {}
         self._answers: dict[tuple[str, str], Answers] = {}  # out of which each was read last
         self._acts: dict[tuple[str, str], Act] = {}  # as they were written
+        self._names = Names((), {})
         self._memory: dict[object, Any] = {}
         self._joined: list[tuple[Block, dict[object, Any]]] = []
         self._handlers: Mapping[str, Resource] = {}
@@ -100,7 +101,10 @@ class HostSession:
         answers: dict[Question, Any] = {}
         items: dict[tuple[str, str], Mapping[str, Any] | FazaiError | None] = {}
         wants = list(self._askable(wanted, items))
-        await self._ask(answers, (q for want in wants for q in self._kinds[want.resource.kind].ask(want)))
+        questions = [q for want in wants for q in self._kinds[want.resource.kind].ask(want)]
+        folders = folders_of(questions)
+        await self._ask(answers, [*questions, *(where_are(folders) if folders else ())])
+        self._names = Names(folders, answers)
         more: list[Question] = []
         for want in wants:
             try:
@@ -190,7 +194,7 @@ class HostSession:
         wants = [Want(resource, self._at) for resource in wanted if not resource.listen]
         self._handlers = planning.labels([resource for resource in wanted if resource.listen])
         name = self._target.name
-        found = planning.work_out(name, self._kinds, wants, seen.items, self._handlers, pending)
+        found = planning.work_out(name, self._kinds, wants, seen.items, self._handlers, pending, self._names)
         due = (self._handlers.get(step.service) for step in found.steps if isinstance(step, Activate))
         refused = (self._no_machine(handler) for handler in due if handler is not None)
         return replace(found, errors=(*found.errors, *(error for error in refused if error is not None)))
@@ -207,12 +211,13 @@ class HostSession:
         key = change.kind, change.identity
         undone = change.note == planning.UNDONE
         resource = self._wanted.get(key)
+        first = self._acts.get(key) if undone else None  # what was seen since is what was written
         act = Act(
             verb=change.verb,
             identity=change.identity,
             before=change.before,
             after=change.after,
-            have={**self._seen.get(key, {}), **change.before},
+            have={**(self._seen.get(key, {}) if first is None else first.have), **change.before},
             options={} if undone or resource is None else resource.fields,
             token=secrets.token_hex(8),
             at=self._at,
@@ -346,7 +351,8 @@ class HostSession:
 
     def _touched(self, changes: Sequence[Change]) -> Touched:
         made = [(self._wanted[change.kind, change.identity], change.verb) for change in changes]
-        return touched_by(self._kinds, [(Want(resource, self._at), verb) for resource, verb in made])
+        wants = [(Want(resource, self._at), verb) for resource, verb in made]
+        return touched_by(self._kinds, wants, self._names)
 
     def inverse(self, change: Change, ref: str) -> Change | None:
         """Create and delete swap; what was changed goes back. None: nothing takes it back."""
