@@ -5,10 +5,11 @@ MARKS ?= not gemma
 FUZZ_S ?= 20
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help demo check test test-all ui-test bench docs worker-demo worker-test clean
+.PHONY: help demo install clean-machine check test test-all ui-test bench docs worker-demo worker-test clean
 
 help:
 	@echo 'make demo      install, then apply inventory/lab.yml twice to the embedded lab'
+	@echo 'make install   the command fazai for this user: PREFIX, ~/.local, for root /usr/local'
 	@echo 'make test      everything that the tests need, then the fast tests'
 	@echo 'make test-all  the slow ones too'
 	@echo 'make check     ruff, mypy, shellcheck, generated pages up to date'
@@ -27,6 +28,13 @@ $(VENV)/.installed: pyproject.toml
 $(VENV)/.dev: $(VENV)/.installed
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]' --config-settings editable_mode=compat
 	@touch $@
+
+install:
+	@./tools/install
+
+# README to the letter, on a Debian 12 that has nothing but what README names.
+clean-machine:
+	@./tools/clean-machine worker-demo generate
 
 demo: $(VENV)/.installed
 	@BIN=$(BIN) ./tools/demo

@@ -216,6 +216,9 @@ class Change:
     adopts: bool = False
     mark: Mark | None = None
     origins: Mapping[str, Mark] = field(default_factory=dict)
+    #: Declared fields that are no state of the item but say how it is written, and may run something
+    #: (`validate`, `environment`, `unless`): shown and hashed with the change.
+    options: Mapping[str, Value] = field(default_factory=dict)
 
     @property
     def where(self) -> str:
@@ -264,7 +267,7 @@ class Diff:
 
     @property
     def later(self) -> tuple[Resource, ...]:
-        """What is looked at again while the steps are carried out."""
+        """What is looked at again while the steps are carried out: what a plan cannot know yet."""
         return next((step.rest for step in self.steps if isinstance(step, LookAgain)), ())
 
 

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any
 
 from fazai.errors import Errors, ExitCode, FazaiError, worst_exit
-from fazai.model import Change, Resource, Secret, SecretRef, Value, Verb
+from fazai.model import Change, Secret, SecretRef, Value, Verb
 
 __all__ = [
     "ActionOutcome",
@@ -23,7 +23,6 @@ __all__ = [
     "change_record",
     "error_record",
     "record",
-    "resource_record",
 ]
 
 
@@ -96,7 +95,6 @@ class TargetOutcome:
     duration_s: float = 0.0
     observed: str = ""
     activations: tuple[str, ...] = ()  # planned
-    later: tuple[Resource, ...] = ()  # looked at again behind changes before them
 
     @property
     def exit_code(self) -> int:
@@ -181,6 +179,8 @@ def change_record(change: Change, *, origins: bool = False) -> dict[str, Any]:
         "after": record(change.after),
         "ref": change.ref,
     }
+    if change.options:
+        result["options"] = record(change.options)
     if change.note:
         result["note"] = change.note
     if change.adopts:
@@ -190,17 +190,6 @@ def change_record(change: Change, *, origins: bool = False) -> dict[str, Any]:
         if change.mark is not None:
             result["declared"] = str(change.mark)
     return result
-
-
-def resource_record(target: str, resource: Resource) -> dict[str, Any]:
-    """What is declared of a resource, as JSON types."""
-    return {
-        "target": target,
-        "kind": resource.kind,
-        "identity": resource.identity,
-        "state": resource.state,
-        "fields": record(resource.fields),
-    }
 
 
 def error_record(error: FazaiError) -> list[dict[str, Any]]:

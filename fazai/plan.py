@@ -1,7 +1,8 @@
 """The plan as a value that can be saved, shown, compared and hashed (design.md, "plan").
 
-A saved plan holds no secret. It is bound to the inventory's digest and to what was observed on each target;
-applying it is refused (exit 6) when either moved on.
+A saved plan holds no secret. Its hash, which an approval names, covers everything in it but the time at which
+it was made: the arguments, every file that was read, what is wanted on each target, what was observed there
+and the changes (docs/approvals.md). Applying it is refused (exit 6) when one of these moved on.
 """
 
 from __future__ import annotations
@@ -15,36 +16,36 @@ from pathlib import Path
 from typing import Any
 
 from fazai.errors import InputError, PlanStale
-from fazai.model import Change, Diff, Resource
-from fazai.outcome import change_record, resource_record
+from fazai.model import Change, Diff, Resource, TargetWork
+from fazai.outcome import change_record, record
 
 __all__ = [
     "Expected",
     "SavedPlan",
     "changes_digest",
     "check_later",
-    "later_digest",
     "read_plan",
+    "wanted_digest",
     "write_plan",
 ]
 
-FORMAT = "fazai-plan/1"
+FORMAT = "fazai-plan/2"
+_LIMIT_BYTES = 256 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What a saved plan promised for one target. `later`: what is declared of the resources that are looked
-    at again behind changes before them; what they come to change then is in the plan as such."""
+    """What a saved plan promised for one target: hashes of the observed, of the changes, of the wanted."""
 
     observed: str
     changes: str
-    later: str = ""
+    wanted: str = ""
 
     def check(self, target: str, observed: str, diff: Diff) -> None:
         """Raises PlanStale when the target would now be changed otherwise than planned."""
         if observed != self.observed:
             reason = "it is not in the state in which it was planned"
-        elif changes_digest(diff.changes) != self.changes or later_digest(target, diff.later) != self.later:
+        elif changes_digest(diff.changes) != self.changes:
             reason = "its changes are not the planned ones"
         else:
             return
@@ -57,29 +58,56 @@ class SavedPlan:
 
     arguments: Mapping[str, Any]
     inventory: str
+    files: str
     created: str
     version: str
     targets: Mapping[str, Expected]
     changes: tuple[Mapping[str, Any], ...] = field(default=())
-    later: tuple[Mapping[str, Any], ...] = field(default=())
 
     @property
     def digest(self) -> str:
         """The plan's hash: what an approval names."""
-        return _sha256(
-            {
-                "inventory": self.inventory,
-                "targets": {
-                    name: [e.observed, e.changes, *([e.later] if e.later else [])]
-                    for name, e in sorted(self.targets.items())
-                },
-            }
-        )
+        return _sha256(self._bound())
+
+    def _bound(self) -> dict[str, Any]:
+        """All that the hash covers; what is shown is bound by the changes' hashes (`_shown_is_meant`)."""
+        return {
+            "format": FORMAT,
+            "version": self.version,
+            "arguments": self.arguments,
+            "inventory": self.inventory,
+            "files": self.files,
+            "targets": {
+                name: {"observed": e.observed, "changes": e.changes, "wanted": e.wanted}
+                for name, e in self.targets.items()
+            },
+        }
 
     def check_inventory(self, digest: str) -> None:
-        """Raises PlanStale when the inventory's files are not those of the plan."""
+        """Raise PlanStale when inventory, playbooks and variables are not those of the plan."""
         if digest != self.inventory:
-            raise PlanStale("the plan is stale: the inventory or a playbook was edited", hint="plan again")
+            text = "the plan is stale: the inventory, a playbook or a file of variables was edited"
+            raise PlanStale(text, hint="plan again")
+
+    def check_files(self, digest: str) -> None:
+        """Raise PlanStale when the contents and templates that resources want are not those of the plan."""
+        if digest != self.files:
+            text = "the plan is stale: a file that a resource takes its content from was edited"
+            raise PlanStale(text, hint="plan again")
+
+    def check_hash(self, approved: str, path: Path) -> None:
+        """Raise PlanStale when this is not the plan whose hash was approved."""
+        if approved != self.digest:
+            text = f"the plan is not the approved one: its hash is {self.digest}"
+            raise PlanStale(text, where=str(path), hint=f"approved was {approved}")
+
+    def check_wanted(self, items: Iterable[TargetWork]) -> None:
+        """Raise PlanStale when something else is wanted on a target than was planned."""
+        for item in items:
+            name = item.target.name
+            if name in self.targets and self.targets[name].wanted != wanted_digest(item):
+                text = f"the plan is stale for {name}: what is declared for it is not what was planned"
+                raise PlanStale(text, where=name, hint="plan again")
 
 
 def changes_digest(changes: Iterable[Change]) -> str:
@@ -87,16 +115,12 @@ def changes_digest(changes: Iterable[Change]) -> str:
     return _sha256([change_record(change) for change in changes])
 
 
-def later_digest(target: str, resources: Sequence[Resource]) -> str:
-    """A hash over what is declared of resources that are looked at again, secrets left out; or nothing."""
-    return _sha256([resource_record(target, resource) for resource in resources]) if resources else ""
-
-
 def check_later(
     target: str, promised: Sequence[Change], later: Sequence[Resource], found: Sequence[Change]
 ) -> None:
-    """Hold what was found when the target was looked at again against the plan. Raises PlanStale for a change
-    that was not planned, of a resource that was not said to be looked at again."""
+    """Hold what was found when the target was looked at again, in the middle of a run, against its plan: what
+    the plan could not know yet (`Diff.later`) is changed as it is declared, anything else as it was planned.
+    Raises PlanStale."""
     declared = {(resource.kind, resource.identity) for resource in later}
     planned = [change_record(replace(change, note="")) for change in promised]
     for change in found:
@@ -106,21 +130,23 @@ def check_later(
         raise PlanStale(text, where=target, hint="plan again")
 
 
+def wanted_digest(item: TargetWork) -> str:
+    """A hash over all that is wanted on a target, handlers too; secrets left out. The target's options follow
+    from the inventory, which has a hash of its own, and name places of this checkout."""
+    wanted = [
+        [r.kind, r.identity, r.state, record(r.fields), r.adopt, list(r.notify), list(r.listen)]
+        for r in item.wanted
+    ]
+    return _sha256([item.target.provider, item.target.mode, item.whole, wanted])
+
+
 def write_plan(plan: SavedPlan, path: Path) -> None:
     """Write atomically, mode 0600. Raises InputError."""
     body = {
-        "format": FORMAT,
         "digest": plan.digest,
         "created": plan.created,
-        "version": plan.version,
-        "arguments": plan.arguments,
-        "inventory": plan.inventory,
-        "targets": {
-            name: {"observed": e.observed, "changes": e.changes, "later": e.later}
-            for name, e in plan.targets.items()
-        },
+        **plan._bound(),
         "changes": list(plan.changes),
-        "later": list(plan.later),
     }
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -139,7 +165,7 @@ def write_plan(plan: SavedPlan, path: Path) -> None:
 def read_plan(path: Path) -> SavedPlan:
     """Raises InputError when the file is not a plan or was edited."""
     try:
-        body = json.loads(path.read_text(encoding="utf-8"))
+        body = json.loads(_read_bounded(path))
     except OSError as error:
         text = f"the plan cannot be read: {error.strerror}"
         raise InputError(text, where=str(path), hint="make one with: fazai plan -o FILE") from error
@@ -147,18 +173,18 @@ def read_plan(path: Path) -> SavedPlan:
         raise _no_plan(path) from error
     try:
         if body["format"] != FORMAT:
-            raise _no_plan(path)
+            raise _other_format(path, body["format"])
         plan = SavedPlan(
             arguments=dict(body["arguments"]),
             inventory=str(body["inventory"]),
+            files=str(body["files"]),
             created=str(body["created"]),
             version=str(body["version"]),
             targets={
-                str(name): Expected(str(e["observed"]), str(e["changes"]), str(e.get("later", "")))
+                str(name): Expected(str(e["observed"]), str(e["changes"]), str(e["wanted"]))
                 for name, e in body["targets"].items()
             },
             changes=tuple(body["changes"]),
-            later=tuple(body.get("later", ())),
         )
         digest = body["digest"]
     except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -168,24 +194,28 @@ def read_plan(path: Path) -> SavedPlan:
     return plan
 
 
+def _read_bounded(path: Path) -> bytes:
+    """The bytes of a plan. Raises InputError for a file that is too large to be one, OSError."""
+    with path.open("rb") as file:
+        data = file.read(_LIMIT_BYTES + 1)
+    if len(data) > _LIMIT_BYTES:
+        raise InputError(f"the plan is larger than {_LIMIT_BYTES >> 20} MiB", where=str(path))
+    return data
+
+
 def _shown_is_meant(plan: SavedPlan) -> bool:
-    """Whether what a reader sees is that whose hashes will be compared."""
-    changes, later = (_by_target(plan, records) for records in (plan.changes, plan.later))
-    return (
-        changes.keys() | later.keys() == plan.targets.keys()
-        and all(_sha256(changes[name]) == expected.changes for name, expected in plan.targets.items())
-        and all(
-            (_sha256(later[name]) if later[name] else "") == expected.later
-            for name, expected in plan.targets.items()
-        )
-    )
+    """Whether the changes that a reader sees are those whose hashes will be compared."""
+    shown: dict[str, list[Mapping[str, Any]]] = {name: [] for name in plan.targets}
+    for change in plan.changes:
+        shown.setdefault(str(change.get("target")), []).append(change)
+    return all(name in plan.targets and _sha256(shown[name]) == plan.targets[name].changes for name in shown)
 
 
-def _by_target(plan: SavedPlan, records: Iterable[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
-    found: dict[str, list[Mapping[str, Any]]] = {name: [] for name in plan.targets}
-    for one in records:
-        found.setdefault(str(one.get("target")), []).append(one)
-    return found
+def _other_format(path: Path, found: object) -> InputError:
+    if not str(found).startswith("fazai-plan/"):
+        return _no_plan(path)
+    text = f"this plan has the format {found} of another release, and {FORMAT} is read"
+    return InputError(text, where=str(path), hint="plan again")
 
 
 def _no_plan(path: Path) -> InputError:

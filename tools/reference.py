@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import sys
 from collections.abc import Iterator
@@ -71,7 +72,17 @@ def output_schema() -> Iterator[str]:
     """The JSON Schema of `--output json`."""
     schema = msgspec.json.schema(Document)
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "fazai run", **schema}
-    yield json.dumps(schema, indent=1)
+    yield json.dumps(_dedented(schema), indent=1)
+
+
+def _dedented(value: object) -> object:
+    """Strip the indentation of docstrings from all descriptions: releases of msgspec differ in it."""
+    if isinstance(value, dict):
+        return {
+            key: inspect.cleandoc(item) if key == "description" and isinstance(item, str) else _dedented(item)
+            for key, item in value.items()
+        }
+    return [_dedented(item) for item in value] if isinstance(value, list) else value
 
 
 def main() -> int:

@@ -53,8 +53,7 @@ class TargetRun:
     errors: list[FazaiError] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     observed: str = ""
-    later: tuple[Resource, ...] = ()
-    _promised: tuple[Change, ...] = ()  # at the first look
+    _promised: Diff = field(default_factory=Diff)  # at the first look
     _planned: tuple[Change, ...] = ()  # at the last look
     _earlier: frozenset[str] = frozenset()  # services that an earlier run saved and never activated
     _stop: bool = False
@@ -86,7 +85,6 @@ class TargetRun:
             duration_s=duration_s,
             observed=self.observed,
             activations=self.planned,
-            later=self.later,
         )
 
     # -- the line ---------------------------------------------------------------------------------------
@@ -123,7 +121,7 @@ class TargetRun:
             pending=frozenset(memory.pending),
             prune=self.item.whole,
         )
-        self.observed, self.later, self._promised = seen.digest, diff.later, diff.changes
+        self.observed, self._promised = seen.digest, diff
         self._earlier = frozenset(memory.pending)
         self.notes = [*found(memory, self.check), *diff.notes]
         if self.check:
@@ -236,7 +234,8 @@ class TargetRun:
         self._planning(diff, settled + diff.unchanged)
         self.notes += [note for note in diff.notes if note not in self.notes]
         if self.expected is not None:
-            check_later(self.item.target.name, self._promised, self.later, diff.changes)
+            planned = self._promised
+            check_later(self.item.target.name, planned.changes, planned.later, diff.changes)
         problems = [*diff.errors, *(error for _, error in diff.refused)]
         if problems:
             raise Errors(problems) if len(problems) > 1 else problems[0]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fazai.cli import setup
-from fazai.cli.planfile import save_plan
+from fazai.cli.planfile import FilesRead, folder_of, save_plan
 from fazai.errors import ExitCode, InputError, Interrupted, StateError, UsageError
 from fazai.model import Provider, Verb, Warming, Work
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from fazai.cli.reporting import Reporter
     from fazai.inventory import Inventory
     from fazai.outcome import Event, RunOutcome, TargetOutcome
-    from fazai.plan import Expected
+    from fazai.plan import Expected, SavedPlan
     from fazai.registry import Registry
     from fazai.report.text import TextReport
     from fazai.store.base import Run, Store
@@ -44,8 +44,14 @@ class Command:
     """One invocation, from options to work: all that can be wrong is found here, before any contact."""
 
     def __init__(
-        self, name: str, options: Mapping[str, Any], ended: Callable[[RunOutcome], object] = lambda _: None
+        self,
+        name: str,
+        options: Mapping[str, Any],
+        ended: Callable[[RunOutcome], object] = lambda _: None,
+        plan: tuple[SavedPlan, Path] | None = None,
     ) -> None:
+        """`plan`: a saved one, and its file: what it was made from is held against it before a secret is
+        read, and what is wanted of each target before one is contacted. Raises InputError, PlanStale."""
         from fazai.registry import Registry
 
         self.name = name
@@ -55,17 +61,23 @@ class Command:
         self.registry: Registry = Registry()
         self.sources = setup.sources_of(options["inventory"], options["more"])
         self.secrets = setup.secret_reader(options["vault_password_file"])
+        self._inputs, self._files = FilesRead(), FilesRead()
         self.inventory: Inventory = setup.load_inventory(self.sources, self.secrets)
-        self.works: tuple[Work, ...] = self._resolve()
+        self.works: tuple[Work, ...] = self._resolve(plan)
 
-    def _resolve(self) -> tuple[Work, ...]:
+    def _resolve(self, plan: tuple[SavedPlan, Path] | None) -> tuple[Work, ...]:
         from fazai.playbook import Selection, load_playbooks, resolve
 
         paths = [path for path, _ in self.inventory.playbooks]
         plays = load_playbooks(
-            [*paths, *(Path(path) for path in self.options["playbook"])], decrypt=self.secrets.open_file
+            [*paths, *(Path(path) for path in self.options["playbook"])],
+            decrypt=self.secrets.open_file,
+            seen=self._inputs,
         )
-        return resolve(
+        extra_vars = setup.extra_vars(self.options["extra_vars"], self._inputs)
+        if plan is not None:  # before a secret is read: what reads it may have been edited
+            plan[0].check_inventory(self._inputs.digest(self.inventory, folder_of(plan[1])))
+        works = resolve(
             self.inventory,
             plays,
             providers=self._provider,
@@ -76,9 +88,18 @@ class Command:
                 skip_tags=_words(self.options["skip_tags"]),
                 kinds=_words(self.options["kind"]),
             ),
-            extra_vars=setup.extra_vars(self.options["extra_vars"]),
+            extra_vars=extra_vars,
             secrets=self.secrets,
+            seen=self._files,
         )
+        if plan is None:
+            return works
+        works = tuple(
+            replace(w, targets=tuple(i for i in w.targets if i.target.name in plan[0].targets)) for w in works
+        )
+        plan[0].check_files(self._files.digest(self.inventory, folder_of(plan[1])))
+        plan[0].check_wanted(item for work in works for item in work.targets)
+        return works
 
     def _provider(self, name: str) -> Provider:
         found = self.registry.provider(name)
@@ -113,9 +134,15 @@ class Command:
             outcome = self._run(store, check=check, expected=expected, deletable=deletable)
         self._machine(outcome)
         if out is not None and outcome.exit_code in (ExitCode.OK, ExitCode.PENDING):
-            digest = save_plan(outcome, self.sources, self.inventory, self.options, Path(out))
+            folder = folder_of(Path(out))
+            hashes = (
+                self._inputs.digest(self.inventory, folder),
+                self._files.digest(self.inventory, folder),
+            )
+            digest = save_plan(outcome, self.sources, self.options, self.works, hashes, Path(out))
             if self.options["output"] == "text" and not self.options["quiet"]:
-                click.echo(f"plan {digest[:12]} saved, apply it with: fazai apply --plan {out}")
+                click.echo(f"plan {digest}")
+                click.echo(f"saved, apply it with: fazai apply --plan {out} --plan-hash {digest[:16]}…")
         return outcome.exit_code
 
     @contextlib.contextmanager

@@ -31,14 +31,18 @@ def history_command(limit: int, output: str) -> None:
 
 
 @click.command("show", epilog="\b\nExample:\n  fazai show 01JDXK3M8Q")
-@click.argument("run")
+@click.argument("run", required=False)
 @click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
-def show_command(run: str, output: str) -> None:
-    """Show one run: what was done, in order. RUN is the beginning (or the end) of its id."""
+def show_command(run: str | None, output: str) -> None:
+    """Show one run: what was done, in order. RUN is the beginning (or the end) of its id; without it, the
+    latest."""
     from fazai.cli.setup import read_store
 
     with read_store() as store:
-        found = store.find_run(run)
+        latest = store.history(1) if run is None else ()
+        found = store.find_run(run) if run is not None else next(iter(latest), None)
+        if found is None and run is None:
+            raise InputError("there is no run yet", hint="fazai apply inventory.yml")
         if found is None:
             raise InputError(f'there is no run "{run}"', hint="see: fazai history")
         actions, events = store.actions(found.run_id), store.events(found.run_id)

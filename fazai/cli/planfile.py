@@ -12,25 +12,69 @@ from fazai.errors import UsageError
 
 if TYPE_CHECKING:
     from fazai.inventory import Inventory
+    from fazai.model import Work
     from fazai.outcome import RunOutcome
 
-__all__ = ["KEPT", "digest_of", "no_secrets", "save_plan"]
+__all__ = ["KEPT", "FilesRead", "arguments_of", "folder_of", "no_secrets", "options_of", "save_plan"]
 
 KEPT = ("playbook", "limit", "tags", "skip_tags", "kind", "extra_vars", "vault_password_file")
 
 
-def _arguments(sources: Sequence[str], options: Mapping[str, Any]) -> dict[str, Any]:
-    """What the plan has to be made with again, wherever that is done."""
+class FilesRead:
+    """Hashes of the files that a run is made from, as they were when they were read."""
+
+    def __init__(self) -> None:
+        self._hashes: dict[str, set[str]] = {}
+
+    def __call__(self, path: str, data: bytes) -> None:
+        """Take note of a file (`yamltext.Seen`)."""
+        import hashlib
+
+        self._hashes.setdefault(os.path.abspath(path), set()).add(hashlib.sha256(data).hexdigest())
+
+    def digest(self, inventory: Inventory, folder: str) -> str:
+        """A hash of the inventory and of all other files, under their names as seen from a folder: it is the
+        same in another checkout."""
+        import hashlib
+
+        hashes = sorted((_relative(path, folder), sorted(found)) for path, found in self._hashes.items())
+        return hashlib.sha256(f"{inventory.digest}{hashes!r}".encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def arguments_of(sources: Sequence[str], options: Mapping[str, Any], folder: str) -> dict[str, Any]:
+    """Name what the plan has to be made with again, wherever that is done; paths as seen from `folder`."""
     kept = {name: list(options[name]) for name in KEPT}
-    kept["playbook"] = [os.path.abspath(path) for path in options["playbook"]]
+    kept["playbook"] = [_relative(path, folder) for path in options["playbook"]]
     kept["extra_vars"] = [
-        f"@{os.path.abspath(word[1:])}" if word.startswith("@") else word for word in options["extra_vars"]
+        f"@{_relative(word[1:], folder)}" if word.startswith("@") else word for word in options["extra_vars"]
     ]
     kept["vault_password_file"] = [
-        f"{label}{at}{os.path.abspath(os.path.expanduser(file))}"
+        f"{label}{at}{_relative(os.path.expanduser(file), folder)}"
         for label, at, file in (word.rpartition("@") for word in options["vault_password_file"])
     ]
-    return {"inventory": [_absolute(source) for source in sources], **kept}
+    return {"inventory": [s if _is_list(s) else _relative(s, folder) for s in sources], **kept}
+
+
+def folder_of(plan: Path) -> str:
+    """The folder that the paths in a plan start at."""
+    return os.path.abspath(plan.parent)
+
+
+def options_of(arguments: Mapping[str, Any], folder: str) -> dict[str, tuple[str, ...]]:
+    """The options of the command line that a plan's arguments stand for. Paths are found from its folder."""
+
+    def found(path: str) -> str:
+        return os.path.normpath(os.path.join(folder, path))
+
+    words = {name: tuple(arguments.get(name, ())) for name in ("inventory", *KEPT)}
+    words["playbook"] = tuple(map(found, words["playbook"]))
+    words["extra_vars"] = tuple(f"@{found(w[1:])}" if w.startswith("@") else w for w in words["extra_vars"])
+    words["vault_password_file"] = tuple(
+        f"{label}{at}{found(file)}"
+        for label, at, file in (word.rpartition("@") for word in words["vault_password_file"])
+    )
+    words["inventory"] = tuple(s if _is_list(s) else found(s) for s in words["inventory"])
+    return words
 
 
 def no_secrets(extra_vars: Sequence[str]) -> None:
@@ -45,43 +89,45 @@ def no_secrets(extra_vars: Sequence[str]) -> None:
             )
 
 
-def _absolute(source: str) -> str:
-    """A list of names with a comma in it is no path."""
-    return source if "," in source and not os.path.exists(source) else os.path.abspath(source)
+def _is_list(source: str) -> bool:
+    """Whether an inventory's source is a list of names (`fw-01,fw-02`) and no path."""
+    return "," in source and not os.path.exists(source)
 
 
-def digest_of(inventory: Inventory, options: Mapping[str, Any]) -> str:
-    """Of the inventory, of the playbooks and of the selection; not of where the vault's password is."""
-    import hashlib
-
-    digest = hashlib.sha256(inventory.digest.encode())
-    for path in [path for path, _ in inventory.playbooks] + [Path(p) for p in options["playbook"]]:
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
-    given = _arguments((), options)
-    digest.update(repr([given[name] for name in KEPT if name != "vault_password_file"]).encode())
-    return digest.hexdigest()
+def _relative(path: str, folder: str) -> str:
+    """Name a path as seen from a folder. Where the two have nothing but / in common it stays as it is: nobody
+    moves them together."""
+    path = os.path.abspath(path)
+    return path if os.path.commonpath((path, folder)) == "/" else os.path.relpath(path, folder)
 
 
 def save_plan(
-    outcome: RunOutcome, sources: Sequence[str], inventory: Inventory, options: Mapping[str, Any], path: Path
+    outcome: RunOutcome,
+    sources: Sequence[str],
+    options: Mapping[str, Any],
+    works: Sequence[Work],
+    hashes: tuple[str, str],
+    path: Path,
 ) -> str:
-    """The digest of the plan that is now in the file."""
+    """Write the plan; returns its digest. `hashes`: of the inventory with its playbooks and variables, and of
+    the files whose content resources want."""
     from fazai import __version__
-    from fazai.outcome import change_record, resource_record
-    from fazai.plan import Expected, SavedPlan, changes_digest, later_digest, write_plan
+    from fazai.outcome import change_record
+    from fazai.plan import Expected, SavedPlan, changes_digest, wanted_digest, write_plan
 
     changes = {t.target: [action.change for action in t.actions] for t in outcome.targets}
+    wanted = {item.target.name: wanted_digest(item) for work in works for item in work.targets}
     plan = SavedPlan(
-        arguments=_arguments(sources, options),
-        inventory=digest_of(inventory, options),
+        arguments=arguments_of(sources, options, folder_of(path)),
+        inventory=hashes[0],
+        files=hashes[1],
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         version=__version__,
         targets={
-            t.target: Expected(t.observed, changes_digest(changes[t.target]), later_digest(t.target, t.later))
+            t.target: Expected(t.observed, changes_digest(changes[t.target]), wanted[t.target])
             for t in outcome.targets
         },
         changes=tuple(change_record(change) for found in changes.values() for change in found),
-        later=tuple(resource_record(t.target, resource) for t in outcome.targets for resource in t.later),
     )
     write_plan(plan, path)
     return plan.digest

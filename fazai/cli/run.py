@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from fazai.cli.command import Command, count
-from fazai.cli.planfile import KEPT, digest_of, no_secrets
-from fazai.errors import ExitCode, FazaiError, UsageError
+from fazai.cli.planfile import KEPT, folder_of, no_secrets, options_of
+from fazai.errors import ExitCode, InputError, UsageError
 
 if TYPE_CHECKING:
     from fazai.outcome import RunOutcome
@@ -59,6 +58,9 @@ def _options(*, writes: bool = False, shows: bool = True) -> _Decorator:
             ),
             click.option("-y", "--yes", is_flag=True, help="Delete without asking."),
             click.option("--plan", "plan_file", type=click.Path(dir_okay=False), help="A plan saved before."),
+            click.option(
+                "--plan-hash", metavar="HASH", help="The hash that was approved: another plan is refused."
+            ),
         ]
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -75,13 +77,22 @@ def _options(*, writes: bool = False, shows: bool = True) -> _Decorator:
     "\n  fazai apply inventory.yml --limit 'edge:!fw-03' --tags dns\n  fazai apply --plan change-42.json",
 )
 @_options(writes=True)
-def apply_command(check: bool, yes: bool, plan_file: str | None, textfile: str | None, **options: Any) -> int:
+def apply_command(
+    check: bool,
+    yes: bool,
+    plan_file: str | None,
+    plan_hash: str | None,
+    textfile: str | None,
+    **options: Any,
+) -> int:
     """Bring the targets of INVENTORY to their declared state, and verify it."""
     from fazai.cli.textfile import Textfile
 
     with Textfile.of(textfile, check=check) as figures:
         if plan_file is not None:
-            return figures.exit(_apply_plan(Path(plan_file), options, check, figures.outcome))
+            return figures.exit(_apply_plan(Path(plan_file), plan_hash, options, check, figures.outcome))
+        if plan_hash is not None:
+            raise UsageError("--plan-hash is the hash of a saved plan", hint="name the file: --plan FILE")
         command = Command("apply", options, figures.outcome)
         return figures.exit(command.execute(check=check, approved=yes))
 
@@ -124,8 +135,13 @@ def validate_command(quiet: bool, **options: Any) -> int:
 
 
 def _apply_plan(
-    path: Path, options: Mapping[str, Any], check: bool, ended: Callable[[RunOutcome], object]
+    path: Path,
+    approved: str | None,
+    options: Mapping[str, Any],
+    check: bool,
+    ended: Callable[[RunOutcome], object],
 ) -> int:
+    """Apply a saved plan, if it is the approved one and nothing that it was made from has moved on."""
     from fazai.plan import read_plan
 
     given = [name for name in ("inventory", "more", *KEPT) if options[name] and name != "vault_password_file"]
@@ -134,18 +150,14 @@ def _apply_plan(
             "a saved plan brings its own inventory and selection", hint="leave out everything but --plan"
         )
     plan: SavedPlan = read_plan(path)
-    merged = {**options, **{name: tuple(plan.arguments.get(name, ())) for name in KEPT}}
-    merged["inventory"] = tuple(plan.arguments.get("inventory", ()))
+    if approved is not None:
+        plan.check_hash(approved, path)
+    merged = {**options, **options_of(plan.arguments, folder_of(path))}
     if options["vault_password_file"]:
         merged["vault_password_file"] = options["vault_password_file"]
     try:
-        command = Command("apply", merged, ended)
-    except FazaiError as error:
-        error.hint = error.hint or "the plan's inventory was edited or moved"
+        command = Command("apply", merged, ended, (plan, path))
+    except InputError as error:
+        error.hint = error.hint or "edited or moved? paths in a plan start at its own folder"
         raise
-    plan.check_inventory(digest_of(command.inventory, merged))
-    command.works = tuple(
-        replace(w, targets=tuple(i for i in w.targets if i.target.name in plan.targets))
-        for w in command.works
-    )
     return command.execute(check=check, expected=plan.targets)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from fazai.inventory import Inventory
     from fazai.secrets import SecretReader
     from fazai.store.base import Run, Store
+    from fazai.yamltext import Seen
 
 __all__ = ["config", "extra_vars", "load_inventory", "new_run", "read_store", "secret_reader", "sources_of"]
 
@@ -114,7 +115,7 @@ def load_inventory(sources: Sequence[str], secrets: SecretReader) -> Inventory:
     return found
 
 
-def extra_vars(words: Sequence[str]) -> dict[str, Any]:
+def extra_vars(words: Sequence[str], seen: Seen | None = None) -> dict[str, Any]:
     """`-e name=value`, `-e '{"a": 1}'`, `-e @file`; values are YAML. Raises InputError."""
     from fazai.yamltext import load, loads
     from fazai.yamltext import value as scalar
@@ -123,7 +124,7 @@ def extra_vars(words: Sequence[str]) -> dict[str, Any]:
     value: object
     for word in words:
         if word.startswith("@"):
-            value = load(Path(word[1:]))
+            value = load(Path(word[1:]), seen=seen)
         elif word.lstrip().startswith("{"):
             value = loads(word, "--extra-vars")
         else:

@@ -61,11 +61,13 @@ class Ended:
     timed_out: bool = False
 
 
-def arguments(job: Job, record: Record, plan: Path) -> list[str]:
-    """`fazai …` for a run; `plan` is the file that a check writes, or that is applied."""
+def arguments(job: Job, record: Record, plan: Path, approved: str | None = None) -> list[str]:
+    """`fazai …` for a run; `plan` is the file that a check writes, or that is applied where its hash is the
+    `approved` one."""
     program = [sys.executable, "-m", "fazai"]
     if record.applies is not None:
-        return [*program, "apply", "--plan", str(plan), "--quiet", "--color", "never"]
+        words = ["--plan", str(plan), "--plan-hash", approved or "none"]
+        return [*program, "apply", *words, "--quiet", "--color", "never"]
     words = [*job.inventory]
     for playbook in job.playbooks:
         words += ["--playbook", playbook]

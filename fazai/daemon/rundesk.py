@@ -274,7 +274,8 @@ class RunDesk:
     async def _child(self, record: Record, going: _Going) -> Ended:
         job = self.jobs[record.job]
         plan = self.records.plan_path(record.applies or record.run_id)
-        words = arguments(job, record, plan)
+        planned = self.records.get(record.applies) if record.applies else None
+        words = arguments(job, record, plan, planned.plan_hash if planned is not None else None)
         environ = environment(job, record, self._settings, self._environ)
         try:
             going.child = Child(words, environ, self._settings.state / "runs" / f"{record.run_id}.said")

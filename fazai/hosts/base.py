@@ -6,6 +6,7 @@ not written to. An undo rests on what the action left, in the same way.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -13,7 +14,7 @@ from typing import Final
 from fazai.hosts.questions import PathState
 from fazai.hosts.quoting import quoted
 
-__all__ = ["FUNCTION", "MOVED", "Base", "checked", "moved_path"]
+__all__ = ["FUNCTION", "MOVED", "Base", "checked", "empty", "made_paths", "moved_path"]
 
 #: The exit status of a script that found something else than what its action rests on, and wrote nothing.
 MOVED: Final = 85
@@ -21,7 +22,7 @@ _BITS: Final = {"file": 0o100000, "directory": 0o040000, "link": 0o120000}
 
 #: `fz_base PATH missing`, or `fz_base PATH PATTERN SHA256 TARGET`: the pattern is for the beginning of what
 #: `fz_stat` says; an empty hash or target is not compared. What is not as it was is named: the
-#: block ends there.
+#: block ends there. `fz_top PATH TOKEN` says how long the name of the first folder is that is not there yet.
 FUNCTION: Final = rf"""
 fz_base() {{
 if [ "$2" = missing ]; then
@@ -35,6 +36,11 @@ esac
 fi
 fz_m moved "$1"
 exit {MOVED}
+}}
+fz_top() {{
+fz_d=$1
+while fz_c=${{fz_d%/*}}; [ -n "$fz_c" ] && [ ! -e "$fz_c" ] && [ ! -h "$fz_c" ]; do fz_d=$fz_c; done
+fz_m made $2 ${{#fz_d}}
 }}
 """
 
@@ -76,6 +82,17 @@ def _expected(base: Base) -> str:
         mode = f"{bits | base.mode:x}"
     account = " ".join("*" if number is None else str(number) for number in (base.uid, base.gid))
     return f"{quoted(f'{mode} {account}')} {quoted(base.sha256)} {quoted(base.target)}"
+
+
+def empty(path: str) -> str:
+    """A line that ends a script as `checked` does when something is in a folder."""
+    return f'[ -z "$(ls -A {quoted(path)})" ] || {{ fz_m moved {quoted(path)}; exit {MOVED}; }}\n'
+
+
+def made_paths(out: bytes, nonce: str) -> dict[object, int]:
+    """Of each token, how long the first path is that a script said was not there (`fz_top`)."""
+    found = re.findall(rb"\n%b made ([0-9a-f]+) (\d+)\n" % nonce.encode(), out)
+    return {("made", token.decode()): int(size) for token, size in found}
 
 
 def moved_path(bases: Sequence[Base], out: bytes, nonce: str) -> str | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from fazai.hosts.base import MOVED
 from fazai.hosts.kind import Block
 from fazai.hosts.quoting import quoted
 from fazai.hosts.writing import temporary
@@ -38,15 +39,26 @@ def edited(
         f"set -e; fz_open {word} {token} 1; fz_old",
         '[ -z "$fz_e" ] || [ -n "$fz_was" ] || fz_fail "there is something else than a file"',
         'umask 077; set -C; : >"$fz_tmp"; set +C',
-        'if [ -n "$fz_was" ]; then cp -p "$fz_was" "$fz_tmp"; fz_in=$fz_was; else fz_in=/dev/null',
+        'if [ -n "$fz_was" ]; then fz_h=$(fz_hash <"$fz_was"); cp -p "$fz_was" "$fz_tmp"; fz_in=$fz_was',
+        "else fz_h= fz_in=/dev/null",
         f'fz_set "$fz_tmp" {mode} "{owner}"; fi',
-        f'fz_n=$(fz_count=1 {command} 2>&1 <"$fz_in" >"$fz_tmp") || case $fz_n in',
-        '*[!0-9]*) fz_fail "$fz_n";; *) fz_n=;; esac',  # mawk counts, and fails at the end without a word
-        '[ "$fz_n" = $(($(wc -c <"$fz_tmp"))) ] || fz_fail "no space left: it was not written"',
+        f'fz_k=$(fz_count=1 {command} 2>&1 <"$fz_in" >"$fz_tmp") || case $fz_k in',
+        '*[!0-9]*) fz_fail "$fz_k";; *) fz_k=;; esac',  # mawk counts, and fails at the end without a word
+        '[ "$fz_k" = $(($(wc -c <"$fz_tmp"))) ] || fz_fail "no space left: it was not written"',
     ]
+    lines.append(_unmoved(word))
     if drop_empty:
         lines.append('[ -s "$fz_tmp" ] || { rm -f "$fz_tmp" "$fz_t"; exit 0; }')
     return "\n".join([*lines, 'fz_sync "$fz_tmp"', "fz_take"])
+
+
+def _unmoved(word: str) -> str:
+    """Lines that end the script when somebody else wrote the file while it went through the command."""
+    return (
+        'if [ -n "$fz_h" ]; then [ "$fz_h" = "$(fz_hash 2>/dev/null <"$fz_t")" ]\n'
+        'else [ ! -e "$fz_t" ] && [ ! -h "$fz_t" ]; fi || '
+        f"{{ fz_m moved {word}; exit {MOVED}; }}"
+    )
 
 
 def edited_file(path: str, command: str, token: str) -> Block:

@@ -7,16 +7,16 @@ from dataclasses import replace
 from typing import Any, Final
 
 from fazai.errors import AccessDenied, FazaiError, NotAvailable
-from fazai.hosts.effects import Touched, reads
+from fazai.hosts.effects import Names, Touched, reads
 from fazai.hosts.kind import HostKind, Want
 from fazai.hosts.quoting import quoted as word
-from fazai.model import Activate, Change, Diff, LookAgain, Resource, Step
+from fazai.model import Activate, Change, Diff, LookAgain, Resource, Step, Verb
 
 __all__ = ["UNDONE", "labels", "title", "word", "work_out"]
 
 #: The note of a change that takes another one back.
 UNDONE = "undone"
-_SHORT: Final = 60  # characters of a name that stands in a note
+_SHORT: Final = 40  # characters of a name that stands in a note
 
 Items = Mapping[tuple[str, str], Mapping[str, Any] | FazaiError | None]
 
@@ -28,6 +28,7 @@ def work_out(
     items: Items,
     handlers: Mapping[str, Resource],
     pending: frozenset[str],
+    named: Names,
 ) -> Diff:
     """Changes in the order of the list, then each handler that they (or an earlier run) notified, once, in
     the order in which the handlers are declared. Before the first resource that changes before it may have
@@ -36,14 +37,14 @@ def work_out(
     steps: list[Step] = []
     changes: list[Change] = []
     unchanged = 0
-    touched = Touched()
+    touched, titles = Touched(named), list[str]()
     looked = False
     for number, want in enumerate(wants):
         kind, found = kinds[want.resource.kind], items[want.resource.kind, want.resource.identity]
-        last, unknown = _last(touched, kind, want, found) if changes else (0, 0)
+        last, unknown = _last(touched, kind, want, found) if titles else (0, 0)
         if last and not looked:
             rest = tuple(each.resource for each in wants[number:])
-            steps.append(LookAgain(host, rest, title(changes[last - 1])))
+            steps.append(LookAgain(host, rest, titles[last - 1]))
             looked = True
         if isinstance(found, FazaiError):
             if not unknown:
@@ -51,12 +52,14 @@ def work_out(
                 continue
             found = None  # as far as can be known
         change = _change(host, kind, want, found, handlers)
+        if change is not None or last:  # what is as wanted now may not be so at its turn
+            touched.add(kind, want, Verb.CREATE if change is None else change.verb)
+            titles.append(title(want.resource))
         if change is None:
             unchanged += 1
             continue
         if unknown:
-            change = replace(change, note=f"after {title(changes[unknown - 1])}")
-        touched.add(kind, want, change.verb)
+            change = replace(change, note=f"after {titles[unknown - 1]}")
         changes.append(change)
         steps.append(change)
     due = pending.union(*(change.activates for change in changes))
@@ -75,14 +78,14 @@ def _last(touched: Touched, kind: HostKind, want: Want, found: object) -> tuple[
     denied = isinstance(found, AccessDenied)
     last = touched.last(reads(kind, want), failed=failed, denied=denied)
     if isinstance(found, FazaiError):
-        return last, last if failed else 0
+        return last, min(last, touched.anything or last) if failed else 0
     return last, min(last, touched.anything)
 
 
-def title(change: Change) -> str:
-    """A change in a few words, for people."""
-    name = change.identity.split("\n")[0]
-    return f"{change.kind.rpartition('.')[2]} {name if len(name) <= _SHORT else name[: _SHORT - 1] + '…'}"
+def title(resource: Resource) -> str:
+    """A resource in a few words, for people."""
+    name = resource.identity.split("\n")[0]
+    return f"{resource.kind.rpartition('.')[2]} {name if len(name) <= _SHORT else name[: _SHORT - 1] + '…'}"
 
 
 def labels(handlers: Sequence[Resource]) -> dict[str, Resource]:
@@ -118,4 +121,5 @@ def _change(
         activates=tuple(label for label, each in handlers.items() if notified.intersection(each.listen)),
         mark=resource.mark,
         origins=resource.origins,
+        options={name: resource.fields[name] for name in sorted(kind.options) if name in resource.fields},
     )

@@ -10,17 +10,16 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self
 
-from fazai.errors import DeviceError, FazaiError, Mark, Moved, NotAvailable, Unreachable, Unsure, VerifyError
+from fazai.errors import DeviceError, FazaiError, Moved, NotAvailable, Unreachable, Unsure, VerifyError
 from fazai.hosts import planning, together
 from fazai.hosts.answers import read_answers
-from fazai.hosts.base import MOVED, Base, checked, moved_path
-from fazai.hosts.effects import Touched, reads
+from fazai.hosts.base import MOVED, Base, checked, made_paths, moved_path
+from fazai.hosts.effects import Names, Touched, folders_of, reads, same_file, touched_by, where_are
 from fazai.hosts.facts import QUESTIONS, facts_of
-from fazai.hosts.faults import Lines, failed, masked, secrets_of
+from fazai.hosts.faults import Lines, failed, masked, moved_on, secrets_of
 from fazai.hosts.kind import Act, Answers, Block, HostKind, Want
 from fazai.hosts.questions import AnswerTooLong, Output, Question, answer_bytes
-from fazai.hosts.questions import Shell as Snippet
-from fazai.hosts.quoting import encoded, quoted
+from fazai.hosts.quoting import encoded
 from fazai.hosts.script import observe_script
 from fazai.hosts.shell import Channel, Ended, Form, Listener, Result, Shell
 from fazai.model import Activate, Change, Diff, Resource, Target, Verb
@@ -74,6 +73,7 @@ class HostSession:
         self._wanted: dict[tuple[str, str], Resource] = {}
         self._answers: dict[tuple[str, str], Answers] = {}  # out of which each was read last
         self._acts: dict[tuple[str, str], Act] = {}  # as they were written
+        self._names = Names((), {})
         self._memory: dict[object, Any] = {}
         self._joined: list[tuple[Block, dict[object, Any]]] = []
         self._handlers: Mapping[str, Resource] = {}
@@ -101,7 +101,10 @@ class HostSession:
         answers: dict[Question, Any] = {}
         items: dict[tuple[str, str], Mapping[str, Any] | FazaiError | None] = {}
         wants = list(self._askable(wanted, items))
-        await self._ask(answers, (q for want in wants for q in self._kinds[want.resource.kind].ask(want)))
+        questions = [q for want in wants for q in self._kinds[want.resource.kind].ask(want)]
+        folders = folders_of(questions)
+        await self._ask(answers, [*questions, *(where_are(folders) if folders else ())])
+        self._names = Names(folders, answers)
         more: list[Question] = []
         for want in wants:
             try:
@@ -191,7 +194,7 @@ class HostSession:
         wants = [Want(resource, self._at) for resource in wanted if not resource.listen]
         self._handlers = planning.labels([resource for resource in wanted if resource.listen])
         name = self._target.name
-        found = planning.work_out(name, self._kinds, wants, seen.items, self._handlers, pending)
+        found = planning.work_out(name, self._kinds, wants, seen.items, self._handlers, pending, self._names)
         due = (self._handlers.get(step.service) for step in found.steps if isinstance(step, Activate))
         refused = (self._no_machine(handler) for handler in due if handler is not None)
         return replace(found, errors=(*found.errors, *(error for error in refused if error is not None)))
@@ -208,12 +211,13 @@ class HostSession:
         key = change.kind, change.identity
         undone = change.note == planning.UNDONE
         resource = self._wanted.get(key)
+        first = self._acts.get(key) if undone else None  # what was seen since is what was written
         act = Act(
             verb=change.verb,
             identity=change.identity,
             before=change.before,
             after=change.after,
-            have={**self._seen.get(key, {}), **change.before},
+            have={**(self._seen.get(key, {}) if first is None else first.have), **change.before},
             options={} if undone or resource is None else resource.fields,
             token=secrets.token_hex(8),
             at=self._at,
@@ -273,7 +277,7 @@ class HostSession:
         count = together.done(result.out, self._shell.nonce) if result.exit else len(changes)
         refs = [change.ref for change in changes[:count]]
         if count:
-            self._memory = memories[count - 1]
+            self._memory = {**memories[count - 1], **made_paths(result.out, self._shell.nonce)}
         try:
             for change in changes[count:]:
                 refs.append(await self.write(change))
@@ -286,7 +290,9 @@ class HostSession:
         resource = self._wanted.get((kind, act.identity))
         place = (resource.mark if resource is not None else None) or where
         for block in self._blocks(kind, act):
-            heard = Lines(self._say, self._unframed(mask)) if block.command and self._say else None
+            heard = None
+            if block.command and self._say is not None:
+                heard = Lines(self._say, mask, self._nonce)
             try:
                 setup = f"fz_all= fz_tmp={planning.word(block.tmp) if block.tmp else ''}"
                 listener = heard.hear if heard is not None else None
@@ -303,8 +309,10 @@ class HostSession:
             finally:
                 if heard is not None:
                     heard.end()
-            if result.exit == MOVED and (moved := self._moved(act, result, place)) is not None:
-                raise moved
+            nonce = self._nonce()
+            if result.exit == MOVED and (path := moved_path(act.base, result.out, nonce)) is not None:
+                raise moved_on(path, path.removeprefix(self._root), place, act.undone)
+            self._memory.update(made_paths(result.out, nonce))
             if result.exit:
                 raise failed(f"{kind} {act.identity}", place, result, mask)
 
@@ -319,23 +327,6 @@ class HostSession:
             else:
                 yield replace(block, script=(encoded(checked(act.base)), *block.script))
 
-    def _unframed(self, mask: Callable[[str], str]) -> Callable[[str], str]:
-        """Without what our own lines say before a command."""
-        assert self._shell is not None
-        nonce = self._shell.nonce
-        return lambda text: "" if nonce in text else mask(text)
-
-    def _moved(self, act: Act, result: Result, where: Mark | str) -> Moved | None:
-        assert self._shell is not None
-        path = moved_path(act.base, result.out, self._shell.nonce)
-        if path is None:
-            return None
-        shown = path.removeprefix(self._root)
-        text = f"{shown} was changed by another hand since it was looked at: nothing was written to it"
-        if act.undone:
-            text = f"{shown} is not as this run left it"
-        return Moved(text, path=path, where=where, hint="run it again: it looks first")
-
     # -- what changes have to do with each other --------------------------------------------------------
 
     async def explains(self, moved: Moved, changes: Sequence[Change]) -> bool:
@@ -344,9 +335,7 @@ class HostSession:
         touched = self._touched(changes)
         if touched.last((moved.path,), failed=True):
             return True
-        if not touched.paths:
-            return False
-        question = Snippet(_same_file(moved.path, touched.paths))
+        question = same_file(moved.path, touched.paths)
         answer = (await self.ask(question))[question]
         return isinstance(answer, Output) and answer.exit == 0
 
@@ -361,11 +350,9 @@ class HostSession:
         ]
 
     def _touched(self, changes: Sequence[Change]) -> Touched:
-        touched = Touched()
-        for change in changes:
-            resource = self._wanted[change.kind, change.identity]
-            touched.add(self._kinds[change.kind], Want(resource, self._at), change.verb)
-        return touched
+        made = [(self._wanted[change.kind, change.identity], change.verb) for change in changes]
+        wants = [(Want(resource, self._at), verb) for resource, verb in made]
+        return touched_by(self._kinds, wants, self._names)
 
     def inverse(self, change: Change, ref: str) -> Change | None:
         """Create and delete swap; what was changed goes back. None: nothing takes it back."""
@@ -457,6 +444,10 @@ class HostSession:
 
     # -- the shell --------------------------------------------------------------------------------------
 
+    def _nonce(self) -> str:
+        assert self._shell is not None
+        return self._shell.nonce
+
     def _at(self, path: str) -> str:
         return f"{self._root}{path}" if self._root else path
 
@@ -491,16 +482,3 @@ class HostSession:
         except Ended as ended:
             assert self._channel is not None
             raise await self._channel.refusal(ended.err.decode("utf-8", "replace").strip()) from None
-
-
-def _same_file(path: str, others: Iterable[str]) -> str:
-    """A script that succeeds when one of the others is the same file, or is in the same folder by the same
-    name: a link on the way gives it two names."""
-    folder, _, name = path.rpartition("/")
-    lines = [f"fz_p={quoted(path)}; fz_d={quoted(folder or '/')}"]
-    for other in others:
-        parent, _, last = other.rpartition("/")
-        lines.append(f'[ "$fz_p" -ef {quoted(other)} ] && exit 0')
-        if last == name:
-            lines.append(f'[ "$fz_d" -ef {quoted(parent or "/")} ] && exit 0')
-    return "\n".join([*lines, "exit 1"])

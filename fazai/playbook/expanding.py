@@ -12,7 +12,7 @@ from fazai.playbook.nodes import Declared
 from fazai.playbook.problems import Problems
 from fazai.playbook.sources import Piece, Source, concealed, notified
 from fazai.template import OMIT, Scope, UndefinedName, named
-from fazai.yamltext import YamlMap
+from fazai.yamltext import Seen, YamlMap
 
 __all__ = ["Expander"]
 
@@ -23,9 +23,9 @@ _STATES: Final = ("present", "absent")
 class Expander:
     """Expands sources for hosts; what is wrong goes into `problems`, once for what all hosts share."""
 
-    def __init__(self, extra: Mapping[str, Value], problems: Problems) -> None:
+    def __init__(self, extra: Mapping[str, Value], problems: Problems, seen: Seen | None = None) -> None:
         self._extra = extra
-        self._files = Files()
+        self._files = Files(seen)
         self._problems = problems
 
     def expand(self, source: Source, host: str, scope: Callable[[], Scope]) -> tuple[Piece, ...]:

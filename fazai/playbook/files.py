@@ -8,6 +8,7 @@ from typing import Final
 from fazai.errors import Mark, PlaybookError, did_you_mean
 from fazai.model import Secret, Value
 from fazai.template import Scope
+from fazai.yamltext import Seen
 
 __all__ = ["Files"]
 
@@ -16,10 +17,11 @@ _LIMIT_BYTES: Final = 64 * 1024 * 1024
 
 
 class Files:
-    """Reads each file once."""
+    """Reads each file once; `seen` hears of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, seen: Seen | None = None) -> None:
         self._known: dict[str, bytes] = {}
+        self._seen = seen
 
     def content(self, name: str, place: Mark, type_: str, scope: Scope | None) -> Value:
         """The bytes of a file, or the text of a template (a Secret when a secret is in it). Relative names
@@ -30,6 +32,8 @@ class Files:
         data = self._known.get(path)
         if data is None:
             data = self._known[path] = _read(path)
+            if self._seen is not None:
+                self._seen(path, data)
         if type_ == "source":
             return data
         try:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from fazai.errors import Errors, FazaiError, PlaybookError, did_you_mean
 from fazai.playbook.nodes import Declared, Play, words
-from fazai.yamltext import Decrypt, YamlList, YamlMap, load
+from fazai.yamltext import Decrypt, Seen, YamlList, YamlMap, load
 
 __all__ = ["load_playbooks", "read_resources"]
 
@@ -41,7 +41,9 @@ _RESOURCE_HINTS: Final = {
 }
 
 
-def load_playbooks(paths: Iterable[str | Path], *, decrypt: Decrypt | None = None) -> tuple[Play, ...]:
+def load_playbooks(
+    paths: Iterable[str | Path], *, decrypt: Decrypt | None = None, seen: Seen | None = None
+) -> tuple[Play, ...]:
     """The plays of these files, in order. A file that is named twice is read once.
 
     `decrypt` opens files that are Ansible Vault text as a whole (`SecretReader.open_file`). Raises
@@ -51,7 +53,7 @@ def load_playbooks(paths: Iterable[str | Path], *, decrypt: Decrypt | None = Non
     errors: list[FazaiError] = []
     for path in dict.fromkeys(Path(path) for path in paths):
         try:
-            document = load(path, decrypt=decrypt)
+            document = load(path, decrypt=decrypt, seen=seen)
         except FazaiError as error:
             errors.append(error)
             continue

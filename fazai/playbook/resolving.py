@@ -20,7 +20,7 @@ from fazai.playbook.selecting import Chooser
 from fazai.playbook.sources import Piece, Source, Sources
 from fazai.playbook.targets import Targets
 from fazai.template import Scope, Templates
-from fazai.yamltext import YamlList
+from fazai.yamltext import Seen, YamlList
 
 if TYPE_CHECKING:
     from fazai.secrets import SecretReader
@@ -41,13 +41,15 @@ def resolve(
     selection: Selection,
     extra_vars: Mapping[str, Value],
     secrets: SecretReader,
+    seen: Seen | None = None,
 ) -> tuple[Work, ...]:
     """What is wanted on which targets, in which waves: one Work for each play, and one for the rest.
+    `seen` hears of each file whose content or template a resource wants.
 
     Nothing is contacted. Raises Errors with everything that is wrong: templates, options, kinds, fields,
     secrets, contradictions, and selections that match nothing.
     """
-    return _Resolver(inventory, plays, providers, kinds, selection, extra_vars, secrets).works()
+    return _Resolver(inventory, plays, providers, kinds, selection, extra_vars, secrets, seen).works()
 
 
 #: A list of resources, and the play that it is from.
@@ -64,6 +66,7 @@ class _Resolver:
         selection: Selection,
         extra_vars: Mapping[str, Value],
         secrets: SecretReader,
+        seen: Seen | None,
     ) -> None:
         self._inventory = inventory
         self._plays = plays
@@ -72,7 +75,7 @@ class _Resolver:
         self._scopes = Scopes(inventory, Templates(secrets=secrets.read), extra_vars)
         self._targets = Targets(inventory, self._scopes, providers, secrets, self._problems)
         self._sources = Sources(kinds, self._problems.add)
-        self._expander = Expander(extra_vars, self._problems)
+        self._expander = Expander(extra_vars, self._problems, seen)
         self._merger = Merger(self._problems)
         self._chooser = Chooser(selection)
         self._lists: dict[int, tuple[YamlList, tuple[Source, ...]]] = {}

@@ -23,8 +23,8 @@ class Error(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class Change(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """One difference. `before` and `after` hold the fields that differ, secrets as "***"; `from` says which
-    file:line:column each field was declared at."""
+    """One difference. `before` and `after` hold the fields that differ, secrets as "***"; `options` are
+    declared fields that say how it is written; `from` says at which file:line:column a field was declared."""
 
     kind: str
     identity: str
@@ -34,6 +34,7 @@ class Change(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     after: dict[str, Any]
     ref: str
     origins: dict[str, str] = msgspec.field(name="from")
+    options: dict[str, Any] = {}
     note: str | None = None
     adopts: bool = False
     declared: str | None = None

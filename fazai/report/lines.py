@@ -50,6 +50,7 @@ def change_details(change: Change, width: int = _WIDTH) -> str:
             for name, value in change.after.items()
             if value not in ("", (), change.identity)
         ]
+    parts += [f"[{name} {_short(value)}]" for name, value in record(change.options).items()]
     if change.adopts:
         parts.append("(adopted)")
     text = clean("  ".join(parts))
@@ -73,6 +74,7 @@ def _short(value: Any) -> str:
 def unified(change: Change) -> list[str]:
     """The change as a unified diff of its fields, one value a line, secrets masked."""
     before, after = _yaml_lines(record(change.before)), _yaml_lines(record(change.after))
+    after += [f"({line})" for line in _yaml_lines(record(change.options))]  # how it is written, not what
     title = f"{change.target} {change_title(change)}"
     lines = difflib.unified_diff(
         before,

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from msgspec import Meta
+from msgspec import Meta, field
 
 from fazai.wire.actions import Action, ActionBase, decode_action
 from fazai.wire.base import (
@@ -169,7 +169,8 @@ class TargetEvent(EventBase, frozen=True, kw_only=True, tag="target"):
 
 class ChangeEvent(EventBase, frozen=True, kw_only=True, tag="change"):
     """One difference, and what became of it. `before` and `after` hold the fields that differ, secrets as
-    `***`; `ref` is the target's own name of the item."""
+    `***`; `options` are declared fields that say how it is written; `ref` is the target's own name of the
+    item."""
 
     target: Label
     kind: Label
@@ -179,6 +180,7 @@ class ChangeEvent(EventBase, frozen=True, kw_only=True, tag="change"):
     after: dict[str, Any]
     status: ActionStatus
     ref: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
     note: str | None = None
     adopts: bool = False
     error: str | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from msgspec import Meta
+from msgspec import Meta, field
 
 from fazai.wire.base import Answer, Count, Ident, Label, Message, Request, Timestamp, WireError, convert_to
 from fazai.wire.events import ActionStatus, TargetStatus, Verb
@@ -119,6 +119,7 @@ class ChangeRow(Message, frozen=True, kw_only=True):
     after: dict[str, Any]
     status: ActionStatus
     action_id: Ident | None = None
+    options: dict[str, Any] = field(default_factory=dict)
     note: str | None = None
     adopts: bool = False
     error: str | None = None

@@ -8,12 +8,13 @@ refused with `YamlError`, and everything that is wrong with a file is found in o
 """
 
 from fazai.yamltext.nodes import Source, UnsafeText, YamlList, YamlMap
-from fazai.yamltext.reading import DEFAULT_LIMITS, Decrypt, Limits, load, loads, parse, read, value
+from fazai.yamltext.reading import DEFAULT_LIMITS, Decrypt, Limits, Seen, load, loads, parse, read, value
 
 __all__ = [
     "DEFAULT_LIMITS",
     "Decrypt",
     "Limits",
+    "Seen",
     "Source",
     "UnsafeText",
     "YamlList",

@@ -12,10 +12,13 @@ from typing import Any
 from fazai.errors import YamlError
 from fazai.yamltext.nodes import YamlList, YamlMap
 
-__all__ = ["DEFAULT_LIMITS", "Decrypt", "Limits", "load", "loads", "parse", "read", "value"]
+__all__ = ["DEFAULT_LIMITS", "Decrypt", "Limits", "Seen", "load", "loads", "parse", "read", "value"]
 
 #: Opens a file that is Ansible Vault text as a whole: its bytes and its name to the plain bytes.
 Decrypt = Callable[[bytes, str], bytes]
+
+#: Hears of each file that is read: its path and its bytes, before anything is made of them.
+Seen = Callable[[str, bytes], None]
 
 _VAULT = b"$ANSIBLE_VAULT;"
 
@@ -34,11 +37,18 @@ DEFAULT_LIMITS = Limits()
 
 
 def load(
-    path: str | Path, *, limits: Limits = DEFAULT_LIMITS, decrypt: Decrypt | None = None
+    path: str | Path,
+    *,
+    limits: Limits = DEFAULT_LIMITS,
+    decrypt: Decrypt | None = None,
+    seen: Seen | None = None,
 ) -> YamlMap | YamlList | None:
     """The one document of a file; None for an empty one. Raises YamlError, or Errors for several."""
     name = str(path)
-    return parse(read(name, limits), name, limits=limits, decrypt=decrypt)
+    data = read(name, limits)
+    if seen is not None:
+        seen(name, data)
+    return parse(data, name, limits=limits, decrypt=decrypt)
 
 
 def loads(text: str | bytes, file: str, *, limits: Limits = DEFAULT_LIMITS) -> YamlMap | YamlList | None:

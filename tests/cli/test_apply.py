@@ -7,7 +7,6 @@ import json
 import os
 import resource
 import signal
-import stat
 from pathlib import Path
 from typing import Any
 
@@ -161,86 +160,6 @@ def test_deletions_are_asked_about(world: World) -> None:
     assert world.fazai("apply", inventory, "--yes").code == 0
     rules = firewall.call("POST", "/api/firewall/filter/searchRule", {})["rows"]
     assert not [rule for rule in rules if rule["description"] == "allow dns"]
-
-
-class TestSavedPlans:
-    def test_applied_as_planned(self, world: World) -> None:
-        world.firewall()
-        inventory = world.inventory()
-        plan = world.folder / "plan.json"
-        assert world.fazai("plan", inventory, "-o", plan).code == 2
-        assert stat.S_IMODE(plan.stat().st_mode) == 0o600
-        firewall = world.firewalls["fw-01"]
-        assert firewall.api_secret not in plan.read_text()
-        assert world.fazai("apply", "--plan", plan).code == 0
-        assert world.fazai("drift", inventory).code == 0
-
-    def test_stale_when_the_inventory_was_edited(self, world: World) -> None:
-        world.firewall()
-        plan = world.folder / "plan.json"
-        world.fazai("plan", world.inventory(), "-o", plan)
-        world.inventory(resources=RESOURCES[:2])
-        world.forget()
-        result = world.fazai("apply", "--plan", plan)
-        assert result.code == 6
-        assert list(world.firewalls["fw-01"].requests) == []
-
-    def test_stale_when_a_target_moved_on_and_then_nothing_is_written_anywhere(self, world: World) -> None:
-        world.firewall()
-        moved = world.firewall("fw-02")
-        plan = world.folder / "plan.json"
-        world.fazai("plan", world.inventory(), "-o", plan)
-        moved.call(
-            "POST",
-            "/api/firewall/alias/addItem",
-            {"alias": {"name": "x", "type": "host", "content": "192.0.2.1"}},
-        )
-        result = world.fazai("apply", "--plan", plan)
-        assert result.code == 6
-        assert world.writes("fw-01") == []
-        assert world.writes("fw-02") == ["/api/firewall/alias/addItem"]  # that was somebody else
-        assert "the plan is stale for fw-02" in result.out
-
-    def test_made_in_one_folder_and_applied_in_another(
-        self, world: World, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        world.firewall()
-        world.inventory()
-        (world.folder / "play.yml").write_text(
-            json.dumps([{"hosts": "all", "resources": [{"opnsense.category": {"name": "{{ team }}"}}]}])
-        )
-        (world.folder / "vars.yml").write_text("team: noc")
-        password = world.folder / "password"
-        password.write_text("x")
-        password.chmod(0o600)
-        monkeypatch.chdir(world.folder)
-        words = ("inventory.yml", "-p", "play.yml", "-e", "@vars.yml", "--vault-password-file", "password")
-        assert world.fazai("plan", *words, "-o", "plan.json").code == 2
-        monkeypatch.chdir("/")
-        plan = world.folder / "plan.json"
-        result = world.fazai("apply", "--plan", plan, "--vault-password-file", password)
-        assert (result.code, result.err) == (0, "")
-
-    @pytest.mark.parametrize("word", ["db_password=hunter2", '{"api_key": "hunter2"}'])
-    def test_a_secret_of_the_command_line_is_not_saved(self, world: World, word: str) -> None:
-        world.firewall()
-        plan = world.folder / "plan.json"
-        result = world.fazai("plan", world.inventory(), "-o", plan, "-e", word)
-        assert result.code == 3
-        assert "a saved plan holds no secret" in result.err
-        assert "hunter2" not in result.err
-        assert not plan.exists()
-        assert list(world.firewalls["fw-01"].requests) == []
-
-    def test_an_edited_plan_is_refused(self, world: World) -> None:
-        world.firewall()
-        plan = world.folder / "plan.json"
-        world.fazai("plan", world.inventory(), "-o", plan)
-        plan.write_text(plan.read_text().replace("192.0.2.53", "203.0.113.66"))
-        result = world.fazai("apply", "--plan", plan)
-        assert result.code == 3
-        assert "edited" in result.err
-        assert world.writes() == []
 
 
 class TestNothingMatches:

@@ -58,7 +58,6 @@ def test_validate_needs_neither_http_client_nor_templates(world: World) -> None:
         (("apply", "nowhere.yml"), "nowhere.yml"),
         (("apply", "--forks", "0", "x"), "--forks"),
         (("plan", "--output", "xml", "x"), "--output"),
-        (("show",), "Missing argument"),
         (("kinds", "opnsense.alais"), 'did you mean "opnsense.alias"?'),
         (("apply", "--plan", "nowhere.json"), "nowhere.json"),
         (("completion", "tcsh"), "tcsh"),
@@ -333,3 +332,13 @@ def test_the_demo_inventory_converges(world: World) -> None:
 def test_every_playbook_is_in_an_example_inventory() -> None:
     used = "".join(path.read_text() for path in ROOT.glob("inventory/**/*.yml"))
     assert all(f"playbooks/{path.name}" in used for path in ROOT.glob("playbooks/*.yml"))
+
+
+def test_show_without_a_run_shows_the_latest(world: World) -> None:
+    empty = world.fazai("show")
+    assert (empty.code, "there is no run yet" in empty.err) == (3, True)
+    world.firewall()
+    world.fazai("plan", world.inventory())
+    world.fazai("apply", world.inventory())
+    latest = world.fazai("history", "-n", "1").out.split()[0]
+    assert world.fazai("show").out == world.fazai("show", latest.rstrip("…")).out

@@ -30,5 +30,8 @@ export function diff(change) {
       h("div", { class: CLASSES[sign] }, h("span", { class: "sign" }, sign), h("span", { class: "fieldname" }, `${name}: `), text),
     ),
   );
+  for (const [name, value] of Object.entries(change.options ?? {})) {
+    rows.push(h("div", { class: "quiet" }, h("span", { class: "fieldname" }, `(${name}: `), shown(value), ")"));
+  }
   return h("div", { class: "diff" }, rows.length ? rows : h("div", { class: "quiet" }, "no field differs"));
 }

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
 from typing import Final
 
+from fazai.hosts.base import MOVED
 from fazai.hosts.filtering import PUT, edited_file, filtered
 from fazai.hosts.kind import Act, Answers, Block, Have, HostKind, Want
 from fazai.hosts.questions import ContentOf, Output, Question, Shell
@@ -165,6 +166,7 @@ def _crontab(user: str | None, command: str) -> str:
             f"*) {program}-l; exit 1 ;;",
             "esac",
             f'new=$(if [ -n "$old" ]; then printf "%s\\n" "$old"; fi | {command})',
+            f'[ "$old" = "$({program}-l 2>/dev/null)" ] || {{ fz_m moved the crontab; exit {MOVED}; }}',
             f'if [ -n "$new" ]; then printf "%s\\n" "$new" | {program}-; else {program}-r; fi',
         )
     )

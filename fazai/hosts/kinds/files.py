@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from fazai.hosts.base import Base
+from fazai.hosts.base import Base, empty
 from fazai.hosts.blob import Blob
 from fazai.hosts.kind import Act, Answers, Block, Have, HostKind, Want
 from fazai.hosts.questions import KEPT_BYTES, ContentOf, FileAt, Output, PathState, Question
@@ -188,7 +188,10 @@ class DirectoryKind(HostKind):
         if act.verb is Verb.DELETE and act.options.get("recurse"):
             yield Block(f"fz_rmtree {word}", at=path, plain=f"(fz_rmtree {word})")
         elif act.verb is Verb.DELETE:
-            yield Block(f'set -e; fz_in {word}; rmdir "./$fz_name"', at=path, plain=f"rmdir {word}")
+            first = empty(path) if act.undone else ""
+            script = f'set -e; fz_in {word}; {first}rmdir "./$fz_name"'
+            yield Block(script, at=path, plain=f"{first}rmdir {word}")
+            yield from _parents(path, act)
         elif act.verb is Verb.CREATE:
             mode = act.after.get("mode", "0755")
             owner, group = (str(act.after.get(name, "")) for name in ("owner", "group"))
@@ -196,12 +199,23 @@ class DirectoryKind(HostKind):
             # a change of the owner drops set-user-id bits, and `mkdir -m` need not know of them
             later = mode if account or len(mode.lstrip("0")) > 3 else None
             lines = set_attributes(word, later, owner, group)
-            plain = f"umask 022\nmkdir -p -m {mode[-3:]} {word}\n{lines}"
-            script = f"set -e; fz_parents {word} {act.token}\n{meant_for(act)}"
+            act.memory["token", act.identity] = act.token
+            top = f"fz_top {word} {act.token}\n"
+            plain = f"{top}umask 022\nmkdir -p -m {mode[-3:]} {word}\n{lines}"
+            script = f"set -e; {top}fz_parents {word} {act.token}\n{meant_for(act)}"
             script += f"fz_make {act.token} {mode} {account or quoted('')}"
             yield Block(script, at=path, plain=plain, below=below(act))
         else:
             yield changed_attributes(path, act)
+
+
+def _parents(path: str, act: Act) -> Iterator[Block]:
+    """The folders above that were made with a directory that goes again, where nothing else is in them."""
+    size = act.memory.get(("made", act.memory.get(("token", act.identity)))) if act.undone else None
+    name = path.encode("utf-8", "surrogateescape")
+    while size is not None and len(name := name.rpartition(b"/")[0]) >= size:
+        word = quoted(name.decode("utf-8", "surrogateescape"))
+        yield Block(f'set -e; fz_in {word}; rmdir "./$fz_name" 2>/dev/null || :', compares=True)
 
 
 class LinkKind(HostKind):
