@@ -14,7 +14,7 @@ from fazai.errors import DeviceError, FazaiError, Moved, NotAvailable, Unreachab
 from fazai.hosts import planning, together
 from fazai.hosts.answers import read_answers
 from fazai.hosts.base import MOVED, Base, checked, made_paths, moved_path
-from fazai.hosts.effects import Names, Touched, folders_of, reads, same_file, touched_by, where_are
+from fazai.hosts.effects import Names, Touched, folders_of, paths_of, reads, same_file, touched_by, where_are
 from fazai.hosts.facts import QUESTIONS, facts_of
 from fazai.hosts.faults import Lines, failed, masked, moved_on, secrets_of
 from fazai.hosts.kind import Act, Answers, Block, HostKind, Want
@@ -74,6 +74,7 @@ class HostSession:
         self._answers: dict[tuple[str, str], Answers] = {}  # out of which each was read last
         self._acts: dict[tuple[str, str], Act] = {}  # as they were written
         self._names = Names((), {})
+        self._paths: dict[str, None] = {}  # all that was asked about
         self._memory: dict[object, Any] = {}
         self._joined: list[tuple[Block, dict[object, Any]]] = []
         self._handlers: Mapping[str, Resource] = {}
@@ -102,7 +103,8 @@ class HostSession:
         items: dict[tuple[str, str], Mapping[str, Any] | FazaiError | None] = {}
         wants = list(self._askable(wanted, items))
         questions = [q for want in wants for q in self._kinds[want.resource.kind].ask(want)]
-        folders = folders_of(questions)
+        self._paths.update(dict.fromkeys(paths_of(questions)))
+        folders = folders_of(self._paths)
         await self._ask(answers, [*questions, *(where_are(folders) if folders else ())])
         self._names = Names(folders, answers)
         more: list[Question] = []

@@ -96,7 +96,7 @@ def test_what_cannot_be_known_yet_is_planned(world: World) -> None:
     plan = world.fazai("plan", resources=wanted)
     assert plan.code == 2, plan
     assert plan.out.count("after command mkdir d; printf ") == 4, plan.out
-    assert "note: 2 that are as wanted now: looked at again after command mkdir d;" in plan.out
+    assert "note: 2 that are as wanted now are looked at again after command mkdir d;" in plan.out
     assert sorted(path.name for path in root.iterdir()) == ["f", "same"]
     found = world.fazai("apply", resources=wanted)
     assert (found.code, "RESULT 4 changed, 2 unchanged" in found.out) == (0, True), found
@@ -197,6 +197,32 @@ def test_resources_that_contradict_each_other_are_not_left_half_way(world: World
     found = world.fazai("apply", resources=wanted)
     assert (found.code, "after writing, ssh.file /a" in found.out) == (1, True), found
     assert list(root.iterdir()) == []
+
+
+def test_what_is_taken_back_is_as_before_the_run_and_not_as_it_was_read_back(world: World) -> None:
+    root = world.local()
+    (root / "a").write_text("one\n")
+    (root / "a").chmod(0o755)
+    wanted = [
+        {"ssh.block": {"path": "/a", "block": "b"}},
+        file("/a", content="one\n", mode="0600"),
+    ]
+    found = world.fazai("apply", resources=wanted)
+    assert (found.code, "2 changes taken back" in found.out) == (1, True), found
+    assert ((root / "a").read_text(), (root / "a").stat().st_mode & 0o777) == ("one\n", 0o755)
+
+
+def test_one_file_under_two_names(world: World) -> None:
+    """A link that no resource names: also what was as wanted under the other name is looked at again."""
+    root = world.local()
+    (root / "real").mkdir()
+    (root / "l").symlink_to("real")
+    (root / "real/a").write_text("x\n")
+    found = world.fazai("apply", resources=[line("/l/a", "y"), file("/real/a", content="x\n")])
+    assert (found.code, (root / "real/a").read_text()) == (1, "x\n"), found
+    wanted = [line("/l/a", "y"), file("/real/a", content="x\ny\n"), line("/real/a", "z", state="absent")]
+    found = world.fazai("apply", resources=wanted)
+    assert (found.code, "1 changed, 2 unchanged" in found.out) == (0, True), found
 
 
 def test_through_a_link_that_this_run_makes(world: World) -> None:
