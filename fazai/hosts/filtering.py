@@ -33,8 +33,8 @@ def filtered(program: str, environ: Mapping[str, str]) -> str:
 def edited(
     word: str, command: str, token: str, *, mode: str = "0644", owner: str = "", drop_empty: bool = False
 ) -> str:
-    """A script that puts the file at a path (a word of it), or where a link there leads, through a command. It
-    keeps mode and owner; a new one gets these. `drop_empty`: a file of which nothing is left goes."""
+    """A script that puts the file at a path (a word of it), or where a link there leads, through a command.
+    It keeps mode and owner; a new one gets these. `drop_empty`: a file of which nothing is left goes."""
     lines = [
         f"set -e; fz_open {word} {token} 1; fz_old",
         '[ -z "$fz_e" ] || [ -n "$fz_was" ] || fz_fail "there is something else than a file"',

@@ -76,8 +76,9 @@ class Block:
 
     `at`: the path that it changes, said when `plain` does the same under `set -e` in a shell that others use
     after it, where nobody else can move anything on the way there. `below` is, once it is done, "ours" where
-    that holds below the path as well, "loose" where nobody knows. `put`: a file in parts. `compares`: it looks itself at what its change rests on, or
-    changes nothing yet; otherwise that is done before its script.
+    that holds below the path as well, "loose" where nobody knows. `put`: a file in parts. `compares`: it
+    looks itself at what its change rests on, or changes nothing yet; otherwise that is done before its
+    script.
     """
 
     script: str | tuple[bytes, ...]

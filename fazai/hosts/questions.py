@@ -35,7 +35,7 @@ _READ_BYTES = 128 * 1024
 
 @dataclass(frozen=True, slots=True)
 class FileAt:
-    """What is at a path; `hashed`: also the hash of its content; `follow`: where a link is, what it leads to."""
+    """What is at a path; `hashed`: also the hash of its content; `follow`: of a link, what it leads to."""
 
     path: str
     hashed: bool = False
@@ -66,9 +66,9 @@ Question = FileAt | ContentOf | Shell
 class PathState:
     """`type`: missing, denied (a folder above may not be entered), file, directory, link, other.
 
-    `unsafe`: why the path cannot be trusted (`walking`), in a sentence; nothing of it is used then. `real`: of
-    a link that was followed, where the file itself is (and `target` is the link's). `shared`: users other than
-    root and who looked may change what stands there at any time."""
+    `unsafe`: why the path cannot be trusted (`walking`), in a sentence; nothing of it is used then. `real`:
+    of a link that was followed, where the file itself is (and `target` is the link's). `shared`: users other
+    than root and who looked may change what stands there at any time."""
 
     type: str
     mode: int = 0
@@ -86,8 +86,8 @@ class PathState:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """Of a `Shell` question; of `ContentOf`: `exit` 0 and the content, 1 without one, `walking.UNSAFE` and why
-    the path cannot be trusted."""
+    """Of a `Shell` question; of `ContentOf`: `exit` 0 and the content, 1 without one, `walking.UNSAFE` and
+    why the path cannot be trusted."""
 
     exit: int
     out: bytes

@@ -28,9 +28,10 @@ _BATCH: Final = 200  # paths for one process: their names must fit into its argu
 #: `fz_said FUNCTION N`: the first N bytes of what it prints, and its exit code in `fz_x`; if it goes on
 #: writing, SIGPIPE ends it.
 #: `fz_up N FOLDER`: one of those above the paths. `fz_at N PATH`: is there something? Otherwise N is missing
-#: or denied. `fz_stats` tells of all of these, with where links lead in the notation of C (`readlink` is asked
-#: where `stat` cannot say it), and keeps their sizes. A path on whose way somebody else can move something, and
-#: one that is to be followed through a link, is walked (`fz_walks`, see `walking`), and nothing is read before.
+#: or denied. `fz_stats` tells of all of these, with where links lead in the notation of C (`readlink` is
+#: asked where `stat` cannot say it), and keeps their sizes. A path on whose way somebody else can move
+#: something (`fz_ways`), and one that is to be followed through a link, is walked (`fz_walks`, see
+#: `walking`), and nothing of it is read before. `fz_follow N...`: a link there is to be followed.
 #: `fz_hashes N...`: a small file is read, as whoever reads it knows its hash, as long as all of
 #: them are not many bytes; others are hashed here. `fz_text N LIMIT`: a content. `fz_heads` reads all
 #: contents at once, each behind a line with its name. With `fz_alone` set, each is read by a program of its
@@ -43,7 +44,8 @@ fz_nl='
 ' fz_tab='	'
 fz_tmp= fz_all=
 fz_q() {
-[ -z "$fz_tmp" ] || { [ ! -d "$fz_tmp" ] || { rm -f "$fz_tmp/${fz_tmp##*-}"*; rmdir "$fz_tmp"; }; rm -f "$fz_tmp"; } 2>/dev/null
+if [ -n "$fz_tmp" ] && [ -d "$fz_tmp" ]; then rm -f "$fz_tmp/${fz_tmp##*-}"*; rmdir "$fz_tmp"
+elif [ -n "$fz_tmp" ]; then rm -f "$fz_tmp"; fi 2>/dev/null
 [ -z "$fz_all" ] || eval "rm -f $fz_all"
 }
 trap fz_q EXIT; trap 'fz_q; exit 129' HUP; trap 'fz_q; exit 141' PIPE; trap 'fz_q; exit 143' TERM
@@ -152,7 +154,11 @@ esac; fi
 done
 [ -z "$fz_hi" ] || { fz_m hash "$fz_hi"; eval "fz_hash $fz_ha"; }
 }
-fz_walks() { for fz_k in $fz_ws; do (eval "fz_walk $fz_k \"\$fz_p$fz_k\" \"\$fz_l$fz_k\" \"\$fz_h$fz_k\" \"\$fz_f$fz_k\""); done; }
+fz_walks() {
+for fz_k in $fz_ws; do
+(eval "fz_walk $fz_k \"\$fz_p$fz_k\" \"\$fz_l$fz_k\" \"\$fz_h$fz_k\" \"\$fz_f$fz_k\"")
+done
+}
 fz_walk() {
 fz_enter "$2" || case $? in 2) fz_m unsafe $1; printf '%s' "$fz_why"; return;; *) fz_e=; esac
 [ -z "$fz_who" ] || fz_m shared $1

@@ -16,7 +16,7 @@ from fazai.errors import FazaiError, Unreachable
 from fazai.hosts.base import FUNCTION
 from fazai.hosts.quoting import encoded, quoted
 from fazai.hosts.script import PRELUDE
-from fazai.hosts.walking import WALKING
+from fazai.hosts.walking import LOOKING, WRITING
 
 __all__ = ["Channel", "Ended", "Form", "Listener", "Reader", "Result", "Shell", "Writer"]
 
@@ -95,6 +95,7 @@ class Shell:
         self._channel = channel
         self._host = host
         self._root = root
+        self._writes = False  # whether it knows the functions that write
         self._rest = {"stdout": bytearray(), "stderr": bytearray()}
 
     async def run(
@@ -125,7 +126,10 @@ class Shell:
     async def _send(self, chunks: Iterable[bytes], setup: str, form: Form) -> None:
         """What fits travels in one piece: each write is a packet, a system call here and a wake-up there."""
         stdin = self._channel.stdin
-        head = "" if self.blocks else f"{PRELUDE}{WALKING}{FUNCTION}fz_n={self.nonce}\n{self._folder()}\n"
+        head = "" if self.blocks else f"{PRELUDE}{LOOKING}fz_n={self.nonce}\n{self._folder()}\n"
+        if form != "look" and not self._writes:  # some shells read a byte at a time: what is not used costs
+            self._writes = True
+            head += WRITING + FUNCTION
         begin, end = _FORMS[form]
         self.blocks += 1
         waiting = bytearray(encoded(f"{head}{setup}\n{{ {begin}\n"))

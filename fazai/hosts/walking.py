@@ -1,22 +1,22 @@
-r"""Shell functions that reach a path by steps of which each is known, and write there what nobody can swap.
+"""Shell functions that reach a path by steps of which each is known, and write there what nobody can swap.
 
 Who may write to a folder can put a link there at any time, also between two lines of a script of root's. So a
 path is walked, not named: `fz_enter` goes into its folder step by step, asks of each step whose it is, and
-what was entered is proved to be what was asked about. The rule is that of systemd-tmpfiles: what is root's, or
-of the one who runs the script, may lead anywhere; a folder or link of another user only to what is that user's.
-Where all folders are root's (or ours) and nobody else may write to them, nothing can be swapped: one `stat` of
-them proves it, and the plain path is as good as a walk.
+what was entered is proved to be what was asked about. The rule is that of systemd-tmpfiles: what is root's,
+or of the one who runs the script, may lead anywhere; a folder or link of another user only to what is that
+user's (docs/adr/0014-no-unsafe-steps.md). Where all folders are root's (or ours) and nobody else may write to
+them, nothing can be swapped: one `stat` of all of them proves it, and the plain path is as good as a walk.
 
 A folder is `closed` (nobody else may write to it), `sticky` (as /tmp: others may not move what is ours),
-`open` (others may write to it) or `theirs`. In the last three, what is written is made in a folder of our own,
-mode 0700, that stands in it, and takes its name from there.
+`open` (others may write to it) or `theirs`. In the last three, what is written is made in a folder of our
+own, mode 0700, that stands in it, and takes its name from there.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["UNSAFE", "UNSAFE_HINT", "WALKING"]
+__all__ = ["LOOKING", "UNSAFE", "UNSAFE_HINT", "WRITING"]
 
 #: The exit status of a `Shell` question that met an unsafe step.
 UNSAFE: Final = 86
@@ -25,12 +25,15 @@ UNSAFE_HINT: Final = (
 )
 
 #: `fz_nodes FILE...`: type and mode, owner, which one, names, owner's name; no link is followed.
-#: `fz_mine UID`: root's, or of who runs this. `fz_judge MODE UID` sets `fz_j`, see above; `none`: no folder.
+#: `fz_mine UID`: root's, or of who runs this. `fz_judge MODE UID` sets `fz_j`, see above; `none`: no folder;
+#: `fz_line` does so with a line of `stat`.
 #: `fz_plain N FOLDER...`: all are closed, the first N may be sticky.
-#: `fz_enter PATH [1]`: into the folder of it; with 1 a link that stands there is followed. Sets `fz_name`, the
-#: name there; `fz_e`, what `fz_nodes` says of it (empty: nothing); `fz_who`, the number of who else may write
-#: there (`*`: several may). Returns 1: it cannot be entered, 2: an unsafe step, 3: a folder is missing (we are
-#: in the one above); `fz_why` says it. `fz_jump` is its start: as far as nobody else can move anything.
+#: `fz_enter PATH [1]`: into the folder of it; with 1 a link that stands there is followed. Sets `fz_name`,
+#: the name there; `fz_e`, what `fz_nodes` says of it (empty: nothing); `fz_here` and `fz_id`, the folder;
+#: `fz_who`, the number of who else may write there (`*`: several may). Returns 1: it cannot be entered, 2: an
+#: unsafe step, 3: a folder is missing (we are in the one above); `fz_why` says it. Within: `fz_jump` is its
+#: start, as far as nobody else can move anything; `fz_via` is the first link of another user that was
+#: followed, and `fz_landed` whether what it leads to is that user's.
 #: `fz_in` is the same for a script that ends there when it fails.
 _ENTER: Final = r"""
 fz_me= fz_who= fz_pd= fz_keep=
@@ -65,7 +68,11 @@ fz_jump() {
 fz_here= fz_y=${fz_go#/} fz_c= fz_id=
 set -- /
 while :; do
-case $fz_y in /*|./*|../*) break;; */*) fz_c=$fz_c/${fz_y%%/*} fz_y=${fz_y#*/}; set -- "$@" "$fz_c";; *) break;; esac
+case $fz_y in
+/*|./*|../*) break;;
+*/*) fz_c=$fz_c/${fz_y%%/*} fz_y=${fz_y#*/}; set -- "$@" "$fz_c";;
+*) break;;
+esac
 done
 fz_y=$(fz_nodes "$@"); fz_j=closed
 set -f; IFS=$fz_nl
@@ -110,7 +117,9 @@ theirs) case $fz_who in
 esac;;
 esac
 [ -n "$fz_more" ] || case $fz_follow$fz_e in 1[aA]*) ;; *) break;; esac
-[ -n "$fz_e" ] || { fz_why="${fz_here#"$fz_root"}/$fz_c: no such file or directory"; fz_landed && return 3; return; }
+[ -n "$fz_e" ] || {
+fz_why="${fz_here#"$fz_root"}/$fz_c: no such file or directory"
+fz_landed && return 3; return; }
 set -- $fz_e
 case $1 in
 4*) fz_id=$3
@@ -121,7 +130,8 @@ fz_here=$fz_here/$fz_c fz_rest=${fz_rest#*/};;
 if fz_mine "$2"; then
 case $fz_j in closed|sticky) ;; *) shift 4
 fz_no "$fz_here/$fz_c" "a link of $* in a folder that $fz_whom can change"; return;; esac
-else case $fz_who in ''|'*'|"$2") fz_who=$2 fz_via=${fz_via:-$fz_here/$fz_c}; shift 4; fz_whom="$* (uid $fz_who)";;
+else case $fz_who in
+''|'*'|"$2") fz_who=$2 fz_via=${fz_via:-$fz_here/$fz_c}; shift 4; fz_whom="$* (uid $fz_who)";;
 *) shift 4; fz_no "$fz_here/$fz_c" "a link of $* on a way that $fz_whom can change"; return;;
 esac; fi
 fz_y=$(readlink "./$fz_c" && echo .) || { fz_why="${fz_here#"$fz_root"}/$fz_c: cannot be read"; return 1; }
@@ -140,18 +150,22 @@ shift 4; fz_no "$fz_here/$fz_c" "a file of $* that has other names, in a folder 
 return; };; esac
 }
 fz_fail() { printf '%s\n' "$1" >&2; exit 1; }
+fz_stop() { fz_no "$@" || fz_fail "$fz_why"; }
 fz_in() { fz_enter "$@" || fz_fail "$fz_why"; }
 """
 
-#: `fz_open PATH TOKEN [1]`: `fz_in`, and "$fz_tmp" names a place for what is to take the name "$fz_t"; `TOKEN
-#: again`: the place that is there. `fz_apart TOKEN`: into a folder of our own. `fz_close` is what a block ends
-#: with. `fz_old` sets `fz_was`, a name of the file at "$fz_t" that nobody can swap, empty where there is none.
-#: `fz_take`: "$fz_tmp" gets the name. `fz_backup`: what is there gets another name as well; one that is taken
-#: is left alone. `fz_set FILE MODE OWNER`, where it is given. `fz_change TOKEN MODE OWNER`: of the file or folder there.
-#: `fz_for OWNER`: whom what is written is for. `fz_parents PATH TOKEN` makes the folders above;
-#: and goes there; `fz_make TOKEN MODE OWNER` makes a folder there. `fz_link TARGET`, `fz_relink TARGET`: a link at
-#: "$fz_t", where nothing is, or a file or link. `fz_rm PATH [1]`, `fz_rmtree PATH` remove.
-#: `fz_own_ways PATH...`: ends the script where others may write to a folder on the way, or that they stand in.
+#: `fz_open PATH TOKEN [1]`: `fz_in`, and "$fz_tmp" names a place for what is to take the name "$fz_t"; with
+#: `'' again` behind it the place that is there. `fz_keep` set: it is for the next block as well.
+#: `fz_apart TOKEN`: into a folder of our own; `fz_leave`; `fz_close` is what a block ends with.
+#: `fz_old` sets `fz_was`, a name of the file at "$fz_t" that nobody can swap, empty where there is none.
+#: `fz_take`: "$fz_tmp" gets the name. `fz_move FILE NAME`: the same, and never into a folder behind a link.
+#: `fz_backup`: what is there gets another name as well; one that is taken is left alone.
+#: `fz_set FILE MODE OWNER`, where it is given. `fz_change TOKEN MODE OWNER`: of the file or folder there.
+#: `fz_for OWNER`: whom what is written is for. `fz_parents PATH TOKEN`: makes the folders above, and goes
+#: there; `fz_make TOKEN MODE OWNER`: makes a folder there. `fz_link TARGET`, `fz_relink TARGET`: a link at
+#: "$fz_t", where nothing is, or a file or link. `fz_rm PATH`, `fz_rmtree PATH`: remove; busybox's `rm` can be
+#: led through a link that comes meanwhile.
+#: `fz_own_ways PATH...`: ends the script where others may write to a folder on the way.
 _WRITE: Final = r"""
 fz_apart() {
 [ -n "${2-}" ] || mkdir -m 700 "./.fazai-$1" || exit 1
@@ -160,9 +174,12 @@ cd -P "./.fazai-$1" || exit 1
 fz_pd=.fazai-$1
 fz_y=$(fz_nodes . ..)
 set -- "${2-}" $fz_y
-case $2 in 4?[cC]0) fz_mine "$3" && case $fz_y in *"$fz_nl"*" $fz_c "*) ;; *) false;; esac;; *) false;; esac &&
+case $2 in
+4?[cC]0) fz_mine "$3" && case $fz_y in *"$fz_nl"*" $fz_c "*) ;; *) false;; esac;;
+*) false;;
+esac &&
 { [ -n "$1" ] || [ "$(echo * .[!.]* ..?*)" = '* .[!.]* ..?*' ]; } ||
-{ fz_pd=; fz_no "$fz_here" 'somebody else moves what is made there'; fz_fail "$fz_why"; }
+{ fz_pd=; fz_stop "$fz_here" 'somebody else moves what is made there'; }
 }
 fz_leave() { cd -P .. && rmdir "./$fz_pd"; fz_pd=; }
 fz_close() {
@@ -185,13 +202,13 @@ if [ -z "$fz_who" ]; then fz_was=$fz_t; return; fi
 ln "$fz_t" "$fz_tmp.old" || exit 1
 set -- $(fz_nodes "$fz_tmp.old") $fz_e
 [ "$1 $2 $3" = "$6 $7 $8" ] && { [ "$2" = "$fz_who" ] || [ "$4" = 2 ]; } ||
-{ fz_no "$fz_here/$fz_name" 'it was replaced while it was looked at'; fz_fail "$fz_why"; }
+fz_stop "$fz_here/$fz_name" 'it was replaced while it was looked at'
 fz_was=$fz_tmp.old
 }
 fz_move() {
 fz_y=$(mv -fT "$1" "$2" 2>&1) && return
 case $fz_y in *'option --'*) fz_y=$(mv -fh "$1" "$2" 2>&1) && return
-case $fz_y in *'option --'*) fz_no "$fz_here" 'folders of others need mv with -T or -h'; fz_y=$fz_why;; esac;;
+case $fz_y in *'option --'*) fz_stop "$fz_here" 'folders of others need mv with -T or -h';; esac;;
 *) [ ! -h "$2" ] || { rm -f "$2"; fz_y=$(mv -fT "$1" "$2" 2>&1) && return; };;
 esac
 fz_fail "$fz_y"
@@ -230,12 +247,12 @@ set -- "$1" "$2" $fz_e
 case ${3-} in 4*|8*) ;; *) fz_fail 'there is something else by now';; esac
 if [ -z "$fz_who" ]; then fz_set "./$fz_name" "$1" "$2"; return; fi
 [ "$4" = "$fz_who" ] || {
-shift 6; fz_no "$fz_here/$fz_name" "it is of $*, in a folder that $fz_whom can change, and not given away"
-fz_fail "$fz_why"; }
+shift 6
+fz_stop "$fz_here/$fz_name" "it is of $*, in a folder that $fz_whom can change, and not given away"; }
 case $3 in
 4*) cd -P "./$fz_name" || return
 [ "$(fz_nodes .)" = "$fz_e" ] ||
-{ fz_no "$fz_here/$fz_name" 'it was replaced while it was entered'; fz_fail "$fz_why"; }
+fz_stop "$fz_here/$fz_name" 'it was replaced while it was entered'
 fz_set . "$1" "$2";;
 *) trap fz_close EXIT
 fz_tmp=./$fz_c; fz_apart $fz_c; fz_t=../$fz_name
@@ -246,7 +263,7 @@ fz_for() {
 case $fz_who in ''|'*') return 0;; esac
 case $1 in '') return 0;; *[!0-9]*) fz_y=$(id -u "$1" 2>/dev/null) || return 0;; *) fz_y=$1;; esac
 [ "$fz_y" = "$fz_who" ] || fz_mine "$fz_y" ||
-{ fz_no "$fz_here" "a folder of $fz_whom, and what is made there is for $1"; fz_fail "$fz_why"; }
+fz_stop "$fz_here" "a folder of $fz_whom, and what is made there is for $1"
 }
 fz_make() {
 [ -z "$fz_e" ] || fz_fail 'there is something else by now'
@@ -281,8 +298,11 @@ done
 }
 fz_own_ways() {
 for fz_y do (
-fz_enter "$fz_y"; case $? in 0|3) [ -z "$fz_who" ] || fz_no "$fz_here" "a folder that $fz_whom can change";; *) false;; esac ||
-fz_fail "$fz_why"
+fz_enter "$fz_y"
+case $? in
+0|3) [ -z "$fz_who" ] || fz_no "$fz_here" "a folder that $fz_whom can change";;
+*) false;;
+esac || fz_fail "$fz_why"
 ) || exit 1; done
 }
 fz_rm() {
@@ -306,8 +326,9 @@ done
 }
 """
 
-#: `fz_fd`: the file "./$fz_name" is open as 3, and it is the one that was walked to. `fz_with PATH COMMAND`: a
-#: command of ours with the file at PATH, or where it leads, as its standard input; nothing when there is none.
+#: `fz_fd`: the file "./$fz_name" is open as 3, and it is the one that was walked to. `fz_with PATH COMMAND`:
+#: a command of ours with the file at PATH, or where it leads, as its standard input; nothing when there is
+#: none.
 _READ: Final = r"""
 fz_fd() {
 [ ! -h "./$fz_name" ] && [ -f "./$fz_name" ] && [ -r "./$fz_name" ] || return 1
@@ -325,4 +346,6 @@ shift; "$@" <&3
 }
 """
 
-WALKING: Final = _ENTER + _WRITE + _READ
+#: What a look needs; what a change needs besides.
+LOOKING: Final = _ENTER + _READ
+WRITING: Final = _WRITE

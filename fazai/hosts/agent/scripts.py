@@ -84,7 +84,8 @@ def install(site: Site, files: Sequence[Placed], *, tested: bool, version: str) 
         head.append(f"chown {USER}:{USER} {site.word(STATE)}")
     chunks = [encoded("\n".join(head) + "\n")]
     for file in files:
-        chunks.append(encoded(f'fz_tmp={site.beside(file.path)}; (umask 077; set -C; : >"$fz_tmp")\n'))
+        place = site.beside(file.path)
+        chunks.append(encoded(f'fz_tmp={place}; (umask 077; set -C; : >"$fz_tmp")\n'))
         chunks += appended(file.data)
         owner = f'chown {USER}:{USER} "$fz_tmp"; ' if file.owned and not site.folder else ""
         chunks.append(encoded(f'{owner}chmod {file.mode} "$fz_tmp"\n{_SYNC}\n'))
@@ -93,8 +94,8 @@ def install(site: Site, files: Sequence[Placed], *, tested: bool, version: str) 
 
 
 def _own_ways(site: Site, paths: Sequence[str]) -> str:
-    """Lines that end the script where somebody else can lead one of these paths elsewhere. Nobody can write
-    to the folders of an agent but root; below its state folder, where its user can, only names are removed."""
+    """A line that ends the script where somebody else can lead one of these paths elsewhere. Nobody but root
+    may write to the agent's folders; in its state folder, where its user may, only names are removed."""
     return f"fz_own_ways {' '.join(map(site.word, paths))}"
 
 
