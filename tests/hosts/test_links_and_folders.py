@@ -222,7 +222,7 @@ def test_all_kinds_in_a_users_own_folder(shell: str, tmp_path: Path) -> None:
             await host.converge(gone)
 
     asyncio.run(run())
-    assert sorted(os.listdir(home)) == [".ssh", "a", "log", "rc", "rc-abs"]
+    assert sorted(os.listdir(home)) == [".ssh", "log", "rc", "rc-abs"]
     assert state(home / "log") == ("0644", ALICE, "log\n")
     assert left_over(root) == []
 
