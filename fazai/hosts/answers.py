@@ -41,14 +41,15 @@ _NUMBER: Final = re.compile(r"[0-9]{1,9}")
 #: How many numbers each frame has behind its word (None: any).
 _NUMBERS: Final[Mapping[str, int | None]] = {
     "stat": None, "denied": None, "hash": None, "heads": None,
-    "unsafe": 1, "astray": 1, "shared": 1, "gone": 2, "real": 1,
+    "later": None, "unsafe": 1, "astray": 1, "shared": 1, "gone": 2, "real": 1,
     "link": 1, "text": 1, "out": 1, "got": 2, "exit": 2, "looked": 0,
 }  # fmt: skip
 
 
 def read_answers(questions: Sequence[Question], out: bytes, nonce: str, host: str) -> dict[Question, Answer]:
     """The answers. Without those that cannot be told from each other because a file changed while it was
-    read, or the host's programs are unusual: they are to be asked for once more, each `alone`. What was read
+    read, or the host's programs are unusual, or that are to be walked to: they are to be asked for once more,
+    each `alone`. What was read
     in place of a hash also answers `ContentOf(path, KEPT_BYTES)`, for which kinds ask when it differs.
 
     Raises Unreachable when the output is not that of the script, DeviceError when files moved meanwhile.
@@ -81,6 +82,7 @@ class _Reading:
         self._stats: dict[int, re.Match[bytes]] = {}
         self._denied: set[int] = set()
         self._links: dict[int, str] = {}
+        self._later: set[int] = set()  # those that are to be walked to
         self._unsafe: dict[int, str] = {}  # ways that cannot be trusted, and why
         self._astray: dict[int, str] = {}  # the same of where links lead
         self._shared: set[int] = set()
@@ -99,6 +101,8 @@ class _Reading:
             self._stat(numbers, body)
         elif word == "denied":
             self._denied.update(numbers)
+        elif word == "later":
+            self._later.update(numbers)
         elif word in ("unsafe", "astray"):
             (self._unsafe if word == "unsafe" else self._astray)[numbers[0]] = _text(body)
         elif word == "shared":
@@ -196,7 +200,7 @@ class _Reading:
                 )
             elif isinstance(question, FileAt):
                 self._path(question, found)
-            elif (path := self._paths[question.path]) not in self._mixed:
+            elif (path := self._paths[question.path]) not in self._mixed | self._later:
                 found[question] = self._content(path, question.limit)
         return found
 
@@ -211,6 +215,8 @@ class _Reading:
 
     def _path(self, question: FileAt, found: dict[Question, Answer]) -> None:
         number = self._paths[question.path]
+        if number in self._later:
+            return
         stat = self._stats.get(number)
         unsafe = self._unsafe.get(number, "")
         if stat is None:

@@ -14,6 +14,7 @@ from typing import Final
 
 from fazai.hosts.questions import ContentOf, FileAt, Question, Shell
 from fazai.hosts.quoting import quoted
+from fazai.hosts.walking import WALKING
 
 __all__ = ["PRELUDE", "folders", "numbered", "observe_script"]
 
@@ -30,8 +31,9 @@ _BATCH: Final = 200  # paths for one process: their names must fit into its argu
 #: `fz_up N FOLDER`: one of those above the paths. `fz_at N PATH`: is there something? Otherwise N is missing
 #: or denied. `fz_stats` tells of all of these, with where links lead in the notation of C (`readlink` is
 #: asked where `stat` cannot say it), and keeps their sizes. A path on whose way somebody else can move
-#: something (`fz_ways`), and one that is to be followed through a link, is walked (`fz_walks`, see
-#: `walking`), and nothing of it is read before. `fz_follow N...`: a link there is to be followed.
+#: something (`fz_ways`), and one that is to be followed through a link, is not read. It is walked
+#: (`fz_walks`, see `walking`), or left to a second look, which most hosts can do without.
+#: `fz_follow N...`: a link there is to be followed.
 #: `fz_hashes N...`: a small file is read, as whoever reads it knows its hash, as long as all of
 #: them are not many bytes; others are hashed here. `fz_text N LIMIT`: a content. `fz_heads` reads all
 #: contents at once, each behind a line with its name. With `fz_alone` set, each is read by a program of its
@@ -204,7 +206,8 @@ def folders(paths: Iterable[str]) -> list[str]:
 
 def observe_script(questions: Sequence[Question], *, alone: bool = False) -> str:
     """The script whose output `answers.read_answers` reads. `alone`: every content and hash by a program of
-    its own, which takes longer, and never mistakes the end of one for the beginning of another."""
+    its own, which takes longer, and never mistakes the end of one for the beginning of another; and what is
+    to be walked to is."""
     return "\n".join(_parts(questions, alone))
 
 
@@ -216,6 +219,10 @@ def _parts(questions: Sequence[Question], alone: bool) -> Iterator[str]:
         if isinstance(q, ContentOf):
             texts[paths[q.path]] = max(q.limit, texts.get(paths[q.path], 0))
     followed = {paths[q.path] for q in questions if isinstance(q, FileAt) and q.follow}
+    walks = alone or any("fz_with" in q.script for q in questions if isinstance(q, Shell))
+    walk = "fz_walks" if walks else 'fz_m later "$fz_ws"'
+    if walks:
+        yield WALKING
     yield f"fz_alone={1 if alone else ''} fz_i= fz_a= fz_no= fz_is= fz_ui= fz_ua="
     rest = iter(paths.items())
     while batch := dict(islice(rest, _BATCH)):
@@ -227,7 +234,7 @@ def _parts(questions: Sequence[Question], alone: bool) -> Iterator[str]:
         yield from (f"fz_text {n} {texts[n]}" for n in batch.values() if n in texts)
         if here := [str(n) for n in batch.values() if n in hashed]:
             yield f"fz_hashes {' '.join(here)}"
-        yield "fz_walks; fz_heads"
+        yield f"{walk}; fz_heads"
     for number, q in enumerate(questions):
         if isinstance(q, Shell):
             yield f"fz_m out {number}\nfz_q{number}() (\n{q.script}\n)\nfz_said fz_q{number} {q.limit + 1}"

@@ -16,7 +16,7 @@ from fazai.errors import FazaiError, Unreachable
 from fazai.hosts.base import FUNCTION
 from fazai.hosts.quoting import encoded, quoted
 from fazai.hosts.script import PRELUDE
-from fazai.hosts.walking import LOOKING, WRITING
+from fazai.hosts.walking import JUDGING, WRITING
 
 __all__ = ["Channel", "Ended", "Form", "Listener", "Reader", "Result", "Shell", "Writer"]
 
@@ -126,8 +126,8 @@ class Shell:
     async def _send(self, chunks: Iterable[bytes], setup: str, form: Form) -> None:
         """What fits travels in one piece: each write is a packet, a system call here and a wake-up there."""
         stdin = self._channel.stdin
-        head = "" if self.blocks else f"{PRELUDE}{LOOKING}fz_n={self.nonce}\n{self._folder()}\n"
-        if form != "look" and not self._writes:  # some shells read a byte at a time: what is not used costs
+        head = "" if self.blocks else f"{PRELUDE}{JUDGING}fz_n={self.nonce} fz_prefix={quoted(self._root)}\n"
+        if form != "look" and not self._writes:
             self._writes = True
             head += WRITING + FUNCTION
         begin, end = _FORMS[form]
@@ -142,13 +142,6 @@ class Shell:
         waiting += encoded(f"\n{end}; }} </dev/null\n")
         stdin.write(bytes(waiting))
         await stdin.drain()
-
-    def _folder(self) -> str:
-        """The root as it was said, and where that is."""
-        if not self._root:
-            return "fz_prefix= fz_root="
-        root = quoted(self._root)
-        return f"fz_prefix={root}; fz_root=$(cd -P -- {root} && pwd -P) || fz_root={root}"
 
     async def _receive(self, listener: Listener | None, form: Form, limit: int | None) -> Result:
         if form != "command":

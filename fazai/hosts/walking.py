@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["LOOKING", "UNSAFE", "UNSAFE_HINT", "WRITING"]
+__all__ = ["JUDGING", "UNSAFE", "UNSAFE_HINT", "WALKING", "WRITING"]
 
 #: The exit status of a `Shell` question that met an unsafe step.
 UNSAFE: Final = 86
@@ -24,23 +24,10 @@ UNSAFE_HINT: Final = (
     "give that step to root, or to the user whose file it is, or work as that user: become_user:"
 )
 
-#: `fz_nodes FILE...`: type and mode, owner, which one, names, owner's name; no link is followed.
-#: `fz_mine UID`: root's, or of who runs this. `fz_judge MODE UID` sets `fz_j`, see above; `none`: no folder;
-#: `fz_line` does so with a line of `stat`.
-#: `fz_plain N FOLDER...`: all are closed, the first N may be sticky.
-#: `fz_enter PATH [1]`: into the folder of it; with 1 a link that stands there is followed. Sets `fz_name`,
-#: the name there; `fz_e`, what `fz_nodes` says of it (empty: nothing); `fz_here` and `fz_id`, the folder;
-#: `fz_who`, the number of who else may write there (`*`: several may). Returns 1: it cannot be entered, 2: an
-#: unsafe step, 3: a folder is missing (we are in the one above); `fz_why` says it. Within: `fz_jump` is its
-#: start, as far as nobody else can move anything; `fz_via` is the first link of another user that was
-#: followed, and `fz_landed` whether what it leads to is that user's.
-#: `fz_in` is the same for a script that ends there when it fails.
-_ENTER: Final = r"""
-fz_me= fz_who= fz_pd= fz_keep=
-fz_nodes() {
-stat -c '%f %u %d:%i %h %U' "$@" 2>/dev/null ||
-{ ! fz_gnu && stat -f '%Xp %u %d:%i %l %Su' "$@" 2>/dev/null; }
-}
+#: What every look begins with: `fz_mine UID`: root's, or of who runs this. `fz_judge MODE UID` sets `fz_j`,
+#: see above; `none`: no folder. `fz_line` does so with a line of `stat`.
+JUDGING: Final = r"""
+fz_me= fz_who= fz_pd= fz_keep= fz_root=
 fz_mine() { [ "$1" = 0 ] || { [ -n "$fz_me" ] || fz_me=$(id -u); [ "$1" = "$fz_me" ]; }; }
 fz_judge() {
 case $1 in
@@ -52,6 +39,22 @@ esac
 fz_mine "$2" || fz_j=theirs
 }
 fz_line() { fz_mode=${1%% *} fz_uid=${1#* }; fz_uid=${fz_uid%% *}; fz_judge "$fz_mode" "$fz_uid"; }
+"""
+
+#: `fz_nodes FILE...`: type and mode, owner, which one, names, owner's name; no link is followed.
+#: `fz_plain N FOLDER...`: all are closed, the first N may be sticky.
+#: `fz_enter PATH [1]`: into the folder of it; with 1 a link that stands there is followed. Sets `fz_name`,
+#: the name there; `fz_e`, what `fz_nodes` says of it (empty: nothing); `fz_here` and `fz_id`, the folder;
+#: `fz_who`, the number of who else may write there (`*`: several may). Returns 1: it cannot be entered, 2: an
+#: unsafe step, 3: a folder is missing (we are in the one above); `fz_why` says it. Within: `fz_jump` is its
+#: start, as far as nobody else can move anything; `fz_via` is the first link of another user that was
+#: followed, and `fz_landed` whether what it leads to is that user's.
+#: `fz_in` is the same for a script that ends there when it fails.
+_ENTER: Final = r"""
+fz_nodes() {
+stat -c '%f %u %d:%i %h %U' "$@" 2>/dev/null ||
+{ ! fz_gnu && stat -f '%Xp %u %d:%i %l %Su' "$@" 2>/dev/null; }
+}
 fz_plain() {
 fz_c=$1; shift
 fz_y=$(fz_nodes "$@") || return
@@ -92,6 +95,7 @@ fz_landed() {
 fz_no "$fz_via" "a link of $fz_whom that leads to what is somebody else's"
 }
 fz_enter() {
+[ -z "$fz_prefix" ] || [ -n "$fz_root" ] || fz_root=$(cd -P "$fz_prefix/" && pwd -P) || fz_root=$fz_prefix
 fz_go=$1 fz_follow=${2-} fz_hops=0 fz_who= fz_whom='several users' fz_via= fz_why=
 case $fz_go in "$fz_prefix"/*) fz_go=$fz_root${fz_go#"$fz_prefix"};; esac
 fz_jump || return
@@ -346,6 +350,7 @@ shift; "$@" <&3
 }
 """
 
-#: What a look needs; what a change needs besides.
-LOOKING: Final = _ENTER + _READ
-WRITING: Final = _WRITE
+#: What a look needs where it walks, and what a change needs. They are sent to a host when they are used: some
+#: shells read a byte at a time.
+WALKING: Final = _ENTER + _READ
+WRITING: Final = WALKING + _WRITE
