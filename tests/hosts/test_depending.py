@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -333,6 +334,44 @@ def test_a_command_is_not_run_when_somebody_made_what_it_makes(tmp_path: Path) -
 
     asyncio.run(run())
     assert (tmp_path / "x").read_text() == "ran\n"
+
+
+def test_what_a_change_that_fails_has_half_done_is_taken_back(world: World) -> None:
+    root = world.local()
+    (root / "s").mkdir(0o755)
+    nobody = {"owner": "no-such-user"}
+    for wanted in (
+        [{"ssh.directory": {"path": "/p/d", **nobody}}],
+        [file("/a", content="x"), {"ssh.directory": {"path": "/p/d", **nobody}}, file("/b", content="x")],
+        [{"ssh.directory": {"path": "/s", "mode": "0700", **nobody}}],
+        [{"ssh.directory": {"path": "/s", "mode": "0700"}}, file("/a", content="x", **nobody)],
+    ):
+        found = world.fazai("apply", resources=wanted)
+        assert (found.code, "invalid user: 'no-such-user" in found.out) == (1, True), found
+        assert ([path.name for path in root.iterdir()], (root / "s").stat().st_mode & 0o777) == (["s"], 0o755)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="the owner of a file is for root to change")
+def test_one_attribute_of_two_is_taken_back(tmp_path: Path) -> None:
+    root, shims = tmp_path / "root", tmp_path / "shims"
+    root.mkdir()
+    shims.mkdir()
+    (root / "f").write_text("x")
+    environ = shell_environ("dash", tmp_path)
+    (shims / "chmod").write_text("#!/bin/sh\necho chmod: no luck >&2\nexit 1\n")
+    (shims / "chmod").chmod(0o755)
+    environ["PATH"] = f"{shims}:{environ['PATH']}"
+    wanted = resource("ssh.file", {"path": "/f", "owner": "65534", "mode": "0600"})
+
+    async def run() -> None:
+        host = Host.local(root, environ)
+        async with host.session:
+            (change,) = (await host.look(wanted)).changes
+            with pytest.raises(DeviceError, match="no luck"):
+                await host.session.write(change)
+
+    asyncio.run(run())
+    assert ((root / "f").stat().st_uid, (root / "f").stat().st_mode & 0o777) == (0, 0o644)
 
 
 def test_folders_that_were_made_on_the_way_go_with_their_directory(world: World) -> None:
