@@ -35,7 +35,8 @@ def open_ends(diff: Diff) -> list[str]:
     after = next((step.after for step in diff.steps if isinstance(step, LookAgain)), "")
     if not count:
         return []
-    return [f"{count} that {'is' if count == 1 else 'are'} as wanted now: looked at again after {after}"]
+    be = "is" if count == 1 else "are"
+    return [f"{count} that {be} as wanted now {be} looked at again after {after}"]
 
 
 def unasked(diff: Diff, deletable: frozenset[str] | None) -> Refused | None:

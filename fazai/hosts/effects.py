@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from fazai.hosts.kind import Answers, HostKind, Want
 from fazai.hosts.questions import FileAt, Output, PathState, Question, Shell
 from fazai.hosts.quoting import quoted
 from fazai.model import Verb
 
-__all__ = ["Names", "Touched", "folders_of", "reads", "same_file", "touched_by", "where_are"]
+__all__ = ["Names", "Touched", "folders_of", "paths_of", "reads", "same_file", "touched_by", "where_are"]
 
 
 def reads(kind: HostKind, want: Want) -> tuple[str, ...] | None:
@@ -48,10 +48,14 @@ class Names:
         return found
 
 
-def folders_of(questions: Iterable[Question]) -> tuple[str, ...]:
+def paths_of(questions: Iterable[Question]) -> Iterator[str]:
+    """Those that are asked about."""
+    return (question.path for question in questions if not isinstance(question, Shell))
+
+
+def folders_of(paths: Collection[str]) -> tuple[str, ...]:
     """The folders of all paths, if one name stands in several of them: these may be one folder, and then two
     paths are one file. Otherwise none, as nothing depends on where they are."""
-    paths = [question.path for question in questions if not isinstance(question, Shell)]
     above: dict[str, str] = {}
     for path in paths:
         for each in (path, *_folders(path)):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from fazai.errors import AccessDenied, FazaiError, NotAvailable
@@ -12,13 +13,31 @@ from fazai.hosts.kind import HostKind, Want
 from fazai.hosts.quoting import quoted as word
 from fazai.model import Activate, Change, Diff, LookAgain, Resource, Step, Verb
 
-__all__ = ["UNDONE", "labels", "title", "word", "work_out"]
+__all__ = ["UNDONE", "Seen", "labels", "title", "word", "work_out"]
 
 #: The note of a change that takes another one back.
 UNDONE = "undone"
 _SHORT: Final = 40  # characters of a name that stands in a note
 
 Items = Mapping[tuple[str, str], Mapping[str, Any] | FazaiError | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What was seen: the items by resource (None: not there), or why one could not be seen."""
+
+    items: Mapping[tuple[str, str], Mapping[str, Any] | FazaiError | None]
+
+    @property
+    def digest(self) -> str:
+        text = "\0".join(f"{key}{_stable(item)}" for key, item in sorted(self.items.items()))
+        return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _stable(item: Mapping[str, Any] | FazaiError | None) -> str:
+    if not isinstance(item, Mapping):
+        return repr(item)
+    return repr([(k, getattr(v, "sha256", None) or repr(v)) for k, v in sorted(item.items())])
 
 
 def work_out(

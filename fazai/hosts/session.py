@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -14,40 +14,23 @@ from fazai.errors import DeviceError, FazaiError, Moved, NotAvailable, Unreachab
 from fazai.hosts import planning, together
 from fazai.hosts.answers import read_answers
 from fazai.hosts.base import MOVED, Base, checked, made_paths, moved_path
-from fazai.hosts.effects import Names, Touched, folders_of, reads, same_file, touched_by, where_are
+from fazai.hosts.effects import Names, Touched, folders_of, paths_of, reads, same_file, touched_by, where_are
 from fazai.hosts.facts import QUESTIONS, facts_of
 from fazai.hosts.faults import Lines, failed, masked, moved_on, secrets_of
 from fazai.hosts.kind import Act, Answers, Block, HostKind, Want
+from fazai.hosts.planning import Seen
 from fazai.hosts.questions import AnswerTooLong, Output, Question, answer_bytes
 from fazai.hosts.quoting import encoded
 from fazai.hosts.script import observe_script
 from fazai.hosts.shell import Channel, Ended, Form, Listener, Result, Shell
 from fazai.model import Activate, Change, Diff, Resource, Target, Verb
 
-__all__ = ["HostSession", "Seen"]
+__all__ = ["HostSession"]
 
 #: How long a host may take to accept connections again after its handlers ran, and how often to try.
 _PROBE_S, _PROBE_PAUSE_S = 20.0, 0.5
 #: How long what was written may take to show that it works, and how often to look.
 _PROOF_S, _PROOF_PAUSE_S = 15.0, 0.2
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """What was seen: the items by resource (None: not there), or why one could not be seen."""
-
-    items: Mapping[tuple[str, str], Mapping[str, Any] | FazaiError | None]
-
-    @property
-    def digest(self) -> str:
-        text = "\0".join(f"{key}{_stable(item)}" for key, item in sorted(self.items.items()))
-        return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
-
-
-def _stable(item: Mapping[str, Any] | FazaiError | None) -> str:
-    if not isinstance(item, Mapping):
-        return repr(item)
-    return repr([(k, getattr(v, "sha256", None) or repr(v)) for k, v in sorted(item.items())])
 
 
 class HostSession:
@@ -74,6 +57,7 @@ class HostSession:
         self._answers: dict[tuple[str, str], Answers] = {}  # out of which each was read last
         self._acts: dict[tuple[str, str], Act] = {}  # as they were written
         self._names = Names((), {})
+        self._paths: dict[str, None] = {}  # all that was asked about
         self._memory: dict[object, Any] = {}
         self._joined: list[tuple[Block, dict[object, Any]]] = []
         self._handlers: Mapping[str, Resource] = {}
@@ -102,7 +86,8 @@ class HostSession:
         items: dict[tuple[str, str], Mapping[str, Any] | FazaiError | None] = {}
         wants = list(self._askable(wanted, items))
         questions = [q for want in wants for q in self._kinds[want.resource.kind].ask(want)]
-        folders = folders_of(questions)
+        self._paths.update(dict.fromkeys(paths_of(questions)))
+        folders = folders_of(self._paths)
         await self._ask(answers, [*questions, *(where_are(folders) if folders else ())])
         self._names = Names(folders, answers)
         more: list[Question] = []
@@ -204,8 +189,29 @@ class HostSession:
     async def write(self, change: Change) -> str:
         """Carry out one change. Raises DeviceError with what the host said, Unreachable before anything was
         done, Unsure when the connection was cut while it was done."""
-        await self._carry_out(self._act(change, self._memory), change.kind, change.where)
+        act = self._act(change, self._memory)
+        try:
+            await self._carry_out(act, change.kind, change.where)
+        except Moved:
+            raise
+        except DeviceError:
+            await self._take_back_half(change, act)
+            raise
         return change.ref
+
+    async def _take_back_half(self, change: Change, act: Act) -> None:
+        """What a change that failed has done all the same, as far as it can be told: a folder without its
+        owner, one attribute of two."""
+        left = self._kinds[change.kind].leaves(act)
+        inverse = self.inverse(change, change.ref)
+        if act.undone or not left or inverse is None:
+            return
+        if change.verb is Verb.UPDATE and change.after.keys() <= {"mode", "owner", "group"}:
+            left = tuple(Base(base.path, base.type) for base in left)
+        with suppress(FazaiError):
+            await self._carry_out(
+                replace(self._act(inverse, self._memory), base=left), change.kind, change.where
+            )
 
     def _act(self, change: Change, memory: dict[object, Any]) -> Act:
         key = change.kind, change.identity

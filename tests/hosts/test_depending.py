@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -96,7 +97,7 @@ def test_what_cannot_be_known_yet_is_planned(world: World) -> None:
     plan = world.fazai("plan", resources=wanted)
     assert plan.code == 2, plan
     assert plan.out.count("after command mkdir d; printf ") == 4, plan.out
-    assert "note: 2 that are as wanted now: looked at again after command mkdir d;" in plan.out
+    assert "note: 2 that are as wanted now are looked at again after command mkdir d;" in plan.out
     assert sorted(path.name for path in root.iterdir()) == ["f", "same"]
     found = world.fazai("apply", resources=wanted)
     assert (found.code, "RESULT 4 changed, 2 unchanged" in found.out) == (0, True), found
@@ -197,6 +198,32 @@ def test_resources_that_contradict_each_other_are_not_left_half_way(world: World
     found = world.fazai("apply", resources=wanted)
     assert (found.code, "after writing, ssh.file /a" in found.out) == (1, True), found
     assert list(root.iterdir()) == []
+
+
+def test_what_is_taken_back_is_as_before_the_run_and_not_as_it_was_read_back(world: World) -> None:
+    root = world.local()
+    (root / "a").write_text("one\n")
+    (root / "a").chmod(0o755)
+    wanted = [
+        {"ssh.block": {"path": "/a", "block": "b"}},
+        file("/a", content="one\n", mode="0600"),
+    ]
+    found = world.fazai("apply", resources=wanted)
+    assert (found.code, "2 changes taken back" in found.out) == (1, True), found
+    assert ((root / "a").read_text(), (root / "a").stat().st_mode & 0o777) == ("one\n", 0o755)
+
+
+def test_one_file_under_two_names(world: World) -> None:
+    """A link that no resource names: also what was as wanted under the other name is looked at again."""
+    root = world.local()
+    (root / "real").mkdir()
+    (root / "l").symlink_to("real")
+    (root / "real/a").write_text("x\n")
+    found = world.fazai("apply", resources=[line("/l/a", "y"), file("/real/a", content="x\n")])
+    assert (found.code, (root / "real/a").read_text()) == (1, "x\n"), found
+    wanted = [line("/l/a", "y"), file("/real/a", content="x\ny\n"), line("/real/a", "z", state="absent")]
+    found = world.fazai("apply", resources=wanted)
+    assert (found.code, "1 changed, 2 unchanged" in found.out) == (0, True), found
 
 
 def test_through_a_link_that_this_run_makes(world: World) -> None:
@@ -307,6 +334,44 @@ def test_a_command_is_not_run_when_somebody_made_what_it_makes(tmp_path: Path) -
 
     asyncio.run(run())
     assert (tmp_path / "x").read_text() == "ran\n"
+
+
+def test_what_a_change_that_fails_has_half_done_is_taken_back(world: World) -> None:
+    root = world.local()
+    (root / "s").mkdir(0o755)
+    nobody = {"owner": "no-such-user"}
+    for wanted in (
+        [{"ssh.directory": {"path": "/p/d", **nobody}}],
+        [file("/a", content="x"), {"ssh.directory": {"path": "/p/d", **nobody}}, file("/b", content="x")],
+        [{"ssh.directory": {"path": "/s", "mode": "0700", **nobody}}],
+        [{"ssh.directory": {"path": "/s", "mode": "0700"}}, file("/a", content="x", **nobody)],
+    ):
+        found = world.fazai("apply", resources=wanted)
+        assert (found.code, "invalid user: 'no-such-user" in found.out) == (1, True), found
+        assert ([path.name for path in root.iterdir()], (root / "s").stat().st_mode & 0o777) == (["s"], 0o755)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="the owner of a file is for root to change")
+def test_one_attribute_of_two_is_taken_back(tmp_path: Path) -> None:
+    root, shims = tmp_path / "root", tmp_path / "shims"
+    root.mkdir()
+    shims.mkdir()
+    (root / "f").write_text("x")
+    environ = shell_environ("dash", tmp_path)
+    (shims / "chmod").write_text("#!/bin/sh\necho chmod: no luck >&2\nexit 1\n")
+    (shims / "chmod").chmod(0o755)
+    environ["PATH"] = f"{shims}:{environ['PATH']}"
+    wanted = resource("ssh.file", {"path": "/f", "owner": "65534", "mode": "0600"})
+
+    async def run() -> None:
+        host = Host.local(root, environ)
+        async with host.session:
+            (change,) = (await host.look(wanted)).changes
+            with pytest.raises(DeviceError, match="no luck"):
+                await host.session.write(change)
+
+    asyncio.run(run())
+    assert ((root / "f").stat().st_uid, (root / "f").stat().st_mode & 0o777) == (0, 0o644)
 
 
 def test_folders_that_were_made_on_the_way_go_with_their_directory(world: World) -> None:

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from tests.hosts.conftest import World
 
 QUICK = settings(
-    max_examples=10,
+    max_examples=8,
     deadline=None,
     database=None,
     derandomize=True,
@@ -33,7 +33,7 @@ QUICK = settings(
         HealthCheck.function_scoped_fixture,
     ],
 )
-THOROUGH = settings(QUICK, max_examples=600)
+THOROUGH = settings(QUICK, max_examples=300)
 
 # -- the model: a tree, and each kind as a plain function over it --------------------------------------------
 

@@ -87,8 +87,7 @@ def test_what_a_change_alters(
 
 def test_one_file_with_two_names() -> None:
     paths = ("/real/b", "/link/b", "/new/d/b")
-    questions: list[Question] = [FileAt(path) for path in paths]
-    folders = folders_of(questions)
+    folders = folders_of(paths)
     assert folders == ("/real", "/link", "/new/d", "/new")
     (where,) = where_are(folders)
     answers: dict[Question, Answer] = {where: Output(0, b"/real\0/real\0\0/other\0")}
@@ -101,6 +100,6 @@ def test_one_file_with_two_names() -> None:
 
 
 def test_folders_are_asked_about_only_where_one_name_stands_in_several() -> None:
-    assert folders_of([FileAt("/etc/app"), FileAt("/etc/app/app.conf"), FileAt("/etc/hosts")]) == ()
-    assert folders_of([FileAt("/etc/a/x"), FileAt("/etc/b/x")]) == ("/etc/a", "/etc", "/etc/b")
-    assert folders_of([FileAt("/l/d/x"), FileAt("/r/d/y")]) == ("/l/d", "/l", "/r/d", "/r")
+    assert folders_of(["/etc/app", "/etc/app/app.conf", "/etc/hosts"]) == ()
+    assert folders_of(["/etc/a/x", "/etc/b/x"]) == ("/etc/a", "/etc", "/etc/b")
+    assert folders_of(["/l/d/x", "/r/d/y"]) == ("/l/d", "/l", "/r/d", "/r")
