@@ -97,6 +97,7 @@ class HostKind:
     joins: ClassVar[bool] = False  # its changes may be written together with others (`together`)
     machine: ClassVar[bool] = False  # needs a running machine: a folder (`root:`) has no such thing
     runs: ClassVar[bool] = False  # may be a handler
+    slow_to_read: ClassVar[bool] = False  # `read` may take seconds: others go on meanwhile
     proves: ClassVar[bool] = False  # what was written has to show itself: `proof` is asked until it says so
     fields: Mapping[str, FieldSpec] = field(init=False, repr=False)
 

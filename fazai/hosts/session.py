@@ -106,7 +106,9 @@ class HostSession:
         for want in wants:
             key = want.resource.kind, want.resource.identity
             if key not in items:
-                items[key] = self._read(want, answers)
+                beside = self._kinds[want.resource.kind].slow_to_read
+                found = asyncio.to_thread(self._read, want, answers) if beside else None
+                items[key] = self._read(want, answers) if found is None else await found
             self._wanted[key] = want.resource
             self._seen.pop(key, None)
         self._seen.update({key: item for key, item in items.items() if isinstance(item, Mapping)})

@@ -32,6 +32,7 @@ class PartKind(HostKind):
     """Base of both: the new text is worked out here, and takes the place of the file that was seen."""
 
     joins = True
+    slow_to_read = True
     part = ""
 
     def edited(self, fields: Mapping[str, Value], absent: bool, text: str) -> str:
@@ -68,7 +69,12 @@ class PartKind(HostKind):
                 f"the file is larger than {_LIMIT_BYTES >> 20} MiB" if large else "the file may not be read"
             )
             raise unlike(want, text, None if large else "become: true")
-        return {**seen_attributes(want, path), "content": Blob.of(content.out, private=not path.mode & 0o004)}
+        seen = Blob.of(content.out, private=not path.mode & 0o004)
+        try:  # a pattern that takes too long is found out here, where others need not wait for it
+            self.edited(want.fields, want.absent, _decoded(seen))
+        except DeviceError as error:
+            raise unlike(want, error.message, error.hint) from None
+        return {**seen_attributes(want, path), "content": seen}
 
     def compare(
         self, want: Want, have: Have | None
@@ -78,7 +84,8 @@ class PartKind(HostKind):
         new = self.edited(want.fields, want.absent, old)
         if new == old and (have is not None or want.absent):
             return None
-        private = seen is not None and seen.private
+        part = want.fields.get(self.part)
+        private = (seen is not None and seen.private) or (isinstance(part, Blob) and part.private)
         before = _minus(old, new, private)
         if want.absent:
             return Verb.DELETE, before, {}
@@ -101,7 +108,9 @@ class PartKind(HostKind):
         if new is None:
             yield Block(f"rm -f {quoted(at)}")
         else:
-            yield from replaced(at, new, act, "0644", instead_of=now)
+            part = act.options.get(self.part)
+            secret = isinstance(part, Blob) and part.private
+            yield from replaced(at, new, act, "0600" if secret else "0644", instead_of=now)
         act.memory[at] = new
 
 
@@ -192,10 +201,10 @@ KINDS = (
         specs=(
             FieldSpec("path", "path", "the file", required=True),
             FieldSpec("line", "content", "the line as it is to be"),
-            FieldSpec("regexp", "text", "which line it takes the place of (the last that matches)"),
+            FieldSpec("regexp", "text", "which line it takes the place of: the last that matches"),
             *_AROUND,
         ),
-        identity=("path", "regexp", "line"),
+        identity=("path", "regexp"),  # and `line`, where there is no regexp
         example='ssh.line: {path: /etc/ssh/sshd_config, regexp: "^#?PrintMotd", line: PrintMotd no}',
     ),
     BlockKind(
