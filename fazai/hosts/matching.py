@@ -52,17 +52,12 @@ def _steps(pattern: str, lines: Sequence[str]) -> int:
         return _STEPS + 1
     power = sum(map(pattern.count, "*+{"))
     anchored = pattern.startswith(("^", r"\A")) and "|" not in pattern
-    power = max(1, power if anchored else power + 1)
-    longest = max(map(len, lines), default=0)
+    power = min(8, max(1, power if anchored else power + 1))
     ways = 1 << min(pattern.count("?") + pattern.count("|"), 32)
-    if ways * (longest + 1) ** power > _STEPS:
-        return _STEPS + 1
-    return ways * sum((len(line) + 1) ** power for line in lines)
-
-
-def _power(base: int, exponent: int) -> int:
-    found: int = base**exponent
-    return found
+    steps = 0
+    for line in lines:
+        steps += ways * (len(line) + 1) ** power
+    return steps
 
 
 @dataclass(frozen=True, slots=True)

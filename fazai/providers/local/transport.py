@@ -124,9 +124,8 @@ async def start(
         start_new_session=True,  # an interrupt at our terminal is for us: what is in flight is finished
     )
     channel = LocalChannel(process, host, become)
-    try:
+    async with contextlib.AsyncExitStack() as failing:
+        failing.push_async_callback(channel.close, busy=True)
         await greet(channel, become, host, timeout_s)
-    except BaseException:
-        await channel.close(busy=True)
-        raise
+        failing.pop_all()
     return channel
