@@ -87,6 +87,9 @@ class TargetRun:
     async def reconcile(self) -> None:
         """Bring the target to its wanted state. Raises FazaiError; what was done stands in the actions."""
         name = self.item.target.name
+        memory = self.store.memory(name)
+        if self._idle(memory):
+            return
         async with self.provider.connect(self.item.target) as session:
             if isinstance(session, Talking):
                 session.listen(self._hear)
@@ -106,6 +109,11 @@ class TargetRun:
                     if not self._writable(diff) or not diff.steps:
                         return
                 await self._carry_out(session, diff)
+
+    def _idle(self, memory: TargetMemory) -> bool:
+        """Whether nothing is wanted of it and nothing is left over: then it is not contacted."""
+        wanted = self.item.resources or self.item.target.options.get("prune")
+        return not (wanted or memory.pending or memory.unfinished or self.expected)
 
     async def _look(self, session: Session, memory: TargetMemory) -> Diff:
         seen = await session.observe(self.item.wanted)
@@ -175,11 +183,11 @@ class TargetRun:
 
     async def _write_all(self, session: Session, diff: Diff, done: _Done) -> None:
         """Every change, and the activations that later changes need."""
-        rest: Sequence[Step] = diff.steps[: _writes_end(diff)]
+        rest = diff.steps[: _writes_end(diff)]
         while rest:
             if self._stop:
                 count = len(done.changes)
-                text = f"interrupted: {count} of {len(diff.changes)} changes are saved and not yet activated"
+                text = f"interrupted: {count} of {len(diff.changes)} changes {self._how_far(diff)}"
                 hint = "run it again: it goes on from there"
                 raise Interrupted(text if count else "interrupted", where=self.item.target.name, hint=hint)
             changes = list(_changes(rest))
@@ -189,6 +197,14 @@ class TargetRun:
                     await session.hold()
                     await self._activate(session, rest[0].service)
             rest = rest[count:]
+
+    def _how_far(self, diff: Diff) -> str:
+        """What has become of changes that were written before an interrupt."""
+        if not any(isinstance(step, Activate) for step in diff.steps):
+            return "are made and stay"
+        if getattr(self.provider, "handlers", False):
+            return "are made, and what they notified has not run yet"
+        return "are saved and not yet activated"
 
     async def _write(self, session: Session, changes: Sequence[Change], done: _Done) -> int:
         """The first of these, or as many as the session joins; returns how many."""

@@ -79,6 +79,7 @@ def test_a_wrong_password(tmp_path: Path) -> None:
     (error,) = asyncio.run(talk(tmp_path, "open barley"))
     assert isinstance(error, AccessDenied)
     assert "barley" not in str(error)
+    assert "is it the right password? user: and password: say who logs in" in str(error)
 
 
 @pytest.mark.parametrize(

@@ -135,7 +135,7 @@ class LineKind(PartKind):
     def identify(self, fields: Mapping[str, Value]) -> str | Problem:
         path = fields.get("path")
         if not isinstance(path, str) or not path:
-            return Problem("path", "is missing: it names the file")
+            return self.misnamed("path", fields) or Problem("path", "is missing: it names the file")
         words = fields.get("regexp") or fields.get("line")
         if isinstance(words, Secret):
             return Problem("line", "is a secret: regexp: must say which line it is", "regexp: ^password=")
@@ -163,7 +163,7 @@ class BlockKind(PartKind):
     def identify(self, fields: Mapping[str, Value]) -> str | Problem:
         path = fields.get("path")
         if not isinstance(path, str) or not path:
-            return Problem("path", "is missing: it names the file")
+            return self.misnamed("path", fields) or Problem("path", "is missing: it names the file")
         marker = fields.get("marker")
         return path if marker is None else f"{path}: {marker}"
 
