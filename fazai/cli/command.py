@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fazai.cli import setup
+from fazai.cli.passwords import with_passwords
 from fazai.cli.planfile import save_plan
 from fazai.errors import ExitCode, InputError, Interrupted, StateError, UsageError
 from fazai.model import Provider, Verb, Warming, Work
@@ -56,7 +57,7 @@ class Command:
         self.sources = setup.sources_of(options["inventory"], options["more"])
         self.secrets = setup.secret_reader(options["vault_password_file"])
         self.inventory: Inventory = setup.load_inventory(self.sources, self.secrets)
-        self.works: tuple[Work, ...] = self._resolve()
+        self.works: tuple[Work, ...] = with_passwords(self._resolve(), options, self.registry.provider)
 
     def _resolve(self) -> tuple[Work, ...]:
         from fazai.playbook import Selection, load_playbooks, resolve

@@ -17,9 +17,10 @@ from fazai.hosts.quoting import quoted
 from fazai.hosts.shell import Channel
 from fazai.model import FieldSpec, Secret, Target
 
-__all__ = ["BECOME", "Become", "become_of", "become_problems", "become_refusal", "greet"]
+__all__ = ["BECOME", "BECOME_PASSWORD", "Become", "become_of", "become_problems", "become_refusal", "greet"]
 
 _METHODS = ("sudo", "doas")
+BECOME_PASSWORD = ("ansible_become_password", "ansible_become_pass", "become_password")
 _SAID_BYTES: Final = 64 * 1024
 BECOME: tuple[FieldSpec, ...] = (
     FieldSpec("become", "boolean", "do everything as another user", default=False),
@@ -71,7 +72,7 @@ def become_of(target: Target) -> Become:
     if not option(target, "ansible_become", "become", default=False):
         return Become()
     method = option(target, "ansible_become_method", "become_method", default="sudo")
-    password = option(target, "ansible_become_password", "ansible_become_pass", "become_password")
+    password = option(target, *BECOME_PASSWORD)
     user = option(target, "ansible_become_user", "become_user", default="root")
     return Become(method, str(user), password, f"fz-{secrets.token_hex(8)}-")
 
