@@ -85,7 +85,7 @@ class HostSession:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._channel is not None:
-            await self._channel.close()
+            await self._channel.close(busy=isinstance(error, asyncio.CancelledError))
         self._channel = self._shell = None
 
     # -- looking ----------------------------------------------------------------------------------------

@@ -362,3 +362,12 @@ def test_a_host_that_stops_in_mid_conversation(world: World, server: Sshd) -> No
                 await found.ask(Shell("echo more"))
 
     asyncio.run(run())
+
+
+def test_an_interrupt_twice_ends_what_a_command_started(world: World) -> None:
+    world.local()
+    path = world.folder / "pid"
+    shell = f"echo $$ >{path}; kill -INT {os.getpid()}; sleep 0.5; kill -INT {os.getpid()}; sleep 1000"
+    found = world.fazai("apply", resources=[{"ssh.command": {"shell": shell, "creates": "/x"}}])
+    assert found.code == 130, found
+    assert _gone(int(path.read_text()))

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import random
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -26,7 +29,8 @@ from fazai.providers.local.transport import start
 from tests.hosts.helpers import resource
 
 NONCE: Final = "0123456789abcdef" * 2
-FEW: Final = 4_000
+ROOT: Final = Path(__file__).parents[2]
+FEW: Final = 2_000
 MANY: Final = 100_000
 _KEY: Final = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f a@b"
 _SUM: Final = "9f" * 32
@@ -271,6 +275,53 @@ def test_what_a_host_says_is_read_or_refused(corpus: tuple[list[Want], list[Ques
     assert 0 < refused < FEW
     _fuzz_facts(FEW, seed=2)
     _fuzz_packages(FEW, seed=6)
+
+
+_NASTY: Final = (
+    " ",
+    "a",
+    "-",
+    "-1",
+    "=",
+    "a=",
+    "\n",
+    "a\n",
+    "ssh-a ",
+    "ssh-a AAAA",
+    "|-- ",
+    "a.b ",
+    "MemTotal:\n",
+)
+
+
+def read_at_length() -> None:
+    """Every reader on texts that make a pattern try again at each character, if it can."""
+    kinds, found = all_kinds(), wants(Path("/"))
+    for bit in _NASTY:
+        text = (bit * 100_000)[:100_000]
+        said = Output(0, text.encode())
+        facts_of(dict.fromkeys(QUESTIONS.values(), said))
+        for manager in MANAGERS.values():
+            list(map(manager.entry, text.splitlines()))
+            manager.candidate(text)
+        for want in found:
+            kind = kinds[want.resource.kind]
+            answers: dict[Question, Answer] = {
+                q: PathState("file", 0o100644, size=9) if isinstance(q, FileAt) else said
+                for q in kind.ask(want)
+            }
+            with contextlib.suppress(FazaiError, KeyError):  # what they would ask for besides
+                kind.compare(want, kind.read(want, answers))
+
+
+def test_no_reader_takes_forever() -> None:
+    """100,000 characters; what takes the square of it is ended by the limit."""
+    code = (
+        "import resource; resource.setrlimit(resource.RLIMIT_CPU, (60, 60))\n"
+        "from tests.hosts.test_fuzz_answers import read_at_length; read_at_length()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False)
+    assert done.returncode == 0
 
 
 @pytest.mark.slow
