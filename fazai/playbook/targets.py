@@ -157,8 +157,7 @@ class Targets:
 def _purpose(spec: FieldSpec, specs: Mapping[str, FieldSpec]) -> str | None:
     """What an option is for; for one that is another's second name, what that one is for."""
     named = specs.get(spec.doc.removeprefix("as ")) if spec.doc.startswith("as ") else None
-    doc = named.doc if named is not None else spec.doc
-    return f"what it is for: {doc}" if doc else None
+    return (named or spec).doc or None
 
 
 def _mode(value: Value) -> str:
