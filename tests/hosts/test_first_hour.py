@@ -10,7 +10,12 @@ from typing import Any
 
 import pytest
 
+from fazai.errors import DeviceError
+from fazai.hosts.kind import Want
+from fazai.hosts.kinds import all_kinds
+from fazai.hosts.questions import Output
 from tests.hosts.conftest import World
+from tests.hosts.helpers import resource
 from tests.hosts.sshd import Sshd
 
 
@@ -120,6 +125,19 @@ def test_no_crontab_is_said_before_anything_is_written(world: World, monkeypatch
     assert "ssh.package" in result.out
     result = world.fazai("plan", resources=[{"ssh.cron": {**wanted, "state": "absent"}}])
     assert result.code == 0, result
+
+
+def test_what_a_look_says_where_there_is_no_crontab() -> None:
+    kind = all_kinds()["ssh.cron"]
+
+    def read(state: str) -> object:
+        want = Want(resource("ssh.cron", {"name": "fz", "job": "true", "user": "root"}, state), str)
+        (question,) = kind.ask(want)
+        return kind.read(want, {question: Output(127, b"sh: crontab: not found\n")})
+
+    with pytest.raises(DeviceError, match="there is no crontab on the host"):
+        read("present")
+    assert read("absent") is None
 
 
 @pytest.mark.parametrize(
