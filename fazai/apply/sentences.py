@@ -6,11 +6,11 @@ import hashlib
 import json
 
 from fazai.errors import Refused, VerifyError
-from fazai.model import Change, Diff, LookAgain, TargetWork, Verb
+from fazai.model import Activate, Change, Diff, LookAgain, TargetWork, Verb
 from fazai.outcome import record
 from fazai.store.base import TargetMemory
 
-__all__ = ["action_id", "found", "not_stuck", "open_ends", "read_only", "unasked"]
+__all__ = ["action_id", "found", "how_far", "not_stuck", "open_ends", "read_only", "unasked"]
 
 
 def found(memory: TargetMemory, check: bool) -> list[str]:
@@ -37,6 +37,15 @@ def open_ends(diff: Diff) -> list[str]:
         return []
     be = "is" if count == 1 else "are"
     return [f"{count} that {be} as wanted now {be} looked at again after {after}"]
+
+
+def how_far(diff: Diff, handlers: bool) -> str:
+    """Say what has become of changes that were written before an interrupt."""
+    if not any(isinstance(step, Activate) for step in diff.steps):
+        return "are made and stay"
+    return (
+        "are made, and what they notified has not run yet" if handlers else "are saved and not yet activated"
+    )
 
 
 def unasked(diff: Diff, deletable: frozenset[str] | None) -> Refused | None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 
-from fazai.apply.sentences import action_id, found, not_stuck, open_ends, read_only, unasked
+from fazai.apply.sentences import action_id, found, how_far, not_stuck, open_ends, read_only, unasked
 from fazai.errors import Errors, FazaiError, Interrupted, Moved, StateError, Unreachable, Unsure
 from fazai.model import (
     Activate,
@@ -92,6 +92,9 @@ class TargetRun:
     async def reconcile(self) -> None:
         """Bring the target to its wanted state. Raises FazaiError; what was done stands in the actions."""
         name = self.item.target.name
+        memory = self.store.memory(name)
+        if self._idle(memory):
+            return
         async with self.provider.connect(self.item.target) as session:
             if isinstance(session, Talking):
                 session.listen(self._hear)
@@ -111,6 +114,11 @@ class TargetRun:
                     if not self._writable(diff) or not diff.steps:
                         return
                 await self._carry_out(session, diff)
+
+    def _idle(self, memory: TargetMemory) -> bool:
+        """Whether nothing is wanted of it and nothing is left over: then it is not contacted."""
+        wanted = self.item.resources or self.item.target.options.get("prune")
+        return not (wanted or memory.pending or memory.unfinished or self.expected)
 
     async def _look(self, session: Session, memory: TargetMemory) -> Diff:
         seen = await session.observe(self.item.wanted)
@@ -191,7 +199,8 @@ class TargetRun:
             if self._stop:
                 count = len(done.changes)
                 total = count + sum(isinstance(step, Change) for step in rest)
-                text = f"interrupted: {count} of {total} changes are saved and not yet activated"
+                handlers = getattr(self.provider, "handlers", False)
+                text = f"interrupted: {count} of {total} changes {how_far(diff, handlers)}"
                 hint = "run it again: it goes on from there"
                 raise Interrupted(text if count else "interrupted", where=self.item.target.name, hint=hint)
             with self._in_flight():

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from fazai.cli.passwords import password_options
 from fazai.errors import ExitCode, FazaiError, UsageError, worst_exit
 from fazai.model import Resource, TargetWork, Work
 
@@ -45,6 +46,7 @@ def _common(function: _Decorated) -> _Decorated:
         click.option("-f", "--forks", type=click.IntRange(1, 4096), help="Hosts at once."),
         click.option("-e", "--extra-vars", multiple=True, metavar="NAME=VALUE|@FILE", help="More variables."),
         click.option("--vault-password-file", multiple=True, type=click.Path(), help="Or label@file."),
+        password_options,
     ]
     for option in reversed(options):
         function = option(function)

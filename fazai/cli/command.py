@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fazai.cli import setup
+from fazai.cli.passwords import with_passwords
 from fazai.cli.planfile import FilesRead, folder_of, save_plan
 from fazai.errors import ExitCode, InputError, Interrupted, StateError, UsageError
 from fazai.model import Provider, Verb, Warming, Work
@@ -63,7 +64,8 @@ class Command:
         self.secrets = setup.secret_reader(options["vault_password_file"])
         self._inputs, self._files = FilesRead(), FilesRead()
         self.inventory: Inventory = setup.load_inventory(self.sources, self.secrets)
-        self.works: tuple[Work, ...] = self._resolve(plan)
+        works = self._resolve(plan)
+        self.works: tuple[Work, ...] = with_passwords(works, options, self.registry.provider)
 
     def _resolve(self, plan: tuple[SavedPlan, Path] | None) -> tuple[Work, ...]:
         from fazai.playbook import Selection, load_playbooks, resolve

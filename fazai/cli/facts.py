@@ -12,6 +12,7 @@ import click
 
 from fazai.cli.command import command_of
 from fazai.cli.labs import with_folders
+from fazai.cli.passwords import password_options
 from fazai.errors import FazaiError, UsageError, worst_exit
 from fazai.model import Describing, Provider, Target, Work
 
@@ -26,6 +27,7 @@ from fazai.model import Describing, Provider, Target, Work
 @click.option("-f", "--forks", type=click.IntRange(1, 4096), help="Hosts at once.")
 @click.option("-e", "--extra-vars", multiple=True, metavar="NAME=VALUE|@FILE", help="More variables.")
 @click.option("--vault-password-file", multiple=True, type=click.Path(), help="For !vault; or label@file.")
+@password_options
 @click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def facts_command(words: tuple[str, ...], output: str, **options: Any) -> int:
     """Show what hosts are: system, kernel, CPUs, memory, disks, addresses, init, package manager."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fazai.cli.command import Command, count
+from fazai.cli.passwords import password_options
 from fazai.cli.planfile import KEPT, folder_of, no_secrets, options_of
 from fazai.errors import ExitCode, InputError, UsageError
 
@@ -36,6 +37,7 @@ def _options(*, writes: bool = False, shows: bool = True) -> _Decorator:
     if shows:
         options += [
             click.option("-f", "--forks", type=click.IntRange(1, 4096), help="Targets at once."),
+            password_options,
             click.option("-D", "--diff", is_flag=True, help="Show each change as a unified diff."),
             click.option("--explain", is_flag=True, help="Show where each field comes from."),
             click.option("-q", "--quiet", is_flag=True, help="Say nothing when all is converged."),

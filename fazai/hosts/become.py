@@ -17,14 +17,21 @@ from fazai.hosts.quoting import quoted
 from fazai.hosts.shell import Channel
 from fazai.model import FieldSpec, Secret, Target
 
-__all__ = ["BECOME", "Become", "become_of", "become_problems", "become_refusal", "greet"]
+__all__ = ["BECOME", "BECOME_PASSWORD", "Become", "become_of", "become_problems", "become_refusal", "greet"]
 
 _METHODS = ("sudo", "doas")
+BECOME_PASSWORD = ("ansible_become_password", "ansible_become_pass", "become_password")
 _SAID_BYTES: Final = 64 * 1024
 BECOME: tuple[FieldSpec, ...] = (
     FieldSpec("become", "boolean", "do everything as another user", default=False),
-    FieldSpec("become_method", "choice", "how", default="sudo", choices=_METHODS),
-    FieldSpec("become_user", "text", "as whom", default="root"),
+    FieldSpec(
+        "become_method",
+        "choice",
+        "the program that does it, sudo or doas; su is not supported",
+        default="sudo",
+        choices=_METHODS,
+    ),
+    FieldSpec("become_user", "text", "the user to become", default="root"),
     FieldSpec("become_password", "secret", "what sudo asks for", secret=True),
     FieldSpec("ansible_become", "boolean", "as become"),
     FieldSpec("ansible_become_method", "choice", "as become_method", choices=_METHODS),
@@ -65,7 +72,7 @@ def become_of(target: Target) -> Become:
     if not option(target, "ansible_become", "become", default=False):
         return Become()
     method = option(target, "ansible_become_method", "become_method", default="sudo")
-    password = option(target, "ansible_become_password", "ansible_become_pass", "become_password")
+    password = option(target, *BECOME_PASSWORD)
     user = option(target, "ansible_become_user", "become_user", default="root")
     return Become(method, str(user), password, f"fz-{secrets.token_hex(8)}-")
 
@@ -117,9 +124,11 @@ def become_refusal(become: Become, host: str, said: str) -> FazaiError:
     lines = [line.strip() for line in said.splitlines() if "audit plugin" not in line]  # sudo's last words
     what = lines[-1] if lines else ""
     if "a password is required" in said or "Authentication required" in said or "Authorization" in said:
-        text, hint = f"{become.method} asks for a password", "become_password: !env NAME"
+        text = f"{become.method} asks for a password, and was given none"
+        hint = "say it with become_password: !env NAME, or be asked for it with --ask-become-pass (-K)"
     elif "try again" in said or "incorrect password" in said or "Authentication failed" in said:
-        text, hint = f"{become.method} did not take the password", "is become_password the right one?"
+        text = f"{become.method} did not take the password that it was given for the login user"
+        hint = "is become_password the right one? it is the login user's own, not that of the user to become"
     elif "unknown user" in said:
         text, hint = f"{become.method} knows no user {become.user}", "is become_user the right one?"
     else:

@@ -7,11 +7,13 @@ import shlex
 from collections.abc import Mapping
 from typing import Any, Final
 
+from fazai.hosts.numbers import whole_number
 from fazai.hosts.questions import Answer, Output, Question, Shell
 
 __all__ = ["QUESTIONS", "facts_of"]
 
 _MANAGERS: Final = ("apt-get", "dnf", "yum", "zypper", "apk", "pacman", "pkg")
+_RELEASE_LENGTH: Final = 1000
 _TRIED: Final = " ".join(_MANAGERS)
 
 QUESTIONS: Final[Mapping[str, Shell]] = {
@@ -46,11 +48,11 @@ def facts_of(answers: Mapping[Question, Answer]) -> dict[str, Any]:
         "os": _release(said["os"]) or {"name": system},
         "kernel": f"{system} {release}".strip(),
         "arch": machine,
-        "cpus": int(said["cpus"]) if said["cpus"].strip().isdigit() else None,
+        "cpus": whole_number(said["cpus"].strip()),
         "memory_mib": _mib(memory.get("MemTotal")),
         "available_mib": _mib(memory.get("MemAvailable")),
         "swap_mib": _mib(memory.get("SwapTotal")),
-        "uptime_s": int(uptime[1]) if uptime else None,
+        "uptime_s": whole_number(uptime[1]) if uptime else None,
         "disks": _disks(said["disks"]),
         "addresses": _addresses(said["addresses"]),
         "init": said["init"].strip() or None,
@@ -66,7 +68,8 @@ def _out(answer: Answer) -> str:
 
 
 def _mib(kib: str | None) -> int | None:
-    return int(kib) // 1024 if kib else None
+    number = whole_number(kib) if kib else None
+    return None if number is None else number // 1024
 
 
 def _manager(word: str) -> str | None:
@@ -76,16 +79,16 @@ def _manager(word: str) -> str | None:
 def _release(text: str) -> dict[str, str]:
     """os-release(5); FreeBSD's own program says only a version."""
     pairs: dict[str, str] = {}
+    wanted = {"id": "ID", "name": "PRETTY_NAME", "version": "VERSION_ID"}
     for line in text.splitlines():
         name, equals, value = line.partition("=")
-        if equals:
+        if equals and name in wanted.values() and len(value) <= _RELEASE_LENGTH:
             try:
                 pairs[name] = " ".join(shlex.split(value))
             except ValueError:
                 continue
-    if not pairs and text.strip():
+    if not pairs and "=" not in text and text.strip():
         return {"name": "FreeBSD", "version": text.split()[0]}
-    wanted = {"id": "ID", "name": "PRETTY_NAME", "version": "VERSION_ID"}
     return {name: pairs[key] for name, key in wanted.items() if pairs.get(key)}
 
 
@@ -94,9 +97,10 @@ def _disks(text: str) -> list[dict[str, Any]]:
     found = []
     for line in text.splitlines()[1:]:
         parts = line.split(None, 5)
-        if len(parts) == 6 and parts[1].isdigit() and parts[3].isdigit() and "/" in parts[0]:
-            size, free = int(parts[1]) // 1024, int(parts[3]) // 1024
-            found.append({"mount": parts[5], "device": parts[0], "size_mib": size, "free_mib": free})
+        if len(parts) == 6 and "/" in parts[0]:
+            size, free = _mib(parts[1]), _mib(parts[3])
+            if size is not None and free is not None:
+                found.append({"mount": parts[5], "device": parts[0], "size_mib": size, "free_mib": free})
     return found
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from fazai.errors import did_you_mean
 from fazai.hosts.base import Base
@@ -20,6 +20,14 @@ from fazai.model import FieldSpec, Problem, Resource, Value, Verb
 __all__ = ["Act", "Answers", "Block", "Have", "HostKind", "Put", "Want"]
 
 Answers = Mapping[Question, Answer]
+#: Names of Ansible's modules for the fields by which our kinds name their items.
+_ANSIBLE: Final[Mapping[str, tuple[str, ...]]] = {
+    **dict.fromkeys(("dest", "destfile", "name", "file", "filename"), ("path",)),
+    **dict.fromkeys(("path", "destination"), ("dest",)),
+    **dict.fromkeys(("pkg", "package", "service", "unit", "key", "login", "username"), ("name",)),
+    **dict.fromkeys(("cmd", "_raw_params", "command"), ("shell",)),
+    "src": ("target",),
+}
 #: The fields of an item as they are on the host.
 Have = Mapping[str, Value]
 
@@ -106,8 +114,11 @@ class HostKind:
     joins: ClassVar[bool] = False  # its changes may be written together with others (`together`)
     machine: ClassVar[bool] = False  # needs a running machine: a folder (`root:`) has no such thing
     runs: ClassVar[bool] = False  # may be a handler
-    asked: ClassVar[bool] = False  # no script compares what it changes: it is looked at before it is taken back
+    asked: ClassVar[bool] = (
+        False  # no script compares what it changes: it is looked at before it is taken back
+    )
     hollow: ClassVar[bool] = False  # what it makes is empty: below it nothing comes into being
+    slow_to_read: ClassVar[bool] = False  # `read` may take seconds: others go on meanwhile
     proves: ClassVar[bool] = False  # what was written has to show itself: `proof` is asked until it says so
     fields: Mapping[str, FieldSpec] = field(init=False, repr=False)
 
@@ -121,15 +132,21 @@ class HostKind:
         parts = []
         for name in self.identity:
             if fields.get(name) in (None, ""):
-                unknown = [word for word in fields if word not in self.fields]
-                near = did_you_mean(name, unknown)
-                hint = f"{near.split(chr(34))[1]} is set: was {name} meant?" if near else None
-                return Problem(name, "is missing: it names the item", hint)
+                return self.misnamed(name, fields) or Problem(name, "is missing: it names the item")
             value, problem = canonical(self.fields[name], fields[name])
             if problem is not None:
                 return problem
             parts.append(str(value))
         return self.title(parts)
+
+    def misnamed(self, name: str, fields: Mapping[str, Value]) -> Problem | None:
+        """The field that was meant to be this one, which is missing: under Ansible's name, or misspelt."""
+        for word in fields:
+            if word in self.fields:
+                continue
+            if name in _ANSIBLE.get(word, ()) or did_you_mean(word, (name,)):
+                return Problem(None, f'there is no field "{word}"', f'did you mean "{name}"?')
+        return None
 
     def title(self, parts: list[str]) -> str:
         return " ".join(parts)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import cached_property
 
 from fazai.errors import InputError, InventoryError
-from fazai.hosts.become import BECOME
+from fazai.hosts.become import BECOME, BECOME_PASSWORD
 from fazai.hosts.kind import HostKind
-from fazai.model import FieldSpec, Kind, Target, Value
+from fazai.model import FieldSpec, Kind, Secret, Target, Value
 
 __all__ = ["COMMON", "HostProvider", "option"]
 
@@ -24,12 +25,20 @@ COMMON: tuple[FieldSpec, ...] = (
 )
 
 
+_LOGIN_PASSWORD = ("ansible_password", "ansible_ssh_pass", "password")
+
+
 class HostProvider:
     """Base of the providers of hosts. Light to import: no connection is made here."""
 
     noun = "host"
     handlers = True  # what is notified must be declared
     default_mode = "write"  # what an SSH user expects; `mode: read` makes a host read-only
+
+    @property
+    def options(self) -> Mapping[str, FieldSpec]:
+        """The options of a host; `COMMON`, and what it takes to reach it."""
+        return {spec.name: spec for spec in COMMON}
 
     @cached_property
     def host_kinds(self) -> Mapping[str, HostKind]:
@@ -40,6 +49,16 @@ class HostProvider:
     @property
     def kinds(self) -> Mapping[str, Kind]:
         return self.host_kinds
+
+    def with_passwords(self, target: Target, login: Secret | None, become: Secret | None) -> Target:
+        """The target with passwords that were asked for, where its inventory names none of its own."""
+        options = dict(target.options)
+        if login is not None and "password" in self.options and option(target, *_LOGIN_PASSWORD) is None:
+            options["password"] = login
+        asks_elsewhere = option(target, "ansible_become_method", "become_method") == "doas"  # at a terminal
+        if become is not None and not asks_elsewhere and option(target, *BECOME_PASSWORD) is None:
+            options["become_password"] = become
+        return replace(target, options=options)
 
     def problems(self, target: Target) -> Iterator[tuple[str, str, str | None]]:
         """Option, what is wrong with it, and a hint."""

@@ -31,6 +31,8 @@ SAID_BYTES = 1024 * 1024
 _PATH_BYTES = 20 * 1024
 #: Small files that are read in place of their hash.
 _READ_BYTES = 128 * 1024
+#: What one look may bring, however much is asked for.
+_MOST_BYTES = 256 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,4 +127,4 @@ Answer = PathState | Output
 def answer_bytes(questions: Sequence[Question]) -> int:
     """The most that a host can have to say in answer to these questions, all frames included."""
     limits = (q.limit if isinstance(q, ContentOf | Shell) else 0 for q in questions)
-    return _READ_BYTES + sum(limit + _PATH_BYTES for limit in limits)
+    return min(_MOST_BYTES, _READ_BYTES + sum(limit + _PATH_BYTES for limit in limits))

@@ -77,7 +77,7 @@ class HostSession:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._channel is not None:
-            await self._channel.close()
+            await self._channel.close(busy=isinstance(error, asyncio.CancelledError))
         self._channel = self._shell = None
 
     # -- looking ----------------------------------------------------------------------------------------
@@ -102,7 +102,9 @@ class HostSession:
         for want in wants:
             key = want.resource.kind, want.resource.identity
             if key not in items:
-                items[key] = self._read(want, answers)
+                beside = self._kinds[want.resource.kind].slow_to_read
+                found = asyncio.to_thread(self._read, want, answers) if beside else None
+                items[key] = self._read(want, answers) if found is None else await found
             self._wanted[key] = want.resource
             self._answers[key] = answers
             self._seen.pop(key, None)

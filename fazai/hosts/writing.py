@@ -202,7 +202,10 @@ def in_place(act: Act, default_mode: str) -> str:
     lines = [set_attributes('"$fz_tmp"', wanted["mode"], wanted["owner"], wanted["group"])]
     if act.options.get("validate"):
         words = [word.split("%s") for word in shlex.split(act.options["validate"])]
-        lines.append(" ".join('"$fz_tmp"'.join(map(quoted, parts)) for parts in words) + " >&2")
+        command = " ".join('"$fz_tmp"'.join(map(quoted, parts)) for parts in words)
+        text = "did not succeed: nothing takes its place, the old file stays"
+        said = quoted(f"validate: {act.options['validate']} {text}")
+        lines.append(f"{command} >&2 || {{ fz_x=$?; printf '%s\\n' {said} >&2; exit $fz_x; }}")
     lines.append('fz_sync "$fz_tmp"')
     if act.options.get("backup"):
         lines.append("fz_old")

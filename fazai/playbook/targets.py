@@ -88,7 +88,7 @@ class Targets:
                 if name == "mode":
                     mode = _mode(value)
                 else:
-                    options[name] = self._option(host, specs[name], value)
+                    options[name] = self._option(host, specs[name], value, specs)
             except FazaiError as error:
                 self._wrong(host, name, error)
         self._look_up_secret(host, provider, specs, options)
@@ -121,7 +121,7 @@ class Targets:
         if found is not None:
             options["secret"] = found
 
-    def _option(self, host: str, spec: FieldSpec, value: Value) -> Value:
+    def _option(self, host: str, spec: FieldSpec, value: Value, specs: Mapping[str, FieldSpec]) -> Value:
         """The value of an option as the provider gets it. Raises InventoryError, SecretError."""
         if spec.secret or spec.type == "secret":
             return self._secrets.wrap(value)
@@ -131,7 +131,7 @@ class Targets:
             return os.path.abspath(self._path(host, spec.name, os.path.expanduser(value)))
         problem = _mistyped(spec, value)
         if problem is not None:
-            raise InventoryError(f"{spec.name} {problem}", hint=spec.doc or None)
+            raise InventoryError(f"{spec.name} {problem}", hint=_purpose(spec, specs))
         return value
 
     def _path(self, host: str, name: str, path: str) -> str:
@@ -152,6 +152,12 @@ class Targets:
         if not isinstance(error, InputError):
             raise error
         self._problems.add(error, host)
+
+
+def _purpose(spec: FieldSpec, specs: Mapping[str, FieldSpec]) -> str | None:
+    """What an option is for; for one that is another's second name, what that one is for."""
+    named = specs.get(spec.doc.removeprefix("as ")) if spec.doc.startswith("as ") else None
+    return (named or spec).doc or None
 
 
 def _mode(value: Value) -> str:

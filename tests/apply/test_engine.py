@@ -300,7 +300,7 @@ def test_no_more_targets_at_once_than_forks(bench: Bench) -> None:
 
     for number in range(20):
         bench.devices[f"t{number}"] = Counting()
-    outcome = bench.run(work(*bench.devices, resources=()), forks=3)
+    outcome = bench.run(work(*bench.devices, resources=RESOURCES), forks=3)
     assert outcome.exit_code == 0
     assert most == 3
 

@@ -317,6 +317,32 @@ def test_a_jump_that_says_nothing(world: World, server: Sshd) -> None:
     assert f"[127.0.0.1]:{port} did not answer within 1 s" in error.message
 
 
+def test_an_agent_that_says_nothing(world: World, server: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = world.folder / "agent"
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(path))
+        silent.listen()
+        monkeypatch.setenv("SSH_AUTH_SOCK", str(path))
+        target = _ssh_target(
+            world, server, timeout=2, agent=None, ansible_ssh_private_key_file=None, key=str(server.user_key)
+        )
+        error = _asked_over_ssh(target)
+    assert isinstance(error, Unreachable)
+    assert "did not answer within 2 s" in error.message
+
+
+@pytest.mark.parametrize("command", ["sleep 1000", "cat /dev/zero"], ids=["silent", "floods"])
+def test_a_proxy_command_that_is_none(command: str, world: World, server: Sshd) -> None:
+    config = world.folder / "config"
+    pid = world.folder / "pid"
+    program(world.folder / "bin", "way", f"#!/bin/sh\necho $$ >{pid}; exec {command}\n")
+    config.write_text(f"Host *\n  ProxyCommand {world.folder}/bin/way\n")
+    with flat():
+        error = _asked_over_ssh(_ssh_target(world, server, timeout=2, ssh_config=str(config)))
+    assert isinstance(error, Unreachable)
+    assert _gone(int(pid.read_text()))
+
+
 def test_a_server_that_floods(world: World, server: Sshd) -> None:
     with _talker(_flood) as port, flat():
         target = _ssh_target(world, server, ansible_port=port, timeout=2)
@@ -362,3 +388,12 @@ def test_a_host_that_stops_in_mid_conversation(world: World, server: Sshd) -> No
                 await found.ask(Shell("echo more"))
 
     asyncio.run(run())
+
+
+def test_an_interrupt_twice_ends_what_a_command_started(world: World) -> None:
+    world.local()
+    path = world.folder / "pid"
+    shell = f"echo $$ >{path}; kill -INT {os.getpid()}; sleep 0.5; kill -INT {os.getpid()}; sleep 1000"
+    found = world.fazai("apply", resources=[{"ssh.command": {"shell": shell, "creates": "/x"}}])
+    assert found.code == 130, found
+    assert _gone(int(path.read_text()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import subprocess
 from pathlib import Path
@@ -9,6 +10,10 @@ from typing import Any
 
 import pytest
 
+from fazai.hosts.questions import Answer, Output, Shell
+from fazai.hosts.session import HostSession
+from fazai.model import Target
+from fazai.providers.ssh.provider import SshProvider
 from tests.hosts.conftest import ME, World
 from tests.hosts.sshd import Sshd, keygen
 
@@ -209,3 +214,50 @@ def test_only_what_is_understood(world: World, server: Sshd) -> None:
     world.ssh(server, key="nowhere")
     found = world.fazai("validate", resources=ONE)
     assert (found.code, "is no file" in found.err) == (3, True), found
+
+
+#: What the shell on the host has of ours.
+_GIVEN = Shell('echo "${SSH_AUTH_SOCK-none} ${DISPLAY-none} ${FZ_SENT-none} ${FZ_SET-none}"')
+
+
+def test_no_host_gets_what_it_could_use_as_us(
+    world: World, server: Sshd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever ~/.ssh/config says: neither the agent nor the display, no variables, no forwarded ports, and
+    nothing is run here."""
+    folder = world.folder / "home/.ssh"
+    folder.mkdir(parents=True)
+    ran = world.folder / "ran"
+    (folder / "config").write_text(
+        "Host *\n  ForwardAgent yes\n  ForwardX11 yes\n  ForwardX11Trusted yes\n  SendEnv FZ_*\n"
+        "  SetEnv FZ_SET=set\n  RequestTTY force\n  RemoteCommand echo remote\n"
+        f"  RemoteForward 127.0.0.1:0 127.0.0.1:1\n  PermitLocalCommand yes\n  LocalCommand touch {ran}\n"
+        "  StrictHostKeyChecking no\n  UserKnownHostsFile /dev/null\n"
+    )
+    server.configure("AcceptEnv FZ_*", "AllowAgentForwarding yes", "X11Forwarding yes")
+    path = world.folder / "agent"
+    agent = subprocess.Popen(
+        ["ssh-agent", "-D", "-a", str(path)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        while not path.exists():
+            assert agent.poll() is None
+        monkeypatch.setenv("SSH_AUTH_SOCK", str(path))
+        monkeypatch.setenv("DISPLAY", ":1")
+        monkeypatch.setenv("FZ_SENT", "sent")
+        world.ssh(server, agent=None, root=None)
+        options = {k: v for k, v in world.hosts["web"].items() if k != "provider"}
+
+        async def run() -> Answer:
+            session = SshProvider().connect(Target("web", "ssh", "write", options))
+            assert isinstance(session, HostSession)
+            async with session:
+                return (await session.ask(_GIVEN))[_GIVEN]
+
+        found = asyncio.run(run())
+    finally:
+        agent.terminate()
+        agent.wait()
+    assert isinstance(found, Output)
+    assert found.out.splitlines()[0] == b"none none none none"
+    assert not ran.exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,3 +142,18 @@ def test_doas(box: Box) -> None:
     done = box.apply("fzfree", become_method="doas")
     assert done.code == ExitCode.OK, done.out + done.err
     assert box.there.stat().st_uid == 0
+
+
+def test_a_command_of_a_user_ends_with_its_time(box: Box) -> None:
+    """sshd passes the signal on to all that the shell runs."""
+    path = "/srv/fz/pid"
+    command = {"shell": f"echo $$ >{path}; sleep 1000", "creates": "/no/such/file"}
+    box.world.ssh(box.server, "box", ansible_user="fzfree", root=None, timeout=3)
+    found = box.world.fazai("apply", resources=[{"ssh.command": command}])
+    assert "no answer within 3 s" in found.out, found
+    pid = int((box.machine.folder / f"upper{path}").read_text())
+    for _ in range(200):
+        if not Path(f"/proc/{pid}").exists():
+            return
+        time.sleep(0.05)
+    pytest.fail("it still runs")

@@ -12,9 +12,9 @@ import pytest
 
 from fazai.errors import AccessDenied, FazaiError
 from fazai.hosts.become import Become
-from fazai.model import Secret
+from fazai.model import Secret, Target
 from fazai.providers.ssh.connecting import Connections
-from fazai.providers.ssh.settings import Hop, Settings
+from fazai.providers.ssh.settings import Hop, Settings, settings_of
 from fazai.providers.ssh.transport import start
 
 
@@ -79,6 +79,7 @@ def test_a_wrong_password(tmp_path: Path) -> None:
     (error,) = asyncio.run(talk(tmp_path, "open barley"))
     assert isinstance(error, AccessDenied)
     assert "barley" not in str(error)
+    assert "is it the right password? user: and password: say who logs in" in str(error)
 
 
 @pytest.mark.parametrize(
@@ -96,3 +97,88 @@ def test_algorithms(offered: tuple[str, ...], possible: bool, tmp_path: Path) ->
     else:
         assert isinstance(found[0], FazaiError)
         assert "no common algorithms" in found[0].message
+
+
+class Recording(asyncssh.SSHServer):
+    """Takes one password, and keeps all that it was offered."""
+
+    def __init__(self, right: str, offered: list[str]) -> None:
+        self._right = right
+        self._offered = offered
+
+    def begin_auth(self, username: str) -> bool:
+        return True
+
+    def password_auth_supported(self) -> bool:
+        return True
+
+    def validate_password(self, username: str, password: str) -> bool:
+        self._offered.append(password)
+        return password == self._right
+
+    def connection_requested(self, *_: Any) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("by_config", [False, True], ids=["jump", "ProxyJump"])
+@pytest.mark.parametrize("jump_password", [None, "of the bastion"])
+def test_each_hop_has_its_own_password(jump_password: str | None, by_config: bool, tmp_path: Path) -> None:
+    """A bastion is never offered what is the target's, nor asked to prove that it has the target's key."""
+    key, other = (asyncssh.generate_private_key("ssh-ed25519") for _ in range(2))
+    at_bastion: list[str] = []
+    at_target: list[str] = []
+
+    def listen(right: str, offered: list[str], host_key: asyncssh.SSHKey) -> Any:
+        return asyncssh.listen(
+            "127.0.0.1",
+            0,
+            server_factory=lambda: Recording(right, offered),
+            server_host_keys=[host_key],
+            process_factory=shell,
+            encoding=None,
+        )
+
+    async def run() -> bytes | FazaiError:
+        bastion = await listen("of the bastion", at_bastion, key)
+        target = await listen("of the target", at_target, other)
+        known = tmp_path / "known_hosts"
+        known.write_text(f"[127.0.0.1]:{bastion.get_port()} {key.export_public_key().decode()}")
+        way = f"me@127.0.0.1:{bastion.get_port()}"
+        config = tmp_path / "config"
+        config.write_text(f"Host *\n  ProxyJump {way}\n" if by_config else "")
+        words = {} if jump_password is None else {"jump_password": Secret(jump_password)}
+        options: dict[str, Any] = {
+            "host": "127.0.0.1",
+            "port": target.get_port(),
+            "user": "me",
+            "agent": False,
+            "password": Secret("of the target"),
+            "known_hosts": str(known),
+            "ssh_config": str(config),
+            "host_key": " ".join(other.export_public_key().decode().split()[:2]),
+            **({} if by_config else {"jump": way}),
+            **words,
+        }
+        settings = settings_of(Target("box", "ssh", "write", options))
+        try:
+            channel = await start("box", settings, Become(), Connections(str(tmp_path), {}))
+        except FazaiError as error:
+            return error
+        else:
+            channel.stdin.write(b"hello\n")
+            said: bytes = await channel.stdout.read()
+            await channel.close()
+            return said
+        finally:
+            for server in (bastion, target):
+                server.close()
+                await server.wait_closed()
+
+    found = asyncio.run(run())
+    if jump_password is None:
+        assert isinstance(found, AccessDenied)
+        assert "jump_password" in str(found)
+        assert (at_bastion, at_target) == ([], [])
+    else:
+        assert found == b"sh -s: hello\n"
+        assert (at_bastion, at_target) == (["of the bastion"], ["of the target"])

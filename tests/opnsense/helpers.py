@@ -112,6 +112,7 @@ async def apply_in(
         if isinstance(step, Activate):
             await work.activate(step.service)
         else:
+            assert isinstance(step, Change)
             written.append((step, await work.write(step)))
     seen = await work.observe(wanted)
     taken = adopted | {change.ref for change, _ in written if change.adopts}

@@ -8,7 +8,7 @@ import pytest
 
 from fazai.errors import DeviceError, Mark, Refused, Rejected
 from fazai.lab import Fault, LabFirewall
-from fazai.model import Activate, Secret, Verb
+from fazai.model import Activate, Change, Secret, Verb
 from fazai.providers.opnsense import PROVIDER
 from fazai.providers.opnsense.ownership import is_uuid, own_ref
 from fazai.providers.opnsense.snapshot import Collection, Snapshot
@@ -51,12 +51,12 @@ LAN_RULE = "Default allow LAN to any rule"
 
 def test_first_apply_creates_and_second_finds_nothing(firewall: LabFirewall) -> None:
     done = run(apply(target(firewall), [RULE, ALIAS, CATEGORY]))
-    assert [(s.kind, s.verb) if not isinstance(s, Activate) else s.service for s in done.diff.steps] == [
+    assert [(s.kind, s.verb) if isinstance(s, Change) else s for s in done.diff.steps] == [
         ("opnsense.category", Verb.CREATE),
         ("opnsense.alias", Verb.CREATE),
         ("opnsense.rule", Verb.CREATE),
-        "alias",
-        "filter",
+        Activate("fw-01", "alias"),
+        Activate("fw-01", "filter"),
     ]
     assert done.after.steps == ()
     assert done.after.unchanged == 3

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
 from fazai.hosts.agent.files import SCRIPT, SERVICE, SERVICES, SETTINGS, USER
+from fazai.hosts.numbers import whole_number
 from fazai.hosts.quoting import quoted
 
 __all__ = ["Report", "look_script", "read_report", "read_status"]
@@ -17,6 +19,7 @@ _LATE_INTERVALS: Final = 3
 _LEAST_S: Final = 5  # the status has whole seconds, and the host may be busy
 #: Failed deliveries in a row from which on the server, and not chance, is the reason.
 _FAILURES: Final = 3
+_SECONDS: Final = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?")
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -56,7 +59,8 @@ class Report:
 
     def number(self, name: str) -> int | None:
         text = self.status.get(name, "")
-        return int(text) if text.lstrip("-").isdigit() else None
+        number = whole_number(text.removeprefix("-"))
+        return number if number is None or not text.startswith("-") else -number
 
     def age(self, name: str) -> int | None:
         """Seconds since a time of the status file."""
@@ -159,17 +163,24 @@ def read_report(
     text = live.get("interval_s", "")
     return Report(
         folder=folder,
-        now=int(found["now"]),
+        now=_moment(found["now"]),
         init=found.get("init", "none"),
         active=found.get("active", ""),
         enabled=folder or found.get("init") not in SERVICES or found.get("enabled") == "enabled",
         version=found.get("version", ""),
         user=folder or found.get("user") == "yes",
-        installed_at=int(found["installed_at"]) if found.get("installed_at") else None,
+        installed_at=_moment(found["installed_at"]) if found.get("installed_at") else None,
         status=live,
-        interval_s=max(interval_s, float(text) if text.replace(".", "", 1).isdigit() else 0.0),
+        interval_s=max(interval_s, float(text) if _SECONDS.fullmatch(text) else 0.0),
         grace_s=GRACE_S if grace_s is None else grace_s,
     )
+
+
+def _moment(text: str) -> int:
+    number = whole_number(text)
+    if number is None:
+        raise ValueError("no time")
+    return number
 
 
 def read_status(data: bytes) -> dict[str, str]:

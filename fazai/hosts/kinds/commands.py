@@ -6,7 +6,6 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from fazai.errors import did_you_mean
 from fazai.hosts.base import Base
 from fazai.hosts.kind import Act, Answers, Block, Have, HostKind, Want
 from fazai.hosts.questions import FileAt, Output, PathState, Question, Shell
@@ -30,8 +29,8 @@ class CommandKind(HostKind):
         if isinstance(shell, str) and shell:
             return shell.strip()
         if argv is None and shell is None:
-            near = did_you_mean("argv", fields) or "argv: [program, argument]"
-            return Problem("argv", "is missing: what is to be run", near)
+            misnamed = self.misnamed("shell", fields) or self.misnamed("argv", fields)
+            return misnamed or Problem("argv", "is missing: what is to be run", "argv: [program, argument]")
         if isinstance(shell, Secret):
             return Problem("shell", "names the command, and cannot be a secret", "put it into environment:")
         name = "argv" if argv is not None else "shell"

@@ -19,6 +19,7 @@ __all__ = ["KINDS"]
 
 _TIMES: Final = ("minute", "hour", "day", "month", "weekday")
 _SPECIAL: Final = ("reboot", "yearly", "annually", "monthly", "weekly", "daily", "hourly")
+_NO_PROGRAM: Final = 127
 _LIMIT: Final = 1024 * 1024
 _FOLDER: Final = "/etc/cron.d"
 _FILE: Final = re.compile(r"[A-Za-z0-9_-]+")
@@ -78,9 +79,10 @@ class CronKind(HostKind):
         assert isinstance(answer, Output)
         if "cron_file" in want.fields:
             refuse_unsafe(want, answer)
-        if (
-            answer.exit
-        ):  # no crontab, or no cron yet; a crontab that could not be read fails when it is written
+        if answer.exit == _NO_PROGRAM and not want.absent:
+            hint = "install cron before: ssh.package: {name: cron}; its name differs (cronie, busybox)"
+            raise unlike(want, "there is no crontab on the host", hint)
+        if answer.exit:  # no crontab yet; one that could not be read fails when it is written
             return None
         lines = answer.out.decode("utf-8", "surrogateescape").split("\n")
         for marker, line in pairwise(lines):
@@ -131,7 +133,7 @@ def _place(fields: Mapping[str, Value]) -> str:
 def _question(want: Want) -> Question:
     if "cron_file" in want.fields:
         return ContentOf(want.at(f"{_FOLDER}/{want.fields['cron_file']}"), _LIMIT)
-    return Shell(f"crontab {_user(want.fields.get('user'))}-l")
+    return Shell(f"crontab {_user(want.fields.get('user'))}-l")  # 127: there is no such program
 
 
 def _user(user: str | None) -> str:

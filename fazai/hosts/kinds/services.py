@@ -89,7 +89,8 @@ class ServiceKind(HostKind):
         words = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
         init = words.get("init")
         if answer.exit > 1:
-            raise unlike(want, f"systemd does not answer: {said.strip().splitlines()[-1]}")
+            last = said.strip().splitlines()[-1:] or [f"exit status {answer.exit}"]
+            raise unlike(want, f"systemd does not answer: {last[0]}")
         if init == "none":
             text = "there is no systemd, OpenRC or rc"
             raise unlike(want, text, "ssh.command does what another supervisor needs")

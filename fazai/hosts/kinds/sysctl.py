@@ -18,8 +18,6 @@ __all__ = ["KINDS"]
 _FILE: Final = "/etc/sysctl.d/99-fazai.conf"
 _LIMIT: Final = 1024 * 1024
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./:@*-]*")
-#: `-name = value` says that an error is no error.
-_LINE: Final = re.compile(r"\s*-?\s*([^=#;\s][^=]*?)\s*=\s*(.*?)\s*")
 _FILTER: Final = (
     PUT
     + r"""{ l = $0; sub(/^[ \t]*-?[ \t]*/, "", l); i = index(l, "="); k = i ? substr(l, 1, i - 1) : ""
@@ -60,9 +58,10 @@ class SysctlKind(HostKind):
         refuse_unsafe(want, answer)
         have: dict[str, Any] = {"file": want.fields.get("sysctl_file", _FILE), "value": None}
         for line in answer.out.decode("utf-8", "replace").splitlines():
-            found = _LINE.fullmatch(line)
-            if found is not None and found[1] == name:
-                have["value"] = " ".join(found[2].split())  # the last one counts
+            key, equals, value = line.partition("=")
+            key = key.strip().removeprefix("-").strip()  # `-name = value`: an error is no error
+            if equals and key == name:
+                have["value"] = " ".join(value.split())  # the last one counts
         if self._running(want):
             kernel = answers[Shell(f"sysctl -n {quoted(name)}")]
             assert isinstance(kernel, Output)

@@ -36,6 +36,7 @@ class PartKind(HostKind):
     """Base of both: the new text is worked out here, and takes the place of the file that was seen."""
 
     joins = True
+    slow_to_read = True
     part = ""
 
     def edited(self, fields: Mapping[str, Value], absent: bool, text: str) -> str:
@@ -75,7 +76,12 @@ class PartKind(HostKind):
                 f"the file is larger than {_LIMIT_BYTES >> 20} MiB" if large else "the file may not be read"
             )
             raise unlike(want, text, None if large else "become: true")
-        return {**seen_attributes(want, path), "content": Blob.of(content.out, private=not path.mode & 0o004)}
+        seen = Blob.of(content.out, private=not path.mode & 0o004)
+        try:  # a pattern that takes too long is found out here, where others need not wait for it
+            self.edited(want.fields, want.absent, _decoded(seen))
+        except DeviceError as error:
+            raise unlike(want, error.message, error.hint) from None
+        return {**seen_attributes(want, path), "content": seen}
 
     def compare(
         self, want: Want, have: Have | None
@@ -85,7 +91,8 @@ class PartKind(HostKind):
         new = self.edited(want.fields, want.absent, old)
         if new == old and (have is not None or want.absent):
             return None
-        private = seen is not None and seen.private
+        part = want.fields.get(self.part)
+        private = (seen is not None and seen.private) or (isinstance(part, Blob) and part.private)
         before = _minus(old, new, private)
         if want.absent:
             return Verb.DELETE, before, {}
@@ -105,7 +112,12 @@ class PartKind(HostKind):
 
     def leaves(self, act: Act) -> tuple[Base, ...]:
         found = act.memory.get(("undo", self.name, act.identity))
-        return () if found is None else (left_file(found[0], act, "0644", found[2].sha256),)
+        return () if found is None else (left_file(found[0], act, self.default_mode(act), found[2].sha256),)
+
+    def default_mode(self, act: Act) -> str:
+        """The mode of a file that is made for a part that is a secret, or is none."""
+        part = act.options.get(self.part)
+        return "0600" if isinstance(part, Blob) and part.private else "0644"
 
     def write(self, act: Act) -> Iterator[Block]:
         undo = ("undo", self.name, act.identity)
@@ -120,7 +132,7 @@ class PartKind(HostKind):
         if new is None:
             yield removed(at)
         else:
-            yield from replaced(at, new, act, "0644")
+            yield from replaced(at, new, act, self.default_mode(act))
 
 
 def _decoded(content: Blob | None) -> str:
@@ -144,7 +156,7 @@ class LineKind(PartKind):
     def identify(self, fields: Mapping[str, Value]) -> str | Problem:
         path = fields.get("path")
         if not isinstance(path, str) or not path:
-            return Problem("path", "is missing: it names the file")
+            return self.misnamed("path", fields) or Problem("path", "is missing: it names the file")
         words = fields.get("regexp") or fields.get("line")
         if isinstance(words, Secret):
             return Problem("line", "is a secret: regexp: must say which line it is", "regexp: ^password=")
@@ -172,7 +184,7 @@ class BlockKind(PartKind):
     def identify(self, fields: Mapping[str, Value]) -> str | Problem:
         path = fields.get("path")
         if not isinstance(path, str) or not path:
-            return Problem("path", "is missing: it names the file")
+            return self.misnamed("path", fields) or Problem("path", "is missing: it names the file")
         marker = fields.get("marker")
         return path if marker is None else f"{path}: {marker}"
 
@@ -210,10 +222,10 @@ KINDS = (
         specs=(
             FieldSpec("path", "path", "the file", required=True),
             FieldSpec("line", "content", "the line as it is to be"),
-            FieldSpec("regexp", "text", "which line it takes the place of (the last that matches)"),
+            FieldSpec("regexp", "text", "which line it takes the place of: the last that matches"),
             *_AROUND,
         ),
-        identity=("path", "regexp", "line"),
+        identity=("path", "regexp"),  # and `line`, where there is no regexp
         example='ssh.line: {path: /etc/ssh/sshd_config, regexp: "^#?PrintMotd", line: PrintMotd no}',
     ),
     BlockKind(

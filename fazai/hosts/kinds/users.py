@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Final
 from fazai.errors import DeviceError
 from fazai.hosts import accounts
 from fazai.hosts.kind import Act, Answers, Block, Have, HostKind, Want
+from fazai.hosts.numbers import whole_number
 from fazai.hosts.questions import ContentOf, Output, Question, Shell
 from fazai.hosts.quoting import quoted
 from fazai.hosts.writing import unlike
@@ -121,7 +122,7 @@ def _lines(answer: object, count: int) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for line in answer.out.decode("utf-8", "surrogateescape").split("\n"):
         words = line.split(":")
-        if len(words) >= count and words[2].isdigit():
+        if len(words) >= count and whole_number(words[2]) is not None:
             found.setdefault(words[0], words)
     return found
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from fazai.hosts.become import become_of, become_problems
-from fazai.hosts.provider import COMMON, HostProvider, option
-from fazai.model import FieldSpec, Session, Target
+from fazai.hosts.provider import HostProvider, option
+from fazai.model import Session, Target
 
 __all__ = ["LocalProvider"]
 
@@ -15,10 +15,6 @@ class LocalProvider(HostProvider):
     """The machine that fazai runs on."""
 
     name = "local"
-
-    @property
-    def options(self) -> Mapping[str, FieldSpec]:
-        return {spec.name: spec for spec in COMMON}
 
     def problems(self, target: Target) -> Iterator[tuple[str, str, str | None]]:
         return become_problems(target)

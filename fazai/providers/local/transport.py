@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Final
 
 from fazai.errors import DeviceError, FazaiError
@@ -49,23 +49,27 @@ class LocalChannel:
             for number, seconds in ((signal.SIGTERM, _TERM_S), (signal.SIGKILL, _KILL_S)):
                 known |= _descendants(pid)
                 _signal(pid, known, number)
-                if await self._ended(seconds) and not _alive(known):
+                if await self._ended(seconds, known):
                     return
         finally:
             if self._process.returncode is None:
                 _signal(pid, known | _descendants(pid), signal.SIGKILL)
             self._release()
 
-    async def _ended(self, seconds: float) -> bool:
-        """Whether the shell ends within this time; what it started may still hold its output open."""
-        until_s = asyncio.get_running_loop().time() + seconds
+    async def _ended(self, seconds: float, others: Collection[int] = ()) -> bool:
+        """Whether the shell, and these as well, end within this time. (`wait` may also wait for those that
+        hold its output open.)"""
+        now_s = asyncio.get_running_loop().time
+        until_s = now_s() + seconds
         waiting = asyncio.ensure_future(self._process.wait())
         try:
-            while self._process.returncode is None and asyncio.get_running_loop().time() < until_s:
+            while (running := self._process.returncode is None or _running(others)) and now_s() < until_s:
                 await asyncio.wait({waiting}, timeout=0.05)
+                if waiting.done() and others:
+                    await asyncio.sleep(0.02)
         finally:
             waiting.cancel()
-        return self._process.returncode is not None
+        return not running
 
     def _release(self) -> None:
         """Close our ends of its streams: somebody may hold the others."""
@@ -102,8 +106,12 @@ def _descendants(pid: int) -> set[int]:
     return found - {pid}
 
 
-def _alive(pids: Iterable[int]) -> bool:
-    return any(os.path.exists(f"/proc/{pid}") for pid in pids)
+def _running(pids: Iterable[int]) -> bool:
+    for pid in pids:
+        with contextlib.suppress(OSError, IndexError), open(f"/proc/{pid}/stat", "rb") as file:
+            if file.read().rpartition(b")")[2].split()[0] != b"Z":
+                return True
+    return False
 
 
 async def start(
@@ -124,9 +132,8 @@ async def start(
         start_new_session=True,  # an interrupt at our terminal is for us: what is in flight is finished
     )
     channel = LocalChannel(process, host, become)
-    try:
+    async with contextlib.AsyncExitStack() as failing:
+        failing.push_async_callback(channel.close, busy=True)
         await greet(channel, become, host, timeout_s)
-    except BaseException:
-        await channel.close(busy=True)
-        raise
+        failing.pop_all()
     return channel

@@ -14,7 +14,7 @@ from typing import Any
 import asyncssh
 
 from fazai.errors import AccessDenied, FazaiError, InventoryError, Unreachable
-from fazai.providers.ssh.settings import Hop, Settings, hops
+from fazai.providers.ssh.settings import Hop, Settings, hops, settings_of_jump
 from fazai.providers.ssh.trust import KnownHosts, Trust
 
 __all__ = ["Connections", "end_connection"]
@@ -156,7 +156,7 @@ class Connections:
 
     async def _way(self, target: str, settings: Settings, jumps: tuple[Hop, ...]) -> _Shared:
         """The connection to the last host on the way; hosts behind the same one share it."""
-        key = (replace(settings, hop=jumps[-1], jumps=jumps[:-1]), id(asyncio.get_running_loop()))
+        key = (settings_of_jump(settings, jumps), id(asyncio.get_running_loop()))
         for old in [k for k, f in self._shared.items() if f.done() and (f.exception() or f.result().closed)]:
             del self._shared[old]
         opening = self._shared.get(key)
@@ -186,6 +186,12 @@ class Connections:
             "x509_trusted_certs": None,
             "gss_kex": False,
             "gss_auth": False,
+            # whatever ~/.ssh/config says: no host gets what it could use as us
+            "agent_forwarding": False,
+            "x11_forwarding": False,
+            "gss_delegate_creds": False,
+            "env": {},
+            "send_env": None,
         }
         if settings.hop.port is not None:
             found["port"] = settings.hop.port
@@ -261,10 +267,16 @@ def _address(settings: Settings) -> str:
 def _denied(target: str, settings: Settings, error: asyncssh.PermissionDenied) -> FazaiError:
     user = settings.hop.user or "this user"
     tried = "key and password" if settings.password is not None else "key"
+    hint = "is the public key in its authorized_keys? user: and key: say who logs in"
+    if settings.password is not None:
+        hint = "is it the right password? user: and password: say who logs in"
+    if settings.on_the_way:
+        tried = tried.replace("password", "jump_password")
+        hint = "it is a host to go through: jump: says as whom, key: and jump_password: with what"
     return AccessDenied(
         f"{_address(settings)} does not let {user} log in with the {tried} it was given",
         where=target,
-        hint="is the public key in its authorized_keys? user: and key: say who logs in",
+        hint=hint,
     )
 
 

@@ -12,7 +12,7 @@ from fazai.hosts.become import become_problems
 from fazai.hosts.provider import COMMON, option
 from fazai.model import FieldSpec, Secret, Target
 
-__all__ = ["OPTIONS", "Hop", "Settings", "problems", "settings_of"]
+__all__ = ["OPTIONS", "Hop", "Settings", "hops", "problems", "settings_of", "settings_of_jump"]
 
 _SPECS = (
     FieldSpec("host", "text", "name or address; the target's name when not given"),
@@ -24,6 +24,12 @@ _SPECS = (
     FieldSpec("password", "secret", "of the login, where keys are not accepted", secret=True),
     FieldSpec("agent", "boolean", "ask the agent of SSH_AUTH_SOCK for keys", default=True),
     FieldSpec("jump", "text", "hosts to go through: user@bastion:22,user@second"),
+    FieldSpec(
+        "jump_password",
+        "secret",
+        "of the login on the hosts to go through; password is never offered to them",
+        secret=True,
+    ),
     FieldSpec(
         "host_key",
         "text",
@@ -75,11 +81,26 @@ class Settings:
     certificate: str | None = None
     passphrase: Secret | None = None
     password: Secret | None = None
+    jump_password: Secret | None = None
     agent: bool = True
     host_key: str = "strict"
     known_hosts: tuple[str, ...] = ()  # none: the usual files
     config: str | None = None
     connect_timeout_s: float = 15.0
+    on_the_way: bool = False  # others are reached through it
+
+
+def settings_of_jump(settings: Settings, jumps: tuple[Hop, ...]) -> Settings:
+    """How the last of the hosts on the way is reached: what is the target's alone, its password and its host
+    key, is not for them."""
+    return replace(
+        settings,
+        hop=jumps[-1],
+        jumps=jumps[:-1],
+        password=settings.jump_password,
+        on_the_way=True,
+        host_key=settings.host_key if settings.host_key in ("strict", "accept-new") else "strict",
+    )
 
 
 def settings_of(target: Target) -> Settings:
@@ -103,6 +124,7 @@ def settings_of(target: Target) -> Settings:
         certificate=get("certificate"),
         passphrase=option(target, "passphrase"),
         password=option(target, "ansible_password", "ansible_ssh_pass", "password"),
+        jump_password=option(target, "jump_password"),
         agent=option(target, "agent", default=True),
         host_key=get("host_key") or "strict",
         known_hosts=() if known_hosts is None else (known_hosts,),
@@ -178,7 +200,7 @@ def _with(settings: Settings, name: str, value: str) -> Settings:
     raise ValueError(f'has an option that is not understood here: "{name}"')
 
 
-#: One connection is kept for the whole run, and nothing is ever asked at a terminal.
+#: One connection is kept for the whole run, nothing is ever asked at a terminal, and no agent is forwarded.
 _WITHOUT_EFFECT = frozenset(
     ("controlmaster", "controlpersist", "controlpath", "batchmode", "loglevel", "compression", "forwardagent")
 )
