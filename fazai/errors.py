@@ -17,6 +17,7 @@
     ├── DeviceError                 1   the device answered, and the answer was no
     │   ├── AccessDenied                wrong key, missing privilege
     │   ├── NotAvailable                the device has no such API (plugin absent)
+    │   ├── Moved                       it is not as it was when it was looked at; nothing was written to it
     │   └── Rejected                    validation; `fields` says which
     ├── Unsure                      1   a write whose answer was lost: observe before repeating it
     ├── VerifyError                 1   what was written did not stick, or does not run
@@ -45,6 +46,7 @@ __all__ = [
     "InventoryError",
     "LockHeld",
     "Mark",
+    "Moved",
     "NotAvailable",
     "PlanStale",
     "PlaybookError",
@@ -198,6 +200,16 @@ class AccessDenied(DeviceError):
 
 class NotAvailable(DeviceError):
     pass
+
+
+class Moved(DeviceError):
+    """What stands at `path` is not what an action rests on: nothing was written to it."""
+
+    def __init__(
+        self, message: str, *, path: str, where: Mark | str | None = None, hint: str | None = None
+    ) -> None:
+        super().__init__(message, where=where, hint=hint)
+        self.path = path
 
 
 class Rejected(DeviceError):

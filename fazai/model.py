@@ -11,7 +11,7 @@ from enum import StrEnum
 from types import TracebackType
 from typing import Any, Protocol, Self, runtime_checkable
 
-from fazai.errors import FazaiError, InputError, Mark
+from fazai.errors import FazaiError, InputError, Mark, Moved
 
 __all__ = [
     "Activate",
@@ -19,8 +19,10 @@ __all__ = [
     "Describing",
     "Diff",
     "FieldSpec",
+    "Following",
     "Joining",
     "Kind",
+    "LookAgain",
     "Observation",
     "Problem",
     "Provider",
@@ -231,7 +233,18 @@ class Activate:
     service: str
 
 
-Step = Change | Activate
+@dataclass(frozen=True, slots=True)
+class LookAgain:
+    """What stands before may alter what these resources find: the engine carries that out, then has them
+    observed and compared anew, and goes on with the steps that come of it. Steps behind this one only say
+    what can be known so far; the resources are all that they are of."""
+
+    target: str
+    rest: tuple[Resource, ...]
+    after: str  # the change before it, for people: package nano
+
+
+Step = Change | Activate | LookAgain
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +265,11 @@ class Diff:
     def changes(self) -> tuple[Change, ...]:
         return tuple(step for step in self.steps if isinstance(step, Change))
 
+    @property
+    def later(self) -> tuple[Resource, ...]:
+        """What is looked at again while the steps are carried out: what a plan cannot know yet."""
+        return next((step.rest for step in self.steps if isinstance(step, LookAgain)), ())
+
 
 class Observation(Protocol):
     """What a session saw. Opaque to the engine but for its digest (of the managed state, not of counters)."""
@@ -263,9 +281,9 @@ class Observation(Protocol):
 class Session(Protocol):
     """A provider at work on one target; an async context manager. The engine calls, in this order:
 
-    observe, diff, then for an apply: hold, write (each change of the steps) and activate (each Activate of
-    the steps), observe and diff again to read back, probe, verify. On a failure: write(inverse(change))
-    backwards, activate.
+    observe, diff, then for an apply: hold, write (each change of the steps), activate (each Activate of the
+    steps), observe and diff (at each LookAgain of the steps, for its resources; then to read back), probe,
+    verify. On a failure: write(inverse(change)) backwards, activate.
     """
 
     async def __aenter__(self) -> Self: ...
@@ -293,7 +311,8 @@ class Session(Protocol):
 
     async def write(self, change: Change) -> str:
         """Carry out one change; returns the item's ref. Raises Unsure when the answer was lost and the write
-        cannot simply be repeated, Unreachable, Rejected, DeviceError."""
+        cannot simply be repeated, Moved when what it rests on is not there any more and nothing was written,
+        Unreachable, Rejected, DeviceError."""
         ...
 
     def inverse(self, change: Change, ref: str) -> Change | None:
@@ -348,6 +367,19 @@ class Joining(Protocol):
         """Carry out what `join` was just asked about, as many as it said. Returns the refs of those that are
         done, in order, and what `Session.write` would have raised for the next. After Unreachable and
         Unsure any of the others may be done as well."""
+        ...
+
+
+@runtime_checkable
+class Following(Protocol):
+    """A session in which what a resource finds at its turn may be the work of changes before it."""
+
+    async def explains(self, moved: Moved, changes: Sequence[Change]) -> bool:
+        """Whether these changes may be why something moved on; otherwise it was another hand."""
+        ...
+
+    def affected(self, changes: Sequence[Change], resources: Sequence[Resource]) -> Sequence[Resource]:
+        """Pure. Those of the resources that these changes may have altered: they are read back as well."""
         ...
 
 

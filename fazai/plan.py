@@ -10,16 +10,24 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from fazai.errors import InputError, PlanStale
-from fazai.model import Change, Diff, TargetWork
+from fazai.model import Change, Diff, Resource, TargetWork
 from fazai.outcome import change_record, record
 
-__all__ = ["Expected", "SavedPlan", "changes_digest", "read_plan", "wanted_digest", "write_plan"]
+__all__ = [
+    "Expected",
+    "SavedPlan",
+    "changes_digest",
+    "check_later",
+    "read_plan",
+    "wanted_digest",
+    "write_plan",
+]
 
 FORMAT = "fazai-plan/2"
 _LIMIT_BYTES = 256 * 1024 * 1024
@@ -105,6 +113,21 @@ class SavedPlan:
 def changes_digest(changes: Iterable[Change]) -> str:
     """A hash over the changes in their order, secrets left out."""
     return _sha256([change_record(change) for change in changes])
+
+
+def check_later(
+    target: str, promised: Sequence[Change], later: Sequence[Resource], found: Sequence[Change]
+) -> None:
+    """Hold what was found when the target was looked at again, in the middle of a run, against its plan: what
+    the plan could not know yet (`Diff.later`) is changed as it is declared, anything else as it was planned.
+    Raises PlanStale."""
+    declared = {(resource.kind, resource.identity) for resource in later}
+    planned = [change_record(replace(change, note="")) for change in promised]
+    for change in found:
+        if (change.kind, change.identity) in declared or change_record(replace(change, note="")) in planned:
+            continue
+        text = f"the plan is stale for {target}: {change.kind} {change.identity} is not the planned change"
+        raise PlanStale(text, where=target, hint="plan again")
 
 
 def wanted_digest(item: TargetWork) -> str:

@@ -4,26 +4,29 @@ verify; and undo what was written when a step fails."""
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 
-from fazai.errors import (
-    Errors,
-    FazaiError,
-    Interrupted,
-    Refused,
-    StateError,
-    Unreachable,
-    Unsure,
-    VerifyError,
+from fazai.apply.sentences import action_id, found, not_stuck, open_ends, read_only, unasked
+from fazai.errors import Errors, FazaiError, Interrupted, Moved, StateError, Unreachable, Unsure
+from fazai.model import (
+    Activate,
+    Change,
+    Diff,
+    Following,
+    Joining,
+    LookAgain,
+    Provider,
+    Resource,
+    Session,
+    Step,
+    Talking,
+    TargetWork,
 )
-from fazai.model import Activate, Change, Diff, Joining, Provider, Session, Step, Talking, TargetWork, Verb
 from fazai.outcome import ActionOutcome, Status, TargetOutcome, change_record, record
-from fazai.plan import Expected
+from fazai.plan import Expected, check_later
 from fazai.store.base import Action, Run, Store, TargetMemory
 
 __all__ = ["TargetRun"]
@@ -50,6 +53,8 @@ class TargetRun:
     errors: list[FazaiError] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     observed: str = ""
+    _promised: Diff = field(default_factory=Diff)  # at the first look
+    _planned: tuple[Change, ...] = ()  # at the last look
     _earlier: frozenset[str] = frozenset()  # services that an earlier run saved and never activated
     _stop: bool = False
     _busy: bool = False
@@ -116,14 +121,20 @@ class TargetRun:
             pending=frozenset(memory.pending),
             prune=self.item.whole,
         )
-        self.observed = seen.digest
+        self.observed, self._promised = seen.digest, diff
         self._earlier = frozenset(memory.pending)
-        self.unchanged = diff.unchanged
-        self.planned = tuple(step.service for step in diff.steps if isinstance(step, Activate))
-        self.notes = [*_found(memory, self.check), *diff.notes]
+        self.notes = [*found(memory, self.check), *diff.notes]
+        if self.check:
+            self.notes += open_ends(diff)
+        self._planning(diff, diff.unchanged)
         if self.expected is not None:
             self.expected.check(self.item.target.name, seen.digest, diff)
         return diff
+
+    def _planning(self, diff: Diff, unchanged: int) -> None:
+        self._planned = diff.changes
+        self.unchanged = unchanged
+        self.planned = tuple(step.service for step in diff.steps if isinstance(step, Activate))
 
     def _writable(self, diff: Diff) -> bool:
         """Whether this run may carry the diff out; otherwise the status and the errors say why not."""
@@ -141,10 +152,10 @@ class TargetRun:
             self.status = Status.PENDING
         elif self.item.target.mode != "write":
             self.status = Status.REFUSED
-            self.errors.append(_read_only(self.item, len(diff.changes)))
-        elif unasked := _unasked(diff, self.deletable):
+            self.errors.append(read_only(self.item, len(diff.changes)))
+        elif refused := unasked(diff, self.deletable):
             self.status = Status.REFUSED
-            self.errors.append(unasked)
+            self.errors.append(refused)
         else:
             return True
         blocked = self.status is not Status.PENDING
@@ -158,37 +169,77 @@ class TargetRun:
     async def _carry_out(self, session: Session, diff: Diff) -> None:
         done = _Done()
         try:
-            await self._write_all(session, diff, done)
+            services = await self._write_all(session, diff, done)
             with self._in_flight():
-                await self._finish(session, diff, done)
+                await self._finish(session, services, done)
         except Interrupted as error:
             self.status = Status.INTERRUPTED
             self.errors.append(error)
-            self._left(diff, done)
+            self._left()
             return
         except FazaiError as error:
             with self._in_flight():
-                await self._failed(session, error, diff, done)
+                await self._failed(session, error, done)
             return
         self.status = Status.CHANGED
         await self.store.settle(self.item.target.name)
 
-    async def _write_all(self, session: Session, diff: Diff, done: _Done) -> None:
-        """Every change, and the activations that later changes need."""
-        rest: Sequence[Step] = diff.steps[: _writes_end(diff)]
-        while rest:
+    async def _write_all(self, session: Session, diff: Diff, done: _Done) -> list[str]:
+        """Every change, and the activations that later changes need. Returns the others, which come last."""
+        rest: Sequence[Step] = diff.steps
+        while not all(isinstance(step, Activate) for step in rest):
             if self._stop:
                 count = len(done.changes)
-                text = f"interrupted: {count} of {len(diff.changes)} changes are saved and not yet activated"
+                total = count + sum(isinstance(step, Change) for step in rest)
+                text = f"interrupted: {count} of {total} changes are saved and not yet activated"
                 hint = "run it again: it goes on from there"
                 raise Interrupted(text if count else "interrupted", where=self.item.target.name, hint=hint)
-            changes = list(_changes(rest))
             with self._in_flight():
-                count = await self._write(session, changes, done) if changes else 1
-                if isinstance(rest[0], Activate):
-                    await session.hold()
-                    await self._activate(session, rest[0].service)
-            rest = rest[count:]
+                rest = await self._step(session, rest, done)
+        return [step.service for step in rest if isinstance(step, Activate)]
+
+    async def _step(self, session: Session, rest: Sequence[Step], done: _Done) -> Sequence[Step]:
+        """Carry out the first of these, or as many as go at once; returns those that are left."""
+        first, begun = rest[0], len(done.changes)
+        if isinstance(first, LookAgain):
+            return await self._look_again(session, first.rest, done)
+        if isinstance(first, Activate):
+            await session.hold()
+            await self._activate(session, first.service)
+            return rest[1:]
+        changes = list(_changes(rest))
+        try:
+            return rest[await self._write(session, changes, done) :]
+        except Moved as error:
+            change = changes[len(done.changes) - begun]
+            since = [each for each, _ in done.changes[done.looked :]]
+            if isinstance(session, Following) and await session.explains(error, since):
+                return await self._look_again(session, self._from(change), done)
+            self._not_done(change, self._action(change, undo=False), error, 0.0)
+            raise
+
+    def _from(self, change: Change) -> Sequence[Resource]:
+        """The resources from that of a change on."""
+        resources = self.item.resources
+        names = [(resource.kind, resource.identity) for resource in resources]
+        return resources[names.index((change.kind, change.identity)) :]
+
+    async def _look_again(self, session: Session, rest: Sequence[Resource], done: _Done) -> Sequence[Step]:
+        """What is left, observed and compared anew, as what was done may have altered it."""
+        wanted = (*rest, *self.item.handlers)
+        due = {service for change, _ in done.changes for service in change.activates}
+        diff = session.diff(wanted, await session.observe(wanted), pending=self._earlier | due)
+        done.looked = len(done.changes)
+        settled = len(self.item.resources) - len(rest) - len(done.changes)
+        self._planning(diff, settled + diff.unchanged)
+        self.notes += [note for note in diff.notes if note not in self.notes]
+        if self.expected is not None:
+            planned = self._promised
+            check_later(self.item.target.name, planned.changes, planned.later, diff.changes)
+        problems = [*diff.errors, *(error for _, error in diff.refused)]
+        if problems:
+            raise Errors(problems) if len(problems) > 1 else problems[0]
+        return diff.steps
 
     async def _write(self, session: Session, changes: Sequence[Change], done: _Done) -> int:
         """The first of these, or as many as the session joins; returns how many."""
@@ -204,14 +255,13 @@ class TargetRun:
         done.changes.append((changes[0], ref))
         return 1
 
-    async def _finish(self, session: Session, diff: Diff, done: _Done) -> None:
+    async def _finish(self, session: Session, services: Sequence[str], done: _Done) -> None:
         """Read back, activate, probe, verify."""
         if done.changes:
             await self._read_back(session, done)
-        rest = [s.service for s in diff.steps[_writes_end(diff) :] if isinstance(s, Activate)]
-        if rest:
+        if services:
             await session.hold()
-        for service in rest:
+        for service in services:
             await self._activate(session, service)
         if self.activated:
             await session.probe()
@@ -225,8 +275,12 @@ class TargetRun:
 
     async def _read_back(self, session: Session, done: _Done) -> None:
         """What was sent is read back and compared; a field that did not stick is an error with its name."""
-        touched = {change.kind for change, _ in done.changes}
+        changes = [change for change, _ in done.changes]
+        touched = {change.kind for change in changes}
         wanted = [r for r in self.item.resources if r.kind in touched]
+        if isinstance(session, Following):
+            others = [r for r in self.item.resources if r.kind not in touched]
+            wanted += session.affected(changes, others)
         wanted += self.item.handlers
         if touched - {
             r.kind for r in wanted if not r.listen
@@ -236,7 +290,7 @@ class TargetRun:
         adopted = self.store.memory(self.item.target.name).adopted
         adopted |= {ref for change, ref in done.changes if change.adopts}
         again = session.diff(wanted, seen, adopted=adopted, prune=self.item.whole)
-        left: list[FazaiError] = [_not_stuck(change) for change in again.changes]
+        left: list[FazaiError] = [not_stuck(change) for change in again.changes]
         left += again.errors
         left += [error for _, error in again.refused]
         if left:
@@ -257,7 +311,7 @@ class TargetRun:
             ref = await session.write(change)
         except FazaiError as error:
             await self.store.action_end(action.action_id, "failed", error=str(error))
-            if not undo:
+            if not undo and not isinstance(error, Moved):  # which need not be the end of it
                 self._not_done(change, action, error, time.monotonic() - begun)
             raise
         await self.store.action_end(action.action_id, "done", ref=ref)
@@ -284,7 +338,8 @@ class TargetRun:
         for action in actions[count + 1 :]:
             await self.store.action_end(action.action_id, "left", error="the one before it failed")
         await self.store.action_end(actions[count].action_id, "failed", error=str(error))
-        self._not_done(changes[count], actions[count], error, each_s)
+        if not isinstance(error, Moved):
+            self._not_done(changes[count], actions[count], error, each_s)
         if isinstance(error, Unreachable | Unsure):  # maybe they were done: undoing them is harmless
             done.changes += [(change, change.ref) for change in changes[count:]]
         else:  # what the journal was told of the rest is not to be activated
@@ -296,7 +351,7 @@ class TargetRun:
 
     def _action(self, change: Change, undo: bool) -> Action:
         return Action(
-            action_id=_action_id(self.run.run_id, change, undo),
+            action_id=action_id(self.run.run_id, change, undo),
             run_id=self.run.run_id,
             target=change.target,
             kind=change.kind,
@@ -323,45 +378,62 @@ class TargetRun:
 
     # -- when it goes wrong -----------------------------------------------------------------------------
 
-    async def _failed(self, session: Session, error: FazaiError, diff: Diff, done: _Done) -> None:
+    async def _failed(self, session: Session, error: FazaiError, done: _Done) -> None:
         self.status = Status.UNREACHABLE if isinstance(error, Unreachable) else Status.FAILED
         self.errors.append(error)
         if not done.keep and done.changes:
             await self._undo(session, done)
-        self._left(diff, done)
+        self._left()
 
     async def _undo(self, session: Session, done: _Done) -> None:
         """Take back what this run wrote, backwards, and activate again what was activated."""
         name, total = self.item.target.name, len(done.changes)
+        back = await self._take_back(session, done)
         running = list(dict.fromkeys(self.activated))
-        undone: list[Change] = []
-        lasting: list[Change] = []
-        try:
-            for change, ref in reversed(done.changes):
-                inverse = session.inverse(change, ref)
-                if inverse is None:
-                    lasting.append(change)
-                    continue
-                await self._act(session, inverse, undo=True)
-                undone.append(change)
-            for service in running:
-                await session.activate(service)
-            await self._forget({s for change, _ in done.changes for s in change.activates} - self._earlier)
-            if running:
-                await session.probe()
-        except FazaiError as error:
-            self.errors.append(error)
-            if left := total - len(undone) - len(lasting):
-                self.notes.append(f"{left} of {total} changes could not be taken back")
-        self.notes += [f"{c.kind} {c.identity} cannot be taken back: it stays done" for c in lasting]
-        changes = [id(change) for change in undone]
+        if not back.cut:
+            stuck = {service for change in back.stuck for service in change.activates}
+            due = {service for change, _ in done.changes for service in change.activates}
+            try:
+                for service in running:
+                    await session.activate(service)
+                await self._forget(due - stuck - self._earlier)
+                if running:
+                    await session.probe()
+            except FazaiError as error:
+                self.errors.append(error)
+        if left := len(back.stuck) - len(back.moved):
+            self.notes.append(f"{left} of {total} changes could not be taken back")
+        self.notes += [f"{c.kind} {c.identity} cannot be taken back: it stays done" for c in back.lasting]
+        changes = [id(change) for change in back.undone]
         self.actions = [
             replace(a, status="undone") if a.status == "done" and id(a.change) in changes else a
             for a in self.actions
         ]
-        if undone:
-            self.notes.append(f"{len(undone)} change{'s' if len(undone) > 1 else ''} taken back")
-        self.event("undo", name, {"undone": len(undone), "kept": total - len(undone)})
+        if count := len(back.undone):
+            self.notes.append(f"{count} change{'s' if count > 1 else ''} taken back")
+        self.event("undo", name, {"undone": count, "kept": total - count})
+
+    async def _take_back(self, session: Session, done: _Done) -> _Back:
+        """Each change for itself: one that fails leaves the others; only without a connection it ends."""
+        back = _Back()
+        for change, ref in reversed(done.changes):
+            inverse = session.inverse(change, ref)
+            if inverse is None:
+                back.lasting.append(change)
+                continue
+            if not back.cut:
+                try:
+                    await self._act(session, inverse, undo=True)
+                    back.undone.append(change)
+                    continue
+                except Moved as error:  # what stands there is not ours
+                    back.moved.append(change)
+                    self.notes.append(f"{change.kind} {change.identity}: {error.message}: it stays as it is")
+                except FazaiError as error:
+                    back.cut = isinstance(error, Unreachable | Unsure)
+                    self.errors.append(error)
+            back.stuck.append(change)
+        return back
 
     async def _forget(self, services: set[str]) -> None:
         """Saved and running are one again. A journal that cannot be written keeps them: the next run then
@@ -370,9 +442,9 @@ class TargetRun:
             with suppress(StateError):
                 await self.store.activated(self.item.target.name, service)
 
-    def _left(self, diff: Diff, done: _Done) -> None:
+    def _left(self) -> None:
         reached = {id(action.change) for action in self.actions}
-        self.actions += [ActionOutcome(c, "left") for c in diff.changes if id(c) not in reached]
+        self.actions += [ActionOutcome(c, "left") for c in self._planned if id(c) not in reached]
 
     @contextmanager
     def _in_flight(self) -> Iterator[None]:
@@ -393,10 +465,24 @@ class TargetRun:
 
 @dataclass(slots=True)
 class _Done:
-    """What this run wrote on the target, in order, with the refs; `keep`: not to be taken back."""
+    """What this run wrote on the target, in order, with the refs; `looked`: how many of these before the last
+    look; `keep`: not to be taken back."""
 
     changes: list[tuple[Change, str]] = field(default_factory=list)
+    looked: int = 0
     keep: bool = False
+
+
+@dataclass(slots=True)
+class _Back:
+    """What became of changes that were to be taken back: `lasting` ones nothing takes back, `stuck` are those
+    that failed, `moved` those of them that somebody else changed since; `cut`: the target is gone."""
+
+    undone: list[Change] = field(default_factory=list)
+    lasting: list[Change] = field(default_factory=list)
+    stuck: list[Change] = field(default_factory=list)
+    moved: list[Change] = field(default_factory=list)
+    cut: bool = False
 
 
 def _changes(steps: Sequence[Step]) -> Iterator[Change]:
@@ -405,70 +491,3 @@ def _changes(steps: Sequence[Step]) -> Iterator[Change]:
         if not isinstance(step, Change):
             return
         yield step
-
-
-def _writes_end(diff: Diff) -> int:
-    """Where the last change stands; behind it only activations follow."""
-    return max((i for i, step in enumerate(diff.steps, 1) if isinstance(step, Change)), default=0)
-
-
-def _found(memory: TargetMemory, check: bool) -> list[str]:
-    """What an earlier run left behind, in sentences."""
-    then = "apply activates them" if check else "this run activates them"
-    notes = [
-        f"run {run_id} saved changes of {service} and never activated them; {then}"
-        for service, run_id in memory.pending.items()
-    ]
-    for action in memory.unfinished:
-        notes.append(
-            f"run {action.run_id} was cut off during {action.verb} of {action.kind} {action.identity};"
-            " the target was looked at again"
-        )
-    return notes
-
-
-def _unasked(diff: Diff, deletable: frozenset[str] | None) -> Refused | None:
-    """What would be deleted though nobody was asked: when the question was put it was not there, or the
-    target could not be reached."""
-    if deletable is None:
-        return None
-    for change in diff.changes:
-        if change.verb is Verb.DELETE and change.where not in deletable:
-            what = f"{change.kind} {change.identity} would be deleted, and nobody was asked about it"
-            return Refused(what, where=change.target, hint="run it again to be asked, or say --yes")
-    return None
-
-
-def _read_only(item: TargetWork, count: int) -> Refused:
-    target = item.target
-    changes = f"{count} change{'' if count == 1 else 's'} pending" if count else "an activation pending"
-    return Refused(
-        f"{target.name} is read-only, {changes}",
-        where=target.where("mode"),
-        hint="to allow writing: mode: write",
-    )
-
-
-def _not_stuck(change: Change) -> VerifyError:
-    fields = ", ".join(
-        f"{name} reads {record(change.before.get(name))!r}, {record(change.after[name])!r} was sent"
-        for name in change.after
-    )
-    known = {Verb.DELETE: "is still there", Verb.CREATE: "is not there"}
-    known[Verb.RUN] = "what it is run for still is not so"
-    what = known.get(change.verb, fields or change.note)
-    return VerifyError(f"after writing, {change.kind} {change.identity}: {what}", where=change.where)
-
-
-def _action_id(run_id: str, change: Change, undo: bool) -> str:
-    """Idempotent: a hash of run, target, resource and desired content (design.md)."""
-    parts = [
-        run_id,
-        change.target,
-        change.kind,
-        change.identity,
-        str(change.verb),
-        record(change.after),
-        undo,
-    ]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]

@@ -5,21 +5,44 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
-from fazai.errors import DeviceError
-from fazai.hosts.questions import KEPT_BYTES, Answer, ContentOf, FileAt, Output, PathState, Question, Shell
+from fazai.errors import DeviceError, Unreachable
+from fazai.hosts.questions import (
+    KEPT_BYTES,
+    Answer,
+    ContentOf,
+    FileAt,
+    Output,
+    OverlongOutput,
+    PathState,
+    Question,
+    Shell,
+)
 from fazai.hosts.script import numbered
+from fazai.hosts.walking import UNSAFE
 
 __all__ = ["read_answers"]
 
 _HASH: Final = re.compile(rb"\\?([0-9a-f]{64})(?:\s|$)")
 _TYPES: Final[Mapping[int, str]] = {0o100000: "file", 0o040000: "directory", 0o120000: "link"}
 #: What `stat` of GNU says of a link: the two names in C's notation.
-_LEADS: Final = re.compile(r'"(?:[^"\\]|\\.)*" -> "((?:[^"\\]|\\.)*)"')
-_ESCAPE: Final = re.compile(r"\\([0-7]{1,3}|.)")
-_ESCAPES: Final[Mapping[str, str]] = {
-    "a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v",
+_LEADS: Final = re.compile(rb'"(?:[^"\\]|\\.)*" -> "((?:[^"\\]|\\.)*)"')
+_ESCAPE: Final = re.compile(rb"\\([0-3][0-7]{2}|.)")
+_ESCAPES: Final[Mapping[bytes, bytes]] = {
+    b"a": b"\a", b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"v": b"\v",
+}  # fmt: skip
+#: Mode in hexadecimal, owner, group and size in bytes, and both names, as `stat` prints them.
+_STAT: Final = re.compile(
+    rb"([0-9a-fA-F]{1,8}) ([0-9]{1,10}) ([0-9]{1,10}) ([0-9]{1,19}) ([^/\t]*)/([^\t]*)(?:\t(.*))?"
+)
+_NUMBER: Final = re.compile(r"[0-9]{1,9}")
+#: How many numbers each frame has behind its word (None: any).
+_NUMBERS: Final[Mapping[str, int | None]] = {
+    "stat": None, "denied": None, "hash": None, "heads": None,
+    "unsafe": 1, "astray": 1, "shared": 1, "gone": 2, "real": 1,
+    "link": 1, "text": 1, "out": 1, "got": 2, "exit": 2, "looked": 0,
 }  # fmt: skip
 
 
@@ -28,13 +51,25 @@ def read_answers(questions: Sequence[Question], out: bytes, nonce: str, host: st
     read, or the host's programs are unusual: they are to be asked for once more, each `alone`. What was read
     in place of a hash also answers `ContentOf(path, KEPT_BYTES)`, for which kinds ask when it differs.
 
-    Raises DeviceError when the output is not that of the script.
+    Raises Unreachable when the output is not that of the script, DeviceError when files moved meanwhile.
     """
     reading = _Reading(questions, host)
-    for frame in out.split(b"\n" + nonce.encode() + b" ")[1:]:
-        head, _, body = frame.partition(b"\n")
-        reading.frame(head.decode("ascii", "replace").split(), body)
-    return reading.answers()
+    try:
+        for frame in out.split(b"\n" + nonce.encode() + b" ")[1:]:
+            head, _, body = frame.partition(b"\n")
+            reading.frame(head.decode("ascii", "replace").split(), body)
+        return reading.answers()
+    except _Garbled:
+        raise Unreachable(
+            "the answer of its shell cannot be understood",
+            stage="answer",
+            where=host,
+            hint="the target needs a POSIX sh, stat and sha256sum (coreutils or busybox)",
+        ) from None
+
+
+class _Garbled(Exception):
+    """What was read is not what the script prints."""
 
 
 class _Reading:
@@ -43,9 +78,13 @@ class _Reading:
         self._host = host
         self._paths = numbered(questions)
         self._names = list(self._paths)
-        self._stats: dict[int, list[str]] = {}
+        self._stats: dict[int, re.Match[bytes]] = {}
         self._denied: set[int] = set()
         self._links: dict[int, str] = {}
+        self._unsafe: dict[int, str] = {}  # ways that cannot be trusted, and why
+        self._astray: dict[int, str] = {}  # the same of where links lead
+        self._shared: set[int] = set()
+        self._real: dict[int, tuple[str, re.Match[bytes] | None]] = {}  # where links lead, and what is there
         self._hashes: dict[int, str] = {}
         self._texts: dict[int, bytes] = {}
         self._codes: dict[int, int] = {}
@@ -55,14 +94,20 @@ class _Reading:
         self._ended = False
 
     def frame(self, head: Sequence[str], body: bytes) -> None:
-        try:
-            word, numbers = head[0], [int(text) for text in head[1:]]
-        except (ValueError, IndexError):
-            raise self._garbled() from None
+        word, numbers = self._head(head)
         if word == "stat":
             self._stat(numbers, body)
         elif word == "denied":
             self._denied.update(numbers)
+        elif word in ("unsafe", "astray"):
+            (self._unsafe if word == "unsafe" else self._astray)[numbers[0]] = _text(body)
+        elif word == "shared":
+            self._shared.update(numbers)
+        elif word == "gone":
+            self._stats.pop(numbers[0], None)
+            self._denied.update(numbers[:1] * numbers[1])
+        elif word == "real":
+            self._really(numbers[0], body)
         elif word == "link":
             self._links[numbers[0]] = _text(body.removesuffix(b"\n"))
         elif word == "hash":
@@ -79,15 +124,40 @@ class _Reading:
         elif word == "looked":
             self._ended = True
 
+    def _head(self, head: Sequence[str]) -> tuple[str, list[int]]:
+        """The word of a frame, and its numbers, each that of a path or a question that was asked for."""
+        word = head[0] if head else ""
+        if word not in _NUMBERS or not all(map(_NUMBER.fullmatch, head[1:])):
+            raise _Garbled
+        numbers = [int(text) for text in head[1:]]
+        count = _NUMBERS[word]
+        if count is not None and len(numbers) != count:
+            raise _Garbled
+        named = numbers if count is None else numbers[:1]
+        most = len(self._questions) if word in ("out", "exit") else len(self._names)
+        if any(number >= most for number in named):
+            raise _Garbled
+        return word, numbers
+
     def _stat(self, numbers: Sequence[int], body: bytes) -> None:
-        lines = [line.split(" ", 4) for line in _text(body).splitlines() if line]
-        if len(lines) != len(numbers) or any(len(line) != 5 for line in lines):
+        lines = [line for line in body.splitlines() if line]
+        if len(lines) != len(numbers):
             raise self._moved()
         for number, line in zip(numbers, lines, strict=True):
-            line[4], _, name = line[4].partition("\t")
-            self._stats[number] = line
-            if (leads := _LEADS.fullmatch(name)) is not None:
+            found = _STAT.fullmatch(line)
+            if found is None:
+                raise _Garbled
+            self._stats[number] = found
+            if found[7] is not None and (leads := _LEADS.fullmatch(found[7])) is not None:
                 self._links[number] = _unescaped(leads[1])
+
+    def _really(self, number: int, body: bytes) -> None:
+        """Where a link leads, behind a NUL that no name holds, and what is there."""
+        name, _, line = body.partition(b"\0")
+        found = _STAT.fullmatch(line.strip(b"\n")) if line.strip(b"\n") else None
+        if line.strip(b"\n") and found is None:
+            raise _Garbled
+        self._real[number] = _text(name), found
 
     def _heads(self, numbers: Sequence[int], body: bytes) -> None:
         """Contents one behind the other, each behind its name. Each must be as long as `stat` said, and end
@@ -97,8 +167,10 @@ class _Reading:
         for number in numbers:
             path = self._names[number].encode("utf-8", "surrogateescape")
             head = b"==> " + path + b" <==\n" if place == 0 else b"\n==> " + path + b" <==\n"
+            if number not in self._stats:
+                raise _Garbled
             begin = place + len(head)
-            place = begin + int(self._stats[number][3])
+            place = begin + int(self._stats[number][4])
             if body[begin - len(head) : begin] != head:
                 place = -1
                 break
@@ -111,13 +183,17 @@ class _Reading:
 
     def answers(self) -> dict[Question, Answer]:
         if not self._ended:
-            raise self._garbled()
+            raise _Garbled
         found: dict[Question, Answer] = {}
         for number, question in enumerate(self._questions):
             if isinstance(question, Shell):
                 if number not in self._exits:
-                    raise self._garbled()
-                found[question] = Output(self._exits[number], self._outs.get(number, b""))
+                    raise _Garbled
+                out = self._outs.get(number, b"")
+                overlong = len(out) > question.limit
+                found[question] = (
+                    OverlongOutput(question.limit) if overlong else Output(self._exits[number], out)
+                )
             elif isinstance(question, FileAt):
                 self._path(question, found)
             elif (path := self._paths[question.path]) not in self._mixed:
@@ -126,6 +202,8 @@ class _Reading:
 
     def _content(self, number: int, limit: int) -> Output:
         """A content that is larger than was asked for is none."""
+        if why := self._unsafe.get(number) or self._astray.get(number):
+            return Output(UNSAFE, why.encode("utf-8", "surrogateescape"))
         out = self._texts.get(number, b"")
         if len(out) > limit or number not in self._codes:
             return Output(1, b"")
@@ -133,29 +211,39 @@ class _Reading:
 
     def _path(self, question: FileAt, found: dict[Question, Answer]) -> None:
         number = self._paths[question.path]
-        line = self._stats.get(number)
-        if line is None:
-            found[question] = PathState("denied" if number in self._denied else "missing")
+        stat = self._stats.get(number)
+        unsafe = self._unsafe.get(number, "")
+        if stat is None:
+            found[question] = PathState("denied" if number in self._denied else "missing", unsafe=unsafe)
             return
-        mode = int(line[0], 16)
-        kind = _TYPES.get(mode & 0o170000, "other")
-        if (kind == "link" and number not in self._links) or (question.hashed and number in self._mixed):
+        state = self._state(number, stat)
+        if (state.type == "link" and number not in self._links) or (
+            question.hashed and number in self._mixed
+        ):
             return
-        sha256 = self._hashes.get(number, "")
-        if question.hashed and not sha256 and kind == "file" and self._codes.get(number) == 0:
-            sha256 = hashlib.sha256(self._texts[number]).hexdigest()
+        if question.follow and state.type == "link":
+            real, there = self._real.get(number, ("", None))
+            state = PathState("missing") if there is None else self._state(number, there)
+            state = replace(state, real=real)
+            unsafe = unsafe or self._astray.get(number, "")
+        if question.hashed and not state.sha256 and state.type == "file" and self._codes.get(number) == 0:
+            sha256 = hashlib.sha256(self._texts.get(number, b"")).hexdigest()
+            state = replace(state, sha256=sha256)
             found.setdefault(ContentOf(question.path, KEPT_BYTES), self._content(number, KEPT_BYTES))
-        user, _, group = line[4].partition("/")
-        found[question] = PathState(
-            type=kind,
+        target = self._links.get(number, "")
+        found[question] = replace(state, target=target, unsafe=unsafe, shared=number in self._shared)
+
+    def _state(self, number: int, stat: re.Match[bytes]) -> PathState:
+        mode = int(stat[1], 16)
+        return PathState(
+            type=_TYPES.get(mode & 0o170000, "other"),
             mode=mode & 0o7777,
-            uid=int(line[1]),
-            gid=int(line[2]),
-            user=user,
-            group=group,
-            size=int(line[3]),
-            target=self._links.get(number, ""),
-            sha256=sha256,
+            uid=int(stat[2]),
+            gid=int(stat[3]),
+            user=_text(stat[5]),
+            group=_text(stat[6]),
+            size=int(stat[4]),
+            sha256=self._hashes.get(number, ""),
         )
 
     def _moved(self) -> DeviceError:
@@ -163,24 +251,15 @@ class _Reading:
             "a file was replaced while it was looked at", where=self._host, hint="run it again"
         )
 
-    def _garbled(self) -> DeviceError:
-        return DeviceError(
-            "the answer of its shell cannot be understood",
-            where=self._host,
-            hint="the target needs a POSIX sh, stat and sha256sum (coreutils or busybox)",
-        )
 
-
-def _unescaped(text: str) -> str:
+def _unescaped(text: bytes) -> str:
     """A name out of C's notation."""
-    if "\\" not in text:
-        return text
 
-    def plain(match: re.Match[str]) -> str:
+    def plain(match: re.Match[bytes]) -> bytes:
         found = match[1]
-        return chr(int(found, 8)) if found[0] in "01234567" else _ESCAPES.get(found, found)
+        return bytes((int(found, 8),)) if len(found) == 3 else _ESCAPES.get(found, found)
 
-    return _text(_ESCAPE.sub(plain, text).encode("latin-1"))
+    return _text(_ESCAPE.sub(plain, text) if b"\\" in text else text)
 
 
 def _text(data: bytes) -> str:

@@ -6,11 +6,13 @@ at a terminal, so it works where its configuration says `nopass` or `persist`.
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
 
-from fazai.errors import AccessDenied, FazaiError
+from fazai.errors import AccessDenied, DeviceError, FazaiError, Unreachable
 from fazai.hosts.quoting import quoted
 from fazai.hosts.shell import Channel
 from fazai.model import FieldSpec, Secret, Target
@@ -18,6 +20,7 @@ from fazai.model import FieldSpec, Secret, Target
 __all__ = ["BECOME", "Become", "become_of", "become_problems", "become_refusal", "greet"]
 
 _METHODS = ("sudo", "doas")
+_SAID_BYTES: Final = 64 * 1024
 BECOME: tuple[FieldSpec, ...] = (
     FieldSpec("become", "boolean", "do everything as another user", default=False),
     FieldSpec("become_method", "choice", "how", default="sudo", choices=_METHODS),
@@ -76,18 +79,32 @@ def become_problems(target: Target) -> Iterator[tuple[str, str, str | None]]:
         yield "become_password", "cannot be given to doas, which asks only at a terminal", hint
 
 
-async def greet(channel: Channel, become: Become, host: str) -> None:
-    """Answer sudo's question. Raises AccessDenied when it does not take the answer."""
+async def greet(channel: Channel, become: Become, host: str, timeout_s: float = 60) -> None:
+    """Answer sudo's question. Raises AccessDenied when it does not take the answer, Unreachable when it says
+    nothing for so long."""
     if become.password is None or become.method != "sudo":
         return
+    try:
+        async with asyncio.timeout(timeout_s):
+            await _answer_sudo(channel, become, become.password, host)
+    except TimeoutError:
+        text = f"sudo on {host} neither asked for the password nor started a shell within {timeout_s:.3g} s"
+        hint = "does something that it asks (PAM, LDAP) not answer? a larger timeout:"
+        raise Unreachable(text, stage="answer", where=host, hint=hint) from None
+
+
+async def _answer_sudo(channel: Channel, become: Become, password: Secret, host: str) -> None:
     ask, ready = f"{become.prompt}ask".encode(), f"{become.prompt}in\n".encode()
     said, asked = b"", 0
     while ready not in said:
+        if len(said) > _SAID_BYTES:
+            text = f"sudo on {host} said more than {_SAID_BYTES >> 10} KiB before it started a shell"
+            raise DeviceError(text, where=host, hint="what does its configuration print (lecture_file)?")
         if said.count(ask) > asked:
             asked += 1
             if asked > 1:
                 raise become_refusal(become, host, "Sorry, try again.")
-            channel.stdin.write(become.password.reveal().encode() + b"\n")
+            channel.stdin.write(password.reveal().encode() + b"\n")
             await channel.stdin.drain()
         more = await channel.stderr.read(4096)
         if not more:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from fazai.errors import AccessDenied, DeviceError, Mark
+from fazai.errors import AccessDenied, DeviceError, Mark, Moved
 from fazai.hosts.blob import Blob
 from fazai.hosts.shell import Result
+from fazai.hosts.walking import UNSAFE_HINT
 from fazai.model import Secret
 
-__all__ = ["Lines", "failed", "masked", "secrets_of"]
+__all__ = ["Lines", "failed", "masked", "moved_on", "secrets_of"]
 
 _HINTS: Final[tuple[tuple[str, str], ...]] = (
+    ("unsafe step", UNSAFE_HINT),
     ("read-only file system", "the filesystem is mounted read-only: look at dmesg and mount"),
     ("i/o error", "the disk is full, or broken: df -h; df -i; dmesg"),  # what dash's printf says of both
     ("no space left", "the disk is full: df -h; df -i"),
@@ -32,13 +35,17 @@ _HINTS: Final[tuple[tuple[str, str], ...]] = (
     ("unknown group", "declare it before: ssh.group"),
 )
 _SHOWN: Final = 2000
+#: What a script of ours says on the way (`base`).
+_FRAME: Final = re.compile(rb"\n[0-9a-f]{32} made [^\n]*\n")
 _LINE: Final = 16 * 1024
 _TOLD: Final = 256 * 1024
 
 
 def failed(what: str, where: Mark | str, result: Result, mask: Callable[[str], str]) -> DeviceError:
     """The error of a script that failed: exit status and the end of what it said."""
-    said = mask((result.err.strip() or result.out).decode("utf-8", "replace").strip())[-_SHOWN:]
+    said = mask(_FRAME.sub(b"", result.err.strip() or result.out).decode("utf-8", "replace").strip())[
+        -_SHOWN:
+    ]
     text = f"{what}: exit status {result.exit}" + (f": {said}" if said else "")
     lower = said.lower()
     hint = next((hint for words, hint in _HINTS if words in lower), None)
@@ -46,17 +53,37 @@ def failed(what: str, where: Mark | str, result: Result, mask: Callable[[str], s
     return kind(text, where=where, hint=hint)
 
 
-class Lines:
-    """Hands output on by whole lines, so that no secret is cut in two; a flood is cut off."""
+def moved_on(path: str, shown: str, where: Mark | str, undone: bool) -> Moved:
+    """The error of a script that found something else than its change rests on."""
+    text = f"{shown} was changed by another hand since it was looked at: nothing was written to it"
+    if undone:
+        text = f"{shown} is not as this run left it"
+    return Moved(text, path=path, where=where, hint="run it again: it looks first")
 
-    def __init__(self, say: Callable[[str, str], None], mask: Callable[[str], str]) -> None:
+
+class Lines:
+    """Hands output on by whole lines, so that no secret is cut in two; a flood is cut off. What begins as a
+    frame (with the `nonce`) is ours: the command did not run."""
+
+    def __init__(
+        self, say: Callable[[str, str], None], mask: Callable[[str], str], nonce: Callable[[], str]
+    ) -> None:
         self._say = say
         self._mask = mask
+        self._nonce = nonce
+        self._begun = False
         self._rest = {"stdout": b"", "stderr": b""}
         self._left = _TOLD
 
     def hear(self, stream: str, data: bytes) -> None:
-        whole, newline, rest = (self._rest[stream] + data).rpartition(b"\n")
+        data = self._rest[stream] + data
+        if stream == "stdout" and not self._begun:
+            frame = f"\n{self._nonce()} moved ".encode()
+            if data.startswith(frame) or frame.startswith(data):
+                self._rest[stream] = data
+                return
+            self._begun = True
+        whole, newline, rest = data.rpartition(b"\n")
         if len(rest) > _LINE:
             whole, newline, rest = whole + newline + rest, b"", b""
         self._rest[stream] = rest
@@ -64,7 +91,8 @@ class Lines:
 
     def end(self) -> None:
         for stream, rest in self._rest.items():
-            self._tell(stream, rest)
+            if not rest.startswith(f"\n{self._nonce()} moved ".encode()):
+                self._tell(stream, rest)
 
     def _tell(self, stream: str, data: bytes) -> None:
         if not data or self._left <= 0:

@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from fazai.hosts.base import MOVED
 from fazai.hosts.kind import Block
 from fazai.hosts.quoting import quoted
 from fazai.hosts.writing import temporary
 
-__all__ = ["PUT", "edited", "filtered", "parent"]
+__all__ = ["PUT", "edited", "edited_file", "filtered"]
 
 #: The beginning of a filter: `put()` prints what takes the place of the lines that go, once; without such
 #: lines it comes at the end. awk's ENVIRON takes any text as it is. `out()` counts what it prints, as
@@ -30,33 +31,39 @@ def filtered(program: str, environ: Mapping[str, str]) -> str:
 
 
 def edited(
-    path: str, command: str, token: str, *, mode: str = "0644", owner: str = "", drop_empty: bool = False
-) -> Block:
-    """A block that puts the file through a command. It keeps mode and owner; a new one gets these (`owner` is
-    a word of the script). `drop_empty`: a file of which nothing is left goes."""
-    target = quoted(path)
+    word: str, command: str, token: str, *, mode: str = "0644", owner: str = "", drop_empty: bool = False
+) -> str:
+    """A script that puts the file at a path (a word of it), or where a link there leads, through a command. It
+    keeps mode and owner; a new one gets these. `drop_empty`: a file of which nothing is left goes."""
     lines = [
-        "set -e; trap '[ $? = 0 ] || rm -f \"$fz_tmp\"' EXIT; trap 'exit 143' HUP PIPE TERM",
+        f"set -e; fz_open {word} {token} 1; fz_old",
+        '[ -z "$fz_e" ] || [ -n "$fz_was" ] || fz_fail "there is something else than a file"',
         'umask 077; set -C; : >"$fz_tmp"; set +C',
-        f'fz_in={target}; if [ -f "$fz_in" ]; then cp -p "$fz_in" "$fz_tmp"; else fz_in=/dev/null',
-        f'chmod {mode} "$fz_tmp"; fz_o="{owner}"',
-        '[ -z "$fz_o" ] || [ "$(fz_own "$fz_tmp")" = "$fz_o" ] || chown "$fz_o" "$fz_tmp"',
-        "fi",
-        # an awk that fails at its last flush has printed its count before, and some say nothing else
-        f'fz_n=$(fz_count=1 {command} 2>&1 <"$fz_in" >"$fz_tmp") || case $fz_n in',
-        '*[!0-9]*) echo "$fz_n" >&2; exit 1;; *) fz_n=short;; esac',
-        '[ "$fz_n" = $(($(wc -c <"$fz_tmp"))) ] || { echo "no space left: it was not written" >&2; exit 1; }',
+        'if [ -n "$fz_was" ]; then fz_h=$(fz_hash <"$fz_was"); cp -p "$fz_was" "$fz_tmp"; fz_in=$fz_was',
+        "else fz_h= fz_in=/dev/null",
+        f'fz_set "$fz_tmp" {mode} "{owner}"; fi',
+        f'fz_k=$(fz_count=1 {command} 2>&1 <"$fz_in" >"$fz_tmp") || case $fz_k in',
+        '*[!0-9]*) fz_fail "$fz_k";; *) fz_k=;; esac',  # mawk counts, and fails at the end without a word
+        '[ "$fz_k" = $(($(wc -c <"$fz_tmp"))) ] || fz_fail "no space left: it was not written"',
     ]
+    lines.append(_unmoved(word))
     if drop_empty:
-        lines.append(f'[ -s "$fz_tmp" ] || {{ rm -f "$fz_tmp" {target}; exit 0; }}')
-    lines += [
-        'fz_sync "$fz_tmp"',
-        f'mv -f "$fz_tmp" {target}',
-    ]
-    return Block("\n".join(lines), temporary(path, token))
+        lines.append('[ -s "$fz_tmp" ] || { rm -f "$fz_tmp" "$fz_t"; exit 0; }')
+    return "\n".join([*lines, 'fz_sync "$fz_tmp"', "fz_take"])
 
 
-def parent(path: str) -> str:
-    """A line that makes the folder of a path, as root would by hand."""
-    folder = quoted(path.rsplit("/", 1)[0] or "/")
-    return f"[ -d {folder} ] || (umask 022; mkdir -p {folder})"
+def _unmoved(word: str) -> str:
+    """Lines that end the script when somebody else wrote the file while it went through the command."""
+    return (
+        'if [ -n "$fz_h" ]; then [ "$fz_h" = "$(fz_hash 2>/dev/null <"$fz_t")" ]\n'
+        'else [ ! -e "$fz_t" ] && [ ! -h "$fz_t" ]; fi || '
+        f"{{ fz_m moved {word}; exit {MOVED}; }}"
+    )
+
+
+def edited_file(path: str, command: str, token: str) -> Block:
+    """A block that does so with a file, of which nothing need be left; its folder is made as root would by
+    hand."""
+    word = quoted(path)
+    script = f"set -e; fz_parents {word} {token}\n" + edited(word, command, token, drop_empty=True)
+    return Block(script, temporary(path, token))

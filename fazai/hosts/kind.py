@@ -6,13 +6,15 @@ a change (`write`). The session does the I/O, the engine decides.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from fazai.errors import did_you_mean
+from fazai.hosts.base import Base
 from fazai.hosts.fieldtypes import canonical
-from fazai.hosts.questions import Answer, Question
+from fazai.hosts.questions import KEPT_BYTES, Answer, ContentOf, FileAt, Output, PathState, Question
 from fazai.model import FieldSpec, Problem, Resource, Value, Verb
 
 __all__ = ["Act", "Answers", "Block", "Have", "HostKind", "Put", "Want"]
@@ -54,6 +56,7 @@ class Act:
     at: Callable[[str], str]
     memory: dict[object, Any]
     undone: bool = False
+    base: tuple[Base, ...] = ()  # what it rests on
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +74,10 @@ class Put:
 class Block:
     """A piece of script that is carried out as a whole. `tmp`: removed when the connection is cut.
 
-    `at`: the path that it changes, said when it also does its work under `set -e` in a shell that others
-    use after it. `put`: the same in parts.
+    `at`: the path that it changes, said when `plain` does the same under `set -e` in a shell that others use
+    after it, where nobody else can move anything on the way there. `below` is, once it is done, "ours" where
+    that holds below the path as well, "loose" where nobody knows. `put`: a file in parts. `compares`: it looks itself at what its change rests on, or
+    changes nothing yet; otherwise that is done before its script.
     """
 
     script: str | tuple[bytes, ...]
@@ -80,7 +85,10 @@ class Block:
     timeout_s: float | None = None
     command: bool = False  # its output is shown as it comes
     at: str | None = None
+    plain: str = ""
+    below: str = ""
     put: Put | None = None
+    compares: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +105,7 @@ class HostKind:
     joins: ClassVar[bool] = False  # its changes may be written together with others (`together`)
     machine: ClassVar[bool] = False  # needs a running machine: a folder (`root:`) has no such thing
     runs: ClassVar[bool] = False  # may be a handler
+    hollow: ClassVar[bool] = False  # what it makes is empty: below it nothing comes into being
     proves: ClassVar[bool] = False  # what was written has to show itself: `proof` is asked until it says so
     fields: Mapping[str, FieldSpec] = field(init=False, repr=False)
 
@@ -182,7 +191,7 @@ class HostKind:
         if want.absent:
             if have is None:
                 return None
-            return Verb.DELETE, {k: v for k, v in have.items() if k not in ("uid", "gid")}, {}
+            return Verb.DELETE, {k: v for k, v in have.items() if k not in ("uid", "gid", "shared")}, {}
         if have is None:
             return Verb.CREATE, {}, self.declared(want)
         after = self.differing(want, have)
@@ -191,6 +200,31 @@ class HostKind:
     def proof(self, want: Want, have: Have | None) -> str | None:
         """Of a kind that `proves`: None when what was written works, else why not; "" while that is open."""
         return None
+
+    # -- what it has to do with others ------------------------------------------------------------------
+
+    def touches(self, want: Want) -> tuple[str, ...] | None:
+        """The paths on the host that a change may bring into being, alter or remove; None: anything."""
+        return None
+
+    def rests_on(self, want: Want, answers: Answers) -> tuple[Base, ...]:
+        """What a change rests on, out of what was seen: it is written only while that is so."""
+        questions = list(self.ask(want))
+        found = []
+        for question in questions:
+            state = answers.get(question)
+            if isinstance(question, FileAt) and isinstance(state, PathState):
+                contents = [q for q in questions if isinstance(q, ContentOf) and q.path == question.path]
+                contents.append(ContentOf(question.path, KEPT_BYTES))
+                read = (answers.get(content) for content in contents)
+                data = next((each.out for each in read if isinstance(each, Output) and not each.exit), None)
+                sha256 = "" if data is None else hashlib.sha256(data).hexdigest()
+                found.append(Base.of(question.path, state, sha256))
+        return tuple(found)
+
+    def leaves(self, act: Act) -> tuple[Base, ...]:
+        """What a change leaves, as far as it is known: it is taken back only while that is so."""
+        return ()
 
     # -- writing ----------------------------------------------------------------------------------------
 

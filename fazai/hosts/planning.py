@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, Final
 
-from fazai.errors import FazaiError
+from fazai.errors import AccessDenied, FazaiError, NotAvailable
+from fazai.hosts.effects import Names, Touched, reads
 from fazai.hosts.kind import HostKind, Want
 from fazai.hosts.quoting import quoted as word
-from fazai.model import Activate, Change, Diff, Resource, Step
+from fazai.model import Activate, Change, Diff, LookAgain, Resource, Step, Verb
 
-__all__ = ["UNDONE", "labels", "word", "work_out"]
+__all__ = ["UNDONE", "labels", "title", "word", "work_out"]
 
 #: The note of a change that takes another one back.
 UNDONE = "undone"
+_SHORT: Final = 40  # characters of a name that stands in a note
 
 Items = Mapping[tuple[str, str], Mapping[str, Any] | FazaiError | None]
 
@@ -25,29 +28,64 @@ def work_out(
     items: Items,
     handlers: Mapping[str, Resource],
     pending: frozenset[str],
+    named: Names,
 ) -> Diff:
     """Changes in the order of the list, then each handler that they (or an earlier run) notified, once, in
-    the order in which the handlers are declared."""
+    the order in which the handlers are declared. Before the first resource that changes before it may have
+    altered stands a LookAgain for all from there on."""
     errors: list[FazaiError] = []
+    steps: list[Step] = []
     changes: list[Change] = []
     unchanged = 0
-    for want in wants:
-        found = items[want.resource.kind, want.resource.identity]
+    touched, titles = Touched(named), list[str]()
+    looked = False
+    for number, want in enumerate(wants):
+        kind, found = kinds[want.resource.kind], items[want.resource.kind, want.resource.identity]
+        last, unknown = _last(touched, kind, want, found) if titles else (0, 0)
+        if last and not looked:
+            rest = tuple(each.resource for each in wants[number:])
+            steps.append(LookAgain(host, rest, titles[last - 1]))
+            looked = True
         if isinstance(found, FazaiError):
-            errors.append(found)
-            continue
-        change = _change(host, kinds[want.resource.kind], want, found, handlers)
+            if not unknown:
+                errors.append(found)
+                continue
+            found = None  # as far as can be known
+        change = _change(host, kind, want, found, handlers)
+        if change is not None or last:  # what is as wanted now may not be so at its turn
+            touched.add(kind, want, Verb.CREATE if change is None else change.verb)
+            titles.append(title(want.resource))
         if change is None:
             unchanged += 1
-        else:
-            changes.append(change)
+            continue
+        if unknown:
+            change = replace(change, note=f"after {titles[unknown - 1]}")
+        changes.append(change)
+        steps.append(change)
     due = pending.union(*(change.activates for change in changes))
     names = [*(name for name in handlers if name in due), *sorted(due - set(handlers))]
-    steps: list[Step] = [*changes, *(Activate(host, name) for name in names)]
+    steps += [Activate(host, name) for name in names]
     gone = (
         f'an earlier run notified "{name}", which is no handler now' for name in sorted(due - set(handlers))
     )
     return Diff(tuple(steps), unchanged, errors=tuple(errors), notes=tuple(gone))
+
+
+def _last(touched: Touched, kind: HostKind, want: Want, found: object) -> tuple[int, int]:
+    """The last change that may have altered what was found, and the one behind which alone that can be known:
+    where programs may do anything, and where what is there now could not be told."""
+    failed = isinstance(found, FazaiError) and not isinstance(found, NotAvailable)
+    denied = isinstance(found, AccessDenied)
+    last = touched.last(reads(kind, want), failed=failed, denied=denied)
+    if isinstance(found, FazaiError):
+        return last, min(last, touched.anything or last) if failed else 0
+    return last, min(last, touched.anything)
+
+
+def title(resource: Resource) -> str:
+    """A resource in a few words, for people."""
+    name = resource.identity.split("\n")[0]
+    return f"{resource.kind.rpartition('.')[2]} {name if len(name) <= _SHORT else name[: _SHORT - 1] + '…'}"
 
 
 def labels(handlers: Sequence[Resource]) -> dict[str, Resource]:

@@ -8,14 +8,14 @@ BSD). Where nothing is unusual it starts two programs, however many paths are as
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Final
 
 from fazai.hosts.questions import ContentOf, FileAt, Question, Shell
 from fazai.hosts.quoting import quoted
 
-__all__ = ["PRELUDE", "numbered", "observe_script"]
+__all__ = ["PRELUDE", "folders", "numbered", "observe_script"]
 
 _BATCH: Final = 200  # paths for one process: their names must fit into its arguments
 
@@ -25,9 +25,13 @@ _BATCH: Final = 200  # paths for one process: their names must fit into its argu
 #: FreeBSD's.
 #: `fz_get LIMIT FILE`: its content, one byte more than the limit at most; where `head` counts no bytes,
 #: nothing when it is larger.
-#: `fz_at N PATH`: is there something? Otherwise N is missing or denied. `fz_stats` tells of all of these,
-#: with where links lead in the notation of C (`readlink` is asked where `stat` cannot say it), and keeps
-#: their sizes. `fz_hashes N...`: a small file is read, as whoever reads it knows its hash, as long as all of
+#: `fz_said FUNCTION N`: the first N bytes of what it prints, and its exit code in `fz_x`; if it goes on
+#: writing, SIGPIPE ends it.
+#: `fz_up N FOLDER`: one of those above the paths. `fz_at N PATH`: is there something? Otherwise N is missing
+#: or denied. `fz_stats` tells of all of these, with where links lead in the notation of C (`readlink` is asked
+#: where `stat` cannot say it), and keeps their sizes. A path on whose way somebody else can move something, and
+#: one that is to be followed through a link, is walked (`fz_walks`, see `walking`), and nothing is read before.
+#: `fz_hashes N...`: a small file is read, as whoever reads it knows its hash, as long as all of
 #: them are not many bytes; others are hashed here. `fz_text N LIMIT`: a content. `fz_heads` reads all
 #: contents at once, each behind a line with its name. With `fz_alone` set, each is read by a program of its
 #: own.
@@ -38,7 +42,10 @@ unset CDPATH ENV BASH_ENV IFS
 fz_nl='
 ' fz_tab='	'
 fz_tmp= fz_all=
-fz_q() { [ -z "$fz_tmp" ] || rm -f "$fz_tmp"; [ -z "$fz_all" ] || eval "rm -f $fz_all"; }
+fz_q() {
+[ -z "$fz_tmp" ] || { [ ! -d "$fz_tmp" ] || { rm -f "$fz_tmp/${fz_tmp##*-}"*; rmdir "$fz_tmp"; }; rm -f "$fz_tmp"; } 2>/dev/null
+[ -z "$fz_all" ] || eval "rm -f $fz_all"
+}
 trap fz_q EXIT; trap 'fz_q; exit 129' HUP; trap 'fz_q; exit 141' PIPE; trap 'fz_q; exit 143' TERM
 fz_gnu() { stat -c %f / >/dev/null 2>&1; }
 fz_stat() {
@@ -59,25 +66,51 @@ head -c $(($1 + 1)) <"$2" 2>/dev/null && return
 if printf x | head -c 1 >/dev/null 2>&1; then return 1; fi
 [ $(wc -c <"$2") -le "$1" ] && cat "$2"
 }
+fz_cut() { head -c "$1" 2>/dev/null || cat; }
+fz_said() {
+{ fz_x=$({ { $1 2>&1 3>&- 4>&-; echo $? >&3; } | fz_cut $2 >&4; } 3>&1); } 4>&1
+}
 fz_hash() {
 if command -v sha256sum >/dev/null 2>&1; then sha256sum "$@"
 elif command -v sha256 >/dev/null 2>&1; then sha256 -r "$@"
 else shasum -a 256 "$@"; fi
 }
+fz_up() {
+eval "fz_u$1=\$2"
+if [ -e "$2" ] || [ -h "$2" ]; then fz_ui="$fz_ui $1" fz_ua="$fz_ua \"\$fz_u$1\""; fi
+}
 fz_at() {
-eval "fz_p$1=\$2 fz_z$1="
+eval "fz_p$1=\$2 fz_z$1= fz_l$1= fz_h$1= fz_f$1="
+fz_is="$fz_is $1"
 if [ -e "$2" ] || [ -h "$2" ]; then fz_i="$fz_i $1" fz_a="$fz_a \"\$fz_p$1\""; return; fi
 fz_d=${2%/*}
 while [ -n "$fz_d" ] && [ ! -d "$fz_d" ]; do fz_d=${fz_d%/*}; done
 [ -x "${fz_d:-/}" ] || fz_no="$fz_no $1"
 }
+fz_slow() { case "$fz_ws " in *" $1 "*) ;; *) fz_ws="$fz_ws $1";; esac; }
+fz_ways() {
+fz_ws=
+for fz_k in $fz_ui; do
+fz_line "$fz_s"
+case $fz_s in *"$fz_nl"*) fz_s=${fz_s#*"$fz_nl"};; *) fz_s=;; esac
+[ $fz_j != closed ] || continue
+eval "fz_d=\${fz_u$fz_k%/}"
+for fz_c in $fz_is; do
+eval "fz_p=\$fz_p$fz_c"
+case $fz_p in "$fz_d"/*) ;; *) continue;; esac
+[ $fz_j = sticky ] && case ${fz_p#"$fz_d"/} in */*) true;; *) false;; esac || fz_slow $fz_c
+done
+done
+fz_is= fz_ui= fz_ua=
+}
 fz_stats() {
 fz_s=
-if [ -n "$fz_i" ]; then
+if [ -n "$fz_ui$fz_i" ]; then
 [ -z "$fz_alone" ] &&
-eval "fz_s=\$(QUOTING_STYLE=c stat --printf '%f %u %g %s %U/%G\\t%N\\n' $fz_a 2>/dev/null)" ||
-fz_s=$(eval "fz_stat $fz_a")
+eval "fz_s=\$(QUOTING_STYLE=c stat --printf '%f %u %g %s %U/%G\\t%N\\n' $fz_ua $fz_a 2>/dev/null)" ||
+fz_s=$(eval "fz_stat $fz_ua $fz_a")
 fi
+fz_ways
 printf '\n%s denied %s\n\n%s stat %s\n%s\n' "$fz_n" "$fz_no" "$fz_n" "$fz_i" "$fz_s"
 set -- $fz_i
 case $fz_s in *"$fz_tab"*) ;; *) for fz_k do
@@ -97,13 +130,18 @@ fz_read() {
 fz_ri="$fz_ri $fz_k" fz_ra="$fz_ra \"\$fz_p$fz_k\"" fz_t=$((fz_t + fz_z))
 [ "$fz_z" -le $fz_w ] || fz_w=$fz_z
 }
+fz_follow() { for fz_k do eval "fz_p=\$fz_p$fz_k fz_f$fz_k=1"; [ ! -h "$fz_p" ] || fz_slow $fz_k; done; }
 fz_text() {
+eval "fz_p=\$fz_p$1 fz_l$1=$2"
+[ ! -h "$fz_p" ] || fz_slow $1
+case "$fz_ws " in *" $1 "*) return;; esac
 fz_file $1 || return
-if [ -n "$fz_alone" ] || [ -h "$fz_p" ]; then fz_m text $1; fz_get $2 "$fz_p"; fz_m got $1 $?
+if [ -n "$fz_alone" ]; then fz_m text $1; fz_get $2 "$fz_p"; fz_m got $1 $?
 elif [ "$fz_z" -le $2 ]; then fz_read; fi
 }
 fz_hashes() {
 for fz_k do
+case "$fz_ws " in *" $fz_k "*) eval "fz_h$fz_k=1"; continue;; esac
 fz_file $fz_k && [ ! -h "$fz_p" ] || continue
 case "$fz_ri " in *" $fz_k "*) continue;; esac
 if [ -z "$fz_alone" ] && [ "$fz_z" -le 8192 ] && [ $((fz_t + fz_z)) -le 65536 ]; then fz_read
@@ -113,6 +151,28 @@ else case $fz_p in
 esac; fi
 done
 [ -z "$fz_hi" ] || { fz_m hash "$fz_hi"; eval "fz_hash $fz_ha"; }
+}
+fz_walks() { for fz_k in $fz_ws; do (eval "fz_walk $fz_k \"\$fz_p$fz_k\" \"\$fz_l$fz_k\" \"\$fz_h$fz_k\" \"\$fz_f$fz_k\""); done; }
+fz_walk() {
+fz_enter "$2" || case $? in 2) fz_m unsafe $1; printf '%s' "$fz_why"; return;; *) fz_e=; esac
+[ -z "$fz_who" ] || fz_m shared $1
+if [ -z "$fz_e" ]; then case $fz_why in *denied) fz_m gone $1 1;; *) fz_m gone $1 0;; esac; return; fi
+fz_m stat $1; fz_stat "./$fz_name"
+case $fz_e in
+[aA]*) fz_m link $1; readlink "./$fz_name"
+[ -n "$3$5" ] || return
+fz_enter "$2" 1 || case $? in
+3) fz_m real $1; return;;
+*) fz_m astray $1; printf '%s' "$fz_why"; return;;
+esac
+[ -z "$fz_who" ] || fz_m shared $1
+fz_m real $1; printf '%s\0' "$fz_prefix${fz_here#"$fz_root"}/$fz_name"
+[ -n "$fz_e" ] || return
+fz_stat "./$fz_name";;
+esac
+case $fz_e in 8*) ;; *) return;; esac
+if [ -n "$4" ] && fz_fd; then fz_m hash $1; fz_hash <&3; fi
+if [ -n "$3" ]; then fz_fd && { fz_m text $1; head -c $(($3 + 1)) <&3; fz_m got $1 $?; }; fi
 }
 fz_heads() { [ -z "$fz_ri" ] || { fz_m heads "$fz_ri"; eval "head -v -c $((fz_w + 1)) $fz_ra"; }; }
 fz_m() { printf '\n%s %s\n' "$fz_n" "$*"; }
@@ -125,6 +185,15 @@ def numbered(questions: Sequence[Question]) -> dict[str, int]:
     """The paths that are asked for, by the number under which the script tells of them."""
     paths = dict.fromkeys(q.path for q in questions if not isinstance(q, Shell))
     return {path: number for number, path in enumerate(paths)}
+
+
+def folders(paths: Iterable[str]) -> list[str]:
+    """All folders above these paths, each once, those above others first."""
+    found: dict[str, None] = {}
+    for path in paths:
+        names = path.split("/")[1:-1]
+        found.update(dict.fromkeys(("/", *("/" + "/".join(names[: n + 1]) for n in range(len(names))))))
+    return list(found)
 
 
 def observe_script(questions: Sequence[Question], *, alone: bool = False) -> str:
@@ -140,16 +209,21 @@ def _parts(questions: Sequence[Question], alone: bool) -> Iterator[str]:
     for q in questions:
         if isinstance(q, ContentOf):
             texts[paths[q.path]] = max(q.limit, texts.get(paths[q.path], 0))
-    yield f"fz_alone={1 if alone else ''} fz_i= fz_a= fz_no="
+    followed = {paths[q.path] for q in questions if isinstance(q, FileAt) and q.follow}
+    yield f"fz_alone={1 if alone else ''} fz_i= fz_a= fz_no= fz_is= fz_ui= fz_ua="
     rest = iter(paths.items())
     while batch := dict(islice(rest, _BATCH)):
+        yield from (f"fz_up {n} {quoted(folder)}" for n, folder in enumerate(folders(batch)))
         yield from (f"fz_at {number} {quoted(path)}" for path, number in batch.items())
         yield "fz_stats"
+        if here := [str(n) for n in batch.values() if n in followed]:
+            yield f"fz_follow {' '.join(here)}"
         yield from (f"fz_text {n} {texts[n]}" for n in batch.values() if n in texts)
         if here := [str(n) for n in batch.values() if n in hashed]:
             yield f"fz_hashes {' '.join(here)}"
-        yield "fz_heads"
+        yield "fz_walks; fz_heads"
     for number, q in enumerate(questions):
         if isinstance(q, Shell):
-            yield f"fz_m out {number}\n(\n{q.script}\n) 2>&1\nfz_m exit {number} $?"
+            yield f"fz_m out {number}\nfz_q{number}() (\n{q.script}\n)\nfz_said fz_q{number} {q.limit + 1}"
+            yield f"fz_m exit {number} $fz_x"
     yield "fz_m looked"

@@ -10,13 +10,16 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self
 
-from fazai.errors import DeviceError, FazaiError, Unreachable, Unsure, VerifyError
+from fazai.errors import DeviceError, FazaiError, Moved, NotAvailable, Unreachable, Unsure, VerifyError
 from fazai.hosts import planning, together
 from fazai.hosts.answers import read_answers
+from fazai.hosts.base import MOVED, Base, checked, made_paths, moved_path
+from fazai.hosts.effects import Names, Touched, folders_of, reads, same_file, touched_by, where_are
 from fazai.hosts.facts import QUESTIONS, facts_of
-from fazai.hosts.faults import Lines, failed, masked, secrets_of
+from fazai.hosts.faults import Lines, failed, masked, moved_on, secrets_of
 from fazai.hosts.kind import Act, Answers, Block, HostKind, Want
-from fazai.hosts.questions import Question
+from fazai.hosts.questions import AnswerTooLong, Output, Question, answer_bytes
+from fazai.hosts.quoting import encoded
 from fazai.hosts.script import observe_script
 from fazai.hosts.shell import Channel, Ended, Form, Listener, Result, Shell
 from fazai.model import Activate, Change, Diff, Resource, Target, Verb
@@ -68,6 +71,9 @@ class HostSession:
         self._shell: Shell | None = None
         self._seen: dict[tuple[str, str], Mapping[str, Any]] = {}
         self._wanted: dict[tuple[str, str], Resource] = {}
+        self._answers: dict[tuple[str, str], Answers] = {}  # out of which each was read last
+        self._acts: dict[tuple[str, str], Act] = {}  # as they were written
+        self._names = Names((), {})
         self._memory: dict[object, Any] = {}
         self._joined: list[tuple[Block, dict[object, Any]]] = []
         self._handlers: Mapping[str, Resource] = {}
@@ -95,19 +101,23 @@ class HostSession:
         answers: dict[Question, Any] = {}
         items: dict[tuple[str, str], Mapping[str, Any] | FazaiError | None] = {}
         wants = list(self._askable(wanted, items))
-        await self._ask(answers, (q for want in wants for q in self._kinds[want.resource.kind].ask(want)))
+        questions = [q for want in wants for q in self._kinds[want.resource.kind].ask(want)]
+        folders = folders_of(questions)
+        await self._ask(answers, [*questions, *(where_are(folders) if folders else ())])
+        self._names = Names(folders, answers)
         more: list[Question] = []
         for want in wants:
             try:
                 more += self._kinds[want.resource.kind].more(want, answers)
             except DeviceError as error:
-                items[want.resource.kind, want.resource.identity] = error
+                items[want.resource.kind, want.resource.identity] = self._placed(want, error)
         await self._ask(answers, more)
         for want in wants:
             key = want.resource.kind, want.resource.identity
             if key not in items:
                 items[key] = self._read(want, answers)
             self._wanted[key] = want.resource
+            self._answers[key] = answers
             self._seen.pop(key, None)
         self._seen.update({key: item for key, item in items.items() if isinstance(item, Mapping)})
         return Seen(items)
@@ -129,13 +139,20 @@ class HostSession:
             return None
         text = f"{resource.kind} needs a running machine, and {self._target.name} is a folder"
         hint = "leave it out: when: root is not defined"
-        return DeviceError(text, where=resource.mark or self._target.name, hint=hint)
+        return NotAvailable(text, where=resource.mark or self._target.name, hint=hint)
 
     def _read(self, want: Want, answers: Answers) -> Mapping[str, Any] | FazaiError | None:
         try:
             return self._kinds[want.resource.kind].read(want, answers)
         except DeviceError as error:
+            return self._placed(want, error)
+
+    def _placed(self, want: Want, error: DeviceError) -> DeviceError:
+        """The error with the resource that it belongs to; what questions know of it is the host alone."""
+        if not isinstance(error, AnswerTooLong):
             return error
+        text = f"{want.resource.kind} {want.resource.identity}: {error.message}"
+        return AnswerTooLong(text, where=want.resource.mark or self._target.name, hint=error.hint)
 
     async def _ask(self, answers: dict[Question, Any], questions: Iterable[Question]) -> None:
         """Ask what was not answered yet."""
@@ -143,7 +160,8 @@ class HostSession:
         if not fresh and self._shell is not None:
             return
         for alone in (False, True):
-            result = await self._run(observe_script(fresh, alone=alone), form="look")
+            limit = answer_bytes(fresh)
+            result = await self._run(observe_script(fresh, alone=alone), form="look", limit=limit)
             assert self._shell is not None
             answers.update(read_answers(fresh, b"\n" + result.out, self._shell.nonce, self._target.name))
             fresh = [q for q in fresh if q not in answers]
@@ -176,7 +194,7 @@ class HostSession:
         wants = [Want(resource, self._at) for resource in wanted if not resource.listen]
         self._handlers = planning.labels([resource for resource in wanted if resource.listen])
         name = self._target.name
-        found = planning.work_out(name, self._kinds, wants, seen.items, self._handlers, pending)
+        found = planning.work_out(name, self._kinds, wants, seen.items, self._handlers, pending, self._names)
         due = (self._handlers.get(step.service) for step in found.steps if isinstance(step, Activate))
         refused = (self._no_machine(handler) for handler in due if handler is not None)
         return replace(found, errors=(*found.errors, *(error for error in refused if error is not None)))
@@ -193,18 +211,32 @@ class HostSession:
         key = change.kind, change.identity
         undone = change.note == planning.UNDONE
         resource = self._wanted.get(key)
-        return Act(
+        first = self._acts.get(key) if undone else None  # what was seen since is what was written
+        act = Act(
             verb=change.verb,
             identity=change.identity,
             before=change.before,
             after=change.after,
-            have={**self._seen.get(key, {}), **change.before},
+            have={**(self._seen.get(key, {}) if first is None else first.have), **change.before},
             options={} if undone or resource is None else resource.fields,
             token=secrets.token_hex(8),
             at=self._at,
             memory=memory,
             undone=undone,
+            base=self._base(key, undone),
         )
+        if not undone:
+            self._acts[key] = act
+        return act
+
+    def _base(self, key: tuple[str, str], undone: bool) -> tuple[Base, ...]:
+        """What a change rests on: what was seen, or when it is undone what it left."""
+        kind = self._kinds[key[0]]
+        if undone:
+            return kind.leaves(self._acts[key]) if key in self._acts else ()
+        if key not in self._wanted:
+            return ()
+        return kind.rests_on(Want(self._wanted[key], self._at), self._answers[key])
 
     def join(self, changes: Sequence[Change]) -> int:
         """How many of these `write_joined` takes at once (`model.Joining`). Their scripts are kept for it."""
@@ -215,7 +247,7 @@ class HostSession:
             if not self._kinds[change.kind].joins:
                 break
             try:
-                parts = self._kinds[change.kind].write(self._act(change, memory))
+                parts = self._blocks(change.kind, self._act(change, memory))
                 block, more = next(parts), next(parts, None)  # a large file's are made one by one
             except DeviceError:
                 break  # `write` says it again
@@ -245,7 +277,7 @@ class HostSession:
         count = together.done(result.out, self._shell.nonce) if result.exit else len(changes)
         refs = [change.ref for change in changes[:count]]
         if count:
-            self._memory = memories[count - 1]
+            self._memory = {**memories[count - 1], **made_paths(result.out, self._shell.nonce)}
         try:
             for change in changes[count:]:
                 refs.append(await self.write(change))
@@ -255,8 +287,12 @@ class HostSession:
 
     async def _carry_out(self, act: Act, kind: str, where: str) -> None:
         mask = masked([*secrets_of(act.before), *secrets_of(act.after), *secrets_of(act.options)])
-        for block in self._kinds[kind].write(act):
-            heard = Lines(self._say, mask) if block.command and self._say is not None else None
+        resource = self._wanted.get((kind, act.identity))
+        place = (resource.mark if resource is not None else None) or where
+        for block in self._blocks(kind, act):
+            heard = None
+            if block.command and self._say is not None:
+                heard = Lines(self._say, mask, self._nonce)
             try:
                 setup = f"fz_all= fz_tmp={planning.word(block.tmp) if block.tmp else ''}"
                 listener = heard.hear if heard is not None else None
@@ -273,10 +309,50 @@ class HostSession:
             finally:
                 if heard is not None:
                     heard.end()
+            nonce = self._nonce()
+            if result.exit == MOVED and (path := moved_path(act.base, result.out, nonce)) is not None:
+                raise moved_on(path, path.removeprefix(self._root), place, act.undone)
+            self._memory.update(made_paths(result.out, nonce))
             if result.exit:
-                resource = self._wanted.get((kind, act.identity))
-                place = (resource.mark if resource is not None else None) or where
                 raise failed(f"{kind} {act.identity}", place, result, mask)
+
+    def _blocks(self, kind: str, act: Act) -> Iterator[Block]:
+        """What carries it out, each step only while what it rests on is so."""
+        for block in self._kinds[kind].write(act):
+            if block.compares or not act.base:
+                yield block
+            elif isinstance(block.script, str):
+                compared = checked(act.base)
+                yield replace(block, script=compared + block.script, plain=compared + block.plain)
+            else:
+                yield replace(block, script=(encoded(checked(act.base)), *block.script))
+
+    # -- what changes have to do with each other --------------------------------------------------------
+
+    async def explains(self, moved: Moved, changes: Sequence[Change]) -> bool:
+        """Whether these changes reach there (`model.Following`): by that name, or by another one of the same
+        file."""
+        touched = self._touched(changes)
+        if touched.last((moved.path,), failed=True):
+            return True
+        question = same_file(moved.path, touched.paths)
+        answer = (await self.ask(question))[question]
+        return isinstance(answer, Output) and answer.exit == 0
+
+    def affected(self, changes: Sequence[Change], resources: Sequence[Resource]) -> list[Resource]:
+        """Those that these changes may have altered, by the names of their paths (`model.Following`)."""
+        touched = self._touched(changes)
+        return [
+            resource
+            for resource in resources
+            if not resource.listen
+            and touched.last(reads(self._kinds[resource.kind], Want(resource, self._at)), failed=True)
+        ]
+
+    def _touched(self, changes: Sequence[Change]) -> Touched:
+        made = [(self._wanted[change.kind, change.identity], change.verb) for change in changes]
+        wants = [(Want(resource, self._at), verb) for resource, verb in made]
+        return touched_by(self._kinds, wants, self._names)
 
     def inverse(self, change: Change, ref: str) -> Change | None:
         """Create and delete swap; what was changed goes back. None: nothing takes it back."""
@@ -368,6 +444,10 @@ class HostSession:
 
     # -- the shell --------------------------------------------------------------------------------------
 
+    def _nonce(self) -> str:
+        assert self._shell is not None
+        return self._shell.nonce
+
     def _at(self, path: str) -> str:
         return f"{self._root}{path}" if self._root else path
 
@@ -379,19 +459,26 @@ class HostSession:
         timeout_s: float | None = None,
         listener: Listener | None = None,
         form: Form = "act",
+        limit: int | None = None,
     ) -> Result:
         if self._shell is None:
             self._channel = await self._start()
-            self._shell = Shell(self._channel, self._target.name)
+            self._shell = Shell(self._channel, self._target.name, self._root)
         seconds = timeout_s or self._timeout_s
         try:
-            return await self._shell.run(script, timeout_s=seconds, setup=setup, listener=listener, form=form)
+            return await self._shell.run(
+                script, timeout_s=seconds, setup=setup, listener=listener, form=form, limit=limit
+            )
         except TimeoutError:
             assert self._channel is not None
-            await self._channel.close()
+            await self._channel.close(busy=True)
             text = f"{self._target.name}: no answer within {seconds:g} s"
             where = self._target.where("timeout")
             raise Unreachable(text, stage="answer", where=where, hint="a larger timeout:") from None
+        except Unreachable:  # where the next block begins is not known any more
+            assert self._channel is not None
+            await self._channel.close(busy=True)
+            raise
         except Ended as ended:
             assert self._channel is not None
             raise await self._channel.refusal(ended.err.decode("utf-8", "replace").strip()) from None

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
 from fazai.errors import FazaiError, Unreachable
-from fazai.hosts.quoting import encoded
+from fazai.hosts.base import FUNCTION
+from fazai.hosts.quoting import encoded, quoted
 from fazai.hosts.script import PRELUDE
+from fazai.hosts.walking import WALKING
 
 __all__ = ["Channel", "Ended", "Form", "Listener", "Reader", "Result", "Shell", "Writer"]
 
@@ -43,11 +45,16 @@ class Channel(Protocol):
         """Why the shell ended; `said` is the end of its standard error."""
         ...
 
-    async def close(self) -> None: ...
+    async def close(self, *, busy: bool = False) -> None:
+        """Ends within seconds, whatever the other side does. `busy`: the shell still runs something, which is
+        ended as far as it can be reached."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
+    """Of a block; of its output only the end where it printed more than is kept."""
+
     exit: int
     out: bytes
     err: bytes
@@ -63,8 +70,12 @@ _FORMS: Final[Mapping[Form, tuple[str, str]]] = {
     "act": ("fz_m begin; (", ") 2>&1; fz_m end $?"),
     "command": ("fz_b; (", "); fz_e $?"),
 }
-_READ_BYTES = 64 * 1024
-_WRITE_BYTES = 64 * 1024  # collected before they are sent
+_READ_BYTES: Final = 64 * 1024
+_WRITE_BYTES: Final = 64 * 1024  # collected before they are sent
+#: What is kept of what a block prints: its end. Listeners get all of it.
+_KEPT_BYTES: Final = 1024 * 1024
+#: What is kept of what comes before the mark of a block: greetings, or why there is no shell.
+_GREETING_BYTES: Final = 16 * 1024
 
 
 class Ended(Exception):
@@ -76,13 +87,14 @@ class Ended(Exception):
 
 
 class Shell:
-    """Runs blocks one after the other."""
+    """Runs blocks one after the other. `root`: the folder that links of the host cannot lead out of."""
 
-    def __init__(self, channel: Channel, host: str) -> None:
+    def __init__(self, channel: Channel, host: str, root: str = "") -> None:
         self.nonce = secrets.token_hex(16)
         self.blocks = 0
         self._channel = channel
         self._host = host
+        self._root = root
         self._rest = {"stdout": bytearray(), "stderr": bytearray()}
 
     async def run(
@@ -93,16 +105,19 @@ class Shell:
         setup: str = "",
         listener: Listener | None = None,
         form: Form = "command",
+        limit: int | None = None,
     ) -> Result:
         """Run one block without standard input, and wait for its end. `setup` is a line for the shell itself.
+        `limit`: it cannot print more than so many bytes; without one, the end of what it prints is kept.
 
-        Raises TimeoutError, Unreachable when the connection goes away, Ended when only the shell does.
+        Raises TimeoutError, Unreachable when the connection goes away or the answer is none, Ended when only
+        the shell does.
         """
         chunks = [encoded(script)] if isinstance(script, str) else script
         async with asyncio.timeout(timeout_s):
             sender = asyncio.ensure_future(self._send(chunks, setup, form))
             try:
-                return await self._receive(listener, form)
+                return await self._receive(listener, form, limit)
             finally:
                 sender.cancel()
                 await asyncio.gather(sender, return_exceptions=True)
@@ -110,7 +125,7 @@ class Shell:
     async def _send(self, chunks: Iterable[bytes], setup: str, form: Form) -> None:
         """What fits travels in one piece: each write is a packet, a system call here and a wake-up there."""
         stdin = self._channel.stdin
-        head = "" if self.blocks else f"{PRELUDE}fz_n={self.nonce}\n"
+        head = "" if self.blocks else f"{PRELUDE}{WALKING}{FUNCTION}fz_n={self.nonce}\n{self._folder()}\n"
         begin, end = _FORMS[form]
         self.blocks += 1
         waiting = bytearray(encoded(f"{head}{setup}\n{{ {begin}\n"))
@@ -124,37 +139,55 @@ class Shell:
         stdin.write(bytes(waiting))
         await stdin.drain()
 
-    async def _receive(self, listener: Listener | None, form: Form) -> Result:
+    def _folder(self) -> str:
+        """The root as it was said, and where that is."""
+        if not self._root:
+            return "fz_prefix= fz_root="
+        root = quoted(self._root)
+        return f"fz_prefix={root}; fz_root=$(cd -P -- {root} && pwd -P) || fz_root={root}"
+
+    async def _receive(self, listener: Listener | None, form: Form, limit: int | None) -> Result:
         if form != "command":
-            said, code = await self._until_end("stdout", self._channel.stdout, listener)
+            said, code = await self._until_end("stdout", self._channel.stdout, listener, limit)
             if code is not None:
                 return Result(code, said, b"")
-            last, _ = await self._until_end("stderr", self._channel.stderr, None)
+            last, _ = await self._until_end("stderr", self._channel.stderr, None, None)
             words = b"\n".join(text for text in (last, said) if text.strip())  # nologin's are in the output
             raise Ended(words[-2000:])
         out, err = await asyncio.gather(
-            self._until_end("stdout", self._channel.stdout, listener),
-            self._until_end("stderr", self._channel.stderr, listener),
+            self._until_end("stdout", self._channel.stdout, listener, limit),
+            self._until_end("stderr", self._channel.stderr, listener, limit),
         )
         if out[1] is None or err[1] is None:
             raise Ended(err[0][-2000:])
         return Result(out[1], out[0], err[0])
 
     async def _until_end(
-        self, name: str, reader: Reader, listener: Listener | None
+        self, name: str, reader: Reader, listener: Listener | None, limit: int | None
     ) -> tuple[bytes, int | None]:
         """What stands between the marks of the block, and its exit code; None if the stream ended before."""
         found = _Frame(self._rest[name], self.nonce)
-        while (code := found.scan()) is None:
-            if listener is not None and (fresh := found.fresh()):
-                listener(name, fresh)
-            more = await self._read(reader)
-            if not more:
-                return bytes(found.data), None
-            found.data += more
+        try:
+            while (code := found.scan()) is None:
+                if listener is not None and (fresh := found.fresh()):
+                    listener(name, fresh)
+                if limit is not None and found.size > limit:
+                    raise self._nonsense(f"said more than the {limit} bytes that can be an answer")
+                if limit is None:
+                    found.trim(_KEPT_BYTES)
+                more = await self._read(reader)
+                if not more:
+                    return bytes(found.data), None
+                found.data += more
+        except ValueError:
+            raise self._nonsense("says how a step ended in a way that cannot be understood") from None
         if listener is not None and (fresh := found.fresh()):
             listener(name, fresh)
         return found.taken(), code
+
+    def _nonsense(self, what: str) -> Unreachable:
+        hint = "does something there stand between us and its sh?"
+        return Unreachable(f"{self._host} {what}", stage="answer", where=self._host, hint=hint)
 
     async def _read(self, reader: Reader) -> bytes:
         try:
@@ -176,12 +209,18 @@ class _Frame:
         self._safe = self._told = 0  # up to here it is output; up to here it was handed on
         self._stop = self._after = -1
 
+    @property
+    def size(self) -> int:
+        """Bytes of output that were read and are kept."""
+        return len(self.data) - self._start if self._start >= 0 else 0
+
     def scan(self) -> int | None:
-        """The exit code, once the end was read."""
+        """The exit code, once the end was read. Raises ValueError when there is none in its place."""
         data = self.data
         if self._start < 0:
             found = data.find(self._begin)
             if found < 0:
+                del data[: max(0, len(data) - _GREETING_BYTES)]
                 return None
             self._start = self._safe = self._told = found + len(self._begin)
         self._stop = data.find(self._end, self._safe)
@@ -189,11 +228,24 @@ class _Frame:
             self._safe = max(self._safe, len(data) - len(self._end))
             return None
         self._safe = self._stop
-        line = data.find(b"\n", self._stop + len(self._end))
-        if line < 0:
+        begin = self._stop + len(self._end)
+        line = data.find(b"\n", begin, begin + 4)
+        if line < 0 and len(data) < begin + 4:
             return None
         self._after = line + 1
-        return int(data[self._stop + len(self._end) : line])
+        code = bytes(data[begin:line]) if line >= 0 else b""
+        if not code.isdigit():
+            raise ValueError("no exit code")
+        return int(code)
+
+    def trim(self, most: int) -> None:
+        """Forget the beginning of an output of which more than twice as much was kept."""
+        if self._start < 0 or self._safe - self._start <= 2 * most:
+            return
+        excess = self._safe - most - self._start
+        del self.data[self._start : self._start + excess]
+        self._safe -= excess
+        self._told = max(self._start, self._told - excess)
 
     def fresh(self) -> bytes:
         """Output that was not handed on yet."""

@@ -4,14 +4,20 @@ Files that follow one another are made beside their places first, all of them; o
 one `sync` for all stand in place of one of each a file. Then they take their names in the order of the
 changes, and each says that it is done. Until the first has its name nothing was changed, and what fails is
 written once more alone, which says best why.
+
+Paths are named here, not walked: one `stat` proves first that in none of their folders somebody else can move
+anything. Where that is not so the script does nothing, and each change walks alone (`walking`).
 """
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import takewhile
 
 from fazai.hosts.kind import Block, Put
 from fazai.hosts.quoting import encoded, quoted
+from fazai.hosts.script import folders
 
 __all__ = ["MOST", "done", "fits", "script", "setup"]
 
@@ -22,8 +28,11 @@ _MOST_BYTES = 512 * 1024
 
 def fits(blocks: Sequence[Block], block: Block) -> bool:
     """Whether this block may go with those before it."""
+    path = block.at if block.put is None else block.put.path
+    if path is None or any(b.below == "loose" and path.startswith(f"{b.at}/") for b in blocks):
+        return False  # what leads there, or who may write there, is another by then
     if block.put is None:
-        return block.at is not None
+        return True
     if any(block.put.path == other.put.path for other in blocks if other.put is not None):
         return False  # its content was worked out from what is there
     return sum(map(_size, (*blocks, block))) <= _MOST_BYTES
@@ -41,6 +50,7 @@ def setup(blocks: Sequence[Block]) -> str:
 def script(blocks: Sequence[Block]) -> Iterator[bytes]:
     """The script of all. It tells of each change that is done (`done`)."""
     yield b"set -e; trap '[ $? = 0 ] || fz_q' EXIT\n"
+    yield from _proved(blocks)
     first = 0
     for group in _groups(blocks):
         yield from _staged([(block.put, block.tmp) for block in group if block.put and block.tmp])
@@ -55,6 +65,23 @@ def done(out: bytes, nonce: str) -> int:
     while f"\n{nonce} did {number}\n".encode() in out:
         number += 1
     return number
+
+
+def _proved(blocks: Sequence[Block]) -> Iterator[bytes]:
+    """All folders are real ones, and nobody else can move what is in them; the one that a name stands in is
+    not even sticky. Those that the script itself makes need not be there yet, unless a link comes before,
+    which may turn out to be one of them."""
+    paths = [path for block in blocks if (path := block.put.path if block.put else block.at)]
+    made = [block.at for block in takewhile(lambda b: b.below != "loose", blocks) if block.at and block.below]
+    later = {folder for path in made for folder in (path, *folders([path]))}
+    inner = dict.fromkeys(posixpath.dirname(path) or "/" for path in paths)
+    yield b"set --\n"
+    for names in [name for name in folders(paths) if name not in inner], list(inner):
+        yield encoded(f'fz_k=$#; set -- "$@" {_words(name for name in names if name not in later)}\n')
+        if there := _words(name for name in names if name in later):
+            yield encoded(f'for fz_d in {there}; do [ ! -e "$fz_d" ] && [ ! -h "$fz_d" ] ||\n')
+            yield b'set -- "$@" "$fz_d"; done\n'
+    yield b'fz_plain $fz_k "$@"\n'
 
 
 def _groups(blocks: Sequence[Block]) -> Iterator[Sequence[Block]]:
@@ -98,9 +125,9 @@ def _for_owner(mode: str) -> bool:
 
 def _last(block: Block) -> str:
     if block.put is None:
-        assert isinstance(block.script, str)
-        return block.script
-    return f"fz_tmp={quoted(block.tmp or '')}\n{block.put.ending}"
+        return block.plain
+    target = quoted(block.put.path)
+    return f"fz_tmp={quoted(block.tmp or '')} fz_t={target} fz_was={target}\n{block.put.ending}"
 
 
 def _words(paths: Iterable[str]) -> str:

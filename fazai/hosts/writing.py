@@ -8,18 +8,27 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 
 from fazai.errors import AccessDenied, DeviceError
+from fazai.hosts.base import Base, checked
 from fazai.hosts.blob import Blob
 from fazai.hosts.kind import Act, Block, Put, Want
-from fazai.hosts.questions import PathState
+from fazai.hosts.questions import Output, PathState
 from fazai.hosts.quoting import appended, encoded, quoted
+from fazai.hosts.walking import UNSAFE, UNSAFE_HINT
 from fazai.model import FieldSpec, Problem, Value
 
 __all__ = [
     "ATTRIBUTES",
     "REPLACING",
+    "account_of",
     "attributes",
+    "below",
+    "changed_attributes",
     "check_replacing",
     "in_place",
+    "left_file",
+    "meant_for",
+    "refuse_unsafe",
+    "removed",
     "replaced",
     "seen_attributes",
     "set_attributes",
@@ -65,7 +74,19 @@ def seen_attributes(want: Want, path: PathState) -> dict[str, Value]:
         "group": group if group == str(path.gid) else path.group,
         "uid": path.uid,
         "gid": path.gid,
+        **({"shared": True} if path.shared else {}),
     }
+
+
+def refuse_unsafe(want: Want, answer: PathState | Output) -> None:
+    """Raises DeviceError where somebody else can lead what is read or written elsewhere."""
+    if isinstance(answer, PathState):
+        why = answer.unsafe
+    else:
+        why = answer.out.decode("utf-8", "replace").strip() if answer.exit == UNSAFE else ""
+    if why:
+        hint = UNSAFE_HINT if why.startswith("unsafe") else None
+        raise unlike(want, why, "become: true" if why.endswith("permission denied") else hint)
 
 
 def denied(want: Want) -> AccessDenied:
@@ -98,6 +119,13 @@ def attributes(act: Act, default_mode: str) -> dict[str, str]:
     return {"mode": str(fields.get("mode", default_mode)), "owner": str(owner), "group": str(group)}
 
 
+def left_file(path: str, act: Act, default_mode: str, sha256: str) -> Base:
+    """What is there once the act is done; of an account that is said by its name the number is not known."""
+    wanted = attributes(act, default_mode)
+    uid, gid = (int(n) if n.isdigit() else None for n in (wanted["owner"], wanted["group"]))
+    return Base(path, "file", int(wanted["mode"], 8) if wanted["mode"] else None, uid, gid, sha256=sha256)
+
+
 def account_of(owner: str, group: str) -> str:
     """The word for `chown`; empty when nothing is to be said."""
     return quoted(f"{owner}:{group}" if group else owner) if owner or group else ""
@@ -114,53 +142,73 @@ def set_attributes(path: str, mode: str | None, owner: str, group: str) -> str:
     return "\n".join(lines)
 
 
-def replaced(
-    path: str, content: Blob, act: Act, default_mode: str, *, instead_of: Blob | None = None
-) -> Iterator[Block]:
+def changed_attributes(path: str, act: Act) -> Block:
+    """A block that sets those attributes of a file or folder that differ."""
+    fields = act.after
+    mode, owner, group = (str(fields.get(name, "")) for name in ("mode", "owner", "group"))
+    account = account_of(owner, group) or "''"
+    script = (
+        f"set -e; fz_in {quoted(path)}\n{meant_for(act)}fz_change {act.token} {mode or quoted('')} {account}"
+    )
+    plain = f"set -e\n{set_attributes(quoted(path), mode, owner, group)}"
+    return Block(script, at=path, plain=plain, below=below(act))
+
+
+def removed(path: str) -> Block:
+    """A block that removes the name; a link goes, and what it leads to stays."""
+    return Block(f"set -e; fz_rm {quoted(path)}", at=path, plain=f"rm -f {quoted(path)}")
+
+
+def below(act: Act) -> str:
+    """Whether nobody else may write to a folder, once it is done."""
+    fields = {**act.have, **act.after}
+    owner = str(act.after.get("owner", act.have.get("uid", "0")))
+    others = int(str(fields.get("mode", "0755")), 8) & 0o022
+    return "loose" if others or owner not in ("0", "root") else "ours"
+
+
+def meant_for(act: Act) -> str:
+    """A line that refuses to make something for one user in a folder of another one."""
+    owner = act.after.get("owner")
+    return "" if owner is None else f"fz_for {quoted(str(owner))}\n"
+
+
+def replaced(path: str, content: Blob, act: Act, default_mode: str) -> Iterator[Block]:
     """Blocks that put a file in place as a whole: a temporary file beside it, complete and synchronised,
-    takes its name. A cut leaves the old file. `instead_of`: only if that is what is there."""
+    takes its name. A cut leaves the old file."""
     if content.data is None:
         raise DeviceError(f"{act.identity} was too large to be kept, and cannot be put back")
     tmp = temporary(path, act.token)
     chunks = iter(appended(content.data))
-    trap = b"set -e; trap '[ $? = 0 ] || rm -f \"$fz_tmp\"' EXIT\n"
-    head: tuple[bytes, ...] = (trap, b'umask 077; set -C; : >"$fz_tmp"; set +C\n')
+    opened = encoded(f"set -e; fz_open {quoted(path)} {act.token}")
+    made = encoded(f'\n{meant_for(act)}umask 077; set -C; : >"$fz_tmp"; set +C\n')
     whole = True
     while len(batch := tuple(islice(chunks, _CHUNKS))) == _CHUNKS:
-        yield Block((*head, *batch), tmp)
-        head, whole = (trap,), False
-    script = (*head, *batch, encoded(in_place(path, act, default_mode, instead_of)))
+        yield Block((opened, made, b"fz_keep=1\n", *batch), tmp, compares=True)
+        made, whole = b" '' again\n", False
+    script = (opened, made, *batch, encoded(in_place(act, default_mode)))
     put = None
     if whole and not act.options.get("validate"):  # a command may look at the files before it
         wanted = attributes(act, default_mode)
         account = account_of(wanted["owner"], wanted["group"])
-        put = Put(path, batch, wanted["mode"], account, _ending(path, act, instead_of))
-    yield Block(script, tmp, put=put)
+        put = Put(path, batch, wanted["mode"], account, _ending(act))
+    yield Block(script, tmp, put=put, compares=True)
 
 
-def in_place(path: str, act: Act, default_mode: str, instead_of: Blob | None = None) -> str:
-    """The end of a block whose "$fz_tmp" is complete: it gets its attributes, and takes the file's name."""
+def in_place(act: Act, default_mode: str) -> str:
+    """The end of a block behind `fz_open` whose "$fz_tmp" is complete: it gets its attributes, and takes the
+    file's name."""
     wanted = attributes(act, default_mode)
     lines = [set_attributes('"$fz_tmp"', wanted["mode"], wanted["owner"], wanted["group"])]
     if act.options.get("validate"):
         words = [word.split("%s") for word in shlex.split(act.options["validate"])]
         lines.append(" ".join('"$fz_tmp"'.join(map(quoted, parts)) for parts in words) + " >&2")
-    return "\n".join([*lines, 'fz_sync "$fz_tmp"', _ending(path, act, instead_of)])
-
-
-def _ending(path: str, act: Act, instead_of: Blob | None) -> str:
-    target = quoted(path)
-    lines = []
+    lines.append('fz_sync "$fz_tmp"')
     if act.options.get("backup"):
-        lines.append(f"[ ! -f {target} ] || cp -p {target} {target}.$(date -u +%Y%m%dT%H%M%SZ)~")
-    if instead_of is not None:
-        lines.append(
-            f"case $(fz_hash <{target}) in *{instead_of.sha256}*) ;; "
-            "*) echo 'the file was changed meanwhile: run it again' >&2; exit 1;; esac"
-        )
-    lines += [
-        f"if [ -d {target} ]; then [ -h {target} ] || {{ echo 'there is a directory' >&2; exit 1; }}",
-        f"rm -f {target}; fi",  # a link to a directory: the file would be moved into it
-        f'mv -f "$fz_tmp" {target}',
-    ]
-    return "\n".join(lines)
+        lines.append("fz_old")
+    return "\n".join([*lines, _ending(act)])
+
+
+def _ending(act: Act) -> str:
+    backup = "fz_backup\n" if act.options.get("backup") else ""
+    return f"{checked(act.base)}{backup}fz_take"

@@ -14,7 +14,7 @@ import pytest
 from fazai.hosts.become import Become
 from fazai.hosts.kinds import all_kinds
 from fazai.hosts.session import HostSession
-from fazai.model import Change, Diff, Resource, Target
+from fazai.model import Change, Diff, LookAgain, Resource, Target
 from fazai.providers.local.transport import start
 
 __all__ = ["HOSTILE", "SHELLS", "Host", "resource", "shell_environ"]
@@ -110,13 +110,21 @@ class Host:
 
     async def converge(self, *wanted: Resource) -> tuple[Change, ...]:
         """Write what differs; afterwards nothing may."""
-        diff = await self.look(*wanted)
-        assert diff.errors == (), [str(error) for error in diff.errors]
-        for change in diff.changes:
-            await self.session.write(change)
+        made: list[Change] = []
+        rest: Sequence[Resource] = wanted
+        while rest:
+            diff = await self.look(*rest)
+            assert diff.errors == (), [str(error) for error in diff.errors]
+            rest = diff.later
+            for step in diff.steps:
+                if isinstance(step, LookAgain):
+                    break
+                assert isinstance(step, Change)
+                await self.session.write(step)
+                made.append(step)
         again = await self.look(*wanted)
         assert (again.changes, again.errors) == ((), ())
-        return diff.changes
+        return tuple(made)
 
     async def undo(self, changes: Sequence[Change]) -> None:
         for change in reversed(changes):

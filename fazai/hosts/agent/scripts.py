@@ -72,6 +72,7 @@ def install(site: Site, files: Sequence[Placed], *, tested: bool, version: str) 
     old = " ".join(site.beside(file.path, "-old") for file in files)
     head = [
         "set -e; umask 022",
+        _own_ways(site, [*(file.path for file in files), STATE]),
         f"trap 'rm -f '{_nested(temporary)}' '{_nested(old)} EXIT",
         "trap 'exit 129' HUP; trap 'exit 141' PIPE; trap 'exit 143' TERM",
         *(f"mkdir -p {quoted(posixpath.dirname(site.at(file.path)))}" for file in files),
@@ -83,12 +84,18 @@ def install(site: Site, files: Sequence[Placed], *, tested: bool, version: str) 
         head.append(f"chown {USER}:{USER} {site.word(STATE)}")
     chunks = [encoded("\n".join(head) + "\n")]
     for file in files:
-        chunks.append(encoded(f'fz_tmp={site.beside(file.path)}; (umask 077; : >"$fz_tmp")\n'))
+        chunks.append(encoded(f'fz_tmp={site.beside(file.path)}; (umask 077; set -C; : >"$fz_tmp")\n'))
         chunks += appended(file.data)
         owner = f'chown {USER}:{USER} "$fz_tmp"; ' if file.owned and not site.folder else ""
         chunks.append(encoded(f'{owner}chmod {file.mode} "$fz_tmp"\n{_SYNC}\n'))
     chunks.append(encoded("fz_tmp=\n" + _take_place(site, files, tested, version)))
     return tuple(chunks)
+
+
+def _own_ways(site: Site, paths: Sequence[str]) -> str:
+    """Lines that end the script where somebody else can lead one of these paths elsewhere. Nobody can write
+    to the folders of an agent but root; below its state folder, where its user can, only names are removed."""
+    return f"fz_own_ways {' '.join(map(site.word, paths))}"
 
 
 _SYNC: Final = 'fz_sync "$fz_tmp"'
@@ -227,15 +234,16 @@ def tail_script(root: str, lines: int, most_bytes: int) -> str:
 
 def remove(site: Site) -> str:
     """Everything of the agent, with its spool and its user."""
-    lines = ["set -e"]
+    paths = [SCRIPT, SETTINGS, *(path for path, _, _ in SERVICES.values())]
+    lines = ["set -e", _own_ways(site, [*paths, STATE])]
     if site.folder or site.init == "none":
         lines.append(f"rm -f {site.word(SCRIPT)}")  # or whoever keeps it running would start it anew
         lines.append(_stop(site))
     else:
         lines.append(f"if [ -e {site.word(SERVICES[site.init][0])} ]; then {_stop(site)}; fi")
-    paths = [SCRIPT, SETTINGS, *(path for path, _, _ in SERVICES.values()), LOG]
     lines.append("rm -f " + " ".join(map(site.word, paths)))
-    lines.append(f"rm -rf {site.word(STATE)}")
+    lines.append(f"(fz_rm {site.word(LOG)})")  # others may write to its folder
+    lines.append(f"[ ! -e {site.word(STATE)} ] || (fz_rmtree {site.word(STATE)})")
     lines.append(f"rmdir {quoted(posixpath.dirname(site.at(SCRIPT)))} 2>/dev/null || :")
     lines.append(f"rmdir {quoted(posixpath.dirname(posixpath.dirname(site.at(SCRIPT))))} 2>/dev/null || :")
     if site.folder:

@@ -13,7 +13,7 @@ from fazai.hosts.filtering import PUT, edited, filtered
 from fazai.hosts.kind import Act, Answers, Block, Have, HostKind, Want
 from fazai.hosts.questions import Output, Question, Shell
 from fazai.hosts.quoting import quoted
-from fazai.hosts.writing import unlike
+from fazai.hosts.writing import refuse_unsafe, unlike
 from fazai.model import FieldSpec, Problem, Value, Verb
 
 __all__ = ["KINDS"]
@@ -70,6 +70,7 @@ class AuthorizedKeyKind(HostKind):
     def read(self, want: Want, answers: Answers) -> Have | None:
         answer = answers[_question(want)]
         assert isinstance(answer, Output)
+        refuse_unsafe(want, answer)
         text = answer.out.decode("utf-8", "surrogateescape")
         if answer.exit == _NO_USER:  # may be made in this run
             return None
@@ -90,17 +91,21 @@ class AuthorizedKeyKind(HostKind):
     def declared(self, want: Want) -> dict[str, Value]:
         return {k: v for k, v in want.fields.items() if k in ("user", "path", "key")}
 
+    def touches(self, want: Want) -> tuple[str, ...] | None:
+        return (want.at(want.fields["path"]),) if "path" in want.fields else None
+
     def write(self, act: Act) -> Iterator[Block]:
         fields = {**act.have, **act.before, **act.after}
         lines = act.after.get("key", "") if act.verb is not Verb.DELETE else ""
         old = {**_present(act.before.get("key", "")), **_present(lines)}
         command = filtered(_FILTER, {"fz_new": lines, "fz_keys": " ".join(old)})
         path = f"{act.at(fields['path'])}" if "path" in fields else ""
-        # the path is known on the host only: the temporary file's name is set there, too
-        block = edited("/fz_f", command, act.token, mode="600", owner="$fz_u")
-        script = str(block.script).replace("'/fz_f'", '"$fz_f"')
-        tmp = f"fz_tmp=$fz_d/.fazai-{act.token}"
-        yield Block(f"{_find(fields['user'], path, act.at)}\n{_FOLDER}{tmp}\n{script}")
+        lines = (
+            _find(fields["user"], path, act.at),
+            _FOLDER.format(token=act.token),
+            edited('"$fz_f"', command, act.token, mode="600", owner="$fz_u"),
+        )
+        yield Block("\n".join(lines))
 
 
 def _keys(text: str) -> dict[str, str]:
@@ -139,11 +144,11 @@ def _fingerprint(blob: str) -> str:
     return f"SHA256:{base64.b64encode(digest).decode().rstrip('=')}"
 
 
-#: The folder of keys, as sshd wants it: the user's, and nobody else's. A link there could lead root anywhere.
-_FOLDER: Final = r"""fz_d=${fz_f%/*}
-if [ -h "$fz_d" ]; then echo "$fz_d is a link: keys are not written through it" >&2; exit 1; fi
-if [ ! -d "$fz_d" ]; then (umask 077; mkdir "$fz_d")
-[ -z "$fz_u" ] || [ "$(fz_own "$fz_d")" = "$fz_u" ] || chown "$fz_u" "$fz_d"; fi
+#: The folder of keys, as sshd wants it: the user's, and nobody else's.
+_FOLDER: Final = r"""set -e
+fz_enter "$fz_f" 1 || {{ [ $? = 3 ] || fz_fail "$fz_why"
+fz_in "${{fz_f%/*}}"; fz_for "${{fz_u%%:*}}"; fz_make {token} 0700 "$fz_u"; fz_in "$fz_f" 1; }}
+fz_for "${{fz_u%%:*}}"
 """
 
 
@@ -169,7 +174,7 @@ def _find(user: str, path: str, at: object) -> str:
 
 def _question(want: Want) -> Shell:
     path = want.at(want.fields["path"]) if "path" in want.fields else ""
-    return Shell(f'{_find(want.fields["user"], path, want.at)}\n[ ! -f "$fz_f" ] || cat "$fz_f"')
+    return Shell(f'{_find(want.fields["user"], path, want.at)}\nfz_with "$fz_f" cat')
 
 
 KINDS = (

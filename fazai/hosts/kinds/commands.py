@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from fazai.errors import did_you_mean
+from fazai.hosts.base import Base
 from fazai.hosts.kind import Act, Answers, Block, Have, HostKind, Want
 from fazai.hosts.questions import FileAt, Output, PathState, Question, Shell
 from fazai.hosts.quoting import quoted
@@ -83,6 +84,13 @@ class CommandKind(HostKind):
         name = "argv" if "argv" in want.fields else "shell"
         return Verb.RUN, {}, {name: want.fields[name]}
 
+    def rests_on(self, want: Want, answers: Answers) -> tuple[Base, ...]:
+        """That something is there, or is not, whatever it is."""
+        return tuple(
+            base if base.type == "missing" else Base(base.path, "other")
+            for base in HostKind.rests_on(self, want, answers)
+        )
+
     def write(self, act: Act) -> Iterator[Block]:
         fields = {**act.options, **act.after}
         timeout_s = fields.get("timeout")
@@ -90,7 +98,8 @@ class CommandKind(HostKind):
 
 
 def _unless(fields: Mapping[str, Value], at: Any) -> Shell:
-    return Shell(_script({**fields, "argv": fields["unless"]}, at))
+    """Only its exit code counts: what it prints stays on the host."""
+    return Shell("exec >/dev/null 2>&1\n" + _script({**fields, "argv": fields["unless"]}, at))
 
 
 def _script(fields: Mapping[str, Any], at: Any) -> str:

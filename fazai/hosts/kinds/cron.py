@@ -7,11 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
 from typing import Final
 
-from fazai.hosts.filtering import PUT, edited, filtered, parent
+from fazai.hosts.base import MOVED
+from fazai.hosts.filtering import PUT, edited_file, filtered
 from fazai.hosts.kind import Act, Answers, Block, Have, HostKind, Want
 from fazai.hosts.questions import ContentOf, Output, Question, Shell
 from fazai.hosts.quoting import quoted
-from fazai.hosts.writing import unlike
+from fazai.hosts.writing import refuse_unsafe, unlike
 from fazai.model import FieldSpec, Problem, Value, Verb
 
 __all__ = ["KINDS"]
@@ -73,6 +74,8 @@ class CronKind(HostKind):
             raise unlike(want, "a folder (root:) has no crontab of a user", "cron_file: …")
         answer = answers[_question(want)]
         assert isinstance(answer, Output)
+        if "cron_file" in want.fields:
+            refuse_unsafe(want, answer)
         if (
             answer.exit
         ):  # no crontab, or no cron yet; a crontab that could not be read fails when it is written
@@ -83,6 +86,11 @@ class CronKind(HostKind):
                 where = {k: want.fields[k] for k in ("cron_file", "user") if k in want.fields}
                 return {**where, **_parsed(line, "cron_file" in want.fields)}
         return None
+
+    def touches(self, want: Want) -> tuple[str, ...]:
+        """A crontab of a user is read and written by its program alone."""
+        cron_file = want.fields.get("cron_file")
+        return (want.at(f"{_FOLDER}/{cron_file}"),) if cron_file else ()
 
     def write(self, act: Act) -> Iterator[Block]:
         fields = {**act.have, **act.before, **act.after}
@@ -96,8 +104,7 @@ class CronKind(HostKind):
         command = filtered(_FILTER, {"fz_key": name, "fz_new": line})
         if "cron_file" in fields:
             path = act.at(f"{_FOLDER}/{fields['cron_file']}")
-            yield Block(parent(path))
-            yield edited(path, command, act.token, drop_empty=True)
+            yield edited_file(path, command, act.token)
         else:
             yield Block(_crontab(fields.get("user"), command))
 
@@ -159,6 +166,7 @@ def _crontab(user: str | None, command: str) -> str:
             f"*) {program}-l; exit 1 ;;",
             "esac",
             f'new=$(if [ -n "$old" ]; then printf "%s\\n" "$old"; fi | {command})',
+            f'[ "$old" = "$({program}-l 2>/dev/null)" ] || {{ fz_m moved the crontab; exit {MOVED}; }}',
             f'if [ -n "$new" ]; then printf "%s\\n" "$new" | {program}-; else {program}-r; fi',
         )
     )

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
+from fazai.hosts.base import Base
 from fazai.hosts.blob import Blob
 from fazai.hosts.kind import Act, Answers, Block, Have, HostKind, Want
 from fazai.hosts.questions import KEPT_BYTES, ContentOf, FileAt, Output, PathState, Question, Shell
@@ -13,12 +14,16 @@ from fazai.hosts.quoting import quoted
 from fazai.hosts.writing import (
     ATTRIBUTES,
     REPLACING,
+    changed_attributes,
     check_replacing,
     denied,
     in_place,
+    left_file,
+    meant_for,
+    refuse_unsafe,
+    removed,
     replaced,
     seen_attributes,
-    set_attributes,
     temporary,
     unlike,
 )
@@ -72,6 +77,7 @@ class DownloadKind(HostKind):
         """What is there, and its checksum."""
         state = answers[_file(want)]
         assert isinstance(state, PathState)
+        refuse_unsafe(want, state)
         if state.type == "denied":
             raise denied(want)
         if not want.fields.get("checksum", "").startswith("sha512:"):
@@ -110,17 +116,26 @@ class DownloadKind(HostKind):
         content = before.get("content")
         return isinstance(content, Blob) and content.data is None  # too large to be kept
 
+    def touches(self, want: Want) -> tuple[str, ...]:
+        return (want.at(want.fields["dest"]),)
+
+    def leaves(self, act: Act) -> tuple[Base, ...]:
+        path = act.at(act.identity)
+        if act.verb is Verb.DELETE:
+            return (Base(path, "missing"),)
+        method, _, digest = act.after.get("checksum", "").partition(":")
+        return (left_file(path, act, "0644", digest if method == "sha256" else ""),)
+
     def write(self, act: Act) -> Iterator[Block]:
         path = act.at(act.identity)
         if act.verb is Verb.DELETE:
-            yield Block(f"rm -f {quoted(path)}")
+            yield removed(path)
         elif "content" in act.after:
             yield from replaced(path, act.after["content"], act, "0644")
         elif "checksum" in act.after:
             yield _fetch(path, act)
         else:
-            owner, group = str(act.after.get("owner", "")), str(act.after.get("group", ""))
-            yield Block(f"set -e\n{set_attributes(quoted(path), act.after.get('mode'), owner, group)}")
+            yield changed_attributes(path, act)
 
 
 def _file(want: Want) -> FileAt:
@@ -129,7 +144,7 @@ def _file(want: Want) -> FileAt:
 
 def _sha512(want: Want) -> Shell:
     path = quoted(want.at(want.fields["dest"]))
-    return Shell(f"[ -f {path} ] || exit 1; exec 0<{path}\n{_SHA512}")
+    return Shell(f"fz_512() {{\n{_SHA512}\n}}\nfz_with {path} fz_512")
 
 
 def _fetch(path: str, act: Act) -> Block:
@@ -138,8 +153,8 @@ def _fetch(path: str, act: Act) -> Block:
     options, timeout_s = act.options, int(act.options.get("timeout", _TIMEOUT_S))
     method, _, digest = act.after["checksum"].partition(":")
     lines = [
-        "set -e; trap '[ $? = 0 ] || rm -f \"$fz_tmp\" \"$fz_tmp.rc\"' EXIT; trap 'exit 143' HUP PIPE TERM",
-        'umask 077; set -C; : >"$fz_tmp"',
+        f"set -e; fz_open {quoted(path)} {act.token}",
+        f'{meant_for(act)}umask 077; set -C; : >"$fz_tmp"',
         "if command -v curl >/dev/null 2>&1; then set +C",
         f'{_printed(_curl(options, timeout_s))} | curl -K - -o "$fz_tmp" >&2',
         "elif wget --version 2>/dev/null | grep -q GNU; then",
@@ -152,9 +167,9 @@ def _fetch(path: str, act: Act) -> Block:
         f'fz_sum=$({"fz_hash" if method == "sha256" else _SHA512} <"$fz_tmp"); fz_sum=${{fz_sum%% *}}',
         f'[ "$fz_sum" = {digest} ] || {{',
         f'echo "what came has the checksum {method}:$fz_sum, and $(wc -c <"$fz_tmp") bytes" >&2; exit 1; }}',
-        in_place(path, act, "0644"),
+        in_place(act, "0644"),
     ]
-    return Block("\n".join(lines), temporary(path, act.token), timeout_s=timeout_s + 30.0)
+    return Block("\n".join(lines), temporary(path, act.token), timeout_s=timeout_s + 30.0, compares=True)
 
 
 def _printed(lines: Iterable[str]) -> str:

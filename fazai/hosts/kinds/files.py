@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
+from fazai.hosts.base import Base, empty
 from fazai.hosts.blob import Blob
 from fazai.hosts.kind import Act, Answers, Block, Have, HostKind, Want
 from fazai.hosts.questions import KEPT_BYTES, ContentOf, FileAt, Output, PathState, Question
@@ -12,8 +14,15 @@ from fazai.hosts.quoting import quoted
 from fazai.hosts.writing import (
     ATTRIBUTES,
     REPLACING,
+    account_of,
+    below,
+    changed_attributes,
     check_replacing,
     denied,
+    left_file,
+    meant_for,
+    refuse_unsafe,
+    removed,
     replaced,
     seen_attributes,
     set_attributes,
@@ -79,22 +88,37 @@ class FileKind(HostKind):
         content = before.get("content")
         return content is not None and content.data is None  # too large to be kept
 
-    def write(self, act: Act) -> Iterator[Block]:
+    def touches(self, want: Want) -> tuple[str, ...]:
+        return (want.at(want.fields["path"]),)
+
+    def leaves(self, act: Act) -> tuple[Base, ...]:
         path = act.at(act.identity)
         if act.verb is Verb.DELETE:
-            yield Block(f"rm -f {quoted(path)}", at=path)
+            return (Base(path, "missing"),)
+        content = act.after.get("content")
+        mode = "0600" if content is not None and content.private else "0644"
+        return (left_file(path, act, mode, "" if content is None else content.sha256),)
+
+    def write(self, act: Act) -> Iterator[Block]:
+        path = act.at(act.identity)
+        known = act.have.get("content")
+        if act.verb is Verb.DELETE:
+            yield removed(path)
         elif act.after.get("link"):
             yield _link(path, act.after["link"], act.token)
         elif "content" in act.after:
             content = act.after["content"]
             yield from replaced(path, content, act, "0600" if content.private else "0644")
+        elif act.have.get("shared") and known is not None and known.data is not None:
+            yield from replaced(path, known, act, "0600")  # what stands there is given to nobody
         else:
-            yield _attributes(path, act)
+            yield changed_attributes(path, act)
 
 
 def _state(want: Want, answers: Answers, hashed: bool = False) -> PathState:
     path = answers[FileAt(want.at(want.fields["path"]), hashed)]
     assert isinstance(path, PathState)
+    refuse_unsafe(want, path)
     if path.type == "denied":
         raise denied(want)
     return path
@@ -113,45 +137,24 @@ def _content(want: Want, path: PathState, answers: Answers, wanted: Blob | None)
     return Blob(None, path.sha256, path.size, private)
 
 
-def _attributes(path: str, act: Act) -> Block:
-    """Only those that differ."""
-    fields = act.after
-    lines = set_attributes(quoted(path), fields.get("mode"), str(fields.get("owner", "")), _group(act))
-    return Block(f"set -e\n{lines}", at=path)
-
-
-def _group(act: Act) -> str:
-    return str(act.after.get("group", ""))
-
-
 def _link(path: str, target: str, token: str) -> Block:
     """A link that takes the place of a link or a file. `mv` would go into a directory that is linked to."""
-    tmp = temporary(path, token)
-    return Block(
-        f"set -e; trap 'rm -f \"$fz_tmp\"' EXIT\n"
-        f'ln -s -- {quoted(target)} "$fz_tmp"\n'
-        f'mv -fT "$fz_tmp" {quoted(path)} 2>/dev/null || '
-        f'{{ rm -f {quoted(path)} && mv -f "$fz_tmp" {quoted(path)}; }}',
-        tmp,
-    )
+    script = f"set -e; fz_open {quoted(path)} {token}\nfz_relink {quoted(target)}"
+    return Block(script, temporary(path, token))
 
 
-def _new_link(path: str, target: str) -> Block:
+def _new_link(path: str, target: str, token: str) -> Block:
     """Nothing was there; what came since stays, and `ln` would put the link into a directory."""
-    where = quoted(path)
-    lines = (
-        "fz_y='there is something else by now'",
-        f"[ ! -d {where} ] || [ -h {where} ] || fz_y='there is a directory, not a link'",
-        f'if [ -e {where} ] || [ -h {where} ]; then echo "$fz_y" >&2; exit 1; fi',
-        f"ln -s -- {quoted(target)} {where}",
-    )
-    return Block("\n".join(lines), at=path)
+    script = f"set -e; fz_open {quoted(path)} {token}\nfz_link {quoted(target)}"
+    plain = f"fz_t={quoted(path)}; fz_link {quoted(target)}"
+    return Block(script, at=path, plain=plain, below="loose")
 
 
 class DirectoryKind(HostKind):
     """A directory and its attributes; its parents are made."""
 
     joins = True
+    hollow = True
 
     def ask(self, want: Want) -> Iterable[Question]:
         yield FileAt(want.at(want.fields["path"]))
@@ -168,20 +171,51 @@ class DirectoryKind(HostKind):
     def lasting(self, verb: Verb, before: Mapping[str, Value], options: Mapping[str, Value]) -> bool:
         return verb is Verb.DELETE and bool(options.get("recurse"))
 
-    def write(self, act: Act) -> Iterator[Block]:
+    def touches(self, want: Want) -> tuple[str, ...]:
+        return (want.at(want.fields["path"]),)
+
+    def leaves(self, act: Act) -> tuple[Base, ...]:
         path = act.at(act.identity)
         if act.verb is Verb.DELETE:
-            gone = f"rm -rf {quoted(path)}" if act.options.get("recurse") else f"rmdir {quoted(path)}"
-            yield Block(gone, at=path)
+            return (Base(path, "missing"),)
+        if act.verb is Verb.CREATE:  # its mode may have bits of the folder above
+            return (Base(path, "directory"),)
+        return (replace(left_file(path, act, "", ""), type="directory"),)
+
+    def write(self, act: Act) -> Iterator[Block]:
+        path = act.at(act.identity)
+        word = quoted(path)
+        if act.verb is Verb.DELETE and act.options.get("recurse"):
+            yield Block(f"fz_rmtree {word}", at=path, plain=f"(fz_rmtree {word})")
+        elif act.verb is Verb.DELETE:
+            first = empty(path) if act.undone else ""
+            script = f'set -e; fz_in {word}; {first}rmdir "./$fz_name"'
+            yield Block(script, at=path, plain=f"{first}rmdir {word}")
+            yield from _parents(path, act)
         elif act.verb is Verb.CREATE:
             mode = act.after.get("mode", "0755")
-            owner, group = str(act.after.get("owner", "")), _group(act)
+            owner, group = (str(act.after.get(name, "")) for name in ("owner", "group"))
+            account = account_of(owner, group)
             # a change of the owner drops set-user-id bits, and `mkdir -m` need not know of them
-            later = mode if owner or group or len(mode.lstrip("0")) > 3 else None
-            lines = set_attributes(quoted(path), later, owner, group)
-            yield Block(f"set -e; umask 022\nmkdir -p -m {mode[-3:]} {quoted(path)}\n{lines}", at=path)
+            later = mode if account or len(mode.lstrip("0")) > 3 else None
+            lines = set_attributes(word, later, owner, group)
+            act.memory["token", act.identity] = act.token
+            top = f"fz_top {word} {act.token}\n"
+            plain = f"{top}umask 022\nmkdir -p -m {mode[-3:]} {word}\n{lines}"
+            script = f"set -e; {top}fz_parents {word} {act.token}\n{meant_for(act)}"
+            script += f"fz_make {act.token} {mode} {account or quoted('')}"
+            yield Block(script, at=path, plain=plain, below=below(act))
         else:
-            yield _attributes(path, act)
+            yield changed_attributes(path, act)
+
+
+def _parents(path: str, act: Act) -> Iterator[Block]:
+    """The folders above that were made with a directory that goes again, where nothing else is in them."""
+    size = act.memory.get(("made", act.memory.get(("token", act.identity)))) if act.undone else None
+    name = path.encode("utf-8", "surrogateescape")
+    while size is not None and len(name := name.rpartition(b"/")[0]) >= size:
+        word = quoted(name.decode("utf-8", "surrogateescape"))
+        yield Block(f'set -e; fz_in {word}; rmdir "./$fz_name" 2>/dev/null || :', compares=True)
 
 
 class LinkKind(HostKind):
@@ -201,12 +235,21 @@ class LinkKind(HostKind):
             raise unlike(want, f"there is a {what}, not a link", _AWAY)
         return {"target": path.target}
 
+    def touches(self, want: Want) -> tuple[str, ...]:
+        return (want.at(want.fields["path"]),)
+
+    def leaves(self, act: Act) -> tuple[Base, ...]:
+        path = act.at(act.identity)
+        if act.verb is Verb.DELETE:
+            return (Base(path, "missing"),)
+        return (Base(path, "link", target=act.after["target"]),)
+
     def write(self, act: Act) -> Iterator[Block]:
         path = act.at(act.identity)
         if act.verb is Verb.DELETE:
-            yield Block(f"rm -f {quoted(path)}", at=path)
+            yield removed(path)
         elif act.verb is Verb.CREATE and not act.undone:
-            yield _new_link(path, act.after["target"])
+            yield _new_link(path, act.after["target"], act.token)
         else:
             yield _link(path, act.after["target"], act.token)
 

@@ -33,7 +33,7 @@ def _case(command: str) -> str:
 
 
 #: The same for all packages of a host, so it is asked once.
-_INSTALLED: Final = Shell(f"{DETECT}echo $fz_pm\n{_case('installed')}")
+_INSTALLED: Final = Shell(f"{DETECT}echo $fz_pm\n{_case('installed')}", 8 * 1024 * 1024)
 
 
 class PackageKind(HostKind):

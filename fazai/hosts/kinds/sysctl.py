@@ -6,10 +6,11 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from fazai.hosts.filtering import PUT, edited, filtered, parent
+from fazai.hosts.filtering import PUT, edited_file, filtered
 from fazai.hosts.kind import Act, Answers, Block, Have, HostKind, Want
 from fazai.hosts.questions import ContentOf, Output, Question, Shell
 from fazai.hosts.quoting import quoted
+from fazai.hosts.writing import refuse_unsafe
 from fazai.model import FieldSpec, Problem, Value, Verb
 
 __all__ = ["KINDS"]
@@ -54,6 +55,7 @@ class SysctlKind(HostKind):
         name = want.fields["name"]
         answer = answers[ContentOf(_file(want), _LIMIT)]
         assert isinstance(answer, Output)
+        refuse_unsafe(want, answer)
         have: dict[str, Any] = {"file": want.fields.get("sysctl_file", _FILE), "value": None}
         for line in answer.out.decode("utf-8", "replace").splitlines():
             found = _LINE.fullmatch(line)
@@ -83,6 +85,9 @@ class SysctlKind(HostKind):
             return Verb.CREATE, before, {"file": file, **after}
         return Verb.UPDATE, before, after
 
+    def touches(self, want: Want) -> tuple[str, ...]:
+        return (_file(want),)
+
     def write(self, act: Act) -> Iterator[Block]:
         name, running = act.identity, act.after.get("running")
         if running is not None:  # first: what the kernel refuses is in no file then
@@ -90,7 +95,6 @@ class SysctlKind(HostKind):
             yield Block(f'if [ "$(uname)" = FreeBSD ]; then sysctl {pair}; else sysctl -w {pair}; fi >&2')
         path = act.at({**act.have, **act.before, **act.after}["file"])
         if act.verb is not Verb.DELETE and "value" in act.after:
-            yield Block(parent(path))
             yield _edit(path, name, f"{name} = {act.after['value']}", act.token)
         elif act.verb is Verb.DELETE:
             yield _edit(path, name, "", act.token)
@@ -101,7 +105,7 @@ def _file(want: Want) -> str:
 
 
 def _edit(path: str, name: str, line: str, token: str) -> Block:
-    return edited(path, filtered(_FILTER, {"fz_key": name, "fz_new": line}), token, drop_empty=True)
+    return edited_file(path, filtered(_FILTER, {"fz_key": name, "fz_new": line}), token)
 
 
 KINDS = (

@@ -27,7 +27,7 @@ from fazai.hosts.agent.health import Report, look_script, read_report
 from fazai.hosts.agent.scripts import Placed, Site, install, remove, restart
 from fazai.hosts.kind import Act, Answers, Block, Have, HostKind, Want
 from fazai.hosts.questions import KEPT_BYTES, ContentOf, FileAt, Output, PathState, Question, Shell
-from fazai.hosts.writing import denied, unlike
+from fazai.hosts.writing import denied, refuse_unsafe, unlike
 from fazai.model import FieldSpec, Problem, Value, Verb
 
 __all__ = ["KINDS", "AgentKind"]
@@ -99,6 +99,7 @@ class AgentKind(HostKind):
         said, status = answers[self._look(want)], answers[ContentOf(want.at(STATUS), _LIMIT_BYTES)]
         assert isinstance(said, Output)
         assert isinstance(status, Output)
+        refuse_unsafe(want, status)
         interval_s, grace_s = want.fields.get("interval", _INTERVAL_S), want.fields.get("grace")
         try:
             report = read_report(
@@ -116,6 +117,7 @@ class AgentKind(HostKind):
             return None
         settings = answers[ContentOf(want.at(SETTINGS), _LIMIT_BYTES)]
         assert isinstance(settings, Output)
+        refuse_unsafe(want, settings)
         if SETTINGS in present and settings.exit:
             raise unlike(want, f"{SETTINGS} may not be read", "become: true")
         return {
@@ -262,6 +264,7 @@ def _kept(
 def _path(want: Want, answers: Answers, path: str) -> PathState:
     found = answers[FileAt(want.at(path), path != SETTINGS)]
     assert isinstance(found, PathState)
+    refuse_unsafe(want, found)
     if found.type == "denied":
         raise denied(want)
     return found

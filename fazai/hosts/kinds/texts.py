@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from fazai.errors import DeviceError
+from fazai.hosts.base import Base
 from fazai.hosts.blob import Blob
 from fazai.hosts.editing import Place, with_block, with_line, without_block, without_lines
 from fazai.hosts.kind import Act, Answers, Block, Have, HostKind, Want
 from fazai.hosts.questions import ContentOf, FileAt, Output, PathState, Question
-from fazai.hosts.quoting import quoted
 from fazai.hosts.writing import (
     REPLACING,
     check_replacing,
     denied,
+    left_file,
+    refuse_unsafe,
+    removed,
     replaced,
     seen_attributes,
     unlike,
@@ -49,15 +53,18 @@ class PartKind(HostKind):
 
     def ask(self, want: Want) -> Iterable[Question]:
         path = want.at(want.fields["path"])
-        return FileAt(path), ContentOf(path, _LIMIT_BYTES)
+        return FileAt(path, follow=True), ContentOf(path, _LIMIT_BYTES)
 
     def read(self, want: Want, answers: Answers) -> Have | None:
         at = want.at(want.fields["path"])
-        path, content = answers[FileAt(at)], answers[ContentOf(at, _LIMIT_BYTES)]
+        path, content = answers[FileAt(at, follow=True)], answers[ContentOf(at, _LIMIT_BYTES)]
         assert isinstance(path, PathState)
         assert isinstance(content, Output)
+        refuse_unsafe(want, path)
         if path.type == "denied":
             raise denied(want)
+        if path.type == "missing" and path.target and not path.real:
+            raise unlike(want, f"a link to {path.target}, where there is no folder", "ssh.directory makes it")
         if path.type == "missing":
             if want.absent or want.fields.get("create"):
                 return None
@@ -86,23 +93,34 @@ class PartKind(HostKind):
         after = {self.part: value.hidden() if private else value}
         return (Verb.UPDATE if before else Verb.CREATE), before, after
 
+    def touches(self, want: Want) -> tuple[str, ...]:
+        return (want.at(want.fields["path"]),)
+
+    def rests_on(self, want: Want, answers: Answers) -> tuple[Base, ...]:
+        """On the file itself, where the path is a link to it."""
+        state = answers.get(FileAt(want.at(want.fields["path"]), follow=True))
+        real = state.real if isinstance(state, PathState) else ""
+        found = HostKind.rests_on(self, want, answers)
+        return tuple(replace(base, path=real, target="") if real else base for base in found)
+
+    def leaves(self, act: Act) -> tuple[Base, ...]:
+        found = act.memory.get(("undo", self.name, act.identity))
+        return () if found is None else (left_file(found[0], act, "0644", found[2].sha256),)
+
     def write(self, act: Act) -> Iterator[Block]:
         undo = ("undo", self.name, act.identity)
+        new: Blob | None
         if act.undone:
-            at, old = act.memory[undo]
-            now = act.memory[at]
-            new: Blob | None = old
+            at, new, _ = act.memory[undo]
         else:
-            at = act.at(act.options["path"])
-            now = act.memory.get(at, act.have.get("content"))
+            at, now = (act.base[0].path if act.base else act.at(act.options["path"])), act.have.get("content")
             text = self.edited(act.options, act.verb is Verb.DELETE, _decoded(now))
             new = Blob.of(text, private=now is not None and now.private)
-            act.memory[undo] = at, now
+            act.memory[undo] = at, now, new
         if new is None:
-            yield Block(f"rm -f {quoted(at)}")
+            yield removed(at)
         else:
-            yield from replaced(at, new, act, "0644", instead_of=now)
-        act.memory[at] = new
+            yield from replaced(at, new, act, "0644")
 
 
 def _decoded(content: Blob | None) -> str:

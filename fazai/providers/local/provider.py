@@ -28,10 +28,12 @@ class LocalProvider(HostProvider):
         from fazai.providers.local.transport import start
 
         become = become_of(target)
+        root = str(option(target, "root", default=""))
+        timeout_s = float(option(target, "timeout", default=60))
         return HostSession(
             target,
             self.host_kinds,
-            lambda: start(target.name, become, str(option(target, "root", default=""))),
-            timeout_s=float(option(target, "timeout", default=60)),
-            root=str(option(target, "root", default="")),
+            lambda: start(target.name, become, root, timeout_s=timeout_s),
+            timeout_s=timeout_s,
+            root=root,
         )

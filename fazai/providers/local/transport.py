@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import signal
+from collections.abc import Iterable
+from typing import Final
 
 from fazai.errors import DeviceError, FazaiError
 from fazai.hosts.become import Become, become_refusal, greet
 
 __all__ = ["LocalChannel", "start"]
 
-_GRACE_S = 5.0
+#: Seconds for a shell that ends by itself, for what is told to end, and for what is killed.
+_GRACE_S: Final = 5.0
+_TERM_S: Final = 1.0
+_KILL_S: Final = 2.0
 
 
 class LocalChannel:
@@ -30,18 +37,80 @@ class LocalChannel:
             return become_refusal(self._become, self._host, said)
         return DeviceError(f"the shell ended: {said or 'it said nothing'}", where=self._host)
 
-    async def close(self) -> None:
-        """The end of its input ends the shell; one that does not listen is killed."""
-        self.stdin.close()
+    async def close(self, *, busy: bool = False) -> None:
+        """End the shell. Its input ends, which ends it; one that does not listen is killed with all that it
+        started, except for what has become a child of somebody else: a daemon is meant to stay."""
+        pid = self._process.pid
+        known: set[int] = set()
         try:
-            await asyncio.wait_for(self._process.wait(), _GRACE_S)
-        except TimeoutError:
-            self._process.kill()
-            await self._process.wait()
+            self.stdin.close()
+            if not busy and await self._ended(_GRACE_S):
+                return
+            for number, seconds in ((signal.SIGTERM, _TERM_S), (signal.SIGKILL, _KILL_S)):
+                known |= _descendants(pid)
+                _signal(pid, known, number)
+                if await self._ended(seconds) and not _alive(known):
+                    return
+        finally:
+            if self._process.returncode is None:
+                _signal(pid, known | _descendants(pid), signal.SIGKILL)
+            self._release()
+
+    async def _ended(self, seconds: float) -> bool:
+        """Whether the shell ends within this time; what it started may still hold its output open."""
+        until_s = asyncio.get_running_loop().time() + seconds
+        waiting = asyncio.ensure_future(self._process.wait())
+        try:
+            while self._process.returncode is None and asyncio.get_running_loop().time() < until_s:
+                await asyncio.wait({waiting}, timeout=0.05)
+        finally:
+            waiting.cancel()
+        return self._process.returncode is not None
+
+    def _release(self) -> None:
+        """Close our ends of its streams: somebody may hold the others."""
+        transport: asyncio.SubprocessTransport = self._process._transport  # type: ignore[attr-defined]
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            transport.close()
 
 
-async def start(host: str, become: Become, root: str, environ: dict[str, str] | None = None) -> LocalChannel:
-    """Start the shell. Raises DeviceError when `root` is no folder, AccessDenied when sudo says no."""
+def _signal(pid: int, others: Iterable[int], number: signal.Signals) -> None:
+    """To the group of a process that leads one, and to these; not to those that are another user's."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        if os.getpgid(pid) == pid:
+            os.killpg(pid, number)
+        else:
+            os.kill(pid, number)
+    for each in others:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(each, number)
+
+
+def _descendants(pid: int) -> set[int]:
+    """What a process started and what that started, in groups of their own or not (as Linux tells it)."""
+    parents: dict[int, int] = {}
+    for name in os.listdir("/proc") if os.path.isdir("/proc") else ():
+        if name.isdigit():
+            with (
+                contextlib.suppress(OSError, IndexError, ValueError),
+                open(f"/proc/{name}/stat", "rb") as file,
+            ):
+                parents[int(name)] = int(file.read().rpartition(b")")[2].split()[1])
+    found = {pid}
+    while more := {child for child, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found - {pid}
+
+
+def _alive(pids: Iterable[int]) -> bool:
+    return any(os.path.exists(f"/proc/{pid}") for pid in pids)
+
+
+async def start(
+    host: str, become: Become, root: str, environ: dict[str, str] | None = None, timeout_s: float = 60
+) -> LocalChannel:
+    """Start the shell. Raises DeviceError when `root` is no folder, AccessDenied when sudo says no,
+    Unreachable when it says nothing."""
     if root and not os.path.isdir(root):  # noqa: ASYNC240 - a stat
         raise DeviceError(f"root: {root} is no folder", where=host, hint=f"mkdir -p {root}")
     process = await asyncio.create_subprocess_exec(
@@ -56,8 +125,8 @@ async def start(host: str, become: Become, root: str, environ: dict[str, str] | 
     )
     channel = LocalChannel(process, host, become)
     try:
-        await greet(channel, become, host)
-    except FazaiError:
-        await channel.close()
+        await greet(channel, become, host, timeout_s)
+    except BaseException:
+        await channel.close(busy=True)
         raise
     return channel

@@ -17,7 +17,10 @@ from fazai.errors import AccessDenied, FazaiError, InventoryError, Unreachable
 from fazai.providers.ssh.settings import Hop, Settings, hops
 from fazai.providers.ssh.trust import KnownHosts, Trust
 
-__all__ = ["Connections"]
+__all__ = ["Connections", "end_connection"]
+
+#: Seconds for a connection to end, once it was told to.
+_CLOSE_S = 2.0
 
 #: Modern first. Group exchange costs the client 0.4 s of CPU a host, so it stands last.
 _KEX = (
@@ -56,6 +59,17 @@ class _Shared:
         self.users -= 1
         if self.users <= 0:
             self.connection.close()
+            asyncio.get_running_loop().call_later(_CLOSE_S, self.connection.abort)
+
+
+async def end_connection(connection: asyncssh.SSHClientConnection) -> None:
+    """Close a connection; cut it when the other side does not take notice."""
+    connection.close()
+    try:
+        async with asyncio.timeout(_CLOSE_S):
+            await connection.wait_closed()
+    except TimeoutError:
+        connection.abort()
 
 
 async def _leave_after(connection: asyncssh.SSHClientConnection, way: _Shared) -> None:
@@ -92,13 +106,18 @@ class Connections:
     async def open(self, target: str, settings: Settings) -> asyncssh.SSHClientConnection:
         """A connection to the target, logged in. Raises Unreachable, AccessDenied, InventoryError."""
         trust = self._trust(settings)
+        waited_for = [settings.hop]
         try:
             async with asyncio.timeout(settings.connect_timeout_s):
-                return await self._open(target, settings, trust)
+                return await self._open(target, settings, trust, waited_for)
         except TimeoutError:
-            text = f"{_address(settings)} did not answer within {settings.connect_timeout_s:g} s"
+            silent = _address(replace(settings, hop=waited_for[-1]))
+            text = f"{silent} did not answer within {settings.connect_timeout_s:g} s"
             raise Unreachable(
-                text, stage="connect", where=target, hint="is it up? is the port open? connect_timeout:"
+                text,
+                stage="connect",
+                where=target,
+                hint="is it up? is the port open? connect_timeout: and timeout: say how long it may take",
             ) from None
         except asyncssh.HostKeyNotVerifiable:
             raise trust.refusal(target, _address(settings)) from None
@@ -113,14 +132,19 @@ class Connections:
         except (asyncssh.Error, OSError) as error:
             raise _unreachable(target, settings, error) from None
 
-    async def _open(self, target: str, settings: Settings, trust: Trust) -> asyncssh.SSHClientConnection:
+    async def _open(
+        self, target: str, settings: Settings, trust: Trust, waited_for: list[Hop]
+    ) -> asyncssh.SSHClientConnection:
+        """`waited_for` gets the hosts whose answer is waited for, one after the other."""
         options = asyncssh.SSHClientConnectionOptions(**self._options(settings, trust))
         jumps = settings.jumps
         if jumps is None and isinstance(options.tunnel, str):
             jumps = hops(options.tunnel)  # ProxyJump of ~/.ssh/config
         if not jumps:
             return await asyncssh.connect(settings.hop.host, options=options, config=None, tunnel=None)
+        waited_for.append(jumps[-1])
         way = await self._way(target, settings, jumps)
+        waited_for.append(settings.hop)
         with contextlib.ExitStack() as failing:
             failing.callback(way.leave)
             connection = await asyncssh.connect(
@@ -138,6 +162,7 @@ class Connections:
         opening = self._shared.get(key)
         if opening is None:
             opening = self._shared[key] = asyncio.ensure_future(self._share(target, key[0]))
+            opening.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody may wait
         shared = await asyncio.shield(opening)
         shared.users += 1
         return shared

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import cached_property
 from importlib import import_module
 from threading import Thread
@@ -53,11 +54,14 @@ class SshProvider(HostProvider):
         from fazai.hosts.session import HostSession
         from fazai.providers.ssh.transport import start
 
-        settings, become = settings_of(target), become_of(target)
+        become = become_of(target)
+        timeout_s = float(option(target, "timeout", default=60))
+        settings = settings_of(target)
+        settings = replace(settings, connect_timeout_s=min(settings.connect_timeout_s, timeout_s))
         return HostSession(
             target,
             self.host_kinds,
-            lambda: start(target.name, settings, become, self.connections),
-            timeout_s=float(option(target, "timeout", default=60)),
+            lambda: start(target.name, settings, become, self.connections, timeout_s),
+            timeout_s=timeout_s,
             root=str(option(target, "root", default="")),
         )

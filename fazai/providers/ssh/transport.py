@@ -9,7 +9,7 @@ import asyncssh
 
 from fazai.errors import DeviceError, FazaiError, Unreachable
 from fazai.hosts.become import Become, become_refusal, greet
-from fazai.providers.ssh.connecting import Connections
+from fazai.providers.ssh.connecting import Connections, end_connection
 from fazai.providers.ssh.settings import Settings
 
 __all__ = ["SshChannel", "start"]
@@ -79,22 +79,34 @@ class SshChannel:
             hint="may this user run commands there (login shell, ForceCommand)?",
         )
 
-    async def close(self) -> None:
-        self._connection.close()
-        await self._connection.wait_closed()
+    async def close(self, *, busy: bool = False) -> None:
+        """Say goodbye, but do not wait for an answer for long: the other side may be gone, or stuck."""
+        if busy:  # sshd (7.9 and later) passes it on to all that the shell runs as the login user
+            with contextlib.suppress(asyncssh.Error, OSError):
+                self._process.send_signal("TERM")
+        await end_connection(self._connection)
 
 
-async def start(host: str, settings: Settings, become: Become, connections: Connections) -> SshChannel:
-    """Connect and start the shell. Raises Unreachable, AccessDenied, DeviceError."""
+async def start(
+    host: str, settings: Settings, become: Become, connections: Connections, timeout_s: float = 60
+) -> SshChannel:
+    """Connect and start the shell, all within the time. Raises Unreachable, AccessDenied, DeviceError."""
+    now_s = asyncio.get_running_loop().time
+    until_s = now_s() + timeout_s
     connection = await connections.open(host, settings)
     with contextlib.ExitStack() as failing:
         failing.callback(connection.abort)
         try:
-            process: asyncssh.SSHClientProcess[bytes] = await connection.create_process(
-                become.command, encoding=None, request_pty=False
-            )
+            async with asyncio.timeout_at(until_s):
+                process: asyncssh.SSHClientProcess[bytes] = await connection.create_process(
+                    become.command, encoding=None, request_pty=False
+                )
             channel = SshChannel(connection, process, host, become)
-            await greet(channel, become, host)
+            await greet(channel, become, host, max(0.0, until_s - now_s()))
+        except TimeoutError:
+            text = f"{host} let us in and starts no shell within {timeout_s:g} s"
+            hint = "what does its sshd wait for? a larger timeout:"
+            raise Unreachable(text, stage="answer", where=host, hint=hint) from None
         except asyncssh.ChannelOpenError as error:
             text = f"{host} opens no session: {error.reason}"
             hint = "MaxSessions, or a user who may only forward?"

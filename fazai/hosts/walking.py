@@ -1,0 +1,328 @@
+r"""Shell functions that reach a path by steps of which each is known, and write there what nobody can swap.
+
+Who may write to a folder can put a link there at any time, also between two lines of a script of root's. So a
+path is walked, not named: `fz_enter` goes into its folder step by step, asks of each step whose it is, and
+what was entered is proved to be what was asked about. The rule is that of systemd-tmpfiles: what is root's, or
+of the one who runs the script, may lead anywhere; a folder or link of another user only to what is that user's.
+Where all folders are root's (or ours) and nobody else may write to them, nothing can be swapped: one `stat` of
+them proves it, and the plain path is as good as a walk.
+
+A folder is `closed` (nobody else may write to it), `sticky` (as /tmp: others may not move what is ours),
+`open` (others may write to it) or `theirs`. In the last three, what is written is made in a folder of our own,
+mode 0700, that stands in it, and takes its name from there.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = ["UNSAFE", "UNSAFE_HINT", "WALKING"]
+
+#: The exit status of a `Shell` question that met an unsafe step.
+UNSAFE: Final = 86
+UNSAFE_HINT: Final = (
+    "give that step to root, or to the user whose file it is, or work as that user: become_user:"
+)
+
+#: `fz_nodes FILE...`: type and mode, owner, which one, names, owner's name; no link is followed.
+#: `fz_mine UID`: root's, or of who runs this. `fz_judge MODE UID` sets `fz_j`, see above; `none`: no folder.
+#: `fz_plain N FOLDER...`: all are closed, the first N may be sticky.
+#: `fz_enter PATH [1]`: into the folder of it; with 1 a link that stands there is followed. Sets `fz_name`, the
+#: name there; `fz_e`, what `fz_nodes` says of it (empty: nothing); `fz_who`, the number of who else may write
+#: there (`*`: several may). Returns 1: it cannot be entered, 2: an unsafe step, 3: a folder is missing (we are
+#: in the one above); `fz_why` says it. `fz_jump` is its start: as far as nobody else can move anything.
+#: `fz_in` is the same for a script that ends there when it fails.
+_ENTER: Final = r"""
+fz_me= fz_who= fz_pd= fz_keep=
+fz_nodes() {
+stat -c '%f %u %d:%i %h %U' "$@" 2>/dev/null ||
+{ ! fz_gnu && stat -f '%Xp %u %d:%i %l %Su' "$@" 2>/dev/null; }
+}
+fz_mine() { [ "$1" = 0 ] || { [ -n "$fz_me" ] || fz_me=$(id -u); [ "$1" = "$fz_me" ]; }; }
+fz_judge() {
+case $1 in
+4?[02468aceACE][014589cdCD]) fz_j=closed;;
+4[2367abefABEF]??) fz_j=sticky;;
+4*) fz_j=open;;
+*) fz_j=none; return;;
+esac
+fz_mine "$2" || fz_j=theirs
+}
+fz_line() { fz_mode=${1%% *} fz_uid=${1#* }; fz_uid=${fz_uid%% *}; fz_judge "$fz_mode" "$fz_uid"; }
+fz_plain() {
+fz_c=$1; shift
+fz_y=$(fz_nodes "$@") || return
+set -f; IFS=$fz_nl
+for fz_y in $fz_y; do
+fz_line "$fz_y"
+[ $fz_j = closed ] || { [ $fz_j = sticky ] && [ $fz_c -gt 0 ]; } || break
+fz_c=$((fz_c - 1)) fz_j=
+done
+set +f; unset IFS
+[ -z "$fz_j" ]
+}
+fz_jump() {
+fz_here= fz_y=${fz_go#/} fz_c= fz_id=
+set -- /
+while :; do
+case $fz_y in /*|./*|../*) break;; */*) fz_c=$fz_c/${fz_y%%/*} fz_y=${fz_y#*/}; set -- "$@" "$fz_c";; *) break;; esac
+done
+fz_y=$(fz_nodes "$@"); fz_j=closed
+set -f; IFS=$fz_nl
+for fz_y in $fz_y; do
+fz_c=$fz_j; fz_line "$fz_y"
+[ $fz_j != none ] && [ $fz_c$fz_j != stickytheirs ] || break
+fz_here=${1%/}; shift
+case $fz_j in open|theirs) break;; esac
+done
+set +f; unset IFS
+fz_rest=${fz_go#"$fz_here"/}
+cd -P "$fz_here/" 2>/dev/null || { fz_why="${fz_here#"$fz_root"}: permission denied"; return 1; }
+}
+fz_no() { fz_why="unsafe step ${1#"$fz_root"}: $2"; return 2; }
+fz_landed() {
+[ -z "$fz_via" ] || { [ "$fz_owner" = "$fz_who" ] && [ "${1:-$fz_who}" = "$fz_who" ]; } ||
+fz_no "$fz_via" "a link of $fz_whom that leads to what is somebody else's"
+}
+fz_enter() {
+fz_go=$1 fz_follow=${2-} fz_hops=0 fz_who= fz_whom='several users' fz_via= fz_why=
+case $fz_go in "$fz_prefix"/*) fz_go=$fz_root${fz_go#"$fz_prefix"};; esac
+fz_jump || return
+while :; do
+case $fz_rest in */*) fz_c=${fz_rest%%/*} fz_more=1;; *) fz_c=$fz_rest fz_more=;; esac
+case $fz_c in
+..) [ "$fz_here" = "$fz_root" ] || { cd -P .. || return 1; fz_here=${fz_here%/*} fz_id=; }
+if [ -n "$fz_more" ]; then fz_rest=${fz_rest#*/}; else fz_rest=.; fi; continue;;
+''|.) [ -z "$fz_more" ] || { fz_rest=${fz_rest#*/}; continue; }; fz_c=.;;
+esac
+fz_y=$(fz_nodes . "./$fz_c") fz_e=
+case $fz_y in *"$fz_nl"*) fz_e=${fz_y#*"$fz_nl"} fz_y=${fz_y%%"$fz_nl"*};; esac
+[ -n "$fz_y" ] || { fz_why="${fz_here#"$fz_root"}: permission denied"; return 1; }
+set -- $fz_y
+[ "${fz_id:-$3}" = "$3" ] || { fz_no "$fz_here" 'it was replaced while it was entered'; return; }
+fz_judge "$1" "$2"; fz_owner=$2 fz_id=$3
+case $fz_j in
+open) fz_who=${fz_who:-*};;
+theirs) case $fz_who in
+"$2") ;;
+''|'*') fz_who=$2; shift 4; fz_whom="$* (uid $fz_who)";;
+*) shift 4; fz_no "$fz_here" "a folder of $* on a way that $fz_whom can change"; return;;
+esac;;
+esac
+[ -n "$fz_more" ] || case $fz_follow$fz_e in 1[aA]*) ;; *) break;; esac
+[ -n "$fz_e" ] || { fz_why="${fz_here#"$fz_root"}/$fz_c: no such file or directory"; fz_landed && return 3; return; }
+set -- $fz_e
+case $1 in
+4*) fz_id=$3
+cd -P "./$fz_c" 2>/dev/null || { fz_why="${fz_here#"$fz_root"}/$fz_c: permission denied"; return 1; }
+fz_here=$fz_here/$fz_c fz_rest=${fz_rest#*/};;
+[aA]*) fz_hops=$((fz_hops + 1))
+[ $fz_hops -le 40 ] || { fz_why="${fz_here#"$fz_root"}/$fz_c: a link that leads back to itself"; return 1; }
+if fz_mine "$2"; then
+case $fz_j in closed|sticky) ;; *) shift 4
+fz_no "$fz_here/$fz_c" "a link of $* in a folder that $fz_whom can change"; return;; esac
+else case $fz_who in ''|'*'|"$2") fz_who=$2 fz_via=${fz_via:-$fz_here/$fz_c}; shift 4; fz_whom="$* (uid $fz_who)";;
+*) shift 4; fz_no "$fz_here/$fz_c" "a link of $* on a way that $fz_whom can change"; return;;
+esac; fi
+fz_y=$(readlink "./$fz_c" && echo .) || { fz_why="${fz_here#"$fz_root"}/$fz_c: cannot be read"; return 1; }
+fz_y=${fz_y%"$fz_nl".}
+[ -z "$fz_more" ] || fz_y=$fz_y/${fz_rest#*/}
+case $fz_y in /*) fz_go=$fz_root$fz_y; fz_jump || return;; *) fz_rest=$fz_y;; esac;;
+*) fz_why="${fz_here#"$fz_root"}/$fz_c: not a directory"; return 1;;
+esac
+done
+fz_name=$fz_c
+[ $fz_j != sticky ] || fz_who=${fz_who:-*}
+set -- $fz_e
+fz_landed "${2-}" || return
+[ -z "$fz_who" ] || case ${1-} in 8*) [ "$2" = "$fz_who" ] || [ "$4" = 1 ] || {
+shift 4; fz_no "$fz_here/$fz_c" "a file of $* that has other names, in a folder that $fz_whom can change"
+return; };; esac
+}
+fz_fail() { printf '%s\n' "$1" >&2; exit 1; }
+fz_in() { fz_enter "$@" || fz_fail "$fz_why"; }
+"""
+
+#: `fz_open PATH TOKEN [1]`: `fz_in`, and "$fz_tmp" names a place for what is to take the name "$fz_t"; `TOKEN
+#: again`: the place that is there. `fz_apart TOKEN`: into a folder of our own. `fz_close` is what a block ends
+#: with. `fz_old` sets `fz_was`, a name of the file at "$fz_t" that nobody can swap, empty where there is none.
+#: `fz_take`: "$fz_tmp" gets the name. `fz_backup`: what is there gets another name as well; one that is taken
+#: is left alone. `fz_set FILE MODE OWNER`, where it is given. `fz_change TOKEN MODE OWNER`: of the file or folder there.
+#: `fz_for OWNER`: whom what is written is for. `fz_parents PATH TOKEN` makes the folders above;
+#: and goes there; `fz_make TOKEN MODE OWNER` makes a folder there. `fz_link TARGET`, `fz_relink TARGET`: a link at
+#: "$fz_t", where nothing is, or a file or link. `fz_rm PATH [1]`, `fz_rmtree PATH` remove.
+#: `fz_own_ways PATH...`: ends the script where others may write to a folder on the way, or that they stand in.
+_WRITE: Final = r"""
+fz_apart() {
+[ -n "${2-}" ] || mkdir -m 700 "./.fazai-$1" || exit 1
+fz_c=$fz_id
+cd -P "./.fazai-$1" || exit 1
+fz_pd=.fazai-$1
+fz_y=$(fz_nodes . ..)
+set -- "${2-}" $fz_y
+case $2 in 4?[cC]0) fz_mine "$3" && case $fz_y in *"$fz_nl"*" $fz_c "*) ;; *) false;; esac;; *) false;; esac &&
+{ [ -n "$1" ] || [ "$(echo * .[!.]* ..?*)" = '* .[!.]* ..?*' ]; } ||
+{ fz_pd=; fz_no "$fz_here" 'somebody else moves what is made there'; fz_fail "$fz_why"; }
+}
+fz_leave() { cd -P .. && rmdir "./$fz_pd"; fz_pd=; }
+fz_close() {
+fz_y=$?
+if [ -n "$fz_pd" ]; then
+[ $fz_y$fz_keep = 01 ] || { rm -f ./* && fz_leave; } 2>/dev/null || :
+elif [ $fz_y != 0 ] && [ -n "$fz_tmp" ]; then rm -f "$fz_tmp" "$fz_tmp".*; fi
+}
+fz_open() {
+trap fz_close EXIT; trap 'exit 129' HUP; trap 'exit 141' PIPE; trap 'exit 143' TERM
+fz_tmp=
+fz_in "$1" "${3-}"
+if [ -z "$fz_who" ]; then fz_t=$fz_here/$fz_name fz_tmp=$fz_here/.fazai-$2
+else fz_apart $2 ${4-}; fz_t=../$fz_name fz_tmp=./$2; fi
+}
+fz_old() {
+fz_was=
+case $fz_e in 8*) ;; *) return 0;; esac
+if [ -z "$fz_who" ]; then fz_was=$fz_t; return; fi
+ln "$fz_t" "$fz_tmp.old" || exit 1
+set -- $(fz_nodes "$fz_tmp.old") $fz_e
+[ "$1 $2 $3" = "$6 $7 $8" ] && { [ "$2" = "$fz_who" ] || [ "$4" = 2 ]; } ||
+{ fz_no "$fz_here/$fz_name" 'it was replaced while it was looked at'; fz_fail "$fz_why"; }
+fz_was=$fz_tmp.old
+}
+fz_move() {
+fz_y=$(mv -fT "$1" "$2" 2>&1) && return
+case $fz_y in *'option --'*) fz_y=$(mv -fh "$1" "$2" 2>&1) && return
+case $fz_y in *'option --'*) fz_no "$fz_here" 'folders of others need mv with -T or -h'; fz_y=$fz_why;; esac;;
+*) [ ! -h "$2" ] || { rm -f "$2"; fz_y=$(mv -fT "$1" "$2" 2>&1) && return; };;
+esac
+fz_fail "$fz_y"
+}
+fz_take() {
+if [ -n "$fz_who" ]; then fz_move "$fz_tmp" "$fz_t"; return; fi
+if [ -d "$fz_t" ]; then
+[ -h "$fz_t" ] || fz_fail 'there is a directory'
+rm -f "$fz_t"
+elif [ -h "$fz_t" ] && [ ! -e "$fz_t" ]; then
+mv -f "$fz_tmp" "$fz_t" 2>/dev/null && return
+rm -f "$fz_t"
+fi
+mv -f "$fz_tmp" "$fz_t"
+}
+fz_backup() {
+[ -n "$fz_was" ] && [ -f "$fz_was" ] && [ ! -h "$fz_was" ] || return 0
+fz_c=0 fz_b=$fz_t.$(date -u +%Y%m%dT%H%M%SZ)
+while [ $fz_c -lt 100 ]; do
+fz_y=$fz_b; [ $fz_c = 0 ] || fz_y=$fz_b.$fz_c
+fz_c=$((fz_c + 1))
+[ ! -e "$fz_y~" ] && [ ! -h "$fz_y~" ] || continue
+ln -n "$fz_was" "$fz_y~" 2>/dev/null && return
+[ -e "$fz_y~" ] || [ -h "$fz_y~" ] || [ -n "$fz_who" ] ||
+{ (umask 077; set -C; : >"$fz_y~") && cp -p "$fz_was" "$fz_y~"; return; }
+done
+fz_fail "no backup can be made: the names like ${fz_b##*/}~ are taken, or no file can have a second name"
+}
+fz_set() {
+[ -z "$3" ] || [ "$(fz_own "$1")" = "$3" ] || chown "$3" "$1" || return
+[ -z "$2" ] || chmod "$2" "$1"
+}
+fz_change() {
+fz_c=$1; shift
+set -- "$1" "$2" $fz_e
+case ${3-} in 4*|8*) ;; *) fz_fail 'there is something else by now';; esac
+if [ -z "$fz_who" ]; then fz_set "./$fz_name" "$1" "$2"; return; fi
+[ "$4" = "$fz_who" ] || {
+shift 6; fz_no "$fz_here/$fz_name" "it is of $*, in a folder that $fz_whom can change, and not given away"
+fz_fail "$fz_why"; }
+case $3 in
+4*) cd -P "./$fz_name" || return
+[ "$(fz_nodes .)" = "$fz_e" ] ||
+{ fz_no "$fz_here/$fz_name" 'it was replaced while it was entered'; fz_fail "$fz_why"; }
+fz_set . "$1" "$2";;
+*) trap fz_close EXIT
+fz_tmp=./$fz_c; fz_apart $fz_c; fz_t=../$fz_name
+fz_old; fz_set "$fz_was" "$1" "$2";;
+esac
+}
+fz_for() {
+case $fz_who in ''|'*') return 0;; esac
+case $1 in '') return 0;; *[!0-9]*) fz_y=$(id -u "$1" 2>/dev/null) || return 0;; *) fz_y=$1;; esac
+[ "$fz_y" = "$fz_who" ] || fz_mine "$fz_y" ||
+{ fz_no "$fz_here" "a folder of $fz_whom, and what is made there is for $1"; fz_fail "$fz_why"; }
+}
+fz_make() {
+[ -z "$fz_e" ] || fz_fail 'there is something else by now'
+if [ -z "$fz_who" ]; then
+mkdir -m "${2#"${2%???}"}" "./$fz_name" || return
+case $2$3 in 0???) ;; *) fz_set "./$fz_name" "$2" "$3";; esac
+return
+fi
+trap fz_close EXIT
+fz_apart $1
+mkdir "./$1" && fz_set "./$1" "$2" "$3" || exit 1
+[ ! -e "../$fz_name" ] && [ ! -h "../$fz_name" ] || fz_fail 'there is something else by now'
+fz_move "./$1" "../$fz_name"; fz_leave
+}
+fz_link() {
+if [ -d "$fz_t" ] && [ ! -h "$fz_t" ]; then fz_fail 'there is a directory, not a link'; fi
+if [ -e "$fz_t" ] || [ -h "$fz_t" ]; then fz_fail 'there is something else by now'; fi
+if [ -z "$fz_who" ]; then ln -s -- "$1" "$fz_t"; else ln -s -- "$1" "$fz_tmp"; fz_move "$fz_tmp" "$fz_t"; fi
+}
+fz_relink() {
+ln -s -- "$1" "$fz_tmp"
+if [ -n "$fz_who" ]; then fz_move "$fz_tmp" "$fz_t"
+else mv -fT "$fz_tmp" "$fz_t" 2>/dev/null || { rm -f "$fz_t" && mv -f "$fz_tmp" "$fz_t"; }; fi
+}
+fz_parents() {
+while :; do
+fz_enter "$1" && return
+[ $? = 3 ] || fz_fail "$fz_why"
+if [ -z "$fz_who" ]; then (umask 022; mkdir -p "./${fz_rest%/*}") || exit 1
+else fz_name=$fz_c; fz_make "$2" 0755 '' || exit 1; fi
+done
+}
+fz_own_ways() {
+for fz_y do (
+fz_enter "$fz_y"; case $? in 0|3) [ -z "$fz_who" ] || fz_no "$fz_here" "a folder that $fz_whom can change";; *) false;; esac ||
+fz_fail "$fz_why"
+) || exit 1; done
+}
+fz_rm() {
+fz_enter "$@" || { [ $? = 3 ] && return; fz_fail "$fz_why"; }
+rm -f "./$fz_name"
+}
+fz_rmtree() {
+fz_in "$1"
+case $(rm --help 2>&1) in *BusyBox*) ;; *) rm -rf "./$fz_name"; return;; esac
+[ -n "$(find "./$fz_name" -type d \( ! -user 0 -o -perm -020 -o -perm -002 \) 2>/dev/null | head -n 1)" ] ||
+{ rm -rf "./$fz_name"; return; }
+fz_below "$fz_name"
+}
+fz_below() {
+(
+fz_e=$(fz_nodes "./$1"); cd -P "./$1" && [ "$(fz_nodes .)" = "$fz_e" ] || exit 1
+for fz_y in * .[!.]* ..?*; do
+if [ -h "./$fz_y" ] || [ ! -d "./$fz_y" ]; then rm -f "./$fz_y"; else fz_below "$fz_y"; fi
+done
+) && rmdir "./$1"
+}
+"""
+
+#: `fz_fd`: the file "./$fz_name" is open as 3, and it is the one that was walked to. `fz_with PATH COMMAND`: a
+#: command of ours with the file at PATH, or where it leads, as its standard input; nothing when there is none.
+_READ: Final = r"""
+fz_fd() {
+[ ! -h "./$fz_name" ] && [ -f "./$fz_name" ] && [ -r "./$fz_name" ] || return 1
+exec 3<"./$fz_name"
+[ -n "$fz_who" ] || return 0
+set -- $fz_e
+[ "$3" = "$({ stat -L -c %d:%i /proc/self/fd/0 || stat -c %d:%i - || stat -f %d:%i; } <&3 2>/dev/null)" ]
+}
+fz_with() {
+fz_enter "$1" 1 || case $? in
+3) exit 0;; 2) printf '%s\n' "$fz_why"; exit 86;; *) printf '%s\n' "$fz_why"; exit 1;; esac
+case $fz_e in '') exit 0;; 8*) ;; *) echo "${1#"$fz_root"} is no file"; exit 1;; esac
+fz_fd || { echo "${1#"$fz_root"} may not be read"; exit 1; }
+shift; "$@" <&3
+}
+"""
+
+WALKING: Final = _ENTER + _WRITE + _READ

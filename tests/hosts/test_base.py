@@ -1,0 +1,104 @@
+"""What an action rests on, compared by every shell: what is as it was goes on, anything else is named."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fazai.hosts.base import MOVED, Base, checked, moved_path
+from fazai.hosts.become import Become
+from fazai.hosts.blob import Blob
+from fazai.hosts.questions import PathState
+from fazai.hosts.shell import Result, Shell
+from fazai.providers.local.transport import start
+from tests.hosts.helpers import HOSTILE, SHELLS, shell_environ
+
+
+def base(path: Path) -> Base:
+    """As a look finds it."""
+    at = str(path)
+    if not os.path.lexists(at):
+        return Base.of(at, PathState("missing"))
+    found = os.lstat(at)
+    state = PathState("directory", found.st_mode & 0o7777, found.st_uid, found.st_gid)
+    if path.is_symlink():
+        return Base.of(at, replace(state, type="link", target=os.readlink(at)))
+    if path.is_dir():
+        return Base.of(at, state)
+    return Base.of(at, replace(state, type="file", sha256=Blob.of(path.read_bytes()).sha256))
+
+
+def run(shell: str, folder: Path, bases: list[Base]) -> tuple[Result, str]:
+    async def go() -> tuple[Result, str]:
+        channel = await start("box", Become(), str(folder), shell_environ(shell, folder))
+        talk = Shell(channel, "box")
+        try:
+            script = f"set -e; trap 'echo ended' EXIT\n{checked(bases)}echo written\n"
+            return await talk.run(script, timeout_s=20, form="act"), talk.nonce
+        finally:
+            await channel.close()
+
+    return asyncio.run(go())
+
+
+def link(path: Path, target: str) -> None:
+    """In place of what is there."""
+    path.unlink()
+    path.symlink_to(target)
+
+
+MOVES: dict[str, tuple[Callable[[Path], object], Callable[[Path], object]]] = {
+    "comes": (lambda p: None, lambda p: p.write_text("x")),
+    "comes as a link to nowhere": (lambda p: None, lambda p: p.symlink_to("nowhere")),
+    "goes": (lambda p: p.write_text("x"), lambda p: p.unlink()),
+    "another content": (lambda p: p.write_text("x"), lambda p: p.write_text("y")),
+    "another mode": (lambda p: p.write_text("x"), lambda p: p.chmod(0o600)),
+    "a file becomes a link": (lambda p: p.write_text("x"), lambda p: link(p, "other")),
+    "a folder's mode": (lambda p: p.mkdir(), lambda p: p.chmod(0o700)),
+    "a link's target": (lambda p: p.symlink_to("a"), lambda p: link(p, "a\n")),
+}
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("move", MOVES)
+def test_what_moved_on_is_named_and_ends_the_block(move: str, shell: str, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    first, then = MOVES[move]
+    path = root / "it's $(x)\n*"
+    first(path)
+    bases = [base(root / "none"), base(path)]
+    same, nonce = run(shell, tmp_path, bases)
+    assert (same.exit, same.out, moved_path(bases, same.out, nonce)) == (0, b"written\nended\n", None)
+    then(path)
+    result, nonce = run(shell, tmp_path, bases)
+    assert (result.exit, b"written" in result.out) == (MOVED, False)
+    assert moved_path(bases, result.out, nonce) == str(path)
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_names_of_any_kind(shell: str, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    for name in HOSTILE:
+        (root / name).symlink_to(name)
+    bases = [base(root / name) for name in HOSTILE]
+    result, _ = run(shell, tmp_path, bases)
+    assert (result.exit, result.out) == (0, b"written\nended\n")
+
+
+def test_what_is_not_known_is_not_compared(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_text("x")
+    os.mkfifo(tmp_path / "fifo")
+    bases = [Base(str(path), "file", 0o644), Base(str(path), "file"), Base(str(tmp_path / "fifo"), "other")]
+    path.chmod(0o644)
+    assert run("dash", tmp_path, bases)[0].exit == 0
+    path.chmod(0o600)
+    result, nonce = run("dash", tmp_path, bases)
+    assert (result.exit, moved_path(bases, result.out, nonce)) == (MOVED, str(path))
