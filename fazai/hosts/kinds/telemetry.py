@@ -90,7 +90,7 @@ class AgentKind(HostKind):
     def more(self, want: Want, answers: Answers) -> Iterable[Question]:
         """What is there, to be put back when a run is undone."""
         have = self.read(want, answers)
-        if have is not None and self.compare(want, have) is not None:
+        if have is not None and "settings" in have and self.compare(want, have) is not None:
             yield ContentOf(want.at(SCRIPT), KEPT_BYTES)
             yield from (ContentOf(want.at(path), KEPT_BYTES) for path, _, _ in SERVICES.values())
 
@@ -113,8 +113,8 @@ class AgentKind(HostKind):
             text = "the host does not say how its agent is"
             raise unlike(want, text, "it needs a POSIX sh and date") from None
         present = [path for path, state in paths.items() if state.type != "missing"]
-        if not present:
-            return None
+        if not present:  # what keeps things running there is known all the same
+            return None if want.absent else {"report": report, "paths": paths}
         settings = answers[ContentOf(want.at(SETTINGS), _LIMIT_BYTES)]
         assert isinstance(settings, Output)
         refuse_unsafe(want, settings)
