@@ -100,8 +100,8 @@ def install(site: Site, files: Sequence[Placed], *, tested: bool, version: str) 
 
 
 def _own_ways(site: Site, paths: Sequence[str]) -> str:
-    """Lines that end the script where somebody else can lead one of these paths elsewhere. Only root can write
-    to the folders of an agent; below its state folder, where its user can, only names are removed."""
+    """Make the lines that end the script where somebody else can lead one of these paths elsewhere. Only root
+    can write to the folders of an agent; below its state folder, where its user can, only names go."""
     return f"fz_own_ways {' '.join(map(site.word, paths))}"
 
 
