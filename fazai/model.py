@@ -116,6 +116,7 @@ class FieldSpec:
     maximum: int | None = None
     reference: str | None = None  # the kind whose name is meant
     secret: bool = False
+    unique: bool = False  # no two targets may declare the same value
 
 
 class Kind(Protocol):

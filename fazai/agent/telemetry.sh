@@ -202,7 +202,8 @@ check_settings() {
 
 check_server() {
     local form='^(https?)://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:([0-9]{1,5}))?(/[!#-[\^-~]*)?$'
-    ROUTE='' URL=''
+    local loopback='^(localhost|127(\.[0-9]{1,3}){3}|\[::1\])$'
+    ROUTE='' URL='' OWN_MACHINE=0
     if [[ -z $CFG_SERVER ]]; then
         [[ $MODE == print || $MODE == selftest ]] ||
             problem 'FAZAI_AGENT_SERVER: is not set; for example FAZAI_AGENT_SERVER=https://fazai.example.net:3120'
@@ -215,11 +216,11 @@ check_server() {
     local scheme=${BASH_REMATCH[1]} host=${BASH_REMATCH[2]} prefix=${BASH_REMATCH[5]%/}
     ROUTE=$prefix/ingest
     URL=$scheme://$host${BASH_REMATCH[3]}$ROUTE
-    case $scheme:$host in
-    https:* | http:localhost | http:127.* | 'http:[::1]') ;;
-    *) [[ $CFG_ALLOW_HTTP == yes ]] ||
-        problem 'FAZAI_AGENT_SERVER: plain http to another host; use https, or say FAZAI_AGENT_ALLOW_HTTP=yes' ;;
-    esac
+    if [[ $host =~ $loopback ]]; then
+        OWN_MACHINE=1
+    elif [[ $scheme == http && $CFG_ALLOW_HTTP != yes ]]; then
+        problem 'FAZAI_AGENT_SERVER: plain http to another host; use https, or say FAZAI_AGENT_ALLOW_HTTP=yes'
+    fi
 }
 
 # ---------------------------------------------------------------------------------------------- time, log, waiting
@@ -765,8 +766,9 @@ take_sample() {
 # ---------------------------------------------------------------------------------------------- spool
 #
 # STATE_DIR/spool/current.ndjson   records as they are made, one line each
-# STATE_DIR/spool/s-NUMBER-EPOCH-COUNT.ndjson[.gz]   closed segments, oldest first by name; each is one request's body.
-# NUMBER is twelve digits and may end in letters (halves of a segment that was too large).
+# STATE_DIR/spool/s-NUMBER-EPOCH-COUNT@BOOT-UPTIME.ndjson[.gz]   closed segments, oldest first by name; each is one
+# request's body. NUMBER is twelve digits and may end in letters (halves of a segment that was too large). BOOT and UPTIME
+# (seconds) say when it was closed where the clock cannot be trusted; earlier versions have no such part.
 
 SEGMENTS=() DEPTH=0 CURRENT_COUNT=0 CURRENT_BYTES=0 CURRENT_TORN=0 MEMORY=() DROPPED=0 REFUSED=0 LAST_NUMBER=0
 
@@ -782,9 +784,21 @@ list_segments() {
     for path in "${SEGMENTS[@]}"; do segment_count "$path"; DEPTH=$((DEPTH + COUNT)); done
 }
 
-segment_count() { COUNT=${1##*/} COUNT=${COUNT%%.*} COUNT=${COUNT##*-}; COUNT=$((10#${COUNT//[!0-9]/} + 0)); }
+segment_count() { COUNT=${1##*/} COUNT=${COUNT%%[.@]*} COUNT=${COUNT##*-}; COUNT=$((10#0${COUNT//[!0-9]/})); }
 
-segment_epoch() { local name=${1##*/}; name=${name%-*}; SEGMENT_EPOCH=$((10#${name##*-})); }
+# segment_age PATH: AGE_S. By the time since this boot where the segment is of it: a clock that is set may jump by years.
+segment_age() {
+    local name=${1##*/} at closed
+    name=${name%%.*} at=${name#*@} name=${name%%@*}
+    if [[ $at == "$BOOT"-* ]]; then
+        closed=${at##*-}
+        AGE_S=$((NOW / 1000 - 10#0${closed//[!0-9]/}))
+        return
+    fi
+    name=${name%-*} closed=${name##*-}
+    epoch
+    AGE_S=$((EPOCH - 10#0${closed//[!0-9]/}))
+}
 
 # open_spool: folders, what a crash left, and the state of the last run. Fails where the folder cannot be used.
 open_spool() {
@@ -796,17 +810,31 @@ open_spool() {
     }
     [[ -w $SPOOL && -x $SPOOL ]] || { problem "$SPOOL: this user may not write there; chown it"; return 1; }
     take_lock || return 1
-    for path in "$SPOOL"/*.tmp "$CFG_STATE_DIR"/*.tmp; do rm -f -- "$path"; done
+    for path in "$SPOOL"/*.tmp "$CFG_STATE_DIR"/*.tmp "$CFG_STATE_DIR"/next-*; do rm -f -- "$path"; done
     for path in "$SPOOL"/s-*; do
         number=${path##*/s-} number=${number%%-*} number=${number//[!0-9]/}
         [[ -s $path ]] || rm -f -- "$path"
         ((10#${number:-0} <= LAST_NUMBER)) || LAST_NUMBER=$((10#$number))
     done
+    read_counters
     if [[ -s $CURRENT ]]; then
         repair_current
     fi
     list_segments
     return 0
+}
+
+# Numbers that go on where the run before ended, for a run may be one sample long (--once).
+read_counters() {
+    local sequence dropped refused delivered
+    { read -r sequence dropped refused delivered <"$CFG_STATE_DIR/counters"; } 2>/dev/null || return 0
+    [[ $sequence.$dropped.$refused.$delivered =~ ^[0-9]{1,15}\.[0-9]{1,15}\.[0-9]{1,15}\.[0-9]{1,15}$ ]] || return 0
+    SEQUENCE=$((10#$sequence)) DROPPED=$((10#$dropped)) REFUSED=$((10#$refused)) DELIVERED=$((10#$delivered))
+}
+
+# Written over the last ones, of the same length: never torn by a kill, and a full disk takes it.
+keep_counters() {
+    { printf '%015d %015d %015d %015d\n' "$SEQUENCE" "$DROPPED" "$REFUSED" "$DELIVERED" 1<>"$CFG_STATE_DIR/counters"; } 2>/dev/null
 }
 
 # repair_current: keeps the whole lines of the current file, closes it as a segment. A torn one is dropped and counted.
@@ -821,7 +849,7 @@ repair_current() {
         rm -f -- "$CURRENT.tmp"
         ((CURRENT_COUNT)) || CURRENT_COUNT=1
     else
-        ((torn == 0)) || { DROPPED=$((DROPPED + torn)); failed "$torn torn record(s) of an interrupted write dropped"; }
+        ((torn == 0)) || drop "$torn" 'torn by an interrupted write'
         if ((whole == 0)); then
             rm -f -- "$CURRENT.tmp"
             : >"$CURRENT"
@@ -835,29 +863,64 @@ repair_current() {
 }
 
 # One process per state folder. The lock is a symbolic link (which a full disk still takes) to "pid start boot", so a
-# stale one is known for sure.
+# stale one is known for sure. Of several that find one stale only the one takes over that makes the link "next-…", whose
+# name is the dead holder's: it alone may put its own in the lock's place. Where that one died in between, its link has a
+# next one in turn.
 take_lock() {
-    local me boot holder pid start there try
+    local me boot try link said next chain
     LOCK=$CFG_STATE_DIR/lock
     read -r boot </proc/sys/kernel/random/boot_id
     process_start $$
     me="$$ $PROCESS_START $boot"
-    for try in 1 2 3; do
+    for try in {1..20}; do
         if ln -sn -- "$me" "$LOCK" 2>/dev/null; then
             LOCKED=1
             return 0
         fi
-        holder=$(readlink -- "$LOCK" 2>/dev/null)
-        read -r pid start there <<<"$holder"
-        if [[ $there == "$boot" && $pid =~ ^[0-9]+$ ]] && process_start "$pid" && [[ $PROCESS_START == "$start" ]]; then
-            printf 'telemetry.sh: %s: another agent (pid %s) holds this folder\n' "$CFG_STATE_DIR" "$pid" >&2
-            exit $EXIT_HELD
-        fi
-        mv -f -- "$LOCK" "$LOCK.$$.tmp" 2>/dev/null
-        rm -f -- "$LOCK.$$.tmp"
+        link=$LOCK chain=()
+        while said=$(readlink -- "$link" 2>/dev/null) && ((${#chain[@]} < 20)); do
+            refuse_if_alive "$said" "$boot"
+            chain+=("$link" "$said")
+            next=$CFG_STATE_DIR/next-${said//[!0-9a-z]/-}
+            if ln -sn -- "$me" "$next" 2>/dev/null; then
+                take_over "$next" "$me" "${chain[@]}" && return 0
+                break   # somebody was faster: look again
+            fi
+            link=$next
+        done
     done
     problem "$LOCK: cannot be made after $try tries; may this user write to the folder?"
     return 1
+}
+
+# refuse_if_alive "PID START BOOT" BOOT: ends this process when that one lives.
+refuse_if_alive() {
+    local pid start there
+    read -r pid start there <<<"$1"
+    [[ $there == "$2" && $pid =~ ^[0-9]+$ && $pid != "$$" ]] && process_start "$pid" && [[ $PROCESS_START == "$start" ]] || return 0
+    printf 'telemetry.sh: %s: another agent (pid %s) holds this folder\n' "$CFG_STATE_DIR" "$pid" >&2
+    exit $EXIT_HELD
+}
+
+# take_over NEXT ME LINK SAID [LINK SAID…]: the lock is ours if all links still say what they said. NEXT goes away.
+take_over() {
+    local next=$1 me=$2 links=() i
+    shift 2
+    local chain=("$@")
+    for ((i = 0; i < ${#chain[@]}; i += 2)); do
+        if [[ $(readlink -- "${chain[i]}" 2>/dev/null) != "${chain[i + 1]}" ]]; then
+            rm -f -- "$next"
+            return 1
+        fi
+        links+=("${chain[i]}")
+    done
+    if ! { ln -sn -- "$me" "$LOCK.$$.tmp" && mv -f -- "$LOCK.$$.tmp" "$LOCK"; } 2>/dev/null; then
+        rm -f -- "$LOCK.$$.tmp" "$next"
+        return 1
+    fi
+    LOCKED=1
+    rm -f -- "$next" "${links[@]:1}"
+    return 0
 }
 
 process_start() {
@@ -930,7 +993,8 @@ close_current() {
     ((CURRENT_COUNT)) || return
     LAST_NUMBER=$((LAST_NUMBER + 1))
     epoch
-    printf -v target '%s/s-%012d-%010d-%05d.ndjson' "$SPOOL" "$LAST_NUMBER" "$EPOCH" "$CURRENT_COUNT"
+    now
+    printf -v target '%s/s-%012d-%010d-%05d@%s-%d.ndjson' "$SPOOL" "$LAST_NUMBER" "$EPOCH" "$CURRENT_COUNT" "$BOOT" $((NOW / 1000))
     if ((HAVE_GZIP)) && { gzip -c <"$CURRENT" >"$target.tmp"; } 2>/dev/null && mv -f -- "$target.tmp" "$target.gz"; then
         : >"$CURRENT"   # killed before this: the records are sent twice, and stored once
     else
@@ -941,7 +1005,7 @@ close_current() {
     list_segments
 }
 
-drop() { DROPPED=$((DROPPED + $1)); failed "$1 record(s) dropped: $2"; }
+drop() { DROPPED=$((DROPPED + $1)); keep_counters; failed "$1 record(s) dropped: $2"; }
 
 drop_segment() {
     segment_count "$1"
@@ -964,10 +1028,10 @@ oldest_segment() {
 enforce_cap() {
     local sizes total path i
     ((${#SEGMENTS[@]})) || return
-    epoch
+    now
     while oldest_segment; do
-        segment_epoch "$OLDEST"
-        (((EPOCH - SEGMENT_EPOCH) * 1000 > CFG_SPOOL_MAX_AGE_S)) || break
+        segment_age "$OLDEST"
+        ((AGE_S * 1000 > CFG_SPOOL_MAX_AGE_S)) || break
         drop_segment "$OLDEST" 'older than FAZAI_AGENT_SPOOL_MAX_AGE_S' || return
     done
     ((${#SEGMENTS[@]} * CFG_BATCH_BYTES + CURRENT_BYTES > CFG_SPOOL_MAX_BYTES)) || return   # cannot be over: no fork
@@ -986,13 +1050,14 @@ enforce_cap() {
 
 # split_segment PATH: two halves in its place. Fails where it cannot be done.
 split_segment() {
-    local path=$1 base number rest half
+    local path=$1 base number rest half at
     segment_count "$path"
     half=$((COUNT / 2))
     ((half > 0)) || return 1
     base=${path##*/s-} number=${base%%-*} rest=${base#*-}
-    rest=${rest%%-*}
-    printf -v base '%s/s-%s%%s-%s-%%05d.ndjson' "$SPOOL" "$number" "$rest"
+    rest=${rest%%-*} at=''
+    [[ $base != *@* ]] || { at=${base%%.*}; at=@${at#*@}; }
+    printf -v base '%s/s-%s%%s-%s-%%05d%s.ndjson' "$SPOOL" "$number" "$rest" "$at"
     local first second
     # shellcheck disable=SC2059  # the format is built above
     printf -v first "$base" a $half
@@ -1093,6 +1158,7 @@ curl_settings() {
         $((CFG_CONNECT_TIMEOUT_S / 1000)) $((CFG_CONNECT_TIMEOUT_S % 1000))
     printf 'data-binary = "@-"\nheader = "Expect:"\nheader = "Content-Type: application/x-ndjson"\nuser-agent = "fazai-telemetry/%s"\n' "$VERSION"
     [[ $FLIGHT_SEGMENT != *.gz || $PLAIN == 1 ]] || printf 'header = "Content-Encoding: gzip"\n'
+    ((OWN_MACHINE == 0)) || printf 'noproxy = "*"\n'   # a proxy elsewhere would get token and records
     [[ -z $CFG_CA_FILE ]] || printf 'cacert = "%s"\n' "$(curl_quote "$CFG_CA_FILE")"
     [[ $CFG_TLS_VERIFY == yes ]] || printf 'insecure\n'
     [[ -z $CFG_TOKEN ]] || printf 'header = "Authorization: Bearer %s"\n' "$(curl_quote "$CFG_TOKEN")"
@@ -1134,7 +1200,8 @@ attempt() {
     http=${out##*@fazai }
     http=${http:0:3}
     [[ $http =~ ^[0-9]{3}$ ]] || http=000
-    head=${out%%$'\r\n\r\n'*}
+    last_answer "$out"
+    head=$HEAD out=$BODY
     answer_headers "$head"
     if ((curl_exit != 0)); then
         text=${out##*curl: }
@@ -1152,6 +1219,17 @@ attempt() {
     fi
     text=${text//[^ -~]/?}
     printf 'F %s %s %s %s %s %s %s %s %s\n' "$flight" "$curl_exit" "$http" "$retry" "$skew" "$answer" "$errors" "$code" "${text:0:300}" >&"$NAP"
+}
+
+# last_answer TEXT: HEAD and BODY of the last answer in what curl printed: those of proxies and the 1xx ones stand before
+# it, with their own headers. Our server's text is JSON, and never begins like a head.
+last_answer() {
+    local end=$'\r\n\r\n' status='^HTTP/[0-9.]+ [0-9]{3}' i
+    HEAD='' BODY=$1
+    for ((i = 0; i < 8; i++)); do
+        [[ $BODY =~ $status && $BODY == *"$end"* ]] || return 0
+        HEAD=${BODY%%"$end"*} BODY=${BODY#*"$end"}
+    done
 }
 
 # answer_headers TEXT: sets the caller's skew (ours minus the server's, seconds) and retry (milliseconds).
@@ -1252,6 +1330,7 @@ delivered() {
         DROPPED=$((DROPPED + $1)) REFUSED=$((REFUSED + $1))
         failed "$1 record(s) refused by the server: ${2-}"
     fi
+    keep_counters
     list_segments
 }
 
@@ -1269,6 +1348,7 @@ divide() {
         rm -f -- "$SENT"
     fi
     DROPPED=$((DROPPED + FLIGHT_RECORDS)) REFUSED=$((REFUSED + FLIGHT_RECORDS))
+    keep_counters
     failed "$FLIGHT_RECORDS record(s) refused by the server: $1"
     list_segments
 }
@@ -1389,7 +1469,9 @@ finish() {
 
 sample_and_store() {
     SAMPLE_NOW=0
-    take_sample && store_record
+    take_sample || return
+    keep_counters   # before: a number that was given is not given again, whatever happens now
+    store_record
 }
 
 # next_sample FIRST: one interval after the last one was due, and a random part of it; late ones are not made up for.
@@ -1541,6 +1623,8 @@ main() {
     ((PROBLEMS == 0)) || exit $EXIT_INPUT
     begin
     read_keys
+    read -r BOOT </proc/sys/kernel/random/boot_id
+    BOOT=${BOOT%%-*}
     case $MODE in
     print) take_sample || exit $EXIT_FAILED; printf '%s\n' "$RECORD" ;;
     selftest) selftest ;;

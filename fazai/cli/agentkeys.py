@@ -64,13 +64,22 @@ def rotate(fleet: Fleet, timeout_s: float) -> int:
                 turns.append(turn)
             except FazaiError as error:
                 failed[host] = error
-        codes = [fleet.write({turn.host: turn.field(2) for turn in turns})]
+        codes = [fleet.write({turn.host: {**turn.field(2), **_anew(reports[turn.host])} for turn in turns})]
         taken = _taken(fleet, turns, timeout_s, failed)
         codes.append(fleet.write({turn.host: turn.field(1) for turn in taken}))
         _retire(fleet, taken, registry, failed)
     for host, why in failed.items():
         click.echo(f"{host}: {why}", err=True)
     return worst_exit([*codes, *(why.exit_code for why in failed.values())])
+
+
+def _anew(report: Report | FazaiError | None) -> dict[str, Any]:
+    """Fields that restart an agent which the daemon took under the previous key, before it knew the new one:
+    the agent stays with a key that works."""
+    if report is None or isinstance(report, FazaiError) or report.status.get("key") != "KEY_PREVIOUS":
+        return {}
+    pid = report.number("pid")
+    return {} if pid is None else {"not_pid": pid}
 
 
 def _files(
@@ -186,6 +195,12 @@ class Registry:
         folder = fleet.command.config.secrets / "hosts"
         place = configured(os.environ, root=os.geteuid() == 0)
         if place is None:
+            if os.environ.get("FAZAI_SOCKET"):
+                text = f"no daemon listens at {os.environ['FAZAI_SOCKET']}, which FAZAI_SOCKET names"
+                raise Unreachable(
+                    text, stage="connect", hint="start it, or unset FAZAI_SOCKET: keys then go into a folder"
+                )
+            click.echo(f"no daemon is asked: the keys go into {folder}", err=True)
             yield cls(folder)
             return
         with place.client(timeout_s=20) as client:

@@ -90,6 +90,7 @@ class _Resolver:
         for host in chosen:
             plays = [play for play, hosts in zip(self._plays, members, strict=True) if host in hosts]
             done[host] = self._target_work(host, plays)
+        self._check_unique([work for work in done.values() if work is not None])
         self._problems.extend(self._chooser.problems() if self._problems.count == 0 else ())
         self._problems.check()
         if not any(done.values()):
@@ -158,6 +159,23 @@ class _Resolver:
             return None
         whole = wanted is resources and not self._selection.filters  # who filters does not mean to prune
         return TargetWork(target, wanted, whole, handlers)
+
+    def _check_unique(self, works: Sequence[TargetWork]) -> None:
+        """A value that names a target elsewhere must not name two of them."""
+        first: dict[tuple[str, str, Value], str] = {}
+        names: dict[str, tuple[str, ...]] = {}  # most kinds have none, and there may be very many resources
+        for work in works:
+            for resource in work.resources:
+                if resource.kind not in names:
+                    fields = self._sources.kinds(resource.kind).fields.values()
+                    names[resource.kind] = tuple(spec.name for spec in fields if spec.unique)
+                for name in names[resource.kind]:
+                    value = resource.fields.get(name)
+                    known = first.setdefault((resource.kind, name, value), work.target.name)
+                    if value is not None and known != work.target.name:
+                        text = f'{name}: "{value}" is that of {known}, too'
+                        where = resource.origins.get(name) or resource.mark
+                        self._problems.add(PlaybookError(text, where=where), work.target.name)
 
     def _check_notified(self, host: str, resources: Iterable[Resource], handlers: Iterable[Resource]) -> None:
         """Every name that is notified must be listened to: a misspelt handler would never run."""

@@ -47,8 +47,9 @@ def only_oldest_missing(found: list[int]) -> int:
 def test_the_cap_by_age(agent: Agent) -> None:
     agent.run("--once", code=1)
     (old,) = agent.spool.glob("s-*")
-    number, _, rest = old.name[2:].split("-")
-    old.rename(agent.spool / f"s-{number}-{int(time.time()) - 100:010d}-{rest}")
+    number = old.name[2:].partition("-")[0]
+    # of another boot, whose clock was right
+    old.rename(agent.spool / f"s-{number}-{int(time.time()) - 100:010d}-00001@0badb007-7.ndjson.gz")
     agent.run("--once", code=1, SPOOL_MAX_AGE_S="50")
     assert agent.status()["dropped"] == "1"
     assert agent.status()["spool_depth"] == "1"
@@ -105,7 +106,7 @@ def test_killed_in_mid_write_at_any_moment(agent: Agent, receiver: Receiver, tmp
     (agent.state / "backoff").unlink()
     agent.run("--once")
     assert {s.fields["timestamp"] for s in receiver.store.values()} >= known
-    whole(receiver)
+    whole(receiver, killed=len(pids))
     assert agent.status()["spool_depth"] == "0"
     assert not list(agent.spool.glob("*.tmp"))
 
@@ -126,7 +127,7 @@ def test_killed_in_mid_delivery(stored: bool, delivering: Agent, receiver: Recei
     receiver.wait(lambda r: not r.script, "the request")
     process.wait(20)
     delivering.run("--once")
-    whole(receiver)
+    whole(receiver, killed=1)
     assert (receiver.duplicates > 0) == stored
     assert delivering.status()["spool_depth"] == "0"
 
@@ -155,6 +156,89 @@ def test_a_stale_lock_is_no_obstacle(delivering: Agent, receiver: Receiver) -> N
         f"{os.getpid()} 1 {boot}"
     )  # a pid that lives, but of another process
     delivering.run("--once")
+
+
+def test_a_clock_that_is_set_drops_nothing(agent: Agent, receiver: Receiver) -> None:
+    """A machine without a clock of its own: what it kept so far is of 1970, and no older for that."""
+    agent.run("--once", code=1)
+    (segment,) = agent.spool.glob("s-*")
+    number = segment.name[2:].partition("-")[0]
+    segment.rename(agent.spool / segment.name.replace(segment.name.split("-")[2], "0000000100"))
+    agent.settings["SERVER"] = receiver.url
+    (agent.state / "backoff").unlink()
+    agent.run("--once", SPOOL_MAX_AGE_S="50")
+    assert number == "000000000001"
+    assert len(receiver.store) == 2
+    assert agent.status()["dropped"] == "0"
+
+
+def test_segments_of_an_earlier_version_are_read(agent: Agent, receiver: Receiver) -> None:
+    agent.run("--once", code=1)
+    (segment,) = agent.spool.glob("s-*")
+    segment.rename(agent.spool / (segment.name.partition("@")[0] + ".ndjson.gz"))
+    agent.run("--once", code=1)
+    assert agent.status()["spool_depth"] == "2"
+    agent.settings["SERVER"] = receiver.url
+    (agent.state / "backoff").unlink()
+    agent.run("--once")
+    whole(receiver)
+    assert len(receiver.store) == 3
+
+
+def test_numbers_and_losses_go_on_from_run_to_run(agent: Agent, receiver: Receiver) -> None:
+    """As cron starts it, one sample a run; the server is away for longer than the spool can hold."""
+    for _ in range(12):
+        agent.run("--once", code=1, SPOOL_MAX_BYTES="4096", BATCH_RECORDS="1", BATCH_BYTES="1024")
+        (agent.state / "backoff").unlink()
+    dropped = int(agent.status()["dropped"])
+    assert dropped > 0
+    agent.settings["SERVER"] = receiver.url
+    agent.run("--once")
+    (numbers,) = [sorted(n for found in receiver.sequences().values() for n in found)]
+    assert numbers == list(range(dropped + 1, 14))
+    newest = max(receiver.store.values(), key=lambda s: s.fields["agent"]["seq"])
+    assert newest.fields["agent"]["dropped"] == dropped
+    (agent.state / "counters").write_text("nonsense")  # of a disk that failed: begun anew, not refused
+    agent.run("--once")
+    assert receiver.requests[-1].records[0].fields["agent"]["seq"] == 1
+
+
+def test_of_many_that_find_a_stale_lock_one_holds_it(agent: Agent) -> None:
+    """All see it stale before the first takes it: `readlink` waits until as many have asked."""
+    agent.state.mkdir()
+    asked = agent.home / "asked"
+    asked.mkdir()
+    real = shutil.which("readlink")
+    gate = (
+        f': >"{asked}/$$"; n=0\n'
+        f"while [ $(ls {asked} | wc -l) -lt 4 ] && [ $n -lt 200 ]; do n=$((n+1)); sleep 0.01; done\n"
+        f'exec {real} "$@"'
+    )
+    agent.environment["PATH"] = tool_folder(agent.home / "bin", {"readlink": gate}) + ":/usr/bin:/bin"
+    for _ in range(3):
+        (agent.state / "lock").unlink(missing_ok=True)
+        (agent.state / "lock").symlink_to("1 1 00000000-of-another-boot")
+        for path in asked.iterdir():
+            path.unlink()
+        started = [agent.start(INTERVAL_S="30", BACKOFF_MIN_S="30", BACKOFF_MAX_S="30") for _ in range(4)]
+        agent.wait_for_status(lambda s: int(s["pid"]) in [p.pid for p in started], "an agent that holds it")  # noqa: B023
+        losers = [p for p in started if str(p.pid) != agent.status()["pid"]]
+        assert [p.wait(20) for p in losers] == [5, 5, 5], agent.log()
+        (holder,) = [p for p in started if p.poll() is None]
+        assert os.readlink(agent.state / "lock").split()[0] == str(holder.pid)
+        agent.stop(holder)
+        assert not list(agent.state.glob("next-*"))
+        (agent.state / "status").unlink()
+
+
+def test_who_died_while_taking_over_is_no_obstacle(delivering: Agent) -> None:
+    delivering.state.mkdir()
+    (delivering.state / "lock").symlink_to("1 1 dead")
+    (delivering.state / "next-1-1-dead").symlink_to("2 2 dead")
+    (delivering.state / "next-2-2-dead").symlink_to("3 3 dead")
+    delivering.run("--once")
+    assert not list(delivering.state.glob("next-*"))
+    assert not (delivering.state / "lock").is_symlink()
 
 
 @pytest.fixture(params=["file size limit", *(["full tmpfs"] if os.geteuid() == 0 else [])])

@@ -55,3 +55,14 @@ def test_the_first_look_at_a_target_is_news(world: World) -> None:
     assert (outcome["status"], outcome["was"]) == ("converged", "unknown")
     assert world.fazai("drift", inventory).code == 0
     assert outcomes(world) == []
+
+
+def test_one_name_of_two_telemetry_agents_is_said(world: World) -> None:
+    agents = [{"ssh.telemetry_agent": {"server": "https://fazai.example.net", "hostname": "web"}}]
+    for name in ("h1", "h2"):
+        (world.folder / name).mkdir()
+    host = {"provider": "local", "mode": "write", "resources": agents}
+    hosts = {name: {**host, "root": str(world.folder / name)} for name in ("h1", "h2")}
+    result = world.fazai("validate", world.inventory(hosts))
+    assert result.code == 3
+    assert 'hostname: "web" is that of h1, too, for h2' in result.err

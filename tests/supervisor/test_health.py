@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
-from fazai.hosts.agent.files import agent_version, names_known, pairs_of, service, settings_text
+from fazai.hosts.agent.files import (
+    agent_version,
+    names_known,
+    pairs_of,
+    script,
+    service,
+    settings_text,
+    wrong_setting,
+)
 from fazai.hosts.agent.health import Report, read_report
 from fazai.hosts.kinds import all_kinds
 from tests.hosts.helpers import resource
@@ -127,6 +136,12 @@ def test_cron_counts_in_minutes(interval_s: float, line: str) -> None:
         ({"server": "https://x", "interval": "60"}, "must be a number"),
         ({"server": "https://x", "settings": {"batch_recods": "1"}}, "no setting of the agent"),
         ({"server": "https://x", "settings": {"interval_s": "1"}}, "a field of its own"),
+        ({"server": "https://x", "hostname": "web 1"}, "printable ASCII characters without spaces"),
+        ({"server": "https://x", "settings": {"spool_max_bytes": "abc"}}, "must be a number from 4096"),
+        ({"server": "https://x", "settings": {"spool_max_bytes": 5}}, "must be a number from 4096"),
+        ({"server": "https://x", "settings": {"backoff_max_s": "5m"}}, "must be seconds from 0.01 to 86400"),
+        ({"server": "https://x", "settings": {"log_format": "xml"}}, "must be one of: json text"),
+        ({"server": "https://x", "settings": {"proc": "proc"}}, "must be an absolute path"),
         ({"server": "https://x\nFAZAI_AGENT_PROC=/"}, "must be one line"),
         ({"server": "https://x", "settings": {"batch_records": "1\nX=y"}}, "must be one line"),
     ],
@@ -141,3 +156,9 @@ def test_the_agent_says_what_it_knows() -> None:
     assert {"SERVER", "KEY", "PROC"} <= names_known()
     made = resource("ssh.telemetry_agent", {"server": "https://x", "interval": 60.0})
     assert (made.identity, made.fields["interval"]) == ("telemetry", 60)
+
+
+def test_every_default_of_the_agent_is_one_that_is_taken() -> None:
+    lines = re.findall(r"^    setting ([A-Z_]+) [a-z]+ (\S+)", script().decode(), re.MULTILINE)
+    assert len(lines) > 25
+    assert [name for name, default in lines if wrong_setting(name, default.strip("'"))] == []

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from fazai.cli import agentkeys
-from fazai.errors import StateError
+from fazai.errors import ExitCode, StateError
 from fazai.secrets.files import read_private
 from tests.daemon.live import live, token
 from tests.hosts.conftest import World
@@ -89,6 +89,46 @@ def test_cut_off_and_run_again(
         assert fazai(world, "drift").code == 0
 
 
+def test_cut_off_applied_and_run_again(
+    world: World, daemon_keys: Path, init: Callable[[Path], Init], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The daemon did not know the new key yet, so the agent stays with the old one: it is started anew."""
+    own = key_file(world)
+    with live(daemon_keys.parents[2], ingest="signed") as daemon:
+        monkeypatch.setenv("FAZAI_URL", daemon.url)
+        root = declare(world, daemon.url, key="KEYFILE")
+        assert fazai(world, "apply").code == 0
+        agent = init(root)
+        until(lambda: agent.status().get("last_delivery_at"))
+        with monkeypatch.context() as patch:
+            _cut(patch, "after the file")
+            fazai(world, "agents", "rotate-key")
+        assert fazai(world, "apply").code == 0
+        until(lambda: agent.status().get("key") == "KEY_PREVIOUS" and agent.status().get("last_delivery_at"))
+        found = fazai(world, "agents", "rotate-key", "--timeout", "15")
+        assert found.code == 0, found.err
+        assert "the new key holds, the old one is gone" in found.out
+        assert len(own.read_text().split()) == 1
+        until(lambda: agent.status().get("key") == "KEY")
+
+
+def test_where_the_keys_go_without_a_daemon(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, init: Callable[[Path], Init]
+) -> None:
+    key_file(world)
+    root = declare(world, "http://127.0.0.1:9", key="KEYFILE")
+    assert fazai(world, "apply").code == 0
+    agent = init(root)
+    until(lambda: agent.status().get("failures", "0") != "0")
+    monkeypatch.setenv("FAZAI_SOCKET", str(tmp_path / "nobody.sock"))
+    refused = fazai(world, "agents", "rotate-key", "--timeout", "1")
+    assert refused.code == ExitCode.UNREACHABLE
+    assert f"no daemon listens at {tmp_path / 'nobody.sock'}, which FAZAI_SOCKET names" in refused.err
+    monkeypatch.delenv("FAZAI_SOCKET")
+    said = fazai(world, "agents", "rotate-key", "--timeout", "1")
+    assert "no daemon is asked: the keys go into " in said.err
+
+
 def _cut(patch: pytest.MonkeyPatch, cut: str) -> None:
     """The step after this one fails."""
     put, wanted = agentkeys.Registry.put, {"after the file": 2, "after it was taken": 1}.get(cut)
@@ -134,4 +174,5 @@ def test_hosts_that_cannot_change_their_key_are_named(world: World, tmp_path: Pa
     (world.folder / "inventory.yml").write_text(text.replace(f'"{"k" * 32}"', "!file keys/web-01.key"))
     done = fazai(world, "agents", "rotate-key")
     assert (done.code, done.err.count("no agent runs there")) == (1, 2)
-    assert all(line.count("one: ") + line.count("two: ") == 1 for line in done.err.splitlines())  # named once
+    assert done.err.startswith("no daemon is asked: the keys go into ")
+    assert all(line.count("one: ") + line.count("two: ") == 1 for line in done.err.splitlines()[1:])

@@ -136,7 +136,7 @@ def test_an_upgrade_that_does_not_come_up_gives_way_to_the_old_version(
     (lan.host("web") / "refuses").write_text(f"VERSION={agent_version()}")
     failed = apply(lan, agent(receiver, interval=30))
     assert failed.targets[0].status is Status.FAILED
-    assert "did not come up; what was there before is back" in words(failed)
+    assert "did not come up\nwhat was there before is put back" in words(failed)
     assert f"VERSION={OLD}" in script.read_text()
     assert 'INTERVAL_S="60"' in (lan.host("web") / "root/etc/fazai/telemetry.env").read_text()
     until(lambda: (lan.status("web").get("version"), lan.status("web").get("state")) == (OLD, "running"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
@@ -28,7 +29,9 @@ __all__ = [
     "pairs_of",
     "script",
     "service",
+    "setting_text",
     "settings_text",
+    "wrong_setting",
 ]
 
 SCRIPT: Final = "/opt/fazai/agent/telemetry.sh"
@@ -79,9 +82,34 @@ def agent_version() -> str:
 
 
 @cache
+def _known() -> Mapping[str, tuple[str, tuple[str, ...]]]:
+    """The settings that the agent knows, as it says itself: name -> type and its limits."""
+    lines = re.findall(r"^    setting ([A-Z_]+) ([a-z]+) (.*)$", script().decode(), re.MULTILINE)
+    return {name: (type_, tuple(shlex.split(rest)[1:])) for name, type_, rest in lines}
+
+
 def names_known() -> frozenset[str]:
-    """The settings that the agent knows, as it says itself."""
-    return frozenset(re.findall(r"^    setting ([A-Z_]+) ", script().decode(), re.MULTILINE))
+    """The settings that the agent knows."""
+    return frozenset(_known())
+
+
+def wrong_setting(name: str, text: str) -> str | None:
+    """Say what the agent would refuse about the value of a setting that it knows; None: it takes it."""
+    type_, limits = _known()[name]
+    if type_ == "choice":
+        return None if text in limits[0].split() else f"must be one of: {limits[0]}"
+    if type_ == "path":
+        return None if not text or text.startswith("/") else "must be an absolute path"
+    if type_ == "name":
+        good = len(text) <= int(limits[1]) and all("!" <= c <= "~" for c in text)
+        return None if good else f"must be at most {limits[1]} printable ASCII characters without spaces"
+    if type_ in ("count", "seconds"):
+        scale = 1000 if type_ == "seconds" else 1
+        low, high = (int(limit) / scale for limit in limits)
+        form = r"\d{1,8}(\.\d{1,3})?" if type_ == "seconds" else r"\d{1,15}"
+        if not re.fullmatch(form, text, re.ASCII) or not low <= float(text) <= high:
+            return f"must be {'seconds' if type_ == 'seconds' else 'a number'} from {low:g} to {high:g}"
+    return None
 
 
 def service(init: str, interval_s: float) -> bytes:
@@ -108,12 +136,12 @@ def fields_of(fields: Mapping[str, Value], init: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for field, name in _PLAIN.items():
         if field in fields:
-            found[name] = _text(fields[field])
+            found[name] = setting_text(fields[field])
     if init == "cron" and "interval" in fields:
         found["INTERVAL_S"] = str(_minutes(fields["interval"]) * 60)
     for name, key in zip(("KEY", "KEY_PREVIOUS"), keys_of(fields.get("key")), strict=False):
         found[name] = key
-    found.update({name.upper(): _text(value) for name, value in fields.get("settings", {}).items()})
+    found.update({name.upper(): setting_text(value) for name, value in fields.get("settings", {}).items()})
     return found
 
 
@@ -137,7 +165,8 @@ def pairs_of(data: bytes) -> dict[str, Value]:
     return found
 
 
-def _text(value: Value) -> str:
+def setting_text(value: Value) -> str:
+    """A value as it stands in the settings file."""
     if isinstance(value, Secret):
         return value.reveal()
     if isinstance(value, bool):

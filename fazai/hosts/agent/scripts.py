@@ -1,9 +1,9 @@
 """The scripts that install, restart and remove the agent, for any POSIX shell.
 
 Everything is checked before anything takes its place: the new files lie beside the old ones, the new agent
-tests itself with the new settings as the user that will run it. Only then do they take their names, and an
-agent that does not come up gives way to what was there before, in the same block: also when nobody watches
-any more.
+tests itself with the new settings as the user that will run it. Only then do they take their names. Whatever
+fails from then on (a file, the service manager, an agent that does not come up) gives way to what was there
+before, in the same block: also when it is cut off.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ def _short(path: str) -> str:
 _AS_USER: Final = f'as_agent() {{ (cd / && su -s /bin/sh -c "$1" {USER}) </dev/null; }}\n'
 _USER: Final = f"""id -u {USER} >/dev/null 2>&1 || {{
 fz_shell=/bin/false; for fz_s in /sbin/nologin /usr/sbin/nologin; do [ ! -x $fz_s ] || fz_shell=$fz_s; done
+fz_user=made
 if command -v useradd >/dev/null; then
 fz_group=-U; grep -q '^{USER}:' /etc/group && fz_group="-g {USER}"
 useradd -r $fz_group -d {STATE} -M -s $fz_shell {USER}
@@ -65,20 +66,26 @@ else echo 'neither useradd nor adduser is there to make the user {USER}' >&2; ex
 """
 
 
+#: Removes the agent's user.
+_GONE_USER: Final = f"if command -v userdel >/dev/null; then userdel {USER}; else deluser {USER}; fi"
+
+
 def install(site: Site, files: Sequence[Placed], *, tested: bool, version: str) -> tuple[bytes, ...]:
     """One block that puts the files in place and starts the agent. `tested`: only if its self-test succeeds.
     `version`: what the agent that comes up must say it is."""
     temporary = " ".join(site.beside(file.path) for file in files)
     old = " ".join(site.beside(file.path, "-old") for file in files)
     head = [
-        "set -e; umask 022",
+        "set -e; umask 022; fz_user= fz_state= fz_placing=",
         _own_ways(site, [*(file.path for file in files), STATE]),
-        f"trap 'rm -f '{_nested(temporary)}' '{_nested(old)} EXIT",
+        f"fz_away() {{\n{_take_back(site, files)}\nrm -f {temporary} {old}; }}",
+        "trap 'fz_code=$?; set +e; fz_away $fz_code; exit $fz_code' EXIT",
         "trap 'exit 129' HUP; trap 'exit 141' PIPE; trap 'exit 143' TERM",
         *(f"mkdir -p {quoted(posixpath.dirname(site.at(file.path)))}" for file in files),
     ]
     if not site.folder:
         head.append(_USER + _AS_USER)
+    head.append(f"[ -d {site.word(STATE)} ] || fz_state=made")
     head.append(f"mkdir -p {site.word(STATE)}; chmod 0750 {site.word(STATE)}")
     if not site.folder:
         head.append(f"chown {USER}:{USER} {site.word(STATE)}")
@@ -102,11 +109,6 @@ def _own_ways(site: Site, paths: Sequence[str]) -> str:
 _SYNC: Final = 'fz_sync "$fz_tmp"'
 
 
-def _nested(words: str) -> str:
-    """Words as part of a text in single quotes that is read once more."""
-    return quoted(words)
-
-
 def _take_place(site: Site, files: Sequence[Placed], tested: bool, version: str) -> str:
     lines = []
     if tested and not site.folder:
@@ -119,11 +121,13 @@ def _take_place(site: Site, files: Sequence[Placed], tested: bool, version: str)
     for file in files:
         path = site.word(file.path)
         lines.append(f"[ ! -e {path} ] || cp -p {path} {site.beside(file.path, '-old')}")
+    lines.append("fz_placing=1")
     lines += [f"mv -f {site.beside(file.path)} {site.word(file.path)}" for file in files]
     lines.append(_start(site))
     if version:
         lines.insert(0, _comes_up(site, version))
-        lines.append(f"fz_comes_up || {{\n{_put_back(site, files)}\nexit 1; }}")
+        lines.append(f"fz_comes_up || {{ echo 'the new agent did not come up' >&2; {_said(site)}\nexit 1; }}")
+    lines.append("fz_placing=")
     return "\n".join(lines)
 
 
@@ -144,15 +148,19 @@ def _start(site: Site) -> str:
 
 
 def _pid(site: Site) -> str:
-    return f"sed -n 's/^pid=//p' {site.word(STATUS)} 2>/dev/null || :"
+    """A command that prints the number of the agent's process. Its user writes that file: digits are taken,
+    and nothing else."""
+    return f"sed -n 's/^pid=\\([1-9][0-9]\\{{0,9\\}}\\)$/\\1/p;/^pid=/q' {site.word(STATUS)} 2>/dev/null || :"
 
 
 def _end_running(site: Site, gone: str) -> str:
     """Who keeps it running is not ours to know: an agent that runs there is ended, to be started anew."""
+    whose = f'"$(fz_own {site.word(STATE)})"' if site.folder else f'"$(id -u {USER}):$(id -g {USER})"'
     return (
         f"fz_pid=$({_pid(site)}); fz_wait=\n"
-        f"if [ -n \"$fz_pid\" ] && tr '\\0' '\\n' </proc/$fz_pid/cmdline 2>/dev/null"
-        f" | grep -qxF {site.word(SCRIPT)}\nthen {gone}; kill -TERM $fz_pid; fi"
+        f'if [ -n "$fz_pid" ] && [ "$(fz_own "/proc/$fz_pid")" = {whose} ] &&'
+        f" tr '\\0' '\\n' <\"/proc/$fz_pid/cmdline\" 2>/dev/null"
+        f' | grep -qxF {site.word(SCRIPT)}\nthen {gone}; kill -TERM "$fz_pid"; fi'
     )
 
 
@@ -165,19 +173,28 @@ def _comes_up(site: Site, version: str) -> str:
     running = "" if site.init == "cron" and not site.folder else f"grep -qx state=running {status} && "
     return (
         'fz_comes_up() {\n[ -n "$fz_wait" ] || return 0\nfz_k=0\nwhile [ $fz_k -lt 100 ]; do\n'
-        f"if grep -qxF {wanted} {status} 2>/dev/null && {running}! grep -qxF pid=$fz_old {status}\n"
+        f"if grep -qxF {wanted} {status} 2>/dev/null && {running}"
+        f'! grep -qxF "pid=$fz_old" {status}\n'
         f"then return 0; fi\n{early}"
         "sleep 0.1 2>/dev/null || { sleep 1; fz_k=$((fz_k + 9)); }\nfz_k=$((fz_k + 1))\ndone\nreturn 1; }"
     )
 
 
-def _put_back(site: Site, files: Sequence[Placed]) -> str:
-    """What was there before, running again; or nothing, where there was nothing."""
-    lines = ["echo 'the new agent did not come up; what was there before is back' >&2", _said(site)]
+def _take_back(site: Site, files: Sequence[Placed]) -> str:
+    """Lines for the end of a block, however it came: what was there before, running again; or nothing, where
+    there was nothing. Its user and folder go as well, where they were made here and nothing is in them."""
+    lines = ['if [ -n "$fz_placing" ]; then', "echo 'what was there before is put back' >&2"]
+    script_old = site.beside(SCRIPT, "-old")
+    lines.append(f"if [ ! -e {script_old} ]; then {_stop(site)}; fi")
     for file in files:
         old, path = site.beside(file.path, "-old"), site.word(file.path)
-        lines.append(f"if [ -e {old} ]; then mv -f {old} {path}; else rm -f {path}; fz_new=1; fi")
-    lines.append(f'if [ -n "${{fz_new-}}" ]; then {_stop(site)}; else {_start(site)}; fi')
+        lines.append(f"if [ -e {old} ]; then mv -f {old} {path}; fz_back=1; else rm -f {path}; fi")
+    lines.append(f'if [ -n "${{fz_back-}}" ]; then {_start(site)}; fi\nfi')
+    lines.append('if [ "$1" != 0 ]; then')
+    lines.append(f'[ -z "$fz_state" ] || (fz_rmtree {site.word(STATE)}) 2>/dev/null')
+    if not site.folder:
+        lines.append(f'[ -z "$fz_user" ] || {{ {_GONE_USER}; }}')
+    lines.append(":\nfi")
     return "\n".join(lines)
 
 
@@ -190,7 +207,7 @@ def _said(site: Site) -> str:
 
 #: Until the agent that was told to end has gone: it still delivers what waits.
 _ENDED: Final = (
-    '[ -z "$fz_wait" ] || { fz_k=0; while [ $fz_k -lt 200 ] && kill -0 $fz_pid 2>/dev/null; do\n'
+    '[ -z "$fz_wait" ] || { fz_k=0; while [ $fz_k -lt 200 ] && kill -0 "$fz_pid" 2>/dev/null; do\n'
     "sleep 0.1 2>/dev/null || { sleep 1; fz_k=$((fz_k + 9)); }\nfz_k=$((fz_k + 1)); done; }"
 )
 
@@ -251,8 +268,5 @@ def remove(site: Site) -> str:
         return "\n".join(lines)
     if site.init == "systemd":
         lines.append("systemctl daemon-reload || :")
-    lines.append(
-        f"! id -u {USER} >/dev/null 2>&1 || if command -v userdel >/dev/null; then userdel {USER}; "
-        f"else deluser {USER}; fi"
-    )
+    lines.append(f"! id -u {USER} >/dev/null 2>&1 || {_GONE_USER}")
     return "\n".join(lines)

@@ -21,7 +21,9 @@ from fazai.hosts.agent.files import (
     pairs_of,
     script,
     service,
+    setting_text,
     settings_text,
+    wrong_setting,
 )
 from fazai.hosts.agent.health import Report, look_script, read_report
 from fazai.hosts.agent.scripts import Placed, Site, install, remove, restart
@@ -64,6 +66,8 @@ class AgentKind(HostKind):
         if fields.get("interval", _INTERVAL_S) < _SHORTEST_S:
             yield Problem("interval", f"must be from {_SHORTEST_S} on")
         yield from _check_settings(fields.get("settings", {}))
+        if "hostname" in fields and (wrong := wrong_setting("HOSTNAME", fields["hostname"])) is not None:
+            yield Problem("hostname", wrong)
         for name, value in fields_of({k: v for k, v in fields.items() if k != "key"}, "none").items():
             if "\n" in value:
                 yield Problem(name.lower(), "must be one line")
@@ -90,7 +94,7 @@ class AgentKind(HostKind):
     def more(self, want: Want, answers: Answers) -> Iterable[Question]:
         """What is there, to be put back when a run is undone."""
         have = self.read(want, answers)
-        if have is not None and self.compare(want, have) is not None:
+        if have is not None and "settings" in have and self.compare(want, have) is not None:
             yield ContentOf(want.at(SCRIPT), KEPT_BYTES)
             yield from (ContentOf(want.at(path), KEPT_BYTES) for path, _, _ in SERVICES.values())
 
@@ -113,8 +117,8 @@ class AgentKind(HostKind):
             text = "the host does not say how its agent is"
             raise unlike(want, text, "it needs a POSIX sh and date") from None
         present = [path for path, state in paths.items() if state.type != "missing"]
-        if not present:
-            return None
+        if not present:  # what keeps things running there is known all the same
+            return None if want.absent else {"report": report, "paths": paths}
         settings = answers[ContentOf(want.at(SETTINGS), _LIMIT_BYTES)]
         assert isinstance(settings, Output)
         refuse_unsafe(want, settings)
@@ -289,6 +293,8 @@ def _check_settings(settings: Mapping[str, Value]) -> Iterator[Problem]:
             yield Problem("settings", f'"{name}" is a field of its own')
         elif "\n" in str(value):
             yield Problem("settings", f'"{name}" must be one line')
+        elif (wrong := wrong_setting(name.upper(), setting_text(value))) is not None:
+            yield Problem("settings", f'"{name}" {wrong}')
 
 
 KINDS = (
@@ -305,7 +311,9 @@ KINDS = (
                 " previous key, while it changes: see `fazai agents rotate-key`",
             ),
             FieldSpec("token", "secret", "bearer token, where the daemon asks for one"),
-            FieldSpec("hostname", "text", "the name in the records; the host's own when not given"),
+            FieldSpec(
+                "hostname", "text", "the name in the records; the host's own when not given", unique=True
+            ),
             FieldSpec("sample", "list", "what a sample holds; everything when not given"),
             FieldSpec("top", "integer", "processes by CPU, and as many by memory", minimum=0, maximum=100),
             FieldSpec("checks", "path", "the folder of checks", default="/etc/fazai/checks.d"),
