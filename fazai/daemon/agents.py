@@ -6,6 +6,7 @@ import asyncio
 from datetime import UTC, datetime
 from typing import Any, cast
 
+from fazai.daemon.announce import AUDIT
 from fazai.daemon.hostkeys import host_name_ok
 from fazai.daemon.refusal import Refusal
 from fazai.daemon.web import Call, Route
@@ -38,9 +39,8 @@ async def set_keys(call: Call) -> OkAnswer:
         raise Refusal("bad_request", "the host's name is letters, digits, . _ -; at most 128")
     folder = call.services.settings.secrets / "hosts"
     await asyncio.to_thread(write_keys, folder, host, body.keys)
-    call.services.log.say(
-        "info", f"{call.who.name} set {len(body.keys)} key(s) of {host}", logger="fazai.daemon.agents"
-    )
+    text = f"{call.who.name} set {len(body.keys)} key(s) of {host}"
+    call.services.log.say("info", text, logger=AUDIT, agent_id=host, target=host)
     return OkAnswer()
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fazai.daemon.admission import Admission
+from fazai.daemon.announce import Announcer, row_of, utc_now
 from fazai.daemon.exposition import Exposition
 from fazai.daemon.hostkeys import HostKeys
 from fazai.daemon.records import Records, inflate, read_one, read_records
@@ -21,13 +22,14 @@ from fazai.daemon.watch import HostChange, Watch, WatchRules
 from fazai.errors import StateError
 from fazai.store.daemon import DaemonStore, NewEvent, NewSample
 from fazai.wire.base import WireError, encode
-from fazai.wire.events import AgentEvent, AgentState, TelemetryEvent
+from fazai.wire.events import AgentEvent, AgentState, Level, TelemetryEvent
 from fazai.wire.signature import MAX_SKEW_S, SignedHeaders, verify_signature
 from fazai.wire.telemetry import IngestAnswer, IngestError, IngestPartialAnswer
 from fazai.worker.metrics import Histogram
 
 __all__ = ["Answer", "Ingest", "IngestRules"]
 
+_LOGGER = "fazai.daemon.ingest"
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 #: Codes that are on the page before they happen: a rate needs a beginning.
 _REFUSALS = (
@@ -70,8 +72,10 @@ class Ingest:
         keys_of: Callable[[str], Sequence[bytes]],
         now_us: Callable[[], int],
         rules: IngestRules,
+        announcer: Announcer,
     ) -> None:
         self._store = store
+        self._announcer = announcer
         self.exposition = exposition
         self._watch = watch
         self.admission = admission
@@ -86,7 +90,9 @@ class Ingest:
         exposition.add(self.metrics)
 
     @classmethod
-    def of(cls, store: DaemonStore, secrets: Path, rules: IngestRules, watch: WatchRules) -> Ingest:
+    def of(
+        cls, store: DaemonStore, secrets: Path, rules: IngestRules, watch: WatchRules, announcer: Announcer
+    ) -> Ingest:
         """With the clocks and the chance of this machine. Host keys lie in `secrets`/hosts."""
         switch = Watch(watch, time.monotonic)
         ingest = cls(
@@ -97,6 +103,7 @@ class Ingest:
             keys_of=HostKeys(secrets / "hosts", uid=os.geteuid()).of,
             now_us=lambda: time.time_ns() // 1000,
             rules=rules,
+            announcer=announcer,
         )
         ingest.restore()
         return ingest
@@ -205,7 +212,9 @@ class Ingest:
             self.versions[host] = sample[5][:64]
         change = self._watch.seen(host, interval_s)
         if change is not None:
-            self._store.publish_soon([*_events(change), _reports(sample)])
+            for level, event in _events(change):
+                self._announcer.say(level, event, _LOGGER)
+            self._store.publish_soon([_reports(sample)])
             if change.what == "back":
                 self._silent[host] = False
 
@@ -219,7 +228,9 @@ class Ingest:
         lines = self.exposition.hosts
         lines.freshen()
         for change in changes:
-            events += _events(change)
+            for level, event in _events(change):
+                self._announcer.write_log(level, event, _LOGGER)
+                events.append(row_of(event, level))
             if change.what == "silent":
                 silent[change.host] = True
                 lines.silence(change.host)
@@ -290,19 +301,18 @@ def _answer(accepted: int, duplicates: int, errors: Sequence[IngestError]) -> An
     return Answer(200 if accepted or duplicates else 422, encode(partial))
 
 
-def _events(change: HostChange) -> list[NewEvent]:
+def _events(change: HostChange) -> list[tuple[Level, AgentEvent]]:
     if change.what in ("expired", "forgotten"):
         return []
     state: AgentState = "closing" if change.what == "silent" else "observation"
     event = AgentEvent(
-        timestamp=datetime.now(UTC),
+        timestamp=utc_now(),
         agent_id=change.host[:128],
         target=change.host,
         state=state,
         reason=_reason(change),
     )
-    level = "warning" if change.what == "silent" else "info"
-    return [NewEvent("agent", encode(event), target=change.host, agent=change.host[:128], level=level)]
+    return [("warning" if change.what == "silent" else "info", event)]
 
 
 def _reason(change: HostChange) -> str:
@@ -318,8 +328,9 @@ def _reports(sample: NewSample) -> NewEvent:
     loads = tuple(value for value in sample.gauges[:3] if value == value)
     event = TelemetryEvent(
         hostname=sample.host,
+        agent_id=sample.host[:128],
         target=sample.host,
         timestamp=datetime.fromtimestamp(sample.time_us / 1e6, UTC),
         load=loads or None,
     )
-    return NewEvent("telemetry", encode(event), target=sample.host, agent=sample.host[:128])
+    return row_of(event)

@@ -37,6 +37,7 @@ _JSON = (b"content-type", b"application/json")
 _SAFE = (
     (b"x-content-type-options", b"nosniff"),
     (b"cache-control", b"no-store"),
+    (b"cross-origin-resource-policy", b"same-origin"),
 )
 _CLOSE = ((b"connection", b"close"),)
 

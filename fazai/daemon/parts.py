@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from fazai.daemon import drift, lives, opn, scheduler, stream, telemetry
+from fazai.daemon import drift, lives, opn, scheduler, stream, telemetry, tokenwatch
 from fazai.daemon.services import Services
 
 __all__ = ["PARTS", "Part"]
@@ -19,6 +19,7 @@ Part = Callable[[Services], Coroutine[Any, Any, None]]
 PARTS: tuple[Part, ...] = (
     telemetry.sweep,
     stream.watch,
+    tokenwatch.watch,
     lives.watch,
     drift.follow,
     scheduler.keep,

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fazai import __version__
+from fazai.daemon.announce import Announcer, log_event, row_of
 from fazai.daemon.app import App
 from fazai.daemon.drift import Drift
 from fazai.daemon.guard import Guard
@@ -37,9 +38,7 @@ from fazai.errors import FazaiError, InputError, StateError
 from fazai.providers.gemma import GemmaClient
 from fazai.service import systemd
 from fazai.service.log import Log
-from fazai.store.daemon import DaemonStore, NewEvent, StoredEvent
-from fazai.wire.base import encode
-from fazai.wire.events import LogEvent
+from fazai.store.daemon import DaemonStore, StoredEvent
 
 __all__ = ["Daemon", "serve"]
 
@@ -119,11 +118,12 @@ class Daemon:
         store.on_published(published)
         loop.set_exception_handler(self._loop_error)
         rules = IngestRules(signed=settings.ingest == "signed")
-        ingest = Ingest.of(store, settings.secrets, rules, WatchRules())
+        ingest = Ingest.of(store, settings.secrets, rules, WatchRules(), Announcer(store, self._log))
         hub.resume = lambda stream: resume(stream, hub, store)
         ingest.exposition.add(hub.metrics)
         ingest.exposition.add(guard.metrics)
-        drift, agents = Drift(store), Lives(store)
+        announcer = Announcer(store, self._log)
+        drift, agents = Drift(store), Lives(announcer)
         ingest.exposition.add(drift.metrics)
         ingest.exposition.add(agents.metrics)
         gemma = GemmaClient(settings.gemma_socket, connect_timeout_s=0.5, fallback=settings.fallback)
@@ -134,7 +134,7 @@ class Daemon:
         scheduler = Scheduler(desk, settings.state / "schedule.json", self._log)
         self.services = Services(
             *(settings, store, hub, guard, self._log, ingest, Reports(store), Sessions(gemma)),
-            *(desk, scheduler, firewalls, drift, agents),
+            *(desk, scheduler, firewalls, drift, agents, announcer),
         )
         return self.services
 
@@ -170,9 +170,9 @@ class Daemon:
 
     async def _tell(self, services: Services, text: str) -> None:
         """In the log and as an event."""
-        self._log.say("info", text)
-        event = LogEvent(level="info", message=text, logger="fazai.daemon", timestamp=_now())
-        ids = await services.store.publish([NewEvent("log", encode(event), level="info")])
+        event = log_event("info", text, "fazai.daemon")
+        services.announcer.write_log("info", event, "fazai.daemon")
+        ids = await services.store.publish([row_of(event)])
         await services.hub.reached(ids[-1])
 
     # -- what happens meanwhile
@@ -298,9 +298,3 @@ def _more_files() -> None:
     if soft < hard:
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def _now() -> Any:
-    from datetime import UTC, datetime
-
-    return datetime.now(UTC)

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from fazai.daemon.announce import row_of
 from fazai.daemon.web import Call, Route
 from fazai.store.base import Run, TargetState
-from fazai.store.daemon import DaemonStore, NewEvent
-from fazai.wire.base import WireError, convert_to, encode
+from fazai.store.daemon import DaemonStore
+from fazai.wire.base import WireError, convert_to
 from fazai.wire.daemon import ReportAnswer, ReportBody, ReportedEvent
 from fazai.wire.events import (
     ActivateEvent,
@@ -90,7 +91,7 @@ class Reports:
                     last = event.sequence or 0
                     fresh.append(event)
             if fresh:
-                await self._store.publish([_row(event) for event in fresh])
+                await self._store.publish([row_of(event) for event in fresh])
                 run.last = last
                 run.here = run.here or self._is_here(body.run_id)
                 if not run.here:
@@ -134,12 +135,12 @@ class Reports:
                     await ledger.run_end(run_id, event.exit_code or 0, event.totals or {})
                 continue
             if isinstance(event, OutcomeEvent):
-                ended = event.timestamp.timestamp() if event.timestamp else 0.0
+                ended = event.timestamp.timestamp()
                 ledger.ended(event.target, TargetState(event.status, event.pending, run_id, ended))
             data: dict[str, Any] = msgspec.to_builtins(event)
             for name in ("type", *_IDS - {"action_id"}):
                 data.pop(name, None)
-            moment = event.timestamp.timestamp() if event.timestamp else 0.0
+            moment = event.timestamp.timestamp()
             data.pop("timestamp", None)
             ledger.event(run_id, moment, event_type(event), event.target or "", data)  # type: ignore[arg-type]
 
@@ -176,19 +177,6 @@ def _plausible(moment: datetime | None, place: str) -> None:
     """Whether it can be shown everywhere in UTC. Raises WireError."""
     if moment is not None and not 1970 < moment.year < 9999:
         raise WireError("bad_request", f"{place}timestamp: the year {moment.year} is none of a run")
-
-
-def _row(event: EventBase) -> NewEvent:
-    level = event.level if isinstance(event, LogEvent) else None
-    return NewEvent(
-        str(event.__struct_config__.tag),
-        encode(event),
-        target=event.target,
-        run=event.run_id,
-        session=event.session_id,
-        agent=event.agent_id,
-        level=level,
-    )
 
 
 async def _take(call: Call) -> ReportAnswer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
+from fazai.daemon.announce import Announcer
 from fazai.daemon.drift import Drift
 from fazai.daemon.guard import Guard
 from fazai.daemon.hub import Hub
@@ -39,6 +40,7 @@ class Services:
     firewalls: Firewalls
     drift: Drift
     lives: Lives
+    announcer: Announcer
     started: float = field(default_factory=time.time)
     ready: bool = False
     stopping: bool = False

@@ -17,12 +17,12 @@ from typing import Any
 import msgspec
 
 from fazai import __version__
+from fazai.daemon.announce import row_of, utc_now
 from fazai.daemon.refusal import Refusal
 from fazai.daemon.web import Call, Route
 from fazai.errors import FazaiError, Unreachable
 from fazai.providers.gemma import GemmaClient, GemmaSession, Stream
-from fazai.store.daemon import NewEvent
-from fazai.wire.base import CONTRACT, MAX_BODY_BYTES, OkAnswer, SessionAnswer, WireError, encode
+from fazai.wire.base import CONTRACT, MAX_BODY_BYTES, OkAnswer, SessionAnswer, WireError
 from fazai.wire.daemon import (
     AbortBody,
     AgentStatusAnswer,
@@ -30,7 +30,7 @@ from fazai.wire.daemon import (
     GenerateBody,
     SessionsBody,
 )
-from fazai.wire.events import DoneEvent, ErrorEvent, EventBase, TokenEvent, encode_sse, event_type
+from fazai.wire.events import DoneEvent, ErrorEvent, EventBase, TokenEvent, encode_sse
 from fazai.wire.telemetry import MAX_INGEST_BYTES, MAX_INGEST_RECORDS
 from fazai.wire.worker import SessionParams
 
@@ -45,6 +45,7 @@ _HEADERS = (
     (b"cache-control", b"no-store"),
     (b"x-accel-buffering", b"no"),
     (b"x-content-type-options", b"nosniff"),
+    (b"cross-origin-resource-policy", b"same-origin"),
 )
 
 
@@ -162,14 +163,16 @@ async def generate(call: Call) -> None:
                 async for event in events:
                     await _emit(call, body.session_id, event)
         except TimeoutError:
-            await _emit(call, body.session_id, ErrorEvent(message="it took too long", code="timeout"))
+            await _emit(call, body.session_id, _error("it took too long", "timeout"))
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if services.stopping or task is None:
                 raise
             task.uncancel()
             if not call.connection.transport.is_closing():
-                await _emit(call, body.session_id, DoneEvent(result={"stop_reason": "aborted"}))
+                await _emit(
+                    call, body.session_id, DoneEvent(timestamp=utc_now(), result={"stop_reason": "aborted"})
+                )
         await call.send({"type": "http.response.body", "body": b"", "more_body": False})
     finally:
         call.connection.on_lost = None
@@ -190,14 +193,18 @@ async def _iterate(session: _Session, body: GenerateBody) -> AsyncGenerator[Even
     try:
         async with session.gemma.stream(_prompt(body)) as stream:
             async for text in _gathered(stream):
-                yield TokenEvent(text=text)
-            yield DoneEvent(result=_result(stream))
+                yield TokenEvent(timestamp=utc_now(), text=text)
+            yield DoneEvent(timestamp=utc_now(), result=_result(stream))
     except Unreachable as error:
-        yield ErrorEvent(message=error.message, code="worker_unavailable")
+        yield _error(error.message, "worker_unavailable")
     except WireError as error:
-        yield ErrorEvent(message=error.message, code=error.code)
+        yield _error(error.message, error.code)
     except FazaiError as error:
-        yield ErrorEvent(message=error.message, code="internal")
+        yield _error(error.message, "internal")
+
+
+def _error(message: str, code: str) -> ErrorEvent:
+    return ErrorEvent(timestamp=utc_now(), message=message, code=code)
 
 
 def _prompt(body: GenerateBody) -> str:
@@ -230,10 +237,8 @@ async def _gathered(stream: Stream) -> AsyncIterator[str]:
 
 
 async def _emit(call: Call, session_id: str, event: EventBase) -> None:
-    event = msgspec.structs.replace(event, session_id=session_id, timestamp=datetime.now(UTC))
-    ids = await call.services.store.publish(
-        [NewEvent(event_type(event), encode(event), session=session_id)]  # type: ignore[arg-type]
-    )
+    event = msgspec.structs.replace(event, session_id=session_id)
+    ids = await call.services.store.publish([row_of(event)])
     frame = encode_sse(ids[0], event)  # type: ignore[arg-type]
     await call.send({"type": "http.response.body", "body": frame, "more_body": True})
 

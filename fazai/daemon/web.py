@@ -38,6 +38,7 @@ __all__ = [
     "connection_of",
     "epoch_us",
     "head_of",
+    "identify",
     "read_body",
     "refusal_reply",
     "refuse",
@@ -67,6 +68,7 @@ _SAFE = (
     (b"x-content-type-options", b"nosniff"),
     (b"cache-control", b"no-store"),
     (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
 )
 _NO_PAGE = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
 _JSON = b"application/json"
@@ -155,7 +157,7 @@ class Endpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         route = self.route
-        who = self._services.guard.identify(connection_of(scope), scope["headers"])
+        who = identify(self._services, scope)
         if route.role is not None and not route.signed:
             allow(who, route.role)
         call = Call(self._services, scope, receive, send, who, scope.get("path_params", {}))
@@ -171,6 +173,11 @@ class Endpoint:
             result = Reply(encode(result), status=route.status)
         if result is not None:
             await reply(send, result)
+
+
+def identify(services: Services, scope: Scope) -> Principal:
+    """Return who sent this request. Raises Refusal."""
+    return services.guard.identify(connection_of(scope), scope["headers"], str(scope["http_version"]))
 
 
 def allow(who: Principal, role: Role) -> None:

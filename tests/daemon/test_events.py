@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from fazai.daemon.announce import utc_now
 from fazai.daemon.hub import Hub
 from fazai.daemon.settings import Limits
 from fazai.store.daemon import StoreLimits
@@ -32,7 +33,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
 
 
 def _log(text: str, level: str = "info", **ids: str) -> LogEvent:
-    return LogEvent(level=level, message=text, **ids)  # type: ignore[arg-type]
+    return LogEvent(timestamp=utc_now(), level=level, message=text, **ids)  # type: ignore[arg-type]
 
 
 def _messages(frames: list[SseFrame]) -> list[str]:
@@ -95,13 +96,13 @@ FILTERS = {
 def test_filters_hold_for_replay_and_live(daemon: Live, query: str) -> None:
     def publish() -> int:
         return daemon.publish(
-            RunEvent(run_id="r-1", state="started"),
+            RunEvent(timestamp=utc_now(), run_id="r-1", state="started"),
             _log("at fw-01", "warning", target="fw-01"),
             _log("of s-1", "debug", session_id="s-1"),
             _log("of a-1", "debug", agent_id="a-1"),
             _log("grave", "error"),
-            OutcomeEvent(target="fw-01", status="changed", run_id="r-1"),
-            OutcomeEvent(target="fw-02", status="failed", run_id="r-2"),
+            OutcomeEvent(timestamp=utc_now(), target="fw-01", status="changed", run_id="r-1"),
+            OutcomeEvent(timestamp=utc_now(), target="fw-02", status="failed", run_id="r-2"),
         )[0]
 
     since = publish() - 1

@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fazai.daemon.admission import Admission
+from fazai.daemon.announce import Announcer
 from fazai.daemon.exposition import Exposition
 from fazai.daemon.hostkeys import HostKeys
 from fazai.daemon.ingest import Ingest, IngestRules
@@ -26,6 +27,7 @@ from fazai.daemon.records import inflate, read_records
 from fazai.daemon.refusal import Refusal
 from fazai.daemon.watch import Watch, WatchRules
 from fazai.errors import SecretError
+from fazai.service.log import Log
 from fazai.store.daemon import GAUGES
 from fazai.store.daemon_sqlite import SqliteDaemonStore
 from fazai.wire.base import WireError
@@ -52,6 +54,7 @@ class Bench:
             keys_of={"web-1": (KEY, NEXT_KEY)}.get,  # type: ignore[arg-type]
             now_us=clock,
             rules=IngestRules(signed=signed),
+            announcer=Announcer(store, Log()),
         )
         self.reports: list[str] = []
         self.route = IngestRoute(self.ingest, self.allow, self.reports.append)
