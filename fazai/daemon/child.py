@@ -42,6 +42,12 @@ _PASSED = (
 )
 _REPORT_S = 10  # nobody waits at a terminal, and what the daemon learns late is learnt with the next run
 _SPECIAL = re.compile(r"([.\-])")
+#: Variables whose values are paths or lists of them: relative ones are the daemon's folder's, which the run
+#: does not see.
+_PATHS = frozenset({"FAZAI_LAB", "SSL_CERT_FILE", "SSL_CERT_DIR", "PYTHONPATH", "TMPDIR", "VIRTUAL_ENV"})
+_VAULT = frozenset({"FAZAI_VAULT_PASSWORD_FILE", "ANSIBLE_VAULT_PASSWORD_FILE"})  # a path, or label@path
+#: A run works in the root folder: it neither imports nor reads what lies where the daemon was started.
+_IN_ROOT = ("/bin/sh", "-c", 'cd / && exec "$@"', "fazai")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +69,7 @@ class Ended:
 
 def arguments(job: Job, record: Record, plan: Path) -> list[str]:
     """`fazai …` for a run; `plan` is the file that a check writes, or that is applied."""
-    program = [sys.executable, "-m", "fazai"]
+    program = [*_IN_ROOT, sys.executable, "-P", "-m", "fazai"]  # -P: no module of the working folder
     if record.applies is not None:
         return [*program, "apply", "--plan", str(plan), "--quiet", "--color", "never"]
     words = [*job.inventory]
@@ -72,18 +78,33 @@ def arguments(job: Job, record: Record, plan: Path) -> list[str]:
     for pattern in job.limit:
         words += ["--limit", pattern]
     if record.limit:  # of the job's targets, those alone
-        names = "|".join(_SPECIAL.sub(r"\\\1", name) for name in record.limit)
-        words += ["--limit", rf"&~(?:{names})\Z"]
+        words += _narrowed(job, record.limit)
     words += ["--quiet", "--color", "never"]
     if record.mode == "check":
         return [*program, "plan", *words, "--out", str(plan)]
     return [*program, "apply", *words, *(["--yes"] if job.deletes else [])]
 
 
+def _narrowed(job: Job, names: Sequence[str]) -> list[str]:
+    """Return the options that choose these names of the job's targets. Without a limit of the job each name
+    stands for itself, and one that there is not is refused. A pattern must have no colon: it would be split
+    there."""
+    if not job.limit:
+        return [word for name in names for word in ("--limit", name)]
+    escaped = "|".join(_SPECIAL.sub(r"\\\1", name) for name in names)
+    return ["--limit", rf"&~({escaped})\Z"]
+
+
 def environment(job: Job, record: Record, settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
     """The child's whole environment."""
     names = [*_PASSED, *(name for name in environ if name.startswith("LC_")), *job.environment]
     found = {name: environ[name] for name in names if name in environ}
+    for name in _PATHS & set(found):
+        parts = filter(None, found[name].split(os.pathsep))
+        found[name] = os.pathsep.join(map(os.path.abspath, parts))
+    for name in _VAULT & set(found):
+        label, at, path = found[name].rpartition("@") if not found[name].startswith("/") else ("", "", "")
+        found[name] = f"{label}{at}{os.path.abspath(path)}" if path else found[name]
     found |= {
         "FAZAI_STATE_DIR": str(settings.state.absolute()),
         "FAZAI_SECRETS": str(settings.secrets.absolute()),

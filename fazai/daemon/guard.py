@@ -44,6 +44,7 @@ class Principal:
     name: str
     role: Role | None
     token: str | None = None
+    is_local: bool = False  # a user of this machine, by the local socket
 
     def may(self, role: Role) -> bool:
         return self.role is not None and ROLES.index(self.role) >= ROLES.index(role)
@@ -206,13 +207,13 @@ class Guard:
             return None
         uid, groups = peer
         if uid in (0, os.geteuid()):
-            return Principal(f"uid:{uid}", "admin")
+            return Principal(f"uid:{uid}", "admin", is_local=True)
         path = connection.listener.sock.getsockname()
         try:
             group = os.stat(path).st_gid if path else -1
         except OSError:
             return None
-        return Principal(f"uid:{uid}", "operator") if group in groups else None
+        return Principal(f"uid:{uid}", "operator", is_local=True) if group in groups else None
 
     def _by_certificate(self, connection: Connection) -> Principal | None:
         name = connection.certificate()

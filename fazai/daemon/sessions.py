@@ -18,6 +18,8 @@ import msgspec
 
 from fazai import __version__
 from fazai.daemon.announce import row_of, utc_now
+from fazai.daemon.guard import Principal
+from fazai.daemon.lives import WORKER
 from fazai.daemon.refusal import Refusal
 from fazai.daemon.web import Call, Route
 from fazai.errors import FazaiError, Unreachable
@@ -78,13 +80,16 @@ class Sessions:
         self._open[session_id] = _Session(owner, gemma)
         return session_id
 
-    def find(self, session_id: str) -> _Session:
-        """Raises WireError(unknown_session)."""
+    def find(self, session_id: str, who: Principal) -> _Session:
+        """Return the session, which is that of who opened it. Raises WireError(unknown_session), Refusal
+        (forbidden)."""
         found = self._open.get(session_id)
         if found is None:
             raise WireError(
                 "unknown_session", f"there is no session {session_id[:64]!r}", hint="POST /agent/sessions"
             )
+        if found.owner != who.name:
+            raise Refusal("forbidden", "the session is another's", hint="open one: POST /agent/sessions")
         found.used = time.monotonic()
         self._open.move_to_end(session_id)
         return found
@@ -113,14 +118,17 @@ def _away(error: FazaiError) -> Refusal:
 
 async def create(call: Call) -> SessionAnswer:
     body: SessionsBody = call.body
-    return SessionAnswer(session_id=await call.services.sessions.create(call.who.name, body.params))
+    session_id = await call.services.sessions.create(call.who.name, body.params)
+    _log(call, f"{call.who.name} opened a session", session_id)
+    return SessionAnswer(session_id=session_id)
 
 
 async def abort(call: Call) -> OkAnswer:
     """Ends the iteration that runs; its stream says so. Raises WireError(unknown_session)."""
     body: AbortBody = call.body
-    session = call.services.sessions.find(body.session_id)
+    session = call.services.sessions.find(body.session_id, call.who)
     if session.running is not None:
+        _log(call, f"{call.who.name} aborts the iteration", body.session_id)
         session.running.cancel("aborted")
     return OkAnswer()
 
@@ -150,10 +158,11 @@ async def generate(call: Call) -> None:
     """One iteration as a stream; each event is in the event log, too, and has its id there."""
     body: GenerateBody = call.body
     services = call.services
-    session = services.sessions.find(body.session_id)
+    session = services.sessions.find(body.session_id, call.who)
     if session.running is not None:
         raise Refusal("session_busy", "an iteration of this session is running", hint="POST /agent/abort")
     session.running = asyncio.current_task()
+    _log(call, f"an iteration begins, for {call.who.name}", body.session_id)
     services.lives.begun()
     call.connection.on_lost = _cancel(session)
     try:
@@ -178,6 +187,12 @@ async def generate(call: Call) -> None:
         call.connection.on_lost = None
         session.running = None
         services.lives.ended()
+
+
+def _log(call: Call, text: str, session_id: str) -> None:
+    call.services.log.say(
+        "info", text, logger="fazai.daemon.sessions", agent_id=WORKER, session_id=session_id
+    )
 
 
 def _cancel(session: _Session) -> Any:
@@ -237,6 +252,9 @@ async def _gathered(stream: Stream) -> AsyncIterator[str]:
 
 
 async def _emit(call: Call, session_id: str, event: EventBase) -> None:
+    if isinstance(event, DoneEvent | ErrorEvent):
+        said = event.result["stop_reason"] if isinstance(event, DoneEvent) else event.message
+        _log(call, f"the iteration ended: {said}", session_id)
     event = msgspec.structs.replace(event, session_id=session_id)
     ids = await call.services.store.publish([row_of(event)])
     frame = encode_sse(ids[0], event)  # type: ignore[arg-type]

@@ -83,7 +83,7 @@ TargetStatus = Literal[
 
 class EventBase(Message, frozen=True, kw_only=True, tag_field="type"):
     """When it happened, and the ids that an event may carry; each where it applies. `sequence` counts the
-    events of a run that were reported with POST /events."""
+    events of a run that were reported with POST /events, `reported_by` is who did, as the daemon knows it."""
 
     timestamp: Timestamp
     agent_id: Ident | None = None
@@ -92,6 +92,7 @@ class EventBase(Message, frozen=True, kw_only=True, tag_field="type"):
     action_id: Ident | None = None
     target: Label | None = None
     sequence: Count | None = None
+    reported_by: str | None = None
 
 
 class TokenEvent(EventBase, frozen=True, kw_only=True, tag="token"):

@@ -76,7 +76,8 @@ def test_an_approval_is_marked_where_the_daemon_was_killed_in_between(
         checked = edge.ended(edge.started(edge.run()))
         now = edge.daemon.services.runs.records.get(checked["run_id"])
         assert now is not None
-        asked = now.asked + 1
+        assert now.finished is not None
+        asked = now.finished + 1
     lost = Record(
         run_id="7ZZZZZZZZZZZZZZZZZZZZZZZZZ",
         job="edge",
