@@ -23,6 +23,7 @@ from fazai.daemon.settings import Settings
 __all__ = ["Child", "Ended", "Patience", "arguments", "ended", "environment"]
 
 _TAIL_BYTES = 8 * 1024
+_SAID_BYTES = 16 * 1024 * 1024
 #: What a run inherits beside FAZAI_*: nothing of systemd's, nothing of another service's secrets.
 _PASSED = (
     *(
@@ -135,11 +136,22 @@ class Child:
     """A process that runs. It is no `subprocess.Popen`, and no pipe leads to it: when the daemon goes away
     it can go on as if nothing had happened."""
 
-    def __init__(self, words: Sequence[str], environ: Mapping[str, str], said: Path) -> None:
-        """Start it; what it writes to standard error goes to the file `said`. Raises OSError."""
+    def __init__(
+        self,
+        words: Sequence[str],
+        environ: Mapping[str, str],
+        said: Path,
+        *,
+        most_bytes: int = _SAID_BYTES,
+        look_s: float = 1.0,
+    ) -> None:
+        """Start it; what it writes to standard error goes to the file `said`, which is cut when it has more
+        than `most_bytes`. Raises OSError."""
         said.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._said = said
-        wanted = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+        self._said, self._most_bytes, self._look_s = said, most_bytes, look_s
+        self._kept = b""
+        self.cut = 0  # how often
+        wanted = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND
         self.pid = os.posix_spawn(
             words[0],
             list(words),
@@ -191,15 +203,30 @@ class Child:
         return Ended(await self._code, self._tail(), timed_out)
 
     async def _within(self, seconds: float) -> bool:
-        await asyncio.wait([self._code], timeout=seconds)
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + seconds
+        while not self.ended and (left_s := until_s - loop.time()) > 0:
+            await asyncio.wait([self._code], timeout=min(left_s, self._look_s))
+            self._cut()
         return self.ended
+
+    def _cut(self) -> None:
+        """Keep the end of what it said and drop the rest, where that is too much."""
+        with contextlib.suppress(OSError):
+            if self._said.stat().st_size > self._most_bytes:
+                self._kept = self._end()
+                os.truncate(self._said, 0)
+                self.cut += 1
+
+    def _end(self) -> bytes:
+        with self._said.open("rb") as file:
+            file.seek(max(0, self._said.stat().st_size - _TAIL_BYTES))
+            return (self._kept + file.read())[-_TAIL_BYTES:]
 
     def _tail(self) -> str:
         """The end of what it said; the file goes."""
         try:
-            with self._said.open("rb") as file:
-                file.seek(max(0, self._said.stat().st_size - _TAIL_BYTES))
-                text = file.read().decode("utf-8", "replace").strip()
+            text = self._end().decode("utf-8", "replace").strip()
             self._said.unlink()
         except OSError:
             return ""

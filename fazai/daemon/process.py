@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import os
+import random
 import resource
 import signal
 import socket
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fazai import __version__
+from fazai.daemon.admission import Admission
 from fazai.daemon.announce import Announcer, log_event, row_of
 from fazai.daemon.app import App
 from fazai.daemon.drift import Drift
@@ -135,6 +137,7 @@ class Daemon:
         self.services = Services(
             *(settings, store, hub, guard, self._log, ingest, Reports(store), Sessions(gemma)),
             *(desk, scheduler, firewalls, drift, agents, announcer),
+            Admission(settings.limits.bodies_bytes, random.random),
         )
         return self.services
 

@@ -282,7 +282,7 @@ ROUTES = (
         body=GenerateBody,
         media="text/event-stream",
         codes=("unknown_session", "session_busy"),
-        timeout_s=None,
+        timeout_s=_GENERATION_S + 10.0,  # the store may be what is silent
     ),
     Route(
         method="POST",

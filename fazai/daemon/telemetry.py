@@ -26,7 +26,7 @@ def _ingest(services: Services) -> AsgiApp:
     def report(text: str) -> None:
         services.log.say("error", text, logger="fazai.daemon.ingest")
 
-    return IngestRoute(services.ingest, authorize, report)
+    return IngestRoute(services.ingest, authorize, report, services.settings.limits.answer_s)
 
 
 async def metrics(call: Call) -> Reply:

@@ -71,6 +71,7 @@ _SAFE = (
     (b"cross-origin-resource-policy", b"same-origin"),
 )
 _NO_PAGE = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
+ANSWER_S = 30.0
 _JSON = b"application/json"
 _EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 
@@ -139,7 +140,7 @@ class Route:
     cached: bool = False  # it answers 304 to one who has it
     codes: tuple[str, ...] = ()
     others: tuple[tuple[int, type[Message]], ...] = ()
-    timeout_s: float | None = 30.0
+    timeout_s: float | None = ANSWER_S  # which `Limits.answer_s` stands for
     limit_bytes: int = MAX_BODY_BYTES
     status: int = 200  # of a good answer
     by_hand: bool = False  # the handler reads the body itself
@@ -162,13 +163,16 @@ class Endpoint:
             allow(who, route.role)
         call = Call(self._services, scope, receive, send, who, scope.get("path_params", {}))
         call.query = read_query(scope, route)
+        timeout_s = route.timeout_s
+        if timeout_s == ANSWER_S:
+            timeout_s = self._services.settings.limits.answer_s
         try:
-            async with asyncio.timeout(route.timeout_s):
+            async with asyncio.timeout(timeout_s):
                 if route.body is not None and not route.by_hand:
                     call.body = decode_body(await read_body(call, route), route.body, limit_bytes=1 << 40)
                 result = await self._handler(call)
         except TimeoutError:
-            raise Refusal("timeout", f"it took more than {route.timeout_s:g} s") from None
+            raise Refusal("timeout", f"it took more than {timeout_s:g} s") from None
         if isinstance(result, Message):
             result = Reply(encode(result), status=route.status)
         if result is not None:
@@ -233,17 +237,24 @@ async def read_body(call: Call, route: Route) -> bytes:
         raise _too_large(route)
     parts: list[bytes] = []
     size = 0
-    while True:
-        message = await call.receive()
-        if message["type"] == "http.disconnect":
-            raise Refusal("bad_request", "the client went away")
-        part = message.get("body", b"")
-        size += len(part)
-        if size > route.limit_bytes:
-            raise _too_large(route)
-        parts.append(part)
-        if not message.get("more_body"):
-            return b"".join(parts)
+    budget = call.services.bodies
+    try:
+        while True:
+            message = await call.receive()
+            if message["type"] == "http.disconnect":
+                raise Refusal("bad_request", "the client went away")
+            part = message.get("body", b"")
+            if size + len(part) > route.limit_bytes:
+                raise _too_large(route)
+            if part:
+                budget.enter("", len(part))
+                size += len(part)
+                parts.append(part)
+            if not message.get("more_body"):
+                return b"".join(parts)
+    finally:
+        if size:
+            budget.leave("", size)
 
 
 def _too_large(route: Route) -> Refusal:

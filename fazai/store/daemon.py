@@ -175,6 +175,10 @@ class DaemonStore(Protocol):
         """Write what is queued, then close. Blocks; at most a few seconds."""
         ...
 
+    def check_alive(self) -> None:
+        """Raises StateError when a thread has ended that should write: nothing is stored any more."""
+        ...
+
     # -- telemetry
 
     async def ingest(self, samples: Sequence[NewSample]) -> list[bool]:

@@ -98,6 +98,11 @@ class SqliteDaemonStore:
             self._ledger = SqliteStore(self.folder, forgives=True)
         return self._ledger
 
+    def check_alive(self) -> None:
+        self._writer.check_alive()
+        if self._ledger is not None:
+            self._ledger.check_alive()
+
     def close(self) -> None:
         self._writer.close()
         if self._watcher is not None:
