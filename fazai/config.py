@@ -9,7 +9,11 @@ from pathlib import Path
 
 from fazai.errors import UsageError
 
-__all__ = ["Config", "daemon_socket", "default_forks"]
+__all__ = ["SYSTEM_SOCKET", "Config", "daemon_socket", "default_forks", "own_state"]
+
+#: Of the daemon of the machine, which all its users' runs report to.
+SYSTEM_STATE = Path("/var/lib/fazai")
+SYSTEM_SOCKET = Path("/run/fazai/daemon.sock")
 
 _PER_TARGET_BYTES = 32 << 20  # a session at work: connection, TLS, one decoded collection
 
@@ -30,7 +34,7 @@ class Config:
         then the XDG folders, or for root /var/lib and /etc. Works with an empty environment (cron). Raises
         UsageError."""
         if root:
-            state, secrets = Path("/var/lib/fazai"), Path("/etc/fazai/secrets")
+            state, secrets = SYSTEM_STATE, Path("/etc/fazai/secrets")
         else:
             home = Path(environ.get("HOME") or os.path.expanduser("~"))
             state = Path(environ.get("XDG_STATE_HOME") or home / ".local/state") / "fazai"
@@ -60,12 +64,24 @@ def default_forks() -> int:
 
 
 def daemon_socket(environ: Mapping[str, str], *, root: bool) -> Path:
-    """Where the daemon's local socket is: FAZAI_SOCKET; else /run/fazai for root, and for users
-    XDG_RUNTIME_DIR or the state folder."""
+    """Return where the daemon's local socket is: FAZAI_SOCKET; else in the state folder that the environment
+    names, so that two daemons of one user do not take it from each other; else /run/fazai for root, and for
+    users XDG_RUNTIME_DIR or their state folder."""
     if environ.get("FAZAI_SOCKET"):
         return Path(environ["FAZAI_SOCKET"])
-    if root:
-        return Path("/run/fazai/daemon.sock")
+    own = own_state(environ)
+    if own is not None:
+        return own / "daemon.sock"
+    if root or environ.get("FAZAI_STATE_DIR") or environ.get("FAZAI_STATE"):
+        return SYSTEM_SOCKET
     if environ.get("XDG_RUNTIME_DIR"):
         return Path(environ["XDG_RUNTIME_DIR"]) / "fazai-daemon.sock"
     return Config.from_environ(environ, root=False).state / "daemon.sock"
+
+
+def own_state(environ: Mapping[str, str]) -> Path | None:
+    """Return the state folder that the environment names, where that is not the machine's."""
+    text = environ.get("FAZAI_STATE_DIR") or environ.get("FAZAI_STATE")
+    if not text or Path(text).absolute() == SYSTEM_STATE:
+        return None
+    return Path(text)

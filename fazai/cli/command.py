@@ -125,11 +125,14 @@ class Command:
     @contextlib.contextmanager
     def _store(self, writes: bool) -> Iterator[Store]:
         from fazai.store.null import NullStore
+        from fazai.store.schema import openness
         from fazai.store.sqlite import SqliteStore
 
         store: Store
         try:
             store = SqliteStore(self.config.state)
+            if (warning := openness(self.config.state)) is not None:
+                click.echo(f"warning: {warning}", err=True)
         except StateError as error:
             if writes:
                 raise

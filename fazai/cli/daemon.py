@@ -77,7 +77,7 @@ def _settings(options: dict[str, Any]) -> Settings:
     if path is None:
         path = daemon_socket(os.environ, root=os.geteuid() == 0)
         if not os.environ.get("FAZAI_SOCKET"):
-            _make_folder(path.parent)
+            _make_folder(path.parent, private=path.parent == config.state)
     gemma = options["gemma_socket"] or os.environ.get("FAZAI_GEMMA_SOCK") or "/run/fazai/gemma.sock"
     return Settings(
         state=config.state,
@@ -101,9 +101,10 @@ def _settings(options: dict[str, Any]) -> Settings:
     )
 
 
-def _make_folder(folder: Path) -> None:
+def _make_folder(folder: Path, *, private: bool) -> None:
+    """Make the socket's folder: the state folder is for nobody else, others for members of the group."""
     try:
-        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700 if private else 0o755, parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(
             f"the socket's folder cannot be made: {error.strerror}", where=str(folder), hint="--socket PATH"

@@ -76,12 +76,16 @@ def new_run(command: str, sources: Sequence[str]) -> Run:
 
 
 def local_socket(root: bool) -> Path | None:
-    """The daemon's local socket, where there is one that we may use: our own, or the machine's."""
+    """Return the daemon's local socket, where there is one that we may use: our own, or the machine's, which
+    is no concern of runs with a state folder of their own."""
     import stat
 
-    from fazai.config import daemon_socket
+    from fazai.config import SYSTEM_SOCKET, daemon_socket, own_state
 
-    for path in (daemon_socket(os.environ, root=root), Path("/run/fazai/daemon.sock")):
+    paths = [daemon_socket(os.environ, root=root)]
+    if own_state(os.environ) is None:
+        paths.append(SYSTEM_SOCKET)
+    for path in paths:
         try:
             if stat.S_ISSOCK(path.stat().st_mode) and os.access(path, os.W_OK):
                 return path

@@ -41,6 +41,7 @@ from fazai.providers.gemma import GemmaClient
 from fazai.service import systemd
 from fazai.service.log import Log
 from fazai.store.daemon import DaemonStore, StoredEvent
+from fazai.store.schema import openness
 
 __all__ = ["Daemon", "serve"]
 
@@ -88,6 +89,8 @@ class Daemon:
         settings = self._settings
         _more_files()
         with contextlib.closing(store(settings.state)) as opened:
+            if (warning := openness(settings.state)) is not None:
+                self._log.say("warning", warning)
             services = self._services(opened)
             app = App(services, TABLE)
             server = self._server = HttpServer(app, settings.limits, self._log, app.openers)
