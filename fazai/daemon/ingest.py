@@ -30,6 +30,7 @@ from fazai.worker.metrics import Histogram
 __all__ = ["Answer", "Ingest", "IngestRules"]
 
 _LOGGER = "fazai.daemon.ingest"
+_AHEAD_US = 86_400 * 1_000_000  # by which a host's clock may be fast
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 #: Codes that are on the page before they happen: a rate needs a beginning.
 _REFUSALS = (
@@ -138,9 +139,9 @@ class Ingest:
     async def take(self, body: bytes, *, gzipped: bool = False, signer: str | None = None) -> Answer:
         """Store what a body holds; durable when it returns. Raises WireError, Refusal, StateError."""
         if gzipped or len(body) >= _IN_THREAD_BYTES:
-            records = await asyncio.to_thread(_read, body, gzipped)
+            records = await asyncio.to_thread(_read, body, gzipped, self._latest_us())
         else:
-            records = read_records(body)
+            records = read_records(body, self._latest_us())
         samples, errors = records
         if signer is not None:
             samples, errors = _of_signer(records, signer)
@@ -151,10 +152,14 @@ class Ingest:
             duplicates = len(samples) - accepted
         return _answer(accepted, duplicates, errors)
 
+    def _latest_us(self) -> int:
+        """Return the latest time that a record may have."""
+        return self._now_us() + _AHEAD_US
+
     def take_one(self, body: bytes, told: Callable[[Answer | StateError], object]) -> bool:
         """As `take`, for one good record: `told` is called on this loop once it is durable. False, with
         nothing done, where the body is anything else. Raises Refusal(overloaded), StateError."""
-        sample = read_one(body)
+        sample = read_one(body, self._latest_us())
         if sample is None:
             return False
         host, size_bytes = sample.host, len(body)
@@ -275,8 +280,8 @@ class Ingest:
         yield f"fazai_ingest_overloaded_total {self.admission.refused}"
 
 
-def _read(body: bytes, gzipped: bool) -> Records:
-    return read_records(inflate(body) if gzipped else body)
+def _read(body: bytes, gzipped: bool, latest_us: int) -> Records:
+    return read_records(inflate(body) if gzipped else body, latest_us)
 
 
 def _of_signer(records: Records, signer: str) -> Records:

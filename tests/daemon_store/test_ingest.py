@@ -35,6 +35,7 @@ from fazai.wire.signature import sign
 from fazai.wire.telemetry import MAX_INGEST_BYTES, Batch, decode_telemetry
 from tests.daemon_store.conftest import Clock
 
+NOW_US = 1_795_320_000_000_000  # 2026-11-22T04:00:00Z
 KEY, NEXT_KEY = b"0123456789abcdef0123", b"abcdef0123456789abcd"
 
 
@@ -98,6 +99,7 @@ class Bench:
 
 @pytest.fixture
 def bench(store: SqliteDaemonStore, clock: Clock) -> Bench:
+    clock.now_us = NOW_US
     return Bench(store, clock)
 
 
@@ -233,6 +235,7 @@ def test_unsigned_needs_a_token_where_the_guard_says_so(bench: Bench) -> None:
 
 
 def test_a_signature_is_good_once(tmp_path: Path, clock: Clock) -> None:
+    clock.now_us = NOW_US
     store = SqliteDaemonStore(tmp_path, None, clock)
     bench = Bench(store, clock, signed=True)
     at_s = clock.now_us // 1_000_000
