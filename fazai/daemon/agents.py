@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 from fazai.daemon.announce import AUDIT
-from fazai.daemon.hostkeys import host_name_ok
+from fazai.daemon.hostkeys import host_name_ok, hosts_with_keys
 from fazai.daemon.refusal import Refusal
 from fazai.daemon.web import Call, Route
 from fazai.secrets.files import write_keys
@@ -19,13 +19,14 @@ __all__ = ["ROUTES"]
 
 
 async def agents(call: Call) -> AgentsAnswer:
-    return AgentsAnswer(agents=tuple(_row(one) for one in _known(call)))
+    """All that are known: the daemon, the worker, telemetry hosts."""
+    return AgentsAnswer(agents=tuple(_row(one) for one in await _known(call)))
 
 
 async def agent(call: Call) -> AgentAnswer:
     """Raises Refusal(not_found)."""
     wanted = call.path["id"]
-    for one in _known(call):
+    for one in await _known(call):
         if one.agent_id == wanted:
             return AgentAnswer(agent=_row(one))
     raise Refusal("not_found", f"there is no agent {wanted[:64]!r}", hint="see: GET /agents")
@@ -44,9 +45,17 @@ async def set_keys(call: Call) -> OkAnswer:
     return OkAnswer()
 
 
-def _known(call: Call) -> list[AgentRecord]:
+async def _known(call: Call) -> list[AgentRecord]:
     services = call.services
-    return [*services.lives.rows(), *services.store.agents()]
+    found = [*services.lives.rows(), *services.store.agents(), *services.ingest.agents(services.started)]
+    known = {one.agent_id for one in found}
+    keys = await asyncio.to_thread(hosts_with_keys, services.settings.secrets / "hosts")
+    found += [
+        AgentRecord(host, host, "http", "registration", since)
+        for host, since in sorted(keys.items())
+        if host not in known
+    ]
+    return found
 
 
 def _row(one: AgentRecord) -> AgentRow:

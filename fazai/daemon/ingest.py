@@ -20,7 +20,7 @@ from fazai.daemon.hostkeys import HostKeys
 from fazai.daemon.records import Records, inflate, read_one, read_records
 from fazai.daemon.watch import HostChange, Watch, WatchRules
 from fazai.errors import StateError
-from fazai.store.daemon import DaemonStore, NewEvent, NewSample
+from fazai.store.daemon import AgentRecord, DaemonStore, HostRecord, NewEvent, NewSample
 from fazai.wire.base import WireError, encode
 from fazai.wire.events import AgentEvent, AgentState, Level, TelemetryEvent
 from fazai.wire.signature import MAX_SKEW_S, SignedHeaders, verify_signature
@@ -85,6 +85,7 @@ class Ingest:
         self.rules = rules
         self.seconds = Histogram(_BUCKETS)
         self.records: Counter[str] = Counter({"accepted": 0, "duplicate": 0, "refused": 0})
+        self._turned: dict[str, float] = {}  # when a host came or went, as far as that was since the start
         self.versions: dict[str, str] = {}  # of the hosts' agents, as far as they reported since the start
         self.refusals: Counter[str] = Counter(dict.fromkeys(_REFUSALS, 0))  # of whole requests
         self._silent: dict[str, bool] = {}  # to be remembered with the next sweep
@@ -217,11 +218,33 @@ class Ingest:
             self.versions[host] = sample[5][:64]
         change = self._watch.seen(host, interval_s)
         if change is not None:
+            self._turned[host] = self._now_us() / 1e6
             for level, event in _events(change):
                 self._announcer.say(level, event, _LOGGER)
             self._store.publish_soon([_reports(sample)])
             if change.what == "back":
                 self._silent[host] = False
+
+    def agents(self, started: float) -> list[AgentRecord]:
+        """Return the hosts that reported as agents of the registry. A state that a host was in before this
+        daemon `started` is taken to begin with it, or with the host's last record where it is silent."""
+        return [self._agent(host, started) for host in self._store.hosts()]
+
+    def _agent(self, host: HostRecord, started: float) -> AgentRecord:
+        seen = host.seen_us / 1e6
+        silent = host.silent or self._watch.is_silent(host.host)
+        since = self._turned.get(host.host, min(seen, started) if silent else started)
+        return AgentRecord(
+            host.host[:128],
+            host.host,
+            "http",
+            "closing" if silent else "observation",
+            since,
+            version=self.versions.get(host.host) or None,
+            last_seen=seen,
+            closed_at=since if silent else None,
+            last_error=f"no record for {self._now_us() / 1e6 - seen:.0f} s" if silent else None,
+        )
 
     # -- silence ----------------------------------------------------------------------------------------
 
@@ -238,12 +261,14 @@ class Ingest:
                 events.append(row_of(event, level))
             if change.what == "silent":
                 silent[change.host] = True
+                self._turned[change.host] = self._now_us() / 1e6
                 lines.silence(change.host)
             elif change.what == "expired":
                 lines.expire(change.host)
             elif change.what == "forgotten":
                 lines.forget(change.host)
                 self.versions.pop(change.host, None)
+                self._turned.pop(change.host, None)
                 await self._store.forget_host(change.host)
         if silent:
             await self._store.mark_silent(silent)
