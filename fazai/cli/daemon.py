@@ -12,6 +12,7 @@ from fazai.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from fazai.daemon.settings import Settings
+    from fazai.inventory import Inventory
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
@@ -93,12 +94,20 @@ def _settings(options: dict[str, Any]) -> Settings:
         gemma_socket=Path(gemma),
         fallback=_fallback(options),
         inventory=tuple(options["inventory"]),
-        config=DaemonConfig() if file is None else read_config(file),
+        config=DaemonConfig() if file is None else read_config(file, _inventory),
         ingest=options["ingest"],
         lab=config.lab,
         log_file=options["log_file"],
         log_text=options["log_format"] == "text",
     )
+
+
+def _inventory(sources: tuple[str, ...]) -> Inventory:
+    """Return the inventory of a run that the configuration names. Raises FazaiError."""
+    from fazai.cli import setup
+    from fazai.inventory import load
+
+    return load(sources, decrypt=setup.secret_reader(()).open_file)
 
 
 def _make_folder(folder: Path, *, private: bool) -> None:

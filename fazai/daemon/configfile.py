@@ -7,13 +7,17 @@ import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, time, tzinfo
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from fazai.daemon.jobs import DaemonConfig, Hook, Job, Polling, Schedule
 from fazai.daemon.timing import DAYS, Rhythm, Window
-from fazai.errors import Errors, InputError, did_you_mean
+from fazai.errors import Errors, FazaiError, InputError, did_you_mean
+from fazai.patterns import select
 from fazai.yamltext import YamlList, YamlMap, load
+
+if TYPE_CHECKING:
+    from fazai.inventory import Inventory
 
 __all__ = ["read_config"]
 
@@ -35,15 +39,21 @@ class _Wrong(Exception):
         self.text, self.hint = text, hint
 
 
-def read_config(path: Path) -> DaemonConfig:
-    """Raises YamlError, InputError, Errors with every problem of the file."""
+#: Returns the inventory of these sources. Raises FazaiError.
+Load = Callable[[tuple[str, ...]], "Inventory"]
+
+
+def read_config(path: Path, load_inventory: Load | None = None) -> DaemonConfig:
+    """Read the file. With `load_inventory` what it names must be there, too: inventories, playbooks, secrets
+    of webhooks, a host for each limit. An inventory that is there and cannot be read now is no reason: a run
+    of it says why. Raises YamlError, InputError, Errors with every problem of the file."""
     found = load(path)
     problems: list[InputError] = []
     if found is None:
         return DaemonConfig()
     if not isinstance(found, YamlMap):
         raise InputError("the daemon's configuration is a mapping", where=found.mark(), hint="runs: …")
-    top = _Section(found, "the configuration", problems, path.absolute().parent)
+    top = _Section(found, "the configuration", problems, path.absolute().parent, load_inventory)
     top.only("runs", "webhooks", "opnsense")
     jobs = {job.name: job for job in _named(top, "runs", _job)}
     hooks = tuple(_named(top, "webhooks", _hook))
@@ -57,8 +67,16 @@ def read_config(path: Path) -> DaemonConfig:
 class _Section:
     """One mapping, its problems, and the folder that its paths are relative to."""
 
-    def __init__(self, node: YamlMap, title: str, problems: list[InputError], folder: Path) -> None:
+    def __init__(
+        self,
+        node: YamlMap,
+        title: str,
+        problems: list[InputError],
+        folder: Path,
+        load_inventory: Load | None = None,
+    ) -> None:
         self.node, self.title, self.problems, self.folder = node, title, problems, folder
+        self.load_inventory = load_inventory
 
     def wrong(self, key: str | None, text: str, hint: str | None = None) -> None:
         where = self.node.mark(key) if key in self.node else self.node.mark()
@@ -90,7 +108,7 @@ class _Section:
         if not isinstance(value, YamlMap):
             self.wrong(key, f"{key} is a mapping")
             return None
-        return _Section(value, title, self.problems, self.folder)
+        return _Section(value, title, self.problems, self.folder, self.load_inventory)
 
 
 def _named(top: _Section, key: str, reader: Callable[[str, _Section], T | None]) -> Iterator[T]:
@@ -130,7 +148,7 @@ def _job(name: str, section: _Section) -> Job | None:
     schedule = _schedule(section, modes or ())
     if inventory is None:
         return None
-    return Job(
+    job = Job(
         name=name,
         inventory=tuple(_path(section, each) for each in inventory),
         playbooks=tuple(_path(section, each) for each in section.read("playbook", _texts, none) or ()),
@@ -142,6 +160,41 @@ def _job(name: str, section: _Section) -> Job | None:
         environment=section.read("environment", _variables, none) or (),
         schedule=schedule,
     )
+    if section.load_inventory is not None and _files_are_there(section, job):
+        _check_limit(section, job, section.load_inventory)
+    return job
+
+
+def _files_are_there(section: _Section, job: Job) -> bool:
+    there = True
+    for key, paths in (("inventory", job.inventory), ("playbook", job.playbooks)):
+        for path in paths:
+            if "," not in path and not Path(path).exists():
+                section.wrong(key, f"{key} names {path}, and there is no such file", _nearest(Path(path)))
+                there = False
+    return there
+
+
+def _nearest(path: Path) -> str | None:
+    try:
+        names = [one.name for one in path.parent.iterdir()]
+    except OSError:
+        return f"there is no folder {path.parent}, either"
+    return did_you_mean(path.name, names)
+
+
+def _check_limit(section: _Section, job: Job, load_inventory: Load) -> None:
+    if not job.limit:
+        return
+    try:
+        inventory = load_inventory(job.inventory)
+    except FazaiError:
+        return  # a run of it says so
+    try:
+        select(inventory, job.limit)
+    except FazaiError as error:
+        for each in getattr(error, "errors", (error,)):
+            section.wrong("limit", f"limit: {each.message}", each.hint)
 
 
 def _schedule(job: _Section, modes: tuple[str, ...]) -> Schedule | None:
@@ -190,10 +243,14 @@ def _hook(name: str, section: _Section) -> Hook | None:
     branch = section.read("branch", _text) if "branch" in section.node else None
     if host is None or secret is None or job is None:
         return None
+    secret_file = Path(_path(section, secret))
+    if section.load_inventory is not None and not secret_file.exists():
+        text = f"secret_file names {secret_file}, and there is no such file"
+        section.wrong("secret_file", text, "openssl rand -hex 32, in a file of mode 0600")
     return Hook(
         name=name,
         host=cast("Any", host),
-        secret_file=Path(_path(section, secret)),
+        secret_file=secret_file,
         job=job,
         mode=cast("Any", mode),
         branch=branch,
