@@ -21,18 +21,19 @@ _PER_TARGET_BYTES = 32 << 20  # a session at work: connection, TLS, one decoded 
 @dataclass(frozen=True, slots=True)
 class Config:
     """Settings of one process. `state` holds runs, journal and locks; `secrets` the default secret files;
-    `lab` the embedded lab's state."""
+    `lab` the embedded lab's state. `keep_runs`: so many runs stay in the ledger."""
 
     state: Path
     secrets: Path
     lab: Path
     forks: int
+    keep_runs: int = 5_000
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str], *, root: bool) -> Config:
-        """FAZAI_STATE_DIR (or FAZAI_STATE, its older name), FAZAI_SECRETS, FAZAI_LAB and FAZAI_FORKS win;
-        then the XDG folders, or for root /var/lib and /etc. Works with an empty environment (cron). Raises
-        UsageError."""
+        """FAZAI_STATE_DIR (or FAZAI_STATE, its older name), FAZAI_SECRETS, FAZAI_LAB, FAZAI_FORKS and
+        FAZAI_KEEP_RUNS win; then the XDG folders, or for root /var/lib and /etc. Works with an empty
+        environment (cron). Raises UsageError."""
         if root:
             state, secrets = SYSTEM_STATE, Path("/etc/fazai/secrets")
         else:
@@ -42,7 +43,8 @@ class Config:
         state = Path(environ.get("FAZAI_STATE_DIR") or environ.get("FAZAI_STATE") or state)
         secrets = Path(environ.get("FAZAI_SECRETS") or secrets)
         lab = Path(environ.get("FAZAI_LAB") or state / "lab")
-        return cls(state, secrets, lab, _forks(environ.get("FAZAI_FORKS")))
+        kept = _keep_runs(environ.get("FAZAI_KEEP_RUNS"))
+        return cls(state, secrets, lab, _forks(environ.get("FAZAI_FORKS")), kept)
 
 
 def _forks(text: str | None) -> int:
@@ -51,6 +53,14 @@ def _forks(text: str | None) -> int:
     if not text.isdigit() or int(text) < 1:
         raise UsageError(f"FAZAI_FORKS is {text!r}, a number from 1 on was expected")
     return int(text)
+
+
+def _keep_runs(text: str | None) -> int:
+    if not text:
+        return 5_000
+    if not (text.isascii() and text.isdigit() and 10 <= int(text[:8]) <= 1_000_000):
+        raise UsageError(f"FAZAI_KEEP_RUNS is {text[:32]!r}, a number from 10 to 1000000 was expected")
+    return int(text[:8])
 
 
 def default_forks() -> int:

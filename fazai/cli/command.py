@@ -130,7 +130,7 @@ class Command:
 
         store: Store
         try:
-            store = SqliteStore(self.config.state)
+            store = SqliteStore(self.config.state, keep_runs=self.config.keep_runs)
             if (warning := openness(self.config.state)) is not None:
                 click.echo(f"warning: {warning}", err=True)
         except StateError as error:

@@ -111,6 +111,7 @@ def environment(job: Job, record: Record, settings: Settings, environ: Mapping[s
         "FAZAI_SECRETS": str(settings.secrets.absolute()),
         "FAZAI_RUN_ID": record.run_id,
         "FAZAI_REPORT_S": str(_REPORT_S),
+        "FAZAI_KEEP_RUNS": str(settings.config.retention.ledger),
     }
     if settings.socket is not None:
         found["FAZAI_URL"] = f"unix:{settings.socket.absolute()}"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from fazai.daemon.jobs import DaemonConfig, Hook, Job, Polling, Schedule
+from fazai.daemon.jobs import DaemonConfig, Hook, Job, Polling, Retention, Schedule
 from fazai.daemon.timing import DAYS, Rhythm, Window
 from fazai.errors import Errors, FazaiError, InputError, did_you_mean
 from fazai.patterns import select
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["read_config"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_SPAN = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
+_SPAN = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
+_SIZE = re.compile(r"([1-9]\d{0,5})([MG])i?B")
 _CLOCK = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)|24:00")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _MODES = ("check", "approve", "apply")
@@ -54,14 +55,14 @@ def read_config(path: Path, load_inventory: Load | None = None) -> DaemonConfig:
     if not isinstance(found, YamlMap):
         raise InputError("the daemon's configuration is a mapping", where=found.mark(), hint="runs: …")
     top = _Section(found, "the configuration", problems, path.absolute().parent, load_inventory)
-    top.only("runs", "webhooks", "opnsense")
+    top.only("runs", "webhooks", "opnsense", "retention")
     jobs = {job.name: job for job in _named(top, "runs", _job)}
     hooks = tuple(_named(top, "webhooks", _hook))
     _check_hooks(top, hooks, jobs)
-    polling = _polling(top)
+    polling, retention = _polling(top), _retention(top)
     if problems:
         raise problems[0] if len(problems) == 1 else Errors(problems)
-    return DaemonConfig(jobs=jobs, hooks=hooks, polling=polling)
+    return DaemonConfig(jobs=jobs, hooks=hooks, polling=polling, retention=retention)
 
 
 class _Section:
@@ -283,6 +284,36 @@ def _polling(top: _Section) -> Polling:
     )
 
 
+def _retention(top: _Section) -> Retention:
+    section = top.below("retention", "retention")
+    plain = Retention()
+    if section is None:
+        return plain
+    section.only("events", "telemetry", "hosts", "runs", "ledger")
+    events = _kept(section, "events", plain.events_s, plain.events_bytes)
+    telemetry = _kept(section, "telemetry", plain.telemetry_s, plain.telemetry_bytes)
+    return Retention(
+        events_s=events[0],
+        events_bytes=events[1],
+        telemetry_s=telemetry[0],
+        telemetry_bytes=telemetry[1],
+        hosts_s=section.read("hosts", _span, plain.hosts_s) or plain.hosts_s,
+        runs=section.read("runs", _many, plain.runs) or plain.runs,
+        ledger=section.read("ledger", _many, plain.ledger) or plain.ledger,
+    )
+
+
+def _kept(retention: _Section, key: str, age_s: float, size_bytes: int) -> tuple[float, int]:
+    section = retention.below(key, f"retention.{key}")
+    if section is None:
+        return age_s, size_bytes
+    section.only("age", "size")
+    return (
+        section.read("age", _span, age_s) or age_s,
+        section.read("size", _size, size_bytes) or size_bytes,
+    )
+
+
 # -- one value each: they raise _Wrong
 
 
@@ -323,15 +354,29 @@ def _count(value: Any) -> int:
     return value
 
 
+def _many(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 10 <= value <= 1_000_000:
+        raise _Wrong("is a number from 10 to 1000000")
+    return value
+
+
+def _size(value: Any) -> int:
+    found = _SIZE.fullmatch(value) if isinstance(value, str) else None
+    size_bytes = int(found[1]) << (20 if found[2] == "M" else 30) if found else 0
+    if not 1 << 20 <= size_bytes <= 1 << 44:
+        raise _Wrong(f"is a size such as 256MiB or 8GiB, not {value!r}", "a MiB is the least")
+    return size_bytes
+
+
 def _span(value: Any) -> float:
     found = _SPAN.fullmatch(value) if isinstance(value, str) and value else None
     seconds = (
-        sum(int(part or 0) * unit for part, unit in zip(found.groups(), (3600, 60, 1), strict=True))
+        sum(int(part or 0) * unit for part, unit in zip(found.groups(), (86400, 3600, 60, 1), strict=True))
         if found
         else 0
     )
     if not 0 < seconds <= 366 * 86400:
-        raise _Wrong(f"is a time such as 90s, 15m or 1h30m, not {value!r}")
+        raise _Wrong(f"is a time such as 90s, 15m, 1h30m or 30d, not {value!r}")
     return float(seconds)
 
 

@@ -65,7 +65,7 @@ class RunDesk:
         patience: Patience | None = None,
     ) -> None:
         self.jobs: Mapping[str, Job] = settings.config.jobs
-        self.records = Records(settings.state / "runs")
+        self.records = Records(settings.state / "runs", settings.config.retention.runs)
         self._settings, self._store, self._log = settings, store, log
         self._announcer = Announcer(store, log)
         self._environ, self._now, self._patience = environ, now, patience or Patience()

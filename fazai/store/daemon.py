@@ -109,6 +109,7 @@ class StoreLimits:
     telemetry_bytes: int = 8 << 30
     telemetry_age_s: float = 30 * 86400.0
     upkeep_s: float = 30.0
+    ledger_runs: int = 5_000
     index_records: int = 100_000  # records not yet in the index of history; more memory, fewer writes
 
 

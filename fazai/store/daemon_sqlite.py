@@ -95,7 +95,7 @@ class SqliteDaemonStore:
     @property
     def ledger(self) -> Store:
         if self._ledger is None:
-            self._ledger = SqliteStore(self.folder, forgives=True)
+            self._ledger = SqliteStore(self.folder, forgives=True, keep_runs=self.limits.ledger_runs)
         return self._ledger
 
     def check_alive(self) -> None:

@@ -26,9 +26,9 @@ from fazai.errors import LockHeld, StateError
 from fazai.store.base import Action, Run, TargetMemory, TargetState
 from fazai.store.schema import FILE_NAME, connect, failure, migrate
 
-__all__ = ["SqliteStore"]
+__all__ = ["KEEP_RUNS", "SqliteStore"]
 
-_KEEP_RUNS = 5_000
+KEEP_RUNS = 5_000
 _KEEP_TARGETS_S = 90 * 86400.0
 
 _Job = tuple[str, tuple[Any, ...]]
@@ -39,8 +39,9 @@ class SqliteStore:
     """`folder` is created 0700 when it is not there. Raises StateError when it cannot be used. A write that
     nobody waited for and that failed is the end of a run; a daemon `forgives` it once it was said."""
 
-    def __init__(self, folder: Path, *, forgives: bool = False) -> None:
+    def __init__(self, folder: Path, *, forgives: bool = False, keep_runs: int = KEEP_RUNS) -> None:
         self.folder = folder
+        self._keep_runs = keep_runs
         self._forgives = forgives
         self._path = folder / FILE_NAME
         try:
@@ -158,12 +159,12 @@ class SqliteStore:
                 "UPDATE runs SET finished = ?, exit_code = ?, summary = ? WHERE run_id = ?",
                 (time.time(), exit_code, json.dumps(summary), run_id),
             ),
-            (f"DELETE FROM events WHERE run_id <= {oldest}", (_KEEP_RUNS,)),  # noqa: S608 - a constant
+            (f"DELETE FROM events WHERE run_id <= {oldest}", (self._keep_runs,)),  # noqa: S608 - a constant
             (
                 f"DELETE FROM actions WHERE run_id <= {oldest} AND (finished NOTNULL OR settled)",  # noqa: S608
-                (_KEEP_RUNS,),
+                (self._keep_runs,),
             ),
-            (f"DELETE FROM runs WHERE run_id <= {oldest}", (_KEEP_RUNS,)),  # noqa: S608
+            (f"DELETE FROM runs WHERE run_id <= {oldest}", (self._keep_runs,)),  # noqa: S608
             ("DELETE FROM targets WHERE time < ?", (time.time() - _KEEP_TARGETS_S,)),
         )
 

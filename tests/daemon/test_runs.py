@@ -154,6 +154,7 @@ def test_a_run_inherits_no_secrets(tmp_path: Path) -> None:
         "FAZAI_SECRETS",
         "FAZAI_RUN_ID",
         "FAZAI_REPORT_S",
+        "FAZAI_KEEP_RUNS",
         "FAZAI_URL",
     }
     assert found["FAZAI_URL"] == f"unix:{tmp_path / 's'}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -12,9 +13,13 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from fazai.daemon.configfile import read_config
+from fazai.daemon.jobs import Retention
+from fazai.daemon.runrecords import Record, Records
 from fazai.daemon.timing import Rhythm, Timetable, Window
 from fazai.errors import Errors, FazaiError
 from fazai.inventory import Inventory, load
+from fazai.store.base import Run
+from fazai.store.sqlite import SqliteStore
 from tests.daemon.live import PATIENCE_S, until
 from tests.daemon.runs_world import world
 
@@ -271,6 +276,63 @@ def test_the_example_is_read() -> None:
     rhythm = found.jobs["night"].schedule.rhythm
     assert rhythm.open_at(datetime(2026, 11, 21, 12, 0, tzinfo=UTC))  # a Saturday
     assert not rhythm.open_at(datetime(2026, 11, 20, 12, 0, tzinfo=UTC))
+
+
+def test_how_long_things_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "daemon.yml"
+    path.write_text(
+        "retention:\n  events: {age: 7d12h, size: 64MiB}\n  telemetry: {size: 2GB}\n"
+        "  hosts: 90d\n  runs: 20\n  ledger: 100\n"
+    )
+    found = read_config(path).retention
+    assert (found.events_s, found.events_bytes) == (7.5 * 86400, 64 << 20)
+    assert (found.telemetry_s, found.telemetry_bytes) == (30 * 86400.0, 2 << 30)
+    assert (found.hosts_s, found.runs, found.ledger) == (90 * 86400.0, 20, 100)
+    assert read_config(ROOT / "deploy/daemon.yml").retention == Retention()
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("events: {age: 0s}", "age is a time such as 90s, 15m, 1h30m or 30d, not '0s'"),
+        ("events: {size: 256}", "size is a size such as 256MiB or 8GiB, not 256"),
+        ("telemetry: {size: 1KiB}", "size is a size such as 256MiB or 8GiB, not '1KiB'"),
+        ("telemetry: 30d", "telemetry is a mapping"),
+        ("runs: 1", "runs is a number from 10 to 1000000"),
+        ("ledger: yes", "ledger is a number from 10 to 1000000"),
+        ("host: 30d", "retention knows no 'host'"),
+    ],
+)
+def test_what_cannot_be_kept_has_its_place(tmp_path: Path, line: str, said: str) -> None:
+    path = tmp_path / "daemon.yml"
+    path.write_text(f"retention:\n  {line}\n")
+    with pytest.raises(FazaiError) as caught:
+        read_config(path)
+    assert said in str(caught.value)
+    assert "daemon.yml:2:" in str(caught.value)
+
+
+def test_the_ledger_keeps_as_many_runs_as_it_was_told(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path, keep_runs=10)
+
+    async def fill() -> None:
+        for number in range(13):
+            run_id = f"01KANHC0E8M5T3W9Q7Z2R4V6{number:02d}"
+            await store.run_begin(Run(run_id, "apply", (), "root", "h", 1, float(number)))
+            await store.run_end(run_id, 0, {})
+
+    asyncio.run(fill())
+    assert len(store.history(100)) == 10
+    store.close()
+
+
+def test_the_daemon_keeps_as_many_runs_as_it_was_told(tmp_path: Path) -> None:
+    records = Records(tmp_path, keep=10)
+    for number in range(13):
+        run_id = f"01KANHC0E8M5T3W9Q7Z2R4V6{number:02d}"
+        one = Record(run_id=run_id, job="edge", mode="check", trigger="api", by="x", asked=1.0, finished=2.0)
+        records.save(one)
+    assert len(list(tmp_path.glob("*.json"))) == len(list(records)) == 10
 
 
 MISSING = [
