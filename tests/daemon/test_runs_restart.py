@@ -108,6 +108,7 @@ def test_an_approval_that_is_no_longer_good_says_so_and_can_be_given_again(
         assert edge.plan(checked["run_id"])["state"] == "pending"
     with beside(tmp_path, firewall) as edge:
         assert edge.row(run_id)["exit_code"] == 130  # once refused, for good
+        assert "no longer lets anybody approve" in edge.row(run_id)["error"]
         assert edge.ended(approve(edge, checked))["exit_code"] == 0
         assert "blocklist" in edge.aliases()
 
