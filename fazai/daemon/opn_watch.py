@@ -140,9 +140,7 @@ class Firewalls:
         self._check(body)
         await asyncio.to_thread(self._keys.write, id_, body.api_key, body.api_secret)
         await self._store.put_firewall(record)
-        seen = self._take(await asyncio.to_thread(of_record, record, self._keys), record)
-        self._log.say("info", f"firewall {body.name} registered", logger=_LOGGER, target=body.name)
-        return seen
+        return self._take(await asyncio.to_thread(of_record, record, self._keys), record)
 
     def _check(self, body: OpnAddBody) -> None:
         """What the provider would refuse is not even stored. Raises Refusal(bad_request)."""

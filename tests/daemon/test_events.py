@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -13,7 +14,7 @@ import pytest
 from fazai.daemon.announce import utc_now
 from fazai.daemon.hub import Hub
 from fazai.daemon.settings import Limits
-from fazai.store.daemon import StoreLimits
+from fazai.store.daemon import NewEvent, StoreLimits
 from fazai.wire.events import (
     GapEvent,
     LogEvent,
@@ -297,3 +298,14 @@ def test_http_of_a_stream(daemon: Live) -> None:
         assert answer.status_code == 405
         assert answer.json()["code"] == "method_not_allowed"
         assert answer.headers["allow"] == "GET, HEAD"
+
+
+def test_events_of_an_earlier_release_get_their_time(tmp_path: Path) -> None:
+    """It stored some without one."""
+    with live(tmp_path, limits=Limits(recent_bytes=0)) as daemon, daemon.client() as client:
+        old = b'{"type":"agent","agent_id":"o-1","state":"closing"}'
+        before = datetime.now(UTC)
+        daemon.call(lambda: daemon.services.store.publish([NewEvent("agent", old)]))
+        with stream(client, "?since=0&follow=false&types=agent") as events:
+            (found,) = events.rest()
+        assert before <= found.event.timestamp <= datetime.now(UTC)  # type: ignore[operator]

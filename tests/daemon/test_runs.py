@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 from pathlib import Path
 
@@ -41,6 +42,17 @@ def test_a_plan_is_shown_approved_and_applied(tmp_path: Path) -> None:
         after = edge.plan(checked["run_id"])
         assert (after["state"], after["apply_run_id"]) == ("approved", applied["run_id"])
         assert edge.runs() == [applied["run_id"], checked["run_id"]]  # its look is a part of it
+        lines = [json.loads(line) for line in edge.daemon.log().splitlines()]
+    audit = [(line["message"], line.get("run_id")) for line in lines if line["logger"] == "fazai.audit"]
+    hash_, one, two = plan["plan_hash"], checked["run_id"], applied["run_id"]
+    assert audit == [
+        ("check of edge asked for by anonymous: a look", one),
+        ("check of edge begins, for anonymous", one),
+        (f"refused: POST {where} from 127.0.0.1: plan_mismatch: the hash is not that of the plan", None),
+        ("apply of edge asked for by anonymous", two),
+        (f"plan {hash_[:12]} of edge approved by anonymous", one),
+        ("apply of edge begins, for anonymous", two),
+    ]
 
 
 def test_a_runs_events_reach_the_log(tmp_path: Path) -> None:
