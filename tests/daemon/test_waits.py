@@ -9,9 +9,11 @@ import json
 import socket
 import sqlite3
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -20,12 +22,14 @@ from fazai.daemon.admission import Admission
 from fazai.daemon.child import Child, Ended, Patience
 from fazai.daemon.settings import Limits
 from fazai.errors import FazaiError, StateError
+from fazai.providers.gemma import client as gemma_client
 from fazai.store.base import Run
 from fazai.store.daemon import NewEvent, NewSample
 from fazai.store.daemon_sqlite import SqliteDaemonStore
 from fazai.store.schema import FILE_NAME
 from fazai.store.sqlite import SqliteStore
 
+from . import certificates
 from .live import PATIENCE_S, Live, live, until
 
 GAUGES = (float("nan"),) * 12
@@ -234,3 +238,84 @@ def test_admission_is_one_budget() -> None:
         admission.enter("", 1)
     admission.leave("", 100)
     assert admission.total_bytes == 0
+
+
+# -- peers of other kinds
+
+
+async def _silent(_: asyncio.StreamWriter) -> None:
+    await asyncio.sleep(PATIENCE_S)
+
+
+async def _dripping(writer: asyncio.StreamWriter) -> None:
+    while True:
+        writer.write(b"{")
+        await writer.drain()
+        await asyncio.sleep(0.02)
+
+
+async def _flooding(writer: asyncio.StreamWriter) -> None:
+    while True:
+        writer.write(b"x" * 65536)
+        await writer.drain()
+
+
+@contextlib.contextmanager
+def _worker(
+    path: Path, behaves: Callable[[asyncio.StreamWriter], Coroutine[Any, Any, None]]
+) -> Iterator[None]:
+    """A worker's socket behind which somebody behaves like that."""
+    loop = asyncio.new_event_loop()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            with contextlib.suppress(OSError):
+                await behaves(writer)
+        finally:
+            writer.transport.abort()
+
+    async def end() -> None:
+        server.close()
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(0)  # the transports' last callbacks
+        loop.stop()
+
+    server = loop.run_until_complete(asyncio.start_unix_server(serve, str(path)))
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        yield
+    finally:
+        asyncio.run_coroutine_threadsafe(end(), loop)
+        thread.join(PATIENCE_S)
+        loop.close()
+
+
+@pytest.mark.parametrize("behaves", [_silent, _dripping, _flooding])
+def test_a_worker_that_does_not_answer_holds_nobody_up(
+    tmp_path: Path,
+    behaves: Callable[[asyncio.StreamWriter], Coroutine[Any, Any, None]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(gemma_client, "_ANSWER_S", 0.4)
+    path = tmp_path / "gemma.sock"
+    with _worker(path, behaves), live(tmp_path, gemma_socket=path) as daemon, daemon.client() as client:
+        answer = client.post("/agent/sessions", json={})
+        assert (answer.status_code, answer.json()["code"]) == (503, "worker_unavailable")
+        assert "the Gemma worker does not answer" in answer.json()["error"]
+        assert client.get("/agent/status").json()["gemma_worker"] == "unavailable"
+        assert client.get("/health").status_code == 200
+
+
+def test_a_tls_peer_that_says_nothing_is_let_go(tmp_path: Path) -> None:
+    files = certificates.server(tmp_path)
+    tls: dict[str, Any] = {"tls_cert": files.cert, "tls_key": files.key}
+    with live(tmp_path, limits=Limits(head_s=0.4), **tls) as daemon:
+        with socket.create_connection(("127.0.0.1", daemon.port), PATIENCE_S) as line:
+            assert line.recv(1) == b""  # the daemon ends it
+        with socket.create_connection(("127.0.0.1", daemon.port), PATIENCE_S) as line:
+            line.sendall(b"\x16\x03\x01")  # the beginning of a greeting
+            assert line.recv(65536)[:1] in (b"", b"\x15")  # an alert at most
