@@ -9,7 +9,11 @@ from pathlib import Path
 
 from fazai.errors import UsageError
 
-__all__ = ["Config", "daemon_socket", "default_forks"]
+__all__ = ["SYSTEM_SOCKET", "Config", "daemon_socket", "default_forks", "own_state"]
+
+#: Of the daemon of the machine, which all its users' runs report to.
+SYSTEM_STATE = Path("/var/lib/fazai")
+SYSTEM_SOCKET = Path("/run/fazai/daemon.sock")
 
 _PER_TARGET_BYTES = 32 << 20  # a session at work: connection, TLS, one decoded collection
 
@@ -17,20 +21,21 @@ _PER_TARGET_BYTES = 32 << 20  # a session at work: connection, TLS, one decoded 
 @dataclass(frozen=True, slots=True)
 class Config:
     """Settings of one process. `state` holds runs, journal and locks; `secrets` the default secret files;
-    `lab` the embedded lab's state."""
+    `lab` the embedded lab's state. `keep_runs`: so many runs stay in the ledger."""
 
     state: Path
     secrets: Path
     lab: Path
     forks: int
+    keep_runs: int = 5_000
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str], *, root: bool) -> Config:
-        """FAZAI_STATE_DIR (or FAZAI_STATE, its older name), FAZAI_SECRETS, FAZAI_LAB and FAZAI_FORKS win;
-        then the XDG folders, or for root /var/lib and /etc. Works with an empty environment (cron). Raises
-        UsageError."""
+        """FAZAI_STATE_DIR (or FAZAI_STATE, its older name), FAZAI_SECRETS, FAZAI_LAB, FAZAI_FORKS and
+        FAZAI_KEEP_RUNS win; then the XDG folders, or for root /var/lib and /etc. Works with an empty
+        environment (cron). Raises UsageError."""
         if root:
-            state, secrets = Path("/var/lib/fazai"), Path("/etc/fazai/secrets")
+            state, secrets = SYSTEM_STATE, Path("/etc/fazai/secrets")
         else:
             home = Path(environ.get("HOME") or os.path.expanduser("~"))
             state = Path(environ.get("XDG_STATE_HOME") or home / ".local/state") / "fazai"
@@ -38,7 +43,8 @@ class Config:
         state = Path(environ.get("FAZAI_STATE_DIR") or environ.get("FAZAI_STATE") or state)
         secrets = Path(environ.get("FAZAI_SECRETS") or secrets)
         lab = Path(environ.get("FAZAI_LAB") or state / "lab")
-        return cls(state, secrets, lab, _forks(environ.get("FAZAI_FORKS")))
+        kept = _keep_runs(environ.get("FAZAI_KEEP_RUNS"))
+        return cls(state, secrets, lab, _forks(environ.get("FAZAI_FORKS")), kept)
 
 
 def _forks(text: str | None) -> int:
@@ -47,6 +53,14 @@ def _forks(text: str | None) -> int:
     if not text.isdigit() or int(text) < 1:
         raise UsageError(f"FAZAI_FORKS is {text!r}, a number from 1 on was expected")
     return int(text)
+
+
+def _keep_runs(text: str | None) -> int:
+    if not text:
+        return 5_000
+    if not (text.isascii() and text.isdigit() and 10 <= int(text[:8]) <= 1_000_000):
+        raise UsageError(f"FAZAI_KEEP_RUNS is {text[:32]!r}, a number from 10 to 1000000 was expected")
+    return int(text[:8])
 
 
 def default_forks() -> int:
@@ -60,12 +74,24 @@ def default_forks() -> int:
 
 
 def daemon_socket(environ: Mapping[str, str], *, root: bool) -> Path:
-    """Where the daemon's local socket is: FAZAI_SOCKET; else /run/fazai for root, and for users
-    XDG_RUNTIME_DIR or the state folder."""
+    """Return where the daemon's local socket is: FAZAI_SOCKET; else in the state folder that the environment
+    names, so that two daemons of one user do not take it from each other; else /run/fazai for root, and for
+    users XDG_RUNTIME_DIR or their state folder."""
     if environ.get("FAZAI_SOCKET"):
         return Path(environ["FAZAI_SOCKET"])
-    if root:
-        return Path("/run/fazai/daemon.sock")
+    own = own_state(environ)
+    if own is not None:
+        return own / "daemon.sock"
+    if root or environ.get("FAZAI_STATE_DIR") or environ.get("FAZAI_STATE"):
+        return SYSTEM_SOCKET
     if environ.get("XDG_RUNTIME_DIR"):
         return Path(environ["XDG_RUNTIME_DIR"]) / "fazai-daemon.sock"
     return Config.from_environ(environ, root=False).state / "daemon.sock"
+
+
+def own_state(environ: Mapping[str, str]) -> Path | None:
+    """Return the state folder that the environment names, where that is not the machine's."""
+    text = environ.get("FAZAI_STATE_DIR") or environ.get("FAZAI_STATE")
+    if not text or Path(text).absolute() == SYSTEM_STATE:
+        return None
+    return Path(text)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-__all__ = ["ulid"]
+import re
+
+__all__ = ["is_ulid", "ulid"]
 
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_ULID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
 
 
 def ulid(time_ms: int, random: bytes) -> str:
@@ -13,3 +16,8 @@ def ulid(time_ms: int, random: bytes) -> str:
         raise ValueError("a ULID is 48 bits of time and 10 random bytes")
     number = time_ms << 80 | int.from_bytes(random, "big")
     return "".join(_CROCKFORD[number >> shift & 31] for shift in range(125, -1, -5))
+
+
+def is_ulid(text: str) -> bool:
+    """Return whether the text is such an identifier, in capital letters."""
+    return _ULID.fullmatch(text) is not None

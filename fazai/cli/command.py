@@ -18,6 +18,7 @@ from fazai.cli.passwords import with_passwords
 from fazai.cli.planfile import FilesRead, folder_of, save_plan
 from fazai.errors import ExitCode, InputError, Interrupted, StateError, UsageError
 from fazai.model import Provider, Verb, Warming, Work
+from fazai.store.preview import PreviewStore
 
 if TYPE_CHECKING:
     from fazai.cli.reporting import Reporter
@@ -122,18 +123,21 @@ class Command:
         """Run, report, and return the exit code."""
         writes = self.name == "apply" and not check
         deletable: frozenset[str] | None = None  # all that may be deleted was approved
+        run = setup.new_run(self.name, self.sources)
         with self._store(writes) as store:
+            setup.refuse_used(store, run.run_id)
             if expected is not None:
-                preview = self._run(store, check=True, expected=expected, silent=True)
+                look = PreviewStore(store)
+                preview = self._run(look, run, check=True, expected=expected, silent=True)
                 if preview.exit_code not in (ExitCode.OK, ExitCode.PENDING):
-                    self._told(preview)
+                    self._end_with(look, run, preview)
                     return preview.exit_code
             elif writes and not approved and _may_delete(self.works):
-                preview = self._run(store, check=True, silent=True)
+                preview = self._run(PreviewStore(store), run, check=True, silent=True)
                 if preview.interrupted:
                     raise Interrupted("interrupted; nothing was written")
                 deletable = self._approve(preview)
-            outcome = self._run(store, check=check, expected=expected, deletable=deletable)
+            outcome = self._run(store, run, check=check, expected=expected, deletable=deletable)
         self._machine(outcome)
         if out is not None and outcome.exit_code in (ExitCode.OK, ExitCode.PENDING):
             folder = folder_of(Path(out))
@@ -150,11 +154,14 @@ class Command:
     @contextlib.contextmanager
     def _store(self, writes: bool) -> Iterator[Store]:
         from fazai.store.null import NullStore
+        from fazai.store.schema import openness
         from fazai.store.sqlite import SqliteStore
 
         store: Store
         try:
-            store = SqliteStore(self.config.state)
+            store = SqliteStore(self.config.state, keep_runs=self.config.keep_runs)
+            if (warning := openness(self.config.state)) is not None:
+                click.echo(f"warning: {warning}", err=True)
         except StateError as error:
             if writes:
                 raise
@@ -171,13 +178,13 @@ class Command:
     def _run(
         self,
         store: Store,
+        run: Run,
         *,
         check: bool,
         expected: Mapping[str, Expected] | None = None,
         deletable: frozenset[str] | None = None,
         silent: bool = False,
     ) -> RunOutcome:
-        run = setup.new_run("check" if silent else self.name, self.sources)
         import asyncio  # validate does not pay for it
 
         works = tuple(_read_only(work) for work in self.works) if check else self.works
@@ -192,6 +199,21 @@ class Command:
             if reporter.trouble:
                 click.echo(f"warning: {reporter.trouble}", err=True)
         return outcome
+
+    def _end_with(self, look: PreviewStore, run: Run, outcome: RunOutcome) -> None:
+        """Record and report a run that ends with the look ahead of it, as its plan cannot be applied."""
+        import asyncio
+
+        from fazai.outcome import Event
+
+        with contextlib.suppress(StateError):  # it wrote nothing, and says how it ended in any case
+            asyncio.run(look.record(run, outcome.exit_code, outcome.totals()))
+        reporter = self._reporter(run, check=False)
+        if reporter is not None:
+            for moment, type_, target, data in look.events_kept:
+                reporter.event(Event(type_, moment, target, data))
+            reporter.end(outcome)
+        self._told(outcome)
 
     def _reporter(self, run: Run, check: bool) -> Reporter | None:
         """Tells the daemon of this run, where one is configured."""

@@ -12,6 +12,7 @@ from fazai.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from fazai.daemon.settings import Settings
+    from fazai.inventory import Inventory
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
@@ -59,9 +60,19 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 def daemon_command(**options: Any) -> None:
     """Serve events, telemetry and runs over HTTP and on a local socket."""
     from fazai.daemon.process import serve
+    from fazai.store.daemon import StoreLimits
     from fazai.store.daemon_sqlite import SqliteDaemonStore
 
-    serve(_settings(options), SqliteDaemonStore)
+    settings = _settings(options)
+    kept = settings.config.retention
+    limits = StoreLimits(
+        events_bytes=kept.events_bytes,
+        events_age_s=kept.events_s,
+        telemetry_bytes=kept.telemetry_bytes,
+        telemetry_age_s=kept.telemetry_s,
+        ledger_runs=kept.ledger,
+    )
+    serve(settings, lambda state: SqliteDaemonStore(state, limits))
 
 
 def _settings(options: dict[str, Any]) -> Settings:
@@ -77,7 +88,7 @@ def _settings(options: dict[str, Any]) -> Settings:
     if path is None:
         path = daemon_socket(os.environ, root=os.geteuid() == 0)
         if not os.environ.get("FAZAI_SOCKET"):
-            _make_folder(path.parent)
+            _make_folder(path.parent, private=path.parent == config.state)
     gemma = options["gemma_socket"] or os.environ.get("FAZAI_GEMMA_SOCK") or "/run/fazai/gemma.sock"
     return Settings(
         state=config.state,
@@ -93,7 +104,7 @@ def _settings(options: dict[str, Any]) -> Settings:
         gemma_socket=Path(gemma),
         fallback=_fallback(options),
         inventory=tuple(options["inventory"]),
-        config=DaemonConfig() if file is None else read_config(file),
+        config=DaemonConfig() if file is None else read_config(file, _inventory),
         ingest=options["ingest"],
         lab=config.lab,
         log_file=options["log_file"],
@@ -101,9 +112,18 @@ def _settings(options: dict[str, Any]) -> Settings:
     )
 
 
-def _make_folder(folder: Path) -> None:
+def _inventory(sources: tuple[str, ...]) -> Inventory:
+    """Return the inventory of a run that the configuration names. Raises FazaiError."""
+    from fazai.cli import setup
+    from fazai.inventory import load
+
+    return load(sources, decrypt=setup.secret_reader(()).open_file)
+
+
+def _make_folder(folder: Path, *, private: bool) -> None:
+    """Make the socket's folder: the state folder is for nobody else, others for members of the group."""
     try:
-        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700 if private else 0o755, parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(
             f"the socket's folder cannot be made: {error.strerror}", where=str(folder), hint="--socket PATH"

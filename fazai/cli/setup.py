@@ -13,6 +13,7 @@ import click
 
 from fazai.config import Config
 from fazai.errors import InputError, UsageError
+from fazai.ids import is_ulid
 
 if TYPE_CHECKING:
     from fazai.inventory import Inventory
@@ -27,14 +28,32 @@ def config() -> Config:
     return Config.from_environ(os.environ, root=os.geteuid() == 0)
 
 
-def _asked_id(command: str) -> str | None:
-    """The id that the daemon gave the run it starts."""
+def _asked_id() -> str | None:
+    """Return the id that the daemon gave the run it starts. It is a part of paths. Raises UsageError."""
     text = os.environ.get("FAZAI_RUN_ID", "")
-    return text if command != "check" and len(text) == 26 and text.isalnum() and text.isascii() else None
+    if text and not is_ulid(text):
+        raise UsageError(
+            f"FAZAI_RUN_ID is {text[:64]!r}, and that is no id of a run",
+            hint="26 letters and digits, as: fazai history; leave it unset, and the run has one of its own",
+        )
+    return text or None
+
+
+def refuse_used(store: Store, run_id: str) -> None:
+    """Refuse the id of a run that was made before; what a daemon merely heard of is none. Raises UsageError,
+    StateError."""
+    if not os.environ.get("FAZAI_RUN_ID"):
+        return
+    found = store.find_run(run_id)
+    if found is not None and found.run_id == run_id and (found.pid or found.exit_code is not None):
+        raise UsageError(
+            f"FAZAI_RUN_ID is {run_id}, and that run was made before",
+            hint="each run has an id of its own; leave it unset",
+        )
 
 
 def new_run(command: str, sources: Sequence[str]) -> Run:
-    """A daemon that starts a run has said its id before; a look ahead of it (`check`) has one of its own."""
+    """Return a run that begins now; a daemon that starts one has said its id before. Raises UsageError."""
     import getpass
     import socket
 
@@ -47,8 +66,7 @@ def new_run(command: str, sources: Sequence[str]) -> Run:
     except (KeyError, OSError):  # an empty environment and a uid without a name
         user = str(os.getuid())
     return Run(
-        run_id=(command != "check" and os.environ.get("FAZAI_RUN_ID"))
-        or ulid(int(now * 1000), os.urandom(10)),
+        run_id=_asked_id() or ulid(int(now * 1000), os.urandom(10)),
         command=command,
         sources=tuple(sources),
         user=user,
@@ -59,12 +77,16 @@ def new_run(command: str, sources: Sequence[str]) -> Run:
 
 
 def local_socket(root: bool) -> Path | None:
-    """The daemon's local socket, where there is one that we may use: our own, or the machine's."""
+    """Return the daemon's local socket, where there is one that we may use: our own, or the machine's, which
+    is no concern of runs with a state folder of their own."""
     import stat
 
-    from fazai.config import daemon_socket
+    from fazai.config import SYSTEM_SOCKET, daemon_socket, own_state
 
-    for path in (daemon_socket(os.environ, root=root), Path("/run/fazai/daemon.sock")):
+    paths = [daemon_socket(os.environ, root=root)]
+    if own_state(os.environ) is None:
+        paths.append(SYSTEM_SOCKET)
+    for path in paths:
         try:
             if stat.S_ISSOCK(path.stat().st_mode) and os.access(path, os.W_OK):
                 return path

@@ -1,4 +1,4 @@
-"""Who may use the memory of /ingest: a bound for all, a fair share for each sender."""
+"""Who may use the memory for what is received: a bound for all, a fair share for each sender."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Admission:
         behind a proxy). Raises Refusal(overloaded) with a spread Retry-After."""
         total = self.total_bytes + size_bytes
         if total > self.limit_bytes and self.total_bytes:
-            raise self._overloaded("the daemon has more records than it can store now")
+            raise self._overloaded("the daemon has received more than it can work off now")
         if sender and total > self.limit_bytes * _CROWDED and self._held:
             own = self._held.get(sender, 0) + size_bytes
             share = self.limit_bytes // (len(self._held) + (sender not in self._held))

@@ -6,7 +6,8 @@ import asyncio
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from fazai.daemon.hostkeys import host_name_ok
+from fazai.daemon.announce import AUDIT
+from fazai.daemon.hostkeys import host_name_ok, hosts_with_keys
 from fazai.daemon.refusal import Refusal
 from fazai.daemon.web import Call, Route
 from fazai.secrets.files import write_keys
@@ -18,13 +19,14 @@ __all__ = ["ROUTES"]
 
 
 async def agents(call: Call) -> AgentsAnswer:
-    return AgentsAnswer(agents=tuple(_row(one) for one in _known(call)))
+    """All that are known: the daemon, the worker, telemetry hosts."""
+    return AgentsAnswer(agents=tuple(_row(one) for one in await _known(call)))
 
 
 async def agent(call: Call) -> AgentAnswer:
     """Raises Refusal(not_found)."""
     wanted = call.path["id"]
-    for one in _known(call):
+    for one in await _known(call):
         if one.agent_id == wanted:
             return AgentAnswer(agent=_row(one))
     raise Refusal("not_found", f"there is no agent {wanted[:64]!r}", hint="see: GET /agents")
@@ -38,15 +40,22 @@ async def set_keys(call: Call) -> OkAnswer:
         raise Refusal("bad_request", "the host's name is letters, digits, . _ -; at most 128")
     folder = call.services.settings.secrets / "hosts"
     await asyncio.to_thread(write_keys, folder, host, body.keys)
-    call.services.log.say(
-        "info", f"{call.who.name} set {len(body.keys)} key(s) of {host}", logger="fazai.daemon.agents"
-    )
+    text = f"{call.who.name} set {len(body.keys)} key(s) of {host}"
+    call.services.log.say("info", text, logger=AUDIT, agent_id=host, target=host)
     return OkAnswer()
 
 
-def _known(call: Call) -> list[AgentRecord]:
+async def _known(call: Call) -> list[AgentRecord]:
     services = call.services
-    return [*services.lives.rows(), *services.store.agents()]
+    found = [*services.lives.rows(), *services.store.agents(), *services.ingest.agents(services.started)]
+    known = {one.agent_id for one in found}
+    keys = await asyncio.to_thread(hosts_with_keys, services.settings.secrets / "hosts")
+    found += [
+        AgentRecord(host, host, "http", "registration", since)
+        for host, since in sorted(keys.items())
+        if host not in known
+    ]
+    return found
 
 
 def _row(one: AgentRecord) -> AgentRow:

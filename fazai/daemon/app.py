@@ -11,6 +11,8 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route as StarletteRoute
 from starlette.routing import Router
 
+from fazai.daemon.audit import RefusalLog
+from fazai.daemon.guard import address_of
 from fazai.daemon.refusal import Refusal
 from fazai.daemon.services import Services
 from fazai.daemon.shortcut import Answerer, Opener, Taker, tail_of
@@ -39,6 +41,7 @@ class App:
 
     def __init__(self, services: Services, table: Sequence[Route]) -> None:
         self._services = services
+        self._refusals = RefusalLog(services.log)
         self._raw: dict[str, AsgiApp] = {
             route.path: route.raw(services) for route in table if route.raw is not None
         }
@@ -68,11 +71,11 @@ class App:
 
         path = str(scope["path"])
         try:
-            self._services.guard.check_host(connection_of(scope), scope["headers"])
+            self._services.guard.check_host(connection_of(scope), path, scope["headers"])
             raw = self._raw.get(path)
             await (raw or self._router)(scope, receive, watched)  # type: ignore[arg-type]
         except (WireError, StateError) as error:
-            refusal: WireError | None = self._refusal(path, error)
+            refusal: WireError | None = self._refusal(scope, error)
         except HTTPException as error:
             refusal = Refusal("bad_request", str(error.detail), status=error.status_code)
         except asyncio.CancelledError:  # by the server alone, when it stops
@@ -91,8 +94,11 @@ class App:
             connection_of(scope).refused()
             await refuse(send, path, refusal)
 
-    def _refusal(self, path: str, error: FazaiError) -> WireError:
+    def _refusal(self, scope: Scope, error: FazaiError) -> WireError:
+        path = str(scope["path"])
         if isinstance(error, WireError):
+            asked = f"{scope['method']} {path[:200]}"
+            self._refusals.note(asked, address_of(connection_of(scope)), error)
             return error
         self._log(path, str(error))
         return Refusal("unavailable", "the store cannot take it now", headers=((b"retry-after", b"5"),))
@@ -101,22 +107,22 @@ class App:
 
     def _open(self, path: str, raw: ShortApp, scope: Scope) -> Taker | None:
         try:
-            self._services.guard.check_host(connection_of(scope), scope["headers"])
+            self._services.guard.check_host(connection_of(scope), path, scope["headers"])
         except WireError:
             return None
         take = raw.short(scope)
-        return functools.partial(self._take, path, take) if take is not None else None
+        return functools.partial(self._take, scope, take) if take is not None else None
 
-    def _take(self, path: str, take: ShortTaker, body: bytes, answer: Answerer) -> bool:
+    def _take(self, scope: Scope, take: ShortTaker, body: bytes, answer: Answerer) -> bool:
         try:
-            return take(body, functools.partial(self._told, path, answer))
+            return take(body, functools.partial(self._told, scope, answer))
         except (WireError, StateError) as error:
-            self._told(path, answer, error)
+            self._told(scope, answer, error)
             return True
 
-    def _told(self, path: str, answer: Answerer, result: tuple[int, bytes] | FazaiError) -> None:
+    def _told(self, scope: Scope, answer: Answerer, result: tuple[int, bytes] | FazaiError) -> None:
         if isinstance(result, FazaiError):
-            said = refusal_reply(path, self._refusal(path, result))
+            said = refusal_reply(str(scope["path"]), self._refusal(scope, result))
             result = said.status, tail_of(head_of(said), said.body)
         answer(*result)
 

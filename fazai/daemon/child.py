@@ -23,6 +23,7 @@ from fazai.daemon.settings import Settings
 __all__ = ["Child", "Ended", "Patience", "arguments", "ended", "environment"]
 
 _TAIL_BYTES = 8 * 1024
+_SAID_BYTES = 16 * 1024 * 1024
 #: What a run inherits beside FAZAI_*: nothing of systemd's, nothing of another service's secrets.
 _PASSED = (
     *(
@@ -42,6 +43,12 @@ _PASSED = (
 )
 _REPORT_S = 10  # nobody waits at a terminal, and what the daemon learns late is learnt with the next run
 _SPECIAL = re.compile(r"([.\-])")
+#: Variables whose values are paths or lists of them: relative ones are the daemon's folder's, which the run
+#: does not see.
+_PATHS = frozenset({"FAZAI_LAB", "SSL_CERT_FILE", "SSL_CERT_DIR", "PYTHONPATH", "TMPDIR", "VIRTUAL_ENV"})
+_VAULT = frozenset({"FAZAI_VAULT_PASSWORD_FILE", "ANSIBLE_VAULT_PASSWORD_FILE"})  # a path, or label@path
+#: A run works in the root folder: it neither imports nor reads what lies where the daemon was started.
+_IN_ROOT = ("/bin/sh", "-c", 'cd / && exec "$@"', "fazai")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +71,7 @@ class Ended:
 def arguments(job: Job, record: Record, plan: Path, approved: str | None = None) -> list[str]:
     """`fazai …` for a run; `plan` is the file that a check writes, or that is applied where its hash is the
     `approved` one."""
-    program = [sys.executable, "-m", "fazai"]
+    program = [*_IN_ROOT, sys.executable, "-P", "-m", "fazai"]  # -P: no module of the working folder
     if record.applies is not None:
         words = ["--plan", str(plan), "--plan-hash", approved or "none"]
         return [*program, "apply", *words, "--quiet", "--color", "never"]
@@ -74,23 +81,39 @@ def arguments(job: Job, record: Record, plan: Path, approved: str | None = None)
     for pattern in job.limit:
         words += ["--limit", pattern]
     if record.limit:  # of the job's targets, those alone
-        names = "|".join(_SPECIAL.sub(r"\\\1", name) for name in record.limit)
-        words += ["--limit", rf"&~(?:{names})\Z"]
+        words += _narrowed(job, record.limit)
     words += ["--quiet", "--color", "never"]
     if record.mode == "check":
         return [*program, "plan", *words, "--out", str(plan)]
     return [*program, "apply", *words, *(["--yes"] if job.deletes else [])]
 
 
+def _narrowed(job: Job, names: Sequence[str]) -> list[str]:
+    """Return the options that choose these names of the job's targets. Without a limit of the job each name
+    stands for itself, and one that there is not is refused. A pattern must have no colon: it would be split
+    there."""
+    if not job.limit:
+        return [word for name in names for word in ("--limit", name)]
+    escaped = "|".join(_SPECIAL.sub(r"\\\1", name) for name in names)
+    return ["--limit", rf"&~({escaped})\Z"]
+
+
 def environment(job: Job, record: Record, settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
     """The child's whole environment."""
     names = [*_PASSED, *(name for name in environ if name.startswith("LC_")), *job.environment]
     found = {name: environ[name] for name in names if name in environ}
+    for name in _PATHS & set(found):
+        parts = filter(None, found[name].split(os.pathsep))
+        found[name] = os.pathsep.join(map(os.path.abspath, parts))
+    for name in _VAULT & set(found):
+        label, at, path = found[name].rpartition("@") if not found[name].startswith("/") else ("", "", "")
+        found[name] = f"{label}{at}{os.path.abspath(path)}" if path else found[name]
     found |= {
         "FAZAI_STATE_DIR": str(settings.state.absolute()),
         "FAZAI_SECRETS": str(settings.secrets.absolute()),
         "FAZAI_RUN_ID": record.run_id,
         "FAZAI_REPORT_S": str(_REPORT_S),
+        "FAZAI_KEEP_RUNS": str(settings.config.retention.ledger),
     }
     if settings.socket is not None:
         found["FAZAI_URL"] = f"unix:{settings.socket.absolute()}"
@@ -116,11 +139,22 @@ class Child:
     """A process that runs. It is no `subprocess.Popen`, and no pipe leads to it: when the daemon goes away
     it can go on as if nothing had happened."""
 
-    def __init__(self, words: Sequence[str], environ: Mapping[str, str], said: Path) -> None:
-        """Start it; what it writes to standard error goes to the file `said`. Raises OSError."""
+    def __init__(
+        self,
+        words: Sequence[str],
+        environ: Mapping[str, str],
+        said: Path,
+        *,
+        most_bytes: int = _SAID_BYTES,
+        look_s: float = 1.0,
+    ) -> None:
+        """Start it; what it writes to standard error goes to the file `said`, which is cut when it has more
+        than `most_bytes`. Raises OSError."""
         said.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._said = said
-        wanted = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+        self._said, self._most_bytes, self._look_s = said, most_bytes, look_s
+        self._kept = b""
+        self.cut = 0  # how often
+        wanted = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND
         self.pid = os.posix_spawn(
             words[0],
             list(words),
@@ -172,15 +206,30 @@ class Child:
         return Ended(await self._code, self._tail(), timed_out)
 
     async def _within(self, seconds: float) -> bool:
-        await asyncio.wait([self._code], timeout=seconds)
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + seconds
+        while not self.ended and (left_s := until_s - loop.time()) > 0:
+            await asyncio.wait([self._code], timeout=min(left_s, self._look_s))
+            self._cut()
         return self.ended
+
+    def _cut(self) -> None:
+        """Keep the end of what it said and drop the rest, where that is too much."""
+        with contextlib.suppress(OSError):
+            if self._said.stat().st_size > self._most_bytes:
+                self._kept = self._end()
+                os.truncate(self._said, 0)
+                self.cut += 1
+
+    def _end(self) -> bytes:
+        with self._said.open("rb") as file:
+            file.seek(max(0, self._said.stat().st_size - _TAIL_BYTES))
+            return (self._kept + file.read())[-_TAIL_BYTES:]
 
     def _tail(self) -> str:
         """The end of what it said; the file goes."""
         try:
-            with self._said.open("rb") as file:
-                file.seek(max(0, self._said.stat().st_size - _TAIL_BYTES))
-                text = file.read().decode("utf-8", "replace").strip()
+            text = self._end().decode("utf-8", "replace").strip()
             self._said.unlink()
         except OSError:
             return ""

@@ -7,18 +7,23 @@ import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, time, tzinfo
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from fazai.daemon.jobs import DaemonConfig, Hook, Job, Polling, Schedule
+from fazai.daemon.jobs import DaemonConfig, Hook, Job, Polling, Retention, Schedule
 from fazai.daemon.timing import DAYS, Rhythm, Window
-from fazai.errors import Errors, InputError, did_you_mean
+from fazai.errors import Errors, FazaiError, InputError, did_you_mean
+from fazai.patterns import select
 from fazai.yamltext import YamlList, YamlMap, load
+
+if TYPE_CHECKING:
+    from fazai.inventory import Inventory
 
 __all__ = ["read_config"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_SPAN = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
+_SPAN = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
+_SIZE = re.compile(r"([1-9]\d{0,5})([MG])i?B")
 _CLOCK = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)|24:00")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _MODES = ("check", "approve", "apply")
@@ -35,30 +40,44 @@ class _Wrong(Exception):
         self.text, self.hint = text, hint
 
 
-def read_config(path: Path) -> DaemonConfig:
-    """Raises YamlError, InputError, Errors with every problem of the file."""
+#: Returns the inventory of these sources. Raises FazaiError.
+Load = Callable[[tuple[str, ...]], "Inventory"]
+
+
+def read_config(path: Path, load_inventory: Load | None = None) -> DaemonConfig:
+    """Read the file. With `load_inventory` what it names must be there, too: inventories, playbooks, secrets
+    of webhooks, a host for each limit. An inventory that is there and cannot be read now is no reason: a run
+    of it says why. Raises YamlError, InputError, Errors with every problem of the file."""
     found = load(path)
     problems: list[InputError] = []
     if found is None:
         return DaemonConfig()
     if not isinstance(found, YamlMap):
         raise InputError("the daemon's configuration is a mapping", where=found.mark(), hint="runs: …")
-    top = _Section(found, "the configuration", problems, path.absolute().parent)
-    top.only("runs", "webhooks", "opnsense")
+    top = _Section(found, "the configuration", problems, path.absolute().parent, load_inventory)
+    top.only("runs", "webhooks", "opnsense", "retention")
     jobs = {job.name: job for job in _named(top, "runs", _job)}
     hooks = tuple(_named(top, "webhooks", _hook))
     _check_hooks(top, hooks, jobs)
-    polling = _polling(top)
+    polling, retention = _polling(top), _retention(top)
     if problems:
         raise problems[0] if len(problems) == 1 else Errors(problems)
-    return DaemonConfig(jobs=jobs, hooks=hooks, polling=polling)
+    return DaemonConfig(jobs=jobs, hooks=hooks, polling=polling, retention=retention)
 
 
 class _Section:
     """One mapping, its problems, and the folder that its paths are relative to."""
 
-    def __init__(self, node: YamlMap, title: str, problems: list[InputError], folder: Path) -> None:
+    def __init__(
+        self,
+        node: YamlMap,
+        title: str,
+        problems: list[InputError],
+        folder: Path,
+        load_inventory: Load | None = None,
+    ) -> None:
         self.node, self.title, self.problems, self.folder = node, title, problems, folder
+        self.load_inventory = load_inventory
 
     def wrong(self, key: str | None, text: str, hint: str | None = None) -> None:
         where = self.node.mark(key) if key in self.node else self.node.mark()
@@ -90,7 +109,7 @@ class _Section:
         if not isinstance(value, YamlMap):
             self.wrong(key, f"{key} is a mapping")
             return None
-        return _Section(value, title, self.problems, self.folder)
+        return _Section(value, title, self.problems, self.folder, self.load_inventory)
 
 
 def _named(top: _Section, key: str, reader: Callable[[str, _Section], T | None]) -> Iterator[T]:
@@ -130,7 +149,7 @@ def _job(name: str, section: _Section) -> Job | None:
     schedule = _schedule(section, modes or ())
     if inventory is None:
         return None
-    return Job(
+    job = Job(
         name=name,
         inventory=tuple(_path(section, each) for each in inventory),
         playbooks=tuple(_path(section, each) for each in section.read("playbook", _texts, none) or ()),
@@ -142,6 +161,41 @@ def _job(name: str, section: _Section) -> Job | None:
         environment=section.read("environment", _variables, none) or (),
         schedule=schedule,
     )
+    if section.load_inventory is not None and _files_are_there(section, job):
+        _check_limit(section, job, section.load_inventory)
+    return job
+
+
+def _files_are_there(section: _Section, job: Job) -> bool:
+    there = True
+    for key, paths in (("inventory", job.inventory), ("playbook", job.playbooks)):
+        for path in paths:
+            if "," not in path and not Path(path).exists():
+                section.wrong(key, f"{key} names {path}, and there is no such file", _nearest(Path(path)))
+                there = False
+    return there
+
+
+def _nearest(path: Path) -> str | None:
+    try:
+        names = [one.name for one in path.parent.iterdir()]
+    except OSError:
+        return f"there is no folder {path.parent}, either"
+    return did_you_mean(path.name, names)
+
+
+def _check_limit(section: _Section, job: Job, load_inventory: Load) -> None:
+    if not job.limit:
+        return
+    try:
+        inventory = load_inventory(job.inventory)
+    except FazaiError:
+        return  # a run of it says so
+    try:
+        select(inventory, job.limit)
+    except FazaiError as error:
+        for each in getattr(error, "errors", (error,)):
+            section.wrong("limit", f"limit: {each.message}", each.hint)
 
 
 def _schedule(job: _Section, modes: tuple[str, ...]) -> Schedule | None:
@@ -190,10 +244,14 @@ def _hook(name: str, section: _Section) -> Hook | None:
     branch = section.read("branch", _text) if "branch" in section.node else None
     if host is None or secret is None or job is None:
         return None
+    secret_file = Path(_path(section, secret))
+    if section.load_inventory is not None and not secret_file.exists():
+        text = f"secret_file names {secret_file}, and there is no such file"
+        section.wrong("secret_file", text, "openssl rand -hex 32, in a file of mode 0600")
     return Hook(
         name=name,
         host=cast("Any", host),
-        secret_file=Path(_path(section, secret)),
+        secret_file=secret_file,
         job=job,
         mode=cast("Any", mode),
         branch=branch,
@@ -223,6 +281,36 @@ def _polling(top: _Section) -> Polling:
         every_s=every_s,
         at_once=section.read("at_once", _count, plain.at_once) or plain.at_once,
         timeout_s=section.read("timeout", _span, plain.timeout_s) or plain.timeout_s,
+    )
+
+
+def _retention(top: _Section) -> Retention:
+    section = top.below("retention", "retention")
+    plain = Retention()
+    if section is None:
+        return plain
+    section.only("events", "telemetry", "hosts", "runs", "ledger")
+    events = _kept(section, "events", plain.events_s, plain.events_bytes)
+    telemetry = _kept(section, "telemetry", plain.telemetry_s, plain.telemetry_bytes)
+    return Retention(
+        events_s=events[0],
+        events_bytes=events[1],
+        telemetry_s=telemetry[0],
+        telemetry_bytes=telemetry[1],
+        hosts_s=section.read("hosts", _span, plain.hosts_s) or plain.hosts_s,
+        runs=section.read("runs", _many, plain.runs) or plain.runs,
+        ledger=section.read("ledger", _many, plain.ledger) or plain.ledger,
+    )
+
+
+def _kept(retention: _Section, key: str, age_s: float, size_bytes: int) -> tuple[float, int]:
+    section = retention.below(key, f"retention.{key}")
+    if section is None:
+        return age_s, size_bytes
+    section.only("age", "size")
+    return (
+        section.read("age", _span, age_s) or age_s,
+        section.read("size", _size, size_bytes) or size_bytes,
     )
 
 
@@ -266,15 +354,29 @@ def _count(value: Any) -> int:
     return value
 
 
+def _many(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 10 <= value <= 1_000_000:
+        raise _Wrong("is a number from 10 to 1000000")
+    return value
+
+
+def _size(value: Any) -> int:
+    found = _SIZE.fullmatch(value) if isinstance(value, str) else None
+    size_bytes = int(found[1]) << (20 if found[2] == "M" else 30) if found else 0
+    if not 1 << 20 <= size_bytes <= 1 << 44:
+        raise _Wrong(f"is a size such as 256MiB or 8GiB, not {value!r}", "a MiB is the least")
+    return size_bytes
+
+
 def _span(value: Any) -> float:
     found = _SPAN.fullmatch(value) if isinstance(value, str) and value else None
     seconds = (
-        sum(int(part or 0) * unit for part, unit in zip(found.groups(), (3600, 60, 1), strict=True))
+        sum(int(part or 0) * unit for part, unit in zip(found.groups(), (86400, 3600, 60, 1), strict=True))
         if found
         else 0
     )
     if not 0 < seconds <= 366 * 86400:
-        raise _Wrong(f"is a time such as 90s, 15m or 1h30m, not {value!r}")
+        raise _Wrong(f"is a time such as 90s, 15m, 1h30m or 30d, not {value!r}")
     return float(seconds)
 
 

@@ -232,6 +232,8 @@ async def changes(call: Call) -> RunChangesAnswer:
     query: RunChangesQuery = call.query
     found = ledger.find_run(wanted) if len(wanted) == 26 else None
     if found is None or found.run_id != wanted:
+        if call.services.runs.records.get(wanted) is not None:  # it waits, or has told of nothing yet
+            return RunChangesAnswer(total=0, changes=())
         raise Refusal("not_found", f"there is no run {wanted[:64]!r}", hint="see: GET /runs")
     events = await asyncio.to_thread(ledger.events, wanted)
     rows = [

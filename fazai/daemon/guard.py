@@ -7,10 +7,11 @@ import hmac
 import os
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
+from fazai.daemon.announce import AUDIT
 from fazai.daemon.refusal import Refusal
 from fazai.daemon.server import Connection
 from fazai.daemon.settings import Settings, is_loopback
@@ -19,7 +20,7 @@ from fazai.errors import UsageError
 from fazai.service.log import Log
 from fazai.store.daemon import DaemonStore, Role, Token
 
-__all__ = ["ROLES", "Guard", "Principal"]
+__all__ = ["ROLES", "Guard", "Principal", "address_of"]
 
 ROLES: tuple[Role, ...] = ("viewer", "operator", "admin")
 
@@ -28,6 +29,12 @@ _MINUTE_S = 60.0
 _ADDRESSES = 4096  # whose failures are remembered
 _ANYBODY = "anonymous"
 _NOBODY = hashlib.sha256(b"").hexdigest()
+#: Headers that a proxy adds: who comes with one is not on this machine, whatever the connection says.
+_PROXIED = frozenset(
+    {b"forwarded", b"via", b"x-real-ip", b"x-client-ip", b"true-client-ip", b"cf-connecting-ip"}
+)
+#: What browsers say of requests that a page of another origin caused.
+_OTHER_SITES = frozenset({b"cross-site", b"same-site"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +44,7 @@ class Principal:
     name: str
     role: Role | None
     token: str | None = None
+    is_local: bool = False  # a user of this machine, by the local socket
 
     def may(self, role: Role) -> bool:
         return self.role is not None and ROLES.index(self.role) >= ROLES.index(role)
@@ -74,7 +82,7 @@ class Guard:
 
     def check_bind(self, addresses: Sequence[str]) -> list[str]:
         """What the operator should know of this configuration. Raises UsageError where it must not run."""
-        settings, safe = self._settings, self.has_tokens() or self._settings.client_ca is not None
+        settings, safe = self._settings, self.needs_token() or self._settings.client_ca is not None
         for address in addresses:
             if is_loopback(address):
                 continue
@@ -93,20 +101,32 @@ class Guard:
             return []
         return [
             f"no tokens are configured: everybody on this machine may do everything on {addresses[0]};"
-            " create one with: fazai token create NAME --role admin"
+            " create one with: fazai token create NAME --role admin; a proxy before the daemon needs one"
+            " in any case"
         ]
 
-    def has_tokens(self) -> bool:
+    def needs_token(self) -> bool:
+        """Return whether nobody is trusted for being on this machine alone: once there was a token, also one
+        that was revoked or has expired, that is so for good."""
         self._look()
-        return bool(self._tokens) and any(self._valid(token) for token in self._tokens.values())
+        return bool(self._tokens)
+
+    def last_expiry(self) -> float | None:
+        """Return when the last valid token expires: infinity where one never does, 0 where none is valid any
+        more, None where there never was one."""
+        if not self.needs_token():
+            return None
+        valid = [token for token in self._tokens.values() if self._valid(token)]
+        return max([float("inf") if token.expires is None else token.expires for token in valid], default=0.0)
 
     # -- a request
 
-    def check_host(self, connection: Connection, headers: Sequence[tuple[bytes, bytes]]) -> None:
-        """A page of the web must not reach us through a name that it made point here (DNS rebinding), nor
-        send us a form. Raises Refusal."""
+    def check_host(self, connection: Connection, path: str, headers: Sequence[tuple[bytes, bytes]]) -> None:
+        """Refuse what a page of another site causes: requests through a name that it made point here (DNS
+        rebinding), its forms, and its use of answers of the API. A link to the operators' page is let
+        through. Raises Refusal."""
         listener = connection.listener
-        host, origin = b"", b""
+        host, origin, site = b"", b"", b""
         for name, value in headers:
             if name == b"host":
                 if host:
@@ -114,19 +134,27 @@ class Guard:
                 host = value
             elif name == b"origin":
                 origin = value
+            elif name == b"sec-fetch-site":
+                site = value
         if listener.loopback and not self._own(host):
             raise Refusal(
                 "forbidden",
                 f"this daemon is not called {host.decode('latin-1')[:64]!r}",
                 hint="call it localhost, or tell it its name with --name",
             )
-        if origin and origin.partition(b"://")[2] != host:
+        page = path == "/ui" or path.startswith("/ui/")
+        if (origin and origin.partition(b"://")[2] != host) or (site in _OTHER_SITES and not page):
             raise Refusal("forbidden", "requests of other sites' pages are refused")
 
     def metrics(self) -> Iterable[str]:
         yield "# HELP fazai_auth_failures_total Wrong tokens, and deliveries with a wrong signature."
         yield "# TYPE fazai_auth_failures_total counter"
         yield f"fazai_auth_failures_total {self.refused}"
+        last = self.last_expiry()
+        if last is not None:
+            yield "# HELP fazai_tokens_last_expiry_timestamp_seconds When the last valid token expires."
+            yield "# TYPE fazai_tokens_last_expiry_timestamp_seconds gauge"
+            yield f"fazai_tokens_last_expiry_timestamp_seconds {'+Inf' if last == float('inf') else last}"
 
     def _own(self, host: bytes) -> bool:
         name = host.decode("latin-1").lower()
@@ -136,21 +164,25 @@ class Guard:
             name = name.partition(":")[0]
         return is_loopback(name) or name in self._settings.names
 
-    def identify(self, connection: Connection, headers: Sequence[tuple[bytes, bytes]]) -> Principal:
-        """Raises Refusal (unauthorized, overloaded) for a token that is wrong; what bears none may be
-        anonymous."""
-        text = None
+    def identify(
+        self, connection: Connection, headers: Sequence[tuple[bytes, bytes]], http_version: str = "1.1"
+    ) -> Principal:
+        """Return who asks; without a token it may be anybody. Who comes through a proxy is never trusted for
+        the connection alone; nginx adds no header unless it is told to, but then it speaks HTTP/1.0. Raises
+        Refusal (unauthorized, overloaded) for a token that is wrong."""
+        text, proxied = None, http_version == "1.0"
         for name, value in headers:
-            if name == b"authorization":
+            if name == b"authorization" and text is None:
                 text = value
-                break
-        found = self._by_token(text, _address(connection)) if text is not None else None
+            elif name in _PROXIED or name.startswith(b"x-forwarded-"):
+                proxied = True
+        found = self._by_token(text, address_of(connection)) if text is not None else None
         peer = self._by_peer(connection) if connection.listener.unix else None
         holder = self._by_certificate(connection) if self._settings.client_ca is not None else None
         if found or peer or holder:
             known = [one for one in (found, peer, holder) if one is not None]
             return max(known, key=lambda one: ROLES.index(cast("Role", one.role)))
-        if connection.listener.loopback and self._settings.client_ca is None and not self.has_tokens():
+        if self._trusts_machine(connection) and not proxied:
             return _TRUSTED
         return _UNKNOWN
 
@@ -161,7 +193,11 @@ class Guard:
         if who.token is not None:
             token = self._tokens.get(who.token)
             return token is not None and self._valid(token)
-        return who.name != _ANYBODY or not self.has_tokens()
+        return who.name != _ANYBODY or not self.needs_token()
+
+    def _trusts_machine(self, connection: Connection) -> bool:
+        """Return whether everybody on this machine may do everything, as nothing else was set up."""
+        return connection.listener.loopback and self._settings.client_ca is None and not self.needs_token()
 
     def _by_peer(self, connection: Connection) -> Principal | None:
         """Root and the daemon's own user are admin; members of the socket file's group, whom its mode lets
@@ -171,13 +207,13 @@ class Guard:
             return None
         uid, groups = peer
         if uid in (0, os.geteuid()):
-            return Principal(f"uid:{uid}", "admin")
+            return Principal(f"uid:{uid}", "admin", is_local=True)
         path = connection.listener.sock.getsockname()
         try:
             group = os.stat(path).st_gid if path else -1
         except OSError:
             return None
-        return Principal(f"uid:{uid}", "operator") if group in groups else None
+        return Principal(f"uid:{uid}", "operator", is_local=True) if group in groups else None
 
     def _by_certificate(self, connection: Connection) -> Principal | None:
         name = connection.certificate()
@@ -209,13 +245,24 @@ class Guard:
         self._looked = now
         version = self._store.data_version()
         if version != self._version:
-            self._version = version
-            self._tokens = {token.hash: token for token in self._store.tokens()}
+            tokens = {token.hash: token for token in self._store.tokens()}
+            if self._version >= 0:
+                self._note_changes(tokens)
+            self._version, self._tokens = version, tokens
+
+    def _note_changes(self, tokens: Mapping[str, Token]) -> None:
+        """Write to the audit log what `fazai token` did beside the daemon."""
+        for key, token in tokens.items():
+            before = self._tokens.get(key)
+            if before == token:
+                continue
+            did = "created" if before is None else "revoked" if token.revoked is not None else "changed"
+            self._log.say("info", f"token {token.name} ({token.role}) was {did}", logger=AUDIT)
 
     def failed_signature(self, connection: Connection) -> None:
         """To be told of each signature of a delivery that is wrong: they count like wrong tokens, and with
         them. Raises Refusal(overloaded)."""
-        self._failed(_address(connection), "signature")
+        self._failed(address_of(connection), "signature")
 
     def _failed(self, address: str, what: str) -> None:
         """Counts; raises Refusal(overloaded) past the limit. What is valid never comes here, so that nobody
@@ -230,7 +277,6 @@ class Guard:
             self._failures.popitem(last=False)
         limit = self._settings.limits.failures_per_minute
         if count < limit:
-            self._log.say("warning", f"a wrong {what} from {address}", logger="fazai.daemon.guard")
             return
         wait = max(1, int(since + _MINUTE_S - now + 0.999))
         raise Refusal(
@@ -241,5 +287,6 @@ class Guard:
         )
 
 
-def _address(connection: Connection) -> str:
+def address_of(connection: Connection) -> str:
+    """Return where a request came from, for people."""
     return str(connection.client[0]) if connection.client else "the local socket"

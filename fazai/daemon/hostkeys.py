@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from pathlib import Path
 from fazai.errors import SecretError
 from fazai.secrets.files import read_private
 
-__all__ = ["HostKeys", "host_name_ok"]
+__all__ = ["HostKeys", "host_name_ok", "hosts_with_keys"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _MOST = 2
@@ -20,6 +21,16 @@ _SHORTEST = 16
 def host_name_ok(name: str) -> bool:
     """Whether a host of this name can have a key: it is a file's name, too."""
     return _NAME.fullmatch(name) is not None
+
+
+def hosts_with_keys(folder: Path) -> dict[str, float]:
+    """Return the hosts that have a key, and since when. Blocks."""
+    found = {}
+    for path in folder.glob("*.key"):
+        with contextlib.suppress(OSError):
+            if host_name_ok(path.stem):
+                found[path.stem] = path.stat().st_mtime
+    return found
 
 
 class HostKeys:

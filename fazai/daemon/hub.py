@@ -16,11 +16,12 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fazai.daemon.announce import log_event
 from fazai.daemon.guard import Principal
 from fazai.daemon.server import Connection
 from fazai.daemon.settings import Limits
 from fazai.store.daemon import StoredEvent
-from fazai.wire.events import Event, Level, LogEvent, encode_sse
+from fazai.wire.events import Event, Level, encode_sse
 from fazai.worker.metrics import Histogram
 
 __all__ = ["Filter", "Hub", "Stream", "chunked", "frame_of"]
@@ -309,7 +310,7 @@ class Hub:
         for timer in (self._timer, self._beat):
             if timer is not None:
                 timer.cancel()
-        event = LogEvent(level="info", message=text, logger="fazai.daemon")
+        event = log_event("info", text, "fazai.daemon")
         for stream in list(self.streams):
             self.end(stream, event)
 

@@ -14,20 +14,23 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fazai.daemon.admission import Admission
+from fazai.daemon.announce import Announcer, row_of, utc_now
 from fazai.daemon.exposition import Exposition
 from fazai.daemon.hostkeys import HostKeys
 from fazai.daemon.records import Records, inflate, read_one, read_records
 from fazai.daemon.watch import HostChange, Watch, WatchRules
 from fazai.errors import StateError
-from fazai.store.daemon import DaemonStore, NewEvent, NewSample
+from fazai.store.daemon import AgentRecord, DaemonStore, HostRecord, NewEvent, NewSample
 from fazai.wire.base import WireError, encode
-from fazai.wire.events import AgentEvent, AgentState, TelemetryEvent
+from fazai.wire.events import AgentEvent, AgentState, Level, TelemetryEvent
 from fazai.wire.signature import MAX_SKEW_S, SignedHeaders, verify_signature
 from fazai.wire.telemetry import IngestAnswer, IngestError, IngestPartialAnswer
 from fazai.worker.metrics import Histogram
 
 __all__ = ["Answer", "Ingest", "IngestRules"]
 
+_LOGGER = "fazai.daemon.ingest"
+_AHEAD_US = 86_400 * 1_000_000  # by which a host's clock may be fast
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 #: Codes that are on the page before they happen: a rate needs a beginning.
 _REFUSALS = (
@@ -70,8 +73,10 @@ class Ingest:
         keys_of: Callable[[str], Sequence[bytes]],
         now_us: Callable[[], int],
         rules: IngestRules,
+        announcer: Announcer,
     ) -> None:
         self._store = store
+        self._announcer = announcer
         self.exposition = exposition
         self._watch = watch
         self.admission = admission
@@ -80,13 +85,16 @@ class Ingest:
         self.rules = rules
         self.seconds = Histogram(_BUCKETS)
         self.records: Counter[str] = Counter({"accepted": 0, "duplicate": 0, "refused": 0})
+        self._turned: dict[str, float] = {}  # when a host came or went, as far as that was since the start
         self.versions: dict[str, str] = {}  # of the hosts' agents, as far as they reported since the start
         self.refusals: Counter[str] = Counter(dict.fromkeys(_REFUSALS, 0))  # of whole requests
         self._silent: dict[str, bool] = {}  # to be remembered with the next sweep
         exposition.add(self.metrics)
 
     @classmethod
-    def of(cls, store: DaemonStore, secrets: Path, rules: IngestRules, watch: WatchRules) -> Ingest:
+    def of(
+        cls, store: DaemonStore, secrets: Path, rules: IngestRules, watch: WatchRules, announcer: Announcer
+    ) -> Ingest:
         """With the clocks and the chance of this machine. Host keys lie in `secrets`/hosts."""
         switch = Watch(watch, time.monotonic)
         ingest = cls(
@@ -97,6 +105,7 @@ class Ingest:
             keys_of=HostKeys(secrets / "hosts", uid=os.geteuid()).of,
             now_us=lambda: time.time_ns() // 1000,
             rules=rules,
+            announcer=announcer,
         )
         ingest.restore()
         return ingest
@@ -131,9 +140,9 @@ class Ingest:
     async def take(self, body: bytes, *, gzipped: bool = False, signer: str | None = None) -> Answer:
         """Store what a body holds; durable when it returns. Raises WireError, Refusal, StateError."""
         if gzipped or len(body) >= _IN_THREAD_BYTES:
-            records = await asyncio.to_thread(_read, body, gzipped)
+            records = await asyncio.to_thread(_read, body, gzipped, self._latest_us())
         else:
-            records = read_records(body)
+            records = read_records(body, self._latest_us())
         samples, errors = records
         if signer is not None:
             samples, errors = _of_signer(records, signer)
@@ -144,10 +153,14 @@ class Ingest:
             duplicates = len(samples) - accepted
         return _answer(accepted, duplicates, errors)
 
+    def _latest_us(self) -> int:
+        """Return the latest time that a record may have."""
+        return self._now_us() + _AHEAD_US
+
     def take_one(self, body: bytes, told: Callable[[Answer | StateError], object]) -> bool:
         """As `take`, for one good record: `told` is called on this loop once it is durable. False, with
         nothing done, where the body is anything else. Raises Refusal(overloaded), StateError."""
-        sample = read_one(body)
+        sample = read_one(body, self._latest_us())
         if sample is None:
             return False
         host, size_bytes = sample.host, len(body)
@@ -205,9 +218,33 @@ class Ingest:
             self.versions[host] = sample[5][:64]
         change = self._watch.seen(host, interval_s)
         if change is not None:
-            self._store.publish_soon([*_events(change), _reports(sample)])
+            self._turned[host] = self._now_us() / 1e6
+            for level, event in _events(change):
+                self._announcer.say(level, event, _LOGGER)
+            self._store.publish_soon([_reports(sample)])
             if change.what == "back":
                 self._silent[host] = False
+
+    def agents(self, started: float) -> list[AgentRecord]:
+        """Return the hosts that reported as agents of the registry. A state that a host was in before this
+        daemon `started` is taken to begin with it, or with the host's last record where it is silent."""
+        return [self._agent(host, started) for host in self._store.hosts()]
+
+    def _agent(self, host: HostRecord, started: float) -> AgentRecord:
+        seen = host.seen_us / 1e6
+        silent = host.silent or self._watch.is_silent(host.host)
+        since = self._turned.get(host.host, min(seen, started) if silent else started)
+        return AgentRecord(
+            host.host[:128],
+            host.host,
+            "http",
+            "closing" if silent else "observation",
+            since,
+            version=self.versions.get(host.host) or None,
+            last_seen=seen,
+            closed_at=since if silent else None,
+            last_error=f"no record for {self._now_us() / 1e6 - seen:.0f} s" if silent else None,
+        )
 
     # -- silence ----------------------------------------------------------------------------------------
 
@@ -219,15 +256,19 @@ class Ingest:
         lines = self.exposition.hosts
         lines.freshen()
         for change in changes:
-            events += _events(change)
+            for level, event in _events(change):
+                self._announcer.write_log(level, event, _LOGGER)
+                events.append(row_of(event, level))
             if change.what == "silent":
                 silent[change.host] = True
+                self._turned[change.host] = self._now_us() / 1e6
                 lines.silence(change.host)
             elif change.what == "expired":
                 lines.expire(change.host)
             elif change.what == "forgotten":
                 lines.forget(change.host)
                 self.versions.pop(change.host, None)
+                self._turned.pop(change.host, None)
                 await self._store.forget_host(change.host)
         if silent:
             await self._store.mark_silent(silent)
@@ -264,8 +305,8 @@ class Ingest:
         yield f"fazai_ingest_overloaded_total {self.admission.refused}"
 
 
-def _read(body: bytes, gzipped: bool) -> Records:
-    return read_records(inflate(body) if gzipped else body)
+def _read(body: bytes, gzipped: bool, latest_us: int) -> Records:
+    return read_records(inflate(body) if gzipped else body, latest_us)
 
 
 def _of_signer(records: Records, signer: str) -> Records:
@@ -290,19 +331,18 @@ def _answer(accepted: int, duplicates: int, errors: Sequence[IngestError]) -> An
     return Answer(200 if accepted or duplicates else 422, encode(partial))
 
 
-def _events(change: HostChange) -> list[NewEvent]:
+def _events(change: HostChange) -> list[tuple[Level, AgentEvent]]:
     if change.what in ("expired", "forgotten"):
         return []
     state: AgentState = "closing" if change.what == "silent" else "observation"
     event = AgentEvent(
-        timestamp=datetime.now(UTC),
+        timestamp=utc_now(),
         agent_id=change.host[:128],
         target=change.host,
         state=state,
         reason=_reason(change),
     )
-    level = "warning" if change.what == "silent" else "info"
-    return [NewEvent("agent", encode(event), target=change.host, agent=change.host[:128], level=level)]
+    return [("warning" if change.what == "silent" else "info", event)]
 
 
 def _reason(change: HostChange) -> str:
@@ -318,8 +358,9 @@ def _reports(sample: NewSample) -> NewEvent:
     loads = tuple(value for value in sample.gauges[:3] if value == value)
     event = TelemetryEvent(
         hostname=sample.host,
+        agent_id=sample.host[:128],
         target=sample.host,
         timestamp=datetime.fromtimestamp(sample.time_us / 1e6, UTC),
         load=loads or None,
     )
-    return NewEvent("telemetry", encode(event), target=sample.host, agent=sample.host[:128])
+    return row_of(event)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import time
@@ -37,6 +38,7 @@ _JSON = (b"content-type", b"application/json")
 _SAFE = (
     (b"x-content-type-options", b"nosniff"),
     (b"cache-control", b"no-store"),
+    (b"cross-origin-resource-policy", b"same-origin"),
 )
 _CLOSE = ((b"connection", b"close"),)
 
@@ -46,15 +48,24 @@ class IngestRoute:
     border of the application answers them."""
 
     def __init__(
-        self, ingest: Ingest, authorize: Callable[[Scope], object], report: Callable[[str], object]
+        self,
+        ingest: Ingest,
+        authorize: Callable[[Scope], object],
+        report: Callable[[str], object],
+        timeout_s: float = 30.0,
     ) -> None:
+        self._timeout_s = timeout_s
         self._ingest = ingest
         self._authorize = authorize
         self._report = report
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         with self._counted():
-            await self._serve(scope, receive, send)
+            try:
+                async with asyncio.timeout(self._timeout_s):
+                    await self._serve(scope, receive, send)
+            except TimeoutError:
+                raise Refusal("timeout", f"it took more than {self._timeout_s:g} s") from None
 
     @contextlib.contextmanager
     def _counted(self) -> Iterator[None]:

@@ -10,7 +10,7 @@ from typing import Literal
 
 from fazai.daemon.timing import Rhythm
 
-__all__ = ["DaemonConfig", "GitHost", "Hook", "Job", "JobMode", "Mode", "Polling", "Schedule"]
+__all__ = ["DaemonConfig", "GitHost", "Hook", "Job", "JobMode", "Mode", "Polling", "Retention", "Schedule"]
 
 Mode = Literal["apply", "check"]
 JobMode = Literal["apply", "approve", "check"]
@@ -63,9 +63,24 @@ class Polling:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Retention:
+    """How much is kept, and for how long; whatever is over goes, the oldest first. `runs`: those that the
+    daemon started, with their plans; `ledger`: runs of the ledger; `hosts_s`: of hosts that are silent."""
+
+    events_s: float = 30 * 86400.0
+    events_bytes: int = 256 << 20
+    telemetry_s: float = 30 * 86400.0
+    telemetry_bytes: int = 8 << 30
+    hosts_s: float = 30 * 86400.0
+    runs: int = 500
+    ledger: int = 5_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DaemonConfig:
     """All of it; without a file nothing may be run."""
 
     jobs: Mapping[str, Job] = field(default_factory=dict)
     hooks: tuple[Hook, ...] = ()
     polling: Polling = Polling()
+    retention: Retention = Retention()

@@ -15,11 +15,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from fazai import __version__
+from fazai.daemon.announce import Announcer, utc_now
 from fazai.daemon.exposition import Metric
 from fazai.errors import FazaiError
-from fazai.store.daemon import AgentRecord, DaemonStore, NewEvent
-from fazai.wire.base import encode
-from fazai.wire.events import AgentEvent, AgentState
+from fazai.store.daemon import AgentRecord
+from fazai.wire.events import AgentEvent, AgentState, Level
 
 if TYPE_CHECKING:
     from fazai.daemon.services import Services
@@ -61,8 +61,8 @@ class Life:
 class Lives:
     """One for the daemon."""
 
-    def __init__(self, store: DaemonStore, now: Callable[[], float] = time.time) -> None:
-        self._store = store
+    def __init__(self, announcer: Announcer, now: Callable[[], float] = time.time) -> None:
+        self._announcer = announcer
         self._running = 0
         self._up: bool | None = None
         begun = now()
@@ -89,7 +89,7 @@ class Lives:
         before = self.worker.row.state
         self.worker.row = replace(self.worker.row, version=version or self.worker.row.version)
         if self.worker.enter("execution" if self._running else "observation") and before != "execution":
-            self._say("observation", None)
+            self._say("observation", "it answers")
 
     def gone(self, why: str) -> None:
         """The worker does not answer; one that never did stays in `registration`."""
@@ -115,9 +115,9 @@ class Lives:
             self.worker.enter(state)
 
     def _say(self, state: AgentState, reason: str | None) -> None:
-        event = AgentEvent(agent_id=WORKER, state=state, reason=reason)
-        level = "warning" if state == "closing" else "info"
-        self._store.publish_soon([NewEvent("agent", encode(event), agent=WORKER, level=level)])
+        event = AgentEvent(timestamp=utc_now(), agent_id=WORKER, state=state, reason=reason)
+        level: Level = "warning" if state == "closing" else "info"
+        self._announcer.say(level, event, "fazai.daemon.agents")
 
 
 async def look(services: Services) -> None:

@@ -6,6 +6,7 @@ import asyncio
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from fazai.daemon.announce import AUDIT
 from fazai.daemon.opn_facts import follow_runs
 from fazai.daemon.opn_watch import Seen
 from fazai.daemon.refusal import Refusal
@@ -47,6 +48,7 @@ async def add(call: Call) -> OpnAddedAnswer:
         seen = await firewalls.add(body)
     except SecretError as error:
         raise Refusal("unavailable", error.message, hint=error.hint) from None
+    _audit(call, "registered, with its key,", seen)
     await firewalls.look(seen)
     if seen.last is not None or seen.vitals is None:
         return OpnAddedAnswer(id=seen.firewall.id, tested=False, info=None)
@@ -81,8 +83,16 @@ def _item(seen: Seen) -> OpnItem:
 
 async def remove(call: Call) -> OpnInfoAnswer:
     """Raises Refusal (not_found, conflict)."""
+    seen = call.services.firewalls.get(call.path["id"])
     await call.services.firewalls.remove(call.path["id"])
+    _audit(call, "removed, and its key,", seen)
     return OpnInfoAnswer(info={"removed": call.path["id"]})
+
+
+def _audit(call: Call, what: str, seen: Seen) -> None:
+    name, id_ = seen.firewall.name, seen.firewall.id
+    text = f"firewall {name} was {what} by {call.who.name}"
+    call.services.log.say("info", text, logger=AUDIT, agent_id=id_, target=name)
 
 
 async def health(call: Call) -> OpnInfoAnswer:
@@ -120,7 +130,8 @@ async def metrics(call: Call) -> OpnMetricsAnswer:
     firewalls = call.services.firewalls
     seen = firewalls.get(call.path["id"])
     if seen.vitals is None or seen.last is not None:
-        await firewalls.look(seen)
+        _audit(call, "registered, with its key,", seen)
+    await firewalls.look(seen)
     if seen.last is not None:
         raise _refusal(seen.last)
     vitals, record = seen.vitals, seen.record

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+from fazai.daemon.announce import Announcer, row_of, utc_now
 from fazai.daemon.jobs import Polling
 from fazai.daemon.opn_metrics import Known, lines
 from fazai.daemon.opn_registry import (
@@ -31,9 +32,8 @@ from fazai.providers.opnsense.provider import OpnsenseProvider
 from fazai.providers.opnsense.session import OpnsenseSession
 from fazai.providers.opnsense.vitals import Vitals, read_vitals
 from fazai.service.log import Log
-from fazai.store.daemon import DaemonStore, FirewallRecord, NewEvent
-from fazai.wire.base import encode
-from fazai.wire.events import AgentEvent
+from fazai.store.daemon import DaemonStore, FirewallRecord
+from fazai.wire.events import AgentEvent, Level
 from fazai.wire.opn import OpnAddBody
 
 __all__ = ["Firewalls", "Seen", "backoff_s"]
@@ -86,6 +86,7 @@ class Firewalls:
 
     def __init__(self, settings: Settings, store: DaemonStore, log: Log) -> None:
         self._settings, self._store, self._log = settings, store, log
+        self._announcer = Announcer(store, log)
         self.polling: Polling = settings.config.polling
         self._keys = KeyFiles(settings.secrets, uid=os.geteuid())
         self._clock = _Clock()
@@ -139,9 +140,7 @@ class Firewalls:
         self._check(body)
         await asyncio.to_thread(self._keys.write, id_, body.api_key, body.api_secret)
         await self._store.put_firewall(record)
-        seen = self._take(await asyncio.to_thread(of_record, record, self._keys), record)
-        self._log.say("info", f"firewall {body.name} registered", logger=_LOGGER, target=body.name)
-        return seen
+        return self._take(await asyncio.to_thread(of_record, record, self._keys), record)
 
     def _check(self, body: OpnAddBody) -> None:
         """What the provider would refuse is not even stored. Raises Refusal(bad_request)."""
@@ -304,7 +303,10 @@ class Firewalls:
         try:
             await self._store.put_firewall(seen.record)
             if turned and not (first and up):
-                await self._store.publish([_event(seen, bool(up))])
+                level: Level = "info" if up else "warning"
+                event = _event(seen, bool(up))
+                self._announcer.write_log(level, event, _LOGGER)
+                await self._store.publish([row_of(event, level)])
         except StateError as error:
             self._log.say("error", str(error), logger=_LOGGER)
 
@@ -352,11 +354,12 @@ class Firewalls:
         return self._known
 
 
-def _event(seen: Seen, up: bool) -> NewEvent:
-    name = seen.firewall.name
+def _event(seen: Seen, up: bool) -> AgentEvent:
     reason = "it answers again" if up else f"it does not answer: {seen.last.message if seen.last else ''}"
-    event = AgentEvent(
-        agent_id=seen.firewall.id, target=name, state="observation" if up else "closing", reason=reason
+    return AgentEvent(
+        timestamp=utc_now(),
+        agent_id=seen.firewall.id,
+        target=seen.firewall.name,
+        state="observation" if up else "closing",
+        reason=reason,
     )
-    level = "info" if up else "warning"
-    return NewEvent("agent", encode(event), target=name, agent=seen.firewall.id, level=level)

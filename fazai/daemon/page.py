@@ -61,7 +61,6 @@ async def page(call: Call) -> Reply:
         (b"cache-control", b"no-cache"),  # asked again each time, sent again when it changed
         (b"etag", file.etag),
         (b"cross-origin-opener-policy", b"same-origin"),
-        (b"cross-origin-resource-policy", b"same-origin"),
     )
     if file.etag.decode() in (call.header(b"if-none-match") or ""):
         return Reply(b"", media=file.media, status=304, headers=headers)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from fazai.daemon import drift, lives, opn, scheduler, stream, telemetry
+from fazai.daemon import drift, lives, opn, scheduler, stream, system, telemetry, tokenwatch
 from fazai.daemon.services import Services
 
 __all__ = ["PARTS", "Part"]
@@ -17,8 +17,10 @@ __all__ = ["PARTS", "Part"]
 Part = Callable[[Services], Coroutine[Any, Any, None]]
 
 PARTS: tuple[Part, ...] = (
+    system.watch_store,
     telemetry.sweep,
     stream.watch,
+    tokenwatch.watch,
     lives.watch,
     drift.follow,
     scheduler.keep,

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import os
+import random
 import resource
 import signal
 import socket
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from fazai import __version__
+from fazai.daemon.admission import Admission
+from fazai.daemon.announce import Announcer, log_event, row_of
 from fazai.daemon.app import App
 from fazai.daemon.drift import Drift
 from fazai.daemon.guard import Guard
@@ -37,9 +40,8 @@ from fazai.errors import FazaiError, InputError, StateError
 from fazai.providers.gemma import GemmaClient
 from fazai.service import systemd
 from fazai.service.log import Log
-from fazai.store.daemon import DaemonStore, NewEvent, StoredEvent
-from fazai.wire.base import encode
-from fazai.wire.events import LogEvent
+from fazai.store.daemon import DaemonStore, StoredEvent
+from fazai.store.schema import openness
 
 __all__ = ["Daemon", "serve"]
 
@@ -87,6 +89,8 @@ class Daemon:
         settings = self._settings
         _more_files()
         with contextlib.closing(store(settings.state)) as opened:
+            if (warning := openness(settings.state)) is not None:
+                self._log.say("warning", warning)
             services = self._services(opened)
             app = App(services, TABLE)
             server = self._server = HttpServer(app, settings.limits, self._log, app.openers)
@@ -119,11 +123,13 @@ class Daemon:
         store.on_published(published)
         loop.set_exception_handler(self._loop_error)
         rules = IngestRules(signed=settings.ingest == "signed")
-        ingest = Ingest.of(store, settings.secrets, rules, WatchRules())
+        watch = WatchRules(forget_s=settings.config.retention.hosts_s)
+        announcer = Announcer(store, self._log)
+        ingest = Ingest.of(store, settings.secrets, rules, watch, announcer)
         hub.resume = lambda stream: resume(stream, hub, store)
         ingest.exposition.add(hub.metrics)
         ingest.exposition.add(guard.metrics)
-        drift, agents = Drift(store), Lives(store)
+        drift, agents = Drift(store), Lives(announcer)
         ingest.exposition.add(drift.metrics)
         ingest.exposition.add(agents.metrics)
         gemma = GemmaClient(settings.gemma_socket, connect_timeout_s=0.5, fallback=settings.fallback)
@@ -134,7 +140,8 @@ class Daemon:
         scheduler = Scheduler(desk, settings.state / "schedule.json", self._log)
         self.services = Services(
             *(settings, store, hub, guard, self._log, ingest, Reports(store), Sessions(gemma)),
-            *(desk, scheduler, firewalls, drift, agents),
+            *(desk, scheduler, firewalls, drift, agents, announcer),
+            Admission(settings.limits.bodies_bytes, random.random),
         )
         return self.services
 
@@ -170,9 +177,9 @@ class Daemon:
 
     async def _tell(self, services: Services, text: str) -> None:
         """In the log and as an event."""
-        self._log.say("info", text)
-        event = LogEvent(level="info", message=text, logger="fazai.daemon", timestamp=_now())
-        ids = await services.store.publish([NewEvent("log", encode(event), level="info")])
+        event = log_event("info", text, "fazai.daemon")
+        services.announcer.write_log("info", event, "fazai.daemon")
+        ids = await services.store.publish([row_of(event)])
         await services.hub.reached(ids[-1])
 
     # -- what happens meanwhile
@@ -298,9 +305,3 @@ def _more_files() -> None:
     if soft < hard:
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def _now() -> Any:
-    from datetime import UTC, datetime
-
-    return datetime.now(UTC)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import msgspec
 
 from fazai.store.daemon import NewSample
-from fazai.wire.base import WireError, decode_body
+from fazai.wire.base import WireError, decode_body, parse_json
 from fazai.wire.telemetry import (
     MAX_INGEST_BYTES,
     MAX_INGEST_RECORDS,
@@ -22,12 +22,14 @@ from fazai.wire.telemetry import (
     IngestError,
     Net,
     TelemetryRecord,
+    convert_record,
     parse_time,
 )
 
 __all__ = ["Records", "figures_of", "inflate", "read_one", "read_records", "refused", "sample_of"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EVER_US = 1 << 62
 _NAN = float("nan")
 _NO_LOADS = (_NAN, _NAN, _NAN)
 _ONE: msgspec.json.Decoder[TelemetryRecord] = msgspec.json.Decoder(TelemetryRecord)
@@ -69,14 +71,14 @@ def inflate(body: bytes, limit_bytes: int = MAX_INGEST_BYTES) -> bytes:
     return b"".join(parts)
 
 
-def read_records(body: bytes) -> Records:
+def read_records(body: bytes, latest_us: int = _EVER_US) -> Records:
     """An object, an array, or one object a line. Raises WireError: bad_json, bad_request, too_large.
 
-    A bad record is an entry of `errors` and leaves the others alone.
+    A bad record is an entry of `errors` and leaves the others alone; so is one of a time after `latest_us`.
     """
     if len(body) > MAX_INGEST_BYTES:
         raise WireError("too_large", f"the body has {len(body)} bytes, the limit is {MAX_INGEST_BYTES}")
-    sample = read_one(body)
+    sample = read_one(body, latest_us)
     if sample is not None:
         return Records([sample], [])
     pieces = _split(body)
@@ -86,7 +88,7 @@ def read_records(body: bytes) -> Records:
     errors: list[IngestError] = []
     for index, piece in enumerate(pieces):
         try:
-            samples.append(sample_of(piece, _ONE.decode(piece)))
+            samples.append(sample_of(piece, _record(piece), latest_us))
         except _FOREIGN:
             errors.append(IngestError(index=index, error=str(refused(piece))))
         except WireError as error:
@@ -94,12 +96,19 @@ def read_records(body: bytes) -> Records:
     return Records(samples, errors)
 
 
-def read_one(body: bytes) -> NewSample | None:
+def read_one(body: bytes, latest_us: int = _EVER_US) -> NewSample | None:
     """The body as one good record; None for any other."""
     try:
-        return sample_of(body, _ONE.decode(body))
+        return sample_of(body, _record(body), latest_us)
     except (*_FOREIGN, WireError):
         return None
+
+
+def _record(piece: bytes) -> TelemetryRecord:
+    try:
+        return _ONE.decode(piece)
+    except msgspec.ValidationError:  # perhaps for a whole number that is written as 8e9
+        return convert_record(parse_json(piece))
 
 
 def refused(piece: bytes) -> WireError:
@@ -145,8 +154,9 @@ def _is_object(line: bytes) -> bool:
     return True
 
 
-def sample_of(raw: bytes, record: TelemetryRecord) -> NewSample:
-    """What is stored of a record. Raises WireError for a time or a text that is none."""
+def sample_of(raw: bytes, record: TelemetryRecord, latest_us: int = _EVER_US) -> NewSample:
+    """What is stored of a record. Raises WireError for a time or a text that is none, and for a time after
+    `latest_us`: its host's clock is wrong, and until then nothing newer would come."""
     if not raw.isascii():
         try:
             raw.decode()  # fields that we do not know were skipped, not read
@@ -154,6 +164,12 @@ def sample_of(raw: bytes, record: TelemetryRecord) -> NewSample:
             raise WireError("bad_json", "the text is not valid UTF-8") from None
     since = parse_time(record.timestamp) - _EPOCH
     time_us = (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+    if time_us > latest_us:
+        raise WireError(
+            "bad_request",
+            f"`timestamp`: {record.timestamp[:64]} is more than a day ahead of the daemon's clock",
+            hint="set the host's clock, and keep it with NTP",
+        )
     agent = record.agent
     interval_s, version = 0.0, ""
     if agent is not None:

@@ -6,7 +6,6 @@ An event's `sequence` is stored with it, so that after a restart the log itself 
 from __future__ import annotations
 
 import asyncio
-import re
 from collections import OrderedDict
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -14,10 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from fazai.daemon.announce import row_of
+from fazai.daemon.guard import Principal
+from fazai.daemon.refusal import Refusal
 from fazai.daemon.web import Call, Route
+from fazai.ids import is_ulid
 from fazai.store.base import Run, TargetState
-from fazai.store.daemon import DaemonStore, NewEvent
-from fazai.wire.base import WireError, convert_to, encode
+from fazai.store.daemon import DaemonStore
+from fazai.wire.base import WireError, convert_to
 from fazai.wire.daemon import ReportAnswer, ReportBody, ReportedEvent
 from fazai.wire.events import (
     ActivateEvent,
@@ -43,21 +46,25 @@ _TYPES: Mapping[str, type[EventBase]] = {
         *(RunEvent, PlayEvent, TargetEvent, ChangeEvent, ActivateEvent, UndoEvent, OutcomeEvent, LogEvent),
     )
 }
-_ULID = re.compile(r"\A[0-7][0-9A-HJKMNP-TV-Z]{25}\Z")
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _KNOWN_RUNS = 1000
 _CLOCKS_DIFFER_US = 86_400 * 1_000_000
 _IDS = frozenset(EventBase.__struct_fields__) - {"timestamp"}
 
 
-class _Sequence(msgspec.Struct):
+class _Stored(msgspec.Struct):
+    """What is read again of an event that a run reported."""
+
     sequence: int = 0
+    reported_by: str | None = None
 
 
 class _Run:
-    """What is known of a run that reports. `here`: it writes the daemon's own ledger itself."""
+    """What is known of a run that reports. `here`: it writes the daemon's own ledger itself. `owner`: who
+    reported its first event."""
 
     def __init__(self) -> None:
+        self.owner: str | None = None
         self.lock = asyncio.Lock()
         self.last = -1
         self.here = False
@@ -70,19 +77,24 @@ class Reports:
         self._store = store
         self._runs: OrderedDict[str, _Run] = OrderedDict()
 
-    async def take(self, body: ReportBody) -> ReportAnswer:
-        """Stores what is new; durable when it returns. Raises WireError(bad_request), StateError."""
-        if not _ULID.match(body.run_id):
+    async def take(self, body: ReportBody, who: Principal, *, own: bool = False) -> ReportAnswer:
+        """Store what is new; durable when it returns. `own`: the daemon started that run. Raises WireError
+        (bad_request), Refusal(forbidden), StateError."""
+        if not is_ulid(body.run_id):
             raise WireError(
                 "bad_request", "`run_id`: expected a ULID", hint="26 letters, as fazai makes them"
             )
         _plausible(body.started, "`started`: ")
-        events = [_event(body, number, one) for number, one in enumerate(body.events)]
+        events = [_event(body, number, one, who.name) for number, one in enumerate(body.events)]
         run = self._runs.setdefault(body.run_id, _Run())
         self._runs.move_to_end(body.run_id)
         async with run.lock:
             if run.last < 0:
-                await self._begin(run, body)
+                run.last = await asyncio.to_thread(self._look_up, run, body.run_id)
+            self._check_owner(run, body.run_id, who, own)
+            if run.owner is None:
+                await self._begin(body)
+                run.owner = who.name
             fresh: list[EventBase] = []
             last = run.last
             for event in events:
@@ -90,7 +102,7 @@ class Reports:
                     last = event.sequence or 0
                     fresh.append(event)
             if fresh:
-                await self._store.publish([_row(event) for event in fresh])
+                await self._store.publish([row_of(event) for event in fresh])
                 run.last = last
                 run.here = run.here or self._is_here(body.run_id)
                 if not run.here:
@@ -99,21 +111,29 @@ class Reports:
             self._runs.popitem(last=False)
         return ReportAnswer(accepted=len(fresh), duplicates=len(events) - len(fresh))
 
-    async def _begin(self, run: _Run, body: ReportBody) -> None:
-        last = await asyncio.to_thread(self._highest, body.run_id)
+    def _check_owner(self, run: _Run, run_id: str, who: Principal, own: bool) -> None:
+        """Raises Refusal(forbidden) for a run that somebody else began."""
+        if run.owner not in (None, who.name):
+            raise Refusal("forbidden", f"run {run_id} is reported by another", hint="each run has its own id")
+        if run.owner is not None or who.is_local or who.role == "admin":
+            return
+        if own or self._is_here(run_id):
+            raise Refusal("forbidden", f"run {run_id} was made on the daemon's own machine")
+
+    async def _begin(self, body: ReportBody) -> None:
         began = body.started.timestamp()
         await self._store.ledger.run_begin(
             Run(body.run_id, body.command, body.sources, body.user, body.host, 0, began)
         )
-        run.last = last
 
     def _is_here(self, run_id: str) -> bool:
         """It may report before it has written that it began; what it does comes after that."""
         found = self._store.ledger.find_run(run_id)
         return found is not None and found.pid != 0
 
-    def _highest(self, run_id: str) -> int:
-        """The highest sequence that is in the log; it can only stand after the run's beginning."""
+    def _look_up(self, run: _Run, run_id: str) -> int:
+        """Return the highest sequence that is in the log, and note who reported it; it can only stand after
+        the run's beginning. Blocks."""
         number = 0
         for letter in run_id[:10]:
             number = number * 32 + _CROCKFORD.index(letter)
@@ -122,7 +142,9 @@ class Reports:
         while rows := self._store.events_after(position, 1000):
             for row in rows:
                 if row.run == run_id:
-                    highest = max(highest, msgspec.json.decode(row.data, type=_Sequence).sequence)
+                    stored = msgspec.json.decode(row.data, type=_Stored)
+                    highest = max(highest, stored.sequence)
+                    run.owner = run.owner or stored.reported_by
             position = rows[-1].id
         return highest
 
@@ -134,17 +156,17 @@ class Reports:
                     await ledger.run_end(run_id, event.exit_code or 0, event.totals or {})
                 continue
             if isinstance(event, OutcomeEvent):
-                ended = event.timestamp.timestamp() if event.timestamp else 0.0
+                ended = event.timestamp.timestamp()
                 ledger.ended(event.target, TargetState(event.status, event.pending, run_id, ended))
             data: dict[str, Any] = msgspec.to_builtins(event)
             for name in ("type", *_IDS - {"action_id"}):
                 data.pop(name, None)
-            moment = event.timestamp.timestamp() if event.timestamp else 0.0
+            moment = event.timestamp.timestamp()
             data.pop("timestamp", None)
             ledger.event(run_id, moment, event_type(event), event.target or "", data)  # type: ignore[arg-type]
 
 
-def _event(body: ReportBody, number: int, one: ReportedEvent) -> EventBase:
+def _event(body: ReportBody, number: int, one: ReportedEvent, by: str) -> EventBase:
     """The event as it is stored. Raises WireError."""
     kind = one.event.get("type")
     of = _TYPES.get(kind) if isinstance(kind, str) else None
@@ -161,6 +183,7 @@ def _event(body: ReportBody, number: int, one: ReportedEvent) -> EventBase:
         **one.event,
         "run_id": body.run_id,
         "sequence": one.sequence,
+        "reported_by": by,
     }
     place = f"`events[{number}].event`: "
     try:
@@ -178,21 +201,9 @@ def _plausible(moment: datetime | None, place: str) -> None:
         raise WireError("bad_request", f"{place}timestamp: the year {moment.year} is none of a run")
 
 
-def _row(event: EventBase) -> NewEvent:
-    level = event.level if isinstance(event, LogEvent) else None
-    return NewEvent(
-        str(event.__struct_config__.tag),
-        encode(event),
-        target=event.target,
-        run=event.run_id,
-        session=event.session_id,
-        agent=event.agent_id,
-        level=level,
-    )
-
-
 async def _take(call: Call) -> ReportAnswer:
-    answer: ReportAnswer = await call.services.reports.take(call.body)
+    own = call.services.runs.records.get(call.body.run_id) is not None
+    answer: ReportAnswer = await call.services.reports.take(call.body, call.who, own=own)
     return answer
 
 

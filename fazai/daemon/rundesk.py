@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from fazai.daemon.announce import AUDIT, Announcer, log_event, row_of, utc_now
 from fazai.daemon.child import Child, Ended, Patience, arguments, ended, environment
 from fazai.daemon.exposition import escape
 from fazai.daemon.jobs import Job, Mode
@@ -28,9 +29,8 @@ from fazai.ids import ulid
 from fazai.plan import read_plan
 from fazai.service.log import Log
 from fazai.store.base import Run
-from fazai.store.daemon import DaemonStore, NewEvent
-from fazai.wire.base import encode
-from fazai.wire.events import EventBase, Level, LogEvent, RunEvent
+from fazai.store.daemon import DaemonStore
+from fazai.wire.events import Level, RunEvent
 
 __all__ = ["RunDesk", "Taken"]
 
@@ -65,8 +65,9 @@ class RunDesk:
         patience: Patience | None = None,
     ) -> None:
         self.jobs: Mapping[str, Job] = settings.config.jobs
-        self.records = Records(settings.state / "runs")
+        self.records = Records(settings.state / "runs", settings.config.retention.runs)
         self._settings, self._store, self._log = settings, store, log
+        self._announcer = Announcer(store, log)
         self._environ, self._now, self._patience = environ, now, patience or Patience()
         self._lanes = _lanes(self.jobs.values())
         self._going: dict[int, _Going] = {}
@@ -199,7 +200,7 @@ class RunDesk:
         self.records.save(record)
         self._queue.append(record)
         why = f": {reason}" if reason else ""
-        self._tell("info", record, f"{mode} of {job.name} asked for by {by}{why}")
+        self._tell("info", record, f"{mode} of {job.name} asked for by {by}{why}", AUDIT)
         self._advance()
         return Taken(record.run_id, False)
 
@@ -222,7 +223,7 @@ class RunDesk:
         )
         record.approved, record.approved_by, record.approved_run = self._now(), by, taken.run_id
         self.records.save(record)
-        self._tell("info", record, f"plan {plan_hash[:12]} of {job.name} approved by {by}")
+        self._tell("info", record, f"plan {plan_hash[:12]} of {job.name} approved by {by}", AUDIT)
         return taken
 
     def pending_plan(self, job: str) -> Record | None:
@@ -262,6 +263,7 @@ class RunDesk:
         try:
             record.started = self._now()
             self.records.save(record)
+            self._tell("info", record, f"{record.mode} of {record.job} begins, for {record.by}", AUDIT)
             ended = await self._child(record, self._going[lane])
             await self._ended(record, ended)
         except StateError as error:
@@ -327,22 +329,18 @@ class RunDesk:
             )
         await ledger.run_end(record.run_id, record.exit_code, {})
         event = RunEvent(
+            timestamp=utc_now(),
             run_id=record.run_id,
             state="finished",
             command=command,
             check=record.mode == "check",
             exit_code=record.exit_code,
         )
-        self._publish(event, None)
+        self._store.publish_soon([row_of(event)])
 
-    def _tell(self, level: Level, record: Record, text: str) -> None:
-        """In the log and as an event of the run."""
-        self._log.say(level, text, logger=_LOGGER, run_id=record.run_id)
-        self._publish(LogEvent(level=level, message=text, logger=_LOGGER, run_id=record.run_id), level)
-
-    def _publish(self, event: EventBase, level: Level | None) -> None:
-        kind = str(event.__struct_config__.tag)
-        self._store.publish_soon([NewEvent(kind, encode(event), run=event.run_id, level=level)])
+    def _tell(self, level: Level, record: Record, text: str, logger: str = _LOGGER) -> None:
+        """Say it in the log and as an event of the run."""
+        self._announcer.say(level, log_event(level, text, logger, run_id=record.run_id), logger)
 
     # -- the end
 

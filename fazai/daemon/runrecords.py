@@ -19,8 +19,6 @@ __all__ = ["PlanState", "Record", "Records", "Trigger"]
 Trigger = Literal["api", "webhook", "schedule", "approval"]
 PlanState = Literal["pending", "approved", "stale"]
 
-_KEEP = 500
-
 
 class Record(msgspec.Struct, kw_only=True):
     """One run. Times are seconds since the epoch. `plan_hash` is of the plan that it made; `applies` names
@@ -55,9 +53,10 @@ class Record(msgspec.Struct, kw_only=True):
 
 
 class Records:
-    """`folder` is made when the first one is written."""
+    """`folder` is made when the first one is written; the latest `keep` stay."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, keep: int = 500) -> None:
+        self._keep = keep
         self._folder = folder
         self._all: dict[str, Record] = {}
         for record in sorted(_read_all(folder), key=lambda one: one.run_id):
@@ -95,7 +94,7 @@ class Records:
             raise StateError(f"{path} cannot be written: {error.strerror}") from None
 
     def _prune(self) -> None:
-        while len(self._all) > _KEEP:
+        while len(self._all) > self._keep:
             oldest = next((one for one in self._all.values() if one.finished is not None), None)
             if oldest is None:
                 return

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 
 from fazai.daemon import webhooks
+from fazai.daemon.announce import AUDIT, log_event, row_of
 from fazai.daemon.refusal import Refusal
 from fazai.daemon.web import Call, Reply, Route, allow, read_body
 from fazai.errors import FazaiError, did_you_mean
 from fazai.plan import read_plan
 from fazai.store.base import Action, Run
-from fazai.store.daemon import NewEvent
 from fazai.wire.base import convert_to, decode_body, encode
 from fazai.wire.daemon import (
     ActionRow,
@@ -37,7 +37,6 @@ from fazai.wire.daemon import (
     ScheduleAnswer,
     TargetRow,
 )
-from fazai.wire.events import LogEvent
 
 if TYPE_CHECKING:
     from fazai.daemon.jobs import Hook, Job
@@ -278,8 +277,9 @@ async def _hooked(call: Call) -> RunStartedAnswer | Reply:
     if hook is None:
         return Reply(encode(IgnoredAnswer(ignored=str(next(iter(why.values()))))))
     text = f"webhook {hook.name}: delivery {delivery.id[:64]} of {delivery.host}"
-    event = LogEvent(level="info", message=text, logger="fazai.daemon.runs")
-    await services.store.publish([NewEvent("log", encode(event), level="info")])  # and the nonces with it
+    event = log_event("info", text, AUDIT)
+    services.announcer.write_log("info", event, AUDIT)
+    await services.store.publish([row_of(event)])  # and the nonces with it
     job = services.runs.jobs[hook.job]
     return _started(services.runs.ask(job, hook.mode, "webhook", f"webhook:{hook.name}", reason=text))
 

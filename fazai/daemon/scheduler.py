@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import random
 import time
 from collections.abc import Callable
@@ -74,7 +75,8 @@ class Scheduler:
     def _remember(self) -> None:
         fresh = self._file.with_suffix(".new")
         try:
-            fresh.write_bytes(msgspec.json.encode(self._last))
+            with open(fresh, "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
+                file.write(msgspec.json.encode(self._last))
             fresh.replace(self._file)
         except OSError as error:
             raise StateError(f"{self._file} cannot be written: {error.strerror}") from None

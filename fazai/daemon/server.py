@@ -81,6 +81,8 @@ class Connection(HttpToolsProtocol):
         self._last = False
         self._done: asyncio.Future[None] | None = None
         self.busy = False  # with a request that took the short way
+        self._busy_since_s = 0.0
+        self._gave_up = False
         self.on_drained: Callable[[], None] | None = None
         self._streams = False
 
@@ -171,6 +173,7 @@ class Connection(HttpToolsProtocol):
         if self.cycle is None or not self.cycle.response_started or self.cycle.response_complete:
             body = encode(ErrorAnswer(error=text, code=code))
             head = f"HTTP/1.1 {status} Refused\r\ncontent-type: application/json\r\nconnection: close\r\n"
+            head += "cross-origin-resource-policy: same-origin\r\n"
             self.transport.write(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
         self.end_gently()
 
@@ -200,12 +203,24 @@ class Connection(HttpToolsProtocol):
         if body is None or self._last or not (self.cycle is None or self.cycle.response_complete):
             return False
         self.busy = True
+        self._busy_since_s = self.loop.time()
         if known.take(body, self._answer):
             return True
         self.busy = False
         return False
 
+    def give_up(self, now_s: float) -> None:
+        """Answer 504 where a request that took the short way had no answer for `answer_s`."""
+        if self.busy and now_s - self._busy_since_s > self.limits.answer_s:
+            self._refusal = (504, "timeout", f"it took more than {self.limits.answer_s:g} s")
+            self._gave_up = True
+            self.busy = False
+            self._parked = b""
+            self.send_400_response("")
+
     def _answer(self, status: int, tail: bytes) -> None:
+        if self._gave_up:
+            return
         self.busy = False
         self._answered_s = self.loop.time()
         if self._done is not None and not self._done.done():
@@ -397,7 +412,10 @@ class HttpServer:
 
     def _tick(self) -> None:
         self._state.default_headers[:] = [(b"date", formatdate(usegmt=True).encode())]
-        self._clock = asyncio.get_running_loop().call_later(1.0, self._tick)
+        loop = asyncio.get_running_loop()
+        for one in cast("list[Connection]", list(self._state.connections)):
+            one.give_up(loop.time())
+        self._clock = loop.call_later(1.0, self._tick)
 
     async def stop(self) -> None:
         """Nothing new; requests that run may end within `stop_s`, then they are cut off."""

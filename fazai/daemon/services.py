@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
+from fazai.daemon.admission import Admission
+from fazai.daemon.announce import Announcer
 from fazai.daemon.drift import Drift
 from fazai.daemon.guard import Guard
 from fazai.daemon.hub import Hub
@@ -39,6 +41,8 @@ class Services:
     firewalls: Firewalls
     drift: Drift
     lives: Lives
+    announcer: Announcer
+    bodies: Admission  # bodies of requests that are being received, those of /ingest excepted
     started: float = field(default_factory=time.time)
     ready: bool = False
     stopping: bool = False

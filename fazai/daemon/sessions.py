@@ -17,12 +17,14 @@ from typing import Any
 import msgspec
 
 from fazai import __version__
+from fazai.daemon.announce import row_of, utc_now
+from fazai.daemon.guard import Principal
+from fazai.daemon.lives import WORKER
 from fazai.daemon.refusal import Refusal
 from fazai.daemon.web import Call, Route
 from fazai.errors import FazaiError, Unreachable
 from fazai.providers.gemma import GemmaClient, GemmaSession, Stream
-from fazai.store.daemon import NewEvent
-from fazai.wire.base import CONTRACT, MAX_BODY_BYTES, OkAnswer, SessionAnswer, WireError, encode
+from fazai.wire.base import CONTRACT, MAX_BODY_BYTES, OkAnswer, SessionAnswer, WireError
 from fazai.wire.daemon import (
     AbortBody,
     AgentStatusAnswer,
@@ -30,7 +32,7 @@ from fazai.wire.daemon import (
     GenerateBody,
     SessionsBody,
 )
-from fazai.wire.events import DoneEvent, ErrorEvent, EventBase, TokenEvent, encode_sse, event_type
+from fazai.wire.events import DoneEvent, ErrorEvent, EventBase, TokenEvent, encode_sse
 from fazai.wire.telemetry import MAX_INGEST_BYTES, MAX_INGEST_RECORDS
 from fazai.wire.worker import SessionParams
 
@@ -45,6 +47,7 @@ _HEADERS = (
     (b"cache-control", b"no-store"),
     (b"x-accel-buffering", b"no"),
     (b"x-content-type-options", b"nosniff"),
+    (b"cross-origin-resource-policy", b"same-origin"),
 )
 
 
@@ -77,13 +80,16 @@ class Sessions:
         self._open[session_id] = _Session(owner, gemma)
         return session_id
 
-    def find(self, session_id: str) -> _Session:
-        """Raises WireError(unknown_session)."""
+    def find(self, session_id: str, who: Principal) -> _Session:
+        """Return the session, which is that of who opened it. Raises WireError(unknown_session), Refusal
+        (forbidden)."""
         found = self._open.get(session_id)
         if found is None:
             raise WireError(
                 "unknown_session", f"there is no session {session_id[:64]!r}", hint="POST /agent/sessions"
             )
+        if found.owner != who.name:
+            raise Refusal("forbidden", "the session is another's", hint="open one: POST /agent/sessions")
         found.used = time.monotonic()
         self._open.move_to_end(session_id)
         return found
@@ -112,14 +118,17 @@ def _away(error: FazaiError) -> Refusal:
 
 async def create(call: Call) -> SessionAnswer:
     body: SessionsBody = call.body
-    return SessionAnswer(session_id=await call.services.sessions.create(call.who.name, body.params))
+    session_id = await call.services.sessions.create(call.who.name, body.params)
+    _log(call, f"{call.who.name} opened a session", session_id)
+    return SessionAnswer(session_id=session_id)
 
 
 async def abort(call: Call) -> OkAnswer:
     """Ends the iteration that runs; its stream says so. Raises WireError(unknown_session)."""
     body: AbortBody = call.body
-    session = call.services.sessions.find(body.session_id)
+    session = call.services.sessions.find(body.session_id, call.who)
     if session.running is not None:
+        _log(call, f"{call.who.name} aborts the iteration", body.session_id)
         session.running.cancel("aborted")
     return OkAnswer()
 
@@ -149,10 +158,11 @@ async def generate(call: Call) -> None:
     """One iteration as a stream; each event is in the event log, too, and has its id there."""
     body: GenerateBody = call.body
     services = call.services
-    session = services.sessions.find(body.session_id)
+    session = services.sessions.find(body.session_id, call.who)
     if session.running is not None:
         raise Refusal("session_busy", "an iteration of this session is running", hint="POST /agent/abort")
     session.running = asyncio.current_task()
+    _log(call, f"an iteration begins, for {call.who.name}", body.session_id)
     services.lives.begun()
     call.connection.on_lost = _cancel(session)
     try:
@@ -162,19 +172,27 @@ async def generate(call: Call) -> None:
                 async for event in events:
                     await _emit(call, body.session_id, event)
         except TimeoutError:
-            await _emit(call, body.session_id, ErrorEvent(message="it took too long", code="timeout"))
+            await _emit(call, body.session_id, _error("it took too long", "timeout"))
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if services.stopping or task is None:
                 raise
             task.uncancel()
             if not call.connection.transport.is_closing():
-                await _emit(call, body.session_id, DoneEvent(result={"stop_reason": "aborted"}))
+                await _emit(
+                    call, body.session_id, DoneEvent(timestamp=utc_now(), result={"stop_reason": "aborted"})
+                )
         await call.send({"type": "http.response.body", "body": b"", "more_body": False})
     finally:
         call.connection.on_lost = None
         session.running = None
         services.lives.ended()
+
+
+def _log(call: Call, text: str, session_id: str) -> None:
+    call.services.log.say(
+        "info", text, logger="fazai.daemon.sessions", agent_id=WORKER, session_id=session_id
+    )
 
 
 def _cancel(session: _Session) -> Any:
@@ -190,14 +208,18 @@ async def _iterate(session: _Session, body: GenerateBody) -> AsyncGenerator[Even
     try:
         async with session.gemma.stream(_prompt(body)) as stream:
             async for text in _gathered(stream):
-                yield TokenEvent(text=text)
-            yield DoneEvent(result=_result(stream))
+                yield TokenEvent(timestamp=utc_now(), text=text)
+            yield DoneEvent(timestamp=utc_now(), result=_result(stream))
     except Unreachable as error:
-        yield ErrorEvent(message=error.message, code="worker_unavailable")
+        yield _error(error.message, "worker_unavailable")
     except WireError as error:
-        yield ErrorEvent(message=error.message, code=error.code)
+        yield _error(error.message, error.code)
     except FazaiError as error:
-        yield ErrorEvent(message=error.message, code="internal")
+        yield _error(error.message, "internal")
+
+
+def _error(message: str, code: str) -> ErrorEvent:
+    return ErrorEvent(timestamp=utc_now(), message=message, code=code)
 
 
 def _prompt(body: GenerateBody) -> str:
@@ -230,10 +252,11 @@ async def _gathered(stream: Stream) -> AsyncIterator[str]:
 
 
 async def _emit(call: Call, session_id: str, event: EventBase) -> None:
-    event = msgspec.structs.replace(event, session_id=session_id, timestamp=datetime.now(UTC))
-    ids = await call.services.store.publish(
-        [NewEvent(event_type(event), encode(event), session=session_id)]  # type: ignore[arg-type]
-    )
+    if isinstance(event, DoneEvent | ErrorEvent):
+        said = event.result["stop_reason"] if isinstance(event, DoneEvent) else event.message
+        _log(call, f"the iteration ended: {said}", session_id)
+    event = msgspec.structs.replace(event, session_id=session_id)
+    ids = await call.services.store.publish([row_of(event)])
     frame = encode_sse(ids[0], event)  # type: ignore[arg-type]
     await call.send({"type": "http.response.body", "body": frame, "more_body": True})
 
@@ -259,7 +282,7 @@ ROUTES = (
         body=GenerateBody,
         media="text/event-stream",
         codes=("unknown_session", "session_busy"),
-        timeout_s=None,
+        timeout_s=_GENERATION_S + 10.0,  # the store may be what is silent
     ),
     Route(
         method="POST",

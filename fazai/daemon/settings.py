@@ -22,6 +22,7 @@ class Limits:
     head_bytes: int = 16 * 1024  # request line and headers
     head_s: float = 10.0  # from the first byte, or the connection, to the last header
     body_s: float = 30.0
+    bodies_bytes: int = 64 * 1024 * 1024  # of all bodies that are being received, /ingest excepted
     idle_s: float = 75.0  # between two requests of a connection
     answer_s: float = 30.0
     connections: int = 20_000

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from fazai.daemon.announce import utc_now
 from fazai.daemon.hub import Filter, Hub, Stream, frame_of
 from fazai.daemon.refusal import Refusal
 from fazai.daemon.services import Services
@@ -23,6 +24,7 @@ _HEADERS = (
     (b"cache-control", b"no-store"),
     (b"x-accel-buffering", b"no"),  # nginx would collect them
     (b"x-content-type-options", b"nosniff"),
+    (b"cross-origin-resource-policy", b"same-origin"),
     (b"connection", b"close"),
 )
 
@@ -67,11 +69,12 @@ async def resume(stream: Stream, hub: Hub, store: DaemonStore) -> None:
 
 async def watch(services: Services) -> None:
     """A part: ends the streams of those who may no longer read them."""
-    event = ErrorEvent(message="the token was revoked, or has expired", code="unauthorized")
     while True:
         await asyncio.sleep(_LOOK_S)
         streams = services.hub.streams
         gone = {who for who in {stream.who for stream in streams} if not services.guard.still(who)}
+        why = "the token was revoked, or has expired"
+        event = ErrorEvent(timestamp=utc_now(), message=why, code="unauthorized")
         for stream in [stream for stream in streams if stream.who in gone and not stream.stopping]:
             services.hub.end(stream, event)
 
@@ -130,7 +133,9 @@ async def _catch_up(stream: Stream, hub: Hub, store: DaemonStore) -> bool:
 
 def _say_trimmed(stream: Stream, first: int) -> None:
     if first > stream.position + 1:
-        gap = GapEvent(lost_from=stream.position + 1, lost_to=first - 1, reason="trimmed")
+        gap = GapEvent(
+            timestamp=utc_now(), lost_from=stream.position + 1, lost_to=first - 1, reason="trimmed"
+        )
         stream.write(encode_sse(first - 1, gap))
         stream.position = first - 1
 
@@ -145,6 +150,7 @@ async def _taken(stream: Stream, hub: Hub) -> bool:
             return False
         if (now := hub.monotonic()) >= until:
             gap = GapEvent(
+                timestamp=utc_now(),
                 lost_from=stream.position + 1,
                 lost_to=max(hub.last_id, stream.position + 1),
                 reason="slow_reader",

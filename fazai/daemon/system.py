@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from fazai import __version__
 from fazai.daemon.refusal import Refusal
+from fazai.daemon.services import Services
 from fazai.daemon.web import Call, Reply, Route
+from fazai.errors import StateError
 from fazai.wire.daemon import HealthAnswer
 
-__all__ = ["ROUTES"]
+__all__ = ["ROUTES", "watch_store"]
+
+_LOOK_S = 0.5
 
 
 async def health(call: Call) -> HealthAnswer:
@@ -16,10 +22,13 @@ async def health(call: Call) -> HealthAnswer:
 
 
 async def ready(call: Call) -> HealthAnswer:
-    """It serves, and the store answers. Raises Refusal(unavailable)."""
+    """It serves, and the store writes. Raises Refusal(unavailable)."""
     if not call.services.ready or call.services.stopping:
         raise Refusal("unavailable", "the daemon is starting or stopping", headers=((b"retry-after", b"2"),))
-    call.services.store.event_range()
+    try:
+        call.services.store.check_alive()
+    except StateError as error:
+        raise Refusal("unavailable", error.message, headers=((b"retry-after", b"5"),)) from None
     return HealthAnswer(status="ready", version=__version__)
 
 
@@ -28,6 +37,13 @@ async def openapi(call: Call) -> Reply:
     from fazai.daemon.routes import TABLE
 
     return Reply(document(TABLE))
+
+
+async def watch_store(services: Services) -> None:
+    """End, and with it the daemon, when nothing can be stored any more. Raises StateError."""
+    while True:
+        services.store.check_alive()
+        await asyncio.sleep(_LOOK_S)
 
 
 ROUTES = (

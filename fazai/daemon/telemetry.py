@@ -6,7 +6,7 @@ import asyncio
 
 from fazai.daemon.ingest_route import IngestRoute
 from fazai.daemon.services import Services
-from fazai.daemon.web import AsgiApp, Call, Reply, Route, Scope, allow, connection_of
+from fazai.daemon.web import AsgiApp, Call, Reply, Route, Scope, allow, identify
 from fazai.wire.telemetry import MAX_INGEST_BYTES, IngestAnswer, IngestPartialAnswer, TelemetryRecord
 
 __all__ = ["ROUTES", "sweep"]
@@ -21,12 +21,12 @@ def _ingest(services: Services) -> AsgiApp:
     def authorize(scope: Scope) -> None:
         """An unsigned report needs a token or a local client, unless the operator opened the door."""
         if services.settings.ingest != "open":
-            allow(services.guard.identify(connection_of(scope), scope["headers"]), "operator")
+            allow(identify(services, scope), "operator")
 
     def report(text: str) -> None:
         services.log.say("error", text, logger="fazai.daemon.ingest")
 
-    return IngestRoute(services.ingest, authorize, report)
+    return IngestRoute(services.ingest, authorize, report, services.settings.limits.answer_s)
 
 
 async def metrics(call: Call) -> Reply:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, time, timedelta, tzinfo
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
 
 __all__ = ["DAYS", "Rhythm", "Timetable", "Window"]
 
@@ -18,6 +18,22 @@ DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 _FIRST_S = 60.0  # a job that never ran begins within this, so that a restart is no stampede
 _LONGEST_DAYS = 8  # a window that does not open within a week never does
+
+
+def _instant(day: date, clock: time, zone: tzinfo) -> tuple[datetime, bool]:
+    """Return the first moment of a zone that has this time of day; where clocks skip it, the moment at which
+    they do, and True."""
+    first = datetime.combine(day, clock, zone).astimezone(UTC)
+    if first.astimezone(zone).time() == clock:
+        return first, False
+    low, high = datetime.combine(day, clock, zone).replace(fold=1).astimezone(UTC), first
+    while high - low > timedelta(seconds=1):  # clocks are put forward between the two, at a whole second
+        middle = low + (high - low) / 2
+        if middle.astimezone(zone).utcoffset() == low.astimezone(zone).utcoffset():
+            low = middle
+        else:
+            high = middle
+    return high.replace(microsecond=0), True
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,18 +45,34 @@ class Window:
     end: time
     days: frozenset[int] = frozenset(range(7))
 
-    def holds(self, local: datetime) -> bool:
-        now, today = local.time(), local.weekday()
-        if self.begin < self.end:
-            return today in self.days and self.begin <= now < self.end
-        return (today in self.days and now >= self.begin) or ((today - 1) % 7 in self.days and now < self.end)
+    def span(self, day: date, zone: tzinfo) -> tuple[datetime, datetime]:
+        """Return when the window of that day opens and closes, in UTC. Where clocks are put back, it opens
+        and closes at the first of two equal times, so that it opens once. Where they are put forward, one
+        that begins in the hour that is skipped opens when that is over, and is as long as ever if it lies in
+        that hour as a whole."""
+        last = day if self.begin < self.end else day + timedelta(days=1)
+        opens, moved = _instant(day, self.begin, zone)
+        closes, end_moved = _instant(last, self.end, zone)
+        if moved and (end_moved or closes <= opens):
+            length = datetime.combine(last, self.end) - datetime.combine(day, self.begin)
+            closes = opens + length
+        return opens, closes
 
-    def opens(self, local: datetime) -> datetime | None:
-        """The next beginning at or after `local`, in its zone."""
+    def holds(self, wall: datetime, zone: tzinfo) -> bool:
+        today = wall.astimezone(zone).date()
+        for day in (today - timedelta(days=1), today):
+            opens, closes = self.span(day, zone)
+            if day.weekday() in self.days and opens <= wall < closes:
+                return True
+        return False
+
+    def opens(self, wall: datetime, zone: tzinfo) -> datetime | None:
+        """The next beginning at or after `wall`, in UTC."""
+        today = wall.astimezone(zone).date()
         for ahead in range(_LONGEST_DAYS):
-            day = local.date() + timedelta(days=ahead)
-            moment = datetime.combine(day, self.begin, tzinfo=local.tzinfo)
-            if day.weekday() in self.days and moment >= local:
+            day = today + timedelta(days=ahead)
+            moment, _ = self.span(day, zone)
+            if day.weekday() in self.days and moment >= wall:
                 return moment
         return None
 
@@ -59,16 +91,14 @@ class Rhythm:
     zone: tzinfo = UTC
 
     def open_at(self, wall: datetime) -> bool:
-        local = wall.astimezone(self.zone)
-        return not self.windows or any(window.holds(local) for window in self.windows)
+        return not self.windows or any(window.holds(wall, self.zone) for window in self.windows)
 
     def next_open(self, wall: datetime) -> datetime | None:
         """`wall` itself while a window is open; None: never."""
         if self.open_at(wall):
             return wall
-        local = wall.astimezone(self.zone)
-        found = [moment for window in self.windows if (moment := window.opens(local)) is not None]
-        return min(found).astimezone(UTC) if found else None
+        found = [moment for window in self.windows if (moment := window.opens(wall, self.zone)) is not None]
+        return min(found) if found else None
 
 
 @dataclass(slots=True)

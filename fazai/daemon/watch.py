@@ -101,5 +101,9 @@ class Watch:
         silent = sum([host.silent for host in self._hosts.values()])
         return len(self._hosts) - silent, silent
 
+    def is_silent(self, host: str) -> bool:
+        found = self._hosts.get(host)
+        return found is not None and found.silent
+
     def silent_hosts(self) -> set[str]:
         return {name for name, host in self._hosts.items() if host.silent}

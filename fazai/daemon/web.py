@@ -38,6 +38,7 @@ __all__ = [
     "connection_of",
     "epoch_us",
     "head_of",
+    "identify",
     "read_body",
     "refusal_reply",
     "refuse",
@@ -67,8 +68,10 @@ _SAFE = (
     (b"x-content-type-options", b"nosniff"),
     (b"cache-control", b"no-store"),
     (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
 )
 _NO_PAGE = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
+ANSWER_S = 30.0
 _JSON = b"application/json"
 _EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 
@@ -137,7 +140,7 @@ class Route:
     cached: bool = False  # it answers 304 to one who has it
     codes: tuple[str, ...] = ()
     others: tuple[tuple[int, type[Message]], ...] = ()
-    timeout_s: float | None = 30.0
+    timeout_s: float | None = ANSWER_S  # which `Limits.answer_s` stands for
     limit_bytes: int = MAX_BODY_BYTES
     status: int = 200  # of a good answer
     by_hand: bool = False  # the handler reads the body itself
@@ -155,22 +158,30 @@ class Endpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         route = self.route
-        who = self._services.guard.identify(connection_of(scope), scope["headers"])
+        who = identify(self._services, scope)
         if route.role is not None and not route.signed:
             allow(who, route.role)
         call = Call(self._services, scope, receive, send, who, scope.get("path_params", {}))
         call.query = read_query(scope, route)
+        timeout_s = route.timeout_s
+        if timeout_s == ANSWER_S:
+            timeout_s = self._services.settings.limits.answer_s
         try:
-            async with asyncio.timeout(route.timeout_s):
+            async with asyncio.timeout(timeout_s):
                 if route.body is not None and not route.by_hand:
                     call.body = decode_body(await read_body(call, route), route.body, limit_bytes=1 << 40)
                 result = await self._handler(call)
         except TimeoutError:
-            raise Refusal("timeout", f"it took more than {route.timeout_s:g} s") from None
+            raise Refusal("timeout", f"it took more than {timeout_s:g} s") from None
         if isinstance(result, Message):
             result = Reply(encode(result), status=route.status)
         if result is not None:
             await reply(send, result)
+
+
+def identify(services: Services, scope: Scope) -> Principal:
+    """Return who sent this request. Raises Refusal."""
+    return services.guard.identify(connection_of(scope), scope["headers"], str(scope["http_version"]))
 
 
 def allow(who: Principal, role: Role) -> None:
@@ -226,17 +237,24 @@ async def read_body(call: Call, route: Route) -> bytes:
         raise _too_large(route)
     parts: list[bytes] = []
     size = 0
-    while True:
-        message = await call.receive()
-        if message["type"] == "http.disconnect":
-            raise Refusal("bad_request", "the client went away")
-        part = message.get("body", b"")
-        size += len(part)
-        if size > route.limit_bytes:
-            raise _too_large(route)
-        parts.append(part)
-        if not message.get("more_body"):
-            return b"".join(parts)
+    budget = call.services.bodies
+    try:
+        while True:
+            message = await call.receive()
+            if message["type"] == "http.disconnect":
+                raise Refusal("bad_request", "the client went away")
+            part = message.get("body", b"")
+            if size + len(part) > route.limit_bytes:
+                raise _too_large(route)
+            if part:
+                budget.enter("", len(part))
+                size += len(part)
+                parts.append(part)
+            if not message.get("more_body"):
+                return b"".join(parts)
+    finally:
+        if size:
+            budget.leave("", size)
 
 
 def _too_large(route: Route) -> Refusal:

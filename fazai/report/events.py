@@ -16,7 +16,18 @@ _GOOD = {"changed", "done"}
 _WAITS = {"pending", "planned", "skipped", "left", "undone"}
 _LEVELS = {"critical": "red", "error": "red", "warning": "yellow", "debug": "dim"}
 _IDS = {
-    *("id", "type", "timestamp", "target", "run_id", "session_id", "agent_id", "action_id", "sequence"),
+    *(
+        "id",
+        "type",
+        "timestamp",
+        "target",
+        "run_id",
+        "session_id",
+        "agent_id",
+        "action_id",
+        "sequence",
+        "reported_by",
+    ),
     "hostname",
 }
 

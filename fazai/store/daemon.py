@@ -109,6 +109,7 @@ class StoreLimits:
     telemetry_bytes: int = 8 << 30
     telemetry_age_s: float = 30 * 86400.0
     upkeep_s: float = 30.0
+    ledger_runs: int = 5_000
     index_records: int = 100_000  # records not yet in the index of history; more memory, fewer writes
 
 
@@ -173,6 +174,10 @@ class DaemonStore(Protocol):
 
     def close(self) -> None:
         """Write what is queued, then close. Blocks; at most a few seconds."""
+        ...
+
+    def check_alive(self) -> None:
+        """Raises StateError when a thread has ended that should write: nothing is stored any more."""
         ...
 
     # -- telemetry

@@ -10,6 +10,7 @@ import queue
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -95,8 +96,13 @@ class SqliteDaemonStore:
     @property
     def ledger(self) -> Store:
         if self._ledger is None:
-            self._ledger = SqliteStore(self.folder, forgives=True)
+            self._ledger = SqliteStore(self.folder, forgives=True, keep_runs=self.limits.ledger_runs)
         return self._ledger
+
+    def check_alive(self) -> None:
+        self._writer.check_alive()
+        if self._ledger is not None:
+            self._ledger.check_alive()
 
     def close(self) -> None:
         self._writer.close()
@@ -250,7 +256,7 @@ class SqliteDaemonStore:
 
     def events_after(self, id_: int, limit: int = 1000) -> list[StoredEvent]:
         rows = self._read(f"SELECT {COLUMNS} FROM stream WHERE id > ? ORDER BY id LIMIT ?", (id_, limit))  # noqa: S608
-        return list(map(StoredEvent._make, rows))
+        return [_dated(StoredEvent._make(row)) for row in rows]
 
     def event_range(self) -> tuple[int, int]:
         return self._events.first, self._events.last
@@ -351,6 +357,14 @@ class SqliteDaemonStore:
                 self._readers.put(connection)
         except sqlite3.Error as error:
             raise failure(self.folder, error) from error
+
+
+def _dated(event: StoredEvent) -> StoredEvent:
+    """An event that an earlier release stored without its time gets that of its storing."""
+    if b'"timestamp":' in event.data or not event.data.startswith(b'{"'):
+        return event
+    moment = datetime.fromtimestamp(event.time_us / 1e6, UTC).isoformat().encode()
+    return event._replace(data=b'{"timestamp":"%b",%b' % (moment, event.data[1:]))
 
 
 def _clean(event: NewEvent) -> NewEvent:

@@ -16,7 +16,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,9 +26,9 @@ from fazai.errors import LockHeld, StateError
 from fazai.store.base import Action, Run, TargetMemory, TargetState
 from fazai.store.schema import FILE_NAME, connect, failure, migrate
 
-__all__ = ["SqliteStore"]
+__all__ = ["KEEP_RUNS", "SqliteStore"]
 
-_KEEP_RUNS = 5_000
+KEEP_RUNS = 5_000
 _KEEP_TARGETS_S = 90 * 86400.0
 
 _Job = tuple[str, tuple[Any, ...]]
@@ -39,8 +39,9 @@ class SqliteStore:
     """`folder` is created 0700 when it is not there. Raises StateError when it cannot be used. A write that
     nobody waited for and that failed is the end of a run; a daemon `forgives` it once it was said."""
 
-    def __init__(self, folder: Path, *, forgives: bool = False) -> None:
+    def __init__(self, folder: Path, *, forgives: bool = False, keep_runs: int = KEEP_RUNS) -> None:
         self.folder = folder
+        self._keep_runs = keep_runs
         self._forgives = forgives
         self._path = folder / FILE_NAME
         try:
@@ -49,6 +50,9 @@ class SqliteStore:
         except OSError as error:
             raise failure(folder, error) from error
         self._failed: StateError | None = None
+        self._died: StateError | None = None
+        self._in_hand: list[_Batch] = []  # what is being committed
+        self._ended = False  # `close` was called, and what was queued before is in hand
         self._queue: queue.SimpleQueue[_Batch | None] = queue.SimpleQueue()
         try:
             self._reader = connect(self._path)
@@ -68,20 +72,30 @@ class SqliteStore:
 
     # -- the writer -------------------------------------------------------------------------------------
 
+    def check_alive(self) -> None:
+        """Raises StateError when the thread has ended that should write."""
+        if self._died is not None:
+            raise self._died
+
     def _write_loop(self) -> None:
         try:
-            connection = connect(self._path)
+            self._write_all()
         except sqlite3.Error as error:
             self._refuse_all(failure(self.folder, error))
-            return
+        except BaseException as error:  # noqa: BLE001 - the border of the thread: nobody may wait for it any more
+            self._died = StateError(f"the thread that writes to {self._path} has ended: {error!r:.300}")
+            self._refuse_all(self._died)
+
+    def _write_all(self) -> None:
+        connection = connect(self._path)
         with contextlib.closing(connection):
-            ended = False
-            while not ended:
+            while not self._ended:
                 batches = [self._queue.get()]
                 while not self._queue.empty():
                     batches.append(self._queue.get())
-                ended = None in batches
-                self._commit(connection, [b for b in batches if b is not None])
+                self._ended = None in batches
+                self._in_hand = [b for b in batches if b is not None]
+                self._commit(connection, self._in_hand)
 
     def _commit(self, connection: sqlite3.Connection, batches: list[_Batch]) -> None:
         try:
@@ -98,17 +112,20 @@ class SqliteStore:
                 if future is None:
                     self._failed = failed
                 else:
-                    future.set_exception(failed)
+                    _settle(future, failed)
             return
         for _, future in batches:
             if future is not None:
-                future.set_result(None)
+                _settle(future, None)
 
     def _refuse_all(self, failed: StateError) -> None:
         self._failed = failed
-        while (batch := self._queue.get()) is not None:
+        for _, future in self._in_hand:
+            if future is not None:
+                _settle(future, failed)
+        while not self._ended and (batch := self._queue.get()) is not None:
             if batch[1] is not None:
-                batch[1].set_exception(failed)
+                _settle(batch[1], failed)
 
     async def _write(self, *jobs: _Job) -> None:
         if self._failed is not None:  # a write that nobody waited for was lost: say so at the next one
@@ -142,12 +159,12 @@ class SqliteStore:
                 "UPDATE runs SET finished = ?, exit_code = ?, summary = ? WHERE run_id = ?",
                 (time.time(), exit_code, json.dumps(summary), run_id),
             ),
-            (f"DELETE FROM events WHERE run_id <= {oldest}", (_KEEP_RUNS,)),  # noqa: S608 - a constant
+            (f"DELETE FROM events WHERE run_id <= {oldest}", (self._keep_runs,)),  # noqa: S608 - a constant
             (
                 f"DELETE FROM actions WHERE run_id <= {oldest} AND (finished NOTNULL OR settled)",  # noqa: S608
-                (_KEEP_RUNS,),
+                (self._keep_runs,),
             ),
-            (f"DELETE FROM runs WHERE run_id <= {oldest}", (_KEEP_RUNS,)),  # noqa: S608
+            (f"DELETE FROM runs WHERE run_id <= {oldest}", (self._keep_runs,)),  # noqa: S608
             ("DELETE FROM targets WHERE time < ?", (time.time() - _KEEP_TARGETS_S,)),
         )
 
@@ -354,6 +371,15 @@ def _run(row: tuple[Any, ...]) -> Run:
         exit_code=row[8],
         summary=json.loads(row[9]),
     )
+
+
+def _settle(future: Future[None], error: StateError | None) -> None:
+    """Answer who waits; one that was cancelled meanwhile waits no longer."""
+    with contextlib.suppress(InvalidStateError):
+        if error is None:
+            future.set_result(None)
+        else:
+            future.set_exception(error)
 
 
 def _storable(value: Any) -> Any:

@@ -26,6 +26,8 @@ _NOTHING = (float("nan"),) * len(GAUGES)
 SMALL = 8  # records: a chunk with fewer is merged with others of its kind
 _AHEAD_US = 300_000_000
 _LEARN = 0.25  # weight of the newest time between two records
+_LONGEST_S = 86_400.0  # what an agent may declare is no longer, either
+_SURE_S = 3600.0  # a longer gap must have passed for the daemon, too
 
 
 class Host:
@@ -60,7 +62,7 @@ class Host:
         if interval_s > 0:
             self.declared = True
         elif last_us != NEVER and not self.declared:
-            interval_s = _rhythm(known_s, (time_us - last_us) / 1e6)
+            interval_s = _rhythm(known_s, (time_us - last_us) / 1e6, (now_us - seen_us) / 1e6)
         else:
             interval_s = known_s
         if now_us > seen_us:
@@ -220,8 +222,9 @@ class Telemetry:
             "SELECT id, name, time_us, seen_us, records, interval_s, silent, gauges FROM hosts"
         )
         for id_, name, time_us, seen_us, records, interval_s, silent, gauges in rows:
+            known_s = interval_s if interval_s <= _LONGEST_S else 0.0  # learnt by an earlier release
             record = HostRecord(
-                name, time_us, seen_us, records, interval_s, bool(silent), packing.gauges_of(gauges)
+                name, time_us, seen_us, records, known_s, bool(silent), packing.gauges_of(gauges)
             )
             self.hosts[name] = self.by_id[id_] = host = Host(id_, record)
             host.dirty = False
@@ -287,15 +290,19 @@ def _update(host: Host, sample: NewSample, now_us: int) -> None:
     if sample.interval_s > 0:
         interval_s, host.declared = sample.interval_s, True
     elif old.time_us != NEVER and not host.declared:
-        interval_s = _rhythm(interval_s, abs(sample.time_us - old.time_us) / 1e6)
+        waited_s = (now_us - old.seen_us) / 1e6
+        interval_s = _rhythm(interval_s, abs(sample.time_us - old.time_us) / 1e6, waited_s)
     host.record = HostRecord(
         old.host, sample.time_us, seen_us, old.records + 1, interval_s, old.silent, sample.gauges
     )
 
 
-def _rhythm(interval_s: float, gap_s: float) -> float:
-    """What is learnt from one more gap. A pause is no new rhythm: what is far over the known one counts as
-    three of them."""
+def _rhythm(interval_s: float, gap_s: float, waited_s: float) -> float:
+    """Return the time between two records of a host that does not say it, from the newest gap between their
+    times. `waited_s` is how long the daemon waited for it: a long gap that it saw nothing of is a clock that
+    was set, or a backlog. A pause is no new rhythm: what is far over the known one counts as three."""
+    if not 0 < gap_s <= _LONGEST_S or (gap_s > _SURE_S and gap_s > 2 * waited_s):
+        return interval_s
     return gap_s if not interval_s else interval_s + _LEARN * (min(gap_s, 3 * interval_s) - interval_s)
 
 

@@ -95,6 +95,8 @@ class Writer:
         self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._connection: sqlite3.Connection | None = None
         self._closed = False
+        self._died: StateError | None = None
+        self._in_hand: list[_Job] = []  # what is being committed
         self.commits = 0
         self.failures = 0
         self.lost = 0  # writes that nobody waited for and that failed
@@ -110,6 +112,11 @@ class Writer:
             self._closed = True
             self._put(None)
             self._thread.join()
+
+    def check_alive(self) -> None:
+        """Raises StateError when the thread has ended that should write."""
+        if self._died is not None:
+            raise self._died
 
     @property
     def waiting(self) -> int:
@@ -129,14 +136,19 @@ class Writer:
         """As `write`: `told` is called on the loop with the result or a StateError, and raises nothing."""
         if self._closed:
             raise StateError("the store is closed")
-        self._jobs.append(_Job(part, payload, size_bytes, told, loop))
+        self.check_alive()
+        job = _Job(part, payload, size_bytes, told, loop)
+        self._jobs.append(job)
+        if self._died is not None:  # between the two lines: nobody else answers it
+            self._refuse_queued()
+            return
         if self._asleep and self._rouser is not loop:
             self._rouser = loop
             loop.call_soon(self._rouse)  # after all that the loop has read by now: they share a commit
 
     def write_soon(self, part: Part, payload: Any) -> None:
         """As `write`, not waited for."""
-        if self._closed:
+        if self._closed or self._died is not None:
             self.lost += 1
         else:
             self._put(_Job(part, payload, 0, None, None))
@@ -154,12 +166,38 @@ class Writer:
     # -- the thread -------------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        try:
+            self._work()
+        except BaseException as error:  # noqa: BLE001 - the border of the thread: nobody may wait for it any more
+            self._die(error)
+
+    def _die(self, error: BaseException) -> None:
+        """Refuse what waits and what comes: a thread that has ended answers nobody."""
+        why = f"the thread that writes to {self._folder / FILE_NAME} has ended: {error!r:.300}"
+        self._died = StateError(why, hint="the daemon ends; systemd starts it again")
+        self._refuse_queued()
+        self._drop_connection()
+
+    def _refuse_queued(self) -> None:
+        left, self._in_hand = [*self._in_hand], []
+        with contextlib.suppress(IndexError):
+            while True:
+                job = self._jobs.popleft()
+                if job is not None:
+                    left.append(job)
+        self.failures += 1
+        self.lost += sum(job.waiter is None for job in left)
+        self._answer([(job, self._died) for job in left])
+
+    def _work(self) -> None:
         due = time.monotonic() + self._upkeep_s
         ended = False
         while not ended:
             jobs, ended = self._group(max(0.0, due - time.monotonic()))
             if jobs:
+                self._in_hand = jobs
                 self._commit(jobs)
+                self._in_hand = []
                 # under load the loop first answers these and reads what comes for them: one commit for all,
                 # and no fight over the interpreter
                 if len(self._jobs) < len(jobs) > 1 and not ended:

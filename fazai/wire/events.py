@@ -82,16 +82,17 @@ TargetStatus = Literal[
 
 
 class EventBase(Message, frozen=True, kw_only=True, tag_field="type"):
-    """The ids that an event may carry; each where it applies. `sequence` counts the events of a run that
-    were reported with POST /events."""
+    """When it happened, and the ids that an event may carry; each where it applies. `sequence` counts the
+    events of a run that were reported with POST /events, `reported_by` is who did, as the daemon knows it."""
 
-    timestamp: Timestamp | None = None
+    timestamp: Timestamp
     agent_id: Ident | None = None
     session_id: Ident | None = None
     run_id: Ident | None = None
     action_id: Ident | None = None
     target: Label | None = None
     sequence: Count | None = None
+    reported_by: str | None = None
 
 
 class TokenEvent(EventBase, frozen=True, kw_only=True, tag="token"):
@@ -220,7 +221,6 @@ class TelemetryEvent(EventBase, frozen=True, kw_only=True, tag="telemetry"):
     """A host reported; `timestamp` is the record's."""
 
     hostname: Label
-    timestamp: Timestamp
     load: tuple[float, ...] | None = None
 
 

@@ -29,6 +29,7 @@ __all__ = [
     "Process",
     "Sample",
     "TelemetryRecord",
+    "convert_record",
     "decode_sample",
     "decode_telemetry",
     "parse_time",
@@ -180,9 +181,10 @@ class Batch:
 
 
 def parse_time(text: str) -> datetime:
-    """An ISO 8601 date and time, in UTC; one without an offset is UTC. Raises WireError."""
+    """An ISO 8601 date (of a month or a week) and time, in UTC; one without an offset is UTC. Raises
+    WireError."""
     try:
-        moment = datetime.fromisoformat(text)
+        moment = datetime.fromisoformat(text.upper())  # `t` and `z` are T and Z
         if len(text) < 13:  # a date alone
             raise ValueError
         return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
@@ -196,8 +198,29 @@ def parse_time(text: str) -> datetime:
 
 def decode_sample(value: Any) -> Sample:
     """One record that is already parsed JSON (telemetry.push's payload). Raises WireError."""
-    record = convert_to(value, TelemetryRecord)
+    record = convert_record(value)
     return Sample(record, value, parse_time(record.timestamp))
+
+
+def convert_record(value: Any) -> TelemetryRecord:
+    """Return the record in an already parsed JSON value. Raises WireError."""
+    try:
+        return convert_to(value, TelemetryRecord)
+    except WireError:
+        pass
+    try:
+        return convert_to(_with_integers(value), TelemetryRecord)
+    except RecursionError:
+        raise WireError("bad_json", "the JSON is nested too deeply") from None
+
+
+def _with_integers(value: Any) -> Any:
+    """Return the JSON value with whole numbers as integers, however they were written: 8000000000.0, 8e9."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, dict):
+        return {name: _with_integers(one) for name, one in value.items()}
+    return [_with_integers(one) for one in value] if isinstance(value, list) else value
 
 
 def decode_telemetry(body: bytes) -> Batch:

@@ -129,6 +129,7 @@ def test_cut_for_good_in_the_middle_of_the_writes(world: World) -> None:
     inventory = world.inventory()
     result = world.fazai("apply", inventory)
     assert result.code == 4, result.out
+    assert "1 unreachable" in result.out
     firewall.clear_faults()
     assert world.fazai("apply", inventory).code == 0
     assert "RESULT 0 changed" in world.fazai("apply", inventory).out

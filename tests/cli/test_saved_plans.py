@@ -35,6 +35,7 @@ def test_a_plan_is_stale_when_the_inventory_was_edited(world: World) -> None:
     world.forget()
     result = world.fazai("apply", "--plan", plan)
     assert result.code == 6
+    assert "the plan is stale" in result.err
     assert list(world.firewalls["fw-01"].requests) == []
 
 

@@ -76,6 +76,7 @@ def test_a_run_that_never_began_is_seen(world: World, tmp_path: Path) -> None:
     path = tmp_path / "edge.prom"
     result = world.fazai("apply", "nowhere.yml", "--textfile", str(path))
     assert result.code == 3
+    assert "nowhere.yml" in result.err
     found = read(path)
     assert found["exit_code"] == 3
     assert not any(name.startswith(("targets", "success")) for name in found)

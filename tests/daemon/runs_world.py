@@ -50,6 +50,10 @@ class World:
         found: dict[str, Any] = self.client.get(f"/runs/{run_id}/plan").json()["plan"]
         return found
 
+    def runs(self) -> list[str]:
+        """The ids of all runs that there are, the newest first."""
+        return [row["run_id"] for row in self.client.get("/runs").json()["runs"]]
+
     def aliases(self) -> list[str]:
         rows = self.firewall.call("POST", "/api/firewall/alias/searchItem", {})["rows"]
         return [row["name"] for row in rows]

@@ -4,6 +4,7 @@ the daemon sees it, with a worker that is a process of its own."""
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import threading
 from collections.abc import Iterator
@@ -161,3 +162,35 @@ def test_the_fallback_answers_while_the_worker_is_away(tmp_path: Path) -> None:
             assert isinstance(wrong, ErrorEvent)
             assert wrong.code == "internal"
             assert "out of memory" in wrong.message
+
+
+def test_telemetry_hosts_are_agents(tmp_path: Path) -> None:
+    """As the table of life cycles says: by their key, while they report, and when they are silent."""
+    with live(tmp_path) as daemon, daemon.client() as client:
+        assert client.post("/agents/web-3/key", json={"keys": ["k" * 32]}).status_code == 200
+        for host in ("web-1", "web-2"):
+            record = {"hostname": host, "timestamp": "2026-11-22T03:04:00Z", "agent": {"version": "0.1.0"}}
+            assert client.post("/ingest", json=record).status_code == 200
+        now_s = daemon.services.ingest._watch._now_s
+        daemon.services.ingest._watch._now_s = lambda: now_s() + 301.0
+        record = {"hostname": "web-2", "timestamp": "2026-11-22T03:05:00Z"}
+        assert client.post("/ingest", json=record).status_code == 200
+        daemon.call(daemon.services.ingest.sweep)
+        rows = {name: _row(client, name) for name in ("web-1", "web-2", "web-3")}
+        assert {name: row["state"] for name, row in rows.items()} == {
+            "web-1": "closing",
+            "web-2": "observation",
+            "web-3": "registration",
+        }
+        assert {row["protocol"] for row in rows.values()} == {"http"}
+        assert rows["web-1"]["closed_at"] == rows["web-1"]["since"] >= rows["web-1"]["last_seen"]
+        assert rows["web-1"]["version"] == "0.1.0"
+        assert "no record for" in rows["web-1"]["last_error"]
+        assert "last_seen" not in rows["web-3"]
+        said = [json.loads(line) for line in daemon.log().splitlines()]
+        silent = [line for line in said if line.get("agent_id") == "web-1" and line["level"] == "warning"]
+        assert [(line["target"], line["logger"]) for line in silent] == [("web-1", "fazai.daemon.ingest")]
+        assert "no record for" in silent[0]["message"]
+    with live(tmp_path) as daemon, daemon.client() as client:  # after a restart
+        assert _row(client, "web-1")["state"] == "closing"
+        assert _row(client, "web-2")["state"] == "observation"

@@ -5,14 +5,16 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
 import pytest
 
+from fazai.daemon.announce import utc_now
 from fazai.daemon.hub import Hub
 from fazai.daemon.settings import Limits
-from fazai.store.daemon import StoreLimits
+from fazai.store.daemon import NewEvent, StoreLimits
 from fazai.wire.events import (
     GapEvent,
     LogEvent,
@@ -32,7 +34,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
 
 
 def _log(text: str, level: str = "info", **ids: str) -> LogEvent:
-    return LogEvent(level=level, message=text, **ids)  # type: ignore[arg-type]
+    return LogEvent(timestamp=utc_now(), level=level, message=text, **ids)  # type: ignore[arg-type]
 
 
 def _messages(frames: list[SseFrame]) -> list[str]:
@@ -95,13 +97,13 @@ FILTERS = {
 def test_filters_hold_for_replay_and_live(daemon: Live, query: str) -> None:
     def publish() -> int:
         return daemon.publish(
-            RunEvent(run_id="r-1", state="started"),
+            RunEvent(timestamp=utc_now(), run_id="r-1", state="started"),
             _log("at fw-01", "warning", target="fw-01"),
             _log("of s-1", "debug", session_id="s-1"),
             _log("of a-1", "debug", agent_id="a-1"),
             _log("grave", "error"),
-            OutcomeEvent(target="fw-01", status="changed", run_id="r-1"),
-            OutcomeEvent(target="fw-02", status="failed", run_id="r-2"),
+            OutcomeEvent(timestamp=utc_now(), target="fw-01", status="changed", run_id="r-1"),
+            OutcomeEvent(timestamp=utc_now(), target="fw-02", status="failed", run_id="r-2"),
         )[0]
 
     since = publish() - 1
@@ -296,3 +298,14 @@ def test_http_of_a_stream(daemon: Live) -> None:
         assert answer.status_code == 405
         assert answer.json()["code"] == "method_not_allowed"
         assert answer.headers["allow"] == "GET, HEAD"
+
+
+def test_events_of_an_earlier_release_get_their_time(tmp_path: Path) -> None:
+    """It stored some without one."""
+    with live(tmp_path, limits=Limits(recent_bytes=0)) as daemon, daemon.client() as client:
+        old = b'{"type":"agent","agent_id":"o-1","state":"closing"}'
+        before = datetime.now(UTC)
+        daemon.call(lambda: daemon.services.store.publish([NewEvent("agent", old)]))
+        with stream(client, "?since=0&follow=false&types=agent") as events:
+            (found,) = events.rest()
+        assert before <= found.event.timestamp <= datetime.now(UTC)  # type: ignore[operator]

@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
+from fazai.daemon.announce import utc_now
 from fazai.daemon.settings import Limits, Settings, is_loopback
 from fazai.daemon.tokens import hash_of, new_token
 from fazai.errors import InputError, UsageError
@@ -112,7 +113,7 @@ def test_streams_end_when_their_token_does(tmp_path: Path) -> None:
             last = streams[text].rest()[-1].event
             assert isinstance(last, ErrorEvent)
             assert last.code == "unauthorized"
-        daemon.publish(LogEvent(level="info", message="still here"))
+        daemon.publish(LogEvent(timestamp=utc_now(), level="info", message="still here"))
         assert streams[kept].next().event.message == "still here"  # type: ignore[union-attr]
 
 
@@ -139,13 +140,13 @@ def test_failures_are_limited_and_lock_nobody_out(
     guard, moment = daemon.services.guard, time.monotonic()
     monkeypatch.setattr(guard, "_monotonic", lambda: moment)  # a minute that does not end meanwhile
     daemon.call(guard._failures.clear)
-    said = daemon.log().count("a wrong token from")
+    said = daemon.log().count("unauthorized: the token is not valid")
     with daemon.client("wrong") as client:
         answers = [client.get("/events") for _ in range(6)]
     assert answers[-1].status_code == 429
     assert answers[-1].json()["code"] == "overloaded"
     assert 0 < int(answers[-1].headers["retry-after"]) <= 60
-    assert daemon.log().count("a wrong token from") - said == 3
+    assert daemon.log().count("unauthorized: the token is not valid") - said == 3
     with daemon.client(tokens["viewer"]) as client, stream(client):
         pass  # the same address
 

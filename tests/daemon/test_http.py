@@ -336,7 +336,7 @@ def test_the_log_is_opened_again_and_two_cannot_share_a_state(tmp_path: Path) ->
             timeout=PATIENCE_S,
         )
         assert second.returncode == 5
-        assert "another daemon" in second.stderr or "holds" in second.stderr
+        assert f"another daemon uses the state folder {tmp_path / 'state'}" in second.stderr
         taken = subprocess.run(
             [FAZAI, "daemon", "--port", "0", "--socket", str(process.socket)],
             env={**env, "FAZAI_STATE_DIR": str(tmp_path / "other")},

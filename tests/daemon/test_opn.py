@@ -137,6 +137,13 @@ def test_a_wrong_key_and_its_replacement(tmp_path: Path, firewall: LabFirewall) 
         assert client.post(f"/opn/{added['id']}/remove").json()["success"] is True
         assert client.get("/opn/list").json()["items"] == []
         assert list((tmp_path / "secrets" / "opnsense").iterdir()) == []
+        lines = [json.loads(line) for line in daemon.log().splitlines()]
+    audit = [line for line in lines if line["logger"] == "fazai.audit"]
+    assert [line["message"] for line in audit] == [
+        *(["firewall fw-01 was registered, with its key, by anonymous"] * 3),
+        "firewall fw-01 was removed, and its key, by anonymous",
+    ]
+    assert {(line["agent_id"], line["target"]) for line in audit} == {(added["id"], "fw-01")}
 
 
 def test_down_and_up_become_events_and_gauges(tmp_path: Path, firewall: LabFirewall) -> None:
@@ -153,6 +160,14 @@ def test_down_and_up_become_events_and_gauges(tmp_path: Path, firewall: LabFirew
             firewall.clear_faults()
             back = events.next().event
             assert (back.target, back.state) == ("fw-01", "observation")  # type: ignore[union-attr]
+            assert gone.timestamp < back.timestamp  # type: ignore[operator]
+        lines = [json.loads(line) for line in daemon.log().splitlines()]
+        said = [line for line in lines if line["logger"] == "fazai.daemon.opn"]
+        assert [(line["level"], line["agent_id"], line["target"]) for line in said] == [
+            ("warning", added["id"], "fw-01"),
+            ("info", added["id"], "fw-01"),
+        ]
+        assert "it does not answer" in said[0]["message"]
         until(lambda: f"{up} 1\n" in client.get("/metrics").text)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from fazai.cli.clients import Place
@@ -21,7 +22,7 @@ from fazai.store.base import Run
 from fazai.store.sqlite import SqliteStore
 from fazai.wire.events import OutcomeEvent, RunEvent
 
-from .live import BUSY_S, PATIENCE_S, Live, live, stream
+from .live import BUSY_S, PATIENCE_S, Live, live, stream, token
 
 FAZAI = str(Path(sys.executable).with_name("fazai"))
 RUN = "01KANHC0E8M5T3W9Q7Z2R4V6XB"
@@ -279,3 +280,35 @@ def test_an_event_larger_than_a_body(tmp_path: Path) -> None:
         event = events.next().event
         assert event.identity == "b"  # type: ignore[union-attr]
         assert "too long" in str(event.after)  # type: ignore[union-attr]
+
+
+def test_a_run_belongs_to_who_reported_it_first(tmp_path: Path) -> None:
+    texts = {name: token(tmp_path, name, "operator") for name in ("ana", "bob")}
+    with live(tmp_path) as daemon, daemon.client(texts["ana"]) as ana, daemon.client(texts["bob"]) as bob:
+        assert ana.post("/events", json=_body((1, STARTED))).status_code == 200
+        refused = bob.post("/events", json=_body((2, FAILED)))
+        assert (refused.status_code, refused.json()["code"]) == (403, "forbidden")
+        assert f"run {RUN} is reported by another" in refused.json()["error"]
+        forged = {**CHANGE, "reported_by": "token:bob"}
+        assert ana.post("/events", json=_body((2, forged))).status_code == 200
+    with live(tmp_path) as daemon, daemon.client(texts["ana"]) as ana, daemon.client(texts["bob"]) as bob:
+        assert bob.post("/events", json=_body((3, FAILED))).status_code == 403  # nor after a restart
+        assert ana.post("/events", json=_body((3, FAILED), (4, ENDED))).status_code == 200
+        with stream(ana, f"?since=0&follow=false&run={RUN}") as events:
+            by = {getattr(frame.event, "reported_by", None) for frame in events.rest()}
+        assert by == {"token:ana"}
+        assert [one["status"] for one in ana.get(f"/runs/{RUN}").json()["targets"]] == ["failed"]
+
+
+def test_a_run_of_this_machine_is_reported_by_its_users(tmp_path: Path) -> None:
+    """Nobody with a token elsewhere speaks for a run that was made here."""
+    ana = token(tmp_path, "ana", "operator")
+    with live(tmp_path, socket=tmp_path / "d.sock") as daemon, daemon.client(ana) as client:
+        run = Run(RUN, "apply", ("i.yml",), "root", "h", os.getpid(), time.time())
+        daemon.call(lambda: daemon.services.store.ledger.run_begin(run))
+        refused = client.post("/events", json=_body((1, STARTED)))
+        assert (refused.status_code, refused.json()["code"]) == (403, "forbidden")
+        assert "was made on the daemon's own machine" in refused.json()["error"]
+        transport = httpx.HTTPTransport(uds=str(tmp_path / "d.sock"))
+        with httpx.Client(transport=transport, base_url="http://fazai") as local:
+            assert local.post("/events", json=_body((1, STARTED))).status_code == 200

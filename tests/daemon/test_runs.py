@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 from pathlib import Path
 
@@ -40,6 +41,18 @@ def test_a_plan_is_shown_approved_and_applied(tmp_path: Path) -> None:
         assert (again.status_code, again.json()["code"]) == (409, "conflict")
         after = edge.plan(checked["run_id"])
         assert (after["state"], after["apply_run_id"]) == ("approved", applied["run_id"])
+        assert edge.runs() == [applied["run_id"], checked["run_id"]]  # its look is a part of it
+        lines = [json.loads(line) for line in edge.daemon.log().splitlines()]
+    audit = [(line["message"], line.get("run_id")) for line in lines if line["logger"] == "fazai.audit"]
+    hash_, one, two = plan["plan_hash"], checked["run_id"], applied["run_id"]
+    assert audit == [
+        ("check of edge asked for by anonymous: a look", one),
+        ("check of edge begins, for anonymous", one),
+        (f"refused: POST {where} from 127.0.0.1: plan_mismatch: the hash is not that of the plan", None),
+        ("apply of edge asked for by anonymous", two),
+        (f"plan {hash_[:12]} of edge approved by anonymous", one),
+        ("apply of edge begins, for anonymous", two),
+    ]
 
 
 def test_a_runs_events_reach_the_log(tmp_path: Path) -> None:
@@ -51,7 +64,7 @@ def test_a_runs_events_reach_the_log(tmp_path: Path) -> None:
             if event.run_id == run_id:  # type: ignore[union-attr]
                 kind = event.__struct_config__.tag
                 seen.append(f"run {event.state}" if kind == "run" else str(kind))  # type: ignore[union-attr]
-        assert seen[:2] == ["log", "run started"]
+        assert seen[:3] == ["log", "log", "run started"]  # asked for, begun by the daemon
         assert "change" in seen
         assert edge.ended(run_id)["exit_code"] == 0
         found = edge.client.get(f"/runs/{run_id}").json()
@@ -68,6 +81,10 @@ def test_a_plan_is_stale_when_the_firewall_moved_on(tmp_path: Path) -> None:
         taken = edge.client.post(where, json={"plan_hash": checked["plan_hash"]})
         applied = edge.ended(edge.started(taken))
         assert applied["exit_code"] == 6
+        found = edge.client.get(f"/runs/{applied['run_id']}").json()
+        assert [target["status"] for target in found["targets"]] == ["stale"]
+        assert "the plan is stale" in found["targets"][0]["errors"][0]
+        assert edge.runs() == [applied["run_id"], checked["run_id"]]  # no third one for its look
         rows = edge.firewall.call("POST", "/api/firewall/alias/searchItem", {})["rows"]
         assert [row["content"] for row in rows if row["name"] == "blocklist"] == ["203.0.113.9"]
 
@@ -130,6 +147,8 @@ def test_a_run_inherits_no_secrets(tmp_path: Path) -> None:
     record = Record(run_id="R", job="edge", mode="check", trigger="api", by="x", asked=0.0)
     here = {
         "PATH": "/bin",
+        "PYTHONPATH": "lib::.",
+        "ANSIBLE_VAULT_PASSWORD_FILE": "edge@vault",
         "LC_ALL": "C",
         "EDGE_KEY": "k",
         "NOTIFY_SOCKET": "n",
@@ -137,6 +156,8 @@ def test_a_run_inherits_no_secrets(tmp_path: Path) -> None:
         "X": "y",
     }
     found = environment(job, record, settings(tmp_path, socket=tmp_path / "s"), here)
+    assert found.pop("PYTHONPATH") == f"{Path.cwd() / 'lib'}:{Path.cwd()}"
+    assert found.pop("ANSIBLE_VAULT_PASSWORD_FILE") == f"edge@{Path.cwd() / 'vault'}"
     assert set(found) == {
         "PATH",
         "LC_ALL",
@@ -145,6 +166,7 @@ def test_a_run_inherits_no_secrets(tmp_path: Path) -> None:
         "FAZAI_SECRETS",
         "FAZAI_RUN_ID",
         "FAZAI_REPORT_S",
+        "FAZAI_KEEP_RUNS",
         "FAZAI_URL",
     }
     assert found["FAZAI_URL"] == f"unix:{tmp_path / 's'}"
@@ -167,16 +189,17 @@ def test_deletes_need_a_word_in_the_configuration(tmp_path: Path) -> None:
 
 def test_what_the_configuration_does_not_allow(tmp_path: Path) -> None:
     with world(tmp_path, job={"modes": ["check"]}) as edge:
-        for body, status, code in (
-            ({"mode": "apply"}, 403, "not_allowed"),
-            ({"playbook": "edgee"}, 404, "not_found"),
-            ({"playbook": "/etc/passwd"}, 404, "not_found"),
-            ({"limit": ["fw-01:!x"]}, 422, "bad_request"),
-            ({"mode": "apply", "plan_hash": "abc"}, 409, "plan_mismatch"),
-            ({"inventory": "x.yml"}, 422, "bad_request"),
+        for body, status, code, said in (
+            ({"mode": "apply"}, 403, "not_allowed", "does not allow apply for edge"),
+            ({"playbook": "edgee"}, 404, "not_found", 'did you mean "edge"?'),
+            ({"playbook": "/etc/passwd"}, 404, "not_found", "the configuration has no '/etc/passwd'"),
+            ({"limit": ["fw-01:!x"]}, 422, "bad_request", "'fw-01:!x' is no name of a host or group"),
+            ({"mode": "apply", "plan_hash": "abc"}, 409, "plan_mismatch", "edge has no such plan"),
+            ({"inventory": "x.yml"}, 422, "bad_request", "`inventory`"),
         ):
             answer = edge.run(**body)
             assert (answer.status_code, answer.json()["code"]) == (status, code), (body, answer.text)
+            assert said in answer.json()["error"]
         viewer = token(tmp_path, "eye", "viewer")
         until(lambda: edge.client.get("/runs").status_code == 401)  # the token is known
         with edge.daemon.client(viewer) as client:
@@ -194,12 +217,8 @@ def test_a_run_that_cannot_begin_has_an_end_and_says_why(tmp_path: Path) -> None
         assert edge.firewall.api_secret not in row["error"]
         other = edge.ended(edge.started(edge.run(limit=["fw-99"])))
         assert other["exit_code"] == 3
-
-
-def test_limits_narrow(tmp_path: Path) -> None:
-    with world(tmp_path, job={"limit": ["all:!fw-01"]}) as edge:
-        assert edge.ended(edge.started(edge.run(limit=["fw-01"])))["exit_code"] == 3
-        assert edge.firewall.requests == type(edge.firewall.requests)()
+        assert 'the pattern "fw-99" matches no group and no host' in other["error"]
+        assert 'did you mean "fw-01"?' in other["error"]
 
 
 def test_a_run_that_a_daemon_left_is_settled_by_the_next(tmp_path: Path) -> None:

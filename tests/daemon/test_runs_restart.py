@@ -76,7 +76,8 @@ def test_an_approval_is_marked_where_the_daemon_was_killed_in_between(
         checked = edge.ended(edge.started(edge.run()))
         now = edge.daemon.services.runs.records.get(checked["run_id"])
         assert now is not None
-        asked = (now.finished or now.asked) + 1  # the look may have taken longer than that
+        assert now.finished is not None
+        asked = now.finished + 1  # the look may have taken longer than that
     lost = Record(
         run_id="7ZZZZZZZZZZZZZZZZZZZZZZZZZ",
         job="edge",
@@ -107,6 +108,7 @@ def test_an_approval_that_is_no_longer_good_says_so_and_can_be_given_again(
         assert edge.plan(checked["run_id"])["state"] == "pending"
     with beside(tmp_path, firewall) as edge:
         assert edge.row(run_id)["exit_code"] == 130  # once refused, for good
+        assert "no longer lets anybody approve" in edge.row(run_id)["error"]
         assert edge.ended(approve(edge, checked))["exit_code"] == 0
         assert "blocklist" in edge.aliases()
 

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, time, timedelta
+import asyncio
+import os
+import subprocess
+import sys
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
 
 from fazai.daemon.configfile import read_config
+from fazai.daemon.jobs import Retention
+from fazai.daemon.runrecords import Record, Records
 from fazai.daemon.timing import Rhythm, Timetable, Window
 from fazai.errors import Errors, FazaiError
-from tests.daemon.live import until
+from fazai.inventory import Inventory, load
+from fazai.store.base import Run
+from fazai.store.sqlite import SqliteStore
+from tests.daemon.live import PATIENCE_S, until
 from tests.daemon.runs_world import world
 
+ROOT = Path(__file__).parents[2]
 SUNDAY = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
 
@@ -109,6 +119,53 @@ def test_windows_are_of_their_zone_over_a_change_of_the_clocks() -> None:
     opens = rhythm.next_open(datetime(2026, 3, 28, 12, 0, tzinfo=UTC))
     assert opens is not None
     assert opens.date().isoformat() == "2026-03-29"
+
+
+#: Windows of Europe/Berlin, and when they are open (UTC) on the nights in which clocks change.
+SPRING = {  # 28 March 2027: 01:00Z is 03:00, one hour there is not
+    ("02:30", "02:45"): ("01:00", "01:15"),
+    ("02:30", "04:00"): ("01:00", "02:00"),
+    ("01:30", "02:30"): ("00:30", "01:00"),
+    ("01:00", "05:00"): ("00:00", "03:00"),
+    ("02:00", "03:00"): ("01:00", "02:00"),
+    ("03:00", "03:30"): ("01:00", "01:30"),
+}
+AUTUMN = {  # 31 October 2027: 02:00 to 03:00 comes twice, from 00:00Z and from 01:00Z
+    ("02:30", "02:45"): ("00:30", "00:45"),
+    ("02:30", "04:00"): ("00:30", "03:00"),
+    ("01:30", "02:30"): ("23:30", "00:30"),
+    ("01:00", "05:00"): ("23:00", "04:00"),
+    ("03:00", "03:30"): ("02:00", "02:30"),
+}
+NIGHTS = [(date(2027, 3, 28), *row) for row in SPRING.items()]
+NIGHTS += [(date(2027, 10, 31), *row) for row in AUTUMN.items()]
+
+
+@pytest.mark.parametrize(("day", "window", "wanted"), NIGHTS)
+def test_windows_in_the_nights_in_which_clocks_change(
+    day: date, window: tuple[str, str], wanted: tuple[str, str]
+) -> None:
+    begin, end = (time.fromisoformat(text) for text in window)
+    rhythm = Rhythm(60, windows=(Window(begin, end),), zone=ZoneInfo("Europe/Berlin"))
+    noon = datetime.combine(day - timedelta(days=1), time(12), UTC)
+    minutes = [noon + timedelta(minutes=n) for n in range(24 * 60)]
+    opened = [one for one in minutes if rhythm.open_at(one)]
+    assert opened, "the night is skipped"
+    assert len(opened) == (opened[-1] - opened[0]).total_seconds() // 60 + 1, "it opens twice"
+    assert f"{opened[0]:%H:%M}" == wanted[0]
+    assert f"{opened[-1] + timedelta(minutes=1):%H:%M}" == wanted[1]
+    assert rhythm.next_open(noon) == opened[0]  # what `next_at` says, it is open at
+    clocks = Clocks()
+    clocks.wall = noon
+    made = table(clocks, rhythm)
+    assert made.next_at("edge", clocks.now_s, clocks.wall) == opened[0]
+
+
+def test_a_night_that_was_skipped() -> None:
+    rhythm = Rhythm(60, windows=(Window(time(2, 30), time(2, 45)),), zone=ZoneInfo("Europe/Berlin"))
+    found = rhythm.next_open(datetime(2027, 3, 28, 0, 30, tzinfo=UTC))
+    assert found == datetime(2027, 3, 28, 1, 0, tzinfo=UTC)
+    assert rhythm.open_at(found)
 
 
 def test_a_restart_neither_repeats_nor_forgets() -> None:
@@ -219,3 +276,110 @@ def test_the_example_is_read() -> None:
     rhythm = found.jobs["night"].schedule.rhythm
     assert rhythm.open_at(datetime(2026, 11, 21, 12, 0, tzinfo=UTC))  # a Saturday
     assert not rhythm.open_at(datetime(2026, 11, 20, 12, 0, tzinfo=UTC))
+
+
+def test_how_long_things_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "daemon.yml"
+    path.write_text(
+        "retention:\n  events: {age: 7d12h, size: 64MiB}\n  telemetry: {size: 2GB}\n"
+        "  hosts: 90d\n  runs: 20\n  ledger: 100\n"
+    )
+    found = read_config(path).retention
+    assert (found.events_s, found.events_bytes) == (7.5 * 86400, 64 << 20)
+    assert (found.telemetry_s, found.telemetry_bytes) == (30 * 86400.0, 2 << 30)
+    assert (found.hosts_s, found.runs, found.ledger) == (90 * 86400.0, 20, 100)
+    assert read_config(ROOT / "deploy/daemon.yml").retention == Retention()
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("events: {age: 0s}", "age is a time such as 90s, 15m, 1h30m or 30d, not '0s'"),
+        ("events: {size: 256}", "size is a size such as 256MiB or 8GiB, not 256"),
+        ("telemetry: {size: 1KiB}", "size is a size such as 256MiB or 8GiB, not '1KiB'"),
+        ("telemetry: 30d", "telemetry is a mapping"),
+        ("runs: 1", "runs is a number from 10 to 1000000"),
+        ("ledger: yes", "ledger is a number from 10 to 1000000"),
+        ("host: 30d", "retention knows no 'host'"),
+    ],
+)
+def test_what_cannot_be_kept_has_its_place(tmp_path: Path, line: str, said: str) -> None:
+    path = tmp_path / "daemon.yml"
+    path.write_text(f"retention:\n  {line}\n")
+    with pytest.raises(FazaiError) as caught:
+        read_config(path)
+    assert said in str(caught.value)
+    assert "daemon.yml:2:" in str(caught.value)
+
+
+def test_the_ledger_keeps_as_many_runs_as_it_was_told(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path, keep_runs=10)
+
+    async def fill() -> None:
+        for number in range(13):
+            run_id = f"01KANHC0E8M5T3W9Q7Z2R4V6{number:02d}"
+            await store.run_begin(Run(run_id, "apply", (), "root", "h", 1, float(number)))
+            await store.run_end(run_id, 0, {})
+
+    asyncio.run(fill())
+    assert len(store.history(100)) == 10
+    store.close()
+
+
+def test_the_daemon_keeps_as_many_runs_as_it_was_told(tmp_path: Path) -> None:
+    records = Records(tmp_path, keep=10)
+    for number in range(13):
+        run_id = f"01KANHC0E8M5T3W9Q7Z2R4V6{number:02d}"
+        one = Record(run_id=run_id, job="edge", mode="check", trigger="api", by="x", asked=1.0, finished=2.0)
+        records.save(one)
+    assert len(list(tmp_path.glob("*.json"))) == len(list(records)) == 10
+
+
+MISSING = [
+    (
+        "inventory: inventory.yml",
+        "inventory: inventry.yml",
+        3,
+        "inventory names {}/inventry.yml, and there is",
+    ),
+    ("playbook: edge.yml", "playbook: edgy.yml", 4, "playbook names {}/edgy.yml, and there is no such file"),
+    ("limit: edge", "limit: egde", 5, 'limit: the pattern "egde" matches no group and no host'),
+    ("limit: edge", "limit: [edge, '!edge']", 5, "leaves no host"),
+    ("secret_file: hook", "secret_file: hok", 9, "secret_file names {}/hok, and there is no such file"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "line", "said"), MISSING)
+def test_the_daemon_does_not_start_with_what_is_not_there(
+    tmp_path: Path, old: str, new: str, line: int, said: str
+) -> None:
+    """The whole command: exit 3, with the place."""
+    text = (
+        "runs:\n  edge:\n    inventory: inventory.yml\n    playbook: edge.yml\n    limit: edge\n"
+        "webhooks:\n  git:\n    host: gitea\n    secret_file: hook\n    playbook: edge\n"
+    )
+    hosts = (
+        "all: {children: {edge: {hosts: {h1: {provider: local}}}, core: {hosts: {h2: {provider: local}}}}}\n"
+    )
+    (tmp_path / "inventory.yml").write_text(hosts)
+    (tmp_path / "edge.yml").write_text("- {name: edge, hosts: edge, resources: []}\n")
+    (tmp_path / "hook").write_text("x" * 32)
+    config = tmp_path / "daemon.yml"
+    config.write_text(text)
+
+    def loaded(sources: tuple[str, ...]) -> Inventory:
+        return load(sources)
+
+    assert read_config(config, loaded).jobs["edge"].limit == ("edge",)
+    config.write_text(text.replace(old, new, 1))
+    env = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": str(ROOT),
+        "HOME": str(tmp_path),
+        "FAZAI_STATE_DIR": str(tmp_path / "state"),
+    }
+    words = [sys.executable, "-m", "fazai", "daemon", "--port", "0", "--config", str(config)]
+    found = subprocess.run(words, env=env, capture_output=True, text=True, timeout=PATIENCE_S)
+    assert found.returncode == 3, found.stderr
+    assert f"{config}:{line}:" in found.stderr
+    assert said.format(tmp_path) in found.stderr

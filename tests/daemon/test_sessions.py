@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import threading
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ import pytest
 from fazai.wire.events import DoneEvent, ErrorEvent, TokenEvent
 from tests.worker.live import live as worker_live
 
-from .live import PATIENCE_S, Events, Live, live, stream, until
+from .live import PATIENCE_S, Events, Live, live, stream, token, until
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +94,7 @@ def test_a_client_that_goes_away_aborts(daemon: Live) -> None:
         ) as answer:
             Events(answer).next()
     sessions = daemon.services.sessions
-    until(lambda: sessions.find(session).running is None)
+    until(lambda: sessions._open[session].running is None)
 
 
 def test_refusals(daemon: Live) -> None:
@@ -145,3 +146,33 @@ def test_a_worker_that_dies_ends_the_stream_with_an_error(tmp_path: Path) -> Non
     finally:
         stop.set()
         thread.join(PATIENCE_S)
+
+
+def test_a_session_belongs_to_who_opened_it(worker: Path, tmp_path: Path) -> None:
+    texts = {name: token(tmp_path, name, "operator") for name in ("ana", "bob")}
+    with (
+        live(tmp_path, gemma_socket=worker) as daemon,
+        daemon.client(texts["ana"]) as ana,
+        daemon.client(texts["bob"]) as bob,
+    ):
+        session = _open(ana, max_tokens=1_000_000)
+        body = {"session_id": session, "objective": "long"}
+        with ana.stream("POST", "/agent/generate", json=body) as answer:
+            events = Events(answer)
+            assert isinstance(events.next().event, TokenEvent)
+            for path, asked in (("/agent/abort", {"session_id": session}), ("/agent/generate", body)):
+                refused = bob.post(path, json=asked)
+                assert (refused.status_code, refused.json()["code"]) == (403, "forbidden")
+                assert "the session is another's" in refused.json()["error"]
+            assert ana.post("/agent/abort", json={"session_id": session}).json() == {"ok": True}
+            last = events.rest()[-1].event
+            assert isinstance(last, DoneEvent)
+            assert last.result == {"stop_reason": "aborted"}
+        lines = [json.loads(line) for line in daemon.log().splitlines()]
+    said = [(line["message"], line["agent_id"]) for line in lines if line.get("session_id") == session]
+    assert said == [
+        ("token:ana opened a session", "gemma-1"),
+        ("an iteration begins, for token:ana", "gemma-1"),
+        ("token:ana aborts the iteration", "gemma-1"),
+        ("the iteration ended: aborted", "gemma-1"),
+    ]

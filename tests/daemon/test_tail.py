@@ -15,6 +15,7 @@ from typing import IO, Any
 import pytest
 
 from fazai.cli.conditions import parse
+from fazai.daemon.announce import utc_now
 from fazai.errors import UsageError
 from fazai.report.events import event_line, event_style
 from fazai.wire.events import ChangeEvent, LogEvent, OutcomeEvent, RunEvent
@@ -65,8 +66,9 @@ def opened(daemon: Live) -> None:
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     with live(tmp_path_factory.mktemp("tail")) as found:
         found.publish(
-            RunEvent(run_id=RUN, state="started", command="apply"),
+            RunEvent(timestamp=utc_now(), run_id=RUN, state="started", command="apply"),
             ChangeEvent(
+                timestamp=utc_now(),
                 target="edge-1",
                 kind="opnsense.alias",
                 identity="block",
@@ -76,10 +78,21 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
                 status="done",
                 run_id=RUN,
             ),
-            OutcomeEvent(target="edge-1", status="changed", changed=1, run_id=RUN),
-            OutcomeEvent(target="core-1", status="failed", errors=("it broke",), run_id=RUN),
-            LogEvent(level="warning", message="\x1b[31mred\r\nline two", target="edge-2"),
-            RunEvent(run_id=RUN, state="finished", command="apply", exit_code=1, totals={"failed": 1}),
+            OutcomeEvent(timestamp=utc_now(), target="edge-1", status="changed", changed=1, run_id=RUN),
+            OutcomeEvent(
+                timestamp=utc_now(), target="core-1", status="failed", errors=("it broke",), run_id=RUN
+            ),
+            LogEvent(
+                timestamp=utc_now(), level="warning", message="\x1b[31mred\r\nline two", target="edge-2"
+            ),
+            RunEvent(
+                timestamp=utc_now(),
+                run_id=RUN,
+                state="finished",
+                command="apply",
+                exit_code=1,
+                totals={"failed": 1},
+            ),
         )
         yield found
 
@@ -158,7 +171,7 @@ def test_until_and_fail_on(daemon: Live) -> None:
 def test_it_follows_and_ends_with_an_interrupt(daemon: Live) -> None:
     with tail(daemon, "--output", "json", "--type", "log") as child:
         opened(daemon)
-        daemon.publish(LogEvent(level="info", message="now"))
+        daemon.publish(LogEvent(timestamp=utc_now(), level="info", message="now"))
         assert child.stdout is not None
         assert json.loads(child.stdout.readline())["message"] == "now"
         child.send_signal(signal.SIGINT)
@@ -170,7 +183,7 @@ def test_a_reader_that_goes_away(daemon: Live) -> None:
         opened(daemon)
         assert child.stdout is not None
         child.stdout.close()
-        daemon.publish(LogEvent(level="info", message="into a closed pipe"))
+        daemon.publish(LogEvent(timestamp=utc_now(), level="info", message="into a closed pipe"))
         assert child.wait(PATIENCE_S) == 141
         assert child.stderr is not None
         assert child.stderr.read() == ""
@@ -184,7 +197,7 @@ def test_it_comes_back_where_it_was(tmp_path: Path) -> None:
         tail(first, *words) as child,
     ):
         opened(first)
-        first.publish(LogEvent(level="info", message="one"))
+        first.publish(LogEvent(timestamp=utc_now(), level="info", message="one"))
         assert child.stdout is not None
         assert _next(child.stdout) == "one"
         first.loop.call_soon_threadsafe(first.daemon.stop)
@@ -192,7 +205,10 @@ def test_it_comes_back_where_it_was(tmp_path: Path) -> None:
         assert _next(child.stdout).endswith("stops; connect again")
         until(lambda: first.loop.is_closed())
         with live(tmp_path, listen_port=port) as second:
-            second.publish(LogEvent(level="info", message="two"), LogEvent(level="info", message="three"))
+            second.publish(
+                LogEvent(timestamp=utc_now(), level="info", message="two"),
+                LogEvent(timestamp=utc_now(), level="info", message="three"),
+            )
             code, out, err = _end(child)
         messages = [json.loads(line)["message"] for line in out.splitlines()]
         assert messages[-2:] == ["two", "three"]
@@ -211,7 +227,10 @@ def test_it_comes_back_where_it_was_before_it_saw_anything(daemon: Live) -> None
                 stream.connection.transport.abort()
 
         daemon.call(die)
-        daemon.publish(LogEvent(level="info", message="meanwhile"), LogEvent(level="info", message="after"))
+        daemon.publish(
+            LogEvent(timestamp=utc_now(), level="info", message="meanwhile"),
+            LogEvent(timestamp=utc_now(), level="info", message="after"),
+        )
         code, out, err = _end(child)
     assert code == 0
     assert [json.loads(line)["message"] for line in out.splitlines()] == ["meanwhile", "after"]

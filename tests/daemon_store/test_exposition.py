@@ -11,9 +11,11 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from fazai.daemon.admission import Admission
+from fazai.daemon.announce import Announcer
 from fazai.daemon.exposition import HOST_METRICS, Exposition, HostLines
 from fazai.daemon.ingest import Ingest, IngestRules
 from fazai.daemon.watch import Watch, WatchRules
+from fazai.service.log import Log
 from fazai.store.daemon import GAUGES
 from fazai.store.daemon_sqlite import SqliteDaemonStore
 from tests.daemon_store.conftest import GAUGE_ROW, START_US, Clock
@@ -26,7 +28,11 @@ def exposition(store: SqliteDaemonStore, clock: Clock) -> Exposition:
     watch = Watch(WatchRules(), time.monotonic)
     found = Exposition(store.counts, watch.counts)
     admission = Admission(1 << 20, lambda: 0.5)
-    Ingest(store, found, watch, admission, keys_of=lambda _: (), now_us=clock, rules=IngestRules())
+    announcer = Announcer(store, Log())
+    rules = IngestRules()
+    Ingest(
+        store, found, watch, admission, keys_of=lambda _: (), now_us=clock, rules=rules, announcer=announcer
+    )
     return found
 
 

@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fazai.daemon.admission import Admission
+from fazai.daemon.announce import Announcer
 from fazai.daemon.exposition import Exposition
 from fazai.daemon.hostkeys import HostKeys
 from fazai.daemon.ingest import Ingest, IngestRules
@@ -26,6 +27,7 @@ from fazai.daemon.records import inflate, read_records
 from fazai.daemon.refusal import Refusal
 from fazai.daemon.watch import Watch, WatchRules
 from fazai.errors import SecretError
+from fazai.service.log import Log
 from fazai.store.daemon import GAUGES
 from fazai.store.daemon_sqlite import SqliteDaemonStore
 from fazai.wire.base import WireError
@@ -33,6 +35,7 @@ from fazai.wire.signature import sign
 from fazai.wire.telemetry import MAX_INGEST_BYTES, Batch, decode_telemetry
 from tests.daemon_store.conftest import Clock
 
+NOW_US = 1_795_320_000_000_000  # 2026-11-22T04:00:00Z
 KEY, NEXT_KEY = b"0123456789abcdef0123", b"abcdef0123456789abcd"
 
 
@@ -52,6 +55,7 @@ class Bench:
             keys_of={"web-1": (KEY, NEXT_KEY)}.get,  # type: ignore[arg-type]
             now_us=clock,
             rules=IngestRules(signed=signed),
+            announcer=Announcer(store, Log()),
         )
         self.reports: list[str] = []
         self.route = IngestRoute(self.ingest, self.allow, self.reports.append)
@@ -95,6 +99,7 @@ class Bench:
 
 @pytest.fixture
 def bench(store: SqliteDaemonStore, clock: Clock) -> Bench:
+    clock.now_us = NOW_US
     return Bench(store, clock)
 
 
@@ -230,6 +235,7 @@ def test_unsigned_needs_a_token_where_the_guard_says_so(bench: Bench) -> None:
 
 
 def test_a_signature_is_good_once(tmp_path: Path, clock: Clock) -> None:
+    clock.now_us = NOW_US
     store = SqliteDaemonStore(tmp_path, None, clock)
     bench = Bench(store, clock, signed=True)
     at_s = clock.now_us // 1_000_000

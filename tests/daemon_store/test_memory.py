@@ -20,6 +20,8 @@ RATE = 500
 LOADER = """
 import asyncio, json, random, sys, time
 from pathlib import Path
+from fazai.daemon.announce import Announcer
+from fazai.service.log import Log
 from fazai.daemon.ingest import Ingest, IngestRules
 from fazai.daemon.watch import WatchRules
 from fazai.store.daemon import StoreLimits
@@ -44,7 +46,7 @@ async def main():
     # the index is due every 20 s, the oldest records go all the time
     limits = StoreLimits(upkeep_s=1, index_records=20 * rate, telemetry_bytes=32 << 20)
     store = SqliteDaemonStore(folder, limits)
-    ingest = Ingest.of(store, folder, IngestRules(), WatchRules())
+    ingest = Ingest.of(store, folder, IngestRules(), WatchRules(), Announcer(store, Log()))
     sweeps = asyncio.ensure_future(ingest.run(print, asyncio.sleep))
     begun, number = time.monotonic(), 0
     for second in range(seconds):

@@ -18,7 +18,7 @@ from fazai.cli.textfile import METRICS
 from fazai.daemon import lives
 from fazai.lab import LabSettings, LabThread
 from fazai.yamltext import loads
-from tests.daemon.live import live
+from tests.daemon.live import live, token
 from tests.ui.world import drifting_run, series
 
 ROOT = Path(__file__).parents[2]
@@ -47,7 +47,8 @@ def scraped(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("scraped")
     socket = folder / "gemma.sock"
     socket.touch()  # a worker's place, and nobody there
-    with LabThread() as lab, live(folder, gemma_socket=socket) as daemon, daemon.client() as client:
+    admin = token(folder, "prometheus", "admin")
+    with LabThread() as lab, live(folder, gemma_socket=socket) as daemon, daemon.client(admin) as client:
         firewall = lab.start("fw-01", LabSettings(auth_delay_s=0.0))
         about = {
             "base_url": firewall.base_url,
@@ -133,7 +134,7 @@ def test_every_metric_has_its_line_in_the_page(scraped: str) -> None:
 
 
 def test_promtool_takes_the_rules() -> None:
-    assert "SUCCESS: 13 rules found" in promtool("check", "rules", str(RULES))
+    assert "SUCCESS: 14 rules found" in promtool("check", "rules", str(RULES))
 
 
 def test_the_alerts_fire_when_they_should() -> None:
@@ -144,7 +145,7 @@ def test_every_alert_is_tested_and_documented() -> None:
     tested = (Path(__file__).parent / "rules_test.yml").read_text()
     page = (ROOT / "docs/monitoring.md").read_text()
     names = [rule["alert"] for rule in rules()]
-    assert len(names) == len(set(names)) == 13
+    assert len(names) == len(set(names)) == 14
     for rule in rules():
         assert f"alertname: {rule['alert']}\n" in tested
         assert f"`{rule['alert']}`" in page

@@ -75,7 +75,11 @@ def test_what_a_command_prints_is_told_and_secrets_are_not(
     assert ("stderr", "half ***") in said
     assert "s3cr3t" not in found.out + found.err + json.dumps(events(world))
     for event in logged:
-        decoded = decode_event(json.dumps({k: event[k] for k in ("type", "stream", "chunk")}))
+        decoded = decode_event(
+            json.dumps(
+                {"timestamp": "2026-11-22T03:04:05Z", **{k: event[k] for k in ("type", "stream", "chunk")}}
+            )
+        )
         assert isinstance(decoded, ExecLogEvent)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from fazai.daemon.announce import utc_now
 from fazai.daemon.jobs import Polling
 from fazai.lab import Fault
 from fazai.wire.events import LogEvent
@@ -173,10 +174,12 @@ def test_the_order_of_the_keyboard(site: Site) -> None:
 def test_a_live_event_pause_and_filter(site: Site) -> None:
     page = site.open("#/events")
     page.until("document.getElementById('link').textContent === 'live'")
-    site.daemon.publish(LogEvent(level="error", message="the first one", target="fw-01"))
+    site.daemon.publish(LogEvent(timestamp=utc_now(), level="error", message="the first one", target="fw-01"))
     page.until("document.querySelector('.event.bad')?.textContent.includes('the first one')")
     page.click("#pause")
-    site.daemon.publish(*[LogEvent(level="info", message=f"later {n}") for n in range(5)])
+    site.daemon.publish(
+        *[LogEvent(timestamp=utc_now(), level="info", message=f"later {n}") for n in range(5)]
+    )
     page.until("document.getElementById('summary').textContent === 'paused, 5 new events'")
     assert not any("later" in text for text in page.texts(".event"))
     page.click("#pause")
@@ -185,7 +188,8 @@ def test_a_live_event_pause_and_filter(site: Site) -> None:
     page.type("fw-01")
     page.until("document.querySelectorAll('.event').length === 1")
     site.daemon.publish(
-        LogEvent(level="info", message="not this"), LogEvent(level="info", message="fw-01 again")
+        LogEvent(timestamp=utc_now(), level="info", message="not this"),
+        LogEvent(timestamp=utc_now(), level="info", message="fw-01 again"),
     )
     page.until("document.querySelectorAll('.event').length === 2")
     page.choose("#level", "error")
@@ -206,7 +210,9 @@ def test_what_there_is_not_is_said(site: Site) -> None:
 def test_many_events_stay_few_lines(site: Site) -> None:
     page = site.open("#/events")
     page.until("document.getElementById('link').textContent === 'live'")
-    site.daemon.publish(*[LogEvent(level="info", message=f"event {n}") for n in range(3000)])
+    site.daemon.publish(
+        *[LogEvent(timestamp=utc_now(), level="info", message=f"event {n}") for n in range(3000)]
+    )
     page.until("document.querySelector('.event')?.textContent.includes('event 2999')")
     assert page.count(".event") <= 300
     assert page.text("#summary").startswith("2,000 events")
@@ -221,23 +227,28 @@ def test_it_comes_back_and_shows_a_gap(page: Page, tmp_path: Path) -> None:
         port = daemon.port
         page.go(f"{daemon.url}/ui#/events")
         page.until("document.getElementById('link').textContent === 'live'")
-        daemon.publish(LogEvent(level="info", message="before"))
+        daemon.publish(LogEvent(timestamp=utc_now(), level="info", message="before"))
         page.until("document.querySelector('.event')?.textContent.includes('before')")
     page.until("document.getElementById('link').textContent.includes('coming back')")
     away = StoreLimits(events_bytes=2000, upkeep_s=0.05)
     with live(tmp_path, away) as daemon:  # on another port: nobody listens to it
-        daemon.publish(*[LogEvent(level="info", message=f"{n:04d} " + "x" * 200) for n in range(200)])
+        daemon.publish(
+            *[
+                LogEvent(timestamp=utc_now(), level="info", message=f"{n:04d} " + "x" * 200)
+                for n in range(200)
+            ]
+        )
         page_first = daemon.services.store.event_range
         end = 500
         while page_first()[0] < 100 and end:
-            daemon.publish(LogEvent(level="info", message="y" * 200))
+            daemon.publish(LogEvent(timestamp=utc_now(), level="info", message="y" * 200))
             end -= 1
         assert page_first()[0] >= 100
     with live(tmp_path, listen_port=port) as daemon:
         page.until("document.getElementById('link').textContent === 'live'")
         page.until("[...document.querySelectorAll('.event[data-type=gap]')].length === 1")
         assert "are not shown here: no longer kept" in page.text(".event[data-type=gap]")
-        daemon.publish(LogEvent(level="info", message="after"))
+        daemon.publish(LogEvent(timestamp=utc_now(), level="info", message="after"))
         page.until("document.querySelector('.event').textContent.includes('after')")
         page.go("about:blank")
     page.faults[:] = [
@@ -459,7 +470,9 @@ def test_hostile_names_and_messages_are_text(site: Site) -> None:
     markup = (
         "<script>document.body.dataset.hacked=1</script><img src=x onerror=document.body.dataset.hacked=1>"
     )
-    site.daemon.publish(LogEvent(level="error", message=markup, logger=markup, target=markup))
+    site.daemon.publish(
+        LogEvent(timestamp=utc_now(), level="error", message=markup, logger=markup, target=markup)
+    )
     outcome = {
         "type": "outcome",
         "target": HOSTILE,

@@ -246,12 +246,14 @@ def _rows(struct: type[Message]) -> set[tuple[str, bool]]:
     action's without the common ones, unless it makes them required."""
     config = struct.__struct_config__
     common = next((b for b in (events.EventBase, actions.ActionBase) if issubclass(struct, b)), None)
-    optional = {f.name for f in msgspec.structs.fields(common)} if common not in (None, struct) else set()
+    shared = (
+        {f.name: f.required for f in msgspec.structs.fields(common)} if common not in (None, struct) else {}
+    )
     rows = {(name, True) for name in struct.constants}
     if config.tag is not None:
         rows.add((str(config.tag_field), True))
     for field in msgspec.structs.fields(struct):
-        if field.required or field.name not in optional:
+        if shared.get(field.name) is not field.required:
             rows.add((field.encode_name, field.required or not config.omit_defaults))
     return rows
 

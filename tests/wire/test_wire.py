@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, get_args
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -224,21 +225,50 @@ def test_refusal_of_a_secret_does_not_show_it() -> None:
 # -- events ---------------------------------------------------------------------------------------------
 
 
+NOW = datetime(2026, 11, 22, 3, 4, 5, tzinfo=UTC)
+
+
+EVENT_CLASSES: tuple[type[events.EventBase], ...] = get_args(events.PlainEvent)
+
+
+@pytest.mark.parametrize("of", EVENT_CLASSES, ids=lambda of: of.__name__)
+def test_every_type_of_event_has_its_time(of: type[events.EventBase]) -> None:
+    """By its type: none can be made without one, and none is read without one."""
+    required = {field.name for field in msgspec.structs.fields(of) if field.required}
+    assert "timestamp" in required
+    with refused("bad_request") as caught:
+        wire.decode_event(json.dumps({"type": of.__struct_config__.tag}))
+    assert "`timestamp`" in caught.value.message
+
+
 def test_sse_keeps_line_separators_of_unicode() -> None:
-    event = events.TokenEvent(text="a\u2028b\u0085c\r\nd")
+    event = events.TokenEvent(timestamp=NOW, text="a\u2028b\u0085c\r\nd")
     assert wire.decode_sse(wire.encode_sse(7, event)) == events.SseFrame(7, event)
 
 
 @pytest.mark.parametrize(
     ("frame", "word"),
     [
-        (b'event: token\ndata: {"type":"token","text":""}\n\n', "no id"),
-        (b'id: 1\ndata: {"type":"token","text":""}\n\n', "no event"),
+        (b'event: token\ndata: {"type":"token","timestamp":"2026-11-22T03:04:05Z","text":""}\n\n', "no id"),
+        (b'id: 1\ndata: {"type":"token","timestamp":"2026-11-22T03:04:05Z","text":""}\n\n', "no event"),
         (b"id: 1\nevent: token\n\n", "no data"),
-        (b'id: x\nevent: token\ndata: {"type":"token","text":""}\n\n', "`id`"),
-        (b'id: %s\nevent: token\ndata: {"type":"token","text":""}\n\n' % (b"9" * 5000), "`id`"),
-        (b'id: 1\nevent: done\ndata: {"type":"token","text":""}\n\n', "'token'"),
-        (b'id: 1\nid: 2\nevent: token\ndata: {"type":"token","text":""}\n\n', "twice"),
+        (
+            b'id: x\nevent: token\ndata: {"type":"token","timestamp":"2026-11-22T03:04:05Z","text":""}\n\n',
+            "`id`",
+        ),
+        (
+            b'id: %s\nevent: token\ndata: {"type":"token","timestamp":"2026-11-22T03:04:05Z","text":""}\n\n'
+            % (b"9" * 5000),
+            "`id`",
+        ),
+        (
+            b'id: 1\nevent: done\ndata: {"type":"token","timestamp":"2026-11-22T03:04:05Z","text":""}\n\n',
+            "'token'",
+        ),
+        (
+            b"id: 1\nid: 2\nevent: token\ndata: {}\n\n",
+            "twice",
+        ),
     ],
 )
 def test_sse_frame_that_is_not_whole_is_refused(frame: bytes, word: str) -> None:
@@ -248,8 +278,9 @@ def test_sse_frame_that_is_not_whole_is_refused(frame: bytes, word: str) -> None
 
 
 def test_sse_comment_is_skipped() -> None:
-    frame = wire.encode_sse(1, events.DoneEvent())
-    assert wire.decode_sse(b": heartbeat\n" + frame).event == events.DoneEvent()
+    event = events.DoneEvent(timestamp=NOW)
+    frame = wire.encode_sse(1, event)
+    assert wire.decode_sse(b": heartbeat\n" + frame).event == event
 
 
 @pytest.mark.parametrize("name", ["action_id", "plan_hash", "session_id", "agent_id"])
@@ -298,7 +329,15 @@ def test_change_record_is_a_change_event() -> None:
         note='after "monitor"',
         adopts=True,
     )
-    data = json.dumps({"type": "change", "run_id": "r", **change_record(change), "status": "done"})
+    data = json.dumps(
+        {
+            "type": "change",
+            "timestamp": "2026-11-22T03:04:05Z",
+            "run_id": "r",
+            **change_record(change),
+            "status": "done",
+        }
+    )
     assert "hunter" not in data
     event = wire.decode_event(data)
     assert isinstance(event, events.ChangeEvent)

@@ -36,14 +36,30 @@ def _unit(name: str) -> configparser.ConfigParser:
     return parser
 
 
-def test_both_units_speak_of_one_user_and_one_socket() -> None:
+def test_the_worker_is_a_user_of_its_own_with_nothing_of_the_daemons_in_reach() -> None:
+    """Who takes it over must not be admin by the daemon's socket, nor read secrets."""
     service, sock = (_unit(name) for name in UNITS)
-    assert service["Service"]["User"] == sock["Socket"]["SocketUser"] == "fazai"
-    assert service["Service"]["Group"] == sock["Socket"]["SocketGroup"] == "fazai"
+    daemon, port = (_unit(name) for name in ("fazai.service", "fazai.socket"))
+    own = service["Service"]
+    assert own["User"] == own["Group"] == sock["Socket"]["SocketUser"] == "fazai-worker"
+    assert own["User"] not in (daemon["Service"]["User"], port["Socket"]["SocketUser"])
+    assert own["Group"] != port["Socket"]["SocketGroup"]  # whose members are operators
+    assert "SupplementaryGroups" not in own
+    hidden = own["InaccessiblePaths"].replace("-/", "/").split()
+    assert hidden == ["/run/fazai/daemon.sock", "/var/lib/fazai", "/etc/fazai"]
+    for path in (port["Socket"]["ListenStream"], daemon["Service"]["Environment"]):
+        for word in path.split():
+            place = word.partition("=")[2] or word
+            if place.startswith("/"):
+                assert any(place == one or place.startswith(f"{one}/") for one in hidden), place
+    assert sock["Socket"]["SocketGroup"] == daemon["Service"]["Group"] == "fazai"  # the daemon may ask it
     assert sock["Socket"]["ListenStream"] == "/run/fazai/gemma.sock"
     assert sock["Socket"]["SocketMode"] == "0660"
     assert sock["Socket"]["DirectoryMode"] == "0755"  # made by root: clients must pass it
-    assert "u fazai " in (DEPLOY / "fazai.sysusers.conf").read_text()
+    users = (DEPLOY / "fazai.sysusers.conf").read_text()
+    assert "\nu fazai " in users
+    assert "\nu fazai-worker " in users
+    assert "\nm " not in users  # nobody is made a member of another's group
 
 
 def test_the_drop_in_opens_loopback_and_nothing_else() -> None:

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from fazai.errors import FazaiError, Unreachable
-from fazai.providers.gemma.endpoint import Conversation, Endpoint
+from fazai.providers.gemma.endpoint import MAX_ANSWER_BYTES, Conversation, Endpoint
 from fazai.wire.base import (
     MAX_LINE_BYTES,
     ErrorAnswer,
@@ -49,6 +49,7 @@ _GRACE_S = 10.0  # past the worker's own deadline
 _TIMEOUT_MS = 120_000
 _RETRY_S = 0.1
 _POLL_S = 0.1
+_SHOWN_CHARS = 500  # of an error's text
 
 M = TypeVar("M", bound=Message)
 
@@ -103,7 +104,7 @@ class GemmaClient:
             writer.close()
         answer = decode_answer(line, of)
         if isinstance(answer, ErrorAnswer):
-            raise WireError(answer.code or "internal", answer.error)
+            raise WireError(answer.code or "internal", answer.error[:_SHOWN_CHARS])
         return answer
 
     async def _exchange(
@@ -222,15 +223,22 @@ class GemmaSession:
         reader, writer = await client.connect()
         try:
             writer.write(encode(request) + b"\n")
+            left = MAX_ANSWER_BYTES
             while True:
-                event = _event(await self._line(reader, until))
+                line = await self._line(reader, until)
+                left -= len(line)
+                if left < 0:
+                    raise WireError("too_large", "the Gemma worker's answer does not end")
+                event = _event(line)
                 if isinstance(event, TokenText):
                     yield event.text
                 elif isinstance(event, StopEvent):
                     stream.reason, stream.usage = event.reason, event.usage
                     return
                 elif event is not None:
-                    raise WireError(event.code or "internal", event.message)
+                    raise WireError(event.code or "internal", event.message[:_SHOWN_CHARS])
+                else:
+                    await asyncio.sleep(0)  # a flood of what is skipped must not hold up others
         finally:
             writer.close()
 
@@ -258,7 +266,7 @@ def _event(line: bytes) -> WorkerEvent | None:
             return None
         answer = decode_answer(line, OkAnswer)
         if isinstance(answer, ErrorAnswer):
-            raise WireError(answer.code or "internal", answer.error) from None
+            raise WireError(answer.code or "internal", answer.error[:_SHOWN_CHARS]) from None
         raise
 
 

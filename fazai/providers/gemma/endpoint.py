@@ -11,13 +11,15 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from fazai.errors import FazaiError, InputError, SecretError, Unreachable
-from fazai.wire.base import WireError
+from fazai.wire.base import MAX_LINE_BYTES, WireError
 from fazai.wire.worker import GenerateParams, SessionParams, StopReason, Usage
 
-__all__ = ["Conversation", "Endpoint", "Said"]
+__all__ = ["MAX_ANSWER_BYTES", "Conversation", "Endpoint", "Said"]
 
 _KNOWN = ("max_tokens", "temperature", "top_p", "seed", "stop", "json_schema", "grammar")
 _SHOWN_CHARS = 200
+_REFUSAL_BYTES = 64 * 1024
+MAX_ANSWER_BYTES = 64 * 1024 * 1024  # of a whole answer, of the worker and of an endpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +122,8 @@ class Conversation:
                 http.stream("POST", url, json=body, headers=headers) as got,
             ):
                 if got.status_code != 200:
-                    raise _refused(endpoint, got.status_code, await got.aread())
-                async for line in _until(until, got.aiter_lines()):
+                    raise _refused(endpoint, got.status_code, await _beginning(got.aiter_bytes(), until))
+                async for line in _until(until, _lines(got.aiter_bytes())):
                     for said in _said(line):
                         ended = ended or said.reason is not None
                         text.append(said.text)
@@ -137,6 +139,35 @@ class Conversation:
                 "the fallback's answer broke off", stage="answer", where=endpoint.url, hint="ask again"
             )
         self._turns = [*turns, {"role": "assistant", "content": "".join(text)}]
+
+
+async def _beginning(chunks: AsyncIterator[bytes], until: float) -> bytes:
+    """Return what is shown of a refusal, however long it is. Raises TimeoutError."""
+    found = b""
+    async with asyncio.timeout_at(until):
+        async for chunk in chunks:
+            found += chunk
+            if len(found) > _REFUSAL_BYTES:
+                break
+    return found[:_REFUSAL_BYTES]
+
+
+async def _lines(chunks: AsyncIterator[bytes]) -> AsyncGenerator[str, None]:
+    """Yield the lines of an answer. Raises WireError for a line, and for a whole, that has no end."""
+    rest, total = bytearray(), 0
+    async for chunk in chunks:
+        total += len(chunk)
+        if b"\n" in chunk:
+            *lines, tail = (bytes(rest) + chunk).split(b"\n")
+            rest = bytearray(tail)
+            for line in lines:
+                yield line.decode("utf-8", "replace").removesuffix("\r")
+        else:
+            rest += chunk
+        if len(rest) > MAX_LINE_BYTES or total > MAX_ANSWER_BYTES:
+            raise WireError("too_large", "the fallback endpoint's answer does not end")
+    if rest:
+        yield rest.decode("utf-8", "replace")
 
 
 async def _until(until: float, lines: AsyncIterator[str]) -> AsyncGenerator[str, None]:
@@ -176,7 +207,7 @@ def _refused(endpoint: Endpoint, status: int, body: bytes) -> FazaiError:
     try:
         said = json.loads(body)["error"]
         text = str(said["message"] if isinstance(said, dict) else said)
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         text = ""
     text = " ".join(text.replace(endpoint.api_key or "\0", "…").split())[:_SHOWN_CHARS]
     message = f"the fallback of the Gemma worker answered {status}" + (f": {text}" if text else "")
@@ -203,7 +234,7 @@ def _said(line: str) -> list[Said]:
             found.append(Said(usage=_usage(used)))
         elif used:
             found[0] = Said(found[0].text, found[0].reason, _usage(used))
-    except (ValueError, LookupError, AttributeError, TypeError):
+    except (ValueError, LookupError, AttributeError, TypeError, OverflowError, RecursionError):
         raise WireError("internal", "the fallback endpoint's answer is no stream of completions") from None
     return found
 

@@ -1,0 +1,68 @@
+"""Says what happened: one line of the log and one event, both with the ids that the event carries."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from fazai.store.daemon import NewEvent
+from fazai.wire.base import encode
+from fazai.wire.events import AgentEvent, EventBase, Level, LogEvent, event_type
+
+if TYPE_CHECKING:
+    from fazai.service.log import Log
+    from fazai.store.daemon import DaemonStore
+
+__all__ = ["AUDIT", "Announcer", "log_event", "row_of", "utc_now"]
+
+#: The logger of who did what: approvals, starts, refusals, keys, tokens.
+AUDIT = "fazai.audit"
+
+_IDS = ("agent_id", "session_id", "run_id", "action_id", "target")
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+def row_of(event: EventBase, level: Level | None = None) -> NewEvent:
+    """Return the event as the event log stores it: what streams filter by comes from its own fields."""
+    return NewEvent(
+        event_type(event),  # type: ignore[arg-type]  # of a class of the union
+        encode(event),
+        target=event.target,
+        run=event.run_id,
+        session=event.session_id,
+        agent=event.agent_id,
+        level=event.level if isinstance(event, LogEvent) else level,
+    )
+
+
+def log_event(level: Level, message: str, logger: str, **ids: str | None) -> LogEvent:
+    """Return a `log` event of this moment."""
+    return LogEvent(timestamp=utc_now(), level=level, message=message, logger=logger, **ids)  # type: ignore[arg-type]
+
+
+class Announcer:
+    """Writes to the log of the process and to the event log. Used by the daemon's event loop."""
+
+    def __init__(self, store: DaemonStore, log: Log) -> None:
+        self._store, self._log = store, log
+
+    def write_log(self, level: Level, event: EventBase, logger: str) -> None:
+        """Write the event as a line of the log alone."""
+        ids = {name: getattr(event, name) for name in _IDS}
+        self._log.say(level, _sentence(event), logger=logger, **ids)
+
+    def say(self, level: Level, event: EventBase, logger: str) -> None:
+        """Write the event as a line of the log, and publish it without waiting for the disk."""
+        self.write_log(level, event, logger)
+        self._store.publish_soon([row_of(event, level)])
+
+
+def _sentence(event: EventBase) -> str:
+    if isinstance(event, LogEvent):
+        return event.message
+    if isinstance(event, AgentEvent):
+        return f"{event.target or event.agent_id} is in {event.state}: {event.reason or 'no reason is known'}"
+    return event_type(event)  # type: ignore[arg-type]

@@ -1,0 +1,48 @@
+"""A store for the look ahead of a run: it reads what is there and keeps aside what the look would record.
+
+A run that looks before it writes is one run. When the look is all that there is (the plan is stale, a target
+does not answer), the run takes over what was kept; else it records the same itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fazai.store.base import Run, Store, TargetMemory, TargetState
+from fazai.store.null import NullStore
+
+__all__ = ["PreviewStore"]
+
+
+class PreviewStore(NullStore):
+    """Refuses everything that precedes a write, as the store does that it extends."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.events_kept: list[tuple[float, str, str, Mapping[str, Any]]] = []
+        self._states: dict[str, TargetState] = {}
+
+    def memory(self, target: str) -> TargetMemory:
+        return self._store.memory(target)
+
+    def left(self, target: str) -> str:
+        return self._store.left(target)
+
+    def targets(self) -> dict[str, TargetState]:
+        return self._store.targets()
+
+    def event(self, run_id: str, time: float, type_: str, target: str, data: Mapping[str, Any]) -> None:
+        self.events_kept.append((time, type_, target, data))
+
+    def ended(self, target: str, state: TargetState) -> None:
+        self._states[target] = state
+
+    async def record(self, run: Run, exit_code: int, totals: Mapping[str, Any]) -> None:
+        """Write what was kept as the whole of the run. Raises StateError."""
+        await self._store.run_begin(run)
+        for moment, type_, target, data in self.events_kept:
+            self._store.event(run.run_id, moment, type_, target, data)
+        for target, state in self._states.items():
+            self._store.ended(target, state)
+        await self._store.run_end(run.run_id, exit_code, totals)
