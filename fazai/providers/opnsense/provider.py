@@ -68,6 +68,11 @@ _SPECS = (
         default="10%",
     ),
     FieldSpec("protected", "list", "names (globs) of items that are never deleted"),
+    FieldSpec(
+        "place",
+        "map",
+        "where a kind's list stands among others' items: KIND: first, last, {before: NAME}, {after: NAME}",
+    ),
 )
 
 OPTIONS: Mapping[str, FieldSpec] = {spec.name: spec for spec in _SPECS}
@@ -229,6 +234,21 @@ def _max_prune(value: Value, spec: FieldSpec) -> _Wrong:
     return f'must be a number or a percentage, not "{value}"', 'write 5 or "25%"'
 
 
+def _place(value: Value, spec: FieldSpec) -> _Wrong:
+    from fazai.providers.opnsense.placing import place_of
+
+    ordered = [name for name, kind in all_kinds().items() if kind.ordered]
+    for kind, place in value.items() if isinstance(value, Mapping) else ():
+        if kind not in ordered:
+            known = "one of " + ", ".join(ordered)
+            return f'names no ordered kind: "{kind}"', did_you_mean(str(kind), ordered) or known
+        try:
+            place_of(place)
+        except ValueError as error:
+            return f"of {kind}: {error}", '{opnsense.rule: {before: "Default allow LAN to any rule"}}'
+    return None if isinstance(value, Mapping) else ("must be a map of kinds to places", None)
+
+
 def _owner(value: Value, spec: FieldSpec) -> _Wrong:
     if isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9_.-]{1,40}", value):
         return None
@@ -242,4 +262,5 @@ _CHECKS = {
     "prune": _prune,
     "max_prune": _max_prune,
     "owner": _owner,
+    "place": _place,
 }

@@ -37,25 +37,30 @@ def cell(row: Row, name: str) -> str:
 
 @dataclass(slots=True)
 class Collection:
-    """All items of one kind. `complete` is False where the firewall hides items from its search."""
+    """All items of one kind. `complete` is False where the firewall hides items from its search;
+    `automatic` are the rules among them that are no items: the product's own, and those of older releases.
+    """
 
     kind: CatalogueKind
     rows: dict[str, Row]
     owner: str
     complete: bool = True
+    automatic: tuple[Row, ...] = ()
     _labels: dict[str, list[str]] | None = None
 
     @classmethod
     def of(cls, kind: CatalogueKind, listed: Iterable[Row], owner: str) -> Collection:
-        """From search rows; what they mix in is left out: automatic rules, and aliases among Unbound's
-        hosts.
+        """From search rows; what they mix in is no item: rules that are automatic or from before the API,
+        and aliases among Unbound's hosts.
         """
-        rows = {
-            row["uuid"]: row
-            for row in listed
-            if row.get("uuid").__class__ is str and not row.get("is_automatic") and not row.get("isAlias")
-        }
-        return cls(kind, rows, owner)
+        rows: dict[str, Row] = {}
+        automatic: list[Row] = []
+        for row in listed:
+            if row.get("is_automatic") or row.get("legacy"):
+                automatic.append(row)
+            elif row.get("uuid").__class__ is str and not row.get("isAlias"):
+                rows[row["uuid"]] = row
+        return cls(kind, rows, owner, automatic=tuple(automatic))
 
     @property
     def labels(self) -> dict[str, list[str]]:
