@@ -146,7 +146,7 @@ class Kind(Protocol):
 
     def normalise(self, fields: Mapping[str, Value], state: str) -> tuple[dict[str, Value], list[Problem]]:
         """The fields in canonical form, and everything that is wrong with them. Defaults are not added:
-        a field that is not declared is not managed. `state`: present, absent; for a handler: notified."""
+        what a field that is not declared counts as, the session decides. `state`: present, absent; for a handler: notified."""
         ...
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from fazai.errors import DeviceError, FazaiError, Mark, NotAvailable, Refused, did_you_mean
 from fazai.model import Change, Resource, SecretRef, Value, Verb
@@ -74,6 +74,7 @@ class Judge:
     adopt: bool
     adopted: frozenset[str]
     protected: tuple[str, ...]
+    unmanaged: Mapping[str, frozenset[str]]  # kind -> fields whose defaults do not count
     keys: Mapping[
         tuple[str, str], Mapping[str, str]
     ]  # (kind, key) -> name -> key, with what this run creates
@@ -176,14 +177,19 @@ class Judge:
         result: Result,
     ) -> None:
         changed = self._changed(kind, collection, resource, row)
-        if not changed:
+        made = collection.carries_mark(ref, self.mark)
+        astray = self._astray(kind, collection, resource, row, made=made)
+        if not changed and not astray:
             result.unchanged += 1
             result.items.append(Item(resource, ref, row, ours, None))
             return
-        before = {name: self.snapshot.value(collection, row, kind.rows[name]) for name in changed}
-        after = {name: resource.fields[name] for name in changed}
+        fields = (*changed, *astray)
+        before = {name: self.snapshot.value(collection, row, kind.rows[name]) for name in fields}
+        after = {**{name: resource.fields[name] for name in changed}, **astray}
         taking = not ours and self._may_adopt(resource)
         change = self._change(kind, resource, Verb.UPDATE, ref, before, after, adopts=taking)
+        if astray:
+            change = replace(change, note=f"not declared, so as by default: {', '.join(astray)}")
         refusal = self._refusal(kind, collection, resource, ref, ours=ours or taking, verb="changed")
         if refusal is not None:
             result.refused.append((change, refusal))
@@ -218,6 +224,25 @@ class Judge:
             if not same(field_row, wanted, collection.text(row, field_row)):
                 changed.append(name)
         return changed
+
+    def _astray(
+        self, kind: CatalogueKind, collection: Collection, resource: Resource, row: Row, *, made: bool
+    ) -> dict[str, Value]:
+        """The fields that are not declared and have another value than their default, with it: of an item
+        that fazai made all of them, of others' only whether it is switched off. Quick, as `_changed` is.
+        """
+        found: dict[str, Value] = {}
+        spared = self.unmanaged.get(kind.name, frozenset())
+        for default in kind.defaults:
+            field_row, name = default.row, default.row.name
+            seen = row.get(default.source)
+            if seen == default.text or name in resource.fields or not (made or default.switch):
+                continue
+            if name in spared or (seen is None and name not in row):  # a release may not have the field
+                continue
+            if not same(field_row, default.text, collection.text(row, field_row)):
+                found[name] = default.value
+        return found
 
     def _absent(
         self,

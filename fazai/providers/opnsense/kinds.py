@@ -10,6 +10,7 @@ from fazai.errors import did_you_mean
 from fazai.model import FieldSpec, Problem, Secret, SecretRef, Value
 from fazai.providers.opnsense.catalogue import Entry, FieldRow, catalogue
 from fazai.providers.opnsense.content import alias_problems
+from fazai.providers.opnsense.defaults import Default, defaults_of, is_left
 from fazai.providers.opnsense.rows import KindRow
 from fazai.providers.opnsense.values import canonical, text_of, token_key
 
@@ -37,6 +38,11 @@ class CatalogueKind:
     @cached_property
     def fields(self) -> Mapping[str, FieldSpec]:
         return {name: _spec(self.row, row) for name, row in self.rows.items()}
+
+    @cached_property
+    def defaults(self) -> tuple[Default, ...]:
+        """What fields count as that are not declared."""
+        return defaults_of(self.row, self.rows)
 
     @property
     def identity(self) -> tuple[str, ...]:
@@ -116,6 +122,9 @@ def _spec(row: KindRow, field: FieldRow) -> FieldSpec:
     doc = field.doc or (
         "the owner's mark is added to it on the firewall" if field.name == row.mark_field else ""
     )
+    if not field.required and not field.secret and not row.settings and field.name not in row.identity:
+        left = "stays as it is when it is not declared" if is_left(row, field) else ""
+        doc = "; ".join(filter(None, (doc, left)))
     return FieldSpec(
         name=field.name,
         type="reference" if field.reference and kind == "text" else kind,

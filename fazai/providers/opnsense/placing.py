@@ -15,7 +15,7 @@ from fazai.providers.opnsense.ordering import LAST, arrange, make_room
 from fazai.providers.opnsense.snapshot import Collection, Row, cell
 from fazai.providers.opnsense.values import text_of
 
-__all__ = ["SEQUENCE", "Place", "interfaces_of", "is_floating", "place_of", "put_in_order"]
+__all__ = ["SEQUENCE", "Place", "interfaces_of", "is_floating", "place_of", "places_of", "put_in_order"]
 
 SEQUENCE = "sequence"
 SINGLE, FLOATING = "single", "floating"
@@ -41,6 +41,12 @@ def place_of(value: Any) -> Place | None:
         if where in ("before", "after") and isinstance(name, str) and name.strip():
             return Place(where, name)
     raise ValueError("first, last, {before: NAME} or {after: NAME} is expected")
+
+
+def places_of(option: Mapping[str, Any]) -> dict[str, Place]:
+    """The places by kind; those of the kinds whose list stands last are left out."""
+    found = {kind: place_of(value) for kind, value in option.items()}
+    return {kind: place for kind, place in found.items() if place is not None}
 
 
 def put_in_order(
@@ -271,7 +277,7 @@ def _say_places(kind: CatalogueKind, collection: Collection, result: Result, pla
         elif ref:
             note = f'after "{collection.label(collection.rows[ref])}", made by others'
         change = result.changes[item.change]
-        result.changes[item.change] = replace(change, note=note)
+        result.changes[item.change] = replace(change, note="; ".join(filter(None, (note, change.note))))
 
 
 def _lines(kind: CatalogueKind, item: Item | None, row: Row) -> tuple[str, ...]:

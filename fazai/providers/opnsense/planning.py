@@ -31,6 +31,7 @@ class Policy:
     prune: bool | tuple[str, ...]
     max_prune: int | str
     place: Mapping[str, Place] = field(default_factory=dict)  # kind -> where its list stands
+    unmanaged: Mapping[str, frozenset[str]] = field(default_factory=dict)  # kind -> fields left alone
 
 
 def pruned_kinds(prune: Any) -> bool | tuple[str, ...]:
@@ -93,6 +94,7 @@ def work_out(
         adopt=policy.adopt,
         adopted=adopted,
         protected=policy.protected,
+        unmanaged=policy.unmanaged,
         keys=reference_keys(wanted, kinds, snapshot, policy.mark),
     )
     grouped: dict[str, list[Resource]] = {}

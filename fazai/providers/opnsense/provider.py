@@ -73,6 +73,11 @@ _SPECS = (
         "map",
         "where a kind's list stands among others' items: KIND: first, last, {before: NAME}, {after: NAME}",
     ),
+    FieldSpec(
+        "unmanaged",
+        "map",
+        "KIND: fields that may be changed by hand where they are not declared; others have their defaults",
+    ),
 )
 
 OPTIONS: Mapping[str, FieldSpec] = {spec.name: spec for spec in _SPECS}
@@ -249,6 +254,21 @@ def _place(value: Value, spec: FieldSpec) -> _Wrong:
     return None if isinstance(value, Mapping) else ("must be a map of kinds to places", None)
 
 
+def _unmanaged(value: Value, spec: FieldSpec) -> _Wrong:
+    if not isinstance(value, Mapping):
+        return "must be a map of kinds to lists of fields", "{opnsense.rule: [log]}"
+    kinds = all_kinds()
+    for name, fields in value.items():
+        if name not in kinds:
+            return f'names no kind: "{name}"', did_you_mean(str(name), kinds)
+        if not isinstance(fields, list):
+            return f"of {name} must be a list of fields", f"{{{name}: [log]}}"
+        for field in fields:
+            if field not in kinds[name].rows:
+                return f'of {name} names no field: "{field}"', did_you_mean(str(field), kinds[name].rows)
+    return None
+
+
 def _owner(value: Value, spec: FieldSpec) -> _Wrong:
     if isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9_.-]{1,40}", value):
         return None
@@ -263,4 +283,5 @@ _CHECKS = {
     "max_prune": _max_prune,
     "owner": _owner,
     "place": _place,
+    "unmanaged": _unmanaged,
 }

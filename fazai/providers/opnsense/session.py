@@ -17,7 +17,7 @@ from fazai.providers.opnsense.credentials import read_credentials
 from fazai.providers.opnsense.diffing import Unresolved, resolve
 from fazai.providers.opnsense.kinds import CatalogueKind
 from fazai.providers.opnsense.ownership import mark_of, marked, own_ref
-from fazai.providers.opnsense.placing import place_of
+from fazai.providers.opnsense.placing import places_of
 from fazai.providers.opnsense.planning import Policy, called, pruned_kinds, work_out
 from fazai.providers.opnsense.provider import OPTIONS
 from fazai.providers.opnsense.rows import SERVICES, KindRow
@@ -51,10 +51,9 @@ class OpnsenseSession:
             protected=tuple(_option(target, "protected") or ()),
             prune=pruned_kinds(_option(target, "prune")),
             max_prune=_option(target, "max_prune"),
-            place={
-                kind: place
-                for kind, text in (_option(target, "place") or {}).items()
-                if (place := place_of(text)) is not None
+            place=places_of(_option(target, "place") or {}),
+            unmanaged={
+                kind: frozenset(names) for kind, names in (_option(target, "unmanaged") or {}).items()
             },
         )
         self._api: Api | None = None
