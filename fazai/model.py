@@ -146,7 +146,8 @@ class Kind(Protocol):
 
     def normalise(self, fields: Mapping[str, Value], state: str) -> tuple[dict[str, Value], list[Problem]]:
         """The fields in canonical form, and everything that is wrong with them. Defaults are not added:
-        what a field that is not declared counts as, the session decides. `state`: present, absent; for a handler: notified."""
+        what a field counts as that is not declared, the session decides. `state`: present, absent; for a
+        handler: notified."""
         ...
 
 
@@ -375,6 +376,11 @@ class Provider(Protocol):
 
     def connect(self, target: Target) -> Session:
         """A session, not yet connected."""
+        ...
+
+    def box_of(self, target: Target) -> str:
+        """Pure: what the target is, whatever the inventory calls it: the same text for two names of one box.
+        Locks and what is remembered are kept by it."""
         ...
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 
+from fazai.apply.boxes import BoxStore, refuse_pruning
 from fazai.errors import (
     Errors,
     FazaiError,
@@ -24,7 +25,7 @@ from fazai.errors import (
 from fazai.model import Activate, Change, Diff, Joining, Provider, Session, Step, Talking, TargetWork, Verb
 from fazai.outcome import ActionOutcome, Status, TargetOutcome, change_record, record
 from fazai.plan import Expected
-from fazai.store.base import Action, Run, Store, TargetMemory
+from fazai.store.base import Action, Run, TargetMemory
 
 __all__ = ["TargetRun"]
 
@@ -36,7 +37,7 @@ class TargetRun:
     item: TargetWork
     play: str
     run: Run
-    store: Store
+    store: BoxStore
     provider: Provider
     event: Callable[[str, str, Mapping[str, object]], None]
     check: bool
@@ -116,11 +117,13 @@ class TargetRun:
             pending=frozenset(memory.pending),
             prune=self.item.whole,
         )
+        diff = refuse_pruning(diff, self.item.wanted, self.store.other_names(memory), self.item.target)
         self.observed = seen.digest
         self._earlier = frozenset(memory.pending)
         self.unchanged = diff.unchanged
         self.planned = tuple(step.service for step in diff.steps if isinstance(step, Activate))
         self.notes = [*_found(memory, self.check), *diff.notes]
+        self.notes[:0] = self.store.notes(memory)
         if self.expected is not None:
             self.expected.check(self.item.target.name, seen.digest, diff)
         return diff
@@ -328,6 +331,8 @@ class TargetRun:
         self.errors.append(error)
         if not done.keep and done.changes:
             await self._undo(session, done)
+        if getattr(self.provider, "atomic_writes", False) and not isinstance(error, Unreachable | Unsure):
+            await self._forget(self._refused(done))
         self._left(diff, done)
 
     async def _undo(self, session: Session, done: _Done) -> None:
@@ -362,6 +367,12 @@ class TargetRun:
         if undone:
             self.notes.append(f"{len(undone)} change{'s' if len(undone) > 1 else ''} taken back")
         self.event("undo", name, {"undone": len(undone), "kept": total - len(undone)})
+
+    def _refused(self, done: _Done) -> set[str]:
+        """The services of changes that the target refused: nothing was saved for them that is not active."""
+        saved = {service for change, _ in done.changes for service in change.activates}
+        refused = {s for action in self.actions if action.status == "failed" for s in action.change.activates}
+        return refused - saved - self._earlier
 
     async def _forget(self, services: set[str]) -> None:
         """Saved and running are one again. A journal that cannot be written keeps them: the next run then

@@ -12,7 +12,7 @@ from fazai.providers.opnsense.catalogue import FieldRow
 from fazai.providers.opnsense.kinds import CatalogueKind
 from fazai.providers.opnsense.ownership import is_uuid, own_ref
 from fazai.providers.opnsense.snapshot import SETTINGS_REF, Collection, Row, Snapshot, cell
-from fazai.providers.opnsense.values import same, text_of, to_api
+from fazai.providers.opnsense.values import composed, same, text_of, to_api
 
 __all__ = ["Item", "Judge", "Result", "Unresolved", "resolve"]
 
@@ -55,7 +55,8 @@ def resolve(field_row: FieldRow, value: Value, keys: Mapping[str, str]) -> str:
 
 
 def _key(field_row: FieldRow, name: str, keys: Mapping[str, str]) -> str:
-    key = keys.get(name) or keys.get(name.lower())
+    known = composed(name)
+    key = keys.get(known) or keys.get(known.lower())
     if key is not None:
         return key
     if is_uuid(name) or name.startswith("__"):
@@ -285,7 +286,7 @@ class Judge:
         return Change(
             target=self.target,
             kind=kind.name,
-            identity=collection.label(row),
+            identity=resource.identity if resource else collection.label(row),
             verb=Verb.DELETE,
             before=before,
             after={},
@@ -327,8 +328,9 @@ class Judge:
 
     def is_protected(self, kind: CatalogueKind, name: str) -> bool:
         """Is this a name that is never deleted?"""
-        patterns = (*kind.row.protected, *self.protected)
-        return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+        name = composed(name)
+        patterns = map(composed, (*kind.row.protected, *self.protected))
+        return any(name == pattern or fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
     def _may_adopt(self, resource: Resource) -> bool:
         return self.adopt if resource.adopt is None else resource.adopt

@@ -12,7 +12,7 @@ from fazai.providers.opnsense.catalogue import Entry, FieldRow, catalogue
 from fazai.providers.opnsense.content import alias_problems
 from fazai.providers.opnsense.defaults import Default, defaults_of, is_left
 from fazai.providers.opnsense.rows import KindRow
-from fazai.providers.opnsense.values import canonical, text_of, token_key
+from fazai.providers.opnsense.values import canonical, composed, text_of, token_key
 
 __all__ = ["CatalogueKind", "all_kinds", "label"]
 
@@ -158,7 +158,7 @@ def _fill(template: str, parts: Mapping[str, str]) -> str:
     filled = "".join(
         before + (parts[name] if name else "") for before, name, _, _ in string.Formatter().parse(template)
     )
-    return " ".join(filled.split()).lstrip(".")
+    return composed(" ".join(filled.split()).lstrip("."))
 
 
 def _no_check(fields: Mapping[str, Value]) -> list[Problem]:

@@ -13,7 +13,7 @@ from fazai.providers.opnsense.diffing import Item, Judge, Result
 from fazai.providers.opnsense.kinds import CatalogueKind
 from fazai.providers.opnsense.ordering import LAST, arrange, make_room
 from fazai.providers.opnsense.snapshot import Collection, Row, cell
-from fazai.providers.opnsense.values import text_of
+from fazai.providers.opnsense.values import composed, text_of
 
 __all__ = ["SEQUENCE", "Place", "interfaces_of", "is_floating", "place_of", "places_of", "put_in_order"]
 
@@ -39,7 +39,7 @@ def place_of(value: Any) -> Place | None:
     if isinstance(value, Mapping) and len(value) == 1:
         ((where, name),) = value.items()
         if where in ("before", "after") and isinstance(name, str) and name.strip():
-            return Place(where, name)
+            return Place(where, composed(" ".join(name.split())))
     raise ValueError("first, last, {before: NAME} or {after: NAME} is expected")
 
 
@@ -133,7 +133,7 @@ class _Foreign:
     def _not_found(self, place: Place) -> tuple[list[str], list[str]]:
         """A rule from before the API, or one that fazai does not see as an item, stands behind all others."""
         for row in self._collection.automatic:
-            if cell(row, self._kind.row.identity[0]) == place.name:
+            if composed(cell(row, self._kind.row.identity[0])) == place.name:
                 if place.where == "before":
                     return [], []
                 raise self._wrong(f'no rule of the API can stand after "{place.name}"', None)

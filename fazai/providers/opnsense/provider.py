@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import re
 from collections.abc import Iterable, Mapping
@@ -67,7 +68,8 @@ _SPECS = (
         'how many of our items of one kind a run may prune: "10%" or a number',
         default="10%",
     ),
-    FieldSpec("protected", "list", "names (globs) of items that are never deleted"),
+    FieldSpec("protected", "list", "names of items that are never deleted, as they are or as globs"),
+    FieldSpec("formerly", "list", "names that it had in the inventory: its items are not another one's"),
     FieldSpec(
         "place",
         "map",
@@ -88,6 +90,7 @@ class OpnsenseProvider:
 
     name = "opnsense"
     noun = "firewall"  # what reports call its targets
+    atomic_writes = True  # a change that it refuses has left nothing behind
 
     @cached_property
     def catalogue_kinds(self) -> Mapping[str, CatalogueKind]:
@@ -110,6 +113,21 @@ class OpnsenseProvider:
         from fazai.providers.opnsense.session import OpnsenseSession  # the HTTP client is heavy
 
         return OpnsenseSession(target, self.catalogue_kinds)
+
+    def box_of(self, target: Target) -> str:
+        """The address at which it is reached; of a firewall of the lab its name there."""
+        lab = target.options.get("lab")
+        return str(lab) if lab else _address(str(target.options.get("base_url", "")))
+
+
+def _address(base_url: str) -> str:
+    """An address in one notation: lower case, with its port, IPv6 in short, nothing at its end."""
+    url = urlsplit(base_url)
+    host = (url.hostname or "").removesuffix(".")
+    with contextlib.suppress(ValueError):
+        host = ipaddress.ip_address(host).compressed
+    port = url.port or (80 if url.scheme == "http" else 443)
+    return f"{url.scheme}://{f'[{host}]' if ':' in host else host}:{port}{url.path.rstrip('/')}"
 
 
 def _problems(target: Target, kinds: Iterable[str]) -> Iterable[InputError]:

@@ -15,7 +15,7 @@ from fazai.providers.opnsense.catalogue import FieldRow
 from fazai.providers.opnsense.kinds import CatalogueKind, label
 from fazai.providers.opnsense.ownership import is_uuid, unmarked
 from fazai.providers.opnsense.rows import KindRow
-from fazai.providers.opnsense.values import from_item
+from fazai.providers.opnsense.values import composed, from_item
 
 __all__ = ["SETTINGS_REF", "Collection", "Row", "Snapshot", "cell"]
 
@@ -78,7 +78,7 @@ class Collection:
         if len(kind.row.identity) == 1 and not kind.row.mark_field:
             name = kind.row.identity[0]
             if not kind.rows[name].fold and kind.row.label == f"{{{name}}}":
-                return " ".join(cell(row, name).split())
+                return composed(" ".join(cell(row, name).split()))
         return label(
             kind.row, kind.rows, {name: self.text(row, kind.rows[name]) for name in kind.row.identity}
         )
