@@ -32,6 +32,7 @@ __all__ = [
     "Talking",
     "Target",
     "TargetWork",
+    "Telling",
     "Value",
     "Verb",
     "Warming",
@@ -151,6 +152,25 @@ class Kind(Protocol):
         ...
 
 
+@runtime_checkable
+class Telling(Protocol):
+    """A kind of which a list may have several items with one identity: fields that differ tell them apart."""
+
+    @property
+    def apart(self) -> tuple[str, ...]:
+        """These fields."""
+        ...
+
+    def apart_text(self, fields: Mapping[str, Value], name: str) -> str:
+        """What one of them says in the identity of an item (fields rendered, not yet normalised)."""
+        ...
+
+    def label_in(self, fields: Mapping[str, Value]) -> str:
+        """What the item is called on the target where these (normalised) fields say otherwise which one is
+        meant; else empty."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """One managed thing. `options` are its rendered settings (base_url, mode, secret, timeout, owner…)."""
@@ -183,6 +203,7 @@ class Resource:
     adopt: bool | None = None  # None: as the target says
     notify: tuple[str, ...] = ()
     listen: tuple[str, ...] = ()  # a handler: carried out only when one of these names was notified
+    label: str = ""  # what it is called on the target, where its identity says more than that
 
 
 class Verb(StrEnum):

@@ -21,13 +21,19 @@ _DAY_S = 86400.0
 
 
 def names_by_box(works: Iterable[Work], provider: Callable[[str], Provider]) -> dict[str, tuple[str, ...]]:
-    """The names that this run has for each box, in the order of the inventory."""
+    """The names that this run has for each box (`known_of`), in the order of the inventory."""
     found: dict[str, dict[str, None]] = {}
     for work in works:
         for item in work.targets:
-            box = provider(item.target.provider).box_of(item.target)
-            found.setdefault(box, {})[item.target.name] = None
-    return {box: tuple(names) for box, names in found.items()}
+            known = known_of(provider(item.target.provider).box_of(item.target), item.target)
+            found.setdefault(known, {})[item.target.name] = None
+    return {known: tuple(names) for known, names in found.items()}
+
+
+def known_of(box: str, target: Target) -> str:
+    """The box and whose items on it are meant: of two owners each prunes only its own."""
+    owner = str(target.options.get("owner") or "")
+    return f"{box} {owner}" if owner else box
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,16 +84,17 @@ class BoxStore:
 
     # -- several names ----------------------------------------------------------------------------------
 
-    def other_names(self, memory: TargetMemory) -> dict[str, float]:
+    def other_names(self) -> dict[str, float]:
         """What the box is called besides, with the time when it last was; former names of it left out."""
         former = self.target.options.get("formerly") or ()
-        known = {**memory.names, **dict.fromkeys(self.names, time.time())}
+        remembered = self.store.names(known_of(self.box, self.target))
+        known = {**remembered, **dict.fromkeys(self.names, time.time())}
         return {name: when for name, when in known.items() if name != self.target.name and name not in former}
 
     def notes(self, memory: TargetMemory) -> list[str]:
         """What is to be said of the box before it is looked at."""
         found = []
-        recent = [name for name, when in self.other_names(memory).items() if when > time.time() - _DAY_S]
+        recent = [name for name, when in self.other_names().items() if when > time.time() - _DAY_S]
         if recent:
             found.append(
                 f"{self.target.name} and {', '.join(sorted(recent))} are names of one {self.noun}"

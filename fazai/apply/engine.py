@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from fazai.apply.boxes import BoxStore, names_by_box
+from fazai.apply.boxes import BoxStore, known_of, names_by_box
 from fazai.apply.target import TargetRun
 from fazai.errors import FazaiError, Interrupted, LockHeld, PlanStale, Refused, StateError, Unreachable
 from fazai.model import Provider, TargetWork, Work
@@ -117,7 +117,9 @@ class Engine:
             return self._skipped(item, work, Status.INTERRUPTED, "interrupted before it began")
         begun = time.monotonic()
         noun = getattr(provider, "noun", "target")
-        store = BoxStore(self.store, box, item.target, noun, self.run, self._names.get(box, ()))
+        store = BoxStore(
+            self.store, box, item.target, noun, self.run, self._names.get(known_of(box, item.target), ())
+        )
         target = TargetRun(
             item=item,
             play=work.name,
@@ -137,7 +139,7 @@ class Engine:
         finally:
             del self._active[task]
         outcome = target.outcome(time.monotonic() - begun)
-        self._finished(outcome, "" if self.check else box)
+        self._finished(outcome, "" if self.check else known_of(box, item.target))
         return outcome
 
     async def _guarded(self, target: TargetRun) -> None:
@@ -163,7 +165,7 @@ class Engine:
         self._finished(outcome)
         return outcome
 
-    def _finished(self, outcome: TargetOutcome, box: str = "") -> None:
+    def _finished(self, outcome: TargetOutcome, known: str = "") -> None:
         data: dict[str, object] = {
             "status": str(outcome.status),
             "play": outcome.play,
@@ -181,7 +183,7 @@ class Engine:
             data["was"] = was or "unknown"
         self._event("outcome", outcome.target, data)
         state = TargetState(str(outcome.status), outcome.count("planned"), self.run.run_id, time.time())
-        self.store.ended(outcome.target, state, box)
+        self.store.ended(outcome.target, state, known)
         self.finished(outcome)
 
     def _event(self, type_: str, target: str, data: Mapping[str, object]) -> None:

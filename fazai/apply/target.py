@@ -117,7 +117,7 @@ class TargetRun:
             pending=frozenset(memory.pending),
             prune=self.item.whole,
         )
-        diff = refuse_pruning(diff, self.item.wanted, self.store.other_names(memory), self.item.target)
+        diff = refuse_pruning(diff, self.item.wanted, self.store.other_names(), self.item.target)
         self.observed = seen.digest
         self._earlier = frozenset(memory.pending)
         self.unchanged = diff.unchanged

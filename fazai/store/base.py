@@ -50,15 +50,13 @@ class Action:
 class TargetMemory:
     """What earlier runs left about one target. `pending`: service -> run that saved but never activated.
     `unfinished`: actions whose end was never written. `generation` grows with each run that wrote.
-    `running`: the run that holds the lock just now, when something is pending or unfinished. `names`: what
-    runs that may write called it, and when they last did."""
+    `running`: the run that holds the lock just now, when something is pending or unfinished."""
 
     adopted: frozenset[str] = frozenset()
     pending: Mapping[str, str] = field(default_factory=dict)
     unfinished: tuple[Action, ...] = ()
     generation: int = 0
     running: str = ""
-    names: Mapping[str, float] = field(default_factory=dict)
 
 
 class TargetState(NamedTuple):
@@ -108,9 +106,14 @@ class Store(Protocol):
     def actions(self, run_id: str) -> list[Action]: ...
     def events(self, run_id: str) -> list[dict[str, Any]]: ...
 
-    def ended(self, target: str, state: TargetState, box: str = "") -> None:
+    def ended(self, target: str, state: TargetState, known: str = "") -> None:
         """How a run left the target; with the next commit, not waited for. Of several plays of one run the
-        worst counts, and what is older than what is known changes nothing. `box`: it is called so now."""
+        worst counts, and what is older than what is known changes nothing. `known`: what the target is, to
+        one owner of items on it, and that it has this name."""
+        ...
+
+    def names(self, known: str) -> dict[str, float]:
+        """The names that this has, and when a run that may write last used each."""
         ...
 
     def left(self, target: str) -> str:

@@ -60,8 +60,11 @@ class NullStore:
     def events(self, run_id: str) -> list[dict[str, Any]]:
         return []
 
-    def ended(self, target: str, state: TargetState, box: str = "") -> None:
+    def ended(self, target: str, state: TargetState, known: str = "") -> None:
         pass
+
+    def names(self, known: str) -> dict[str, float]:
+        return {}
 
     def left(self, target: str) -> str:
         return ""

@@ -108,8 +108,8 @@ MIGRATIONS = (
     ALTER TABLE pending RENAME COLUMN target TO box;
     ALTER TABLE adopted RENAME COLUMN target TO box;
     ALTER TABLE generations RENAME COLUMN target TO box;
-    CREATE TABLE boxes (
-        box TEXT NOT NULL, name TEXT NOT NULL, time REAL NOT NULL, PRIMARY KEY (box, name)
+    CREATE TABLE names (
+        known TEXT NOT NULL, name TEXT NOT NULL, time REAL NOT NULL, PRIMARY KEY (known, name)
     ) WITHOUT ROWID;
     """,
 )

@@ -150,7 +150,7 @@ class SqliteStore:
             ),
             (f"DELETE FROM runs WHERE run_id <= {oldest}", (_KEEP_RUNS,)),  # noqa: S608
             ("DELETE FROM targets WHERE time < ?", (time.time() - _KEEP_TARGETS_S,)),
-            ("DELETE FROM boxes WHERE time < ?", (time.time() - _KEEP_TARGETS_S,)),
+            ("DELETE FROM names WHERE time < ?", (time.time() - _KEEP_TARGETS_S,)),
         )
 
     def history(self, limit: int) -> list[Run]:
@@ -187,14 +187,12 @@ class SqliteStore:
             keys,
         )
         generation = self._read("SELECT total(generation) FROM generations WHERE box IN (?, ?)", keys)
-        names = self._read("SELECT name, time FROM boxes WHERE box = ?", (box,))
         return TargetMemory(
             frozenset(row[0] for row in adopted),
             dict(pending),
             tuple(_action(row) for row in opened),
             int(generation[0][0]),
             self._running(box) if pending or opened else "",
-            dict(names),
         )
 
     def _running(self, box: str) -> str:
@@ -306,11 +304,14 @@ class SqliteStore:
 
     # -- how targets are ------------------------------------------------------------------------------------
 
-    def ended(self, target: str, state: TargetState, box: str = "") -> None:
+    def ended(self, target: str, state: TargetState, known: str = "") -> None:
         jobs: list[_Job] = [(_ENDED, (target, *state, _rank(state.status)))]
-        if box:
-            jobs.append(("INSERT OR REPLACE INTO boxes VALUES (?, ?, ?)", (box, target, state.time)))
+        if known:
+            jobs.append(("INSERT OR REPLACE INTO names VALUES (?, ?, ?)", (known, target, state.time)))
         self._queue.put((tuple(jobs), None))
+
+    def names(self, known: str) -> dict[str, float]:
+        return dict(self._read("SELECT name, time FROM names WHERE known = ?", (known,)))
 
     def left(self, target: str) -> str:
         rows = self._read("SELECT status FROM targets WHERE target = ?", (target,))

@@ -110,6 +110,13 @@ def test_what_one_name_lists_another_does_not_prune(firewall: LabFirewall, runs:
     assert [row["name"] for row in rows if row["type"] == "host"] == ["b"]
 
 
+def test_two_owners_prune_their_own(firewall: LabFirewall, runs: Runs) -> None:
+    runs(named("fw-of-blue", firewall, alias("a"), owner="blue", prune=True))
+    both = runs(named("fw-of-red", firewall, alias("b"), alias("c"), owner="red"))
+    assert (both.exit_code, both.targets[0].notes) == (ExitCode.OK, ())
+    assert runs(named("fw-of-red", firewall, alias("c"), owner="red", prune=True)).exit_code == ExitCode.OK
+
+
 def test_a_name_that_was_only_planned_stops_no_pruning(firewall: LabFirewall, runs: Runs) -> None:
     runs(named("one", firewall, alias("a"), alias("b")))
     runs(named("other", firewall, alias("c")), check=True)

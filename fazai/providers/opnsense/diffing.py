@@ -10,8 +10,9 @@ from fazai.errors import DeviceError, FazaiError, Mark, NotAvailable, Refused, d
 from fazai.model import Change, Resource, SecretRef, Value, Verb
 from fazai.providers.opnsense.catalogue import FieldRow
 from fazai.providers.opnsense.kinds import CatalogueKind
-from fazai.providers.opnsense.ownership import is_uuid, own_ref
-from fazai.providers.opnsense.snapshot import SETTINGS_REF, Collection, Row, Snapshot, cell
+from fazai.providers.opnsense.matching import Matcher
+from fazai.providers.opnsense.ownership import is_uuid
+from fazai.providers.opnsense.snapshot import Collection, Row, Snapshot
 from fazai.providers.opnsense.values import composed, same, text_of, to_api
 
 __all__ = ["Item", "Judge", "Result", "Unresolved", "resolve"]
@@ -84,9 +85,16 @@ class Judge:
         """Every resource of one kind."""
         result = Result()
         collection = self.snapshot.collections[kind.name]
+        matcher = Matcher(kind, collection, self.target, self.mark, self.adopted, self._api)
+        try:
+            shared = matcher.match_all(resources)
+        except DeviceError as error:
+            error.where = error.where or f"{self.target}/{kind.name}"
+            result.errors.append(error)
+            return result
         for resource in resources:
             try:
-                self._one(kind, collection, resource, result)
+                self._one(kind, matcher, resource, shared.get(resource.identity), result)
             except Unresolved as error:
                 error.where = error.where or resource.mark or self._where(resource)
                 result.errors.append(error)
@@ -94,8 +102,14 @@ class Judge:
                 result.errors.append(error)
         return result
 
-    def _one(self, kind: CatalogueKind, collection: Collection, resource: Resource, result: Result) -> None:
-        ref, ours = self._match(kind, collection, resource)
+    def _one(
+        self, kind: CatalogueKind, matcher: Matcher, resource: Resource, shared: str | None, result: Result
+    ) -> None:
+        collection = matcher.collection
+        if shared is None:
+            ref, ours = matcher.match(resource)
+        else:
+            ref, ours = shared, shared not in collection.rows or matcher.is_ours(shared)
         row = collection.rows.get(ref)
         result.wanted_refs.add(ref)
         if resource.state == "absent":
@@ -106,49 +120,17 @@ class Judge:
         else:
             self._present(kind, collection, resource, ref, row, ours, result)
 
-    def _match(self, kind: CatalogueKind, collection: Collection, resource: Resource) -> tuple[str, bool]:
-        """The item's ref, and whether it is ours: our own uuid first, then the identity."""
-        if kind.row.settings:
-            return SETTINGS_REF, True
-        mine = own_ref(self.mark, kind.name, resource.identity)
-        if mine in collection.rows:
-            return mine, True
-        found = collection.labels.get(resource.identity, [])
-        owned = [ref for ref in found if collection.carries_mark(ref, self.mark)]
-        ref = self._only(kind, collection, resource, owned or found)
-        if ref is None:
-            return mine, True
-        return ref, bool(owned) or ref in self.adopted
-
-    def _only(
-        self, kind: CatalogueKind, collection: Collection, resource: Resource, found: Sequence[str]
-    ) -> str | None:
-        if len(found) > 1:
-            alike = [ref for ref in found if self._tied(kind, collection.rows[ref], resource)]
-            if len(alike) != 1:
-                raise DeviceError(
-                    f'{len(found)} items on {self.target} are called "{resource.identity}": '
-                    "which one is meant is not clear",
-                    where=resource.mark or self._where(resource),
-                    hint="rename or delete the others on the firewall: " + ", ".join(sorted(found)),
-                )
-            return alike[0]
-        return found[0] if found else None
-
-    def _tied(self, kind: CatalogueKind, row: Row, resource: Resource) -> bool:
-        names = [name for name in kind.row.tiebreak if name in resource.fields]
-        return bool(names) and all(
-            same(kind.rows[name], self._api(kind.rows[name], resource.fields[name]), cell(row, name))
-            for name in names
-        )
-
     def _api(self, field_row: FieldRow, value: Value) -> str:
         if field_row.reference is None or field_row.key == "name":
             return to_api(field_row, value)
         return resolve(field_row, value, self.keys.get((field_row.reference, field_row.key), {}))
 
     def _create(self, kind: CatalogueKind, resource: Resource, ref: str) -> Change:
-        fields = {name: value for name, value in resource.fields.items() if not isinstance(value, SecretRef)}
+        fields = {
+            name: value
+            for name, value in resource.fields.items()
+            if name in kind.rows and not isinstance(value, SecretRef)
+        }
         for name in kind.row.needed_on_create:
             if name not in fields:
                 raise DeviceError(
@@ -207,8 +189,8 @@ class Judge:
         changed = []
         rows = kind.rows
         for name, value in resource.fields.items():
-            field_row = rows[name]
-            if field_row.write_once or isinstance(value, SecretRef):
+            field_row = rows.get(name)
+            if field_row is None or field_row.write_once or isinstance(value, SecretRef):
                 continue
             if field_row.reference is None and value.__class__ is str:
                 wanted = value
@@ -312,7 +294,7 @@ class Judge:
         name = resource.identity
         if not kind.row.settings and not is_uuid(ref):
             return Refused(f'"{name}" is built into {self.target} and cannot be {verb}', where=where)
-        if verb == "deleted" and self.is_protected(kind, name):
+        if verb == "deleted" and self.is_protected(kind, resource.label or name):
             return Refused(
                 f'"{name}" is protected and is not deleted',
                 where=where,

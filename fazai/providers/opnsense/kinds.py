@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 
 from fazai.errors import did_you_mean
@@ -11,10 +12,14 @@ from fazai.model import FieldSpec, Problem, Secret, SecretRef, Value
 from fazai.providers.opnsense.catalogue import Entry, FieldRow, catalogue
 from fazai.providers.opnsense.content import alias_problems
 from fazai.providers.opnsense.defaults import Default, defaults_of, is_left
+from fazai.providers.opnsense.ownership import is_uuid
 from fazai.providers.opnsense.rows import KindRow
 from fazai.providers.opnsense.values import canonical, composed, text_of, token_key
 
-__all__ = ["CatalogueKind", "all_kinds", "label"]
+__all__ = ["MATCH", "UUID", "CatalogueKind", "all_kinds", "label"]
+
+#: Words beside the fields, which say what item is meant where the identity does not.
+UUID, MATCH = "uuid", "match"
 
 
 class CatalogueKind:
@@ -56,9 +61,70 @@ class CatalogueKind:
     def example(self) -> str:
         return self.row.example
 
+    @property
+    def apart(self) -> tuple[str, ...]:
+        """The fields that tell items of one identity apart in a list."""
+        return self.row.tiebreak
+
+    def apart_text(self, fields: Mapping[str, Value], name: str) -> str:
+        """What a field, as it stands in a playbook, says in an identity."""
+        row = self.rows[name]
+        value, _ = canonical(row, fields[name]) if name in fields else (row.default or "", None)
+        return token_key(row, text_of(value))
+
     def identify(self, fields: Mapping[str, Value]) -> str | Problem:
         """The identity's text of these fields as they stand in a playbook (nested maps allowed)."""
         flat = self._flatten(fields)
+        found = self.label_of(flat, named=not self._beside(flat))
+        if isinstance(found, Problem):
+            return found
+        more = ""
+        if UUID in flat:
+            more = f"({UUID} {text_of(flat[UUID]).lower()})"
+        elif MATCH in flat and MATCH not in self.rows:
+            match, problem = self._match(flat)
+            if problem is not None:
+                return problem
+            more = "(" + ", ".join(f"{name} {text_of(value)}" for name, value in match.items()) + ")"
+        return f"{found} {more}".strip()
+
+    def _beside(self, flat: Mapping[str, Value]) -> bool:
+        """Is it said otherwise than by the identity which item is meant?"""
+        return UUID in flat or (MATCH in flat and MATCH not in self.rows)
+
+    def _match(self, flat: Mapping[str, Value]) -> tuple[dict[str, Value], Problem | None]:
+        """The fields that an item is found by, with their values: those given, or those declared."""
+        given = flat[MATCH]
+        if self.row.create == "add":
+            hint = "give it another description"
+            return {}, Problem(MATCH, f"is not for {self.name}, whose uuids the firewall chooses", hint)
+        if not isinstance(given, (Mapping, list, tuple)) or not given:
+            return {}, Problem(MATCH, "takes names of fields, or a map of fields to values", "[interface]")
+        found: dict[str, Value] = {}
+        for name in given:
+            row = self.rows.get(name) if isinstance(name, str) else None
+            if row is None:
+                return {}, Problem(MATCH, f'names no field: "{name}"', did_you_mean(str(name), self.rows))
+            value = given[name] if isinstance(given, Mapping) else flat.get(name, row.default)
+            if value is None:
+                return {}, Problem(MATCH, f"names {name}, which is not declared", f"{{{name}: …}}")
+            found[name], problem = canonical(row, value)
+            if problem is not None:
+                return {}, Problem(MATCH, f"{problem.field}: {problem.message}", problem.hint)
+            if isinstance(given, Mapping) and name in flat and canonical(row, flat[name])[0] != found[name]:
+                text = f"finds the item by another {name} than it is to have: it would not be found again"
+                return {}, Problem(MATCH, text, "name the item by its uuid:")
+        return found, None
+
+    def label_in(self, fields: Mapping[str, Value]) -> str:
+        """What an item with a `uuid` or a `match` is called on the firewall; empty for all others."""
+        if not self._beside(fields):
+            return ""
+        found = self.label_of(fields, named=False)
+        return "" if isinstance(found, Problem) else found
+
+    def label_of(self, flat: Mapping[str, Value], *, named: bool = True) -> str | Problem:
+        """What the item is called on the firewall. Not `named`: it may have no name."""
         texts: dict[str, str] = {}
         for name in self.row.identity:
             row = self.rows[name]
@@ -66,7 +132,7 @@ class CatalogueKind:
             if problem is not None:
                 return problem
             texts[name] = text_of(value).strip()
-            if row.required and not texts[name]:
+            if named and row.required and not texts[name]:
                 return Problem(name, "is missing: it names the item", self._misspelt(name, flat))
         return label(self.row, self.rows, texts)
 
@@ -74,25 +140,41 @@ class CatalogueKind:
         """Canonical values under the API's own field names, and everything that is wrong with them."""
         found: dict[str, Value] = {}
         problems: list[Problem] = []
-        for name, value in self._flatten(fields).items():
+        flat = self._flatten(fields)
+        beside = self._beside(flat)
+        for name, value in flat.items():
             row = self.rows.get(name)
+            if row is None and name == UUID:
+                found[name] = text_of(value).lower()
+                if not is_uuid(found[name]):
+                    problems.append(Problem(name, f'is no uuid: "{text_of(value)}"'))
+                continue
+            if row is None and name == MATCH:
+                found[name], problem = self._match(flat)
+                if problem is not None:
+                    problems.append(problem)
+                continue
             if row is None:
                 problems.append(
                     Problem(name, f"{self.name} has no such field", did_you_mean(name, self.rows))
                 )
                 continue
+            if beside and name in self.row.identity:
+                row = replace(row, required=False)  # it may have no name
             found[name], problem = canonical(row, value)
             if problem is not None:
                 problems.append(problem)
         if state == "present":
-            problems.extend(self._missing(found))
+            problems.extend(self._missing(found, self.row.identity if beside else ()))
             problems.extend(_CHECKS.get(self.row.short, _no_check)(found))
         elif self.row.settings:
             problems.append(Problem(None, f"{self.name} is a setting and cannot be absent"))
         return found, problems
 
-    def _missing(self, found: Mapping[str, Value]) -> Iterable[Problem]:
+    def _missing(self, found: Mapping[str, Value], spared: Sequence[str]) -> Iterable[Problem]:
         for name, row in self.rows.items():
+            if name in spared:
+                continue
             if row.required and row.default is None and row.type != "boolean" and name not in found:
                 yield Problem(name, "is missing", self._misspelt(name, found))
 

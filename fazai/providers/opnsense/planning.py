@@ -62,7 +62,7 @@ def reference_keys(
             kind = kinds[resource.kind]
             names = coming.setdefault(resource.kind, {})
             ref = own_ref(mark, resource.kind, resource.identity)
-            names[resource.identity] = ref
+            names[resource.label or resource.identity] = ref
             if kind.row.called:
                 names.setdefault(called(kind, resource.fields), ref)
     for reference, key in found:
