@@ -45,7 +45,7 @@ class BoxStore:
     store: Store
     box: str
     target: Target
-    noun: str
+    provider: Provider
     run: Run
     names: tuple[str, ...]
 
@@ -96,9 +96,11 @@ class BoxStore:
         found = []
         recent = [name for name, when in self.other_names().items() if when > time.time() - _DAY_S]
         if recent:
+            noun = getattr(self.provider, "noun", "target")
+            end = ", and nothing is pruned" if "prune" in self.provider.options else ""
             found.append(
-                f"{self.target.name} and {', '.join(sorted(recent))} are names of one {self.noun}"
-                f" ({self.box}): they share one lock and one state, and nothing is pruned"
+                f"{self.target.name} and {', '.join(sorted(recent))} are names of one {noun} ({self.box}):"
+                f" they share one lock and one state{end}"
             )
         if memory.running:
             found.append(

@@ -116,10 +116,8 @@ class Engine:
         if self._interrupts:
             return self._skipped(item, work, Status.INTERRUPTED, "interrupted before it began")
         begun = time.monotonic()
-        noun = getattr(provider, "noun", "target")
-        store = BoxStore(
-            self.store, box, item.target, noun, self.run, self._names.get(known_of(box, item.target), ())
-        )
+        names = self._names.get(known_of(box, item.target), ())
+        store = BoxStore(self.store, box, item.target, provider, self.run, names)
         target = TargetRun(
             item=item,
             play=work.name,

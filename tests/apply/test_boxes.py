@@ -115,8 +115,7 @@ def test_names_of_one_box_take_turns_and_say_so(bench: Bench) -> None:
     assert [device.calls[: ends[0] + 1].count(call) for call in ("write create i1", "close")] == [1, 1]
     assert device.calls[ends[0] + 1] == "observe"  # the next one begins when this one has ended
     assert outcome.targets[0].notes == (
-        "fw-1 and fw-2, fw-3 are names of one target (box): they share one lock and one state, and nothing is"
-        " pruned",
+        "fw-1 and fw-2, fw-3 are names of one target (box): they share one lock and one state",
     )
 
 

@@ -232,3 +232,13 @@ def test_a_rule_of_the_product_itself_has_the_last_word(firewall: LabFirewall) -
     assert note.startswith(
         'opnsense.rule "no web" never matches on fw-01: the rule "anti-lockout rule", which'
     )
+
+
+def test_a_rule_that_becomes_a_floating_one_is_placed_among_these(firewall: LabFirewall) -> None:
+    run(apply(target(firewall), [rule("one"), rule("two")]))
+    bare = {key: value for key, value in TELNET.items() if key != "interface"}
+    floating = resource("opnsense.rule", {**bare, "description": "two"})  # its interface goes back to none
+    done = run(apply(target(firewall), [floating, rule("one")]))
+    assert [(change.identity, change.after) for change in done.diff.changes] == [("two", {"interface": ()})]
+    assert done.after.steps == ()
+    assert running(firewall)[0] == "two"

@@ -36,13 +36,20 @@ class Result:
 
 @dataclass(slots=True)
 class Item:
-    """A wanted, present item and its place in the list of changes (None: nothing differs)."""
+    """A wanted, present item and its place in the list of changes (None: nothing differs). `astray`: the
+    defaults that fields get back which are not declared.
+    """
 
     resource: Resource
     ref: str
     row: Row | None
     ours: bool
     change: int | None
+    astray: Mapping[str, Value] = field(default_factory=dict)
+
+    def declared(self, name: str) -> Value:
+        """What a field will be, as far as this run says it; None: as it is."""
+        return self.resource.fields.get(name, self.astray.get(name))
 
 
 def resolve(field_row: FieldRow, value: Value, keys: Mapping[str, str]) -> str:
@@ -177,7 +184,7 @@ class Judge:
         if refusal is not None:
             result.refused.append((change, refusal))
             return
-        result.items.append(Item(resource, ref, row, True, len(result.changes)))
+        result.items.append(Item(resource, ref, row, True, len(result.changes), astray))
         result.changes.append(change)
 
     def _changed(

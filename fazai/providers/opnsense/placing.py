@@ -204,7 +204,7 @@ def is_floating(row: Row) -> bool:
 
 
 def _interfaces(kind: CatalogueKind, item: Item) -> tuple[str, ...]:
-    value = item.resource.fields.get(kind.row.floating)
+    value = item.declared(kind.row.floating)
     if value is None:
         return interfaces_of(item.row or {})
     return value if isinstance(value, tuple) else ()
@@ -216,7 +216,9 @@ def _group(kind: CatalogueKind, item: Item) -> str:
     """
     if not kind.row.floating:
         return ""
-    inverted = item.resource.fields.get("interfacenot", cell(item.row or {}, "interfacenot"))
+    inverted = item.declared("interfacenot")
+    if inverted is None:
+        inverted = cell(item.row or {}, "interfacenot")
     return SINGLE if len(_interfaces(kind, item)) == 1 and text_of(inverted) != "1" else FLOATING
 
 

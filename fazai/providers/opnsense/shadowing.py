@@ -136,7 +136,7 @@ def _of_item(
     texts = {}
     for name in _FIELDS:
         field = kind.rows[name]
-        value: Value = item.resource.fields.get(name)
+        value: Value = item.declared(name)
         if value is None or isinstance(value, Secret):
             texts[name] = cell(row, name) if item.row is not None else field.default or ""
         else:
