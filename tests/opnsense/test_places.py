@@ -242,3 +242,10 @@ def test_a_rule_that_becomes_a_floating_one_is_placed_among_these(firewall: LabF
     assert [(change.identity, change.after) for change in done.diff.changes] == [("two", {"interface": ()})]
     assert done.after.steps == ()
     assert running(firewall)[0] == "two"
+
+
+def test_many_that_never_match_are_counted(firewall: LabFirewall) -> None:
+    wanted = [rule(f"rule {number}") for number in range(30)]
+    notes = run(plan(target(firewall), wanted)).notes
+    assert len(notes) == 21
+    assert notes[-1] == "10 more of opnsense.rule never match on fw-01"

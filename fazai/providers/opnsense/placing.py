@@ -15,7 +15,16 @@ from fazai.providers.opnsense.ordering import LAST, arrange, make_room
 from fazai.providers.opnsense.snapshot import Collection, Row, cell
 from fazai.providers.opnsense.values import composed, text_of
 
-__all__ = ["SEQUENCE", "Place", "interfaces_of", "is_floating", "place_of", "places_of", "put_in_order"]
+__all__ = [
+    "SEQUENCE",
+    "Place",
+    "interfaces_of",
+    "is_floating",
+    "number_of",
+    "place_of",
+    "places_of",
+    "put_in_order",
+]
 
 SEQUENCE = "sequence"
 SINGLE, FLOATING = "single", "floating"
@@ -58,7 +67,7 @@ def put_in_order(
         if item.ours and SEQUENCE not in item.resource.fields:
             groups.setdefault(_group(kind, item), []).append(item)
     ours = [item for items in groups.values() for item in items]
-    before = {item.ref: number for item in ours if (number := _number(item.row)) is not None}
+    before = {item.ref: number for item in ours if (number := number_of(item.row)) is not None}
     taken = _taken(collection, result, {item.ref for item in ours})
     foreign = _Foreign(judge, kind, collection, result, {item.ref for item in ours})
     placed: list[Item] = []
@@ -101,10 +110,10 @@ class _Foreign:
         self._judge, self._kind, self._collection, self._result = judge, kind, collection, result
         leaving = {change.ref for change in result.changes if change.verb is Verb.DELETE}
         rows = ((ref, row) for ref, row in collection.rows.items() if ref not in ours and ref not in leaving)
-        self._rows = dict(sorted(rows, key=lambda entry: _number(entry[1]) or 0))
+        self._rows = dict(sorted(rows, key=lambda entry: number_of(entry[1]) or 0))
 
     def number(self, ref: str) -> int:
-        return _number(self._rows[ref]) or 0
+        return number_of(self._rows[ref]) or 0
 
     def split(self, group: str, items: Sequence[Item], place: Place | None) -> tuple[list[str], list[str]]:
         """What must stand ahead of the items and what behind them; both are empty without a place.
@@ -178,9 +187,10 @@ class _Foreign:
             self._rows[ref] = {**row, SEQUENCE: str(number)}
 
 
-def _number(row: Row | None) -> int | None:
+def number_of(row: Row | None) -> int | None:
+    """The sequence of a row; None where it has none that is a number."""
     text = cell(row, SEQUENCE) if row is not None else ""
-    return int(text) if text.isdigit() else None
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
 
 
 def _taken(collection: Collection, result: Result, ordered: set[str]) -> set[int]:
@@ -188,7 +198,7 @@ def _taken(collection: Collection, result: Result, ordered: set[str]) -> set[int
     leaving = {change.ref for change in result.changes if change.verb is Verb.DELETE}
     rows = (row for ref, row in collection.rows.items() if ref not in ordered and ref not in leaving)
     declared = (item.resource.fields for item in result.items)
-    return {number for row in rows if (number := _number(row)) is not None} | {
+    return {number for row in rows if (number := number_of(row)) is not None} | {
         int(text_of(fields[SEQUENCE])) for fields in declared if SEQUENCE in fields
     }
 
@@ -262,7 +272,7 @@ def _say_places(kind: CatalogueKind, collection: Collection, result: Result, pla
         if ref in leaving:
             continue
         row = collection.rows.get(ref, {})
-        number = int(text_of(moved[ref][SEQUENCE])) if ref in moved else _number(row) or 0
+        number = int(text_of(moved[ref][SEQUENCE])) if ref in moved else number_of(row) or 0
         for line in _lines(kind, listed.get(ref), row):
             lines.setdefault(line, []).append((number, ref))
     ahead_of: dict[tuple[str, str], tuple[int, str]] = {}

@@ -7,13 +7,13 @@ which matches all of its traffic, and decides otherwise, has no effect, though i
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from fazai.model import Secret, Value, Verb
 from fazai.providers.opnsense.diffing import Item, Result
 from fazai.providers.opnsense.kinds import CatalogueKind
-from fazai.providers.opnsense.placing import SEQUENCE
+from fazai.providers.opnsense.placing import SEQUENCE, number_of
 from fazai.providers.opnsense.snapshot import Row, Snapshot, cell
 from fazai.providers.opnsense.values import to_api
 
@@ -21,6 +21,9 @@ __all__ = ["shadowed"]
 
 #: What narrows a rule beside its addresses: one that has any of it matches less than it seems to.
 _CONDITIONS = ("sched", "tagged", "icmptype", "icmp6type", "tcpflags1", "tcpflags2", "tos", "prio")
+#: Of more rules than this for any port only those to anywhere are looked at: the others take little.
+_MOST = 300
+_SAID = 20  # sentences of one run
 _FIELDS = (
     *("enabled", "action", "quick", "interfacenot", "interface", "direction", "ipprotocol", "protocol"),
     *("source_net", "source_not", "source_port", "destination_net", "destination_not", "destination_port"),
@@ -50,6 +53,9 @@ class _Rule:
         return self.texts.get("action", "") in ("pass", "")
 
 
+_Groups = Mapping[str, tuple[int, frozenset[str]]]  # interface groups: sequence and members
+
+
 def shadowed(kind: CatalogueKind, snapshot: Snapshot, result: Result, target: str) -> list[str]:
     """A sentence for each rule of the list that another one keeps from ever matching."""
     collection = snapshot.collections[kind.name]
@@ -66,17 +72,31 @@ def shadowed(kind: CatalogueKind, snapshot: Snapshot, result: Result, target: st
         ),
         *(_built_in(row, labels) for row in collection.automatic),
     ]
-    fronts = [rule for rule in fronts if rule.has("enabled") and rule.has("quick")]
+    by_port: dict[tuple[bool, str], list[_Rule]] = {}
+    for front in fronts:
+        if front.has("enabled") and front.has("quick"):
+            port = front.texts["destination_port"].lower()
+            by_port.setdefault((front.passes, "" if "-" in port else port), []).append(front)
     found: list[str] = []
-    for item in result.items if fronts else ():
+    for item in result.items if by_port else ():
         rule = _of_item(kind, item, groups, moved.get(item.ref))
-        if not rule.has("enabled"):
-            continue
-        for front in fronts:
-            if front.passes != rule.passes and front.order < rule.order and _covers(front, rule, groups):
-                found.append(_sentence(kind, target, rule, front))
-                break
+        if rule.has("enabled"):
+            port = rule.texts["destination_port"].lower()
+            others = [*by_port.get((not rule.passes, ""), ())]
+            others += by_port.get((not rule.passes, port), ()) if port else ()
+            ahead = _first_in_front(others, rule, groups)
+            if ahead is not None:
+                found.append(_sentence(kind, target, rule, ahead))
+    if len(found) > _SAID:
+        found[_SAID:] = [f"{len(found) - _SAID} more of {kind.name} never match on {target}"]
     return found
+
+
+def _first_in_front(fronts: Sequence[_Rule], rule: _Rule, groups: _Groups) -> _Rule | None:
+    """The first of these that takes all that the rule is for."""
+    if len(fronts) > _MOST:
+        fronts = [front for front in fronts if front.texts["destination_net"] in ("any", "")]
+    return next((f for f in fronts if f.order < rule.order and _covers(f, rule, groups)), None)
 
 
 def _sentence(kind: CatalogueKind, target: str, rule: _Rule, front: _Rule) -> str:
@@ -93,23 +113,23 @@ def _sentence(kind: CatalogueKind, target: str, rule: _Rule, front: _Rule) -> st
     )
 
 
-def _groups(snapshot: Snapshot) -> dict[str, tuple[int, frozenset[str]]]:
+def _groups(snapshot: Snapshot) -> _Groups:
     """Interface groups: name -> sequence and members."""
     collection = snapshot.collections.get("opnsense.interface_group")
     rows: Iterable[Row] = collection.rows.values() if collection is not None else ()
     return {
         cell(row, "ifname"): (
-            int(cell(row, "sequence") or 0),
+            number_of(row) or 0,
             frozenset(part for part in cell(row, "members").split(",") if part),
         )
         for row in rows
     }
 
 
-def _order(texts: Mapping[str, str], groups: Mapping[str, tuple[int, frozenset[str]]]) -> str:
+def _order(texts: Mapping[str, str], groups: _Groups) -> str:
     """Floating rules first, then those of groups, then those of one interface; each by sequence."""
     names = [part for part in texts.get("interface", "").split(",") if part]
-    number = int(texts.get(SEQUENCE) or 0)
+    number = number_of(texts) or 0
     if len(names) != 1 or texts.get("interfacenot") == "1":
         group = 200_000
     else:
@@ -117,9 +137,7 @@ def _order(texts: Mapping[str, str], groups: Mapping[str, tuple[int, frozenset[s
     return f"{group:06d}.{number:07d}"
 
 
-def _of_row(
-    row: Row, name: str, groups: Mapping[str, tuple[int, frozenset[str]]], sequence: str | None
-) -> _Rule:
+def _of_row(row: Row, name: str, groups: _Groups, sequence: str | None) -> _Rule:
     texts = {field: cell(row, field) for field in _FIELDS}
     if sequence is None:
         return _Rule(name, cell(row, "sort_order") or _order(texts, groups), texts)
@@ -128,9 +146,7 @@ def _of_row(
     return _Rule(name, f"{head}.{int(sequence):07d}" if head else _order(texts, groups), texts)
 
 
-def _of_item(
-    kind: CatalogueKind, item: Item, groups: Mapping[str, tuple[int, frozenset[str]]], sequence: str | None
-) -> _Rule:
+def _of_item(kind: CatalogueKind, item: Item, groups: _Groups, sequence: str | None) -> _Rule:
     """The rule that a wanted item will be: what is declared, what it has, what it gets when it is made."""
     row = item.row or {}
     texts = {}
@@ -169,23 +185,23 @@ def _built_in(row: Row, labels: Mapping[str, str]) -> _Rule:
     return _Rule(cell(row, "description"), cell(row, "sort_order"), texts, built_in=True)
 
 
-def _covers(front: _Rule, rule: _Rule, groups: Mapping[str, tuple[int, frozenset[str]]]) -> bool:
-    """Does everything that `rule` is for match `front`? False when in doubt."""
+def _covers(front: _Rule, rule: _Rule, groups: _Groups) -> bool:
+    """Does everything that `rule` is for match `front`? False when in doubt. The cheapest questions first."""
     one, two = front.texts, rule.texts
     return (
-        _on_all(front, rule, groups)
+        _port(one["destination_port"], two["destination_port"])
+        and _port(one["source_port"], two["source_port"])
         and one["direction"] in ("any", two["direction"])
         and one["ipprotocol"] in ("inet46", two["ipprotocol"])
         and _protocol(one["protocol"].lower(), two["protocol"].lower())
+        and _on_all(front, rule, groups)
         and all(not one[name] or one[name] == two[name] for name in _CONDITIONS)
-        and _port(one["source_port"], two["source_port"])
-        and _port(one["destination_port"], two["destination_port"])
-        and _side(front, rule, "source", _arriving(rule))
         and _side(front, rule, "destination", frozenset())
+        and _side(front, rule, "source", _arriving(rule))
     )
 
 
-def _on_all(front: _Rule, rule: _Rule, groups: Mapping[str, tuple[int, frozenset[str]]]) -> bool:
+def _on_all(front: _Rule, rule: _Rule, groups: _Groups) -> bool:
     if front.has("interfacenot") or rule.has("interfacenot"):
         return front.interfaces == rule.interfaces and front.has("interfacenot") == rule.has("interfacenot")
     if not front.interfaces:
@@ -204,6 +220,8 @@ def _protocol(front: str, rule: str) -> bool:
 def _port(front: str, rule: str) -> bool:
     if not front or front.lower() == rule.lower():
         return True
+    if not rule or "-" not in front:
+        return False
     (low, high), (first, last) = _range(front), _range(rule)
     return 0 < low <= first <= last <= high
 
@@ -212,7 +230,8 @@ def _range(port: str) -> tuple[int, int]:
     """A port or a range of ports; (0, 0) for a name."""
     low, _, high = port.partition("-")
     high = high or low
-    return (int(low), int(high)) if low.isdigit() and high.isdigit() else (0, 0)
+    digits = low.isascii() and low.isdigit() and high.isascii() and high.isdigit()
+    return (int(low), int(high)) if digits and len(port) < 20 else (0, 0)
 
 
 def _arriving(rule: _Rule) -> frozenset[str]:
