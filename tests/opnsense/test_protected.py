@@ -86,3 +86,12 @@ def test_as_many_as_the_cap_are_pruned_and_not_one_more(
             )
     else:
         assert (len(diff.changes), diff.refused) == (count, ())
+
+
+def test_nothing_is_pruned_while_it_is_not_clear_what_is_wanted(firewall: LabFirewall) -> None:
+    run(apply(target(firewall), [rule("a"), rule("b")]))
+    firewall.seed("rule", [{"description": "twin", "interface": name} for name in ("lan", "wan")])
+    to = target(firewall, prune=True, max_prune="100%")
+    twin = resource("opnsense.rule", {"description": "twin"})
+    diff = run(plan(to, [rule("a"), twin], prune=True))
+    assert (len(diff.errors), diff.changes) == (1, ())

@@ -108,7 +108,8 @@ def work_out(
         result = judge.compare(kind, grouped.get(name, ()))
         if kind.row.ordered:
             put_in_order(judge, kind, collection, result, policy.place.get(name))
-        if prune and collection.complete and _prunes(policy, name, listed=name in grouped):
+        known = collection.complete and not result.errors  # else what is wanted may be among what would go
+        if prune and known and _prunes(policy, name, listed=name in grouped):
             _prune(policy, judge, kind, collection, result)
         results[name] = result
     return _assemble(policy.target, kinds, results, pending, _notes(policy, kinds, snapshot, results))
