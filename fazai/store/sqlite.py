@@ -1,4 +1,4 @@
-"""The embedded store: one SQLite file with one writer thread that groups commits, and a lock file per target.
+"""The embedded store: one SQLite file with one writer thread that groups commits, and a lock file per box.
 
 The lock is flock(2): the kernel lets go of it when its holder dies, whatever the clock says.
 """
