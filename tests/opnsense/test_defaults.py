@@ -91,6 +91,8 @@ def test_what_somebody_changes_by_hand_is_drift(
     spared = target(firewall, unmanaged={f"opnsense.{short}": [field]})
     assert not PROVIDER.check(spared)
     assert run(plan(spared, wanted)).steps == ()
+    alone = resource(f"opnsense.{short}", {**fields, "unmanaged": [field]})
+    assert run(plan(target(firewall), [alone])).steps == ()
     done = run(apply(target(firewall), wanted))
     (change,) = done.diff.changes
     assert (change.verb, change.after) == (Verb.UPDATE, {field: default})
@@ -155,6 +157,7 @@ def test_what_is_made_has_its_defaults(start: Start, release: str, short: str) -
     [
         ({"opnsense.rul": ["log"]}, 'names no kind: "opnsense.rul"'),
         ({"opnsense.rule": ["lg"]}, 'of opnsense.rule names no field: "lg"'),
+        ({"opnsense.rule": [{"log": 1}]}, "of opnsense.rule names no field: \"{'log': 1}\""),
         ({"opnsense.rule": "log"}, "of opnsense.rule must be a list of fields"),
         (["log"], "must be a map of kinds to lists of fields"),
     ],
@@ -162,3 +165,16 @@ def test_what_is_made_has_its_defaults(start: Start, release: str, short: str) -
 def test_what_cannot_be_spared(firewall: LabFirewall, unmanaged: Any, message: str) -> None:
     (problem,) = PROVIDER.check(target(firewall, unmanaged=unmanaged))
     assert problem.message == f"fw-01: unmanaged {message}"
+
+
+@pytest.mark.parametrize(
+    ("unmanaged", "message", "hint"),
+    [
+        (["lg"], 'names no field: "lg"', 'did you mean "log"?'),
+        ("log", "takes a list of fields", "[log]"),
+        ([["log"]], "names no field: \"['log']\"", 'did you mean "log"?'),
+    ],
+)
+def test_what_cannot_be_spared_in_one_resource(unmanaged: Any, message: str, hint: str) -> None:
+    _, (problem,) = PROVIDER.kinds["opnsense.rule"].normalise({**RULE, "unmanaged": unmanaged}, "present")
+    assert (problem.field, problem.message, problem.hint) == ("unmanaged", message, hint)

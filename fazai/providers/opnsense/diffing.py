@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from fazai.errors import DeviceError, FazaiError, Mark, NotAvailable, Refused, did_you_mean
 from fazai.model import Change, Resource, SecretRef, Value, Verb
 from fazai.providers.opnsense.catalogue import FieldRow
-from fazai.providers.opnsense.kinds import CatalogueKind
+from fazai.providers.opnsense.kinds import UNMANAGED, CatalogueKind
 from fazai.providers.opnsense.matching import Matcher
 from fazai.providers.opnsense.ownership import is_uuid
 from fazai.providers.opnsense.snapshot import Collection, Row, Snapshot
@@ -222,7 +222,7 @@ class Judge:
         that fazai made all of them, of others' only whether it is switched off. Quick, as `_changed` is.
         """
         found: dict[str, Value] = {}
-        spared = self.unmanaged.get(kind.name, frozenset())
+        spared = self.unmanaged.get(kind.name, frozenset()).union(resource.fields.get(UNMANAGED, ()))
         for default in kind.defaults:
             field_row, name = default.row, default.row.name
             seen = row.get(default.source)

@@ -16,10 +16,11 @@ from fazai.providers.opnsense.ownership import is_uuid
 from fazai.providers.opnsense.rows import KindRow
 from fazai.providers.opnsense.values import canonical, composed, text_of, token_key
 
-__all__ = ["MATCH", "UUID", "CatalogueKind", "all_kinds", "label"]
+__all__ = ["MATCH", "UNMANAGED", "UUID", "CatalogueKind", "all_kinds", "label"]
 
-#: Words beside the fields, which say what item is meant where the identity does not.
-UUID, MATCH = "uuid", "match"
+#: Words beside the fields: which item is meant where the identity does not say it, and the fields that may
+#: have any value where they are not declared.
+UUID, MATCH, UNMANAGED = "uuid", "match", "unmanaged"
 
 
 class CatalogueKind:
@@ -149,6 +150,11 @@ class CatalogueKind:
                 if not is_uuid(found[name]):
                     problems.append(Problem(name, f'is no uuid: "{text_of(value)}"'))
                 continue
+            if row is None and name == UNMANAGED:
+                found[name], problem = self._unmanaged(value)
+                if problem is not None:
+                    problems.append(problem)
+                continue
             if row is None and name == MATCH:
                 found[name], problem = self._match(flat)
                 if problem is not None:
@@ -170,6 +176,15 @@ class CatalogueKind:
         elif self.row.settings:
             problems.append(Problem(None, f"{self.name} is a setting and cannot be absent"))
         return found, problems
+
+    def _unmanaged(self, value: Value) -> tuple[tuple[str, ...], Problem | None]:
+        if not isinstance(value, (list, tuple)):
+            return (), Problem(UNMANAGED, "takes a list of fields", "[log]")
+        for name in value:
+            if not isinstance(name, str) or name not in self.rows:
+                hint = did_you_mean(str(name), self.rows)
+                return (), Problem(UNMANAGED, f'names no field: "{name}"', hint)
+        return tuple(value), None
 
     def _missing(self, found: Mapping[str, Value], spared: Sequence[str]) -> Iterable[Problem]:
         for name, row in self.rows.items():

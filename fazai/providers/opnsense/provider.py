@@ -282,7 +282,7 @@ def _unmanaged(value: Value, spec: FieldSpec) -> _Wrong:
         if not isinstance(fields, list):
             return f"of {name} must be a list of fields", f"{{{name}: [log]}}"
         for field in fields:
-            if field not in kinds[name].rows:
+            if not isinstance(field, str) or field not in kinds[name].rows:
                 return f'of {name} names no field: "{field}"', did_you_mean(str(field), kinds[name].rows)
     return None
 
