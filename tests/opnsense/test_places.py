@@ -11,7 +11,7 @@ from fazai.lab import LabFirewall
 from fazai.lab.actions.rules import applied_rules
 from fazai.model import Diff, Resource, Target, Verb
 from fazai.providers.opnsense import PROVIDER
-from tests.opnsense.helpers import Start, apply, plan, resource, run, target
+from tests.opnsense.helpers import Start, apply, apply_in, plan, resource, run, session, target, undo
 
 TELNET = {
     "description": "block telnet",
@@ -249,3 +249,14 @@ def test_many_that_never_match_are_counted(firewall: LabFirewall) -> None:
     notes = run(plan(target(firewall), wanted)).notes
     assert len(notes) == 21
     assert notes[-1] == "10 more of opnsense.rule never match on fw-01"
+
+
+def test_undone_the_rules_of_others_stand_where_they_stood(firewall: LabFirewall) -> None:
+    before = sequences(firewall)
+
+    async def there_and_back() -> None:
+        async with session(target(firewall, place=FIRST)) as work:
+            await undo(work, await apply_in(work, [rule()]))
+
+    run(there_and_back())
+    assert sequences(firewall) == before
