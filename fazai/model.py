@@ -34,6 +34,7 @@ __all__ = [
     "Talking",
     "Target",
     "TargetWork",
+    "Telling",
     "Value",
     "Verb",
     "Warming",
@@ -149,7 +150,27 @@ class Kind(Protocol):
 
     def normalise(self, fields: Mapping[str, Value], state: str) -> tuple[dict[str, Value], list[Problem]]:
         """The fields in canonical form, and everything that is wrong with them. Defaults are not added:
-        a field that is not declared is not managed. `state`: present, absent; for a handler: notified."""
+        what a field counts as that is not declared, the session decides. `state`: present, absent; for a
+        handler: notified."""
+        ...
+
+
+@runtime_checkable
+class Telling(Protocol):
+    """A kind of which a list may have several items with one identity: fields that differ tell them apart."""
+
+    @property
+    def apart(self) -> tuple[str, ...]:
+        """These fields."""
+        ...
+
+    def apart_text(self, fields: Mapping[str, Value], name: str) -> str:
+        """What one of them says in the identity of an item (fields rendered, not yet normalised)."""
+        ...
+
+    def label_in(self, fields: Mapping[str, Value]) -> str:
+        """What the item is called on the target where these (normalised) fields say otherwise which one is
+        meant; else empty."""
         ...
 
 
@@ -185,6 +206,7 @@ class Resource:
     adopt: bool | None = None  # None: as the target says
     notify: tuple[str, ...] = ()
     listen: tuple[str, ...] = ()  # a handler: carried out only when one of these names was notified
+    label: str = ""  # what it is called on the target, where its identity says more than that
 
 
 class Verb(StrEnum):
@@ -411,6 +433,11 @@ class Provider(Protocol):
 
     def connect(self, target: Target) -> Session:
         """A session, not yet connected."""
+        ...
+
+    def box_of(self, target: Target) -> str:
+        """Pure: what the target is, whatever the inventory calls it: the same text for two names of one box.
+        Locks and what is remembered are kept by it."""
         ...
 
 

@@ -27,8 +27,10 @@ def kinds_page() -> Iterator[str]:
     yield "# Kinds of resources\n"
     yield MADE
     yield (
-        "A resource is `kind: {fields}`. Only declared fields are managed; what is not declared stays as it"
-        " is on the target. The fields of the identity name the item. `fazai kinds KIND` shows the same.\n"
+        "A resource is `kind: {fields}`. What is not declared stays as it is on a host; on a firewall an item"
+        " that fazai made has the device's default in it (see"
+        " [OPNsense](opnsense.md#fields-that-are-not-declared)). The fields of the identity name the item."
+        " `fazai kinds KIND` shows the same.\n"
     )
     yield "| kind | what it is | identity |\n|---|---|---|"
     for kind in kinds:

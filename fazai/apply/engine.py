@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from fazai.apply.boxes import BoxStore, known_of, names_by_box
 from fazai.apply.target import TargetRun
 from fazai.errors import FazaiError, Interrupted, LockHeld, PlanStale, Refused, StateError, Unreachable
 from fazai.model import Provider, TargetWork, Work
@@ -41,6 +42,8 @@ class Engine:
     deletable: frozenset[str] | None = None
     _active: dict[asyncio.Task[None], TargetRun] = field(default_factory=dict)
     _interrupts: int = 0
+    _names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # box -> what this run calls it
+    _turns: dict[str, asyncio.Lock] = field(default_factory=dict)  # box: its names take turns
 
     async def carry_out(self, works: Sequence[Work]) -> RunOutcome:
         """Carry out all work. Raises StateError when a run that may write cannot be recorded, nothing else:
@@ -52,6 +55,7 @@ class Engine:
             if not self.check:
                 raise
         outcomes: list[TargetOutcome] = []
+        self._names = names_by_box(works, self.provider)
         for work in works:
             self._event("play", "", {"name": work.name, "targets": len(work.targets)})
             outcomes += await self._play(work)
@@ -103,15 +107,23 @@ class Engine:
     # -- one target -------------------------------------------------------------------------------------
 
     async def _target(self, work: Work, item: TargetWork) -> TargetOutcome:
+        provider = self.provider(item.target.provider)
+        box = provider.box_of(item.target)
+        async with self._turns.setdefault(box, asyncio.Lock()):
+            return await self._of_box(work, item, provider, box)
+
+    async def _of_box(self, work: Work, item: TargetWork, provider: Provider, box: str) -> TargetOutcome:
         if self._interrupts:
             return self._skipped(item, work, Status.INTERRUPTED, "interrupted before it began")
         begun = time.monotonic()
+        names = self._names.get(known_of(box, item.target), ())
+        store = BoxStore(self.store, box, item.target, provider, self.run, names)
         target = TargetRun(
             item=item,
             play=work.name,
             run=self.run,
-            store=self.store,
-            provider=self.provider(item.target.provider),
+            store=store,
+            provider=provider,
             event=self._event,
             check=self.check,
             expected=None if self.expected is None else self.expected.get(item.target.name),
@@ -125,7 +137,7 @@ class Engine:
         finally:
             del self._active[task]
         outcome = target.outcome(time.monotonic() - begun)
-        self._finished(outcome)
+        self._finished(outcome, "" if self.check else known_of(box, item.target))
         return outcome
 
     async def _guarded(self, target: TargetRun) -> None:
@@ -151,7 +163,7 @@ class Engine:
         self._finished(outcome)
         return outcome
 
-    def _finished(self, outcome: TargetOutcome) -> None:
+    def _finished(self, outcome: TargetOutcome, known: str = "") -> None:
         data: dict[str, object] = {
             "status": str(outcome.status),
             "play": outcome.play,
@@ -169,7 +181,7 @@ class Engine:
             data["was"] = was or "unknown"
         self._event("outcome", outcome.target, data)
         state = TargetState(str(outcome.status), outcome.count("planned"), self.run.run_id, time.time())
-        self.store.ended(outcome.target, state)
+        self.store.ended(outcome.target, state, known)
         self.finished(outcome)
 
     def _event(self, type_: str, target: str, data: Mapping[str, object]) -> None:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 
+from fazai.apply.boxes import BoxStore, refuse_pruning
+from fazai.apply.progress import TakenBack, Written
 from fazai.apply.sentences import action_id, found, how_far, not_stuck, open_ends, read_only, unasked
 from fazai.errors import Errors, FazaiError, Interrupted, Moved, StateError, Unreachable, Unsure
 from fazai.model import (
@@ -27,7 +29,7 @@ from fazai.model import (
 )
 from fazai.outcome import ActionOutcome, Status, TargetOutcome, change_record, record
 from fazai.plan import Expected, check_later
-from fazai.store.base import Action, Run, Store, TargetMemory
+from fazai.store.base import Action, Run, TargetMemory
 
 __all__ = ["TargetRun"]
 
@@ -39,7 +41,7 @@ class TargetRun:
     item: TargetWork
     play: str
     run: Run
-    store: Store
+    store: BoxStore
     provider: Provider
     event: Callable[[str, str, Mapping[str, object]], None]
     check: bool
@@ -129,9 +131,10 @@ class TargetRun:
             pending=frozenset(memory.pending),
             prune=self.item.whole,
         )
+        diff = refuse_pruning(diff, self.item.wanted, self.store.other_names(), self.item.target)
         self.observed, self._promised = seen.digest, diff
         self._earlier = frozenset(memory.pending)
-        self.notes = [*found(memory, self.check), *diff.notes]
+        self.notes = [*self.store.notes(memory), *found(memory, self.check), *diff.notes]
         if self.check:
             self.notes += open_ends(diff)
         self._planning(diff, diff.unchanged)
@@ -175,7 +178,7 @@ class TargetRun:
         return False
 
     async def _carry_out(self, session: Session, diff: Diff) -> None:
-        done = _Done()
+        done = Written()
         try:
             services = await self._write_all(session, diff, done)
             with self._in_flight():
@@ -192,7 +195,7 @@ class TargetRun:
         self.status = Status.CHANGED
         await self.store.settle(self.item.target.name)
 
-    async def _write_all(self, session: Session, diff: Diff, done: _Done) -> list[str]:
+    async def _write_all(self, session: Session, diff: Diff, done: Written) -> list[str]:
         """Every change, and the activations that later changes need. Returns the others, which come last."""
         rest: Sequence[Step] = diff.steps
         while not all(isinstance(step, Activate) for step in rest):
@@ -207,7 +210,7 @@ class TargetRun:
                 rest = await self._step(session, rest, done)
         return [step.service for step in rest if isinstance(step, Activate)]
 
-    async def _step(self, session: Session, rest: Sequence[Step], done: _Done) -> Sequence[Step]:
+    async def _step(self, session: Session, rest: Sequence[Step], done: Written) -> Sequence[Step]:
         """Carry out the first of these, or as many as go at once; returns those that are left."""
         first, begun = rest[0], len(done.changes)
         if isinstance(first, LookAgain):
@@ -233,7 +236,7 @@ class TargetRun:
         names = [(resource.kind, resource.identity) for resource in resources]
         return resources[names.index((change.kind, change.identity)) :]
 
-    async def _look_again(self, session: Session, rest: Sequence[Resource], done: _Done) -> Sequence[Step]:
+    async def _look_again(self, session: Session, rest: Sequence[Resource], done: Written) -> Sequence[Step]:
         """What is left, observed and compared anew, as what was done may have altered it."""
         wanted = (*rest, *self.item.handlers)
         due = {service for change, _ in done.changes for service in change.activates}
@@ -250,7 +253,7 @@ class TargetRun:
             raise Errors(problems) if len(problems) > 1 else problems[0]
         return diff.steps
 
-    async def _write(self, session: Session, changes: Sequence[Change], done: _Done) -> int:
+    async def _write(self, session: Session, changes: Sequence[Change], done: Written) -> int:
         """The first of these, or as many as the session joins; returns how many."""
         count = session.join(changes) if isinstance(session, Joining) and len(changes) > 1 else 1
         if isinstance(session, Joining) and count > 1:
@@ -264,7 +267,7 @@ class TargetRun:
         done.changes.append((changes[0], ref))
         return 1
 
-    async def _finish(self, session: Session, services: Sequence[str], done: _Done) -> None:
+    async def _finish(self, session: Session, services: Sequence[str], done: Written) -> None:
         """Read back, activate, probe, verify."""
         if done.changes:
             await self._read_back(session, done)
@@ -282,7 +285,7 @@ class TargetRun:
             if change.adopts:
                 await self.store.adopt(change.target, ref, change.kind, change.identity, self.run.run_id)
 
-    async def _read_back(self, session: Session, done: _Done) -> None:
+    async def _read_back(self, session: Session, done: Written) -> None:
         """What was sent is read back and compared; a field that did not stick is an error with its name."""
         changes = [change for change, _ in done.changes]
         touched = {change.kind for change in changes}
@@ -328,7 +331,7 @@ class TargetRun:
             self._is_done(change, action, time.monotonic() - begun)
         return ref
 
-    async def _act_joined(self, session: Joining, changes: Sequence[Change], done: _Done) -> None:
+    async def _act_joined(self, session: Joining, changes: Sequence[Change], done: Written) -> None:
         """Several changes that the session carries out at once; all are journaled before the first."""
         actions = [self._action(change, undo=False) for change in changes]
         begun = time.monotonic()
@@ -387,14 +390,16 @@ class TargetRun:
 
     # -- when it goes wrong -----------------------------------------------------------------------------
 
-    async def _failed(self, session: Session, error: FazaiError, done: _Done) -> None:
+    async def _failed(self, session: Session, error: FazaiError, done: Written) -> None:
         self.status = Status.UNREACHABLE if isinstance(error, Unreachable) else Status.FAILED
         self.errors.append(error)
         if not done.keep and done.changes:
             await self._undo(session, done)
+        if getattr(self.provider, "atomic_writes", False) and not isinstance(error, Unreachable | Unsure):
+            await self._forget(self._refused(done))
         self._left()
 
-    async def _undo(self, session: Session, done: _Done) -> None:
+    async def _undo(self, session: Session, done: Written) -> None:
         """Take back what this run wrote, backwards, and activate again what was activated."""
         name, total = self.item.target.name, len(done.changes)
         back = await self._take_back(session, done)
@@ -422,9 +427,9 @@ class TargetRun:
             self.notes.append(f"{count} change{'s' if count > 1 else ''} taken back")
         self.event("undo", name, {"undone": count, "kept": total - count})
 
-    async def _take_back(self, session: Session, done: _Done) -> _Back:
+    async def _take_back(self, session: Session, done: Written) -> TakenBack:
         """Each change for itself: one that fails leaves the others; only without a connection it ends."""
-        back = _Back()
+        back = TakenBack()
         for change, ref in reversed(done.changes):
             inverse = session.inverse(change, ref)
             if inverse is None:
@@ -443,6 +448,12 @@ class TargetRun:
                     self.errors.append(error)
             back.stuck.append(change)
         return back
+
+    def _refused(self, done: Written) -> set[str]:
+        """The services of changes that the target refused: nothing was saved for them that is not active."""
+        saved = {service for change, _ in done.changes for service in change.activates}
+        refused = {s for action in self.actions if action.status == "failed" for s in action.change.activates}
+        return refused - saved - self._earlier
 
     async def _forget(self, services: set[str]) -> None:
         """Saved and running are one again. A journal that cannot be written keeps them: the next run then
@@ -470,28 +481,6 @@ class TargetRun:
 
     def _say(self, type_: str, change: Change, **more: object) -> None:
         self.event(type_, change.target, {**change_record(change), **more})
-
-
-@dataclass(slots=True)
-class _Done:
-    """What this run wrote on the target, in order, with the refs; `looked`: how many of these before the last
-    look; `keep`: not to be taken back."""
-
-    changes: list[tuple[Change, str]] = field(default_factory=list)
-    looked: int = 0
-    keep: bool = False
-
-
-@dataclass(slots=True)
-class _Back:
-    """What became of changes that were to be taken back: `lasting` ones nothing takes back, `stuck` are those
-    that failed, `moved` those of them that somebody else changed since; `cut`: the target is gone."""
-
-    undone: list[Change] = field(default_factory=list)
-    lasting: list[Change] = field(default_factory=list)
-    stuck: list[Change] = field(default_factory=list)
-    moved: list[Change] = field(default_factory=list)
-    cut: bool = False
 
 
 def _changes(steps: Sequence[Step]) -> Iterator[Change]:

@@ -53,7 +53,7 @@ async def with_lab(works: Sequence[Work], folder: Path) -> AsyncIterator[tuple[W
                 if lab is None:
                     lab = await stack.enter_async_context(Lab(folder))
                 found = await lab.start(firewall, LabSettings.parse(wanted))
-            options[name] = {**item.target.options, **_reached(found)}
+            options[name] = {**item.target.options, **_reached(found), "lab": f"lab://{folder}/{firewall}"}
         yield tuple(_with_options(work, options) for work in works)
 
 

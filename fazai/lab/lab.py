@@ -256,7 +256,8 @@ class Lab:
             self._held.append(_hold(folder, name))
         catalogue = load(settings.release)
         key, secret, line = _key(folder)
-        config = Config(start_state(catalogue, line), settings.history, folder)
+        state = start_state(catalogue, line, legacy_rules=settings.has_legacy_rules)
+        config = Config(state, settings.history, folder)
         box = Box(name, catalogue, settings, config)
         box.schedule = _later
         if settings.tls is not None:

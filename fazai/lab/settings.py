@@ -84,6 +84,9 @@ class LabSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     idle_s: float = 30.0
     rollback_s: float = 60.0  # release 26.1.11: the savepoint timer
     history: int = 100  # how many earlier configurations are kept
+    #: 26.1.11: the factory's two LAN rules as on a new box (no items of the API, behind all that are), or
+    #: "api": as items, as on a box whose rules were migrated; since 26.7 they always are
+    factory_rules: Literal["legacy", "api"] = "legacy"
     absent: tuple[str, ...] = ()  # controllers ("module/controller") or modules that are not installed
     faults: tuple[Fault, ...] = ()
 
@@ -91,6 +94,11 @@ class LabSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         times = (self.auth_delay_s, self.latency_s, self.apply_latency_s, self.idle_s, self.rollback_s)
         if min(times) < 0 or self.keepalive_requests < 0 or self.history < 1:
             raise ValueError("times are not negative, and the history keeps at least one entry")
+
+    @property
+    def has_legacy_rules(self) -> bool:
+        """Are the factory's rules no items of the API?"""
+        return self.release.startswith("26.1") and self.factory_rules == "legacy"
 
     @classmethod
     def parse(cls, mapping: Mapping[str, Any], where: str = "lab") -> LabSettings:

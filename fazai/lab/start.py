@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from fazai.lab.access import USER_ITEMS
 from fazai.lab.config import Item, State
+from fazai.lab.models.rules import RULES
 from fazai.lab.names import INTERFACES
 from fazai.lab.schema import Catalogue, read_json
 
 __all__ = ["start_state"]
 
 
-def start_state(catalogue: Catalogue, key_line: str) -> State:
-    """The starting state; root holds the API key whose line is given."""
+def start_state(catalogue: Catalogue, key_line: str, *, legacy_rules: bool = False) -> State:
+    """The starting state; root holds the API key whose line is given. `legacy_rules`: those of the factory
+    are no items of the API.
+    """
     state: dict[str, dict[str, Item]] = {}
     for path, items in read_json("start.json").items():
+        if path == RULES and legacy_rules:
+            items = {}
         model = catalogue.items.get(path)
         blank = (
             {}

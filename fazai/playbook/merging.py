@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from fazai.errors import Mark, PlaybookError
-from fazai.model import Resource, Value
+from fazai.model import Kind, Resource, Telling, Value
 from fazai.playbook.expanding import problem_error
 from fazai.playbook.problems import Problems
 from fazai.playbook.sources import Piece
@@ -23,21 +23,32 @@ class Merger:
 
     def __init__(self, problems: Problems) -> None:
         self._problems = problems
-        self._made: dict[tuple[int, ...], tuple[Chain, Resource | None]] = {}
+        self._made: dict[tuple[object, ...], tuple[Chain, Resource | None]] = {}
 
     def merge(self, host: str, layers: Iterable[Sequence[Piece]]) -> tuple[Resource, ...]:
         """The resources of a host, each where its identity comes first. Layers: least specific first."""
+        return self._merge(host, list(layers), {})
+
+    def _merge(
+        self, host: str, layers: Sequence[Sequence[Piece]], apart: Mapping[_Key, tuple[str, ...]]
+    ) -> tuple[Resource, ...]:
+        """`apart`: identities of several items, with the fields that tell these apart."""
         chains: dict[_Key, Chain] = {}
+        twice: list[tuple[Piece, Piece]] = []
         for pieces in layers:
             seen: dict[_Key, Piece] = {}
             for piece in pieces:
-                key = (piece.source.kind.name, piece.identity, piece.listen)
+                key = _key(piece, apart)
                 other = seen.get(key)
                 if other is not None and other is not piece:
-                    self._check_twice(host, other, piece)
+                    twice.append((other, piece))
                 seen[key] = piece
                 chains[key] = (*chains.get(key, ()), piece)
-        found = [self._resource(host, chain) for chain in chains.values()]
+        if twice and not apart and (apart := _told_apart(layers)):
+            return self._merge(host, layers, apart)
+        for first, second in twice:
+            self._check_twice(host, first, second)
+        found = [self._resource(host, chain, key[1]) for key, chain in chains.items()]
         return tuple(resource for resource in found if resource is not None)
 
     def _check_twice(self, host: str, first: Piece, second: Piece) -> None:
@@ -62,22 +73,23 @@ class Merger:
             excerpt = second.source.excerpt()
             self._problems.add(PlaybookError(message, where=second.mark, hint=hint, excerpt=excerpt), host)
 
-    def _resource(self, host: str, chain: Chain) -> Resource | None:
+    def _resource(self, host: str, chain: Chain, identity: str) -> Resource | None:
         if not all(piece.shared for piece in chain):
-            return self._make(host, chain)
-        key = tuple([id(piece) for piece in chain])
+            return self._make(host, chain, identity)
+        key = (identity, *[id(piece) for piece in chain])
         known = self._made.get(key)
         if known is None:
-            known = self._made[key] = (chain, self._make(None, chain))  # the chain is kept: ids stay theirs
+            made = self._make(None, chain, identity)
+            known = self._made[key] = (chain, made)  # the chain is kept: ids stay theirs
         return known[1]
 
-    def _make(self, host: str | None, chain: Chain) -> Resource | None:
+    def _make(self, host: str | None, chain: Chain, identity: str) -> Resource | None:
         last = chain[-1]
         kind = last.source.kind
         fields, owners = _overlaid(chain)
         canonical, problems = kind.normalise(fields, "notified" if last.listen else last.state)
         if problems:
-            label = f'{kind.name} "{last.identity}"'
+            label = f'{kind.name} "{identity}"'
             for problem in problems:
                 owner = owners.get(problem.field or "") or owners.get((problem.field or "").partition(".")[0])
                 piece = owner or last
@@ -88,7 +100,7 @@ class Merger:
             state = canonical.pop("state")  # where Ansible has it: among the fields
         return Resource(
             kind=kind.name,
-            identity=last.identity,
+            identity=identity,
             fields=canonical,
             state=state,
             mark=last.mark,
@@ -98,7 +110,42 @@ class Merger:
             adopt=next((piece.adopt for piece in reversed(chain) if piece.adopt is not None), None),
             notify=next((piece.notify for piece in reversed(chain) if piece.notify), ()),
             listen=last.listen,
+            label=_label(kind, canonical, last.identity if identity != last.identity else ""),
         )
+
+
+def _told_apart(layers: Iterable[Sequence[Piece]]) -> dict[_Key, tuple[str, ...]]:
+    """The identities that one list has several times for different items, and the fields that differ."""
+    found: dict[_Key, tuple[str, ...]] = {}
+    for pieces in layers:
+        alike: dict[_Key, list[Piece]] = {}
+        for piece in pieces:
+            if isinstance(piece.source.kind, Telling):
+                alike.setdefault(_key(piece, {}), []).append(piece)
+        for key, several in alike.items():
+            kind = several[0].source.kind
+            if len(several) > 1 and isinstance(kind, Telling):
+                texts = {
+                    name: {kind.apart_text(each.fields, name) for each in several} for name in kind.apart
+                }
+                names = [name for name, values in texts.items() if len(values) > 1]
+                if names:
+                    found[key] = tuple(dict.fromkeys((*found.get(key, ()), *names)))
+    return found
+
+
+def _key(piece: Piece, apart: Mapping[_Key, tuple[str, ...]]) -> _Key:
+    kind = piece.source.kind
+    key = (kind.name, piece.identity, piece.listen)
+    if not apart or key not in apart or not isinstance(kind, Telling):
+        return key
+    more = ", ".join(f"{name} {kind.apart_text(piece.fields, name)}".strip() for name in apart[key])
+    return (kind.name, f"{piece.identity} ({more})", piece.listen)
+
+
+def _label(kind: Kind, fields: Mapping[str, Value], base: str) -> str:
+    """What the item is called on the target where its identity says more: `base`, or what the kind says."""
+    return base or (kind.label_in(fields) if isinstance(kind, Telling) else "")
 
 
 def _overlaid(chain: Chain) -> tuple[Mapping[str, Value], dict[str, Piece]]:

@@ -43,17 +43,20 @@ class Action:
     finished: float | None = None
     status: str = "begun"  # begun, done, failed
     error: str = ""
+    box: str = ""  # what the target is (`Provider.box_of`); its name when not given
 
 
 @dataclass(frozen=True, slots=True)
 class TargetMemory:
     """What earlier runs left about one target. `pending`: service -> run that saved but never activated.
-    `unfinished`: actions whose end was never written. `generation` grows with each run that wrote."""
+    `unfinished`: actions whose end was never written. `generation` grows with each run that wrote.
+    `running`: the run that holds the lock just now, when something is pending or unfinished."""
 
     adopted: frozenset[str] = frozenset()
     pending: Mapping[str, str] = field(default_factory=dict)
     unfinished: tuple[Action, ...] = ()
     generation: int = 0
+    running: str = ""
 
 
 class TargetState(NamedTuple):
@@ -67,19 +70,20 @@ class TargetState(NamedTuple):
 
 
 class Store(Protocol):
-    """Every call may raise StateError. A call that is awaited is durable when it returns."""
+    """Every call may raise StateError. A call that is awaited is durable when it returns. `box` is what a
+    target is, `name` what the inventory calls it: under which earlier releases kept its state."""
 
     def close(self) -> None: ...
 
     async def run_begin(self, run: Run) -> None: ...
     async def run_end(self, run_id: str, exit_code: int, summary: Mapping[str, Any]) -> None: ...
 
-    def memory(self, target: str) -> TargetMemory:
+    def memory(self, box: str, name: str = "") -> TargetMemory:
         """Read now, from disk."""
         ...
 
-    def lock(self, target: str, run: Run) -> AbstractContextManager[None]:
-        """Hold the target for this run, or raise LockHeld with who holds it since when."""
+    def lock(self, box: str, run: Run, name: str = "") -> AbstractContextManager[None]:
+        """Hold the box for this run, or raise LockHeld with who holds it since when."""
         ...
 
     async def action_begin(self, action: Action, services: Sequence[str]) -> None:
@@ -87,12 +91,12 @@ class Store(Protocol):
         ...
 
     async def action_end(self, action_id: str, status: str, *, ref: str = "", error: str = "") -> None: ...
-    async def activated(self, target: str, service: str) -> None: ...
-    async def settle(self, target: str) -> None:
-        """The target was brought to its wanted state: what earlier runs left unfinished is history now."""
+    async def activated(self, box: str, service: str, name: str = "") -> None: ...
+    async def settle(self, box: str, name: str = "") -> None:
+        """The box was brought to its wanted state: what earlier runs left unfinished is history now."""
         ...
 
-    async def adopt(self, target: str, ref: str, kind: str, identity: str, run_id: str) -> None: ...
+    async def adopt(self, box: str, ref: str, kind: str, identity: str, run_id: str) -> None: ...
     def event(self, run_id: str, time: float, type_: str, target: str, data: Mapping[str, Any]) -> None:
         """Recorded with the next commit; not waited for."""
         ...
@@ -102,9 +106,14 @@ class Store(Protocol):
     def actions(self, run_id: str) -> list[Action]: ...
     def events(self, run_id: str) -> list[dict[str, Any]]: ...
 
-    def ended(self, target: str, state: TargetState) -> None:
+    def ended(self, target: str, state: TargetState, known: str = "") -> None:
         """How a run left the target; with the next commit, not waited for. Of several plays of one run the
-        worst counts, and what is older than what is known changes nothing."""
+        worst counts, and what is older than what is known changes nothing. `known`: what the target is, to
+        one owner of items on it, and that it has this name."""
+        ...
+
+    def names(self, known: str) -> dict[str, float]:
+        """The names that this has, and when a run that may write last used each."""
         ...
 
     def left(self, target: str) -> str:

@@ -24,10 +24,10 @@ class NullStore:
     async def run_end(self, run_id: str, exit_code: int, summary: Mapping[str, Any]) -> None:
         pass
 
-    def memory(self, target: str) -> TargetMemory:
+    def memory(self, box: str, name: str = "") -> TargetMemory:
         return TargetMemory()
 
-    def lock(self, target: str, run: Run) -> AbstractContextManager[None]:
+    def lock(self, box: str, run: Run, name: str = "") -> AbstractContextManager[None]:
         raise _no_state()
 
     async def action_begin(self, action: Action, services: Sequence[str]) -> None:
@@ -36,13 +36,13 @@ class NullStore:
     async def action_end(self, action_id: str, status: str, *, ref: str = "", error: str = "") -> None:
         raise _no_state()
 
-    async def activated(self, target: str, service: str) -> None:
+    async def activated(self, box: str, service: str, name: str = "") -> None:
         raise _no_state()
 
-    async def settle(self, target: str) -> None:
+    async def settle(self, box: str, name: str = "") -> None:
         pass
 
-    async def adopt(self, target: str, ref: str, kind: str, identity: str, run_id: str) -> None:
+    async def adopt(self, box: str, ref: str, kind: str, identity: str, run_id: str) -> None:
         raise _no_state()
 
     def event(self, run_id: str, time: float, type_: str, target: str, data: Mapping[str, Any]) -> None:
@@ -60,8 +60,11 @@ class NullStore:
     def events(self, run_id: str) -> list[dict[str, Any]]:
         return []
 
-    def ended(self, target: str, state: TargetState) -> None:
+    def ended(self, target: str, state: TargetState, known: str = "") -> None:
         pass
+
+    def names(self, known: str) -> dict[str, float]:
+        return {}
 
     def left(self, target: str) -> str:
         return ""

@@ -21,10 +21,13 @@ class PreviewStore(NullStore):
     def __init__(self, store: Store) -> None:
         self._store = store
         self.events_kept: list[tuple[float, str, str, Mapping[str, Any]]] = []
-        self._states: dict[str, TargetState] = {}
+        self._states: dict[str, tuple[TargetState, str]] = {}
 
-    def memory(self, target: str) -> TargetMemory:
-        return self._store.memory(target)
+    def memory(self, box: str, name: str = "") -> TargetMemory:
+        return self._store.memory(box, name)
+
+    def names(self, known: str) -> dict[str, float]:
+        return self._store.names(known)
 
     def left(self, target: str) -> str:
         return self._store.left(target)
@@ -35,14 +38,14 @@ class PreviewStore(NullStore):
     def event(self, run_id: str, time: float, type_: str, target: str, data: Mapping[str, Any]) -> None:
         self.events_kept.append((time, type_, target, data))
 
-    def ended(self, target: str, state: TargetState) -> None:
-        self._states[target] = state
+    def ended(self, target: str, state: TargetState, known: str = "") -> None:
+        self._states[target] = state, known
 
     async def record(self, run: Run, exit_code: int, totals: Mapping[str, Any]) -> None:
         """Write what was kept as the whole of the run. Raises StateError."""
         await self._store.run_begin(run)
         for moment, type_, target, data in self.events_kept:
             self._store.event(run.run_id, moment, type_, target, data)
-        for target, state in self._states.items():
-            self._store.ended(target, state)
+        for target, (state, known) in self._states.items():
+            self._store.ended(target, state, known)
         await self._store.run_end(run.run_id, exit_code, totals)

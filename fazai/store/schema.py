@@ -32,7 +32,8 @@ FILE_NAME = "fazai.sqlite3"
 
 _BUSY_S = 30.0
 
-#: Version 1 is release 0.1.0: the reconciler's ledger. Version 2: the daemon.
+#: Version 1 is release 0.1.0: the reconciler's ledger. Version 2: the daemon. Version 3: by the box, where it
+#: was by the name of the target: what was remembered by name stays, and is found under the name.
 MIGRATIONS = (
     """
     CREATE TABLE runs (
@@ -100,6 +101,18 @@ MIGRATIONS = (
         SELECT target, coalesce(json_extract(data, '$.status'), ''),
             coalesce(json_extract(data, '$.pending'), 0), run_id, max(time), 0
         FROM events WHERE type = 'outcome' GROUP BY target;
+    """,
+    """
+    ALTER TABLE actions ADD COLUMN box TEXT NOT NULL DEFAULT '';
+    UPDATE actions SET box = target;
+    DROP INDEX actions_open;
+    CREATE INDEX actions_open ON actions (box) WHERE finished IS NULL AND settled = 0;
+    ALTER TABLE pending RENAME COLUMN target TO box;
+    ALTER TABLE adopted RENAME COLUMN target TO box;
+    ALTER TABLE generations RENAME COLUMN target TO box;
+    CREATE TABLE names (
+        known TEXT NOT NULL, name TEXT NOT NULL, time REAL NOT NULL, PRIMARY KEY (known, name)
+    ) WITHOUT ROWID;
     """,
 )
 

@@ -1,4 +1,4 @@
-"""The embedded store: one SQLite file with one writer thread that groups commits, and a lock file per target.
+"""The embedded store: one SQLite file with one writer thread that groups commits, and a lock file per box.
 
 The lock is flock(2): the kernel lets go of it when its holder dies, whatever the clock says.
 """
@@ -30,6 +30,7 @@ __all__ = ["KEEP_RUNS", "SqliteStore"]
 
 KEEP_RUNS = 5_000
 _KEEP_TARGETS_S = 90 * 86400.0
+_LOCK_TRIES, _LOCK_PAUSE_S = 5, 0.002
 
 _Job = tuple[str, tuple[Any, ...]]
 _Batch = tuple[tuple[_Job, ...], "Future[None] | None"]
@@ -166,6 +167,7 @@ class SqliteStore:
             ),
             (f"DELETE FROM runs WHERE run_id <= {oldest}", (self._keep_runs,)),  # noqa: S608
             ("DELETE FROM targets WHERE time < ?", (time.time() - _KEEP_TARGETS_S,)),
+            ("DELETE FROM names WHERE time < ?", (time.time() - _KEEP_TARGETS_S,)),
         )
 
     def history(self, limit: int) -> list[Run]:
@@ -192,38 +194,54 @@ class SqliteStore:
 
     # -- targets ----------------------------------------------------------------------------------------
 
-    def memory(self, target: str) -> TargetMemory:
-        adopted = self._read("SELECT ref FROM adopted WHERE target = ?", (target,))
-        pending = self._read("SELECT service, run_id FROM pending WHERE target = ?", (target,))
+    def memory(self, box: str, name: str = "") -> TargetMemory:
+        keys = (box, name or box)
+        adopted = self._read("SELECT ref FROM adopted WHERE box IN (?, ?)", keys)
+        pending = self._read("SELECT service, run_id FROM pending WHERE box IN (?, ?)", keys)
         opened = self._read(
-            f"SELECT {_ACTION} FROM actions WHERE target = ? AND finished IS NULL AND settled = 0"  # noqa: S608
-            " ORDER BY started",
-            (target,),
+            f"SELECT {_ACTION} FROM actions WHERE box IN (?, ?) AND finished IS NULL"  # noqa: S608
+            " AND settled = 0 ORDER BY started",
+            keys,
         )
-        generation = self._read("SELECT generation FROM generations WHERE target = ?", (target,))
+        generation = self._read("SELECT total(generation) FROM generations WHERE box IN (?, ?)", keys)
         return TargetMemory(
             frozenset(row[0] for row in adopted),
             dict(pending),
             tuple(_action(row) for row in opened),
-            generation[0][0] if generation else 0,
+            int(generation[0][0]),
+            self._running(box) if pending or opened else "",
         )
 
-    def lock(self, target: str, run: Run) -> AbstractContextManager[None]:
-        return _locked(self.folder / "locks" / _file_name(target), target, run)
+    def _running(self, box: str) -> str:
+        """The run that holds the box's lock just now; asked of the kernel, which lets go when a run dies."""
+        try:
+            handle = os.open(self.folder / "locks" / _file_name(box), os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return ""
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return str(_holder(handle).get("run", ""))
+        finally:
+            os.close(handle)
+        return ""
 
-    async def settle(self, target: str) -> None:
+    def lock(self, box: str, run: Run, name: str = "") -> AbstractContextManager[None]:
+        return _locked(self.folder / "locks" / _file_name(box), name or box, run)
+
+    async def settle(self, box: str, name: str = "") -> None:
         await self._write(
             (
-                "UPDATE actions SET settled = 1 WHERE target = ? AND finished IS NULL AND settled = 0",
-                (target,),
+                "UPDATE actions SET settled = 1 WHERE box IN (?, ?) AND finished IS NULL AND settled = 0",
+                (box, name or box),
             )
         )
 
-    async def adopt(self, target: str, ref: str, kind: str, identity: str, run_id: str) -> None:
+    async def adopt(self, box: str, ref: str, kind: str, identity: str, run_id: str) -> None:
         await self._write(
             (
                 "INSERT OR REPLACE INTO adopted VALUES (?, ?, ?, ?, ?, ?)",
-                (target, ref, kind, identity, run_id, time.time()),
+                (box, ref, kind, identity, run_id, time.time()),
             )
         )
 
@@ -231,11 +249,12 @@ class SqliteStore:
 
     async def action_begin(self, action: Action, services: Sequence[str]) -> None:
         now = time.time()
+        box = action.box or action.target
         jobs: list[_Job] = [
             (
                 "INSERT OR REPLACE INTO actions"
-                " (action_id, run_id, target, kind, identity, verb, before, after, ref, started, status)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'begun')",
+                " (action_id, run_id, target, kind, identity, verb, before, after, ref, started, box, status)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'begun')",
                 (
                     action.action_id,
                     action.run_id,
@@ -247,16 +266,17 @@ class SqliteStore:
                     json.dumps(action.after),
                     action.ref,
                     now,
+                    box,
                 ),
             ),
             (
                 "INSERT INTO generations VALUES (?, 1)"
-                " ON CONFLICT (target) DO UPDATE SET generation = generation + 1",
-                (action.target,),
+                " ON CONFLICT (box) DO UPDATE SET generation = generation + 1",
+                (box,),
             ),
         ]
         jobs += [
-            ("INSERT OR IGNORE INTO pending VALUES (?, ?, ?, ?)", (action.target, name, action.run_id, now))
+            ("INSERT OR IGNORE INTO pending VALUES (?, ?, ?, ?)", (box, name, action.run_id, now))
             for name in services
         ]
         await self._write(*jobs)
@@ -270,8 +290,9 @@ class SqliteStore:
         )
         self._queue.put(((job,), None))
 
-    async def activated(self, target: str, service: str) -> None:
-        await self._write(("DELETE FROM pending WHERE target = ? AND service = ?", (target, service)))
+    async def activated(self, box: str, service: str, name: str = "") -> None:
+        sql = "DELETE FROM pending WHERE box IN (?, ?) AND service = ?"
+        await self._write((sql, (box, name or box, service)))
 
     def actions(self, run_id: str) -> list[Action]:
         rows = self._read(
@@ -300,8 +321,14 @@ class SqliteStore:
 
     # -- how targets are ------------------------------------------------------------------------------------
 
-    def ended(self, target: str, state: TargetState) -> None:
-        self._queue.put((((_ENDED, (target, *state, _rank(state.status))),), None))
+    def ended(self, target: str, state: TargetState, known: str = "") -> None:
+        jobs: list[_Job] = [(_ENDED, (target, *state, _rank(state.status)))]
+        if known:
+            jobs.append(("INSERT OR REPLACE INTO names VALUES (?, ?, ?)", (known, target, state.time)))
+        self._queue.put((tuple(jobs), None))
+
+    def names(self, known: str) -> dict[str, float]:
+        return dict(self._read("SELECT name, time FROM names WHERE known = ?", (known,)))
 
     def left(self, target: str) -> str:
         rows = self._read("SELECT status FROM targets WHERE target = ?", (target,))
@@ -336,7 +363,8 @@ def _rank(status: str) -> int:
 
 
 _ACTION = (
-    "action_id, run_id, target, kind, identity, verb, before, after, ref, started, finished, status, error"
+    "action_id, run_id, target, kind, identity, verb, before, after, ref, started, finished, status, error,"
+    " box"
 )
 
 
@@ -355,6 +383,7 @@ def _action(row: tuple[Any, ...]) -> Action:
         finished=row[10],
         status=row[11],
         error=row[12],
+        box=row[13],
     )
 
 
@@ -401,14 +430,12 @@ def _locked(path: Path, target: str, run: Run) -> Iterator[None]:
     except OSError as error:
         raise failure(path.parent.parent, error) from error
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise _held(handle, target) from error
+        _take(handle, target)
         holder = {"run": run.run_id, "pid": run.pid, "host": run.host, "user": run.user, "since": time.time()}
         try:
             # blanks over the rest of the last one: cutting it off waits for the disk, each time
-            os.pwrite(handle, json.dumps(holder).encode().ljust(os.fstat(handle).st_size), 0)
+            text = json.dumps({**holder, "target": target}).encode()
+            os.pwrite(handle, text.ljust(os.fstat(handle).st_size), 0)
         except OSError as error:
             raise failure(path.parent.parent, error) from error
         yield
@@ -416,13 +443,37 @@ def _locked(path: Path, target: str, run: Run) -> Iterator[None]:
         os.close(handle)  # also unlocks; the file stays, as deleting it would race with the next holder
 
 
-def _held(handle: int, target: str) -> LockHeld:
+def _take(handle: int, target: str) -> None:
+    """Lock the file. Raises LockHeld. One that only asks who holds it has it for an instant."""
+    for left in reversed(range(_LOCK_TRIES)):
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if not left:
+                raise _held(handle, target) from error
+            time.sleep(_LOCK_PAUSE_S)
+        else:
+            return
+
+
+def _holder(handle: int) -> dict[str, Any]:
+    """Who wrote that it holds the lock; empty when that cannot be read."""
     try:
-        holder = json.loads(os.pread(handle, 4096, 0))
+        found = json.loads(os.pread(handle, 4096, 0))
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _held(handle: int, target: str) -> LockHeld:
+    holder = _holder(handle)
+    try:
         since = datetime.fromtimestamp(holder["since"], UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+        name = holder.get("target", target)
+        called = "" if name == target else f", which it calls {name},"
         text = (
             f"run {holder['run']} (pid {holder['pid']} of {holder['user']} on {holder['host']})"
-            f" holds {target} since {since}"
+            f" holds {target}{called} since {since}"
         )
     except (ValueError, KeyError, TypeError):
         text = f"another run holds {target}"

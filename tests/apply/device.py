@@ -162,6 +162,9 @@ class DeviceProvider:
     def connect(self, target: Target) -> Session:
         return DeviceSession(self.devices[target.name], target)
 
+    def box_of(self, target: Target) -> str:
+        return str(target.options.get("address", target.name))
+
 
 def rejected(message: str = "no") -> Rejected:
     return Rejected(message, fields={"a": (message,)})

@@ -241,11 +241,11 @@ def test_a_write_by_another_run_before_the_lock_is_seen(bench: Bench) -> None:
             engine = bench.engine(store)
             original = store.lock
 
-            def lock(target: str, run: Run) -> Any:
+            def lock(box: str, run: Run, name: str = "") -> Any:
                 device.saved.update({"a": {"size": "1"}, "b": {"size": "2"}})
                 store._reader.execute("INSERT INTO generations VALUES ('t', 1)")
                 store.lock = original  # type: ignore[method-assign]
-                return original(target, run)
+                return original(box, run, name)
 
             store.lock = lock  # type: ignore[method-assign]
             return await engine.carry_out([work("t", resources=RESOURCES)])

@@ -36,7 +36,10 @@ def replayed(
     """Each exchange of a file with what is wrong with the lab's answer; strictly: nothing is loosened."""
     plan = recorded.settings(name)
     settings = LabSettings(
-        auth_delay_s=0, release=plan.get("release", "26.7.2"), rollback_s=plan.get("rollback_s", 60.0)
+        auth_delay_s=0,
+        release=plan.get("release", "26.7.2"),
+        rollback_s=plan.get("rollback_s", 60.0),
+        factory_rules="api",  # the recorded box of 26.1 was a migrated one
     )
     firewall = lab.start(f"{name}-strictly" if strictly else name, settings)
     with httpx.Client(base_url=firewall.base_url) as client:

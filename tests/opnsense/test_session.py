@@ -81,6 +81,7 @@ def test_update_sends_only_what_differs(firewall: LabFirewall) -> None:
             "name": "dns_servers",
             "type": "host",
             "content": ["192.0.2.54", "192.0.2.53"],
+            "categories": ["managed"],
             "description": "resolvers",
         },
     )
@@ -191,7 +192,7 @@ def test_prune_deletes_our_own_and_only_them(firewall: LabFirewall) -> None:
 
 @pytest.mark.parametrize("release", ["26.7.2", "26.1.11"])
 def test_undo_brings_back_what_was(start: Start, release: str) -> None:
-    firewall = start(release=release)
+    firewall = start(release=release, factory_rules="api")
     run(apply(target(firewall), [CATEGORY, ALIAS, RULE]))
 
     async def change_and_undo() -> tuple[str, str, str]:
@@ -370,7 +371,12 @@ def test_a_gateway_is_compared_by_what_is_configured_not_by_what_is_in_use(start
 
 def test_fields_of_a_later_release_are_an_error_before_anything_is_written(start: Start) -> None:
     rule = {"description": LAN_RULE, "max-pkt-rate-number": 10, "max-pkt-rate-seconds": 1}
-    diff = run(plan(target(start(release="26.1.11"), adopt=True), [resource("opnsense.rule", rule)]))
+    diff = run(
+        plan(
+            target(start(release="26.1.11", factory_rules="api"), adopt=True),
+            [resource("opnsense.rule", rule)],
+        )
+    )
     assert diff.steps == ()
     assert diff.errors[0].message == (
         "opnsense.rule has no field max-pkt-rate-number in the release of fw-01"

@@ -120,6 +120,9 @@ class BoxProvider:
             return [InventoryError(text, where=target.where("base_url"))]
         return []
 
+    def box_of(self, target: Target) -> str:
+        return target.name
+
     def connect(self, target: Target) -> Session:
         raise NotImplementedError("nothing is contacted in these tests")
 

@@ -93,6 +93,9 @@ class Lan:
         (folder / "root").mkdir(parents=True, exist_ok=True)
         return folder
 
+    def box_of(self, target: Target) -> str:
+        return target.name
+
     def connect(self, target: Target) -> HostSession:
         host = self.host(target.name)
         root = host / "root"

@@ -41,12 +41,15 @@ def _model(call: Call) -> ItemModel:
 
 
 def automatic(box: Box, name: str) -> list[Row]:
-    """The rules that the product makes itself."""
-    return box.derived(
-        f"automatic {name}",
-        (),
-        lambda: [Row(row, [natural(row["sort_order"])]) for row in read_json("automatic.json")[name]],
-    )
+    """The rules that the product makes itself; in 26.1 those of the factory are shown among them."""
+    legacy = name == "filter" and box.settings.has_legacy_rules
+
+    def build() -> list[Row]:
+        rows = read_json("automatic.json")
+        found = rows[name] + (rows["factory 26.1"] if legacy else [])
+        return [Row(row, [natural(row["sort_order"])]) for row in found]
+
+    return box.derived(f"automatic {name}", (), build)
 
 
 def _groups_with(box: Box, interface: str) -> set[str]:

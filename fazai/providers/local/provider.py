@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 from fazai.hosts.become import become_of, become_problems
@@ -18,6 +19,10 @@ class LocalProvider(HostProvider):
 
     def problems(self, target: Target) -> Iterator[tuple[str, str, str | None]]:
         return become_problems(target)
+
+    def box_of(self, target: Target) -> str:
+        """The folder that is its root: two names of one machine are one."""
+        return f"local:{os.path.realpath(str(option(target, 'root', default='') or '/'))}"
 
     def connect(self, target: Target) -> Session:
         from fazai.hosts.session import HostSession

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from fazai.errors import DeviceError, FazaiError, Mark, NotAvailable, Refused, did_you_mean
 from fazai.model import Change, Resource, SecretRef, Value, Verb
 from fazai.providers.opnsense.catalogue import FieldRow
-from fazai.providers.opnsense.kinds import CatalogueKind
-from fazai.providers.opnsense.ownership import is_uuid, own_ref
-from fazai.providers.opnsense.snapshot import SETTINGS_REF, Collection, Row, Snapshot, cell
-from fazai.providers.opnsense.values import same, text_of, to_api
+from fazai.providers.opnsense.kinds import UNMANAGED, CatalogueKind
+from fazai.providers.opnsense.matching import Matcher
+from fazai.providers.opnsense.ownership import is_uuid
+from fazai.providers.opnsense.snapshot import Collection, Row, Snapshot
+from fazai.providers.opnsense.values import composed, same, text_of, to_api
 
 __all__ = ["Item", "Judge", "Result", "Unresolved", "resolve"]
 
@@ -35,13 +36,20 @@ class Result:
 
 @dataclass(slots=True)
 class Item:
-    """A wanted, present item and its place in the list of changes (None: nothing differs)."""
+    """A wanted, present item and its place in the list of changes (None: nothing differs). `astray`: the
+    defaults that fields get back which are not declared.
+    """
 
     resource: Resource
     ref: str
     row: Row | None
     ours: bool
     change: int | None
+    astray: Mapping[str, Value] = field(default_factory=dict)
+
+    def declared(self, name: str) -> Value:
+        """What a field will be, as far as this run says it; None: as it is."""
+        return self.resource.fields.get(name, self.astray.get(name))
 
 
 def resolve(field_row: FieldRow, value: Value, keys: Mapping[str, str]) -> str:
@@ -55,7 +63,8 @@ def resolve(field_row: FieldRow, value: Value, keys: Mapping[str, str]) -> str:
 
 
 def _key(field_row: FieldRow, name: str, keys: Mapping[str, str]) -> str:
-    key = keys.get(name) or keys.get(name.lower())
+    known = composed(name)
+    key = keys.get(known) or keys.get(known.lower())
     if key is not None:
         return key
     if is_uuid(name) or name.startswith("__"):
@@ -74,6 +83,7 @@ class Judge:
     adopt: bool
     adopted: frozenset[str]
     protected: tuple[str, ...]
+    unmanaged: Mapping[str, frozenset[str]]  # kind -> fields whose defaults do not count
     keys: Mapping[
         tuple[str, str], Mapping[str, str]
     ]  # (kind, key) -> name -> key, with what this run creates
@@ -82,9 +92,16 @@ class Judge:
         """Every resource of one kind."""
         result = Result()
         collection = self.snapshot.collections[kind.name]
+        matcher = Matcher(kind, collection, self.target, self.mark, self.adopted, self._api)
+        try:
+            shared = matcher.match_all(resources)
+        except DeviceError as error:
+            error.where = error.where or f"{self.target}/{kind.name}"
+            result.errors.append(error)
+            return result
         for resource in resources:
             try:
-                self._one(kind, collection, resource, result)
+                self._one(kind, matcher, resource, shared.get(resource.identity), result)
             except Unresolved as error:
                 error.where = error.where or resource.mark or self._where(resource)
                 result.errors.append(error)
@@ -92,8 +109,14 @@ class Judge:
                 result.errors.append(error)
         return result
 
-    def _one(self, kind: CatalogueKind, collection: Collection, resource: Resource, result: Result) -> None:
-        ref, ours = self._match(kind, collection, resource)
+    def _one(
+        self, kind: CatalogueKind, matcher: Matcher, resource: Resource, shared: str | None, result: Result
+    ) -> None:
+        collection = matcher.collection
+        if shared is None:
+            ref, ours = matcher.match(resource)
+        else:
+            ref, ours = shared, shared not in collection.rows or matcher.is_ours(shared)
         row = collection.rows.get(ref)
         result.wanted_refs.add(ref)
         if resource.state == "absent":
@@ -104,49 +127,17 @@ class Judge:
         else:
             self._present(kind, collection, resource, ref, row, ours, result)
 
-    def _match(self, kind: CatalogueKind, collection: Collection, resource: Resource) -> tuple[str, bool]:
-        """The item's ref, and whether it is ours: our own uuid first, then the identity."""
-        if kind.row.settings:
-            return SETTINGS_REF, True
-        mine = own_ref(self.mark, kind.name, resource.identity)
-        if mine in collection.rows:
-            return mine, True
-        found = collection.labels.get(resource.identity, [])
-        owned = [ref for ref in found if collection.carries_mark(ref, self.mark)]
-        ref = self._only(kind, collection, resource, owned or found)
-        if ref is None:
-            return mine, True
-        return ref, bool(owned) or ref in self.adopted
-
-    def _only(
-        self, kind: CatalogueKind, collection: Collection, resource: Resource, found: Sequence[str]
-    ) -> str | None:
-        if len(found) > 1:
-            alike = [ref for ref in found if self._tied(kind, collection.rows[ref], resource)]
-            if len(alike) != 1:
-                raise DeviceError(
-                    f'{len(found)} items on {self.target} are called "{resource.identity}": '
-                    "which one is meant is not clear",
-                    where=resource.mark or self._where(resource),
-                    hint="rename or delete the others on the firewall: " + ", ".join(sorted(found)),
-                )
-            return alike[0]
-        return found[0] if found else None
-
-    def _tied(self, kind: CatalogueKind, row: Row, resource: Resource) -> bool:
-        names = [name for name in kind.row.tiebreak if name in resource.fields]
-        return bool(names) and all(
-            same(kind.rows[name], self._api(kind.rows[name], resource.fields[name]), cell(row, name))
-            for name in names
-        )
-
     def _api(self, field_row: FieldRow, value: Value) -> str:
         if field_row.reference is None or field_row.key == "name":
             return to_api(field_row, value)
         return resolve(field_row, value, self.keys.get((field_row.reference, field_row.key), {}))
 
     def _create(self, kind: CatalogueKind, resource: Resource, ref: str) -> Change:
-        fields = {name: value for name, value in resource.fields.items() if not isinstance(value, SecretRef)}
+        fields = {
+            name: value
+            for name, value in resource.fields.items()
+            if name in kind.rows and not isinstance(value, SecretRef)
+        }
         for name in kind.row.needed_on_create:
             if name not in fields:
                 raise DeviceError(
@@ -176,19 +167,24 @@ class Judge:
         result: Result,
     ) -> None:
         changed = self._changed(kind, collection, resource, row)
-        if not changed:
+        made = collection.carries_mark(ref, self.mark)
+        astray = self._astray(kind, collection, resource, row, made=made)
+        if not changed and not astray:
             result.unchanged += 1
             result.items.append(Item(resource, ref, row, ours, None))
             return
-        before = {name: self.snapshot.value(collection, row, kind.rows[name]) for name in changed}
-        after = {name: resource.fields[name] for name in changed}
+        fields = (*changed, *astray)
+        before = {name: self.snapshot.value(collection, row, kind.rows[name]) for name in fields}
+        after = {**{name: resource.fields[name] for name in changed}, **astray}
         taking = not ours and self._may_adopt(resource)
         change = self._change(kind, resource, Verb.UPDATE, ref, before, after, adopts=taking)
+        if astray:
+            change = replace(change, note=f"not declared, so as by default: {', '.join(astray)}")
         refusal = self._refusal(kind, collection, resource, ref, ours=ours or taking, verb="changed")
         if refusal is not None:
             result.refused.append((change, refusal))
             return
-        result.items.append(Item(resource, ref, row, True, len(result.changes)))
+        result.items.append(Item(resource, ref, row, True, len(result.changes), astray))
         result.changes.append(change)
 
     def _changed(
@@ -200,8 +196,8 @@ class Judge:
         changed = []
         rows = kind.rows
         for name, value in resource.fields.items():
-            field_row = rows[name]
-            if field_row.write_once or isinstance(value, SecretRef):
+            field_row = rows.get(name)
+            if field_row is None or field_row.write_once or isinstance(value, SecretRef):
                 continue
             if field_row.reference is None and value.__class__ is str:
                 wanted = value
@@ -218,6 +214,25 @@ class Judge:
             if not same(field_row, wanted, collection.text(row, field_row)):
                 changed.append(name)
         return changed
+
+    def _astray(
+        self, kind: CatalogueKind, collection: Collection, resource: Resource, row: Row, *, made: bool
+    ) -> dict[str, Value]:
+        """The fields that are not declared and have another value than their default, with it: of an item
+        that fazai made all of them, of others' only whether it is switched off. Quick, as `_changed` is.
+        """
+        found: dict[str, Value] = {}
+        spared = self.unmanaged.get(kind.name, frozenset()).union(resource.fields.get(UNMANAGED, ()))
+        for default in kind.defaults:
+            field_row, name = default.row, default.row.name
+            seen = row.get(default.source)
+            if seen == default.text or name in resource.fields or not (made or default.switch):
+                continue
+            if name in spared or (seen is None and name not in row):  # a release may not have the field
+                continue
+            if not same(field_row, default.text, collection.text(row, field_row)):
+                found[name] = default.value
+        return found
 
     def _absent(
         self,
@@ -260,7 +275,7 @@ class Judge:
         return Change(
             target=self.target,
             kind=kind.name,
-            identity=collection.label(row),
+            identity=resource.identity if resource else collection.label(row),
             verb=Verb.DELETE,
             before=before,
             after={},
@@ -286,7 +301,7 @@ class Judge:
         name = resource.identity
         if not kind.row.settings and not is_uuid(ref):
             return Refused(f'"{name}" is built into {self.target} and cannot be {verb}', where=where)
-        if verb == "deleted" and self.is_protected(kind, name):
+        if verb == "deleted" and self.is_protected(kind, resource.label or name):
             return Refused(
                 f'"{name}" is protected and is not deleted',
                 where=where,
@@ -302,8 +317,9 @@ class Judge:
 
     def is_protected(self, kind: CatalogueKind, name: str) -> bool:
         """Is this a name that is never deleted?"""
-        patterns = (*kind.row.protected, *self.protected)
-        return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+        name = composed(name)
+        patterns = map(composed, (*kind.row.protected, *self.protected))
+        return any(name == pattern or fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
     def _may_adopt(self, resource: Resource) -> bool:
         return self.adopt if resource.adopt is None else resource.adopt

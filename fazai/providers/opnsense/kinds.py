@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 
 from fazai.errors import did_you_mean
 from fazai.model import FieldSpec, Problem, Secret, SecretRef, Value
 from fazai.providers.opnsense.catalogue import Entry, FieldRow, catalogue
 from fazai.providers.opnsense.content import alias_problems
+from fazai.providers.opnsense.defaults import Default, defaults_of, is_left
+from fazai.providers.opnsense.ownership import is_uuid
 from fazai.providers.opnsense.rows import KindRow
-from fazai.providers.opnsense.values import canonical, text_of, token_key
+from fazai.providers.opnsense.values import canonical, composed, text_of, token_key
 
-__all__ = ["CatalogueKind", "all_kinds", "label"]
+__all__ = ["MATCH", "UNMANAGED", "UUID", "CatalogueKind", "all_kinds", "label"]
+
+#: Words beside the fields: which item is meant where the identity does not say it, and the fields that may
+#: have any value where they are not declared.
+UUID, MATCH, UNMANAGED = "uuid", "match", "unmanaged"
 
 
 class CatalogueKind:
@@ -38,6 +45,11 @@ class CatalogueKind:
     def fields(self) -> Mapping[str, FieldSpec]:
         return {name: _spec(self.row, row) for name, row in self.rows.items()}
 
+    @cached_property
+    def defaults(self) -> tuple[Default, ...]:
+        """What fields count as that are not declared."""
+        return defaults_of(self.row, self.rows)
+
     @property
     def identity(self) -> tuple[str, ...]:
         return self.row.identity
@@ -50,9 +62,70 @@ class CatalogueKind:
     def example(self) -> str:
         return self.row.example
 
+    @property
+    def apart(self) -> tuple[str, ...]:
+        """The fields that tell items of one identity apart in a list."""
+        return self.row.tiebreak
+
+    def apart_text(self, fields: Mapping[str, Value], name: str) -> str:
+        """What a field, as it stands in a playbook, says in an identity."""
+        row = self.rows[name]
+        value, _ = canonical(row, fields[name]) if name in fields else (row.default or "", None)
+        return token_key(row, text_of(value))
+
     def identify(self, fields: Mapping[str, Value]) -> str | Problem:
         """The identity's text of these fields as they stand in a playbook (nested maps allowed)."""
         flat = self._flatten(fields)
+        found = self.label_of(flat, named=not self._beside(flat))
+        if isinstance(found, Problem):
+            return found
+        more = ""
+        if UUID in flat:
+            more = f"({UUID} {text_of(flat[UUID]).lower()})"
+        elif MATCH in flat and MATCH not in self.rows:
+            match, problem = self._match(flat)
+            if problem is not None:
+                return problem
+            more = "(" + ", ".join(f"{name} {text_of(value)}" for name, value in match.items()) + ")"
+        return f"{found} {more}".strip()
+
+    def _beside(self, flat: Mapping[str, Value]) -> bool:
+        """Is it said otherwise than by the identity which item is meant?"""
+        return UUID in flat or (MATCH in flat and MATCH not in self.rows)
+
+    def _match(self, flat: Mapping[str, Value]) -> tuple[dict[str, Value], Problem | None]:
+        """The fields that an item is found by, with their values: those given, or those declared."""
+        given = flat[MATCH]
+        if self.row.create == "add":
+            hint = "give it another description"
+            return {}, Problem(MATCH, f"is not for {self.name}, whose uuids the firewall chooses", hint)
+        if not isinstance(given, (Mapping, list, tuple)) or not given:
+            return {}, Problem(MATCH, "takes names of fields, or a map of fields to values", "[interface]")
+        found: dict[str, Value] = {}
+        for name in given:
+            row = self.rows.get(name) if isinstance(name, str) else None
+            if row is None:
+                return {}, Problem(MATCH, f'names no field: "{name}"', did_you_mean(str(name), self.rows))
+            value = given[name] if isinstance(given, Mapping) else flat.get(name, row.default)
+            if value is None:
+                return {}, Problem(MATCH, f"names {name}, which is not declared", f"{{{name}: …}}")
+            found[name], problem = canonical(row, value)
+            if problem is not None:
+                return {}, Problem(MATCH, f"{problem.field}: {problem.message}", problem.hint)
+            if isinstance(given, Mapping) and name in flat and canonical(row, flat[name])[0] != found[name]:
+                text = f"finds the item by another {name} than it is to have: it would not be found again"
+                return {}, Problem(MATCH, text, "name the item by its uuid:")
+        return found, None
+
+    def label_in(self, fields: Mapping[str, Value]) -> str:
+        """What an item with a `uuid` or a `match` is called on the firewall; empty for all others."""
+        if not self._beside(fields):
+            return ""
+        found = self.label_of(fields, named=False)
+        return "" if isinstance(found, Problem) else found
+
+    def label_of(self, flat: Mapping[str, Value], *, named: bool = True) -> str | Problem:
+        """What the item is called on the firewall. Not `named`: it may have no name."""
         texts: dict[str, str] = {}
         for name in self.row.identity:
             row = self.rows[name]
@@ -60,7 +133,7 @@ class CatalogueKind:
             if problem is not None:
                 return problem
             texts[name] = text_of(value).strip()
-            if row.required and not texts[name]:
+            if named and row.required and not texts[name]:
                 return Problem(name, "is missing: it names the item", self._misspelt(name, flat))
         return label(self.row, self.rows, texts)
 
@@ -68,25 +141,55 @@ class CatalogueKind:
         """Canonical values under the API's own field names, and everything that is wrong with them."""
         found: dict[str, Value] = {}
         problems: list[Problem] = []
-        for name, value in self._flatten(fields).items():
+        flat = self._flatten(fields)
+        beside = self._beside(flat)
+        for name, value in flat.items():
             row = self.rows.get(name)
+            if row is None and name == UUID:
+                found[name] = text_of(value).lower()
+                if not is_uuid(found[name]):
+                    problems.append(Problem(name, f'is no uuid: "{text_of(value)}"'))
+                continue
+            if row is None and name == UNMANAGED:
+                found[name], problem = self._unmanaged(value)
+                if problem is not None:
+                    problems.append(problem)
+                continue
+            if row is None and name == MATCH:
+                found[name], problem = self._match(flat)
+                if problem is not None:
+                    problems.append(problem)
+                continue
             if row is None:
                 problems.append(
                     Problem(name, f"{self.name} has no such field", did_you_mean(name, self.rows))
                 )
                 continue
+            if beside and name in self.row.identity:
+                row = replace(row, required=False)  # it may have no name
             found[name], problem = canonical(row, value)
             if problem is not None:
                 problems.append(problem)
         if state == "present":
-            problems.extend(self._missing(found))
+            problems.extend(self._missing(found, self.row.identity if beside else ()))
             problems.extend(_CHECKS.get(self.row.short, _no_check)(found))
         elif self.row.settings:
             problems.append(Problem(None, f"{self.name} is a setting and cannot be absent"))
         return found, problems
 
-    def _missing(self, found: Mapping[str, Value]) -> Iterable[Problem]:
+    def _unmanaged(self, value: Value) -> tuple[tuple[str, ...], Problem | None]:
+        if not isinstance(value, (list, tuple)):
+            return (), Problem(UNMANAGED, "takes a list of fields", "[log]")
+        for name in value:
+            if not isinstance(name, str) or name not in self.rows:
+                hint = did_you_mean(str(name), self.rows)
+                return (), Problem(UNMANAGED, f'names no field: "{name}"', hint)
+        return tuple(value), None
+
+    def _missing(self, found: Mapping[str, Value], spared: Sequence[str]) -> Iterable[Problem]:
         for name, row in self.rows.items():
+            if name in spared:
+                continue
             if row.required and row.default is None and row.type != "boolean" and name not in found:
                 yield Problem(name, "is missing", self._misspelt(name, found))
 
@@ -116,6 +219,9 @@ def _spec(row: KindRow, field: FieldRow) -> FieldSpec:
     doc = field.doc or (
         "the owner's mark is added to it on the firewall" if field.name == row.mark_field else ""
     )
+    if not field.required and not field.secret and not row.settings and field.name not in row.identity:
+        left = "stays as it is when it is not declared" if is_left(row, field) else ""
+        doc = "; ".join(filter(None, (doc, left)))
     return FieldSpec(
         name=field.name,
         type="reference" if field.reference and kind == "text" else kind,
@@ -149,7 +255,7 @@ def _fill(template: str, parts: Mapping[str, str]) -> str:
     filled = "".join(
         before + (parts[name] if name else "") for before, name, _, _ in string.Formatter().parse(template)
     )
-    return " ".join(filled.split()).lstrip(".")
+    return composed(" ".join(filled.split()).lstrip("."))
 
 
 def _no_check(fields: Mapping[str, Value]) -> list[Problem]:

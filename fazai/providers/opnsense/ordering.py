@@ -7,10 +7,11 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 
-__all__ = ["LAST", "arrange", "longest_rising"]
+__all__ = ["LAST", "arrange", "longest_rising", "make_room"]
 
 FIRST, LAST = 1, 999_999
 STEP = 100
+ROOM = 10  # between items for which others had to make room
 
 
 def longest_rising(values: Sequence[int]) -> list[int]:
@@ -34,14 +35,21 @@ def longest_rising(values: Sequence[int]) -> list[int]:
     return run[::-1]
 
 
-def arrange(current: Sequence[int | None], taken: Iterable[int]) -> list[int] | None:
+def arrange(
+    current: Sequence[int | None], taken: Iterable[int], low: int = FIRST - 1, high: int | None = None
+) -> list[int] | None:
     """A sequence for each item of a list, so that the list's order is the order on the firewall.
 
     `current` is what each item has now (None: it is new), `taken` what other items occupy. Items that can
     stay keep theirs; a run of others goes into the gap between its neighbours; where the gap is too
-    small, as few neighbours as needed move along. Returns None when there are more items than numbers.
+    small, as few neighbours as needed move along. All of them stand behind `low` and, where it is given,
+    before `high`. Returns None when there are more items than numbers.
     """
     occupied = sorted(set(taken))
+    if high is not None and _free(low, high, occupied) < len(current):
+        return None
+    inside = [v if v is not None and low < v and (high is None or v < high) else None for v in current]
+    current = inside
     known = [place for place, value in enumerate(current) if value is not None]
     stays = {known[place] for place in longest_rising([value for value in current if value is not None])}
     result: list[int | None] = [value if place in stays else None for place, value in enumerate(current)]
@@ -53,7 +61,7 @@ def arrange(current: Sequence[int | None], taken: Iterable[int]) -> list[int] | 
         end = place
         while end < len(result) and result[end] is None:
             end += 1
-        start, end, numbers = _fit(result, place, end, occupied)
+        start, end, numbers = _fit(result, place, end, occupied, (low, high))
         if numbers is None:
             return None
         result[start:end] = numbers
@@ -62,10 +70,10 @@ def arrange(current: Sequence[int | None], taken: Iterable[int]) -> list[int] | 
 
 
 def _fit(
-    result: list[int | None], start: int, end: int, occupied: list[int]
+    result: list[int | None], start: int, end: int, occupied: list[int], bounds: tuple[int, int | None]
 ) -> tuple[int, int, list[int] | None]:
     """Numbers for the run result[start:end]; the run grows over its neighbours, fewest first, until it
-    fits.
+    fits. What is before the first of the list and behind the last one are the `bounds`.
     """
     total = len(result)
     for more in range(total + 1):
@@ -76,8 +84,8 @@ def _fit(
             first, last = start - left, end + right
             while last < total and result[last] is None:
                 last += 1  # a later run stands right behind: place it as well
-            low = _value(result, first - 1, FIRST - 1)
-            high = result[last] if last < total else None
+            low = _value(result, first - 1, bounds[0])
+            high = result[last] if last < total else bounds[1]
             numbers = _numbers(last - first, low, high, occupied)
             if numbers is not None:
                 return first, last, numbers
@@ -87,6 +95,33 @@ def _fit(
 def _value(result: list[int | None], place: int, otherwise: int) -> int:
     value = result[place] if place >= 0 else None
     return otherwise if value is None else value
+
+
+def _free(low: int, high: int, occupied: list[int]) -> int:
+    """How many numbers between these two nobody has."""
+    return high - low - 1 - (bisect_left(occupied, high) - bisect_right(occupied, low))
+
+
+def make_room(
+    count: int, low: int, behind: Sequence[int], taken: Iterable[int]
+) -> tuple[list[int], list[int]]:
+    """Sequences for `count` items right behind `low`, and new ones for the foreign items `behind` them.
+
+    For a place in which there are not enough free numbers. The foreign items keep their order, and theirs
+    where it is high enough; some room is left for items to come. `taken`: what nobody else may get.
+    """
+    others = set(taken)
+    number = low
+
+    def take(least: int) -> int:
+        nonlocal number
+        number = max(number + 1, least)
+        while number in others:
+            number += 1
+        return number
+
+    ours = [take(number + ROOM) for _ in range(count)]
+    return ours, [take(max(had, number + ROOM) if not place else had) for place, had in enumerate(behind)]
 
 
 def _numbers(count: int, low: int, high: int | None, occupied: list[int]) -> list[int] | None:

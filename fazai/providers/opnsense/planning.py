@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from typing import Any
 
-from fazai.errors import DeviceError, FazaiError, Refused
+from fazai.errors import FazaiError, Refused
 from fazai.model import Activate, Change, Diff, Resource, Secret, Step, Value, Verb
 from fazai.providers.opnsense.catalogue import service_order
-from fazai.providers.opnsense.diffing import Item, Judge, Result
+from fazai.providers.opnsense.diffing import Judge, Result
 from fazai.providers.opnsense.kinds import CatalogueKind
-from fazai.providers.opnsense.ordering import arrange
 from fazai.providers.opnsense.ownership import own_ref
-from fazai.providers.opnsense.snapshot import Collection, Row, Snapshot, cell
+from fazai.providers.opnsense.placing import Place, put_in_order
+from fazai.providers.opnsense.shadowing import shadowed
+from fazai.providers.opnsense.snapshot import Collection, Snapshot, cell
 from fazai.providers.opnsense.values import text_of
 
 __all__ = ["Policy", "called", "pruned_kinds", "reference_keys", "work_out"]
-
-SEQUENCE = "sequence"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +30,8 @@ class Policy:
     protected: tuple[str, ...]
     prune: bool | tuple[str, ...]
     max_prune: int | str
+    place: Mapping[str, Place] = field(default_factory=dict)  # kind -> where its list stands
+    unmanaged: Mapping[str, frozenset[str]] = field(default_factory=dict)  # kind -> fields left alone
 
 
 def pruned_kinds(prune: Any) -> bool | tuple[str, ...]:
@@ -61,7 +62,7 @@ def reference_keys(
             kind = kinds[resource.kind]
             names = coming.setdefault(resource.kind, {})
             ref = own_ref(mark, resource.kind, resource.identity)
-            names[resource.identity] = ref
+            names[resource.label or resource.identity] = ref
             if kind.row.called:
                 names.setdefault(called(kind, resource.fields), ref)
     for reference, key in found:
@@ -93,6 +94,7 @@ def work_out(
         adopt=policy.adopt,
         adopted=adopted,
         protected=policy.protected,
+        unmanaged=policy.unmanaged,
         keys=reference_keys(wanted, kinds, snapshot, policy.mark),
     )
     grouped: dict[str, list[Resource]] = {}
@@ -105,8 +107,9 @@ def work_out(
             continue
         result = judge.compare(kind, grouped.get(name, ()))
         if kind.row.ordered:
-            _put_in_order(judge, kind, collection, result)
-        if prune and collection.complete and _prunes(policy, name, listed=name in grouped):
+            put_in_order(judge, kind, collection, result, policy.place.get(name))
+        known = collection.complete and not result.errors  # else what is wanted may be among what would go
+        if prune and known and _prunes(policy, name, listed=name in grouped):
             _prune(policy, judge, kind, collection, result)
         results[name] = result
     return _assemble(policy.target, kinds, results, pending, _notes(policy, kinds, snapshot, results))
@@ -128,6 +131,9 @@ def _notes(
                 f"source NAT on {policy.target} is in {mode} mode: rules are stored and take no effect until "
                 "opnsense.source_nat_mode is hybrid or advanced"
             )
+    rules = results.get("opnsense.rule")
+    if rules is not None:
+        found.extend(shadowed(kinds["opnsense.rule"], snapshot, rules, policy.target))
     return tuple(found)
 
 
@@ -139,94 +145,6 @@ def _mode(
     collection = snapshot.collections.get(setting)
     seen = next((cell(row, "snat_mode") for row in collection.rows.values()), "") if collection else ""
     return coming or seen
-
-
-def _put_in_order(judge: Judge, kind: CatalogueKind, collection: Collection, result: Result) -> None:
-    """Sequences for new items, and moves for those that stand out of order."""
-    groups: dict[str, list[Item]] = {}
-    for item in result.items:
-        if item.ours and SEQUENCE not in item.resource.fields:
-            groups.setdefault(_group(kind, item), []).append(item)
-    ours = [item for items in groups.values() for item in items]
-    before = {item.ref: number for item in ours if (number := _number(item.row)) is not None}
-    taken = _taken(collection, result, {item.ref for item in ours})
-    for group, items in groups.items():
-        rest = [item for other, more in groups.items() if other != group for item in more]
-        others = {before[item.ref] for item in rest if item.ref in before}
-        numbers = arrange([before.get(item.ref) for item in items], taken | others)
-        if numbers is None:
-            text = f"{judge.target} has no sequence numbers left for {kind.name}"
-            result.errors.append(DeviceError(text, where=f"{judge.target}/{kind.name}"))
-            continue
-        for place, (item, number) in enumerate(zip(items, numbers, strict=True)):
-            if before.get(item.ref) != number:
-                _place(judge, kind, result, item, before.get(item.ref), number, items[:place])
-        taken.update(numbers)
-
-
-def _number(row: Row | None) -> int | None:
-    text = cell(row, SEQUENCE) if row is not None else ""
-    return int(text) if text.isdigit() else None
-
-
-def _taken(collection: Collection, result: Result, ordered: set[str]) -> set[int]:
-    """The sequences of what is not ours to order: others' items that stay, and items that declare theirs."""
-    leaving = {change.ref for change in result.changes if change.verb is Verb.DELETE}
-    rows = (row for ref, row in collection.rows.items() if ref not in ordered and ref not in leaving)
-    declared = (item.resource.fields for item in result.items)
-    return {number for row in rows if (number := _number(row)) is not None} | {
-        int(text_of(fields[SEQUENCE])) for fields in declared if SEQUENCE in fields
-    }
-
-
-def _group(kind: CatalogueKind, item: Item) -> str:
-    """Floating rules (not exactly one interface) come before all others on the firewall, whatever their
-    sequence.
-    """
-    if not kind.row.floating:
-        return ""
-    value = item.resource.fields.get(kind.row.floating)
-    if value is None:
-        value = tuple(part for part in cell(item.row or {}, kind.row.floating).split(",") if part)
-    return "single" if isinstance(value, tuple) and len(value) == 1 else "floating"
-
-
-def _place(
-    judge: Judge,
-    kind: CatalogueKind,
-    result: Result,
-    item: Item,
-    before: int | None,
-    number: int,
-    earlier: Sequence[Item],
-) -> None:
-    note = f'after "{earlier[-1].resource.identity}"' if earlier else "first"
-    seen: dict[str, Value] = {} if before is None else {SEQUENCE: str(before)}
-    if item.change is not None:
-        change = result.changes[item.change]
-        was = {**change.before, **seen} if change.verb is Verb.UPDATE else change.before
-        result.changes[item.change] = replace(
-            change, before=was, after={**change.after, SEQUENCE: str(number)}, note=note
-        )
-        return
-    resource = item.resource
-    item.change = len(result.changes)
-    result.unchanged -= 1
-    result.changes.append(
-        Change(
-            target=judge.target,
-            kind=kind.name,
-            identity=resource.identity,
-            verb=Verb.MOVE,
-            before=seen,
-            after={SEQUENCE: str(number)},
-            ref=item.ref,
-            note=note,
-            activates=kind.services,
-            mark=resource.mark,
-            origins=resource.origins,
-        )
-    )
 
 
 def _prune(policy: Policy, judge: Judge, kind: CatalogueKind, collection: Collection, result: Result) -> None:

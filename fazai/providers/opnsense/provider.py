@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import re
 from collections.abc import Iterable, Mapping
@@ -67,7 +68,18 @@ _SPECS = (
         'how many of our items of one kind a run may prune: "10%" or a number',
         default="10%",
     ),
-    FieldSpec("protected", "list", "names (globs) of items that are never deleted"),
+    FieldSpec("protected", "list", "names of items that are never deleted, as they are or as globs"),
+    FieldSpec("formerly", "list", "names that it had in the inventory: its items are not another one's"),
+    FieldSpec(
+        "place",
+        "map",
+        "where a kind's list stands among others' items: KIND: first, last, {before: NAME}, {after: NAME}",
+    ),
+    FieldSpec(
+        "unmanaged",
+        "map",
+        "KIND: fields that may be changed by hand where they are not declared; others have their defaults",
+    ),
 )
 
 OPTIONS: Mapping[str, FieldSpec] = {spec.name: spec for spec in _SPECS}
@@ -78,6 +90,7 @@ class OpnsenseProvider:
 
     name = "opnsense"
     noun = "firewall"  # what reports call its targets
+    atomic_writes = True  # a change that it refuses has left nothing behind
 
     @cached_property
     def catalogue_kinds(self) -> Mapping[str, CatalogueKind]:
@@ -100,6 +113,21 @@ class OpnsenseProvider:
         from fazai.providers.opnsense.session import OpnsenseSession  # the HTTP client is heavy
 
         return OpnsenseSession(target, self.catalogue_kinds)
+
+    def box_of(self, target: Target) -> str:
+        """The address at which it is reached; of a firewall of the lab its name there."""
+        lab = target.options.get("lab")
+        return str(lab) if lab else _address(str(target.options.get("base_url", "")))
+
+
+def _address(base_url: str) -> str:
+    """An address in one notation: lower case, with its port, IPv6 in short, nothing at its end."""
+    url = urlsplit(base_url)
+    host = (url.hostname or "").removesuffix(".")
+    with contextlib.suppress(ValueError):
+        host = ipaddress.ip_address(host).compressed
+    port = url.port or (80 if url.scheme == "http" else 443)
+    return f"{url.scheme}://{f'[{host}]' if ':' in host else host}:{port}{url.path.rstrip('/')}"
 
 
 def _problems(target: Target, kinds: Iterable[str]) -> Iterable[InputError]:
@@ -229,6 +257,36 @@ def _max_prune(value: Value, spec: FieldSpec) -> _Wrong:
     return f'must be a number or a percentage, not "{value}"', 'write 5 or "25%"'
 
 
+def _place(value: Value, spec: FieldSpec) -> _Wrong:
+    from fazai.providers.opnsense.placing import place_of
+
+    ordered = [name for name, kind in all_kinds().items() if kind.ordered]
+    for kind, place in value.items() if isinstance(value, Mapping) else ():
+        if kind not in ordered:
+            known = "one of " + ", ".join(ordered)
+            return f'names no ordered kind: "{kind}"', did_you_mean(str(kind), ordered) or known
+        try:
+            place_of(place)
+        except ValueError as error:
+            return f"of {kind}: {error}", '{opnsense.rule: {before: "Default allow LAN to any rule"}}'
+    return None if isinstance(value, Mapping) else ("must be a map of kinds to places", None)
+
+
+def _unmanaged(value: Value, spec: FieldSpec) -> _Wrong:
+    if not isinstance(value, Mapping):
+        return "must be a map of kinds to lists of fields", "{opnsense.rule: [log]}"
+    kinds = all_kinds()
+    for name, fields in value.items():
+        if name not in kinds:
+            return f'names no kind: "{name}"', did_you_mean(str(name), kinds)
+        if not isinstance(fields, list):
+            return f"of {name} must be a list of fields", f"{{{name}: [log]}}"
+        for field in fields:
+            if not isinstance(field, str) or field not in kinds[name].rows:
+                return f'of {name} names no field: "{field}"', did_you_mean(str(field), kinds[name].rows)
+    return None
+
+
 def _owner(value: Value, spec: FieldSpec) -> _Wrong:
     if isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9_.-]{1,40}", value):
         return None
@@ -242,4 +300,6 @@ _CHECKS = {
     "prune": _prune,
     "max_prune": _max_prune,
     "owner": _owner,
+    "place": _place,
+    "unmanaged": _unmanaged,
 }

@@ -40,10 +40,10 @@ class KindRow:
     """One kind.
 
     `verbs` are the actions search, get, add, set and del of the controller `path`; `root` is the key of the
-    item in a body. `identity` are the fields that name an item and `label` the text made of them; `tiebreak`
-    the fields that decide between several items of one identity. `phase` orders kinds: lower ones are written
-    first and deleted last. `before_use`: the service must be activated before another kind may name a new
-    item.
+    item in a body. `identity` are the fields that name an item and `label` the text made of them;
+    `tiebreak` the fields that tell several items of one identity apart, in a list and on the firewall.
+    `phase` orders kinds: lower ones are written first and deleted last. `before_use`: the service must be
+    activated before another kind may name a new item.
     """
 
     short: str

@@ -94,8 +94,8 @@ SERVICE_KINDS: tuple[KindRow, ...] = (
         service="unbound",
         phase=90,
         summary=(
-            "A host override of Unbound DNS. One of each name and record type (MX: and mail host,"
-            " TXT: and text)."
+            "A host override of Unbound DNS. Several of one name and record type are told apart by their"
+            " server."
         ),
         example=(
             "opnsense.unbound_host: {hostname: nas, domain: home.example.org, rr: A, server: 192.168.1.40}"
@@ -169,7 +169,7 @@ SERVICE_KINDS: tuple[KindRow, ...] = (
         verbs=verbs_of("Destination", "Destinations"),
         identity=("hostname", "port", "transport"),
         label="{hostname}:{port} {transport}",
-        tiebreak=("description",),
+        tiebreak=("description", "program", "facility", "level"),
         service="syslog",
         phase=101,
         summary="A remote syslog server.",

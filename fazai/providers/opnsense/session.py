@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
@@ -17,10 +17,11 @@ from fazai.providers.opnsense.credentials import read_credentials
 from fazai.providers.opnsense.diffing import Unresolved, resolve
 from fazai.providers.opnsense.kinds import CatalogueKind
 from fazai.providers.opnsense.ownership import mark_of, marked, own_ref
+from fazai.providers.opnsense.placing import places_of
 from fazai.providers.opnsense.planning import Policy, called, pruned_kinds, work_out
 from fazai.providers.opnsense.provider import OPTIONS
 from fazai.providers.opnsense.rows import SERVICES, KindRow
-from fazai.providers.opnsense.snapshot import SETTINGS_REF, Collection, Snapshot, cell, item_row
+from fazai.providers.opnsense.snapshot import SETTINGS_REF, Collection, Row, Snapshot, cell, item_row
 from fazai.providers.opnsense.tls import read_ca
 from fazai.providers.opnsense.values import text_of
 
@@ -50,6 +51,10 @@ class OpnsenseSession:
             protected=tuple(_option(target, "protected") or ()),
             prune=pruned_kinds(_option(target, "prune")),
             max_prune=_option(target, "max_prune"),
+            place=places_of(_option(target, "place") or {}),
+            unmanaged={
+                kind: frozenset(names) for kind, names in (_option(target, "unmanaged") or {}).items()
+            },
         )
         self._api: Api | None = None
         self._seen: Snapshot | None = None
@@ -80,6 +85,9 @@ class OpnsenseSession:
         for name, kind in self._kinds.items():
             if name in needed:
                 collections[name] = await self._read(kind, wanted, collections)
+        rules, groups = collections.get("opnsense.rule"), "opnsense.interface_group"
+        if rules is not None and groups not in collections and _of_groups(rules.rows.values()):
+            collections[groups] = await self._read(self._kinds[groups], (), collections)
         self._made = {}
         self._seen = Snapshot(collections)
         return self._seen
@@ -416,6 +424,11 @@ class OpnsenseSession:
         if self._seen is None:
             return []
         return await verifying.verify(self.api, self._seen, changes)
+
+
+def _of_groups(rules: Iterable[Row]) -> bool:
+    """Is one of these rules on a group of interfaces? Which rules it stands in front of, its members say."""
+    return any(cell(row, "prio_group").startswith("3") for row in rules)
 
 
 def _lacks(row: KindRow, change: Change) -> bool:

@@ -15,7 +15,7 @@ from fazai.providers.opnsense.catalogue import FieldRow
 from fazai.providers.opnsense.kinds import CatalogueKind, label
 from fazai.providers.opnsense.ownership import is_uuid, unmarked
 from fazai.providers.opnsense.rows import KindRow
-from fazai.providers.opnsense.values import from_item
+from fazai.providers.opnsense.values import composed, from_item
 
 __all__ = ["SETTINGS_REF", "Collection", "Row", "Snapshot", "cell"]
 
@@ -37,25 +37,30 @@ def cell(row: Row, name: str) -> str:
 
 @dataclass(slots=True)
 class Collection:
-    """All items of one kind. `complete` is False where the firewall hides items from its search."""
+    """All items of one kind. `complete` is False where the firewall hides items from its search;
+    `automatic` are the rules among them that are no items: the product's own, and those of older releases.
+    """
 
     kind: CatalogueKind
     rows: dict[str, Row]
     owner: str
     complete: bool = True
+    automatic: tuple[Row, ...] = ()
     _labels: dict[str, list[str]] | None = None
 
     @classmethod
     def of(cls, kind: CatalogueKind, listed: Iterable[Row], owner: str) -> Collection:
-        """From search rows; what they mix in is left out: automatic rules, and aliases among Unbound's
-        hosts.
+        """From search rows; what they mix in is no item: rules that are automatic or from before the API,
+        and aliases among Unbound's hosts.
         """
-        rows = {
-            row["uuid"]: row
-            for row in listed
-            if row.get("uuid").__class__ is str and not row.get("is_automatic") and not row.get("isAlias")
-        }
-        return cls(kind, rows, owner)
+        rows: dict[str, Row] = {}
+        automatic: list[Row] = []
+        for row in listed:
+            if row.get("is_automatic") or row.get("legacy"):
+                automatic.append(row)
+            elif row.get("uuid").__class__ is str and not row.get("isAlias"):
+                rows[row["uuid"]] = row
+        return cls(kind, rows, owner, automatic=tuple(automatic))
 
     @property
     def labels(self) -> dict[str, list[str]]:
@@ -73,7 +78,7 @@ class Collection:
         if len(kind.row.identity) == 1 and not kind.row.mark_field:
             name = kind.row.identity[0]
             if not kind.rows[name].fold and kind.row.label == f"{{{name}}}":
-                return " ".join(cell(row, name).split())
+                return composed(" ".join(cell(row, name).split()))
         return label(
             kind.row, kind.rows, {name: self.text(row, kind.rows[name]) for name in kind.row.identity}
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -16,7 +17,7 @@ from fazai.errors import did_you_mean
 from fazai.model import Problem, Secret, SecretRef, Value
 from fazai.providers.opnsense.catalogue import FieldRow
 
-__all__ = ["canonical", "from_item", "same", "text_of", "to_api", "token_key"]
+__all__ = ["canonical", "composed", "from_item", "same", "text_of", "to_api", "token_key"]
 
 _MAC = r"(?i)(?:[0-9a-f]{1,2}[:-]){1,5}[0-9a-f]{1,2}"  # compiled when a MAC turns up
 _TRUE = frozenset({"1", "true", "yes", "on"})
@@ -206,6 +207,11 @@ def text_of(value: Value) -> str:
     if isinstance(value, tuple):
         return ",".join(text_of(item) for item in value)
     return "" if value is None else str(value)
+
+
+def composed(text: str) -> str:
+    """A name in one Unicode form: an "é" of one character and one of two are the same to people."""
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
 def to_api(row: FieldRow, value: Value) -> str:

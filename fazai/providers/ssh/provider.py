@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from fazai.hosts.become import become_of
 from fazai.hosts.provider import HostProvider, option
 from fazai.model import FieldSpec, Session, Target
-from fazai.providers.ssh.settings import OPTIONS, problems, settings_of
+from fazai.providers.ssh.settings import OPTIONS, Hop, problems, settings_of
 
 if TYPE_CHECKING:
     from fazai.providers.ssh.connecting import Connections
@@ -50,6 +50,13 @@ class SshProvider(HostProvider):
     def problems(self, target: Target) -> Iterator[tuple[str, str, str | None]]:
         return problems(target)
 
+    def box_of(self, target: Target) -> str:
+        """The server that is reached, and how; whoever logs in."""
+        settings = settings_of(target)
+        way = "".join(f" via {_place(hop)}" for hop in settings.jumps or ())
+        config = f" as {settings.config} has it" if settings.config else ""
+        return f"ssh://{_place(settings.hop)}{option(target, 'root', default='')}{way}{config}"
+
     def connect(self, target: Target) -> Session:
         from fazai.hosts.session import HostSession
         from fazai.providers.ssh.transport import start
@@ -65,3 +72,8 @@ class SshProvider(HostProvider):
             timeout_s=timeout_s,
             root=str(option(target, "root", default="")),
         )
+
+
+def _place(hop: Hop) -> str:
+    """Host and port in one notation."""
+    return f"{hop.host.lower().removesuffix('.')}:{hop.port or 22}"

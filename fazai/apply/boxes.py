@@ -1,0 +1,136 @@
+"""What the engine remembers and locks is a box, however the inventory calls it.
+
+Two inventories may both have a host `fw`, and one inventory two names for one firewall. So state, journal,
+lock and adoption are kept by what the provider says the box is (`Provider.box_of`); names are for people.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+
+from fazai.errors import FazaiError, Refused
+from fazai.model import Activate, Change, Diff, Provider, Resource, Target, Verb, Work
+from fazai.store.base import Action, Run, Store, TargetMemory
+
+__all__ = ["BoxStore", "names_by_box", "refuse_pruning"]
+
+_DAY_S = 86400.0
+
+
+def names_by_box(works: Iterable[Work], provider: Callable[[str], Provider]) -> dict[str, tuple[str, ...]]:
+    """The names that this run has for each box (`known_of`), in the order of the inventory."""
+    found: dict[str, dict[str, None]] = {}
+    for work in works:
+        for item in work.targets:
+            known = known_of(provider(item.target.provider).box_of(item.target), item.target)
+            found.setdefault(known, {})[item.target.name] = None
+    return {known: tuple(names) for known, names in found.items()}
+
+
+def known_of(box: str, target: Target) -> str:
+    """The box and whose items on it are meant: of two owners each prunes only its own."""
+    owner = str(target.options.get("owner") or "")
+    return f"{box} {owner}" if owner else box
+
+
+@dataclass(frozen=True, slots=True)
+class BoxStore:
+    """The store as one target of a run sees it: what it asks by its name is answered for its box.
+    `names`: all that this run calls the box. State of earlier releases was kept by name, and is read as well.
+    """
+
+    store: Store
+    box: str
+    target: Target
+    provider: Provider
+    run: Run
+    names: tuple[str, ...]
+
+    def memory(self, target: str) -> TargetMemory:
+        """What earlier runs left; what one that is under way has open is its own affair."""
+        found = self.store.memory(self.box, target)
+        if found.running == self.run.run_id:
+            return replace(found, running="")
+        if not found.running:
+            return found
+        return replace(
+            found,
+            pending={name: run_id for name, run_id in found.pending.items() if run_id != found.running},
+            unfinished=tuple(action for action in found.unfinished if action.run_id != found.running),
+        )
+
+    def lock(self, target: str, run: Run) -> AbstractContextManager[None]:
+        return self.store.lock(self.box, run, target)
+
+    async def action_begin(self, action: Action, services: Sequence[str]) -> None:
+        await self.store.action_begin(replace(action, box=self.box), services)
+
+    async def action_end(self, action_id: str, status: str, *, ref: str = "", error: str = "") -> None:
+        await self.store.action_end(action_id, status, ref=ref, error=error)
+
+    async def activated(self, target: str, service: str) -> None:
+        await self.store.activated(self.box, service, target)
+
+    async def settle(self, target: str) -> None:
+        """Not while another run is under way: what is open is its."""
+        if not self.memory(target).running:
+            await self.store.settle(self.box, target)
+
+    async def adopt(self, target: str, ref: str, kind: str, identity: str, run_id: str) -> None:
+        await self.store.adopt(self.box, ref, kind, identity, run_id)
+
+    # -- several names ----------------------------------------------------------------------------------
+
+    def other_names(self) -> dict[str, float]:
+        """What the box is called besides, with the time when it last was; former names of it left out."""
+        former = self.target.options.get("formerly") or ()
+        remembered = self.store.names(known_of(self.box, self.target))
+        known = {**remembered, **dict.fromkeys(self.names, time.time())}
+        return {name: when for name, when in known.items() if name != self.target.name and name not in former}
+
+    def notes(self, memory: TargetMemory) -> list[str]:
+        """What is to be said of the box before it is looked at."""
+        found = []
+        recent = [name for name, when in self.other_names().items() if when > time.time() - _DAY_S]
+        if recent:
+            noun = getattr(self.provider, "noun", "target")
+            end = ", and nothing is pruned" if "prune" in self.provider.options else ""
+            found.append(
+                f"{self.target.name} and {', '.join(sorted(recent))} are names of one {noun} ({self.box}):"
+                f" they share one lock and one state{end}"
+            )
+        if memory.running:
+            found.append(
+                f"run {memory.running} is under way on {self.target.name}: this is how it is meanwhile"
+            )
+        return found
+
+
+def refuse_pruning(diff: Diff, wanted: Iterable[Resource], others: Iterable[str], target: Target) -> Diff:
+    """The diff of a box with several names: what would be pruned may be on the list of another name."""
+    names = sorted(others)
+    if not names:
+        return diff
+    listed = {(resource.kind, resource.identity) for resource in wanted}
+    pruned = [c for c in diff.changes if c.verb is Verb.DELETE and (c.kind, c.identity) not in listed]
+    if not pruned:
+        return diff
+    hint = f"give it one name; if {names[0]} is a former name of it: formerly: [{names[0]}]"
+    refused: list[tuple[Change, FazaiError]] = [
+        (
+            change,
+            Refused(
+                f"{change.kind} {change.identity} would be pruned, and {target.name} is also called"
+                f" {', '.join(names)}: it may be on that list",
+                where=target.where("prune"),
+                hint=hint,
+            ),
+        )
+        for change in pruned
+    ]
+    gone = {id(change) for change in pruned}
+    steps = tuple(step for step in diff.steps if isinstance(step, Activate) or id(step) not in gone)
+    return replace(diff, steps=steps, refused=(*diff.refused, *refused))

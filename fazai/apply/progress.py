@@ -1,0 +1,31 @@
+"""How far a run has come on one target."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from fazai.model import Change
+
+__all__ = ["TakenBack", "Written"]
+
+
+@dataclass(slots=True)
+class Written:
+    """What this run wrote on the target, in order, with the refs; `looked`: how many of these before the last
+    look; `keep`: not to be taken back."""
+
+    changes: list[tuple[Change, str]] = field(default_factory=list)
+    looked: int = 0
+    keep: bool = False
+
+
+@dataclass(slots=True)
+class TakenBack:
+    """What became of changes that were to be taken back: `lasting` ones nothing takes back, `stuck` are those
+    that failed, `moved` those of them that somebody else changed since; `cut`: the target is gone."""
+
+    undone: list[Change] = field(default_factory=list)
+    lasting: list[Change] = field(default_factory=list)
+    stuck: list[Change] = field(default_factory=list)
+    moved: list[Change] = field(default_factory=list)
+    cut: bool = False
