@@ -91,7 +91,10 @@ def rows_of(box: Box, model: ItemModel) -> list[Row]:
 
 
 def search_items(call: Call, model: ItemModel) -> Any:
-    return grid(call, rows_of(call.box, model))
+    rows = rows_of(call.box, model)
+    if model.overlay:
+        rows = [row for row in rows if all(row.data.get(name) == v for name, v in model.overlay.items())]
+    return grid(call, rows)
 
 
 def get_item(call: Call, model: ItemModel) -> Any:
@@ -214,7 +217,7 @@ def save_item(
     """Validate and store; None when it was done, else the answer that says why not."""
     box = call.box
     sent = flatten(values, box.derived(f"names {model.path}", (), model.by_name))
-    fresh = merged(box, model.fields, item, sent)
+    fresh = merged(box, model.fields, item, {**sent, **model.overlay})
     for hook in HOOKS.extra[model.path].before if model.path in HOOKS.extra else ():
         hook(call, model, uuid, item, fresh)
     problems = Problems(model.root)

@@ -11,7 +11,7 @@ from fazai.model import Change, Resource, SecretRef, Value, Verb
 from fazai.providers.opnsense.catalogue import FieldRow
 from fazai.providers.opnsense.kinds import CatalogueKind
 from fazai.providers.opnsense.ownership import is_uuid, own_ref
-from fazai.providers.opnsense.snapshot import SETTINGS_REF, Collection, Row, Snapshot, cell
+from fazai.providers.opnsense.snapshot import SETTINGS_REF, Collection, Keys, Row, Snapshot, cell
 from fazai.providers.opnsense.values import same, text_of, to_api
 
 __all__ = ["Item", "Judge", "Result", "Unresolved", "resolve"]
@@ -44,7 +44,7 @@ class Item:
     change: int | None
 
 
-def resolve(field_row: FieldRow, value: Value, keys: Mapping[str, str]) -> str:
+def resolve(field_row: FieldRow, value: Value, keys: Keys) -> str:
     """The API text of a canonical value, with names of other items replaced. Raises Unresolved."""
     if field_row.reference is None or field_row.key == "name":
         return to_api(field_row, value)
@@ -54,14 +54,21 @@ def resolve(field_row: FieldRow, value: Value, keys: Mapping[str, str]) -> str:
     return field_row.separator.join(found)
 
 
-def _key(field_row: FieldRow, name: str, keys: Mapping[str, str]) -> str:
-    key = keys.get(name) or keys.get(name.lower())
+def _key(field_row: FieldRow, name: str, keys: Keys) -> str:
+    name_ = name if name in keys.known or name in keys.several else name.lower()
+    key = keys.known.get(name_)
     if key is not None:
         return key
+    kind = (field_row.reference or "").partition(".")[2].replace("_", " ")
+    if name_ in keys.several:
+        several = keys.several[name_]
+        raise Unresolved(
+            f'{len(several)} items of the kind {kind} are called "{name}": which one is meant is not clear',
+            hint=f"write one of: {', '.join(several)}",
+        )
     if is_uuid(name) or name.startswith("__"):
         return name
-    kind = (field_row.reference or "").partition(".")[2].replace("_", " ")
-    raise Unresolved(f'there is no {kind} "{name}" on this firewall', hint=did_you_mean(name, keys))
+    raise Unresolved(f'there is no {kind} "{name}" on this firewall', hint=did_you_mean(name, keys.known))
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +81,7 @@ class Judge:
     adopt: bool
     adopted: frozenset[str]
     protected: tuple[str, ...]
-    keys: Mapping[
-        tuple[str, str], Mapping[str, str]
-    ]  # (kind, key) -> name -> key, with what this run creates
+    keys: Mapping[tuple[str, str], Keys]  # by kind and key, with what this run creates
 
     def compare(self, kind: CatalogueKind, resources: Sequence[Resource]) -> Result:
         """Every resource of one kind."""
@@ -99,8 +104,9 @@ class Judge:
         if resource.state == "absent":
             self._absent(kind, collection, resource, ref, ours, result)
         elif row is None:
+            created = self._create(kind, resource, ref)  # may refuse: nothing is put in order then
             result.items.append(Item(resource, ref, None, True, len(result.changes)))
-            result.changes.append(self._create(kind, resource, ref))
+            result.changes.append(created)
         else:
             self._present(kind, collection, resource, ref, row, ours, result)
 
@@ -143,7 +149,7 @@ class Judge:
     def _api(self, field_row: FieldRow, value: Value) -> str:
         if field_row.reference is None or field_row.key == "name":
             return to_api(field_row, value)
-        return resolve(field_row, value, self.keys.get((field_row.reference, field_row.key), {}))
+        return resolve(field_row, value, self.keys.get((field_row.reference, field_row.key), Keys()))
 
     def _create(self, kind: CatalogueKind, resource: Resource, ref: str) -> Change:
         fields = {name: value for name, value in resource.fields.items() if not isinstance(value, SecretRef)}

@@ -13,7 +13,7 @@ from fazai.providers.opnsense.diffing import Item, Judge, Result
 from fazai.providers.opnsense.kinds import CatalogueKind
 from fazai.providers.opnsense.ordering import arrange
 from fazai.providers.opnsense.ownership import own_ref
-from fazai.providers.opnsense.snapshot import Collection, Row, Snapshot, cell
+from fazai.providers.opnsense.snapshot import Collection, Keys, Row, Snapshot, cell
 from fazai.providers.opnsense.values import text_of
 
 __all__ = ["Policy", "called", "pruned_kinds", "reference_keys", "work_out"]
@@ -44,29 +44,36 @@ def pruned_kinds(prune: Any) -> bool | tuple[str, ...]:
 
 def reference_keys(
     wanted: Sequence[Resource], kinds: Mapping[str, CatalogueKind], snapshot: Snapshot, mark: str
-) -> dict[tuple[str, str], Mapping[str, str]]:
-    """For every reference that a wanted resource makes: name -> what the API wants, items to come
-    included.
+) -> dict[tuple[str, str], Keys]:
+    """For every reference that a wanted resource makes: name -> what the API wants, with the items that
+    are to come and without those that are to go.
     """
-    found: dict[tuple[str, str], Mapping[str, str]] = {
-        (row.reference, row.key): {}
+    needed = {
+        (row.reference, row.key)
         for name in {resource.kind for resource in wanted}
         for row in kinds[name].keyed.values()
         if row.reference
     }
-    referred = {reference for reference, _ in found}
-    coming: dict[str, dict[str, str]] = {}
+    return {
+        (reference, key): Keys.of(
+            _nameable([r for r in wanted if r.kind == reference], kinds[reference], snapshot, mark, key)
+        )
+        for reference, key in needed
+    }
+
+
+def _nameable(
+    wanted: Sequence[Resource], kind: CatalogueKind, snapshot: Snapshot, mark: str, key: str
+) -> Iterable[tuple[str, str, str]]:
+    """Label, second name and key of each item of a kind that is there, or will be after this run."""
+    going = {resource.identity for resource in wanted if resource.state == "absent"}
+    seen = [item for item in snapshot.items(kind.name, key) if item[0] not in going]
+    yield from seen
+    there = {label for label, _, _ in seen}
     for resource in wanted:
-        if resource.kind in referred and resource.state != "absent":
-            kind = kinds[resource.kind]
-            names = coming.setdefault(resource.kind, {})
-            ref = own_ref(mark, resource.kind, resource.identity)
-            names[resource.identity] = ref
-            if kind.row.called:
-                names.setdefault(called(kind, resource.fields), ref)
-    for reference, key in found:
-        found[reference, key] = {**coming.get(reference, {}), **snapshot.keys(reference, key)}
-    return found
+        if resource.state != "absent" and resource.identity not in there:
+            second = called(kind, resource.fields) if kind.row.called else ""
+            yield resource.identity, second, own_ref(mark, kind.name, resource.identity)
 
 
 def called(kind: CatalogueKind, fields: Mapping[str, Value]) -> str:

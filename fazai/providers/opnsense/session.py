@@ -20,7 +20,7 @@ from fazai.providers.opnsense.ownership import mark_of, marked, own_ref
 from fazai.providers.opnsense.planning import Policy, called, pruned_kinds, work_out
 from fazai.providers.opnsense.provider import OPTIONS
 from fazai.providers.opnsense.rows import SERVICES, KindRow
-from fazai.providers.opnsense.snapshot import SETTINGS_REF, Collection, Snapshot, cell, item_row
+from fazai.providers.opnsense.snapshot import SETTINGS_REF, Collection, Keys, Snapshot, cell, item_row
 from fazai.providers.opnsense.tls import read_ca
 from fazai.providers.opnsense.values import text_of
 
@@ -53,6 +53,7 @@ class OpnsenseSession:
         )
         self._api: Api | None = None
         self._seen: Snapshot | None = None
+        self._wanted: tuple[Resource, ...] = ()
         self._made: dict[tuple[str, str], str] = {}
         self._written = 0
 
@@ -81,6 +82,7 @@ class OpnsenseSession:
             if name in needed:
                 collections[name] = await self._read(kind, wanted, collections)
         self._made = {}
+        self._wanted = tuple(wanted)
         self._seen = Snapshot(collections)
         return self._seen
 
@@ -296,13 +298,17 @@ class OpnsenseSession:
             error.where = change.origins.get(row.name) or change.mark or change.where
             raise
 
-    def _keys(self, row: FieldRow) -> Mapping[str, str]:
+    def _keys(self, row: FieldRow) -> Keys:
         if row.reference is None or row.key == "name" or self._seen is None:
-            return {}
+            return Keys()
         keys = self._seen.keys(row.reference, row.key)
+        if keys.several:  # a name is clear when all but one of its items are to go
+            going = {one.identity for one in self._wanted if one.state == "absent"}
+            staying = [item for item in self._seen.items(row.reference, row.key) if item[0] not in going]
+            keys = Keys({**Keys.of(staying).known, **keys.known}, keys.several)
         if row.key == "uuid":
             made = {name: ref for (kind, name), ref in self._made.items() if kind == row.reference}
-            return {**keys, **made} if made else keys
+            return Keys({**keys.known, **made}, keys.several) if made else keys
         return keys
 
     def _current(self, kind: CatalogueKind, change: Change, row: FieldRow) -> str:

@@ -107,6 +107,8 @@ def _choice(row: FieldRow, value: Any) -> _Read:
     if found is not None:
         return found, None, None
     known = ", ".join(choice or '""' for choice in row.choices)
+    if row.doc:
+        known = f"{known}; {row.doc}"
     hint = did_you_mean(text, row.choices) or (f"one of {known}" if len(known) < 200 else None)
     return "", "is not one of the choices", hint
 
