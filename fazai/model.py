@@ -21,6 +21,7 @@ __all__ = [
     "FieldSpec",
     "Joining",
     "Kind",
+    "ListChecking",
     "Observation",
     "Problem",
     "Provider",
@@ -320,6 +321,15 @@ class Warming(Protocol):
 
     def warm(self) -> None:
         """Begin to load it beside what is going on; returns at once, may be called again."""
+        ...
+
+
+@runtime_checkable
+class ListChecking(Protocol):
+    """A provider that can find contradictions between the resources of one target, before any contact."""
+
+    def check_list(self, resources: Sequence[Resource]) -> list[InputError]:
+        """All that contradicts itself in what is declared for one target, with the place of each."""
         ...
 
 

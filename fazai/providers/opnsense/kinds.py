@@ -13,7 +13,7 @@ from fazai.providers.opnsense.content import alias_problems
 from fazai.providers.opnsense.rows import KindRow
 from fazai.providers.opnsense.values import canonical, text_of, token_key
 
-__all__ = ["CatalogueKind", "all_kinds", "label"]
+__all__ = ["CatalogueKind", "all_kinds", "called", "label"]
 
 
 class CatalogueKind:
@@ -128,6 +128,12 @@ def _spec(row: KindRow, field: FieldRow) -> FieldSpec:
         reference=field.reference,
         secret=field.secret,
     )
+
+
+def called(kind: CatalogueKind, fields: Mapping[str, Value]) -> str:
+    """The second name of an item, by which references may call it."""
+    parts = {name: text_of(fields.get(name, "")) for name in kind.rows}
+    return kind.row.called.format_map(parts).lower().lstrip(".")
 
 
 def label(row: KindRow, rows: Mapping[str, FieldRow], texts: Mapping[str, str]) -> str:

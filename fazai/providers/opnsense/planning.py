@@ -10,13 +10,13 @@ from fazai.errors import DeviceError, FazaiError, Refused
 from fazai.model import Activate, Change, Diff, Resource, Secret, Step, Value, Verb
 from fazai.providers.opnsense.catalogue import service_order
 from fazai.providers.opnsense.diffing import Item, Judge, Result
-from fazai.providers.opnsense.kinds import CatalogueKind
+from fazai.providers.opnsense.kinds import CatalogueKind, called
 from fazai.providers.opnsense.ordering import arrange
 from fazai.providers.opnsense.ownership import own_ref
 from fazai.providers.opnsense.snapshot import Collection, Keys, Row, Snapshot, cell
 from fazai.providers.opnsense.values import text_of
 
-__all__ = ["Policy", "called", "pruned_kinds", "reference_keys", "work_out"]
+__all__ = ["Policy", "pruned_kinds", "reference_keys", "work_out"]
 
 SEQUENCE = "sequence"
 
@@ -74,12 +74,6 @@ def _nameable(
         if resource.state != "absent" and resource.identity not in there:
             second = called(kind, resource.fields) if kind.row.called else ""
             yield resource.identity, second, own_ref(mark, kind.name, resource.identity)
-
-
-def called(kind: CatalogueKind, fields: Mapping[str, Value]) -> str:
-    """The second name of an item, by which references may call it."""
-    parts = {name: text_of(fields.get(name, "")) for name in kind.rows}
-    return kind.row.called.format_map(parts).lower().lstrip(".")
 
 
 def work_out(

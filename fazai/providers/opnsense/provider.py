@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from urllib.parse import urlsplit
 
 from fazai.errors import InputError, InventoryError, did_you_mean
-from fazai.model import FieldSpec, Kind, Secret, SecretRef, Session, Target, Value
+from fazai.model import FieldSpec, Kind, Resource, Secret, SecretRef, Session, Target, Value
 from fazai.providers.opnsense.kinds import CatalogueKind, all_kinds
 
 __all__ = ["OPTIONS", "OpnsenseProvider", "is_loopback"]
@@ -94,6 +94,12 @@ class OpnsenseProvider:
     def check(self, target: Target) -> list[InputError]:
         """All that is wrong with the options, with the place of each."""
         return list(_problems(target, self.kinds))
+
+    def check_list(self, resources: Sequence[Resource]) -> list[InputError]:
+        """What contradicts itself in the list of one firewall, with the place of each."""
+        from fazai.providers.opnsense.contradictions import find_contradictions  # once lists are read
+
+        return list(find_contradictions(self.catalogue_kinds, resources))
 
     def connect(self, target: Target) -> Session:
         """A session, not yet connected. Raises InventoryError when `base_url` still names the lab."""

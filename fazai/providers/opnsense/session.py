@@ -15,9 +15,9 @@ from fazai.providers.opnsense.catalogue import FieldRow
 from fazai.providers.opnsense.client import Api, Call, Clock, Settings, SystemClock
 from fazai.providers.opnsense.credentials import read_credentials
 from fazai.providers.opnsense.diffing import Unresolved, resolve
-from fazai.providers.opnsense.kinds import CatalogueKind
+from fazai.providers.opnsense.kinds import CatalogueKind, called
 from fazai.providers.opnsense.ownership import mark_of, marked, own_ref
-from fazai.providers.opnsense.planning import Policy, called, pruned_kinds, work_out
+from fazai.providers.opnsense.planning import Policy, pruned_kinds, work_out
 from fazai.providers.opnsense.provider import OPTIONS
 from fazai.providers.opnsense.rows import SERVICES, KindRow
 from fazai.providers.opnsense.snapshot import SETTINGS_REF, Collection, Keys, Snapshot, cell, item_row
