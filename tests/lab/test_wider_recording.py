@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -67,3 +68,49 @@ def test_forwards_and_dns_over_tls_share_a_store_and_are_listed_apart(lab: LabTh
     assert any("turns it into a forward" in e["name"] for e in chosen)
     before = [("/api/unbound/settings/addDot", {"dot": {"domain": "b.example.org", "server": "192.0.2.54"}})]
     assert differences(lab, "one-store", chosen, before) == []
+
+
+BULK = [
+    "firewall_filter_more",
+    "firewall_source_nat_more",
+    "firewall_one_to_one_more",
+    "firewall_npt_more",
+    "firewall_d_nat_more",
+    "routes_routes_more",
+    "cron_settings_more",
+    "syslog_settings_more",
+]
+
+
+def _uuids_by_order(answer: Any) -> Any:
+    """An answer with its uuids numbered as they come: new items get uuids of the firewall's own."""
+    text = json.dumps(answer)
+    for place, found in enumerate(
+        dict.fromkeys(re.findall(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", text))
+    ):
+        text = text.replace(found, f"uuid {place}")
+    return json.loads(text)
+
+
+@pytest.mark.parametrize("file", BULK)
+def test_a_set_of_the_whole_model_judges_all_items_and_saves_all_or_none(lab: LabThread, file: str) -> None:
+    firewall = lab.start(file, LabSettings(auth_delay_s=0))
+    refused = saved = 0
+    with httpx.Client(base_url=firewall.base_url) as client:
+        replay = recorded.Replay(firewall, client, set(recorded.settings("")["volatile"]))
+        for exchange in exchanges(file):
+            before = firewall.box.config.writes
+            answer = replay.send(exchange)
+            if "bulk" not in exchange["name"] or not exchange["path"].endswith("/set"):
+                replay.problems(0, exchange, answer)  # takes in the uuids
+                continue
+            assert _uuids_by_order(answer.json()) == _uuids_by_order(replay.translated(exchange["response"]))
+            writes = firewall.box.config.writes - before
+            if exchange["response"]["result"] == "failed":
+                refused += 1
+                assert writes == 0
+            else:
+                saved += 1
+                assert writes == 1
+    assert refused >= 2
+    assert saved >= 1
