@@ -25,6 +25,7 @@ __all__ = [
     "Observation",
     "Problem",
     "Provider",
+    "Rehearsing",
     "Resource",
     "Secret",
     "SecretRef",
@@ -355,6 +356,16 @@ class Joining(Protocol):
         """Carry out what `join` was just asked about, as many as it said. Returns the refs of those that are
         done, in order, and what `Session.write` would have raised for the next. After Unreachable and
         Unsure any of the others may be done as well."""
+        ...
+
+
+@runtime_checkable
+class Rehearsing(Protocol):
+    """A session whose target can judge changes before any of them is written."""
+
+    async def rehearse(self, changes: Sequence[Change]) -> list[FazaiError]:
+        """What the target has against these changes: nothing is written unless this is empty. Raises
+        Unreachable."""
         ...
 
 

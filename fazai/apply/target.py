@@ -21,7 +21,19 @@ from fazai.errors import (
     Unsure,
     VerifyError,
 )
-from fazai.model import Activate, Change, Diff, Joining, Provider, Session, Step, Talking, TargetWork, Verb
+from fazai.model import (
+    Activate,
+    Change,
+    Diff,
+    Joining,
+    Provider,
+    Rehearsing,
+    Session,
+    Step,
+    Talking,
+    TargetWork,
+    Verb,
+)
 from fazai.outcome import ActionOutcome, Status, TargetOutcome, change_record, record
 from fazai.plan import Expected
 from fazai.store.base import Action, Run, Store, TargetMemory
@@ -105,7 +117,8 @@ class TargetRun:
                     diff = await self._look(session, fresh)
                     if not self._writable(diff) or not diff.steps:
                         return
-                await self._carry_out(session, diff)
+                if not isinstance(session, Rehearsing) or await self._rehearsed(session, diff):
+                    await self._carry_out(session, diff)
 
     async def _look(self, session: Session, memory: TargetMemory) -> Diff:
         seen = await session.observe(self.item.wanted)
@@ -154,6 +167,16 @@ class TargetRun:
         for action in self.actions:
             self._say("change", action.change, status=action.status)
         return False
+
+    async def _rehearsed(self, session: Rehearsing, diff: Diff) -> bool:
+        """Has the target nothing against the changes? Otherwise all of it is said, and nothing is written."""
+        found = await session.rehearse(diff.changes)
+        if found:
+            self.status = Status.FAILED
+            self.errors += found
+            self.notes.append("nothing is written to it: a target changes as a whole or not at all")
+            self._left(diff, _Done())
+        return not found
 
     async def _carry_out(self, session: Session, diff: Diff) -> None:
         done = _Done()

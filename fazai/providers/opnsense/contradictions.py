@@ -9,7 +9,7 @@ from fazai.model import Resource, Value
 from fazai.providers.opnsense.catalogue import FieldRow
 from fazai.providers.opnsense.kinds import CatalogueKind, called
 
-__all__ = ["find_contradictions"]
+__all__ = ["find_contradictions", "kind_named", "names_in"]
 
 #: Kinds that a field may name beside its declared reference, by the API's type of the field.
 _NAMED_BY_TYPE: Mapping[str, str] = {
@@ -49,10 +49,10 @@ def _of_resource(
     kind: CatalogueKind, resource: Resource, going: Mapping[tuple[str, str], Resource]
 ) -> Iterable[InputError]:
     for field, value in resource.fields.items():
-        named = _kind_named(kind.rows[field])
+        named = kind_named(kind.rows[field])
         if not named:
             continue
-        for name in _names(value):
+        for name in names_in(value):
             deleted = going.get((named, name)) or going.get((named, name.lower()))
             if deleted is not None:
                 noun = named.partition(".")[2].replace("_", " ")
@@ -64,11 +64,13 @@ def _of_resource(
                 )
 
 
-def _kind_named(field: FieldRow) -> str:
+def kind_named(field: FieldRow) -> str:
+    """The kind whose items a field may name; empty when it names none."""
     return field.reference or _NAMED_BY_TYPE.get(field.api, "")
 
 
-def _names(value: Value) -> Iterable[str]:
+def names_in(value: Value) -> Iterable[str]:
+    """The single names in a canonical value, without the mark of negation."""
     for part in value if isinstance(value, tuple) else (value,):
         if isinstance(part, str):  # a secret is none
             yield from (name.strip().removeprefix("!") for name in part.split(","))

@@ -8,9 +8,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from fazai.errors import DeviceError, FazaiError, InventoryError, Rejected, Unreachable, Unsure
-from fazai.model import Change, Diff, Resource, Secret, Target, Value, Verb
+from fazai.model import Change, Diff, Resource, Target, Value, Verb
 from fazai.providers.opnsense import verifying
 from fazai.providers.opnsense.answers import refusal
+from fazai.providers.opnsense.bodies import nest, rejected
 from fazai.providers.opnsense.catalogue import FieldRow
 from fazai.providers.opnsense.client import Api, Call, Clock, Settings, SystemClock
 from fazai.providers.opnsense.credentials import read_credentials
@@ -19,6 +20,7 @@ from fazai.providers.opnsense.kinds import CatalogueKind, called
 from fazai.providers.opnsense.ownership import mark_of, marked, own_ref
 from fazai.providers.opnsense.planning import Policy, pruned_kinds, work_out
 from fazai.providers.opnsense.provider import OPTIONS
+from fazai.providers.opnsense.rehearsal import rehearse
 from fazai.providers.opnsense.rows import SERVICES, KindRow
 from fazai.providers.opnsense.snapshot import SETTINGS_REF, Collection, Keys, Snapshot, cell, item_row
 from fazai.providers.opnsense.tls import read_ca
@@ -155,6 +157,10 @@ class OpnsenseSession:
             found = replace(found, notes=(*found.notes, note))
         return found
 
+    async def rehearse(self, changes: Sequence[Change]) -> list[FazaiError]:
+        """What the firewall has against these changes, as far as it can be asked without writing."""
+        return await rehearse(self.api, self._kinds, changes, keys=self._keys, owner=self._owner)
+
     async def write(self, change: Change) -> str:
         """Carry out one change with one call; returns the item's ref.
 
@@ -200,7 +206,7 @@ class OpnsenseSession:
         body = await self._body(kind, change)
         action = kind.row.verbs[3]
         path = f"{kind.row.path}/{action}" if kind.row.settings else f"{kind.row.path}/{action}/{ref}"
-        answer = await self._call(kind, path, _nest(kind.row.root, body))
+        answer = await self._call(kind, path, nest(kind.row.root, body))
         self._saved(kind, change, answer)
         if change.verb is Verb.CREATE:
             self._made[change.kind, change.identity] = ref
@@ -241,7 +247,7 @@ class OpnsenseSession:
         """Add under a uuid of the firewall's choosing; a lost answer is looked for before it is sent
         again.
         """
-        body = _nest(kind.row.root, await self._body(kind, change))
+        body = nest(kind.row.root, await self._body(kind, change))
         path = f"{kind.row.path}/{kind.row.verbs[2]}"
         for last in (False, True):
             try:
@@ -337,25 +343,7 @@ class OpnsenseSession:
                     "again to look anew"
                 ),
             )
-        raise self._rejected(kind, change, found)
-
-    def _rejected(self, kind: CatalogueKind, change: Change, found: Mapping[str, Any]) -> Rejected:
-        prefix = f"{kind.row.root}."
-        sources = {row.source: name for name, row in kind.rows.items() if row.source}
-        fields: dict[str, tuple[str, ...]] = {}
-        for key, value in found.items():
-            name = str(key).removeprefix(prefix)
-            texts = value if isinstance(value, list) else [value]
-            fields[sources.get(name, name)] = tuple(
-                dict.fromkeys(_unsecret(str(text), change) for text in texts)
-            )
-        places = (change.origins.get(name) or change.origins.get(name.partition(".")[0]) for name in fields)
-        text = "; ".join(f"{name}: {' '.join(texts)}" for name, texts in fields.items())
-        return Rejected(
-            f'{self._target.name} refused "{change.identity}": {text}',
-            fields=fields,
-            where=next((place for place in places if place), None) or change.mark or change.where,
-        )
+        raise rejected(self._target.name, kind, change, found)
 
     def inverse(self, change: Change, ref: str) -> Change:
         """The change that undoes this one: create and delete swap, an update or a move goes back."""
@@ -426,28 +414,6 @@ class OpnsenseSession:
 
 def _lacks(row: KindRow, change: Change) -> bool:
     return bool(row.undo) and not all(name in change.after for name in row.needed_on_create)
-
-
-def _nest(root: str, body: Mapping[str, str]) -> dict[str, Any]:
-    """The body under its root key; dotted names become nested objects, as destination NAT wants them."""
-    inner: dict[str, Any] = {}
-    for name, text in body.items():
-        node = inner
-        *parents, last = name.split(".")
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[last] = text
-    for part in reversed(root.split(".")):
-        inner = {part: inner}
-    return inner
-
-
-def _unsecret(text: str, change: Change) -> str:
-    """The firewall's text without a secret that it may quote."""
-    for value in change.after.values():
-        if isinstance(value, Secret) and value.reveal() and value.reveal() in text:
-            text = text.replace(value.reveal(), "***")
-    return " ".join(text.split())
 
 
 def _option(target: Target, name: str) -> Any:
