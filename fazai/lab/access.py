@@ -37,8 +37,14 @@ class Access:
 
 
 def privileges(box: Box) -> Mapping[str, Mapping[str, str]]:
-    """Every privilege: its name and the pages it opens."""
-    return box.derived("privileges", (), lambda: read_json("privileges.json"))
+    """Every privilege of the release: its name and the pages it opens."""
+
+    def build() -> Mapping[str, Mapping[str, str]]:
+        release = box.catalogue.release
+        table: Mapping[str, Mapping[str, str]] = read_json("privileges.json")
+        return {name: row for name, row in table.items() if row.get("release", release) == release}
+
+    return box.derived("privileges", (), build)
 
 
 def new_key() -> tuple[str, str, str]:

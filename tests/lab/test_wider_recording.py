@@ -114,3 +114,61 @@ def test_a_set_of_the_whole_model_judges_all_items_and_saves_all_or_none(lab: La
                 assert writes == 1
     assert refused >= 2
     assert saved >= 1
+
+
+def test_the_lab_has_the_privileges_of_the_recorded_firewall(lab: LabThread) -> None:
+    new = next(e for e in exchanges("auth_user") if e["name"].startswith("auth/user: get without uuid"))
+    firewall = lab.start("privileges", LabSettings(auth_delay_s=0))
+    shown = firewall.call("GET", "/api/auth/user/get")["user"]["priv"]
+    assert shown == new["response"]["user"]["priv"]
+    assert len(shown) == 143
+    older = lab.start("privileges-26.1", LabSettings(auth_delay_s=0, release="26.1.11"))
+    assert "page-system-groupmanager" in older.call("GET", "/api/auth/user/get")["user"]["priv"]
+
+
+#: As the real API code of 26.7.2 answers; no exchange of the recordings holds them.
+ANSWERS: list[tuple[str, dict[str, Any], dict[str, Any] | None]] = [
+    ("firewall/alias/addItem", {"alias": {"name": "p1", "type": "port", "content": "https"}}, None),
+    ("firewall/alias/addItem", {"alias": {"name": "p2", "type": "port", "content": "http:https"}}, None),
+    (
+        "firewall/alias/addItem",
+        {"alias": {"name": "p3", "type": "port", "content": "http:xx"}},
+        {"alias.content": 'Entry "http:xx" is not a valid port number.'},
+    ),
+    (
+        "firewall/alias/addItem",
+        {"alias": {"name": "g1", "type": "authgroup", "content": "admins"}},
+        {"alias.content": 'Entry "admins" is not a valid group id.'},
+    ),
+    ("firewall/alias/addItem", {"alias": {"name": "g2", "type": "authgroup", "content": "1999"}}, None),
+    (
+        "interfaces/vlan_settings/addItem",
+        {"vlan": {"if": "vtnet3", "tag": "201", "vlanif": "vlan0.201", "descr": "x"}},
+        None,
+    ),
+    (
+        "interfaces/vlan_settings/addItem",
+        {"vlan": {"if": "vtnet3", "tag": "202", "vlanif": "foo0.202"}},
+        {"vlan.vlanif": 'The device name prefix "vlan" is required.'},
+    ),
+    (
+        "firewall/filter/addRule",
+        {"rule": {"interface": "lan", "description": "two\nlines"}},
+        {
+            "rule.description": [
+                "Text may not contain newlines.",
+                "Description should be a string between 1 and 255 characters.",
+            ]
+        },
+    ),
+]
+
+
+@pytest.mark.parametrize(("path", "body", "refused"), ANSWERS)
+def test_values_that_the_lab_took_or_refused_otherwise(
+    lab: LabThread, path: str, body: dict[str, Any], refused: dict[str, Any] | None
+) -> None:
+    firewall = lab.start(f"value-{ANSWERS.index((path, body, refused))}", LabSettings(auth_delay_s=0))
+    answer = firewall.call("POST", f"/api/{path}", body)
+    assert answer.get("validations") == refused
+    assert answer["result"] == ("saved" if refused is None else "failed")

@@ -415,13 +415,16 @@ class Api:
         for place, channel in enumerate(self._reserves):
             if now_s - channel.last_s <= _FRESH_S and channel.used <= 2:
                 continue
-            if channel.used > 2:
-                await channel.transport.aclose()
-                self._reserves[place] = channel = self._channel()
+            fresh = self._channel() if channel.used > 2 else channel
             try:
-                await self._once(channel, ping)
+                await self._once(fresh, ping)
             except FazaiError:
-                continue  # it is tried, and dropped, when it is needed
+                if fresh is not channel:  # no new one can be had: the old one is all there is
+                    await fresh.transport.aclose()
+                continue
+            if fresh is not channel:
+                await channel.transport.aclose()
+                self._reserves[place] = fresh
         self._emergency = True
 
     async def probe(self, ping: Call) -> None:

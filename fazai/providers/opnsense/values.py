@@ -127,6 +127,8 @@ def _text(row: FieldRow, value: Any) -> _Read:
     if isinstance(value, bool):
         return "", "must be text", 'put it in quotes if the word "true" or "false" is meant'
     text = str(value)
+    if row.api == "Description" and (len(text) > 255 or "\n" in text or "\r" in text):
+        return "", "must be one line of at most 255 characters", None
     if "\x00" in text:
         return "", "must not contain a zero byte", None
     if row.required and not text.strip() and row.default is None:
