@@ -352,36 +352,16 @@ class OpnsenseSession:
             change, verb=verb, before=change.after, after=change.before, ref=ref, note="undone", adopts=False
         )
 
-    def _ping(self) -> Call:
-        """The cheapest call that is known to be allowed: one row of the smallest collection that was read."""
-        best = None
-        for name, collection in (self._seen.collections if self._seen is not None else {}).items():
-            size = len(collection.rows)
-            slow = name == "opnsense.alias"  # the alias model is slow even when it is empty
-            if not collection.kind.row.settings and (best is None or (slow, size) < best[0]):
-                best = ((slow, size), collection.kind.row)
-        if best is None:
-            return Call("GET", "core/system/status", attempts=0)
-        body = {"current": 1, "rowCount": 1, "sort": {}, "searchPhrase": ""}
-        return Call(
-            "POST",
-            f"{best[1].path}/{best[1].verbs[0]}",
-            body,
-            attempts=0,
-            privilege=best[1].privilege,
-            timeout_s=min(5.0, self._settings.timeout_s),
-        )
-
     async def hold(self) -> None:
         """Open reserve connections, enough to undo what this session wrote."""
-        await self.api.hold(self._written + 1, self._ping())
+        await self.api.hold(self._written + 3)  # and what is activated again
 
     async def activate(self, service: str) -> None:
         """One reconfigure; raises DeviceError when the firewall says that it failed."""
         found = next((one for one in SERVICES if one.name == service), None)
         if found is None:
             raise DeviceError(f'there is no service "{service}"', where=self._target.name)
-        await self.api.refresh(self._ping())
+        await self.api.refresh()
         answer = await self.api.call(
             Call(
                 "POST",
@@ -403,7 +383,7 @@ class OpnsenseSession:
 
     async def probe(self) -> None:
         """One call over a fresh connection, tried until `probe_timeout` is over."""
-        await self.api.probe(self._ping())
+        await self.api.probe()
 
     async def verify(self, changes: Sequence[Change]) -> list[FazaiError]:
         """What the running state says of these changes, where it can be asked."""
