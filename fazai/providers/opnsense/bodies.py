@@ -8,8 +8,11 @@ from typing import Any
 from fazai.errors import Rejected
 from fazai.model import Change, Secret
 from fazai.providers.opnsense.kinds import CatalogueKind
+from fazai.providers.opnsense.masking import told
 
 __all__ = ["nest", "rejected"]
+
+TOLD_FIELDS, TOLD_TEXTS = 20, 10  # of one refusal
 
 
 def rejected(target: str, kind: CatalogueKind, change: Change, found: Mapping[str, Any]) -> Rejected:
@@ -17,12 +20,12 @@ def rejected(target: str, kind: CatalogueKind, change: Change, found: Mapping[st
     prefix = f"{kind.row.root}."
     sources = {row.source: name for name, row in kind.rows.items() if row.source}
     fields: dict[str, tuple[str, ...]] = {}
-    for key, value in found.items():
-        name = str(key).removeprefix(prefix)
-        texts = value if isinstance(value, list) else [value]
+    for key, value in list(found.items())[:TOLD_FIELDS]:
+        name = told(str(key).removeprefix(prefix))
+        texts = value[:TOLD_TEXTS] if isinstance(value, list) else [value]
         fields[sources.get(name, name)] = tuple(dict.fromkeys(unsecret(str(text), change) for text in texts))
     places = (change.origins.get(name) or change.origins.get(name.partition(".")[0]) for name in fields)
-    text = "; ".join(f"{name}: {' '.join(texts)}" for name, texts in fields.items())
+    text = "; ".join(f"{name}: {told(' '.join(texts))}" for name, texts in fields.items())
     return Rejected(
         f'{target} refused "{change.identity}": {text}',
         fields=fields,
@@ -49,4 +52,4 @@ def unsecret(text: str, change: Change) -> str:
     for value in change.after.values():
         if isinstance(value, Secret) and value.reveal() and value.reveal() in text:
             text = text.replace(value.reveal(), "***")
-    return " ".join(text.split())
+    return told(text)

@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import random
-import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 import httpx
@@ -26,15 +24,19 @@ from fazai.providers.opnsense.answers import (
     RETRY_STATUS,
     connect_error,
     decode,
+    decode_aside,
+    nonsense,
     raised_on_purpose,
     status_error,
 )
+from fazai.providers.opnsense.budget import MIB, Budget, Lease
+from fazai.providers.opnsense.clock import Clock, SystemClock
 from fazai.providers.opnsense.credentials import Credentials
+from fazai.providers.opnsense.masking import Mask
 from fazai.providers.opnsense.tls import presented, tls_context
 
 __all__ = ["Api", "Call", "Clock", "Settings", "SystemClock"]
 
-MAX_BODY_BYTES = 256 * 1024 * 1024
 MAX_RESERVES = 8
 WRITES_PER_CONNECTION = 14  # the server closes after 16; one is spent on opening, one on being late
 _BACKOFF_S, _BACKOFF_MAX_S, _RETRY_AFTER_MAX_S = 0.5, 15.0, 30.0
@@ -44,27 +46,6 @@ _KEPT_LINE_BYTES = 64 * 1024
 _ENCODE = msgspec.json.Encoder().encode
 #: Statuses after which a firewall is known to answer: a key that may not ask this, or a release without it.
 _ANSWERED = frozenset({200, 403, 404})
-
-
-class Clock(Protocol):
-    """Time and chance, handed in so that tests need no waiting."""
-
-    def now_s(self) -> float: ...
-    async def sleep(self, seconds: float) -> None: ...
-    def jitter(self) -> float: ...
-
-
-class SystemClock:
-    """The machine's monotonic clock."""
-
-    def now_s(self) -> float:
-        return time.monotonic()
-
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
-
-    def jitter(self) -> float:
-        return random.random()  # noqa: S311  spreads retries, guards nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +63,7 @@ class Settings:
     activate_timeout_s: float = 120.0
     probe_timeout_s: float = 20.0
     retries: int = 3
+    max_answer_bytes: int = 16 * MIB
     ping: str = "diagnostics/interface/getInterfaceNames"  # 7 ms, where a search takes up to 80
 
 
@@ -133,8 +115,10 @@ class _Counts:
 class Api:
     """Calls to one firewall; close it with `close`."""
 
-    def __init__(self, settings: Settings, clock: Clock) -> None:
+    def __init__(self, settings: Settings, clock: Clock, budget: Budget | None = None) -> None:
         self.settings = settings
+        self._budget = budget or Budget()
+        self._mask = Mask(settings.credentials)
         self.counts = _Counts()
         self._clock = clock
         url = urlsplit(settings.base_url)
@@ -181,7 +165,8 @@ class Api:
             async with asyncio.timeout(self.settings.timeout_s):
                 response = await channel.transport.handle_async_request(request)
                 if response.status_code != 200:
-                    body = await self._read(response, Call("GET", path))
+                    async with Lease(self._budget, self.settings.max_answer_bytes) as lease:
+                        body = await self._read(response, Call("GET", path), lease)
                     target = self.settings.target
                     raise status_error(response.status_code, body, target=target, path=path, privilege="")
                 return await self._events(response, path, count)
@@ -199,22 +184,22 @@ class Api:
             *lines, rest = (rest + part).split(b"\n")
             for line in lines:
                 if line.startswith(b"data:"):
-                    found.append(decode(line[5:], "application/json", self.settings.target, path))
+                    event = self._mask.body(line[5:])
+                    found.append(decode(event, "application/json", self.settings.target, path))
             if len(found) >= count or len(rest) > _KEPT_LINE_BYTES:
                 break
         return found[:count]
 
     async def search(self, path: str, *, rows: int = -1, privilege: str = "") -> list[dict[str, Any]]:
-        """All rows of a collection in one call. Raises as `get`, and DeviceError when there are no rows."""
+        """All rows of a collection in one call. Raises as `get`, and Unreachable when there are no rows."""
         body = {"current": 1, "rowCount": rows, "sort": {}, "searchPhrase": ""}
         found = await self.call(Call("POST", path, body, privilege=privilege))
         listed = found.get("rows") if isinstance(found, dict) else None
         if not isinstance(listed, list) or not all(row.__class__ is dict for row in listed):
-            raise DeviceError(f"the firewall answered {path} without rows", where=self.settings.target)
+            raise nonsense(self.settings.target, path, "an answer without rows")
         total = found.get("total")
         if rows == -1 and isinstance(total, int) and total > len(listed):  # what was not sent is not absent
-            text = f"the firewall answered {path} with {len(listed)} of {total} rows"
-            raise DeviceError(text, where=self.settings.target)
+            raise nonsense(self.settings.target, path, f"{len(listed)} of {total} rows")
         return listed
 
     async def call(self, call: Call) -> Any:
@@ -287,14 +272,16 @@ class Api:
         raise problem
 
     async def _once(self, channel: _Channel, call: Call) -> Any:
-        status, headers, body = await self._exchange(channel, call)
-        target, path = self.settings.target, call.path
-        if status == 200:
+        async with Lease(self._budget, self.settings.max_answer_bytes) as lease:
+            status, headers, body = await self._exchange(channel, call, lease)
+            if status != 200:
+                self._judge(call, status, headers, body)
             try:
-                return decode(body, headers.get("content-type", ""), target, path)
+                type_ = headers.get("content-type", "")
+                found = await decode_aside(body, type_, self.settings.target, call.path)
             except Unreachable as unread:
                 raise _Busy(unread, None, uncertain=True) from None
-        return self._judge(call, status, headers, body)
+            return self._mask.value(found) if self._mask.hides_in(body) else found
 
     def _judge(self, call: Call, status: int, headers: httpx.Headers, body: bytes) -> NoReturn:
         """Raise what an answer other than 200 means: _Busy when it asks us to come again."""
@@ -305,7 +292,9 @@ class Api:
             raise _Busy(error, _retry_after_s(headers) if polite else None, uncertain=not polite)
         raise error
 
-    async def _exchange(self, channel: _Channel, call: Call) -> tuple[int, httpx.Headers, bytes]:
+    async def _exchange(
+        self, channel: _Channel, call: Call, lease: Lease
+    ) -> tuple[int, httpx.Headers, bytes]:
         limit_s = call.timeout_s or self.settings.timeout_s
         used, channel.used = channel.used, channel.used + 1
         self.counts.requests += 1
@@ -315,11 +304,12 @@ class Api:
             async with asyncio.timeout(limit_s + self.settings.connect_timeout_s):
                 response = await channel.transport.handle_async_request(request)
                 stage.name = "read"
-                body = await self._read(response, call)
+                body = await self._read(response, call, lease)
         except TimeoutError:
             raise self._slow(stage.name, call, limit_s) from None
         except httpx.TimeoutException as error:
-            raise self._slow(_stage_of(error), call, limit_s) from None
+            where = _stage_of(error)
+            raise self._slow(stage.name if where == "answer" else where, call, limit_s) from None
         except (httpx.ConnectError, httpx.ProxyError, OSError) as error:
             failed = connect_error(error, target=self.settings.target, host=self._host, address=self._address)
             assert isinstance(failed, Unreachable)
@@ -354,23 +344,26 @@ class Api:
             extensions={"timeout": stages},
         )
 
-    async def _read(self, response: httpx.Response, call: Call) -> bytes:
+    async def _read(self, response: httpx.Response, call: Call, lease: Lease) -> bytes:
+        """The body, masked; no more of it than `max_answer` and the budget of all answers allow."""
         parts: list[bytes] = []
-        size = 0
+        size, limit = 0, self.settings.max_answer_bytes
         stream = response.stream
         assert isinstance(stream, httpx.AsyncByteStream)
         try:
             async for part in stream:
                 size += len(part)
-                if size > MAX_BODY_BYTES:
+                if size > limit:
                     raise DeviceError(
-                        f"the firewall answered {call.path} with more than {MAX_BODY_BYTES >> 20} MiB",
+                        f"the firewall answered {call.path} with more than {limit // MIB} MiB",
                         where=self.settings.target,
+                        hint="raise max_answer: if it really has so much to say",
                     )
+                await lease.cover(size)
                 parts.append(part)
         finally:
             await stream.aclose()
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return self._mask.body(parts[0] if len(parts) == 1 else b"".join(parts))
 
     def _slow(self, stage: str, call: Call, limit_s: float) -> _Lost:
         target = self.settings.target
@@ -441,7 +434,8 @@ class Api:
     async def _ping(self, channel: _Channel) -> None:
         """The cheapest call there is. Raises _Lost, _Busy, AccessDenied when the key is not known."""
         call = Call("GET", self.settings.ping)
-        status, headers, body = await self._exchange(channel, call)
+        async with Lease(self._budget, self.settings.max_answer_bytes) as lease:
+            status, headers, body = await self._exchange(channel, call, lease)
         if status not in _ANSWERED:
             self._judge(call, status, headers, body)
 

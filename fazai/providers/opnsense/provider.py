@@ -6,11 +6,15 @@ import ipaddress
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from fazai.errors import InputError, InventoryError, did_you_mean
 from fazai.model import FieldSpec, Kind, Resource, Secret, SecretRef, Session, Target, Value
 from fazai.providers.opnsense.kinds import CatalogueKind, all_kinds
+
+if TYPE_CHECKING:
+    from fazai.providers.opnsense.budget import Budget
 
 __all__ = ["OPTIONS", "OpnsenseProvider", "is_loopback"]
 
@@ -56,6 +60,7 @@ _SPECS = (
         minimum=0,
         maximum=20,
     ),
+    FieldSpec("max_answer", "integer", "MiB that one answer may have", default=16, minimum=1, maximum=1024),
     FieldSpec("owner", "text", "whose items these are; another owner's are never pruned", default="fazai"),
     FieldSpec("adopt", "boolean", "take over items that others made", default=False),
     FieldSpec(
@@ -78,6 +83,13 @@ class OpnsenseProvider:
 
     name = "opnsense"
     noun = "firewall"  # what reports call its targets
+
+    @cached_property
+    def _budget(self) -> Budget:
+        """What the answers to all its sessions may take."""
+        from fazai.providers.opnsense.budget import Budget  # asyncio is heavy
+
+        return Budget()
 
     @cached_property
     def catalogue_kinds(self) -> Mapping[str, CatalogueKind]:
@@ -105,7 +117,7 @@ class OpnsenseProvider:
         """A session, not yet connected. Raises InventoryError when `base_url` still names the lab."""
         from fazai.providers.opnsense.session import OpnsenseSession  # the HTTP client is heavy
 
-        return OpnsenseSession(target, self.catalogue_kinds)
+        return OpnsenseSession(target, self.catalogue_kinds, budget=self._budget)
 
 
 def _problems(target: Target, kinds: Iterable[str]) -> Iterable[InputError]:

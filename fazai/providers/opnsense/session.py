@@ -12,11 +12,13 @@ from fazai.model import Change, Diff, Resource, Target, Value, Verb
 from fazai.providers.opnsense import verifying
 from fazai.providers.opnsense.answers import refusal
 from fazai.providers.opnsense.bodies import nest, rejected
+from fazai.providers.opnsense.budget import MIB, Budget
 from fazai.providers.opnsense.catalogue import FieldRow
 from fazai.providers.opnsense.client import Api, Call, Clock, Settings, SystemClock
 from fazai.providers.opnsense.credentials import read_credentials
 from fazai.providers.opnsense.diffing import Unresolved, resolve
 from fazai.providers.opnsense.kinds import CatalogueKind, called
+from fazai.providers.opnsense.masking import told
 from fazai.providers.opnsense.ownership import mark_of, marked, own_ref
 from fazai.providers.opnsense.planning import Policy, pruned_kinds, work_out
 from fazai.providers.opnsense.provider import OPTIONS
@@ -37,12 +39,17 @@ class OpnsenseSession:
     """One firewall. The engine calls it as `model.Session` says; nothing is sent before `observe`."""
 
     def __init__(
-        self, target: Target, kinds: Mapping[str, CatalogueKind], clock: Clock | None = None
+        self,
+        target: Target,
+        kinds: Mapping[str, CatalogueKind],
+        clock: Clock | None = None,
+        budget: Budget | None = None,
     ) -> None:
         self._target = target
         self._kinds = kinds
         self._settings = _settings(target)
         self._clock = clock or SystemClock()
+        self._budget = budget
         owner = str(_option(target, "owner"))
         self._owner = owner
         self._policy = Policy(
@@ -63,7 +70,7 @@ class OpnsenseSession:
     def api(self) -> Api:
         """The client, opened on first use."""
         if self._api is None:
-            self._api = Api(self._settings, self._clock)
+            self._api = Api(self._settings, self._clock, self._budget)
         return self._api
 
     async def __aenter__(self) -> Self:
@@ -232,7 +239,8 @@ class OpnsenseSession:
         if result in ("deleted", "not found") or (result == "failed" and await self._is_gone(kind, ref)):
             return
         raise DeviceError(
-            f'{self._target.name} did not delete "{change.identity}": it answered {result or "nothing"}',
+            f'{self._target.name} did not delete "{change.identity}": '
+            f"it answered {told(result or 'nothing')}",
             where=change.mark or change.where,
         )
 
@@ -376,7 +384,7 @@ class OpnsenseSession:
             status = str(answer.get("status", answer.get("result", ""))).strip().lower()
         if status != "ok":
             raise DeviceError(
-                f"the firewall could not activate {found.summary}: it answered {status or 'nothing'}",
+                f"the firewall could not activate {found.summary}: it answered {told(status or 'nothing')}",
                 where=self._target.name,
                 hint=f"saved, but not in effect; POST /api/{found.path} by hand says more",
             )
@@ -434,4 +442,5 @@ def _settings(target: Target) -> Settings:
         activate_timeout_s=float(_option(target, "activate_timeout")),
         probe_timeout_s=float(_option(target, "probe_timeout")),
         retries=int(_option(target, "retries")),
+        max_answer_bytes=int(_option(target, "max_answer")) * MIB,
     )
