@@ -278,10 +278,9 @@ class Api:
                 self._judge(call, status, headers, body)
             try:
                 type_ = headers.get("content-type", "")
-                found = await decode_aside(body, type_, self.settings.target, call.path)
+                return await decode_aside(body, type_, self.settings.target, call.path)
             except Unreachable as unread:
                 raise _Busy(unread, None, uncertain=True) from None
-            return self._mask.value(found) if self._mask.hides_in(body) else found
 
     def _judge(self, call: Call, status: int, headers: httpx.Headers, body: bytes) -> NoReturn:
         """Raise what an answer other than 200 means: _Busy when it asks us to come again."""

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from typing import Any
 from urllib.parse import quote
 
+import msgspec
+
 from fazai.providers.opnsense.credentials import Credentials
 
 __all__ = ["Mask", "told"]
@@ -16,6 +18,7 @@ __all__ = ["Mask", "told"]
 TOLD_CHARACTERS = 500
 _SHORTEST = 8  # what is shorter stands in too many texts by chance
 _MASK = "***"
+_SLASHES = ("\\/", "\\\\/", "\\\\\\/")  # in JSON, and in JSON in JSON
 _ESCAPED = re.compile(rb"\\u00([2-7][0-9a-fA-F])")
 
 
@@ -34,23 +37,28 @@ class Mask:
         key, secret = credentials.key.reveal(), credentials.secret.reveal()
         pair = f"{key}:{secret}"
         texts = (key, secret, pair, base64.b64encode(pair.encode()).decode("ascii"))
-        forms = {form for text in texts for form in _forms(text) if len(form) >= _SHORTEST}
+        plain = {form for text in texts for form in _forms(text) if len(form) >= _SHORTEST}
+        forms = plain | {form.replace("/", slash) for form in plain for slash in _SLASHES}
         self._forms = sorted(forms, key=len, reverse=True)
         self._bytes = [form.encode() for form in self._forms]
+        anchors = {max(re.findall(r"[A-Za-z0-9]*", form), key=len).encode() for form in plain}
+        #: One of these stands in every form; a body without them is looked at no further.
+        self._anchors = [a for a in anchors if not any(b != a and b in a for b in anchors)]
 
     def body(self, body: bytes) -> bytes:
-        """The body of an answer, with what is masked replaced."""
-        for form in self._bytes:
-            if form in body:
+        """The body of an answer, masked; also where only its JSON, once decoded, would show the key."""
+        if any(anchor in body for anchor in self._anchors):
+            for form in self._bytes:
                 body = body.replace(form, _MASK.encode())
-        return body
-
-    def hides_in(self, body: bytes) -> bool:
-        """Does a JSON text hold a masked text behind escapes, so that it only shows once it is decoded?"""
         if b"\\u00" not in body:
-            return False
+            return body
         plain = _ESCAPED.sub(lambda found: bytes((int(found[1], 16),)), body)
-        return any(form in plain for form in self._bytes)
+        if not any(anchor in plain for anchor in self._anchors):
+            return body
+        try:
+            return msgspec.json.encode(self.value(msgspec.json.decode(body)))
+        except (msgspec.MsgspecError, RecursionError):
+            return b""  # no JSON, and nothing that could be shown
 
     def text(self, text: str) -> str:
         """A text with what is masked replaced."""
@@ -75,13 +83,13 @@ def _forms(text: str) -> Iterable[str]:
     raw = text.encode()
     percent = quote(text, safe="")
     yield from (text, percent, _lower_percent(percent), quote(text), quote(text, safe="+"))
-    yield from (text.replace("/", "\\/"), text.replace("/", "\\\\\\/"), html.escape(text))
+    yield html.escape(text)
     yield from (raw.hex(), raw.hex().upper())
     for lead in range(3):
         encoded = base64.b64encode(b"\0" * lead + raw).decode("ascii")
         whole = encoded[-(-lead * 8 // 6) : (lead + len(raw)) * 8 // 6]
         yield from (whole, whole.replace("+", "-").replace("/", "_"))
-        yield from (whole.replace("/", "\\/"), quote(whole, safe=""))
+        yield quote(whole, safe="")
 
 
 def _lower_percent(text: str) -> str:

@@ -15,9 +15,11 @@ from typing import Any
 
 from fazai.errors import DeviceError
 from fazai.providers.opnsense.client import Api
+from fazai.providers.opnsense.masking import told
 
 __all__ = ["Interface", "Vitals", "read_health", "read_interfaces", "read_vitals"]
 
+MAX_NOTICES = 100
 _RELEASE = re.compile(r"OPNsense\s+(\S+?)(?:-(?:amd64|arm64|aarch64))?")
 _UPTIME = re.compile(r"(?:(\d+) days?, )?(\d+):(\d\d):(\d\d)")
 _MOMENT = "%a %b %d %H:%M:%S %Z %Y"
@@ -122,21 +124,21 @@ async def read_health(api: Api) -> dict[str, Any]:
     info = _information(await api.get("diagnostics/system/systemInformation"))
     status = await api.get("core/system/status")
     body = status if isinstance(status, dict) else {}
-    system = (body.get("metadata") or {}).get("system") or {}
-    named = system.get("status")
+    system = _at(body, "metadata", "system")
+    named = system.get("status") if isinstance(system, dict) else None
     listed = body.get("subsystems")
     notices = listed if isinstance(listed, dict) else {}
     return {
         "version": info.get("version"),
         "hostname": info.get("hostname"),
-        "status": named if isinstance(named, str) else "OK",  # a bare number: nothing is pending
+        "status": told(named) if isinstance(named, str) else "OK",  # a bare number: nothing is pending
         "notices": [
             {
-                "title": str(one.get("title", name)),
-                "message": str(one.get("message", "")),
-                "status": one.get("status"),
+                "title": told(one.get("title", name)),
+                "message": told(one.get("message", "")),
+                "status": told(status) if isinstance(status := one.get("status"), str) else status,
             }
-            for name, one in notices.items()
+            for name, one in list(notices.items())[:MAX_NOTICES]
             if isinstance(one, dict)
         ],
     }
@@ -145,12 +147,19 @@ async def read_health(api: Api) -> dict[str, Any]:
 # -- one answer each
 
 
+def _at(answer: Any, *path: str) -> Any:
+    """What stands under these keys; None where there is none."""
+    for name in path:
+        answer = answer.get(name) if isinstance(answer, dict) else None
+    return answer
+
+
 def _information(answer: Any) -> dict[str, Any]:
     versions = answer.get("versions") if isinstance(answer, dict) else None
     text = next((str(one) for one in versions or () if "OPNsense" in str(one)), "")
     found = _RELEASE.fullmatch(text)
     name = answer.get("name") if isinstance(answer, dict) else None
-    return {"hostname": str(name) if name else None, "version": found[1] if found else None}
+    return {"hostname": told(name) if name else None, "version": told(found[1]) if found else None}
 
 
 def _time(answer: Any) -> dict[str, Any]:
@@ -197,16 +206,16 @@ def _cpu(answer: Any) -> dict[str, Any]:
 
 def _interface(row: Mapping[str, Any]) -> Interface:
     addresses = [
-        str(one["ipaddr"])
+        told(one["ipaddr"])
         for name in ("ipv4", "ipv6")
         for one in row.get(name) or ()
         if isinstance(one, dict) and one.get("ipaddr")
     ]
     return Interface(
-        name=str(row["identifier"]),
-        device=str(row.get("device", "")),
-        status=str(row.get("status") or "unknown"),
-        description=str(row.get("description") or ""),
+        name=told(row["identifier"]),
+        device=told(row.get("device", "")),
+        status=told(row.get("status") or "unknown"),
+        description=told(row.get("description") or ""),
         addresses=tuple(addresses),
     )
 
