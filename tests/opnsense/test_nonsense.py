@@ -15,22 +15,23 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
-from fazai.errors import FazaiError
-from fazai.lab import LabFirewall
+from fazai.errors import DeviceError, ExitCode, FazaiError, Unreachable
+from fazai.lab import Fault, LabFirewall
 from fazai.model import Activate, Resource
 from fazai.providers.opnsense.client import Api, _Channel
 from fazai.providers.opnsense.session import OpnsenseSession
 from fazai.providers.opnsense.vitals import read_health, read_vitals
-from tests.opnsense.helpers import FakeClock, resource, run, session, target
+from tests.opnsense.helpers import FakeClock, Start, resource, run, session, target
 
 WANTED = [
     resource("opnsense.category", {"name": "managed"}),
     resource(
         "opnsense.alias", {"name": "web", "type": "host", "content": ["192.0.2.1"], "categories": "managed"}
     ),
-    resource("opnsense.alias", {"name": "all", "type": "networkgroup", "content": ["web"]}),
+    resource("opnsense.alias", {"name": "both", "type": "networkgroup", "content": ["web"]}),
     resource("opnsense.rule", {"description": "r1", "interface": ["lan"], "destination_net": "web"}),
     resource("opnsense.rule", {"description": "r2", "interface": ["lan", "opt1"], "categories": "managed"}),
     resource("opnsense.source_nat_mode", {"mode": "hybrid"}),
@@ -184,10 +185,9 @@ async def converse(work: OpnsenseSession, wanted: list[Resource]) -> None:
                 seen = await work.observe(wanted)
                 assert len(seen.digest) == 71
                 steps = list(work.diff(wanted, seen, prune=True).steps)
-            elif turn == "vitals":
-                await read_vitals(work.api)
             else:
-                await read_health(work.api)
+                told = await (read_vitals if turn == "vitals" else read_health)(work.api)
+                assert len(msgspec.json.encode(told)) < 100_000  # as the daemon answers it
         except FazaiError as error:
             check(error)
     changes = [step for step in steps if not isinstance(step, Activate)]
@@ -268,6 +268,61 @@ def fuzz(firewall: LabFirewall, inputs: int, seed: int) -> None:
             assert sizes[-1] < sizes[1] * 1.5 + 1_000_000, sizes
 
     run(all_of_it())
+
+
+ROW = '"uuid":"fa2a1000-0000-4000-8000-000000000001","name":"web","type":"host"'
+ALIAS = "firewall/alias/searchItem"
+BROKEN: list[tuple[str, str, str]] = [
+    (ALIAS, '{"rows":{"a":1}}', f"answered {ALIAS} with an answer without rows"),
+    (ALIAS, '[{"rows":[]}]', f"answered {ALIAS} with an answer without rows"),
+    (ALIAS, "17", f"answered {ALIAS} with an answer without rows"),
+    (ALIAS, "[" * 5000, f"answered {ALIAS} with 5000 bytes that are not whole JSON"),
+    (ALIAS, '{"rows":[],"total":NaN}', "bytes that are not whole JSON"),
+    (ALIAS, '{"rows":[{"name":"\\ud800"}]}', "bytes that are not whole JSON"),
+    (ALIAS, '{"rows":[],"rows":[{}]}', f"answered {ALIAS} with items that have no uuid"),
+    (ALIAS, '{"rows":[{"uuid":7}]}', f"answered {ALIAS} with items that have no uuid"),
+    (ALIAS, '{"rows":[],"total":99}', f"answered {ALIAS} with 0 of 99 rows"),
+    (ALIAS, f'{{"rows":[{{{ROW},"content":["a"]}}]}}', "a list where the text of content belongs"),
+    (ALIAS, f'{{"rows":[{{{ROW},"content":{{"a":1}}}}]}}', "a map where the text of content belongs"),
+    ("firewall/source_nat/get", "[]", "answered firewall/source_nat/get with an answer without settings"),
+    (
+        "firewall/source_nat/getRule/*",
+        '"x"',
+        "answered firewall/source_nat/getRule with neither an item nor that there is none",
+    ),
+    ("firewall/alias/set", '{"result":"failed","validations":[[]]}', ""),
+    ("firewall/alias/set", '{"result":[],"validations":{"a":{"b":[1e9]}}}', ""),
+    ("firewall/alias/setItem/*", '{"result":{"saved":1}}', 'did not save "web" and gave no reason'),
+    ("firewall/alias/reconfigure", '{"status":{"ok":1}}', "could not activate firewall aliases"),
+]
+
+
+@pytest.mark.parametrize(("path", "body", "text"), BROKEN)
+def test_an_answer_that_is_none_is_one_sentence(start: Start, path: str, body: str, text: str) -> None:
+    firewall = start(faults=(Fault(kind="status", path=path, status=200, body=body),))
+    wanted = [one for one in WANTED if one.kind in ("opnsense.category", "opnsense.alias")]
+    wanted += [one for one in WANTED if one.kind == "opnsense.source_nat"]
+
+    async def go() -> None:
+        async with session(target(firewall, retries=0), FakeClock()) as work:
+            seen = await work.observe(wanted)
+            diff = work.diff(wanted, seen)
+            assert await work.rehearse(diff.changes) == []
+            for step in diff.steps:
+                if isinstance(step, Activate):
+                    await work.activate(step.service)
+                else:
+                    await work.write(step)
+
+    if not text:
+        run(go())
+        return
+    with pytest.raises((Unreachable, DeviceError)) as caught:
+        run(go())
+    assert text in caught.value.message
+    read = "set" not in path and "reconfigure" not in path
+    assert caught.value.exit_code == (ExitCode.UNREACHABLE if read else ExitCode.FAILED)
+    assert caught.value.where is not None
 
 
 def test_nonsense_is_said_in_sentences(firewall: LabFirewall) -> None:

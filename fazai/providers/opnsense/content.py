@@ -62,7 +62,7 @@ def _network(entry: str) -> _Wrong:
     if _is_address(text) or _is_range(text) or _NAME.fullmatch(text):
         return None
     address, slash, bits = text.partition("/")
-    if slash and _is_address(address) and bits.isdigit():
+    if slash and _is_address(address) and re.fullmatch(r"[0-9]{1,3}", bits):
         longest = ipaddress.ip_address(address).max_prefixlen
         return None if int(bits) <= longest else ("is not a network", f"a prefix is at most {longest} bits")
     if slash and _is_address(address) and _is_address(bits):

@@ -167,7 +167,7 @@ def _put_in_order(judge: Judge, kind: CatalogueKind, collection: Collection, res
 
 def _number(row: Row | None) -> int | None:
     text = cell(row, SEQUENCE) if row is not None else ""
-    return int(text) if text.isdigit() else None
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
 
 
 def _taken(collection: Collection, result: Result, ordered: set[str]) -> set[int]:

@@ -10,7 +10,7 @@ from typing import Any, Self
 from fazai.errors import DeviceError, FazaiError, InventoryError, Rejected, Unreachable, Unsure
 from fazai.model import Change, Diff, Resource, Target, Value, Verb
 from fazai.providers.opnsense import verifying
-from fazai.providers.opnsense.answers import refusal
+from fazai.providers.opnsense.answers import nonsense, refusal
 from fazai.providers.opnsense.bodies import nest, rejected
 from fazai.providers.opnsense.budget import MIB, Budget
 from fazai.providers.opnsense.catalogue import FieldRow
@@ -118,10 +118,14 @@ class OpnsenseSession:
             found = item_row(
                 await self.api.get(f"{row.path}/{get}", privilege=row.privilege), row.root, SETTINGS_REF
             )
-            return Collection(kind, {SETTINGS_REF: found or {}}, self._owner)
+            if found is None:
+                raise nonsense(self._target.name, f"{row.path}/{get}", "an answer without settings")
+            return Collection(kind, {SETTINGS_REF: found}, self._owner)
         if row.hidden_by and self._hides(seen.get(row.hidden_by)):
             return await self._read_hidden(kind, wanted)
         listed = await self.api.search(f"{row.path}/{search}", privilege=row.privilege)
+        if not all(row.get("uuid").__class__ is str or row.get("is_automatic") for row in listed):
+            raise nonsense(self._target.name, f"{row.path}/{search}", "items that have no uuid")
         return Collection.of(kind, listed, self._owner)
 
     def _hides(self, setting: Collection | None) -> bool:
@@ -140,6 +144,9 @@ class OpnsenseSession:
                 found = item_row(answer, kind.row.root, ref)
                 if found is not None:
                     rows[ref] = found
+                elif answer != []:  # only that means that there is no such item
+                    path = f"{kind.row.path}/{kind.row.verbs[1]}"
+                    raise nonsense(self._target.name, path, "neither an item nor that there is none")
         return Collection(kind, rows, self._owner, complete=False)
 
     def diff(
@@ -152,9 +159,13 @@ class OpnsenseSession:
         prune: bool = False,
     ) -> Diff:
         """What the firewall needs; see `planning.work_out`."""
-        found = work_out(
-            self._policy, self._kinds, wanted, seen, adopted=adopted, pending=pending, prune=prune
-        )
+        try:
+            found = work_out(
+                self._policy, self._kinds, wanted, seen, adopted=adopted, pending=pending, prune=prune
+            )
+        except Unreachable as error:  # an answer that could not be read
+            error.where = error.where or self._target.name
+            raise
         if (
             self._settings.base_url.startswith("https:")
             and not self._settings.verify_tls

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from fazai.errors import Unreachable
 from fazai.model import Secret, Value
 from fazai.providers.opnsense.catalogue import FieldRow
 from fazai.providers.opnsense.kinds import CatalogueKind, label
@@ -24,7 +25,9 @@ Row = Mapping[str, Any]
 
 
 def cell(row: Row, name: str) -> str:
-    """A value of a row as text: searches answer some booleans and numbers bare, and empty maps as lists."""
+    """A value of a row as text: searches answer some booleans and numbers bare, and empty maps as lists.
+    Raises Unreachable when it is none.
+    """
     value = row.get(name, "")
     if value.__class__ is str:
         return value
@@ -32,6 +35,9 @@ def cell(row: Row, name: str) -> str:
         return ""
     if isinstance(value, bool):
         return "1" if value else "0"
+    if isinstance(value, (list, dict)):
+        what = "list" if isinstance(value, list) else "map"
+        raise Unreachable(f"the firewall answered a {what} where the text of {name} belongs", stage="answer")
     return str(value)
 
 

@@ -10,7 +10,7 @@ import ipaddress
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from fazai.errors import DeviceError, FazaiError, VerifyError
+from fazai.errors import DeviceError, FazaiError, Unreachable, VerifyError
 from fazai.model import Change, Verb
 from fazai.providers.opnsense.client import Api, Call
 from fazai.providers.opnsense.snapshot import Row, Snapshot, cell
@@ -35,6 +35,9 @@ async def verify(api: Api, seen: Snapshot, changes: Sequence[Change]) -> list[Fa
                 found.extend(await check(api, seen, made))
             except DeviceError:
                 continue  # not allowed to look, or not there to be asked
+            except Unreachable as error:
+                if error.stage != "answer":
+                    raise
     return found
 
 
