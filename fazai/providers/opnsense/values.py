@@ -20,6 +20,7 @@ __all__ = ["canonical", "from_item", "same", "text_of", "to_api", "token_key"]
 
 _MAC = r"(?i)(?:[0-9a-f]{1,2}[:-]){1,5}[0-9a-f]{1,2}"  # compiled when a MAC turns up
 _TRUE = frozenset({"1", "true", "yes", "on"})
+_MATCHED = 1024  # a longer text is the firewall's to judge
 _FALSE = frozenset({"0", "false", "no", "off"})
 
 
@@ -133,6 +134,8 @@ def _text(row: FieldRow, value: Any) -> _Read:
         return "", "must not contain a zero byte", None
     if row.required and not text.strip() and row.default is None:
         return "", "must not be empty", None
+    if row.pattern and 0 < len(text) <= _MATCHED and not re.search(row.pattern, text):
+        return text, "must be as the firewall takes it", row.wanted or f"it must match {row.pattern}"
     if row.fold == "port" and re.fullmatch(r"[0-9]+:[0-9]+", text):
         return text, "writes a port range as from-to", f'write "{text.replace(":", "-")}"'
     return text, None, None
