@@ -172,3 +172,22 @@ def test_values_that_the_lab_took_or_refused_otherwise(
     answer = firewall.call("POST", f"/api/{path}", body)
     assert answer.get("validations") == refused
     assert answer["result"] == ("saved" if refused is None else "failed")
+
+
+def test_a_privilege_opens_addresses_as_they_are_written(lab: LabThread) -> None:
+    firewall = lab.start("spelling", LabSettings(auth_delay_s=0))
+    compared = 0
+    with httpx.Client(base_url=firewall.base_url) as client:
+        for place, exchange in enumerate(exchanges("protocol_acl_more")):
+            if "/radvd/" in exchange["path"] or "/group_settings/" in exchange["path"]:
+                continue  # the lab does not have these
+            user = {"name": f"user{place}", "password": "Secret-123-x", "disabled": "0"}
+            user["priv"] = exchange["request"]["auth"].rpartition(" ")[2]
+            assert firewall.call("POST", "/api/auth/user/add", {"user": user})["result"] == "saved"
+            key = firewall.call("POST", f"/api/auth/user/addApiKey/user{place}", {})
+            auth = httpx.BasicAuth(key["key"], key["secret"])
+            body: dict[str, Any] | None = {} if exchange["method"] == "POST" else None
+            answer = client.request(exchange["method"], exchange["path"], json=body, auth=auth)
+            assert answer.status_code == exchange["status"], exchange["name"]
+            compared += 1
+    assert compared >= 6
