@@ -316,7 +316,7 @@ def set_model(call: Call, controller: Controller, model: Model, edit: Edit | Non
     for field in model.settings:
         for message in validate(box, field, fresh[field.name], fresh):
             problems.add(field.name, message)
-    items = [] if controller.get else list(_posted_items(call, model, body))
+    items = list(_posted_items(call, model, body)) if controller.bulk else []
     found = problems.body()
     for item_model, uuid, item in items:
         wrong = Problems(f"{root}.{item_model.inner}.{uuid}")

@@ -101,6 +101,7 @@ class Controller(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     overlay: dict[str, dict[str, str]] = {}  # suffix of the verbs -> `ItemModel.overlay` of these verbs
     get: tuple[str, ...] = ()  # a get of the whole model shows only these parts, () for all
     root: str = ""  # of the whole model, when it is not the model's own
+    bulk: bool = True  # set of the whole model takes items
     service: str = ""  # the service behind start, stop, status, reconfigure
     answers: dict[str, Any] = {}  # action -> constant answer of a GET (or of both)
 

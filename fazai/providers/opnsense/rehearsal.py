@@ -27,6 +27,7 @@ from fazai.providers.opnsense.snapshot import Keys
 __all__ = ["TRIALS", "TRIAL_ITEMS", "Trial", "rehearse"]
 
 TRIAL_ITEMS = 100  # in one call
+_NEVER = "00000000-0000-4000-8000-000000000000"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ TRIALS: Mapping[str, Trial] = {
     "cron_job": Trial("cron/settings/set", "job.jobs.job", "enabled"),
     "syslog_destination": Trial("syslog/settings/set", "syslog.destinations.destination", "enabled"),
     "kea_subnet": Trial("kea/dhcpv4/set", "dhcpv4.subnets.subnet4", "option_data_autocollect"),
-    "dnsmasq_host": Trial("dnsmasq/settings/set", "dnsmasq.hosts", "ignore"),
+    "dnsmasq_host": Trial("dnsmasq/settings/set", "dnsmasq.hosts", "local"),
     "monit_service": Trial("monit/settings/set", "monit.service", "enabled"),
     "monit_test": Trial("monit/settings/set", "monit.test", "type", "zz_none"),
 }
@@ -97,6 +98,7 @@ async def rehearse(
             assert trial is not None
             part = tried[start : start + TRIAL_ITEMS]
             items = {c.ref: _item(kind, trial, c, coming, keys, owner) for c in part}
+            items[_NEVER] = _never(kind)
             against = await _ask(api, kind, trial, items)
             for change, wrong in objections(kind, trial, part, against, coming):
                 prefixed = {f"{kind.row.root}.{field}": texts for field, texts in wrong.items()}
@@ -121,7 +123,8 @@ async def _ask(
         return {}
     if isinstance(answer, dict) and answer.get("result") == "saved":
         raise DeviceError(
-            f"the firewall saved what it should have refused: a trial of {len(items)} items of {kind.name}",
+            "the firewall saved what it should have refused: "
+            f"a trial of {len(items) - 1} items of {kind.name}",
             where=api.settings.target,
             hint="look at its history (System > Configuration > History), and go back to the one before",
         )
@@ -147,6 +150,15 @@ def _item(
     if kind.row.mark_field in texts and change.verb is Verb.CREATE:
         texts[kind.row.mark_field] = marked(texts[kind.row.mark_field], owner)
     item: Mapping[str, Any] = nest("item", {**texts, trial.field: trial.wrong})["item"]
+    return item
+
+
+def _never(kind: CatalogueKind) -> Mapping[str, Any]:
+    """An item with nothing right in it. With it a trial fails even where a release does not know the field
+    in which the others are wrong.
+    """
+    wrong = {name: "zz bad !" for name, row in kind.rows.items() if not row.secret}
+    item: Mapping[str, Any] = nest("item", wrong)["item"]
     return item
 
 
@@ -204,8 +216,8 @@ def _attributed(
     strange = [ref for ref in found if ref not in known]
     made = [change for change in changes if change.verb is Verb.CREATE]
     pairs = [(change, found[change.ref]) for change in changes if change.ref in found and change.ref in known]
-    if len(strange) == len(made):
-        pairs += [(change, found[ref]) for change, ref in zip(made, strange, strict=True)]
+    if len(strange) == len(made) + 1:  # the last one is that which is never right
+        pairs += [(change, found[ref]) for change, ref in zip(made, strange, strict=False)]
     return pairs
 
 
