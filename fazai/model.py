@@ -22,10 +22,12 @@ __all__ = [
     "Following",
     "Joining",
     "Kind",
+    "ListChecking",
     "LookAgain",
     "Observation",
     "Problem",
     "Provider",
+    "Rehearsing",
     "Resource",
     "Secret",
     "SecretRef",
@@ -369,6 +371,15 @@ class Warming(Protocol):
 
 
 @runtime_checkable
+class ListChecking(Protocol):
+    """A provider that can find contradictions between the resources of one target, before any contact."""
+
+    def check_list(self, resources: Sequence[Resource]) -> list[InputError]:
+        """All that contradicts itself in what is declared for one target, with the place of each."""
+        ...
+
+
+@runtime_checkable
 class Talking(Protocol):
     """A session whose writes print something."""
 
@@ -403,6 +414,16 @@ class Following(Protocol):
 
     def affected(self, changes: Sequence[Change], resources: Sequence[Resource]) -> Sequence[Resource]:
         """Pure. Those of the resources that these changes may have altered: they are read back as well."""
+        ...
+
+
+@runtime_checkable
+class Rehearsing(Protocol):
+    """A session whose target can judge changes before any of them is written."""
+
+    async def rehearse(self, changes: Sequence[Change]) -> list[FazaiError]:
+        """What the target has against these changes: nothing is written unless this is empty. Raises
+        Unreachable."""
         ...
 
 

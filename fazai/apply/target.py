@@ -21,6 +21,7 @@ from fazai.model import (
     Joining,
     LookAgain,
     Provider,
+    Rehearsing,
     Resource,
     Session,
     Step,
@@ -115,7 +116,8 @@ class TargetRun:
                     diff = await self._look(session, fresh)
                     if not self._writable(diff) or not diff.steps:
                         return
-                await self._carry_out(session, diff)
+                if not isinstance(session, Rehearsing) or await self._rehearsed(session, diff):
+                    await self._carry_out(session, diff)
 
     def _idle(self, memory: TargetMemory) -> bool:
         """Whether nothing is wanted of it and nothing is left over: then it is not contacted."""
@@ -176,6 +178,16 @@ class TargetRun:
         for action in self.actions:
             self._say("change", action.change, status=action.status)
         return False
+
+    async def _rehearsed(self, session: Rehearsing, diff: Diff) -> bool:
+        """Has the target nothing against the changes? Otherwise all of it is said, and nothing is written."""
+        found = await session.rehearse(diff.changes)
+        if found:
+            self.status = Status.FAILED
+            self.errors += found
+            self.notes.append("nothing is written to it: a target changes as a whole or not at all")
+            self._left()
+        return not found
 
     async def _carry_out(self, session: Session, diff: Diff) -> None:
         done = Written()

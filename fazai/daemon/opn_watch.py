@@ -27,6 +27,7 @@ from fazai.daemon.opn_registry import (
 from fazai.daemon.refusal import Refusal
 from fazai.daemon.settings import Settings
 from fazai.errors import FazaiError, StateError
+from fazai.providers.opnsense.budget import Budget
 from fazai.providers.opnsense.client import Api
 from fazai.providers.opnsense.provider import OpnsenseProvider
 from fazai.providers.opnsense.session import OpnsenseSession
@@ -92,6 +93,7 @@ class Firewalls:
         self._clock = _Clock()
         self._seen: dict[str, Seen] = {}
         self._gate = asyncio.Semaphore(self.polling.at_once)
+        self._budget = Budget()
         self._files: object = None
         self._looked_s = float("-inf")
         self._changed = asyncio.Event()
@@ -241,7 +243,7 @@ class Firewalls:
             "connect_timeout": limit_s,
             "retries": 0,
         }
-        session = OpnsenseSession(replace(target, options=options), {})
+        session = OpnsenseSession(replace(target, options=options), {}, budget=self._budget)
         async with session:
             return await work(session.api)
 

@@ -31,14 +31,25 @@ class Access:
     readonly: bool
 
     def allows(self, path: str) -> bool:
-        """May the user call this path (`firewall/alias/searchItem`)?"""
-        text = f"api/{path}".lower()
-        return any(fnmatch.fnmatchcase(text, pattern) for pattern in self.patterns)
+        """May the user call this path (`/api/firewall/alias/searchItem`)? It is matched as it was sent: a
+        pattern of `search_item` does not open `searchItem`, one of `search_item/*` opens `search_item`.
+        """
+        text = path.strip("/")
+        return any(
+            fnmatch.fnmatchcase(text, pattern) or fnmatch.fnmatchcase(f"{text}/", pattern)
+            for pattern in self.patterns
+        )
 
 
 def privileges(box: Box) -> Mapping[str, Mapping[str, str]]:
-    """Every privilege: its name and the pages it opens."""
-    return box.derived("privileges", (), lambda: read_json("privileges.json"))
+    """Every privilege of the release: its name and the pages it opens."""
+
+    def build() -> Mapping[str, Mapping[str, str]]:
+        release = box.catalogue.release
+        table: Mapping[str, Mapping[str, str]] = read_json("privileges.json")
+        return {name: row for name, row in table.items() if row.get("release", release) == release}
+
+    return box.derived("privileges", (), build)
 
 
 def new_key() -> tuple[str, str, str]:
@@ -78,9 +89,7 @@ def _access(box: Box, uuid: str) -> Access:
             if user["uid"] in group.get("member", "").split(","):
                 names |= set(group.get("priv", "").split(","))
         table = privileges(box)
-        patterns = [
-            line for name in names if name in table for line in table[name]["match"].lower().split("\n")
-        ]
+        patterns = [line for name in names if name in table for line in table[name]["match"].split("\n")]
         known[uuid] = Access(user["name"], tuple(patterns), READONLY in names)
     return known[uuid]
 

@@ -91,7 +91,10 @@ def rows_of(box: Box, model: ItemModel) -> list[Row]:
 
 
 def search_items(call: Call, model: ItemModel) -> Any:
-    return grid(call, rows_of(call.box, model))
+    rows = rows_of(call.box, model)
+    if model.overlay:
+        rows = [row for row in rows if all(row.data.get(name) == v for name, v in model.overlay.items())]
+    return grid(call, rows)
 
 
 def get_item(call: Call, model: ItemModel) -> Any:
@@ -214,7 +217,7 @@ def save_item(
     """Validate and store; None when it was done, else the answer that says why not."""
     box = call.box
     sent = flatten(values, box.derived(f"names {model.path}", (), model.by_name))
-    fresh = merged(box, model.fields, item, sent)
+    fresh = merged(box, model.fields, item, {**sent, **model.overlay})
     for hook in HOOKS.extra[model.path].before if model.path in HOOKS.extra else ():
         hook(call, model, uuid, item, fresh)
     problems = Problems(model.root)
@@ -298,11 +301,14 @@ def get_model(call: Call, controller: Controller, model: Model) -> Any:
 
 
 def set_model(call: Call, controller: Controller, model: Model, edit: Edit | None = None) -> Any:
-    """Settings of the whole model; a body under another root key changes nothing and answers `saved`."""
+    """Settings and items of the whole model, all or nothing; a body under another root key changes nothing
+    and answers `saved`.
+    """
     if not call.posted:
         return FAILED
     box, root = call.box, controller.root or model.root
-    sent = flatten(posted(call, root) or {}, {field.name: field for field in model.settings})
+    body = posted(call, root) or {}
+    sent = flatten(body, {field.name: field for field in model.settings})
     current = {field.name: field.default for field in model.settings}
     current |= box.config.settings(model.name)
     fresh = merged(box, model.settings, current, sent)
@@ -310,9 +316,37 @@ def set_model(call: Call, controller: Controller, model: Model, edit: Edit | Non
     for field in model.settings:
         for message in validate(box, field, fresh[field.name], fresh):
             problems.add(field.name, message)
-    if problems:
-        return {"result": "failed", "validations": problems.body()}
+    items = list(_posted_items(call, model, body)) if controller.bulk else []
+    found = problems.body()
+    for item_model, uuid, item in items:
+        wrong = Problems(f"{root}.{item_model.inner}.{uuid}")
+        problems_of(box, item_model, uuid, item, wrong)
+        found |= wrong.body()
+    if found:
+        return {"result": "failed", "validations": found}
+    call.check_writable()
     edit = edit or box.config.edit()
-    edit.put(model.name, SETTINGS, fresh)
+    if model.settings:
+        edit.put(model.name, SETTINGS, fresh)
+    for item_model, uuid, item in items:
+        edit.put(item_model.path, uuid, item)
     call.save(edit)
     return {"result": "saved"}
+
+
+def _posted_items(
+    call: Call, model: Model, body: Mapping[str, Any]
+) -> Iterable[tuple[ItemModel, str, dict[str, str]]]:
+    """Items in the body of a whole model. Unlike a single set it runs no hooks, and an unknown uuid makes
+    an item under one of the firewall's own choosing.
+    """
+    for inner, item_model in model.items.items():
+        node: Any = body
+        for part in inner.split("."):
+            node = node.get(part) if isinstance(node, Mapping) else None
+        for uuid, values in node.items() if isinstance(node, Mapping) else ():
+            if isinstance(values, Mapping):
+                known = call.box.items(item_model.path).get(uuid)
+                sent = flatten(values, call.box.derived(f"names {item_model.path}", (), item_model.by_name))
+                item = merged(call.box, item_model.fields, known or blank(call.box, item_model), sent)
+                yield item_model, uuid if known is not None else str(uuids.uuid4()), item

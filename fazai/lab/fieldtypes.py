@@ -115,6 +115,8 @@ def _strict(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
 
 
 def _description(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
+    if re.search(r"[\r\n]", value):
+        yield "Text may not contain newlines."
     if len(value) > 255 or "\n" in value:
         yield worded(field, "Description should be a string between 1 and 255 characters.")
 

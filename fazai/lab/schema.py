@@ -76,6 +76,7 @@ class ItemModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     upsert: str = "v4"  # set with an unknown uuid: "v4" creates, "no" fails, "own" creates under a new uuid
     guards: tuple[str, ...] = ()  # rows of `guards.GUARDS`, asked before a delete
     describe: str = "description"  # the field that names an item in "in use" messages
+    overlay: dict[str, str] = {}  # fields that a controller's verbs fix: written on every save, searched by
 
     def by_name(self) -> dict[str, Field]:
         return {field.name: field for field in self.fields}
@@ -97,8 +98,10 @@ class Controller(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     model: str = ""
     items: dict[str, str] = {}  # suffix of the verbs ("Item", "Rule", "") -> path in the model
+    overlay: dict[str, dict[str, str]] = {}  # suffix of the verbs -> `ItemModel.overlay` of these verbs
     get: tuple[str, ...] = ()  # a get of the whole model shows only these parts, () for all
     root: str = ""  # of the whole model, when it is not the model's own
+    bulk: bool = True  # set of the whole model takes items
     service: str = ""  # the service behind start, stop, status, reconfigure
     answers: dict[str, Any] = {}  # action -> constant answer of a GET (or of both)
 

@@ -121,8 +121,7 @@ class Site:
         access = self._authenticate(request)
         if isinstance(access, Reply):
             return access
-        name = f"{route.controller}/{'/'.join((route.endpoint.action, *route.params))}"
-        if not access.allows(name) and not access.allows(_snake(name)):
+        if not access.allows(request.path):
             return json_reply({"status": 403, "message": "Forbidden"}, 403)
         body = self._body(request)
         if body is None:
@@ -220,8 +219,3 @@ class Site:
 async def _later(reply: Reply) -> Reply:
     await asyncio.sleep(reply.delay_s)
     return reply
-
-
-def _snake(name: str) -> str:
-    """Privileges are written with snake_case actions."""
-    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name)

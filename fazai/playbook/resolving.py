@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from fazai.errors import FazaiError, InventoryError, PlaybookError, did_you_mean
 from fazai.inventory import Inventory
-from fazai.model import Kind, Provider, Resource, TargetWork, Value, Work
+from fazai.model import Kind, ListChecking, Provider, Resource, TargetWork, Value, Work
 from fazai.patterns import select
 from fazai.playbook.expanding import Expander
 from fazai.playbook.grammar import read_resources
@@ -152,6 +152,8 @@ class _Resolver:
         merged = self._merger.merge(host, pieces)
         handlers = tuple(each for each in merged if each.listen)
         resources = tuple(each for each in merged if not each.listen) if handlers else merged
+        if isinstance(provider, ListChecking):
+            self._problems.extend(provider.check_list(resources), host)
         if getattr(provider, "handlers", False):
             self._check_notified(host, resources, handlers)
         wanted = self._chooser.choose(resources)

@@ -156,7 +156,7 @@ def test_rejected_by_the_device_names_field_and_place(world: World) -> None:
     result = world.fazai("apply", inventory)
     assert result.code == 1
     assert re.search(rf"{re.escape(str(inventory))}:\d+:\d+: .*source_net", result.out), result.out
-    assert "taken back" in result.out
+    assert "nothing is written to it" in result.out
     rows = firewall.call("POST", "/api/firewall/alias/searchItem", {})["rows"]
     assert "dns_servers" not in [row["name"] for row in rows]
 

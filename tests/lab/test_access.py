@@ -23,7 +23,11 @@ def _user(firewall: LabFirewall, privileges: str) -> tuple[str, str]:
     [
         ("page-firewall-aliases", "firewall/alias/searchItem", 200),
         ("page-firewall-aliases", "firewall/filter/searchRule", 403),
-        ("page-diagnostics-arptable", "diagnostics/interface/getArp", 200),
+        (
+            "page-diagnostics-arptable",
+            "diagnostics/interface/getArp",
+            403,
+        ),  # as recorded: the spelling counts
         ("page-diagnostics-arptable", "diagnostics/interface/get_arp", 200),
         ("page-diagnostics-arptable", "diagnostics/interface/getRoutes", 403),
         ("page-all", "core/system/status", 200),

@@ -231,7 +231,7 @@ KINDS: Mapping[str, Made] = {
         enabled=BOOL,
     ),
     "opnsense.unbound_forward": record(
-        {"server": st.one_of(V4, V6), "type": st.sampled_from(["forward", "dot"])},
+        {"server": st.one_of(V4, V6)},
         domain=DOMAIN,
         port=PORT,
         forward_first=BOOL,

@@ -330,6 +330,6 @@ KINDS = (
         identity=(),
         options=_OPTIONS,
         example="ssh.telemetry_agent: {server: https://fazai.example.net:3120, interval: 60, "
-        'hostname: "{{ inventory_hostname }}"}',
+        'hostname: "{{inventory_hostname}}"}',
     ),
 )

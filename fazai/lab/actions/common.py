@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+import msgspec
+
 from fazai.lab.box import Call, Handler
 from fazai.lab.engine import (
     add_item,
@@ -96,10 +98,12 @@ def generic_handlers(catalogue: Catalogue) -> dict[str, Handler]:
             found["get"] = lambda call, c=controller, m=model: get_model(call, c, m)  # type: ignore[misc]
             found["set"] = lambda call, c=controller, m=model: set_model(call, c, m)  # type: ignore[misc]
             for suffix, inner in controller.items.items():
+                overlay = controller.overlay.get(suffix, {})
+                items = msgspec.structs.replace(model.items[inner], overlay=overlay)
                 for verb, function in VERBS.items():
                     for ending in (suffix, f"{suffix}s"):
                         if action_key(verb + ending) in actions:
-                            found[verb + ending] = _bound(function, model.items[inner])
+                            found[verb + ending] = _bound(function, items)
         if controller.service:
             found |= service_handlers(controller.service)
         found |= {action: constant(answer) for action, answer in controller.answers.items()}

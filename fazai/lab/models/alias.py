@@ -11,7 +11,7 @@ from fazai.lab.box import Box, Call, UserError
 from fazai.lab.config import Edit, Item
 from fazai.lab.fieldtypes import is_address, is_hostname, is_network
 from fazai.lab.hooktypes import Extra, Hooks
-from fazai.lab.names import ALIASES, alias_type, alias_uuid, builtin_aliases
+from fazai.lab.names import ALIASES, alias_type, alias_uuid, builtin_aliases, port_names
 from fazai.lab.schema import ItemModel
 
 __all__ = ["HOOKS", "builtin_item", "content_map", "stats", "tables"]
@@ -94,7 +94,13 @@ def _is_port(box: Box, text: str) -> bool:
     if alias_type(box, text) == "port":
         return True
     parts = text.split(":")
-    return len(parts) <= 2 and all(part.isdigit() and 1 <= int(part) <= 65535 for part in parts)
+    return len(parts) <= 2 and all(
+        (part.isdigit() and 1 <= int(part) <= 65535) or part in port_names(box) for part in parts
+    )
+
+
+def _is_group_id(box: Box, text: str) -> bool:
+    return any(group.get("gid") == text for group in box.items("Auth.Group.group").values())
 
 
 def _is_dynamic6(box: Box, text: str) -> bool:
@@ -110,6 +116,7 @@ ENTRY_CHECKS: Final = {
     "mac": (lambda box, text: bool(_PARTIAL_MAC.match(text)), "a valid (partial) MAC address"),
     "networkgroup": (lambda box, text: bool(alias_type(box, text)), "a valid alias"),
     "asn": (lambda box, text: text.isdigit() and 1 <= int(text) <= 4294967296, "a valid ASN"),
+    "authgroup": (_is_group_id, "a valid group id"),
     "dynipv6host": (_is_dynamic6, "a valid partial ipv6 address definition (e.g. ::1000)"),
 }
 

@@ -46,7 +46,7 @@ def _vlan(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[s
         text = "VLAN can not be assigned to itself."
         yield "if", text
         yield "vlanif", text
-    elif item["vlanif"] and not re.fullmatch(r"(vlan|qinq)0\d{1,9}", item["vlanif"]):
+    elif item["vlanif"] and not re.fullmatch(r"(vlan|qinq)0[\d.]{1,10}", item["vlanif"]):
         yield "vlanif", 'The device name prefix "vlan" is required.'
 
 

@@ -174,6 +174,9 @@ def _prefixes(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tup
         and _bits(item["source_net"]) != _bits(item["destination_net"])
     ):
         yield "destination_net", "External subnet should match internal subnet."
+    if not item["destination_net"] and not item["trackif"]:
+        for _ in range(2):  # the product makes a list of it
+            yield "destination_net", "A value is required when not using a track interface."
 
 
 def _group_unused(box: Box, model: ItemModel, uuid: str, item: Item) -> None:

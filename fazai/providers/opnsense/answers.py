@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import socket
 import ssl
@@ -13,9 +14,21 @@ from typing import Any
 import msgspec
 
 from fazai.errors import AccessDenied, DeviceError, FazaiError, NotAvailable, Unreachable
+from fazai.providers.opnsense.masking import told
 from fazai.providers.opnsense.tls import PinMismatch
 
-__all__ = ["RETRY_STATUS", "connect_error", "decode", "raised_on_purpose", "refusal", "status_error"]
+__all__ = [
+    "RETRY_STATUS",
+    "connect_error",
+    "decode",
+    "decode_aside",
+    "nonsense",
+    "raised_on_purpose",
+    "refusal",
+    "status_error",
+]
+
+DECODED_AT_ONCE_BYTES = 256 * 1024
 
 #: Statuses after which a repeatable call is tried again.
 RETRY_STATUS = frozenset({429, 500, 502, 503, 504})
@@ -38,28 +51,73 @@ def decode(body: bytes, content_type: str, target: str, path: str) -> Any:
     try:
         return msgspec.json.decode(body)
     except (msgspec.DecodeError, RecursionError):
-        what = "nothing" if not body else f"{len(body)} bytes that are not whole JSON"
-        raise Unreachable(
-            f"the firewall answered {path} with {what}",
-            where=target,
-            stage="answer",
-            hint="the answer was cut short, or something between here and the firewall changed it",
-        ) from None
+        raise _unread(body, target, path) from None
+
+
+async def decode_aside(body: bytes, content_type: str, target: str, path: str) -> Any:
+    """As `decode`; the rows of a large answer are decoded some at a time, and others have their turn between
+    them.
+    """
+    if len(body) <= DECODED_AT_ONCE_BYTES or not body[:64].lstrip().startswith(b"{"):
+        return decode(body, content_type, target, path)
+    try:
+        parts = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+        return {name: await _decode_part(part) for name, part in parts.items()}
+    except (msgspec.DecodeError, RecursionError):
+        raise _unread(body, target, path) from None
+
+
+async def _decode_part(part: msgspec.Raw) -> Any:
+    if len(part) <= DECODED_AT_ONCE_BYTES or bytes(memoryview(part)[:1]) != b"[":
+        return msgspec.json.decode(part)
+    found: list[Any] = []
+    size = 0
+    for row in msgspec.json.decode(part, type=list[msgspec.Raw]):
+        found.append(msgspec.json.decode(row))
+        size += len(row)
+        if size > DECODED_AT_ONCE_BYTES:
+            size = 0
+            await asyncio.sleep(0)
+    return found
+
+
+def nonsense(target: str, path: str, what: str) -> Unreachable:
+    """The sentence for an answer that is JSON and not what the call answers."""
+    return Unreachable(
+        f"the firewall answered {path} with {what}",
+        where=target,
+        stage="answer",
+        hint="is base_url the firewall itself? Something between here and it may change its answers",
+    )
+
+
+def _unread(body: bytes, target: str, path: str) -> Unreachable:
+    what = "nothing" if not body else f"{len(body)} bytes that are not whole JSON"
+    return Unreachable(
+        f"the firewall answered {path} with {what}",
+        where=target,
+        stage="answer",
+        hint="the answer was cut short, or something between here and the firewall changed it",
+    )
+
+
+def _parsed(body: bytes) -> Mapping[str, Any]:
+    """The map that an answer with an error is; empty when it is none, or so large that it says nothing."""
+    try:
+        found = msgspec.json.decode(body) if len(body) <= DECODED_AT_ONCE_BYTES else None
+    except (msgspec.DecodeError, RecursionError):
+        found = None
+    return found if isinstance(found, dict) else {}
 
 
 def raised_on_purpose(body: bytes) -> Mapping[str, Any] | None:
     """The body of a 500 that a controller raised itself ("in use", "denied"): it is an answer, not a
     fault.
     """
-    try:
-        found = msgspec.json.decode(body)
-    except msgspec.DecodeError:
-        return None
-    if isinstance(found, dict) and ("errorTitle" in found or "errorLevel" in found):
+    found = _parsed(body)
+    if "errorTitle" in found or "errorLevel" in found:
         return found
-    if isinstance(found, dict) and found.get("errorMessage") not in (None, "", _UNEXPECTED):
-        return found
-    return None
+    return found if found.get("errorMessage") not in (None, "", _UNEXPECTED) else None
 
 
 def status_error(status: int, body: bytes, *, target: str, path: str, privilege: str) -> FazaiError:
@@ -111,8 +169,7 @@ def _fault(status: int, body: bytes, *, target: str, path: str) -> FazaiError:
 
 
 def _raised(found: Mapping[str, Any], target: str) -> FazaiError:
-    message = " ".join(str(found.get("errorMessage", "")).split())
-    title = str(found.get("errorTitle", "")).strip()
+    message, title = told(found.get("errorMessage", "")), told(found.get("errorTitle", ""))
     text = f"{title}: {message}" if title and message else title or message
     if "denied for write access" in message:
         return AccessDenied(
@@ -132,15 +189,9 @@ def refusal(answer: Any) -> Mapping[str, Any] | None:
 
 
 def _text(body: bytes) -> str:
-    try:
-        found = msgspec.json.decode(body)
-    except msgspec.DecodeError:
-        return ""
-    if isinstance(found, dict):
-        text = found.get("errorMessage") or found.get("message")
-        if isinstance(text, str) and text:
-            return f": {' '.join(text.split())[:200]}"
-    return ""
+    found = _parsed(body)
+    text = found.get("errorMessage") or found.get("message")
+    return f": {told(text)}" if isinstance(text, str) and text else ""
 
 
 def _page(path: str) -> str:

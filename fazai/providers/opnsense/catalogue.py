@@ -65,6 +65,8 @@ class FieldRow:
     write_once: bool = False
     fold: str = ""
     doc: str = ""
+    pattern: str = ""  # what the device holds a text against, and what it says of one that does not fit
+    wanted: str = ""
 
     @property
     def multiple(self) -> bool:

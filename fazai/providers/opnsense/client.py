@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import random
-import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 import httpx
@@ -25,15 +24,19 @@ from fazai.providers.opnsense.answers import (
     RETRY_STATUS,
     connect_error,
     decode,
+    decode_aside,
+    nonsense,
     raised_on_purpose,
     status_error,
 )
+from fazai.providers.opnsense.budget import MIB, Budget, Lease
+from fazai.providers.opnsense.clock import Clock, SystemClock
 from fazai.providers.opnsense.credentials import Credentials
+from fazai.providers.opnsense.masking import Mask
 from fazai.providers.opnsense.tls import presented, tls_context
 
 __all__ = ["Api", "Call", "Clock", "Settings", "SystemClock"]
 
-MAX_BODY_BYTES = 256 * 1024 * 1024
 MAX_RESERVES = 8
 WRITES_PER_CONNECTION = 14  # the server closes after 16; one is spent on opening, one on being late
 _BACKOFF_S, _BACKOFF_MAX_S, _RETRY_AFTER_MAX_S = 0.5, 15.0, 30.0
@@ -41,27 +44,8 @@ _KEEP_S = 25.0  # the server closes an idle connection after 30 s
 _FRESH_S = 15.0
 _KEPT_LINE_BYTES = 64 * 1024
 _ENCODE = msgspec.json.Encoder().encode
-
-
-class Clock(Protocol):
-    """Time and chance, handed in so that tests need no waiting."""
-
-    def now_s(self) -> float: ...
-    async def sleep(self, seconds: float) -> None: ...
-    def jitter(self) -> float: ...
-
-
-class SystemClock:
-    """The machine's monotonic clock."""
-
-    def now_s(self) -> float:
-        return time.monotonic()
-
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
-
-    def jitter(self) -> float:
-        return random.random()  # noqa: S311  spreads retries, guards nothing
+#: Statuses after which a firewall is known to answer: a key that may not ask this, or a release without it.
+_ANSWERED = frozenset({200, 403, 404})
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +63,8 @@ class Settings:
     activate_timeout_s: float = 120.0
     probe_timeout_s: float = 20.0
     retries: int = 3
+    max_answer_bytes: int = 16 * MIB
+    ping: str = "diagnostics/interface/getInterfaceNames"  # 7 ms, where a search takes up to 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +115,10 @@ class _Counts:
 class Api:
     """Calls to one firewall; close it with `close`."""
 
-    def __init__(self, settings: Settings, clock: Clock) -> None:
+    def __init__(self, settings: Settings, clock: Clock, budget: Budget | None = None) -> None:
         self.settings = settings
+        self._budget = budget or Budget()
+        self._mask = Mask(settings.credentials)
         self.counts = _Counts()
         self._clock = clock
         url = urlsplit(settings.base_url)
@@ -177,7 +165,8 @@ class Api:
             async with asyncio.timeout(self.settings.timeout_s):
                 response = await channel.transport.handle_async_request(request)
                 if response.status_code != 200:
-                    body = await self._read(response, Call("GET", path))
+                    async with Lease(self._budget, self.settings.max_answer_bytes) as lease:
+                        body = await self._read(response, Call("GET", path), lease)
                     target = self.settings.target
                     raise status_error(response.status_code, body, target=target, path=path, privilege="")
                 return await self._events(response, path, count)
@@ -195,22 +184,22 @@ class Api:
             *lines, rest = (rest + part).split(b"\n")
             for line in lines:
                 if line.startswith(b"data:"):
-                    found.append(decode(line[5:], "application/json", self.settings.target, path))
+                    event = self._mask.body(line[5:])
+                    found.append(decode(event, "application/json", self.settings.target, path))
             if len(found) >= count or len(rest) > _KEPT_LINE_BYTES:
                 break
         return found[:count]
 
     async def search(self, path: str, *, rows: int = -1, privilege: str = "") -> list[dict[str, Any]]:
-        """All rows of a collection in one call. Raises as `get`, and DeviceError when there are no rows."""
+        """All rows of a collection in one call. Raises as `get`, and Unreachable when there are no rows."""
         body = {"current": 1, "rowCount": rows, "sort": {}, "searchPhrase": ""}
         found = await self.call(Call("POST", path, body, privilege=privilege))
         listed = found.get("rows") if isinstance(found, dict) else None
         if not isinstance(listed, list) or not all(row.__class__ is dict for row in listed):
-            raise DeviceError(f"the firewall answered {path} without rows", where=self.settings.target)
+            raise nonsense(self.settings.target, path, "an answer without rows")
         total = found.get("total")
         if rows == -1 and isinstance(total, int) and total > len(listed):  # what was not sent is not absent
-            text = f"the firewall answered {path} with {len(listed)} of {total} rows"
-            raise DeviceError(text, where=self.settings.target)
+            raise nonsense(self.settings.target, path, f"{len(listed)} of {total} rows")
         return listed
 
     async def call(self, call: Call) -> Any:
@@ -283,20 +272,28 @@ class Api:
         raise problem
 
     async def _once(self, channel: _Channel, call: Call) -> Any:
-        status, headers, body = await self._exchange(channel, call)
-        target, path = self.settings.target, call.path
-        if status == 200:
+        async with Lease(self._budget, self.settings.max_answer_bytes) as lease:
+            status, headers, body = await self._exchange(channel, call, lease)
+            if status != 200:
+                self._judge(call, status, headers, body)
             try:
-                return decode(body, headers.get("content-type", ""), target, path)
+                type_ = headers.get("content-type", "")
+                return await decode_aside(body, type_, self.settings.target, call.path)
             except Unreachable as unread:
                 raise _Busy(unread, None, uncertain=True) from None
+
+    def _judge(self, call: Call, status: int, headers: httpx.Headers, body: bytes) -> NoReturn:
+        """Raise what an answer other than 200 means: _Busy when it asks us to come again."""
+        target, path = self.settings.target, call.path
         error = status_error(status, body, target=target, path=path, privilege=call.privilege)
         if status in RETRY_STATUS and not (status == 500 and raised_on_purpose(body)):
             polite = status in (429, 503)
             raise _Busy(error, _retry_after_s(headers) if polite else None, uncertain=not polite)
         raise error
 
-    async def _exchange(self, channel: _Channel, call: Call) -> tuple[int, httpx.Headers, bytes]:
+    async def _exchange(
+        self, channel: _Channel, call: Call, lease: Lease
+    ) -> tuple[int, httpx.Headers, bytes]:
         limit_s = call.timeout_s or self.settings.timeout_s
         used, channel.used = channel.used, channel.used + 1
         self.counts.requests += 1
@@ -306,11 +303,12 @@ class Api:
             async with asyncio.timeout(limit_s + self.settings.connect_timeout_s):
                 response = await channel.transport.handle_async_request(request)
                 stage.name = "read"
-                body = await self._read(response, call)
+                body = await self._read(response, call, lease)
         except TimeoutError:
             raise self._slow(stage.name, call, limit_s) from None
         except httpx.TimeoutException as error:
-            raise self._slow(_stage_of(error), call, limit_s) from None
+            where = _stage_of(error)
+            raise self._slow(stage.name if where == "answer" else where, call, limit_s) from None
         except (httpx.ConnectError, httpx.ProxyError, OSError) as error:
             failed = connect_error(error, target=self.settings.target, host=self._host, address=self._address)
             assert isinstance(failed, Unreachable)
@@ -345,23 +343,26 @@ class Api:
             extensions={"timeout": stages},
         )
 
-    async def _read(self, response: httpx.Response, call: Call) -> bytes:
+    async def _read(self, response: httpx.Response, call: Call, lease: Lease) -> bytes:
+        """The body, masked; no more of it than `max_answer` and the budget of all answers allow."""
         parts: list[bytes] = []
-        size = 0
+        size, limit = 0, self.settings.max_answer_bytes
         stream = response.stream
         assert isinstance(stream, httpx.AsyncByteStream)
         try:
             async for part in stream:
                 size += len(part)
-                if size > MAX_BODY_BYTES:
+                if size > limit:
                     raise DeviceError(
-                        f"the firewall answered {call.path} with more than {MAX_BODY_BYTES >> 20} MiB",
+                        f"the firewall answered {call.path} with more than {limit // MIB} MiB",
                         where=self.settings.target,
+                        hint="raise max_answer: if it really has so much to say",
                     )
+                await lease.cover(size)
                 parts.append(part)
         finally:
             await stream.aclose()
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return self._mask.body(parts[0] if len(parts) == 1 else b"".join(parts))
 
     def _slow(self, stage: str, call: Call, limit_s: float) -> _Lost:
         target = self.settings.target
@@ -390,24 +391,28 @@ class Api:
             stale=stale and stage != "read",
         )
 
-    async def hold(self, writes: int, ping: Call) -> None:
+    async def hold(self, writes: int) -> None:
         """Open reserve connections for this many writes; each has carried one cheap call.
 
         What cannot be opened is left out: the main connection has just worked.
         """
         wanted = min(MAX_RESERVES, max(1, -(-writes // WRITES_PER_CONNECTION)))
-        while len(self._reserves) < wanted:
-            channel = self._channel()
-            try:
-                await self._once(channel, ping)
-            except FazaiError:
-                await channel.transport.aclose()
-                return
-            self._reserves.append(channel)
+        opened = await asyncio.gather(*(self._open() for _ in range(wanted - len(self._reserves))))
+        self._reserves.extend(channel for channel in opened if channel is not None)
 
-    async def refresh(self, ping: Call) -> None:
-        """Before an activation: reserves that were idle for long are used once or opened again; then they
-        may help.
+    async def _open(self) -> _Channel | None:
+        """A connection that has carried a call; None when it cannot be had."""
+        channel = self._channel()
+        try:
+            await self._ping(channel)
+        except FazaiError:
+            await channel.transport.aclose()
+            return None
+        return channel
+
+    async def refresh(self) -> None:
+        """Before an activation: reserves that were idle for long are used once, or replaced when a new
+        connection can be had; then they may help.
         """
         if not self._reserves:
             return
@@ -415,22 +420,33 @@ class Api:
         for place, channel in enumerate(self._reserves):
             if now_s - channel.last_s <= _FRESH_S and channel.used <= 2:
                 continue
-            if channel.used > 2:
+            if channel.used <= 2:
+                with suppress(FazaiError):  # it is tried, and dropped, when it is needed
+                    await self._ping(channel)
+                continue
+            fresh = await self._open()
+            if fresh is not None:
                 await channel.transport.aclose()
-                self._reserves[place] = channel = self._channel()
-            try:
-                await self._once(channel, ping)
-            except FazaiError:
-                continue  # it is tried, and dropped, when it is needed
+                self._reserves[place] = fresh
         self._emergency = True
 
-    async def probe(self, ping: Call) -> None:
-        """The cheap call over a connection of its own. Raises Unreachable, AccessDenied, DeviceError."""
+    async def _ping(self, channel: _Channel) -> None:
+        """The cheapest call there is. Raises _Lost, _Busy, AccessDenied when the key is not known."""
+        call = Call("GET", self.settings.ping)
+        async with Lease(self._budget, self.settings.max_answer_bytes) as lease:
+            status, headers, body = await self._exchange(channel, call, lease)
+        if status not in _ANSWERED:
+            self._judge(call, status, headers, body)
+
+    async def probe(self) -> None:
+        """A cheap call over a connection of its own: a firewall that takes new connections and answers
+        within `timeout` is not shut. Raises Unreachable, AccessDenied, DeviceError.
+        """
         deadline_s = self._clock.now_s() + self.settings.probe_timeout_s
         while True:
             channel = self._channel()
             try:
-                await self._once(channel, ping)
+                await self._ping(channel)
                 return
             except (_Lost, _Busy) as failed:
                 if self._clock.now_s() >= deadline_s:
@@ -441,8 +457,11 @@ class Api:
 
     def _gone(self, error: FazaiError) -> Unreachable:
         stage = error.stage if isinstance(error, Unreachable) else "answer"
+        what = "does not answer new connections any more"
+        if stage in ("answer", "read"):
+            what = "takes new connections and does not answer on them any more"
         return Unreachable(
-            f"the firewall does not answer new connections any more: {error.message}",
+            f"the firewall {what}: {error.message}",
             where=self.settings.target,
             stage=stage,
             hint=error.hint,

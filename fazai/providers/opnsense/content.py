@@ -15,7 +15,8 @@ _ALIAS_NAME = re.compile(r"(?:[a-zA-Z]|_[a-zA-Z0-9_])[a-zA-Z0-9_]{0,30}|_")
 _HOST = re.compile(
     r"(?:[a-zA-Z0-9_*](?:[a-zA-Z0-9_-]*[a-zA-Z0-9_])?\.)*[a-zA-Z0-9_](?:[a-zA-Z0-9_-]*[a-zA-Z0-9_])?\.?"
 )
-_PORT = re.compile(r"[0-9]+")
+_PORT = re.compile(r"[0-9]{1,5}")
+_SERVICE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*[A-Za-z_-][A-Za-z0-9_-]*|[A-Za-z_]")
 
 
 def alias_problems(fields: Mapping[str, Value]) -> list[Problem]:
@@ -61,7 +62,7 @@ def _network(entry: str) -> _Wrong:
     if _is_address(text) or _is_range(text) or _NAME.fullmatch(text):
         return None
     address, slash, bits = text.partition("/")
-    if slash and _is_address(address) and bits.isdigit():
+    if slash and _is_address(address) and re.fullmatch(r"[0-9]{1,3}", bits):
         longest = ipaddress.ip_address(address).max_prefixlen
         return None if int(bits) <= longest else ("is not a network", f"a prefix is at most {longest} bits")
     if slash and _is_address(address) and _is_address(bits):
@@ -77,9 +78,13 @@ def _port(entry: str) -> _Wrong:
         if all(1 <= int(part) <= 65535 for part in parts):
             return ("is a range that ends before it begins", None) if int(parts[0]) > int(parts[-1]) else None
         return "is not a port", "ports are 1 to 65535"
-    if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]*", entry):
-        return None
-    return "is not a port, a range from:to or an alias", None
+    if len(parts) <= 2 and all(_SERVICE.fullmatch(part) or _is_one_port(part) for part in parts):
+        return None  # which services there are is the firewall's to say
+    return "is not a port, a service, a range from:to or an alias", None
+
+
+def _is_one_port(text: str) -> bool:
+    return bool(_PORT.fullmatch(text)) and 1 <= int(text) <= 65535
 
 
 def _mac(entry: str) -> _Wrong:
@@ -100,6 +105,12 @@ def _asn(entry: str) -> _Wrong:
     return None if re.fullmatch(r"[0-9]{1,10}", entry) else ("is not an AS number", "digits only")
 
 
+def _group_id(entry: str) -> _Wrong:
+    if entry.isascii() and entry.isdigit():
+        return None
+    return "is not the id of a group", "write its number (GID), such as 1999"
+
+
 _CHECKS: Mapping[str, Callable[[str], _Wrong]] = {
     "host": _host,
     "network": _network,
@@ -107,6 +118,7 @@ _CHECKS: Mapping[str, Callable[[str], _Wrong]] = {
     "mac": _mac,
     "geoip": _geoip,
     "asn": _asn,
+    "authgroup": _group_id,
 }
 
 

@@ -12,7 +12,7 @@ from fazai.providers.opnsense.catalogue import FieldRow
 from fazai.providers.opnsense.kinds import UNMANAGED, CatalogueKind
 from fazai.providers.opnsense.matching import Matcher
 from fazai.providers.opnsense.ownership import is_uuid
-from fazai.providers.opnsense.snapshot import Collection, Row, Snapshot
+from fazai.providers.opnsense.snapshot import Collection, Keys, Row, Snapshot
 from fazai.providers.opnsense.values import composed, same, text_of, to_api
 
 __all__ = ["Item", "Judge", "Result", "Unresolved", "resolve"]
@@ -52,7 +52,7 @@ class Item:
         return self.resource.fields.get(name, self.astray.get(name))
 
 
-def resolve(field_row: FieldRow, value: Value, keys: Mapping[str, str]) -> str:
+def resolve(field_row: FieldRow, value: Value, keys: Keys) -> str:
     """The API text of a canonical value, with names of other items replaced. Raises Unresolved."""
     if field_row.reference is None or field_row.key == "name":
         return to_api(field_row, value)
@@ -62,15 +62,22 @@ def resolve(field_row: FieldRow, value: Value, keys: Mapping[str, str]) -> str:
     return field_row.separator.join(found)
 
 
-def _key(field_row: FieldRow, name: str, keys: Mapping[str, str]) -> str:
+def _key(field_row: FieldRow, name: str, keys: Keys) -> str:
     known = composed(name)
-    key = keys.get(known) or keys.get(known.lower())
+    name_ = known if known in keys.known or known in keys.several else known.lower()
+    key = keys.known.get(name_)
     if key is not None:
         return key
+    kind = (field_row.reference or "").partition(".")[2].replace("_", " ")
+    if name_ in keys.several:
+        several = keys.several[name_]
+        raise Unresolved(
+            f'{len(several)} items of the kind {kind} are called "{name}": which one is meant is not clear',
+            hint=f"write one of: {', '.join(several)}",
+        )
     if is_uuid(name) or name.startswith("__"):
         return name
-    kind = (field_row.reference or "").partition(".")[2].replace("_", " ")
-    raise Unresolved(f'there is no {kind} "{name}" on this firewall', hint=did_you_mean(name, keys))
+    raise Unresolved(f'there is no {kind} "{name}" on this firewall', hint=did_you_mean(name, keys.known))
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +91,7 @@ class Judge:
     adopted: frozenset[str]
     protected: tuple[str, ...]
     unmanaged: Mapping[str, frozenset[str]]  # kind -> fields whose defaults do not count
-    keys: Mapping[
-        tuple[str, str], Mapping[str, str]
-    ]  # (kind, key) -> name -> key, with what this run creates
+    keys: Mapping[tuple[str, str], Keys]  # by kind and key, with what this run creates
 
     def compare(self, kind: CatalogueKind, resources: Sequence[Resource]) -> Result:
         """Every resource of one kind."""
@@ -122,15 +127,16 @@ class Judge:
         if resource.state == "absent":
             self._absent(kind, collection, resource, ref, ours, result)
         elif row is None:
+            created = self._create(kind, resource, ref)  # may refuse: nothing is put in order then
             result.items.append(Item(resource, ref, None, True, len(result.changes)))
-            result.changes.append(self._create(kind, resource, ref))
+            result.changes.append(created)
         else:
             self._present(kind, collection, resource, ref, row, ours, result)
 
     def _api(self, field_row: FieldRow, value: Value) -> str:
         if field_row.reference is None or field_row.key == "name":
             return to_api(field_row, value)
-        return resolve(field_row, value, self.keys.get((field_row.reference, field_row.key), {}))
+        return resolve(field_row, value, self.keys.get((field_row.reference, field_row.key), Keys()))
 
     def _create(self, kind: CatalogueKind, resource: Resource, ref: str) -> Change:
         fields = {

@@ -16,7 +16,7 @@ from fazai.providers.opnsense.ownership import is_uuid
 from fazai.providers.opnsense.rows import KindRow
 from fazai.providers.opnsense.values import canonical, composed, text_of, token_key
 
-__all__ = ["MATCH", "UNMANAGED", "UUID", "CatalogueKind", "all_kinds", "label"]
+__all__ = ["MATCH", "UNMANAGED", "UUID", "CatalogueKind", "all_kinds", "called", "label"]
 
 #: Words beside the fields: which item is meant where the identity does not say it, and the fields that may
 #: have any value where they are not declared.
@@ -234,6 +234,12 @@ def _spec(row: KindRow, field: FieldRow) -> FieldSpec:
         reference=field.reference,
         secret=field.secret,
     )
+
+
+def called(kind: CatalogueKind, fields: Mapping[str, Value]) -> str:
+    """The second name of an item, by which references may call it."""
+    parts = {name: text_of(fields.get(name, "")) for name in kind.rows}
+    return kind.row.called.format_map(parts).lower().lstrip(".")
 
 
 def label(row: KindRow, rows: Mapping[str, FieldRow], texts: Mapping[str, str]) -> str:

@@ -10,14 +10,14 @@ from fazai.errors import FazaiError, Refused
 from fazai.model import Activate, Change, Diff, Resource, Secret, Step, Value, Verb
 from fazai.providers.opnsense.catalogue import service_order
 from fazai.providers.opnsense.diffing import Judge, Result
-from fazai.providers.opnsense.kinds import CatalogueKind
+from fazai.providers.opnsense.kinds import CatalogueKind, called
 from fazai.providers.opnsense.ownership import own_ref
 from fazai.providers.opnsense.placing import Place, put_in_order
 from fazai.providers.opnsense.shadowing import shadowed
-from fazai.providers.opnsense.snapshot import Collection, Snapshot, cell
+from fazai.providers.opnsense.snapshot import Collection, Keys, Snapshot, cell
 from fazai.providers.opnsense.values import text_of
 
-__all__ = ["Policy", "called", "pruned_kinds", "reference_keys", "work_out"]
+__all__ = ["Policy", "pruned_kinds", "reference_keys", "work_out"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,35 +45,37 @@ def pruned_kinds(prune: Any) -> bool | tuple[str, ...]:
 
 def reference_keys(
     wanted: Sequence[Resource], kinds: Mapping[str, CatalogueKind], snapshot: Snapshot, mark: str
-) -> dict[tuple[str, str], Mapping[str, str]]:
-    """For every reference that a wanted resource makes: name -> what the API wants, items to come
-    included.
+) -> dict[tuple[str, str], Keys]:
+    """For every reference that a wanted resource makes: name -> what the API wants, with the items that
+    are to come and without those that are to go.
     """
-    found: dict[tuple[str, str], Mapping[str, str]] = {
-        (row.reference, row.key): {}
+    needed = {
+        (row.reference, row.key)
         for name in {resource.kind for resource in wanted}
         for row in kinds[name].keyed.values()
         if row.reference
     }
-    referred = {reference for reference, _ in found}
-    coming: dict[str, dict[str, str]] = {}
+    return {
+        (reference, key): Keys.of(
+            _nameable([r for r in wanted if r.kind == reference], kinds[reference], snapshot, mark, key)
+        )
+        for reference, key in needed
+    }
+
+
+def _nameable(
+    wanted: Sequence[Resource], kind: CatalogueKind, snapshot: Snapshot, mark: str, key: str
+) -> Iterable[tuple[str, str, str]]:
+    """Label, second name and key of each item of a kind that is there, or will be after this run."""
+    going = {resource.identity for resource in wanted if resource.state == "absent"}
+    seen = [item for item in snapshot.items(kind.name, key) if item[0] not in going]
+    yield from seen
+    there = {label for label, _, _ in seen}
     for resource in wanted:
-        if resource.kind in referred and resource.state != "absent":
-            kind = kinds[resource.kind]
-            names = coming.setdefault(resource.kind, {})
-            ref = own_ref(mark, resource.kind, resource.identity)
-            names[resource.label or resource.identity] = ref
-            if kind.row.called:
-                names.setdefault(called(kind, resource.fields), ref)
-    for reference, key in found:
-        found[reference, key] = {**coming.get(reference, {}), **snapshot.keys(reference, key)}
-    return found
-
-
-def called(kind: CatalogueKind, fields: Mapping[str, Value]) -> str:
-    """The second name of an item, by which references may call it."""
-    parts = {name: text_of(fields.get(name, "")) for name in kind.rows}
-    return kind.row.called.format_map(parts).lower().lstrip(".")
+        name = resource.label or resource.identity
+        if resource.state != "absent" and name not in there:
+            second = called(kind, resource.fields) if kind.row.called else ""
+            yield name, second, own_ref(mark, kind.name, resource.identity)
 
 
 def work_out(

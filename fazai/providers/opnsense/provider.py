@@ -5,13 +5,17 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from fazai.errors import InputError, InventoryError, did_you_mean
-from fazai.model import FieldSpec, Kind, Secret, SecretRef, Session, Target, Value
+from fazai.model import FieldSpec, Kind, Resource, Secret, SecretRef, Session, Target, Value
 from fazai.providers.opnsense.kinds import CatalogueKind, all_kinds
+
+if TYPE_CHECKING:
+    from fazai.providers.opnsense.budget import Budget
 
 __all__ = ["OPTIONS", "OpnsenseProvider", "is_loopback"]
 
@@ -57,6 +61,7 @@ _SPECS = (
         minimum=0,
         maximum=20,
     ),
+    FieldSpec("max_answer", "integer", "MiB that one answer may have", default=16, minimum=1, maximum=1024),
     FieldSpec("owner", "text", "whose items these are; another owner's are never pruned", default="fazai"),
     FieldSpec("adopt", "boolean", "take over items that others made", default=False),
     FieldSpec(
@@ -93,6 +98,13 @@ class OpnsenseProvider:
     atomic_writes = True  # a change that it refuses has left nothing behind
 
     @cached_property
+    def _budget(self) -> Budget:
+        """What the answers to all its sessions may take."""
+        from fazai.providers.opnsense.budget import Budget  # asyncio is heavy
+
+        return Budget()
+
+    @cached_property
     def catalogue_kinds(self) -> Mapping[str, CatalogueKind]:
         return all_kinds()
 
@@ -108,11 +120,17 @@ class OpnsenseProvider:
         """All that is wrong with the options, with the place of each."""
         return list(_problems(target, self.kinds))
 
+    def check_list(self, resources: Sequence[Resource]) -> list[InputError]:
+        """What contradicts itself in the list of one firewall, with the place of each."""
+        from fazai.providers.opnsense.contradictions import find_contradictions  # once lists are read
+
+        return list(find_contradictions(self.catalogue_kinds, resources))
+
     def connect(self, target: Target) -> Session:
         """A session, not yet connected. Raises InventoryError when `base_url` still names the lab."""
         from fazai.providers.opnsense.session import OpnsenseSession  # the HTTP client is heavy
 
-        return OpnsenseSession(target, self.catalogue_kinds)
+        return OpnsenseSession(target, self.catalogue_kinds, budget=self._budget)
 
     def box_of(self, target: Target) -> str:
         """The address at which it is reached; of a firewall of the lab its name there."""

@@ -59,6 +59,17 @@ EXTRA: dict[str, dict[str, dict[str, Any]]] = {
         "host": {"reference": "opnsense.unbound_host", "type": "reference"},
         "domain": {"fold": "host"},
     },
+    "unbound_forward": {
+        "type": {
+            "choices": ("forward",),
+            "default": "forward",
+            "doc": "a server over TLS is an opnsense.unbound_dot",
+        }
+    },
+    "unbound_dot": {
+        "type": {"choices": ("dot",), "doc": "a plain server is an opnsense.unbound_forward"},
+        "verify": {"doc": "the name that the server's certificate must be for"},
+    },
     "unbound_acl": {"networks": {"required": True}},
     "route": {"gateway": {"reference": "opnsense.gateway", "key": "name", "type": "reference"}},
     "gateway": {

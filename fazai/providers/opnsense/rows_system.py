@@ -125,11 +125,21 @@ SERVICE_KINDS: tuple[KindRow, ...] = (
         tiebreak=("port",),
         service="unbound",
         phase=92,
-        summary="A server that Unbound DNS asks, for one domain or for everything, plain or over TLS.",
-        example=(
-            "opnsense.unbound_forward: {type: forward, domain: corp.example.org, server: 10.1.1.53,\n"
-            "                           port: 53}"
-        ),
+        summary="A server that Unbound DNS asks, for one domain or for everything, without encryption.",
+        example="opnsense.unbound_forward: {domain: corp.example.org, server: 10.1.1.53, port: 53}",
+    ),
+    KindRow(
+        short="unbound_dot",  # one store with the forwards, and the controller's verbs decide the type
+        path="unbound/settings",
+        root="dot",
+        verbs=verbs_of("Dot"),
+        identity=("domain", "server"),
+        label="{domain} to {server}",
+        tiebreak=("port",),
+        service="unbound",
+        phase=92,
+        summary="A server that Unbound DNS asks over TLS, for one domain or for everything.",
+        example="opnsense.unbound_dot: {server: 9.9.9.9, port: 853, verify: dns.quad9.net}",
     ),
     KindRow(
         short="unbound_acl",

@@ -8,20 +8,24 @@ from types import TracebackType
 from typing import Any, Self
 
 from fazai.errors import DeviceError, FazaiError, InventoryError, Rejected, Unreachable, Unsure
-from fazai.model import Change, Diff, Resource, Secret, Target, Value, Verb
+from fazai.model import Change, Diff, Resource, Target, Value, Verb
 from fazai.providers.opnsense import verifying
-from fazai.providers.opnsense.answers import refusal
+from fazai.providers.opnsense.answers import nonsense, refusal
+from fazai.providers.opnsense.bodies import nest, rejected
+from fazai.providers.opnsense.budget import MIB, Budget
 from fazai.providers.opnsense.catalogue import FieldRow
 from fazai.providers.opnsense.client import Api, Call, Clock, Settings, SystemClock
 from fazai.providers.opnsense.credentials import read_credentials
 from fazai.providers.opnsense.diffing import Unresolved, resolve
-from fazai.providers.opnsense.kinds import CatalogueKind
+from fazai.providers.opnsense.kinds import CatalogueKind, called
+from fazai.providers.opnsense.masking import told
 from fazai.providers.opnsense.ownership import mark_of, marked, own_ref
 from fazai.providers.opnsense.placing import places_of
-from fazai.providers.opnsense.planning import Policy, called, pruned_kinds, work_out
+from fazai.providers.opnsense.planning import Policy, pruned_kinds, work_out
 from fazai.providers.opnsense.provider import OPTIONS
+from fazai.providers.opnsense.rehearsal import rehearse
 from fazai.providers.opnsense.rows import SERVICES, KindRow
-from fazai.providers.opnsense.snapshot import SETTINGS_REF, Collection, Row, Snapshot, cell, item_row
+from fazai.providers.opnsense.snapshot import SETTINGS_REF, Collection, Keys, Row, Snapshot, cell, item_row
 from fazai.providers.opnsense.tls import read_ca
 from fazai.providers.opnsense.values import text_of
 
@@ -36,12 +40,17 @@ class OpnsenseSession:
     """One firewall. The engine calls it as `model.Session` says; nothing is sent before `observe`."""
 
     def __init__(
-        self, target: Target, kinds: Mapping[str, CatalogueKind], clock: Clock | None = None
+        self,
+        target: Target,
+        kinds: Mapping[str, CatalogueKind],
+        clock: Clock | None = None,
+        budget: Budget | None = None,
     ) -> None:
         self._target = target
         self._kinds = kinds
         self._settings = _settings(target)
         self._clock = clock or SystemClock()
+        self._budget = budget
         owner = str(_option(target, "owner"))
         self._owner = owner
         self._policy = Policy(
@@ -58,6 +67,7 @@ class OpnsenseSession:
         )
         self._api: Api | None = None
         self._seen: Snapshot | None = None
+        self._wanted: tuple[Resource, ...] = ()
         self._made: dict[tuple[str, str], str] = {}
         self._written = 0
 
@@ -65,7 +75,7 @@ class OpnsenseSession:
     def api(self) -> Api:
         """The client, opened on first use."""
         if self._api is None:
-            self._api = Api(self._settings, self._clock)
+            self._api = Api(self._settings, self._clock, self._budget)
         return self._api
 
     async def __aenter__(self) -> Self:
@@ -89,6 +99,7 @@ class OpnsenseSession:
         if rules is not None and groups not in collections and _of_groups(rules.rows.values()):
             collections[groups] = await self._read(self._kinds[groups], (), collections)
         self._made = {}
+        self._wanted = tuple(wanted)
         self._seen = Snapshot(collections)
         return self._seen
 
@@ -115,10 +126,14 @@ class OpnsenseSession:
             found = item_row(
                 await self.api.get(f"{row.path}/{get}", privilege=row.privilege), row.root, SETTINGS_REF
             )
-            return Collection(kind, {SETTINGS_REF: found or {}}, self._owner)
+            if found is None:
+                raise nonsense(self._target.name, f"{row.path}/{get}", "an answer without settings")
+            return Collection(kind, {SETTINGS_REF: found}, self._owner)
         if row.hidden_by and self._hides(seen.get(row.hidden_by)):
             return await self._read_hidden(kind, wanted)
         listed = await self.api.search(f"{row.path}/{search}", privilege=row.privilege)
+        if not all(row.get("uuid").__class__ is str or row.get("is_automatic") for row in listed):
+            raise nonsense(self._target.name, f"{row.path}/{search}", "items that have no uuid")
         return Collection.of(kind, listed, self._owner)
 
     def _hides(self, setting: Collection | None) -> bool:
@@ -137,6 +152,9 @@ class OpnsenseSession:
                 found = item_row(answer, kind.row.root, ref)
                 if found is not None:
                     rows[ref] = found
+                elif answer != []:  # only that means that there is no such item
+                    path = f"{kind.row.path}/{kind.row.verbs[1]}"
+                    raise nonsense(self._target.name, path, "neither an item nor that there is none")
         return Collection(kind, rows, self._owner, complete=False)
 
     def diff(
@@ -149,9 +167,13 @@ class OpnsenseSession:
         prune: bool = False,
     ) -> Diff:
         """What the firewall needs; see `planning.work_out`."""
-        found = work_out(
-            self._policy, self._kinds, wanted, seen, adopted=adopted, pending=pending, prune=prune
-        )
+        try:
+            found = work_out(
+                self._policy, self._kinds, wanted, seen, adopted=adopted, pending=pending, prune=prune
+            )
+        except Unreachable as error:  # an answer that could not be read
+            error.where = error.where or self._target.name
+            raise
         if (
             self._settings.base_url.startswith("https:")
             and not self._settings.verify_tls
@@ -160,6 +182,10 @@ class OpnsenseSession:
             note = f"the certificate of {self._target.name} is not verified (verify_tls: false)"
             found = replace(found, notes=(*found.notes, note))
         return found
+
+    async def rehearse(self, changes: Sequence[Change]) -> list[FazaiError]:
+        """What the firewall has against these changes, as far as it can be asked without writing."""
+        return await rehearse(self.api, self._kinds, changes, keys=self._keys, owner=self._owner)
 
     async def write(self, change: Change) -> str:
         """Carry out one change with one call; returns the item's ref.
@@ -206,7 +232,7 @@ class OpnsenseSession:
         body = await self._body(kind, change)
         action = kind.row.verbs[3]
         path = f"{kind.row.path}/{action}" if kind.row.settings else f"{kind.row.path}/{action}/{ref}"
-        answer = await self._call(kind, path, _nest(kind.row.root, body))
+        answer = await self._call(kind, path, nest(kind.row.root, body))
         self._saved(kind, change, answer)
         if change.verb is Verb.CREATE:
             self._made[change.kind, change.identity] = ref
@@ -232,7 +258,8 @@ class OpnsenseSession:
         if result in ("deleted", "not found") or (result == "failed" and await self._is_gone(kind, ref)):
             return
         raise DeviceError(
-            f'{self._target.name} did not delete "{change.identity}": it answered {result or "nothing"}',
+            f'{self._target.name} did not delete "{change.identity}": '
+            f"it answered {told(result or 'nothing')}",
             where=change.mark or change.where,
         )
 
@@ -247,7 +274,7 @@ class OpnsenseSession:
         """Add under a uuid of the firewall's choosing; a lost answer is looked for before it is sent
         again.
         """
-        body = _nest(kind.row.root, await self._body(kind, change))
+        body = nest(kind.row.root, await self._body(kind, change))
         path = f"{kind.row.path}/{kind.row.verbs[2]}"
         for last in (False, True):
             try:
@@ -304,13 +331,17 @@ class OpnsenseSession:
             error.where = change.origins.get(row.name) or change.mark or change.where
             raise
 
-    def _keys(self, row: FieldRow) -> Mapping[str, str]:
+    def _keys(self, row: FieldRow) -> Keys:
         if row.reference is None or row.key == "name" or self._seen is None:
-            return {}
+            return Keys()
         keys = self._seen.keys(row.reference, row.key)
+        if keys.several:  # a name is clear when all but one of its items are to go
+            going = {one.identity for one in self._wanted if one.state == "absent"}
+            staying = [item for item in self._seen.items(row.reference, row.key) if item[0] not in going]
+            keys = Keys({**Keys.of(staying).known, **keys.known}, keys.several)
         if row.key == "uuid":
             made = {name: ref for (kind, name), ref in self._made.items() if kind == row.reference}
-            return {**keys, **made} if made else keys
+            return Keys({**keys.known, **made}, keys.several) if made else keys
         return keys
 
     def _current(self, kind: CatalogueKind, change: Change, row: FieldRow) -> str:
@@ -339,25 +370,7 @@ class OpnsenseSession:
                     "again to look anew"
                 ),
             )
-        raise self._rejected(kind, change, found)
-
-    def _rejected(self, kind: CatalogueKind, change: Change, found: Mapping[str, Any]) -> Rejected:
-        prefix = f"{kind.row.root}."
-        sources = {row.source: name for name, row in kind.rows.items() if row.source}
-        fields: dict[str, tuple[str, ...]] = {}
-        for key, value in found.items():
-            name = str(key).removeprefix(prefix)
-            texts = value if isinstance(value, list) else [value]
-            fields[sources.get(name, name)] = tuple(
-                dict.fromkeys(_unsecret(str(text), change) for text in texts)
-            )
-        places = (change.origins.get(name) or change.origins.get(name.partition(".")[0]) for name in fields)
-        text = "; ".join(f"{name}: {' '.join(texts)}" for name, texts in fields.items())
-        return Rejected(
-            f'{self._target.name} refused "{change.identity}": {text}',
-            fields=fields,
-            where=next((place for place in places if place), None) or change.mark or change.where,
-        )
+        raise rejected(self._target.name, kind, change, found)
 
     def inverse(self, change: Change, ref: str) -> Change:
         """The change that undoes this one: create and delete swap, an update or a move goes back."""
@@ -366,36 +379,16 @@ class OpnsenseSession:
             change, verb=verb, before=change.after, after=change.before, ref=ref, note="undone", adopts=False
         )
 
-    def _ping(self) -> Call:
-        """The cheapest call that is known to be allowed: one row of the smallest collection that was read."""
-        best = None
-        for name, collection in (self._seen.collections if self._seen is not None else {}).items():
-            size = len(collection.rows)
-            slow = name == "opnsense.alias"  # the alias model is slow even when it is empty
-            if not collection.kind.row.settings and (best is None or (slow, size) < best[0]):
-                best = ((slow, size), collection.kind.row)
-        if best is None:
-            return Call("GET", "core/system/status", attempts=0)
-        body = {"current": 1, "rowCount": 1, "sort": {}, "searchPhrase": ""}
-        return Call(
-            "POST",
-            f"{best[1].path}/{best[1].verbs[0]}",
-            body,
-            attempts=0,
-            privilege=best[1].privilege,
-            timeout_s=min(5.0, self._settings.timeout_s),
-        )
-
     async def hold(self) -> None:
         """Open reserve connections, enough to undo what this session wrote."""
-        await self.api.hold(self._written + 1, self._ping())
+        await self.api.hold(self._written + 3)  # and what is activated again
 
     async def activate(self, service: str) -> None:
         """One reconfigure; raises DeviceError when the firewall says that it failed."""
         found = next((one for one in SERVICES if one.name == service), None)
         if found is None:
             raise DeviceError(f'there is no service "{service}"', where=self._target.name)
-        await self.api.refresh(self._ping())
+        await self.api.refresh()
         answer = await self.api.call(
             Call(
                 "POST",
@@ -410,14 +403,14 @@ class OpnsenseSession:
             status = str(answer.get("status", answer.get("result", ""))).strip().lower()
         if status != "ok":
             raise DeviceError(
-                f"the firewall could not activate {found.summary}: it answered {status or 'nothing'}",
+                f"the firewall could not activate {found.summary}: it answered {told(status or 'nothing')}",
                 where=self._target.name,
                 hint=f"saved, but not in effect; POST /api/{found.path} by hand says more",
             )
 
     async def probe(self) -> None:
         """One call over a fresh connection, tried until `probe_timeout` is over."""
-        await self.api.probe(self._ping())
+        await self.api.probe()
 
     async def verify(self, changes: Sequence[Change]) -> list[FazaiError]:
         """What the running state says of these changes, where it can be asked."""
@@ -433,28 +426,6 @@ def _of_groups(rules: Iterable[Row]) -> bool:
 
 def _lacks(row: KindRow, change: Change) -> bool:
     return bool(row.undo) and not all(name in change.after for name in row.needed_on_create)
-
-
-def _nest(root: str, body: Mapping[str, str]) -> dict[str, Any]:
-    """The body under its root key; dotted names become nested objects, as destination NAT wants them."""
-    inner: dict[str, Any] = {}
-    for name, text in body.items():
-        node = inner
-        *parents, last = name.split(".")
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[last] = text
-    for part in reversed(root.split(".")):
-        inner = {part: inner}
-    return inner
-
-
-def _unsecret(text: str, change: Change) -> str:
-    """The firewall's text without a secret that it may quote."""
-    for value in change.after.values():
-        if isinstance(value, Secret) and value.reveal() and value.reveal() in text:
-            text = text.replace(value.reveal(), "***")
-    return " ".join(text.split())
 
 
 def _option(target: Target, name: str) -> Any:
@@ -495,4 +466,5 @@ def _settings(target: Target) -> Settings:
         activate_timeout_s=float(_option(target, "activate_timeout")),
         probe_timeout_s=float(_option(target, "probe_timeout")),
         retries=int(_option(target, "retries")),
+        max_answer_bytes=int(_option(target, "max_answer")) * MIB,
     )

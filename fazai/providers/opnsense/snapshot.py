@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from fazai.errors import Unreachable
 from fazai.model import Secret, Value
 from fazai.providers.opnsense.catalogue import FieldRow
 from fazai.providers.opnsense.kinds import CatalogueKind, label
@@ -17,14 +18,16 @@ from fazai.providers.opnsense.ownership import is_uuid, unmarked
 from fazai.providers.opnsense.rows import KindRow
 from fazai.providers.opnsense.values import composed, from_item
 
-__all__ = ["SETTINGS_REF", "Collection", "Row", "Snapshot", "cell"]
+__all__ = ["SETTINGS_REF", "Collection", "Keys", "Row", "Snapshot", "cell"]
 
 SETTINGS_REF = "settings"
 Row = Mapping[str, Any]
 
 
 def cell(row: Row, name: str) -> str:
-    """A value of a row as text: searches answer some booleans and numbers bare, and empty maps as lists."""
+    """A value of a row as text: searches answer some booleans and numbers bare, and empty maps as lists.
+    Raises Unreachable when it is none.
+    """
     value = row.get(name, "")
     if value.__class__ is str:
         return value
@@ -32,6 +35,9 @@ def cell(row: Row, name: str) -> str:
         return ""
     if isinstance(value, bool):
         return "1" if value else "0"
+    if isinstance(value, (list, dict)):
+        what = "list" if isinstance(value, list) else "map"
+        raise Unreachable(f"the firewall answered a {what} where the text of {name} belongs", stage="answer")
     return str(value)
 
 
@@ -100,14 +106,44 @@ class Collection:
         return ref.startswith(f"{mark}-") and is_uuid(ref)
 
 
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """What the API wants for the names that references to one kind may use. `several` are names that more
+    than one item has, each with the longer names (or uuids) that tell these items apart.
+    """
+
+    known: Mapping[str, str] = field(default_factory=dict)
+    several: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, items: Iterable[tuple[str, str, str]]) -> Keys:
+        """From label, second name ("" for none) and key of each item."""
+        labelled: dict[str, dict[str, str]] = {}  # name -> key -> label
+        called: dict[str, dict[str, str]] = {}
+        for label_, second, key in items:
+            labelled.setdefault(label_, {})[key] = label_
+            if second:
+                called.setdefault(second, {})[key] = label_
+        by_name = {**called, **labelled}
+        known, several = {}, {}
+        for name, found in by_name.items():
+            if len(found) == 1:
+                known[name] = next(iter(found))
+            else:
+                several[name] = tuple(
+                    text if text != name and len(labelled[text]) == 1 else key for key, text in found.items()
+                )
+        return cls(known, several)
+
+
 @dataclass(slots=True)
 class Snapshot:
     """The observation of one firewall."""
 
     collections: Mapping[str, Collection]
     _digest: str = ""
-    _keys: dict[str, dict[str, str]] = field(default_factory=dict)
-    _names: dict[tuple[str, str], dict[str, str]] = field(default_factory=dict)
+    _keys: dict[tuple[str, str], Keys] = field(default_factory=dict)
+    _names: dict[tuple[str, str], Mapping[str, str]] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
@@ -126,33 +162,32 @@ class Snapshot:
             self._digest = f"sha256:{state.hexdigest()}"
         return self._digest
 
-    def keys(self, kind: str, key: str) -> dict[str, str]:
-        """Name -> what the API wants in its place, for references to a kind."""
-        place = f"{kind}:{key}"
+    def keys(self, kind: str, key: str) -> Keys:
+        """What the API wants for each name by which an item of a kind may be called."""
+        place = (kind, key)
         if place not in self._keys:
-            self._keys[place] = dict(self._pairs(kind, key))
+            self._keys[place] = Keys.of(self.items(kind, key))
         return self._keys[place]
 
-    def names(self, kind: str, key: str) -> dict[str, str]:
-        """What the API has -> the name that people use."""
+    def names(self, kind: str, key: str) -> Mapping[str, str]:
+        """What the API has -> the name that people use, as far as it belongs to one item only."""
         if (kind, key) not in self._names:
+            known = self.keys(kind, key).known
             found: dict[str, str] = {}
-            for name, value in self._pairs(kind, key):
-                found[value] = name  # `called` comes last: it is what people write
+            for label_, second, value in self.items(kind, key):
+                found[value] = next((name for name in (second, label_) if name in known), value)
             self._names[kind, key] = found
         return self._names[kind, key]
 
-    def _pairs(self, kind: str, key: str) -> Iterable[tuple[str, str]]:
+    def items(self, kind: str, key: str) -> Iterable[tuple[str, str, str]]:
+        """Label, second name ("" for none) and key of every item of a kind."""
         collection = self.collections.get(kind)
         if collection is None:
             return
         row = collection.kind.row
         for ref, item in collection.rows.items():
-            value = ref if key == "uuid" else cell(item, key)
-            yield collection.label(item), value
-        if row.called:
-            for ref, item in reversed(collection.rows.items()):
-                yield _called(collection, row, item), ref if key == "uuid" else cell(item, key)
+            second = _called(collection, row, item) if row.called else ""
+            yield collection.label(item), second, ref if key == "uuid" else cell(item, key)
 
     def value(self, collection: Collection, item: Row, field_row: FieldRow) -> Value:
         """A field of a row in canonical form: names for references, `Secret` for secrets, tuples for

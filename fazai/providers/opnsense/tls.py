@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from fazai.errors import InventoryError, Mark
+from fazai.providers.opnsense.masking import told
 
 __all__ = ["PinMismatch", "presented", "read_ca", "tls_context"]
 
@@ -105,4 +106,4 @@ def _described(der: bytes) -> str:
         names = [str(name.value) for name in found]
     except (ValueError, x509.ExtensionNotFound):
         return f"the certificate shown is {pin}"
-    return f"the certificate shown is for {', '.join(names[:5])}, valid until {until}, {pin}"
+    return f"the certificate shown is for {told(', '.join(names[:5]))}, valid until {until}, {pin}"

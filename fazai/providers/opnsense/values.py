@@ -21,6 +21,7 @@ __all__ = ["canonical", "composed", "from_item", "same", "text_of", "to_api", "t
 
 _MAC = r"(?i)(?:[0-9a-f]{1,2}[:-]){1,5}[0-9a-f]{1,2}"  # compiled when a MAC turns up
 _TRUE = frozenset({"1", "true", "yes", "on"})
+_MATCHED = 1024  # a longer text is the firewall's to judge
 _FALSE = frozenset({"0", "false", "no", "off"})
 
 
@@ -108,6 +109,8 @@ def _choice(row: FieldRow, value: Any) -> _Read:
     if found is not None:
         return found, None, None
     known = ", ".join(choice or '""' for choice in row.choices)
+    if row.doc:
+        known = f"{known}; {row.doc}"
     hint = did_you_mean(text, row.choices) or (f"one of {known}" if len(known) < 200 else None)
     return "", "is not one of the choices", hint
 
@@ -126,10 +129,14 @@ def _text(row: FieldRow, value: Any) -> _Read:
     if isinstance(value, bool):
         return "", "must be text", 'put it in quotes if the word "true" or "false" is meant'
     text = str(value)
+    if row.api == "Description" and (len(text) > 255 or "\n" in text or "\r" in text):
+        return "", "must be one line of at most 255 characters", None
     if "\x00" in text:
         return "", "must not contain a zero byte", None
     if row.required and not text.strip() and row.default is None:
         return "", "must not be empty", None
+    if row.pattern and 0 < len(text) <= _MATCHED and not re.search(row.pattern, text):
+        return text, "must be as the firewall takes it", row.wanted or f"it must match {row.pattern}"
     if row.fold == "port" and re.fullmatch(r"[0-9]+:[0-9]+", text):
         return text, "writes a port range as from-to", f'write "{text.replace(":", "-")}"'
     return text, None, None

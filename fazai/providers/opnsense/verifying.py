@@ -10,7 +10,7 @@ import ipaddress
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from fazai.errors import DeviceError, FazaiError, VerifyError
+from fazai.errors import DeviceError, FazaiError, Unreachable, VerifyError
 from fazai.model import Change, Verb
 from fazai.providers.opnsense.client import Api, Call
 from fazai.providers.opnsense.snapshot import Row, Snapshot, cell
@@ -35,6 +35,9 @@ async def verify(api: Api, seen: Snapshot, changes: Sequence[Change]) -> list[Fa
                 found.extend(await check(api, seen, made))
             except DeviceError:
                 continue  # not allowed to look, or not there to be asked
+            except Unreachable as error:
+                if error.stage != "answer":
+                    raise
     return found
 
 
@@ -54,6 +57,14 @@ def _error(change: Change, message: str, hint: str | None = None) -> VerifyError
 async def _aliases(api: Api, seen: Snapshot, changes: Sequence[Change]) -> Iterable[FazaiError]:
     """The tables of host and network aliases that hold plain addresses are not empty."""
     kind = seen.collections["opnsense.alias"].kind.row
+    told = [
+        change
+        for change, row in _rows(seen, changes, "enabled", "1")
+        if cell(row, "type") in ("host", "network")
+        and any(_is_network(entry) for entry in cell(row, "content").split("\n"))
+    ]
+    if not told:
+        return []
     sizes = {
         row.get("uuid"): cell(row, "current_items")
         for row in await api.search(f"{kind.path}/{kind.verbs[0]}")
@@ -64,10 +75,8 @@ async def _aliases(api: Api, seen: Snapshot, changes: Sequence[Change]) -> Itera
             f'the running packet filter holds nothing for alias "{change.identity}"',
             "its log (Firewall > Log Files) may say why it was not loaded",
         )
-        for change, row in _rows(seen, changes, "enabled", "1")
-        if cell(row, "type") in ("host", "network")
-        and sizes.get(change.ref) == "0"
-        and any(_is_network(entry) for entry in cell(row, "content").split("\n"))
+        for change in told
+        if sizes.get(change.ref) == "0"
     ]
 
 

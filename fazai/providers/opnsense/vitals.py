@@ -7,6 +7,7 @@ A figure that the firewall does not give, or does not let this key read, is None
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
@@ -15,11 +16,13 @@ from typing import Any
 
 from fazai.errors import DeviceError
 from fazai.providers.opnsense.client import Api
+from fazai.providers.opnsense.masking import told
 
 __all__ = ["Interface", "Vitals", "read_health", "read_interfaces", "read_vitals"]
 
+MAX_NOTICES = 100
 _RELEASE = re.compile(r"OPNsense\s+(\S+?)(?:-(?:amd64|arm64|aarch64))?")
-_UPTIME = re.compile(r"(?:(\d+) days?, )?(\d+):(\d\d):(\d\d)")
+_UPTIME = re.compile(r"(?:([0-9]{1,6}) days?, )?([0-9]{1,4}):([0-9]{2}):([0-9]{2})")
 _MOMENT = "%a %b %d %H:%M:%S %Z %Y"
 
 
@@ -122,21 +125,21 @@ async def read_health(api: Api) -> dict[str, Any]:
     info = _information(await api.get("diagnostics/system/systemInformation"))
     status = await api.get("core/system/status")
     body = status if isinstance(status, dict) else {}
-    system = (body.get("metadata") or {}).get("system") or {}
-    named = system.get("status")
+    system = _at(body, "metadata", "system")
+    named = system.get("status") if isinstance(system, dict) else None
     listed = body.get("subsystems")
     notices = listed if isinstance(listed, dict) else {}
     return {
         "version": info.get("version"),
         "hostname": info.get("hostname"),
-        "status": named if isinstance(named, str) else "OK",  # a bare number: nothing is pending
+        "status": told(named) if isinstance(named, str) else "OK",  # a bare number: nothing is pending
         "notices": [
             {
-                "title": str(one.get("title", name)),
-                "message": str(one.get("message", "")),
-                "status": one.get("status"),
+                "title": told(one.get("title", name)),
+                "message": told(one.get("message", "")),
+                "status": told(status) if isinstance(status := one.get("status"), str) else status,
             }
-            for name, one in notices.items()
+            for name, one in list(notices.items())[:MAX_NOTICES]
             if isinstance(one, dict)
         ],
     }
@@ -145,12 +148,20 @@ async def read_health(api: Api) -> dict[str, Any]:
 # -- one answer each
 
 
+def _at(answer: Any, *path: str) -> Any:
+    """What stands under these keys; None where there is none."""
+    for name in path:
+        answer = answer.get(name) if isinstance(answer, dict) else None
+    return answer
+
+
 def _information(answer: Any) -> dict[str, Any]:
     versions = answer.get("versions") if isinstance(answer, dict) else None
-    text = next((str(one) for one in versions or () if "OPNsense" in str(one)), "")
+    listed = versions if isinstance(versions, list) else ()
+    text = next((one for one in listed if isinstance(one, str) and "OPNsense" in one), "")
     found = _RELEASE.fullmatch(text)
     name = answer.get("name") if isinstance(answer, dict) else None
-    return {"hostname": str(name) if name else None, "version": found[1] if found else None}
+    return {"hostname": told(name) if name else None, "version": told(found[1]) if found else None}
 
 
 def _time(answer: Any) -> dict[str, Any]:
@@ -163,7 +174,7 @@ def _time(answer: Any) -> dict[str, Any]:
     return {
         "uptime_s": uptime_s,
         "config_changed": _moment(str(answer.get("config", ""))),
-        "load1": float(load) if load.replace(".", "", 1).isdigit() else None,
+        "load1": float(load) if re.fullmatch(r"[0-9]{1,6}(?:\.[0-9]{1,6})?", load) else None,
     }
 
 
@@ -191,22 +202,22 @@ def _states(answer: Any) -> dict[str, Any]:
 
 def _cpu(answer: Any) -> dict[str, Any]:
     """Of the last one: the first is the average since the firewall started."""
-    busy = answer[-1]["total"] if len(answer) > 1 else None
-    return {"cpu_ratio": min(max(float(busy) / 100, 0.0), 1.0) if busy is not None else None}
+    busy = float(answer[-1]["total"]) if len(answer) > 1 else math.nan
+    return {"cpu_ratio": min(max(busy / 100, 0.0), 1.0) if math.isfinite(busy) else None}
 
 
 def _interface(row: Mapping[str, Any]) -> Interface:
     addresses = [
-        str(one["ipaddr"])
-        for name in ("ipv4", "ipv6")
-        for one in row.get(name) or ()
+        told(one["ipaddr"])
+        for listed in (row.get("ipv4"), row.get("ipv6"))
+        for one in (listed if isinstance(listed, list) else ())
         if isinstance(one, dict) and one.get("ipaddr")
     ]
     return Interface(
-        name=str(row["identifier"]),
-        device=str(row.get("device", "")),
-        status=str(row.get("status") or "unknown"),
-        description=str(row.get("description") or ""),
+        name=told(row["identifier"]),
+        device=told(row.get("device", "")),
+        status=told(row.get("status") or "unknown"),
+        description=told(row.get("description") or ""),
         addresses=tuple(addresses),
     )
 
@@ -239,8 +250,9 @@ def _counters(answer: Any) -> dict[str, dict[str, int | None]]:
 
 
 def _count(value: Any) -> int | None:
-    if isinstance(value, bool) or value is None:
+    """A number that is counted up from 0, however it is written; None for what is none."""
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,20}", value):
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 2**63:
         return None
-    if isinstance(value, (int, float)):
-        return int(value) if value >= 0 else None
-    return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else None
+    return int(value)

@@ -1,0 +1,96 @@
+"""What a firewall says, before anybody sees it: without our key, and no longer than a message may be."""
+
+from __future__ import annotations
+
+import base64
+import html
+import re
+from collections.abc import Iterable
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+
+from fazai.providers.opnsense.credentials import Credentials
+
+__all__ = ["Mask", "told"]
+
+TOLD_CHARACTERS = 500
+_SHORTEST = 8  # what is shorter stands in too many texts by chance
+_MASK = "***"
+_SLASHES = ("\\/", "\\\\/", "\\\\\\/")  # in JSON, and in JSON in JSON
+_ESCAPED = re.compile(rb"\\u00([2-7][0-9a-fA-F])")
+
+
+def told(value: Any) -> str:
+    """A text of a device as one line that a message may hold: without control characters, and cut."""
+    text = str(value)[: 4 * TOLD_CHARACTERS]
+    text = "".join(letter if letter.isprintable() else " " for letter in text)
+    text = " ".join(text.split())
+    return text if len(text) <= TOLD_CHARACTERS else f"{text[:TOLD_CHARACTERS]}…"
+
+
+class Mask:
+    """Takes key, secret and token out of what a firewall answers, in every form in which it may echo them."""
+
+    def __init__(self, credentials: Credentials) -> None:
+        key, secret = credentials.key.reveal(), credentials.secret.reveal()
+        pair = f"{key}:{secret}"
+        texts = (key, secret, pair, base64.b64encode(pair.encode()).decode("ascii"))
+        plain = {form for text in texts for form in _forms(text) if len(form) >= _SHORTEST}
+        forms = plain | {form.replace("/", slash) for form in plain for slash in _SLASHES}
+        self._forms = sorted(forms, key=len, reverse=True)
+        self._bytes = [form.encode() for form in self._forms]
+        anchors = {max(re.findall(r"[A-Za-z0-9]*", form), key=len).encode() for form in plain}
+        #: One of these stands in every form; a body without them is looked at no further.
+        self._anchors = [a for a in anchors if not any(b != a and b in a for b in anchors)]
+
+    def body(self, body: bytes) -> bytes:
+        """The body of an answer, masked; also where only its JSON, once decoded, would show the key."""
+        if any(anchor in body for anchor in self._anchors):
+            for form in self._bytes:
+                body = body.replace(form, _MASK.encode())
+        if b"\\u00" not in body:
+            return body
+        plain = _ESCAPED.sub(lambda found: bytes((int(found[1], 16),)), body)
+        if not any(anchor in plain for anchor in self._anchors):
+            return body
+        try:
+            return msgspec.json.encode(self.value(msgspec.json.decode(body)))
+        except (msgspec.MsgspecError, RecursionError):
+            return b""  # no JSON, and nothing that could be shown
+
+    def text(self, text: str) -> str:
+        """A text with what is masked replaced."""
+        for form in self._forms:
+            if form in text:
+                text = text.replace(form, _MASK)
+        return text
+
+    def value(self, value: Any) -> Any:
+        """A decoded answer with what is masked replaced in all its texts, keys included."""
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, list):
+            return [self.value(item) for item in value]
+        if isinstance(value, dict):
+            return {self.text(name): self.value(item) for name, item in value.items()}
+        return value
+
+
+def _forms(text: str) -> Iterable[str]:
+    """A text as it stands, in URLs, in JSON, in HTML, in hexadecimal, and inside something in base64."""
+    raw = text.encode()
+    percent = quote(text, safe="")
+    yield from (text, percent, _lower_percent(percent), quote(text), quote(text, safe="+"))
+    yield html.escape(text)
+    yield from (raw.hex(), raw.hex().upper())
+    for lead in range(3):
+        encoded = base64.b64encode(b"\0" * lead + raw).decode("ascii")
+        whole = encoded[-(-lead * 8 // 6) : (lead + len(raw)) * 8 // 6]
+        yield from (whole, whole.replace("+", "-").replace("/", "_"))
+        yield quote(whole, safe="")
+
+
+def _lower_percent(text: str) -> str:
+    return re.sub(r"%[0-9A-F]{2}", lambda found: found[0].lower(), text)

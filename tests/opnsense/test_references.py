@@ -1,0 +1,178 @@
+"""Names of other items: which one is meant, and what is said when it is none or several."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from fazai.errors import Mark
+from fazai.lab import LabFirewall
+from fazai.model import Verb
+from fazai.providers.opnsense import PROVIDER
+from tests.opnsense.helpers import apply, plan, resource, run, target
+
+A = resource(
+    "opnsense.unbound_host", {"hostname": "nas", "domain": "example.org", "rr": "A", "server": "192.0.2.1"}
+)
+AAAA = resource(
+    "opnsense.unbound_host",
+    {"hostname": "nas", "domain": "example.org", "rr": "AAAA", "server": "2001:db8::1"},
+)
+
+
+def alias_to(host: str) -> Any:
+    fields = {"host": host, "hostname": "files", "domain": "example.org"}
+    return resource("opnsense.unbound_alias", fields, line=10)
+
+
+# -- resolvers: plain and over TLS
+
+
+def test_a_resolver_over_tls_is_made_changed_and_deleted_with_its_own_verbs(firewall: LabFirewall) -> None:
+    fields = {"server": "9.9.9.9", "port": 853, "verify": "dns.quad9.net"}
+    done = run(apply(target(firewall), [resource("opnsense.unbound_dot", fields)]))
+    assert [(change.verb, change.kind) for change in done.diff.changes] == [
+        (Verb.CREATE, "opnsense.unbound_dot")
+    ]
+    assert done.after.steps == ()
+    done = run(apply(target(firewall), [resource("opnsense.unbound_dot", {**fields, "description": "q"})]))
+    assert done.after.steps == ()
+    done = run(apply(target(firewall), [resource("opnsense.unbound_dot", fields, state="absent")]))
+    assert done.after.steps == ()
+    asked = [path.rpartition("settings/")[2].partition("/")[0] for _, path, _ in firewall.requests]
+    assert [verb for verb in asked if verb.endswith("Dot")] == [
+        *("searchDot", "setDot", "searchDot"),
+        *("searchDot", "setDot", "searchDot"),
+        *("searchDot", "delDot", "searchDot"),
+    ]
+    assert not any("Forward" in verb for verb in asked)
+
+
+def test_a_plain_resolver_beside_one_over_tls_of_the_same_address(firewall: LabFirewall) -> None:
+    both = [
+        resource("opnsense.unbound_forward", {"domain": "corp.example.org", "server": "10.1.1.53"}),
+        resource("opnsense.unbound_dot", {"domain": "corp.example.org", "server": "10.1.1.53"}),
+    ]
+    done = run(apply(target(firewall), both))
+    assert (len(done.diff.changes), done.after.steps, done.after.unchanged) == (2, (), 2)
+
+
+def test_the_type_dot_of_a_forward_is_refused_with_the_kind_that_is_meant() -> None:
+    kind = PROVIDER.kinds["opnsense.unbound_forward"]
+    _, (problem,) = kind.normalise({"server": "9.9.9.9", "type": "dot"}, "present")
+    assert problem.message == 'is not one of the choices, not "dot"'
+    assert problem.hint == "one of forward; a server over TLS is an opnsense.unbound_dot"
+
+
+# -- several items of one name
+
+
+def test_an_alias_of_a_name_with_a_and_aaaa_must_say_which(firewall: LabFirewall) -> None:
+    (error,) = run(plan(target(firewall), [A, AAAA, alias_to("nas.example.org")])).errors
+    text = 'items of the kind unbound host are called "nas.example.org": which one is meant is not clear'
+    assert error.message == f"2 {text}"
+    assert error.hint == "write one of: nas.example.org A, nas.example.org AAAA"
+    assert error.where == Mark("play.yml", 11, 7)
+    assert firewall.counters["writes"] == 0
+
+
+@pytest.mark.parametrize("record", ["A", "AAAA"])
+def test_an_alias_by_name_and_record_type_converges(firewall: LabFirewall, record: str) -> None:
+    wanted = [A, AAAA, alias_to(f"nas.example.org {record}")]
+    done = run(apply(target(firewall), wanted))
+    assert (len(done.diff.changes), done.after.steps, done.after.errors) == (3, (), ())
+    sent = firewall.call("POST", "/api/unbound/settings/searchHostOverride", {})["rows"]
+    host = next(row for row in sent if row["rr"] == record and not row["isAlias"])
+    assert [child["hostname"] for child in host["_children"]] == ["files"]
+    other = "AAAA" if record == "A" else "A"
+    done = run(apply(target(firewall), [A, AAAA, alias_to(f"nas.example.org {other}")]))
+    (change,) = done.diff.changes
+    assert (change.before, change.after) == (
+        {"host": f"nas.example.org {record}"},
+        {"host": f"nas.example.org {other}"},
+    )
+    assert done.after.steps == ()
+
+
+def test_a_name_that_only_one_record_keeps_is_clear(firewall: LabFirewall) -> None:
+    run(apply(target(firewall), [A, AAAA]))
+    gone = resource(
+        "opnsense.unbound_host", {"hostname": "nas", "domain": "example.org", "rr": "AAAA"}, state="absent"
+    )
+    done = run(apply(target(firewall), [A, gone, alias_to("nas.example.org")]))
+    assert (len(done.diff.changes), done.after.steps) == (2, ())
+
+
+def test_items_of_one_name_on_the_firewall_are_told_apart_by_uuid(firewall: LabFirewall) -> None:
+    made = [
+        firewall.call(
+            "POST",
+            "/api/trafficshaper/settings/addPipe",
+            {"pipe": {"bandwidth": "10", "bandwidthMetric": "Mbit", "description": "guests"}},
+        )["uuid"]
+        for _ in range(2)
+    ]
+
+    def rule(pipe: str) -> Any:
+        fields = {"description": "slow", "interface": ["lan"], "shaper1": pipe}
+        return resource("opnsense.rule", fields, line=1)
+
+    (error,) = run(plan(target(firewall), [rule("guests")])).errors
+    assert 'items of the kind shaper pipe are called "guests"' in error.message
+    assert error.hint == f"write one of: {', '.join(made)}"
+    done = run(apply(target(firewall), [rule(made[1])]))
+    assert (len(done.diff.changes), done.after.steps) == (1, ())
+
+
+# -- names of nothing
+
+NEEDED: dict[str, dict[str, Any]] = {
+    "alias": {"name": "a", "type": "host", "content": ["192.0.2.1"]},
+    "rule": {"description": "r", "interface": ["lan"]},
+    "source_nat": {"description": "s", "interface": "wan", "target": "wanip"},
+    "one_to_one": {"description": "o", "interface": "wan", "external": "192.0.2.9", "source_net": "10.0.0.9"},
+    "npt": {"description": "n", "interface": "wan", "source_net": "fd00:1::/64"},
+    "unbound_alias": {"hostname": "files", "domain": "example.org"},
+    "kea_reservation": {"hw_address": "52:54:00:00:00:01"},
+    "monit_service": {"name": "m", "type": "custom"},
+    "group": {"name": "g"},
+}
+REFERENCES = [
+    (kind.name, field.name, field.multiple)
+    for kind in PROVIDER.catalogue_kinds.values()
+    for field in kind.keyed.values()
+]
+
+
+def test_every_kind_with_references_is_tried() -> None:
+    assert {name.partition(".")[2] for name, _, _ in REFERENCES} <= {*NEEDED, "dnat"}
+
+
+@pytest.mark.parametrize(("kind", "field", "several"), REFERENCES)
+@pytest.mark.parametrize("also", ["alone", "beside another"])
+def test_a_reference_to_nothing_is_one_error_at_its_field(
+    firewall: LabFirewall, kind: str, field: str, several: bool, also: str
+) -> None:
+    fields = {**NEEDED[kind.partition(".")[2]], field: ["nope"] if several else "nope"}
+    wanted = [resource(kind, fields, line=20)]
+    if also == "beside another":
+        good = resource("opnsense.rule", {"description": "first", "interface": ["lan"]})
+        wanted = [good, *wanted, resource("opnsense.rule", {"description": "last", "interface": ["lan"]})]
+    diff = run(plan(target(firewall), wanted))
+    (error,) = diff.errors
+    assert error.message.startswith("there is no ")
+    assert error.message.endswith(' "nope" on this firewall')
+    assert error.where == Mark("play.yml", 20 + len(fields), 7)
+
+
+def test_a_misspelt_category_of_a_rule_is_met_with_the_nearest(firewall: LabFirewall) -> None:
+    wanted = [
+        resource("opnsense.category", {"name": "managed"}),
+        resource("opnsense.rule", {"description": "r", "interface": ["lan"], "categories": ["manged"]}),
+    ]
+    (error,) = run(plan(target(firewall), wanted)).errors
+    assert (error.message, error.hint) == (
+        'there is no category "manged" on this firewall',
+        'did you mean "managed"?',
+    )

@@ -1,0 +1,158 @@
+"""The trial before the first write: it judges what the writes will send, and can save nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import yaml
+
+from fazai.lab import LabFirewall
+from fazai.lab.wire import Reply, Request
+from fazai.model import Verb
+from fazai.providers.opnsense import PROVIDER
+from fazai.providers.opnsense.rehearsal import TRIALS
+from tests.opnsense.helpers import apply, resource, run, session, target
+
+EXTRA = resource("opnsense.alias", {"name": "beside", "type": "host", "content": ["192.0.2.1"]})
+#: A value that only the firewall can judge, for kinds that have such fields.
+WRONG: Mapping[str, tuple[str, Any]] = {
+    "alias": ("interface", "nowhere"),
+    "interface_group": ("members", ["nowhere"]),
+    "rule": ("source_net", "nobody"),
+    "source_nat": ("interface", "nowhere"),
+    "one_to_one": ("interface", "nowhere"),
+    "npt": ("destination_net", "2001:db8:1::/48"),
+    "dnat": ("interface", ["nowhere"]),
+    "gateway": ("interface", "nowhere"),
+    "route": ("gateway", "NO_GW"),
+    "unbound_host": ("hostname", "a b"),
+    "unbound_alias": ("hostname", "a b"),
+    "unbound_forward": ("server", "no address"),
+    "unbound_dot": ("server", "no address"),
+    "unbound_acl": ("networks", ["192.0.2.1"]),
+    "cron_job": ("command", "no such command"),
+    "kea_subnet": ("subnet", "no network"),
+    "dnsmasq_host": ("ip", ["no address"]),
+    "monit_service": ("interface", "nowhere"),
+}
+
+
+def example(short: str) -> dict[str, Any]:
+    (found,) = yaml.safe_load(PROVIDER.kinds[f"opnsense.{short}"].example).values()
+    assert isinstance(found, dict)
+    return found
+
+
+def tried(firewall: LabFirewall, short: str, fields: Mapping[str, Any]) -> list[str]:
+    """What is said of an item beside another one; nothing is written, nothing but trials is sent."""
+    needs = {
+        "unbound_alias": [("unbound_host", example("unbound_host"))],
+        "source_nat": [("source_nat_mode", {"mode": "hybrid"})],
+    }.get(short, [])
+    if needs:
+        run(apply(target(firewall), [resource(f"opnsense.{kind}", more) for kind, more in needs]))
+    wanted = [resource(f"opnsense.{short}", fields, line=5), EXTRA]
+    if short == "category":
+        wanted.append(resource("opnsense.category", {"name": "second"}))
+
+    async def rehearse() -> list[str]:
+        async with session(target(firewall)) as work:
+            diff = work.diff(wanted, await work.observe(wanted))
+            assert {change.verb for change in diff.changes} == {Verb.CREATE}
+            before = firewall.box.config.state, firewall.box.config.writes
+            firewall.requests.clear()
+            found = await work.rehearse(diff.changes)
+            assert (firewall.box.config.state, firewall.box.config.writes) == before
+            assert firewall.box.config.state is before[0]
+            return [str(error) for error in found]
+
+    found = run(rehearse())
+    paths = sorted(path.removeprefix("/api/") for _, path, _ in firewall.requests)
+    assert paths == sorted({TRIALS[short].path, TRIALS["alias"].path})
+    return found
+
+
+@pytest.mark.parametrize("short", TRIALS)
+def test_an_item_that_is_right_is_tried_and_not_saved(firewall: LabFirewall, short: str) -> None:
+    assert tried(firewall, short, example(short)) == []
+
+
+@pytest.mark.parametrize("short", WRONG)
+def test_an_item_that_is_wrong_is_said_at_its_field(firewall: LabFirewall, short: str) -> None:
+    field, value = WRONG[short]
+    (error,) = tried(firewall, short, {**example(short), field: value})
+    assert error.startswith("play.yml:")
+    assert f"{field}: " in error
+    assert "boolean" not in error
+
+
+def test_every_item_of_a_trial_is_wrong_on_purpose(firewall: LabFirewall) -> None:
+    """Even an answer that takes the good ones could save none."""
+    bodies: list[Any] = []
+    handle = firewall._site.handle
+
+    def listen(request: Request) -> Reply:
+        if request.path.endswith("/set"):
+            bodies.append(json.loads(request.body))
+        return handle(request)
+
+    firewall._site.handle = listen  # type: ignore[method-assign]
+    wanted = [
+        resource("opnsense.alias", {"name": f"a{n}", "type": "host", "content": ["192.0.2.1"]})
+        for n in range(250)
+    ]
+
+    async def rehearse() -> None:
+        async with session(target(firewall)) as work:
+            diff = work.diff(wanted, await work.observe(wanted))
+            assert await work.rehearse(diff.changes) == []
+
+    run(rehearse())
+    sizes = []
+    for body in bodies:
+        items = body["alias"]["aliases"]["alias"]
+        sizes.append(len(items))
+        *tried_, never = items.values()
+        assert {item["enabled"] for item in tried_} == {"2"}
+        assert set(never.values()) == {"zz bad !"}
+    assert sizes == [101, 101, 51]
+
+
+def test_a_release_without_the_field_that_is_wrong_still_saves_nothing(firewall: LabFirewall) -> None:
+    """Unknown fields are ignored; then what is said cannot be told apart, and nothing is."""
+    handle = firewall._site.handle
+
+    def unknowing(request: Request) -> Reply:
+        if request.path.endswith("/set"):
+            body = request.body.replace(b'"enabled":"2"', b'"unknown":"2"')
+            request = replace(request, body=body)
+        return handle(request)
+
+    firewall._site.handle = unknowing  # type: ignore[method-assign]
+    wrong = {"name": "web", "type": "networkgroup", "content": ["nobody"]}
+    assert tried(firewall, "alias", wrong) == []
+
+
+def test_a_change_of_an_item_is_tried_under_its_uuid(firewall: LabFirewall) -> None:
+    run(
+        apply(
+            target(firewall), [EXTRA, resource("opnsense.rule", {"description": "r", "interface": ["lan"]})]
+        )
+    )
+    wanted = [
+        resource("opnsense.alias", {"name": "beside", "type": "host", "content": ["192.0.2.2"]}),
+        resource("opnsense.rule", {"description": "r", "interface": ["nowhere"]}, line=7),
+    ]
+
+    async def rehearse() -> list[str]:
+        async with session(target(firewall)) as work:
+            diff = work.diff(wanted, await work.observe(wanted))
+            assert {change.verb for change in diff.changes} == {Verb.UPDATE}
+            return [str(error) for error in await work.rehearse(diff.changes)]
+
+    (error,) = run(rehearse())
+    assert error.startswith('play.yml:9:7: fw-01 refused "r": interface: ')
