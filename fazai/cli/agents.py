@@ -45,6 +45,7 @@ def _common(function: _Decorated) -> _Decorated:
         click.option("-f", "--forks", type=click.IntRange(1, 4096), help="Hosts at once."),
         click.option("-e", "--extra-vars", multiple=True, metavar="NAME=VALUE|@FILE", help="More variables."),
         click.option("--vault-password-file", multiple=True, type=click.Path(), help="Or label@file."),
+        click.option("--allow-scripts", is_flag=True, help="Run inventories that are programs."),
     ]
     for option in reversed(options):
         function = option(function)

@@ -55,7 +55,9 @@ class Command:
         self.registry: Registry = Registry()
         self.sources = setup.sources_of(options["inventory"], options["more"])
         self.secrets = setup.secret_reader(options["vault_password_file"])
-        self.inventory: Inventory = setup.load_inventory(self.sources, self.secrets)
+        self.inventory: Inventory = setup.load_inventory(
+            self.sources, self.secrets, allow_scripts=options.get("allow_scripts", False)
+        )
         self.works: tuple[Work, ...] = self._resolve()
 
     def _resolve(self) -> tuple[Work, ...]:

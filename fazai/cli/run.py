@@ -33,6 +33,7 @@ def _options(*, writes: bool = False, shows: bool = True) -> _Decorator:
         click.option("--kind", multiple=True, metavar="GLOB", help="Only resources of these kinds."),
         click.option("-e", "--extra-vars", multiple=True, metavar="NAME=VALUE|@FILE", help="More variables."),
         click.option("--vault-password-file", multiple=True, type=path, help="For !vault; or label@file."),
+        click.option("--allow-scripts", is_flag=True, help="Run inventories that are programs."),
     ]
     if shows:
         options += [

@@ -15,6 +15,7 @@ import yaml
 from fazai.errors import InventoryError
 from fazai.inventory import Inventory, as_ansible, as_graph, as_host, as_json, load
 from fazai.patterns import select
+from fazai.secrets.scripts import script_runner
 from tests.inventory.make_cases import ansible_inventory
 
 CASES = Path(__file__).parent / "cases"
@@ -29,7 +30,8 @@ def recorded(name: str) -> Any:
 def opened(name: str, monkeypatch: pytest.MonkeyPatch) -> Inventory:
     folder = CASES / name
     monkeypatch.chdir(folder)
-    return load(yaml.safe_load((folder / "case.yml").read_text())["sources"])
+    sources = yaml.safe_load((folder / "case.yml").read_text())["sources"]
+    return load(sources, run_script=script_runner({"PATH": os.environ["PATH"]}))
 
 
 def every(kind: str) -> list[Any]:
