@@ -6,7 +6,7 @@ import os
 from typing import Final
 
 from fazai.errors import Mark, PlaybookError, did_you_mean
-from fazai.model import Secret, Value
+from fazai.model import Value
 from fazai.template import Scope
 
 __all__ = ["Files"]
@@ -38,8 +38,7 @@ class Files:
             raise PlaybookError(f"the template is not UTF-8: {path}", hint="src: takes it as it is") from None
         if scope is None:
             return text
-        found = scope.render(text, Mark(path, 1, 1))
-        return found if isinstance(found, str | Secret) else str(found)
+        return scope.render_file(text, Mark(path, 1, 1))
 
     def _find(self, name: str, folder: str, kind: str) -> str:
         home = os.path.expanduser(name)

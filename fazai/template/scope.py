@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fazai.errors import FazaiError, Mark, TemplateError
 from fazai.model import Secret, SecretRef, Value
+from fazai.template.header import HEADER
 from fazai.template.limits import CHAIN_MAX, OMIT, OPERATIONS, Run
 from fazai.template.simple import LATER, Simple, parse
 from fazai.template.values import named
@@ -51,6 +52,7 @@ class Templates:
         self._operations = operations
         self._plans: dict[str, Simple | Compiled] = {}
         self._heavy: dict[str, Compiled] = {}
+        self._files: dict[str, Compiled] = {}
         self._conditions: dict[str, Compiled] = {}
         self._static: dict[int, tuple[Any, bool]] = {}
         self._engine: Engine | None = None
@@ -87,13 +89,19 @@ class Templates:
 
     def compiled(self, text: str) -> Compiled:
         """The template of a text as Jinja2 has it. Raises TemplateError."""
-        return self._compile(self._heavy, text, False)
+        return self._compile(self._heavy, text, lambda engine: engine.prepare(text))
+
+    def file(self, text: str) -> Compiled:
+        """The template of a template file. Raises TemplateError."""
+        return self._compile(self._files, text, lambda engine: engine.prepare_file(text))
 
     def condition(self, text: str) -> Compiled:
         """The template of an expression that stands without braces. Raises TemplateError."""
-        return self._compile(self._conditions, text, True)
+        return self._compile(self._conditions, text, lambda engine: engine.prepare(text, condition=True))
 
-    def _compile(self, known: dict[str, Compiled], text: str, condition: bool) -> Compiled:
+    def _compile(
+        self, known: dict[str, Compiled], text: str, prepare: Callable[[Engine], Compiled]
+    ) -> Compiled:
         compiled = known.get(text)
         if compiled is None:
             if self._engine is None:
@@ -102,7 +110,7 @@ class Templates:
                 self._engine = Engine()
             if len(known) >= _COMPILED_MAX:
                 known.clear()
-            compiled = known[text] = self._engine.prepare(text, condition=condition)
+            compiled = known[text] = prepare(self._engine)
         return compiled
 
 
@@ -172,6 +180,18 @@ class Scope:
             return self._value(value, run)
         except FazaiError as error:
             raise _locate(error, where, sensitive) from None
+
+    def render_file(self, text: str, where: Mark) -> str | Secret:
+        """The content that the text of a template file gives, as Ansible's template module has it.
+
+        Raises TemplateError, SecretError."""
+        if is_static(text) and not text.startswith(HEADER):
+            return text
+        scope = self if self.has("ansible_managed") else self.having({"ansible_managed": "Ansible managed"})
+        try:
+            return self.templates.file(text).render_file(scope, self.templates.run())
+        except FazaiError as error:
+            raise _locate(error, where, False) from None
 
     def test(self, condition: Value, where: Mark | None = None) -> bool:
         """Whether a condition holds: a truth value, an expression without braces, or a list: all must hold.
