@@ -74,9 +74,9 @@ class Command:
             kinds=self.registry.kind,
             selection=Selection(
                 limit=tuple(self.options["limit"]),
-                tags=_words(self.options["tags"]),
-                skip_tags=_words(self.options["skip_tags"]),
-                kinds=_words(self.options["kind"]),
+                tags=_words("--tags", self.options["tags"]),
+                skip_tags=_words("--skip-tags", self.options["skip_tags"]),
+                kinds=_words("--kind", self.options["kind"]),
             ),
             extra_vars=setup.extra_vars(self.options["extra_vars"]),
             secrets=self.secrets,
@@ -306,8 +306,13 @@ class Command:
             click.echo(machine.as_markdown(outcome, self.name), nl=False)
 
 
-def _words(values: Sequence[str]) -> tuple[str, ...]:
-    return tuple(word.strip() for value in values for word in value.split(",") if word.strip())
+def _words(option: str, values: Sequence[str]) -> tuple[str, ...]:
+    """The words of an option, separated by commas. Raises UsageError for an empty one: what was meant to be a
+    part of the resources would be all of them."""
+    words = tuple(word.strip() for value in values for word in value.split(","))
+    if not all(words):
+        raise UsageError(f"{option} has an empty word", hint="an empty variable of the shell?")
+    return words
 
 
 def _may_delete(works: Sequence[Work]) -> bool:

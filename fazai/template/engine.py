@@ -14,7 +14,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedFormatter, sa
 from jinja2.utils import Namespace
 
 from fazai.errors import FazaiError
-from fazai.filters.base import Filter, FilterError, Secrecy
+from fazai.filters.base import Filter, FilterError, Secrecy, SecretMap
 from fazai.filters.table import FILTERS, TESTS
 from fazai.model import Secret
 from fazai.template import guard
@@ -231,6 +231,8 @@ class Engine(ImmutableSandboxedEnvironment):
                 each.fail()
         if __obj is safe_range or __obj is dict or __obj is Namespace:
             run.spend(sum([run.measure(each)[0] for each in args]))
+            if __obj is dict and args and isinstance(args[0], SecretMap):
+                return SecretMap.of({**dict(args[0].plain()), **kwargs})
             return __obj(*args, **kwargs)
         if isinstance(__obj, _Format):
             return __obj(*args, **kwargs)

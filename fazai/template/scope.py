@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from fazai.errors import FazaiError, Mark, TemplateError
+from fazai.filters.base import SecretMap, entries
 from fazai.model import Secret, SecretRef, Value
 from fazai.template.header import HEADER
 from fazai.template.limits import CHAIN_MAX, OMIT, OPERATIONS, Run
@@ -177,9 +178,10 @@ class Scope:
             return value
         run = self.templates.run()
         try:
-            return self._value(value, run)
+            found = self._value(value, run)
         except FazaiError as error:
             raise _locate(error, where, sensitive) from None
+        return _named_keys(found)
 
     def render_file(self, text: str, where: Mark) -> str | Secret:
         """The content that the text of a template file gives, as Ansible's template module has it.
@@ -388,6 +390,19 @@ class HostView(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(set(self._scope.names()))
+
+
+def _named_keys(value: Value) -> Value:
+    """The value with plain mappings: in a value, the keys of a mapping are names of fields and settings."""
+    if isinstance(value, dict):
+        named = {key: _named_keys(item) for key, item in entries(value)}
+        if isinstance(value, SecretMap) or any(named[key] is not item for key, item in value.items()):
+            return named
+    elif isinstance(value, list):
+        items = [_named_keys(item) for item in value]
+        if any(new is not old for new, old in zip(items, value, strict=True)):
+            return items
+    return value
 
 
 def _truth(value: Value) -> bool | None:
