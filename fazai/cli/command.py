@@ -80,7 +80,17 @@ class Command:
             ),
             extra_vars=setup.extra_vars(self.options["extra_vars"]),
             secrets=self.secrets,
+            left_out=self._note_left_out,
         )
+
+    def _note_left_out(self, hosts: Sequence[str]) -> None:
+        """Says that hosts are no targets: `provider:` is easily forgotten, and all would seem well."""
+        if hosts and not self.options.get("quiet"):
+            has, are = ("has", "is") if len(hosts) == 1 else ("have", "are")
+            names = ", ".join(hosts[:3]) + (", …" if len(hosts) > 3 else "")
+            click.echo(
+                f"note: {count(len(hosts), 'host')} {has} no provider: and {are} left out: {names}", err=True
+            )
 
     def _provider(self, name: str) -> Provider:
         found = self.registry.provider(name)

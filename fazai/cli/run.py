@@ -115,7 +115,7 @@ def drift_command(**options: Any) -> int:
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing when all is well.")
 def validate_command(quiet: bool, **options: Any) -> int:
     """Check inventory, playbooks, templates and every field, without contacting anything."""
-    command = Command("validate", options)
+    command = Command("validate", {**options, "quiet": quiet})
     works = command.works
     targets = sum(len(work.targets) for work in works)
     resources = sum(len(item.resources) for work in works for item in work.targets)
