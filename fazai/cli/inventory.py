@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from fazai.cli import setup
+from fazai.cli.completion import complete_pattern
 from fazai.errors import UsageError
 
 
@@ -17,8 +18,17 @@ from fazai.errors import UsageError
 @click.option("-i", "--inventory", "more", multiple=True, type=click.Path(), help="Another source.")
 @click.option("--list", "as_list", is_flag=True, help="All as Ansible's JSON; secrets are masked.")
 @click.option("--graph", is_flag=True, help="The tree of groups and hosts.")
-@click.option("--host", metavar="NAME", help="The variables of one host as JSON.")
-@click.option("-l", "--limit", multiple=True, metavar="PATTERN", help="Only the hosts that match.")
+@click.option(
+    "--host", metavar="NAME", shell_complete=complete_pattern, help="The variables of one host as JSON."
+)
+@click.option(
+    "-l",
+    "--limit",
+    multiple=True,
+    metavar="PATTERN",
+    shell_complete=complete_pattern,
+    help="Only the hosts that match.",
+)
 @click.option("--vault-password-file", multiple=True, type=click.Path(), help="For files in Ansible Vault.")
 @click.option("--allow-scripts", is_flag=True, help="Run inventories that are programs.")
 def inventory_command(

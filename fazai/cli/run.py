@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fazai.cli.command import Command, count
+from fazai.cli.completion import complete_kind, complete_pattern
 from fazai.cli.planfile import KEPT, digest_of, no_secrets
 from fazai.errors import ExitCode, FazaiError, UsageError
 
@@ -27,10 +28,23 @@ def _options(*, writes: bool = False, shows: bool = True) -> _Decorator:
         click.argument("inventory", nargs=-1, type=path),
         click.option("-i", "--inventory", "more", multiple=True, type=path, help="Another inventory source."),
         click.option("-p", "--playbook", multiple=True, type=path, help="Another playbook."),
-        click.option("-l", "--limit", multiple=True, metavar="PATTERN", help="Only these hosts or groups."),
+        click.option(
+            "-l",
+            "--limit",
+            multiple=True,
+            metavar="PATTERN",
+            shell_complete=complete_pattern,
+            help="Only these hosts or groups.",
+        ),
         click.option("-t", "--tags", multiple=True, help="Only resources with one of these tags."),
         click.option("--skip-tags", multiple=True, help="Not the resources with one of these tags."),
-        click.option("--kind", multiple=True, metavar="GLOB", help="Only resources of these kinds."),
+        click.option(
+            "--kind",
+            multiple=True,
+            metavar="GLOB",
+            shell_complete=complete_kind,
+            help="Only resources of these kinds.",
+        ),
         click.option("-e", "--extra-vars", multiple=True, metavar="NAME=VALUE|@FILE", help="More variables."),
         click.option("--vault-password-file", multiple=True, type=path, help="For !vault; or label@file."),
         click.option("--allow-scripts", is_flag=True, help="Run inventories that are programs."),

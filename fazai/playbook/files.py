@@ -13,6 +13,7 @@ __all__ = ["Files"]
 
 _FOLDERS: Final = {"source": "files", "template": "templates"}  # where Ansible's roles have them
 _LIMIT_BYTES: Final = 64 * 1024 * 1024
+_ALL_BYTES: Final = 512 * 1024 * 1024
 
 
 class Files:
@@ -20,6 +21,7 @@ class Files:
 
     def __init__(self) -> None:
         self._known: dict[str, bytes] = {}
+        self._bytes = 0
 
     def content(self, name: str, place: Mark, type_: str, scope: Scope | None) -> Value:
         """The bytes of a file, or the text of a template (a Secret when a secret is in it). Relative names
@@ -30,6 +32,10 @@ class Files:
         data = self._known.get(path)
         if data is None:
             data = self._known[path] = _read(path)
+            self._bytes += len(data)
+            if self._bytes > _ALL_BYTES:
+                text = f"the files of this run are more than {_ALL_BYTES >> 20} MiB together, up to {path}"
+                raise PlaybookError(text, hint="ssh.download fetches large files from a server")
         if type_ == "source":
             return data
         try:
