@@ -10,12 +10,11 @@ from pathlib import Path
 from fazai.errors import Errors, FazaiError, InventoryError, YamlError
 from fazai.inventory.drafts import Drafts
 from fazai.inventory.files import Files, TooMuch
-from fazai.inventory.ini import is_ini, read_ini
 from fazai.inventory.nodes import Inventory
 from fazai.inventory.reader import Reader, nearest_file
 from fazai.inventory.scripts import RunScript, is_script, read_script_output
 from fazai.inventory.varsfiles import VarsFolders
-from fazai.yamltext import DEFAULT_LIMITS, Decrypt, Limits, Source, YamlList, YamlMap
+from fazai.yamltext import DEFAULT_LIMITS, Decrypt, Limits, YamlList, YamlMap
 
 __all__ = ["load"]
 
@@ -155,23 +154,31 @@ class _Sources:
         if is_script(data) and os.access(path, os.X_OK):
             self._script(path, label)
         elif extension not in _EXTENSIONS:
+            from fazai.inventory.ini import read_ini  # not every inventory pays for it
+
             read_ini(self._reader, data, path, self._files.limits)
         else:
             self._yaml_or_ini(data, path)
 
     def _yaml_or_ini(self, data: bytes, path: str) -> None:
+        document: YamlMap | YamlList | None = None
+        failure: FazaiError | None = None
         try:
             document = self._files.parse(data, path)
         except (YamlError, Errors) as error:
-            if is_script(data):
+            failure = error
+        if failure is not None or isinstance(document, YamlList):
+            from fazai.inventory.ini import is_ini, read_ini
+
+            if failure is not None and is_script(data):
                 text, hint = "this is a script that is not executable", "chmod +x FILE, then --allow-scripts"
-                raise InventoryError(text, where=path, hint=hint) from None
-            if not is_ini(data):
-                raise error from None
-            document = YamlList(Source(path, data), 0)
-        if isinstance(document, YamlList) and is_ini(data):
-            read_ini(self._reader, data, path, self._files.limits)
-        elif isinstance(document, YamlMap) and "_meta" in document:
+                raise InventoryError(text, where=path, hint=hint)
+            if is_ini(data):
+                read_ini(self._reader, data, path, self._files.limits)
+                return
+            if failure is not None:
+                raise failure
+        if isinstance(document, YamlMap) and "_meta" in document:
             read_script_output(self._reader, document, path, None)
         else:
             self._reader.file(document, path, path)
