@@ -95,6 +95,7 @@ class TargetOutcome:
     duration_s: float = 0.0
     observed: str = ""
     activations: tuple[str, ...] = ()  # planned
+    not_activated: str = ""  # the one that failed
 
     @property
     def exit_code(self) -> int:

@@ -21,6 +21,7 @@ __all__ = ["select", "split"]
 
 _PIECE = re.compile(r"(?:[^\s:\[\]]|\[[^\]]*\])+")
 _SUBSCRIPT = re.compile(r"(.+)\[(?:(-?[0-9]+)|([0-9]+)[:-]([0-9]*))\]", re.ASCII | re.DOTALL)
+_COLONS = "an IPv6 address has colons of its own: separate the parts with commas"
 _HOST_PORT = re.compile(r"([\w.-]+|\[[^\[\]]+\]):[0-9]+")
 
 
@@ -32,7 +33,7 @@ def select(inventory: Inventory, pattern: str | Iterable[str], *, empty_ok: bool
     """
     texts = [pattern] if isinstance(pattern, str) else list(pattern)
     parts = [part for text in texts for part in split(text)]
-    if not parts:
+    if not parts or not all(text.strip() for text in texts):
         raise InventoryError("the host pattern is empty", hint='"all" selects every host')
     wanted = [part for part in parts if part[0] not in "&!"]
     steps = (wanted or ["all"]) + [p for p in parts if p[0] == "&"] + [p for p in parts if p[0] == "!"]
@@ -45,8 +46,7 @@ def select(inventory: Inventory, pattern: str | Iterable[str], *, empty_ok: bool
             errors.append(error)
     if errors:
         if any("::" in text and "," not in text for text in texts):
-            hint = "an IPv6 address has colons of its own: separate the parts with commas"
-            raise InventoryError(errors[0].message, hint=hint)
+            raise InventoryError(errors[0].message, hint=_COLONS)
         raise errors[0] if len(errors) == 1 else Errors(errors)
     if not hosts and not empty_ok:
         raise InventoryError(
@@ -57,17 +57,29 @@ def select(inventory: Inventory, pattern: str | Iterable[str], *, empty_ok: bool
 
 def split(text: str) -> list[str]:
     """The parts of a pattern: `a,b`, `a:b` and `a:&b:!c`; a lone IPv6 address is one part. `@file` stands for
-    the lines of the file. Raises InventoryError when the file cannot be read."""
+    the lines of the file. Raises InventoryError when the file cannot be read, and for a part with nothing in
+    it: with `edge:&$SITE` and no SITE the whole group would be meant."""
+    if not text.strip():
+        return []
     if "," in text:
         parts = [part.strip() for part in text.split(",")]
     elif _is_address(text.strip()) or text.lstrip().startswith("@"):
         parts = [text.strip()]
     else:
         parts = _PIECE.findall(text)
+        around = _PIECE.split(text)
+        if ":" in around[0] + around[-1] or any(blanks.count(":") > 1 for blanks in around[1:-1]):
+            parts.append("")
     found: list[str] = []
     for part in parts:
         found += _lines(part[1:]) if part.startswith("@") else [part]
-    return [part for part in found if part and part not in ("&", "!")]
+    filled = [bool(part.lstrip("&!").removeprefix("~")) for part in found]
+    if not any(filled):
+        return []
+    if not all(filled):
+        hint = _COLONS if "::" in text else 'an empty variable of the shell? "all" selects every host'
+        raise InventoryError(f'the host pattern "{text}" has an empty part', hint=hint)
+    return found
 
 
 def _is_address(text: str) -> bool:

@@ -47,9 +47,9 @@ class Registry:
         provider = self._find(first) if first in self._modules else None
         if provider is None:
             known = [kind.name for kind in self.kinds()]
-            raise InputError(f'there is no kind "{name}"', hint=_hint(name, known))
+            raise InputError(f'there is no kind "{name}"', hint=_kind_hint(name, known))
         if name not in provider.kinds:
-            raise InputError(f'there is no kind "{name}"', hint=_hint(name, provider.kinds))
+            raise InputError(f'there is no kind "{name}"', hint=_kind_hint(name, provider.kinds))
         return provider.kinds[name]
 
     def kinds(self) -> Iterator[Kind]:
@@ -69,3 +69,9 @@ def _modules() -> list[str]:
 def _hint(word: str, known: object) -> str:
     names = list(cast("list[str]", known))
     return did_you_mean(word, names) or "see: fazai kinds"
+
+
+def _kind_hint(name: str, known: object) -> str:
+    from fazai.playbook.modules import module_hint
+
+    return module_hint(name) or _hint(name, known)

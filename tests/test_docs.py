@@ -141,3 +141,16 @@ def test_the_inventories_of_pages_are_valid(
     for text in inventories:
         (tmp_path / "inventory.yml").write_text(text)
         assert main(["validate", str(tmp_path / "inventory.yml")]) == 0, capsys.readouterr().err
+
+
+def test_the_two_readmes_say_the_same() -> None:
+    """The Portuguese one has every section, every link and every command of the English one."""
+
+    def bones(page: str) -> tuple[int, list[str], list[str]]:
+        text = (ROOT / page).read_text()
+        blocks = "\n".join(re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
+        code = [line.split(" #")[0].rstrip() for line in blocks.splitlines()]
+        links = sorted(re.findall(r"\]\(((?:docs/|AGENTS|SPEC)[^)]*)\)", text))
+        return text.count("\n## "), code, links
+
+    assert bones("README.md") == bones("README.pt-BR.md")

@@ -53,6 +53,7 @@ class TargetRun:
     unchanged: int = 0
     activated: list[str] = field(default_factory=list)
     planned: tuple[str, ...] = ()
+    not_activated: str = ""
     errors: list[FazaiError] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     observed: str = ""
@@ -88,6 +89,7 @@ class TargetRun:
             duration_s=duration_s,
             observed=self.observed,
             activations=self.planned,
+            not_activated=self.not_activated,
         )
 
     # -- the line ---------------------------------------------------------------------------------------
@@ -395,7 +397,11 @@ class TargetRun:
         self._say("change", change, status="failed", error=str(error))
 
     async def _activate(self, session: Session, service: str) -> None:
-        await session.activate(service)
+        try:
+            await session.activate(service)
+        except FazaiError:
+            self.not_activated = service
+            raise
         await self.store.activated(self.item.target.name, service)
         self.activated.append(service)
         self.event("activate", self.item.target.name, {"service": service})

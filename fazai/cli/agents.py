@@ -47,6 +47,7 @@ def _common(function: _Decorated) -> _Decorated:
         click.option("-e", "--extra-vars", multiple=True, metavar="NAME=VALUE|@FILE", help="More variables."),
         click.option("--vault-password-file", multiple=True, type=click.Path(), help="Or label@file."),
         password_options,
+        click.option("--allow-scripts", is_flag=True, help="Run inventories that are programs."),
     ]
     for option in reversed(options):
         function = option(function)

@@ -64,7 +64,9 @@ class Command:
         self.sources = setup.sources_of(options["inventory"], options["more"])
         self.secrets = setup.secret_reader(options["vault_password_file"])
         self._inputs, self._files = FilesRead(), FilesRead()
-        self.inventory: Inventory = setup.load_inventory(self.sources, self.secrets)
+        self.inventory: Inventory = setup.load_inventory(
+            self.sources, self.secrets, allow_scripts=options.get("allow_scripts", False)
+        )
         works = self._resolve(plan)
         self.works: tuple[Work, ...] = with_passwords(works, options, self.registry.provider)
 
@@ -87,13 +89,14 @@ class Command:
             kinds=self.registry.kind,
             selection=Selection(
                 limit=tuple(self.options["limit"]),
-                tags=_words(self.options["tags"]),
-                skip_tags=_words(self.options["skip_tags"]),
-                kinds=_words(self.options["kind"]),
+                tags=_words("--tags", self.options["tags"]),
+                skip_tags=_words("--skip-tags", self.options["skip_tags"]),
+                kinds=_words("--kind", self.options["kind"]),
             ),
             extra_vars=extra_vars,
             secrets=self.secrets,
             seen=self._files,
+            left_out=self._note_left_out,
         )
         if plan is None:
             return works
@@ -103,6 +106,15 @@ class Command:
         plan[0].check_files(self._files.digest(self.inventory, folder_of(plan[1])))
         plan[0].check_wanted(item for work in works for item in work.targets)
         return works
+
+    def _note_left_out(self, hosts: Sequence[str]) -> None:
+        """Says that hosts are no targets: `provider:` is easily forgotten, and all would seem well."""
+        if hosts and not self.options.get("quiet"):
+            has, are = ("has", "is") if len(hosts) == 1 else ("have", "are")
+            names = ", ".join(hosts[:3]) + (", …" if len(hosts) > 3 else "")
+            click.echo(
+                f"note: {count(len(hosts), 'host')} {has} no provider: and {are} left out: {names}", err=True
+            )
 
     def _provider(self, name: str) -> Provider:
         found = self.registry.provider(name)
@@ -355,8 +367,13 @@ class Command:
             click.echo(machine.as_markdown(outcome, self.name), nl=False)
 
 
-def _words(values: Sequence[str]) -> tuple[str, ...]:
-    return tuple(word.strip() for value in values for word in value.split(",") if word.strip())
+def _words(option: str, values: Sequence[str]) -> tuple[str, ...]:
+    """The words of an option, separated by commas. Raises UsageError for an empty one: what was meant to be a
+    part of the resources would be all of them."""
+    words = tuple(word.strip() for value in values for word in value.split(","))
+    if not all(words):
+        raise UsageError(f"{option} has an empty word", hint="an empty variable of the shell?")
+    return words
 
 
 def _may_delete(works: Sequence[Work]) -> bool:

@@ -28,6 +28,7 @@ from fazai.model import Describing, Provider, Target, Work
 @click.option("-e", "--extra-vars", multiple=True, metavar="NAME=VALUE|@FILE", help="More variables.")
 @click.option("--vault-password-file", multiple=True, type=click.Path(), help="For !vault; or label@file.")
 @password_options
+@click.option("--allow-scripts", is_flag=True, help="Run inventories that are programs.")
 @click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def facts_command(words: tuple[str, ...], output: str, **options: Any) -> int:
     """Show what hosts are: system, kernel, CPUs, memory, disks, addresses, init, package manager."""

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 import click
 
+from fazai.cli.completion import complete_run
 from fazai.errors import InputError
 from fazai.store.base import Run
 
@@ -31,7 +32,7 @@ def history_command(limit: int, output: str) -> None:
 
 
 @click.command("show", epilog="\b\nExample:\n  fazai show 01JDXK3M8Q")
-@click.argument("run", required=False)
+@click.argument("run", required=False, shell_complete=complete_run)
 @click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def show_command(run: str | None, output: str) -> None:
     """Show one run: what was done, in order. RUN is the beginning (or the end) of its id; without it, the

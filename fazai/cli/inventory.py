@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from fazai.cli import setup
+from fazai.cli.completion import complete_pattern
 from fazai.errors import UsageError
 
 
@@ -17,9 +18,19 @@ from fazai.errors import UsageError
 @click.option("-i", "--inventory", "more", multiple=True, type=click.Path(), help="Another source.")
 @click.option("--list", "as_list", is_flag=True, help="All as Ansible's JSON; secrets are masked.")
 @click.option("--graph", is_flag=True, help="The tree of groups and hosts.")
-@click.option("--host", metavar="NAME", help="The variables of one host as JSON.")
-@click.option("-l", "--limit", multiple=True, metavar="PATTERN", help="Only the hosts that match.")
+@click.option(
+    "--host", metavar="NAME", shell_complete=complete_pattern, help="The variables of one host as JSON."
+)
+@click.option(
+    "-l",
+    "--limit",
+    multiple=True,
+    metavar="PATTERN",
+    shell_complete=complete_pattern,
+    help="Only the hosts that match.",
+)
 @click.option("--vault-password-file", multiple=True, type=click.Path(), help="For files in Ansible Vault.")
+@click.option("--allow-scripts", is_flag=True, help="Run inventories that are programs.")
 def inventory_command(
     sources: tuple[str, ...],
     more: tuple[str, ...],
@@ -28,12 +39,13 @@ def inventory_command(
     host: str | None,
     limit: tuple[str, ...],
     vault_password_file: tuple[str, ...],
+    allow_scripts: bool,
 ) -> None:
     """Show an inventory the way ansible-inventory does."""
     if sum((as_list, graph, host is not None)) > 1:
         raise UsageError("--list, --graph and --host exclude each other")
     secrets = setup.secret_reader(vault_password_file)
-    found = setup.load_inventory(setup.sources_of(sources, more), secrets)
+    found = setup.load_inventory(setup.sources_of(sources, more), secrets, allow_scripts=allow_scripts)
     if as_list or graph or host is not None:
         from fazai import inventory as module
         from fazai.patterns import select

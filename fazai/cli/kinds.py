@@ -6,12 +6,13 @@ import json
 
 import click
 
+from fazai.cli.completion import complete_kind
 from fazai.model import FieldSpec, Kind
 from fazai.outcome import record
 
 
 @click.command("kinds", epilog="\b\nExamples:\n  fazai kinds\n  fazai kinds opnsense.alias")
-@click.argument("kind", required=False)
+@click.argument("kind", required=False, shell_complete=complete_kind)
 @click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def kinds_command(kind: str | None, output: str) -> None:
     """List the kinds of resources; with a KIND, its fields and an example."""

@@ -54,6 +54,22 @@ Exit codes: 0 converged, 1 failed, 2 changes pending, 3 bad input, 4 unreachable
 """
 
 
+#: Commands that print until somebody stops them: they end when nobody reads on.
+_ENDLESS = ("tail", "generate")
+
+
+class _Forgiving(io.FileIO):
+    """A standard stream whose reader may go away: what nobody reads is dropped, and the command goes on to
+    its own exit code."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
+            return len(data)
+
+
 class _Lazy(click.Group):
     """Commands are imported when they are needed; help needs none of them."""
 
@@ -109,6 +125,7 @@ def main(args: Sequence[str] | None = None) -> int:
     here."""
     if args is not None:
         return _main(list(args))
+    _forgive_readers(sys.argv[1:])
     code = _main(sys.argv[1:])
     gc.freeze()  # the process ends: to look through all that it holds would be a tenth of a short run
     return code
@@ -131,14 +148,27 @@ def _main(argv: list[str]) -> int:
         return _say(_usage(error), argv)
     except click.ClickException as error:
         return _say(UsageError(error.format_message()), argv)
-    except BrokenPipeError:  # the reader went away: nobody is left to be told
+    except BrokenPipeError:  # the reader of a stream without end went away: it has read what it wanted
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 141
+        return 0
     except OSError as error:  # a full disk below standard output; other files have errors of their own
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return _say(FazaiError(f"the output cannot be written: {error.strerror}"), [])
     except MemoryError:
         return _say(FazaiError("out of memory", hint="fewer --forks, or --limit"), argv)
+
+
+def _forgive_readers(argv: Sequence[str]) -> None:
+    """Lets `fazai apply … | head -1` go on when head has read its line."""
+    command = next((word for word in argv if word in COMMANDS), "")
+    if command in _ENDLESS:
+        return
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper) and stream.fileno() == number:
+            raw = io.BufferedWriter(_Forgiving(number, "w", closefd=False))
+            lines = stream.line_buffering
+            setattr(sys, name, io.TextIOWrapper(raw, encoding=stream.encoding, line_buffering=lines))
 
 
 def _mend_streams() -> None:

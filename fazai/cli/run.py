@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fazai.cli.command import Command, count
+from fazai.cli.completion import complete_kind, complete_pattern
 from fazai.cli.passwords import password_options
 from fazai.cli.planfile import KEPT, folder_of, no_secrets, options_of
 from fazai.errors import ExitCode, InputError, UsageError
@@ -27,12 +28,26 @@ def _options(*, writes: bool = False, shows: bool = True) -> _Decorator:
         click.argument("inventory", nargs=-1, type=path),
         click.option("-i", "--inventory", "more", multiple=True, type=path, help="Another inventory source."),
         click.option("-p", "--playbook", multiple=True, type=path, help="Another playbook."),
-        click.option("-l", "--limit", multiple=True, metavar="PATTERN", help="Only these hosts or groups."),
+        click.option(
+            "-l",
+            "--limit",
+            multiple=True,
+            metavar="PATTERN",
+            shell_complete=complete_pattern,
+            help="Only these hosts or groups.",
+        ),
         click.option("-t", "--tags", multiple=True, help="Only resources with one of these tags."),
         click.option("--skip-tags", multiple=True, help="Not the resources with one of these tags."),
-        click.option("--kind", multiple=True, metavar="GLOB", help="Only resources of these kinds."),
+        click.option(
+            "--kind",
+            multiple=True,
+            metavar="GLOB",
+            shell_complete=complete_kind,
+            help="Only resources of these kinds.",
+        ),
         click.option("-e", "--extra-vars", multiple=True, metavar="NAME=VALUE|@FILE", help="More variables."),
         click.option("--vault-password-file", multiple=True, type=path, help="For !vault; or label@file."),
+        click.option("--allow-scripts", is_flag=True, help="Run inventories that are programs."),
     ]
     if shows:
         options += [
@@ -127,7 +142,7 @@ def drift_command(**options: Any) -> int:
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing when all is well.")
 def validate_command(quiet: bool, **options: Any) -> int:
     """Check inventory, playbooks, templates and every field, without contacting anything."""
-    command = Command("validate", options)
+    command = Command("validate", {**options, "quiet": quiet})
     works = command.works
     targets = sum(len(work.targets) for work in works)
     resources = sum(len(item.resources) for work in works for item in work.targets)

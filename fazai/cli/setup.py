@@ -21,7 +21,16 @@ if TYPE_CHECKING:
     from fazai.store.base import Run, Store
     from fazai.yamltext import Seen
 
-__all__ = ["config", "extra_vars", "load_inventory", "new_run", "read_store", "secret_reader", "sources_of"]
+__all__ = [
+    "allows_scripts",
+    "config",
+    "extra_vars",
+    "load_inventory",
+    "new_run",
+    "read_store",
+    "secret_reader",
+    "sources_of",
+]
 
 
 def config() -> Config:
@@ -127,11 +136,24 @@ def secret_reader(vault_password_files: Sequence[str]) -> SecretReader:
     )
 
 
-def load_inventory(sources: Sequence[str], secrets: SecretReader) -> Inventory:
-    """What is worth knowing about it and no error goes to standard error."""
+def allows_scripts(option: bool) -> bool:
+    """Says whether inventory scripts may be run: by option or FAZAI_ALLOW_SCRIPTS. Raises UsageError."""
+    text = os.environ.get("FAZAI_ALLOW_SCRIPTS", "")
+    if text not in ("", "0", "1"):
+        raise UsageError(f"FAZAI_ALLOW_SCRIPTS is {text!r}, 1 or 0 was expected")
+    return option or text == "1"
+
+
+def load_inventory(sources: Sequence[str], secrets: SecretReader, *, allow_scripts: bool) -> Inventory:
+    """Reads the inventory. What is worth knowing about it and no error goes to standard error."""
     from fazai.inventory import load
 
-    found = load(sources, decrypt=secrets.open_file)
+    run = None
+    if allows_scripts(allow_scripts):
+        from fazai.secrets.scripts import script_runner
+
+        run = script_runner(os.environ)
+    found = load(sources, decrypt=secrets.open_file, run_script=run)
     for note in found.notes:
         click.echo(f"warning: {note}", err=True)
     return found

@@ -83,9 +83,9 @@ def tail_command(**options: Any) -> int:
     before = signal.signal(signal.SIGINT, lambda *_: os._exit(ExitCode.INTERRUPTED))
     try:
         return tail.run()
-    except BrokenPipeError:  # click would make it exit 1
+    except BrokenPipeError:  # it has read what it wanted
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 141
+        return 0
     finally:
         signal.signal(signal.SIGINT, before)
 

@@ -124,9 +124,11 @@ def of_inventory(
     Raises FazaiError when the inventory itself cannot be read."""
     from fazai.inventory import load
     from fazai.secrets import SecretReader
+    from fazai.secrets.scripts import script_runner
 
     reader = SecretReader(environ=environ, folder=secrets)
-    inventory = load(tuple(sources), decrypt=reader.open_file)
+    run = script_runner(environ) if environ.get("FAZAI_ALLOW_SCRIPTS") == "1" else None
+    inventory = load(tuple(sources), decrypt=reader.open_file, run_script=run)
     return _targets(inventory, reader)
 
 

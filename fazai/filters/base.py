@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
+
+from fazai.model import Secret
 
 __all__ = [
     "TEXT_MAX",
     "Filter",
     "FilterError",
     "Secrecy",
+    "SecretMap",
     "carry",
     "check_count",
     "check_percent",
     "check_text",
+    "entries",
     "refuse",
     "taint",
 ]
@@ -34,6 +38,55 @@ class FilterError(ValueError):
     def __init__(self, message: str, hint: str | None = None) -> None:
         super().__init__(message)
         self.hint = hint
+
+
+class SecretMap(dict[str, Any]):
+    """A mapping that came out of a secret text: its keys are secret as well.
+
+    Whoever goes through it is given Secrets for keys; looking one up takes a text or a Secret. Code that may
+    see the keys asks for `plain`."""
+
+    __slots__ = ()
+
+    @classmethod
+    def of(cls, items: Mapping[Any, Any]) -> SecretMap:
+        """The mapping with these entries, whose keys may be Secrets already."""
+        entries = items.plain() if isinstance(items, SecretMap) else items.items()
+        return cls({_open(key): value for key, value in entries})
+
+    def plain(self) -> Iterable[tuple[str, Any]]:
+        """The entries with their keys as text."""
+        return dict.items(self)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.keys())
+
+    def __reversed__(self) -> Iterator[Any]:
+        return iter(self.keys()[::-1])
+
+    def keys(self) -> Any:
+        return [Secret(str(key)) for key in dict.keys(self)]
+
+    def items(self) -> Any:
+        return [(Secret(str(key)), value) for key, value in dict.items(self)]
+
+    def __contains__(self, key: object) -> bool:
+        return dict.__contains__(self, _open(key))
+
+    def __getitem__(self, key: Any) -> Any:
+        return dict.__getitem__(self, _open(key))
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        return dict.get(self, _open(key), default)
+
+
+def _open(key: Any) -> Any:
+    return key.reveal() if isinstance(key, Secret) else key
+
+
+def entries(mapping: Mapping[Any, Any]) -> Iterable[tuple[Any, Any]]:
+    """The entries of a mapping, a secret one's with their keys as text: for code that puts them back."""
+    return mapping.plain() if isinstance(mapping, SecretMap) else mapping.items()
 
 
 class Secrecy(StrEnum):

@@ -14,7 +14,7 @@ from jinja2 import Undefined
 from jinja2.filters import FILTERS as JINJA
 
 from fazai.errors import FazaiError
-from fazai.filters.base import Filter, FilterError, carry, check_count, refuse, taint
+from fazai.filters.base import Filter, FilterError, SecretMap, carry, check_count, entries, refuse, taint
 from fazai.model import Secret
 
 __all__ = ["FILTERS"]
@@ -176,8 +176,8 @@ def combine(*terms: Any, recursive: bool = False, list_merge: str = "replace") -
 
 
 def _merge(below: Mapping[str, Any], above: Mapping[str, Any], recursive: bool, lists: str) -> dict[str, Any]:
-    merged = dict(below)
-    for key, new in above.items():
+    merged = dict(entries(below))
+    for key, new in entries(above):
         old = merged.get(key)
         if recursive and isinstance(old, Mapping) and isinstance(new, Mapping):
             merged[key] = _merge(old, new, recursive, lists)
@@ -185,7 +185,8 @@ def _merge(below: Mapping[str, Any], above: Mapping[str, Any], recursive: bool, 
             merged[key] = _merge_lists(old, new, lists)
         else:
             merged[key] = new
-    return merged
+    secret = isinstance(below, SecretMap) or isinstance(above, SecretMap)
+    return SecretMap.of(merged) if secret else merged
 
 
 def _merge_lists(old: list[Any], new: list[Any], how: str) -> list[Any]:

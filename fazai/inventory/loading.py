@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Iterable
@@ -10,63 +9,24 @@ from pathlib import Path
 
 from fazai.errors import Errors, FazaiError, InventoryError, YamlError
 from fazai.inventory.drafts import Drafts
+from fazai.inventory.files import Files, TooMuch
 from fazai.inventory.nodes import Inventory
 from fazai.inventory.reader import Reader, nearest_file
+from fazai.inventory.scripts import RunScript, is_script, read_script_output
 from fazai.inventory.varsfiles import VarsFolders
-from fazai.yamltext import DEFAULT_LIMITS, Decrypt, Limits, YamlList, YamlMap, parse, read
+from fazai.yamltext import DEFAULT_LIMITS, Decrypt, Limits, YamlList, YamlMap
 
-__all__ = ["Files", "load"]
+__all__ = ["load"]
 
-_EXTENSIONS = ("", ".yml", ".yaml", ".json")
+_EXTENSIONS = ("", ".yml", ".yaml", ".json")  # where Ansible expects YAML
+_TO_YAML = "ansible-inventory -i FILE --list --yaml --export writes the same as YAML"
 #: What Ansible skips in a folder of inventories, and our folder of secrets.
 _SKIPPED = re.compile(
     r"^\.|^(host_vars|group_vars|vars_plugins|secrets)$"
     r"|(\.pyc|\.pyo|\.swp|\.bak|~|\.rpm|\.md|\.txt|\.rst|\.orig|\.cfg|\.retry)$"
 )
-_INI = re.compile(rb"^\[[\w.-]+(:(vars|children))?\]\s*$", re.MULTILINE)
 _FOLDERS_MAX = 32
-
-
-class Files:
-    """The border to the disk: reads within limits, counts what was read into the digest."""
-
-    def __init__(self, limits: Limits, decrypt: Decrypt | None) -> None:
-        self._limits = limits
-        self._decrypt = decrypt
-        self._hash = hashlib.sha256()
-
-    def yaml(self, path: str, label: str) -> YamlMap | YamlList | None:
-        """The document of a file; `label` is its name in the digest. Raises InputError or Errors."""
-        data = read(path, self._limits)
-        self.count(label, data)
-        try:
-            return parse(data, path, limits=self._limits, decrypt=self._decrypt)
-        except (YamlError, Errors) as error:
-            foreign = _foreign(data, path)
-            raise foreign or error from None
-
-    def count(self, label: str, data: bytes) -> None:
-        name = label.encode("utf-8", "surrogateescape")
-        self._hash.update(b"%d:%b%d:" % (len(name), name, len(data)))
-        self._hash.update(data)
-
-    @property
-    def digest(self) -> str:
-        return self._hash.hexdigest()
-
-
-def _foreign(data: bytes, path: str) -> InventoryError | None:
-    """The error for an inventory of a kind that Ansible reads and fazai does not."""
-    if data.startswith(b"#!"):
-        text, hint = "this is an inventory script", "run it, and give fazai what it prints as a file"
-    elif _INI.search(data):
-        text, hint = (
-            "this is an INI inventory",
-            "ansible-inventory -i FILE --list --yaml writes the same as YAML",
-        )
-    else:
-        return None
-    return InventoryError(f"{text}, and fazai reads YAML inventories", where=path, hint=hint)
+_WRONG_FILES_MAX = 50
 
 
 def load(
@@ -74,11 +34,13 @@ def load(
     *,
     limits: Limits = DEFAULT_LIMITS,
     decrypt: Decrypt | None = None,
+    run_script: RunScript | None = None,
 ) -> Inventory:
     """Reads inventory files, folders and host lists (`fw-01,fw-02`), with their group_vars and host_vars.
 
-    `decrypt` opens files that are Ansible Vault text as a whole. Raises InventoryError, YamlError, or Errors
-    with everything that is wrong in all the files. Follows Ansible's `inventory/manager.py` and its vars
+    `decrypt` opens files that are Ansible Vault text as a whole, `run_script` runs inventory scripts, which
+    are refused without it. Raises InventoryError, YamlError, or Errors with everything that is wrong in all
+    the files. Follows Ansible's `inventory/manager.py` and its vars
     plugin `host_group_vars`; what differs is in docs/inventory.md.
     """
     if isinstance(sources, str | Path):
@@ -89,7 +51,7 @@ def load(
     reader = Reader(drafts)
     folders: dict[str, None] = {}
     for index, name in enumerate(names):
-        folder = _source(reader, files, name, str(index))
+        folder = _Sources(reader, files, run_script).read(name, str(index))
         if folder is not None:
             folders.pop(folder, None)  # a folder that comes again has its say again
             folders[folder] = None
@@ -107,23 +69,7 @@ def load(
         extra.group_files, extra.host_files, extra.group_resources, extra.host_resources
     )
     playbooks = tuple(reader.playbooks.items())
-    return Inventory(names, groups, hosts, playbooks, files.digest, tuple(extra.notes))
-
-
-def _source(reader: Reader, files: Files, name: str, label: str) -> str | None:
-    """Reads one source; returns the folder whose group_vars and host_vars belong to it."""
-    if os.path.isdir(name):
-        _folder(reader, files, name, label, 0)
-        return name
-    if "," in name and not os.path.exists(name):
-        files.count(label, name.encode("utf-8", "surrogateescape"))
-        reader.host_list(name)
-        return None
-    if not os.path.exists(name):
-        reader.errors.append(_missing(name))
-        return None
-    _file(reader, files, name, f"{label}/{os.path.basename(name)}")
-    return os.path.dirname(name)
+    return Inventory(names, groups, hosts, playbooks, files.digest, (*reader.notes, *extra.notes))
 
 
 def _missing(name: str) -> InventoryError:
@@ -133,38 +79,122 @@ def _missing(name: str) -> InventoryError:
     )
 
 
-def _folder(reader: Reader, files: Files, folder: str, label: str, depth: int) -> None:
-    if depth > _FOLDERS_MAX:
-        reader.errors.append(InventoryError(f"more than {_FOLDERS_MAX} folders deep", where=folder))
-        return
-    try:
-        names = sorted(os.listdir(folder), key=os.fsencode)
-    except OSError as error:
-        reader.errors.append(InventoryError(f"cannot read the folder: {error.strerror}", where=folder))
-        return
-    names = [name for name in names if not _SKIPPED.search(name)]
-    if depth == 0 and not names:
-        reader.errors.append(InventoryError("there is no inventory file in the folder", where=folder))
-    for name in names:
-        path = os.path.join(folder, name)
-        if os.path.isdir(path):
-            _folder(reader, files, path, f"{label}/{name}", depth + 1)
-        elif os.path.exists(path) and not os.path.isfile(path):  # a pipe, a socket: reading it may never end
-            reader.errors.append(InventoryError("is neither a file nor a folder", where=path))
+class _Sources:
+    """Reads sources into the reader: files in whatever form they are, folders, host lists."""
+
+    def __init__(self, reader: Reader, files: Files, run_script: RunScript | None) -> None:
+        self._reader = reader
+        self._files = files
+        self._run_script = run_script
+        self._wrong = 0
+
+    def read(self, name: str, label: str) -> str | None:
+        """Reads one source; returns the folder whose group_vars and host_vars belong to it."""
+        if os.path.isdir(name):
+            self._folder(name, label, 0)
+            return name
+        if "," in name and not os.path.exists(name):
+            self._files.count(label, name.encode("utf-8", "surrogateescape"))
+            self._reader.host_list(name)
+            return None
+        if not os.path.exists(name):
+            self._reader.errors.append(_missing(name))
+            return None
+        self._file(name, f"{label}/{os.path.basename(name)}")
+        return os.path.dirname(name)
+
+    def _folder(self, folder: str, label: str, depth: int) -> None:
+        errors = self._reader.errors
+        if depth > _FOLDERS_MAX:
+            errors.append(InventoryError(f"more than {_FOLDERS_MAX} folders deep", where=folder))
+            return
+        try:
+            names = sorted(self._files.names(folder), key=os.fsencode)
+        except TooMuch:
+            raise
+        except InventoryError as error:
+            errors.append(error)
+            return
+        names = [name for name in names if not _SKIPPED.search(name)]
+        if depth == 0 and not names:
+            errors.append(InventoryError("there is no inventory file in the folder", where=folder))
+        for name in names:
+            path = os.path.join(folder, name)
+            if os.path.isdir(path):
+                self._folder(path, f"{label}/{name}", depth + 1)
+            elif os.path.exists(path) and not os.path.isfile(path):  # a pipe, a socket: it may never end
+                errors.append(InventoryError("is neither a file nor a folder", where=path))
+            else:
+                self._file(path, f"{label}/{name}")
+
+    def _file(self, path: str, label: str) -> None:
+        errors = self._reader.errors
+        before = len(errors)
+        try:
+            self._document(path, label)
+        except TooMuch:
+            raise
+        except Errors as error:
+            errors += error.errors
+        except FazaiError as error:
+            errors.append(error)
+        self._wrong += len(errors) > before
+        if self._wrong > _WRONG_FILES_MAX:
+            text = f"stopped here: {_WRONG_FILES_MAX} files cannot be read as inventories"
+            errors.append(InventoryError(text, where=path, hint="is this a folder of inventories?"))
+            raise Errors(errors)
+
+    def _document(self, path: str, label: str) -> None:
+        """Reads a file in the form that Ansible would find it to have: a script, YAML or JSON, else INI.
+        Raises FazaiError."""
+        extension = os.path.splitext(path)[1]
+        if extension == ".toml":
+            raise InventoryError("this is a TOML inventory, which is not read", where=path, hint=_TO_YAML)
+        data = self._files.read(path, label)
+        if is_script(data) and os.access(path, os.X_OK):
+            self._script(path, label)
+        elif extension not in _EXTENSIONS:
+            from fazai.inventory.ini import read_ini  # not every inventory pays for it
+
+            read_ini(self._reader, data, path, self._files.limits)
         else:
-            _file(reader, files, path, f"{label}/{name}")
+            self._yaml_or_ini(data, path)
 
+    def _yaml_or_ini(self, data: bytes, path: str) -> None:
+        document: YamlMap | YamlList | None = None
+        failure: FazaiError | None = None
+        try:
+            document = self._files.parse(data, path)
+        except (YamlError, Errors) as error:
+            failure = error
+        if failure is not None or isinstance(document, YamlList):
+            from fazai.inventory.ini import is_ini, read_ini
 
-def _file(reader: Reader, files: Files, path: str, label: str) -> None:
-    extension = os.path.splitext(path)[1]
-    try:
-        if extension not in _EXTENSIONS:
-            hint = "inventories end in .yml, .yaml, .json or nothing; move other files out of the folder"
-            if extension in (".ini", ".toml"):
-                hint = "ansible-inventory -i FILE --list --yaml writes the same as YAML"
-            raise InventoryError(f"{extension} files are no YAML inventories", where=path, hint=hint)
-        reader.file(files.yaml(path, label), path, path)
-    except Errors as error:
-        reader.errors += error.errors
-    except FazaiError as error:
-        reader.errors.append(error)
+            if failure is not None and is_script(data):
+                text, hint = "this is a script that is not executable", "chmod +x FILE, then --allow-scripts"
+                raise InventoryError(text, where=path, hint=hint)
+            if is_ini(data):
+                read_ini(self._reader, data, path, self._files.limits)
+                return
+            if failure is not None:
+                raise failure
+        if isinstance(document, YamlMap) and "_meta" in document:
+            read_script_output(self._reader, document, path, None)
+        else:
+            self._reader.file(document, path, path)
+
+    def _script(self, path: str, label: str) -> None:
+        run = self._run_script
+        if run is None:
+            raise InventoryError(
+                "this is an inventory script, and scripts are not run unless it is asked for",
+                where=path,
+                hint="--allow-scripts, or FAZAI_ALLOW_SCRIPTS=1 in the environment",
+            )
+
+        def ask(*arguments: str) -> YamlMap | YamlList | None:
+            data = run(path, arguments)
+            self._files.count(f"{label} {' '.join(arguments)}", data)
+            return self._files.parse(data, f"{path} {' '.join(arguments)}") if data.strip() else None
+
+        read_script_output(self._reader, ask("--list"), path, lambda host: ask("--host", host))

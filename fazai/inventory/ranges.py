@@ -6,10 +6,12 @@ import re
 from ipaddress import AddressValueError, IPv6Address
 from string import ascii_letters
 
-__all__ = ["HOSTS_MAX", "check_group", "check_host", "expand"]
+__all__ = ["HOSTS_IN_ALL_MAX", "HOSTS_MAX", "check_group", "check_host", "expand"]
 
 #: More hosts than this in one pattern is a slip of the keyboard.
 HOSTS_MAX = 100_000
+#: And more than this in all patterns together is more than a machine can hold.
+HOSTS_IN_ALL_MAX = 1_000_000
 
 _HOST = re.compile(r"\w[\w.@+-]*")
 _GROUP = re.compile(r"\w[\w.-]*")

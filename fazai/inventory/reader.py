@@ -9,7 +9,7 @@ from typing import Any
 
 from fazai.errors import FazaiError, InventoryError, Mark, did_you_mean
 from fazai.inventory.drafts import Drafts, GroupDraft, HostDraft
-from fazai.inventory.ranges import check_group, expand
+from fazai.inventory.ranges import HOSTS_IN_ALL_MAX, check_group, expand
 from fazai.yamltext import YamlList, YamlMap
 
 __all__ = ["Reader", "nearest_file"]
@@ -19,13 +19,18 @@ _OUTSIDE = ("resources", "playbooks")  # what can stand in an inventory file and
 
 
 class Reader:
-    """Reads inventory files into `drafts`; `errors` and `playbooks` fill up on the way."""
+    """Reads inventory files into `drafts`; `errors`, `notes` and `playbooks` fill up on the way."""
 
     def __init__(self, drafts: Drafts) -> None:
         self.drafts = drafts
         self.errors: list[FazaiError] = []
+        self.notes: list[str] = []
         self.playbooks: dict[Path, Mark] = {}
         self._source = ""
+
+    def begin(self, source: str) -> None:
+        """Says which source the hosts come from that are named next."""
+        self._source = source
 
     def file(self, document: YamlMap | YamlList | None, file: str, source: str) -> None:
         """Takes in one inventory file. `source` is what the user named."""
@@ -33,12 +38,12 @@ class Reader:
         if document is None:
             self._wrong("the inventory file is empty", file, "start with `all:` and `hosts:` below it")
         elif isinstance(document, YamlList):
-            self._error(
+            self.report(
                 document, None, "an inventory is a mapping of groups, and this is a list", "start with `all:`"
             )
         elif "plugin" in document:
-            hint = "`ansible-inventory -i FILE --list --yaml` writes what it finds as an inventory"
-            self._error(document, "plugin", "this configures an inventory plugin of Ansible's", hint)
+            hint = "`ansible-inventory -i FILE --list --yaml --export` writes what it finds as an inventory"
+            self.report(document, "plugin", "this configures an inventory plugin of Ansible's", hint)
         else:
             for name, body in document.items():
                 if name == "playbooks":
@@ -54,7 +59,7 @@ class Reader:
         for word in filter(None, (part.strip() for part in text.split(","))):
             node = loads(f'"{word}":\n', "command line") if '"' not in word and "\\" not in word else None
             if isinstance(node, YamlMap):
-                self._hosts(self.drafts.groups["ungrouped"], node)
+                self.add_hosts(self.drafts.groups["ungrouped"], node)
             else:
                 self._wrong(f"{word!r} names no host", "command line")
 
@@ -73,14 +78,23 @@ class Reader:
             elif content is None:
                 continue
             elif section == "vars":
-                self._group_vars(group, body, content)
+                self.add_group_vars(group, body, content)
             elif section == "children":
                 self._children(group, self._mapping(body, section))
             elif section == "hosts":
-                self._hosts(group, self._mapping(body, section))
+                self.add_hosts(group, self._mapping(body, section))
             else:
                 self.resources(group.resources, body)
         return group
+
+    def add_group(self, parent: YamlMap, name: str) -> GroupDraft | None:
+        """Takes in a group that stands by its name as a key of `parent`; None when it cannot be one."""
+        try:
+            check_group(name)
+        except ValueError as error:
+            self.report(parent, name, f'"{name}" is {error}', at_key=True)
+            return None
+        return self.drafts.group(name, parent)
 
     def _group_name(self, parent: YamlMap, name: str, body: Any) -> bool:
         if body is not None and not isinstance(body, YamlMap):
@@ -89,16 +103,16 @@ class Reader:
                 hint = "put it below a group, such as all:"
             elif near := did_you_mean(name, _OUTSIDE):
                 hint = near
-            self._error(parent, name, f'"{name}" is no group: {_kind(body)} stands there', hint)
+            self.report(parent, name, f'"{name}" is no group: {_kind(body)} stands there', hint)
             return False
         if name in (*_SECTIONS, *_OUTSIDE):
             hint = "put it below a group, such as all:"
-            self._error(parent, name, f'"{name}" stands where a group is expected', hint, at_key=True)
+            self.report(parent, name, f'"{name}" stands where a group is expected', hint, at_key=True)
             return False
         try:
             check_group(name)
         except ValueError as error:
-            self._error(parent, name, f'"{name}" is {error}', at_key=True)
+            self.report(parent, name, f'"{name}" is {error}', at_key=True)
             return False
         return True
 
@@ -106,7 +120,7 @@ class Reader:
         hint = did_you_mean(section, _SECTIONS)
         if hint is None and isinstance(body[section], YamlMap | None):
             hint = "hosts stand below hosts:, groups below children:, variables below vars:"
-        self._error(body, section, f'unknown key "{section}" in the group "{group}"', hint, at_key=True)
+        self.report(body, section, f'unknown key "{section}" in the group "{group}"', hint, at_key=True)
 
     def _mapping(self, body: YamlMap, section: str) -> YamlMap:
         """The entries of hosts: or children:; a single name may stand alone. Empty when it is neither."""
@@ -116,19 +130,20 @@ class Reader:
         if isinstance(content, str):
             return body.renamed(section, content)
         if isinstance(content, YamlList):
-            self._error(
+            self.report(
                 body,
                 section,
                 f"{section}: takes a mapping, and a list stands there",
                 "write `name:` without the dash",
             )
         else:
-            self._error(body, section, f"{section}: takes a mapping, and {_kind(content)} stands there")
+            self.report(body, section, f"{section}: takes a mapping, and {_kind(content)} stands there")
         return YamlMap(body.source, 0)
 
-    def _group_vars(self, group: GroupDraft, body: YamlMap, content: Any) -> None:
+    def add_group_vars(self, group: GroupDraft, body: YamlMap, content: Any) -> None:
+        """Takes in the variables of a group, which stand below the key `vars` of `body`."""
         if not isinstance(content, YamlMap):
-            self._error(
+            self.report(
                 body,
                 "vars",
                 f"vars: takes a mapping, and {_kind(content)} stands there",
@@ -142,7 +157,7 @@ class Reader:
             if isinstance(priority, int):
                 group.priority = priority
             else:
-                self._error(content, "ansible_group_priority", "ansible_group_priority takes a whole number")
+                self.report(content, "ansible_group_priority", "ansible_group_priority takes a whole number")
             content = content.without("ansible_group_priority")
         self._take(group, content)
 
@@ -161,7 +176,7 @@ class Reader:
             if not any(known is content for known in into):  # an alias brings the same list again
                 into.append(content)
         elif content is not None:
-            self._error(
+            self.report(
                 body,
                 "resources",
                 f"resources: takes a list, and {_kind(content)} stands there",
@@ -171,20 +186,24 @@ class Reader:
     def _children(self, group: GroupDraft, entries: YamlMap) -> None:
         for name, body in entries.items():
             child = self._group(entries, name, body)
-            if child is None:
-                continue
-            try:
-                self.drafts.adopt(group.name, child.name)
-            except ValueError as error:
-                self._error(entries, name, str(error), at_key=True)
+            if child is not None:
+                self.adopt(group, child, entries)
+
+    def adopt(self, group: GroupDraft, child: GroupDraft, entries: YamlMap) -> None:
+        """Makes `child`, which stands as a key of `entries`, a child of `group`."""
+        try:
+            self.drafts.adopt(group.name, child.name)
+        except ValueError as error:
+            self.report(entries, child.name, str(error), at_key=True)
 
     # -- hosts -----------------------------------------------------------------------------------------
 
-    def _hosts(self, group: GroupDraft, entries: YamlMap) -> None:
+    def add_hosts(self, group: GroupDraft, entries: YamlMap) -> None:
+        """Takes in hosts: patterns, each with its variables or None."""
         for pattern, body in entries.items():
             if body is not None and not isinstance(body, YamlMap):
                 hint = "write its variables as `name: value` below it"
-                self._error(
+                self.report(
                     entries,
                     pattern,
                     f'the host "{pattern}" takes a mapping, and {_kind(body)} stands there',
@@ -194,17 +213,24 @@ class Reader:
             try:
                 names, port = expand(pattern)
             except ValueError as error:
-                self._error(
+                self.report(
                     entries,
                     pattern,
                     f'"{pattern}" is {error}' if "no name" in str(error) else f'"{pattern}": {error}',
                     at_key=True,
                 )
                 continue
+            if len(self.drafts.hosts) + len(names) > HOSTS_IN_ALL_MAX:
+                raise InventoryError(
+                    f"more than {HOSTS_IN_ALL_MAX} hosts in one inventory", where=entries.key_mark(pattern)
+                )
             for name in names:
-                self._host(group, name, port, entries, pattern)
+                self.add_host(group, name, port, entries, pattern)
 
-    def _host(self, group: GroupDraft, name: str, port: int | None, entries: YamlMap, pattern: str) -> None:
+    def add_host(
+        self, group: GroupDraft, name: str, port: int | None, entries: YamlMap, pattern: str
+    ) -> HostDraft:
+        """Takes in one host, which stands as the key `pattern` of `entries`, with its variables there."""
         host = self.drafts.hosts.get(name)
         if host is None:
             host = self.drafts.hosts[name] = HostDraft(name, entries, pattern, self._source)
@@ -214,12 +240,17 @@ class Reader:
         body = entries[pattern]
         if body:
             self._take(host, body)
+        return host
+
+    def add_host_vars(self, host: HostDraft, content: YamlMap) -> None:
+        """Takes in variables of a host that was named before."""
+        self._take(host, content)
 
     # -- the rest --------------------------------------------------------------------------------------
 
     def _playbooks(self, document: YamlMap, content: Any, file: str) -> None:
         if not isinstance(content, YamlList) or not all(isinstance(path, str) for path in content):
-            self._error(
+            self.report(
                 document,
                 "playbooks",
                 "playbooks: takes a list of paths",
@@ -241,7 +272,7 @@ class Reader:
                     )
                 )
 
-    def _error(
+    def report(
         self,
         node: YamlMap | YamlList,
         key: str | None,

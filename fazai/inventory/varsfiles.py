@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from fazai.errors import Errors, FazaiError, InventoryError, did_you_mean
+from fazai.inventory.files import Files, TooMuch
 from fazai.inventory.nodes import Scope
 from fazai.yamltext import YamlList, YamlMap
 
 if TYPE_CHECKING:
     from fazai.inventory.drafts import Drafts
-    from fazai.inventory.loading import Files
     from fazai.inventory.reader import Reader
 
 __all__ = ["VarsFolders"]
@@ -71,11 +71,11 @@ class VarsFolders:
 
     def _list(self, path: str) -> list[str]:
         try:
-            return sorted(os.listdir(path))
-        except OSError as error:
-            self._reader.errors.append(
-                InventoryError(f"cannot read the folder: {error.strerror}", where=path)
-            )
+            return sorted(self._files.names(path))
+        except TooMuch:
+            raise
+        except InventoryError as error:
+            self._reader.errors.append(error)
             return []
 
     def _below(self, folder: str, depth: int) -> list[str]:
@@ -110,6 +110,8 @@ class VarsFolders:
                     hint="write `name: value` lines",
                     excerpt=document.excerpt(),
                 )
+        except TooMuch:
+            raise
         except Errors as error:
             self._reader.errors += error.errors
             return None

@@ -6,7 +6,7 @@ import os
 from typing import Final
 
 from fazai.errors import Mark, PlaybookError, did_you_mean
-from fazai.model import Secret, Value
+from fazai.model import Value
 from fazai.template import Scope
 from fazai.yamltext import Seen
 
@@ -14,6 +14,7 @@ __all__ = ["Files"]
 
 _FOLDERS: Final = {"source": "files", "template": "templates"}  # where Ansible's roles have them
 _LIMIT_BYTES: Final = 64 * 1024 * 1024
+_ALL_BYTES: Final = 512 * 1024 * 1024
 
 
 class Files:
@@ -22,6 +23,7 @@ class Files:
     def __init__(self, seen: Seen | None = None) -> None:
         self._known: dict[str, bytes] = {}
         self._seen = seen
+        self._bytes = 0
 
     def content(self, name: str, place: Mark, type_: str, scope: Scope | None) -> Value:
         """The bytes of a file, or the text of a template (a Secret when a secret is in it). Relative names
@@ -34,6 +36,10 @@ class Files:
             data = self._known[path] = _read(path)
             if self._seen is not None:
                 self._seen(path, data)
+            self._bytes += len(data)
+            if self._bytes > _ALL_BYTES:
+                text = f"the files of this run are more than {_ALL_BYTES >> 20} MiB together, up to {path}"
+                raise PlaybookError(text, hint="ssh.download fetches large files from a server")
         if type_ == "source":
             return data
         try:
@@ -42,8 +48,7 @@ class Files:
             raise PlaybookError(f"the template is not UTF-8: {path}", hint="src: takes it as it is") from None
         if scope is None:
             return text
-        found = scope.render(text, Mark(path, 1, 1))
-        return found if isinstance(found, str | Secret) else str(found)
+        return scope.render_file(text, Mark(path, 1, 1))
 
     def _find(self, name: str, folder: str, kind: str) -> str:
         home = os.path.expanduser(name)

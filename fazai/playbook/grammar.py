@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from fazai.errors import Errors, FazaiError, PlaybookError, did_you_mean
+from fazai.playbook.modules import module_hint
 from fazai.playbook.nodes import Declared, Play, words
 from fazai.yamltext import Decrypt, Seen, YamlList, YamlMap, load
 
@@ -282,8 +283,10 @@ class _Resource(_Reader):
             self.wrong(None, "this resource names no kind", "`- opnsense.alias: {name: …}`")
             return None
         if not _KIND.fullmatch(kinds[0]):
-            near = _RESOURCE_HINTS.get(kinds[0]) or did_you_mean(kinds[0], _BESIDE)
-            self.wrong(kinds[0], f'"{kinds[0]}" is no kind', near or "see: fazai kinds", at_key=True)
+            near = did_you_mean(kinds[0], _BESIDE)
+            known = None if near and self.node[kinds[0]] in _STATES else module_hint(kinds[0])
+            hint = _RESOURCE_HINTS.get(kinds[0]) or known or near or "see: fazai kinds"
+            self.wrong(kinds[0], f'there is no kind "{kinds[0]}"', hint, at_key=True)
             return None
         return kinds[0]
 

@@ -42,14 +42,19 @@ def resolve(
     extra_vars: Mapping[str, Value],
     secrets: SecretReader,
     seen: Seen | None = None,
+    left_out: Callable[[Sequence[str]], object] = lambda _: None,
 ) -> tuple[Work, ...]:
     """What is wanted on which targets, in which waves: one Work for each play, and one for the rest.
     `seen` hears of each file whose content or template a resource wants.
 
     Nothing is contacted. Raises Errors with everything that is wrong: templates, options, kinds, fields,
-    secrets, contradictions, and selections that match nothing.
+    secrets, contradictions, and selections that match nothing. `left_out` hears of the hosts that are no
+    targets, since no provider is named for them.
     """
-    return _Resolver(inventory, plays, providers, kinds, selection, extra_vars, secrets, seen).works()
+    resolver = _Resolver(inventory, plays, providers, kinds, selection, extra_vars, secrets, seen)
+    works = resolver.works()
+    left_out(resolver.left_out)
+    return works
 
 
 #: A list of resources, and the play that it is from.
@@ -81,6 +86,7 @@ class _Resolver:
         self._lists: dict[int, tuple[YamlList, tuple[Source, ...]]] = {}
         self._lone = _lone_lists(inventory)
         self._prepared: dict[Play, tuple[Source, ...]] = {}
+        self.left_out: list[str] = []
 
     def works(self) -> tuple[Work, ...]:
         """Raises Errors."""
@@ -145,6 +151,7 @@ class _Resolver:
         ]
         provider = self._targets.provider(host)
         if provider is None:
+            self.left_out.append(host)  # or its provider is wrong, which ends it all
             self._check_alone(host, layers)
             return None
         target = self._targets.build(host, provider)

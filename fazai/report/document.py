@@ -65,6 +65,8 @@ class Target(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     unchanged: int
     changes: list[Change]
     activated: list[str]
+    to_activate: list[str]
+    not_activated: list[str]
     errors: list[Error]
     notes: list[str]
     duration_s: float

@@ -8,9 +8,18 @@ from typing import Any
 
 from fazai.errors import Errors, FazaiError, Mark
 from fazai.model import Change, Verb
-from fazai.outcome import record
+from fazai.outcome import Status, TargetOutcome, record
 
-__all__ = ["SIGNS", "Paint", "change_details", "change_title", "error_lines", "plain", "unified"]
+__all__ = [
+    "SIGNS",
+    "Paint",
+    "activation_lines",
+    "change_details",
+    "change_title",
+    "error_lines",
+    "plain",
+    "unified",
+]
 
 #: Puts a style ("red", "green", "yellow", "dim", "bold") on text.
 Paint = Callable[[str, str], str]
@@ -28,6 +37,15 @@ def clean(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def activation_lines(outcome: TargetOutcome) -> list[tuple[str, str]]:
+    """What takes effect besides the changes, and what is to become, or became, of it: handlers that run,
+    services that are reconfigured."""
+    if outcome.status is Status.PENDING:
+        return [("to activate", name) for name in outcome.activations]
+    found = [("activated", name) for name in outcome.activated]
+    return found + ([("not activated", outcome.not_activated)] if outcome.not_activated else [])
 
 
 def change_title(change: Change) -> str:

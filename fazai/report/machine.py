@@ -10,7 +10,7 @@ from xml.sax.saxutils import escape, quoteattr
 
 from fazai.errors import FazaiError
 from fazai.outcome import RunOutcome, Status, TargetOutcome, change_record, error_record
-from fazai.report.lines import SIGNS, change_details, change_title, clean, unified
+from fazai.report.lines import SIGNS, activation_lines, change_details, change_title, clean, unified
 
 __all__ = ["as_json", "as_junit", "as_markdown", "run_record"]
 
@@ -59,6 +59,8 @@ def _target(target: TargetOutcome) -> dict[str, Any]:
         "unchanged": target.unchanged,
         "changes": changes,
         "activated": list(target.activated),
+        "to_activate": list(target.activations) if target.status is Status.PENDING else [],
+        "not_activated": [target.not_activated] if target.not_activated else [],
         "errors": [item for error in target.errors for item in error_record(error)],
         "notes": list(target.notes),
         "duration_s": round(target.duration_s, 3),
@@ -120,6 +122,7 @@ def _plain_lines(target: TargetOutcome) -> Iterable[str]:
     for action in target.actions:
         change = action.change
         yield f"{SIGNS[change.verb]} {change_title(change)}  {change_details(change)}  [{action.status}]"
+    yield from (f"! {word} {name}" for word, name in activation_lines(target))
     yield from (str(error) for error in target.errors)
     yield from target.notes
 
@@ -161,14 +164,15 @@ def _table(outcome: RunOutcome) -> list[str]:
 
 
 def _details(target: TargetOutcome) -> list[str]:
-    if not target.actions:
+    activations = [f"! {word} {clean(name)}" for word, name in activation_lines(target)]
+    if not target.actions and not activations:
         return []
     lines: list[str] = []
     for action in target.actions:
         lines += unified(action.change) or [
             f"# {change_title(action.change)} {change_details(action.change)}"
         ]
-    body = [line.replace("```", "'''") for line in lines]
+    body = [line.replace("```", "'''") for line in [*lines, *activations]]
     head = f"<details><summary>{escape(clean(target.target))}</summary>"
     return [head, "", "```diff", *body, "```", "</details>", ""]
 

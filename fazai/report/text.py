@@ -10,7 +10,16 @@ from typing import Any, TextIO
 
 from fazai.errors import FazaiError, Mark
 from fazai.outcome import ActionOutcome, Event, RunOutcome, Status, TargetOutcome
-from fazai.report.lines import SIGNS, Paint, change_details, change_title, clean, plain, unified
+from fazai.report.lines import (
+    SIGNS,
+    Paint,
+    activation_lines,
+    change_details,
+    change_title,
+    clean,
+    plain,
+    unified,
+)
 
 __all__ = ["TextReport"]
 
@@ -112,12 +121,13 @@ class TextReport:
     def _all_lines(self, outcome: TargetOutcome) -> None:
         if not outcome.actions:
             sign = "=" if outcome.status is Status.CONVERGED else "!"
-            text = f"{sign} {outcome.status}"
-            if outcome.status is Status.CHANGED and outcome.activated:
-                text = f"{sign} activated {', '.join(outcome.activated)}"
-            self._line(f"  {self._name(outcome)}  {self.paint(text, _STYLE[sign])}")
+            self._line(f"  {self._name(outcome)}  {self.paint(f'{sign} {outcome.status}', _STYLE[sign])}")
         for action in outcome.actions:
             self._action(outcome, action)
+        for word, name in activation_lines(outcome):
+            style = "red" if word == "not activated" else _STYLE["!"]
+            title = self.paint(f"! {word:<{_TITLE_WIDTH - 2}}", style)
+            self._line(f"  {self._name(outcome)}  {title}  {clean(name)}")
 
     def _action(self, outcome: TargetOutcome, action: ActionOutcome) -> None:
         change = action.change
@@ -143,6 +153,7 @@ class TextReport:
             for verb, count in sorted(changes.items())
         ]
         sign = "=" if outcome.status is Status.CONVERGED else "~" if not outcome.errors else "!"
+        words += [f"{word} {clean(name)}" for word, name in activation_lines(outcome)]
         what = ", ".join([*words, f"{outcome.unchanged} unchanged"])
         text = f"{sign} {outcome.status}"
         status = self.paint(f"{text:<13}", _STYLE[sign])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import selectors
+import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -37,21 +39,26 @@ def run(
     environ: Mapping[str, str],
     timeout_s: float,
     output_max_bytes: int = OUTPUT_MAX_BYTES,
+    alone: bool = False,
 ) -> bytes:
-    """What the program prints. It gets no input, and keeps the terminal, so that it can ask for a PIN there.
+    """What the program prints. It gets no input, and keeps the terminal, so that it can ask for a PIN there;
+    one that runs `alone` has a session of its own, and what it started ends with it.
 
     Raises SecretError: cannot be started, exit code, too slow, too much output. Arguments and output are in
     no message; of the error output it is the last line.
     """
     name = argv[0]
-    process = _start(argv, cwd, environ)
+    process = _start(argv, cwd, environ, alone)
     heard = _Heard()
     assert process.stdout is not None
     assert process.stderr is not None
     try:
         finished = _listen(process, process.stdout, process.stderr, heard, timeout_s, output_max_bytes)
     finally:
-        if process.poll() is None:
+        if alone:
+            with contextlib.suppress(ProcessLookupError):  # nothing of its session is left
+                os.killpg(process.pid, signal.SIGKILL)
+        elif process.poll() is None:
             process.kill()
         process.stdout.close()
         process.stderr.close()
@@ -68,7 +75,9 @@ def run(
     return bytes(heard.output)
 
 
-def _start(argv: Sequence[str], cwd: Path, environ: Mapping[str, str]) -> subprocess.Popen[bytes]:
+def _start(
+    argv: Sequence[str], cwd: Path, environ: Mapping[str, str], alone: bool
+) -> subprocess.Popen[bytes]:
     name = argv[0]
     try:
         return subprocess.Popen(
@@ -78,6 +87,7 @@ def _start(argv: Sequence[str], cwd: Path, environ: Mapping[str, str]) -> subpro
             stderr=subprocess.PIPE,
             cwd=cwd,
             env=dict(environ),
+            start_new_session=alone,
         )
     except FileNotFoundError:
         if not cwd.is_dir():

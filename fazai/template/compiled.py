@@ -11,12 +11,13 @@ from jinja2.utils import missing
 
 from fazai.errors import FazaiError, TemplateError, did_you_mean
 from fazai.filters.base import FilterError
-from fazai.model import Value
+from fazai.model import Secret, Value
 from fazai.template import guard
 from fazai.template.errors import UndefinedName
 from fazai.template.limits import TEMPLATE_MAX, Run
 from fazai.template.missing import Missed
 from fazai.template.scope import HostVars, HostView
+from fazai.template.simple import count_newlines, end_lines
 from fazai.template.values import named
 
 if TYPE_CHECKING:
@@ -44,16 +45,24 @@ _EXCERPT_MAX: Final = 160
 class Compiled:
     """A template that Jinja2 has compiled."""
 
-    __slots__ = ("_engine", "_loops", "_tail", "_template", "_text")
+    __slots__ = ("_engine", "_header_lines", "_loops", "_newlines", "_template", "_text")
 
     def __init__(
-        self, engine: Engine, text: str, template: jinja2.Template, *, loops: bool, tail: str
+        self,
+        engine: Engine,
+        text: str,
+        template: jinja2.Template,
+        *,
+        loops: bool,
+        newlines: int,
+        header_lines: int,
     ) -> None:
         self._engine = engine
         self._text = text
         self._template = template
         self._loops = loops
-        self._tail = tail
+        self._newlines = newlines  # at the end of the text
+        self._header_lines = header_lines
 
     def render(self, scope: Scope, run: Run) -> Value:
         """The value. Raises TemplateError without a place, and what reading a secret raises."""
@@ -62,9 +71,26 @@ class Compiled:
         try:
             pieces = list(self._template.root_render_func(engine.context(scope)))
             if len(pieces) != 1 or self._loops:
-                return guard.join(run, [*pieces, self._tail])
+                return end_lines(guard.join(run, pieces), self._newlines)
             value = guard.plain(run, pieces[0])
-            return value + self._tail if type(value) is str and self._tail else value
+            return end_lines(value, self._newlines) if type(value) is str else value
+        except FazaiError:
+            raise
+        except FAULTS as error:
+            raise self._error(error, scope, run) from None
+        finally:
+            engine.run = outer
+
+    def render_file(self, scope: Scope, run: Run) -> str | Secret:
+        """The content of a file. What puts out nothing, or one value that is no text, ends without a
+        line end, as in Ansible. Raises as `render`."""
+        engine = self._engine
+        outer, engine.run = engine.run, run
+        try:
+            pieces = list(self._template.root_render_func(engine.context(scope)))
+            text = guard.join(run, pieces)
+            bare = not pieces or (len(pieces) == 1 and not isinstance(pieces[0], str | Secret))
+            return text if bare else end_lines(text, self._newlines)
         except FazaiError:
             raise
         except FAULTS as error:
@@ -75,7 +101,8 @@ class Compiled:
     def _error(self, error: Exception, scope: Scope, run: Run) -> TemplateError:
         line = self._line(error)
         excerpt = None if run.tainted else _excerpt(self._text, line)
-        place = f" (line {line} of the template)" if line > 1 or self._text.count("\n") > 1 else ""
+        told = line + self._header_lines
+        place = f" (line {told} of the template)" if told > 1 or self._text.count("\n") > 1 else ""
         if isinstance(error, Missed):
             message, hint = _undefined(error, scope)
             return UndefinedName(message + place, hint=hint, excerpt=excerpt)
@@ -92,12 +119,11 @@ class Compiled:
         return line
 
 
-def prepare(engine: Engine, text: str, *, condition: bool) -> Compiled:
+def prepare(engine: Engine, text: str, *, condition: bool = False, header_lines: int = 0) -> Compiled:
     """Compiles a text, or a condition's expression. Raises TemplateError without a place."""
     if len(text) > TEMPLATE_MAX:
         raise TemplateError(f"the template is longer than {TEMPLATE_MAX} characters")
-    body, tail = (text[:-1], "\n") if text.endswith("\n") else (text, "")
-    source = "{{ " + text.strip() + " }}" if condition else body
+    source = "{{ " + text.strip() + " }}" if condition else text
     try:
         tree = engine._parse(source, None, None)
         if condition and not _is_expression(tree):
@@ -106,7 +132,7 @@ def prepare(engine: Engine, text: str, *, condition: bool) -> Compiled:
     except FazaiError:
         raise
     except jinja2.TemplateSyntaxError as error:
-        raise _syntax(error, text, condition) from None
+        raise _syntax(error, text, condition, header_lines) from None
     except (RecursionError, MemoryError):
         raise TemplateError("the template is nested too deeply", excerpt=_excerpt(text, 1)) from None
     except (SyntaxError, ValueError, OverflowError) as error:
@@ -114,7 +140,8 @@ def prepare(engine: Engine, text: str, *, condition: bool) -> Compiled:
             f"the template cannot be compiled: {_short(error)}", excerpt=_excerpt(text, 1)
         ) from None
     loops = any(True for _ in tree.find_all(nodes.For))
-    return Compiled(engine, text, template, loops=loops, tail="" if condition else tail)
+    newlines = 0 if condition else count_newlines(text)
+    return Compiled(engine, text, template, loops=loops, newlines=newlines, header_lines=header_lines)
 
 
 def _is_expression(tree: nodes.Template) -> bool:
@@ -127,9 +154,14 @@ def _is_expression(tree: nodes.Template) -> bool:
     )
 
 
-def _syntax(error: jinja2.TemplateSyntaxError, text: str, condition: bool) -> TemplateError:
+def _syntax(
+    error: jinja2.TemplateSyntaxError, text: str, condition: bool, header_lines: int
+) -> TemplateError:
     message, _, hint = (error.message or "").partition("; ")
-    place = f" (line {error.lineno} of the template)" if "\n" in text.strip() and not condition else ""
+    line = error.lineno + header_lines
+    place = (
+        f" (line {line} of the template)" if header_lines or ("\n" in text.strip() and not condition) else ""
+    )
     if message.lower().startswith(("unexpected", "expected")):
         message = f"this is not a template that can be read: {message[0].lower()}{message[1:]}"
     return TemplateError(message + place, hint=hint or None, excerpt=_excerpt(text, error.lineno))

@@ -14,11 +14,12 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedFormatter, sa
 from jinja2.utils import Namespace
 
 from fazai.errors import FazaiError
-from fazai.filters.base import Filter, FilterError, Secrecy
+from fazai.filters.base import Filter, FilterError, Secrecy, SecretMap
 from fazai.filters.table import FILTERS, TESTS
 from fazai.model import Secret
 from fazai.template import guard
 from fazai.template.compiled import FAULTS, Compiled, prepare
+from fazai.template.header import read_header
 from fazai.template.lexer import BackslashLexer
 from fazai.template.limits import OMIT, Run, conceal, reveal
 from fazai.template.missing import Missing
@@ -127,7 +128,6 @@ class Engine(ImmutableSandboxedEnvironment):
             undefined=Missing,
             finalize=_put_out,
             optimized=False,
-            keep_trailing_newline=True,
             trim_blocks=True,
             cache_size=0,
         )
@@ -140,8 +140,19 @@ class Engine(ImmutableSandboxedEnvironment):
 
     def prepare(self, text: str, *, condition: bool = False) -> Compiled:
         """The template of a text, or of a condition's expression. Raises TemplateError."""
-        self._lexer.condition = condition
+        self._lexer.escapes = condition
         return prepare(self, text, condition=condition)
+
+    def prepare_file(self, text: str) -> Compiled:
+        """The template of a file, read with the settings of its own first line. Raises TemplateError."""
+        body, settings = read_header(text)
+        usual = self._lexer
+        self._lexer = BackslashLexer(self.overlay(**settings)) if settings else usual
+        self._lexer.escapes = True
+        try:
+            return prepare(self, body, header_lines=text[: len(text) - len(body)].count("\n"))
+        finally:
+            self._lexer = usual
 
     @property
     def lexer(self) -> BackslashLexer:
@@ -220,6 +231,8 @@ class Engine(ImmutableSandboxedEnvironment):
                 each.fail()
         if __obj is safe_range or __obj is dict or __obj is Namespace:
             run.spend(sum([run.measure(each)[0] for each in args]))
+            if __obj is dict and args and isinstance(args[0], SecretMap):
+                return SecretMap.of({**dict(args[0].plain()), **kwargs})
             return __obj(*args, **kwargs)
         if isinstance(__obj, _Format):
             return __obj(*args, **kwargs)

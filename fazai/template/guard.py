@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from jinja2 import Undefined
 
-from fazai.filters.base import FilterError, check_percent
+from fazai.filters.base import FilterError, SecretMap, check_percent, entries
 from fazai.model import Secret
 from fazai.template.limits import OMIT, TEXT_MAX, Run, conceal, is_listed, reveal
 
@@ -218,9 +218,12 @@ def _plain(value: Any) -> Any:
     if type(value) in _LEAVES or isinstance(value, Secret) or value is OMIT:
         return value
     if isinstance(value, dict):
-        items = {_key(key): _plain(item) for key, item in value.items()}
-        same = all(items.get(key) is item and item is not OMIT for key, item in value.items())
-        return value if same else {key: item for key, item in items.items() if item is not OMIT}
+        items = {_key(key): _plain(item) for key, item in entries(value)}
+        same = all(items.get(key) is item and item is not OMIT for key, item in entries(value))
+        if same:
+            return value
+        kept = {key: item for key, item in items.items() if item is not OMIT}
+        return SecretMap.of(kept) if isinstance(value, SecretMap) else kept
     if isinstance(value, list | tuple):
         done = [_plain(item) for item in value]
         same = isinstance(value, list) and all(

@@ -1,7 +1,8 @@
 r"""Backslashes in the texts of expressions, as Ansible has them.
 
-In a template they stand for themselves, so that `regex_replace('\d+', '\1')` is written as it is meant. In a
-condition they escape, as in Python, where they make sense as an escape, and stand for themselves otherwise.
+In the templates of YAML files they stand for themselves, so that `regex_replace('\d+', '\1')` is written as
+it is meant. In a condition, and in a template file, they escape, as in Python, where they make sense as an
+escape, and stand for themselves otherwise.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ from jinja2.lexer import Lexer
 __all__ = ["BackslashLexer"]
 
 _ESCAPES: Final = re.compile(
-    r"\\(?:[\\'\"abfnrtv\n]|[0-7]{1,3}|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8})|\\"
+    r"\\(?:[\\'\"abfnrtv\n]|[0-7]{1,3}|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|N\{[^}]*\})|\\"
 )
 
 
 class BackslashLexer(Lexer):
-    """Jinja2's lexer. `condition` is set while a condition is read."""
+    """Jinja2's lexer. `escapes` is set while a condition or a template file is read."""
 
-    condition = False
+    escapes = False
 
     def tokeniter(
         self, source: str, name: str | None, filename: str | None = None, state: str | None = None
@@ -30,7 +31,7 @@ class BackslashLexer(Lexer):
         for line, token, text in super().tokeniter(source, name, filename, state):
             if token == "string" and "\\" in text:  # noqa: S105 - a token of Jinja2's
                 quote, inner = text[0], text[1:-1]
-                inner = _ESCAPES.sub(_kept, inner) if self.condition else inner.replace("\\", "\\\\")
+                inner = _ESCAPES.sub(_kept, inner) if self.escapes else inner.replace("\\", "\\\\")
                 yield line, token, quote + inner + quote
             else:
                 yield line, token, text

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from fazai.filters.base import TEXT_MAX, FilterError
+from fazai.filters.base import TEXT_MAX, FilterError, SecretMap, entries
 from fazai.model import Secret, Value
 
 __all__ = [
@@ -104,7 +104,10 @@ class Run:
         if depth > DEPTH_MAX:
             raise FilterError(f"a value is nested more than {DEPTH_MAX} levels deep")
         self.spend(1 + len(value) // 8)
-        weight, secret = 1, False
+        weight, secret = 1, isinstance(value, SecretMap)
+        self.tainted = self.tainted or secret
+        if isinstance(value, dict) and not secret:
+            secret = any(isinstance(key, Secret) for key in value)
         for item in value.values() if isinstance(value, dict) else value:
             item_weight, item_secret = self.measure(item, depth + 1)
             weight += item_weight
@@ -127,7 +130,7 @@ def reveal(value: Any) -> Any:
     if isinstance(value, Secret):
         return value.reveal()
     if isinstance(value, dict):
-        return {key: reveal(item) for key, item in value.items()}
+        return {reveal(key): reveal(item) for key, item in entries(value)}
     if isinstance(value, list | tuple):
         return [reveal(item) for item in value]
     return value
@@ -138,7 +141,7 @@ def conceal(value: Value) -> Value:
     if value is None or isinstance(value, bool | Secret):
         return value
     if isinstance(value, Mapping):
-        return {key: conceal(item) for key, item in value.items()}
+        return SecretMap.of({key: conceal(item) for key, item in entries(value)})
     if isinstance(value, list | tuple):
         return [conceal(item) for item in value]
     return Secret(str(value))

@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from fazai.errors import FazaiError, Mark, TemplateError
+from fazai.filters.base import SecretMap, entries
 from fazai.model import Secret, SecretRef, Value
+from fazai.template.header import HEADER
 from fazai.template.limits import CHAIN_MAX, OMIT, OPERATIONS, Run
 from fazai.template.simple import LATER, Simple, parse
 from fazai.template.values import named
@@ -51,6 +53,7 @@ class Templates:
         self._operations = operations
         self._plans: dict[str, Simple | Compiled] = {}
         self._heavy: dict[str, Compiled] = {}
+        self._files: dict[str, Compiled] = {}
         self._conditions: dict[str, Compiled] = {}
         self._static: dict[int, tuple[Any, bool]] = {}
         self._engine: Engine | None = None
@@ -87,13 +90,19 @@ class Templates:
 
     def compiled(self, text: str) -> Compiled:
         """The template of a text as Jinja2 has it. Raises TemplateError."""
-        return self._compile(self._heavy, text, False)
+        return self._compile(self._heavy, text, lambda engine: engine.prepare(text))
+
+    def file(self, text: str) -> Compiled:
+        """The template of a template file. Raises TemplateError."""
+        return self._compile(self._files, text, lambda engine: engine.prepare_file(text))
 
     def condition(self, text: str) -> Compiled:
         """The template of an expression that stands without braces. Raises TemplateError."""
-        return self._compile(self._conditions, text, True)
+        return self._compile(self._conditions, text, lambda engine: engine.prepare(text, condition=True))
 
-    def _compile(self, known: dict[str, Compiled], text: str, condition: bool) -> Compiled:
+    def _compile(
+        self, known: dict[str, Compiled], text: str, prepare: Callable[[Engine], Compiled]
+    ) -> Compiled:
         compiled = known.get(text)
         if compiled is None:
             if self._engine is None:
@@ -102,7 +111,7 @@ class Templates:
                 self._engine = Engine()
             if len(known) >= _COMPILED_MAX:
                 known.clear()
-            compiled = known[text] = self._engine.prepare(text, condition=condition)
+            compiled = known[text] = prepare(self._engine)
         return compiled
 
 
@@ -169,9 +178,22 @@ class Scope:
             return value
         run = self.templates.run()
         try:
-            return self._value(value, run)
+            found = self._value(value, run)
         except FazaiError as error:
             raise _locate(error, where, sensitive) from None
+        return _named_keys(found)
+
+    def render_file(self, text: str, where: Mark) -> str | Secret:
+        """The content that the text of a template file gives, as Ansible's template module has it.
+
+        Raises TemplateError, SecretError."""
+        if is_static(text) and not text.startswith(HEADER):
+            return text
+        scope = self if self.has("ansible_managed") else self.having({"ansible_managed": "Ansible managed"})
+        try:
+            return self.templates.file(text).render_file(scope, self.templates.run())
+        except FazaiError as error:
+            raise _locate(error, where, False) from None
 
     def test(self, condition: Value, where: Mark | None = None) -> bool:
         """Whether a condition holds: a truth value, an expression without braces, or a list: all must hold.
@@ -368,6 +390,19 @@ class HostView(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(set(self._scope.names()))
+
+
+def _named_keys(value: Value) -> Value:
+    """The value with plain mappings: in a value, the keys of a mapping are names of fields and settings."""
+    if isinstance(value, dict):
+        named = {key: _named_keys(item) for key, item in entries(value)}
+        if isinstance(value, SecretMap) or any(named[key] is not item for key, item in value.items()):
+            return named
+    elif isinstance(value, list):
+        items = [_named_keys(item) for item in value]
+        if any(new is not old for new, old in zip(items, value, strict=True)):
+            return items
+    return value
 
 
 def _truth(value: Value) -> bool | None:

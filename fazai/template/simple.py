@@ -13,7 +13,7 @@ from typing import Any, Final
 from fazai.model import Secret
 from fazai.template.limits import TEMPLATE_MAX, TEXT_MAX, Run
 
-__all__ = ["LATER", "Simple", "parse"]
+__all__ = ["LATER", "Simple", "count_newlines", "end_lines", "parse"]
 
 #: Says that Jinja2 has to do it.
 LATER: Final = object()
@@ -48,20 +48,20 @@ Path = tuple[str, ...]
 
 
 class Simple:
-    """A template of texts and dotted names. `tail` is the line end that a template's last line has."""
+    """A template of texts and dotted names, which ends with so many line ends."""
 
-    __slots__ = ("_parts", "_tail")
+    __slots__ = ("_newlines", "_parts")
 
-    def __init__(self, parts: tuple[str | Path, ...], tail: str) -> None:
+    def __init__(self, parts: tuple[str | Path, ...], newlines: int) -> None:
         self._parts = parts
-        self._tail = tail
+        self._newlines = newlines
 
     def render(self, find: Callable[[str, Run], Any], run: Run) -> Any:
         """The value, or LATER."""
         parts = self._parts
         if len(parts) == 1:
             value = _follow(parts[0], find, run)  # type: ignore[arg-type]
-            return value + self._tail if type(value) is str and self._tail else value
+            return end_lines(value, self._newlines) if type(value) is str else value
         texts: list[str] = []
         secret = False
         for part in parts:
@@ -75,10 +75,26 @@ class Simple:
                 texts.append(value.reveal())
             elif value is not None:
                 return LATER
-        text = "".join(texts) + self._tail
+        text = "".join(texts)
         if len(text) > TEXT_MAX:
             return LATER
-        return Secret(text) if secret else text
+        return end_lines(Secret(text) if secret else text, self._newlines)
+
+
+def count_newlines(text: str) -> int:
+    """How many line ends a text ends with."""
+    return len(text) - len(text.rstrip("\n"))
+
+
+def end_lines(text: str | Secret, newlines: int) -> str | Secret:
+    """The text with at least so many line ends, those of its template, as in Ansible."""
+    if newlines == 0:
+        return text
+    plain = text.reveal() if isinstance(text, Secret) else text
+    missing = "\n" * (newlines - count_newlines(plain))
+    if not missing:
+        return text
+    return Secret(plain + missing) if isinstance(text, Secret) else plain + missing
 
 
 def _follow(path: Path, find: Callable[[str, Run], Any], run: Run) -> Any:
@@ -94,8 +110,7 @@ def parse(text: str) -> Simple | None:
     """The template, or None when Jinja2 has to do it."""
     if len(text) > TEMPLATE_MAX or "\r" in text:
         return None
-    body, tail = (text[:-1], "\n") if text.endswith("\n") else (text, "")
-    pieces = _EXPRESSION.split(body)
+    pieces = _EXPRESSION.split(text[:-1] if text.endswith("\n") else text)  # one line end is Jinja2's to drop
     parts: list[str | Path] = []
     for index, piece in enumerate(pieces):
         if index % 2:
@@ -114,4 +129,4 @@ def parse(text: str) -> Simple | None:
             parts.append(piece)
     if not any(type(part) is tuple for part in parts):
         return None
-    return Simple(tuple(parts), tail)
+    return Simple(tuple(parts), count_newlines(text))

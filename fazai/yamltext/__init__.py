@@ -7,7 +7,7 @@ sequences become `YamlMap` and `YamlList`, which know where they and their value
 refused with `YamlError`, and everything that is wrong with a file is found in one go (`Errors`).
 """
 
-from fazai.yamltext.nodes import Source, UnsafeText, YamlList, YamlMap
+from fazai.yamltext.nodes import Source, UnsafeText, YamlList, YamlMap, pack
 from fazai.yamltext.reading import DEFAULT_LIMITS, Decrypt, Limits, Seen, load, loads, parse, read, value
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "YamlMap",
     "load",
     "loads",
+    "pack",
     "parse",
     "read",
     "value",

@@ -154,6 +154,15 @@ class YamlMap(dict[str, Any]):
         copy._places.extend((at, at))
         return copy
 
+    def put(self, key: str, value: Any, at: int) -> None:
+        """Sets an entry that stands at `at`, for who makes a mapping of something else than YAML."""
+        if key in self:
+            number = list(self).index(key)
+            self._places[2 * number] = self._places[2 * number + 1] = at
+        else:
+            self._places.extend((at, at))
+        self[key] = value
+
     def _entry(self, key: str) -> tuple[int, int]:
         if self._index is None or len(self._index) != len(self):
             self._index = {known: number for number, known in enumerate(self)}
@@ -186,3 +195,12 @@ class YamlList(list[Any]):
     @property
     def source(self) -> Source:
         return self._source
+
+    def position(self, index: int) -> int:
+        """The place of an item, as `put` takes it."""
+        return self._places[index] if index < len(self._places) else self._at
+
+    def put(self, value: Any, at: int) -> None:
+        """Adds an item that stands at `at`, as `YamlMap.put`."""
+        self.append(value)
+        self._places.append(at)

@@ -85,6 +85,36 @@ def test_completion_completes() -> None:
     assert out.strip() == "plain,drift"
 
 
+def completed(world: World, *words: str) -> list[str]:
+    """What bash is offered for the last of these words."""
+    env = {
+        **os.environ,
+        "FAZAI_STATE_DIR": str(world.folder / "state"),
+        "_FAZAI_COMPLETE": "bash_complete",
+        "COMP_WORDS": " ".join(("fazai", *words)),
+        "COMP_CWORD": str(len(words)),
+    }
+    code = "import sys; sys.argv = ['fazai']; from fazai.cli import main; main()"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env).stdout
+    return [line.partition(",")[2] for line in out.splitlines() if line]
+
+
+def test_hosts_kinds_and_runs_are_completed(world: World) -> None:
+    path = world.folder / "hosts.ini"
+    path.write_text("[edge]\nfw-01\nfw-02\n[core]\nsw-01\n")
+    assert completed(world, "plan", str(path), "--limit", "fw") == ["fw-01", "fw-02"]
+    assert completed(world, "apply", "-i", str(path), "-l", "e") == ["edge"]
+    assert completed(world, "plan", str(path), "--limit", "edge,!fw-0") == ["edge,!fw-01", "edge,!fw-02"]
+    assert completed(world, "inventory", str(path), "--limit", "s") == ["sw-01"]
+    assert completed(world, "inventory", "/none", "--limit", "s") == []
+    assert completed(world, "kinds", "ssh.se") == ["ssh.service"]
+    assert completed(world, "plan", "--kind", "opnsense.ali") == ["opnsense.alias"]
+    world.firewall()
+    world.fazai("plan", world.inventory())
+    (run,) = completed(world, "show", "0")
+    assert run in world.fazai("history", "--output", "json").out
+
+
 def test_kinds(world: World) -> None:
     listed = world.fazai("kinds").out
     assert re.search(r"^opnsense\.alias +\S", listed, re.M)

@@ -39,6 +39,18 @@ def test_the_examples_load(number: int, tmp_path: Path) -> None:
     assert opened(EXAMPLES[number], tmp_path).hosts
 
 
+def test_the_ini_example_loads(tmp_path: Path) -> None:
+    (text,) = re.findall(r"^```ini\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    (tmp_path / "hosts").write_text(text)
+    inventory = load(tmp_path / "hosts")
+    assert inventory.members("site") == ("web-01.example.net", "web-02.example.net", "web-03.example.net")
+    assert inventory.variables("web-02.example.net") == {
+        "domain": "example.net",
+        "http_port": 8080,
+        "labels": ["a", "b"],
+    }
+
+
 def test_the_ranges_of_the_table() -> None:
     seen = 0
     for pattern, hosts in rows("### Many hosts at once"):

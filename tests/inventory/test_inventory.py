@@ -404,10 +404,10 @@ SOURCES: list[tuple[Tree, str, str, str]] = [
     ({"inv.yml": "# nothing\n"}, "inv.yml", "the inventory file is empty", "all:"),
     ({"x/a.txt": ""}, "x", "there is no inventory file in the folder", ""),
     ({"inv.yml": "all:"}, "inv.yaml", "there is no inventory", 'did you mean "inv.yml"?'),
-    ({"hosts.ini": "[web]\nh1\n"}, "hosts.ini", ".ini files are no YAML inventories", "ansible-inventory"),
-    ({"hosts": "[web]\nh1 a=1\n"}, "hosts", "this is an INI inventory", "ansible-inventory"),
-    ({"hosts": "#!/bin/sh\necho {} | x\n: - y"}, "hosts", "this is an inventory script", "run it"),
-    ({"d/a.yml": "all:", "d/cert.pem": "x"}, "d", ".pem files are no YAML inventories", "move other files"),
+    ({"hosts.toml": "[all.hosts]\n"}, "hosts.toml", "this is a TOML inventory", "--list --yaml --export"),
+    ({"hosts": "#!/bin/sh\necho {} | x\n: - y"}, "hosts", "a script that is not executable", "chmod +x"),
+    ({"aws.yml": "plugin: aws_ec2\n"}, "aws.yml", "configures an inventory plugin", "--yaml --export"),
+    ({"d/a.yml": "all:", "d/cert.pem": "-----BEGIN X-----\n"}, "d", "behind a host stand its variables", ""),
     ({"inv.yml": b"all: \xff\xfe"}, "inv.yml", "is not UTF-8", "UTF-8"),
 ]
 

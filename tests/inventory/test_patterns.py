@@ -45,7 +45,7 @@ WRONG = [
     (" , ", "the host pattern is empty", '"all"'),
     ("!", "the host pattern is empty", '"all"'),
     ("localhost", 'the pattern "localhost" matches no group and no host', ""),
-    ("all:!2001:db8::1", "matches no group and no host", "separate the parts with commas"),
+    ("all:!2001:db8::1", "has an empty part", "separate the parts with commas"),
     ("@/none/such", 'the limit file "/none/such" cannot be read', "one pattern a line"),
 ]
 
@@ -118,3 +118,34 @@ def test_any_pattern_selects_hosts_or_is_an_error_of_ours(inventory: Inventory, 
     assert hosts
     assert len(set(hosts)) == len(hosts)
     assert set(hosts) <= set(inventory.hosts)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "edge:&",
+        "edge,&",
+        "edge:!",
+        "edge:~",
+        "edge,",
+        ",edge",
+        "edge:",
+        ":edge",
+        "edge,,core",
+        "edge,&~",
+        "edge,!",
+        "edge:&~",
+    ],
+)
+def test_an_empty_part_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "inv.yml").write_text("edge: {hosts: {fw-01: , fw-02: }}\ncore: {hosts: {fw-11: }}\n")
+    with pytest.raises(InventoryError, match="has an empty part") as caught:
+        select(load(tmp_path / "inv.yml"), text)
+    assert f'"{text}"' in caught.value.message
+    assert "an empty variable of the shell?" in (caught.value.hint or "")
+
+
+def test_one_empty_pattern_of_several_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "inv.yml").write_text("edge: {hosts: {fw-01: }}\n")
+    with pytest.raises(InventoryError, match="the host pattern is empty"):
+        select(load(tmp_path / "inv.yml"), ["edge", " "])

@@ -110,8 +110,21 @@ RESOURCES = [
     ("- text", "p.yml:3:5: a resource is a mapping (`- opnsense.alias: {name: …}`)"),
     ("- {}", "p.yml:3:5: this resource names no kind (`- opnsense.alias: {name: …}`)"),
     ("- {when: x}", "p.yml:3:5: this resource names no kind (`- opnsense.alias: {name: …}`)"),
-    ("- {thing: {name: a}}", 'p.yml:3:6: "thing" is no kind (see: fazai kinds)'),
-    ("- {stat: absent}", 'p.yml:3:6: "stat" is no kind (did you mean "state"?)'),
+    ("- {thing: {name: a}}", 'p.yml:3:6: there is no kind "thing" (see: fazai kinds)'),
+    (
+        "- {copy: {src: a, dest: b}}",
+        'p.yml:3:6: there is no kind "copy" (ssh.file with content: or src:)',
+    ),
+    (
+        "- {ansible.builtin.lineinfile: {path: a}}",
+        'p.yml:3:6: there is no kind "ansible.builtin.lineinfile" (ssh.line: {path: …, line: …})',
+    ),
+    (
+        "- {community.general.ufw: {rule: allow}}",
+        'p.yml:3:6: there is no kind "community.general.ufw" (a host\'s packet filter has no kind:'
+        " ssh.file for its rules, notify a handler that loads them)",
+    ),
+    ("- {stat: absent}", 'p.yml:3:6: there is no kind "stat" (did you mean "state"?)'),
     ("- box.thing:", "p.yml:3:15: box.thing: takes a mapping of fields (`- box.thing: {name: …}`)"),
     ("- box.thing: a", "p.yml:3:16: box.thing: takes a mapping of fields (`- box.thing: {name: …}`)"),
     ("- {box.thing: {name: a}, whn: x}", 'p.yml:3:28: a resource has no "whn" (did you mean "when"?)'),

@@ -259,3 +259,77 @@ def _plain_text(value: Any) -> str:
 
 def test_every_filter_says_what_it_does_with_secrets() -> None:
     assert {each.secrecy for each in (*FILTERS.values(), *TESTS.values())} <= set(Secrecy)
+
+
+#: What makes texts of a secret mapping's keys: nothing of it may be in the clear.
+KEYS = [
+    "{{ json_map | from_json | list }}",
+    "{{ json_map | from_json | first }}",
+    "{{ json_map | from_json | last }}",
+    "{{ json_map | from_json | join(',') }}",
+    "{{ json_map | from_json | string }}",
+    "{{ json_map | from_json | to_json }}",
+    "{{ json_map | from_json | to_nice_yaml }}",
+    "{{ json_flags | from_json | dict2items }}",
+    "{{ json_map | from_json | dict2items | map(attribute='key') | list }}",
+    "{{ json_flags | from_json | items | list }}",
+    "{{ json_map | from_json | map('upper') | list }}",
+    "{{ (json_map | from_json).keys() | list }}",
+    "{{ (json_flags | from_json).items() | list }}",
+    "{{ json_map | from_json | combine({'b': 1}) | list }}",
+    "{{ {'b': 1} | combine(json_map | from_json) | list }}",
+    "{{ dict(json_map | from_json) | list }}",
+    "{{ [json_map | from_json] | map('list') | list }}",
+    "{{ json_map | from_json | batch(1) | list }}",
+    "{{ ['x'] | zip(json_map | from_json) | list }}",
+    "{{ [json_map | from_json] | map('first') | first }}",
+    "{{ json_map | from_json | dict2items | items2dict | list }}",
+    "{{ json_map | from_yaml | list }}",
+    "{{ parsed | list }}",
+    "{{ parsed.inner | list }}",
+    "{{ nested.deep | list }}",
+    "{{ json_flags | from_json | list }}",
+    "{% for k in json_map | from_json %}{{ k }};{% endfor %}",
+    "{% for k, v in (json_map | from_json).items() %}{{ k }};{% endfor %}",
+    "{% for k, v in json_map | from_json | items %}{{ k }};{% endfor %}",
+    "{{ json_map | from_json }} in a text",
+]
+
+
+@pytest.mark.parametrize("text", KEYS)
+def test_the_keys_of_a_secret_mapping_are_secret(text: str) -> None:
+    scope = Templates().scope(
+        {
+            "json_map": Secret('{"hiddenKey": "v", "inner": {"hiddenInner": 1}}'),
+            "json_flags": Secret('{"hiddenKey": true}'),
+            "parsed": "{{ json_map | from_json }}",
+            "nested": {"deep": "{{ json_map | from_json }}"},
+        }
+    )
+    for _ in range(2):  # the second time from what is remembered
+        found = scope.render(text)
+        assert "hidden" not in repr(found)
+        assert "***" in repr(found)
+
+
+def test_a_secret_mapping_is_looked_up_as_any() -> None:
+    scope = Templates().scope(
+        {"json_map": Secret('{"a": "x", "b": {"c": 1}}'), "m": "{{ json_map | from_json }}"}
+    )
+    for text, value in (
+        ("{{ m.a }}", "x"),
+        ("{{ m['b'].c }}", "1"),
+        ("{{ m.get('a') }}", "x"),
+        ("{% for k in m if k == 'a' %}{{ m[k] }}{% endfor %}", "x"),
+        (
+            "{% for i in m | combine({'d': 'y'}) | dict2items if i.key == 'd' %}{{ i.value }}{% endfor %}",
+            "y",
+        ),
+    ):
+        found = scope.render(text)
+        assert (found.reveal() if isinstance(found, Secret) else found) == value
+    assert scope.test("'a' in m and 'z' not in m and m | length == 2")
+    whole = scope.render("{{ m }}")
+    assert type(whole) is dict
+    assert list(whole) == ["a", "b"]
+    assert repr(whole) == "{'a': ***, 'b': {'c': ***}}"

@@ -1,0 +1,87 @@
+"""The files of an inventory: read within limits, and counted into its digest."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from typing import Final
+
+from fazai.errors import InventoryError
+from fazai.inventory.scripts import revive
+from fazai.yamltext import Decrypt, Limits, YamlList, YamlMap, parse, read
+
+__all__ = ["Files", "TooMuch"]
+
+_VAULT: Final = b"$ANSIBLE_VAULT;"
+_ENTRIES_MAX: Final = 100_000
+_BYTES_MAX: Final = 128 * 1024 * 1024
+
+
+class TooMuch(InventoryError):
+    """The inventory is larger than any inventory: nothing more of it is read."""
+
+
+class Files:
+    """The border to the disk: reads within limits, counts what was read into the digest.
+
+    All that one inventory is made of counts against its limits: whoever names `/` by mistake hears of it
+    after some thousands of files, and not when the memory is full."""
+
+    def __init__(self, limits: Limits, decrypt: Decrypt | None) -> None:
+        self.limits = limits
+        self._decrypt = decrypt
+        self._hash = hashlib.sha256()
+        self._entries = 0
+        self._bytes = 0
+
+    def names(self, folder: str) -> list[str]:
+        """The names in a folder, unsorted. Raises InventoryError."""
+        found = []
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    found.append(entry.name)
+                    self._entries += 1
+                    if self._entries > _ENTRIES_MAX:
+                        raise _too_much(f"more than {_ENTRIES_MAX} files and folders", folder)
+        except OSError as error:
+            raise InventoryError(f"cannot read the folder: {error.strerror}", where=folder) from None
+        return found
+
+    def read(self, path: str, label: str) -> bytes:
+        """The bytes of a file, opened if Ansible Vault has encrypted all of it; `label` is its name in the
+        digest. Raises InputError."""
+        data = read(path, self.limits)
+        self._bytes += len(data)
+        if self._bytes > _BYTES_MAX:
+            raise _too_much(f"more than {_BYTES_MAX >> 20} MiB in all files together", path)
+        self.count(label, data)
+        if data.startswith(_VAULT) and self._decrypt is not None:
+            data = self._decrypt(data, path)
+        return data
+
+    def yaml(self, path: str, label: str) -> YamlMap | YamlList | None:
+        """The document of a file. Raises InputError or Errors."""
+        return self.parse(self.read(path, label), path)
+
+    def parse(self, data: bytes, path: str) -> YamlMap | YamlList | None:
+        """The document of these bytes, with what Ansible writes into JSON revived. Raises as `yaml`."""
+        document = parse(data, path, limits=self.limits, decrypt=self._decrypt)
+        return revive(document) if b'"__ansible_' in data else document
+
+    def count(self, label: str, data: bytes) -> None:
+        name = label.encode("utf-8", "surrogateescape")
+        self._hash.update(b"%d:%b%d:" % (len(name), name, len(data)))
+        self._hash.update(data)
+
+    @property
+    def digest(self) -> str:
+        return self._hash.hexdigest()
+
+
+def _too_much(what: str, path: str) -> TooMuch:
+    return TooMuch(
+        f"{what}: this is no folder of inventories",
+        where=path,
+        hint="give the inventory a folder of its own, or name the file",
+    )

@@ -1,0 +1,55 @@
+"""The first line of a template file that says how the rest is read: `#jinja2: lstrip_blocks: True`."""
+
+from __future__ import annotations
+
+import ast
+from typing import Any, Final
+
+from fazai.errors import TemplateError
+
+__all__ = ["HEADER", "read_header"]
+
+HEADER: Final = "#jinja2:"
+_SWITCHES: Final = ("trim_blocks", "lstrip_blocks")
+_MARKERS: Final = tuple(
+    f"{what}_{end}_string" for what in ("block", "variable", "comment") for end in ("start", "end")
+)
+
+
+def read_header(text: str) -> tuple[str, dict[str, Any]]:
+    """The text behind the first line, and its settings; the whole text and none where there is no such line.
+
+    Raises TemplateError, with the line as the excerpt."""
+    if not text.startswith(HEADER):
+        return text, {}
+    line, end, body = text.partition("\n")
+    settings: dict[str, Any] = {}
+    if not end:
+        raise TemplateError("the line #jinja2: is all there is in the template", excerpt=line)
+    for pair in line.removeprefix(HEADER).split(","):
+        name, _, value = (word.strip() for word in pair.partition(":"))
+        settings[name] = _setting(name, value, line)
+    starts = [settings.get(f"{what}_start_string", usual) for what, usual in _USUAL.items()]
+    if len(set(starts)) < len(starts):
+        raise TemplateError("#jinja2: blocks, variables and comments start alike", excerpt=line)
+    return body, settings
+
+
+_USUAL: Final = {"block": "{%", "variable": "{{", "comment": "{#"}
+
+
+def _setting(name: str, text: str, line: str) -> Any:
+    known = ", ".join((*_SWITCHES, *_MARKERS))
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        value = None
+    if name in _SWITCHES:
+        if isinstance(value, bool):
+            return value
+        raise TemplateError(f"#jinja2: {name} is True or False", excerpt=line)
+    if name in _MARKERS:
+        if isinstance(value, str) and value:
+            return value
+        raise TemplateError(f"#jinja2: {name} is a quoted text", excerpt=line)
+    raise TemplateError(f'#jinja2: has no setting "{name[:60]}" here', hint=f"it has {known}", excerpt=line)
