@@ -122,6 +122,7 @@ esac;;
 esac
 [ -n "$fz_more" ] || case $fz_follow$fz_e in 1[aA]*) ;; *) break;; esac
 [ -n "$fz_e" ] || {
+[ $fz_j != sticky ] || fz_who=${fz_who:-*}
 fz_why="${fz_here#"$fz_root"}/$fz_c: no such file or directory"
 fz_landed && return 3; return; }
 set -- $fz_e
@@ -175,15 +176,15 @@ fz_apart() {
 [ -n "${2-}" ] || mkdir -m 700 "./.fazai-$1" || exit 1
 fz_c=$fz_id
 cd -P "./.fazai-$1" || exit 1
-fz_pd=.fazai-$1
 fz_y=$(fz_nodes . ..)
-set -- "${2-}" $fz_y
+set -- "${2-}" $fz_y "$1"
 case $2 in
 4?[cC]0) fz_mine "$3" && case $fz_y in *"$fz_nl"*" $fz_c "*) ;; *) false;; esac;;
 *) false;;
 esac &&
 { [ -n "$1" ] || [ "$(echo * .[!.]* ..?*)" = '* .[!.]* ..?*' ]; } ||
-{ fz_pd=; fz_stop "$fz_here" 'somebody else moves what is made there'; }
+fz_stop "$fz_here" 'somebody else moves what is made there'
+shift $(($# - 1)); fz_pd=.fazai-$1
 }
 fz_leave() { cd -P .. && rmdir "./$fz_pd"; fz_pd=; }
 fz_close() {
@@ -250,8 +251,10 @@ fz_c=$1; shift
 set -- "$1" "$2" $fz_e
 case ${3-} in 4*|8*) ;; *) fz_fail 'there is something else by now';; esac
 if [ -z "$fz_who" ]; then fz_set "./$fz_name" "$1" "$2"; return; fi
-[ "$4" = "$fz_who" ] || {
-shift 6
+case $fz_who in
+'*') [ $fz_j = sticky ] || ! fz_mine "$4";;
+*) [ "$4" = "$fz_who" ];;
+esac || { shift 6
 fz_stop "$fz_here/$fz_name" "it is of $*, in a folder that $fz_whom can change, and not given away"; }
 case $3 in
 4*) cd -P "./$fz_name" || return
@@ -316,7 +319,7 @@ rm -f "./$fz_name"
 fz_rmtree() {
 fz_in "$1"
 case $(rm --help 2>&1) in *BusyBox*) ;; *) rm -rf "./$fz_name"; return;; esac
-[ -n "$(find "./$fz_name" -type d \( ! -user 0 -o -perm -020 -o -perm -002 \) 2>/dev/null | head -n 1)" ] ||
+[ -n "$(find "./$fz_name" -type d \( ! -user 0 -o -perm -020 -o -perm -002 \) 2>&1 | head -n 1)" ] ||
 { rm -rf "./$fz_name"; return; }
 fz_below "$fz_name"
 }

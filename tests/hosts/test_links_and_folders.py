@@ -381,6 +381,70 @@ def _size(path: Path) -> int:
     return 0
 
 
+@ROOT
+@pytest.mark.parametrize("joined", [False, True], ids=["alone", "joined"])
+@pytest.mark.parametrize("shell", ["dash", "bash"])
+def test_a_link_that_comes_before_a_folder_is_made(shell: str, joined: bool, tmp_path: Path) -> None:
+    """In /tmp, where anybody may make one: `mkdir -p` would follow it."""
+    root = tmp_path / "fs"
+    root.mkdir()
+    plant(root, "/home/alice", "nothing")
+    environ = shell_environ(shell, tmp_path)
+    came = f"ln -sn ../etc/sudoers.d '{root}/tmp/x' 2>/dev/null && chown -h {ALICE} '{root}/tmp/x'"
+    _shim(environ, tmp_path, "mkdir", came)
+    wanted = [
+        resource("ssh.directory", {"path": "/tmp/x/y"}),
+        resource("ssh.file", {"path": "/etc/other", "content": "other\n"}),
+    ]
+
+    async def run() -> None:
+        host = Host.local(root, environ)
+        async with host.session:
+            changes = (await host.look(*wanted)).changes
+            if joined:
+                assert host.session.join(changes) == 2
+                refs, error = await host.session.write_joined(changes)
+                assert (refs, error is not None) == ([], True)
+            else:
+                with pytest.raises(DeviceError):
+                    await host.session.write(changes[0])
+
+    asyncio.run(run())
+    assert (os.listdir(root / "etc/sudoers.d"), os.readlink(root / "tmp/x")) == (
+        ["rules"],
+        "../etc/sudoers.d",
+    )
+    assert left_over(root) == []
+
+
+@ROOT
+@pytest.mark.parametrize("shell", SHELLS)
+def test_attributes_where_many_may_write(shell: str, tmp_path: Path) -> None:
+    """What is another user's may be changed, and in /tmp what is root's: nobody else can have put it there."""
+    root = tmp_path / "fs"
+    root.mkdir()
+    plant(root, "/home/alice", "nothing")
+    (root / "open").mkdir()
+    (root / "open").chmod(0o775)
+    for name in ("tmp/f", "tmp/d", "open/f", "open/d", "tmp/roots"):
+        path = root / name
+        path.mkdir() if path.name == "d" else path.write_text("x\n")
+        if path.name != "roots":
+            os.chown(path, BOB, BOB)
+    kinds = {"f": "ssh.file", "d": "ssh.directory", "roots": "ssh.file"}
+    names = ("tmp/f", "tmp/d", "open/f", "open/d", "tmp/roots")
+    wanted = [resource(kinds[name.split("/")[1]], {"path": f"/{name}", "mode": "0750"}) for name in names]
+
+    async def run() -> None:
+        host = Host.local(root, shell_environ(shell, tmp_path))
+        async with host.session:
+            await host.converge(*wanted)
+
+    asyncio.run(run())
+    assert {name: state(root / name)[0] for name in names} == dict.fromkeys(names, "0750")
+    assert left_over(root) == []
+
+
 # -- what a system lacks --------------------------------------------------------------------------------
 
 
