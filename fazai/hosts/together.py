@@ -88,7 +88,7 @@ def _proved(blocks: Sequence[Block]) -> Iterator[bytes]:
     yield encoded(f'{_IS_THERE} || {_ABOVE_IS} || continue; set -- "$@" "$fz_d"; done\n')
     yield encoded(f"for fz_d in {there}; do\n")
     yield encoded(f'! {_IS_THERE} && {_ABOVE_IS} || continue; set -- "$@" "$fz_d"; done\n')
-    yield b'fz_plain $fz_k "$@"\n'
+    yield b'fz_plain $fz_k "$@"; fz_flat=1\n'
 
 
 def _groups(blocks: Sequence[Block]) -> Iterator[Sequence[Block]]:

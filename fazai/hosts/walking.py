@@ -27,7 +27,7 @@ UNSAFE_HINT: Final = (
 #: What every look begins with: `fz_mine UID`: root's, or of who runs this. `fz_judge MODE UID` sets `fz_j`,
 #: see above; `none`: no folder. `fz_line` does so with a line of `stat`.
 JUDGING: Final = r"""
-fz_me= fz_who= fz_pd= fz_keep= fz_root=
+fz_me= fz_who= fz_pd= fz_keep= fz_root= fz_flat=
 fz_mine() { [ "$1" = 0 ] || { [ -n "$fz_me" ] || fz_me=$(id -u); [ "$1" = "$fz_me" ]; }; }
 fz_judge() {
 case $1 in
@@ -49,7 +49,8 @@ fz_line() { fz_mode=${1%% *} fz_uid=${1#* }; fz_uid=${fz_uid%% *}; fz_judge "$fz
 #: unsafe step, 3: a folder is missing (we are in the one above); `fz_why` says it. Within: `fz_jump` is its
 #: start, as far as nobody else can move anything; `fz_via` is the first link of another user that was
 #: followed, and `fz_landed` whether what it leads to is that user's.
-#: `fz_in` is the same for a script that ends there when it fails.
+#: `fz_in` is the same for a script that ends there when it fails. `fz_flat` is set where it is proved that
+#: paths need not be walked.
 _ENTER: Final = r"""
 fz_nodes() {
 stat -c '%f %u %d:%i %h %U' "$@" 2>/dev/null ||
@@ -190,7 +191,7 @@ fz_leave() { cd -P .. && rmdir "./$fz_pd"; fz_pd=; }
 fz_close() {
 fz_y=$?
 if [ -n "$fz_pd" ]; then
-[ $fz_y$fz_keep = 01 ] || { rm -f ./* && fz_leave; } 2>/dev/null || :
+[ $fz_y$fz_keep = 01 ] || { rm -f ./* || rmdir ./*; fz_leave; } 2>/dev/null || :
 elif [ $fz_y != 0 ] && [ -n "$fz_tmp" ]; then rm -f "$fz_tmp" "$fz_tmp".*; fi
 }
 fz_open() {

@@ -420,7 +420,7 @@ def test_a_link_that_comes_before_a_folder_is_made(shell: str, joined: bool, tmp
 @ROOT
 @pytest.mark.parametrize("shell", SHELLS)
 def test_attributes_where_many_may_write(shell: str, tmp_path: Path) -> None:
-    """What is another user's may be changed, and in /tmp what is root's: nobody else can have put it there."""
+    """What is another user's is changed, and in /tmp what is root's: nobody else can have put it there."""
     root = tmp_path / "fs"
     root.mkdir()
     plant(root, "/home/alice", "nothing")
