@@ -162,7 +162,9 @@ fz_in() { fz_enter "$@" || fz_fail "$fz_why"; }
 
 #: `fz_open PATH TOKEN [1]`: `fz_in`, and "$fz_tmp" names a place for what is to take the name "$fz_t"; with
 #: `'' again` behind it the place that is there. `fz_keep` set: it is for the next block as well.
-#: `fz_apart TOKEN`: into a folder of our own; `fz_leave`; `fz_close` is what a block ends with.
+#: `fz_apart TOKEN`: into a folder of our own; `fz_leave`; `fz_close` is what a block ends with. It is made
+#: by one system call: `mkdir -m` of busybox sets the mode by name, behind which another file can be by then.
+#: Only a default ACL makes it another mode than that.
 #: `fz_old` sets `fz_was`, a name of the file at "$fz_t" that nobody can swap, empty where there is none.
 #: `fz_take`: "$fz_tmp" gets the name. `fz_move FILE NAME`: the same, and never into a folder behind a link.
 #: `fz_backup`: what is there gets another name as well; one that is taken is left alone.
@@ -174,19 +176,18 @@ fz_in() { fz_enter "$@" || fz_fail "$fz_why"; }
 #: `fz_own_ways PATH...`: ends the script where others may write to a folder on the way.
 _WRITE: Final = r"""
 fz_apart() {
-[ -n "${2-}" ] || mkdir -m 700 "./.fazai-$1" || exit 1
+[ -n "${2-}" ] || (umask 077; mkdir "./.fazai-$1") || exit 1
 fz_c=$fz_id
 cd -P "./.fazai-$1" || exit 1
-fz_y=$(fz_nodes . ..)
-set -- "${2-}" $fz_y "$1"
-case $2 in
-4?[cC]0) fz_mine "$3" && case $fz_y in *"$fz_nl"*" $fz_c "*) ;; *) false;; esac;;
+set -- "$1" "${2-}" $(fz_nodes . ..)
+fz_mine "$4" && [ "${10}" = "$fz_c" ] && { [ -n "$2" ] || fz_empty; } && case $3 in
+4?[cC]0) ;;
+4*) [ -z "$2" ] && chmod 700 . && fz_empty;;
 *) false;;
-esac &&
-{ [ -n "$1" ] || [ "$(echo * .[!.]* ..?*)" = '* .[!.]* ..?*' ]; } ||
-fz_stop "$fz_here" 'somebody else moves what is made there'
-shift $(($# - 1)); fz_pd=.fazai-$1
+esac || fz_stop "$fz_here" 'somebody else moves what is made there'
+fz_pd=.fazai-$1
 }
+fz_empty() { [ "$(echo * .[!.]* ..?*)" = '* .[!.]* ..?*' ]; }
 fz_leave() { cd -P .. && rmdir "./$fz_pd"; fz_pd=; }
 fz_close() {
 fz_y=$?

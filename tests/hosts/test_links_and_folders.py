@@ -22,6 +22,7 @@ from tests.hosts.conftest import World
 from tests.hosts.helpers import SHELLS, Host, resource, shell_environ
 from tests.hosts.test_faults import NEW, until
 from tests.hosts.test_shared_files import KEY_1, KEY_2
+from tests.hosts.test_together import _acl as set_default_acl
 from tests.hosts.test_unsafe_ways import ALICE, BOB, SECRET, plant
 
 ROOT = pytest.mark.skipif(os.getuid() != 0, reason="only root can give files to others")
@@ -414,6 +415,30 @@ def test_a_link_that_comes_before_a_folder_is_made(shell: str, joined: bool, tmp
         ["rules"],
         "../etc/sudoers.d",
     )
+    assert left_over(root) == []
+
+
+@ROOT
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_users_folder_with_a_default_acl(shell: str, tmp_path: Path) -> None:
+    """It gives everybody everything in what is made there: what is ours is made private before it is used."""
+    root = tmp_path / "fs"
+    root.mkdir()
+    plant(root, "/home/alice", "nothing")
+    set_default_acl(root / "home/alice")
+    environ = shell_environ(shell, tmp_path)
+    _shim(environ, tmp_path, "mv", f"stat -c %a:%u . >>'{tmp_path}/modes'")
+
+    async def run() -> None:
+        host = Host.local(root, environ)
+        async with host.session:
+            fields = {"path": "/home/alice/f", "content": "f\n", "mode": "0600"}
+            await host.converge(resource("ssh.file", fields))
+
+    asyncio.run(run())
+    assert state(root / "home/alice/f") == ("0600", 0, "f\n")
+    if shell != "busybox":  # whose mv is a part of it
+        assert (tmp_path / "modes").read_text() == "700:0\n"
     assert left_over(root) == []
 
 
