@@ -156,32 +156,6 @@ esac; fi
 done
 [ -z "$fz_hi" ] || { fz_m hash "$fz_hi"; eval "fz_hash $fz_ha"; }
 }
-fz_walks() {
-for fz_k in $fz_ws; do
-(eval "fz_walk $fz_k \"\$fz_p$fz_k\" \"\$fz_l$fz_k\" \"\$fz_h$fz_k\" \"\$fz_f$fz_k\"")
-done
-}
-fz_walk() {
-fz_enter "$2" || case $? in 2) fz_m unsafe $1; printf '%s' "$fz_why"; return;; *) fz_e=; esac
-[ -z "$fz_who" ] || fz_m shared $1
-if [ -z "$fz_e" ]; then case $fz_why in *denied) fz_m gone $1 1;; *) fz_m gone $1 0;; esac; return; fi
-fz_m stat $1; fz_stat "./$fz_name"
-case $fz_e in
-[aA]*) fz_m link $1; readlink "./$fz_name"
-[ -n "$3$5" ] || return
-fz_enter "$2" 1 || case $? in
-3) fz_m real $1; return;;
-*) fz_m astray $1; printf '%s' "$fz_why"; return;;
-esac
-[ -z "$fz_who" ] || fz_m shared $1
-fz_m real $1; printf '%s\0' "$fz_prefix${fz_here#"$fz_root"}/$fz_name"
-[ -n "$fz_e" ] || return
-fz_stat "./$fz_name";;
-esac
-case $fz_e in 8*) ;; *) return;; esac
-if [ -n "$4" ] && fz_fd; then fz_m hash $1; fz_hash <&3; fi
-if [ -n "$3" ]; then fz_fd && { fz_m text $1; head -c $(($3 + 1)) <&3; fz_m got $1 $?; }; fi
-}
 fz_heads() { [ -z "$fz_ri" ] || { fz_m heads "$fz_ri"; eval "head -v -c $((fz_w + 1)) $fz_ra"; }; }
 fz_m() { printf '\n%s %s\n' "$fz_n" "$*"; }
 fz_b() { fz_m begin; fz_m begin >&2; }

@@ -126,7 +126,8 @@ class Shell:
     async def _send(self, chunks: Iterable[bytes], setup: str, form: Form) -> None:
         """What fits travels in one piece: each write is a packet, a system call here and a wake-up there."""
         stdin = self._channel.stdin
-        head = "" if self.blocks else f"{PRELUDE}{JUDGING}fz_n={self.nonce} fz_prefix={quoted(self._root)}\n"
+        prefix = quoted(self._root)
+        head = "" if self.blocks else f"{PRELUDE}{JUDGING}fz_prefix={prefix}\nfz_n={self.nonce}\n"
         if form != "look" and not self._writes:
             self._writes = True
             head += WRITING + FUNCTION

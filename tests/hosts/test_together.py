@@ -184,7 +184,8 @@ def test_an_odd_umask_and_a_setgid_folder(tmp_path: Path) -> None:
 
 
 def test_a_file_behind_a_link_that_is_made_just_before(tmp_path: Path) -> None:
-    """Said as such or through another name: it is looked at behind the link."""
+    """Said as such or through another name: it is looked at behind the link, where that leads in a second
+    look of its own."""
     (tmp_path / "real").mkdir()
     (tmp_path / "a").mkdir()
     (tmp_path / "alias").symlink_to("a")
@@ -194,7 +195,7 @@ def test_a_file_behind_a_link_that_is_made_just_before(tmp_path: Path) -> None:
         async with host.session:
             wanted = resource("ssh.link", {"path": link, "target": "../real"}), file(path, path)
             assert await joined(host, *wanted) == (1, None)
-            assert host.session.round_trips == 5
+            assert host.session.round_trips == (7 if path.startswith(link) else 8)
 
     asyncio.run(run("/a/l/f", "/a/l"))
     asyncio.run(run("/alias/m/g", "/a/m"))

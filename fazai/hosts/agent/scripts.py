@@ -228,8 +228,8 @@ def tail_script(root: str, lines: int, most_bytes: int) -> str:
     journal = f"journalctl -u {SERVICE}.service -n {lines} --no-pager -o cat"
     first = "if false; then :" if root else f"if [ -d /run/systemd/system ]; then {journal}"
     return (
-        f"{{ {first}\nelif [ -r {log} ]; then tail -n {lines} {log}\n"
-        f"elif [ -r {status} ]; then grep '^last_error' {status}; fi; }} | tail -c {most_bytes}"
+        f"{{ {first}\nelif [ -r {log} ]; then fz_with {log} tail -n {lines}\n"
+        f"elif [ -r {status} ]; then fz_with {status} grep '^last_error'; fi; }} | tail -c {most_bytes}"
     )
 
 
