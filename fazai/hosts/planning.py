@@ -7,16 +7,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from fazai.errors import AccessDenied, FazaiError, NotAvailable
+from fazai.errors import AccessDenied, FazaiError, NotAvailable, VerifyError
 from fazai.hosts.effects import Names, Touched, reads
 from fazai.hosts.kind import HostKind, Want
 from fazai.hosts.quoting import quoted as word
 from fazai.model import Activate, Change, Diff, LookAgain, Resource, Step, Verb
 
-__all__ = ["UNDONE", "Seen", "labels", "title", "word", "work_out"]
+__all__ = ["PROOF_S", "UNDONE", "Seen", "labels", "title", "unproved", "word", "work_out"]
 
 #: The note of a change that takes another one back.
 UNDONE = "undone"
+#: How long what was written may take to show that it works, in seconds.
+PROOF_S: Final = 15.0
 _SHORT: Final = 40  # characters of a name that stands in a note
 
 Items = Mapping[tuple[str, str], Mapping[str, Any] | FazaiError | None]
@@ -142,3 +144,25 @@ def _change(
         origins=resource.origins,
         options={name: resource.fields[name] for name in sorted(kind.options) if name in resource.fields},
     )
+
+
+def unproved(
+    kinds: Mapping[str, HostKind], want: Want, seen: Seen, late: bool, host: str, failed: list[FazaiError]
+) -> bool:
+    """Whether it is still to be waited for until what was written works; a failure goes into `failed`."""
+    name = want.resource.kind, want.resource.identity
+    found = seen.items[name]
+    if isinstance(found, FazaiError):
+        failed.append(found)
+        return False
+    said = kinds[want.resource.kind].proof(want, found)
+    if said is None or (not said and not late):
+        return said is not None
+    failed.append(
+        VerifyError(
+            f"{name[0]} {name[1]}: {said or f'it does not deliver within {PROOF_S:.0f} s'}",
+            where=want.resource.mark or host,
+            hint="what was written stays; look at: fazai agents status",
+        )
+    )
+    return False

@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Se
 from contextlib import suppress
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
-from fazai.errors import DeviceError, FazaiError, Moved, NotAvailable, Unreachable, Unsure, VerifyError
+from fazai.errors import DeviceError, FazaiError, Moved, NotAvailable, Unreachable, Unsure
 from fazai.hosts import planning, together
 from fazai.hosts.answers import read_answers
 from fazai.hosts.base import MOVED, Base, checked, made_paths, moved_path
@@ -29,8 +29,9 @@ __all__ = ["HostSession"]
 
 #: How long a host may take to accept connections again after its handlers ran, and how often to try.
 _PROBE_S, _PROBE_PAUSE_S = 20.0, 0.5
-#: How long what was written may take to show that it works, and how often to look.
-_PROOF_S, _PROOF_PAUSE_S = 15.0, 0.2
+#: How often to look whether what was written works.
+_PROOF_PAUSE_S = 0.2
+_UNKNOWN: Final = object()
 
 
 class HostSession:
@@ -56,6 +57,7 @@ class HostSession:
         self._wanted: dict[tuple[str, str], Resource] = {}
         self._answers: dict[tuple[str, str], Answers] = {}  # out of which each was read last
         self._acts: dict[tuple[str, str], Act] = {}  # as they were written
+        self._after: dict[tuple[str, str], object] = {}  # what was seen of them then
         self._names = Names((), {})
         self._paths: dict[str, None] = {}  # all that was asked about
         self._memory: dict[object, Any] = {}
@@ -104,6 +106,8 @@ class HostSession:
             self._wanted[key] = want.resource
             self._answers[key] = answers
             self._seen.pop(key, None)
+            if key in self._acts:
+                self._after[key] = items[key]
         self._seen.update({key: item for key, item in items.items() if isinstance(item, Mapping)})
         return Seen(items)
 
@@ -190,6 +194,8 @@ class HostSession:
         """Carry out one change. Raises DeviceError with what the host said, Unreachable before anything was
         done, Unsure when the connection was cut while it was done."""
         act = self._act(change, self._memory)
+        if act.undone and self._kinds[change.kind].asked:
+            await self._still(change)
         try:
             await self._carry_out(act, change.kind, change.where)
         except Moved:
@@ -198,6 +204,21 @@ class HostSession:
             await self._take_back_half(change, act)
             raise
         return change.ref
+
+    async def _still(self, change: Change) -> None:
+        """Raise Moved when an item is not as it was read back or, if that was not done, as it was to be."""
+        key = change.kind, change.identity
+        if key not in self._wanted or key not in self._acts:
+            return
+        resource, after = self._wanted[key], self._after.get(key, _UNKNOWN)
+        found = (await self.observe([resource])).items[key]
+        if isinstance(found, FazaiError):
+            raise found
+        differs = found != after
+        if after is _UNKNOWN:
+            differs = self._kinds[change.kind].compare(Want(resource, self._at), found) is not None
+        if differs:
+            raise Moved("it is not as this run left it", path="", where=change.where)
 
     async def _take_back_half(self, change: Change, act: Act) -> None:
         """What a change that failed has done all the same, as far as it can be told: a folder without its
@@ -233,6 +254,7 @@ class HostSession:
         )
         if not undone:
             self._acts[key] = act
+            self._after.pop(key, None)
         return act
 
     def _base(self, key: tuple[str, str], undone: bool) -> tuple[Base, ...]:
@@ -383,9 +405,8 @@ class HostSession:
         handler = self._handlers.get(service)
         if handler is None:
             return
-        if self._root and self._kinds[handler.kind].machine:
-            text = f"{handler.kind} needs a running machine, and {self._target.name} is a folder"
-            raise DeviceError(text, where=handler.mark or self._target.name)
+        if (refused := self._no_machine(handler)) is not None:
+            raise refused
         act = Act(
             verb=Verb.RUN,
             identity=handler.identity,
@@ -419,34 +440,19 @@ class HostSession:
         """What was written was read back already; some kinds must also show that it works."""
         keys = {(c.kind, c.identity) for c in changes if self._kinds[c.kind].proves}
         waiting = [Want(self._wanted[key], self._at) for key in sorted(keys) if key in self._wanted]
-        until_s = asyncio.get_running_loop().time() + _PROOF_S
+        until_s = asyncio.get_running_loop().time() + planning.PROOF_S
         failed: list[FazaiError] = []
         while waiting:
             seen = await self.observe([want.resource for want in waiting])
             late = asyncio.get_running_loop().time() > until_s
-            waiting = [want for want in waiting if self._open(want, seen, late, failed)]
+            waiting = [
+                want
+                for want in waiting
+                if planning.unproved(self._kinds, want, seen, late, self._target.name, failed)
+            ]
             if waiting:
                 await asyncio.sleep(_PROOF_PAUSE_S)
         return failed
-
-    def _open(self, want: Want, seen: Seen, late: bool, failed: list[FazaiError]) -> bool:
-        """Whether it is still to be waited for; a failure goes into `failed`."""
-        name = want.resource.kind, want.resource.identity
-        found = seen.items[name]
-        if isinstance(found, FazaiError):
-            failed.append(found)
-            return False
-        said = self._kinds[want.resource.kind].proof(want, found)
-        if said is None or (not said and not late):
-            return said is not None
-        failed.append(
-            VerifyError(
-                f"{name[0]} {name[1]}: {said or f'it does not deliver within {_PROOF_S:.0f} s'}",
-                where=want.resource.mark or self._target.name,
-                hint="what was written stays; look at: fazai agents status",
-            )
-        )
-        return False
 
     # -- the shell --------------------------------------------------------------------------------------
 

@@ -336,6 +336,24 @@ def test_a_command_is_not_run_when_somebody_made_what_it_makes(tmp_path: Path) -
     assert (tmp_path / "x").read_text() == "ran\n"
 
 
+def test_a_line_of_ours_that_somebody_changed_stays(world: World) -> None:
+    """Kinds that no script compares are looked at before they are taken back."""
+    root = world.local()
+    jobs = {"user": "root", "cron_file": "jobs"}
+    wanted = [
+        {"ssh.cron": {"name": "one", "job": "first", **jobs}},
+        {"ssh.cron": {"name": "two", "job": "second", **jobs}},
+        {"ssh.sysctl": {"name": "a.b", "value": "1"}},
+        command("sed -i s/first/theirs/ etc/cron.d/jobs; touch done", creates="/done"),
+        NEVER,
+    ]
+    found = world.fazai("apply", resources=wanted)
+    said = "ssh.cron one (cron.d/jobs): it is not as this run left it: it stays as it is"
+    assert (found.code, said in found.out, "2 changes taken back" in found.out) == (1, True, True), found
+    assert (root / "etc/cron.d/jobs").read_text() == "#fazai: one\n* * * * * root theirs\n"
+    assert not (root / "etc/sysctl.d/99-fazai.conf").exists()
+
+
 def test_what_a_change_that_fails_has_half_done_is_taken_back(world: World) -> None:
     root = world.local()
     (root / "s").mkdir(0o755)

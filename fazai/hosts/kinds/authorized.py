@@ -36,6 +36,8 @@ _NO_USER: Final = 3
 class AuthorizedKeyKind(HostKind):
     """Keys of a user's authorized_keys; `exclusive`: these alone."""
 
+    asked = True
+
     def identify(self, fields: Mapping[str, Value]) -> str | Problem:
         found = HostKind.identify(self, fields)
         if isinstance(found, Problem):

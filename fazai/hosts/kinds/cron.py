@@ -38,6 +38,8 @@ out($0) }
 class CronKind(HostKind):
     """A job of cron: a line below a comment that names it, in a crontab or in a file of /etc/cron.d."""
 
+    asked = True
+
     def identify(self, fields: Mapping[str, Value]) -> str | Problem:
         name = HostKind.identify(self, fields)
         if isinstance(name, Problem):

@@ -44,6 +44,7 @@ class PackageKind(HostKind):
     """
 
     machine: ClassVar[bool] = True
+    asked: ClassVar[bool] = True
 
     def identify(self, fields: Mapping[str, Value]) -> str | Problem:
         value, problem = canonical(self.fields["name"], fields.get("name"))

@@ -31,6 +31,8 @@ sub(/[ \t]+$/, "", k); if (k == ENVIRON["fz_key"]) put(); else out($0) }
 class SysctlKind(HostKind):
     """A setting of the kernel: in a file for the next start, and now."""
 
+    asked = True
+
     def problems(self, fields: dict[str, Value], absent: bool) -> Iterable[Problem]:
         if not _NAME.fullmatch(fields["name"]):
             yield Problem("name", f'is no name of a setting: "{fields["name"]}"', "net.ipv4.ip_forward")

@@ -28,6 +28,7 @@ class UserKind(HostKind):
     """A user of the machine, as /etc/passwd has it."""
 
     machine: ClassVar[bool] = True
+    asked: ClassVar[bool] = True
 
     def problems(self, fields: dict[str, Value], absent: bool) -> Iterable[Problem]:
         for name in ("home", "shell", "comment"):
@@ -145,6 +146,7 @@ class GroupKind(HostKind):
     """A group of the machine, as /etc/group has it."""
 
     machine: ClassVar[bool] = True
+    asked: ClassVar[bool] = True
 
     def ask(self, want: Want) -> Iterable[Question]:
         yield _GROUP
