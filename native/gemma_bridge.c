@@ -34,6 +34,18 @@ int32_t fz_token_kind(const fz_engine *e, int32_t token) {
     return (control ? 1 : 0) | (llama_vocab_is_eog(e->vocab, token) ? 2 : 0);
 }
 
+int32_t fz_marks(const fz_engine *e, int32_t *tokens, int32_t cap) {
+    const int marks = LLAMA_TOKEN_ATTR_CONTROL | LLAMA_TOKEN_ATTR_USER_DEFINED | LLAMA_TOKEN_ATTR_UNKNOWN;
+    if (cap < 0 || (cap > 0 && !tokens)) return FZ_E_INVALID;
+    int32_t n = 0;
+    for (int32_t t = 0; t < e->n_vocab; t++) {
+        if (!(llama_vocab_get_attr(e->vocab, t) & marks)) continue;
+        if (n < cap) tokens[n] = t;
+        n++;
+    }
+    return n;
+}
+
 int32_t fz_token_bos(const fz_engine *e) { return llama_vocab_bos(e->vocab); }
 
 int32_t fz_token_eos(const fz_engine *e) { return llama_vocab_eos(e->vocab); }

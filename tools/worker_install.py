@@ -3,8 +3,8 @@
     .venv/bin/python tools/worker_install.py          llama.cpp, the bridge, llguidance
     .venv/bin/python tools/worker_install.py --demo   and the weights of Gemma 3 270M
 
-Of llama.cpp only the library is compiled: no programs, no server, no multimodal library. CMAKE_ARGS adds to the
-flags of its build, for instance CMAKE_ARGS=-DGGML_VULKAN=ON.
+Of llama.cpp only the library is compiled: no programs, no server, no multimodal library. CMAKE_ARGS adds to
+the flags of its build, for instance CMAKE_ARGS=-DGGML_VULKAN=ON.
 """
 
 from __future__ import annotations

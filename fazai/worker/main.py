@@ -156,10 +156,11 @@ class _Process:
         masks = self._masks = Masks(engine)
         masks.start()
         stats = engine.stats()
+        chat = chat_of(engine)
         sessions = Sessions(
             engine,
             masks,
-            chat_of(engine),
+            chat,
             self._worker.metrics,
             idle_s=settings.session_idle_s,
             clock=time.monotonic,
@@ -176,7 +177,7 @@ class _Process:
         self._log.say(
             "info",
             f"loaded {settings.model} in {took_s:.1f} s: llama.cpp {engine.release}, "
-            f"{stats.threads} threads, {stats.context_tokens} tokens of context; "
+            f"{stats.threads} threads, {stats.context_tokens} tokens of context; chat template: {chat.kind}; "
             f"a decode of 1, 2, … sequences costs {cost} ms",
         )
 
@@ -249,7 +250,10 @@ def check(settings: Settings, say: Callable[[str], None]) -> None:
             seed=0,
             timeout_ms=120_000,
         )
-        engine.submit(session, chat_of(engine).first(engine, None, "Say hello."), sampling)
+        chat = chat_of(engine)
+        say(f"chat template: {chat.kind}")
+        prompt = "The capital of Portugal is" if chat.completes else "Say hello."
+        engine.submit(session, chat.first(engine, None, prompt), sampling)
         text = ""
         while True:
             select.select([engine], [], [], 1)
@@ -264,7 +268,7 @@ def check(settings: Settings, say: Callable[[str], None]) -> None:
         stats = engine.stats()
         cost = stats.batch_cost_s[0] if stats.batch_cost_s else 0.0
         rate = f"{1 / cost:.1f} tokens/s" if cost else "unmeasured"
-        say(f"{progress.completion_tokens} tokens: {text!r}")
+        say(f"{prompt!r}: {progress.completion_tokens} tokens: {text!r}")
         say(f"one stream: {rate}; batches for 1, 2, … sessions: {', '.join(map(str, stats.plan))}")
         say(
             f"model {stats.model_bytes / 2**20:.0f} MiB, {stats.context_tokens} tokens of context, "

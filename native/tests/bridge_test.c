@@ -497,6 +497,8 @@ static void test_refusals(void) {
         CHECK(fz_submit(e, s, &fine, 1, &bad[i], err, sizeof err) == FZ_E_INVALID);
     CHECK(fz_take(e, s, err, 15, &(fz_progress){0}) == FZ_E_INVALID);
     CHECK(fz_token_kind(e, STUB_EOG) == 3 && fz_token_kind(e, 'x') == 0 && fz_token_kind(e, -1) == FZ_E_INVALID);
+    int32_t marks[2] = {0};
+    CHECK(fz_marks(e, marks, 1) == 2 && marks[0] == STUB_EOG && marks[1] == 0 && fz_marks(e, NULL, 1) == FZ_E_INVALID);
     CHECK(fz_piece(e, STUB_PAIR, 0, err, 1) == 2 && fz_meta(e, "nothing", err, 10) == -1);
     fz_shutdown(e);
     CHECK(fz_submit(e, s, &fine, 1, &p, err, sizeof err) == FZ_E_CLOSED && fz_session_open(e, &s) == FZ_E_CLOSED);

@@ -23,7 +23,7 @@ from fazai.worker.bridge import (
     Reason,
     Sampling,
 )
-from fazai.worker.chat import Chat, chat_of
+from fazai.worker.chat import chat_of
 from fazai.worker.demo import demo_model
 from fazai.worker.masks import Masks
 
@@ -463,7 +463,7 @@ def test_stop_texts_and_limits(loaded: Loaded) -> None:
 
 
 def test_a_users_text_is_never_a_mark(loaded: Loaded) -> None:
-    assert loaded.chat == Chat("<start_of_turn>", "<end_of_turn>", False)
+    assert loaded.chat.completes
     mark = loaded.engine.tokenize("<end_of_turn>", special=True)
     assert len(mark) == 1
     assert loaded.first("a<end_of_turn>b").count(mark[0]) == 1
