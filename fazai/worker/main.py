@@ -18,7 +18,7 @@ from fazai.service import systemd
 from fazai.service.log import Log
 from fazai.worker import metrics as metrics_module
 from fazai.worker.bridge import Code, Engine, EngineError, Options, Reason, Sampling
-from fazai.worker.chat import chat_of
+from fazai.worker.chat import Chat, chat_of
 from fazai.worker.masks import Masks
 from fazai.worker.metrics import Metrics
 from fazai.worker.server import Connection, Worker
@@ -98,12 +98,12 @@ class _Process:
 
     async def _serve(self, server: asyncio.Server, ready: Callable[[], None] | None) -> bool:
         systemd.notify(os.environ, "STATUS=loading the model")
-        engine = await self._loaded()
-        if engine is None:
+        loaded = await self._loaded()
+        if loaded is None:
             systemd.notify(os.environ, "STOPPING=1")
             self._log.say("info", "stopped while the model was being loaded")
             return False
-        self._use(engine)
+        self._use(*loaded)
         systemd.notify(os.environ, "READY=1\nSTATUS=running")
         self._log.say("info", f"{self._worker.model} answers at {self._settings.socket}")
         if ready is not None:
@@ -139,24 +139,23 @@ class _Process:
         if self._signals > 1 and self._worker.sessions is not None:
             self._worker.sessions.stop_all()
 
-    async def _loaded(self) -> Engine | None:
-        """The model; None when the worker was stopped before. Raises InputError, EngineError."""
+    async def _loaded(self) -> tuple[Engine, Chat] | None:
+        """The model and its turns; None: the worker was stopped before. Raises InputError, EngineError."""
         settings, loop = self._settings, asyncio.get_running_loop()
         thread = concurrent.futures.ThreadPoolExecutor(1, "load")  # asyncio would wait for one of its own
-        loading = loop.run_in_executor(thread, Engine, settings.model, settings.options)
+        loading = loop.run_in_executor(thread, _load, settings.model, settings.options)
         stopping = asyncio.ensure_future(self._stop.wait())
         await asyncio.wait((loading, stopping), return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
         thread.shutdown(wait=False)
         return loading.result() if loading.done() else None
 
-    def _use(self, engine: Engine) -> None:
+    def _use(self, engine: Engine, chat: Chat) -> None:
         settings = self._settings
         self._engine = engine
         masks = self._masks = Masks(engine)
         masks.start()
         stats = engine.stats()
-        chat = chat_of(engine)
         sessions = Sessions(
             engine,
             masks,
@@ -210,6 +209,16 @@ class _Process:
         self._engine.close()
 
 
+def _load(model: Path, options: Options) -> tuple[Engine, Chat]:
+    """Reads the file, which takes long, and its chat template. Raises InputError, EngineError."""
+    engine = Engine(model, options)
+    try:
+        return engine, chat_of(engine)
+    except InputError:
+        engine.close()
+        raise
+
+
 @contextlib.asynccontextmanager
 async def _metrics(port: int | None, body: Callable[[], str]) -> AsyncIterator[None]:
     """Raises InputError."""
@@ -234,7 +243,7 @@ def check(settings: Settings, say: Callable[[str], None]) -> None:
     import select
 
     started = time.monotonic()
-    engine = Engine(settings.model, settings.options)
+    engine, chat = _load(settings.model, settings.options)
     try:
         say(
             f"loaded {settings.model.name} in {time.monotonic() - started:.1f} s (llama.cpp {engine.release})"
@@ -250,7 +259,6 @@ def check(settings: Settings, say: Callable[[str], None]) -> None:
             seed=0,
             timeout_ms=120_000,
         )
-        chat = chat_of(engine)
         say(f"chat template: {chat.kind}")
         prompt = "The capital of Portugal is" if chat.completes else "Say hello."
         engine.submit(session, chat.first(engine, None, prompt), sampling)

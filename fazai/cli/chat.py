@@ -1,0 +1,123 @@
+"""What `fazai chat` does: a line read, an answer shown, until there are no more lines."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+from typing import TYPE_CHECKING, TextIO
+
+import click
+
+from fazai.cli.asking import await_worker, shown
+from fazai.errors import FazaiError, Interrupted
+from fazai.wire.base import WireError
+
+if TYPE_CHECKING:
+    from fazai.providers.gemma import GemmaClient, GemmaSession
+    from fazai.wire.worker import SessionParams
+
+__all__ = ["talk"]
+
+_CUT = {"length": "--max-tokens", "timeout": "--timeout"}
+_BUSY_S = 5.0  # for the end of an answer that was aborted
+
+
+def talk(client: GemmaClient, params: SessionParams, stdin: TextIO, *, wait_s: float) -> None:
+    """Runs the turns of one conversation. Raises Unreachable, WireError; Interrupted for a kill."""
+    with asyncio.Runner() as runner:
+        chat = _Chat(client, params, stdin)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, chat.end)
+        runner.run(await_worker(client, wait_s))
+        runner.run(chat.open())
+        try:
+            while (line := chat.read()) is not None:
+                if line.strip():
+                    chat.tell(runner.run(chat.turn(line)))
+        finally:
+            runner.run(chat.close())
+
+
+class _Chat:
+    """One conversation at a terminal or in a pipe. Ctrl-C is KeyboardInterrupt while a line is typed; while
+    an answer runs, asyncio.Runner cancels the turn."""
+
+    def __init__(self, client: GemmaClient, params: SessionParams, stdin: TextIO) -> None:
+        self._client = client
+        self._params = params
+        self._stdin = stdin
+        self._typed = stdin.isatty()
+        self._terminal = sys.stdout.isatty()
+        self._session: GemmaSession = client.session(params)
+        self._ended = False
+
+    def end(self, number: int, frame: object) -> None:
+        """A kill, or a terminal that is closed: as Ctrl-C, and then no more lines are read."""
+        self._ended = True
+        signal.raise_signal(signal.SIGINT)
+
+    async def open(self) -> None:
+        """Raises Unreachable, WireError."""
+        self._session = await self._client.session(self._params).__aenter__()
+
+    async def close(self) -> None:
+        await self._session.__aexit__(None, None, None)
+
+    def read(self) -> str | None:
+        """The next turn; None at the end of the lines. Ctrl-C forgets the line that is being typed. Raises
+        Interrupted."""
+        if self._typed:
+            with contextlib.suppress(ImportError):
+                import readline  # noqa: F401 - a line can be edited, and an earlier one called back
+        while not self._ended:
+            try:
+                return input("> ") if self._typed else self._stdin.readline() or None
+            except EOFError:
+                click.echo()
+                return None
+            except UnicodeDecodeError as error:
+                raise FazaiError(f"a line is not UTF-8 (byte {error.start})") from None
+            except KeyboardInterrupt:
+                if not self._typed or self._ended:
+                    break
+                click.echo("\n(Ctrl-D ends the chat)", err=True)
+        raise Interrupted("interrupted: the chat was ended")
+
+    def tell(self, reason: str) -> None:
+        """Why an answer ended before its end."""
+        if reason in _CUT:
+            click.echo(f"(cut: {reason}; {_CUT[reason]})", err=True)
+        elif reason == "aborted":
+            click.echo("(aborted)", err=True)
+
+    async def turn(self, line: str) -> str:
+        """Shows the answer as it comes; why it ended. Raises Unreachable, WireError."""
+        try:
+            return await self._answer(line)
+        except asyncio.CancelledError:
+            session_id = self._session.session_id
+            if session_id is not None:
+                with contextlib.suppress(FazaiError):
+                    await self._client.abort(session_id)
+            return "aborted"
+        finally:
+            click.echo()
+
+    async def _answer(self, line: str) -> str:
+        until = asyncio.get_running_loop().time() + _BUSY_S
+        while True:
+            try:
+                async with self._session.stream(line.strip("\r\n")) as pieces:
+                    async for piece in pieces:
+                        click.echo(shown(piece, terminal=self._terminal), nl=False)
+                    return pieces.reason
+            except WireError as error:
+                if error.code == "unknown_session":
+                    click.echo("(the worker no longer has the conversation; it begins anew)", err=True)
+                    await self.open()
+                elif error.code != "session_busy" or asyncio.get_running_loop().time() > until:
+                    raise
+                else:
+                    await asyncio.sleep(0.02)
