@@ -33,9 +33,12 @@ def talk(client: GemmaClient, params: SessionParams, stdin: TextIO, *, wait_s: f
         runner.run(await_worker(client, wait_s))
         runner.run(chat.open())
         try:
-            while (line := chat.read()) is not None:
-                if line.strip():
-                    chat.tell(runner.run(chat.turn(line)))
+            while chat.goes_on:
+                # Ctrl-C may come at any point between the two; it never ends the chat.
+                with contextlib.suppress(KeyboardInterrupt):
+                    line = chat.read()
+                    if line is not None and line.strip():
+                        chat.tell(runner.run(chat.turn(line)))
         finally:
             runner.run(chat.close())
 
@@ -52,6 +55,14 @@ class _Chat:
         self._terminal = sys.stdout.isatty()
         self._session: GemmaSession = client.session(params)
         self._ended = False
+        self._no_more = False
+
+    @property
+    def goes_on(self) -> bool:
+        """False at the end of the lines. Raises Interrupted when the process is to end."""
+        if self._ended:
+            raise Interrupted("interrupted: the chat was ended")
+        return not self._no_more
 
     def end(self, number: int, frame: object) -> None:
         """A kill, or a terminal that is closed: as Ctrl-C, and then no more lines are read."""
@@ -66,24 +77,28 @@ class _Chat:
         await self._session.__aexit__(None, None, None)
 
     def read(self) -> str | None:
-        """The next turn; None at the end of the lines. Ctrl-C forgets the line that is being typed. Raises
+        """The next turn; None when there is none now. Ctrl-C forgets the line that is being typed. Raises
         Interrupted."""
-        if self._typed:
-            with contextlib.suppress(ImportError):
-                import readline  # noqa: F401 - a line can be edited, and an earlier one called back
-        while not self._ended:
-            try:
-                return input("> ") if self._typed else self._stdin.readline() or None
-            except EOFError:
-                click.echo()
-                return None
-            except UnicodeDecodeError as error:
-                raise FazaiError(f"a line is not UTF-8 (byte {error.start})") from None
-            except KeyboardInterrupt:
-                if not self._typed or self._ended:
-                    break
+        line = None
+        try:
+            if self._typed:
+                with contextlib.suppress(ImportError):
+                    import readline  # noqa: F401 - a line can be edited, and an earlier one called back
+                line = input("> ")
+            else:
+                line = self._stdin.readline()
+                self._no_more = not line
+        except EOFError:
+            self._no_more = True
+            click.echo()
+        except UnicodeDecodeError as error:
+            raise FazaiError(f"a line is not UTF-8 (byte {error.start})") from None
+        except KeyboardInterrupt:
+            if not self._typed:
+                self._ended = True
+            elif not self._ended:
                 click.echo("\n(Ctrl-D ends the chat)", err=True)
-        raise Interrupted("interrupted: the chat was ended")
+        return line
 
     def tell(self, reason: str) -> None:
         """Why an answer ended before its end."""

@@ -51,6 +51,8 @@ class FakeEngine:
         self._closed = False
         self.most_running = 0
         self.aborts = 0
+        self.most_sessions = 0
+        self.longest = 0
         self._limit = 1 << 60
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -104,6 +106,7 @@ class FakeEngine:
                 raise EngineError(Code.OVERLOADED, "full")
             self._next += 1
             self._sessions[self._next] = _Session()
+            self.most_sessions = max(self.most_sessions, len(self._sessions))
             return self._next
 
     def close_session(self, session: int) -> None:
@@ -122,6 +125,7 @@ class FakeEngine:
             if s.tokens + len(tokens) >= CONTEXT:
                 raise EngineError(Code.CONTEXT, f"the conversation has {s.tokens} of {CONTEXT} tokens")
             s.cached, s.tokens = s.tokens, s.tokens + len(tokens)
+            self.longest = max(self.longest, s.tokens)
             s.prompt, s.made, s.out, s.reason = s.tokens, 0, "", Reason.RUNNING
             s.words = deque("".join(map(chr, tokens)).upper().split())
             s.sampling, s.state, s.limit = sampling, "queued", min(sampling.max_tokens, self._limit)

@@ -18,6 +18,8 @@ __all__ = ["Conversation", "Endpoint", "Said"]
 
 _KNOWN = ("max_tokens", "temperature", "top_p", "seed", "stop", "json_schema", "grammar")
 _SHOWN_CHARS = 200
+MAX_LINE_BYTES = 4 * 1024 * 1024  # of the stream, as on the worker's socket
+_MAX_REFUSAL_BYTES = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +122,9 @@ class Conversation:
                 http.stream("POST", url, json=body, headers=headers) as got,
             ):
                 if got.status_code != 200:
-                    raise _refused(endpoint, got.status_code, await got.aread())
-                async for line in _until(until, got.aiter_lines()):
+                    said_why = await _beginning(until, got.aiter_bytes())
+                    raise _refused(endpoint, got.status_code, said_why)
+                async for line in _until(until, _lines(got.aiter_bytes())):
                     for said in _said(line):
                         ended = ended or said.reason is not None
                         text.append(said.text)
@@ -137,6 +140,34 @@ class Conversation:
                 "the fallback's answer broke off", stage="answer", where=endpoint.url, hint="ask again"
             )
         self._turns = [*turns, {"role": "assistant", "content": "".join(text)}]
+
+
+async def _lines(chunks: AsyncIterator[bytes]) -> AsyncGenerator[str, None]:
+    """Lines of the stream, none of them longer than is allowed. Raises WireError."""
+    held = bytearray()
+    async for chunk in chunks:
+        held += chunk
+        *whole, rest = held.split(b"\n")
+        held = bytearray(rest)
+        for line in whole:
+            yield line.decode(errors="replace").rstrip("\r")
+        if len(held) > MAX_LINE_BYTES:
+            raise WireError(
+                "internal", f"the fallback endpoint sent a line of more than {MAX_LINE_BYTES} bytes"
+            )
+    if held:
+        yield held.decode(errors="replace")
+
+
+async def _beginning(until: float, chunks: AsyncIterator[bytes]) -> bytes:
+    """What a refusal says, as far as it is looked at. Raises TimeoutError."""
+    found = b""
+    async with asyncio.timeout_at(until):
+        async for chunk in chunks:
+            found += chunk
+            if len(found) >= _MAX_REFUSAL_BYTES:
+                break
+    return found[:_MAX_REFUSAL_BYTES]
 
 
 async def _until(until: float, lines: AsyncIterator[str]) -> AsyncGenerator[str, None]:
