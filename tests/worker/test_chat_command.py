@@ -53,17 +53,17 @@ def test_ctrl_c_aborts_the_answer_and_ctrl_d_ends_the_chat(monkeypatch: pytest.M
             screen.press(b"a long story\n")
             await screen.until("A LONG STORY")
             screen.press(b"\x03")
-            await screen.until("(aborted)")
+            await screen.until("(aborted)\r\n> ")
             await worker.until(lambda: worker.sessions.busy == 0)
             assert len(worker.sessions) == 1
             screen.press(b"not this\x03")  # a line that is being typed is forgotten
-            await screen.until("(Ctrl-D ends the chat)")
+            await screen.until("(Ctrl-D ends the chat)\r\n> ")
             screen.press(b"then stop\n")
             await screen.until("THEN STOP")
             assert "NOT THIS" not in screen.text
             screen.text = ""
             screen.press(b"\x03")
-            await screen.until("(aborted)")
+            await screen.until("(aborted)\r\n> ")
             screen.press(b"\x04")
             async with asyncio.timeout(60):
                 assert await screen.child.wait() == 0
