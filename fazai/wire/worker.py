@@ -212,7 +212,8 @@ def _mend_surrogates(line: bytes) -> bytes:
 
 def decode_worker_request(line: bytes | str) -> WorkerRequest:
     """One line that a client sent. Raises WireError: bad_json, bad_request, unknown_type."""
-    return _REQUESTS.decode(_mend_surrogates(line.encode() if isinstance(line, str) else line))
+    raw = line.encode(errors="surrogatepass") if isinstance(line, str) else line
+    return _REQUESTS.decode(_mend_surrogates(raw))
 
 
 def decode_worker_event(line: bytes | str) -> WorkerEvent:
