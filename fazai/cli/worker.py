@@ -37,12 +37,18 @@ def socket_of(path: str | None) -> Path:
     default=0,
     help="Tokens of all conversations together. [default: 8192]",
 )
-@click.option("--threads", type=click.IntRange(0, 512), default=0, help="[default: all cores]")
+@click.option(
+    "--threads", type=click.IntRange(0, 512), default=0, help="[default: as many as decode quickest]"
+)
 @click.option(
     "--slots", type=click.IntRange(1, 56), default=4, show_default=True, help="Generations at once."
 )
 @click.option(
-    "--sessions", type=click.IntRange(1, 4096), default=64, show_default=True, help="Open sessions."
+    "--sessions",
+    type=click.IntRange(1, 4096),
+    default=64,
+    show_default=True,
+    help="Open sessions; beyond, the one idle for longest goes.",
 )
 @click.option(
     "--queue", type=click.IntRange(0, 4096), default=32, show_default=True, help="Generations that wait."

@@ -319,8 +319,9 @@ def test_more_is_forced_than_goes_across_the_border_at_once(model: Path) -> None
     own = Loaded(model, context_tokens=8192)
     try:
         value = "lorem ipsum dolor sit amet " * 1000
+        long = replace(GREEDY, max_tokens=8000, timeout_ms=900_000)  # a machine may be slow
         session = own.engine.open_session()
-        text, progress = _constrained(own, {"const": value}, replace(GREEDY, max_tokens=8000), session)
+        text, progress = _constrained(own, {"const": value}, long, session)
         assert (progress.reason, json.loads(text)) == (Reason.EOS, value)
         assert progress.forced_tokens > MAX_FORCED
     finally:
