@@ -16,6 +16,8 @@ ANNOTATIONS = frozenset(
     (
         *("title", "description", "default", "examples", "example", "deprecated", "readOnly", "writeOnly"),
         *("$comment", "$schema", "$id", "id", "$anchor", "$vocabulary"),
+        *("contentEncoding", "contentMediaType", "contentSchema"),  # as JSON Schema itself says
+        "nullable",  # OpenAPI's: what it would allow besides is not written, so the output conforms
     )
 )
 _ONE = (
@@ -29,8 +31,7 @@ _VALUES = (
     *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"),
     *("minItems", "maxItems", "uniqueItems", "minContains", "maxContains"),
     *("required", "minProperties", "maxProperties", "dependentRequired", "dependencies"),
-    *("$ref", "$dynamicRef", "$dynamicAnchor", "$recursiveRef", "$recursiveAnchor", "nullable"),
-    *("contentEncoding", "contentMediaType", "contentSchema"),
+    *("$ref", "$dynamicRef", "$dynamicAnchor", "$recursiveRef", "$recursiveAnchor"),
 )
 #: What llguidance enforces, or refuses by itself.
 _KNOWN = frozenset((*_ONE, *_LISTS, *_NAMED, *_VALUES)) | ANNOTATIONS
