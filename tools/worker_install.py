@@ -92,7 +92,8 @@ def build_environment(environ: Mapping[str, str]) -> dict[str, str]:
 
 def compile_llama() -> None:
     """Shows every quarter of a minute how far the compiler is; all that it says when it fails."""
-    command = [*_PIP, "install", "--verbose", "--no-binary", "llama-cpp-python", pinned()]
+    # Not from the cache: a wheel there may be of other flags, or of another machine.
+    command = [*_PIP, "install", "--verbose", "--no-cache-dir", "--no-binary", "llama-cpp-python", pinned()]
     lines: list[str] = []
     told_s = time.monotonic()
     with subprocess.Popen(
