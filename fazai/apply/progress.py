@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from fazai.model import Change
+from fazai.outcome import ActionOutcome
 
 __all__ = ["TakenBack", "Written"]
 
@@ -17,6 +19,13 @@ class Written:
     changes: list[tuple[Change, str]] = field(default_factory=list)
     looked: int = 0
     keep: bool = False
+
+    def refused_services(self, actions: Iterable[ActionOutcome], earlier: frozenset[str]) -> set[str]:
+        """Name the services of changes that the target refused: nothing was saved for them that is not
+        active."""
+        saved = {service for change, _ in self.changes for service in change.activates}
+        refused = {s for action in actions if action.status == "failed" for s in action.change.activates}
+        return refused - saved - earlier
 
 
 @dataclass(slots=True)

@@ -414,7 +414,7 @@ class TargetRun:
         if not done.keep and done.changes:
             await self._undo(session, done)
         if getattr(self.provider, "atomic_writes", False) and not isinstance(error, Unreachable | Unsure):
-            await self._forget(self._refused(done))
+            await self._forget(done.refused_services(self.actions, self._earlier))
         self._left()
 
     async def _undo(self, session: Session, done: Written) -> None:
@@ -466,12 +466,6 @@ class TargetRun:
                     self.errors.append(error)
             back.stuck.append(change)
         return back
-
-    def _refused(self, done: Written) -> set[str]:
-        """The services of changes that the target refused: nothing was saved for them that is not active."""
-        saved = {service for change, _ in done.changes for service in change.activates}
-        refused = {s for action in self.actions if action.status == "failed" for s in action.change.activates}
-        return refused - saved - self._earlier
 
     async def _forget(self, services: set[str]) -> None:
         """Saved and running are one again. A journal that cannot be written keeps them: the next run then

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -28,7 +29,7 @@ __all__ = [
     "Stats",
 ]
 
-_INSTALL = "pip install ./native '.[gemma]' (it compiles llama.cpp: about four minutes on two cores)"
+_INSTALL = "pip install ./native '.[gemma]' (it compiles llama.cpp, which takes minutes)"
 _TEXT_BYTES = 32_768
 _READY = 256
 MAX_FORCED = 4096  # tokens that `mask_forced` takes at once (FZ_MAX_FF)
@@ -191,6 +192,7 @@ class Engine:
         self._ids = self._ffi.new("uint64_t[]", _READY)
         self._job = self._ffi.new("fz_mask_job *")
         self.vocabulary = int(self.stats_raw().n_vocab)
+        self._marks = self._find_marks()
 
     def _options(self, options: Options) -> Any:
         return self._ffi.new(
@@ -235,6 +237,36 @@ class Engine:
             raise EngineError(Code(n), "the text cannot be tokenized")
         return list(self._ffi.unpack(tokens, n)) if n else []
 
+    def tokenize_plain(self, text: str) -> list[int]:
+        """As `tokenize`, and no token stands for more than its text: where llama.cpp takes one of the
+        vocabulary's marks for what somebody wrote, the text is cut within it until it does not."""
+        found: list[int] = []
+        todo = [text]
+        while todo:
+            part = todo.pop()
+            tokens = self.tokenize(part)
+            marks = {self._marks[token] for token in self._marks.keys() & set(tokens)}
+            if not marks or len(part) < 2:
+                found += tokens
+                continue
+            # Behind the first character of each: no half of it is the mark.
+            pattern = "|".join(f"(?<={re.escape(m[0])})(?={re.escape(m[1:])})" for m in marks if len(m) > 1)
+            todo += reversed(re.split(pattern, part))
+        return found
+
+    def _find_marks(self) -> dict[int, str]:
+        """Tokens that mean something to the model, by number: control tokens, and those of the user's that
+        are more than white space."""
+        room = 65_536
+        while True:
+            tokens = self._ffi.new("int32_t[]", room)
+            n = self._lib.fz_marks(self._engine, tokens, room)
+            if n <= room:
+                break
+            room = n
+        texts = {t: self.piece(t, special=True).decode(errors="replace") for t in self._ffi.unpack(tokens, n)}
+        return {token: text for token, text in texts.items() if text.strip()}
+
     def piece(self, token: int, *, special: bool = False) -> bytes:
         buffer = self._ffi.new("char[]", 512)
         n = self._lib.fz_piece(self._engine, token, special, buffer, 512)
@@ -276,9 +308,14 @@ class Engine:
         self._lib.fz_memory_trim()
 
     def meta(self, key: str) -> str | None:
-        buffer = self._ffi.new("char[]", 4096)
-        n = self._lib.fz_meta(self._engine, key.encode(), buffer, 4096)
-        return None if n < 0 else bytes(self._ffi.string(buffer)).decode(errors="replace")
+        """A value of the file's metadata, as text; None when the file does not have it."""
+        room = 4096
+        while True:
+            buffer = self._ffi.new("char[]", room)
+            n = self._lib.fz_meta(self._engine, key.encode(), buffer, room)
+            if n < room:
+                return None if n < 0 else bytes(self._ffi.string(buffer)).decode(errors="replace")
+            room = n + 1
 
     def open_session(self) -> int:
         session = self._ffi.new("uint64_t *")
