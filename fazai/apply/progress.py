@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from fazai.model import Change
+from fazai.model import Change, Step
 from fazai.outcome import ActionOutcome
 
-__all__ = ["TakenBack", "Written"]
+__all__ = ["TakenBack", "Written", "leading_changes"]
 
 
 @dataclass(slots=True)
@@ -38,3 +38,11 @@ class TakenBack:
     stuck: list[Change] = field(default_factory=list)
     moved: list[Change] = field(default_factory=list)
     cut: bool = False
+
+
+def leading_changes(steps: Sequence[Step]) -> Iterator[Change]:
+    """Yield the changes before the first other step."""
+    for step in steps:
+        if not isinstance(step, Change):
+            return
+        yield step

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 
 from fazai.apply.boxes import BoxStore, refuse_pruning
-from fazai.apply.progress import TakenBack, Written
+from fazai.apply.progress import TakenBack, Written, leading_changes
 from fazai.apply.sentences import action_id, found, how_far, not_stuck, open_ends, read_only, unasked
 from fazai.errors import Errors, FazaiError, Interrupted, Moved, StateError, Unreachable, Unsure
 from fazai.model import (
@@ -233,7 +233,7 @@ class TargetRun:
             await session.hold()
             await self._activate(session, first.service)
             return rest[1:]
-        changes = list(_changes(rest))
+        changes = list(leading_changes(rest))
         try:
             return rest[await self._write(session, changes, done) :]
         except Moved as error:
@@ -493,11 +493,3 @@ class TargetRun:
 
     def _say(self, type_: str, change: Change, **more: object) -> None:
         self.event(type_, change.target, {**change_record(change), **more})
-
-
-def _changes(steps: Sequence[Step]) -> Iterator[Change]:
-    """Those before the first activation."""
-    for step in steps:
-        if not isinstance(step, Change):
-            return
-        yield step
