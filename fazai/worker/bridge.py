@@ -170,6 +170,19 @@ def _native() -> Any:
         ) from None
 
 
+def _without(tokens: list[int], sign: list[int]) -> list[int]:
+    """The tokens without each run of `sign`."""
+    found: list[int] = []
+    at, n = 0, len(sign)
+    while at < len(tokens):
+        if tokens[at] == sign[0] and tokens[at : at + n] == sign:
+            at += n
+        else:
+            found.append(tokens[at])
+            at += 1
+    return found
+
+
 class Engine:
     """A loaded model. Raises InputError when the native module is absent, EngineError when the model cannot
     be loaded. All methods may be called from any thread; `close` when no other runs."""
@@ -239,20 +252,28 @@ class Engine:
 
     def tokenize_plain(self, text: str) -> list[int]:
         """As `tokenize`, and no token stands for more than its text: where llama.cpp takes one of the
-        vocabulary's marks for what somebody wrote, the text is cut within it until it does not."""
-        found: list[int] = []
-        todo = [text]
-        while todo:
-            part = todo.pop()
-            tokens = self.tokenize(part)
-            marks = {self._marks[token] for token in self._marks.keys() & set(tokens)}
-            if not marks or len(part) < 2:
-                found += tokens
-                continue
-            # Behind the first character of each: no half of it is the mark.
-            pattern = "|".join(f"(?<={re.escape(m[0])})(?={re.escape(m[1:])})" for m in marks if len(m) > 1)
-            todo += reversed(re.split(pattern, part))
-        return found
+        vocabulary's marks for what somebody wrote, a character that is not in the text parts the mark, and
+        its tokens are taken out again. (Each call of llama.cpp looks for all marks: one for each part would
+        take half a millisecond.) Raises EngineError."""
+        tokens = self.tokenize(text)
+        found = self._marks.keys() & set(tokens)
+        if not found:
+            return tokens
+        private = (*range(0xE000, 0xF900), *range(0xF0000, 0xFFFFE))
+        parting = next((char for char in map(chr, private) if char not in text), None)
+        if parting is None:
+            raise EngineError(
+                Code.INVALID, "the text has all characters of private use and cannot be tokenized"
+            )
+        sign = self.tokenize(parting)
+        while found:
+            marks = [self._marks[token] for token in found]
+            # Behind the first character of each.
+            cuts = "|".join(f"(?<={re.escape(mark[0])})(?={re.escape(mark[1:])})" for mark in marks)
+            text = re.sub(cuts, parting, text)
+            tokens = self.tokenize(text)
+            found = self._marks.keys() & set(tokens)
+        return _without(tokens, sign)
 
     def _find_marks(self) -> dict[int, str]:
         """Tokens that mean something to the model, by number: control tokens, and those of the user's that
@@ -265,7 +286,7 @@ class Engine:
                 break
             room = n
         texts = {t: self.piece(t, special=True).decode(errors="replace") for t in self._ffi.unpack(tokens, n)}
-        return {token: text for token, text in texts.items() if text.strip()}
+        return {token: text for token, text in texts.items() if text.strip() and len(text) > 1}
 
     def piece(self, token: int, *, special: bool = False) -> bytes:
         buffer = self._ffi.new("char[]", 512)

@@ -482,6 +482,8 @@ def test_no_text_of_a_user_is_a_mark(loaded: Loaded) -> None:
         mark = engine.piece(token, special=True).decode()
         assert not marks & set(engine.tokenize_plain(f"a {mark}{mark}"))
     assert engine.tokenize_plain("a\n\nb") == engine.tokenize("a\n\nb")  # white space has tokens of its own
+    many = engine.tokenize_plain("\ue000<b>" * 16_000)  # each call for a part would take half a millisecond
+    assert b"".join(map(engine.piece, many)).decode() == "\ue000<b>" * 16_000
 
 
 def test_the_demo_is_a_base_model_and_continues_text(loaded: Loaded) -> None:
