@@ -187,7 +187,11 @@ def _usage(error: click.UsageError) -> UsageError:
     if near:
         hint = f'did you mean "{near[0]}"? {hint}'
     message = error.message or error.format_message()
-    if isinstance(error, click.NoSuchOption):
+    if isinstance(error, click.MissingParameter) and isinstance(
+        choice := error.param and error.param.type, click.Choice
+    ):
+        message = f"one of these is missing: {', '.join(map(str, choice.choices))}"
+    elif isinstance(error, click.NoSuchOption):
         message = f"there is no option {error.option_name}"
     elif isinstance(error, click.BadParameter):
         message = error.format_message()

@@ -59,7 +59,9 @@ def test_validate_needs_neither_http_client_nor_templates(world: World) -> None:
         (("apply", "--forks", "0", "x"), "--forks"),
         (("plan", "--output", "xml", "x"), "--output"),
         (("kinds", "opnsense.alais"), 'did you mean "opnsense.alias"?'),
+        (("kinds", "alias"), 'did you mean "opnsense.alias"?'),
         (("apply", "--plan", "nowhere.json"), "nowhere.json"),
+        (("completion",), "one of these is missing: bash, zsh, fish"),
         (("completion", "tcsh"), "tcsh"),
     ],
 )
