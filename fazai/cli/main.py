@@ -190,7 +190,8 @@ def _usage(error: click.UsageError) -> UsageError:
     if isinstance(error, click.MissingParameter) and isinstance(
         choice := error.param and error.param.type, click.Choice
     ):
-        message = f"one of these is missing: {', '.join(map(str, choice.choices))}"
+        what = error.param.opts[0] if isinstance(error.param, click.Option) else "an argument"
+        message = f"{what} is missing, one of: {', '.join(map(str, choice.choices))}"
     elif isinstance(error, click.NoSuchOption):
         message = f"there is no option {error.option_name}"
     elif isinstance(error, click.BadParameter):

@@ -61,7 +61,8 @@ def test_validate_needs_neither_http_client_nor_templates(world: World) -> None:
         (("kinds", "opnsense.alais"), 'did you mean "opnsense.alias"?'),
         (("kinds", "alias"), 'did you mean "opnsense.alias"?'),
         (("apply", "--plan", "nowhere.json"), "nowhere.json"),
-        (("completion",), "one of these is missing: bash, zsh, fish"),
+        (("completion",), "an argument is missing, one of: bash, zsh, fish"),
+        (("token", "create", "ci"), "--role is missing, one of: viewer, operator, admin"),
         (("completion", "tcsh"), "tcsh"),
     ],
 )
