@@ -7,6 +7,7 @@ and the changes (docs/approvals.md). Applying it is refused (exit 6) when one of
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -158,8 +159,11 @@ def write_plan(plan: SavedPlan, path: Path) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise InputError(f"the plan cannot be written: {error.strerror}", where=str(path)) from error
+        with contextlib.suppress(OSError):  # a read-only file system refuses to forget what is not there
+            temporary.unlink()
+        raise InputError(
+            f"the plan cannot be written: {error.strerror}", where=str(path), hint="name another --out FILE"
+        ) from error
 
 
 def read_plan(path: Path) -> SavedPlan:

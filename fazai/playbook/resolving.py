@@ -263,7 +263,10 @@ def _no_target(chosen: Iterable[str]) -> InventoryError:
     """A run over nothing would be a run in which all is well."""
     if not list(chosen):
         return InventoryError("the inventory has no hosts", hint="hosts stand below `all:` and `hosts:`")
-    return InventoryError("no host has a provider, so there is nothing to look at", hint="provider: opnsense")
+    return InventoryError(
+        "no host that was chosen has a provider, so there is nothing to look at",
+        hint="write provider: opnsense, ssh or local among the variables of the hosts, in the inventory",
+    )
 
 
 def _lone_lists(inventory: Inventory) -> frozenset[int]:
