@@ -108,7 +108,7 @@ class _Process:
         self._log.say("info", f"{self._worker.model} answers at {self._settings.socket}")
         if ready is not None:
             ready()
-        await self._stop.wait()
+        await self._stop.wait()  # deadline: none, it serves until it is told to stop
         return await self._drain(server)
 
     def _close(self, server: asyncio.Server) -> None:
@@ -144,7 +144,9 @@ class _Process:
         settings, loop = self._settings, asyncio.get_running_loop()
         thread = concurrent.futures.ThreadPoolExecutor(1, "load")  # asyncio would wait for one of its own
         loading = loop.run_in_executor(thread, Engine, settings.model, settings.options)
+        # deadline: none, loading ends by itself or at a signal
         stopping = asyncio.ensure_future(self._stop.wait())
+        # deadline: none, loading ends by itself or at a signal
         await asyncio.wait((loading, stopping), return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
         thread.shutdown(wait=False)
