@@ -133,7 +133,7 @@ class Engine:
         task = asyncio.ensure_future(self._guarded(target))
         self._active[task] = target
         try:
-            await asyncio.wait({task})
+            await asyncio.wait({task})  # deadline: each operation on the target has its own
         finally:
             del self._active[task]
         outcome = target.outcome(time.monotonic() - begun)

@@ -100,6 +100,7 @@ class TargetRun:
         memory = self.store.memory(name)
         if self._idle(memory):
             return
+        # deadline: the target's connect_timeout and timeout
         async with self.provider.connect(self.item.target) as session:
             if isinstance(session, Talking):
                 session.listen(self._hear)

@@ -190,6 +190,7 @@ class Fleet:
         async def one(item: TargetWork) -> _Found | FazaiError:
             provider: Any = self.command.registry.provider(item.target.provider)
             try:
+                # deadline: the target's connect_timeout and timeout
                 async with gate, provider.connect(item.target) as session:
                     return await work(item, session)
             except FazaiError as error:

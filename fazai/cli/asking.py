@@ -124,6 +124,7 @@ async def ask(client: GemmaClient, params: SessionParams, text: str, *, wait_s: 
     _end_as_interrupted()
     try:
         await await_worker(client, wait_s)
+        # deadline: the generation's, `pieces`
         async with client.session(params) as session, session.stream(text) as pieces:
             async for piece in pieces:
                 click.echo(shown(piece, terminal=terminal), nl=False)

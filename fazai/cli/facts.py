@@ -57,7 +57,7 @@ async def _ask(targets: list[Target], provider: Any, forks: int) -> dict[str, Ma
 
     async def one(target: Target) -> Mapping[str, Any] | FazaiError | None:
         own: Provider = provider(target.provider)
-        async with gate, own.connect(target) as session:
+        async with gate, own.connect(target) as session:  # deadline: the target's connect_timeout and timeout
             if not isinstance(session, Describing):
                 return None
             try:

@@ -67,7 +67,7 @@ class App:
         async def watched(message: dict[str, object]) -> None:
             nonlocal started
             started = True
-            await send(message)
+            await send(message)  # deadline: the connection's, Connection.pause_writing
 
         path = str(scope["path"])
         try:
@@ -89,7 +89,7 @@ class App:
         if refusal is None:
             return
         if started:
-            connection_of(scope).transport.close()
+            connection_of(scope).close()
         else:
             connection_of(scope).refused()
             await refuse(send, path, refusal)

@@ -20,7 +20,7 @@ from fazai.daemon.jobs import Job
 from fazai.daemon.runrecords import Record
 from fazai.daemon.settings import Settings
 
-__all__ = ["Child", "Ended", "Patience", "arguments", "ended", "environment"]
+__all__ = ["Child", "Ended", "Patience", "arguments", "environment", "follow"]
 
 _TAIL_BYTES = 8 * 1024
 _SAID_BYTES = 16 * 1024 * 1024
@@ -120,16 +120,29 @@ def environment(job: Job, record: Record, settings: Settings, environ: Mapping[s
     return found
 
 
-async def ended(pid: int) -> None:
-    """Until a process that need not be ours has ended."""
+async def follow(pid: int, timeout_s: float, patience: Patience) -> bool:
+    """Wait until a run that another daemon began has ended, which it is made to when the time is over, as
+    `Child.wait` does. Return whether it was."""
     try:
         handle = os.pidfd_open(pid)
     except ProcessLookupError:
-        return
+        return False
     loop, over = asyncio.get_running_loop(), asyncio.Event()
     loop.add_reader(handle, over.set)
     try:
-        await over.wait()
+        timed_out = False
+        for wait_s in (timeout_s, patience.clean_s, patience.now_s):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await over.wait()
+                    return timed_out
+            timed_out = True
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                signal.pidfd_send_signal(handle, signal.SIGTERM)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(pid, signal.SIGKILL)
+        await over.wait()  # deadline: none is left, nobody outlives SIGKILL for long
+        return True
     finally:
         loop.remove_reader(handle)
         os.close(handle)

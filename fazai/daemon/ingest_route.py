@@ -86,17 +86,17 @@ class IngestRoute:
         gzipped, signed = self._look(scope)
         if not signed:
             self._authorize(scope)
-        message = await receive()
+        message = await receive()  # deadline: IngestRoute.__call__
         if message["type"] == "http.request" and not message.get("more_body"):
             answer = await self._take(scope, message.get("body", b""), gzipped, signed)
         else:
             answer = await self._take_parts(scope, message, receive, gzipped, signed)
         self._ingest.seconds.add(time.perf_counter() - begun)
         length = (b"content-length", b"%d" % len(answer.body))
-        await send(
+        await send(  # deadline: IngestRoute.__call__
             {"type": "http.response.start", "status": answer.status, "headers": (_JSON, length, *_SAFE)}
         )
-        await send({"type": "http.response.body", "body": answer.body})
+        await send({"type": "http.response.body", "body": answer.body})  # deadline: IngestRoute.__call__
 
     def short(self, scope: Scope) -> ShortTaker | None:
         """For plain bodies that no signature covers; each is still asked for its right to be there."""
@@ -173,7 +173,7 @@ class IngestRoute:
                     parts.append(part)
                 if not message.get("more_body"):
                     break
-                message = await receive()
+                message = await receive()  # deadline: IngestRoute.__call__
         finally:
             if held:
                 admission.leave("", held)

@@ -255,7 +255,7 @@ class Firewalls:
         if seen.round is None:
             seen.round = asyncio.get_running_loop().create_task(self._round(seen))
             seen.round.add_done_callback(lambda task: self._round_ended(seen, task))
-        await asyncio.wait([seen.round])
+        await asyncio.wait([seen.round])  # deadline: the request's, Endpoint; the round has its own
         return seen
 
     def _round_ended(self, seen: Seen, task: asyncio.Task[None]) -> None:

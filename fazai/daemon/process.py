@@ -157,7 +157,7 @@ class Daemon:
         systemd.notify(os.environ, f"READY=1\nSTATUS=listens on {where}")
         if ready is not None:
             ready()
-        await self._stop.wait()
+        await self._stop.wait()  # deadline: none, it serves until it is told to stop
 
     async def _end(self, services: Services, server: HttpServer) -> None:
         systemd.notify(os.environ, "STOPPING=1")

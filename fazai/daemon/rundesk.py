@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fazai.daemon.announce import AUDIT, Announcer, log_event, row_of, utc_now
-from fazai.daemon.child import Child, Ended, Patience, arguments, ended, environment
+from fazai.daemon.child import Child, Ended, Patience, arguments, environment, follow
 from fazai.daemon.exposition import escape
 from fazai.daemon.jobs import Job, Mode
 from fazai.daemon.refusal import Refusal
@@ -141,18 +141,21 @@ class RunDesk:
             planned.approved_run = record.run_id
             self.records.save(planned)
 
-    async def _ended_alone(self, record: Record) -> None:
+    async def _ended_alone(self, record: Record, *, timed_out: bool = False) -> None:
         """The ledger says how, if anything does."""
         found = self._store.ledger.find_run(record.run_id)
         code = found.exit_code if found is not None else None
         record.error = "it ended without a word" if code is None else None
-        await self._ended(record, Ended(128 + signal.SIGKILL if code is None else code, ""))
+        await self._ended(record, Ended(128 + signal.SIGKILL if code is None else code, "", timed_out))
 
     async def _follow(self, record: Record, pid: int, lane: int) -> None:
-        """A run that the daemon before began, to its end."""
+        """Follow a run that the daemon before began to its end; the timeout of its job holds on."""
+        assert record.started is not None
+        most_s = self.jobs[record.job].timeout_s
+        left_s = min(max(0.0, record.started + most_s - self._now()), most_s)  # the clock may have been set
         try:
-            await ended(pid)
-            await self._ended_alone(record)
+            timed_out = await follow(pid, left_s, self._patience)
+            await self._ended_alone(record, timed_out=timed_out)
         except StateError as error:
             self._log.say("error", str(error), logger=_LOGGER, run_id=record.run_id)
         finally:
@@ -284,7 +287,7 @@ class RunDesk:
         except OSError as error:
             return Ended(int(ExitCode.FAILED), f"the run cannot be started: {error.strerror}")
         try:
-            return await going.child.wait(job.timeout_s, self._patience)
+            return await going.child.wait(job.timeout_s, self._patience)  # deadline: the job's, Child.wait
         finally:
             going.child.leave()
 

@@ -12,6 +12,7 @@ import logging
 import socket
 import ssl
 import struct
+import sys
 from collections.abc import Callable, Mapping
 from email.utils import formatdate
 from typing import Any, cast
@@ -85,6 +86,7 @@ class Connection(HttpToolsProtocol):
         self._gave_up = False
         self.on_drained: Callable[[], None] | None = None
         self._streams = False
+        self._look: asyncio.Handle | None = None  # the next one at what a client has not taken yet
 
     # -- what uvicorn calls
 
@@ -97,6 +99,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
+        self._look_no_more()
         super().connection_lost(exc)
         self._unset_keepalive_if_required()
         on_lost, self.on_lost, self.on_drained = self.on_lost, None, None
@@ -106,8 +109,11 @@ class Connection(HttpToolsProtocol):
     def pause_writing(self) -> None:
         if not self._streams:
             super().pause_writing()
+            self._look_no_more()
+            self._look = self.loop.call_soon(self._look_at_unsent, sys.maxsize)
 
     def resume_writing(self) -> None:
+        self._look_no_more()
         if not self._streams:
             super().resume_writing()
         if self.on_drained is not None:
@@ -189,8 +195,8 @@ class Connection(HttpToolsProtocol):
         if self.busy or rest_s > 0:
             wait_s = max(rest_s, 1.0)
             self.timeout_keep_alive_task = self.loop.call_later(wait_s, self.timeout_keep_alive_handler)
-        else:
-            super().timeout_keep_alive_handler()
+        elif not self.transport.is_closing():
+            self.close()
 
     def _unsupported_upgrade_warning(self) -> None:
         """Such a request is answered as if it had not asked for an upgrade."""
@@ -265,7 +271,25 @@ class Connection(HttpToolsProtocol):
             self.transport.close()
         self.loop.call_later(_LINGER_S + 1.0, self.transport.abort)
 
+    def _look_at_unsent(self, before: int) -> None:
+        """Cut off a client that took nothing of its answers for `stall_s`; whoever sends waits for it."""
+        unsent = self.transport.get_write_buffer_size()
+        if unsent >= before:
+            self.transport.abort()
+        else:
+            self._look = self.loop.call_later(self.limits.stall_s, self._look_at_unsent, unsent)
+
+    def _look_no_more(self) -> None:
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
+
     # -- the end
+
+    def close(self) -> None:
+        """Close when the client has taken what is written, at the latest in `linger_s`."""
+        self.transport.close()
+        self.loop.call_later(self.limits.linger_s, self.transport.abort)
 
     def refused(self) -> None:
         """To be told before a refusal is written: nobody reads the rest of that request."""
@@ -286,7 +310,7 @@ class Connection(HttpToolsProtocol):
             self.cycle.message_event.set()
         if self.transport.can_write_eof():
             self.transport.write_eof()
-        self.loop.call_later(_LINGER_S, self.transport.close)
+        self.loop.call_later(_LINGER_S, self.close)
 
     # -- who it is
 
@@ -315,6 +339,7 @@ class Connection(HttpToolsProtocol):
         open stream costs. `on_drained` is called when less than a quarter of `unsent_bytes` is left. Returns
         the socket's number where writing to it is enough, -1 with TLS."""
         self._streams = True
+        self._look_no_more()
         self.transport.set_write_buffer_limits(high=unsent_bytes)
         self._disarm()
         if self.cycle is not None:
@@ -332,8 +357,7 @@ class Connection(HttpToolsProtocol):
         if self.cycle is not None:
             self.cycle.response_complete = True
         self.transport.write(_LAST_CHUNK)
-        self.transport.close()
-        self.loop.call_later(self.limits.linger_s, self.transport.abort)
+        self.close()
 
 
 class _Gently:

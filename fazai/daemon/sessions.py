@@ -166,6 +166,7 @@ async def generate(call: Call) -> None:
     services.lives.begun()
     call.connection.on_lost = _cancel(session)
     try:
+        # deadline: the route's, Endpoint
         await call.send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
         try:
             async with asyncio.timeout(_GENERATION_S), aclosing(_iterate(session, body)) as events:
@@ -182,6 +183,7 @@ async def generate(call: Call) -> None:
                 await _emit(
                     call, body.session_id, DoneEvent(timestamp=utc_now(), result={"stop_reason": "aborted"})
                 )
+        # deadline: the route's, Endpoint
         await call.send({"type": "http.response.body", "body": b"", "more_body": False})
     finally:
         call.connection.on_lost = None
@@ -206,7 +208,7 @@ def _cancel(session: _Session) -> Any:
 async def _iterate(session: _Session, body: GenerateBody) -> AsyncGenerator[EventBase, None]:
     """The events of one iteration: tokens, then `done`, or `error`."""
     try:
-        async with session.gemma.stream(_prompt(body)) as stream:
+        async with session.gemma.stream(_prompt(body)) as stream:  # deadline: `generate`
             async for text in _gathered(stream):
                 yield TokenEvent(timestamp=utc_now(), text=text)
             yield DoneEvent(timestamp=utc_now(), result=_result(stream))
@@ -242,7 +244,7 @@ async def _gathered(stream: Stream) -> AsyncIterator[str]:
     loop = asyncio.get_running_loop()
     parts: list[str] = []
     since = float("-inf")  # the first goes out at once
-    async for piece in stream:
+    async for piece in stream:  # deadline: `generate`
         parts.append(piece)
         if loop.time() - since >= _GATHER_S:
             yield "".join(parts)
@@ -258,6 +260,7 @@ async def _emit(call: Call, session_id: str, event: EventBase) -> None:
     event = msgspec.structs.replace(event, session_id=session_id)
     ids = await call.services.store.publish([row_of(event)])
     frame = encode_sse(ids[0], event)  # type: ignore[arg-type]
+    # deadline: the route's, Endpoint
     await call.send({"type": "http.response.body", "body": frame, "more_body": True})
 
 

@@ -48,7 +48,9 @@ async def events(call: Call) -> None:
     stream = Stream(call.connection, call.who, _filter(query), position)
     hub.add(stream)
     try:
+        # deadline: the connection's, Connection.pause_writing
         await call.send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
+        # deadline: the connection's, Connection.pause_writing
         await call.send({"type": "http.response.body", "body": _HELLO % position, "more_body": True})
         stream.file = stream.connection.begin_stream(hub.stream_bytes)
         if await _catch_up(stream, hub, services.store) and query.follow:

@@ -240,7 +240,7 @@ async def read_body(call: Call, route: Route) -> bytes:
     budget = call.services.bodies
     try:
         while True:
-            message = await call.receive()
+            message = await call.receive()  # deadline: the route's, Endpoint
             if message["type"] == "http.disconnect":
                 raise Refusal("bad_request", "the client went away")
             part = message.get("body", b"")
@@ -274,7 +274,9 @@ def head_of(answer: Reply) -> list[tuple[bytes, bytes]]:
 
 
 async def reply(send: Send, answer: Reply) -> None:
+    # deadline: the connection's, Connection.pause_writing
     await send({"type": "http.response.start", "status": answer.status, "headers": head_of(answer)})
+    # deadline: the connection's, Connection.pause_writing
     await send({"type": "http.response.body", "body": answer.body})
 
 

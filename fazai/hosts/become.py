@@ -112,8 +112,8 @@ async def _answer_sudo(channel: Channel, become: Become, password: Secret, host:
             if asked > 1:
                 raise become_refusal(become, host, "Sorry, try again.")
             channel.stdin.write(password.reveal().encode() + b"\n")
-            await channel.stdin.drain()
-        more = await channel.stderr.read(4096)
+            await channel.stdin.drain()  # deadline: `greet`
+        more = await channel.stderr.read(4096)  # deadline: `greet`
         if not more:
             raise await channel.refusal(said.replace(ask, b"").decode("utf-8", "replace").strip())
         said += more

@@ -24,6 +24,7 @@ _HINTS: Final[tuple[tuple[str, str], ...]] = (
     ("operation not permitted", "become: true"),
     ("there is a directory", "it came after the look: does another resource make it? move it away first"),
     ("there is something else by now", "it came after the look: run it again"),
+    ("/proc/sys/", "the kernel has no such setting: is the name right, and its module loaded?"),
     ("directory nonexistent", "declare the folder before it: ssh.directory"),
     ("no such file or directory", "declare the folder before it: ssh.directory"),
     ("directory not empty", "recurse: true removes what is in it, too"),

@@ -139,10 +139,10 @@ class Shell:
             if len(waiting) >= _WRITE_BYTES:
                 stdin.write(bytes(waiting))
                 waiting.clear()
-                await stdin.drain()
+                await stdin.drain()  # deadline: Shell.run
         waiting += encoded(f"\n{end}; }} </dev/null\n")
         stdin.write(bytes(waiting))
-        await stdin.drain()
+        await stdin.drain()  # deadline: Shell.run
 
     async def _receive(self, listener: Listener | None, form: Form, limit: int | None) -> Result:
         if form != "command":
@@ -189,7 +189,7 @@ class Shell:
 
     async def _read(self, reader: Reader) -> bytes:
         try:
-            return await reader.read(_READ_BYTES)
+            return await reader.read(_READ_BYTES)  # deadline: Shell.run
         except OSError as error:
             text = f"the connection to {self._host} was cut: {error.strerror or error}"
             raise Unreachable(text, stage="read", where=self._host) from None

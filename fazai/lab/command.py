@@ -84,7 +84,7 @@ async def up(
             _write(folder / FILE, msgspec.to_builtins(_Up(os.getpid(), found)))
             for address in found.values():
                 out(f"{address.name}  {address.base_url}  release {address.release}  key {address.key_file}")
-            await stop.wait()
+            await stop.wait()  # deadline: none, it serves until it is told to stop
     finally:
         (folder / FILE).unlink(missing_ok=True)
         for number in (signal.SIGINT, signal.SIGTERM):

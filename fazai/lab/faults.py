@@ -102,7 +102,7 @@ async def carry_out(
             return None
         elif fault.kind == "cut":
             head, body = connection.rendered(reply)
-            await connection.send(head + body[: len(body) // 2])
+            await connection.send(head + body[: len(body) // 2])  # deadline: Connection.send
             connection.close()
             return None
         elif fault.kind == "drip":
@@ -116,7 +116,7 @@ async def _drip(connection: Connection, reply: Reply, bytes_per_s: int) -> None:
     data = head + body
     step = max(1, bytes_per_s // 20)
     for start in range(0, len(data), step):
-        if not await connection.send(data[start : start + step]):
+        if not await connection.send(data[start : start + step]):  # deadline: Connection.send
             return
         await asyncio.sleep(step / bytes_per_s)
     connection.finish()

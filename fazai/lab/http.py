@@ -20,6 +20,7 @@ __all__ = ["MAX_BODY", "TOO_LARGE", "Answer", "Application", "Connection"]
 
 MAX_BODY = 32 * 1024 * 1024
 TOO_LARGE = "/too-large"  # stands for a request whose body was not kept
+_STALL_S = 30.0  # for a client to take what was sent
 _REASONS = {
     200: "OK",
     302: "Found",
@@ -112,10 +113,16 @@ class Connection(asyncio.Protocol):
             self._write(Reply(400, BAD_REQUEST_PAGE, "text/html", session=False), close=True)
 
     def pause_writing(self) -> None:
+        """Read and answer no more requests of a client that does not read."""
         self._drained.clear()
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
 
     def resume_writing(self) -> None:
         self._drained.set()
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+            self._pump()
 
     # httptools
 
@@ -151,7 +158,9 @@ class Connection(asyncio.Protocol):
     # answering
 
     def _pump(self) -> None:
-        while self._waiting and self._task is None and self._transport is not None:
+        while self._waiting and self._task is None and self._drained.is_set():
+            if self._transport is None or self._transport.is_closing():
+                return
             if self._idle is not None:
                 self._idle.cancel()
             request = self._waiting.popleft()
@@ -187,7 +196,7 @@ class Connection(asyncio.Protocol):
         head, body = self.rendered(reply, close=close)
         self._transport.write(head + body)
         if self.closing:
-            self._transport.close()
+            self.close()
         else:
             self._arm()
 
@@ -225,13 +234,18 @@ class Connection(asyncio.Protocol):
         if self._transport is None:
             return False
         self._transport.write(data)
-        await self._drained.wait()
+        try:
+            async with asyncio.timeout(self._application.idle_s or _STALL_S):
+                await self._drained.wait()
+        except TimeoutError:
+            self.abort()
+            return False
         return self._transport is not None
 
     def finish(self) -> None:
         """After `send`: close, or wait for the next request."""
-        if self._transport is not None and self._last:
-            self._transport.close()
+        if self._last:
+            self.close()
         self._arm()
 
     def abort(self) -> None:
@@ -240,9 +254,11 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
 
     def close(self) -> None:
-        """Close after what is already written was sent."""
+        """Close after what is already written was sent, to a client that takes it."""
         if self._transport is not None:
             self._transport.close()
+            limit_s = self._application.idle_s or _STALL_S
+            asyncio.get_running_loop().call_later(limit_s, self._transport.abort)
 
     def _arm(self) -> None:
         if self._idle is not None:

@@ -108,7 +108,7 @@ class _Process:
         self._log.say("info", f"{self._worker.model} answers at {self._settings.socket}")
         if ready is not None:
             ready()
-        await self._stop.wait()
+        await self._stop.wait()  # deadline: none, it serves until it is told to stop
         return await self._drain(server)
 
     def _close(self, server: asyncio.Server) -> None:
@@ -145,6 +145,7 @@ class _Process:
         thread = concurrent.futures.ThreadPoolExecutor(1, "load")  # asyncio would wait for one of its own
         loading = loop.run_in_executor(thread, _load, settings.model, settings.options)
         stopping = asyncio.ensure_future(self._stop.wait())
+        # deadline: none, loading ends by itself or at a signal
         await asyncio.wait((loading, stopping), return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
         thread.shutdown(wait=False)

@@ -257,7 +257,7 @@ class Sessions:
         working = asyncio.get_running_loop().run_in_executor(executor, job)
         self._under_way.add(working)
         working.add_done_callback(self._worked)
-        aborted = asyncio.ensure_future(generation.aborted.wait())
+        aborted = asyncio.ensure_future(generation.aborted.wait())  # deadline: `left_s`
         left_s = max(0.0, generation.deadline_s - self._clock())
         await asyncio.wait((working, aborted), timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
         aborted.cancel()

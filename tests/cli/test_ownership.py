@@ -99,7 +99,10 @@ def test_two_owners_share_a_firewall(world: World) -> None:
     assert world.fazai("apply", world.inventory(red), "--yes").code == 0
     assert {"a1", "a2", "a3"} <= set(stored(world))
     taken = {"fw-01": world.host(resources=[{**aliases(1)[0], "state": "absent"}], owner="red")}
-    assert world.fazai("apply", world.inventory(taken), "--yes").code == 7
+    refused = world.fazai("apply", world.inventory(taken), "--yes")
+    assert refused.code == 7
+    assert '"a1" on fw-01 was not made by fazai and is not deleted' in refused.out
+    assert "a1" in stored(world)
 
 
 def test_the_order_of_the_list_is_the_order_on_the_firewall(world: World) -> None:

@@ -244,9 +244,13 @@ def test_a_public_address_needs_tls_and_tokens(tmp_path: Path) -> None:
 
 
 def test_settings_that_do_not_fit(tmp_path: Path) -> None:
-    for wrong in ({"tls_cert": tmp_path / "c"}, {"tls_key": tmp_path / "k"}, {"client_ca": tmp_path / "a"}):
-        with pytest.raises(UsageError):
-            Settings(state=tmp_path, secrets=tmp_path, **wrong)  # type: ignore[arg-type]
+    for name, words in (
+        ("tls_cert", "belong together"),
+        ("tls_key", "belong together"),
+        ("client_ca", "--client-ca needs TLS"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            Settings(state=tmp_path, secrets=tmp_path, **{name: tmp_path / "x"})  # type: ignore[arg-type]
 
 
 def test_wrong_tls_files_are_said_before_anything_listens(tmp_path: Path) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from pathlib import Path
 
-from fazai.daemon.child import Child, Ended, Patience, environment
+from fazai.daemon.child import Child, Ended, Patience, environment, follow
 from fazai.daemon.jobs import Job
 from fazai.daemon.runrecords import Record, Records
 from fazai.lab import Fault
@@ -140,6 +141,25 @@ def test_a_run_that_takes_too_long_is_ended(tmp_path: Path) -> None:
     ended = asyncio.run(work("import sys; sys.exit('x' * 20000 + 'the end')", PATIENCE_S, long))
     assert (ended.exit_code, ended.said[-7:], len(ended.said)) == (1, "the end", 8191)
     assert not said.exists()
+
+
+def test_a_run_of_another_daemon_that_takes_too_long_is_ended(tmp_path: Path) -> None:
+    said = tmp_path / "runs" / "said"
+    deaf = "import os, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); os.write(2, b'x')"
+
+    async def work(code: str, timeout_s: float, patience: Patience, first: str = "") -> tuple[bool, int]:
+        child = Child([sys.executable, "-c", code], {}, said)
+        child.leave()
+        until(lambda: said.read_text().startswith(first))  # it is as far as that
+        timed_out = await follow(child.pid, timeout_s, patience)
+        status = os.waitpid(child.pid, 0)[1]  # noqa: ASYNC222 - it has ended
+        return timed_out, os.waitstatus_to_exitcode(status)
+
+    brief, long = Patience(0.1, 0.1), Patience(PATIENCE_S, PATIENCE_S)
+    assert asyncio.run(work(f"{deaf}; time.sleep(600)", 0.2, brief, "x")) == (True, -9)
+    assert asyncio.run(work("import time; time.sleep(600)", 0.2, long)) == (True, -15)
+    assert asyncio.run(work("", PATIENCE_S, long)) == (False, 0)
+    assert not asyncio.run(follow(2**22 + 1, PATIENCE_S, long))  # it ended before anybody looked
 
 
 def test_a_run_inherits_no_secrets(tmp_path: Path) -> None:

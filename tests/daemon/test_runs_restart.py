@@ -3,6 +3,12 @@ longer begin says so."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import os
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +18,8 @@ import pytest
 from fazai.daemon.runrecords import Record, Records
 from fazai.daemon.settings import Limits
 from fazai.lab import Fault, LabFirewall, LabSettings, LabThread
+from fazai.store.base import Run
+from fazai.store.sqlite import SqliteStore
 from tests.daemon.live import stream, until
 from tests.daemon.runs_world import World, beside, write_inventory
 
@@ -130,3 +138,26 @@ def test_a_run_that_goes_on_alone_is_waited_for(tmp_path: Path, firewall: LabFir
         assert applied["exit_code"] in (0, 6)  # the other one may have done it before
         assert applied["started_at"] >= edge.row(alone)["finished_at"]
         assert "blocklist" in edge.aliases()
+
+
+def test_a_run_that_goes_on_alone_has_the_timeout_of_its_job(tmp_path: Path, firewall: LabFirewall) -> None:
+    run_id, begun = "7ZZZZZZZZZZZZZZZZZZZZZZZZZ", time.time() - 7200
+    left = Record(
+        run_id=run_id, job="edge", mode="apply", trigger="api", by="token:ann", asked=begun, started=begun
+    )
+    Records(tmp_path / "state" / "runs").save(left)
+    with subprocess.Popen(
+        [sys.executable, "-c", "import time; time.sleep(600)"],
+        env={"FAZAI_RUN_ID": run_id},
+        start_new_session=True,
+    ) as silent:
+        try:
+            with contextlib.closing(SqliteStore(tmp_path / "state")) as store:
+                run = Run(run_id, "apply", (), "ann", os.uname().nodename, silent.pid, begun)
+                asyncio.run(store.run_begin(run))
+            with beside(tmp_path, firewall, job={"timeout": "1h"}) as edge:
+                ended = edge.ended(run_id)
+                assert (ended["exit_code"], ended["error"]) == (137, "it took too long and was ended")
+                assert silent.wait() == -15
+        finally:
+            silent.kill()

@@ -335,7 +335,7 @@ def test_conditions(text: str, event: dict[str, Any], holds: bool) -> None:
 
 @pytest.mark.parametrize("text", ["", "type", "=x", "a>b", "a=1,,b=2", "1a=2"])
 def test_what_is_no_condition(text: str) -> None:
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match=r"is no condition \(such as|> compares numbers"):
         parse(text)
 
 

@@ -319,3 +319,23 @@ def test_a_tls_peer_that_says_nothing_is_let_go(tmp_path: Path) -> None:
         with socket.create_connection(("127.0.0.1", daemon.port), PATIENCE_S) as line:
             line.sendall(b"\x16\x03\x01")  # the beginning of a greeting
             assert line.recv(65536)[:1] in (b"", b"\x15")  # an alert at most
+
+
+# -- clients that do not read
+
+
+@pytest.mark.parametrize("count", range(1, 7))
+def test_a_client_that_does_not_read_its_answers_is_let_go(tmp_path: Path, count: int) -> None:
+    """Whatever of it the kernel takes: nothing waits for the client, neither an answer nor the end."""
+    limits = Limits(answer_s=0.3, idle_s=0.3, stall_s=0.3, linger_s=0.3)
+    asked = b"GET /openapi.json HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n"
+    with (
+        live(tmp_path, limits=limits, socket=tmp_path / "d.sock") as daemon,
+        socket.socket(socket.AF_UNIX) as peer,
+    ):
+        server = daemon.daemon._server
+        assert server is not None
+        peer.connect(str(tmp_path / "d.sock"))
+        peer.sendall(asked * count)
+        until(lambda: server.open == 1)
+        until(lambda: server.open == 0)

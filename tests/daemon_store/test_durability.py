@@ -163,7 +163,7 @@ def test_a_full_disk_is_said_and_room_mends_it(store: SqliteDaemonStore, file_li
             full = error
     assert full is not None
     assert "takes no more data" in full.message
-    with pytest.raises(StoreFull):
+    with pytest.raises(StoreFull, match="takes no more data"):
         asyncio.run(store.publish([NewEvent("log", b"x" * 100_000)]))
     assert len(store.history("a")) == stored  # what was refused left no trace
     assert store.host(f"new{stored}") is None
@@ -214,7 +214,7 @@ def test_a_full_file_system(tmp_path: Path) -> None:
         with contextlib.suppress(StoreFull):
             for minute in range(500):
                 asyncio.run(store.ingest([sample("a", minute, size=6000)]))
-        with pytest.raises(StoreFull):
+        with pytest.raises(StoreFull, match="takes no more data: database or disk is full"):
             asyncio.run(store.publish([NewEvent("log", b"x" * 200_000)]))
         kept = len(store.history("a"))
         filler.unlink()
@@ -256,7 +256,7 @@ def test_a_damaged_file_is_refused_with_the_way_back(tmp_path: Path, how: str) -
         SqliteDaemonStore(tmp_path, QUIET)
     assert "damaged" in caught.value.message
     assert "fazai store restore" in str(caught.value.hint)
-    with pytest.raises(StateError):  # and the folder is free again
+    with pytest.raises(StateError, match="is damaged"):  # and the folder is free again
         SqliteDaemonStore(tmp_path, QUIET)
 
 
@@ -329,7 +329,7 @@ def test_a_migration_that_fails_changes_nothing(tmp_path: Path) -> None:
             connection.execute(statement)
         connection.execute("CREATE TABLE tokens (surprise)")  # in the middle of the second migration
         connection.execute("PRAGMA user_version = 1")
-    with pytest.raises(StateError):
+    with pytest.raises(StateError, match="table tokens already exists"):
         SqliteDaemonStore(tmp_path)
     with contextlib.closing(sqlite3.connect(path)) as connection:
         names = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
@@ -347,6 +347,6 @@ def test_a_newer_file_is_left_alone(tmp_path: Path) -> None:
 
 def test_a_file_copied_while_it_is_written_is_not_shared(store: SqliteDaemonStore, tmp_path: Path) -> None:
     shutil.copytree(store.folder, tmp_path / "other")
-    with pytest.raises(LockHeld):
+    with pytest.raises(LockHeld, match="another daemon uses the state folder"):
         SqliteDaemonStore(store.folder, StoreLimits())
     SqliteDaemonStore(tmp_path / "other", QUIET).close()

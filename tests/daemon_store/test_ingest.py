@@ -314,7 +314,7 @@ def test_one_sender_does_not_take_the_place_of_others() -> None:
         admission.enter("a", 900)
     assert caught.value.code == "overloaded"
     admission.enter("b", 200)
-    with pytest.raises(Refusal):
+    with pytest.raises(Refusal, match="more than its share"):
         admission.enter("a", 20)  # more than half, with two of them
     admission.enter("c", 200)
     admission.leave("a", 490)

@@ -137,7 +137,8 @@ def test_the_agent(world: World, server: Sshd, monkeypatch: pytest.MonkeyPatch) 
         world.ssh(server, ansible_ssh_private_key_file=None, agent=True)
         assert world.fazai("apply", resources=ONE).code == 0
         world.hosts["web"]["agent"] = False
-        assert world.fazai("apply", resources=ONE).code == 1
+        refused = world.fazai("apply", resources=ONE)
+        assert (refused.code, "does not let" in refused.out) == (1, True), refused
     finally:
         agent.terminate()
         agent.wait()

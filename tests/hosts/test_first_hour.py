@@ -39,15 +39,15 @@ def test_a_host_that_has_nothing_to_do_is_not_contacted(world: World, server: Ss
 def test_a_handler_that_is_due_is_run_where_nothing_is_declared_any_more(world: World) -> None:
     """What an earlier run left over is something to do."""
     root = world.local()
-    wanted: list[dict[str, Any]] = [
-        {"ssh.file": {"path": "/a", "content": "x"}, "notify": "tell"},
-        {"ssh.command": {"shell": f"test -e {root}/ready && touch {root}/told"}, "listen": "tell"},
-    ]
-    assert world.fazai("apply", resources=wanted).code == 1
+    made = {"ssh.file": {"path": "/a", "content": "x"}, "notify": "tell"}
+    shell = f"test -e {root}/ready || kill -9 $$; touch {root}/told"
+    told = {"ssh.command": {"shell": shell}, "listen": "tell"}
+    failed = world.fazai("apply", resources=[made, told])
+    assert (failed.code, "could not be taken back" in failed.out) == (1, True), failed
     (root / "ready").touch()
-    (root / "a").write_text("x")
-    found = world.fazai("apply", resources=wanted)
+    found = world.fazai("apply", resources=[told])
     assert found.code == 0, found
+    assert (root / "told").exists(), found
 
 
 @pytest.mark.parametrize("handler", [False, True])

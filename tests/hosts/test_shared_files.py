@@ -171,7 +171,7 @@ def test_the_kernel_is_set_and_set_back(shell: str, tmp_path: Path) -> None:
             assert name not in file.read_text()
             none = resource("ssh.sysctl", {"name": "net.ipv4.no_such", "value": "1"})
             diff = await host.look(none)
-            with pytest.raises(DeviceError):
+            with pytest.raises(DeviceError, match=r"no_such: No such file.*the kernel has no such setting"):
                 await host.session.write(diff.changes[0])
             assert "no_such" not in file.read_text()  # what the kernel refuses is in no file
 

@@ -69,7 +69,7 @@ def test_every_wrong_part_is_named(inventory: Inventory) -> None:
 
 def test_an_empty_rest_can_be_allowed(inventory: Inventory) -> None:
     assert select(inventory, "web:!web", empty_ok=True) == ()
-    with pytest.raises(InventoryError):
+    with pytest.raises(InventoryError, match='"wbe" matches no group and no host'):
         select(inventory, "wbe", empty_ok=True)
 
 

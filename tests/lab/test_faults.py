@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import socket
 import time
 from typing import Any
 
@@ -128,6 +130,29 @@ def test_an_idle_connection_is_closed() -> None:
         writer.close()
 
     with_firewall(work, LabSettings(idle_s=0.1))
+
+
+@pytest.mark.parametrize("faults", [[], [Fault(kind="drip", path="*/searchItem", bytes_per_s=1 << 30)]])
+def test_a_client_that_does_not_read_its_answers_is_let_go(faults: list[Fault]) -> None:
+    async def work(firewall: LabFirewall, client: httpx.AsyncClient) -> None:
+        await add_alias(client, "many", "\n".join(f"10.0.{n >> 8}.{n & 255}" for n in range(20_000)))
+        for fault in faults:
+            firewall.inject(fault)
+        key = base64.b64encode(f"{firewall.api_key}:{firewall.api_secret}".encode()).decode()
+        asked = f"GET /api/firewall/alias/searchItem HTTP/1.1\r\nAuthorization: Basic {key}\r\n\r\n".encode()
+        await client.aclose()
+        with socket.socket() as peer:
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            peer.connect(("127.0.0.1", int(firewall.base_url.rpartition(":")[2])))
+            peer.sendall(asked * 60)
+            async with asyncio.timeout(60):
+                while not firewall._site.connections:  # noqa: ASYNC110 - another's
+                    await asyncio.sleep(0.01)
+                while firewall._site.connections:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+        assert firewall.counters["requests"] < 60  # no more of them are answered than it takes
+
+    with_firewall(work, LabSettings(idle_s=0.3, auth_delay_s=0, keepalive_requests=0))
 
 
 # lockout

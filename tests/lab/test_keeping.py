@@ -127,7 +127,7 @@ def test_a_damaged_folder_is_refused(tmp_path: Path) -> None:
 def test_names_that_cannot_be_folders(tmp_path: Path, name: str) -> None:
     async def run() -> None:
         async with Lab(tmp_path) as lab:
-            with pytest.raises(UsageError):
+            with pytest.raises(UsageError, match="cannot name a firewall of the lab"):
                 await lab.start(name)
 
     asyncio.run(run())
@@ -172,7 +172,7 @@ def test_a_lab_that_is_up_is_found_and_stops_cleanly(tmp_path: Path) -> None:
         assert address is not None
         assert find(tmp_path, "nosuch") is None
         assert [line.split()[:2] for line in status(tmp_path)] == [["a", "up"], ["b", "up"]]
-        with pytest.raises(LockHeld):
+        with pytest.raises(LockHeld, match="a is being served from"):
             reset(tmp_path, ["a"])
         body = {"category": {"name": "kept"}}
         url = f"{address.base_url}/api/firewall/category/addItem"
@@ -192,7 +192,7 @@ def test_a_lab_that_is_up_is_found_and_stops_cleanly(tmp_path: Path) -> None:
         answer = httpx.post(f"{again.base_url}/api/firewall/category/searchItem", json={}, auth=again.key())
         assert answer.json()["total"] == 1
     assert [line.split()[:2] for line in status(tmp_path)] == [["a", "down"], ["b", "down"]]
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match="keeps no firewall 'nosuch'"):
         reset(tmp_path, ["nosuch"])
     assert len(reset(tmp_path, ["a"])) == 1
     assert not (tmp_path / "a").exists()

@@ -328,8 +328,9 @@ def test_a_gateway_that_the_firewall_does_not_offer_yet_is_waited_for(start: Sta
     assert clock.slept == [2.5] * 3
     old = resource("opnsense.route", {"network": "10.9.0.0/16", "gateway": "WAN_GW"})
     firewall.inject(Fault(kind="status", status=200, body=stale, path="routes/routes/set*"))
-    with pytest.raises(Rejected):
+    with pytest.raises(Rejected, match="gateway: Specify a valid gateway"):
         run(apply(target(firewall), [old]))
+    assert clock.slept == [2.5] * 3  # that gateway is not one of the run's own
 
 
 def test_identity_goes_along_with_every_set(start: Start) -> None:

@@ -76,7 +76,7 @@ def test_a_run_that_was_heard_of_gives_way_to_its_own_process(tmp_path: Path, fi
     assert (found.pid, found.user) == (42, "ana")
     store.close()
     again = SqliteStore(tmp_path)
-    with pytest.raises(StateError):  # two processes are never one run
+    with pytest.raises(StateError, match=r"UNIQUE.*runs\.run_id"):  # two processes are never one run
         asyncio.run(again.run_begin(run()))
     with contextlib.suppress(StateError):
         again.close()
@@ -140,7 +140,7 @@ def test_kill_9_loses_nothing_that_was_awaited_and_frees_the_lock(tmp_path: Path
     assert child.stdin is not None
     assert child.stdout.readline() == b"begun\n"
     store = SqliteStore(tmp_path)
-    with pytest.raises(LockHeld), store.lock("t", run()):
+    with pytest.raises(LockHeld, match="pid 42 of ana on ops"), store.lock("t", run()):
         pass
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
@@ -184,14 +184,13 @@ def test_a_write_that_nobody_waited_for_and_failed_is_said_at_the_next_one(tmp_p
         behind: Future[None] = Future()  # once it is answered, the writer's thread has seen the one before
         store._queue.put(((("SELECT 1", ()),), behind))
         behind.exception(20)
-        with pytest.raises(StateError):
-            await store.action_begin(action("b"), [])
-        with pytest.raises(StateError):
-            await store.action_begin(action("c"), [])
+        for name in ("b", "c"):
+            with pytest.raises(StateError, match="no such table: nowhere"):
+                await store.action_begin(action(name), [])
 
     asyncio.run(fill())
     assert store.memory("t").unfinished == ()
-    with pytest.raises(StateError):
+    with pytest.raises(StateError, match="no such table: nowhere"):
         store.close()
 
 
@@ -205,7 +204,7 @@ def test_a_number_too_large_for_sqlite_is_refused_and_ends_nothing(tmp_path: Pat
     behind: Future[None] = Future()  # once it is answered, the writer's thread has seen the one before
     store._queue.put(((("SELECT 1", ()),), behind))
     behind.exception(60)
-    with pytest.raises(StateError):  # what was lost is said once
+    with pytest.raises(StateError, match="no such table: nowhere"):  # what was lost is said once
         asyncio.run(store.run_end(run().run_id, 0, {}))
     asyncio.run(store.run_end(run().run_id, 0, {}))
     assert store.history(1)[0].exit_code == 0

@@ -200,7 +200,7 @@ def test_hostvars_shows_variables_only(name: str) -> None:
         f"{{{{ hostvars.{name} }}}}",
         f"{{{{ hostvars['a']['{name}'] }}}}",
     ):
-        with pytest.raises(UndefinedName):
+        with pytest.raises(UndefinedName, match=rf'(hostvars|the host) has no "{name}"'):
             where.render(text)
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from fazai.errors import FazaiError, InputError, Unreachable
 from fazai.providers.gemma import Endpoint, GemmaClient
+from fazai.providers.gemma.endpoint import Conversation
 from fazai.wire.base import WireError
 from fazai.wire.worker import GenerateParams, SessionParams
 
@@ -291,6 +292,27 @@ def test_an_endpoint_that_dribbles_is_not_waited_for_for_ever(tmp_path: Path) ->
                     del loop.time
             async with asyncio.timeout(60):
                 await server.left.wait()
+
+    asyncio.run(run())
+
+
+def test_an_endpoint_that_dribbles_its_head_is_not_waited_for_for_ever() -> None:
+    async def dribble(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nX-Long: ")
+        with contextlib.suppress(ConnectionError):
+            while not reader.at_eof():
+                writer.write(b"x")
+                await writer.drain()
+                await asyncio.sleep(0.02)
+        writer.close()
+
+    async def run() -> None:
+        async with await asyncio.start_server(dribble, "127.0.0.1", 0) as server:
+            url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+            talk = Conversation(Endpoint(url, "m"), SessionParams())
+            with pytest.raises(Unreachable, match=r"neither .* answers: TimeoutError"):
+                async with asyncio.timeout(60):
+                    await anext(talk.say("x", None, timeout_s=1.0))
 
     asyncio.run(run())
 

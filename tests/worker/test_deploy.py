@@ -153,7 +153,7 @@ def test_a_metrics_port_without_the_drop_in_is_refused_with_the_way_out(folder: 
         assert code == 3
         assert "Address family not supported" in said
         assert "fazai-gemma-worker-metrics.conf" in said
-    with pytest.raises(Unreachable):
+    with pytest.raises(Unreachable, match="does not answer: No such file or directory"):
         asyncio.run(GemmaClient(process.socket, connect_timeout_s=0.05).status())
     families = [socket.AF_UNIX, socket.AF_INET]
     with Process(without_model(), model, folder, *words, wrapper=wrapper(folder, families)) as process:

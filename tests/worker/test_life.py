@@ -59,7 +59,7 @@ def test_it_drains_and_takes_no_new_work(model: Path, tmp_path: Path) -> None:
                 found = [await anext(aiter(pieces))]
                 process.child.send_signal(signal.SIGTERM)
                 process.told("STOPPING=1")
-                with pytest.raises(Unreachable):
+                with pytest.raises(Unreachable, match="does not answer: No such file or directory"):
                     await client.status(patient=False)  # nobody connects any more
                 writer.write(b'{"type":"status"}\n{"type":"create_session","params":{}}\n')
                 assert json.loads(await reader.readline())["status"] == "stopping"

@@ -98,7 +98,7 @@ class GemmaClient:
 
     async def ask(self, request: Request, of: type[M], *, patient: bool = True) -> M:
         """One request with one answer. Raises Unreachable, WireError."""
-        reader, writer = await self.connect(patient=patient)
+        reader, writer = await self.connect(patient=patient)  # deadline: its own
         try:
             line = await self._exchange(reader, writer, request)
         finally:
@@ -188,7 +188,7 @@ class GemmaSession:
         return Stream(self, prompt, params)
 
     async def generate(self, prompt: str, params: GenerateParams | None = None) -> str:
-        async with self.stream(prompt, params) as pieces:
+        async with self.stream(prompt, params) as pieces:  # deadline: the generation's, `pieces`
             return "".join([piece async for piece in pieces])
 
     async def pieces(self, stream: Stream) -> AsyncGenerator[str, None]:
@@ -225,7 +225,7 @@ class GemmaSession:
         client = self._client
         request = Generate(session_id=self._session_id, prompt=stream.prompt, params=stream.params)
         until = asyncio.get_running_loop().time() + self._timeout_s(stream.params)
-        reader, writer = await client.connect()
+        reader, writer = await client.connect()  # deadline: its own
         try:
             writer.write(encode(request) + b"\n")
             left = MAX_ANSWER_BYTES
@@ -296,4 +296,4 @@ class Stream:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._pieces.aclose()
+        await self._pieces.aclose()  # deadline: none is needed, no goodbye is waited for

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass, field
@@ -117,10 +118,11 @@ class Conversation:
         text, ended = [], False
         until = asyncio.get_running_loop().time() + timeout_s
         try:
-            async with (
-                httpx.AsyncClient(timeout=timeout_s) as http,
-                http.stream("POST", url, json=body, headers=headers) as got,
-            ):
+            async with contextlib.AsyncExitStack() as stack:
+                async with asyncio.timeout_at(until):  # httpx waits for each byte of the head anew
+                    http = await stack.enter_async_context(httpx.AsyncClient(timeout=timeout_s))
+                    answer = http.stream("POST", url, json=body, headers=headers)
+                    got = await stack.enter_async_context(answer)
                 if got.status_code != 200:
                     raise _refused(endpoint, got.status_code, await _beginning(got.aiter_bytes(), until))
                 async for line in _until(until, _lines(got.aiter_bytes())):
@@ -155,7 +157,7 @@ async def _beginning(chunks: AsyncIterator[bytes], until: float) -> bytes:
 async def _lines(chunks: AsyncIterator[bytes]) -> AsyncGenerator[str, None]:
     """Yield the lines of an answer. Raises WireError for a line, and for a whole, that has no end."""
     rest, total = bytearray(), 0
-    async for chunk in chunks:
+    async for chunk in chunks:  # deadline: the caller's, `_until`
         total += len(chunk)
         if b"\n" in chunk:
             *lines, tail = (bytes(rest) + chunk).split(b"\n")

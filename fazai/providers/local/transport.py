@@ -61,7 +61,7 @@ class LocalChannel:
         hold its output open.)"""
         now_s = asyncio.get_running_loop().time
         until_s = now_s() + seconds
-        waiting = asyncio.ensure_future(self._process.wait())
+        waiting = asyncio.ensure_future(self._process.wait())  # deadline: `until_s`
         try:
             while (running := self._process.returncode is None or _running(others)) and now_s() < until_s:
                 await asyncio.wait({waiting}, timeout=0.05)
@@ -121,7 +121,7 @@ async def start(
     Unreachable when it says nothing."""
     if root and not os.path.isdir(root):  # noqa: ASYNC240 - a stat
         raise DeviceError(f"root: {root} is no folder", where=host, hint=f"mkdir -p {root}")
-    process = await asyncio.create_subprocess_exec(
+    process = await asyncio.create_subprocess_exec(  # deadline: none is needed, the kernel starts it
         "/bin/sh",
         "-c",
         become.command,

@@ -90,6 +90,9 @@ class _Channel:
     used: int = 0
     last_s: float = 0.0
 
+    async def close(self) -> None:
+        await self.transport.aclose()  # deadline: none is needed, httpx waits for no goodbye
+
 
 class _Lost(FazaiError):
     """The request went out and no usable answer came back; `stale`: on a connection that was kept open."""
@@ -141,7 +144,7 @@ class Api:
 
     async def close(self) -> None:
         for channel in (self._main, *self._reserves):
-            await channel.transport.aclose()
+            await channel.close()
         self._reserves = []
 
     def _channel(self) -> _Channel:
@@ -174,13 +177,13 @@ class Api:
             text = f"the stream {path} did not give {count} events"
             raise DeviceError(text, where=self.settings.target) from None
         finally:
-            await channel.transport.aclose()
+            await channel.close()
 
     async def _events(self, response: httpx.Response, path: str, count: int) -> list[Any]:
         found: list[Any] = []
         rest = b""
         assert isinstance(response.stream, httpx.AsyncByteStream)
-        async for part in response.stream:
+        async for part in response.stream:  # deadline: `stream`
             *lines, rest = (rest + part).split(b"\n")
             for line in lines:
                 if line.startswith(b"data:"):
@@ -266,7 +269,7 @@ class Api:
                         raise
                     problem = lost
             self._reserves.pop(0)
-            await channel.transport.aclose()
+            await channel.close()
         if problem is None:
             return await self._once(self._main, call)
         raise problem
@@ -350,7 +353,7 @@ class Api:
         stream = response.stream
         assert isinstance(stream, httpx.AsyncByteStream)
         try:
-            async for part in stream:
+            async for part in stream:  # deadline: the caller's, `_exchange` or `stream`
                 size += len(part)
                 if size > limit:
                     raise DeviceError(
@@ -361,7 +364,7 @@ class Api:
                 await lease.cover(size)
                 parts.append(part)
         finally:
-            await stream.aclose()
+            await stream.aclose()  # deadline: the caller's, `_exchange` or `stream`
         return self._mask.body(parts[0] if len(parts) == 1 else b"".join(parts))
 
     def _slow(self, stage: str, call: Call, limit_s: float) -> _Lost:
@@ -406,7 +409,7 @@ class Api:
         try:
             await self._ping(channel)
         except FazaiError:
-            await channel.transport.aclose()
+            await channel.close()
             return None
         return channel
 
@@ -426,7 +429,7 @@ class Api:
                 continue
             fresh = await self._open()
             if fresh is not None:
-                await channel.transport.aclose()
+                await channel.close()
                 self._reserves[place] = fresh
         self._emergency = True
 
@@ -452,7 +455,7 @@ class Api:
                 if self._clock.now_s() >= deadline_s:
                     raise self._gone(failed.error) from None
             finally:
-                await channel.transport.aclose()
+                await channel.close()
             await self._clock.sleep(0.5)
 
     def _gone(self, error: FazaiError) -> Unreachable:

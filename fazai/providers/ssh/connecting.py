@@ -73,7 +73,7 @@ async def end_connection(connection: asyncssh.SSHClientConnection) -> None:
 
 
 async def _leave_after(connection: asyncssh.SSHClientConnection, way: _Shared) -> None:
-    await connection.wait_closed()
+    await connection.wait_closed()  # deadline: none, it lives as long as its target is spoken to
     way.leave()
 
 
@@ -141,13 +141,14 @@ class Connections:
         if jumps is None and isinstance(options.tunnel, str):
             jumps = hops(options.tunnel)  # ProxyJump of ~/.ssh/config
         if not jumps:
+            # deadline: `open`
             return await asyncssh.connect(settings.hop.host, options=options, config=None, tunnel=None)
         waited_for.append(jumps[-1])
         way = await self._way(target, settings, jumps)
         waited_for.append(settings.hop)
         with contextlib.ExitStack() as failing:
             failing.callback(way.leave)
-            connection = await asyncssh.connect(
+            connection = await asyncssh.connect(  # deadline: `open`
                 settings.hop.host, options=options, config=None, tunnel=way.connection
             )
             failing.pop_all()

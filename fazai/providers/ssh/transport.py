@@ -25,7 +25,7 @@ class _Reader:
 
     async def read(self, n: int = -1, /) -> bytes:
         try:
-            return await self._reader.read(n)
+            return await self._reader.read(n)  # deadline: Shell.run, or `greet`
         except asyncssh.Error as error:
             raise ConnectionResetError(0, error.reason or type(error).__name__) from None
 
@@ -39,7 +39,7 @@ class _Writer:
 
     async def drain(self) -> None:
         try:
-            await self._writer.drain()
+            await self._writer.drain()  # deadline: Shell.run, or `greet`
         except (asyncssh.Error, BrokenPipeError):
             return  # the reader says what happened
 
