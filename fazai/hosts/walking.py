@@ -189,7 +189,7 @@ fz_leave() { cd -P .. && rmdir "./$fz_pd"; fz_pd=; }
 fz_close() {
 fz_y=$?
 if [ -n "$fz_pd" ]; then
-[ $fz_y$fz_keep = 01 ] || { rm -f ./* && fz_leave; } 2>/dev/null || :
+[ $fz_y$fz_keep = 01 ] || { { rm -f ./* || rmdir ./*; } && fz_leave; } 2>/dev/null || :
 elif [ $fz_y != 0 ] && [ -n "$fz_tmp" ]; then rm -f "$fz_tmp" "$fz_tmp".*; fi
 }
 fz_open() {
@@ -210,6 +210,8 @@ fz_stop "$fz_here/$fz_name" 'it was replaced while it was looked at'
 fz_was=$fz_tmp.old
 }
 fz_move() {
+[ -z "$fz_via" ] || case $(fz_own "$1") in "$fz_who":*) ;; *)
+fz_stop "$fz_via" "a link of $fz_whom, and what is made behind it would be somebody else's";; esac
 fz_y=$(mv -fT "$1" "$2" 2>&1) && return
 case $fz_y in *'option --'*) fz_y=$(mv -fh "$1" "$2" 2>&1) && return
 case $fz_y in *'option --'*) fz_stop "$fz_here" 'folders of others need mv with -T or -h';; esac;;
