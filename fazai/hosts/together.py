@@ -81,6 +81,9 @@ def _proved(blocks: Sequence[Block]) -> Iterator[bytes]:
         if there := _words(name for name in names if name in later):
             yield encoded(f'for fz_d in {there}; do [ ! -e "$fz_d" ] && [ ! -h "$fz_d" ] ||\n')
             yield b'set -- "$@" "$fz_d"; done\n'
+    if later:  # and the first of those that are not there is not made in a sticky one
+        yield encoded(f'for fz_d in {_words(later)}; do [ -e "$fz_d" ] || [ -h "$fz_d" ] || {{\n')
+        yield b'fz_d=${fz_d%/*}; [ ! -e "${fz_d:-/}" ] || set -- "$@" "${fz_d:-/}"; }; done\n'
     yield b'fz_plain $fz_k "$@"\n'
 
 

@@ -123,7 +123,9 @@ esac
 [ -n "$fz_more" ] || case $fz_follow$fz_e in 1[aA]*) ;; *) break;; esac
 [ -n "$fz_e" ] || {
 fz_why="${fz_here#"$fz_root"}/$fz_c: no such file or directory"
-fz_landed && return 3; return; }
+fz_landed || return
+[ $fz_j != sticky ] || fz_who=${fz_who:-*}
+return 3; }
 set -- $fz_e
 case $1 in
 4*) fz_id=$3

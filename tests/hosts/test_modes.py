@@ -156,3 +156,69 @@ def test_a_folder_that_comes_before_ours_leaves_nothing(shell: str, tmp_path: Pa
 
     asyncio.run(run())
     assert left_over(root) == []
+
+
+@ROOT
+@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize("kind", ["ssh.directory", "ssh.sysctl"])
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_link_that_comes_before_a_folder_on_the_way(
+    shell: str, kind: str, together: bool, tmp_path: Path
+) -> None:
+    """In a sticky folder, too, `mkdir -p` follows a link that another user made a moment before, and what
+    gives the folder its owner goes where that leads."""
+    root = tmp_path / "fs"
+    root.mkdir()
+    plant(root, "/home/alice", "nothing")
+    environ = shell_environ(shell, tmp_path)
+    (tmp_path / "first").mkdir()
+    shim = tmp_path / "first/mkdir"
+    link = root / "tmp/a"
+    shim.write_text(
+        f"#!/bin/sh\n[ -e {link} ] || [ -h {link} ] || {{ ln -s ../etc {link}; chown -h {ALICE} {link}; }}\n"
+        f'PATH={environ["PATH"]} exec {"busybox " if shell == "busybox" else ""}mkdir "$@"\n'
+    )
+    shim.chmod(0o755)
+    environ["PATH"] = f"{shim.parent}:{environ['PATH']}"
+    before = sorted(os.listdir(root / "etc"))
+    fields = {
+        "ssh.directory": {"path": "/tmp/a/b/c", "mode": "0777", "owner": str(ALICE)},
+        "ssh.sysctl": {"name": "x.y", "value": "1", "sysctl_file": "/tmp/a/b/f"},
+    }[kind]
+    wanted = [resource(kind, fields)]
+    if together:
+        wanted.append(resource("ssh.directory", {"path": "/run/x"}))
+
+    async def run() -> None:
+        host = Host.local(root, environ)
+        async with host.session:
+            changes = (await host.look(*wanted)).changes
+            if together and host.session.join(changes) > 1:
+                refs, error = await host.session.write_joined(changes)
+                assert (refs, isinstance(error, DeviceError)) == ([], True)
+            else:
+                with pytest.raises(DeviceError, match=r"there is something else by now|unsafe step /tmp/a"):
+                    await host.session.write(changes[0])
+
+    asyncio.run(run())
+    assert sorted(os.listdir(root / "etc")) == before
+    assert left_over(root) == []
+
+
+@pytest.mark.parametrize("kind", ["ssh.line", "ssh.block", "ssh.download", "ssh.file"])
+@pytest.mark.parametrize("there", ["directory", "special file"])
+def test_what_is_no_file_is_called_so(kind: str, there: str, world: World) -> None:
+    """A pipe was a file that `become: true` would let us read."""
+    root = world.local()
+    (root / "x").mkdir() if there == "directory" else os.mkfifo(root / "x")
+    fields = {
+        "ssh.line": {"path": "/x", "line": "a"},
+        "ssh.block": {"path": "/x", "block": "a"},
+        "ssh.file": {"path": "/x", "content": "a"},
+        "ssh.download": {"dest": "/x", "url": "http://127.0.0.1/", "checksum": f"sha256:{'0' * 64}"},
+    }[kind]
+    found = world.fazai("plan", resources=[{kind: fields}])
+    assert (found.code, f"/x: there is a {there}, not a file" in found.out.replace("/x: a:", "/x:")) == (
+        1,
+        True,
+    ), found
