@@ -261,7 +261,7 @@ def test_a_plan_with_a_host_for_which_nothing_is_declared_can_be_applied(world: 
     (world.folder / "h1/etc").mkdir(parents=True)
     motd = {"ssh.file": {"path": "/etc/motd", "content": "hello\n"}}
     local = {"provider": "local", "mode": "write"}
-    away = {"provider": "ssh", "mode": "write", "address": "127.0.0.1", "port": 9}  # nobody is there
+    away = {"provider": "ssh", "mode": "write", "host": "127.0.0.1", "port": 9}  # nobody is there
     hosts = {"h1": {**local, "root": "h1", "resources": [motd]}, "h2": away}
     inventory, plan = world.folder / "inv.yml", world.folder / "plan.json"
     inventory.write_text(json.dumps({"all": {"hosts": hosts}}))
