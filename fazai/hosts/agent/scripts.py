@@ -139,7 +139,7 @@ def _take_place(site: Site, files: Sequence[Placed], tested: bool, version: str)
     for file in files:
         path = site.word(file.path)
         lines.append(f"[ ! -e {path} ] || cp -p {path} {site.beside(file.path, '-old')}")
-    lines.append("fz_placing=1")
+    lines.append(f"fz_placing=1\n{_no_wait(site)}")
     lines += [f"mv -f {site.beside(file.path)} {site.word(file.path)}" for file in files]
     lines.append(_start(site))
     if version:
@@ -174,8 +174,8 @@ def _pid(site: Site) -> str:
 def _end_running(site: Site, gone: str) -> str:
     """Who keeps it running is not ours to know: an agent that runs there is ended, to be started anew."""
     whose = f'"$(fz_own {site.word(STATE)})"' if site.folder else f'"$(id -u {USER}):$(id -g {USER})"'
-    return (
-        f"fz_p=$({_pid(site)}); fz_pid=${{fz_p:-${{fz_pid-}}}}; fz_wait=\n"  # its status may be removed already
+    return (  # when what was there is put back, the status may be removed already
+        f"fz_p=$({_pid(site)}); fz_pid=${{fz_p:-${{fz_pid-}}}}; fz_wait=\n"
         f'if [ -n "$fz_pid" ] && [ "$(fz_own "/proc/$fz_pid")" = {whose} ] &&'
         f" tr '\\0' '\\n' <\"/proc/$fz_pid/cmdline\" 2>/dev/null"
         f' | grep -qxF {site.word(SCRIPT)}\nthen {gone}; kill -TERM "$fz_pid"; fi'
@@ -243,13 +243,18 @@ def _stop(site: Site) -> str:
     return ":"
 
 
+def _no_wait(site: Site) -> str:
+    """Ends the wait that a failure imposed: what it waited for may be what changes."""
+    backoff = site.word(f"{STATE}/backoff")
+    return f"grep -q '^last_error=status \\(429\\|503\\)' {site.word(STATUS)} 2>/dev/null || rm -f {backoff}"
+
+
 def restart(site: Site, version: str) -> str:
     """Starts the agent anew, without the wait that a failure imposed, unless the server asked for it."""
-    backoff = site.word(f"{STATE}/backoff")
     lines = [
         "set -e",
         _AS_USER,
-        f"grep -q '^last_error=status \\(429\\|503\\)' {site.word(STATUS)} 2>/dev/null || rm -f {backoff}",
+        _no_wait(site),
         _comes_up(site, version),
         _start(site),
         f"fz_comes_up || {{ echo 'the agent did not come up' >&2; {_said(site)}\nexit 1; }}",
