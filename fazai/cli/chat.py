@@ -124,6 +124,7 @@ class _Chat:
         until = asyncio.get_running_loop().time() + _BUSY_S
         while True:
             try:
+                # deadline: the generation's, `pieces`
                 async with self._session.stream(line.strip("\r\n")) as pieces:
                     async for piece in pieces:
                         click.echo(shown(piece, terminal=self._terminal), nl=False)

@@ -35,12 +35,15 @@ def test_it_says_before_it_begins_what_it_costs(install: ModuleType, monkeypatch
     assert "253 MB" not in install.announcement(2, demo=False)
 
 
-def test_a_compiler_that_is_missing_is_named(install: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_compiler_that_is_missing_is_named(
+    install: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
     monkeypatch.delenv("CXX", raising=False)
     assert "g++" in install.missing_tools()
     monkeypatch.setattr(sys, "argv", ["worker_install.py"])
     assert install.main() == 3
+    assert "g++" in capsys.readouterr().err
 
 
 def test_only_the_library_is_built_and_own_flags_are_kept(install: ModuleType) -> None:
