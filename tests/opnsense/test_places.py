@@ -196,6 +196,46 @@ def test_what_keeps_a_rule_from_matching(start: Start, front: dict[str, str], ma
     assert (diff.notes == ()) == matches
 
 
+@pytest.mark.parametrize(
+    ("fields", "what", "front"),
+    [
+        ({"ipprotocol": "inet46"}, "", FACTORY),  # each family behind a rule of its own
+        ({"ipprotocol": "inet46", "destination_net": ["10.0.0.0/8"]}, "", FACTORY),
+        ({"direction": "any"}, " incoming", FACTORY),
+        ({"direction": "any", "ipprotocol": "inet6"}, " incoming", FACTORY6),
+        ({"direction": "any", "ipprotocol": "inet46"}, " incoming IPv4, incoming IPv6", FACTORY),
+    ],
+)
+def test_a_half_of_a_block_that_others_pass_is_said(
+    firewall: LabFirewall, fields: dict[str, Any], what: str, front: str
+) -> None:
+    (note,) = run(plan(target(firewall), [rule(**fields)])).notes
+    assert note.startswith(
+        f'opnsense.rule "block telnet" never matches{what} on fw-01: "{front}", made by others, stands'
+    )
+    assert run(plan(target(firewall, place=FIRST), [rule(**fields)])).notes == ()
+
+
+@pytest.mark.parametrize(
+    ("fields", "what"),
+    [
+        ({"protocol": "TCP/UDP"}, " UDP"),
+        ({"protocol": "TCP/UDP", "interface": ["lan", "opt1"]}, " UDP lan"),
+        ({"protocol": "UDP", "interface": ["lan", "opt1"]}, " lan"),
+    ],
+)
+def test_a_protocol_or_an_interface_of_a_block_that_others_pass_is_said(
+    start: Start, fields: dict[str, Any], what: str
+) -> None:
+    firewall = start(release="26.1.11")
+    front = {"description": "front", "interface": "lan,wan", "protocol": "UDP", "sequence": "5"}
+    firewall.seed("rule", [front])
+    wanted = rule(**{"destination_port": "53", **fields})
+    (note,) = run(plan(target(firewall), [wanted])).notes
+    assert note.startswith(f'opnsense.rule "block telnet" never matches{what} on fw-01: "front", made by')
+    assert run(plan(target(firewall), [rule(**{**fields, "action": "pass"})])).notes == ()
+
+
 def test_a_pass_rule_behind_a_block_of_others_and_one_within_a_network(firewall: LabFirewall) -> None:
     firewall.seed(
         "rule",

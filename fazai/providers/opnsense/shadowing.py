@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fazai.model import Secret, Value, Verb
 from fazai.providers.opnsense.diffing import Item, Result
@@ -24,6 +24,14 @@ _CONDITIONS = ("sched", "tagged", "icmptype", "icmp6type", "tcpflags1", "tcpflag
 #: Of more rules than this for any port only those to anywhere are looked at: the others take little.
 _MOST = 300
 _SAID = 20  # sentences of one run
+_INTERFACES = 8  # of a rule for more of them the parts are not looked at
+#: Values of a field that stand for several: what these are called, and what they are.
+_PARTS: Mapping[str, Mapping[str, Mapping[str, str]]] = {
+    "direction": {"any": {"incoming": "in", "outgoing": "out"}},
+    "ipprotocol": {"inet46": {"IPv4": "inet", "IPv6": "inet6"}},
+    "protocol": {"tcp/udp": {"TCP": "TCP", "UDP": "UDP"}},
+    "interface": {},
+}
 _FIELDS = (
     *("enabled", "action", "quick", "interfacenot", "interface", "direction", "ipprotocol", "protocol"),
     *("source_net", "source_not", "source_port", "destination_net", "destination_not", "destination_port"),
@@ -57,7 +65,7 @@ _Groups = Mapping[str, tuple[int, frozenset[str]]]  # interface groups: sequence
 
 
 def shadowed(kind: CatalogueKind, snapshot: Snapshot, result: Result, target: str) -> list[str]:
-    """A sentence for each rule of the list that another one keeps from ever matching."""
+    """A sentence for each rule of the list that another one keeps from ever matching, or a half of it."""
     collection = snapshot.collections[kind.name]
     groups = _groups(snapshot)
     moved = {c.ref: str(c.after[SEQUENCE]) for c in result.changes if SEQUENCE in c.after}
@@ -84,12 +92,40 @@ def shadowed(kind: CatalogueKind, snapshot: Snapshot, result: Result, target: st
             port = rule.texts["destination_port"].lower()
             others = [*by_port.get((not rule.passes, ""), ())]
             others += by_port.get((not rule.passes, port), ()) if port else ()
-            ahead = _first_in_front(others, rule, groups)
+            ahead, what = _in_front(others, rule, groups)
             if ahead is not None:
-                found.append(_sentence(kind, target, rule, ahead))
+                found.append(_sentence(kind, target, rule, ahead, what))
     if len(found) > _SAID:
         found[_SAID:] = [f"{len(found) - _SAID} more of {kind.name} never match on {target}"]
     return found
+
+
+def _in_front(fronts: Sequence[_Rule], rule: _Rule, groups: _Groups) -> tuple[_Rule | None, str]:
+    """The first of these that takes what the rule is for, and what of it where that is not all. Of a rule
+    that blocks, each half is looked at: that of two families is as open as either of them."""
+    ahead = _first_in_front(fronts, rule, groups)
+    halves = _halves(rule) if ahead is None and not rule.passes and fronts else []
+    taken = [(name, front) for name, half in halves if (front := _first_in_front(fronts, half, groups))]
+    if not taken:
+        return ahead, ""
+    said = "" if len(taken) == len(halves) else ", ".join(name for name, _ in taken)
+    return min((front for _, front in taken), key=lambda front: front.order), said
+
+
+def _halves(rule: _Rule) -> list[tuple[str, _Rule]]:
+    """The parts of a rule that is for several directions, families, protocols or interfaces."""
+    parts = [("", rule)]
+    for field, split in _PARTS.items():
+        values = split.get(rule.texts[field].lower(), {})
+        if field == "interface" and not rule.has("interfacenot") and 1 < len(rule.interfaces) <= _INTERFACES:
+            values = {name: name for name in sorted(rule.interfaces)}
+        if values:
+            parts = [
+                (f"{said} {name}".strip(), replace(part, texts={**part.texts, field: value}))
+                for said, part in parts
+                for name, value in values.items()
+            ]
+    return parts if len(parts) > 1 else []
 
 
 def _first_in_front(fronts: Sequence[_Rule], rule: _Rule, groups: _Groups) -> _Rule | None:
@@ -99,17 +135,16 @@ def _first_in_front(fronts: Sequence[_Rule], rule: _Rule, groups: _Groups) -> _R
     return next((f for f in fronts if f.order < rule.order and _covers(f, rule, groups)), None)
 
 
-def _sentence(kind: CatalogueKind, target: str, rule: _Rule, front: _Rule) -> str:
+def _sentence(kind: CatalogueKind, target: str, rule: _Rule, front: _Rule, what: str) -> str:
     does = "passes" if front.passes else "blocks"
+    does += " that" if what else " all that it is for"
+    said = f'{kind.name} "{rule.name}" never matches{what and f" {what}"} on {target}'
     if front.built_in:
-        return (
-            f'{kind.name} "{rule.name}" never matches on {target}: the rule "{front.name}", which is not one '
-            f"of the API's, stands in front of it and {does} all that it is for"
-        )
+        said += f': the rule "{front.name}", which is not one of the API\'s,'
+        return f"{said} stands in front of it and {does}"
     return (
-        f'{kind.name} "{rule.name}" never matches on {target}: "{front.name}", made by others, stands in '
-        f"front of it and {does} all that it is for; say where the list belongs: "
-        f'place: {{{kind.name}: {{before: "{front.name}"}}}}'
+        f'{said}: "{front.name}", made by others, stands in front of it and {does}; say where the list '
+        f'belongs: place: {{{kind.name}: {{before: "{front.name}"}}}}'
     )
 
 
