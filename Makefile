@@ -40,14 +40,14 @@ demo: $(VENV)/.installed
 	@BIN=$(BIN) ./tools/demo
 
 # The worker's native part: only this compiles llama.cpp, once, for this machine.
-$(VENV)/.gemma: $(VENV)/.dev native/pyproject.toml native/setup.py $(wildcard native/*.c native/*.h)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check './native[demo]' -e '.[gemma]' --config-settings editable_mode=compat
+$(VENV)/.gemma: $(VENV)/.installed native/pyproject.toml native/setup.py native/llama.cmake $(wildcard native/*.c native/*.h)
+	@$(BIN)/python tools/worker_install.py --demo
 	@touch $@
 
 worker-demo: $(VENV)/.gemma
 	@BIN=$(BIN) ./tools/worker-demo
 
-$(VENV)/.fuzz: $(VENV)/.gemma
+$(VENV)/.fuzz: $(VENV)/.gemma $(VENV)/.dev
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[fuzz]' --config-settings editable_mode=compat
 	@touch $@
 

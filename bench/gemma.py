@@ -90,11 +90,18 @@ ANY = {
         TOOL,
     ]
 }
+# Numbers that the schema does not bound: a model may write digits for ever.
+READING = _object(
+    target={"enum": ["fw-01", "fw-02", "fw-03"]},
+    load={"type": "number"},
+    sessions={"type": "integer"},
+    others={"type": "array", "items": {"type": "number"}, "minItems": 1, "maxItems": 3},
+)
 
 
 def chat(prompt: str) -> str:
-    """What the worker makes of a first question (fazai.worker.chat), as text for llama-server."""
-    return f"<start_of_turn>user\n{prompt}<end_of_turn>\n<start_of_turn>model\n"
+    """What the worker makes of a first question to a base model (fazai.worker.chat): the text itself."""
+    return prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,6 +317,8 @@ def conforms(value: Any, schema: Mapping[str, Any]) -> bool:
         return any(conforms(value, one) for one in schema["anyOf"])
     if "const" in schema or "enum" in schema:
         return value in (schema.get("enum") or [schema["const"]])
+    if schema["type"] in ("number", "integer"):
+        return isinstance(value, int if schema["type"] == "integer" else (int, float))
     if schema["type"] == "string":
         return isinstance(value, str) and schema["minLength"] <= len(value) <= schema["maxLength"]
     if schema["type"] == "array":
@@ -322,10 +331,11 @@ def conforms(value: Any, schema: Mapping[str, Any]) -> bool:
 
 
 def valid(answer: Answer, schema: Mapping[str, Any]) -> bool:
-    """Ended by itself, conforms, and is an action to the daemon's own strict reader (which raises)."""
+    """Ended by itself, conforms, and an action is one to the daemon's own strict reader (which raises)."""
     if answer.reason != "eos" or not conforms(json.loads(answer.text), schema):
         return False
-    decode_proposal(answer.text)
+    if schema is not READING:
+        decode_proposal(answer.text)
     return True
 
 
@@ -335,7 +345,7 @@ def actions(field: Field, wanted: int) -> list[str]:
         "|---|---|---|---|---|---|---|",
     ]
     checked, good = 0, 0
-    for title, schema in (("tool call", TOOL), ("any action", ANY)):
+    for title, schema in (("tool call", TOOL), ("any action", ANY), ("numbers", READING)):
         got = _action_turns(field, schema)
         for n in (1, 8):
             mine, theirs = got[f"ours {n}"], got[f"server {n}"]

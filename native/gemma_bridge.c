@@ -34,6 +34,18 @@ int32_t fz_token_kind(const fz_engine *e, int32_t token) {
     return (control ? 1 : 0) | (llama_vocab_is_eog(e->vocab, token) ? 2 : 0);
 }
 
+int32_t fz_marks(const fz_engine *e, int32_t *tokens, int32_t cap) {
+    const int marks = LLAMA_TOKEN_ATTR_CONTROL | LLAMA_TOKEN_ATTR_USER_DEFINED | LLAMA_TOKEN_ATTR_UNKNOWN;
+    if (cap < 0 || (cap > 0 && !tokens)) return FZ_E_INVALID;
+    int32_t n = 0;
+    for (int32_t t = 0; t < e->n_vocab; t++) {
+        if (!(llama_vocab_get_attr(e->vocab, t) & marks)) continue;
+        if (n < cap) tokens[n] = t;
+        n++;
+    }
+    return n;
+}
+
 int32_t fz_token_bos(const fz_engine *e) { return llama_vocab_bos(e->vocab); }
 
 int32_t fz_token_eos(const fz_engine *e) { return llama_vocab_eos(e->vocab); }
@@ -150,11 +162,12 @@ static bool keep_tokens(fz_session *s, const int32_t *tokens, int32_t n) {
 static void reset_request(fz_session *s) {
     memset(&s->end, 0, sizeof s->end);
     s->held.len = s->out.len = 0;
-    s->abort = s->ended = s->noted = s->prompt_done = s->over = s->mask_done = false;
+    s->abort = s->ended = s->noted = s->prompt_done = s->over = s->mask_done = s->begun = false;
     s->n_prompt = s->n_tok;
     s->n_cached = s->n_gen = s->n_forced = s->n_ff = s->in_batch = 0;
     s->row = -1;
     s->mask_code = FZ_OK;
+    s->late_until_us = s->wanted_us = 0;
     s->start_us = s->first_us = s->last_us = s->told_us = 0;
     s->submit_us = fz_now_us();
     s->deadline_us = s->submit_us + (int64_t)s->params.timeout_ms * 1000;
@@ -169,8 +182,8 @@ static int32_t submit(fz_engine *e, fz_session *s, const int32_t *tokens, int32_
     if (s->n_tok > e->n_ctx - 1 - n)
         return fz_fail(err, len, FZ_E_CONTEXT, "the conversation has %d of %d tokens, and this adds %d", (int)s->n_tok,
                     (int)e->n_ctx, (int)n);
-    if (e->n_queued + e->n_running >= e->opt.n_slots + e->opt.n_queue)
-        return fz_fail(err, len, FZ_E_OVERLOADED, "%d generations wait already", (int)e->n_queued);
+    if (fz_busy(e) >= e->opt.n_slots + e->opt.n_queue)
+        return fz_fail(err, len, FZ_E_OVERLOADED, "%d generations wait already", (int)fz_waiting(e));
     if (params->constrained && !s->bits && !(s->bits = calloc((size_t)e->n_words, sizeof *s->bits)))
         return fz_fail(err, len, FZ_E_MEMORY, "no memory for a mask");
     if (!keep_params(s, params) || !keep_tokens(s, tokens, n))
@@ -340,11 +353,10 @@ void fz_stats_get(fz_engine *e, fz_stats *stats) {
     stats->sessions = 0;
     for (int32_t i = 0; i < e->n_sessions; i++) stats->sessions += !e->sessions[i]->closing;
     stats->running = e->n_running;
-    stats->queued = e->n_queued;
+    stats->queued = fz_waiting(e);
     stats->n_ctx = e->n_ctx;
     stats->n_ctx_train = llama_model_n_ctx_train(e->model);
     stats->n_vocab = e->n_vocab;
-    stats->n_threads = e->opt.n_threads;
     stats->n_slots = e->opt.n_slots;
     stats->model_bytes = (int64_t)llama_model_size(e->model);
     stats->kv_tokens = 0;

@@ -152,6 +152,9 @@ int32_t fz_piece(const fz_engine *engine, int32_t token, int32_t special, char *
 /* 1: control token, or one of the user's that looks like one; 2: ends a generation; 3: both. */
 int32_t fz_token_kind(const fz_engine *engine, int32_t token);
 
+/* The vocabulary's tokens of control and of its user's own: how many there are, also when `cap` is smaller. */
+int32_t fz_marks(const fz_engine *engine, int32_t *tokens, int32_t cap);
+
 /* The token that begins a text, and the one that ends it; -1: the model has none. */
 int32_t fz_token_bos(const fz_engine *engine);
 int32_t fz_token_eos(const fz_engine *engine);

@@ -70,6 +70,24 @@ void fz_sampler_free(fz_sampler *s);
 int32_t fz_sample(fz_sampler *s, float *logits, const uint32_t *mask, const fz_params *params, fz_rng *rng,
                   const int32_t *recent, int32_t n_recent);
 
+/* --- gemma_threads.c: how many threads decode. Pure: it is told what decodes took. */
+
+enum { FZ_CHOICES = 8 };
+
+typedef struct fz_threads {
+    int32_t choice[FZ_CHOICES], n;      /* numbers of threads, the most first; one: it was asked for */
+    int32_t at;                         /* the one that is used */
+    int64_t best[FZ_CHOICES];           /* least ratio of what a decode took to what is known, of this trial; per mille */
+    int32_t slow;                       /* decodes that took far longer than is known, lately */
+    int32_t trial;                      /* 0: none; else the number of its decodes that are still to come */
+    int32_t before;                     /* the choice before the trial */
+    int32_t rest, pause;                /* decodes until the next trial may be, and how long the pause after it is */
+} fz_threads;
+
+void fz_threads_init(fz_threads *t, int32_t most, bool measured);
+int32_t fz_threads_next(fz_threads *t, int64_t took_us, int64_t known_us); /* the threads of the next decode */
+static inline bool fz_threads_try(const fz_threads *t) { return t->trial > 0; }
+
 /* --- the engine's parts */
 
 enum fz_state { FZ_S_IDLE, FZ_S_QUEUED, FZ_S_RUNNING };
@@ -113,6 +131,10 @@ struct fz_session {
     int32_t row;                /* of this step's batch; -1: no logits */
     int32_t in_batch;           /* its tokens in this step's batch */
     bool prompt_done;
+    bool begun;                 /* it ran before: it waits for a slot, room or its reader again */
+    float *late;                /* its logits, while its mask is late */
+    int64_t late_until_us;      /* 0: none are */
+    int64_t wanted_us;          /* since when it waits for a mask */
     bool over;                  /* the text or the grammar said that it is the end */
     int64_t submit_us, start_us, first_us, last_us, told_us, deadline_us, stepped_us;
 
@@ -168,6 +190,7 @@ struct fz_engine {
     int32_t n_parked;
     fz_sampler sampler;
     fz_stats stats;
+    fz_threads threads;
 };
 
 /* gemma_kv.c; the loop only */
@@ -175,6 +198,7 @@ bool fz_lane_attach(fz_engine *e, fz_session *s);       /* sets s->n_cached; fal
 bool fz_lane_add(fz_engine *e, fz_lane *lane, const int32_t *tok, int32_t n);
 void fz_lane_trim(fz_engine *e, int32_t index, int32_t n);
 bool fz_lane_evict(fz_engine *e);                        /* false: nothing that could go */
+void fz_lane_drop(fz_engine *e, int32_t index);          /* what it holds is computed again when it is wanted */
 bool fz_lane_park(fz_engine *e);                         /* locked, and unlocks; false: nothing to park */
 void fz_parked_free(fz_engine *e, int32_t index);
 int32_t fz_reusable(int32_t n_prompt);                   /* how many of a prompt's tokens may be reused */
@@ -183,6 +207,20 @@ int32_t fz_reusable(int32_t n_prompt);                   /* how many of a prompt
 void fz_calibrate(fz_engine *e);
 void fz_plan_from(fz_stats *st, int32_t n);              /* from cost_us[0..n) to plan[0..n) */
 void fz_plan_learn(fz_stats *st, int32_t k, int64_t took_us); /* what a decode of k streams took just now */
+
+/* gemma_admit.c; the loop only, locked */
+int64_t fz_retire(fz_engine *e);                        /* ends whose time is over; when the next one's is */
+bool fz_admit(fz_engine *e);                            /* whether somebody could start */
+bool fz_give_way(fz_engine *e);                         /* the cache is full; false: there is only one */
+bool fz_is_paused(const fz_engine *e, const fz_session *s); /* its text is not taken */
+int32_t fz_waiting(const fz_engine *e);                 /* how many wait for their first work */
+int32_t fz_busy(const fz_engine *e);                     /* and how many work besides: what nobody reads does not */
+void fz_want_mask(fz_engine *e, fz_session *s, int32_t token);
+
+/* gemma_batch.c; the loop only, locked */
+bool fz_awaits_force(const fz_session *s);
+int32_t fz_pending(const fz_engine *e, const fz_session *s); /* how many of its tokens may be decoded now */
+int32_t fz_compose(fz_engine *e);                       /* how many sessions are in the batch */
 
 /* gemma_loop.c */
 void *fz_loop(void *engine);

@@ -59,7 +59,7 @@ static int32_t oldest(const fz_engine *e, int32_t but, bool with_tokens) {
     return found;
 }
 
-static void drop(fz_engine *e, int32_t index) {
+void fz_lane_drop(fz_engine *e, int32_t index) {
     fz_lane *lane = &e->lanes[index];
     llama_memory_seq_rm(e->memory, index, -1, -1);
     if (lane->owner) {
@@ -74,7 +74,7 @@ static void drop(fz_engine *e, int32_t index) {
 bool fz_lane_evict(fz_engine *e) {
     int32_t index = oldest(e, -1, true);
     if (index < 0) return false;
-    drop(e, index);
+    fz_lane_drop(e, index);
     return true;
 }
 
@@ -114,7 +114,7 @@ static void keep_few(fz_engine *e) {
             return;
         }
         if (parked >= 0 && (last < 0 || e->parked[parked].used_us <= e->lanes[last].used_us)) fz_parked_free(e, parked);
-        else drop(e, last);
+        else fz_lane_drop(e, last);
     }
 }
 
@@ -154,7 +154,7 @@ bool fz_lane_park(fz_engine *e) {
     pthread_mutex_unlock(&e->lock);
     fz_parked p = copy_of(e, index);
     pthread_mutex_lock(&e->lock);
-    drop(e, index);
+    fz_lane_drop(e, index);
     if (!p.state) return true;
     if (e->n_parked == FZ_MAX_PARKED) fz_parked_free(e, oldest_parked(e));
     e->parked[e->n_parked++] = p;
@@ -219,7 +219,7 @@ static int32_t best(const fz_engine *e, const fz_session *s, int32_t *shared) {
 static int32_t free_lane(fz_engine *e, int32_t from) {
     int32_t to = oldest(e, from, false);
     if (to < 0) to = oldest(e, -1, false); /* only the source itself is left: take it over */
-    if (to >= 0 && to != from) drop(e, to);
+    if (to >= 0 && to != from) fz_lane_drop(e, to);
     return to;
 }
 

@@ -8,7 +8,7 @@
 
 #include "gemma_internal.h"
 
-enum { MASK_PATIENCE_US = 10000000, FORCE_PATIENCE_US = 3000, TELL_EVERY_US = 40000, TRY_EVERY = 16 };
+enum { MASK_PATIENCE_US = 10000000, MASK_SOON_US = 3000, FORCE_PATIENCE_US = 3000, TELL_EVERY_US = 40000 };
 
 int64_t fz_now_us(void) {
     struct timespec t;
@@ -55,6 +55,7 @@ void fz_session_free(fz_engine *e, fz_session *s) {
     free(s->tok);
     free(s->stop_text);
     free(s->bits);
+    free(s->late);
     free(s->ff);
     free(s);
 }
@@ -101,6 +102,9 @@ void fz_finish(fz_engine *e, fz_session *s, enum fz_reason reason, int32_t code,
         text = "no memory for the text";
     }
     leave(e, s);
+    free(s->late);
+    s->late = NULL;
+    s->late_until_us = 0;
     if (s->n_gen == 0 && reason != FZ_EOS && reason != FZ_STOP) s->n_tok = s->n_before; /* the turn never was */
     e->stats.tokens_prompt += s->start_us ? s->n_prompt : 0;
     e->stats.tokens_cached += s->n_cached;
@@ -117,60 +121,6 @@ void fz_finish(fz_engine *e, fz_session *s, enum fz_reason reason, int32_t code,
         return;
     }
     fz_note(e, s);
-}
-
-/* --- what came from outside ------------------------------------------------------------------------------ */
-
-static int64_t retire(fz_engine *e) {
-    int64_t now = fz_now_us(), next = INT64_MAX;
-    for (int pass = 0; pass < 2; pass++) {
-        fz_session **list = pass ? e->queue : e->running;
-        for (int32_t i = (pass ? e->n_queued : e->n_running) - 1; i >= 0; i--) {
-            fz_session *s = list[i];
-            if (e->closed || s->closing || s->abort)
-                fz_finish(e, s, FZ_ABORTED, 0, NULL);
-            else if (now >= s->deadline_us)
-                fz_finish(e, s, FZ_TIMEOUT, 0, NULL);
-            else if (s->deadline_us < next)
-                next = s->deadline_us;
-        }
-    }
-    return next;
-}
-
-static int32_t need_of(const fz_engine *e, const fz_session *s) {
-    int64_t need = (int64_t)s->n_prompt + s->params.max_tokens;
-    return need > e->n_ctx ? e->n_ctx : (int32_t)need;
-}
-
-static void want_mask(fz_engine *e, fz_session *s, int32_t token) {
-    s->mask = FZ_M_WANTED;
-    s->mask_token = token;
-    s->mask_done = false;
-    s->mask_code = FZ_OK;
-    s->n_ff = 0;
-    s->serial++;
-    pthread_cond_signal(&e->mask_wake);
-}
-
-/* Starts those who wait, in their order, while there are slots and room for all that they may generate. */
-static void admit(fz_engine *e) {
-    int64_t room = e->n_ctx;
-    for (int32_t i = 0; i < e->n_running; i++) room -= need_of(e, e->running[i]);
-    while (e->n_queued > 0 && e->n_running < e->opt.n_slots) {
-        fz_session *s = e->queue[0];
-        if (s->mask_stale || (e->n_running > 0 && need_of(e, s) > room)) return;
-        room -= need_of(e, s);
-        memmove(e->queue, e->queue + 1, sizeof *e->queue * (size_t)(--e->n_queued));
-        s->state = FZ_S_RUNNING;
-        s->start_us = s->stepped_us = fz_now_us();
-        e->running[e->n_running++] = s;
-        if (!fz_lane_attach(e, s)) {
-            fz_finish(e, s, FZ_FAILED, FZ_E_MEMORY, "no memory for the conversation");
-            continue;
-        }
-        if (s->params.constrained) want_mask(e, s, -1);
-    }
 }
 
 /* --- what a token does ----------------------------------------------------------------------------------- */
@@ -261,109 +211,15 @@ static void take_forced(fz_engine *e, fz_session *s) {
     publish(e, s, reason);
 }
 
-/* --- a batch --------------------------------------------------------------------------------------------- */
-
-static bool awaits_force(const fz_session *s) {
-    return s->params.constrained && (s->mask == FZ_M_WANTED || s->mask == FZ_M_TAKEN);
-}
-
-/* How many tokens of the session may be decoded now. */
-static int32_t pending(const fz_engine *e, const fz_session *s) {
-    if ((int64_t)s->out.len > e->opt.out_limit) return 0; /* its reader is slow: only it waits */
-    int32_t at = e->lanes[s->lane].n;
-    if (!awaits_force(s)) return s->n_tok - at;
-    return (s->prompt_done ? s->n_tok - 1 : fz_reusable(s->n_prompt)) - at; /* the rest goes with what will be forced */
-}
-
-static void add_tokens(fz_engine *e, fz_session *s, int32_t n) {
-    struct llama_batch *b = &e->batch;
-    int32_t from = e->lanes[s->lane].n;
-    for (int32_t i = 0; i < n; i++) {
-        int32_t at = b->n_tokens++;
-        b->token[at] = s->tok[from + i];
-        b->pos[at] = from + i;
-        b->n_seq_id[at] = 1;
-        b->seq_id[at][0] = s->lane;
-        b->logits[at] = false;
-    }
-    s->in_batch = n;
-    s->row = -1;
-    s->stepped_us = fz_now_us();
-    if (from + n == s->n_tok && !awaits_force(s)) {
-        s->row = b->n_tokens - 1;
-        b->logits[s->row] = true;
-        if (!s->prompt_done) {
-            e->lanes[s->lane].prompt = s->n_prompt;
-            e->lanes[s->lane].cut = from;
-        }
-    }
-}
-
-static int by_stepped(const void *left, const void *right) {
-    const fz_session *a = *(fz_session *const *)left, *b = *(fz_session *const *)right;
-    return a->stepped_us != b->stepped_us ? (a->stepped_us > b->stepped_us ? 1 : -1) : 0;
-}
-
-/* How many tokens of prompts may go beside running streams: a chunk. Several short prompts go together, up to three
- * chunks: a stream then waits once instead of three times, and who began together stays together, which is what makes
- * later batches full. */
-static int32_t beside_streams(const fz_engine *e, int32_t prompts) {
-    int32_t waiting = 0, chunk = e->stats.chunk;
-    for (int32_t i = 0; i < e->n_running && prompts > 1; i++) {
-        const fz_session *s = e->running[i];
-        int32_t n = pending(e, s);
-        if (!s->prompt_done && n > 0) waiting += n;
-    }
-    return waiting > chunk && waiting <= 3 * chunk ? waiting : chunk;
-}
-
-/* How much of a prompt's `n` tokens goes into a batch that has `used` and takes `room` more. Rows that are no four cost
- * as much as a four; and what is left for the prompt's end is enough for the attention of long batches, so that it is
- * computed alike wherever the prompt was cut. */
-static int32_t part_of(int32_t n, int32_t room, int32_t used) {
-    int32_t part = n - room < FZ_TILE && room > 2 * FZ_TILE ? n - FZ_TILE : room;
-    return part > 2 * FZ_ROWS ? part - (used + part) % FZ_ROWS : part;
-}
-
-/* Running streams first, as many as is cheapest; beside a prompt, all of them and a chunk of it. */
-static int32_t compose(fz_engine *e) {
-    fz_session *ready[FZ_MAX_SLOTS];
-    int32_t n_ready = 0, prompts = 0, used = 0;
-    e->batch.n_tokens = 0;
-    for (int32_t i = 0; i < e->n_running; i++) {
-        fz_session *s = e->running[i];
-        s->in_batch = 0;
-        s->row = -1;
-        if (pending(e, s) <= 0) continue;
-        if (s->prompt_done) ready[n_ready++] = s;
-        else prompts++;
-    }
-    qsort(ready, (size_t)n_ready, sizeof *ready, by_stepped);
-    int32_t take = n_ready;
-    if (!prompts && n_ready > 1 && ++e->rounds % TRY_EVERY != 0) take = e->stats.plan[n_ready - 1]; /* else: try all */
-    for (int32_t i = 0; i < take; i++) {
-        int32_t n = pending(e, ready[i]), room = FZ_BATCH - e->batch.n_tokens;
-        if (room > 0) add_tokens(e, ready[i], n < room ? n : room), used++;
-    }
-    int32_t budget = n_ready ? beside_streams(e, prompts) : FZ_BATCH;
-    for (int32_t i = 0; i < e->n_running && prompts; i++) {
-        fz_session *s = e->running[i];
-        int32_t n = pending(e, s), room = FZ_BATCH - e->batch.n_tokens;
-        if (s->prompt_done || n <= 0) continue;
-        if (room > budget) room = budget;
-        if (room <= 0) break;
-        if (n > room) n = part_of(n, room, e->batch.n_tokens);
-        add_tokens(e, s, n);
-        budget -= n;
-        used++;
-    }
-    e->streams = !prompts && e->batch.n_tokens == used ? used : 0;
-    e->alone = NULL;
-    if (used == 1)
-        for (int32_t i = 0; i < e->n_running; i++)
-            if (e->running[i]->in_batch) e->alone = e->running[i];
-    atomic_store(&e->decode_deadline_us, e->alone ? e->alone->deadline_us : INT64_MAX);
-    return used;
+/* Locked. What a decode of streams took says how many go together, and how many threads decode. */
+static void learn(fz_engine *e, int64_t took_us) {
+    if (e->streams < 1 || e->streams > e->stats.n_costs) return;
+    int64_t known_us = e->stats.cost_us[e->streams - 1];
+    if (!fz_threads_try(&e->threads)) fz_plan_learn(&e->stats, e->streams, took_us);
+    int32_t threads = fz_threads_next(&e->threads, took_us, known_us);
+    if (threads == e->stats.n_threads) return;
+    e->stats.n_threads = threads;
+    llama_set_n_threads(e->ctx, threads, threads);
 }
 
 /* Unlocked while llama.cpp works; returns locked. */
@@ -377,13 +233,14 @@ static int32_t decode(fz_engine *e) {
         pthread_mutex_lock(&e->lock);
         e->stats.decode_us += took;
         e->stats.decodes++;
-        if (code == 0) fz_plan_learn(&e->stats, e->streams, took);
+        if (code == 0) learn(e, took);
         if (code != 1 || !fz_lane_evict(e)) return code; /* 1: no room in the cache */
     }
 }
 
 /* Locked. The batch is in the cache, or what came of it is taken out again. */
 static void settle(fz_engine *e, int32_t code) {
+    if (code == 1 && fz_give_way(e)) code = 2; /* the others again, without it */
     for (int32_t i = e->n_running - 1; i >= 0; i--) {
         fz_session *s = e->running[i];
         if (!s->in_batch) continue;
@@ -402,32 +259,46 @@ static void settle(fz_engine *e, int32_t code) {
     atomic_store(&e->stop_decode, false);
 }
 
-/* Locked. Whether the mask came; ends the session when it will not. */
+/* Locked. Whether the mask is there; ends the session when it will not come. Others are not held up for longer than
+ * they would notice: then the row is kept for later. */
 static bool await_mask(fz_engine *e, fz_session *s) {
     int64_t from = fz_now_us(), until = from + MASK_PATIENCE_US;
-    if (s->deadline_us < until) until = s->deadline_us;
-    while (s->mask != FZ_M_READY && !s->abort && !s->closing && !e->closed && fz_now_us() < until)
+    bool others = false;
+    while (s->mask != FZ_M_READY && !s->abort && !s->closing && !e->closed) {
+        others = e->n_running > 1 || e->n_queued > 0;
+        until = from + (others ? MASK_SOON_US : MASK_PATIENCE_US);
+        if (s->deadline_us < until) until = s->deadline_us;
+        if (fz_now_us() >= until) break;
         wait_until(e, until);
+    }
     e->stats.wait_mask_us += fz_now_us() - from;
     if (s->abort || s->closing || e->closed) return false; /* the next step ends it */
     if (s->mask == FZ_M_READY && s->mask_code == FZ_OK) return true;
     if (s->mask != FZ_M_READY && fz_now_us() >= s->deadline_us) return false;
+    if (s->mask != FZ_M_READY && others) {
+        if (!s->late) s->late = malloc(sizeof *s->late * (size_t)e->n_vocab);
+        if (s->late) {
+            memcpy(s->late, llama_get_logits_ith(e->ctx, s->row), sizeof *s->late * (size_t)e->n_vocab);
+            s->late_until_us = from + MASK_PATIENCE_US;
+            return false;
+        }
+    }
     fz_finish(e, s, FZ_FAILED, FZ_E_MASK, "the grammar could not be followed");
     return false;
 }
 
-static void sample(fz_engine *e, fz_session *s) {
-    float *logits = llama_get_logits_ith(e->ctx, s->row);
+static void sample(fz_engine *e, fz_session *s, float *logits) {
     int32_t n = s->n_tok < FZ_PENALTY_LAST ? s->n_tok : FZ_PENALTY_LAST;
     for (int32_t i = 0; i < e->n_suppress; i++) logits[e->suppress[i]] = -__builtin_inff();
     const uint32_t *mask = s->params.constrained ? s->bits : NULL;
     int32_t token = fz_sample(&e->sampler, logits, mask, &s->params, &s->rng, s->tok + s->n_tok - n, n);
     enum fz_reason reason = token < 0 ? FZ_FAILED : take_token(e, s, token);
     pthread_mutex_lock(&e->lock);
+    s->late_until_us = 0;
     if (token < 0) {
         fz_finish(e, s, FZ_FAILED, FZ_E_MASK, "the grammar allows no token");
     } else {
-        if (s->params.constrained && reason == FZ_RUNNING) want_mask(e, s, token);
+        if (s->params.constrained && reason == FZ_RUNNING) fz_want_mask(e, s, token);
         publish(e, s, reason);
     }
     pthread_mutex_unlock(&e->lock);
@@ -447,26 +318,40 @@ static void sample_all(fz_engine *e) {
             pthread_mutex_unlock(&e->lock);
             if (!go) continue;
         }
-        sample(e, rows[i]);
+        sample(e, rows[i], llama_get_logits_ith(e->ctx, rows[i]->row));
     }
 }
 
-/* Locked. Forced tokens are known within a fraction of a millisecond: wait for them rather than decode without. */
+/* Locked, and unlocks. Whether a row was sampled that had to wait for its mask. */
+static bool sample_late(fz_engine *e) {
+    for (int32_t i = 0; i < e->n_running; i++) {
+        fz_session *s = e->running[i];
+        if (!s->late_until_us || s->mask != FZ_M_READY || s->mask_code != FZ_OK) continue;
+        pthread_mutex_unlock(&e->lock);
+        sample(e, s, s->late);
+        pthread_mutex_lock(&e->lock);
+        return true;
+    }
+    return false;
+}
+
+/* Locked. Forced tokens are known within a fraction of a millisecond: wait for them rather than decode without, but for
+ * each of them once. */
 static void gather_forced(fz_engine *e) {
-    int64_t until = fz_now_us() + FORCE_PATIENCE_US;
     for (;;) {
-        bool waits = false;
+        int64_t until = 0;
         for (int32_t i = e->n_running - 1; i >= 0; i--) {
             fz_session *s = e->running[i];
             if (!s->params.constrained) continue;
             if (s->mask_code != FZ_OK) {
                 fz_finish(e, s, FZ_FAILED, s->mask_code, "the grammar could not be followed");
-                continue;
+            } else if (!fz_awaits_force(s) || s->abort || s->closing) {
+                take_forced(e, s);
+            } else if (!fz_is_paused(e, s) && fz_pending(e, s) <= 0 && s->wanted_us + FORCE_PATIENCE_US > until) {
+                until = s->wanted_us + FORCE_PATIENCE_US;
             }
-            if (awaits_force(s) && !s->abort && !s->closing) waits = waits || pending(e, s) <= 0;
-            else take_forced(e, s);
         }
-        if (!waits || e->closed || fz_now_us() >= until) return;
+        if (e->closed || fz_now_us() >= until) return;
         wait_until(e, until);
     }
 }
@@ -479,12 +364,13 @@ void *fz_loop(void *engine) {
     pthread_cond_broadcast(&e->wake);
     for (;;) {
         e->poked = false;
-        int64_t next = retire(e);
+        int64_t next = fz_retire(e);
         if (e->closed) break;
-        admit(e);
+        bool waits = fz_admit(e);
         gather_forced(e);
-        if (compose(e) == 0) {
-            bool again = e->n_queued > 0 && e->n_running == 0 && !e->queue[0]->mask_stale;
+        if (sample_late(e)) continue;
+        if (fz_compose(e) == 0) {
+            bool again = waits && e->n_running == 0;
             if (!again && !e->poked && (e->n_running > 0 || !fz_lane_park(e))) wait_until(e, next);
             continue;
         }

@@ -103,6 +103,7 @@ static int32_t load(fz_engine *e, const char *path, char *err, size_t len) {
     e->ctx = llama_init_from_model(e->model, cp);
     if (!e->ctx)
         return fz_fail(err, len, FZ_E_MODEL, "%s: no context of %d tokens; is there memory for it?", path, (int)e->n_ctx);
+    e->stats.n_threads = e->opt.n_threads;
     e->memory = llama_get_memory(e->ctx);
     e->batch = llama_batch_init(FZ_BATCH, 0, 1);
     if (!e->memory || !e->batch.token) return fz_fail(err, len, FZ_E_MODEL, "%s: a model without a KV cache", path);
@@ -124,7 +125,7 @@ static int32_t prepare(fz_engine *e, char *err, size_t len) {
     e->efd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     if (e->efd < 0) return fz_fail(err, len, FZ_E_MEMORY, "no eventfd: too many open files?");
     e->sessions = calloc((size_t)e->opt.n_sessions, sizeof *e->sessions);
-    e->queue = calloc((size_t)(e->opt.n_queue + e->opt.n_slots), sizeof *e->queue);
+    e->queue = calloc((size_t)e->opt.n_sessions, sizeof *e->queue); /* those that gave way wait there, too */
     if (!e->sessions || !e->queue) return fz_fail(err, len, FZ_E_MEMORY, "no memory for the sessions");
     return FZ_OK;
 }
@@ -149,6 +150,7 @@ int32_t fz_open(const char *path, const fz_options *options, fz_engine **engine,
     e->opt = *options;
     e->efd = -1;
     int32_t code = check_options(&e->opt, err, err_len);
+    fz_threads_init(&e->threads, e->opt.n_threads, e->opt.calibrate && options->n_threads == 0);
     if (code != FZ_OK) {
         free(e);
         return code;

@@ -9,7 +9,9 @@
 
 #include "gemma_internal.h"
 
-enum { REPEATS = 5, PREFIX = 8 };
+enum { REPEATS = 5, PREFIX = 8, THREAD_REPEATS = 3 };
+/* What a busy machine may take to be measured; each size is measured once in any case. */
+enum { MEASURE_US = 3000000 };
 
 static void put(fz_engine *e, int32_t token, int32_t pos, int32_t seq, bool output) {
     struct llama_batch *b = &e->batch;
@@ -46,13 +48,30 @@ static int32_t after(int32_t k) { return k < 8 ? k + 1 : k + 8; }
 static int32_t measure(fz_engine *e, int32_t n) {
     fz_stats *st = &e->stats;
     int32_t most = n;
-    for (int32_t turn = 0; turn < REPEATS; turn++)
+    int64_t until = fz_now_us() + MEASURE_US;
+    for (int32_t turn = 0; turn < REPEATS && (turn == 0 || fz_now_us() < until); turn++)
         for (int32_t k = 1; k <= most; k = after(k)) {
             int64_t took = cost_of(e, k, turn);
             if (took < 0) most = k == 1 ? 0 : k <= 8 ? k - 1 : k - 8;
             else if (turn == 0 || took < st->cost_us[k - 1]) st->cost_us[k - 1] = took;
         }
     return most;
+}
+
+/* How many threads decode: the quickest of the choices, which take turns. Fewer must be better by a tenth. */
+static void measure_threads(fz_engine *e) {
+    fz_threads *t = &e->threads;
+    int64_t least[FZ_CHOICES], until = fz_now_us() + MEASURE_US;
+    for (int32_t turn = 0; turn < THREAD_REPEATS && (turn == 0 || fz_now_us() < until); turn++)
+        for (int32_t i = 0; i < t->n && t->n > 1; i++) {
+            llama_set_n_threads(e->ctx, t->choice[i], t->choice[i]);
+            int64_t took = cost_of(e, 1, turn);
+            if (turn == 0 || (took > 0 && took < least[i])) least[i] = took > 0 ? took : INT64_MAX;
+        }
+    for (int32_t i = 1; i < t->n; i++)
+        if (least[i] < least[t->at] - least[t->at] / 10) t->at = i;
+    e->stats.n_threads = t->choice[t->at];
+    llama_set_n_threads(e->ctx, e->stats.n_threads, e->stats.n_threads);
 }
 
 void fz_plan_from(fz_stats *st, int32_t n) {
@@ -80,8 +99,8 @@ void fz_plan_learn(fz_stats *st, int32_t k, int64_t took_us) {
 /* A chunk of a prompt that holds running streams up for no longer than stall_ms. */
 static int32_t chunk_of(fz_engine *e) {
     enum { PROBE = 64 };
-    int64_t least = INT64_MAX;
-    for (int r = 0; r < 3; r++) {
+    int64_t least = INT64_MAX, until = fz_now_us() + MEASURE_US;
+    for (int r = 0; r < 3 && (r == 0 || fz_now_us() < until); r++) {
         e->batch.n_tokens = 0;
         for (int32_t i = 0; i < PROBE; i++) put(e, 1 + i % (e->n_vocab - 1), PREFIX + i, 0, i == PROBE - 1);
         int64_t took = timed(e);
@@ -105,6 +124,7 @@ void fz_calibrate(fz_engine *e) {
         for (int32_t i = 0; i < PREFIX; i++) put(e, 1 + i % (e->n_vocab - 1), i, s, i == PREFIX - 1);
         if (timed(e) < 0) break;
     }
+    measure_threads(e);
     int32_t most = measure(e, n);
     if (most < n) st->n_costs = most;
     for (int32_t k = 1; k <= most; k = after(k)) {

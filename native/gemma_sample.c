@@ -10,6 +10,11 @@
 #include "gemma_internal.h"
 
 enum { BLOCK = 256, LANES = 32 };
+/* Up to so many tokens are taken one by one and sorted; more are counted into bins of 1/64 of a logit first. */
+enum { FEW = 1024, BINS = 2048, ROW = BINS + 1, ROWS = 4 };
+#define BINS_PER_LOGIT 64.0f
+/* Below this temperature the likeliest token has all of the probability that a float can say. */
+#define GREEDY_BELOW 1e-6f
 
 /* PCG-XSH-RR 64/32, twice for 53 bits. */
 static uint32_t pcg(fz_rng *rng) {
@@ -95,6 +100,24 @@ static float block_sum(const float *x, int32_t n, float max, float scale) {
     return sum;
 }
 
+/* As block_sum, of what is at least `least`. */
+static float block_sum_above(const float *x, int32_t n, float max, float scale, float least) {
+    float lane[LANES] = {0}, y[LANES], counts[LANES];
+    const float *end = x + n;
+    for (; end - x >= LANES; x += LANES) {
+        for (size_t j = 0; j < LANES; j++) {
+            float below = (x[j] - max) * scale;
+            y[j] = below > -87.0f ? below : -87.0f;
+        }
+        for (size_t j = 0; j < LANES; j++) counts[j] = x[j] >= least ? 1.0f : 0.0f;
+        for (size_t j = 0; j < LANES; j++) lane[j] += exp_clamped(y[j]) * counts[j];
+    }
+    for (; x < end; x++) lane[0] += *x >= least ? exp_below((*x - max) * scale) : 0.0f;
+    float sum = 0;
+    for (int j = 0; j < LANES; j++) sum += lane[j];
+    return sum;
+}
+
 static int32_t block_len(const fz_sampler *s, int32_t b) {
     int32_t left = s->n_vocab - b * BLOCK;
     return left < BLOCK ? left : BLOCK;
@@ -131,9 +154,12 @@ static void apply_mask(float *logits, int32_t n, const uint32_t *mask) {
     for (int32_t w = 0; w * 32 < n; w++) {
         uint32_t bits = mask[w];
         if (bits == UINT32_MAX) continue;
-        int32_t len = n - w * 32 < 32 ? n - w * 32 : 32;
         float *x = logits + w * 32;
-        for (int32_t j = 0; j < len; j++)
+        if (n - w * 32 >= 32) { /* vector code: no branch for a bit */
+            for (uint32_t j = 0; j < 32; j++) x[j] = bits >> j & 1 ? x[j] : -INFINITY;
+            continue;
+        }
+        for (int32_t j = 0; j < n - w * 32; j++)
             if (!(bits >> j & 1)) x[j] = -INFINITY;
     }
 }
@@ -170,14 +196,31 @@ static int by_logit(const void *left, const void *right) {
     return a->token < b->token ? -1 : a->token > b->token;
 }
 
-/* Tokens with at least this logit, unsorted. */
-static int32_t gather(fz_sampler *s, const float *logits, float least) {
+/* Tokens with at least this logit, unsorted; `most` + 1 when there are more of them than that. */
+static int32_t gather(fz_sampler *s, const float *logits, float least, int32_t most) {
     int32_t n = 0;
     for (int32_t b = 0; b < s->n_blocks; b++) {
         if (s->tops[b] < least) continue;
-        for (int32_t i = b * BLOCK, end = i + block_len(s, b); i < end; i++)
-            if (logits[i] >= least && logits[i] > -INFINITY) s->items[n++] = (fz_candidate){logits[i], i};
+        for (int32_t i = b * BLOCK, end = i + block_len(s, b); i < end; i++) {
+            if (!(logits[i] >= least && logits[i] > -INFINITY)) continue;
+            if (n == most) return most + 1;
+            s->items[n++] = (fz_candidate){logits[i], i};
+        }
     }
+    return n;
+}
+
+/* The tokens that a narrow mask allows, unsorted; FEW + 1 when it allows more. */
+static int32_t gather_masked(fz_sampler *s, const float *logits, const uint32_t *mask) {
+    int32_t n = 0, n_vocab = s->n_vocab;
+    for (int32_t w = 0; w * 32 < n_vocab; w++)
+        for (uint32_t bits = mask[w]; bits; bits &= bits - 1) {
+            int32_t token = w * 32 + __builtin_ctz(bits);
+            if (token >= n_vocab) break;
+            if (logits[token] == -INFINITY) continue;
+            if (n == FEW) return FEW + 1;
+            s->items[n++] = (fz_candidate){logits[token], token};
+        }
     return n;
 }
 
@@ -209,26 +252,89 @@ static int32_t top_k(fz_sampler *s, const float *logits, int32_t k) {
         memcpy(s->order, s->tops, sizeof *s->order * (size_t)s->n_blocks);
         least = kth_largest(s->order, s->n_blocks, k);
     }
-    int32_t n = gather(s, logits, least);
+    int32_t n = gather(s, logits, least, s->n_vocab);
     qsort(s->items, (size_t)n, sizeof *s->items, by_logit);
     return n < k ? n : k;
 }
 
-/* The fewest of the likeliest that hold `p` of the probability, sorted. */
-static int32_t nucleus(fz_sampler *s, const float *logits, float max, float p) {
+/* Adds the mass of a block's tokens into bins by their distance from `top`; what is outside of them goes into the last,
+ * which is nobody's. In four rows of bins, because additions to one and the same bin wait for each other. */
+static void fill_block(const float *x, int32_t n, float max, float top, float per_logit, float *bins) {
+    float y[LANES], at[LANES];
+    int32_t bin[LANES];
+    const float *end = x + n;
+    for (; end - x >= LANES; x += LANES) { /* in several loops, all but the last of vector code */
+        for (size_t j = 0; j < LANES; j++) {
+            float below = x[j] - max;
+            y[j] = below > -87.0f ? below : -87.0f;
+        }
+        for (size_t j = 0; j < LANES; j++) {
+            float d = (top - x[j]) * per_logit;
+            at[j] = d >= 0.0f ? d : (float)BINS;
+        }
+        for (size_t j = 0; j < LANES; j++) at[j] = at[j] < (float)BINS ? at[j] : (float)BINS;
+        for (size_t j = 0; j < LANES; j++) bin[j] = (int32_t)at[j];
+        for (size_t j = 0; j < LANES; j++) y[j] = exp_clamped(y[j]);
+        for (size_t j = 0; j < LANES; j += ROWS) {
+            bins[bin[j]] += y[j];
+            bins[ROW + bin[j + 1]] += y[j + 1];
+            bins[2 * ROW + bin[j + 2]] += y[j + 2];
+            bins[3 * ROW + bin[j + 3]] += y[j + 3];
+        }
+    }
+    for (; x < end; x++) {
+        float d = (top - *x) * per_logit;
+        if (d >= 0 && d < BINS) bins[(int32_t)d] += exp_below(*x - max);
+    }
+}
+
+/* All blocks into bins, `per_logit` of them a logit. */
+static void fill_bins(const fz_sampler *s, const float *logits, float max, float top, float per_logit, float *bins) {
+    memset(bins, 0, sizeof *bins * ROW * ROWS);
+    for (int32_t b = 0; b < s->n_blocks; b++)
+        if (s->tops[b] >= top - BINS / per_logit)
+            fill_block(logits + b * BLOCK, block_len(s, b), max, top, per_logit, bins);
+    for (int32_t k = 0; k < BINS; k++) bins[k] += bins[ROW + k] + bins[2 * ROW + k] + bins[3 * ROW + k];
+}
+
+/* The bin in which the mass reaches `*need`; `*need` is then what is needed of that bin. */
+static int32_t bin_that_reaches(const float *bins, double *need) {
+    int32_t k = 0;
+    while (k < BINS - 1 && (double)bins[k] < *need) *need -= (double)bins[k++];
+    return k;
+}
+
+/* The least logit of the fewest of the likeliest tokens that hold `need`, in a flat distribution: twice into bins, and
+ * what is still together then differs by less than a hundred-thousandth. */
+static float nucleus_floor(const fz_sampler *s, const float *logits, float max, double need) {
+    float bins[ROW * ROWS];
+    fill_bins(s, logits, max, max, BINS_PER_LOGIT, bins);
+    int32_t k = bin_that_reaches(bins, &need);
+    if (k == BINS - 1) return -INFINITY;
+    float top = max - (float)k / BINS_PER_LOGIT;
+    fill_bins(s, logits, max, top, BINS_PER_LOGIT * BINS, bins);
+    k = bin_that_reaches(bins, &need);
+    return top - (float)(k + 1) / (BINS_PER_LOGIT * BINS);
+}
+
+/* The fewest of the likeliest that hold `p` of the probability. When they are few they are the first of the items,
+ * sorted, and their number is returned; otherwise 0, and `*least` is their least logit. */
+static int32_t nucleus(fz_sampler *s, const float *logits, float max, float p, float *least) {
     double need = mass(s, logits, max, 1) * (double)p;
-    for (float below = 4;; below *= 2) {
-        bool all = below > 200;
-        int32_t n = gather(s, logits, all ? -INFINITY : max - below);
+    for (float below = 4; below < 64; below *= 2) {
+        int32_t n = gather(s, logits, max - below, FEW);
+        if (n > FEW) break;
         double sum = 0;
         for (int32_t i = 0; i < n; i++) sum += (double)exp_below(s->items[i].logit - max);
-        if (sum < need && !all) continue;
+        if (sum < need) continue;
         qsort(s->items, (size_t)n, sizeof *s->items, by_logit);
         sum = 0;
         for (int32_t i = 0; i < n; i++)
             if ((sum += (double)exp_below(s->items[i].logit - max)) >= need) return i + 1;
         return n;
     }
+    *least = nucleus_floor(s, logits, max, need);
+    return 0;
 }
 
 /* top-p among sorted candidates, by their own probabilities (after top-k). */
@@ -249,15 +355,22 @@ static int32_t draw(const fz_sampler *s, int32_t n, float temperature, double u)
     return s->items[n - 1].token;
 }
 
-/* From the whole vocabulary: find the block first, then the token within it. */
-static int32_t draw_any(fz_sampler *s, const float *logits, float max, float temperature, double u) {
+/* From all tokens with at least this logit: find the block first, then the token within it. */
+static int32_t draw_above(fz_sampler *s, const float *logits, float max, float least, float temperature, double u) {
     float scale = 1 / temperature;
-    double left = u * mass(s, logits, max, scale);
-    int32_t b = 0, last = (s->n_vocab - 1) / BLOCK;
+    double whole = 0;
+    for (int32_t b = 0; b < s->n_blocks; b++) {
+        const float *x = logits + b * BLOCK;
+        s->sums[b] = s->tops[b] < least ? 0 : least == -INFINITY ? block_sum(x, block_len(s, b), max, scale)
+                                            : block_sum_above(x, block_len(s, b), max, scale, least);
+        whole += (double)s->sums[b];
+    }
+    double left = u * whole;
+    int32_t b = 0, last = s->n_blocks - 1;
     while (b < last && left >= (double)s->sums[b]) left -= (double)s->sums[b++];
     int32_t chosen = -1;
     for (int32_t i = b * BLOCK; i < s->n_vocab; i++) {
-        if (logits[i] == -INFINITY) continue;
+        if (logits[i] == -INFINITY || logits[i] < least) continue;
         chosen = i;
         left -= (double)exp_below((logits[i] - max) * scale);
         if (left < 0) break;
@@ -267,32 +380,47 @@ static int32_t draw_any(fz_sampler *s, const float *logits, float max, float tem
     return argmax(s, logits, &ignored);
 }
 
-int32_t fz_sample(fz_sampler *s, float *logits, const uint32_t *mask, const fz_params *p, fz_rng *rng,
-                  const int32_t *recent, int32_t n_recent) {
-    int32_t n_vocab = s->n_vocab, n;
-    float max;
-    if (p->repeat_penalty != 1) penalise(logits, n_vocab, p->repeat_penalty, recent, n_recent);
-    if (p->temperature <= 0) return mask ? argmax_masked(logits, n_vocab, mask) : argmax(s, logits, &max);
-    if (mask) apply_mask(logits, n_vocab, mask);
-    int32_t best = argmax(s, logits, &max);
-    if (best < 0) return -1;
-    double u = fz_rng_next(rng);
-    bool p_off = p->top_p >= 1;
-    if (p->top_k > 0 && p->top_k < n_vocab) {
-        n = top_k(s, logits, p->top_k);
-        if (!p_off) n = cut_p(s, n, p->top_p);
-    } else if (!p_off) {
-        n = nucleus(s, logits, max, p->top_p);
-    } else if (p->min_p > 0) {
-        n = gather(s, logits, max + logf(p->min_p));
-        qsort(s->items, (size_t)n, sizeof *s->items, by_logit);
-    } else {
-        return draw_any(s, logits, max, p->temperature, u);
-    }
-    if (n <= 0) return best;
+/* Among the first `n` items, sorted: min-p, then the draw. */
+static int32_t draw_sorted(const fz_sampler *s, int32_t n, const fz_params *p, double u) {
     if (p->min_p > 0) {
-        float least = max + logf(p->min_p);
+        float least = s->items[0].logit + logf(p->min_p);
         while (n > 1 && s->items[n - 1].logit < least) n--;
     }
     return draw(s, n, p->temperature, u);
+}
+
+/* Among the tokens of a narrow mask, which are the items: the vocabulary is not looked at again. */
+static int32_t sample_few(fz_sampler *s, int32_t n, const fz_params *p, fz_rng *rng) {
+    qsort(s->items, (size_t)n, sizeof *s->items, by_logit);
+    if (p->top_k > 0 && p->top_k < n) n = p->top_k;
+    if (p->top_p < 1) n = cut_p(s, n, p->top_p);
+    return draw_sorted(s, n, p, fz_rng_next(rng));
+}
+
+int32_t fz_sample(fz_sampler *s, float *logits, const uint32_t *mask, const fz_params *p, fz_rng *rng,
+                  const int32_t *recent, int32_t n_recent) {
+    int32_t n_vocab = s->n_vocab, n;
+    float max, least = -INFINITY;
+    if (p->repeat_penalty != 1) penalise(logits, n_vocab, p->repeat_penalty, recent, n_recent);
+    if (p->temperature < GREEDY_BELOW) return mask ? argmax_masked(logits, n_vocab, mask) : argmax(s, logits, &max);
+    if (mask) {
+        n = gather_masked(s, logits, mask);
+        if (n == 0) return -1;
+        if (n <= FEW) return sample_few(s, n, p, rng);
+        apply_mask(logits, n_vocab, mask);
+    }
+    int32_t best = argmax(s, logits, &max);
+    if (best < 0) return -1;
+    double u = fz_rng_next(rng);
+    if (p->top_k > 0 && p->top_k < n_vocab) {
+        n = top_k(s, logits, p->top_k);
+        if (p->top_p < 1) n = cut_p(s, n, p->top_p);
+        return n > 0 ? draw_sorted(s, n, p, u) : best;
+    }
+    if (p->top_p < 1) {
+        n = nucleus(s, logits, max, p->top_p, &least);
+        if (n > 0) return draw_sorted(s, n, p, u);
+    }
+    if (p->min_p > 0 && max + logf(p->min_p) > least) least = max + logf(p->min_p);
+    return draw_above(s, logits, max, least, p->temperature, u);
 }

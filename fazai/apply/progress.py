@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from fazai.model import Change
+from fazai.model import Change, Step
+from fazai.outcome import ActionOutcome
 
-__all__ = ["TakenBack", "Written"]
+__all__ = ["TakenBack", "Written", "leading_changes"]
 
 
 @dataclass(slots=True)
@@ -17,6 +19,13 @@ class Written:
     changes: list[tuple[Change, str]] = field(default_factory=list)
     looked: int = 0
     keep: bool = False
+
+    def refused_services(self, actions: Iterable[ActionOutcome], earlier: frozenset[str]) -> set[str]:
+        """Name the services of changes that the target refused: nothing was saved for them that is not
+        active."""
+        saved = {service for change, _ in self.changes for service in change.activates}
+        refused = {s for action in actions if action.status == "failed" for s in action.change.activates}
+        return refused - saved - earlier
 
 
 @dataclass(slots=True)
@@ -29,3 +38,11 @@ class TakenBack:
     stuck: list[Change] = field(default_factory=list)
     moved: list[Change] = field(default_factory=list)
     cut: bool = False
+
+
+def leading_changes(steps: Sequence[Step]) -> Iterator[Change]:
+    """Yield the changes before the first other step."""
+    for step in steps:
+        if not isinstance(step, Change):
+            return
+        yield step

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 
 from fazai.apply.boxes import BoxStore, refuse_pruning
-from fazai.apply.progress import TakenBack, Written
+from fazai.apply.progress import TakenBack, Written, leading_changes
 from fazai.apply.sentences import action_id, found, how_far, not_stuck, open_ends, read_only, unasked
 from fazai.errors import Errors, FazaiError, Interrupted, Moved, StateError, Unreachable, Unsure
 from fazai.model import (
@@ -234,7 +234,7 @@ class TargetRun:
             await session.hold()
             await self._activate(session, first.service)
             return rest[1:]
-        changes = list(_changes(rest))
+        changes = list(leading_changes(rest))
         try:
             return rest[await self._write(session, changes, done) :]
         except Moved as error:
@@ -415,7 +415,7 @@ class TargetRun:
         if not done.keep and done.changes:
             await self._undo(session, done)
         if getattr(self.provider, "atomic_writes", False) and not isinstance(error, Unreachable | Unsure):
-            await self._forget(self._refused(done))
+            await self._forget(done.refused_services(self.actions, self._earlier))
         self._left()
 
     async def _undo(self, session: Session, done: Written) -> None:
@@ -468,12 +468,6 @@ class TargetRun:
             back.stuck.append(change)
         return back
 
-    def _refused(self, done: Written) -> set[str]:
-        """The services of changes that the target refused: nothing was saved for them that is not active."""
-        saved = {service for change, _ in done.changes for service in change.activates}
-        refused = {s for action in self.actions if action.status == "failed" for s in action.change.activates}
-        return refused - saved - self._earlier
-
     async def _forget(self, services: set[str]) -> None:
         """Saved and running are one again. A journal that cannot be written keeps them: the next run then
         activates once more, which changes nothing."""
@@ -500,11 +494,3 @@ class TargetRun:
 
     def _say(self, type_: str, change: Change, **more: object) -> None:
         self.event(type_, change.target, {**change_record(change), **more})
-
-
-def _changes(steps: Sequence[Step]) -> Iterator[Change]:
-    """Those before the first activation."""
-    for step in steps:
-        if not isinstance(step, Change):
-            return
-        yield step

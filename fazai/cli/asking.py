@@ -1,4 +1,4 @@
-"""What `fazai generate` reads and writes: a prompt, a schema, text on a terminal or in a pipe."""
+"""What `fazai generate` and `fazai chat` read and write: prompts, schemas, text, in a terminal or a pipe."""
 
 from __future__ import annotations
 
@@ -19,7 +19,17 @@ if TYPE_CHECKING:
     from fazai.providers.gemma import GemmaClient
     from fazai.wire.worker import SessionParams
 
-__all__ = ["Finite", "ask", "prompt", "schema", "shown"]
+__all__ = [
+    "Finite",
+    "ask",
+    "await_worker",
+    "check_shape",
+    "grammar",
+    "prompt",
+    "schema",
+    "shown",
+    "stop_texts",
+]
 
 _KEPT = {9: "\t", 10: "\n", 13: ""}
 _CONTROLS = {code: _KEPT.get(code, f"\\x{code:02x}") for code in (*range(32), *range(127, 160))}
@@ -38,6 +48,8 @@ class Finite(click.FloatRange):
 def prompt(word: str | None, stdin: TextIO) -> str:
     """The argument, or standard input for `-` and for none at all. Raises UsageError."""
     if word is not None and word != "-":
+        if not _is_text(word):
+            raise UsageError("the prompt is not UTF-8", hint="the terminal's encoding, or a file and -")
         if not word.strip():
             raise UsageError("the prompt is empty", hint='fazai generate "…"')
         return word
@@ -49,6 +61,41 @@ def prompt(word: str | None, stdin: TextIO) -> str:
         raise UsageError(f"standard input is not UTF-8 (byte {error.start})") from None
     if not text.strip():
         raise UsageError("standard input holds no prompt")
+    return text
+
+
+def _is_text(word: str) -> bool:
+    """No: bytes of the command line that are no UTF-8."""
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def check_shape(json_schema: Path | None, grammar: Path | None) -> None:
+    """Raises UsageError."""
+    if json_schema is not None and grammar is not None:
+        raise UsageError("--json-schema and --grammar exclude each other")
+
+
+def stop_texts(texts: tuple[str, ...]) -> tuple[str, ...] | None:
+    """None when there are none. Raises UsageError."""
+    if len(texts) > 16 or not all(1 <= len(text) <= 256 and _is_text(text) for text in texts):
+        raise UsageError("--stop is given up to 16 times, with 1 to 256 characters each")
+    return texts or None
+
+
+def grammar(path: Path) -> str:
+    """A grammar's text. Raises UsageError."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: it is not UTF-8 (byte {error.start})") from None
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from None
+    if not 1 <= len(text) <= 65_536:
+        raise UsageError(f"{path}: a grammar has 1 to 65536 characters")
     return text
 
 
@@ -76,7 +123,7 @@ async def ask(client: GemmaClient, params: SessionParams, text: str, *, wait_s: 
     begun = False
     _end_as_interrupted()
     try:
-        await _awake(client, wait_s)
+        await await_worker(client, wait_s)
         # deadline: the generation's, `pieces`
         async with client.session(params) as session, session.stream(text) as pieces:
             async for piece in pieces:
@@ -107,8 +154,8 @@ def _end_as_interrupted() -> None:
             signal.signal(number, end)  # not the loop's: that looks only when there is nothing to write
 
 
-async def _awake(client: GemmaClient, wait_s: float) -> None:
-    """A worker that loads is waited for; one that is away is the session's affair: it may have a fallback."""
+async def await_worker(client: GemmaClient, wait_s: float) -> None:
+    """Waits for a worker that loads; one that is away is the session's affair: it may have a fallback."""
     try:
         found = await client.status(patient=client.fallback is None)
     except Unreachable:

@@ -1,21 +1,19 @@
-"""fazai worker, fazai generate"""
+"""fazai worker"""
 
 from __future__ import annotations
 
-import asyncio
 import os
-import sys
 from pathlib import Path
 
 import click
 
-from fazai.cli.asking import Finite
-from fazai.errors import FazaiError, UsageError
+from fazai.errors import UsageError
 
 _SOCKET = "/run/fazai/gemma.sock"
 
 
-def _socket(path: str | None) -> Path:
+def socket_of(path: str | None) -> Path:
+    """The worker's socket: the option, else the environment, else the system's."""
     return Path(path or os.environ.get("FAZAI_GEMMA_SOCK") or _SOCKET)
 
 
@@ -39,12 +37,18 @@ def _socket(path: str | None) -> Path:
     default=0,
     help="Tokens of all conversations together. [default: 8192]",
 )
-@click.option("--threads", type=click.IntRange(0, 512), default=0, help="[default: all cores]")
+@click.option(
+    "--threads", type=click.IntRange(0, 512), default=0, help="[default: as many as decode quickest]"
+)
 @click.option(
     "--slots", type=click.IntRange(1, 56), default=4, show_default=True, help="Generations at once."
 )
 @click.option(
-    "--sessions", type=click.IntRange(1, 4096), default=64, show_default=True, help="Open sessions."
+    "--sessions",
+    type=click.IntRange(1, 4096),
+    default=64,
+    show_default=True,
+    help="Open sessions; beyond, the one idle for longest goes.",
 )
 @click.option(
     "--queue", type=click.IntRange(0, 4096), default=32, show_default=True, help="Generations that wait."
@@ -76,7 +80,7 @@ def worker_command(
         raise UsageError("name one model", hint="--model FILE.gguf, or --demo-model")
     settings = Settings(
         model=model if model is not None else _demo(),
-        socket=_socket(socket_path),
+        socket=socket_of(socket_path),
         options=Options(
             context_tokens=context,
             threads=threads,
@@ -100,70 +104,3 @@ def _demo() -> Path:
     from fazai.worker.demo import demo_model
 
     return demo_model(setup.config().state / "models")
-
-
-@click.command(
-    "generate",
-    epilog='\b\nExamples:\n  fazai generate "Why would a firewall drift?"'
-    '\n  fazai drift inventory.yml | fazai generate --system "Summarise this." -'
-    '\n  fazai generate --json-schema answer.json "Is fw-01 up?"'
-    "\n\n\b\nWithout a worker it asks the OpenAI-compatible server of FAZAI_GEMMA_FALLBACK_URL,"
-    "\nFAZAI_GEMMA_FALLBACK_MODEL and FAZAI_GEMMA_FALLBACK_KEY_FILE, if they are set.",
-)
-@click.argument("prompt", required=False)
-@click.option("--socket", "socket_path", help=f"[default: $FAZAI_GEMMA_SOCK, else {_SOCKET}]")
-@click.option("--system", help="The system prompt.")
-@click.option("--max-tokens", type=click.IntRange(1), help="The most tokens to generate.")
-@click.option("--temperature", type=Finite(0), help="0: always the likeliest token.")
-@click.option("--seed", type=click.IntRange(-1, 4294967295), help="The same seed gives the same text.")
-@click.option(
-    "--json-schema", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="The output conforms."
-)
-@click.option(
-    "--timeout",
-    "timeout_s",
-    type=Finite(0.001, 3600),
-    default=120.0,
-    show_default=True,
-    help="Seconds for the answer.",
-)
-@click.option(
-    "--wait",
-    "wait_s",
-    type=Finite(0, 3600),
-    default=30.0,
-    show_default=True,
-    help="Seconds for a worker that still loads its model.",
-)
-def generate_command(
-    prompt: str | None,
-    socket_path: str | None,
-    system: str | None,
-    max_tokens: int | None,
-    temperature: float | None,
-    seed: int | None,
-    json_schema: Path | None,
-    timeout_s: float,
-    wait_s: float,
-) -> None:
-    """Ask the worker; PROMPT - (or none, with a pipe) reads stdin. The text streams to stdout; Ctrl-C aborts.
-
-    An answer that was cut (--max-tokens, --timeout, an abort elsewhere) is exit 1.
-    """
-    from fazai.cli import asking
-    from fazai.providers.gemma import Endpoint, GemmaClient
-    from fazai.wire.worker import SessionParams
-
-    text = asking.prompt(prompt, sys.stdin)
-    params = SessionParams(
-        system=system,
-        max_tokens=max_tokens,
-        temperature=temperature,
-        seed=seed,
-        json_schema=asking.schema(json_schema) if json_schema is not None else None,
-        timeout_ms=max(1, int(timeout_s * 1000)),
-    )
-    client = GemmaClient(_socket(socket_path), fallback=Endpoint.from_environ(os.environ))
-    reason = asyncio.run(asking.ask(client, params, text, wait_s=wait_s))
-    if reason not in ("eos", "stop"):
-        raise FazaiError(f"the answer is not complete: {reason}", hint="--max-tokens, --timeout")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from fazai.store.daemon import NewEvent
 from fazai.wire.base import encode
-from fazai.wire.events import AgentEvent, EventBase, Level, LogEvent, event_type
+from fazai.wire.events import AgentEvent, ChangeEvent, EventBase, Level, LogEvent, OutcomeEvent, event_type
 
 if TYPE_CHECKING:
     from fazai.service.log import Log
@@ -63,6 +63,11 @@ class Announcer:
 def _sentence(event: EventBase) -> str:
     if isinstance(event, LogEvent):
         return event.message
+    if isinstance(event, ChangeEvent):
+        why = f": {event.error}" if event.error else ""
+        return f"{event.verb} of {event.kind} {event.identity} on {event.target} is {event.status}{why}"
+    if isinstance(event, OutcomeEvent):
+        return f"{event.target} is {event.status}{': ' if event.errors else ''}{'; '.join(event.errors)}"
     if isinstance(event, AgentEvent):
         return f"{event.target or event.agent_id} is in {event.state}: {event.reason or 'no reason is known'}"
     return event_type(event)  # type: ignore[arg-type]

@@ -57,6 +57,7 @@ class IngestRules:
 
     signed: bool = False
     queue_bytes: int = 64 << 20
+    hosts: int = 50_000  # that are known at a time: who invents names must not fill the memory
     sweep_s: float = 2.0
 
 
@@ -145,7 +146,9 @@ class Ingest:
             records = read_records(body, self._latest_us())
         samples, errors = records
         if signer is not None:
-            samples, errors = _of_signer(records, signer)
+            samples, errors = _without(records, lambda sample: _not_of(signer, sample))
+        if self._may_be_full(len(samples)):
+            samples, errors = _without(Records(samples, errors), self._no_room(set()))
         self.records["refused"] += len(errors)
         accepted = duplicates = 0
         if samples:
@@ -161,7 +164,7 @@ class Ingest:
         """As `take`, for one good record: `told` is called on this loop once it is durable. False, with
         nothing done, where the body is anything else. Raises Refusal(overloaded), StateError."""
         sample = read_one(body, self._latest_us())
-        if sample is None:
+        if sample is None or (self._may_be_full(1) and self._store.host(sample.host) is None):
             return False
         host, size_bytes = sample.host, len(body)
         self.admission.enter(host, size_bytes)
@@ -184,6 +187,23 @@ class Ingest:
             self.admission.leave(host, size_bytes)
             raise
         return True
+
+    def _may_be_full(self, more: int) -> bool:
+        return len(self._watch) + more > self.rules.hosts
+
+    def _no_room(self, new: set[str]) -> Callable[[NewSample], str | None]:
+        """Return what says of each sample whether its host is one too many; `new` is filled with others."""
+
+        def reason(sample: NewSample) -> str | None:
+            host = sample.host
+            if host in new or self._store.host(host) is not None:
+                return None
+            if len(self._watch) + len(new) >= self.rules.hosts:
+                return f"`hostname`: {self.rules.hosts} hosts report already, and no more are taken"
+            new.add(host)
+            return None
+
+        return reason
 
     async def _store_them(self, samples: Sequence[NewSample], signer: str | None) -> int:
         """How many were new."""
@@ -309,17 +329,23 @@ def _read(body: bytes, gzipped: bool, latest_us: int) -> Records:
     return read_records(inflate(body) if gzipped else body, latest_us)
 
 
-def _of_signer(records: Records, signer: str) -> Records:
+def _not_of(signer: str, sample: NewSample) -> str | None:
     """A host's key speaks for that host alone."""
+    return None if sample.host == signer else f"`hostname`: the request is signed by {signer!r}"
+
+
+def _without(records: Records, reason: Callable[[NewSample], str | None]) -> Records:
+    """Return the records with those as errors for which there is a reason."""
     good: list[NewSample] = []
     errors = list(records.errors)
     bad = {error.index for error in errors}
     places = (index for index in range(len(records.samples) + len(bad)) if index not in bad)
     for index, sample in zip(places, records.samples, strict=True):
-        if sample.host == signer:
+        why = reason(sample)
+        if why is None:
             good.append(sample)
         else:
-            errors.append(IngestError(index=index, error=f"`hostname`: the request is signed by {signer!r}"))
+            errors.append(IngestError(index=index, error=why))
     errors.sort(key=lambda error: error.index)
     return Records(good, errors)
 

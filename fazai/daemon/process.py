@@ -139,7 +139,7 @@ class Daemon:
         ingest.exposition.add(firewalls.metrics)
         scheduler = Scheduler(desk, settings.state / "schedule.json", self._log)
         self.services = Services(
-            *(settings, store, hub, guard, self._log, ingest, Reports(store), Sessions(gemma)),
+            *(settings, store, hub, guard, self._log, ingest, Reports(store, announcer), Sessions(gemma)),
             *(desk, scheduler, firewalls, drift, agents, announcer),
             Admission(settings.limits.bodies_bytes, random.random),
         )

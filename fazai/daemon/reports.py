@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from fazai.daemon.announce import row_of
+from fazai.daemon.announce import Announcer, row_of
 from fazai.daemon.guard import Principal
 from fazai.daemon.refusal import Refusal
 from fazai.daemon.web import Call, Route
@@ -46,6 +46,7 @@ _TYPES: Mapping[str, type[EventBase]] = {
         *(RunEvent, PlayEvent, TargetEvent, ChangeEvent, ActivateEvent, UndoEvent, OutcomeEvent, LogEvent),
     )
 }
+_BAD = ("failed", "unreachable", "refused", "locked", "stale", "interrupted")
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _KNOWN_RUNS = 1000
 _CLOCKS_DIFFER_US = 86_400 * 1_000_000
@@ -73,8 +74,8 @@ class _Run:
 class Reports:
     """One for the daemon."""
 
-    def __init__(self, store: DaemonStore) -> None:
-        self._store = store
+    def __init__(self, store: DaemonStore, announcer: Announcer) -> None:
+        self._store, self._announcer = store, announcer
         self._runs: OrderedDict[str, _Run] = OrderedDict()
 
     async def take(self, body: ReportBody, who: Principal, *, own: bool = False) -> ReportAnswer:
@@ -103,6 +104,8 @@ class Reports:
                     fresh.append(event)
             if fresh:
                 await self._store.publish([row_of(event) for event in fresh])
+                for event in filter(_is_bad, fresh):
+                    self._announcer.write_log("error", event, "fazai.daemon.reports")
                 run.last = last
                 run.here = run.here or self._is_here(body.run_id)
                 if not run.here:
@@ -164,6 +167,13 @@ class Reports:
             moment = event.timestamp.timestamp()
             data.pop("timestamp", None)
             ledger.event(run_id, moment, event_type(event), event.target or "", data)  # type: ignore[arg-type]
+
+
+def _is_bad(event: EventBase) -> bool:
+    """Return whether an operator should find it in the daemon's log, too."""
+    if isinstance(event, ChangeEvent):
+        return event.status in ("failed", "undone", "refused")
+    return isinstance(event, OutcomeEvent) and event.status in _BAD
 
 
 def _event(body: ReportBody, number: int, one: ReportedEvent, by: str) -> EventBase:

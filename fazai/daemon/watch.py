@@ -101,6 +101,9 @@ class Watch:
         silent = sum([host.silent for host in self._hosts.values()])
         return len(self._hosts) - silent, silent
 
+    def __len__(self) -> int:
+        return len(self._hosts)
+
     def is_silent(self, host: str) -> bool:
         found = self._hosts.get(host)
         return found is not None and found.silent

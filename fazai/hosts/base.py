@@ -22,20 +22,23 @@ _BITS: Final = {"file": 0o100000, "directory": 0o040000, "link": 0o120000}
 
 #: `fz_base PATH missing`, or `fz_base PATH PATTERN SHA256 TARGET`: the pattern is for the beginning of what
 #: `fz_stat` says; an empty hash or target is not compared. What is not as it was is named: the
-#: block ends there. `fz_top PATH TOKEN` says how long the name of the first folder is that is not there yet.
+#: block ends there. In a folder host the path is walked to (`walking`), as its links do not lead out of it.
+#: `fz_top PATH TOKEN` says how long the name of the first folder is that is not there yet.
 FUNCTION: Final = rf"""
 fz_base() {{
-if [ "$2" = missing ]; then
-[ -e "$1" ] || [ -h "$1" ] || return 0
-else
-fz_y=$(fz_stat "$1") || fz_y=
-case $fz_y in $2' '*)
-[ -z "$3" ] || case $(fz_hash 2>/dev/null <"$1") in *"$3"*) ;; *) false;; esac &&
-{{ [ -z "$4" ] || [ "$(readlink "$1" && echo .)" = "$4$fz_nl." ]; }} && return 0;;
-esac
-fi
+if [ -n "$fz_prefix" ] && [ -z "$fz_flat" ]; then
+( fz_enter "$1" || {{ [ $? != 3 ] || [ "$2" = missing ]; exit; }}
+shift; fz_same "./$fz_name" "$@" ) && return
+else fz_same "$@" && return; fi
 fz_m moved "$1"
 exit {MOVED}
+}}
+fz_same() {{
+if [ "$2" = missing ]; then [ ! -e "$1" ] && [ ! -h "$1" ]; return; fi
+fz_y=$(fz_stat "$1") || fz_y=
+case $fz_y in $2' '*) ;; *) return 1;; esac
+[ -z "$3" ] || case $(fz_hash 2>/dev/null <"$1") in *"$3"*) ;; *) false;; esac &&
+{{ [ -z "$4" ] || [ "$(readlink "$1" && echo .)" = "$4$fz_nl." ]; }}
 }}
 fz_top() {{
 fz_d=$1

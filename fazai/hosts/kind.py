@@ -114,9 +114,7 @@ class HostKind:
     joins: ClassVar[bool] = False  # its changes may be written together with others (`together`)
     machine: ClassVar[bool] = False  # needs a running machine: a folder (`root:`) has no such thing
     runs: ClassVar[bool] = False  # may be a handler
-    asked: ClassVar[bool] = (
-        False  # no script compares what it changes: it is looked at before it is taken back
-    )
+    asked: ClassVar[bool] = False  # no script compares it: it is looked at before it is taken back
     hollow: ClassVar[bool] = False  # what it makes is empty: below it nothing comes into being
     slow_to_read: ClassVar[bool] = False  # `read` may take seconds: others go on meanwhile
     proves: ClassVar[bool] = False  # what was written has to show itself: `proof` is asked until it says so

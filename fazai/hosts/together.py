@@ -14,6 +14,7 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import takewhile
+from typing import Final
 
 from fazai.hosts.kind import Block, Put
 from fazai.hosts.quoting import encoded, quoted
@@ -24,6 +25,9 @@ __all__ = ["MOST", "done", "fits", "script", "setup"]
 #: So many changes at most: an interrupt waits for them, and the journal may have to name them all.
 MOST = 32
 _MOST_BYTES = 512 * 1024
+_IS_THERE: Final = '{ [ -e "$fz_d" ] || [ -h "$fz_d" ]; }'
+#: Where a folder is made, nobody else may put a link in its place before.
+_ABOVE_IS: Final = f"{{ fz_d=${{fz_d%/*}}; fz_d=${{fz_d:-/}}; {_IS_THERE}; }}"
 
 
 def fits(blocks: Sequence[Block], block: Block) -> bool:
@@ -75,13 +79,16 @@ def _proved(blocks: Sequence[Block]) -> Iterator[bytes]:
     made = [block.at for block in takewhile(lambda b: b.below != "loose", blocks) if block.at and block.below]
     later = {folder for path in made for folder in (path, *folders([path]))}
     inner = dict.fromkeys(posixpath.dirname(path) or "/" for path in paths)
-    yield b"set --\n"
-    for names in [name for name in folders(paths) if name not in inner], list(inner):
-        yield encoded(f'fz_k=$#; set -- "$@" {_words(name for name in names if name not in later)}\n')
-        if there := _words(name for name in names if name in later):
-            yield encoded(f'for fz_d in {there}; do [ ! -e "$fz_d" ] && [ ! -h "$fz_d" ] ||\n')
-            yield b'set -- "$@" "$fz_d"; done\n'
-    yield b'fz_plain $fz_k "$@"\n'
+    outer = [name for name in folders(paths) if name not in inner]
+    yield encoded(f"set -- {_words(name for name in outer if name not in later)}\n")
+    there = _words(name for name in outer if name in later)
+    yield encoded(f'for fz_d in {there}; do {_IS_THERE} && set -- "$@" "$fz_d" || :; done; fz_k=$#\n')
+    yield encoded(f'set -- "$@" {_words(name for name in inner if name not in later)}\n')
+    yield encoded(f"for fz_d in {_words(name for name in inner if name in later)}; do\n")
+    yield encoded(f'{_IS_THERE} || {_ABOVE_IS} || continue; set -- "$@" "$fz_d"; done\n')
+    yield encoded(f"for fz_d in {there}; do\n")
+    yield encoded(f'! {_IS_THERE} && {_ABOVE_IS} || continue; set -- "$@" "$fz_d"; done\n')
+    yield b'fz_plain $fz_k "$@"; fz_flat=1\n'
 
 
 def _groups(blocks: Sequence[Block]) -> Iterator[Sequence[Block]]:

@@ -27,7 +27,7 @@ UNSAFE_HINT: Final = (
 #: What every look begins with: `fz_mine UID`: root's, or of who runs this. `fz_judge MODE UID` sets `fz_j`,
 #: see above; `none`: no folder. `fz_line` does so with a line of `stat`.
 JUDGING: Final = r"""
-fz_me= fz_who= fz_pd= fz_keep= fz_root=
+fz_me= fz_who= fz_pd= fz_keep= fz_root= fz_flat=
 fz_mine() { [ "$1" = 0 ] || { [ -n "$fz_me" ] || fz_me=$(id -u); [ "$1" = "$fz_me" ]; }; }
 fz_judge() {
 case $1 in
@@ -49,7 +49,8 @@ fz_line() { fz_mode=${1%% *} fz_uid=${1#* }; fz_uid=${fz_uid%% *}; fz_judge "$fz
 #: unsafe step, 3: a folder is missing (we are in the one above); `fz_why` says it. Within: `fz_jump` is its
 #: start, as far as nobody else can move anything; `fz_via` is the first link of another user that was
 #: followed, and `fz_landed` whether what it leads to is that user's.
-#: `fz_in` is the same for a script that ends there when it fails.
+#: `fz_in` is the same for a script that ends there when it fails. `fz_flat` is set where it is proved that
+#: paths need not be walked.
 _ENTER: Final = r"""
 fz_nodes() {
 stat -c '%f %u %d:%i %h %U' "$@" 2>/dev/null ||
@@ -122,6 +123,7 @@ esac;;
 esac
 [ -n "$fz_more" ] || case $fz_follow$fz_e in 1[aA]*) ;; *) break;; esac
 [ -n "$fz_e" ] || {
+[ $fz_j != sticky ] || fz_who=${fz_who:-*}
 fz_why="${fz_here#"$fz_root"}/$fz_c: no such file or directory"
 fz_landed && return 3; return; }
 set -- $fz_e
@@ -160,7 +162,9 @@ fz_in() { fz_enter "$@" || fz_fail "$fz_why"; }
 
 #: `fz_open PATH TOKEN [1]`: `fz_in`, and "$fz_tmp" names a place for what is to take the name "$fz_t"; with
 #: `'' again` behind it the place that is there. `fz_keep` set: it is for the next block as well.
-#: `fz_apart TOKEN`: into a folder of our own; `fz_leave`; `fz_close` is what a block ends with.
+#: `fz_apart TOKEN`: into a folder of our own; `fz_leave`; `fz_close` is what a block ends with. It is made
+#: by one system call: `mkdir -m` of busybox sets the mode by name, behind which another file can be by then.
+#: Only a default ACL makes it another mode than that.
 #: `fz_old` sets `fz_was`, a name of the file at "$fz_t" that nobody can swap, empty where there is none.
 #: `fz_take`: "$fz_tmp" gets the name. `fz_move FILE NAME`: the same, and never into a folder behind a link.
 #: `fz_backup`: what is there gets another name as well; one that is taken is left alone.
@@ -172,24 +176,23 @@ fz_in() { fz_enter "$@" || fz_fail "$fz_why"; }
 #: `fz_own_ways PATH...`: ends the script where others may write to a folder on the way.
 _WRITE: Final = r"""
 fz_apart() {
-[ -n "${2-}" ] || mkdir -m 700 "./.fazai-$1" || exit 1
+[ -n "${2-}" ] || (umask 077; mkdir "./.fazai-$1") || exit 1
 fz_c=$fz_id
 cd -P "./.fazai-$1" || exit 1
-fz_pd=.fazai-$1
-fz_y=$(fz_nodes . ..)
-set -- "${2-}" $fz_y
-case $2 in
-4?[cC]0) fz_mine "$3" && case $fz_y in *"$fz_nl"*" $fz_c "*) ;; *) false;; esac;;
+set -- "$1" "${2-}" $(fz_nodes . ..)
+fz_mine "$4" && [ "${10}" = "$fz_c" ] && { [ -n "$2" ] || fz_empty; } && case $3 in
+4?[cC]0) ;;
+4*) [ -z "$2" ] && chmod 700 . && fz_empty;;
 *) false;;
-esac &&
-{ [ -n "$1" ] || [ "$(echo * .[!.]* ..?*)" = '* .[!.]* ..?*' ]; } ||
-{ fz_pd=; fz_stop "$fz_here" 'somebody else moves what is made there'; }
+esac || fz_stop "$fz_here" 'somebody else moves what is made there'
+fz_pd=.fazai-$1
 }
+fz_empty() { [ "$(echo * .[!.]* ..?*)" = '* .[!.]* ..?*' ]; }
 fz_leave() { cd -P .. && rmdir "./$fz_pd"; fz_pd=; }
 fz_close() {
 fz_y=$?
 if [ -n "$fz_pd" ]; then
-[ $fz_y$fz_keep = 01 ] || { rm -f ./* && fz_leave; } 2>/dev/null || :
+[ $fz_y$fz_keep = 01 ] || { rm -f ./* || rmdir ./*; fz_leave; } 2>/dev/null || :
 elif [ $fz_y != 0 ] && [ -n "$fz_tmp" ]; then rm -f "$fz_tmp" "$fz_tmp".*; fi
 }
 fz_open() {
@@ -250,8 +253,10 @@ fz_c=$1; shift
 set -- "$1" "$2" $fz_e
 case ${3-} in 4*|8*) ;; *) fz_fail 'there is something else by now';; esac
 if [ -z "$fz_who" ]; then fz_set "./$fz_name" "$1" "$2"; return; fi
-[ "$4" = "$fz_who" ] || {
-shift 6
+case $fz_who in
+'*') [ $fz_j = sticky ] || ! fz_mine "$4";;
+*) [ "$4" = "$fz_who" ];;
+esac || { shift 6
 fz_stop "$fz_here/$fz_name" "it is of $*, in a folder that $fz_whom can change, and not given away"; }
 case $3 in
 4*) cd -P "./$fz_name" || return
@@ -316,7 +321,7 @@ rm -f "./$fz_name"
 fz_rmtree() {
 fz_in "$1"
 case $(rm --help 2>&1) in *BusyBox*) ;; *) rm -rf "./$fz_name"; return;; esac
-[ -n "$(find "./$fz_name" -type d \( ! -user 0 -o -perm -020 -o -perm -002 \) 2>/dev/null | head -n 1)" ] ||
+[ -n "$(find "./$fz_name" -type d \( ! -user 0 -o -perm -020 -o -perm -002 \) 2>&1 | head -n 1)" ] ||
 { rm -rf "./$fz_name"; return; }
 fz_below "$fz_name"
 }

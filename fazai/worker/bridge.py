@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -28,7 +29,7 @@ __all__ = [
     "Stats",
 ]
 
-_INSTALL = "pip install ./native '.[gemma]' (it compiles llama.cpp: about four minutes on two cores)"
+_INSTALL = "pip install ./native '.[gemma]' (it compiles llama.cpp, which takes minutes)"
 _TEXT_BYTES = 32_768
 _READY = 256
 MAX_FORCED = 4096  # tokens that `mask_forced` takes at once (FZ_MAX_FF)
@@ -169,6 +170,19 @@ def _native() -> Any:
         ) from None
 
 
+def _without(tokens: list[int], sign: list[int]) -> list[int]:
+    """The tokens without each run of `sign`."""
+    found: list[int] = []
+    at, n = 0, len(sign)
+    while at < len(tokens):
+        if tokens[at] == sign[0] and tokens[at : at + n] == sign:
+            at += n
+        else:
+            found.append(tokens[at])
+            at += 1
+    return found
+
+
 class Engine:
     """A loaded model. Raises InputError when the native module is absent, EngineError when the model cannot
     be loaded. All methods may be called from any thread; `close` when no other runs."""
@@ -191,6 +205,7 @@ class Engine:
         self._ids = self._ffi.new("uint64_t[]", _READY)
         self._job = self._ffi.new("fz_mask_job *")
         self.vocabulary = int(self.stats_raw().n_vocab)
+        self._marks = self._find_marks()
 
     def _options(self, options: Options) -> Any:
         return self._ffi.new(
@@ -235,6 +250,44 @@ class Engine:
             raise EngineError(Code(n), "the text cannot be tokenized")
         return list(self._ffi.unpack(tokens, n)) if n else []
 
+    def tokenize_plain(self, text: str) -> list[int]:
+        """As `tokenize`, and no token stands for more than its text: where llama.cpp takes one of the
+        vocabulary's marks for what somebody wrote, a character that is not in the text parts the mark, and
+        its tokens are taken out again. (Each call of llama.cpp looks for all marks: one for each part would
+        take half a millisecond.) Raises EngineError."""
+        tokens = self.tokenize(text)
+        found = self._marks.keys() & set(tokens)
+        if not found:
+            return tokens
+        private = (*range(0xE000, 0xF900), *range(0xF0000, 0xFFFFE))
+        parting = next((char for char in map(chr, private) if char not in text), None)
+        if parting is None:
+            raise EngineError(
+                Code.INVALID, "the text has all characters of private use and cannot be tokenized"
+            )
+        sign = self.tokenize(parting)
+        while found:
+            marks = [self._marks[token] for token in found]
+            # Behind the first character of each.
+            cuts = "|".join(f"(?<={re.escape(mark[0])})(?={re.escape(mark[1:])})" for mark in marks)
+            text = re.sub(cuts, parting, text)
+            tokens = self.tokenize(text)
+            found = self._marks.keys() & set(tokens)
+        return _without(tokens, sign)
+
+    def _find_marks(self) -> dict[int, str]:
+        """Tokens that mean something to the model, by number: control tokens, and those of the user's that
+        are more than white space."""
+        room = 65_536
+        while True:
+            tokens = self._ffi.new("int32_t[]", room)
+            n = self._lib.fz_marks(self._engine, tokens, room)
+            if n <= room:
+                break
+            room = n
+        texts = {t: self.piece(t, special=True).decode(errors="replace") for t in self._ffi.unpack(tokens, n)}
+        return {token: text for token, text in texts.items() if text.strip() and len(text) > 1}
+
     def piece(self, token: int, *, special: bool = False) -> bytes:
         buffer = self._ffi.new("char[]", 512)
         n = self._lib.fz_piece(self._engine, token, special, buffer, 512)
@@ -276,9 +329,14 @@ class Engine:
         self._lib.fz_memory_trim()
 
     def meta(self, key: str) -> str | None:
-        buffer = self._ffi.new("char[]", 4096)
-        n = self._lib.fz_meta(self._engine, key.encode(), buffer, 4096)
-        return None if n < 0 else bytes(self._ffi.string(buffer)).decode(errors="replace")
+        """A value of the file's metadata, as text; None when the file does not have it."""
+        room = 4096
+        while True:
+            buffer = self._ffi.new("char[]", room)
+            n = self._lib.fz_meta(self._engine, key.encode(), buffer, room)
+            if n < room:
+                return None if n < 0 else bytes(self._ffi.string(buffer)).decode(errors="replace")
+            room = n + 1
 
     def open_session(self) -> int:
         session = self._ffi.new("uint64_t *")

@@ -1,60 +1,234 @@
-"""A conversation as tokens, in the format that Gemma was trained on.
+"""A conversation as tokens, as the model's own file says.
 
-Gemma 1 to 3 know no system role: its text stands before the first question. Gemma 4 has one, and other
-marks. The marks are special tokens; a user's text is never read for them, so nobody can end a turn from
-within a prompt.
+A model that was tuned for conversations has a chat template in its metadata; the template is rendered once,
+with marks where the texts go, and only what the template itself wrote is read for control tokens. So nobody
+can end a turn, or begin one, from within a prompt. A base model has none: it continues text.
 """
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
+from typing import Any, Protocol
 
-from fazai.worker.bridge import Engine
+from fazai.errors import FazaiError, InputError
 
-__all__ = ["Chat", "chat_of"]
+__all__ = ["Chat", "Piece", "Tokenizer", "chat_of", "read_template"]
+
+_SYSTEM, _PROMPT, _ANSWER, _EARLIER = (
+    f"\ue000{name}\ue001" for name in ("system", "prompt", "answer", "earlier")
+)
+#: What a file may say of its tuning and still be a base model.
+_UNTUNED = ("", "base", "pt", "pretrained", "pretraining")
+_TEMPLATE_MAX = 262_144
+
+
+class Tokenizer(Protocol):
+    """What of bridge.Engine a conversation needs."""
+
+    @property
+    def bos(self) -> int: ...
+    @property
+    def eos(self) -> int: ...
+    def tokenize(self, text: str, *, special: bool = False, bos: bool = False) -> list[int]: ...
+    def tokenize_plain(self, text: str) -> list[int]: ...
+    def piece(self, token: int, *, special: bool = False) -> bytes: ...
+    def meta(self, key: str) -> str | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of a turn: text of the template (`slot` is empty), or the place of a text."""
+
+    text: str = ""
+    slot: str = ""  # system, prompt
+    trims: bool = False  # the template takes white space around the text away
 
 
 @dataclass(frozen=True, slots=True)
 class Chat:
-    """The marks of one family of models; empty ones for a model without turns."""
+    """How turns are written. `kind` says for people where that comes from."""
 
-    opening: str
-    closing: str
-    system_role: bool
+    kind: str
+    first_turn: tuple[Piece, ...]
+    first_with_system: tuple[Piece, ...]
+    next_turn: tuple[Piece, ...]
+    adds_bos: bool = True
 
-    def first(self, engine: Engine, system: str | None, prompt: str) -> list[int]:
+    @property
+    def completes(self) -> bool:
+        """A base model: text goes on where the prompt ends, and a question is no question to it."""
+        return not any(piece.text for piece in self.first_turn)
+
+    def first(self, engine: Tokenizer, system: str | None, prompt: str) -> list[int]:
         """The tokens of a conversation's first turn."""
-        tokens = [engine.bos] if engine.bos >= 0 else []
-        if system and self.system_role:
-            tokens += self._turn(engine, "system", system)
-        elif system:
-            prompt = f"{system}\n\n{prompt}"
-        return tokens + self._question(engine, prompt)
+        pieces = self.first_with_system if system else self.first_turn
+        tokens = _tokens(engine, pieces, system or "", prompt)
+        if self.adds_bos and engine.bos >= 0 and tokens[:1] != [engine.bos]:
+            tokens.insert(0, engine.bos)
+        return tokens
 
-    def following(self, engine: Engine, prompt: str) -> list[int]:
+    def following(self, engine: Tokenizer, prompt: str) -> list[int]:
         """The tokens of a later turn: the answer before it is ended, for its own end was not kept."""
-        ending = engine.tokenize(f"{self.closing}\n", special=True) if self.closing else []
-        return ending + self._question(engine, prompt)
-
-    def _question(self, engine: Engine, prompt: str) -> list[int]:
-        if not self.opening:
-            return engine.tokenize(prompt)
-        return self._turn(engine, "user", prompt) + engine.tokenize(f"{self.opening}model\n", special=True)
-
-    def _turn(self, engine: Engine, role: str, text: str) -> list[int]:
-        return [
-            *engine.tokenize(f"{self.opening}{role}\n", special=True),
-            *engine.tokenize(text.strip()),
-            *engine.tokenize(f"{self.closing}\n", special=True),
-        ]
+        return _tokens(engine, self.next_turn, "", prompt)
 
 
-_FAMILIES = (Chat("<start_of_turn>", "<end_of_turn>", False), Chat("<|turn>", "<turn|>", True))
+def _tokens(engine: Tokenizer, pieces: tuple[Piece, ...], system: str, prompt: str) -> list[int]:
+    found: list[int] = []
+    for piece in pieces:
+        if piece.slot:
+            text = system if piece.slot == "system" else prompt
+            found += engine.tokenize_plain(text.strip() if piece.trims else text)
+        else:
+            found += engine.tokenize(piece.text, special=True)
+    return found
 
 
-def chat_of(engine: Engine) -> Chat:
-    """The family whose marks are single tokens here; without one, text is continued as it is."""
-    for chat in _FAMILIES:
-        if all(len(engine.tokenize(mark, special=True)) == 1 for mark in (chat.opening, chat.closing)):
-            return chat
-    return Chat("", "", False)
+def _plain() -> Chat:
+    turn = (Piece(slot="prompt"),)
+    return Chat(
+        "none: a base model, which continues text", turn, (Piece(slot="system"), Piece("\n\n"), *turn), turn
+    )
+
+
+def _of_marks(opening: str, closing: str, *, system_role: bool) -> Chat:
+    """Gemma's turns, for a tuned file that lacks its template. Gemma 3 and before know no system role: its
+    text stands before the first question."""
+
+    def turn(role: str, *text: Piece) -> tuple[Piece, ...]:
+        return (Piece(f"{opening}{role}\n"), *text, Piece(f"{closing}\n"))
+
+    prompt, system = Piece(slot="prompt", trims=True), Piece(slot="system", trims=True)
+    asked = (*turn("user", prompt), Piece(f"{opening}model\n"))
+    if system_role:
+        with_system = (*turn("system", system), *asked)
+    else:
+        with_system = (*turn("user", system, Piece("\n\n"), prompt), Piece(f"{opening}model\n"))
+    return Chat(f"turns of {opening}", asked, with_system, (Piece(f"{closing}\n"), *asked))
+
+
+_FAMILIES = (
+    ("<start_of_turn>", "<end_of_turn>", False),
+    ("<|turn>", "<turn|>", True),
+)
+
+
+def chat_of(engine: Tokenizer) -> Chat:
+    """How this model's conversations are written: by its own template; by Gemma's turns when the file says
+    that it was tuned and has none; a base model's text is continued. Raises InputError for a template that
+    cannot be used."""
+    adds_bos = (engine.meta("tokenizer.ggml.add_bos_token") or "true") != "false"
+    template = engine.meta("tokenizer.chat_template")
+    if template:
+        bos, eos = (
+            engine.piece(t, special=True).decode() if t >= 0 else "" for t in (engine.bos, engine.eos)
+        )
+        return read_template(template, bos=bos, eos=eos, adds_bos=adds_bos)
+    if (engine.meta("general.finetune") or "").strip().lower() not in _UNTUNED:
+        for opening, closing, system_role in _FAMILIES:
+            if all(len(engine.tokenize(mark, special=True)) == 1 for mark in (opening, closing)):
+                return _of_marks(opening, closing, system_role=system_role)
+    return _plain()
+
+
+def read_template(template: str, *, bos: str, eos: str, adds_bos: bool = True) -> Chat:
+    """A chat template as the pieces of its turns. Raises InputError: what is wrong with it."""
+    render = _renderer(template, bos, eos)
+    user, answer = _message("user", _PROMPT), _message("assistant", _ANSWER)
+    first = _pieces(render([user]), prompt=1)
+    try:
+        with_system = _pieces(render([_message("system", _SYSTEM), user]), system=1, prompt=1)
+    except InputError:  # it knows no system role
+        with_system = _system_before(first)
+    whole = render([_message("user", _EARLIER), answer, user])
+    _, found, rest = whole.partition(_ANSWER)
+    if not found:
+        raise _unusable("an answer is not part of the conversation")
+    # White space that was put around the marks to see whether it is taken away.
+    later = _pieces(rest.removeprefix(" "), prompt=1)
+    return Chat("its own template", first, with_system, later, adds_bos)
+
+
+def _message(role: str, mark: str) -> dict[str, str]:
+    return {"role": role, "content": f" {mark} "}
+
+
+def _system_before(first: tuple[Piece, ...]) -> tuple[Piece, ...]:
+    """The system's text before the first question, in its turn."""
+    found: list[Piece] = []
+    for piece in first:
+        found += [Piece(slot="system", trims=True), Piece("\n\n")] if piece.slot == "prompt" else []
+        found.append(piece)
+    return tuple(found)
+
+
+def _pieces(text: str, **wanted: int) -> tuple[Piece, ...]:
+    """What was rendered, cut at the marks; each of them must be there as often as it is wanted."""
+    found = [Piece(text)]
+    for slot, mark in (("system", _SYSTEM), ("prompt", _PROMPT)):
+        if text.count(mark) != wanted.get(slot, 0):
+            raise _unusable(f"the {slot} is in it {text.count(mark)} times")
+        found = list(itertools.chain.from_iterable(_cut(piece, slot, mark) for piece in found))
+    return tuple(piece for piece in found if piece.slot or piece.text)
+
+
+def _cut(piece: Piece, slot: str, mark: str) -> list[Piece]:
+    before, found, after = piece.text.partition(mark)
+    if not found:
+        return [piece]
+    kept = before.endswith(" ") and after.startswith(" ")  # ours
+    if kept:
+        before, after = before[:-1], after[1:]
+    return [Piece(before), Piece(slot=slot, trims=not kept), Piece(after)]
+
+
+class _RefusedError(FazaiError):
+    """The template says that it does not take such a conversation."""
+
+
+def _refuse(message: object = "") -> None:
+    raise _RefusedError(str(message))
+
+
+def _renderer(template: str, bos: str, eos: str) -> Any:
+    """A function from messages to text, in jinja2's sandbox: a file of weights is not trusted with more."""
+    import json
+    import time
+
+    import jinja2
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    if len(template) > _TEMPLATE_MAX:
+        raise _unusable(f"it has more than {_TEMPLATE_MAX} characters")
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+    )
+    environment.globals.update(
+        raise_exception=_refuse, strftime_now=lambda form: time.strftime(form), bos_token=bos, eos_token=eos
+    )
+    environment.filters["tojson"] = lambda value, **_: json.dumps(value, ensure_ascii=False)
+
+    def render(messages: list[dict[str, str]]) -> str:
+        try:
+            made = environment.from_string(template)
+            return made.render(messages=messages, add_generation_prompt=True, tools=None, documents=None)
+        except _RefusedError as error:
+            raise _unusable(error.message) from None
+        except (
+            jinja2.TemplateError,
+            ArithmeticError,
+            LookupError,
+            TypeError,
+            ValueError,
+            AttributeError,
+        ) as error:
+            raise _unusable(str(error) or type(error).__name__) from None
+
+    return render
+
+
+def _unusable(why: str) -> InputError:
+    return InputError(
+        f"the model's chat template cannot be used: {' '.join(why.split())[:200]}",
+        hint="a file with a template that jinja2 renders",
+    )

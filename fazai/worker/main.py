@@ -18,7 +18,7 @@ from fazai.service import systemd
 from fazai.service.log import Log
 from fazai.worker import metrics as metrics_module
 from fazai.worker.bridge import Code, Engine, EngineError, Options, Reason, Sampling
-from fazai.worker.chat import chat_of
+from fazai.worker.chat import Chat, chat_of
 from fazai.worker.masks import Masks
 from fazai.worker.metrics import Metrics
 from fazai.worker.server import Connection, Worker
@@ -98,12 +98,12 @@ class _Process:
 
     async def _serve(self, server: asyncio.Server, ready: Callable[[], None] | None) -> bool:
         systemd.notify(os.environ, "STATUS=loading the model")
-        engine = await self._loaded()
-        if engine is None:
+        loaded = await self._loaded()
+        if loaded is None:
             systemd.notify(os.environ, "STOPPING=1")
             self._log.say("info", "stopped while the model was being loaded")
             return False
-        self._use(engine)
+        self._use(*loaded)
         systemd.notify(os.environ, "READY=1\nSTATUS=running")
         self._log.say("info", f"{self._worker.model} answers at {self._settings.socket}")
         if ready is not None:
@@ -139,11 +139,11 @@ class _Process:
         if self._signals > 1 and self._worker.sessions is not None:
             self._worker.sessions.stop_all()
 
-    async def _loaded(self) -> Engine | None:
-        """The model; None when the worker was stopped before. Raises InputError, EngineError."""
+    async def _loaded(self) -> tuple[Engine, Chat] | None:
+        """The model and its turns; None: the worker was stopped before. Raises InputError, EngineError."""
         settings, loop = self._settings, asyncio.get_running_loop()
         thread = concurrent.futures.ThreadPoolExecutor(1, "load")  # asyncio would wait for one of its own
-        loading = loop.run_in_executor(thread, Engine, settings.model, settings.options)
+        loading = loop.run_in_executor(thread, _load, settings.model, settings.options)
         # deadline: none, loading ends by itself or at a signal
         stopping = asyncio.ensure_future(self._stop.wait())
         # deadline: none, loading ends by itself or at a signal
@@ -152,7 +152,7 @@ class _Process:
         thread.shutdown(wait=False)
         return loading.result() if loading.done() else None
 
-    def _use(self, engine: Engine) -> None:
+    def _use(self, engine: Engine, chat: Chat) -> None:
         settings = self._settings
         self._engine = engine
         masks = self._masks = Masks(engine)
@@ -161,7 +161,7 @@ class _Process:
         sessions = Sessions(
             engine,
             masks,
-            chat_of(engine),
+            chat,
             self._worker.metrics,
             idle_s=settings.session_idle_s,
             clock=time.monotonic,
@@ -178,7 +178,7 @@ class _Process:
         self._log.say(
             "info",
             f"loaded {settings.model} in {took_s:.1f} s: llama.cpp {engine.release}, "
-            f"{stats.threads} threads, {stats.context_tokens} tokens of context; "
+            f"{stats.threads} threads, {stats.context_tokens} tokens of context; chat template: {chat.kind}; "
             f"a decode of 1, 2, … sequences costs {cost} ms",
         )
 
@@ -211,6 +211,16 @@ class _Process:
         self._engine.close()
 
 
+def _load(model: Path, options: Options) -> tuple[Engine, Chat]:
+    """Reads the file, which takes long, and its chat template. Raises InputError, EngineError."""
+    engine = Engine(model, options)
+    try:
+        return engine, chat_of(engine)
+    except InputError:
+        engine.close()
+        raise
+
+
 @contextlib.asynccontextmanager
 async def _metrics(port: int | None, body: Callable[[], str]) -> AsyncIterator[None]:
     """Raises InputError."""
@@ -235,7 +245,7 @@ def check(settings: Settings, say: Callable[[str], None]) -> None:
     import select
 
     started = time.monotonic()
-    engine = Engine(settings.model, settings.options)
+    engine, chat = _load(settings.model, settings.options)
     try:
         say(
             f"loaded {settings.model.name} in {time.monotonic() - started:.1f} s (llama.cpp {engine.release})"
@@ -251,7 +261,9 @@ def check(settings: Settings, say: Callable[[str], None]) -> None:
             seed=0,
             timeout_ms=120_000,
         )
-        engine.submit(session, chat_of(engine).first(engine, None, "Say hello."), sampling)
+        say(f"chat template: {chat.kind}")
+        prompt = "The capital of Portugal is" if chat.completes else "Say hello."
+        engine.submit(session, chat.first(engine, None, prompt), sampling)
         text = ""
         while True:
             select.select([engine], [], [], 1)
@@ -266,7 +278,7 @@ def check(settings: Settings, say: Callable[[str], None]) -> None:
         stats = engine.stats()
         cost = stats.batch_cost_s[0] if stats.batch_cost_s else 0.0
         rate = f"{1 / cost:.1f} tokens/s" if cost else "unmeasured"
-        say(f"{progress.completion_tokens} tokens: {text!r}")
+        say(f"{prompt!r}: {progress.completion_tokens} tokens: {text!r}")
         say(f"one stream: {rate}; batches for 1, 2, … sessions: {', '.join(map(str, stats.plan))}")
         say(
             f"model {stats.model_bytes / 2**20:.0f} MiB, {stats.context_tokens} tokens of context, "

@@ -24,6 +24,8 @@ from fazai.errors import FazaiError
 from fazai.wire.base import WireError
 from fazai.worker import precheck
 from fazai.worker.bridge import MAX_FORCED, Code, Engine, EngineError, MaskJob
+from fazai.worker.keywords import unknown_keyword
+from fazai.worker.numbers import NumberEnds, bits_of
 
 __all__ = ["MAX_SCHEMA_BYTES", "Compiled", "Masks", "bounded", "stack"]
 
@@ -58,9 +60,12 @@ class Masks:
         self._making = threading.Lock()  # one at a time
         self._lock = threading.Lock()  # of what is kept
         self._tokenizer: Any = None
+        self._pieces: list[bytes] = []
+        self._number_tokens = 0  # a bit for each token that goes on with a number
         self._kept: OrderedDict[str, Compiled | str] = OrderedDict()
         self._attached: dict[int, Compiled] = {}
         self._matchers: dict[int, Any] = {}
+        self._numbers: dict[int, NumberEnds] = {}
         self._failures: dict[int, str] = {}
         self._thread = threading.Thread(target=self._run, name="masks", daemon=True)
 
@@ -79,8 +84,10 @@ class Masks:
     def _warm(self) -> None:
         if self._tokenizer is None:
             vocabulary, tokenize = self._engine.addresses
+            self._pieces = self._engine.pieces()
+            self._number_tokens = bits_of(self._pieces)
             self._tokenizer = _llguidance().LLTokenizer.from_llamacpp(
-                tokens=self._engine.pieces(),
+                tokens=self._pieces,
                 vocab_ptr=vocabulary,
                 tokenize_fptr=tokenize,
                 eos_token=self._engine.eos,
@@ -118,6 +125,9 @@ class Masks:
 
     def _make(self, what: str, key: str, asked: Mapping[str, Any]) -> Compiled | str:
         """A text: why it cannot be enforced. Raises WireError(overloaded)."""
+        unknown = unknown_keyword(asked["schema"]) if "schema" in asked else None
+        if unknown is not None:
+            return unknown
         told = _prechecked(asked)
         if "text" not in told:
             return told["problem"]
@@ -148,6 +158,7 @@ class Masks:
     def detach(self, session: int) -> None:
         self._attached.pop(session, None)
         self._matchers.pop(session, None)
+        self._numbers.pop(session, None)
         self._failures.pop(session, None)
 
     def failure(self, session: int) -> WireError | None:
@@ -172,6 +183,9 @@ class Masks:
         if job.token < 0:
             # A copy for each start: what an ended generation has under way never touches the next one's.
             self._matchers[job.session] = compiled.matcher.deep_copy()
+            self._numbers.pop(job.session, None)
+            if compiled.what == "schema":
+                self._numbers[job.session] = NumberEnds(self._pieces, self._number_tokens)
         matcher = self._matchers.get(job.session)
         if matcher is None or (job.token >= 0 and not matcher.consume_token(job.token)):
             return self._fails(job, compiled, matcher)
@@ -181,8 +195,13 @@ class Masks:
         done = matcher.is_stopped() and not matcher.is_error()
         if not self._engine.mask_forced(job, forced, done=done):
             return False
+        numbers = self._numbers.get(job.session)
+        if numbers is not None:
+            numbers.feed(forced if job.token < 0 else (job.token, *forced))
         if not done:
             matcher.unsafe_compute_mask_ptr(job.address, job.size_bytes)
+            if numbers is not None and not matcher.is_error():
+                numbers.apply(job.address, job.size_bytes)
         return not matcher.is_error() or self._fails(job, compiled, matcher)
 
     def _fails(self, job: MaskJob, compiled: Compiled, matcher: Any) -> bool:

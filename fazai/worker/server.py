@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import select
 import socket
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Literal, cast
@@ -43,9 +44,13 @@ from fazai.worker.bridge import Options, Stats
 from fazai.worker.metrics import Metrics
 from fazai.worker.sessions import MAX_TIMEOUT_MS, Generation, Sessions
 
-__all__ = ["Connection", "Worker"]
+__all__ = ["MAX_CONNECTIONS", "MAX_HELD_BYTES", "Connection", "Worker"]
 
 _MAX_PENDING = 64  # requests of one connection that wait for their turn; more are not read
+#: Bytes of all connections together that were read and are not yet answered: lines without an end, requests
+#: that wait. Beyond, the connection that holds most is refused what it sent last.
+MAX_HELD_BYTES = 32 * 1024 * 1024
+MAX_CONNECTIONS = 256  # beyond, the one that is idle for longest goes
 _WRITE_HIGH = 64 * 1024
 _HALF_CLOSED_S = 0.1
 
@@ -61,12 +66,30 @@ class Worker:
         self.context_tokens: int | None = None
         self.stats: Callable[[], Stats | None] = lambda: None
         self.connections: set[Connection] = set()
+        self.held_bytes = 0
 
     def live(self) -> Sessions:
         """Raises WireError(overloaded) while the model is being loaded."""
         if self.sessions is None:
             raise WireError("overloaded", "the model is being loaded", hint="ask again in some seconds")
         return self.sessions
+
+    def make_room(self) -> bool:
+        """Closes the connection that is idle for longest when there are too many. False: all are at work."""
+        if len(self.connections) < MAX_CONNECTIONS:
+            return True
+        idle = [found for found in self.connections if found.idle]
+        if idle:
+            min(idle, key=lambda found: found.used_s).drop()
+        return bool(idle)
+
+    def bound_held(self) -> None:
+        """Refuses what the largest holders sent last, until all of them hold no more than is allowed."""
+        while self.held_bytes > MAX_HELD_BYTES:
+            largest = max(self.connections, key=lambda found: found.refusable_bytes, default=None)
+            if largest is None or largest.refusable_bytes == 0:
+                return
+            largest.refuse_last()
 
     def status(self, *, metrics: bool) -> StatusAnswer:
         state: Literal["starting", "running", "stopping"] = "starting"
@@ -102,7 +125,10 @@ class Connection(asyncio.Protocol):
         self._buffer = bytearray()
         self._scanned = 0
         self._skipping = False
-        self._pending: deque[WorkerRequest | bytes] = deque()
+        self._pending: deque[tuple[WorkerRequest | bytes, int]] = deque()  # and the bytes of a request
+        self._pending_bytes = 0
+        self._counted_bytes = 0
+        self.used_s = time.monotonic()
         self._generation: Generation | None = None
         self._parts: list[str] | None = None  # of a generation without a stream
         self._full = False
@@ -114,12 +140,19 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=_WRITE_HIGH)
+        if not self._worker.make_room():
+            self._refuse(WireError("overloaded", f"{MAX_CONNECTIONS} connections are at work"))
+            self._transport.close()
+            return
         self._worker.connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         self._worker.connections.discard(self)
         self._pending.clear()
+        self._pending_bytes = 0
+        self._buffer.clear()
+        self._count()
         generation, self._generation = self._generation, None
         if generation is not None and self._worker.sessions is not None:
             generation.sink = None
@@ -172,14 +205,56 @@ class Connection(asyncio.Protocol):
 
     def drop(self) -> None:
         """Ends the connection now."""
+        self._worker.connections.discard(self)
         if self._transport is not None:
             self._transport.abort()
+
+    # --- what it holds
+
+    @property
+    def idle(self) -> bool:
+        return self._generation is None and not self._pending and not self._full
+
+    @property
+    def refusable_bytes(self) -> int:
+        return self._unfinished_bytes + self._pending_bytes
+
+    @property
+    def _unfinished_bytes(self) -> int:
+        """Of a line whose end has not come; not of lines that wait for room."""
+        return len(self._buffer) if self._scanned == len(self._buffer) else 0
+
+    def refuse_last(self) -> None:
+        """Forgets the line that is being read, or the request that came last, and says so."""
+        error = WireError("overloaded", "all clients together have sent more than is kept", hint="ask again")
+        if self._unfinished_bytes:
+            self._skipping = True
+            self._buffer.clear()
+            self._scanned = 0
+            self._refuse(error)
+        else:
+            for at in range(len(self._pending) - 1, -1, -1):
+                request, size = self._pending[at]
+                if size:
+                    self._worker.metrics.errors[error.code] += 1
+                    self._pending[at] = (self._encoded(_refusal(request, error)), 0)
+                    self._pending_bytes -= size
+                    break
+        self._count()
+
+    def _count(self) -> None:
+        now = len(self._buffer) + self._pending_bytes
+        self._worker.held_bytes += now - self._counted_bytes
+        self._counted_bytes = now
 
     # --- lines in
 
     def data_received(self, data: bytes) -> None:
+        self.used_s = time.monotonic()
         self._buffer += data
         self._take_lines()
+        self._count()
+        self._worker.bound_held()
         self._mind_reading()
 
     def _take_lines(self) -> None:
@@ -198,7 +273,7 @@ class Connection(asyncio.Protocol):
                 self._line(line)
         del self._buffer[:at]
         self._scanned = max(0, self._scanned - at)
-        if self._scanned > MAX_LINE_BYTES:
+        if self._scanned > MAX_LINE_BYTES or (self._skipping and self._scanned == len(self._buffer)):
             if not self._skipping:
                 self._refuse(WireError("bad_request", f"a line has at most {MAX_LINE_BYTES} bytes"))
             self._skipping = True
@@ -207,7 +282,8 @@ class Connection(asyncio.Protocol):
 
     def _room(self) -> bool:
         """A client that does not read may still abort what runs."""
-        return len(self._pending) < _MAX_PENDING and (not self._full or self._generation is not None)
+        few = len(self._pending) < _MAX_PENDING and self._pending_bytes < MAX_LINE_BYTES
+        return few and (not self._full or self._generation is not None)
 
     def _line(self, line: bytes) -> None:
         try:
@@ -217,9 +293,10 @@ class Connection(asyncio.Protocol):
             return
         busy = self._generation is not None or bool(self._pending)
         if busy and isinstance(request, Abort | CloseSession):
-            self._pending.append(self._encoded(self._answer(request)))
+            self._pending.append((self._encoded(self._answer(request)), 0))
         elif busy or self._full:
-            self._pending.append(request)
+            self._pending.append((request, len(line)))
+            self._pending_bytes += len(line)
         else:
             self._handle(request)
 
@@ -227,7 +304,7 @@ class Connection(asyncio.Protocol):
         self._worker.metrics.errors[error.code] += 1
         answer = self._encoded(ErrorAnswer.of(error))
         if self._generation is not None or self._pending:
-            self._pending.append(answer)
+            self._pending.append((answer, 0))
         else:
             self._write(answer)
 
@@ -281,7 +358,8 @@ class Connection(asyncio.Protocol):
 
     def _go_on(self) -> None:
         while self._pending and self._generation is None and not self._full:
-            item = self._pending.popleft()
+            item, size = self._pending.popleft()
+            self._pending_bytes -= size
             if isinstance(item, bytes):
                 self._write(item)
             else:
@@ -289,6 +367,7 @@ class Connection(asyncio.Protocol):
             if not self._pending:
                 self._take_lines()
         self._take_lines()
+        self._count()
         self._mind_reading()
         self._close_when_done()
 
@@ -333,3 +412,11 @@ class Connection(asyncio.Protocol):
     def _write(self, line: bytes) -> None:
         if self._transport is not None:
             self._transport.write(line)
+
+
+def _refusal(request: WorkerRequest | bytes, error: WireError) -> Message:
+    """In the form that the request's reader waits for."""
+    answer = ErrorAnswer.of(error)
+    if isinstance(request, Generate | GenerateStream) and request.stream:
+        return WorkerErrorEvent(message=answer.error, code=error.code)
+    return answer

@@ -35,6 +35,7 @@ _CODES = {
     Code.CLOSED: "overloaded",
 }
 _INT32 = 2**31 - 1
+_LEAST_P = 1e-6  # less is the likeliest token alone, and might be 0 as a 32-bit number
 
 T = TypeVar("T")
 
@@ -117,12 +118,25 @@ class Sessions:
             bounded(params.json_schema)
         self._expire()
         try:
-            handle = self._engine.open_session()
+            handle = self._open()
         except EngineError as error:
-            raise _wire(error, f"{len(self._by_id)} sessions are open, and no more are allowed") from None
+            raise _wire(
+                error, f"{len(self._by_id)} sessions are generating, and no more are allowed"
+            ) from None
         session = Session(f"s-{secrets.token_hex(8)}", handle, params, self._clock())
         self._by_id[session.session_id] = self._by_handle[handle] = session
         return session.session_id
+
+    def _open(self) -> int:
+        """The engine's session; the one that is idle for longest makes room for it. Raises EngineError."""
+        try:
+            return self._engine.open_session()
+        except EngineError as error:
+            idle = [s for s in self._by_id.values() if s.generation is None]
+            if error.code is not Code.OVERLOADED or not idle:
+                raise
+            self.close(min(idle, key=lambda s: s.used_s).session_id)
+            return self._engine.open_session()
 
     def _expire(self) -> None:
         """Clients that never close: their sessions go once they were not used for long."""
@@ -388,7 +402,7 @@ class _Asked:
             max_tokens=min(self.value("max_tokens", _MAX_TOKENS), _INT32),
             temperature=self.value("temperature", 1.0),
             top_k=min(self.value("top_k", 64), _INT32),
-            top_p=self.value("top_p", 0.95),
+            top_p=max(self.value("top_p", 0.95), _LEAST_P),
             min_p=self.value("min_p", 0.0),
             repeat_penalty=self.value("repeat_penalty", 1.0),
             seed=seed if seed >= 0 else int.from_bytes(os.urandom(4), "little"),

@@ -1,4 +1,5 @@
 /* The bridge against the stub. Prints "N passed, N failed"; the sanitizers and valgrind watch. */
+#include <math.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdbool.h>
@@ -16,9 +17,10 @@ static int passed, failed;
         else failed++, fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #what);              \
     } while (0)
 
-/* Names the test on stderr when asked, for a run that hangs. */
+/* VERBOSE names the test on stderr, for a run that hangs; ONLY=word runs those with it in their name. */
 #define RUN(test)                                                                              \
     do {                                                                                       \
+        if (getenv("ONLY") && !strstr(#test, getenv("ONLY"))) break;                           \
         if (getenv("VERBOSE")) fprintf(stderr, "%s\n", #test);                                 \
         test();                                                                                \
     } while (0)
@@ -495,6 +497,8 @@ static void test_refusals(void) {
         CHECK(fz_submit(e, s, &fine, 1, &bad[i], err, sizeof err) == FZ_E_INVALID);
     CHECK(fz_take(e, s, err, 15, &(fz_progress){0}) == FZ_E_INVALID);
     CHECK(fz_token_kind(e, STUB_EOG) == 3 && fz_token_kind(e, 'x') == 0 && fz_token_kind(e, -1) == FZ_E_INVALID);
+    int32_t marks[2] = {0};
+    CHECK(fz_marks(e, marks, 1) == 2 && marks[0] == STUB_EOG && marks[1] == 0 && fz_marks(e, NULL, 1) == FZ_E_INVALID);
     CHECK(fz_piece(e, STUB_PAIR, 0, err, 1) == 2 && fz_meta(e, "nothing", err, 10) == -1);
     fz_shutdown(e);
     CHECK(fz_submit(e, s, &fine, 1, &p, err, sizeof err) == FZ_E_CLOSED && fz_session_open(e, &s) == FZ_E_CLOSED);
@@ -583,6 +587,238 @@ static void test_mask_failure(void) {
     fz_close(e);
 }
 
+/* --- one client never holds up another ------------------------------------------------------------------ */
+
+static bool runs(fz_engine *e, uint64_t s) {
+    char buf[16];
+    fz_progress progress;
+    return fz_take(e, s, buf, 16, &progress) >= 0 && (progress.reason == FZ_RUNNING || progress.more);
+}
+
+/* The only slot is held by one that nobody reads: it is given to others, and then back. */
+static void test_unread_text_holds_no_slot(void) {
+    stub_reset();
+    fz_options o = PLAIN;
+    o.out_limit = 64;
+    o.n_slots = 1;
+    o.n_queue = 0;
+    fz_engine *e = opened(&o);
+    uint64_t unread = session(e), plain = session(e);
+    fz_params p = params(1000);
+    int32_t all[4096], n = fz_tokenize(e, "unread", 6, 0, 0, all, 4096);
+    char text[1001];
+    expected(all, n, 1000, text);
+    CHECK(submit(e, unread, "unread", &p) == FZ_OK);
+    fz_stats st;
+    do look(e, &st);
+    while (st.decodes < 64);
+    p = params(20);
+    p.timeout_ms = 5000;
+    for (int i = 0; i < 3; i++) {
+        int32_t code; /* it may be read about to be paused */
+        do look(e, &st);
+        while ((code = submit(e, plain, "plain", &p)) == FZ_E_OVERLOADED);
+        CHECK(code == FZ_OK && finish(e, plain).end.reason == FZ_LENGTH);
+    }
+    result r = finish(e, unread);
+    CHECK(r.end.reason == FZ_LENGTH && r.end.prompt_tokens == 6 && r.end.cached_tokens == 0 && strcmp(r.text, text) == 0);
+    CHECK(submit(e, unread, "again", &p) == FZ_OK && finish(e, unread).end.reason == FZ_LENGTH);
+    CHECK(stub_misuse() == 0);
+    fz_close(e);
+}
+
+/* What a generation asks for keeps nobody waiting; it counts what it holds. */
+static void test_a_need_is_what_is_held(void) {
+    stub_reset();
+    stub_decode_us(1000);
+    fz_options o = PLAIN;
+    o.n_ctx = 1024;
+    fz_engine *e = opened(&o);
+    uint64_t all = session(e), plain = session(e);
+    fz_params p = params(1000000), few = params(5);
+    CHECK(submit(e, all, "everything", &p) == FZ_OK && submit(e, plain, "plain", &few) == FZ_OK);
+    CHECK(finish(e, plain).end.reason == FZ_LENGTH);
+    CHECK(runs(e, all));
+    CHECK(fz_abort(e, all) == FZ_OK);
+    fz_close(e);
+}
+
+/* More than the cache holds: one gives way and is computed again, and nobody's text differs. */
+static void test_giving_way(void) {
+    for (int turn = 0; turn < 2; turn++) {
+        stub_reset();
+        stub_decode_us(100);
+        fz_options o = PLAIN;
+        o.n_ctx = 512;
+        fz_engine *e = opened(&o);
+        uint64_t s[3];
+        char text[3][401], prompt[3][32];
+        int32_t all[4096], n_tokens = turn ? 400 : 200;
+        fz_params p = params(n_tokens);
+        for (int i = 0; i < 3; i++) {
+            snprintf(prompt[i], sizeof prompt[i], "%c prompt of its own", 'A' + i);
+            int32_t n = fz_tokenize(e, prompt[i], (int32_t)strlen(prompt[i]), 0, 0, all, 4096);
+            expected(all, n, n_tokens, text[i]);
+            s[i] = session(e);
+            CHECK(submit(e, s[i], prompt[i], &p) == FZ_OK);
+        }
+        for (int i = 0; i < 3; i++) {
+            result r = finish(e, s[i]);
+            CHECK(r.end.reason == FZ_LENGTH && strcmp(r.text, text[i]) == 0 && r.end.cached_tokens == 0);
+        }
+        fz_stats st;
+        fz_stats_get(e, &st);
+        CHECK(st.evictions > 0 && stub_misuse() == 0);
+        fz_close(e);
+    }
+}
+
+/* A short prompt does not wait behind a long one that came before. */
+static void test_short_prompts_pass_long_ones(void) {
+    stub_reset();
+    stub_decode_us(5000);
+    fz_options o = PLAIN;
+    o.n_ctx = 8192;
+    fz_engine *e = opened(&o);
+    uint64_t slow = session(e), quick = session(e);
+    static char prompt[4001];
+    memset(prompt, 'l', 4000);
+    fz_params p = params(5);
+    CHECK(submit(e, slow, prompt, &p) == FZ_OK);
+    fz_stats st;
+    do look(e, &st);
+    while (st.decodes == 0);
+    fz_params one = params(1);
+    CHECK(submit(e, quick, "short", &one) == FZ_OK && finish(e, quick).end.reason == FZ_LENGTH);
+    fz_progress progress;
+    char buf[16];
+    CHECK(fz_take(e, slow, buf, 16, &progress) == 0 && progress.completion_tokens == 0);
+    CHECK(finish(e, slow).end.reason == FZ_LENGTH && stub_misuse() == 0);
+    fz_close(e);
+}
+
+/* Forces a thousand tokens at once, then lets everything. */
+static void *forcing(void *engine) {
+    fz_engine *e = engine;
+    fz_mask_job job;
+    int32_t code, many[1000];
+    for (int i = 0; i < 1000; i++) many[i] = 'f';
+    while ((code = fz_mask_next(e, 50, &job)) >= 0) {
+        if (code == 1) continue;
+        fz_mask_ff(e, job.session, job.serial, many, job.token == -1 ? 1000 : 0, 0);
+        memset(job.bits, 0xFF, sizeof *job.bits * (size_t)job.n_words);
+        fz_mask_ready(e, job.session, job.serial, FZ_OK);
+    }
+    return NULL;
+}
+
+/* What a grammar forces goes beside running streams in chunks, as prompts do. */
+static void test_forced_tokens_beside_a_stream(void) {
+    stub_reset();
+    stub_decode_us(1000);
+    fz_engine *e = opened(&PLAIN);
+    pthread_t thread;
+    pthread_create(&thread, NULL, forcing, e);
+    uint64_t stream = session(e), forced = session(e);
+    fz_params p = params(200), c = params(1010);
+    c.constrained = 1;
+    CHECK(submit(e, stream, "a stream", &p) == FZ_OK);
+    fz_stats st;
+    do look(e, &st);
+    while (st.decodes < 2);
+    CHECK(submit(e, forced, "x", &c) == FZ_OK);
+    CHECK(finish(e, stream).end.reason == FZ_LENGTH);
+    CHECK(stub_longest() <= 64 + 1); /* without calibration a chunk is of 64 tokens */
+    CHECK(finish(e, forced).end.forced_tokens == 1000);
+    fz_shutdown(e);
+    pthread_join(thread, NULL);
+    CHECK(stub_misuse() == 0);
+    fz_close(e);
+}
+
+/* A mask that is late holds up its own generation only, which then goes on as if nothing had been. */
+static void test_a_late_mask(void) {
+    for (int gone = 0; gone < 2; gone++) {
+        stub_reset();
+        fz_engine *e = opened(&PLAIN);
+        uint64_t late = session(e), plain = session(e);
+        fz_params c = params(3), p = params(400);
+        c.constrained = 1;
+        CHECK(submit(e, late, "late", &c) == FZ_OK);
+        fz_mask_job job;
+        CHECK(fz_mask_next(e, 5000, &job) == FZ_OK && fz_mask_ff(e, job.session, job.serial, NULL, 0, 0) == FZ_OK);
+        p.timeout_ms = 9000; /* less than a mask is waited for */
+        CHECK(submit(e, plain, "plain", &p) == FZ_OK && finish(e, plain).end.reason == FZ_LENGTH);
+        if (gone) {
+            CHECK(fz_abort(e, late) == FZ_OK && finish(e, late).end.reason == FZ_ABORTED);
+            CHECK(fz_mask_ready(e, job.session, job.serial, FZ_OK) == FZ_OK);
+        }
+        for (int i = 0; i < 3 && !gone; i++) {
+            memset(job.bits, 0, sizeof *job.bits * (size_t)job.n_words);
+            job.bits['z' / 32] |= 1u << 'z' % 32;
+            CHECK(fz_mask_ready(e, job.session, job.serial, FZ_OK) == FZ_OK);
+            if (i == 2) break;
+            CHECK(fz_mask_next(e, 5000, &job) == FZ_OK && job.token == 'z');
+            CHECK(fz_mask_ff(e, job.session, job.serial, NULL, 0, 0) == FZ_OK);
+        }
+        result r = gone ? (result){.len = 0} : finish(e, late);
+        CHECK(gone || (r.end.reason == FZ_LENGTH && strcmp(r.text, "zzz") == 0));
+        CHECK(stub_misuse() == 0);
+        fz_close(e);
+    }
+}
+
+/* --- threads -------------------------------------------------------------------------------------------- */
+
+/* Decodes of a machine on which each number of threads takes so long; the threads after them. */
+static int32_t decodes(fz_threads *t, int32_t n, int64_t most_us, int64_t half_us, int64_t one_us) {
+    int32_t threads = t->choice[t->at];
+    for (int32_t i = 0; i < n; i++)
+        threads = fz_threads_next(t, threads == t->choice[0] ? most_us : threads == 1 ? one_us : half_us, 10000);
+    return threads;
+}
+
+static void test_numbers_of_threads(void) {
+    fz_threads t;
+    fz_threads_init(&t, 4, true);
+    CHECK(t.n == 3 && t.choice[0] == 4 && t.choice[1] == 2 && t.choice[2] == 1);
+    CHECK(decodes(&t, 1000, 10000, 15000, 25000) == 4);        /* quiet: nothing is tried */
+    CHECK(decodes(&t, 100, 1000000, 300000, 30000) == 1);      /* busy: one thread is the quickest */
+    CHECK(decodes(&t, 1000, 1000000, 300000, 30000) == 1);     /* and stays so */
+    CHECK(decodes(&t, 5000, 10000, 15000, 25000) == 4);        /* quiet again */
+    CHECK(decodes(&t, 100, 40000, 39000, 39500) == 4);         /* slow in any case: all of them */
+    fz_threads_init(&t, 4, false);                             /* asked for */
+    CHECK(decodes(&t, 1000, 1000000, 1, 1) == 4 && t.n == 1);
+    fz_threads_init(&t, 1, true);
+    CHECK(decodes(&t, 100, 1000000, 1, 1) == 1 && t.n == 1);
+}
+
+/* At the start, and on the way. */
+static void test_threads_of_a_busy_machine(void) {
+    stub_reset();
+    stub_decode_us(300);
+    stub_busy_us(6000);
+    fz_options o = PLAIN;
+    o.calibrate = 1;
+    o.n_threads = 0;
+    fz_engine *e = opened(&o);
+    fz_stats st;
+    fz_stats_get(e, &st);
+    CHECK(st.n_threads == 1);
+    fz_close(e);
+    stub_busy_us(0);
+    e = opened(&o);
+    fz_stats_get(e, &st);
+    int32_t cores = st.n_threads;
+    stub_busy_us(6000);
+    uint64_t s = session(e);
+    fz_params p = params(200);
+    CHECK(submit(e, s, "x", &p) == FZ_OK && finish(e, s).end.reason == FZ_LENGTH);
+    fz_stats_get(e, &st);
+    CHECK(cores >= 1 && st.n_threads == 1 && stub_misuse() == 0);
+    fz_close(e);
+}
+
 /* --- sampling --------------------------------------------------------------------------------------------- */
 
 static void test_sampling(void) {
@@ -639,6 +875,80 @@ static void test_sampling(void) {
     }
     memset(mask, 0, sizeof mask);
     CHECK(fz_sample(&s, logits, mask, &warm, &rng, NULL, 0) == -1);
+    fz_sampler_free(&s);
+}
+
+/* A large vocabulary, flat: as many tokens as hold 95 %, and those alone. */
+static void test_a_flat_nucleus(void) {
+    enum { N = 40000 };
+    const int draws = getenv("QUICK") ? 20 : 300;
+    float *base = malloc(sizeof *base * N), *logits = malloc(sizeof *logits * N);
+    fz_sampler s;
+    CHECK(base && logits && fz_sampler_init(&s, N));
+    double whole = 0, sum = 0;
+    for (int i = 0; i < N; i++) base[i] = (float)((uint32_t)i * 2654435761u >> 8) / 16777216.0f; /* each in 0 to 1 */
+    for (int i = 0; i < N; i++) whole += exp((double)base[i]);
+    float least = (float)log(1 + 0.05 * (exp(1) - 1)); /* of the flat density e^x from 0 to 1, 95 % are above it */
+    for (int i = 0; i < N; i++) sum += base[i] >= least ? exp((double)base[i]) : 0;
+    CHECK(sum / whole > 0.949 && sum / whole < 0.951);
+    fz_rng rng;
+    fz_rng_seed(&rng, 3);
+    fz_params p = {.temperature = 1, .top_p = 0.95f, .repeat_penalty = 1}, sharp = p, floor = p;
+    sharp.temperature = 0.05f;
+    floor.min_p = 0.9f;
+    int near = 0, low = 0;
+    for (int i = 0; i < draws; i++) {
+        memcpy(logits, base, sizeof *base * N);
+        float x = base[fz_sample(&s, logits, NULL, &p, &rng, NULL, 0)];
+        CHECK(x > least - 0.001f);
+        low += x < 0.5f;
+        memcpy(logits, base, sizeof *base * N);
+        near += base[fz_sample(&s, logits, NULL, &sharp, &rng, NULL, 0)] > 0.9f;
+        memcpy(logits, base, sizeof *base * N);
+        CHECK(base[fz_sample(&s, logits, NULL, &floor, &rng, NULL, 0)] >= 1 + logf(0.9f) - 1e-5f);
+    }
+    CHECK(draws < 300 || (low > 70 && low < 140)); /* 34 % */
+    CHECK(draws < 300 || near > 230);              /* 86 % */
+    for (int i = 0; i < N; i++) base[i] = 0;
+    for (int i = 0; i < 20; i++) {
+        memcpy(logits, base, sizeof *base * N);
+        CHECK(fz_sample(&s, logits, NULL, &p, &rng, NULL, 0) >= 0); /* all alike */
+    }
+    fz_sampler_free(&s);
+    free(base);
+    free(logits);
+}
+
+/* What a narrow mask allows is sampled as the whole would be; a temperature near zero takes the likeliest. */
+static void test_narrow_masks_and_low_temperatures(void) {
+    enum { N = 5000 };
+    static float base[N], logits[N];
+    static uint32_t mask[(N + 31) / 32];
+    fz_sampler s;
+    CHECK(fz_sampler_init(&s, N));
+    for (int i = 0; i < N; i++) base[i] = (float)(i % 7);
+    base[40] = 9, base[41] = 8, base[42] = 3, base[43] = 20;
+    mask[40 / 32] |= 1u << 40 % 32 | 1u << 41 % 32 | 1u << 42 % 32;
+    fz_rng rng;
+    fz_rng_seed(&rng, 5);
+    fz_params p = {.temperature = 1, .top_p = 1, .repeat_penalty = 1}, two = p, cold = p;
+    two.top_p = 0.9f; /* 0.73 and 0.27 */
+    cold.temperature = 1e-40f;
+    int count[3] = {0}, of_two[3] = {0};
+    for (int i = 0; i < 4000; i++) {
+        memcpy(logits, base, sizeof base);
+        int32_t token = fz_sample(&s, logits, mask, &p, &rng, NULL, 0);
+        CHECK(token >= 40 && token <= 42);
+        count[token - 40]++;
+        of_two[fz_sample(&s, logits, mask, &two, &rng, NULL, 0) - 40]++;
+    }
+    CHECK(count[0] > 2750 && count[0] < 3080 && count[2] < 30);
+    CHECK(of_two[0] > 2770 && of_two[0] < 3080 && of_two[2] == 0);
+    for (int i = 0; i < 100; i++) {
+        memcpy(logits, base, sizeof base);
+        CHECK(fz_sample(&s, logits, NULL, &cold, &rng, NULL, 0) == 43);
+        CHECK(fz_sample(&s, logits, mask, &cold, &rng, NULL, 0) == 40);
+    }
     fz_sampler_free(&s);
 }
 
@@ -779,7 +1089,17 @@ int main(void) {
     RUN(test_refusals);
     RUN(test_masks);
     RUN(test_mask_failure);
+    RUN(test_unread_text_holds_no_slot);
+    RUN(test_a_need_is_what_is_held);
+    RUN(test_giving_way);
+    RUN(test_short_prompts_pass_long_ones);
+    RUN(test_forced_tokens_beside_a_stream);
+    RUN(test_a_late_mask);
+    RUN(test_numbers_of_threads);
+    RUN(test_threads_of_a_busy_machine);
     RUN(test_sampling);
+    RUN(test_a_flat_nucleus);
+    RUN(test_narrow_masks_and_low_temperatures);
     RUN(test_plan);
     RUN(test_plan_is_mended);
     RUN(test_calibration);

@@ -26,16 +26,17 @@ struct seq { int32_t tok[LONGEST]; int32_t n; };
 static struct llama_model the_model;
 static struct seq seqs[SEQS];
 static const char *scripts[SCRIPTS];
-static _Atomic int32_t cells, decode_us, fail_next, widest, longest, tokens_seen, misuse, no_model, no_state, states;
+static _Atomic int32_t cells, decode_us, busy_us, fail_next, widest, longest, tokens_seen, misuse, no_model, no_state, states;
 
 void stub_reset(void) {
     memset(seqs, 0, sizeof seqs);
     memset(scripts, 0, sizeof scripts);
     cells = 1 << 20;
-    decode_us = fail_next = widest = longest = tokens_seen = misuse = no_model = no_state = states = 0;
+    decode_us = busy_us = fail_next = widest = longest = tokens_seen = misuse = no_model = no_state = states = 0;
 }
 void stub_cells(int32_t n) { cells = n; }
 void stub_decode_us(int32_t us) { decode_us = us; }
+void stub_busy_us(int32_t us) { busy_us = us; }
 void stub_fail_next(int32_t code) { fail_next = code; }
 void stub_script(int32_t n, const char *bytes) { scripts[n] = bytes; }
 int32_t stub_widest(void) { return widest; }
@@ -212,10 +213,15 @@ size_t llama_state_seq_set_data(struct llama_context *c, const uint8_t *from, si
     seqs[s].n = n;
     return size;
 }
+void llama_set_n_threads(struct llama_context *c, int32_t n, int32_t n_batch) {
+    if (n < 1 || n != n_batch) misuse++;
+    c->params.n_threads = n;
+}
 void llama_synchronize(struct llama_context *c) { (void)c; }
 
 static bool takes_time(struct llama_context *c) {
-    for (int32_t left = decode_us; left > 0; left -= 100) {
+    int32_t us = c->params.n_threads > 1 && busy_us ? busy_us : decode_us;
+    for (int32_t left = us; left > 0; left -= 100) {
         if (c->params.abort_callback && c->params.abort_callback(c->params.abort_callback_data)) return false;
         struct timespec t = {.tv_nsec = 100000};
         nanosleep(&t, NULL);

@@ -9,6 +9,7 @@ enum { STUB_VOCAB = 400, STUB_EOG = 256, STUB_CONTROL = 257, STUB_PAIR = 258, ST
 void stub_reset(void);
 void stub_cells(int32_t cells);          /* how many cells the KV cache has */
 void stub_decode_us(int32_t us);         /* how long a decode takes; the abort callback is asked meanwhile */
+void stub_busy_us(int32_t us);           /* and with more than one thread, on a machine that is busy; 0: as long */
 void stub_fail_next(int32_t code);       /* the next decode returns it and does nothing */
 void stub_script(int32_t n, const char *bytes); /* after token STUB_SCRIPT + n come these bytes, then the end */
 int32_t stub_next(const int32_t *tokens, int32_t n); /* the likeliest token after these */

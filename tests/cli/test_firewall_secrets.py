@@ -31,7 +31,8 @@ def bodies(echo: str) -> dict[str, tuple[str, int, Any]]:
             {
                 "result": "failed",
                 "validations": {
-                    f"alias.aliases.alias.0000000{n}-0000-4000-8000-000000000000.name": echo for n in (1, 2)
+                    f"alias.aliases.alias.0000000{n}-0000-4000-8000-000000000000.name": echo
+                    for n in (1, 2, 3)
                 },
             },
         ),

@@ -26,6 +26,7 @@ from fazai.wire.base import OkAnswer, SessionAnswer, WireError, decode_answer, d
 from fazai.wire.daemon import AgentKeyBody, ReportBody, RunBody, decode_events_query
 from fazai.wire.signature import decode_signed_headers
 from fazai.wire.worker import StatusAnswer
+from tests.campaign import campaign_size
 
 from .live import PATIENCE_S
 
@@ -232,8 +233,7 @@ def test_what_others_send_is_read_or_refused(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", READERS)
 def test_what_others_send_is_read_or_refused_at_length(name: str) -> None:
-    """100,000 of them, and some."""
-    _check(name, 100_000 // len(READERS) + 1)
+    _check(name, campaign_size(100_000))
 
 
 # -- a worker that is no worker, on a real socket

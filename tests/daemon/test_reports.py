@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
@@ -85,6 +86,13 @@ def test_a_run_elsewhere_is_seen_recorded_and_not_doubled(tmp_path: Path) -> Non
         assert row["run"]["totals"] == {"targets": 1, "failed": 1}
         assert row["targets"] == [{"target": "fw-01", "status": "failed", "errors": ["it broke"]}]
         assert row["actions"][0]["error"] == "no"
+        lines = [json.loads(line) for line in daemon.log().splitlines()]
+        bad = [line for line in lines if line["logger"] == "fazai.daemon.reports"]
+        assert [(line["message"], line["run_id"], line["target"]) for line in bad] == [
+            ("update of opnsense.alias b on fw-01 is failed: no", RUN, "fw-01"),
+            ("fw-01 is failed: it broke", RUN, "fw-01"),
+        ]
+        assert bad[0]["action_id"] == "a-1"
         assert [run["run_id"] for run in client.get("/runs?limit=1").json()["runs"]] == [RUN]
     with live(tmp_path) as daemon, daemon.client() as client:  # it knows after a restart
         body = _body((3, FAILED), (4, ENDED), (5, {"type": "log", "level": "info", "message": "late"}))

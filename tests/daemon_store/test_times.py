@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from fazai.daemon.ingest import IngestRules
 from fazai.daemon.watch import Watch, WatchRules
 from fazai.store.daemon import NewSample
 from fazai.store.daemon_sqlite import SqliteDaemonStore
@@ -153,3 +154,19 @@ def test_a_month_that_an_earlier_release_learnt_is_forgotten(tmp_path: Path, clo
     found: Any = store.host("a")
     assert found.interval_s == 0.0
     store.close()
+
+
+# -- names that are invented
+
+
+def test_no_more_hosts_than_the_memory_bears(bench: Bench) -> None:
+    bench.ingest.rules = IngestRules(hosts=3)
+    assert bench.post(dump([record(f"h-{n}") for n in range(2)]))[0] == 200
+    status, answer = bench.post(dump([record(f"h-{n}") for n in range(1, 5)]))
+    assert (status, answer["accepted"], answer["duplicates"]) == (200, 1, 1)
+    assert [one["index"] for one in answer["errors"]] == [2, 3]
+    assert answer["errors"][0]["error"] == "`hostname`: 3 hosts report already, and no more are taken"
+    status, answer = bench.post(dump(record("h-9")))
+    assert (status, answer["accepted"]) == (422, 0)
+    assert bench.post(dump(record("h-2", minute=1)))[0] == 200  # who is known goes on
+    assert len(bench.store.hosts()) == 3

@@ -26,12 +26,13 @@ from fazai.hosts.questions import Answer, FileAt, Output, PathState, Question, S
 from fazai.hosts.script import observe_script
 from fazai.hosts.shell import Shell as Running
 from fazai.providers.local.transport import start
+from tests.campaign import campaign_size
 from tests.hosts.helpers import resource
 
 NONCE: Final = "0123456789abcdef" * 2
 ROOT: Final = Path(__file__).parents[2]
 FEW: Final = 2_000
-MANY: Final = 100_000
+MANY: Final = campaign_size(100_000)
 _KEY: Final = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f a@b"
 _SUM: Final = "9f" * 32
 WANTED: Final[Sequence[tuple[str, Mapping[str, Any], str]]] = (

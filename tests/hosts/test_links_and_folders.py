@@ -22,6 +22,7 @@ from tests.hosts.conftest import World
 from tests.hosts.helpers import SHELLS, Host, resource, shell_environ
 from tests.hosts.test_faults import NEW, until
 from tests.hosts.test_shared_files import KEY_1, KEY_2
+from tests.hosts.test_together import _acl as set_default_acl
 from tests.hosts.test_unsafe_ways import ALICE, BOB, SECRET, plant
 
 ROOT = pytest.mark.skipif(os.getuid() != 0, reason="only root can give files to others")
@@ -379,6 +380,94 @@ def _size(path: Path) -> int:
     with suppress(OSError):
         return path.stat().st_size
     return 0
+
+
+@ROOT
+@pytest.mark.parametrize("joined", [False, True], ids=["alone", "joined"])
+@pytest.mark.parametrize("shell", ["dash", "bash"])
+def test_a_link_that_comes_before_a_folder_is_made(shell: str, joined: bool, tmp_path: Path) -> None:
+    """In /tmp, where anybody may make one: `mkdir -p` would follow it."""
+    root = tmp_path / "fs"
+    root.mkdir()
+    plant(root, "/home/alice", "nothing")
+    environ = shell_environ(shell, tmp_path)
+    came = f"ln -sn ../etc/sudoers.d '{root}/tmp/x' 2>/dev/null && chown -h {ALICE} '{root}/tmp/x'"
+    _shim(environ, tmp_path, "mkdir", came)
+    wanted = [
+        resource("ssh.directory", {"path": "/tmp/x/y"}),
+        resource("ssh.file", {"path": "/etc/other", "content": "other\n"}),
+    ]
+
+    async def run() -> None:
+        host = Host.local(root, environ)
+        async with host.session:
+            changes = (await host.look(*wanted)).changes
+            if joined:
+                assert host.session.join(changes) == 2
+                refs, error = await host.session.write_joined(changes)
+                assert (refs, error is not None) == ([], True)
+            else:
+                with pytest.raises(DeviceError, match="there is something else by now"):
+                    await host.session.write(changes[0])
+
+    asyncio.run(run())
+    assert (os.listdir(root / "etc/sudoers.d"), os.readlink(root / "tmp/x")) == (
+        ["rules"],
+        "../etc/sudoers.d",
+    )
+    assert left_over(root) == []
+
+
+@ROOT
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_users_folder_with_a_default_acl(shell: str, tmp_path: Path) -> None:
+    """It gives everybody everything in what is made there: what is ours is made private before it is used."""
+    root = tmp_path / "fs"
+    root.mkdir()
+    plant(root, "/home/alice", "nothing")
+    set_default_acl(root / "home/alice")
+    environ = shell_environ(shell, tmp_path)
+    _shim(environ, tmp_path, "mv", f"stat -c %a:%u . >>'{tmp_path}/modes'")
+
+    async def run() -> None:
+        host = Host.local(root, environ)
+        async with host.session:
+            fields = {"path": "/home/alice/f", "content": "f\n", "mode": "0600"}
+            await host.converge(resource("ssh.file", fields))
+
+    asyncio.run(run())
+    assert state(root / "home/alice/f") == ("0600", 0, "f\n")
+    if shell != "busybox":  # whose mv is a part of it
+        assert (tmp_path / "modes").read_text() == "700:0\n"
+    assert left_over(root) == []
+
+
+@ROOT
+@pytest.mark.parametrize("shell", SHELLS)
+def test_attributes_where_many_may_write(shell: str, tmp_path: Path) -> None:
+    """What is another user's is changed, and in /tmp what is root's: nobody else can have put it there."""
+    root = tmp_path / "fs"
+    root.mkdir()
+    plant(root, "/home/alice", "nothing")
+    (root / "open").mkdir()
+    (root / "open").chmod(0o775)
+    for name in ("tmp/f", "tmp/d", "open/f", "open/d", "tmp/roots"):
+        path = root / name
+        path.mkdir() if path.name == "d" else path.write_text("x\n")
+        if path.name != "roots":
+            os.chown(path, BOB, BOB)
+    kinds = {"f": "ssh.file", "d": "ssh.directory", "roots": "ssh.file"}
+    names = ("tmp/f", "tmp/d", "open/f", "open/d", "tmp/roots")
+    wanted = [resource(kinds[name.split("/")[1]], {"path": f"/{name}", "mode": "0750"}) for name in names]
+
+    async def run() -> None:
+        host = Host.local(root, shell_environ(shell, tmp_path))
+        async with host.session:
+            await host.converge(*wanted)
+
+    asyncio.run(run())
+    assert {name: state(root / name)[0] for name in names} == dict.fromkeys(names, "0750")
+    assert left_over(root) == []
 
 
 # -- what a system lacks --------------------------------------------------------------------------------

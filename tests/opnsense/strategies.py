@@ -238,6 +238,14 @@ KINDS: Mapping[str, Made] = {
         enabled=BOOL,
         verify=st.just("dns.Example.org"),
     ),
+    "opnsense.unbound_dot": record(
+        {"server": st.one_of(V4, V6)},
+        domain=DOMAIN,
+        port=PORT,
+        forward_tcp_upstream=BOOL,
+        enabled=BOOL,
+        verify=st.just("dns.Example.org"),
+    ),
     "opnsense.unbound_acl": record(
         {"name": NAMES, "networks": entries(V4_NET), "action": st.sampled_from(["allow", "Refuse", "deny"])},
         description=TEXT,

@@ -24,6 +24,7 @@ from fazai.model import Activate, Change, Resource
 from fazai.providers.opnsense.client import Api, _Channel
 from fazai.providers.opnsense.session import OpnsenseSession
 from fazai.providers.opnsense.vitals import read_health, read_vitals
+from tests.campaign import campaign_size
 from tests.opnsense.helpers import FakeClock, Start, resource, run, session, target
 
 WANTED = [
@@ -329,5 +330,5 @@ def test_nonsense_is_said_in_sentences(firewall: LabFirewall) -> None:
 
 
 @pytest.mark.slow
-def test_a_hundred_thousand_pieces_of_nonsense(firewall: LabFirewall) -> None:
-    fuzz(firewall, 100_000, seed=2)
+def test_much_nonsense(firewall: LabFirewall) -> None:
+    fuzz(firewall, campaign_size(100_000), seed=2)

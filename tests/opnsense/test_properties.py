@@ -98,7 +98,7 @@ def ordered_items(kind: str) -> list[Fields]:
         "opnsense.rule": {"interface": ["lan"]},
         "opnsense.source_nat": {"interface": "wan", "target": "wanip"},
         "opnsense.one_to_one": {"interface": "wan", "external": "192.0.2.20", "source_net": "192.168.1.20"},
-        "opnsense.npt": {"interface": "wan", "source_net": "fd00:1::/64"},
+        "opnsense.npt": {"interface": "wan", "source_net": "fd00:1::/64", "destination_net": "fd00:2::/64"},
         "opnsense.dnat": {"interface": ["wan"], "target": "192.168.1.5", "protocol": "tcp"},
     }
     return [{name: f"item {number}", **more[kind]} for number in range(7)]

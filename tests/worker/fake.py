@@ -33,6 +33,7 @@ class _Session:
     cached: int = 0
     reason: Reason = Reason.RUNNING
     state: str = "idle"
+    limit: int = 0
 
 
 class FakeEngine:
@@ -50,6 +51,9 @@ class FakeEngine:
         self._closed = False
         self.most_running = 0
         self.aborts = 0
+        self.most_sessions = 0
+        self.longest = 0
+        self._limit = 1 << 60
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
@@ -83,11 +87,18 @@ class FakeEngine:
         self._thread.join()
         os.close(self._fd)
 
+    def limit(self, tokens: int) -> None:
+        """Generations that begin from now on end after so many."""
+        self._limit = tokens
+
     def fileno(self) -> int:
         return self._fd
 
     def tokenize(self, text: str, *, special: bool = False, bos: bool = False) -> list[int]:
         return [ord(char) for char in text]
+
+    def tokenize_plain(self, text: str) -> list[int]:
+        return self.tokenize(text)
 
     def open_session(self) -> int:
         with self._lock:
@@ -95,6 +106,7 @@ class FakeEngine:
                 raise EngineError(Code.OVERLOADED, "full")
             self._next += 1
             self._sessions[self._next] = _Session()
+            self.most_sessions = max(self.most_sessions, len(self._sessions))
             return self._next
 
     def close_session(self, session: int) -> None:
@@ -113,9 +125,10 @@ class FakeEngine:
             if s.tokens + len(tokens) >= CONTEXT:
                 raise EngineError(Code.CONTEXT, f"the conversation has {s.tokens} of {CONTEXT} tokens")
             s.cached, s.tokens = s.tokens, s.tokens + len(tokens)
+            self.longest = max(self.longest, s.tokens)
             s.prompt, s.made, s.out, s.reason = s.tokens, 0, "", Reason.RUNNING
             s.words = deque("".join(map(chr, tokens)).upper().split())
-            s.sampling, s.state = sampling, "queued"
+            s.sampling, s.state, s.limit = sampling, "queued", min(sampling.max_tokens, self._limit)
             self._order.append(session)
             self._lock.notify_all()
 
@@ -181,7 +194,7 @@ class FakeEngine:
         self._note(index)
         if stops:
             self._finish(index, s, Reason.STOP)
-        elif s.made >= s.sampling.max_tokens:
+        elif s.made >= s.limit:
             self._finish(index, s, Reason.LENGTH)
 
 

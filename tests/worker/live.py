@@ -14,7 +14,7 @@ from typing import Any, cast
 from fazai.service import systemd
 from fazai.service.log import Log
 from fazai.worker.bridge import Engine, Options
-from fazai.worker.chat import Chat
+from fazai.worker.chat import chat_of
 from fazai.worker.masks import Masks
 from fazai.worker.metrics import Metrics
 from fazai.worker.server import Connection, Worker
@@ -77,7 +77,7 @@ class Live:
         self.worker.sessions = Sessions(
             cast(Engine, self.engine),
             cast(Masks, self.masks),
-            Chat("", "", False),
+            chat_of(cast(Engine, self.engine)),
             self.worker.metrics,
             idle_s=self.idle_s,
             clock=time.monotonic,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
@@ -350,3 +351,51 @@ def test_settings_of_the_fallback(tmp_path: Path) -> None:
             }
         )
     assert "two" not in str(refused.value)
+
+
+def test_an_endpoint_that_floods_is_left(tmp_path: Path) -> None:
+    """A line without an end, an answer without an end, and a refusal as long."""
+
+    async def run() -> None:
+        async with completions([]) as endpoint:
+            client = GemmaClient(tmp_path / "none", fallback=Endpoint(endpoint.url, "m"))
+            endpoint.lines = ["data: " + "x" * (9 << 20)]
+            async with client.session() as session:
+                with pytest.raises(WireError, match="does not end"):
+                    await session.generate("x")
+            endpoint.lines = [chunk("y" * 1_000_000) for _ in range(20)]
+            async with client.session() as session:
+                with pytest.raises(Unreachable, match="more than 16777216 characters"):
+                    await session.generate("x")
+            endpoint.status, endpoint.body = 400, b"z" * (20 << 20)
+            async with client.session() as session:
+                with pytest.raises(FazaiError, match="answered 400"):
+                    await session.generate("x")
+
+    asyncio.run(run())
+
+
+def test_a_peer_that_floods_is_left(tmp_path: Path) -> None:
+    """What stands at the socket writes a line, or an answer, that does not end."""
+    piece = b'{"type":"token","text":"' + b"x" * 1_000_000 + b'"}\n'
+
+    async def run() -> None:
+        floods = [b"x" * (5 << 20), piece * 20]
+
+        async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            if json.loads(await reader.readline())["type"] == "generate":
+                writer.write(floods.pop(0))
+                await reader.read()  # until the client goes
+            else:
+                writer.write(b'{"ok":true,"session_id":"s-1"}\n')
+            writer.close()
+
+        server = await asyncio.start_unix_server(flood, str(tmp_path / "s"))
+        client = GemmaClient(tmp_path / "s")
+        for wanted in ("limit", "more than 16777216 characters"):
+            async with client.session() as session:
+                with pytest.raises(Unreachable, match=wanted):
+                    await session.generate("x")
+        server.close()
+
+    asyncio.run(run())

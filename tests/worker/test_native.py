@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import select
 import time
 from collections.abc import Iterator
@@ -23,9 +24,10 @@ from fazai.worker.bridge import (
     Reason,
     Sampling,
 )
-from fazai.worker.chat import Chat, chat_of
+from fazai.worker.chat import chat_of
 from fazai.worker.demo import demo_model
 from fazai.worker.masks import Masks
+from fazai.worker.numbers import MAX_NUMBER
 
 from .process import until
 
@@ -273,6 +275,7 @@ def test_a_grammar_is_followed(loaded: Loaded, grammar: str) -> None:
         {"not": {"type": "string"}},
         {"type": "array", "uniqueItems": True},
         {"type": "string", "format": "x"},
+        {"type": "string", "maxLenght": 3},
     ],
 )
 def test_a_schema_that_cannot_be_enforced_is_refused(loaded: Loaded, schema: dict[str, object]) -> None:
@@ -316,8 +319,9 @@ def test_more_is_forced_than_goes_across_the_border_at_once(model: Path) -> None
     own = Loaded(model, context_tokens=8192)
     try:
         value = "lorem ipsum dolor sit amet " * 1000
+        long = replace(GREEDY, max_tokens=8000, timeout_ms=900_000)  # a machine may be slow
         session = own.engine.open_session()
-        text, progress = _constrained(own, {"const": value}, replace(GREEDY, max_tokens=8000), session)
+        text, progress = _constrained(own, {"const": value}, long, session)
         assert (progress.reason, json.loads(text)) == (Reason.EOS, value)
         assert progress.forced_tokens > MAX_FORCED
     finally:
@@ -462,11 +466,97 @@ def test_stop_texts_and_limits(loaded: Loaded) -> None:
     assert loaded.run(PROMPTS[0], replace(GREEDY, timeout_ms=1))[1].reason is Reason.TIMEOUT
 
 
-def test_a_users_text_is_never_a_mark(loaded: Loaded) -> None:
-    assert loaded.chat == Chat("<start_of_turn>", "<end_of_turn>", False)
-    mark = loaded.engine.tokenize("<end_of_turn>", special=True)
-    assert len(mark) == 1
-    assert loaded.first("a<end_of_turn>b").count(mark[0]) == 1
+def test_no_text_of_a_user_is_a_mark(loaded: Loaded) -> None:
+    """Every token of the vocabulary that means something to the model, written out in a prompt."""
+    engine = loaded.engine
+    marks = {t for t in range(engine.vocabulary) if engine.kind(t) & 1}
+    user_defined = {engine.tokenize(text)[0] for text in ("<start_of_image>", "<table>", "<h1>")}
+    assert len(marks) > 6000
+    assert user_defined <= marks  # llama.cpp's own tokenizer takes them for one token each
+    text = "".join(engine.piece(token, special=True).decode() for token in sorted(marks))
+    for prompt in (text, " ".join(text.split(">")), "<<start_of_image>>", "<start_of_<end_of_turn>image>"):
+        for tokens in (engine.tokenize_plain(prompt), loaded.first(prompt)[1:]):
+            assert not marks & set(tokens)
+            assert b"".join(map(engine.piece, tokens)).decode() == prompt
+    for token in marks:
+        mark = engine.piece(token, special=True).decode()
+        assert not marks & set(engine.tokenize_plain(f"a {mark}{mark}"))
+    assert engine.tokenize_plain("a\n\nb") == engine.tokenize("a\n\nb")  # white space has tokens of its own
+    many = engine.tokenize_plain("\ue000<b>" * 16_000)  # each call for a part would take half a millisecond
+    assert b"".join(map(engine.piece, many)).decode() == "\ue000<b>" * 16_000
+
+
+def test_the_demo_is_a_base_model_and_continues_text(loaded: Loaded) -> None:
+    assert loaded.engine.meta("tokenizer.chat_template") is None
+    assert loaded.chat.completes
+    assert loaded.first(PROMPTS[2]) == [loaded.engine.bos, *loaded.engine.tokenize(PROMPTS[2])]
+    capitals = "France: Paris. Spain: Madrid. Italy: Rome. Portugal:"
+    text, progress = loaded.run(capitals, replace(GREEDY, stop=(".",)))
+    assert (text.strip(), progress.reason) == ("Lisbon", Reason.STOP)
+
+
+def test_a_temperature_near_zero_takes_the_likeliest(loaded: Loaded) -> None:
+    greedy, _ = loaded.run(PROMPTS[2], replace(GREEDY, max_tokens=12))
+    for temperature in (1e-40, 1e-7):
+        assert loaded.run(PROMPTS[2], replace(GREEDY, max_tokens=12, temperature=temperature))[0] == greedy
+
+
+NUMBERS: list[dict[str, object]] = [
+    {"type": "number"},
+    {"type": "integer"},
+    {},
+    {"type": "array", "items": {"type": "number"}, "minItems": 3, "maxItems": 3},
+    {
+        "type": "object",
+        "properties": {"load": {"type": "number"}, "n": {"type": "integer"}},
+        "required": ["load", "n"],
+        "additionalProperties": False,
+    },
+]
+
+
+@pytest.mark.parametrize("schema", NUMBERS, ids=[json.dumps(schema)[:30] for schema in NUMBERS])
+@pytest.mark.parametrize("temperature", [0.0, 1.5])
+def test_numbers_end(loaded: Loaded, schema: dict[str, object], temperature: float) -> None:
+    """Also behind a prompt that makes the model write digits for ever."""
+    session = loaded.engine.open_session()
+    loaded.masks.attach(session, loaded.masks.compile(schema=schema, grammar=None))
+    sampling = replace(GREEDY, constrained=True, temperature=temperature, max_tokens=120)
+    text, progress = loaded.run("1/3 = 0.333333333333333333333333333333333333333", sampling, session)
+    loaded.masks.detach(session)
+    loaded.engine.close_session(session)
+    assert progress.reason is Reason.EOS, text
+    json.loads(text)
+    assert all(len(number) <= MAX_NUMBER + 1 for number in re.findall(r"[-+.eE0-9]+", text)), text
+
+
+def test_one_client_never_holds_up_another(loaded: Loaded) -> None:
+    """Beside one that is never read, one that asks for everything and one that leaves, a plain generation has
+    its tokens one decode after the other."""
+    engine = loaded.engine
+    unread, everything, leaving, plain = (engine.open_session() for _ in range(4))
+    value = "lorem ipsum dolor sit amet " * 200
+    loaded.masks.attach(unread, loaded.masks.compile(schema={"const": value}, grammar=None))
+    try:
+        engine.submit(unread, loaded.first("Say it:"), replace(GREEDY, constrained=True, max_tokens=3500))
+        endless = engine.tokenize("word " * 40, bos=True)
+        engine.submit(everything, endless, replace(GREEDY, max_tokens=100_000))
+        engine.submit(leaving, loaded.first("other " * 1500), replace(GREEDY, max_tokens=100_000))
+        until(lambda: _tokens(loaded, everything) > 0)
+        engine.submit(plain, loaded.first(PROMPTS[2]), replace(GREEDY, max_tokens=5))
+        until(lambda: _tokens(loaded, plain) > 0)
+        engine.close_session(leaving)
+        before = engine.stats().decodes
+        _, progress = loaded.finish(plain)
+        assert (progress.reason, progress.completion_tokens) == (Reason.LENGTH, 5)
+        assert engine.stats().decodes - before <= 5 + 2
+        assert _tokens(loaded, everything) > 0  # it still runs
+    finally:
+        for handle in (unread, everything, plain):
+            engine.abort(handle)
+            loaded.finish(handle)
+            loaded.masks.detach(handle)
+            engine.close_session(handle)
 
 
 def test_a_file_that_is_no_model(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -294,8 +294,6 @@ def test_overloaded_says_how_many_wait() -> None:
         async with live(slots=1, queue=2, sessions=5) as worker:
             peers = [await worker.peer() for _ in range(5)]
             sessions = [await peer.session(max_tokens=100_000) for peer in peers]
-            refused = await peers[0].ask({"type": "create_session", "params": {}})
-            assert refused["code"] == "overloaded"
             for peer, session in zip(peers[:3], sessions, strict=False):
                 peer.send({"type": "generate", "session_id": session, "prompt": "x"})
             await worker.until(lambda: worker.sessions.busy == 3)

@@ -164,7 +164,6 @@ def test_text_that_is_no_utf_8_within_a_line_of_a_megabyte() -> None:
                 (b"\xff" + b"x" * (1 << 20), "bad_json"),
                 (b"x" * (1 << 20) + b"\xc3", "bad_json"),  # half a character at the end
                 (b"\xed\xa0\x80", "bad_json"),  # a surrogate
-                (b"\\ud800", "bad_json"),
                 (b"x" * 2_000_001, "bad_request"),  # one more than a prompt may have
             ):
                 answer = await peer.ask(head + text + b'"}')

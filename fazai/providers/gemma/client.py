@@ -42,7 +42,7 @@ from fazai.wire.worker import (
     decode_worker_event,
 )
 
-__all__ = ["GemmaClient", "GemmaSession", "Stream"]
+__all__ = ["MAX_ANSWER_CHARS", "GemmaClient", "GemmaSession", "Stream"]
 
 _ANSWER_S = 5.0
 _GRACE_S = 10.0  # past the worker's own deadline
@@ -50,6 +50,7 @@ _TIMEOUT_MS = 120_000
 _RETRY_S = 0.1
 _POLL_S = 0.1
 _SHOWN_CHARS = 500  # of an error's text
+MAX_ANSWER_CHARS = 16 * 1024 * 1024  # of one answer, from whoever writes it
 
 M = TypeVar("M", bound=Message)
 
@@ -196,8 +197,12 @@ class GemmaSession:
             found = self._from_worker(stream)
         else:
             found = self._from_endpoint(self._elsewhere, stream)
+        left = MAX_ANSWER_CHARS
         async with contextlib.aclosing(found):
             async for piece in found:
+                left -= len(piece)
+                if left < 0:
+                    raise self._client.gone("answer", f"it says more than {MAX_ANSWER_CHARS} characters")
                 yield piece
 
     def _timeout_s(self, params: GenerateParams | None) -> float:
@@ -231,6 +236,8 @@ class GemmaSession:
                     raise WireError("too_large", "the Gemma worker's answer does not end")
                 event = _event(line)
                 if isinstance(event, TokenText):
+                    # Reading what is there already suspends nobody: others have their turn, and a cancel.
+                    await asyncio.sleep(0)
                     yield event.text
                 elif isinstance(event, StopEvent):
                     stream.reason, stream.usage = event.reason, event.usage

@@ -1,0 +1,12 @@
+"""How long the slow campaigns are: short in CI, in full by hand (`FAZAI_CAMPAIGN=1 pytest -m slow …`)."""
+
+from __future__ import annotations
+
+import os
+
+__all__ = ["campaign_size"]
+
+
+def campaign_size(full: int) -> int:
+    """The number of inputs of a campaign: all of them where they are asked for, else a twentieth."""
+    return full if os.environ.get("FAZAI_CAMPAIGN") else full // 20
