@@ -16,6 +16,7 @@ from fazai.errors import Errors, FazaiError, InventoryError, did_you_mean
 
 if TYPE_CHECKING:
     from fazai.inventory import Inventory
+    from fazai.yamltext import Seen
 
 __all__ = ["select", "split"]
 
@@ -25,14 +26,21 @@ _COLONS = "an IPv6 address has colons of its own: separate the parts with commas
 _HOST_PORT = re.compile(r"([\w.-]+|\[[^\[\]]+\]):[0-9]+")
 
 
-def select(inventory: Inventory, pattern: str | Iterable[str], *, empty_ok: bool = False) -> tuple[str, ...]:
-    """The hosts that the pattern (or any of several) selects, each once, in Ansible's order.
+def select(
+    inventory: Inventory,
+    pattern: str | Iterable[str],
+    *,
+    empty_ok: bool = False,
+    seen: Seen | None = None,
+) -> tuple[str, ...]:
+    """The hosts that the pattern (or any of several) selects, each once, in Ansible's order. `seen` hears of
+    the files that it names.
 
     Raises InventoryError (Errors for several) for a part that names no group and no host, and, unless
     `empty_ok`, when no host is left.
     """
     texts = [pattern] if isinstance(pattern, str) else list(pattern)
-    parts = [part for text in texts for part in split(text)]
+    parts = [part for text in texts for part in split(text, seen)]
     if not parts or not all(text.strip() for text in texts):
         raise InventoryError("the host pattern is empty", hint='"all" selects every host')
     wanted = [part for part in parts if part[0] not in "&!"]
@@ -55,7 +63,7 @@ def select(inventory: Inventory, pattern: str | Iterable[str], *, empty_ok: bool
     return tuple(hosts)
 
 
-def split(text: str) -> list[str]:
+def split(text: str, seen: Seen | None = None) -> list[str]:
     """The parts of a pattern: `a,b`, `a:b` and `a:&b:!c`; a lone IPv6 address is one part. `@file` stands for
     the lines of the file. Raises InventoryError when the file cannot be read, and for a part with nothing in
     it: with `edge:&$SITE` and no SITE the whole group would be meant."""
@@ -72,7 +80,7 @@ def split(text: str) -> list[str]:
             parts.append("")
     found: list[str] = []
     for part in parts:
-        found += _lines(part[1:]) if part.startswith("@") else [part]
+        found += _lines(part[1:], seen) if part.startswith("@") else [part]
     filled = [bool(part.lstrip("&!").removeprefix("~")) for part in found]
     if not any(filled):
         return []
@@ -92,11 +100,14 @@ def _is_address(text: str) -> bool:
     return True
 
 
-def _lines(path: str) -> list[str]:
+def _lines(path: str, seen: Seen | None) -> list[str]:
     from fazai.yamltext import read  # reads within limits
 
     try:
-        text = read(path).decode()
+        data = read(path)
+        if seen is not None:
+            seen(path, data)
+        text = data.decode()
     except UnicodeDecodeError:
         raise InventoryError(
             f'the limit file "{path}" is not UTF-8 text', hint="one pattern a line"

@@ -7,6 +7,7 @@ and the changes (docs/approvals.md). Applying it is refused (exit 6) when one of
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -90,10 +91,10 @@ class SavedPlan:
             raise PlanStale(text, hint="plan again")
 
     def check_files(self, digest: str) -> None:
-        """Raise PlanStale when the contents and templates that resources want are not those of the plan."""
+        """Raise PlanStale when contents, templates and lists of hosts are not those of the plan."""
         if digest != self.files:
-            text = "the plan is stale: a file that a resource takes its content from was edited"
-            raise PlanStale(text, hint="plan again")
+            text = "a file that a resource takes its content from was edited, or a list of hosts"
+            raise PlanStale(f"the plan is stale: {text}", hint="plan again")
 
     def check_hash(self, approved: str, path: Path) -> None:
         """Raise PlanStale when this is not the plan whose hash was approved."""
@@ -102,12 +103,17 @@ class SavedPlan:
             raise PlanStale(text, where=str(path), hint=f"approved was {approved}")
 
     def check_wanted(self, items: Iterable[TargetWork]) -> None:
-        """Raise PlanStale when something else is wanted on a target than was planned."""
+        """Raise PlanStale when something else is wanted on a target than was planned, or a target is none any
+        more."""
+        left = dict.fromkeys(self.targets)
         for item in items:
             name = item.target.name
+            left.pop(name, None)
             if name in self.targets and self.targets[name].wanted != wanted_digest(item):
                 text = f"the plan is stale for {name}: what is declared for it is not what was planned"
                 raise PlanStale(text, where=name, hint="plan again")
+        for name in left:
+            raise PlanStale(f"the plan is stale for {name}: it is no target", where=name, hint="plan again")
 
 
 def changes_digest(changes: Iterable[Change]) -> str:
@@ -142,15 +148,21 @@ def wanted_digest(item: TargetWork) -> str:
 
 def write_plan(plan: SavedPlan, path: Path) -> None:
     """Write atomically, mode 0600. Raises InputError."""
+    try:
+        digest = plan.digest
+    except UnicodeEncodeError as error:
+        raise InputError(
+            "a name in the plan is not UTF-8", where=str(path), hint="rename the file"
+        ) from error
     body = {
-        "digest": plan.digest,
+        "digest": digest,
         "created": plan.created,
         **plan._bound(),
         "changes": list(plan.changes),
     }
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             json.dump(body, file, indent=1, ensure_ascii=False)
             file.write("\n")
@@ -158,8 +170,11 @@ def write_plan(plan: SavedPlan, path: Path) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise InputError(f"the plan cannot be written: {error.strerror}", where=str(path)) from error
+        with contextlib.suppress(OSError):  # a read-only file system refuses to forget what is not there
+            temporary.unlink()
+        raise InputError(
+            f"the plan cannot be written: {error.strerror}", where=str(path), hint="name another --out FILE"
+        ) from error
 
 
 def read_plan(path: Path) -> SavedPlan:
@@ -186,10 +201,10 @@ def read_plan(path: Path) -> SavedPlan:
             },
             changes=tuple(body["changes"]),
         )
-        digest = body["digest"]
+        edited = plan.digest != body["digest"] or not _shown_is_meant(plan)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise _no_plan(path) from error
-    if plan.digest != digest or not _shown_is_meant(plan):
+    if edited:
         raise InputError("the plan was edited: its digest does not fit", where=str(path), hint="plan again")
     return plan
 

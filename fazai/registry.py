@@ -68,7 +68,8 @@ def _modules() -> list[str]:
 
 def _hint(word: str, known: object) -> str:
     names = list(cast("list[str]", known))
-    return did_you_mean(word, names) or "see: fazai kinds"
+    same = [name for name in names if name.partition(".")[2] == word]
+    return f'did you mean "{same[0]}"?' if same else did_you_mean(word, names) or "see: fazai kinds"
 
 
 def _kind_hint(name: str, known: object) -> str:

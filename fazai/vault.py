@@ -75,7 +75,10 @@ def decrypt(text: str, passwords: Iterable[Password]) -> bytes:
         digest = hmac.new(sign, envelope.ciphertext, hashlib.sha256).digest()
         if hmac.compare_digest(digest, envelope.digest):
             return _unpadded(_cipher(key, counter, envelope.ciphertext, decrypt=True))
-    raise SecretError(_no_match(envelope.label, len(known)), hint="or the text was damaged on its way")
+    raise SecretError(
+        _no_match(envelope.label, len(known)),
+        hint="name the right --vault-password-file, or encrypt the text anew: it may be damaged",
+    )
 
 
 def encrypt(data: bytes, password: Password) -> str:

@@ -159,11 +159,13 @@ def test_the_inventories_of_pages_are_valid(
 def test_the_two_readmes_say_the_same() -> None:
     """The Portuguese one has every section, every link and every command of the English one."""
 
-    def bones(page: str) -> tuple[int, list[str], list[str]]:
+    def bones(page: str) -> tuple[int, list[str], list[str], list[str]]:
         text = (ROOT / page).read_text()
         blocks = "\n".join(re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
         code = [line.split(" #")[0].rstrip() for line in blocks.splitlines()]
         links = sorted(re.findall(r"\]\(((?:docs/|AGENTS|SPEC)[^)]*)\)", text))
-        return text.count("\n## "), code, links
+        prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+        spans = sorted(" ".join(span.split()) for span in re.findall(r"`([^`]+)`", prose))
+        return text.count("\n## "), code, links, spans
 
     assert bones("README.md") == bones("README.pt-BR.md")

@@ -147,7 +147,10 @@ class Engine:
         except FazaiError as error:
             target.fail(_status(error), error)
         except asyncio.CancelledError:
-            target.fail(Status.INTERRUPTED, Interrupted("interrupted", where=target.item.target.name))
+            hint = "run it again: what was in flight is looked at first"
+            target.fail(
+                Status.INTERRUPTED, Interrupted("interrupted", where=target.item.target.name, hint=hint)
+            )
         except Exception as error:  # noqa: BLE001 - the border: a defect on one target must not stop the others
             target.fail(Status.FAILED, _defect(error, target.item.target.name))
 

@@ -78,7 +78,9 @@ def not_stuck(change: Change) -> VerifyError:
     known = {Verb.DELETE: "is still there", Verb.CREATE: "is not there"}
     known[Verb.RUN] = "what it is run for still is not so"
     what = known.get(change.verb, fields or change.note)
-    return VerifyError(f"after writing, {change.kind} {change.identity}: {what}", where=change.where)
+    hint = "does it make what creates:, removes: or unless: look at?" if change.verb is Verb.RUN else None
+    message = f"after writing, {change.kind} {change.identity}: {what}"
+    return VerifyError(message, where=change.where, hint=hint)
 
 
 def action_id(run_id: str, change: Change, undo: bool) -> str:

@@ -125,7 +125,8 @@ class TargetRun:
     def _idle(self, memory: TargetMemory) -> bool:
         """Whether nothing is wanted of it and nothing is left over: then it is not contacted."""
         wanted = self.item.resources or self.item.target.options.get("prune")
-        return not (wanted or memory.pending or memory.unfinished or self.expected)
+        planned = self.expected is not None and self.expected.observed  # it was looked at, and is to be again
+        return not (wanted or memory.pending or memory.unfinished or planned)
 
     async def _look(self, session: Session, memory: TargetMemory) -> Diff:
         seen = await session.observe(self.item.wanted)

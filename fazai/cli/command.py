@@ -60,6 +60,8 @@ class Command:
         self._ended = ended  # hears of the run that counts
         self.options = options
         self.config = setup.config()
+        self._interrupts = 0
+        self._recorded = True
         self.registry: Registry = Registry()
         self.sources = setup.sources_of(options["inventory"], options["more"])
         self.secrets = setup.secret_reader(options["vault_password_file"])
@@ -160,7 +162,7 @@ class Command:
             digest = save_plan(outcome, self.sources, self.options, self.works, hashes, Path(out))
             if self.options["output"] == "text" and not self.options["quiet"]:
                 click.echo(f"plan {digest}")
-                click.echo(f"saved, apply it with: fazai apply --plan {out} --plan-hash {digest[:16]}…")
+                click.echo(f"saved, apply it with: fazai apply --plan {out} --plan-hash {digest}")
         return outcome.exit_code
 
     @contextlib.contextmanager
@@ -178,7 +180,7 @@ class Command:
             if writes:
                 raise
             click.echo(f"warning: {error.message}; this run is not recorded", err=True)
-            store = NullStore()
+            store, self._recorded = NullStore(), False
         try:
             yield store
         finally:
@@ -277,7 +279,9 @@ class Command:
             return await engine.carry_out(reachable)
 
     def _interrupted(self, interrupt: Callable[[], None]) -> None:
-        click.echo("\ninterrupted: finishing what is in flight (again: stop now)", err=True)
+        self._interrupts += 1
+        what = "stopping now" if self._interrupts > 1 else "finishing what is in flight (again: stop now)"
+        click.echo(f"\ninterrupted: {what}", err=True)
         interrupt()
 
     # -- approval ---------------------------------------------------------------------------------------
@@ -328,13 +332,16 @@ class Command:
             diff=self.options["diff"],
             explain=self.options["explain"],
             quiet=self.options["quiet"],
+            recorded=self._recorded,
             columns=shutil.get_terminal_size().columns if terminal.live else 160,
         )
         plays: dict[str, dict[str, int]] = {}
+        alike: dict[str, str] = {}  # ssh and local are both hosts
         for work in self.works:
             counts = plays.setdefault(work.name, {})
             for item in work.targets:
-                counts[item.target.provider] = counts.get(item.target.provider, 0) + 1
+                name = alike.setdefault(self._noun(item.target.provider, 1), item.target.provider)
+                counts[name] = counts.get(name, 0) + 1
         resources = {work.name: sum(len(item.resources) for item in work.targets) for work in self.works}
         names = max((len(item.target.name) for work in self.works for item in work.targets), default=0)
         report.begin(plays, resources, names)

@@ -80,15 +80,30 @@ def _state(run: Run) -> str:
 
 def _line(run: Run) -> str:
     when = datetime.fromtimestamp(run.started, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
-    what = ", ".join(f"{count} {name}" for name, count in run.summary.items() if count)
+    what = ", ".join(f"{count} {_counted(name, count)}" for name, count in run.summary.items() if count)
     sources = " ".join(os.path.basename(source) for source in run.sources)
     return f"{run.run_id}  {when}  {run.user:<8}  {run.command:<6} {sources:<20}  {_state(run):<8}  {what}"
+
+
+def _counted(name: str, count: int) -> str:
+    return name.removesuffix("s") if count == 1 and name in ("targets", "resources") else name
+
+
+def _shown(value: object) -> object:
+    """Lists and mappings as they are written, not as Python writes them."""
+    if isinstance(value, list):
+        return "; ".join(str(_shown(item)) for item in value)
+    if isinstance(value, dict):
+        return " ".join(f"{name}={_shown(item)}" for name, item in value.items())
+    return value
 
 
 def _event_line(event: dict[str, object]) -> str:
     when = datetime.fromtimestamp(float(str(event["time"])), UTC).strftime("%H:%M:%S.%f")[:-3]
     hidden = ("id", "time", "type", "target", "ref", "before", "after", "action_id")
-    rest = "  ".join(f"{name} {value}" for name, value in event.items() if name not in hidden and value)
+    rest = "  ".join(
+        f"{name} {_shown(value)}" for name, value in event.items() if name not in hidden and value
+    )
     return f"  {when}  {event['type']:<9} {event['target'] or '-':<16} {rest}"
 
 

@@ -188,7 +188,12 @@ def _usage(error: click.UsageError) -> UsageError:
     if near:
         hint = f'did you mean "{near[0]}"? {hint}'
     message = error.message or error.format_message()
-    if isinstance(error, click.NoSuchOption):
+    if isinstance(error, click.MissingParameter) and isinstance(
+        choice := error.param and error.param.type, click.Choice
+    ):
+        what = error.param.opts[0] if isinstance(error.param, click.Option) else "an argument"
+        message = f"{what} is missing, one of: {', '.join(map(str, choice.choices))}"
+    elif isinstance(error, click.NoSuchOption):
         message = f"there is no option {error.option_name}"
     elif isinstance(error, click.BadParameter):
         message = error.format_message()

@@ -30,9 +30,7 @@ _ADDRESSES = 4096  # whose failures are remembered
 _ANYBODY = "anonymous"
 _NOBODY = hashlib.sha256(b"").hexdigest()
 #: Headers that a proxy adds: who comes with one is not on this machine, whatever the connection says.
-_PROXIED = frozenset(
-    {b"forwarded", b"via", b"x-real-ip", b"x-client-ip", b"true-client-ip", b"cf-connecting-ip"}
-)
+_PROXIED = frozenset({b"via", b"x-real-ip", b"cf-connecting-ip", b"x-envoy-external-address"})
 #: What browsers say of requests that a page of another origin caused.
 _OTHER_SITES = frozenset({b"cross-site", b"same-site"})
 
@@ -174,10 +172,10 @@ class Guard:
         for name, value in headers:
             if name == b"authorization" and text is None:
                 text = value
-            elif name in _PROXIED or name.startswith(b"x-forwarded-"):
+            elif name in _PROXIED or b"forwarded" in name or name.endswith(b"client-ip"):
                 proxied = True
         found = self._by_token(text, address_of(connection)) if text is not None else None
-        peer = self._by_peer(connection) if connection.listener.unix else None
+        peer = self._by_peer(connection) if connection.listener.unix and not proxied else None
         holder = self._by_certificate(connection) if self._settings.client_ca is not None else None
         if found or peer or holder:
             known = [one for one in (found, peer, holder) if one is not None]

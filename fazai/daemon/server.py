@@ -72,6 +72,7 @@ class Connection(HttpToolsProtocol):
         self._extensions: dict[str, Any] = {CONNECTION: self}
         self._phase = _IDLE
         self._head_bytes = 0
+        self._frame_bytes = 0  # since the last byte of a body came: chunks' lines and trailers
         self._deadline: asyncio.TimerHandle | None = None
         self._refusal: tuple[int, str, str] | None = None
         self._openers = openers
@@ -132,6 +133,7 @@ class Connection(HttpToolsProtocol):
                 return
             self._chunk = data
         self._head_bytes += len(data)
+        self._frame_bytes += len(data)
         super().data_received(data)
         phase = self._phase
         if phase == _OVER:
@@ -140,7 +142,7 @@ class Connection(HttpToolsProtocol):
             self._head_bytes = 0
             if self._deadline is None and (self.cycle is None or self.cycle.response_complete):
                 self._arm(self.limits.head_s)  # line ends, which begin nothing, stopped uvicorn's own timer
-        elif phase == _HEAD and self._head_bytes > self.limits.head_bytes:
+        elif (self._head_bytes if phase == _HEAD else self._frame_bytes) > self.limits.head_bytes:
             self._too_large()
             self.send_400_response("")
         elif phase != before or self._deadline is None:
@@ -151,6 +153,14 @@ class Connection(HttpToolsProtocol):
         cast("dict[str, Any]", self.scope)["extensions"] = self._extensions
         self._phase = _HEAD
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._phase != _BODY:  # a trailer is no header, and nobody asks for one
+            super().on_header(name, value)
+
+    def on_body(self, body: bytes) -> None:
+        self._frame_bytes = 0
+        super().on_body(body)
+
     def on_headers_complete(self) -> None:
         if self._head_bytes > self.limits.head_bytes:
             size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
@@ -159,7 +169,7 @@ class Connection(HttpToolsProtocol):
                 raise ValueError("the head is too large")  # httptools hands it on as a parser's error
         super().on_headers_complete()
         self._phase = _BODY
-        self._head_bytes = 0
+        self._head_bytes = self._frame_bytes = 0
         opener = self._openers.get(self.url)
         if opener is not None and self._chunk is not None:
             take = opener(self.scope)

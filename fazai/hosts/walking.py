@@ -213,6 +213,8 @@ fz_stop "$fz_here/$fz_name" 'it was replaced while it was looked at'
 fz_was=$fz_tmp.old
 }
 fz_move() {
+[ -z "$fz_via" ] || case $(fz_own "$1") in "$fz_who":*) ;; *)
+fz_stop "$fz_via" "a link of $fz_whom, and what is made behind it would be somebody else's";; esac
 fz_y=$(mv -fT "$1" "$2" 2>&1) && return
 case $fz_y in *'option --'*) fz_y=$(mv -fh "$1" "$2" 2>&1) && return
 case $fz_y in *'option --'*) fz_stop "$fz_here" 'folders of others need mv with -T or -h';; esac;;

@@ -146,6 +146,8 @@ def changed_attributes(path: str, act: Act) -> Block:
     """A block that sets those attributes of a file or folder that differ."""
     fields = act.after
     mode, owner, group = (str(fields.get(name, "")) for name in ("mode", "owner", "group"))
+    if mode:  # of a folder, GNU's chmod takes the set-id bits away for five digits only
+        mode = f"0{mode}"
     account = account_of(owner, group) or "''"
     script = (
         f"set -e; fz_in {quoted(path)}\n{meant_for(act)}fz_change {act.token} {mode or quoted('')} {account}"

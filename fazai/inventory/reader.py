@@ -37,6 +37,11 @@ class Reader:
         self._source = source
         if document is None:
             self._wrong("the inventory file is empty", file, "start with `all:` and `hosts:` below it")
+        elif isinstance(document, YamlList) and any(
+            isinstance(i, YamlMap) and "hosts" in i for i in document
+        ):
+            hint = f"give the inventory first, and this behind --playbook: -p {file}"
+            self.report(document, None, "this is a playbook, and stands where an inventory is expected", hint)
         elif isinstance(document, YamlList):
             self.report(
                 document, None, "an inventory is a mapping of groups, and this is a list", "start with `all:`"

@@ -150,7 +150,10 @@ def _read(folder: Path) -> _Up | None:
         return msgspec.json.decode((folder / FILE).read_bytes(), type=_Up)
     except FileNotFoundError:
         return None
-    except (OSError, msgspec.DecodeError) as error:
+    except OSError as error:
+        hint = "mend its owner and mode, or set FAZAI_STATE_DIR to another folder"
+        raise StateError(f"{folder / FILE} cannot be read: {error.strerror}", hint=hint) from error
+    except msgspec.DecodeError as error:
         raise StateError(
             f"{folder / FILE} cannot be read: {error}", hint="delete it when no lab is up"
         ) from error

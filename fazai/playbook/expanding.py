@@ -160,7 +160,8 @@ class Expander:
             value = scope.render(template)
             if not isinstance(value, dict) or not value:
                 raise PlaybookError(
-                    f"{declared.kind}: takes a mapping of fields, and the template gives none"
+                    f"{declared.kind}: takes a mapping of fields, and the template gives none",
+                    hint=f"for an example: fazai kinds {declared.kind}",
                 )
         except FazaiError as error:
             self._wrong(source, error, host, place)

@@ -24,21 +24,41 @@ _KIND: Final = re.compile(r"[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*")
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _PERCENT: Final = re.compile(r"(\d{1,3})%")
 #: Words of Ansible's plays and tasks, and what there is here instead.
-_PLAY_HINTS: Final = {
-    **dict.fromkeys(("tasks", "pre_tasks", "post_tasks", "roles"), "declare resources: instead"),
+_EITHER_HINTS: Final = {
     **dict.fromkeys(
-        ("gather_facts", "become", "connection", "remote_user"), "leave it away: a play has none"
+        ("become", "become_user", "become_method"), "it is a variable of the hosts, in the inventory"
     ),
+    "remote_user": "it is a variable of the hosts, in the inventory: user: …",
+    "connection": "it is a variable of the hosts, in the inventory: provider: ssh, or local",
+    "port": "it is a variable of the hosts, in the inventory",
+    "run_once": "name one host: hosts: GROUP[0] of a play",
+    "no_log": "leave it away: what comes from !env, !file, !cmd or !vault is never shown",
+    "collections": "leave it away: fazai brings its kinds with it; see: fazai kinds",
+    "module_defaults": "leave it away: write the fields in each resource",
+    **dict.fromkeys(("check_mode", "diff"), "give it to the command: --check, --diff"),
+    **dict.fromkeys(("throttle", "strategy"), "leave it away: serial: makes waves, --forks says how many"),
+}
+_PLAY_HINTS: Final = {
+    **_EITHER_HINTS,
+    **dict.fromkeys(("tasks", "pre_tasks", "post_tasks", "roles"), "declare resources: instead"),
+    **dict.fromkeys(("gather_facts", "force_handlers", "order"), "leave it away: a play has none"),
+    "vars_prompt": "give it to the command: -e NAME=VALUE; a secret comes from !env, !file or !cmd",
+    "environment": "ssh.command has the field environment:",
     **dict.fromkeys(("max_fail_percentage", "any_errors_fatal"), 'write max_fail: 0, or "10%"'),
     "vars_files": "put the variables into group_vars, or under vars:",
     "import_playbook": "list both files: under playbooks: of the inventory, or with --playbook",
 }
 _RESOURCE_HINTS: Final = {
-    **dict.fromkeys(("with_items", "with_list", "with_dict", "with_subelements"), "write loop:"),
+    **_EITHER_HINTS,
+    **dict.fromkeys(("delegate_to", "local_action"), "declare it for that host: in a play with its hosts:"),
+    "register": "leave it away: a resource gives no result, and when: asks variables",
+    "ignore_errors": "leave it away: what fails is taken back; max_fail: of the play says how many may",
     **dict.fromkeys(
-        ("become", "register", "delegate_to", "ignore_errors"), "leave it away: a resource has none"
+        ("changed_when", "failed_when"),
+        "leave it away: what is there is compared; ssh.command has creates:, removes: and unless:",
     ),
-    "until": "leave it away: retries are fazai's own",
+    **dict.fromkeys(("until", "retries", "delay"), "leave it away: retries are fazai's own"),
+    **dict.fromkeys(("async", "poll"), "leave it away: ssh.command has the field timeout:"),
 }
 
 
@@ -229,6 +249,10 @@ def _kind_hint(key: str) -> str | None:
     return "resources stand in a list below resources:" if _KIND.fullmatch(key) else None
 
 
+def _resource_hint(key: str) -> str | None:
+    return "write loop:" if key.startswith("with_") else _RESOURCE_HINTS.get(key)
+
+
 class _Resource(_Reader):
     """One item of a list of resources."""
 
@@ -249,7 +273,7 @@ class _Resource(_Reader):
         loop_var, index_var = self._loop_control()
         declared = Declared(
             kind=kind or "",
-            fields=fields or "",
+            fields="" if fields is None else fields,
             node=self.node,
             mark=self.node.key_mark(kind) if kind else self.node.mark(),
             tags=self.words("tags"),
@@ -277,7 +301,8 @@ class _Resource(_Reader):
                 message = f'two kinds in one resource: "{kinds[0]}" and "{key}"'
                 self.wrong(key, message, "start each resource with a dash of its own", at_key=True)
             else:
-                hint = _RESOURCE_HINTS.get(key) or did_you_mean(key, _BESIDE) or "fields stand below the kind"
+                near = _resource_hint(key) or did_you_mean(key, _BESIDE)
+                hint = near or f"a field of it stands below {kinds[0]}:"
                 self.wrong(key, f'a resource has no "{key}"', hint, at_key=True)
         if not kinds:
             self.wrong(None, "this resource names no kind", "`- opnsense.alias: {name: …}`")
@@ -285,7 +310,7 @@ class _Resource(_Reader):
         if not _KIND.fullmatch(kinds[0]):
             near = did_you_mean(kinds[0], _BESIDE)
             known = None if near and self.node[kinds[0]] in _STATES else module_hint(kinds[0])
-            hint = _RESOURCE_HINTS.get(kinds[0]) or known or near or "see: fazai kinds"
+            hint = _resource_hint(kinds[0]) or known or near or "see: fazai kinds"
             self.wrong(kinds[0], f'there is no kind "{kinds[0]}"', hint, at_key=True)
             return None
         return kinds[0]
@@ -294,7 +319,7 @@ class _Resource(_Reader):
         value = self.node[kind]
         if isinstance(value, YamlMap) or (isinstance(value, str) and "{{" in value):
             return value
-        self.wrong(kind, f"{kind}: takes a mapping of fields", f"`- {kind}: {{name: …}}`")
+        self.wrong(kind, f"{kind}: takes a mapping of fields", f"for an example: fazai kinds {kind}")
         return None
 
     def _state(self) -> str | None:

@@ -45,7 +45,7 @@ def resolve(
     left_out: Callable[[Sequence[str]], object] = lambda _: None,
 ) -> tuple[Work, ...]:
     """What is wanted on which targets, in which waves: one Work for each play, and one for the rest.
-    `seen` hears of each file whose content or template a resource wants.
+    `seen` hears of each file whose content or template a resource wants, and of each list of hosts.
 
     Nothing is contacted. Raises Errors with everything that is wrong: templates, options, kinds, fields,
     secrets, contradictions, and selections that match nothing. `left_out` hears of the hosts that are no
@@ -76,6 +76,7 @@ class _Resolver:
         self._inventory = inventory
         self._plays = plays
         self._selection = selection
+        self._seen = seen
         self._problems = Problems()
         self._scopes = Scopes(inventory, Templates(secrets=secrets.read), extra_vars)
         self._targets = Targets(inventory, self._scopes, providers, secrets, self._problems)
@@ -115,14 +116,14 @@ class _Resolver:
         """The hosts that are meant, in the inventory's order. Raises InventoryError, Errors."""
         if not self._selection.limit:
             return dict.fromkeys(self._inventory.hosts)
-        wanted = frozenset(select(self._inventory, self._selection.limit))
+        wanted = frozenset(select(self._inventory, self._selection.limit, seen=self._seen))
         return {host: None for host in self._inventory.hosts if host in wanted}
 
     def _members(self, play: Play, chosen: Mapping[str, None]) -> dict[str, None]:
         """The chosen hosts of a play, in the order of its pattern."""
         self._check_vars(play)
         try:
-            hosts = select(self._inventory, play.hosts, empty_ok=True)
+            hosts = select(self._inventory, play.hosts, empty_ok=True, seen=self._seen)
         except FazaiError as error:
             for each in getattr(error, "errors", (error,)):
                 each.where = each.where or play.node.mark("hosts")
@@ -263,7 +264,10 @@ def _no_target(chosen: Iterable[str]) -> InventoryError:
     """A run over nothing would be a run in which all is well."""
     if not list(chosen):
         return InventoryError("the inventory has no hosts", hint="hosts stand below `all:` and `hosts:`")
-    return InventoryError("no host has a provider, so there is nothing to look at", hint="provider: opnsense")
+    return InventoryError(
+        "no host that was chosen has a provider, so there is nothing to look at",
+        hint="write provider: opnsense, ssh or local among the variables of the hosts, in the inventory",
+    )
 
 
 def _lone_lists(inventory: Inventory) -> frozenset[int]:

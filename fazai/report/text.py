@@ -42,6 +42,7 @@ class TextReport:
     explain: bool = False
     quiet: bool = False
     columns: int = 160
+    recorded: bool = True  # else there is no run to show
     _play: str = ""
     _header: str = ""
     _status: str = ""
@@ -104,13 +105,15 @@ class TextReport:
         if self.quiet and outcome.exit_code == 0 and not outcome.totals()["changed"]:
             return
         totals = outcome.totals()
+        if not totals["refused"]:  # nothing of it was reached: a read-only target
+            totals["refused"] = sum(target.status is Status.REFUSED for target in outcome.targets)
         first = f"{totals['pending']} to change" if outcome.check else f"{totals['changed']} changed"
         bad = ("unreachable", "refused", "locked", "stale", "skipped", "undone")
         parts = [first, f"{totals['unchanged']} unchanged", f"{totals['failed']} failed"]
         parts += [f"{totals[name]} {name}" for name in bad if totals[name]]
         style = "green" if outcome.exit_code == 0 else "yellow" if outcome.exit_code == 2 else "red"
         run = outcome.run_id[:13]
-        tail = f"   {outcome.duration_s:.1f} s   run {run}   fazai show {run}"
+        tail = f"   {outcome.duration_s:.1f} s" + f"   run {run}   fazai show {run}" * self.recorded
         self._line(self.paint("RESULT " + ", ".join(parts), style) + tail)
 
     # -- lines ------------------------------------------------------------------------------------------

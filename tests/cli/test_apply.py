@@ -170,8 +170,8 @@ class TestNothingMatches:
         ("text", "said"),
         [
             ("all:", "the inventory has no hosts"),
-            ("all: {hosts: {a: , b: }}", "no host has a provider"),
-            ("all: {hosts: {a: {providr: opnsense}}}", "no host has a provider"),
+            ("all: {hosts: {a: , b: }}", "write provider: opnsense, ssh or local among the variables"),
+            ("all: {hosts: {a: {providr: opnsense}}}", "no host that was chosen has a provider"),
         ],
     )
     def test_no_target_at_all(self, world: World, text: str, said: str) -> None:
@@ -304,6 +304,9 @@ class TestCutOff:
         out, err = process.communicate(timeout=30)
         assert process.returncode == 130
         assert "interrupted" in out
+        assert "run it again: what was in flight is looked at first" in out
+        assert "interrupted: stopping now" in err
+        assert "again: stop now" not in err
         assert "Traceback" not in err
 
     def test_two_runs_at_once(self, world: World) -> None:
@@ -330,6 +333,7 @@ class TestState:
         plan = world.child("plan", inventory, env=env)
         assert plan.code == 2
         assert "this run is not recorded" in plan.err
+        assert "fazai show" not in plan.out
 
     def test_a_file_in_place_of_the_folder(self, world: World) -> None:
         (world.folder / "state").write_text("")

@@ -59,7 +59,10 @@ def test_validate_needs_neither_http_client_nor_templates(world: World) -> None:
         (("apply", "--forks", "0", "x"), "--forks"),
         (("plan", "--output", "xml", "x"), "--output"),
         (("kinds", "opnsense.alais"), 'did you mean "opnsense.alias"?'),
+        (("kinds", "alias"), 'did you mean "opnsense.alias"?'),
         (("apply", "--plan", "nowhere.json"), "nowhere.json"),
+        (("completion",), "an argument is missing, one of: bash, zsh, fish"),
+        (("token", "create", "ci"), "--role is missing, one of: viewer, operator, admin"),
         (("completion", "tcsh"), "tcsh"),
     ],
 )

@@ -112,3 +112,75 @@ def test_an_empty_word_of_a_selection_is_refused(
     path.write_text("all: {hosts: {h1: {provider: local}}}\n")
     assert main(["plan", str(path), option, ""]) == 3
     assert f"{option} has an empty word" in capsys.readouterr().err
+
+
+def local(folder: Path, resources: str, *, hosts: str = "h1: {provider: local}") -> str:
+    (folder / "inventory.yml").write_text(f"all:\n  hosts: {{{hosts}}}\n  resources: [{resources}]\n")
+    return str(folder / "inventory.yml")
+
+
+def test_a_plan_prints_the_command_that_applies_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = local(tmp_path, f"ssh.file: {{path: {tmp_path}/a, content: x}}".join("{}"))
+    assert main(["plan", given, "-o", str(tmp_path / "plan.json")]) == 2
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert said.startswith("saved, apply it with: fazai apply --plan ")
+    assert main(said.partition("fazai ")[2].split()) == 0
+    assert (tmp_path / "a").read_text() == "x"
+
+
+def test_a_plan_that_cannot_be_saved(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = local(tmp_path, f"ssh.file: {{path: {tmp_path}/a, content: x}}".join("{}"))
+    out = f"{given}/plan.json"
+    assert main(["plan", given, "-o", out]) == 3
+    said = capsys.readouterr()
+    assert (
+        f"error: {out}: the plan cannot be written: Not a directory\n  hint: name another --out" in said.err
+    )
+    assert "RESULT 1 to change" in said.out
+
+
+def test_hosts_of_two_providers_are_counted_together(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hosts = "h1: {provider: local}, h2: {provider: ssh, ansible_host: 127.0.0.1, ansible_port: 1}"
+    main(["plan", local(tmp_path, f"ssh.file: {{path: {tmp_path}/a}}".join("{}"), hosts=hosts)])
+    assert " 2 hosts, 2 resources\n" in capsys.readouterr().out
+
+
+def test_a_read_only_target_counts_as_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    hosts = "h1: {provider: local, mode: read}"
+    given = local(tmp_path, f"ssh.file: {{path: {tmp_path}/a, content: x}}".join("{}"), hosts=hosts)
+    assert main(["apply", given]) == 7
+    assert "RESULT 0 changed, 0 unchanged, 0 failed, 1 refused " in capsys.readouterr().out
+
+
+def test_a_command_that_does_not_make_what_it_is_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = local(tmp_path, f'ssh.command: {{argv: ["true"], creates: {tmp_path}/never}}'.join("{}"))
+    assert main(["apply", given]) == 1
+    out = capsys.readouterr().out
+    assert "what it is run for still is not so" in out
+    assert "hint: does it make what creates:, removes: or unless: look at?" in out
+    assert main(["history"]) == 0
+    assert " 1 target, 1 resource, " in capsys.readouterr().out
+    assert main(["show"]) == 0
+    shown = capsys.readouterr().out
+    assert f"options creates={tmp_path}/never" in shown
+    assert "errors h1/ssh.command/true: after writing" in shown
+    assert "['" not in shown
+
+
+def test_a_resource_without_a_field(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["validate", local(tmp_path, "{ssh.command: {}}")]) == 3
+    assert "ssh.command: argv: is missing: what is to be run" in capsys.readouterr().err
+
+
+def test_a_lab_whose_state_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "state" / "lab" / "lab.json"
+    file.mkdir(parents=True)
+    assert main(["lab", "status"]) == 3
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {file} cannot be read: Is a directory\n  hint: mend its owner and mode")

@@ -256,6 +256,109 @@ def test_a_plan_goes_with_its_checkout(world: World) -> None:
     assert (other / "host/etc/app.conf").read_text() == "hello h1\n"
 
 
+def test_a_plan_with_a_host_for_which_nothing_is_declared_can_be_applied(world: World) -> None:
+    """That host is not contacted, neither for the plan nor for its apply."""
+    (world.folder / "h1/etc").mkdir(parents=True)
+    motd = {"ssh.file": {"path": "/etc/motd", "content": "hello\n"}}
+    local = {"provider": "local", "mode": "write"}
+    away = {"provider": "ssh", "mode": "write", "host": "127.0.0.1", "port": 9}  # nobody is there
+    hosts = {"h1": {**local, "root": "h1", "resources": [motd]}, "h2": away}
+    inventory, plan = world.folder / "inv.yml", world.folder / "plan.json"
+    inventory.write_text(json.dumps({"all": {"hosts": hosts}}))
+    assert world.fazai("plan", inventory, "-o", plan).code == 2
+    result = world.fazai("apply", "--plan", plan)
+    assert (result.code, result.err) == (0, ""), result.out
+    assert (world.folder / "h1/etc/motd").read_text() == "hello\n"
+
+
+@pytest.mark.parametrize("said_by", ["--limit", "--limit with others", "hosts"])
+def test_a_list_of_hosts_is_a_part_of_the_plan(
+    world: World, monkeypatch: pytest.MonkeyPatch, said_by: str
+) -> None:
+    """Else a host that was approved would be left out without a word, and the run would end with 0."""
+    inventory, play, names = (world.folder / name for name in ("inv.yml", "play.yml", "names"))
+    (world.folder / "elsewhere").mkdir()
+    hosts = {}
+    for name in ("h1", "h2", "h3"):
+        (world.folder / name / "etc").mkdir(parents=True)
+        hosts[name] = {"provider": "local", "mode": "write", "root": name}
+    inventory.write_text(json.dumps({"all": {"hosts": hosts}}))
+    resource = {"ssh.file": {"path": "/etc/motd", "content": "hello\n"}}
+    who = f"@{names}" if said_by == "hosts" else "all"
+    play.write_text(json.dumps([{"hosts": who, "resources": [resource]}]))
+    names.write_text("h1\nh2\n")
+    limit = {
+        "--limit": ("--limit", "@names"),
+        "--limit with others": ("--limit", "h3,@names,!h3"),
+        "hosts": (),
+    }
+    plan = world.folder / "plan.json"
+    monkeypatch.chdir(world.folder)
+    assert world.fazai("plan", inventory, "-p", play, *limit[said_by], "-o", plan).code == 2
+    assert [change["target"] for change in json.loads(plan.read_text())["changes"]] == ["h1", "h2"]
+    for text in ("h1\n", "h1\nh2\nh3\n", "h1\nh3\n"):
+        names.write_text(text)
+        result = world.fazai("apply", "--plan", plan)
+        assert result.code == 6, (text, result.out)
+        assert "or a list of hosts" in result.err
+        assert not (world.folder / "h1/etc/motd").exists()
+    names.write_text("h1\nh2\n")
+    monkeypatch.chdir(world.folder / "elsewhere")
+    result = world.fazai("apply", "--plan", plan)
+    assert result.code == 0, result.err
+    assert [name for name in hosts if (world.folder / name / "etc/motd").exists()] == ["h1", "h2"]
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("changes",), [1]),
+        (("changes",), ["x", None]),
+        (("arguments", "kind"), ["\ud800"]),
+        (("targets", "\ud800"), {"observed": "", "changes": "", "wanted": ""}),
+        (("targets",), {"h1": []}),
+        (("arguments",), "x"),
+        (("digest",), {}),
+    ],
+)
+def test_a_plan_that_is_nonsense_is_refused(world: World, place: tuple[str, ...], value: Any) -> None:
+    plan = made(world, world.folder / "work")
+    document = json.loads(plan.read_text())
+    inner = document
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    plan.write_text(json.dumps(document))
+    result = world.fazai("apply", "--plan", plan)
+    assert result.code == 3, result.err
+    assert "this is not a plan of fazai" in result.err or "the plan was edited" in result.err
+
+
+def test_a_name_that_no_plan_can_hold(world: World) -> None:
+    made(world, world.folder / "work")
+    odd = world.folder / "work" / os.fsdecode(b"inv\xff.yml")
+    shutil.copy(world.folder / "work/inventory.yml", odd)
+    plan = world.folder / "work/odd.json"
+    result = world.fazai("plan", odd, "-e", "check=test -s %s", "-e", "colour=x", "-o", plan)
+    assert result.code == 3
+    assert "a name in the plan is not UTF-8" in result.err
+    assert not plan.exists()
+
+
+def test_a_plan_follows_no_link_that_lies_in_its_way(world: World) -> None:
+    """The name of the temporary file can be guessed."""
+    plan = made(world, world.folder / "work")
+    victim = world.folder / "victim"
+    victim.write_text("keep\n")
+    link = plan.with_name(f".{plan.name}.{os.getpid()}")
+    link.symlink_to(victim)
+    inventory = world.folder / "work/inventory.yml"
+    result = world.fazai("plan", inventory, "-e", "check=test -s %s", "-e", "colour=x", "-o", plan)
+    assert victim.read_text() == "keep\n"
+    assert result.code == 3
+    assert "the plan cannot be written: File exists" in result.err
+
+
 def test_a_plan_alone_says_where_it_looks(world: World) -> None:
     plan = made(world, world.folder / "work")
     lost = world.folder / "other"

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import httpx
 import pytest
 
 from fazai.daemon.audit import RefusalLog
@@ -59,7 +60,11 @@ def test_when_the_last_token_ends_nobody_is_let_in(tmp_path: Path, ended: str) -
 
 @pytest.mark.parametrize(
     "header",
-    ["Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Proto", "x-forwarded-anything", "X-Real-IP"],
+    [
+        *("Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Proto", "x-forwarded-anything", "X-Real-IP"),
+        *("X-Forwarded", "X-Original-Forwarded-For", "X-Cluster-Client-IP", "Fastly-Client-IP"),
+        *("True-Client-IP", "CF-Connecting-IP", "X-Envoy-External-Address"),
+    ],
 )
 def test_who_comes_through_a_proxy_is_not_trusted(unguarded: Live, header: str) -> None:
     with unguarded.client() as client:
@@ -69,6 +74,24 @@ def test_who_comes_through_a_proxy_is_not_trusted(unguarded: Live, header: str) 
         assert answer.status_code == 401
         assert "fazai token create" in answer.json()["error"]
         assert client.post("/ingest", json={}, headers={header: "192.0.2.7"}).status_code == 401
+
+
+@pytest.mark.parametrize("header", ["X-Forwarded-For", "Forwarded", "Via"])
+def test_who_comes_through_a_proxy_to_the_local_socket_is_not_trusted(tmp_path: Path, header: str) -> None:
+    secret = token(tmp_path, "page", "viewer")
+    path = tmp_path / "d.sock"
+    with (
+        live(tmp_path, socket=path),
+        httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), base_url="http://x") as local,
+    ):
+        assert local.get("/whoami").json()["role"] == "admin"
+        proxied = {header: "192.0.2.7"}
+        answer = local.get("/runs", headers=proxied)
+        assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized")
+        assert "a token is needed" in answer.json()["error"]
+        assert local.post("/ingest", json={}, headers=proxied).status_code == 401
+        answer = local.get("/whoami", headers={**proxied, "Authorization": f"Bearer {secret}"})
+        assert answer.json()["role"] == "viewer"
 
 
 def test_nginx_as_it_is_by_default_is_not_trusted(unguarded: Live) -> None:

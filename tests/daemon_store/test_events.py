@@ -36,7 +36,10 @@ def test_events_keep_their_order_and_columns(store: SqliteDaemonStore) -> None:
     first = event("a", target="fw-01", run="R", session="s", agent="g", level="error")
     assert run(store.publish([first, event("b")])) == [1, 2]
     found = store.events_after(0)
-    assert found[0] == StoredEvent(1, START_US, "log", first.data, "fw-01", "R", "s", "g", "error")
+    dated = (
+        b'{"timestamp":"2026-09-21T14:13:20+00:00",' + first.data[1:]
+    )  # one that was stored without is served so
+    assert found[0] == StoredEvent(1, START_US, "log", dated, "fw-01", "R", "s", "g", "error")
     assert [one.id for one in store.events_after(1)] == [2]
     assert store.events_after(2) == []
     assert [one.id for one in store.events_after(0, limit=1)] == [1]

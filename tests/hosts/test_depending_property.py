@@ -92,7 +92,7 @@ def apply_file(tree: Tree, path: str, absent: bool = False, **want: Any) -> None
         if have is not None:
             drop(tree, path)
     elif have is None or have[0] == "link":
-        if "content" not in want and have is None:
+        if "content" not in want:
             raise CannotError("there is no such file")
         put(tree, path, ("file", want.get("mode", "0644"), want.get("content", "")))
     else:

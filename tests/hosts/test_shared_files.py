@@ -15,7 +15,7 @@ from fazai.hosts.kinds import all_kinds
 from fazai.model import Problem, Verb
 from tests.hosts import test_kinds
 from tests.hosts.cases import Case
-from tests.hosts.helpers import HOSTILE, SHELLS, Host, resource
+from tests.hosts.helpers import HOSTILE, SHELLS, Host, resource, shell_environ
 from tests.hosts.machines import Machine, missing, shim
 
 
@@ -130,6 +130,34 @@ def test_a_kind(case: Case, shell: str, tmp_path: Path) -> None:
 
 
 # -- the running kernel ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_key_that_stands_twice(shell: str, tmp_path: Path) -> None:
+    """sshd takes the first line of a key: one without options made those of the last one worthless."""
+    root = tmp_path / "fs"
+    (root / "home/a/.ssh").mkdir(parents=True)
+    (root / "etc").mkdir()
+    (root / "etc/passwd").write_text(f"a:x:{os.getuid()}:{os.getgid()}::/home/a:\n")
+    file, strict = root / "home/a/.ssh/authorized_keys", f'from="192.0.2.1" {KEY_1}'
+    before = f"{KEY_1}\n{KEY_2}\n{strict}\n{KEY_2}\n"
+    file.write_text(before)
+    only = resource("ssh.authorized_key", {"user": "a", "key": KEY_1, "key_options": 'from="192.0.2.1"'})
+    same = resource("ssh.authorized_key", {"user": "a", "key": KEY_2})
+    gone = resource("ssh.authorized_key", {"user": "a", "key": KEY_1}, "absent")
+
+    async def run() -> None:
+        host = Host.local(root, shell_environ(shell, tmp_path))
+        async with host.session:
+            changes = await host.converge(only, same)
+            assert file.read_text() == f"{strict}\n{KEY_2}\n{KEY_2}\n"
+            await host.undo(changes)
+            assert file.read_text() == f"{KEY_1}\n{strict}\n{KEY_2}\n{KEY_2}\n"
+            file.write_bytes(before.replace("\n", "\r\n").encode())  # which sshd reads as well
+            await host.converge(gone)
+
+    asyncio.run(run())
+    assert file.read_bytes() == f"{KEY_2}\r\n{KEY_2}\r\n".encode()
 
 
 @pytest.mark.parametrize("shell", ["dash", "busybox"])

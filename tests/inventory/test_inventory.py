@@ -359,6 +359,7 @@ REFUSED: list[tuple[str, list[tuple[int, int, str, str]]]] = [
     ("a: {children: {all: }}\n", [(1, 1, 'the group "all" is a child of "a"', "by itself")]),
     ("web: {hosts: {web: }}\n", [(1, 15, '"web" is a group and a host', "rename")]),
     ("plugin: aws_ec2\n", [(1, 9, "configures an inventory plugin", "ansible-inventory")]),
+    ("- hosts: web\n  tasks: []\n", [(1, 1, "this is a playbook", "give the inventory first")]),
     ("- h1\n", [(1, 1, "an inventory is a mapping of groups, and this is a list", "all:")]),
     ("all:\n  hosts:\n    h1: {a: 1, a: 2}\n", [(3, 16, 'the key "a" stands twice', "")]),
     (

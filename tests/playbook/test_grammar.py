@@ -84,6 +84,21 @@ PLAYS = [
     ("- {hosts: a, vars: [1]}", "p.yml:1:20: vars: takes a mapping (write `name: value` lines below vars:)"),
     ("- {hosts: a, tags: [1]}", "p.yml:1:20: tags: takes a text, or a list of texts (tags: [one, two])"),
     *(
+        (f"- {{hosts: a, {word}: x}}", f'p.yml:1:14: a play has no "{word}" ({hint})')
+        for word, hint in (
+            ("become", "it is a variable of the hosts, in the inventory"),
+            ("remote_user", "it is a variable of the hosts, in the inventory: user: …"),
+            ("connection", "it is a variable of the hosts, in the inventory: provider: ssh, or local"),
+            ("force_handlers", "leave it away: a play has none"),
+            ("strategy", "leave it away: serial: makes waves, --forks says how many"),
+            ("run_once", "name one host: hosts: GROUP[0] of a play"),
+            (
+                "vars_prompt",
+                "give it to the command: -e NAME=VALUE; a secret comes from !env, !file or !cmd",
+            ),
+        )
+    ),
+    *(
         (
             f"- {{hosts: a, serial: {value}}}",
             'p.yml:1:22: serial: takes a number from 1 on, a percentage, or a list (serial: [1, "30%"])',
@@ -125,13 +140,34 @@ RESOURCES = [
         " ssh.file for its rules, notify a handler that loads them)",
     ),
     ("- {stat: absent}", 'p.yml:3:6: there is no kind "stat" (did you mean "state"?)'),
-    ("- box.thing:", "p.yml:3:15: box.thing: takes a mapping of fields (`- box.thing: {name: …}`)"),
-    ("- box.thing: a", "p.yml:3:16: box.thing: takes a mapping of fields (`- box.thing: {name: …}`)"),
+    (
+        "- box.thing:",
+        "p.yml:3:15: box.thing: takes a mapping of fields (for an example: fazai kinds box.thing)",
+    ),
+    (
+        "- box.thing: a",
+        "p.yml:3:16: box.thing: takes a mapping of fields (for an example: fazai kinds box.thing)",
+    ),
     ("- {box.thing: {name: a}, whn: x}", 'p.yml:3:28: a resource has no "whn" (did you mean "when"?)'),
     ("- {box.thing: {name: a}, with_items: [x]}", 'p.yml:3:28: a resource has no "with_items" (write loop:)'),
+    *(
+        (f"- {{box.thing: {{name: a}}, {word}: x}}", f'p.yml:3:28: a resource has no "{word}" ({hint})')
+        for word, hint in (
+            ("with_fileglob", "write loop:"),
+            ("become", "it is a variable of the hosts, in the inventory"),
+            ("register", "leave it away: a resource gives no result, and when: asks variables"),
+            ("delegate_to", "declare it for that host: in a play with its hosts:"),
+            (
+                "changed_when",
+                "leave it away: what is there is compared; ssh.command has creates:, removes: and unless:",
+            ),
+            ("retries", "leave it away: retries are fazai's own"),
+            ("no_log", "leave it away: what comes from !env, !file, !cmd or !vault is never shown"),
+        )
+    ),
     (
         "- {box.thing: {name: a}, colour: red}",
-        'p.yml:3:28: a resource has no "colour" (fields stand below the kind)',
+        'p.yml:3:28: a resource has no "colour" (a field of it stands below box.thing:)',
     ),
     (
         "- {box.thing: {name: a}, box.pair: {name: b}}",

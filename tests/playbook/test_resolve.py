@@ -637,6 +637,7 @@ def test_a_template_for_all_fields_that_gives_none(world: World, template: str) 
     world.write("p.yml", f'- hosts: all\n  resources: [{{box.thing: "{template}"}}]\n')
     assert world.errors("p.yml") == [
         "p.yml:2:27: box.thing: takes a mapping of fields, and the template gives none, for h"
+        " (for an example: fazai kinds box.thing)"
     ]
 
 

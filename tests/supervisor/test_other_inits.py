@@ -17,6 +17,7 @@ from tests.hosts.helpers import resource
 from tests.hosts.machines import Machine
 from tests.hosts.test_real_services import _SYSINIT
 from tests.supervisor.conftest import until
+from tests.supervisor.cutting import Site, site_of
 
 #: Everything of the agent that may be on a host.
 FILES = (
@@ -170,3 +171,35 @@ def test_an_agent_of_ours_is_ended(tmp_path: Path, receiver: Receiver) -> None:
 
     asyncio.run(run())
     assert present(machine) == []
+
+
+@pytest.mark.parametrize("init", ["none", "cron"])
+def test_a_key_that_the_server_refuses_is_said_on_every_init(tmp_path: Path, init: str) -> None:
+    """Whoever keeps the agent running: it runs with the new key, and every record is refused."""
+    with site_of(init, tmp_path / "machine") as site:
+        receiver = site.receiver
+        receiver.keys = (b"k" * 32,)
+
+        async def run() -> None:
+            async with site.host.session:
+                await site.host.converge(site.agent(key="k" * 32))
+                await site.keep()
+                assert await _delivers(site, key="k" * 32) == ""
+                assert "status 401" in await _delivers(site, key="w" * 32)
+                assert receiver.store
+                receiver.keys = (b"n" * 32,)
+                assert "status 401" in await _delivers(site, key="k" * 32)
+                receiver.keys = (b"k" * 32,)
+                assert await _delivers(site, key="k" * 32, top=5) == ""
+                await site.end()
+
+        asyncio.run(run())
+
+
+async def _delivers(site: Site, **more: object) -> str:
+    """What a run would say in the end."""
+    wanted = site.agent(**more)
+    diff = await site.host.look(wanted)
+    for change in diff.changes:
+        await site.host.session.write(change)
+    return " ".join(map(str, await site.host.session.verify(diff.changes)))

@@ -53,7 +53,7 @@ def test_it_drains_and_takes_no_new_work(model: Path, tmp_path: Path) -> None:
         client = GemmaClient(process.socket)
 
         async def run() -> None:
-            params = SessionParams(max_tokens=400)
+            params = SessionParams(max_tokens=800)
             reader, writer = await client.connect()
             async with client.session(params) as session, session.stream("go") as pieces:
                 found = [await anext(aiter(pieces))]
@@ -66,7 +66,7 @@ def test_it_drains_and_takes_no_new_work(model: Path, tmp_path: Path) -> None:
                 assert json.loads(await reader.readline())["code"] == "overloaded"
                 found += [piece async for piece in pieces]
                 assert pieces.reason == "length"  # what ran has ended by itself
-                assert "399" in "".join(found)
+                assert "799" in "".join(found)
             writer.close()
 
         asyncio.run(run())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 import shlex
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Final
 
+from fazai.hosts.quoting import quoted
 from fazai.model import Secret, Value
 
 __all__ = [
@@ -31,6 +33,8 @@ __all__ = [
     "service",
     "setting_text",
     "settings_text",
+    "short_name",
+    "temporary_names",
     "wrong_setting",
 ]
 
@@ -66,6 +70,21 @@ OWN: Final = frozenset((*_PLAIN.values(), "KEY", "KEY_PREVIOUS"))
 _SECRETS: Final = ("KEY", "KEY_PREVIOUS", "TOKEN")
 _PREFIX: Final = "FAZAI_AGENT_"
 _HEAD: Final = "# Written by fazai (ssh.telemetry_agent). What is changed here by hand is put back.\n"
+
+
+def short_name(path: str) -> str:
+    """What one of the agent's files is called in the name of its temporary."""
+    return {SCRIPT: "script", SETTINGS: "settings"}.get(path, "service")
+
+
+def temporary_names(at: Mapping[str, str]) -> str:
+    """Shell patterns of what installations put beside the agent's files, whichever they were. A killed one
+    leaves them. `at` gives the host's path."""
+    return " ".join(
+        f"{quoted(posixpath.dirname(at[path]))}/.fazai-*-{short_name(path)}{end}"
+        for path in (SCRIPT, SETTINGS, *(path for path, _, _ in SERVICES.values()))
+        for end in ("", "-old")
+    )
 
 
 @cache

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from fazai.hosts.agent.files import SCRIPT, SERVICE, SERVICES, SETTINGS, USER
+from fazai.hosts.agent.files import SCRIPT, SERVICE, SERVICES, SETTINGS, STATE, USER, temporary_names
 from fazai.hosts.numbers import whole_number
 from fazai.hosts.quoting import quoted
 
@@ -36,6 +36,8 @@ class Report:
     enabled: bool = True
     version: str = ""
     user: bool = True
+    unfinished: bool = False  # files of an installation that was killed lie about
+    remains: bool = False  # its user, its state folder, or such files
     installed_at: int | None = None
     status: Mapping[str, str] = field(default_factory=dict)
     interval_s: float = 60.0
@@ -125,6 +127,8 @@ def look_script(init: str | None, at: Mapping[str, str], *, folder: bool) -> str
         "echo now=$(date +%s)",
         f"echo version=$(sed -n 's/^readonly VERSION=//p' {script} 2>/dev/null)",
         f"echo installed_at=$(stat -c %Y {settings} 2>/dev/null || stat -f %m {settings} 2>/dev/null)",
+        f'for fz_f in {temporary_names(at)}; do [ ! -e "$fz_f" ] || echo unfinished=yes; done',
+        f"[ ! -e {quoted(at[STATE])} ] || echo remains=yes",
     ]
     if folder:
         return "\n".join([*lines, f"echo init={init or 'systemd'}"])
@@ -169,6 +173,8 @@ def read_report(
         enabled=folder or found.get("init") not in SERVICES or found.get("enabled") == "enabled",
         version=found.get("version", ""),
         user=folder or found.get("user") == "yes",
+        unfinished="unfinished" in found,
+        remains=not {"unfinished", "remains", "user"}.isdisjoint(found),
         installed_at=_moment(found["installed_at"]) if found.get("installed_at") else None,
         status=live,
         interval_s=max(interval_s, float(text) if _SECONDS.fullmatch(text) else 0.0),

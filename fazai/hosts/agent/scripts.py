@@ -13,10 +13,25 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from fazai.hosts.agent.files import LOG, SCRIPT, SERVICE, SERVICES, SETTINGS, STATE, STATUS, USER
+from fazai.hosts.agent.files import (
+    LOG,
+    SCRIPT,
+    SERVICE,
+    SERVICES,
+    SETTINGS,
+    STATE,
+    STATUS,
+    USER,
+    short_name,
+    temporary_names,
+)
 from fazai.hosts.quoting import appended, encoded, quoted
 
 __all__ = ["Placed", "Site", "install", "remove", "restart", "tail_script"]
+
+
+#: Every file that the agent may have.
+_PATHS: Final = (SCRIPT, SETTINGS, *(path for path, _, _ in SERVICES.values()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +57,13 @@ class Site:
     def word(self, path: str) -> str:
         return quoted(self.at(path))
 
+    @property
+    def temporary(self) -> str:
+        """What an installation that was killed left: patterns."""
+        return temporary_names({path: self.at(path) for path in _PATHS})
+
     def beside(self, path: str, what: str = "") -> str:
-        return quoted(f"{posixpath.dirname(self.at(path))}/.fazai-{self.token}-{_short(path)}{what}")
-
-
-def _short(path: str) -> str:
-    return {SCRIPT: "script", SETTINGS: "settings"}.get(path, "service")
+        return quoted(f"{posixpath.dirname(self.at(path))}/.fazai-{self.token}-{short_name(path)}{what}")
 
 
 #: Runs a command as the agent's user, with an environment like that of a service.
@@ -77,11 +93,13 @@ def install(site: Site, files: Sequence[Placed], *, tested: bool, version: str) 
     old = " ".join(site.beside(file.path, "-old") for file in files)
     head = [
         "set -e; umask 022; fz_user= fz_state= fz_placing=",
-        _own_ways(site, [*(file.path for file in files), STATE]),
+        _own_ways(site, [*_PATHS, STATE]),
         f"fz_away() {{\n{_take_back(site, files)}\nrm -f {temporary} {old}; }}",
-        "trap 'fz_code=$?; set +e; fz_away $fz_code; exit $fz_code' EXIT",
+        # once it began it comes to its end; a signal that is ignored, programs that it starts would ignore
+        "trap 'fz_code=$?; trap : HUP PIPE TERM; set +e; fz_away $fz_code; exit $fz_code' EXIT",
         "trap 'exit 129' HUP; trap 'exit 141' PIPE; trap 'exit 143' TERM",
         *(f"mkdir -p {quoted(posixpath.dirname(site.at(file.path)))}" for file in files),
+        f"rm -f {site.temporary}",
     ]
     if not site.folder:
         head.append(_USER + _AS_USER)
@@ -121,7 +139,7 @@ def _take_place(site: Site, files: Sequence[Placed], tested: bool, version: str)
     for file in files:
         path = site.word(file.path)
         lines.append(f"[ ! -e {path} ] || cp -p {path} {site.beside(file.path, '-old')}")
-    lines.append("fz_placing=1")
+    lines.append(f"fz_placing=1\n{_no_wait(site)}")
     lines += [f"mv -f {site.beside(file.path)} {site.word(file.path)}" for file in files]
     lines.append(_start(site))
     if version:
@@ -156,8 +174,8 @@ def _pid(site: Site) -> str:
 def _end_running(site: Site, gone: str) -> str:
     """Who keeps it running is not ours to know: an agent that runs there is ended, to be started anew."""
     whose = f'"$(fz_own {site.word(STATE)})"' if site.folder else f'"$(id -u {USER}):$(id -g {USER})"'
-    return (
-        f"fz_pid=$({_pid(site)}); fz_wait=\n"
+    return (  # when what was there is put back, the status may be removed already
+        f"fz_p=$({_pid(site)}); fz_pid=${{fz_p:-${{fz_pid-}}}}; fz_wait=\n"
         f'if [ -n "$fz_pid" ] && [ "$(fz_own "/proc/$fz_pid")" = {whose} ] &&'
         f" tr '\\0' '\\n' <\"/proc/$fz_pid/cmdline\" 2>/dev/null"
         f' | grep -qxF {site.word(SCRIPT)}\nthen {gone}; kill -TERM "$fz_pid"; fi'
@@ -225,13 +243,18 @@ def _stop(site: Site) -> str:
     return ":"
 
 
+def _no_wait(site: Site) -> str:
+    """Ends the wait that a failure imposed: what it waited for may be what changes."""
+    backoff = site.word(f"{STATE}/backoff")
+    return f"grep -q '^last_error=status \\(429\\|503\\)' {site.word(STATUS)} 2>/dev/null || rm -f {backoff}"
+
+
 def restart(site: Site, version: str) -> str:
     """Starts the agent anew, without the wait that a failure imposed, unless the server asked for it."""
-    backoff = site.word(f"{STATE}/backoff")
     lines = [
         "set -e",
         _AS_USER,
-        f"grep -q '^last_error=status \\(429\\|503\\)' {site.word(STATUS)} 2>/dev/null || rm -f {backoff}",
+        _no_wait(site),
         _comes_up(site, version),
         _start(site),
         f"fz_comes_up || {{ echo 'the agent did not come up' >&2; {_said(site)}\nexit 1; }}",
@@ -252,14 +275,13 @@ def tail_script(root: str, lines: int, most_bytes: int) -> str:
 
 def remove(site: Site) -> str:
     """Everything of the agent, with its spool and its user."""
-    paths = [SCRIPT, SETTINGS, *(path for path, _, _ in SERVICES.values())]
-    lines = ["set -e", _own_ways(site, [*paths, STATE])]
+    lines = ["set -e", _own_ways(site, [*_PATHS, STATE])]
     if site.folder or site.init == "none":
         lines.append(f"rm -f {site.word(SCRIPT)}")  # or whoever keeps it running would start it anew
         lines.append(_stop(site))
     else:
         lines.append(f"if [ -e {site.word(SERVICES[site.init][0])} ]; then {_stop(site)}; fi")
-    lines.append("rm -f " + " ".join(map(site.word, paths)))
+    lines.append(f"rm -f {' '.join(map(site.word, _PATHS))} {site.temporary}")
     lines.append(f"(fz_rm {site.word(LOG)})")  # others may write to its folder
     lines.append(f"[ ! -e {site.word(STATE)} ] || (fz_rmtree {site.word(STATE)})")
     lines.append(f"rmdir {quoted(posixpath.dirname(site.at(SCRIPT)))} 2>/dev/null || :")

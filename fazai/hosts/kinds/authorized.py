@@ -27,7 +27,8 @@ _FILTER: Final = (
     PUT
     + r"""BEGIN { n = split(ENVIRON["fz_keys"], keys, " "); for (i = 1; i <= n; i++) old[keys[i]] = 1 }
 /^[ \t]*#/ { out($0); next }
-{ hit = 0; for (i = 1; i <= NF; i++) if ($i in old) hit = 1; if (hit) put(); else out($0) }
+{ hit = 0; l = $0; sub(/\r$/, "", l); n = split(l, words)
+for (i = 1; i <= n; i++) if (words[i] in old) hit = 1; if (hit) put(); else out($0) }
 """
 )
 _NO_USER: Final = 3
@@ -80,11 +81,12 @@ class AuthorizedKeyKind(HostKind):
             raise unlike(want, f"the file of keys cannot be read: {text.strip()}", "become: true")
         there = _present(text)
         if not want.fields.get("exclusive"):
-            there = {blob: there[blob] for blob in _keys(want.fields["key"]) if blob in there}
+            wanted = _keys(want.fields["key"])
+            there = {line: blob for line, blob in there.items() if blob in wanted}
         if not there:
             return None
         where = {name: want.fields[name] for name in ("user", "path") if name in want.fields}
-        return {**where, "key": "\n".join(there.values())}
+        return {**where, "key": "\n".join(there)}
 
     def differing(self, want: Want, have: Have) -> dict[str, Value]:
         same = sorted(have["key"].split("\n")) == sorted(want.fields["key"].split("\n"))
@@ -100,7 +102,7 @@ class AuthorizedKeyKind(HostKind):
         fields = {**act.have, **act.before, **act.after}
         lines = act.after.get("key", "") if act.verb is not Verb.DELETE else ""
         old = {**_present(act.before.get("key", "")), **_present(lines)}
-        command = filtered(_FILTER, {"fz_new": lines, "fz_keys": " ".join(old)})
+        command = filtered(_FILTER, {"fz_new": lines, "fz_keys": " ".join(dict.fromkeys(old.values()))})
         path = f"{act.at(fields['path'])}" if "path" in fields else ""
         lines = (
             _find(fields["user"], path, act.at),
@@ -134,10 +136,11 @@ def _keys(text: str) -> dict[str, str]:
 
 
 def _present(text: str) -> dict[str, str]:
-    """The keys of a file; lines of another kind are none of ours."""
+    """The lines of a file with a key, each with that key; lines of another kind are none of ours. A key may
+    stand in several: sshd takes the first, with its options."""
     lines = (line.strip() for line in text.split("\n"))
     matches = ((_KEY.search(line), line) for line in lines if not line.startswith("#"))
-    return {match[2]: line for match, line in matches if match is not None}
+    return {line: match[2] for match, line in matches if match is not None}
 
 
 def _fingerprint(blob: str) -> str:

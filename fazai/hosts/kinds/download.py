@@ -91,7 +91,8 @@ class DownloadKind(HostKind):
         if state.type == "missing":
             return None
         if state.type != "file":
-            raise unlike(want, f"there is a {state.type}, not a file", "move it away first")
+            what = "special file" if state.type == "other" else state.type
+            raise unlike(want, f"there is a {what}, not a file", "move it away first")
         have = {**seen_attributes(want, state), "checksum": sum_}
         content = answers.get(ContentOf(want.at(want.fields["dest"]), KEPT_BYTES))
         if isinstance(content, Output):

@@ -70,6 +70,9 @@ class FileKind(HostKind):
                 raise unlike(want, "there is no such file, and no content is declared", "content: …")
             return None
         if path.type == "link":
+            if content is None and not want.absent:  # `chmod` would follow it
+                text = f"there is a link to {path.target}, and no content is declared"
+                raise unlike(want, text, "path: what it leads to; or content: …, and a file takes its place")
             return {"link": path.target}
         if path.type != "file":
             what = path.type if path.type == "directory" else "special file"
@@ -194,11 +197,15 @@ class DirectoryKind(HostKind):
             yield from _parents(path, act)
         elif act.verb is Verb.CREATE:
             mode = act.after.get("mode", "0755")
+            if "mode" in act.after:  # five digits: also without what the folder above hands down
+                mode = f"0{mode}"
             owner, group = (str(act.after.get(name, "")) for name in ("owner", "group"))
             account = account_of(owner, group)
             # a change of the owner drops set-user-id bits, and `mkdir -m` need not know of them
             later = mode if account or len(mode.lstrip("0")) > 3 else None
             lines = set_attributes(word, later, owner, group)
+            if "mode" in act.after and later is None:
+                lines += f"\n[ ! -g {word} ] || chmod {mode} {word}"
             act.memory["token", act.identity] = act.token
             top = f"fz_top {word} {act.token}\n"
             plain = f"{top}umask 022\nmkdir -p -m {mode[-3:]} {word}\n{lines}"

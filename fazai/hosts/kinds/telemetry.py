@@ -12,6 +12,7 @@ from fazai.hosts.agent.files import (
     SCRIPT,
     SERVICES,
     SETTINGS,
+    STATE,
     STATUS,
     USER,
     agent_version,
@@ -88,7 +89,7 @@ class AgentKind(HostKind):
         yield self._look(want)
 
     def _look(self, want: Want) -> Shell:
-        paths = {path: want.at(path) for path in (SCRIPT, SETTINGS)}
+        paths = {path: want.at(path) for path in (SCRIPT, SETTINGS, STATE, *_service_paths())}
         return Shell(look_script(want.fields.get("init"), paths, folder=self.in_folder(want.at)))
 
     def more(self, want: Want, answers: Answers) -> Iterable[Question]:
@@ -118,7 +119,8 @@ class AgentKind(HostKind):
             raise unlike(want, text, "it needs a POSIX sh and date") from None
         present = [path for path, state in paths.items() if state.type != "missing"]
         if not present:  # what keeps things running there is known all the same
-            return None if want.absent else {"report": report, "paths": paths}
+            gone = want.absent and not report.remains
+            return None if gone else {"report": report, "paths": paths}
         settings = answers[ContentOf(want.at(SETTINGS), _LIMIT_BYTES)]
         assert isinstance(settings, Output)
         refuse_unsafe(want, settings)
@@ -172,6 +174,8 @@ class AgentKind(HostKind):
                 yield "service", ("none" if found.type == "missing" else "altered", report.init)
         if not report.user:
             yield "user", ("none", USER)
+        if report.unfinished:  # what runs may be older than its files
+            yield "installation", ("cut", "whole")
 
     def placed(self, fields: Mapping[str, Value], init: str) -> list[Placed]:
         """The files as they are to be: script, settings, and the service's where there is one."""

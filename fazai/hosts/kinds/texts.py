@@ -70,6 +70,9 @@ class PartKind(HostKind):
             if want.absent or want.fields.get("create"):
                 return None
             raise unlike(want, "there is no such file", "create: true makes it")
+        if path.type != "file":  # a link is followed: this is what it leads to
+            what = "special file" if path.type == "other" else path.type
+            raise unlike(want, f"there is a {what}, not a file", "move it away first")
         if content.exit != 0:
             large = path.size > _LIMIT_BYTES
             text = (

@@ -1,0 +1,224 @@
+"""Modes and owners that are not as declared when they are set by name, and what is made for nobody's use."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fazai.errors import DeviceError
+from tests.hosts.conftest import World
+from tests.hosts.helpers import SHELLS, Host, resource, shell_environ
+from tests.hosts.test_links_and_folders import left_over
+from tests.hosts.test_unsafe_ways import ALICE, plant
+
+ROOT = pytest.mark.skipif(os.getuid() != 0, reason="only root can give files to others")
+
+
+def mode(path: Path) -> str:
+    return f"{path.lstat().st_mode & 0o7777:04o}"
+
+
+@pytest.mark.parametrize(
+    "more", [[], [{"ssh.file": {"path": "/b", "content": "b"}}]], ids=["alone", "joined"]
+)
+@pytest.mark.parametrize(
+    "before", [[], [{"ssh.link": {"path": "/a", "target": "real"}}]], ids=["there", "new"]
+)
+def test_a_mode_for_a_link_does_not_reach_its_target(
+    more: list[dict[str, Any]], before: list[dict[str, Any]], world: World
+) -> None:
+    """`chmod` follows links: a file that only root may read became one for all."""
+    root = world.local()
+    (root / "real").write_text("secret\n")
+    (root / "real").chmod(0o600)
+    if not before:
+        (root / "a").symlink_to("real")
+    wanted = [*before, {"ssh.file": {"path": "/a", "mode": "0644"}}, *more]
+    found = world.fazai("apply", resources=wanted)
+    assert (found.code, mode(root / "real")) == (1, "0600"), found
+    assert "ssh.file /a: there is a link to real, and no content is declared" in found.out
+    assert not (root / "b").exists()
+
+
+@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize("above", [0o2755, 0o2775], ids=["closed", "open"])
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_folder_without_the_group_of_the_one_above(
+    shell: str, above: int, together: bool, tmp_path: Path
+) -> None:
+    """A folder hands its set-group-id bit down, and GNU's `chmod 0755` leaves it."""
+    root = tmp_path / "fs"
+    (root / "srv/old").mkdir(parents=True)
+    (root / "srv").chmod(above)
+    (root / "srv/old").chmod(0o2755)
+    wanted = [
+        resource("ssh.directory", {"path": "/srv/new", "mode": "0755"}),
+        resource("ssh.directory", {"path": "/srv/group", "mode": "2750"}),
+    ]
+    here = {"new": "0755", "group": "2750", "old": "2755"}
+    if above == 0o2755:  # what is root's where others may write is left alone
+        wanted.append(resource("ssh.directory", {"path": "/srv/old", "mode": "0750"}))
+        here["old"] = "0750"
+
+    async def run() -> None:
+        host = Host.local(root, shell_environ(shell, tmp_path))
+        async with host.session:
+            if together and above == 0o2755:
+                changes = (await host.look(*wanted)).changes
+                assert host.session.join(changes) == len(changes)
+                assert (await host.session.write_joined(changes))[1] is None
+                assert (await host.look(*wanted)).changes == ()
+            else:
+                changes = await host.converge(*wanted)
+            assert {path.name: mode(path) for path in (root / "srv").iterdir()} == here
+            await host.undo(changes)
+
+    asyncio.run(run())
+    assert {path.name: mode(path) for path in (root / "srv").iterdir()} == {"old": "2755"}
+
+
+# -- what is made behind a link of another user ----------------------------------------------------------
+
+MADE: tuple[tuple[str, Mapping[str, Any]], ...] = (
+    ("ssh.file", {"content": "x"}),
+    ("ssh.directory", {}),
+    ("ssh.directory", {"path": "/home/alice/d/new/below", "mode": "0700"}),
+    ("ssh.link", {"target": "x"}),
+    ("ssh.sysctl", {"name": "a.b", "value": "1"}),
+)
+
+
+@ROOT
+@pytest.mark.parametrize(("kind", "fields"), MADE)
+@pytest.mark.parametrize("shell", SHELLS)
+def test_behind_a_users_link_only_what_is_hers_is_made(
+    shell: str, kind: str, fields: Mapping[str, Any], tmp_path: Path
+) -> None:
+    """A file of root's behind it is an unsafe step for each later look, and for its undo: it was made,
+    refused at the read-back, and stayed."""
+    root = tmp_path / "fs"
+    root.mkdir()
+    plant(root, "/home/alice", "nothing")
+    (root / "home/alice/own").mkdir()
+    os.chown(root / "home/alice/own", ALICE, ALICE)
+    os.symlink("own", root / "home/alice/d")
+    os.lchown(root / "home/alice/d", ALICE, ALICE)
+    name = "sysctl_file" if kind == "ssh.sysctl" else "path"
+
+    async def run() -> None:
+        host = Host.local(root, shell_environ(shell, tmp_path))
+        async with host.session:
+            (change,) = (await host.look(resource(kind, {name: "/home/alice/d/new", **fields}))).changes
+            said = (
+                "unsafe step /home/alice/d: a link of .*, and what is made behind it would be somebody else's"
+            )
+            with pytest.raises(DeviceError, match=said):
+                await host.session.write(change)
+            assert os.listdir(root / "home/alice/own") == []
+            if kind in ("ssh.file", "ssh.directory") and "path" not in fields:
+                hers = resource(kind, {"path": "/home/alice/d/new", **fields, "owner": str(ALICE)})
+                await host.undo(await host.converge(hers))
+
+    asyncio.run(run())
+    assert left_over(root) == []
+
+
+@ROOT
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_folder_that_comes_before_ours_leaves_nothing(shell: str, tmp_path: Path) -> None:
+    """What was made for it beside it goes again."""
+    root = tmp_path / "fs"
+    root.mkdir()
+    plant(root, "/home/alice", "nothing")
+    environ = shell_environ(shell, tmp_path)
+    programs = Path(environ["PATH"].partition(":")[0])
+    real = (programs / "mkdir").resolve() if (programs / "mkdir").exists() else shutil.which("mkdir")
+    (tmp_path / "first").mkdir()
+    shim = tmp_path / "first/mkdir"
+    hers = root / "home/alice/d"
+    name = f"{real} mkdir" if shell == "busybox" else str(real)
+    shim.write_text(f'#!/bin/sh\n{name} "$@" && {name} -p {hers}\n')
+    shim.chmod(0o755)
+    environ["PATH"] = f"{shim.parent}:{environ['PATH']}"
+
+    async def run() -> None:
+        host = Host.local(root, environ)
+        async with host.session:
+            (change,) = (await host.look(resource("ssh.directory", {"path": "/home/alice/d"}))).changes
+            with pytest.raises(DeviceError, match="there is something else by now"):
+                await host.session.write(change)
+
+    asyncio.run(run())
+    assert left_over(root) == []
+
+
+@ROOT
+@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize("kind", ["ssh.directory", "ssh.sysctl"])
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_link_that_comes_before_a_folder_on_the_way(
+    shell: str, kind: str, together: bool, tmp_path: Path
+) -> None:
+    """In a sticky folder, too, `mkdir -p` follows a link that another user made a moment before, and what
+    gives the folder its owner goes where that leads."""
+    root = tmp_path / "fs"
+    root.mkdir()
+    plant(root, "/home/alice", "nothing")
+    environ = shell_environ(shell, tmp_path)
+    (tmp_path / "first").mkdir()
+    shim = tmp_path / "first/mkdir"
+    link = root / "tmp/a"
+    shim.write_text(
+        f"#!/bin/sh\n[ -e {link} ] || [ -h {link} ] || {{ ln -s ../etc {link}; chown -h {ALICE} {link}; }}\n"
+        f'PATH={environ["PATH"]} exec {"busybox " if shell == "busybox" else ""}mkdir "$@"\n'
+    )
+    shim.chmod(0o755)
+    environ["PATH"] = f"{shim.parent}:{environ['PATH']}"
+    before = sorted(os.listdir(root / "etc"))
+    fields = {
+        "ssh.directory": {"path": "/tmp/a/b/c", "mode": "0777", "owner": str(ALICE)},
+        "ssh.sysctl": {"name": "x.y", "value": "1", "sysctl_file": "/tmp/a/b/f"},
+    }[kind]
+    wanted = [resource(kind, fields)]
+    if together:
+        wanted.append(resource("ssh.directory", {"path": "/run/x"}))
+
+    async def run() -> None:
+        host = Host.local(root, environ)
+        async with host.session:
+            changes = (await host.look(*wanted)).changes
+            if together and host.session.join(changes) > 1:
+                refs, error = await host.session.write_joined(changes)
+                assert (refs, isinstance(error, DeviceError)) == ([], True)
+            else:
+                with pytest.raises(DeviceError, match=r"there is something else by now|unsafe step /tmp/a"):
+                    await host.session.write(changes[0])
+
+    asyncio.run(run())
+    assert sorted(os.listdir(root / "etc")) == before
+    assert left_over(root) == []
+
+
+@pytest.mark.parametrize("kind", ["ssh.line", "ssh.block", "ssh.download", "ssh.file"])
+@pytest.mark.parametrize("there", ["directory", "special file"])
+def test_what_is_no_file_is_called_so(kind: str, there: str, world: World) -> None:
+    """A pipe was a file that `become: true` would let us read."""
+    root = world.local()
+    (root / "x").mkdir() if there == "directory" else os.mkfifo(root / "x")
+    fields = {
+        "ssh.line": {"path": "/x", "line": "a"},
+        "ssh.block": {"path": "/x", "block": "a"},
+        "ssh.file": {"path": "/x", "content": "a"},
+        "ssh.download": {"dest": "/x", "url": "http://127.0.0.1/", "checksum": f"sha256:{'0' * 64}"},
+    }[kind]
+    found = world.fazai("plan", resources=[{kind: fields}])
+    assert (found.code, f"/x: there is a {there}, not a file" in found.out.replace("/x: a:", "/x:")) == (
+        1,
+        True,
+    ), found
