@@ -407,7 +407,7 @@ def test_a_link_that_comes_before_a_folder_is_made(shell: str, joined: bool, tmp
                 refs, error = await host.session.write_joined(changes)
                 assert (refs, error is not None) == ([], True)
             else:
-                with pytest.raises(DeviceError, match="there is something else by now"):
+                with pytest.raises(DeviceError, match="it came after the look"):
                     await host.session.write(changes[0])
 
     asyncio.run(run())
