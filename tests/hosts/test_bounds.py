@@ -21,6 +21,7 @@ from fazai.hosts.kinds import all_kinds
 from fazai.hosts.questions import AnswerTooLong, FileAt, Output, Shell
 from fazai.hosts.session import HostSession
 from fazai.model import Secret, Target
+from fazai.providers.local import PROVIDER as LOCAL
 from fazai.providers.local.transport import start
 from fazai.providers.ssh.connecting import Connections
 from fazai.providers.ssh.provider import SshProvider
@@ -397,3 +398,22 @@ def test_an_interrupt_twice_ends_what_a_command_started(world: World) -> None:
     found = world.fazai("apply", resources=[{"ssh.command": {"shell": shell, "creates": "/x"}}])
     assert found.code == 130, found
     assert _gone(int(path.read_text()))
+
+
+@pytest.mark.parametrize("turns", range(8))
+def test_a_look_that_is_cancelled_at_any_moment_ends(turns: int) -> None:
+    """Also while its shell is just being started."""
+
+    async def run() -> bool:
+        async def look() -> None:
+            async with LOCAL.connect(Target("h1", "local", "read", {})) as session:
+                await session.observe([])
+
+        task = asyncio.ensure_future(look())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        done, _ = await asyncio.wait({task}, timeout=30)
+        return bool(done) and task.cancelled()
+
+    assert asyncio.run(run())

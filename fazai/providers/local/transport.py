@@ -114,6 +114,21 @@ def _running(pids: Iterable[int]) -> bool:
     return False
 
 
+async def _start_process(command: str, environ: dict[str, str] | None) -> asyncio.subprocess.Process:
+    """Start a shell in a session of its own: an interrupt at our terminal is for us, and what is in flight is
+    finished."""
+    return await asyncio.create_subprocess_exec(  # deadline: none is needed, the kernel starts it
+        "/bin/sh",
+        "-c",
+        command,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=environ,
+        start_new_session=True,
+    )
+
+
 async def start(
     host: str, become: Become, root: str, environ: dict[str, str] | None = None, timeout_s: float = 60
 ) -> LocalChannel:
@@ -121,16 +136,12 @@ async def start(
     Unreachable when it says nothing."""
     if root and not os.path.isdir(root):  # noqa: ASYNC240 - a stat
         raise DeviceError(f"root: {root} is no folder", where=host, hint=f"mkdir -p {root}")
-    process = await asyncio.create_subprocess_exec(  # deadline: none is needed, the kernel starts it
-        "/bin/sh",
-        "-c",
-        become.command,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env=environ,
-        start_new_session=True,  # an interrupt at our terminal is for us: what is in flight is finished
-    )
+    starting = asyncio.ensure_future(_start_process(become.command, environ))
+    try:
+        process = await asyncio.shield(starting)
+    except asyncio.CancelledError:  # asyncio's own never ends when it is cancelled half way
+        await LocalChannel(await starting, host, become).close(busy=True)
+        raise
     channel = LocalChannel(process, host, become)
     async with contextlib.AsyncExitStack() as failing:
         failing.push_async_callback(channel.close, busy=True)
