@@ -56,6 +56,19 @@ def test_every_setting_is_in_a_page() -> None:
     assert {name for name in names if name not in pages} == set()
 
 
+def test_the_tests_that_the_faults_name_are_there() -> None:
+    """Each wait and buffer of the page has its test, and each test of the page is there."""
+    waits = (ROOT / "docs/faults.md").read_text().split("## Every wait and every buffer")[1]
+    rows = [line for line in waits.splitlines() if line.startswith("| ") and "who waits for what" not in line]
+    assert len(rows) > 60
+    for row in rows:
+        named = re.findall(r"`([\w/]+\.py)::(test_\w+)`", row)
+        assert named, f"no test: {row}"
+        for file, name in named:
+            code = (ROOT / "tests" / file).read_text()
+            assert re.search(rf"^(async )?def {name}\(", code, re.M), f"{file} has no {name}"
+
+
 def test_the_changelog_begins_with_this_version() -> None:
     text = (ROOT / "CHANGELOG.md").read_text()
     (version,) = re.findall(r"^## \[(\d[^\]]*)\]", text, re.M)[:1]

@@ -144,7 +144,6 @@ class _Process:
         settings, loop = self._settings, asyncio.get_running_loop()
         thread = concurrent.futures.ThreadPoolExecutor(1, "load")  # asyncio would wait for one of its own
         loading = loop.run_in_executor(thread, _load, settings.model, settings.options)
-        # deadline: none, loading ends by itself or at a signal
         stopping = asyncio.ensure_future(self._stop.wait())  # deadline: none, a signal
         # deadline: none, loading ends by itself or at a signal
         await asyncio.wait((loading, stopping), return_when=asyncio.FIRST_COMPLETED)
