@@ -824,17 +824,20 @@ open_spool() {
     return 0
 }
 
-# Numbers that go on where the run before ended, for a run may be one sample long (--once).
+# Numbers that go on where the run before ended, for a run may be one sample long (--once); and the last time that
+# was given to a record, as bash 4 has whole seconds only. It is on a line of its own, which versions before do not read.
 read_counters() {
-    local sequence dropped refused delivered
-    { read -r sequence dropped refused delivered <"$CFG_STATE_DIR/counters"; } 2>/dev/null || return 0
+    local sequence='' dropped='' refused='' delivered='' stamp=''
+    { read -r sequence dropped refused delivered && read -r stamp; } 2>/dev/null <"$CFG_STATE_DIR/counters"
     [[ $sequence.$dropped.$refused.$delivered =~ ^[0-9]{1,15}\.[0-9]{1,15}\.[0-9]{1,15}\.[0-9]{1,15}$ ]] || return 0
     SEQUENCE=$((10#$sequence)) DROPPED=$((10#$dropped)) REFUSED=$((10#$refused)) DELIVERED=$((10#$delivered))
+    [[ ! $stamp =~ ^[0-9]{1,15}$ ]] || LAST_STAMP=$((10#$stamp))
 }
 
 # Written over the last ones, of the same length: never torn by a kill, and a full disk takes it.
 keep_counters() {
-    { printf '%015d %015d %015d %015d\n' "$SEQUENCE" "$DROPPED" "$REFUSED" "$DELIVERED" 1<>"$CFG_STATE_DIR/counters"; } 2>/dev/null
+    { printf '%015d %015d %015d %015d\n%015d\n' "$SEQUENCE" "$DROPPED" "$REFUSED" "$DELIVERED" "$LAST_STAMP" \
+        1<>"$CFG_STATE_DIR/counters"; } 2>/dev/null
 }
 
 # repair_current: keeps the whole lines of the current file, closes it as a segment. A torn one is dropped and counted.

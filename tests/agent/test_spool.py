@@ -321,3 +321,15 @@ def test_segments_keep_their_order_whatever_their_form(agent: Agent, receiver: R
     order = [sample.time for request in receiver.requests for sample in request.records]
     assert order == sorted(order)
     assert not first.exists()
+
+
+def test_the_last_time_of_a_record_is_kept(delivering: Agent, receiver: Receiver) -> None:
+    """bash 4 has whole seconds: the next run of `--once` in the same second gives its record another time."""
+    delivering.run("--once")
+    ((_, time),) = receiver.store
+    numbers, last = (delivering.state / "counters").read_text().splitlines()
+    assert len(numbers.split()) == 4  # what versions before read
+    assert int(last) == round(time.timestamp() * 1000)
+    (delivering.state / "counters").write_text(numbers + "\n")  # as they write it
+    delivering.run("--once")
+    assert len((delivering.state / "counters").read_text().splitlines()) == 2
