@@ -168,7 +168,8 @@ fz_in() { fz_enter "$@" || fz_fail "$fz_why"; }
 #: `fz_old` sets `fz_was`, a name of the file at "$fz_t" that nobody can swap, empty where there is none.
 #: `fz_take`: "$fz_tmp" gets the name. `fz_move FILE NAME`: the same, and never into a folder behind a link.
 #: `fz_backup`: what is there gets another name as well; one that is taken is left alone.
-#: `fz_set FILE MODE OWNER`, where it is given. `fz_change TOKEN MODE OWNER`: of the file or folder there.
+#: `fz_set FILE MODE OWNER`, where it is given. `fz_change TOKEN MODE OWNER`: of the file or folder there; a
+#: folder of ours in a sticky one is nobody else's to move, and has no second name: it stays ours.
 #: `fz_for OWNER`: whom what is written is for. `fz_parents PATH TOKEN`: makes the folders above, and goes
 #: there; `fz_make TOKEN MODE OWNER`: makes a folder there. `fz_link TARGET`, `fz_relink TARGET`: a link at
 #: "$fz_t", where nothing is, or a file or link. `fz_rm PATH`, `fz_rmtree PATH`: remove; busybox's `rm` can be
@@ -256,7 +257,7 @@ set -- "$1" "$2" $fz_e
 case ${3-} in 4*|8*) ;; *) fz_fail 'there is something else by now';; esac
 if [ -z "$fz_who" ]; then fz_set "./$fz_name" "$1" "$2"; return; fi
 case $fz_who in
-'*') [ $fz_j = sticky ] || ! fz_mine "$4";;
+'*') { [ $fz_j = sticky ] || ! fz_mine "$4"; } && case $3 in 8*) [ "$6" = 1 ];; esac;;
 *) [ "$4" = "$fz_who" ];;
 esac || { shift 6
 fz_stop "$fz_here/$fz_name" "it is of $*, in a folder that $fz_whom can change, and not given away"; }

@@ -15,7 +15,8 @@ from fazai.errors import DeviceError
 from tests.hosts.conftest import World
 from tests.hosts.helpers import SHELLS, Host, resource, shell_environ
 from tests.hosts.test_links_and_folders import left_over
-from tests.hosts.test_unsafe_ways import ALICE, plant
+from tests.hosts.test_shared_files import KEY_1
+from tests.hosts.test_unsafe_ways import ALICE, BOB, plant
 
 ROOT = pytest.mark.skipif(os.getuid() != 0, reason="only root can give files to others")
 
@@ -222,3 +223,57 @@ def test_what_is_no_file_is_called_so(kind: str, there: str, world: World) -> No
         1,
         True,
     ), found
+
+
+@ROOT
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_folder_of_ours_in_a_sticky_one(shell: str, tmp_path: Path) -> None:
+    """It is nobody else's to move. A folder in an open one is, and a file with another name may be any file."""
+    root = tmp_path / "fs"
+    root.mkdir()
+    plant(root, "/home/alice", "nothing")
+    (root / "open").mkdir()
+    (root / "open").chmod(0o777)
+    for path in (root / "tmp/ours", root / "tmp/hers", root / "open/ours"):
+        path.mkdir()
+    os.chown(root / "tmp/hers", ALICE, ALICE)
+    (root / "etc/secret").write_text("old\n")
+    (root / "tmp/linked").hardlink_to(root / "etc/secret")  # as alice may on old systems
+    (root / "open/linked").hardlink_to(root / "etc/secret")
+    given = {"mode": "0700", "owner": str(BOB)}
+
+    async def run() -> None:
+        host = Host.local(root, shell_environ(shell, tmp_path))
+        async with host.session:
+            changes = await host.converge(resource("ssh.directory", {"path": "/tmp/ours", "mode": "1700"}))
+            assert mode(root / "tmp/ours") == "1700"
+            await host.undo(changes)
+            assert mode(root / "tmp/ours") == "0755"
+            for kind, path in (
+                ("ssh.directory", "/open/ours"),
+                ("ssh.file", "/tmp/linked"),
+                ("ssh.file", "/open/linked"),
+            ):
+                (change,) = (await host.look(resource(kind, {"path": path, **given}))).changes
+                with pytest.raises(DeviceError, match=f"unsafe step {path}: it is of .* and not given away"):
+                    await host.session.write(change)
+
+    asyncio.run(run())
+
+
+def test_a_home_that_is_not_absolute_is_below_the_root(tmp_path: Path) -> None:
+    """A `root:` folder's passwd led to a folder beside it."""
+    root, beside = tmp_path / "fs", tmp_path / "fsbeside"
+    (root / "etc").mkdir(parents=True)
+    (root / "beside").mkdir()
+    beside.mkdir()
+    (root / "etc/passwd").write_text(f"a:x:{os.getuid()}:{os.getgid()}::beside:\n")
+
+    async def run() -> None:
+        host = Host.local(root)
+        async with host.session:
+            await host.converge(resource("ssh.authorized_key", {"user": "a", "key": KEY_1}))
+
+    asyncio.run(run())
+    assert (root / "beside/.ssh/authorized_keys").read_text() == f"{KEY_1}\n"
+    assert os.listdir(beside) == []

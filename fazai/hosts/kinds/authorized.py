@@ -173,7 +173,7 @@ def _find(user: str, path: str, at: object) -> str:
         lines.append(
             f'[ -n "$fz_h" ] || {{ echo {quoted(f"there is no user {user}")} >&2; exit {_NO_USER}; }}'
         )
-        lines.append(f"fz_f={root}$fz_h/.ssh/authorized_keys")
+        lines.append(f"fz_f={root}/${{fz_h#/}}/.ssh/authorized_keys")
     return "\n".join(lines)
 
 
