@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -210,8 +211,10 @@ def read_plan(path: Path) -> SavedPlan:
 
 
 def _read_bounded(path: Path) -> bytes:
-    """The bytes of a plan. Raises InputError for a file that is too large to be one, OSError."""
-    with path.open("rb") as file:
+    """The bytes of a plan. Raises InputError for what is no file or too large to be one, OSError."""
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise InputError("a plan is a file", where=str(path), hint="make one with: fazai plan -o FILE")
         data = file.read(_LIMIT_BYTES + 1)
     if len(data) > _LIMIT_BYTES:
         raise InputError(f"the plan is larger than {_LIMIT_BYTES >> 20} MiB", where=str(path))

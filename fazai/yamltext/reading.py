@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
+import select
 import stat
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,11 +30,13 @@ _VAULT = b"$ANSIBLE_VAULT;"
 @dataclass(frozen=True, slots=True)
 class Limits:
     """How much of a file is taken. `values` counts what aliases stand for, a mapping or list as three,
-    and one more for every 64 characters of a text: it keeps a small file from becoming a large value."""
+    and one more for every 64 characters of a text: it keeps a small file from becoming a large value.
+    `pipe_s`: how long a pipe may take."""
 
     size_bytes: int = 16 * 1024 * 1024
     depth: int = 64
     values: int = 500_000
+    pipe_s: float = 60.0
 
 
 DEFAULT_LIMITS = Limits()
@@ -92,19 +98,45 @@ def read(path: str | Path, limits: Limits = DEFAULT_LIMITS) -> bytes:
     """The bytes of a file or pipe; the size is looked at before anything is read. Raises YamlError."""
     name = str(path)
     try:
-        with open(name, "rb") as stream:
+        with open(name, "rb", opener=_open_at_once) as stream:
             status = os.fstat(stream.fileno())
-            if stat.S_ISREG(status.st_mode) and status.st_size > limits.size_bytes:
+            if not stat.S_ISREG(status.st_mode):
+                data = _read_pipe(stream.fileno(), limits)
+            elif status.st_size > limits.size_bytes:
                 raise _too_large(name, status.st_size, limits)
-            data = stream.read(status.st_size + 1)  # not the limit: room for all of that would be made
-            if len(data) > status.st_size:  # a pipe, or the file grows
-                data += stream.read(limits.size_bytes + 1)
+            else:
+                data = stream.read(status.st_size + 1)  # not the limit: room for all of that would be made
+                if len(data) > status.st_size:  # it grows
+                    data += stream.read(limits.size_bytes + 1)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise YamlError(f"cannot read the file: {reason}", where=name) from None
     if len(data) > limits.size_bytes:
         raise _too_large(name, None, limits)
     return data
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open a file; a pipe that nobody writes to is not waited for."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def _read_pipe(handle: int, limits: Limits) -> bytes:
+    """Read what a pipe has, to its end or past the limit. Raises OSError, also when the time is over."""
+    until_s = time.monotonic() + limits.pipe_s
+    ready = select.poll()
+    ready.register(handle, select.POLLIN)
+    data = bytearray()
+    while len(data) <= limits.size_bytes:
+        left_s = until_s - time.monotonic()
+        if left_s <= 0 or not ready.poll(left_s * 1000):
+            raise OSError(errno.ETIMEDOUT, f"nobody wrote it to its end within {limits.pipe_s:g} s")
+        with contextlib.suppress(BlockingIOError):
+            chunk = os.read(handle, 64 * 1024)
+            if not chunk:
+                break
+            data += chunk
+    return bytes(data)
 
 
 def _too_large(file: str, size_bytes: int | None, limits: Limits) -> YamlError:

@@ -423,3 +423,9 @@ def test_a_secret_among_the_options_is_hidden(world: World, monkeypatch: pytest.
     assert "hunter2" not in result.out + plan.read_text()
     assert "***" in result.out
     assert json.loads(plan.read_text())["changes"][0]["options"]["environment"] == {"TOKEN": "***"}
+
+
+def test_a_plan_that_is_a_pipe_is_not_waited_for(world: World) -> None:
+    os.mkfifo(world.folder / "plan")
+    result = world.fazai("apply", "--plan", world.folder / "plan")
+    assert (result.code, "a plan is a file" in result.err) == (3, True)

@@ -7,6 +7,7 @@ import datetime
 import json
 import os
 import stat
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -425,3 +426,22 @@ def test_any_bytes_give_a_value_or_an_error_of_ours(data: bytes) -> None:
     except (YamlError, Errors):
         return
     assert value is None or isinstance(value, YamlMap | YamlList)
+
+
+def test_a_pipe_is_read_to_its_end_and_not_waited_for_for_ever(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(YamlError, match=r"nobody wrote it to its end within 0\.2 s"):
+        load(pipe, limits=Limits(pipe_s=0.2))  # nobody has it open
+    silent = os.open(pipe, os.O_RDWR)
+    try:
+        with pytest.raises(YamlError, match="nobody wrote it to its end"):
+            load(pipe, limits=Limits(pipe_s=0.2))
+    finally:
+        os.close(silent)
+    text = "a: " + "x" * 200_000
+    writer = threading.Thread(target=pipe.write_text, args=(text,))
+    writer.start()
+    found = load(pipe)
+    writer.join()
+    assert found == {"a": "x" * 200_000}
