@@ -425,12 +425,12 @@ class TargetRun:
         back = await self._take_back(session, done)
         running = list(dict.fromkeys(self.activated))
         if not back.cut:
-            stuck = {service for change in back.stuck for service in change.activates}
+            stays = {s for change in (*back.stuck, *back.lasting) for s in change.activates}
             due = {service for change, _ in done.changes for service in change.activates}
             try:
                 for service in running:
                     await session.activate(service)
-                await self._forget(due - stuck - self._earlier)
+                await self._forget(due - stays - self._earlier)
                 if running:
                     await session.probe()
             except FazaiError as error:

@@ -120,6 +120,19 @@ def test_handlers_of_a_play(world: World) -> None:
     assert (found.code, (root / "told").exists()) == (0, True), found
 
 
+def test_a_handler_of_what_stays_done_is_due_again_when_it_failed(world: World) -> None:
+    """Nothing takes a command back, so what it notified has not run yet."""
+    root = world.local()
+    command = {"ssh.command": {"shell": f"touch {root}/made", "creates": "/made"}, "notify": "tell"}
+    handler = {"ssh.command": {"shell": f"test -e {root}/ready && touch {root}/told"}, "listen": "tell"}
+    failed = world.fazai("apply", resources=[command, handler])
+    assert (failed.code, "cannot be taken back: it stays done" in failed.out) == (1, True), failed.out
+    (root / "ready").touch()
+    assert world.fazai("apply", resources=[command, handler]).code == 0
+    assert (root / "told").exists()
+    assert world.fazai("plan", resources=[command, handler]).code == 0
+
+
 def test_a_handler_that_fails_takes_the_changes_back_and_is_due_again(world: World) -> None:
     root = world.local()
     (root / "a").write_text("old")

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import re
 import ssl
+import time
 from dataclasses import replace
 from typing import Literal
 
@@ -134,6 +135,16 @@ def test_slow_drip_ends_with_the_total_timeout(start: Start) -> None:
     assert isinstance(error, Unreachable)
     assert error.stage == "read"
     assert "was not complete after 0.3 s" in error.message
+
+
+def test_a_long_time_to_connect_is_none_for_the_answer(start: Start) -> None:
+    """The firewall drips for longer than this test waits; it is connected at once."""
+    firewall = start(faults=(Fault(kind="drip", bytes_per_s=1_000),))
+    fill(firewall)
+    begun = time.monotonic()
+    error = failure(target(firewall, timeout=0.3, connect_timeout=60, retries=0))
+    assert "was not complete after 0.3 s" in error.message
+    assert time.monotonic() - begun < 30  # it would be 60 s, and there is nothing else to wait for
 
 
 def test_no_answer_in_time_says_the_stage(start: Start) -> None:

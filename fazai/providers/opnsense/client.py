@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
@@ -303,7 +303,8 @@ class Api:
         request = self._request(call, limit_s)
         stage = _Stage()
         try:
-            async with asyncio.timeout(limit_s + self.settings.connect_timeout_s):
+            async with asyncio.timeout(limit_s + self.settings.connect_timeout_s) as until:
+                request.extensions["trace"] = _from_connected(until, limit_s)
                 response = await channel.transport.handle_async_request(request)
                 stage.name = "read"
                 body = await self._read(response, call, lease)
@@ -469,6 +470,16 @@ class Api:
             stage=stage,
             hint=error.hint,
         )
+
+
+def _from_connected(until: asyncio.Timeout, limit_s: float) -> Callable[[str, object], Awaitable[None]]:
+    """Make what httpcore tells its steps to: once it is connected, the request has `limit_s` and no more."""
+
+    async def trace(step: str, _: object) -> None:
+        if step == "http11.send_request_headers.started" and not until.expired():
+            until.reschedule(asyncio.get_running_loop().time() + limit_s)
+
+    return trace
 
 
 @dataclass(slots=True)
