@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import os
 
-__all__ = ["campaign_size"]
+__all__ = ["campaign_size", "in_full"]
+
+
+def in_full() -> bool:
+    """Whether campaigns are to be gone through in full."""
+    return bool(os.environ.get("FAZAI_CAMPAIGN"))
 
 
 def campaign_size(full: int) -> int:
     """The number of inputs of a campaign: all of them where they are asked for, else a twentieth."""
-    return full if os.environ.get("FAZAI_CAMPAIGN") else full // 20
+    return full if in_full() else full // 20
