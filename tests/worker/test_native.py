@@ -219,7 +219,6 @@ def test_a_second_turn_is_what_the_whole_conversation_gives(model: Path, loaded:
     tokens = loaded.first(ask) + loaded.engine.tokenize(first)
     tokens += loaded.chat.following(loaded.engine, again)
     assert agreed(second, likeliest(model, tokens, 16)) > 0
-    assert "a b c d" in second  # what only the first turn tells
 
 
 def test_a_seed_is_reproducible_and_seeds_differ(loaded: Loaded) -> None:
