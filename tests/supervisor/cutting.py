@@ -41,8 +41,9 @@ _SHIM: Final = r"""#!/bin/sh
 name=${0##*/}; PATH=${PATH#/opt/sh:}
 if [ -e "/srv/fails-$name" ]; then . "/srv/fails-$name"; fi
 [ -e /srv/cut ] || exec "$name" "$@"
-read -r signal at </srv/cut; read -r n </srv/n; read -r main </srv/main
-n=$((n + 1)); echo "$n" >/srv/n
+read -r signal at </srv/cut; read -r main </srv/main
+# a line each: others may be killed meanwhile
+echo >>/srv/n; n=0; while read -r _; do n=$((n + 1)); done </srv/n
 [ "$n" = "$at" ] || exec "$name" "$@"
 p=$$ parent=$PPID
 while [ "$parent" != "$main" ]; do
@@ -99,13 +100,13 @@ class Site:
 
         diff = await self.host.look(wanted)
         assert diff.changes
-        await self.run(f"echo $$ >/srv/main; echo 0 >/srv/n; echo {signal} {at} >/srv/cut")
+        await self.run(f"echo $$ >/srv/main; : >/srv/n; echo {signal} {at} >/srv/cut")
         try:
             with contextlib.suppress(FazaiError):
                 await self.host.session.write(diff.changes[0])
         finally:
             await self.run("/usr/bin/rm -f /srv/cut")
-        return int((self.upper / "srv/n").read_text()) >= at
+        return len((self.upper / "srv/n").read_bytes()) >= at
 
     async def fails(self, name: str, script: str) -> None:
         """From now on this program begins with that script; without one, it is itself again."""
