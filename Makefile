@@ -34,7 +34,7 @@ install:
 
 # README to the letter, on a Debian 12 that has nothing but what README names.
 clean-machine:
-	@./tools/clean-machine worker-demo generate
+	@./tools/clean-machine worker-demo generate chat
 
 demo: $(VENV)/.installed
 	@BIN=$(BIN) ./tools/demo
