@@ -35,8 +35,8 @@ _WARM_S = 90.0  # a third of the last life that is shorter is still warming up
 _WARM_BYTES = 32 << 20
 _MOST_BYTES = 300 << 20
 _WAIT_S = 60.0  # for a client to end, and between two events of a stream that has not all
-_BEGIN = datetime(2026, 11, 22, tzinfo=UTC)
-_STEP = timedelta(seconds=60)  # between two records of a host, whatever the clocks say
+_BEGIN = datetime.now(UTC).replace(microsecond=0) - timedelta(days=1)
+_STEP = timedelta(seconds=1)  # between two records of a host, whatever the clocks say; never ahead of today
 _JUMPS_S = (0.0, 86_400.0, -3600.0, 5.0, -86_400.0, 0.0)
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
