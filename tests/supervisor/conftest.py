@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import time
@@ -47,7 +48,8 @@ class Init:
         return dict(line.partition("=")[::2] for line in text.splitlines())
 
     def stop(self) -> None:
-        os.killpg(self.process.pid, 9)
+        with contextlib.suppress(ProcessLookupError):  # it ends by itself when the agent is removed
+            os.killpg(self.process.pid, 9)
         self.process.wait()
 
 
