@@ -78,6 +78,26 @@ def test_a_connection_that_is_accepted_and_never_answered_is_said_as_such(world:
     assert "1 change taken back" in result.out
 
 
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [(200, "<html>shop</html>"), (404, "<html>no such page</html>"), (200, '"OK"'), (403, "")],
+)
+def test_what_else_answers_at_the_address_is_no_proof(world: World, status: int, body: str) -> None:
+    """A port forward, or a virtual address, that gives the firewall's own address to another web server."""
+    fault = Fault(kind="status", path="diagnostics/interface/*", after=1, status=status, body=body)
+    firewall = world.firewall(faults=(fault,))
+    host = world.host(resources=[ONE], probe_timeout=1)
+    result = world.fazai("apply", world.inventory({"fw-01": host}))
+    assert result.code == 4
+    assert "fw-01: the firewall does not answer new connections any more, something else does: " in result.out
+    assert "1 change taken back" in result.out
+    assert [
+        row["name"]
+        for row in firewall.call("POST", "/api/firewall/alias/searchItem", {})["rows"]
+        if row["name"] == "one"
+    ] == []
+
+
 @pytest.mark.slow
 def test_a_slow_firewall_is_waited_for_as_long_as_its_settings_say(world: World) -> None:
     """Every answer takes longer than the five seconds that a ping once had."""

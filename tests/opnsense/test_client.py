@@ -55,6 +55,16 @@ CASES: list[tuple[Fault, type[FazaiError], str]] = [
     (Fault(kind="unauthorized"), AccessDenied, "does not know this API key or its secret"),
     (Fault(kind="login"), AccessDenied, "login page: not authenticated"),
     (Fault(kind="not_found"), NotAvailable, "firewall/alias/searchItem is not on this firewall"),
+    (
+        Fault(kind="status", status=404, body="<html>"),
+        AccessDenied,
+        "a web page with status 404 came instead",
+    ),
+    (
+        Fault(kind="status", status=403, body="<html>"),
+        AccessDenied,
+        "a web page with status 403 came instead",
+    ),
     (Fault(kind="html"), Unreachable, "a web page instead of data"),
     (Fault(kind="truncate"), Unreachable, "bytes that are not whole JSON"),
     (Fault(kind="status", status=500), Unreachable, "status 500: Unexpected error"),
@@ -282,6 +292,31 @@ def test_reserve_connections_undo_an_activation_that_locked_us_out(start: Start)
         row["description"] != "shut the door"
         for row in firewall.call("POST", "/api/firewall/filter/searchRule", {})["rows"]
     )
+
+
+def test_what_took_the_address_gets_no_request_of_the_undoing(start: Start) -> None:
+    """Whatever answers new connections in the firewall's place: what is undone goes over those kept open."""
+    firewall = start(keepalive_requests=4)  # the main connection is closed before it comes to that
+    strange = Fault(kind="status", path="diagnostics/interface/*", status=404, body="<html>")
+    wanted = [resource("opnsense.alias", {"name": "one", "type": "host", "content": ["192.0.2.1"]})]
+
+    async def undo_it() -> None:
+        async with session(target(firewall, probe_timeout=1, retries=0), FakeClock()) as work:
+            diff = work.diff(wanted, await work.observe(wanted))
+            change = diff.changes[0]
+            ref = await work.write(change)
+            await work.hold()
+            await work.activate("alias")
+            firewall.inject(strange)
+            with pytest.raises(Unreachable, match="something else does"):
+                await work.probe()
+            opened = firewall.counters["connections"]
+            await work.write(work.inverse(change, ref))
+            await work.activate("alias")
+            assert firewall.counters["connections"] == opened
+
+    run(undo_it())
+    assert firewall.call("POST", "/api/firewall/alias/getAliasUUID/one") in ([], {})
 
 
 def test_posts_carry_json_and_gets_nothing(firewall: LabFirewall) -> None:

@@ -236,6 +236,85 @@ def test_a_protocol_or_an_interface_of_a_block_that_others_pass_is_said(
     assert run(plan(target(firewall), [rule(**{**fields, "action": "pass"})])).notes == ()
 
 
+PASS: dict[str, Any] = {"action": "pass", "protocol": "any", "destination_port": ""}
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "said"),
+    [
+        ({}, {"interface": ["lan", "opt1"]}, True),
+        ({}, {"interface": []}, True),
+        ({}, {"interface": ["inside"]}, True),
+        ({"interface": ["inside"]}, {"interface": ["lan", "opt1", "wan"]}, True),
+        ({}, {}, False),  # the list keeps its order
+        ({}, {"interface": ["opt1", "wan"]}, False),
+        ({}, {"interface": ["lan", "opt1"], "quick": False}, False),
+        ({}, {"interface": ["lan", "opt1"], "enabled": False}, False),
+        ({"interface": ["lan", "opt1"]}, {}, False),
+    ],
+)
+def test_a_rule_of_the_list_that_the_firewall_puts_before_those_listed_ahead_of_it(
+    start: Start, first: dict[str, Any], second: dict[str, Any], said: bool
+) -> None:
+    """A list that ends with what passes the rest: when that one is floating, nothing is blocked any more."""
+    firewall = start(release="26.1.11")
+    group = {"group": {"ifname": "inside", "members": "lan,opt1", "sequence": "5"}}
+    firewall.call("POST", "/api/firewall/group/addItem", group)
+    firewall.call("POST", "/api/firewall/group/reconfigure", {})
+    wanted = [rule(**first), rule("the rest", **{**PASS, **second})]
+    done = run(apply(target(firewall), wanted))
+    assert done.diff.notes == done.after.notes
+    assert [
+        note.startswith(
+            'opnsense.rule "block telnet" never matches on fw-01: "the rest", which is listed behind it,'
+            " stands in front of it there and passes all that it is for: rules of several or no interfaces"
+        )
+        for note in done.diff.notes
+    ] == [True] * said
+
+
+@pytest.mark.parametrize(
+    ("theirs", "said"),
+    [
+        ({"sequence": "500"}, True),  # quick, behind it
+        ({"sequence": "500", "quick": "0"}, True),  # the last one of those that are not quick
+        ({"sequence": "2", "quick": "0"}, False),
+        ({"sequence": "500", "interface": "wan"}, False),
+    ],
+)
+def test_a_block_that_is_not_quick_has_no_say_before_others(
+    start: Start, theirs: dict[str, str], said: bool
+) -> None:
+    firewall = start(release="26.1.11")
+    firewall.seed("rule", [{"description": "theirs", "interface": "opt1", **theirs}])
+    wanted = rule(interface=["opt1"], quick=False, sequence=5)
+    notes = run(plan(target(firewall), [wanted])).notes
+    assert [
+        '"theirs", made by others, goes before a rule that is not quick and passes all that it is for' in note
+        for note in notes
+    ] == [True] * said
+
+
+def test_a_rule_of_others_that_took_the_same_sequence_is_said(start: Start) -> None:
+    firewall = start(release="26.1.11")
+    run(apply(target(firewall), [rule()]))
+    number = sequences(firewall)["block telnet"]
+    firewall.seed("rule", [{"description": "tie", "interface": "lan", "sequence": str(number)}])
+    assert run(plan(target(firewall), [rule()])).notes == (
+        'opnsense.rule "block telnet" never matches on fw-01: "tie", made by others, stands in front of it'
+        f" and passes all that it is for: both have the sequence {number}; give it another one",
+    )
+
+
+def test_a_rule_of_ours_that_is_no_longer_listed_is_not_said_to_be_of_others(start: Start) -> None:
+    firewall = start(release="26.1.11")
+    run(apply(target(firewall), [rule("old", **PASS)]))
+    diff = run(plan(target(firewall), [rule()]))
+    assert noted(diff) == [("block telnet", 'after "old", no longer listed')]
+    (note,) = diff.notes
+    assert '"old", no longer listed, stands in front of it and passes all that it is for' in note
+
+
 def test_a_pass_rule_behind_a_block_of_others_and_one_within_a_network(firewall: LabFirewall) -> None:
     firewall.seed(
         "rule",

@@ -137,6 +137,12 @@ def status_error(status: int, body: bytes, *, target: str, path: str, privilege:
             where=target,
             hint="is base_url the firewall itself? An API key is accepted under /api only",
         )
+    if status in (403, 404) and body[:64].lstrip().startswith(b"<"):  # the API's own are JSON
+        return AccessDenied(
+            f"a web page with status {status} came instead of an answer to {path}",
+            where=target,
+            hint="is base_url the firewall itself, or a proxy or another web server in front of it?",
+        )
     if status == 403:
         need = f"the privilege {privilege}" if privilege else f"the privilege for the page api/{_page(path)}"
         return AccessDenied(

@@ -32,6 +32,7 @@ from fazai.providers.opnsense.answers import (
 from fazai.providers.opnsense.budget import MIB, Budget, Lease
 from fazai.providers.opnsense.clock import Clock, SystemClock
 from fazai.providers.opnsense.credentials import Credentials
+from fazai.providers.opnsense.losses import Busy, Lost, Stranger
 from fazai.providers.opnsense.masking import Mask
 from fazai.providers.opnsense.tls import presented, tls_context
 
@@ -92,22 +93,6 @@ class _Channel:
 
     async def close(self) -> None:
         await self.transport.aclose()  # deadline: none is needed, httpx waits for no goodbye
-
-
-class _Lost(FazaiError):
-    """The request went out and no usable answer came back; `stale`: on a connection that was kept open."""
-
-    def __init__(self, error: Unreachable, *, sent: bool, stale: bool) -> None:
-        super().__init__(error.message, where=error.where, hint=error.hint)
-        self.error, self.sent, self.stale = error, sent, stale
-
-
-class _Busy(FazaiError):
-    """An answer that asks us to come again; `uncertain`: the call may have been carried out all the same."""
-
-    def __init__(self, error: FazaiError, after_s: float | None, *, uncertain: bool) -> None:
-        super().__init__(error.message, where=error.where, hint=error.hint)
-        self.error, self.after_s, self.uncertain = error, after_s, uncertain
 
 
 @dataclass(slots=True)
@@ -217,7 +202,7 @@ class Api:
         while True:
             try:
                 return await self._anywhere(call)
-            except _Lost as lost:
+            except Lost as lost:
                 if not call.repeatable and lost.sent:
                     raise self._unsure(call) from None
                 if lost.stale and not fresh:
@@ -226,7 +211,7 @@ class Api:
                 if attempt >= tries:
                     raise lost.error from None
                 pause_s = None
-            except _Busy as busy:
+            except Busy as busy:
                 if not call.repeatable and busy.uncertain:
                     raise self._unsure(call) from None
                 if attempt >= tries:
@@ -250,11 +235,11 @@ class Api:
 
     async def _anywhere(self, call: Call) -> Any:
         """On the main connection; when no new one can be had after an activation, on a reserve."""
-        problem: _Lost | None = None
+        problem: Lost | None = None
         if not (self._main_down and self._reserves):
             try:
                 return await self._once(self._main, call)
-            except _Lost as lost:
+            except Lost as lost:
                 if not self._reserves or not self._emergency or (lost.sent and not call.repeatable):
                     raise
                 problem = lost
@@ -264,7 +249,7 @@ class Api:
             if channel.used <= WRITES_PER_CONNECTION:
                 try:
                     return await self._once(channel, call)
-                except _Lost as lost:
+                except Lost as lost:
                     if lost.sent and not lost.stale and not call.repeatable:
                         raise
                     problem = lost
@@ -283,15 +268,15 @@ class Api:
                 type_ = headers.get("content-type", "")
                 return await decode_aside(body, type_, self.settings.target, call.path)
             except Unreachable as unread:
-                raise _Busy(unread, None, uncertain=True) from None
+                raise Busy(unread, None, uncertain=True) from None
 
     def _judge(self, call: Call, status: int, headers: httpx.Headers, body: bytes) -> NoReturn:
-        """Raise what an answer other than 200 means: _Busy when it asks us to come again."""
+        """Raise what an answer other than 200 means: Busy when it asks us to come again."""
         target, path = self.settings.target, call.path
         error = status_error(status, body, target=target, path=path, privilege=call.privilege)
         if status in RETRY_STATUS and not (status == 500 and raised_on_purpose(body)):
             polite = status in (429, 503)
-            raise _Busy(error, _retry_after_s(headers) if polite else None, uncertain=not polite)
+            raise Busy(error, _retry_after_s(headers) if polite else None, uncertain=not polite)
         raise error
 
     async def _exchange(
@@ -318,7 +303,7 @@ class Api:
             assert isinstance(failed, Unreachable)
             if failed.stage == "tls":
                 raise await self._with_certificate(failed) from None
-            raise _Lost(failed, sent=False, stale=False) from None
+            raise Lost(failed, sent=False, stale=False) from None
         except httpx.TransportError as error:
             raise self._cut(error, stage.name, stale=used > 0) from None
         channel.last_s = self._clock.now_s()
@@ -368,7 +353,7 @@ class Api:
             await stream.aclose()  # deadline: the caller's, `_exchange` or `stream`
         return self._mask.body(parts[0] if len(parts) == 1 else b"".join(parts))
 
-    def _slow(self, stage: str, call: Call, limit_s: float) -> _Lost:
+    def _slow(self, stage: str, call: Call, limit_s: float) -> Lost:
         target = self.settings.target
         text = {
             "connect": f"{self._address} did not answer within {self.settings.connect_timeout_s:g} s",
@@ -380,16 +365,16 @@ class Api:
             if stage == "connect"
             else ("raise timeout: for a slow firewall or line")
         )
-        return _Lost(
+        return Lost(
             Unreachable(text, where=target, stage=stage, hint=hint),
             sent=stage != "connect",
             stale=False,
         )
 
-    def _cut(self, error: httpx.TransportError, stage: str, *, stale: bool) -> _Lost:
+    def _cut(self, error: httpx.TransportError, stage: str, *, stale: bool) -> Lost:
         target = self.settings.target
         where = "in the middle of the answer" if stage == "read" else "before it answered"
-        return _Lost(
+        return Lost(
             Unreachable(f"{self._address} closed the connection {where}", where=target, stage=stage),
             sent=True,
             stale=stale and stage != "read",
@@ -435,12 +420,18 @@ class Api:
         self._emergency = True
 
     async def _ping(self, channel: _Channel) -> None:
-        """The cheapest call there is. Raises _Lost, _Busy, AccessDenied when the key is not known."""
+        """The cheapest call there is. Raises Lost, Busy, AccessDenied when the key is not known."""
         call = Call("GET", self.settings.ping)
         async with Lease(self._budget, self.settings.max_answer_bytes) as lease:
             status, headers, body = await self._exchange(channel, call, lease)
         if status not in _ANSWERED:
             self._judge(call, status, headers, body)
+        try:
+            answer = decode(body, headers.get("content-type", ""), self.settings.target, call.path)
+        except Unreachable as unread:
+            raise Stranger(unread) from None
+        if not isinstance(answer, dict) and answer != []:
+            raise Stranger(nonsense(self.settings.target, call.path, "what is none of its answers"))
 
     async def probe(self) -> None:
         """A cheap call over a connection of its own: a firewall that takes new connections and answers
@@ -452,17 +443,21 @@ class Api:
             try:
                 await self._ping(channel)
                 return
-            except (_Lost, _Busy) as failed:
+            except (Lost, Busy) as failed:
                 if self._clock.now_s() >= deadline_s:
-                    raise self._gone(failed.error) from None
+                    self._main_down = bool(self._reserves)  # it would be opened to what is there now
+                    raise self._gone(failed) from None
             finally:
                 await channel.close()
             await self._clock.sleep(0.5)
 
-    def _gone(self, error: FazaiError) -> Unreachable:
+    def _gone(self, failed: Lost | Busy) -> Unreachable:
+        error = failed.error
         stage = error.stage if isinstance(error, Unreachable) else "answer"
         what = "does not answer new connections any more"
-        if stage in ("answer", "read"):
+        if isinstance(failed, Stranger):
+            what += ", something else does"
+        elif stage in ("answer", "read"):
             what = "takes new connections and does not answer on them any more"
         return Unreachable(
             f"the firewall {what}: {error.message}",

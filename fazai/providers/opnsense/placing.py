@@ -180,7 +180,7 @@ class _Foreign:
                     before={SEQUENCE: str(had)},
                     after={SEQUENCE: str(number)},
                     ref=ref,
-                    note="made by others, makes room for this list (place)",
+                    note=f"{self._collection.maker(ref)}, makes room for this list (place)",
                     activates=self._kind.services,
                 )
             )
@@ -287,7 +287,7 @@ def _say_places(kind: CatalogueKind, collection: Collection, result: Result, pla
         if ref in listed:
             note = f'after "{listed[ref].resource.identity}"'
         elif ref:
-            note = f'after "{collection.label(collection.rows[ref])}", made by others'
+            note = f'after "{collection.label(collection.rows[ref])}", {collection.maker(ref)}'
         change = result.changes[item.change]
         result.changes[item.change] = replace(change, note="; ".join(filter(None, (note, change.note))))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
@@ -33,6 +34,7 @@ __all__ = ["OpnsenseSession"]
 
 #: How long the firewall may go on offering a list of gateways from before one was made, and how often to ask.
 OPTION_LISTS_S, OPTION_PAUSE_S = 65.0, 2.5
+_ASSIGNED = re.compile("wan|lan|opt[0-9]+|lo0")
 HIDING_MODES = ("automatic", "disabled")
 
 
@@ -96,7 +98,8 @@ class OpnsenseSession:
             if name in needed:
                 collections[name] = await self._read(kind, wanted, collections)
         rules, groups = collections.get("opnsense.rule"), "opnsense.interface_group"
-        if rules is not None and groups not in collections and _of_groups(rules.rows.values()):
+        named = _of_groups(rules.rows.values(), wanted) if rules is not None else False
+        if named and groups not in collections:
             collections[groups] = await self._read(self._kinds[groups], (), collections)
         self._made = {}
         self._wanted = tuple(wanted)
@@ -419,9 +422,14 @@ class OpnsenseSession:
         return await verifying.verify(self.api, self._seen, changes)
 
 
-def _of_groups(rules: Iterable[Row]) -> bool:
-    """Is one of these rules on a group of interfaces? Which rules it stands in front of, its members say."""
-    return any(cell(row, "prio_group").startswith("3") for row in rules)
+def _of_groups(rules: Iterable[Row], wanted: Iterable[Resource]) -> bool:
+    """Is one of these rules, or a wanted one, on a group of interfaces? Which rules it stands in front of,
+    its members say. No group has the name of an assigned interface.
+    """
+    if any(cell(row, "prio_group").startswith("3") for row in rules):
+        return True
+    names = [r.fields.get("interface") for r in wanted if r.kind == "opnsense.rule"]
+    return any(len(n) == 1 and not _ASSIGNED.fullmatch(str(n[0])) for n in names if isinstance(n, tuple))
 
 
 def _lacks(row: KindRow, change: Change) -> bool:

@@ -20,7 +20,10 @@ from fazai.providers.opnsense.values import to_api
 __all__ = ["shadowed"]
 
 #: What narrows a rule beside its addresses: one that has any of it matches less than it seems to.
-_CONDITIONS = ("sched", "tagged", "icmptype", "icmp6type", "tcpflags1", "tcpflags2", "tos", "prio")
+_CONDITIONS = (
+    *("sched", "tagged", "icmptype", "icmp6type", "tcpflags1", "tcpflags2", "tos", "prio"),
+    "max-pkt-rate-number",
+)
 #: Of more rules than this for any port only those to anywhere are looked at: the others take little.
 _MOST = 300
 _SAID = 20  # sentences of one run
@@ -48,6 +51,8 @@ class _Rule:
     order: str  # as the firewall sorts them
     texts: Mapping[str, str]
     built_in: bool = False
+    place: int = -1  # in the list
+    maker: str = ""  # of one that is not in the list
 
     def has(self, name: str) -> bool:
         return self.texts.get(name, "") not in ("", "0")
@@ -74,20 +79,24 @@ def shadowed(kind: CatalogueKind, snapshot: Snapshot, result: Result, target: st
     labels = _labels(collection.rows.values())
     fronts = [
         *(
-            _of_row(row, collection.label(row), groups, moved.get(ref))
+            replace(_of_row(row, collection.label(row), groups, moved.get(ref)), maker=collection.maker(ref))
             for ref, row in collection.rows.items()
             if ref not in listed and ref not in leaving
         ),
         *(_built_in(row, labels) for row in collection.automatic),
     ]
+    rules = [
+        replace(_of_item(kind, item, groups, moved.get(item.ref)), place=place)
+        for place, item in enumerate(result.items)
+    ]
+    fronts += _overtaking(rules)
     by_port: dict[tuple[bool, str], list[_Rule]] = {}
     for front in fronts:
-        if front.has("enabled") and front.has("quick"):
+        if front.has("enabled"):
             port = front.texts["destination_port"].lower()
             by_port.setdefault((front.passes, "" if "-" in port else port), []).append(front)
     found: list[str] = []
-    for item in result.items if by_port else ():
-        rule = _of_item(kind, item, groups, moved.get(item.ref))
+    for rule in rules if by_port else ():
         if rule.has("enabled"):
             port = rule.texts["destination_port"].lower()
             others = [*by_port.get((not rule.passes, ""), ())]
@@ -97,6 +106,17 @@ def shadowed(kind: CatalogueKind, snapshot: Snapshot, result: Result, target: st
                 found.append(_sentence(kind, target, rule, ahead, what))
     if len(found) > _SAID:
         found[_SAID:] = [f"{len(found) - _SAID} more of {kind.name} never match on {target}"]
+    return found
+
+
+def _overtaking(rules: Sequence[_Rule]) -> list[_Rule]:
+    """The rules of the list that the firewall puts before one that is listed ahead of them."""
+    found = []
+    last = ""
+    for rule in rules:
+        if rule.order < last:
+            found.append(rule)
+        last = max(last, rule.order)
     return found
 
 
@@ -132,20 +152,40 @@ def _first_in_front(fronts: Sequence[_Rule], rule: _Rule, groups: _Groups) -> _R
     """The first of these that takes all that the rule is for."""
     if len(fronts) > _MOST:
         fronts = [front for front in fronts if front.texts["destination_net"] in ("any", "")]
-    return next((f for f in fronts if f.order < rule.order and _covers(f, rule, groups)), None)
+    return next((f for f in fronts if _decides(f, rule) and _covers(f, rule, groups)), None)
+
+
+def _decides(front: _Rule, rule: _Rule) -> bool:
+    """Does the firewall go by `front` where both match? The first quick rule decides, else the last one. Of
+    two with one sequence it is not known which stands first; the worse is taken.
+    """
+    if front.place >= 0:  # of the list: as it is written where the firewall keeps that order
+        return (
+            front.has("quick") and rule.has("quick") and rule.place < front.place and front.order < rule.order
+        )
+    if rule.has("quick"):
+        return front.has("quick") and front.order <= rule.order
+    return front.has("quick") or front.order >= rule.order
 
 
 def _sentence(kind: CatalogueKind, target: str, rule: _Rule, front: _Rule, what: str) -> str:
     does = "passes" if front.passes else "blocks"
     does += " that" if what else " all that it is for"
     said = f'{kind.name} "{rule.name}" never matches{what and f" {what}"} on {target}'
+    stands = "stands in front of it" if rule.has("quick") else "goes before a rule that is not quick"
     if front.built_in:
-        said += f': the rule "{front.name}", which is not one of the API\'s,'
-        return f"{said} stands in front of it and {does}"
-    return (
-        f'{said}: "{front.name}", made by others, stands in front of it and {does}; say where the list '
-        f'belongs: place: {{{kind.name}: {{before: "{front.name}"}}}}'
-    )
+        return f'{said}: the rule "{front.name}", which is not one of the API\'s, {stands} and {does}'
+    if front.place >= 0:
+        return (
+            f'{said}: "{front.name}", which is listed behind it, stands in front of it there and {does}:'
+            " rules of several or no interfaces come first, then those of groups, then those of one interface"
+        )
+    said += f': "{front.name}", {front.maker}, {stands} and {does}'
+    if not rule.has("quick"):
+        return said
+    if front.order == rule.order:
+        return f"{said}: both have the sequence {rule.texts[SEQUENCE]}; give it another one"
+    return f'{said}; say where the list belongs: place: {{{kind.name}: {{before: "{front.name}"}}}}'
 
 
 def _groups(snapshot: Snapshot) -> _Groups:
@@ -245,7 +285,11 @@ def _on_all(front: _Rule, rule: _Rule, groups: _Groups) -> bool:
     for name in front.interfaces:
         if name in groups:
             reached |= groups[name][1]
-    return bool(rule.interfaces) and rule.interfaces <= reached
+    for name in rule.interfaces:
+        members = groups[name][1] if name in groups else frozenset()
+        if name not in reached and not (members and members <= reached):
+            return False
+    return bool(rule.interfaces)
 
 
 def _protocol(front: str, rule: str) -> bool:

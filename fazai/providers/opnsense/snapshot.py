@@ -14,7 +14,7 @@ from fazai.errors import Unreachable
 from fazai.model import Secret, Value
 from fazai.providers.opnsense.catalogue import FieldRow
 from fazai.providers.opnsense.kinds import CatalogueKind, label
-from fazai.providers.opnsense.ownership import is_uuid, unmarked
+from fazai.providers.opnsense.ownership import is_uuid, mark_of, unmarked
 from fazai.providers.opnsense.rows import KindRow
 from fazai.providers.opnsense.values import composed, from_item
 
@@ -97,6 +97,10 @@ class Collection:
         if field_row.name == self.kind.row.mark_field:
             return unmarked(text, self.owner)[0]
         return text
+
+    def maker(self, ref: str) -> str:
+        """Whose an item is that no list of ours has any more, for sentences about it."""
+        return "no longer listed" if self.carries_mark(ref, mark_of(self.owner)) else "made by others"
 
     def carries_mark(self, ref: str, mark: str) -> bool:
         """Is this item one that this owner made?"""
