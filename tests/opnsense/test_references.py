@@ -8,7 +8,7 @@ import pytest
 
 from fazai.errors import Mark
 from fazai.lab import LabFirewall
-from fazai.model import Verb
+from fazai.model import Resource, Verb
 from fazai.providers.opnsense import PROVIDER
 from tests.opnsense.helpers import apply, plan, resource, run, target
 
@@ -176,3 +176,68 @@ def test_a_misspelt_category_of_a_rule_is_met_with_the_nearest(firewall: LabFire
         'there is no category "manged" on this firewall',
         'did you mean "managed"?',
     )
+
+
+def _host(name: str, **more: Any) -> Resource:
+    fields = {"hostname": name, "domain": "example.org", "rr": "A", "server": "192.0.2.1"}
+    return resource("opnsense.unbound_host", fields, **more)
+
+
+def _alias(**more: Any) -> Resource:
+    fields = {"host": "nas.example.org", "hostname": "files", "domain": "example.org"}
+    return resource("opnsense.unbound_alias", fields, **more)
+
+
+@pytest.mark.parametrize("prune", [False, True])
+def test_a_host_whose_aliases_others_made_is_not_deleted_with_them(
+    firewall: LabFirewall, prune: bool
+) -> None:
+    """The firewall deletes a host's aliases with it, whoever made them."""
+    to = target(firewall, prune=prune, max_prune="100%")
+    run(apply(to, [_host("nas"), _host("other")]))
+    (ref,) = [row["uuid"] for row in _rows(firewall, "Override") if row["hostname"] == "nas"]
+    theirs = {"alias": {"host": ref, "hostname": "theirs", "domain": "example.org"}}
+    assert firewall.call("POST", "/api/unbound/settings/addHostAlias", theirs)["result"] == "saved"
+    gone = [_host("other")] if prune else [_host("nas", state="absent")]
+    diff = run(plan(to, gone, prune=prune))
+    assert diff.changes == ()
+    ((change, error),) = diff.refused
+    assert (change.identity, error.message) == (
+        "nas.example.org A",
+        'with "nas.example.org A" fw-01 would delete the opnsense.unbound_alias of it that this run does'
+        " not: theirs.example.org",
+    )
+
+
+def test_a_host_goes_with_aliases_that_the_same_run_deletes_or_moves(firewall: LabFirewall) -> None:
+    to = target(firewall)
+    run(apply(to, [_host("nas"), _host("other"), _alias()]))
+    assert run(plan(to, [_host("nas", state="absent")])).refused
+    moved = resource(
+        "opnsense.unbound_alias",
+        {"host": "other.example.org", "hostname": "files", "domain": "example.org"},
+    )
+    done = run(apply(to, [_host("nas", state="absent"), _host("other"), moved]))
+    assert (done.after.steps, done.after.refused) == ((), ())
+    assert [row["hostname"] for row in _rows(firewall, "Alias")] == ["files"]
+    back = resource(
+        "opnsense.unbound_alias",
+        {"host": "other.example.org", "hostname": "files", "domain": "example.org"},
+        state="absent",
+    )
+    done = run(apply(to, [_host("other", state="absent"), back]))
+    assert (done.after.steps, _rows(firewall, "Alias"), _rows(firewall, "Override")) == ((), [], [])
+
+
+def _rows(firewall: LabFirewall, what: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = firewall.call("POST", f"/api/unbound/settings/searchHost{what}", {})["rows"]
+    return found
+
+
+def test_a_hidden_source_nat_rule_is_found_by_its_uuid(firewall: LabFirewall) -> None:
+    fields = {"description": "theirs", "interface": "wan", "source_net": "10.0.0.0/8", "target": "wanip"}
+    ref = firewall.call("POST", "/api/firewall/source_nat/addRule", {"rule": fields})["uuid"]
+    wanted = resource("opnsense.source_nat", {"uuid": ref, **fields, "log": True})
+    diff = run(plan(target(firewall, adopt=True), [wanted]))
+    assert diff.errors == ()
+    assert [(change.ref, change.after) for change in diff.changes] == [(ref, {"log": "1"})]

@@ -114,6 +114,9 @@ def work_out(
         if prune and known and _prunes(policy, name, listed=name in grouped):
             _prune(policy, judge, kind, collection, result)
         results[name] = result
+    for name, result in results.items():
+        if kinds[name].row.children:
+            _spare_children(policy, kinds[name], snapshot.collections[name], result, results)
     return _assemble(policy.target, kinds, results, pending, _notes(policy, kinds, snapshot, results))
 
 
@@ -173,6 +176,40 @@ def _prune(policy: Policy, judge: Judge, kind: CatalogueKind, collection: Collec
             hint=f'if this is meant, raise max_prune: (now "{policy.max_prune}")',
         )
         result.refused.append((change, reason))
+
+
+def _spare_children(
+    policy: Policy,
+    kind: CatalogueKind,
+    collection: Collection,
+    result: Result,
+    results: Mapping[str, Result],
+) -> None:
+    """Refuse deletions with which the firewall would delete other items, unless this run itself deletes these
+    or moves them away: what goes along belongs to somebody, and no undoing brings it back.
+    """
+    seen_to = {
+        change.ref
+        for change in results.get(kind.row.children, Result()).changes
+        if change.verb is Verb.DELETE or "host" in change.after
+    }
+    for change in [each for each in result.changes if each.verb is Verb.DELETE]:
+        listed = collection.rows[change.ref].get("_children")
+        rows = listed if isinstance(listed, list) else []
+        left = [row for row in rows if isinstance(row, Mapping) and row.get("uuid") not in seen_to]
+        if left:
+            names = ", ".join(
+                f"{cell(row, 'hostname')}.{cell(row, 'domain')}".lstrip(".") for row in left[:5]
+            )
+            more = f" and {len(left) - 5} more" if len(left) > 5 else ""
+            reason = Refused(
+                f'with "{change.identity}" {policy.target} would delete the {kind.row.children} of it that '
+                f"this run does not: {names}{more}",
+                where=change.mark or change.where,
+                hint="declare them absent (adopt: true where others made them), or give them another host",
+            )
+            result.changes.remove(change)
+            result.refused.append((change, reason))
 
 
 def _cap(limit: int | str, owned: int) -> int:

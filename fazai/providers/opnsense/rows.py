@@ -73,6 +73,7 @@ class KindRow:
     self_reference: str = ""  # the field through which items of this kind name each other
     omit: tuple[str, ...] = ()
     unique: tuple[str, ...] = ()  # fields of which no two items may have the same value, beside the identity
+    children: str = ""  # the kind of items that the firewall deletes with one of these; its rows list them
     called: str = ""  # a second name that references may use, where `label` says more than people do
 
     @property

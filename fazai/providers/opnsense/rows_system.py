@@ -84,6 +84,7 @@ NETWORK: tuple[KindRow, ...] = (
 SERVICE_KINDS: tuple[KindRow, ...] = (
     KindRow(
         short="unbound_host",
+        children="opnsense.unbound_alias",
         called="{hostname}.{domain}",
         path="unbound/settings",
         root="host",

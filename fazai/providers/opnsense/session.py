@@ -18,7 +18,7 @@ from fazai.providers.opnsense.catalogue import FieldRow
 from fazai.providers.opnsense.client import Api, Call, Clock, Settings, SystemClock
 from fazai.providers.opnsense.credentials import read_credentials
 from fazai.providers.opnsense.diffing import Unresolved, resolve
-from fazai.providers.opnsense.kinds import CatalogueKind, called
+from fazai.providers.opnsense.kinds import UUID, CatalogueKind, called
 from fazai.providers.opnsense.masking import told
 from fazai.providers.opnsense.ownership import mark_of, marked, own_ref
 from fazai.providers.opnsense.placing import places_of
@@ -144,11 +144,12 @@ class OpnsenseSession:
         return cell(row, "snat_mode") in HIDING_MODES
 
     async def _read_hidden(self, kind: CatalogueKind, wanted: Sequence[Resource]) -> Collection:
-        """Where search hides the items: one by one, under the uuids that ours would have."""
+        """Where search hides the items: one by one, under uuids that are named or that ours would have."""
         rows: dict[str, Mapping[str, Any]] = {}
         for resource in wanted:
             if resource.kind == kind.name:
-                ref = own_ref(self._policy.mark, kind.name, resource.identity)
+                ref = text_of(resource.fields.get(UUID, ""))
+                ref = ref or own_ref(self._policy.mark, kind.name, resource.identity)
                 answer = await self.api.get(
                     f"{kind.row.path}/{kind.row.verbs[1]}/{ref}", privilege=kind.row.privilege
                 )
