@@ -30,6 +30,7 @@ _HOSTNAME = re.compile(
 )
 _MAC = re.compile(r"[0-9a-fA-F]{2}([:-][0-9a-fA-F]{2}){5}\Z")
 _INTEGER = re.compile(r"-?\d+\Z")
+_DAY = re.compile(r"\d{1,2}/\d{1,2}/\d{4}\Z|\d{4}-\d\d-\d\d\Z")
 _URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://[^\s/?#]+[^\s]*\Z")
 
 
@@ -246,6 +247,12 @@ def _cron(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
             return
 
 
+def _expires(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
+    """A day, in one of the two notations that were recorded as accepted (the product takes some more)."""
+    if value and not _DAY.match(value):
+        yield "Invalid expiration date format; use MM/DD/YYYY instead."
+
+
 def _ranges(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
     for part in value.splitlines():
         first, dash, last = (piece.strip() for piece in part.partition("-"))
@@ -276,6 +283,7 @@ TYPES: Final[Mapping[str, Kind]] = {
     "GroupName": Kind(_group_name),
     "Ranges": Kind(_ranges),
     "CronField": Kind(_cron),
+    "Expires": Kind(_expires),
     "PipeNumber": Kind(_integer),
     "Uid": Kind(_integer),
     "Gid": Kind(_integer),

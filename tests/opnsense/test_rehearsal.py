@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import yaml
 
-from fazai.lab import LabFirewall
+from fazai.errors import DeviceError
+from fazai.lab import Fault, LabFirewall
 from fazai.lab.wire import Reply, Request
-from fazai.model import Verb
+from fazai.model import Resource, Verb
 from fazai.providers.opnsense import PROVIDER
 from fazai.providers.opnsense.rehearsal import TRIALS
 from tests.opnsense.helpers import apply, resource, run, session, target
@@ -38,11 +39,17 @@ WRONG: Mapping[str, tuple[str, Any]] = {
     "kea_subnet": ("subnet", "no network"),
     "dnsmasq_host": ("ip", ["no address"]),
     "monit_service": ("interface", "nowhere"),
+    "kea_reservation": ("ip_address", "10.0.0.9"),
+    "vlan": ("if", "nowhere"),
+    "vip": ("interface", "nowhere"),
+    "user": ("priv", ["page-nope"]),
+    "group": ("priv", ["page-nope"]),
 }
 
 
 def example(short: str) -> dict[str, Any]:
-    (found,) = yaml.safe_load(PROVIDER.kinds[f"opnsense.{short}"].example).values()
+    text = PROVIDER.kinds[f"opnsense.{short}"].example.replace("!env OPERATOR_PASSWORD", "Placeholder-1")
+    (found,) = yaml.safe_load(text).values()
     assert isinstance(found, dict)
     return found
 
@@ -52,6 +59,7 @@ def tried(firewall: LabFirewall, short: str, fields: Mapping[str, Any]) -> list[
     needs = {
         "unbound_alias": [("unbound_host", example("unbound_host"))],
         "source_nat": [("source_nat_mode", {"mode": "hybrid"})],
+        "kea_reservation": [("kea_subnet", example("kea_subnet"))],
     }.get(short, [])
     if needs:
         run(apply(target(firewall), [resource(f"opnsense.{kind}", more) for kind, more in needs]))
@@ -71,8 +79,8 @@ def tried(firewall: LabFirewall, short: str, fields: Mapping[str, Any]) -> list[
             return [str(error) for error in found]
 
     found = run(rehearse())
-    paths = sorted(path.removeprefix("/api/") for _, path, _ in firewall.requests)
-    assert paths == sorted({TRIALS[short].path, TRIALS["alias"].path})
+    asked = {path.removeprefix("/api/").partition("/fa2a1000-")[0] for _, path, _ in firewall.requests}
+    assert asked == {TRIALS[short].path, TRIALS["alias"].path}
     return found
 
 
@@ -156,3 +164,73 @@ def test_a_change_of_an_item_is_tried_under_its_uuid(firewall: LabFirewall) -> N
 
     (error,) = run(rehearse())
     assert error.startswith('play.yml:9:7: fw-01 refused "r": interface: ')
+
+
+VLAN = {"if": "vtnet3", "tag": 100}
+VIP = {"interface": "lan", "mode": "ipalias", "network": "192.168.1.5/32"}
+
+
+def test_items_whose_set_is_their_own_are_tried_one_by_one(firewall: LabFirewall) -> None:
+    """What is not declared, and yet wanted by the firewall, is sent along as the write does."""
+    user = {"name": "ops", "password": "Placeholder-1"}
+    run(
+        apply(
+            target(firewall),
+            [
+                resource("opnsense.vlan", {**VLAN, "descr": "a"}),
+                resource("opnsense.user", user),
+                resource("opnsense.group", {"name": "ops"}),
+            ],
+        )
+    )
+    wanted = [
+        resource("opnsense.vlan", {**VLAN, "vlanif": "igb0"}, line=1),
+        resource("opnsense.user", {**user, "expires": "zz bad !"}, line=10),
+        resource("opnsense.group", {"name": "ops", "member": ["root"], "priv": ["page-nope"]}, line=20),
+    ]
+    found, asked = rehearsed(firewall, wanted)
+    assert [error.partition(":")[2] for error in found] == [
+        '4:7: fw-01 refused "vtnet3 tag 100": vlanif: The device name prefix "vlan" is required.',
+        '13:7: fw-01 refused "ops": expires: Invalid expiration date format; use MM/DD/YYYY instead.',
+        '23:7: fw-01 refused "ops": priv: Option [page-nope] not in list.',
+    ]
+    assert [path.partition("/fa2a1000")[0] for path in asked] == [
+        "/api/interfaces/vlan_settings/setItem",
+        "/api/auth/user/set",
+        "/api/auth/group/set",
+    ]
+
+
+def test_a_virtual_address_that_is_there_is_not_tried(firewall: LabFirewall) -> None:
+    """Its call notes the address for removal before it judges what was sent."""
+    run(apply(target(firewall), [resource("opnsense.vip", VIP)]))
+    wanted = [
+        resource("opnsense.vip", {**VIP, "descr": "changed"}),
+        resource("opnsense.vip", {**VIP, "network": "192.168.1.6/32", "advbase": 2}, line=3),
+    ]
+    found, asked = rehearsed(firewall, wanted)
+    assert found == []
+    assert len(asked) == 1
+
+
+def test_a_firewall_that_saves_the_trial_of_one_item_is_stopped_at(firewall: LabFirewall) -> None:
+    firewall.inject(Fault(kind="status", path="auth/group/set*", status=200, body='{"result":"saved"}'))
+    with pytest.raises(
+        DeviceError, match=r"saved what it should have refused: a trial of 1 items of opnsense\.g"
+    ):
+        rehearsed(firewall, [resource("opnsense.group", {"name": "a"}), EXTRA])
+
+
+def rehearsed(firewall: LabFirewall, wanted: Sequence[Resource]) -> tuple[list[str], list[str]]:
+    """What is said of these, and what was asked for it; nothing is written."""
+
+    async def rehearse() -> list[str]:
+        async with session(target(firewall)) as work:
+            diff = work.diff(wanted, await work.observe(wanted))
+            before = firewall.box.config.state
+            firewall.requests.clear()
+            found = await work.rehearse(diff.changes)
+            assert firewall.box.config.state is before
+            return [str(error) for error in found]
+
+    return run(rehearse()), [path for _, path, _ in firewall.requests]

@@ -2,7 +2,8 @@
 
 `set` of a whole model is all or nothing: with one item that is wrong, the firewall answers what it has
 against every item and stores nothing, not even an entry in its history (recorded for the kinds below). So
-every item of a trial is made wrong on purpose, in one field whose own check is local. docs/adr/0018 says why.
+every item of a trial is made wrong on purpose, in one field whose own check is local. Where `set` is that of
+one item, the item's own call takes it, as wrong. docs/adr/0018 says why.
 """
 
 from __future__ import annotations
@@ -32,16 +33,26 @@ _NEVER = "00000000-0000-4000-8000-000000000000"
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """`path` takes the items of a kind below `tree`; `field` gets the text `wrong`, which is never right."""
+    """`path` takes the items of a kind below `tree`; `field` gets the text `wrong`, which is never right.
+    `each`: one item in one call, under its uuid, and wrong in a second field, `also`. `new`: only new items.
+    """
 
     path: str
     tree: str
     field: str
     wrong: str = "2"  # "Value should be a boolean (0,1)."
+    also: tuple[str, str] | None = None
+    each: bool = False
+    new: bool = False
+
+    @property
+    def wrongs(self) -> Mapping[str, str]:
+        """Every field that is wrong on purpose, with its text."""
+        return {self.field: self.wrong, **dict([self.also] if self.also else ())}
 
 
-#: Without users and groups (their set is that of one item), VLANs and virtual addresses (one call of theirs
-#: does more than the other) and reservations (nothing of theirs is wrong whatever else they hold).
+#: `set` of users and groups is that of one item, and the calls of one VLAN and one virtual address do more
+#: than their model's. That of a virtual address that is there notes its removal before it judges: no trial.
 TRIALS: Mapping[str, Trial] = {
     "alias": Trial("firewall/alias/set", "alias.aliases.alias", "enabled"),
     "category": Trial("firewall/category/set", "category.categories.category", "auto"),
@@ -65,6 +76,17 @@ TRIALS: Mapping[str, Trial] = {
     "dnsmasq_host": Trial("dnsmasq/settings/set", "dnsmasq.hosts", "local"),
     "monit_service": Trial("monit/settings/set", "monit.service", "enabled"),
     "monit_test": Trial("monit/settings/set", "monit.test", "type", "zz_none"),
+    "kea_reservation": Trial("kea/dhcpv4/set", "dhcpv4.reservations.reservation", "next_server", "zz bad !"),
+    "vlan": Trial(
+        "interfaces/vlan_settings/setItem", "vlan", "pcp", "9", also=("proto", "zz_none"), each=True
+    ),
+    "vip": Trial(
+        "interfaces/vip_settings/setItem", "vip", "noexpand", also=("nobind", "2"), each=True, new=True
+    ),
+    "user": Trial("auth/user/set", "user", "disabled", also=("language", "zz_none"), each=True),
+    "group": Trial(
+        "auth/group/set", "group", "source_networks", "zz bad !", ("description", "two\nlines"), each=True
+    ),
 }
 
 #: Types of fields that are judged by themselves, whatever the item names beside them.
@@ -79,10 +101,11 @@ async def rehearse(
     changes: Sequence[Change],
     *,
     keys: Callable[[FieldRow], Keys],
+    along: Callable[[CatalogueKind, Change], Mapping[str, str]],
     owner: str,
 ) -> list[FazaiError]:
-    """Everything that the firewall has against these changes, asked in one call for each kind. A single
-    change is not tried: its refusal leaves nothing to take back.
+    """Everything that the firewall has against these changes, asked in one call for each kind (or item). A
+    single change is not tried: its refusal leaves nothing to take back. `along`: what a write sends besides.
 
     A firewall that does not take part in the trial (a privilege, a release) judges the writes themselves.
     Raises Unreachable.
@@ -93,12 +116,18 @@ async def rehearse(
     coming = names_to_come(kinds, changes)
     for name, kind in kinds.items():
         trial = TRIALS.get(kind.row.short)
-        tried = [c for c in changes if c.kind == name and c.verb in (Verb.CREATE, Verb.UPDATE)]
-        for start in range(0, len(tried) if trial is not None else 0, TRIAL_ITEMS):
-            assert trial is not None
-            part = tried[start : start + TRIAL_ITEMS]
+        if trial is None:
+            continue
+        verbs = (Verb.CREATE,) if trial.new else (Verb.CREATE, Verb.UPDATE)
+        tried = [c for c in changes if c.kind == name and c.verb in verbs]
+        at_once = 1 if trial.each else TRIAL_ITEMS
+        for start in range(0, len(tried), at_once):
+            part = tried[start : start + at_once]
             items = {c.ref: _item(kind, trial, c, coming, keys, owner) for c in part}
-            items[_NEVER] = _never(kind)
+            if trial.each:
+                items = {c.ref: {**nest("item", along(kind, c))["item"], **items[c.ref]} for c in part}
+            else:
+                items[_NEVER] = _never(kind)
             against = await _ask(api, kind, trial, items)
             for change, wrong in objections(kind, trial, part, against, coming):
                 prefixed = {f"{kind.row.root}.{field}": texts for field, texts in wrong.items()}
@@ -109,10 +138,13 @@ async def rehearse(
 async def _ask(
     api: Api, kind: CatalogueKind, trial: Trial, items: Mapping[str, Mapping[str, Any]]
 ) -> Mapping[str, Any]:
-    body: Mapping[str, Any] = items
+    path, body = trial.path, items
+    if trial.each:
+        ((ref, body),) = items.items()
+        path += f"/{ref}"
     for part in reversed(trial.tree.split(".")):
         body = {part: body}
-    call = Call("POST", trial.path, body, privilege=kind.row.privilege)
+    call = Call("POST", path, body, privilege=kind.row.privilege)
     try:
         answer = await api.call(call)
     except Unreachable as error:
@@ -124,7 +156,7 @@ async def _ask(
     if isinstance(answer, dict) and answer.get("result") == "saved":
         raise DeviceError(
             "the firewall saved what it should have refused: "
-            f"a trial of {len(items) - 1} items of {kind.name}",
+            f"a trial of {max(1, len(items) - 1)} items of {kind.name}",
             where=api.settings.target,
             hint="look at its history (System > Configuration > History), and go back to the one before",
         )
@@ -149,7 +181,7 @@ def _item(
             texts[name] = resolve(row, value, keys(row))
     if kind.row.mark_field in texts and change.verb is Verb.CREATE:
         texts[kind.row.mark_field] = marked(texts[kind.row.mark_field], owner)
-    item: Mapping[str, Any] = nest("item", {**texts, trial.field: trial.wrong})["item"]
+    item: Mapping[str, Any] = nest("item", {**texts, **trial.wrongs})["item"]
     return item
 
 
@@ -195,14 +227,17 @@ def objections(
     found: dict[str, dict[str, Any]] = {}
     for key, texts in answer.items():
         if key.startswith(f"{trial.tree}."):
-            ref, _, field = key.removeprefix(f"{trial.tree}.").partition(".")
+            ref, field = changes[0].ref, key.removeprefix(f"{trial.tree}.")
+            if not trial.each:
+                ref, _, field = field.partition(".")
             found.setdefault(ref, {})[field] = texts
-    for change, against in _attributed(changes, found):
+    told = [(changes[0], found.get(changes[0].ref, {}))] if trial.each else _attributed(changes, found)
+    for change, against in told:
         tied = {name for name, value in change.after.items() if _names_coming(kind.rows[name], value, coming)}
         wrong = {
             name: texts
             for name, texts in against.items()
-            if name != trial.field and _counts(kind, change, name, tied)
+            if name not in trial.wrongs and _counts(kind, change, name, tied)
         }
         if wrong:
             yield change, wrong

@@ -189,7 +189,9 @@ class OpnsenseSession:
 
     async def rehearse(self, changes: Sequence[Change]) -> list[FazaiError]:
         """What the firewall has against these changes, as far as it can be asked without writing."""
-        return await rehearse(self.api, self._kinds, changes, keys=self._keys, owner=self._owner)
+        return await rehearse(
+            self.api, self._kinds, changes, keys=self._keys, along=self._along, owner=self._owner
+        )
 
     async def write(self, change: Change) -> str:
         """Carry out one change with one call; returns the item's ref.
@@ -311,12 +313,15 @@ class OpnsenseSession:
         if change.verb is Verb.CREATE:
             body.update((name, text) for name, text in kind.row.undo if _lacks(kind.row, change))
             return body
-        for name, row in kind.rows.items():
-            if (row.always or name in kind.row.identity) and name not in body:
-                current = self._current(kind, change, row)
-                if current:
-                    body[name] = current
-        return body
+        return {**body, **self._along(kind, change)}
+
+    def _along(self, kind: CatalogueKind, change: Change) -> dict[str, str]:
+        """What the firewall wants to be told of an item that is there, though it stays as it is."""
+        if change.verb is Verb.CREATE:
+            return {}
+        rows = {name: row for name, row in kind.rows.items() if row.always or name in kind.row.identity}
+        texts = {n: self._current(kind, change, row) for n, row in rows.items() if n not in change.after}
+        return {name: text for name, text in texts.items() if text}
 
     async def _text(self, row: FieldRow, value: Value, change: Change) -> str:
         keys = self._keys(row)
