@@ -29,6 +29,16 @@ def gateway(name: str, address: str) -> dict[str, Any]:
     return {"opnsense.gateway": {"name": name, "interface": "lan", "gateway": address}}
 
 
+def nas(record: str, server: str) -> dict[str, Any]:
+    return {
+        "opnsense.unbound_host": {"hostname": "nas", "domain": "example.org", "rr": record, "server": server}
+    }
+
+
+def files(host: str) -> dict[str, Any]:
+    return {"opnsense.unbound_alias": {"hostname": "files", "domain": "example.org", "host": host}}
+
+
 def rows(firewall: LabFirewall, kind: str) -> list[dict[str, Any]]:
     row = PROVIDER.catalogue_kinds[f"opnsense.{kind}"].row
     found = firewall.call("POST", f"/api/{row.path}/{row.verbs[0]}", {})["rows"]
@@ -82,6 +92,17 @@ PAIRS: list[tuple[str, list[dict[str, Any]], str, list[str]]] = [
         ],
         "server",
         ["web.example.org A (server 192.0.2.1)", "web.example.org A (server 192.0.2.2)"],
+    ),
+    (
+        "unbound_alias",
+        [
+            nas("A", "192.0.2.1"),
+            nas("AAAA", "2001:db8::1"),
+            files("nas.example.org A"),
+            files("nas.example.org AAAA"),
+        ],
+        "host",
+        ["files.example.org (host nas.example.org A)", "files.example.org (host nas.example.org AAAA)"],
     ),
     (
         "dnat",
@@ -235,3 +256,21 @@ def test_a_uuid_that_is_not_there(world: World) -> None:
     assert f"there is no opnsense.rule with the uuid {ref} on fw-01" in result.out + result.err
     gone = [{**rule(uuid=ref), "state": "absent"}]
     assert world.fazai("drift", world.inventory(resources=gone)).code == 0
+
+
+def test_a_second_alias_of_one_name_beside_the_one_that_is_there(world: World) -> None:
+    """The one that was made alone stays what it is; the other one is an item of its own."""
+    firewall = world.firewall()
+    hosts = [nas("A", "192.0.2.1"), nas("AAAA", "2001:db8::1")]
+    assert world.fazai("apply", world.inventory(resources=[*hosts, files("nas.example.org A")])).code == 0
+    (first,) = [row["uuid"] for row in rows(firewall, "unbound_alias")]
+    both = [*hosts, files("nas.example.org AAAA"), files("nas.example.org A")]
+    result = world.fazai("apply", world.inventory(resources=both))
+    assert (result.code, result.err) == (0, "")
+    assert "1 changed" in result.out
+    assert first in {row["uuid"] for row in rows(firewall, "unbound_alias")}
+    assert len(rows(firewall, "unbound_alias")) == 2
+    assert world.fazai("drift", world.inventory(resources=both)).code == 0
+    gone = [*hosts, files("nas.example.org A"), {**files("nas.example.org AAAA"), "state": "absent"}]
+    assert world.fazai("apply", world.inventory(resources=gone), "--yes").code == 0
+    assert [row["uuid"] for row in rows(firewall, "unbound_alias")] == [first]

@@ -109,6 +109,7 @@ SERVICE_KINDS: tuple[KindRow, ...] = (
         verbs=verbs_of("HostAlias"),
         identity=("hostname", "domain"),
         label="{hostname}.{domain}",
+        tiebreak=("host",),
         service="unbound",
         phase=91,
         summary="Another name for a host override of Unbound DNS; `host` is that host's `name.domain`.",
