@@ -38,7 +38,7 @@ def bodies(echo: str) -> dict[str, tuple[str, int, Any]]:
         ),
         "a deletion": ("firewall/alias/delItem/*", 200, {"result": echo}),
         "an activation": ("firewall/alias/reconfigure", 200, {"status": echo}),
-        "a refused key": ("firewall/alias/searchItem", 403, {"message": echo}),
+        "a refused key": ("firewall/alias/search*", 403, {"message": echo}),
         "a page": ("firewall/alias/searchItem", 200, echo),
     }
 

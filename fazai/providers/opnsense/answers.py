@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from fazai.errors import AccessDenied, DeviceError, FazaiError, NotAvailable, Unreachable
+from fazai.providers.opnsense.losses import Forbidden
 from fazai.providers.opnsense.masking import told
 from fazai.providers.opnsense.tls import PinMismatch
 
@@ -145,7 +146,7 @@ def status_error(status: int, body: bytes, *, target: str, path: str, privilege:
         )
     if status == 403:
         need = f"the privilege {privilege}" if privilege else f"the privilege for the page api/{_page(path)}"
-        return AccessDenied(
+        return Forbidden(
             f"the API key's user lacks {need}",
             where=target,
             hint=f"add it to the user or one of its groups ({path} was refused)",

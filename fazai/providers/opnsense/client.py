@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
@@ -30,9 +30,9 @@ from fazai.providers.opnsense.answers import (
     status_error,
 )
 from fazai.providers.opnsense.budget import MIB, Budget, Lease
+from fazai.providers.opnsense.calls import Call, Settings, controller, in_snake_case
 from fazai.providers.opnsense.clock import Clock, SystemClock
-from fazai.providers.opnsense.credentials import Credentials
-from fazai.providers.opnsense.losses import Busy, Lost, Stranger
+from fazai.providers.opnsense.losses import Busy, Forbidden, Lost, Stranger
 from fazai.providers.opnsense.masking import Mask
 from fazai.providers.opnsense.tls import presented, tls_context
 
@@ -47,40 +47,6 @@ _KEPT_LINE_BYTES = 64 * 1024
 _ENCODE = msgspec.json.Encoder().encode
 #: Statuses after which a firewall is known to answer: a key that may not ask this, or a release without it.
 _ANSWERED = frozenset({200, 403, 404})
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """How to reach one firewall."""
-
-    target: str
-    base_url: str
-    credentials: Credentials
-    verify_tls: bool = True
-    ca_pem: str = ""
-    pin: str = ""
-    timeout_s: float = 30.0
-    connect_timeout_s: float = 10.0
-    activate_timeout_s: float = 120.0
-    probe_timeout_s: float = 20.0
-    retries: int = 3
-    max_answer_bytes: int = 16 * MIB
-    ping: str = "diagnostics/interface/getInterfaceNames"  # 7 ms, where a search takes up to 80
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One call. `repeatable`: doing it twice is the same as once. `privilege`: for the sentence after a
-    403.
-    """
-
-    method: str
-    path: str
-    body: Mapping[str, Any] | None = None
-    repeatable: bool = True
-    timeout_s: float | None = None
-    privilege: str = ""
-    attempts: int | None = None
 
 
 @dataclass(slots=True)
@@ -126,6 +92,7 @@ class Api:
         self._reserves: list[_Channel] = []
         self._emergency = False
         self._main_down = False
+        self._spelt: set[str] = set()  # controllers whose addresses are sent in snake_case
 
     async def close(self) -> None:
         for channel in (self._main, *self._reserves):
@@ -191,7 +158,8 @@ class Api:
         return listed
 
     async def call(self, call: Call) -> Any:
-        """The decoded answer. Repeats what may be repeated, with growing and spread pauses.
+        """The decoded answer. Repeats what may be repeated, with growing and spread pauses. Privileges are
+        matched with addresses as they are written, a few with snake_case ones: a 403 is asked again as such.
 
         Raises Unreachable, AccessDenied, NotAvailable, DeviceError; Unsure when the answer to a call that
         must not be repeated was lost.
@@ -199,9 +167,17 @@ class Api:
         tries = self.settings.retries if call.attempts is None else call.attempts
         attempt = 0
         fresh = False
+        if controller(call) in self._spelt:
+            call = in_snake_case(call)
         while True:
             try:
                 return await self._anywhere(call)
+            except Forbidden:
+                call, refused = in_snake_case(call), call
+                if call == refused:
+                    raise
+                self._spelt.add(controller(call))
+                continue
             except Lost as lost:
                 if not call.repeatable and lost.sent:
                     raise self._unsure(call) from None

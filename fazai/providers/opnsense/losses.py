@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from fazai.errors import FazaiError, Unreachable
+from fazai.errors import AccessDenied, FazaiError, Unreachable
 
-__all__ = ["Busy", "Lost", "Stranger"]
+__all__ = ["Busy", "Forbidden", "Lost", "Stranger"]
 
 
 class Lost(FazaiError):
@@ -28,3 +28,7 @@ class Stranger(Busy):
 
     def __init__(self, error: Unreachable) -> None:
         super().__init__(error, None, uncertain=True)
+
+
+class Forbidden(AccessDenied):
+    """The key's user has no privilege for an address as it was written (403)."""

@@ -14,24 +14,34 @@ class Service:
     name: str
     path: str
     summary: str
+    privilege: str
 
 
 #: In the order in which they are activated. Since release 26.7 `filter/apply` does not refresh aliases.
 SERVICES: tuple[Service, ...] = (
-    Service("vlan", "interfaces/vlan_settings/reconfigure", "VLAN devices"),
-    Service("vip", "interfaces/vip_settings/reconfigure", "virtual IP addresses"),
-    Service("gateway", "routing/settings/reconfigure", "gateways"),
-    Service("route", "routes/routes/reconfigure", "static routes"),
-    Service("interface_group", "firewall/group/reconfigure", "interface groups"),
-    Service("alias", "firewall/alias/reconfigure", "firewall aliases"),
-    Service("shaper", "trafficshaper/service/reconfigure", "traffic shaper"),
-    Service("filter", "firewall/filter/apply", "firewall rules and NAT"),
-    Service("unbound", "unbound/service/reconfigure", "Unbound DNS"),
-    Service("kea", "kea/service/reconfigure", "Kea DHCP"),
-    Service("dnsmasq", "dnsmasq/service/reconfigure", "Dnsmasq"),
-    Service("syslog", "syslog/service/reconfigure", "remote logging"),
-    Service("cron", "cron/service/reconfigure", "cron"),
-    Service("monit", "monit/service/reconfigure", "Monit"),
+    Service("vlan", "interfaces/vlan_settings/reconfigure", "VLAN devices", "page-interfaces-vlan-edit"),
+    Service(
+        "vip",
+        "interfaces/vip_settings/reconfigure",
+        "virtual IP addresses",
+        "page-firewall-virtualipaddress-edit",
+    ),
+    Service("gateway", "routing/settings/reconfigure", "gateways", "page-system-gateways"),
+    Service("route", "routes/routes/reconfigure", "static routes", "page-system-staticroutes"),
+    Service(
+        "interface_group", "firewall/group/reconfigure", "interface groups", "page-interfaces-groups-edit"
+    ),
+    Service("alias", "firewall/alias/reconfigure", "firewall aliases", "page-firewall-alias-edit"),
+    Service("shaper", "trafficshaper/service/reconfigure", "traffic shaper", "page-firewall-trafficshaper"),
+    Service("filter", "firewall/filter/apply", "firewall rules and NAT", "page-filter-api"),
+    Service("unbound", "unbound/service/reconfigure", "Unbound DNS", "page-services-unbound"),
+    Service("kea", "kea/service/reconfigure", "Kea DHCP", "page-dhcp-kea-v4"),
+    Service("dnsmasq", "dnsmasq/service/reconfigure", "Dnsmasq", "page-services-dnsforwarder"),
+    Service(
+        "syslog", "syslog/service/reconfigure", "remote logging", "page-diagnostics-logs-settings-targets"
+    ),
+    Service("cron", "cron/service/reconfigure", "cron", "page-system-cron"),
+    Service("monit", "monit/service/reconfigure", "Monit", "page-services-monit"),
 )
 
 

@@ -403,6 +403,7 @@ class OpnsenseSession:
                 "POST",
                 found.path,
                 {},
+                privilege=found.privilege,
                 timeout_s=max(self._settings.activate_timeout_s, self._settings.timeout_s),
                 attempts=0,
             )
