@@ -91,6 +91,16 @@ class BoxStore:
         known = {**remembered, **dict.fromkeys(self.names, time.time())}
         return {name: when for name, when in known.items() if name != self.target.name and name not in former}
 
+    def other_owners(self) -> list[str]:
+        """For whom else runs with this state folder have worked on the box, and what they call it."""
+        mine = str(self.target.options.get("owner") or "")
+        return [
+            f"{self.target.name} is also managed for the {f'owner {owner}' if owner else 'default owner'}"
+            f" (as {', '.join(names)})"
+            for owner, names in self.store.owners(self.box).items()
+            if owner != mine
+        ]
+
     def notes(self, memory: TargetMemory) -> list[str]:
         """What is to be said of the box before it is looked at."""
         found = []

@@ -141,6 +141,7 @@ class TargetRun:
         self.observed, self._promised = seen.digest, diff
         self._earlier = frozenset(memory.pending)
         self.notes = [*self.store.notes(memory), *found(memory, self.check), *diff.notes]
+        self.notes += self.store.other_owners() if diff.refused else ()
         if self.check:
             self.notes += open_ends(diff)
         self._planning(diff, diff.unchanged)

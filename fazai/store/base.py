@@ -116,6 +116,10 @@ class Store(Protocol):
         """The names that this has, and when a run that may write last used each."""
         ...
 
+    def owners(self, box: str) -> dict[str, tuple[str, ...]]:
+        """The owners for whom runs worked on a box ("" where none was said), and what they called it."""
+        ...
+
     def left(self, target: str) -> str:
         """The status in which the newest run left the target; empty when none is known."""
         ...

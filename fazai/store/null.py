@@ -66,6 +66,9 @@ class NullStore:
     def names(self, known: str) -> dict[str, float]:
         return {}
 
+    def owners(self, box: str) -> dict[str, tuple[str, ...]]:
+        return {}
+
     def left(self, target: str) -> str:
         return ""
 

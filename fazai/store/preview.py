@@ -29,6 +29,9 @@ class PreviewStore(NullStore):
     def names(self, known: str) -> dict[str, float]:
         return self._store.names(known)
 
+    def owners(self, box: str) -> dict[str, tuple[str, ...]]:
+        return self._store.owners(box)
+
     def left(self, target: str) -> str:
         return self._store.left(target)
 

@@ -330,6 +330,17 @@ class SqliteStore:
     def names(self, known: str) -> dict[str, float]:
         return dict(self._read("SELECT name, time FROM names WHERE known = ?", (known,)))
 
+    def owners(self, box: str) -> dict[str, tuple[str, ...]]:
+        start = f"{box} "
+        query = (
+            "SELECT known, name FROM names WHERE known = ? OR substr(known, 1, ?) = ? ORDER BY known, name"
+        )
+        found: dict[str, tuple[str, ...]] = {}
+        for known, name in self._read(query, (box, len(start), start)):
+            owner = str(known).removeprefix(box).strip()
+            found[owner] = (*found.get(owner, ()), str(name))
+        return found
+
     def left(self, target: str) -> str:
         rows = self._read("SELECT status FROM targets WHERE target = ?", (target,))
         return str(rows[0][0]) if rows else ""

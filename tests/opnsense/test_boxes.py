@@ -17,6 +17,7 @@ from fazai.lab.actions.rules import applied_rules
 from fazai.model import Resource, Target, TargetWork, Work
 from fazai.outcome import RunOutcome, Status
 from fazai.providers.opnsense import PROVIDER
+from fazai.providers.opnsense.ownership import mark_of
 from fazai.store.base import Run
 from fazai.store.sqlite import SqliteStore
 from tests.opnsense.helpers import Start, resource, target
@@ -173,3 +174,43 @@ def test_a_first_write_that_the_firewall_refuses_leaves_no_note(firewall: LabFir
 def test_one_address_in_several_notations(one: str, two: str, same: bool) -> None:
     first, second = (Target(name, "opnsense", "read", {"base_url": name}) for name in (one, two))
     assert (PROVIDER.box_of(first) == PROVIDER.box_of(second)) == same
+
+
+def test_what_another_owner_manages_is_said_to_be_so(firewall: LabFirewall, runs: Runs) -> None:
+    """Two inventories with owners of their own list one rule: which of them has it, and under which name."""
+    first = replace(target(firewall, owner="net"), name="fw-net")
+    assert runs(TargetWork(first, (rule("web"),))).exit_code == ExitCode.OK
+    second = replace(target(firewall, owner="apps"), name="fw-apps")
+    (outcome,) = runs(TargetWork(second, (rule("web", log=True),))).targets
+    assert outcome.status is Status.REFUSED
+    mark = mark_of("net")
+    assert [error.message for error in outcome.errors] == [
+        f'"web" on fw-apps is managed by fazai for another owner, whose uuids begin with {mark}, and'
+        " is not changed"
+    ]
+    assert "fw-apps is also managed for the owner net (as fw-net)" in outcome.notes
+    taking = rule("web", log=True)
+    (outcome,) = runs(TargetWork(second, (replace(taking, adopt=True),)), check=True).targets
+    assert [action.change.note for action in outcome.actions] == [
+        f"taken over: it is managed by fazai for another owner, whose uuids begin with {mark}"
+    ]
+
+
+def test_what_is_managed_without_an_owner_is_told_by_name(firewall: LabFirewall, runs: Runs) -> None:
+    assert (
+        runs(TargetWork(replace(target(firewall), name="fw-main"), (alias("web"),))).exit_code == ExitCode.OK
+    )
+    gone = replace(alias("web"), state="absent")
+    (outcome,) = runs(TargetWork(target(firewall, owner="apps"), (gone,))).targets
+    assert [error.message for error in outcome.errors] == [
+        '"web" on fw-01 is managed by fazai for the owner "fazai", and is not deleted'
+    ]
+    assert "fw-01 is also managed for the default owner (as fw-main)" in outcome.notes
+
+
+def test_what_somebody_else_made_is_still_said_to_be_of_others(firewall: LabFirewall, runs: Runs) -> None:
+    firewall.seed("alias", [{"name": "web", "type": "host", "content": "192.0.2.9"}])
+    (outcome,) = runs(TargetWork(target(firewall), (alias("web"),))).targets
+    assert [error.message for error in outcome.errors] == [
+        '"web" on fw-01 was not made by fazai and is not changed'
+    ]

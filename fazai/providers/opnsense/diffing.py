@@ -11,7 +11,7 @@ from fazai.model import Change, Resource, SecretRef, Value, Verb
 from fazai.providers.opnsense.catalogue import FieldRow
 from fazai.providers.opnsense.kinds import UNMANAGED, CatalogueKind
 from fazai.providers.opnsense.matching import Matcher
-from fazai.providers.opnsense.ownership import is_uuid
+from fazai.providers.opnsense.ownership import is_uuid, other_owner
 from fazai.providers.opnsense.snapshot import Collection, Keys, Row, Snapshot
 from fazai.providers.opnsense.values import composed, same, text_of, to_api
 
@@ -184,8 +184,10 @@ class Judge:
         after = {**{name: resource.fields[name] for name in changed}, **astray}
         taking = not ours and self._may_adopt(resource)
         change = self._change(kind, resource, Verb.UPDATE, ref, before, after, adopts=taking)
-        if astray:
-            change = replace(change, note=f"not declared, so as by default: {', '.join(astray)}")
+        notes = [f"not declared, so as by default: {', '.join(astray)}"] if astray else []
+        if taking and (owner := other_owner(ref, kind.name, (resource.identity, resource.label))):
+            notes.append(f"taken over: it is managed by fazai for {owner}")
+        change = replace(change, note="; ".join(notes))
         refusal = self._refusal(kind, collection, resource, ref, ours=ours or taking, verb="changed")
         if refusal is not None:
             result.refused.append((change, refusal))
@@ -312,6 +314,12 @@ class Judge:
                 f'"{name}" is protected and is not deleted',
                 where=where,
                 hint="protected: of the firewall, or fazai itself, says so",
+            )
+        if not ours and (owner := other_owner(ref, kind.name, (name, resource.label))):
+            return Refused(
+                f'"{name}" on {self.target} is managed by fazai for {owner}, and is not {verb}',
+                where=where,
+                hint="change it where that owner lists it; adopt: true takes it over, and then both do",
             )
         if not ours:
             return Refused(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable
 
-__all__ = ["is_uuid", "mark_of", "marked", "own_ref", "unmarked"]
+__all__ = ["is_uuid", "mark_of", "marked", "other_owner", "own_ref", "unmarked"]
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
 DEFAULT_OWNER, DEFAULT_MARK = "fazai", "fa2a1000"
@@ -26,6 +27,17 @@ def own_ref(mark: str, kind: str, identity: str) -> str:
     digits = hashlib.sha256(f"{kind}\n{identity}".encode()).hexdigest()
     variant = "89ab"[int(digits[7], 16) % 4]
     return f"{mark}-{digits[:4]}-4{digits[4:7]}-{variant}{digits[8:11]}-{digits[11:23]}"
+
+
+def other_owner(ref: str, kind: str, identities: Iterable[str]) -> str:
+    """For whom fazai made an item that is not ours, in words: the rest of its uuid says that it was made, the
+    first group for which owner. Empty when somebody else made it.
+    """
+    if not any(identity and own_ref(ref[:8], kind, identity) == ref for identity in identities):
+        return ""
+    if ref.startswith(DEFAULT_MARK):
+        return f'the owner "{DEFAULT_OWNER}"'
+    return f"another owner, whose uuids begin with {ref[:8]}"
 
 
 def is_uuid(text: str) -> bool:
