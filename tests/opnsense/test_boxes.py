@@ -169,6 +169,11 @@ def test_a_first_write_that_the_firewall_refuses_leaves_no_note(firewall: LabFir
         ("https://fw.example.net/a", "https://fw.example.net/b/", False),
         ("https://fw.example.net:8443", "https://fw.example.net", False),
         ("http://127.0.0.1", "https://127.0.0.1", False),
+        ("https://[::ffff:192.0.2.1]", "https://192.0.2.1", True),
+        ("https://127.1", "https://127.0.0.1", True),
+        ("https://0x7f000001:443", "https://127.0.0.1", True),
+        ("https://b\u00fccher.example", "https://xn--bcher-kva.example", True),
+        ("https://[::ffff:192.0.2.1]", "https://192.0.2.2", False),
     ],
 )
 def test_one_address_in_several_notations(one: str, two: str, same: bool) -> None:

@@ -138,8 +138,34 @@ def _notes(
             )
     rules = results.get("opnsense.rule")
     if rules is not None:
+        found.extend(_unlimited(rules))
         found.extend(shadowed(kinds["opnsense.rule"], snapshot, rules, policy.target))
     return tuple(found)
+
+
+#: Fields of a rule for which empty means all of them, and what is then passed.
+_EMPTY_IS_ALL = {
+    "interface": "on every interface",
+    "source_port": "from every port",
+    "destination_port": "to every port",
+}
+
+
+def _unlimited(rules: Result) -> list[str]:
+    """A sentence for each new or changed rule that passes more for a field that is declared and empty: a
+    template that came out empty opens what it was to limit.
+    """
+    found = []
+    for item in rules.items:
+        fields = item.resource.fields
+        if item.change is None or fields.get("action", "pass") != "pass":
+            continue
+        found += [
+            f'opnsense.rule "{item.resource.identity}" passes {what}: {name} is declared, and empty'
+            for name, what in _EMPTY_IS_ALL.items()
+            if name in fields and not text_of(fields[name])
+        ]
+    return found
 
 
 def _mode(

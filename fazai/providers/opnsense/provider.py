@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import re
+import socket
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -139,11 +140,17 @@ class OpnsenseProvider:
 
 
 def _address(base_url: str) -> str:
-    """An address in one notation: lower case, with its port, IPv6 in short, nothing at its end."""
+    """An address in one notation: lower case, IDNA, numbers in short, its port, nothing at its end."""
     url = urlsplit(base_url)
     host = (url.hostname or "").removesuffix(".")
+    with contextlib.suppress(UnicodeError):  # a name that is no name is left as it is
+        host = host.encode("idna").decode("ascii").lower()
+    with contextlib.suppress(OSError, ValueError):  # 127.1 and 0x7f000001 are numbers to the resolver
+        host = socket.inet_ntoa(socket.inet_aton(host))
     with contextlib.suppress(ValueError):
-        host = ipaddress.ip_address(host).compressed
+        number = ipaddress.ip_address(host)
+        mapped = number.ipv4_mapped if isinstance(number, ipaddress.IPv6Address) else None
+        host = (mapped or number).compressed
     port = url.port or (80 if url.scheme == "http" else 443)
     return f"{url.scheme}://{f'[{host}]' if ':' in host else host}:{port}{url.path.rstrip('/')}"
 
