@@ -303,8 +303,12 @@ def test_a_rule_of_others_that_took_the_same_sequence_is_said(start: Start) -> N
     firewall.seed("rule", [{"description": "tie", "interface": "lan", "sequence": str(number)}])
     assert run(plan(target(firewall), [rule()])).notes == (
         'opnsense.rule "block telnet" never matches on fw-01: "tie", made by others, stands in front of it'
-        f" and passes all that it is for: both have the sequence {number}; give it another one",
+        f" and passes all that it is for: both have the sequence {number}; say where the list belongs: place:"
+        ' {opnsense.rule: {before: "tie"}}',
     )
+    first = target(firewall, place={"opnsense.rule": {"before": "tie"}})
+    assert run(apply(first, [rule()])).after.notes == ()
+    assert running(firewall)[:2] == ["block telnet", "tie"]
 
 
 def test_a_rule_of_ours_that_is_no_longer_listed_is_not_said_to_be_of_others(start: Start) -> None:

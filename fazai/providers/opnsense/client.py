@@ -153,6 +153,8 @@ class Api:
         if not isinstance(listed, list) or not all(row.__class__ is dict for row in listed):
             raise nonsense(self.settings.target, path, "an answer without rows")
         total = found.get("total")
+        if isinstance(total, str) and total.isascii() and total.isdigit() and len(total) < 20:
+            total = int(total)
         if rows == -1 and isinstance(total, int) and total > len(listed):  # what was not sent is not absent
             raise nonsense(self.settings.target, path, f"{len(listed)} of {total} rows")
         return listed

@@ -184,7 +184,7 @@ def _sentence(kind: CatalogueKind, target: str, rule: _Rule, front: _Rule, what:
     if not rule.has("quick"):
         return said
     if front.order == rule.order:
-        return f"{said}: both have the sequence {rule.texts[SEQUENCE]}; give it another one"
+        said += f": both have the sequence {rule.texts[SEQUENCE]}"
     return f'{said}; say where the list belongs: place: {{{kind.name}: {{before: "{front.name}"}}}}'
 
 
