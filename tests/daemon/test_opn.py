@@ -172,7 +172,7 @@ def test_down_and_up_become_events_and_gauges(tmp_path: Path, firewall: LabFirew
 
 
 def test_one_call_that_is_refused_is_no_outage(tmp_path: Path, firewall: LabFirewall) -> None:
-    firewall.inject(Fault(kind="status", path="diagnostics/system/systemResources", status=403, body="{}"))
+    firewall.inject(Fault(kind="status", path="diagnostics/system/system*esources", status=403, body="{}"))
     firewall.inject(Fault(kind="not_found", path="diagnostics/cpu_usage/stream"))
     with live(tmp_path) as daemon, daemon.client() as client:
         added = client.post("/opn/add", json=body(firewall)).json()
