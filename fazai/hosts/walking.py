@@ -175,9 +175,9 @@ fz_cd() { fz_in "$1/."; }
 #: `fz_set FILE MODE OWNER`, where it is given. `fz_change TOKEN MODE OWNER`: of the file or folder there; a
 #: folder of ours in a sticky one is nobody else's to move, and has no second name: it stays ours.
 #: `fz_for OWNER`: whom what is written is for. `fz_parents PATH TOKEN`: makes the folders above, and goes
-#: there; `fz_make TOKEN MODE OWNER`: makes a folder there. `fz_link TARGET`, `fz_relink TARGET`: a link at
-#: "$fz_t", where nothing is, or a file or link. `fz_rm PATH`, `fz_rmtree PATH`: remove; busybox's `rm` can be
-#: led through a link that comes meanwhile.
+#: there; `fz_make TOKEN MODE OWNER`: makes a folder there. `fz_link TARGET`: a link at "$fz_t", where nothing
+#: is; `fz_relink TARGET [OWNER]`: also where a file or link is, which stays that of its owner. `fz_rm PATH`,
+#: `fz_rmtree PATH`: remove; busybox's `rm` can be led through a link that comes meanwhile.
 #: `fz_own_ways PATH...`: ends the script where others may write to a folder on the way.
 _WRITE: Final = r"""
 fz_apart() {
@@ -310,6 +310,9 @@ if [ -z "$fz_who" ]; then ln -s -- "$1" "$fz_t"; else ln -s -- "$1" "$fz_tmp"; f
 }
 fz_relink() {
 ln -s -- "$1" "$fz_tmp"
+fz_y=${2-}
+case $fz_e in [aA]*) fz_y=$(fz_own "$fz_t");; esac
+[ -z "$fz_y" ] || [ "$(fz_own "$fz_tmp")" = "$fz_y" ] || chown -h "$fz_y" "$fz_tmp" 2>/dev/null || :
 if [ -n "$fz_who" ]; then fz_move "$fz_tmp" "$fz_t"
 else mv -fT "$fz_tmp" "$fz_t" 2>/dev/null || { rm -f "$fz_t" && mv -f "$fz_tmp" "$fz_t"; }; fi
 }

@@ -597,6 +597,45 @@ def test_the_agents_files(where: str, way: str, tmp_path: Path) -> None:
     assert state(root / "etc/shadow") == before
 
 
+# -- whose a link is -------------------------------------------------------------------------------------
+
+
+@ROOT
+@pytest.mark.parametrize("folder", ["/home/alice", "/etc"])
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_link_that_leads_elsewhere_by_now_is_still_its_owners(
+    shell: str, folder: str, tmp_path: Path
+) -> None:
+    """Were it root's, nothing behind it could be written in her folder, where she can move it."""
+    plant(tmp_path, "/home/alice", "nothing")
+    at = tmp_path / folder[1:]
+    for name in ("1", "2"):
+        (at / name).mkdir()
+        (at / name / "c").write_text("old\n")
+        for path in (at / name, at / name / "c"):
+            os.chown(path, ALICE, ALICE)
+    (at / "current").symlink_to("1")
+    os.lchown(at / "current", ALICE, BOB)
+    link = resource("ssh.link", {"path": f"{folder}/current", "target": "2"})
+    line = resource("ssh.line", {"path": f"{folder}/current/c", "line": "new"})
+
+    async def run() -> None:
+        host = Host.local(tmp_path, shell_environ(shell, tmp_path))
+        async with host.session:
+            made = await host.converge(link, line)
+            found = (at / "current").lstat()
+            assert (os.readlink(at / "current"), found.st_uid, found.st_gid) == ("2", ALICE, BOB)
+            assert (at / "2/c").read_text() == "old\nnew\n"
+            await host.undo(made)
+            gone = resource("ssh.link", {"path": f"{folder}/current", "target": "1"}, "absent")
+            await host.undo(await host.converge(gone))
+
+    asyncio.run(run())
+    found = (at / "current").lstat()
+    assert (os.readlink(at / "current"), found.st_uid, found.st_gid) == ("1", ALICE, BOB)
+    assert [(at / name / "c").read_text() for name in ("1", "2")] == ["old\n", "old\n"]
+
+
 # -- access control lists --------------------------------------------------------------------------------
 
 LIST = "system.posix_acl_access"
