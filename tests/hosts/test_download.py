@@ -212,7 +212,7 @@ def test_what_somebody_changed_since_is_not_taken_back(method: str, server: Serv
                 resource("ssh.download", {"dest": "/d", "url": server.url, "checksum": checksum})
             )
             (tmp_path / "d").write_bytes(b"theirs\n")
-            with pytest.raises(Moved):
+            with pytest.raises(Moved, match="it is not as this run left it"):
                 await host.undo(made)
 
     asyncio.run(run())
