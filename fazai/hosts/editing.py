@@ -87,13 +87,13 @@ def without_block(text: str, begin: str, end: str) -> str:
 
 
 def _span(lines: Sequence[str], begin: str, end: str) -> slice | None:
-    """The last pair of marks, and what is between them."""
+    """The last pair of marks, and what is between them: a mark of an end behind that belongs to nobody."""
     start, found = None, None
     for number, line in enumerate(lines):
         if line == begin:
             start = number
         elif line == end and start is not None:
-            found = slice(start, number + 1)
+            found, start = slice(start, number + 1), None
     return found
 
 

@@ -76,6 +76,7 @@ class Put:
     mode: str
     account: str  # a word of the script; empty: nobody else's
     ending: str  # lines that give "$fz_tmp" the name
+    kept: bool = False  # the mode is that of the file that is there
 
 
 @dataclass(frozen=True, slots=True)

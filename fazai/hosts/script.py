@@ -185,6 +185,10 @@ def observe_script(questions: Sequence[Question], *, alone: bool = False) -> str
     return "\n".join(_parts(questions, alone))
 
 
+def _walks(script: str) -> bool:
+    return "fz_with" in script or "fz_cd" in script
+
+
 def _parts(questions: Sequence[Question], alone: bool) -> Iterator[str]:
     paths = numbered(questions)
     hashed = {paths[q.path] for q in questions if isinstance(q, FileAt) and q.hashed}
@@ -193,7 +197,7 @@ def _parts(questions: Sequence[Question], alone: bool) -> Iterator[str]:
         if isinstance(q, ContentOf):
             texts[paths[q.path]] = max(q.limit, texts.get(paths[q.path], 0))
     followed = {paths[q.path] for q in questions if isinstance(q, FileAt) and q.follow}
-    walks = alone or any("fz_with" in q.script for q in questions if isinstance(q, Shell))
+    walks = alone or any(_walks(q.script) for q in questions if isinstance(q, Shell))
     walk = "fz_walks" if walks else 'fz_m later "$fz_ws"'
     if walks:
         yield WALKING

@@ -89,6 +89,8 @@ def _proved(blocks: Sequence[Block]) -> Iterator[bytes]:
     yield encoded(f"for fz_d in {there}; do\n")
     yield encoded(f'! {_IS_THERE} && {_ABOVE_IS} || continue; set -- "$@" "$fz_d"; done\n')
     yield b'fz_plain $fz_k "$@"; fz_flat=1\n'
+    if kept := [block.put.path for block in blocks if block.put and block.put.kept]:
+        yield encoded(f"! fz_acl {_words(kept)} || exit 1\n")  # a list is copied, one by one
 
 
 def _groups(blocks: Sequence[Block]) -> Iterator[Sequence[Block]]:

@@ -27,7 +27,7 @@ UNSAFE_HINT: Final = (
 #: What every look begins with: `fz_mine UID`: root's, or of who runs this. `fz_judge MODE UID` sets `fz_j`,
 #: see above; `none`: no folder. `fz_line` does so with a line of `stat`.
 JUDGING: Final = r"""
-fz_me= fz_who= fz_pd= fz_keep= fz_root= fz_flat=
+fz_me= fz_who= fz_pd= fz_keep= fz_root= fz_flat= fz_was=
 fz_mine() { [ "$1" = 0 ] || { [ -n "$fz_me" ] || fz_me=$(id -u); [ "$1" = "$fz_me" ]; }; }
 fz_judge() {
 case $1 in
@@ -47,10 +47,11 @@ fz_line() { fz_mode=${1%% *} fz_uid=${1#* }; fz_uid=${fz_uid%% *}; fz_judge "$fz
 #: the name there; `fz_e`, what `fz_nodes` says of it (empty: nothing); `fz_here` and `fz_id`, the folder;
 #: `fz_who`, the number of who else may write there (`*`: several may). Returns 1: it cannot be entered, 2: an
 #: unsafe step, 3: a folder is missing (we are in the one above); `fz_why` says it. Within: `fz_jump` is its
-#: start, as far as nobody else can move anything; `fz_via` is the first link of another user that was
-#: followed, and `fz_landed` whether what it leads to is that user's.
-#: `fz_in` is the same for a script that ends there when it fails. `fz_flat` is set where it is proved that
-#: paths need not be walked.
+#: start, as far as nobody else can move anything; in a sticky folder things may come and go between two names
+#: that one `stat` is asked about. `fz_via` is the first link of another user that was followed, and
+#: `fz_landed` whether what it leads to is that user's.
+#: `fz_in` is the same for a script that ends there when it fails; `fz_cd FOLDER` goes into it.
+#: `fz_flat` is set where it is proved that paths need not be walked.
 _ENTER: Final = r"""
 fz_nodes() {
 stat -c '%f %u %d:%i %h %U' "$@" 2>/dev/null ||
@@ -78,13 +79,13 @@ case $fz_y in
 *) break;;
 esac
 done
-fz_y=$(fz_nodes "$@"); fz_j=closed
+fz_y=$(fz_nodes "$@")
 set -f; IFS=$fz_nl
 for fz_y in $fz_y; do
-fz_c=$fz_j; fz_line "$fz_y"
-[ $fz_j != none ] && [ $fz_c$fz_j != stickytheirs ] || break
+fz_line "$fz_y"
+[ $fz_j != none ] || break
 fz_here=${1%/}; shift
-case $fz_j in open|theirs) break;; esac
+[ $fz_j = closed ] || break
 done
 set +f; unset IFS
 fz_rest=${fz_go#"$fz_here"/}
@@ -158,6 +159,7 @@ return; };; esac
 fz_fail() { printf '%s\n' "$1" >&2; exit 1; }
 fz_stop() { fz_no "$@" || fz_fail "$fz_why"; }
 fz_in() { fz_enter "$@" || fz_fail "$fz_why"; }
+fz_cd() { fz_in "$1/."; }
 """
 
 #: `fz_open PATH TOKEN [1]`: `fz_in`, and "$fz_tmp" names a place for what is to take the name "$fz_t"; with
@@ -168,12 +170,14 @@ fz_in() { fz_enter "$@" || fz_fail "$fz_why"; }
 #: `fz_old` sets `fz_was`, a name of the file at "$fz_t" that nobody can swap, empty where there is none.
 #: `fz_take`: "$fz_tmp" gets the name. `fz_move FILE NAME`: the same, and never into a folder behind a link.
 #: `fz_backup`: what is there gets another name as well; one that is taken is left alone.
+#: `fz_acl FILE...`: one of them has an access control list. `fz_like MODE`: "$fz_tmp" gets that of what is
+#: there, else the mode; with a list the mode is not the group's, but the most that anybody named in it may.
 #: `fz_set FILE MODE OWNER`, where it is given. `fz_change TOKEN MODE OWNER`: of the file or folder there; a
 #: folder of ours in a sticky one is nobody else's to move, and has no second name: it stays ours.
 #: `fz_for OWNER`: whom what is written is for. `fz_parents PATH TOKEN`: makes the folders above, and goes
-#: there; `fz_make TOKEN MODE OWNER`: makes a folder there. `fz_link TARGET`, `fz_relink TARGET`: a link at
-#: "$fz_t", where nothing is, or a file or link. `fz_rm PATH`, `fz_rmtree PATH`: remove; busybox's `rm` can be
-#: led through a link that comes meanwhile.
+#: there; `fz_make TOKEN MODE OWNER`: makes a folder there. `fz_link TARGET`: a link at "$fz_t", where nothing
+#: is; `fz_relink TARGET [OWNER]`: also where a file or link is, which stays that of its owner. `fz_rm PATH`,
+#: `fz_rmtree PATH`: remove; busybox's `rm` can be led through a link that comes meanwhile.
 #: `fz_own_ways PATH...`: ends the script where others may write to a folder on the way.
 _WRITE: Final = r"""
 fz_apart() {
@@ -204,7 +208,7 @@ if [ -z "$fz_who" ]; then fz_t=$fz_here/$fz_name fz_tmp=$fz_here/.fazai-$2
 else fz_apart $2 ${4-}; fz_t=../$fz_name fz_tmp=./$2; fi
 }
 fz_old() {
-fz_was=
+[ -z "$fz_was" ] || return 0
 case $fz_e in 8*) ;; *) return 0;; esac
 if [ -z "$fz_who" ]; then fz_was=$fz_t; return; fi
 ln "$fz_t" "$fz_tmp.old" || exit 1
@@ -250,6 +254,15 @@ fz_fail "no backup can be made: the names like ${fz_b##*/}~ are taken, or no fil
 fz_set() {
 [ -z "$3" ] || [ "$(fz_own "$1")" = "$3" ] || chown "$3" "$1" || return
 [ -z "$2" ] || chmod "$2" "$1"
+}
+fz_acl() {
+case $(ls -ld "$@" 2>/dev/null) in ??????????+*|*"$fz_nl"??????????+*) ;; *) return 1;; esac
+}
+fz_like() {
+if fz_acl "$fz_t" && fz_old && [ -n "$fz_was" ]; then
+cp --attributes-only --preserve=mode "$fz_was" "$fz_tmp" 2>/dev/null && fz_acl "$fz_tmp" ||
+fz_fail 'it has an access control list, which nothing here can copy: take the list away first (setfacl -b)'
+else chmod "$1" "$fz_tmp"; fi
 }
 fz_change() {
 fz_c=$1; shift
@@ -297,6 +310,9 @@ if [ -z "$fz_who" ]; then ln -s -- "$1" "$fz_t"; else ln -s -- "$1" "$fz_tmp"; f
 }
 fz_relink() {
 ln -s -- "$1" "$fz_tmp"
+fz_y=${2-}
+case $fz_e in [aA]*) fz_y=$(fz_own "$fz_t");; esac
+[ -z "$fz_y" ] || [ "$(fz_own "$fz_tmp")" = "$fz_y" ] || chown -h "$fz_y" "$fz_tmp" 2>/dev/null || :
 if [ -n "$fz_who" ]; then fz_move "$fz_tmp" "$fz_t"
 else mv -fT "$fz_tmp" "$fz_t" 2>/dev/null || { rm -f "$fz_t" && mv -f "$fz_tmp" "$fz_t"; }; fi
 }

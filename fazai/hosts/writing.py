@@ -24,6 +24,7 @@ __all__ = [
     "below",
     "changed_attributes",
     "check_replacing",
+    "denied",
     "in_place",
     "left_file",
     "meant_for",
@@ -193,7 +194,7 @@ def replaced(path: str, content: Blob, act: Act, default_mode: str) -> Iterator[
     if whole and not act.options.get("validate"):  # a command may look at the files before it
         wanted = attributes(act, default_mode)
         account = account_of(wanted["owner"], wanted["group"])
-        put = Put(path, batch, wanted["mode"], account, _ending(act))
+        put = Put(path, batch, wanted["mode"], account, _ending(act), _keeps_mode(act))
     yield Block(script, tmp, put=put, compares=True)
 
 
@@ -201,7 +202,10 @@ def in_place(act: Act, default_mode: str) -> str:
     """The end of a block behind `fz_open` whose "$fz_tmp" is complete: it gets its attributes, and takes the
     file's name."""
     wanted = attributes(act, default_mode)
-    lines = [set_attributes('"$fz_tmp"', wanted["mode"], wanted["owner"], wanted["group"])]
+    mode = None if _keeps_mode(act) else wanted["mode"]
+    lines = [set_attributes('"$fz_tmp"', mode, wanted["owner"], wanted["group"])]
+    if mode is None:
+        lines.append(f"fz_like {wanted['mode']}")
     if act.options.get("validate"):
         words = [word.split("%s") for word in shlex.split(act.options["validate"])]
         command = " ".join('"$fz_tmp"'.join(map(quoted, parts)) for parts in words)
@@ -212,6 +216,11 @@ def in_place(act: Act, default_mode: str) -> str:
     if act.options.get("backup"):
         lines.append("fz_old")
     return "\n".join([*lines, _ending(act)])
+
+
+def _keeps_mode(act: Act) -> bool:
+    """Whether who may read it is as it was, which the mode alone does not say."""
+    return "mode" not in act.after and "mode" in act.have
 
 
 def _ending(act: Act) -> str:

@@ -203,3 +203,19 @@ def test_a_run_that_was_cut_off_runs_its_handler_next_time(world: World, server:
     found = world.fazai("apply", resources=resources)
     assert found.code == 0, found
     assert (root / "log").read_text() == "x\nx\n"
+
+
+def test_a_folder_in_which_a_command_runs_is_walked_to(world: World) -> None:
+    """Also by a guard: a link of a folder host leads to that folder's own root, and `-` is no option."""
+    root = world.local()
+    for name in ("-d/e", "srv", "etc"):
+        (root / name).mkdir(parents=True)
+    (root / "srv/current").symlink_to("/-d/e")
+    command = {"shell": "echo $PWD; touch made", "chdir": "/srv/current", "unless": ["test", "-e", "made"]}
+    found = world.fazai("apply", resources=[{"ssh.command": command}])
+    assert (found.code, (root / "-d/e/made").exists()) == (0, True), found
+    assert f"{root}/-d/e\n" in "".join(str(event.get("chunk", "")) for event in events(world))
+    assert "1 unchanged" in world.fazai("apply", resources=[{"ssh.command": command}]).out
+    missing = {**command, "chdir": "/nowhere"}
+    found = world.fazai("apply", resources=[{"ssh.command": missing}])
+    assert (found.code, "/nowhere: no such file or directory" in found.out) == (1, True), found

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from fazai.errors import DeviceError
+from fazai.errors import DeviceError, Moved
 from fazai.hosts.kinds import all_kinds
 from fazai.model import Secret, Verb
 from tests.hosts.helpers import HOSTILE, SHELLS, Host, resource, shell_environ
@@ -198,6 +198,25 @@ def test_what_is_wrong_leaves_the_old_file(shell: str, server: Server, tmp_path:
             assert host.session.inverse(changes[0], changes[0].ref) is None  # too large to be kept
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("method", ["sha256", "sha512"])
+def test_what_somebody_changed_since_is_not_taken_back(method: str, server: Server, tmp_path: Path) -> None:
+    (tmp_path / "d").write_bytes(b"old\n")
+    checksum = f"{method}:{hashlib.new(method, ONE).hexdigest()}"
+
+    async def run() -> None:
+        host = Host.local(tmp_path)
+        async with host.session:
+            made = await host.converge(
+                resource("ssh.download", {"dest": "/d", "url": server.url, "checksum": checksum})
+            )
+            (tmp_path / "d").write_bytes(b"theirs\n")
+            with pytest.raises(Moved, match="it is not as this run left it"):
+                await host.undo(made)
+
+    asyncio.run(run())
+    assert (tmp_path / "d").read_bytes() == b"theirs\n"
 
 
 def test_hostile_names(server: Server, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from fazai.errors import DeviceError
 from fazai.hosts.editing import Place, with_block, with_line, without_block, without_lines
+from fazai.hosts.kinds import all_kinds
 from fazai.hosts.matching import matching
 from tests.hosts.conftest import World
 from tests.hosts.helpers import Host, resource
@@ -184,3 +185,24 @@ def test_long_lines_that_are_no_trouble() -> None:
     assert matching(r"^(?:[^,]*,){3}", lines) == {3}
     assert matching("\udcff", lines) == {2}
     assert matching("x", []) == frozenset()
+
+
+# -- marks ------------------------------------------------------------------------------------------------
+
+
+def test_what_stands_between_a_block_and_another_mark_of_an_end_stays() -> None:
+    text = "1\nB\na\nE\nmine\nE\nlast\n"
+    assert with_block(text, "b\n", "B", "E", END) == "1\nB\nb\nE\nmine\nE\nlast\n"
+    assert without_block(text, "B", "E") == "1\nmine\nE\nlast\n"
+    assert with_block("E\nB\nmine\nB\na\nE\n", "b\n", "B", "E", END) == "E\nB\nmine\nB\nb\nE\n"
+
+
+@pytest.mark.parametrize("block", ["# BEGIN fazai\nx\n", "x\n# END fazai\ny", "# END fazai\r\n"])
+def test_a_block_that_holds_its_own_marks_is_refused(block: str) -> None:
+    """Written, it would be another block at the next look."""
+    kind = all_kinds()["ssh.block"]
+    _, problems = kind.normalise({"path": "/f", "block": block}, "present")
+    (problem,) = problems
+    assert (problem.field, "holds a line that is one of its marks" in problem.message) == ("block", True)
+    other = {"path": "/f", "block": block, "marker": "# {mark} app"}
+    assert kind.normalise(other, "present")[1] == []

@@ -7,6 +7,7 @@ import asyncio
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ from fazai.errors import DeviceError, FazaiError
 from fazai.model import Verb
 from tests.hosts.conftest import World
 from tests.hosts.helpers import SHELLS, Host, resource, shell_environ
+from tests.hosts.machines import missing
 from tests.hosts.test_faults import NEW, until
 from tests.hosts.test_shared_files import KEY_1, KEY_2
 from tests.hosts.test_together import _acl as set_default_acl
@@ -593,3 +595,119 @@ def test_the_agents_files(where: str, way: str, tmp_path: Path) -> None:
 
     assert f"unsafe step /{where}" in asyncio.run(run())
     assert state(root / "etc/shadow") == before
+
+
+# -- whose a link is -------------------------------------------------------------------------------------
+
+
+@ROOT
+@pytest.mark.parametrize("folder", ["/home/alice", "/etc"])
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_link_that_leads_elsewhere_by_now_is_still_its_owners(
+    shell: str, folder: str, tmp_path: Path
+) -> None:
+    """Were it root's, nothing behind it could be written in her folder, where she can move it."""
+    plant(tmp_path, "/home/alice", "nothing")
+    at = tmp_path / folder[1:]
+    for name in ("1", "2"):
+        (at / name).mkdir()
+        (at / name / "c").write_text("old\n")
+        for path in (at / name, at / name / "c"):
+            os.chown(path, ALICE, ALICE)
+    (at / "current").symlink_to("1")
+    os.lchown(at / "current", ALICE, BOB)
+    link = resource("ssh.link", {"path": f"{folder}/current", "target": "2"})
+    line = resource("ssh.line", {"path": f"{folder}/current/c", "line": "new"})
+
+    async def run() -> None:
+        host = Host.local(tmp_path, shell_environ(shell, tmp_path))
+        async with host.session:
+            made = await host.converge(link, line)
+            found = (at / "current").lstat()
+            assert (os.readlink(at / "current"), found.st_uid, found.st_gid) == ("2", ALICE, BOB)
+            assert (at / "2/c").read_text() == "old\nnew\n"
+            await host.undo(made)
+            gone = resource("ssh.link", {"path": f"{folder}/current", "target": "1"}, "absent")
+            await host.undo(await host.converge(gone))
+
+    asyncio.run(run())
+    found = (at / "current").lstat()
+    assert (os.readlink(at / "current"), found.st_uid, found.st_gid) == ("1", ALICE, BOB)
+    assert [(at / name / "c").read_text() for name in ("1", "2")] == ["old\n", "old\n"]
+
+
+# -- access control lists --------------------------------------------------------------------------------
+
+LIST = "system.posix_acl_access"
+
+
+def _with_list(path: Path) -> bytes:
+    """Give a file of root's to user 65533 as well, and not to its group. Its mode then reads 0660."""
+    everybody = 0xFFFFFFFF
+    entries = ((1, 6, everybody), (2, 6, 65533), (4, 0, everybody), (16, 6, everybody), (32, 0, everybody))
+    data = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+    try:
+        os.setxattr(path, LIST, data)
+    except OSError:
+        missing("the file system keeps no access control lists")
+    assert path.stat().st_mode & 0o777 == 0o660
+    return os.getxattr(path, LIST)
+
+
+@ROOT
+@pytest.mark.parametrize("owner", [0, ALICE], ids=["root's folder", "alice's folder"])
+@pytest.mark.parametrize("shell", ["dash", "bash"])  # busybox's cp copies no list
+def test_who_may_read_a_file_with_a_list_stays_as_it_is(shell: str, owner: int, tmp_path: Path) -> None:
+    """Its mode is what those in the list may at most: as a mode it would open the file to its group."""
+    root = tmp_path / "root"
+    (root / "d").mkdir(parents=True)
+    names = ("line", "block", "file", "backup", "joined-1", "joined-2")
+    for name in names:
+        (root / "d" / name).write_text("old\n")
+        os.chown(root / "d" / name, owner, owner)
+    os.chown(root / "d", owner, owner)
+    lists = {name: _with_list(root / "d" / name) for name in names}
+
+    async def run() -> None:
+        host = Host.local(root, shell_environ(shell, tmp_path))
+        async with host.session:
+            made = await host.converge(resource("ssh.line", {"path": "/d/line", "line": "x"}))
+            made += await host.converge(resource("ssh.block", {"path": "/d/block", "block": "x"}))
+            made += await host.converge(resource("ssh.file", {"path": "/d/file", "content": "x\n"}))
+            backup = {"path": "/d/backup", "content": "x\n", "backup": True}
+            made += await host.converge(resource("ssh.file", backup))
+            two = [resource("ssh.line", {"path": f"/d/joined-{n}", "line": "x"}) for n in (1, 2)]
+            changes = (await host.look(*two)).changes
+            assert host.session.join(changes) == 2
+            refs, error = await host.session.write_joined(changes)
+            assert (len(refs), error) == (2, None)
+            assert {name: os.getxattr(root / "d" / name, LIST) for name in names} == lists
+            assert not any((root / "d" / name).read_text() == "old\n" for name in names)
+            await host.undo([*made, *changes])
+            assert {name: os.getxattr(root / "d" / name, LIST) for name in names} == lists
+
+    asyncio.run(run())
+    assert all((root / "d" / name).read_text() == "old\n" for name in names)
+
+
+def test_a_list_that_cannot_be_copied_is_said(tmp_path: Path) -> None:
+    (tmp_path / "f").write_text("old\n")
+    _with_list(tmp_path / "f")
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "cp").write_text("#!/bin/sh\nexit 1\n")
+    (programs / "cp").chmod(0o755)
+
+    async def run() -> None:
+        host = Host.local(tmp_path, {"PATH": f"{programs}:/usr/bin:/bin"})
+        async with host.session:
+            (change,) = (await host.look(resource("ssh.line", {"path": "/f", "line": "x"}))).changes
+            with pytest.raises(
+                DeviceError, match="it has an access control list, which nothing here can copy"
+            ):
+                await host.session.write(change)
+            bare = resource("ssh.file", {"path": "/f", "content": "new\n", "mode": "0600"})
+            await host.converge(bare)
+
+    asyncio.run(run())
+    assert (tmp_path / "f").read_text() == "new\n"

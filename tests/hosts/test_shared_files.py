@@ -256,18 +256,52 @@ def test_a_crontab(tmp_path: Path) -> None:
 
 def test_a_crontab_that_cannot_be_read_is_not_overwritten(tmp_path: Path) -> None:
     machine = Machine.made(tmp_path)
-    script = 'echo "$*" >>/tmp/said; [ "$1" != -l ] || { echo "crontab: not allowed" >&2; exit 1; }'
+    script = (
+        'echo "$*" >>/tmp/said; [ "$1" = -l ] || exit 0\n'
+        '[ -e /tmp/shut ] || { echo "no crontab for root"; exit 1; }\n'
+        'echo "crontab: not allowed" >&2; exit 1'
+    )
     shim(machine, "crontab", script)
 
     async def run() -> None:
         host = machine.host()
+        job, gone = (
+            resource("ssh.cron", {"name": "x", "job": "y"}),
+            resource("ssh.cron", {"name": "x"}, "absent"),
+        )
         async with host.session:
-            diff = await host.look(resource("ssh.cron", {"name": "x", "job": "y"}))
+            diff = await host.look(job)
+            await host.converge(resource("ssh.file", {"path": "/tmp/shut", "content": ""}))
             with pytest.raises(DeviceError, match="crontab: not allowed"):
                 await host.session.write(diff.changes[0])
+            for wanted in (job, gone):
+                (error,) = (await host.look(wanted)).errors
+                assert "the crontab cannot be read: crontab: not allowed" in str(error)
+                assert error.hint == "become: true"
 
     asyncio.run(run())
     assert set((machine.folder / "upper/tmp/said").read_text().splitlines()) == {"-l"}
+
+
+def test_a_file_of_cron_that_cannot_be_read_is_not_one_without_the_job(tmp_path: Path) -> None:
+    folder = tmp_path / "etc/cron.d"
+    folder.mkdir(parents=True)
+    (folder / "folder").mkdir()
+    (folder / "large").write_bytes(b"#" * (1024 * 1024 + 1))
+
+    async def run() -> None:
+        host = Host.local(tmp_path)
+        async with host.session:
+            for name, said in (
+                ("folder", "there is a directory, not a file"),
+                ("large", "larger than 1 MiB"),
+            ):
+                job = {"name": "x", "cron_file": name, "user": "root", "job": "true"}
+                for state in ("present", "absent"):
+                    (error,) = (await host.look(resource("ssh.cron", job, state))).errors
+                    assert said in str(error)
+
+    asyncio.run(run())
 
 
 def test_a_folder_has_no_crontab(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from fazai.errors import FazaiError
+from fazai.errors import DeviceError, FazaiError
 from fazai.model import Resource
 from tests.hosts.helpers import SHELLS, Host, resource, shell_environ
 from tests.hosts.test_shared_files import KEY_1
@@ -278,3 +279,82 @@ def test_what_is_swapped_between_look_and_write(
         root = tmp_path / str(number)
         root.mkdir()
         asyncio.run(run(way, root))
+
+
+# -- folders in which commands run -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_command_runs_in_no_folder_where_another_user_leads_it(shell: str, tmp_path: Path) -> None:
+    environ = shell_environ(shell, tmp_path)
+    root = tmp_path / "root"
+    plant(root, "/home/alice", "link in a parent")
+    own = root / "home/alice/own"
+    own.mkdir()
+    os.chown(own, ALICE, ALICE)
+    _link(root, "/home/alice", "hers", "own")
+    before = outside(root, "/home/alice")
+
+    def command(folder: str, **more: Any) -> Resource:
+        return resource("ssh.command", {"shell": "touch made", "chdir": folder, **more})
+
+    async def run() -> None:
+        host = Host.local(root, environ)
+        async with host.session:
+            said = await attempt(host, command("/home/alice/d", creates="/home/alice/made"))
+            assert "unsafe step /home/alice/d: a link of" in said
+            # nor is it asked there whether it is needed
+            diff = await host.look(command("/home/alice/d", unless=["test", "-e", "rules"]))
+            assert len(diff.changes) == 1
+            await host.converge(command("/home/alice/hers", creates="/home/alice/own/made"))
+
+    asyncio.run(run())
+    assert outside(root, "/home/alice") == before
+    assert (own / "made").exists()
+
+
+# -- what is swapped while one program looks -------------------------------------------------------------
+
+#: `stat` as it is, at the moment when somebody else is faster: he moves a folder of his in /tmp before its
+#: turn comes, and puts a link there before the next one's.
+FASTER = r"""#!/bin/sh
+case "$*" in
+*/tmp/app\ */tmp/app/conf*) [ -e "@flag" ] || exec @stat "$@"
+rm "@flag"; opt=$1 fmt=$2 code=0; shift 2
+for p do
+case $p in */tmp/app) mv "$p" "$p.away";; esac
+@stat $opt "$fmt" "$p" || code=1
+case $p in */tmp/app) ln -s ../etc "$p"; chown -h 65534:65534 "$p";; esac
+done; exit $code;;
+*) exec @stat "$@";;
+esac
+"""
+
+
+@pytest.mark.parametrize("kind", ["ssh.file", "ssh.directory", "ssh.link"])
+def test_a_folder_that_is_moved_while_all_on_the_way_are_looked_at(kind: str, tmp_path: Path) -> None:
+    root, programs, flag = tmp_path / "root", tmp_path / "bin", tmp_path / "flag"
+    plant(root, "/tmp/app", "nothing")
+    for folder in (root / "etc/conf", root / "tmp/app/conf"):
+        folder.mkdir()
+    before = outside(root, "/tmp/app")
+    programs.mkdir()
+    real = shutil.which("stat")
+    assert real is not None
+    (programs / "stat").write_text(FASTER.replace("@stat", real).replace("@flag", str(flag)))
+    (programs / "stat").chmod(0o755)
+    fields = {"ssh.file": {"content": "mine\n"}, "ssh.directory": {}, "ssh.link": {"target": "x"}}[kind]
+
+    async def run() -> None:
+        host = Host.local(root, {"PATH": f"{programs}:/usr/bin:/bin"})
+        async with host.session:
+            (change,) = (await host.look(resource(kind, {"path": "/tmp/app/conf/f", **fields}))).changes
+            flag.touch()
+            with pytest.raises(DeviceError, match="unsafe step /tmp/app: a link of"):
+                await host.session.write(change)
+            assert not flag.exists()
+
+    asyncio.run(run())
+    (root / "tmp/app").unlink()
+    (root / "tmp/app.away").rename(root / "tmp/app")
+    assert outside(root, "/tmp/app") == before

@@ -94,6 +94,7 @@ def install(site: Site, files: Sequence[Placed], *, tested: bool, version: str) 
     head = [
         "set -e; umask 022; fz_user= fz_state= fz_placing=",
         _own_ways(site, [*_PATHS, STATE]),
+        _status(site),
         f"fz_away() {{\n{_take_back(site, files)}\nrm -f {temporary} {old}; }}",
         # once it began it comes to its end; a signal that is ignored, programs that it starts would ignore
         "trap 'fz_code=$?; trap : HUP PIPE TERM; set +e; fz_away $fz_code; exit $fz_code' EXIT",
@@ -124,6 +125,13 @@ def _own_ways(site: Site, paths: Sequence[str]) -> str:
     return f"fz_own_ways {' '.join(map(site.word, paths))}"
 
 
+def _status(site: Site) -> str:
+    """A function that prints the status. The agent's user writes it: what is no file is not opened,
+    as nobody need ever write into a pipe."""
+    status = site.word(STATUS)
+    return f"fz_status() {{ [ -h {status} ] || [ ! -f {status} ] || head -c 65536 {status} 2>/dev/null; }}"
+
+
 _SYNC: Final = 'fz_sync "$fz_tmp"'
 
 
@@ -151,7 +159,7 @@ def _take_place(site: Site, files: Sequence[Placed], tested: bool, version: str)
 
 def _start(site: Site) -> str:
     """Starts anew; the status that is there is of the one before."""
-    gone = f"fz_wait=1; fz_old=$({_pid(site)}); rm -f {site.word(STATUS)}"
+    gone = f"fz_wait=1; fz_old=$({_pid()}); rm -f {site.word(STATUS)}"
     if site.folder or site.init == "none":
         return _end_running(site, gone)
     if site.init == "systemd":
@@ -165,17 +173,17 @@ def _start(site: Site) -> str:
     return f"{gone}\nas_agent {quoted(command)} >/dev/null 2>&1 || [ $? = 1 ] || :"
 
 
-def _pid(site: Site) -> str:
+def _pid() -> str:
     """A command that prints the number of the agent's process. Its user writes that file: digits are taken,
     and nothing else."""
-    return f"sed -n 's/^pid=\\([1-9][0-9]\\{{0,9\\}}\\)$/\\1/p;/^pid=/q' {site.word(STATUS)} 2>/dev/null || :"
+    return "fz_status | sed -n 's/^pid=\\([1-9][0-9]\\{0,9\\}\\)$/\\1/p;/^pid=/q'"
 
 
 def _end_running(site: Site, gone: str) -> str:
     """Who keeps it running is not ours to know: an agent that runs there is ended, to be started anew."""
     whose = f'"$(fz_own {site.word(STATE)})"' if site.folder else f'"$(id -u {USER}):$(id -g {USER})"'
     return (  # when what was there is put back, the status may be removed already
-        f"fz_p=$({_pid(site)}); fz_pid=${{fz_p:-${{fz_pid-}}}}; fz_wait=\n"
+        f"fz_p=$({_pid()}); fz_pid=${{fz_p:-${{fz_pid-}}}}; fz_wait=\n"
         f'if [ -n "$fz_pid" ] && [ "$(fz_own "/proc/$fz_pid")" = {whose} ] &&'
         f" tr '\\0' '\\n' <\"/proc/$fz_pid/cmdline\" 2>/dev/null"
         f' | grep -qxF {site.word(SCRIPT)}\nthen {gone}; kill -TERM "$fz_pid"; fi'
@@ -184,15 +192,15 @@ def _end_running(site: Site, gone: str) -> str:
 
 def _comes_up(site: Site, version: str) -> str:
     """A status of this version is written by the agent that was just started."""
-    wanted, status = quoted(f"version={version}"), site.word(STATUS)
+    wanted = quoted(f"version={version}")
     early = ""
     if site.init == "systemd" and not site.folder:  # it will not try again
         early = f"case $(systemctl is-active {SERVICE}.service) in failed | inactive) return 1;; esac\n"
-    running = "" if site.init == "cron" and not site.folder else f"grep -qx state=running {status} && "
+    running = "" if site.init == "cron" and not site.folder else "fz_status | grep -qx state=running && "
     return (
         'fz_comes_up() {\n[ -n "$fz_wait" ] || return 0\nfz_k=0\nwhile [ $fz_k -lt 100 ]; do\n'
-        f"if grep -qxF {wanted} {status} 2>/dev/null && {running}"
-        f'! grep -qxF "pid=$fz_old" {status}\n'
+        f"if fz_status | grep -qxF {wanted} && {running}"
+        '! fz_status | grep -qxF "pid=$fz_old"\n'
         f"then return 0; fi\n{early}"
         "sleep 0.1 2>/dev/null || { sleep 1; fz_k=$((fz_k + 9)); }\nfz_k=$((fz_k + 1))\ndone\nreturn 1; }"
     )
@@ -220,7 +228,9 @@ def _said(site: Site) -> str:
     """The end of what the agent said."""
     if site.init == "systemd":
         return f"journalctl -u {SERVICE}.service -n 5 --no-pager -o cat >&2 2>/dev/null || :"
-    return f"tail -n 5 {site.word(LOG)} >&2 2>/dev/null || :"
+    # where others may write to its folder, it may be a link to what is not to be shown
+    seen = '[ -z "$fz_who" ] && [ -f "./$fz_name" ] && tail -n 5 "./$fz_name"'
+    return f"(fz_enter {site.word(LOG)} && {seen}) >&2 2>/dev/null || :"
 
 
 #: Until the agent that was told to end has gone: it still delivers what waits.
@@ -246,7 +256,7 @@ def _stop(site: Site) -> str:
 def _no_wait(site: Site) -> str:
     """Ends the wait that a failure imposed: what it waited for may be what changes."""
     backoff = site.word(f"{STATE}/backoff")
-    return f"grep -q '^last_error=status \\(429\\|503\\)' {site.word(STATUS)} 2>/dev/null || rm -f {backoff}"
+    return f"fz_status | grep -q '^last_error=status \\(429\\|503\\)' || rm -f {backoff}"
 
 
 def restart(site: Site, version: str) -> str:
@@ -254,6 +264,7 @@ def restart(site: Site, version: str) -> str:
     lines = [
         "set -e",
         _AS_USER,
+        _status(site),
         _no_wait(site),
         _comes_up(site, version),
         _start(site),
@@ -275,7 +286,7 @@ def tail_script(root: str, lines: int, most_bytes: int) -> str:
 
 def remove(site: Site) -> str:
     """Everything of the agent, with its spool and its user."""
-    lines = ["set -e", _own_ways(site, [*_PATHS, STATE])]
+    lines = ["set -e", _own_ways(site, [*_PATHS, STATE]), _status(site)]
     if site.folder or site.init == "none":
         lines.append(f"rm -f {site.word(SCRIPT)}")  # or whoever keeps it running would start it anew
         lines.append(_stop(site))

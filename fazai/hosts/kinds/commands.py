@@ -10,6 +10,7 @@ from fazai.hosts.base import Base
 from fazai.hosts.kind import Act, Answers, Block, Have, HostKind, Want
 from fazai.hosts.questions import FileAt, Output, PathState, Question, Shell
 from fazai.hosts.quoting import quoted
+from fazai.hosts.writing import denied
 from fazai.model import FieldSpec, Problem, Secret, Value, Verb
 
 __all__ = ["KINDS"]
@@ -63,16 +64,21 @@ class CommandKind(HostKind):
 
     def read(self, want: Want, answers: Answers) -> Have | None:
         """Its fields when nothing is to be done, None when it is to be run."""
-        done = []
+        done, hidden = [], False
         for name, there in (("creates", True), ("removes", False)):
             if name in want.fields:
                 path = answers[FileAt(want.at(want.fields[name]))]
                 assert isinstance(path, PathState)
-                done.append((path.type != "missing") is there)
+                if path.type == "denied":
+                    hidden = True
+                else:
+                    done.append((path.type != "missing") is there)
         if "unless" in want.fields:
             said = answers[_unless(want.fields, want.at)]
             assert isinstance(said, Output)
             done.append(said.exit == 0)
+        if hidden and not any(done):
+            raise denied(want)
         return {} if any(done) else None
 
     def compare(
@@ -103,9 +109,8 @@ def _unless(fields: Mapping[str, Value], at: Any) -> Shell:
 
 def _script(fields: Mapping[str, Any], at: Any) -> str:
     """The command in its folder, with its variables. It is no part of our shell: `exit` ends only itself."""
-    lines = ['LC_ALL=$fz_lc; [ -n "$LC_ALL" ] || unset LC_ALL']
-    if "chdir" in fields:
-        lines.append(f"cd {quoted(at(fields['chdir']))} || exit")
+    lines = [f"fz_cd {quoted(at(fields['chdir']))}"] if "chdir" in fields else []
+    lines.append('LC_ALL=$fz_lc; [ -n "$LC_ALL" ] || unset LC_ALL')
     for name, value in fields.get("environment", {}).items():
         lines.append(f"{name}={quoted(_text(value))}; export {name}")
     if "argv" in fields:

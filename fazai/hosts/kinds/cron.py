@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
 from typing import Final
 
-from fazai.hosts.base import MOVED
+from fazai.hosts.base import MOVED, Base
 from fazai.hosts.filtering import PUT, edited_file, filtered
 from fazai.hosts.kind import Act, Answers, Block, Have, HostKind, Want
-from fazai.hosts.questions import ContentOf, Output, Question, Shell
+from fazai.hosts.questions import ContentOf, FileAt, Output, PathState, Question, Shell
 from fazai.hosts.quoting import quoted
-from fazai.hosts.writing import refuse_unsafe, unlike
+from fazai.hosts.writing import denied, refuse_unsafe, unlike
 from fazai.model import FieldSpec, Problem, Value, Verb
 
 __all__ = ["KINDS"]
@@ -20,6 +20,8 @@ __all__ = ["KINDS"]
 _TIMES: Final = ("minute", "hour", "day", "month", "weekday")
 _SPECIAL: Final = ("reboot", "yearly", "annually", "monthly", "weekly", "daily", "hourly")
 _NO_PROGRAM: Final = 127
+#: What `crontab -l` says of a user who has none, or who is not there (yet).
+_NONE_YET: Final = ("no crontab", "No such file", "unknown")
 _LIMIT: Final = 1024 * 1024
 _FOLDER: Final = "/etc/cron.d"
 _FILE: Final = re.compile(r"[A-Za-z0-9_-]+")
@@ -70,7 +72,12 @@ class CronKind(HostKind):
             fields.setdefault("disabled", False)
 
     def ask(self, want: Want) -> Iterable[Question]:
+        if "cron_file" in want.fields:
+            yield _file(want)
         yield _question(want)
+
+    def rests_on(self, want: Want, answers: Answers) -> tuple[Base, ...]:
+        return ()  # its lines are changed in the file as it is then
 
     def read(self, want: Want, answers: Answers) -> Have | None:
         if want.at("/") != "/" and "cron_file" not in want.fields:
@@ -79,12 +86,17 @@ class CronKind(HostKind):
         assert isinstance(answer, Output)
         if "cron_file" in want.fields:
             refuse_unsafe(want, answer)
+            _check_read(want, answers, answer)
         if answer.exit == _NO_PROGRAM and not want.absent:
             hint = "install cron before: ssh.package: {name: cron}; its name differs (cronie, busybox)"
             raise unlike(want, "there is no crontab on the host", hint)
-        if answer.exit:  # no crontab yet; one that could not be read fails when it is written
+        text = answer.out.decode("utf-8", "surrogateescape")
+        if answer.exit:
+            none = "cron_file" in want.fields or answer.exit == _NO_PROGRAM
+            if not none and not any(words in text for words in _NONE_YET):
+                raise unlike(want, f"the crontab cannot be read: {text.strip()[:200]}", "become: true")
             return None
-        lines = answer.out.decode("utf-8", "surrogateescape").split("\n")
+        lines = text.split("\n")
         for marker, line in pairwise(lines):
             if any(marker == text + want.fields["name"] for text in _MARKERS):
                 where = {k: want.fields[k] for k in ("cron_file", "user") if k in want.fields}
@@ -134,6 +146,24 @@ def _question(want: Want) -> Question:
     if "cron_file" in want.fields:
         return ContentOf(want.at(f"{_FOLDER}/{want.fields['cron_file']}"), _LIMIT)
     return Shell(f"crontab {_user(want.fields.get('user'))}-l")  # 127: there is no such program
+
+
+def _file(want: Want) -> FileAt:
+    return FileAt(want.at(f"{_FOLDER}/{want.fields['cron_file']}"), follow=True)
+
+
+def _check_read(want: Want, answers: Answers, content: Output) -> None:
+    """Raises DeviceError where there is something that could not be read: what is in it is not known."""
+    state = answers[_file(want)]
+    assert isinstance(state, PathState)
+    if state.type == "denied":
+        raise denied(want)
+    if state.type == "missing" or content.exit == 0:
+        return
+    if state.type == "file" and state.size > _LIMIT:
+        raise unlike(want, f"the file is larger than {_LIMIT >> 20} MiB")
+    text = "the file may not be read" if state.type == "file" else f"there is a {state.type}, not a file"
+    raise unlike(want, text, "become: true" if state.type == "file" else "move it away first")
 
 
 def _user(user: str | None) -> str:

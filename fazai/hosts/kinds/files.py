@@ -140,9 +140,9 @@ def _content(want: Want, path: PathState, answers: Answers, wanted: Blob | None)
     return Blob(None, path.sha256, path.size, private)
 
 
-def _link(path: str, target: str, token: str) -> Block:
+def _link(path: str, target: str, token: str, owner: str = "") -> Block:
     """A link that takes the place of a link or a file. `mv` would go into a directory that is linked to."""
-    script = f"set -e; fz_open {quoted(path)} {token}\nfz_relink {quoted(target)}"
+    script = f"set -e; fz_open {quoted(path)} {token}\nfz_relink {quoted(target)} {owner}"
     return Block(script, temporary(path, token))
 
 
@@ -240,7 +240,7 @@ class LinkKind(HostKind):
         if path.type != "link":
             what = "special file" if path.type == "other" else path.type
             raise unlike(want, f"there is a {what}, not a link", _AWAY)
-        return {"target": path.target}
+        return {"target": path.target, "uid": path.uid, "gid": path.gid}
 
     def touches(self, want: Want) -> tuple[str, ...]:
         return (want.at(want.fields["path"]),)
@@ -258,7 +258,8 @@ class LinkKind(HostKind):
         elif act.verb is Verb.CREATE and not act.undone:
             yield _new_link(path, act.after["target"], act.token)
         else:
-            yield _link(path, act.after["target"], act.token)
+            owner = f"{act.have['uid']}:{act.have['gid']}" if "uid" in act.have else ""
+            yield _link(path, act.after["target"], act.token, owner)
 
 
 KINDS = (

@@ -197,13 +197,24 @@ class BlockKind(PartKind):
             yield Problem("marker", f"must be one line that holds {_MARK}", f'marker: "# {_MARK} app"')
         if not absent and "block" not in fields:
             yield Problem("block", "is missing")
+        if "block" in fields:
+            marks = _marks(fields)
+            lines = (line.removesuffix("\r") for line in _decoded(fields["block"]).split("\n"))
+            if mark := next((line for line in lines if line in marks), None):
+                hint = 'marker: "# {mark} app"'
+                yield Problem("block", f'holds a line that is one of its marks: "{mark}"', hint)
 
     def edited(self, fields: Mapping[str, Value], absent: bool, text: str) -> str:
-        marker = fields.get("marker", f"# {_MARK} fazai")
-        begin, end = marker.replace(_MARK, "BEGIN"), marker.replace(_MARK, "END")
+        begin, end = _marks(fields)
         if absent:
             return without_block(text, begin, end)
         return with_block(text, _decoded(fields["block"]), begin, end, _place(fields))
+
+
+def _marks(fields: Mapping[str, Value]) -> tuple[str, str]:
+    """The lines around a block."""
+    marker = str(fields.get("marker", f"# {_MARK} fazai"))
+    return marker.replace(_MARK, "BEGIN"), marker.replace(_MARK, "END")
 
 
 def _place(fields: Mapping[str, Value]) -> Place:
