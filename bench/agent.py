@@ -18,6 +18,7 @@ from pathlib import Path
 SCRIPT = Path(__file__).parent.parent / "fazai/agent/telemetry.sh"
 KEY = "a key for the measurement only"
 DAY_S = 86400
+_PATIENCE_S = 60.0
 
 
 class _Sink(http.server.BaseHTTPRequestHandler):
@@ -42,10 +43,23 @@ def _server() -> Iterator[str]:
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Sink)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@contextmanager
+def _agent(env: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """The agent, which is ended whatever happens."""
+    agent = subprocess.Popen([str(SCRIPT)], env=env, stderr=subprocess.DEVNULL)
+    try:
+        yield agent
+    finally:
+        agent.send_signal(signal.SIGTERM)
+        agent.wait()
 
 
 def _env(folder: str, **settings: str) -> dict[str, str]:
@@ -75,37 +89,38 @@ def _memory_kb(pid: int, name: str) -> int:
 def _running(server: str, samples: int) -> tuple[float, int, int, int, int]:
     """CPU a sample (collect, spool, sign, deliver) over many samples, memory at rest, and forks a sample."""
     with tempfile.TemporaryDirectory() as folder:
-        env = _env(folder, SERVER=server, KEY=KEY, INTERVAL_S="86400", UNITS_EVERY_S="300")
-        agent = subprocess.Popen([str(SCRIPT)], env=env, stderr=subprocess.DEVNULL)
+        # a delivery that fails (a machine that is busy) is tried again soon, not after minutes
+        again = {"BACKOFF_MIN_S": "1", "BACKOFF_MAX_S": "1"}
+        env = _env(folder, SERVER=server, KEY=KEY, INTERVAL_S="86400", UNITS_EVERY_S="300", **again)
         status = Path(folder, "status")
-        _until(lambda: status.exists() and _last(status) == 1)
-        begun, forks = _cpu_ms(agent.pid), _forks()
-        for number in range(samples):
-            agent.send_signal(signal.SIGUSR1)
-            _until(lambda number=number: _last(status) == number + 2)
-        cpu_ms, forks = (_cpu_ms(agent.pid) - begun) / samples, (_forks() - forks) // samples
-        rss, peak, pss = (_memory_kb(agent.pid, name) for name in ("VmRSS", "VmHWM", "Pss"))
-        agent.send_signal(signal.SIGTERM)
-        agent.wait()
+        with _agent(env) as agent:
+            _until(status, "delivered", 1)
+            begun, forks = _cpu_ms(agent.pid), _forks()
+            for number in range(samples):
+                agent.send_signal(signal.SIGUSR1)
+                _until(status, "delivered", number + 2)
+            cpu_ms, forks = (_cpu_ms(agent.pid) - begun) / samples, (_forks() - forks) // samples
+            rss, peak, pss = (_memory_kb(agent.pid, name) for name in ("VmRSS", "VmHWM", "Pss"))
         return cpu_ms, rss, peak, pss, forks
 
 
-def _last(status: Path) -> int:
-    """How many samples were delivered, by the agent's own word."""
-    found: Mapping[str, str] = dict(line.split("=", 1) for line in status.read_text().splitlines())
-    return int(found["delivered"])
+def _said(status: Path) -> Mapping[str, str]:
+    """What the agent says of itself; nothing as long as it has not said anything."""
+    if not status.exists():
+        return {}
+    return dict(line.split("=", 1) for line in status.read_text().splitlines())
 
 
 def _forks() -> int:
     return int(Path("/proc/stat").read_text().split("processes ")[1].split()[0])
 
 
-def _until(condition: object) -> None:
-    assert callable(condition)
-    until = time.monotonic() + 30
-    while not condition():
+def _until(status: Path, name: str, count: int) -> None:
+    """Wait until the agent counts so many. Raises RuntimeError with what it says of itself."""
+    until = time.monotonic() + _PATIENCE_S
+    while int(_said(status).get(name, 0)) < count:
         if time.monotonic() > until:
-            raise RuntimeError("the agent did not deliver")
+            raise RuntimeError(f"the agent has no {name}={count} after {_PATIENCE_S:g} s: {_said(status)}")
         time.sleep(0.002)
 
 
@@ -132,27 +147,23 @@ def _spool(samples: int) -> tuple[int, int, int]:
             BACKOFF_MIN_S="3600",
             BACKOFF_MAX_S="3600",
         )
-        agent = subprocess.Popen([str(SCRIPT)], env=env, stderr=subprocess.DEVNULL)
         status, spool = Path(folder, "status"), Path(folder, "spool")
         begun = 0
-        for number in range(1, samples + 1):
-            _until(
-                lambda number=number: status.exists() and f"\nspool_depth={number}\n" in status.read_text()
-            )
-            begun = begun or _cpu_ms(agent.pid)
-            if number < samples:
-                agent.send_signal(signal.SIGUSR1)
-        cpu_ms = (_cpu_ms(agent.pid) - begun) // max(1, samples - 1)
-        agent.send_signal(signal.SIGTERM)
-        agent.wait()
+        with _agent(env) as agent:
+            for number in range(1, samples + 1):
+                _until(status, "spool_depth", number)
+                begun = begun or _cpu_ms(agent.pid)
+                if number < samples:
+                    agent.send_signal(signal.SIGUSR1)
+            cpu_ms = (_cpu_ms(agent.pid) - begun) // max(1, samples - 1)
         raw = len(subprocess.run([str(SCRIPT), "--print"], env=env, check=True, capture_output=True).stdout)
         return sum(path.stat().st_size for path in spool.iterdir()), raw, cpu_ms
 
 
-def main(samples: int = 50, spooled: int = 240) -> list[str]:
+def main(samples: int = 50, spooled: int = 240, rounds: int = 11) -> list[str]:
     with _server() as server:
         cpu_ms, rss, peak, pss, forks = _running(server, samples)
-        once_ms, print_ms = _once(server, 11, "--once"), _once(server, 11, "--print")
+        once_ms, print_ms = _once(server, rounds, "--once"), _once(server, rounds, "--print")
     size, raw, spool_cpu_ms = _spool(spooled)
     processes = sum(path.name.isdigit() for path in Path("/proc").iterdir())
     day = {interval: size / spooled * DAY_S / interval / 1e6 for interval in (60, 10)}

@@ -23,7 +23,7 @@ PLAYBOOK = """\
 """
 
 
-def main() -> list[str]:
+def main(targets: int = TARGETS, count: int = RESOURCES) -> list[str]:
     rows = ["| plan | wall | CPU | peak memory | exit |", "|---|---|---|---|---|"]
     with tempfile.TemporaryDirectory() as folder, LabThread() as lab:
         firewall = lab.start("fw", LabSettings(keepalive_requests=0))
@@ -36,18 +36,18 @@ def main() -> list[str]:
             resources = [
                 f"    - opnsense.alias: {{name: hosts_{n:03}, type: host, content: {content},"
                 f" description: number {n}}}"
-                for n in range(RESOURCES)
+                for n in range(count)
             ]
             Path(folder, "playbook.yml").write_text(PLAYBOOK + "\n".join(resources) + "\n")
             inventory = Path(folder, "inventory.yml")
-            hosts = f"    fw-[0001:{TARGETS:04}]:\n"
+            hosts = f"    fw-[0001:{targets:04}]:\n"
             inventory.write_text(
                 f"all:\n  vars: {json.dumps(variables)}\n  hosts:\n{hosts}playbooks: [playbook.yml]\n"
             )
             env = {**os.environ, "FAZAI_STATE_DIR": f"{folder}/state"}
             sample = run([fazai(), "plan", str(inventory), "--quiet"], env, expect=(2,))
             rows.append(
-                f"| {TARGETS} x {RESOURCES}, {name} | {sample.wall_s:.1f} s | {sample.cpu_s:.1f} s"
+                f"| {targets} x {count}, {name} | {sample.wall_s:.1f} s | {sample.cpu_s:.1f} s"
                 f" | {sample.peak_bytes / 2**20:.0f} MiB | {sample.exit_code} |"
             )
     return rows

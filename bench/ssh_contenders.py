@@ -15,6 +15,7 @@ from fazai.hosts.kind import Want
 from fazai.hosts.kinds import all_kinds
 from fazai.hosts.questions import Question
 from fazai.hosts.script import PRELUDE, observe_script
+from fazai.hosts.walking import JUDGING
 from fazai.model import Resource, Value
 
 __all__ = ["BARE", "contenders"]
@@ -124,7 +125,7 @@ def _bare_look(servers: SshHosts, folder: Path, hosts: Sequence[Host]) -> Callab
     scripts.mkdir()
     for host in hosts:
         look = f"fz_m begin; {{\n{_look(host.root)}\n}} 2>/dev/null; fz_m end $?"
-        block = f"{PRELUDE}fz_n=0\n{{ {look}; }} </dev/null\n"
+        block = f"{PRELUDE}{JUDGING}fz_prefix=\nfz_n=0\n{{ {look}; }} </dev/null\n"
         (scripts / host.address).write_text(block)
     script = [sys.executable, "-c", BARE_LOOK, str(servers.port), servers.user, str(servers.user_key)]
     command = [*script, str(servers.known_hosts), f"{scripts}/", *(host.address for host in hosts)]

@@ -4,8 +4,8 @@
 # where it is there. All settings: docs/telemetry-agent.md, or `telemetry.sh --help`.
 #
 # One event loop, no helper process while idle. Waiting is a `read` with a time limit on a pipe of our own (NAP);
-# signals and finished deliveries write a line into it. Times of the loop are milliseconds of /proc/uptime, so a
-# clock that is set anew changes nothing but the timestamps.
+# signals and finished deliveries write a line into it, and no wait is longer than two seconds (see nap). Times of the
+# loop are milliseconds of /proc/uptime, so a clock that is set anew changes nothing but the timestamps.
 ((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] < 404)) || set -u   # before, an empty array counted as unset
 export LC_ALL=C TZ=UTC0   # bytes, not characters; times in UTC
 umask 077
@@ -265,10 +265,13 @@ failed() { LAST_ERROR=${1:0:300}; epoch; LAST_ERROR_AT=$EPOCH; log "${2:-warning
 
 PARTIAL=''
 # nap MILLISECONDS: waits so long or until a line comes; LINE is the line or empty. The time may be over in the middle
-# of a line: what was read of it is kept.
+# of a line: what was read of it is kept. It may return earlier, and every caller looks at the clock again: a signal that
+# comes just before bash begins to wait is handled only when that ends, so no wait is long.
+LONGEST_NAP_MS=2000
 nap() {
     local ms=$1 limit
     ((ms > 0)) || ms=1
+    ((ms <= LONGEST_NAP_MS)) || ms=$LONGEST_NAP_MS
     printf -v limit '%d.%03d' $((ms / 1000)) $((ms % 1000))
     if IFS= read -r -t "$limit" -u "$NAP" LINE; then
         LINE=$PARTIAL$LINE PARTIAL=''

@@ -7,7 +7,7 @@ lock and adoption are kept by what the provider says the box is (`Provider.box_o
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
@@ -68,6 +68,9 @@ class BoxStore:
     async def action_begin(self, action: Action, services: Sequence[str]) -> None:
         await self.store.action_begin(replace(action, box=self.box), services)
 
+    async def actions_begin(self, begun: Sequence[tuple[Action, Sequence[str]]]) -> None:
+        await self.store.actions_begin([(replace(action, box=self.box), names) for action, names in begun])
+
     async def action_end(self, action_id: str, status: str, *, ref: str = "", error: str = "") -> None:
         await self.store.action_end(action_id, status, ref=ref, error=error)
 
@@ -101,10 +104,10 @@ class BoxStore:
             if owner != mine
         ]
 
-    def notes(self, memory: TargetMemory) -> list[str]:
-        """What is to be said of the box before it is looked at."""
+    def notes(self, memory: TargetMemory, others: Mapping[str, float]) -> list[str]:
+        """What is to be said of the box before it is looked at; `others`: `other_names`."""
         found = []
-        recent = [name for name, when in self.other_names().items() if when > time.time() - _DAY_S]
+        recent = [name for name, when in others.items() if when > time.time() - _DAY_S]
         if recent:
             noun = getattr(self.provider, "noun", "target")
             end = ", and nothing is pruned" if "prune" in self.provider.options else ""

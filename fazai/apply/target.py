@@ -3,7 +3,6 @@ verify; and undo what was written when a step fails."""
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -97,8 +96,7 @@ class TargetRun:
     async def reconcile(self) -> None:
         """Bring the target to its wanted state. Raises FazaiError; what was done stands in the actions."""
         name = self.item.target.name
-        memory = self.store.memory(name)
-        if self._idle(memory):
+        if self._idle():
             return
         # deadline: the target's connect_timeout and timeout
         async with self.provider.connect(self.item.target) as session:
@@ -122,11 +120,14 @@ class TargetRun:
                 if not isinstance(session, Rehearsing) or await self._rehearsed(session, diff):
                     await self._carry_out(session, diff)
 
-    def _idle(self, memory: TargetMemory) -> bool:
+    def _idle(self) -> bool:
         """Whether nothing is wanted of it and nothing is left over: then it is not contacted."""
         wanted = self.item.resources or self.item.target.options.get("prune")
         planned = self.expected is not None and self.expected.observed  # it was looked at, and is to be again
-        return not (wanted or memory.pending or memory.unfinished or planned)
+        if wanted or planned:
+            return False
+        memory = self.store.memory(self.item.target.name)
+        return not (memory.pending or memory.unfinished)
 
     async def _look(self, session: Session, memory: TargetMemory) -> Diff:
         seen = await session.observe(self.item.wanted)
@@ -137,10 +138,11 @@ class TargetRun:
             pending=frozenset(memory.pending),
             prune=self.item.whole,
         )
-        diff = refuse_pruning(diff, self.item.wanted, self.store.other_names(), self.item.target)
+        others = self.store.other_names()
+        diff = refuse_pruning(diff, self.item.wanted, others, self.item.target)
         self.observed, self._promised = seen.digest, diff
         self._earlier = frozenset(memory.pending)
-        self.notes = [*self.store.notes(memory), *found(memory, self.check), *diff.notes]
+        self.notes = [*self.store.notes(memory, others), *found(memory, self.check), *diff.notes]
         self.notes += self.store.other_owners() if diff.refused else ()
         if self.check:
             self.notes += open_ends(diff)
@@ -352,9 +354,7 @@ class TargetRun:
         """Several changes that the session carries out at once; all are journaled before the first."""
         actions = [self._action(change, undo=False) for change in changes]
         begun = time.monotonic()
-        await asyncio.gather(
-            *(self.store.action_begin(a, c.activates) for a, c in zip(actions, changes, strict=True))
-        )
+        await self.store.actions_begin([(a, c.activates) for a, c in zip(actions, changes, strict=True)])
         refs, error = await session.write_joined(changes)
         each_s = (time.monotonic() - begun) / len(changes)
         for change, action, ref in zip(changes, actions, refs, strict=False):

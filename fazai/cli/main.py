@@ -134,7 +134,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
 def _main(argv: list[str]) -> int:
     _mend_streams()
-    gc.set_threshold(20_000, 10, 10)  # a short life with few cycles: collecting seldom saves a tenth of it
+    gc.set_threshold(100_000, 10, 10)  # a short life with few cycles: collecting seldom saves a tenth of it
     try:
         code = root.main(args=argv, prog_name="fazai", standalone_mode=False)
         sys.stdout.flush()  # here a reader that went away is noticed, at the exit it would be a traceback

@@ -236,8 +236,9 @@ class _Reading:
             sha256 = hashlib.sha256(self._texts.get(number, b"")).hexdigest()
             state = replace(state, sha256=sha256)
             found.setdefault(ContentOf(question.path, KEPT_BYTES), self._content(number, KEPT_BYTES))
-        target = self._links.get(number, "")
-        found[question] = replace(state, target=target, unsafe=unsafe, shared=number in self._shared)
+        target, shared = self._links.get(number, ""), number in self._shared
+        odd = target or unsafe or shared
+        found[question] = replace(state, target=target, unsafe=unsafe, shared=shared) if odd else state
 
     def _state(self, number: int, stat: re.Match[bytes]) -> PathState:
         mode = int(stat[1], 16)

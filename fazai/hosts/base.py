@@ -48,6 +48,10 @@ fz_m made $2 ${{#fz_d}}
 """
 
 
+#: What `fz_top` says, behind a mark.
+_MADE: Final = re.compile(rb"\n([0-9a-f]+) made ([0-9a-f]+) (\d+)\n")
+
+
 @dataclass(frozen=True, slots=True)
 class Base:
     """What is to be at a path. None, or an empty text: that is not compared. `type` as of `PathState`."""
@@ -94,8 +98,9 @@ def empty(path: str) -> str:
 
 def made_paths(out: bytes, nonce: str) -> dict[object, int]:
     """Of each token, how long the first path is that a script said was not there (`fz_top`)."""
-    found = re.findall(rb"\n%b made ([0-9a-f]+) (\d+)\n" % nonce.encode(), out)
-    return {("made", token.decode()): int(size) for token, size in found}
+    ours = nonce.encode()
+    found = _MADE.findall(out)
+    return {("made", token.decode()): int(size) for mark, token, size in found if mark == ours}
 
 
 def moved_path(bases: Sequence[Base], out: bytes, nonce: str) -> str | None:

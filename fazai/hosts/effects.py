@@ -42,6 +42,8 @@ class Names:
     def of(self, path: str) -> set[str]:
         """The path, where it leads to if that is followed, and both without links on the way."""
         found = {path, self._links.get(path, path)}
+        if not self._folders:  # nothing was asked about them, as nothing depends on it
+            return found
         for each in tuple(found):
             above = next((folder for folder in _folders(each) if folder in self._folders), "")
             found.add(self._folders.get(above, "") + each[len(above) :])

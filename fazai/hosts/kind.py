@@ -117,7 +117,6 @@ class HostKind:
     runs: ClassVar[bool] = False  # may be a handler
     asked: ClassVar[bool] = False  # no script compares it: it is looked at before it is taken back
     hollow: ClassVar[bool] = False  # what it makes is empty: below it nothing comes into being
-    slow_to_read: ClassVar[bool] = False  # `read` may take seconds: others go on meanwhile
     proves: ClassVar[bool] = False  # what was written has to show itself: `proof` is asked until it says so
     fields: Mapping[str, FieldSpec] = field(init=False, repr=False)
 
@@ -185,6 +184,10 @@ class HostKind:
     def more(self, want: Want, answers: Answers) -> Iterable[Question]:
         """What must be known besides, now that something differs; a second round trip."""
         return ()
+
+    def slow_to_read(self, want: Want, answers: Answers) -> bool:
+        """Whether `read` may take seconds: others then go on meanwhile."""
+        return False
 
     def read(self, want: Want, answers: Answers) -> Have | None:
         """The item as it is; None when it is not there. Raises DeviceError when that cannot be said."""

@@ -102,7 +102,7 @@ class HostSession:
         for want in wants:
             key = want.resource.kind, want.resource.identity
             if key not in items:
-                beside = self._kinds[want.resource.kind].slow_to_read
+                beside = self._kinds[want.resource.kind].slow_to_read(want, answers)
                 found = asyncio.to_thread(self._read, want, answers) if beside else None
                 items[key] = self._read(want, answers) if found is None else await found
             self._wanted[key] = want.resource

@@ -33,6 +33,9 @@ class NullStore:
     async def action_begin(self, action: Action, services: Sequence[str]) -> None:
         raise _no_state()
 
+    async def actions_begin(self, begun: Sequence[tuple[Action, Sequence[str]]]) -> None:
+        raise _no_state()
+
     async def action_end(self, action_id: str, status: str, *, ref: str = "", error: str = "") -> None:
         raise _no_state()
 

@@ -248,38 +248,10 @@ class SqliteStore:
     # -- the journal ------------------------------------------------------------------------------------
 
     async def action_begin(self, action: Action, services: Sequence[str]) -> None:
-        now = time.time()
-        box = action.box or action.target
-        jobs: list[_Job] = [
-            (
-                "INSERT OR REPLACE INTO actions"
-                " (action_id, run_id, target, kind, identity, verb, before, after, ref, started, box, status)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'begun')",
-                (
-                    action.action_id,
-                    action.run_id,
-                    action.target,
-                    action.kind,
-                    action.identity,
-                    action.verb,
-                    json.dumps(action.before),
-                    json.dumps(action.after),
-                    action.ref,
-                    now,
-                    box,
-                ),
-            ),
-            (
-                "INSERT INTO generations VALUES (?, 1)"
-                " ON CONFLICT (box) DO UPDATE SET generation = generation + 1",
-                (box,),
-            ),
-        ]
-        jobs += [
-            ("INSERT OR IGNORE INTO pending VALUES (?, ?, ?, ?)", (box, name, action.run_id, now))
-            for name in services
-        ]
-        await self._write(*jobs)
+        await self._write(*_beginning(action, services))
+
+    async def actions_begin(self, begun: Sequence[tuple[Action, Sequence[str]]]) -> None:
+        await self._write(*(job for action, services in begun for job in _beginning(action, services)))
 
     async def action_end(self, action_id: str, status: str, *, ref: str = "", error: str = "") -> None:
         """Not waited for: a lost end is seen as unfinished, which is what it then is to the next run."""
@@ -354,6 +326,42 @@ class SqliteStore:
             return self._reader.execute(sql, params).fetchall()
         except sqlite3.Error as error:
             raise failure(self.folder, error) from error
+
+
+def _beginning(action: Action, services: Sequence[str]) -> list[_Job]:
+    """What is written before an action is carried out."""
+    now = time.time()
+    box = action.box or action.target
+    jobs: list[_Job] = [
+        (
+            "INSERT OR REPLACE INTO actions"
+            " (action_id, run_id, target, kind, identity, verb, before, after, ref, started, box, status)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'begun')",
+            (
+                action.action_id,
+                action.run_id,
+                action.target,
+                action.kind,
+                action.identity,
+                action.verb,
+                json.dumps(action.before),
+                json.dumps(action.after),
+                action.ref,
+                now,
+                box,
+            ),
+        ),
+        (
+            "INSERT INTO generations VALUES (?, 1)"
+            " ON CONFLICT (box) DO UPDATE SET generation = generation + 1",
+            (box,),
+        ),
+    ]
+    jobs += [
+        ("INSERT OR IGNORE INTO pending VALUES (?, ?, ?, ?)", (box, name, action.run_id, now))
+        for name in services
+    ]
+    return jobs
 
 
 _ENDED = """

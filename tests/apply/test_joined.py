@@ -130,11 +130,11 @@ def test_a_journal_that_cannot_be_written_stops_before_the_first(
 ) -> None:
     device = bench.device("t")
 
-    async def action_begin(self: SqliteStore, action: Action, services: Sequence[str]) -> None:
-        if action.identity == "b":
+    async def actions_begin(self: SqliteStore, begun: Sequence[tuple[Action, Sequence[str]]]) -> None:
+        if any(action.identity == "b" for action, _ in begun):
             raise StateError("the disk is full")
 
-    monkeypatch.setattr(SqliteStore, "action_begin", action_begin)
+    monkeypatch.setattr(SqliteStore, "actions_begin", actions_begin)
     outcome = bench.run(work("t", resources=RESOURCES))
     assert (only(outcome).status, device.writes) == (Status.FAILED, [])
     assert "the disk is full" in str(only(outcome).errors[0])

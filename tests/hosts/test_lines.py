@@ -178,6 +178,41 @@ def test_a_pattern_that_takes_too_long_on_one_host(pattern: str, line: str, tmp_
     asyncio.run(run())
 
 
+@pytest.mark.parametrize(
+    ("fields", "slow"),
+    [
+        ({"line": "PermitRootLogin no"}, False),
+        ({"line": "PermitRootLogin no", "regexp": "^#?PermitRootLogin"}, False),
+        ({"line": "x", "insertafter": "EOF"}, False),
+        ({"line": "x", "insertafter": r"^(a+)+$"}, True),
+        ({"line": "x", "insertbefore": r"^(a+)+$"}, True),
+        ({"line": "x", "regexp": r"^(a+)+$"}, True),
+    ],
+)
+def test_only_what_may_take_long_is_read_in_another_thread(
+    fields: dict[str, Any], slow: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two changes of threads for each of them on each host cost more than all that is read."""
+    (tmp_path / "file").write_text("# PermitRootLogin yes\n")
+    wanted = resource("ssh.line", {"path": "/file", **fields})
+    hops: list[object] = []
+    hop = asyncio.to_thread
+
+    async def counted(work: Any, *given: Any) -> Any:
+        hops.append(work)
+        return await hop(work, *given)
+
+    monkeypatch.setattr("fazai.hosts.session.asyncio.to_thread", counted)
+
+    async def run() -> None:
+        host = Host.local(tmp_path)
+        async with host.session:
+            assert (await host.look(wanted)).changes != ()
+
+    asyncio.run(run())
+    assert len(hops) == slow
+
+
 def test_long_lines_that_are_no_trouble() -> None:
     """What could take long, and does not, matches as everywhere."""
     lines = ["x" * 50_000, " " * 500 + "# PermitRootLogin yes", "é\udcff" * 9000, "a,b" * 3000]

@@ -12,6 +12,7 @@ from fazai.hosts.base import Base
 from fazai.hosts.blob import Blob
 from fazai.hosts.editing import Place, with_block, with_line, without_block, without_lines
 from fazai.hosts.kind import Act, Answers, Block, Have, HostKind, Want
+from fazai.hosts.matching import surely_quick
 from fazai.hosts.questions import ContentOf, FileAt, Output, PathState, Question
 from fazai.hosts.writing import (
     REPLACING,
@@ -30,13 +31,13 @@ __all__ = ["KINDS"]
 
 _LIMIT_BYTES = 4 * 1024 * 1024
 _MARK = "{mark}"
+_PATTERNS = ("regexp", "insertafter", "insertbefore")
 
 
 class PartKind(HostKind):
     """Base of both: the new text is worked out here, and takes the place of the file that was seen."""
 
     joins = True
-    slow_to_read = True
     part = ""
 
     def edited(self, fields: Mapping[str, Value], absent: bool, text: str) -> str:
@@ -46,7 +47,7 @@ class PartKind(HostKind):
         yield from check_replacing(fields)
         if "insertafter" in fields and "insertbefore" in fields:
             yield Problem("insertbefore", "and insertafter are two places")
-        for name in ("regexp", "insertafter", "insertbefore"):
+        for name in _PATTERNS:
             try:
                 re.compile(fields.get(name, ""))
             except re.error as error:
@@ -55,6 +56,15 @@ class PartKind(HostKind):
     def ask(self, want: Want) -> Iterable[Question]:
         path = want.at(want.fields["path"])
         return FileAt(path, follow=True), ContentOf(path, _LIMIT_BYTES)
+
+    def slow_to_read(self, want: Want, answers: Answers) -> bool:
+        """Whether a pattern is not surely quick on this file. Another thread costs more than all the rest."""
+        patterns = [want.fields[name] for name in _PATTERNS if name in want.fields]
+        content = answers.get(ContentOf(want.at(want.fields["path"]), _LIMIT_BYTES))
+        if not patterns or not isinstance(content, Output):
+            return False
+        lines = content.out.decode("utf-8", "surrogateescape").split("\n")
+        return not all(surely_quick(pattern, lines) for pattern in patterns)
 
     def read(self, want: Want, answers: Answers) -> Have | None:
         at = want.at(want.fields["path"])

@@ -132,7 +132,8 @@ def settings_of(target: Target) -> Settings:
         connect_timeout_s=float(option(target, "connect_timeout", default=15)),
     )
     for name in _ARGS:
-        settings = _with_args(settings, shlex.split(get(name) or ""))
+        if words := get(name):
+            settings = _with_args(settings, shlex.split(words))
     return settings
 
 

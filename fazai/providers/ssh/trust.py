@@ -44,25 +44,29 @@ class Trust:
     known: KnownHosts
     accept_new: bool = False
     pinned: asyncssh.SSHKey | None = None
-    seen: bool = False  # known_hosts has another key of this host
+    asked: tuple[str, str, int | None] | None = None  # the host, as asyncssh named it
     offered: list[str] = field(default_factory=list)
-    checked: bool = False
 
     def __call__(self, host: str, addr: str, port: int | None) -> Sequence[Sequence[Any]]:
         """Trusted, certifying and revoked keys (asyncssh's interface)."""
-        self.checked = True
+        self.asked = host, addr, port
         if self.pinned is not None:
-            self.seen = True
             return [self.pinned], [], [], [], [], [], []
         parts: list[list[Any]] = [[] for _ in range(7)]
-        exact: list[Any] = []
         for path in self.files:
             file = self.known.read(path)
             for part, more in zip(parts, file.match(host, addr, port), strict=True):
                 part += more
-            exact += file.match(f"[{host}]:{port}" if port else host, addr, None)[0]
-        self.seen = bool(exact)
         return parts
+
+    @property
+    def seen(self) -> bool:
+        """Whether a key of this host is known, so that one that is not trusted is another."""
+        if self.pinned is not None or self.asked is None:
+            return self.asked is not None
+        host, addr, port = self.asked
+        name = f"[{host}]:{port}" if port else host
+        return any(self.known.read(path).match(name, addr, None)[0] for path in self.files)
 
     def unknown(self, host: str, port: int, key: asyncssh.SSHKey) -> bool:
         """Called for a key that is not trusted: may it be?"""
