@@ -17,7 +17,10 @@ from fazai.hosts.fieldtypes import canonical
 from fazai.hosts.questions import KEPT_BYTES, Answer, ContentOf, FileAt, Output, PathState, Question
 from fazai.model import FieldSpec, Problem, Resource, Value, Verb
 
-__all__ = ["Act", "Answers", "Block", "Have", "HostKind", "Put", "Want"]
+__all__ = ["UNKNOWN", "Act", "Answers", "Block", "Have", "HostKind", "Put", "Want"]
+
+#: What was read back of an item that was not looked at since it was written.
+UNKNOWN: Final = object()
 
 Answers = Mapping[Question, Answer]
 #: Names of Ansible's modules for the fields by which our kinds name their items.
@@ -242,6 +245,11 @@ class HostKind:
     def leaves(self, act: Act) -> tuple[Base, ...]:
         """What a change leaves, as far as it is known: it is taken back only while that is so."""
         return ()
+
+    def is_left(self, want: Want, wrote: Mapping[str, Value], after: object, found: Have | None) -> bool:
+        """Of a kind that is `asked`: whether an item is as this run left it, which is as it was read back or, if
+        that was not done, as it was to be. `wrote`: the fields that were written."""
+        return self.compare(want, found) is None if after is UNKNOWN else found == after
 
     # -- writing ----------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from fazai.hosts.base import MOVED, Base, checked, made_paths, moved_path
 from fazai.hosts.effects import Names, Touched, folders_of, paths_of, reads, same_file, touched_by, where_are
 from fazai.hosts.facts import QUESTIONS, facts_of
 from fazai.hosts.faults import Lines, failed, masked, moved_on, secrets_of
-from fazai.hosts.kind import Act, Answers, Block, HostKind, Want
+from fazai.hosts.kind import UNKNOWN, Act, Answers, Block, HostKind, Want
 from fazai.hosts.planning import Seen
 from fazai.hosts.questions import AnswerTooLong, Output, Question, answer_bytes
 from fazai.hosts.quoting import encoded
@@ -31,7 +31,6 @@ __all__ = ["HostSession"]
 _PROBE_S, _PROBE_PAUSE_S = 20.0, 0.5
 #: How often to look whether what was written works.
 _PROOF_PAUSE_S = 0.2
-_UNKNOWN: Final = object()
 
 
 class HostSession:
@@ -208,18 +207,15 @@ class HostSession:
         return change.ref
 
     async def _still(self, change: Change) -> None:
-        """Raise Moved when an item is not as it was read back or, if that was not done, as it was to be."""
+        """Raise Moved when an item is not as this run left it."""
         key = change.kind, change.identity
         if key not in self._wanted or key not in self._acts:
             return
-        resource, after = self._wanted[key], self._after.get(key, _UNKNOWN)
-        found = (await self.observe([resource])).items[key]
+        want, after = Want(self._wanted[key], self._at), self._after.get(key, UNKNOWN)
+        found = (await self.observe([want.resource])).items[key]
         if isinstance(found, FazaiError):
             raise found
-        differs = found != after
-        if after is _UNKNOWN:
-            differs = self._kinds[change.kind].compare(Want(resource, self._at), found) is not None
-        if differs:
+        if not self._kinds[change.kind].is_left(want, change.before, after, found):
             raise Moved("it is not as this run left it", path="", where=change.where)
 
     async def _take_back_half(self, change: Change, act: Act) -> None:

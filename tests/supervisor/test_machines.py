@@ -155,6 +155,34 @@ def test_an_upgrade_is_taken_back_with_the_run(lan: Lan, receiver: Receiver) -> 
     until(lambda: lan.status("web").get("version") == OLD)
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        "echo '# theirs' >>etc/fazai/telemetry.env",
+        "echo '# theirs' >>opt/fazai/agent/telemetry.sh",
+        "echo '# theirs' >>etc/systemd/system/fazai-telemetry.service",
+        "chmod 0644 etc/fazai/telemetry.env",
+        "systemctl disable fazai-telemetry",
+    ],
+)
+def test_what_somebody_changed_of_an_agent_after_us_stays(other: str, lan: Lan, receiver: Receiver) -> None:
+    """Neither the old version nor nothing takes the place of what another hand left."""
+    late = resource("ssh.command", {"shell": f"{other}; false", "creates": "/nothing", "chdir": "/"})
+    for upgrade in (False, True):
+        if upgrade:
+            assert apply(lan, agent(receiver)).exit_code == 0
+            older(lan, "web")
+        failed = apply(lan, agent(receiver), late)
+        (target,) = failed.targets
+        assert (target.status, [a.status for a in target.actions]) == (Status.FAILED, ["done", "failed"])
+        said = "ssh.telemetry_agent telemetry: it is not as this run left it: it stays as it is"
+        assert said in target.notes, target.notes
+        root = lan.host("web") / "root"
+        assert f"VERSION={agent_version()}" in (root / "opt/fazai/agent/telemetry.sh").read_text()
+        if "theirs" in other:
+            assert "# theirs" in (root / other.rpartition(">>")[2]).read_text()
+
+
 def test_who_does_not_deliver_is_said_and_stays(lan: Lan, receiver: Receiver) -> None:
     receiver.keys = (b"another key, of 32 characters...",)
     failed = apply(lan, agent(receiver, key="k" * 32))

@@ -49,6 +49,7 @@ class AgentKind(HostKind):
     """The telemetry agent of a host: its files, its user, its service, and that it delivers."""
 
     proves: ClassVar[bool] = True
+    asked: ClassVar[bool] = True
     account: ClassVar[str] = USER  # whose the settings are
 
     # -- before any contact -----------------------------------------------------------------------------
@@ -187,6 +188,18 @@ class AgentKind(HostKind):
             path, _, mode = SERVICES[init]
             files.append(Placed(path, service(init, fields.get("interval", _INTERVAL_S)), mode))
         return files
+
+    def is_left(self, want: Want, wrote: Mapping[str, Value], after: object, found: Have | None) -> bool:
+        """By its files, its account, and that nobody stopped it; what delivers, and since when, is no matter."""
+        if want.absent:
+            return found is None
+        if wrote.keys() <= _STARTED:  # of which nothing is taken back
+            return True
+        if found is None or "settings" not in found:
+            return False
+        report: Report = found["report"]
+        stopped = report.active == "inactive" or not report.enabled  # one that fell down has "failed"
+        return not stopped and {name for name, _ in self._files(want, found)} <= {"installation"}
 
     # -- writing ----------------------------------------------------------------------------------------
 
