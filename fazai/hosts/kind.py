@@ -247,8 +247,8 @@ class HostKind:
         return ()
 
     def is_left(self, want: Want, wrote: Mapping[str, Value], after: object, found: Have | None) -> bool:
-        """Of a kind that is `asked`: whether an item is as this run left it, which is as it was read back or, if
-        that was not done, as it was to be. `wrote`: the fields that were written."""
+        """Of a kind that is `asked`: whether an item is as this run left it, which is as it was read back or,
+        if that was not done, as it was to be. `wrote`: the fields that were written."""
         return self.compare(want, found) is None if after is UNKNOWN else found == after
 
     # -- writing ----------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Se
 from contextlib import suppress
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Self
 
 from fazai.errors import DeviceError, FazaiError, Moved, NotAvailable, Unreachable, Unsure
 from fazai.hosts import planning, together
@@ -22,13 +22,12 @@ from fazai.hosts.planning import Seen
 from fazai.hosts.questions import AnswerTooLong, Output, Question, answer_bytes
 from fazai.hosts.quoting import encoded
 from fazai.hosts.script import observe_script
+from fazai.hosts.second import end_shell, prove_connection
 from fazai.hosts.shell import Channel, Ended, Form, Listener, Result, Shell
 from fazai.model import Activate, Change, Diff, Resource, Target, Verb
 
 __all__ = ["HostSession"]
 
-#: How long a host may take to accept connections again after its handlers ran, and how often to try.
-_PROBE_S, _PROBE_PAUSE_S = 20.0, 0.5
 #: How often to look whether what was written works.
 _PROOF_PAUSE_S = 0.2
 
@@ -75,8 +74,10 @@ class HostSession:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._channel is not None:
-            await self._channel.close(busy=isinstance(error, asyncio.CancelledError))
+        if self._channel is not None and isinstance(error, asyncio.CancelledError):
+            await self._end()
+        elif self._channel is not None:
+            await self._channel.close()
         self._channel = self._shell = None
 
     # -- looking ----------------------------------------------------------------------------------------
@@ -421,18 +422,7 @@ class HostSession:
     async def probe(self) -> None:
         """A handler may have restarted what we came through: prove that a new connection works. Ours stays
         open, to take back what was written if none does."""
-        now_s = asyncio.get_running_loop().time
-        until_s = now_s() + _PROBE_S
-        while True:
-            try:
-                channel = await self._start()
-            except Unreachable:
-                if now_s() > until_s:
-                    raise
-                await asyncio.sleep(_PROBE_PAUSE_S)
-            else:
-                await channel.close()
-                return
+        await prove_connection(self._start)
 
     async def verify(self, changes: Sequence[Change]) -> list[FazaiError]:
         """What was written was read back already; some kinds must also show that it works."""
@@ -480,9 +470,10 @@ class HostSession:
                 script, timeout_s=seconds, setup=setup, listener=listener, form=form, limit=limit
             )
         except TimeoutError:
-            assert self._channel is not None
-            await self._channel.close(busy=True)
+            why = await self._end()
             text = f"{self._target.name}: no answer within {seconds:g} s"
+            if why:
+                text += f", and what runs there was not ended and may go on: {why}"
             where = self._target.where("timeout")
             raise Unreachable(text, stage="answer", where=where, hint="a larger timeout:") from None
         except Unreachable:  # where the next block begins is not known any more
@@ -492,3 +483,14 @@ class HostSession:
         except Ended as ended:
             assert self._channel is not None
             raise await self._channel.refusal(ended.err.decode("utf-8", "replace").strip()) from None
+
+    async def _end(self) -> str:
+        """Close the connection of a shell that still runs something, which is ended; where that takes another
+        connection, through one. Returns why it may go on all the same."""
+        assert self._channel is not None
+        pid = self._shell.pid if self._shell is not None else None
+        why = ""
+        if pid is not None and not self._channel.ends_all:
+            why = await end_shell(self._start, pid, self._target.name)
+        await self._channel.close(busy=True)
+        return why

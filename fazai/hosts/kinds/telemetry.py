@@ -190,7 +190,7 @@ class AgentKind(HostKind):
         return files
 
     def is_left(self, want: Want, wrote: Mapping[str, Value], after: object, found: Have | None) -> bool:
-        """By its files, its account, and that nobody stopped it; what delivers, and since when, is no matter."""
+        """By its files, its account, and that nobody stopped it; whether it delivers is no matter."""
         if want.absent:
             return found is None
         if wrote.keys() <= _STARTED:  # of which nothing is taken back
