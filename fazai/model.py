@@ -416,6 +416,10 @@ class Following(Protocol):
         """Pure. Those of the resources that these changes may have altered: they are read back as well."""
         ...
 
+    def exposed(self, resources: Sequence[Resource]) -> Sequence[Resource]:
+        """Pure. Those of the resources that handlers can have undone; none that changes by itself."""
+        ...
+
 
 @runtime_checkable
 class Rehearsing(Protocol):

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 
+from fazai.apply.afterwards import undone_by_handlers
 from fazai.apply.boxes import BoxStore, refuse_pruning
 from fazai.apply.progress import TakenBack, Written, leading_changes
 from fazai.apply.sentences import action_id, found, how_far, not_stuck, open_ends, read_only, unasked
@@ -293,6 +294,7 @@ class TargetRun:
             await self._activate(session, service)
         if self.activated:
             await session.probe()
+            self.notes += await undone_by_handlers(session, self.item, self.activated)
         problems = await session.verify([change for change, _ in done.changes])
         if problems:
             done.keep = True  # the configuration is as wanted and the target answers: do not take it back

@@ -67,6 +67,7 @@ class Act:
     at: Callable[[str], str]
     memory: dict[object, Any]
     undone: bool = False
+    undoes: str = ""  # the token of the change that is undone
     base: tuple[Base, ...] = ()  # what it rests on
 
 

@@ -13,7 +13,7 @@ from typing import Any, Self
 from fazai.errors import DeviceError, FazaiError, Moved, NotAvailable, Unreachable, Unsure
 from fazai.hosts import planning, together
 from fazai.hosts.answers import read_answers
-from fazai.hosts.base import MOVED, Base, checked, made_paths, moved_path
+from fazai.hosts.base import MOVED, Base, checked, moved_path, reported
 from fazai.hosts.effects import Names, Touched, folders_of, paths_of, reads, same_file, touched_by, where_are
 from fazai.hosts.facts import QUESTIONS, facts_of
 from fazai.hosts.faults import Lines, failed, masked, moved_on, secrets_of
@@ -249,6 +249,7 @@ class HostSession:
             at=self._at,
             memory=memory,
             undone=undone,
+            undoes="" if first is None else first.token,
             base=self._base(key, undone),
         )
         if not undone:
@@ -304,7 +305,7 @@ class HostSession:
         count = together.done(result.out, self._shell.nonce) if result.exit else len(changes)
         refs = [change.ref for change in changes[:count]]
         if count:
-            self._memory = {**memories[count - 1], **made_paths(result.out, self._shell.nonce)}
+            self._memory = {**memories[count - 1], **reported(result.out, self._shell.nonce)}
         try:
             for change in changes[count:]:
                 refs.append(await self.write(change))
@@ -339,7 +340,7 @@ class HostSession:
             nonce = self._nonce()
             if result.exit == MOVED and (path := moved_path(act.base, result.out, nonce)) is not None:
                 raise moved_on(path, path.removeprefix(self._root), place, act.undone)
-            self._memory.update(made_paths(result.out, nonce))
+            self._memory.update(reported(result.out, nonce))
             if result.exit:
                 raise failed(f"{kind} {act.identity}", place, result, mask)
 
@@ -376,8 +377,12 @@ class HostSession:
             and touched.last(reads(self._kinds[resource.kind], Want(resource, self._at)), failed=True)
         ]
 
+    def exposed(self, resources: Sequence[Resource]) -> list[Resource]:
+        """Those of which files alone tell (`model.Following`)."""
+        return [r for r in resources if reads(self._kinds[r.kind], Want(r, self._at)) is not None]
+
     def _touched(self, changes: Sequence[Change]) -> Touched:
-        made = [(self._wanted[change.kind, change.identity], change.verb) for change in changes]
+        made = ((self._wanted[change.kind, change.identity], change.verb) for change in changes)
         wants = [(Want(resource, self._at), verb) for resource, verb in made]
         return touched_by(self._kinds, wants, self._names)
 
@@ -488,8 +493,7 @@ class HostSession:
         """Close the connection of a shell that still runs something, which is ended; where that takes another
         connection, through one. Returns why it may go on all the same."""
         assert self._channel is not None
-        pid = self._shell.pid if self._shell is not None else None
-        why = ""
+        pid, why = self._shell.pid if self._shell is not None else None, ""
         if pid is not None and not self._channel.ends_all:
             why = await end_shell(self._start, pid, self._target.name)
         await self._channel.close(busy=True)

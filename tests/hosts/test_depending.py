@@ -405,3 +405,38 @@ def test_folders_that_were_made_on_the_way_go_with_their_directory(world: World)
     found = world.fazai("apply", resources=deep)
     assert (found.code, "3 changes taken back" in found.out) == (1, True), found
     assert sorted(str(path.relative_to(root)) for path in root.rglob("*")) == ["k", "k/theirs", "there"]
+
+
+# -- handlers ------------------------------------------------------------------------------------------------
+
+
+def test_a_handler_that_edits_what_a_resource_declares_is_named(world: World) -> None:
+    """Once, with both places; what it edits of files that nobody declares is its own affair."""
+    root = world.local()
+    text = """
+- name: web
+  hosts: all
+  resources:
+    - ssh.file: {path: /a, content: "1\\n"}
+      notify: [stamp, other]
+    - ssh.file: {path: /b, content: "1\\n"}
+  handlers:
+    - name: stamp
+      ssh.command: {shell: "echo stamp >>a; echo log >>log", chdir: /}
+    - name: other
+      ssh.command: {shell: "true", chdir: /}
+"""
+    play = world.folder / "play.yml"
+    play.write_text(text)
+    for there in ("", "1\nstamp\n"):
+        assert not there or (root / "a").read_text() == there
+        found = world.fazai("apply", "--playbook", play)
+        warnings = [line for line in found.out.splitlines() if "not as declared any more" in line]
+        assert (found.code, len(warnings)) == (0, 1), found
+        said = (
+            f"ssh.file /a ({play}:5:7) is not as declared any more since the handler stamp ({play}:10:7) or"
+        )
+        assert f"{said} other ({play}:12:7) ran: " in warnings[0]
+        assert "the next run changes it back; let one of the two alone say what is there" in warnings[0]
+    play.write_text(text.replace("echo stamp >>a; ", ""))
+    assert "not as declared" not in world.fazai("apply", "--playbook", play).out

@@ -34,7 +34,7 @@ DECLARED: list[tuple[str, dict[str, Any], tuple[str, ...] | None, tuple[str, ...
         "cron",
         {"name": "n", "job": "j", "user": "u", "cron_file": "f"},
         ("/etc/cron.d/f",),
-        ("/etc/cron.d/f",),
+        ("/etc/cron.d/f", "/etc/cron.d/f"),
     ),
     ("cron", {"name": "n", "job": "j"}, (), None),
     ("authorized_key", {"user": "u", "key": KEY, "path": "/k"}, ("/k",), None),

@@ -20,6 +20,7 @@ from fazai.errors import DeviceError, FazaiError
 from fazai.model import Verb
 from tests.hosts.conftest import World
 from tests.hosts.helpers import SHELLS, Host, resource, shell_environ
+from tests.hosts.machines import Machine
 from tests.hosts.test_faults import NEW, until
 from tests.hosts.test_shared_files import KEY_1, KEY_2
 from tests.hosts.test_together import _acl as set_default_acl
@@ -65,13 +66,13 @@ def test_an_edit_means_the_target_of_a_link(target: str, shell: str, tmp_path: P
             changes = await host.converge(*wanted)
             text = f"nameserver 192.0.2.1\noptions edns0\na.b = 1\n{KEY_1}\n"
             assert (state(file), os.readlink(link)) == (("0604", os.getuid(), text), target)
+            (kept,) = file.parent.glob("resolv.conf.*~")
+            assert state(kept) == ("0604", os.getuid(), "nameserver 192.0.2.1\n")
             await host.undo(changes)
 
     asyncio.run(run())
     assert (state(file), os.readlink(link)) == (("0604", os.getuid(), "nameserver 192.0.2.1\n"), target)
-    (kept,) = (root / "run").glob("resolv.conf.*~")
-    assert state(kept) == state(file)
-    assert not list((root / "etc").glob("*~"))
+    assert not list(root.glob("*/*~"))
 
 
 @pytest.mark.parametrize("shell", SHELLS)
@@ -223,7 +224,7 @@ def test_all_kinds_in_a_users_own_folder(shell: str, tmp_path: Path) -> None:
             await host.converge(gone)
 
     asyncio.run(run())
-    assert sorted(os.listdir(home)) == [".ssh", "log", "rc", "rc-abs"]
+    assert sorted(os.listdir(home)) == ["log", "rc", "rc-abs"]
     assert state(home / "log") == ("0644", ALICE, "log\n")
     assert left_over(root) == []
 
@@ -593,3 +594,34 @@ def test_the_agents_files(where: str, way: str, tmp_path: Path) -> None:
 
     assert f"unsafe step /{where}" in asyncio.run(run())
     assert state(root / "etc/shadow") == before
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("how", ["-t tmpfs tmpfs", "--bind /srv"])
+@pytest.mark.parametrize("where", ["", "/deep", "/deep/a b"])
+def test_nothing_is_removed_across_mount_points(where: str, how: str, shell: str, tmp_path: Path) -> None:
+    """Neither what is mounted, nor what is beside it: also when it was mounted after the look. A part of the
+    same file system that is bound there is one as well."""
+    machine = Machine.made(tmp_path, shell)
+    point = f"/opt/x{where}"
+    gone = resource("ssh.directory", {"path": "/opt/x", "recurse": True}, "absent")
+    quoted = f"'{point}'"
+
+    async def run() -> None:
+        host = machine.host()
+        async with host.session:
+            await host.session._run(f"mkdir -p {quoted} /opt/x-ray; touch /opt/x/kept /srv/kept")
+            (change,) = (await host.look(gone)).changes
+            done = await host.session._run(f"mount {how} /opt/x-ray; mount {how} {quoted}")
+            assert done.exit == 0, done
+            said = f"{point} is a mount point: nothing is removed|{point} was changed by another hand"
+            with pytest.raises(DeviceError, match=said):
+                await host.session.write(change)
+            (error,) = (await host.look(gone)).errors
+            assert error.message == f"ssh.directory /opt/x: {point} is a mount point: nothing is removed"
+            assert error.hint == "unmount it before (ssh.command), or declare absent what is beside it"
+            assert (await host.session._run(f"umount {quoted} && ls /opt/x/kept /srv/kept")).exit == 0
+            await host.converge(gone)  # a mount beside it, of a name that begins like it, is no matter
+            assert (await host.session._run("[ ! -e /opt/x ] && umount /opt/x-ray")).exit == 0
+
+    asyncio.run(run())
