@@ -163,6 +163,8 @@ fz_in() { fz_enter "$@" || fz_fail "$fz_why"; }
 
 #: `fz_open PATH TOKEN [1]`: `fz_in`, and "$fz_tmp" names a place for what is to take the name "$fz_t"; with
 #: `'' again` behind it the place that is there. `fz_keep` set: it is for the next block as well.
+#: `fz_sweep FOLDER`: removes our temporary files of runs that were killed a day ago or earlier, from a closed
+#: folder; elsewhere a name proves nothing.
 #: `fz_apart TOKEN`: into a folder of our own; `fz_leave`; `fz_close` is what a block ends with. It is made
 #: by one system call: `mkdir -m` of busybox sets the mode by name, behind which another file can be by then.
 #: Only a default ACL makes it another mode than that.
@@ -199,11 +201,18 @@ if [ -n "$fz_pd" ]; then
 [ $fz_y$fz_keep = 01 ] || { rm -f ./* || rmdir ./*; fz_leave; } 2>/dev/null || :
 elif [ $fz_y != 0 ] && [ -n "$fz_tmp" ]; then rm -f "$fz_tmp" "$fz_tmp".*; fi
 }
+fz_sweep() {
+for fz_y in "$1"/.fazai-????????????????; do
+case ${fz_y##*/.fazai-} in *[!0-9a-f]*) continue;; esac
+[ -f "$fz_y" ] && [ ! -h "$fz_y" ] || continue
+find "$fz_y" -prune -type f -user "$(id -u)" -mtime +0 -exec rm -f {} \; 2>/dev/null || :
+done
+}
 fz_open() {
 trap fz_close EXIT; trap 'exit 129' HUP; trap 'exit 141' PIPE; trap 'exit 143' TERM
 fz_tmp=
 fz_in "$1" "${3-}"
-if [ -z "$fz_who" ]; then fz_t=$fz_here/$fz_name fz_tmp=$fz_here/.fazai-$2
+if [ -z "$fz_who" ]; then fz_sweep "$fz_here"; fz_t=$fz_here/$fz_name fz_tmp=$fz_here/.fazai-$2
 else fz_apart $2 ${4-}; fz_t=../$fz_name fz_tmp=./$2; fi
 }
 fz_old() {

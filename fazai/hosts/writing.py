@@ -57,8 +57,8 @@ def check_replacing(fields: Mapping[str, Value]) -> Iterator[Problem]:
     """What is wrong with the options of `REPLACING`."""
     name = posixpath.basename(fields.get("path") or fields.get("dest") or "")
     if fields.get("backup") and len(name.encode("utf-8", "surrogateescape")) > _BACKED_BYTES:
-        text = f"makes a name longer than 255 bytes, as the file's own has more than {_BACKED_BYTES}"
-        yield Problem("backup", text)
+        said = f"makes a name longer than 255 bytes, as the file's own has more than {_BACKED_BYTES}"
+        yield Problem("backup", said)
     text = fields.get("validate")
     if text is None:
         return

@@ -150,3 +150,52 @@ def test_what_was_made_for_a_line_goes_with_it(kind: str, there: str, world: Wor
         f"{Path(name).parent}/theirs",
         *kept,
     }, found
+
+
+# -- temporary files of runs that were killed ----------------------------------------------------------------
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="one of them is another user's")
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("mode", [0o755, 0o777])
+@pytest.mark.parametrize("shell", SHELLS)
+def test_temporary_files_of_killed_runs_are_removed(
+    shell: str, mode: int, several: bool, tmp_path: Path
+) -> None:
+    """By the next run that writes there: old ones of ours, and only where nobody else could make one."""
+    root = tmp_path / "root"
+    (root / "s").mkdir(parents=True)
+    (root / "s").chmod(mode)
+    token = "0123456789abcde"
+    ours, link = root / f"s/.fazai-{token}0", root / f"s/.fazai-{token}4"
+    kept = [
+        root / f"s/.fazai-{end}" for end in (f"{token}1", f"{token}2", f"{token}5-env", f"{token}x", token)
+    ]
+    for path in (ours, *kept, root / "target"):
+        path.write_text("secret")
+        os.utime(path, (1e9, 1e9))
+    os.utime(kept[0])  # another run may be at work
+    os.chown(kept[1], 65534, 65534)
+    link.symlink_to("../target")
+    os.utime(link, (1e9, 1e9), follow_symlinks=False)
+    (root / f"s/.fazai-{token}3").mkdir()
+    os.utime(root / f"s/.fazai-{token}3", (1e9, 1e9))
+    before = set(names(root))
+    wanted = [
+        resource("ssh.file", {"path": f"/s/{name}", "content": "new"}) for name in ("ab" if several else "a")
+    ]
+
+    async def run() -> None:
+        host = Host.local(root, shell_environ(shell, tmp_path))
+        async with host.session:
+            changes = (await host.look(*wanted)).changes
+            if several:
+                assert host.session.join(changes) == 2
+                assert (await host.session.write_joined(changes))[1] is None
+            else:
+                await host.session.write(changes[0])
+
+    asyncio.run(run())
+    made = {f"s/{name}" for name in ("ab" if several else "a")}
+    gone = {f"s/{ours.name}"} if mode == 0o755 else set()
+    assert set(names(root)) == (before | made) - gone
