@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 
 from fazai.apply.afterwards import undone_by_handlers
-from fazai.apply.boxes import BoxStore, refuse_pruning
+from fazai.apply.boxes import BoxStore
 from fazai.apply.progress import TakenBack, Written, leading_changes
 from fazai.apply.sentences import action_id, found, how_far, not_stuck, open_ends, read_only, unasked
 from fazai.errors import Errors, FazaiError, Interrupted, Moved, StateError, Unreachable, Unsure
@@ -138,7 +138,7 @@ class TargetRun:
             pending=frozenset(memory.pending),
             prune=self.item.whole,
         )
-        diff = refuse_pruning(diff, self.item.wanted, self.store.other_names(), self.item.target)
+        diff = self.store.judged(diff, self.item.wanted)
         self.observed, self._promised = seen.digest, diff
         self._earlier = frozenset(memory.pending)
         self.notes = [*self.store.notes(memory), *found(memory, self.check), *diff.notes]

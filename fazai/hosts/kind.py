@@ -224,6 +224,10 @@ class HostKind:
 
     # -- what it has to do with others ------------------------------------------------------------------
 
+    def claim(self, want: Want, have: Have | None) -> str:
+        """What of something that all hosts share this one is to be alone; empty: nothing."""
+        return ""
+
     def touches(self, want: Want) -> tuple[str, ...] | None:
         """The paths on the host that a change may bring into being, alter or remove; None: anything."""
         return None

@@ -193,6 +193,33 @@ def test_who_does_not_deliver_is_said_and_stays(lan: Lan, receiver: Receiver) ->
     assert "k" * 32 not in words(failed)
 
 
+def test_two_hosts_that_call_themselves_the_same_are_not_one_to_the_daemon(
+    lan: Lan, receiver: Receiver
+) -> None:
+    """The second one is refused before it is written to; with names of their own both are let in."""
+    names = ("web-1", "web-2")
+    for name, own in zip(names, ("debian", "debian"), strict=True):
+        kernel = lan.host(name) / "root/proc/sys/kernel/hostname"
+        kernel.parent.mkdir(parents=True)
+        kernel.write_text(f"{own}\n")
+    for check in (True, False):
+        outcome = asyncio.run(
+            lan.apply({name: [agent(receiver)] for name in names}, check=check, serial=(1,))
+        )
+        first, second = outcome.targets
+        assert first.status is (Status.PENDING if check else Status.CHANGED), words(outcome)
+        said = f'web-1 and web-2 would both be the agent "debian" of {receiver.url}'
+        assert [e.message for e in second.errors] == [f"{said}, which could not tell them apart"]
+        assert (
+            second.errors[0].hint == 'give each a name of its own there: hostname: "{{ inventory_hostname }}"'
+        )
+        assert not (lan.host("web-2") / "user").exists()
+    named = {name: [agent(receiver, hostname=name)] for name in names}
+    assert asyncio.run(lan.apply(named)).exit_code == 0
+    mixed = {"web-1": named["web-1"], "web-2": [agent(receiver, hostname="web-1")]}
+    assert "would both be the agent" in words(asyncio.run(lan.apply(mixed, check=True)))
+
+
 def test_waves_stop_where_too_many_fail(lan: Lan, receiver: Receiver) -> None:
     names = ["web-1", "web-2", "web-3"]
     assert asyncio.run(lan.apply({name: [agent(receiver)] for name in names})).exit_code == 0

@@ -9,6 +9,7 @@ from fazai.errors import did_you_mean
 from fazai.hosts.agent.files import (
     INITS,
     OWN,
+    OWN_NAME,
     SCRIPT,
     SERVICES,
     SETTINGS,
@@ -90,7 +91,7 @@ class AgentKind(HostKind):
         yield self._look(want)
 
     def _look(self, want: Want) -> Shell:
-        paths = {path: want.at(path) for path in (SCRIPT, SETTINGS, STATE, *_service_paths())}
+        paths = {path: want.at(path) for path in (SCRIPT, SETTINGS, STATE, OWN_NAME, *_service_paths())}
         return Shell(look_script(want.fields.get("init"), paths, folder=self.in_folder(want.at)))
 
     def more(self, want: Want, answers: Answers) -> Iterable[Question]:
@@ -133,6 +134,11 @@ class AgentKind(HostKind):
             "paths": paths,
             "kept": _kept(want, answers, paths, settings.out),
         }
+
+    def claim(self, want: Want, have: Have | None) -> str:
+        """The name under which the daemon knows it: as declared, else the host's own."""
+        name = want.fields.get("hostname") or (have["report"].hostname if have is not None else "")
+        return f'the agent "{name}" of {want.fields["server"]}' if name and not want.absent else ""
 
     # -- comparing --------------------------------------------------------------------------------------
 
