@@ -14,7 +14,7 @@ import pytest
 from fazai.cli import main
 from fazai.errors import DeviceError, Moved
 from tests.hosts.conftest import World
-from tests.hosts.helpers import Host, resource, shell_environ
+from tests.hosts.helpers import Host, put_first, resource, shell_environ
 from tests.hosts.test_packages import NAME, debian
 from tests.hosts.test_shared_files import KEY_1
 from tests.hosts.test_whole_machine import fazai
@@ -288,19 +288,15 @@ SHARED: dict[str, tuple[str, dict[str, Any]]] = {
 @pytest.mark.parametrize("kind", SHARED)
 def test_a_line_is_not_written_over_another_hand(kind: str, there: bool, tmp_path: Path) -> None:
     """Who writes into the file while the host changes its line loses nothing: here it is awk itself."""
-    root, shims = tmp_path / "root", tmp_path / "shims"
+    root = tmp_path / "root"
     name, fields = SHARED[kind]
     path = root / name
     path.parent.mkdir(parents=True)
-    shims.mkdir()
     if there:
         path.write_text("# theirs\n")
     environ = shell_environ("dash", tmp_path)
     other = f'[ -z "$fz_count" ] || echo "# theirs, too" >>"{path}"'
-    text = f'#!/bin/sh\n{other}\nPATH="{environ["PATH"]}"\nexec awk "$@"\n'
-    (shims / "awk").write_text(text)
-    (shims / "awk").chmod(0o755)
-    environ["PATH"] = f"{shims}:{environ['PATH']}"
+    put_first(environ, "awk", f'{other}\nPATH="{environ["PATH"]}"\nexec awk "$@"')
 
     async def run() -> None:
         host = Host.local(root, environ)
@@ -371,14 +367,11 @@ def test_what_a_change_that_fails_has_half_done_is_taken_back(world: World) -> N
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="the owner of a file is for root to change")
 def test_one_attribute_of_two_is_taken_back(tmp_path: Path) -> None:
-    root, shims = tmp_path / "root", tmp_path / "shims"
+    root = tmp_path / "root"
     root.mkdir()
-    shims.mkdir()
     (root / "f").write_text("x")
     environ = shell_environ("dash", tmp_path)
-    (shims / "chmod").write_text("#!/bin/sh\necho chmod: no luck >&2\nexit 1\n")
-    (shims / "chmod").chmod(0o755)
-    environ["PATH"] = f"{shims}:{environ['PATH']}"
+    put_first(environ, "chmod", "echo chmod: no luck >&2\nexit 1")
     wanted = resource("ssh.file", {"path": "/f", "owner": "65534", "mode": "0600"})
 
     async def run() -> None:

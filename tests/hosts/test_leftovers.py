@@ -11,7 +11,7 @@ import pytest
 
 from fazai.errors import DeviceError
 from tests.hosts.conftest import ME, World
-from tests.hosts.helpers import SHELLS, Host, resource, shell_environ
+from tests.hosts.helpers import SHELLS, Host, put_first, resource, shell_environ
 from tests.hosts.test_depending import NEVER, command, file, line
 from tests.hosts.test_shared_files import KEY_1, KEY_2
 
@@ -72,13 +72,10 @@ def test_a_backup_that_is_not_ours_any_more_stays(world: World) -> None:
 @pytest.mark.parametrize("shell", SHELLS)
 def test_a_backup_of_what_is_not_replaced_after_all(shell: str, several: bool, tmp_path: Path) -> None:
     """The step behind it fails: `mv` is the one that gives the name."""
-    root, shims = tmp_path / "root", tmp_path / "shims"
+    root = tmp_path / "root"
     root.mkdir()
-    shims.mkdir()
     environ = shell_environ(shell, tmp_path)
-    (shims / "mv").write_text("#!/bin/sh\necho mv: no luck >&2\nexit 1\n")
-    (shims / "mv").chmod(0o755)
-    environ["PATH"] = f"{shims}:{environ['PATH']}"
+    put_first(environ, "mv", "echo mv: no luck >&2\nexit 1")
     wanted = [
         resource("ssh.file", {"path": f"/{name}", "content": "new", "backup": True})
         for name in ("ab" if several else "a")

@@ -19,12 +19,12 @@ import pytest
 from fazai.errors import DeviceError, FazaiError
 from fazai.model import Verb
 from tests.hosts.conftest import World
-from tests.hosts.helpers import SHELLS, Host, resource, shell_environ
+from tests.hosts.helpers import SHELLS, Host, put_first, resource, shell_environ
 from tests.hosts.machines import Machine
 from tests.hosts.test_faults import NEW, until
 from tests.hosts.test_shared_files import KEY_1, KEY_2
 from tests.hosts.test_together import _acl as set_default_acl
-from tests.hosts.test_unsafe_ways import ALICE, BOB, SECRET, plant
+from tests.hosts.test_unsafe_ways import ALICE, BOB, SECRET, alices, plant
 
 ROOT = pytest.mark.skipif(os.getuid() != 0, reason="only root can give files to others")
 
@@ -172,9 +172,7 @@ def test_a_link_does_not_lead_out_of_a_folder_host(tmp_path: Path) -> None:
 @ROOT
 @pytest.mark.parametrize("shell", SHELLS)
 def test_all_kinds_in_a_users_own_folder(shell: str, tmp_path: Path) -> None:
-    root = tmp_path / "fs"
-    root.mkdir()
-    plant(root, "/home/alice", "nothing")
+    root = alices(tmp_path)
     home = root / "home/alice"
     (home / "dots").mkdir()
     (home / "dots/rc").write_text("rc\n")
@@ -233,9 +231,7 @@ def test_all_kinds_in_a_users_own_folder(shell: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("folder", ["/tmp", "/open"])
 @pytest.mark.parametrize("shell", SHELLS)
 def test_a_folder_to_which_many_may_write(shell: str, folder: str, tmp_path: Path) -> None:
-    root = tmp_path / "fs"
-    root.mkdir()
-    plant(root, "/home/alice", "nothing")
+    root = alices(tmp_path)
     (root / "open").mkdir()
     (root / "open").chmod(0o775)
     at = root / folder[1:]
@@ -259,9 +255,7 @@ def test_a_folder_to_which_many_may_write(shell: str, folder: str, tmp_path: Pat
 
 @ROOT
 def test_a_file_for_one_user_in_the_folder_of_another(tmp_path: Path) -> None:
-    root = tmp_path / "fs"
-    root.mkdir()
-    plant(root, "/home/alice", "nothing")
+    root = alices(tmp_path)
     wanted = [
         resource("ssh.file", {"path": "/home/alice/x", "content": "x", "owner": str(BOB)}),
         resource("ssh.directory", {"path": "/home/alice/y", "owner": str(BOB)}),
@@ -289,9 +283,7 @@ def test_a_file_for_one_user_in_the_folder_of_another(tmp_path: Path) -> None:
 def test_what_is_roots_in_a_users_folder_stays_so(fields: Mapping[str, Any], tmp_path: Path) -> None:
     """It may be an old file of root's that she kept under a name of hers. With its content declared it is
     made anew."""
-    root = tmp_path / "fs"
-    root.mkdir()
-    plant(root, "/home/alice", "nothing")
+    root = alices(tmp_path)
     file, folder = root / "home/alice/f", root / "home/alice/d"
     file.write_text("old\n")
     file.chmod(0o600)
@@ -323,14 +315,9 @@ def test_what_is_roots_in_a_users_folder_stays_so(fields: Mapping[str, Any], tmp
 @pytest.mark.parametrize("shell", SHELLS)
 def test_backups_whose_names_are_taken(shell: str, tmp_path: Path) -> None:
     """By links that lead to what is root's, into a folder, and by the backup of the same second."""
-    root = tmp_path / "fs"
-    root.mkdir()
-    plant(root, "/home/alice", "nothing")
+    root = alices(tmp_path)
     environ = shell_environ(shell, tmp_path)
-    (tmp_path / "now").mkdir()
-    (tmp_path / "now/date").write_text("#!/bin/sh\necho 20270102T030405Z\n")
-    (tmp_path / "now/date").chmod(0o755)
-    environ["PATH"] = f"{tmp_path}/now:{environ['PATH']}"
+    put_first(environ, "date", "echo 20270102T030405Z")
     home = root / "home/alice"
     (home / "f").write_text("0\n")
     os.chown(home / "f", ALICE, ALICE)
@@ -388,12 +375,10 @@ def _size(path: Path) -> int:
 @pytest.mark.parametrize("shell", ["dash", "bash"])
 def test_a_link_that_comes_before_a_folder_is_made(shell: str, joined: bool, tmp_path: Path) -> None:
     """In /tmp, where anybody may make one: `mkdir -p` would follow it."""
-    root = tmp_path / "fs"
-    root.mkdir()
-    plant(root, "/home/alice", "nothing")
+    root = alices(tmp_path)
     environ = shell_environ(shell, tmp_path)
     came = f"ln -sn ../etc/sudoers.d '{root}/tmp/x' 2>/dev/null && chown -h {ALICE} '{root}/tmp/x'"
-    _shim(environ, tmp_path, "mkdir", came)
+    _shim(environ, "mkdir", came)
     wanted = [
         resource("ssh.directory", {"path": "/tmp/x/y"}),
         resource("ssh.file", {"path": "/etc/other", "content": "other\n"}),
@@ -423,12 +408,10 @@ def test_a_link_that_comes_before_a_folder_is_made(shell: str, joined: bool, tmp
 @pytest.mark.parametrize("shell", SHELLS)
 def test_a_users_folder_with_a_default_acl(shell: str, tmp_path: Path) -> None:
     """It gives everybody everything in what is made there: what is ours is made private before it is used."""
-    root = tmp_path / "fs"
-    root.mkdir()
-    plant(root, "/home/alice", "nothing")
+    root = alices(tmp_path)
     set_default_acl(root / "home/alice")
     environ = shell_environ(shell, tmp_path)
-    _shim(environ, tmp_path, "mv", f"stat -c %a:%u . >>'{tmp_path}/modes'")
+    _shim(environ, "mv", f"stat -c %a:%u . >>'{tmp_path}/modes'")
 
     async def run() -> None:
         host = Host.local(root, environ)
@@ -447,9 +430,7 @@ def test_a_users_folder_with_a_default_acl(shell: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("shell", SHELLS)
 def test_attributes_where_many_may_write(shell: str, tmp_path: Path) -> None:
     """What is another user's is changed, and in /tmp what is root's: nobody else can have put it there."""
-    root = tmp_path / "fs"
-    root.mkdir()
-    plant(root, "/home/alice", "nothing")
+    root = alices(tmp_path)
     (root / "open").mkdir()
     (root / "open").chmod(0o775)
     for name in ("tmp/f", "tmp/d", "open/f", "open/d", "tmp/roots"):
@@ -476,13 +457,9 @@ def test_attributes_where_many_may_write(shell: str, tmp_path: Path) -> None:
 
 @ROOT
 def test_folders_of_others_need_a_safe_mv(tmp_path: Path) -> None:
-    root = tmp_path / "fs"
-    root.mkdir()
-    plant(root, "/home/alice", "nothing")
+    root = alices(tmp_path)
     environ = shell_environ("dash", tmp_path)
-    _shim(
-        environ, tmp_path, "mv", 'case $1 in -fT|-fh) echo "mv: illegal option -- ${1#-f}" >&2; exit 1;; esac'
-    )
+    _shim(environ, "mv", 'case $1 in -fT|-fh) echo "mv: illegal option -- ${1#-f}" >&2; exit 1;; esac')
 
     async def run() -> None:
         host = Host.local(root, environ)
@@ -497,14 +474,9 @@ def test_folders_of_others_need_a_safe_mv(tmp_path: Path) -> None:
     assert os.listdir(root / "home/alice") == []
 
 
-def _shim(environ: dict[str, str], folder: Path, name: str, first: str) -> None:
+def _shim(environ: dict[str, str], name: str, first: str) -> None:
     """Put a program before the real one that does something else first."""
-    shims, real = folder / "shims", shutil.which(name)
-    shims.mkdir(exist_ok=True)
-    (shims / name).write_text(f'#!/bin/sh\n{first}\nexec {real} "$@"\n')
-    (shims / name).chmod(0o755)
-    if not environ["PATH"].startswith(f"{shims}:"):
-        environ["PATH"] = f"{shims}:{environ['PATH']}"
+    put_first(environ, name, f'{first}\nexec {shutil.which(name)} "$@"')
 
 
 #: What BSD's `stat` and `mv` take; the formats that the scripts use are put into GNU's words.
@@ -522,17 +494,15 @@ _BSD_MV = (
 @ROOT
 def test_a_bsd(tmp_path: Path) -> None:
     """FreeBSD's options of stat and mv."""
-    root = tmp_path / "fs"
-    root.mkdir()
-    plant(root, "/home/alice", "nothing")
+    root = alices(tmp_path)
     (root / "run").mkdir(exist_ok=True)
     (root / "run/r").write_text("r\n")
     (root / "etc/l").symlink_to("../run/r")
     os.symlink("../../etc/shadow", root / "home/alice/s")
     os.lchown(root / "home/alice/s", ALICE, ALICE)
     environ = shell_environ("dash", tmp_path)
-    _shim(environ, tmp_path, "stat", _BSD_STAT)
-    _shim(environ, tmp_path, "mv", _BSD_MV)
+    _shim(environ, "stat", _BSD_STAT)
+    _shim(environ, "mv", _BSD_MV)
     wanted = [
         resource("ssh.file", {"path": "/etc/x", "content": "x"}),
         resource("ssh.line", {"path": "/etc/l", "line": "line"}),
@@ -565,9 +535,7 @@ def test_a_bsd(tmp_path: Path) -> None:
 @pytest.mark.parametrize("way", ["folder", "link"])
 def test_the_agents_files(where: str, way: str, tmp_path: Path) -> None:
     """A folder of hers on the way of what root runs, or a link of hers that root would read as a status."""
-    root = tmp_path / "fs"
-    root.mkdir()
-    plant(root, "/home/alice", "nothing")
+    root = alices(tmp_path)
     place = root / where
     place.mkdir(parents=True)
     os.chown(place, ALICE, ALICE)
