@@ -277,7 +277,8 @@ class Diff:
     """What one target needs: steps in the order in which they are carried out.
 
     `refused` are changes that a guard forbids, each with its reason; they are not among the steps.
-    `notes` are sentences for the operator that are neither change nor error.
+    `notes` are sentences for the operator that are neither change nor error. `claims`: what of something that
+    all targets share this one is to be alone, and where that is declared.
     """
 
     steps: tuple[Step, ...] = ()
@@ -285,6 +286,7 @@ class Diff:
     refused: tuple[tuple[Change, FazaiError], ...] = ()
     errors: tuple[FazaiError, ...] = ()
     notes: tuple[str, ...] = ()
+    claims: tuple[tuple[str, Mark | str], ...] = ()
 
     @property
     def changes(self) -> tuple[Change, ...]:
@@ -414,6 +416,10 @@ class Following(Protocol):
 
     def affected(self, changes: Sequence[Change], resources: Sequence[Resource]) -> Sequence[Resource]:
         """Pure. Those of the resources that these changes may have altered: they are read back as well."""
+        ...
+
+    def exposed(self, resources: Sequence[Resource]) -> Sequence[Resource]:
+        """Pure. Those of the resources that handlers can have undone; none that changes by itself."""
         ...
 
 

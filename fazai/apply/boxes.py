@@ -15,9 +15,10 @@ from fazai.errors import FazaiError, Refused
 from fazai.model import Activate, Change, Diff, Provider, Resource, Target, Verb, Work
 from fazai.store.base import Action, Run, Store, TargetMemory
 
-__all__ = ["BoxStore", "names_by_box", "refuse_pruning"]
+__all__ = ["BoxStore", "names_by_box"]
 
 _DAY_S = 86400.0
+_OWN = 'give each a name of its own there: hostname: "{{ inventory_hostname }}"'
 
 
 def names_by_box(works: Iterable[Work], provider: Callable[[str], Provider]) -> dict[str, tuple[str, ...]]:
@@ -48,6 +49,7 @@ class BoxStore:
     provider: Provider
     run: Run
     names: tuple[str, ...]
+    claimed: dict[str, tuple[str, str]]  # what a target of this run is to be alone: its name, and its box
 
     def memory(self, target: str) -> TargetMemory:
         """What earlier runs left; what one that is under way has open is its own affair."""
@@ -103,6 +105,17 @@ class BoxStore:
             for owner, names in self.store.owners(self.box).items()
             if owner != mine
         ]
+
+    def judged(self, diff: Diff, wanted: Iterable[Resource], others: Mapping[str, float]) -> Diff:
+        """The diff without what the box's `other_names`, or other targets of the run, forbid."""
+        name, errors = self.target.name, []
+        for claim, where in diff.claims:
+            other, box = self.claimed.setdefault(claim, (name, self.box))
+            if box != self.box:
+                text = f"{other} and {name} would both be {claim}, which could not tell them apart"
+                errors.append(Refused(text, where=where, hint=_OWN))
+        diff = replace(diff, errors=(*diff.errors, *errors)) if errors else diff
+        return refuse_pruning(diff, wanted, others, self.target)
 
     def notes(self, memory: TargetMemory, others: Mapping[str, float]) -> list[str]:
         """What is to be said of the box before it is looked at; `others`: `other_names`."""

@@ -44,6 +44,7 @@ class Engine:
     _interrupts: int = 0
     _names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # box -> what this run calls it
     _turns: dict[str, asyncio.Lock] = field(default_factory=dict)  # box: its names take turns
+    _claimed: dict[str, tuple[str, str]] = field(default_factory=dict)  # of `BoxStore`
 
     async def carry_out(self, works: Sequence[Work]) -> RunOutcome:
         """Carry out all work. Raises StateError when a run that may write cannot be recorded, nothing else:
@@ -117,7 +118,7 @@ class Engine:
             return self._skipped(item, work, Status.INTERRUPTED, "interrupted before it began")
         begun = time.monotonic()
         names = self._names.get(known_of(box, item.target), ())
-        store = BoxStore(self.store, box, item.target, provider, self.run, names)
+        store = BoxStore(self.store, box, item.target, provider, self.run, names, self._claimed)
         target = TargetRun(
             item=item,
             play=work.name,

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 
-from fazai.apply.boxes import BoxStore, refuse_pruning
+from fazai.apply.afterwards import undone_by_handlers
+from fazai.apply.boxes import BoxStore
 from fazai.apply.progress import TakenBack, Written, leading_changes
 from fazai.apply.sentences import action_id, found, how_far, not_stuck, open_ends, read_only, unasked
 from fazai.errors import Errors, FazaiError, Interrupted, Moved, StateError, Unreachable, Unsure
@@ -139,7 +140,7 @@ class TargetRun:
             prune=self.item.whole,
         )
         others = self.store.other_names()
-        diff = refuse_pruning(diff, self.item.wanted, others, self.item.target)
+        diff = self.store.judged(diff, self.item.wanted, others)
         self.observed, self._promised = seen.digest, diff
         self._earlier = frozenset(memory.pending)
         self.notes = [*self.store.notes(memory, others), *found(memory, self.check), *diff.notes]
@@ -296,6 +297,7 @@ class TargetRun:
             await self._activate(session, service)
         if self.activated:
             await session.probe()
+            self.notes += await undone_by_handlers(session, self.item, self.activated)
         problems = await session.verify([change for change, _ in done.changes])
         if problems:
             done.keep = True  # the configuration is as wanted and the target answers: do not take it back

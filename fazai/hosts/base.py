@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from fazai.hosts.questions import PathState
 from fazai.hosts.quoting import quoted
 
-__all__ = ["FUNCTION", "MOVED", "Base", "checked", "empty", "made_paths", "moved_path"]
+__all__ = ["FUNCTION", "MOVED", "Base", "checked", "empty", "moved_path", "reported"]
 
 #: The exit status of a script that found something else than what its action rests on, and wrote nothing.
 MOVED: Final = 85
@@ -49,7 +49,8 @@ fz_m made $2 ${{#fz_d}}
 
 
 #: What `fz_top` says, behind a mark.
-_MADE: Final = re.compile(rb"\n([0-9a-f]+) made ([0-9a-f]+) (\d+)\n")
+_MADE: Final = re.compile(rb"\n([0-9a-f]+) made ([0-9a-f]+) (\d+)(?=\n)")
+_KEPT: Final = re.compile(rb"\n([0-9a-f]+) backup ([0-9a-f]+) (\d+:\d+) ([.0-9TZ]+~)(?=\n)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +97,15 @@ def empty(path: str) -> str:
     return f'[ -z "$(ls -A {quoted(path)})" ] || {{ fz_m moved {quoted(path)}; exit {MOVED}; }}\n'
 
 
-def made_paths(out: bytes, nonce: str) -> dict[object, int]:
-    """Of each token, how long the first path is that a script said was not there (`fz_top`)."""
+def reported(out: bytes, nonce: str) -> dict[object, Any]:
+    """What a script said of the changes, by their tokens: how long the first path is that was not there
+    (`fz_top`); the number of a backup, and how its name ends (`fz_backup`)."""
     ours = nonce.encode()
-    found = _MADE.findall(out)
-    return {("made", token.decode()): int(size) for mark, token, size in found if mark == ours}
+    made = [(token, size) for mark, token, size in _MADE.findall(out) if mark == ours]
+    found: dict[object, Any] = {("made", token.decode()): int(size) for token, size in made}
+    kept = [each[1:] for each in _KEPT.findall(out) if each[0] == ours]
+    found.update({("backup", token.decode()): (node.decode(), end.decode()) for token, node, end in kept})
+    return found
 
 
 def moved_path(bases: Sequence[Base], out: bytes, nonce: str) -> str | None:

@@ -9,13 +9,14 @@ from typing import Any, Final
 from fazai.errors import AccessDenied, DeviceError, Mark, Moved
 from fazai.hosts.blob import Blob
 from fazai.hosts.shell import Result
-from fazai.hosts.walking import UNSAFE_HINT
+from fazai.hosts.walking import MOUNTED_HINT, UNSAFE_HINT
 from fazai.model import Secret
 
 __all__ = ["Lines", "failed", "masked", "moved_on", "secrets_of"]
 
 _HINTS: Final[tuple[tuple[str, str], ...]] = (
     ("unsafe step", UNSAFE_HINT),
+    ("is a mount point", MOUNTED_HINT),
     ("read-only file system", "the filesystem is mounted read-only: look at dmesg and mount"),
     ("i/o error", "the disk is full, or broken: df -h; df -i; dmesg"),  # what dash's printf says of both
     ("no space left", "the disk is full: df -h; df -i"),
@@ -37,7 +38,7 @@ _HINTS: Final[tuple[tuple[str, str], ...]] = (
 )
 _SHOWN: Final = 2000
 #: What a script of ours says on the way (`base`).
-_FRAME: Final = re.compile(rb"\n[0-9a-f]{32} made [^\n]*\n")
+_FRAME: Final = re.compile(rb"\n[0-9a-f]{32} (?:made|backup) [^\n]*\n")
 _LINE: Final = 16 * 1024
 _TOLD: Final = 256 * 1024
 

@@ -14,6 +14,9 @@ from fazai.model import FieldSpec, Problem, Secret, Value
 __all__ = ["canonical"]
 
 _MODE: Final = re.compile(r"0?[0-7]{3,4}")
+#: What Linux takes in one path, less the name of a temporary file that stands beside it, and in one name.
+_PATH_BYTES: Final = 4095 - 32
+_NAME_BYTES: Final = 255
 _ACCOUNT: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]*\$?")
 
 
@@ -53,7 +56,14 @@ def _path(spec: FieldSpec, value: Value) -> Value:
         raise _Wrong("must be an absolute path", 'it begins with "/"')
     if ".." in text.split("/"):
         raise _Wrong('must not hold ".."')
-    return posixpath.normpath("/" + text.lstrip("/"))
+    found = posixpath.normpath("/" + text.lstrip("/"))
+    raw = found.encode("utf-8", "surrogateescape")
+    if len(raw) > _PATH_BYTES:
+        raise _Wrong(f"is {len(raw)} bytes long, and at most {_PATH_BYTES} can be managed")
+    for name in raw.split(b"/"):
+        if len(name) > _NAME_BYTES:
+            raise _Wrong(f"has a name of {len(name)} bytes in it, and none can be longer than {_NAME_BYTES}")
+    return found
 
 
 def _content(spec: FieldSpec, value: Value) -> Value:

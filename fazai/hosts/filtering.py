@@ -5,15 +5,16 @@ What came into the file after it was looked at stays; what travels is only the l
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from fazai.hosts.base import MOVED
-from fazai.hosts.kind import Block
+from fazai.hosts.kind import Act, Answers, Block, Want
+from fazai.hosts.questions import ContentOf, FileAt, Output, PathState
 from fazai.hosts.quoting import quoted
-from fazai.hosts.writing import temporary
+from fazai.hosts.writing import denied, emptied, refuse_unsafe, temporary, unlike
 
-__all__ = ["PUT", "edited", "edited_file", "filtered"]
+__all__ = ["PUT", "edited", "edited_file", "file_content", "file_questions", "filtered", "noted"]
 
 #: The beginning of a filter: `put()` prints what takes the place of the lines that go, once; without such
 #: lines it comes at the end. awk's ENVIRON takes any text as it is. `out()` counts what it prints, as
@@ -61,9 +62,44 @@ def _unmoved(word: str) -> str:
     )
 
 
-def edited_file(path: str, command: str, token: str) -> Block:
-    """A block that does so with a file, of which nothing need be left; its folder is made as root would by
-    hand."""
+def file_questions(path: str, limit: int) -> tuple[FileAt, ContentOf]:
+    """What must be known of such a file."""
+    return FileAt(path, follow=True), ContentOf(path, limit)
+
+
+def file_content(want: Want, path: str, limit: int, answers: Answers) -> bytes:
+    """Its content; empty when it is not there. Raises DeviceError where that cannot be told, as
+    it cannot be edited then."""
+    state, content = (answers[question] for question in file_questions(path, limit))
+    assert isinstance(state, PathState)
+    assert isinstance(content, Output)
+    refuse_unsafe(want, state)
+    refuse_unsafe(want, content)
+    shown = path.removeprefix(want.at("/").rstrip("/"))
+    if state.type == "denied":
+        raise denied(want)
+    if state.type == "missing":
+        return b""
+    if state.type != "file":  # a link is followed: this is what it leads to
+        what = "special file" if state.type == "other" else state.type
+        raise unlike(want, f"{shown} is a {what}, not a file", "move it away first")
+    if content.exit and state.size > limit:
+        raise unlike(want, f"{shown} is larger than {limit >> 20} MiB")
+    if content.exit:
+        raise unlike(want, f"{shown} may not be read", "become: true")
+    return content.out
+
+
+def noted(word: str, token: str) -> str:
+    """A line that says what is made with a file, if it is not there: how far up (`fz_top`)."""
+    return f"[ -e {word} ] || [ -h {word} ] || fz_top {word} {token}\n"
+
+
+def edited_file(path: str, command: str, act: Act) -> Iterator[Block]:
+    """Blocks that do so with a file, of which nothing need be left; its folder is made as root would by hand.
+    When that is undone both go again, if they were made for it and nothing else is in them."""
     word = quoted(path)
-    script = f"set -e; fz_parents {word} {token}\n" + edited(word, command, token, drop_empty=True)
-    return Block(script, temporary(path, token))
+    drops = not act.undone or ("made", act.undoes) in act.memory
+    made = f"set -e; {noted(word, act.token)}fz_parents {word} {act.token}\n"
+    yield Block(made + edited(word, command, act.token, drop_empty=drops), temporary(path, act.token))
+    yield from emptied(path, act)

@@ -17,7 +17,10 @@ from fazai.hosts.fieldtypes import canonical
 from fazai.hosts.questions import KEPT_BYTES, Answer, ContentOf, FileAt, Output, PathState, Question
 from fazai.model import FieldSpec, Problem, Resource, Value, Verb
 
-__all__ = ["Act", "Answers", "Block", "Have", "HostKind", "Put", "Want"]
+__all__ = ["UNKNOWN", "Act", "Answers", "Block", "Have", "HostKind", "Put", "Want"]
+
+#: What was read back of an item that was not looked at since it was written.
+UNKNOWN: Final = object()
 
 Answers = Mapping[Question, Answer]
 #: Names of Ansible's modules for the fields by which our kinds name their items.
@@ -64,6 +67,7 @@ class Act:
     at: Callable[[str], str]
     memory: dict[object, Any]
     undone: bool = False
+    undoes: str = ""  # the token of the change that is undone
     base: tuple[Base, ...] = ()  # what it rests on
 
 
@@ -224,6 +228,10 @@ class HostKind:
 
     # -- what it has to do with others ------------------------------------------------------------------
 
+    def claim(self, want: Want, have: Have | None) -> str:
+        """What of something that all hosts share this one is to be alone; empty: nothing."""
+        return ""
+
     def touches(self, want: Want) -> tuple[str, ...] | None:
         """The paths on the host that a change may bring into being, alter or remove; None: anything."""
         return None
@@ -246,6 +254,11 @@ class HostKind:
     def leaves(self, act: Act) -> tuple[Base, ...]:
         """What a change leaves, as far as it is known: it is taken back only while that is so."""
         return ()
+
+    def is_left(self, want: Want, wrote: Mapping[str, Value], after: object, found: Have | None) -> bool:
+        """Of a kind that is `asked`: whether an item is as this run left it, which is as it was read back or,
+        if that was not done, as it was to be. `wrote`: the fields that were written."""
+        return self.compare(want, found) is None if after is UNKNOWN else found == after
 
     # -- writing ----------------------------------------------------------------------------------------
 

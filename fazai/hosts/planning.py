@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from fazai.errors import AccessDenied, FazaiError, NotAvailable, VerifyError
+from fazai.errors import AccessDenied, FazaiError, Mark, NotAvailable, VerifyError
 from fazai.hosts.effects import Names, Touched, reads
 from fazai.hosts.kind import HostKind, Want
 from fazai.hosts.quoting import quoted as word
@@ -57,6 +57,7 @@ def work_out(
     errors: list[FazaiError] = []
     steps: list[Step] = []
     changes: list[Change] = []
+    claims: list[tuple[str, Mark | str]] = []
     unchanged = 0
     touched, titles = Touched(named), list[str]()
     looked = False
@@ -72,6 +73,8 @@ def work_out(
                 errors.append(found)
                 continue
             found = None  # as far as can be known
+        if claim := kind.claim(want, found):
+            claims.append((claim, want.resource.mark or host))
         change = _change(host, kind, want, found, handlers)
         if change is not None or last:  # what is as wanted now may not be so at its turn
             touched.add(kind, want, Verb.CREATE if change is None else change.verb)
@@ -89,7 +92,7 @@ def work_out(
     gone = (
         f'an earlier run notified "{name}", which is no handler now' for name in sorted(due - set(handlers))
     )
-    return Diff(tuple(steps), unchanged, errors=tuple(errors), notes=tuple(gone))
+    return Diff(tuple(steps), unchanged, errors=tuple(errors), notes=tuple(gone), claims=tuple(claims))
 
 
 def _last(touched: Touched, kind: HostKind, want: Want, found: object) -> tuple[int, int]:

@@ -22,6 +22,7 @@ _BATCH: Final = 200  # paths for one process: their names must fit into its argu
 
 #: Definitions that every block may use. Each program that is started costs a host about a millisecond of CPU,
 #: so what nearly every host has is tried first and what it is instead is asked afterwards.
+#: `fz_drop`: the backup of a file that was not replaced after all is one too many.
 #: `fz_sync FILE...`: they are on the disk; `sync` of old or foreign systems knows no files, `fsync` is
 #: FreeBSD's.
 #: `fz_get LIMIT FILE`: its content, one byte more than the limit at most; where `head` counts no bytes,
@@ -44,12 +45,14 @@ PATH=$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin; export 
 unset CDPATH ENV BASH_ENV IFS
 fz_nl='
 ' fz_tab='	'
-fz_tmp= fz_all=
+fz_tmp= fz_all= fz_bk=
 fz_q() {
+fz_drop
 if [ -n "$fz_tmp" ] && [ -d "$fz_tmp" ]; then rm -f "$fz_tmp/${fz_tmp##*-}"*; rmdir "$fz_tmp"
 elif [ -n "$fz_tmp" ]; then rm -f "$fz_tmp"; fi 2>/dev/null
 [ -z "$fz_all" ] || eval "rm -f $fz_all"
 }
+fz_drop() { [ -z "$fz_bk" ] || [ ! "$fz_t" -ef "$fz_bk" ] || rm -f "$fz_bk"; }
 trap fz_q EXIT; trap 'fz_q; exit 129' HUP; trap 'fz_q; exit 141' PIPE; trap 'fz_q; exit 143' TERM
 fz_gnu() { stat -c %f / >/dev/null 2>&1; }
 fz_stat() {

@@ -8,30 +8,28 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Se
 from contextlib import suppress
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Self
 
 from fazai.errors import DeviceError, FazaiError, Moved, NotAvailable, Unreachable, Unsure
 from fazai.hosts import planning, together
 from fazai.hosts.answers import read_answers
-from fazai.hosts.base import MOVED, Base, checked, made_paths, moved_path
+from fazai.hosts.base import MOVED, Base, checked, moved_path, reported
 from fazai.hosts.effects import Names, Touched, folders_of, paths_of, reads, same_file, touched_by, where_are
 from fazai.hosts.facts import QUESTIONS, facts_of
 from fazai.hosts.faults import Lines, failed, masked, moved_on, secrets_of
-from fazai.hosts.kind import Act, Answers, Block, HostKind, Want
+from fazai.hosts.kind import UNKNOWN, Act, Answers, Block, HostKind, Want
 from fazai.hosts.planning import Seen
 from fazai.hosts.questions import AnswerTooLong, Output, Question, answer_bytes
 from fazai.hosts.quoting import encoded
 from fazai.hosts.script import observe_script
+from fazai.hosts.second import end_shell, prove_connection
 from fazai.hosts.shell import Channel, Ended, Form, Listener, Result, Shell
 from fazai.model import Activate, Change, Diff, Resource, Target, Verb
 
 __all__ = ["HostSession"]
 
-#: How long a host may take to accept connections again after its handlers ran, and how often to try.
-_PROBE_S, _PROBE_PAUSE_S = 20.0, 0.5
 #: How often to look whether what was written works.
 _PROOF_PAUSE_S = 0.2
-_UNKNOWN: Final = object()
 
 
 class HostSession:
@@ -76,8 +74,10 @@ class HostSession:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._channel is not None:
-            await self._channel.close(busy=isinstance(error, asyncio.CancelledError))
+        if self._channel is not None and isinstance(error, asyncio.CancelledError):
+            await self._end()
+        elif self._channel is not None:
+            await self._channel.close()
         self._channel = self._shell = None
 
     # -- looking ----------------------------------------------------------------------------------------
@@ -208,18 +208,15 @@ class HostSession:
         return change.ref
 
     async def _still(self, change: Change) -> None:
-        """Raise Moved when an item is not as it was read back or, if that was not done, as it was to be."""
+        """Raise Moved when an item is not as this run left it."""
         key = change.kind, change.identity
         if key not in self._wanted or key not in self._acts:
             return
-        resource, after = self._wanted[key], self._after.get(key, _UNKNOWN)
-        found = (await self.observe([resource])).items[key]
+        want, after = Want(self._wanted[key], self._at), self._after.get(key, UNKNOWN)
+        found = (await self.observe([want.resource])).items[key]
         if isinstance(found, FazaiError):
             raise found
-        differs = found != after
-        if after is _UNKNOWN:
-            differs = self._kinds[change.kind].compare(Want(resource, self._at), found) is not None
-        if differs:
+        if not self._kinds[change.kind].is_left(want, change.before, after, found):
             raise Moved("it is not as this run left it", path="", where=change.where)
 
     async def _take_back_half(self, change: Change, act: Act) -> None:
@@ -252,6 +249,7 @@ class HostSession:
             at=self._at,
             memory=memory,
             undone=undone,
+            undoes="" if first is None else first.token,
             base=self._base(key, undone),
         )
         if not undone:
@@ -307,7 +305,7 @@ class HostSession:
         count = together.done(result.out, self._shell.nonce) if result.exit else len(changes)
         refs = [change.ref for change in changes[:count]]
         if count:
-            self._memory = {**memories[count - 1], **made_paths(result.out, self._shell.nonce)}
+            self._memory = {**memories[count - 1], **reported(result.out, self._shell.nonce)}
         try:
             for change in changes[count:]:
                 refs.append(await self.write(change))
@@ -342,7 +340,7 @@ class HostSession:
             nonce = self._nonce()
             if result.exit == MOVED and (path := moved_path(act.base, result.out, nonce)) is not None:
                 raise moved_on(path, path.removeprefix(self._root), place, act.undone)
-            self._memory.update(made_paths(result.out, nonce))
+            self._memory.update(reported(result.out, nonce))
             if result.exit:
                 raise failed(f"{kind} {act.identity}", place, result, mask)
 
@@ -379,8 +377,12 @@ class HostSession:
             and touched.last(reads(self._kinds[resource.kind], Want(resource, self._at)), failed=True)
         ]
 
+    def exposed(self, resources: Sequence[Resource]) -> list[Resource]:
+        """Those of which files alone tell (`model.Following`)."""
+        return [r for r in resources if reads(self._kinds[r.kind], Want(r, self._at)) is not None]
+
     def _touched(self, changes: Sequence[Change]) -> Touched:
-        made = [(self._wanted[change.kind, change.identity], change.verb) for change in changes]
+        made = ((self._wanted[change.kind, change.identity], change.verb) for change in changes)
         wants = [(Want(resource, self._at), verb) for resource, verb in made]
         return touched_by(self._kinds, wants, self._names)
 
@@ -425,18 +427,7 @@ class HostSession:
     async def probe(self) -> None:
         """A handler may have restarted what we came through: prove that a new connection works. Ours stays
         open, to take back what was written if none does."""
-        now_s = asyncio.get_running_loop().time
-        until_s = now_s() + _PROBE_S
-        while True:
-            try:
-                channel = await self._start()
-            except Unreachable:
-                if now_s() > until_s:
-                    raise
-                await asyncio.sleep(_PROBE_PAUSE_S)
-            else:
-                await channel.close()
-                return
+        await prove_connection(self._start)
 
     async def verify(self, changes: Sequence[Change]) -> list[FazaiError]:
         """What was written was read back already; some kinds must also show that it works."""
@@ -484,9 +475,10 @@ class HostSession:
                 script, timeout_s=seconds, setup=setup, listener=listener, form=form, limit=limit
             )
         except TimeoutError:
-            assert self._channel is not None
-            await self._channel.close(busy=True)
+            why = await self._end()
             text = f"{self._target.name}: no answer within {seconds:g} s"
+            if why:
+                text += f", and what runs there was not ended and may go on: {why}"
             where = self._target.where("timeout")
             raise Unreachable(text, stage="answer", where=where, hint="a larger timeout:") from None
         except Unreachable:  # where the next block begins is not known any more
@@ -496,3 +488,13 @@ class HostSession:
         except Ended as ended:
             assert self._channel is not None
             raise await self._channel.refusal(ended.err.decode("utf-8", "replace").strip()) from None
+
+    async def _end(self) -> str:
+        """Close the connection of a shell that still runs something, which is ended; where that takes another
+        connection, through one. Returns why it may go on all the same."""
+        assert self._channel is not None
+        pid, why = self._shell.pid if self._shell is not None else None, ""
+        if pid is not None and not self._channel.ends_all:
+            why = await end_shell(self._start, pid, self._target.name)
+        await self._channel.close(busy=True)
+        return why

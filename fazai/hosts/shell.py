@@ -7,6 +7,7 @@ does any of it: a connection that is cut in the middle of a block does nothing.
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -43,6 +44,11 @@ class Channel(Protocol):
     def stderr(self) -> Reader: ...
     async def refusal(self, said: str) -> FazaiError:
         """Why the shell ended; `said` is the end of its standard error."""
+        ...
+
+    @property
+    def ends_all(self) -> bool:
+        """Whether `close` itself reaches all that the shell runs."""
         ...
 
     async def close(self, *, busy: bool = False) -> None:
@@ -97,6 +103,12 @@ class Shell:
         self._root = root
         self._writes = False  # whether it knows the functions that write
         self._rest = {"stdout": bytearray(), "stderr": bytearray()}
+        self._first: _Frame | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Its number on the host; None as long as it has not said so."""
+        return None if self._first is None else self._first.pid
 
     async def run(
         self,
@@ -127,7 +139,9 @@ class Shell:
         """What fits travels in one piece: each write is a packet, a system call here and a wake-up there."""
         stdin = self._channel.stdin
         prefix = quoted(self._root)
-        head = "" if self.blocks else f"{PRELUDE}{JUDGING}fz_prefix={prefix}\nfz_n={self.nonce}\n"
+        head = (
+            "" if self.blocks else f"{PRELUDE}{JUDGING}fz_prefix={prefix}\nfz_n={self.nonce}\nfz_m shell $$\n"
+        )
         if form != "look" and not self._writes:
             self._writes = True
             head += WRITING + FUNCTION
@@ -165,6 +179,8 @@ class Shell:
     ) -> tuple[bytes, int | None]:
         """What stands between the marks of the block, and its exit code; None if the stream ended before."""
         found = _Frame(self._rest[name], self.nonce)
+        if name == "stdout" and self._first is None:
+            self._first = found
         try:
             while (code := found.scan()) is None:
                 if listener is not None and (fresh := found.fresh()):
@@ -201,6 +217,8 @@ class _Frame:
 
     def __init__(self, data: bytearray, nonce: str) -> None:
         self.data = data
+        self.pid: int | None = None  # of the shell, which says it before its first block
+        self._shell = re.compile(rb"\n%b shell ([0-9]{1,9})\n" % nonce.encode())
         self._begin = f"\n{nonce} begin\n".encode()
         self._end = f"\n{nonce} end ".encode()
         self._start = -1
@@ -220,6 +238,8 @@ class _Frame:
             if found < 0:
                 del data[: max(0, len(data) - _GREETING_BYTES)]
                 return None
+            if said := self._shell.search(data, 0, found + 1):
+                self.pid = int(said[1])
             self._start = self._safe = self._told = found + len(self._begin)
         self._stop = data.find(self._end, self._safe)
         if self._stop < 0:

@@ -108,6 +108,8 @@ def _staged(puts: Sequence[tuple[Put, str]]) -> Iterator[bytes]:
     """All of these, complete beside their places."""
     if not puts:
         return
+    folders_of = dict.fromkeys(posixpath.dirname(put.path) or "/" for put, _ in puts)
+    yield encoded(f'for fz_d in {_words(folders_of)}; do fz_sweep "$fz_d"; done\n')
     yield b"umask 077; set -C\n"
     yield from (encoded(f": >{quoted(tmp)}\n") for _, tmp in puts)
     yield b"set +C\n"

@@ -16,13 +16,14 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["JUDGING", "UNSAFE", "UNSAFE_HINT", "WALKING", "WRITING"]
+__all__ = ["JUDGING", "MOUNTED", "MOUNTED_HINT", "UNSAFE", "UNSAFE_HINT", "WALKING", "WRITING"]
 
 #: The exit status of a `Shell` question that met an unsafe step.
 UNSAFE: Final = 86
 UNSAFE_HINT: Final = (
     "give that step to root, or to the user whose file it is, or work as that user: become_user:"
 )
+MOUNTED_HINT: Final = "unmount it before (ssh.command), or declare absent what is beside it"
 
 #: What every look begins with: `fz_mine UID`: root's, or of who runs this. `fz_judge MODE UID` sets `fz_j`,
 #: see above; `none`: no folder. `fz_line` does so with a line of `stat`.
@@ -164,12 +165,15 @@ fz_cd() { fz_in "$1/."; }
 
 #: `fz_open PATH TOKEN [1]`: `fz_in`, and "$fz_tmp" names a place for what is to take the name "$fz_t"; with
 #: `'' again` behind it the place that is there. `fz_keep` set: it is for the next block as well.
+#: `fz_sweep FOLDER`: removes our temporary files of runs that were killed a day ago or earlier, from a closed
+#: folder; elsewhere a name proves nothing.
 #: `fz_apart TOKEN`: into a folder of our own; `fz_leave`; `fz_close` is what a block ends with. It is made
 #: by one system call: `mkdir -m` of busybox sets the mode by name, behind which another file can be by then.
 #: Only a default ACL makes it another mode than that.
 #: `fz_old` sets `fz_was`, a name of the file at "$fz_t" that nobody can swap, empty where there is none.
 #: `fz_take`: "$fz_tmp" gets the name. `fz_move FILE NAME`: the same, and never into a folder behind a link.
-#: `fz_backup`: what is there gets another name as well; one that is taken is left alone.
+#: `fz_backup TOKEN`: what is there gets another name as well; one that is taken is left alone.
+#: `fz_unback PATH NUMBER HASH`: removes such a name, if it is still that file with that content.
 #: `fz_acl FILE...`: one of them has an access control list. `fz_like MODE`: "$fz_tmp" gets that of what is
 #: there, else the mode; with a list the mode is not the group's, but the most that anybody named in it may.
 #: `fz_set FILE MODE OWNER`, where it is given. `fz_change TOKEN MODE OWNER`: of the file or folder there; a
@@ -196,15 +200,23 @@ fz_empty() { [ "$(echo * .[!.]* ..?*)" = '* .[!.]* ..?*' ]; }
 fz_leave() { cd -P .. && rmdir "./$fz_pd"; fz_pd=; }
 fz_close() {
 fz_y=$?
+[ $fz_y = 0 ] || fz_drop
 if [ -n "$fz_pd" ]; then
 [ $fz_y$fz_keep = 01 ] || { rm -f ./* || rmdir ./*; fz_leave; } 2>/dev/null || :
 elif [ $fz_y != 0 ] && [ -n "$fz_tmp" ]; then rm -f "$fz_tmp" "$fz_tmp".*; fi
+}
+fz_sweep() {
+for fz_y in "$1"/.fazai-????????????????; do
+case ${fz_y##*/.fazai-} in *[!0-9a-f]*) continue;; esac
+[ -f "$fz_y" ] && [ ! -h "$fz_y" ] || continue
+find "$fz_y" -prune -type f -user "$(id -u)" -mtime +0 -exec rm -f {} \; 2>/dev/null || :
+done
 }
 fz_open() {
 trap fz_close EXIT; trap 'exit 129' HUP; trap 'exit 141' PIPE; trap 'exit 143' TERM
 fz_tmp=
 fz_in "$1" "${3-}"
-if [ -z "$fz_who" ]; then fz_t=$fz_here/$fz_name fz_tmp=$fz_here/.fazai-$2
+if [ -z "$fz_who" ]; then fz_sweep "$fz_here"; fz_t=$fz_here/$fz_name fz_tmp=$fz_here/.fazai-$2
 else fz_apart $2 ${4-}; fz_t=../$fz_name fz_tmp=./$2; fi
 }
 fz_old() {
@@ -245,11 +257,23 @@ while [ $fz_c -lt 100 ]; do
 fz_y=$fz_b; [ $fz_c = 0 ] || fz_y=$fz_b.$fz_c
 fz_c=$((fz_c + 1))
 [ ! -e "$fz_y~" ] && [ ! -h "$fz_y~" ] || continue
-ln -n "$fz_was" "$fz_y~" 2>/dev/null && return
-[ -e "$fz_y~" ] || [ -h "$fz_y~" ] || [ -n "$fz_who" ] ||
-{ (umask 077; set -C; : >"$fz_y~") && cp -p "$fz_was" "$fz_y~"; return; }
+ln -n "$fz_was" "$fz_y~" 2>/dev/null || {
+[ ! -e "$fz_y~" ] && [ ! -h "$fz_y~" ] && [ -z "$fz_who" ] || continue
+(umask 077; set -C; : >"$fz_y~") && cp -p "$fz_was" "$fz_y~" || return
+}
+fz_bk=$fz_y~
+set -- $1 $(fz_nodes "$fz_bk")
+fz_m backup $1 $4 "${fz_bk#"$fz_t"}"
+return
 done
 fz_fail "no backup can be made: the names like ${fz_b##*/}~ are taken, or no file can have a second name"
+}
+fz_unback() {
+fz_enter "$1" || return 0
+set -- "$2" "$3" $(fz_nodes "./$fz_name")
+case ${3-} in 8*) ;; *) return 0;; esac
+[ "$5" = "$1" ] || return 0
+case $(fz_hash <"./$fz_name") in *"$2"*) rm -f "./$fz_name";; esac
 }
 fz_set() {
 [ -z "$3" ] || [ "$(fz_own "$1")" = "$3" ] || chown "$3" "$1" || return
@@ -339,6 +363,8 @@ rm -f "./$fz_name"
 }
 fz_rmtree() {
 fz_in "$1"
+fz_y=$(fz_mounted "./$fz_name")
+[ -z "$fz_y" ] || fz_fail "${fz_y#"$fz_root"} is a mount point: nothing is removed"
 case $(rm --help 2>&1) in *BusyBox*) ;; *) rm -rf "./$fz_name"; return;; esac
 [ -n "$(find "./$fz_name" -type d \( ! -user 0 -o -perm -020 -o -perm -002 \) 2>&1 | head -n 1)" ] ||
 { rm -rf "./$fz_name"; return; }
@@ -404,7 +430,18 @@ if [ -n "$3" ]; then fz_fd && { fz_m text $1; head -c $(($3 + 1)) <&3; fz_m got 
 }
 """
 
+#: `fz_mounted FOLDER`: the first file system, or part of one, that is mounted there or below, as the kernel
+#: tells it. A folder that is bound to another place of the same file system has no device of its own.
+MOUNTED: Final = r"""
+fz_mounted() {
+fz_d=$(cd -P "$1" 2>/dev/null && pwd -P) || return 0
+{ cat /proc/self/mountinfo || mount -p | sed 's/^/- - - /'; } 2>/dev/null | fz_d=$fz_d awk '{
+p = $5; gsub(/\\040/, " ", p); gsub(/\\011/, "\t", p); gsub(/\\012/, "\n", p); gsub(/\\134/, "\\", p)
+if (p == ENVIRON["fz_d"] || index(p, ENVIRON["fz_d"] "/") == 1) { print p; exit } }'
+}
+"""
+
 #: What a look needs where it walks, and what a change needs. They are sent to a host when they are used: some
 #: shells read a byte at a time.
 WALKING: Final = _ENTER + _READ + _LOOK
-WRITING: Final = _ENTER + _WRITE
+WRITING: Final = _ENTER + MOUNTED + _WRITE

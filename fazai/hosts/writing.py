@@ -25,6 +25,7 @@ __all__ = [
     "changed_attributes",
     "check_replacing",
     "denied",
+    "emptied",
     "in_place",
     "left_file",
     "meant_for",
@@ -37,6 +38,8 @@ __all__ = [
 ]
 
 _CHUNKS = 8  # of 128 KiB each in one block: that much the shell on the host holds at a time
+
+_BACKED_BYTES = 255 - len(".20261122T131500Z.99~")  # of a name to which this can be added
 
 ATTRIBUTES = (
     FieldSpec("mode", "mode", 'four octal digits in quotes: "0644"'),
@@ -53,6 +56,10 @@ REPLACING = (
 
 def check_replacing(fields: Mapping[str, Value]) -> Iterator[Problem]:
     """What is wrong with the options of `REPLACING`."""
+    name = posixpath.basename(fields.get("path") or fields.get("dest") or "")
+    if fields.get("backup") and len(name.encode("utf-8", "surrogateescape")) > _BACKED_BYTES:
+        said = f"makes a name longer than 255 bytes, as the file's own has more than {_BACKED_BYTES}"
+        yield Problem("backup", said)
     text = fields.get("validate")
     if text is None:
         return
@@ -162,6 +169,16 @@ def removed(path: str) -> Block:
     return Block(f"set -e; fz_rm {quoted(path)}", at=path, plain=f"rm -f {quoted(path)}")
 
 
+def emptied(path: str, act: Act) -> Iterator[Block]:
+    """Blocks that remove the folders above that were made with what is undone, where nothing else is in
+    them."""
+    size = act.memory.get(("made", act.undoes)) if act.undone else None
+    name = path.encode("utf-8", "surrogateescape")
+    while size is not None and len(name := name.rpartition(b"/")[0]) >= size:
+        word = quoted(name.decode("utf-8", "surrogateescape"))
+        yield Block(f'set -e; fz_in {word}; rmdir "./$fz_name" 2>/dev/null || :', compares=True)
+
+
 def below(act: Act) -> str:
     """Whether nobody else may write to a folder, once it is done."""
     fields = {**act.have, **act.after}
@@ -196,6 +213,9 @@ def replaced(path: str, content: Blob, act: Act, default_mode: str) -> Iterator[
         account = account_of(wanted["owner"], wanted["group"])
         put = Put(path, batch, wanted["mode"], account, _ending(act), _keeps_mode(act))
     yield Block(script, tmp, put=put, compares=True)
+    if act.undoes and (backup := act.memory.get(("backup", act.undoes))):
+        node, end = backup  # it holds what was put back just now
+        yield Block(f"fz_unback {quoted(path + end)} {node} {content.sha256}", compares=True)
 
 
 def in_place(act: Act, default_mode: str) -> str:
@@ -224,5 +244,5 @@ def _keeps_mode(act: Act) -> bool:
 
 
 def _ending(act: Act) -> str:
-    backup = "fz_backup\n" if act.options.get("backup") else ""
+    backup = f"fz_backup {act.token}\n" if act.options.get("backup") else ""
     return f"{checked(act.base)}{backup}fz_take"

@@ -43,6 +43,9 @@ class FollowingSession(DeviceSession):
     def affected(self, changes: Sequence[Change], resources: Sequence[Resource]) -> Sequence[Resource]:
         return ()
 
+    def exposed(self, resources: Sequence[Resource]) -> Sequence[Resource]:
+        return ()
+
 
 class FollowingProvider(DeviceProvider):
     def connect(self, target: Any) -> Session:

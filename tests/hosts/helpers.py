@@ -17,7 +17,7 @@ from fazai.hosts.session import HostSession
 from fazai.model import Change, Diff, LookAgain, Resource, Target
 from fazai.providers.local.transport import start
 
-__all__ = ["HOSTILE", "SHELLS", "Host", "resource", "shell_environ"]
+__all__ = ["HOSTILE", "SHELLS", "Host", "put_first", "resource", "shell_environ"]
 
 SHELLS = ("dash", "bash", "busybox")
 
@@ -76,6 +76,18 @@ def shell_environ(shell: str, folder: Path) -> dict[str, str]:
         for name in names:
             (programs / name).symlink_to(found)
     return {"PATH": f"{programs}:/usr/bin:/bin", "HOME": str(folder)}
+
+
+def put_first(environ: dict[str, str], name: str, script: str) -> Path:
+    """A program in place of the one of that name in this environment: lines of `sh`. Returns where it is."""
+    folder = Path(environ["HOME"]) / "first"
+    folder.mkdir(exist_ok=True)
+    program = folder / name
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    if not environ["PATH"].startswith(f"{folder}:"):
+        environ["PATH"] = f"{folder}:{environ['PATH']}"
+    return program
 
 
 def resource(kind: str, fields: Mapping[str, Any], state: str = "present", **more: Any) -> Resource:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import socket
+import subprocess
 import sys
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 
 from fazai.errors import DeviceError, FazaiError, Unreachable
+from fazai.hosts import second
 from fazai.hosts.become import Become
 from fazai.hosts.kinds import all_kinds
 from fazai.hosts.questions import AnswerTooLong, FileAt, Output, Shell
@@ -199,6 +201,64 @@ def test_a_command_that_does_not_end(script: str, world: World) -> None:
     pids = [int(line) for line in path.read_text().split()]
     assert len(pids) == 2
     assert [pid for pid in pids if not _gone(pid)] == []
+
+
+@pytest.mark.parametrize(
+    ("shell", "script"),
+    [
+        ("dash", "cat /dev/zero"),
+        ("bash", "sleep 1000"),
+        ("busybox", "trap '' TERM; while :; do sleep 0.1; done"),
+    ],
+)
+def test_a_command_of_roots_over_ssh_that_does_not_end(
+    shell: str, script: str, world: World, server: Sshd
+) -> None:
+    """sshd passes no signal on to it: a second connection ends it, with all that it started."""
+    server.configure(f"SetEnv PATH={shell_environ(shell, world.folder)['PATH']}")
+    world.ssh(server, timeout=2)
+    path = world.folder / "pids"
+    command = f"echo $$ >>{path}; setsid sleep 1000 & echo $! >>{path}; {script}"
+    with flat():
+        found = world.fazai("apply", resources=[{"ssh.command": {"shell": command, "creates": "/x"}}])
+    assert (found.code, "web: no answer within 2 s, while ssh.command" in found.out) == (1, True), found
+    pids = [int(line) for line in path.read_text().split()]
+    assert [pid for pid in pids if not _gone(pid)] == []
+    assert len(pids) == 2
+
+
+def test_a_command_over_ssh_that_cannot_be_ended(world: World, server: Sshd) -> None:
+    """Where no second connection comes about this is said."""
+    world.ssh(server, timeout=2)
+    path = world.folder / "pid"
+    command = f"echo $$ >{path}; echo 'ForceCommand echo not again' >>{server.config}; sleep 1000"
+    found = world.fazai("apply", resources=[{"ssh.command": {"shell": command, "creates": "/x"}}])
+    os.kill(int(path.read_text()), signal.SIGKILL)
+    said = "no answer within 2 s, and what runs there was not ended and may go on: a second connection failed"
+    assert (found.code, said in found.out) == (1, True), found
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("tells", ["/proc", "ps"])
+def test_what_ends_a_shell_on_any_system(tells: str, shell: str, tmp_path: Path) -> None:
+    """Where /proc tells of no processes `ps` does, in the words that all have."""
+    script = second._END if tells == "/proc" else second._END.replace("/proc/self/status", "/nowhere")
+    environ = shell_environ(shell, tmp_path)
+    trapped = "trap '' TERM; sleep 1000 & echo $!; setsid sleep 1000 & echo $!; echo; wait"
+    child = subprocess.Popen(["sh", "-c", trapped], stdout=subprocess.PIPE, text=True, env=environ)
+    assert child.stdout is not None
+    pids = [int(line) for line in iter(child.stdout.readline, "\n")]
+    done = subprocess.run(
+        ["sh", "-c", f"fz_k={child.pid}\n{script}"],
+        env=environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert child.wait() == -signal.SIGKILL
+    child.stdout.close()
+    assert (done.returncode, done.stdout, [pid for pid in pids if not _gone(pid)]) == (0, "", [])
 
 
 def test_what_a_command_prints_last_is_kept(tmp_path: Path) -> None:
@@ -391,8 +451,12 @@ def test_a_host_that_stops_in_mid_conversation(world: World, server: Sshd) -> No
     asyncio.run(run())
 
 
-def test_an_interrupt_twice_ends_what_a_command_started(world: World) -> None:
-    world.local()
+@pytest.mark.parametrize("way", ["local", "ssh"])
+def test_an_interrupt_twice_ends_what_a_command_started(way: str, world: World, server: Sshd) -> None:
+    if way == "ssh":
+        world.ssh(server)
+    else:
+        world.local()
     path = world.folder / "pid"
     shell = f"echo $$ >{path}; kill -INT {os.getpid()}; sleep 0.5; kill -INT {os.getpid()}; sleep 1000"
     found = world.fazai("apply", resources=[{"ssh.command": {"shell": shell, "creates": "/x"}}])

@@ -171,6 +171,23 @@ def test_a_command_is_not_taken_back_and_that_is_said(world: World) -> None:
         ({"ssh.file": {"path": "/a", "content": ""}, "listen": "x"}, "cannot be a handler"),
         ({"ssh.file": {"path": "a", "content": ""}}, "absolute path"),
         ({"ssh.file": {"path": "/a/../b", "content": ""}}, 'must not hold ".."'),
+        (
+            {"ssh.file": {"path": "/a" * 2100, "content": ""}},
+            "inventory.yml:12:14: ssh.file: path: is 4200 bytes long, and at most 4063 can be managed",
+        ),
+        (
+            {"ssh.directory": {"path": f"/{'é' * 130}/b", "state": "absent"}},
+            "path: has a name of 260 bytes in it, and none can be longer than 255",
+        ),
+        ({"ssh.command": {"argv": ["x"], "creates": "/" + "a" * 256}}, "creates: has a name of 256 bytes"),
+        (
+            {"ssh.link": {"path": "/a", "target": "x/" * 2100}},
+            "target: is 4200 bytes long, and no link can hold more than 4095",
+        ),
+        (
+            {"ssh.file": {"path": "/" + "a" * 240, "content": "", "backup": True}},
+            "backup: makes a name longer than 255 bytes, as the file's own has more than 234",
+        ),
         ({"ssh.file": {"path": "/a", "content": "", "mode": 420}}, 'mode: "0644"'),
         ({"ssh.file": {"path": "/a", "content": "", "mdoe": "0644"}}, 'did you mean "mode"'),
         ({"ssh.file": {"path": "/a", "content": "", "validate": "true"}}, "does not say where"),

@@ -14,7 +14,7 @@ import pytest
 from fazai.cli import main
 from fazai.errors import DeviceError, Moved
 from tests.hosts.conftest import World
-from tests.hosts.helpers import Host, resource, shell_environ
+from tests.hosts.helpers import Host, put_first, resource, shell_environ
 from tests.hosts.test_packages import NAME, debian
 from tests.hosts.test_shared_files import KEY_1
 from tests.hosts.test_whole_machine import fazai
@@ -288,19 +288,15 @@ SHARED: dict[str, tuple[str, dict[str, Any]]] = {
 @pytest.mark.parametrize("kind", SHARED)
 def test_a_line_is_not_written_over_another_hand(kind: str, there: bool, tmp_path: Path) -> None:
     """Who writes into the file while the host changes its line loses nothing: here it is awk itself."""
-    root, shims = tmp_path / "root", tmp_path / "shims"
+    root = tmp_path / "root"
     name, fields = SHARED[kind]
     path = root / name
     path.parent.mkdir(parents=True)
-    shims.mkdir()
     if there:
         path.write_text("# theirs\n")
     environ = shell_environ("dash", tmp_path)
     other = f'[ -z "$fz_count" ] || echo "# theirs, too" >>"{path}"'
-    text = f'#!/bin/sh\n{other}\nPATH="{environ["PATH"]}"\nexec awk "$@"\n'
-    (shims / "awk").write_text(text)
-    (shims / "awk").chmod(0o755)
-    environ["PATH"] = f"{shims}:{environ['PATH']}"
+    put_first(environ, "awk", f'{other}\nPATH="{environ["PATH"]}"\nexec awk "$@"')
 
     async def run() -> None:
         host = Host.local(root, environ)
@@ -371,14 +367,11 @@ def test_what_a_change_that_fails_has_half_done_is_taken_back(world: World) -> N
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="the owner of a file is for root to change")
 def test_one_attribute_of_two_is_taken_back(tmp_path: Path) -> None:
-    root, shims = tmp_path / "root", tmp_path / "shims"
+    root = tmp_path / "root"
     root.mkdir()
-    shims.mkdir()
     (root / "f").write_text("x")
     environ = shell_environ("dash", tmp_path)
-    (shims / "chmod").write_text("#!/bin/sh\necho chmod: no luck >&2\nexit 1\n")
-    (shims / "chmod").chmod(0o755)
-    environ["PATH"] = f"{shims}:{environ['PATH']}"
+    put_first(environ, "chmod", "echo chmod: no luck >&2\nexit 1")
     wanted = resource("ssh.file", {"path": "/f", "owner": "65534", "mode": "0600"})
 
     async def run() -> None:
@@ -405,3 +398,38 @@ def test_folders_that_were_made_on_the_way_go_with_their_directory(world: World)
     found = world.fazai("apply", resources=deep)
     assert (found.code, "3 changes taken back" in found.out) == (1, True), found
     assert sorted(str(path.relative_to(root)) for path in root.rglob("*")) == ["k", "k/theirs", "there"]
+
+
+# -- handlers ------------------------------------------------------------------------------------------------
+
+
+def test_a_handler_that_edits_what_a_resource_declares_is_named(world: World) -> None:
+    """Once, with both places; what it edits of files that nobody declares is its own affair."""
+    root = world.local()
+    text = """
+- name: web
+  hosts: all
+  resources:
+    - ssh.file: {path: /a, content: "1\\n"}
+      notify: [stamp, other]
+    - ssh.file: {path: /b, content: "1\\n"}
+  handlers:
+    - name: stamp
+      ssh.command: {shell: "echo stamp >>a; echo log >>log", chdir: /}
+    - name: other
+      ssh.command: {shell: "true", chdir: /}
+"""
+    play = world.folder / "play.yml"
+    play.write_text(text)
+    for there in ("", "1\nstamp\n"):
+        assert not there or (root / "a").read_text() == there
+        found = world.fazai("apply", "--playbook", play)
+        warnings = [line for line in found.out.splitlines() if "not as declared any more" in line]
+        assert (found.code, len(warnings)) == (0, 1), found
+        said = (
+            f"ssh.file /a ({play}:5:7) is not as declared any more since the handler stamp ({play}:10:7) or"
+        )
+        assert f"{said} other ({play}:12:7) ran: " in warnings[0]
+        assert "the next run changes it back; let one of the two alone say what is there" in warnings[0]
+    play.write_text(text.replace("echo stamp >>a; ", ""))
+    assert "not as declared" not in world.fazai("apply", "--playbook", play).out

@@ -20,12 +20,12 @@ import pytest
 from fazai.errors import DeviceError, FazaiError
 from fazai.model import Verb
 from tests.hosts.conftest import World
-from tests.hosts.helpers import SHELLS, Host, resource, shell_environ
-from tests.hosts.machines import missing
+from tests.hosts.helpers import SHELLS, Host, put_first, resource, shell_environ
+from tests.hosts.machines import Machine, missing
 from tests.hosts.test_faults import NEW, until
 from tests.hosts.test_shared_files import KEY_1, KEY_2
 from tests.hosts.test_together import _acl as set_default_acl
-from tests.hosts.test_unsafe_ways import ALICE, BOB, SECRET, plant
+from tests.hosts.test_unsafe_ways import ALICE, BOB, SECRET, alices, plant
 
 ROOT = pytest.mark.skipif(os.getuid() != 0, reason="only root can give files to others")
 
@@ -67,13 +67,13 @@ def test_an_edit_means_the_target_of_a_link(target: str, shell: str, tmp_path: P
             changes = await host.converge(*wanted)
             text = f"nameserver 192.0.2.1\noptions edns0\na.b = 1\n{KEY_1}\n"
             assert (state(file), os.readlink(link)) == (("0604", os.getuid(), text), target)
+            (kept,) = file.parent.glob("resolv.conf.*~")
+            assert state(kept) == ("0604", os.getuid(), "nameserver 192.0.2.1\n")
             await host.undo(changes)
 
     asyncio.run(run())
     assert (state(file), os.readlink(link)) == (("0604", os.getuid(), "nameserver 192.0.2.1\n"), target)
-    (kept,) = (root / "run").glob("resolv.conf.*~")
-    assert state(kept) == state(file)
-    assert not list((root / "etc").glob("*~"))
+    assert not list(root.glob("*/*~"))
 
 
 @pytest.mark.parametrize("shell", SHELLS)
@@ -173,9 +173,7 @@ def test_a_link_does_not_lead_out_of_a_folder_host(tmp_path: Path) -> None:
 @ROOT
 @pytest.mark.parametrize("shell", SHELLS)
 def test_all_kinds_in_a_users_own_folder(shell: str, tmp_path: Path) -> None:
-    root = tmp_path / "fs"
-    root.mkdir()
-    plant(root, "/home/alice", "nothing")
+    root = alices(tmp_path)
     home = root / "home/alice"
     (home / "dots").mkdir()
     (home / "dots/rc").write_text("rc\n")
@@ -225,7 +223,7 @@ def test_all_kinds_in_a_users_own_folder(shell: str, tmp_path: Path) -> None:
             await host.converge(gone)
 
     asyncio.run(run())
-    assert sorted(os.listdir(home)) == [".ssh", "log", "rc", "rc-abs"]
+    assert sorted(os.listdir(home)) == ["log", "rc", "rc-abs"]
     assert state(home / "log") == ("0644", ALICE, "log\n")
     assert left_over(root) == []
 
@@ -234,9 +232,7 @@ def test_all_kinds_in_a_users_own_folder(shell: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("folder", ["/tmp", "/open"])
 @pytest.mark.parametrize("shell", SHELLS)
 def test_a_folder_to_which_many_may_write(shell: str, folder: str, tmp_path: Path) -> None:
-    root = tmp_path / "fs"
-    root.mkdir()
-    plant(root, "/home/alice", "nothing")
+    root = alices(tmp_path)
     (root / "open").mkdir()
     (root / "open").chmod(0o775)
     at = root / folder[1:]
@@ -260,9 +256,7 @@ def test_a_folder_to_which_many_may_write(shell: str, folder: str, tmp_path: Pat
 
 @ROOT
 def test_a_file_for_one_user_in_the_folder_of_another(tmp_path: Path) -> None:
-    root = tmp_path / "fs"
-    root.mkdir()
-    plant(root, "/home/alice", "nothing")
+    root = alices(tmp_path)
     wanted = [
         resource("ssh.file", {"path": "/home/alice/x", "content": "x", "owner": str(BOB)}),
         resource("ssh.directory", {"path": "/home/alice/y", "owner": str(BOB)}),
@@ -290,9 +284,7 @@ def test_a_file_for_one_user_in_the_folder_of_another(tmp_path: Path) -> None:
 def test_what_is_roots_in_a_users_folder_stays_so(fields: Mapping[str, Any], tmp_path: Path) -> None:
     """It may be an old file of root's that she kept under a name of hers. With its content declared it is
     made anew."""
-    root = tmp_path / "fs"
-    root.mkdir()
-    plant(root, "/home/alice", "nothing")
+    root = alices(tmp_path)
     file, folder = root / "home/alice/f", root / "home/alice/d"
     file.write_text("old\n")
     file.chmod(0o600)
@@ -324,14 +316,9 @@ def test_what_is_roots_in_a_users_folder_stays_so(fields: Mapping[str, Any], tmp
 @pytest.mark.parametrize("shell", SHELLS)
 def test_backups_whose_names_are_taken(shell: str, tmp_path: Path) -> None:
     """By links that lead to what is root's, into a folder, and by the backup of the same second."""
-    root = tmp_path / "fs"
-    root.mkdir()
-    plant(root, "/home/alice", "nothing")
+    root = alices(tmp_path)
     environ = shell_environ(shell, tmp_path)
-    (tmp_path / "now").mkdir()
-    (tmp_path / "now/date").write_text("#!/bin/sh\necho 20270102T030405Z\n")
-    (tmp_path / "now/date").chmod(0o755)
-    environ["PATH"] = f"{tmp_path}/now:{environ['PATH']}"
+    put_first(environ, "date", "echo 20270102T030405Z")
     home = root / "home/alice"
     (home / "f").write_text("0\n")
     os.chown(home / "f", ALICE, ALICE)
@@ -389,12 +376,10 @@ def _size(path: Path) -> int:
 @pytest.mark.parametrize("shell", ["dash", "bash"])
 def test_a_link_that_comes_before_a_folder_is_made(shell: str, joined: bool, tmp_path: Path) -> None:
     """In /tmp, where anybody may make one: `mkdir -p` would follow it."""
-    root = tmp_path / "fs"
-    root.mkdir()
-    plant(root, "/home/alice", "nothing")
+    root = alices(tmp_path)
     environ = shell_environ(shell, tmp_path)
     came = f"ln -sn ../etc/sudoers.d '{root}/tmp/x' 2>/dev/null && chown -h {ALICE} '{root}/tmp/x'"
-    _shim(environ, tmp_path, "mkdir", came)
+    _shim(environ, "mkdir", came)
     wanted = [
         resource("ssh.directory", {"path": "/tmp/x/y"}),
         resource("ssh.file", {"path": "/etc/other", "content": "other\n"}),
@@ -424,12 +409,10 @@ def test_a_link_that_comes_before_a_folder_is_made(shell: str, joined: bool, tmp
 @pytest.mark.parametrize("shell", SHELLS)
 def test_a_users_folder_with_a_default_acl(shell: str, tmp_path: Path) -> None:
     """It gives everybody everything in what is made there: what is ours is made private before it is used."""
-    root = tmp_path / "fs"
-    root.mkdir()
-    plant(root, "/home/alice", "nothing")
+    root = alices(tmp_path)
     set_default_acl(root / "home/alice")
     environ = shell_environ(shell, tmp_path)
-    _shim(environ, tmp_path, "mv", f"stat -c %a:%u . >>'{tmp_path}/modes'")
+    _shim(environ, "mv", f"stat -c %a:%u . >>'{tmp_path}/modes'")
 
     async def run() -> None:
         host = Host.local(root, environ)
@@ -448,9 +431,7 @@ def test_a_users_folder_with_a_default_acl(shell: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("shell", SHELLS)
 def test_attributes_where_many_may_write(shell: str, tmp_path: Path) -> None:
     """What is another user's is changed, and in /tmp what is root's: nobody else can have put it there."""
-    root = tmp_path / "fs"
-    root.mkdir()
-    plant(root, "/home/alice", "nothing")
+    root = alices(tmp_path)
     (root / "open").mkdir()
     (root / "open").chmod(0o775)
     for name in ("tmp/f", "tmp/d", "open/f", "open/d", "tmp/roots"):
@@ -477,13 +458,9 @@ def test_attributes_where_many_may_write(shell: str, tmp_path: Path) -> None:
 
 @ROOT
 def test_folders_of_others_need_a_safe_mv(tmp_path: Path) -> None:
-    root = tmp_path / "fs"
-    root.mkdir()
-    plant(root, "/home/alice", "nothing")
+    root = alices(tmp_path)
     environ = shell_environ("dash", tmp_path)
-    _shim(
-        environ, tmp_path, "mv", 'case $1 in -fT|-fh) echo "mv: illegal option -- ${1#-f}" >&2; exit 1;; esac'
-    )
+    _shim(environ, "mv", 'case $1 in -fT|-fh) echo "mv: illegal option -- ${1#-f}" >&2; exit 1;; esac')
 
     async def run() -> None:
         host = Host.local(root, environ)
@@ -498,14 +475,9 @@ def test_folders_of_others_need_a_safe_mv(tmp_path: Path) -> None:
     assert os.listdir(root / "home/alice") == []
 
 
-def _shim(environ: dict[str, str], folder: Path, name: str, first: str) -> None:
+def _shim(environ: dict[str, str], name: str, first: str) -> None:
     """Put a program before the real one that does something else first."""
-    shims, real = folder / "shims", shutil.which(name)
-    shims.mkdir(exist_ok=True)
-    (shims / name).write_text(f'#!/bin/sh\n{first}\nexec {real} "$@"\n')
-    (shims / name).chmod(0o755)
-    if not environ["PATH"].startswith(f"{shims}:"):
-        environ["PATH"] = f"{shims}:{environ['PATH']}"
+    put_first(environ, name, f'{first}\nexec {shutil.which(name)} "$@"')
 
 
 #: What BSD's `stat` and `mv` take; the formats that the scripts use are put into GNU's words.
@@ -523,17 +495,15 @@ _BSD_MV = (
 @ROOT
 def test_a_bsd(tmp_path: Path) -> None:
     """FreeBSD's options of stat and mv."""
-    root = tmp_path / "fs"
-    root.mkdir()
-    plant(root, "/home/alice", "nothing")
+    root = alices(tmp_path)
     (root / "run").mkdir(exist_ok=True)
     (root / "run/r").write_text("r\n")
     (root / "etc/l").symlink_to("../run/r")
     os.symlink("../../etc/shadow", root / "home/alice/s")
     os.lchown(root / "home/alice/s", ALICE, ALICE)
     environ = shell_environ("dash", tmp_path)
-    _shim(environ, tmp_path, "stat", _BSD_STAT)
-    _shim(environ, tmp_path, "mv", _BSD_MV)
+    _shim(environ, "stat", _BSD_STAT)
+    _shim(environ, "mv", _BSD_MV)
     wanted = [
         resource("ssh.file", {"path": "/etc/x", "content": "x"}),
         resource("ssh.line", {"path": "/etc/l", "line": "line"}),
@@ -566,9 +536,7 @@ def test_a_bsd(tmp_path: Path) -> None:
 @pytest.mark.parametrize("way", ["folder", "link"])
 def test_the_agents_files(where: str, way: str, tmp_path: Path) -> None:
     """A folder of hers on the way of what root runs, or a link of hers that root would read as a status."""
-    root = tmp_path / "fs"
-    root.mkdir()
-    plant(root, "/home/alice", "nothing")
+    root = alices(tmp_path)
     place = root / where
     place.mkdir(parents=True)
     os.chown(place, ALICE, ALICE)
@@ -711,3 +679,34 @@ def test_a_list_that_cannot_be_copied_is_said(tmp_path: Path) -> None:
 
     asyncio.run(run())
     assert (tmp_path / "f").read_text() == "new\n"
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("how", ["-t tmpfs tmpfs", "--bind /srv"])
+@pytest.mark.parametrize("where", ["", "/deep", "/deep/a b"])
+def test_nothing_is_removed_across_mount_points(where: str, how: str, shell: str, tmp_path: Path) -> None:
+    """Neither what is mounted, nor what is beside it: also when it was mounted after the look. A part of the
+    same file system that is bound there is one as well."""
+    machine = Machine.made(tmp_path, shell)
+    point = f"/opt/x{where}"
+    gone = resource("ssh.directory", {"path": "/opt/x", "recurse": True}, "absent")
+    quoted = f"'{point}'"
+
+    async def run() -> None:
+        host = machine.host()
+        async with host.session:
+            await host.session._run(f"mkdir -p {quoted} /opt/x-ray; touch /opt/x/kept /srv/kept")
+            (change,) = (await host.look(gone)).changes
+            done = await host.session._run(f"mount {how} /opt/x-ray; mount {how} {quoted}")
+            assert done.exit == 0, done
+            said = f"{point} is a mount point: nothing is removed|{point} was changed by another hand"
+            with pytest.raises(DeviceError, match=said):
+                await host.session.write(change)
+            (error,) = (await host.look(gone)).errors
+            assert error.message == f"ssh.directory /opt/x: {point} is a mount point: nothing is removed"
+            assert error.hint == "unmount it before (ssh.command), or declare absent what is beside it"
+            assert (await host.session._run(f"umount {quoted} && ls /opt/x/kept /srv/kept")).exit == 0
+            await host.converge(gone)  # a mount beside it, of a name that begins like it, is no matter
+            assert (await host.session._run("[ ! -e /opt/x ] && umount /opt/x-ray")).exit == 0
+
+    asyncio.run(run())

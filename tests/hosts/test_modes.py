@@ -13,10 +13,10 @@ import pytest
 
 from fazai.errors import DeviceError
 from tests.hosts.conftest import World
-from tests.hosts.helpers import SHELLS, Host, resource, shell_environ
+from tests.hosts.helpers import SHELLS, Host, put_first, resource, shell_environ
 from tests.hosts.test_links_and_folders import left_over
 from tests.hosts.test_shared_files import KEY_1
-from tests.hosts.test_unsafe_ways import ALICE, BOB, plant
+from tests.hosts.test_unsafe_ways import ALICE, BOB, alices
 
 ROOT = pytest.mark.skipif(os.getuid() != 0, reason="only root can give files to others")
 
@@ -103,9 +103,7 @@ def test_behind_a_users_link_only_what_is_hers_is_made(
 ) -> None:
     """A file of root's behind it is an unsafe step for each later look, and for its undo: it was made,
     refused at the read-back, and stayed."""
-    root = tmp_path / "fs"
-    root.mkdir()
-    plant(root, "/home/alice", "nothing")
+    root = alices(tmp_path)
     (root / "home/alice/own").mkdir()
     os.chown(root / "home/alice/own", ALICE, ALICE)
     os.symlink("own", root / "home/alice/d")
@@ -134,19 +132,13 @@ def test_behind_a_users_link_only_what_is_hers_is_made(
 @pytest.mark.parametrize("shell", SHELLS)
 def test_a_folder_that_comes_before_ours_leaves_nothing(shell: str, tmp_path: Path) -> None:
     """What was made for it beside it goes again."""
-    root = tmp_path / "fs"
-    root.mkdir()
-    plant(root, "/home/alice", "nothing")
+    root = alices(tmp_path)
     environ = shell_environ(shell, tmp_path)
     programs = Path(environ["PATH"].partition(":")[0])
     real = (programs / "mkdir").resolve() if (programs / "mkdir").exists() else shutil.which("mkdir")
-    (tmp_path / "first").mkdir()
-    shim = tmp_path / "first/mkdir"
     hers = root / "home/alice/d"
     name = f"{real} mkdir" if shell == "busybox" else str(real)
-    shim.write_text(f'#!/bin/sh\n{name} "$@" && {name} -p {hers}\n')
-    shim.chmod(0o755)
-    environ["PATH"] = f"{shim.parent}:{environ['PATH']}"
+    put_first(environ, "mkdir", f'{name} "$@" && {name} -p {hers}')
 
     async def run() -> None:
         host = Host.local(root, environ)
@@ -168,19 +160,15 @@ def test_a_link_that_comes_before_a_folder_on_the_way(
 ) -> None:
     """In a sticky folder, too, `mkdir -p` follows a link that another user made a moment before, and what
     gives the folder its owner goes where that leads."""
-    root = tmp_path / "fs"
-    root.mkdir()
-    plant(root, "/home/alice", "nothing")
+    root = alices(tmp_path)
     environ = shell_environ(shell, tmp_path)
-    (tmp_path / "first").mkdir()
-    shim = tmp_path / "first/mkdir"
     link = root / "tmp/a"
-    shim.write_text(
-        f"#!/bin/sh\n[ -e {link} ] || [ -h {link} ] || {{ ln -s ../etc {link}; chown -h {ALICE} {link}; }}\n"
-        f'PATH={environ["PATH"]} exec {"busybox " if shell == "busybox" else ""}mkdir "$@"\n'
+    put_first(
+        environ,
+        "mkdir",
+        f"[ -e {link} ] || [ -h {link} ] || {{ ln -s ../etc {link}; chown -h {ALICE} {link}; }}\n"
+        f'PATH={environ["PATH"]} exec {"busybox " if shell == "busybox" else ""}mkdir "$@"',
     )
-    shim.chmod(0o755)
-    environ["PATH"] = f"{shim.parent}:{environ['PATH']}"
     before = sorted(os.listdir(root / "etc"))
     fields = {
         "ssh.directory": {"path": "/tmp/a/b/c", "mode": "0777", "owner": str(ALICE)},
@@ -229,9 +217,7 @@ def test_what_is_no_file_is_called_so(kind: str, there: str, world: World) -> No
 @pytest.mark.parametrize("shell", SHELLS)
 def test_a_folder_of_ours_in_a_sticky_one(shell: str, tmp_path: Path) -> None:
     """It is nobody else's to move. A folder in an open one is; a file with another name may be any file."""
-    root = tmp_path / "fs"
-    root.mkdir()
-    plant(root, "/home/alice", "nothing")
+    root = alices(tmp_path)
     (root / "open").mkdir()
     (root / "open").chmod(0o777)
     for path in (root / "tmp/ours", root / "tmp/hers", root / "open/ours"):

@@ -144,13 +144,22 @@ def test_doas(box: Box) -> None:
     assert box.there.stat().st_uid == 0
 
 
-def test_a_command_of_a_user_ends_with_its_time(box: Box) -> None:
-    """sshd passes the signal on to all that the shell runs."""
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"ansible_user": "fzfree"},
+        {"ansible_user": "fzfree", "become": True, "become_user": "fzother"},
+        {"ansible_user": "fzfree", "become": True, "become_method": "doas"},
+    ],
+    ids=["user", "sudo", "doas"],
+)
+def test_a_command_ends_with_its_time(box: Box, options: dict[str, Any]) -> None:
+    """sshd passes its signal on to what the login user runs; below sudo a second connection ends it."""
     path = "/srv/fz/pid"
-    command = {"shell": f"echo $$ >{path}; sleep 1000", "creates": "/no/such/file"}
-    box.world.ssh(box.server, "box", ansible_user="fzfree", root=None, timeout=3)
+    command = {"shell": f"trap '' TERM; echo $$ >{path}; sleep 1000 & wait", "creates": "/no/such/file"}
+    box.world.ssh(box.server, "box", root=None, timeout=3, **options)
     found = box.world.fazai("apply", resources=[{"ssh.command": command}])
-    assert "no answer within 3 s" in found.out, found
+    assert "no answer within 3 s, while ssh.command" in found.out, found
     pid = int((box.machine.folder / f"upper{path}").read_text())
     for _ in range(200):
         if not Path(f"/proc/{pid}").exists():

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fazai.errors import DeviceError
+from fazai.errors import DeviceError, Moved
 from fazai.hosts.kinds import all_kinds
 from fazai.model import Verb
 from tests.hosts.helpers import Host, resource
@@ -120,6 +120,50 @@ def test_a_service_is_started_stopped_and_taken_back(system: Any, tmp_path: Path
             assert (
                 await host.look(resource("ssh.service", {"name": "app", "state": "started"}))
             ).changes == ()
+
+    asyncio.run(run())
+
+
+OTHERS = {
+    systemd: ("systemctl stop app", "systemctl disable app", "echo failed >/tmp/app.state"),
+    openrc: ("rc-service app stop", "rm /etc/runlevels/default/app", ""),
+    freebsd: ("service app onestop", "service app disable", ""),
+}
+
+
+@pytest.mark.parametrize("system", OTHERS)
+def test_a_service_that_somebody_changed_after_us_is_not_taken_back(system: Any, tmp_path: Path) -> None:
+    """By what this run wrote alone; one that fell down by itself is taken back as ever."""
+    machine = system(tmp_path)
+    stopped, disabled, fell = OTHERS[system]
+    runs = resource("ssh.service", {"name": "app", "state": "started"})
+    on = resource("ssh.service", {"name": "app", "enabled": True})
+
+    async def run() -> None:
+        host = machine.host()
+        async with host.session:
+            for wanted, other in ((runs, stopped), (on, disabled)):
+                for looked in (True, False):  # read back before, or not
+                    (change,) = (await host.look(wanted)).changes
+                    await host.session.write(change)
+                    if looked:
+                        assert (await host.look(wanted)).changes == ()
+                    assert (await host.session._run(other)).exit == 0
+                    begun = len(said(machine))
+                    with pytest.raises(Moved, match="it is not as this run left it"):
+                        await host.undo([change])
+                    assert [w for w in said(machine)[begun:] if "stop" in w or "disable" in w] == []
+            changes = await host.converge(on)
+            await host.session._run(f"{stopped}\n{fell}")  # of which nothing was ours
+            await host.undo(changes)
+            (again,) = (await host.look(on)).changes
+            assert again.before == {"enabled": False}
+            if fell:
+                await host.session._run(stopped)
+                changes = await host.converge(runs)
+                await host.session._run(fell)
+                await host.undo(changes)
+                assert said(machine)[-1].startswith("stop ")
 
     asyncio.run(run())
 

@@ -197,11 +197,17 @@ def test_the_kernel_is_set_and_set_back(shell: str, tmp_path: Path) -> None:
             await host.converge(resource("ssh.sysctl", tabs))
             changes = await host.converge(resource("ssh.sysctl", {"name": name}, "absent"))
             assert name not in file.read_text()
-            none = resource("ssh.sysctl", {"name": "net.ipv4.no_such", "value": "1"})
-            diff = await host.look(none)
-            with pytest.raises(DeviceError, match=r"no_such: No such file.*the kernel has no such setting"):
-                await host.session.write(diff.changes[0])
-            assert "no_such" not in file.read_text()  # what the kernel refuses is in no file
+            unknown = resource("ssh.sysctl", {"name": "net.ipv4.no_such", "value": "1"})
+            (error,) = (await host.look(unknown)).errors
+            said = "ssh.sysctl net.ipv4.no_such: the kernel does not tell its value: sysctl: "
+            assert (error.message.startswith(said), "No such file" in error.message) == (True, True), error
+            hint = "is the name right, and its module loaded? sysctl_set: false writes the file alone"
+            assert error.hint == hint
+            refused = resource("ssh.sysctl", {"name": name, "value": "x"})
+            (change,) = (await host.look(refused)).changes
+            with pytest.raises(DeviceError, match="nvalid argument"):
+                await host.session.write(change)
+            assert name not in file.read_text()  # what the kernel refuses is in no file
 
     asyncio.run(run())
     assert Path("/proc/sys/net/ipv4/ip_forward").read_text() == mine
@@ -276,8 +282,8 @@ def test_a_crontab_that_cannot_be_read_is_not_overwritten(tmp_path: Path) -> Non
                 await host.session.write(diff.changes[0])
             for wanted in (job, gone):
                 (error,) = (await host.look(wanted)).errors
-                assert "the crontab cannot be read: crontab: not allowed" in str(error)
-                assert error.hint == "become: true"
+                assert error.message == "ssh.cron x: the crontab cannot be read: crontab: not allowed"
+                assert error.hint == "become: true; is the user there?"
 
     asyncio.run(run())
     assert set((machine.folder / "upper/tmp/said").read_text().splitlines()) == {"-l"}
@@ -407,3 +413,77 @@ def test_what_is_wrong_before_any_contact(name: str, fields: dict[str, Any], fie
     _, problems = kind.normalise(fields, "present")
     assert [problem.field for problem in problems] == [field]
     assert not isinstance(identity, Problem) or identity.field == field
+
+
+# -- what cannot be read ------------------------------------------------------------------------------------
+
+UNREADABLE: dict[str, tuple[dict[str, Any], str]] = {
+    "ssh.sysctl": ({"name": "a.b", "value": "1"}, "/etc/sysctl.d/99-fazai.conf"),
+    "ssh.cron": ({"name": "a", "job": "true", "user": "root", "cron_file": "x"}, "/etc/cron.d/x"),
+}
+
+
+@pytest.mark.parametrize("state", ["present", "absent"])
+@pytest.mark.parametrize("kind", UNREADABLE)
+def test_a_file_that_cannot_be_read_is_refused_when_it_is_looked_at(
+    kind: str, state: str, tmp_path: Path
+) -> None:
+    """It is not planned as something new, to fail when it is written."""
+    fields, name = UNREADABLE[kind]
+    path = tmp_path / name.lstrip("/")
+    path.parent.mkdir(parents=True)
+
+    async def run(said: str) -> None:
+        host = Host.local(tmp_path)
+        async with host.session:
+            diff = await host.look(resource(kind, fields, state))
+            assert (diff.changes, [said in error.message for error in diff.errors]) == ((), [True]), diff
+
+    os.mkfifo(path)
+    asyncio.run(run(f"{name} is a special file, not a file"))
+    path.unlink()
+    path.mkdir()
+    asyncio.run(run(f"{name} is a directory, not a file"))
+    path.rmdir()
+    path.write_bytes(b"#\n" * (1024 * 1024))
+    asyncio.run(run(f"{name} is larger than 1 MiB"))
+
+
+@pytest.mark.parametrize("kind", UNREADABLE)
+def test_a_file_of_roots_that_we_may_not_read(kind: str, tmp_path: Path) -> None:
+    machine = Machine.made(tmp_path)
+    fields, name = UNREADABLE[kind]
+    machine.put(name, "# theirs\n", 0o600)
+    shim(machine, "sh", 'exec setpriv --reuid 65534 --regid 65534 --clear-groups /bin/sh "$@"')
+    if kind == "ssh.sysctl":
+        fields = {**fields, "sysctl_set": False}
+
+    async def run() -> None:
+        host = machine.host()
+        async with host.session:
+            (error,) = (await host.look(resource(kind, fields))).errors
+            assert (f"{name} may not be read" in error.message, error.hint) == (True, "become: true")
+
+    asyncio.run(run())
+
+
+def test_sysctl_and_crontab_that_do_not_answer(tmp_path: Path) -> None:
+    machine = Machine.made(tmp_path)
+    shim(machine, "sysctl", "exit 127")
+    shim(machine, "crontab", "echo 'You (root) are not allowed to use this program' >&2; exit 1")
+    wanted = [
+        resource("ssh.sysctl", {"name": "vm.swappiness", "value": "1"}),
+        resource("ssh.cron", {"name": "a", "job": "true", "user": "root"}),
+    ]
+
+    async def run() -> list[str]:
+        host = machine.host()
+        async with host.session:
+            diff = await host.look(*wanted)
+            assert diff.changes == ()
+            return [error.message for error in diff.errors]
+
+    assert asyncio.run(run()) == [
+        "ssh.sysctl vm.swappiness: there is no sysctl on the host",
+        "ssh.cron a (root): the crontab cannot be read: You (root) are not allowed to use this program",
+    ]

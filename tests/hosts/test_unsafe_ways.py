@@ -123,6 +123,14 @@ def plant(root: Path, folder: str, case: str) -> str:
     return name
 
 
+def alices(folder: Path) -> Path:
+    """The root of a new host in this folder, on which alice has a home."""
+    root = folder / "fs"
+    root.mkdir()
+    plant(root, "/home/alice", "nothing")
+    return root
+
+
 def outside(root: Path, folder: str) -> dict[str, Any]:
     """Everything that is not in alice's folder, by its path."""
     found: dict[str, Any] = {}

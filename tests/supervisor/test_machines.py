@@ -155,6 +155,34 @@ def test_an_upgrade_is_taken_back_with_the_run(lan: Lan, receiver: Receiver) -> 
     until(lambda: lan.status("web").get("version") == OLD)
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        "echo '# theirs' >>etc/fazai/telemetry.env",
+        "echo '# theirs' >>opt/fazai/agent/telemetry.sh",
+        "echo '# theirs' >>etc/systemd/system/fazai-telemetry.service",
+        "chmod 0644 etc/fazai/telemetry.env",
+        "systemctl disable fazai-telemetry",
+    ],
+)
+def test_what_somebody_changed_of_an_agent_after_us_stays(other: str, lan: Lan, receiver: Receiver) -> None:
+    """Neither the old version nor nothing takes the place of what another hand left."""
+    late = resource("ssh.command", {"shell": f"{other}; false", "creates": "/nothing", "chdir": "/"})
+    for upgrade in (False, True):
+        if upgrade:
+            assert apply(lan, agent(receiver)).exit_code == 0
+            older(lan, "web")
+        failed = apply(lan, agent(receiver), late)
+        (target,) = failed.targets
+        assert (target.status, [a.status for a in target.actions]) == (Status.FAILED, ["done", "failed"])
+        said = "ssh.telemetry_agent telemetry: it is not as this run left it: it stays as it is"
+        assert said in target.notes, target.notes
+        root = lan.host("web") / "root"
+        assert f"VERSION={agent_version()}" in (root / "opt/fazai/agent/telemetry.sh").read_text()
+        if "theirs" in other:
+            assert "# theirs" in (root / other.rpartition(">>")[2]).read_text()
+
+
 def test_who_does_not_deliver_is_said_and_stays(lan: Lan, receiver: Receiver) -> None:
     receiver.keys = (b"another key, of 32 characters...",)
     failed = apply(lan, agent(receiver, key="k" * 32))
@@ -163,6 +191,33 @@ def test_who_does_not_deliver_is_said_and_stays(lan: Lan, receiver: Receiver) ->
     assert [a.status for a in failed.targets[0].actions] == ["done"]
     assert lan.status("web")["state"] == "running"
     assert "k" * 32 not in words(failed)
+
+
+def test_two_hosts_that_call_themselves_the_same_are_not_one_to_the_daemon(
+    lan: Lan, receiver: Receiver
+) -> None:
+    """The second one is refused before it is written to; with names of their own both are let in."""
+    names = ("web-1", "web-2")
+    for name, own in zip(names, ("debian", "debian"), strict=True):
+        kernel = lan.host(name) / "root/proc/sys/kernel/hostname"
+        kernel.parent.mkdir(parents=True)
+        kernel.write_text(f"{own}\n")
+    for check in (True, False):
+        outcome = asyncio.run(
+            lan.apply({name: [agent(receiver)] for name in names}, check=check, serial=(1,))
+        )
+        first, second = outcome.targets
+        assert first.status is (Status.PENDING if check else Status.CHANGED), words(outcome)
+        said = f'web-1 and web-2 would both be the agent "debian" of {receiver.url}'
+        assert [e.message for e in second.errors] == [f"{said}, which could not tell them apart"]
+        assert (
+            second.errors[0].hint == 'give each a name of its own there: hostname: "{{ inventory_hostname }}"'
+        )
+        assert not (lan.host("web-2") / "user").exists()
+    named = {name: [agent(receiver, hostname=name)] for name in names}
+    assert asyncio.run(lan.apply(named)).exit_code == 0
+    mixed = {"web-1": named["web-1"], "web-2": [agent(receiver, hostname="web-1")]}
+    assert "would both be the agent" in words(asyncio.run(lan.apply(mixed, check=True)))
 
 
 def test_waves_stop_where_too_many_fail(lan: Lan, receiver: Receiver) -> None:

@@ -40,6 +40,7 @@ __all__ = [
 
 SCRIPT: Final = "/opt/fazai/agent/telemetry.sh"
 SETTINGS: Final = "/etc/fazai/telemetry.env"
+OWN_NAME: Final = "/proc/sys/kernel/hostname"  # which the agent takes where none is declared
 STATE: Final = "/var/lib/fazai-agent"
 STATUS: Final = f"{STATE}/status"
 LOG: Final = "/var/log/fazai-telemetry.log"

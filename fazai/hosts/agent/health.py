@@ -7,7 +7,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from fazai.hosts.agent.files import SCRIPT, SERVICE, SERVICES, SETTINGS, STATE, USER, temporary_names
+from fazai.hosts.agent.files import (
+    OWN_NAME,
+    SCRIPT,
+    SERVICE,
+    SERVICES,
+    SETTINGS,
+    STATE,
+    USER,
+    temporary_names,
+)
 from fazai.hosts.numbers import whole_number
 from fazai.hosts.quoting import quoted
 
@@ -35,6 +44,7 @@ class Report:
     active: str = ""  # as the service manager says it
     enabled: bool = True
     version: str = ""
+    hostname: str = ""  # the host's own
     user: bool = True
     unfinished: bool = False  # files of an installation that was killed lie about
     remains: bool = False  # its user, its state folder, or such files
@@ -132,6 +142,7 @@ def look_script(init: str | None, at: Mapping[str, str], *, folder: bool) -> str
     ]
     if folder:
         return "\n".join([*lines, f"echo init={init or 'systemd'}"])
+    lines.append(f"echo hostname=$(cat {quoted(at[OWN_NAME])} 2>/dev/null)")
     lines.append(f"id -u {USER} >/dev/null 2>&1 && echo user=yes")
     lines.append(f"fz_init={init}" if init else _FIND_INIT)
     lines.append(f"echo init=$fz_init\ncase $fz_init in\nsystemd)\n{_SYSTEMD};;\nopenrc)\n{_OPENRC};;\n")
@@ -172,6 +183,7 @@ def read_report(
         active=found.get("active", ""),
         enabled=folder or found.get("init") not in SERVICES or found.get("enabled") == "enabled",
         version=found.get("version", ""),
+        hostname=re.sub("[^!-~]", "_", found.get("hostname", ""))[:253],
         user=folder or found.get("user") == "yes",
         unfinished="unfinished" in found,
         remains=not {"unfinished", "remains", "user"}.isdisjoint(found),

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
-from fazai.hosts.filtering import PUT, edited, filtered
+from fazai.hosts.filtering import PUT, edited, filtered, noted
 from fazai.hosts.kind import Act, Answers, Block, Have, HostKind, Want
 from fazai.hosts.questions import Output, Question, Shell
 from fazai.hosts.quoting import quoted
@@ -104,12 +104,13 @@ class AuthorizedKeyKind(HostKind):
         old = {**_present(act.before.get("key", "")), **_present(lines)}
         command = filtered(_FILTER, {"fz_new": lines, "fz_keys": " ".join(dict.fromkeys(old.values()))})
         path = f"{act.at(fields['path'])}" if "path" in fields else ""
-        lines = (
-            _find(fields["user"], path, act.at),
-            _FOLDER.format(token=act.token),
-            edited('"$fz_f"', command, act.token, mode="600", owner="$fz_u"),
-        )
-        yield Block("\n".join(lines))
+        find, made = _find(fields["user"], path, act.at), act.memory.get(("made", act.undoes))
+        edit = edited('"$fz_f"', command, act.token, mode="600", owner="$fz_u", drop_empty=made is not None)
+        noting = noted('"$fz_f"', act.token)
+        yield Block(f"{find}\n{noting}{_FOLDER.format(token=act.token)}\n{edit}")
+        if made is not None:  # what was made with it goes with it
+            rest = 'set -e; fz_in "${fz_f%/*}"; rmdir "./$fz_name" 2>/dev/null || :'
+            yield Block(f"{find}\n[ {made} -ge ${{#fz_f}} ] || {{ {rest}; }}")
 
 
 def _keys(text: str) -> dict[str, str]:

@@ -8,11 +8,11 @@ from itertools import pairwise
 from typing import Final
 
 from fazai.hosts.base import MOVED, Base
-from fazai.hosts.filtering import PUT, edited_file, filtered
+from fazai.hosts.filtering import PUT, edited_file, file_content, file_questions, filtered
 from fazai.hosts.kind import Act, Answers, Block, Have, HostKind, Want
-from fazai.hosts.questions import ContentOf, FileAt, Output, PathState, Question, Shell
+from fazai.hosts.questions import Output, Question, Shell
 from fazai.hosts.quoting import quoted
-from fazai.hosts.writing import denied, refuse_unsafe, unlike
+from fazai.hosts.writing import unlike
 from fazai.model import FieldSpec, Problem, Value, Verb
 
 __all__ = ["KINDS"]
@@ -20,8 +20,6 @@ __all__ = ["KINDS"]
 _TIMES: Final = ("minute", "hour", "day", "month", "weekday")
 _SPECIAL: Final = ("reboot", "yearly", "annually", "monthly", "weekly", "daily", "hourly")
 _NO_PROGRAM: Final = 127
-#: What `crontab -l` says of a user who has none, or who is not there (yet).
-_NONE_YET: Final = ("no crontab", "No such file", "unknown")
 _LIMIT: Final = 1024 * 1024
 _FOLDER: Final = "/etc/cron.d"
 _FILE: Final = re.compile(r"[A-Za-z0-9_-]+")
@@ -73,35 +71,27 @@ class CronKind(HostKind):
 
     def ask(self, want: Want) -> Iterable[Question]:
         if "cron_file" in want.fields:
-            yield _file(want)
-        yield _question(want)
-
-    def rests_on(self, want: Want, answers: Answers) -> tuple[Base, ...]:
-        return ()  # its lines are changed in the file as it is then
+            yield from file_questions(_file(want), _LIMIT)
+        else:
+            yield _crontab_of(want)
 
     def read(self, want: Want, answers: Answers) -> Have | None:
         if want.at("/") != "/" and "cron_file" not in want.fields:
             raise unlike(want, "a folder (root:) has no crontab of a user", "cron_file: …")
-        answer = answers[_question(want)]
-        assert isinstance(answer, Output)
         if "cron_file" in want.fields:
-            refuse_unsafe(want, answer)
-            _check_read(want, answers, answer)
-        if answer.exit == _NO_PROGRAM and not want.absent:
-            hint = "install cron before: ssh.package: {name: cron}; its name differs (cronie, busybox)"
-            raise unlike(want, "there is no crontab on the host", hint)
-        text = answer.out.decode("utf-8", "surrogateescape")
-        if answer.exit:
-            none = "cron_file" in want.fields or answer.exit == _NO_PROGRAM
-            if not none and not any(words in text for words in _NONE_YET):
-                raise unlike(want, f"the crontab cannot be read: {text.strip()[:200]}", "become: true")
-            return None
-        lines = text.split("\n")
+            content = file_content(want, _file(want), _LIMIT, answers)
+        else:
+            content = _jobs(want, answers)
+        lines = content.decode("utf-8", "surrogateescape").split("\n")
         for marker, line in pairwise(lines):
             if any(marker == text + want.fields["name"] for text in _MARKERS):
                 where = {k: want.fields[k] for k in ("cron_file", "user") if k in want.fields}
                 return {**where, **_parsed(line, "cron_file" in want.fields)}
         return None
+
+    def rests_on(self, want: Want, answers: Answers) -> tuple[Base, ...]:
+        """Nothing that was seen: its line is changed in the file as it is by then."""
+        return ()
 
     def touches(self, want: Want) -> tuple[str, ...]:
         """A crontab of a user is read and written by its program alone."""
@@ -120,7 +110,7 @@ class CronKind(HostKind):
         command = filtered(_FILTER, {"fz_key": name, "fz_new": line})
         if "cron_file" in fields:
             path = act.at(f"{_FOLDER}/{fields['cron_file']}")
-            yield edited_file(path, command, act.token)
+            yield from edited_file(path, command, act)
         else:
             yield Block(_crontab(fields.get("user"), command))
 
@@ -142,28 +132,28 @@ def _place(fields: Mapping[str, Value]) -> str:
     return f"cron.d/{fields['cron_file']}" if fields.get("cron_file") else str(fields.get("user") or "")
 
 
-def _question(want: Want) -> Question:
-    if "cron_file" in want.fields:
-        return ContentOf(want.at(f"{_FOLDER}/{want.fields['cron_file']}"), _LIMIT)
+def _file(want: Want) -> str:
+    return want.at(f"{_FOLDER}/{want.fields['cron_file']}")
+
+
+def _jobs(want: Want, answers: Answers) -> bytes:
+    """The crontab of a user; empty when there is none. Raises DeviceError where that cannot be told."""
+    answer = answers[_crontab_of(want)]
+    assert isinstance(answer, Output)
+    text = answer.out.decode("utf-8", "replace").strip()
+    if answer.exit == 0:
+        return answer.out
+    if answer.exit == _NO_PROGRAM and not want.absent:
+        hint = "install cron before: ssh.package: {name: cron}; its name differs (cronie, busybox)"
+        raise unlike(want, "there is no crontab on the host", hint)
+    none = ("no crontab", "No such file", *(("unknown",) if want.absent else ()))  # a user who is not there
+    if answer.exit != _NO_PROGRAM and not any(words in text for words in none):
+        raise unlike(want, f"the crontab cannot be read: {text}", "become: true; is the user there?")
+    return b""
+
+
+def _crontab_of(want: Want) -> Shell:
     return Shell(f"crontab {_user(want.fields.get('user'))}-l")  # 127: there is no such program
-
-
-def _file(want: Want) -> FileAt:
-    return FileAt(want.at(f"{_FOLDER}/{want.fields['cron_file']}"), follow=True)
-
-
-def _check_read(want: Want, answers: Answers, content: Output) -> None:
-    """Raises DeviceError where there is something that could not be read: what is in it is not known."""
-    state = answers[_file(want)]
-    assert isinstance(state, PathState)
-    if state.type == "denied":
-        raise denied(want)
-    if state.type == "missing" or content.exit == 0:
-        return
-    if state.type == "file" and state.size > _LIMIT:
-        raise unlike(want, f"the file is larger than {_LIMIT >> 20} MiB")
-    text = "the file may not be read" if state.type == "file" else f"there is a {state.type}, not a file"
-    raise unlike(want, text, "become: true" if state.type == "file" else "move it away first")
 
 
 def _user(user: str | None) -> str:

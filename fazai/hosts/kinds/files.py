@@ -9,8 +9,9 @@ from typing import Any
 from fazai.hosts.base import Base, empty
 from fazai.hosts.blob import Blob
 from fazai.hosts.kind import Act, Answers, Block, Have, HostKind, Want
-from fazai.hosts.questions import KEPT_BYTES, ContentOf, FileAt, Output, PathState, Question
+from fazai.hosts.questions import KEPT_BYTES, ContentOf, FileAt, Output, PathState, Question, Shell
 from fazai.hosts.quoting import quoted
+from fazai.hosts.walking import MOUNTED, MOUNTED_HINT
 from fazai.hosts.writing import (
     ATTRIBUTES,
     REPLACING,
@@ -19,6 +20,7 @@ from fazai.hosts.writing import (
     changed_attributes,
     check_replacing,
     denied,
+    emptied,
     left_file,
     meant_for,
     refuse_unsafe,
@@ -33,6 +35,7 @@ from fazai.model import FieldSpec, Problem, Value, Verb
 
 __all__ = ["KINDS"]
 
+_TARGET_BYTES = 4095
 _AWAY = "move it away first, or declare another path; what is in it is not thrown away"
 _PRESENT = FieldSpec("state", "choice", choices=("present", "absent"))
 
@@ -140,6 +143,10 @@ def _content(want: Want, path: PathState, answers: Answers, wanted: Blob | None)
     return Blob(None, path.sha256, path.size, private)
 
 
+def _mounted(want: Want) -> Shell:
+    return Shell(f"{MOUNTED}fz_mounted {quoted(want.at(want.fields['path']))}")
+
+
 def _link(path: str, target: str, token: str, owner: str = "") -> Block:
     """A link that takes the place of a link or a file. `mv` would go into a directory that is linked to."""
     script = f"set -e; fz_open {quoted(path)} {token}\nfz_relink {quoted(target)} {owner}"
@@ -162,6 +169,10 @@ class DirectoryKind(HostKind):
     def ask(self, want: Want) -> Iterable[Question]:
         yield FileAt(want.at(want.fields["path"]))
 
+    def more(self, want: Want, answers: Answers) -> Iterable[Question]:
+        if want.absent and _state(want, answers).type == "directory":
+            yield _mounted(want)
+
     def read(self, want: Want, answers: Answers) -> Have | None:
         path = _state(want, answers)
         if path.type == "missing":
@@ -169,6 +180,10 @@ class DirectoryKind(HostKind):
         if path.type != "directory":
             what = "special file" if path.type == "other" else path.type
             raise unlike(want, f"there is a {what}, not a directory", _AWAY)
+        mounted = answers.get(_mounted(want))
+        if isinstance(mounted, Output) and mounted.out:
+            where = mounted.out.decode("utf-8", "replace").strip().removeprefix(want.at("/").rstrip("/"))
+            raise unlike(want, f"{where} is a mount point: nothing is removed", MOUNTED_HINT)
         return seen_attributes(want, path)
 
     def lasting(self, verb: Verb, before: Mapping[str, Value], options: Mapping[str, Value]) -> bool:
@@ -194,7 +209,7 @@ class DirectoryKind(HostKind):
             first = empty(path) if act.undone else ""
             script = f'set -e; fz_in {word}; {first}rmdir "./$fz_name"'
             yield Block(script, at=path, plain=f"{first}rmdir {word}")
-            yield from _parents(path, act)
+            yield from emptied(path, act)
         elif act.verb is Verb.CREATE:
             mode = act.after.get("mode", "0755")
             if "mode" in act.after:  # five digits: also without what the folder above hands down
@@ -206,7 +221,6 @@ class DirectoryKind(HostKind):
             lines = set_attributes(word, later, owner, group)
             if "mode" in act.after and later is None:
                 lines += f"\n[ ! -g {word} ] || chmod {mode} {word}"
-            act.memory["token", act.identity] = act.token
             top = f"fz_top {word} {act.token}\n"
             plain = f"{top}umask 022\nmkdir -p -m {mode[-3:]} {word}\n{lines}"
             script = f"set -e; {top}fz_parents {word} {act.token}\n{meant_for(act)}"
@@ -216,19 +230,15 @@ class DirectoryKind(HostKind):
             yield changed_attributes(path, act)
 
 
-def _parents(path: str, act: Act) -> Iterator[Block]:
-    """The folders above that were made with a directory that goes again, where nothing else is in them."""
-    size = act.memory.get(("made", act.memory.get(("token", act.identity)))) if act.undone else None
-    name = path.encode("utf-8", "surrogateescape")
-    while size is not None and len(name := name.rpartition(b"/")[0]) >= size:
-        word = quoted(name.decode("utf-8", "surrogateescape"))
-        yield Block(f'set -e; fz_in {word}; rmdir "./$fz_name" 2>/dev/null || :', compares=True)
-
-
 class LinkKind(HostKind):
     """A symbolic link."""
 
     joins = True
+
+    def problems(self, fields: dict[str, Value], absent: bool) -> Iterable[Problem]:
+        size = len(fields.get("target", "").encode("utf-8", "surrogateescape"))
+        if size > _TARGET_BYTES:
+            yield Problem("target", f"is {size} bytes long, and no link can hold more than {_TARGET_BYTES}")
 
     def ask(self, want: Want) -> Iterable[Question]:
         yield FileAt(want.at(want.fields["path"]))

@@ -57,6 +57,7 @@ class ServiceKind(HostKind):
 
     machine: ClassVar[bool] = True
     runs: ClassVar[bool] = True
+    asked: ClassVar[bool] = True
 
     def normalise(self, fields: Mapping[str, Value], state: str) -> tuple[dict[str, Value], list[Problem]]:
         found, problems = HostKind.normalise(self, fields, state)
@@ -110,6 +111,12 @@ class ServiceKind(HostKind):
         if after.get("state") == "stopped" and have["state"] == "failed":
             del after["state"]
         return after
+
+    def is_left(self, want: Want, wrote: Mapping[str, Value], after: object, found: Have | None) -> bool:
+        """By what was written alone. One that fell down did so by itself: that is nobody else's doing."""
+        assert found is not None
+        fell = found["state"] == "failed"
+        return all(found[name] == value or (fell and name == "state") for name, value in wrote.items())
 
     def write(self, act: Act) -> Iterator[Block]:
         lines = ["set -e", _INIT, f"fz_s={quoted(act.identity)}"]

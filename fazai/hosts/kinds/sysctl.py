@@ -6,17 +6,19 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from fazai.hosts.filtering import PUT, edited_file, filtered
+from fazai.hosts.base import Base
+from fazai.hosts.filtering import PUT, edited_file, file_content, file_questions, filtered
 from fazai.hosts.kind import Act, Answers, Block, Have, HostKind, Want
-from fazai.hosts.questions import ContentOf, Output, Question, Shell
+from fazai.hosts.questions import Output, Question, Shell
 from fazai.hosts.quoting import quoted
-from fazai.hosts.writing import refuse_unsafe
+from fazai.hosts.writing import unlike
 from fazai.model import FieldSpec, Problem, Value, Verb
 
 __all__ = ["KINDS"]
 
 _FILE: Final = "/etc/sysctl.d/99-fazai.conf"
 _LIMIT: Final = 1024 * 1024
+_NO_PROGRAM: Final = 127
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./:@*-]*")
 _FILTER: Final = (
     PUT
@@ -42,7 +44,7 @@ class SysctlKind(HostKind):
                 yield Problem("value", "is empty")
 
     def ask(self, want: Want) -> Iterable[Question]:
-        yield ContentOf(_file(want), _LIMIT)
+        yield from file_questions(_file(want), _LIMIT)
         if self._running(want):
             yield Shell(f"sysctl -n {quoted(want.fields['name'])}")
 
@@ -53,11 +55,9 @@ class SysctlKind(HostKind):
 
     def read(self, want: Want, answers: Answers) -> Have | None:
         name = want.fields["name"]
-        answer = answers[ContentOf(_file(want), _LIMIT)]
-        assert isinstance(answer, Output)
-        refuse_unsafe(want, answer)
+        content = file_content(want, _file(want), _LIMIT, answers)
         have: dict[str, Any] = {"file": want.fields.get("sysctl_file", _FILE), "value": None}
-        for line in answer.out.decode("utf-8", "replace").splitlines():
+        for line in content.decode("utf-8", "replace").splitlines():
             key, equals, value = line.partition("=")
             key = key.strip().removeprefix("-").strip()  # `-name = value`: an error is no error
             if equals and key == name:
@@ -65,9 +65,19 @@ class SysctlKind(HostKind):
         if self._running(want):
             kernel = answers[Shell(f"sysctl -n {quoted(name)}")]
             assert isinstance(kernel, Output)
-            text = kernel.out.decode("utf-8", "replace")
-            have["running"] = " ".join(text.split()) if kernel.exit == 0 else None
+            text = " ".join(kernel.out.decode("utf-8", "replace").split())
+            if kernel.exit == _NO_PROGRAM:
+                hint = "install it before (procps), or sysctl_set: false writes the file alone"
+                raise unlike(want, "there is no sysctl on the host", hint)
+            if kernel.exit or "permission denied" in text.lower():  # some versions fail without a status
+                hint = "is the name right, and its module loaded? sysctl_set: false writes the file alone"
+                raise unlike(want, f"the kernel does not tell its value: {text or 'sysctl failed'}", hint)
+            have["running"] = text
         return have
+
+    def rests_on(self, want: Want, answers: Answers) -> tuple[Base, ...]:
+        """Nothing that was seen: its line is changed in the file as it is by then."""
+        return ()
 
     def compare(
         self, want: Want, have: Have | None
@@ -96,17 +106,17 @@ class SysctlKind(HostKind):
             yield Block(f'if [ "$(uname)" = FreeBSD ]; then sysctl {pair}; else sysctl -w {pair}; fi >&2')
         path = act.at({**act.have, **act.before, **act.after}["file"])
         if act.verb is not Verb.DELETE and "value" in act.after:
-            yield _edit(path, name, f"{name} = {act.after['value']}", act.token)
+            yield from _edit(path, name, f"{name} = {act.after['value']}", act)
         elif act.verb is Verb.DELETE:
-            yield _edit(path, name, "", act.token)
+            yield from _edit(path, name, "", act)
 
 
 def _file(want: Want) -> str:
     return want.at(want.fields.get("sysctl_file", _FILE))
 
 
-def _edit(path: str, name: str, line: str, token: str) -> Block:
-    return edited_file(path, filtered(_FILTER, {"fz_key": name, "fz_new": line}), token)
+def _edit(path: str, name: str, line: str, act: Act) -> Iterator[Block]:
+    return edited_file(path, filtered(_FILTER, {"fz_key": name, "fz_new": line}), act)
 
 
 KINDS = (

@@ -9,6 +9,7 @@ from fazai.errors import did_you_mean
 from fazai.hosts.agent.files import (
     INITS,
     OWN,
+    OWN_NAME,
     SCRIPT,
     SERVICES,
     SETTINGS,
@@ -49,6 +50,7 @@ class AgentKind(HostKind):
     """The telemetry agent of a host: its files, its user, its service, and that it delivers."""
 
     proves: ClassVar[bool] = True
+    asked: ClassVar[bool] = True
     account: ClassVar[str] = USER  # whose the settings are
 
     # -- before any contact -----------------------------------------------------------------------------
@@ -89,7 +91,7 @@ class AgentKind(HostKind):
         yield self._look(want)
 
     def _look(self, want: Want) -> Shell:
-        paths = {path: want.at(path) for path in (SCRIPT, SETTINGS, STATE, *_service_paths())}
+        paths = {path: want.at(path) for path in (SCRIPT, SETTINGS, STATE, OWN_NAME, *_service_paths())}
         return Shell(look_script(want.fields.get("init"), paths, folder=self.in_folder(want.at)))
 
     def more(self, want: Want, answers: Answers) -> Iterable[Question]:
@@ -132,6 +134,11 @@ class AgentKind(HostKind):
             "paths": paths,
             "kept": _kept(want, answers, paths, settings.out),
         }
+
+    def claim(self, want: Want, have: Have | None) -> str:
+        """The name under which the daemon knows it: as declared, else the host's own."""
+        name = want.fields.get("hostname") or (have["report"].hostname if have is not None else "")
+        return f'the agent "{name}" of {want.fields["server"]}' if name and not want.absent else ""
 
     # -- comparing --------------------------------------------------------------------------------------
 
@@ -187,6 +194,18 @@ class AgentKind(HostKind):
             path, _, mode = SERVICES[init]
             files.append(Placed(path, service(init, fields.get("interval", _INTERVAL_S)), mode))
         return files
+
+    def is_left(self, want: Want, wrote: Mapping[str, Value], after: object, found: Have | None) -> bool:
+        """By its files, its account, and that nobody stopped it; whether it delivers is no matter."""
+        if want.absent:
+            return found is None
+        if wrote.keys() <= _STARTED:  # of which nothing is taken back
+            return True
+        if found is None or "settings" not in found:
+            return False
+        report: Report = found["report"]
+        stopped = report.active == "inactive" or not report.enabled  # one that fell down has "failed"
+        return not stopped and {name for name, _ in self._files(want, found)} <= {"installation"}
 
     # -- writing ----------------------------------------------------------------------------------------
 

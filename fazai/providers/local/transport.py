@@ -37,6 +37,11 @@ class LocalChannel:
             return become_refusal(self._become, self._host, said)
         return DeviceError(f"the shell ended: {said or 'it said nothing'}", where=self._host)
 
+    @property
+    def ends_all(self) -> bool:
+        """Whether what it runs is ours to end: not what another user runs, whom sudo or doas made us."""
+        return not self._become.method or os.geteuid() == 0
+
     async def close(self, *, busy: bool = False) -> None:
         """End the shell. Its input ends, which ends it; one that does not listen is killed with all that it
         started, except for what has become a child of somebody else: a daemon is meant to stay."""

@@ -79,6 +79,11 @@ class SshChannel:
             hint="may this user run commands there (login shell, ForceCommand)?",
         )
 
+    @property
+    def ends_all(self) -> bool:
+        """sshd passes signals on to nobody but its login user, if that is not root; some pass none on."""
+        return False
+
     async def close(self, *, busy: bool = False) -> None:
         """Say goodbye, but do not wait for an answer for long: the other side may be gone, or stuck."""
         if busy:  # sshd (7.9 and later) passes it on to all that the shell runs as the login user
