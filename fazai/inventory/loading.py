@@ -7,11 +7,11 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from fazai.errors import Errors, FazaiError, InventoryError, YamlError
+from fazai.errors import Errors, FazaiError, InventoryError, YamlError, missing_file, raise_found
 from fazai.inventory.drafts import Drafts
 from fazai.inventory.files import Files, TooMuch
 from fazai.inventory.nodes import Inventory
-from fazai.inventory.reader import Reader, nearest_file
+from fazai.inventory.reader import Reader
 from fazai.inventory.scripts import RunScript, is_script, read_script_output
 from fazai.inventory.varsfiles import VarsFolders
 from fazai.yamltext import DEFAULT_LIMITS, Decrypt, Limits, YamlList, YamlMap
@@ -40,7 +40,7 @@ def load(
 
     `decrypt` opens files that are Ansible Vault text as a whole, `run_script` runs inventory scripts, which
     are refused without it. Raises InventoryError, YamlError, or Errors with everything that is wrong in all
-    the files. Follows Ansible's `inventory/manager.py` and its vars
+    the files; their `rest` is the inventory without it. Follows Ansible's `inventory/manager.py` and its vars
     plugin `host_group_vars`; what differs is in docs/inventory.md.
     """
     if isinstance(sources, str | Path):
@@ -61,22 +61,15 @@ def load(
     errors += drafts.settle()
     extra = VarsFolders(list(folders), drafts, reader, files)
     extra.read()
-    if len(errors) == 1:
-        raise errors[0]
-    if errors:
-        raise Errors(errors)
     groups, hosts = drafts.finish(
         extra.group_files, extra.host_files, extra.group_resources, extra.host_resources
     )
     playbooks = tuple(reader.playbooks.items())
-    return Inventory(names, groups, hosts, playbooks, files.digest, (*reader.notes, *extra.notes))
-
-
-def _missing(name: str) -> InventoryError:
-    near = nearest_file(name)
-    return InventoryError(
-        f'there is no inventory "{name}"', hint=near or "name a file or a folder: -i inventory.yml"
-    )
+    notes = (*reader.notes, *extra.notes)
+    whole = len(errors) == reader.harmless
+    inventory = Inventory(names, groups, hosts, playbooks, files.digest, notes, whole)
+    raise_found(errors, inventory)
+    return inventory
 
 
 class _Sources:
@@ -98,7 +91,8 @@ class _Sources:
             self._reader.host_list(name)
             return None
         if not os.path.exists(name):
-            self._reader.errors.append(_missing(name))
+            hint = "name a file or a folder: -i inventory.yml"
+            self._reader.errors.append(missing_file(InventoryError, "inventory", name, hint))
             return None
         self._file(name, f"{label}/{os.path.basename(name)}")
         return os.path.dirname(name)
@@ -176,8 +170,11 @@ class _Sources:
             if is_ini(data):
                 read_ini(self._reader, data, path, self._files.limits)
                 return
-            if failure is not None:
-                raise failure
+        if failure is not None:
+            self._reader.add_errors(failure)
+            if not isinstance(failure.rest, YamlMap):
+                return
+            document = failure.rest
         if isinstance(document, YamlMap) and "_meta" in document:
             read_script_output(self._reader, document, path, None)
         else:

@@ -104,7 +104,9 @@ class Targets:
         if self._problems.count > before:
             return None
         found = provider.check(target)
-        self._problems.extend([_with_hint(each, specs, raw) for each in found], host)
+        for each in found:
+            add = self._problems.add_absence if "is missing" in each.message else self._problems.add
+            add(_with_hint(each, specs, raw), host)
         return None if found else target
 
     def _look_up_secret(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fazai.errors import YamlError
+from fazai.errors import YamlError, missing_file
 from fazai.yamltext.nodes import YamlList, YamlMap
 
 __all__ = ["DEFAULT_LIMITS", "Decrypt", "Limits", "Seen", "load", "loads", "parse", "read", "value"]
@@ -48,10 +48,12 @@ def load(
     limits: Limits = DEFAULT_LIMITS,
     decrypt: Decrypt | None = None,
     seen: Seen | None = None,
+    what: str = "file",
 ) -> YamlMap | YamlList | None:
-    """The one document of a file; None for an empty one. Raises YamlError, or Errors for several."""
+    """The one document of a file; None for an empty one. `what` it is called if it is not there. Raises
+    YamlError, or Errors for several."""
     name = str(path)
-    data = read(name, limits)
+    data = read(name, limits, what)
     if seen is not None:
         seen(name, data)
     return parse(data, name, limits=limits, decrypt=decrypt)
@@ -94,7 +96,7 @@ def parse(
     return found
 
 
-def read(path: str | Path, limits: Limits = DEFAULT_LIMITS) -> bytes:
+def read(path: str | Path, limits: Limits = DEFAULT_LIMITS, what: str = "file") -> bytes:
     """The bytes of a file or pipe; the size is looked at before anything is read. Raises YamlError."""
     name = str(path)
     try:
@@ -108,6 +110,8 @@ def read(path: str | Path, limits: Limits = DEFAULT_LIMITS) -> bytes:
                 data = stream.read(status.st_size + 1)  # not the limit: room for all of that would be made
                 if len(data) > status.st_size:  # it grows
                     data += stream.read(limits.size_bytes + 1)
+    except FileNotFoundError:
+        raise missing_file(YamlError, what, name) from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise YamlError(f"cannot read the file: {reason}", where=name) from None
