@@ -167,7 +167,7 @@ class Fleet:
             if found is None or isinstance(found, FazaiError):
                 return found
             report: Report = found["report"]
-            return report
+            return report if "settings" in found else None  # else nothing of it is there
 
         return self.each(look, names)
 

@@ -27,6 +27,7 @@ from fazai.errors import (
     raise_found,
 )
 from fazai.model import Provider, Verb, Warming, Work
+from fazai.outcome import not_applied
 from fazai.store.preview import PreviewStore
 
 if TYPE_CHECKING:
@@ -81,7 +82,10 @@ class Command:
         self.secrets = self._read(lambda: setup.secret_reader(options["vault_password_file"]))
         self.inventory: Inventory = self._read(
             lambda: setup.load_inventory(
-                self.sources, self.secrets, allow_scripts=options.get("allow_scripts", False)
+                self.sources,
+                self.secrets,
+                allow_scripts=options.get("allow_scripts", False),
+                quiet=options.get("quiet", False),
             )
         )
         works = self._resolve(plan)
@@ -188,8 +192,9 @@ class Command:
                 look = PreviewStore(store)
                 preview = self._run(look, run, check=True, expected=expected, silent=True)
                 if preview.exit_code not in (ExitCode.OK, ExitCode.PENDING):
-                    self._end_with(look, run, preview)
-                    return preview.exit_code
+                    ended = preview if check else not_applied(preview)
+                    self._end_with(look, run, ended)
+                    return ended.exit_code
             elif writes and not approved and _may_delete(self.works):
                 preview = self._run(PreviewStore(store), run, check=True, silent=True)
                 if preview.interrupted:
@@ -395,7 +400,7 @@ class Command:
         """The report of a run that was silent."""
         self._machine(outcome)
         if self.options["output"] == "text":
-            report = self._text(check=True)
+            report = self._text(check=True)  # it had no room for progress: all that is known is shown
             for target in outcome.targets:
                 report.target(target)
             report.end(outcome)

@@ -177,8 +177,11 @@ def allows_scripts(option: bool) -> bool:
     return option or text == "1"
 
 
-def load_inventory(sources: Sequence[str], secrets: SecretReader, *, allow_scripts: bool) -> Inventory:
-    """Reads the inventory. What is worth knowing about it and no error goes to standard error."""
+def load_inventory(
+    sources: Sequence[str], secrets: SecretReader, *, allow_scripts: bool, quiet: bool = False
+) -> Inventory:
+    """Reads the inventory. What is worth knowing about it and no error goes to standard error; of what was
+    skipped nothing when `quiet`."""
     from fazai.inventory import load
 
     run = None
@@ -189,6 +192,8 @@ def load_inventory(sources: Sequence[str], secrets: SecretReader, *, allow_scrip
     found = load(sources, decrypt=secrets.open_file, run_script=run)
     for note in found.notes:
         click.echo(f"warning: {note}", err=True)
+    for text in () if quiet else found.skipped:
+        click.echo(f"note: {text}", err=True)
     return found
 
 

@@ -27,6 +27,7 @@ class Reader:
         self.errors: list[FazaiError] = []
         self.harmless = 0
         self.notes: list[str] = []
+        self.skipped: list[str] = []
         self.playbooks: dict[Path, Mark] = {}
         self._source = ""
 
