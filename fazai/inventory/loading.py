@@ -29,6 +29,7 @@ _SKIPPED = re.compile(
 )
 _FOLDERS_MAX = 32
 _WRONG_FILES_MAX = 50
+_OTHER_FILES_MAX = 500
 
 
 def load(
@@ -145,8 +146,12 @@ class _Sources:
             errors.append(error)
         self._some = self._some or len(self._others) == others
         self._wrong += len(errors) > before
+        text = ""
         if self._wrong > _WRONG_FILES_MAX:
             text = f"stopped here: {_WRONG_FILES_MAX} files cannot be read as inventories"
+        elif len(self._others) > _OTHER_FILES_MAX:
+            text = f"stopped here: {_OTHER_FILES_MAX} files are no inventories"
+        if text:
             errors.append(InventoryError(text, where=path, hint="is this a folder of inventories?"))
             raise Errors(errors)
 
