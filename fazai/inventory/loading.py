@@ -16,7 +16,7 @@ from fazai.inventory.others import other_bytes, other_document
 from fazai.inventory.reader import Reader
 from fazai.inventory.scripts import RunScript, is_script, read_script_output
 from fazai.inventory.varsfiles import VarsFolders
-from fazai.yamltext import DEFAULT_LIMITS, Decrypt, Limits, YamlList, YamlMap
+from fazai.yamltext import DEFAULT_LIMITS, Decrypt, KeyFile, Limits, YamlList, YamlMap
 
 __all__ = ["load"]
 
@@ -171,8 +171,14 @@ class _Sources:
         extension = os.path.splitext(path)[1]
         if extension == ".toml":
             raise InventoryError("this is a TOML inventory, which is not read", where=path, hint=_TO_YAML)
-        data = self._files.raw(path)
-        if self._in_folder and (what := other_bytes(data)) is not None:
+        try:
+            data = self._files.raw(path)
+        except KeyFile:
+            if not self._in_folder:
+                raise
+            self._others.append(f"{path} (a key or certificate)")
+            return
+        if self._in_folder and (what := other_bytes(data, os.stat(path).st_mode)) is not None:
             self._others.append(f"{path} ({what})")
         elif is_script(data) and os.access(path, os.X_OK):
             self._files.count(label, data)

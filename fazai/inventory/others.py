@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 
 from fazai.errors import nearest
@@ -12,11 +13,20 @@ __all__ = ["other_bytes", "other_document"]
 _SECTIONS: Final = ("hosts", "children", "vars", "resources")
 _TOP: Final = ("all", "ungrouped", "playbooks", "plugin", "_meta")
 _LOOK_BYTES: Final = 8192
+_WORD_BYTES: Final = 512
+_PUBLIC_KEY: Final = re.compile(rb"(sk-)?(ssh|ecdsa)-\S+ AAAA")
 
 
-def other_bytes(data: bytes) -> str | None:
-    """What a file of a folder is when it is surely no inventory, as its bytes tell; else None."""
-    return "no text" if b"\0" in data[:_LOOK_BYTES] else None
+def other_bytes(data: bytes, mode: int) -> str | None:
+    """What a file of a folder is when it is surely no inventory, as its bytes tell; else None. One word that
+    others may not read is a password sooner than a host: as a host's name it would be shown."""
+    if b"\0" in data[:_LOOK_BYTES]:
+        return "no text"
+    if not mode & 0o077 and len(data) < _WORD_BYTES and len(data.split()) == 1:
+        return "one word that others may not read, such as a password"
+    if _PUBLIC_KEY.match(data):
+        return "a public key"
+    return None
 
 
 def other_document(document: YamlMap | YamlList | None) -> str | None:

@@ -16,7 +16,18 @@ from typing import Any
 from fazai.errors import YamlError, missing_file
 from fazai.yamltext.nodes import YamlList, YamlMap
 
-__all__ = ["DEFAULT_LIMITS", "Decrypt", "Limits", "Seen", "load", "loads", "parse", "read", "value"]
+__all__ = [
+    "DEFAULT_LIMITS",
+    "Decrypt",
+    "KeyFile",
+    "Limits",
+    "Seen",
+    "load",
+    "loads",
+    "parse",
+    "read",
+    "value",
+]
 
 #: Opens a file that is Ansible Vault text as a whole: its bytes and its name to the plain bytes.
 Decrypt = Callable[[bytes, str], bytes]
@@ -25,6 +36,11 @@ Decrypt = Callable[[bytes, str], bytes]
 Seen = Callable[[str, bytes], None]
 
 _VAULT = b"$ANSIBLE_VAULT;"
+_PEM = b"-----BEGIN "
+
+
+class KeyFile(YamlError):
+    """A key or certificate in the place of a text that we read: no line of it is ever quoted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +133,9 @@ def read(path: str | Path, limits: Limits = DEFAULT_LIMITS, what: str = "file") 
         raise YamlError(f"cannot read the file: {reason}", where=name) from None
     if len(data) > limits.size_bytes:
         raise _too_large(name, None, limits)
+    if data.lstrip()[: len(_PEM)] == _PEM:
+        hint = "was another file meant? a key is named where it is used, such as key_file:"
+        raise KeyFile("this is a key or a certificate (PEM)", where=name, hint=hint)
     return data
 
 

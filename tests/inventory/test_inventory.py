@@ -419,7 +419,8 @@ SOURCES: list[tuple[Tree, str, str, str]] = [
     ({"hosts.toml": "[all.hosts]\n"}, "hosts.toml", "this is a TOML inventory", "--list --yaml --export"),
     ({"hosts": "#!/bin/sh\necho {} | x\n: - y"}, "hosts", "a script that is not executable", "chmod +x"),
     ({"aws.yml": "plugin: aws_ec2\n"}, "aws.yml", "configures an inventory plugin", "--yaml --export"),
-    ({"d/a.yml": "all:", "d/cert.pem": "-----BEGIN X-----\n"}, "d", "behind a host stand its variables", ""),
+    ({"d/a.yml": "all:", "d/cert.txt2": "x y\n"}, "d", "behind a host stand its variables", ""),
+    ({"cert.pem": "-----BEGIN X-----\n"}, "cert.pem", "this is a key or a certificate", "another file meant"),
     ({"inv.yml": b"all: \xff\xfe"}, "inv.yml", "is not UTF-8", "UTF-8"),
 ]
 

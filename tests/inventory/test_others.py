@@ -18,6 +18,8 @@ OTHERS = {
     "compose.yml": ("services: {web: {image: x}}\n", "no groups in it"),
     "package.json": ('{"name": "x", "version": "1"}\n', "no groups in it"),
     "photo": ("\x89PNG\x00\x00", "no text"),
+    "id_key": ("-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXkt\n", "a key or certificate"),
+    "id_key.pub": ("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5 me@here\n", "a public key"),
     "plan.json": ('{"digest": "x", "format": "fazai-plan/1"}', "a saved plan"),
 }
 
@@ -64,6 +66,35 @@ def test_what_is_written_badly_is_meant_as_an_inventory(text: str, tmp_path: Pat
     (tmp_path / "project/b.yml").write_text(text)
     with pytest.raises(FazaiError, match=r"b\.yml"):
         load(tmp_path / "project")
+
+
+def test_no_line_of_a_key_or_password_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Named where something else is read, or lying in the folder of the inventory."""
+    folder = tmp_path / "project"
+    inventory = str(folder / "inventory.yml")
+    key = tmp_path / "key"
+    key.write_text(
+        "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXkt: [\nAAAA/nvqzZWY\n-----END X-----\n"
+    )
+    for words in (
+        [str(key)],
+        [inventory, "-p", str(key)],
+        [inventory, "-e", f"@{key}"],
+        [inventory, "-l", f"@{key}"],
+    ):
+        assert main(["validate", *words]) == 3
+        error = capsys.readouterr().err
+        assert "this is a key or a certificate (PEM)" in error
+        assert "b3Bl" not in error
+        assert "nvqz" not in error
+    for name, text in {"vault": "hunter2\n", "key": key.read_text()}.items():
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o600)
+    assert main(["validate", str(folder)]) == 0
+    said = capsys.readouterr().err
+    assert f"{folder}/vault (one word that others may not read, such as a password)" in said
+    assert "hunter2" not in said
+    assert "b3Bl" not in said
 
 
 def test_a_folder_with_nothing_but_other_things_is_an_error(tmp_path: Path) -> None:
