@@ -309,9 +309,9 @@ def did_you_mean(word: str, known: Iterable[str]) -> str | None:
     return f'did you mean "{near}"?' if near is not None else None
 
 
-def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known word that is most like this one, or None."""
+def nearest(word: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """The known word that is most like this one, or None; 1.0 is like none but itself."""
     import difflib  # only needed once something is already wrong
 
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)
     return near[0] if near else None

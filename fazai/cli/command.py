@@ -129,6 +129,7 @@ class Command:
             secrets=self.secrets,
             seen=self._files,
             left_out=self._note_left_out,
+            misnamed=self._note_misnamed,
             before=self._wrong,
             whole=whole,
         )
@@ -165,6 +166,12 @@ class Command:
             click.echo(
                 f"note: {count(len(hosts), 'host')} {has} no provider: and {are} left out: {names}", err=True
             )
+
+    def _note_misnamed(self, name: str, meant: str, hosts: Sequence[str]) -> None:
+        if not self.options.get("quiet"):
+            more = f" and {count(len(hosts) - 1, 'more host')}" if len(hosts) > 1 else ""
+            text = f'the variable "{name}" of {hosts[0]}{more} is no option; did you mean "{meant}"?'
+            click.echo(f"note: {text}", err=True)
 
     def _provider(self, name: str) -> Provider:
         found = self.registry.provider(name)

@@ -43,6 +43,7 @@ def resolve(
     secrets: SecretReader,
     seen: Seen | None = None,
     left_out: Callable[[Sequence[str]], object] = lambda _: None,
+    misnamed: Callable[[str, str, Sequence[str]], object] = lambda *_: None,
     before: Sequence[FazaiError] = (),
     whole: bool = True,
 ) -> tuple[Work, ...]:
@@ -51,13 +52,16 @@ def resolve(
 
     Nothing is contacted. Raises Errors with everything that is wrong: templates, options, kinds, fields,
     secrets, contradictions, and selections that match nothing. `left_out` hears of the hosts that are no
-    targets, since no provider is named for them. `before`: what was wrong in reading all this, raised
+    targets, since no provider is named for them, `misnamed` of variables that are almost named as an option,
+    with the option and the hosts. `before`: what was wrong in reading all this, raised
     together with what is wrong in the rest; `whole`: no host, group or variable was lost by it.
     """
     problems = Problems(before, whole=whole)
     resolver = _Resolver(inventory, plays, providers, kinds, selection, extra_vars, secrets, seen, problems)
     works = resolver.works()
     left_out(resolver.left_out)
+    for name, (meant, hosts) in resolver.misnamed.items():
+        misnamed(name, meant, hosts)
     return works
 
 
@@ -93,6 +97,7 @@ class _Resolver:
         self._lone = _lone_lists(inventory)
         self._prepared: dict[Play, tuple[Source, ...]] = {}
         self.left_out: list[str] = []
+        self.misnamed = self._targets.misnamed
 
     def works(self) -> tuple[Work, ...]:
         """Raises Errors."""
