@@ -9,11 +9,13 @@ from pathlib import Path
 
 from fazai.errors import UsageError
 
-__all__ = ["SYSTEM_SOCKET", "Config", "daemon_socket", "default_forks", "own_state"]
+__all__ = ["STATE_FILE", "SYSTEM_SOCKET", "Config", "daemon_socket", "default_forks", "own_state"]
 
 #: Of the daemon of the machine, which all its users' runs report to.
 SYSTEM_STATE = Path("/var/lib/fazai")
 SYSTEM_SOCKET = Path("/run/fazai/daemon.sock")
+#: It is in every state folder, and what one is known by.
+STATE_FILE = "fazai.sqlite3"
 
 _PER_TARGET_BYTES = 32 << 20  # a session at work: connection, TLS, one decoded collection
 

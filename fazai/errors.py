@@ -31,9 +31,12 @@ worst wins in the order 3, 5, 6, 7, 1, 4, 2, 0.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from pathlib import Path
+from typing import TypeVar
 
 __all__ = [
     "AccessDenied",
@@ -62,6 +65,10 @@ __all__ = [
     "VerifyError",
     "YamlError",
     "did_you_mean",
+    "missing_file",
+    "nearest",
+    "nearest_file",
+    "raise_found",
     "worst_exit",
 ]
 
@@ -109,6 +116,8 @@ class FazaiError(Exception):
     """
 
     exit_code: int = ExitCode.FAILED
+    #: What could be read all the same, for who goes on with it to find what else is wrong.
+    rest: object = None
 
     def __init__(
         self,
@@ -262,9 +271,47 @@ def _flatten(errors: Iterable[FazaiError]) -> Iterable[FazaiError]:
             yield error
 
 
+def raise_found(errors: Sequence[FazaiError], rest: object = None) -> None:
+    """Raise what was found to be wrong, one error as itself, several as Errors, with what could be read all
+    the same; nothing if there is no error."""
+    if errors:
+        error = errors[0] if len(errors) == 1 else Errors(errors)
+        error.rest = rest
+        raise error
+
+
+_Error = TypeVar("_Error", bound=FazaiError)
+
+
+def missing_file(class_: type[_Error], what: str, path: str | Path, hint: str | None = None) -> _Error:
+    """The error for a file that was named and is not there: the same sentence for whatever names one."""
+    return class_(f'there is no {what} "{path}"', hint=nearest_file(str(path)) or hint)
+
+
+def nearest_file(path: str, besides: str | None = None) -> str | None:
+    """`did you mean "x"?` for the nearest name in the folder where `path` is looked for; what else is known
+    of why it is not there, or None."""
+    folder, name = os.path.split(path)
+    if os.path.islink(path):
+        return "it is a link, and what it leads to is not there"
+    try:
+        names = set(os.listdir(folder or "."))
+    except FileNotFoundError:
+        return f'there is no folder "{folder}"'
+    except (OSError, ValueError):
+        return None
+    return did_you_mean(name[:200], names - {os.path.basename(besides or "")})
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:
     """`did you mean "x"?` for the nearest known word, or None."""
+    near = nearest(word, known)
+    return f'did you mean "{near}"?' if near is not None else None
+
+
+def nearest(word: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """The known word that is most like this one, or None; 1.0 is like none but itself."""
     import difflib  # only needed once something is already wrong
 
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f'did you mean "{near[0]}"?' if near else None
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)
+    return near[0] if near else None

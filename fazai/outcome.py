@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -22,6 +22,7 @@ __all__ = [
     "TargetOutcome",
     "change_record",
     "error_record",
+    "not_applied",
     "record",
 ]
 
@@ -150,6 +151,22 @@ class RunOutcome:
             "stale": statuses[Status.STALE],
             "skipped": statuses[Status.SKIPPED] + statuses[Status.INTERRUPTED],
         }
+
+
+def not_applied(preview: RunOutcome) -> RunOutcome:
+    """What a look ahead found, told as the end of a run that wrote nothing because of it: a saved plan is
+    carried out for all of its targets or for none."""
+    note = "left as it is: the plan does not hold for all of its targets, so it was carried out for none"
+
+    def ended(target: TargetOutcome) -> TargetOutcome:
+        actions = tuple(
+            replace(a, status="left" if a.status == "planned" else a.status) for a in target.actions
+        )
+        if target.status is not Status.PENDING:
+            return replace(target, actions=actions)
+        return replace(target, status=Status.SKIPPED, actions=actions, notes=(*target.notes, note))
+
+    return replace(preview, check=False, targets=tuple(ended(target) for target in preview.targets))
 
 
 def record(value: Value) -> Any:

@@ -6,13 +6,14 @@ of a pattern, where Ansible warns and goes on with the wrong hosts.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterable
 from fnmatch import translate
 from ipaddress import AddressValueError, IPv6Address
 from typing import TYPE_CHECKING
 
-from fazai.errors import Errors, FazaiError, InventoryError, did_you_mean
+from fazai.errors import Errors, FazaiError, InventoryError, did_you_mean, missing_file
 
 if TYPE_CHECKING:
     from fazai.inventory import Inventory
@@ -113,6 +114,9 @@ def _lines(path: str, seen: Seen | None) -> list[str]:
             f'the limit file "{path}" is not UTF-8 text', hint="one pattern a line"
         ) from None
     except FazaiError as error:
+        if not os.path.exists(path):
+            hint = "@file takes the path of a file with one pattern a line"
+            raise missing_file(InventoryError, "limit file", path, hint) from None
         raise InventoryError(
             f'the limit file "{path}" cannot be read: {error.message.partition(": ")[2] or error.message}',
             hint="@file takes the path of a file with one pattern a line",

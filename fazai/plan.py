@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from fazai.errors import InputError, PlanStale
+from fazai.errors import InputError, PlanStale, missing_file
 from fazai.model import Change, Diff, Resource, TargetWork
 from fazai.outcome import change_record, record
 
@@ -182,6 +182,8 @@ def read_plan(path: Path) -> SavedPlan:
     """Raises InputError when the file is not a plan or was edited."""
     try:
         body = json.loads(_read_bounded(path))
+    except FileNotFoundError:
+        raise missing_file(InputError, "plan", path, "make one with: fazai plan -o FILE") from None
     except OSError as error:
         text = f"the plan cannot be read: {error.strerror}"
         raise InputError(text, where=str(path), hint="make one with: fazai plan -o FILE") from error

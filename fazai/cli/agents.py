@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from fazai.cli import setup
 from fazai.cli.passwords import password_options
 from fazai.errors import ExitCode, FazaiError, UsageError, worst_exit
 from fazai.model import Resource, TargetWork, Work
@@ -142,9 +142,7 @@ class Fleet:
         from fazai.cli.command import command_of
         from fazai.cli.labs import with_folders
 
-        words = options["words"]
-        sources = tuple(word for word in words if os.path.exists(word))
-        limit = tuple(word for word in words if not os.path.exists(word))
+        sources, limit = setup.split_words(options["words"], options["more"])
         shown = {"output": "text", "color": "auto", "verbose": False, "diff": False, "explain": False}
         given = {**options, **shown, "inventory": sources, "limit": limit, "quiet": True}
         self.command: Command = command_of("apply", given)
@@ -169,7 +167,7 @@ class Fleet:
             if found is None or isinstance(found, FazaiError):
                 return found
             report: Report = found["report"]
-            return report
+            return report if "settings" in found else None  # else nothing of it is there
 
         return self.each(look, names)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from fazai.errors import Interrupted, Unreachable, UsageError
+from fazai.errors import Interrupted, Unreachable, UsageError, missing_file
 
 if TYPE_CHECKING:
     from fazai.providers.gemma import GemmaClient
@@ -92,6 +92,8 @@ def grammar(path: Path) -> str:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise UsageError(f"{path}: it is not UTF-8 (byte {error.start})") from None
+    except FileNotFoundError:
+        raise missing_file(UsageError, "grammar", path) from None
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from None
     if not 1 <= len(text) <= 65_536:
@@ -107,6 +109,8 @@ def schema(path: Path) -> dict[str, Any]:
         return parse_object(path.read_bytes(), unique_names=True)
     except WireError as error:
         raise UsageError(f"{path}: {error.message}") from None
+    except FileNotFoundError:
+        raise missing_file(UsageError, "JSON Schema", path) from None
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from None
 

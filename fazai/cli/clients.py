@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fazai.cli.setup import local_socket
-from fazai.errors import InputError, SecretError
+from fazai.errors import InputError, SecretError, missing_file
 
 if TYPE_CHECKING:
     import httpx
@@ -48,6 +48,9 @@ class Place:
 
         try:
             return ssl.create_default_context(cafile=str(self.ca) if self.ca else None)
+        except FileNotFoundError:
+            hint = "FAZAI_CA_FILE names a PEM file of the authority"
+            raise missing_file(InputError, "CA file", str(self.ca), hint) from None
         except (OSError, ssl.SSLError) as error:
             why = "no certificate is in it" if isinstance(error, ssl.SSLError) else error.strerror
             raise InputError(
@@ -97,6 +100,8 @@ def read_token_file(file: Path) -> str:
         if mode & 0o077:
             raise SecretError("others may read it", where=str(file), hint=f"chmod 600 {file}")
         text = file.read_text().strip()
+    except FileNotFoundError:
+        raise missing_file(SecretError, "file", file, "one line, from: fazai token create") from None
     except (OSError, UnicodeDecodeError) as error:
         raise SecretError(
             f"it cannot be read: {getattr(error, 'strerror', None) or 'no text'}", where=str(file)

@@ -9,15 +9,25 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
 from fazai.cli import setup
 from fazai.cli.passwords import with_passwords
 from fazai.cli.planfile import FilesRead, folder_of, save_plan
-from fazai.errors import ExitCode, InputError, Interrupted, StateError, UsageError
+from fazai.errors import (
+    Errors,
+    ExitCode,
+    FazaiError,
+    InputError,
+    Interrupted,
+    StateError,
+    UsageError,
+    raise_found,
+)
 from fazai.model import Provider, Verb, Warming, Work
+from fazai.outcome import not_applied
 from fazai.store.preview import PreviewStore
 
 if TYPE_CHECKING:
@@ -25,11 +35,14 @@ if TYPE_CHECKING:
     from fazai.inventory import Inventory
     from fazai.outcome import Event, RunOutcome, TargetOutcome
     from fazai.plan import Expected, SavedPlan
+    from fazai.playbook import Selection
     from fazai.registry import Registry
     from fazai.report.text import TextReport
     from fazai.store.base import Run, Store
 
 __all__ = ["Command", "command_of", "count"]
+
+_T = TypeVar("_T")
 
 
 def count(number: int, noun: str) -> str:
@@ -64,41 +77,61 @@ class Command:
         self._recorded = True
         self.registry: Registry = Registry()
         self.sources = setup.sources_of(options["inventory"], options["more"])
-        self.secrets = setup.secret_reader(options["vault_password_file"])
         self._inputs, self._files = FilesRead(), FilesRead()
-        self.inventory: Inventory = setup.load_inventory(
-            self.sources, self.secrets, allow_scripts=options.get("allow_scripts", False)
+        self._wrong: list[FazaiError] = []  # what was found before all is resolved, and said with the rest
+        self.secrets = self._read(lambda: setup.secret_reader(options["vault_password_file"]))
+        self.inventory: Inventory = self._read(
+            lambda: setup.load_inventory(
+                self.sources,
+                self.secrets,
+                allow_scripts=options.get("allow_scripts", False),
+                quiet=options.get("quiet", False),
+            )
         )
         works = self._resolve(plan)
         self.works: tuple[Work, ...] = with_passwords(works, options, self.registry.provider)
 
+    def _read(self, read: Callable[[], _T]) -> _T:
+        """What is read; of what has mistakes, the rest. Raises FazaiError when there is none."""
+        try:
+            return read()
+        except FazaiError as error:
+            self._wrong += error.errors if isinstance(error, Errors) else [error]
+            if error.rest is None:
+                raise_found(self._wrong)
+            return cast("_T", error.rest)
+
     def _resolve(self, plan: tuple[SavedPlan, Path] | None) -> tuple[Work, ...]:
-        from fazai.playbook import Selection, load_playbooks, resolve
+        from fazai.playbook import load_playbooks, resolve
 
         paths = [path for path, _ in self.inventory.playbooks]
-        plays = load_playbooks(
-            [*paths, *(Path(path) for path in self.options["playbook"])],
-            decrypt=self.secrets.open_file,
-            seen=self._inputs,
+        plays = self._read(
+            lambda: load_playbooks(
+                [*paths, *(Path(path) for path in self.options["playbook"])],
+                decrypt=self.secrets.open_file,
+                seen=self._inputs,
+            )
         )
-        extra_vars = setup.extra_vars(self.options["extra_vars"], self._inputs)
+        known = len(self._wrong)
+        extra_vars = self._read(lambda: setup.extra_vars(self.options["extra_vars"], self._inputs))
+        whole = self.inventory.whole and len(self._wrong) == known
+        selection = self._read(self._selection)
         if plan is not None:  # before a secret is read: what reads it may have been edited
+            raise_found(self._wrong)
             plan[0].check_inventory(self._inputs.digest(self.inventory, folder_of(plan[1])))
         works = resolve(
             self.inventory,
             plays,
             providers=self._provider,
             kinds=self.registry.kind,
-            selection=Selection(
-                limit=tuple(self.options["limit"]),
-                tags=_words("--tags", self.options["tags"]),
-                skip_tags=_words("--skip-tags", self.options["skip_tags"]),
-                kinds=_words("--kind", self.options["kind"]),
-            ),
+            selection=selection,
             extra_vars=extra_vars,
             secrets=self.secrets,
             seen=self._files,
             left_out=self._note_left_out,
+            misnamed=self._note_misnamed,
+            before=self._wrong,
+            whole=whole,
         )
         if plan is None:
             return works
@@ -109,6 +142,22 @@ class Command:
         plan[0].check_wanted(item for work in works for item in work.targets)
         return works
 
+    def _selection(self) -> Selection:
+        """What `--limit` and its like choose. Raises UsageError, Errors."""
+        from fazai.playbook import Selection
+
+        wrong: list[FazaiError] = []
+        words: dict[str, tuple[str, ...]] = {}
+        for name in ("tags", "skip_tags", "kind"):
+            try:
+                words[name] = _words(f"--{name.replace('_', '-')}", self.options[name])
+            except UsageError as error:
+                wrong.append(error)
+        limit = tuple(self.options["limit"])
+        if wrong:
+            raise_found(wrong, Selection(limit=limit))
+        return Selection(limit, words["tags"], words["skip_tags"], words["kind"])
+
     def _note_left_out(self, hosts: Sequence[str]) -> None:
         """Says that hosts are no targets: `provider:` is easily forgotten, and all would seem well."""
         if hosts and not self.options.get("quiet"):
@@ -117,6 +166,12 @@ class Command:
             click.echo(
                 f"note: {count(len(hosts), 'host')} {has} no provider: and {are} left out: {names}", err=True
             )
+
+    def _note_misnamed(self, name: str, meant: str, hosts: Sequence[str]) -> None:
+        if not self.options.get("quiet"):
+            more = f" and {count(len(hosts) - 1, 'more host')}" if len(hosts) > 1 else ""
+            text = f'the variable "{name}" of {hosts[0]}{more} is no option; did you mean "{meant}"?'
+            click.echo(f"note: {text}", err=True)
 
     def _provider(self, name: str) -> Provider:
         found = self.registry.provider(name)
@@ -144,8 +199,9 @@ class Command:
                 look = PreviewStore(store)
                 preview = self._run(look, run, check=True, expected=expected, silent=True)
                 if preview.exit_code not in (ExitCode.OK, ExitCode.PENDING):
-                    self._end_with(look, run, preview)
-                    return preview.exit_code
+                    ended = preview if check else not_applied(preview)
+                    self._end_with(look, run, ended)
+                    return ended.exit_code
             elif writes and not approved and _may_delete(self.works):
                 preview = self._run(PreviewStore(store), run, check=True, silent=True)
                 if preview.interrupted:
@@ -351,7 +407,7 @@ class Command:
         """The report of a run that was silent."""
         self._machine(outcome)
         if self.options["output"] == "text":
-            report = self._text(check=True)
+            report = self._text(check=True)  # it had no room for progress: all that is known is shown
             for target in outcome.targets:
                 report.target(target)
             report.end(outcome)

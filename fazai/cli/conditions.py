@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from fazai.errors import UsageError
+from fazai.errors import UsageError, did_you_mean
 
-__all__ = ["Condition", "parse"]
+__all__ = ["Condition", "check", "parse", "types_of"]
 
 _TERM = re.compile(
     r"\A\s*(?P<field>[A-Za-z_][\w.]*)\s*(?P<op>>=|<=|!=|=|>|<)\s*(?P<value>.*?)\s*\Z", re.DOTALL
@@ -69,6 +69,79 @@ def parse(text: str) -> Condition:
                 raise UsageError(f"{part!r}: {found['op']} compares numbers") from None
         terms.append(_Term(found["field"], found["op"], values))
     return Condition(text, tuple(terms))
+
+
+def types_of(words: Iterable[str]) -> tuple[str, ...]:
+    """The types of events that these words name; all of them for none. Raises UsageError for one that is
+    none: nothing would ever be shown."""
+    from fazai.wire.events import EVENT_TYPES
+
+    known = tuple(sorted(EVENT_TYPES))
+    found = tuple(words)
+    for word in found:
+        if word not in known:
+            raise UsageError(
+                f'there are no events of the type "{word}"',
+                hint=did_you_mean(word, known) or f"there are: {', '.join(known)}",
+            )
+    return found or known
+
+
+def check(condition: Condition, types: Iterable[str]) -> None:
+    """Refuse a condition that no event of these types can ever fit: a field, a type or a word for a state
+    that there is not. Raises UsageError."""
+    for term in condition.terms:
+        if term.field == "type" and term.op in ("=", "!="):
+            every = types_of(())
+            for value in term.values:
+                if not any(fnmatchcase(name, value) for name in every):
+                    types_of((value,))
+            types = [name for name in types if term.holds({"type": name})]
+    types = sorted(types)
+    fields = _fields(types)
+    for term in condition.terms:
+        name = term.field.partition(".")[0]
+        if name not in fields:
+            which = "no event" if len(types) != 1 else f"no event of the type {types[0]}"
+            hint = did_you_mean(name, fields) or f"there are: {', '.join(sorted(fields))}"
+            raise UsageError(f'{condition.text!r}: {which} has a field "{name}"', hint=hint)
+        words = fields[name]
+        for value in filter(None, term.values) if words and term.op in ("=", "!=") else ():
+            if not any(fnmatchcase(word, value) for word in words):
+                hint = did_you_mean(value, words) or f"one of: {', '.join(sorted(words))}"
+                raise UsageError(f'{condition.text!r}: {name} is never "{value}"', hint=hint)
+
+
+def _fields(types: Iterable[str]) -> dict[str, set[str]]:
+    """The fields of events of these types, each with the words that it can hold, or with none if it can hold
+    anything."""
+    from fazai.wire.actions import Action
+    from fazai.wire.events import PlainEvent
+
+    classes = {str(each.__struct_config__.tag): [each] for each in get_args(PlainEvent)}
+    classes["action"] = list(get_args(Action))
+    found: dict[str, set[str]] = {"id": set(), "type": set()}
+    free: set[str] = {"id", "type"}
+    for each in [each for name in types for each in classes[name]]:
+        if "action" in each.__struct_config__.tag_field:
+            found["action"] = set()
+        hints = get_type_hints(each)
+        for name, encoded in zip(each.__struct_fields__, each.__struct_encode_fields__, strict=True):
+            words = _words(hints[name])
+            found.setdefault(encoded, set()).update(words)
+            if not words:
+                free.add(encoded)
+    return {name: set() if name in free else words for name, words in found.items()}
+
+
+def _words(hint: Any) -> set[str]:
+    """The words of a field's Literals; none when anything else but nothing may stand there."""
+    if get_origin(hint) is Literal:
+        return {str(word) for word in get_args(hint)}
+    parts = [part for part in get_args(hint) if part is not type(None)]
+    if not parts or not all(get_origin(part) is Literal for part in parts):
+        return set()
+    return {str(word) for part in parts for word in get_args(part)}
 
 
 def _lookup(event: Any, path: str) -> Any:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from collections.abc import Mapping
 from typing import Any
 
 import click
 
+from fazai.cli import setup
 from fazai.cli.command import command_of
 from fazai.cli.labs import with_folders
 from fazai.cli.passwords import password_options
@@ -32,8 +32,7 @@ from fazai.model import Describing, Provider, Target, Work
 @click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def facts_command(words: tuple[str, ...], output: str, **options: Any) -> int:
     """Show what hosts are: system, kernel, CPUs, memory, disks, addresses, init, package manager."""
-    sources = tuple(word for word in words if os.path.exists(word))
-    limit = tuple(word for word in words if not os.path.exists(word))
+    sources, limit = setup.split_words(words, options["more"])
     command = command_of("facts", {**options, "inventory": sources, "limit": limit})
     targets = _targets(with_folders(command.works, command.config.lab))
     forks = options["forks"] or command.config.forks

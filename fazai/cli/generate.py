@@ -22,7 +22,7 @@ _FALLBACK = (
     "\n\n\n\b\nWithout a worker it asks the OpenAI-compatible server of FAZAI_GEMMA_FALLBACK_URL,"
     "\nFAZAI_GEMMA_FALLBACK_MODEL and FAZAI_GEMMA_FALLBACK_KEY_FILE, if they are set."
 )
-_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_FILE = click.Path(dir_okay=False, path_type=Path)
 _OPTIONS = (
     click.option("--socket", "socket_path", help="[default: $FAZAI_GEMMA_SOCK, else /run/fazai/gemma.sock]"),
     click.option("--system", help="The system prompt."),

@@ -44,7 +44,7 @@ def up_command(names: tuple[str, ...], release: str, tls: bool, settings: str | 
     if settings is not None:
         from fazai.yamltext import load
 
-        found = load(Path(settings))
+        found = load(Path(settings), what="file of settings")
         if not isinstance(found, dict):
             raise InputError("settings of the lab are a mapping", where=settings, hint="see docs/lab.md")
         wanted |= found

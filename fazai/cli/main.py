@@ -40,7 +40,7 @@ COMMANDS = {
     "version": ("version", "Print the version."),
 }
 
-_SHOWN = 200  # errors on a terminal; who needs more of them has a systematic mistake
+_SHOWN = 20  # errors for people; who has more of them has a systematic mistake
 
 _EPILOG = """\b
 Examples:
@@ -220,7 +220,7 @@ def _say(error: FazaiError, argv: list[str]) -> int:
     for line in error_lines(Errors(errors[:_SHOWN]), terminal.paint):
         click.echo(line, err=True)
     if len(errors) > _SHOWN:
-        click.echo(f"… and {len(errors) - _SHOWN} more (--output json has them all)", err=True)
+        click.echo(f"… and {len(errors) - _SHOWN} more (fazai plan --output json has them all)", err=True)
     if len(errors) > 1:
         click.echo(f"{len(errors)} errors, nothing was contacted", err=True)
     return int(error.exit_code)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -21,67 +21,64 @@ if TYPE_CHECKING:
 _Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
-def _options(*, writes: bool = False, shows: bool = True) -> _Decorator:
-    """The options that the four commands share."""
-    path = click.Path(dir_okay=True)
-    options = [
-        click.argument("inventory", nargs=-1, type=path),
-        click.option("-i", "--inventory", "more", multiple=True, type=path, help="Another inventory source."),
-        click.option("-p", "--playbook", multiple=True, type=path, help="Another playbook."),
-        click.option(
-            "-l",
-            "--limit",
-            multiple=True,
-            metavar="PATTERN",
-            shell_complete=complete_pattern,
-            help="Only these hosts or groups.",
-        ),
-        click.option("-t", "--tags", multiple=True, help="Only resources with one of these tags."),
-        click.option("--skip-tags", multiple=True, help="Not the resources with one of these tags."),
-        click.option(
-            "--kind",
-            multiple=True,
-            metavar="GLOB",
-            shell_complete=complete_kind,
-            help="Only resources of these kinds.",
-        ),
-        click.option("-e", "--extra-vars", multiple=True, metavar="NAME=VALUE|@FILE", help="More variables."),
-        click.option("--vault-password-file", multiple=True, type=path, help="For !vault; or label@file."),
-        click.option("--allow-scripts", is_flag=True, help="Run inventories that are programs."),
-    ]
-    if shows:
-        options += [
-            click.option("-f", "--forks", type=click.IntRange(1, 4096), help="Targets at once."),
-            password_options,
-            click.option("-D", "--diff", is_flag=True, help="Show each change as a unified diff."),
-            click.option("--explain", is_flag=True, help="Show where each field comes from."),
-            click.option("-q", "--quiet", is_flag=True, help="Say nothing when all is converged."),
-            click.option("-v", "--verbose", is_flag=True, help="A line a change also when piped."),
-            click.option(
-                "--output",
-                type=click.Choice(["text", "json", "junit", "markdown"]),
-                default="text",
-                show_default=True,
-            ),
-            click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto"),
-        ]
-    if writes:
-        options += [
-            click.option(
-                "--textfile", type=click.Path(dir_okay=False), help="Metrics for node_exporter: X.prom."
-            ),
-            click.option(
-                "-C", "--check", is_flag=True, help="Write nothing; exit 2 when something would be."
-            ),
-            click.option("-y", "--yes", is_flag=True, help="Delete without asking."),
-            click.option("--plan", "plan_file", type=click.Path(dir_okay=False), help="A plan saved before."),
-            click.option(
-                "--plan-hash", metavar="HASH", help="The hash that was approved: another plan is refused."
-            ),
-        ]
+_PATH: Final = click.Path(dir_okay=True)
+#: What is read, and what of it is meant.
+_INPUT: Final = (
+    click.argument("inventory", nargs=-1, type=_PATH),
+    click.option("-i", "--inventory", "more", multiple=True, type=_PATH, help="Another inventory source."),
+    click.option("-p", "--playbook", multiple=True, type=_PATH, help="Another playbook."),
+    click.option(
+        "-l",
+        "--limit",
+        multiple=True,
+        metavar="PATTERN",
+        shell_complete=complete_pattern,
+        help="Only these hosts or groups.",
+    ),
+    click.option("-t", "--tags", multiple=True, help="Only resources with one of these tags."),
+    click.option("--skip-tags", multiple=True, help="Not the resources with one of these tags."),
+    click.option(
+        "--kind",
+        multiple=True,
+        metavar="GLOB",
+        shell_complete=complete_kind,
+        help="Only resources of these kinds.",
+    ),
+    click.option("-e", "--extra-vars", multiple=True, metavar="NAME=VALUE|@FILE", help="More variables."),
+    click.option("--vault-password-file", multiple=True, type=_PATH, help="For !vault; or label@file."),
+    click.option("--allow-scripts", is_flag=True, help="Run inventories that are programs."),
+)
+#: How targets are contacted, and what is shown of it.
+_SHOWING: Final = (
+    click.option("-f", "--forks", type=click.IntRange(1, 4096), help="Targets at once."),
+    password_options,
+    click.option("-D", "--diff", is_flag=True, help="Show each change as a unified diff."),
+    click.option("--explain", is_flag=True, help="Show where each field comes from."),
+    click.option("-q", "--quiet", is_flag=True, help="Say nothing when all is converged."),
+    click.option("-v", "--verbose", is_flag=True, help="A line a change also when piped."),
+    click.option(
+        "--output",
+        type=click.Choice(["text", "json", "junit", "markdown"]),
+        default="text",
+        show_default=True,
+    ),
+    click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto"),
+)
+#: What only apply has.
+_WRITING: Final = (
+    click.option("--textfile", type=click.Path(dir_okay=False), help="Metrics for node_exporter: X.prom."),
+    click.option("-C", "--check", is_flag=True, help="Write nothing; exit 2 when something would be."),
+    click.option("-y", "--yes", is_flag=True, help="Delete without asking."),
+    click.option("--plan", "plan_file", type=click.Path(dir_okay=False), help="A plan saved before."),
+    click.option("--plan-hash", metavar="HASH", help="The hash that was approved: another plan is refused."),
+)
+
+
+def _options(*groups: Sequence[_Decorator]) -> _Decorator:
+    """The options of these groups, in their order."""
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        for option in reversed(options):
+        for option in reversed([option for group in groups for option in group]):
             function = option(function)
         return function
 
@@ -93,7 +90,7 @@ def _options(*, writes: bool = False, shows: bool = True) -> _Decorator:
     epilog="\b\nExamples:\n  fazai apply inventory.yml\n  fazai apply inventory.yml --check --diff"
     "\n  fazai apply inventory.yml --limit 'edge:!fw-03' --tags dns\n  fazai apply --plan change-42.json",
 )
-@_options(writes=True)
+@_options(_INPUT, _SHOWING, _WRITING)
 def apply_command(
     check: bool,
     yes: bool,
@@ -119,7 +116,7 @@ def apply_command(
     epilog="\b\nExamples:\n  fazai plan inventory.yml --diff\n  fazai plan inventory.yml -o change-42.json"
     "\n  fazai plan inventory.yml --output markdown > comment.md",
 )
-@_options()
+@_options(_INPUT, _SHOWING)
 @click.option("-o", "--out", type=click.Path(dir_okay=False), help="Save the plan for: apply --plan.")
 def plan_command(out: str | None, **options: Any) -> int:
     """Show what apply would change. Exit 2 when something would."""
@@ -131,14 +128,14 @@ def plan_command(out: str | None, **options: Any) -> int:
 @click.command(
     "drift", epilog="\b\nExample (cron):\n  */15 * * * * fazai drift /etc/fazai/inventory.yml --quiet"
 )
-@_options()
+@_options(_INPUT, _SHOWING)
 def drift_command(**options: Any) -> int:
     """Look for differences between declared and actual state. Can never write. Exit 2 when there are any."""
     return Command("drift", options).execute(check=True)
 
 
 @click.command("validate", epilog="\b\nExample:\n  fazai validate inventory.yml")
-@_options(shows=False)
+@_options(_INPUT)
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing when all is well.")
 def validate_command(quiet: bool, **options: Any) -> int:
     """Check inventory, playbooks, templates and every field, without contacting anything."""

@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fazai.config import Config
-from fazai.errors import InputError, UsageError
+from fazai.errors import (
+    Errors,
+    FazaiError,
+    InputError,
+    InventoryError,
+    SecretError,
+    UsageError,
+    missing_file,
+    raise_found,
+)
 from fazai.ids import is_ulid
 
 if TYPE_CHECKING:
@@ -30,6 +39,7 @@ __all__ = [
     "read_store",
     "secret_reader",
     "sources_of",
+    "split_words",
 ]
 
 
@@ -128,12 +138,35 @@ def sources_of(arguments: Sequence[str], option: Sequence[str]) -> tuple[str, ..
     return tuple(found)
 
 
-def secret_reader(vault_password_files: Sequence[str]) -> SecretReader:
-    from fazai.secrets import SecretReader
+def split_words(words: Sequence[str], option: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The inventories and the host patterns among the words of a command that takes both. Raises
+    InventoryError for a word that was surely meant as an inventory."""
+    found = tuple(word for word in words if os.path.exists(word))
+    patterns = tuple(word for word in words if not os.path.exists(word))
+    named = found or option or os.environ.get("FAZAI_INVENTORY")
+    for word in patterns:
+        if word.endswith((".yml", ".yaml", ".json", ".ini")) or (not named and "," not in word):
+            hint = "the inventory comes first, then patterns of hosts"
+            raise missing_file(InventoryError, "inventory", word, hint)
+    return found, patterns
 
-    return SecretReader(
+
+def secret_reader(vault_password_files: Sequence[str]) -> SecretReader:
+    """Raises SecretError, Errors for password files that are not there, whether a text needs them or not; its
+    `rest` is the reader."""
+    from fazai.secrets import PROMPTS, SecretReader
+
+    reader = SecretReader(
         environ=os.environ, folder=config().secrets, vault_password_files=tuple(vault_password_files)
     )
+    paths = [word.rpartition("@")[2] for word in vault_password_files]
+    missing = [
+        missing_file(SecretError, "vault password file", path)
+        for path in paths
+        if path not in PROMPTS and not os.path.exists(os.path.expanduser(path))
+    ]
+    raise_found(missing, reader)
+    return reader
 
 
 def allows_scripts(option: bool) -> bool:
@@ -144,8 +177,11 @@ def allows_scripts(option: bool) -> bool:
     return option or text == "1"
 
 
-def load_inventory(sources: Sequence[str], secrets: SecretReader, *, allow_scripts: bool) -> Inventory:
-    """Reads the inventory. What is worth knowing about it and no error goes to standard error."""
+def load_inventory(
+    sources: Sequence[str], secrets: SecretReader, *, allow_scripts: bool, quiet: bool = False
+) -> Inventory:
+    """Reads the inventory. What is worth knowing about it and no error goes to standard error; of what was
+    skipped nothing when `quiet`."""
     from fazai.inventory import load
 
     run = None
@@ -156,29 +192,40 @@ def load_inventory(sources: Sequence[str], secrets: SecretReader, *, allow_scrip
     found = load(sources, decrypt=secrets.open_file, run_script=run)
     for note in found.notes:
         click.echo(f"warning: {note}", err=True)
+    for text in () if quiet else found.skipped:
+        click.echo(f"note: {text}", err=True)
     return found
 
 
 def extra_vars(words: Sequence[str], seen: Seen | None = None) -> dict[str, Any]:
-    """`-e name=value`, `-e '{"a": 1}'`, `-e @file`; values are YAML. Raises InputError."""
+    """`-e name=value`, `-e '{"a": 1}'`, `-e @file`; values are YAML. Raises InputError, or Errors with
+    all that is wrong; its `rest` is the other variables."""
+    result: dict[str, Any] = {}
+    wrong: list[FazaiError] = []
+    for word in words:
+        try:
+            result.update(_extra(word, seen))
+        except FazaiError as error:
+            wrong += error.errors if isinstance(error, Errors) else [error]
+    raise_found(wrong, result)
+    return result
+
+
+def _extra(word: str, seen: Seen | None) -> dict[str, Any]:
+    """The variables of one `-e`. Raises InputError, Errors."""
     from fazai.yamltext import load, loads
     from fazai.yamltext import value as scalar
 
-    result: dict[str, Any] = {}
     value: object
-    for word in words:
-        if word.startswith("@"):
-            value = load(Path(word[1:]), seen=seen)
-        elif word.lstrip().startswith("{"):
-            value = loads(word, "--extra-vars")
-        else:
-            name, equals, text = word.partition("=")
-            if not equals or not name.isidentifier():
-                raise UsageError(
-                    f"--extra-vars {word!r} is not name=value", hint="or @file, or a YAML mapping"
-                )
-            value = {name: scalar(text, "--extra-vars") if text else ""}
-        if not isinstance(value, dict):
-            raise InputError("extra variables are a mapping", where=f"--extra-vars {word}")
-        result.update(value)
-    return result
+    if word.startswith("@"):
+        value = load(Path(word[1:]), seen=seen, what="file of variables")
+    elif word.lstrip().startswith("{"):
+        value = loads(word, "--extra-vars")
+    else:
+        name, equals, text = word.partition("=")
+        if not equals or not name.isidentifier():
+            raise UsageError(f"--extra-vars {word!r} is not name=value", hint="or @file, or a YAML mapping")
+        value = {name: scalar(text, "--extra-vars") if text else ""}
+    if not isinstance(value, dict):
+        raise InputError("extra variables are a mapping", where=f"--extra-vars {word}")
+    return value

@@ -67,18 +67,21 @@ def tail_command(**options: Any) -> int:
     from fazai.cli import conditions
     from fazai.cli.terminal import Terminal
 
+    types = conditions.types_of(_words(options["types"]))
+    ends = {name: [conditions.parse(text) for text in options[name]] for name in ("until", "fail_on")}
+    for condition in (*ends["until"], *ends["fail_on"]):
+        conditions.check(condition, types)
     tail = _Tail(
         place=_place(options["url"]),
         query=_query(options),
         hosts=_words(options["hosts"]),
         follow=not options["no_follow"],
-        until=[conditions.parse(text) for text in options["until"]],
-        fail_on=[conditions.parse(text) for text in options["fail_on"]],
+        until=ends["until"],
+        fail_on=ends["fail_on"],
         show=_Json()
         if options["output"] == "json"
         else _Text(Terminal.of(sys.stdout, os.environ, options["color"])),
     )
-    _warn_of_types(_words(options["types"]))
     # How one ends it: nothing is to be told or tidied up, and an exception could be lost in a finaliser.
     before = signal.signal(signal.SIGINT, lambda *_: os._exit(ExitCode.INTERRUPTED))
     try:
@@ -88,19 +91,6 @@ def tail_command(**options: Any) -> int:
         return 0
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def _warn_of_types(names: tuple[str, ...]) -> None:
-    """A newer daemon may have more of them than we know."""
-    if not names:
-        return
-    from fazai.errors import did_you_mean
-    from fazai.wire.events import EVENT_TYPES
-
-    for name in names:
-        if name not in EVENT_TYPES:
-            hint = did_you_mean(name, EVENT_TYPES) or f"there are: {', '.join(sorted(EVENT_TYPES))}"
-            click.echo(f"fazai tail: events of the type {name!r} are not known here; {hint}", err=True)
 
 
 def _place(url: str | None) -> Place:

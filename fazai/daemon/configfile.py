@@ -48,7 +48,7 @@ def read_config(path: Path, load_inventory: Load | None = None) -> DaemonConfig:
     """Read the file. With `load_inventory` what it names must be there, too: inventories, playbooks, secrets
     of webhooks, a host for each limit. An inventory that is there and cannot be read now is no reason: a run
     of it says why. Raises YamlError, InputError, Errors with every problem of the file."""
-    found = load(path)
+    found = load(path, what="configuration")
     problems: list[InputError] = []
     if found is None:
         return DaemonConfig()

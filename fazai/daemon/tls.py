@@ -6,7 +6,7 @@ import ssl
 from pathlib import Path
 
 from fazai.daemon.settings import Settings
-from fazai.errors import InputError
+from fazai.errors import InputError, missing_file
 
 __all__ = ["fingerprint", "server_context"]
 
@@ -44,6 +44,8 @@ def _no_password() -> str:
 def _readable(file: Path) -> None:
     try:
         file.open("rb").close()
+    except FileNotFoundError:
+        raise missing_file(InputError, "file", file) from None
     except OSError as error:
         raise InputError(f"it cannot be read: {error.strerror}", where=str(file)) from None
 

@@ -76,8 +76,7 @@ class Drafts:
             host = self.hosts[name]
             hint = "rename one of them: Ansible would give the host's variables to the group"
             errors.append(_wrong(f'"{name}" is a group and a host', host.node, host.key, hint))
-        if not errors:
-            self._settle_ungrouped()
+        self._settle_ungrouped()
         return errors
 
     def _settle_ungrouped(self) -> None:

@@ -51,11 +51,20 @@ class Files:
     def read(self, path: str, label: str) -> bytes:
         """The bytes of a file, opened if Ansible Vault has encrypted all of it; `label` is its name in the
         digest. Raises InputError."""
+        data = self.raw(path)
+        self.count(label, data)
+        return self.opened(data, path)
+
+    def raw(self, path: str) -> bytes:
+        """The bytes of a file as they are, which may be no part of the inventory. Raises InputError."""
         data = read(path, self.limits)
         self._bytes += len(data)
         if self._bytes > _BYTES_MAX:
             raise _too_much(f"more than {_BYTES_MAX >> 20} MiB in all files together", path)
-        self.count(label, data)
+        return data
+
+    def opened(self, data: bytes, path: str) -> bytes:
+        """The bytes, decrypted if Ansible Vault has encrypted all of them. Raises InputError."""
         if data.startswith(_VAULT) and self._decrypt is not None:
             data = self._decrypt(data, path)
         return data

@@ -7,26 +7,29 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from fazai.errors import Errors, FazaiError, InventoryError, YamlError
+from fazai.config import STATE_FILE
+from fazai.errors import Errors, FazaiError, InventoryError, YamlError, missing_file, raise_found
 from fazai.inventory.drafts import Drafts
 from fazai.inventory.files import Files, TooMuch
 from fazai.inventory.nodes import Inventory
-from fazai.inventory.reader import Reader, nearest_file
+from fazai.inventory.others import other_bytes, other_document
+from fazai.inventory.reader import Reader
 from fazai.inventory.scripts import RunScript, is_script, read_script_output
 from fazai.inventory.varsfiles import VarsFolders
-from fazai.yamltext import DEFAULT_LIMITS, Decrypt, Limits, YamlList, YamlMap
+from fazai.yamltext import DEFAULT_LIMITS, Decrypt, KeyFile, Limits, YamlList, YamlMap
 
 __all__ = ["load"]
 
 _EXTENSIONS = ("", ".yml", ".yaml", ".json")  # where Ansible expects YAML
 _TO_YAML = "ansible-inventory -i FILE --list --yaml --export writes the same as YAML"
-#: What Ansible skips in a folder of inventories, and our folder of secrets.
+#: What Ansible skips in a folder of inventories, and our folders of secrets and of what resources want.
 _SKIPPED = re.compile(
-    r"^\.|^(host_vars|group_vars|vars_plugins|secrets)$"
+    r"^\.|^(host_vars|group_vars|vars_plugins|secrets|files|templates)$"
     r"|(\.pyc|\.pyo|\.swp|\.bak|~|\.rpm|\.md|\.txt|\.rst|\.orig|\.cfg|\.retry)$"
 )
 _FOLDERS_MAX = 32
 _WRONG_FILES_MAX = 50
+_OTHER_FILES_MAX = 500
 
 
 def load(
@@ -40,7 +43,7 @@ def load(
 
     `decrypt` opens files that are Ansible Vault text as a whole, `run_script` runs inventory scripts, which
     are refused without it. Raises InventoryError, YamlError, or Errors with everything that is wrong in all
-    the files. Follows Ansible's `inventory/manager.py` and its vars
+    the files; their `rest` is the inventory without it. Follows Ansible's `inventory/manager.py` and its vars
     plugin `host_group_vars`; what differs is in docs/inventory.md.
     """
     if isinstance(sources, str | Path):
@@ -61,22 +64,16 @@ def load(
     errors += drafts.settle()
     extra = VarsFolders(list(folders), drafts, reader, files)
     extra.read()
-    if len(errors) == 1:
-        raise errors[0]
-    if errors:
-        raise Errors(errors)
     groups, hosts = drafts.finish(
         extra.group_files, extra.host_files, extra.group_resources, extra.host_resources
     )
     playbooks = tuple(reader.playbooks.items())
-    return Inventory(names, groups, hosts, playbooks, files.digest, (*reader.notes, *extra.notes))
-
-
-def _missing(name: str) -> InventoryError:
-    near = nearest_file(name)
-    return InventoryError(
-        f'there is no inventory "{name}"', hint=near or "name a file or a folder: -i inventory.yml"
-    )
+    notes = (*reader.notes, *extra.notes)
+    whole = len(errors) == reader.harmless
+    skipped = tuple(reader.skipped)
+    inventory = Inventory(names, groups, hosts, playbooks, files.digest, notes, whole, skipped)
+    raise_found(errors, inventory)
+    return inventory
 
 
 class _Sources:
@@ -87,18 +84,23 @@ class _Sources:
         self._files = files
         self._run_script = run_script
         self._wrong = 0
+        self._in_folder = False  # what stands beside inventories may be something else
+        self._others: list[str] = []
+        self._some = False  # of the files was read
 
     def read(self, name: str, label: str) -> str | None:
         """Reads one source; returns the folder whose group_vars and host_vars belong to it."""
         if os.path.isdir(name):
             self._folder(name, label, 0)
+            self._note_others(name)
             return name
         if "," in name and not os.path.exists(name):
             self._files.count(label, name.encode("utf-8", "surrogateescape"))
             self._reader.host_list(name)
             return None
         if not os.path.exists(name):
-            self._reader.errors.append(_missing(name))
+            hint = "name a file or a folder: -i inventory.yml"
+            self._reader.errors.append(missing_file(InventoryError, "inventory", name, hint))
             return None
         self._file(name, f"{label}/{os.path.basename(name)}")
         return os.path.dirname(name)
@@ -115,9 +117,13 @@ class _Sources:
         except InventoryError as error:
             errors.append(error)
             return
+        if STATE_FILE in names:
+            self._others.append(f"{folder} (a state folder)")
+            return
         names = [name for name in names if not _SKIPPED.search(name)]
         if depth == 0 and not names:
             errors.append(InventoryError("there is no inventory file in the folder", where=folder))
+        self._in_folder = True
         for name in names:
             path = os.path.join(folder, name)
             if os.path.isdir(path):
@@ -129,7 +135,7 @@ class _Sources:
 
     def _file(self, path: str, label: str) -> None:
         errors = self._reader.errors
-        before = len(errors)
+        before, others = len(errors), len(self._others)
         try:
             self._document(path, label)
         except TooMuch:
@@ -138,11 +144,26 @@ class _Sources:
             errors += error.errors
         except FazaiError as error:
             errors.append(error)
+        self._some = self._some or len(self._others) == others
         self._wrong += len(errors) > before
+        text = ""
         if self._wrong > _WRONG_FILES_MAX:
             text = f"stopped here: {_WRONG_FILES_MAX} files cannot be read as inventories"
+        elif len(self._others) > _OTHER_FILES_MAX:
+            text = f"stopped here: {_OTHER_FILES_MAX} files are no inventories"
+        if text:
             errors.append(InventoryError(text, where=path, hint="is this a folder of inventories?"))
             raise Errors(errors)
+
+    def _note_others(self, folder: str) -> None:
+        """Says what in a folder was not read: who misspelt a file's only key finds out."""
+        if self._others:
+            shown = ", ".join(self._others[:5]) + (", …" if len(self._others) > 5 else "")
+            self._reader.skipped.append(f"no inventories, and not read in {folder}: {shown}")
+            if not self._some:
+                hint = f"not read: {shown}"
+                error = InventoryError("there is no inventory file in the folder", where=folder, hint=hint)
+                self._reader.errors.append(error)
 
     def _document(self, path: str, label: str) -> None:
         """Reads a file in the form that Ansible would find it to have: a script, YAML or JSON, else INI.
@@ -150,23 +171,38 @@ class _Sources:
         extension = os.path.splitext(path)[1]
         if extension == ".toml":
             raise InventoryError("this is a TOML inventory, which is not read", where=path, hint=_TO_YAML)
-        data = self._files.read(path, label)
-        if is_script(data) and os.access(path, os.X_OK):
+        try:
+            data = self._files.raw(path)
+        except KeyFile:
+            if not self._in_folder:
+                raise
+            self._others.append(f"{path} (a key or certificate)")
+            return
+        if self._in_folder and (what := other_bytes(data, os.stat(path).st_mode)) is not None:
+            self._others.append(f"{path} ({what})")
+        elif is_script(data) and os.access(path, os.X_OK):
+            self._files.count(label, data)
             self._script(path, label)
         elif extension not in _EXTENSIONS:
             from fazai.inventory.ini import read_ini  # not every inventory pays for it
 
-            read_ini(self._reader, data, path, self._files.limits)
+            self._files.count(label, data)
+            read_ini(self._reader, self._files.opened(data, path), path, self._files.limits)
         else:
-            self._yaml_or_ini(data, path)
+            self._yaml_or_ini(data, path, label)
 
-    def _yaml_or_ini(self, data: bytes, path: str) -> None:
+    def _yaml_or_ini(self, raw: bytes, path: str, label: str) -> None:
         document: YamlMap | YamlList | None = None
         failure: FazaiError | None = None
+        data = self._files.opened(raw, path)
         try:
             document = self._files.parse(data, path)
         except (YamlError, Errors) as error:
             failure = error
+        if self._in_folder and (what := other_document(document)) is not None:
+            self._others.append(f"{path} ({what})")
+            return
+        self._files.count(label, raw)
         if failure is not None or isinstance(document, YamlList):
             from fazai.inventory.ini import is_ini, read_ini
 
@@ -176,8 +212,11 @@ class _Sources:
             if is_ini(data):
                 read_ini(self._reader, data, path, self._files.limits)
                 return
-            if failure is not None:
-                raise failure
+        if failure is not None:
+            self._reader.add_errors(failure)
+            if not isinstance(failure.rest, YamlMap):
+                return
+            document = failure.rest
         if isinstance(document, YamlMap) and "_meta" in document:
             read_script_output(self._reader, document, path, None)
         else:

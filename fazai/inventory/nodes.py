@@ -67,7 +67,9 @@ class Inventory:
     """Targets, groups, variables and resources; see `load`. `hosts` are in the order of their first mention.
 
     `digest` covers every byte that was read and the files' names relative to their source. `notes` are
-    sentences for the operator about what is odd but not wrong.
+    sentences for the operator about what is odd but not wrong. `whole`: nothing is missing of it; else it is
+    the `rest` of an error, and what seems to be nowhere may stand in what could not be read. `skipped`: what
+    lies in the folders and is something else; a sentence for each folder.
     """
 
     sources: tuple[str, ...]
@@ -76,6 +78,8 @@ class Inventory:
     playbooks: tuple[tuple[Path, Mark], ...]
     digest: str
     notes: tuple[str, ...] = ()
+    whole: bool = True
+    skipped: tuple[str, ...] = ()
     _shared: dict[tuple[str, ...], _Shared] = field(default_factory=dict, repr=False)
     _members: dict[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
 

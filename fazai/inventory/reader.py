@@ -7,30 +7,37 @@ import re
 from pathlib import Path
 from typing import Any
 
-from fazai.errors import FazaiError, InventoryError, Mark, did_you_mean
+from fazai.errors import Errors, FazaiError, InventoryError, Mark, did_you_mean, nearest, nearest_file
 from fazai.inventory.drafts import Drafts, GroupDraft, HostDraft
 from fazai.inventory.ranges import HOSTS_IN_ALL_MAX, check_group, expand
 from fazai.yamltext import YamlList, YamlMap
 
-__all__ = ["Reader", "nearest_file"]
+__all__ = ["Reader"]
 
 _SECTIONS = ("hosts", "vars", "children", "resources")
 _OUTSIDE = ("resources", "playbooks")  # what can stand in an inventory file and is no group
 
 
 class Reader:
-    """Reads inventory files into `drafts`; `errors`, `notes` and `playbooks` fill up on the way."""
+    """Reads inventory files into `drafts`; `errors`, `notes` and `playbooks` fill up on the way. `harmless`:
+    how many of the errors took no host, group or variable away."""
 
     def __init__(self, drafts: Drafts) -> None:
         self.drafts = drafts
         self.errors: list[FazaiError] = []
+        self.harmless = 0
         self.notes: list[str] = []
+        self.skipped: list[str] = []
         self.playbooks: dict[Path, Mark] = {}
         self._source = ""
 
     def begin(self, source: str) -> None:
         """Says which source the hosts come from that are named next."""
         self._source = source
+
+    def add_errors(self, error: FazaiError) -> None:
+        """Takes in an error; of an Errors, each of it."""
+        self.errors += error.errors if isinstance(error, Errors) else [error]
 
     def file(self, document: YamlMap | YamlList | None, file: str, source: str) -> None:
         """Takes in one inventory file. `source` is what the user named."""
@@ -53,8 +60,19 @@ class Reader:
             for name, body in document.items():
                 if name == "playbooks":
                     self._playbooks(document, body, file)
-                else:
-                    self._group(document, name, body)
+                elif self._group(document, name, body) is None:
+                    self._read_as_meant(document, name, file)
+
+    def _read_as_meant(self, document: YamlMap, name: str, file: str) -> None:
+        """Reads what stands at the top and is no group as what it was surely meant to be: what else is wrong
+        in it is said at once. That it is wrong there was said."""
+        body = document[name]
+        if isinstance(body, YamlList) and nearest(name, _OUTSIDE) == "resources":
+            self.harmless += 1
+            self.resources(self.drafts.groups["all"].resources, document.renamed(name, "resources", body))
+        elif isinstance(body, YamlList) and "playbooks" not in document and nearest(name, _OUTSIDE):
+            self.harmless += 1
+            self._playbooks(document, body, file)
 
     def host_list(self, text: str) -> None:
         """Takes in hosts named on the command line: `fw-01,fw-02:22`."""
@@ -79,18 +97,22 @@ class Reader:
             return group
         for section, content in body.items():
             if section not in _SECTIONS:
-                self._unknown_section(body, section, name)
-            elif content is None:
-                continue
-            elif section == "vars":
-                self.add_group_vars(group, body, content)
-            elif section == "children":
-                self._children(group, self._mapping(body, section))
-            elif section == "hosts":
-                self.add_hosts(group, self._mapping(body, section))
-            else:
-                self.resources(group.resources, body)
+                meant = self._unknown_section(body, section, name)
+                if meant is not None:
+                    self._section(group, meant, body.renamed(section, meant, content))
+            elif content is not None:
+                self._section(group, section, body)
         return group
+
+    def _section(self, group: GroupDraft, section: str, body: YamlMap) -> None:
+        if section == "vars":
+            self.add_group_vars(group, body, body[section])
+        elif section == "children":
+            self._children(group, self._mapping(body, section))
+        elif section == "hosts":
+            self.add_hosts(group, self._mapping(body, section))
+        else:
+            self.resources(group.resources, body)
 
     def add_group(self, parent: YamlMap, name: str) -> GroupDraft | None:
         """Takes in a group that stands by its name as a key of `parent`; None when it cannot be one."""
@@ -121,11 +143,18 @@ class Reader:
             return False
         return True
 
-    def _unknown_section(self, body: YamlMap, section: str, group: str) -> None:
-        hint = did_you_mean(section, _SECTIONS)
+    def _unknown_section(self, body: YamlMap, section: str, group: str) -> str | None:
+        """Reports a key that no group has; returns the one that was surely meant, to read on with."""
+        near = nearest(section, _SECTIONS)
+        hint = None if near is None else f'did you mean "{near}"?'
         if hint is None and isinstance(body[section], YamlMap | None):
             hint = "hosts stand below hosts:, groups below children:, variables below vars:"
         self.report(body, section, f'unknown key "{section}" in the group "{group}"', hint, at_key=True)
+        shape = YamlList if near == "resources" else YamlMap
+        if near is None or near in body or not isinstance(body[section], shape):
+            return None
+        self.harmless += 1
+        return near
 
     def _mapping(self, body: YamlMap, section: str) -> YamlMap:
         """The entries of hosts: or children:; a single name may stand alone. Empty when it is neither."""
@@ -187,6 +216,7 @@ class Reader:
                 f"resources: takes a list, and {_kind(content)} stands there",
                 "write `- kind: {fields}`",
             )
+            self.harmless += 1
 
     def _children(self, group: GroupDraft, entries: YamlMap) -> None:
         for name, body in entries.items():
@@ -261,6 +291,7 @@ class Reader:
                 "playbooks: takes a list of paths",
                 "playbooks: [../playbooks/site.yml]",
             )
+            self.harmless += 1
             return
         for index, text in enumerate(content):
             path = Path(file).parent / text
@@ -276,6 +307,7 @@ class Reader:
                         excerpt=content.excerpt(index),
                     )
                 )
+                self.harmless += 1
 
     def report(
         self,
@@ -296,16 +328,6 @@ class Reader:
 
     def _wrong(self, message: str, where: str, hint: str | None = None) -> None:
         self.errors.append(InventoryError(message, where=where, hint=hint))
-
-
-def nearest_file(path: str, besides: str | None = None) -> str | None:
-    """`did you mean "x"?` for the nearest name in the folder where `path` is looked for."""
-    folder, name = os.path.split(path)
-    try:
-        names = set(os.listdir(folder or "."))
-    except (OSError, ValueError):
-        return None
-    return did_you_mean(name[:200], names - {os.path.basename(besides or "")})
 
 
 def _kind(value: Any) -> str:

@@ -102,7 +102,7 @@ class VarsFolders:
         """The variables of one file; its resources go to `resources`."""
         label = path.removeprefix(folder).lstrip(os.sep)
         try:
-            document = self._files.yaml(path, f"vars/{label}")
+            document = self._document(path, f"vars/{label}")
             if isinstance(document, YamlList):
                 raise InventoryError(
                     "a file of variables is a mapping, and this is a list",
@@ -122,6 +122,16 @@ class VarsFolders:
             return document
         self._reader.resources(resources.setdefault(name, []), document)
         return document.without("resources")
+
+    def _document(self, path: str, label: str) -> YamlMap | YamlList | None:
+        """The document of a file; of a wrong one, what else is in it. Raises InputError, Errors."""
+        try:
+            return self._files.yaml(path, label)
+        except FazaiError as error:
+            if not isinstance(error.rest, YamlMap):
+                raise
+            self._reader.add_errors(error)
+            return error.rest
 
     def _note_strangers(self, path: str, kind: str, entries: list[str], known: Iterable[str]) -> None:
         what = "group" if kind == "group_vars" else "host"

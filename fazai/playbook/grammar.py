@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from fazai.errors import Errors, FazaiError, PlaybookError, did_you_mean
+from fazai.errors import Errors, FazaiError, PlaybookError, did_you_mean, nearest, raise_found
 from fazai.playbook.modules import module_hint
 from fazai.playbook.nodes import Declared, Play, words
 from fazai.yamltext import Decrypt, Seen, YamlList, YamlMap, load
@@ -20,9 +20,12 @@ _BESIDE: Final = (
     *("state", "when", "loop", "loop_control", "tags", "name", "adopt", "notify", "listen", "vars"),
 )
 _STATES: Final = ("present", "absent")
+#: What decides whether and how often a resource is wanted: without it, more would be wrong than is.
+_DECIDING: Final = ("when", "loop", "loop_control", "vars")
 _KIND: Final = re.compile(r"[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*")
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _PERCENT: Final = re.compile(r"(\d{1,3})%")
+_TASKS: Final = ("tasks", "pre_tasks", "post_tasks")
 #: Words of Ansible's plays and tasks, and what there is here instead.
 _EITHER_HINTS: Final = {
     **dict.fromkeys(
@@ -40,7 +43,7 @@ _EITHER_HINTS: Final = {
 }
 _PLAY_HINTS: Final = {
     **_EITHER_HINTS,
-    **dict.fromkeys(("tasks", "pre_tasks", "post_tasks", "roles"), "declare resources: instead"),
+    **dict.fromkeys((*_TASKS, "roles"), "declare resources: instead"),
     **dict.fromkeys(("gather_facts", "force_handlers", "order"), "leave it away: a play has none"),
     "vars_prompt": "give it to the command: -e NAME=VALUE; a secret comes from !env, !file or !cmd",
     "environment": "ssh.command has the field environment:",
@@ -68,16 +71,17 @@ def load_playbooks(
     """The plays of these files, in order. A file that is named twice is read once.
 
     `decrypt` opens files that are Ansible Vault text as a whole (`SecretReader.open_file`). Raises
-    PlaybookError or YamlError, or Errors with everything that is wrong in all of them.
+    PlaybookError or YamlError, or Errors with everything that is wrong in all of them; their `rest` is the
+    plays without it.
     """
     plays: list[Play] = []
     errors: list[FazaiError] = []
     for path in dict.fromkeys(Path(path) for path in paths):
         try:
-            document = load(path, decrypt=decrypt, seen=seen)
+            document = load(path, decrypt=decrypt, seen=seen, what="playbook")
         except FazaiError as error:
-            errors.append(error)
-            continue
+            errors += error.errors if isinstance(error, Errors) else [error]
+            document = error.rest if isinstance(error.rest, YamlList) else None
         if document is None:
             continue
         if not isinstance(document, YamlList):
@@ -88,7 +92,7 @@ def load_playbooks(
             play = _Play(document, index, item, path, errors).read()
             if play is not None:
                 plays.append(play)
-    _raise(errors)
+    raise_found(errors, tuple(plays))
     return tuple(plays)
 
 
@@ -97,13 +101,6 @@ def read_resources(resources: YamlList) -> tuple[tuple[Declared, ...], tuple[Faz
     errors: list[FazaiError] = []
     found = [_Resource(resources, index, item, errors).read() for index, item in enumerate(resources)]
     return tuple(each for each in found if each is not None), tuple(errors)
-
-
-def _raise(errors: list[FazaiError]) -> None:
-    if len(errors) == 1:
-        raise errors[0]
-    if errors:
-        raise Errors(errors)
 
 
 def _error(
@@ -169,9 +166,8 @@ class _Play(_Reader):
                 hint = _PLAY_HINTS.get(key) or did_you_mean(key, _PLAY) or _kind_hint(key)
                 self.wrong(key, f'a play has no "{key}"', hint, at_key=True)
         hosts = self._hosts()
-        before = len(self.errors)
-        resources = (*self._resources(), *self._handlers())
-        if hosts is None or len(self.errors) > before:
+        resources = (*self._resources(), *self._misnamed(), *self._handlers())
+        if hosts is None:
             return None
         return Play(
             name=self.text("name") or ", ".join(hosts),
@@ -206,6 +202,15 @@ class _Play(_Reader):
             return ()
         found, errors = read_resources(value)
         self.errors.extend(errors)
+        return found
+
+    def _misnamed(self) -> tuple[Declared, ...]:
+        """The resources below a misspelt `resources:`, or `tasks:`: read, to say what else is wrong."""
+        found: tuple[Declared, ...] = ()
+        for key in self.node:
+            meant = key in _TASKS or nearest(key, _PLAY) == "resources"
+            if key not in _PLAY and meant and isinstance(self.node[key], YamlList):
+                found += self._resources(key)
         return found
 
     def _handlers(self) -> tuple[Declared, ...]:
@@ -267,28 +272,35 @@ class _Resource(_Reader):
                 _error(*self._place, "a resource is a mapping", "`- opnsense.alias: {name: …}`")
             )
             return None
-        before = len(self.errors)
         kind = self._kind()
         fields = self._fields(kind) if kind is not None else None
+        before = len(self.errors)
         loop_var, index_var = self._loop_control()
-        declared = Declared(
-            kind=kind or "",
-            fields="" if fields is None else fields,
+        when, loop, variables = self._when(), self._loop(), self.map("vars")
+        if kind is None or fields is None or len(self.errors) > before or self._undecided():
+            return None
+        return Declared(
+            kind=kind,
+            fields=fields,
             node=self.node,
-            mark=self.node.key_mark(kind) if kind else self.node.mark(),
+            mark=self.node.key_mark(kind),
             tags=self.words("tags"),
             name=self.text("name"),
             state=self._state(),
-            when=self._when(),
-            loop=self._loop(),
+            when=when,
+            loop=loop,
             loop_var=loop_var,
             index_var=index_var,
-            vars=self.map("vars"),
+            vars=variables,
             adopt=self._adopt(),
             notify=self.node.get("notify"),
             listen=self.node.get("listen"),
         )
-        return declared if len(self.errors) == before else None
+
+    def _undecided(self) -> bool:
+        """Whether an unknown key may be what decides for whom, or how often, this is."""
+        unknown = (key for key in self.node if key not in _BESIDE and not _KIND.fullmatch(key))
+        return any(key.startswith("with_") or nearest(key, _BESIDE) in _DECIDING for key in unknown)
 
     def _kind(self) -> str | None:
         """The one key that is a kind; every other must be known."""

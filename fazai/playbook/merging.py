@@ -25,12 +25,12 @@ class Merger:
         self._problems = problems
         self._made: dict[tuple[object, ...], tuple[Chain, Resource | None]] = {}
 
-    def merge(self, host: str, layers: Iterable[Sequence[Piece]]) -> tuple[Resource, ...]:
+    def merge(self, host: str | None, layers: Iterable[Sequence[Piece]]) -> tuple[Resource, ...]:
         """The resources of a host, each where its identity comes first. Layers: least specific first."""
         return self._merge(host, list(layers), {})
 
     def _merge(
-        self, host: str, layers: Sequence[Sequence[Piece]], apart: Mapping[_Key, tuple[str, ...]]
+        self, host: str | None, layers: Sequence[Sequence[Piece]], apart: Mapping[_Key, tuple[str, ...]]
     ) -> tuple[Resource, ...]:
         """`apart`: identities of several items, with the fields that tell these apart."""
         chains: dict[_Key, Chain] = {}
@@ -51,7 +51,7 @@ class Merger:
         found = [self._resource(host, chain, key[1]) for key, chain in chains.items()]
         return tuple(resource for resource in found if resource is not None)
 
-    def _check_twice(self, host: str, first: Piece, second: Piece) -> None:
+    def _check_twice(self, host: str | None, first: Piece, second: Piece) -> None:
         """The same item twice in one list must not say two things of one field."""
         both = f'{first.source.kind.name} "{first.identity}" stands twice in this list'
         hint = f"the other one is at {first.mark}"
@@ -73,7 +73,7 @@ class Merger:
             excerpt = second.source.excerpt()
             self._problems.add(PlaybookError(message, where=second.mark, hint=hint, excerpt=excerpt), host)
 
-    def _resource(self, host: str, chain: Chain, identity: str) -> Resource | None:
+    def _resource(self, host: str | None, chain: Chain, identity: str) -> Resource | None:
         if not all(piece.shared for piece in chain):
             return self._make(host, chain, identity)
         key = (identity, *[id(piece) for piece in chain])

@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from fazai.errors import Errors, FazaiError, Mark
+from fazai.template import UndefinedName
 
 __all__ = ["Problems"]
 
 
 class Problems:
-    """Collects errors, and the hosts that each is for."""
+    """Collects errors, and the hosts that each is for. `before`: what was found to be wrong earlier. `whole`:
+    all of the inventory and the variables could be read; else a name that is nowhere is no mistake, as long
+    as no known name is like it."""
 
-    def __init__(self) -> None:
+    def __init__(self, before: Iterable[FazaiError] = (), *, whole: bool = True) -> None:
+        self.whole = whole
         self._found: dict[tuple[type[FazaiError], str, str, str | None], tuple[FazaiError, list[str]]] = {}
         self.count = 0  # of all that were added: it grows whenever something is wrong
+        self.extend(before)
 
     def add(self, error: FazaiError, host: str | None = None) -> None:
         """Takes in an error; of an Errors, each of it."""
@@ -23,6 +28,8 @@ class Problems:
                 self.add(each, host)
             return
         self.count += 1
+        if isinstance(error, UndefinedName) and self._may_be_lost(error):
+            return
         message = error.message
         if host is not None:
             message = message.removeprefix(f"{host}: ")
@@ -33,6 +40,17 @@ class Problems:
             known = self._found[key] = (error, [])
         if host is not None and host not in known[1][-1:]:
             known[1].append(host)
+
+    def add_absence(self, error: FazaiError, host: str | None = None) -> None:
+        """Takes in an error about something that is nowhere, unless it may be in what could not be read."""
+        for each in error.errors if isinstance(error, Errors) else (error,):
+            if self._may_be_lost(each):
+                self.count += 1
+            else:
+                self.add(each, host)
+
+    def _may_be_lost(self, error: FazaiError) -> bool:
+        return not self.whole and not (error.hint or "").startswith("did you mean")
 
     def extend(self, errors: Iterable[FazaiError], host: str | None = None) -> None:
         for error in errors:

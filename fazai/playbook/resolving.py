@@ -43,17 +43,25 @@ def resolve(
     secrets: SecretReader,
     seen: Seen | None = None,
     left_out: Callable[[Sequence[str]], object] = lambda _: None,
+    misnamed: Callable[[str, str, Sequence[str]], object] = lambda *_: None,
+    before: Sequence[FazaiError] = (),
+    whole: bool = True,
 ) -> tuple[Work, ...]:
     """What is wanted on which targets, in which waves: one Work for each play, and one for the rest.
     `seen` hears of each file whose content or template a resource wants, and of each list of hosts.
 
     Nothing is contacted. Raises Errors with everything that is wrong: templates, options, kinds, fields,
     secrets, contradictions, and selections that match nothing. `left_out` hears of the hosts that are no
-    targets, since no provider is named for them.
+    targets, since no provider is named for them, `misnamed` of variables that are almost named as an option,
+    with the option and the hosts. `before`: what was wrong in reading all this, raised
+    together with what is wrong in the rest; `whole`: no host, group or variable was lost by it.
     """
-    resolver = _Resolver(inventory, plays, providers, kinds, selection, extra_vars, secrets, seen)
+    problems = Problems(before, whole=whole)
+    resolver = _Resolver(inventory, plays, providers, kinds, selection, extra_vars, secrets, seen, problems)
     works = resolver.works()
     left_out(resolver.left_out)
+    for name, (meant, hosts) in resolver.misnamed.items():
+        misnamed(name, meant, hosts)
     return works
 
 
@@ -72,12 +80,13 @@ class _Resolver:
         extra_vars: Mapping[str, Value],
         secrets: SecretReader,
         seen: Seen | None,
+        problems: Problems,
     ) -> None:
         self._inventory = inventory
         self._plays = plays
         self._selection = selection
         self._seen = seen
-        self._problems = Problems()
+        self._problems = problems
         self._scopes = Scopes(inventory, Templates(secrets=secrets.read), extra_vars)
         self._targets = Targets(inventory, self._scopes, providers, secrets, self._problems)
         self._sources = Sources(kinds, self._problems.add)
@@ -88,6 +97,7 @@ class _Resolver:
         self._lone = _lone_lists(inventory)
         self._prepared: dict[Play, tuple[Source, ...]] = {}
         self.left_out: list[str] = []
+        self.misnamed = self._targets.misnamed
 
     def works(self) -> tuple[Work, ...]:
         """Raises Errors."""
@@ -99,6 +109,8 @@ class _Resolver:
             done[host] = self._target_work(host, plays)
         self._check_unique([work for work in done.values() if work is not None])
         self._problems.extend(self._chooser.problems() if self._problems.count == 0 else ())
+        if self._problems.count:
+            self._check_idle()
         self._problems.check()
         if not any(done.values()):
             raise _no_target(chosen)
@@ -116,7 +128,11 @@ class _Resolver:
         """The hosts that are meant, in the inventory's order. Raises InventoryError, Errors."""
         if not self._selection.limit:
             return dict.fromkeys(self._inventory.hosts)
-        wanted = frozenset(select(self._inventory, self._selection.limit, seen=self._seen))
+        try:
+            wanted = frozenset(select(self._inventory, self._selection.limit, seen=self._seen))
+        except FazaiError as error:
+            self._problems.add_absence(error)
+            return dict.fromkeys(self._inventory.hosts)
         return {host: None for host in self._inventory.hosts if host in wanted}
 
     def _members(self, play: Play, chosen: Mapping[str, None]) -> dict[str, None]:
@@ -128,7 +144,7 @@ class _Resolver:
             for each in getattr(error, "errors", (error,)):
                 each.where = each.where or play.node.mark("hosts")
                 each.excerpt = each.excerpt or play.node.excerpt("hosts")
-            self._problems.add(error)
+            self._problems.add_absence(error)
             return {}
         return {host: None for host in hosts if host in chosen}
 
@@ -188,12 +204,14 @@ class _Resolver:
                         self._problems.add(PlaybookError(text, where=where), work.target.name)
 
     def _check_notified(self, host: str, resources: Iterable[Resource], handlers: Iterable[Resource]) -> None:
-        """Every name that is notified must be listened to: a misspelt handler would never run."""
+        """Every name that is notified must be listened to: a misspelt handler would never run. While
+        something else is wrong, the handler may be what is."""
         known = {name for handler in handlers for name in handler.listen}
         for resource in resources:
             for name in resource.notify:
-                if name not in known:
-                    hint = did_you_mean(name, known) or "declare it below handlers:, or with listen:"
+                near = did_you_mean(name, known)
+                if name not in known and (near or not self._problems.count):
+                    hint = near or "declare it below handlers:, or with listen:"
                     text = f'no handler listens to "{name}"'
                     self._problems.add(PlaybookError(text, where=resource.mark, hint=hint), host)
 
@@ -209,8 +227,29 @@ class _Resolver:
                     hint="set provider: for the host, or leave it out of hosts:",
                     excerpt=sources[0].excerpt(),
                 )
-                self._problems.add(error, host)
+                self._problems.add_absence(error, host)
                 return
+
+    def _check_idle(self) -> None:
+        """Looks at what is wanted on no host, or on none that was chosen: as something is wrong already, all
+        is said that is. What the hosts have no part in can be known."""
+        lists = [self._of_play(play) for play in self._plays]
+        lists += [
+            self._of_list(resources, reused=True)
+            for group in self._inventory.groups.values()
+            for resources in group.resources
+        ]
+        for sources in lists:
+            pieces = [
+                piece
+                for source in sources
+                if source.same
+                for piece in self._expander.expand(source, "", self._no_scope)
+            ]
+            self._merger.merge(None, [pieces])
+
+    def _no_scope(self) -> Scope:
+        raise AssertionError("what is the same for all hosts has no template")
 
     def _pieces(
         self, host: str, provider: Provider, play: Play | None, sources: tuple[Source, ...]

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from fazai.errors import FazaiError, InputError, InventoryError, Mark, SecretError, did_you_mean
+from fazai.errors import FazaiError, InputError, InventoryError, Mark, SecretError, did_you_mean, nearest
 from fazai.inventory import Inventory
 from fazai.model import FieldSpec, Provider, Secret, Target, Value
 from fazai.playbook.problems import Problems
@@ -32,6 +32,8 @@ COMMON: Final[Mapping[str, FieldSpec]] = {
 }
 _MODES: Final = ("read", "write")
 _PEM: Final = "-----BEGIN"
+#: What other tools call an option.
+_OTHER_NAMES: Final = dict.fromkeys(("key_file", "private_key", "private_key_file", "identity_file"), "key")
 
 
 class Targets:
@@ -50,6 +52,9 @@ class Targets:
         self._providers = providers
         self._secrets = secrets
         self._problems = problems
+        #: Variables that are surely meant as options and are none: the name to the option's, and the hosts.
+        self.misnamed: dict[str, tuple[str, list[str]]] = {}
+        self._meant: dict[tuple[str, str], str | None] = {}
 
     def provider(self, host: str) -> Provider | None:
         """The provider that the host names; None if it names none, or one that is not there."""
@@ -71,6 +76,7 @@ class Targets:
         """The target, or None if there is something wrong with it."""
         specs = {**COMMON, **provider.options}
         raw = self._scopes.raw(host)
+        self._look_for_misnamed(host, provider, specs, raw)
         scope: Scope | None = None
         options: dict[str, Value] = {}
         before = self._problems.count
@@ -104,8 +110,25 @@ class Targets:
         if self._problems.count > before:
             return None
         found = provider.check(target)
-        self._problems.extend([_with_hint(each, specs, raw) for each in found], host)
+        for each in found:
+            add = self._problems.add_absence if "is missing" in each.message else self._problems.add
+            add(_with_hint(each, specs, raw), host)
         return None if found else target
+
+    def _look_for_misnamed(
+        self, host: str, provider: Provider, specs: Mapping[str, FieldSpec], raw: Mapping[str, Value]
+    ) -> None:
+        """Notes variables that are almost named as an option: any variable may be there, and a misspelt
+        option would have no effect without a word."""
+        for name in raw:
+            if "_" not in name or name in specs:
+                continue
+            key = (provider.name, name)
+            if key not in self._meant:
+                named = _OTHER_NAMES.get(name)
+                self._meant[key] = named if named in specs else nearest(name, specs, cutoff=0.87)
+            if (meant := self._meant[key]) is not None:
+                self.misnamed.setdefault(name, (meant, []))[1].append(host)
 
     def _look_up_secret(
         self, host: str, provider: Provider, specs: Mapping[str, FieldSpec], options: dict[str, Value]

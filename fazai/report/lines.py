@@ -8,7 +8,7 @@ from typing import Any
 
 from fazai.errors import Errors, FazaiError, Mark
 from fazai.model import Change, Verb
-from fazai.outcome import Status, TargetOutcome, record
+from fazai.outcome import RunOutcome, Status, TargetOutcome, record
 
 __all__ = [
     "SIGNS",
@@ -18,6 +18,7 @@ __all__ = [
     "change_title",
     "error_lines",
     "plain",
+    "result_words",
     "unified",
 ]
 
@@ -115,6 +116,17 @@ def _yaml_lines(fields: Mapping[str, Any]) -> list[str]:
             text = str(value).splitlines() or [""]
             lines += [f"{name}: {text[0]}"] if len(text) == 1 else [f"{name}: |", *(f"  {t}" for t in text)]
     return lines
+
+
+def result_words(outcome: RunOutcome) -> list[str]:
+    """The counts of a run that a reader sees first: what changed, and whatever did not go as declared."""
+    totals = outcome.totals()
+    if not totals["refused"]:  # nothing of it was reached: a read-only target
+        totals["refused"] = sum(target.status is Status.REFUSED for target in outcome.targets)
+    first = f"{totals['pending']} to change" if outcome.check else f"{totals['changed']} changed"
+    bad = ("unreachable", "refused", "locked", "stale", "skipped", "undone")
+    words = [first, f"{totals['unchanged']} unchanged", f"{totals['failed']} failed"]
+    return [*words, *(f"{totals[name]} {name}" for name in bad if totals[name])]
 
 
 def error_lines(error: FazaiError, paint: Paint = plain) -> Iterator[str]:

@@ -10,7 +10,15 @@ from xml.sax.saxutils import escape, quoteattr
 
 from fazai.errors import FazaiError
 from fazai.outcome import RunOutcome, Status, TargetOutcome, change_record, error_record
-from fazai.report.lines import SIGNS, activation_lines, change_details, change_title, clean, unified
+from fazai.report.lines import (
+    SIGNS,
+    activation_lines,
+    change_details,
+    change_title,
+    clean,
+    result_words,
+    unified,
+)
 
 __all__ = ["as_json", "as_junit", "as_markdown", "run_record"]
 
@@ -148,10 +156,8 @@ def as_markdown(outcome: RunOutcome | None, command: str, errors: Iterable[Fazai
 
 
 def _table(outcome: RunOutcome) -> list[str]:
-    totals = outcome.totals()
-    first = f"{totals['pending']} to change" if outcome.check else f"{totals['changed']} changed"
     lines = [
-        f"**{first}, {totals['unchanged']} unchanged, {totals['failed']} failed** (exit {outcome.exit_code})",
+        f"**{', '.join(result_words(outcome))}** (exit {outcome.exit_code})",
         "",
         "| target | play | status | changes | unchanged | |",
         "|---|---|---|---|---|---|",

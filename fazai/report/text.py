@@ -18,6 +18,7 @@ from fazai.report.lines import (
     change_title,
     clean,
     plain,
+    result_words,
     unified,
 )
 
@@ -104,13 +105,7 @@ class TextReport:
     def _recap(self, outcome: RunOutcome) -> None:
         if self.quiet and outcome.exit_code == 0 and not outcome.totals()["changed"]:
             return
-        totals = outcome.totals()
-        if not totals["refused"]:  # nothing of it was reached: a read-only target
-            totals["refused"] = sum(target.status is Status.REFUSED for target in outcome.targets)
-        first = f"{totals['pending']} to change" if outcome.check else f"{totals['changed']} changed"
-        bad = ("unreachable", "refused", "locked", "stale", "skipped", "undone")
-        parts = [first, f"{totals['unchanged']} unchanged", f"{totals['failed']} failed"]
-        parts += [f"{totals[name]} {name}" for name in bad if totals[name]]
+        parts = result_words(outcome)
         style = "green" if outcome.exit_code == 0 else "yellow" if outcome.exit_code == 2 else "red"
         run = outcome.run_id[:13]
         tail = f"   {outcome.duration_s:.1f} s" + f"   run {run}   fazai show {run}" * self.recorded

@@ -4,6 +4,6 @@
 raises says where and why, and never what.
 """
 
-from fazai.secrets.reader import SecretReader
+from fazai.secrets.reader import PROMPTS, SecretReader
 
-__all__ = ["SecretReader"]
+__all__ = ["PROMPTS", "SecretReader"]

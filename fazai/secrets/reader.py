@@ -15,7 +15,10 @@ from fazai.secrets.files import read_private
 if TYPE_CHECKING:
     from fazai.vault import Password
 
-__all__ = ["SecretReader"]
+__all__ = ["PROMPTS", "SecretReader"]
+
+#: What Ansible takes in the place of a vault password file, to ask for it.
+PROMPTS: Final = ("prompt", "prompt_ask_vault_pass")
 
 _PASSWORD_VARIABLES: Final = ("FAZAI_VAULT_PASSWORD_FILE", "ANSIBLE_VAULT_PASSWORD_FILE")
 _IDENTITIES: Final = "ANSIBLE_VAULT_IDENTITY_LIST"
@@ -162,7 +165,7 @@ class SecretReader:
         from fazai.vault import Password
 
         label, name = source
-        if name in ("prompt", "prompt_ask_vault_pass"):
+        if name in PROMPTS:
             raise SecretError(
                 "a vault password is not asked for", hint="put it into a file, or behind a program"
             )

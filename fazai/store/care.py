@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fazai.errors import LockHeld, StateError
+from fazai.errors import LockHeld, StateError, missing_file
 from fazai.store import packing
 from fazai.store.schema import FILE_NAME, MIGRATIONS, NEWER_HINT, failure, open_reader
 
@@ -202,7 +202,7 @@ def _present(path: Path) -> Path:
     except OSError as error:
         raise StateError(f"{path} cannot be read: {error.strerror}", hint="see its owner and mode") from None
     if not there:
-        raise StateError(f"there is no file {path}", hint="FAZAI_STATE_DIR says where the state folder is")
+        raise missing_file(StateError, "file", path, "FAZAI_STATE_DIR says where the state folder is")
     return path
 
 

@@ -14,6 +14,7 @@ import stat
 import tempfile
 from pathlib import Path
 
+from fazai.config import STATE_FILE
 from fazai.errors import StateError, StoreFull
 
 __all__ = [
@@ -28,7 +29,7 @@ __all__ = [
     "openness",
 ]
 
-FILE_NAME = "fazai.sqlite3"
+FILE_NAME = STATE_FILE
 
 _BUSY_S = 30.0
 

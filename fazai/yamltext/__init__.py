@@ -8,11 +8,23 @@ refused with `YamlError`, and everything that is wrong with a file is found in o
 """
 
 from fazai.yamltext.nodes import Source, UnsafeText, YamlList, YamlMap, pack
-from fazai.yamltext.reading import DEFAULT_LIMITS, Decrypt, Limits, Seen, load, loads, parse, read, value
+from fazai.yamltext.reading import (
+    DEFAULT_LIMITS,
+    Decrypt,
+    KeyFile,
+    Limits,
+    Seen,
+    load,
+    loads,
+    parse,
+    read,
+    value,
+)
 
 __all__ = [
     "DEFAULT_LIMITS",
     "Decrypt",
+    "KeyFile",
     "Limits",
     "Seen",
     "Source",

@@ -18,7 +18,7 @@ from yaml.events import (
     StreamEndEvent,
 )
 
-from fazai.errors import Errors, FazaiError, Mark, YamlError, did_you_mean
+from fazai.errors import FazaiError, Mark, YamlError, did_you_mean, raise_found
 from fazai.model import SecretRef
 from fazai.yamltext.nodes import Source, UnsafeText, YamlList, YamlMap, pack
 from fazai.yamltext.phrases import bad_byte, phrase
@@ -51,7 +51,7 @@ class _Stop(Exception):
 def build(data: bytes, file: str, limits: Limits, *, scalar_ok: bool = False) -> Any:
     """The one document of `data`: YamlMap, YamlList or None; with `scalar_ok` any value.
 
-    Raises YamlError, or Errors for several."""
+    Raises YamlError, or Errors for several; their `rest` is the document without what is wrong in it."""
     if not yaml.__with_libyaml__:
         raise YamlError(
             "PyYAML was built without libyaml, which fazai reads YAML with",
@@ -124,10 +124,7 @@ class _Builder:
             self._syntax(error)
         except (yaml.YAMLError, UnicodeError):  # a tag whose %-escapes are no UTF-8, and its like
             self._errors.append(YamlError("this is not YAML that can be read", where=self._source.file))
-        if len(self._errors) == 1:
-            raise self._errors[0]
-        if self._errors:
-            raise Errors(self._errors)
+        raise_found(self._errors, value if isinstance(value, YamlMap | YamlList) else None)
         return value
 
     def _documents(self, scalar_ok: bool) -> Any:

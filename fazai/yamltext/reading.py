@@ -13,10 +13,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fazai.errors import YamlError
+from fazai.errors import YamlError, missing_file
 from fazai.yamltext.nodes import YamlList, YamlMap
 
-__all__ = ["DEFAULT_LIMITS", "Decrypt", "Limits", "Seen", "load", "loads", "parse", "read", "value"]
+__all__ = [
+    "DEFAULT_LIMITS",
+    "Decrypt",
+    "KeyFile",
+    "Limits",
+    "Seen",
+    "load",
+    "loads",
+    "parse",
+    "read",
+    "value",
+]
 
 #: Opens a file that is Ansible Vault text as a whole: its bytes and its name to the plain bytes.
 Decrypt = Callable[[bytes, str], bytes]
@@ -25,6 +36,11 @@ Decrypt = Callable[[bytes, str], bytes]
 Seen = Callable[[str, bytes], None]
 
 _VAULT = b"$ANSIBLE_VAULT;"
+_PEM = b"-----BEGIN "
+
+
+class KeyFile(YamlError):
+    """A key or certificate in the place of a text that we read: no line of it is ever quoted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +64,12 @@ def load(
     limits: Limits = DEFAULT_LIMITS,
     decrypt: Decrypt | None = None,
     seen: Seen | None = None,
+    what: str = "file",
 ) -> YamlMap | YamlList | None:
-    """The one document of a file; None for an empty one. Raises YamlError, or Errors for several."""
+    """The one document of a file; None for an empty one. `what` it is called if it is not there. Raises
+    YamlError, or Errors for several."""
     name = str(path)
-    data = read(name, limits)
+    data = read(name, limits, what)
     if seen is not None:
         seen(name, data)
     return parse(data, name, limits=limits, decrypt=decrypt)
@@ -94,7 +112,7 @@ def parse(
     return found
 
 
-def read(path: str | Path, limits: Limits = DEFAULT_LIMITS) -> bytes:
+def read(path: str | Path, limits: Limits = DEFAULT_LIMITS, what: str = "file") -> bytes:
     """The bytes of a file or pipe; the size is looked at before anything is read. Raises YamlError."""
     name = str(path)
     try:
@@ -108,11 +126,16 @@ def read(path: str | Path, limits: Limits = DEFAULT_LIMITS) -> bytes:
                 data = stream.read(status.st_size + 1)  # not the limit: room for all of that would be made
                 if len(data) > status.st_size:  # it grows
                     data += stream.read(limits.size_bytes + 1)
+    except FileNotFoundError:
+        raise missing_file(YamlError, what, name) from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise YamlError(f"cannot read the file: {reason}", where=name) from None
     if len(data) > limits.size_bytes:
         raise _too_large(name, None, limits)
+    if data.lstrip()[: len(_PEM)] == _PEM:
+        hint = "was another file meant? a key is named where it is used, such as key_file:"
+        raise KeyFile("this is a key or a certificate (PEM)", where=name, hint=hint)
     return data
 
 

@@ -73,6 +73,37 @@ def test_a_handler_that_fails_is_named(
         assert "not activated reload b" in told
 
 
+def test_variables_that_are_almost_named_as_an_option_are_noted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Any name may be a variable: a misspelt option would have no effect without a word."""
+    path = tmp_path / "inventory.yml"
+    options = "provider: ssh, become_usr: root, key_file: x, ansible_ssh_comon_args: x, ansible_user: ops"
+    mine = "http_port: 80, max_hosts: 4, ansible_python_interpreter: /usr/bin/python3, dns_servers: [a]"
+    path.write_text(f"all: {{vars: {{{options}, {mine}}}, hosts: {{h1: , h2: {{knwon_hosts: x}}}}}}\n")
+    assert main(["validate", str(path)]) == 0
+    more = "of h1 and 1 more host is no option; did you mean"
+    assert capsys.readouterr().err.splitlines() == [
+        f'note: the variable "become_usr" {more} "become_user"?',
+        f'note: the variable "key_file" {more} "key"?',
+        f'note: the variable "ansible_ssh_comon_args" {more} "ansible_ssh_common_args"?',
+        'note: the variable "knwon_hosts" of h2 is no option; did you mean "known_hosts"?',
+    ]
+    assert main(["validate", str(path), "--quiet"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_a_key_that_is_not_there_is_named_with_the_one_that_was_meant(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "id_ops").touch()
+    (tmp_path / "inventory.yml").write_text("all: {hosts: {h1: {provider: ssh, key: id_op}}}\n")
+    assert main(["validate", str(tmp_path / "inventory.yml")]) == 3
+    error = capsys.readouterr().err
+    assert f"key is no file: {tmp_path}/id_op, for h1" in error
+    assert 'did you mean "id_ops"?' in error
+
+
 def test_hosts_without_a_provider_are_noted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "inventory.yml"
     path.write_text("all: {hosts: {h1: {provider: local}, h2: , h3: , h4: , h5: }}\n")

@@ -54,6 +54,17 @@ def test_a_plan_is_stale_when_a_target_moved_on_and_then_nothing_is_written_anyw
     assert world.writes("fw-01") == []
     assert world.writes("fw-02") == ["/api/firewall/alias/addItem"]  # that was somebody else
     assert "the plan is stale for fw-02" in result.out
+    assert "note: left as it is: the plan does not hold for all of its targets" in result.out
+    (last,) = [line for line in result.out.splitlines() if line.startswith("RESULT")]
+    assert last.startswith("RESULT 0 changed, 0 unchanged, 0 failed, 1 stale, 1 skipped   ")
+    assert "[left]" in result.out
+    assert world.fazai("history").out.splitlines()[0].endswith("1 stale, 1 skipped")
+    totals = json.loads(world.fazai("apply", "--plan", plan, "--output", "json").out)["totals"]
+    assert (totals["pending"], totals["changed"], totals["stale"], totals["skipped"]) == (0, 0, 1, 1)
+    table = world.fazai("apply", "--plan", plan, "--output", "markdown").out
+    assert "**0 changed, 0 unchanged, 0 failed, 1 stale, 1 skipped** (exit 6)" in table
+    check = world.fazai("apply", "--plan", plan, "--check")
+    assert (check.code, "RESULT 3 to change" in check.out) == (6, True)
 
 
 def test_a_plan_made_in_one_folder_and_applied_in_another(

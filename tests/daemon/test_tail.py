@@ -15,6 +15,7 @@ from typing import IO, Any
 import pytest
 
 from fazai.cli.conditions import parse
+from fazai.cli.main import main
 from fazai.daemon.announce import utc_now
 from fazai.errors import UsageError
 from fazai.report.events import event_line, event_style
@@ -162,7 +163,7 @@ def test_until_and_fail_on(daemon: Live) -> None:
         ("--until", "type=run,state=finished"): 0,
         ("--until", "type=run,state=finished", "--fail-on", "status=failed|unreachable"): 1,
         ("--fail-on", "totals.failed>0"): 1,
-        ("--until", "type=nothing"): 1,
+        ("--until", "type=plan"): 1,
     }.items():
         with tail(daemon, "--no-follow", *words) as child:
             assert _end(child)[0] == wanted, words
@@ -255,11 +256,65 @@ def test_an_address_that_is_nearly_right_gets_the_next_step(daemon: Live, tmp_pa
             assert hint in err
 
 
-def test_a_type_that_is_none_is_said(daemon: Live) -> None:
-    with tail(daemon, "--no-follow", "--type", "chnge") as child:
-        code, out, err = _end(child)
-    assert (code, out) == (0, "")
-    assert err == "fazai tail: events of the type 'chnge' are not known here; did you mean \"change\"?\n"
+#: What no event can ever fit: waiting for it would never end.
+NEVER = [
+    (["--type", "chnge"], 'there are no events of the type "chnge"', 'did you mean "change"?'),
+    (["--until", "type=rum"], 'there are no events of the type "rum"', 'did you mean "run"?'),
+    (["--until", "type!=zz"], 'there are no events of the type "zz"', "there are: action, activate, agent"),
+    (["--until", "nope=1"], "'nope=1': no event has a field \"nope\"", 'did you mean "note"?'),
+    (["--fail-on", "totls.failed>0"], 'no event has a field "totls"', 'did you mean "totals"?'),
+    (
+        ["--until", "type=run,exit_cod>0"],
+        'no event of the type run has a field "exit_cod"',
+        'did you mean "exit_code"?',
+    ),
+    (
+        ["--until", "type=outc*,exit_code>0"],
+        'no event of the type outcome has a field "exit_code"',
+        "there are",
+    ),
+    (
+        ["--type", "log", "--until", "state=finished"],
+        'no event of the type log has a field "state"',
+        "there are: action_id, agent_id, id, level",
+    ),
+    (
+        ["--fail-on", "status=failed|unreachble"],
+        'status is never "unreachble"',
+        'did you mean "unreachable"?',
+    ),
+    (["--until", "type=run,state=done"], 'state is never "done"', "one of: finished, started"),
+]
+
+
+@pytest.mark.parametrize(("words", "message", "hint"), NEVER, ids=lambda value: str(value)[:40])
+def test_what_no_event_can_fit_is_refused_at_the_start(
+    words: list[str], message: str, hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["tail", *words, "--url", "http://127.0.0.1:1"]) == 3
+    error, told = capsys.readouterr().err.splitlines()
+    assert message in error
+    assert hint in told
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            "type=run,state=fin*",
+            "id>5",
+            "was=",
+            "status!=",
+            "totals.failed>0",
+            "before.content=x",
+            "maxDocs>3",
+        ),
+        *("type=action,action=shell", "target=a|b", "level=error", "reported_by=x"),
+    ],
+)
+def test_what_an_event_can_fit_is_waited_for(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tail", "--until", text, "--url", "http://127.0.0.1:1"]) == 4
+    assert "the daemon does not answer" in capsys.readouterr().err
 
 
 def _next(out: IO[str]) -> str:

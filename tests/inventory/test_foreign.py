@@ -147,7 +147,7 @@ def test_what_scripts_print_is_in_the_digest(tmp_path: Path) -> None:
 
 def test_a_folder_of_everything_is_refused_soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(200):
-        (tmp_path / f"tool{number:03}").write_bytes(b"\x00\x01 = no inventory\n")
+        (tmp_path / f"tool{number:03}").write_bytes(b"\x01 = no inventory\n")
     (found,) = [text for text in _errors(tmp_path) if "stopped here" in text]
     assert "50 files cannot be read as inventories" in found
     assert "tool050" in found
@@ -156,6 +156,14 @@ def test_a_folder_of_everything_is_refused_soon(tmp_path: Path, monkeypatch: pyt
     assert _errors(tmp_path) == [
         f"{tmp_path}: more than 100 files and folders: this is no folder of inventories"
         " (give the inventory a folder of its own, or name the file)"
+    ]
+
+
+def test_a_folder_of_other_things_is_refused_soon(tmp_path: Path) -> None:
+    for number in range(502):
+        (tmp_path / f"tool{number:03}").write_bytes(b"\x00\x01")
+    assert _errors(tmp_path) == [
+        f"{tmp_path}/tool500: stopped here: 500 files are no inventories (is this a folder of inventories?)"
     ]
 
 

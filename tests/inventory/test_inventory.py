@@ -309,7 +309,13 @@ REFUSED: list[tuple[str, list[tuple[int, int, str, str]]]] = [
         [(1, 1, '"hosts" stands where a group is expected', "below a group, such as all:")],
     ),
     ("resources:\n  - x\n", [(1, 1, '"resources" is no group: a list stands there', "below a group")]),
-    ("playbook: [x]\n", [(1, 11, '"playbook" is no group', 'did you mean "playbooks"?')]),
+    (
+        "playbook: [x]\n",
+        [
+            (1, 11, '"playbook" is no group', 'did you mean "playbooks"?'),
+            (1, 12, 'there is no playbook "x"', "relative to the inventory file"),
+        ],
+    ),
     ("playbooks: {x: y}\n", [(1, 12, "playbooks: takes a list of paths", "[../playbooks")]),
     (
         "playbooks: [nothing.yml]\n",
@@ -317,7 +323,11 @@ REFUSED: list[tuple[str, list[tuple[int, int, str, str]]]] = [
     ),
     (
         "playbooks: ['" + "x" * 300 + '\', "a\\0b", none/x.yml]\n',
-        [(1, c, "no playbook", "relative") for c in (13, 317, 325)],
+        [
+            (1, 13, "no playbook", "relative"),
+            (1, 317, "no playbook", "relative"),
+            (1, 325, "no playbook", "there is no folder"),
+        ],
     ),
     ("web: [h1, h2]\n", [(1, 6, '"web" is no group: a list stands there', "hosts:, vars:")]),
     ("web: yes\n", [(1, 6, '"web" is no group: a single value', "hosts:, vars:")]),
@@ -397,6 +407,7 @@ def test_all_errors_of_all_files_are_found_in_one_go(tmp_path: Path) -> None:
         "group_vars/all/list.yml:1:1",
         "group_vars/web.yml:2:1",
         "host_vars/h1.yml:1:4",
+        "host_vars/h1.yml:2:12",
     ]
 
 
@@ -408,7 +419,8 @@ SOURCES: list[tuple[Tree, str, str, str]] = [
     ({"hosts.toml": "[all.hosts]\n"}, "hosts.toml", "this is a TOML inventory", "--list --yaml --export"),
     ({"hosts": "#!/bin/sh\necho {} | x\n: - y"}, "hosts", "a script that is not executable", "chmod +x"),
     ({"aws.yml": "plugin: aws_ec2\n"}, "aws.yml", "configures an inventory plugin", "--yaml --export"),
-    ({"d/a.yml": "all:", "d/cert.pem": "-----BEGIN X-----\n"}, "d", "behind a host stand its variables", ""),
+    ({"d/a.yml": "all:", "d/cert.txt2": "x y\n"}, "d", "behind a host stand its variables", ""),
+    ({"cert.pem": "-----BEGIN X-----\n"}, "cert.pem", "this is a key or a certificate", "another file meant"),
     ({"inv.yml": b"all: \xff\xfe"}, "inv.yml", "is not UTF-8", "UTF-8"),
 ]
 

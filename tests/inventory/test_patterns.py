@@ -46,7 +46,7 @@ WRONG = [
     ("!", "the host pattern is empty", '"all"'),
     ("localhost", 'the pattern "localhost" matches no group and no host', ""),
     ("all:!2001:db8::1", "has an empty part", "separate the parts with commas"),
-    ("@/none/such", 'the limit file "/none/such" cannot be read', "one pattern a line"),
+    ("@/none/such", 'there is no limit file "/none/such"', 'there is no folder "/none"'),
 ]
 
 

@@ -117,7 +117,7 @@ def test_session_refuses_an_address_that_only_the_shell_can_resolve() -> None:
 
 
 def test_ca_file_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(InventoryError, match="cannot be read: No such file"):
+    with pytest.raises(InventoryError, match="there is no CA file"):
         PROVIDER.connect(target(ca=str(tmp_path / "ca.pem")))
     for text in (
         "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",

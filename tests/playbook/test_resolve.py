@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fazai.errors import Errors, InputError, Mark
+from fazai.errors import Errors, Mark
 from fazai.model import Secret
 from tests.playbook.world import World, fields, items, resource
 
@@ -466,7 +466,7 @@ def test_selections_that_match_nothing(world: World, selection: dict[str, Any], 
     world.write("inventory.yml", TAGGED.replace("tags: always", "tags: red"))
     (found,) = world.errors(**selection)
     assert error in found
-    with pytest.raises(InputError) if "limit" in selection else pytest.raises(Errors) as caught:
+    with pytest.raises(Errors) as caught:
         world.resolve(**selection)
     assert caught.value.exit_code == 3
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from fazai.errors import FazaiError, InputError, SecretError, Unreachable
+from fazai.errors import FazaiError, InputError, SecretError, Unreachable, missing_file
 from fazai.wire.base import MAX_LINE_BYTES, WireError
 from fazai.wire.worker import GenerateParams, SessionParams, StopReason, Usage
 
@@ -70,6 +70,8 @@ def _key(path: str | None) -> str | None:
         return None
     try:
         key = Path(path).read_text(encoding="ascii").strip()
+    except FileNotFoundError:
+        raise missing_file(SecretError, "file with the fallback's key", path) from None
     except (OSError, UnicodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is no ASCII text"
         raise SecretError(f"the fallback's key cannot be read: {why}", where=path) from None

@@ -9,7 +9,7 @@ from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
-from fazai.errors import InventoryError, Mark
+from fazai.errors import InventoryError, Mark, nearest_file
 from fazai.providers.opnsense.masking import told
 
 __all__ = ["PinMismatch", "presented", "read_ca", "tls_context"]
@@ -45,6 +45,10 @@ def read_ca(text: str, where: Mark | str) -> str:
     if "-----BEGIN" not in text:
         try:
             pem = Path(text).expanduser().read_text(encoding="ascii")
+        except FileNotFoundError:
+            raise InventoryError(
+                f'there is no CA file "{text}"', where=where, hint=nearest_file(text) or _PEM
+            ) from None
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "not PEM text"
             raise InventoryError(

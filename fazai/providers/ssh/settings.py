@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from fazai.errors import did_you_mean
+from fazai.errors import did_you_mean, nearest_file
 from fazai.hosts.become import become_problems
 from fazai.hosts.provider import COMMON, option
 from fazai.model import FieldSpec, Secret, Target
@@ -226,4 +226,4 @@ def problems(target: Target) -> Iterator[tuple[str, str, str | None]]:
     for name in ("key", "certificate", "ansible_ssh_private_key_file", "ansible_private_key_file"):
         path = target.options.get(name)
         if path is not None and not os.path.isfile(path):
-            yield name, f"is no file: {path}", None
+            yield name, f"is no file: {path}", nearest_file(str(path))

@@ -1,0 +1,50 @@
+"""What lies beside inventories in a folder and is none: saved plans, playbooks, other programs' settings."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+from fazai.errors import nearest
+from fazai.yamltext import YamlList, YamlMap
+
+__all__ = ["other_bytes", "other_document"]
+
+_SECTIONS: Final = ("hosts", "children", "vars", "resources")
+_TOP: Final = ("all", "ungrouped", "playbooks", "plugin", "_meta")
+_LOOK_BYTES: Final = 8192
+_WORD_BYTES: Final = 512
+_PUBLIC_KEY: Final = re.compile(rb"(sk-)?(ssh|ecdsa)-\S+ AAAA")
+
+
+def other_bytes(data: bytes, mode: int) -> str | None:
+    """What a file of a folder is when it is surely no inventory, as its bytes tell; else None. One word that
+    others may not read is a password sooner than a host: as a host's name it would be shown."""
+    if b"\0" in data[:_LOOK_BYTES]:
+        return "no text"
+    if not mode & 0o077 and len(data) < _WORD_BYTES and len(data.split()) == 1:
+        return "one word that others may not read, such as a password"
+    if _PUBLIC_KEY.match(data):
+        return "a public key"
+    return None
+
+
+def other_document(document: YamlMap | YamlList | None) -> str | None:
+    """What a file of a folder is when it is surely no inventory, as what it says tells; else None: what is
+    written badly is still meant as one."""
+    if isinstance(document, YamlList):
+        if not document or not all(isinstance(item, YamlMap) for item in document):
+            return None
+        return "a playbook" if any("hosts" in item for item in document) else "a list of something"
+    if not document:
+        return None
+    if str(document.get("format", "")).startswith("fazai-plan/"):
+        return "a saved plan"
+    return None if any(_is_group(name, body) for name, body in document.items()) else "no groups in it"
+
+
+def _is_group(name: str, body: Any) -> bool:
+    """Whether a key at the top of a file may be meant as a group of hosts, well written or not."""
+    if name in _TOP or nearest(name, _TOP) or body is None:
+        return True
+    return isinstance(body, YamlMap) and any(nearest(key, _SECTIONS) for key in body)
