@@ -17,7 +17,7 @@ from tests.agent.receiver import WAIT_S, Receiver
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "fazai/agent/telemetry.sh"
-#: This machine's bash, and those that tools/bashes unpacked (or another folder of NAME/bash), which are slow tests.
+#: This machine's bash, and those that tools/bashes unpacked (or another folder of NAME/bash): slow tests.
 BASHES = {
     "bash": shutil.which("bash") or "/bin/bash",
     **{
