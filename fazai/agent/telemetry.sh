@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The fazai telemetry agent: reads /proc, keeps a bounded spool, delivers to POST /ingest.
-# Needs bash 4.2+, awk (mawk, gawk or busybox), curl, openssl or sha256sum, and coreutils or busybox; gzip is used
+# Needs bash 4.2+, awk (any: docs/telemetry-agent.md), curl, openssl or sha256sum, and coreutils or busybox; gzip is used
 # where it is there. All settings: docs/telemetry-agent.md, or `telemetry.sh --help`.
 #
 # One event loop, no helper process while idle. Waiting is a `read` with a time limit on a pipe of our own (NAP);
