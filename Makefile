@@ -3,6 +3,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 MARKS ?= not gemma
 FUZZ_S ?= 20
+# More than cores: many tests wait for what they started.
+WORKERS ?= 3
 PYTEST := $(BIN)/python -m pytest
 
 .PHONY: help demo install clean-machine check test test-all ui-test bench docs worker-demo worker-test clean
@@ -65,16 +67,16 @@ check: $(VENV)/.dev
 
 test: $(VENV)/.dev
 	@./tools/test-hosts
-	$(PYTEST) -n 2 -m 'not slow and not gemma'
+	$(PYTEST) -n $(WORKERS) -m 'not slow and not gemma'
 
 test-all: $(VENV)/.dev
 	@./tools/test-hosts
-	$(PYTEST) -n 2 -m '$(MARKS)'
+	$(PYTEST) -n $(WORKERS) -m '$(MARKS)'
 
 # Chromium and promtool come from Debian's packages; FAZAI_UI_PICTURES=1 writes docs/img anew.
 ui-test: $(VENV)/.dev
 	@./tools/ui-tools
-	$(PYTEST) -n 2 tests/ui tests/deploy
+	$(PYTEST) -n $(WORKERS) tests/ui tests/deploy
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m bench

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The fazai telemetry agent: reads /proc, keeps a bounded spool, delivers to POST /ingest.
-# Needs bash 4.2+, awk (mawk, gawk or busybox), curl, openssl or sha256sum, and coreutils or busybox; gzip is used
+# Needs bash 4.2+, awk (any: docs/telemetry-agent.md), curl, openssl or sha256sum, and coreutils or busybox; gzip is used
 # where it is there. All settings: docs/telemetry-agent.md, or `telemetry.sh --help`.
 #
 # One event loop, no helper process while idle. Waiting is a `read` with a time limit on a pipe of our own (NAP);
@@ -622,6 +622,13 @@ END {
     print record ",\"schema\":1}" kept
 }'
 
+# Here-strings are not used: before 5.1 bash writes them to a file, and that disk may be full.
+# words TEXT: WORDS. rows TEXT: ROWS, its lines without the empty ones.
+# shellcheck disable=SC2206
+words() { set -f; WORDS=($1); set +f; }
+# shellcheck disable=SC2206
+rows() { local IFS=$'\n'; set -f; ROWS=($1); set +f; }
+
 wants() { [[ $SAMPLE == *" $1 "* ]]; }
 
 page_size() {
@@ -635,11 +642,14 @@ page_size() {
 MOUNT_TEXT='' MOUNT_LINES=() MOUNT_POINTS=()
 # Local file systems, each device once (bind mounts repeat them); network ones are left out, for statfs may hang there.
 read_mounts() {
-    local text='' device mount type rest seen=' ' point
+    local text='' device mount type row seen=' ' point
     IFS= read -r -d '' text 2>/dev/null <"$CFG_PROC/self/mounts"
     [[ $text != "$MOUNT_TEXT" ]] || return
     MOUNT_TEXT=$text MOUNT_LINES=() MOUNT_POINTS=()
-    while read -r device mount type rest; do
+    rows "$text"
+    for row in "${ROWS[@]}"; do
+        words "$row"
+        device=${WORDS[0]-} mount=${WORDS[1]-} type=${WORDS[2]-}
         case $type in
         ext[234] | xfs | btrfs | zfs | f2fs | jfs | reiserfs | vfat | exfat | ntfs | ntfs3 | fuseblk | bcachefs) ;;
         overlay) [[ $mount == / ]] || continue ;;
@@ -650,7 +660,7 @@ read_mounts() {
         printf -v point %b "$mount"
         MOUNT_LINES+=("$device $mount $type") MOUNT_POINTS+=("$point")
         ((${#MOUNT_LINES[@]} < MAX_MOUNTS)) || break
-    done <<<"$text"
+    done
 }
 
 # mounts: MOUNTS = one line a file system with its numbers. One fork for all, or one each when one of them fails.
@@ -660,7 +670,8 @@ mounts() {
     read_mounts
     ((${#MOUNT_POINTS[@]})) || return
     out=$(stat -f -c '%S %b %f %a' -- "${MOUNT_POINTS[@]}" 2>/dev/null)
-    mapfile -t numbers <<<"$out"
+    rows "$out"
+    numbers=("${ROWS[@]}")
     if ((${#numbers[@]} != ${#MOUNT_POINTS[@]})) || [[ -z $out ]]; then
         numbers=()
         for ((i = 0; i < ${#MOUNT_POINTS[@]}; i++)); do
@@ -673,7 +684,7 @@ mounts() {
 UNITS='' UNITS_DUE=0
 # failed_units: UNITS = names, asked for now and then only: systemctl costs more CPU than the sample.
 failed_units() {
-    local line
+    local row
     ((NOW >= UNITS_DUE)) || return
     UNITS='' UNITS_DUE=$((NOW + CFG_UNITS_EVERY_S))
     if [[ -d /run/systemd/system ]]; then
@@ -684,7 +695,8 @@ failed_units() {
         return
     fi
     [[ $CODE == 0 ]] || return
-    while read -r line _; do UNITS+=$line$'\n'; done <<<"$OUT"
+    rows "$OUT"
+    for row in "${ROWS[@]}"; do words "$row"; UNITS+=${WORDS[0]-}$'\n'; done
 }
 
 CHECKS='' CHECKS_DUE=0
@@ -725,17 +737,17 @@ checks() {
 PREVIOUS='' LAST_SAMPLE_MS=0 CPU_SAMPLE_MS=0 SEQUENCE=0
 # own_health: AGENT = inside of the object `agent`. CPU is that of this process and all children waited for.
 own_health() {
-    local stat fields spent skew=null delivered=null failed_at=null
+    local stat spent skew=null delivered=null failed_at=null
     read -r stat </proc/$$/stat
-    read -r -a fields <<<"${stat##*) }"
-    spent=$(((fields[11] + fields[12] + fields[13] + fields[14]) * 10))
+    words "${stat##*) }"
+    spent=$(((WORDS[11] + WORDS[12] + WORDS[13] + WORDS[14]) * 10))
     CPU_SAMPLE_MS=$((spent - ${CPU_TOTAL_MS:-spent})) CPU_TOTAL_MS=$spent
     [[ -z $SKEW ]] || skew=$SKEW
     [[ -z $LAST_DELIVERY_AT ]] || delivered=$LAST_DELIVERY_AT
     [[ -z $LAST_ERROR_AT ]] || failed_at=$LAST_ERROR_AT
     printf -v AGENT '"id":"%s","interval":%d.%03d,"pid":%d,"seq":%d,"uptime_s":%d,"spool_depth":%d,"dropped":%d,"refused":%d,"cpu_ms":%d,"cpu_ms_total":%d,"rss_bytes":%d,"sample_ms":%d,"clock_skew_s":%s,"last_delivery_at":%s,"last_error_at":%s' \
         "${CFG_ID//[\"\\]/_}" $((CFG_INTERVAL_S / 1000)) $((CFG_INTERVAL_S % 1000)) $$ $SEQUENCE $(((NOW - STARTED) / 1000)) "$DEPTH" "$DROPPED" "$REFUSED" "$CPU_SAMPLE_MS" "$spent" \
-        $((fields[21] * PAGE)) "$LAST_SAMPLE_MS" "$skew" "$delivered" "$failed_at"
+        $((WORDS[21] * PAGE)) "$LAST_SAMPLE_MS" "$skew" "$delivered" "$failed_at"
 }
 
 # take_sample: RECORD = one line of JSON. Fails when awk failed.
@@ -902,7 +914,8 @@ take_lock() {
 # refuse_if_alive "PID START BOOT" BOOT: ends this process when that one lives.
 refuse_if_alive() {
     local pid start there
-    read -r pid start there <<<"$1"
+    words "$1"
+    pid=${WORDS[0]-} start=${WORDS[1]-} there=${WORDS[*]:2}
     [[ $there == "$2" && $pid =~ ^[0-9]+$ && $pid != "$$" ]] && process_start "$pid" && [[ $PROCESS_START == "$start" ]] || return 0
     printf 'telemetry.sh: %s: another agent (pid %s) holds this folder\n' "$CFG_STATE_DIR" "$pid" >&2
     exit $EXIT_HELD
@@ -930,10 +943,10 @@ take_over() {
 }
 
 process_start() {
-    local stat fields
+    local stat
     { read -r stat <"/proc/$1/stat"; } 2>/dev/null || return 1
-    read -r -a fields <<<"${stat##*) }"
-    PROCESS_START=${fields[19]}
+    words "${stat##*) }"
+    PROCESS_START=${WORDS[19]}
 }
 
 # store_record: RECORD onto the current file; into memory where the disk refuses.
@@ -1043,7 +1056,7 @@ enforce_cap() {
     ((${#SEGMENTS[@]} * CFG_BATCH_BYTES + CURRENT_BYTES > CFG_SPOOL_MAX_BYTES)) || return   # cannot be over: no fork
     mapfile -t sizes < <(wc -c -- "${SEGMENTS[@]}" 2>/dev/null)
     total=$CURRENT_BYTES
-    for i in "${!SEGMENTS[@]}"; do read -r "sizes[i]" _ <<<"${sizes[i]-0}"; total=$((total + sizes[i])); done
+    for i in "${!SEGMENTS[@]}"; do words "${sizes[i]-0}"; sizes[i]=${WORDS[0]}; total=$((total + sizes[i])); done
     local segments=("${SEGMENTS[@]}")
     for i in "${!segments[@]}"; do
         ((total > CFG_SPOOL_MAX_BYTES)) || break
@@ -1241,14 +1254,15 @@ last_answer() {
 # answer_headers TEXT: sets the caller's skew (ours minus the server's, seconds) and retry (milliseconds).
 answer_headers() {
     local line value server='' wanted=''
-    while IFS= read -r line; do
+    rows "$1"
+    for line in "${ROWS[@]}"; do
         line=${line%$'\r'}
         value=${line#*:} value=${value# }
         case $line in
         [Dd][Aa][Tt][Ee]:*) http_date "$value" && server=$HTTP_DATE ;;
         [Rr][Ee][Tt][Rr][Yy]-[Aa][Ff][Tt][Ee][Rr]:*) wanted=$value ;;
         esac
-    done <<<"$1"
+    done
     epoch
     [[ -z $server ]] || skew=$((EPOCH - server))
     if [[ $wanted =~ ^[0-9]{1,9}$ ]]; then
@@ -1283,7 +1297,9 @@ end_flight() {
 # landed LINE: what the attempt's line means. A line of an attempt that was given up is left alone.
 landed() {
     local flight curl_exit http retry skew answer errors code text
-    read -r _ flight curl_exit http retry skew answer errors code text <<<"$1"
+    words "$1"
+    flight=${WORDS[1]-} curl_exit=${WORDS[2]-} http=${WORDS[3]-} retry=${WORDS[4]-} skew=${WORDS[5]-} answer=${WORDS[6]-}
+    errors=${WORDS[7]-} code=${WORDS[8]-} text=${WORDS[*]:9}
     [[ -n $FLIGHT_PID && $flight == "$FLIGHT" ]] || return
     end_flight
     if [[ $skew != - ]]; then

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from fazai.lab.http import Connection
@@ -42,12 +43,21 @@ class Faults:
 
     def __init__(self, faults: tuple[Fault, ...]) -> None:
         self._armed = [_Armed(fault) for fault in faults]
+        self._cleared = asyncio.Event()
 
     def inject(self, fault: Fault) -> None:
         self._armed.append(_Armed(fault))
 
     def clear(self) -> None:
+        """No fault is left, and what a delay holds up goes on."""
         self._armed.clear()
+        self._cleared.set()
+        self._cleared = asyncio.Event()
+
+    async def delay(self, delay_s: float) -> None:
+        """Waits so long, or until the faults are cleared."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._cleared.wait(), delay_s)
 
     def striking(self, method: str, path: str) -> list[Fault]:
         """The faults that hit this call, lockouts apart."""
@@ -79,12 +89,17 @@ def instead(fault: Fault, path: str) -> Reply | None:
 
 
 async def carry_out(
-    faults: list[Fault], connection: Connection, path: str, dispatch: Callable[[], Reply], wait_s: float
+    faults: list[Fault],
+    connection: Connection,
+    path: str,
+    dispatch: Callable[[], Reply],
+    wait_s: float,
+    delay: Callable[[float], Awaitable[None]],
 ) -> Reply | None:
     """Answer a call with faults and delays. None: the answer was sent, or cut, here."""
     for fault in faults:
         if fault.kind == "delay":
-            await asyncio.sleep(fault.delay_s)
+            await delay(fault.delay_s)  # deadline: the fault's own delay
     for fault in faults:
         if fault.kind == "cut" and fault.at == "before":
             connection.abort()

@@ -121,7 +121,7 @@ class LabFirewall:
         self._inside(lambda: self._site.faults.inject(fault))
 
     def clear_faults(self) -> None:
-        """Nothing goes wrong any more; a lockout ends."""
+        """Nothing goes wrong any more; a lockout ends, and so does a delay."""
 
         def clear() -> None:
             self._site.faults.clear()

@@ -18,7 +18,7 @@ RELEASES: tuple[Release, ...] = ("26.7.2", "26.1.11")
 TlsVariant = Literal["valid", "expired", "wrong_host", "self_signed"]
 
 FaultKind = Literal[
-    "delay",  # answer after delay_s
+    "delay",  # answer after delay_s, or when the faults are cleared
     "status",  # answer with `status` (500, 429, 503, ...), Retry-After when retry_after_s is set
     "cut",  # close the connection: before or after the call was carried out, or in the middle of the answer
     "drip",  # send the answer bytes_per_s slowly

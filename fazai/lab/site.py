@@ -83,7 +83,7 @@ class Site:
             carried_out = True
             return self.handle(request)
 
-        work = carry_out(striking, connection, request.path, dispatch, wait_s)
+        work = carry_out(striking, connection, request.path, dispatch, wait_s, self.faults.delay)
         if wait_s and request.method == "POST":
             async with self._writing:
                 reply = await work

@@ -15,8 +15,16 @@ import pytest
 
 from tests.agent.receiver import WAIT_S, Receiver
 
-SCRIPT = Path(__file__).parents[2] / "fazai/agent/telemetry.sh"
-BASH = shutil.which("bash") or "/bin/bash"
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "fazai/agent/telemetry.sh"
+#: This machine's bash, and those that tools/bashes unpacked (or another folder of NAME/bash): slow tests.
+BASHES = {
+    "bash": shutil.which("bash") or "/bin/bash",
+    **{
+        path.parent.name: str(path)
+        for path in sorted(Path(os.environ.get("FAZAI_BASHES", ROOT / ".venv/bashes")).glob("*/bash"))
+    },
+}
 #: All that the agent runs. Tests with other tools put a folder of these before PATH.
 TOOLS = (
     "awk",
@@ -56,6 +64,7 @@ class Agent:
     environment: dict[str, str] = field(default_factory=dict)
     running: list[subprocess.Popen[bytes]] = field(default_factory=list)
     prelude: str = ""
+    bash: str = BASHES["bash"]
 
     @property
     def state(self) -> Path:
@@ -72,8 +81,8 @@ class Agent:
 
     def command(self, *arguments: str) -> list[str]:
         if self.prelude:
-            return [BASH, "-c", f'{self.prelude}; exec "$@"', "bash", BASH, str(SCRIPT), *arguments]
-        return [BASH, str(SCRIPT), *arguments]
+            return [self.bash, "-c", f'{self.prelude}; exec "$@"', "bash", self.bash, str(SCRIPT), *arguments]
+        return [self.bash, str(SCRIPT), *arguments]
 
     def run(
         self, *arguments: str, code: int | None = 0, **settings: str
@@ -128,9 +137,11 @@ class Agent:
         raise AssertionError(f"never came: {what}\n{self.status()}\n{self.log()}")
 
 
-@pytest.fixture
-def agent(tmp_path: Path) -> Iterator[Agent]:
-    found = Agent(tmp_path, {"SERVER": "http://127.0.0.1:9"})
+@pytest.fixture(
+    params=[pytest.param(name, marks=pytest.mark.slow if name != "bash" else ()) for name in BASHES]
+)
+def agent(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Agent]:
+    found = Agent(tmp_path, {"SERVER": "http://127.0.0.1:9"}, bash=BASHES[request.param])
     yield found
     for process in found.running:
         if process.poll() is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import secrets
 import shutil
 import signal
 import socket
@@ -322,7 +323,8 @@ def test_a_bearer_token_reaches_the_server(delivering: Agent, receiver: Receiver
 def test_secrets_are_on_no_command_line_and_in_no_environment(
     delivering: Agent, receiver: Receiver, tmp_path: Path
 ) -> None:
-    """Every tool first notes all command lines and environments that it can see."""
+    """Every tool first notes all command lines and environments that it can see, of the whole machine."""
+    key, token = secrets.token_hex(16), secrets.token_hex(16)  # no other process has these
     seen = tmp_path / "seen"
     seen.mkdir()
     spies = {}
@@ -333,17 +335,17 @@ def test_secrets_are_on_no_command_line_and_in_no_environment(
         name = "without-" + without[0]
         delivering.environment["PATH"] = tool_folder(tmp_path / name, spies, without)
         config = tmp_path / f"{name}.env"
-        config.write_text(f"FAZAI_AGENT_KEY='{KEY}'\nFAZAI_AGENT_TOKEN=a-token-of-the-server\n")
+        config.write_text(f"FAZAI_AGENT_KEY='{key}'\nFAZAI_AGENT_TOKEN={token}\n")
         config.chmod(0o600)
-        receiver.keys = (KEY.encode(),)
+        receiver.keys = (key.encode(),)
         delivering.run("--once", "--config", str(config))
     assert len(receiver.store) == 2
     notes = {path.name: path.read_bytes() for path in seen.iterdir()}
     assert {name.split(".")[0] for name in notes} == set(spies)
     for name, text in notes.items():
         assert str(SCRIPT).encode() in text, name  # it did look at the agent
-        assert KEY.encode() not in text, name
-        assert b"a-token-of-the-server" not in text, name
+        assert key.encode() not in text, name
+        assert token.encode() not in text, name
 
 
 def test_two_agents_do_not_share_a_folder(delivering: Agent, receiver: Receiver) -> None:

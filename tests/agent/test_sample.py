@@ -17,13 +17,8 @@ from fazai.wire.telemetry import decode_telemetry
 from tests.agent.conftest import Agent, tool_folder
 from tests.agent.test_delivery import lines_of
 
-#: The awks of this machine; CI has all three.
-AWKS = {
-    "mawk": shutil.which("mawk"),
-    "gawk": shutil.which("gawk"),
-    "busybox": shutil.which("busybox"),
-    "awk": shutil.which("awk"),
-}
+#: The awks of this machine; CI has all of them.
+AWKS = {name: shutil.which(name) for name in ("mawk", "gawk", "original-awk", "busybox")}
 HERE = [name for name, path in AWKS.items() if path]
 FIELDS = {
     *("processes", "netstat", "iostat", "os", "cpu", "mem", "swap", "disk", "io", "net", "sockets"),

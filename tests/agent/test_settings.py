@@ -47,6 +47,11 @@ WRONG = {
 }
 
 
+def test_nothing_needs_room_on_the_disk_of_tmp() -> None:
+    """Before 5.1 bash writes a here-string to a file: on a full disk nothing more would be delivered."""
+    assert [line for line in SCRIPT.read_text().splitlines() if "<<<" in line] == []
+
+
 @pytest.mark.parametrize("source", ["file", "environment"])
 @pytest.mark.parametrize("line", WRONG)
 def test_a_wrong_setting_is_named(line: str, source: str, agent: Agent, tmp_path: Path) -> None:

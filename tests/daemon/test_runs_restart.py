@@ -8,6 +8,7 @@ import contextlib
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +21,7 @@ from fazai.daemon.settings import Limits
 from fazai.lab import Fault, LabFirewall, LabSettings, LabThread
 from fazai.store.base import Run
 from fazai.store.sqlite import SqliteStore
-from tests.daemon.live import stream, until
+from tests.daemon.live import PATIENCE_S, stream, until
 from tests.daemon.runs_world import World, beside, write_inventory
 
 
@@ -32,9 +33,19 @@ def firewall(tmp_path: Path) -> Iterator[LabFirewall]:
         yield found
 
 
-def slow(firewall: LabFirewall, delay_s: float) -> None:
-    """The next look at its aliases takes so long."""
-    firewall.inject(Fault(kind="delay", path="firewall/alias/*", delay_s=delay_s, times=1))
+def held(firewall: LabFirewall, path: str) -> None:
+    """The next such call is answered when the faults are cleared."""
+    firewall.inject(Fault(kind="delay", path=path, delay_s=PATIENCE_S, times=1))
+
+
+def goes_on_at_the_stop(edge: World) -> None:
+    """Once the daemon was told to stop, the firewall answers what it holds up."""
+
+    def release() -> None:
+        until(lambda: edge.daemon.services.runs._stopping)
+        edge.firewall.clear_faults()
+
+    threading.Thread(target=release).start()
 
 
 def said(edge: World, run_id: str) -> list[str]:
@@ -52,10 +63,11 @@ def queued_approval(edge: World) -> tuple[dict[str, Any], str]:
     """A plan, and the run of its approval, which waits for another one."""
     checked = edge.ended(edge.started(edge.run()))
     assert checked["exit_code"] == 2
-    slow(edge.firewall, 6.0)  # longer than it takes to ask for another and to stop the daemon
+    held(edge.firewall, "firewall/alias/*")
     edge.started(edge.run())
     run_id = approve(edge, checked)
     assert edge.row(run_id)["state"] == "queued"
+    goes_on_at_the_stop(edge)
     return checked, run_id
 
 
@@ -124,7 +136,7 @@ def test_an_approval_that_is_no_longer_good_says_so_and_can_be_given_again(
 def test_a_run_that_goes_on_alone_is_waited_for(tmp_path: Path, firewall: LabFirewall) -> None:
     with beside(tmp_path, firewall, daemon={"limits": Limits(runs_stop_s=0.1)}) as edge:
         checked = edge.ended(edge.started(edge.run()))
-        firewall.inject(Fault(kind="delay", path="firewall/alias/setItem/*", delay_s=8.0, times=1))
+        held(firewall, "firewall/alias/setItem/*")
         alone = edge.started(edge.run(mode="apply"))
         until(lambda: edge.daemon.services.store.ledger.actions(alone))  # it writes
         waits = approve(edge, checked)
@@ -134,6 +146,7 @@ def test_a_run_that_goes_on_alone_is_waited_for(tmp_path: Path, firewall: LabFir
         assert (refused.status_code, refused.json()["code"]) == (409, "conflict")
         assert alone in refused.json()["error"]
         assert edge.row(waits)["state"] == "queued"
+        firewall.clear_faults()
         applied = edge.ended(waits)
         assert applied["exit_code"] in (0, 6)  # the other one may have done it before
         assert applied["started_at"] >= edge.row(alone)["finished_at"]

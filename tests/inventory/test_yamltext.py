@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from fazai.errors import Errors, FazaiError, Mark, YamlError
 from fazai.model import SecretRef
-from fazai.yamltext import Limits, UnsafeText, YamlList, YamlMap, load, loads
+from fazai.yamltext import Limits, UnsafeText, YamlList, YamlMap, load, loads, value
 
 STEADY = settings(deadline=None, derandomize=True)
 
@@ -337,6 +337,9 @@ def test_a_large_file_is_refused_unread(tmp_path: Path) -> None:
     assert time.process_time() - started < 0.5  # reading it would fill 100 MB; the bound is no benchmark
     with pytest.raises(YamlError, match="too large"):
         loads(b"#" * 101, "f.yml", limits=Limits(size_bytes=100))
+    assert value("5" * 9, "f.yml", limits=Limits(size_bytes=9)) == 555555555
+    with pytest.raises(YamlError, match="too large"):
+        value("5" * 10, "f.yml", limits=Limits(size_bytes=9))
 
 
 def test_a_pipe_is_read_up_to_the_limit(tmp_path: Path) -> None:

@@ -99,6 +99,18 @@ def test_a_delay_holds_the_answer_back() -> None:
     with_firewall(work)
 
 
+def test_a_delay_ends_when_the_faults_are_cleared() -> None:
+    async def work(firewall: LabFirewall, client: httpx.AsyncClient) -> None:
+        firewall.inject(Fault(kind="delay", delay_s=600.0))
+        asked = asyncio.create_task(client.get("/api/core/firmware/running"))
+        while not firewall._site.faults._armed[0].hits:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)  # between two looks
+        firewall.clear_faults()
+        assert (await asked).json() == {"status": "ready"}
+
+    with_firewall(work)
+
+
 def test_a_dripped_answer_arrives_whole_and_late() -> None:
     async def work(firewall: LabFirewall, client: httpx.AsyncClient) -> None:
         firewall.inject(Fault(kind="drip", bytes_per_s=2000, times=1))

@@ -153,3 +153,12 @@ def test_three_thousand_writes_one_after_the_other() -> None:
             assert json.dumps(found)
 
     asyncio.run(run())
+
+
+def test_a_body_where_none_belongs_is_a_bad_request() -> None:
+    async def work(firewall: LabFirewall, client: httpx.AsyncClient) -> None:
+        answer = await client.request("GET", "/api/core/firmware/running", content=b"{}")
+        assert (answer.status_code, answer.headers["content-type"]) == (400, "text/html")
+        assert (await client.get("/api/core/firmware/running")).json() == {"status": "ready"}
+
+    with_firewall(work)

@@ -139,12 +139,12 @@ def test_connection_that_the_server_closes_is_replaced_silently(start: Start) ->
 
 
 def test_slow_drip_ends_with_the_total_timeout(start: Start) -> None:
-    firewall = start(faults=(Fault(kind="drip", bytes_per_s=20_000),))
+    firewall = start(faults=(Fault(kind="drip", bytes_per_s=2_000),))
     fill(firewall)
-    error = failure(target(firewall, timeout=0.3, connect_timeout=0.2, retries=0))
+    error = failure(target(firewall, timeout=1, connect_timeout=0.9, retries=0))
     assert isinstance(error, Unreachable)
     assert error.stage == "read"
-    assert "was not complete after 0.3 s" in error.message
+    assert "was not complete after 1 s" in error.message
 
 
 def test_a_long_time_to_connect_is_none_for_the_answer(start: Start) -> None:
@@ -152,8 +152,8 @@ def test_a_long_time_to_connect_is_none_for_the_answer(start: Start) -> None:
     firewall = start(faults=(Fault(kind="drip", bytes_per_s=1_000),))
     fill(firewall)
     begun = time.monotonic()
-    error = failure(target(firewall, timeout=0.3, connect_timeout=60, retries=0))
-    assert "was not complete after 0.3 s" in error.message
+    error = failure(target(firewall, timeout=1, connect_timeout=60, retries=0))
+    assert "was not complete after 1 s" in error.message  # it has begun: a busy machine needs its time
     assert time.monotonic() - begun < 30  # it would be 60 s, and there is nothing else to wait for
 
 

@@ -40,6 +40,12 @@ def test_more_items_than_numbers() -> None:
     assert arrange([None] * 2, range(1, LAST - 1)) == [LAST - 1, LAST]
 
 
+def test_between_two_bounds() -> None:
+    assert arrange([None] * 4, [5], 3, 9) == [4, 6, 7, 8]
+    assert arrange([None] * 5, [5], 3, 9) is None
+    assert arrange([2, 6, 100], [], 3, 9) == [4, 6, 7]  # who stands outside comes in
+
+
 PLACES = st.lists(st.integers(1, 60), unique=True, max_size=12)
 
 

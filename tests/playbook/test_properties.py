@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -71,9 +72,23 @@ _HOST = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
-@given(st.lists(_PLAY, max_size=2), _HOST, _HOST)
+_PLAYS = (st.lists(_PLAY, max_size=2), _HOST, _HOST)
+
+
+@settings(max_examples=50, deadline=None, derandomize=True)
+@given(*_PLAYS)
 def test_anything_is_resolved_or_refused(plays: list[Any], one: dict[str, Any], two: dict[str, Any]) -> None:
+    _check(plays, one, two)
+
+
+@pytest.mark.slow
+@settings(max_examples=1000, deadline=None, derandomize=True)
+@given(*_PLAYS)
+def test_very_much_is_resolved_or_refused(plays: list[Any], one: dict[str, Any], two: dict[str, Any]) -> None:
+    _check(plays, one, two)
+
+
+def _check(plays: list[Any], one: dict[str, Any], two: dict[str, Any]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         world = World(Path(folder))
         inventory = {"all": {"hosts": {"h1": one}, "children": {"g": {"hosts": {"h2": two}}}}}

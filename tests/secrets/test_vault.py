@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import json
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fazai.errors import SecretError
-from fazai.vault import Password, decrypt, encrypt, is_vault, label_of
+from fazai.vault import Password, _cipher, _keys, decrypt, encrypt, is_vault, label_of
 
 VAULT = Path(__file__).parent / "vault"
 PASSWORD = b"correct horse battery staple"
@@ -55,6 +56,23 @@ def test_never_the_same_twice() -> None:
 
 def test_password_is_not_shown() -> None:
     assert "correct" not in repr(Password("prod", PASSWORD))
+
+
+def _sealed(padded: bytes) -> str:
+    """A vault text of one who has the password, and pads as he likes."""
+    salt = bytes(32)
+    key, mac, counter = _keys(PASSWORD, salt)
+    ciphertext = _cipher(key, counter, padded, decrypt=False)
+    digest = hmac.new(mac, ciphertext, "sha256").hexdigest()
+    inner = "\n".join((salt.hex(), digest, ciphertext.hex()))
+    return f"$ANSIBLE_VAULT;1.1;AES256\n{inner.encode().hex()}\n"
+
+
+@pytest.mark.parametrize("tail", [b"\0", b"\x11", b"\x02\x03", b"\x01\x02"])
+def test_padding_that_is_wrong_is_damage(tail: bytes) -> None:
+    assert decrypt(_sealed(b"x" * 15 + b"\x01"), ANY) == b"x" * 15
+    with pytest.raises(SecretError, match="its padding is wrong"):
+        decrypt(_sealed(b"x" * (16 - len(tail)) + tail), ANY)
 
 
 def _damaged(change: str) -> str:

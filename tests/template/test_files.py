@@ -12,6 +12,7 @@ import pytest
 from fazai.errors import Mark, TemplateError
 from fazai.model import Secret
 from fazai.template import Scope, Templates
+from tests.campaign import in_full
 from tests.template.make_files import HERE, given, record
 
 ROOT = Path(__file__).parents[2]
@@ -54,7 +55,9 @@ def test_differences_are_differences() -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(not PLAYBOOK.exists(), reason="tools/ansible-core installs the real one")
 def test_the_real_template_module_writes_what_was_recorded() -> None:
-    assert record(str(PLAYBOOK)) == RECORDED
+    """In CI each fourth: Ansible takes two seconds for one."""
+    every = 1 if in_full() else 4
+    assert record(str(PLAYBOOK), every) == RECORDED[::every]
 
 
 @pytest.mark.parametrize(

@@ -383,7 +383,7 @@ def test_a_flood_of_lines_is_answered_no_faster_than_it_is_read() -> None:
             flood = socket.socket(socket.AF_UNIX)
             flood.connect(str(worker.path))
             flood.setblocking(False)
-            loop, lines = asyncio.get_running_loop(), 400_000
+            loop, lines = asyncio.get_running_loop(), 200_000
             sending = asyncio.create_task(loop.sock_sendall(flood, b"\n" * lines))
             await worker.until(lambda: worker.worker.connections)
             (connection,) = worker.worker.connections
