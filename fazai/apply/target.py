@@ -48,6 +48,7 @@ class TargetRun:
     check: bool
     expected: Expected | None = None
     deletable: frozenset[str] | None = None
+    hide: Callable[[str], str] = str  # masks its secrets in what it says
     status: Status = Status.CONVERGED
     actions: list[ActionOutcome] = field(default_factory=list)
     unchanged: int = 0
@@ -75,6 +76,8 @@ class TargetRun:
         self.errors.append(error)
 
     def outcome(self, duration_s: float) -> TargetOutcome:
+        for error in self.errors:
+            error.message = self.hide(error.message)
         return TargetOutcome(
             target=self.item.target.name,
             provider=self.item.target.provider,
@@ -85,7 +88,7 @@ class TargetRun:
             unchanged=self.unchanged,
             activated=tuple(self.activated),
             errors=tuple(self.errors),
-            notes=tuple(self.notes),
+            notes=tuple(map(self.hide, self.notes)),
             duration_s=duration_s,
             observed=self.observed,
             activations=self.planned,
@@ -396,7 +399,7 @@ class TargetRun:
 
     def _not_done(self, change: Change, action: Action, error: FazaiError, duration_s: float) -> None:
         self.actions.append(ActionOutcome(change, "failed", action.action_id, error, duration_s))
-        self._say("change", change, status="failed", error=str(error))
+        self._say("change", change, status="failed", error=self.hide(str(error)))
 
     async def _activate(self, session: Session, service: str) -> None:
         try:
@@ -491,7 +494,7 @@ class TargetRun:
 
     def _hear(self, stream: str, chunk: str) -> None:
         """What a command on the target prints."""
-        self.event("exec_log", self.item.target.name, {"stream": stream, "chunk": chunk})
+        self.event("exec_log", self.item.target.name, {"stream": stream, "chunk": self.hide(chunk)})
 
     def _say(self, type_: str, change: Change, **more: object) -> None:
         self.event(type_, change.target, {**change_record(change), **more})
