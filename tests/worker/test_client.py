@@ -384,7 +384,10 @@ def test_an_endpoint_that_packs_what_it_says_is_left(tmp_path: Path) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nConnection: close\r\n\r\n" + bomb)
         with contextlib.suppress(ConnectionError):
             await reader.read()  # until the client goes
-        writer.close()
+        writer.transport.abort()
+        gone.set()
+
+    gone = asyncio.Event()
 
     async def run() -> None:
         server = await asyncio.start_server(answer, "127.0.0.1", 0)
@@ -392,6 +395,7 @@ def test_an_endpoint_that_packs_what_it_says_is_left(tmp_path: Path) -> None:
         async with GemmaClient(tmp_path / "none", fallback=Endpoint(url, "m")).session() as session:
             with pytest.raises(WireError, match="packs its answer"):
                 await session.generate("x")
+        await gone.wait()
         server.close()
 
     asyncio.run(run())
