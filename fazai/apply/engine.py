@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ from fazai.store.base import Run, Store, TargetState
 
 __all__ = ["Engine"]
 
+_CHUNK_CHARS = 16 * 1024  # at most 64 KiB
 _BAD = (Status.FAILED, Status.UNREACHABLE, Status.REFUSED, Status.LOCKED, Status.STALE)
 
 
@@ -121,6 +123,7 @@ class Engine:
         begun = time.monotonic()
         names = self._names.get(known_of(box, item.target), ())
         store = BoxStore(self.store, box, item.target, provider, self.run, names)
+        hide = masked_once_needed(lambda: _secrets_of(item, self.secrets()))
         target = TargetRun(
             item=item,
             play=work.name,
@@ -131,7 +134,8 @@ class Engine:
             check=self.check,
             expected=None if self.expected is None else self.expected.get(item.target.name),
             deletable=self.deletable,
-            hide=masked_once_needed(lambda: _secrets_of(item, self.secrets())),
+            hear=functools.partial(self._hear, item.target.name, hide),
+            hide=hide,
         )
         self._event("target", item.target.name, {"status": "started", "play": work.name})
         task = asyncio.ensure_future(self._guarded(target))
@@ -190,6 +194,12 @@ class Engine:
         state = TargetState(str(outcome.status), outcome.count("planned"), self.run.run_id, time.time())
         self.store.ended(outcome.target, state, known)
         self.finished(outcome)
+
+    def _hear(self, target: str, hide: Callable[[str], str], stream: str, said: str) -> None:
+        """What a command on the target prints, in pieces that every reader of events takes."""
+        text = hide(said)
+        for at in range(0, len(text), _CHUNK_CHARS):
+            self._event("exec_log", target, {"stream": stream, "chunk": text[at : at + _CHUNK_CHARS]})
 
     def _event(self, type_: str, target: str, data: Mapping[str, object]) -> None:
         """That a target is converged is kept when it is news."""

@@ -45,10 +45,11 @@ class TargetRun:
     store: BoxStore
     provider: Provider
     event: Callable[[str, str, Mapping[str, object]], None]
+    hear: Callable[[str, str], None]  # what a command on it prints
+    hide: Callable[[str], str]  # masks its secrets in what it says
     check: bool
     expected: Expected | None = None
     deletable: frozenset[str] | None = None
-    hide: Callable[[str], str] = str  # masks its secrets in what it says
     status: Status = Status.CONVERGED
     actions: list[ActionOutcome] = field(default_factory=list)
     unchanged: int = 0
@@ -106,7 +107,7 @@ class TargetRun:
         # deadline: the target's connect_timeout and timeout
         async with self.provider.connect(self.item.target) as session:
             if isinstance(session, Talking):
-                session.listen(self._hear)
+                session.listen(self.hear)
             memory = self.store.memory(name)
             diff = await self._look(session, memory)
             if not self._writable(diff):
@@ -491,10 +492,6 @@ class TargetRun:
             yield
         finally:
             self._busy = before
-
-    def _hear(self, stream: str, chunk: str) -> None:
-        """What a command on the target prints."""
-        self.event("exec_log", self.item.target.name, {"stream": stream, "chunk": self.hide(chunk)})
 
     def _say(self, type_: str, change: Change, **more: object) -> None:
         self.event(type_, change.target, {**change_record(change), **more})

@@ -120,9 +120,9 @@ def _foreground(group: int) -> Iterator[None]:
     try:
         with contextlib.suppress(OSError):  # no foreground, or the program has ended
             if os.tcgetpgrp(terminal) == os.getpgrp():
+                before = os.getpgrp()
                 os.tcsetpgrp(terminal, group)
                 os.killpg(group, signal.SIGCONT)  # it may have read before it had the terminal
-                before = os.getpgrp()
         yield
     finally:
         if before is not None:
