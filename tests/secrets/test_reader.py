@@ -314,7 +314,9 @@ def test_what_a_cmd_left_in_the_background_ends_with_it(home: Path, ending: str)
 
 def test_a_cmd_asks_at_the_terminal(home: Path) -> None:
     """It has the terminal while it runs, and we have it after that; Ctrl-C there is one for us."""
-    asks = "open('/dev/tty', 'w').write('PIN? ' * 1); print('s3cret' + open('/dev/tty').readline().strip())"
+    asks = (
+        "t = open('/dev/tty', 'r+b', buffering=0); t.write(b'PIN? '); print('s3cret' + t.readline().decode())"
+    )
     code = f"""
 import os, sys
 from pathlib import Path
@@ -336,7 +338,8 @@ except KeyboardInterrupt:
         while wanted not in heard[after:]:
             heard += os.read(terminal, 4096)
         os.write(terminal, typed)
-    assert b"got s3cret1234\r\n True" in heard
+    assert b"got s3cret1234\r\n" in heard
+    assert b"\n True\r\n" in heard
     os.waitpid(pid, 0)
     os.close(terminal)
 
