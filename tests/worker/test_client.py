@@ -306,7 +306,10 @@ def test_an_endpoint_that_dribbles_its_head_is_not_waited_for_for_ever() -> None
                 writer.write(b"x")
                 await writer.drain()
                 await asyncio.sleep(0.02)
-        writer.close()
+        writer.transport.abort()
+        gone.set()
+
+    gone = asyncio.Event()
 
     async def run() -> None:
         async with await asyncio.start_server(dribble, "127.0.0.1", 0) as server:
@@ -315,6 +318,8 @@ def test_an_endpoint_that_dribbles_its_head_is_not_waited_for_for_ever() -> None
             with pytest.raises(Unreachable, match=r"neither .* answers: TimeoutError"):
                 async with asyncio.timeout(60):
                     await anext(talk.say("x", None, timeout_s=1.0))
+            async with asyncio.timeout(60):
+                await gone.wait()
 
     asyncio.run(run())
 
