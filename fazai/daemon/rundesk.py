@@ -288,7 +288,7 @@ class RunDesk:
             return Ended(int(ExitCode.FAILED), f"the run cannot be started: {error.strerror}")
         try:
             ended = await going.child.wait(job.timeout_s, self._patience)  # deadline: the job's, Child.wait
-        except BaseException:
+        except asyncio.CancelledError:
             going.child.leave()
             raise
         return ended  # one that was given up is still watched: it is reaped when it ends
