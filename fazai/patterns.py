@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from fazai.inventory import Inventory
     from fazai.yamltext import Seen
 
-__all__ = ["select", "split"]
+__all__ = ["naming_files", "select", "split"]
 
 _PIECE = re.compile(r"(?:[^\s:\[\]]|\[[^\]]*\])+")
 _SUBSCRIPT = re.compile(r"(.+)\[(?:(-?[0-9]+)|([0-9]+)[:-]([0-9]*))\]", re.ASCII | re.DOTALL)
@@ -70,15 +70,7 @@ def split(text: str, seen: Seen | None = None) -> list[str]:
     it: with `edge:&$SITE` and no SITE the whole group would be meant."""
     if not text.strip():
         return []
-    if "," in text:
-        parts = [part.strip() for part in text.split(",")]
-    elif _is_address(text.strip()) or text.lstrip().startswith("@"):
-        parts = [text.strip()]
-    else:
-        parts = _PIECE.findall(text)
-        around = _PIECE.split(text)
-        if ":" in around[0] + around[-1] or any(blanks.count(":") > 1 for blanks in around[1:-1]):
-            parts.append("")
+    parts = _parts(text)
     found: list[str] = []
     for part in parts:
         found += _lines(part[1:], seen) if part.startswith("@") else [part]
@@ -89,6 +81,28 @@ def split(text: str, seen: Seen | None = None) -> list[str]:
         hint = _COLONS if "::" in text else 'an empty variable of the shell? "all" selects every host'
         raise InventoryError(f'the host pattern "{text}" has an empty part', hint=hint)
     return found
+
+
+def naming_files(text: str, named: Callable[[str], str]) -> str:
+    """The same pattern with its lists (`@file`) named otherwise. It has commas then: a path may have
+    colons."""
+    parts = _parts(text)
+    if not any(part.startswith("@") for part in parts):
+        return text
+    return ",".join(f"@{named(part[1:])}" if part.startswith("@") else part for part in parts)
+
+
+def _parts(text: str) -> list[str]:
+    """The parts as they are written; an empty one for each that is missing."""
+    if "," in text:
+        return [part.strip() for part in text.split(",")]
+    if _is_address(text.strip()) or text.lstrip().startswith("@"):
+        return [text.strip()]
+    parts = _PIECE.findall(text)
+    around = _PIECE.split(text)
+    if ":" in around[0] + around[-1] or any(blanks.count(":") > 1 for blanks in around[1:-1]):
+        parts.append("")
+    return parts
 
 
 def _is_address(text: str) -> bool:

@@ -20,6 +20,7 @@ NOUNS = {"errors", "model", "wire", "config", "outcome", "ids"}
 THOUGHT = {
     "yamltext",
     "patterns",
+    "echoes",
     "inventory",
     "template",
     "filters",
@@ -36,8 +37,8 @@ SHELLS = {"cli", "worker", "daemon", "service", "agent", "__main__"}
 ALLOWED = {
     **dict.fromkeys(NOUNS, NOUNS),
     **dict.fromkeys(THOUGHT, NOUNS | THOUGHT),
-    **{name: NOUNS | {"patterns", "plan", name} for name in HANDS},
-    "providers": NOUNS | {"patterns", "plan", "hosts"},  # what `ssh` and `local` share
+    **{name: NOUNS | {"patterns", "plan", "echoes", name} for name in HANDS},
+    "providers": NOUNS | {"patterns", "plan", "echoes", "hosts"},  # what `ssh` and `local` share
     **{name: NOUNS | THOUGHT | {"store"} for name in ENGINE},
 }
 #: The line of design.md: a module imports nothing that stands to its right.

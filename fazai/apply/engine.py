@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fazai.apply.boxes import BoxStore, known_of, names_by_box
 from fazai.apply.target import TargetRun
+from fazai.echoes import masked_once_needed, secret_texts
 from fazai.errors import FazaiError, Interrupted, LockHeld, PlanStale, Refused, StateError, Unreachable
 from fazai.model import Provider, TargetWork, Work
 from fazai.outcome import Event, RunOutcome, Status, TargetOutcome
@@ -19,6 +21,7 @@ from fazai.store.base import Run, Store, TargetState
 
 __all__ = ["Engine"]
 
+_CHUNK_CHARS = 16 * 1024  # at most 64 KiB
 _BAD = (Status.FAILED, Status.UNREACHABLE, Status.REFUSED, Status.LOCKED, Status.STALE)
 
 
@@ -26,7 +29,8 @@ _BAD = (Status.FAILED, Status.UNREACHABLE, Status.REFUSED, Status.LOCKED, Status
 class Engine:
     """One run. `check`: never write. `expected`: the promises of a saved plan, by target. `deletable`: what
     may be deleted (`Change.where`), when somebody was asked. `emit` receives every event as it happens,
-    `finished` each target's outcome; neither may block.
+    `finished` each target's outcome; neither may block. `secrets`: all that were read for this run; those
+    that a target was given, and what they were made from, are masked in whatever it says.
 
     `interrupt()` once: what is in flight is finished, nothing new is begun. Twice: everything stops now.
     """
@@ -40,6 +44,7 @@ class Engine:
     check: bool = False
     expected: Mapping[str, Expected] | None = None
     deletable: frozenset[str] | None = None
+    secrets: Callable[[], Iterable[str]] = tuple
     _active: dict[asyncio.Task[None], TargetRun] = field(default_factory=dict)
     _interrupts: int = 0
     _names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # box -> what this run calls it
@@ -119,6 +124,7 @@ class Engine:
         begun = time.monotonic()
         names = self._names.get(known_of(box, item.target), ())
         store = BoxStore(self.store, box, item.target, provider, self.run, names, self._claimed)
+        hide = masked_once_needed(lambda: _secrets_of(item, self.secrets()))
         target = TargetRun(
             item=item,
             play=work.name,
@@ -129,6 +135,8 @@ class Engine:
             check=self.check,
             expected=None if self.expected is None else self.expected.get(item.target.name),
             deletable=self.deletable,
+            hear=functools.partial(self._hear, item.target.name, hide),
+            hide=hide,
         )
         self._event("target", item.target.name, {"status": "started", "play": work.name})
         task = asyncio.ensure_future(self._guarded(target))
@@ -188,6 +196,12 @@ class Engine:
         self.store.ended(outcome.target, state, known)
         self.finished(outcome)
 
+    def _hear(self, target: str, hide: Callable[[str], str], stream: str, said: str) -> None:
+        """What a command on the target prints, in pieces that every reader of events takes."""
+        text = hide(said)
+        for at in range(0, len(text), _CHUNK_CHARS):
+            self._event("exec_log", target, {"stream": stream, "chunk": text[at : at + _CHUNK_CHARS]})
+
     def _event(self, type_: str, target: str, data: Mapping[str, object]) -> None:
         """That a target is converged is kept when it is news."""
         now = time.time()
@@ -201,6 +215,14 @@ _SETTLED = (str(Status.CONVERGED), str(Status.CHANGED))
 
 def _no_news(type_: str, data: Mapping[str, object]) -> bool:
     return type_ == "outcome" and data.get("status") == "converged" and "was" not in data
+
+
+def _secrets_of(item: TargetWork, known: Iterable[str]) -> Iterator[str]:
+    """The secrets that a target was given, and those of the run that stand in them."""
+    values = [item.target.options, *(resource.fields for resource in item.wanted)]
+    yield from secret_texts(values)
+    given = set(secret_texts(values, contents=True))
+    yield from (part for part in known if any(part in text for text in given))
 
 
 def _waves(work: Work) -> Iterator[Sequence[TargetWork]]:

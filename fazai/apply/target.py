@@ -45,6 +45,8 @@ class TargetRun:
     store: BoxStore
     provider: Provider
     event: Callable[[str, str, Mapping[str, object]], None]
+    hear: Callable[[str, str], None]  # what a command on it prints
+    hide: Callable[[str], str]  # masks its secrets in what it says
     check: bool
     expected: Expected | None = None
     deletable: frozenset[str] | None = None
@@ -75,6 +77,8 @@ class TargetRun:
         self.errors.append(error)
 
     def outcome(self, duration_s: float) -> TargetOutcome:
+        for error in self.errors:
+            error.message = self.hide(error.message)
         return TargetOutcome(
             target=self.item.target.name,
             provider=self.item.target.provider,
@@ -85,7 +89,7 @@ class TargetRun:
             unchanged=self.unchanged,
             activated=tuple(self.activated),
             errors=tuple(self.errors),
-            notes=tuple(self.notes),
+            notes=tuple(map(self.hide, self.notes)),
             duration_s=duration_s,
             observed=self.observed,
             activations=self.planned,
@@ -102,7 +106,7 @@ class TargetRun:
         # deadline: the target's connect_timeout and timeout
         async with self.provider.connect(self.item.target) as session:
             if isinstance(session, Talking):
-                session.listen(self._hear)
+                session.listen(self.hear)
             memory = self.store.memory(name)
             diff = await self._look(session, memory)
             if not self._writable(diff):
@@ -399,7 +403,7 @@ class TargetRun:
 
     def _not_done(self, change: Change, action: Action, error: FazaiError, duration_s: float) -> None:
         self.actions.append(ActionOutcome(change, "failed", action.action_id, error, duration_s))
-        self._say("change", change, status="failed", error=str(error))
+        self._say("change", change, status="failed", error=self.hide(str(error)))
 
     async def _activate(self, session: Session, service: str) -> None:
         try:
@@ -491,10 +495,6 @@ class TargetRun:
             yield
         finally:
             self._busy = before
-
-    def _hear(self, stream: str, chunk: str) -> None:
-        """What a command on the target prints."""
-        self.event("exec_log", self.item.target.name, {"stream": stream, "chunk": chunk})
 
     def _say(self, type_: str, change: Change, **more: object) -> None:
         self.event(type_, change.target, {**change_record(change), **more})

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from fazai.cli.setup import local_socket
 from fazai.errors import InputError, SecretError, missing_file
@@ -14,6 +17,8 @@ if TYPE_CHECKING:
     import httpx
 
 __all__ = ["Place", "configured", "find", "read_token_file"]
+
+_TOKEN_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +79,8 @@ def find(environ: Mapping[str, str], *, url: str, root: bool) -> Place:
     """`url` is http, https, or unix:PATH. Raises InputError, SecretError."""
     if url.startswith("unix:"):
         return Place("http://fazai", socket=Path(url.removeprefix("unix:")))
+    if "@" in url:  # no word of it is shown: a password may stand there
+        raise InputError("a daemon's address has no user and no password", hint="FAZAI_TOKEN_FILE")
     if not url.startswith(("http://", "https://")):
         raise InputError(f"{url!r} is no address of a daemon", hint="https://HOST:3120, or unix:/PATH")
     file = environ.get("FAZAI_TOKEN_FILE")
@@ -88,18 +95,25 @@ def find(environ: Mapping[str, str], *, url: str, root: bool) -> Place:
 
 
 def _is_here(url: str) -> bool:
-    host = url.removeprefix("http://").partition("/")[0]
-    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
-    return name == "localhost" or name == "::1" or name.startswith("127.")
+    from fazai.daemon.settings import is_loopback
+
+    try:
+        return is_loopback(urlsplit(url).hostname or "")
+    except ValueError:
+        return False
 
 
 def read_token_file(file: Path) -> str:
     """The one line of a file that only its owner may read. Raises SecretError."""
     try:
-        mode = file.stat().st_mode
-        if mode & 0o077:
-            raise SecretError("others may read it", where=str(file), hint=f"chmod 600 {file}")
-        text = file.read_text().strip()
+        handle = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe would be waited for
+        with os.fdopen(handle, "rb") as opened:
+            status = os.fstat(handle)
+            if not stat.S_ISREG(status.st_mode):
+                raise SecretError("it is no file", where=str(file))
+            if status.st_mode & 0o077:
+                raise SecretError("others may read it", where=str(file), hint=f"chmod 600 {file}")
+            text = opened.read(_TOKEN_BYTES).decode().strip()
     except FileNotFoundError:
         raise missing_file(SecretError, "file", file, "one line, from: fazai token create") from None
     except (OSError, UnicodeDecodeError) as error:

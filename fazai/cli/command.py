@@ -327,6 +327,7 @@ class Command:
             check=check,
             expected=expected,
             deletable=deletable,
+            secrets=self.secrets.texts,
         )
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):

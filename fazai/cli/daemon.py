@@ -138,9 +138,8 @@ def _fallback(options: dict[str, Any]) -> Any:
         if options["fallback_key_file"] is not None:
             raise UsageError("--fallback-key-file needs --fallback-url")
         return None
-    if not url.startswith(("http://", "https://")):
-        raise UsageError(f"--fallback-url {url!r} is no URL", hint="such as http://127.0.0.1:8080/v1")
-    return Endpoint(url, options["fallback_model"], _secret(options["fallback_key_file"]))
+    key = _secret(options["fallback_key_file"])
+    return Endpoint.checked(url, options["fallback_model"], key, "--fallback-url")
 
 
 def _secret(file: Path | None) -> str | None:

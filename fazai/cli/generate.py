@@ -84,10 +84,12 @@ def _parameters(
 
 
 def _client(socket_path: str | None) -> GemmaClient:
+    from fazai.cli.clients import read_token_file
     from fazai.cli.worker import socket_of
     from fazai.providers.gemma import Endpoint, GemmaClient
 
-    return GemmaClient(socket_of(socket_path), fallback=Endpoint.from_environ(os.environ))
+    fallback = Endpoint.from_environ(os.environ, read_token_file)
+    return GemmaClient(socket_of(socket_path), fallback=fallback)
 
 
 @click.command(

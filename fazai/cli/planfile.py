@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fazai.errors import UsageError
+from fazai.patterns import naming_files
 
 if TYPE_CHECKING:
     from fazai.inventory import Inventory
@@ -52,7 +53,7 @@ def arguments_of(sources: Sequence[str], options: Mapping[str, Any], folder: str
         f"{label}{at}{_relative(os.path.expanduser(file), folder)}"
         for label, at, file in (word.rpartition("@") for word in options["vault_password_file"])
     ]
-    kept["limit"] = [_with_files(word, lambda path: _relative(path, folder)) for word in options["limit"]]
+    kept["limit"] = [naming_files(word, lambda path: _relative(path, folder)) for word in options["limit"]]
     return {"inventory": [s if _is_list(s) else _relative(s, folder) for s in sources], **kept}
 
 
@@ -68,7 +69,7 @@ def options_of(arguments: Mapping[str, Any], folder: str) -> dict[str, tuple[str
         return os.path.normpath(os.path.join(folder, path))
 
     words = {name: tuple(arguments.get(name, ())) for name in ("inventory", *KEPT)}
-    words["limit"] = tuple(_with_files(word, found) for word in words["limit"])
+    words["limit"] = tuple(naming_files(word, found) for word in words["limit"])
     words["playbook"] = tuple(map(found, words["playbook"]))
     words["extra_vars"] = tuple(f"@{found(w[1:])}" if w.startswith("@") else w for w in words["extra_vars"])
     words["vault_password_file"] = tuple(
@@ -89,12 +90,6 @@ def no_secrets(extra_vars: Sequence[str]) -> None:
                 f'a saved plan holds no secret, and --extra-vars speaks of "{found[0]}"',
                 hint="give it as -e @file, or by reference (!env, !file, !cmd, !vault)",
             )
-
-
-def _with_files(limit: str, named: Callable[[str], str]) -> str:
-    """A pattern of hosts whose lists (`@file`) are named otherwise."""
-    parts = (part.strip() for part in limit.split(","))
-    return ",".join(f"@{named(part[1:])}" if part.startswith("@") else part for part in parts)
 
 
 def _is_list(source: str) -> bool:

@@ -183,7 +183,7 @@ class _Sender:
         self._timeout_s = timeout_s
         self._connection: http.client.HTTPConnection | None = None
         self.open = True
-        self.forbidden = False
+        self.forbidden = self.refused = False
         self.trouble: str | None = None
 
     def send(self, head: Mapping[str, Any], records: list[dict[str, Any]]) -> bool:
@@ -211,6 +211,7 @@ class _Sender:
         if answer.status == 200:
             return True
         self.forbidden = answer.status == 403
+        self.refused = answer.status in (400, 413, 422)
         if answer.status not in (429, 503):
             self.trouble = (
                 f"{self._place.name} does not take the run's events: {_reason(answer.status, text)}"
@@ -326,10 +327,11 @@ def _deliver_old(folder: Path, sender: _Sender) -> None:
                     head = json.loads(lines[0])
                     records = [one for one in map(_record, lines[1:]) if one is not None]
                     if records and not sender.send(head, records):
-                        if not sender.forbidden:
+                        if not (sender.forbidden or sender.refused):
                             return
-                        sender.open = True  # it is another's, as the daemon sees it: that run alone waits
-                        continue
+                        sender.open = True
+                        if sender.forbidden:
+                            continue  # it is another's, as the daemon sees it: that run alone waits
                 path.unlink(missing_ok=True)
 
 

@@ -53,10 +53,12 @@ _IN_ROOT = ("/bin/sh", "-c", 'cd / && exec "$@"', "fazai")
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """After the timeout: SIGTERM, then so long; SIGTERM again, then so long; SIGKILL."""
+    """After the timeout: SIGTERM, then so long; SIGTERM again, then so long; SIGKILL, and so long at most
+    until it is given up: what hangs in the kernel (a dead NFS server) ends when that lets it go."""
 
     clean_s: float = 60.0
     now_s: float = 30.0
+    killed_s: float = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +143,9 @@ async def follow(pid: int, timeout_s: float, patience: Patience) -> bool:
                 signal.pidfd_send_signal(handle, signal.SIGTERM)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(pid, signal.SIGKILL)
-        await over.wait()  # deadline: none is left, nobody outlives SIGKILL for long
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience.killed_s):
+                await over.wait()
         return True
     finally:
         loop.remove_reader(handle)
@@ -216,7 +220,10 @@ class Child:
         if not self.ended:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
-        return Ended(await self._code, self._tail(), timed_out)
+            await self._within(patience.killed_s)
+        if not self.ended:
+            return Ended(128 + signal.SIGKILL, "it was killed, and has not ended", timed_out)
+        return Ended(self._code.result(), self._tail(), timed_out)
 
     async def _within(self, seconds: float) -> bool:
         loop = asyncio.get_running_loop()

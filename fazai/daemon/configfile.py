@@ -289,7 +289,7 @@ def _retention(top: _Section) -> Retention:
     plain = Retention()
     if section is None:
         return plain
-    section.only("events", "telemetry", "hosts", "runs", "ledger")
+    section.only("events", "telemetry", "hosts", "runs", "ledger", "deliveries")
     events = _kept(section, "events", plain.events_s, plain.events_bytes)
     telemetry = _kept(section, "telemetry", plain.telemetry_s, plain.telemetry_bytes)
     return Retention(
@@ -300,6 +300,7 @@ def _retention(top: _Section) -> Retention:
         hosts_s=section.read("hosts", _span, plain.hosts_s) or plain.hosts_s,
         runs=section.read("runs", _many, plain.runs) or plain.runs,
         ledger=section.read("ledger", _many, plain.ledger) or plain.ledger,
+        deliveries_s=section.read("deliveries", _long_span, plain.deliveries_s) or plain.deliveries_s,
     )
 
 
@@ -378,6 +379,13 @@ def _span(value: Any) -> float:
     if not 0 < seconds <= 366 * 86400:
         raise _Wrong(f"is a time such as 90s, 15m, 1h30m or 30d, not {value!r}")
     return float(seconds)
+
+
+def _long_span(value: Any) -> float:
+    seconds = _span(value)
+    if seconds < 86400:
+        raise _Wrong(f"is a day at least, such as 30d, not {value!r}", "a replay would work after it")
+    return seconds
 
 
 def _choice(known: tuple[str, ...]) -> Callable[[Any], str]:

@@ -65,7 +65,8 @@ class Polling:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retention:
     """How much is kept, and for how long; whatever is over goes, the oldest first. `runs`: those that the
-    daemon started, with their plans; `ledger`: runs of the ledger; `hosts_s`: of hosts that are silent."""
+    daemon started, with their plans; `ledger`: runs of the ledger; `hosts_s`: of hosts that are silent;
+    `deliveries_s`: of git hosts, by which a replay is known."""
 
     events_s: float = 30 * 86400.0
     events_bytes: int = 256 << 20
@@ -74,6 +75,7 @@ class Retention:
     hosts_s: float = 30 * 86400.0
     runs: int = 500
     ledger: int = 5_000
+    deliveries_s: float = 400 * 86400.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,6 +26,7 @@ from fazai.wire.events import (
     ActivateEvent,
     ChangeEvent,
     EventBase,
+    ExecLogEvent,
     LogEvent,
     OutcomeEvent,
     PlayEvent,
@@ -44,6 +45,7 @@ _TYPES: Mapping[str, type[EventBase]] = {
     str(of.__struct_config__.tag): of
     for of in (
         *(RunEvent, PlayEvent, TargetEvent, ChangeEvent, ActivateEvent, UndoEvent, OutcomeEvent, LogEvent),
+        ExecLogEvent,
     )
 }
 _BAD = ("failed", "unreachable", "refused", "locked", "stale", "interrupted")

@@ -287,9 +287,11 @@ class RunDesk:
         except OSError as error:
             return Ended(int(ExitCode.FAILED), f"the run cannot be started: {error.strerror}")
         try:
-            return await going.child.wait(job.timeout_s, self._patience)  # deadline: the job's, Child.wait
-        finally:
+            ended = await going.child.wait(job.timeout_s, self._patience)  # deadline: the job's, Child.wait
+        except asyncio.CancelledError:
             going.child.leave()
+            raise
+        return ended  # one that was given up is still watched: it is reaped when it ends
 
     async def _ended(self, record: Record, ended: Ended) -> None:
         record.finished, record.exit_code = self._now(), ended.exit_code

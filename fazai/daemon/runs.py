@@ -46,7 +46,6 @@ if TYPE_CHECKING:
 __all__ = ["ROUTES"]
 
 _WRITES = "apply"
-_REMEMBERED_US = 400 * 86_400 * 1_000_000  # deliveries; a replay after that is of a commit long gone
 _STATUS = {"begun": "planned", "done": "done", "failed": "failed"}
 
 
@@ -270,8 +269,9 @@ async def _hooked(call: Call) -> RunStartedAnswer | Reply:
     delivery, body, good = await _verified(call)
     why = {hook.name: webhooks.reason_not_to(hook, delivery, body) for hook in good}
     now_us = int(time.time() * 1e6)
+    until_us = now_us + int(services.settings.config.retention.deliveries_s * 1e6)
     for nonce in webhooks.nonces(delivery, body):
-        if not services.store.use_nonce(f"hook:{delivery.host}", nonce, now_us + _REMEMBERED_US, now_us):
+        if not services.store.use_nonce(f"hook:{delivery.host}", nonce, until_us, now_us):
             raise Refusal("replayed", "this delivery came before", status=409)
     hook = next((one for one in good if why[one.name] is None), None)
     if hook is None:

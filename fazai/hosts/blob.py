@@ -34,6 +34,10 @@ class Blob:
         """The same content, not to be shown."""
         return Blob(self.data, self.sha256, self.size, True)
 
+    def private_text(self) -> str | None:
+        """The content, where it is known and must not be shown (`echoes.Content`)."""
+        return self.data.decode("utf-8", "replace") if self.private and self.data is not None else None
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Blob) and self.sha256 == other.sha256 and self.size == other.size
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Final
 
 from fazai.errors import AccessDenied, DeviceError, Mark, Moved
-from fazai.hosts.blob import Blob
 from fazai.hosts.shell import Result
 from fazai.hosts.walking import MOUNTED_HINT, UNSAFE_HINT
-from fazai.model import Secret
 
-__all__ = ["Lines", "failed", "masked", "moved_on", "secrets_of"]
+__all__ = ["Lines", "failed", "moved_on"]
 
 _HINTS: Final[tuple[tuple[str, str], ...]] = (
     ("unsafe step", UNSAFE_HINT),
@@ -39,7 +37,6 @@ _HINTS: Final[tuple[tuple[str, str], ...]] = (
 _SHOWN: Final = 2000
 #: What a script of ours says on the way (`base`).
 _FRAME: Final = re.compile(rb"\n[0-9a-f]{32} (?:made|backup) [^\n]*\n")
-_LINE: Final = 16 * 1024
 _TOLD: Final = 256 * 1024
 
 
@@ -74,27 +71,30 @@ class Lines:
         self._mask = mask
         self._nonce = nonce
         self._begun = False
-        self._rest = {"stdout": b"", "stderr": b""}
+        self._rest = {"stdout": bytearray(), "stderr": bytearray()}
         self._left = _TOLD
 
     def hear(self, stream: str, data: bytes) -> None:
-        data = self._rest[stream] + data
+        rest = self._rest[stream]
+        rest += data
         if stream == "stdout" and not self._begun:
             frame = f"\n{self._nonce()} moved ".encode()
-            if data.startswith(frame) or frame.startswith(data):
-                self._rest[stream] = data
+            if rest.startswith(frame) or frame.startswith(rest):
                 return
             self._begun = True
-        whole, newline, rest = data.rpartition(b"\n")
-        if len(rest) > _LINE:
-            whole, newline, rest = whole + newline + rest, b"", b""
-        self._rest[stream] = rest
-        self._tell(stream, whole + newline)
+        if len(rest) > self._left:  # of a line without an end nothing is told: who cuts it may cut a secret
+            end = len(rest)
+        elif b"\n" in data:
+            end = rest.rfind(b"\n") + 1
+        else:
+            return
+        self._tell(stream, bytes(rest[:end]))
+        del rest[:end]
 
     def end(self) -> None:
         for stream, rest in self._rest.items():
             if not rest.startswith(f"\n{self._nonce()} moved ".encode()):
-                self._tell(stream, rest)
+                self._tell(stream, bytes(rest))
 
     def _tell(self, stream: str, data: bytes) -> None:
         if not data or self._left <= 0:
@@ -102,31 +102,3 @@ class Lines:
         self._left -= len(data)
         text = self._mask(data.decode("utf-8", "replace"))
         self._say(stream, text if self._left > 0 else "… (more output is not recorded)\n")
-
-
-def masked(secrets: Iterable[str]) -> Callable[[str], str]:
-    """A function that replaces these texts; the longest first, as one may be part of another."""
-    words = sorted({word for word in secrets if len(word) > 2}, key=len, reverse=True)
-
-    def mask(text: str) -> str:
-        for word in words:
-            text = text.replace(word, "***")
-        return text
-
-    return mask
-
-
-def secrets_of(value: Any) -> Iterator[str]:
-    """All secret texts in a value; of private content also each line, as tools quote lines."""
-    if isinstance(value, Secret):
-        yield value.reveal()
-        yield from value.reveal().splitlines()
-    elif isinstance(value, Blob):
-        if value.private and value.data is not None:
-            yield from (line.strip() for line in value.data.decode("utf-8", "replace").splitlines())
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from secrets_of(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from secrets_of(item)

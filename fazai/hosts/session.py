@@ -10,13 +10,14 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
+from fazai.echoes import masked, secret_texts
 from fazai.errors import DeviceError, FazaiError, Moved, NotAvailable, Unreachable, Unsure
 from fazai.hosts import planning, together
 from fazai.hosts.answers import read_answers
 from fazai.hosts.base import MOVED, Base, checked, moved_path, reported
 from fazai.hosts.effects import Names, Touched, folders_of, paths_of, reads, same_file, touched_by, where_are
 from fazai.hosts.facts import QUESTIONS, facts_of
-from fazai.hosts.faults import Lines, failed, masked, moved_on, secrets_of
+from fazai.hosts.faults import Lines, failed, moved_on
 from fazai.hosts.kind import UNKNOWN, Act, Answers, Block, HostKind, Want
 from fazai.hosts.planning import Seen
 from fazai.hosts.questions import AnswerTooLong, Output, Question, answer_bytes
@@ -44,10 +45,8 @@ class HostSession:
         timeout_s: float,
         root: str = "",
     ) -> None:
-        self._target = target
-        self._kinds = kinds
-        self._start = start
-        self._timeout_s = timeout_s
+        self._target, self._kinds = target, kinds
+        self._start, self._timeout_s = start, timeout_s
         self._root = root.rstrip("/")
         self._channel: Channel | None = None
         self._shell: Shell | None = None
@@ -314,7 +313,7 @@ class HostSession:
         return refs, None
 
     async def _carry_out(self, act: Act, kind: str, where: str) -> None:
-        mask = masked([*secrets_of(act.before), *secrets_of(act.after), *secrets_of(act.options)])
+        mask = masked(secret_texts([act.before, act.after, act.options], contents=True))
         resource = self._wanted.get((kind, act.identity))
         place = (resource.mark if resource is not None else None) or where
         for block in self._blocks(kind, act):

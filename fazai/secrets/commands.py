@@ -8,7 +8,7 @@ import selectors
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Final
@@ -21,6 +21,7 @@ OUTPUT_MAX_BYTES: Final = 64 * 1024
 _STDERR_KEPT_BYTES: Final = 4096
 _POLL_S: Final = 0.2
 _LINE_MAX: Final = 200
+_KILLED_S: Final = 10.0
 
 
 @dataclass(slots=True)
@@ -42,7 +43,8 @@ def run(
     alone: bool = False,
 ) -> bytes:
     """What the program prints. It gets no input, and keeps the terminal, so that it can ask for a PIN there;
-    one that runs `alone` has a session of its own, and what it started ends with it.
+    one that runs `alone` has a session of its own. What it started ends with it, but for what made itself a
+    session, as agents do that are to stay.
 
     Raises SecretError: cannot be started, exit code, too slow, too much output. Arguments and output are in
     no message; of the error output it is the last line.
@@ -53,16 +55,20 @@ def run(
     assert process.stdout is not None
     assert process.stderr is not None
     try:
-        finished = _listen(process, process.stdout, process.stderr, heard, timeout_s, output_max_bytes)
+        with contextlib.nullcontext() if alone else _foreground(process.pid):
+            finished = _listen(process, process.stdout, process.stderr, heard, timeout_s, output_max_bytes)
     finally:
-        if alone:
-            with contextlib.suppress(ProcessLookupError):  # nothing of its session is left
-                os.killpg(process.pid, signal.SIGKILL)
-        elif process.poll() is None:
-            process.kill()
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # nothing of its group is left
+            os.killpg(process.pid, signal.SIGKILL)
         process.stdout.close()
         process.stderr.close()
-        process.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):  # it hangs in the kernel
+            process.wait(_KILLED_S)
+    if finished and process.returncode in (
+        -signal.SIGINT,
+        128 + signal.SIGINT,
+    ):  # Ctrl-C: for us
+        raise KeyboardInterrupt
     if heard.too_much:
         raise SecretError(f'"{name}" prints more than {output_max_bytes} bytes', hint="a secret is shorter")
     if not finished:
@@ -88,6 +94,7 @@ def _start(
             cwd=cwd,
             env=dict(environ),
             start_new_session=alone,
+            process_group=None if alone else 0,
         )
     except FileNotFoundError:
         if not cwd.is_dir():
@@ -98,6 +105,32 @@ def _start(
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "its arguments cannot be passed on"
         raise SecretError(f'"{name}" cannot be started: {reason}') from None
+
+
+@contextlib.contextmanager
+def _foreground(group: int) -> Iterator[None]:
+    """Give the terminal to a group of processes, where we have one and stand in its foreground: who does not
+    is stopped when he reads there. It comes back at the end."""
+    try:
+        terminal = os.open("/dev/tty", os.O_RDWR | os.O_CLOEXEC | os.O_NOCTTY)
+    except OSError:
+        yield
+        return
+    before = None
+    try:
+        with contextlib.suppress(OSError):  # no foreground, or the program has ended
+            if os.tcgetpgrp(terminal) == os.getpgrp():
+                before = os.getpgrp()
+                os.tcsetpgrp(terminal, group)
+                os.killpg(group, signal.SIGCONT)  # it may have read before it had the terminal
+        yield
+    finally:
+        if before is not None:
+            old = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTTOU})
+            with contextlib.suppress(OSError):
+                os.tcsetpgrp(terminal, before)
+            signal.pthread_sigmask(signal.SIG_SETMASK, old)
+        os.close(terminal)
 
 
 def _listen(

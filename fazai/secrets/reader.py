@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from fazai.echoes import secret_texts
 from fazai.errors import Mark, SecretError, did_you_mean
 from fazai.model import Secret, SecretRef, Value
 from fazai.secrets.files import read_private
@@ -114,6 +115,10 @@ class SecretReader:
         except SecretError as error:
             error.where = error.where or name
             raise
+
+    def texts(self) -> Iterator[str]:
+        """All that was read so far, to mask it in what others say."""
+        return secret_texts([one for one in self._known.values() if not isinstance(one, _Failed)])
 
     def passwords(self) -> tuple[Password, ...]:
         """The vault passwords, from the command line, then from the environment. Raises SecretError."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
@@ -24,7 +25,11 @@ if TYPE_CHECKING:
     from fazai.template.engine import Engine
     from fazai.template.scope import Scope
 
-__all__ = ["FAULTS", "Compiled", "prepare"]
+__all__ = ["FAULTS", "WHOLE_ONLY", "Compiled", "is_about_secret", "prepare"]
+
+#: What can be done with a secret.
+WHOLE_ONLY: Final = "what a secret is made of is not told: put it out whole, or compare it"
+_OUR_CLASS: Final = re.compile(r"'Secret'|\btype Secret\b")
 
 #: What can go wrong in a template's own doing, without being a fault of ours.
 FAULTS: Final = (
@@ -195,7 +200,14 @@ def _said(error: Exception) -> tuple[str, str | None]:
         return "the template takes too much memory", None
     if isinstance(error, ZeroDivisionError):
         return "the template divides by zero", None
+    if is_about_secret(error):
+        return "a secret cannot be measured, looped over or calculated with", WHOLE_ONLY
     return f"the template fails: {_short(error)}", None
+
+
+def is_about_secret(error: Exception) -> bool:
+    """Return whether Python complains of our class for secrets: of that no template knows."""
+    return isinstance(error, TypeError | AttributeError) and bool(_OUR_CLASS.search(str(error)))
 
 
 def _short(error: Exception) -> str:

@@ -18,7 +18,7 @@ from fazai.filters.base import Filter, FilterError, Secrecy, SecretMap
 from fazai.filters.table import FILTERS, TESTS
 from fazai.model import Secret
 from fazai.template import guard
-from fazai.template.compiled import FAULTS, Compiled, prepare
+from fazai.template.compiled import FAULTS, WHOLE_ONLY, Compiled, is_about_secret, prepare
 from fazai.template.header import read_header
 from fazai.template.lexer import BackslashLexer
 from fazai.template.limits import OMIT, Run, conceal, reveal
@@ -294,9 +294,14 @@ def _guarded(name: str, each: Filter, *, test: bool = False) -> Callable[..., An
         before = (context,) if each.takes == "context" else (context.environment,) if each.takes else ()
         if secret and each.secrecy is not Secrecy.CARRY:
             if each.secrecy is Secrecy.REFUSE:
-                raise FilterError(f'"{name}" cannot take a secret')
+                raise FilterError(f'"{name}" cannot take a secret', WHOLE_ONLY)
             return _on_secret(run, name, each, before, args, kwargs)
-        result = each.call(*before, *args, **kwargs)
+        try:
+            result = each.call(*before, *args, **kwargs)
+        except FAULTS as error:
+            if secret and is_about_secret(error):
+                raise FilterError(f'"{name}" cannot take a secret', WHOLE_ONLY) from None
+            raise
         return bool(result) if test else _settle(run, result)
 
     return call

@@ -282,7 +282,7 @@ def test_a_plan_with_a_host_for_which_nothing_is_declared_can_be_applied(world: 
     assert (world.folder / "h1/etc/motd").read_text() == "hello\n"
 
 
-@pytest.mark.parametrize("said_by", ["--limit", "--limit with others", "hosts"])
+@pytest.mark.parametrize("said_by", ["--limit", "--limit with others", "--limit with colons", "hosts"])
 def test_a_list_of_hosts_is_a_part_of_the_plan(
     world: World, monkeypatch: pytest.MonkeyPatch, said_by: str
 ) -> None:
@@ -301,6 +301,7 @@ def test_a_list_of_hosts_is_a_part_of_the_plan(
     limit = {
         "--limit": ("--limit", "@names"),
         "--limit with others": ("--limit", "h3,@names,!h3"),
+        "--limit with colons": ("--limit", "h3:@names:!h3"),
         "hosts": (),
     }
     plan = world.folder / "plan.json"

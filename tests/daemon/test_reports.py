@@ -231,6 +231,58 @@ def test_what_cannot_be_delivered_comes_with_the_next_run(tmp_path: Path) -> Non
     assert list((tmp_path / "own-state/spool").iterdir()) == []
 
 
+def test_a_run_whose_commands_print_is_reported_whole(tmp_path: Path) -> None:
+    """However much and whatever they print, and whatever its items are called."""
+    root = tmp_path / "root"
+    root.mkdir()
+    prints = "head -c 200000 /dev/zero | tr '\\0' '\\1'; echo; printf '\\377\\000 end'; >made1"
+    resources = [
+        {"ssh.command": {"shell": prints, "chdir": "/", "creates": "/made1"}},
+        {"ssh.file": {"path": "/two\nlines \t" + "x" * 200, "content": "y" * 70_000}},
+        {"ssh.command": {"shell": "echo last >&2; >made2;" + " " * 9_000, "chdir": "/", "creates": "/made2"}},
+    ]
+    host = {"provider": "local", "mode": "write", "root": str(root), "resources": resources}
+    (tmp_path / "printing.yml").write_text(json.dumps({"all": {"hosts": {"h1": host}}}))
+    with live(tmp_path) as daemon, daemon.client() as client:
+        found = subprocess.run(
+            [FAZAI, "apply", str(tmp_path / "printing.yml")],
+            env={
+                **os.environ,
+                "FAZAI_URL": daemon.url,
+                "FAZAI_STATE_DIR": str(tmp_path / "own-state"),
+                "FAZAI_REPORT_S": "60",
+            },
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+            check=False,
+        )
+        assert (found.returncode, found.stderr) == (0, ""), found.stdout
+        (row,) = client.get("/runs").json()["runs"]
+        assert (row["state"], row["exit_code"], row["totals"]["changed"]) == ("finished", 0, 3)
+        text = client.get("/events?since=0&follow=false&types=exec_log").text
+    chunks = [json.loads(line[6:])["chunk"] for line in text.splitlines() if line.startswith("data: ")]
+    assert "".join(chunks) == "\1" * 200_000 + "\n\ufffd\0 end" + "last\n"
+    assert max(map(len, chunks)) <= 16 * 1024
+    assert list((tmp_path / "own-state/spool").iterdir()) == []
+
+
+def test_what_a_daemon_refuses_for_good_holds_up_nothing(tmp_path: Path) -> None:
+    """Of a run of another release, say: what comes after it in the spool is delivered, and it goes."""
+    spool = tmp_path / "own-state/spool"
+    spool.mkdir(parents=True, mode=0o700)
+    head = {key: value for key, value in _body().items() if key != "events"}
+    for number, event in enumerate(({"type": "of a later release"}, STARTED)):
+        run = f"01KANHC0E8M5T3W9Q7Z2R4V6X{number}"
+        lines = [{**head, "run_id": run}, {"sequence": 1, "event": {**event, "run_id": run}}]
+        (spool / f"{run}.ndjson").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with live(tmp_path) as daemon, daemon.client() as client:
+        assert _apply(tmp_path, "plan", FAZAI_URL=daemon.url)[0] == 2
+        found = [run["run_id"] for run in client.get("/runs").json()["runs"]]
+    assert "01KANHC0E8M5T3W9Q7Z2R4V6X1" in found
+    assert list(spool.iterdir()) == []
+
+
 def test_a_refused_token_is_told_and_fails_nothing(tmp_path: Path) -> None:
     secret = tmp_path / "token"
     secret.write_text("fzt_nonsense\n")

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import sys
 from pathlib import Path
+
+import pytest
 
 from fazai.daemon.child import Child, Ended, Patience, environment, follow
 from fazai.daemon.jobs import Job
@@ -160,6 +163,32 @@ def test_a_run_of_another_daemon_that_takes_too_long_is_ended(tmp_path: Path) ->
     assert asyncio.run(work("import time; time.sleep(600)", 0.2, long)) == (True, -15)
     assert asyncio.run(work("", PATIENCE_S, long)) == (False, 0)
     assert not asyncio.run(follow(2**22 + 1, PATIENCE_S, long))  # it ended before anybody looked
+
+
+def test_a_run_that_outlives_sigkill_is_given_up_and_reaped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one does that hangs in the kernel, on a dead file server."""
+    said = tmp_path / "runs" / "said"
+    deaf = "import os, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); os.write(2, b'x')"
+    real = os.killpg
+    monkeypatch.setattr(os, "killpg", lambda pid, number: None)
+    brief = Patience(0.1, 0.1, 0.1)
+
+    async def work() -> tuple[Ended, bool]:
+        child = Child([sys.executable, "-c", f"{deaf}; time.sleep(600)"], {}, said)
+        until(lambda: said.read_text() == "x")
+        ended, followed = await child.wait(0.1, brief), await follow(child.pid, 0.1, brief)
+        assert not child.ended
+        real(child.pid, signal.SIGKILL)
+        assert await child.wait(PATIENCE_S, brief) == Ended(137, "x")
+        with pytest.raises(ChildProcessError):
+            os.waitpid(child.pid, os.WNOHANG)  # noqa: ASYNC222 - it waits for nothing
+        return ended, followed
+
+    ended, followed = asyncio.run(work())
+    assert ended == Ended(137, "it was killed, and has not ended", timed_out=True)
+    assert followed
 
 
 def test_a_run_inherits_no_secrets(tmp_path: Path) -> None:

@@ -282,12 +282,13 @@ def test_how_long_things_are_kept(tmp_path: Path) -> None:
     path = tmp_path / "daemon.yml"
     path.write_text(
         "retention:\n  events: {age: 7d12h, size: 64MiB}\n  telemetry: {size: 2GB}\n"
-        "  hosts: 90d\n  runs: 20\n  ledger: 100\n"
+        "  hosts: 90d\n  runs: 20\n  ledger: 100\n  deliveries: 30d\n"
     )
     found = read_config(path).retention
     assert (found.events_s, found.events_bytes) == (7.5 * 86400, 64 << 20)
     assert (found.telemetry_s, found.telemetry_bytes) == (30 * 86400.0, 2 << 30)
     assert (found.hosts_s, found.runs, found.ledger) == (90 * 86400.0, 20, 100)
+    assert (found.deliveries_s, Retention().deliveries_s) == (30 * 86400.0, 400 * 86400.0)
     assert read_config(ROOT / "deploy/daemon.yml").retention == Retention()
 
 
@@ -300,6 +301,7 @@ def test_how_long_things_are_kept(tmp_path: Path) -> None:
         ("telemetry: 30d", "telemetry is a mapping"),
         ("runs: 1", "runs is a number from 10 to 1000000"),
         ("ledger: yes", "ledger is a number from 10 to 1000000"),
+        ("deliveries: 10m", "deliveries is a day at least, such as 30d, not '10m'"),
         ("host: 30d", "retention knows no 'host'"),
     ],
 )

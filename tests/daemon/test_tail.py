@@ -14,10 +14,11 @@ from typing import IO, Any
 
 import pytest
 
+from fazai.cli.clients import find
 from fazai.cli.conditions import parse
 from fazai.cli.main import main
 from fazai.daemon.announce import utc_now
-from fazai.errors import UsageError
+from fazai.errors import InputError, SecretError, UsageError
 from fazai.report.events import event_line, event_style
 from fazai.wire.events import ChangeEvent, LogEvent, OutcomeEvent, RunEvent
 
@@ -417,3 +418,28 @@ LINES: list[tuple[dict[str, Any], str, str]] = [
 def test_lines(event: dict[str, Any], text: str, style: str) -> None:
     assert event_line(event).startswith(text)
     assert event_style(event) == style
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("http://127.evil.example.net:3120", "in the clear"),
+        ("http://localhost.example.net", "in the clear"),
+        ("http://localhost:hunter2@evil.example.net", "no user and no password"),
+        ("https://me:hunter2@fazai.example.net", "no user and no password"),
+        ("me:hunter2@fazai.example.net", "no user and no password"),
+    ],
+)
+def test_a_token_goes_to_nobody_who_only_looks_like_this_machine(tmp_path: Path, url: str, said: str) -> None:
+    secret = tmp_path / "token"
+    secret.touch(0o600)
+    secret.write_text("fzt_x\n")
+    with pytest.raises(InputError, match=said) as refused:
+        find({"FAZAI_TOKEN_FILE": str(secret)}, url=url, root=False)
+    assert "hunter2" not in str(refused.value)
+
+
+def test_a_token_file_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe", 0o600)
+    with pytest.raises(SecretError, match="it is no file"):
+        find({"FAZAI_TOKEN_FILE": str(tmp_path / "pipe")}, url="https://fazai.example.net", root=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,44 @@ def test_what_a_command_prints_is_told_and_secrets_are_not(
             )
         )
         assert isinstance(decoded, ExecLogEvent)
+
+
+def test_a_command_that_prints_a_secret_of_another_resource_or_its_encodings(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The token is a part of a file that an earlier resource writes; what prints it does not know of it."""
+    world.local()
+    world.hosts.clear()
+    token = "s3cr3t'token/&with+all"
+    monkeypatch.setenv("TOKEN", token)
+    (world.folder / "inventory.yml").write_text(
+        f"""
+all:
+  hosts:
+    box:
+      provider: local
+      root: {world.folder}/box
+      token: !env TOKEN
+      resources:
+        - ssh.file: {{path: /conf, content: "user=me\\npass={{{{ token }}}}\\n"}}
+        - ssh.command:
+            shell: >-
+              sed -n s/pass=//p conf; sed -n s/pass=//p conf | base64; base64 conf; base64 -w0 conf;
+              echo; od -An -tx1 -v conf | tr -d ' \\n'; echo; head -c 20000 /dev/zero | tr '\\0' x;
+              sed -n s/pass=//p conf; sed -n s/pass=//p conf >&2; exit 7
+            chdir: /
+            creates: /never
+"""
+    )
+    found = world.fazai("apply")
+    assert (found.code, "exit status 7: ***" in found.out) == (1, True), found.out
+    logged = events(world)
+    said = "".join(event["chunk"] for event in logged if event["type"] == "exec_log")
+    assert said.startswith("***\n***")
+    everything = found.out + found.err + json.dumps(logged)
+    inner = base64.b64encode(b"\0\0" + token.encode()).decode()[4:-4]
+    forms = [base64.b64encode(token.encode()).decode()[:-4], token.encode().hex(), inner, token[:12]]
+    assert [form for form in forms if form in everything] == []
 
 
 @pytest.mark.parametrize("provider", ["local", "ssh"])

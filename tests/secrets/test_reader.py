@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
+import select
 import sys
 from pathlib import Path
 
@@ -288,6 +291,57 @@ def test_cmd_that_never_ends(home: Path) -> None:
         ref(home, "cmd", python("import os, threading; os.close(1); os.close(2); threading.Event().wait()")),
     )
     assert "has not ended after 0.3 s" in text
+
+
+@pytest.mark.parametrize("ending", ["print('s3cret')", "sys.exit('no')", "time.sleep(600)"])
+def test_what_a_cmd_left_in_the_background_ends_with_it(home: Path, ending: str) -> None:
+    """However it ends. Who holds the pipe open is still there."""
+    os.mkfifo(home / "alive")
+    there = os.open(home / "alive", os.O_RDONLY | os.O_NONBLOCK)
+    left = "import os, sys, time; f = os.open(sys.argv[1], os.O_WRONLY); os.write(f, b'x'); time.sleep(600)"
+    code = (
+        f"import os, subprocess, sys, time; pipe = {str(home / 'alive')!r};"
+        f"subprocess.Popen([sys.executable, '-c', {left!r}, pipe], stdout=-3, stderr=-3);"
+        f"f = os.open(pipe, os.O_RDONLY); os.read(f, 1); {ending}"
+    )
+    with contextlib.suppress(SecretError):
+        reader(home, timeout_s=3).read(ref(home, "cmd", python(code)))
+    gone = select.poll()
+    gone.register(there, select.POLLHUP)
+    assert gone.poll(20_000) == [(there, select.POLLHUP)]
+    os.close(there)
+
+
+def test_a_cmd_asks_at_the_terminal(home: Path) -> None:
+    """It has the terminal while it runs, and we have it after that; Ctrl-C there is one for us."""
+    asks = (
+        "t = open('/dev/tty', 'r+b', buffering=0); t.write(b'PIN? '); print('s3cret' + t.readline().decode())"
+    )
+    code = f"""
+import os, sys
+from pathlib import Path
+from fazai.secrets.commands import run
+def ask():
+    return run([sys.executable, "-c", {asks!r}], cwd=Path("/"), environ=os.environ, timeout_s=60).decode()
+print("got", ask(), os.tcgetpgrp(0) == os.getpgrp(), flush=True)
+try:
+    ask()
+except KeyboardInterrupt:
+    print("stopped", os.tcgetpgrp(0) == os.getpgrp(), flush=True)
+"""
+    pid, terminal = pty.fork()
+    if not pid:
+        os.execv(sys.executable, [sys.executable, "-c", code])
+    heard = b""
+    for wanted, typed in ((b"PIN? ", b"1234\n"), (b"PIN? ", b"\x03"), (b"stopped True", b"")):
+        after = len(heard)
+        while wanted not in heard[after:]:
+            heard += os.read(terminal, 4096)
+        os.write(terminal, typed)
+    assert b"got s3cret1234\r\n" in heard
+    assert b"\n True\r\n" in heard
+    os.waitpid(pid, 0)
+    os.close(terminal)
 
 
 def test_cmd_that_gets_no_input(home: Path) -> None:

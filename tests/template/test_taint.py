@@ -199,7 +199,31 @@ def test_what_cannot_be_done_with_a_secret(text: str, scope: Scope) -> None:
     error: Any = caught.value
     while error is not None:
         assert TEXT not in f"{error} {error.excerpt} {error.hint} {error!r}"
+        assert "'Secret'" not in error.message
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{{ secret | length }}", '"length" cannot take a secret'),
+        ("{{ secret | count }}", '"count" cannot take a secret'),
+        ("{{ secret | round }}", '"round" cannot take a secret'),
+        ("{{ secret | first }}", '"first" cannot take a secret'),
+        ("{{ secret | sum }}", '"sum" cannot take a secret'),
+        ("{{ secret | abs }}", '"abs" cannot take a secret'),
+        ("{{ -secret }}", "a secret cannot be measured, looped over or calculated with"),
+        ("{{ range(secret) }}", "a secret cannot be measured, looped over or calculated with"),
+    ],
+)
+def test_what_cannot_be_done_with_a_secret_is_said_plainly(text: str, said: str, scope: Scope) -> None:
+    mark = Mark("i.yml", 3, 7)
+    with pytest.raises(TemplateError) as caught:
+        scope.render(text, mark)
+    assert caught.value.message == said
+    assert caught.value.where == mark
+    assert caught.value.hint is not None
+    assert caught.value.hint.startswith("what a secret is made of is not told")
 
 
 def test_no_error_quotes_a_template_in_which_a_secret_was_used(scope: Scope) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 import json
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
 
+from fazai.cli.clients import read_token_file
 from fazai.errors import FazaiError, InputError, Unreachable
 from fazai.providers.gemma import Endpoint, GemmaClient
 from fazai.providers.gemma.endpoint import Conversation
@@ -210,7 +212,7 @@ def test_it_falls_back_to_an_endpoint(tmp_path: Path) -> None:
 
 
 REFUSALS: list[tuple[int, bytes, type[FazaiError], str]] = [
-    (401, b'{"error":{"message":"wrong the-key here"}}', FazaiError, "401: wrong … here"),
+    (401, b'{"error":{"message":"wrong the-key here"}}', FazaiError, "401: wrong [*]{3} here"),
     (400, b'{"error":"no such model"}', FazaiError, "400: no such model"),
     (503, b"<html>", Unreachable, "answered 503"),
     (429, b'{"error":{}}', Unreachable, "answered 429"),
@@ -304,7 +306,10 @@ def test_an_endpoint_that_dribbles_its_head_is_not_waited_for_for_ever() -> None
                 writer.write(b"x")
                 await writer.drain()
                 await asyncio.sleep(0.02)
-        writer.close()
+        writer.transport.abort()
+        gone.set()
+
+    gone = asyncio.Event()
 
     async def run() -> None:
         async with await asyncio.start_server(dribble, "127.0.0.1", 0) as server:
@@ -313,6 +318,8 @@ def test_an_endpoint_that_dribbles_its_head_is_not_waited_for_for_ever() -> None
             with pytest.raises(Unreachable, match=r"neither .* answers: TimeoutError"):
                 async with asyncio.timeout(60):
                     await anext(talk.say("x", None, timeout_s=1.0))
+            async with asyncio.timeout(60):
+                await gone.wait()
 
     asyncio.run(run())
 
@@ -331,30 +338,77 @@ def test_an_endpoint_that_dribbles_its_head_is_not_waited_for_for_ever() -> None
 )
 def test_a_url_that_cannot_be_a_fallback(url: str, wanted: str) -> None:
     with pytest.raises(InputError, match=wanted) as refused:
-        Endpoint.from_environ({"FAZAI_GEMMA_FALLBACK_URL": url, "FAZAI_GEMMA_FALLBACK_MODEL": "m"})
+        Endpoint.from_environ(
+            {"FAZAI_GEMMA_FALLBACK_URL": url, "FAZAI_GEMMA_FALLBACK_MODEL": "m"}, read_token_file
+        )
     assert "sesame" not in str(refused.value)
 
 
 def test_settings_of_the_fallback(tmp_path: Path) -> None:
-    assert Endpoint.from_environ({}) is None
+    assert Endpoint.from_environ({}, read_token_file) is None
     found = Endpoint.from_environ(
-        {"FAZAI_GEMMA_FALLBACK_URL": "http://x/v1", "FAZAI_GEMMA_FALLBACK_MODEL": "m"}
+        {"FAZAI_GEMMA_FALLBACK_URL": "http://x/v1", "FAZAI_GEMMA_FALLBACK_MODEL": "m"}, read_token_file
     )
     assert found == Endpoint("http://x/v1", "m", None)
+    (tmp_path / "key").touch(0o600)
     (tmp_path / "key").write_text("one\ntwo\n")
-    with pytest.raises(FazaiError, match="one line") as refused:
+    with pytest.raises(FazaiError, match="it holds no token") as refused:
         Endpoint.from_environ(
             {
-                "FAZAI_GEMMA_FALLBACK_URL": "http://x/v1",
+                "FAZAI_GEMMA_FALLBACK_URL": "https://x/v1",
                 "FAZAI_GEMMA_FALLBACK_MODEL": "m",
                 "FAZAI_GEMMA_FALLBACK_KEY_FILE": str(tmp_path / "key"),
-            }
+            },
+            read_token_file,
         )
     assert "two" not in str(refused.value)
 
 
-def test_an_endpoint_that_floods_is_left(tmp_path: Path) -> None:
+def test_a_proxy_hears_nothing_of_an_endpoint_on_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def run() -> None:
+        async with completions(["here"]) as endpoint, completions(["there"]) as proxy:
+            monkeypatch.setenv("http_proxy", proxy.url.removesuffix("/v1"))
+            monkeypatch.delenv("no_proxy", raising=False)
+            client = GemmaClient(tmp_path / "none", fallback=Endpoint(endpoint.url, "m", "key"))
+            async with client.session() as session:
+                assert await session.generate("x") == "here"
+            assert (proxy.asked, endpoint.keys) == ([], ["Bearer key"])
+
+    asyncio.run(run())
+
+
+def test_an_endpoint_that_packs_what_it_says_is_left(tmp_path: Path) -> None:
+    """A gzip bomb is nothing that a bound of bytes on the line holds up."""
+    bomb = gzip.compress(b"data: " + b"x" * (80 << 20))
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).lower()
+        assert b"accept-encoding: identity" in head
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nConnection: close\r\n\r\n" + bomb)
+        with contextlib.suppress(ConnectionError):
+            await reader.read()  # until the client goes
+        writer.transport.abort()
+        gone.set()
+
+    gone = asyncio.Event()
+
+    async def run() -> None:
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+        async with GemmaClient(tmp_path / "none", fallback=Endpoint(url, "m")).session() as session:
+            with pytest.raises(WireError, match="packs its answer"):
+                await session.generate("x")
+        await gone.wait()
+        server.close()
+
+    asyncio.run(run())
+
+
+def test_an_endpoint_that_floods_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A line without an end, an answer without an end, and a refusal as long."""
+    monkeypatch.setattr("fazai.providers.gemma.endpoint.MAX_ANSWER_BYTES", 16 << 20)
 
     async def run() -> None:
         async with completions([]) as endpoint:
@@ -365,7 +419,7 @@ def test_an_endpoint_that_floods_is_left(tmp_path: Path) -> None:
                     await session.generate("x")
             endpoint.lines = [chunk("y" * 1_000_000) for _ in range(20)]
             async with client.session() as session:
-                with pytest.raises(Unreachable, match="more than 16777216 characters"):
+                with pytest.raises(WireError, match="the fallback endpoint's answer does not end"):
                     await session.generate("x")
             endpoint.status, endpoint.body = 400, b"z" * (20 << 20)
             async with client.session() as session:
@@ -375,8 +429,9 @@ def test_an_endpoint_that_floods_is_left(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
-def test_a_peer_that_floods_is_left(tmp_path: Path) -> None:
+def test_a_peer_that_floods_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What stands at the socket writes a line, or an answer, that does not end."""
+    monkeypatch.setattr("fazai.providers.gemma.client.MAX_ANSWER_BYTES", 16 << 20)
     piece = b'{"type":"token","text":"' + b"x" * 1_000_000 + b'"}\n'
 
     async def run() -> None:
@@ -392,9 +447,9 @@ def test_a_peer_that_floods_is_left(tmp_path: Path) -> None:
 
         server = await asyncio.start_unix_server(flood, str(tmp_path / "s"))
         client = GemmaClient(tmp_path / "s")
-        for wanted in ("limit", "more than 16777216 characters"):
+        for wanted in ("limit", "the Gemma worker's answer does not end"):
             async with client.session() as session:
-                with pytest.raises(Unreachable, match=wanted):
+                with pytest.raises((Unreachable, WireError), match=wanted):
                     await session.generate("x")
         server.close()
 

@@ -259,7 +259,10 @@ def test_a_worker_that_is_away_or_loads() -> None:
 
 
 def test_the_fallback_is_asked_when_it_is_set(tmp_path: Path) -> None:
+    (tmp_path / "key").touch(0o600)
     (tmp_path / "key").write_text("secret-key\n")
+    (tmp_path / "open").write_text("secret-key\n")
+    os.mkfifo(tmp_path / "pipe")
     away = tmp_path / "none.sock"
 
     async def run() -> None:
@@ -276,6 +279,10 @@ def test_the_fallback_is_asked_when_it_is_set(tmp_path: Path) -> None:
                 ("URL", "ftp://x", "http://HOST"),
                 ("MODEL", "", "is not named"),
                 ("KEY_FILE", str(tmp_path / "no"), "cannot be read"),
+                ("KEY_FILE", str(tmp_path / "open"), "others may read it"),
+                ("KEY_FILE", str(tmp_path / "pipe"), "it is no file"),
+                ("URL", "http://gpu.example.net/v1", "the key would go there in the clear"),
+                ("URL", "http://127.evil.example.net/v1", "the key would go there in the clear"),
             ):
                 wrong = {**environ, f"FAZAI_GEMMA_FALLBACK_{name}": value}
                 code, _, err = await _run(away, "x", environ=wrong)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from fazai.errors import FazaiError, InputError, SecretError, Unreachable, missing_file
+from fazai.echoes import masked
+from fazai.errors import FazaiError, InputError, Unreachable
 from fazai.wire.base import MAX_LINE_BYTES, WireError
 from fazai.wire.worker import GenerateParams, SessionParams, StopReason, Usage
 
@@ -32,20 +34,32 @@ class Endpoint:
     api_key: str | None = field(default=None, repr=False)
 
     @classmethod
-    def from_environ(cls, environ: Mapping[str, str]) -> Endpoint | None:
+    def from_environ(cls, environ: Mapping[str, str], read_key: Callable[[Path], str]) -> Endpoint | None:
         """FAZAI_GEMMA_FALLBACK_URL, FAZAI_GEMMA_FALLBACK_MODEL and, for a key, FAZAI_GEMMA_FALLBACK_KEY_FILE;
         None when no URL is set. Raises InputError, SecretError."""
         url, model = environ.get("FAZAI_GEMMA_FALLBACK_URL"), environ.get("FAZAI_GEMMA_FALLBACK_MODEL")
         if not url:
             return None
-        _check_url(url)
+        file = environ.get("FAZAI_GEMMA_FALLBACK_KEY_FILE")
+        _check_url(url, "FAZAI_GEMMA_FALLBACK_URL", has_key=bool(file))
         if not model:
             hint = "set FAZAI_GEMMA_FALLBACK_MODEL"
             raise InputError("the fallback's model is not named", where="FAZAI_GEMMA_FALLBACK_URL", hint=hint)
-        return cls(url, model, _key(environ.get("FAZAI_GEMMA_FALLBACK_KEY_FILE")))
+        return cls(url, model, read_key(Path(file)) if file else None)
+
+    @classmethod
+    def checked(cls, url: str, model: str, key: str | None, where: str) -> Endpoint:
+        """Raises InputError for what is no address, and for one to which the key would go in the clear."""
+        _check_url(url, where, has_key=key is not None)
+        return cls(url, model, key)
+
+    @property
+    def is_here(self) -> bool:
+        """Return whether it is on this machine: then no proxy stands before it."""
+        return _is_loopback(urlsplit(self.url).hostname or "")
 
 
-def _check_url(url: str) -> None:
+def _check_url(url: str, where: str, *, has_key: bool) -> None:
     """Raises InputError, without the URL: a password may stand in it."""
     try:
         parts = urlsplit(url)
@@ -59,25 +73,19 @@ def _check_url(url: str) -> None:
     elif more:
         why = "the URL ends with its path"
     elif parts.username is not None or parts.password is not None:
-        why, hint = "no user and no password stand in the URL", "a key: FAZAI_GEMMA_FALLBACK_KEY_FILE"
+        why, hint = "no user and no password stand in the URL", "a key has a file of its own"
+    elif has_key and parts.scheme == "http" and not _is_loopback(parts.hostname or ""):
+        why, hint = "the key would go there in the clear", "use https://"
     else:
         return
-    raise InputError(why, where="FAZAI_GEMMA_FALLBACK_URL", hint=hint)
+    raise InputError(why, where=where, hint=hint)
 
 
-def _key(path: str | None) -> str | None:
-    if not path:
-        return None
+def _is_loopback(host: str) -> bool:
     try:
-        key = Path(path).read_text(encoding="ascii").strip()
-    except FileNotFoundError:
-        raise missing_file(SecretError, "file with the fallback's key", path) from None
-    except (OSError, UnicodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is no ASCII text"
-        raise SecretError(f"the fallback's key cannot be read: {why}", where=path) from None
-    if not key or not key.isprintable():
-        raise SecretError("the fallback's key is one line of text", where=path)
-    return key
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,19 +123,24 @@ class Conversation:
             "stream_options": {"include_usage": True},
             **_asked(self._session, params),
         }
-        headers = {"Authorization": f"Bearer {endpoint.api_key}"} if endpoint.api_key else {}
+        headers = {"Accept-Encoding": "identity"}  # what is packed has no bound until it is unpacked
+        if endpoint.api_key:
+            headers["Authorization"] = f"Bearer {endpoint.api_key}"
         url = f"{endpoint.url.rstrip('/')}/chat/completions"
         text, ended = [], False
         until = asyncio.get_running_loop().time() + timeout_s
         try:
             async with contextlib.AsyncExitStack() as stack:
                 async with asyncio.timeout_at(until):  # httpx waits for each byte of the head anew
-                    http = await stack.enter_async_context(httpx.AsyncClient(timeout=timeout_s))
+                    client = httpx.AsyncClient(timeout=timeout_s, trust_env=not endpoint.is_here)
+                    http = await stack.enter_async_context(client)
                     answer = http.stream("POST", url, json=body, headers=headers)
                     got = await stack.enter_async_context(answer)
                 if got.status_code != 200:
-                    raise _refused(endpoint, got.status_code, await _beginning(got.aiter_bytes(), until))
-                async for line in _until(until, _lines(got.aiter_bytes())):
+                    raise _refused(endpoint, got.status_code, await _beginning(got.aiter_raw(), until))
+                if got.headers.get("content-encoding", "identity") != "identity":
+                    raise WireError("internal", "the fallback endpoint packs its answer")
+                async for line in _until(until, _lines(got.aiter_raw())):
                     for said in _said(line):
                         ended = ended or said.reason is not None
                         text.append(said.text)
@@ -213,7 +226,7 @@ def _refused(endpoint: Endpoint, status: int, body: bytes) -> FazaiError:
         text = str(said["message"] if isinstance(said, dict) else said)
     except (ValueError, LookupError, TypeError, RecursionError):
         text = ""
-    text = " ".join(text.replace(endpoint.api_key or "\0", "…").split())[:_SHOWN_CHARS]
+    text = " ".join(masked([endpoint.api_key or ""])(text).split())[:_SHOWN_CHARS]
     message = f"the fallback of the Gemma worker answered {status}" + (f": {text}" if text else "")
     if status in (429, 502, 503, 504):
         return Unreachable(message, stage="answer", where=endpoint.url, hint="ask again later")

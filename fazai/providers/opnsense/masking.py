@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import base64
-import html
 import re
-from collections.abc import Iterable
 from typing import Any
-from urllib.parse import quote
 
 import msgspec
 
+from fazai.echoes import forms_of
 from fazai.providers.opnsense.credentials import Credentials
 
 __all__ = ["Mask", "told"]
@@ -37,7 +35,7 @@ class Mask:
         key, secret = credentials.key.reveal(), credentials.secret.reveal()
         pair = f"{key}:{secret}"
         texts = (key, secret, pair, base64.b64encode(pair.encode()).decode("ascii"))
-        plain = {form for text in texts for form in _forms(text) if len(form) >= _SHORTEST}
+        plain = {form for text in texts for form in forms_of(text) if len(form) >= _SHORTEST}
         forms = plain | {form.replace("/", slash) for form in plain for slash in _SLASHES}
         self._forms = sorted(forms, key=len, reverse=True)
         self._bytes = [form.encode() for form in self._forms]
@@ -76,21 +74,3 @@ class Mask:
         if isinstance(value, dict):
             return {self.text(name): self.value(item) for name, item in value.items()}
         return value
-
-
-def _forms(text: str) -> Iterable[str]:
-    """A text as it stands, in URLs, in JSON, in HTML, in hexadecimal, and inside something in base64."""
-    raw = text.encode()
-    percent = quote(text, safe="")
-    yield from (text, percent, _lower_percent(percent), quote(text), quote(text, safe="+"))
-    yield html.escape(text)
-    yield from (raw.hex(), raw.hex().upper())
-    for lead in range(3):
-        encoded = base64.b64encode(b"\0" * lead + raw).decode("ascii")
-        whole = encoded[-(-lead * 8 // 6) : (lead + len(raw)) * 8 // 6]
-        yield from (whole, whole.replace("+", "-").replace("/", "_"))
-        yield quote(whole, safe="")
-
-
-def _lower_percent(text: str) -> str:
-    return re.sub(r"%[0-9A-F]{2}", lambda found: found[0].lower(), text)
