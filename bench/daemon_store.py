@@ -181,8 +181,8 @@ def _page(server: Server) -> tuple[float, int]:
 
 def _inside(folder: Path) -> Iterator[str]:
     """In process: what needs no network."""
-    from fazai.daemon.exposition import HostLines
-    from fazai.daemon.records import read_records
+    from fazai.daemon.ingest.records import read_records
+    from fazai.daemon.metrics import HostLines
     from fazai.store.daemon import NewEvent, NewSample, StoreLimits
     from fazai.store.daemon_sqlite import SqliteDaemonStore
 

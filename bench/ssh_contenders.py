@@ -11,12 +11,12 @@ from pathlib import Path
 from bench.measure import Sample, run
 from bench.peers import ansible, fazai, pyinfra
 from bench.ssh_hosts import Host, SshHosts
-from fazai.hosts.kind import Want
-from fazai.hosts.kinds import all_kinds
-from fazai.hosts.questions import Question
-from fazai.hosts.script import PRELUDE, observe_script
-from fazai.hosts.walking import JUDGING
 from fazai.model import Resource, Value
+from fazai.providers.hosts.kind import Want
+from fazai.providers.hosts.kinds import all_kinds
+from fazai.providers.hosts.shell.questions import Question
+from fazai.providers.hosts.shell.script import PRELUDE, observe_script
+from fazai.providers.hosts.shell.walking import JUDGING
 
 __all__ = ["BARE", "contenders"]
 

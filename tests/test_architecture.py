@@ -146,7 +146,7 @@ def test_four_borders_catch_everything() -> None:
     ]
     assert [place.split(":")[0] for place in found] == [
         "fazai/apply/engine.py",
-        "fazai/daemon/app.py",
+        "fazai/daemon/http/app.py",
         "fazai/store/sqlite.py",
         "fazai/store/writer.py",
         "fazai/worker/sessions.py",

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from fazai.cli.kinds import describe
+from fazai.cli.commands.kinds import describe
 from fazai.cli.main import COMMANDS, root
 from fazai.registry import Registry
 from fazai.report.document import Document

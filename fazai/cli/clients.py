@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from fazai.cli.setup import local_socket
+from fazai.cli.environment import local_socket
 from fazai.errors import InputError, SecretError, missing_file
 
 if TYPE_CHECKING:

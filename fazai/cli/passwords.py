@@ -38,7 +38,7 @@ def with_passwords(
         become = _asked(f"Become password{same}", login)
     if login is None and become is None:
         return works
-    from fazai.hosts.provider import HostProvider
+    from fazai.providers.hosts.provider import HostProvider
 
     def known(work: Work) -> Work:
         targets = []

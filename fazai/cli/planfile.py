@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fazai.errors import UsageError
-from fazai.patterns import naming_files
+from fazai.inventory.patterns import naming_files
 
 if TYPE_CHECKING:
     from fazai.inventory import Inventory

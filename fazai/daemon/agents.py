@@ -6,10 +6,10 @@ import asyncio
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from fazai.daemon.announce import AUDIT
-from fazai.daemon.hostkeys import host_name_ok, hosts_with_keys
-from fazai.daemon.refusal import Refusal
-from fazai.daemon.web import Call, Route
+from fazai.daemon.events.announcer import AUDIT
+from fazai.daemon.http.refusal import Refusal
+from fazai.daemon.http.routing import Call, Route
+from fazai.daemon.ingest.hostkeys import host_name_ok, hosts_with_keys
 from fazai.secrets.files import write_keys
 from fazai.store.daemon import AgentRecord
 from fazai.wire.base import OkAnswer

@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from fazai.daemon.exposition import Metric, escape
+from fazai.daemon.metrics import Metric, escape
 from fazai.errors import StateError
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ from typing import Any, cast
 
 import msgspec
 
-from fazai.daemon.opn_watch import Seen
-from fazai.daemon.refusal import Refusal
+from fazai.daemon.firewalls.poller import Seen
+from fazai.daemon.http.refusal import Refusal
+from fazai.daemon.http.routing import Call, Route, epoch_us
 from fazai.daemon.services import Services
-from fazai.daemon.web import Call, Route, epoch_us
 from fazai.store.base import TargetState
 from fazai.store.daemon import GAUGES, AgentRecord, FirewallRecord, HostRecord
 from fazai.wire.base import WireError, convert_to

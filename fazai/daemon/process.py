@@ -15,29 +15,29 @@ from pathlib import Path
 from typing import Any
 
 from fazai import __version__
-from fazai.daemon.admission import Admission
-from fazai.daemon.announce import Announcer, log_event, row_of
-from fazai.daemon.app import App
+from fazai.daemon.agent_states import Lives
+from fazai.daemon.background import PARTS
 from fazai.daemon.drift import Drift
-from fazai.daemon.guard import Guard
-from fazai.daemon.hub import Hub
-from fazai.daemon.ingest import Ingest, IngestRules
-from fazai.daemon.lives import Lives
-from fazai.daemon.opn_watch import Firewalls
-from fazai.daemon.parts import PARTS
-from fazai.daemon.reports import Reports
+from fazai.daemon.events.announcer import Announcer, log_event, row_of
+from fazai.daemon.events.broadcaster import Hub
+from fazai.daemon.events.reports import Reports
+from fazai.daemon.events.sse import resume
+from fazai.daemon.firewalls.poller import Firewalls
+from fazai.daemon.gemma.sessions import Sessions
+from fazai.daemon.http.app import App
+from fazai.daemon.http.auth import Guard
+from fazai.daemon.http.server import HttpServer, Listener
+from fazai.daemon.http.tls import fingerprint, server_context
+from fazai.daemon.ingest.admission import Admission
+from fazai.daemon.ingest.deadman import WatchRules
+from fazai.daemon.ingest.pipeline import Ingest, IngestRules
 from fazai.daemon.routes import TABLE
-from fazai.daemon.rundesk import RunDesk
-from fazai.daemon.scheduler import Scheduler
-from fazai.daemon.server import HttpServer, Listener
+from fazai.daemon.runs.queue import RunDesk
+from fazai.daemon.runs.scheduler import Scheduler
 from fazai.daemon.services import Services
-from fazai.daemon.sessions import Sessions
 from fazai.daemon.settings import Settings, is_loopback
-from fazai.daemon.stream import resume
-from fazai.daemon.tls import fingerprint, server_context
-from fazai.daemon.watch import WatchRules
 from fazai.errors import FazaiError, InputError, StateError
-from fazai.providers.gemma import GemmaClient
+from fazai.providers.gemma.client import GemmaClient
 from fazai.service import systemd
 from fazai.service.log import Log
 from fazai.store.daemon import DaemonStore, StoredEvent

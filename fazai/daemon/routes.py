@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
-from fazai.daemon import agents, fleet, opn, page, reports, runs, sessions, stream, system, telemetry
-from fazai.daemon.web import Route
+from fazai.daemon import agents, fleet, system
+from fazai.daemon.events import reports
+from fazai.daemon.events import sse as stream
+from fazai.daemon.firewalls import routes as opn
+from fazai.daemon.gemma import sessions
+from fazai.daemon.http import static as page
+from fazai.daemon.http.routing import Route
+from fazai.daemon.ingest import routes as telemetry
+from fazai.daemon.runs import routes as runs
 
 __all__ = ["TABLE"]
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
-from fazai.daemon.admission import Admission
-from fazai.daemon.announce import Announcer
+from fazai.daemon.agent_states import Lives
 from fazai.daemon.drift import Drift
-from fazai.daemon.guard import Guard
-from fazai.daemon.hub import Hub
-from fazai.daemon.ingest import Ingest
-from fazai.daemon.lives import Lives
-from fazai.daemon.opn_watch import Firewalls
-from fazai.daemon.reports import Reports
-from fazai.daemon.rundesk import RunDesk
-from fazai.daemon.scheduler import Scheduler
-from fazai.daemon.sessions import Sessions
+from fazai.daemon.events.announcer import Announcer
+from fazai.daemon.events.broadcaster import Hub
+from fazai.daemon.events.reports import Reports
+from fazai.daemon.firewalls.poller import Firewalls
+from fazai.daemon.gemma.sessions import Sessions
+from fazai.daemon.http.auth import Guard
+from fazai.daemon.ingest.admission import Admission
+from fazai.daemon.ingest.pipeline import Ingest
+from fazai.daemon.runs.queue import RunDesk
+from fazai.daemon.runs.scheduler import Scheduler
 from fazai.daemon.settings import Settings
 from fazai.service.log import Log
 from fazai.store.daemon import DaemonStore

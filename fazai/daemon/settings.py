@@ -8,9 +8,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-from fazai.daemon.jobs import DaemonConfig
+from fazai.daemon.runs.config import DaemonConfig
 from fazai.errors import UsageError
-from fazai.providers.gemma import Endpoint
+from fazai.providers.gemma.endpoint import Endpoint
 
 __all__ = ["Limits", "Settings", "is_loopback"]
 
@@ -38,7 +38,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Built by `fazai.cli.daemon` from its options and the environment."""
+    """Built by `fazai.cli.commands.daemon` from its options and the environment."""
 
     state: Path
     secrets: Path

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 
 from fazai import __version__
-from fazai.daemon.refusal import Refusal
+from fazai.daemon.http.refusal import Refusal
+from fazai.daemon.http.routing import Call, Reply, Route
 from fazai.daemon.services import Services
-from fazai.daemon.web import Call, Reply, Route
 from fazai.errors import StateError
 from fazai.wire.daemon import HealthAnswer
 
@@ -33,7 +33,7 @@ async def ready(call: Call) -> HealthAnswer:
 
 
 async def openapi(call: Call) -> Reply:
-    from fazai.daemon.openapi import document
+    from fazai.daemon.http.openapi import document
     from fazai.daemon.routes import TABLE
 
     return Reply(document(TABLE))

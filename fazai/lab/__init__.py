@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fazai.lab.command import LabAddress, find
     from fazai.lab.lab import Lab, LabFirewall
+    from fazai.lab.server.thread import LabThread
     from fazai.lab.settings import Fault, LabSettings, Tls
-    from fazai.lab.thread import LabThread
 
 __all__ = ["Fault", "Lab", "LabAddress", "LabFirewall", "LabSettings", "LabThread", "Tls", "find"]
 
@@ -23,7 +23,7 @@ _HOME = {
     "LabAddress": "command",
     "LabFirewall": "lab",
     "LabSettings": "settings",
-    "LabThread": "thread",
+    "LabThread": "server.thread",
     "Tls": "settings",
     "find": "command",
 }

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from fazai.lab.box import Box
-from fazai.lab.schema import read_json
+from fazai.lab.engine.schema import read_json
 
 __all__ = ["GROUP_ITEMS", "READONLY", "USER_ITEMS", "Access", "new_key", "privileges", "user_of"]
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from fazai.lab.config import EMPTY, Collection, Config, Item, State
-from fazai.lab.schema import Catalogue, Endpoint, ItemModel
+from fazai.lab.engine.config import EMPTY, Collection, Config, Item, State
+from fazai.lab.engine.schema import Catalogue, Endpoint, ItemModel
 from fazai.lab.settings import LabSettings
 
 __all__ = ["Box", "Call", "Gone", "Handler", "Rollback", "Running", "Unexpected", "UserError"]

@@ -19,18 +19,18 @@ from fazai.errors import LockHeld, StateError, UsageError
 from fazai.lab.access import new_key
 from fazai.lab.actions.daemons import boot_daemons
 from fazai.lab.box import Box
-from fazai.lab.config import Config
-from fazai.lab.engine import blank
-from fazai.lab.http import Connection
+from fazai.lab.engine.config import Config
+from fazai.lab.engine.schema import load
+from fazai.lab.engine.verbs import blank
 from fazai.lab.models.alias import tables
-from fazai.lab.schema import load
+from fazai.lab.server.http import Connection
+from fazai.lab.server.site import Site
+from fazai.lab.server.wire import Reply, Request
 from fazai.lab.settings import Fault, LabSettings
-from fazai.lab.site import Site
 from fazai.lab.start import start_state
-from fazai.lab.wire import Reply, Request
 
 if TYPE_CHECKING:
-    from fazai.lab.tls import Authority
+    from fazai.lab.server.tls import Authority
 
 __all__ = ["Lab", "LabFirewall"]
 
@@ -185,7 +185,7 @@ class _Listener:
     async def open(self, port: int = 0) -> None:
         tls = self._site.box.settings.tls
         if tls is not None and self._tls is None:
-            from fazai.lab.tls import server_context
+            from fazai.lab.server.tls import server_context
 
             self._tls = server_context(self._authority(), tls)
         loop = asyncio.get_running_loop()
@@ -271,7 +271,7 @@ class Lab:
 
     def _authority(self) -> Authority:
         if self._ca is None:
-            from fazai.lab.tls import Authority
+            from fazai.lab.server.tls import Authority
 
             self._ca = Authority.create() if self._folder is None else Authority.kept_in(self._folder)
         return self._ca

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from fazai.lab.access import USER_ITEMS
-from fazai.lab.config import Item, State
+from fazai.lab.engine.config import Item, State
+from fazai.lab.engine.names import INTERFACES
+from fazai.lab.engine.schema import Catalogue, read_json
 from fazai.lab.models.rules import RULES
-from fazai.lab.names import INTERFACES
-from fazai.lab.schema import Catalogue, read_json
 
 __all__ = ["start_state"]
 

@@ -24,7 +24,7 @@ from fazai.lab.actions import (
 )
 from fazai.lab.actions.common import generic_handlers
 from fazai.lab.box import Handler
-from fazai.lab.schema import Catalogue, action_key
+from fazai.lab.engine.schema import Catalogue, action_key
 
 __all__ = ["handlers"]
 

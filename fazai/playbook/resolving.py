@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 from fazai.errors import FazaiError, InventoryError, PlaybookError, did_you_mean
 from fazai.inventory import Inventory
+from fazai.inventory.patterns import select
 from fazai.model import Kind, ListChecking, Provider, Resource, TargetWork, Value, Work
-from fazai.patterns import select
 from fazai.playbook.expanding import Expander
 from fazai.playbook.grammar import read_resources
 from fazai.playbook.merging import Merger

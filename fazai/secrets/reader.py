@@ -14,7 +14,7 @@ from fazai.model import Secret, SecretRef, Value
 from fazai.secrets.files import read_private
 
 if TYPE_CHECKING:
-    from fazai.vault import Password
+    from fazai.secrets.vault import Password
 
 __all__ = ["PROMPTS", "SecretReader"]
 
@@ -106,7 +106,7 @@ class SecretReader:
 
     def open_file(self, data: bytes, name: str) -> bytes:
         """The plain bytes of a file that is Vault text as a whole. Raises SecretError."""
-        from fazai.vault import decrypt
+        from fazai.secrets.vault import decrypt
 
         try:
             return decrypt(data.decode(), self.passwords())
@@ -148,7 +148,7 @@ class SecretReader:
         return _content(_decoded(data, what), what)
 
     def _vault(self, text: str) -> Value:
-        from fazai.vault import decrypt
+        from fazai.secrets.vault import decrypt
 
         plain = _decoded(decrypt(text, self.passwords()), "the vault's content")
         return _content(plain, "the vault's content", strip=False)
@@ -167,7 +167,7 @@ class SecretReader:
         return sources
 
     def _password(self, source: tuple[str | None, str]) -> Password:
-        from fazai.vault import Password
+        from fazai.secrets.vault import Password
 
         label, name = source
         if name in PROMPTS:

@@ -19,6 +19,7 @@ import msgspec
 from fazai.errors import LockHeld, StateError
 from fazai.store import packing
 from fazai.store.base import Store
+from fazai.store.compaction import TelemetryUpkeep, read_mark
 from fazai.store.daemon import (
     AgentRecord,
     FirewallRecord,
@@ -33,7 +34,6 @@ from fazai.store.eventlog import COLUMNS, EventLog
 from fazai.store.schema import FILE_NAME, connect, failure, migrate, open_reader
 from fazai.store.sqlite import SqliteStore
 from fazai.store.telemetry import Telemetry
-from fazai.store.upkeep import TelemetryUpkeep, read_mark
 from fazai.store.writer import Statements, Writer
 
 __all__ = ["SqliteDaemonStore"]

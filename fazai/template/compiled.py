@@ -11,14 +11,14 @@ from jinja2 import nodes
 from jinja2.utils import missing
 
 from fazai.errors import FazaiError, TemplateError, did_you_mean
-from fazai.filters.base import FilterError
 from fazai.model import Secret, Value
 from fazai.template import guard
 from fazai.template.errors import UndefinedName
+from fazai.template.filters.base import FilterError
 from fazai.template.limits import TEMPLATE_MAX, Run
-from fazai.template.missing import Missed
 from fazai.template.scope import HostVars, HostView
 from fazai.template.simple import count_newlines, end_lines
+from fazai.template.undefined import Missed
 from fazai.template.values import named
 
 if TYPE_CHECKING:

@@ -14,17 +14,17 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedFormatter, sa
 from jinja2.utils import Namespace
 
 from fazai.errors import FazaiError
-from fazai.filters.base import Filter, FilterError, Secrecy, SecretMap
-from fazai.filters.table import FILTERS, TESTS
 from fazai.model import Secret
 from fazai.template import guard
 from fazai.template.compiled import FAULTS, WHOLE_ONLY, Compiled, is_about_secret, prepare
+from fazai.template.filters.base import Filter, FilterError, Secrecy, SecretMap
+from fazai.template.filters.table import FILTERS, TESTS
 from fazai.template.header import read_header
 from fazai.template.lexer import BackslashLexer
 from fazai.template.limits import OMIT, Run, conceal, reveal
-from fazai.template.missing import Missing
 from fazai.template.rewrite import Rewrite
 from fazai.template.scope import MISSING, HostVars, HostView
+from fazai.template.undefined import Missing
 
 if TYPE_CHECKING:
     from fazai.template.scope import Scope

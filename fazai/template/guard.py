@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from jinja2 import Undefined
 
-from fazai.filters.base import FilterError, SecretMap, check_percent, entries
 from fazai.model import Secret
+from fazai.template.filters.base import FilterError, SecretMap, check_percent, entries
 from fazai.template.limits import OMIT, TEXT_MAX, Run, conceal, is_listed, reveal
 
 __all__ = ["arithmetic", "compare", "join", "method", "percent_fits", "plain", "to_text", "truth"]

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from fazai.filters.base import TEXT_MAX, FilterError, SecretMap, entries
 from fazai.model import Secret, Value
+from fazai.template.filters.base import TEXT_MAX, FilterError, SecretMap, entries
 
 __all__ = [
     "CHAIN_MAX",

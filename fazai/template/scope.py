@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from fazai.errors import FazaiError, Mark, TemplateError
-from fazai.filters.base import SecretMap, entries
 from fazai.model import Secret, SecretRef, Value
+from fazai.template.filters.base import SecretMap, entries
 from fazai.template.header import HEADER
 from fazai.template.limits import CHAIN_MAX, OMIT, OPERATIONS, Run
 from fazai.template.simple import LATER, Simple, parse

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fazai.lab import LabFirewall
-from fazai.providers.opnsense import PROVIDER
+from fazai.providers.opnsense.provider import PROVIDER
 from tests.cli.conftest import World
 
 SUBNETS = [

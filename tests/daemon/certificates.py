@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from fazai.lab.tls import Authority
+from fazai.lab.server.tls import Authority
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,8 @@ RUN = "01KANHC0E8M5T3W9Q7Z2R4V6XB"
 _CODE = """
 import json, sys, time
 from pathlib import Path
-from fazai.daemon import hub, process
+from fazai.daemon import process
+from fazai.daemon.events import broadcaster as hub
 from fazai.daemon.settings import Limits, Settings
 from fazai.store.daemon_sqlite import SqliteDaemonStore
 folder, limits = Path(sys.argv[1]), Limits(**json.loads(sys.argv[2]))

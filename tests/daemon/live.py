@@ -15,10 +15,10 @@ from typing import Any
 import httpx
 import uvloop
 
+from fazai.daemon.http.tokens import hash_of, new_token
 from fazai.daemon.process import Daemon
 from fazai.daemon.services import Services
 from fazai.daemon.settings import Settings
-from fazai.daemon.tokens import hash_of, new_token
 from fazai.service.log import Log
 from fazai.store.daemon import NewEvent, Role, StoreLimits, Token
 from fazai.store.daemon_sqlite import SqliteDaemonStore

@@ -11,8 +11,8 @@ from typing import Any
 
 import httpx
 
-from fazai.daemon.configfile import read_config
-from fazai.daemon.jobs import Polling
+from fazai.daemon.runs.config import Polling
+from fazai.daemon.runs.config_file import read_config
 from fazai.lab import LabFirewall, LabSettings, LabThread
 from tests.daemon.live import Live, live, until
 

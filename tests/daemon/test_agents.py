@@ -16,8 +16,8 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from fazai.daemon import lives
-from fazai.providers.gemma import Endpoint
+from fazai.daemon import agent_states as lives
+from fazai.providers.gemma.endpoint import Endpoint
 from fazai.wire.events import AgentEvent, DoneEvent, ErrorEvent, TokenEvent
 from tests.worker.openai import Completions, completions
 from tests.worker.process import Process, without_model
@@ -189,7 +189,9 @@ def test_telemetry_hosts_are_agents(tmp_path: Path) -> None:
         assert "last_seen" not in rows["web-3"]
         said = [json.loads(line) for line in daemon.log().splitlines()]
         silent = [line for line in said if line.get("agent_id") == "web-1" and line["level"] == "warning"]
-        assert [(line["target"], line["logger"]) for line in silent] == [("web-1", "fazai.daemon.ingest")]
+        assert [(line["target"], line["logger"]) for line in silent] == [
+            ("web-1", "fazai.daemon.ingest.pipeline")
+        ]
         assert "no record for" in silent[0]["message"]
     with live(tmp_path) as daemon, daemon.client() as client:  # after a restart
         assert _row(client, "web-1")["state"] == "closing"

@@ -13,9 +13,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from fazai.daemon.audit import RefusalLog
-from fazai.daemon.refusal import Refusal
-from fazai.daemon.tokenwatch import token_alarm
+from fazai.daemon.http.audit import RefusalLog
+from fazai.daemon.http.refusal import Refusal
+from fazai.daemon.http.token_expiry import token_alarm
 from fazai.service.log import Log
 from fazai.store.tokens import TokenFile
 from fazai.wire.events import LogEvent

@@ -11,8 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from fazai.daemon.announce import utc_now
-from fazai.daemon.hub import Hub
+from fazai.daemon.events.announcer import utc_now
+from fazai.daemon.events.broadcaster import Hub
 from fazai.daemon.settings import Limits
 from fazai.store.daemon import NewEvent, StoreLimits
 from fazai.wire.events import (

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from fazai.daemon.fleet import thin
-from fazai.daemon.page import files
+from fazai.daemon.http.static import files
 from fazai.store.daemon import GAUGES, AgentRecord
 from fazai.wire.base import decode_body
 from fazai.wire.fleet import GAUGE_NAMES, FleetAnswer, RunChangesAnswer, TelemetryAnswer

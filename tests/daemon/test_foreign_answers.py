@@ -17,11 +17,13 @@ from typing import Any
 
 import pytest
 
-from fazai.daemon import reports, webhooks
-from fazai.daemon.jobs import Hook
-from fazai.daemon.records import inflate, read_records
+from fazai.daemon.events import reports
+from fazai.daemon.ingest.records import inflate, read_records
+from fazai.daemon.runs import webhooks
+from fazai.daemon.runs.config import Hook
 from fazai.errors import FazaiError
-from fazai.providers.gemma import GemmaClient, client, endpoint
+from fazai.providers.gemma import client, endpoint
+from fazai.providers.gemma.client import GemmaClient
 from fazai.wire.base import OkAnswer, SessionAnswer, WireError, decode_answer, decode_body
 from fazai.wire.daemon import AgentKeyBody, ReportBody, RunBody, decode_events_query
 from fazai.wire.signature import decode_signed_headers

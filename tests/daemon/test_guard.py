@@ -13,11 +13,11 @@ from typing import Any
 import httpx
 import pytest
 
-from fazai.daemon.announce import utc_now
+from fazai.daemon.events.announcer import utc_now
+from fazai.daemon.http.tokens import hash_of, new_token
 from fazai.daemon.settings import Limits, Settings, is_loopback
-from fazai.daemon.tokens import hash_of, new_token
 from fazai.errors import InputError, UsageError
-from fazai.lab.tls import Authority
+from fazai.lab.server.tls import Authority
 from fazai.store.tokens import TokenFile
 from fazai.wire.events import ErrorEvent, LogEvent
 
@@ -202,7 +202,7 @@ def test_the_local_socket_knows_its_peer(daemon: Live, folder: Path) -> None:
 
 def test_others_on_the_local_socket(daemon: Live, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel names the peer; here another one is named."""
-    from fazai.daemon.server import Connection
+    from fazai.daemon.http.server import Connection
 
     path = folder / "d.sock"
     group = path.stat().st_gid

@@ -19,8 +19,8 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
+from fazai.daemon.http.routing import Route
 from fazai.daemon.routes import TABLE
-from fazai.daemon.web import Route
 from tests.daemon.live import Live
 from tests.daemon.runs_world import World, world
 from tests.daemon.test_sessions import worker

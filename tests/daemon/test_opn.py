@@ -11,11 +11,11 @@ from typing import Any
 import httpx
 import pytest
 
-from fazai.daemon.jobs import DaemonConfig, Polling
-from fazai.daemon.opn_metrics import OPN_METRICS
-from fazai.daemon.opn_watch import backoff_s
+from fazai.daemon.firewalls.metrics import OPN_METRICS
+from fazai.daemon.firewalls.poller import backoff_s
+from fazai.daemon.runs.config import DaemonConfig, Polling
 from fazai.lab import Fault, LabFirewall, LabSettings, LabThread
-from fazai.providers.opnsense.vitals import _cpu, _time
+from fazai.providers.opnsense.api.vitals import _cpu, _time
 from fazai.wire.opn import OpnListAnswer, OpnMetricsAnswer, decode_opn_answer
 from tests.daemon.live import live, stream, token, until
 from tests.daemon.runs_world import world, write_inventory
@@ -162,7 +162,7 @@ def test_down_and_up_become_events_and_gauges(tmp_path: Path, firewall: LabFirew
             assert (back.target, back.state) == ("fw-01", "observation")  # type: ignore[union-attr]
             assert gone.timestamp < back.timestamp  # type: ignore[operator]
         lines = [json.loads(line) for line in daemon.log().splitlines()]
-        said = [line for line in lines if line["logger"] == "fazai.daemon.opn"]
+        said = [line for line in lines if line["logger"] == "fazai.daemon.firewalls.routes"]
         assert [(line["level"], line["agent_id"], line["target"]) for line in said] == [
             ("warning", added["id"], "fw-01"),
             ("info", added["id"], "fw-01"),

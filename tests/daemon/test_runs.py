@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from fazai.daemon.child import Child, Ended, Patience, environment, follow
-from fazai.daemon.jobs import Job
-from fazai.daemon.runrecords import Record, Records
+from fazai.daemon.runs.child import Child, Ended, Patience, environment, follow
+from fazai.daemon.runs.config import Job
+from fazai.daemon.runs.records import Record, Records
 from fazai.lab import Fault
 from tests.daemon.live import PATIENCE_S, settings, stream, token, until
 from tests.daemon.runs_world import RESOURCES, world

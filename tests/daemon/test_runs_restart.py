@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from fazai.daemon.runrecords import Record, Records
+from fazai.daemon.runs.records import Record, Records
 from fazai.daemon.settings import Limits
 from fazai.lab import Fault, LabFirewall, LabSettings, LabThread
 from fazai.store.base import Run

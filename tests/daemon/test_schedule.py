@@ -12,10 +12,10 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from fazai.daemon.configfile import read_config
-from fazai.daemon.jobs import Retention
-from fazai.daemon.runrecords import Record, Records
-from fazai.daemon.timing import Rhythm, Timetable, Window
+from fazai.daemon.runs.config import Retention
+from fazai.daemon.runs.config_file import read_config
+from fazai.daemon.runs.records import Record, Records
+from fazai.daemon.runs.schedule import Rhythm, Timetable, Window
 from fazai.errors import Errors, FazaiError
 from fazai.inventory import Inventory, load
 from fazai.store.base import Run

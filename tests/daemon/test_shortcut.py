@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from fazai.daemon.http.fastpath import Known, known_head
 from fazai.daemon.settings import Limits
-from fazai.daemon.shortcut import Known, known_head
 from fazai.errors import StateError
 
 from .live import PATIENCE_S, Live, live, token, until

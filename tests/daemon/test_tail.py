@@ -15,9 +15,9 @@ from typing import IO, Any
 import pytest
 
 from fazai.cli.clients import find
-from fazai.cli.conditions import parse
+from fazai.cli.event_filter import parse
 from fazai.cli.main import main
-from fazai.daemon.announce import utc_now
+from fazai.daemon.events.announcer import utc_now
 from fazai.errors import InputError, SecretError, UsageError
 from fazai.report.events import event_line, event_style
 from fazai.wire.events import ChangeEvent, LogEvent, OutcomeEvent, RunEvent

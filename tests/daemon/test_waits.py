@@ -18,8 +18,8 @@ from typing import Any
 import httpx
 import pytest
 
-from fazai.daemon.admission import Admission
-from fazai.daemon.child import Child, Ended, Patience
+from fazai.daemon.ingest.admission import Admission
+from fazai.daemon.runs.child import Child, Ended, Patience
 from fazai.daemon.settings import Limits
 from fazai.errors import FazaiError, StateError
 from fazai.providers.gemma import client as gemma_client

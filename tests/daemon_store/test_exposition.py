@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from fazai.daemon.admission import Admission
-from fazai.daemon.announce import Announcer
-from fazai.daemon.exposition import HOST_METRICS, Exposition, HostLines
-from fazai.daemon.ingest import Ingest, IngestRules
-from fazai.daemon.watch import Watch, WatchRules
+from fazai.daemon.events.announcer import Announcer
+from fazai.daemon.ingest.admission import Admission
+from fazai.daemon.ingest.deadman import Watch, WatchRules
+from fazai.daemon.ingest.pipeline import Ingest, IngestRules
+from fazai.daemon.metrics import HOST_METRICS, Exposition, HostLines
 from fazai.service.log import Log
 from fazai.store.daemon import GAUGES
 from fazai.store.daemon_sqlite import SqliteDaemonStore

@@ -17,15 +17,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fazai.daemon.admission import Admission
-from fazai.daemon.announce import Announcer
-from fazai.daemon.exposition import Exposition
-from fazai.daemon.hostkeys import HostKeys
-from fazai.daemon.ingest import Ingest, IngestRules
-from fazai.daemon.ingest_route import IngestRoute
-from fazai.daemon.records import inflate, read_records
-from fazai.daemon.refusal import Refusal
-from fazai.daemon.watch import Watch, WatchRules
+from fazai.daemon.events.announcer import Announcer
+from fazai.daemon.http.refusal import Refusal
+from fazai.daemon.ingest.admission import Admission
+from fazai.daemon.ingest.asgi import IngestRoute
+from fazai.daemon.ingest.deadman import Watch, WatchRules
+from fazai.daemon.ingest.hostkeys import HostKeys
+from fazai.daemon.ingest.pipeline import Ingest, IngestRules
+from fazai.daemon.ingest.records import inflate, read_records
+from fazai.daemon.metrics import Exposition
 from fazai.errors import SecretError
 from fazai.service.log import Log
 from fazai.store.daemon import GAUGES

@@ -20,10 +20,10 @@ RATE = 500
 LOADER = """
 import asyncio, json, random, sys, time
 from pathlib import Path
-from fazai.daemon.announce import Announcer
+from fazai.daemon.events.announcer import Announcer
 from fazai.service.log import Log
-from fazai.daemon.ingest import Ingest, IngestRules
-from fazai.daemon.watch import WatchRules
+from fazai.daemon.ingest.pipeline import Ingest, IngestRules
+from fazai.daemon.ingest.deadman import WatchRules
 from fazai.store.daemon import StoreLimits
 from fazai.store.daemon_sqlite import SqliteDaemonStore
 

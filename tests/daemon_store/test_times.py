@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from fazai.daemon.ingest import IngestRules
-from fazai.daemon.watch import Watch, WatchRules
+from fazai.daemon.ingest.deadman import Watch, WatchRules
+from fazai.daemon.ingest.pipeline import IngestRules
 from fazai.store.daemon import NewSample
 from fazai.store.daemon_sqlite import SqliteDaemonStore
 from fazai.wire.base import WireError

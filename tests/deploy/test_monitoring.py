@@ -15,7 +15,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from fazai.cli.textfile import METRICS
-from fazai.daemon import lives
+from fazai.daemon import agent_states as lives
 from fazai.lab import LabSettings, LabThread
 from fazai.yamltext import loads
 from tests.daemon.live import live, token

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from fazai.hosts.become import Become
-from fazai.hosts.kinds import all_kinds
-from fazai.hosts.session import HostSession
 from fazai.model import Change, Diff, LookAgain, Resource, Target
-from fazai.providers.local.transport import start
+from fazai.providers.hosts.kinds import all_kinds
+from fazai.providers.hosts.local.transport import start
+from fazai.providers.hosts.session import HostSession
+from fazai.providers.hosts.shell.become import Become
 
 __all__ = ["HOSTILE", "SHELLS", "Host", "put_first", "resource", "shell_environ"]
 

@@ -17,18 +17,18 @@ from typing import Any
 import pytest
 
 from fazai.errors import DeviceError, FazaiError, Unreachable
-from fazai.hosts import second
-from fazai.hosts.become import Become
-from fazai.hosts.kinds import all_kinds
-from fazai.hosts.questions import AnswerTooLong, FileAt, Output, Shell
-from fazai.hosts.session import HostSession
 from fazai.model import Secret, Target
-from fazai.providers.local import PROVIDER as LOCAL
-from fazai.providers.local.transport import start
-from fazai.providers.ssh.connecting import Connections
-from fazai.providers.ssh.provider import SshProvider
-from fazai.providers.ssh.settings import Hop, Settings
-from fazai.providers.ssh.transport import start as start_ssh
+from fazai.providers.hosts.kinds import all_kinds
+from fazai.providers.hosts.local.provider import PROVIDER as LOCAL
+from fazai.providers.hosts.local.transport import start
+from fazai.providers.hosts.session import HostSession
+from fazai.providers.hosts.shell import second
+from fazai.providers.hosts.shell.become import Become
+from fazai.providers.hosts.shell.questions import AnswerTooLong, FileAt, Output, Shell
+from fazai.providers.hosts.ssh.connecting import Connections
+from fazai.providers.hosts.ssh.provider import SshProvider
+from fazai.providers.hosts.ssh.settings import Hop, Settings
+from fazai.providers.hosts.ssh.transport import start as start_ssh
 from tests.hosts.conftest import ME, World
 from tests.hosts.helpers import SHELLS, Host, resource, shell_environ
 from tests.hosts.sshd import Sshd

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from fazai.model import Target
-from fazai.providers.local import PROVIDER as LOCAL
-from fazai.providers.ssh import PROVIDER as SSH
+from fazai.providers.hosts.local.provider import PROVIDER as LOCAL
+from fazai.providers.hosts.ssh.provider import PROVIDER as SSH
 
 
 def ssh(name: str, **options: Any) -> str:

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from fazai.hosts.questions import Answer, Output, Shell
-from fazai.hosts.session import HostSession
 from fazai.model import Target
-from fazai.providers.ssh.provider import SshProvider
+from fazai.providers.hosts.session import HostSession
+from fazai.providers.hosts.shell.questions import Answer, Output, Shell
+from fazai.providers.hosts.ssh.provider import SshProvider
 from tests.hosts.conftest import ME, World
 from tests.hosts.sshd import Sshd, keygen
 

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from fazai.errors import DeviceError, Moved
-from fazai.hosts.kinds import all_kinds
 from fazai.model import Secret, Verb
+from fazai.providers.hosts.kinds import all_kinds
 from tests.hosts.helpers import HOSTILE, SHELLS, Host, resource, shell_environ
 from tests.hosts.machines import Machine, missing, shim
 

@@ -9,7 +9,7 @@ from urllib.parse import quote, quote_plus
 import pytest
 
 from fazai.echoes import masked
-from fazai.hosts.faults import Lines
+from fazai.providers.hosts.shell.faults import Lines
 
 TOKEN = "p\u00e4ss/w0rd & 'more' \"of\" it+"
 KEY = (

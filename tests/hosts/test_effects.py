@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from fazai.hosts.effects import Names, Touched, folders_of, reads, where_are
-from fazai.hosts.kind import Want
-from fazai.hosts.kinds import all_kinds
-from fazai.hosts.questions import Answer, FileAt, Output, PathState, Question
 from fazai.model import Verb
+from fazai.providers.hosts.effects import Names, Touched, folders_of, reads, where_are
+from fazai.providers.hosts.kind import Want
+from fazai.providers.hosts.kinds import all_kinds
+from fazai.providers.hosts.shell.questions import Answer, FileAt, Output, PathState, Question
 from tests.hosts.helpers import resource
 
 KINDS = all_kinds()

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from fazai.hosts.facts import QUESTIONS, facts_of
-from fazai.hosts.questions import Output
+from fazai.providers.hosts.facts import QUESTIONS, facts_of
+from fazai.providers.hosts.shell.questions import Output
 from tests.hosts.conftest import ME, World
 from tests.hosts.helpers import SHELLS, Host, shell_environ
 from tests.hosts.sshd import Sshd

@@ -19,11 +19,11 @@ from typing import Any
 import pytest
 
 from fazai.errors import AccessDenied, DeviceError, FazaiError
-from fazai.hosts.become import Become, greet
-from fazai.hosts.kinds import all_kinds
-from fazai.hosts.session import HostSession
 from fazai.model import Secret, Target
-from fazai.providers.local.transport import LocalChannel
+from fazai.providers.hosts.kinds import all_kinds
+from fazai.providers.hosts.local.transport import LocalChannel
+from fazai.providers.hosts.session import HostSession
+from fazai.providers.hosts.shell.become import Become, greet
 from tests.hosts.conftest import World
 from tests.hosts.helpers import Host, resource
 from tests.hosts.sshd import Sshd

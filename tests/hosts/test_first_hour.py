@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from fazai.errors import DeviceError
-from fazai.hosts.kind import Want
-from fazai.hosts.kinds import all_kinds
-from fazai.hosts.questions import Output
+from fazai.providers.hosts.kind import Want
+from fazai.providers.hosts.kinds import all_kinds
+from fazai.providers.hosts.shell.questions import Output
 from tests.hosts.conftest import World
 from tests.hosts.helpers import resource
 from tests.hosts.sshd import Sshd

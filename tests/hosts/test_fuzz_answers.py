@@ -17,15 +17,15 @@ from typing import Any, Final
 import pytest
 
 from fazai.errors import FazaiError
-from fazai.hosts.answers import read_answers
-from fazai.hosts.facts import QUESTIONS, facts_of
-from fazai.hosts.kind import Want
-from fazai.hosts.kinds import all_kinds
-from fazai.hosts.packaging import MANAGERS
-from fazai.hosts.questions import Answer, FileAt, Output, PathState, Question, Shell
-from fazai.hosts.script import observe_script
-from fazai.hosts.shell import Shell as Running
-from fazai.providers.local.transport import start
+from fazai.providers.hosts.facts import QUESTIONS, facts_of
+from fazai.providers.hosts.kind import Want
+from fazai.providers.hosts.kinds import all_kinds
+from fazai.providers.hosts.kinds.shared.packaging import MANAGERS
+from fazai.providers.hosts.local.transport import start
+from fazai.providers.hosts.shell.answers import read_answers
+from fazai.providers.hosts.shell.channel import Shell as Running
+from fazai.providers.hosts.shell.questions import Answer, FileAt, Output, PathState, Question, Shell
+from fazai.providers.hosts.shell.script import observe_script
 from tests.campaign import campaign_size
 from tests.hosts.helpers import resource
 
@@ -154,7 +154,7 @@ def said_by_a_host(asked: Sequence[Question], root: Path) -> bytes:
             (root / "said" / str(number)).write_bytes(text)
 
     async def run() -> bytes:
-        from fazai.hosts.become import Become
+        from fazai.providers.hosts.shell.become import Become
 
         channel = await start("box", Become(), "")
         shell = Running(channel, "box")

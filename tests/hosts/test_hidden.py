@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from fazai.hosts.become import Become
-from fazai.hosts.kinds import all_kinds
-from fazai.hosts.session import HostSession
 from fazai.model import Target
-from fazai.providers.local.transport import LocalChannel
+from fazai.providers.hosts.kinds import all_kinds
+from fazai.providers.hosts.local.transport import LocalChannel
+from fazai.providers.hosts.session import HostSession
+from fazai.providers.hosts.shell.become import Become
 from tests.hosts.helpers import Host, resource
 
 ALICE = 65534

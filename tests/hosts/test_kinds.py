@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from fazai.errors import Moved
-from fazai.hosts.kinds import all_kinds
 from fazai.model import Verb
+from fazai.providers.hosts.kinds import all_kinds
 from tests.hosts.cases import CASES, Case, Tree
 from tests.hosts.conftest import World
 from tests.hosts.helpers import HOSTILE, SHELLS, Host, resource, shell_environ

@@ -13,9 +13,15 @@ from typing import Any
 import pytest
 
 from fazai.errors import DeviceError
-from fazai.hosts.editing import Place, with_block, with_line, without_block, without_lines
-from fazai.hosts.kinds import all_kinds
-from fazai.hosts.matching import matching
+from fazai.providers.hosts.kinds import all_kinds
+from fazai.providers.hosts.kinds.shared.editing import (
+    Place,
+    with_block,
+    with_line,
+    without_block,
+    without_lines,
+)
+from fazai.providers.hosts.kinds.shared.matching import matching
 from tests.hosts.conftest import World
 from tests.hosts.helpers import Host, resource
 
@@ -202,7 +208,7 @@ def test_only_what_may_take_long_is_read_in_another_thread(
         hops.append(work)
         return await hop(work, *given)
 
-    monkeypatch.setattr("fazai.hosts.session.asyncio.to_thread", counted)
+    monkeypatch.setattr("fazai.providers.hosts.session.asyncio.to_thread", counted)
 
     async def run() -> None:
         host = Host.local(tmp_path)

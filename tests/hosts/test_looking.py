@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from fazai.hosts.answers import read_answers
-from fazai.hosts.questions import KEPT_BYTES, ContentOf, FileAt, Output, PathState, Question
-from fazai.hosts.script import observe_script
+from fazai.providers.hosts.shell.answers import read_answers
+from fazai.providers.hosts.shell.questions import KEPT_BYTES, ContentOf, FileAt, Output, PathState, Question
+from fazai.providers.hosts.shell.script import observe_script
 from tests.hosts.helpers import HOSTILE, SHELLS, Host, shell_environ
 
 NONCE = "0" * 32

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from fazai.errors import DeviceError
-from fazai.hosts.kinds import all_kinds
-from fazai.hosts.packaging import MANAGERS
 from fazai.model import Problem, Verb
+from fazai.providers.hosts.kinds import all_kinds
+from fazai.providers.hosts.kinds.shared.packaging import MANAGERS
 from tests.hosts.helpers import Host, resource
 from tests.hosts.machines import Machine, missing, shim
 

@@ -17,8 +17,8 @@ import asyncssh
 import pytest
 
 from fazai.model import Secret, Target
-from fazai.providers.local.provider import LocalProvider
-from fazai.providers.ssh.provider import SshProvider
+from fazai.providers.hosts.local.provider import LocalProvider
+from fazai.providers.hosts.ssh.provider import SshProvider
 from tests.hosts.conftest import World
 from tests.hosts.test_server import Recording, shell
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from fazai.errors import DeviceError
-from fazai.hosts.kinds import all_kinds
 from fazai.model import Resource
+from fazai.providers.hosts.kinds import all_kinds
 from tests.hosts.booted import booted
 from tests.hosts.helpers import Host, resource
 from tests.hosts.machines import Machine

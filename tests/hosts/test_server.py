@@ -11,11 +11,11 @@ import asyncssh
 import pytest
 
 from fazai.errors import AccessDenied, FazaiError
-from fazai.hosts.become import Become
 from fazai.model import Secret, Target
-from fazai.providers.ssh.connecting import Connections
-from fazai.providers.ssh.settings import Hop, Settings, settings_of
-from fazai.providers.ssh.transport import start
+from fazai.providers.hosts.shell.become import Become
+from fazai.providers.hosts.ssh.connecting import Connections
+from fazai.providers.hosts.ssh.settings import Hop, Settings, settings_of
+from fazai.providers.hosts.ssh.transport import start
 
 
 class Server(asyncssh.SSHServer):

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from fazai.errors import DeviceError
-from fazai.hosts.kinds import all_kinds
 from fazai.model import Problem, Verb
+from fazai.providers.hosts.kinds import all_kinds
 from tests.hosts import test_kinds
 from tests.hosts.cases import Case
 from tests.hosts.helpers import HOSTILE, SHELLS, Host, resource, shell_environ

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from fazai.errors import FazaiError
-from fazai.hosts import together
-from fazai.hosts.kind import Block, Put
 from fazai.model import Change, Diff, Resource
+from fazai.providers.hosts.kind import Block, Put
+from fazai.providers.hosts.shell import batching as together
 from tests.hosts.conftest import World
 from tests.hosts.helpers import HOSTILE, SHELLS, Host, resource, shell_environ
 from tests.hosts.test_faults import temporary, until

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from fazai.errors import DeviceError
-from fazai.hosts.kinds import all_kinds
 from fazai.model import Problem, Secret, Verb
+from fazai.providers.hosts.kinds import all_kinds
 from tests.hosts.helpers import SHELLS, Host, resource
 from tests.hosts.machines import Machine, shim
 

@@ -13,7 +13,7 @@ import yaml
 
 from fazai.errors import InventoryError
 from fazai.inventory import Inventory, as_ansible, as_graph, as_host, as_json, load
-from fazai.patterns import select
+from fazai.inventory.patterns import select
 from fazai.secrets.scripts import script_runner
 from tests.inventory.make_cases import ansible_inventory
 

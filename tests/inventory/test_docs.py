@@ -9,7 +9,7 @@ import pytest
 
 from fazai.errors import InventoryError
 from fazai.inventory import HOSTS_MAX, Inventory, expand, load
-from fazai.patterns import select
+from fazai.inventory.patterns import select
 from fazai.yamltext import DEFAULT_LIMITS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "inventory.md").read_text()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fazai.errors import Errors, InventoryError
 from fazai.inventory import Inventory, load
-from fazai.patterns import select, split
+from fazai.inventory.patterns import select, split
 
 STEADY = settings(deadline=None, derandomize=True)
 

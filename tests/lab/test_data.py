@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from fazai.lab.box import Box
-from fazai.lab.config import Config
-from fazai.lab.engine import blank
-from fazai.lab.fieldtypes import TYPES, validate
-from fazai.lab.hooks import HOOKS
-from fazai.lab.schema import Catalogue, Field, action_key, load
+from fazai.lab.engine.config import Config
+from fazai.lab.engine.fieldtypes import TYPES, validate
+from fazai.lab.engine.hooks import HOOKS
+from fazai.lab.engine.schema import Catalogue, Field, action_key, load
+from fazai.lab.engine.sources import SOURCES, choices_of
+from fazai.lab.engine.verbs import blank
 from fazai.lab.settings import RELEASES, LabSettings
-from fazai.lab.sources import SOURCES, choices_of
 from fazai.lab.start import start_state
 from fazai.lab.table import handlers
 

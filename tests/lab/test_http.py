@@ -12,8 +12,8 @@ import httpx
 import msgspec
 
 from fazai.lab import Lab, LabFirewall, LabSettings
-from fazai.lab.http import MAX_BODY
-from fazai.lab.wire import Request, nested_form
+from fazai.lab.server.http import MAX_BODY
+from fazai.lab.server.wire import Request, nested_form
 from tests.lab.helpers import with_firewall
 
 

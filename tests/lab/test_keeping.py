@@ -20,7 +20,7 @@ import pytest
 from fazai.errors import LockHeld, StateError, UsageError
 from fazai.lab import Lab, LabFirewall, LabSettings, find
 from fazai.lab.command import reset, status
-from fazai.lab.config import FOLD_AT, Config
+from fazai.lab.engine.config import FOLD_AT, Config
 
 
 def visit(folder: Path, work: Callable[[LabFirewall], Any], **settings: Any) -> Any:

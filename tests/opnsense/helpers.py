@@ -15,7 +15,7 @@ import pytest
 from fazai.errors import Mark
 from fazai.lab import LabFirewall
 from fazai.model import Activate, Change, Diff, Resource, Target
-from fazai.providers.opnsense import PROVIDER
+from fazai.providers.opnsense.provider import PROVIDER
 from fazai.providers.opnsense.session import OpnsenseSession
 
 T = TypeVar("T")

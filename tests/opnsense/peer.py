@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 
 from fazai.errors import FazaiError
 from fazai.model import Secret
-from fazai.providers.opnsense.budget import MIB, Budget
-from fazai.providers.opnsense.client import Api, Settings
-from fazai.providers.opnsense.credentials import Credentials
+from fazai.providers.opnsense.api.budget import MIB, Budget
+from fazai.providers.opnsense.api.client import Api, Settings
+from fazai.providers.opnsense.api.credentials import Credentials
 from tests.opnsense.helpers import FakeClock
 
 T = TypeVar("T")

@@ -16,8 +16,8 @@ from fazai.lab import LabFirewall
 from fazai.lab.actions.rules import applied_rules
 from fazai.model import Resource, Target, TargetWork, Work
 from fazai.outcome import RunOutcome, Status
-from fazai.providers.opnsense import PROVIDER
-from fazai.providers.opnsense.ownership import mark_of
+from fazai.providers.opnsense.catalogue.ownership import mark_of
+from fazai.providers.opnsense.provider import PROVIDER
 from fazai.store.base import Run
 from fazai.store.sqlite import SqliteStore
 from tests.opnsense.helpers import Start, resource, target

@@ -15,10 +15,10 @@ import pytest
 
 from fazai.errors import AccessDenied, DeviceError, FazaiError, NotAvailable, Unreachable, Unsure
 from fazai.lab import Fault, LabFirewall
+from fazai.lab.server.wire import Reply, Request
 from fazai.lab.settings import Tls
-from fazai.lab.wire import Reply, Request
 from fazai.model import Target
-from fazai.providers.opnsense.client import Api, Call, SystemClock
+from fazai.providers.opnsense.api.client import Api, Call, SystemClock
 from tests.opnsense.helpers import FakeClock, Start, apply, apply_in, plan, resource, run, session, target
 
 ALIAS = resource("opnsense.alias", {"name": "a", "type": "host", "content": ["192.0.2.1"]})

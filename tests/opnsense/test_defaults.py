@@ -9,8 +9,8 @@ import pytest
 from fazai.errors import Refused
 from fazai.lab import LabFirewall
 from fazai.model import Verb
-from fazai.providers.opnsense import PROVIDER
-from fazai.providers.opnsense.bodies import nest
+from fazai.providers.opnsense.provider import PROVIDER
+from fazai.providers.opnsense.writing.bodies import nest
 from tests.opnsense.helpers import Start, apply, plan, resource, run, target
 
 LAN_RULE = "Default allow LAN to any rule"

@@ -9,7 +9,7 @@ import yaml
 
 from fazai.errors import Mark
 from fazai.model import Problem, Secret, SecretRef
-from fazai.providers.opnsense import PROVIDER
+from fazai.providers.opnsense.provider import PROVIDER
 
 NAMES = list(PROVIDER.kinds)
 

@@ -10,9 +10,9 @@ import msgspec
 import pytest
 
 from fazai.errors import DeviceError, FazaiError, Unreachable
-from fazai.providers.opnsense.answers import DECODED_AT_ONCE_BYTES, decode, decode_aside
-from fazai.providers.opnsense.budget import MIB, Budget, Lease
-from fazai.providers.opnsense.client import Api
+from fazai.providers.opnsense.api.answers import DECODED_AT_ONCE_BYTES, decode, decode_aside
+from fazai.providers.opnsense.api.budget import MIB, Budget, Lease
+from fazai.providers.opnsense.api.client import Api
 from tests.opnsense.helpers import run
 from tests.opnsense.peer import Speak, error_of, said, speaking, with_peer
 

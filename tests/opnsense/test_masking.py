@@ -12,9 +12,9 @@ import msgspec
 import pytest
 
 from fazai.errors import FazaiError
-from fazai.providers.opnsense.client import Api
-from fazai.providers.opnsense.masking import told
-from fazai.providers.opnsense.vitals import read_health, read_vitals
+from fazai.providers.opnsense.api.client import Api
+from fazai.providers.opnsense.api.masking import told
+from fazai.providers.opnsense.api.vitals import read_health, read_vitals
 from tests.opnsense.helpers import run
 from tests.opnsense.peer import KEY, SECRET, error_of, said, speaking, with_peer
 
@@ -126,8 +126,8 @@ def test_what_the_daemon_reads_of_a_firewall_is_masked() -> None:
 
 def test_short_keys_do_not_mask_what_they_happen_to_stand_in() -> None:
     from fazai.model import Secret
-    from fazai.providers.opnsense.credentials import Credentials
-    from fazai.providers.opnsense.masking import Mask
+    from fazai.providers.opnsense.api.credentials import Credentials
+    from fazai.providers.opnsense.api.masking import Mask
 
     mask = Mask(Credentials(Secret("a"), Secret("b")))
     assert mask.text("a lab and a bad cab") == "a lab and a bad cab"

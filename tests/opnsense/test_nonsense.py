@@ -21,9 +21,9 @@ import pytest
 from fazai.errors import DeviceError, ExitCode, FazaiError, Unreachable
 from fazai.lab import Fault, LabFirewall
 from fazai.model import Activate, Change, Resource
-from fazai.providers.opnsense.client import Api, _Channel
+from fazai.providers.opnsense.api.client import Api, _Channel
+from fazai.providers.opnsense.api.vitals import read_health, read_vitals
 from fazai.providers.opnsense.session import OpnsenseSession
-from fazai.providers.opnsense.vitals import read_health, read_vitals
 from tests.campaign import campaign_size
 from tests.opnsense.helpers import FakeClock, Start, resource, run, session, target
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fazai.providers.opnsense.ordering import LAST, arrange, longest_rising
+from fazai.providers.opnsense.planning.ordering import LAST, arrange, longest_rising
 
 CASES: list[tuple[str, list[int | None], list[int], list[int]]] = [
     ("the first ones", [None, None, None], [], [100, 200, 300]),

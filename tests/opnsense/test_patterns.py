@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fazai.providers.opnsense import PROVIDER
+from fazai.providers.opnsense.provider import PROVIDER
 
 CASES: list[tuple[str, dict[str, Any], str, str, str]] = [
     (

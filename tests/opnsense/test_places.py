@@ -10,7 +10,7 @@ import pytest
 from fazai.lab import LabFirewall
 from fazai.lab.actions.rules import applied_rules
 from fazai.model import Diff, Resource, Target, Verb
-from fazai.providers.opnsense import PROVIDER
+from fazai.providers.opnsense.provider import PROVIDER
 from tests.opnsense.helpers import Start, apply, apply_in, plan, resource, run, session, target, undo
 
 TELNET = {

@@ -8,9 +8,9 @@ from fazai.errors import AccessDenied
 from fazai.lab import LabFirewall
 from fazai.lab.access import Access, privileges
 from fazai.model import Target
-from fazai.providers.opnsense import PROVIDER
-from fazai.providers.opnsense.calls import Call, in_snake_case
-from fazai.providers.opnsense.rows import SERVICES
+from fazai.providers.opnsense.api.calls import Call, in_snake_case
+from fazai.providers.opnsense.catalogue.rows import SERVICES
+from fazai.providers.opnsense.provider import PROVIDER
 from tests.opnsense.helpers import apply, plan, resource, run, target
 
 HOST = resource(

@@ -11,8 +11,8 @@ import pytest
 
 from fazai.errors import InventoryError, Mark
 from fazai.model import Secret, Target
-from fazai.providers.opnsense import PROVIDER
-from fazai.providers.opnsense.credentials import read_credentials
+from fazai.providers.opnsense.api.credentials import read_credentials
+from fazai.providers.opnsense.provider import PROVIDER
 from fazai.providers.opnsense.session import OpnsenseSession
 from tests.opnsense.helpers import ROOT
 
@@ -142,7 +142,7 @@ def test_session_reads_its_options(tmp_path: Path) -> None:
 
 def test_kinds_and_checks_need_no_http_client() -> None:
     code = (
-        "import sys; from fazai.providers.opnsense import PROVIDER; PROVIDER.kinds; "
+        "import sys; from fazai.providers.opnsense.provider import PROVIDER; PROVIDER.kinds; "
         "assert not {'httpx', 'ssl', 'asyncio', 'anyio'} & set(sys.modules), sorted(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

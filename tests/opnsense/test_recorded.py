@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from fazai.model import Secret
-from fazai.providers.opnsense import PROVIDER
-from fazai.providers.opnsense.catalogue import service_order
-from fazai.providers.opnsense.rows import SERVICES
-from fazai.providers.opnsense.snapshot import Collection, Snapshot, item_row
+from fazai.providers.opnsense.catalogue.rows import SERVICES
+from fazai.providers.opnsense.catalogue.table import service_order
+from fazai.providers.opnsense.planning.snapshot import Collection, Snapshot, item_row
+from fazai.providers.opnsense.provider import PROVIDER
 from tests.opnsense.helpers import recorded, recordings
 
 KINDS = PROVIDER.catalogue_kinds

@@ -9,7 +9,7 @@ import pytest
 from fazai.errors import Mark
 from fazai.lab import LabFirewall
 from fazai.model import Resource, Verb
-from fazai.providers.opnsense import PROVIDER
+from fazai.providers.opnsense.provider import PROVIDER
 from tests.opnsense.helpers import apply, plan, resource, run, target
 
 A = resource(

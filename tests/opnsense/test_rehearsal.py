@@ -12,10 +12,10 @@ import yaml
 
 from fazai.errors import DeviceError
 from fazai.lab import Fault, LabFirewall
-from fazai.lab.wire import Reply, Request
+from fazai.lab.server.wire import Reply, Request
 from fazai.model import Resource, Verb
-from fazai.providers.opnsense import PROVIDER
-from fazai.providers.opnsense.rehearsal import TRIALS
+from fazai.providers.opnsense.provider import PROVIDER
+from fazai.providers.opnsense.writing.rehearsal import TRIALS
 from tests.opnsense.helpers import apply, resource, run, session, target
 
 EXTRA = resource("opnsense.alias", {"name": "beside", "type": "host", "content": ["192.0.2.1"]})

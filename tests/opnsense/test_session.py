@@ -9,9 +9,9 @@ import pytest
 from fazai.errors import DeviceError, Mark, Refused, Rejected
 from fazai.lab import Fault, LabFirewall
 from fazai.model import Activate, Change, Secret, Verb
-from fazai.providers.opnsense import PROVIDER
-from fazai.providers.opnsense.ownership import is_uuid, own_ref
-from fazai.providers.opnsense.snapshot import Collection, Snapshot
+from fazai.providers.opnsense.catalogue.ownership import is_uuid, own_ref
+from fazai.providers.opnsense.planning.snapshot import Collection, Snapshot
+from fazai.providers.opnsense.provider import PROVIDER
 from tests.opnsense.helpers import (
     FakeClock,
     Start,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from fazai.providers.opnsense import PROVIDER
-from fazai.providers.opnsense.catalogue import FieldRow
-from fazai.providers.opnsense.values import from_item, same, to_api
+from fazai.providers.opnsense.catalogue.table import FieldRow
+from fazai.providers.opnsense.catalogue.values import from_item, same, to_api
+from fazai.providers.opnsense.provider import PROVIDER
 
 
 def row(path: str) -> FieldRow:

@@ -8,9 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from fazai.filters.network import _ALIASES, _QUERIES
-from fazai.filters.pattern import check_pattern
-from fazai.filters.table import FILTERS
 from fazai.inventory import load
 from fazai.model import Work
 from fazai.playbook import Selection, load_playbooks, resolve
@@ -20,6 +17,9 @@ from fazai.registry import Registry
 from fazai.secrets import SecretReader
 from fazai.template import Templates
 from fazai.template.engine import Engine
+from fazai.template.filters.network import _ALIASES, _QUERIES
+from fazai.template.filters.pattern import check_pattern
+from fazai.template.filters.table import FILTERS
 from fazai.template.limits import CHAIN_MAX, DEPTH_MAX, OPERATIONS, TEMPLATE_MAX, TEXT_MAX
 
 PAGE = (Path(__file__).parents[2] / "docs/playbooks.md").read_text()

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fazai.errors import SecretError
-from fazai.vault import Password, _cipher, _keys, decrypt, encrypt, is_vault, label_of
+from fazai.secrets.vault import Password, _cipher, _keys, decrypt, encrypt, is_vault, label_of
 
 VAULT = Path(__file__).parent / "vault"
 PASSWORD = b"correct horse battery staple"

@@ -153,7 +153,7 @@ def test_a_run_with_a_state_folder_of_its_own_is_no_concern_of_the_machines_daem
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Root's daemon in a folder of its own used to take the machine's socket."""
-    from fazai.cli import setup
+    from fazai.cli import environment as setup
 
     monkeypatch.delenv("FAZAI_SOCKET", raising=False)
     monkeypatch.setenv("FAZAI_STATE_DIR", str(tmp_path / "state"))

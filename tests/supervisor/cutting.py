@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from fazai.hosts.agent.files import agent_version
 from fazai.model import Resource
+from fazai.providers.hosts.agent.files import agent_version
 from tests.agent.receiver import Receiver
 from tests.hosts.booted import booted
 from tests.hosts.helpers import Host, resource

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from fazai.apply import Engine
-from fazai.hosts.become import Become
-from fazai.hosts.kinds import all_kinds
-from fazai.hosts.kinds.telemetry import KINDS, AgentKind
-from fazai.hosts.session import HostSession
 from fazai.model import Resource, Target, TargetWork, Work
 from fazai.outcome import RunOutcome
-from fazai.providers.local.transport import start
+from fazai.providers.hosts.kinds import all_kinds
+from fazai.providers.hosts.kinds.telemetry import KINDS, AgentKind
+from fazai.providers.hosts.local.transport import start
+from fazai.providers.hosts.session import HostSession
+from fazai.providers.hosts.shell.become import Become
 from fazai.store.base import Run
 from fazai.store.sqlite import SqliteStore
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fazai.hosts.agent.files import (
+from fazai.providers.hosts.agent.files import (
     agent_version,
     names_known,
     pairs_of,
@@ -17,8 +17,8 @@ from fazai.hosts.agent.files import (
     settings_text,
     wrong_setting,
 )
-from fazai.hosts.agent.health import Report, read_report
-from fazai.hosts.kinds import all_kinds
+from fazai.providers.hosts.agent.health import Report, read_report
+from fazai.providers.hosts.kinds import all_kinds
 from tests.hosts.helpers import resource
 
 NOW = 1_000_000

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from fazai.hosts.agent import scripts
-from fazai.hosts.agent.files import LOG, STATE, STATUS
+from fazai.providers.hosts.agent import scripts
+from fazai.providers.hosts.agent.files import LOG, STATE, STATUS
 from tests.hosts.conftest import World
 from tests.hosts.helpers import Host, shell_environ
 

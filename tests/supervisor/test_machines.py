@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from fazai.hosts.agent.files import agent_version
 from fazai.model import Resource
 from fazai.outcome import RunOutcome, Status
+from fazai.providers.hosts.agent.files import agent_version
 from tests.agent.receiver import Receiver
 from tests.hosts.helpers import resource
 from tests.supervisor.conftest import until

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fazai.errors import ExitCode
-from fazai.hosts.agent.files import agent_version
+from fazai.providers.hosts.agent.files import agent_version
 from tests.agent.receiver import Receiver
 from tests.hosts.booted import booted
 from tests.hosts.conftest import World

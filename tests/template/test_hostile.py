@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from fazai.errors import TemplateError
-from fazai.filters.base import FilterError
-from fazai.filters.pattern import check_pattern
 from fazai.model import Secret
 from fazai.template import Templates
+from fazai.template.filters.base import FilterError
+from fazai.template.filters.pattern import check_pattern
 
 VARIABLES: dict[str, Any] = {
     "text": "x" * 1000,

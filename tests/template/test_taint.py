@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from fazai.errors import Mark, TemplateError
-from fazai.filters.base import Secrecy
-from fazai.filters.table import FILTERS, TESTS
 from fazai.model import Secret
 from fazai.template import Scope, Templates
+from fazai.template.filters.base import Secrecy
+from fazai.template.filters.table import FILTERS, TESTS
 
 TEXT = "s3cret-Value"
 VARIABLES: dict[str, Any] = {

@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from fazai.daemon.announce import utc_now
-from fazai.daemon.jobs import Polling
+from fazai.daemon.events.announcer import utc_now
+from fazai.daemon.runs.config import Polling
 from fazai.lab import Fault
 from fazai.wire.events import LogEvent
 from tests.daemon.live import Live, live, token, until

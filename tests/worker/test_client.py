@@ -13,8 +13,8 @@ import pytest
 
 from fazai.cli.clients import read_token_file
 from fazai.errors import FazaiError, InputError, Unreachable
-from fazai.providers.gemma import Endpoint, GemmaClient
-from fazai.providers.gemma.endpoint import Conversation
+from fazai.providers.gemma.client import GemmaClient
+from fazai.providers.gemma.endpoint import Conversation, Endpoint
 from fazai.wire.base import WireError
 from fazai.wire.worker import GenerateParams, SessionParams
 

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from fazai.errors import Unreachable
-from fazai.providers.gemma import GemmaClient
+from fazai.providers.gemma.client import GemmaClient
 from fazai.wire.worker import SessionParams
 from fazai.worker.demo import demo_model
 

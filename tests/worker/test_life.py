@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from fazai.errors import InputError, Unreachable
-from fazai.providers.gemma import GemmaClient
+from fazai.providers.gemma.client import GemmaClient
 from fazai.service import systemd
 from fazai.service.log import Log
 from fazai.wire.base import WireError

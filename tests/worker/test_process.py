@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from fazai.errors import Unreachable
-from fazai.providers.gemma import GemmaClient
+from fazai.providers.gemma.client import GemmaClient
 from fazai.wire.worker import SessionParams
 from fazai.worker.demo import demo_model
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from fazai.errors import FazaiError
-from fazai.providers.gemma import GemmaClient
+from fazai.providers.gemma.client import GemmaClient
 from fazai.wire.base import WireError
 from fazai.wire.worker import SessionParams
 from fazai.worker.demo import demo_model

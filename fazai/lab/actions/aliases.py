@@ -8,8 +8,13 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from fazai.lab.box import Call, Handler
-from fazai.lab.config import Item
-from fazai.lab.engine import (
+from fazai.lab.engine.config import Item
+from fazai.lab.engine.fieldtypes import is_address, is_network
+from fazai.lab.engine.names import ALIASES, CATEGORIES, INTERFACES, builtin_aliases, natural
+from fazai.lab.engine.render import as_php, nested_item
+from fazai.lab.engine.schema import ItemModel
+from fazai.lab.engine.search import Row, grid, plain_rows, recordset
+from fazai.lab.engine.verbs import (
     FAILED,
     Problems,
     blank,
@@ -23,12 +28,7 @@ from fazai.lab.engine import (
     rows_of,
     set_item,
 )
-from fazai.lab.fieldtypes import is_address, is_network
 from fazai.lab.models.alias import builtin_item, content_map, tables
-from fazai.lab.names import ALIASES, CATEGORIES, INTERFACES, builtin_aliases, natural
-from fazai.lab.render import as_php, nested_item
-from fazai.lab.schema import ItemModel
-from fazai.lab.search import Row, grid, plain_rows, recordset
 
 __all__ = ["ACTIONS", "refresh_tables"]
 

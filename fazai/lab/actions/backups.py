@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from fazai.lab.box import Call, Handler
-from fazai.lab.config import Collection, Revision
-from fazai.lab.wire import Reply
-from fazai.lab.xmlview import lines_of
+from fazai.lab.engine.config import Collection, Revision
+from fazai.lab.engine.xmlview import lines_of
+from fazai.lab.server.wire import Reply
 
 __all__ = ["ACTIONS"]
 

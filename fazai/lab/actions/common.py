@@ -8,7 +8,8 @@ from typing import Any, Final
 import msgspec
 
 from fazai.lab.box import Call, Handler
-from fazai.lab.engine import (
+from fazai.lab.engine.schema import Catalogue, ItemModel, action_key
+from fazai.lab.engine.verbs import (
     add_item,
     del_item,
     get_item,
@@ -18,7 +19,6 @@ from fazai.lab.engine import (
     set_model,
     toggle_item,
 )
-from fazai.lab.schema import Catalogue, ItemModel, action_key
 
 __all__ = ["change_service", "constant", "generic_handlers", "reconfigure", "service_handlers"]
 

@@ -10,9 +10,9 @@ import msgspec
 
 from fazai.lab.actions.common import constant
 from fazai.lab.box import Box, Call, Handler
-from fazai.lab.engine import get_item, rows_of
-from fazai.lab.schema import read_json
-from fazai.lab.search import Row, grid, plain_rows, recordset
+from fazai.lab.engine.schema import read_json
+from fazai.lab.engine.search import Row, grid, plain_rows, recordset
+from fazai.lab.engine.verbs import get_item, rows_of
 
 __all__ = ["ACTIONS", "answer"]
 

@@ -12,11 +12,11 @@ from fazai.lab.actions.common import constant
 from fazai.lab.actions.core import answer
 from fazai.lab.actions.rules import applied_rules
 from fazai.lab.box import Box, Call, Handler
+from fazai.lab.engine.names import GATEWAYS, INTERFACES, interface_label, interface_name, natural
+from fazai.lab.engine.search import plain_rows, recordset
 from fazai.lab.models.interfaces import VIPS, vlan_devices
 from fazai.lab.models.routing import ROUTES
-from fazai.lab.names import GATEWAYS, INTERFACES, interface_label, interface_name, natural
-from fazai.lab.search import plain_rows, recordset
-from fazai.lab.wire import Reply
+from fazai.lab.server.wire import Reply
 
 __all__ = ["ACTIONS"]
 

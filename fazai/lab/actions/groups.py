@@ -7,9 +7,9 @@ from typing import Any, Final
 
 from fazai.lab.actions.common import reconfigure
 from fazai.lab.box import Call, Handler
-from fazai.lab.engine import rows_of
-from fazai.lab.names import GROUPS, natural
-from fazai.lab.search import Row, grid
+from fazai.lab.engine.names import GROUPS, natural
+from fazai.lab.engine.search import Row, grid
+from fazai.lab.engine.verbs import rows_of
 
 __all__ = ["ACTIONS"]
 

@@ -8,13 +8,13 @@ from typing import Any, Final
 
 from fazai.lab.actions.common import reconfigure
 from fazai.lab.box import Box, Call, Handler, UserError
-from fazai.lab.config import Item, as_text
-from fazai.lab.engine import FAILED, get_item, get_model, posted
+from fazai.lab.engine.config import Item, as_text
+from fazai.lab.engine.names import INTERFACES, interface_label
+from fazai.lab.engine.schema import read_json
+from fazai.lab.engine.search import grid, plain_rows, recordset
+from fazai.lab.engine.verbs import FAILED, get_item, get_model, posted
 from fazai.lab.models.interfaces import VIPS, VLANS, vlan_devices
-from fazai.lab.names import INTERFACES, interface_label
-from fazai.lab.schema import read_json
-from fazai.lab.search import grid, plain_rows, recordset
-from fazai.lab.wire import json_reply
+from fazai.lab.server.wire import json_reply
 
 __all__ = ["ACTIONS"]
 

@@ -8,9 +8,9 @@ from typing import Any, Final
 from fazai.lab.actions.daemons import daemon_handlers
 from fazai.lab.actions.sheets import download, upload
 from fazai.lab.box import Call, Handler
-from fazai.lab.engine import set_model
+from fazai.lab.engine.search import recordset
+from fazai.lab.engine.verbs import set_model
 from fazai.lab.models.kea import RESERVATIONS, SUBNETS, collected, subnet_of
-from fazai.lab.search import recordset
 
 __all__ = ["ACTIONS"]
 

@@ -9,11 +9,11 @@ from typing import Any, Final
 
 from fazai.lab.actions.common import reconfigure
 from fazai.lab.box import Box, Call, Handler
-from fazai.lab.config import Item
-from fazai.lab.engine import FAILED, blank, delete_one, get_item, is_uuid4, posted, save_item
-from fazai.lab.names import GATEWAYS, INTERFACES, interface_name
-from fazai.lab.schema import ItemModel
-from fazai.lab.search import plain_rows, recordset
+from fazai.lab.engine.config import Item
+from fazai.lab.engine.names import GATEWAYS, INTERFACES, interface_name
+from fazai.lab.engine.schema import ItemModel
+from fazai.lab.engine.search import plain_rows, recordset
+from fazai.lab.engine.verbs import FAILED, blank, delete_one, get_item, is_uuid4, posted, save_item
 
 __all__ = ["ACTIONS"]
 

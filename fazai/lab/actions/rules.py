@@ -7,11 +7,9 @@ from typing import Any, Final
 
 from fazai.lab.actions.aliases import categories_used, refresh_tables
 from fazai.lab.box import Box, Call, Handler, UserError
-from fazai.lab.config import Item
-from fazai.lab.engine import FAILED, get_item, rows_of
-from fazai.lab.hooks import HOOKS
-from fazai.lab.models.rules import DNAT, NPT, ONE_TO_ONE, RULES, SOURCE_NAT, order_of
-from fazai.lab.names import (
+from fazai.lab.engine.config import Item
+from fazai.lab.engine.hooks import HOOKS
+from fazai.lab.engine.names import (
     ALIASES,
     GROUPS,
     builtin_aliases,
@@ -20,9 +18,11 @@ from fazai.lab.names import (
     network_names,
     port_names,
 )
-from fazai.lab.schema import ItemModel, read_json
-from fazai.lab.search import Row, grid, recordset
-from fazai.lab.sources import SOURCES
+from fazai.lab.engine.schema import ItemModel, read_json
+from fazai.lab.engine.search import Row, grid, recordset
+from fazai.lab.engine.sources import SOURCES
+from fazai.lab.engine.verbs import FAILED, get_item, rows_of
+from fazai.lab.models.rules import DNAT, NPT, ONE_TO_ONE, RULES, SOURCE_NAT, order_of
 
 __all__ = ["ACTIONS", "COLLECTIONS"]
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from fazai.lab.actions.rules import COLLECTIONS, apply
 from fazai.lab.box import Box, Call, Handler, Rollback
-from fazai.lab.config import paths_of
+from fazai.lab.engine.config import paths_of
 from fazai.lab.models.alias import tables
 
 __all__ = ["ACTIONS"]

@@ -10,9 +10,9 @@ from fazai.lab.actions.common import reconfigure
 from fazai.lab.actions.core import answer
 from fazai.lab.actions.daemons import daemon_handlers, reconfigure_daemon
 from fazai.lab.box import Call, Handler
-from fazai.lab.config import SETTINGS
-from fazai.lab.engine import blank
-from fazai.lab.search import plain_rows, recordset
+from fazai.lab.engine.config import SETTINGS
+from fazai.lab.engine.search import plain_rows, recordset
+from fazai.lab.engine.verbs import blank
 
 __all__ = ["ACTIONS"]
 

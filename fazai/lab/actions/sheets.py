@@ -10,11 +10,11 @@ from typing import Any, Final
 
 from fazai.lab.actions.rules import COLLECTIONS
 from fazai.lab.box import Call, Handler
-from fazai.lab.engine import Problems, blank, is_uuid4, merged, problems_of
-from fazai.lab.render import label_of
-from fazai.lab.schema import ItemModel
-from fazai.lab.sources import choices_of
-from fazai.lab.wire import Reply
+from fazai.lab.engine.render import label_of
+from fazai.lab.engine.schema import ItemModel
+from fazai.lab.engine.sources import choices_of
+from fazai.lab.engine.verbs import Problems, blank, is_uuid4, merged, problems_of
+from fazai.lab.server.wire import Reply
 
 __all__ = ["ACTIONS"]
 

@@ -9,9 +9,9 @@ from typing import Any, Final
 from fazai.lab.access import GROUP_ITEMS, USER_ITEMS, new_key, privileges
 from fazai.lab.actions.common import reconfigure
 from fazai.lab.box import Call, Handler
-from fazai.lab.config import Item
-from fazai.lab.engine import FAILED, get_item
-from fazai.lab.search import plain_rows, recordset
+from fazai.lab.engine.config import Item
+from fazai.lab.engine.search import plain_rows, recordset
+from fazai.lab.engine.verbs import FAILED, get_item
 
 __all__ = ["ACTIONS"]
 

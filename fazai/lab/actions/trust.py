@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from fazai.lab.actions.common import reconfigure
 from fazai.lab.box import Call, Handler
-from fazai.lab.engine import del_item
+from fazai.lab.engine.verbs import del_item
 from fazai.lab.models.trust import AUTHORITIES, CERTIFICATES, text_of
 
 __all__ = ["ACTIONS"]

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from fazai.lab.actions.common import reconfigure
 from fazai.lab.box import Call, Handler
-from fazai.lab.config import Item
+from fazai.lab.engine.config import Item
 from fazai.lab.models.unbound import ALIASES, HOSTS, fqdn
 
 __all__ = ["ACTIONS"]

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from fazai.lab.actions.daemons import daemon_handlers, reconfigure_daemon
 from fazai.lab.box import Call, Handler
-from fazai.lab.engine import FAILED
+from fazai.lab.engine.verbs import FAILED
 from fazai.lab.models.wireguard import CLIENTS, SERVERS, link
 
 __all__ = ["ACTIONS"]

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from fazai.lab.box import Box, Call, UserError
-from fazai.lab.config import Edit, Item
-from fazai.lab.fieldtypes import is_address, is_hostname, is_network
-from fazai.lab.hooktypes import Extra, Hooks
-from fazai.lab.names import ALIASES, alias_type, alias_uuid, builtin_aliases, port_names
-from fazai.lab.schema import ItemModel
+from fazai.lab.engine.config import Edit, Item
+from fazai.lab.engine.fieldtypes import is_address, is_hostname, is_network
+from fazai.lab.engine.hooktypes import Extra, Hooks
+from fazai.lab.engine.names import ALIASES, alias_type, alias_uuid, builtin_aliases, port_names
+from fazai.lab.engine.schema import ItemModel
 
 __all__ = ["HOOKS", "builtin_item", "content_map", "stats", "tables"]
 

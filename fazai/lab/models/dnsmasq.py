@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from fazai.lab.box import Box
-from fazai.lab.config import Item
-from fazai.lab.hooktypes import Hooks
-from fazai.lab.schema import ItemModel
+from fazai.lab.engine.config import Item
+from fazai.lab.engine.hooktypes import Hooks
+from fazai.lab.engine.schema import ItemModel
 
 __all__ = ["HOOKS"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 from fazai.lab.box import Box, UserError
-from fazai.lab.config import Item
-from fazai.lab.hooktypes import Hooks
-from fazai.lab.schema import Field, ItemModel
+from fazai.lab.engine.config import Item
+from fazai.lab.engine.hooktypes import Hooks
+from fazai.lab.engine.schema import Field, ItemModel
 
 __all__ = ["HOOKS"]
 

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from fazai.lab.box import Box, Call, UserError
-from fazai.lab.config import Item
-from fazai.lab.fieldtypes import is_address
-from fazai.lab.hooktypes import Extra, Hooks
-from fazai.lab.names import INTERFACES
-from fazai.lab.schema import ItemModel
+from fazai.lab.engine.config import Item
+from fazai.lab.engine.fieldtypes import is_address
+from fazai.lab.engine.hooktypes import Extra, Hooks
+from fazai.lab.engine.names import INTERFACES
+from fazai.lab.engine.schema import ItemModel
 
 __all__ = ["HOOKS", "VIPS", "VLANS", "vlan_devices"]
 

@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from typing import Final
 
 from fazai.lab.box import Box
-from fazai.lab.config import Item
-from fazai.lab.fieldtypes import is_address, is_network
-from fazai.lab.hooktypes import Hooks
-from fazai.lab.names import INTERFACES
-from fazai.lab.schema import ItemModel
+from fazai.lab.engine.config import Item
+from fazai.lab.engine.fieldtypes import is_address, is_network
+from fazai.lab.engine.hooktypes import Hooks
+from fazai.lab.engine.names import INTERFACES
+from fazai.lab.engine.schema import ItemModel
 
 __all__ = ["HOOKS", "RESERVATIONS", "SUBNETS", "collected", "subnet_of"]
 

@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from typing import Final
 
 from fazai.lab.box import Box, UserError
-from fazai.lab.config import Item
-from fazai.lab.fieldtypes import is_address
-from fazai.lab.hooktypes import Hooks
-from fazai.lab.names import GATEWAYS, INTERFACES
-from fazai.lab.schema import ItemModel
+from fazai.lab.engine.config import Item
+from fazai.lab.engine.fieldtypes import is_address
+from fazai.lab.engine.hooktypes import Hooks
+from fazai.lab.engine.names import GATEWAYS, INTERFACES
+from fazai.lab.engine.schema import ItemModel
 
 __all__ = ["HOOKS", "ROUTES"]
 

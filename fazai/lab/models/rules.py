@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from fazai.lab.box import Box, Call, UserError
-from fazai.lab.config import Item
-from fazai.lab.fieldtypes import is_address, is_network
-from fazai.lab.hooktypes import Extra, Hooks
-from fazai.lab.names import ALIASES, CATEGORIES, GROUPS, INTERFACES, builtin_aliases, network_names
-from fazai.lab.schema import Field, ItemModel
+from fazai.lab.engine.config import Item
+from fazai.lab.engine.fieldtypes import is_address, is_network
+from fazai.lab.engine.hooktypes import Extra, Hooks
+from fazai.lab.engine.names import ALIASES, CATEGORIES, GROUPS, INTERFACES, builtin_aliases, network_names
+from fazai.lab.engine.schema import Field, ItemModel
 
 __all__ = ["HOOKS", "RULES", "SOURCE_NAT", "alias_meta", "order_of"]
 

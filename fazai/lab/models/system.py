@@ -7,9 +7,9 @@ from typing import Any, Final
 
 from fazai.lab.access import GROUP_ITEMS, USER_ITEMS, privileges
 from fazai.lab.box import Box, Call
-from fazai.lab.config import Edit, Item
-from fazai.lab.hooktypes import Extra, Hooks
-from fazai.lab.schema import Field, ItemModel
+from fazai.lab.engine.config import Edit, Item
+from fazai.lab.engine.hooktypes import Extra, Hooks
+from fazai.lab.engine.schema import Field, ItemModel
 
 __all__ = ["HOOKS"]
 

@@ -12,15 +12,15 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from fazai.lab.box import Box, Call, UserError
-from fazai.lab.config import Edit, Item, as_text
-from fazai.lab.fieldtypes import validate
-from fazai.lab.hooktypes import Extra, Hooks
-from fazai.lab.schema import ItemModel
+from fazai.lab.engine.config import Edit, Item, as_text
+from fazai.lab.engine.fieldtypes import validate
+from fazai.lab.engine.hooktypes import Extra, Hooks
+from fazai.lab.engine.schema import ItemModel
 
 if TYPE_CHECKING:
     from cryptography import x509
 
-    from fazai.lab.x509 import PrivateKey
+    from fazai.lab.server.x509 import PrivateKey
 
 __all__ = ["AUTHORITIES", "CERTIFICATES", "HOOKS", "text_of"]
 
@@ -62,7 +62,7 @@ def _check(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[
 
 def _issuer(box: Box, caref: str) -> tuple[x509.Certificate, PrivateKey] | None:
     """The authority that signs; None for a certificate that signs itself."""
-    from fazai.lab.x509 import key_of, load_certificate
+    from fazai.lab.server.x509 import key_of, load_certificate
 
     if not caref:
         return None
@@ -73,7 +73,7 @@ def _issuer(box: Box, caref: str) -> tuple[x509.Certificate, PrivateKey] | None:
 
 
 def _internal(call: Call, new: dict[str, str]) -> None:
-    from fazai.lab.x509 import make_key, pem_of, sign
+    from fazai.lab.server.x509 import make_key, pem_of, sign
 
     if new.get("private_key_location") == "local":
         raise UserError("the lab keeps the key of every certificate that it makes", "lab")
@@ -82,7 +82,7 @@ def _internal(call: Call, new: dict[str, str]) -> None:
 
 
 def _imported(call: Call, new: dict[str, str]) -> None:
-    from fazai.lab.x509 import key_of, keys_match, load_certificate
+    from fazai.lab.server.x509 import key_of, keys_match, load_certificate
 
     crt, prv = _encoded(new["crt_payload"]), _encoded(new["prv_payload"].strip() and new["prv_payload"])
     try:
@@ -104,7 +104,7 @@ def _imported(call: Call, new: dict[str, str]) -> None:
 
 def _reissued(call: Call, new: dict[str, str]) -> None:
     """The same key and names, a new period."""
-    from fazai.lab.x509 import key_of, pem_of, sign
+    from fazai.lab.server.x509 import key_of, pem_of, sign
 
     new["crt"] = pem_of(sign(new, key_of(new["prv"]), _issuer(call.box, new["caref"])))
 
@@ -141,7 +141,7 @@ def _make(call: Call, edit: Edit, uuid: str, old: Item, stored: Item) -> None:
 
 def _computed(box: Box, model: ItemModel, uuid: str, item: Item) -> Mapping[str, Any]:
     """The fields that are not stored, read from the certificate; the defaults for a new one."""
-    from fazai.lab.x509 import facts_of, load_certificate
+    from fazai.lab.server.x509 import facts_of, load_certificate
 
     names = {field.name: field.default for field in model.fields if field.volatile}
     values: dict[str, Any] = dict(names)

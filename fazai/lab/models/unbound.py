@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from fazai.lab.box import Box
-from fazai.lab.config import Item
-from fazai.lab.hooktypes import Extra, Hooks
-from fazai.lab.schema import ItemModel
+from fazai.lab.engine.config import Item
+from fazai.lab.engine.hooktypes import Extra, Hooks
+from fazai.lab.engine.schema import ItemModel
 
 __all__ = ["ALIASES", "HOOKS", "HOSTS"]
 

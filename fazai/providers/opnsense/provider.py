@@ -13,12 +13,12 @@ from urllib.parse import urlsplit
 
 from fazai.errors import InputError, InventoryError, did_you_mean
 from fazai.model import FieldSpec, Kind, Resource, Secret, SecretRef, Session, Target, Value
-from fazai.providers.opnsense.kinds import CatalogueKind, all_kinds
+from fazai.providers.opnsense.catalogue.kinds import CatalogueKind, all_kinds
 
 if TYPE_CHECKING:
-    from fazai.providers.opnsense.budget import Budget
+    from fazai.providers.opnsense.api.budget import Budget
 
-__all__ = ["OPTIONS", "OpnsenseProvider", "is_loopback"]
+__all__ = ["OPTIONS", "PROVIDER", "OpnsenseProvider", "is_loopback"]
 
 _LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
 
@@ -101,7 +101,7 @@ class OpnsenseProvider:
     @cached_property
     def _budget(self) -> Budget:
         """What the answers to all its sessions may take."""
-        from fazai.providers.opnsense.budget import Budget  # asyncio is heavy
+        from fazai.providers.opnsense.api.budget import Budget  # asyncio is heavy
 
         return Budget()
 
@@ -123,7 +123,9 @@ class OpnsenseProvider:
 
     def check_list(self, resources: Sequence[Resource]) -> list[InputError]:
         """What contradicts itself in the list of one firewall, with the place of each."""
-        from fazai.providers.opnsense.contradictions import find_contradictions  # once lists are read
+        from fazai.providers.opnsense.catalogue.contradictions import (
+            find_contradictions,  # once lists are read
+        )
 
         return list(find_contradictions(self.catalogue_kinds, resources))
 
@@ -248,7 +250,7 @@ def is_loopback(host: str) -> bool:
 
 
 def _secret(value: Value, spec: FieldSpec) -> _Wrong:
-    from fazai.providers.opnsense.credentials import read_credentials
+    from fazai.providers.opnsense.api.credentials import read_credentials
 
     try:
         read_credentials(value)
@@ -283,7 +285,7 @@ def _max_prune(value: Value, spec: FieldSpec) -> _Wrong:
 
 
 def _place(value: Value, spec: FieldSpec) -> _Wrong:
-    from fazai.providers.opnsense.placing import place_of
+    from fazai.providers.opnsense.planning.placing import place_of
 
     ordered = [name for name, kind in all_kinds().items() if kind.ordered]
     for kind, place in value.items() if isinstance(value, Mapping) else ():
@@ -328,3 +330,5 @@ _CHECKS = {
     "place": _place,
     "unmanaged": _unmanaged,
 }
+
+PROVIDER = OpnsenseProvider()

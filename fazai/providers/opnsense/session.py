@@ -10,25 +10,33 @@ from typing import Any, Self
 
 from fazai.errors import DeviceError, FazaiError, InventoryError, Rejected, Unreachable, Unsure
 from fazai.model import Change, Diff, Resource, Target, Value, Verb
-from fazai.providers.opnsense import verifying
-from fazai.providers.opnsense.answers import nonsense, refusal
-from fazai.providers.opnsense.bodies import nest, rejected
-from fazai.providers.opnsense.budget import MIB, Budget
-from fazai.providers.opnsense.catalogue import FieldRow
-from fazai.providers.opnsense.client import Api, Call, Clock, Settings, SystemClock
-from fazai.providers.opnsense.credentials import read_credentials
-from fazai.providers.opnsense.diffing import Unresolved, resolve
-from fazai.providers.opnsense.kinds import UUID, CatalogueKind, called
-from fazai.providers.opnsense.masking import told
-from fazai.providers.opnsense.ownership import mark_of, marked, own_ref
-from fazai.providers.opnsense.placing import places_of
-from fazai.providers.opnsense.planning import Policy, pruned_kinds, work_out
+from fazai.providers.opnsense.api.answers import nonsense, refusal
+from fazai.providers.opnsense.api.budget import MIB, Budget
+from fazai.providers.opnsense.api.client import Api, Call, Clock, Settings, SystemClock
+from fazai.providers.opnsense.api.credentials import read_credentials
+from fazai.providers.opnsense.api.masking import told
+from fazai.providers.opnsense.api.tls import read_ca
+from fazai.providers.opnsense.catalogue.kinds import UUID, CatalogueKind, called
+from fazai.providers.opnsense.catalogue.ownership import mark_of, marked, own_ref
+from fazai.providers.opnsense.catalogue.rows import SERVICES, KindRow
+from fazai.providers.opnsense.catalogue.table import FieldRow
+from fazai.providers.opnsense.catalogue.values import text_of
+from fazai.providers.opnsense.planning.diffing import Unresolved, resolve
+from fazai.providers.opnsense.planning.placing import places_of
+from fazai.providers.opnsense.planning.snapshot import (
+    SETTINGS_REF,
+    Collection,
+    Keys,
+    Row,
+    Snapshot,
+    cell,
+    item_row,
+)
+from fazai.providers.opnsense.planning.steps import Policy, pruned_kinds, work_out
 from fazai.providers.opnsense.provider import OPTIONS
-from fazai.providers.opnsense.rehearsal import rehearse
-from fazai.providers.opnsense.rows import SERVICES, KindRow
-from fazai.providers.opnsense.snapshot import SETTINGS_REF, Collection, Keys, Row, Snapshot, cell, item_row
-from fazai.providers.opnsense.tls import read_ca
-from fazai.providers.opnsense.values import text_of
+from fazai.providers.opnsense.writing import verifying
+from fazai.providers.opnsense.writing.bodies import nest, rejected
+from fazai.providers.opnsense.writing.rehearsal import rehearse
 
 __all__ = ["OpnsenseSession"]
 

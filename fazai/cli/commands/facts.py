@@ -1,0 +1,92 @@
+"""fazai facts"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from fazai.cli import environment as setup
+from fazai.cli.lab_targets import with_folders
+from fazai.cli.passwords import password_options
+from fazai.cli.run_options import command_of
+from fazai.errors import FazaiError, UsageError, worst_exit
+from fazai.model import Describing, Provider, Target, Work
+
+
+@click.command(
+    "facts",
+    epilog="\b\nExamples:\n  fazai facts inventory.yml\n  fazai facts inventory.yml web-01 'edge:!edge-03'"
+    "\n  fazai facts -i inventory.yml --output json",
+)
+@click.argument("words", nargs=-1, metavar="[INVENTORY]... [HOST]...")
+@click.option("-i", "--inventory", "more", multiple=True, type=click.Path(), help="Another inventory source.")
+@click.option("-f", "--forks", type=click.IntRange(1, 4096), help="Hosts at once.")
+@click.option("-e", "--extra-vars", multiple=True, metavar="NAME=VALUE|@FILE", help="More variables.")
+@click.option("--vault-password-file", multiple=True, type=click.Path(), help="For !vault; or label@file.")
+@password_options
+@click.option("--allow-scripts", is_flag=True, help="Run inventories that are programs.")
+@click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+def facts_command(words: tuple[str, ...], output: str, **options: Any) -> int:
+    """Show what hosts are: system, kernel, CPUs, memory, disks, addresses, init, package manager."""
+    sources, limit = setup.split_words(words, options["more"])
+    command = command_of("facts", {**options, "inventory": sources, "limit": limit})
+    targets = _targets(with_folders(command.works, command.config.lab))
+    forks = options["forks"] or command.config.forks
+    found = asyncio.run(_ask(targets, command.registry.provider, forks))
+    if output == "json":
+        shown = {name: _record(facts) for name, facts in found.items()}
+        click.echo(json.dumps(shown, indent=1, ensure_ascii=False))
+    else:
+        for name, facts in found.items():
+            click.echo("\n".join(_text(name, facts)))
+    return worst_exit(e.exit_code for e in found.values() if isinstance(e, FazaiError))
+
+
+def _targets(works: tuple[Work, ...]) -> list[Target]:
+    return [item.target for work in works for item in work.targets]
+
+
+async def _ask(targets: list[Target], provider: Any, forks: int) -> dict[str, Mapping[str, Any] | FazaiError]:
+    """The facts of each host, or why there are none."""
+    gate = asyncio.Semaphore(forks)
+
+    async def one(target: Target) -> Mapping[str, Any] | FazaiError | None:
+        own: Provider = provider(target.provider)
+        async with gate, own.connect(target) as session:  # deadline: the target's connect_timeout and timeout
+            if not isinstance(session, Describing):
+                return None
+            try:
+                return await session.facts()
+            except FazaiError as error:
+                return error
+
+    said = await asyncio.gather(*(one(target) for target in targets))
+    found = {t.name: facts for t, facts in zip(targets, said, strict=True) if facts is not None}
+    if not found:
+        raise UsageError("none of these targets is a host", hint="facts are of provider: ssh and local")
+    return found
+
+
+def _record(facts: Mapping[str, Any] | FazaiError) -> Mapping[str, Any]:
+    return (
+        {"error": str(facts), "exit_code": int(facts.exit_code)} if isinstance(facts, FazaiError) else facts
+    )
+
+
+def _text(name: str, facts: Mapping[str, Any] | FazaiError) -> list[str]:
+    if isinstance(facts, FazaiError):
+        return [f"{name}", f"  error: {facts}"]
+    lines = [name]
+    for key, value in facts.items():
+        if key == "os":
+            value = value.get("name", "")
+        elif key == "disks":
+            value = ", ".join(f"{d['mount']} {d['free_mib']} of {d['size_mib']} MiB free" for d in value)
+        elif isinstance(value, list):
+            value = ", ".join(value)
+        lines.append(f"  {key:<14} {value}")
+    return lines

@@ -1,0 +1,132 @@
+"""fazai generate, fazai chat"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fazai.cli.generate_io import Finite
+from fazai.errors import FazaiError
+
+if TYPE_CHECKING:
+    from fazai.providers.gemma.client import GemmaClient
+    from fazai.wire.worker import SessionParams
+
+_FALLBACK = (
+    "\n\n\n\b\nWithout a worker it asks the OpenAI-compatible server of FAZAI_GEMMA_FALLBACK_URL,"
+    "\nFAZAI_GEMMA_FALLBACK_MODEL and FAZAI_GEMMA_FALLBACK_KEY_FILE, if they are set."
+)
+_FILE = click.Path(dir_okay=False, path_type=Path)
+_OPTIONS = (
+    click.option("--socket", "socket_path", help="[default: $FAZAI_GEMMA_SOCK, else /run/fazai/gemma.sock]"),
+    click.option("--system", help="The system prompt."),
+    click.option("--max-tokens", type=click.IntRange(1), help="The most tokens to generate. [default: 1024]"),
+    click.option("--temperature", type=Finite(0), help="0: always the likeliest token. [default: 1]"),
+    click.option("--top-k", type=click.IntRange(0), help="Only the likeliest K; 0: off. [default: 64]"),
+    click.option(
+        "--top-p",
+        type=Finite(0, 1, min_open=True),
+        help="Only the likeliest that hold this much of the probability. [default: 0.95]",
+    ),
+    click.option("--min-p", type=Finite(0, 1), help="Least probability, relative to the likeliest token."),
+    click.option("--repeat-penalty", type=Finite(0, min_open=True), help="Over the last 64 tokens; 1: off."),
+    click.option("--seed", type=click.IntRange(-1, 4294967295), help="The same seed gives the same text."),
+    click.option("--stop", multiple=True, help="A text that ends the answer and is not shown; up to 16."),
+    click.option("--json-schema", type=_FILE, help="The output conforms to this JSON Schema."),
+    click.option("--grammar", type=_FILE, help="The output conforms to this grammar: GBNF, or Lark."),
+    click.option(
+        "--timeout",
+        "timeout_s",
+        type=Finite(0.001, 3600),
+        default=120.0,
+        show_default=True,
+        help="Seconds for an answer.",
+    ),
+    click.option(
+        "--wait",
+        "wait_s",
+        type=Finite(0, 3600),
+        default=30.0,
+        show_default=True,
+        help="Seconds for a worker that still loads its model.",
+    ),
+)
+
+
+def _generation_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What one may ask of an answer: the fields of the worker's contract."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def _parameters(
+    *, timeout_s: float, stop: tuple[str, ...], json_schema: Path | None, grammar: Path | None, **plain: Any
+) -> SessionParams:
+    """Raises UsageError."""
+    from fazai.cli import generate_io as asking
+    from fazai.wire.worker import SessionParams
+
+    asking.check_shape(json_schema, grammar)
+    return SessionParams(
+        **plain,
+        stop=asking.stop_texts(stop),
+        json_schema=asking.schema(json_schema) if json_schema is not None else None,
+        grammar=asking.grammar(grammar) if grammar is not None else None,
+        timeout_ms=max(1, int(timeout_s * 1000)),
+    )
+
+
+def _client(socket_path: str | None) -> GemmaClient:
+    from fazai.cli.clients import read_token_file
+    from fazai.cli.commands.worker import socket_of
+    from fazai.providers.gemma.client import GemmaClient
+    from fazai.providers.gemma.endpoint import Endpoint
+
+    fallback = Endpoint.from_environ(os.environ, read_token_file)
+    return GemmaClient(socket_of(socket_path), fallback=fallback)
+
+
+@click.command(
+    "generate",
+    epilog='\b\nExamples:\n  fazai generate "Why would a firewall drift?"'
+    '\n  fazai drift inventory.yml | fazai generate --system "Summarise this." -'
+    '\n  fazai generate --json-schema answer.json "Is fw-01 up?"'
+    '\n  fazai generate --temperature 0 --stop . "The capital of Portugal is"' + _FALLBACK,
+)
+@click.argument("prompt", required=False)
+@_generation_options
+def generate_command(prompt: str | None, socket_path: str | None, wait_s: float, **options: Any) -> None:
+    """Ask the worker; PROMPT - (or none, with a pipe) reads stdin. The text streams to stdout; Ctrl-C aborts.
+
+    An answer that was cut (--max-tokens, --timeout, an abort elsewhere) is exit 1.
+    """
+    from fazai.cli import generate_io as asking
+
+    text = asking.prompt(prompt, sys.stdin)
+    params = _parameters(**options)
+    reason = asyncio.run(asking.ask(_client(socket_path), params, text, wait_s=wait_s))
+    if reason not in ("eos", "stop"):
+        raise FazaiError(f"the answer is not complete: {reason}", hint="--max-tokens, --timeout")
+
+
+@click.command(
+    "chat",
+    epilog="\b\nExamples:\n  fazai chat"
+    '\n  fazai chat --system "You know OPNsense. Answer in one sentence." --temperature 0.2' + _FALLBACK,
+)
+@_generation_options
+def chat_command(socket_path: str | None, wait_s: float, **options: Any) -> None:
+    """Talk with the worker: a line is a turn, and the worker keeps the conversation.
+
+    Ctrl-C aborts an answer and not the chat, Ctrl-D ends it. Lines that a pipe brings are turns, too.
+    """
+    from fazai.cli.commands import chat
+
+    chat.talk(_client(socket_path), _parameters(**options), sys.stdin, wait_s=wait_s)

@@ -1,0 +1,177 @@
+"""fazai apply, plan, drift, validate"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from fazai.cli.commands.completion import complete_kind, complete_pattern
+from fazai.cli.passwords import password_options
+from fazai.cli.planfile import KEPT, folder_of, no_secrets, options_of
+from fazai.cli.run_options import Command, count
+from fazai.errors import ExitCode, InputError, UsageError
+
+if TYPE_CHECKING:
+    from fazai.outcome import RunOutcome
+    from fazai.plan import SavedPlan
+
+_Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+_PATH: Final = click.Path(dir_okay=True)
+#: What is read, and what of it is meant.
+_INPUT: Final = (
+    click.argument("inventory", nargs=-1, type=_PATH),
+    click.option("-i", "--inventory", "more", multiple=True, type=_PATH, help="Another inventory source."),
+    click.option("-p", "--playbook", multiple=True, type=_PATH, help="Another playbook."),
+    click.option(
+        "-l",
+        "--limit",
+        multiple=True,
+        metavar="PATTERN",
+        shell_complete=complete_pattern,
+        help="Only these hosts or groups.",
+    ),
+    click.option("-t", "--tags", multiple=True, help="Only resources with one of these tags."),
+    click.option("--skip-tags", multiple=True, help="Not the resources with one of these tags."),
+    click.option(
+        "--kind",
+        multiple=True,
+        metavar="GLOB",
+        shell_complete=complete_kind,
+        help="Only resources of these kinds.",
+    ),
+    click.option("-e", "--extra-vars", multiple=True, metavar="NAME=VALUE|@FILE", help="More variables."),
+    click.option("--vault-password-file", multiple=True, type=_PATH, help="For !vault; or label@file."),
+    click.option("--allow-scripts", is_flag=True, help="Run inventories that are programs."),
+)
+#: How targets are contacted, and what is shown of it.
+_SHOWING: Final = (
+    click.option("-f", "--forks", type=click.IntRange(1, 4096), help="Targets at once."),
+    password_options,
+    click.option("-D", "--diff", is_flag=True, help="Show each change as a unified diff."),
+    click.option("--explain", is_flag=True, help="Show where each field comes from."),
+    click.option("-q", "--quiet", is_flag=True, help="Say nothing when all is converged."),
+    click.option("-v", "--verbose", is_flag=True, help="A line a change also when piped."),
+    click.option(
+        "--output",
+        type=click.Choice(["text", "json", "junit", "markdown"]),
+        default="text",
+        show_default=True,
+    ),
+    click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto"),
+)
+#: What only apply has.
+_WRITING: Final = (
+    click.option("--textfile", type=click.Path(dir_okay=False), help="Metrics for node_exporter: X.prom."),
+    click.option("-C", "--check", is_flag=True, help="Write nothing; exit 2 when something would be."),
+    click.option("-y", "--yes", is_flag=True, help="Delete without asking."),
+    click.option("--plan", "plan_file", type=click.Path(dir_okay=False), help="A plan saved before."),
+    click.option("--plan-hash", metavar="HASH", help="The hash that was approved: another plan is refused."),
+)
+
+
+def _options(*groups: Sequence[_Decorator]) -> _Decorator:
+    """The options of these groups, in their order."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed([option for group in groups for option in group]):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+@click.command(
+    "apply",
+    epilog="\b\nExamples:\n  fazai apply inventory.yml\n  fazai apply inventory.yml --check --diff"
+    "\n  fazai apply inventory.yml --limit 'edge:!fw-03' --tags dns\n  fazai apply --plan change-42.json",
+)
+@_options(_INPUT, _SHOWING, _WRITING)
+def apply_command(
+    check: bool,
+    yes: bool,
+    plan_file: str | None,
+    plan_hash: str | None,
+    textfile: str | None,
+    **options: Any,
+) -> int:
+    """Bring the targets of INVENTORY to their declared state, and verify it."""
+    from fazai.cli.textfile import Textfile
+
+    with Textfile.of(textfile, check=check) as figures:
+        if plan_file is not None:
+            return figures.exit(_apply_plan(Path(plan_file), plan_hash, options, check, figures.outcome))
+        if plan_hash is not None:
+            raise UsageError("--plan-hash is the hash of a saved plan", hint="name the file: --plan FILE")
+        command = Command("apply", options, figures.outcome)
+        return figures.exit(command.execute(check=check, approved=yes))
+
+
+@click.command(
+    "plan",
+    epilog="\b\nExamples:\n  fazai plan inventory.yml --diff\n  fazai plan inventory.yml -o change-42.json"
+    "\n  fazai plan inventory.yml --output markdown > comment.md",
+)
+@_options(_INPUT, _SHOWING)
+@click.option("-o", "--out", type=click.Path(dir_okay=False), help="Save the plan for: apply --plan.")
+def plan_command(out: str | None, **options: Any) -> int:
+    """Show what apply would change. Exit 2 when something would."""
+    if out is not None:
+        no_secrets(options["extra_vars"])
+    return Command("plan", options).execute(check=True, out=out)
+
+
+@click.command(
+    "drift", epilog="\b\nExample (cron):\n  */15 * * * * fazai drift /etc/fazai/inventory.yml --quiet"
+)
+@_options(_INPUT, _SHOWING)
+def drift_command(**options: Any) -> int:
+    """Look for differences between declared and actual state. Can never write. Exit 2 when there are any."""
+    return Command("drift", options).execute(check=True)
+
+
+@click.command("validate", epilog="\b\nExample:\n  fazai validate inventory.yml")
+@_options(_INPUT)
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing when all is well.")
+def validate_command(quiet: bool, **options: Any) -> int:
+    """Check inventory, playbooks, templates and every field, without contacting anything."""
+    command = Command("validate", {**options, "quiet": quiet})
+    works = command.works
+    targets = sum(len(work.targets) for work in works)
+    resources = sum(len(item.resources) for work in works for item in work.targets)
+    if not quiet:
+        click.echo(f"valid: {count(targets, 'target')}, {count(resources, 'resource')}")
+    return ExitCode.OK
+
+
+def _apply_plan(
+    path: Path,
+    approved: str | None,
+    options: Mapping[str, Any],
+    check: bool,
+    ended: Callable[[RunOutcome], object],
+) -> int:
+    """Apply a saved plan, if it is the approved one and nothing that it was made from has moved on."""
+    from fazai.plan import read_plan
+
+    given = [name for name in ("inventory", "more", *KEPT) if options[name] and name != "vault_password_file"]
+    if given:
+        raise UsageError(
+            "a saved plan brings its own inventory and selection", hint="leave out everything but --plan"
+        )
+    plan: SavedPlan = read_plan(path)
+    if approved is not None:
+        plan.check_hash(approved, path)
+    merged = {**options, **options_of(plan.arguments, folder_of(path))}
+    if options["vault_password_file"]:
+        merged["vault_password_file"] = options["vault_password_file"]
+    try:
+        command = Command("apply", merged, ended, (plan, path))
+    except InputError as error:
+        error.hint = error.hint or "edited or moved? paths in a plan start at its own folder"
+        raise
+    return command.execute(check=check, expected=plan.targets)

@@ -1,0 +1,96 @@
+"""fazai store"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+@click.group(
+    "store",
+    epilog="\b\nExamples:\n  fazai store check"
+    "\n  fazai store backup /var/backups/fazai-$(date +%F).sqlite3     while the daemon runs"
+    "\n  systemctl stop fazai && fazai store restore FILE",
+)
+def store_command() -> None:
+    """Look after the state file: runs, journal, events, telemetry."""
+
+
+@store_command.command("check")
+@click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+def check_command(output: str) -> None:
+    """Read through the whole file; exit 1 when something is wrong. Works while it is used."""
+    import json
+
+    from fazai.errors import FazaiError
+    from fazai.store import maintenance as care
+
+    found = care.check(_folder())
+    if output == "json":
+        record = {
+            "ok": not found.problems,
+            "bytes": found.size_bytes,
+            "version": found.version,
+            "rows": found.rows,
+            "problems": found.problems,
+        }
+        click.echo(json.dumps(record, indent=1))
+    else:
+        click.echo(f"{_bytes(found.size_bytes)}, version {found.version}")
+        click.echo("  ".join(f"{name} {count}" for name, count in found.rows.items() if count))
+        for problem in found.problems:
+            click.echo(f"  {problem}")
+    if found.problems:
+        count = len(found.problems)
+        raise FazaiError(
+            f"the state file cannot be used: {count} finding{'s' if count > 1 else ''}",
+            hint=found.hint,
+        )
+    if output == "text":
+        click.echo("ok")
+
+
+@store_command.command("vacuum")
+def vacuum_command() -> None:
+    """Give the room of what was dropped back to the disk. Others wait meanwhile."""
+    from fazai.store import maintenance as care
+
+    before, after = care.vacuum(_folder())
+    click.echo(f"{_bytes(before)} -> {_bytes(after)}")
+
+
+@store_command.command("backup", short_help="Copy the state file to FILE, while it is used.")
+@click.argument("file", type=_FILE)
+def backup_command(file: Path) -> None:
+    """Copy the state file to FILE as it is at one moment, while it is used."""
+    from fazai.store import maintenance as care
+
+    click.echo(f"{file}: {_bytes(care.backup(_folder(), file))}")
+
+
+@store_command.command("restore", short_help="Put a backup in its place; the daemon must not run.")
+@click.argument("file", type=_FILE)
+def restore_command(file: Path) -> None:
+    """Put the backup FILE in place of the state file; the daemon must not run. The old one is kept."""
+    from fazai.store import maintenance as care
+
+    kept = care.restore(_folder(), file)
+    click.echo("restored" if kept is None else f"restored; the old file is {kept}")
+
+
+def _folder() -> Path:
+    from fazai.cli import environment as setup
+
+    return setup.config().state
+
+
+def _bytes(count: int) -> str:
+    size = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024 or unit == "GiB":
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    raise AssertionError

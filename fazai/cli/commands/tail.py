@@ -1,0 +1,364 @@
+"""fazai tail"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import select
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fazai.errors import ExitCode, FazaiError, InputError, Refused, Unreachable, UsageError
+
+if TYPE_CHECKING:
+    import httpx
+
+    from fazai.cli.clients import Place
+    from fazai.cli.event_filter import Condition
+    from fazai.cli.terminal import Terminal
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_SILENCE_S = 45.0  # three heartbeats
+_WAIT_S = (0.2, 10.0)  # the first pause before it connects again, and the longest
+_LEVELS = ["debug", "info", "warning", "error", "critical"]
+_WILD = set("*?[,")
+_ULID_LETTERS = 26
+
+
+@click.command(
+    "tail",
+    epilog="\b\nExamples:\n  fazai tail --since 10m\n  fazai tail --host 'edge-*' --type change,outcome"
+    "\n  fazai tail --run 01JDXK3M8Q… --until type=run,state=finished --fail-on 'exit_code>0'"
+    "\n  fazai tail --since 1d --no-follow --output json | jq .target"
+    "\n  FAZAI_URL=https://fazai.example:3120 FAZAI_TOKEN_FILE=~/.fazai-token fazai tail",
+)
+@click.option(
+    "--host", "hosts", multiple=True, metavar="PATTERN", help="Only of these targets or hosts (* and ?)."
+)
+@click.option("--type", "types", multiple=True, help="Only events of these types.")
+@click.option("--run", help="Only of this run: its id, or either end of it.")
+@click.option("--session", help="Only of this session.")
+@click.option("--level", type=click.Choice(_LEVELS), help="Of log events: this level and above.")
+@click.option(
+    "--since", metavar="10m|TIME|ID", help="Begin there. [default: now; the beginning with --no-follow]"
+)
+@click.option("--no-follow", is_flag=True, help="Show what there is, then end.")
+@click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option("--until", multiple=True, metavar="EXPR", help="End (exit 0) after such an event.")
+@click.option("--fail-on", multiple=True, metavar="EXPR", help="End with exit 1 after such an event.")
+@click.option("--url", help="https://HOST:3120 or unix:PATH. [default: $FAZAI_URL, else the local socket]")
+@click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto")
+def tail_command(**options: Any) -> int:
+    """Watch what happens: runs, changes, outcomes, hosts.
+
+    EXPR is FIELD=VALUE, FIELD!=VALUE or FIELD>NUMBER; a comma is "and", | separates values, the option may be
+    repeated ("or").
+    """
+    from fazai.cli import event_filter as conditions
+    from fazai.cli.terminal import Terminal
+
+    types = conditions.types_of(_words(options["types"]))
+    ends = {name: [conditions.parse(text) for text in options[name]] for name in ("until", "fail_on")}
+    for condition in (*ends["until"], *ends["fail_on"]):
+        conditions.check(condition, types)
+    tail = _Tail(
+        place=_place(options["url"]),
+        query=_query(options),
+        hosts=_words(options["hosts"]),
+        follow=not options["no_follow"],
+        until=ends["until"],
+        fail_on=ends["fail_on"],
+        show=_Json()
+        if options["output"] == "json"
+        else _Text(Terminal.of(sys.stdout, os.environ, options["color"])),
+    )
+    # How one ends it: nothing is to be told or tidied up, and an exception could be lost in a finaliser.
+    before = signal.signal(signal.SIGINT, lambda *_: os._exit(ExitCode.INTERRUPTED))
+    try:
+        return tail.run()
+    except BrokenPipeError:  # it has read what it wanted
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _place(url: str | None) -> Place:
+    from fazai.cli.clients import configured, find
+
+    root = os.geteuid() == 0
+    place = find(os.environ, url=url, root=root) if url else configured(os.environ, root=root)
+    if place is None:
+        raise InputError(
+            "no daemon is known here",
+            hint="start one with: fazai daemon, or set FAZAI_URL and FAZAI_TOKEN_FILE, or give --url",
+        )
+    return place
+
+
+def _words(values: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(word.strip() for value in values for word in value.split(",") if word.strip())
+
+
+def _query(options: Mapping[str, Any]) -> dict[str, str]:
+    """What the daemon filters; a host's pattern is ours."""
+    query = {name: options[name] for name in ("run", "session", "level") if options[name]}
+    types, hosts = _words(options["types"]), _words(options["hosts"])
+    if types:
+        query["types"] = ",".join(types)
+    if len(hosts) == 1 and not _WILD & set(hosts[0]):
+        query["target"] = hosts[0]
+    if options["no_follow"]:
+        query["follow"] = "false"
+    query.update(_since(options["since"] or ("0" if options["no_follow"] else None)))
+    return query
+
+
+def _since(text: str | None) -> dict[str, str]:
+    if text is None:
+        return {}
+    if text.isascii() and text.isdigit():
+        return {"since": text}
+    if text[:-1].isascii() and text[:-1].isdigit() and text[-1] in _UNITS and len(text) < 20:
+        moment = datetime.now(UTC) - timedelta(seconds=min(int(text[:-1]) * _UNITS[text[-1]], 10**10))
+        return {"since_time": moment.isoformat()}
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise UsageError(
+            f"--since {text!r} is neither a duration, a time nor an event's id",
+            hint="such as 10m, 2h, 1d, 2026-11-22T03:04:05Z",
+        ) from None
+    return {"since_time": (moment if moment.tzinfo else moment.astimezone()).isoformat()}
+
+
+_START = "is it running? fazai daemon"
+
+
+class _Gone(Exception):
+    """The stream ended, or never began; what to do in the latter case."""
+
+    def __init__(self, text: str, hint: str = _START) -> None:
+        super().__init__(text)
+        self.hint = hint
+
+
+@dataclass
+class _Tail:
+    place: Place
+    query: dict[str, str]
+    hosts: tuple[str, ...]
+    follow: bool
+    until: list[Condition]
+    fail_on: list[Condition]
+    show: _Json | _Text
+    last: str | None = None  # the id of the last event
+    connected: bool = False  # once, at least
+    said: bool = field(default=False)
+
+    def run(self) -> int:
+        wait_s = _WAIT_S[0]
+        with self.place.client(timeout_s=_SILENCE_S) as client:
+            while True:
+                try:
+                    for event in self._stream(client):
+                        wait_s = _WAIT_S[0]
+                        code = self._take(event)
+                        if code is not None:
+                            return code
+                    if not self.follow:
+                        return self._ended()
+                    why = "the stream ended"
+                except _Gone as gone:
+                    if not self.connected:
+                        raise Unreachable(
+                            f"the daemon does not answer: {gone}",
+                            stage="connect",
+                            where=self.place.name,
+                            hint=gone.hint,
+                        ) from None
+                    why = str(gone)
+                self._lost(why)
+                time.sleep(wait_s * random.uniform(0.7, 1.3))  # noqa: S311 - spread, not a secret
+                wait_s = min(wait_s * 2, _WAIT_S[1])
+
+    def _ended(self) -> int:
+        if not self.until:
+            return ExitCode.OK
+        wanted = " or ".join(one.text for one in self.until)
+        raise FazaiError(f"no event fits --until {wanted}")
+
+    def _stream(self, client: httpx.Client) -> Iterator[dict[str, Any]]:
+        """The events of one connection. Raises _Gone, Refused, InputError."""
+        import httpx
+
+        headers = {"Last-Event-ID": self.last} if self.last is not None else {}
+        try:
+            if 0 < len(self.query.get("run", "")) < _ULID_LETTERS:
+                self.query["run"] = self._run_of(client, self.query["run"])
+            with client.stream("GET", "/events", params=self.query, headers=headers) as answer:
+                if answer.status_code != 200:
+                    answer.read()
+                    _refused(answer, self.place)
+                if self.said:
+                    self._say("connected again")
+                    self.said = False
+                self.connected = True
+                yield from _events(answer.iter_lines(), self._begins)
+        except httpx.RemoteProtocolError:
+            plain = self.place.socket is None and self.place.url.startswith("http:")
+            raise _Gone("the connection ended", "is it https:// there?" if plain else _START) from None
+        except httpx.HTTPError as error:
+            raise _why(error) from None
+
+    def _run_of(self, client: httpx.Client, text: str) -> str:
+        """The whole id of a run of which either end is given, as commands show it. Raises _Gone, Refused,
+        InputError, httpx.HTTPError."""
+        answer = client.get("/runs", params={"limit": 1000})
+        if answer.status_code != 200:
+            _refused(answer, self.place)
+        ids = [str(row["run_id"]) for row in answer.json()["runs"]]
+        part = text.upper().rstrip("…")
+        found = [one for one in ids if one.startswith(part) or one.endswith(part)]
+        if len(found) == 1:
+            return found[0]
+        why = f"several runs begin or end with {text!r}" if found else f"no run begins or ends with {text!r}"
+        raise InputError(why, where=self.place.name, hint="see: fazai history")
+
+    def _begins(self, last: str) -> None:
+        """Where the stream does, before its first event."""
+        self.last = last
+
+    def _take(self, event: dict[str, Any]) -> int | None:
+        if "id" in event:
+            self.last = str(event["id"])
+        if event["type"] != "gap" and not self._about(event):
+            return None
+        self.show.event(event)
+        if any(one.holds(event) for one in self.fail_on):
+            return ExitCode.FAILED
+        if any(one.holds(event) for one in self.until):
+            return ExitCode.OK
+        return None
+
+    def _about(self, event: Mapping[str, Any]) -> bool:
+        from fazai.report.events import event_host
+
+        return not self.hosts or any(fnmatchcase(event_host(event), pattern) for pattern in self.hosts)
+
+    def _lost(self, why: str) -> None:
+        if not self.said:
+            self._say(f"{why}; connecting again")
+            self.said = True
+
+    def _say(self, text: str) -> None:
+        click.echo(f"fazai tail: {self.place.name}: {text}", err=True)
+
+
+def _refused(answer: httpx.Response, place: Place) -> None:
+    try:
+        text = str(answer.json()["error"])
+    except (ValueError, KeyError, TypeError):
+        text = f"HTTP {answer.status_code}"
+    if answer.status_code in (429, 500, 502, 503, 504):
+        raise _Gone(text)
+    if answer.status_code in (401, 403):
+        hint = None if place.token else "FAZAI_TOKEN_FILE names a file of mode 0600 that holds one"
+        raise Refused(text.partition(" (Authorization")[0], where=place.name, hint=hint)
+    raise InputError(text, where=place.name)
+
+
+def _why(error: httpx.HTTPError) -> _Gone:
+    """Without the numbers and places that system and TLS have for it."""
+    text = re.sub(r"\[Errno -?\d+\] | \(_ssl\.c:\d+\)", "", str(error)) or type(error).__name__
+    if "CERTIFICATE_VERIFY_FAILED" in text:
+        reason = text.rpartition("verify failed: ")[2]
+        hint = "FAZAI_CA_FILE names the authority that signed it"
+        return _Gone(f"its certificate is not trusted: {reason}", hint)
+    if "WRONG_VERSION_NUMBER" in text:
+        return _Gone("it does not speak TLS there", "is it http:// there, or another port?")
+    return _Gone(text)
+
+
+def _events(lines: Iterator[str], begins: Callable[[str], None]) -> Iterator[dict[str, Any]]:
+    fields: dict[str, str] = {}
+    for line in lines:
+        if line.startswith(":"):
+            _reader_is_there()
+        elif line:
+            name, _, value = line.partition(":")
+            fields[name] = value.removeprefix(" ")
+        elif "data" in fields:
+            event = json.loads(fields["data"])
+            if fields.get("id", "").isdigit():
+                event = {"id": int(fields["id"]), **event}
+            yield event
+            fields = {}
+        else:
+            if fields.get("id", "").isdigit():
+                begins(fields["id"])
+            fields = {}
+
+
+def _reader_is_there() -> None:
+    """With nothing to write, a pipe whose reader went away would not be noticed. Raises BrokenPipeError."""
+    try:
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), 0)
+        if any(seen & select.POLLERR for _, seen in poll.poll(0)):
+            raise BrokenPipeError
+    except ValueError:
+        return  # no real file
+
+
+class _Json:
+    """One object a line, `id` first."""
+
+    def event(self, event: Mapping[str, Any]) -> None:
+        sys.stdout.write(json.dumps(event) + "\n")
+        sys.stdout.flush()
+
+
+class _Text:
+    """Time, host, type, what; a line of its own when the day changes."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        self._terminal = terminal
+        self._day = ""
+        self._width = 12
+
+    def event(self, event: Mapping[str, Any]) -> None:
+        from fazai.report.events import event_host, event_line, event_style
+        from fazai.report.lines import clean
+
+        paint = self._terminal.paint
+        moment = _moment(event.get("timestamp"))
+        day = moment[:10] if moment else self._day
+        lines = ""
+        if day != self._day:
+            self._day = day
+            lines = paint(f"-- {day} UTC", "dim") + "\n"
+        host = clean(event_host(event)) or "-"
+        self._width = min(32, max(self._width, len(host)))
+        clock = paint(moment[11:19] if moment else " " * 8, "dim")
+        kind = clean(str(event.get("type")))[:10]
+        text = paint(event_line(event), event_style(event))
+        sys.stdout.write(f"{lines}{clock}  {host:<{self._width}}  {kind:<9}  {text}\n")
+        sys.stdout.flush()
+
+
+def _moment(text: object) -> str:
+    try:
+        return datetime.fromisoformat(str(text)).astimezone(UTC).isoformat()
+    except ValueError:
+        return ""

@@ -1,0 +1,122 @@
+"""fazai token create, list, revoke"""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, cast
+
+import click
+
+from fazai.errors import InputError, UsageError
+
+if TYPE_CHECKING:
+    from fazai.store.tokens import TokenFile
+
+_UNITS = {"m": 60, "h": 3600, "d": 86400}
+_NAME = re.compile(r"\A[A-Za-z0-9][\w.@-]{0,63}\Z", re.ASCII)
+
+
+@click.group(
+    "token",
+    epilog="\b\nExamples:\n  fazai token create grafana --role viewer"
+    "\n  fazai token create ci --role operator --expires 90d\n  fazai token revoke ci",
+)
+def token_command() -> None:
+    """Create, list and revoke the daemon's bearer tokens. They hold at once, also for a running daemon."""
+
+
+@token_command.command("create")
+@click.argument("name")
+@click.option("--role", type=click.Choice(["viewer", "operator", "admin"]), required=True)
+@click.option("--expires", metavar="90d", help="Valid for so long; m, h or d. [default: until revoked]")
+def create(name: str, role: str, expires: str | None) -> None:
+    """Create a token and print it. It is shown once; only its hash is stored."""
+    from fazai.daemon.http.tokens import hash_of, new_token
+    from fazai.store.daemon import Role, Token
+
+    if not _NAME.match(name):
+        raise UsageError(f"{name!r} is no name for a token", hint="letters, digits, . _ @ -; at most 64")
+    now = time.time()
+    file = _file()
+    if any(one.name == name and _state(one.revoked, one.expires, now) == "valid" for one in file.tokens()):
+        raise UsageError(f'there is a token "{name}"', hint=f"fazai token revoke {name}, or another name")
+    text = new_token()
+    file.put(
+        Token(hash_of(text), name, cast("Role", role), now, now + _seconds(expires) if expires else None)
+    )
+    click.echo(text)
+    click.echo(f"{role} token {name}: shown this once; keep it in a file of mode 0600", err=True)
+
+
+@token_command.command("list")
+@click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+def show(output: str) -> None:
+    """List the tokens, without their text."""
+    import json
+
+    now = time.time()
+    rows = [
+        {
+            "id": one.hash[:12],
+            "name": one.name,
+            "role": one.role,
+            "state": _state(one.revoked, one.expires, now),
+            "created": _moment(one.created),
+            "expires": _moment(one.expires),
+        }
+        for one in _file().tokens()
+    ]
+    if output == "json":
+        click.echo(json.dumps(rows, indent=1))
+        return
+    if not rows:
+        click.echo("no tokens yet")
+    for row in rows:
+        until = f"  until {row['expires']}" if row["expires"] else ""
+        click.echo(
+            f"{row['id']}  {row['name']:<20} {row['role']:<8} {row['state']:<7}  {row['created']}{until}"
+        )
+
+
+@token_command.command("revoke")
+@click.argument("name")
+def revoke(name: str) -> None:
+    """Revoke the token of this NAME (or id)."""
+    file, now = _file(), time.time()
+    found = [
+        one for one in file.tokens() if name == one.name or (len(name) >= 8 and one.hash.startswith(name))
+    ]
+    valid = [one for one in found if one.revoked is None]
+    if not valid:
+        hint = "it was revoked before" if found else "see: fazai token list"
+        raise InputError(f'there is no token "{name}" to revoke', hint=hint)
+    for one in valid:
+        file.put(replace(one, revoked=now))
+    click.echo(f"revoked: {name}", err=True)
+
+
+def _file() -> TokenFile:
+    from fazai.cli import environment as setup
+    from fazai.store.tokens import TokenFile
+
+    return TokenFile(setup.config().state)
+
+
+def _seconds(text: str) -> float:
+    found = re.fullmatch(r"([1-9][0-9]{0,5})([mhd])", text)
+    if found is None:
+        raise UsageError(f"--expires {text!r} is no duration", hint="such as 30m, 12h or 90d")
+    return float(int(found[1]) * _UNITS[found[2]])
+
+
+def _state(revoked: float | None, expires: float | None, now: float) -> str:
+    if revoked is not None:
+        return "revoked"
+    return "expired" if expires is not None and expires <= now else "valid"
+
+
+def _moment(seconds: float | None) -> str | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,172 @@
+"""What `fazai generate` and `fazai chat` read and write: prompts, schemas, text, in a terminal or a pipe."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, TextIO
+
+import click
+
+from fazai.errors import Interrupted, Unreachable, UsageError, missing_file
+
+if TYPE_CHECKING:
+    from fazai.providers.gemma.client import GemmaClient
+    from fazai.wire.worker import SessionParams
+
+__all__ = [
+    "Finite",
+    "ask",
+    "await_worker",
+    "check_shape",
+    "grammar",
+    "prompt",
+    "schema",
+    "shown",
+    "stop_texts",
+]
+
+_KEPT = {9: "\t", 10: "\n", 13: ""}
+_CONTROLS = {code: _KEPT.get(code, f"\\x{code:02x}") for code in (*range(32), *range(127, 160))}
+
+
+class Finite(click.FloatRange):
+    """A number; `nan` and `inf`, which Python reads as one, are none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        found = super().convert(value, param, ctx)
+        if not math.isfinite(found):
+            self.fail(f"{value} is no number.", param, ctx)
+        return found
+
+
+def prompt(word: str | None, stdin: TextIO) -> str:
+    """The argument, or standard input for `-` and for none at all. Raises UsageError."""
+    if word is not None and word != "-":
+        if not _is_text(word):
+            raise UsageError("the prompt is not UTF-8", hint="the terminal's encoding, or a file and -")
+        if not word.strip():
+            raise UsageError("the prompt is empty", hint='fazai generate "…"')
+        return word
+    if word is None and stdin.isatty():
+        raise UsageError("a prompt is missing", hint='fazai generate "…", or - to type it')
+    try:
+        text = stdin.buffer.read().decode()
+    except UnicodeDecodeError as error:
+        raise UsageError(f"standard input is not UTF-8 (byte {error.start})") from None
+    if not text.strip():
+        raise UsageError("standard input holds no prompt")
+    return text
+
+
+def _is_text(word: str) -> bool:
+    """No: bytes of the command line that are no UTF-8."""
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def check_shape(json_schema: Path | None, grammar: Path | None) -> None:
+    """Raises UsageError."""
+    if json_schema is not None and grammar is not None:
+        raise UsageError("--json-schema and --grammar exclude each other")
+
+
+def stop_texts(texts: tuple[str, ...]) -> tuple[str, ...] | None:
+    """None when there are none. Raises UsageError."""
+    if len(texts) > 16 or not all(1 <= len(text) <= 256 and _is_text(text) for text in texts):
+        raise UsageError("--stop is given up to 16 times, with 1 to 256 characters each")
+    return texts or None
+
+
+def grammar(path: Path) -> str:
+    """A grammar's text. Raises UsageError."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: it is not UTF-8 (byte {error.start})") from None
+    except FileNotFoundError:
+        raise missing_file(UsageError, "grammar", path) from None
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from None
+    if not 1 <= len(text) <= 65_536:
+        raise UsageError(f"{path}: a grammar has 1 to 65536 characters")
+    return text
+
+
+def schema(path: Path) -> dict[str, Any]:
+    """A JSON Schema. Raises UsageError."""
+    from fazai.wire.base import WireError, parse_object
+
+    try:
+        return parse_object(path.read_bytes(), unique_names=True)
+    except WireError as error:
+        raise UsageError(f"{path}: {error.message}") from None
+    except FileNotFoundError:
+        raise missing_file(UsageError, "JSON Schema", path) from None
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from None
+
+
+def shown(text: str, *, terminal: bool) -> str:
+    """What a model writes must not move a terminal's cursor or name its window; a pipe gets it as it is."""
+    return text.translate(_CONTROLS) if terminal else text
+
+
+async def ask(client: GemmaClient, params: SessionParams, text: str, *, wait_s: float) -> str:
+    """Writes the answer as it comes; why it ended. An interrupt closes the stream and the session, which ends
+    the generation. Raises Unreachable, WireError."""
+    terminal = sys.stdout.isatty()
+    begun = False
+    _end_as_interrupted()
+    try:
+        await await_worker(client, wait_s)
+        # deadline: the generation's, `pieces`
+        async with client.session(params) as session, session.stream(text) as pieces:
+            async for piece in pieces:
+                click.echo(shown(piece, terminal=terminal), nl=False)
+                begun = True
+            return pieces.reason
+    except asyncio.CancelledError:
+        raise Interrupted("interrupted: the generation was aborted") from None
+    finally:
+        if begun:
+            with contextlib.suppress(BrokenPipeError):  # what ended it is said, not this
+                click.echo()
+
+
+def _end_as_interrupted() -> None:
+    """Ctrl-C, a kill and a terminal that is closed leave no session behind. The second one does not wait for
+    the worker any more. Who started us with SIGINT ignored, in the background of a script, meant that."""
+    task, loop = asyncio.current_task(), asyncio.get_running_loop()
+    assert task is not None
+
+    def end(number: int, frame: FrameType | None) -> None:
+        if not task.done():
+            task.cancel()
+            loop.call_soon_threadsafe(int)  # it may wait for nothing else
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, end)  # not the loop's: that looks only when there is nothing to write
+
+
+async def await_worker(client: GemmaClient, wait_s: float) -> None:
+    """Waits for a worker that loads; one that is away is the session's affair: it may have a fallback."""
+    try:
+        found = await client.status(patient=client.fallback is None)
+    except Unreachable:
+        if client.fallback is None:
+            raise
+        return
+    if found.status == "starting" and wait_s > 0:
+        click.echo(f"the worker loads its model: waiting for up to {wait_s:g} s", err=True)
+    if found.status != "running":
+        await client.wait_running(wait_s)

@@ -1,0 +1,148 @@
+"""The agents that the daemon itself knows: itself, and the Gemma worker, each in a state of its life cycle;
+and whether the worker answers, as a gauge.
+
+The worker is asked for its `status` now and then, so that the registry is true also while nobody has a
+session. States that an operator must know of are events (SPEC.md, "The life cycle of an agent").
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from fazai import __version__
+from fazai.daemon.events.announcer import Announcer, utc_now
+from fazai.daemon.metrics import Metric
+from fazai.errors import FazaiError
+from fazai.store.daemon import AgentRecord
+from fazai.wire.events import AgentEvent, AgentState, Level
+
+if TYPE_CHECKING:
+    from fazai.daemon.services import Services
+
+__all__ = ["DAEMON", "WORKER", "WORKER_UP", "Life", "Lives", "look", "watch"]
+
+DAEMON, WORKER = "daemon", "gemma-1"
+_LOOK_S = 5.0
+_ANSWER_S = 2.0
+
+WORKER_UP = Metric(
+    "fazai_worker_up",
+    "gauge",
+    "1 while the Gemma worker answers, else 0; absent where there is no socket of one.",
+)
+
+
+class Life:
+    """One agent's row; `enter` says whether its state is another one now."""
+
+    def __init__(self, row: AgentRecord, now: Callable[[], float]) -> None:
+        self.row = row
+        self._now = now
+
+    def enter(self, state: AgentState, *, seen: bool = True, error: str | None = None) -> bool:
+        now, row = self._now(), self.row
+        changed = state != row.state
+        self.row = replace(
+            row,
+            state=state,
+            since=now if changed else row.since,
+            last_seen=now if seen else row.last_seen,
+            closed_at=(now if changed else row.closed_at) if state == "closing" else None,
+            last_error=error or row.last_error,
+        )
+        return changed
+
+
+class Lives:
+    """One for the daemon."""
+
+    def __init__(self, announcer: Announcer, now: Callable[[], float] = time.time) -> None:
+        self._announcer = announcer
+        self._running = 0
+        self._up: bool | None = None
+        begun = now()
+        self.daemon = Life(
+            AgentRecord(DAEMON, "fazai daemon", "http", "registration", begun, __version__), now
+        )
+        self.worker = Life(AgentRecord(WORKER, "Gemma Worker", "unix", "registration", begun), now)
+
+    def rows(self) -> list[AgentRecord]:
+        return [self.daemon.row, self.worker.row]
+
+    def metrics(self) -> Iterable[str]:
+        """A source of `Exposition`."""
+        if self._up is not None:
+            yield WORKER_UP.head().decode() + f"{WORKER_UP.name} {int(self._up)}"
+
+    def asked(self, there: bool, answers: bool) -> None:
+        """A socket that was `there` once is missed when it has gone; none at all is a choice."""
+        if there or answers or self._up is not None:
+            self._up = answers
+
+    def answered(self, version: str | None) -> None:
+        """The worker did."""
+        before = self.worker.row.state
+        self.worker.row = replace(self.worker.row, version=version or self.worker.row.version)
+        if self.worker.enter("execution" if self._running else "observation") and before != "execution":
+            self._say("observation", "it answers")
+
+    def gone(self, why: str) -> None:
+        """The worker does not answer; one that never did stays in `registration`."""
+        if self.worker.row.state == "registration":
+            self.worker.enter("registration", seen=False, error=why)
+        elif self.worker.enter("closing", seen=False, error=why):
+            self._say("closing", why)
+
+    def begun(self) -> None:
+        """A generation."""
+        self._running += 1
+        self._both()
+
+    def ended(self) -> None:
+        self._running -= 1
+        self._both()
+
+    def _both(self) -> None:
+        state: AgentState = "execution" if self._running else "observation"
+        if self.daemon.row.state != "closing":
+            self.daemon.enter(state)
+        if self.worker.row.state in ("execution", "observation"):
+            self.worker.enter(state)
+
+    def _say(self, state: AgentState, reason: str | None) -> None:
+        event = AgentEvent(timestamp=utc_now(), agent_id=WORKER, state=state, reason=reason)
+        level: Level = "warning" if state == "closing" else "info"
+        self._announcer.say(level, event, "fazai.daemon.agents")
+
+
+async def look(services: Services) -> None:
+    """Asks the worker how it is."""
+    lives, client = services.lives, services.sessions.client
+    there = await asyncio.to_thread(os.path.exists, services.settings.gemma_socket)
+    try:
+        async with asyncio.timeout(_ANSWER_S):
+            answer = await client.status(patient=False)
+    except (FazaiError, TimeoutError) as error:
+        lives.asked(there, False)
+        lives.gone(str(error) or "it took too long to answer")
+        return
+    lives.asked(there, True)
+    if answer.status == "stopping":
+        lives.gone("it is stopping")
+    elif answer.status == "running":
+        lives.answered(answer.version)
+    else:
+        lives.worker.enter("handshake")
+
+
+async def watch(services: Services) -> None:
+    """A part: looks from time to time."""
+    services.lives.daemon.enter("observation")
+    while True:
+        await look(services)
+        await asyncio.sleep(_LOOK_S)

@@ -1,0 +1,88 @@
+"""What the runs' events say of the firewalls: changes that are pending, and the last apply."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from fazai.errors import StateError
+
+if TYPE_CHECKING:
+    from fazai.daemon.firewalls.metrics import Known
+    from fazai.daemon.services import Services
+    from fazai.store.base import Store
+    from fazai.store.daemon import StoredEvent
+
+__all__ = ["follow_runs"]
+
+_RUNS_BACK = 20
+_RUNS_KNOWN = 1000
+
+
+class _Fact(msgspec.Struct):
+    """What is needed of `run` and `outcome`."""
+
+    state: str = ""
+    check: bool = False
+    status: str = ""
+    pending: int = 0
+
+
+async def follow_runs(services: Services) -> None:
+    """From now on; and what the latest runs left."""
+    known, ledger = services.firewalls.known, services.store.ledger
+    checks: OrderedDict[str, bool] = OrderedDict()
+    loop = asyncio.get_running_loop()
+
+    def published(events: list[StoredEvent]) -> None:
+        """Called by the store's writer."""
+        found = [event for event in events if event.type in ("run", "outcome")]
+        if found:
+            with contextlib.suppress(RuntimeError):  # the loop ended before the last commit
+                loop.call_soon_threadsafe(_take, known, ledger, checks, found)
+
+    services.store.on_published(published)
+    for name, facts in (await asyncio.to_thread(_look_back, ledger)).items():
+        if not known.has_run(name):  # else a run that reports now has the last word
+            for at, check, fact in facts:
+                known.ran(name, check=check, status=fact.status, pending=fact.pending, at=at)
+
+
+def _take(known: Known, ledger: Store, checks: OrderedDict[str, bool], events: Sequence[StoredEvent]) -> None:
+    for event in events:
+        fact = msgspec.json.decode(event.data, type=_Fact)
+        run_id = event.run or ""
+        if event.type == "run":
+            checks[run_id] = fact.check
+            if len(checks) > _RUNS_KNOWN:
+                checks.popitem(last=False)
+        elif event.target is not None:
+            if run_id not in checks:
+                checks[run_id] = _is_check(ledger, run_id)
+            at = event.time_us / 1e6
+            known.ran(event.target, check=checks[run_id], status=fact.status, pending=fact.pending, at=at)
+
+
+def _is_check(ledger: Store, run_id: str) -> bool:
+    try:
+        run = ledger.find_run(run_id)
+    except StateError:
+        return True
+    return run is None or run.command != "apply"
+
+
+def _look_back(ledger: Store) -> dict[str, list[tuple[float, bool, _Fact]]]:
+    """Target -> what the latest runs left there, the oldest first. Blocks. Raises StateError."""
+    found: dict[str, list[tuple[float, bool, _Fact]]] = {}
+    for run in reversed(ledger.history(_RUNS_BACK)):
+        for event in ledger.events(run.run_id):
+            if event["type"] == "outcome":
+                fact = _Fact(status=str(event.get("status", "")), pending=int(event.get("pending") or 0))
+                at = float(event.get("time") or run.started)
+                found.setdefault(str(event["target"]), []).append((at, run.command != "apply", fact))
+    return found

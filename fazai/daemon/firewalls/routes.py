@@ -1,0 +1,201 @@
+"""/opn/*: the registered firewalls and those of the inventory, read-only (SPEC.md, 2.4)."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from fazai.daemon.events.announcer import AUDIT
+from fazai.daemon.firewalls.facts import follow_runs
+from fazai.daemon.firewalls.poller import Seen
+from fazai.daemon.http.refusal import Refusal
+from fazai.daemon.http.routing import Call, Route
+from fazai.errors import DeviceError, FazaiError, SecretError, Unreachable
+from fazai.providers.opnsense.api.vitals import Interface, read_health, read_interfaces
+from fazai.wire.opn import (
+    OpnAddBody,
+    OpnAddedAnswer,
+    OpnIface,
+    OpnInfoAnswer,
+    OpnInterfacesAnswer,
+    OpnItem,
+    OpnLastError,
+    OpnListAnswer,
+    OpnMetrics,
+    OpnMetricsAnswer,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from fazai.daemon.services import Services
+    from fazai.providers.opnsense.api.client import Api
+
+__all__ = ["ROUTES", "watch"]
+
+T = TypeVar("T")
+
+_IN_ALL_S = 30.0
+
+
+async def add(call: Call) -> OpnAddedAnswer:
+    """Stored whether or not it answers: `tested` says which. Raises Refusal."""
+    body = call.body
+    assert isinstance(body, OpnAddBody)
+    firewalls = call.services.firewalls
+    try:
+        seen = await firewalls.add(body)
+    except SecretError as error:
+        raise Refusal("unavailable", error.message, hint=error.hint) from None
+    _audit(call, "registered, with its key,", seen)
+    await firewalls.look(seen)
+    if seen.last is not None or seen.vitals is None:
+        return OpnAddedAnswer(id=seen.firewall.id, tested=False, info=None)
+    info = {"version": seen.vitals.version, "hostname": seen.vitals.hostname}
+    return OpnAddedAnswer(id=seen.firewall.id, tested=True, info=info)
+
+
+async def listed(call: Call) -> OpnListAnswer:
+    return OpnListAnswer(items=tuple(_item(seen) for seen in call.services.firewalls.all()))
+
+
+def _item(seen: Seen) -> OpnItem:
+    record = seen.record
+    error = None
+    if seen.firewall.wrong is not None:
+        error = OpnLastError(when=_moment(record.updated), message=seen.firewall.wrong)
+    elif record.last_error is not None:
+        error = OpnLastError(when=_moment(record.last_error_at or record.updated), message=record.last_error)
+    return OpnItem(
+        id=record.id,
+        name=record.name,
+        base_url=record.base_url,
+        verify_tls=record.verify_tls,
+        tags=record.tags,
+        created_at=_moment(record.created),
+        updated_at=_moment(record.updated),
+        last_seen=_moment(record.last_seen) if record.last_seen is not None else None,
+        last_error=error,
+        version=record.version,
+    )
+
+
+async def remove(call: Call) -> OpnInfoAnswer:
+    """Raises Refusal (not_found, conflict)."""
+    seen = call.services.firewalls.get(call.path["id"])
+    await call.services.firewalls.remove(call.path["id"])
+    _audit(call, "removed, and its key,", seen)
+    return OpnInfoAnswer(info={"removed": call.path["id"]})
+
+
+def _audit(call: Call, what: str, seen: Seen) -> None:
+    name, id_ = seen.firewall.name, seen.firewall.id
+    text = f"firewall {name} was {what} by {call.who.name}"
+    call.services.log.say("info", text, logger=AUDIT, agent_id=id_, target=name)
+
+
+async def health(call: Call) -> OpnInfoAnswer:
+    """Asks the firewall. Raises Refusal (not_found, device_error, timeout)."""
+    return OpnInfoAnswer(info=await _asked(call, read_health))
+
+
+async def interfaces(call: Call) -> OpnInterfacesAnswer:
+    """Asks the firewall. Raises Refusal (not_found, device_error, timeout)."""
+    found = await _asked(call, read_interfaces)
+    return OpnInterfacesAnswer(data=tuple(map(_iface, found)))
+
+
+async def _asked(call: Call, work: Callable[[Api], Awaitable[T]]) -> T:
+    firewalls = call.services.firewalls
+    seen = firewalls.get(call.path["id"])
+    try:
+        async with asyncio.timeout(_IN_ALL_S):
+            return await firewalls.ask(seen, work)
+    except TimeoutError:
+        raise Refusal("timeout", f"{seen.firewall.name} did not answer within {_IN_ALL_S:g} s") from None
+    except FazaiError as error:
+        raise _refusal(error) from None
+
+
+def _refusal(error: FazaiError) -> Refusal:
+    slow = isinstance(error, Unreachable) and "within" in error.message
+    code = "timeout" if slow else "device_error"
+    known = isinstance(error, (DeviceError, Unreachable))
+    return Refusal(code, error.message, hint=error.hint if known else None)
+
+
+async def metrics(call: Call) -> OpnMetricsAnswer:
+    """Of the last round, else of one made now. Raises Refusal (not_found, device_error)."""
+    firewalls = call.services.firewalls
+    seen = firewalls.get(call.path["id"])
+    if seen.vitals is None or seen.last is not None:
+        _audit(call, "registered, with its key,", seen)
+    await firewalls.look(seen)
+    if seen.last is not None:
+        raise _refusal(seen.last)
+    vitals, record = seen.vitals, seen.record
+    if vitals is None:  # it was taken off the registry meanwhile
+        raise Refusal("not_found", "the firewall is no longer watched")
+    memory = vitals.memory_ratio
+    data = OpnMetrics(
+        id=record.id,
+        name=record.name,
+        version=vitals.version,
+        uptime=vitals.uptime_s,
+        cpu_percent=round(vitals.cpu_ratio * 100, 1) if vitals.cpu_ratio is not None else None,
+        mem_percent=round(min(memory, 1.0) * 100, 1) if memory is not None else None,
+        sessions=vitals.states,
+        ifaces=tuple(map(_iface, vitals.interfaces)),
+        last_seen=_moment(record.last_seen) if record.last_seen is not None else None,
+    )
+    return OpnMetricsAnswer(data=data)
+
+
+def _iface(one: Interface) -> OpnIface:
+    return OpnIface(
+        name=one.name,
+        status=one.status,
+        device=one.device or None,
+        description=one.description or None,
+        addresses=one.addresses,
+        rx_bytes=one.received_bytes,
+        tx_bytes=one.sent_bytes,
+    )
+
+
+def _moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+async def watch(services: Services) -> None:
+    """A part: the rounds, and what runs say of the firewalls."""
+    await follow_runs(services)
+    await services.firewalls.run()
+
+
+def _route(path: str, summary: str, handler: Any, answer: Any, *codes: str, **more: Any) -> Route:
+    return Route(
+        **{"method": "GET", "path": path, "summary": summary, "handler": handler, "answer": answer, **more},
+        codes=codes,
+        timeout_s=_IN_ALL_S + 5,
+    )
+
+
+ROUTES = (
+    _route(
+        *("/opn/add", "Register a firewall.", add, OpnAddedAnswer, "conflict", "unavailable"),
+        method="POST",
+        role="admin",
+        body=OpnAddBody,
+    ),
+    _route("/opn/list", "The firewalls that are watched.", listed, OpnListAnswer),
+    _route(
+        *("/opn/{id}/remove", "Forget a registered firewall.", remove, OpnInfoAnswer, "conflict"),
+        method="POST",
+        role="admin",
+    ),
+    _route("/opn/{id}/health", "What it says of itself.", health, OpnInfoAnswer, "device_error"),
+    _route("/opn/{id}/interfaces", "Its interfaces.", interfaces, OpnInterfacesAnswer, "device_error"),
+    _route("/opn/{id}/metrics", "Its figures.", metrics, OpnMetricsAnswer, "device_error"),
+)

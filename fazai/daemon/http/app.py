@@ -1,0 +1,154 @@
+"""The application: one ASGI callable over the table of routes, and the border where failures are answered."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import traceback
+from collections.abc import Sequence
+
+from starlette.exceptions import HTTPException
+from starlette.routing import Route as StarletteRoute
+from starlette.routing import Router
+
+from fazai.daemon.http.audit import RefusalLog
+from fazai.daemon.http.auth import address_of
+from fazai.daemon.http.fastpath import Answerer, Opener, Taker, tail_of
+from fazai.daemon.http.refusal import Refusal
+from fazai.daemon.http.routing import (
+    AsgiApp,
+    Endpoint,
+    Receive,
+    Route,
+    Scope,
+    Send,
+    ShortApp,
+    ShortTaker,
+    connection_of,
+    head_of,
+    refusal_reply,
+    refuse,
+)
+from fazai.daemon.services import Services
+from fazai.errors import FazaiError, StateError
+from fazai.wire.base import WireError
+
+__all__ = ["App"]
+
+
+class App:
+    """Routes that are `raw` are found by their path before anything else; Starlette routes the others."""
+
+    def __init__(self, services: Services, table: Sequence[Route]) -> None:
+        self._services = services
+        self._refusals = RefusalLog(services.log)
+        self._raw: dict[str, AsgiApp] = {
+            route.path: route.raw(services) for route in table if route.raw is not None
+        }
+        #: The short way in (`shortcut.py`), by path.
+        self.openers: dict[bytes, Opener] = {
+            path.encode(): functools.partial(self._open, path, raw)
+            for path, raw in self._raw.items()
+            if isinstance(raw, ShortApp)
+        }
+        methods: dict[str, dict[str, Endpoint]] = {}
+        for route in table:
+            if route.handler is not None:
+                methods.setdefault(route.path, {})[route.method] = Endpoint(route, services)
+        self._router = Router(
+            [StarletteRoute(path, _ByMethod(found)) for path, found in methods.items()],
+            redirect_slashes=False,
+            default=_nowhere,
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def watched(message: dict[str, object]) -> None:
+            nonlocal started
+            started = True
+            await send(message)  # deadline: the connection's, Connection.pause_writing
+
+        path = str(scope["path"])
+        try:
+            self._services.guard.check_host(connection_of(scope), path, scope["headers"])
+            raw = self._raw.get(path)
+            await (raw or self._router)(scope, receive, watched)  # type: ignore[arg-type]
+        except (WireError, StateError) as error:
+            refusal: WireError | None = self._refusal(scope, error)
+        except HTTPException as error:
+            refusal = Refusal("bad_request", str(error.detail), status=error.status_code)
+        except asyncio.CancelledError:  # by the server alone, when it stops
+            again = ((b"retry-after", b"2"), (b"connection", b"close"))
+            refusal = Refusal("unavailable", "the daemon stops, and did not wait for this", headers=again)
+        except Exception as error:  # noqa: BLE001 - the border: a defect in one request must not be another's
+            self._log(path, "".join(traceback.format_exception(error)))
+            refusal = Refusal("internal", "a fault of fazai; the log has more")
+        else:
+            refusal = None
+        if refusal is None:
+            return
+        if started:
+            connection_of(scope).close()
+        else:
+            connection_of(scope).refused()
+            await refuse(send, path, refusal)
+
+    def _refusal(self, scope: Scope, error: FazaiError) -> WireError:
+        path = str(scope["path"])
+        if isinstance(error, WireError):
+            asked = f"{scope['method']} {path[:200]}"
+            self._refusals.note(asked, address_of(connection_of(scope)), error)
+            return error
+        self._log(path, str(error))
+        return Refusal("unavailable", "the store cannot take it now", headers=((b"retry-after", b"5"),))
+
+    # -- the short way
+
+    def _open(self, path: str, raw: ShortApp, scope: Scope) -> Taker | None:
+        try:
+            self._services.guard.check_host(connection_of(scope), path, scope["headers"])
+        except WireError:
+            return None
+        take = raw.short(scope)
+        return functools.partial(self._take, scope, take) if take is not None else None
+
+    def _take(self, scope: Scope, take: ShortTaker, body: bytes, answer: Answerer) -> bool:
+        try:
+            return take(body, functools.partial(self._told, scope, answer))
+        except (WireError, StateError) as error:
+            self._told(scope, answer, error)
+            return True
+
+    def _told(self, scope: Scope, answer: Answerer, result: tuple[int, bytes] | FazaiError) -> None:
+        if isinstance(result, FazaiError):
+            said = refusal_reply(str(scope["path"]), self._refusal(scope, result))
+            result = said.status, tail_of(head_of(said), said.body)
+        answer(*result)
+
+    def _log(self, path: str, text: str) -> None:
+        self._services.log.say("error", f"{path}: {text}", logger="fazai.daemon")
+
+
+class _ByMethod:
+    """The methods of one path."""
+
+    def __init__(self, endpoints: dict[str, Endpoint]) -> None:
+        self._endpoints = dict(endpoints)
+        if "GET" in endpoints:
+            self._endpoints.setdefault("HEAD", endpoints["GET"])
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        endpoint = self._endpoints.get(scope["method"])
+        if endpoint is None:
+            allowed = ", ".join(sorted(self._endpoints))
+            raise Refusal(
+                "method_not_allowed",
+                f"{scope['path']} knows {allowed}",
+                headers=((b"allow", allowed.encode()),),
+            )
+        await endpoint(scope, receive, send)
+
+
+async def _nowhere(scope: Scope, receive: Receive, send: Send) -> None:
+    raise Refusal("not_found", f"there is no route {str(scope['path'])[:200]!r}", hint="see: /openapi.json")

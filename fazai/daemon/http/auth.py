@@ -1,0 +1,290 @@
+"""Who asks, and what he may: bearer tokens, client certificates, the local socket's peer (SPEC.md, 2)."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from fazai.daemon.events.announcer import AUDIT
+from fazai.daemon.http.refusal import Refusal
+from fazai.daemon.http.server import Connection
+from fazai.daemon.http.tokens import hash_of
+from fazai.daemon.settings import Settings, is_loopback
+from fazai.errors import UsageError
+from fazai.service.log import Log
+from fazai.store.daemon import DaemonStore, Role, Token
+
+__all__ = ["ROLES", "Guard", "Principal", "address_of"]
+
+ROLES: tuple[Role, ...] = ("viewer", "operator", "admin")
+
+_LOOK_AGAIN_S = 0.2
+_MINUTE_S = 60.0
+_ADDRESSES = 4096  # whose failures are remembered
+_ANYBODY = "anonymous"
+_NOBODY = hashlib.sha256(b"").hexdigest()
+#: Headers that a proxy adds: who comes with one is not on this machine, whatever the connection says.
+_PROXIED = frozenset({b"via", b"x-real-ip", b"cf-connecting-ip", b"x-envoy-external-address"})
+#: What browsers say of requests that a page of another origin caused.
+_OTHER_SITES = frozenset({b"cross-site", b"same-site"})
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who asks. `role` None: nobody in particular. `token`: the hash of the one that gave the role."""
+
+    name: str
+    role: Role | None
+    token: str | None = None
+    is_local: bool = False  # a user of this machine, by the local socket
+
+    def may(self, role: Role) -> bool:
+        return self.role is not None and ROLES.index(self.role) >= ROLES.index(role)
+
+
+_TRUSTED = Principal(_ANYBODY, "admin")
+_UNKNOWN = Principal(_ANYBODY, None)
+
+
+class Guard:
+    """Knows the tokens. Another process (`fazai token`) may change them: they are looked at again at most
+    `_LOOK_AGAIN_S` after that."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: DaemonStore,
+        log: Log,
+        *,
+        now: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._log = log
+        self._now = now
+        self._monotonic = monotonic
+        self._tokens: dict[str, Token] = {}
+        self._version = -1
+        self._looked = float("-inf")
+        self._failures: OrderedDict[str, tuple[float, int]] = OrderedDict()
+        self.refused = 0
+
+    # -- at start
+
+    def check_bind(self, addresses: Sequence[str]) -> list[str]:
+        """What the operator should know of this configuration. Raises UsageError where it must not run."""
+        settings, safe = self._settings, self.needs_token() or self._settings.client_ca is not None
+        for address in addresses:
+            if is_loopback(address):
+                continue
+            if settings.tls_cert is None:
+                raise UsageError(
+                    f"{address} is a public address, and there is no TLS",
+                    hint="give --tls-cert and --tls-key, or bind 127.0.0.1 behind a proxy that has TLS",
+                )
+            if not safe:
+                raise UsageError(
+                    f"{address} is a public address, and there are no tokens",
+                    hint="create one with: fazai token create NAME --role operator, or ask for certificates"
+                    " with --client-ca",
+                )
+        if safe or not addresses:
+            return []
+        return [
+            f"no tokens are configured: everybody on this machine may do everything on {addresses[0]};"
+            " create one with: fazai token create NAME --role admin; a proxy before the daemon needs one"
+            " in any case"
+        ]
+
+    def needs_token(self) -> bool:
+        """Return whether nobody is trusted for being on this machine alone: once there was a token, also one
+        that was revoked or has expired, that is so for good."""
+        self._look()
+        return bool(self._tokens)
+
+    def last_expiry(self) -> float | None:
+        """Return when the last valid token expires: infinity where one never does, 0 where none is valid any
+        more, None where there never was one."""
+        if not self.needs_token():
+            return None
+        valid = [token for token in self._tokens.values() if self._valid(token)]
+        return max([float("inf") if token.expires is None else token.expires for token in valid], default=0.0)
+
+    # -- a request
+
+    def check_host(self, connection: Connection, path: str, headers: Sequence[tuple[bytes, bytes]]) -> None:
+        """Refuse what a page of another site causes: requests through a name that it made point here (DNS
+        rebinding), its forms, and its use of answers of the API. A link to the operators' page is let
+        through. Raises Refusal."""
+        listener = connection.listener
+        host, origin, site = b"", b"", b""
+        for name, value in headers:
+            if name == b"host":
+                if host:
+                    raise Refusal("bad_request", "there are two Host headers", status=400)
+                host = value
+            elif name == b"origin":
+                origin = value
+            elif name == b"sec-fetch-site":
+                site = value
+        if listener.loopback and not self._own(host):
+            raise Refusal(
+                "forbidden",
+                f"this daemon is not called {host.decode('latin-1')[:64]!r}",
+                hint="call it localhost, or tell it its name with --name",
+            )
+        page = path == "/ui" or path.startswith("/ui/")
+        if (origin and origin.partition(b"://")[2] != host) or (site in _OTHER_SITES and not page):
+            raise Refusal("forbidden", "requests of other sites' pages are refused")
+
+    def metrics(self) -> Iterable[str]:
+        yield "# HELP fazai_auth_failures_total Wrong tokens, and deliveries with a wrong signature."
+        yield "# TYPE fazai_auth_failures_total counter"
+        yield f"fazai_auth_failures_total {self.refused}"
+        last = self.last_expiry()
+        if last is not None:
+            yield "# HELP fazai_tokens_last_expiry_timestamp_seconds When the last valid token expires."
+            yield "# TYPE fazai_tokens_last_expiry_timestamp_seconds gauge"
+            yield f"fazai_tokens_last_expiry_timestamp_seconds {'+Inf' if last == float('inf') else last}"
+
+    def _own(self, host: bytes) -> bool:
+        name = host.decode("latin-1").lower()
+        if name.startswith("["):
+            name = name[1:].partition("]")[0]
+        elif name.count(":") == 1:
+            name = name.partition(":")[0]
+        return is_loopback(name) or name in self._settings.names
+
+    def identify(
+        self, connection: Connection, headers: Sequence[tuple[bytes, bytes]], http_version: str = "1.1"
+    ) -> Principal:
+        """Return who asks; without a token it may be anybody. Who comes through a proxy is never trusted for
+        the connection alone; nginx adds no header unless it is told to, but then it speaks HTTP/1.0. Raises
+        Refusal (unauthorized, overloaded) for a token that is wrong."""
+        text, proxied = None, http_version == "1.0"
+        for name, value in headers:
+            if name == b"authorization" and text is None:
+                text = value
+            elif name in _PROXIED or b"forwarded" in name or name.endswith(b"client-ip"):
+                proxied = True
+        found = self._by_token(text, address_of(connection)) if text is not None else None
+        peer = self._by_peer(connection) if connection.listener.unix and not proxied else None
+        holder = self._by_certificate(connection) if self._settings.client_ca is not None else None
+        if found or peer or holder:
+            known = [one for one in (found, peer, holder) if one is not None]
+            return max(known, key=lambda one: ROLES.index(cast("Role", one.role)))
+        if self._trusts_machine(connection) and not proxied:
+            return _TRUSTED
+        return _UNKNOWN
+
+    def still(self, who: Principal) -> bool:
+        """Whether one who was identified before would be now: his token may have been revoked or have
+        expired, and who needed none may need one now."""
+        self._look()
+        if who.token is not None:
+            token = self._tokens.get(who.token)
+            return token is not None and self._valid(token)
+        return who.name != _ANYBODY or not self.needs_token()
+
+    def _trusts_machine(self, connection: Connection) -> bool:
+        """Return whether everybody on this machine may do everything, as nothing else was set up."""
+        return connection.listener.loopback and self._settings.client_ca is None and not self.needs_token()
+
+    def _by_peer(self, connection: Connection) -> Principal | None:
+        """Root and the daemon's own user are admin; members of the socket file's group, whom its mode lets
+        in, operator."""
+        peer = connection.peer()
+        if peer is None:
+            return None
+        uid, groups = peer
+        if uid in (0, os.geteuid()):
+            return Principal(f"uid:{uid}", "admin", is_local=True)
+        path = connection.listener.sock.getsockname()
+        try:
+            group = os.stat(path).st_gid if path else -1
+        except OSError:
+            return None
+        return Principal(f"uid:{uid}", "operator", is_local=True) if group in groups else None
+
+    def _by_certificate(self, connection: Connection) -> Principal | None:
+        name = connection.certificate()
+        return Principal(f"cert:{name}", cast("Role", self._settings.client_role)) if name else None
+
+    def _by_token(self, header: bytes, address: str) -> Principal:
+        scheme, _, text = header.decode("latin-1").partition(" ")
+        self._look()
+        hashed = hash_of(text.strip())
+        token = self._tokens.get(hashed)
+        same = hmac.compare_digest(hashed, token.hash if token is not None else _NOBODY)
+        if scheme.lower() == "bearer" and token is not None and same and self._valid(token):
+            return Principal(f"token:{token.name}", token.role, hashed)
+        self._failed(address, "token")
+        raise Refusal(
+            "unauthorized",
+            "the token is not valid",
+            hint="was it revoked, or has it expired? see: fazai token list",
+            headers=((b"www-authenticate", b"Bearer"),),
+        )
+
+    def _valid(self, token: Token) -> bool:
+        return token.revoked is None and (token.expires is None or token.expires > self._now())
+
+    def _look(self) -> None:
+        now = self._monotonic()
+        if now - self._looked < _LOOK_AGAIN_S:
+            return
+        self._looked = now
+        version = self._store.data_version()
+        if version != self._version:
+            tokens = {token.hash: token for token in self._store.tokens()}
+            if self._version >= 0:
+                self._note_changes(tokens)
+            self._version, self._tokens = version, tokens
+
+    def _note_changes(self, tokens: Mapping[str, Token]) -> None:
+        """Write to the audit log what `fazai token` did beside the daemon."""
+        for key, token in tokens.items():
+            before = self._tokens.get(key)
+            if before == token:
+                continue
+            did = "created" if before is None else "revoked" if token.revoked is not None else "changed"
+            self._log.say("info", f"token {token.name} ({token.role}) was {did}", logger=AUDIT)
+
+    def failed_signature(self, connection: Connection) -> None:
+        """To be told of each signature of a delivery that is wrong: they count like wrong tokens, and with
+        them. Raises Refusal(overloaded)."""
+        self._failed(address_of(connection), "signature")
+
+    def _failed(self, address: str, what: str) -> None:
+        """Counts; raises Refusal(overloaded) past the limit. What is valid never comes here, so that nobody
+        can lock out others behind his address."""
+        self.refused += 1
+        now = self._monotonic()
+        since, count = self._failures.pop(address, (now, 0))
+        if now - since >= _MINUTE_S:
+            since, count = now, 0
+        self._failures[address] = (since, count + 1)
+        if len(self._failures) > _ADDRESSES:
+            self._failures.popitem(last=False)
+        limit = self._settings.limits.failures_per_minute
+        if count < limit:
+            return
+        wait = max(1, int(since + _MINUTE_S - now + 0.999))
+        raise Refusal(
+            "overloaded",
+            f"too many wrong {what}s",
+            hint=f"wait {wait} s",
+            headers=((b"retry-after", str(wait).encode()),),
+        )
+
+
+def address_of(connection: Connection) -> str:
+    """Return where a request came from, for people."""
+    return str(connection.client[0]) if connection.client else "the local socket"

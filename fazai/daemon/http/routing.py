@@ -1,0 +1,300 @@
+"""A route as a value, and the one way in which each is served: who, what was asked, answer.
+
+A handler is an async function of a Call. It returns a Message (200 and JSON), a Reply (anything else), or
+None when it has written to the connection itself (a stream).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast, runtime_checkable
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from fazai.daemon.http.auth import Principal
+from fazai.daemon.http.refusal import Refusal
+from fazai.daemon.http.server import CONNECTION, Connection
+from fazai.errors import FazaiError
+from fazai.store.daemon import Role
+from fazai.wire.base import MAX_BODY_BYTES, ErrorAnswer, Message, WireError, decode_body, encode
+from fazai.wire.daemon import HTTP_STATUS
+from fazai.wire.opn import OpnError
+
+if TYPE_CHECKING:
+    from fazai.daemon.services import Services
+
+__all__ = [
+    "Call",
+    "Endpoint",
+    "RawFactory",
+    "Reply",
+    "Route",
+    "ShortApp",
+    "ShortTaker",
+    "connection_of",
+    "epoch_us",
+    "head_of",
+    "identify",
+    "read_body",
+    "refusal_reply",
+    "refuse",
+    "reply",
+]
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+#: A `shortcut.Taker` that hands over an error instead of its answer, or raises WireError or StateError.
+ShortTaker = Callable[[bytes, Callable[["tuple[int, bytes] | FazaiError"], None]], bool]
+
+
+@runtime_checkable
+class ShortApp(Protocol):
+    """An ASGI application whose requests may go the short way."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None: ...
+
+    def short(self, scope: Scope) -> ShortTaker | None:
+        """Who takes the requests with this head; None where that is not to be."""
+        ...
+
+
+_SAFE = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"cache-control", b"no-store"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+)
+_NO_PAGE = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
+ANSWER_S = 30.0
+_JSON = b"application/json"
+_EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer that is no Message."""
+
+    body: bytes
+    media: str = "application/json"
+    status: int = 200
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+@dataclass(slots=True)
+class Call:
+    """One request. `body` and `query` are of the types that the route names."""
+
+    services: Services
+    scope: Scope
+    receive: Receive
+    send: Send
+    who: Principal
+    path: Mapping[str, str]
+    query: Any = None
+    body: Any = None
+
+    @property
+    def headers(self) -> Sequence[tuple[bytes, bytes]]:
+        return cast("Sequence[tuple[bytes, bytes]]", self.scope["headers"])
+
+    def header(self, name: bytes) -> str | None:
+        """The first value; `name` in lower case."""
+        return next((v.decode("latin-1") for n, v in self.headers if n == name), None)
+
+    @property
+    def connection(self) -> Connection:
+        return connection_of(self.scope)
+
+
+Handler = Callable[[Call], Awaitable[Message | Reply | None]]
+RawFactory = Callable[["Services"], AsgiApp]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """One row of the table in `routes.py`: how it is served and what `/openapi.json` says of it.
+
+    `role` None: everybody. `raw` instead of `handler`: an ASGI application that does everything itself,
+    ahead of all else (`/ingest`); then `takes` says what it reads, one of it or a list. `media` is what a
+    good answer is, `codes` the refusals beside the common ones, `others` answers that are neither.
+    """
+
+    method: str
+    path: str
+    summary: str
+    handler: Handler | None = None
+    raw: RawFactory | None = None
+    role: Role | None = "viewer"
+    body: type[Message] | None = None
+    query: type[Message] | None = None
+    read_query: Callable[[Mapping[str, str]], Message] | None = None
+    takes: type[Message] | None = None
+    answer: type[Message] | None = None
+    media: str | tuple[str, ...] = "application/json"
+    cached: bool = False  # it answers 304 to one who has it
+    codes: tuple[str, ...] = ()
+    others: tuple[tuple[int, type[Message]], ...] = ()
+    timeout_s: float | None = ANSWER_S  # which `Limits.answer_s` stands for
+    limit_bytes: int = MAX_BODY_BYTES
+    status: int = 200  # of a good answer
+    by_hand: bool = False  # the handler reads the body itself
+    signed: bool = False  # a signature (SPEC.md, 3.3) may stand in for the token; the handler verifies it
+
+
+class Endpoint:
+    """Serves one route as an ASGI application."""
+
+    def __init__(self, route: Route, services: Services) -> None:
+        assert route.handler is not None
+        self.route = route
+        self._handler = route.handler
+        self._services = services
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        route = self.route
+        who = identify(self._services, scope)
+        if route.role is not None and not route.signed:
+            allow(who, route.role)
+        call = Call(self._services, scope, receive, send, who, scope.get("path_params", {}))
+        call.query = read_query(scope, route)
+        timeout_s = route.timeout_s
+        if timeout_s == ANSWER_S:
+            timeout_s = self._services.settings.limits.answer_s
+        try:
+            async with asyncio.timeout(timeout_s):
+                if route.body is not None and not route.by_hand:
+                    call.body = decode_body(await read_body(call, route), route.body, limit_bytes=1 << 40)
+                result = await self._handler(call)
+        except TimeoutError:
+            raise Refusal("timeout", f"it took more than {timeout_s:g} s") from None
+        if isinstance(result, Message):
+            result = Reply(encode(result), status=route.status)
+        if result is not None:
+            await reply(send, result)
+
+
+def identify(services: Services, scope: Scope) -> Principal:
+    """Return who sent this request. Raises Refusal."""
+    return services.guard.identify(connection_of(scope), scope["headers"], str(scope["http_version"]))
+
+
+def allow(who: Principal, role: Role) -> None:
+    """Raises Refusal: unauthorized, forbidden."""
+    if who.may(role):
+        return
+    if who.role is None:
+        raise Refusal(
+            "unauthorized",
+            "a token is needed",
+            hint="Authorization: Bearer …, from: fazai token create NAME --role " + role,
+            headers=((b"www-authenticate", b"Bearer"),),
+        )
+    raise Refusal("forbidden", f"{who.name} is {who.role}, this needs {role}")
+
+
+Q = TypeVar("Q", bound=Message)
+
+
+def read_query(scope: Scope, route: Route) -> Message | None:
+    """The query as the route's type. Raises WireError(bad_query)."""
+    try:
+        pairs = parse_qsl(scope["query_string"].decode(), keep_blank_values=True, strict_parsing=False)
+    except (UnicodeDecodeError, ValueError):
+        raise WireError("bad_query", "the query is not URL-encoded UTF-8") from None
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        raise WireError("bad_query", "a parameter occurs twice")
+    if route.read_query is not None:
+        return route.read_query(values)
+    if route.query is None:
+        if values:
+            raise WireError("bad_query", f"there is no parameter {next(iter(values))[:64]!r}")
+        return None
+    try:
+        return msgspec.convert(values, route.query, strict=False)
+    except msgspec.ValidationError as error:
+        raise WireError("bad_query", str(error)[:300]) from None
+
+
+def epoch_us(moment: datetime) -> int:
+    """Microseconds since the epoch, for every moment that can be written."""
+    return (moment - _EPOCH) // _MICROSECOND
+
+
+async def read_body(call: Call, route: Route) -> bytes:
+    """The body, at most `limit_bytes`. Raises Refusal: too_large, unsupported_media_type."""
+    media = (call.header(b"content-type") or "").partition(";")[0].strip().lower()
+    if media != "application/json":
+        raise Refusal("unsupported_media_type", f"the content type is {media[:64]!r}, not application/json")
+    length = call.header(b"content-length")
+    if length is not None and length.isdigit() and int(length) > route.limit_bytes:
+        raise _too_large(route)
+    parts: list[bytes] = []
+    size = 0
+    budget = call.services.bodies
+    try:
+        while True:
+            message = await call.receive()  # deadline: the route's, Endpoint
+            if message["type"] == "http.disconnect":
+                raise Refusal("bad_request", "the client went away")
+            part = message.get("body", b"")
+            if size + len(part) > route.limit_bytes:
+                raise _too_large(route)
+            if part:
+                budget.enter("", len(part))
+                size += len(part)
+                parts.append(part)
+            if not message.get("more_body"):
+                return b"".join(parts)
+    finally:
+        if size:
+            budget.leave("", size)
+
+
+def _too_large(route: Route) -> Refusal:
+    closing = ((b"connection", b"close"),)  # nobody reads the rest
+    return Refusal("too_large", f"a body has at most {route.limit_bytes} bytes", headers=closing)
+
+
+def head_of(answer: Reply) -> list[tuple[bytes, bytes]]:
+    """Its headers, with those that all answers have."""
+    own = {name for name, _ in answer.headers}
+    return [
+        (b"content-type", answer.media.encode()),
+        *([] if answer.status == 304 else [(b"content-length", str(len(answer.body)).encode())]),
+        *(header for header in (*_SAFE, _NO_PAGE) if header[0] not in own),
+        *answer.headers,
+    ]
+
+
+async def reply(send: Send, answer: Reply) -> None:
+    # deadline: the connection's, Connection.pause_writing
+    await send({"type": "http.response.start", "status": answer.status, "headers": head_of(answer)})
+    # deadline: the connection's, Connection.pause_writing
+    await send({"type": "http.response.body", "body": answer.body})
+
+
+async def refuse(send: Send, path: str, error: WireError) -> None:
+    await reply(send, refusal_reply(path, error))
+
+
+def refusal_reply(path: str, error: WireError) -> Reply:
+    """The error in the shape of the contract."""
+    answer = ErrorAnswer.of(error)
+    message: Message = OpnError(error=answer.error, code=error.code) if path.startswith("/opn/") else answer
+    status = HTTP_STATUS.get(error.code, 500)
+    headers: Sequence[tuple[bytes, bytes]] = ()
+    if isinstance(error, Refusal):
+        status = error.status or status
+        headers = error.headers
+    return Reply(encode(message), status=status, headers=tuple(headers))
+
+
+def connection_of(scope: Scope) -> Connection:
+    return cast("Connection", scope["extensions"][CONNECTION])

@@ -1,0 +1,494 @@
+"""Connections: uvicorn's HTTP protocol with the limits that it lacks, on listeners that can be renewed.
+
+uvicorn reads headers of any length for any time, waits for open streams when it stops, and has one TLS
+setting for all sockets. So its protocol class is used, and its server is not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import ssl
+import struct
+import sys
+from collections.abc import Callable, Mapping
+from email.utils import formatdate
+from typing import Any, cast
+
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from fazai.daemon.http.fastpath import Known, Opener, known_head
+from fazai.daemon.settings import Limits, is_loopback
+from fazai.service.log import Log
+from fazai.wire.base import ErrorAnswer, encode
+
+__all__ = ["CONNECTION", "Connection", "HttpServer", "Listener"]
+
+#: Where a request's scope holds its Connection.
+CONNECTION = "fazai.connection"
+
+_IDLE, _HEAD, _BODY, _OVER = range(4)
+_SO_PEERGROUPS = 59
+_LAST_CHUNK = b"0\r\n\r\n"
+_LAST_WORDS_S = 0.05  # for a request that the stop cuts off to be told
+_LINGER_S = 2.0  # for one who is refused to read why, while he still sends
+
+
+class Listener:
+    """One listening socket; `tls` is asked for a context whenever it is (re)opened."""
+
+    def __init__(self, sock: socket.socket, tls: Callable[[], ssl.SSLContext] | None = None) -> None:
+        self.sock = sock
+        self.tls = tls
+        self.unix = sock.family == socket.AF_UNIX
+        self.address = "" if self.unix else str(sock.getsockname()[0])
+        self.loopback = not self.unix and is_loopback(self.address)
+        self.port = 0 if self.unix else int(sock.getsockname()[1])
+        self.server: asyncio.AbstractServer | None = None
+
+
+class Connection(HttpToolsProtocol):
+    """One client."""
+
+    def __init__(
+        self,
+        config: Config,
+        state: ServerState,
+        listener: Listener,
+        limits: Limits,
+        logger: logging.Logger,
+        openers: Mapping[bytes, Opener],
+    ) -> None:
+        super().__init__(config, state, {})
+        self.listener = listener
+        self.limits = limits
+        self.logger = logger
+        self.access_log = False
+        self.on_lost: Callable[[], None] | None = None
+        self._extensions: dict[str, Any] = {CONNECTION: self}
+        self._phase = _IDLE
+        self._head_bytes = 0
+        self._frame_bytes = 0  # since the last byte of a body came: chunks' lines and trailers
+        self._deadline: asyncio.TimerHandle | None = None
+        self._refusal: tuple[int, str, str] | None = None
+        self._openers = openers
+        self._known: Known | None = None
+        self._chunk: bytes | None = None  # what began with the head that is being read
+        self._parked = b""  # what came before a short request was answered
+        self._answered_s = 0.0
+        self._last = False
+        self._done: asyncio.Future[None] | None = None
+        self.busy = False  # with a request that took the short way
+        self._busy_since_s = 0.0
+        self._gave_up = False
+        self.on_drained: Callable[[], None] | None = None
+        self._streams = False
+        self._look: asyncio.Handle | None = None  # the next one at what a client has not taken yet
+
+    # -- what uvicorn calls
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > self.limits.connections:
+            transport.abort()
+            return
+        self._arm(self.limits.head_s)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._disarm()
+        self._look_no_more()
+        super().connection_lost(exc)
+        self._unset_keepalive_if_required()
+        on_lost, self.on_lost, self.on_drained = self.on_lost, None, None
+        if on_lost is not None:
+            on_lost()
+
+    def pause_writing(self) -> None:
+        if not self._streams:
+            super().pause_writing()
+            self._look_no_more()
+            self._look = self.loop.call_soon(self._look_at_unsent, sys.maxsize)
+
+    def resume_writing(self) -> None:
+        self._look_no_more()
+        if not self._streams:
+            super().resume_writing()
+        if self.on_drained is not None:
+            self.on_drained()
+
+    def data_received(self, data: bytes) -> None:
+        if self._streams or self._phase == _OVER:
+            return  # a stream is the last answer of its connection, and so is a refusal
+        before = self._phase
+        if before == _IDLE:
+            if self.busy:
+                self._parked += data
+                self.flow.pause_reading()
+                return
+            if self._known is not None and self._take(self._known, data):
+                return
+            self._chunk = data
+        self._head_bytes += len(data)
+        self._frame_bytes += len(data)
+        super().data_received(data)
+        phase = self._phase
+        if phase == _OVER:
+            return
+        if phase == _IDLE:
+            self._head_bytes = 0
+            if self._deadline is None and (self.cycle is None or self.cycle.response_complete):
+                self._arm(self.limits.head_s)  # line ends, which begin nothing, stopped uvicorn's own timer
+        elif (self._head_bytes if phase == _HEAD else self._frame_bytes) > self.limits.head_bytes:
+            self._too_large()
+            self.send_400_response("")
+        elif phase != before or self._deadline is None:
+            self._arm(self.limits.head_s if phase == _HEAD else self.limits.body_s)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        cast("dict[str, Any]", self.scope)["extensions"] = self._extensions
+        self._phase = _HEAD
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._phase != _BODY:  # a trailer is no header, and nobody asks for one
+            super().on_header(name, value)
+
+    def on_body(self, body: bytes) -> None:
+        self._frame_bytes = 0
+        super().on_body(body)
+
+    def on_headers_complete(self) -> None:
+        if self._head_bytes > self.limits.head_bytes:
+            size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+            if size > self.limits.head_bytes:
+                self._too_large()
+                raise ValueError("the head is too large")  # httptools hands it on as a parser's error
+        super().on_headers_complete()
+        self._phase = _BODY
+        self._head_bytes = self._frame_bytes = 0
+        opener = self._openers.get(self.url)
+        if opener is not None and self._chunk is not None:
+            take = opener(self.scope)
+            self._known = known_head(self._chunk, self.url, self.headers, take) if take else None
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._phase = _IDLE
+        self._chunk = None  # what follows in it is another request
+        self._disarm()
+
+    def send_400_response(self, msg: str) -> None:
+        """Every request that cannot be read is refused here, in the shape of the contract."""
+        status, code, text = self._refusal or (400, "bad_request", "this is not HTTP")
+        if self.transport.is_closing():
+            return
+        if self.cycle is None or not self.cycle.response_started or self.cycle.response_complete:
+            body = encode(ErrorAnswer(error=text, code=code))
+            head = f"HTTP/1.1 {status} Refused\r\ncontent-type: application/json\r\nconnection: close\r\n"
+            head += "cross-origin-resource-policy: same-origin\r\n"
+            self.transport.write(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
+        self.end_gently()
+
+    def shutdown(self) -> None:
+        if self.busy:
+            self._last = True
+        else:
+            super().shutdown()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Short requests do not touch the timer: it is looked at how long ago the last one was."""
+        rest_s = self._answered_s + self.limits.idle_s - self.loop.time()
+        if self.busy or rest_s > 0:
+            wait_s = max(rest_s, 1.0)
+            self.timeout_keep_alive_task = self.loop.call_later(wait_s, self.timeout_keep_alive_handler)
+        elif not self.transport.is_closing():
+            self.close()
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Such a request is answered as if it had not asked for an upgrade."""
+
+    # -- the short way
+
+    def _take(self, known: Known, data: bytes) -> bool:
+        """Whether the data are a whole request that was taken; the one before must be answered."""
+        body = known.body_of(data)
+        if body is None or self._last or not (self.cycle is None or self.cycle.response_complete):
+            return False
+        self.busy = True
+        self._busy_since_s = self.loop.time()
+        if known.take(body, self._answer):
+            return True
+        self.busy = False
+        return False
+
+    def give_up(self, now_s: float) -> None:
+        """Answer 504 where a request that took the short way had no answer for `answer_s`."""
+        if self.busy and now_s - self._busy_since_s > self.limits.answer_s:
+            self._refusal = (504, "timeout", f"it took more than {self.limits.answer_s:g} s")
+            self._gave_up = True
+            self.busy = False
+            self._parked = b""
+            self.send_400_response("")
+
+    def _answer(self, status: int, tail: bytes) -> None:
+        if self._gave_up:
+            return
+        self.busy = False
+        self._answered_s = self.loop.time()
+        if self._done is not None and not self._done.done():
+            self._done.set_result(None)
+        if self.transport.is_closing():
+            return
+        ((_, date),) = self.server_state.default_headers
+        self.transport.write(STATUS_LINE[status] + b"date: " + date + b"\r\n" + tail)
+        if self._last:
+            self.transport.close()
+        elif self._parked:
+            data, self._parked = self._parked, b""
+            self.flow.resume_reading()
+            self.data_received(data)
+
+    def answered(self) -> asyncio.Future[None]:
+        """When it is no longer busy."""
+        if self._done is None:
+            self._done = self.loop.create_future()
+        return self._done
+
+    # -- time
+
+    def _too_large(self) -> None:
+        self._refusal = (431, "too_large", f"the headers have more than {self.limits.head_bytes} bytes")
+
+    def _arm(self, seconds: float) -> None:
+        self._disarm()
+        self._deadline = self.loop.call_later(seconds, self._too_late)
+
+    def _disarm(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _too_late(self) -> None:
+        self._deadline = None
+        if self._phase != _IDLE:
+            self._refusal = (408, "timeout", "the request took too long to arrive")
+            self.send_400_response("")
+        else:
+            self.transport.close()
+        self.loop.call_later(_LINGER_S + 1.0, self.transport.abort)
+
+    def _look_at_unsent(self, before: int) -> None:
+        """Cut off a client that took nothing of its answers for `stall_s`; whoever sends waits for it."""
+        unsent = self.transport.get_write_buffer_size()
+        if unsent >= before:
+            self.transport.abort()
+        else:
+            self._look = self.loop.call_later(self.limits.stall_s, self._look_at_unsent, unsent)
+
+    def _look_no_more(self) -> None:
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
+
+    # -- the end
+
+    def close(self) -> None:
+        """Close when the client has taken what is written, at the latest in `linger_s`."""
+        self.transport.close()
+        self.loop.call_later(self.limits.linger_s, self.transport.abort)
+
+    def refused(self) -> None:
+        """To be told before a refusal is written: nobody reads the rest of that request."""
+        if self._phase == _BODY and self.cycle is not None:
+            self.cycle.transport = cast("asyncio.Transport", _Gently(self))
+
+    def end_gently(self) -> None:
+        """Our side ends; what still comes is thrown away for a while. To close a socket with unread bytes
+        would reset the connection, and the client might not see the answer."""
+        if self._phase == _OVER or self.transport.is_closing():
+            return
+        self._phase = _OVER
+        self._disarm()
+        self.flow.resume_reading()
+        self.pipeline.clear()
+        if self.cycle is not None and not self.cycle.response_complete:  # nothing is written after the end
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.loop.call_later(_LINGER_S, self.close)
+
+    # -- who it is
+
+    def peer(self) -> tuple[int, frozenset[int]] | None:
+        """User and groups of a local client (SO_PEERCRED, SO_PEERGROUPS); None over TCP."""
+        sock = self.transport.get_extra_info("socket") if self.listener.unix else None
+        if sock is None:
+            return None
+        _, uid, gid = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        groups = {gid}
+        with contextlib.suppress(OSError):  # more groups than fit: the primary one has to do
+            raw = sock.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, 4096)
+            groups.update(struct.unpack(f"{len(raw) // 4}I", raw[: len(raw) // 4 * 4]))
+        return uid, frozenset(groups)
+
+    def certificate(self) -> str | None:
+        """The common name of the client's certificate, which TLS has verified."""
+        found = self.transport.get_extra_info("peercert") or {}
+        names = [value for part in found.get("subject", ()) for key, value in part if key == "commonName"]
+        return str(names[-1]) if names else None
+
+    # -- streams, which are written to past ASGI
+
+    def begin_stream(self, unsent_bytes: int) -> int:
+        """From now on there is nothing but the stream: what served the request is let go of, half of what an
+        open stream costs. `on_drained` is called when less than a quarter of `unsent_bytes` is left. Returns
+        the socket's number where writing to it is enough, -1 with TLS."""
+        self._streams = True
+        self._look_no_more()
+        self.transport.set_write_buffer_limits(high=unsent_bytes)
+        self._disarm()
+        if self.cycle is not None:
+            self.cycle.response_complete = True
+        self.cycle = self.parser = self.flow = self.scope = self.headers = None  # type: ignore[assignment]
+        self.pipeline.clear()
+        self.pipeline = ()  # type: ignore[assignment]  # an empty deque has 600 bytes
+        plain = self.transport.get_extra_info("sslcontext") is None
+        return int(self.transport.get_extra_info("socket").fileno()) if plain else -1
+
+    def end_stream(self) -> None:
+        """The last chunk; then the connection closes, at the latest in `linger_s`."""
+        if self.transport.is_closing():
+            return
+        if self.cycle is not None:
+            self.cycle.response_complete = True
+        self.transport.write(_LAST_CHUNK)
+        self.close()
+
+
+class _Gently:
+    """What uvicorn writes the answer of a refused request to."""
+
+    __slots__ = ("close", "is_closing", "write")
+
+    def __init__(self, connection: Connection) -> None:
+        self.write = connection.transport.write
+        self.is_closing = connection.transport.is_closing
+        self.close = connection.end_gently
+
+
+class HttpServer:
+    """All listeners of the daemon. `openers` are the paths whose requests may go the short way."""
+
+    def __init__(
+        self, app: Any, limits: Limits, log: Log, openers: Mapping[bytes, Opener] | None = None
+    ) -> None:
+        self._openers = openers or {}
+        self._limits = limits
+        self._log = log
+        self._state = ServerState()
+        self._logger = logging.Logger("fazai.http", logging.ERROR)
+        self._logger.addHandler(_ToLog(log))
+        self._config = Config(
+            app,
+            interface="asgi3",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=int(limits.idle_s),
+        )
+        self._config.load()
+        self._clock: asyncio.TimerHandle | None = None
+        self.listeners: list[Listener] = []
+
+    @property
+    def open(self) -> int:
+        """Connections."""
+        return len(self._state.connections)
+
+    async def listen(self, listener: Listener) -> None:
+        await self._open(listener)
+        self.listeners.append(listener)
+        if self._clock is None:
+            self._tick()
+
+    async def renew(self) -> None:
+        """Opens the TLS listeners with contexts made anew; connections stay. Raises what `tls` raises, with
+        everything as it was."""
+        for listener in self.listeners:
+            if listener.tls is None:
+                continue
+            before = listener.server
+            await self._open(listener)
+            if before is not None:
+                before.close()
+
+    async def _open(self, listener: Listener) -> None:
+        context = listener.tls() if listener.tls is not None else None
+        loop, sock = asyncio.get_running_loop(), listener.sock.dup()  # closing a server closes its socket
+
+        def make() -> Connection:
+            return Connection(self._config, self._state, listener, self._limits, self._logger, self._openers)
+
+        if listener.unix:
+            listener.server = await loop.create_unix_server(make, sock=sock, backlog=1024)
+        else:
+            hand_s = self._limits.head_s if context is not None else None
+            listener.server = await loop.create_server(
+                make, sock=sock, ssl=context, backlog=1024, ssl_handshake_timeout=hand_s
+            )
+
+    def _tick(self) -> None:
+        self._state.default_headers[:] = [(b"date", formatdate(usegmt=True).encode())]
+        loop = asyncio.get_running_loop()
+        for one in cast("list[Connection]", list(self._state.connections)):
+            one.give_up(loop.time())
+        self._clock = loop.call_later(1.0, self._tick)
+
+    async def stop(self) -> None:
+        """Nothing new; requests that run may end within `stop_s`, then they are cut off."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._limits.stop_s
+        if self._clock is not None:
+            self._clock.cancel()
+        for listener in self.listeners:
+            if listener.server is not None:
+                listener.server.close()
+            listener.sock.close()
+        short: set[asyncio.Future[None]] = set()
+        for one in cast("list[Connection]", list(self._state.connections)):
+            if one.busy:
+                short.add(one.answered())
+            one.shutdown()
+        tasks: set[asyncio.Future[None]] = {*self._state.tasks, *short}
+        if tasks:
+            await asyncio.wait(tasks, timeout=self._limits.stop_s)
+        for task in self._state.tasks:
+            task.cancel()
+            until = max(until, loop.time() + _LAST_WORDS_S)
+        while self._state.connections and loop.time() < until:  # noqa: ASYNC110 - they flush their last words
+            await asyncio.sleep(0.005)
+        for connection in list(self._state.connections):
+            connection.transport.abort()
+        await asyncio.sleep(0)  # the transports' last callbacks
+
+
+class _ToLog(logging.Handler):
+    """uvicorn's own errors, in our log."""
+
+    def __init__(self, log: Log) -> None:
+        super().__init__()
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, asyncio.CancelledError):  # a request that the stop cut off
+            return
+        text = record.getMessage().strip()
+        self._log.say("error", f"{text}: {error!r}" if error else text, logger="fazai.http")

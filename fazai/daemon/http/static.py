@@ -1,0 +1,89 @@
+"""GET /ui: the operators' page. Static files of this package; what they show they ask the API for."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from importlib import resources
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
+
+from fazai.daemon.http.refusal import Refusal
+from fazai.daemon.http.routing import Call, Reply, Route
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["ROUTES", "files"]
+
+_MEDIA = MappingProxyType(
+    {
+        "html": "text/html; charset=utf-8",
+        "css": "text/css; charset=utf-8",
+        "js": "text/javascript; charset=utf-8",
+        "svg": "image/svg+xml",
+    }
+)
+#: Nothing but our own files and our own API; no text of a device becomes markup (trusted types).
+_POLICY = (
+    b"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self';"
+    b" base-uri 'none'; form-action 'none'; frame-ancestors 'none';"
+    b" require-trusted-types-for 'script'; trusted-types 'none'"
+)
+
+
+class _File(NamedTuple):
+    body: bytes
+    media: str
+    etag: bytes
+
+
+@cache
+def files() -> Mapping[str, _File]:
+    """The files of the page, by name."""
+    found = {}
+    for entry in (resources.files("fazai.daemon") / "page_files").iterdir():
+        media = _MEDIA.get(entry.name.rpartition(".")[2])
+        if media is not None:
+            body = entry.read_bytes()
+            found[entry.name] = _File(body, media, b'"%s"' % hashlib.sha256(body).hexdigest()[:32].encode())
+    return MappingProxyType(found)
+
+
+async def page(call: Call) -> Reply:
+    """Raises Refusal(not_found)."""
+    name = call.path.get("file", "index.html")
+    file = files().get(name)
+    if file is None:
+        raise Refusal("not_found", f"the page has no file {name[:64]!r}", hint="see: /ui")
+    headers = (
+        (b"content-security-policy", _POLICY),
+        (b"cache-control", b"no-cache"),  # asked again each time, sent again when it changed
+        (b"etag", file.etag),
+        (b"cross-origin-opener-policy", b"same-origin"),
+    )
+    if file.etag.decode() in (call.header(b"if-none-match") or ""):
+        return Reply(b"", media=file.media, status=304, headers=headers)
+    return Reply(file.body, media=file.media, headers=headers)
+
+
+ROUTES = (
+    Route(
+        method="GET",
+        path="/ui",
+        summary="The operators' page.",
+        handler=page,
+        role=None,
+        media="text/html",
+        cached=True,
+    ),
+    Route(
+        method="GET",
+        path="/ui/{file}",
+        summary="A file of the operators' page.",
+        handler=page,
+        role=None,
+        media=tuple(media.partition(";")[0] for media in _MEDIA.values()),
+        cached=True,
+    ),
+)

@@ -1,0 +1,55 @@
+"""Says in time that the last valid token expires, and that none is valid any more."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+from fazai.daemon.events.announcer import AUDIT, log_event
+from fazai.wire.events import Level
+
+if TYPE_CHECKING:
+    from fazai.daemon.services import Services
+
+__all__ = ["Alarm", "token_alarm", "watch"]
+
+_LOOK_S = 1.0
+_DAY_S = 86_400.0
+#: So long before the last token expires it is said, each time once.
+_STAGES_S = (3600.0, _DAY_S, 3 * _DAY_S, 14 * _DAY_S)
+
+
+class Alarm(NamedTuple):
+    stage_s: float
+    level: Level
+    text: str
+
+
+def token_alarm(last_expiry: float | None, now: float) -> Alarm | None:
+    """Return what to say of the tokens, by what `Guard.last_expiry` returns; None: nothing."""
+    if last_expiry is None or math.isinf(last_expiry):
+        return None
+    create = "create one with: fazai token create NAME --role admin"
+    if last_expiry <= now:
+        text = f"no token is valid any more, and nobody is let in over TCP; {create}"
+        return Alarm(0.0, "error", text)
+    left_s = last_expiry - now
+    stage_s = next((stage_s for stage_s in _STAGES_S if left_s <= stage_s), None)
+    if stage_s is None:
+        return None
+    left = f"{left_s / _DAY_S:.0f} days" if left_s > 2 * _DAY_S else f"{left_s / 3600:.1f} hours"
+    return Alarm(stage_s, "warning", f"the last valid token expires in {left}; {create}")
+
+
+async def watch(services: Services) -> None:
+    """Say each alarm once, in the log and as an event, for as long as the daemon lives."""
+    said: float | None = None
+    while True:
+        alarm = token_alarm(services.guard.last_expiry(), time.time())
+        stage_s = alarm.stage_s if alarm is not None else None
+        if alarm is not None and stage_s != said:
+            services.announcer.say(alarm.level, log_event(alarm.level, alarm.text, AUDIT), AUDIT)
+        said = stage_s
+        await asyncio.sleep(_LOOK_S)

@@ -1,0 +1,392 @@
+"""Telemetry on its way in: records to the store, figures to the exposition, silence to the event log."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from fazai.daemon.events.announcer import Announcer, row_of, utc_now
+from fazai.daemon.ingest.admission import Admission
+from fazai.daemon.ingest.deadman import HostChange, Watch, WatchRules
+from fazai.daemon.ingest.hostkeys import HostKeys
+from fazai.daemon.ingest.records import Records, inflate, read_one, read_records
+from fazai.daemon.metrics import Exposition
+from fazai.errors import StateError
+from fazai.store.daemon import AgentRecord, DaemonStore, HostRecord, NewEvent, NewSample
+from fazai.wire.base import WireError, encode
+from fazai.wire.events import AgentEvent, AgentState, Level, TelemetryEvent
+from fazai.wire.signature import MAX_SKEW_S, SignedHeaders, verify_signature
+from fazai.wire.telemetry import IngestAnswer, IngestError, IngestPartialAnswer
+from fazai.worker.metrics import Histogram
+
+__all__ = ["Answer", "Ingest", "IngestRules"]
+
+_LOGGER = "fazai.daemon.ingest.pipeline"
+_AHEAD_US = 86_400 * 1_000_000  # by which a host's clock may be fast
+_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+#: Codes that are on the page before they happen: a rate needs a beginning.
+_REFUSALS = (
+    *("bad_json", "bad_request", "too_large", "unsupported_media_type", "overloaded", "unavailable"),
+    *("bad_signature", "bad_clock", "replayed", "unauthorized", "forbidden"),
+)
+_IN_THREAD_BYTES = 512 << 10  # a body from this size on is read in a thread: others must not wait for it
+
+
+class Answer(NamedTuple):
+    """To the client."""
+
+    status: int
+    body: bytes
+
+
+_ACCEPTED = Answer(200, encode(IngestAnswer(accepted=1, duplicates=0)))
+_DUPLICATE = Answer(200, encode(IngestAnswer(accepted=0, duplicates=1)))
+
+
+@dataclass(frozen=True, slots=True)
+class IngestRules:
+    """`signed`: unsigned requests are refused, whoever sends them."""
+
+    signed: bool = False
+    queue_bytes: int = 64 << 20
+    hosts: int = 50_000  # that are known at a time: who invents names must not fill the memory
+    sweep_s: float = 2.0
+
+
+class Ingest:
+    """One for the daemon; used by its event loop. `keys_of(agent)` gives the valid keys of a host."""
+
+    def __init__(
+        self,
+        store: DaemonStore,
+        exposition: Exposition,
+        watch: Watch,
+        admission: Admission,
+        *,
+        keys_of: Callable[[str], Sequence[bytes]],
+        now_us: Callable[[], int],
+        rules: IngestRules,
+        announcer: Announcer,
+    ) -> None:
+        self._store = store
+        self._announcer = announcer
+        self.exposition = exposition
+        self._watch = watch
+        self.admission = admission
+        self._keys_of = keys_of
+        self._now_us = now_us
+        self.rules = rules
+        self.seconds = Histogram(_BUCKETS)
+        self.records: Counter[str] = Counter({"accepted": 0, "duplicate": 0, "refused": 0})
+        self._turned: dict[str, float] = {}  # when a host came or went, as far as that was since the start
+        self.versions: dict[str, str] = {}  # of the hosts' agents, as far as they reported since the start
+        self.refusals: Counter[str] = Counter(dict.fromkeys(_REFUSALS, 0))  # of whole requests
+        self._silent: dict[str, bool] = {}  # to be remembered with the next sweep
+        exposition.add(self.metrics)
+
+    @classmethod
+    def of(
+        cls, store: DaemonStore, secrets: Path, rules: IngestRules, watch: WatchRules, announcer: Announcer
+    ) -> Ingest:
+        """With the clocks and the chance of this machine. Host keys lie in `secrets`/hosts."""
+        switch = Watch(watch, time.monotonic)
+        ingest = cls(
+            store,
+            Exposition(store.counts, switch.counts),
+            switch,
+            Admission(rules.queue_bytes, random.random),
+            keys_of=HostKeys(secrets / "hosts", uid=os.geteuid()).of,
+            now_us=lambda: time.time_ns() // 1000,
+            rules=rules,
+            announcer=announcer,
+        )
+        ingest.restore()
+        return ingest
+
+    def restore(self) -> None:
+        """After a restart: who was silent stays so, who was not has its time again."""
+        hosts = self._store.hosts()
+        now_us = self._now_us()
+        self._watch.restore(hosts, now_us)
+        for record in hosts:
+            if now_us - record.seen_us < self._watch.rules.ttl_s * 1e6:
+                self.exposition.hosts.push(record.host, record.gauges, record.time_us, record.interval_s)
+            if record.silent:
+                self.exposition.hosts.silence(record.host)
+
+    # -- a request --------------------------------------------------------------------------------------
+
+    def verify(self, headers: SignedHeaders, path: str, body: bytes) -> str:
+        """Who signed it. Raises WireError (bad_clock, bad_signature, replayed), SecretError."""
+        now_us = self._now_us()
+        keys = self._keys_of(headers.agent)
+        if not keys:
+            raise WireError("bad_signature", f"there is no key for {headers.agent[:64]!r}")
+        verify_signature(headers, keys, method="POST", path=path, body=body, now_s=now_us / 1e6)
+        expires_us = (int(headers.timestamp) + MAX_SKEW_S + 1) * 1_000_000
+        if not self._store.use_nonce(headers.agent, headers.nonce, expires_us, now_us):
+            raise WireError(
+                "replayed", "this request was sent before", hint="sign it anew with another nonce"
+            )
+        return headers.agent
+
+    async def take(self, body: bytes, *, gzipped: bool = False, signer: str | None = None) -> Answer:
+        """Store what a body holds; durable when it returns. Raises WireError, Refusal, StateError."""
+        if gzipped or len(body) >= _IN_THREAD_BYTES:
+            records = await asyncio.to_thread(_read, body, gzipped, self._latest_us())
+        else:
+            records = read_records(body, self._latest_us())
+        samples, errors = records
+        if signer is not None:
+            samples, errors = _without(records, lambda sample: _not_of(signer, sample))
+        if self._may_be_full(len(samples)):
+            samples, errors = _without(Records(samples, errors), self._no_room(set()))
+        self.records["refused"] += len(errors)
+        accepted = duplicates = 0
+        if samples:
+            accepted = await self._store_them(samples, signer)
+            duplicates = len(samples) - accepted
+        return _answer(accepted, duplicates, errors)
+
+    def _latest_us(self) -> int:
+        """Return the latest time that a record may have."""
+        return self._now_us() + _AHEAD_US
+
+    def take_one(self, body: bytes, told: Callable[[Answer | StateError], object]) -> bool:
+        """As `take`, for one good record: `told` is called on this loop once it is durable. False, with
+        nothing done, where the body is anything else. Raises Refusal(overloaded), StateError."""
+        sample = read_one(body, self._latest_us())
+        if sample is None or (self._may_be_full(1) and self._store.host(sample.host) is None):
+            return False
+        host, size_bytes = sample.host, len(body)
+        self.admission.enter(host, size_bytes)
+
+        def done(result: list[bool] | StateError) -> None:
+            self.admission.leave(host, size_bytes)
+            if isinstance(result, StateError):
+                told(result)
+            elif result[0]:
+                self.records["accepted"] += 1
+                self._arrived(sample)
+                told(_ACCEPTED)
+            else:
+                self.records["duplicate"] += 1
+                told(_DUPLICATE)
+
+        try:
+            self._store.ingest_then((sample,), done)
+        except StateError:
+            self.admission.leave(host, size_bytes)
+            raise
+        return True
+
+    def _may_be_full(self, more: int) -> bool:
+        return len(self._watch) + more > self.rules.hosts
+
+    def _no_room(self, new: set[str]) -> Callable[[NewSample], str | None]:
+        """Return what says of each sample whether its host is one too many; `new` is filled with others."""
+
+        def reason(sample: NewSample) -> str | None:
+            host = sample.host
+            if host in new or self._store.host(host) is not None:
+                return None
+            if len(self._watch) + len(new) >= self.rules.hosts:
+                return f"`hostname`: {self.rules.hosts} hosts report already, and no more are taken"
+            new.add(host)
+            return None
+
+        return reason
+
+    async def _store_them(self, samples: Sequence[NewSample], signer: str | None) -> int:
+        """How many were new."""
+        sender = signer or samples[0].host
+        size_bytes = sum([len(sample.body) for sample in samples])
+        self.admission.enter(sender, size_bytes)
+        try:
+            verdicts = await self._store.ingest(samples)
+        finally:
+            self.admission.leave(sender, size_bytes)
+        return self._stored(samples, verdicts)
+
+    def _stored(self, samples: Sequence[NewSample], verdicts: Sequence[bool]) -> int:
+        """How many were new."""
+        accepted = 0
+        for sample, new in zip(samples, verdicts, strict=True):
+            if new:
+                accepted += 1
+                self._arrived(sample)
+        self.records["accepted"] += accepted
+        self.records["duplicate"] += len(samples) - accepted
+        return accepted
+
+    def _arrived(self, sample: NewSample) -> None:
+        host = sample[0]
+        record = self._store.host(host)
+        if record is None:  # forgotten at this moment
+            return
+        _, time_us, _, _, interval_s, _, _ = record
+        if time_us == sample[1]:  # else an older one that was late
+            self.exposition.hosts.push(host, sample[3], time_us, interval_s)
+            self.versions[host] = sample[5][:64]
+        change = self._watch.seen(host, interval_s)
+        if change is not None:
+            self._turned[host] = self._now_us() / 1e6
+            for level, event in _events(change):
+                self._announcer.say(level, event, _LOGGER)
+            self._store.publish_soon([_reports(sample)])
+            if change.what == "back":
+                self._silent[host] = False
+
+    def agents(self, started: float) -> list[AgentRecord]:
+        """Return the hosts that reported as agents of the registry. A state that a host was in before this
+        daemon `started` is taken to begin with it, or with the host's last record where it is silent."""
+        return [self._agent(host, started) for host in self._store.hosts()]
+
+    def _agent(self, host: HostRecord, started: float) -> AgentRecord:
+        seen = host.seen_us / 1e6
+        silent = host.silent or self._watch.is_silent(host.host)
+        since = self._turned.get(host.host, min(seen, started) if silent else started)
+        return AgentRecord(
+            host.host[:128],
+            host.host,
+            "http",
+            "closing" if silent else "observation",
+            since,
+            version=self.versions.get(host.host) or None,
+            last_seen=seen,
+            closed_at=since if silent else None,
+            last_error=f"no record for {self._now_us() / 1e6 - seen:.0f} s" if silent else None,
+        )
+
+    # -- silence ----------------------------------------------------------------------------------------
+
+    async def sweep(self) -> list[HostChange]:
+        """Say who stopped. Raises StateError."""
+        changes = self._watch.sweep()
+        events: list[NewEvent] = []
+        silent, self._silent = self._silent, {}
+        lines = self.exposition.hosts
+        lines.freshen()
+        for change in changes:
+            for level, event in _events(change):
+                self._announcer.write_log(level, event, _LOGGER)
+                events.append(row_of(event, level))
+            if change.what == "silent":
+                silent[change.host] = True
+                self._turned[change.host] = self._now_us() / 1e6
+                lines.silence(change.host)
+            elif change.what == "expired":
+                lines.expire(change.host)
+            elif change.what == "forgotten":
+                lines.forget(change.host)
+                self.versions.pop(change.host, None)
+                self._turned.pop(change.host, None)
+                await self._store.forget_host(change.host)
+        if silent:
+            await self._store.mark_silent(silent)
+        if events:
+            await self._store.publish(events)
+        return changes
+
+    async def run(self, report: Callable[[str], object], pause: Callable[[float], Awaitable[object]]) -> None:
+        """Sweeps until it is cancelled; what the store refuses is reported, not raised."""
+        while True:
+            await pause(self.rules.sweep_s)
+            try:
+                await self.sweep()
+            except StateError as error:
+                report(str(error))
+
+    def metrics(self) -> Iterable[str]:
+        yield from self.seconds.lines(
+            "fazai_ingest_seconds", "From the first byte of a body to its durable answer."
+        )
+        yield "# HELP fazai_ingest_records_total Records, by what became of them."
+        yield "# TYPE fazai_ingest_records_total counter"
+        for result, count in self.records.items():
+            yield f'fazai_ingest_records_total{{result="{result}"}} {count}'
+        yield "# HELP fazai_ingest_refusals_total Requests that were refused as a whole, by the error's code."
+        yield "# TYPE fazai_ingest_refusals_total counter"
+        for code, count in self.refusals.items():
+            yield f'fazai_ingest_refusals_total{{code="{code}"}} {count}'
+        yield "# HELP fazai_ingest_waiting_bytes Received and not on disk yet."
+        yield "# TYPE fazai_ingest_waiting_bytes gauge"
+        yield f"fazai_ingest_waiting_bytes {self.admission.total_bytes}"
+        yield "# HELP fazai_ingest_overloaded_total Requests that were told to come later."
+        yield "# TYPE fazai_ingest_overloaded_total counter"
+        yield f"fazai_ingest_overloaded_total {self.admission.refused}"
+
+
+def _read(body: bytes, gzipped: bool, latest_us: int) -> Records:
+    return read_records(inflate(body) if gzipped else body, latest_us)
+
+
+def _not_of(signer: str, sample: NewSample) -> str | None:
+    """A host's key speaks for that host alone."""
+    return None if sample.host == signer else f"`hostname`: the request is signed by {signer!r}"
+
+
+def _without(records: Records, reason: Callable[[NewSample], str | None]) -> Records:
+    """Return the records with those as errors for which there is a reason."""
+    good: list[NewSample] = []
+    errors = list(records.errors)
+    bad = {error.index for error in errors}
+    places = (index for index in range(len(records.samples) + len(bad)) if index not in bad)
+    for index, sample in zip(places, records.samples, strict=True):
+        why = reason(sample)
+        if why is None:
+            good.append(sample)
+        else:
+            errors.append(IngestError(index=index, error=why))
+    errors.sort(key=lambda error: error.index)
+    return Records(good, errors)
+
+
+def _answer(accepted: int, duplicates: int, errors: Sequence[IngestError]) -> Answer:
+    if not errors:
+        return Answer(200, encode(IngestAnswer(accepted=accepted, duplicates=duplicates)))
+    partial = IngestPartialAnswer(accepted=accepted, errors=tuple(errors), duplicates=duplicates)
+    return Answer(200 if accepted or duplicates else 422, encode(partial))
+
+
+def _events(change: HostChange) -> list[tuple[Level, AgentEvent]]:
+    if change.what in ("expired", "forgotten"):
+        return []
+    state: AgentState = "closing" if change.what == "silent" else "observation"
+    event = AgentEvent(
+        timestamp=utc_now(),
+        agent_id=change.host[:128],
+        target=change.host,
+        state=state,
+        reason=_reason(change),
+    )
+    return [("warning" if change.what == "silent" else "info", event)]
+
+
+def _reason(change: HostChange) -> str:
+    if change.what == "first":
+        return "its first record"
+    if change.what == "back":
+        return f"reports again after {change.for_s:.0f} s"
+    expected = f", one every {change.interval_s:.0f} s was expected" if change.interval_s else ""
+    return f"no record for {change.for_s:.0f} s{expected}"
+
+
+def _reports(sample: NewSample) -> NewEvent:
+    loads = tuple(value for value in sample.gauges[:3] if value == value)
+    event = TelemetryEvent(
+        hostname=sample.host,
+        agent_id=sample.host[:128],
+        target=sample.host,
+        timestamp=datetime.fromtimestamp(sample.time_us / 1e6, UTC),
+        load=loads or None,
+    )
+    return row_of(event)

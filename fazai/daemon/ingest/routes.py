@@ -1,0 +1,61 @@
+"""Mounts `POST /ingest` and `GET /metrics` into the daemon."""
+
+from __future__ import annotations
+
+import asyncio
+
+from fazai.daemon.http.routing import AsgiApp, Call, Reply, Route, Scope, allow, identify
+from fazai.daemon.ingest.asgi import IngestRoute
+from fazai.daemon.services import Services
+from fazai.wire.telemetry import MAX_INGEST_BYTES, IngestAnswer, IngestPartialAnswer, TelemetryRecord
+
+__all__ = ["ROUTES", "sweep"]
+
+_CODES = (
+    *("bad_json", "bad_request", "too_large", "unsupported_media_type", "overloaded", "unavailable"),
+    *("bad_signature", "bad_clock", "replayed"),
+)
+
+
+def _ingest(services: Services) -> AsgiApp:
+    def authorize(scope: Scope) -> None:
+        """An unsigned report needs a token or a local client, unless the operator opened the door."""
+        if services.settings.ingest != "open":
+            allow(identify(services, scope), "operator")
+
+    def report(text: str) -> None:
+        services.log.say("error", text, logger="fazai.daemon.ingest.pipeline")
+
+    return IngestRoute(services.ingest, authorize, report, services.settings.limits.answer_s)
+
+
+async def metrics(call: Call) -> Reply:
+    media = "text/plain; version=0.0.4; charset=utf-8"
+    return Reply(call.services.ingest.exposition.render(), media=media)
+
+
+async def sweep(services: Services) -> None:
+    """A part: says which hosts stopped reporting."""
+
+    def report(text: str) -> None:
+        services.log.say("error", text, logger="fazai.daemon.ingest.pipeline")
+
+    await services.ingest.run(report, asyncio.sleep)
+
+
+ROUTES = (
+    Route(
+        method="POST",
+        path="/ingest",
+        summary="Telemetry of hosts: an object, an array or NDJSON, gzip allowed; stored when it answers.",
+        raw=_ingest,
+        role="operator",
+        signed=True,
+        takes=TelemetryRecord,
+        answer=IngestAnswer,
+        others=((200, IngestPartialAnswer), (422, IngestPartialAnswer)),
+        codes=_CODES,
+        limit_bytes=MAX_INGEST_BYTES,
+    ),
+    Route(method="GET", path="/metrics", summary="Prometheus text.", handler=metrics, media="text/plain"),
+)

@@ -1,0 +1,256 @@
+"""A run as a child process: its command line, its environment, and how it is waited for and ended.
+
+It has a session and a process group of its own. SIGTERM asks the engine to stop cleanly between two
+actions, a second one at once; what is killed in the middle finds its journal at the next run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fazai.daemon.runs.config import Job
+from fazai.daemon.runs.records import Record
+from fazai.daemon.settings import Settings
+
+__all__ = ["Child", "Ended", "Patience", "arguments", "environment", "follow"]
+
+_TAIL_BYTES = 8 * 1024
+_SAID_BYTES = 16 * 1024 * 1024
+#: What a run inherits beside FAZAI_*: nothing of systemd's, nothing of another service's secrets.
+_PASSED = (
+    *(
+        "PATH",
+        "HOME",
+        "USER",
+        "LOGNAME",
+        "LANG",
+        "LANGUAGE",
+        "TZ",
+        "TMPDIR",
+        "XDG_CONFIG_HOME",
+        "XDG_STATE_HOME",
+    ),
+    *("FAZAI_LAB", "FAZAI_FORKS", "FAZAI_VAULT_PASSWORD_FILE", "ANSIBLE_VAULT_PASSWORD_FILE"),
+    *("SSL_CERT_FILE", "SSL_CERT_DIR", "PYTHONPATH", "VIRTUAL_ENV"),
+)
+_REPORT_S = 10  # nobody waits at a terminal, and what the daemon learns late is learnt with the next run
+_SPECIAL = re.compile(r"([.\-])")
+#: Variables whose values are paths or lists of them: relative ones are the daemon's folder's, which the run
+#: does not see.
+_PATHS = frozenset({"FAZAI_LAB", "SSL_CERT_FILE", "SSL_CERT_DIR", "PYTHONPATH", "TMPDIR", "VIRTUAL_ENV"})
+_VAULT = frozenset({"FAZAI_VAULT_PASSWORD_FILE", "ANSIBLE_VAULT_PASSWORD_FILE"})  # a path, or label@path
+#: A run works in the root folder: it neither imports nor reads what lies where the daemon was started.
+_IN_ROOT = ("/bin/sh", "-c", 'cd / && exec "$@"', "fazai")
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """After the timeout: SIGTERM, then so long; SIGTERM again, then so long; SIGKILL, and so long at most
+    until it is given up: what hangs in the kernel (a dead NFS server) ends when that lets it go."""
+
+    clean_s: float = 60.0
+    now_s: float = 30.0
+    killed_s: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """`said` is the end of what it wrote to standard error; the negative of a signal is no exit code."""
+
+    exit_code: int
+    said: str
+    timed_out: bool = False
+
+
+def arguments(job: Job, record: Record, plan: Path, approved: str | None = None) -> list[str]:
+    """`fazai …` for a run; `plan` is the file that a check writes, or that is applied where its hash is the
+    `approved` one."""
+    program = [*_IN_ROOT, sys.executable, "-P", "-m", "fazai"]  # -P: no module of the working folder
+    if record.applies is not None:
+        words = ["--plan", str(plan), "--plan-hash", approved or "none"]
+        return [*program, "apply", *words, "--quiet", "--color", "never"]
+    words = [*job.inventory]
+    for playbook in job.playbooks:
+        words += ["--playbook", playbook]
+    for pattern in job.limit:
+        words += ["--limit", pattern]
+    if record.limit:  # of the job's targets, those alone
+        words += _narrowed(job, record.limit)
+    words += ["--quiet", "--color", "never"]
+    if record.mode == "check":
+        return [*program, "plan", *words, "--out", str(plan)]
+    return [*program, "apply", *words, *(["--yes"] if job.deletes else [])]
+
+
+def _narrowed(job: Job, names: Sequence[str]) -> list[str]:
+    """Return the options that choose these names of the job's targets. Without a limit of the job each name
+    stands for itself, and one that there is not is refused. A pattern must have no colon: it would be split
+    there."""
+    if not job.limit:
+        return [word for name in names for word in ("--limit", name)]
+    escaped = "|".join(_SPECIAL.sub(r"\\\1", name) for name in names)
+    return ["--limit", rf"&~({escaped})\Z"]
+
+
+def environment(job: Job, record: Record, settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
+    """The child's whole environment."""
+    names = [*_PASSED, *(name for name in environ if name.startswith("LC_")), *job.environment]
+    found = {name: environ[name] for name in names if name in environ}
+    for name in _PATHS & set(found):
+        parts = filter(None, found[name].split(os.pathsep))
+        found[name] = os.pathsep.join(map(os.path.abspath, parts))
+    for name in _VAULT & set(found):
+        label, at, path = found[name].rpartition("@") if not found[name].startswith("/") else ("", "", "")
+        found[name] = f"{label}{at}{os.path.abspath(path)}" if path else found[name]
+    found |= {
+        "FAZAI_STATE_DIR": str(settings.state.absolute()),
+        "FAZAI_SECRETS": str(settings.secrets.absolute()),
+        "FAZAI_RUN_ID": record.run_id,
+        "FAZAI_REPORT_S": str(_REPORT_S),
+        "FAZAI_KEEP_RUNS": str(settings.config.retention.ledger),
+    }
+    if settings.socket is not None:
+        found["FAZAI_URL"] = f"unix:{settings.socket.absolute()}"
+    return found
+
+
+async def follow(pid: int, timeout_s: float, patience: Patience) -> bool:
+    """Wait until a run that another daemon began has ended, which it is made to when the time is over, as
+    `Child.wait` does. Return whether it was."""
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return False
+    loop, over = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(handle, over.set)
+    try:
+        timed_out = False
+        for wait_s in (timeout_s, patience.clean_s, patience.now_s):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await over.wait()
+                    return timed_out
+            timed_out = True
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                signal.pidfd_send_signal(handle, signal.SIGTERM)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(pid, signal.SIGKILL)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience.killed_s):
+                await over.wait()
+        return True
+    finally:
+        loop.remove_reader(handle)
+        os.close(handle)
+
+
+class Child:
+    """A process that runs. It is no `subprocess.Popen`, and no pipe leads to it: when the daemon goes away
+    it can go on as if nothing had happened."""
+
+    def __init__(
+        self,
+        words: Sequence[str],
+        environ: Mapping[str, str],
+        said: Path,
+        *,
+        most_bytes: int = _SAID_BYTES,
+        look_s: float = 1.0,
+    ) -> None:
+        """Start it; what it writes to standard error goes to the file `said`, which is cut when it has more
+        than `most_bytes`. Raises OSError."""
+        said.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._said, self._most_bytes, self._look_s = said, most_bytes, look_s
+        self._kept = b""
+        self.cut = 0  # how often
+        wanted = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+        self.pid = os.posix_spawn(
+            words[0],
+            list(words),
+            dict(environ),
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
+                (os.POSIX_SPAWN_OPEN, 2, str(said), wanted, 0o600),
+            ],
+            setsid=True,
+        )
+        self._code: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._handle = os.pidfd_open(self.pid)
+        asyncio.get_running_loop().add_reader(self._handle, self._reap)
+
+    def _reap(self) -> None:
+        self.leave()
+        _, status = os.waitpid(self.pid, 0)
+        code = os.waitstatus_to_exitcode(status)
+        self._code.set_result(code if code >= 0 else 128 - code)
+
+    @property
+    def ended(self) -> bool:
+        return self._code.done()
+
+    def leave(self) -> None:
+        """Watch it no longer."""
+        if self._handle >= 0:
+            asyncio.get_running_loop().remove_reader(self._handle)
+            os.close(self._handle)
+            self._handle = -1
+
+    def interrupt(self) -> None:
+        """The engine finishes what is in flight; asked again, it stops at once."""
+        if not self.ended:
+            os.kill(self.pid, signal.SIGTERM)
+
+    async def wait(self, timeout_s: float, patience: Patience) -> Ended:
+        """Until its end, which comes after the timeout at the latest: politely, firmly, and for the whole
+        group."""
+        timed_out = not await self._within(timeout_s)
+        for wait_s in (patience.clean_s, patience.now_s):
+            if not self.ended:
+                self.interrupt()
+                await self._within(wait_s)
+        if not self.ended:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
+            await self._within(patience.killed_s)
+        if not self.ended:
+            return Ended(128 + signal.SIGKILL, "it was killed, and has not ended", timed_out)
+        return Ended(self._code.result(), self._tail(), timed_out)
+
+    async def _within(self, seconds: float) -> bool:
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + seconds
+        while not self.ended and (left_s := until_s - loop.time()) > 0:
+            await asyncio.wait([self._code], timeout=min(left_s, self._look_s))
+            self._cut()
+        return self.ended
+
+    def _cut(self) -> None:
+        """Keep the end of what it said and drop the rest, where that is too much."""
+        with contextlib.suppress(OSError):
+            if self._said.stat().st_size > self._most_bytes:
+                self._kept = self._end()
+                os.truncate(self._said, 0)
+                self.cut += 1
+
+    def _end(self) -> bytes:
+        with self._said.open("rb") as file:
+            file.seek(max(0, self._said.stat().st_size - _TAIL_BYTES))
+            return (self._kept + file.read())[-_TAIL_BYTES:]
+
+    def _tail(self) -> str:
+        """The end of what it said; the file goes."""
+        try:
+            text = self._end().decode("utf-8", "replace").strip()
+            self._said.unlink()
+        except OSError:
+            return ""
+        return text

@@ -1,0 +1,88 @@
+"""The daemon's configuration file as values: what may be run, by which git host, how often; how firewalls are
+watched. `configfile.py` reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from fazai.daemon.runs.schedule import Rhythm
+
+__all__ = ["DaemonConfig", "GitHost", "Hook", "Job", "JobMode", "Mode", "Polling", "Retention", "Schedule"]
+
+Mode = Literal["apply", "check"]
+JobMode = Literal["apply", "approve", "check"]
+GitHost = Literal["github", "gitlab", "gitea"]
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    rhythm: Rhythm
+    mode: Mode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """Something that may be run. `modes`: `check` plans, `approve` lets a person apply such a plan,
+    `apply` applies at once. `deletes`: an apply that nobody approved may delete. `environment`: names of
+    variables that the run gets beside the common ones."""
+
+    name: str
+    inventory: tuple[str, ...]
+    playbooks: tuple[str, ...] = ()
+    limit: tuple[str, ...] = ()
+    modes: tuple[JobMode, ...] = ("check", "approve")
+    deletes: bool = False
+    timeout_s: float = 3600.0
+    plan_ttl_s: float = 86400.0
+    environment: tuple[str, ...] = ()
+    schedule: Schedule | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hook:
+    """A git host that may start a job. `branch` None: any."""
+
+    name: str
+    host: GitHost
+    secret_file: Path
+    job: str
+    mode: Mode
+    branch: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Polling:
+    """How the firewalls are watched."""
+
+    every_s: float = 60.0
+    at_once: int = 32
+    timeout_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retention:
+    """How much is kept, and for how long; whatever is over goes, the oldest first. `runs`: those that the
+    daemon started, with their plans; `ledger`: runs of the ledger; `hosts_s`: of hosts that are silent;
+    `deliveries_s`: of git hosts, by which a replay is known."""
+
+    events_s: float = 30 * 86400.0
+    events_bytes: int = 256 << 20
+    telemetry_s: float = 30 * 86400.0
+    telemetry_bytes: int = 8 << 30
+    hosts_s: float = 30 * 86400.0
+    runs: int = 500
+    ledger: int = 5_000
+    deliveries_s: float = 400 * 86400.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DaemonConfig:
+    """All of it; without a file nothing may be run."""
+
+    jobs: Mapping[str, Job] = field(default_factory=dict)
+    hooks: tuple[Hook, ...] = ()
+    polling: Polling = Polling()
+    retention: Retention = Retention()

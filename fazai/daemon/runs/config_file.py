@@ -1,0 +1,435 @@
+"""Reads the daemon's configuration file (`fazai daemon --config`, docs/daemon.md). Strict: everything that
+is wrong is said at once, with its place."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from datetime import UTC, time, tzinfo
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from fazai.daemon.runs.config import DaemonConfig, Hook, Job, Polling, Retention, Schedule
+from fazai.daemon.runs.schedule import DAYS, Rhythm, Window
+from fazai.errors import Errors, FazaiError, InputError, did_you_mean
+from fazai.inventory.patterns import select
+from fazai.yamltext import YamlList, YamlMap, load
+
+if TYPE_CHECKING:
+    from fazai.inventory import Inventory
+
+__all__ = ["read_config"]
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_SPAN = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
+_SIZE = re.compile(r"([1-9]\d{0,5})([MG])i?B")
+_CLOCK = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)|24:00")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_MODES = ("check", "approve", "apply")
+_HOSTS = ("github", "gitlab", "gitea")
+
+T = TypeVar("T")
+
+
+class _Wrong(Exception):
+    """What is wrong with one value; the reader adds the place."""
+
+    def __init__(self, text: str, hint: str | None = None) -> None:
+        super().__init__(text)
+        self.text, self.hint = text, hint
+
+
+#: Returns the inventory of these sources. Raises FazaiError.
+Load = Callable[[tuple[str, ...]], "Inventory"]
+
+
+def read_config(path: Path, load_inventory: Load | None = None) -> DaemonConfig:
+    """Read the file. With `load_inventory` what it names must be there, too: inventories, playbooks, secrets
+    of webhooks, a host for each limit. An inventory that is there and cannot be read now is no reason: a run
+    of it says why. Raises YamlError, InputError, Errors with every problem of the file."""
+    found = load(path, what="configuration")
+    problems: list[InputError] = []
+    if found is None:
+        return DaemonConfig()
+    if not isinstance(found, YamlMap):
+        raise InputError("the daemon's configuration is a mapping", where=found.mark(), hint="runs: …")
+    top = _Section(found, "the configuration", problems, path.absolute().parent, load_inventory)
+    top.only("runs", "webhooks", "opnsense", "retention")
+    jobs = {job.name: job for job in _named(top, "runs", _job)}
+    hooks = tuple(_named(top, "webhooks", _hook))
+    _check_hooks(top, hooks, jobs)
+    polling, retention = _polling(top), _retention(top)
+    if problems:
+        raise problems[0] if len(problems) == 1 else Errors(problems)
+    return DaemonConfig(jobs=jobs, hooks=hooks, polling=polling, retention=retention)
+
+
+class _Section:
+    """One mapping, its problems, and the folder that its paths are relative to."""
+
+    def __init__(
+        self,
+        node: YamlMap,
+        title: str,
+        problems: list[InputError],
+        folder: Path,
+        load_inventory: Load | None = None,
+    ) -> None:
+        self.node, self.title, self.problems, self.folder = node, title, problems, folder
+        self.load_inventory = load_inventory
+
+    def wrong(self, key: str | None, text: str, hint: str | None = None) -> None:
+        where = self.node.mark(key) if key in self.node else self.node.mark()
+        self.problems.append(InputError(text, where=where, hint=hint))
+
+    def only(self, *known: str) -> None:
+        for key in self.node:
+            if key not in known:
+                hint = did_you_mean(key, known) or f"known are: {', '.join(known)}"
+                self.wrong(key, f"{self.title} knows no {key!r}", hint)
+
+    def read(self, key: str, reader: Callable[[Any], T], default: T | None = None) -> T | None:
+        """The value, or the default where it is not given or wrong; without a default it must be given."""
+        value = self.node.get(key)
+        if value is None:
+            if default is None:
+                self.wrong(None, f"{self.title} needs {key}")
+            return default
+        try:
+            return reader(value)
+        except _Wrong as wrong:
+            self.wrong(key, f"{key} {wrong.text}", wrong.hint)
+            return default
+
+    def below(self, key: str, title: str) -> _Section | None:
+        value = self.node.get(key)
+        if value is None:
+            return None
+        if not isinstance(value, YamlMap):
+            self.wrong(key, f"{key} is a mapping")
+            return None
+        return _Section(value, title, self.problems, self.folder, self.load_inventory)
+
+
+def _named(top: _Section, key: str, reader: Callable[[str, _Section], T | None]) -> Iterator[T]:
+    section = top.below(key, key)
+    for name in section.node if section is not None else ():
+        assert section is not None
+        if not _NAME.fullmatch(name):
+            section.wrong(name, f"{name!r} is no name", "letters, digits, dots and dashes, at most 64")
+        one = section.below(name, f"{key}.{name}")
+        if one is None:
+            if section.node[name] is None:
+                section.wrong(name, f"{key}.{name} is empty")
+            continue
+        made = reader(name, one)
+        if made is not None:
+            yield made
+
+
+def _job(name: str, section: _Section) -> Job | None:
+    section.only(
+        *(
+            "inventory",
+            "playbook",
+            "limit",
+            "modes",
+            "delete",
+            "timeout",
+            "plan_ttl",
+            "environment",
+            "schedule",
+        )
+    )
+    none: tuple[str, ...] = ()
+    inventory = section.read("inventory", _texts)
+    usual: tuple[str, ...] = ("check", "approve")
+    modes = section.read("modes", _modes, usual)
+    schedule = _schedule(section, modes or ())
+    if inventory is None:
+        return None
+    job = Job(
+        name=name,
+        inventory=tuple(_path(section, each) for each in inventory),
+        playbooks=tuple(_path(section, each) for each in section.read("playbook", _texts, none) or ()),
+        limit=section.read("limit", _texts, none) or (),
+        modes=cast("Any", modes),
+        deletes=section.read("delete", _flag, False) or False,
+        timeout_s=section.read("timeout", _span, 3600.0) or 3600.0,
+        plan_ttl_s=section.read("plan_ttl", _span, 86400.0) or 86400.0,
+        environment=section.read("environment", _variables, none) or (),
+        schedule=schedule,
+    )
+    if section.load_inventory is not None and _files_are_there(section, job):
+        _check_limit(section, job, section.load_inventory)
+    return job
+
+
+def _files_are_there(section: _Section, job: Job) -> bool:
+    there = True
+    for key, paths in (("inventory", job.inventory), ("playbook", job.playbooks)):
+        for path in paths:
+            if "," not in path and not Path(path).exists():
+                section.wrong(key, f"{key} names {path}, and there is no such file", _nearest(Path(path)))
+                there = False
+    return there
+
+
+def _nearest(path: Path) -> str | None:
+    try:
+        names = [one.name for one in path.parent.iterdir()]
+    except OSError:
+        return f"there is no folder {path.parent}, either"
+    return did_you_mean(path.name, names)
+
+
+def _check_limit(section: _Section, job: Job, load_inventory: Load) -> None:
+    if not job.limit:
+        return
+    try:
+        inventory = load_inventory(job.inventory)
+    except FazaiError:
+        return  # a run of it says so
+    try:
+        select(inventory, job.limit)
+    except FazaiError as error:
+        for each in getattr(error, "errors", (error,)):
+            section.wrong("limit", f"limit: {each.message}", each.hint)
+
+
+def _schedule(job: _Section, modes: tuple[str, ...]) -> Schedule | None:
+    section = job.below("schedule", f"{job.title}.schedule")
+    if section is None:
+        return None
+    section.only("every", "jitter", "mode", "windows", "timezone")
+    every_s = section.read("every", _span)
+    mode = section.read("mode", _mode, "check")
+    utc: tzinfo = UTC
+    zone = section.read("timezone", _zone, utc)
+    windows: tuple[Window, ...] = ()
+    listed = section.node.get("windows")
+    if isinstance(listed, YamlList):
+        windows = tuple(filter(None, (_window(section, each) for each in listed)))
+    elif listed is not None:
+        section.wrong("windows", "windows is a list", "- {days: mon-fri, from: '01:00', to: '05:00'}")
+    if every_s is not None and every_s < 10:
+        section.wrong("every", "every is at least 10s")
+    if mode not in modes:
+        section.wrong("mode", f"the schedule's mode {mode} is none of the job's modes", "add it to modes:")
+    if every_s is None:
+        return None
+    jitter_s = 0.0 if "jitter" not in section.node else section.read("jitter", _span, 0.0)
+    return Schedule(Rhythm(every_s, jitter_s or 0.0, windows, zone or UTC), cast("Any", mode))
+
+
+def _window(section: _Section, node: Any) -> Window | None:
+    if not isinstance(node, YamlMap):
+        section.wrong("windows", "a window is a mapping", "{days: mon-fri, from: '01:00', to: '05:00'}")
+        return None
+    one = _Section(node, "a window", section.problems, section.folder)
+    one.only("days", "from", "to")
+    begin, end = one.read("from", _clock), one.read("to", _clock)
+    days = one.read("days", _days, frozenset(range(7)))
+    if begin is None or end is None or days is None:
+        return None
+    return Window(begin, end, days)
+
+
+def _hook(name: str, section: _Section) -> Hook | None:
+    section.only("host", "secret_file", "playbook", "mode", "branch")
+    host = section.read("host", _choice(_HOSTS))
+    secret, job = section.read("secret_file", _text), section.read("playbook", _text)
+    mode = section.read("mode", _mode, "check")
+    branch = section.read("branch", _text) if "branch" in section.node else None
+    if host is None or secret is None or job is None:
+        return None
+    secret_file = Path(_path(section, secret))
+    if section.load_inventory is not None and not secret_file.exists():
+        text = f"secret_file names {secret_file}, and there is no such file"
+        section.wrong("secret_file", text, "openssl rand -hex 32, in a file of mode 0600")
+    return Hook(
+        name=name,
+        host=cast("Any", host),
+        secret_file=secret_file,
+        job=job,
+        mode=cast("Any", mode),
+        branch=branch,
+    )
+
+
+def _check_hooks(top: _Section, hooks: tuple[Hook, ...], jobs: dict[str, Job]) -> None:
+    for hook in hooks:
+        node = top.node["webhooks"][hook.name]
+        one = _Section(node, f"webhooks.{hook.name}", top.problems, top.folder)
+        if hook.job not in jobs:
+            one.wrong("playbook", f"runs: has no {hook.job!r}", did_you_mean(hook.job, jobs))
+        elif hook.mode not in jobs[hook.job].modes:
+            one.wrong("mode", f"runs.{hook.job} does not allow {hook.mode}", "add it to its modes:")
+
+
+def _polling(top: _Section) -> Polling:
+    section = top.below("opnsense", "opnsense")
+    plain = Polling()
+    if section is None:
+        return plain
+    section.only("poll", "at_once", "timeout")
+    every_s = section.read("poll", _span, plain.every_s) or plain.every_s
+    if every_s < 5:
+        section.wrong("poll", "poll is at least 5s")
+    return Polling(
+        every_s=every_s,
+        at_once=section.read("at_once", _count, plain.at_once) or plain.at_once,
+        timeout_s=section.read("timeout", _span, plain.timeout_s) or plain.timeout_s,
+    )
+
+
+def _retention(top: _Section) -> Retention:
+    section = top.below("retention", "retention")
+    plain = Retention()
+    if section is None:
+        return plain
+    section.only("events", "telemetry", "hosts", "runs", "ledger", "deliveries")
+    events = _kept(section, "events", plain.events_s, plain.events_bytes)
+    telemetry = _kept(section, "telemetry", plain.telemetry_s, plain.telemetry_bytes)
+    return Retention(
+        events_s=events[0],
+        events_bytes=events[1],
+        telemetry_s=telemetry[0],
+        telemetry_bytes=telemetry[1],
+        hosts_s=section.read("hosts", _span, plain.hosts_s) or plain.hosts_s,
+        runs=section.read("runs", _many, plain.runs) or plain.runs,
+        ledger=section.read("ledger", _many, plain.ledger) or plain.ledger,
+        deliveries_s=section.read("deliveries", _long_span, plain.deliveries_s) or plain.deliveries_s,
+    )
+
+
+def _kept(retention: _Section, key: str, age_s: float, size_bytes: int) -> tuple[float, int]:
+    section = retention.below(key, f"retention.{key}")
+    if section is None:
+        return age_s, size_bytes
+    section.only("age", "size")
+    return (
+        section.read("age", _span, age_s) or age_s,
+        section.read("size", _size, size_bytes) or size_bytes,
+    )
+
+
+# -- one value each: they raise _Wrong
+
+
+def _path(section: _Section, text: str) -> str:
+    """Relative to the file; `web1,web2` is a list of names."""
+    return text if "," in text else str(section.folder / text)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise _Wrong("is a text")
+    return value
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    items = value if isinstance(value, YamlList) else [value]
+    if not items or not all(isinstance(item, str) and item for item in items):
+        raise _Wrong("is a text, or a list of texts")
+    return tuple(items)
+
+
+def _variables(value: Any) -> tuple[str, ...]:
+    for name in _texts(value):
+        if not _VARIABLE.fullmatch(name):
+            raise _Wrong(f"lists names of variables, and {name[:64]!r} is none", "their values stay outside")
+    return _texts(value)
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise _Wrong("is true or false")
+    return value
+
+
+def _count(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 1000:
+        raise _Wrong("is a number from 1 to 1000")
+    return value
+
+
+def _many(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 10 <= value <= 1_000_000:
+        raise _Wrong("is a number from 10 to 1000000")
+    return value
+
+
+def _size(value: Any) -> int:
+    found = _SIZE.fullmatch(value) if isinstance(value, str) else None
+    size_bytes = int(found[1]) << (20 if found[2] == "M" else 30) if found else 0
+    if not 1 << 20 <= size_bytes <= 1 << 44:
+        raise _Wrong(f"is a size such as 256MiB or 8GiB, not {value!r}", "a MiB is the least")
+    return size_bytes
+
+
+def _span(value: Any) -> float:
+    found = _SPAN.fullmatch(value) if isinstance(value, str) and value else None
+    seconds = (
+        sum(int(part or 0) * unit for part, unit in zip(found.groups(), (86400, 3600, 60, 1), strict=True))
+        if found
+        else 0
+    )
+    if not 0 < seconds <= 366 * 86400:
+        raise _Wrong(f"is a time such as 90s, 15m, 1h30m or 30d, not {value!r}")
+    return float(seconds)
+
+
+def _long_span(value: Any) -> float:
+    seconds = _span(value)
+    if seconds < 86400:
+        raise _Wrong(f"is a day at least, such as 30d, not {value!r}", "a replay would work after it")
+    return seconds
+
+
+def _choice(known: tuple[str, ...]) -> Callable[[Any], str]:
+    def reader(value: Any) -> str:
+        if value not in known:
+            raise _Wrong(f"is one of {', '.join(known)}", did_you_mean(str(value), known))
+        return str(value)
+
+    return reader
+
+
+def _mode(value: Any) -> str:
+    return _choice(("check", "apply"))(value)
+
+
+def _modes(value: Any) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(_choice(_MODES)(item) for item in _texts(value)))
+
+
+def _zone(value: Any) -> tzinfo:
+    try:
+        return ZoneInfo(_text(value))
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise _Wrong(f"{value!r} is not known", "such as Europe/Berlin; UTC without it") from None
+
+
+def _clock(value: Any) -> time:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1440:
+        return time(value // 60, value % 60)  # 10:30 without quotes is 630 in YAML 1.1
+    if isinstance(value, str) and _CLOCK.fullmatch(value):
+        hour, minute = (int(part) for part in value.split(":"))
+        return time(hour % 24, minute)
+    if value == 1440:
+        return time(0)
+    raise _Wrong(f"is a time of day such as '01:30', not {value!r}")
+
+
+def _days(value: Any) -> frozenset[int]:
+    found: set[int] = set()
+    for word in _texts(value):
+        for part in word.split(","):
+            first, dash, last = part.strip().lower().partition("-")
+            if first not in DAYS or (dash and last not in DAYS):
+                raise _Wrong(f"has no day {part!r}", "mon, tue, wed, thu, fri, sat, sun, or mon-fri")
+            begin, end = DAYS.index(first), DAYS.index(last or first)
+            found.update(day % 7 for day in range(begin, end + 1 if end >= begin else end + 8))
+    return frozenset(found)

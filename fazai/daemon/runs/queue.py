@@ -1,0 +1,408 @@
+"""The desk at which runs are asked for: by people, by git hosts, by the schedule, by approvals.
+
+Runs of one inventory go one after another, so that nothing is planned or written on a target twice at a
+time (the engine's lock per target guards against everybody else). One run of each sort may wait; who asks
+for the same meanwhile joins it. What waits is on disk, and waits again after a restart of the daemon.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from fazai.daemon.events.announcer import AUDIT, Announcer, log_event, row_of, utc_now
+from fazai.daemon.http.refusal import Refusal
+from fazai.daemon.metrics import escape
+from fazai.daemon.runs.child import Child, Ended, Patience, arguments, environment, follow
+from fazai.daemon.runs.config import Job, Mode
+from fazai.daemon.runs.records import Record, Records, Trigger
+from fazai.daemon.settings import Settings
+from fazai.errors import ExitCode, FazaiError, StateError
+from fazai.ids import ulid
+from fazai.plan import read_plan
+from fazai.service.log import Log
+from fazai.store.base import Run
+from fazai.store.daemon import DaemonStore
+from fazai.wire.events import Level, RunEvent
+
+__all__ = ["RunDesk", "Taken"]
+
+_LOGGER = "fazai.daemon.runs.routes"
+
+
+class Taken(NamedTuple):
+    """What became of a request. `coalesced`: it joined a run that waits."""
+
+    run_id: str
+    coalesced: bool
+
+
+@dataclass(slots=True)
+class _Going:
+    record: Record
+    task: asyncio.Task[None]
+    child: Child | None = None
+
+
+class RunDesk:
+    """One for the daemon; everything happens on its loop."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: DaemonStore,
+        log: Log,
+        *,
+        environ: Mapping[str, str] = os.environ,
+        now: Callable[[], float] = time.time,
+        patience: Patience | None = None,
+    ) -> None:
+        self.jobs: Mapping[str, Job] = settings.config.jobs
+        self.records = Records(settings.state / "runs", settings.config.retention.runs)
+        self._settings, self._store, self._log = settings, store, log
+        self._announcer = Announcer(store, log)
+        self._environ, self._now, self._patience = environ, now, patience or Patience()
+        self._lanes = _lanes(self.jobs.values())
+        self._going: dict[int, _Going] = {}
+        self._queue: list[Record] = []
+        self._dropped: list[tuple[Record, str]] = []  # what waited and no longer may; `settle` says so
+        for record in self.records.waiting():
+            why = self._no_longer(record)
+            if why is None:
+                self._queue.append(record)
+            else:
+                self._dropped.append((record, why))
+        self._stopping = False
+        self._counts: Counter[tuple[str, str, str]] = Counter()
+
+    async def settle(self) -> None:
+        """After a restart: what became of runs that the daemon before left, and what waits. Raises
+        StateError."""
+        for record in [one for one in self.records if one.started is not None and one.exit_code is None]:
+            if record in (one.record for one in self._going.values()):
+                continue  # begun meanwhile
+            found = self._store.ledger.find_run(record.run_id)
+            lane = self._lanes.get(record.job)
+            if found is None or found.exit_code is not None or not _lives(found.pid, record.run_id):
+                await self._ended_alone(record)
+            elif lane is not None and lane not in self._going:  # it goes on: others of its lane wait
+                task = asyncio.get_running_loop().create_task(self._follow(record, found.pid, lane))
+                self._going[lane] = _Going(record, task)
+        for record, why in self._dropped:
+            self._drop(record, why)
+        self._dropped.clear()
+        for record in self._queue:
+            self._mark_approved(record)
+            text = f"{record.mode} of {record.job}, asked for by {record.by}, waited for the daemon to start"
+            self._tell("info", record, text)
+        self._advance()
+
+    def _no_longer(self, record: Record) -> str | None:
+        """Why what waited over a restart does not begin; None: it does."""
+        job = self.jobs.get(record.job)
+        if job is None:
+            return f"{record.job} is no longer configured"
+        if record.applies is None:
+            if record.trigger == "api" and record.mode not in job.modes:
+                return f"the configuration no longer allows {record.mode} for {record.job}"
+            too_old = self._now() - record.asked > job.plan_ttl_s
+            return f"it waited for more than {job.plan_ttl_s:.0f} s" if too_old else None
+        planned = self.records.get(record.applies)
+        if planned is None or not self.records.plan_path(record.applies).exists():
+            return "its plan is gone"
+        if "approve" not in job.modes:
+            return f"the configuration no longer lets anybody approve plans of {record.job}"
+        why = self.records.stale_because(planned, self.jobs, self._now())
+        return f"its plan is stale: {why}" if why else None
+
+    def _drop(self, record: Record, why: str) -> None:
+        """A plan that was approved for it can be approved again, or made anew."""
+        record.finished, record.exit_code = self._now(), int(ExitCode.INTERRUPTED)
+        record.error = f"the daemon was stopped before it began, and then: {why}"
+        self.records.save(record)
+        planned = self.records.get(record.applies) if record.applies else None
+        if planned is not None and planned.approved_run in (record.run_id, None):
+            planned.approved = planned.approved_by = planned.approved_run = None
+            self.records.save(planned)
+        self._tell("error", record, f"{record.mode} of {record.job} does not begin: {record.error}")
+
+    def _mark_approved(self, record: Record) -> None:
+        """The daemon may have been killed between the two files that an approval writes."""
+        planned = self.records.get(record.applies) if record.applies else None
+        if planned is not None and planned.approved_run is None:
+            planned.approved, planned.approved_by = record.asked, record.by
+            planned.approved_run = record.run_id
+            self.records.save(planned)
+
+    async def _ended_alone(self, record: Record, *, timed_out: bool = False) -> None:
+        """The ledger says how, if anything does."""
+        found = self._store.ledger.find_run(record.run_id)
+        code = found.exit_code if found is not None else None
+        record.error = "it ended without a word" if code is None else None
+        await self._ended(record, Ended(128 + signal.SIGKILL if code is None else code, "", timed_out))
+
+    async def _follow(self, record: Record, pid: int, lane: int) -> None:
+        """Follow a run that the daemon before began to its end; the timeout of its job holds on."""
+        assert record.started is not None
+        most_s = self.jobs[record.job].timeout_s
+        left_s = min(max(0.0, record.started + most_s - self._now()), most_s)  # the clock may have been set
+        try:
+            timed_out = await follow(pid, left_s, self._patience)
+            await self._ended_alone(record, timed_out=timed_out)
+        except StateError as error:
+            self._log.say("error", str(error), logger=_LOGGER, run_id=record.run_id)
+        finally:
+            del self._going[lane]
+            self._advance()
+
+    # -- asking
+
+    def ask(
+        self,
+        job: Job,
+        mode: Mode,
+        trigger: Trigger,
+        by: str,
+        *,
+        limit: tuple[str, ...] = (),
+        reason: str | None = None,
+        applies: str | None = None,
+    ) -> Taken:
+        """Begin a run, or let it wait. Raises Refusal (conflict, unavailable), StateError."""
+        if self._stopping:
+            raise Refusal("unavailable", "the daemon stops", headers=((b"retry-after", b"10"),))
+        now = self._now()
+        record = Record(
+            run_id=ulid(int(now * 1000), os.urandom(10)),
+            job=job.name,
+            mode=mode,
+            trigger=trigger,
+            by=by,
+            asked=now,
+            limit=limit,
+            reason=reason,
+            applies=applies,
+        )
+        waiting = next((one for one in self._queue if one.same(record)), None)
+        if waiting is not None:
+            return Taken(waiting.run_id, True)
+        busy = self._going.get(self._lanes[job.name])
+        if busy is not None and trigger == "api":
+            raise Refusal(
+                "conflict",
+                f"run {busy.record.run_id} ({busy.record.job}) goes on",
+                hint="ask again when it has ended: GET /runs/schedule",
+            )
+        self.records.save(record)
+        self._queue.append(record)
+        why = f": {reason}" if reason else ""
+        self._tell("info", record, f"{mode} of {job.name} asked for by {by}{why}", AUDIT)
+        self._advance()
+        return Taken(record.run_id, False)
+
+    def approve(self, record: Record, plan_hash: str, by: str, reason: str | None = None) -> Taken:
+        """Apply the plan that a check left. Raises Refusal (not_found, not_allowed, plan_mismatch,
+        conflict)."""
+        if record.plan_hash is None:
+            raise Refusal("not_found", f"run {record.run_id} left no plan")
+        if record.plan_hash != plan_hash:
+            raise Refusal("plan_mismatch", "the hash is not that of the plan", hint="look at it again")
+        state, why = self.records.plan_state(record, self.jobs, self._now())
+        if state != "pending":
+            text = f"the plan is stale: {why}" if state == "stale" else "the plan was approved before"
+            raise Refusal("conflict", text, hint="plan again: POST /runs")
+        job = self.jobs[record.job]
+        if "approve" not in job.modes:
+            raise Refusal("not_allowed", f"the configuration lets nobody approve plans of {job.name}")
+        taken = self.ask(
+            job, "apply", "approval", by, limit=record.limit, reason=reason, applies=record.run_id
+        )
+        record.approved, record.approved_by, record.approved_run = self._now(), by, taken.run_id
+        self.records.save(record)
+        self._tell("info", record, f"plan {plan_hash[:12]} of {job.name} approved by {by}", AUDIT)
+        return taken
+
+    def pending_plan(self, job: str) -> Record | None:
+        """The latest plan of a job that waits for its approval."""
+        for record in self.records:
+            if record.job == job and record.plan_hash is not None:
+                state, _ = self.records.plan_state(record, self.jobs, self._now())
+                return record if state == "pending" else None
+        return None
+
+    def busy_jobs(self) -> set[str]:
+        """Jobs that have a run that waits or goes on."""
+        going = (one.record.job for one in self._going.values())
+        return {*going, *(one.job for one in self._queue)}
+
+    def running(self, job: str) -> str | None:
+        return next((one.record.run_id for one in self._going.values() if one.record.job == job), None)
+
+    def queued(self, job: str) -> tuple[str, ...]:
+        return tuple(one.run_id for one in self._queue if one.job == job)
+
+    # -- running
+
+    def _advance(self) -> None:
+        """Begin whatever may."""
+        if self._stopping:
+            return
+        for record in list(self._queue):
+            lane = self._lanes[record.job]
+            if lane in self._going:
+                continue
+            self._queue.remove(record)
+            task = asyncio.get_running_loop().create_task(self._carry_out(record, lane))
+            self._going[lane] = _Going(record, task)
+
+    async def _carry_out(self, record: Record, lane: int) -> None:
+        try:
+            record.started = self._now()
+            self.records.save(record)
+            self._tell("info", record, f"{record.mode} of {record.job} begins, for {record.by}", AUDIT)
+            ended = await self._child(record, self._going[lane])
+            await self._ended(record, ended)
+        except StateError as error:
+            self._log.say("error", str(error), logger=_LOGGER, run_id=record.run_id)
+        finally:
+            record.finished = record.finished or self._now()
+            del self._going[lane]
+            self._advance()
+
+    async def _child(self, record: Record, going: _Going) -> Ended:
+        job = self.jobs[record.job]
+        plan = self.records.plan_path(record.applies or record.run_id)
+        planned = self.records.get(record.applies) if record.applies else None
+        words = arguments(job, record, plan, planned.plan_hash if planned is not None else None)
+        environ = environment(job, record, self._settings, self._environ)
+        try:
+            going.child = Child(words, environ, self._settings.state / "runs" / f"{record.run_id}.said")
+        except OSError as error:
+            return Ended(int(ExitCode.FAILED), f"the run cannot be started: {error.strerror}")
+        try:
+            ended = await going.child.wait(job.timeout_s, self._patience)  # deadline: the job's, Child.wait
+        except asyncio.CancelledError:
+            going.child.leave()
+            raise
+        return ended  # one that was given up is still watched: it is reaped when it ends
+
+    async def _ended(self, record: Record, ended: Ended) -> None:
+        record.finished, record.exit_code = self._now(), ended.exit_code
+        self._counts[record.job, record.mode, str(ended.exit_code)] += 1
+        if record.mode == "check":
+            self._take_plan(record, ended)
+        if ended.timed_out:
+            record.error = "it took too long and was ended"
+        elif not record.error and ended.exit_code not in (ExitCode.OK, ExitCode.PENDING) and ended.said:
+            record.error = ended.said
+        self.records.save(record)
+        await self._close_ledger(record)
+        if record.error:
+            self._tell("error", record, f"{record.mode} of {record.job}: {record.error}")
+
+    def _take_plan(self, record: Record, ended: Ended) -> None:
+        path = self.records.plan_path(record.run_id)
+        if ended.exit_code == ExitCode.PENDING:
+            try:
+                record.plan_hash = read_plan(path).digest
+                return
+            except FazaiError as error:
+                record.error = str(error)
+        path.unlink(missing_ok=True)
+
+    async def _close_ledger(self, record: Record) -> None:
+        """A run that could not begin, or was killed, has no end in the ledger: then it is written here."""
+        ledger = self._store.ledger
+        found = ledger.find_run(record.run_id)
+        command = "plan" if record.mode == "check" else "apply"
+        if found is not None and found.exit_code is not None:
+            return
+        assert record.exit_code is not None
+        assert record.started is not None
+        if found is None:
+            job = self.jobs.get(record.job)
+            sources = job.inventory if job is not None else ()
+            await ledger.run_begin(
+                Run(record.run_id, command, sources, record.by, os.uname().nodename, 0, record.started)
+            )
+        await ledger.run_end(record.run_id, record.exit_code, {})
+        event = RunEvent(
+            timestamp=utc_now(),
+            run_id=record.run_id,
+            state="finished",
+            command=command,
+            check=record.mode == "check",
+            exit_code=record.exit_code,
+        )
+        self._store.publish_soon([row_of(event)])
+
+    def _tell(self, level: Level, record: Record, text: str, logger: str = _LOGGER) -> None:
+        """Say it in the log and as an event of the run."""
+        self._announcer.say(level, log_event(level, text, logger, run_id=record.run_id), logger)
+
+    # -- the end
+
+    async def close(self, wait_s: float) -> None:
+        """Runs are asked to stop between two actions, and waited for; one that takes longer goes on alone,
+        and tells the daemon that comes next."""
+        self._stopping = True
+        for record in self._queue:
+            text = f"{record.mode} of {record.job} waits until the daemon starts again"
+            self._tell("warning", record, text)
+        going = [one for one in self._going.values() if one.child is not None]
+        for one in [one for one in self._going.values() if one.child is None]:
+            one.task.cancel()  # not begun, or never ours: the daemon that comes next looks after it
+        for one in going:
+            if one.child is not None:
+                one.child.interrupt()
+        if going:
+            _, left = await asyncio.wait([one.task for one in going], timeout=wait_s)
+            for task in left:
+                task.cancel()
+            for one in going:
+                if one.task in left:
+                    text = "the run goes on without the daemon"
+                    self._log.say("warning", text, logger=_LOGGER, run_id=one.record.run_id)
+
+    def metrics(self) -> Iterable[str]:
+        yield "# HELP fazai_runs_total Runs that the daemon started and that ended, by exit code."
+        yield "# TYPE fazai_runs_total counter"
+        for (job, mode, code), count in self._counts.items():
+            yield f'fazai_runs_total{{playbook="{escape(job)}",mode="{mode}",exit_code="{code}"}} {count}'
+        yield "# HELP fazai_runs_active Runs of the daemon, by state."
+        yield "# TYPE fazai_runs_active gauge"
+        yield f'fazai_runs_active{{state="running"}} {len(self._going)}'
+        yield f'fazai_runs_active{{state="queued"}} {len(self._queue)}'
+
+
+def _lives(pid: int, run_id: str) -> bool:
+    """Whether that process is still there, and not another one of the same number."""
+    try:
+        environ = Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return False
+    return f"FAZAI_RUN_ID={run_id}".encode() in environ.split(b"\0")
+
+
+def _lanes(jobs: Iterable[Job]) -> dict[str, int]:
+    """Job -> lane; jobs that share a source of their inventory share a lane."""
+    lanes: dict[str, int] = {}
+    owners: dict[str, int] = {}
+    for number, job in enumerate(jobs):
+        touched = {owners[source] for source in job.inventory if source in owners}
+        for source, lane in owners.items():
+            if lane in touched:
+                owners[source] = number
+        for name, lane in lanes.items():
+            if lane in touched:
+                lanes[name] = number
+        owners.update(dict.fromkeys(job.inventory, number))
+        lanes[job.name] = number
+    return lanes

@@ -1,0 +1,148 @@
+"""What the daemon remembers of the runs that it started: one small file each in `<state>/runs`, beside the
+plan that a check left. The ledger has the rest; this is who asked, what was shown, and who approved it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from fazai.daemon.runs.config import Job, Mode
+from fazai.errors import StateError
+
+__all__ = ["PlanState", "Record", "Records", "Trigger"]
+
+Trigger = Literal["api", "webhook", "schedule", "approval"]
+PlanState = Literal["pending", "approved", "stale"]
+
+
+class Record(msgspec.Struct, kw_only=True):
+    """One run. Times are seconds since the epoch. `plan_hash` is of the plan that it made; `applies` names
+    the run whose plan it applies."""
+
+    run_id: str
+    job: str
+    mode: Mode
+    trigger: Trigger
+    by: str
+    asked: float
+    limit: tuple[str, ...] = ()
+    reason: str | None = None
+    started: float | None = None
+    finished: float | None = None
+    exit_code: int | None = None
+    error: str | None = None
+    plan_hash: str | None = None
+    applies: str | None = None
+    approved: float | None = None
+    approved_by: str | None = None
+    approved_run: str | None = None
+
+    def same(self, other: Record) -> bool:
+        """Whether one run would do for both."""
+        return (self.job, self.mode, self.limit, self.applies) == (
+            other.job,
+            other.mode,
+            other.limit,
+            other.applies,
+        )
+
+
+class Records:
+    """`folder` is made when the first one is written; the latest `keep` stay."""
+
+    def __init__(self, folder: Path, keep: int = 500) -> None:
+        self._keep = keep
+        self._folder = folder
+        self._all: dict[str, Record] = {}
+        for record in sorted(_read_all(folder), key=lambda one: one.run_id):
+            self._all[record.run_id] = record
+
+    def waiting(self) -> list[Record]:
+        """What has not begun, the first that was asked for first."""
+        return [one for one in self._all.values() if one.started is None and one.finished is None]
+
+    def get(self, run_id: str) -> Record | None:
+        return self._all.get(run_id)
+
+    def __iter__(self) -> Iterator[Record]:
+        """The latest first."""
+        return reversed(self._all.values())
+
+    def plan_path(self, run_id: str) -> Path:
+        return self._folder / f"{run_id}.plan"
+
+    def save(self, record: Record) -> None:
+        """Durable when it returns. Raises StateError."""
+        self._all[record.run_id] = record
+        path = self._folder / f"{record.run_id}.json"
+        fresh = path.with_suffix(".new")
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            with os.fdopen(handle, "wb") as file:
+                file.write(msgspec.json.encode(record))
+                file.flush()
+                os.fsync(file.fileno())
+            fresh.replace(path)
+            self._prune()
+        except OSError as error:
+            raise StateError(f"{path} cannot be written: {error.strerror}") from None
+
+    def _prune(self) -> None:
+        while len(self._all) > self._keep:
+            oldest = next((one for one in self._all.values() if one.finished is not None), None)
+            if oldest is None:
+                return
+            del self._all[oldest.run_id]
+            for suffix in (".json", ".plan"):
+                with contextlib.suppress(FileNotFoundError):
+                    (self._folder / f"{oldest.run_id}{suffix}").unlink()
+
+    # -- plans
+
+    def plan_state(self, record: Record, jobs: Mapping[str, Job], now: float) -> tuple[PlanState, str | None]:
+        """Of a record with a plan; why, where it is stale."""
+        made = record.finished or record.asked
+        for other in self:
+            if not _alike(other, record) or other.plan_hash != record.plan_hash:
+                continue
+            if other.approved is not None and other.approved >= made:
+                return "approved", None
+        why = self.stale_because(record, jobs, now)
+        return ("stale", why) if why else ("pending", None)
+
+    def stale_because(self, record: Record, jobs: Mapping[str, Job], now: float) -> str | None:
+        """Why a plan should not be applied, approved or not."""
+        job = jobs.get(record.job)
+        if job is None:
+            return f"{record.job} is no longer configured"
+        if now - (record.finished or record.asked) > job.plan_ttl_s:
+            return f"it is older than {job.plan_ttl_s:.0f} s"
+        looks = (
+            one for one in self if _alike(one, record) and one.mode == "check" and one.exit_code in (0, 2)
+        )
+        latest = next(looks, None)
+        if latest is not None and latest.plan_hash != record.plan_hash and latest.run_id > record.run_id:
+            return f"run {latest.run_id} looked again and found something else"
+        return None
+
+
+def _alike(one: Record, other: Record) -> bool:
+    """Whether they are about the same targets."""
+    return (one.job, one.limit) == (other.job, other.limit)
+
+
+def _read_all(folder: Path) -> Iterator[Record]:
+    decoder = msgspec.json.Decoder(Record)
+    for path in folder.glob("*.json"):
+        try:
+            yield decoder.decode(path.read_bytes())
+        except (OSError, msgspec.DecodeError) as error:
+            raise StateError(
+                f"{path} cannot be read: {error}", hint="move it away: the plan in it is lost"
+            ) from None

@@ -1,0 +1,378 @@
+"""/runs: the reconciler's ledger, and the desk at which runs are asked for, planned, approved and
+scheduled."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, cast
+
+import msgspec
+
+from fazai.daemon.events.announcer import AUDIT, log_event, row_of
+from fazai.daemon.http.refusal import Refusal
+from fazai.daemon.http.routing import Call, Reply, Route, allow, read_body
+from fazai.daemon.runs import webhooks
+from fazai.errors import FazaiError, did_you_mean
+from fazai.plan import read_plan
+from fazai.store.base import Action, Run
+from fazai.wire.base import convert_to, decode_body, encode
+from fazai.wire.daemon import (
+    ActionRow,
+    ApproveRunBody,
+    IgnoredAnswer,
+    JobRow,
+    PlanAnswer,
+    PlanRow,
+    RunAnswer,
+    RunBody,
+    RunRow,
+    RunsAnswer,
+    RunsQuery,
+    RunStartedAnswer,
+    ScheduleAnswer,
+    TargetRow,
+)
+
+if TYPE_CHECKING:
+    from fazai.daemon.runs.config import Hook, Job
+    from fazai.daemon.runs.queue import RunDesk, Taken
+    from fazai.daemon.runs.records import Record
+
+__all__ = ["ROUTES"]
+
+_WRITES = "apply"
+_STATUS = {"begun": "planned", "done": "done", "failed": "failed"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """What ledger and desk know of one run."""
+
+    run: Run | None
+    record: Record | None
+
+
+async def runs(call: Call) -> RunsAnswer:
+    """The newest first."""
+    query: RunsQuery = call.query
+    desk = call.services.runs
+    rows = {run.run_id: _Row(run, desk.records.get(run.run_id)) for run in _history(call, query.limit)}
+    for number, record in enumerate(desk.records):
+        if number == query.limit:
+            break
+        rows.setdefault(record.run_id, _Row(None, record))
+    newest = sorted(rows, reverse=True)[: query.limit]
+    return RunsAnswer(runs=tuple(_run_row(rows[run_id], desk) for run_id in newest))
+
+
+def _history(call: Call, limit: int) -> list[Run]:
+    return call.services.store.ledger.history(limit)
+
+
+async def run(call: Call) -> RunAnswer:
+    """One run, with what became of its targets and actions. Raises Refusal(not_found)."""
+    ledger = call.services.store.ledger
+    wanted = call.path["id"]
+    found = ledger.find_run(wanted) if len(wanted) == 26 else None
+    row = _Row(found if found is not None and found.run_id == wanted else None, _record(call))
+    if row.run is None and row.record is None:
+        raise Refusal("not_found", f"there is no run {wanted[:64]!r}", hint="see: GET /runs")
+    events = ledger.events(wanted) if row.run is not None else []
+    return RunAnswer(
+        run=_run_row(row, call.services.runs),
+        targets=tuple(_target(event) for event in events if event["type"] == "outcome"),
+        actions=_actions(ledger.actions(wanted) if row.run is not None else [], events),
+    )
+
+
+def _record(call: Call) -> Record | None:
+    return call.services.runs.records.get(call.path["id"])
+
+
+def _run_row(row: _Row, desk: RunDesk) -> RunRow:
+    if row.record is None:
+        assert row.run is not None
+        return _ledger_row(row.run)
+    record = row.record
+    base = _ledger_row(row.run) if row.run is not None else _desk_row(record)
+    planned = record.plan_hash is not None
+    state, _ = desk.records.plan_state(record, desk.jobs, time.time()) if planned else (None, None)
+    applied = desk.records.get(record.applies) if record.applies else None
+    return msgspec.structs.replace(
+        base,
+        playbook=record.job,
+        trigger=record.trigger,
+        by=record.by,
+        reason=record.reason,
+        error=record.error,
+        plan_hash=record.plan_hash or (applied.plan_hash if applied is not None else None),
+        plan_state=state,
+    )
+
+
+def _ledger_row(run: Run) -> RunRow:
+    return RunRow(
+        run_id=run.run_id,
+        command=run.command,
+        state="finished" if run.exit_code is not None else "started",
+        started_at=_moment(run.started),
+        check=run.command != _WRITES,
+        finished_at=_moment(run.finished) if run.finished is not None else None,
+        exit_code=run.exit_code,
+        totals=cast("dict[str, int]", dict(run.summary)) or None,
+    )
+
+
+def _desk_row(record: Record) -> RunRow:
+    """Of a run that has not told of itself yet, or never will."""
+    ended = record.finished is not None
+    return RunRow(
+        run_id=record.run_id,
+        command="plan" if record.mode == "check" else _WRITES,
+        state="finished" if ended else "queued" if record.started is None else "started",
+        started_at=_moment(record.started or record.asked),
+        check=record.mode == "check",
+        finished_at=_moment(record.finished) if record.finished is not None else None,
+        exit_code=record.exit_code if ended else None,
+    )
+
+
+def _moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def _target(event: Mapping[str, Any]) -> TargetRow:
+    names = TargetRow.__struct_fields__
+    return convert_to({name: event[name] for name in names if event.get(name)}, TargetRow)
+
+
+def _actions(recorded: list[Action], events: list[dict[str, Any]]) -> tuple[ActionRow, ...]:
+    """From the journal, else (of a run elsewhere) from what it reported."""
+    if recorded:
+        return tuple(
+            ActionRow(
+                action_id=one.action_id,
+                target=one.target,
+                kind=one.kind,
+                identity=one.identity,
+                verb=cast("Any", one.verb),
+                status=cast("Any", _STATUS.get(one.status, "planned")),
+                error=one.error or None,
+            )
+            for one in recorded
+        )
+    return tuple(
+        convert_to({name: event[name] for name in ActionRow.__struct_fields__ if event.get(name)}, ActionRow)
+        for event in events
+        if event["type"] == "change" and event.get("action_id")
+    )
+
+
+# -- plans
+
+
+async def plan(call: Call) -> PlanAnswer:
+    """The plan that a run left. Raises Refusal(not_found)."""
+    record, desk = _record(call), call.services.runs
+    if record is None or record.plan_hash is None:
+        raise Refusal("not_found", f"run {call.path['id'][:64]!r} left no plan", hint="see: GET /runs")
+    try:
+        saved = await asyncio.to_thread(read_plan, desk.records.plan_path(record.run_id))
+    except FazaiError as error:
+        raise Refusal("not_found", error.message) from None
+    state, why = desk.records.plan_state(record, desk.jobs, time.time())
+    row = PlanRow(
+        run_id=record.run_id,
+        playbook=record.job,
+        plan_hash=saved.digest,
+        state=state,
+        created_at=_moment(record.finished or record.asked),
+        targets=tuple(saved.targets),
+        changes=tuple(dict(change) for change in saved.changes),
+        stale=why,
+        approved_by=record.approved_by,
+        approved_at=_moment(record.approved) if record.approved is not None else None,
+        apply_run_id=record.approved_run,
+    )
+    return PlanAnswer(plan=row)
+
+
+async def approve(call: Call) -> RunStartedAnswer:
+    """Raises Refusal."""
+    record, body = _record(call), call.body
+    assert isinstance(body, ApproveRunBody)
+    if record is None:
+        raise Refusal("not_found", f"run {call.path['id'][:64]!r} left no plan", hint="see: GET /runs")
+    return _started(call.services.runs.approve(record, body.plan_hash, call.who.name, body.reason))
+
+
+# -- asking
+
+
+async def ask(call: Call) -> RunStartedAnswer | Reply:
+    """By a person, or by a git host. Raises Refusal, WireError."""
+    if webhooks.is_delivery(call.header):
+        return await _hooked(call)
+    allow(call.who, "operator")
+    body = decode_body(await read_body(call, _ASK), RunBody, limit_bytes=_ASK.limit_bytes)
+    desk = call.services.runs
+    job = desk.jobs.get(body.playbook)
+    if job is None:
+        hint = did_you_mean(body.playbook, desk.jobs) or "see: GET /runs/schedule"
+        raise Refusal("not_found", f"the configuration has no {body.playbook[:64]!r}", hint=hint)
+    if body.plan_hash is not None:
+        return _approved(desk, job, body, body.plan_hash, call.who.name)
+    _check_asked(job, body)
+    return _started(desk.ask(job, body.mode, "api", call.who.name, limit=body.limit, reason=body.reason))
+
+
+def _approved(desk: RunDesk, job: Job, body: RunBody, plan_hash: str, by: str) -> RunStartedAnswer:
+    """An apply that names its plan is the approval of that plan."""
+    if body.mode != "apply":
+        raise Refusal("bad_request", "`plan_hash`: only an apply has one")
+    for record in desk.records:
+        if record.job == job.name and record.plan_hash == plan_hash and record.limit == body.limit:
+            return _started(desk.approve(record, plan_hash, by, body.reason))
+    raise Refusal("plan_mismatch", f"{job.name} has no such plan", hint="plan first: the mode check")
+
+
+def _check_asked(job: Job, body: RunBody) -> None:
+    if body.mode not in job.modes:
+        raise Refusal("not_allowed", f"the configuration does not allow {body.mode} for {job.name}")
+    for name in body.limit:
+        if not all(letter.isalnum() or letter in "._-" for letter in name) or not name.isascii():
+            raise Refusal("bad_request", f"`limit`: {name[:64]!r} is no name of a host or group")
+
+
+async def _verified(call: Call) -> tuple[webhooks.Delivery, bytes, list[Hook]]:
+    """Raises Refusal; wrong signatures are limited as wrong tokens are."""
+    hooks = call.services.settings.config.hooks
+    try:
+        delivery = webhooks.delivery_of(call.header)
+        if not any(hook.host == delivery.host for hook in hooks):
+            raise Refusal("bad_signature", f"no webhook of {delivery.host} is configured")
+        body = await read_body(call, _ASK)
+        return delivery, body, webhooks.verified(hooks, delivery, body, uid=os.geteuid())
+    except Refusal as refusal:
+        if refusal.code == "bad_signature":
+            call.services.guard.failed_signature(call.connection)
+        raise
+
+
+async def _hooked(call: Call) -> RunStartedAnswer | Reply:
+    services = call.services
+    delivery, body, good = await _verified(call)
+    why = {hook.name: webhooks.reason_not_to(hook, delivery, body) for hook in good}
+    now_us = int(time.time() * 1e6)
+    until_us = now_us + int(services.settings.config.retention.deliveries_s * 1e6)
+    for nonce in webhooks.nonces(delivery, body):
+        if not services.store.use_nonce(f"hook:{delivery.host}", nonce, until_us, now_us):
+            raise Refusal("replayed", "this delivery came before", status=409)
+    hook = next((one for one in good if why[one.name] is None), None)
+    if hook is None:
+        return Reply(encode(IgnoredAnswer(ignored=str(next(iter(why.values()))))))
+    text = f"webhook {hook.name}: delivery {delivery.id[:64]} of {delivery.host}"
+    event = log_event("info", text, AUDIT)
+    services.announcer.write_log("info", event, AUDIT)
+    await services.store.publish([row_of(event)])  # and the nonces with it
+    job = services.runs.jobs[hook.job]
+    return _started(services.runs.ask(job, hook.mode, "webhook", f"webhook:{hook.name}", reason=text))
+
+
+def _started(taken: Taken) -> RunStartedAnswer:
+    return RunStartedAnswer(run_id=taken.run_id, coalesced=taken.coalesced)
+
+
+# -- what may be run
+
+
+async def schedule(call: Call) -> ScheduleAnswer:
+    desk = call.services.runs
+    return ScheduleAnswer(jobs=tuple(_job_row(job, call) for job in desk.jobs.values()))
+
+
+def _job_row(job: Job, call: Call) -> JobRow:
+    desk, rhythm = call.services.runs, job.schedule.rhythm if job.schedule is not None else None
+    pending = desk.pending_plan(job.name)
+    last = next((one for one in desk.records if one.job == job.name and one.finished is not None), None)
+    return JobRow(
+        playbook=job.name,
+        modes=job.modes,
+        every_s=rhythm.every_s if rhythm is not None else None,
+        jitter_s=rhythm.jitter_s if rhythm is not None else None,
+        windows=tuple(f"{window} {rhythm.zone}" for window in rhythm.windows) if rhythm is not None else (),
+        mode=job.schedule.mode if job.schedule is not None else None,
+        next_at=call.services.scheduler.next_at(job.name),
+        running=desk.running(job.name),
+        queued=desk.queued(job.name),
+        last_run=last.run_id if last is not None else None,
+        pending_plan=pending.run_id if pending is not None else None,
+    )
+
+
+_ASK = Route(
+    method="POST",
+    path="/runs",
+    summary="Start a run: a person with a token, or a git host with its signature.",
+    handler=ask,
+    role="operator",
+    signed=True,
+    by_hand=True,
+    body=RunBody,
+    answer=RunStartedAnswer,
+    others=((200, IgnoredAnswer),),
+    status=202,
+    codes=(
+        "conflict",
+        "not_allowed",
+        "plan_mismatch",
+        "bad_signature",
+        "replayed",
+        "overloaded",
+        "unavailable",
+    ),
+    limit_bytes=2 * 1024 * 1024,
+)
+
+ROUTES = (
+    Route(
+        method="GET",
+        path="/runs",
+        summary="Runs, the newest first.",
+        handler=runs,
+        query=RunsQuery,
+        answer=RunsAnswer,
+    ),
+    _ASK,
+    Route(
+        method="GET",
+        path="/runs/schedule",
+        summary="What may be run, and when it will be.",
+        handler=schedule,
+        answer=ScheduleAnswer,
+    ),
+    Route(method="GET", path="/runs/{id}", summary="One run.", handler=run, answer=RunAnswer),
+    Route(
+        method="GET",
+        path="/runs/{id}/plan",
+        summary="The plan that a run left.",
+        handler=plan,
+        answer=PlanAnswer,
+    ),
+    Route(
+        method="POST",
+        path="/runs/{id}/approve",
+        summary="Apply that plan.",
+        handler=approve,
+        role="operator",
+        body=ApproveRunBody,
+        answer=RunStartedAnswer,
+        status=202,
+        codes=("conflict", "plan_mismatch", "not_allowed", "unavailable"),
+    ),
+)

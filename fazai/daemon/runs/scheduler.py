@@ -1,0 +1,100 @@
+"""Carries out the timetable, and looks after the runs for as long as the daemon lives."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from fazai.daemon.http.refusal import Refusal
+from fazai.daemon.runs.queue import RunDesk
+from fazai.daemon.runs.schedule import Timetable
+from fazai.errors import StateError
+from fazai.service.log import Log
+
+if TYPE_CHECKING:
+    from fazai.daemon.services import Services
+
+__all__ = ["Scheduler", "keep"]
+
+_LOOK_AGAIN_S = 15.0  # at windows and at a wall clock that jumped
+_LOGGER = "fazai.daemon.schedule"
+
+
+class Scheduler:
+    """`file` remembers when each job last began, so that a restart neither repeats nor forgets one."""
+
+    def __init__(
+        self,
+        desk: RunDesk,
+        file: Path,
+        log: Log,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._desk, self._file, self._log = desk, file, log
+        self._monotonic, self._now = monotonic, now
+        self._last = _read(file)
+        self._table = Timetable(chance)
+        rhythms = {job.name: job.schedule.rhythm for job in desk.jobs.values() if job.schedule is not None}
+        self._table.begin(rhythms, monotonic(), self._wall(), self._last)
+
+    def _wall(self) -> datetime:
+        return datetime.fromtimestamp(self._now(), UTC)
+
+    def next_at(self, job: str) -> datetime | None:
+        return self._table.next_at(job, self._monotonic(), self._wall())
+
+    def step(self) -> list[str]:
+        """Ask for the runs that are due; the jobs. A job that waits or goes on stays due."""
+        due = self._table.due(self._monotonic(), self._wall(), self._desk.busy_jobs())
+        for name in due:
+            job = self._desk.jobs[name]
+            assert job.schedule is not None
+            try:
+                self._desk.ask(job, job.schedule.mode, "schedule", "schedule")
+                self._last[name] = self._now()
+                self._remember()
+            except (Refusal, StateError) as error:
+                self._log.say("error", f"{name} does not begin: {error}", logger=_LOGGER)
+        return due
+
+    def wait_s(self) -> float:
+        return self._table.wait_s(self._monotonic(), _LOOK_AGAIN_S)
+
+    def _remember(self) -> None:
+        fresh = self._file.with_suffix(".new")
+        try:
+            with open(fresh, "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
+                file.write(msgspec.json.encode(self._last))
+            fresh.replace(self._file)
+        except OSError as error:
+            raise StateError(f"{self._file} cannot be written: {error.strerror}") from None
+
+
+def _read(file: Path) -> dict[str, float]:
+    """Without it every job is due soon: that is all that a damaged one costs."""
+    with contextlib.suppress(OSError, msgspec.DecodeError):
+        return msgspec.json.decode(file.read_bytes(), type=dict[str, float])
+    return {}
+
+
+async def keep(services: Services) -> None:
+    """A part: the schedule, until the daemon stops; then the runs get the time to stop."""
+    try:
+        await services.runs.settle()
+        while True:
+            services.scheduler.step()
+            await asyncio.sleep(services.scheduler.wait_s())
+    finally:
+        await services.runs.close(services.settings.limits.runs_stop_s)

@@ -1,0 +1,318 @@
+"""The types of plain fields: what is accepted, how it is stored, what is shown beside it.
+
+A type is a row of `TYPES`. Fields with options (fixed, from a source, or related items) need no row: their
+options are the check.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import ipaddress
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from fazai.lab.box import Box
+from fazai.lab.engine.config import Item
+from fazai.lab.engine.names import alias_type, network_names, port_names
+from fazai.lab.engine.schema import Field
+from fazai.lab.engine.sources import choices_of
+
+__all__ = ["TYPES", "Kind", "is_address", "is_hostname", "is_network", "store", "validate", "worded"]
+
+Check = Callable[[Box, Field, str, Item], Iterable[str]]
+
+REQUIRED: Final = "A value is required."
+_HOSTNAME = re.compile(
+    r"(?=.{1,253}\Z)(?!-)[A-Za-z0-9_-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9_-]{1,63}(?<!-))*\.?\Z"
+)
+_MAC = re.compile(r"[0-9a-fA-F]{2}([:-][0-9a-fA-F]{2}){5}\Z")
+_INTEGER = re.compile(r"-?\d+\Z")
+_DAY = re.compile(r"\d{1,2}/\d{1,2}/\d{4}\Z|\d{4}-\d\d-\d\d\Z")
+_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://[^\s/?#]+[^\s]*\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One type: its check, how a value is rewritten on storing, and the label of a value."""
+
+    check: Check
+    store: Callable[[Box, str], str] | None = None
+    label: Callable[[Box, str], str] | None = None
+
+
+def is_address(text: str, family: str = "") -> bool:
+    """Is it an IP address (of family "4" or "6")?"""
+    try:
+        found = ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return not family or str(found.version) == family
+
+
+def is_network(text: str, family: str = "") -> bool:
+    """Is it an address with a prefix length? Host bits are accepted, as by the product."""
+    address, slash, bits = text.partition("/")
+    if not slash or not bits.isdigit() or not is_address(address, family):
+        return False
+    return int(bits) <= (128 if ":" in address else 32)
+
+
+def is_hostname(text: str) -> bool:
+    """A host name or an address."""
+    return bool(_HOSTNAME.match(text)) or is_address(text)
+
+
+def worded(field: Field, text: str) -> str:
+    """The field's own message, or the type's."""
+    return field.message or text
+
+
+def _nothing(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
+    return ()
+
+
+def _boolean(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
+    if value not in ("0", "1"):
+        yield worded(field, "Value should be a boolean (0,1).")
+
+
+def _integer(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
+    text = worded(field, "Invalid integer value.")
+    if not _INTEGER.match(value):
+        yield text
+        if field.min is not None or field.max is not None:
+            yield text  # two validators say so, and the product makes a list of it
+    elif (field.min is not None and int(value) < field.min) or (
+        field.max is not None and int(value) > field.max
+    ):
+        yield text
+
+
+def _numeric(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
+    try:
+        float(value)
+    except ValueError:
+        yield worded(field, "Invalid numeric value.")
+
+
+def _text(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
+    if field.pattern and not re.fullmatch(field.pattern, value):
+        yield worded(field, "Text does not validate.")
+
+
+def _strict(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
+    """Text that ends up in a configuration file: one line, and without blanks unless they are allowed."""
+    if not field.spaces and re.search(r"[ \t]", value):
+        yield "Text may not contain spaces or tabs."
+    elif re.search(r"[\r\n]", value):
+        yield "Text may not contain newlines."
+    elif re.search(r"[\0\v\f]", value):
+        yield "Text may not contain special control characters."
+    if field.pattern and not re.fullmatch(field.pattern, value):
+        yield worded(field, "Text does not validate.")
+
+
+def _description(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
+    if re.search(r"[\r\n]", value):
+        yield "Text may not contain newlines."
+    if len(value) > 255 or "\n" in value:
+        yield worded(field, "Description should be a string between 1 and 255 characters.")
+
+
+def _network(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
+    for part in value.split(",") if field.list else (value,):
+        if not is_address(part, field.family) and not is_network(part, field.family):
+            yield worded(field, "Please specify a valid network segment or IP address.")
+            return
+
+
+def _prefix(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
+    for part in value.split(",") if field.list else (value,):
+        if not is_network(part, field.family):
+            yield worded(field, "Please specify a valid network segment or IP address.")
+            return
+
+
+def _address(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
+    for part in value.split(",") if field.list else (value,):
+        if not is_address(part, field.family):
+            yield worded(field, "Please specify a valid network segment or IP address.")
+            return
+
+
+def _hostname(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
+    for part in value.split(",") if field.list else (value,):
+        bare = part.removeprefix("*.") if field.pattern == "wildcard" else part
+        if not (is_hostname(bare) or (field.pattern == "wildcard" and part == "*")):
+            yield worded(field, "Please specify a valid address (1.2.3.4) or hostname.").replace("%s", part)
+            return
+
+
+def _mac(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
+    for part in value.split(",") if field.list else (value,):
+        if not _MAC.match(part):
+            yield worded(field, "Invalid MAC address.")
+            return
+
+
+def _base64(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
+    try:
+        base64.b64decode(value, validate=True)
+    except (binascii.Error, ValueError):
+        yield worded(field, "Invalid Base64-encoded string.")
+
+
+def _url(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
+    if not _URL.match(value):
+        yield worded(field, "Invalid URL.")
+
+
+def _port(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
+    for part in value.split(",") if field.list else (value,):
+        if not _is_port(part):
+            yield worded(field, "Please specify a valid port number (1-65535).")
+            return
+
+
+def _is_port(text: str) -> bool:
+    return text.isdigit() and 1 <= int(text) <= 65535
+
+
+def _rule_port(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
+    first, dash, last = value.partition("-")
+    if dash and _is_port(first) and _is_port(last):
+        return
+    if _is_port(value) or value in port_names(box) or alias_type(box, value) == "port":
+        return
+    yield worded(field, "Please specify a valid portnumber, name, alias or range.")
+
+
+def _store_port(box: Box, value: str) -> str:
+    return value.lower() if value.lower() in port_names(box) else value
+
+
+def _is_rule_network(box: Box, text: str, *, single: bool) -> bool:
+    if text in network_names(box):
+        return True
+    if alias_type(box, text) not in ("", "port"):
+        return True
+    return single and (is_address(text) or is_network(text))
+
+
+def _rule_network(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
+    parts = value.split(",") if field.multiple else [value]
+    for part in parts:
+        if not _is_rule_network(box, part, single=len(parts) == 1):
+            yield worded(field, "%s is not a valid source IP address or alias.").replace("%s", value)
+
+
+def _network_label(box: Box, value: str) -> str:
+    """`LAN net` for `lan`; the value itself where no interface is named."""
+    names = network_names(box)
+    parts = value.split(",")
+    if value == "any" or not any(part in names for part in parts):
+        return value
+    return ", ".join(_short_label(names.get(part, part)) for part in parts)
+
+
+def _short_label(label: str) -> str:
+    return label.removesuffix("work") if label.endswith(" network") else label
+
+
+def _group_name(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
+    if not re.fullmatch(r"[a-zA-Z0-9_]+", value):
+        yield "Only letters, digits and underscores are allowed as the group name."
+    elif value[0].isdigit() or value[-1].isdigit():
+        yield "The group name shall not start or end with a digit."
+    elif len(value) > 15:
+        yield "The group name shall not be longer than 15 characters."
+
+
+def _cron(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
+    """`*`, `*/5`, `1,10`, `1-30/2`."""
+    low, high = field.min or 0, field.max or 59
+    for part in value.split(","):
+        span, _, step = part.partition("/")
+        ends = ["0", "0"] if span == "*" else span.split("-")
+        numbers = [*ends, step] if step else ends
+        if (
+            not all(number.isdigit() for number in numbers)
+            or len(ends) > 2
+            or (span != "*" and not all(low <= int(end) <= high for end in ends))
+        ):
+            yield worded(field, "Invalid cron value.")
+            return
+
+
+def _expires(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
+    """A day, in one of the two notations that were recorded as accepted (the product takes some more)."""
+    if value and not _DAY.match(value):
+        yield "Invalid expiration date format; use MM/DD/YYYY instead."
+
+
+def _ranges(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
+    for part in value.splitlines():
+        first, dash, last = (piece.strip() for piece in part.partition("-"))
+        if not (is_network(part) or (dash and is_address(first) and is_address(last))):
+            yield f'Entry "{part}" is not a valid range or subnet.'
+
+
+TYPES: Final[Mapping[str, Kind]] = {
+    "Boolean": Kind(_boolean),
+    "Integer": Kind(_integer),
+    "AutoNumber": Kind(_integer),
+    "FilterSequence": Kind(_integer),
+    "DNatSequence": Kind(_integer),
+    "Numeric": Kind(_numeric),
+    "Text": Kind(_text),
+    "StrictText": Kind(_strict),
+    "Description": Kind(_description),
+    "Network": Kind(_network),
+    "Prefix": Kind(_prefix),
+    "Address": Kind(_address),
+    "Hostname": Kind(_hostname),
+    "MacAddress": Kind(_mac),
+    "Base64": Kind(_base64),
+    "Url": Kind(_url),
+    "Port": Kind(_port),
+    "RulePort": Kind(_rule_port, _store_port),
+    "RuleNetwork": Kind(_rule_network, None, _network_label),
+    "GroupName": Kind(_group_name),
+    "Ranges": Kind(_ranges),
+    "CronField": Kind(_cron),
+    "Expires": Kind(_expires),
+    "PipeNumber": Kind(_integer),
+    "Uid": Kind(_integer),
+    "Gid": Kind(_integer),
+    "Any": Kind(_nothing),
+    "Secret": Kind(_nothing, None, lambda box, value: ""),
+}
+
+
+def validate(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
+    """What the product says about one value; nothing when it is accepted."""
+    if value == "":
+        if field.required:
+            yield field.needed or REQUIRED
+        return
+    choices = choices_of(box, field)
+    if choices is None:
+        yield from TYPES[field.type].check(box, field, value, item)
+        return
+    wrong = [key for key in (value.split(",") if field.multiple else (value,)) if key not in choices]
+    if wrong:
+        yield field.message or f"Option [{','.join(wrong) if field.multiple else ''}] not in list."
+
+
+def store(box: Box, field: Field, value: str) -> str:
+    """The value as it is kept: letter case of options, names of ports."""
+    if field.case and value:
+        changed = value.lower() if field.case == "lower" else value.upper()
+        choices = choices_of(box, field)
+        if choices is not None and value not in choices and changed in choices:
+            return changed
+    kind = TYPES.get(field.type)
+    return kind.store(box, value) if kind is not None and kind.store is not None else value

@@ -1,0 +1,131 @@
+"""Searching and paging: the same for every collection."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from fazai.lab.box import Box, Call
+from fazai.lab.engine.config import Item
+from fazai.lab.engine.names import natural
+
+__all__ = ["Row", "RowCache", "grid", "recordset", "select"]
+
+_ENCODER = msgspec.json.Encoder()
+
+
+class Row:
+    """One row of a search: its values, and, made when first needed, its JSON and its searchable text."""
+
+    __slots__ = ("_raw", "_text", "data", "key")
+
+    def __init__(self, data: dict[str, Any], key: Any = None) -> None:
+        self.data = data
+        self.key = key
+        self._raw: msgspec.Raw | None = None
+        self._text: str | None = None
+
+    @property
+    def raw(self) -> msgspec.Raw:
+        if self._raw is None:
+            self._raw = msgspec.Raw(_ENCODER.encode(self.data))
+        return self._raw
+
+    @property
+    def text(self) -> str:
+        """Where a field has a label the label is searched, not the stored value."""
+        if self._text is None:
+            data = self.data
+            values = [
+                str(data.get(f"%{name}", value))
+                for name, value in data.items()
+                if not isinstance(value, (list, dict)) and not name.startswith("%")
+            ]
+            self._text = "\x00".join(values).lower()
+        return self._text
+
+
+class RowCache:
+    """The rows of one collection; a row lives as long as its item and what its labels depend on."""
+
+    def __init__(self) -> None:
+        self._rows: dict[str, tuple[Item, Row]] = {}
+        self._on: tuple[object, ...] = ()
+
+    def rows(
+        self,
+        items: Mapping[str, Item],
+        depends: tuple[object, ...],
+        maker: Callable[[], Callable[[str, Item], Row]],
+    ) -> list[Row]:
+        """The rows in the order of the items; the maker is asked for only when a row has to be made."""
+        if len(depends) != len(self._on) or any(a is not b for a, b in zip(depends, self._on, strict=True)):
+            self._rows, self._on = {}, depends
+        old, fresh, result, make = self._rows, {}, [], None
+        for uuid, item in items.items():
+            found = old.get(uuid)
+            if found is None or found[0] is not item:
+                make = make or maker()
+                found = (item, make(uuid, item))
+            fresh[uuid] = found
+            result.append(found[1])
+        self._rows = fresh
+        return result
+
+
+def _number(value: Any, default: int) -> int:
+    try:
+        return int(value)
+    except (TypeError, ValueError):
+        return default
+
+
+def _column(name: str) -> Callable[[Row], Any]:
+    return lambda row: natural(str(row.data.get(name, "")))
+
+
+def select(call: Call, rows: Sequence[Row]) -> tuple[list[Row], int, int]:
+    """The rows of one page, the number of matches, the page's number."""
+    phrase = call.argument("searchPhrase")
+    found = list(rows)
+    if isinstance(phrase, str) and phrase.strip():
+        words = phrase.lower().split()
+        found = [row for row in found if all(word in row.text for word in words)]
+    order = call.body.get("sort")
+    if isinstance(order, Mapping):
+        for name, direction in reversed(list(order.items())):
+            found.sort(key=_column(name), reverse=direction == "desc")
+    total = len(found)
+    current = _number(call.argument("current"), 1)
+    count = _number(call.argument("rowCount"), -1)
+    if count >= 0:
+        start = (max(current, 1) - 1) * count
+        found = found[start : start + count]
+    return found, total, current
+
+
+def grid(call: Call, rows: Sequence[Row]) -> dict[str, Any]:
+    """The envelope of a search in a model."""
+    found, total, current = select(call, rows)
+    return {"rows": [row.raw for row in found], "rowCount": len(found), "total": total, "current": current}
+
+
+def recordset(call: Call, rows: Iterable[Row]) -> dict[str, Any]:
+    """The envelope of a search in a list that is no model."""
+    found, total, current = select(call, list(rows))
+    return {"total": total, "rowCount": len(found), "current": current, "rows": [row.raw for row in found]}
+
+
+def plain_rows(values: Iterable[Mapping[str, Any]]) -> list[Row]:
+    return [Row(dict(value)) for value in values]
+
+
+def order_key(item: Mapping[str, str], names: Sequence[str]) -> list[Any]:
+    """Sort key of a row by several fields, natural order without regard to case."""
+    return [natural(item.get(name, "")) for name in names]
+
+
+def cache_of(box: Box, path: str) -> RowCache:
+    return box.derived(f"rows {path}", (), RowCache)

@@ -1,0 +1,137 @@
+"""Which fault hits a call, and what it then does to the answer."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from fazai.lab.server.http import Connection
+from fazai.lab.server.wire import Reply, json_reply
+from fazai.lab.settings import Fault
+
+__all__ = ["Faults", "carry_out"]
+
+LOGIN: Final = "/?url="
+PAGE: Final = b"<!DOCTYPE html>\n<html><body>Please wait</body></html>\n"
+
+
+class _Armed:
+    """A fault with its counters."""
+
+    __slots__ = ("fault", "hits", "seen")
+
+    def __init__(self, fault: Fault) -> None:
+        self.fault = fault
+        self.seen = 0
+        self.hits = 0
+
+    def strikes(self, method: str, path: str) -> bool:
+        fault = self.fault
+        if not fault.matches(method, path):
+            return False
+        self.seen += 1
+        if self.seen <= fault.after or (fault.times and self.hits >= fault.times):
+            return False
+        self.hits += 1
+        return True
+
+
+class Faults:
+    """The faults of one firewall."""
+
+    def __init__(self, faults: tuple[Fault, ...]) -> None:
+        self._armed = [_Armed(fault) for fault in faults]
+        self._cleared = asyncio.Event()
+
+    def inject(self, fault: Fault) -> None:
+        self._armed.append(_Armed(fault))
+
+    def clear(self) -> None:
+        """No fault is left, and what a delay holds up goes on."""
+        self._armed.clear()
+        self._cleared.set()
+        self._cleared = asyncio.Event()
+
+    async def delay(self, delay_s: float) -> None:
+        """Waits so long, or until the faults are cleared."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._cleared.wait(), delay_s)
+
+    def striking(self, method: str, path: str) -> list[Fault]:
+        """The faults that hit this call, lockouts apart."""
+        if not self._armed:
+            return []
+        return [a.fault for a in self._armed if a.fault.kind != "lockout" and a.strikes(method, path)]
+
+    def lockout(self, method: str, path: str) -> Fault | None:
+        """The lockout that this apply brings, if any."""
+        return next(
+            (a.fault for a in self._armed if a.fault.kind == "lockout" and a.strikes(method, path)), None
+        )
+
+
+def instead(fault: Fault, path: str) -> Reply | None:
+    """The answer that a fault gives in place of the firewall's own; the call is not carried out then."""
+    if fault.kind == "status":
+        headers = [] if fault.retry_after_s is None else [("retry-after", str(fault.retry_after_s))]
+        return Reply(fault.status, fault.body.encode(), headers=headers)
+    if fault.kind == "html":
+        return Reply(200, PAGE, "text/html; charset=UTF-8")
+    if fault.kind == "login":
+        return Reply(302, b"", "text/html; charset=UTF-8", headers=[("location", f"{LOGIN}{path}")])
+    if fault.kind == "unauthorized":
+        return json_reply({"status": 401, "message": "Authentication Failed"}, 401)
+    if fault.kind == "not_found":
+        return json_reply({"errorMessage": "Endpoint not found"}, 404, session=False)
+    return None
+
+
+async def carry_out(
+    faults: list[Fault],
+    connection: Connection,
+    path: str,
+    dispatch: Callable[[], Reply],
+    wait_s: float,
+    delay: Callable[[float], Awaitable[None]],
+) -> Reply | None:
+    """Answer a call with faults and delays. None: the answer was sent, or cut, here."""
+    for fault in faults:
+        if fault.kind == "delay":
+            await delay(fault.delay_s)  # deadline: the fault's own delay
+    for fault in faults:
+        if fault.kind == "cut" and fault.at == "before":
+            connection.abort()
+            return None
+        reply = instead(fault, path)
+        if reply is not None:
+            return reply
+    reply = dispatch()
+    await asyncio.sleep(wait_s + reply.delay_s)
+    for fault in faults:
+        if fault.kind == "truncate":
+            reply.body = reply.body[: max(1, len(reply.body) // 2)]
+        elif fault.kind == "cut" and fault.at == "after":
+            connection.abort()
+            return None
+        elif fault.kind == "cut":
+            head, body = connection.rendered(reply)
+            await connection.send(head + body[: len(body) // 2])  # deadline: Connection.send
+            connection.close()
+            return None
+        elif fault.kind == "drip":
+            await _drip(connection, reply, fault.bytes_per_s)
+            return None
+    return reply
+
+
+async def _drip(connection: Connection, reply: Reply, bytes_per_s: int) -> None:
+    head, body = connection.rendered(reply)
+    data = head + body
+    step = max(1, bytes_per_s // 20)
+    for start in range(0, len(data), step):
+        if not await connection.send(data[start : start + step]):  # deadline: Connection.send
+            return
+        await asyncio.sleep(step / bytes_per_s)
+    connection.finish()

@@ -1,0 +1,221 @@
+"""One firewall behind its port: routing, authentication, privileges, bodies, errors, faults."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from fazai.lab.access import Access, user_of
+from fazai.lab.box import Box, Call, Gone, Unexpected, UserError
+from fazai.lab.engine.schema import action_key
+from fazai.lab.models.rules import RULES
+from fazai.lab.server.faults import Faults, carry_out
+from fazai.lab.server.http import BAD_REQUEST_PAGE, TOO_LARGE, Answer, Connection
+from fazai.lab.server.router import Route, resolve
+from fazai.lab.server.wire import ERROR_TYPE, Reply, Request, json_reply, nested_form
+from fazai.lab.settings import Fault
+from fazai.lab.table import handlers
+
+__all__ = ["Site"]
+
+JSON_BODY: Final = ("application/json", "application/json; charset=utf-8")
+FORM_BODY: Final = "application/x-www-form-urlencoded"
+KEPT: Final = 10_000
+APPLIES: Final = ("apply", "reconfigure")
+
+
+class Site:
+    """The application behind the connections of one firewall."""
+
+    def __init__(self, box: Box, *, secure: bool) -> None:
+        self.box = box
+        self.secure = secure
+        self.keepalive_requests = box.settings.keepalive_requests
+        self.idle_s = box.settings.idle_s
+        self.handlers = handlers(box.catalogue)
+        self.faults = Faults(box.settings.faults)
+        self.requests: deque[tuple[str, str, int]] = deque(maxlen=KEPT)
+        self.counters: Counter[str] = Counter()
+        self.connections: set[Connection] = set()
+        self.locked: Fault | None = None
+        self.locked_rules: Mapping[str, Any] | None = None
+        self.on_lock: Callable[[bool], None] = lambda refused: None
+        self._writing = asyncio.Lock()
+        box.reloaded = self._end_lockout
+
+    # the connections
+
+    def opened(self, connection: Connection) -> bool:
+        """False: this connection will never be answered."""
+        self.counters["connections"] += 1
+        self.connections.add(connection)
+        return self.locked is None
+
+    def closed(self, connection: Connection) -> None:
+        self.connections.discard(connection)
+
+    def answer(self, connection: Connection, request: Request) -> Answer:
+        """The answer, at once where nothing delays it."""
+        path = request.path.removeprefix("/api/")
+        striking = self.faults.striking(request.method, path)
+        settings = self.box.settings
+        wait_s = settings.latency_s
+        if settings.apply_latency_s and path.rpartition("/")[2].lower() in APPLIES:
+            wait_s += settings.apply_latency_s
+
+        if not striking and not wait_s:
+            reply = self.handle(request)
+            return _later(reply) if reply.delay_s else reply
+        return self._slowly(connection, request, striking, wait_s)
+
+    async def _slowly(
+        self, connection: Connection, request: Request, striking: list[Fault], wait_s: float
+    ) -> Reply | None:
+        """With faults and latency; slow writes wait for each other, as they do on the real one."""
+        carried_out = False
+
+        def dispatch() -> Reply:
+            nonlocal carried_out
+            carried_out = True
+            return self.handle(request)
+
+        work = carry_out(striking, connection, request.path, dispatch, wait_s, self.faults.delay)
+        if wait_s and request.method == "POST":
+            async with self._writing:
+                reply = await work
+        else:
+            reply = await work
+        if not carried_out:
+            self._note(request, 0 if reply is None else reply.status)
+        return reply
+
+    def _note(self, request: Request, status: int) -> None:
+        self.counters["requests"] += 1
+        self.requests.append((request.method, request.target, status))
+
+    # one request
+
+    def handle(self, request: Request) -> Reply:
+        """Answer one request, whatever it is."""
+        writes = self.box.config.writes
+        reply = self._handle(request)
+        self.counters["writes"] += self.box.config.writes - writes
+        self._note(request, reply.status)
+        return reply
+
+    def _handle(self, request: Request) -> Reply:
+        if request.target == TOO_LARGE:
+            return Reply(413, b"", "text/html", session=False)
+        if request.method == "GET" and request.body:
+            return Reply(400, BAD_REQUEST_PAGE, "text/html", session=False)
+        route = resolve(self.box.catalogue, request.path, self.box.settings.absent)
+        if route.endpoint is None:
+            known = route.controller is not None
+            return json_reply(
+                {"errorMessage": "Endpoint not found"}, 404, content_type=ERROR_TYPE, session=known
+            )
+        access = self._authenticate(request)
+        if isinstance(access, Reply):
+            return access
+        if not access.allows(request.path):
+            return json_reply({"status": 403, "message": "Forbidden"}, 403)
+        body = self._body(request)
+        if body is None:
+            return json_reply({"status": 400, "message": "Invalid JSON syntax"}, 400)
+        return self._run(request, route, access, body)
+
+    def _authenticate(self, request: Request) -> Access | Reply:
+        header = request.headers.get("authorization")
+        if header is None:
+            location = [("location", f"/?url={request.path}")]
+            return Reply(302, b"", "text/html; charset=UTF-8", headers=location)
+        access = user_of(self.box, header)
+        if isinstance(access, Access):
+            return access
+        delay_s = self.box.settings.auth_delay_s if access == "refused" else 0.0
+        return json_reply({"status": 401, "message": "Authentication Failed"}, 401, delay_s=delay_s)
+
+    @staticmethod
+    def _body(request: Request) -> Mapping[str, Any] | None:
+        """What the API sees of the body; None where it refuses the request."""
+        kind = request.headers.get("content-type", "").lower()
+        if kind in JSON_BODY:
+            if not request.body:
+                return None
+            try:
+                value = msgspec.json.decode(request.body)
+            except msgspec.DecodeError:
+                return {}
+            return value if isinstance(value, dict) else {}
+        if kind == FORM_BODY:
+            return nested_form(request.body.decode("utf-8", "replace"))
+        return {}
+
+    def _run(self, request: Request, route: Route, access: Access, body: Mapping[str, Any]) -> Reply:
+        assert route.endpoint is not None
+        endpoint = route.endpoint
+        key = f"{endpoint.controller}/{action_key(endpoint.action)}"
+        handler = self.handlers.get(key)
+        if handler is None:
+            text = f"the lab does not model {endpoint.controller}/{endpoint.action}"
+            return json_reply({"errorMessage": text, "errorTitle": "lab"}, 501)
+        uri = f"/api/{endpoint.controller}/{'/'.join((endpoint.action, *route.params))}"
+        call = Call(
+            self.box,
+            endpoint,
+            request.method,
+            list(route.params),
+            body,
+            request.query(),
+            access.user,
+            access.readonly,
+            uri,
+        )
+        try:
+            value = handler(call)
+        except UserError as error:
+            return json_reply(error.body, 500, content_type=ERROR_TYPE)
+        except Unexpected:
+            self.box.running.crashed_at = self.box.clock()
+            error_body = {"errorMessage": "Unexpected error, check log for details"}
+            return json_reply(error_body, 500, content_type=ERROR_TYPE)
+        except Gone:
+            return json_reply({"errorMessage": "Endpoint not found"}, 404, content_type=ERROR_TYPE)
+        if call.posted and action_key(endpoint.action) in APPLIES:
+            self._after_apply(request, endpoint.action)
+        return value if isinstance(value, Reply) else json_reply(value)
+
+    # lockout
+
+    def _after_apply(self, request: Request, action: str) -> None:
+        self.counters["reconfigures"] += 1
+        if action_key(action) != "apply":
+            return
+        rules = self.box.running.items("filter", RULES)
+        if self.locked is not None:
+            self._end_lockout()
+            return
+        fault = self.faults.lockout(request.method, request.path.removeprefix("/api/"))
+        if fault is not None and any(fault.rule in rule["description"] for rule in rules.values()):
+            self.locked, self.locked_rules = fault, rules
+            self.on_lock(fault.refuse)
+
+    def _end_lockout(self) -> None:
+        """Other rules open the door again, unless it is locked for ever."""
+        rules = self.box.running.items("filter", RULES)
+        if self.locked is not None and not self.locked.forever and rules != self.locked_rules:
+            self.unlock()
+
+    def unlock(self) -> None:
+        """New connections get through again."""
+        self.locked = self.locked_rules = None
+        self.on_lock(False)
+
+
+async def _later(reply: Reply) -> Reply:
+    await asyncio.sleep(reply.delay_s)
+    return reply

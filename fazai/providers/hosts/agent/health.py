@@ -1,0 +1,207 @@
+"""What a host says of its agent, and whether that is well. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from fazai.providers.hosts.agent.files import (
+    OWN_NAME,
+    SCRIPT,
+    SERVICE,
+    SERVICES,
+    SETTINGS,
+    STATE,
+    USER,
+    temporary_names,
+)
+from fazai.providers.hosts.kinds.shared.numbers import whole_number
+from fazai.providers.hosts.shell.quoting import quoted
+
+__all__ = ["Report", "look_script", "read_report", "read_status"]
+
+#: Seconds that an agent has for its first delivery, and for one that is late, at least.
+GRACE_S: Final = 120
+_LATE_INTERVALS: Final = 3
+_LEAST_S: Final = 5  # the status has whole seconds, and the host may be busy
+#: Failed deliveries in a row from which on the server, and not chance, is the reason.
+_FAILURES: Final = 3
+_SECONDS: Final = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?")
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Report:
+    """The agent of one host. `folder`: nothing can run there under our eyes. Times are the host's.
+
+    The text form is what counts as the managed state: not the clock and not the counters.
+    """
+
+    folder: bool
+    now: int
+    init: str = "none"
+    active: str = ""  # as the service manager says it
+    enabled: bool = True
+    version: str = ""
+    hostname: str = ""  # the host's own
+    user: bool = True
+    unfinished: bool = False  # files of an installation that was killed lie about
+    remains: bool = False  # its user, its state folder, or such files
+    installed_at: int | None = None
+    status: Mapping[str, str] = field(default_factory=dict)
+    interval_s: float = 60.0
+    grace_s: float = GRACE_S
+
+    @property
+    def running(self) -> bool | None:
+        """None: nobody can tell (a folder, or nobody whom we know keeps it running)."""
+        if self.init in ("systemd", "openrc") and not self.folder:
+            return self.active == "active"
+        if self.init == "cron" and not self.folder:
+            return self.active == "active"
+        if self.status:
+            return self.status.get("state") == "running" and self._silent_s() <= self._late_s
+        return None
+
+    @property
+    def restartable(self) -> bool:
+        """Whether there is something that keeps it running, and that we may tell so."""
+        return bool(self.running) if self.folder or self.init == "none" else True
+
+    def number(self, name: str) -> int | None:
+        text = self.status.get(name, "")
+        number = whole_number(text.removeprefix("-"))
+        return number if number is None or not text.startswith("-") else -number
+
+    def age(self, name: str) -> int | None:
+        """Seconds since a time of the status file."""
+        then = self.number(name)
+        return None if then is None else max(0, self.now - then)
+
+    @property
+    def _late_s(self) -> float:
+        return max(self.grace_s, _LATE_INTERVALS * self.interval_s, _LEAST_S)
+
+    def _silent_s(self) -> float:
+        return self.age("written_at") or 0
+
+    def trouble(self) -> str | None:
+        """Why the agent does not deliver; None when it does, when it just began, or when nobody can tell."""
+        if not self.status:
+            return self._never()
+        late_s = self._late_s
+        if self._silent_s() > late_s:
+            return f"no sign of life for {self._silent_s():.0f} s{self._rest()}"
+        delivered = self.age("last_delivery_at")
+        began = self.age("started_at") or 0
+        failures = self.number("failures") or 0
+        if self.init == "cron" and not self.folder:  # every run begins anew; only its failures are remembered
+            return f"not delivering{self._rest()}" if failures >= _FAILURES else None
+        waited = began if delivered is None else delivered
+        if failures >= _FAILURES and began > self.grace_s:
+            return f"not delivering for {waited} s{self._rest()}"
+        if waited <= late_s:
+            return None
+        return f"not delivering for {waited} s{self._rest()}"
+
+    def _never(self) -> str | None:
+        if self.folder or self.init == "none" or self.installed_at is None:
+            return None
+        waited = self.now - self.installed_at
+        return f"it never ran, {waited} s after it was installed" if waited > self._late_s else None
+
+    def _rest(self) -> str:
+        error = self.status.get("last_error", "")
+        spool = self.number("spool_depth")
+        text = f": {error}" if error else ""
+        return text + (f", spool {spool}" if spool is not None else "")
+
+    def proof(self) -> bool | str:
+        """After a start: True when it delivered since, else why not (empty: not yet)."""
+        if self.number("last_delivery_at") is not None:
+            return True
+        error = self.status.get("last_error", "")
+        if error and ((self.number("failures") or 0) > 1 or "status 4" in error):
+            return error
+        return ""
+
+    def __repr__(self) -> str:
+        return f"Report({self.init} {self.running} {self.enabled} {self.version} {self.trouble() is None})"
+
+
+def look_script(init: str | None, at: Mapping[str, str], *, folder: bool) -> str:
+    """POSIX shell that prints what `read_report` reads. `init` None: what the host has."""
+    script, settings = quoted(at[SCRIPT]), quoted(at[SETTINGS])
+    lines = [
+        "echo now=$(date +%s)",
+        f"echo version=$(sed -n 's/^readonly VERSION=//p' {script} 2>/dev/null)",
+        f"echo installed_at=$(stat -c %Y {settings} 2>/dev/null || stat -f %m {settings} 2>/dev/null)",
+        f'for fz_f in {temporary_names(at)}; do [ ! -e "$fz_f" ] || echo unfinished=yes; done',
+        f"[ ! -e {quoted(at[STATE])} ] || echo remains=yes",
+    ]
+    if folder:
+        return "\n".join([*lines, f"echo init={init or 'systemd'}"])
+    lines.append(f"echo hostname=$(cat {quoted(at[OWN_NAME])} 2>/dev/null)")
+    lines.append(f"id -u {USER} >/dev/null 2>&1 && echo user=yes")
+    lines.append(f"fz_init={init}" if init else _FIND_INIT)
+    lines.append(f"echo init=$fz_init\ncase $fz_init in\nsystemd)\n{_SYSTEMD};;\nopenrc)\n{_OPENRC};;\n")
+    lines.append(f"cron)\n{_CRON};;\nesac")
+    return "\n".join(lines)
+
+
+_FIND_INIT: Final = (
+    "if [ -d /run/systemd/system ]; then fz_init=systemd\n"
+    "elif [ -d /run/openrc ] || command -v openrc-run >/dev/null; then fz_init=openrc\n"
+    "elif [ -d /etc/cron.d ]; then fz_init=cron; else fz_init=none; fi"
+)
+_SYSTEMD: Final = (
+    f"echo active=$(systemctl is-active {SERVICE}.service 2>/dev/null)\n"
+    f"echo enabled=$(systemctl is-enabled {SERVICE}.service 2>/dev/null)\n"
+)
+_OPENRC: Final = (
+    f"rc-service {SERVICE} status >/dev/null 2>&1 && echo active=active || echo active=inactive\n"
+    f"rc-update show default 2>/dev/null | grep -q '{SERVICE} ' && echo enabled=enabled\n"
+)
+_CRON: Final = (
+    "if pgrep -x cron >/dev/null 2>&1 || pgrep -x crond >/dev/null 2>&1; then echo active=active\n"
+    "else echo active='cron does not run'; fi; echo enabled=enabled\n"
+)
+
+
+def read_report(
+    said: bytes, status: bytes, *, folder: bool, interval_s: float, grace_s: float | None
+) -> Report:
+    """Raises ValueError when the host did not say what was asked."""
+    found = read_status(said)
+    live = read_status(status)
+    text = live.get("interval_s", "")
+    return Report(
+        folder=folder,
+        now=_moment(found["now"]),
+        init=found.get("init", "none"),
+        active=found.get("active", ""),
+        enabled=folder or found.get("init") not in SERVICES or found.get("enabled") == "enabled",
+        version=found.get("version", ""),
+        hostname=re.sub("[^!-~]", "_", found.get("hostname", ""))[:253],
+        user=folder or found.get("user") == "yes",
+        unfinished="unfinished" in found,
+        remains=not {"unfinished", "remains", "user"}.isdisjoint(found),
+        installed_at=_moment(found["installed_at"]) if found.get("installed_at") else None,
+        status=live,
+        interval_s=max(interval_s, float(text) if _SECONDS.fullmatch(text) else 0.0),
+        grace_s=GRACE_S if grace_s is None else grace_s,
+    )
+
+
+def _moment(text: str) -> int:
+    number = whole_number(text)
+    if number is None:
+        raise ValueError("no time")
+    return number
+
+
+def read_status(data: bytes) -> dict[str, str]:
+    """NAME=VALUE lines."""
+    lines = (line.partition("=") for line in data.decode("utf-8", "replace").splitlines())
+    return {name.strip(): value.strip() for name, equals, value in lines if equals}

@@ -1,0 +1,305 @@
+"""The scripts that install, restart and remove the agent, for any POSIX shell.
+
+Everything is checked before anything takes its place: the new files lie beside the old ones, the new agent
+tests itself with the new settings as the user that will run it. Only then do they take their names. Whatever
+fails from then on (a file, the service manager, an agent that does not come up) gives way to what was there
+before, in the same block: also when it is cut off.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from fazai.providers.hosts.agent.files import (
+    LOG,
+    SCRIPT,
+    SERVICE,
+    SERVICES,
+    SETTINGS,
+    STATE,
+    STATUS,
+    USER,
+    short_name,
+    temporary_names,
+)
+from fazai.providers.hosts.shell.quoting import appended, encoded, quoted
+
+__all__ = ["Placed", "Site", "install", "remove", "restart", "tail_script"]
+
+
+#: Every file that the agent may have.
+_PATHS: Final = (SCRIPT, SETTINGS, *(path for path, _, _ in SERVICES.values()))
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A file with what is in it."""
+
+    path: str
+    data: bytes
+    mode: str
+    owned: bool = False  # by the agent's user
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where it is written: `at` gives the host's path, `folder` has no users and runs nothing; `init` keeps
+    the agent running; `token` names temporary files."""
+
+    at: Callable[[str], str]
+    folder: bool
+    init: str
+    token: str
+
+    def word(self, path: str) -> str:
+        return quoted(self.at(path))
+
+    @property
+    def temporary(self) -> str:
+        """What an installation that was killed left: patterns."""
+        return temporary_names({path: self.at(path) for path in _PATHS})
+
+    def beside(self, path: str, what: str = "") -> str:
+        return quoted(f"{posixpath.dirname(self.at(path))}/.fazai-{self.token}-{short_name(path)}{what}")
+
+
+#: Runs a command as the agent's user, with an environment like that of a service.
+_AS_USER: Final = f'as_agent() {{ (cd / && su -s /bin/sh -c "$1" {USER}) </dev/null; }}\n'
+_USER: Final = f"""id -u {USER} >/dev/null 2>&1 || {{
+fz_shell=/bin/false; for fz_s in /sbin/nologin /usr/sbin/nologin; do [ ! -x $fz_s ] || fz_shell=$fz_s; done
+fz_user=made
+if command -v useradd >/dev/null; then
+fz_group=-U; grep -q '^{USER}:' /etc/group && fz_group="-g {USER}"
+useradd -r $fz_group -d {STATE} -M -s $fz_shell {USER}
+elif command -v adduser >/dev/null; then
+grep -q '^{USER}:' /etc/group || addgroup -S {USER}
+adduser -S -D -H -h {STATE} -s $fz_shell -G {USER} {USER}
+else echo 'neither useradd nor adduser is there to make the user {USER}' >&2; exit 1; fi
+}}
+"""
+
+
+#: Removes the agent's user.
+_GONE_USER: Final = f"if command -v userdel >/dev/null; then userdel {USER}; else deluser {USER}; fi"
+
+
+def install(site: Site, files: Sequence[Placed], *, tested: bool, version: str) -> tuple[bytes, ...]:
+    """One block that puts the files in place and starts the agent. `tested`: only if its self-test succeeds.
+    `version`: what the agent that comes up must say it is."""
+    temporary = " ".join(site.beside(file.path) for file in files)
+    old = " ".join(site.beside(file.path, "-old") for file in files)
+    head = [
+        "set -e; umask 022; fz_user= fz_state= fz_placing=",
+        _own_ways(site, [*_PATHS, STATE]),
+        _status(site),
+        f"fz_away() {{\n{_take_back(site, files)}\nrm -f {temporary} {old}; }}",
+        # once it began it comes to its end; a signal that is ignored, programs that it starts would ignore
+        "trap 'fz_code=$?; trap : HUP PIPE TERM; set +e; fz_away $fz_code; exit $fz_code' EXIT",
+        "trap 'exit 129' HUP; trap 'exit 141' PIPE; trap 'exit 143' TERM",
+        *(f"mkdir -p {quoted(posixpath.dirname(site.at(file.path)))}" for file in files),
+        f"rm -f {site.temporary}",
+    ]
+    if not site.folder:
+        head.append(_USER + _AS_USER)
+    head.append(f"[ -d {site.word(STATE)} ] || fz_state=made")
+    head.append(f"mkdir -p {site.word(STATE)}; chmod 0750 {site.word(STATE)}")
+    if not site.folder:
+        head.append(f"chown {USER}:{USER} {site.word(STATE)}")
+    chunks = [encoded("\n".join(head) + "\n")]
+    for file in files:
+        place = site.beside(file.path)
+        chunks.append(encoded(f'fz_tmp={place}; (umask 077; set -C; : >"$fz_tmp")\n'))
+        chunks += appended(file.data)
+        owner = f'chown {USER}:{USER} "$fz_tmp"; ' if file.owned and not site.folder else ""
+        chunks.append(encoded(f'{owner}chmod {file.mode} "$fz_tmp"\n{_SYNC}\n'))
+    chunks.append(encoded("fz_tmp=\n" + _take_place(site, files, tested, version)))
+    return tuple(chunks)
+
+
+def _own_ways(site: Site, paths: Sequence[str]) -> str:
+    """A line that ends the script where somebody else can lead one of these paths elsewhere. Nobody but root
+    may write to the agent's folders; in its state folder, where its user may, only names are removed."""
+    return f"fz_own_ways {' '.join(map(site.word, paths))}"
+
+
+def _status(site: Site) -> str:
+    """A function that prints the status. The agent's user writes it: what is no file is not opened,
+    as nobody need ever write into a pipe."""
+    status = site.word(STATUS)
+    return f"fz_status() {{ [ -h {status} ] || [ ! -f {status} ] || head -c 65536 {status} 2>/dev/null; }}"
+
+
+_SYNC: Final = 'fz_sync "$fz_tmp"'
+
+
+def _take_place(site: Site, files: Sequence[Placed], tested: bool, version: str) -> str:
+    lines = []
+    if tested and not site.folder:
+        test = f"{site.beside(SCRIPT)} --selftest --config {site.beside(SETTINGS)}"
+        lines.append(
+            f"fz_said=$(as_agent {quoted(test)} 2>&1) || {{\n"
+            "printf 'the new agent does not pass its self-test, the old one stays:\\n%s\\n' \"$fz_said\" "
+            "| grep -v '^ok ' >&2; exit 1; }"
+        )
+    for file in files:
+        path = site.word(file.path)
+        lines.append(f"[ ! -e {path} ] || cp -p {path} {site.beside(file.path, '-old')}")
+    lines.append(f"fz_placing=1\n{_no_wait(site)}")
+    lines += [f"mv -f {site.beside(file.path)} {site.word(file.path)}" for file in files]
+    lines.append(_start(site))
+    if version:
+        lines.insert(0, _comes_up(site, version))
+        lines.append(f"fz_comes_up || {{ echo 'the new agent did not come up' >&2; {_said(site)}\nexit 1; }}")
+    lines.append("fz_placing=")
+    return "\n".join(lines)
+
+
+def _start(site: Site) -> str:
+    """Starts anew; the status that is there is of the one before."""
+    gone = f"fz_wait=1; fz_old=$({_pid()}); rm -f {site.word(STATUS)}"
+    if site.folder or site.init == "none":
+        return _end_running(site, gone)
+    if site.init == "systemd":
+        return (
+            f"systemctl daemon-reload\nsystemctl enable -q {SERVICE}.service\n{gone}\n"
+            f"systemctl restart {SERVICE}.service || :"
+        )
+    if site.init == "openrc":
+        return f"rc-update -q add {SERVICE} default\n{gone}\nrc-service {SERVICE} restart || :"
+    command = f"{site.word(SCRIPT)} --once --config {site.word(SETTINGS)}"
+    return f"{gone}\nas_agent {quoted(command)} >/dev/null 2>&1 || [ $? = 1 ] || :"
+
+
+def _pid() -> str:
+    """A command that prints the number of the agent's process. Its user writes that file: digits are taken,
+    and nothing else."""
+    return "fz_status | sed -n 's/^pid=\\([1-9][0-9]\\{0,9\\}\\)$/\\1/p;/^pid=/q'"
+
+
+def _end_running(site: Site, gone: str) -> str:
+    """Who keeps it running is not ours to know: an agent that runs there is ended, to be started anew."""
+    whose = f'"$(fz_own {site.word(STATE)})"' if site.folder else f'"$(id -u {USER}):$(id -g {USER})"'
+    return (  # when what was there is put back, the status may be removed already
+        f"fz_p=$({_pid()}); fz_pid=${{fz_p:-${{fz_pid-}}}}; fz_wait=\n"
+        f'if [ -n "$fz_pid" ] && [ "$(fz_own "/proc/$fz_pid")" = {whose} ] &&'
+        f" tr '\\0' '\\n' <\"/proc/$fz_pid/cmdline\" 2>/dev/null"
+        f' | grep -qxF {site.word(SCRIPT)}\nthen {gone}; kill -TERM "$fz_pid"; fi'
+    )
+
+
+def _comes_up(site: Site, version: str) -> str:
+    """A status of this version is written by the agent that was just started."""
+    wanted = quoted(f"version={version}")
+    early = ""
+    if site.init == "systemd" and not site.folder:  # it will not try again
+        early = f"case $(systemctl is-active {SERVICE}.service) in failed | inactive) return 1;; esac\n"
+    running = "" if site.init == "cron" and not site.folder else "fz_status | grep -qx state=running && "
+    return (
+        'fz_comes_up() {\n[ -n "$fz_wait" ] || return 0\nfz_k=0\nwhile [ $fz_k -lt 100 ]; do\n'
+        f"if fz_status | grep -qxF {wanted} && {running}"
+        '! fz_status | grep -qxF "pid=$fz_old"\n'
+        f"then return 0; fi\n{early}"
+        "sleep 0.1 2>/dev/null || { sleep 1; fz_k=$((fz_k + 9)); }\nfz_k=$((fz_k + 1))\ndone\nreturn 1; }"
+    )
+
+
+def _take_back(site: Site, files: Sequence[Placed]) -> str:
+    """Lines for the end of a block, however it came: what was there before, running again; or nothing, where
+    there was nothing. Its user and folder go as well, where they were made here and nothing is in them."""
+    lines = ['if [ -n "$fz_placing" ]; then', "echo 'what was there before is put back' >&2"]
+    script_old = site.beside(SCRIPT, "-old")
+    lines.append(f"if [ ! -e {script_old} ]; then {_stop(site)}; fi")
+    for file in files:
+        old, path = site.beside(file.path, "-old"), site.word(file.path)
+        lines.append(f"if [ -e {old} ]; then mv -f {old} {path}; fz_back=1; else rm -f {path}; fi")
+    lines.append(f'if [ -n "${{fz_back-}}" ]; then {_start(site)}; fi\nfi')
+    lines.append('if [ "$1" != 0 ]; then')
+    lines.append(f'[ -z "$fz_state" ] || (fz_rmtree {site.word(STATE)}) 2>/dev/null')
+    if not site.folder:
+        lines.append(f'[ -z "$fz_user" ] || {{ {_GONE_USER}; }}')
+    lines.append(":\nfi")
+    return "\n".join(lines)
+
+
+def _said(site: Site) -> str:
+    """The end of what the agent said."""
+    if site.init == "systemd":
+        return f"journalctl -u {SERVICE}.service -n 5 --no-pager -o cat >&2 2>/dev/null || :"
+    # where others may write to its folder, it may be a link to what is not to be shown
+    seen = '[ -z "$fz_who" ] && [ -f "./$fz_name" ] && tail -n 5 "./$fz_name"'
+    return f"(fz_enter {site.word(LOG)} && {seen}) >&2 2>/dev/null || :"
+
+
+#: Until the agent that was told to end has gone: it still delivers what waits.
+_ENDED: Final = (
+    '[ -z "$fz_wait" ] || { fz_k=0; while [ $fz_k -lt 200 ] && kill -0 "$fz_pid" 2>/dev/null; do\n'
+    "sleep 0.1 2>/dev/null || { sleep 1; fz_k=$((fz_k + 9)); }\nfz_k=$((fz_k + 1)); done; }"
+)
+
+
+def _stop(site: Site) -> str:
+    if site.folder or site.init == "none":
+        return _end_running(site, "fz_wait=1") + "\n" + _ENDED
+    if site.init == "systemd":
+        return (
+            f"systemctl disable -q --now {SERVICE}.service 2>/dev/null || :\nsystemctl daemon-reload || :\n"
+            f"systemctl reset-failed {SERVICE}.service 2>/dev/null || :"
+        )
+    if site.init == "openrc":
+        return f"rc-service {SERVICE} stop || :\nrc-update -q del {SERVICE} default || :"
+    return ":"
+
+
+def _no_wait(site: Site) -> str:
+    """Ends the wait that a failure imposed: what it waited for may be what changes."""
+    backoff = site.word(f"{STATE}/backoff")
+    return f"fz_status | grep -q '^last_error=status \\(429\\|503\\)' || rm -f {backoff}"
+
+
+def restart(site: Site, version: str) -> str:
+    """Starts the agent anew, without the wait that a failure imposed, unless the server asked for it."""
+    lines = [
+        "set -e",
+        _AS_USER,
+        _status(site),
+        _no_wait(site),
+        _comes_up(site, version),
+        _start(site),
+        f"fz_comes_up || {{ echo 'the agent did not come up' >&2; {_said(site)}\nexit 1; }}",
+    ]
+    return "\n".join(lines)
+
+
+def tail_script(root: str, lines: int, most_bytes: int) -> str:
+    """Prints the end of the agent's log: the journal's, else the file's, else what its status says last."""
+    log, status = quoted(root.rstrip("/") + LOG), quoted(root.rstrip("/") + STATUS)
+    journal = f"journalctl -u {SERVICE}.service -n {lines} --no-pager -o cat"
+    first = "if false; then :" if root else f"if [ -d /run/systemd/system ]; then {journal}"
+    return (
+        f"{{ {first}\nelif [ -r {log} ]; then fz_with {log} tail -n {lines}\n"
+        f"elif [ -r {status} ]; then fz_with {status} grep '^last_error'; fi; }} | tail -c {most_bytes}"
+    )
+
+
+def remove(site: Site) -> str:
+    """Everything of the agent, with its spool and its user."""
+    lines = ["set -e", _own_ways(site, [*_PATHS, STATE]), _status(site)]
+    if site.folder or site.init == "none":
+        lines.append(f"rm -f {site.word(SCRIPT)}")  # or whoever keeps it running would start it anew
+        lines.append(_stop(site))
+    else:
+        lines.append(f"if [ -e {site.word(SERVICES[site.init][0])} ]; then {_stop(site)}; fi")
+    lines.append(f"rm -f {' '.join(map(site.word, _PATHS))} {site.temporary}")
+    lines.append(f"(fz_rm {site.word(LOG)})")  # others may write to its folder
+    lines.append(f"[ ! -e {site.word(STATE)} ] || (fz_rmtree {site.word(STATE)})")
+    lines.append(f"rmdir {quoted(posixpath.dirname(site.at(SCRIPT)))} 2>/dev/null || :")
+    lines.append(f"rmdir {quoted(posixpath.dirname(posixpath.dirname(site.at(SCRIPT))))} 2>/dev/null || :")
+    if site.folder:
+        return "\n".join(lines)
+    if site.init == "systemd":
+        lines.append("systemctl daemon-reload || :")
+    lines.append(f"! id -u {USER} >/dev/null 2>&1 || {_GONE_USER}")
+    return "\n".join(lines)

@@ -1,0 +1,279 @@
+"""What all kinds of hosts have in common: typed fields, comparison with what is there, and their scripts.
+
+A kind is pure: it says what to ask (`ask`, `more`), how to read the answers (`read`), and which script makes
+a change (`write`). The session does the I/O, the engine decides.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Final
+
+from fazai.errors import did_you_mean
+from fazai.model import FieldSpec, Problem, Resource, Value, Verb
+from fazai.providers.hosts.base import Base
+from fazai.providers.hosts.fieldtypes import canonical
+from fazai.providers.hosts.shell.questions import (
+    KEPT_BYTES,
+    Answer,
+    ContentOf,
+    FileAt,
+    Output,
+    PathState,
+    Question,
+)
+
+__all__ = ["UNKNOWN", "Act", "Answers", "Block", "Have", "HostKind", "Put", "Want"]
+
+#: What was read back of an item that was not looked at since it was written.
+UNKNOWN: Final = object()
+
+Answers = Mapping[Question, Answer]
+#: Names of Ansible's modules for the fields by which our kinds name their items.
+_ANSIBLE: Final[Mapping[str, tuple[str, ...]]] = {
+    **dict.fromkeys(("dest", "destfile", "name", "file", "filename"), ("path",)),
+    **dict.fromkeys(("path", "destination"), ("dest",)),
+    **dict.fromkeys(("pkg", "package", "service", "unit", "key", "login", "username"), ("name",)),
+    **dict.fromkeys(("cmd", "_raw_params", "command"), ("shell",)),
+    "src": ("target",),
+}
+#: The fields of an item as they are on the host.
+Have = Mapping[str, Value]
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """A resource for one host. `at` turns a path of a field into one of the host (`root:`)."""
+
+    resource: Resource
+    at: Callable[[str], str]
+
+    @property
+    def fields(self) -> Mapping[str, Value]:
+        return self.resource.fields
+
+    @property
+    def absent(self) -> bool:
+        return self.resource.state == "absent"
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """A change to be written. `have`: all that was seen of the item, with what the change leaves alone;
+    `options`: the resource's fields (none when something is `undone`); `token` names temporary files;
+    `memory` is the session's: what a kind wants to know of its earlier changes on this host."""
+
+    verb: Verb
+    identity: str
+    before: Mapping[str, Value]
+    after: Mapping[str, Value]
+    have: Mapping[str, Value]
+    options: Mapping[str, Value]
+    token: str
+    at: Callable[[str], str]
+    memory: dict[object, Any]
+    undone: bool = False
+    undoes: str = ""  # the token of the change that is undone
+    base: tuple[Base, ...] = ()  # what it rests on
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """A file replaced as a whole, in parts, so that one script can replace several (`together`)."""
+
+    path: str
+    fill: tuple[bytes, ...]  # commands that append the content to "$fz_tmp"
+    mode: str
+    account: str  # a word of the script; empty: nobody else's
+    ending: str  # lines that give "$fz_tmp" the name
+    kept: bool = False  # the mode is that of the file that is there
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A piece of script that is carried out as a whole. `tmp`: removed when the connection is cut.
+
+    `at`: the path that it changes, said when `plain` does the same under `set -e` in a shell that others use
+    after it, where nobody else can move anything on the way there. `below` is, once it is done, "ours" where
+    that holds below the path as well, "loose" where nobody knows. `put`: a file in parts. `compares`: it
+    looks itself at what its change rests on, or changes nothing yet; otherwise that is done before its
+    script.
+    """
+
+    script: str | tuple[bytes, ...]
+    tmp: str | None = None
+    timeout_s: float | None = None
+    command: bool = False  # its output is shown as it comes
+    at: str | None = None
+    plain: str = ""
+    below: str = ""
+    put: Put | None = None
+    compares: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class HostKind:
+    """Base of all kinds; see `model.Kind`."""
+
+    name: str
+    summary: str
+    specs: tuple[FieldSpec, ...]
+    identity: tuple[str, ...]
+    example: str
+    options: frozenset[str] = frozenset()  # fields that are no state: they say how to write
+    ordered: bool = False
+    joins: ClassVar[bool] = False  # its changes may be written together with others (`together`)
+    machine: ClassVar[bool] = False  # needs a running machine: a folder (`root:`) has no such thing
+    runs: ClassVar[bool] = False  # may be a handler
+    asked: ClassVar[bool] = False  # no script compares it: it is looked at before it is taken back
+    hollow: ClassVar[bool] = False  # what it makes is empty: below it nothing comes into being
+    proves: ClassVar[bool] = False  # what was written has to show itself: `proof` is asked until it says so
+    fields: Mapping[str, FieldSpec] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "fields", {spec.name: spec for spec in self.specs})
+
+    # -- before any contact -----------------------------------------------------------------------------
+
+    def identify(self, fields: Mapping[str, Value]) -> str | Problem:
+        """The identity's text, in canonical form."""
+        parts = []
+        for name in self.identity:
+            if fields.get(name) in (None, ""):
+                return self.misnamed(name, fields) or Problem(name, "is missing: it names the item")
+            value, problem = canonical(self.fields[name], fields[name])
+            if problem is not None:
+                return problem
+            parts.append(str(value))
+        return self.title(parts)
+
+    def misnamed(self, name: str, fields: Mapping[str, Value]) -> Problem | None:
+        """The field that was meant to be this one, which is missing: under Ansible's name, or misspelt."""
+        for word in fields:
+            if word in self.fields:
+                continue
+            if name in _ANSIBLE.get(word, ()) or did_you_mean(word, (name,)):
+                return Problem(None, f'there is no field "{word}"', f'did you mean "{name}"?')
+        return None
+
+    def title(self, parts: list[str]) -> str:
+        return " ".join(parts)
+
+    def normalise(self, fields: Mapping[str, Value], state: str) -> tuple[dict[str, Value], list[Problem]]:
+        """Canonical values, and everything that is wrong with them. `state` may also stand among the
+        fields, as in Ansible."""
+        found: dict[str, Value] = {}
+        problems: list[Problem] = []
+        for name, value in fields.items():
+            spec = self.fields.get(name)
+            if spec is None:
+                hint = did_you_mean(name, self.fields) or f"see: fazai kinds {self.name}"
+                problems.append(Problem(name, f"{self.name} has no such field", hint))
+            elif value is not None:
+                found[name], problem = canonical(spec, value)
+                if problem is not None:
+                    problems.append(problem)
+        absent = found.get("state", state) == "absent"
+        if not absent:
+            missing = (s.name for s in self.specs if s.required and s.name not in found)
+            problems += [Problem(name, "is missing") for name in missing if name not in fields]
+        if not problems:
+            problems += self.problems(found, absent)
+        return found, problems
+
+    def problems(self, fields: dict[str, Value], absent: bool) -> Iterable[Problem]:
+        """What is wrong beyond the types; may bring `fields` into their canonical form."""
+        return ()
+
+    # -- questions and answers --------------------------------------------------------------------------
+
+    def ask(self, want: Want) -> Iterable[Question]:
+        """What must be known to compare."""
+        raise NotImplementedError
+
+    def more(self, want: Want, answers: Answers) -> Iterable[Question]:
+        """What must be known besides, now that something differs; a second round trip."""
+        return ()
+
+    def slow_to_read(self, want: Want, answers: Answers) -> bool:
+        """Whether `read` may take seconds: others then go on meanwhile."""
+        return False
+
+    def read(self, want: Want, answers: Answers) -> Have | None:
+        """The item as it is; None when it is not there. Raises DeviceError when that cannot be said."""
+        raise NotImplementedError
+
+    def differing(self, want: Want, have: Have) -> dict[str, Any]:
+        """The wanted values of the fields that differ."""
+        return {
+            name: value
+            for name, value in want.fields.items()
+            if name not in self.options and name not in self.identity and have.get(name) != value
+        }
+
+    def declared(self, want: Want) -> dict[str, Any]:
+        """What is written when the item is made."""
+        return {k: v for k, v in want.fields.items() if k not in self.options and k not in self.identity}
+
+    def compare(
+        self, want: Want, have: Have | None
+    ) -> tuple[Verb, Mapping[str, Value], Mapping[str, Value]] | None:
+        """The verb with the fields before and after; None when all is as wanted."""
+        if want.absent:
+            if have is None:
+                return None
+            return Verb.DELETE, {k: v for k, v in have.items() if k not in ("uid", "gid", "shared")}, {}
+        if have is None:
+            return Verb.CREATE, {}, self.declared(want)
+        after = self.differing(want, have)
+        return (Verb.UPDATE, {k: have[k] for k in after if k in have}, after) if after else None
+
+    def proof(self, want: Want, have: Have | None) -> str | None:
+        """Of a kind that `proves`: None when what was written works, else why not; "" while that is open."""
+        return None
+
+    # -- what it has to do with others ------------------------------------------------------------------
+
+    def claim(self, want: Want, have: Have | None) -> str:
+        """What of something that all hosts share this one is to be alone; empty: nothing."""
+        return ""
+
+    def touches(self, want: Want) -> tuple[str, ...] | None:
+        """The paths on the host that a change may bring into being, alter or remove; None: anything."""
+        return None
+
+    def rests_on(self, want: Want, answers: Answers) -> tuple[Base, ...]:
+        """What a change rests on, out of what was seen: it is written only while that is so."""
+        questions = list(self.ask(want))
+        found = []
+        for question in questions:
+            state = answers.get(question)
+            if isinstance(question, FileAt) and isinstance(state, PathState):
+                contents = [q for q in questions if isinstance(q, ContentOf) and q.path == question.path]
+                contents.append(ContentOf(question.path, KEPT_BYTES))
+                read = (answers.get(content) for content in contents)
+                data = next((each.out for each in read if isinstance(each, Output) and not each.exit), None)
+                sha256 = "" if data is None else hashlib.sha256(data).hexdigest()
+                found.append(Base.of(question.path, state, sha256))
+        return tuple(found)
+
+    def leaves(self, act: Act) -> tuple[Base, ...]:
+        """What a change leaves, as far as it is known: it is taken back only while that is so."""
+        return ()
+
+    def is_left(self, want: Want, wrote: Mapping[str, Value], after: object, found: Have | None) -> bool:
+        """Of a kind that is `asked`: whether an item is as this run left it, which is as it was read back or,
+        if that was not done, as it was to be. `wrote`: the fields that were written."""
+        return self.compare(want, found) is None if after is UNKNOWN else found == after
+
+    # -- writing ----------------------------------------------------------------------------------------
+
+    def lasting(self, verb: Verb, before: Mapping[str, Value], options: Mapping[str, Value]) -> bool:
+        """Whether nothing takes this change back."""
+        return verb is Verb.RUN
+
+    def write(self, act: Act) -> Iterator[Block]:
+        """The blocks that carry out the change. A block fails when its script does."""
+        raise NotImplementedError

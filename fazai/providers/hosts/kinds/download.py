@@ -1,0 +1,260 @@
+"""ssh.download"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final
+
+from fazai.model import FieldSpec, Problem, Secret, Value, Verb
+from fazai.providers.hosts.base import Base
+from fazai.providers.hosts.kind import Act, Answers, Block, Have, HostKind, Want
+from fazai.providers.hosts.kinds.shared.blob import Blob
+from fazai.providers.hosts.shell.questions import (
+    KEPT_BYTES,
+    ContentOf,
+    FileAt,
+    Output,
+    PathState,
+    Question,
+    Shell,
+)
+from fazai.providers.hosts.shell.quoting import quoted
+from fazai.providers.hosts.shell.writing import (
+    ATTRIBUTES,
+    REPLACING,
+    changed_attributes,
+    check_replacing,
+    denied,
+    in_place,
+    left_file,
+    meant_for,
+    refuse_unsafe,
+    removed,
+    replaced,
+    seen_attributes,
+    temporary,
+    unlike,
+)
+
+__all__ = ["KINDS"]
+
+_URL: Final = re.compile(r"(?:https?|ftp)://[^\s/@]+(?:[/?#]\S*)?", re.ASCII)
+_CHECKSUM: Final = re.compile(r"(?:sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})")
+_HEADER: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_TIMEOUT_S: Final = 600
+_SHA512: Final = """if command -v sha512sum >/dev/null 2>&1; then sha512sum
+elif command -v sha512 >/dev/null 2>&1; then sha512 -q; else shasum -a 512; fi"""
+
+
+class DownloadKind(HostKind):
+    """A file that the host fetches itself. Its checksum says whether it has the right one."""
+
+    asked = True  # a script compares no sha512
+
+    def problems(self, fields: dict[str, Value], absent: bool) -> Iterable[Problem]:
+        yield from check_replacing(fields)
+        if "url" in fields and not _URL.fullmatch(fields["url"]):
+            hint = "https://…, without a space (%20) or a password (url_password:)"
+            yield Problem("url", f'is no address: "{fields["url"]}"', hint)
+        if "checksum" in fields:
+            fields["checksum"] = fields["checksum"].lower()
+            if not _CHECKSUM.fullmatch(fields["checksum"]):
+                hint = "sha256: and 64 digits, or sha512: and 128"
+                yield Problem("checksum", f'is none: "{fields["checksum"]}"', hint)
+        for name, value in fields.get("headers", {}).items():
+            text = value.reveal() if isinstance(value, Secret) else value
+            if not _HEADER.fullmatch(name) or not text.isprintable():
+                yield Problem("headers", f'"{name}" cannot be sent', "one line, as in Authorization: …")
+        for name in ("url_username", "url_password"):
+            value = fields.get(name, "x")
+            if not (value.reveal() if isinstance(value, Secret) else value).isprintable():
+                yield Problem(name, "must be one line")
+        if "url_password" in fields and "url_username" not in fields:
+            yield Problem("url_username", "is missing beside url_password")
+
+    def ask(self, want: Want) -> Iterable[Question]:
+        yield _file(want)
+        if want.fields.get("checksum", "").startswith("sha512:"):
+            yield _sha512(want)
+
+    def more(self, want: Want, answers: Answers) -> Iterable[Question]:
+        state, sum_ = self._state(want, answers)
+        if state.type == "file" and (want.absent or sum_ != want.fields["checksum"]):
+            yield ContentOf(want.at(want.fields["dest"]), KEPT_BYTES)
+
+    def _state(self, want: Want, answers: Answers) -> tuple[PathState, str]:
+        """What is there, and its checksum."""
+        state = answers[_file(want)]
+        assert isinstance(state, PathState)
+        refuse_unsafe(want, state)
+        if state.type == "denied":
+            raise denied(want)
+        if not want.fields.get("checksum", "").startswith("sha512:"):
+            return state, f"sha256:{state.sha256}"
+        answer = answers[_sha512(want)]
+        assert isinstance(answer, Output)
+        return state, f"sha512:{answer.out.decode('ascii', 'replace').partition(' ')[0].strip()}"
+
+    def read(self, want: Want, answers: Answers) -> Have | None:
+        state, sum_ = self._state(want, answers)
+        if state.type == "missing":
+            return None
+        if state.type != "file":
+            what = "special file" if state.type == "other" else state.type
+            raise unlike(want, f"there is a {what}, not a file", "move it away first")
+        have = {**seen_attributes(want, state), "checksum": sum_}
+        content = answers.get(ContentOf(want.at(want.fields["dest"]), KEPT_BYTES))
+        if isinstance(content, Output):
+            private = not state.mode & 0o004
+            have["content"] = (
+                Blob.of(content.out, private=private)
+                if content.exit == 0
+                else Blob(None, state.sha256, state.size, private)
+            )
+        return have
+
+    def compare(
+        self, want: Want, have: Have | None
+    ) -> tuple[Verb, Mapping[str, Value], Mapping[str, Value]] | None:
+        """What is replaced is kept, to be put back."""
+        found = HostKind.compare(self, want, have)
+        if found is not None and have is not None and "checksum" in found[2]:
+            return found[0], {**found[1], "content": have["content"]}, found[2]
+        return found
+
+    def lasting(self, verb: Verb, before: Mapping[str, Value], options: Mapping[str, Value]) -> bool:
+        content = before.get("content")
+        return isinstance(content, Blob) and content.data is None  # too large to be kept
+
+    def touches(self, want: Want) -> tuple[str, ...]:
+        return (want.at(want.fields["dest"]),)
+
+    def leaves(self, act: Act) -> tuple[Base, ...]:
+        path = act.at(act.identity)
+        if act.verb is Verb.DELETE:
+            return (Base(path, "missing"),)
+        method, _, digest = act.after.get("checksum", "").partition(":")
+        return (left_file(path, act, "0644", digest if method == "sha256" else ""),)
+
+    def write(self, act: Act) -> Iterator[Block]:
+        path = act.at(act.identity)
+        if act.verb is Verb.DELETE:
+            yield removed(path)
+        elif "content" in act.after:
+            yield from replaced(path, act.after["content"], act, "0644")
+        elif "checksum" in act.after:
+            yield _fetch(path, act)
+        else:
+            yield changed_attributes(path, act)
+
+
+def _file(want: Want) -> FileAt:
+    return FileAt(want.at(want.fields["dest"]), hashed=True)
+
+
+def _sha512(want: Want) -> Shell:
+    path = quoted(want.at(want.fields["dest"]))
+    return Shell(f"fz_512() {{\n{_SHA512}\n}}\nfz_with {path} fz_512")
+
+
+def _fetch(path: str, act: Act) -> Block:
+    """Into a temporary file beside it, which takes its name when the checksum is right. Addresses, headers
+    and passwords reach the programs by standard input or a file of ours: no list of processes has them."""
+    options, timeout_s = act.options, int(act.options.get("timeout", _TIMEOUT_S))
+    method, _, digest = act.after["checksum"].partition(":")
+    lines = [
+        f"set -e; fz_open {quoted(path)} {act.token}",
+        f'{meant_for(act)}umask 077; set -C; : >"$fz_tmp"',
+        "if command -v curl >/dev/null 2>&1; then set +C",
+        f'{_printed(_curl(options, timeout_s))} | curl -K - -o "$fz_tmp" >&2',
+        "elif wget --version 2>/dev/null | grep -q GNU; then",
+        f'{_printed(_wget(options))} >"$fz_tmp.rc"; set +C',
+        f'{_printed([options["url"]])} | wget -nv --config="$fz_tmp.rc" -O "$fz_tmp" -i - >&2',
+        'rm -f "$fz_tmp.rc"',
+        "else set +C",
+        *_plain(options),
+        "fi",
+        f'fz_sum=$({"fz_hash" if method == "sha256" else _SHA512} <"$fz_tmp"); fz_sum=${{fz_sum%% *}}',
+        f'[ "$fz_sum" = {digest} ] || {{',
+        f'echo "what came has the checksum {method}:$fz_sum, and $(wc -c <"$fz_tmp") bytes" >&2; exit 1; }}',
+        in_place(act, "0644"),
+    ]
+    return Block("\n".join(lines), temporary(path, act.token), timeout_s=timeout_s + 30.0, compares=True)
+
+
+def _printed(lines: Iterable[str]) -> str:
+    return "printf '%s\\n' " + " ".join(map(quoted, lines))
+
+
+def _headers(options: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in options.get("headers", {}).items():
+        yield f"{name}: {value.reveal() if isinstance(value, Secret) else value}"
+
+
+def _login(options: Mapping[str, Any]) -> tuple[str, str] | None:
+    if "url_username" not in options:
+        return None
+    password = options.get("url_password")
+    return options["url_username"], password.reveal() if isinstance(password, Secret) else ""
+
+
+def _curl(options: Mapping[str, Any], timeout_s: int) -> Iterator[str]:
+    """Lines of a configuration of curl."""
+
+    def line(name: str, value: str) -> str:
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        return f'{name} = "{escaped}"'
+
+    yield from ("silent", "show-error", "fail", "location", "connect-timeout = 30", f"max-time = {timeout_s}")
+    yield line("url", options["url"])
+    yield from (line("header", header) for header in _headers(options))
+    if (login := _login(options)) is not None:
+        yield line("user", ":".join(login))
+
+
+def _wget(options: Mapping[str, Any]) -> Iterator[str]:
+    """Lines of a configuration of GNU wget."""
+    yield from ("timeout = 60", "tries = 2")
+    yield from (f"header = {header}" for header in _headers(options))
+    if (login := _login(options)) is not None:
+        yield from (f"http_user = {login[0]}", f"http_password = {login[1]}", "auth_no_challenge = on")
+
+
+def _plain(options: Mapping[str, Any]) -> Iterator[str]:
+    """Programs that take everything as arguments: busybox's wget, FreeBSD's fetch."""
+    if options.get("headers") or "url_username" in options:
+        yield "echo 'headers and passwords need curl or GNU wget: others take them as arguments' >&2; exit 1"
+        return
+    url = quoted(options["url"])
+    yield f'if command -v wget >/dev/null 2>&1; then wget -q -O "$fz_tmp" {url} >&2'
+    yield f'elif command -v fetch >/dev/null 2>&1; then fetch -q -T 60 -o "$fz_tmp" {url} >&2'
+    yield "else echo 'there is neither curl nor wget' >&2; exit 1; fi"
+
+
+KINDS = (
+    DownloadKind(
+        name="ssh.download",
+        summary="A file that the host downloads, with a checksum",
+        specs=(
+            FieldSpec("dest", "path", "where it is put", required=True),
+            FieldSpec("url", "text", "http, https or ftp", required=True),
+            FieldSpec("checksum", "text", "sha256:… or sha512:…", required=True),
+            *ATTRIBUTES,
+            FieldSpec("headers", "map", "sent with the request; secrets may be among them"),
+            FieldSpec("url_username", "text", "for HTTP's basic log-in"),
+            FieldSpec("url_password", "secret", "for HTTP's basic log-in", secret=True),
+            FieldSpec("timeout", "integer", "seconds that it may take", default=_TIMEOUT_S, minimum=1),
+            *REPLACING,
+            FieldSpec("state", "choice", choices=("present", "absent")),
+        ),
+        identity=("dest",),
+        options=frozenset(
+            ("url", "headers", "url_username", "url_password", "timeout", *(spec.name for spec in REPLACING))
+        ),
+        example=(
+            'ssh.download: {url: https://example.com/tool, dest: /usr/local/bin/tool, mode: "0755",'
+            " checksum: sha256:2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae}"
+        ),
+    ),
+)

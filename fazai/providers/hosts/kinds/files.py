@@ -1,0 +1,324 @@
+"""ssh.file, ssh.directory, ssh.link"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from fazai.model import FieldSpec, Problem, Value, Verb
+from fazai.providers.hosts.base import Base, empty
+from fazai.providers.hosts.kind import Act, Answers, Block, Have, HostKind, Want
+from fazai.providers.hosts.kinds.shared.blob import Blob
+from fazai.providers.hosts.shell.questions import (
+    KEPT_BYTES,
+    ContentOf,
+    FileAt,
+    Output,
+    PathState,
+    Question,
+    Shell,
+)
+from fazai.providers.hosts.shell.quoting import quoted
+from fazai.providers.hosts.shell.walking import MOUNTED, MOUNTED_HINT
+from fazai.providers.hosts.shell.writing import (
+    ATTRIBUTES,
+    REPLACING,
+    account_of,
+    below,
+    changed_attributes,
+    check_replacing,
+    denied,
+    emptied,
+    left_file,
+    meant_for,
+    refuse_unsafe,
+    removed,
+    replaced,
+    seen_attributes,
+    set_attributes,
+    temporary,
+    unlike,
+)
+
+__all__ = ["KINDS"]
+
+_TARGET_BYTES = 4095
+_AWAY = "move it away first, or declare another path; what is in it is not thrown away"
+_PRESENT = FieldSpec("state", "choice", choices=("present", "absent"))
+
+
+class FileKind(HostKind):
+    """A regular file, whole."""
+
+    joins = True
+
+    def problems(self, fields: dict[str, Value], absent: bool) -> Iterable[Problem]:
+        given = [name for name in ("content", "src", "template") if name in fields]
+        for name in given[1:]:
+            yield Problem(name, f"and {given[0]} are two contents of one file")
+        yield from check_replacing(fields)
+        for name in given:
+            fields["content"] = fields.pop(name)
+        content = fields.get("content")
+        if content is not None and "mode" in fields and not int(fields["mode"], 8) & 0o004:
+            fields["content"] = content.hidden()
+
+    def ask(self, want: Want) -> Iterable[Question]:
+        yield FileAt(want.at(want.fields["path"]), "content" in want.fields)
+
+    def more(self, want: Want, answers: Answers) -> Iterable[Question]:
+        path = _state(want, answers, "content" in want.fields)
+        content = want.fields.get("content")
+        if path.type == "file" and (want.absent or (content is not None and path.sha256 != content.sha256)):
+            yield ContentOf(want.at(want.fields["path"]), KEPT_BYTES)
+
+    def read(self, want: Want, answers: Answers) -> Have | None:
+        content = want.fields.get("content")
+        path = _state(want, answers, content is not None)
+        if path.type == "missing":
+            if content is None and not want.absent:
+                raise unlike(want, "there is no such file, and no content is declared", "content: …")
+            return None
+        if path.type == "link":
+            if content is None and not want.absent:  # `chmod` would follow it
+                text = f"there is a link to {path.target}, and no content is declared"
+                raise unlike(want, text, "path: what it leads to; or content: …, and a file takes its place")
+            return {"link": path.target}
+        if path.type != "file":
+            what = path.type if path.type == "directory" else "special file"
+            raise unlike(want, f"there is a {what}, not a file", _AWAY)
+        have = seen_attributes(want, path)
+        if content is not None or want.absent:
+            have["content"] = _content(want, path, answers, content)
+        return have
+
+    def differing(self, want: Want, have: Have) -> dict[str, Any]:
+        if "link" in have:  # a file takes the link's place
+            return {**self.declared(want), "link": ""}
+        return HostKind.differing(self, want, have)
+
+    def lasting(self, verb: Verb, before: Mapping[str, Value], options: Mapping[str, Value]) -> bool:
+        content = before.get("content")
+        return content is not None and content.data is None  # too large to be kept
+
+    def touches(self, want: Want) -> tuple[str, ...]:
+        return (want.at(want.fields["path"]),)
+
+    def leaves(self, act: Act) -> tuple[Base, ...]:
+        path = act.at(act.identity)
+        if act.verb is Verb.DELETE:
+            return (Base(path, "missing"),)
+        content = act.after.get("content")
+        mode = "0600" if content is not None and content.private else "0644"
+        return (left_file(path, act, mode, "" if content is None else content.sha256),)
+
+    def write(self, act: Act) -> Iterator[Block]:
+        path = act.at(act.identity)
+        known = act.have.get("content")
+        if act.verb is Verb.DELETE:
+            yield removed(path)
+        elif act.after.get("link"):
+            yield _link(path, act.after["link"], act.token)
+        elif "content" in act.after:
+            content = act.after["content"]
+            yield from replaced(path, content, act, "0600" if content.private else "0644")
+        elif act.have.get("shared") and known is not None and known.data is not None:
+            yield from replaced(path, known, act, "0600")  # what stands there is given to nobody
+        else:
+            yield changed_attributes(path, act)
+
+
+def _state(want: Want, answers: Answers, hashed: bool = False) -> PathState:
+    path = answers[FileAt(want.at(want.fields["path"]), hashed)]
+    assert isinstance(path, PathState)
+    refuse_unsafe(want, path)
+    if path.type == "denied":
+        raise denied(want)
+    return path
+
+
+def _content(want: Want, path: PathState, answers: Answers, wanted: Blob | None) -> Blob:
+    """What is in the file; hidden when others may not read it."""
+    if wanted is not None and path.sha256 == wanted.sha256:
+        return wanted
+    answer = answers.get(ContentOf(want.at(want.fields["path"]), KEPT_BYTES))
+    private = not path.mode & 0o004 or (wanted is not None and wanted.private)
+    if isinstance(answer, Output) and answer.exit == 0:
+        return Blob.of(answer.out, private=private)
+    if not path.sha256 and not want.absent:
+        raise unlike(want, "the file may not be read", "become: true")
+    return Blob(None, path.sha256, path.size, private)
+
+
+def _mounted(want: Want) -> Shell:
+    return Shell(f"{MOUNTED}fz_mounted {quoted(want.at(want.fields['path']))}")
+
+
+def _link(path: str, target: str, token: str, owner: str = "") -> Block:
+    """A link that takes the place of a link or a file. `mv` would go into a directory that is linked to."""
+    script = f"set -e; fz_open {quoted(path)} {token}\nfz_relink {quoted(target)} {owner}"
+    return Block(script, temporary(path, token))
+
+
+def _new_link(path: str, target: str, token: str) -> Block:
+    """Nothing was there; what came since stays, and `ln` would put the link into a directory."""
+    script = f"set -e; fz_open {quoted(path)} {token}\nfz_link {quoted(target)}"
+    plain = f"fz_t={quoted(path)}; fz_link {quoted(target)}"
+    return Block(script, at=path, plain=plain, below="loose")
+
+
+class DirectoryKind(HostKind):
+    """A directory and its attributes; its parents are made."""
+
+    joins = True
+    hollow = True
+
+    def ask(self, want: Want) -> Iterable[Question]:
+        yield FileAt(want.at(want.fields["path"]))
+
+    def more(self, want: Want, answers: Answers) -> Iterable[Question]:
+        if want.absent and _state(want, answers).type == "directory":
+            yield _mounted(want)
+
+    def read(self, want: Want, answers: Answers) -> Have | None:
+        path = _state(want, answers)
+        if path.type == "missing":
+            return None
+        if path.type != "directory":
+            what = "special file" if path.type == "other" else path.type
+            raise unlike(want, f"there is a {what}, not a directory", _AWAY)
+        mounted = answers.get(_mounted(want))
+        if isinstance(mounted, Output) and mounted.out:
+            where = mounted.out.decode("utf-8", "replace").strip().removeprefix(want.at("/").rstrip("/"))
+            raise unlike(want, f"{where} is a mount point: nothing is removed", MOUNTED_HINT)
+        return seen_attributes(want, path)
+
+    def lasting(self, verb: Verb, before: Mapping[str, Value], options: Mapping[str, Value]) -> bool:
+        return verb is Verb.DELETE and bool(options.get("recurse"))
+
+    def touches(self, want: Want) -> tuple[str, ...]:
+        return (want.at(want.fields["path"]),)
+
+    def leaves(self, act: Act) -> tuple[Base, ...]:
+        path = act.at(act.identity)
+        if act.verb is Verb.DELETE:
+            return (Base(path, "missing"),)
+        if act.verb is Verb.CREATE:  # its mode may have bits of the folder above
+            return (Base(path, "directory"),)
+        return (replace(left_file(path, act, "", ""), type="directory"),)
+
+    def write(self, act: Act) -> Iterator[Block]:
+        path = act.at(act.identity)
+        word = quoted(path)
+        if act.verb is Verb.DELETE and act.options.get("recurse"):
+            yield Block(f"fz_rmtree {word}", at=path, plain=f"(fz_rmtree {word})")
+        elif act.verb is Verb.DELETE:
+            first = empty(path) if act.undone else ""
+            script = f'set -e; fz_in {word}; {first}rmdir "./$fz_name"'
+            yield Block(script, at=path, plain=f"{first}rmdir {word}")
+            yield from emptied(path, act)
+        elif act.verb is Verb.CREATE:
+            mode = act.after.get("mode", "0755")
+            if "mode" in act.after:  # five digits: also without what the folder above hands down
+                mode = f"0{mode}"
+            owner, group = (str(act.after.get(name, "")) for name in ("owner", "group"))
+            account = account_of(owner, group)
+            # a change of the owner drops set-user-id bits, and `mkdir -m` need not know of them
+            later = mode if account or len(mode.lstrip("0")) > 3 else None
+            lines = set_attributes(word, later, owner, group)
+            if "mode" in act.after and later is None:
+                lines += f"\n[ ! -g {word} ] || chmod {mode} {word}"
+            top = f"fz_top {word} {act.token}\n"
+            plain = f"{top}umask 022\nmkdir -p -m {mode[-3:]} {word}\n{lines}"
+            script = f"set -e; {top}fz_parents {word} {act.token}\n{meant_for(act)}"
+            script += f"fz_make {act.token} {mode} {account or quoted('')}"
+            yield Block(script, at=path, plain=plain, below=below(act))
+        else:
+            yield changed_attributes(path, act)
+
+
+class LinkKind(HostKind):
+    """A symbolic link."""
+
+    joins = True
+
+    def problems(self, fields: dict[str, Value], absent: bool) -> Iterable[Problem]:
+        size = len(fields.get("target", "").encode("utf-8", "surrogateescape"))
+        if size > _TARGET_BYTES:
+            yield Problem("target", f"is {size} bytes long, and no link can hold more than {_TARGET_BYTES}")
+
+    def ask(self, want: Want) -> Iterable[Question]:
+        yield FileAt(want.at(want.fields["path"]))
+
+    def read(self, want: Want, answers: Answers) -> Have | None:
+        path = _state(want, answers)
+        if path.type == "missing":
+            return None
+        if path.type != "link":
+            what = "special file" if path.type == "other" else path.type
+            raise unlike(want, f"there is a {what}, not a link", _AWAY)
+        return {"target": path.target, "uid": path.uid, "gid": path.gid}
+
+    def touches(self, want: Want) -> tuple[str, ...]:
+        return (want.at(want.fields["path"]),)
+
+    def leaves(self, act: Act) -> tuple[Base, ...]:
+        path = act.at(act.identity)
+        if act.verb is Verb.DELETE:
+            return (Base(path, "missing"),)
+        return (Base(path, "link", target=act.after["target"]),)
+
+    def write(self, act: Act) -> Iterator[Block]:
+        path = act.at(act.identity)
+        if act.verb is Verb.DELETE:
+            yield removed(path)
+        elif act.verb is Verb.CREATE and not act.undone:
+            yield _new_link(path, act.after["target"], act.token)
+        else:
+            owner = f"{act.have['uid']}:{act.have['gid']}" if "uid" in act.have else ""
+            yield _link(path, act.after["target"], act.token, owner)
+
+
+KINDS = (
+    FileKind(
+        name="ssh.file",
+        summary="A file: content, mode, owner",
+        specs=(
+            FieldSpec("path", "path", "where it is", required=True),
+            FieldSpec("content", "content", "the whole text"),
+            FieldSpec("src", "source", "a file beside the playbook or inventory that has the content"),
+            FieldSpec("template", "template", "a Jinja2 file beside the playbook or inventory"),
+            *ATTRIBUTES,
+            *REPLACING,
+            _PRESENT,
+        ),
+        identity=("path",),
+        options=frozenset(("backup", "validate")),
+        example='ssh.file: {path: /etc/app/app.conf, mode: "0644", content: "listen=127.0.0.1\\n"}',
+    ),
+    DirectoryKind(
+        name="ssh.directory",
+        summary="A directory: mode, owner; its parents are made",
+        specs=(
+            FieldSpec("path", "path", "where it is", required=True),
+            *ATTRIBUTES,
+            FieldSpec("recurse", "boolean", "with state: absent: also what is in it; cannot be taken back"),
+            _PRESENT,
+        ),
+        identity=("path",),
+        options=frozenset(("recurse",)),
+        example='ssh.directory: {path: /var/lib/app, mode: "0750", owner: root}',
+    ),
+    LinkKind(
+        name="ssh.link",
+        summary="A symbolic link",
+        specs=(
+            FieldSpec("path", "path", "where it is", required=True),
+            FieldSpec("target", "text", "where it leads, as it is written in the link", required=True),
+            _PRESENT,
+        ),
+        identity=("path",),
+        example="ssh.link: {path: /etc/localtime, target: /usr/share/zoneinfo/UTC}",
+    ),
+)

@@ -1,0 +1,196 @@
+"""ssh.service"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, ClassVar, Final
+
+from fazai.model import FieldSpec, Problem, Value
+from fazai.providers.hosts.kind import Act, Answers, Block, Have, HostKind, Want
+from fazai.providers.hosts.shell.questions import Output, Question, Shell
+from fazai.providers.hosts.shell.quoting import quoted
+from fazai.providers.hosts.shell.writing import unlike
+
+__all__ = ["KINDS"]
+
+_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_@.:\\+-]*")
+_RUNS: Final = ("restarted", "reloaded")
+_TIMEOUT_S: Final = 300.0
+#: What runs services. `systemctl` alone is no sign: it stands in containers and images as well, where it can
+#: enable, and not start.
+_INIT: Final = """if [ -d /run/systemd/system ]; then fz_init=systemd
+elif command -v rc-service >/dev/null 2>&1; then fz_init=openrc
+elif [ -f /etc/rc.subr ] && command -v service >/dev/null 2>&1; then fz_init=rc
+elif command -v systemctl >/dev/null 2>&1; then fz_init=offline
+else fz_init=none; fi
+"""
+#: Each prints lines `name=value`; exit status 1: there is no such service (yet).
+_ASK: Final = """case $fz_init in
+systemd) fz_o=$(systemctl show -p LoadState -p ActiveState -p SubState -p UnitFileState -- $fz_s) || exit 2
+echo "$fz_o"
+case $fz_o in *UnitFileState=generated*) # a script in /etc/init.d: others know
+echo "UnitFileState=$(systemctl is-enabled -- $fz_s 2>/dev/null)" ;; esac ;;
+offline) echo "UnitFileState=$(systemctl is-enabled -- $fz_s 2>/dev/null)" ;;
+openrc) rc-service -e $fz_s || exit 1
+rc-service $fz_s status >/dev/null 2>&1; echo "status=$?"
+for fz_l in /etc/runlevels/*/$fz_s; do [ ! -e "$fz_l" ] || echo enabled=yes; done ;;
+rc) service $fz_s rcvar >/dev/null 2>&1 || exit 1
+service $fz_s onestatus >/dev/null 2>&1; echo "status=$?"
+if service $fz_s enabled >/dev/null 2>&1; then echo enabled=yes; fi ;;
+esac
+"""
+_REREAD: Final = "[ $fz_init != systemd ] || systemctl daemon-reload >&2"
+#: systemd goes on with the old file of a unit until it is told.
+_REREAD_CHANGED: Final = f"""if [ $fz_init = systemd ]; then
+case $(systemctl show -p NeedDaemonReload -- $fz_s) in *=yes) {_REREAD} ;; esac; fi"""
+_ON: Final = ("enabled", "enabled-runtime", "linked", "linked-runtime")
+#: `rc-update -a` fails for each runlevel that the service is not in.
+_OPENRC_OFF: Final = """for fz_l in /etc/runlevels/*/$fz_s; do fz_l=${fz_l%/*}
+[ ! -h "$fz_l/$fz_s" ] || rc-update delete $fz_s "${fz_l##*/}" || exit 1; done"""
+#: Units that are started by others, or not at all: there is nothing to enable.
+_FIXED: Final = ("static", "indirect", "alias", "transient")
+
+
+class ServiceKind(HostKind):
+    """A service under systemd, OpenRC or FreeBSD's rc."""
+
+    machine: ClassVar[bool] = True
+    runs: ClassVar[bool] = True
+    asked: ClassVar[bool] = True
+
+    def normalise(self, fields: Mapping[str, Value], state: str) -> tuple[dict[str, Value], list[Problem]]:
+        found, problems = HostKind.normalise(self, fields, state)
+        wanted = found.get("state")
+        if problems:
+            return found, problems
+        if state == "notified" and wanted not in _RUNS:
+            problems.append(Problem("state", "of a handler is restarted or reloaded", "state: restarted"))
+        elif state == "absent":
+            text = "a service cannot be absent; what brings it can"
+            problems.append(Problem(None, text, "state: stopped, enabled: false"))
+        elif state == "present" and wanted in _RUNS:
+            text = f"{wanted} would do it every time"
+            problems.append(Problem("state", text, "state: started, and a handler that is notified"))
+        elif state == "present" and wanted is None and "enabled" not in found:
+            problems.append(Problem(None, "says nothing of the service", "state: started, enabled: true"))
+        return found, problems
+
+    def problems(self, fields: dict[str, Value], absent: bool) -> Iterable[Problem]:
+        if not _NAME.fullmatch(fields["name"]):
+            yield Problem("name", f'is no name of a service: "{fields["name"]}"')
+
+    def ask(self, want: Want) -> Iterable[Question]:
+        yield _question(want.fields["name"])
+
+    def read(self, want: Want, answers: Answers) -> Have | None:
+        answer = answers[_question(want.fields["name"])]
+        assert isinstance(answer, Output)
+        said = answer.out.decode("utf-8", "replace")
+        words = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
+        init = words.get("init")
+        if answer.exit > 1:
+            last = said.strip().splitlines()[-1:] or [f"exit status {answer.exit}"]
+            raise unlike(want, f"systemd does not answer: {last[0]}")
+        if init == "none":
+            text = "there is no systemd, OpenRC or rc"
+            raise unlike(want, text, "ssh.command does what another supervisor needs")
+        if init == "offline" and "state" in want.fields:
+            text = "systemd does not run here, so nothing can be started or stopped"
+            raise unlike(want, text, "declare enabled: alone")
+        if answer.exit or words.get("LoadState") == "not-found":
+            # it may come with a package in this run; if it does not, the host says so when it is started
+            return {"enabled": False, "state": "stopped"}
+        if init in ("systemd", "offline"):
+            return _of_systemd(want, words)
+        running = "started" if words.get("status") == "0" else "stopped"
+        return {"enabled": words.get("enabled") == "yes", "state": running}
+
+    def differing(self, want: Want, have: Have) -> dict[str, Any]:
+        after = HostKind.differing(self, want, have)
+        if after.get("state") == "stopped" and have["state"] == "failed":
+            del after["state"]
+        return after
+
+    def is_left(self, want: Want, wrote: Mapping[str, Value], after: object, found: Have | None) -> bool:
+        """By what was written alone. One that fell down did so by itself: that is nobody else's doing."""
+        assert found is not None
+        fell = found["state"] == "failed"
+        return all(found[name] == value or (fell and name == "state") for name, value in wrote.items())
+
+    def write(self, act: Act) -> Iterator[Block]:
+        lines = ["set -e", _INIT, f"fz_s={quoted(act.identity)}"]
+        lines.append(_REREAD if act.options.get("daemon_reload") else _REREAD_CHANGED)
+        enabled, state = act.after.get("enabled"), act.after.get("state")
+        if enabled is True:
+            lines.append(_each("enable", "rc-update add $fz_s default", "service $fz_s enable"))
+        if state is not None:
+            lines.append(_STATES.get(state, _STATES["stopped"]))
+        if enabled is False:
+            lines.append(_each("disable", _OPENRC_OFF, "service $fz_s disable"))
+        yield Block("\n".join(lines), timeout_s=_TIMEOUT_S)
+
+
+def _question(name: str) -> Shell:
+    return Shell(f'{_INIT}echo "init=$fz_init"\nfz_s={quoted(name)}\n{_ASK}')
+
+
+def _of_systemd(want: Want, words: Mapping[str, str]) -> Have:
+    active, unit = words.get("ActiveState", ""), words.get("UnitFileState", "")
+    masked = words.get("LoadState") == "masked" or unit.startswith("masked")
+    if masked and (want.fields.get("enabled") or want.fields.get("state") == "started"):
+        raise unlike(want, "it is masked", f"systemctl unmask {want.fields['name']}")
+    enabled = want.fields.get("enabled", True) if unit in _FIXED else unit in _ON
+    running = active in ("active", "reloading", "refreshing")
+    if active == "activating":  # also between two attempts, after it failed
+        running = words.get("SubState") != "auto-restart"
+    state = "started" if running else "failed" if active in ("failed", "activating") else "stopped"
+    return {"enabled": enabled, "state": state}
+
+
+def _each(systemd: str, openrc: str, rc: str, *, tell: bool = False) -> str:
+    """A command for each; `tell`: with what the service said last, if it fails."""
+    told = ' || { systemctl status --no-pager -l -n 10 -- "$fz_s" >&2; exit 1; }' if tell else ""
+    return (
+        f'case $fz_init in systemd|offline) systemctl {systemd} -- "$fz_s" >&2{told} ;;\n'
+        f"openrc) {openrc} >&2 ;; rc) {rc} >&2 ;; *) echo 'there is no init system' >&2; exit 1 ;; esac"
+    )
+
+
+_STATES: Final[Mapping[str, str]] = {
+    "started": _each("start", "rc-service $fz_s start", "service $fz_s onestart", tell=True),
+    "stopped": _each("stop", "rc-service $fz_s stop", "service $fz_s onestop"),
+    "restarted": _each("restart", "rc-service $fz_s restart", "service $fz_s onerestart", tell=True),
+    # what does not run has nothing to reload, and is started with the new configuration
+    "reloaded": (
+        "case $fz_init in systemd) systemctl -q is-active -- $fz_s;; openrc) rc-service $fz_s status;;"
+        " *) service $fz_s onestatus;; esac >/dev/null 2>&1 && fz_c=reload || fz_c=start\n"
+        + _each("$fz_c", "rc-service $fz_s $fz_c", "service $fz_s one$fz_c", tell=True)
+    ),
+}
+
+KINDS = (
+    ServiceKind(
+        name="ssh.service",
+        summary="A service: whether it runs, now and after the next start; as a handler: restarts it",
+        specs=(
+            FieldSpec("name", "text", "its name, as systemctl, rc-service or service say it", required=True),
+            FieldSpec("enabled", "boolean", "is started with the machine"),
+            FieldSpec(
+                "state",
+                "choice",
+                "restarted and reloaded: in handlers only",
+                choices=("started", "stopped", *_RUNS),
+            ),
+            FieldSpec(
+                "daemon_reload",
+                "boolean",
+                "systemd: read all unit files anew before; that of the service, if it changed, always is",
+                default=False,
+            ),
+        ),
+        identity=("name",),
+        options=frozenset(("daemon_reload",)),
+        example="ssh.service: {name: nginx, state: started, enabled: true}",
+    ),
+)

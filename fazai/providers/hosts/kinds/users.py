@@ -1,0 +1,224 @@
+"""ssh.user, ssh.group"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, ClassVar, Final
+
+from fazai.errors import DeviceError
+from fazai.model import FieldSpec, Problem, Secret, Value, Verb
+from fazai.providers.hosts.kind import Act, Answers, Block, Have, HostKind, Want
+from fazai.providers.hosts.kinds.shared import accounts
+from fazai.providers.hosts.kinds.shared.numbers import whole_number
+from fazai.providers.hosts.shell.questions import ContentOf, Output, Question, Shell
+from fazai.providers.hosts.shell.quoting import quoted
+from fazai.providers.hosts.shell.writing import unlike
+
+__all__ = ["KINDS"]
+
+_LIMIT: Final = 4 * 1024 * 1024
+_PASSWD: Final = ContentOf("/etc/passwd", _LIMIT)
+_GROUP: Final = ContentOf("/etc/group", _LIMIT)
+_STATE: Final = FieldSpec("state", "choice", choices=("present", "absent"))
+_HASH: Final = re.compile(r"!*(\$[^:\s]+|_?[A-Za-z0-9./]{13,19})|[!*]+")
+_MAXIMUM: Final = 2**32 - 2
+
+
+class UserKind(HostKind):
+    """A user of the machine, as /etc/passwd has it."""
+
+    machine: ClassVar[bool] = True
+    asked: ClassVar[bool] = True
+
+    def problems(self, fields: dict[str, Value], absent: bool) -> Iterable[Problem]:
+        for name in ("home", "shell", "comment"):
+            if any(char in fields.get(name, "") for char in ":\n"):
+                yield Problem(name, "must not hold a colon or a line end")
+        if "groups" in fields:
+            wrong = [name for name in fields["groups"] if not re.fullmatch(r"[A-Za-z0-9_][\w.@-]*\$?", name)]
+            if wrong:
+                yield Problem("groups", f'is no name of a group: "{wrong[0]}"')
+            fields["groups"] = sorted(set(fields["groups"]))
+        if "password" in fields and not _HASH.fullmatch(fields["password"].reveal()):
+            hint = "openssl passwd -6, then password: !env NAME, or !vault"
+            yield Problem("password", "must be a hash, as /etc/shadow holds it", hint)
+        if "append" in fields and "groups" not in fields and not absent:
+            yield Problem("append", "says nothing without groups")
+
+    def ask(self, want: Want) -> Iterable[Question]:
+        yield _PASSWD
+        yield _GROUP
+        if "password" in want.fields or want.absent:  # who is removed may be put back
+            yield _shadow(want)
+
+    def read(self, want: Want, answers: Answers) -> Have | None:
+        name, fields = want.fields["name"], want.fields
+        words = _lines(answers[_PASSWD], 7).get(name)
+        if words is None:
+            return None
+        groups = _lines(answers[_GROUP], 4)
+        names = {line[2]: group for group, line in reversed(groups.items())}
+        primary = fields.get("group")
+        have: dict[str, Any] = {
+            "uid": int(words[2]),
+            "group": words[3] if primary == words[3] else names.get(words[3], words[3]),
+            "groups": sorted(group for group, line in groups.items() if name in line[3].split(",")),
+            "home": words[5],
+            "shell": words[6],
+            "comment": words[4],
+        }
+        if "password" in fields or want.absent:
+            have["password"] = _password(want, answers)
+        return have
+
+    def differing(self, want: Want, have: Have) -> dict[str, Any]:
+        after = HostKind.differing(self, want, have)
+        if "groups" in after and want.fields.get("append"):
+            after["groups"] = sorted({*have["groups"], *after["groups"]})
+            if after["groups"] == have["groups"]:
+                del after["groups"]
+        elif "groups" in after and have["group"] in after["groups"]:
+            # a user is no member of its own group: most programs leave that out, and some do not
+            rest = [group for group in after["groups"] if group != have["group"]]
+            if rest == [group for group in have["groups"] if group != have["group"]]:
+                del after["groups"]
+        if want.fields.get("update_password") == "on_create":
+            after.pop("password", None)
+        return after
+
+    def compare(
+        self, want: Want, have: Have | None
+    ) -> tuple[Verb, Mapping[str, Value], Mapping[str, Value]] | None:
+        if want.absent and have is not None:
+            return Verb.DELETE, {k: v for k, v in have.items() if v != [] and v != ""}, {}
+        return HostKind.compare(self, want, have)
+
+    def lasting(self, verb: Verb, before: Mapping[str, Value], options: Mapping[str, Value]) -> bool:
+        return verb is Verb.DELETE and bool(options.get("remove"))  # the files are gone
+
+    def write(self, act: Act) -> Iterator[Block]:
+        if act.verb is Verb.CREATE:
+            home = not act.undone and act.options.get("create_home", True)
+            fields = dict(act.after)
+            if act.undone and fields.get("group") == act.identity:
+                del fields["group"]  # its own group went with it
+            system = bool(act.options.get("system"))
+            yield Block(accounts.add_user(act.identity, fields, system=system, home=home))
+        elif act.verb is Verb.DELETE:
+            yield Block(accounts.delete_user(act.identity, remove=bool(act.options.get("remove"))))
+        else:
+            yield Block(self._change(act))
+
+    def _change(self, act: Act) -> str:
+        groups = act.before.get("groups", act.have.get("groups", ()))
+        move = bool(act.options.get("move_home"))
+        return accounts.change_user(act.identity, act.after, groups, move_home=move)
+
+
+def _lines(answer: object, count: int) -> dict[str, list[str]]:
+    """The lines of passwd or group by name; the first of a name counts."""
+    assert isinstance(answer, Output)
+    found: dict[str, list[str]] = {}
+    for line in answer.out.decode("utf-8", "surrogateescape").split("\n"):
+        words = line.split(":")
+        if len(words) >= count and whole_number(words[2]) is not None:
+            found.setdefault(words[0], words)
+    return found
+
+
+def _shadow(want: Want) -> Shell:
+    """The hash of this user alone: those of others do not leave the host."""
+    name = want.fields["name"]
+    program = quoted(f'$1 == "{name}" {{ print $2; exit }}')
+    file = "$([ -e /etc/shadow ] && echo /etc/shadow || echo /etc/master.passwd)"
+    return Shell(f'awk -F: {program} "{file}"')
+
+
+def _password(want: Want, answers: Answers) -> Secret:
+    answer = answers[_shadow(want)]
+    assert isinstance(answer, Output)
+    if answer.exit:
+        raise unlike(want, "the password's hash cannot be read", "become: true")
+    return Secret(answer.out.decode("utf-8", "replace").strip())
+
+
+class GroupKind(HostKind):
+    """A group of the machine, as /etc/group has it."""
+
+    machine: ClassVar[bool] = True
+    asked: ClassVar[bool] = True
+
+    def ask(self, want: Want) -> Iterable[Question]:
+        yield _GROUP
+
+    def read(self, want: Want, answers: Answers) -> Have | None:
+        words = _lines(answers[_GROUP], 4).get(want.fields["name"])
+        if words is None:
+            return None
+        return {"gid": int(words[2]), "members": [name for name in words[3].split(",") if name]}
+
+    def compare(
+        self, want: Want, have: Have | None
+    ) -> tuple[Verb, Mapping[str, Value], Mapping[str, Value]] | None:
+        if want.absent and have is not None:
+            return Verb.DELETE, {k: v for k, v in have.items() if v != []}, {}
+        return HostKind.compare(self, want, have)
+
+    def write(self, act: Act) -> Iterator[Block]:
+        name, fields = act.identity, act.after
+        if act.verb is Verb.DELETE:
+            yield Block(accounts.delete_group(name))
+        elif act.verb is Verb.CREATE:
+            system = bool(act.options.get("system"))
+            yield Block(accounts.add_group(name, fields.get("gid"), fields.get("members", ()), system=system))
+        elif "gid" in fields:
+            yield Block(accounts.change_group(name, fields["gid"]))
+        else:
+            raise DeviceError(f"ssh.group {name}: there is nothing to change")
+
+
+KINDS = (
+    UserKind(
+        name="ssh.user",
+        summary="A user of the machine",
+        specs=(
+            FieldSpec("name", "account", "name to log in with", required=True),
+            FieldSpec("uid", "integer", "number", minimum=0, maximum=_MAXIMUM),
+            FieldSpec("group", "account", "the group of its own, by name or number"),
+            FieldSpec("groups", "list", "other groups; it is taken out of all that are not named"),
+            FieldSpec("append", "boolean", "leave it in the groups that are not named", default=False),
+            FieldSpec("home", "path", "home folder"),
+            FieldSpec("create_home", "boolean", "make the home folder of a new user", default=True),
+            FieldSpec("move_home", "boolean", "move the files when home changes", default=False),
+            FieldSpec("shell", "path", "the program that a log-in starts"),
+            FieldSpec("comment", "text", "the real name, or what it is for"),
+            FieldSpec("password", "secret", "hash of the password, as /etc/shadow has it", secret=True),
+            FieldSpec(
+                "update_password",
+                "choice",
+                "on_create: leave a changed one alone",
+                choices=("always", "on_create"),
+            ),
+            FieldSpec("system", "boolean", "a new user gets a number of the system's", default=False),
+            FieldSpec("remove", "boolean", "with state: absent: the home folder, too", default=False),
+            _STATE,
+        ),
+        identity=("name",),
+        options=frozenset(("append", "create_home", "move_home", "update_password", "system", "remove")),
+        example="ssh.user: {name: app, system: true, shell: /usr/sbin/nologin, home: /var/lib/app}",
+    ),
+    GroupKind(
+        name="ssh.group",
+        summary="A group of the machine",
+        specs=(
+            FieldSpec("name", "account", "its name", required=True),
+            FieldSpec("gid", "integer", "number", minimum=0, maximum=_MAXIMUM),
+            FieldSpec("system", "boolean", "a new group gets a number of the system's", default=False),
+            _STATE,
+        ),
+        identity=("name",),
+        options=frozenset(("system",)),
+        example="ssh.group: {name: app, gid: 990}",
+    ),
+)

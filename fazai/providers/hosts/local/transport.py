@@ -1,0 +1,155 @@
+"""A shell of this machine as a channel."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Collection, Iterable
+from typing import Final
+
+from fazai.errors import DeviceError, FazaiError
+from fazai.providers.hosts.shell.become import Become, become_refusal, greet
+
+__all__ = ["LocalChannel", "start"]
+
+#: Seconds for a shell that ends by itself, for what is told to end, and for what is killed.
+_GRACE_S: Final = 5.0
+_TERM_S: Final = 1.0
+_KILL_S: Final = 2.0
+
+
+class LocalChannel:
+    """The streams of a child process."""
+
+    def __init__(self, process: asyncio.subprocess.Process, host: str, become: Become) -> None:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        self.stdin, self.stdout, self.stderr = process.stdin, process.stdout, process.stderr
+        self._process = process
+        self._host = host
+        self._become = become
+
+    async def refusal(self, said: str) -> FazaiError:
+        if self._become.method:
+            return become_refusal(self._become, self._host, said)
+        return DeviceError(f"the shell ended: {said or 'it said nothing'}", where=self._host)
+
+    @property
+    def ends_all(self) -> bool:
+        """Whether what it runs is ours to end: not what another user runs, whom sudo or doas made us."""
+        return not self._become.method or os.geteuid() == 0
+
+    async def close(self, *, busy: bool = False) -> None:
+        """End the shell. Its input ends, which ends it; one that does not listen is killed with all that it
+        started, except for what has become a child of somebody else: a daemon is meant to stay."""
+        pid = self._process.pid
+        known: set[int] = set()
+        try:
+            self.stdin.close()
+            if not busy and await self._ended(_GRACE_S):
+                return
+            for number, seconds in ((signal.SIGTERM, _TERM_S), (signal.SIGKILL, _KILL_S)):
+                known |= _descendants(pid)
+                _signal(pid, known, number)
+                if await self._ended(seconds, known):
+                    return
+        finally:
+            if self._process.returncode is None:
+                _signal(pid, known | _descendants(pid), signal.SIGKILL)
+            self._release()
+
+    async def _ended(self, seconds: float, others: Collection[int] = ()) -> bool:
+        """Whether the shell, and these as well, end within this time. (`wait` may also wait for those that
+        hold its output open.)"""
+        now_s = asyncio.get_running_loop().time
+        until_s = now_s() + seconds
+        waiting = asyncio.ensure_future(self._process.wait())  # deadline: `until_s`
+        try:
+            while (running := self._process.returncode is None or _running(others)) and now_s() < until_s:
+                await asyncio.wait({waiting}, timeout=0.05)
+                if waiting.done() and others:
+                    await asyncio.sleep(0.02)
+        finally:
+            waiting.cancel()
+        return not running
+
+    def _release(self) -> None:
+        """Close our ends of its streams: somebody may hold the others."""
+        transport: asyncio.SubprocessTransport = self._process._transport  # type: ignore[attr-defined]
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            transport.close()
+
+
+def _signal(pid: int, others: Iterable[int], number: signal.Signals) -> None:
+    """To the group of a process that leads one, and to these; not to those that are another user's."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        if os.getpgid(pid) == pid:
+            os.killpg(pid, number)
+        else:
+            os.kill(pid, number)
+    for each in others:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(each, number)
+
+
+def _descendants(pid: int) -> set[int]:
+    """What a process started and what that started, in groups of their own or not (as Linux tells it)."""
+    parents: dict[int, int] = {}
+    for name in os.listdir("/proc") if os.path.isdir("/proc") else ():
+        if name.isdigit():
+            with (
+                contextlib.suppress(OSError, IndexError, ValueError),
+                open(f"/proc/{name}/stat", "rb") as file,
+            ):
+                parents[int(name)] = int(file.read().rpartition(b")")[2].split()[1])
+    found = {pid}
+    while more := {child for child, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found - {pid}
+
+
+def _running(pids: Iterable[int]) -> bool:
+    for pid in pids:
+        with contextlib.suppress(OSError, IndexError), open(f"/proc/{pid}/stat", "rb") as file:
+            if file.read().rpartition(b")")[2].split()[0] != b"Z":
+                return True
+    return False
+
+
+async def _start_process(command: str, environ: dict[str, str] | None) -> asyncio.subprocess.Process:
+    """Start a shell in a session of its own: an interrupt at our terminal is for us, and what is in flight is
+    finished."""
+    return await asyncio.create_subprocess_exec(  # deadline: none is needed, the kernel starts it
+        "/bin/sh",
+        "-c",
+        command,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=environ,
+        start_new_session=True,
+    )
+
+
+async def start(
+    host: str, become: Become, root: str, environ: dict[str, str] | None = None, timeout_s: float = 60
+) -> LocalChannel:
+    """Start the shell. Raises DeviceError when `root` is no folder, AccessDenied when sudo says no,
+    Unreachable when it says nothing."""
+    if root and not os.path.isdir(root):  # noqa: ASYNC240 - a stat
+        raise DeviceError(f"root: {root} is no folder", where=host, hint=f"mkdir -p {root}")
+    starting = asyncio.ensure_future(_start_process(become.command, environ))
+    try:
+        process = await asyncio.shield(starting)
+    except asyncio.CancelledError:  # asyncio's own never ends when it is cancelled half way
+        await LocalChannel(await starting, host, become).close(busy=True)
+        raise
+    channel = LocalChannel(process, host, become)
+    async with contextlib.AsyncExitStack() as failing:
+        failing.push_async_callback(channel.close, busy=True)
+        await greet(channel, become, host, timeout_s)
+        failing.pop_all()
+    return channel

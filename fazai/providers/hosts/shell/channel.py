@@ -1,0 +1,278 @@
+"""One `sh -s` on a host for a whole session: blocks of script go in, framed answers come out.
+
+The script travels on standard input only. A block is a compound command, so the shell has all of it before it
+does any of it: a connection that is cut in the middle of a block does nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final, Literal, Protocol
+
+from fazai.errors import FazaiError, Unreachable
+from fazai.providers.hosts.base import FUNCTION
+from fazai.providers.hosts.shell.quoting import encoded, quoted
+from fazai.providers.hosts.shell.script import PRELUDE
+from fazai.providers.hosts.shell.walking import JUDGING, WRITING
+
+__all__ = ["Channel", "Ended", "Form", "Listener", "Reader", "Result", "Shell", "Writer"]
+
+
+class Reader(Protocol):
+    async def read(self, n: int = -1, /) -> bytes:
+        """Some bytes; none at the end."""
+        ...
+
+
+class Writer(Protocol):
+    def write(self, data: bytes, /) -> None: ...
+    async def drain(self) -> None: ...
+
+
+class Channel(Protocol):
+    """The three streams of a shell that was started."""
+
+    @property
+    def stdin(self) -> Writer: ...
+    @property
+    def stdout(self) -> Reader: ...
+    @property
+    def stderr(self) -> Reader: ...
+    async def refusal(self, said: str) -> FazaiError:
+        """Why the shell ended; `said` is the end of its standard error."""
+        ...
+
+    @property
+    def ends_all(self) -> bool:
+        """Whether `close` itself reaches all that the shell runs."""
+        ...
+
+    async def close(self, *, busy: bool = False) -> None:
+        """Ends within seconds, whatever the other side does. `busy`: the shell still runs something, which is
+        ended as far as it can be reached."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """Of a block; of its output only the end where it printed more than is kept."""
+
+    exit: int
+    out: bytes
+    err: bytes
+
+
+#: Gets the output of a command as it comes: the stream's name, and bytes.
+Listener = Callable[[str, bytes], None]
+#: How a block runs. A `look` needs no subshell, and nobody wants its standard error; what an `act` says is
+#: one stream, as each mark is a packet; of a `command` both streams are told apart.
+Form = Literal["look", "act", "command"]
+_FORMS: Final[Mapping[Form, tuple[str, str]]] = {
+    "look": ("fz_m begin; {", "} 2>/dev/null; fz_m end $?"),
+    "act": ("fz_m begin; (", ") 2>&1; fz_m end $?"),
+    "command": ("fz_b; (", "); fz_e $?"),
+}
+_READ_BYTES: Final = 64 * 1024
+_WRITE_BYTES: Final = 64 * 1024  # collected before they are sent
+#: What is kept of what a block prints: its end. Listeners get all of it.
+_KEPT_BYTES: Final = 1024 * 1024
+#: What is kept of what comes before the mark of a block: greetings, or why there is no shell.
+_GREETING_BYTES: Final = 16 * 1024
+
+
+class Ended(Exception):
+    """The shell went away; `err` is what it said last."""
+
+    def __init__(self, err: bytes) -> None:
+        super().__init__("the shell ended")
+        self.err = err
+
+
+class Shell:
+    """Runs blocks one after the other. `root`: the folder that links of the host cannot lead out of."""
+
+    def __init__(self, channel: Channel, host: str, root: str = "") -> None:
+        self.nonce = secrets.token_hex(16)
+        self.blocks = 0
+        self._channel = channel
+        self._host = host
+        self._root = root
+        self._writes = False  # whether it knows the functions that write
+        self._rest = {"stdout": bytearray(), "stderr": bytearray()}
+        self._first: _Frame | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Its number on the host; None as long as it has not said so."""
+        return None if self._first is None else self._first.pid
+
+    async def run(
+        self,
+        script: str | Iterable[bytes],
+        *,
+        timeout_s: float,
+        setup: str = "",
+        listener: Listener | None = None,
+        form: Form = "command",
+        limit: int | None = None,
+    ) -> Result:
+        """Run one block without standard input, and wait for its end. `setup` is a line for the shell itself.
+        `limit`: it cannot print more than so many bytes; without one, the end of what it prints is kept.
+
+        Raises TimeoutError, Unreachable when the connection goes away or the answer is none, Ended when only
+        the shell does.
+        """
+        chunks = [encoded(script)] if isinstance(script, str) else script
+        async with asyncio.timeout(timeout_s):
+            sender = asyncio.ensure_future(self._send(chunks, setup, form))
+            try:
+                return await self._receive(listener, form, limit)
+            finally:
+                sender.cancel()
+                await asyncio.gather(sender, return_exceptions=True)
+
+    async def _send(self, chunks: Iterable[bytes], setup: str, form: Form) -> None:
+        """What fits travels in one piece: each write is a packet, a system call here and a wake-up there."""
+        stdin = self._channel.stdin
+        prefix = quoted(self._root)
+        head = (
+            "" if self.blocks else f"{PRELUDE}{JUDGING}fz_prefix={prefix}\nfz_n={self.nonce}\nfz_m shell $$\n"
+        )
+        if form != "look" and not self._writes:
+            self._writes = True
+            head += WRITING + FUNCTION
+        begin, end = _FORMS[form]
+        self.blocks += 1
+        waiting = bytearray(encoded(f"{head}{setup}\n{{ {begin}\n"))
+        for chunk in chunks:
+            waiting += chunk
+            if len(waiting) >= _WRITE_BYTES:
+                stdin.write(bytes(waiting))
+                waiting.clear()
+                await stdin.drain()  # deadline: Shell.run
+        waiting += encoded(f"\n{end}; }} </dev/null\n")
+        stdin.write(bytes(waiting))
+        await stdin.drain()  # deadline: Shell.run
+
+    async def _receive(self, listener: Listener | None, form: Form, limit: int | None) -> Result:
+        if form != "command":
+            said, code = await self._until_end("stdout", self._channel.stdout, listener, limit)
+            if code is not None:
+                return Result(code, said, b"")
+            last, _ = await self._until_end("stderr", self._channel.stderr, None, None)
+            words = b"\n".join(text for text in (last, said) if text.strip())  # nologin's are in the output
+            raise Ended(words[-2000:])
+        out, err = await asyncio.gather(
+            self._until_end("stdout", self._channel.stdout, listener, limit),
+            self._until_end("stderr", self._channel.stderr, listener, limit),
+        )
+        if out[1] is None or err[1] is None:
+            raise Ended(err[0][-2000:])
+        return Result(out[1], out[0], err[0])
+
+    async def _until_end(
+        self, name: str, reader: Reader, listener: Listener | None, limit: int | None
+    ) -> tuple[bytes, int | None]:
+        """What stands between the marks of the block, and its exit code; None if the stream ended before."""
+        found = _Frame(self._rest[name], self.nonce)
+        if name == "stdout" and self._first is None:
+            self._first = found
+        try:
+            while (code := found.scan()) is None:
+                if listener is not None and (fresh := found.fresh()):
+                    listener(name, fresh)
+                if limit is not None and found.size > limit:
+                    raise self._nonsense(f"said more than the {limit} bytes that can be an answer")
+                if limit is None:
+                    found.trim(_KEPT_BYTES)
+                more = await self._read(reader)
+                if not more:
+                    return bytes(found.data), None
+                found.data += more
+        except ValueError:
+            raise self._nonsense("says how a step ended in a way that cannot be understood") from None
+        if listener is not None and (fresh := found.fresh()):
+            listener(name, fresh)
+        return found.taken(), code
+
+    def _nonsense(self, what: str) -> Unreachable:
+        hint = "does something there stand between us and its sh?"
+        return Unreachable(f"{self._host} {what}", stage="answer", where=self._host, hint=hint)
+
+    async def _read(self, reader: Reader) -> bytes:
+        try:
+            return await reader.read(_READ_BYTES)  # deadline: Shell.run
+        except OSError as error:
+            text = f"the connection to {self._host} was cut: {error.strerror or error}"
+            raise Unreachable(text, stage="read", where=self._host) from None
+
+
+class _Frame:
+    """The part of a stream that belongs to one block; what comes before its mark is none of our business
+    (a greeting in a start-up file)."""
+
+    def __init__(self, data: bytearray, nonce: str) -> None:
+        self.data = data
+        self.pid: int | None = None  # of the shell, which says it before its first block
+        self._shell = re.compile(rb"\n%b shell ([0-9]{1,9})\n" % nonce.encode())
+        self._begin = f"\n{nonce} begin\n".encode()
+        self._end = f"\n{nonce} end ".encode()
+        self._start = -1
+        self._safe = self._told = 0  # up to here it is output; up to here it was handed on
+        self._stop = self._after = -1
+
+    @property
+    def size(self) -> int:
+        """Bytes of output that were read and are kept."""
+        return len(self.data) - self._start if self._start >= 0 else 0
+
+    def scan(self) -> int | None:
+        """The exit code, once the end was read. Raises ValueError when there is none in its place."""
+        data = self.data
+        if self._start < 0:
+            found = data.find(self._begin)
+            if found < 0:
+                del data[: max(0, len(data) - _GREETING_BYTES)]
+                return None
+            if said := self._shell.search(data, 0, found + 1):
+                self.pid = int(said[1])
+            self._start = self._safe = self._told = found + len(self._begin)
+        self._stop = data.find(self._end, self._safe)
+        if self._stop < 0:
+            self._safe = max(self._safe, len(data) - len(self._end))
+            return None
+        self._safe = self._stop
+        begin = self._stop + len(self._end)
+        line = data.find(b"\n", begin, begin + 4)
+        if line < 0 and len(data) < begin + 4:
+            return None
+        self._after = line + 1
+        code = bytes(data[begin:line]) if line >= 0 else b""
+        if not code.isdigit():
+            raise ValueError("no exit code")
+        return int(code)
+
+    def trim(self, most: int) -> None:
+        """Forget the beginning of an output of which more than twice as much was kept."""
+        if self._start < 0 or self._safe - self._start <= 2 * most:
+            return
+        excess = self._safe - most - self._start
+        del self.data[self._start : self._start + excess]
+        self._safe -= excess
+        self._told = max(self._start, self._told - excess)
+
+    def fresh(self) -> bytes:
+        """Output that was not handed on yet."""
+        found = bytes(self.data[self._told : self._safe])
+        self._told = self._safe
+        return found
+
+    def taken(self) -> bytes:
+        """The block's output, taken off the stream."""
+        found = bytes(self.data[self._start : self._stop])
+        del self.data[: self._after]
+        return found

@@ -1,0 +1,284 @@
+"""What the firewall answered, as values or as sentences (see the recorded protocol: envelopes, 401, 403,
+404, 500).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+import ssl
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from fazai.errors import AccessDenied, DeviceError, FazaiError, NotAvailable, Unreachable
+from fazai.providers.opnsense.api.losses import Forbidden
+from fazai.providers.opnsense.api.masking import told
+from fazai.providers.opnsense.api.tls import PinMismatch
+
+__all__ = [
+    "RETRY_STATUS",
+    "connect_error",
+    "decode",
+    "decode_aside",
+    "nonsense",
+    "raised_on_purpose",
+    "refusal",
+    "status_error",
+]
+
+DECODED_AT_ONCE_BYTES = 256 * 1024
+
+#: Statuses after which a repeatable call is tried again.
+RETRY_STATUS = frozenset({429, 500, 502, 503, 504})
+
+_UNEXPECTED = "Unexpected error, check log for details"
+
+
+def decode(body: bytes, content_type: str, target: str, path: str) -> Any:
+    """The JSON of an answer. Raises Unreachable naming what came instead: it is no usable answer, and says
+    nothing about whether the call was carried out.
+    """
+    head = body[:64].lstrip().lower()
+    if head.startswith(b"<") or "html" in content_type:
+        raise Unreachable(
+            f"the firewall answered {path} with a web page instead of data",
+            where=target,
+            stage="answer",
+            hint="is base_url the firewall itself, or a proxy or login page in front of it?",
+        )
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.DecodeError, RecursionError):
+        raise _unread(body, target, path) from None
+
+
+async def decode_aside(body: bytes, content_type: str, target: str, path: str) -> Any:
+    """As `decode`; the rows of a large answer are decoded some at a time, and others have their turn between
+    them.
+    """
+    if len(body) <= DECODED_AT_ONCE_BYTES or not body[:64].lstrip().startswith(b"{"):
+        return decode(body, content_type, target, path)
+    try:
+        parts = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+        return {name: await _decode_part(part) for name, part in parts.items()}
+    except (msgspec.DecodeError, RecursionError):
+        raise _unread(body, target, path) from None
+
+
+async def _decode_part(part: msgspec.Raw) -> Any:
+    if len(part) <= DECODED_AT_ONCE_BYTES or bytes(memoryview(part)[:1]) != b"[":
+        return msgspec.json.decode(part)
+    found: list[Any] = []
+    size = 0
+    for row in msgspec.json.decode(part, type=list[msgspec.Raw]):
+        found.append(msgspec.json.decode(row))
+        size += len(row)
+        if size > DECODED_AT_ONCE_BYTES:
+            size = 0
+            await asyncio.sleep(0)
+    return found
+
+
+def nonsense(target: str, path: str, what: str) -> Unreachable:
+    """The sentence for an answer that is JSON and not what the call answers."""
+    return Unreachable(
+        f"the firewall answered {path} with {what}",
+        where=target,
+        stage="answer",
+        hint="is base_url the firewall itself? Something between here and it may change its answers",
+    )
+
+
+def _unread(body: bytes, target: str, path: str) -> Unreachable:
+    what = "nothing" if not body else f"{len(body)} bytes that are not whole JSON"
+    return Unreachable(
+        f"the firewall answered {path} with {what}",
+        where=target,
+        stage="answer",
+        hint="the answer was cut short, or something between here and the firewall changed it",
+    )
+
+
+def _parsed(body: bytes) -> Mapping[str, Any]:
+    """The map that an answer with an error is; empty when it is none, or so large that it says nothing."""
+    try:
+        found = msgspec.json.decode(body) if len(body) <= DECODED_AT_ONCE_BYTES else None
+    except (msgspec.DecodeError, RecursionError):
+        found = None
+    return found if isinstance(found, dict) else {}
+
+
+def raised_on_purpose(body: bytes) -> Mapping[str, Any] | None:
+    """The body of a 500 that a controller raised itself ("in use", "denied"): it is an answer, not a
+    fault.
+    """
+    found = _parsed(body)
+    if "errorTitle" in found or "errorLevel" in found:
+        return found
+    return found if found.get("errorMessage") not in (None, "", _UNEXPECTED) else None
+
+
+def status_error(status: int, body: bytes, *, target: str, path: str, privilege: str) -> FazaiError:
+    """The sentence for an answer that is not 200."""
+    if status == 401:
+        return AccessDenied(
+            "the firewall does not know this API key or its secret",
+            where=target,
+            hint=(
+                "compare secret: with the API keys of the user (System > Access > Users); the "
+                "user may be disabled"
+            ),
+        )
+    if status in (301, 302, 303, 307, 308):
+        return AccessDenied(
+            "the firewall sent us to its login page: not authenticated",
+            where=target,
+            hint="is base_url the firewall itself? An API key is accepted under /api only",
+        )
+    if status in (403, 404) and body[:64].lstrip().startswith(b"<"):  # the API's own are JSON
+        return AccessDenied(
+            f"a web page with status {status} came instead of an answer to {path}",
+            where=target,
+            hint="is base_url the firewall itself, or a proxy or another web server in front of it?",
+        )
+    if status == 403:
+        need = f"the privilege {privilege}" if privilege else f"the privilege for the page api/{_page(path)}"
+        return Forbidden(
+            f"the API key's user lacks {need}",
+            where=target,
+            hint=f"add it to the user or one of its groups ({path} was refused)",
+        )
+    if status == 404:
+        return NotAvailable(
+            f"{path} is not on this firewall",
+            where=target,
+            hint="its plugin is not installed, or its release does not have it",
+        )
+    return _fault(status, body, target=target, path=path)
+
+
+def _fault(status: int, body: bytes, *, target: str, path: str) -> FazaiError:
+    raised = raised_on_purpose(body) if status == 500 else None
+    if raised is not None:
+        return _raised(raised, target)
+    if status in RETRY_STATUS:
+        text = _text(body)
+        return Unreachable(
+            f"the firewall answered {path} with status {status}{text}",
+            where=target,
+            stage="answer",
+            hint="the firewall's own log (System > Log Files > Backend) says more" if status == 500 else None,
+        )
+    return DeviceError(f"the firewall answered {path} with status {status}{_text(body)}", where=target)
+
+
+def _raised(found: Mapping[str, Any], target: str) -> FazaiError:
+    message, title = told(found.get("errorMessage", "")), told(found.get("errorTitle", ""))
+    text = f"{title}: {message}" if title and message else title or message
+    if "denied for write access" in message:
+        return AccessDenied(
+            f"the firewall refuses writes of this API key's user: {message}",
+            where=target,
+            hint="take the privilege user-config-readonly from the user, or set mode: read for the firewall",
+        )
+    return DeviceError(f"the firewall refused: {text}", where=target)
+
+
+def refusal(answer: Any) -> Mapping[str, Any] | None:
+    """The validations of a write that was not accepted; empty when it was refused without a reason."""
+    if isinstance(answer, dict):
+        found = answer.get("validations")
+        return found if isinstance(found, dict) else {}
+    return {}
+
+
+def _text(body: bytes) -> str:
+    found = _parsed(body)
+    text = found.get("errorMessage") or found.get("message")
+    return f": {told(text)}" if isinstance(text, str) and text else ""
+
+
+def _page(path: str) -> str:
+    return "/".join(path.removeprefix("/api/").split("/")[:2]) + "/*"
+
+
+def connect_error(error: BaseException, *, target: str, host: str, address: str) -> FazaiError:
+    """The sentence for a connection that did not come about: DNS, refused, TLS; from the chain of causes."""
+    causes = list(_chain(error))
+    for cause in causes:
+        if isinstance(cause, PinMismatch):
+            return Unreachable(
+                "the firewall showed a certificate that is not the pinned one",
+                where=target,
+                stage="tls",
+                hint="if the certificate was renewed on purpose, pin the new one",
+            )
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return _certificate(cause, target, host)
+        if isinstance(cause, ssl.SSLError):
+            return Unreachable(
+                f"TLS with {address} failed: {cause.reason or cause}",
+                where=target,
+                stage="tls",
+                hint="is the port the one of the web interface, and does it speak https?",
+            )
+        if isinstance(cause, socket.gaierror):
+            return Unreachable(
+                f"the name {host} cannot be resolved",
+                where=target,
+                stage="resolve",
+                hint="check base_url, and the resolver of this machine",
+            )
+    reason = next((cause for cause in causes if isinstance(cause, OSError) and cause.strerror), None)
+    if any(isinstance(cause, ConnectionRefusedError) for cause in causes) or _says(causes, "refused"):
+        return Unreachable(
+            f"{address} refused the connection",
+            where=target,
+            stage="connect",
+            hint="is the web interface running, and does it listen there?",
+        )
+    text = reason.strerror if reason is not None else "the connection failed"
+    return Unreachable(f"{address}: {text}", where=target, stage="connect")
+
+
+def _certificate(error: ssl.SSLCertVerificationError, target: str, host: str) -> FazaiError:
+    text = error.verify_message or str(error)
+    message, hint = (
+        f"cannot be trusted: {text}",
+        "give the authority with ca:, or pin the certificate with fingerprint:",
+    )
+    if "expired" in text:
+        message, hint = "has expired", "renew it on the firewall (System > Trust > Certificates)"
+    elif "not yet valid" in text:
+        message, hint = "is not valid yet", "compare the clocks of this machine and the firewall"
+    elif "mismatch" in text or "doesn't match" in text or "not valid for" in text:
+        message = f"is for another name than {host}"
+        hint = "use the name in the certificate in base_url, or issue one for this name"
+    elif re.search(r"self.signed", text):
+        message = "is self-signed, or its authority is not known here"
+        hint = "give the authority with ca:, or pin the certificate with fingerprint: sha256:…"
+    elif "local issuer" in text:
+        message = "was signed by an authority that is not known here"
+        hint = "give the authority with ca:"
+    return Unreachable(f"the certificate of {host} {message}", where=target, stage="tls", hint=hint)
+
+
+def _says(causes: list[BaseException], word: str) -> bool:
+    return any(word in str(cause).lower() for cause in causes)
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    found: list[BaseException] = []
+    queue: list[BaseException] = [error]
+    while queue and len(found) < 32:
+        cause = queue.pop(0)
+        if cause in found:
+            continue
+        found.append(cause)
+        if isinstance(cause, BaseExceptionGroup):
+            queue.extend(cause.exceptions)
+        queue.extend(one for one in (cause.__cause__, cause.__context__) if one is not None)
+    return found

@@ -1,0 +1,113 @@
+"""TLS of a firewall's connection: verification, a CA of one's own, and pinning."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import ssl
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+
+from fazai.errors import InventoryError, Mark, nearest_file
+from fazai.providers.opnsense.api.masking import told
+
+__all__ = ["PinMismatch", "presented", "read_ca", "tls_context"]
+
+_PEM = "give a file with the certificate in PEM form"
+
+
+class PinMismatch(ssl.SSLCertVerificationError):
+    """The certificate is not the pinned one; `seen` is the fingerprint of what was presented."""
+
+    def __init__(self, seen: str) -> None:
+        super().__init__(1, f"certificate fingerprint is {seen}")
+        self.seen = seen
+
+
+def _pinned_object(pin: str) -> type[ssl.SSLObject]:
+    class PinnedObject(ssl.SSLObject):
+        """Compares the fingerprint as part of the handshake: not a byte is sent to a stranger."""
+
+        def do_handshake(self) -> None:
+            super().do_handshake()
+            certificate = self.getpeercert(binary_form=True)
+            seen = hashlib.sha256(certificate or b"").hexdigest()
+            if seen != pin:
+                raise PinMismatch(f"sha256:{seen}")
+
+    return PinnedObject
+
+
+def read_ca(text: str, where: Mark | str) -> str:
+    """PEM text as given, or the PEM file that it names. Raises InventoryError when it cannot be used."""
+    pem = text
+    if "-----BEGIN" not in text:
+        try:
+            pem = Path(text).expanduser().read_text(encoding="ascii")
+        except FileNotFoundError:
+            raise InventoryError(
+                f'there is no CA file "{text}"', where=where, hint=nearest_file(text) or _PEM
+            ) from None
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "not PEM text"
+            raise InventoryError(
+                f"the CA file {text} cannot be read: {reason}", where=where, hint=_PEM
+            ) from error
+    try:
+        tls_context(verify=True, ca_pem=pem)
+    except (ssl.SSLError, ValueError, TypeError) as error:
+        raise InventoryError("ca holds no certificate that can be read", where=where, hint=_PEM) from error
+    return pem
+
+
+@lru_cache(maxsize=256)
+def tls_context(*, verify: bool, ca_pem: str = "", pin: str = "") -> ssl.SSLContext:
+    """One context for all firewalls with the same settings: loading the system's authorities is slow.
+
+    Raises ssl.SSLError when the PEM text is no certificate.
+    """
+    if pin or not verify:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    else:
+        context = ssl.create_default_context(cadata=ca_pem or None)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    if pin:
+        context.sslobject_class = _pinned_object(pin)
+    return context
+
+
+async def presented(host: str, port: int, timeout_s: float) -> str:
+    """What the certificate is that a server shows: whom it is for, until when, and its fingerprint.
+
+    For the sentence after a refusal: a handshake of its own, without verification, and nothing is sent
+    over it. Empty when it cannot be had.
+    """
+    context = tls_context(verify=False)
+    try:
+        async with asyncio.timeout(timeout_s):
+            _, writer = await asyncio.open_connection(host, port, ssl=context, server_hostname=host)
+            certificate = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+            writer.transport.abort()  # a polite end would wait for the server's
+            with suppress(OSError):
+                await writer.wait_closed()
+    except (OSError, ValueError, TimeoutError):
+        return ""
+    return _described(certificate) if certificate else ""
+
+
+def _described(der: bytes) -> str:
+    from cryptography import x509  # only needed once something is already wrong
+
+    pin = f"sha256:{hashlib.sha256(der).hexdigest()}"
+    try:
+        certificate = x509.load_der_x509_certificate(der)
+        until = certificate.not_valid_after_utc.date().isoformat()
+        found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        names = [str(name.value) for name in found]
+    except (ValueError, x509.ExtensionNotFound):
+        return f"the certificate shown is {pin}"
+    return f"the certificate shown is for {told(', '.join(names[:5]))}, valid until {until}, {pin}"

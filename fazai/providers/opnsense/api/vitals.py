@@ -1,0 +1,258 @@
+"""How a firewall is: version, uptime, memory, states, interfaces, CPU. Reads only, with the calls that the
+recordings hold (`diagnostics`, `core`, `interfaces/overview`), and one that they do not:
+`diagnostics/cpu_usage/stream`, as its controller and `scripts/system/cpu.py` of opnsense/core answer it.
+
+A figure that the firewall does not give, or does not let this key read, is None.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from fazai.errors import DeviceError
+from fazai.providers.opnsense.api.client import Api
+from fazai.providers.opnsense.api.masking import told
+
+__all__ = ["Interface", "Vitals", "read_health", "read_interfaces", "read_vitals"]
+
+MAX_NOTICES = 100
+_RELEASE = re.compile(r"OPNsense\s+(\S+?)(?:-(?:amd64|arm64|aarch64))?")
+_UPTIME = re.compile(r"(?:([0-9]{1,6}) days?, )?([0-9]{1,4}):([0-9]{2}):([0-9]{2})")
+_MOMENT = "%a %b %d %H:%M:%S %Z %Y"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interface:
+    """One interface. Counters are since the firewall started; None: it did not say."""
+
+    name: str
+    device: str
+    status: str
+    description: str = ""
+    addresses: tuple[str, ...] = ()
+    received_bytes: int | None = None
+    sent_bytes: int | None = None
+    received_packets: int | None = None
+    sent_packets: int | None = None
+    receive_errors: int | None = None
+    send_errors: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vitals:
+    """All of it. `missing` names the calls that were refused, with the reason."""
+
+    hostname: str | None = None
+    version: str | None = None
+    uptime_s: int | None = None
+    config_changed: float | None = None
+    load1: float | None = None
+    cpu_ratio: float | None = None
+    memory_total_bytes: int | None = None
+    memory_used_bytes: int | None = None
+    states: int | None = None
+    interfaces: tuple[Interface, ...] = ()
+    missing: Mapping[str, str] | None = None
+
+    @property
+    def memory_ratio(self) -> float | None:
+        if not self.memory_total_bytes or self.memory_used_bytes is None:
+            return None
+        return self.memory_used_bytes / self.memory_total_bytes
+
+
+async def read_vitals(api: Api, *, cpu: bool = True) -> Vitals:
+    """A round of reads. Raises Unreachable, AccessDenied (a wrong key), DeviceError when the first call is
+    refused: a firewall that does not even say what it is, is not watched."""
+    found = _information(await api.get("diagnostics/system/systemInformation"))
+    missing: dict[str, str] = {}
+
+    async def part(path: str, read: Callable[[Any], Mapping[str, Any]]) -> Mapping[str, Any]:
+        return await _optional(lambda: api.get(path), path, read, missing)
+
+    found = {**found, **await part("diagnostics/system/systemTime", _time)}
+    found = {**found, **await part("diagnostics/system/systemResources", _memory)}
+    found = {**found, **await part("diagnostics/firewall/pfStatistics/info", _states)}
+    try:
+        found["interfaces"] = await read_interfaces(api)
+    except DeviceError as error:
+        missing["interfaces/overview/interfacesInfo"] = error.message
+    if cpu:
+        path = "diagnostics/cpu_usage/stream"
+        found = {**found, **await _optional(lambda: api.stream(path, 2), path, _cpu, missing)}
+    return Vitals(**found, missing=missing)
+
+
+async def _optional(
+    ask: Callable[[], Awaitable[Any]],
+    path: str,
+    read: Callable[[Any], Mapping[str, Any]],
+    missing: dict[str, str],
+) -> Mapping[str, Any]:
+    """What an answer says; nothing, and why, when the firewall refuses this one call."""
+    try:
+        return read(await ask())
+    except DeviceError as error:
+        missing[path] = error.message
+    except (LookupError, TypeError, ValueError, AttributeError):
+        missing[path] = "the answer is not as expected"
+    return {}
+
+
+async def read_interfaces(api: Api) -> tuple[Interface, ...]:
+    """The assigned interfaces with their counters. Raises as `Api.get`."""
+    listed = await api.get("interfaces/overview/interfacesInfo")
+    rows = listed.get("rows") if isinstance(listed, dict) else None
+    if not isinstance(rows, list):
+        raise DeviceError("the firewall listed no interfaces", where=api.settings.target)
+    found = [_interface(row) for row in rows if isinstance(row, dict) and row.get("identifier")]
+    try:
+        answer = await api.get("diagnostics/interface/getInterfaceStatistics")
+    except DeviceError:  # the key may not read them
+        return tuple(found)
+    counters = _counters(answer)
+    return tuple(_counted(one, counters.get(one.device, {})) for one in found)
+
+
+async def read_health(api: Api) -> dict[str, Any]:
+    """What the firewall says of itself: version, name, status, and the notices behind it. Raises as
+    `Api.get`."""
+    info = _information(await api.get("diagnostics/system/systemInformation"))
+    status = await api.get("core/system/status")
+    body = status if isinstance(status, dict) else {}
+    system = _at(body, "metadata", "system")
+    named = system.get("status") if isinstance(system, dict) else None
+    listed = body.get("subsystems")
+    notices = listed if isinstance(listed, dict) else {}
+    return {
+        "version": info.get("version"),
+        "hostname": info.get("hostname"),
+        "status": told(named) if isinstance(named, str) else "OK",  # a bare number: nothing is pending
+        "notices": [
+            {
+                "title": told(one.get("title", name)),
+                "message": told(one.get("message", "")),
+                "status": told(status) if isinstance(status := one.get("status"), str) else status,
+            }
+            for name, one in list(notices.items())[:MAX_NOTICES]
+            if isinstance(one, dict)
+        ],
+    }
+
+
+# -- one answer each
+
+
+def _at(answer: Any, *path: str) -> Any:
+    """What stands under these keys; None where there is none."""
+    for name in path:
+        answer = answer.get(name) if isinstance(answer, dict) else None
+    return answer
+
+
+def _information(answer: Any) -> dict[str, Any]:
+    versions = answer.get("versions") if isinstance(answer, dict) else None
+    listed = versions if isinstance(versions, list) else ()
+    text = next((one for one in listed if isinstance(one, str) and "OPNsense" in one), "")
+    found = _RELEASE.fullmatch(text)
+    name = answer.get("name") if isinstance(answer, dict) else None
+    return {"hostname": told(name) if name else None, "version": told(found[1]) if found else None}
+
+
+def _time(answer: Any) -> dict[str, Any]:
+    found = _UPTIME.fullmatch(str(answer.get("uptime", "")))
+    uptime_s = None
+    if found is not None:
+        days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
+        uptime_s = ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+    load = str(answer.get("loadavg", "")).partition(",")[0]
+    return {
+        "uptime_s": uptime_s,
+        "config_changed": _moment(str(answer.get("config", ""))),
+        "load1": float(load) if re.fullmatch(r"[0-9]{1,6}(?:\.[0-9]{1,6})?", load) else None,
+    }
+
+
+def _moment(text: str) -> float | None:
+    """`Mon Jan 1 00:00:00 UTC 2024`; another zone's name says nothing that could be relied on."""
+    if " UTC " not in text:
+        return None
+    try:
+        return datetime.strptime(text, _MOMENT).replace(tzinfo=UTC).timestamp()
+    except ValueError:
+        return None
+
+
+def _memory(answer: Any) -> dict[str, Any]:
+    memory = answer["memory"]
+    return {
+        "memory_total_bytes": _count(memory.get("total")),
+        "memory_used_bytes": _count(memory.get("used")),
+    }
+
+
+def _states(answer: Any) -> dict[str, Any]:
+    return {"states": _count(answer["info"]["state-table"]["current-entries"]["total"])}
+
+
+def _cpu(answer: Any) -> dict[str, Any]:
+    """Of the last one: the first is the average since the firewall started."""
+    busy = float(answer[-1]["total"]) if len(answer) > 1 else math.nan
+    return {"cpu_ratio": min(max(busy / 100, 0.0), 1.0) if math.isfinite(busy) else None}
+
+
+def _interface(row: Mapping[str, Any]) -> Interface:
+    addresses = [
+        told(one["ipaddr"])
+        for listed in (row.get("ipv4"), row.get("ipv6"))
+        for one in (listed if isinstance(listed, list) else ())
+        if isinstance(one, dict) and one.get("ipaddr")
+    ]
+    return Interface(
+        name=told(row["identifier"]),
+        device=told(row.get("device", "")),
+        status=told(row.get("status") or "unknown"),
+        description=told(row.get("description") or ""),
+        addresses=tuple(addresses),
+    )
+
+
+_COUNTERS = {
+    "received-bytes": "received_bytes",
+    "sent-bytes": "sent_bytes",
+    "received-packets": "received_packets",
+    "sent-packets": "sent_packets",
+    "received-errors": "receive_errors",
+    "send-errors": "send_errors",
+}
+
+
+def _counted(one: Interface, counters: Mapping[str, int | None]) -> Interface:
+    figures: Mapping[str, Any] = counters
+    return replace(one, **figures)
+
+
+def _counters(answer: Any) -> dict[str, dict[str, int | None]]:
+    """Device -> counters. A device has a row for itself (`<Link#n>`), and further ones for its addresses."""
+    rows = answer.get("statistics") if isinstance(answer, dict) else None
+    found: dict[str, dict[str, int | None]] = {}
+    for row in rows.values() if isinstance(rows, dict) else ():
+        if isinstance(row, dict) and str(row.get("network", "")).startswith("<Link"):
+            found[str(row.get("name"))] = {
+                ours: _count(row.get(theirs)) for theirs, ours in _COUNTERS.items()
+            }
+    return found
+
+
+def _count(value: Any) -> int | None:
+    """A number that is counted up from 0, however it is written; None for what is none."""
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,20}", value):
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 2**63:
+        return None
+    return int(value)

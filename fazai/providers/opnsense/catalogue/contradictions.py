@@ -1,0 +1,76 @@
+"""What contradicts itself in the list of one firewall: items that name what the same list deletes. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from fazai.errors import InputError, PlaybookError
+from fazai.model import Resource, Value
+from fazai.providers.opnsense.catalogue.kinds import CatalogueKind, called
+from fazai.providers.opnsense.catalogue.table import FieldRow
+
+__all__ = ["find_contradictions", "kind_named", "names_in"]
+
+#: Kinds that a field may name beside its declared reference, by the API's type of the field.
+_NAMED_BY_TYPE: Mapping[str, str] = {
+    "AliasContent": "opnsense.alias",
+    "NetworkAlias": "opnsense.alias",
+    "NetworkMapped": "opnsense.alias",
+    "Port": "opnsense.alias",
+    "PortMapped": "opnsense.alias",
+    "Interface": "opnsense.interface_group",
+}
+
+
+def find_contradictions(
+    kinds: Mapping[str, CatalogueKind], resources: Sequence[Resource]
+) -> Iterable[InputError]:
+    """One error for each field of a present item that names an item declared absent, at the field's place."""
+    going: dict[tuple[str, str], Resource] = {}
+    staying: set[tuple[str, str]] = set()
+    for resource in resources:
+        names = [(resource.kind, resource.identity)]
+        if kinds[resource.kind].row.called:
+            names.append((resource.kind, called(kinds[resource.kind], resource.fields)))
+        if resource.state == "absent":
+            going.update((name, resource) for name in names)
+        else:
+            staying.update(names)
+    for name in staying:
+        going.pop(name, None)
+    if not going:
+        return
+    for resource in resources:
+        if resource.state != "absent":
+            yield from _of_resource(kinds[resource.kind], resource, going)
+
+
+def _of_resource(
+    kind: CatalogueKind, resource: Resource, going: Mapping[tuple[str, str], Resource]
+) -> Iterable[InputError]:
+    for field, value in resource.fields.items():
+        named = kind_named(kind.rows[field])
+        if not named:
+            continue
+        for name in names_in(value):
+            deleted = going.get((named, name)) or going.get((named, name.lower()))
+            if deleted is not None:
+                noun = named.partition(".")[2].replace("_", " ")
+                yield PlaybookError(
+                    f'{kind.name} "{resource.identity}": {field} names the {noun} "{name}", '
+                    "which the same list deletes",
+                    where=resource.origins.get(field) or resource.mark or resource.identity,
+                    hint=f"it is declared absent at {deleted.mark}" if deleted.mark else None,
+                )
+
+
+def kind_named(field: FieldRow) -> str:
+    """The kind whose items a field may name; empty when it names none."""
+    return field.reference or _NAMED_BY_TYPE.get(field.api, "")
+
+
+def names_in(value: Value) -> Iterable[str]:
+    """The single names in a canonical value, without the mark of negation."""
+    for part in value if isinstance(value, tuple) else (value,):
+        if isinstance(part, str):  # a secret is none
+            yield from (name.strip().removeprefix("!") for name in part.split(","))

@@ -1,0 +1,152 @@
+"""Which item of the firewall a resource means: by uuid, by identity, by what tells several apart. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from fazai.errors import DeviceError
+from fazai.model import Resource, SecretRef, Value
+from fazai.providers.opnsense.catalogue.kinds import MATCH, UUID, CatalogueKind
+from fazai.providers.opnsense.catalogue.ownership import own_ref
+from fazai.providers.opnsense.catalogue.table import FieldRow
+from fazai.providers.opnsense.catalogue.values import same, text_of
+from fazai.providers.opnsense.planning.snapshot import SETTINGS_REF, Collection, Row
+
+__all__ = ["Matcher"]
+
+#: The API's text of a canonical value.
+ToApi = Callable[[FieldRow, Value], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Matcher:
+    """Finds the items of one kind."""
+
+    kind: CatalogueKind
+    collection: Collection
+    target: str
+    mark: str
+    adopted: frozenset[str]
+    to_api: ToApi
+
+    def match_all(self, resources: Iterable[Resource]) -> dict[str, str]:
+        """Identity -> ref, for resources of which the list has several with one label. Each gets an item of
+        its own: first the one that is like it, then the one made for it, then what is left, in order.
+        """
+        groups: dict[str, list[Resource]] = {}
+        for resource in resources:
+            if resource.label and UUID not in resource.fields and MATCH not in resource.fields:
+                groups.setdefault(resource.label, []).append(resource)
+        found: dict[str, str] = {}
+        for label, group in groups.items():
+            self._share_out(group, self._owned_first(self.collection.labels.get(label, ())), found)
+        return found
+
+    def _share_out(self, group: Sequence[Resource], refs: Sequence[str], found: dict[str, str]) -> None:
+        free = dict.fromkeys(refs)
+        rest: list[Resource] = []
+        for resource in group:
+            ref = next((ref for ref in free if self._is_tied(ref, resource)), None)
+            if ref is None:
+                rest.append(resource)
+            else:
+                found[resource.identity] = ref
+                del free[ref]
+        for resource in [each for each in rest if self.own(each) in free]:
+            found[resource.identity] = self.own(resource)
+            rest.remove(resource)
+            del free[self.own(resource)]
+        for resource in rest:
+            ref = next((ref for ref in free if resource.state != "absent" and self.is_ours(ref)), None)
+            found[resource.identity] = ref or self.own(resource)
+            free.pop(found[resource.identity], None)
+
+    def match(self, resource: Resource) -> tuple[str, bool]:
+        """The item's ref, and whether it is ours. Raises DeviceError when it is not there or not alone."""
+        if self.kind.row.settings:
+            return SETTINGS_REF, True
+        if UUID in resource.fields:
+            return self._named(resource)
+        if MATCH in resource.fields:
+            return self._matched(resource)
+        mine = self.own(resource)
+        found = self._owned_first(self.collection.labels.get(resource.identity, ()))
+        if len(found) > 1:
+            alike = [ref for ref in found if self._is_tied(ref, resource)]
+            if len(alike) == 1 and (mine not in found or self.is_ours(alike[0])):
+                return alike[0], self.is_ours(alike[0])
+        if mine in self.collection.rows:
+            return mine, True
+        owned = [ref for ref in found if self.collection.carries_mark(ref, self.mark)]
+        ref = self._only(resource, owned or found, self._is_tied)
+        return (mine, True) if ref is None else (ref, self.is_ours(ref))
+
+    def _named(self, resource: Resource) -> tuple[str, bool]:
+        ref = text_of(resource.fields[UUID])
+        if ref not in self.collection.rows and resource.state != "absent":
+            raise DeviceError(
+                f"there is no {self.kind.name} with the uuid {ref} on {self.target}",
+                where=resource.origins.get(UUID) or resource.mark or self._where(resource),
+                hint="uuid: names an item that is there; leave it out to have one made",
+            )
+        return ref, self.is_ours(ref)
+
+    def _matched(self, resource: Resource) -> tuple[str, bool]:
+        mine = self.own(resource)
+        if mine in self.collection.rows:
+            return mine, True
+        wanted: Mapping[str, Value] = resource.fields[MATCH]
+        refs = [
+            ref
+            for ref, row in self.collection.rows.items()
+            if (not resource.label or self.collection.label(row) == resource.label)
+            and all(self._is_same(row, name, value) for name, value in wanted.items())
+        ]
+        ref = self._only(resource, refs, lambda ref, resource: False)
+        return (mine, True) if ref is None else (ref, self.is_ours(ref))
+
+    def _only(
+        self, resource: Resource, found: Sequence[str], tied: Callable[[str, Resource], bool]
+    ) -> str | None:
+        if len(found) <= 1:
+            return found[0] if found else None
+        alike = [ref for ref in found if tied(ref, resource)]
+        if len(alike) != 1:
+            raise DeviceError(
+                f'{len(found)} items on {self.target} are called "{resource.identity}": '
+                "which one is meant is not clear",
+                where=resource.mark or self._where(resource),
+                hint="say which with uuid: or match:, or rename the others: " + ", ".join(sorted(found)),
+            )
+        return alike[0]
+
+    def _is_tied(self, ref: str, resource: Resource) -> bool:
+        """Has the item what the resource says, or has by default, of the fields that tell items apart?"""
+        row = self.collection.rows[ref]
+        known = [
+            (name, resource.fields.get(name, self.kind.rows[name].default)) for name in self.kind.row.tiebreak
+        ]
+        declared = [(name, value) for name, value in known if value is not None]
+        return bool(declared) and all(self._is_same(row, name, value) for name, value in declared)
+
+    def _is_same(self, row: Row, name: str, value: Value) -> bool:
+        field_row = self.kind.rows[name]
+        if isinstance(value, SecretRef):
+            return False
+        return same(field_row, self.to_api(field_row, value), self.collection.text(row, field_row))
+
+    def own(self, resource: Resource) -> str:
+        """The uuid under which fazai would make it."""
+        return own_ref(self.mark, self.kind.name, resource.identity)
+
+    def is_ours(self, ref: str) -> bool:
+        return ref in self.adopted or (
+            ref in self.collection.rows and self.collection.carries_mark(ref, self.mark)
+        )
+
+    def _owned_first(self, refs: Iterable[str]) -> list[str]:
+        return sorted(refs, key=lambda ref: not self.is_ours(ref))
+
+    def _where(self, resource: Resource) -> str:
+        return f"{self.target}/{resource.kind}/{resource.identity}"

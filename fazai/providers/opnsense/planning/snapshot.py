@@ -1,0 +1,236 @@
+"""What a session saw of a firewall: collections of rows, read lazily, and a digest of the managed state."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from operator import itemgetter
+from typing import Any
+
+import msgspec
+
+from fazai.errors import Unreachable
+from fazai.model import Secret, Value
+from fazai.providers.opnsense.catalogue.kinds import CatalogueKind, label
+from fazai.providers.opnsense.catalogue.ownership import is_uuid, mark_of, unmarked
+from fazai.providers.opnsense.catalogue.rows import KindRow
+from fazai.providers.opnsense.catalogue.table import FieldRow
+from fazai.providers.opnsense.catalogue.values import composed, from_item
+
+__all__ = ["SETTINGS_REF", "Collection", "Keys", "Row", "Snapshot", "cell"]
+
+SETTINGS_REF = "settings"
+Row = Mapping[str, Any]
+
+
+def cell(row: Row, name: str) -> str:
+    """A value of a row as text: searches answer some booleans and numbers bare, and empty maps as lists.
+    Raises Unreachable when it is none.
+    """
+    value = row.get(name, "")
+    if value.__class__ is str:
+        return value
+    if value is None or value == [] or value == {}:
+        return ""
+    if isinstance(value, bool):
+        return "1" if value else "0"
+    if isinstance(value, (list, dict)):
+        what = "list" if isinstance(value, list) else "map"
+        raise Unreachable(f"the firewall answered a {what} where the text of {name} belongs", stage="answer")
+    return str(value)
+
+
+@dataclass(slots=True)
+class Collection:
+    """All items of one kind. `complete` is False where the firewall hides items from its search;
+    `automatic` are the rules among them that are no items: the product's own, and those of older releases.
+    """
+
+    kind: CatalogueKind
+    rows: dict[str, Row]
+    owner: str
+    complete: bool = True
+    automatic: tuple[Row, ...] = ()
+    _labels: dict[str, list[str]] | None = None
+
+    @classmethod
+    def of(cls, kind: CatalogueKind, listed: Iterable[Row], owner: str) -> Collection:
+        """From search rows; what they mix in is no item: rules that are automatic or from before the API,
+        and aliases among Unbound's hosts.
+        """
+        rows: dict[str, Row] = {}
+        automatic: list[Row] = []
+        for row in listed:
+            if row.get("is_automatic") or row.get("legacy"):
+                automatic.append(row)
+            elif row.get("uuid").__class__ is str and not row.get("isAlias"):
+                rows[row["uuid"]] = row
+        return cls(kind, rows, owner, automatic=tuple(automatic))
+
+    @property
+    def labels(self) -> dict[str, list[str]]:
+        """Identity -> refs of the items that have it."""
+        if self._labels is None:
+            found: dict[str, list[str]] = {}
+            for ref, row in self.rows.items():
+                found.setdefault(self.label(row), []).append(ref)
+            self._labels = found
+        return self._labels
+
+    def label(self, row: Row) -> str:
+        """The identity of a row."""
+        kind = self.kind
+        if len(kind.row.identity) == 1 and not kind.row.mark_field:
+            name = kind.row.identity[0]
+            if not kind.rows[name].fold and kind.row.label == f"{{{name}}}":
+                return composed(" ".join(cell(row, name).split()))
+        return label(
+            kind.row, kind.rows, {name: self.text(row, kind.rows[name]) for name in kind.row.identity}
+        )
+
+    def text(self, row: Row, field_row: FieldRow) -> str:
+        """A field of a row as the API has it, without the owner's mark."""
+        text = cell(row, field_row.source if field_row.source in row else field_row.name)
+        if field_row.cut:
+            text = text.partition(field_row.cut)[0]
+        if field_row.name == self.kind.row.mark_field:
+            return unmarked(text, self.owner)[0]
+        return text
+
+    def maker(self, ref: str) -> str:
+        """Whose an item is that no list of ours has any more, for sentences about it."""
+        return "no longer listed" if self.carries_mark(ref, mark_of(self.owner)) else "made by others"
+
+    def carries_mark(self, ref: str, mark: str) -> bool:
+        """Is this item one that this owner made?"""
+        name = self.kind.row.mark_field
+        if name:
+            return unmarked(cell(self.rows[ref], name), self.owner)[1]
+        return ref.startswith(f"{mark}-") and is_uuid(ref)
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """What the API wants for the names that references to one kind may use. `several` are names that more
+    than one item has, each with the longer names (or uuids) that tell these items apart.
+    """
+
+    known: Mapping[str, str] = field(default_factory=dict)
+    several: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, items: Iterable[tuple[str, str, str]]) -> Keys:
+        """From label, second name ("" for none) and key of each item."""
+        labelled: dict[str, dict[str, str]] = {}  # name -> key -> label
+        called: dict[str, dict[str, str]] = {}
+        for label_, second, key in items:
+            labelled.setdefault(label_, {})[key] = label_
+            if second:
+                called.setdefault(second, {})[key] = label_
+        by_name = {**called, **labelled}
+        known, several = {}, {}
+        for name, found in by_name.items():
+            if len(found) == 1:
+                known[name] = next(iter(found))
+            else:
+                several[name] = tuple(
+                    text if text != name and len(labelled[text]) == 1 else key for key, text in found.items()
+                )
+        return cls(known, several)
+
+
+@dataclass(slots=True)
+class Snapshot:
+    """The observation of one firewall."""
+
+    collections: Mapping[str, Collection]
+    _digest: str = ""
+    _keys: dict[tuple[str, str], Keys] = field(default_factory=dict)
+    _names: dict[tuple[str, str], Mapping[str, str]] = field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        """sha256 over the managed fields of every row that was read; counters and statistics are not among
+        them.
+        """
+        if not self._digest:
+            state = hashlib.sha256()
+            for name in sorted(self.collections):
+                collection = self.collections[name]
+                columns = [row.source or row.name for row in collection.kind.rows.values()]
+                pick = itemgetter("uuid", *columns) if len(columns) > 1 else None
+                state.update(name.encode())
+                for ref in sorted(collection.rows):
+                    state.update(_ENCODE(_picked(collection.rows[ref], ref, pick, columns)))
+            self._digest = f"sha256:{state.hexdigest()}"
+        return self._digest
+
+    def keys(self, kind: str, key: str) -> Keys:
+        """What the API wants for each name by which an item of a kind may be called."""
+        place = (kind, key)
+        if place not in self._keys:
+            self._keys[place] = Keys.of(self.items(kind, key))
+        return self._keys[place]
+
+    def names(self, kind: str, key: str) -> Mapping[str, str]:
+        """What the API has -> the name that people use, as far as it belongs to one item only."""
+        if (kind, key) not in self._names:
+            known = self.keys(kind, key).known
+            found: dict[str, str] = {}
+            for label_, second, value in self.items(kind, key):
+                found[value] = next((name for name in (second, label_) if name in known), value)
+            self._names[kind, key] = found
+        return self._names[kind, key]
+
+    def items(self, kind: str, key: str) -> Iterable[tuple[str, str, str]]:
+        """Label, second name ("" for none) and key of every item of a kind."""
+        collection = self.collections.get(kind)
+        if collection is None:
+            return
+        row = collection.kind.row
+        for ref, item in collection.rows.items():
+            second = _called(collection, row, item) if row.called else ""
+            yield collection.label(item), second, ref if key == "uuid" else cell(item, key)
+
+    def value(self, collection: Collection, item: Row, field_row: FieldRow) -> Value:
+        """A field of a row in canonical form: names for references, `Secret` for secrets, tuples for
+        lists.
+        """
+        text = collection.text(item, field_row)
+        if field_row.reference and field_row.key != "name":
+            names = self.names(field_row.reference, field_row.key)
+            parts = tuple(names.get(part, part) for part in text.split(field_row.separator) if part)
+            return parts if field_row.multiple else (parts[0] if parts else "")
+        if field_row.multiple:
+            return tuple(part for part in text.split(field_row.separator) if part)
+        return Secret(text) if field_row.secret else text
+
+
+def _picked(
+    item: Row, ref: str, pick: Callable[[Row], Sequence[Any]] | None, columns: Sequence[str]
+) -> Sequence[Any]:
+    """The managed cells of a row; quickly where it has all of them."""
+    try:
+        if pick is not None:
+            return pick(item)
+    except KeyError:
+        pass
+    return [ref, *(item.get(column) for column in columns)]
+
+
+_ENCODE = msgspec.json.Encoder().encode
+
+
+def _called(collection: Collection, row: KindRow, item: Row) -> str:
+    parts = {name: collection.text(item, field_row) for name, field_row in collection.kind.rows.items()}
+    return row.called.format_map(parts).lower().lstrip(".")
+
+
+def item_row(answer: Any, root: str, ref: str) -> Row | None:
+    """The row that `get` of one item stands for; None when there is no such item (`[]`)."""
+    for part in root.split("."):
+        answer = answer.get(part) if isinstance(answer, Mapping) else None
+    if not isinstance(answer, Mapping) or not answer:
+        return None
+    return {**from_item(answer), "uuid": ref}

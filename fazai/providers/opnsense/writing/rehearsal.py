@@ -1,0 +1,267 @@
+"""A trial of the changes of one kind: one call in which the firewall judges all of them and saves none.
+
+`set` of a whole model is all or nothing: with one item that is wrong, the firewall answers what it has
+against every item and stores nothing, not even an entry in its history (recorded for the kinds below). So
+every item of a trial is made wrong on purpose, in one field whose own check is local. Where `set` is that of
+one item, the item's own call takes it, as wrong. docs/adr/0018 says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from fazai.errors import DeviceError, FazaiError, Unreachable
+from fazai.model import Change, Value, Verb
+from fazai.providers.opnsense.api.answers import refusal
+from fazai.providers.opnsense.api.client import Api, Call
+from fazai.providers.opnsense.catalogue.contradictions import kind_named, names_in
+from fazai.providers.opnsense.catalogue.kinds import CatalogueKind, called
+from fazai.providers.opnsense.catalogue.ownership import marked
+from fazai.providers.opnsense.catalogue.table import FieldRow
+from fazai.providers.opnsense.planning.diffing import Unresolved, resolve
+from fazai.providers.opnsense.planning.snapshot import Keys
+from fazai.providers.opnsense.writing.bodies import nest, rejected
+
+__all__ = ["TRIALS", "TRIAL_ITEMS", "Trial", "rehearse"]
+
+TRIAL_ITEMS = 100  # in one call
+_NEVER = "00000000-0000-4000-8000-000000000000"
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """`path` takes the items of a kind below `tree`; `field` gets the text `wrong`, which is never right.
+    `each`: one item in one call, under its uuid, and wrong in a second field, `also`. `new`: only new items.
+    """
+
+    path: str
+    tree: str
+    field: str
+    wrong: str = "2"  # "Value should be a boolean (0,1)."
+    also: tuple[str, str] | None = None
+    each: bool = False
+    new: bool = False
+
+    @property
+    def wrongs(self) -> Mapping[str, str]:
+        """Every field that is wrong on purpose, with its text."""
+        return {self.field: self.wrong, **dict([self.also] if self.also else ())}
+
+
+#: `set` of users and groups is that of one item, and the calls of one VLAN and one virtual address do more
+#: than their model's. That of a virtual address that is there notes its removal before it judges: no trial.
+TRIALS: Mapping[str, Trial] = {
+    "alias": Trial("firewall/alias/set", "alias.aliases.alias", "enabled"),
+    "category": Trial("firewall/category/set", "category.categories.category", "auto"),
+    "interface_group": Trial("firewall/group/set", "group.ifgroupentry", "nogroup"),
+    "rule": Trial("firewall/filter/set", "filter.rules.rule", "enabled"),
+    "source_nat": Trial("firewall/filter/set", "filter.snatrules.rule", "enabled"),
+    "one_to_one": Trial("firewall/one_to_one/set", "filter.onetoone.rule", "enabled"),
+    "npt": Trial("firewall/npt/set", "filter.npt.rule", "enabled"),
+    "dnat": Trial("firewall/d_nat/set", "DNat.rule", "disabled"),
+    "gateway": Trial("routing/settings/set", "gateways.gateway_item", "disabled"),
+    "route": Trial("routes/routes/set", "route.route", "enabled"),
+    "unbound_host": Trial("unbound/settings/set", "unbound.hosts.host", "enabled"),
+    "unbound_alias": Trial("unbound/settings/set", "unbound.aliases.alias", "enabled"),
+    "unbound_forward": Trial("unbound/settings/set", "unbound.dots.dot", "enabled"),
+    "unbound_dot": Trial("unbound/settings/set", "unbound.dots.dot", "enabled"),
+    "unbound_acl": Trial("unbound/settings/set", "unbound.acls.acl", "enabled"),
+    "shaper_pipe": Trial("trafficshaper/settings/set", "ts.pipes.pipe", "enabled"),
+    "cron_job": Trial("cron/settings/set", "job.jobs.job", "enabled"),
+    "syslog_destination": Trial("syslog/settings/set", "syslog.destinations.destination", "enabled"),
+    "kea_subnet": Trial("kea/dhcpv4/set", "dhcpv4.subnets.subnet4", "option_data_autocollect"),
+    "dnsmasq_host": Trial("dnsmasq/settings/set", "dnsmasq.hosts", "local"),
+    "monit_service": Trial("monit/settings/set", "monit.service", "enabled"),
+    "monit_test": Trial("monit/settings/set", "monit.test", "type", "zz_none"),
+    "kea_reservation": Trial("kea/dhcpv4/set", "dhcpv4.reservations.reservation", "next_server", "zz bad !"),
+    "vlan": Trial(
+        "interfaces/vlan_settings/setItem", "vlan", "pcp", "9", also=("proto", "zz_none"), each=True
+    ),
+    "vip": Trial(
+        "interfaces/vip_settings/setItem", "vip", "noexpand", also=("nobind", "2"), each=True, new=True
+    ),
+    "user": Trial("auth/user/set", "user", "disabled", also=("language", "zz_none"), each=True),
+    "group": Trial(
+        "auth/group/set", "group", "source_networks", "zz bad !", ("description", "two\nlines"), each=True
+    ),
+}
+
+#: Types of fields that are judged by themselves, whatever the item names beside them.
+_BY_ITSELF = frozenset(
+    ("Boolean", "Integer", "Numeric", "Option", "StrictText", "Description", "Hostname", "MacAddress", "Tos")
+)
+
+
+async def rehearse(
+    api: Api,
+    kinds: Mapping[str, CatalogueKind],
+    changes: Sequence[Change],
+    *,
+    keys: Callable[[FieldRow], Keys],
+    along: Callable[[CatalogueKind, Change], Mapping[str, str]],
+    owner: str,
+) -> list[FazaiError]:
+    """Everything that the firewall has against these changes, asked in one call for each kind (or item). A
+    single change is not tried: its refusal leaves nothing to take back. `along`: what a write sends besides.
+
+    A firewall that does not take part in the trial (a privilege, a release) judges the writes themselves.
+    Raises Unreachable.
+    """
+    found: list[FazaiError] = []
+    if len(changes) < 2:
+        return found
+    coming = names_to_come(kinds, changes)
+    for name, kind in kinds.items():
+        trial = TRIALS.get(kind.row.short)
+        if trial is None:
+            continue
+        verbs = (Verb.CREATE,) if trial.new else (Verb.CREATE, Verb.UPDATE)
+        tried = [c for c in changes if c.kind == name and c.verb in verbs]
+        at_once = 1 if trial.each else TRIAL_ITEMS
+        for start in range(0, len(tried), at_once):
+            part = tried[start : start + at_once]
+            items = {c.ref: _item(kind, trial, c, coming, keys, owner) for c in part}
+            if trial.each:
+                items = {c.ref: {**nest("item", along(kind, c))["item"], **items[c.ref]} for c in part}
+            else:
+                items[_NEVER] = _never(kind)
+            against = await _ask(api, kind, trial, items)
+            for change, wrong in objections(kind, trial, part, against, coming):
+                prefixed = {f"{kind.row.root}.{field}": texts for field, texts in wrong.items()}
+                found.append(rejected(api.settings.target, kind, change, prefixed))
+    return found
+
+
+async def _ask(
+    api: Api, kind: CatalogueKind, trial: Trial, items: Mapping[str, Mapping[str, Any]]
+) -> Mapping[str, Any]:
+    path, body = trial.path, items
+    if trial.each:
+        ((ref, body),) = items.items()
+        path += f"/{ref}"
+    for part in reversed(trial.tree.split(".")):
+        body = {part: body}
+    call = Call("POST", path, body, privilege=kind.row.privilege)
+    try:
+        answer = await api.call(call)
+    except Unreachable as error:
+        if error.stage != "answer":
+            raise
+        return {}
+    except DeviceError:
+        return {}
+    if isinstance(answer, dict) and answer.get("result") == "saved":
+        raise DeviceError(
+            "the firewall saved what it should have refused: "
+            f"a trial of {max(1, len(items) - 1)} items of {kind.name}",
+            where=api.settings.target,
+            hint="look at its history (System > Configuration > History), and go back to the one before",
+        )
+    return refusal(answer) or {}
+
+
+def _item(
+    kind: CatalogueKind,
+    trial: Trial,
+    change: Change,
+    coming: frozenset[tuple[str, str]],
+    keys: Callable[[FieldRow], Keys],
+    owner: str,
+) -> Mapping[str, Any]:
+    """The fields of a change as its write will send them, without what cannot be said yet, and one wrong."""
+    texts: dict[str, str] = {}
+    for name, value in change.after.items():
+        row = kind.rows[name]
+        if row.reference and _names_coming(row, value, coming):
+            continue
+        with suppress(Unresolved):
+            texts[name] = resolve(row, value, keys(row))
+    if kind.row.mark_field in texts and change.verb is Verb.CREATE:
+        texts[kind.row.mark_field] = marked(texts[kind.row.mark_field], owner)
+    item: Mapping[str, Any] = nest("item", {**texts, **trial.wrongs})["item"]
+    return item
+
+
+def _never(kind: CatalogueKind) -> Mapping[str, Any]:
+    """An item with nothing right in it. With it a trial fails even where a release does not know the field
+    in which the others are wrong.
+    """
+    wrong = {name: "zz bad !" for name, row in kind.rows.items() if not row.secret}
+    item: Mapping[str, Any] = nest("item", wrong)["item"]
+    return item
+
+
+def names_to_come(
+    kinds: Mapping[str, CatalogueKind], changes: Sequence[Change]
+) -> frozenset[tuple[str, str]]:
+    """Kind and name of what these changes create, as other items may call it: unknown to the firewall yet."""
+    found = set()
+    for change in changes:
+        if change.verb is Verb.CREATE:
+            found.add((change.kind, change.identity))
+            if kinds[change.kind].row.called:
+                found.add((change.kind, called(kinds[change.kind], change.after)))
+    return frozenset(found)
+
+
+def _names_coming(row: FieldRow, value: Value, coming: frozenset[tuple[str, str]]) -> bool:
+    named = kind_named(row)
+    return bool(named) and any(
+        (named, name) in coming or (named, name.lower()) in coming for name in names_in(value)
+    )
+
+
+def objections(
+    kind: CatalogueKind,
+    trial: Trial,
+    changes: Sequence[Change],
+    answer: Mapping[str, Any],
+    coming: frozenset[tuple[str, str]],
+) -> Iterator[tuple[Change, dict[str, Any]]]:
+    """What the firewall has against each change, by field. What a change could not say yet, because it names
+    an item to come, is left out.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for key, texts in answer.items():
+        if key.startswith(f"{trial.tree}."):
+            ref, field = changes[0].ref, key.removeprefix(f"{trial.tree}.")
+            if not trial.each:
+                ref, _, field = field.partition(".")
+            found.setdefault(ref, {})[field] = texts
+    told = [(changes[0], found.get(changes[0].ref, {}))] if trial.each else _attributed(changes, found)
+    for change, against in told:
+        tied = {name for name, value in change.after.items() if _names_coming(kind.rows[name], value, coming)}
+        wrong = {
+            name: texts
+            for name, texts in against.items()
+            if name not in trial.wrongs and _counts(kind, change, name, tied)
+        }
+        if wrong:
+            yield change, wrong
+
+
+def _attributed(
+    changes: Sequence[Change], found: Mapping[str, dict[str, Any]]
+) -> Iterable[tuple[Change, dict[str, Any]]]:
+    """The firewall gives new items uuids of its own: they stand in the order in which they were sent."""
+    known = {change.ref for change in changes if change.verb is not Verb.CREATE}
+    strange = [ref for ref in found if ref not in known]
+    made = [change for change in changes if change.verb is Verb.CREATE]
+    pairs = [(change, found[change.ref]) for change in changes if change.ref in found and change.ref in known]
+    if len(strange) == len(made) + 1:  # the last one is that which is never right
+        pairs += [(change, found[ref]) for change, ref in zip(made, strange, strict=False)]
+    return pairs
+
+
+def _counts(kind: CatalogueKind, change: Change, name: str, tied: set[str]) -> bool:
+    """Would the write be refused for this, too? `tied` are the fields that name items to come."""
+    row: FieldRow | None = kind.rows.get(name)
+    if row is None:
+        return False  # what only the call for one item fills in (a pipe's number)
+    if not tied:
+        return True
+    alone = row.api in _BY_ITSELF or bool(kind_named(row))
+    return alone and name in change.after and name not in tied

@@ -1,9 +1,0 @@
-"""Hosts over SSH. `PROVIDER` is what the registry looks for."""
-
-from __future__ import annotations
-
-from fazai.providers.ssh.provider import SshProvider
-
-__all__ = ["PROVIDER"]
-
-PROVIDER = SshProvider()

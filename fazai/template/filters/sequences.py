@@ -1,0 +1,216 @@
+"""Filters on lists: choosing, sorting, sets, combining. Semantics: Jinja2 3.1 and ansible-core 2.19."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Final
+
+from jinja2.filters import FILTERS as JINJA
+from jinja2.filters import make_attrgetter
+
+from fazai.template.filters.base import Filter, FilterError, carry, check_count
+from fazai.template.filters.data import from_jinja
+
+__all__ = ["FILTERS"]
+
+
+def _list(value: Any, name: str) -> list[Any]:
+    if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
+        raise FilterError(f"{name} takes a list, not {type(value).__name__}")
+    return list(value)
+
+
+class _Seen:
+    """A set of any values: hashed where they can be, their frozen form where not."""
+
+    def __init__(self, values: Iterable[Any] = ()) -> None:
+        self._keys = {_frozen(value) for value in values}
+
+    def __contains__(self, value: Any) -> bool:
+        return _frozen(value) in self._keys
+
+    def add(self, value: Any) -> None:
+        self._keys.add(_frozen(value))
+
+
+def _frozen(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return ("map", frozenset((key, _frozen(item)) for key, item in value.items()))
+    if isinstance(value, list | tuple):
+        return ("list", tuple(_frozen(item) for item in value))
+    return value
+
+
+def unique(
+    environment: Any, value: Any, case_sensitive: bool | None = None, attribute: Any = None
+) -> list[Any]:
+    """The list without repetitions, in its order. As in Ansible, case only counts when it is said to."""
+    get: Callable[[Any], Any] = make_attrgetter(environment, attribute) if attribute else lambda item: item
+    seen, kept = _Seen(), []
+    for item in _list(value, "unique"):
+        key = get(item)
+        if not case_sensitive and isinstance(key, str):
+            key = key.lower()
+        if key not in seen:
+            seen.add(key)
+            kept.append(item)
+    return kept
+
+
+def intersect(left: Any, right: Any) -> list[Any]:
+    seen = _Seen(_list(right, "intersect"))
+    return _once(item for item in _list(left, "intersect") if item in seen)
+
+
+def difference(left: Any, right: Any) -> list[Any]:
+    seen = _Seen(_list(right, "difference"))
+    return _once(item for item in _list(left, "difference") if item not in seen)
+
+
+def union(left: Any, right: Any) -> list[Any]:
+    return _once(itertools.chain(_list(left, "union"), _list(right, "union")))
+
+
+def symmetric_difference(left: Any, right: Any) -> list[Any]:
+    return difference(union(left, right), intersect(left, right))
+
+
+def _once(values: Iterable[Any]) -> list[Any]:
+    seen, kept = _Seen(), []
+    for value in values:
+        if value not in seen:
+            seen.add(value)
+            kept.append(value)
+    return kept
+
+
+def flatten(value: Any, levels: int | None = None, skip_nulls: bool = True) -> list[Any]:
+    """Lists inside of the list opened, `levels` deep or all of them; nulls are left out."""
+    flat: list[Any] = []
+    for item in _list(value, "flatten"):
+        if item is None or item in ("None", "null"):
+            if not skip_nulls:
+                flat.append(item)
+        elif isinstance(item, list | tuple):
+            if levels is None:
+                flat.extend(flatten(item, None, skip_nulls))
+            elif levels >= 1:
+                flat.extend(flatten(item, int(levels) - 1, skip_nulls))
+            else:
+                flat.append(item)
+        else:
+            flat.append(item)
+    return flat
+
+
+def zipped(*values: Any) -> Iterator[list[Any]]:
+    return (list(items) for items in zip(*values, strict=False))
+
+
+def zip_longest(*values: Any, fillvalue: Any = None) -> Iterator[list[Any]]:
+    return (list(items) for items in itertools.zip_longest(*values, fillvalue=fillvalue))
+
+
+def product(*values: Any, repeat: int = 1) -> Iterator[list[Any]]:
+    check_count(repeat)
+    if len(values) * repeat > 16:
+        raise FilterError("product takes at most 16 lists")
+    return (list(items) for items in itertools.product(*values, repeat=repeat))
+
+
+def total(environment: Any, value: Iterable[Any], attribute: Any = None, start: Any = 0) -> Any:
+    """The sum of numbers, or of lists where `start` is one."""
+    items = value if attribute is None else map(make_attrgetter(environment, attribute), value)
+    if isinstance(start, list):
+        joined = list(start)
+        for item in items:
+            joined.extend(_list(item, "sum"))
+        return joined
+    if isinstance(start, str):
+        raise FilterError("sum adds numbers", "use join")
+    return sum(items, start)
+
+
+def subelements(obj: Any, subelements: Any, skip_missing: bool = False) -> list[list[Any]]:
+    """Pairs of each item of the list and each item of the list inside of it."""
+    items = list(obj.values()) if isinstance(obj, Mapping) else _list(obj, "subelements")
+    path = subelements.split(".") if isinstance(subelements, str) else _list(subelements, "subelements")
+    pairs: list[list[Any]] = []
+    for item in items:
+        inner: Any = item
+        for key in path:
+            if not isinstance(inner, Mapping):
+                raise FilterError(f'subelements finds no mapping where it looks for "{key}"')
+            if key not in inner and skip_missing:
+                inner = []
+                break
+            if key not in inner:
+                raise FilterError(
+                    f'subelements finds no key "{key}"', "skip_missing=true leaves such items out"
+                )
+            inner = inner[key]
+        if not isinstance(inner, list | tuple):
+            raise FilterError(f'"{".".join(map(str, path))}" is no list')
+        pairs.extend([item, each] for each in inner)
+    return pairs
+
+
+def batch(value: Any, linecount: int, fill_with: Any = None) -> Any:
+    check_count(linecount)
+    return JINJA["batch"](value, linecount, fill_with)
+
+
+def rounded(value: Any, precision: int = 0, method: str = "common") -> float:
+    check_count(precision)
+    if abs(precision) > 15:
+        raise FilterError("a precision is -15 to 15")
+    return float(JINJA["round"](value, precision, method))
+
+
+def extreme(choose: Callable[..., Any]) -> Callable[..., Any]:
+    def call(environment: Any, value: Any, case_sensitive: bool = True, attribute: Any = None) -> Any:
+        items = list(value)
+        if not items:
+            return environment.undefined("No aggregated item, sequence was empty.")
+        get = make_attrgetter(environment, attribute) if attribute is not None else None
+        return choose(items, key=lambda item: _folded(get(item) if get else item, case_sensitive))
+
+    return call
+
+
+def _folded(value: Any, case_sensitive: bool) -> Any:
+    return value if case_sensitive or not isinstance(value, str) else value.lower()
+
+
+FILTERS: Final[Mapping[str, Filter]] = {
+    "list": carry(list),
+    "length": carry(len),
+    "count": carry(len),
+    "first": from_jinja("first"),
+    "last": from_jinja("last"),
+    "reverse": carry(JINJA["reverse"]),
+    "min": carry(extreme(min), "environment"),
+    "max": carry(extreme(max), "environment"),
+    "sum": carry(total, "environment"),
+    "sort": from_jinja("sort"),
+    "groupby": from_jinja("groupby"),
+    "map": from_jinja("map"),
+    "select": from_jinja("select"),
+    "reject": from_jinja("reject"),
+    "selectattr": from_jinja("selectattr"),
+    "rejectattr": from_jinja("rejectattr"),
+    "batch": carry(batch),
+    "slice": from_jinja("slice"),
+    "round": carry(rounded),
+    "unique": carry(unique, "environment"),
+    "intersect": carry(intersect),
+    "difference": carry(difference),
+    "union": carry(union),
+    "symmetric_difference": carry(symmetric_difference),
+    "flatten": carry(flatten),
+    "zip": carry(zipped),
+    "zip_longest": carry(zip_longest),
+    "product": carry(product),
+    "subelements": carry(subelements),
+}
