@@ -1,14 +1,17 @@
-"""Finds providers and kinds by name: `provider: x` is the module `fazai.providers.x` with its `PROVIDER`.
+"""Finds providers and kinds by name.
 
-There is no list to edit; a provider is imported when a target or a resource names it. A module whose
-`PROVIDER` is None is a client and nothing more: it has neither targets nor kinds, and is offered to nobody.
+Each package of `fazai.providers` says in its `PROVIDERS` which names an inventory may give, and which of its
+modules holds the `PROVIDER` of each; and in `KINDS` the first word of its kinds. There is no list to edit; a
+provider is imported when a target or a resource names it. A package without `PROVIDERS` is a client and
+nothing more: it has neither targets nor kinds, and is offered to nobody.
 """
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import ModuleType
 from typing import cast
 
 from fazai.errors import InputError, did_you_mean
@@ -21,49 +24,48 @@ class Registry:
     """Built by a shell and handed down; remembers what it imported."""
 
     def __init__(self) -> None:
-        self._providers: dict[str, Provider | None] = {}
-        self._modules = _modules()
+        self._modules: dict[str, str] = {}  # of a provider, by its name
+        self._families: dict[str, str] = {}  # the provider that is asked for kinds, by their first word
+        self._providers: dict[str, Provider] = {}
+        package = importlib.import_module("fazai.providers")
+        for found in sorted(module.name for module in pkgutil.iter_modules(package.__path__)):
+            self._register(importlib.import_module(f"fazai.providers.{found}"))
+
+    def _register(self, package: ModuleType) -> None:
+        for name, module in cast("Mapping[str, str]", package.PROVIDERS).items():
+            self._modules[name] = f"{package.__name__}.{module}"
+            self._families.setdefault(package.KINDS, name)
 
     def names(self) -> list[str]:
-        """All providers of this installation that have targets; this imports them."""
-        return [name for name in self._modules if self._find(name) is not None]
-
-    def _find(self, name: str) -> Provider | None:
-        if name not in self._providers:
-            module = importlib.import_module(f"fazai.providers.{name}")
-            self._providers[name] = cast("Provider | None", module.PROVIDER)
-        return self._providers[name]
+        """All names that an inventory's `provider:` may have, in the order of the alphabet."""
+        return sorted(self._modules)
 
     def provider(self, name: str) -> Provider:
-        """Raises InputError with did-you-mean."""
-        found = self._find(name) if name in self._modules else None
-        if found is None:
+        """Import and return a provider. Raises InputError with did-you-mean."""
+        if name not in self._modules:
             raise InputError(f'there is no provider "{name}"', hint=_hint(name, self.names()))
-        return found
+        if name not in self._providers:
+            module = importlib.import_module(self._modules[name])
+            self._providers[name] = cast("Provider", module.PROVIDER)
+        return self._providers[name]
 
     def kind(self, name: str) -> Kind:
-        """`opnsense.alias` -> that kind. Raises InputError with did-you-mean."""
+        """Return a kind by its full name (`opnsense.alias`). Raises InputError with did-you-mean."""
         first = name.partition(".")[0]
-        provider = self._find(first) if first in self._modules else None
-        if provider is None:
+        if first not in self._families:
             known = [kind.name for kind in self.kinds()]
             raise InputError(f'there is no kind "{name}"', hint=_kind_hint(name, known))
-        if name not in provider.kinds:
-            raise InputError(f'there is no kind "{name}"', hint=_kind_hint(name, provider.kinds))
-        return provider.kinds[name]
+        kinds = self.provider(self._families[first]).kinds
+        if name not in kinds:
+            raise InputError(f'there is no kind "{name}"', hint=_kind_hint(name, kinds))
+        return kinds[name]
 
     def kinds(self) -> Iterator[Kind]:
-        """All kinds, by name; each once, where several providers serve it (`ssh.file` also on `local`)."""
-        for name in self.names():
-            kinds = self.provider(name).kinds
-            for kind in sorted(kinds):
-                if kind.partition(".")[0] == name:
-                    yield kinds[kind]
-
-
-def _modules() -> list[str]:
-    package = importlib.import_module("fazai.providers")
-    return sorted(module.name for module in pkgutil.iter_modules(package.__path__))
+        """Iterate over all kinds in the order of their names; this imports all providers."""
+        for first in sorted(self._families):
+            kinds = self.provider(self._families[first]).kinds
+            for name in sorted(kinds):
+                yield kinds[name]
 
 
 def _hint(word: str, known: object) -> str:

@@ -19,26 +19,22 @@ PACKAGE = ROOT / "fazai"
 NOUNS = {"errors", "model", "wire", "config", "outcome", "ids"}
 THOUGHT = {
     "yamltext",
-    "patterns",
     "echoes",
     "inventory",
     "template",
-    "filters",
     "secrets",
-    "vault",
     "playbook",
     "plan",
     "report",
 }
-HANDS = {"providers", "hosts", "store", "lab"}
+HANDS = {"providers", "store", "lab"}
 ENGINE = {"apply", "registry"}
 SHELLS = {"cli", "worker", "daemon", "service", "agent", "__main__"}
 
 ALLOWED = {
     **dict.fromkeys(NOUNS, NOUNS),
     **dict.fromkeys(THOUGHT, NOUNS | THOUGHT),
-    **{name: NOUNS | {"patterns", "plan", "echoes", name} for name in HANDS},
-    "providers": NOUNS | {"patterns", "plan", "echoes", "hosts"},  # what `ssh` and `local` share
+    **{name: NOUNS | {"plan", "echoes", name} for name in HANDS},
     **{name: NOUNS | THOUGHT | {"store"} for name in ENGINE},
 }
 #: The line of design.md: a module imports nothing that stands to its right.
@@ -103,22 +99,19 @@ def test_no_provider_names_another() -> None:
     assert wrong == []
 
 
-def test_a_provider_says_whether_it_has_targets() -> None:
-    """The registry offers what has a PROVIDER; what says None is a client, and then defines no kind."""
+def test_a_package_of_providers_says_what_it_provides() -> None:
+    """The registry offers what stands in PROVIDERS; without any, a package is a client and has no kinds."""
     package = importlib.import_module("fazai.providers")
+    registry = Registry()
     clients = set()
     for found in pkgutil.iter_modules(package.__path__):
         module = importlib.import_module(f"fazai.providers.{found.name}")
-        assert hasattr(module, "PROVIDER"), f"{module.__name__} does not say what it is"
-        if module.PROVIDER is None:
+        if not module.PROVIDERS:
             clients.add(found.name)
-            continue
-        assert module.PROVIDER.name == found.name
-        assert module.PROVIDER.kinds
-    registry = Registry()
-    assert "gemma" in clients
-    assert not clients & set(registry.names())
-    assert not clients & {kind.name.partition(".")[0] for kind in registry.kinds()}
+        for name in module.PROVIDERS:
+            assert registry.provider(name).name == name
+            assert {kind.partition(".")[0] for kind in registry.provider(name).kinds} == {module.KINDS}
+    assert clients == {"gemma"}
     for client in clients:
         with pytest.raises(InputError, match="there is no provider"):
             registry.provider(client)
@@ -127,7 +120,7 @@ def test_a_provider_says_whether_it_has_targets() -> None:
 
 
 def test_the_engine_names_no_provider() -> None:
-    names = [p.stem for p in (PACKAGE / "providers").iterdir() if not p.name.startswith("__")]
+    names = [*Registry().names(), "gemma"]
     for path in (PACKAGE / "apply").rglob("*.py"):
         text = path.read_text()
         assert not [name for name in names if name in text], path

@@ -16,7 +16,7 @@ from fazai.errors import Errors, FazaiError, Interrupted, UsageError, did_you_me
 
 __all__ = ["COMMANDS", "main", "root"]
 
-#: command -> (module of fazai.cli, one line of help); importing a module costs only who calls it.
+#: command -> (module of fazai.cli.commands, one line of help); importing a module costs only who calls it.
 COMMANDS = {
     "apply": ("run", "Bring the targets of an inventory to their declared state."),
     "plan": ("run", "Show what apply would change; exit 2 when something would."),
@@ -80,7 +80,7 @@ class _Lazy(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(f"fazai.cli.{COMMANDS[cmd_name][0]}")
+        module = importlib.import_module(f"fazai.cli.commands.{COMMANDS[cmd_name][0]}")
         command = getattr(module, f"{cmd_name}_command")
         assert isinstance(command, click.Command)
         return command

@@ -1,6 +1,6 @@
-"""What runs beside the requests, for as long as the daemon does. A new part adds itself with one line here.
+"""The background tasks: what runs beside the requests for as long as the daemon does.
 
-A part is an async function of the services; it is cancelled when the daemon stops. One that ends with an
+A task is an async function of the services; it is cancelled when the daemon stops. One that ends with an
 error ends the daemon, so that systemd starts it again: half a daemon is worse than none.
 """
 
@@ -9,26 +9,25 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from fazai.daemon import agent_states as lives
-from fazai.daemon import drift, system
-from fazai.daemon.events import sse as stream
-from fazai.daemon.firewalls import routes as opn
-from fazai.daemon.http import token_expiry as tokenwatch
-from fazai.daemon.ingest import routes as telemetry
+from fazai.daemon import agent_states, drift, system
+from fazai.daemon.events import sse
+from fazai.daemon.firewalls import routes as firewalls
+from fazai.daemon.http import token_expiry
+from fazai.daemon.ingest import routes as ingest
 from fazai.daemon.runs import scheduler
 from fazai.daemon.services import Services
 
-__all__ = ["PARTS", "Part"]
+__all__ = ["BACKGROUND_TASKS", "BackgroundTask"]
 
-Part = Callable[[Services], Coroutine[Any, Any, None]]
+BackgroundTask = Callable[[Services], Coroutine[Any, Any, None]]
 
-PARTS: tuple[Part, ...] = (
+BACKGROUND_TASKS: tuple[BackgroundTask, ...] = (
     system.watch_store,
-    telemetry.sweep,
-    stream.watch,
-    tokenwatch.watch,
-    lives.watch,
+    ingest.sweep,
+    sse.watch,
+    token_expiry.watch,
+    agent_states.watch,
     drift.follow,
     scheduler.keep,
-    opn.watch,
+    firewalls.watch,
 )

@@ -1,4 +1,9 @@
-"""Linux hosts, however they are reached: questions, kinds, and the session that speaks to one shell.
+"""Hosts: one provider whose kinds are `host.*`, reached over SSH or as this machine itself."""
 
-The providers `ssh` and `local` bring the shell; all else is here.
-"""
+from __future__ import annotations
+
+__all__ = ["KINDS", "PROVIDERS"]
+
+#: What an inventory's `provider:` names, and the module of this package that holds its `PROVIDER`.
+PROVIDERS = {"local": "local.provider", "ssh": "ssh.provider"}
+KINDS = "ssh"  # the first word of its kinds

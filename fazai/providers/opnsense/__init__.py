@@ -1,9 +1,9 @@
-"""OPNsense: firewalls over their REST API. `PROVIDER` is what the registry looks for."""
+"""OPNsense: firewalls over their REST API."""
 
 from __future__ import annotations
 
-from fazai.providers.opnsense.provider import OpnsenseProvider
+__all__ = ["KINDS", "PROVIDERS"]
 
-__all__ = ["PROVIDER"]
-
-PROVIDER = OpnsenseProvider()
+#: What an inventory's `provider:` names, and the module of this package that holds its `PROVIDER`.
+PROVIDERS = {"opnsense": "provider"}
+KINDS = "opnsense"  # the first word of its kinds

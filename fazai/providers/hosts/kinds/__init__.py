@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from fazai.providers.hosts.kind import HostKind
+if TYPE_CHECKING:
+    from fazai.providers.hosts.kind import HostKind  # which needs what the kinds share
 
 __all__ = ["all_kinds"]
 
@@ -15,6 +17,8 @@ def all_kinds() -> Mapping[str, HostKind]:
     """By name, in the order of the names."""
     found: dict[str, HostKind] = {}
     for module in pkgutil.iter_modules(__path__):
+        if module.ispkg:
+            continue  # what several kinds share
         loaded = importlib.import_module(f"{__name__}.{module.name}")
         found.update({kind.name: kind for kind in loaded.KINDS})
     return dict(sorted(found.items()))

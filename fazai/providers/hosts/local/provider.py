@@ -9,7 +9,7 @@ from fazai.model import Session, Target
 from fazai.providers.hosts.provider import HostProvider, option
 from fazai.providers.hosts.shell.become import become_of, become_problems
 
-__all__ = ["LocalProvider"]
+__all__ = ["PROVIDER", "LocalProvider"]
 
 
 class LocalProvider(HostProvider):
@@ -38,3 +38,6 @@ class LocalProvider(HostProvider):
             timeout_s=timeout_s,
             root=root,
         )
+
+
+PROVIDER = LocalProvider()

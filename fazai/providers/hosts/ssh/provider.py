@@ -17,7 +17,7 @@ from fazai.providers.hosts.ssh.settings import OPTIONS, Hop, problems, settings_
 if TYPE_CHECKING:
     from fazai.providers.hosts.ssh.connecting import Connections
 
-__all__ = ["SshProvider"]
+__all__ = ["PROVIDER", "SshProvider"]
 
 
 class SshProvider(HostProvider):
@@ -77,3 +77,6 @@ class SshProvider(HostProvider):
 def _place(hop: Hop) -> str:
     """Host and port in one notation."""
     return f"{hop.host.lower().removesuffix('.')}:{hop.port or 22}"
+
+
+PROVIDER = SshProvider()
