@@ -22,7 +22,9 @@ from fazai.store.daemon import AgentRecord
 from fazai.wire.events import AgentEvent, AgentState, Level
 
 if TYPE_CHECKING:
-    from fazai.daemon.services import Services
+    from pathlib import Path
+
+    from fazai.providers.gemma.client import GemmaClient
 
 __all__ = ["DAEMON", "WORKER", "WORKER_UP", "Life", "Lives", "look", "watch"]
 
@@ -120,10 +122,9 @@ class Lives:
         self._announcer.say(level, event, "fazai.daemon.agents")
 
 
-async def look(services: Services) -> None:
-    """Asks the worker how it is."""
-    lives, client = services.lives, services.sessions.client
-    there = await asyncio.to_thread(os.path.exists, services.settings.gemma_socket)
+async def look(lives: Lives, client: GemmaClient, socket: Path) -> None:
+    """Ask the worker behind `socket` for its state, and note it in `lives`."""
+    there = await asyncio.to_thread(os.path.exists, socket)
     try:
         async with asyncio.timeout(_ANSWER_S):
             answer = await client.status(patient=False)
@@ -140,9 +141,9 @@ async def look(services: Services) -> None:
         lives.worker.enter("handshake")
 
 
-async def watch(services: Services) -> None:
-    """A part: looks from time to time."""
-    services.lives.daemon.enter("observation")
+async def watch(lives: Lives, client: GemmaClient, socket: Path) -> None:
+    """Keep the states of the daemon and of its worker up to date, for as long as the daemon lives."""
+    lives.daemon.enter("observation")
     while True:
-        await look(services)
+        await look(lives, client, socket)
         await asyncio.sleep(_LOOK_S)

@@ -1,33 +1,42 @@
 """The background tasks: what runs beside the requests for as long as the daemon does.
 
-A task is an async function of the services; it is cancelled when the daemon stops. One that ends with an
-error ends the daemon, so that systemd starts it again: half a daemon is worse than none.
+Each is cancelled when the daemon stops. One that ends with an error ends the daemon, so that systemd starts
+it again: half a daemon is worse than none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any
 
 from fazai.daemon import agent_states, drift, system
 from fazai.daemon.events import sse
-from fazai.daemon.firewalls import routes as firewalls
+from fazai.daemon.firewalls.facts import follow_runs
+from fazai.daemon.firewalls.poller import Firewalls
 from fazai.daemon.http import token_expiry
 from fazai.daemon.ingest import routes as ingest
 from fazai.daemon.runs import scheduler
 from fazai.daemon.services import Services
+from fazai.store.daemon import DaemonStore
 
-__all__ = ["BACKGROUND_TASKS", "BackgroundTask"]
+__all__ = ["background_tasks"]
 
-BackgroundTask = Callable[[Services], Coroutine[Any, Any, None]]
 
-BACKGROUND_TASKS: tuple[BackgroundTask, ...] = (
-    system.watch_store,
-    ingest.sweep,
-    sse.watch,
-    token_expiry.watch,
-    agent_states.watch,
-    drift.follow,
-    scheduler.keep,
-    firewalls.watch,
-)
+def background_tasks(services: Services) -> list[Coroutine[Any, Any, None]]:
+    """Make the coroutine of each task; a new task adds itself with one line here."""
+    limits = services.settings.limits
+    return [
+        system.watch_store(services.store),
+        ingest.report_silent_hosts(services.ingest, services.log),
+        sse.end_revoked_streams(services.hub, services.guard),
+        token_expiry.warn_of_expiry(services.guard, services.announcer),
+        agent_states.watch(services.lives, services.sessions.client, services.settings.gemma_socket),
+        drift.follow(services.drift, services.log),
+        scheduler.keep(services.scheduler, services.runs, limits.runs_stop_s),
+        _poll_firewalls(services.firewalls, services.store),
+    ]
+
+
+async def _poll_firewalls(firewalls: Firewalls, store: DaemonStore) -> None:
+    await follow_runs(firewalls.known, store)
+    await firewalls.run()

@@ -11,7 +11,7 @@ from fazai.daemon.metrics import Metric, escape
 from fazai.errors import StateError
 
 if TYPE_CHECKING:
-    from fazai.daemon.services import Services
+    from fazai.service.log import Log
     from fazai.store.base import TargetState
     from fazai.store.daemon import DaemonStore
 
@@ -63,11 +63,11 @@ def _ended(state: TargetState) -> float:
     return state.time
 
 
-async def follow(services: Services) -> None:
-    """A part: keeps `services.drift` and its metrics up to date."""
+async def follow(drift: Drift, log: Log) -> None:
+    """Keep `drift` and its metrics up to date, for as long as the daemon lives."""
     while True:
         try:
-            await services.drift.look()
+            await drift.look()
         except StateError as error:
-            services.log.say("error", f"the ledger cannot be read: {error}", logger="fazai.daemon.drift")
+            log.say("error", f"the ledger cannot be read: {error}", logger="fazai.daemon.drift")
         await asyncio.sleep(_LOOK_S)

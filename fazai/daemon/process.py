@@ -16,7 +16,7 @@ from typing import Any
 
 from fazai import __version__
 from fazai.daemon.agent_states import Lives
-from fazai.daemon.background import BACKGROUND_TASKS
+from fazai.daemon.background import background_tasks
 from fazai.daemon.drift import Drift
 from fazai.daemon.events.announcer import Announcer, log_event, row_of
 from fazai.daemon.events.broadcaster import Hub
@@ -146,7 +146,7 @@ class Daemon:
         return self.services
 
     async def _serve(self, services: Services, server: HttpServer, ready: Callable[[], None] | None) -> None:
-        running = [task(services) for task in BACKGROUND_TASKS]
+        running = background_tasks(services)
         for part in (*running, self._keep_tls(server), self._feed_watchdog()):
             task = asyncio.ensure_future(part)
             task.add_done_callback(self._part_ended)

@@ -1,28 +1,36 @@
-"""The table of all routes. A new part of the daemon adds its own with one line here."""
+"""The table of all routes, and /openapi.json, which describes it. A room adds its own with one line here."""
 
 from __future__ import annotations
 
 from fazai.daemon import agents, fleet, system
-from fazai.daemon.events import reports
-from fazai.daemon.events import sse as stream
-from fazai.daemon.firewalls import routes as opn
-from fazai.daemon.gemma import sessions
-from fazai.daemon.http import static as page
-from fazai.daemon.http.routing import Route
-from fazai.daemon.ingest import routes as telemetry
+from fazai.daemon.events import report_routes, sse
+from fazai.daemon.firewalls import routes as firewalls
+from fazai.daemon.gemma import routes as gemma
+from fazai.daemon.http import static
+from fazai.daemon.http.routing import Call, Reply, Route
+from fazai.daemon.ingest import routes as ingest
 from fazai.daemon.runs import routes as runs
 
 __all__ = ["TABLE"]
 
+
+async def openapi(call: Call) -> Reply:
+    """Describe the routes (OpenAPI 3.1)."""
+    from fazai.daemon.http.openapi import document
+
+    return Reply(document(TABLE))
+
+
 TABLE: tuple[Route, ...] = (
     *system.ROUTES,
-    *stream.ROUTES,
-    *reports.ROUTES,
-    *telemetry.ROUTES,
+    Route(method="GET", path="/openapi.json", summary="This description.", handler=openapi, role=None),
+    *sse.ROUTES,
+    *report_routes.ROUTES,
+    *ingest.ROUTES,
     *agents.ROUTES,
     *runs.ROUTES,
-    *opn.ROUTES,
-    *sessions.ROUTES,
+    *firewalls.ROUTES,
+    *gemma.ROUTES,
     *fleet.ROUTES,
-    *page.ROUTES,
+    *static.ROUTES,
 )

@@ -1,4 +1,4 @@
-"""/health, /ready, /openapi.json: what the daemon says of itself."""
+"""/health and /ready: whether the daemon serves, and whether it can store."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import asyncio
 
 from fazai import __version__
 from fazai.daemon.http.refusal import Refusal
-from fazai.daemon.http.routing import Call, Reply, Route
-from fazai.daemon.services import Services
+from fazai.daemon.http.routing import Call, Route
 from fazai.errors import StateError
+from fazai.store.daemon import DaemonStore
 from fazai.wire.daemon import HealthAnswer
 
 __all__ = ["ROUTES", "watch_store"]
@@ -32,17 +32,10 @@ async def ready(call: Call) -> HealthAnswer:
     return HealthAnswer(status="ready", version=__version__)
 
 
-async def openapi(call: Call) -> Reply:
-    from fazai.daemon.http.openapi import document
-    from fazai.daemon.routes import TABLE
-
-    return Reply(document(TABLE))
-
-
-async def watch_store(services: Services) -> None:
+async def watch_store(store: DaemonStore) -> None:
     """End, and with it the daemon, when nothing can be stored any more. Raises StateError."""
     while True:
-        services.store.check_alive()
+        store.check_alive()
         await asyncio.sleep(_LOOK_S)
 
 
@@ -57,5 +50,4 @@ ROUTES = (
         answer=HealthAnswer,
         codes=("unavailable",),
     ),
-    Route(method="GET", path="/openapi.json", summary="This description.", handler=openapi, role=None),
 )

@@ -59,7 +59,9 @@ def scraped(tmp_path_factory: pytest.TempPathFactory) -> str:
         series(client, "web-1", minutes=2)
         drifting_run(client)
         daemon.call(daemon.services.drift.look)
-        daemon.call(lambda: lives.look(daemon.services))
+        services = daemon.services
+        worker, socket_path = services.sessions.client, services.settings.gemma_socket
+        daemon.call(lambda: lives.look(services.lives, worker, socket_path))
         return client.get("/metrics").text
 
 

@@ -1,4 +1,4 @@
-"""POST /events: what reconcilers on this and other machines report of their runs (SPEC.md, 2.2).
+"""Takes what reconcilers on this and other machines report of their runs (SPEC.md, 2.2).
 
 An event's `sequence` is stored with it, so that after a restart the log itself says what a run has reported.
 """
@@ -16,7 +16,6 @@ import msgspec
 from fazai.daemon.events.announcer import Announcer, row_of
 from fazai.daemon.http.auth import Principal
 from fazai.daemon.http.refusal import Refusal
-from fazai.daemon.http.routing import Call, Route
 from fazai.ids import is_ulid
 from fazai.store.base import Run, TargetState
 from fazai.store.daemon import DaemonStore
@@ -39,7 +38,7 @@ from fazai.wire.events import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["ROUTES", "Reports"]
+__all__ = ["Reports"]
 
 _TYPES: Mapping[str, type[EventBase]] = {
     str(of.__struct_config__.tag): of
@@ -211,23 +210,3 @@ def _plausible(moment: datetime | None, place: str) -> None:
     """Whether it can be shown everywhere in UTC. Raises WireError."""
     if moment is not None and not 1970 < moment.year < 9999:
         raise WireError("bad_request", f"{place}timestamp: the year {moment.year} is none of a run")
-
-
-async def _take(call: Call) -> ReportAnswer:
-    own = call.services.runs.records.get(call.body.run_id) is not None
-    answer: ReportAnswer = await call.services.reports.take(call.body, call.who, own=own)
-    return answer
-
-
-ROUTES = (
-    Route(
-        method="POST",
-        path="/events",
-        summary="Events of a run, from the reconciler that carries it out.",
-        handler=_take,
-        role="operator",
-        body=ReportBody,
-        answer=ReportAnswer,
-        codes=("unavailable",),
-    ),
-)

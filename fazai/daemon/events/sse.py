@@ -6,6 +6,7 @@ import asyncio
 
 from fazai.daemon.events.announcer import utc_now
 from fazai.daemon.events.broadcaster import Filter, Hub, Stream, frame_of
+from fazai.daemon.http.auth import Guard
 from fazai.daemon.http.refusal import Refusal
 from fazai.daemon.http.routing import Call, Reply, Route, epoch_us, reply
 from fazai.daemon.services import Services
@@ -13,7 +14,7 @@ from fazai.store.daemon import DaemonStore
 from fazai.wire.daemon import EventsQuery, decode_events_query
 from fazai.wire.events import ErrorEvent, GapEvent, encode_sse, is_event_id
 
-__all__ = ["ROUTES", "events", "resume", "watch"]
+__all__ = ["ROUTES", "end_revoked_streams", "events", "resume"]
 
 #: With where it begins: who loses the connection before the first event comes back there and misses none.
 _HELLO = b"retry: 2000\n: fazai\nid: %d\n\n"
@@ -69,16 +70,16 @@ async def resume(stream: Stream, hub: Hub, store: DaemonStore) -> None:
         hub.join(stream)
 
 
-async def watch(services: Services) -> None:
-    """A part: ends the streams of those who may no longer read them."""
+async def end_revoked_streams(broadcaster: Hub, guard: Guard) -> None:
+    """End the streams of those who may no longer read them, for as long as the daemon lives."""
     while True:
         await asyncio.sleep(_LOOK_S)
-        streams = services.hub.streams
-        gone = {who for who in {stream.who for stream in streams} if not services.guard.still(who)}
+        streams = broadcaster.streams
+        gone = {who for who in {stream.who for stream in streams} if not guard.still(who)}
         why = "the token was revoked, or has expired"
         event = ErrorEvent(timestamp=utc_now(), message=why, code="unauthorized")
         for stream in [stream for stream in streams if stream.who in gone and not stream.stopping]:
-            services.hub.end(stream, event)
+            broadcaster.end(stream, event)
 
 
 def _filter(query: EventsQuery) -> Filter:

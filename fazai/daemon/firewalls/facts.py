@@ -14,9 +14,8 @@ from fazai.errors import StateError
 
 if TYPE_CHECKING:
     from fazai.daemon.firewalls.metrics import Known
-    from fazai.daemon.services import Services
     from fazai.store.base import Store
-    from fazai.store.daemon import StoredEvent
+    from fazai.store.daemon import DaemonStore, StoredEvent
 
 __all__ = ["follow_runs"]
 
@@ -33,9 +32,9 @@ class _Fact(msgspec.Struct):
     pending: int = 0
 
 
-async def follow_runs(services: Services) -> None:
-    """From now on; and what the latest runs left."""
-    known, ledger = services.firewalls.known, services.store.ledger
+async def follow_runs(known: Known, store: DaemonStore) -> None:
+    """Load what the latest runs left into `known`, and subscribe to what is published from now on."""
+    ledger = store.ledger
     checks: OrderedDict[str, bool] = OrderedDict()
     loop = asyncio.get_running_loop()
 
@@ -46,7 +45,7 @@ async def follow_runs(services: Services) -> None:
             with contextlib.suppress(RuntimeError):  # the loop ended before the last commit
                 loop.call_soon_threadsafe(_take, known, ledger, checks, found)
 
-    services.store.on_published(published)
+    store.on_published(published)
     for name, facts in (await asyncio.to_thread(_look_back, ledger)).items():
         if not known.has_run(name):  # else a run that reports now has the last word
             for at, check, fact in facts:

@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fazai.daemon.events.announcer import AUDIT
-from fazai.daemon.firewalls.facts import follow_runs
 from fazai.daemon.firewalls.poller import Seen
 from fazai.daemon.http.refusal import Refusal
 from fazai.daemon.http.routing import Call, Route
@@ -29,10 +28,9 @@ from fazai.wire.opn import (
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from fazai.daemon.services import Services
     from fazai.providers.opnsense.api.client import Api
 
-__all__ = ["ROUTES", "watch"]
+__all__ = ["ROUTES"]
 
 T = TypeVar("T")
 
@@ -166,12 +164,6 @@ def _iface(one: Interface) -> OpnIface:
 
 def _moment(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
-
-
-async def watch(services: Services) -> None:
-    """A part: the rounds, and what runs say of the firewalls."""
-    await follow_runs(services)
-    await services.firewalls.run()
 
 
 def _route(path: str, summary: str, handler: Any, answer: Any, *codes: str, **more: Any) -> Route:

@@ -1,7 +1,4 @@
-"""/agent/*: sessions on the Gemma worker, one generation at a time, as a stream of events (SPEC.md, 2.1).
-
-This is the plain form: tokens, then `done`. The loop of actions, policy and approval plugs in at `_iterate`.
-"""
+"""Sessions on the Gemma worker that clients of the daemon have opened."""
 
 from __future__ import annotations
 
@@ -9,49 +6,24 @@ import asyncio
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
-from datetime import UTC, datetime
 from typing import Any
 
-import msgspec
-
-from fazai import __version__
-from fazai.daemon.agent_states import WORKER
-from fazai.daemon.events.announcer import row_of, utc_now
 from fazai.daemon.http.auth import Principal
 from fazai.daemon.http.refusal import Refusal
-from fazai.daemon.http.routing import Call, Route
 from fazai.errors import FazaiError, Unreachable
-from fazai.providers.gemma.client import GemmaClient, GemmaSession, Stream
-from fazai.wire.base import CONTRACT, MAX_BODY_BYTES, OkAnswer, SessionAnswer, WireError
-from fazai.wire.daemon import (
-    AbortBody,
-    AgentStatusAnswer,
-    DaemonLimits,
-    GenerateBody,
-    SessionsBody,
-)
-from fazai.wire.events import DoneEvent, ErrorEvent, EventBase, TokenEvent, encode_sse
-from fazai.wire.telemetry import MAX_INGEST_BYTES, MAX_INGEST_RECORDS
+from fazai.providers.gemma.client import GemmaClient, GemmaSession
+from fazai.wire.base import WireError
 from fazai.wire.worker import SessionParams
 
-__all__ = ["ROUTES", "Sessions"]
+__all__ = ["Session", "Sessions"]
 
 _MAX_SESSIONS = 256
 _IDLE_S = 1800.0
-_GATHER_S = 0.05  # tokens of so long become one event
-_GENERATION_S = 130.0
-_HEADERS = (
-    (b"content-type", b"text/event-stream"),
-    (b"cache-control", b"no-store"),
-    (b"x-accel-buffering", b"no"),
-    (b"x-content-type-options", b"nosniff"),
-    (b"cross-origin-resource-policy", b"same-origin"),
-)
 
 
-class _Session:
+class Session:
+    """A session and who opened it; `running` is the task of its iteration, while there is one."""
+
     def __init__(self, owner: str, gemma: GemmaSession) -> None:
         self.owner = owner
         self.gemma = gemma
@@ -64,7 +36,7 @@ class Sessions:
 
     def __init__(self, client: GemmaClient) -> None:
         self.client = client
-        self._open: OrderedDict[str, _Session] = OrderedDict()
+        self._open: OrderedDict[str, Session] = OrderedDict()
 
     async def create(self, owner: str, params: SessionParams | None) -> str:
         """Raises Refusal: worker_unavailable, overloaded, and what the worker refuses."""
@@ -77,10 +49,10 @@ class Sessions:
         except Unreachable as error:
             raise _away(error) from None
         session_id = f"s-{secrets.token_hex(8)}"
-        self._open[session_id] = _Session(owner, gemma)
+        self._open[session_id] = Session(owner, gemma)
         return session_id
 
-    def find(self, session_id: str, who: Principal) -> _Session:
+    def find(self, session_id: str, who: Principal) -> Session:
         """Return the session, which is that of who opened it. Raises WireError(unknown_session), Refusal
         (forbidden)."""
         found = self._open.get(session_id)
@@ -111,197 +83,3 @@ class Sessions:
 
 def _away(error: FazaiError) -> Refusal:
     return Refusal("worker_unavailable", error.message, hint=error.hint, headers=((b"retry-after", b"5"),))
-
-
-# -- routes ----------------------------------------------------------------------------------------------
-
-
-async def create(call: Call) -> SessionAnswer:
-    body: SessionsBody = call.body
-    session_id = await call.services.sessions.create(call.who.name, body.params)
-    _log(call, f"{call.who.name} opened a session", session_id)
-    return SessionAnswer(session_id=session_id)
-
-
-async def abort(call: Call) -> OkAnswer:
-    """Ends the iteration that runs; its stream says so. Raises WireError(unknown_session)."""
-    body: AbortBody = call.body
-    session = call.services.sessions.find(body.session_id, call.who)
-    if session.running is not None:
-        _log(call, f"{call.who.name} aborts the iteration", body.session_id)
-        session.running.cancel("aborted")
-    return OkAnswer()
-
-
-async def status(call: Call) -> AgentStatusAnswer:
-    try:
-        async with asyncio.timeout(2.0):
-            await call.services.sessions.client.status()
-        worker = "available"
-    except (FazaiError, TimeoutError):
-        worker = "unavailable"
-    return AgentStatusAnswer(
-        agent_system="running",
-        gemma_worker="available" if worker == "available" else "unavailable",
-        timestamp=datetime.now(UTC),
-        contract=CONTRACT,
-        version=__version__,
-        limits=DaemonLimits(
-            max_body_bytes=MAX_BODY_BYTES,
-            max_ingest_bytes=MAX_INGEST_BYTES,
-            max_ingest_records=MAX_INGEST_RECORDS,
-        ),
-    )
-
-
-async def generate(call: Call) -> None:
-    """One iteration as a stream; each event is in the event log, too, and has its id there."""
-    body: GenerateBody = call.body
-    services = call.services
-    session = services.sessions.find(body.session_id, call.who)
-    if session.running is not None:
-        raise Refusal("session_busy", "an iteration of this session is running", hint="POST /agent/abort")
-    session.running = asyncio.current_task()
-    _log(call, f"an iteration begins, for {call.who.name}", body.session_id)
-    services.lives.begun()
-    call.connection.on_lost = _cancel(session)
-    try:
-        # deadline: the route's, Endpoint
-        await call.send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
-        try:
-            async with asyncio.timeout(_GENERATION_S), aclosing(_iterate(session, body)) as events:
-                async for event in events:
-                    await _emit(call, body.session_id, event)
-        except TimeoutError:
-            await _emit(call, body.session_id, _error("it took too long", "timeout"))
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if services.stopping or task is None:
-                raise
-            task.uncancel()
-            if not call.connection.transport.is_closing():
-                await _emit(
-                    call, body.session_id, DoneEvent(timestamp=utc_now(), result={"stop_reason": "aborted"})
-                )
-        # deadline: the route's, Endpoint
-        await call.send({"type": "http.response.body", "body": b"", "more_body": False})
-    finally:
-        call.connection.on_lost = None
-        session.running = None
-        services.lives.ended()
-
-
-def _log(call: Call, text: str, session_id: str) -> None:
-    call.services.log.say(
-        "info", text, logger="fazai.daemon.gemma.sessions", agent_id=WORKER, session_id=session_id
-    )
-
-
-def _cancel(session: _Session) -> Any:
-    def lost() -> None:
-        if session.running is not None:
-            session.running.cancel("the client went away")
-
-    return lost
-
-
-async def _iterate(session: _Session, body: GenerateBody) -> AsyncGenerator[EventBase, None]:
-    """The events of one iteration: tokens, then `done`, or `error`."""
-    try:
-        async with session.gemma.stream(_prompt(body)) as stream:  # deadline: `generate`
-            async for text in _gathered(stream):
-                yield TokenEvent(timestamp=utc_now(), text=text)
-            yield DoneEvent(timestamp=utc_now(), result=_result(stream))
-    except Unreachable as error:
-        yield _error(error.message, "worker_unavailable")
-    except WireError as error:
-        yield _error(error.message, error.code)
-    except FazaiError as error:
-        yield _error(error.message, "internal")
-
-
-def _error(message: str, code: str) -> ErrorEvent:
-    return ErrorEvent(timestamp=utc_now(), message=message, code=code)
-
-
-def _prompt(body: GenerateBody) -> str:
-    """The objective, below what the client wants remembered."""
-    if not body.history:
-        return body.objective
-    told = [one if isinstance(one, str) else msgspec.json.encode(one).decode() for one in body.history]
-    return "\n".join([*told, "", body.objective])
-
-
-def _result(stream: Stream) -> dict[str, Any]:
-    result: dict[str, Any] = {"stop_reason": stream.reason or "eos"}
-    if stream.usage is not None:
-        result["usage"] = msgspec.to_builtins(stream.usage)
-    return result
-
-
-async def _gathered(stream: Stream) -> AsyncIterator[str]:
-    """Tokens that come quickly make one event: each is durable before it is shown."""
-    loop = asyncio.get_running_loop()
-    parts: list[str] = []
-    since = float("-inf")  # the first goes out at once
-    async for piece in stream:  # deadline: `generate`
-        parts.append(piece)
-        if loop.time() - since >= _GATHER_S:
-            yield "".join(parts)
-            parts, since = [], loop.time()
-    if parts:
-        yield "".join(parts)
-
-
-async def _emit(call: Call, session_id: str, event: EventBase) -> None:
-    if isinstance(event, DoneEvent | ErrorEvent):
-        said = event.result["stop_reason"] if isinstance(event, DoneEvent) else event.message
-        _log(call, f"the iteration ended: {said}", session_id)
-    event = msgspec.structs.replace(event, session_id=session_id)
-    ids = await call.services.store.publish([row_of(event)])
-    frame = encode_sse(ids[0], event)  # type: ignore[arg-type]
-    # deadline: the route's, Endpoint
-    await call.send({"type": "http.response.body", "body": frame, "more_body": True})
-
-
-_WORKER = ("worker_unavailable", "overloaded", "schema_unsupported")
-ROUTES = (
-    Route(
-        method="POST",
-        path="/agent/sessions",
-        summary="Open a session on the Gemma worker.",
-        handler=create,
-        role="operator",
-        body=SessionsBody,
-        answer=SessionAnswer,
-        codes=_WORKER,
-    ),
-    Route(
-        method="POST",
-        path="/agent/generate",
-        summary="One iteration, as a stream of events.",
-        handler=generate,
-        role="operator",
-        body=GenerateBody,
-        media="text/event-stream",
-        codes=("unknown_session", "session_busy"),
-        timeout_s=_GENERATION_S + 10.0,  # the store may be what is silent
-    ),
-    Route(
-        method="POST",
-        path="/agent/abort",
-        summary="End the iteration that runs.",
-        handler=abort,
-        role="operator",
-        body=AbortBody,
-        answer=OkAnswer,
-        codes=("unknown_session",),
-    ),
-    Route(
-        method="GET",
-        path="/agent/status",
-        summary="The agent system, its worker and its limits.",
-        handler=status,
-        answer=AgentStatusAnswer,
-    ),
-)

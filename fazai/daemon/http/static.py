@@ -42,7 +42,7 @@ class _File(NamedTuple):
 def files() -> Mapping[str, _File]:
     """The files of the page, by name."""
     found = {}
-    for entry in (resources.files("fazai.daemon") / "page_files").iterdir():
+    for entry in (resources.files("fazai.daemon.http") / "page_files").iterdir():
         media = _MEDIA.get(entry.name.rpartition(".")[2])
         if media is not None:
             body = entry.read_bytes()

@@ -11,9 +11,10 @@ from fazai.daemon.events.announcer import AUDIT, log_event
 from fazai.wire.events import Level
 
 if TYPE_CHECKING:
-    from fazai.daemon.services import Services
+    from fazai.daemon.events.announcer import Announcer
+    from fazai.daemon.http.auth import Guard
 
-__all__ = ["Alarm", "token_alarm", "watch"]
+__all__ = ["Alarm", "token_alarm", "warn_of_expiry"]
 
 _LOOK_S = 1.0
 _DAY_S = 86_400.0
@@ -43,13 +44,13 @@ def token_alarm(last_expiry: float | None, now: float) -> Alarm | None:
     return Alarm(stage_s, "warning", f"the last valid token expires in {left}; {create}")
 
 
-async def watch(services: Services) -> None:
+async def warn_of_expiry(guard: Guard, announcer: Announcer) -> None:
     """Say each alarm once, in the log and as an event, for as long as the daemon lives."""
     said: float | None = None
     while True:
-        alarm = token_alarm(services.guard.last_expiry(), time.time())
+        alarm = token_alarm(guard.last_expiry(), time.time())
         stage_s = alarm.stage_s if alarm is not None else None
         if alarm is not None and stage_s != said:
-            services.announcer.say(alarm.level, log_event(alarm.level, alarm.text, AUDIT), AUDIT)
+            announcer.say(alarm.level, log_event(alarm.level, alarm.text, AUDIT), AUDIT)
         said = stage_s
         await asyncio.sleep(_LOOK_S)

@@ -6,10 +6,12 @@ import asyncio
 
 from fazai.daemon.http.routing import AsgiApp, Call, Reply, Route, Scope, allow, identify
 from fazai.daemon.ingest.asgi import IngestRoute
+from fazai.daemon.ingest.pipeline import Ingest
 from fazai.daemon.services import Services
+from fazai.service.log import Log
 from fazai.wire.telemetry import MAX_INGEST_BYTES, IngestAnswer, IngestPartialAnswer, TelemetryRecord
 
-__all__ = ["ROUTES", "sweep"]
+__all__ = ["ROUTES", "report_silent_hosts"]
 
 _CODES = (
     *("bad_json", "bad_request", "too_large", "unsupported_media_type", "overloaded", "unavailable"),
@@ -34,13 +36,13 @@ async def metrics(call: Call) -> Reply:
     return Reply(call.services.ingest.exposition.render(), media=media)
 
 
-async def sweep(services: Services) -> None:
-    """A part: says which hosts stopped reporting."""
+async def report_silent_hosts(ingest: Ingest, log: Log) -> None:
+    """Announce which hosts stopped reporting, for as long as the daemon lives."""
 
     def report(text: str) -> None:
-        services.log.say("error", text, logger="fazai.daemon.ingest.pipeline")
+        log.say("error", text, logger="fazai.daemon.ingest.pipeline")
 
-    await services.ingest.run(report, asyncio.sleep)
+    await ingest.run(report, asyncio.sleep)
 
 
 ROUTES = (

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -19,9 +18,6 @@ from fazai.daemon.runs.queue import RunDesk
 from fazai.daemon.runs.schedule import Timetable
 from fazai.errors import StateError
 from fazai.service.log import Log
-
-if TYPE_CHECKING:
-    from fazai.daemon.services import Services
 
 __all__ = ["Scheduler", "keep"]
 
@@ -89,12 +85,12 @@ def _read(file: Path) -> dict[str, float]:
     return {}
 
 
-async def keep(services: Services) -> None:
-    """A part: the schedule, until the daemon stops; then the runs get the time to stop."""
+async def keep(scheduler: Scheduler, runs: RunDesk, stop_s: float) -> None:
+    """Keep the schedule until the daemon stops; then give the runs `stop_s` seconds to stop."""
     try:
-        await services.runs.settle()
+        await runs.settle()
         while True:
-            services.scheduler.step()
-            await asyncio.sleep(services.scheduler.wait_s())
+            scheduler.step()
+            await asyncio.sleep(scheduler.wait_s())
     finally:
-        await services.runs.close(services.settings.limits.runs_stop_s)
+        await runs.close(stop_s)
