@@ -26,6 +26,9 @@ class Registry:
     def __init__(self) -> None:
         self._modules: dict[str, str] = {}  # of a provider, by its name
         self._families: dict[str, str] = {}  # the provider that is asked for kinds, by their first word
+        self._old_words: dict[str, str] = {}  # first words of kinds that are still read, and the new ones
+        #: Old names of kinds that were asked for, and what they are called now.
+        self.renamed: dict[str, str] = {}
         self._providers: dict[str, Provider] = {}
         package = importlib.import_module("fazai.providers")
         for found in sorted(module.name for module in pkgutil.iter_modules(package.__path__)):
@@ -35,6 +38,8 @@ class Registry:
         for name, module in cast("Mapping[str, str]", package.PROVIDERS).items():
             self._modules[name] = f"{package.__name__}.{module}"
             self._families.setdefault(package.KINDS, name)
+        for word in getattr(package, "OLD_KINDS", ()):
+            self._old_words[word] = package.KINDS
 
     def names(self) -> list[str]:
         """All names that an inventory's `provider:` may have, in the order of the alphabet."""
@@ -50,7 +55,11 @@ class Registry:
         return self._providers[name]
 
     def kind(self, name: str) -> Kind:
-        """Return a kind by its full name (`opnsense.alias`). Raises InputError with did-you-mean."""
+        """Return a kind by its full name (`opnsense.alias`). Raises InputError with did-you-mean.
+
+        An old name (`ssh.file`) is read as the new one, and noted in `renamed`.
+        """
+        asked, name = name, self.current_name(name)
         first = name.partition(".")[0]
         if first not in self._families:
             known = [kind.name for kind in self.kinds()]
@@ -58,7 +67,14 @@ class Registry:
         kinds = self.provider(self._families[first]).kinds
         if name not in kinds:
             raise InputError(f'there is no kind "{name}"', hint=_kind_hint(name, kinds))
+        if asked != name:
+            self.renamed[asked] = name
         return kinds[name]
+
+    def current_name(self, name: str) -> str:
+        """Return the name of a kind, or a pattern of such names, with the first word that it has today."""
+        first, dot, rest = name.partition(".")
+        return f"{self._old_words.get(first, first)}{dot}{rest}"
 
     def kinds(self) -> Iterator[Kind]:
         """Iterate over all kinds in the order of their names; this imports all providers."""

@@ -162,7 +162,7 @@ def test_down_and_up_become_events_and_gauges(tmp_path: Path, firewall: LabFirew
             assert (back.target, back.state) == ("fw-01", "observation")  # type: ignore[union-attr]
             assert gone.timestamp < back.timestamp  # type: ignore[operator]
         lines = [json.loads(line) for line in daemon.log().splitlines()]
-        said = [line for line in lines if line["logger"] == "fazai.daemon.firewalls.routes"]
+        said = [line for line in lines if line["logger"] == "fazai.daemon.opn"]
         assert [(line["level"], line["agent_id"], line["target"]) for line in said] == [
             ("warning", added["id"], "fw-01"),
             ("info", added["id"], "fw-01"),

@@ -87,7 +87,7 @@ def test_a_run_elsewhere_is_seen_recorded_and_not_doubled(tmp_path: Path) -> Non
         assert row["targets"] == [{"target": "fw-01", "status": "failed", "errors": ["it broke"]}]
         assert row["actions"][0]["error"] == "no"
         lines = [json.loads(line) for line in daemon.log().splitlines()]
-        bad = [line for line in lines if line["logger"] == "fazai.daemon.events.reports"]
+        bad = [line for line in lines if line["logger"] == "fazai.daemon.reports"]
         assert [(line["message"], line["run_id"], line["target"]) for line in bad] == [
             ("update of opnsense.alias b on fw-01 is failed: no", RUN, "fw-01"),
             ("fw-01 is failed: it broke", RUN, "fw-01"),

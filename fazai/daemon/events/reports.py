@@ -106,7 +106,7 @@ class Reports:
             if fresh:
                 await self._store.publish([row_of(event) for event in fresh])
                 for event in filter(_is_bad, fresh):
-                    self._announcer.write_log("error", event, "fazai.daemon.events.reports")
+                    self._announcer.write_log("error", event, "fazai.daemon.reports")
                 run.last = last
                 run.here = run.here or self._is_here(body.run_id)
                 if not run.here:

@@ -46,7 +46,7 @@ _AGAIN_S = 5.0  # the round that confirms it
 _OPEN_AFTER = 3  # from then on the breaker is open, and the pauses grow
 _LONGEST_S = 900.0
 _INVENTORY_S = 30.0
-_LOGGER = "fazai.daemon.firewalls.routes"
+_LOGGER = "fazai.daemon.opn"
 
 
 def backoff_s(every_s: float, failures: int) -> float:

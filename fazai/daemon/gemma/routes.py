@@ -122,7 +122,7 @@ async def generate(call: Call) -> None:
 
 def _log(call: Call, text: str, session_id: str) -> None:
     call.services.log.say(
-        "info", text, logger="fazai.daemon.gemma.sessions", agent_id=WORKER, session_id=session_id
+        "info", text, logger="fazai.daemon.sessions", agent_id=WORKER, session_id=session_id
     )
 
 

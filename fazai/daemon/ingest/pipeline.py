@@ -29,7 +29,7 @@ from fazai.worker.metrics import Histogram
 
 __all__ = ["Answer", "Ingest", "IngestRules"]
 
-_LOGGER = "fazai.daemon.ingest.pipeline"
+_LOGGER = "fazai.daemon.ingest"
 _AHEAD_US = 86_400 * 1_000_000  # by which a host's clock may be fast
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 #: Codes that are on the page before they happen: a rate needs a beginning.

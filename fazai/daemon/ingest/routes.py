@@ -26,7 +26,7 @@ def _ingest(services: Services) -> AsgiApp:
             allow(identify(services, scope), "operator")
 
     def report(text: str) -> None:
-        services.log.say("error", text, logger="fazai.daemon.ingest.pipeline")
+        services.log.say("error", text, logger="fazai.daemon.ingest")
 
     return IngestRoute(services.ingest, authorize, report, services.settings.limits.answer_s)
 
@@ -40,7 +40,7 @@ async def report_silent_hosts(ingest: Ingest, log: Log) -> None:
     """Announce which hosts stopped reporting, for as long as the daemon lives."""
 
     def report(text: str) -> None:
-        log.say("error", text, logger="fazai.daemon.ingest.pipeline")
+        log.say("error", text, logger="fazai.daemon.ingest")
 
     await ingest.run(report, asyncio.sleep)
 

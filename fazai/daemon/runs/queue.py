@@ -34,7 +34,7 @@ from fazai.wire.events import Level, RunEvent
 
 __all__ = ["RunDesk", "Taken"]
 
-_LOGGER = "fazai.daemon.runs.routes"
+_LOGGER = "fazai.daemon.runs"
 
 
 class Taken(NamedTuple):

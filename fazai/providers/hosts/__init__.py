@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["KINDS", "PROVIDERS"]
+__all__ = ["KINDS", "OLD_KINDS", "PROVIDERS"]
 
 #: What an inventory's `provider:` names, and the module of this package that holds its `PROVIDER`.
 PROVIDERS = {"local": "local.provider", "ssh": "ssh.provider"}
-KINDS = "ssh"  # the first word of its kinds
+KINDS = "host"  # the first word of its kinds
+OLD_KINDS = ("ssh",)  # what that word was before: still read
