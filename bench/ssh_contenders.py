@@ -50,12 +50,12 @@ MOTD = "# managed\nlevel info\nretries 3\n"
 BLOCK = "server a\nserver b"
 
 FAZAI: list[dict[str, dict[str, Value]]] = [
-    {"ssh.directory": {"path": "/etc/app", "mode": "0755"}},
-    {"ssh.file": {"path": "/etc/app/limits.conf", "mode": "0644", "content": LIMITS}},
-    {"ssh.file": {"path": "/etc/app/app.conf", "mode": "0600", "content": MOTD}},
-    {"ssh.link": {"path": "/etc/app/current", "target": "limits.conf"}},
-    {"ssh.line": {"path": "/etc/profile", "line": "export APP=1", "create": True}},
-    {"ssh.block": {"path": "/etc/hosts", "block": BLOCK, "create": True}},
+    {"host.directory": {"path": "/etc/app", "mode": "0755"}},
+    {"host.file": {"path": "/etc/app/limits.conf", "mode": "0644", "content": LIMITS}},
+    {"host.file": {"path": "/etc/app/app.conf", "mode": "0600", "content": MOTD}},
+    {"host.link": {"path": "/etc/app/current", "target": "limits.conf"}},
+    {"host.line": {"path": "/etc/profile", "line": "export APP=1", "create": True}},
+    {"host.block": {"path": "/etc/hosts", "block": BLOCK, "create": True}},
 ]
 
 PYINFRA = f"""\

@@ -57,7 +57,7 @@ class Registry:
     def kind(self, name: str) -> Kind:
         """Return a kind by its full name (`opnsense.alias`). Raises InputError with did-you-mean.
 
-        An old name (`ssh.file`) is read as the new one, and noted in `renamed`.
+        An old name (`host.file`) is read as the new one, and noted in `renamed`.
         """
         asked, name = name, self.current_name(name)
         first = name.partition(".")[0]

@@ -124,16 +124,7 @@ class Command:
             plays,
             providers=self._provider,
             kinds=self.registry.kind,
-<<<<<<< HEAD
             selection=selection,
-=======
-            selection=Selection(
-                limit=tuple(self.options["limit"]),
-                tags=_words("--tags", self.options["tags"]),
-                skip_tags=_words("--skip-tags", self.options["skip_tags"]),
-                kinds=tuple(map(self.registry.current_name, _words("--kind", self.options["kind"]))),
-            ),
->>>>>>> 0c6d09b (hosts: kinds are host.*; ssh.* is still read, and said)
             extra_vars=extra_vars,
             secrets=self.secrets,
             seen=self._files,
@@ -152,7 +143,6 @@ class Command:
         plan[0].check_wanted(item for work in works for item in work.targets)
         return works
 
-<<<<<<< HEAD
     def _selection(self) -> Selection:
         """What `--limit` and its like choose. Raises UsageError, Errors."""
         from fazai.playbook import Selection
@@ -167,15 +157,15 @@ class Command:
         limit = tuple(self.options["limit"])
         if wrong:
             raise_found(wrong, Selection(limit=limit))
-        return Selection(limit, words["tags"], words["skip_tags"], words["kind"])
-=======
+        kinds = tuple(map(self.registry.current_name, words["kind"]))
+        return Selection(limit, words["tags"], words["skip_tags"], kinds)
+
     def _note_renamed(self) -> None:
         """Says once that kinds were asked for by names of the past."""
         renamed = self.registry.renamed
         if renamed and not self.options.get("quiet"):
             said = ", ".join(f"{old} is {new} now" for old, new in sorted(renamed.items()))
             click.echo(f"note: {said}; the old names are still read", err=True)
->>>>>>> 0c6d09b (hosts: kinds are host.*; ssh.* is still read, and said)
 
     def _note_left_out(self, hosts: Sequence[str]) -> None:
         """Says that hosts are no targets: `provider:` is easily forgotten, and all would seem well."""

@@ -110,7 +110,7 @@ class Expander:
             self._complain(source, host, "listen", "listen: takes a text, or a list of texts", None)
         elif listen and not getattr(source.kind, "runs", False):
             text = f"{source.kind.name} cannot be a handler: there is nothing in it to run"
-            self._complain(source, host, None, text, "a handler is ssh.command, or a kind that restarts")
+            self._complain(source, host, None, text, "a handler is host.command, or a kind that restarts")
         if self._problems.count > before:
             return None
         identity = self._identity(source, host, fields, origins)

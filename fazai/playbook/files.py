@@ -39,7 +39,7 @@ class Files:
             self._bytes += len(data)
             if self._bytes > _ALL_BYTES:
                 text = f"the files of this run are more than {_ALL_BYTES >> 20} MiB together, up to {path}"
-                raise PlaybookError(text, hint="ssh.download fetches large files from a server")
+                raise PlaybookError(text, hint="host.download fetches large files from a server")
         if type_ == "source":
             return data
         try:
@@ -76,6 +76,6 @@ def _read(path: str) -> bytes:
         raise PlaybookError(f"{path} cannot be read: {error.strerror}") from None
     if len(data) > _LIMIT_BYTES:
         raise PlaybookError(
-            f"{path} is larger than {_LIMIT_BYTES >> 20} MiB", hint="ssh.download fetches it from a server"
+            f"{path} is larger than {_LIMIT_BYTES >> 20} MiB", hint="host.download fetches it from a server"
         )
     return data

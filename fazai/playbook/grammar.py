@@ -46,7 +46,7 @@ _PLAY_HINTS: Final = {
     **dict.fromkeys((*_TASKS, "roles"), "declare resources: instead"),
     **dict.fromkeys(("gather_facts", "force_handlers", "order"), "leave it away: a play has none"),
     "vars_prompt": "give it to the command: -e NAME=VALUE; a secret comes from !env, !file or !cmd",
-    "environment": "ssh.command has the field environment:",
+    "environment": "host.command has the field environment:",
     **dict.fromkeys(("max_fail_percentage", "any_errors_fatal"), 'write max_fail: 0, or "10%"'),
     "vars_files": "put the variables into group_vars, or under vars:",
     "import_playbook": "list both files: under playbooks: of the inventory, or with --playbook",
@@ -58,10 +58,10 @@ _RESOURCE_HINTS: Final = {
     "ignore_errors": "leave it away: what fails is taken back; max_fail: of the play says how many may",
     **dict.fromkeys(
         ("changed_when", "failed_when"),
-        "leave it away: what is there is compared; ssh.command has creates:, removes: and unless:",
+        "leave it away: what is there is compared; host.command has creates:, removes: and unless:",
     ),
     **dict.fromkeys(("until", "retries", "delay"), "leave it away: retries are fazai's own"),
-    **dict.fromkeys(("async", "poll"), "leave it away: ssh.command has the field timeout:"),
+    **dict.fromkeys(("async", "poll"), "leave it away: host.command has the field timeout:"),
 }
 
 

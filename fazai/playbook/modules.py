@@ -10,11 +10,11 @@ _COLLECTIONS: Final = (
     *("ansible.builtin.", "ansible.legacy.", "ansible.posix.", "community.general.", "community.crypto."),
     *("ssh.", "local.", "host.", "linux."),
 )
-_SERVICE: Final = "ssh.service: {name: …, state: started, enabled: true}"
-_PACKAGE: Final = "ssh.package: {name: …}"
-_COMMAND: Final = "ssh.command: {argv: [program, argument], creates: …}"
+_SERVICE: Final = "host.service: {name: …, state: started, enabled: true}"
+_PACKAGE: Final = "host.package: {name: …}"
+_COMMAND: Final = "host.command: {argv: [program, argument], creates: …}"
 _FIREWALL: Final = (
-    "a host's packet filter has no kind: ssh.file for its rules, notify a handler that loads them"
+    "a host's packet filter has no kind: host.file for its rules, notify a handler that loads them"
 )
 _NO_FACTS: Final = "no kind: fazai facts shows what hosts are"
 _NO_STEP: Final = "no kind: a playbook says what is wanted, and has no steps"
@@ -23,43 +23,43 @@ _ORDER: Final = "no kind: resources stand below resources:, in the order in whic
 
 #: By the module's own name, without its collection.
 _MODULES: Final = {
-    "copy": "ssh.file with content: or src:",
-    "template": "ssh.file with template:",
-    "file": "ssh.file, ssh.directory or ssh.link",
-    "lineinfile": "ssh.line: {path: …, line: …}",
-    "blockinfile": "ssh.block: {path: …, block: …}",
-    "replace": "ssh.line for one line, ssh.block for some",
-    "ini_file": "ssh.line with regexp:, or ssh.file with template:",
-    "assemble": "ssh.file with template:",
-    "get_url": "ssh.download: {url: …, dest: …, checksum: …}",
-    "uri": "ssh.download for a file, ssh.command for anything else",
-    "unarchive": "ssh.download for the archive, and ssh.command with creates: to unpack it",
-    "git": "ssh.command: {argv: [git, clone, …], creates: …}",
-    "synchronize": "ssh.file with src: for each file",
+    "copy": "host.file with content: or src:",
+    "template": "host.file with template:",
+    "file": "host.file, host.directory or host.link",
+    "lineinfile": "host.line: {path: …, line: …}",
+    "blockinfile": "host.block: {path: …, block: …}",
+    "replace": "host.line for one line, host.block for some",
+    "ini_file": "host.line with regexp:, or host.file with template:",
+    "assemble": "host.file with template:",
+    "get_url": "host.download: {url: …, dest: …, checksum: …}",
+    "uri": "host.download for a file, host.command for anything else",
+    "unarchive": "host.download for the archive, and host.command with creates: to unpack it",
+    "git": "host.command: {argv: [git, clone, …], creates: …}",
+    "synchronize": "host.file with src: for each file",
     "fetch": "no kind: fazai brings files to hosts, and none back",
-    "stat": "no kind: creates:, removes: and unless: of ssh.command ask before they act",
+    "stat": "no kind: creates:, removes: and unless: of host.command ask before they act",
     "find": "no kind: name what is to be there or absent",
     "tempfile": "no kind: a resource is the same in every run",
     **dict.fromkeys(("systemd", "systemd_service", "service", "sysvinit", "openrc"), _SERVICE),
     **dict.fromkeys(("apt", "yum", "dnf", "dnf5", "package", "apk", "zypper", "pacman", "pkgng"), _PACKAGE),
-    "pip": "ssh.command: {argv: [pip, install, …], unless: …}",
+    "pip": "host.command: {argv: [pip, install, …], unless: …}",
     **dict.fromkeys(
-        ("apt_repository", "yum_repository"), "ssh.file for the list of sources, then ssh.package"
+        ("apt_repository", "yum_repository"), "host.file for the list of sources, then host.package"
     ),
-    **dict.fromkeys(("apt_key", "rpm_key"), "ssh.download for the key, with its checksum"),
+    **dict.fromkeys(("apt_key", "rpm_key"), "host.download for the key, with its checksum"),
     **dict.fromkeys(("command", "raw", "script", "expect"), _COMMAND),
-    "shell": 'ssh.command: {shell: "…", unless: …}',
-    "cron": "ssh.cron: {name: …, job: …}",
-    "user": "ssh.user: {name: …}",
-    "group": "ssh.group: {name: …}",
-    "authorized_key": "ssh.authorized_key: {user: …, key: …}",
-    "known_hosts": "ssh.line: {path: /etc/ssh/ssh_known_hosts, line: …, create: true}",
-    "sysctl": "ssh.sysctl: {name: …, value: …}",
-    "hostname": "ssh.file: {path: /etc/hostname, content: …}, and ssh.command as a handler",
-    "timezone": "ssh.link: {path: /etc/localtime, target: /usr/share/zoneinfo/…}",
-    "mount": "ssh.line for /etc/fstab, and ssh.command as a handler",
-    "modprobe": "ssh.line: {path: /etc/modules, line: …, create: true}",
-    "reboot": "ssh.command as a handler",
+    "shell": 'host.command: {shell: "…", unless: …}',
+    "cron": "host.cron: {name: …, job: …}",
+    "user": "host.user: {name: …}",
+    "group": "host.group: {name: …}",
+    "authorized_key": "host.authorized_key: {user: …, key: …}",
+    "known_hosts": "host.line: {path: /etc/ssh/ssh_known_hosts, line: …, create: true}",
+    "sysctl": "host.sysctl: {name: …, value: …}",
+    "hostname": "host.file: {path: /etc/hostname, content: …}, and host.command as a handler",
+    "timezone": "host.link: {path: /etc/localtime, target: /usr/share/zoneinfo/…}",
+    "mount": "host.line for /etc/fstab, and host.command as a handler",
+    "modprobe": "host.line: {path: /etc/modules, line: …, create: true}",
+    "reboot": "host.command as a handler",
     **dict.fromkeys(("iptables", "ufw", "firewalld", "nftables"), _FIREWALL),
     **dict.fromkeys(("setup", "gather_facts", "service_facts", "package_facts"), _NO_FACTS),
     **dict.fromkeys(

@@ -23,7 +23,7 @@ CASES: dict[str, dict[int, str]] = {
     "agents restart": {1: "agents restart agents.yml", 3: "agents restart new.yml"},
     "agents logs": {0: "agents logs agents.yml", 4: "agents logs lost.yml"},
     "agents rotate-key": {4: "agents rotate-key agents.yml"},
-    "kinds": {0: "kinds ssh.file", 3: "kinds nope"},
+    "kinds": {0: "kinds host.file", 3: "kinds nope"},
     "lab": {0: "lab status", 3: "lab reset nope"},
     "history": {0: "history"},
     "show": {0: "show", 3: "show nope"},
@@ -37,10 +37,10 @@ CASES: dict[str, dict[int, str]] = {
 }
 LOCAL = "provider: local, mode: {mode}, root: {root}"
 FILES = {
-    "done": "ssh.file: {path: /done, content: x}",
-    "new": "ssh.file: {path: /new, content: x}",
-    "read": "ssh.file: {path: /new, content: x}",
-    "agents": f"ssh.telemetry_agent: {{server: 'https://fazai.example.net', key: {'0f' * 16}}}",
+    "done": "host.file: {path: /done, content: x}",
+    "new": "host.file: {path: /new, content: x}",
+    "read": "host.file: {path: /new, content: x}",
+    "agents": f"host.telemetry_agent: {{server: 'https://fazai.example.net', key: {'0f' * 16}}}",
 }
 AWAY = (
     "all: {{hosts: {{h1: {{provider: ssh, ansible_host: 127.0.0.1, ansible_port: 1, user: x}}}}, "

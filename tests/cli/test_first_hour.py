@@ -12,12 +12,12 @@ from fazai.cli.main import main
 PLAYBOOK = """
 - hosts: h1
   resources:
-    - ssh.file: {{path: {folder}/a.conf, content: x}}
+    - host.file: {{path: {folder}/a.conf, content: x}}
       notify: [restart a, reload b]
   handlers:
-    - ssh.command: {{argv: [touch, {folder}/restarted]}}
+    - host.command: {{argv: [touch, {folder}/restarted]}}
       name: restart a
-    - ssh.command: {{shell: "echo nope >&2; exit {code}"}}
+    - host.command: {{shell: "echo nope >&2; exit {code}"}}
       name: reload b
 """
 
@@ -153,7 +153,7 @@ def local(folder: Path, resources: str, *, hosts: str = "h1: {provider: local}")
 def test_a_plan_prints_the_command_that_applies_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = local(tmp_path, f"ssh.file: {{path: {tmp_path}/a, content: x}}".join("{}"))
+    given = local(tmp_path, f"host.file: {{path: {tmp_path}/a, content: x}}".join("{}"))
     assert main(["plan", given, "-o", str(tmp_path / "plan.json")]) == 2
     said = capsys.readouterr().out.splitlines()[-1]
     assert said.startswith("saved, apply it with: fazai apply --plan ")
@@ -162,7 +162,7 @@ def test_a_plan_prints_the_command_that_applies_it(
 
 
 def test_a_plan_that_cannot_be_saved(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    given = local(tmp_path, f"ssh.file: {{path: {tmp_path}/a, content: x}}".join("{}"))
+    given = local(tmp_path, f"host.file: {{path: {tmp_path}/a, content: x}}".join("{}"))
     out = f"{given}/plan.json"
     assert main(["plan", given, "-o", out]) == 3
     said = capsys.readouterr()
@@ -176,13 +176,13 @@ def test_hosts_of_two_providers_are_counted_together(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hosts = "h1: {provider: local}, h2: {provider: ssh, ansible_host: 127.0.0.1, ansible_port: 1}"
-    main(["plan", local(tmp_path, f"ssh.file: {{path: {tmp_path}/a}}".join("{}"), hosts=hosts)])
+    main(["plan", local(tmp_path, f"host.file: {{path: {tmp_path}/a}}".join("{}"), hosts=hosts)])
     assert " 2 hosts, 2 resources\n" in capsys.readouterr().out
 
 
 def test_a_read_only_target_counts_as_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     hosts = "h1: {provider: local, mode: read}"
-    given = local(tmp_path, f"ssh.file: {{path: {tmp_path}/a, content: x}}".join("{}"), hosts=hosts)
+    given = local(tmp_path, f"host.file: {{path: {tmp_path}/a, content: x}}".join("{}"), hosts=hosts)
     assert main(["apply", given]) == 7
     assert "RESULT 0 changed, 0 unchanged, 0 failed, 1 refused " in capsys.readouterr().out
 
@@ -190,7 +190,7 @@ def test_a_read_only_target_counts_as_refused(tmp_path: Path, capsys: pytest.Cap
 def test_a_command_that_does_not_make_what_it_is_for(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = local(tmp_path, f'ssh.command: {{argv: ["true"], creates: {tmp_path}/never}}'.join("{}"))
+    given = local(tmp_path, f'host.command: {{argv: ["true"], creates: {tmp_path}/never}}'.join("{}"))
     assert main(["apply", given]) == 1
     out = capsys.readouterr().out
     assert "what it is run for still is not so" in out
@@ -205,8 +205,8 @@ def test_a_command_that_does_not_make_what_it_is_for(
 
 
 def test_a_resource_without_a_field(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["validate", local(tmp_path, "{ssh.command: {}}")]) == 3
-    assert "ssh.command: argv: is missing: what is to be run" in capsys.readouterr().err
+    assert main(["validate", local(tmp_path, "{host.command: {}}")]) == 3
+    assert "host.command: argv: is missing: what is to be run" in capsys.readouterr().err
 
 
 def test_a_lab_whose_state_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

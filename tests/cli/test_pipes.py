@@ -17,7 +17,7 @@ all:
       provider: local
       mode: write
       root: {root}
-      resources: [ssh.file: {{path: /a, content: "{{{{ inventory_hostname }}}}"}}]
+      resources: [host.file: {{path: /a, content: "{{{{ inventory_hostname }}}}"}}]
 """
 
 

@@ -132,7 +132,7 @@ def made(world: World, folder: Path) -> Path:
     (folder / "group_vars/all.yml").write_text("greeting: hello\n")
     (folder / "site.yml").write_text(json.dumps([{"hosts": "all", "resources": RESOURCES_OF_A_HOST}]))
     (folder / "more.yml").write_text(
-        json.dumps([{"hosts": "all", "resources": [{"ssh.directory": {"path": "/srv/{{ name }}"}}]}])
+        json.dumps([{"hosts": "all", "resources": [{"host.directory": {"path": "/srv/{{ name }}"}}]}])
     )
     (folder / "vars.yml").write_text("name: web\ncheck: test -s %s\n")
     (folder / "motd").write_text("welcome\n")
@@ -149,11 +149,11 @@ def made(world: World, folder: Path) -> Path:
 
 
 RESOURCES_OF_A_HOST = [
-    {"ssh.file": {"path": "/etc/motd", "src": "motd", "validate": "{{ check }}", "backup": True}},
-    {"ssh.file": {"path": "/etc/key", "src": "key", "mode": "0600"}},
-    {"ssh.file": {"path": "/etc/app.conf", "template": "app.j2"}},
+    {"host.file": {"path": "/etc/motd", "src": "motd", "validate": "{{ check }}", "backup": True}},
+    {"host.file": {"path": "/etc/key", "src": "key", "mode": "0600"}},
+    {"host.file": {"path": "/etc/app.conf", "template": "app.j2"}},
     {
-        "ssh.command": {
+        "host.command": {
             "argv": ["touch", "copy"],
             "creates": "/etc/copy",
             "environment": {"COLOUR": "{{ colour }}"},
@@ -161,7 +161,7 @@ RESOURCES_OF_A_HOST = [
         },
         "notify": "tell",
     },
-    {"ssh.command": {"argv": ["true"]}, "listen": "tell"},
+    {"host.command": {"argv": ["true"]}, "listen": "tell"},
 ]
 
 
@@ -270,7 +270,7 @@ def test_a_plan_goes_with_its_checkout(world: World) -> None:
 def test_a_plan_with_a_host_for_which_nothing_is_declared_can_be_applied(world: World) -> None:
     """That host is not contacted, neither for the plan nor for its apply."""
     (world.folder / "h1/etc").mkdir(parents=True)
-    motd = {"ssh.file": {"path": "/etc/motd", "content": "hello\n"}}
+    motd = {"host.file": {"path": "/etc/motd", "content": "hello\n"}}
     local = {"provider": "local", "mode": "write"}
     away = {"provider": "ssh", "mode": "write", "host": "127.0.0.1", "port": 9}  # nobody is there
     hosts = {"h1": {**local, "root": "h1", "resources": [motd]}, "h2": away}
@@ -294,7 +294,7 @@ def test_a_list_of_hosts_is_a_part_of_the_plan(
         (world.folder / name / "etc").mkdir(parents=True)
         hosts[name] = {"provider": "local", "mode": "write", "root": name}
     inventory.write_text(json.dumps({"all": {"hosts": hosts}}))
-    resource = {"ssh.file": {"path": "/etc/motd", "content": "hello\n"}}
+    resource = {"host.file": {"path": "/etc/motd", "content": "hello\n"}}
     who = f"@{names}" if said_by == "hosts" else "all"
     play.write_text(json.dumps([{"hosts": who, "resources": [resource]}]))
     names.write_text("h1\nh2\n")
@@ -427,7 +427,7 @@ def test_a_secret_among_the_options_is_hidden(world: World, monkeypatch: pytest.
     command = {"argv": ["touch", "copy"], "creates": "/copy", "environment": {"TOKEN": "{{ token }}"}}
     (folder / "inventory.yml").write_text(
         "all:\n  vars: {provider: local, mode: write, root: host, token: !env TOKEN}\n  hosts: {h1: }\n"
-        f"  resources: [{{ssh.command: {json.dumps(command)}}}]\n"
+        f"  resources: [{{host.command: {json.dumps(command)}}}]\n"
     )
     plan = folder / "plan.json"
     result = world.fazai("plan", folder / "inventory.yml", "--diff", "-o", plan)

@@ -58,7 +58,7 @@ def test_the_first_look_at_a_target_is_news(world: World) -> None:
 
 
 def test_one_name_of_two_telemetry_agents_is_said(world: World) -> None:
-    agents = [{"ssh.telemetry_agent": {"server": "https://fazai.example.net", "hostname": "web"}}]
+    agents = [{"host.telemetry_agent": {"server": "https://fazai.example.net", "hostname": "web"}}]
     for name in ("h1", "h2"):
         (world.folder / name).mkdir()
     host = {"provider": "local", "mode": "write", "resources": agents}

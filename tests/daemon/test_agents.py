@@ -189,9 +189,7 @@ def test_telemetry_hosts_are_agents(tmp_path: Path) -> None:
         assert "last_seen" not in rows["web-3"]
         said = [json.loads(line) for line in daemon.log().splitlines()]
         silent = [line for line in said if line.get("agent_id") == "web-1" and line["level"] == "warning"]
-        assert [(line["target"], line["logger"]) for line in silent] == [
-            ("web-1", "fazai.daemon.ingest")
-        ]
+        assert [(line["target"], line["logger"]) for line in silent] == [("web-1", "fazai.daemon.ingest")]
         assert "no record for" in silent[0]["message"]
     with live(tmp_path) as daemon, daemon.client() as client:  # after a restart
         assert _row(client, "web-1")["state"] == "closing"

@@ -237,9 +237,15 @@ def test_a_run_whose_commands_print_is_reported_whole(tmp_path: Path) -> None:
     root.mkdir()
     prints = "head -c 200000 /dev/zero | tr '\\0' '\\1'; echo; printf '\\377\\000 end'; >made1"
     resources = [
-        {"ssh.command": {"shell": prints, "chdir": "/", "creates": "/made1"}},
-        {"ssh.file": {"path": "/two\nlines \t" + "x" * 200, "content": "y" * 70_000}},
-        {"ssh.command": {"shell": "echo last >&2; >made2;" + " " * 9_000, "chdir": "/", "creates": "/made2"}},
+        {"host.command": {"shell": prints, "chdir": "/", "creates": "/made1"}},
+        {"host.file": {"path": "/two\nlines \t" + "x" * 200, "content": "y" * 70_000}},
+        {
+            "host.command": {
+                "shell": "echo last >&2; >made2;" + " " * 9_000,
+                "chdir": "/",
+                "creates": "/made2",
+            }
+        },
     ]
     host = {"provider": "local", "mode": "write", "root": str(root), "resources": resources}
     (tmp_path / "printing.yml").write_text(json.dumps({"all": {"hosts": {"h1": host}}}))

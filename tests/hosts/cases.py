@@ -32,7 +32,7 @@ class Case:
 CASES = (
     Case(
         "file",
-        "ssh.file",
+        "host.file",
         {"path": "/a.conf", "content": "one\n", "mode": "0640"},
         {"/a.conf": ("0640", "one\n")},
         {"content": "two\n"},
@@ -41,7 +41,7 @@ CASES = (
     ),
     Case(
         "file without a line end, and then only its mode",
-        "ssh.file",
+        "host.file",
         {"path": "/a", "content": "no end"},
         {"/a": ("0644", "no end")},
         {"mode": "0700"},
@@ -50,7 +50,7 @@ CASES = (
     ),
     Case(
         "file that is empty, and then is not",
-        "ssh.file",
+        "host.file",
         {"path": "/a", "content": ""},
         {"/a": ("0644", "")},
         {"content": "-n\n%s\\n'\"$x`\n"},
@@ -59,7 +59,7 @@ CASES = (
     ),
     Case(
         "file of all bytes",
-        "ssh.file",
+        "host.file",
         {"path": "/a", "content": bytes(range(256)) * 3},
         {"/a": bytes(range(256)) * 3},
         {"content": bytes(reversed(range(256)))},
@@ -68,7 +68,7 @@ CASES = (
     ),
     Case(
         "file in place of a link",
-        "ssh.file",
+        "host.file",
         {"path": "/a", "content": "mine\n"},
         {"/a": "mine\n", "/other": "other\n"},
         before={"/other": "other\n", "/a": "-> other"},
@@ -76,7 +76,7 @@ CASES = (
     ),
     Case(
         "file in place of a link to a directory",
-        "ssh.file",
+        "host.file",
         {"path": "/a", "content": "mine\n"},
         {"/a": "mine\n", "/dir/x": None},
         before={"/dir": "<dir>", "/a": "-> dir"},
@@ -84,7 +84,7 @@ CASES = (
     ),
     Case(
         "file that must be valid",
-        "ssh.file",
+        "host.file",
         {"path": "/a", "content": "ok\n", "validate": "grep -q ok %s"},
         {"/a": "ok\n"},
         {"content": "also ok\n"},
@@ -93,7 +93,7 @@ CASES = (
     ),
     Case(
         "directory with its parents",
-        "ssh.directory",
+        "host.directory",
         {"path": "/x/y/z", "mode": "0750"},
         {"/x/y/z": ("0750", "<dir>"), "/x/y": ("0755", "<dir>")},
         {"mode": "0700"},
@@ -102,7 +102,7 @@ CASES = (
     ),
     Case(
         "link",
-        "ssh.link",
+        "host.link",
         {"path": "/l", "target": "nowhere/at all"},
         {"/l": "-> nowhere/at all"},
         {"target": "-x"},
@@ -111,7 +111,7 @@ CASES = (
     ),
     Case(
         "link to a directory that leads elsewhere then",
-        "ssh.link",
+        "host.link",
         {"path": "/l", "target": "one"},
         {"/l": "-> one"},
         {"target": "two"},
@@ -121,7 +121,7 @@ CASES = (
     ),
     Case(
         "line that takes another one's place",
-        "ssh.line",
+        "host.line",
         {"path": "/c", "regexp": "^#?Port ", "line": "Port 22"},
         {"/c": ("0644", "a\n#Port 1\nPort 22\nb\n")},
         {"line": "Port 2222"},
@@ -132,7 +132,7 @@ CASES = (
     ),
     Case(
         "line that is added to a file without a line end",
-        "ssh.line",
+        "host.line",
         {"path": "/c", "line": 'it\'s "$(x)" `y` \\n %s é'},
         {"/c": 'a\nit\'s "$(x)" `y` \\n %s é\n'},
         absent={"line": 'it\'s "$(x)" `y` \\n %s é'},
@@ -141,7 +141,7 @@ CASES = (
     ),
     Case(
         "line behind another one, in a new file",
-        "ssh.line",
+        "host.line",
         {"path": "/c", "line": "-x", "insertafter": "a", "create": True},
         {"/c": "-x\n"},
         absent={"line": "-x"},
@@ -149,12 +149,12 @@ CASES = (
     ),
     Case(
         "telemetry agent, in a folder",
-        "ssh.telemetry_agent",
+        "host.telemetry_agent",
         {"server": "https://fazai.example.net", "interval": 30, "key": "it's $(x) `y` 0123456789"},
         {
             "/etc/fazai/telemetry.env": (
                 "0600",
-                "# Written by fazai (ssh.telemetry_agent). What is changed here by hand is put back.\n"
+                "# Written by fazai (host.telemetry_agent). What is changed here by hand is put back.\n"
                 'FAZAI_AGENT_SERVER="https://fazai.example.net"\nFAZAI_AGENT_INTERVAL_S="30"\n'
                 'FAZAI_AGENT_KEY="it\'s $(x) `y` 0123456789"\n',
             ),
@@ -163,7 +163,7 @@ CASES = (
         {
             "/etc/fazai/telemetry.env": (
                 "0600",
-                "# Written by fazai (ssh.telemetry_agent). What is changed here by hand is put back.\n"
+                "# Written by fazai (host.telemetry_agent). What is changed here by hand is put back.\n"
                 'FAZAI_AGENT_SERVER="https://fazai.example.net"\nFAZAI_AGENT_INTERVAL_S="60"\n'
                 'FAZAI_AGENT_BATCH_RECORDS="5"\n',
             ),
@@ -172,7 +172,7 @@ CASES = (
     ),
     Case(
         "block",
-        "ssh.block",
+        "host.block",
         {"path": "/c", "block": "one\ntwo", "insertbefore": "^z"},
         {"/c": "a\n# BEGIN fazai\none\ntwo\n# END fazai\nz\n"},
         {"block": "one\n\n$three\n"},
@@ -182,7 +182,7 @@ CASES = (
     ),
     Case(
         "block with its own marks",
-        "ssh.block",
+        "host.block",
         {"path": "/c", "marker": "; {mark} app", "block": "x", "create": True},
         {"/c": "; BEGIN app\nx\n; END app\n"},
         {"block": ""},

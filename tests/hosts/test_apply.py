@@ -9,10 +9,10 @@ from tests.hosts.conftest import World
 from tests.hosts.sshd import Sshd
 
 RESOURCES = [
-    {"ssh.directory": {"path": "/etc/app", "mode": "0750"}},
-    {"ssh.file": {"path": "/etc/app/a.conf", "mode": "0600", "content": "name={{ inventory_hostname }}\n"}},
-    {"ssh.file": {"path": '/etc/app/it\'s "a" $(x) é.conf', "content": "one\ntwo\n"}},
-    {"ssh.link": {"path": "/etc/app/current", "target": "a.conf"}},
+    {"host.directory": {"path": "/etc/app", "mode": "0750"}},
+    {"host.file": {"path": "/etc/app/a.conf", "mode": "0600", "content": "name={{ inventory_hostname }}\n"}},
+    {"host.file": {"path": '/etc/app/it\'s "a" $(x) é.conf', "content": "one\ntwo\n"}},
+    {"host.link": {"path": "/etc/app/current", "target": "a.conf"}},
 ]
 
 
@@ -58,9 +58,9 @@ def test_contents_from_files_and_templates(world: World, monkeypatch: pytest.Mon
     (world.folder / "app.conf.j2").write_text(text)
     (world.folder / "token.j2").write_text("token={{ token }}\n")
     wanted = [
-        {"ssh.file": {"path": "/logo", "src": "logo.bin"}},
-        {"ssh.file": {"path": "/app.conf", "template": "app.conf.j2"}},
-        {"ssh.file": {"path": "/token", "template": "token.j2"}},
+        {"host.file": {"path": "/logo", "src": "logo.bin"}},
+        {"host.file": {"path": "/app.conf", "template": "app.conf.j2"}},
+        {"host.file": {"path": "/token", "template": "token.j2"}},
     ]
     world.fazai("validate", resources=[])
     world.hosts["box"]["token"] = "@TOKEN@"
@@ -86,7 +86,7 @@ def test_a_file_that_is_not_there_is_said_before_any_contact(world: World) -> No
         ({"template": "app.conf.j2"}, "nothing_such"),
         ({"template": "app.conf.j2", "content": "x"}, "nothing_such"),
     ):
-        found = world.fazai("validate", resources=[{"ssh.file": {"path": "/a", **fields}}])
+        found = world.fazai("validate", resources=[{"host.file": {"path": "/a", **fields}}])
         assert (found.code, said in found.err) == (3, True), found
 
 
@@ -100,7 +100,7 @@ def test_a_host_can_be_read_only(world: World) -> None:
 def test_removing_asks_first_and_finds_nothing_then(world: World) -> None:
     root = world.local()
     (root / "a").write_text("x")
-    gone = [{"ssh.file": {"path": "/a", "state": "absent"}}]
+    gone = [{"host.file": {"path": "/a", "state": "absent"}}]
     found = world.fazai("apply", resources=gone)
     assert (found.code, "no terminal to ask at" in found.err) == (3, True), found
     assert world.fazai("apply", "--yes", resources=gone).code == 0

@@ -135,7 +135,7 @@ def test_nonsense_is_one_sentence_and_exit_4(world: World, monkeypatch: pytest.M
     body = r'say("\n@ begin\n\n@ stat 99\nzz\n\n@ looked\n\n@ end 0\n")'
     environ = program(world.folder / "bin", "sh", PEER.format(python=sys.executable, body=body))
     monkeypatch.setenv("PATH", environ["PATH"])
-    found = world.fazai("plan", resources=[{"ssh.file": {"path": "/a", "content": "x"}}])
+    found = world.fazai("plan", resources=[{"host.file": {"path": "/a", "content": "x"}}])
     said = "error: box: the answer of its shell cannot be understood"
     assert (found.code, said in found.out + found.err) == (4, True), found
 
@@ -169,7 +169,7 @@ def test_keys_in_a_huge_file(world: World) -> None:
         file.truncate(2**30)
     key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f a@b"
     with flat():
-        found = world.fazai("apply", resources=[{"ssh.authorized_key": {"user": "alice", "key": key}}])
+        found = world.fazai("apply", resources=[{"host.authorized_key": {"user": "alice", "key": key}}])
     assert (found.code, "the host said more than 1 MiB in answer to one question" in found.out) == (1, True)
     assert "defect" not in found.out
 
@@ -196,7 +196,7 @@ def test_a_command_that_does_not_end(script: str, world: World) -> None:
     path = world.folder / "pids"
     shell = f"echo $$ >>{path}; setsid sleep 1000 & echo $! >>{path}; {script}"
     with flat():
-        found = world.fazai("apply", resources=[{"ssh.command": {"shell": shell, "creates": "/x"}}])
+        found = world.fazai("apply", resources=[{"host.command": {"shell": shell, "creates": "/x"}}])
     assert "no answer within 2 s" in found.out, found
     pids = [int(line) for line in path.read_text().split()]
     assert len(pids) == 2
@@ -220,8 +220,8 @@ def test_a_command_of_roots_over_ssh_that_does_not_end(
     path = world.folder / "pids"
     command = f"echo $$ >>{path}; setsid sleep 1000 & echo $! >>{path}; {script}"
     with flat():
-        found = world.fazai("apply", resources=[{"ssh.command": {"shell": command, "creates": "/x"}}])
-    assert (found.code, "web: no answer within 2 s, while ssh.command" in found.out) == (1, True), found
+        found = world.fazai("apply", resources=[{"host.command": {"shell": command, "creates": "/x"}}])
+    assert (found.code, "web: no answer within 2 s, while host.command" in found.out) == (1, True), found
     pids = [int(line) for line in path.read_text().split()]
     assert [pid for pid in pids if not _gone(pid)] == []
     assert len(pids) == 2
@@ -232,7 +232,7 @@ def test_a_command_over_ssh_that_cannot_be_ended(world: World, server: Sshd) -> 
     world.ssh(server, timeout=2)
     path = world.folder / "pid"
     command = f"echo $$ >{path}; echo 'ForceCommand echo not again' >>{server.config}; sleep 1000"
-    found = world.fazai("apply", resources=[{"ssh.command": {"shell": command, "creates": "/x"}}])
+    found = world.fazai("apply", resources=[{"host.command": {"shell": command, "creates": "/x"}}])
     os.kill(int(path.read_text()), signal.SIGKILL)
     said = "no answer within 2 s, and what runs there was not ended and may go on: a second connection failed"
     assert (found.code, said in found.out) == (1, True), found
@@ -268,11 +268,11 @@ def test_what_a_command_prints_last_is_kept(tmp_path: Path) -> None:
     async def run() -> None:
         host = Host.local(tmp_path)
         async with asyncio.timeout(120), host.session:
-            wanted = resource("ssh.command", {"shell": flood, "creates": "/x"})
+            wanted = resource("host.command", {"shell": flood, "creates": "/x"})
             (change,) = (await host.look(wanted)).changes
             with pytest.raises(DeviceError, match="exit status 3: the last word"):
                 await host.session.write(change)
-            await host.converge(resource("ssh.file", {"path": "/a", "content": "x"}))
+            await host.converge(resource("host.file", {"path": "/a", "content": "x"}))
 
     with flat():
         asyncio.run(run())
@@ -459,7 +459,7 @@ def test_an_interrupt_twice_ends_what_a_command_started(way: str, world: World, 
         world.local()
     path = world.folder / "pid"
     shell = f"echo $$ >{path}; kill -INT {os.getpid()}; sleep 0.5; kill -INT {os.getpid()}; sleep 1000"
-    found = world.fazai("apply", resources=[{"ssh.command": {"shell": shell, "creates": "/x"}}])
+    found = world.fazai("apply", resources=[{"host.command": {"shell": shell, "creates": "/x"}}])
     assert found.code == 130, found
     assert _gone(int(path.read_text()))
 

@@ -28,10 +28,10 @@ def events(world: World) -> list[dict[str, Any]]:
 def test_a_command_runs_until_its_guard_holds(world: World) -> None:
     root = world.local()
     command = {"argv": ["touch", str(root / "made"), "./-q -n $(x) 'y'"], "chdir": "/", "creates": "/made"}
-    found = world.fazai("apply", resources=[{"ssh.command": command}])
+    found = world.fazai("apply", resources=[{"host.command": command}])
     assert (found.code, "1 changed" in found.out) == (0, True), found
     assert sorted(path.name for path in root.iterdir()) == ["-q -n $(x) 'y'", "made"]
-    found = world.fazai("apply", resources=[{"ssh.command": command}])
+    found = world.fazai("apply", resources=[{"host.command": command}])
     assert (found.code, "0 changed, 1 unchanged" in found.out) == (0, True), found
 
 
@@ -40,15 +40,15 @@ def test_unless_and_removes_and_a_shell_on_request(world: World) -> None:
     (root / "stale").write_text("")
     wanted: list[dict[str, Any]] = [
         {
-            "ssh.command": {
+            "host.command": {
                 "shell": "echo $WHAT | tr a-z A-Z >out; exit 0",
                 "chdir": "/",
                 "unless": ["test", "-s", f"{root}/out"],
             }
         },
-        {"ssh.command": {"argv": ["rm", "stale"], "chdir": "/", "removes": "/stale"}},
+        {"host.command": {"argv": ["rm", "stale"], "chdir": "/", "removes": "/stale"}},
     ]
-    wanted[0]["ssh.command"]["environment"] = {"WHAT": "it's $HOME"}
+    wanted[0]["host.command"]["environment"] = {"WHAT": "it's $HOME"}
     found = world.fazai("apply", resources=wanted)
     assert (found.code, (root / "out").read_text()) == (0, "IT'S $HOME\n"), found
     assert not (root / "stale").exists()
@@ -63,7 +63,7 @@ def test_what_a_command_prints_is_told_and_secrets_are_not(
     fields = {"shell": shell, "creates": "/never", "environment": {"TOKEN": "{{ token }}"}}
     world.hosts["box"]["token"] = "s3cr3t-token"
     inventory = world.folder / "inventory.yml"
-    world.fazai("validate", resources=[{"ssh.command": fields}])
+    world.fazai("validate", resources=[{"host.command": fields}])
     text = inventory.read_text().replace('"s3cr3t-token"', "!env TOKEN")
     inventory.write_text(text)
     world.hosts.clear()
@@ -101,8 +101,8 @@ all:
       root: {world.folder}/box
       token: !env TOKEN
       resources:
-        - ssh.file: {{path: /conf, content: "user=me\\npass={{{{ token }}}}\\n"}}
-        - ssh.command:
+        - host.file: {{path: /conf, content: "user=me\\npass={{{{ token }}}}\\n"}}
+        - host.command:
             shell: >-
               sed -n s/pass=//p conf; sed -n s/pass=//p conf | base64; base64 conf; base64 -w0 conf;
               echo; od -An -tx1 -v conf | tr -d ' \\n'; echo; head -c 20000 /dev/zero | tr '\\0' x;
@@ -129,10 +129,14 @@ def test_a_handler_runs_once_after_the_changes(
     root = world.local("web") if provider == "local" else world.ssh(request.getfixturevalue("server"))
     notify = {"notify": "restart app"}
     resources = [
-        {"ssh.file": {"path": "/a", "content": "a"}, **notify},
-        {"ssh.file": {"path": "/b", "content": "b"}, "notify": ["restart app", "other"]},
-        {"ssh.command": {"shell": "cat a b >>log", "chdir": "/"}, "listen": "restart app", "name": "restart"},
-        {"ssh.command": {"shell": "echo other >>log", "chdir": "/"}, "listen": "other"},
+        {"host.file": {"path": "/a", "content": "a"}, **notify},
+        {"host.file": {"path": "/b", "content": "b"}, "notify": ["restart app", "other"]},
+        {
+            "host.command": {"shell": "cat a b >>log", "chdir": "/"},
+            "listen": "restart app",
+            "name": "restart",
+        },
+        {"host.command": {"shell": "echo other >>log", "chdir": "/"}, "listen": "other"},
     ]
     plan = world.fazai("plan", resources=resources)
     assert (plan.code, "2 to change" in plan.out) == (2, True), plan
@@ -150,8 +154,8 @@ def test_handlers_of_a_play(world: World) -> None:
     world.hosts["box"]["where"] = str(root)
     play = {
         "hosts": "all",
-        "resources": [{"ssh.directory": {"path": "/d"}, "notify": "tell"}],
-        "handlers": [{"name": "tell", "ssh.command": {"argv": ["touch", "{{ where }}/told"]}}],
+        "resources": [{"host.directory": {"path": "/d"}, "notify": "tell"}],
+        "handlers": [{"name": "tell", "host.command": {"argv": ["touch", "{{ where }}/told"]}}],
     }
     path = world.folder / "play.yml"
     path.write_text(json.dumps([play]))
@@ -162,8 +166,8 @@ def test_handlers_of_a_play(world: World) -> None:
 def test_a_handler_of_what_stays_done_is_due_again_when_it_failed(world: World) -> None:
     """Nothing takes a command back, so what it notified has not run yet."""
     root = world.local()
-    command = {"ssh.command": {"shell": f"touch {root}/made", "creates": "/made"}, "notify": "tell"}
-    handler = {"ssh.command": {"shell": f"test -e {root}/ready && touch {root}/told"}, "listen": "tell"}
+    command = {"host.command": {"shell": f"touch {root}/made", "creates": "/made"}, "notify": "tell"}
+    handler = {"host.command": {"shell": f"test -e {root}/ready && touch {root}/told"}, "listen": "tell"}
     failed = world.fazai("apply", resources=[command, handler])
     assert (failed.code, "cannot be taken back: it stays done" in failed.out) == (1, True), failed.out
     (root / "ready").touch()
@@ -176,8 +180,8 @@ def test_a_handler_that_fails_takes_the_changes_back_and_is_due_again(world: Wor
     root = world.local()
     (root / "a").write_text("old")
     resources = [
-        {"ssh.file": {"path": "/a", "content": "new"}, "notify": "restart"},
-        {"ssh.command": {"shell": "echo cannot restart >&2; test -e ok", "chdir": "/"}, "listen": "restart"},
+        {"host.file": {"path": "/a", "content": "new"}, "notify": "restart"},
+        {"host.command": {"shell": "echo cannot restart >&2; test -e ok", "chdir": "/"}, "listen": "restart"},
     ]
     found = world.fazai("apply", resources=resources)
     assert (found.code, "cannot restart" in found.out, "1 change taken back" in found.out) == (1, True, True)
@@ -191,9 +195,9 @@ def test_a_command_is_not_taken_back_and_that_is_said(world: World) -> None:
     root = world.local()
     (root / "a").write_text("old")
     resources: list[dict[str, Any]] = [
-        {"ssh.file": {"path": "/a", "content": "new"}},
-        {"ssh.command": {"argv": ["touch", "x"], "chdir": "/", "creates": "/x"}},
-        {"ssh.file": {"path": "/no/folder", "content": "x"}},
+        {"host.file": {"path": "/a", "content": "new"}},
+        {"host.command": {"argv": ["touch", "x"], "chdir": "/", "creates": "/x"}},
+        {"host.file": {"path": "/no/folder", "content": "x"}},
     ]
     found = world.fazai("apply", resources=resources)
     assert (found.code, "cannot be taken back: it stays done" in found.out) == (1, True), found
@@ -203,41 +207,44 @@ def test_a_command_is_not_taken_back_and_that_is_said(world: World) -> None:
 @pytest.mark.parametrize(
     ("resource", "said"),
     [
-        ({"ssh.command": {"argv": ["true"]}}, "would run every time"),
-        ({"ssh.command": {"argv": "rm -rf /", "creates": "/x"}}, "must be a list"),
-        ({"ssh.command": {"creates": "/x"}}, "argv: is missing"),
-        ({"ssh.file": {"path": "/a", "content": ""}, "notify": "restrat"}, 'no handler listens to "restrat"'),
-        ({"ssh.file": {"path": "/a", "content": ""}, "listen": "x"}, "cannot be a handler"),
-        ({"ssh.file": {"path": "a", "content": ""}}, "absolute path"),
-        ({"ssh.file": {"path": "/a/../b", "content": ""}}, 'must not hold ".."'),
+        ({"host.command": {"argv": ["true"]}}, "would run every time"),
+        ({"host.command": {"argv": "rm -rf /", "creates": "/x"}}, "must be a list"),
+        ({"host.command": {"creates": "/x"}}, "argv: is missing"),
         (
-            {"ssh.file": {"path": "/a" * 2100, "content": ""}},
-            "inventory.yml:12:14: ssh.file: path: is 4200 bytes long, and at most 4063 can be managed",
+            {"host.file": {"path": "/a", "content": ""}, "notify": "restrat"},
+            'no handler listens to "restrat"',
+        ),
+        ({"host.file": {"path": "/a", "content": ""}, "listen": "x"}, "cannot be a handler"),
+        ({"host.file": {"path": "a", "content": ""}}, "absolute path"),
+        ({"host.file": {"path": "/a/../b", "content": ""}}, 'must not hold ".."'),
+        (
+            {"host.file": {"path": "/a" * 2100, "content": ""}},
+            "inventory.yml:12:14: host.file: path: is 4200 bytes long, and at most 4063 can be managed",
         ),
         (
-            {"ssh.directory": {"path": f"/{'é' * 130}/b", "state": "absent"}},
+            {"host.directory": {"path": f"/{'é' * 130}/b", "state": "absent"}},
             "path: has a name of 260 bytes in it, and none can be longer than 255",
         ),
-        ({"ssh.command": {"argv": ["x"], "creates": "/" + "a" * 256}}, "creates: has a name of 256 bytes"),
+        ({"host.command": {"argv": ["x"], "creates": "/" + "a" * 256}}, "creates: has a name of 256 bytes"),
         (
-            {"ssh.link": {"path": "/a", "target": "x/" * 2100}},
+            {"host.link": {"path": "/a", "target": "x/" * 2100}},
             "target: is 4200 bytes long, and no link can hold more than 4095",
         ),
         (
-            {"ssh.file": {"path": "/" + "a" * 240, "content": "", "backup": True}},
+            {"host.file": {"path": "/" + "a" * 240, "content": "", "backup": True}},
             "backup: makes a name longer than 255 bytes, as the file's own has more than 234",
         ),
-        ({"ssh.file": {"path": "/a", "content": "", "mode": 420}}, 'mode: "0644"'),
-        ({"ssh.file": {"path": "/a", "content": "", "mdoe": "0644"}}, 'did you mean "mode"'),
-        ({"ssh.file": {"path": "/a", "content": "", "validate": "true"}}, "does not say where"),
-        ({"ssh.link": {"path": "/a"}}, "target: is missing"),
-        ({"ssh.command": {"argv": ["a", {"b": 1}], "creates": "/x"}}, "must be text"),
+        ({"host.file": {"path": "/a", "content": "", "mode": 420}}, 'mode: "0644"'),
+        ({"host.file": {"path": "/a", "content": "", "mdoe": "0644"}}, 'did you mean "mode"'),
+        ({"host.file": {"path": "/a", "content": "", "validate": "true"}}, "does not say where"),
+        ({"host.link": {"path": "/a"}}, "target: is missing"),
+        ({"host.command": {"argv": ["a", {"b": 1}], "creates": "/x"}}, "must be text"),
     ],
 )
 def test_what_is_wrong_is_found_before_any_contact(resource: dict[str, Any], said: str, world: World) -> None:
     world.local()
     found = world.fazai(
-        "validate", resources=[resource, {"ssh.command": {"argv": ["true"]}, "listen": "restart"}]
+        "validate", resources=[resource, {"host.command": {"argv": ["true"]}, "listen": "restart"}]
     )
     assert (found.code, said in found.err) == (3, True), found
 
@@ -246,9 +253,9 @@ def test_a_run_that_was_cut_off_runs_its_handler_next_time(world: World, server:
     """The journal keeps what was notified: the file is as wanted, and the handler is still due."""
     root = world.ssh(server)
     resources = [
-        {"ssh.file": {"path": "/a", "content": "new"}, "notify": "restart"},
+        {"host.file": {"path": "/a", "content": "new"}, "notify": "restart"},
         {
-            "ssh.command": {"shell": f"echo x >>{root}/log; test -e {root}/ok || kill -9 $PPID"},
+            "host.command": {"shell": f"echo x >>{root}/log; test -e {root}/ok || kill -9 $PPID"},
             "listen": "restart",
         },
     ]
@@ -268,10 +275,10 @@ def test_a_folder_in_which_a_command_runs_is_walked_to(world: World) -> None:
         (root / name).mkdir(parents=True)
     (root / "srv/current").symlink_to("/-d/e")
     command = {"shell": "echo $PWD; touch made", "chdir": "/srv/current", "unless": ["test", "-e", "made"]}
-    found = world.fazai("apply", resources=[{"ssh.command": command}])
+    found = world.fazai("apply", resources=[{"host.command": command}])
     assert (found.code, (root / "-d/e/made").exists()) == (0, True), found
     assert f"{root}/-d/e\n" in "".join(str(event.get("chunk", "")) for event in events(world))
-    assert "1 unchanged" in world.fazai("apply", resources=[{"ssh.command": command}]).out
+    assert "1 unchanged" in world.fazai("apply", resources=[{"host.command": command}]).out
     missing = {**command, "chdir": "/nowhere"}
-    found = world.fazai("apply", resources=[{"ssh.command": missing}])
+    found = world.fazai("apply", resources=[{"host.command": missing}])
     assert (found.code, "/nowhere: no such file or directory" in found.out) == (1, True), found

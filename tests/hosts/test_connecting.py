@@ -17,7 +17,7 @@ from fazai.providers.hosts.ssh.provider import SshProvider
 from tests.hosts.conftest import ME, World
 from tests.hosts.sshd import Sshd, keygen
 
-ONE = [{"ssh.file": {"path": "/a.conf", "content": "one\n"}}]
+ONE = [{"host.file": {"path": "/a.conf", "content": "one\n"}}]
 
 
 def test_a_closed_port_is_unreachable(world: World, server: Sshd) -> None:

@@ -21,21 +21,21 @@ from tests.hosts.test_whole_machine import fazai
 
 #: The one file that the package brings.
 CONFIG = f"/etc/{NAME}.conf"
-PACKAGE = {"ssh.package": {"name": NAME, "version": "1.0", "update_cache": True}}
-NEVER = {"ssh.command": {"shell": "echo no luck >&2; exit 3", "creates": "/never"}}
+PACKAGE = {"host.package": {"name": NAME, "version": "1.0", "update_cache": True}}
+NEVER = {"host.command": {"shell": "echo no luck >&2; exit 3", "creates": "/never"}}
 
 
 def command(text: str, **guard: Any) -> dict[str, Any]:
     """A command in the host's folder."""
-    return {"ssh.command": {"shell": text, "chdir": "/", **guard}}
+    return {"host.command": {"shell": text, "chdir": "/", **guard}}
 
 
 def line(path: str, text: str, **more: Any) -> dict[str, Any]:
-    return {"ssh.line": {"path": path, "line": text, **more}}
+    return {"host.line": {"path": path, "line": text, **more}}
 
 
 def file(path: str, **more: Any) -> dict[str, Any]:
-    return {"ssh.file": {"path": path, **more}}
+    return {"host.file": {"path": path, **more}}
 
 
 def changes(document: Mapping[str, Any]) -> list[tuple[str, str, str]]:
@@ -90,7 +90,7 @@ def test_what_cannot_be_known_yet_is_planned(world: World) -> None:
         command("mkdir d; printf '# made\\n' >d/made; rm f; mkdir f", creates="/d"),
         line("/d/made", "more"),
         file("/d/made", mode="0600"),
-        {"ssh.directory": {"path": "/f", "mode": "0700"}},
+        {"host.directory": {"path": "/f", "mode": "0700"}},
         file("/same", content="x\n"),
         file("/gone", state="absent"),
     ]
@@ -112,8 +112,8 @@ def test_what_an_earlier_action_does_not_mend_is_said_at_its_turn(world: World) 
     wanted = [command("mkdir d", creates="/d"), file("/e", mode="0600"), file("/f", content="x")]
     assert world.fazai("plan", resources=wanted).code == 2
     found = world.fazai("apply", resources=wanted)
-    assert (found.code, "ssh.file /e: there is no such file" in found.out) == (1, True), found
-    assert "ssh.command mkdir d cannot be taken back: it stays done" in found.out
+    assert (found.code, "host.file /e: there is no such file" in found.out) == (1, True), found
+    assert "host.command mkdir d cannot be taken back: it stays done" in found.out
     assert [path.name for path in root.iterdir()] == ["d"]
 
 
@@ -126,7 +126,7 @@ def test_what_was_as_wanted_and_is_not_any_more(world: World) -> None:
     found = world.fazai("apply", "--output", "json", resources=wanted)
     assert (found.code, changes(found.document)) == (
         0,
-        [("ssh.command", "done", ""), ("ssh.file", "done", "")],
+        [("host.command", "done", ""), ("host.file", "done", "")],
     )
     assert (root / "a").read_text() == "x\n"
 
@@ -153,17 +153,17 @@ def test_what_somebody_changed_after_us_stays_and_the_rest_is_taken_back(world: 
     wanted = [
         file("/a", content="new\n"),
         file("/b", content="new\n"),
-        {"ssh.directory": {"path": "/d"}},
-        {"ssh.link": {"path": "/l", "target": "a"}},
+        {"host.directory": {"path": "/d"}},
+        {"host.link": {"path": "/l", "target": "a"}},
         command("echo theirs >a; echo theirs >d/x; ln -sfn b l; touch done", creates="/done"),
         NEVER,
     ]
     found = world.fazai("apply", resources=wanted)
     assert found.code == 1
     for said in (
-        "ssh.file /a: /a is not as this run left it: it stays as it is",
-        "ssh.directory /d: /d is not as this run left it: it stays as it is",
-        "ssh.link /l: /l is not as this run left it: it stays as it is",
+        "host.file /a: /a is not as this run left it: it stays as it is",
+        "host.directory /d: /d is not as this run left it: it stays as it is",
+        "host.link /l: /l is not as this run left it: it stays as it is",
         "1 change taken back",
     ):
         assert said in found.out, found.out
@@ -181,7 +181,7 @@ def test_a_file_and_its_lines(world: World) -> None:
     wanted = [
         file("/a", content="one\ntwo\n", mode="0600"),
         line("/a", "one"),
-        {"ssh.line": {"path": "/b", "regexp": "^x", "line": "both", "create": True}},
+        {"host.line": {"path": "/b", "regexp": "^x", "line": "both", "create": True}},
         line("/b", "both"),
     ]
     found = world.fazai("apply", "--output", "json", resources=wanted)
@@ -196,7 +196,7 @@ def test_resources_that_contradict_each_other_are_not_left_half_way(world: World
     root = world.local()
     wanted = [file("/a", content="one\n"), line("/a", "two")]
     found = world.fazai("apply", resources=wanted)
-    assert (found.code, "after writing, ssh.file /a" in found.out) == (1, True), found
+    assert (found.code, "after writing, host.file /a" in found.out) == (1, True), found
     assert list(root.iterdir()) == []
 
 
@@ -205,7 +205,7 @@ def test_what_is_taken_back_is_as_before_the_run_and_not_as_it_was_read_back(wor
     (root / "a").write_text("one\n")
     (root / "a").chmod(0o755)
     wanted = [
-        {"ssh.block": {"path": "/a", "block": "b"}},
+        {"host.block": {"path": "/a", "block": "b"}},
         file("/a", content="one\n", mode="0600"),
     ]
     found = world.fazai("apply", resources=wanted)
@@ -230,7 +230,7 @@ def test_through_a_link_that_this_run_makes(world: World) -> None:
     root = world.local()
     (root / "real").mkdir()
     (root / "real/a").write_text("there\n")
-    wanted = [{"ssh.link": {"path": "/l", "target": "real"}}, line("/l/a", "more", create=True)]
+    wanted = [{"host.link": {"path": "/l", "target": "real"}}, line("/l/a", "more", create=True)]
     found = world.fazai("apply", resources=wanted)
     assert (found.code, (root / "real/a").read_text()) == (0, "there\nmore\n"), found
 
@@ -250,9 +250,9 @@ def test_a_saved_plan_holds_what_cannot_be_known_yet(world: World) -> None:
     assert world.fazai("plan", "-o", plan, resources=SAVED).code == 2
     body = json.loads(plan.read_text())
     assert [(c["kind"], c.get("note", "")) for c in body["changes"]] == [
-        ("ssh.command", ""),
-        ("ssh.line", "after command printf '# made\\n' >conf"),
-        ("ssh.file", "after command printf '# made\\n' >conf"),
+        ("host.command", ""),
+        ("host.line", "after command printf '# made\\n' >conf"),
+        ("host.file", "after command printf '# made\\n' >conf"),
     ]
     assert main(["apply", "--plan", str(plan)]) == 0
     assert (root / "conf").read_text() == "# made\nmore\n"
@@ -311,7 +311,7 @@ def test_a_line_is_not_written_over_another_hand(kind: str, there: bool, tmp_pat
 
 
 def test_a_command_is_not_run_when_somebody_made_what_it_makes(tmp_path: Path) -> None:
-    wanted = resource("ssh.command", {"shell": "echo ran >x; exit 85", "creates": "/a", "chdir": "/"})
+    wanted = resource("host.command", {"shell": "echo ran >x; exit 85", "creates": "/a", "chdir": "/"})
 
     async def run() -> None:
         host = Host.local(tmp_path)
@@ -337,14 +337,14 @@ def test_a_line_of_ours_that_somebody_changed_stays(world: World) -> None:
     root = world.local()
     jobs = {"user": "root", "cron_file": "jobs"}
     wanted = [
-        {"ssh.cron": {"name": "one", "job": "first", **jobs}},
-        {"ssh.cron": {"name": "two", "job": "second", **jobs}},
-        {"ssh.sysctl": {"name": "a.b", "value": "1"}},
+        {"host.cron": {"name": "one", "job": "first", **jobs}},
+        {"host.cron": {"name": "two", "job": "second", **jobs}},
+        {"host.sysctl": {"name": "a.b", "value": "1"}},
         command("sed -i s/first/theirs/ etc/cron.d/jobs; touch done", creates="/done"),
         NEVER,
     ]
     found = world.fazai("apply", resources=wanted)
-    said = "ssh.cron one (cron.d/jobs): it is not as this run left it: it stays as it is"
+    said = "host.cron one (cron.d/jobs): it is not as this run left it: it stays as it is"
     assert (found.code, said in found.out, "2 changes taken back" in found.out) == (1, True, True), found
     assert (root / "etc/cron.d/jobs").read_text() == "#fazai: one\n* * * * * root theirs\n"
     assert not (root / "etc/sysctl.d/99-fazai.conf").exists()
@@ -355,10 +355,10 @@ def test_what_a_change_that_fails_has_half_done_is_taken_back(world: World) -> N
     (root / "s").mkdir(0o755)
     nobody = {"owner": "no-such-user"}
     for wanted in (
-        [{"ssh.directory": {"path": "/p/d", **nobody}}],
-        [file("/a", content="x"), {"ssh.directory": {"path": "/p/d", **nobody}}, file("/b", content="x")],
-        [{"ssh.directory": {"path": "/s", "mode": "0700", **nobody}}],
-        [{"ssh.directory": {"path": "/s", "mode": "0700"}}, file("/a", content="x", **nobody)],
+        [{"host.directory": {"path": "/p/d", **nobody}}],
+        [file("/a", content="x"), {"host.directory": {"path": "/p/d", **nobody}}, file("/b", content="x")],
+        [{"host.directory": {"path": "/s", "mode": "0700", **nobody}}],
+        [{"host.directory": {"path": "/s", "mode": "0700"}}, file("/a", content="x", **nobody)],
     ):
         found = world.fazai("apply", resources=wanted)
         assert (found.code, "invalid user: 'no-such-user" in found.out) == (1, True), found
@@ -372,7 +372,7 @@ def test_one_attribute_of_two_is_taken_back(tmp_path: Path) -> None:
     (root / "f").write_text("x")
     environ = shell_environ("dash", tmp_path)
     put_first(environ, "chmod", "echo chmod: no luck >&2\nexit 1")
-    wanted = resource("ssh.file", {"path": "/f", "owner": "65534", "mode": "0600"})
+    wanted = resource("host.file", {"path": "/f", "owner": "65534", "mode": "0600"})
 
     async def run() -> None:
         host = Host.local(root, environ)
@@ -389,9 +389,9 @@ def test_folders_that_were_made_on_the_way_go_with_their_directory(world: World)
     root = world.local()
     (root / "there").mkdir()
     deep = [
-        {"ssh.directory": {"path": "/a/b/c d/é"}},
-        {"ssh.directory": {"path": "/there/x/y"}},
-        {"ssh.directory": {"path": "/k/l/m"}},
+        {"host.directory": {"path": "/a/b/c d/é"}},
+        {"host.directory": {"path": "/there/x/y"}},
+        {"host.directory": {"path": "/k/l/m"}},
         command("touch k/theirs", creates="/k/theirs"),
         NEVER,
     ]
@@ -410,14 +410,14 @@ def test_a_handler_that_edits_what_a_resource_declares_is_named(world: World) ->
 - name: web
   hosts: all
   resources:
-    - ssh.file: {path: /a, content: "1\\n"}
+    - host.file: {path: /a, content: "1\\n"}
       notify: [stamp, other]
-    - ssh.file: {path: /b, content: "1\\n"}
+    - host.file: {path: /b, content: "1\\n"}
   handlers:
     - name: stamp
-      ssh.command: {shell: "echo stamp >>a; echo log >>log", chdir: /}
+      host.command: {shell: "echo stamp >>a; echo log >>log", chdir: /}
     - name: other
-      ssh.command: {shell: "true", chdir: /}
+      host.command: {shell: "true", chdir: /}
 """
     play = world.folder / "play.yml"
     play.write_text(text)
@@ -427,7 +427,7 @@ def test_a_handler_that_edits_what_a_resource_declares_is_named(world: World) ->
         warnings = [line for line in found.out.splitlines() if "not as declared any more" in line]
         assert (found.code, len(warnings)) == (0, 1), found
         said = (
-            f"ssh.file /a ({play}:5:7) is not as declared any more since the handler stamp ({play}:10:7) or"
+            f"host.file /a ({play}:5:7) is not as declared any more since the handler stamp ({play}:10:7) or"
         )
         assert f"{said} other ({play}:12:7) ran: " in warnings[0]
         assert "the next run changes it back; let one of the two alone say what is there" in warnings[0]

@@ -230,7 +230,7 @@ class Item:
                 "fail": (f": {path}; exit 7", {"creates": "/never"}),
             }
             text, guard = each[fields["do"]]
-            return {"ssh.command": {"shell": f"umask 022; {text}", "chdir": "/", **guard}}
+            return {"host.command": {"shell": f"umask 022; {text}", "chdir": "/", **guard}}
         if fields.pop("absent", False):
             fields["state"] = "absent"
         return {f"ssh.{self.kind}": fields}

@@ -1,4 +1,4 @@
-"""ssh.download from a real server, with curl, GNU wget and busybox's wget."""
+"""host.download from a real server, with curl, GNU wget and busybox's wget."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def machine_with(folder: Path, program: str, shell: str = "dash") -> Machine:
 def wanted(server: Server, content: bytes, method: str = "sha256", **more: Any) -> Any:
     digest = hashlib.new(method, content).hexdigest().upper()
     fields = {"url": f"{server.url}/a%20b?x=1&y='2'", "dest": DEST, "checksum": f"{method}:{digest}"}
-    return resource("ssh.download", {**fields, **more})
+    return resource("host.download", {**fields, **more})
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_what_is_wrong_leaves_the_old_file(shell: str, server: Server, tmp_path:
             await host.undo(changes)
             assert target.read_bytes() == b"old"
             await host.converge(moved)
-            changes = await host.converge(resource("ssh.download", {"dest": DEST}, "absent"))
+            changes = await host.converge(resource("host.download", {"dest": DEST}, "absent"))
             assert not target.exists()
             await host.undo(changes)
             assert target.read_bytes() == ONE
@@ -209,7 +209,7 @@ def test_what_somebody_changed_since_is_not_taken_back(method: str, server: Serv
         host = Host.local(tmp_path)
         async with host.session:
             made = await host.converge(
-                resource("ssh.download", {"dest": "/d", "url": server.url, "checksum": checksum})
+                resource("host.download", {"dest": "/d", "url": server.url, "checksum": checksum})
             )
             (tmp_path / "d").write_bytes(b"theirs\n")
             with pytest.raises(Moved, match="it is not as this run left it"):
@@ -232,7 +232,7 @@ def test_hostile_names(server: Server, tmp_path: Path) -> None:
             before = host.session.round_trips
             assert (await host.look(*each)).changes == ()
             assert host.session.round_trips == before + 1
-            gone = [resource("ssh.download", {"dest": r.fields["dest"]}, "absent") for r in each]
+            gone = [resource("host.download", {"dest": r.fields["dest"]}, "absent") for r in each]
             await host.converge(*gone)
 
     asyncio.run(run())
@@ -261,5 +261,5 @@ def test_hostile_names(server: Server, tmp_path: Path) -> None:
 def test_what_is_wrong_before_any_contact(fields: dict[str, Any], field: str) -> None:
     good = {"url": "https://example.com/x", "dest": "/x", "checksum": "sha256:" + "0" * 64}
     whole = {k: v for k, v in {**good, **fields}.items() if v is not None}
-    _, problems = all_kinds()["ssh.download"].normalise(whole, "present")
+    _, problems = all_kinds()["host.download"].normalise(whole, "present")
     assert [problem.field for problem in problems] == [field]

@@ -62,7 +62,7 @@ def meanwhile(action: Callable[[], None]) -> Iterator[None]:
 def test_a_connection_that_is_cut_in_mid_write(world: World, server: Sshd) -> None:
     root = world.ssh(server)
     (root / "a").write_text(OLD)
-    wanted = [{"ssh.file": {"path": "/a", "content": NEW}}]
+    wanted = [{"host.file": {"path": "/a", "content": NEW}}]
 
     def cut() -> None:
         until(lambda: begun(root))
@@ -82,7 +82,7 @@ def test_a_connection_that_is_cut_in_mid_write(world: World, server: Sshd) -> No
 def test_a_controller_that_is_killed_in_mid_write(world: World) -> None:
     root = world.local()
     (root / "a").write_text(OLD)
-    wanted = [{"ssh.file": {"path": "/a", "content": NEW}}]
+    wanted = [{"host.file": {"path": "/a", "content": NEW}}]
     assert world.fazai("plan", resources=wanted).code == 2  # writes the inventory
     child = subprocess.Popen(
         [sys.executable, "-m", "fazai", "apply", str(world.folder / "inventory.yml")],
@@ -105,13 +105,13 @@ def test_what_fails_is_taken_back(world: World) -> None:
     (root / "a").write_text("old\n")
     os.symlink("a", root / "l")
     wanted: list[dict[str, Any]] = [
-        {"ssh.file": {"path": "/a", "content": "new\n", "mode": "0600"}},
-        {"ssh.link": {"path": "/l", "target": "b"}},
-        {"ssh.directory": {"path": "/d"}},
-        {"ssh.file": {"path": "/no/such/folder/x", "content": "x"}},
+        {"host.file": {"path": "/a", "content": "new\n", "mode": "0600"}},
+        {"host.link": {"path": "/l", "target": "b"}},
+        {"host.directory": {"path": "/d"}},
+        {"host.file": {"path": "/no/such/folder/x", "content": "x"}},
     ]
     found = world.fazai("apply", resources=wanted)
-    assert (found.code, "ssh.directory" in found.out) == (1, True), found
+    assert (found.code, "host.directory" in found.out) == (1, True), found
     assert "3 changes taken back" in found.out
     assert (root / "a").read_text() == "old\n"
     assert (root / "a").stat().st_mode & 0o7777 == 0o644
@@ -126,7 +126,7 @@ def test_what_is_not_valid_does_not_take_the_place(world: World) -> None:
     script.write_text('#!/bin/sh\necho "line 1: $(cat "$1") is nonsense" >&2\nexit 3\n')
     script.chmod(0o755)
     fields = {"path": "/a", "content": "password=hunter2\n", "mode": "0600", "validate": f"{script} %s"}
-    found = world.fazai("apply", resources=[{"ssh.file": fields}])
+    found = world.fazai("apply", resources=[{"host.file": fields}])
     assert (found.code, "exit status 3" in found.out, "is nonsense" in found.out) == (1, True, True), found
     assert "hunter2" not in found.out + found.err
     assert "***" in found.out
@@ -139,7 +139,7 @@ def test_a_backup_is_kept_when_asked_for(world: World) -> None:
     (root / "a").write_text("old\n")
     (root / "a").chmod(0o604)
     fields = {"path": "/a", "content": "new\n", "backup": True}
-    assert world.fazai("apply", resources=[{"ssh.file": fields}]).code == 0
+    assert world.fazai("apply", resources=[{"host.file": fields}]).code == 0
     (kept,) = root.glob("a.*Z~")
     assert (kept.read_text(), kept.stat().st_mode & 0o7777) == ("old\n", 0o604)
     assert (root / "a").stat().st_mode & 0o7777 == 0o604  # what is not declared stays
@@ -184,7 +184,7 @@ def test_a_filesystem_that_takes_nothing(then: str, said: str, hint: str, tmp_pa
     target = Target("box", "local", "write", {})
     begin = mounted(root, then.replace("{root}", str(root)))
     host = Host(root, HostSession(target, all_kinds(), begin, timeout_s=20, root=str(root)))
-    old, new = (resource("ssh.file", {"path": "/a", "content": c}) for c in ("old\n", "n" * 100_000))
+    old, new = (resource("host.file", {"path": "/a", "content": c}) for c in ("old\n", "n" * 100_000))
 
     async def run() -> None:
         async with host.session:
@@ -195,7 +195,7 @@ def test_a_filesystem_that_takes_nothing(then: str, said: str, hint: str, tmp_pa
             assert said in str(raised.value)
             assert hint in str(raised.value.hint)
             assert (await host.look(old)).changes == ()
-            assert (await host.look(resource("ssh.directory", {"path": "/"}))).errors == ()
+            assert (await host.look(resource("host.directory", {"path": "/"}))).errors == ()
 
     asyncio.run(run())
 
@@ -222,11 +222,11 @@ def _may_not(root: Path) -> None:
     async def run() -> None:
         async with host.session:
             for name in ("closed/secret", "closed/a/b/c", "unreadable"):
-                diff = await host.look(resource("ssh.file", {"path": f"{root}/{name}", "content": "y"}))
+                diff = await host.look(resource("host.file", {"path": f"{root}/{name}", "content": "y"}))
                 assert diff.changes == ()
                 assert diff.errors[0].hint == "become: true"
             (change,) = (
-                await host.look(resource("ssh.file", {"path": f"{root}/new", "content": "y"}))
+                await host.look(resource("host.file", {"path": f"{root}/new", "content": "y"}))
             ).changes
             with pytest.raises(AccessDenied, match="Permission denied") as raised:
                 await host.session.write(change)

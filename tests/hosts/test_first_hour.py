@@ -25,13 +25,13 @@ def test_a_host_that_has_nothing_to_do_is_not_contacted(world: World, server: Ss
     world.ssh(server, "h1", ansible_port=port)
     root = world.local("h3")
     playbook = world.folder / "site.yml"
-    playbook.write_text("- hosts: h3\n  resources:\n    - ssh.file: {path: /a, content: x}\n")
+    playbook.write_text("- hosts: h3\n  resources:\n    - host.file: {path: /a, content: x}\n")
     for command in ("plan", "apply", "drift"):
         found = world.fazai(command, "-p", playbook)
         assert found.code == (2 if command == "plan" else 0), found
         assert "refuses connections" not in found.out + found.err
     assert (root / "a").read_text() == "x"
-    playbook.write_text("- hosts: h1\n  resources:\n    - ssh.file: {path: /a, content: x}\n")
+    playbook.write_text("- hosts: h1\n  resources:\n    - host.file: {path: /a, content: x}\n")
     found = world.fazai("plan", "-p", playbook)
     assert (found.code, "refuses connections" in found.out) == (4, True), found
 
@@ -39,9 +39,9 @@ def test_a_host_that_has_nothing_to_do_is_not_contacted(world: World, server: Ss
 def test_a_handler_that_is_due_is_run_where_nothing_is_declared_any_more(world: World) -> None:
     """What an earlier run left over is something to do."""
     root = world.local()
-    made = {"ssh.file": {"path": "/a", "content": "x"}, "notify": "tell"}
+    made = {"host.file": {"path": "/a", "content": "x"}, "notify": "tell"}
     shell = f"test -e {root}/ready || kill -9 $$; touch {root}/told"
-    told = {"ssh.command": {"shell": shell}, "listen": "tell"}
+    told = {"host.command": {"shell": shell}, "listen": "tell"}
     failed = world.fazai("apply", resources=[made, told])
     assert (failed.code, "could not be taken back" in failed.out) == (1, True), failed
     (root / "ready").touch()
@@ -56,9 +56,9 @@ def test_ctrl_c_on_a_host(handler: bool, world: World) -> None:
     root = world.local()
     shell = f"kill -INT {os.getpid()}; sleep 0.1; touch {root}/done"
     wanted: list[dict[str, Any]] = [
-        {"ssh.command": {"shell": shell, "creates": "/done"}, **({"notify": "tell"} if handler else {})},
-        {"ssh.command": {"argv": ["touch", f"{root}/later"], "creates": "/later"}},
-        {"ssh.command": {"argv": ["true"]}, "listen": "tell"},
+        {"host.command": {"shell": shell, "creates": "/done"}, **({"notify": "tell"} if handler else {})},
+        {"host.command": {"argv": ["touch", f"{root}/later"], "creates": "/later"}},
+        {"host.command": {"argv": ["true"]}, "listen": "tell"},
     ]
     found = world.fazai("apply", resources=wanted)
     state = "are made, and what they notified has not run yet" if handler else "are made and stay"
@@ -67,14 +67,14 @@ def test_ctrl_c_on_a_host(handler: bool, world: World) -> None:
     assert not (root / "later").exists()
 
 
-@pytest.mark.parametrize("kind", ["ssh.file", "ssh.line", "ssh.block"])
+@pytest.mark.parametrize("kind", ["host.file", "host.line", "host.block"])
 def test_what_is_not_valid_says_by_which_command(kind: str, world: World) -> None:
     root = world.local()
     (root / "a").write_text("old\n")
     fields: dict[str, dict[str, Any]] = {
-        "ssh.file": {"content": "new\n"},
-        "ssh.line": {"line": "new"},
-        "ssh.block": {"block": "new\n"},
+        "host.file": {"content": "new\n"},
+        "host.line": {"line": "new"},
+        "host.block": {"block": "new\n"},
     }
     wanted = {"path": "/a", **fields[kind], "validate": "grep -q nowhere %s"}
     found = world.fazai("apply", resources=[{kind: wanted}])
@@ -86,16 +86,20 @@ def test_what_is_not_valid_says_by_which_command(kind: str, world: World) -> Non
 @pytest.mark.parametrize(
     ("kind", "fields", "said"),
     [
-        ("ssh.file", {"dest": "/a", "content": "x"}, ('there is no field "dest"', 'did you mean "path"?')),
-        ("ssh.file", {"name": "/a", "content": "x"}, ('there is no field "name"', 'did you mean "path"?')),
-        ("ssh.file", {"content": "x"}, ("path: is missing", "")),
-        ("ssh.line", {"dest": "/a", "line": "x"}, ('there is no field "dest"', 'did you mean "path"?')),
-        ("ssh.block", {"destfile": "/a", "block": "x"}, ('is no field "destfile"', 'did you mean "path"?')),
-        ("ssh.directory", {"pat": "/a"}, ('there is no field "pat"', 'did you mean "path"?')),
-        ("ssh.link", {"dest": "/a", "src": "/b"}, ('there is no field "dest"', 'did you mean "path"?')),
-        ("ssh.download", {"path": "/a", "url": "http://x"}, ('no field "path"', 'did you mean "dest"?')),
-        ("ssh.package", {"pkg": "curl"}, ('there is no field "pkg"', 'did you mean "name"?')),
-        ("ssh.command", {"cmd": "ls", "creates": "/a"}, ('there is no field "cmd"', 'did you mean "shell"?')),
+        ("host.file", {"dest": "/a", "content": "x"}, ('there is no field "dest"', 'did you mean "path"?')),
+        ("host.file", {"name": "/a", "content": "x"}, ('there is no field "name"', 'did you mean "path"?')),
+        ("host.file", {"content": "x"}, ("path: is missing", "")),
+        ("host.line", {"dest": "/a", "line": "x"}, ('there is no field "dest"', 'did you mean "path"?')),
+        ("host.block", {"destfile": "/a", "block": "x"}, ('is no field "destfile"', 'did you mean "path"?')),
+        ("host.directory", {"pat": "/a"}, ('there is no field "pat"', 'did you mean "path"?')),
+        ("host.link", {"dest": "/a", "src": "/b"}, ('there is no field "dest"', 'did you mean "path"?')),
+        ("host.download", {"path": "/a", "url": "http://x"}, ('no field "path"', 'did you mean "dest"?')),
+        ("host.package", {"pkg": "curl"}, ('there is no field "pkg"', 'did you mean "name"?')),
+        (
+            "host.command",
+            {"cmd": "ls", "creates": "/a"},
+            ('there is no field "cmd"', 'did you mean "shell"?'),
+        ),
     ],
 )
 def test_a_field_under_ansibles_name(
@@ -120,18 +124,18 @@ def test_no_crontab_is_said_before_anything_is_written(world: World, monkeypatch
     wanted = {"name": "fz", "job": "true", "user": "root"}
     if shutil.which("crontab", path="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"):
         pytest.skip("this machine has a crontab")
-    result = world.fazai("plan", resources=[{"ssh.cron": wanted}])
+    result = world.fazai("plan", resources=[{"host.cron": wanted}])
     assert (result.code, "there is no crontab on the host" in result.out) == (1, True), result
-    assert "ssh.package" in result.out
-    result = world.fazai("plan", resources=[{"ssh.cron": {**wanted, "state": "absent"}}])
+    assert "host.package" in result.out
+    result = world.fazai("plan", resources=[{"host.cron": {**wanted, "state": "absent"}}])
     assert result.code == 0, result
 
 
 def test_what_a_look_says_where_there_is_no_crontab() -> None:
-    kind = all_kinds()["ssh.cron"]
+    kind = all_kinds()["host.cron"]
 
     def read(state: str) -> object:
-        want = Want(resource("ssh.cron", {"name": "fz", "job": "true", "user": "root"}, state), str)
+        want = Want(resource("host.cron", {"name": "fz", "job": "true", "user": "root"}, state), str)
         (question,) = kind.ask(want)
         return kind.read(want, {question: Output(127, b"sh: crontab: not found\n")})
 

@@ -62,11 +62,11 @@ _COMMAND = {"shell": "touch /never", "chdir": "/"}
 _JOB = {"name": "job", "cron_file": "jobs", "user": "root", "job": "true"}
 _FOLDER, _FILE = "a folder above it may not be entered", "the file may not be read"
 CASES: tuple[tuple[str, Mapping[str, Any], str, str], ...] = (
-    ("ssh.command", {**_COMMAND, "creates": "/closed/x"}, "present", _FOLDER),
-    ("ssh.command", {**_COMMAND, "removes": "/closed/x"}, "present", _FOLDER),
-    ("ssh.command", {**_COMMAND, "creates": "/closed/x", "unless": ["false"]}, "present", _FOLDER),
-    ("ssh.cron", _JOB, "present", _FILE),
-    ("ssh.cron", _JOB, "absent", _FILE),
+    ("host.command", {**_COMMAND, "creates": "/closed/x"}, "present", _FOLDER),
+    ("host.command", {**_COMMAND, "removes": "/closed/x"}, "present", _FOLDER),
+    ("host.command", {**_COMMAND, "creates": "/closed/x", "unless": ["false"]}, "present", _FOLDER),
+    ("host.cron", _JOB, "present", _FILE),
+    ("host.cron", _JOB, "absent", _FILE),
 )
 
 
@@ -90,7 +90,7 @@ def test_jobs_in_a_folder_that_may_not_be_entered(closed: Path) -> None:
     async def run() -> None:
         host = as_alice(closed)
         async with host.session:
-            (error,) = (await host.look(resource("ssh.cron", _JOB, "absent"))).errors
+            (error,) = (await host.look(resource("host.cron", _JOB, "absent"))).errors
             assert _FOLDER in str(error)
 
     asyncio.run(run())
@@ -102,7 +102,7 @@ def test_another_guard_that_holds_is_enough(closed: Path) -> None:
     async def run() -> None:
         host = as_alice(closed)
         async with host.session:
-            diff = await host.look(resource("ssh.command", fields))
+            diff = await host.look(resource("host.command", fields))
             assert (diff.changes, diff.errors) == ((), ())
 
     asyncio.run(run())

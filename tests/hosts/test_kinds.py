@@ -88,9 +88,9 @@ def test_hostile_names(shell: str, tmp_path: Path) -> None:
     root.mkdir()
     wanted = []
     for name in HOSTILE:
-        wanted.append(resource("ssh.directory", {"path": f"/d {name}"}))
-        wanted.append(resource("ssh.file", {"path": f"/d {name}/{name}", "content": name + "\n\n"}))
-        wanted.append(resource("ssh.link", {"path": f"/d {name}/l{name}", "target": name}))
+        wanted.append(resource("host.directory", {"path": f"/d {name}"}))
+        wanted.append(resource("host.file", {"path": f"/d {name}/{name}", "content": name + "\n\n"}))
+        wanted.append(resource("host.link", {"path": f"/d {name}/l{name}", "target": name}))
 
     async def run() -> None:
         host = Host.local(root, shell_environ(shell, tmp_path))
@@ -107,7 +107,7 @@ def test_hostile_names(shell: str, tmp_path: Path) -> None:
             (change,) = await host.converge(*wanted)
             assert change.before["content"].data.startswith(b"\nchanged\n")
             gone = [
-                resource("ssh.directory", {"path": f"/d {n}", "recurse": True}, "absent") for n in HOSTILE
+                resource("host.directory", {"path": f"/d {n}", "recurse": True}, "absent") for n in HOSTILE
             ]
             assert len(await host.converge(*gone)) == len(HOSTILE)
 
@@ -120,9 +120,9 @@ def test_parts_of_one_file(tmp_path: Path) -> None:
     """Several lines and blocks of one file, at once: none overwrites another; all are taken back."""
     (tmp_path / "c").write_text("a\nb\n")
     wanted = [
-        resource("ssh.line", {"path": "/c", "line": "one"}),
-        resource("ssh.line", {"path": "/c", "regexp": "^b", "line": "bee"}),
-        resource("ssh.block", {"path": "/c", "block": "two\nthree"}),
+        resource("host.line", {"path": "/c", "line": "one"}),
+        resource("host.line", {"path": "/c", "regexp": "^b", "line": "bee"}),
+        resource("host.block", {"path": "/c", "block": "two\nthree"}),
     ]
 
     async def run() -> None:
@@ -142,7 +142,7 @@ def test_a_file_that_somebody_else_changed_is_left_alone(tmp_path: Path) -> None
     async def run() -> None:
         host = Host.local(tmp_path)
         async with host.session:
-            (change,) = (await host.look(resource("ssh.line", {"path": "/c", "line": "x"}))).changes
+            (change,) = (await host.look(resource("host.line", {"path": "/c", "line": "x"}))).changes
             (tmp_path / "c").write_text("other\n")
             with pytest.raises(Moved, match="/c was changed by another hand since it was looked at: nothing"):
                 await host.session.write(change)
@@ -155,13 +155,13 @@ def test_a_file_that_somebody_else_changed_is_left_alone(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("kind", "there", "said"),
     [
-        ("ssh.link", "directory", "there is a directory, not a link"),
-        ("ssh.link", "file", "there is a file, not a link"),
-        ("ssh.link", "special", "there is a special file, not a link"),
-        ("ssh.directory", "file", "there is a file, not a directory"),
-        ("ssh.directory", "link", "there is a link, not a directory"),
-        ("ssh.file", "directory", "there is a directory, not a file"),
-        ("ssh.file", "special", "there is a special file, not a file"),
+        ("host.link", "directory", "there is a directory, not a link"),
+        ("host.link", "file", "there is a file, not a link"),
+        ("host.link", "special", "there is a special file, not a link"),
+        ("host.directory", "file", "there is a file, not a directory"),
+        ("host.directory", "link", "there is a link, not a directory"),
+        ("host.file", "directory", "there is a directory, not a file"),
+        ("host.file", "special", "there is a special file, not a file"),
     ],
 )
 def test_something_else_stands_there(kind: str, there: str, said: str, tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ def test_something_else_stands_there(kind: str, there: str, said: str, tmp_path:
         "link": lambda: path.symlink_to("/nowhere"),
     }
     makers[there]()
-    more = {"ssh.link": {"target": "y"}, "ssh.file": {"content": "c"}}.get(kind, {})
+    more = {"host.link": {"target": "y"}, "host.file": {"content": "c"}}.get(kind, {})
 
     async def run() -> None:
         host = Host.local(tmp_path)
@@ -189,7 +189,7 @@ def test_something_else_stands_there(kind: str, there: str, said: str, tmp_path:
 @pytest.mark.parametrize("shell", SHELLS)
 def test_a_link_where_something_came_after_the_look(shell: str, tmp_path: Path) -> None:
     (tmp_path / "root/real").mkdir(parents=True)
-    link = resource("ssh.link", {"path": "/x", "target": "real"})
+    link = resource("host.link", {"path": "/x", "target": "real"})
 
     async def run(make: Callable[[Path], object]) -> None:
         host = Host.local(tmp_path / "root", shell_environ(shell, tmp_path))
@@ -215,8 +215,8 @@ def test_a_link_where_something_came_after_the_look(shell: str, tmp_path: Path) 
 def test_a_link_where_the_same_run_makes_a_directory(world: World) -> None:
     root = world.local()
     wanted: list[dict[str, Any]] = [
-        {"ssh.directory": {"path": "/x"}},
-        {"ssh.link": {"path": "/x", "target": "y"}},
+        {"host.directory": {"path": "/x"}},
+        {"host.link": {"path": "/x", "target": "y"}},
     ]
     found = world.fazai("apply", resources=wanted)
     assert (found.code, "there is a directory, not a link" in found.out) == (1, True), found

@@ -15,7 +15,7 @@ from tests.hosts.helpers import SHELLS, Host, put_first, resource, shell_environ
 from tests.hosts.test_depending import NEVER, command, file, line
 from tests.hosts.test_shared_files import KEY_1, KEY_2
 
-BLOCK = {"ssh.block": {"path": "/s/c", "block": "more", "backup": True}}
+BLOCK = {"host.block": {"path": "/s/c", "block": "more", "backup": True}}
 
 
 def names(root: Path) -> list[str]:
@@ -77,7 +77,7 @@ def test_a_backup_of_what_is_not_replaced_after_all(shell: str, several: bool, t
     environ = shell_environ(shell, tmp_path)
     put_first(environ, "mv", "echo mv: no luck >&2\nexit 1")
     wanted = [
-        resource("ssh.file", {"path": f"/{name}", "content": "new", "backup": True})
+        resource("host.file", {"path": f"/{name}", "content": "new", "backup": True})
         for name in ("ab" if several else "a")
     ]
     for name in "ab":
@@ -102,16 +102,16 @@ def test_a_backup_of_what_is_not_replaced_after_all(shell: str, several: bool, t
 # -- files and folders that were made for a line -------------------------------------------------------------
 
 LINES: dict[str, tuple[list[dict[str, Any]], str]] = {
-    "keys": ([{"ssh.authorized_key": {"user": ME, "key": KEY_1}}], "home/.ssh/authorized_keys"),
+    "keys": ([{"host.authorized_key": {"user": ME, "key": KEY_1}}], "home/.ssh/authorized_keys"),
     "keys twice": (
-        [{"ssh.authorized_key": {"user": ME, "key": key}} for key in (KEY_1, KEY_2)],
+        [{"host.authorized_key": {"user": ME, "key": key}} for key in (KEY_1, KEY_2)],
         "home/.ssh/authorized_keys",
     ),
-    "keys elsewhere": ([{"ssh.authorized_key": {"user": ME, "key": KEY_1, "path": "/keys/me"}}], "keys/me"),
-    "sysctl": ([{"ssh.sysctl": {"name": "a.b", "value": "1"}}], "etc/sysctl.d/99-fazai.conf"),
+    "keys elsewhere": ([{"host.authorized_key": {"user": ME, "key": KEY_1, "path": "/keys/me"}}], "keys/me"),
+    "sysctl": ([{"host.sysctl": {"name": "a.b", "value": "1"}}], "etc/sysctl.d/99-fazai.conf"),
     "cron": (
         [
-            {"ssh.cron": {"name": name, "job": "true", "user": "root", "cron_file": "x"}}
+            {"host.cron": {"name": name, "job": "true", "user": "root", "cron_file": "x"}}
             for name in ("one", "two")
         ],
         "etc/cron.d/x",
@@ -179,7 +179,7 @@ def test_temporary_files_of_killed_runs_are_removed(
     os.utime(root / f"s/.fazai-{token}3", (1e9, 1e9))
     before = set(names(root))
     wanted = [
-        resource("ssh.file", {"path": f"/s/{name}", "content": "new"}) for name in ("ab" if several else "a")
+        resource("host.file", {"path": f"/s/{name}", "content": "new"}) for name in ("ab" if several else "a")
     ]
 
     async def run() -> None:

@@ -1,4 +1,4 @@
-"""ssh.line and ssh.block on files as they are: other line ends, several matches, secrets, and patterns that
+"""host.line and host.block on files as they are: other line ends, several matches, secrets, and patterns that
 could take forever."""
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def test_a_line(before: str, fields: Mapping[str, str], after: str, tmp_path: Pa
     """Written and read back on a host, and as wanted then."""
     path = tmp_path / "file"
     path.write_bytes(before.encode())
-    wanted = resource("ssh.line", {"path": "/file", **fields})
+    wanted = resource("host.line", {"path": "/file", **fields})
 
     async def run() -> None:
         host = Host.local(tmp_path)
@@ -105,7 +105,7 @@ SECRET = "correct horse battery"
 
 
 def _inventory(world: World, root: Path, line: Mapping[str, Any]) -> None:
-    host = {"provider": "local", "root": str(root), "token": "@token@", "resources": [{"ssh.line": line}]}
+    host = {"provider": "local", "root": str(root), "token": "@token@", "resources": [{"host.line": line}]}
     text = json.dumps({"all": {"hosts": {"box": host}}}).replace('"@token@"', "!env FZ_LINE")
     (world.folder / "inventory.yml").write_text(text)
 
@@ -164,7 +164,7 @@ def test_a_pattern_that_takes_too_long_on_one_host(pattern: str, line: str, tmp_
     for name in ("slow", "quick"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "file").write_text(line if name == "slow" else "a line\n")
-    wanted = resource("ssh.line", {"path": "/file", "regexp": pattern, "line": "PermitRootLogin no"})
+    wanted = resource("host.line", {"path": "/file", "regexp": pattern, "line": "PermitRootLogin no"})
 
     async def run() -> None:
         slow, quick = (Host.local(tmp_path / name) for name in ("slow", "quick"))
@@ -200,7 +200,7 @@ def test_only_what_may_take_long_is_read_in_another_thread(
 ) -> None:
     """Two changes of threads for each of them on each host cost more than all that is read."""
     (tmp_path / "file").write_text("# PermitRootLogin yes\n")
-    wanted = resource("ssh.line", {"path": "/file", **fields})
+    wanted = resource("host.line", {"path": "/file", **fields})
     hops: list[object] = []
     hop = asyncio.to_thread
 
@@ -241,7 +241,7 @@ def test_what_stands_between_a_block_and_another_mark_of_an_end_stays() -> None:
 @pytest.mark.parametrize("block", ["# BEGIN fazai\nx\n", "x\n# END fazai\ny", "# END fazai\r\n"])
 def test_a_block_that_holds_its_own_marks_is_refused(block: str) -> None:
     """Written, it would be another block at the next look."""
-    kind = all_kinds()["ssh.block"]
+    kind = all_kinds()["host.block"]
     _, problems = kind.normalise({"path": "/f", "block": block}, "present")
     (problem,) = problems
     assert (problem.field, "holds a line that is one of its marks" in problem.message) == ("block", True)

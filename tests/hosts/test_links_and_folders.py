@@ -56,9 +56,9 @@ def test_an_edit_means_the_target_of_a_link(target: str, shell: str, tmp_path: P
     file.chmod(0o604)
     link.symlink_to(target)
     wanted = [
-        resource("ssh.line", {"path": "/etc/resolv.conf", "line": "options edns0", "backup": True}),
-        resource("ssh.sysctl", {"name": "a.b", "value": "1", "sysctl_file": "/etc/resolv.conf"}),
-        resource("ssh.authorized_key", {"user": "x", "path": "/etc/resolv.conf", "key": KEY_1}),
+        resource("host.line", {"path": "/etc/resolv.conf", "line": "options edns0", "backup": True}),
+        resource("host.sysctl", {"name": "a.b", "value": "1", "sysctl_file": "/etc/resolv.conf"}),
+        resource("host.authorized_key", {"user": "x", "path": "/etc/resolv.conf", "key": KEY_1}),
     ]
 
     async def run() -> None:
@@ -88,13 +88,13 @@ def test_the_target_that_is_not_there_yet(shell: str, tmp_path: Path) -> None:
     async def run() -> None:
         host = Host.local(root, shell_environ(shell, tmp_path))
         async with host.session:
-            (error,) = (await host.look(resource("ssh.line", line))).errors
+            (error,) = (await host.look(resource("host.line", line))).errors
             assert "there is no such file" in error.message
             (error,) = (
-                await host.look(resource("ssh.line", {**line, "path": "/etc/b", "create": True}))
+                await host.look(resource("host.line", {**line, "path": "/etc/b", "create": True}))
             ).errors
             assert "a link to ../none/b, where there is no folder" in error.message
-            changes = await host.converge(resource("ssh.line", {**line, "create": True}))
+            changes = await host.converge(resource("host.line", {**line, "create": True}))
             assert (state(root / "run/a")[2], os.readlink(root / "etc/a")) == ("x\n", "../run/a")
             await host.undo(changes)
 
@@ -110,10 +110,10 @@ def test_a_folder_behind_a_link_of_roots(shell: str, tmp_path: Path) -> None:
     (root / "var").mkdir()
     (root / "var/run").symlink_to("/run")
     wanted = [
-        resource("ssh.directory", {"path": "/var/run/app/x", "mode": "0750"}),
-        resource("ssh.file", {"path": "/var/run/app/f", "content": "f\n", "mode": "0600"}),
-        resource("ssh.link", {"path": "/var/run/app/l", "target": "f"}),
-        resource("ssh.line", {"path": "/var/run/app/l", "line": "line"}),
+        resource("host.directory", {"path": "/var/run/app/x", "mode": "0750"}),
+        resource("host.file", {"path": "/var/run/app/f", "content": "f\n", "mode": "0600"}),
+        resource("host.link", {"path": "/var/run/app/l", "target": "f"}),
+        resource("host.line", {"path": "/var/run/app/l", "line": "line"}),
     ]
 
     async def run() -> None:
@@ -128,13 +128,15 @@ def test_a_folder_behind_a_link_of_roots(shell: str, tmp_path: Path) -> None:
     assert (os.readlink(root / "run/app/l"), (root / "var/run").is_symlink()) == ("f", True)
 
 
-@pytest.mark.parametrize("kind", ["ssh.line", "ssh.block"])
+@pytest.mark.parametrize("kind", ["host.line", "host.block"])
 def test_what_a_link_leads_to_is_hidden_by_its_own_mode(kind: str, world: World) -> None:
     root = world.local()
     (root / "secret").write_text("token=hunter2\nend\n")
     (root / "secret").chmod(0o600)
     (root / "link").symlink_to("secret")
-    fields = {"ssh.line": {"line": "end=1", "regexp": "^token"}, "ssh.block": {"block": "x=hunter2\n"}}[kind]
+    fields = {"host.line": {"line": "end=1", "regexp": "^token"}, "host.block": {"block": "x=hunter2\n"}}[
+        kind
+    ]
     found = world.fazai("plan", "--diff", resources=[{kind: {"path": "/link", **fields}}])
     assert (found.code, "***" in found.out) == (2, True), found
     assert "hunter2" not in found.out + found.err
@@ -150,7 +152,7 @@ def test_a_link_does_not_lead_out_of_a_folder_host(tmp_path: Path) -> None:
     wanted = [
         resource(kind, {"path": f"/{link}/x", **more})
         for link in ("up", "abs")
-        for kind, more in (("ssh.line", {"line": "y"}), ("ssh.file", {"content": "y\n"}))
+        for kind, more in (("host.line", {"line": "y"}), ("host.file", {"content": "y\n"}))
     ]
 
     async def run() -> None:
@@ -187,16 +189,16 @@ def test_all_kinds_in_a_users_own_folder(shell: str, tmp_path: Path) -> None:
     opened = (home / "log").stat().st_ino
     hers = {"owner": str(ALICE), "group": str(ALICE)}
     wanted = [
-        resource("ssh.file", {"path": "/home/alice/roots", "content": "roots\n"}),
-        resource("ssh.file", {"path": "/home/alice/hers", "content": "hers\n", "mode": "0600", **hers}),
-        resource("ssh.file", {"path": "/home/alice/log", "mode": "0600"}),
-        resource("ssh.directory", {"path": "/home/alice/a/b", "mode": "2750", **hers}),
-        resource("ssh.directory", {"path": "/home/alice/dots", "mode": "0700"}),
-        resource("ssh.link", {"path": "/home/alice/link", "target": "-x y"}),
-        resource("ssh.line", {"path": "/home/alice/rc", "line": "one"}),
-        resource("ssh.block", {"path": "/home/alice/rc-abs", "block": "two\n", "backup": True}),
-        resource("ssh.authorized_key", {"user": "alice", "key": KEY_1}),
-        resource("ssh.file", {"path": "/home/alice/big", "content": "big\n" * 600_000, **hers}),
+        resource("host.file", {"path": "/home/alice/roots", "content": "roots\n"}),
+        resource("host.file", {"path": "/home/alice/hers", "content": "hers\n", "mode": "0600", **hers}),
+        resource("host.file", {"path": "/home/alice/log", "mode": "0600"}),
+        resource("host.directory", {"path": "/home/alice/a/b", "mode": "2750", **hers}),
+        resource("host.directory", {"path": "/home/alice/dots", "mode": "0700"}),
+        resource("host.link", {"path": "/home/alice/link", "target": "-x y"}),
+        resource("host.line", {"path": "/home/alice/rc", "line": "one"}),
+        resource("host.block", {"path": "/home/alice/rc-abs", "block": "two\n", "backup": True}),
+        resource("host.authorized_key", {"user": "alice", "key": KEY_1}),
+        resource("host.file", {"path": "/home/alice/big", "content": "big\n" * 600_000, **hers}),
     ]
 
     async def run() -> None:
@@ -219,7 +221,7 @@ def test_all_kinds_in_a_users_own_folder(shell: str, tmp_path: Path) -> None:
             assert state(keys) == ("0600", ALICE, f"{KEY_1}\n")
             assert state(home / "big") == ("0644", ALICE, "big\n" * 600_000)
             await host.undo(changes)
-            gone = resource("ssh.directory", {"path": "/home/alice/dots", "recurse": True}, "absent")
+            gone = resource("host.directory", {"path": "/home/alice/dots", "recurse": True}, "absent")
             await host.converge(gone)
 
     asyncio.run(run())
@@ -237,10 +239,10 @@ def test_a_folder_to_which_many_may_write(shell: str, folder: str, tmp_path: Pat
     (root / "open").chmod(0o775)
     at = root / folder[1:]
     wanted = [
-        resource("ssh.file", {"path": f"{folder}/f", "content": "f\n", "owner": str(BOB)}),
-        resource("ssh.directory", {"path": f"{folder}/d"}),
-        resource("ssh.file", {"path": f"{folder}/d/f", "content": "f\n"}),
-        resource("ssh.line", {"path": f"{folder}/f", "line": "g"}),
+        resource("host.file", {"path": f"{folder}/f", "content": "f\n", "owner": str(BOB)}),
+        resource("host.directory", {"path": f"{folder}/d"}),
+        resource("host.file", {"path": f"{folder}/d/f", "content": "f\n"}),
+        resource("host.line", {"path": f"{folder}/f", "line": "g"}),
     ]
 
     async def run() -> None:
@@ -258,9 +260,9 @@ def test_a_folder_to_which_many_may_write(shell: str, folder: str, tmp_path: Pat
 def test_a_file_for_one_user_in_the_folder_of_another(tmp_path: Path) -> None:
     root = alices(tmp_path)
     wanted = [
-        resource("ssh.file", {"path": "/home/alice/x", "content": "x", "owner": str(BOB)}),
-        resource("ssh.directory", {"path": "/home/alice/y", "owner": str(BOB)}),
-        resource("ssh.authorized_key", {"user": "bob", "path": "/home/alice/z/keys", "key": KEY_2}),
+        resource("host.file", {"path": "/home/alice/x", "content": "x", "owner": str(BOB)}),
+        resource("host.directory", {"path": "/home/alice/y", "owner": str(BOB)}),
+        resource("host.authorized_key", {"user": "bob", "path": "/home/alice/z/keys", "key": KEY_2}),
     ]
     with (root / "etc/passwd").open("a") as passwd:
         passwd.write(f"bob:x:{BOB}:{BOB}::/home/bob:\n")
@@ -294,7 +296,7 @@ def test_what_is_roots_in_a_users_folder_stays_so(fields: Mapping[str, Any], tmp
     async def run() -> None:
         host = Host.local(root)
         async with host.session:
-            for kind, name in (("ssh.file", "f"), ("ssh.directory", "d")):
+            for kind, name in (("host.file", "f"), ("host.directory", "d")):
                 (change,) = (
                     await host.look(resource(kind, {"path": f"/home/alice/{name}", **fields}))
                 ).changes
@@ -304,7 +306,7 @@ def test_what_is_roots_in_a_users_folder_stays_so(fields: Mapping[str, Any], tmp
                     await host.session.write(change)
             assert (state(file), state(folder)[1]) == (("0600", 0, "old\n"), 0)
             whole = {"path": "/home/alice/f", "content": "old\n", **fields}
-            (change,) = await host.converge(resource("ssh.file", whole))
+            (change,) = await host.converge(resource("host.file", whole))
             assert (change.verb, file.stat().st_ino != old) == (Verb.UPDATE, True)
             await host.undo((change,))
 
@@ -334,7 +336,7 @@ def test_backups_whose_names_are_taken(shell: str, tmp_path: Path) -> None:
         async with host.session:
             for text in ("1\n", "2\n"):
                 fields = {"path": "/home/alice/f", "content": text, "backup": True}
-                await host.converge(resource("ssh.file", fields))
+                await host.converge(resource("host.file", fields))
 
     asyncio.run(run())
     assert (state(root / "etc/passwd"), os.listdir(root / "etc/sudoers.d")) == (passwd, ["rules"])
@@ -349,7 +351,7 @@ def test_a_controller_that_is_killed_leaves_nothing_in_a_users_folder(world: Wor
     """The file lies in a folder of root's until it is complete; that goes, too."""
     root = world.local()
     plant(root, "/home/alice", "nothing")
-    wanted = [{"ssh.file": {"path": "/home/alice/f", "content": NEW}}]
+    wanted = [{"host.file": {"path": "/home/alice/f", "content": NEW}}]
     assert world.fazai("plan", resources=wanted).code == 2  # writes the inventory
     quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     words = [sys.executable, "-m", "fazai", "apply", str(world.folder / "inventory.yml")]
@@ -381,8 +383,8 @@ def test_a_link_that_comes_before_a_folder_is_made(shell: str, joined: bool, tmp
     came = f"ln -sn ../etc/sudoers.d '{root}/tmp/x' 2>/dev/null && chown -h {ALICE} '{root}/tmp/x'"
     _shim(environ, "mkdir", came)
     wanted = [
-        resource("ssh.directory", {"path": "/tmp/x/y"}),
-        resource("ssh.file", {"path": "/etc/other", "content": "other\n"}),
+        resource("host.directory", {"path": "/tmp/x/y"}),
+        resource("host.file", {"path": "/etc/other", "content": "other\n"}),
     ]
 
     async def run() -> None:
@@ -418,7 +420,7 @@ def test_a_users_folder_with_a_default_acl(shell: str, tmp_path: Path) -> None:
         host = Host.local(root, environ)
         async with host.session:
             fields = {"path": "/home/alice/f", "content": "f\n", "mode": "0600"}
-            await host.converge(resource("ssh.file", fields))
+            await host.converge(resource("host.file", fields))
 
     asyncio.run(run())
     assert state(root / "home/alice/f") == ("0600", 0, "f\n")
@@ -439,7 +441,7 @@ def test_attributes_where_many_may_write(shell: str, tmp_path: Path) -> None:
         path.mkdir() if path.name == "d" else path.write_text("x\n")
         if path.name != "roots":
             os.chown(path, BOB, BOB)
-    kinds = {"f": "ssh.file", "d": "ssh.directory", "roots": "ssh.file"}
+    kinds = {"f": "host.file", "d": "host.directory", "roots": "host.file"}
     names = ("tmp/f", "tmp/d", "open/f", "open/d", "tmp/roots")
     wanted = [resource(kinds[name.split("/")[1]], {"path": f"/{name}", "mode": "0750"}) for name in names]
 
@@ -465,8 +467,8 @@ def test_folders_of_others_need_a_safe_mv(tmp_path: Path) -> None:
     async def run() -> None:
         host = Host.local(root, environ)
         async with host.session:
-            await host.converge(resource("ssh.file", {"path": "/etc/x", "content": "x"}))
-            diff = await host.look(resource("ssh.file", {"path": "/home/alice/x", "content": "x"}))
+            await host.converge(resource("host.file", {"path": "/etc/x", "content": "x"}))
+            diff = await host.look(resource("host.file", {"path": "/home/alice/x", "content": "x"}))
             said = "unsafe step /home/alice: folders of others need mv with -T or -h"
             with pytest.raises(DeviceError, match=said):
                 await host.session.write(diff.changes[0])
@@ -505,12 +507,12 @@ def test_a_bsd(tmp_path: Path) -> None:
     _shim(environ, "stat", _BSD_STAT)
     _shim(environ, "mv", _BSD_MV)
     wanted = [
-        resource("ssh.file", {"path": "/etc/x", "content": "x"}),
-        resource("ssh.line", {"path": "/etc/l", "line": "line"}),
-        resource("ssh.authorized_key", {"user": "alice", "key": KEY_1}),
-        resource("ssh.file", {"path": "/home/alice/f", "content": "f\n", "owner": str(ALICE)}),
-        resource("ssh.line", {"path": "/home/alice/f", "line": "g"}),
-        resource("ssh.file", {"path": "/home/alice/f", "mode": "0600"}),
+        resource("host.file", {"path": "/etc/x", "content": "x"}),
+        resource("host.line", {"path": "/etc/l", "line": "line"}),
+        resource("host.authorized_key", {"user": "alice", "key": KEY_1}),
+        resource("host.file", {"path": "/home/alice/f", "content": "f\n", "owner": str(ALICE)}),
+        resource("host.line", {"path": "/home/alice/f", "line": "g"}),
+        resource("host.file", {"path": "/home/alice/f", "mode": "0600"}),
     ]
 
     async def run() -> None:
@@ -518,7 +520,7 @@ def test_a_bsd(tmp_path: Path) -> None:
         async with host.session:
             for each in wanted:
                 await host.converge(each)
-            (error,) = (await host.look(resource("ssh.line", {"path": "/home/alice/s", "line": "x"}))).errors
+            (error,) = (await host.look(resource("host.line", {"path": "/home/alice/s", "line": "x"}))).errors
             assert "unsafe step /home/alice/s" in error.message
 
     asyncio.run(run())
@@ -552,7 +554,7 @@ def test_the_agents_files(where: str, way: str, tmp_path: Path) -> None:
     async def run() -> str:
         host = Host.local(root)
         async with host.session:
-            diff = await host.look(resource("ssh.telemetry_agent", fields))
+            diff = await host.look(resource("host.telemetry_agent", fields))
             assert "SECRETHASH" not in str(diff)
             try:
                 for change in diff.changes:
@@ -584,8 +586,8 @@ def test_a_link_that_leads_elsewhere_by_now_is_still_its_owners(
             os.chown(path, ALICE, ALICE)
     (at / "current").symlink_to("1")
     os.lchown(at / "current", ALICE, BOB)
-    link = resource("ssh.link", {"path": f"{folder}/current", "target": "2"})
-    line = resource("ssh.line", {"path": f"{folder}/current/c", "line": "new"})
+    link = resource("host.link", {"path": f"{folder}/current", "target": "2"})
+    line = resource("host.line", {"path": f"{folder}/current/c", "line": "new"})
 
     async def run() -> None:
         host = Host.local(tmp_path, shell_environ(shell, tmp_path))
@@ -595,7 +597,7 @@ def test_a_link_that_leads_elsewhere_by_now_is_still_its_owners(
             assert (os.readlink(at / "current"), found.st_uid, found.st_gid) == ("2", ALICE, BOB)
             assert (at / "2/c").read_text() == "old\nnew\n"
             await host.undo(made)
-            gone = resource("ssh.link", {"path": f"{folder}/current", "target": "1"}, "absent")
+            gone = resource("host.link", {"path": f"{folder}/current", "target": "1"}, "absent")
             await host.undo(await host.converge(gone))
 
     asyncio.run(run())
@@ -639,12 +641,12 @@ def test_who_may_read_a_file_with_a_list_stays_as_it_is(shell: str, owner: int, 
     async def run() -> None:
         host = Host.local(root, shell_environ(shell, tmp_path))
         async with host.session:
-            made = await host.converge(resource("ssh.line", {"path": "/d/line", "line": "x"}))
-            made += await host.converge(resource("ssh.block", {"path": "/d/block", "block": "x"}))
-            made += await host.converge(resource("ssh.file", {"path": "/d/file", "content": "x\n"}))
+            made = await host.converge(resource("host.line", {"path": "/d/line", "line": "x"}))
+            made += await host.converge(resource("host.block", {"path": "/d/block", "block": "x"}))
+            made += await host.converge(resource("host.file", {"path": "/d/file", "content": "x\n"}))
             backup = {"path": "/d/backup", "content": "x\n", "backup": True}
-            made += await host.converge(resource("ssh.file", backup))
-            two = [resource("ssh.line", {"path": f"/d/joined-{n}", "line": "x"}) for n in (1, 2)]
+            made += await host.converge(resource("host.file", backup))
+            two = [resource("host.line", {"path": f"/d/joined-{n}", "line": "x"}) for n in (1, 2)]
             changes = (await host.look(*two)).changes
             assert host.session.join(changes) == 2
             refs, error = await host.session.write_joined(changes)
@@ -669,12 +671,12 @@ def test_a_list_that_cannot_be_copied_is_said(tmp_path: Path) -> None:
     async def run() -> None:
         host = Host.local(tmp_path, {"PATH": f"{programs}:/usr/bin:/bin"})
         async with host.session:
-            (change,) = (await host.look(resource("ssh.line", {"path": "/f", "line": "x"}))).changes
+            (change,) = (await host.look(resource("host.line", {"path": "/f", "line": "x"}))).changes
             with pytest.raises(
                 DeviceError, match="it has an access control list, which nothing here can copy"
             ):
                 await host.session.write(change)
-            bare = resource("ssh.file", {"path": "/f", "content": "new\n", "mode": "0600"})
+            bare = resource("host.file", {"path": "/f", "content": "new\n", "mode": "0600"})
             await host.converge(bare)
 
     asyncio.run(run())
@@ -689,7 +691,7 @@ def test_nothing_is_removed_across_mount_points(where: str, how: str, shell: str
     same file system that is bound there is one as well."""
     machine = Machine.made(tmp_path, shell)
     point = f"/opt/x{where}"
-    gone = resource("ssh.directory", {"path": "/opt/x", "recurse": True}, "absent")
+    gone = resource("host.directory", {"path": "/opt/x", "recurse": True}, "absent")
     quoted = f"'{point}'"
 
     async def run() -> None:
@@ -703,8 +705,8 @@ def test_nothing_is_removed_across_mount_points(where: str, how: str, shell: str
             with pytest.raises(DeviceError, match=said):
                 await host.session.write(change)
             (error,) = (await host.look(gone)).errors
-            assert error.message == f"ssh.directory /opt/x: {point} is a mount point: nothing is removed"
-            assert error.hint == "unmount it before (ssh.command), or declare absent what is beside it"
+            assert error.message == f"host.directory /opt/x: {point} is a mount point: nothing is removed"
+            assert error.hint == "unmount it before (host.command), or declare absent what is beside it"
             assert (await host.session._run(f"umount {quoted} && ls /opt/x/kept /srv/kept")).exit == 0
             await host.converge(gone)  # a mount beside it, of a name that begins like it, is no matter
             assert (await host.session._run("[ ! -e /opt/x ] && umount /opt/x-ray")).exit == 0

@@ -26,10 +26,10 @@ def mode(path: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    "more", [[], [{"ssh.file": {"path": "/b", "content": "b"}}]], ids=["alone", "joined"]
+    "more", [[], [{"host.file": {"path": "/b", "content": "b"}}]], ids=["alone", "joined"]
 )
 @pytest.mark.parametrize(
-    "before", [[], [{"ssh.link": {"path": "/a", "target": "real"}}]], ids=["there", "new"]
+    "before", [[], [{"host.link": {"path": "/a", "target": "real"}}]], ids=["there", "new"]
 )
 def test_a_mode_for_a_link_does_not_reach_its_target(
     more: list[dict[str, Any]], before: list[dict[str, Any]], world: World
@@ -40,10 +40,10 @@ def test_a_mode_for_a_link_does_not_reach_its_target(
     (root / "real").chmod(0o600)
     if not before:
         (root / "a").symlink_to("real")
-    wanted = [*before, {"ssh.file": {"path": "/a", "mode": "0644"}}, *more]
+    wanted = [*before, {"host.file": {"path": "/a", "mode": "0644"}}, *more]
     found = world.fazai("apply", resources=wanted)
     assert (found.code, mode(root / "real")) == (1, "0600"), found
-    assert "ssh.file /a: there is a link to real, and no content is declared" in found.out
+    assert "host.file /a: there is a link to real, and no content is declared" in found.out
     assert not (root / "b").exists()
 
 
@@ -59,12 +59,12 @@ def test_a_folder_without_the_group_of_the_one_above(
     (root / "srv").chmod(above)
     (root / "srv/old").chmod(0o2755)
     wanted = [
-        resource("ssh.directory", {"path": "/srv/new", "mode": "0755"}),
-        resource("ssh.directory", {"path": "/srv/group", "mode": "2750"}),
+        resource("host.directory", {"path": "/srv/new", "mode": "0755"}),
+        resource("host.directory", {"path": "/srv/group", "mode": "2750"}),
     ]
     here = {"new": "0755", "group": "2750", "old": "2755"}
     if above == 0o2755:  # what is root's where others may write is left alone
-        wanted.append(resource("ssh.directory", {"path": "/srv/old", "mode": "0750"}))
+        wanted.append(resource("host.directory", {"path": "/srv/old", "mode": "0750"}))
         here["old"] = "0750"
 
     async def run() -> None:
@@ -87,11 +87,11 @@ def test_a_folder_without_the_group_of_the_one_above(
 # -- what is made behind a link of another user ----------------------------------------------------------
 
 MADE: tuple[tuple[str, Mapping[str, Any]], ...] = (
-    ("ssh.file", {"content": "x"}),
-    ("ssh.directory", {}),
-    ("ssh.directory", {"path": "/home/alice/d/new/below", "mode": "0700"}),
-    ("ssh.link", {"target": "x"}),
-    ("ssh.sysctl", {"name": "a.b", "value": "1"}),
+    ("host.file", {"content": "x"}),
+    ("host.directory", {}),
+    ("host.directory", {"path": "/home/alice/d/new/below", "mode": "0700"}),
+    ("host.link", {"target": "x"}),
+    ("host.sysctl", {"name": "a.b", "value": "1"}),
 )
 
 
@@ -108,7 +108,7 @@ def test_behind_a_users_link_only_what_is_hers_is_made(
     os.chown(root / "home/alice/own", ALICE, ALICE)
     os.symlink("own", root / "home/alice/d")
     os.lchown(root / "home/alice/d", ALICE, ALICE)
-    name = "sysctl_file" if kind == "ssh.sysctl" else "path"
+    name = "sysctl_file" if kind == "host.sysctl" else "path"
 
     async def run() -> None:
         host = Host.local(root, shell_environ(shell, tmp_path))
@@ -120,7 +120,7 @@ def test_behind_a_users_link_only_what_is_hers_is_made(
             with pytest.raises(DeviceError, match=said):
                 await host.session.write(change)
             assert os.listdir(root / "home/alice/own") == []
-            if kind in ("ssh.file", "ssh.directory") and "path" not in fields:
+            if kind in ("host.file", "host.directory") and "path" not in fields:
                 hers = resource(kind, {"path": "/home/alice/d/new", **fields, "owner": str(ALICE)})
                 await host.undo(await host.converge(hers))
 
@@ -143,7 +143,7 @@ def test_a_folder_that_comes_before_ours_leaves_nothing(shell: str, tmp_path: Pa
     async def run() -> None:
         host = Host.local(root, environ)
         async with host.session:
-            (change,) = (await host.look(resource("ssh.directory", {"path": "/home/alice/d"}))).changes
+            (change,) = (await host.look(resource("host.directory", {"path": "/home/alice/d"}))).changes
             with pytest.raises(DeviceError, match="there is something else by now"):
                 await host.session.write(change)
 
@@ -153,7 +153,7 @@ def test_a_folder_that_comes_before_ours_leaves_nothing(shell: str, tmp_path: Pa
 
 @ROOT
 @pytest.mark.parametrize("together", [True, False])
-@pytest.mark.parametrize("kind", ["ssh.directory", "ssh.sysctl"])
+@pytest.mark.parametrize("kind", ["host.directory", "host.sysctl"])
 @pytest.mark.parametrize("shell", SHELLS)
 def test_a_link_that_comes_before_a_folder_on_the_way(
     shell: str, kind: str, together: bool, tmp_path: Path
@@ -171,12 +171,12 @@ def test_a_link_that_comes_before_a_folder_on_the_way(
     )
     before = sorted(os.listdir(root / "etc"))
     fields = {
-        "ssh.directory": {"path": "/tmp/a/b/c", "mode": "0777", "owner": str(ALICE)},
-        "ssh.sysctl": {"name": "x.y", "value": "1", "sysctl_file": "/tmp/a/b/f"},
+        "host.directory": {"path": "/tmp/a/b/c", "mode": "0777", "owner": str(ALICE)},
+        "host.sysctl": {"name": "x.y", "value": "1", "sysctl_file": "/tmp/a/b/f"},
     }[kind]
     wanted = [resource(kind, fields)]
     if together:
-        wanted.append(resource("ssh.directory", {"path": "/run/x"}))
+        wanted.append(resource("host.directory", {"path": "/run/x"}))
 
     async def run() -> None:
         host = Host.local(root, environ)
@@ -194,17 +194,17 @@ def test_a_link_that_comes_before_a_folder_on_the_way(
     assert left_over(root) == []
 
 
-@pytest.mark.parametrize("kind", ["ssh.line", "ssh.block", "ssh.download", "ssh.file"])
+@pytest.mark.parametrize("kind", ["host.line", "host.block", "host.download", "host.file"])
 @pytest.mark.parametrize("there", ["directory", "special file"])
 def test_what_is_no_file_is_called_so(kind: str, there: str, world: World) -> None:
     """A pipe was a file that `become: true` would let us read."""
     root = world.local()
     (root / "x").mkdir() if there == "directory" else os.mkfifo(root / "x")
     fields = {
-        "ssh.line": {"path": "/x", "line": "a"},
-        "ssh.block": {"path": "/x", "block": "a"},
-        "ssh.file": {"path": "/x", "content": "a"},
-        "ssh.download": {"dest": "/x", "url": "http://127.0.0.1/", "checksum": f"sha256:{'0' * 64}"},
+        "host.line": {"path": "/x", "line": "a"},
+        "host.block": {"path": "/x", "block": "a"},
+        "host.file": {"path": "/x", "content": "a"},
+        "host.download": {"dest": "/x", "url": "http://127.0.0.1/", "checksum": f"sha256:{'0' * 64}"},
     }[kind]
     found = world.fazai("plan", resources=[{kind: fields}])
     assert (found.code, f"/x: there is a {there}, not a file" in found.out.replace("/x: a:", "/x:")) == (
@@ -231,14 +231,14 @@ def test_a_folder_of_ours_in_a_sticky_one(shell: str, tmp_path: Path) -> None:
     async def run() -> None:
         host = Host.local(root, shell_environ(shell, tmp_path))
         async with host.session:
-            changes = await host.converge(resource("ssh.directory", {"path": "/tmp/ours", "mode": "1700"}))
+            changes = await host.converge(resource("host.directory", {"path": "/tmp/ours", "mode": "1700"}))
             assert mode(root / "tmp/ours") == "1700"
             await host.undo(changes)
             assert mode(root / "tmp/ours") == "0755"
             for kind, path in (
-                ("ssh.directory", "/open/ours"),
-                ("ssh.file", "/tmp/linked"),
-                ("ssh.file", "/open/linked"),
+                ("host.directory", "/open/ours"),
+                ("host.file", "/tmp/linked"),
+                ("host.file", "/open/linked"),
             ):
                 diff = await host.look(resource(kind, {"path": path, **given}))
                 if diff.errors:  # at the look already
@@ -262,7 +262,7 @@ def test_a_home_that_is_not_absolute_is_below_the_root(tmp_path: Path) -> None:
     async def run() -> None:
         host = Host.local(root)
         async with host.session:
-            await host.converge(resource("ssh.authorized_key", {"user": "a", "key": KEY_1}))
+            await host.converge(resource("host.authorized_key", {"user": "a", "key": KEY_1}))
 
     asyncio.run(run())
     assert (root / "beside/.ssh/authorized_keys").read_text() == f"{KEY_1}\n"

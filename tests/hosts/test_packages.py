@@ -1,4 +1,4 @@
-"""ssh.package: the real apt with a repository of the test's own, and the others by what their manuals say."""
+"""host.package: the real apt with a repository of the test's own; the others by what their manuals say."""
 
 from __future__ import annotations
 
@@ -63,47 +63,49 @@ def debian(folder: Path, shell: str = "dash") -> Machine:
 def test_the_real_apt(tmp_path: Path) -> None:
     machine = debian(tmp_path)
     config = machine.folder / f"upper/etc/{NAME}.conf"
-    installed = resource("ssh.package", {"name": NAME, "version": "1.0", "update_cache": True})
-    plain = resource("ssh.package", {"name": NAME})
+    installed = resource("host.package", {"name": NAME, "version": "1.0", "update_cache": True})
+    plain = resource("host.package", {"name": NAME})
     heard: list[str] = []
 
     async def run() -> None:
         host = machine.host()
         host.session.listen(lambda stream, text: heard.append(text))
         async with host.session:
-            other = resource("ssh.package", {"name": "fz-other", "install_recommends": False})
+            other = resource("host.package", {"name": "fz-other", "install_recommends": False})
             assert [change.verb for change in await host.converge(installed, other)] == [Verb.CREATE] * 2
             assert config.read_text() == "as it came\n"
             before = host.session.round_trips
             assert (await host.look(installed, other, plain)).changes == ()
             assert host.session.round_trips == before + 1
             config.write_text("changed by hand\n")
-            newest = resource("ssh.package", {"name": NAME, "state": "latest"})
+            newest = resource("host.package", {"name": NAME, "state": "latest"})
             (change,) = changes = await host.converge(newest)
             assert (change.before, change.after) == ({"version": "1.0"}, {"version": "1:1.1~rc-2"})
             assert config.read_text() == "changed by hand\n"  # nobody was asked, and nothing was lost
             await host.undo(changes)
             assert (await host.look(installed)).changes == ()
-            changes = await host.converge(resource("ssh.package", {"name": NAME}, "absent"))
+            changes = await host.converge(resource("host.package", {"name": NAME}, "absent"))
             assert config.exists()
             await host.undo(changes)
             assert (await host.look(installed)).changes == ()
-            await host.converge(resource("ssh.package", {"name": NAME, "purge": True}, "absent"))
-            await host.converge(resource("ssh.package", {"name": "fz-other"}, "absent"))
+            await host.converge(resource("host.package", {"name": NAME, "purge": True}, "absent"))
+            await host.converge(resource("host.package", {"name": "fz-other"}, "absent"))
             several = {"name": ["fz-other", NAME]}
             heard.clear()
-            (change,) = changes = await host.converge(resource("ssh.package", several))
+            (change,) = changes = await host.converge(resource("host.package", several))
             assert change.after == {"fz-other": "installed", NAME: "installed"}
             assert "".join(heard).count("Reading package lists") == 1  # one transaction
             await host.undo(changes)
             await host.converge(installed)
-            (change,) = changes = await host.converge(resource("ssh.package", {**several, "state": "latest"}))
+            (change,) = changes = await host.converge(
+                resource("host.package", {**several, "state": "latest"})
+            )
             assert change.before == {NAME: "1.0", "fz-other": "absent"}
             assert change.after == {NAME: "1:1.1~rc-2", "fz-other": "installed"}
             await host.undo(changes)
             assert len((await host.look(installed, other)).changes) == 1
-            await host.converge(resource("ssh.package", {**several, "purge": True}, "absent"))
-            diff = await host.look(resource("ssh.package", {"name": "fz-nowhere"}))
+            await host.converge(resource("host.package", {**several, "purge": True}, "absent"))
+            diff = await host.look(resource("host.package", {"name": "fz-nowhere"}))
             with pytest.raises(DeviceError, match="Unable to locate package fz-nowhere"):
                 await host.session.write(diff.changes[0])
 
@@ -206,10 +208,10 @@ def test_other_managers(manager: str, tmp_path: Path) -> None:
     async def run() -> None:
         host = machine.host()
         async with host.session:
-            plain = resource("ssh.package", {"name": "app", "update_cache": True})
-            pinned = resource("ssh.package", {"name": "app", "version": old})
-            latest = resource("ssh.package", {"name": "app", "state": "latest"})
-            gone = resource("ssh.package", {"name": "app"}, "absent")
+            plain = resource("host.package", {"name": "app", "update_cache": True})
+            pinned = resource("host.package", {"name": "app", "version": old})
+            latest = resource("host.package", {"name": "app", "state": "latest"})
+            gone = resource("host.package", {"name": "app"}, "absent")
             changes = await host.converge(plain)
             assert f"app {new}" in there(machine)
             await host.undo(changes)
@@ -245,16 +247,16 @@ def test_several_are_one_command_of_other_managers(manager: str, tmp_path: Path)
     async def run() -> None:
         host = machine.host()
         async with host.session:
-            several = resource("ssh.package", {"name": names})
+            several = resource("host.package", {"name": names})
             (change,) = changes = await host.converge(several)
             assert (change.identity, change.before) == ("app, other-lib, tool", {})
             assert change.after == {"app": "installed", "tool": "installed"}
             assert commands() == 1
             await host.undo(changes)
             assert there(machine) == [f"other-lib {old}"]
-            await host.converge(resource("ssh.package", {"name": "app", "version": old}))
+            await host.converge(resource("host.package", {"name": "app", "version": old}))
             (change,) = changes = await host.converge(
-                resource("ssh.package", {"name": names, "state": "latest"})
+                resource("host.package", {"name": names, "state": "latest"})
             )
             assert (change.before["tool"], change.after["tool"]) == ("absent", "installed")
             assert (change.before["app"], change.after["app"].endswith(new)) == (old, True)
@@ -262,7 +264,7 @@ def test_several_are_one_command_of_other_managers(manager: str, tmp_path: Path)
             await host.undo(changes)
             assert there(machine) == [f"other-lib {old}", f"app {old}"]
             before = commands()
-            (change,) = changes = await host.converge(resource("ssh.package", {"name": names}, "absent"))
+            (change,) = changes = await host.converge(resource("host.package", {"name": names}, "absent"))
             assert (change.verb, set(change.before)) == (Verb.DELETE, {"app", "other-lib"})
             assert (there(machine), commands()) == ([], before + 1)
             await host.undo(changes)
@@ -274,7 +276,7 @@ def test_several_are_one_command_of_other_managers(manager: str, tmp_path: Path)
 def test_no_manager_and_one_that_does_not_answer(tmp_path: Path) -> None:
     machine = Machine.made(tmp_path)
     machine.run("rm -f /usr/bin/apt-get")
-    wanted = resource("ssh.package", {"name": "app"})
+    wanted = resource("host.package", {"name": "app"})
 
     async def look() -> str:
         host = machine.host()
@@ -291,7 +293,7 @@ def test_a_folder_has_no_packages(tmp_path: Path) -> None:
     async def run() -> None:
         host = Host.local(tmp_path)
         async with host.session:
-            (error,) = (await host.look(resource("ssh.package", {"name": "x"}))).errors
+            (error,) = (await host.look(resource("host.package", {"name": "x"}))).errors
             assert "needs a running machine" in str(error)
 
     asyncio.run(run())
@@ -320,14 +322,14 @@ def test_a_folder_has_no_packages(tmp_path: Path) -> None:
     ],
 )
 def test_what_a_manager_would_take_for_something_else(fields: dict[str, Any], field: str) -> None:
-    kind = all_kinds()["ssh.package"]
+    kind = all_kinds()["host.package"]
     _, problems = kind.normalise({"name": "app", **fields}, "present")
     assert [problem.field for problem in problems] == [field]
     assert not isinstance(kind.identify({"name": "libstdc++6"}), Problem)
 
 
 def test_how_several_are_named() -> None:
-    kind = all_kinds()["ssh.package"]
+    kind = all_kinds()["host.package"]
     assert kind.identify({"name": ["jq", "curl", "jq"]}) == "jq, curl"
     assert kind.identify({"name": ["curl"]}) == kind.identify({"name": "curl"}) == "curl"
     assert kind.normalise({"name": ["curl"]}, "present") == ({"name": "curl"}, [])

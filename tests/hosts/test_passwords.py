@@ -78,7 +78,7 @@ def test_sudos_password_is_asked_for(typed: str, code: int, world: World) -> Non
     programs.mkdir()
     (programs / "sudo").write_text(SUDO)
     (programs / "sudo").chmod(0o755)
-    world.fazai("validate", resources=[{"ssh.file": {"path": "/a", "content": "x"}}])
+    world.fazai("validate", resources=[{"host.file": {"path": "/a", "content": "x"}}])
     environ = {"PATH": f"{programs}:{os.environ['PATH']}", "FZ_RIGHT": PASSWORD}
     found, seen = at_a_terminal(command(world, "apply", "-K"), [("Become password:", typed)], environ)
     assert found == code, seen
@@ -128,7 +128,7 @@ def test_the_logins_password_is_asked_for(world: World) -> None:
         known.write_text(f"[127.0.0.1]:{port} {key.export_public_key().decode()}")
         host = {"provider": "ssh", "ansible_host": "127.0.0.1", "ansible_port": port, "agent": False}
         world.hosts["web"] = {**host, "user": "me", "known_hosts": str(known)}
-        world.fazai("validate", resources=[{"ssh.file": {"path": "/a", "content": "x"}}])
+        world.fazai("validate", resources=[{"host.file": {"path": "/a", "content": "x"}}])
         _, seen = at_a_terminal(
             command(world, "plan", "--ask-pass", "-K"),
             [("Login password:", PASSWORD), ("Become password (Enter: that of the login):", "")],
@@ -143,7 +143,7 @@ def test_the_logins_password_is_asked_for(world: World) -> None:
 def test_without_a_terminal_nothing_is_asked(option: str, world: World) -> None:
     """A password does not come from a pipe by accident."""
     world.local()
-    world.fazai("validate", resources=[{"ssh.file": {"path": "/a", "content": "x"}}])
+    world.fazai("validate", resources=[{"host.file": {"path": "/a", "content": "x"}}])
     done = subprocess.run(
         command(world, "apply", option),
         input=f"{PASSWORD}\n",

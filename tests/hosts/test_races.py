@@ -77,18 +77,18 @@ def wanted(number: int) -> list[Resource]:
     at, text = "/home/alice/d", f"{number}\n" * 50
     mode = "0666" if number % 2 else "0600"
     return [
-        resource("ssh.file", {"path": f"{at}/f", "content": text, "owner": str(ALICE), "backup": True}),
-        resource("ssh.file", {"path": f"{at}/h", "content": text, "mode": "0666"}),
-        resource("ssh.file", {"path": f"{at}/f", "mode": mode, "owner": str(ALICE)}),
-        resource("ssh.line", {"path": f"{at}/f", "line": f"line {number}", "create": True}),
-        resource("ssh.directory", {"path": f"{at}/n{number}", "mode": "0777", "owner": str(ALICE)}),
+        resource("host.file", {"path": f"{at}/f", "content": text, "owner": str(ALICE), "backup": True}),
+        resource("host.file", {"path": f"{at}/h", "content": text, "mode": "0666"}),
+        resource("host.file", {"path": f"{at}/f", "mode": mode, "owner": str(ALICE)}),
+        resource("host.line", {"path": f"{at}/f", "line": f"line {number}", "create": True}),
+        resource("host.directory", {"path": f"{at}/n{number}", "mode": "0777", "owner": str(ALICE)}),
         resource(
-            "ssh.directory", {"path": at, "mode": "0755" if number % 2 else "0700", "owner": str(ALICE)}
+            "host.directory", {"path": at, "mode": "0755" if number % 2 else "0700", "owner": str(ALICE)}
         ),
-        resource("ssh.link", {"path": f"{at}/l", "target": str(number)}),
-        resource("ssh.authorized_key", {"user": "alice", "path": f"{at}/f", "key": f"{KEY_1} {number}"}),
-        resource("ssh.sysctl", {"name": "a.b", "value": str(number), "sysctl_file": f"{at}/f"}),
-        resource("ssh.directory", {"path": f"{at}/n{number}", "recurse": True}, "absent"),
+        resource("host.link", {"path": f"{at}/l", "target": str(number)}),
+        resource("host.authorized_key", {"user": "alice", "path": f"{at}/f", "key": f"{KEY_1} {number}"}),
+        resource("host.sysctl", {"name": "a.b", "value": str(number), "sysctl_file": f"{at}/f"}),
+        resource("host.directory", {"path": f"{at}/n{number}", "recurse": True}, "absent"),
     ]
 
 

@@ -30,7 +30,7 @@ _USERS = """set -e
 for name; do useradd -m -s /bin/sh "$name"; printf '%s:%s\\n' "$name" "$FZ_PASSWORD" | chpasswd; done
 chown root:root /etc/sudoers /etc/doas.conf; chmod 0440 /etc/sudoers /etc/doas.conf
 """
-WANTED = [{"ssh.file": {"path": "/srv/fz/app.conf", "content": "x=1\n", "mode": "0640"}}]
+WANTED = [{"host.file": {"path": "/srv/fz/app.conf", "content": "x=1\n", "mode": "0640"}}]
 
 
 @dataclass
@@ -158,8 +158,8 @@ def test_a_command_ends_with_its_time(box: Box, options: dict[str, Any]) -> None
     path = "/srv/fz/pid"
     command = {"shell": f"trap '' TERM; echo $$ >{path}; sleep 1000 & wait", "creates": "/no/such/file"}
     box.world.ssh(box.server, "box", root=None, timeout=3, **options)
-    found = box.world.fazai("apply", resources=[{"ssh.command": command}])
-    assert "no answer within 3 s, while ssh.command" in found.out, found
+    found = box.world.fazai("apply", resources=[{"host.command": command}])
+    assert "no answer within 3 s, while host.command" in found.out, found
     pid = int((box.machine.folder / f"upper{path}").read_text())
     for _ in range(200):
         if not Path(f"/proc/{pid}").exists():

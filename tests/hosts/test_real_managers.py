@@ -1,4 +1,4 @@
-"""ssh.package with the real dnf and zypper: machines to throw away, each with a repository of its own."""
+"""host.package with the real dnf and zypper: machines to throw away, each with a repository of its own."""
 
 from __future__ import annotations
 
@@ -66,17 +66,17 @@ def zypper(folder: Path) -> Machine:
 async def several(host: Host) -> None:
     """Both packages as one resource: removed, put back at their versions, installed, the newest."""
     names = {"name": ["fz-app", "fz-other"]}
-    await host.converge(resource("ssh.package", {"name": "fz-base"}))  # zypper fails when nothing is left
-    (change,) = changes = await host.converge(resource("ssh.package", names, "absent"))
+    await host.converge(resource("host.package", {"name": "fz-base"}))  # zypper fails when nothing is left
+    (change,) = changes = await host.converge(resource("host.package", names, "absent"))
     assert change.before == {"fz-app": "1:1.1-2", "fz-other": "3-1"}
     await host.undo(changes)
-    assert (await host.look(resource("ssh.package", {**names, "state": "latest"}))).changes == ()
-    await host.converge(resource("ssh.package", names, "absent"))
-    (change,) = changes = await host.converge(resource("ssh.package", names))
+    assert (await host.look(resource("host.package", {**names, "state": "latest"}))).changes == ()
+    await host.converge(resource("host.package", names, "absent"))
+    (change,) = changes = await host.converge(resource("host.package", names))
     assert change.after == {"fz-app": "installed", "fz-other": "installed"}
     await host.undo(changes)
-    await host.converge(resource("ssh.package", {"name": "fz-app", "version": "1.0"}))
-    (change,) = await host.converge(resource("ssh.package", {**names, "state": "latest"}))
+    await host.converge(resource("host.package", {"name": "fz-app", "version": "1.0"}))
+    (change,) = await host.converge(resource("host.package", {**names, "state": "latest"}))
     assert change.before == {"fz-app": "1.0-1", "fz-other": "absent"}
     assert change.after == {"fz-app": "1:1.1-2", "fz-other": "installed"}
 
@@ -85,14 +85,14 @@ async def several(host: Host) -> None:
 def test_packages_of_rpm(system: Callable[[Path], Machine], tmp_path: Path) -> None:
     machine = system(tmp_path)
     config = machine.folder / "upper/etc/fz-app.conf"
-    old = resource("ssh.package", {"name": "fz-app", "version": "1.0", "update_cache": True})
-    latest = resource("ssh.package", {"name": "fz-app", "state": "latest"})
-    gone = resource("ssh.package", {"name": "fz-app"}, "absent")
+    old = resource("host.package", {"name": "fz-app", "version": "1.0", "update_cache": True})
+    latest = resource("host.package", {"name": "fz-app", "state": "latest"})
+    gone = resource("host.package", {"name": "fz-app"}, "absent")
 
     async def run() -> None:
         host = machine.host()
         async with host.session:
-            other = resource("ssh.package", {"name": "fz-other", "install_recommends": False})
+            other = resource("host.package", {"name": "fz-other", "install_recommends": False})
             assert [change.verb for change in await host.converge(old, other)] == [Verb.CREATE] * 2
             assert config.read_text() == "as it came\n"
             before = host.session.round_trips
@@ -107,11 +107,11 @@ def test_packages_of_rpm(system: Callable[[Path], Machine], tmp_path: Path) -> N
             await host.undo(await host.converge(gone))
             assert (await host.look(old)).changes == ()
             await host.converge(gone)
-            await host.converge(resource("ssh.package", {"name": "fz-app"}))
+            await host.converge(resource("host.package", {"name": "fz-app"}))
             assert (await host.look(latest)).changes == ()
-            await host.converge(resource("ssh.package", {"name": "fz-app", "version": "1:1.1-2"}))
+            await host.converge(resource("host.package", {"name": "fz-app", "version": "1:1.1-2"}))
             await several(host)
-            diff = await host.look(resource("ssh.package", {"name": "fz-nowhere"}))
+            diff = await host.look(resource("host.package", {"name": "fz-nowhere"}))
             with pytest.raises(DeviceError, match="fz-nowhere"):
                 await host.session.write(diff.changes[0])
             assert machine.run("rpm -qa --qf '%{NAME}\\n' | sort").split() == [

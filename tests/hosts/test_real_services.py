@@ -1,4 +1,4 @@
-"""ssh.service with the real systemd and the real OpenRC, in machines to throw away."""
+"""host.service with the real systemd and the real OpenRC, in machines to throw away."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ DOWN = {"name": "app", "state": "stopped", "enabled": False}
 
 
 def _handler(state: str) -> Resource:
-    canonical, problems = all_kinds()["ssh.service"].normalise({"name": "app", "state": state}, "notified")
+    canonical, problems = all_kinds()["host.service"].normalise({"name": "app", "state": state}, "notified")
     assert problems == []
-    return Resource("ssh.service", "app", canonical, "notified", name=state, listen=(state,))
+    return Resource("host.service", "app", canonical, "notified", name=state, listen=(state,))
 
 
 async def _up_and_down(host: Host) -> None:
-    up, down = resource("ssh.service", UP), resource("ssh.service", DOWN)
+    up, down = resource("host.service", UP), resource("host.service", DOWN)
     assert (await host.look(down)).changes == ()
     changes = await host.converge(up)
     before = host.session.round_trips
@@ -80,7 +80,7 @@ async def _with_systemd(machine: Machine) -> None:
         return machine.run("systemctl show -P MainPID app").strip()
 
     def unit(name: str, text: str) -> Any:
-        return resource("ssh.file", {"path": f"/etc/systemd/system/{name}.service", "content": text})
+        return resource("host.file", {"path": f"/etc/systemd/system/{name}.service", "content": text})
 
     host = machine.host()
     async with host.session:
@@ -94,26 +94,28 @@ async def _with_systemd(machine: Machine) -> None:
         await _handlers(host, "restarted")
         assert pid() not in ("0", first)
         assert "sleep 200000" in machine.run(f"tr '\\0' ' ' </proc/{pid()}/cmdline")  # the unit was read anew
-        await host.converge(resource("ssh.service", DOWN))
+        await host.converge(resource("host.service", DOWN))
         await _handlers(host, "reloaded")  # what does not run is started
         assert pid() != "0"
 
         await host.converge(unit("bad", _BROKEN), unit("again", _AGAIN))
         for name, told in (("bad", "status=3"), ("missing", "not found")):
-            started = resource("ssh.service", {"name": name, "state": "started"})
+            started = resource("host.service", {"name": name, "state": "started"})
             with pytest.raises(DeviceError, match=told):
                 await host.session.write((await host.look(started)).changes[0])
         await host.session.write(
-            (await host.look(resource("ssh.service", {"name": "again", "state": "started"}))).changes[0]
+            (await host.look(resource("host.service", {"name": "again", "state": "started"}))).changes[0]
         )
         machine.run("until [ $(systemctl show -P SubState again) = auto-restart ]; do sleep 0.05; done")
         for name in ("bad", "again"):
-            (change,) = (await host.look(resource("ssh.service", {"name": name, "state": "started"}))).changes
+            (change,) = (
+                await host.look(resource("host.service", {"name": name, "state": "started"}))
+            ).changes
             assert change.before == {"state": "failed"}
         machine.run(
             "systemctl mask --quiet bad 2>&1 || { rm /etc/systemd/system/bad.service; systemctl mask bad; }"
         )
-        masked = resource("ssh.service", {"name": "bad", "enabled": True})
+        masked = resource("host.service", {"name": "bad", "enabled": True})
         (error,) = (await host.look(masked)).errors
         assert "masked" in str(error)
 
@@ -142,10 +144,10 @@ async def _with_openrc(machine: Machine) -> None:
         assert pid.read_text() == first
         await _handlers(host, "restarted")
         assert pid.read_text() != first
-        await host.converge(resource("ssh.service", DOWN))
+        await host.converge(resource("host.service", DOWN))
         await _handlers(host, "reloaded")
         assert pid.exists()
         for name, told in (("bad", "it is broken"), ("missing", "does not exist")):
-            started = resource("ssh.service", {"name": name, "state": "started"})
+            started = resource("host.service", {"name": name, "state": "started"})
             with pytest.raises(DeviceError, match=told):
                 await host.session.write((await host.look(started)).changes[0])

@@ -18,12 +18,12 @@ from tests.hosts.conftest import World
 
 HOSTS = ("web-1", "web-2", "web-3")
 RESOURCES: list[dict[str, Any]] = [
-    {"ssh.directory": {"path": "/etc/app", "mode": "0755"}},
-    {"ssh.file": {"path": "/etc/app/limits.conf", "mode": "0644", "content": "files=4096\n"}},
-    {"ssh.file": {"path": "/etc/app/app.conf", "mode": "0600", "content": "level info\n"}},
-    {"ssh.link": {"path": "/etc/app/current", "target": "limits.conf"}},
-    {"ssh.line": {"path": "/etc/profile", "line": "export APP=1", "create": True}},
-    {"ssh.block": {"path": "/etc/hosts", "block": "server a\nserver b", "create": True}},
+    {"host.directory": {"path": "/etc/app", "mode": "0755"}},
+    {"host.file": {"path": "/etc/app/limits.conf", "mode": "0644", "content": "files=4096\n"}},
+    {"host.file": {"path": "/etc/app/app.conf", "mode": "0600", "content": "level info\n"}},
+    {"host.link": {"path": "/etc/app/current", "target": "limits.conf"}},
+    {"host.line": {"path": "/etc/profile", "line": "export APP=1", "create": True}},
+    {"host.block": {"path": "/etc/hosts", "block": "server a\nserver b", "create": True}},
 ]
 
 

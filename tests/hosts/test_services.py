@@ -1,4 +1,4 @@
-"""ssh.service: the real systemctl where none is needed that runs, and what it, OpenRC and rc do otherwise."""
+"""host.service: the real systemctl where none is needed that runs; what it, OpenRC and rc do otherwise."""
 
 from __future__ import annotations
 
@@ -97,8 +97,8 @@ def said(machine: Machine) -> list[str]:
 @pytest.mark.parametrize("system", [systemd, openrc, freebsd])
 def test_a_service_is_started_stopped_and_taken_back(system: Any, tmp_path: Path) -> None:
     machine = system(tmp_path)
-    up = resource("ssh.service", {"name": "app", "state": "started", "enabled": True})
-    down = resource("ssh.service", {"name": "app", "state": "stopped", "enabled": False})
+    up = resource("host.service", {"name": "app", "state": "started", "enabled": True})
+    down = resource("host.service", {"name": "app", "state": "stopped", "enabled": False})
 
     async def run() -> None:
         host = machine.host()
@@ -115,10 +115,10 @@ def test_a_service_is_started_stopped_and_taken_back(system: Any, tmp_path: Path
             await host.converge(up)
             await host.undo(await host.converge(down))
             assert (await host.look(up)).changes == ()
-            only = await host.converge(resource("ssh.service", {"name": "app", "enabled": False}))
+            only = await host.converge(resource("host.service", {"name": "app", "enabled": False}))
             assert only[0].after == {"enabled": False}
             assert (
-                await host.look(resource("ssh.service", {"name": "app", "state": "started"}))
+                await host.look(resource("host.service", {"name": "app", "state": "started"}))
             ).changes == ()
 
     asyncio.run(run())
@@ -136,8 +136,8 @@ def test_a_service_that_somebody_changed_after_us_is_not_taken_back(system: Any,
     """By what this run wrote alone; one that fell down by itself is taken back as ever."""
     machine = system(tmp_path)
     stopped, disabled, fell = OTHERS[system]
-    runs = resource("ssh.service", {"name": "app", "state": "started"})
-    on = resource("ssh.service", {"name": "app", "enabled": True})
+    runs = resource("host.service", {"name": "app", "state": "started"})
+    on = resource("host.service", {"name": "app", "enabled": True})
 
     async def run() -> None:
         host = machine.host()
@@ -171,13 +171,13 @@ def test_a_service_that_somebody_changed_after_us_is_not_taken_back(system: Any,
 @pytest.mark.parametrize("system", [systemd, openrc, freebsd])
 def test_handlers_restart_and_reload_what_runs_and_start_what_does_not(system: Any, tmp_path: Path) -> None:
     machine = system(tmp_path)
-    kind = all_kinds()["ssh.service"]
+    kind = all_kinds()["host.service"]
 
     def handler(state: str) -> Any:
         fields = {"name": "app", "state": state, "daemon_reload": True}
         canonical, problems = kind.normalise(fields, "notified")
         assert problems == []
-        found = resource("ssh.service", {"name": "app", "enabled": False}, listen=(state,))
+        found = resource("host.service", {"name": "app", "enabled": False}, listen=(state,))
         object.__setattr__(found, "fields", canonical)
         return found
 
@@ -207,7 +207,7 @@ def test_handlers_restart_and_reload_what_runs_and_start_what_does_not(system: A
 def test_a_service_that_is_not_there_fails_when_it_is_started(system: Any, tmp_path: Path) -> None:
     """It may come with a package before it in the list, so a look alone is no error."""
     machine = system(tmp_path)
-    up = resource("ssh.service", {"name": "nope", "state": "started"})
+    up = resource("host.service", {"name": "nope", "state": "started"})
 
     async def run() -> None:
         host = machine.host()
@@ -228,14 +228,14 @@ def test_a_service_that_fails_says_its_last_words(tmp_path: Path) -> None:
     async def run() -> None:
         host = machine.host()
         async with host.session:
-            diff = await host.look(resource("ssh.service", {"name": "bad", "state": "started"}))
+            diff = await host.look(resource("host.service", {"name": "bad", "state": "started"}))
             with pytest.raises(DeviceError, match="the last words of bad"):
                 await host.session.write(diff.changes[0])
-            failed = resource("ssh.service", {"name": "bad", "state": "started"})
+            failed = resource("host.service", {"name": "bad", "state": "started"})
             assert (await host.look(failed)).changes[0].before == {"state": "failed"}
-            stopped = resource("ssh.service", {"name": "bad", "state": "stopped"})
+            stopped = resource("host.service", {"name": "bad", "state": "stopped"})
             assert (await host.look(stopped)).changes == ()
-            (error,) = (await host.look(resource("ssh.service", {"name": "off", "enabled": True}))).errors
+            (error,) = (await host.look(resource("host.service", {"name": "off", "enabled": True}))).errors
             assert "masked" in str(error)
 
     asyncio.run(run())
@@ -251,17 +251,17 @@ def test_the_real_systemctl_enables_where_systemd_does_not_run(tmp_path: Path) -
     async def run() -> None:
         host = machine.host()
         async with host.session:
-            on = resource("ssh.service", {"name": "app.service", "enabled": True})
+            on = resource("host.service", {"name": "app.service", "enabled": True})
             changes = await host.converge(on)
             assert wants.is_symlink()
             await host.undo(changes)
             assert not wants.is_symlink()
             await host.converge(on)
-            await host.converge(resource("ssh.service", {"name": "app.service", "enabled": False}))
+            await host.converge(resource("host.service", {"name": "app.service", "enabled": False}))
             for enabled in (True, False):  # nothing enables it, and nothing is to be done
-                fixed = resource("ssh.service", {"name": "fixed", "enabled": enabled})
+                fixed = resource("host.service", {"name": "fixed", "enabled": enabled})
                 assert (await host.look(fixed)).changes == ()
-            running = resource("ssh.service", {"name": "app", "state": "started"})
+            running = resource("host.service", {"name": "app", "state": "started"})
             (error,) = (await host.look(running)).errors
             assert "systemd does not run here" in str(error)
             assert error.hint == "declare enabled: alone"
@@ -276,8 +276,8 @@ def test_a_unit_whose_file_changed_is_read_before_it_is_started(tmp_path: Path) 
     async def run() -> None:
         host = machine.host()
         async with host.session:
-            await host.converge(resource("ssh.service", {"name": "app", "state": "started"}))
-            await host.converge(resource("ssh.service", {"name": "app", "state": "stopped"}))
+            await host.converge(resource("host.service", {"name": "app", "state": "started"}))
+            await host.converge(resource("host.service", {"name": "app", "state": "stopped"}))
 
     asyncio.run(run())
     verbs = [line.split()[0] for line in said(machine) if not line.startswith("show")]
@@ -288,9 +288,9 @@ def test_a_folder_has_no_services_and_its_handlers_touch_none_of_ours(tmp_path: 
     async def run() -> None:
         host = Host.local(tmp_path)
         async with host.session:
-            wanted = resource("ssh.service", {"name": "app", "enabled": True})
+            wanted = resource("host.service", {"name": "app", "enabled": True})
             assert "needs a running machine" in str((await host.look(wanted)).errors[0])
-            handler = resource("ssh.service", {"name": "app", "enabled": True}, listen=("again",))
+            handler = resource("host.service", {"name": "app", "enabled": True}, listen=("again",))
             seen = await host.session.observe([handler])
             diff = host.session.diff([handler], seen, pending=frozenset(["again"]))
             assert "needs a running machine" in str(diff.errors[0])
@@ -314,5 +314,5 @@ def test_a_folder_has_no_services_and_its_handlers_touch_none_of_ours(tmp_path: 
     ],
 )
 def test_what_is_wrong_before_any_contact(fields: dict[str, Any], state: str, text: str) -> None:
-    _, problems = all_kinds()["ssh.service"].normalise({"name": "app", **fields}, state)
+    _, problems = all_kinds()["host.service"].normalise({"name": "app", **fields}, state)
     assert [text in problem.message for problem in problems] == [True]

@@ -29,7 +29,7 @@ KEY_1, KEY_2, KEY_3 = map(_public_key, (1, 2, 3))
 CASES = (
     Case(
         "sysctl in a file that others write to, with the last line that counts",
-        "ssh.sysctl",
+        "host.sysctl",
         {"name": "net.ipv4.ip_forward", "value": 1},
         {"/etc/sysctl.d/99-fazai.conf": "# mine\nnet.ipv4.ip_forward = 1\nvm.swappiness=10\n"},
         {"value": "0"},
@@ -44,7 +44,7 @@ CASES = (
     ),
     Case(
         "sysctl in a file of its own",
-        "ssh.sysctl",
+        "host.sysctl",
         {"name": "net.ipv4.tcp_rmem", "value": "4096\t87380  6291456", "sysctl_file": "/etc/sysctl.d/x"},
         {"/etc/sysctl.d/x": ("0644", "net.ipv4.tcp_rmem = 4096 87380 6291456\n")},
         {"value": "1 2 3"},
@@ -54,7 +54,7 @@ CASES = (
     ),
     Case(
         "cron in a file",
-        "ssh.cron",
+        "host.cron",
         {
             "name": "a $(job) it's",
             "minute": 5,
@@ -70,7 +70,7 @@ CASES = (
     ),
     Case(
         "cron taken over from Ansible, between other jobs",
-        "ssh.cron",
+        "host.cron",
         {"name": "job", "special_time": "daily", "user": "app", "cron_file": "x", "job": "a  b"},
         {"/etc/cron.d/x": "A=1\n#fazai: job\n@daily app a  b\n#Ansible: job 2\n1 1 1 1 1 root b\n"},
         {"special_time": None, "weekday": "mon", "user": "root"},
@@ -84,7 +84,7 @@ CASES = (
     ),
     Case(
         "authorized key",
-        "ssh.authorized_key",
+        "host.authorized_key",
         {
             "user": "nobody-here",
             "path": "/keys/a",
@@ -99,7 +99,7 @@ CASES = (
     ),
     Case(
         "authorized key among others",
-        "ssh.authorized_key",
+        "host.authorized_key",
         {"user": "me", "key": f"{KEY_2} two\n"},
         {"/home/it's me/.ssh/authorized_keys": f"# {KEY_2}\n{KEY_1} one\nrubbish\n{KEY_2} two\n"},
         removed={"/home/it's me/.ssh/authorized_keys": f"# {KEY_2}\n{KEY_1} one\nrubbish\n"},
@@ -112,7 +112,7 @@ CASES = (
     ),
     Case(
         "authorized keys and no others",
-        "ssh.authorized_key",
+        "host.authorized_key",
         {"user": "x", "path": "/keys/a", "key": KEY_2, "exclusive": True},
         {"/keys/a": f"# all\n{KEY_2}\n"},
         {"key": f"{KEY_1}\n{KEY_2}"},
@@ -142,9 +142,9 @@ def test_a_key_that_stands_twice(shell: str, tmp_path: Path) -> None:
     file, strict = root / "home/a/.ssh/authorized_keys", f'from="192.0.2.1" {KEY_1}'
     before = f"{KEY_1}\n{KEY_2}\n{strict}\n{KEY_2}\n"
     file.write_text(before)
-    only = resource("ssh.authorized_key", {"user": "a", "key": KEY_1, "key_options": 'from="192.0.2.1"'})
-    same = resource("ssh.authorized_key", {"user": "a", "key": KEY_2})
-    gone = resource("ssh.authorized_key", {"user": "a", "key": KEY_1}, "absent")
+    only = resource("host.authorized_key", {"user": "a", "key": KEY_1, "key_options": 'from="192.0.2.1"'})
+    same = resource("host.authorized_key", {"user": "a", "key": KEY_2})
+    gone = resource("host.authorized_key", {"user": "a", "key": KEY_1}, "absent")
 
     async def run() -> None:
         host = Host.local(root, shell_environ(shell, tmp_path))
@@ -178,7 +178,7 @@ def test_the_kernel_is_set_and_set_back(shell: str, tmp_path: Path) -> None:
 
             # a network namespace begins with the values of the machine, so a known one is set first
             await host.session._run(f"sysctl -w {name}=0")
-            on, off = (resource("ssh.sysctl", {"name": name, "value": value}) for value in (1, 0))
+            on, off = (resource("host.sysctl", {"name": name, "value": value}) for value in (1, 0))
             changes = await host.converge(on)
             assert (changes[0].verb, await kernel()) == (Verb.CREATE, "1")
             await host.undo(changes)
@@ -191,19 +191,19 @@ def test_the_kernel_is_set_and_set_back(shell: str, tmp_path: Path) -> None:
             await host.undo(changes)
             assert (await kernel(), file.read_text()) == ("1", f"{name} = 1\n")
             alone = {"name": name, "value": "0", "sysctl_set": False}
-            await host.converge(resource("ssh.sysctl", alone))
+            await host.converge(resource("host.sysctl", alone))
             assert (await kernel(), file.read_text()) == ("1", f"{name} = 0\n")
             tabs = {"name": "net.ipv4.ping_group_range", "value": "0 7"}
-            await host.converge(resource("ssh.sysctl", tabs))
-            changes = await host.converge(resource("ssh.sysctl", {"name": name}, "absent"))
+            await host.converge(resource("host.sysctl", tabs))
+            changes = await host.converge(resource("host.sysctl", {"name": name}, "absent"))
             assert name not in file.read_text()
-            unknown = resource("ssh.sysctl", {"name": "net.ipv4.no_such", "value": "1"})
+            unknown = resource("host.sysctl", {"name": "net.ipv4.no_such", "value": "1"})
             (error,) = (await host.look(unknown)).errors
-            said = "ssh.sysctl net.ipv4.no_such: the kernel does not tell its value: sysctl: "
+            said = "host.sysctl net.ipv4.no_such: the kernel does not tell its value: sysctl: "
             assert (error.message.startswith(said), "No such file" in error.message) == (True, True), error
             hint = "is the name right, and its module loaded? sysctl_set: false writes the file alone"
             assert error.hint == hint
-            refused = resource("ssh.sysctl", {"name": name, "value": "x"})
+            refused = resource("host.sysctl", {"name": name, "value": "x"})
             (change,) = (await host.look(refused)).changes
             with pytest.raises(DeviceError, match="nvalid argument"):
                 await host.session.write(change)
@@ -236,7 +236,7 @@ def test_a_crontab(tmp_path: Path) -> None:
         host = machine.host()
         async with host.session:
             jobs = [
-                resource("ssh.cron", {"name": name.strip(), "user": "daemon", "job": f"echo {name}".strip()})
+                resource("host.cron", {"name": name.strip(), "user": "daemon", "job": f"echo {name}".strip()})
                 for name in HOSTILE
                 if "\n" not in name
             ]
@@ -246,15 +246,15 @@ def test_a_crontab(tmp_path: Path) -> None:
             assert host.session.round_trips == before + 1
             text = spool.read_text("utf-8", "surrogateescape")
             assert "#fazai: $(touch gone)\n* * * * * echo $(touch gone)\n" in text
-            gone = resource("ssh.cron", {"name": "plain", "user": "daemon"}, "absent")
+            gone = resource("host.cron", {"name": "plain", "user": "daemon"}, "absent")
             changes = await host.converge(gone)
             assert "echo plain\n" not in spool.read_text("utf-8", "surrogateescape")
             await host.undo(changes)
             assert (await host.look(*jobs)).changes == ()
-            own = resource("ssh.cron", {"name": "plain", "special_time": "reboot", "job": "x"})
+            own = resource("host.cron", {"name": "plain", "special_time": "reboot", "job": "x"})
             await host.converge(own)  # our own crontab, not that of the other user
             assert (spool.parent / "root").read_text().endswith("\n#fazai: plain\n@reboot x\n")
-            await host.converge(resource("ssh.cron", {"name": "plain"}, "absent"))
+            await host.converge(resource("host.cron", {"name": "plain"}, "absent"))
             assert not (spool.parent / "root").exists()
 
     asyncio.run(run())
@@ -272,17 +272,17 @@ def test_a_crontab_that_cannot_be_read_is_not_overwritten(tmp_path: Path) -> Non
     async def run() -> None:
         host = machine.host()
         job, gone = (
-            resource("ssh.cron", {"name": "x", "job": "y"}),
-            resource("ssh.cron", {"name": "x"}, "absent"),
+            resource("host.cron", {"name": "x", "job": "y"}),
+            resource("host.cron", {"name": "x"}, "absent"),
         )
         async with host.session:
             diff = await host.look(job)
-            await host.converge(resource("ssh.file", {"path": "/tmp/shut", "content": ""}))
+            await host.converge(resource("host.file", {"path": "/tmp/shut", "content": ""}))
             with pytest.raises(DeviceError, match="crontab: not allowed"):
                 await host.session.write(diff.changes[0])
             for wanted in (job, gone):
                 (error,) = (await host.look(wanted)).errors
-                assert error.message == "ssh.cron x: the crontab cannot be read: crontab: not allowed"
+                assert error.message == "host.cron x: the crontab cannot be read: crontab: not allowed"
                 assert error.hint == "become: true; is the user there?"
 
     asyncio.run(run())
@@ -304,7 +304,7 @@ def test_a_file_of_cron_that_cannot_be_read_is_not_one_without_the_job(tmp_path:
             ):
                 job = {"name": "x", "cron_file": name, "user": "root", "job": "true"}
                 for state in ("present", "absent"):
-                    (error,) = (await host.look(resource("ssh.cron", job, state))).errors
+                    (error,) = (await host.look(resource("host.cron", job, state))).errors
                     assert said in str(error)
 
     asyncio.run(run())
@@ -314,7 +314,7 @@ def test_a_folder_has_no_crontab(tmp_path: Path) -> None:
     async def run() -> None:
         host = Host.local(tmp_path)
         async with host.session:
-            (error,) = (await host.look(resource("ssh.cron", {"name": "x", "job": "y"}))).errors
+            (error,) = (await host.look(resource("host.cron", {"name": "x", "job": "y"}))).errors
             assert "has no crontab of a user" in str(error)
             assert error.hint == "cron_file: …"
 
@@ -336,7 +336,7 @@ def test_a_full_disk_leaves_the_old_file(shell: str, tmp_path: Path) -> None:
             )
             made = await host.session._run(f"{setup}; yes '# a line of text' | head -n 240 >x; cksum x")
             job = {"name": "long", "job": "echo " + "x" * 300, "user": "root", "cron_file": "x"}
-            diff = await host.look(resource("ssh.cron", job))
+            diff = await host.look(resource("host.cron", job))
             with pytest.raises(DeviceError, match=r"(?i)no space left"):
                 await host.session.write(diff.changes[0])
             now = await host.session._run("cd /etc/cron.d; cksum x; ls -A")
@@ -353,18 +353,18 @@ def test_a_key_lets_its_owner_in(tmp_path: Path) -> None:
     machine = Machine.made(tmp_path)
     machine.run("useradd -m -u 7001 anna")
     file = machine.folder / "upper/home/anna/.ssh/authorized_keys"
-    wanted = resource("ssh.authorized_key", {"user": "anna", "key": f"{KEY_1} a"})
+    wanted = resource("host.authorized_key", {"user": "anna", "key": f"{KEY_1} a"})
 
     async def run() -> None:
         host = machine.host()
         async with host.session:
-            await host.converge(wanted, resource("ssh.authorized_key", {"user": "anna", "key": KEY_2}))
+            await host.converge(wanted, resource("host.authorized_key", {"user": "anna", "key": KEY_2}))
             for path, mode in ((file.parent, 0o700), (file, 0o600)):
                 found = path.stat()
                 assert (found.st_mode & 0o7777, found.st_uid, found.st_gid) == (mode, 7001, 7001)
             names = machine.run("ssh-keygen -lf /home/anna/.ssh/authorized_keys")
             assert wanted.identity.removeprefix("anna ") in names
-            later = resource("ssh.authorized_key", {"user": "later", "key": KEY_1})
+            later = resource("host.authorized_key", {"user": "later", "key": KEY_1})
             diff = await host.look(later)  # the user may be made in this run
             assert [change.verb for change in diff.changes] == [Verb.CREATE]
             with pytest.raises(DeviceError, match="there is no user later"):
@@ -384,25 +384,25 @@ def test_a_key_lets_its_owner_in(tmp_path: Path) -> None:
 
 BAD = KEY_1.split()[1]
 WRONG: tuple[tuple[str, dict[str, Any], str], ...] = (
-    ("ssh.sysctl", {"name": "-w", "value": "1"}, "name"),
-    ("ssh.sysctl", {"name": "a=b", "value": "1"}, "name"),
-    ("ssh.sysctl", {"name": "a\nb", "value": "1"}, "name"),
-    ("ssh.sysctl", {"name": "a", "value": " "}, "value"),
-    ("ssh.sysctl", {"name": "a"}, "value"),
-    ("ssh.cron", {"name": "a\nb", "job": "x"}, "name"),
-    ("ssh.cron", {"name": "a", "job": "x\n* * * * * y"}, "job"),
-    ("ssh.cron", {"name": "a", "job": "x", "cron_file": "../x", "user": "root"}, "cron_file"),
-    ("ssh.cron", {"name": "a", "job": "x", "cron_file": "x.conf", "user": "root"}, "cron_file"),
-    ("ssh.cron", {"name": "a", "job": "x", "cron_file": "x"}, "user"),
-    ("ssh.cron", {"name": "a", "job": "x", "minute": "* *"}, "minute"),
-    ("ssh.cron", {"name": "a", "job": "x", "minute": ""}, "minute"),
-    ("ssh.cron", {"name": "a", "job": "x", "minute": 1, "special_time": "daily"}, "minute"),
-    ("ssh.authorized_key", {"user": "a", "key": "hello"}, "key"),
-    ("ssh.authorized_key", {"user": "a", "key": f"ssh-rsa {BAD}"}, "key"),
-    ("ssh.authorized_key", {"user": "a", "key": KEY_1[:-2]}, "key"),
-    ("ssh.authorized_key", {"user": "a", "key": ""}, "key"),
-    ("ssh.authorized_key", {"user": "a", "key": KEY_1, "key_options": "a\nb"}, "key_options"),
-    ("ssh.authorized_key", {"user": "a", "key": f"no-pty {KEY_1}", "key_options": "b"}, "key_options"),
+    ("host.sysctl", {"name": "-w", "value": "1"}, "name"),
+    ("host.sysctl", {"name": "a=b", "value": "1"}, "name"),
+    ("host.sysctl", {"name": "a\nb", "value": "1"}, "name"),
+    ("host.sysctl", {"name": "a", "value": " "}, "value"),
+    ("host.sysctl", {"name": "a"}, "value"),
+    ("host.cron", {"name": "a\nb", "job": "x"}, "name"),
+    ("host.cron", {"name": "a", "job": "x\n* * * * * y"}, "job"),
+    ("host.cron", {"name": "a", "job": "x", "cron_file": "../x", "user": "root"}, "cron_file"),
+    ("host.cron", {"name": "a", "job": "x", "cron_file": "x.conf", "user": "root"}, "cron_file"),
+    ("host.cron", {"name": "a", "job": "x", "cron_file": "x"}, "user"),
+    ("host.cron", {"name": "a", "job": "x", "minute": "* *"}, "minute"),
+    ("host.cron", {"name": "a", "job": "x", "minute": ""}, "minute"),
+    ("host.cron", {"name": "a", "job": "x", "minute": 1, "special_time": "daily"}, "minute"),
+    ("host.authorized_key", {"user": "a", "key": "hello"}, "key"),
+    ("host.authorized_key", {"user": "a", "key": f"ssh-rsa {BAD}"}, "key"),
+    ("host.authorized_key", {"user": "a", "key": KEY_1[:-2]}, "key"),
+    ("host.authorized_key", {"user": "a", "key": ""}, "key"),
+    ("host.authorized_key", {"user": "a", "key": KEY_1, "key_options": "a\nb"}, "key_options"),
+    ("host.authorized_key", {"user": "a", "key": f"no-pty {KEY_1}", "key_options": "b"}, "key_options"),
 )
 
 
@@ -418,8 +418,8 @@ def test_what_is_wrong_before_any_contact(name: str, fields: dict[str, Any], fie
 # -- what cannot be read ------------------------------------------------------------------------------------
 
 UNREADABLE: dict[str, tuple[dict[str, Any], str]] = {
-    "ssh.sysctl": ({"name": "a.b", "value": "1"}, "/etc/sysctl.d/99-fazai.conf"),
-    "ssh.cron": ({"name": "a", "job": "true", "user": "root", "cron_file": "x"}, "/etc/cron.d/x"),
+    "host.sysctl": ({"name": "a.b", "value": "1"}, "/etc/sysctl.d/99-fazai.conf"),
+    "host.cron": ({"name": "a", "job": "true", "user": "root", "cron_file": "x"}, "/etc/cron.d/x"),
 }
 
 
@@ -455,7 +455,7 @@ def test_a_file_of_roots_that_we_may_not_read(kind: str, tmp_path: Path) -> None
     fields, name = UNREADABLE[kind]
     machine.put(name, "# theirs\n", 0o600)
     shim(machine, "sh", 'exec setpriv --reuid 65534 --regid 65534 --clear-groups /bin/sh "$@"')
-    if kind == "ssh.sysctl":
+    if kind == "host.sysctl":
         fields = {**fields, "sysctl_set": False}
 
     async def run() -> None:
@@ -472,8 +472,8 @@ def test_sysctl_and_crontab_that_do_not_answer(tmp_path: Path) -> None:
     shim(machine, "sysctl", "exit 127")
     shim(machine, "crontab", "echo 'You (root) are not allowed to use this program' >&2; exit 1")
     wanted = [
-        resource("ssh.sysctl", {"name": "vm.swappiness", "value": "1"}),
-        resource("ssh.cron", {"name": "a", "job": "true", "user": "root"}),
+        resource("host.sysctl", {"name": "vm.swappiness", "value": "1"}),
+        resource("host.cron", {"name": "a", "job": "true", "user": "root"}),
     ]
 
     async def run() -> list[str]:
@@ -484,6 +484,6 @@ def test_sysctl_and_crontab_that_do_not_answer(tmp_path: Path) -> None:
             return [error.message for error in diff.errors]
 
     assert asyncio.run(run()) == [
-        "ssh.sysctl vm.swappiness: there is no sysctl on the host",
-        "ssh.cron a (root): the crontab cannot be read: You (root) are not allowed to use this program",
+        "host.sysctl vm.swappiness: there is no sysctl on the host",
+        "host.cron a (root): the crontab cannot be read: You (root) are not allowed to use this program",
     ]

@@ -57,7 +57,7 @@ async def joined(host: Host, *wanted: Resource) -> tuple[int, FazaiError | None]
 
 
 def file(path: str, content: str, **more: Any) -> Resource:
-    return resource("ssh.file", {"path": path, "content": content, **more})
+    return resource("host.file", {"path": path, "content": content, **more})
 
 
 def programs(folder: Path, environ: dict[str, str], *names: str) -> Path:
@@ -77,11 +77,11 @@ def test_many_files_are_one_script(shell: str, tmp_path: Path) -> None:
     root = tmp_path / "root"
     root.mkdir()
     modes = ("0644", "0600", "0755", "0444", "4755", "0640")
-    wanted = [resource("ssh.directory", {"path": "/d $(x)", "mode": "2750"})]
+    wanted = [resource("host.directory", {"path": "/d $(x)", "mode": "2750"})]
     for number, name in enumerate(HOSTILE):
         wanted.append(file(f"/d $(x)/{name}", f"{name}\0\n", mode=modes[number % len(modes)]))
-    wanted.append(resource("ssh.link", {"path": "/d $(x)/l'", "target": "-x y"}))
-    wanted.append(resource("ssh.line", {"path": "/lines", "line": "it's $HOME", "create": True}))
+    wanted.append(resource("host.link", {"path": "/d $(x)/l'", "target": "-x y"}))
+    wanted.append(resource("host.line", {"path": "/lines", "line": "it's $HOME", "create": True}))
     environ = shell_environ(shell, tmp_path)
     log = programs(tmp_path, environ, "chmod", "sync", "mv")
 
@@ -128,7 +128,7 @@ def test_a_default_acl_does_not_change_the_mode(tmp_path: Path) -> None:
     (tmp_path / "probe").write_text("")
     assert (tmp_path / "probe").stat().st_mode & 0o777 == 0o666  # it works
     wanted = [file(f"/{mode}", "x", mode=mode) for mode in ("0600", "0644", "0700", "0440")]
-    wanted.append(resource("ssh.block", {"path": "/b", "block": "x", "create": True}))
+    wanted.append(resource("host.block", {"path": "/b", "block": "x", "create": True}))
 
     async def run() -> None:
         host = Host.local(tmp_path)
@@ -172,7 +172,7 @@ def test_an_odd_umask_and_a_setgid_folder(tmp_path: Path) -> None:
         async def run() -> None:
             host = Host.local(tmp_path)
             async with host.session:
-                wanted = resource("ssh.directory", {"path": "/d"}), file("/d/a", "x"), file("/b", "y")
+                wanted = resource("host.directory", {"path": "/d"}), file("/d/a", "x"), file("/b", "y")
                 assert (await joined(host, *wanted))[0] == 3
 
         asyncio.run(run())
@@ -193,7 +193,7 @@ def test_a_file_behind_a_link_that_is_made_just_before(tmp_path: Path) -> None:
     async def run(path: str, link: str) -> None:
         host = Host.local(tmp_path)
         async with host.session:
-            wanted = resource("ssh.link", {"path": link, "target": "../real"}), file(path, path)
+            wanted = resource("host.link", {"path": link, "target": "../real"}), file(path, path)
             assert await joined(host, *wanted) == (1, None)
             assert host.session.round_trips == (7 if path.startswith(link) else 8)
 
@@ -206,7 +206,7 @@ def test_a_file_behind_a_link_that_is_made_just_before(tmp_path: Path) -> None:
 def test_what_does_not_go_together_is_left_to_the_next(tmp_path: Path) -> None:
     (tmp_path / "f").write_text("old\n")
     true = {"validate": "true %s"}
-    lines = [resource("ssh.line", {"path": "/f", "line": line}) for line in ("one", "two")]
+    lines = [resource("host.line", {"path": "/f", "line": line}) for line in ("one", "two")]
 
     async def run() -> None:
         host = Host.local(tmp_path)
@@ -226,17 +226,17 @@ def test_one_that_fails_is_told_and_the_others_are_taken_back(world: World) -> N
     root = world.local()
     (root / "f").write_text("old\n")
     wanted = [
-        {"ssh.file": {"path": "/a", "content": "a"}},
-        {"ssh.line": {"path": "/f", "line": "new"}},
-        {"ssh.file": {"path": "/no/x", "content": "x"}},
-        {"ssh.file": {"path": "/b", "content": "b"}},
+        {"host.file": {"path": "/a", "content": "a"}},
+        {"host.line": {"path": "/f", "line": "new"}},
+        {"host.file": {"path": "/no/x", "content": "x"}},
+        {"host.file": {"path": "/b", "content": "b"}},
     ]
     found = world.fazai("apply", "--output", "json", resources=wanted)
     assert found.code == 1
     (target,) = found.document["targets"]
     assert [change["status"] for change in target["changes"]] == ["undone", "undone", "failed", "left"]
     (error,) = target["errors"]
-    assert ("/no/x" in str(error), "ssh.directory" in str(error)) == (True, True)
+    assert ("/no/x" in str(error), "host.directory" in str(error)) == (True, True)
     assert (sorted(p.name for p in root.iterdir()), (root / "f").read_text()) == (["f"], "old\n")
 
 
@@ -246,7 +246,7 @@ def test_a_file_that_changed_meanwhile_is_not_overwritten(tmp_path: Path) -> Non
     async def run() -> None:
         host = Host.local(tmp_path)
         async with host.session:
-            wanted = file("/a", "a"), resource("ssh.line", {"path": "/f", "line": "new"}), file("/b", "b")
+            wanted = file("/a", "a"), resource("host.line", {"path": "/f", "line": "new"}), file("/b", "b")
             changes = (await host.look(*wanted)).changes
             (tmp_path / "f").write_text("somebody else's\n")
             assert host.session.join(changes) == 3
@@ -274,7 +274,7 @@ def test_a_controller_that_is_killed_between_them(world: World) -> None:
     names = ("a", "b", "c")
     for name in names:
         (root / name).write_text("old")
-    wanted = [{"ssh.file": {"path": f"/{name}", "content": "new"}} for name in names]
+    wanted = [{"host.file": {"path": f"/{name}", "content": "new"}} for name in names]
     assert world.fazai("plan", resources=wanted).code == 2  # writes the inventory
     command = [sys.executable, "-m", "fazai", "apply", str(world.folder / "inventory.yml")]
     child = subprocess.Popen(
@@ -311,7 +311,7 @@ def test_a_shell_that_is_killed_between_them(
     )
     (shims / "sync").chmod(0o755)
     monkeypatch.setenv("PATH", f"{shims}:{os.environ['PATH']}")
-    wanted = [{"ssh.file": {"path": f"/{name}", "content": name}} for name in ("a", "b", "c")]
+    wanted = [{"host.file": {"path": f"/{name}", "content": name}} for name in ("a", "b", "c")]
     found = world.fazai("apply", resources=wanted)
     assert mark.exists()
     assert found.code == (1 if whole else 0), found

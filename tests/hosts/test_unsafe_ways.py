@@ -47,25 +47,25 @@ def _cron(path: str) -> Mapping[str, Any]:
 _DOWNLOAD = {"url": "http://127.0.0.1:9/none", "checksum": f"sha256:{'0' * 64}"}
 _NO_FOLDER = "there is a link, not a directory"
 WAYS = (
-    Way("file", "ssh.file", _at(content="mine\n"), link=""),
-    Way("file of hers", "ssh.file", _at(content="mine\n", owner=str(ALICE), mode="0640"), link=""),
-    Way("file with a backup", "ssh.file", _at(content="mine\n", backup=True), link=""),
-    Way("attributes", "ssh.file", _at(owner=str(ALICE), mode="0666"), link=""),
-    Way("file that goes", "ssh.file", _at(), state="absent", link=""),
-    Way("directory", "ssh.directory", _at(owner=str(ALICE), mode="0777"), link=_NO_FOLDER),
-    Way("directory that goes", "ssh.directory", _at(recurse=True), state="absent", link=_NO_FOLDER),
-    Way("link", "ssh.link", _at(target="elsewhere"), link=""),
-    Way("link that goes", "ssh.link", _at(target="elsewhere"), state="absent", link=""),
-    Way("line", "ssh.line", _at(line="mine", create=True)),
-    Way("line that goes", "ssh.line", _at(regexp="^root:"), state="absent"),
-    Way("block", "ssh.block", _at(block="mine\n", create=True, backup=True)),
-    Way("download", "ssh.download", _at("dest", **_DOWNLOAD), link="there is a link"),
-    Way("download, sha512", "ssh.download", _at("dest", **{**_DOWNLOAD, "checksum": f"sha512:{'0' * 128}"}),
+    Way("file", "host.file", _at(content="mine\n"), link=""),
+    Way("file of hers", "host.file", _at(content="mine\n", owner=str(ALICE), mode="0640"), link=""),
+    Way("file with a backup", "host.file", _at(content="mine\n", backup=True), link=""),
+    Way("attributes", "host.file", _at(owner=str(ALICE), mode="0666"), link=""),
+    Way("file that goes", "host.file", _at(), state="absent", link=""),
+    Way("directory", "host.directory", _at(owner=str(ALICE), mode="0777"), link=_NO_FOLDER),
+    Way("directory that goes", "host.directory", _at(recurse=True), state="absent", link=_NO_FOLDER),
+    Way("link", "host.link", _at(target="elsewhere"), link=""),
+    Way("link that goes", "host.link", _at(target="elsewhere"), state="absent", link=""),
+    Way("line", "host.line", _at(line="mine", create=True)),
+    Way("line that goes", "host.line", _at(regexp="^root:"), state="absent"),
+    Way("block", "host.block", _at(block="mine\n", create=True, backup=True)),
+    Way("download", "host.download", _at("dest", **_DOWNLOAD), link="there is a link"),
+    Way("download, sha512", "host.download", _at("dest", **{**_DOWNLOAD, "checksum": f"sha512:{'0' * 128}"}),
         link="there is a link"),
-    Way("key", "ssh.authorized_key", _at(user="alice", key=KEY_1)),
-    Way("key that goes", "ssh.authorized_key", _at(user="alice", key=KEY_1), state="absent"),
-    Way("sysctl", "ssh.sysctl", _at("sysctl_file", name="vm.swappiness", value="1")),
-    Way("cron", "ssh.cron", _cron, folder="/etc/cron.d"),
+    Way("key", "host.authorized_key", _at(user="alice", key=KEY_1)),
+    Way("key that goes", "host.authorized_key", _at(user="alice", key=KEY_1), state="absent"),
+    Way("sysctl", "host.sysctl", _at("sysctl_file", name="vm.swappiness", value="1")),
+    Way("cron", "host.cron", _cron, folder="/etc/cron.d"),
 )  # fmt: skip
 
 
@@ -190,7 +190,7 @@ def test_every_kind_in_a_case(case: str, shell: str, tmp_path: Path) -> None:
 
     async def run(way: Way, root: Path) -> None:
         path = plant(root, way.folder, case)
-        if way.kind == "ssh.cron" and path != f"{way.folder}/f":
+        if way.kind == "host.cron" and path != f"{way.folder}/f":
             return  # it takes a name in its folder, and no path
         before = outside(root, way.folder)
         host = Host.local(root, environ)
@@ -250,9 +250,9 @@ def _there(way: Way, path: Path) -> None:
         (path / "x").touch()
     elif way.name == "link that goes":
         os.symlink("elsewhere", path)
-    elif way.kind != "ssh.link":
+    elif way.kind != "host.link":
         path.write_text(f"root:x\n{KEY_1}\n")
-    if way.kind != "ssh.link":
+    if way.kind != "host.link":
         os.lchown(path, ALICE, ALICE)
 
 
@@ -272,7 +272,7 @@ def test_what_is_swapped_between_look_and_write(
         host = Host.local(root, environ)
         async with host.session:
             wanted = resource(way.kind, way.fields(f"{way.folder}/d/f"), way.state)
-            other = resource("ssh.file", {"path": f"{way.folder}/other", "content": "other\n"})
+            other = resource("host.file", {"path": f"{way.folder}/other", "content": "other\n"})
             changes = (await host.look(wanted, other)).changes
             swap(root, way.folder)
             before = outside(root, way.folder)
@@ -283,7 +283,7 @@ def test_what_is_swapped_between_look_and_write(
                     await host.session.write(change)
         assert outside(root, way.folder) == before, way.name
 
-    for number, way in enumerate(way for way in WAYS if way.kind != "ssh.cron"):
+    for number, way in enumerate(way for way in WAYS if way.kind != "host.cron"):
         root = tmp_path / str(number)
         root.mkdir()
         asyncio.run(run(way, root))
@@ -304,7 +304,7 @@ def test_a_command_runs_in_no_folder_where_another_user_leads_it(shell: str, tmp
     before = outside(root, "/home/alice")
 
     def command(folder: str, **more: Any) -> Resource:
-        return resource("ssh.command", {"shell": "touch made", "chdir": folder, **more})
+        return resource("host.command", {"shell": "touch made", "chdir": folder, **more})
 
     async def run() -> None:
         host = Host.local(root, environ)
@@ -339,7 +339,7 @@ esac
 """
 
 
-@pytest.mark.parametrize("kind", ["ssh.file", "ssh.directory", "ssh.link"])
+@pytest.mark.parametrize("kind", ["host.file", "host.directory", "host.link"])
 def test_a_folder_that_is_moved_while_all_on_the_way_are_looked_at(kind: str, tmp_path: Path) -> None:
     root, programs, flag = tmp_path / "root", tmp_path / "bin", tmp_path / "flag"
     plant(root, "/tmp/app", "nothing")
@@ -351,7 +351,7 @@ def test_a_folder_that_is_moved_while_all_on_the_way_are_looked_at(kind: str, tm
     assert real is not None
     (programs / "stat").write_text(FASTER.replace("@stat", real).replace("@flag", str(flag)))
     (programs / "stat").chmod(0o755)
-    fields = {"ssh.file": {"content": "mine\n"}, "ssh.directory": {}, "ssh.link": {"target": "x"}}[kind]
+    fields = {"host.file": {"content": "mine\n"}, "host.directory": {}, "host.link": {"target": "x"}}[kind]
 
     async def run() -> None:
         host = Host.local(root, {"PATH": f"{programs}:/usr/bin:/bin"})

@@ -1,4 +1,4 @@
-"""ssh.user and ssh.group with the real programs of a machine, and with those of Alpine and FreeBSD."""
+"""host.user and host.group with the real programs of a machine, and with those of Alpine and FreeBSD."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_user_is_made_changed_taken_back_and_removed(shell: str, tmp_path: Pat
     async def run() -> None:
         host = machine.host()
         async with host.session:
-            group, user = resource("ssh.group", {"name": "crew", "gid": 7100}), resource("ssh.user", fields)
+            group, user = resource("host.group", {"name": "crew", "gid": 7100}), resource("host.user", fields)
             assert [c.verb for c in await host.converge(group, user)] == [Verb.CREATE, Verb.CREATE]
             passwd = line(machine, "passwd", "app-1")
             assert passwd is not None
@@ -53,7 +53,7 @@ def test_a_user_is_made_changed_taken_back_and_removed(shell: str, tmp_path: Pat
 
             changed = {**fields, "groups": ["staff", "games"], "comment": "-c", "home": "/srv/b", "uid": 7002}
             changed["password"], changed["group"] = Secret("!" + HASH), "users"
-            changes = await host.converge(resource("ssh.user", changed))
+            changes = await host.converge(resource("host.user", changed))
             assert changes[0].before["groups"] == ["adm", "staff"]
             assert str(changes[0].before["password"]) == "***"
             assert (line(machine, "shadow", "app-1") or [])[1] == "!" + HASH
@@ -61,8 +61,8 @@ def test_a_user_is_made_changed_taken_back_and_removed(shell: str, tmp_path: Pat
             await host.undo(changes)
             assert (await host.look(group, user)).changes == ()
 
-            gone = [resource("ssh.user", {"name": "app-1"}, "absent")]
-            gone.append(resource("ssh.group", {"name": "crew"}, "absent"))
+            gone = [resource("host.user", {"name": "app-1"}, "absent")]
+            gone.append(resource("host.group", {"name": "crew"}, "absent"))
             changes = await host.converge(*gone)
             assert [change.verb for change in changes] == [Verb.DELETE, Verb.DELETE]
             assert line(machine, "passwd", "app-1") is None
@@ -80,30 +80,30 @@ def test_what_is_not_declared_is_left_alone(tmp_path: Path) -> None:
     async def run() -> None:
         host = machine.host()
         async with host.session:
-            await host.converge(resource("ssh.user", {"name": "anna"}))
+            await host.converge(resource("host.user", {"name": "anna"}))
             machine_line = line(machine, "passwd", "anna")
             assert machine_line is not None
             assert machine_line[5] == "/home/anna"
             assert (machine.folder / "upper/home/anna").is_dir()
-            more = resource("ssh.user", {"name": "anna", "groups": "adm, games", "append": True})
+            more = resource("host.user", {"name": "anna", "groups": "adm, games", "append": True})
             (change,) = await host.converge(more)
             assert change.after == {"groups": ["adm", "games"]}
-            less = resource("ssh.user", {"name": "anna", "groups": ["games"], "append": True})
+            less = resource("host.user", {"name": "anna", "groups": ["games"], "append": True})
             assert (await host.look(less)).changes == ()
-            await host.converge(resource("ssh.user", {"name": "anna", "groups": []}))
+            await host.converge(resource("host.user", {"name": "anna", "groups": []}))
             assert (line(machine, "group", "games") or [])[-1] == ""
             once = {"name": "anna", "password": Secret("!"), "update_password": "on_create"}
-            assert (await host.look(resource("ssh.user", once))).changes == ()
+            assert (await host.look(resource("host.user", once))).changes == ()
             system = {"name": "daemon-x", "system": True, "create_home": False}
-            await host.converge(resource("ssh.user", system))
+            await host.converge(resource("host.user", system))
             number = (line(machine, "passwd", "daemon-x") or [])[2]
             assert int(number) < 1000
             assert not (machine.folder / "upper/home/daemon-x").exists()
             moved = {"name": "anna", "home": "/srv/anna", "move_home": True}
             (machine.folder / "upper/home/anna/kept").write_text("x")
-            await host.converge(resource("ssh.user", moved))
+            await host.converge(resource("host.user", moved))
             assert (machine.folder / "upper/srv/anna/kept").read_text() == "x"
-            removal = resource("ssh.user", {"name": "anna", "remove": True}, "absent")
+            removal = resource("host.user", {"name": "anna", "remove": True}, "absent")
             (change,) = await host.converge(removal)
             assert not (machine.folder / "upper/srv/anna").is_dir()
             assert host.session.inverse(change, change.ref) is None
@@ -165,29 +165,29 @@ def test_other_systems(programs: dict[str, str], shell: str, tmp_path: Path) -> 
     async def run() -> None:
         host = machine.host()
         async with host.session:
-            group, user = resource("ssh.group", {"name": "crew", "gid": 7100}), resource("ssh.user", fields)
-            anna = resource("ssh.user", plain)
+            group, user = resource("host.group", {"name": "crew", "gid": 7100}), resource("host.user", fields)
+            anna = resource("host.user", plain)
             assert len(await host.converge(group, user, anna)) == 3
             if programs is ALPINE:  # pw knows no such users
                 assert int((line(machine, "passwd", "anna") or [])[2]) < 1000
             assert (line(machine, "shadow", "app") or [])[1] == HASH
             moved = {**fields, "comment": "", "group": "crew", "groups": ["games"], "shell": "/bin/x"}
-            changes = await host.converge(resource("ssh.user", {**moved, "uid": 7009, "home": "/srv/c"}))
+            changes = await host.converge(resource("host.user", {**moved, "uid": 7009, "home": "/srv/c"}))
             words = line(machine, "passwd", "app")
             assert words == ["app", "x", "7009", "7100", "", "/srv/c", "/bin/x"]
             await host.undo(changes)
             assert (await host.look(group, user, anna)).changes == ()
-            changes = await host.converge(resource("ssh.group", {"name": "crew", "gid": 7200}))
+            changes = await host.converge(resource("host.group", {"name": "crew", "gid": 7200}))
             await host.undo(changes)
-            await host.converge(resource("ssh.user", {"name": "anna", "groups": ["crew"]}))
+            await host.converge(resource("host.user", {"name": "anna", "groups": ["crew"]}))
             removal = {"name": "crew", "state": "absent"}
-            changes = await host.converge(resource("ssh.group", removal))
+            changes = await host.converge(resource("host.group", removal))
             await host.undo(changes)
             assert line(machine, "group", "crew") == ["crew", "x", "7100", "anna"]
-            changes = await host.converge(resource("ssh.user", {"name": "app"}, "absent"))
+            changes = await host.converge(resource("host.user", {"name": "app"}, "absent"))
             await host.undo(changes)
             assert (await host.look(group, user)).changes == ()
-            await host.converge(resource("ssh.user", {"name": "app", "remove": True}, "absent"))
+            await host.converge(resource("host.user", {"name": "app", "remove": True}, "absent"))
             assert not (machine.folder / "upper/srv/a b").is_dir()
 
     asyncio.run(run())
@@ -203,7 +203,7 @@ def test_a_hash_that_may_not_be_read_is_said(tmp_path: Path) -> None:
     async def run() -> None:
         host = machine.host()
         async with host.session:
-            wanted = resource("ssh.user", {"name": "root", "password": Secret("!")})
+            wanted = resource("host.user", {"name": "root", "password": Secret("!")})
             (error,) = (await host.look(wanted)).errors
             assert "hash cannot be read" in str(error)
             assert error.hint == "become: true"
@@ -217,7 +217,7 @@ def test_a_refusal_of_the_program_is_shown_without_the_hash(tmp_path: Path) -> N
     async def run() -> None:
         host = machine.host()
         async with host.session:
-            wanted = resource("ssh.user", {"name": "x", "group": "nowhere", "password": Secret(HASH)})
+            wanted = resource("host.user", {"name": "x", "group": "nowhere", "password": Secret(HASH)})
             diff = await host.look(wanted)
             with pytest.raises(DeviceError) as caught:
                 await host.session.write(diff.changes[0])
@@ -227,7 +227,7 @@ def test_a_refusal_of_the_program_is_shown_without_the_hash(tmp_path: Path) -> N
     asyncio.run(run())
 
 
-@pytest.mark.parametrize("name", ["ssh.user", "ssh.group"])
+@pytest.mark.parametrize("name", ["host.user", "host.group"])
 def test_a_folder_has_no_users(name: str, tmp_path: Path) -> None:
     async def run() -> None:
         host = Host.local(tmp_path)
@@ -254,12 +254,12 @@ def test_a_folder_has_no_users(name: str, tmp_path: Path) -> None:
     ],
 )
 def test_what_no_line_of_passwd_can_hold_is_refused(fields: dict[str, Any], field: str) -> None:
-    _, problems = all_kinds()["ssh.user"].normalise({"name": "x", **fields}, "present")
+    _, problems = all_kinds()["host.user"].normalise({"name": "x", **fields}, "present")
     assert [problem.field for problem in problems] == [field]
     assert "plain" not in repr(problems)
 
 
 @pytest.mark.parametrize("name", ["-x", "a b", "$(id)", "a:b", "é", "a\n", ""])
 def test_names_that_are_none(name: str) -> None:
-    for kind in ("ssh.user", "ssh.group"):
+    for kind in ("host.user", "host.group"):
         assert isinstance(all_kinds()[kind].identify({"name": name}), Problem)

@@ -14,16 +14,16 @@ from tests.hosts.test_shared_files import KEY_1
 
 HASH = "$6$salt$nothing/that.opens"
 RESOURCES: list[dict[str, Any]] = [
-    {"ssh.package": {"name": NAME, "version": "1.0", "update_cache": True}},
-    {"ssh.group": {"name": "app", "system": True}},
-    {"ssh.user": {"name": "app", "group": "app", "home": "/srv/app", "password": "{{ hash }}"}},
-    {"ssh.authorized_key": {"user": "app", "key": KEY_1}},
-    {"ssh.file": {"path": "/srv/app/.profile", "content": "x=1\n", "owner": "app", "group": "app"}},
-    {"ssh.file": {"path": "/etc/systemd/system/app.service", "content": UNIT}, "notify": "restart app"},
-    {"ssh.service": {"name": "app", "state": "started", "enabled": True}},
-    {"ssh.sysctl": {"name": "net.ipv4.ip_forward", "value": 1}},
+    {"host.package": {"name": NAME, "version": "1.0", "update_cache": True}},
+    {"host.group": {"name": "app", "system": True}},
+    {"host.user": {"name": "app", "group": "app", "home": "/srv/app", "password": "{{ hash }}"}},
+    {"host.authorized_key": {"user": "app", "key": KEY_1}},
+    {"host.file": {"path": "/srv/app/.profile", "content": "x=1\n", "owner": "app", "group": "app"}},
+    {"host.file": {"path": "/etc/systemd/system/app.service", "content": UNIT}, "notify": "restart app"},
+    {"host.service": {"name": "app", "state": "started", "enabled": True}},
+    {"host.sysctl": {"name": "net.ipv4.ip_forward", "value": 1}},
     {
-        "ssh.cron": {
+        "host.cron": {
             "name": "clean",
             "special_time": "daily",
             "user": "app",
@@ -34,7 +34,7 @@ RESOURCES: list[dict[str, Any]] = [
 ]
 HANDLER = {
     "name": "restart app",
-    "ssh.service": {"name": "app", "state": "restarted"},
+    "host.service": {"name": "app", "state": "restarted"},
     "listen": "restart app",
 }
 
@@ -73,7 +73,7 @@ def test_all_kinds_in_one_run(tmp_path: Path) -> None:
 def test_what_fails_takes_everything_back(tmp_path: Path) -> None:
     """The last resource is refused: no package, no user, no key, no unit is left."""
     machine = prepared(tmp_path)
-    broken = [*RESOURCES, {"ssh.file": {"path": "/etc/app.conf", "content": "x", "validate": "false %s"}}]
+    broken = [*RESOURCES, {"host.file": {"path": "/etc/app.conf", "content": "x", "validate": "false %s"}}]
     out = fazai(machine, "apply", resources=broken)
     assert "EXIT 1" in out, out
     assert "taken back" in out, out

@@ -11,7 +11,7 @@ from fazai.cli.main import main
 from fazai.errors import FazaiError, InventoryError
 from fazai.inventory import load
 
-INVENTORY = "all: {hosts: {h1: {provider: local}}, resources: [ssh.file: {path: /nowhere/x, content: x}]}\n"
+INVENTORY = "all: {hosts: {h1: {provider: local}}, resources: [host.file: {path: /nowhere/x, content: x}]}\n"
 OTHERS = {
     "site.yml": ("- hosts: all\n  resources: []\n", "a playbook"),
     "tasks.yml": ("- copy: {dest: /x}\n", "a list of something"),

@@ -128,16 +128,16 @@ RESOURCES = [
     ("- {thing: {name: a}}", 'p.yml:3:6: there is no kind "thing" (see: fazai kinds)'),
     (
         "- {copy: {src: a, dest: b}}",
-        'p.yml:3:6: there is no kind "copy" (ssh.file with content: or src:)',
+        'p.yml:3:6: there is no kind "copy" (host.file with content: or src:)',
     ),
     (
         "- {ansible.builtin.lineinfile: {path: a}}",
-        'p.yml:3:6: there is no kind "ansible.builtin.lineinfile" (ssh.line: {path: …, line: …})',
+        'p.yml:3:6: there is no kind "ansible.builtin.lineinfile" (host.line: {path: …, line: …})',
     ),
     (
         "- {community.general.ufw: {rule: allow}}",
         'p.yml:3:6: there is no kind "community.general.ufw" (a host\'s packet filter has no kind:'
-        " ssh.file for its rules, notify a handler that loads them)",
+        " host.file for its rules, notify a handler that loads them)",
     ),
     ("- {stat: absent}", 'p.yml:3:6: there is no kind "stat" (did you mean "state"?)'),
     (
@@ -159,7 +159,7 @@ RESOURCES = [
             ("delegate_to", "declare it for that host: in a play with its hosts:"),
             (
                 "changed_when",
-                "leave it away: what is there is compared; ssh.command has creates:, removes: and unless:",
+                "leave it away: what is there is compared; host.command has creates:, removes: and unless:",
             ),
             ("retries", "leave it away: retries are fazai's own"),
             ("no_log", "leave it away: what comes from !env, !file, !cmd or !vault is never shown"),

@@ -80,11 +80,11 @@ class Site:
         fields = {"server": self.receiver.url, "sample": ["uptime"], "settings": settings, "interval": 60}
         if self.init == "none":
             fields["init"] = "none"
-        return resource("ssh.telemetry_agent", {**fields, **more})
+        return resource("host.telemetry_agent", {**fields, **more})
 
     @property
     def gone(self) -> Resource:
-        return resource("ssh.telemetry_agent", {"init": "none"} if self.init == "none" else {}, "absent")
+        return resource("host.telemetry_agent", {"init": "none"} if self.init == "none" else {}, "absent")
 
     async def run(self, script: str) -> None:
         result = await self.host.session._run(script)

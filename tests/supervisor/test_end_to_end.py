@@ -34,7 +34,7 @@ def declare(world: World, url: str, **more: Any) -> Path:
         "settings": FAST,
     }
     agent |= {"sample": ["os", "uptime"], **more}
-    text = json.dumps({"all": {"hosts": world.hosts, "resources": [{"ssh.telemetry_agent": agent}]}})
+    text = json.dumps({"all": {"hosts": world.hosts, "resources": [{"host.telemetry_agent": agent}]}})
     (world.folder / "inventory.yml").write_text(text.replace('"KEYFILE"', "!file keys/web-01.key"))
     return root
 
@@ -134,7 +134,7 @@ def stopped_and_back(world: World, agent: Init, folder: Path, port: int) -> None
     assert (status.code, "not delivering" in status.out) == (2, True)
     again = fazai(world, "apply")
     assert again.code == 1, again.out  # what was written stays, and it is said
-    assert "ssh.telemetry_agent telemetry:" in again.out
+    assert "host.telemetry_agent telemetry:" in again.out
     with live(folder, ingest="signed", listen_port=port) as daemon:
         until(lambda: accepted(daemon) >= 2)
         until(lambda: fazai(world, "drift").code == 0)
@@ -147,7 +147,7 @@ def with_removal(world: World, root: Path, agent: Init) -> None:
     path = world.folder / "inventory.yml"
     path.write_text(
         json.dumps(
-            {"all": {"hosts": world.hosts, "resources": [{"ssh.telemetry_agent": {"state": "absent"}}]}}
+            {"all": {"hosts": world.hosts, "resources": [{"host.telemetry_agent": {"state": "absent"}}]}}
         )
     )
     assert fazai(world, "apply", "--yes").code == 0

@@ -147,14 +147,14 @@ def test_cron_counts_in_minutes(interval_s: float, line: str) -> None:
     ],
 )
 def test_what_is_refused_before_any_contact(fields: dict[str, Any], words: str) -> None:
-    _, problems = all_kinds()["ssh.telemetry_agent"].normalise(fields, "present")
+    _, problems = all_kinds()["host.telemetry_agent"].normalise(fields, "present")
     assert any(words in problem.message for problem in problems), problems
 
 
 def test_the_agent_says_what_it_knows() -> None:
     assert agent_version()
     assert {"SERVER", "KEY", "PROC"} <= names_known()
-    made = resource("ssh.telemetry_agent", {"server": "https://x", "interval": 60.0})
+    made = resource("host.telemetry_agent", {"server": "https://x", "interval": 60.0})
     assert (made.identity, made.fields["interval"]) == ("telemetry", 60)
 
 

@@ -20,7 +20,7 @@ ROOT = pytest.mark.skipif(os.getuid() != 0, reason="only root can plant for othe
 
 def agent(**more: Any) -> dict[str, Any]:
     fields = {"server": "https://fazai.example.net:3120", "hostname": "box", "init": "none", "key": "a" * 64}
-    return {"ssh.telemetry_agent": {**fields, **more}}
+    return {"host.telemetry_agent": {**fields, **more}}
 
 
 @pytest.mark.parametrize("what", ["pipe", "link to a pipe"])
@@ -33,7 +33,7 @@ def test_a_pipe_in_place_of_the_status(what: str, world: World) -> None:
         status.symlink_to("other")
     found = world.fazai("apply", resources=[agent(interval=30)])
     assert (found.code, "1 updated" in found.out) == (0, True), found
-    gone = {"ssh.telemetry_agent": {"state": "absent"}}
+    gone = {"host.telemetry_agent": {"state": "absent"}}
     found = world.fazai("apply", "--yes", resources=[gone])
     assert (found.code, "1 deleted" in found.out, (root / STATE[1:]).exists()) == (0, True, False), found
 

@@ -167,7 +167,7 @@ def test_hosts_that_cannot_change_their_key_are_named(world: World, tmp_path: Pa
     for name in ("one", "two"):
         world.local(name)
     key_file(world)
-    text = json.dumps({"all": {"hosts": world.hosts, "resources": [{"ssh.telemetry_agent": agent}]}})
+    text = json.dumps({"all": {"hosts": world.hosts, "resources": [{"host.telemetry_agent": agent}]}})
     (world.folder / "inventory.yml").write_text(text)
     done = fazai(world, "agents", "rotate-key")
     assert (done.code, done.err.count("in no file of its own")) == (3, 2)

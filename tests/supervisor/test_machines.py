@@ -36,7 +36,7 @@ def receiver() -> Iterator[Receiver]:
 def agent(receiver: Receiver, state: str = "present", **more: Any) -> Resource:
     settings = {"backoff_min_s": "0.05", "backoff_max_s": "0.1"}
     fields = {"server": receiver.url, "interval": 60, "sample": ["uptime"], "settings": settings}
-    return resource("ssh.telemetry_agent", {**fields, "init": "systemd", **more}, state)
+    return resource("host.telemetry_agent", {**fields, "init": "systemd", **more}, state)
 
 
 def apply(lan: Lan, *wanted: Resource, **more: Any) -> RunOutcome:
@@ -83,7 +83,7 @@ def test_the_life_of_an_agent(lan: Lan, receiver: Receiver) -> None:
     assert upgraded.targets[0].actions[0].change.before == {"version": OLD}
     assert lan.status("web")["version"] == agent_version()
 
-    gone = apply(lan, resource("ssh.telemetry_agent", {"init": "systemd"}, "absent"))
+    gone = apply(lan, resource("host.telemetry_agent", {"init": "systemd"}, "absent"))
     assert gone.exit_code == 0, words(gone)
     assert not (host / "user").exists()
     assert not (host / "enabled").exists()
@@ -147,7 +147,7 @@ def test_an_upgrade_is_taken_back_with_the_run(lan: Lan, receiver: Receiver) -> 
     """What fails later on the host takes the new version with it."""
     assert apply(lan, agent(receiver)).exit_code == 0
     script = older(lan, "web")
-    late = resource("ssh.command", {"argv": ["false"], "creates": "/nothing"})
+    late = resource("host.command", {"argv": ["false"], "creates": "/nothing"})
     failed = apply(lan, agent(receiver), late)
     assert failed.targets[0].status is Status.FAILED
     assert [a.status for a in failed.targets[0].actions] == ["undone", "failed"]
@@ -167,7 +167,7 @@ def test_an_upgrade_is_taken_back_with_the_run(lan: Lan, receiver: Receiver) -> 
 )
 def test_what_somebody_changed_of_an_agent_after_us_stays(other: str, lan: Lan, receiver: Receiver) -> None:
     """Neither the old version nor nothing takes the place of what another hand left."""
-    late = resource("ssh.command", {"shell": f"{other}; false", "creates": "/nothing", "chdir": "/"})
+    late = resource("host.command", {"shell": f"{other}; false", "creates": "/nothing", "chdir": "/"})
     for upgrade in (False, True):
         if upgrade:
             assert apply(lan, agent(receiver)).exit_code == 0
@@ -175,7 +175,7 @@ def test_what_somebody_changed_of_an_agent_after_us_stays(other: str, lan: Lan, 
         failed = apply(lan, agent(receiver), late)
         (target,) = failed.targets
         assert (target.status, [a.status for a in target.actions]) == (Status.FAILED, ["done", "failed"])
-        said = "ssh.telemetry_agent telemetry: it is not as this run left it: it stays as it is"
+        said = "host.telemetry_agent telemetry: it is not as this run left it: it stays as it is"
         assert said in target.notes, target.notes
         root = lan.host("web") / "root"
         assert f"VERSION={agent_version()}" in (root / "opt/fazai/agent/telemetry.sh").read_text()

@@ -38,7 +38,7 @@ def receiver() -> Iterator[Receiver]:
 def agent(receiver: Receiver, **more: object) -> Resource:
     settings = {"backoff_min_s": "0.05", "backoff_max_s": "0.1"}
     fields = {"server": receiver.url, "sample": ["uptime"], "settings": settings}
-    return resource("ssh.telemetry_agent", {**fields, **more})
+    return resource("host.telemetry_agent", {**fields, **more})
 
 
 def present(machine: Machine) -> list[str]:
@@ -81,7 +81,7 @@ def test_openrc_is_found_at_the_first_install(openrc: Machine, receiver: Receive
             await host.converge(agent(receiver, interval=30))
             assert status(openrc)["interval_s"] == "30.000"
             assert status(openrc)["pid"] != first["pid"]
-            await host.converge(resource("ssh.telemetry_agent", {}, "absent"))
+            await host.converge(resource("host.telemetry_agent", {}, "absent"))
 
     asyncio.run(run())
     assert receiver.store
@@ -167,7 +167,7 @@ def test_an_agent_of_ours_is_ended(tmp_path: Path, receiver: Receiver) -> None:
             first = status(machine)["pid"]
             await host.converge(agent(receiver, init="none", interval=30))
             assert status(machine)["pid"] != first
-            await host.converge(resource("ssh.telemetry_agent", {"init": "none"}, "absent"))
+            await host.converge(resource("host.telemetry_agent", {"init": "none"}, "absent"))
 
     asyncio.run(run())
     assert present(machine) == []

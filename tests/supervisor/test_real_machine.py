@@ -40,7 +40,7 @@ def test_the_life_of_an_agent(world: World, tmp_path: Path) -> None:
         def apply(state: str = "present", **more: Any) -> dict[str, Any]:
             wanted = {**fields, **more} if state == "present" else {"state": state}
             found = world.fazai(
-                "apply", "--yes", "--output", "json", resources=[{"ssh.telemetry_agent": wanted}]
+                "apply", "--yes", "--output", "json", resources=[{"host.telemetry_agent": wanted}]
             )
             assert found.code == ExitCode.OK, found.out + found.err
             (target,) = found.document["targets"]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["KIND", "Fleet", "agents_command"]
 
-KIND = "ssh.telemetry_agent"
+KIND = "host.telemetry_agent"
 _LOG_BYTES = 262_144
 _Found = TypeVar("_Found")
 _Decorated = Callable[..., Any]
@@ -36,7 +36,7 @@ _Decorated = Callable[..., Any]
     "\n  fazai agents rotate-key inventory.yml web-01",
 )
 def agents_command() -> None:
-    """The telemetry agents of hosts that declare ssh.telemetry_agent."""
+    """The telemetry agents of hosts that declare host.telemetry_agent."""
 
 
 def _common(function: _Decorated) -> _Decorated:

@@ -1,4 +1,4 @@
-"""What providers of hosts have in common: the kinds `ssh.*`, and the options that every host has."""
+"""What providers of hosts have in common: the kinds `host.*`, and the options that every host has."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ _PLAIN: Final[Mapping[str, str]] = {
 OWN: Final = frozenset((*_PLAIN.values(), "KEY", "KEY_PREVIOUS"))
 _SECRETS: Final = ("KEY", "KEY_PREVIOUS", "TOKEN")
 _PREFIX: Final = "FAZAI_AGENT_"
-_HEAD: Final = "# Written by fazai (ssh.telemetry_agent). What is changed here by hand is put back.\n"
+_HEAD: Final = "# Written by fazai (host.telemetry_agent). What is changed here by hand is put back.\n"
 
 
 def short_name(path: str) -> str:

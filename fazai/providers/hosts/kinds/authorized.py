@@ -1,4 +1,4 @@
-"""ssh.authorized_key"""
+"""host.authorized_key"""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ def _question(want: Want) -> Shell:
 
 KINDS = (
     AuthorizedKeyKind(
-        name="ssh.authorized_key",
+        name="host.authorized_key",
         summary="Keys with which a user may log in",
         specs=(
             FieldSpec("user", "account", "whose keys", required=True),
@@ -198,7 +198,7 @@ KINDS = (
         identity=("user", "key"),
         options=frozenset(("exclusive",)),
         example=(
-            "ssh.authorized_key: {user: deploy, key: ssh-ed25519"
+            "host.authorized_key: {user: deploy, key: ssh-ed25519"
             " AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f deploy@example}"
         ),
     ),

@@ -1,4 +1,4 @@
-"""ssh.command"""
+"""host.command"""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def _text(value: Value) -> str:
 
 KINDS = (
     CommandKind(
-        name="ssh.command",
+        name="host.command",
         summary="A command, run where its guard says that it is needed, or as a handler",
         specs=(
             FieldSpec("argv", "argv", "the program and its arguments, each as it is: no shell reads them"),
@@ -144,6 +144,6 @@ KINDS = (
         ),
         identity=("argv",),
         options=frozenset(("creates", "removes", "unless", "chdir", "environment", "timeout")),
-        example="ssh.command: {argv: [locale-gen, de_DE.UTF-8], creates: /usr/lib/locale/de_DE.utf8}",
+        example="host.command: {argv: [locale-gen, de_DE.UTF-8], creates: /usr/lib/locale/de_DE.utf8}",
     ),
 )

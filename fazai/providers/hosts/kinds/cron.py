@@ -1,4 +1,4 @@
-"""ssh.cron"""
+"""host.cron"""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def _jobs(want: Want, answers: Answers) -> bytes:
     if answer.exit == 0:
         return answer.out
     if answer.exit == _NO_PROGRAM and not want.absent:
-        hint = "install cron before: ssh.package: {name: cron}; its name differs (cronie, busybox)"
+        hint = "install cron before: host.package: {name: cron}; its name differs (cronie, busybox)"
         raise unlike(want, "there is no crontab on the host", hint)
     none = ("no crontab", "No such file", *(("unknown",) if want.absent else ()))  # a user who is not there
     if answer.exit != _NO_PROGRAM and not any(words in text for words in none):
@@ -204,7 +204,7 @@ def _crontab(user: str | None, command: str) -> str:
 
 KINDS = (
     CronKind(
-        name="ssh.cron",
+        name="host.cron",
         summary="A job of cron",
         specs=(
             FieldSpec("name", "text", "names the job, in a comment above its line", required=True),
@@ -217,6 +217,6 @@ KINDS = (
             FieldSpec("state", "choice", choices=("present", "absent")),
         ),
         identity=("name",),
-        example='ssh.cron: {name: backup, minute: "30", hour: "3", job: /usr/local/bin/backup, user: root}',
+        example='host.cron: {name: backup, minute: "30", hour: "3", job: /usr/local/bin/backup, user: root}',
     ),
 )

@@ -1,4 +1,4 @@
-"""ssh.download"""
+"""host.download"""
 
 from __future__ import annotations
 
@@ -234,7 +234,7 @@ def _plain(options: Mapping[str, Any]) -> Iterator[str]:
 
 KINDS = (
     DownloadKind(
-        name="ssh.download",
+        name="host.download",
         summary="A file that the host downloads, with a checksum",
         specs=(
             FieldSpec("dest", "path", "where it is put", required=True),
@@ -253,7 +253,7 @@ KINDS = (
             ("url", "headers", "url_username", "url_password", "timeout", *(spec.name for spec in REPLACING))
         ),
         example=(
-            'ssh.download: {url: https://example.com/tool, dest: /usr/local/bin/tool, mode: "0755",'
+            'host.download: {url: https://example.com/tool, dest: /usr/local/bin/tool, mode: "0755",'
             " checksum: sha256:2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae}"
         ),
     ),

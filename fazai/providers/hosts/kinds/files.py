@@ -1,4 +1,4 @@
-"""ssh.file, ssh.directory, ssh.link"""
+"""host.file, host.directory, host.link"""
 
 from __future__ import annotations
 
@@ -282,7 +282,7 @@ class LinkKind(HostKind):
 
 KINDS = (
     FileKind(
-        name="ssh.file",
+        name="host.file",
         summary="A file: content, mode, owner",
         specs=(
             FieldSpec("path", "path", "where it is", required=True),
@@ -295,10 +295,10 @@ KINDS = (
         ),
         identity=("path",),
         options=frozenset(("backup", "validate")),
-        example='ssh.file: {path: /etc/app/app.conf, mode: "0644", content: "listen=127.0.0.1\\n"}',
+        example='host.file: {path: /etc/app/app.conf, mode: "0644", content: "listen=127.0.0.1\\n"}',
     ),
     DirectoryKind(
-        name="ssh.directory",
+        name="host.directory",
         summary="A directory: mode, owner; its parents are made",
         specs=(
             FieldSpec("path", "path", "where it is", required=True),
@@ -308,10 +308,10 @@ KINDS = (
         ),
         identity=("path",),
         options=frozenset(("recurse",)),
-        example='ssh.directory: {path: /var/lib/app, mode: "0750", owner: root}',
+        example='host.directory: {path: /var/lib/app, mode: "0750", owner: root}',
     ),
     LinkKind(
-        name="ssh.link",
+        name="host.link",
         summary="A symbolic link",
         specs=(
             FieldSpec("path", "path", "where it is", required=True),
@@ -319,6 +319,6 @@ KINDS = (
             _PRESENT,
         ),
         identity=("path",),
-        example="ssh.link: {path: /etc/localtime, target: /usr/share/zoneinfo/UTC}",
+        example="host.link: {path: /etc/localtime, target: /usr/share/zoneinfo/UTC}",
     ),
 )

@@ -1,4 +1,4 @@
-"""ssh.package"""
+"""host.package"""
 
 from __future__ import annotations
 
@@ -195,7 +195,7 @@ def _options(lean: bool) -> str:
 
 KINDS = (
     PackageKind(
-        name="ssh.package",
+        name="host.package",
         summary="Packages of the system: apt, dnf or yum, zypper, apk, pkg",
         specs=(
             FieldSpec("name", "names", "the package, or a list: several by one command", required=True),
@@ -212,6 +212,6 @@ KINDS = (
         ),
         identity=("name",),
         options=frozenset(("update_cache", "install_recommends", "purge")),
-        example="ssh.package: {name: curl, update_cache: true}",
+        example="host.package: {name: curl, update_cache: true}",
     ),
 )

@@ -1,4 +1,4 @@
-"""ssh.service"""
+"""host.service"""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class ServiceKind(HostKind):
             raise unlike(want, f"systemd does not answer: {last[0]}")
         if init == "none":
             text = "there is no systemd, OpenRC or rc"
-            raise unlike(want, text, "ssh.command does what another supervisor needs")
+            raise unlike(want, text, "host.command does what another supervisor needs")
         if init == "offline" and "state" in want.fields:
             text = "systemd does not run here, so nothing can be started or stopped"
             raise unlike(want, text, "declare enabled: alone")
@@ -171,7 +171,7 @@ _STATES: Final[Mapping[str, str]] = {
 
 KINDS = (
     ServiceKind(
-        name="ssh.service",
+        name="host.service",
         summary="A service: whether it runs, now and after the next start; as a handler: restarts it",
         specs=(
             FieldSpec("name", "text", "its name, as systemctl, rc-service or service say it", required=True),
@@ -191,6 +191,6 @@ KINDS = (
         ),
         identity=("name",),
         options=frozenset(("daemon_reload",)),
-        example="ssh.service: {name: nginx, state: started, enabled: true}",
+        example="host.service: {name: nginx, state: started, enabled: true}",
     ),
 )

@@ -1,4 +1,4 @@
-"""ssh.sysctl"""
+"""host.sysctl"""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def _edit(path: str, name: str, line: str, act: Act) -> Iterator[Block]:
 
 KINDS = (
     SysctlKind(
-        name="ssh.sysctl",
+        name="host.sysctl",
         summary="A setting of the kernel, now and after the next start",
         specs=(
             FieldSpec("name", "text", "name of the setting, as sysctl says it", required=True),
@@ -143,6 +143,6 @@ KINDS = (
         ),
         identity=("name",),
         options=frozenset(("sysctl_file", "sysctl_set")),
-        example='ssh.sysctl: {name: net.ipv4.ip_forward, value: "1"}',
+        example='host.sysctl: {name: net.ipv4.ip_forward, value: "1"}',
     ),
 )

@@ -1,4 +1,4 @@
-"""ssh.telemetry_agent"""
+"""host.telemetry_agent"""
 
 from __future__ import annotations
 
@@ -330,7 +330,7 @@ def _check_settings(settings: Mapping[str, Value]) -> Iterator[Problem]:
 
 KINDS = (
     AgentKind(
-        name="ssh.telemetry_agent",
+        name="host.telemetry_agent",
         summary="The telemetry agent: installed, configured, running, delivering",
         specs=(
             FieldSpec("server", "text", "the daemon: https://HOST[:PORT][/PREFIX]", required=True),
@@ -360,7 +360,7 @@ KINDS = (
         ),
         identity=(),
         options=_OPTIONS,
-        example="ssh.telemetry_agent: {server: https://fazai.example.net:3120, interval: 60, "
+        example="host.telemetry_agent: {server: https://fazai.example.net:3120, interval: 60, "
         'hostname: "{{inventory_hostname}}"}',
     ),
 )

@@ -1,4 +1,4 @@
-"""ssh.line, ssh.block: a part of a file that others own."""
+"""host.line, host.block: a part of a file that others own."""
 
 from __future__ import annotations
 
@@ -81,7 +81,9 @@ class PartKind(HostKind):
         if path.type == "denied":
             raise denied(want)
         if path.type == "missing" and path.target and not path.real:
-            raise unlike(want, f"a link to {path.target}, where there is no folder", "ssh.directory makes it")
+            raise unlike(
+                want, f"a link to {path.target}, where there is no folder", "host.directory makes it"
+            )
         if path.type == "missing":
             if want.absent or want.fields.get("create"):
                 return None
@@ -188,7 +190,7 @@ class LineKind(PartKind):
         if not absent and "line" not in fields:
             yield Problem("line", "is missing")
         elif "line" in fields and b"\n" in fields["line"].data:
-            yield Problem("line", "is more than one line", "ssh.block has several")
+            yield Problem("line", "is more than one line", "host.block has several")
 
     def edited(self, fields: Mapping[str, Value], absent: bool, text: str) -> str:
         line = _decoded(fields["line"]) if "line" in fields else None
@@ -247,7 +249,7 @@ _AROUND = (
 
 KINDS = (
     LineKind(
-        name="ssh.line",
+        name="host.line",
         summary="One line of a file",
         specs=(
             FieldSpec("path", "path", "the file", required=True),
@@ -256,10 +258,10 @@ KINDS = (
             *_AROUND,
         ),
         identity=("path", "regexp"),  # and `line`, where there is no regexp
-        example='ssh.line: {path: /etc/ssh/sshd_config, regexp: "^#?PrintMotd", line: PrintMotd no}',
+        example='host.line: {path: /etc/ssh/sshd_config, regexp: "^#?PrintMotd", line: PrintMotd no}',
     ),
     BlockKind(
-        name="ssh.block",
+        name="host.block",
         summary="Lines of a file between two marks",
         specs=(
             FieldSpec("path", "path", "the file", required=True),
@@ -268,6 +270,6 @@ KINDS = (
             *_AROUND,
         ),
         identity=("path", "marker"),
-        example='ssh.block: {path: /etc/hosts, block: "192.0.2.1 one\\n192.0.2.2 two\\n"}',
+        example='host.block: {path: /etc/hosts, block: "192.0.2.1 one\\n192.0.2.2 two\\n"}',
     ),
 )

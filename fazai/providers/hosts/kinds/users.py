@@ -1,4 +1,4 @@
-"""ssh.user, ssh.group"""
+"""host.user, host.group"""
 
 from __future__ import annotations
 
@@ -175,12 +175,12 @@ class GroupKind(HostKind):
         elif "gid" in fields:
             yield Block(accounts.change_group(name, fields["gid"]))
         else:
-            raise DeviceError(f"ssh.group {name}: there is nothing to change")
+            raise DeviceError(f"host.group {name}: there is nothing to change")
 
 
 KINDS = (
     UserKind(
-        name="ssh.user",
+        name="host.user",
         summary="A user of the machine",
         specs=(
             FieldSpec("name", "account", "name to log in with", required=True),
@@ -206,10 +206,10 @@ KINDS = (
         ),
         identity=("name",),
         options=frozenset(("append", "create_home", "move_home", "update_password", "system", "remove")),
-        example="ssh.user: {name: app, system: true, shell: /usr/sbin/nologin, home: /var/lib/app}",
+        example="host.user: {name: app, system: true, shell: /usr/sbin/nologin, home: /var/lib/app}",
     ),
     GroupKind(
-        name="ssh.group",
+        name="host.group",
         summary="A group of the machine",
         specs=(
             FieldSpec("name", "account", "its name", required=True),
@@ -219,6 +219,6 @@ KINDS = (
         ),
         identity=("name",),
         options=frozenset(("system",)),
-        example="ssh.group: {name: app, gid: 990}",
+        example="host.group: {name: app, gid: 990}",
     ),
 )

@@ -24,15 +24,15 @@ _HINTS: Final[tuple[tuple[str, str], ...]] = (
     ("there is a directory", "it came after the look: does another resource make it? move it away first"),
     ("there is something else by now", "it came after the look: run it again"),
     ("/proc/sys/", "the kernel has no such setting: is the name right, and its module loaded?"),
-    ("directory nonexistent", "declare the folder before it: ssh.directory"),
-    ("no such file or directory", "declare the folder before it: ssh.directory"),
+    ("directory nonexistent", "declare the folder before it: host.directory"),
+    ("no such file or directory", "declare the folder before it: host.directory"),
     ("directory not empty", "recurse: true removes what is in it, too"),
     ("unable to locate package", "update_cache: true reads the lists anew; is the name right?"),
     ("could not get lock", "another package manager is at work there: run it again"),
-    ("invalid user", "declare it before: ssh.user"),
-    ("invalid group", "declare it before: ssh.group"),
-    ("unknown user", "declare it before: ssh.user"),
-    ("unknown group", "declare it before: ssh.group"),
+    ("invalid user", "declare it before: host.user"),
+    ("invalid group", "declare it before: host.group"),
+    ("unknown user", "declare it before: host.user"),
+    ("unknown group", "declare it before: host.group"),
 )
 _SHOWN: Final = 2000
 #: What a script of ours says on the way (`base`).

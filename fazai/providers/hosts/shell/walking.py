@@ -23,7 +23,7 @@ UNSAFE: Final = 86
 UNSAFE_HINT: Final = (
     "give that step to root, or to the user whose file it is, or work as that user: become_user:"
 )
-MOUNTED_HINT: Final = "unmount it before (ssh.command), or declare absent what is beside it"
+MOUNTED_HINT: Final = "unmount it before (host.command), or declare absent what is beside it"
 
 #: What every look begins with: `fz_mine UID`: root's, or of who runs this. `fz_judge MODE UID` sets `fz_j`,
 #: see above; `none`: no folder. `fz_line` does so with a line of `stat`.
