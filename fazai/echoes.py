@@ -12,7 +12,7 @@ from urllib.parse import quote, quote_plus
 
 from fazai.model import Secret
 
-__all__ = ["MASK", "forms_of", "masked", "masked_once_needed", "secret_texts"]
+__all__ = ["MASK", "encoded_forms", "make_lazy_mask", "make_mask", "secret_texts"]
 
 MASK = "***"
 _SHORTEST = 3  # what is shorter stands in too many texts by chance
@@ -22,7 +22,7 @@ _DERIVED_LINES = 64  # of a secret with more lines only the lines themselves are
 _BASE64_WIDTHS, _HEX_WIDTH = (76, 64), 60
 
 
-def forms_of(text: str) -> Iterator[str]:
+def encoded_forms(text: str) -> Iterator[str]:
     """A text as it stands, in URLs, in JSON, in HTML, in a shell's quotes, in hexadecimal, and inside
     something in base64."""
     raw = text.encode("utf-8", "surrogateescape")
@@ -37,7 +37,7 @@ def forms_of(text: str) -> Iterator[str]:
             yield from (form, form.replace("+", "-").replace("/", "_"), quote(form, safe=""))
 
 
-def masked(texts: Iterable[str]) -> Callable[[str], str]:
+def make_mask(texts: Iterable[str]) -> Callable[[str], str]:
     """Make a function that masks these texts and each line of them, as they are and in the usual encodings;
     the longest first, as one may be part of another."""
     words: set[str] = set()
@@ -46,7 +46,7 @@ def masked(texts: Iterable[str]) -> Callable[[str], str]:
         words.update((text, *lines))
         if len(lines) <= _DERIVED_LINES:
             for each in {text, *lines}:
-                words.update(form for form in _derived(each) if len(form) >= _SHORTEST_FORM)
+                words.update(form for form in _broken_forms(each) if len(form) >= _SHORTEST_FORM)
     ordered = sorted((word for word in words if len(word) >= _SHORTEST), key=len, reverse=True)
 
     def mask(text: str) -> str:
@@ -58,13 +58,13 @@ def masked(texts: Iterable[str]) -> Callable[[str], str]:
     return mask
 
 
-def masked_once_needed(texts: Callable[[], Iterable[str]]) -> Callable[[str], str]:
+def make_lazy_mask(texts: Callable[[], Iterable[str]]) -> Callable[[str], str]:
     """Make the same function, for texts that are asked for when there is something to mask."""
     made: list[Callable[[str], str]] = []
 
     def mask(text: str) -> str:
         if not made:
-            made.append(masked(texts()))
+            made.append(make_mask(texts()))
         return made[0](text)
 
     return mask
@@ -91,11 +91,11 @@ def secret_texts(value: Any, *, contents: bool = False) -> Iterator[str]:
         yield text
 
 
-def _derived(text: str) -> Iterator[str]:
+def _broken_forms(text: str) -> Iterator[str]:
     """Every form of a text, and the lines into which the long ones are broken."""
     if len(text) < _SHORTEST:
         return
-    yield from forms_of(text)
+    yield from encoded_forms(text)
     raw = text.encode("utf-8", "surrogateescape")
     encoded = base64.b64encode(raw).decode("ascii")
     for form, width in (*((encoded, width) for width in _BASE64_WIDTHS), (raw.hex(), _HEX_WIDTH)):

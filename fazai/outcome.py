@@ -1,6 +1,6 @@
 """What became of a run: values that the engine makes, and that reports, events and the store show.
 
-Records (plain dicts of JSON types) never hold a secret: a Secret becomes `***` in `record`.
+Records (plain dicts of JSON types) never hold a secret: a Secret becomes `***` in `json_value`.
 """
 
 from __future__ import annotations
@@ -9,26 +9,31 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 from fazai.errors import Errors, ExitCode, FazaiError, worst_exit
 from fazai.model import Change, Secret, SecretRef, Value, Verb
 
 __all__ = [
     "ActionOutcome",
-    "Event",
+    "ActionStatus",
+    "EngineEvent",
     "RunOutcome",
-    "Status",
     "TargetOutcome",
+    "TargetStatus",
     "change_record",
     "error_record",
-    "not_applied",
-    "record",
+    "json_value",
+    "mark_not_applied",
 ]
 
 
-class Status(StrEnum):
-    """How one target ended."""
+#: How one action ended: written, then taken back (undone); not reached (left).
+ActionStatus = Literal["done", "planned", "failed", "undone", "refused", "left"]
+
+
+class TargetStatus(StrEnum):
+    """How one target ended, in the engine as on the wire."""
 
     CONVERGED = "converged"
     CHANGED = "changed"
@@ -47,21 +52,21 @@ class Status(StrEnum):
 
 
 _EXIT = {
-    Status.CONVERGED: ExitCode.OK,
-    Status.CHANGED: ExitCode.OK,
-    Status.PENDING: ExitCode.PENDING,
-    Status.FAILED: ExitCode.FAILED,
-    Status.UNREACHABLE: ExitCode.UNREACHABLE,
-    Status.REFUSED: ExitCode.REFUSED,
-    Status.LOCKED: ExitCode.LOCKED,
-    Status.STALE: ExitCode.STALE,
-    Status.INTERRUPTED: ExitCode.INTERRUPTED,
-    Status.SKIPPED: ExitCode.PENDING,  # not looked at; the targets that failed say why, and win
+    TargetStatus.CONVERGED: ExitCode.OK,
+    TargetStatus.CHANGED: ExitCode.OK,
+    TargetStatus.PENDING: ExitCode.PENDING,
+    TargetStatus.FAILED: ExitCode.FAILED,
+    TargetStatus.UNREACHABLE: ExitCode.UNREACHABLE,
+    TargetStatus.REFUSED: ExitCode.REFUSED,
+    TargetStatus.LOCKED: ExitCode.LOCKED,
+    TargetStatus.STALE: ExitCode.STALE,
+    TargetStatus.INTERRUPTED: ExitCode.INTERRUPTED,
+    TargetStatus.SKIPPED: ExitCode.PENDING,  # not looked at; the targets that failed say why, and win
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class EngineEvent:
     """One line of what happened. `data` is a record. Time in seconds since the epoch, UTC."""
 
     type: str
@@ -72,10 +77,10 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class ActionOutcome:
-    """`status`: planned, done, failed, undone (written, then taken back), refused, left (not reached)."""
+    """A change, and what became of it."""
 
     change: Change
-    status: str
+    status: ActionStatus
     action_id: str = ""
     error: FazaiError | None = None
     duration_s: float = 0.0
@@ -86,7 +91,7 @@ class TargetOutcome:
     target: str
     provider: str
     play: str
-    status: Status
+    status: TargetStatus
     resources: int
     actions: tuple[ActionOutcome, ...] = ()
     unchanged: int = 0
@@ -102,12 +107,12 @@ class TargetOutcome:
     def exit_code(self) -> int:
         """The status's own code, except that an error's class knows better for a failed target; 3 is not
         among these, as the target was contacted."""
-        if self.status is Status.FAILED and self.errors:
+        if self.status is TargetStatus.FAILED and self.errors:
             codes = (error.exit_code for error in self.errors)
             return worst_exit(ExitCode.FAILED if code == ExitCode.BAD_INPUT else code for code in codes)
         return self.status.exit_code
 
-    def count(self, status: str) -> int:
+    def count(self, status: ActionStatus) -> int:
         return sum(1 for action in self.actions if action.status == status)
 
     @property
@@ -145,15 +150,15 @@ class RunOutcome:
             "unchanged": sum(t.unchanged for t in self.targets),
             "undone": actions["undone"],
             "refused": actions["refused"],
-            "failed": statuses[Status.FAILED],
-            "unreachable": statuses[Status.UNREACHABLE],
-            "locked": statuses[Status.LOCKED],
-            "stale": statuses[Status.STALE],
-            "skipped": statuses[Status.SKIPPED] + statuses[Status.INTERRUPTED],
+            "failed": statuses[TargetStatus.FAILED],
+            "unreachable": statuses[TargetStatus.UNREACHABLE],
+            "locked": statuses[TargetStatus.LOCKED],
+            "stale": statuses[TargetStatus.STALE],
+            "skipped": statuses[TargetStatus.SKIPPED] + statuses[TargetStatus.INTERRUPTED],
         }
 
 
-def not_applied(preview: RunOutcome) -> RunOutcome:
+def mark_not_applied(preview: RunOutcome) -> RunOutcome:
     """What a look ahead found, told as the end of a run that wrote nothing because of it: a saved plan is
     carried out for all of its targets or for none."""
     note = "left as it is: the plan does not hold for all of its targets, so it was carried out for none"
@@ -162,25 +167,25 @@ def not_applied(preview: RunOutcome) -> RunOutcome:
         actions = tuple(
             replace(a, status="left" if a.status == "planned" else a.status) for a in target.actions
         )
-        if target.status is not Status.PENDING:
+        if target.status is not TargetStatus.PENDING:
             return replace(target, actions=actions)
-        return replace(target, status=Status.SKIPPED, actions=actions, notes=(*target.notes, note))
+        return replace(target, status=TargetStatus.SKIPPED, actions=actions, notes=(*target.notes, note))
 
     return replace(preview, check=False, targets=tuple(ended(target) for target in preview.targets))
 
 
-def record(value: Value) -> Any:
+def json_value(value: Value) -> Any:
     """A value as JSON types, secrets masked."""
     if value.__class__ is str:  # nearly all are
         return value
     if isinstance(value, Secret | SecretRef):
         return "***"
     if isinstance(value, Mapping):
-        return {str(key): record(item) for key, item in value.items()}
+        return {str(key): json_value(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [record(item) for item in value]
+        return [json_value(item) for item in value]
     if isinstance(value, set | frozenset):
-        return sorted(record(item) for item in value)
+        return sorted(json_value(item) for item in value)
     if value is None or isinstance(value, str | int | float):
         return value
     return str(value)
@@ -193,12 +198,12 @@ def change_record(change: Change, *, origins: bool = False) -> dict[str, Any]:
         "kind": change.kind,
         "identity": change.identity,
         "verb": str(change.verb),
-        "before": record(change.before),
-        "after": record(change.after),
+        "before": json_value(change.before),
+        "after": json_value(change.after),
         "ref": change.ref,
     }
     if change.options:
-        result["options"] = record(change.options)
+        result["options"] = json_value(change.options)
     if change.note:
         result["note"] = change.note
     if change.adopts:

@@ -7,7 +7,6 @@ and the changes (docs/approvals.md). Applying it is refused (exit 6) when one of
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -18,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from fazai.errors import InputError, PlanStale, missing_file
+from fazai.files import replace_file
 from fazai.model import Change, Diff, Resource, TargetWork
-from fazai.outcome import change_record, record
+from fazai.outcome import change_record, json_value
 
 __all__ = [
     "Expected",
@@ -141,7 +141,7 @@ def wanted_digest(item: TargetWork) -> str:
     """A hash over all that is wanted on a target, handlers too; secrets left out. The target's options follow
     from the inventory, which has a hash of its own, and name places of this checkout."""
     wanted = [
-        [r.kind, r.identity, r.state, record(r.fields), r.adopt, list(r.notify), list(r.listen)]
+        [r.kind, r.identity, r.state, json_value(r.fields), r.adopt, list(r.notify), list(r.listen)]
         for r in item.wanted
     ]
     return _sha256([item.target.provider, item.target.mode, item.whole, wanted])
@@ -161,18 +161,9 @@ def write_plan(plan: SavedPlan, path: Path) -> None:
         **plan._bound(),
         "changes": list(plan.changes),
     }
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(body, file, indent=1, ensure_ascii=False)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        replace_file(path, f"{json.dumps(body, indent=1, ensure_ascii=False)}\n".encode())
     except OSError as error:
-        with contextlib.suppress(OSError):  # a read-only file system refuses to forget what is not there
-            temporary.unlink()
         raise InputError(
             f"the plan cannot be written: {error.strerror}", where=str(path), hint="name another --out FILE"
         ) from error

@@ -16,7 +16,7 @@ from fazai.registry import Registry
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "fazai"
 
-NOUNS = {"errors", "model", "wire", "config", "outcome", "ids"}
+NOUNS = {"errors", "model", "wire", "config", "outcome", "ids", "timestamps", "files"}
 THOUGHT = {
     "yamltext",
     "echoes",

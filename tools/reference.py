@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 import msgspec
@@ -74,17 +76,30 @@ def output_schema() -> Iterator[str]:
     """The JSON Schema of `--output json`."""
     schema = msgspec.json.schema(Document)
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "fazai run", **schema}
-    yield json.dumps(_dedented(schema), indent=1)
+    yield json.dumps(_published(schema, schema["$defs"]), indent=1)
 
 
-def _dedented(value: object) -> object:
-    """Strip the indentation of docstrings from all descriptions: releases of msgspec differ in it."""
-    if isinstance(value, dict):
-        return {
-            key: inspect.cleandoc(item) if key == "description" and isinstance(item, str) else _dedented(item)
-            for key, item in value.items()
-        }
-    return [_dedented(item) for item in value] if isinstance(value, list) else value
+def _published(value: Any, types: Mapping[str, Any]) -> Any:
+    """The schema as it is published: enumerations in place, types without "Document" at the end of the name,
+    descriptions without the indentation of docstrings, in which releases of msgspec differ."""
+    if isinstance(value, list):
+        return [_published(item, types) for item in value]
+    if isinstance(value, str):
+        return _short_name(inspect.cleandoc(value))
+    if not isinstance(value, dict):
+        return value
+    name = value.get("$ref", "").rpartition("/")[2]
+    if "enum" in types.get(name, {}):
+        return {"enum": types[name]["enum"]}
+    return {
+        _short_name(key): _published(item, types)
+        for key, item in value.items()
+        if "enum" not in types.get(key, {})
+    }
+
+
+def _short_name(text: str) -> str:
+    return re.sub("(?<=[a-z])Document$", "", text)
 
 
 def main() -> int:

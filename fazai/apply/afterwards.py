@@ -8,10 +8,10 @@ from contextlib import suppress
 from fazai.errors import FazaiError
 from fazai.model import Change, Following, Resource, Session, TargetWork
 
-__all__ = ["undone_by_handlers"]
+__all__ = ["find_undone_by_handlers"]
 
 
-async def undone_by_handlers(session: Session, item: TargetWork, ran: Sequence[str]) -> list[str]:
+async def find_undone_by_handlers(session: Session, item: TargetWork, ran: Sequence[str]) -> list[str]:
     """Compare once more what handlers that ran can have undone; returns a warning for each that they have.
     That they run is as declared, so it is no failure."""
     wanted = session.exposed(item.resources) if ran and isinstance(session, Following) else ()
@@ -20,11 +20,11 @@ async def undone_by_handlers(session: Session, item: TargetWork, ran: Sequence[s
     wanted = (*wanted, *item.handlers)
     with suppress(FazaiError):  # a handler may have restarted what our connection goes through
         diff = session.diff(wanted, await session.observe(wanted))
-        return [_undone(change, ran, item.handlers) for change in diff.changes]
+        return [_undone_note(change, ran, item.handlers) for change in diff.changes]
     return []
 
 
-def _undone(change: Change, ran: Sequence[str], handlers: Sequence[Resource]) -> str:
+def _undone_note(change: Change, ran: Sequence[str], handlers: Sequence[Resource]) -> str:
     marks = {each.name or each.listen[0]: each.mark for each in handlers}
     names = " or ".join(f"{name} ({marks[name]})" if marks.get(name) else name for name in ran)
     return (

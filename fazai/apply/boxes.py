@@ -22,16 +22,16 @@ _OWN = 'give each a name of its own there: hostname: "{{ inventory_hostname }}"'
 
 
 def names_by_box(works: Iterable[Work], provider: Callable[[str], Provider]) -> dict[str, tuple[str, ...]]:
-    """The names that this run has for each box (`known_of`), in the order of the inventory."""
+    """The names that this run has for each box (`box_and_owner`), in the order of the inventory."""
     found: dict[str, dict[str, None]] = {}
     for work in works:
         for item in work.targets:
-            known = known_of(provider(item.target.provider).box_of(item.target), item.target)
+            known = box_and_owner(provider(item.target.provider).box_of(item.target), item.target)
             found.setdefault(known, {})[item.target.name] = None
     return {known: tuple(names) for known, names in found.items()}
 
 
-def known_of(box: str, target: Target) -> str:
+def box_and_owner(box: str, target: Target) -> str:
     """The box and whose items on it are meant: of two owners each prunes only its own."""
     owner = str(target.options.get("owner") or "")
     return f"{box} {owner}" if owner else box
@@ -92,7 +92,7 @@ class BoxStore:
     def other_names(self) -> dict[str, float]:
         """What the box is called besides, with the time when it last was; former names of it left out."""
         former = self.target.options.get("formerly") or ()
-        remembered = self.store.names(known_of(self.box, self.target))
+        remembered = self.store.names(box_and_owner(self.box, self.target))
         known = {**remembered, **dict.fromkeys(self.names, time.time())}
         return {name: when for name, when in known.items() if name != self.target.name and name not in former}
 

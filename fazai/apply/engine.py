@@ -10,19 +10,26 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from fazai.apply.boxes import BoxStore, known_of, names_by_box
+from fazai.apply.boxes import BoxStore, box_and_owner, names_by_box
 from fazai.apply.target import TargetRun
-from fazai.echoes import masked_once_needed, secret_texts
+from fazai.echoes import make_lazy_mask, secret_texts
 from fazai.errors import FazaiError, Interrupted, LockHeld, PlanStale, Refused, StateError, Unreachable
 from fazai.model import Provider, TargetWork, Work
-from fazai.outcome import Event, RunOutcome, Status, TargetOutcome
+from fazai.outcome import EngineEvent, RunOutcome, TargetOutcome, TargetStatus
 from fazai.plan import Expected
 from fazai.store.base import Run, Store, TargetState
 
 __all__ = ["Engine"]
 
 _CHUNK_CHARS = 16 * 1024  # at most 64 KiB
-_BAD = (Status.FAILED, Status.UNREACHABLE, Status.REFUSED, Status.LOCKED, Status.STALE)
+#: What `max_fail` counts.
+_FAILURES = (
+    TargetStatus.FAILED,
+    TargetStatus.UNREACHABLE,
+    TargetStatus.REFUSED,
+    TargetStatus.LOCKED,
+    TargetStatus.STALE,
+)
 
 
 @dataclass(slots=True)
@@ -38,7 +45,7 @@ class Engine:
     store: Store
     provider: Callable[[str], Provider]
     run: Run
-    emit: Callable[[Event], None]
+    emit: Callable[[EngineEvent], None]
     finished: Callable[[TargetOutcome], None]
     forks: int
     check: bool = False
@@ -90,11 +97,11 @@ class Engine:
 
     async def _play(self, work: Work) -> list[TargetOutcome]:
         outcomes: list[TargetOutcome] = []
-        for wave in _waves(work):
-            failed = sum(1 for outcome in outcomes if outcome.status in _BAD)
+        for wave in _split_waves(work):
+            failed = sum(1 for outcome in outcomes if outcome.status in _FAILURES)
             if work.max_fail is not None and failed > work.max_fail:
                 reason = f"{failed} of the play's targets failed, max_fail is {work.max_fail}"
-                outcomes += [self._skipped(item, work, Status.SKIPPED, reason) for item in wave]
+                outcomes += [self._skipped(item, work, TargetStatus.SKIPPED, reason) for item in wave]
             else:
                 outcomes += await self._wave(work, wave)
         return outcomes
@@ -120,11 +127,11 @@ class Engine:
 
     async def _of_box(self, work: Work, item: TargetWork, provider: Provider, box: str) -> TargetOutcome:
         if self._interrupts:
-            return self._skipped(item, work, Status.INTERRUPTED, "interrupted before it began")
+            return self._skipped(item, work, TargetStatus.INTERRUPTED, "interrupted before it began")
         begun = time.monotonic()
-        names = self._names.get(known_of(box, item.target), ())
+        names = self._names.get(box_and_owner(box, item.target), ())
         store = BoxStore(self.store, box, item.target, provider, self.run, names, self._claimed)
-        hide = masked_once_needed(lambda: _secrets_of(item, self.secrets()))
+        hide = make_lazy_mask(lambda: _secrets_of(item, self.secrets()))
         target = TargetRun(
             item=item,
             play=work.name,
@@ -146,7 +153,7 @@ class Engine:
         finally:
             del self._active[task]
         outcome = target.outcome(time.monotonic() - begun)
-        self._finished(outcome, "" if self.check else known_of(box, item.target))
+        self._finished(outcome, "" if self.check else box_and_owner(box, item.target))
         return outcome
 
     async def _guarded(self, target: TargetRun) -> None:
@@ -154,16 +161,16 @@ class Engine:
         try:
             await target.reconcile()
         except FazaiError as error:
-            target.fail(_status(error), error)
+            target.fail(_status_of_error(error), error)
         except asyncio.CancelledError:
             hint = "run it again: what was in flight is looked at first"
             target.fail(
-                Status.INTERRUPTED, Interrupted("interrupted", where=target.item.target.name, hint=hint)
+                TargetStatus.INTERRUPTED, Interrupted("interrupted", where=target.item.target.name, hint=hint)
             )
         except Exception as error:  # noqa: BLE001 - the border: a defect on one target must not stop the others
-            target.fail(Status.FAILED, _defect(error, target.item.target.name))
+            target.fail(TargetStatus.FAILED, _defect_error(error, target.item.target.name))
 
-    def _skipped(self, item: TargetWork, work: Work, status: Status, reason: str) -> TargetOutcome:
+    def _skipped(self, item: TargetWork, work: Work, status: TargetStatus, reason: str) -> TargetOutcome:
         outcome = TargetOutcome(
             target=item.target.name,
             provider=item.target.provider,
@@ -189,7 +196,7 @@ class Engine:
         if outcome.notes:
             data["notes"] = list(outcome.notes)
         was = self.store.left(outcome.target)
-        if outcome.status is Status.CONVERGED and was not in _SETTLED:
+        if outcome.status is TargetStatus.CONVERGED and was not in _SETTLED:
             data["was"] = was or "unknown"
         self._event("outcome", outcome.target, data)
         state = TargetState(str(outcome.status), outcome.count("planned"), self.run.run_id, time.time())
@@ -205,15 +212,15 @@ class Engine:
     def _event(self, type_: str, target: str, data: Mapping[str, object]) -> None:
         """That a target is converged is kept when it is news."""
         now = time.time()
-        self.emit(Event(type_, now, target, data))
-        if type_ != "target" and not _no_news(type_, data):
+        self.emit(EngineEvent(type_, now, target, data))
+        if type_ != "target" and not _is_routine(type_, data):
             self.store.event(self.run.run_id, now, type_, target, data)
 
 
-_SETTLED = (str(Status.CONVERGED), str(Status.CHANGED))
+_SETTLED = (str(TargetStatus.CONVERGED), str(TargetStatus.CHANGED))
 
 
-def _no_news(type_: str, data: Mapping[str, object]) -> bool:
+def _is_routine(type_: str, data: Mapping[str, object]) -> bool:
     return type_ == "outcome" and data.get("status") == "converged" and "was" not in data
 
 
@@ -225,7 +232,7 @@ def _secrets_of(item: TargetWork, known: Iterable[str]) -> Iterator[str]:
     yield from (part for part in known if any(part in text for text in given))
 
 
-def _waves(work: Work) -> Iterator[Sequence[TargetWork]]:
+def _split_waves(work: Work) -> Iterator[Sequence[TargetWork]]:
     """The targets in waves of `serial`; the last size repeats; no size means all at once."""
     if not work.serial:
         yield work.targets
@@ -238,21 +245,21 @@ def _waves(work: Work) -> Iterator[Sequence[TargetWork]]:
         start += max(1, size)
 
 
-def _status(error: FazaiError) -> Status:
+def _status_of_error(error: FazaiError) -> TargetStatus:
     if isinstance(error, Unreachable):
-        return Status.UNREACHABLE
+        return TargetStatus.UNREACHABLE
     if isinstance(error, LockHeld):
-        return Status.LOCKED
+        return TargetStatus.LOCKED
     if isinstance(error, PlanStale):
-        return Status.STALE
+        return TargetStatus.STALE
     if isinstance(error, Refused):
-        return Status.REFUSED
+        return TargetStatus.REFUSED
     if isinstance(error, Interrupted):
-        return Status.INTERRUPTED
-    return Status.FAILED
+        return TargetStatus.INTERRUPTED
+    return TargetStatus.FAILED
 
 
-def _defect(error: Exception, target: str) -> FazaiError:
+def _defect_error(error: Exception, target: str) -> FazaiError:
     """An exception that nobody meant: said with its place in our code, never with its values."""
     import traceback
 

@@ -7,13 +7,21 @@ import json
 
 from fazai.errors import Refused, VerifyError
 from fazai.model import Activate, Change, Diff, LookAgain, TargetWork, Verb
-from fazai.outcome import record
+from fazai.outcome import json_value
 from fazai.store.base import TargetMemory
 
-__all__ = ["action_id", "found", "how_far", "not_stuck", "open_ends", "read_only", "unasked"]
+__all__ = [
+    "interrupted_words",
+    "later_notes",
+    "leftover_notes",
+    "make_action_id",
+    "not_stuck_error",
+    "read_only_error",
+    "unconfirmed_deletion",
+]
 
 
-def found(memory: TargetMemory, check: bool) -> list[str]:
+def leftover_notes(memory: TargetMemory, check: bool) -> list[str]:
     """What an earlier run left behind, in sentences."""
     then = "apply activates them" if check else "this run activates them"
     notes = [
@@ -28,7 +36,7 @@ def found(memory: TargetMemory, check: bool) -> list[str]:
     return notes
 
 
-def open_ends(diff: Diff) -> list[str]:
+def later_notes(diff: Diff) -> list[str]:
     """What a plan cannot say of resources that are as wanted now."""
     changed = {(change.kind, change.identity) for change in diff.changes}
     count = sum(1 for resource in diff.later if (resource.kind, resource.identity) not in changed)
@@ -39,7 +47,7 @@ def open_ends(diff: Diff) -> list[str]:
     return [f"{count} that {be} as wanted now {be} looked at again after {after}"]
 
 
-def how_far(diff: Diff, handlers: bool) -> str:
+def interrupted_words(diff: Diff, handlers: bool) -> str:
     """Say what has become of changes that were written before an interrupt."""
     if not any(isinstance(step, Activate) for step in diff.steps):
         return "are made and stay"
@@ -48,7 +56,7 @@ def how_far(diff: Diff, handlers: bool) -> str:
     )
 
 
-def unasked(diff: Diff, deletable: frozenset[str] | None) -> Refused | None:
+def unconfirmed_deletion(diff: Diff, deletable: frozenset[str] | None) -> Refused | None:
     """What would be deleted though nobody was asked: when the question was put it was not there, or the
     target could not be reached."""
     if deletable is None:
@@ -60,7 +68,7 @@ def unasked(diff: Diff, deletable: frozenset[str] | None) -> Refused | None:
     return None
 
 
-def read_only(item: TargetWork, count: int) -> Refused:
+def read_only_error(item: TargetWork, count: int) -> Refused:
     target = item.target
     changes = f"{count} change{'' if count == 1 else 's'} pending" if count else "an activation pending"
     return Refused(
@@ -70,9 +78,9 @@ def read_only(item: TargetWork, count: int) -> Refused:
     )
 
 
-def not_stuck(change: Change) -> VerifyError:
+def not_stuck_error(change: Change) -> VerifyError:
     fields = ", ".join(
-        f"{name} reads {record(change.before.get(name))!r}, {record(change.after[name])!r} was sent"
+        f"{name} reads {json_value(change.before.get(name))!r}, {json_value(change.after[name])!r} was sent"
         for name in change.after
     )
     known = {Verb.DELETE: "is still there", Verb.CREATE: "is not there"}
@@ -83,7 +91,7 @@ def not_stuck(change: Change) -> VerifyError:
     return VerifyError(message, where=change.where, hint=hint)
 
 
-def action_id(run_id: str, change: Change, undo: bool) -> str:
+def make_action_id(run_id: str, change: Change, undo: bool) -> str:
     """Idempotent: a hash of run, target, resource and desired content (design.md)."""
     parts = [
         run_id,
@@ -91,7 +99,7 @@ def action_id(run_id: str, change: Change, undo: bool) -> str:
         change.kind,
         change.identity,
         str(change.verb),
-        record(change.after),
+        json_value(change.after),
         undo,
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]

@@ -8,10 +8,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 
-from fazai.apply.afterwards import undone_by_handlers
+from fazai.apply.afterwards import find_undone_by_handlers
 from fazai.apply.boxes import BoxStore
 from fazai.apply.progress import TakenBack, Written, leading_changes
-from fazai.apply.sentences import action_id, found, how_far, not_stuck, open_ends, read_only, unasked
+from fazai.apply.sentences import (
+    interrupted_words,
+    later_notes,
+    leftover_notes,
+    make_action_id,
+    not_stuck_error,
+    read_only_error,
+    unconfirmed_deletion,
+)
 from fazai.errors import Errors, FazaiError, Interrupted, Moved, StateError, Unreachable, Unsure
 from fazai.model import (
     Activate,
@@ -28,7 +36,7 @@ from fazai.model import (
     Talking,
     TargetWork,
 )
-from fazai.outcome import ActionOutcome, Status, TargetOutcome, change_record, record
+from fazai.outcome import ActionOutcome, TargetOutcome, TargetStatus, change_record, json_value
 from fazai.plan import Expected, check_later
 from fazai.store.base import Action, Run, TargetMemory
 
@@ -50,7 +58,7 @@ class TargetRun:
     check: bool
     expected: Expected | None = None
     deletable: frozenset[str] | None = None
-    status: Status = Status.CONVERGED
+    status: TargetStatus = TargetStatus.CONVERGED
     actions: list[ActionOutcome] = field(default_factory=list)
     unchanged: int = 0
     activated: list[str] = field(default_factory=list)
@@ -72,7 +80,7 @@ class TargetRun:
         self._stop = True
         return not self._busy
 
-    def fail(self, status: Status, error: FazaiError) -> None:
+    def fail(self, status: TargetStatus, error: FazaiError) -> None:
         self.status = status
         self.errors.append(error)
 
@@ -147,10 +155,10 @@ class TargetRun:
         diff = self.store.judged(diff, self.item.wanted, others)
         self.observed, self._promised = seen.digest, diff
         self._earlier = frozenset(memory.pending)
-        self.notes = [*self.store.notes(memory, others), *found(memory, self.check), *diff.notes]
+        self.notes = [*self.store.notes(memory, others), *leftover_notes(memory, self.check), *diff.notes]
         self.notes += self.store.other_owners() if diff.refused else ()
         if self.check:
-            self.notes += open_ends(diff)
+            self.notes += later_notes(diff)
         self._planning(diff, diff.unchanged)
         if self.expected is not None:
             self.expected.check(self.item.target.name, seen.digest, diff)
@@ -168,22 +176,22 @@ class TargetRun:
             self.actions.append(ActionOutcome(change, "refused", error=error))
             self.errors.append(error)
         if diff.errors:
-            self.status = Status.FAILED
+            self.status = TargetStatus.FAILED
         elif diff.refused:
-            self.status = Status.REFUSED
+            self.status = TargetStatus.REFUSED
         elif not diff.steps:
             return not self.check
         elif self.check:
-            self.status = Status.PENDING
+            self.status = TargetStatus.PENDING
         elif self.item.target.mode != "write":
-            self.status = Status.REFUSED
-            self.errors.append(read_only(self.item, len(diff.changes)))
-        elif refused := unasked(diff, self.deletable):
-            self.status = Status.REFUSED
+            self.status = TargetStatus.REFUSED
+            self.errors.append(read_only_error(self.item, len(diff.changes)))
+        elif refused := unconfirmed_deletion(diff, self.deletable):
+            self.status = TargetStatus.REFUSED
             self.errors.append(refused)
         else:
             return True
-        blocked = self.status is not Status.PENDING
+        blocked = self.status is not TargetStatus.PENDING
         if blocked and diff.changes and (diff.errors or diff.refused):
             self.notes.append("nothing is written to it: a target changes as a whole or not at all")
         self.actions += [ActionOutcome(change, "left" if blocked else "planned") for change in diff.changes]
@@ -193,13 +201,13 @@ class TargetRun:
 
     async def _rehearsed(self, session: Rehearsing, diff: Diff) -> bool:
         """Has the target nothing against the changes? Otherwise all of it is said, and nothing is written."""
-        found = await session.rehearse(diff.changes)
-        if found:
-            self.status = Status.FAILED
-            self.errors += found
+        problems = await session.rehearse(diff.changes)
+        if problems:
+            self.status = TargetStatus.FAILED
+            self.errors += problems
             self.notes.append("nothing is written to it: a target changes as a whole or not at all")
             self._left()
-        return not found
+        return not problems
 
     async def _carry_out(self, session: Session, diff: Diff) -> None:
         done = Written()
@@ -208,7 +216,7 @@ class TargetRun:
             with self._in_flight():
                 await self._finish(session, services, done)
         except Interrupted as error:
-            self.status = Status.INTERRUPTED
+            self.status = TargetStatus.INTERRUPTED
             self.errors.append(error)
             self._left()
             return
@@ -216,7 +224,7 @@ class TargetRun:
             with self._in_flight():
                 await self._failed(session, error, done)
             return
-        self.status = Status.CHANGED
+        self.status = TargetStatus.CHANGED
         await self.store.settle(self.item.target.name)
 
     async def _write_all(self, session: Session, diff: Diff, done: Written) -> list[str]:
@@ -227,7 +235,7 @@ class TargetRun:
                 count = len(done.changes)
                 total = count + sum(isinstance(step, Change) for step in rest)
                 handlers = getattr(self.provider, "handlers", False)
-                text = f"interrupted: {count} of {total} changes {how_far(diff, handlers)}"
+                text = f"interrupted: {count} of {total} changes {interrupted_words(diff, handlers)}"
                 hint = "run it again: it goes on from there"
                 raise Interrupted(text if count else "interrupted", where=self.item.target.name, hint=hint)
             with self._in_flight():
@@ -301,7 +309,7 @@ class TargetRun:
             await self._activate(session, service)
         if self.activated:
             await session.probe()
-            self.notes += await undone_by_handlers(session, self.item, self.activated)
+            self.notes += await find_undone_by_handlers(session, self.item, self.activated)
         problems = await session.verify([change for change, _ in done.changes])
         if problems:
             done.keep = True  # the configuration is as wanted and the target answers: do not take it back
@@ -327,7 +335,7 @@ class TargetRun:
         adopted = self.store.memory(self.item.target.name).adopted
         adopted |= {ref for change, ref in done.changes if change.adopts}
         again = session.diff(wanted, seen, adopted=adopted, prune=self.item.whole)
-        left: list[FazaiError] = [not_stuck(change) for change in again.changes]
+        left: list[FazaiError] = [not_stuck_error(change) for change in again.changes]
         left += again.errors
         left += [error for _, error in again.refused]
         if left:
@@ -386,14 +394,14 @@ class TargetRun:
 
     def _action(self, change: Change, undo: bool) -> Action:
         return Action(
-            action_id=action_id(self.run.run_id, change, undo),
+            action_id=make_action_id(self.run.run_id, change, undo),
             run_id=self.run.run_id,
             target=change.target,
             kind=change.kind,
             identity=change.identity,
             verb=str(change.verb),
-            before=record(change.before),
-            after=record(change.after),
+            before=json_value(change.before),
+            after=json_value(change.after),
             ref=change.ref,
         )
 
@@ -418,7 +426,7 @@ class TargetRun:
     # -- when it goes wrong -----------------------------------------------------------------------------
 
     async def _failed(self, session: Session, error: FazaiError, done: Written) -> None:
-        self.status = Status.UNREACHABLE if isinstance(error, Unreachable) else Status.FAILED
+        self.status = TargetStatus.UNREACHABLE if isinstance(error, Unreachable) else TargetStatus.FAILED
         self.errors.append(error)
         if not done.keep and done.changes:
             await self._undo(session, done)

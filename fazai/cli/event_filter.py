@@ -115,11 +115,11 @@ def check(condition: Condition, types: Iterable[str]) -> None:
 def _fields(types: Iterable[str]) -> dict[str, set[str]]:
     """The fields of events of these types, each with the words that it can hold, or with none if it can hold
     anything."""
-    from fazai.wire.actions import Action
+    from fazai.wire.actions import ProposedAction
     from fazai.wire.events import PlainEvent
 
     classes = {str(each.__struct_config__.tag): [each] for each in get_args(PlainEvent)}
-    classes["action"] = list(get_args(Action))
+    classes["action"] = list(get_args(ProposedAction))
     found: dict[str, set[str]] = {"id": set(), "type": set()}
     free: set[str] = {"id", "type"}
     for each in [each for name in types for each in classes[name]]:

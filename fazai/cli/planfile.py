@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fazai.errors import UsageError
 from fazai.inventory.patterns import naming_files
+from fazai.timestamps import utc_now
 
 if TYPE_CHECKING:
     from fazai.inventory import Inventory
@@ -124,7 +124,7 @@ def save_plan(
         arguments=arguments_of(sources, options, folder_of(path)),
         inventory=hashes[0],
         files=hashes[1],
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        created=utc_now().isoformat(timespec="seconds"),
         version=__version__,
         targets={
             t.target: Expected(t.observed, changes_digest(changes[t.target]), wanted[t.target])

@@ -16,15 +16,15 @@ import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fazai.errors import FazaiError, InputError
+from fazai.timestamps import timestamp
 
 if TYPE_CHECKING:
     from fazai.cli.clients import Place
-    from fazai.outcome import Event, RunOutcome
+    from fazai.outcome import EngineEvent, RunOutcome
     from fazai.store.base import Run
 
 __all__ = ["Reporter", "reporter"]
@@ -84,7 +84,7 @@ class Reporter:
             "command": run.command,
             "host": run.host or "-",
             "user": run.user or "-",
-            "started": _moment(run.started),
+            "started": timestamp(run.started).isoformat(timespec="microseconds"),
             "sources": list(run.sources)[:256],
         }
         self._check = check
@@ -97,7 +97,7 @@ class Reporter:
             self._thread = threading.Thread(target=self._work, name="fazai-report", daemon=True)
             self._thread.start()
 
-    def event(self, event: Event) -> None:
+    def event(self, event: EngineEvent) -> None:
         """What the store keeps: neither beginnings nor that all is as it was."""
         same = event.data.get("status") == "converged" and "was" not in event.data
         if event.type == "target" or (event.type == "outcome" and same):
@@ -120,7 +120,11 @@ class Reporter:
 
     def _put(self, type_: str, moment: float, target: str, data: Mapping[str, Any]) -> None:
         if self._place is not None:
-            record = {**data, "type": type_, "timestamp": _moment(moment)}
+            record = {
+                **data,
+                "type": type_,
+                "timestamp": timestamp(moment).isoformat(timespec="microseconds"),
+            }
             if target:
                 record["target"] = target
             self._queue.put(record)
@@ -169,10 +173,6 @@ class Reporter:
             if left <= 0 and item is not None:
                 return [*found, item], False
         return found, True
-
-
-def _moment(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds")
 
 
 class _Sender:

@@ -27,13 +27,13 @@ from fazai.errors import (
     raise_found,
 )
 from fazai.model import Provider, Verb, Warming, Work
-from fazai.outcome import not_applied
+from fazai.outcome import mark_not_applied
 from fazai.store.preview import PreviewStore
 
 if TYPE_CHECKING:
     from fazai.cli.reporting import Reporter
     from fazai.inventory import Inventory
-    from fazai.outcome import Event, RunOutcome, TargetOutcome
+    from fazai.outcome import EngineEvent, RunOutcome, TargetOutcome
     from fazai.plan import Expected, SavedPlan
     from fazai.playbook import Selection
     from fazai.registry import Registry
@@ -208,7 +208,7 @@ class Command:
                 look = PreviewStore(store)
                 preview = self._run(look, run, check=True, expected=expected, silent=True)
                 if preview.exit_code not in (ExitCode.OK, ExitCode.PENDING):
-                    ended = preview if check else not_applied(preview)
+                    ended = preview if check else mark_not_applied(preview)
                     self._end_with(look, run, ended)
                     return ended.exit_code
             elif writes and not approved and _may_delete(self.works):
@@ -283,14 +283,14 @@ class Command:
         """Record and report a run that ends with the look ahead of it, as its plan cannot be applied."""
         import asyncio
 
-        from fazai.outcome import Event
+        from fazai.outcome import EngineEvent
 
         with contextlib.suppress(StateError):  # it wrote nothing, and says how it ended in any case
             asyncio.run(look.record(run, outcome.exit_code, outcome.totals()))
         reporter = self._reporter(run, check=False)
         if reporter is not None:
             for moment, type_, target, data in look.events_kept:
-                reporter.event(Event(type_, moment, target, data))
+                reporter.event(EngineEvent(type_, moment, target, data))
             reporter.end(outcome)
         self._told(outcome)
 
@@ -312,7 +312,7 @@ class Command:
         expected: Mapping[str, Expected] | None,
         deletable: frozenset[str] | None,
         report: TextReport | None,
-        emits: Sequence[Callable[[Event], None]],
+        emits: Sequence[Callable[[EngineEvent], None]],
     ) -> RunOutcome:
         import asyncio
 
@@ -322,7 +322,7 @@ class Command:
         def ignore(_: TargetOutcome) -> None:
             pass
 
-        def emit(event: Event) -> None:
+        def emit(event: EngineEvent) -> None:
             for one in emits:
                 one(event)
 

@@ -11,9 +11,10 @@ import time
 from collections import Counter
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from fazai.errors import ExitCode, FazaiError, UsageError
+from fazai.files import replace_file
 
 if TYPE_CHECKING:
     from fazai.outcome import RunOutcome
@@ -35,7 +36,6 @@ METRICS: dict[str, tuple[str, str]] = {
 _SUCCESS = "fazai_apply_success_timestamp_seconds"
 _GOOD_EXITS = (ExitCode.OK, ExitCode.PENDING)
 _GOOD = ("converged", "changed", "pending")
-_STATES = ("done", "planned", "failed", "undone", "refused", "left")
 
 
 class Textfile:
@@ -79,7 +79,7 @@ class Textfile:
         if self._path is None:
             return
         try:
-            _replace(self._path, self._text(self._path))
+            replace_file(self._path, self._text(self._path).encode(), 0o644)  # for node_exporter
         except OSError as failure:
             import click
 
@@ -113,6 +113,8 @@ class Textfile:
 
 def _of_run(outcome: RunOutcome) -> dict[str, list[tuple[str, Any]]]:
     """A target that several plays work on is one, with the worst of them."""
+    from fazai.outcome import ActionStatus
+
     changes = Counter(action.status for target in outcome.targets for action in target.actions)
     pending: Counter[str] = Counter()
     statuses: dict[str, str] = {}
@@ -122,7 +124,7 @@ def _of_run(outcome: RunOutcome) -> dict[str, list[tuple[str, Any]]]:
         if before is None or _rank(target.status) >= _rank(before):
             statuses[target.target] = str(target.status)
     return {
-        "fazai_apply_changes": [(state, changes[state]) for state in _STATES],
+        "fazai_apply_changes": [(status, changes[status]) for status in get_args(ActionStatus)],
         "fazai_apply_targets": sorted(Counter(statuses.values()).items()),
         "fazai_apply_target_pending_changes": [(name, pending[name]) for name in statuses],
         "fazai_apply_target_failed": [(name, int(one not in _GOOD)) for name, one in statuses.items()],
@@ -146,21 +148,3 @@ def _before(path: Path) -> str | None:
 def _escape(text: str) -> str:
     safe = text.encode("utf-8", "backslashreplace").decode()
     return safe.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
-
-
-def _replace(path: Path, text: str) -> None:
-    """As a whole or not at all; readable for node_exporter. Raises OSError."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        handle = os.open(
-            temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644
-        )
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            os.fchmod(file.fileno(), 0o644)
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise

@@ -15,10 +15,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from fazai import __version__
-from fazai.daemon.events.announcer import Announcer, utc_now
+from fazai.daemon.events.announcer import Announcer
 from fazai.daemon.metrics import Metric
 from fazai.errors import FazaiError
 from fazai.store.daemon import AgentRecord
+from fazai.timestamps import utc_now
 from fazai.wire.events import AgentEvent, AgentState, Level
 
 if TYPE_CHECKING:

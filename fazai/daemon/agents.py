@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
 from typing import Any, cast
 
 from fazai.daemon.events.announcer import AUDIT
@@ -12,6 +11,7 @@ from fazai.daemon.http.routing import Call, Route
 from fazai.daemon.ingest.hostkeys import host_name_ok, hosts_with_keys
 from fazai.secrets.files import write_keys
 from fazai.store.daemon import AgentRecord
+from fazai.timestamps import timestamp
 from fazai.wire.base import OkAnswer
 from fazai.wire.daemon import AgentAnswer, AgentKeyBody, AgentRow, AgentsAnswer
 
@@ -64,17 +64,13 @@ def _row(one: AgentRecord) -> AgentRow:
         name=one.name,
         protocol=cast("Any", one.protocol),
         state=cast("Any", one.state),
-        since=_moment(one.since),
+        since=timestamp(one.since),
         version=one.version,
         capabilities=one.capabilities,
-        last_seen=_moment(one.last_seen) if one.last_seen is not None else None,
-        closed_at=_moment(one.closed_at) if one.closed_at is not None else None,
+        last_seen=timestamp(one.last_seen),
+        closed_at=timestamp(one.closed_at),
         last_error=one.last_error,
     )
-
-
-def _moment(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)
 
 
 ROUTES = (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 from math import isfinite
 from typing import Any, cast
 
@@ -16,6 +15,7 @@ from fazai.daemon.http.routing import Call, Route, epoch_us
 from fazai.daemon.services import Services
 from fazai.store.base import TargetState
 from fazai.store.daemon import GAUGES, AgentRecord, FirewallRecord, HostRecord
+from fazai.timestamps import timestamp, utc_now
 from fazai.wire.base import WireError, convert_to
 from fazai.wire.fleet import (
     ChangeRow,
@@ -52,7 +52,7 @@ async def fleet(call: Call) -> FleetAnswer:
     services = call.services
     await services.drift.look()
     rows = await asyncio.to_thread(_rows, services)
-    return FleetAnswer(time=datetime.now(UTC), rows=rows)
+    return FleetAnswer(time=utc_now(), rows=rows)
 
 
 def _rows(services: Services) -> tuple[FleetRow, ...]:
@@ -94,7 +94,7 @@ def _firewall(stored: FirewallRecord, watched: Seen | None, drift: TargetState |
         kind="firewall",
         id=one.id,
         up=up,
-        last_seen=_moment(seen) if seen is not None else None,
+        last_seen=timestamp(seen),
         version=one.version,
         drift=_drift(drift),
         error=None if up else one.last_error,
@@ -114,7 +114,7 @@ def _host(
         name=one.host,
         kind="host",
         up=not one.silent,
-        last_seen=_moment(one.seen_us / 1e6),
+        last_seen=timestamp(one.seen_us / 1e6),
         interval_s=one.interval_s or None,
         version=(agent.version if agent is not None else None) or version or None,
         drift=_drift(drift),
@@ -152,11 +152,7 @@ def _drift(state: TargetState | None) -> FleetDrift | None:
     if state is None:
         return None
     status = cast("Any", state.status)
-    return FleetDrift(status=status, pending=state.pending, run_id=state.run_id, time=_moment(state.time))
-
-
-def _moment(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)
+    return FleetDrift(status=status, pending=state.pending, run_id=state.run_id, time=timestamp(state.time))
 
 
 # -- figures over time
@@ -174,7 +170,7 @@ async def telemetry(call: Call) -> TelemetryAnswer:
     record = store.host(query.host)
     if record is None:
         raise Refusal("not_found", f"no host {query.host[:64]!r} reported", hint="see: GET /fleet")
-    end_us = epoch_us(query.until or datetime.now(UTC))
+    end_us = epoch_us(query.until or utc_now())
     begin_us = epoch_us(query.since) if query.since is not None else end_us - _HOUR_US
     if begin_us >= end_us:
         raise WireError("bad_query", "`since` is not before `until`")

@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from fazai.errors import LockHeld, StateError, UsageError
+from fazai.files import replace_file
 from fazai.lab.settings import LabSettings
 
 __all__ = ["LabAddress", "find", "reset", "status", "up"]
@@ -169,10 +170,7 @@ def _ports(folder: Path) -> dict[str, int]:
 
 
 def _write(file: Path, value: object) -> None:
-    fresh = file.with_name(file.name + ".new")
-    with open(fresh, "w", opener=lambda path, flags: os.open(path, flags, 0o600), encoding="utf-8") as out:
-        json.dump(value, out, indent=1)
-    fresh.replace(file)
+    replace_file(file, json.dumps(value, indent=1).encode())
 
 
 def _write_ca(folder: Path, pem: str) -> Path:

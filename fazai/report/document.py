@@ -5,14 +5,17 @@ Additions keep the format's number; a removed or changed field raises it.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
-__all__ = ["Change", "Document", "Error", "Target", "Totals"]
+from fazai.outcome import TargetStatus
+from fazai.wire.changes import ChangeRecord
+
+__all__ = ["Document"]
 
 
-class Error(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+class ErrorDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Something that went wrong: its class, text, place and next step."""
 
     error: str
@@ -22,57 +25,37 @@ class Error(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     hint: str | None = None
 
 
-class Change(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+class ChangeDocument(ChangeRecord, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One difference. `before` and `after` hold the fields that differ, secrets as "***"; `options` are
     declared fields that say how it is written; `from` says at which file:line:column a field was declared."""
 
-    kind: str
-    identity: str
-    verb: Literal["create", "update", "delete", "move", "run"]
-    status: Literal["planned", "done", "failed", "undone", "refused", "left"]
-    before: dict[str, Any]
-    after: dict[str, Any]
+    kind: str  # of any length: what was refused is shown as well
     ref: str
     origins: dict[str, str] = msgspec.field(name="from")
-    options: dict[str, Any] = {}
-    note: str | None = None
-    adopts: bool = False
     declared: str | None = None
-    error: str | None = None
     action_id: str | None = None
 
 
-class Target(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+class TargetDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How one target ended. `unchanged` counts resources, `activated` names services."""
 
     name: str
     provider: str
     play: str
-    status: Literal[
-        "converged",
-        "changed",
-        "pending",
-        "failed",
-        "unreachable",
-        "refused",
-        "locked",
-        "stale",
-        "interrupted",
-        "skipped",
-    ]
+    status: TargetStatus
     exit_code: int
     resources: int
     unchanged: int
-    changes: list[Change]
+    changes: list[ChangeDocument]
     activated: list[str]
     to_activate: list[str]
     not_activated: list[str]
-    errors: list[Error]
+    errors: list[ErrorDocument]
     notes: list[str]
     duration_s: float
 
 
-class Totals(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+class TotalsDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Counts of changes (changed, pending, undone, refused), resources (resources, unchanged) and targets."""
 
     targets: int
@@ -89,18 +72,18 @@ class Totals(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     skipped: int
 
 
-class Document(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+class Document(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One run. Where the input was bad there is no run: `targets` is empty and `errors` says everything."""
 
     format: Literal["fazai-run/1"]
     command: str
     exit_code: int
-    targets: list[Target]
-    errors: list[Error]
+    targets: list[TargetDocument]
+    errors: list[ErrorDocument]
     run_id: str | None = None
     check: bool | None = None
     started: str | None = None
     duration_s: float | None = None
     interrupted: bool | None = None
-    totals: Totals | None = None
+    totals: TotalsDocument | None = None
     plays: list[str] | None = None

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from fazai.model import Change, Verb
-from fazai.report.lines import SIGNS, change_details, change_title, clean
+from fazai.report.lines import SIGNS, change_details, change_title, escape_controls
 
 __all__ = ["event_host", "event_line", "event_style"]
 
@@ -66,28 +66,28 @@ def event_style(event: Mapping[str, Any]) -> str:
 def event_line(event: Mapping[str, Any]) -> str:
     """What happened, without time, host and type."""
     known = _TEXTS.get(str(event.get("type")))
-    text = known(event) if known is not None else _fields(event)
-    return clean(text)
+    text = known(event) if known is not None else _other_fields(event)
+    return escape_controls(text)
 
 
-def _fields(event: Mapping[str, Any], *, without: tuple[str, ...] = ()) -> str:
+def _other_fields(event: Mapping[str, Any], *, without: tuple[str, ...] = ()) -> str:
     hidden = _IDS | set(without)
-    parts = [f"{name}={_short(value)}" for name, value in event.items() if name not in hidden and value]
+    parts = [f"{name}={_shortened(value)}" for name, value in event.items() if name not in hidden and value]
     return "  ".join(parts)
 
 
-def _short(value: object) -> str:
+def _shortened(value: object) -> str:
     text = str(value)
     return text if len(text) <= 120 else text[:119] + "…"
 
 
-def _log(event: Mapping[str, Any]) -> str:
+def _log_text(event: Mapping[str, Any]) -> str:
     level = str(event.get("level", ""))
     prefix = f"{level}: " if level in ("warning", "error", "critical") else ""
     return prefix + str(event.get("message", ""))
 
 
-def _change(event: Mapping[str, Any]) -> str:
+def _change_text(event: Mapping[str, Any]) -> str:
     try:
         change = Change(
             target=str(event.get("target", "")),
@@ -100,7 +100,7 @@ def _change(event: Mapping[str, Any]) -> str:
             note=str(event.get("note") or ""),
         )
     except (KeyError, ValueError, TypeError):
-        return _fields(event)
+        return _other_fields(event)
     details = change_details(change)
     status = str(event.get("status", ""))
     told = "" if status == "done" else f"  [{status}]"
@@ -108,7 +108,7 @@ def _change(event: Mapping[str, Any]) -> str:
     return f"{SIGNS[change.verb]} {change_title(change)}{'  ' + details if details else ''}{told}{error}"
 
 
-def _outcome(event: Mapping[str, Any]) -> str:
+def _outcome_text(event: Mapping[str, Any]) -> str:
     counts = [f"{event[name]} {name}" for name in ("changed", "pending", "unchanged") if event.get(name)]
     took = f" in {event['duration_s']} s" if event.get("duration_s") else ""
     said = [*map(str, event.get("errors") or ()), *map(str, event.get("notes") or ())]
@@ -116,7 +116,7 @@ def _outcome(event: Mapping[str, Any]) -> str:
     return f"{event.get('status')}{detail}{took}{': ' + '; '.join(said) if said else ''}"
 
 
-def _run(event: Mapping[str, Any]) -> str:
+def _run_text(event: Mapping[str, Any]) -> str:
     words = [str(event.get("command") or "run"), str(event.get("run_id", ""))[-6:], str(event.get("state"))]
     if event.get("exit_code") is not None:
         words.append(f"exit {event['exit_code']}")
@@ -127,23 +127,23 @@ def _run(event: Mapping[str, Any]) -> str:
     return " ".join(words) + (f": {', '.join(counts)}" if counts else "")
 
 
-def _gap(event: Mapping[str, Any]) -> str:
+def _gap_text(event: Mapping[str, Any]) -> str:
     why = "they are no longer kept" if event.get("reason") == "trimmed" else "this reader was too slow"
     return f"events {event.get('lost_from')} to {event.get('lost_to')} are missing: {why}"
 
 
-def _telemetry(event: Mapping[str, Any]) -> str:
+def _telemetry_text(event: Mapping[str, Any]) -> str:
     load = event.get("load") or ()
     return "load " + " ".join(f"{value:.2f}" for value in load) if load else "reported"
 
 
 _TEXTS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
-    "log": _log,
-    "change": _change,
-    "outcome": _outcome,
-    "run": _run,
-    "gap": _gap,
-    "telemetry": _telemetry,
+    "log": _log_text,
+    "change": _change_text,
+    "outcome": _outcome_text,
+    "run": _run_text,
+    "gap": _gap_text,
+    "telemetry": _telemetry_text,
     "agent": lambda event: (
         f"{event.get('state')}{': ' + str(event['reason']) if event.get('reason') else ''}"
     ),

@@ -8,7 +8,7 @@ from typing import Any
 
 from fazai.errors import Errors, FazaiError, Mark
 from fazai.model import Change, Verb
-from fazai.outcome import RunOutcome, Status, TargetOutcome, record
+from fazai.outcome import RunOutcome, TargetOutcome, TargetStatus, json_value
 
 __all__ = [
     "SIGNS",
@@ -16,10 +16,10 @@ __all__ = [
     "activation_lines",
     "change_details",
     "change_title",
+    "diff_lines",
     "error_lines",
-    "plain",
     "result_words",
-    "unified",
+    "unstyled",
 ]
 
 #: Puts a style ("red", "green", "yellow", "dim", "bold") on text.
@@ -29,11 +29,11 @@ SIGNS = {Verb.CREATE: "+", Verb.UPDATE: "~", Verb.DELETE: "-", Verb.MOVE: ">", V
 _WIDTH = 100
 
 
-def plain(text: str, style: str) -> str:
+def unstyled(text: str, style: str) -> str:
     return text
 
 
-def clean(text: str) -> str:
+def escape_controls(text: str) -> str:
     """Text from a device or a file without what would steer a terminal."""
     if text.isprintable():
         return text
@@ -43,7 +43,7 @@ def clean(text: str) -> str:
 def activation_lines(outcome: TargetOutcome) -> list[tuple[str, str]]:
     """What takes effect besides the changes, and what is to become, or became, of it: handlers that run,
     services that are reconfigured."""
-    if outcome.status is Status.PENDING:
+    if outcome.status is TargetStatus.PENDING:
         return [("to activate", name) for name in outcome.activations]
     found = [("activated", name) for name in outcome.activated]
     return found + ([("not activated", outcome.not_activated)] if outcome.not_activated else [])
@@ -51,7 +51,7 @@ def activation_lines(outcome: TargetOutcome) -> list[tuple[str, str]]:
 
 def change_title(change: Change) -> str:
     """`alias blocklist`, `rule "allow dns"`."""
-    identity = clean(change.identity)
+    identity = escape_controls(change.identity)
     quoted = f'"{identity}"' if " " in identity or not identity else identity
     return f"{change.kind.partition('.')[2] or change.kind} {quoted}"
 
@@ -61,39 +61,40 @@ def change_details(change: Change, width: int = _WIDTH) -> str:
     parts = [change.note] if change.note else []
     if change.verb is Verb.UPDATE:
         parts += [
-            _field(name, record(change.before.get(name)), record(change.after[name])) for name in change.after
+            _field_difference(name, json_value(change.before.get(name)), json_value(change.after[name]))
+            for name in change.after
         ]
     elif change.verb is Verb.CREATE and not change.note:
         parts += [
-            f"{name} {_short(record(value))}"
+            f"{name} {_value_text(json_value(value))}"
             for name, value in change.after.items()
             if value not in ("", (), change.identity)
         ]
-    parts += [f"[{name} {_short(value)}]" for name, value in record(change.options).items()]
+    parts += [f"[{name} {_value_text(value)}]" for name, value in json_value(change.options).items()]
     if change.adopts:
         parts.append("(adopted)")
-    text = clean("  ".join(parts))
+    text = escape_controls("  ".join(parts))
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
-def _field(name: str, before: Any, after: Any) -> str:
+def _field_difference(name: str, before: Any, after: Any) -> str:
     if isinstance(before, list) and isinstance(after, list):
-        added = [f"+{_short(item)}" for item in after if item not in before]
-        removed = [f"-{_short(item)}" for item in before if item not in after]
+        added = [f"+{_value_text(item)}" for item in after if item not in before]
+        removed = [f"-{_value_text(item)}" for item in before if item not in after]
         return f"{name}: {' '.join(added + removed) or 'order'}"
-    return f"{name} {_short(before)} -> {_short(after)}"
+    return f"{name} {_value_text(before)} -> {_value_text(after)}"
 
 
-def _short(value: Any) -> str:
+def _value_text(value: Any) -> str:
     if isinstance(value, list):
         return ",".join(str(item) for item in value)
     return '""' if value in ("", None) else str(value)
 
 
-def unified(change: Change) -> list[str]:
+def diff_lines(change: Change) -> list[str]:
     """The change as a unified diff of its fields, one value a line, secrets masked."""
-    before, after = _yaml_lines(record(change.before)), _yaml_lines(record(change.after))
-    after += [f"({line})" for line in _yaml_lines(record(change.options))]  # how it is written, not what
+    before, after = _yaml_lines(json_value(change.before)), _yaml_lines(json_value(change.after))
+    after += [f"({line})" for line in _yaml_lines(json_value(change.options))]  # how it is written, not what
     title = f"{change.target} {change_title(change)}"
     lines = difflib.unified_diff(
         before,
@@ -103,7 +104,7 @@ def unified(change: Change) -> list[str]:
         lineterm="",
         n=2,
     )
-    return [clean(line) for line in lines]
+    return [escape_controls(line) for line in lines]
 
 
 def _yaml_lines(fields: Mapping[str, Any]) -> list[str]:
@@ -122,26 +123,26 @@ def result_words(outcome: RunOutcome) -> list[str]:
     """The counts of a run that a reader sees first: what changed, and whatever did not go as declared."""
     totals = outcome.totals()
     if not totals["refused"]:  # nothing of it was reached: a read-only target
-        totals["refused"] = sum(target.status is Status.REFUSED for target in outcome.targets)
+        totals["refused"] = sum(target.status is TargetStatus.REFUSED for target in outcome.targets)
     first = f"{totals['pending']} to change" if outcome.check else f"{totals['changed']} changed"
     bad = ("unreachable", "refused", "locked", "stale", "skipped", "undone")
     words = [first, f"{totals['unchanged']} unchanged", f"{totals['failed']} failed"]
     return [*words, *(f"{totals[name]} {name}" for name in bad if totals[name])]
 
 
-def error_lines(error: FazaiError, paint: Paint = plain) -> Iterator[str]:
+def error_lines(error: FazaiError, paint: Paint = unstyled) -> Iterator[str]:
     """`error: file:line:col: text`, the offending line with a mark under its place, and the hint."""
     for one in error.errors if isinstance(error, Errors) else (error,):
         place = f"{one.where}: " if one.where is not None else ""
-        yield f"{paint('error:', 'red')} {place}{clean(one.message)}"
+        yield f"{paint('error:', 'red')} {place}{escape_controls(one.message)}"
         if one.excerpt is not None and isinstance(one.where, Mark):
-            yield from _excerpt(one.excerpt, one.where)
+            yield from _marked_excerpt(one.excerpt, one.where)
         if one.hint:
-            yield f"  {paint('hint:', 'dim')} {clean(one.hint)}"
+            yield f"  {paint('hint:', 'dim')} {escape_controls(one.hint)}"
 
 
-def _excerpt(line: str, mark: Mark) -> Sequence[str]:
-    text = clean(line.rstrip("\n").replace("\t", " "))
+def _marked_excerpt(line: str, mark: Mark) -> Sequence[str]:
+    text = escape_controls(line.rstrip("\n").replace("\t", " "))
     if not text.strip():
         return ()
     gutter = f"{mark.line:>5} | "

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
 from typing import Any
 from xml.sax.saxutils import escape, quoteattr
 
 from fazai.errors import FazaiError
-from fazai.outcome import RunOutcome, Status, TargetOutcome, change_record, error_record
+from fazai.outcome import RunOutcome, TargetOutcome, TargetStatus, change_record, error_record
 from fazai.report.lines import (
     SIGNS,
     activation_lines,
     change_details,
     change_title,
-    clean,
+    diff_lines,
+    escape_controls,
     result_words,
-    unified,
 )
+from fazai.timestamps import timestamp
 
 __all__ = ["as_json", "as_junit", "as_markdown", "run_record"]
 
@@ -33,13 +33,13 @@ def run_record(outcome: RunOutcome | None, command: str, errors: Iterable[FazaiE
         result |= {
             "run_id": outcome.run_id,
             "check": outcome.check,
-            "started": datetime.fromtimestamp(outcome.started, UTC).isoformat(timespec="milliseconds"),
+            "started": timestamp(outcome.started).isoformat(timespec="milliseconds"),
             "duration_s": round(outcome.duration_s, 3),
             "exit_code": outcome.exit_code,
             "interrupted": outcome.interrupted,
             "totals": outcome.totals(),
             "plays": list(outcome.plays),
-            "targets": [_target(target) for target in outcome.targets],
+            "targets": [_target_record(target) for target in outcome.targets],
         }
     else:
         result |= {"exit_code": max((int(e.exit_code) for e in found), default=0), "targets": []}
@@ -47,7 +47,7 @@ def run_record(outcome: RunOutcome | None, command: str, errors: Iterable[FazaiE
     return result
 
 
-def _target(target: TargetOutcome) -> dict[str, Any]:
+def _target_record(target: TargetOutcome) -> dict[str, Any]:
     changes = []
     for action in target.actions:
         change = change_record(action.change, origins=True) | {"status": action.status}
@@ -67,7 +67,7 @@ def _target(target: TargetOutcome) -> dict[str, Any]:
         "unchanged": target.unchanged,
         "changes": changes,
         "activated": list(target.activated),
-        "to_activate": list(target.activations) if target.status is Status.PENDING else [],
+        "to_activate": list(target.activations) if target.status is TargetStatus.PENDING else [],
         "not_activated": [target.not_activated] if target.not_activated else [],
         "errors": [item for error in target.errors for item in error_record(error)],
         "notes": list(target.notes),
@@ -84,45 +84,46 @@ def as_junit(outcome: RunOutcome | None, command: str, errors: Iterable[FazaiErr
     suites: dict[str, list[TargetOutcome]] = {}
     for target in outcome.targets if outcome else ():
         suites.setdefault(target.play, []).append(target)
-    parts = [_suite(name, targets) for name, targets in suites.items()]
+    parts = [_junit_suite(name, targets) for name, targets in suites.items()]
     found = list(errors)
     if found:
         cases = "".join(
-            f'  <testcase classname="input" name={_attr(str(e.where or "command line"))}>'
-            f'<error type="{type(e).__name__}" message={_attr(e.message)}>{_xml(str(e))}</error></testcase>\n'
+            f'  <testcase classname="input" name={_quoted(str(e.where or "command line"))}>'
+            f'<error type="{type(e).__name__}" message={_quoted(e.message)}>{_xml_text(str(e))}</error>'
+            "</testcase>\n"
             for e in found
         )
         parts.append(
             f'<testsuite name="input" tests="{len(found)}" errors="{len(found)}">\n{cases}</testsuite>\n'
         )
-    name = _attr(f"fazai {command}")
+    name = _quoted(f"fazai {command}")
     return (
         f'<?xml version="1.0" encoding="UTF-8"?>\n<testsuites name={name}>\n{"".join(parts)}</testsuites>\n'
     )
 
 
-def _suite(name: str, targets: list[TargetOutcome]) -> str:
+def _junit_suite(name: str, targets: list[TargetOutcome]) -> str:
     bad = [t for t in targets if t.exit_code not in (0,)]
-    skipped = sum(t.status is Status.SKIPPED for t in targets)
+    skipped = sum(t.status is TargetStatus.SKIPPED for t in targets)
     head = (
-        f'<testsuite name={_attr(name)} tests="{len(targets)}" failures="{len(bad) - skipped}"'
+        f'<testsuite name={_quoted(name)} tests="{len(targets)}" failures="{len(bad) - skipped}"'
         f' skipped="{skipped}" time="{sum(t.duration_s for t in targets):.3f}">\n'
     )
-    return head + "".join(_case(target) for target in targets) + "</testsuite>\n"
+    return head + "".join(_junit_case(target) for target in targets) + "</testsuite>\n"
 
 
-def _case(target: TargetOutcome) -> str:
+def _junit_case(target: TargetOutcome) -> str:
     text = "\n".join(_plain_lines(target))
     body = ""
-    if target.status is Status.SKIPPED:
-        body = f"<skipped message={_attr('; '.join(target.notes))}/>"
+    if target.status is TargetStatus.SKIPPED:
+        body = f"<skipped message={_quoted('; '.join(target.notes))}/>"
     elif target.exit_code:
-        kind = "drift" if target.status is Status.PENDING else str(target.status)
+        kind = "drift" if target.status is TargetStatus.PENDING else str(target.status)
         first = str(target.errors[0]) if target.errors else f"{target.count('planned')} changes pending"
-        body = f'<failure type="{kind}" message={_attr(first)}>{_xml(text)}</failure>'
+        body = f'<failure type="{kind}" message={_quoted(first)}>{_xml_text(text)}</failure>'
     elif text:
-        body = f"<system-out>{_xml(text)}</system-out>"
-    head = f'classname={_attr(target.play)} name={_attr(target.target)} time="{target.duration_s:.3f}"'
+        body = f"<system-out>{_xml_text(text)}</system-out>"
+    head = f'classname={_quoted(target.play)} name={_quoted(target.target)} time="{target.duration_s:.3f}"'
     return f"  <testcase {head}>{body}</testcase>\n"
 
 
@@ -135,27 +136,27 @@ def _plain_lines(target: TargetOutcome) -> Iterable[str]:
     yield from target.notes
 
 
-def _xml(text: str) -> str:
-    return escape("\n".join(clean(line) for line in text.splitlines()))
+def _xml_text(text: str) -> str:
+    return escape("\n".join(escape_controls(line) for line in text.splitlines()))
 
 
-def _attr(text: str) -> str:
-    return quoteattr(clean(" ".join(text.split())))
+def _quoted(text: str) -> str:
+    return quoteattr(escape_controls(" ".join(text.split())))
 
 
 def as_markdown(outcome: RunOutcome | None, command: str, errors: Iterable[FazaiError] = ()) -> str:
     """A table of targets and a folded diff for each that has changes: what a pull request shows."""
     lines = [f"### fazai {command}", ""]
     for error in errors:
-        lines.append(f"- **{type(error).__name__}** {_cell(str(error))}")
+        lines.append(f"- **{type(error).__name__}** {_markdown_cell(str(error))}")
     if outcome is not None:
-        lines += _table(outcome)
+        lines += _markdown_table(outcome)
         for target in outcome.targets:
-            lines += _details(target)
+            lines += _markdown_details(target)
     return "\n".join(lines) + "\n"
 
 
-def _table(outcome: RunOutcome) -> list[str]:
+def _markdown_table(outcome: RunOutcome) -> list[str]:
     lines = [
         f"**{', '.join(result_words(outcome))}** (exit {outcome.exit_code})",
         "",
@@ -164,24 +165,31 @@ def _table(outcome: RunOutcome) -> list[str]:
     ]
     for t in outcome.targets:
         word = t.errors[0].message if t.errors else "; ".join(t.notes)
-        cells = (_cell(t.target), _cell(t.play), t.status, len(t.actions), t.unchanged, _cell(word))
+        cells = (
+            _markdown_cell(t.target),
+            _markdown_cell(t.play),
+            t.status,
+            len(t.actions),
+            t.unchanged,
+            _markdown_cell(word),
+        )
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return [*lines, ""]
 
 
-def _details(target: TargetOutcome) -> list[str]:
-    activations = [f"! {word} {clean(name)}" for word, name in activation_lines(target)]
+def _markdown_details(target: TargetOutcome) -> list[str]:
+    activations = [f"! {word} {escape_controls(name)}" for word, name in activation_lines(target)]
     if not target.actions and not activations:
         return []
     lines: list[str] = []
     for action in target.actions:
-        lines += unified(action.change) or [
+        lines += diff_lines(action.change) or [
             f"# {change_title(action.change)} {change_details(action.change)}"
         ]
     body = [line.replace("```", "'''") for line in [*lines, *activations]]
-    head = f"<details><summary>{escape(clean(target.target))}</summary>"
+    head = f"<details><summary>{escape(escape_controls(target.target))}</summary>"
     return [head, "", "```diff", *body, "```", "</details>", ""]
 
 
-def _cell(text: str) -> str:
-    return clean(" ".join(text.split())).replace("|", "\\|").replace("<", "&lt;")
+def _markdown_cell(text: str) -> str:
+    return escape_controls(" ".join(text.split())).replace("|", "\\|").replace("<", "&lt;")

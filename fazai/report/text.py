@@ -9,17 +9,17 @@ from dataclasses import dataclass, field
 from typing import Any, TextIO
 
 from fazai.errors import FazaiError, Mark
-from fazai.outcome import ActionOutcome, Event, RunOutcome, Status, TargetOutcome
+from fazai.outcome import ActionOutcome, EngineEvent, RunOutcome, TargetOutcome, TargetStatus
 from fazai.report.lines import (
     SIGNS,
     Paint,
     activation_lines,
     change_details,
     change_title,
-    clean,
-    plain,
+    diff_lines,
+    escape_controls,
     result_words,
-    unified,
+    unstyled,
 )
 
 __all__ = ["TextReport"]
@@ -36,7 +36,7 @@ class TextReport:
 
     out: TextIO
     noun: Callable[[str, int], str]
-    paint: Paint = plain
+    paint: Paint = unstyled
     live: bool = False
     every_change: bool = True
     diff: bool = False
@@ -56,7 +56,7 @@ class TextReport:
 
     # -- as it happens ----------------------------------------------------------------------------------
 
-    def event(self, event: Event) -> None:
+    def event(self, event: EngineEvent) -> None:
         """Progress at a terminal only."""
         if not self.live:
             return
@@ -74,18 +74,20 @@ class TextReport:
         for play, providers in plays.items():
             self._total += sum(providers.values())
             what = ", ".join(self.noun(name, count) for name, count in providers.items())
-            title = f"PLAY {clean(play)}"
+            title = f"PLAY {escape_controls(play)}"
             count = resources.get(play, 0)
             self._plays[play] = f"{title:<56} {what}, {count} resource{'' if count == 1 else 's'}"
 
     def target(self, outcome: TargetOutcome) -> None:
         """One target is finished."""
         self._finished += 1
-        if self.quiet and outcome.status is Status.CONVERGED and not outcome.notes:
+        if self.quiet and outcome.status is TargetStatus.CONVERGED and not outcome.notes:
             return
         if outcome.play != self._play:
             self._play = outcome.play
-            self._line(self.paint(self._plays.get(outcome.play, f"PLAY {clean(outcome.play)}"), "bold"))
+            self._line(
+                self.paint(self._plays.get(outcome.play, f"PLAY {escape_controls(outcome.play)}"), "bold")
+            )
         if self.every_change or self.diff or self.explain:
             self._all_lines(outcome)
         else:
@@ -93,7 +95,7 @@ class TextReport:
         for error in outcome.errors:
             self._error(outcome, error)
         for note in outcome.notes:
-            self._line(f"  {self._name(outcome)}  {self.paint('note:', 'dim')} {clean(note)}")
+            self._line(f"  {self._name(outcome)}  {self.paint('note:', 'dim')} {escape_controls(note)}")
 
     def end(self, outcome: RunOutcome) -> None:
         """The recap. Raises OSError when something of the report could not be written."""
@@ -114,18 +116,18 @@ class TextReport:
     # -- lines ------------------------------------------------------------------------------------------
 
     def _name(self, outcome: TargetOutcome) -> str:
-        return f"{clean(outcome.target):<{self._width}}"
+        return f"{escape_controls(outcome.target):<{self._width}}"
 
     def _all_lines(self, outcome: TargetOutcome) -> None:
         if not outcome.actions:
-            sign = "=" if outcome.status is Status.CONVERGED else "!"
+            sign = "=" if outcome.status is TargetStatus.CONVERGED else "!"
             self._line(f"  {self._name(outcome)}  {self.paint(f'{sign} {outcome.status}', _STYLE[sign])}")
         for action in outcome.actions:
             self._action(outcome, action)
         for word, name in activation_lines(outcome):
             style = "red" if word == "not activated" else _STYLE["!"]
             title = self.paint(f"! {word:<{_TITLE_WIDTH - 2}}", style)
-            self._line(f"  {self._name(outcome)}  {title}  {clean(name)}")
+            self._line(f"  {self._name(outcome)}  {title}  {escape_controls(name)}")
 
     def _action(self, outcome: TargetOutcome, action: ActionOutcome) -> None:
         change = action.change
@@ -140,18 +142,18 @@ class TextReport:
                 mark: Mark | None = change.origins.get(name)
                 self._line(f"      {name:<24} from {mark or change.mark or 'the device'}")
         if self.diff:
-            for line in unified(change):
+            for line in diff_lines(change):
                 style = {"+": "green", "-": "red", "@": "dim"}.get(line[:1], "")
                 self._line(f"      {self.paint(line, style) if style else line}")
 
     def _one_line(self, outcome: TargetOutcome) -> str:
         changes = outcome.verbs
         words = [
-            f"{count} to {verb}" if outcome.count("planned") else f"{count} {_past(verb)}"
+            f"{count} to {verb}" if outcome.count("planned") else f"{count} {_past_tense(verb)}"
             for verb, count in sorted(changes.items())
         ]
-        sign = "=" if outcome.status is Status.CONVERGED else "~" if not outcome.errors else "!"
-        words += [f"{word} {clean(name)}" for word, name in activation_lines(outcome)]
+        sign = "=" if outcome.status is TargetStatus.CONVERGED else "~" if not outcome.errors else "!"
+        words += [f"{word} {escape_controls(name)}" for word, name in activation_lines(outcome)]
         what = ", ".join([*words, f"{outcome.unchanged} unchanged"])
         text = f"{sign} {outcome.status}"
         status = self.paint(f"{text:<13}", _STYLE[sign])
@@ -174,7 +176,7 @@ class TextReport:
         if now - self._drawn < _REDRAW_S:
             return
         self._drawn = now
-        status = clean(f"  {self._finished}/{self._total}  {text}")[:78]
+        status = escape_controls(f"  {self._finished}/{self._total}  {text}")[:78]
         self._write(f"\r\x1b[K{self.paint(status, 'dim')}", flush=True)
         self._status = status
 
@@ -193,5 +195,5 @@ class TextReport:
             self._lost = error
 
 
-def _past(verb: Any) -> str:
+def _past_tense(verb: Any) -> str:
     return {"run": "run"}.get(str(verb), f"{str(verb).removesuffix('e')}ed")

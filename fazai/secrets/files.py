@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from fazai.errors import SecretError, StateError, did_you_mean
+from fazai.files import replace_file
 
 __all__ = ["SIZE_MAX_BYTES", "read_private", "write_keys", "write_private"]
 
@@ -49,19 +50,9 @@ def write_private(path: Path, data: bytes) -> None:
 
     Raises StateError.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(handle)
-            os.replace(temporary, path)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
+        replace_file(path, data)
     except OSError as error:
         raise StateError(
             f"{path} cannot be written: {error.strerror}", hint="df -h; ls -ld its folder"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Literal
 
 import msgspec
 
 from fazai.errors import InputError
+from fazai.timestamps import utc_now
 
 __all__ = ["Level", "Log"]
 
@@ -47,7 +47,7 @@ class Log:
     def say(self, level: Level, message: str, *, logger: str | None = None, **ids: str | None) -> None:
         """`ids` are those of section 5: agent_id, session_id, run_id, action_id, target. A log that cannot
         be written (a full disk, a reader that went away) never stops the process."""
-        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        now = utc_now().isoformat(timespec="milliseconds").replace("+00:00", "Z")
         known = {name: value for name, value in ids.items() if value is not None}
         if self._text:
             more = "".join(f"  {name}={value}" for name, value in known.items())

@@ -10,7 +10,6 @@ import queue
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,6 +34,7 @@ from fazai.store.schema import FILE_NAME, connect, failure, migrate, open_reader
 from fazai.store.sqlite import SqliteStore
 from fazai.store.telemetry import Telemetry
 from fazai.store.writer import Statements, Writer
+from fazai.timestamps import timestamp
 
 __all__ = ["SqliteDaemonStore"]
 
@@ -363,7 +363,7 @@ def _dated(event: StoredEvent) -> StoredEvent:
     """An event that an earlier release stored without its time gets that of its storing."""
     if b'"timestamp":' in event.data or not event.data.startswith(b'{"'):
         return event
-    moment = datetime.fromtimestamp(event.time_us / 1e6, UTC).isoformat().encode()
+    moment = timestamp(event.time_us / 1e6).isoformat().encode()
     return event._replace(data=b'{"timestamp":"%b",%b' % (moment, event.data[1:]))
 
 

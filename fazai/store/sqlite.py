@@ -18,13 +18,13 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import AbstractContextManager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from fazai.errors import LockHeld, StateError
 from fazai.store.base import Action, Run, TargetMemory, TargetState
 from fazai.store.schema import FILE_NAME, connect, failure, migrate
+from fazai.timestamps import timestamp
 
 __all__ = ["KEEP_RUNS", "SqliteStore"]
 
@@ -487,7 +487,7 @@ def _holder(handle: int) -> dict[str, Any]:
 def _held(handle: int, target: str) -> LockHeld:
     holder = _holder(handle)
     try:
-        since = datetime.fromtimestamp(holder["since"], UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+        since = timestamp(holder["since"]).strftime("%Y-%m-%d %H:%M:%SZ")
         name = holder.get("target", target)
         called = "" if name == target else f", which it calls {name},"
         text = (

@@ -1,4 +1,8 @@
-"""Section 2 of SPEC.md: the typed actions that a model proposes and the handler interprets."""
+"""Section 2 of SPEC.md, planned: the typed actions that a model proposes, their approval, the knowledge base.
+
+The contract fixes these messages, and no process speaks them yet: a daemon passes an `action` event on, and
+that is all.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +11,33 @@ from typing import Annotated, Any, ClassVar
 
 from msgspec import Meta
 
-from fazai.wire.base import MAX_BODY_BYTES, Family, Ident, Label, Request, Timestamp, WireError, parse_object
+from fazai.wire.base import (
+    MAX_BODY_BYTES,
+    AnswerMessage,
+    Family,
+    Ident,
+    Label,
+    Message,
+    RequestMessage,
+    Timestamp,
+    WireError,
+    parse_object,
+)
+from fazai.wire.opn import Tags
 
 __all__ = [
-    "Action",
     "ActionBase",
+    "ApproveBody",
     "AskAction",
     "CommitKbAction",
     "DoneAction",
+    "KbAddedAnswer",
+    "KbBody",
+    "KbDoc",
+    "KbDocsAnswer",
     "ObserveAction",
     "PlanAction",
+    "ProposedAction",
     "ResearchAction",
     "ShellAction",
     "ToolSpecAction",
@@ -28,7 +49,7 @@ __all__ = [
 Text = Annotated[str, Meta(max_length=65_536)]
 
 
-class ActionBase(Request, frozen=True, kw_only=True, tag_field="action"):
+class ActionBase(RequestMessage, frozen=True, kw_only=True, tag_field="action"):
     """Base of the actions. The fields here are the handler's to set: they are what a person approves."""
 
     constants: ClassVar[Mapping[str, Any]] = {"type": "action"}
@@ -85,7 +106,41 @@ class DoneAction(ActionBase, frozen=True, kw_only=True, tag="done"):
     result: Any = None
 
 
-Action = (
+class ApproveBody(RequestMessage, frozen=True, kw_only=True):
+    """POST /agent/approve: the hash is the one that was shown with the action."""
+
+    session_id: Ident
+    action_id: Ident
+    plan_hash: Ident
+
+
+class KbBody(RequestMessage, frozen=True, kw_only=True):
+    """POST /kb."""
+
+    title: Label
+    snippet: Annotated[str, Meta(min_length=1, max_length=65_536)]
+    tags: Tags = ()
+    source: str | None = None
+
+
+class KbAddedAnswer(AnswerMessage, frozen=True, kw_only=True):
+    id: Ident
+
+
+class KbDoc(Message, frozen=True, kw_only=True):
+    id: Ident
+    title: Label
+    snippet: str
+    tags: Tags = ()
+    source: str | None = None
+    score: float | None = None
+
+
+class KbDocsAnswer(AnswerMessage, frozen=True, kw_only=True):
+    docs: tuple[KbDoc, ...]
+
+
+ProposedAction = (
     PlanAction
     | ShellAction
     | ResearchAction
@@ -97,10 +152,12 @@ Action = (
     | DoneAction
 )
 
-_ACTIONS: Family[Action] = Family(Action, tag="action", unknown="unknown_action", limit_bytes=MAX_BODY_BYTES)
+_ACTIONS: Family[ProposedAction] = Family(
+    ProposedAction, tag="action", unknown="unknown_action", limit_bytes=MAX_BODY_BYTES
+)
 
 
-def decode_action(data: bytes | str) -> Action:
+def decode_action(data: bytes | str) -> ProposedAction:
     """The data of an `action` event. Strict, for an action is an instruction.
 
     Raises WireError: bad_json, bad_request, unknown_type, unknown_action.
@@ -112,7 +169,7 @@ def decode_action(data: bytes | str) -> Action:
     return _ACTIONS.convert(value)
 
 
-def decode_proposal(data: bytes | str) -> Action:
+def decode_proposal(data: bytes | str) -> ProposedAction:
     """The action that a model wrote, with or without `type`; it cannot give itself an id or a plan's hash.
 
     Raises WireError as decode_action does.

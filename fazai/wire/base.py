@@ -18,7 +18,7 @@ __all__ = [
     "MAX_BODY_BYTES",
     "MAX_LINE_BYTES",
     "MAX_PAYLOAD_BYTES",
-    "Answer",
+    "AnswerMessage",
     "Count",
     "ErrorAnswer",
     "Family",
@@ -27,7 +27,7 @@ __all__ = [
     "Message",
     "Milliseconds",
     "OkAnswer",
-    "Request",
+    "RequestMessage",
     "SessionAnswer",
     "Timestamp",
     "WireError",
@@ -78,22 +78,22 @@ class Message(Struct, frozen=True, kw_only=True, omit_defaults=True):
     constants: ClassVar[Mapping[str, Any]] = {}
 
 
-class Request(Message, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class RequestMessage(Message, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Base of what asks for something: a field that we do not know is refused, for ignoring it could change
     what is done."""
 
 
-class Answer(Message, frozen=True, kw_only=True):
+class AnswerMessage(Message, frozen=True, kw_only=True):
     """Base of answers that say yes."""
 
     constants: ClassVar[Mapping[str, Any]] = {"ok": True}
 
 
-class OkAnswer(Answer, frozen=True, kw_only=True):
+class OkAnswer(AnswerMessage, frozen=True, kw_only=True):
     """`{"ok":true}`: done, nothing more to say."""
 
 
-class SessionAnswer(Answer, frozen=True, kw_only=True):
+class SessionAnswer(AnswerMessage, frozen=True, kw_only=True):
     """The answer to create_session on the socket and to POST /agent/sessions."""
 
     session_id: Ident
@@ -152,22 +152,22 @@ class Family(Generic[T]):
 
     def decode(self, data: bytes | str, *, limit_bytes: int | None = None) -> T:
         """The message in `data`. Raises WireError."""
-        raw = _bounded(data, limit_bytes or self._limit_bytes, self._too_large)
+        raw = _check_size(data, limit_bytes or self._limit_bytes, self._too_large)
         try:
-            with _reading():
+            with _reading_json():
                 message = self._decoder.decode(raw)
                 if self._unique_names:
                     _refuse_twice(raw)
                 return message
         except WireError as error:
             if error.code == "bad_request":
-                self._refuse_tag(_tagged(raw))
+                self._refuse_tag(_parse_or_none(raw))
             raise
 
     def convert(self, value: Any) -> T:
         """The message in an already parsed JSON value. Raises WireError."""
         try:
-            with _reading():
+            with _reading_json():
                 message: T = msgspec.convert(value, self.union)
         except WireError:
             self._refuse_tag(value)
@@ -184,13 +184,13 @@ class Family(Generic[T]):
             raise WireError("bad_request", f"`{self.tag}` is missing", hint=f"one of: {known}")
         found = value[self.tag]
         if not isinstance(found, str):
-            raise WireError("bad_request", f"`{self.tag}`: expected `str`, got `{_json_type(found)}`")
+            raise WireError("bad_request", f"`{self.tag}`: expected `str`, got `{_json_type_name(found)}`")
         if found not in self.tags:
             near = did_you_mean(found, self.tags) or f"one of: {', '.join(self.tags)}"
-            raise WireError(self.unknown, _short(f"unknown {self.tag} {found!r}"), hint=near)
+            raise WireError(self.unknown, _shorten(f"unknown {self.tag} {found!r}"), hint=near)
 
 
-def _tagged(raw: bytes) -> Any:
+def _parse_or_none(raw: bytes) -> Any:
     """The JSON value; None for one with a number that nothing holds, of which the decoder says the place.
     Raises WireError(bad_json)."""
     try:
@@ -203,10 +203,10 @@ def _tagged(raw: bytes) -> Any:
 
 def decode_body(data: bytes | str, of: type[M], *, limit_bytes: int = MAX_BODY_BYTES) -> M:
     """A message whose type is known from where it arrived. Raises WireError."""
-    raw = _bounded(data, limit_bytes, "too_large")
-    with _reading():
+    raw = _check_size(data, limit_bytes, "too_large")
+    with _reading_json():
         message = msgspec.json.decode(raw, type=of)
-        if issubclass(of, Request):
+        if issubclass(of, RequestMessage):
             _refuse_twice(raw)
         return message
 
@@ -220,7 +220,7 @@ def decode_answer(data: bytes | str, of: type[M], *, limit_bytes: int = MAX_LINE
 
 def parse_json(raw: bytes) -> Any:
     """Any JSON value. Raises WireError."""
-    with _reading():
+    with _reading_json():
         return msgspec.json.decode(raw)
 
 
@@ -228,19 +228,19 @@ def parse_object(
     data: bytes | str, *, limit_bytes: int = MAX_BODY_BYTES, unique_names: bool = False
 ) -> dict[str, Any]:
     """Any JSON object, as a dict. Raises WireError."""
-    raw = _bounded(data, limit_bytes, "too_large")
+    raw = _check_size(data, limit_bytes, "too_large")
     value = parse_json(raw)
     if not isinstance(value, dict):
-        raise WireError("bad_request", f"expected `object`, got `{_json_type(value)}`")
+        raise WireError("bad_request", f"expected `object`, got `{_json_type_name(value)}`")
     if unique_names:
-        with _reading():
+        with _reading_json():
             _refuse_twice(raw)
     return value
 
 
 def convert_to(value: Any, of: type[M]) -> M:
     """A message from an already parsed JSON value. Raises WireError."""
-    with _reading():
+    with _reading_json():
         return msgspec.convert(value, of)
 
 
@@ -264,17 +264,17 @@ def _refuse_twice(raw: bytes) -> None:
         seen = set()
         for name, _ in pairs:
             if name in seen:
-                raise WireError("bad_request", _short(f"the name {name!r} occurs twice in one object"))
+                raise WireError("bad_request", _shorten(f"the name {name!r} occurs twice in one object"))
             seen.add(name)
 
-    json.loads(raw.decode(), object_pairs_hook=unique, parse_int=_nothing, parse_float=_nothing)
+    json.loads(raw.decode(), object_pairs_hook=unique, parse_int=_skip_number, parse_float=_skip_number)
 
 
-def _nothing(_: str) -> None:
+def _skip_number(_: str) -> None:
     """Stands for a number: only names are looked at, and a number of many digits takes long to read."""
 
 
-def _bounded(data: bytes | str, limit_bytes: int, too_large: str) -> bytes:
+def _check_size(data: bytes | str, limit_bytes: int, too_large: str) -> bytes:
     try:
         raw = data.encode() if isinstance(data, str) else data
     except UnicodeEncodeError:
@@ -285,14 +285,14 @@ def _bounded(data: bytes | str, limit_bytes: int, too_large: str) -> bytes:
 
 
 @contextmanager
-def _reading() -> Iterator[None]:
+def _reading_json() -> Iterator[None]:
     """What msgspec raises on foreign input, as a WireError."""
     try:
         yield
     except msgspec.ValidationError as error:
-        raise _refusal(error) from None
+        raise _validation_error(error) from None
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise _not_json(error) from None
+        raise _syntax_error(error) from None
 
 
 _PLACE = re.compile(r"\A(?P<text>.*?)(?: - at (?P<key>key in )?`\$(?P<path>.*)`)?\Z", re.DOTALL)
@@ -300,31 +300,31 @@ _PLACE = re.compile(r"\A(?P<text>.*?)(?: - at (?P<key>key in )?`\$(?P<path>.*)`)
 _PATTERN = re.compile(r" matching regex '\(\?#(?P<words>[^)]*)\).*'", re.DOTALL)
 
 
-def _refusal(error: msgspec.ValidationError) -> WireError:
+def _validation_error(error: msgspec.ValidationError) -> WireError:
     """msgspec's "Expected `int`, got `str` - at `$.params.seed`", as a sentence with the place in front."""
     found = _PLACE.match(str(error))
     text, path = (found["text"], found["path"]) if found else (str(error), None)
     text = _PATTERN.sub(r": \g<words>", text[:1].lower() + text[1:])
     place = (path or "").removeprefix(".")
-    return WireError("bad_request", _short(f"`{place}`: {text}" if place else text))
+    return WireError("bad_request", _shorten(f"`{place}`: {text}" if place else text))
 
 
-def _not_json(error: Exception) -> WireError:
+def _syntax_error(error: Exception) -> WireError:
     if isinstance(error, RecursionError):
         return WireError("bad_json", "the JSON is nested too deeply")
     if isinstance(error, UnicodeError):
         return WireError("bad_json", "the text is not valid UTF-8")
     text = str(error)
     return WireError(
-        "bad_json", _short(text if "JSON" in text else f"JSON is malformed: {text[:1].lower()}{text[1:]}")
+        "bad_json", _shorten(text if "JSON" in text else f"JSON is malformed: {text[:1].lower()}{text[1:]}")
     )
 
 
-def _short(text: str) -> str:
+def _shorten(text: str) -> str:
     return text if len(text) <= _MESSAGE_CHARS else text[: _MESSAGE_CHARS - 1] + "…"
 
 
-def _json_type(value: object) -> str:
+def _json_type_name(value: object) -> str:
     if value is None:
         return "null"
     names = {bool: "bool", int: "int", float: "float", str: "str", list: "array", dict: "object"}

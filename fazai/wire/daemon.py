@@ -8,19 +8,20 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
+from fazai.outcome import TargetStatus
 from fazai.wire.base import (
-    Answer,
+    AnswerMessage,
     Count,
     Ident,
     Label,
     Message,
-    Request,
+    RequestMessage,
     Timestamp,
     WireError,
     convert_to,
 )
-from fazai.wire.events import ActionStatus, AgentState, Level, TargetStatus, Verb, is_event_id
-from fazai.wire.opn import Tags
+from fazai.wire.changes import ActionRecord
+from fazai.wire.events import AgentState, Level, is_event_id
 from fazai.wire.worker import SessionParams
 
 __all__ = [
@@ -32,7 +33,6 @@ __all__ = [
     "AgentRow",
     "AgentStatusAnswer",
     "AgentsAnswer",
-    "ApproveBody",
     "ApproveRunBody",
     "DaemonLimits",
     "EventsQuery",
@@ -40,10 +40,6 @@ __all__ = [
     "HealthAnswer",
     "IgnoredAnswer",
     "JobRow",
-    "KbAddedAnswer",
-    "KbBody",
-    "KbDoc",
-    "KbDocsAnswer",
     "PlanAnswer",
     "PlanRow",
     "ReportAnswer",
@@ -104,13 +100,13 @@ HostKey = Annotated[
 ]
 
 
-class SessionsBody(Request, frozen=True, kw_only=True):
+class SessionsBody(RequestMessage, frozen=True, kw_only=True):
     """POST /agent/sessions."""
 
     params: SessionParams | None = None
 
 
-class GenerateBody(Request, frozen=True, kw_only=True):
+class GenerateBody(RequestMessage, frozen=True, kw_only=True):
     """POST /agent/generate. `history` is what the client wants remembered: text or objects, oldest first."""
 
     session_id: Ident
@@ -118,18 +114,10 @@ class GenerateBody(Request, frozen=True, kw_only=True):
     history: Annotated[tuple[Any, ...], Meta(max_length=1000)] = ()
 
 
-class AbortBody(Request, frozen=True, kw_only=True):
+class AbortBody(RequestMessage, frozen=True, kw_only=True):
     """POST /agent/abort."""
 
     session_id: Ident
-
-
-class ApproveBody(Request, frozen=True, kw_only=True):
-    """POST /agent/approve: the hash is the one that was shown with the action."""
-
-    session_id: Ident
-    action_id: Ident
-    plan_hash: Ident
 
 
 class DaemonLimits(Message, frozen=True, kw_only=True, omit_defaults=False):
@@ -138,7 +126,7 @@ class DaemonLimits(Message, frozen=True, kw_only=True, omit_defaults=False):
     max_ingest_records: Count
 
 
-class AgentStatusAnswer(Answer, frozen=True, kw_only=True):
+class AgentStatusAnswer(AnswerMessage, frozen=True, kw_only=True):
     """GET /agent/status; the handshake of an HTTP client."""
 
     agent_system: Literal["running"]
@@ -149,7 +137,7 @@ class AgentStatusAnswer(Answer, frozen=True, kw_only=True):
     limits: DaemonLimits | None = None
 
 
-class EventsQuery(Request, frozen=True, kw_only=True):
+class EventsQuery(RequestMessage, frozen=True, kw_only=True):
     """GET /events: what to show; nothing given shows everything."""
 
     types: tuple[Ident, ...] = ()
@@ -163,14 +151,14 @@ class EventsQuery(Request, frozen=True, kw_only=True):
     follow: bool = True
 
 
-class ReportedEvent(Request, frozen=True, kw_only=True):
+class ReportedEvent(RequestMessage, frozen=True, kw_only=True):
     """One event of a run; `sequence` counts the events of the run from 1."""
 
     sequence: Annotated[int, Meta(ge=1, le=2**53)]
     event: dict[str, Any]
 
 
-class ReportBody(Request, frozen=True, kw_only=True):
+class ReportBody(RequestMessage, frozen=True, kw_only=True):
     """POST /events: what a reconciler on this or another machine did. Repeating an event changes nothing."""
 
     run_id: Ident
@@ -182,12 +170,12 @@ class ReportBody(Request, frozen=True, kw_only=True):
     events: Annotated[tuple[ReportedEvent, ...], Meta(max_length=1000)]
 
 
-class ReportAnswer(Answer, frozen=True, kw_only=True, omit_defaults=False):
+class ReportAnswer(AnswerMessage, frozen=True, kw_only=True, omit_defaults=False):
     accepted: Count
     duplicates: Count
 
 
-class RunsQuery(Request, frozen=True, kw_only=True):
+class RunsQuery(RequestMessage, frozen=True, kw_only=True):
     """GET /runs: the newest so many."""
 
     limit: Annotated[int, Meta(ge=1, le=1000)] = 100
@@ -208,21 +196,21 @@ class AgentRow(Message, frozen=True, kw_only=True):
     last_error: str | None = None
 
 
-class AgentsAnswer(Answer, frozen=True, kw_only=True):
+class AgentsAnswer(AnswerMessage, frozen=True, kw_only=True):
     agents: tuple[AgentRow, ...]
 
 
-class AgentAnswer(Answer, frozen=True, kw_only=True):
+class AgentAnswer(AnswerMessage, frozen=True, kw_only=True):
     agent: AgentRow
 
 
-class AgentKeyBody(Request, frozen=True, kw_only=True):
+class AgentKeyBody(RequestMessage, frozen=True, kw_only=True):
     """POST /agents/{host}/key. All keys that hold from now on: one, or two while they change."""
 
     keys: Annotated[tuple[HostKey, ...], Meta(min_length=1, max_length=2)]
 
 
-class RunBody(Request, frozen=True, kw_only=True):
+class RunBody(RequestMessage, frozen=True, kw_only=True):
     """POST /runs. The playbook is named as the daemon's configuration names it; no path, no YAML."""
 
     playbook: Label
@@ -232,20 +220,20 @@ class RunBody(Request, frozen=True, kw_only=True):
     reason: str | None = None
 
 
-class RunStartedAnswer(Answer, frozen=True, kw_only=True):
+class RunStartedAnswer(AnswerMessage, frozen=True, kw_only=True):
     """`coalesced`: it joined a run that waits to begin and asks for the same."""
 
     run_id: Ident
     coalesced: bool = False
 
 
-class IgnoredAnswer(Answer, frozen=True, kw_only=True):
+class IgnoredAnswer(AnswerMessage, frozen=True, kw_only=True):
     """POST /runs from a git host, for what is no reason to run: a ping, another branch."""
 
     ignored: str
 
 
-class ApproveRunBody(Request, frozen=True, kw_only=True):
+class ApproveRunBody(RequestMessage, frozen=True, kw_only=True):
     """POST /runs/{id}/approve: the hash is the one that GET /runs/{id}/plan showed."""
 
     plan_hash: Ident
@@ -293,7 +281,7 @@ class PlanRow(Message, frozen=True, kw_only=True):
     apply_run_id: Ident | None = None
 
 
-class PlanAnswer(Answer, frozen=True, kw_only=True):
+class PlanAnswer(AnswerMessage, frozen=True, kw_only=True):
     """GET /runs/{id}/plan."""
 
     plan: PlanRow
@@ -315,7 +303,7 @@ class JobRow(Message, frozen=True, kw_only=True):
     pending_plan: Ident | None = None
 
 
-class ScheduleAnswer(Answer, frozen=True, kw_only=True):
+class ScheduleAnswer(AnswerMessage, frozen=True, kw_only=True):
     """GET /runs/schedule."""
 
     jobs: tuple[JobRow, ...]
@@ -329,53 +317,22 @@ class TargetRow(Message, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
 
 
-class ActionRow(Message, frozen=True, kw_only=True):
+class ActionRow(ActionRecord, frozen=True, kw_only=True):
     action_id: Ident
     target: Label
-    kind: Label
-    identity: str
-    verb: Verb
-    status: ActionStatus
-    error: str | None = None
 
 
-class RunsAnswer(Answer, frozen=True, kw_only=True):
+class RunsAnswer(AnswerMessage, frozen=True, kw_only=True):
     runs: tuple[RunRow, ...]
 
 
-class RunAnswer(Answer, frozen=True, kw_only=True):
+class RunAnswer(AnswerMessage, frozen=True, kw_only=True):
     run: RunRow
     targets: tuple[TargetRow, ...]
     actions: tuple[ActionRow, ...]
 
 
-class KbBody(Request, frozen=True, kw_only=True):
-    """POST /kb."""
-
-    title: Label
-    snippet: Annotated[str, Meta(min_length=1, max_length=65_536)]
-    tags: Tags = ()
-    source: str | None = None
-
-
-class KbAddedAnswer(Answer, frozen=True, kw_only=True):
-    id: Ident
-
-
-class KbDoc(Message, frozen=True, kw_only=True):
-    id: Ident
-    title: Label
-    snippet: str
-    tags: Tags = ()
-    source: str | None = None
-    score: float | None = None
-
-
-class KbDocsAnswer(Answer, frozen=True, kw_only=True):
-    docs: tuple[KbDoc, ...]
-
-
-class HealthAnswer(Answer, frozen=True, kw_only=True):
+class HealthAnswer(AnswerMessage, frozen=True, kw_only=True):
     """GET /health and GET /ready."""
 
     status: Literal["alive", "ready"]

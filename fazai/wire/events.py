@@ -8,7 +8,9 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, field
 
-from fazai.wire.actions import Action, ActionBase, decode_action
+from fazai.model import Verb
+from fazai.outcome import ActionStatus, TargetStatus
+from fazai.wire.actions import ActionBase, ProposedAction, decode_action
 from fazai.wire.base import (
     MAX_BODY_BYTES,
     Count,
@@ -25,7 +27,6 @@ from fazai.wire.base import (
 __all__ = [
     "EVENT_TYPES",
     "LIFE_CYCLE",
-    "ActionStatus",
     "ActivateEvent",
     "AgentEvent",
     "AgentState",
@@ -49,11 +50,9 @@ __all__ = [
     "RunState",
     "SseFrame",
     "TargetEvent",
-    "TargetStatus",
     "TelemetryEvent",
     "TokenEvent",
     "UndoEvent",
-    "Verb",
     "decode_event",
     "decode_sse",
     "encode_sse",
@@ -64,20 +63,10 @@ __all__ = [
 AgentState = Literal["registration", "handshake", "execution", "observation", "closing"]
 LIFE_CYCLE: tuple[AgentState, ...] = ("registration", "handshake", "execution", "observation", "closing")
 Level = Literal["debug", "info", "warning", "error", "critical"]
-Verb = Literal["create", "update", "delete", "move", "run"]
 RunState = Literal["started", "finished"]
-ActionStatus = Literal["planned", "done", "failed", "undone", "refused", "left"]
-TargetStatus = Literal[
-    "converged",
-    "changed",
-    "pending",
-    "failed",
-    "unreachable",
-    "refused",
-    "locked",
-    "stale",
-    "interrupted",
-    "skipped",
+#: A status or `unknown`; msgspec reads no union of an enumeration and a literal.
+EarlierStatus = Annotated[
+    str, Meta(pattern=rf"(?#a status of a target, or unknown)\A(?:{'|'.join(TargetStatus)}|unknown)\Z")
 ]
 
 
@@ -214,7 +203,7 @@ class OutcomeEvent(EventBase, frozen=True, kw_only=True, tag="outcome"):
     duration_s: Annotated[float, Meta(ge=0)] | None = None
     errors: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    was: TargetStatus | Literal["unknown"] | None = None
+    was: EarlierStatus | None = None
 
 
 class TelemetryEvent(EventBase, frozen=True, kw_only=True, tag="telemetry"):
@@ -265,7 +254,7 @@ PlainEvent = (
     | AgentEvent
     | GapEvent
 )
-Event = PlainEvent | Action
+Event = PlainEvent | ProposedAction
 
 _EVENTS: Family[PlainEvent] = Family(
     PlainEvent, tag="type", unknown="unknown_type", limit_bytes=MAX_BODY_BYTES

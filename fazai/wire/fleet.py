@@ -5,10 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from msgspec import Meta, field
+from msgspec import Meta
 
-from fazai.wire.base import Answer, Count, Ident, Label, Message, Request, Timestamp, WireError, convert_to
-from fazai.wire.events import ActionStatus, TargetStatus, Verb
+from fazai.outcome import TargetStatus
+from fazai.wire.base import (
+    AnswerMessage,
+    Count,
+    Ident,
+    Label,
+    Message,
+    RequestMessage,
+    Timestamp,
+    WireError,
+    convert_to,
+)
+from fazai.wire.changes import ChangeRecord
 
 __all__ = [
     "GAUGE_NAMES",
@@ -25,7 +36,7 @@ __all__ = [
 ]
 
 
-class WhoAnswer(Answer, frozen=True, kw_only=True):
+class WhoAnswer(AnswerMessage, frozen=True, kw_only=True):
     """GET /whoami: as whom the daemon knows the client. Without `role` it needs a token."""
 
     name: str
@@ -60,7 +71,7 @@ class FleetRow(Message, frozen=True, kw_only=True):
     disk: float | None = None
 
 
-class FleetAnswer(Answer, frozen=True, kw_only=True):
+class FleetAnswer(AnswerMessage, frozen=True, kw_only=True):
     """GET /fleet, ordered by name. `time` is the daemon's clock."""
 
     time: Timestamp
@@ -78,7 +89,7 @@ GAUGE_NAMES = (
 GaugeName = Annotated[Ident, Meta(extra_json_schema={"enum": list(GAUGE_NAMES)})]
 
 
-class TelemetryQuery(Request, frozen=True, kw_only=True):
+class TelemetryQuery(RequestMessage, frozen=True, kw_only=True):
     """GET /telemetry. Nothing but `host` given: the last hour, all fields."""
 
     host: Label
@@ -88,7 +99,7 @@ class TelemetryQuery(Request, frozen=True, kw_only=True):
     points: Annotated[int, Meta(ge=1, le=5000)] = 500
 
 
-class TelemetryAnswer(Answer, frozen=True, kw_only=True, omit_defaults=False):
+class TelemetryAnswer(AnswerMessage, frozen=True, kw_only=True, omit_defaults=False):
     """At most `points` points, each of `step_s` seconds: `times` (seconds since the epoch) is the newest
     record's in it; a gauge's value is the mean, a counter's (`…_total`) the newest, null where none was
     reported. `interval_s` is the time between two records, 0 while unknown."""
@@ -100,32 +111,22 @@ class TelemetryAnswer(Answer, frozen=True, kw_only=True, omit_defaults=False):
     fields: dict[str, tuple[float | None, ...]]
 
 
-class RunChangesQuery(Request, frozen=True, kw_only=True):
+class RunChangesQuery(RequestMessage, frozen=True, kw_only=True):
     """GET /runs/{id}/changes."""
 
     target: Label | None = None
     limit: Annotated[int, Meta(ge=1, le=10_000)] = 1000
 
 
-class ChangeRow(Message, frozen=True, kw_only=True):
+class ChangeRow(ChangeRecord, frozen=True, kw_only=True):
     """One difference, as in the event `change`: `before` and `after` hold the fields that differ, secrets as
     `***`."""
 
     target: Label
-    kind: Label
-    identity: str
-    verb: Verb
-    before: dict[str, Any]
-    after: dict[str, Any]
-    status: ActionStatus
     action_id: Ident | None = None
-    options: dict[str, Any] = field(default_factory=dict)
-    note: str | None = None
-    adopts: bool = False
-    error: str | None = None
 
 
-class RunChangesAnswer(Answer, frozen=True, kw_only=True, omit_defaults=False):
+class RunChangesAnswer(AnswerMessage, frozen=True, kw_only=True, omit_defaults=False):
     """In their order; `total` counts those past the limit, too."""
 
     total: Count

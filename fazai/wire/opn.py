@@ -7,7 +7,16 @@ from typing import Annotated, Any, ClassVar, TypeVar
 
 from msgspec import Meta
 
-from fazai.wire.base import MAX_LINE_BYTES, Count, Ident, Label, Message, Request, Timestamp, decode_body
+from fazai.wire.base import (
+    MAX_LINE_BYTES,
+    Count,
+    Ident,
+    Label,
+    Message,
+    RequestMessage,
+    Timestamp,
+    decode_body,
+)
 
 __all__ = [
     "OpnAddBody",
@@ -37,7 +46,7 @@ Tags = Annotated[tuple[Label, ...], Meta(max_length=64)]
 Percent = Annotated[float, Meta(ge=0, le=100)]
 
 
-class OpnAddBody(Request, frozen=True, kw_only=True):
+class OpnAddBody(RequestMessage, frozen=True, kw_only=True):
     """POST /opn/add. Its text form shows neither key nor secret."""
 
     name: Label

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from fazai.wire.base import Ident, Request, WireError, convert_to
+from fazai.wire.base import Ident, RequestMessage, WireError, convert_to
 
 __all__ = ["MAX_SKEW_S", "SignedHeaders", "decode_signed_headers", "sign", "signing_text", "verify_signature"]
 
@@ -29,7 +29,7 @@ Nonce = Annotated[
 Signature = Annotated[str, Meta(pattern=r"(?#sha256= and 64 hexadecimal digits)\Asha256=[0-9a-f]{64}\Z")]
 
 
-class SignedHeaders(Request, frozen=True, kw_only=True):
+class SignedHeaders(RequestMessage, frozen=True, kw_only=True):
     """The four headers of a signed request; `timestamp` is the text as sent, in Unix seconds."""
 
     agent: Ident

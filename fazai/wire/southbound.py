@@ -1,4 +1,7 @@
-"""Section 3 of SPEC.md: remote agents, over a WebSocket with client certificates or signed HTTP."""
+"""Section 3 of SPEC.md, planned: remote agents, over a WebSocket with client certificates or signed HTTP.
+
+The contract fixes these messages, and no process speaks them yet.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,14 @@ from msgspec import Meta
 
 from fazai.wire.base import (
     MAX_PAYLOAD_BYTES,
-    Answer,
+    AnswerMessage,
     Count,
     Family,
     Ident,
     Label,
     Message,
     Milliseconds,
-    Request,
+    RequestMessage,
     Timestamp,
     WireError,
 )
@@ -79,7 +82,7 @@ Owner = Annotated[
 ]
 
 
-class Hello(Request, frozen=True, kw_only=True, tag_field="method", tag="hello"):
+class Hello(RequestMessage, frozen=True, kw_only=True, tag_field="method", tag="hello"):
     """The handshake. `version` is the agent's own, `contract` the version of SPEC.md that it speaks."""
 
     agent_id: Ident
@@ -90,7 +93,7 @@ class Hello(Request, frozen=True, kw_only=True, tag_field="method", tag="hello")
     contract: ContractVersion | None = None
 
 
-class CommandExec(Request, frozen=True, kw_only=True, tag_field="method", tag="command.exec"):
+class CommandExec(RequestMessage, frozen=True, kw_only=True, tag_field="method", tag="command.exec"):
     """One program of the agent's allow-list; its text form shows neither `env` nor `stdin`."""
 
     action_id: Ident
@@ -105,7 +108,7 @@ class CommandExec(Request, frozen=True, kw_only=True, tag_field="method", tag="c
         return f"CommandExec(action_id={self.action_id!r}, command={self.command!r}, args: {len(self.args)})"
 
 
-class TelemetryPush(Request, frozen=True, kw_only=True, tag_field="method", tag="telemetry.push"):
+class TelemetryPush(RequestMessage, frozen=True, kw_only=True, tag_field="method", tag="telemetry.push"):
     """`payload` is a record of section 4; what is not known in it is kept."""
 
     action_id: Ident
@@ -113,7 +116,7 @@ class TelemetryPush(Request, frozen=True, kw_only=True, tag_field="method", tag=
     ts: Timestamp
 
 
-class _FileRequest(Request, frozen=True, kw_only=True, tag_field="method"):
+class _FileRequest(RequestMessage, frozen=True, kw_only=True, tag_field="method"):
     action_id: Ident
     path: Path
 
@@ -154,12 +157,12 @@ class Policy(Message, frozen=True, kw_only=True):
     heartbeat_ms: Milliseconds | None = None
 
 
-class HelloAnswer(Answer, frozen=True, kw_only=True):
+class HelloAnswer(AnswerMessage, frozen=True, kw_only=True):
     policy: Policy
     contract: ContractVersion | None = None
 
 
-class _ActionAnswer(Answer, frozen=True, kw_only=True):
+class _ActionAnswer(AnswerMessage, frozen=True, kw_only=True):
     action_id: Ident | None = None
 
 

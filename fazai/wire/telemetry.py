@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar
 import msgspec
 from msgspec import Meta
 
-from fazai.wire.base import Answer, Message, WireError, convert_to, parse_json
+from fazai.wire.base import AnswerMessage, Message, WireError, convert_to, parse_json
 
 __all__ = [
     "MAX_INGEST_BYTES",
@@ -151,7 +151,7 @@ class Sample:
         return msgspec.json.encode(self.fields)
 
 
-class IngestAnswer(Answer, frozen=True, kw_only=True):
+class IngestAnswer(AnswerMessage, frozen=True, kw_only=True):
     accepted: Count
     duplicates: Count
 

@@ -9,13 +9,13 @@ from msgspec import Meta
 
 from fazai.wire.base import (
     MAX_LINE_BYTES,
-    Answer,
+    AnswerMessage,
     Count,
     Family,
     Ident,
     Message,
     Milliseconds,
-    Request,
+    RequestMessage,
 )
 
 __all__ = [
@@ -60,7 +60,7 @@ StopText = Annotated[str, Meta(min_length=1, max_length=256)]
 StopReason = Literal["eos", "length", "stop", "aborted", "timeout"]
 
 
-class GenerateParams(Request, frozen=True, kw_only=True):
+class GenerateParams(RequestMessage, frozen=True, kw_only=True):
     """How to sample one generation; what is not given is the session's, then the worker's default."""
 
     max_tokens: Annotated[int, Meta(ge=1)] | None = None
@@ -86,18 +86,18 @@ class SessionParams(GenerateParams, frozen=True, kw_only=True):
     system: Prompt | None = None
 
 
-class CreateSession(Request, frozen=True, kw_only=True, tag_field="type", tag="create_session"):
+class CreateSession(RequestMessage, frozen=True, kw_only=True, tag_field="type", tag="create_session"):
     params: SessionParams
 
 
-class Generate(Request, frozen=True, kw_only=True, tag_field="type", tag="generate"):
+class Generate(RequestMessage, frozen=True, kw_only=True, tag_field="type", tag="generate"):
     session_id: Ident
     prompt: Prompt
     stream: bool = True
     params: GenerateParams | None = None
 
 
-class GenerateStream(Request, frozen=True, kw_only=True, tag_field="type", tag="generate_stream"):
+class GenerateStream(RequestMessage, frozen=True, kw_only=True, tag_field="type", tag="generate_stream"):
     """`generate` with `stream: true`, under the name that some clients use."""
 
     session_id: Ident
@@ -110,15 +110,15 @@ class GenerateStream(Request, frozen=True, kw_only=True, tag_field="type", tag="
             raise ValueError("`stream` cannot be false in generate_stream; use generate")
 
 
-class Abort(Request, frozen=True, kw_only=True, tag_field="type", tag="abort"):
+class Abort(RequestMessage, frozen=True, kw_only=True, tag_field="type", tag="abort"):
     session_id: Ident
 
 
-class CloseSession(Request, frozen=True, kw_only=True, tag_field="type", tag="close_session"):
+class CloseSession(RequestMessage, frozen=True, kw_only=True, tag_field="type", tag="close_session"):
     session_id: Ident
 
 
-class Status(Request, frozen=True, kw_only=True, tag_field="type", tag="status"):
+class Status(RequestMessage, frozen=True, kw_only=True, tag_field="type", tag="status"):
     metrics: bool = False
 
 
@@ -133,7 +133,7 @@ class Usage(Message, frozen=True, kw_only=True, omit_defaults=False):
     completion_tokens: Count
 
 
-class GenerateAnswer(Answer, frozen=True, kw_only=True):
+class GenerateAnswer(AnswerMessage, frozen=True, kw_only=True):
     """The answer to `generate` with `stream: false`."""
 
     text: str
@@ -148,7 +148,7 @@ class WorkerLimits(Message, frozen=True, kw_only=True, omit_defaults=False):
     max_timeout_ms: Count
 
 
-class StatusAnswer(Answer, frozen=True, kw_only=True):
+class StatusAnswer(AnswerMessage, frozen=True, kw_only=True):
     """What the worker is and what it allows; the handshake of the socket."""
 
     status: Literal["starting", "running", "stopping"]

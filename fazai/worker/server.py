@@ -14,7 +14,7 @@ from fazai import __version__
 from fazai.wire.base import (
     CONTRACT,
     MAX_LINE_BYTES,
-    Answer,
+    AnswerMessage,
     ErrorAnswer,
     Message,
     OkAnswer,
@@ -335,7 +335,7 @@ class Connection(asyncio.Protocol):
             self._worker.metrics.errors[error.code] += 1
             return ErrorAnswer.of(error)
 
-    def _do(self, request: WorkerRequest) -> Answer:
+    def _do(self, request: WorkerRequest) -> AnswerMessage:
         match request:
             case CreateSession():
                 return SessionAnswer(session_id=self._worker.live().create(request.params))

@@ -15,7 +15,7 @@ import pytest
 from fazai.apply import Engine
 from fazai.errors import ExitCode, FazaiError, Rejected, Unreachable
 from fazai.model import Resource, Target, TargetWork, Work
-from fazai.outcome import RunOutcome, Status
+from fazai.outcome import RunOutcome, TargetStatus
 from fazai.store.base import Action, Run
 from fazai.store.schema import FILE_NAME, MIGRATIONS
 from fazai.store.sqlite import SqliteStore
@@ -110,7 +110,7 @@ def test_names_of_one_box_take_turns_and_say_so(bench: Bench) -> None:
     items = [at(f"fw-{n}", "box", (item(f"i{n}"),)) for n in (1, 2, 3)]
     outcome = run_on(bench, work(*items))
     assert outcome.exit_code == ExitCode.OK
-    assert [target.status for target in outcome.targets] == [Status.CHANGED] * 3
+    assert [target.status for target in outcome.targets] == [TargetStatus.CHANGED] * 3
     ends = [index for index, call in enumerate(device.calls) if call == "close"]
     assert [device.calls[: ends[0] + 1].count(call) for call in ("write create i1", "close")] == [1, 1]
     assert device.calls[ends[0] + 1] == "observe"  # the next one begins when this one has ended
@@ -146,7 +146,7 @@ def test_a_run_that_is_under_way_was_not_cut_off(bench: Bench) -> None:
             applied = asyncio.run(bench.engine(store).carry_out([work(at("t", "t"))]))
             under_way = f"run {holder.run_id} is under way on t: this is how it is meanwhile"
             assert only(planned).notes == only(applied).notes == (under_way,)
-            assert (only(planned).status, only(planned).activations) == (Status.CONVERGED, ())
+            assert (only(planned).status, only(planned).activations) == (TargetStatus.CONVERGED, ())
             assert len(store.memory("t").unfinished) == 1  # and what is open stays open
         assert store.memory("t").running == ""
         dead = asyncio.run(bench.engine(store, check=True).carry_out([work(at("t", "t"))]))
@@ -172,7 +172,7 @@ def test_a_refused_write_leaves_nothing_to_activate(bench: Bench, first: str, ea
         engine = bench.engine(store)
         engine.provider = lambda name: Atomic(bench.devices)
         outcome = asyncio.run(engine.carry_out([work(at("t", "t"))]))
-        assert (only(outcome).status, device.saved) == (Status.FAILED, {})
+        assert (only(outcome).status, device.saved) == (TargetStatus.FAILED, {})
         assert set(store.memory("t").pending) == ({"service"} if earlier else set())
 
 

@@ -13,7 +13,7 @@ import pytest
 from fazai.apply import Engine
 from fazai.errors import FazaiError, Moved, Rejected, Unreachable
 from fazai.model import Change, Diff, Following, LookAgain, Resource, Session, Step
-from fazai.outcome import Status
+from fazai.outcome import TargetStatus
 from fazai.plan import Expected, changes_digest
 from fazai.store.sqlite import SqliteStore
 
@@ -113,7 +113,7 @@ def test_what_cannot_be_done_then_is_taken_back(bench: FollowingBench) -> None:
     wanted = (*THREE, item("foreign", size="1"))
     device.before = once("write create maker", lambda: None)
     outcome = bench.run(work("t", resources=wanted))
-    assert (only(outcome).status, device.saved) == (Status.REFUSED, {})  # it is known before
+    assert (only(outcome).status, device.saved) == (TargetStatus.REFUSED, {})  # it is known before
 
 
 def test_what_an_earlier_action_moved_is_looked_at_again(bench: FollowingBench) -> None:

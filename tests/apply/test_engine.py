@@ -15,7 +15,7 @@ from fazai.apply import Engine
 from fazai.errors import ExitCode, FazaiError, StateError, Unreachable
 from fazai.ids import ulid
 from fazai.model import Resource, Target, TargetWork, Work
-from fazai.outcome import Event, RunOutcome, Status, TargetOutcome
+from fazai.outcome import EngineEvent, RunOutcome, TargetOutcome, TargetStatus
 from fazai.plan import Expected, changes_digest
 from fazai.store.base import Run
 from fazai.store.sqlite import SqliteStore
@@ -38,7 +38,7 @@ class Bench:
 
     folder: Path
     devices: dict[str, Device] = field(default_factory=dict)
-    events: list[Event] = field(default_factory=list)
+    events: list[EngineEvent] = field(default_factory=list)
     finished: list[TargetOutcome] = field(default_factory=list)
     serial: int = 0
 
@@ -88,7 +88,7 @@ RESOURCES = (item("a", size="1"), item("b", size="2"))
 def test_apply_twice_changes_once(bench: Bench) -> None:
     device = bench.device("t")
     first = bench.run(work("t", resources=RESOURCES))
-    assert (first.exit_code, only(first).status) == (0, Status.CHANGED)
+    assert (first.exit_code, only(first).status) == (0, TargetStatus.CHANGED)
     assert device.running == {"a": {"size": "1"}, "b": {"size": "2"}}
     assert device.calls == [
         *("observe", "write create a", "write create b", "observe", "hold", "activate service"),
@@ -96,7 +96,7 @@ def test_apply_twice_changes_once(bench: Bench) -> None:
     ]
     device.calls.clear()
     second = bench.run(work("t", resources=RESOURCES))
-    assert (second.exit_code, only(second).status, only(second).unchanged) == (0, Status.CONVERGED, 2)
+    assert (second.exit_code, only(second).status, only(second).unchanged) == (0, TargetStatus.CONVERGED, 2)
     assert device.calls == ["observe", "close"]
 
 
@@ -201,7 +201,7 @@ def test_saved_but_never_activated_is_finished_without_a_change(bench: Bench) ->
     assert device.running == device.saved
     assert "was cut off during create of memory.item b" in " ".join(only(outcome).notes)
     final = bench.run(work("t", resources=RESOURCES))
-    assert (only(final).status, only(final).notes) == (Status.CONVERGED, ())
+    assert (only(final).status, only(final).notes) == (TargetStatus.CONVERGED, ())
 
 
 def test_other_targets_are_unaffected_by_a_failure_or_a_defect(bench: Bench) -> None:
@@ -216,7 +216,11 @@ def test_other_targets_are_unaffected_by_a_failure_or_a_defect(bench: Bench) -> 
 
     bench.devices["bad"].before, bench.devices["broken"].before = fail, crash
     outcome = bench.run(work("good", "bad", "broken", resources=RESOURCES))
-    assert [t.status for t in outcome.targets] == [Status.CHANGED, Status.UNREACHABLE, Status.FAILED]
+    assert [t.status for t in outcome.targets] == [
+        TargetStatus.CHANGED,
+        TargetStatus.UNREACHABLE,
+        TargetStatus.FAILED,
+    ]
     assert outcome.exit_code == ExitCode.FAILED
     text = str(outcome.targets[2].errors[0])
     assert "defect in fazai: ZeroDivisionError" in text
@@ -251,7 +255,7 @@ def test_a_write_by_another_run_before_the_lock_is_seen(bench: Bench) -> None:
             return await engine.carry_out([work("t", resources=RESOURCES)])
 
         outcome = asyncio.run(run())
-    assert only(outcome).status is Status.CONVERGED
+    assert only(outcome).status is TargetStatus.CONVERGED
     assert device.writes == []
     assert device.calls.count("observe") == 2
 
@@ -279,8 +283,8 @@ def test_waves_stop_when_too_many_failed(bench: Bench, max_fail: int | None, rea
     outcome = bench.run(
         work(*bench.devices, resources=RESOURCES, serial=(2,), max_fail=max_fail),
     )
-    assert sum(t.status is Status.FAILED for t in outcome.targets) == reached
-    assert sum(t.status is Status.SKIPPED for t in outcome.targets) == 6 - reached
+    assert sum(t.status is TargetStatus.FAILED for t in outcome.targets) == reached
+    assert sum(t.status is TargetStatus.SKIPPED for t in outcome.targets) == 6 - reached
     assert [t.target for t in outcome.targets] == list(bench.devices)
 
 
@@ -330,7 +334,7 @@ def test_an_interrupt_finishes_the_action_in_flight(bench: Bench) -> None:
     assert device.running == {}
     assert [a.status for a in outcome.targets[0].actions] == ["done", "left"]
     assert "1 of 2 changes are saved and not yet activated" in str(outcome.targets[0].errors[0])
-    assert (outcome.targets[1].status, late.calls) == (Status.INTERRUPTED, [])
+    assert (outcome.targets[1].status, late.calls) == (TargetStatus.INTERRUPTED, [])
     device.gate = None
     again = bench.run(work("t", "late", resources=RESOURCES))
     assert again.exit_code == 0
@@ -343,7 +347,7 @@ def test_a_second_interrupt_stops_now(bench: Bench) -> None:
     outcome = _interrupted(bench, 2)
     assert outcome.exit_code == ExitCode.INTERRUPTED
     assert device.saved == {}
-    assert outcome.targets[0].status is Status.INTERRUPTED
+    assert outcome.targets[0].status is TargetStatus.INTERRUPTED
 
 
 def test_a_journal_that_cannot_be_written_stops_the_writing(bench: Bench) -> None:
@@ -402,5 +406,5 @@ def test_only_what_was_asked_about_is_deleted(bench: Bench, asked: frozenset[str
 def test_errors_of_the_provider_keep_their_exit_code() -> None:
     codes: Mapping[type[FazaiError], int] = {StateError: 1, FazaiError: 1}
     for error, code in codes.items():
-        outcome = TargetOutcome("t", "memory", "p", Status.FAILED, 0, errors=(error("x"),))
+        outcome = TargetOutcome("t", "memory", "p", TargetStatus.FAILED, 0, errors=(error("x"),))
         assert outcome.exit_code == code

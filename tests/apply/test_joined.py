@@ -12,7 +12,7 @@ import pytest
 from fazai.apply import Engine
 from fazai.errors import FazaiError, Rejected, StateError, Unreachable, Unsure
 from fazai.model import Activate, Change, Diff, Joining, Session, Step, Target
-from fazai.outcome import Status
+from fazai.outcome import TargetStatus
 from fazai.store.base import Action
 from fazai.store.sqlite import SqliteStore
 
@@ -91,7 +91,7 @@ def test_all_are_journaled_before_the_first(bench: JoiningBench) -> None:
 
     device.before = before
     outcome = bench.run(work("t", resources=RESOURCES))
-    assert (outcome.exit_code, only(outcome).status, known) == (0, Status.CHANGED, [3])
+    assert (outcome.exit_code, only(outcome).status, known) == (0, TargetStatus.CHANGED, [3])
     assert [call for call in device.calls if call.startswith(("join", "write"))] == [
         *("join 4", "write create a", "write create b", "write create c", "write create d"),
     ]
@@ -136,5 +136,5 @@ def test_a_journal_that_cannot_be_written_stops_before_the_first(
 
     monkeypatch.setattr(SqliteStore, "actions_begin", actions_begin)
     outcome = bench.run(work("t", resources=RESOURCES))
-    assert (only(outcome).status, device.writes) == (Status.FAILED, [])
+    assert (only(outcome).status, device.writes) == (TargetStatus.FAILED, [])
     assert "the disk is full" in str(only(outcome).errors[0])

@@ -11,10 +11,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from fazai.daemon.events.announcer import utc_now
 from fazai.daemon.events.broadcaster import Hub
 from fazai.daemon.settings import Limits
+from fazai.outcome import TargetStatus
 from fazai.store.daemon import NewEvent, StoreLimits
+from fazai.timestamps import utc_now
 from fazai.wire.events import (
     GapEvent,
     LogEvent,
@@ -102,8 +103,8 @@ def test_filters_hold_for_replay_and_live(daemon: Live, query: str) -> None:
             _log("of s-1", "debug", session_id="s-1"),
             _log("of a-1", "debug", agent_id="a-1"),
             _log("grave", "error"),
-            OutcomeEvent(timestamp=utc_now(), target="fw-01", status="changed", run_id="r-1"),
-            OutcomeEvent(timestamp=utc_now(), target="fw-02", status="failed", run_id="r-2"),
+            OutcomeEvent(timestamp=utc_now(), target="fw-01", status=TargetStatus.CHANGED, run_id="r-1"),
+            OutcomeEvent(timestamp=utc_now(), target="fw-02", status=TargetStatus.FAILED, run_id="r-2"),
         )[0]
 
     since = publish() - 1

@@ -13,12 +13,12 @@ from typing import Any
 import httpx
 import pytest
 
-from fazai.daemon.events.announcer import utc_now
 from fazai.daemon.http.tokens import hash_of, new_token
 from fazai.daemon.settings import Limits, Settings, is_loopback
 from fazai.errors import InputError, UsageError
 from fazai.lab.server.tls import Authority
 from fazai.store.tokens import TokenFile
+from fazai.timestamps import utc_now
 from fazai.wire.events import ErrorEvent, LogEvent
 
 from . import certificates

@@ -18,7 +18,7 @@ import pytest
 from fazai.cli.clients import Place
 from fazai.cli.environment import new_run
 from fazai.cli.reporting import Reporter
-from fazai.outcome import Event, RunOutcome
+from fazai.outcome import EngineEvent, RunOutcome
 from fazai.store.base import Run
 from fazai.store.sqlite import SqliteStore
 from fazai.wire.events import OutcomeEvent, RunEvent
@@ -317,7 +317,7 @@ def test_a_daemon_that_hangs_does_not_hold_a_run_up(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as hole:  # accepts, never answers
         place = Place(f"http://127.0.0.1:{hole.getsockname()[1]}")
         reporter = Reporter(place, tmp_path, new_run("apply", ["i.yml"]), False)
-        reporter.event(Event("change", time.time(), "fw-01", dict(CHANGE)))
+        reporter.event(EngineEvent("change", time.time(), "fw-01", dict(CHANGE)))
         begun = time.monotonic()
         reporter.end(RunOutcome("r", "apply", False, 0.0, 0.0, ()))
         assert time.monotonic() - begun < BUSY_S
@@ -340,7 +340,7 @@ def test_an_event_larger_than_a_body(tmp_path: Path) -> None:
         run = new_run("apply", ["i.yml"])
         reporter = Reporter(Place(daemon.url), tmp_path, run, False)
         reporter.event(
-            Event("change", time.time(), "fw-01", {**CHANGE, "after": {"content": "x" * 2_000_000}})
+            EngineEvent("change", time.time(), "fw-01", {**CHANGE, "after": {"content": "x" * 2_000_000}})
         )
         reporter.end(RunOutcome(run.run_id, "apply", False, 0.0, 0.0, ()))
         event = events.next().event

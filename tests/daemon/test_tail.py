@@ -17,9 +17,11 @@ import pytest
 from fazai.cli.clients import find
 from fazai.cli.event_filter import parse
 from fazai.cli.main import main
-from fazai.daemon.events.announcer import utc_now
 from fazai.errors import InputError, SecretError, UsageError
+from fazai.model import Verb
+from fazai.outcome import TargetStatus
 from fazai.report.events import event_line, event_style
+from fazai.timestamps import utc_now
 from fazai.wire.events import ChangeEvent, LogEvent, OutcomeEvent, RunEvent
 
 from . import certificates
@@ -74,15 +76,21 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
                 target="edge-1",
                 kind="opnsense.alias",
                 identity="block",
-                verb="update",
+                verb=Verb.UPDATE,
                 before={"content": ["192.0.2.1"]},
                 after={"content": ["192.0.2.2"]},
                 status="done",
                 run_id=RUN,
             ),
-            OutcomeEvent(timestamp=utc_now(), target="edge-1", status="changed", changed=1, run_id=RUN),
             OutcomeEvent(
-                timestamp=utc_now(), target="core-1", status="failed", errors=("it broke",), run_id=RUN
+                timestamp=utc_now(), target="edge-1", status=TargetStatus.CHANGED, changed=1, run_id=RUN
+            ),
+            OutcomeEvent(
+                timestamp=utc_now(),
+                target="core-1",
+                status=TargetStatus.FAILED,
+                errors=("it broke",),
+                run_id=RUN,
             ),
             LogEvent(
                 timestamp=utc_now(), level="warning", message="\x1b[31mred\r\nline two", target="edge-2"

@@ -8,7 +8,7 @@ from urllib.parse import quote, quote_plus
 
 import pytest
 
-from fazai.echoes import masked
+from fazai.echoes import make_mask
 from fazai.providers.hosts.shell.faults import Lines
 
 TOKEN = "p\u00e4ss/w0rd & 'more' \"of\" it+"
@@ -35,17 +35,17 @@ KEY = (
     ],
 )
 def test_the_usual_encodings_of_a_secret_are_masked(form: str) -> None:
-    assert masked([TOKEN])(f"<{form}>") == "<***>"
+    assert make_mask([TOKEN])(f"<{form}>") == "<***>"
 
 
 def test_inside_of_something_in_base64_too() -> None:
     for lead in ("", "a", "ab", "abc"):
         text = base64.b64encode(f"{lead}{TOKEN}tail".encode()).decode()
-        assert "***" in masked([TOKEN])(text)
+        assert "***" in make_mask([TOKEN])(text)
 
 
 def test_each_line_of_a_secret_and_what_tools_break_into_lines() -> None:
-    mask = masked([KEY])
+    mask = make_mask([KEY])
     for line in KEY.splitlines():
         assert mask(f"  {line}  ") == "  ***  "
         assert mask(base64.b64encode(line.encode()).decode().rstrip("=")) == "***"
@@ -61,7 +61,7 @@ def test_no_line_is_cut_where_a_secret_may_stand() -> None:
     said: list[str] = []
     for before in range(16 * 1024 - 20, 16 * 1024 + 2):
         said.clear()
-        lines = Lines(lambda _, text: said.append(text), masked(["s3cr3t-token"]), lambda: "nonce")
+        lines = Lines(lambda _, text: said.append(text), make_mask(["s3cr3t-token"]), lambda: "nonce")
         for piece in (b"x" * before, b"s3cr3", b"t-token", b"\n"):
             lines.hear("stdout", piece)
         lines.end()
@@ -70,7 +70,7 @@ def test_no_line_is_cut_where_a_secret_may_stand() -> None:
 
 def test_a_line_that_does_not_end_is_not_told() -> None:
     said: list[str] = []
-    lines = Lines(lambda _, text: said.append(text), masked(["s3cr3t-token"]), lambda: "nonce")
+    lines = Lines(lambda _, text: said.append(text), make_mask(["s3cr3t-token"]), lambda: "nonce")
     for _ in range(400):
         lines.hear("stderr", b"s3cr3t-token" * 100)
     lines.end()

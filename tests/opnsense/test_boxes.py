@@ -15,7 +15,7 @@ from fazai.ids import ulid
 from fazai.lab import LabFirewall
 from fazai.lab.actions.rules import applied_rules
 from fazai.model import Resource, Target, TargetWork, Work
-from fazai.outcome import RunOutcome, Status
+from fazai.outcome import RunOutcome, TargetStatus
 from fazai.providers.opnsense.catalogue.ownership import mark_of
 from fazai.providers.opnsense.provider import PROVIDER
 from fazai.store.base import Run
@@ -84,7 +84,7 @@ def test_three_names_of_one_firewall_share_one_order(firewall: LabFirewall, runs
         " and nothing is pruned"
     )
     again = runs(*works)
-    assert [each.status for each in again.targets] == [Status.CONVERGED] * 3
+    assert [each.status for each in again.targets] == [TargetStatus.CONVERGED] * 3
 
 
 def test_what_one_name_lists_another_does_not_prune(firewall: LabFirewall, runs: Runs) -> None:
@@ -150,7 +150,7 @@ def test_a_deletion_that_is_refused_leaves_no_note(firewall: LabFirewall, runs: 
     assert "used" in str(refused.targets[0].errors[0])
     assert refused.exit_code == ExitCode.FAILED
     kept = runs(named("fw", firewall, alias("used")))
-    assert (kept.targets[0].notes, kept.targets[0].status) == ((), Status.CONVERGED)
+    assert (kept.targets[0].notes, kept.targets[0].status) == ((), TargetStatus.CONVERGED)
 
 
 def test_a_first_write_that_the_firewall_refuses_leaves_no_note(firewall: LabFirewall, runs: Runs) -> None:
@@ -187,7 +187,7 @@ def test_what_another_owner_manages_is_said_to_be_so(firewall: LabFirewall, runs
     assert runs(TargetWork(first, (rule("web"),))).exit_code == ExitCode.OK
     second = replace(target(firewall, owner="apps"), name="fw-apps")
     (outcome,) = runs(TargetWork(second, (rule("web", log=True),))).targets
-    assert outcome.status is Status.REFUSED
+    assert outcome.status is TargetStatus.REFUSED
     mark = mark_of("net")
     assert [error.message for error in outcome.errors] == [
         f'"web" on fw-apps is managed by fazai for another owner, whose uuids begin with {mark}, and'

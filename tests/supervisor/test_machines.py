@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from fazai.model import Resource
-from fazai.outcome import RunOutcome, Status
+from fazai.outcome import RunOutcome, TargetStatus
 from fazai.providers.hosts.agent.files import agent_version
 from tests.agent.receiver import Receiver
 from tests.hosts.helpers import resource
@@ -119,7 +119,7 @@ def test_a_new_agent_that_fails_its_self_test_is_not_installed(lan: Lan, receive
     script = older(lan, "web")
     pid = lan.status("web")["pid"]
     failed = apply(lan, agent(receiver, ca_file="/nowhere/ca.pem"))
-    assert failed.targets[0].status is Status.FAILED
+    assert failed.targets[0].status is TargetStatus.FAILED
     assert "does not pass its self-test, the old one stays" in words(failed)
     assert "/nowhere/ca.pem cannot be read" in words(failed)
     assert f"VERSION={OLD}" in script.read_text()
@@ -135,7 +135,7 @@ def test_an_upgrade_that_does_not_come_up_gives_way_to_the_old_version(
     script = older(lan, "web")
     (lan.host("web") / "refuses").write_text(f"VERSION={agent_version()}")
     failed = apply(lan, agent(receiver, interval=30))
-    assert failed.targets[0].status is Status.FAILED
+    assert failed.targets[0].status is TargetStatus.FAILED
     assert "did not come up\nwhat was there before is put back" in words(failed)
     assert f"VERSION={OLD}" in script.read_text()
     assert 'INTERVAL_S="60"' in (lan.host("web") / "root/etc/fazai/telemetry.env").read_text()
@@ -149,7 +149,7 @@ def test_an_upgrade_is_taken_back_with_the_run(lan: Lan, receiver: Receiver) -> 
     script = older(lan, "web")
     late = resource("host.command", {"argv": ["false"], "creates": "/nothing"})
     failed = apply(lan, agent(receiver), late)
-    assert failed.targets[0].status is Status.FAILED
+    assert failed.targets[0].status is TargetStatus.FAILED
     assert [a.status for a in failed.targets[0].actions] == ["undone", "failed"]
     assert f"VERSION={OLD}" in script.read_text()
     until(lambda: lan.status("web").get("version") == OLD)
@@ -174,7 +174,10 @@ def test_what_somebody_changed_of_an_agent_after_us_stays(other: str, lan: Lan, 
             older(lan, "web")
         failed = apply(lan, agent(receiver), late)
         (target,) = failed.targets
-        assert (target.status, [a.status for a in target.actions]) == (Status.FAILED, ["done", "failed"])
+        assert (target.status, [a.status for a in target.actions]) == (
+            TargetStatus.FAILED,
+            ["done", "failed"],
+        )
         said = "host.telemetry_agent telemetry: it is not as this run left it: it stays as it is"
         assert said in target.notes, target.notes
         root = lan.host("web") / "root"
@@ -186,7 +189,7 @@ def test_what_somebody_changed_of_an_agent_after_us_stays(other: str, lan: Lan, 
 def test_who_does_not_deliver_is_said_and_stays(lan: Lan, receiver: Receiver) -> None:
     receiver.keys = (b"another key, of 32 characters...",)
     failed = apply(lan, agent(receiver, key="k" * 32))
-    assert failed.targets[0].status is Status.FAILED
+    assert failed.targets[0].status is TargetStatus.FAILED
     assert "status 401" in words(failed)
     assert [a.status for a in failed.targets[0].actions] == ["done"]
     assert lan.status("web")["state"] == "running"
@@ -207,7 +210,7 @@ def test_two_hosts_that_call_themselves_the_same_are_not_one_to_the_daemon(
             lan.apply({name: [agent(receiver)] for name in names}, check=check, serial=(1,))
         )
         first, second = outcome.targets
-        assert first.status is (Status.PENDING if check else Status.CHANGED), words(outcome)
+        assert first.status is (TargetStatus.PENDING if check else TargetStatus.CHANGED), words(outcome)
         said = f'web-1 and web-2 would both be the agent "debian" of {receiver.url}'
         assert [e.message for e in second.errors] == [f"{said}, which could not tell them apart"]
         assert (
@@ -228,7 +231,11 @@ def test_waves_stop_where_too_many_fail(lan: Lan, receiver: Receiver) -> None:
     (lan.host("web-1") / "refuses").write_text(f"VERSION={agent_version()}")
     wanted = {name: [agent(receiver)] for name in names}
     outcome = asyncio.run(lan.apply(wanted, serial=(1, 2), max_fail=0))
-    assert [t.status for t in outcome.targets] == [Status.FAILED, Status.SKIPPED, Status.SKIPPED]
+    assert [t.status for t in outcome.targets] == [
+        TargetStatus.FAILED,
+        TargetStatus.SKIPPED,
+        TargetStatus.SKIPPED,
+    ]
     scripts = [lan.host(name) / "root/opt/fazai/agent/telemetry.sh" for name in names]
     assert all(f"VERSION={OLD}" in script.read_text() for script in scripts)
     (lan.host("web-1") / "refuses").unlink()

@@ -10,9 +10,9 @@ from typing import Any
 import httpx
 import pytest
 
-from fazai.daemon.events.announcer import utc_now
 from fazai.daemon.runs.config import Polling
 from fazai.lab import Fault
+from fazai.timestamps import utc_now
 from fazai.wire.events import LogEvent
 from tests.daemon.live import Live, live, token, until
 from tests.daemon.runs_world import World, world

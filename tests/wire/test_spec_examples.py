@@ -21,7 +21,7 @@ import pytest
 
 import fazai.wire
 from fazai.wire import actions, base, daemon, events, opn, signature, southbound, telemetry, worker
-from fazai.wire.base import Message, Request
+from fazai.wire.base import Message, RequestMessage
 
 SPEC = Path(__file__).parents[2] / "SPEC.md"
 TEXT = SPEC.read_text(encoding="utf-8")
@@ -60,7 +60,16 @@ def _structs() -> dict[str, type[Message]]:
 
 
 STRUCTS = _structs()
-BASES = {"ActionBase", "Answer", "EventBase", "Message", "OpnAnswer", "Request"}
+BASES = {
+    "ActionBase",
+    "ActionRecord",
+    "AnswerMessage",
+    "ChangeRecord",
+    "EventBase",
+    "Message",
+    "OpnAnswer",
+    "RequestMessage",
+}
 EXAMPLES = _examples()
 GOOD = [e for e in EXAMPLES if not e.refused]
 REFUSED = [e for e in EXAMPLES if e.refused]
@@ -159,7 +168,7 @@ def test_example_is_read_as_what_it_says(example: Example) -> None:
 
 @pytest.mark.parametrize("example", REFUSED, ids=lambda e: e.label)
 def test_refused_example_is_refused_with_its_code(example: Example) -> None:
-    with pytest.raises(fazai.wire.WireError) as caught:
+    with pytest.raises(base.WireError) as caught:
         _decode(example)
     assert caught.value.code == example.what
     assert caught.value.code in daemon.HTTP_STATUS
@@ -291,8 +300,8 @@ def test_error_codes_are_those_of_the_page() -> None:
 
 
 def test_version_is_that_of_the_page() -> None:
-    assert f"\nVersion: {fazai.wire.CONTRACT}\n" in TEXT
-    assert re.search(rf"^\| {re.escape(fazai.wire.CONTRACT)} \|", TEXT, re.MULTILINE)
+    assert f"\nVersion: {base.CONTRACT}\n" in TEXT
+    assert re.search(rf"^\| {re.escape(base.CONTRACT)} \|", TEXT, re.MULTILINE)
 
 
 def test_metrics_follow_the_naming() -> None:
@@ -315,7 +324,7 @@ def _spoiled() -> Iterator[tuple[str, Example, str, str]]:
         if example.channel not in STRICT:
             continue
         value = _decode(example)[0]
-        strict = isinstance(value, Request)
+        strict = isinstance(value, RequestMessage)
         message = json.loads(example.text)
         config = value.__struct_config__
         required = {f.encode_name for f in msgspec.structs.fields(type(value)) if f.required}
@@ -353,7 +362,7 @@ SPOILED = list(_spoiled())
     [pytest.param(e, code, name, id=f"{e.label}-{name}-{what}") for what, e, code, name in SPOILED],
 )
 def test_spoiled_message_is_refused_and_the_field_is_named(example: Example, code: str, field: str) -> None:
-    with pytest.raises(fazai.wire.WireError) as caught:
+    with pytest.raises(base.WireError) as caught:
         _decode(example)
     assert caught.value.code == code
     assert f"`{field}" in caught.value.message
@@ -402,7 +411,7 @@ def test_answers_and_events_may_carry_what_we_do_not_know(example: Example) -> N
     ids=lambda value: value[:12].encode("unicode_escape").decode() if isinstance(value, str) else None,
 )
 def test_what_is_no_message_is_refused(channel: str, text: str, code: str) -> None:
-    with pytest.raises(fazai.wire.WireError) as caught:
+    with pytest.raises(base.WireError) as caught:
         CHANNELS[channel](text, base.OkAnswer)
     assert caught.value.code == code
 
@@ -419,7 +428,7 @@ def test_what_is_no_message_is_refused(channel: str, text: str, code: str) -> No
     ],
 )
 def test_unknown_tag_is_refused_with_a_hint(channel: str, text: str, code: str, hint: str) -> None:
-    with pytest.raises(fazai.wire.WireError) as caught:
+    with pytest.raises(base.WireError) as caught:
         CHANNELS[channel](text, base.OkAnswer)
     assert caught.value.code == code
     assert hint in str(caught.value.hint)

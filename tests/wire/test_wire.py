@@ -17,25 +17,36 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import fazai.wire as wire
 from fazai.model import Change, Secret, Verb
-from fazai.outcome import Status, change_record
-from fazai.wire import daemon, events, opn, signature, southbound, telemetry, worker
+from fazai.outcome import TargetStatus, change_record
+from fazai.wire import (
+    actions,
+    base,
+    daemon,
+    events,
+    logs,
+    opn,
+    signature,
+    southbound,
+    telemetry,
+    worker,
+)
 from fazai.wire.base import MAX_BODY_BYTES, MAX_LINE_BYTES, decode_body
+from fazai.wire.changes import ChangeRecord
 
 NOON = "2026-11-22T12:00:00Z"
 
 
 @dataclass(slots=True)
 class Caught:
-    value: wire.WireError
+    value: base.WireError
 
 
 @contextmanager
 def refused(code: str) -> Iterator[Caught]:
     """What is inside raises a WireError with this code; it is `caught.value` afterwards."""
-    caught = Caught(wire.WireError("", ""))
-    with pytest.raises(wire.WireError) as info:
+    caught = Caught(base.WireError("", ""))
+    with pytest.raises(base.WireError) as info:
         yield caught
     caught.value = info.value
     assert info.value.code == code
@@ -50,9 +61,9 @@ def _generate(prompt: str) -> bytes:
 
 def test_longest_line_is_read_and_one_byte_more_is_not() -> None:
     line = _generate("x") + b" " * (MAX_LINE_BYTES - len(_generate("x")))
-    assert isinstance(wire.decode_worker_request(line), worker.Generate)
+    assert isinstance(worker.decode_worker_request(line), worker.Generate)
     with refused("bad_request") as caught:
-        wire.decode_worker_request(line + b" ")
+        worker.decode_worker_request(line + b" ")
     assert str(MAX_LINE_BYTES) in str(caught.value)
 
 
@@ -65,13 +76,13 @@ def test_body_over_the_limit_is_too_large() -> None:
 @pytest.mark.parametrize(
     ("read", "text"),
     [
-        (wire.decode_worker_request, '{"type":"abort","session_id":"s","session_id":"t"}'),
-        (wire.decode_worker_request, '{"type":"create_session","params":{"seed":1,"\\u0073eed":2}}'),
+        (worker.decode_worker_request, '{"type":"abort","session_id":"s","session_id":"t"}'),
+        (worker.decode_worker_request, '{"type":"create_session","params":{"seed":1,"\\u0073eed":2}}'),
         (
-            wire.decode_southbound_request,
+            southbound.decode_southbound_request,
             '{"method":"command.exec","action_id":"a","command":"ls","args":[],"timeout":1,"env":{"A":"1","A":"2"}}',
         ),
-        (wire.decode_proposal, '{"type":"action","action":"shell","command":"ls","command":"rm"}'),
+        (actions.decode_proposal, '{"type":"action","action":"shell","command":"ls","command":"rm"}'),
         (lambda text: decode_body(text, daemon.AbortBody), '{"session_id":"s","session_id":"t"}'),
     ],
 )
@@ -84,14 +95,14 @@ def test_a_name_that_occurs_twice_is_refused(read: Callable[[str], object], text
 def test_a_name_may_occur_in_two_objects_and_numbers_may_be_long() -> None:
     schema = '{"type":"object","properties":{"a":{"type":"integer","maximum":%s},"b":{"type":"integer"}}}'
     text = '{"type":"create_session","params":{"json_schema":' + schema % ("9" * 18) + "}}"
-    assert isinstance(wire.decode_worker_request(text), worker.CreateSession)
+    assert isinstance(worker.decode_worker_request(text), worker.CreateSession)
 
 
 def test_southbound_payload_follows_the_policy() -> None:
     push = b'{"method":"telemetry.push","action_id":"t","payload":{},"ts":"%s"}' % NOON.encode()
-    assert isinstance(wire.decode_southbound_request(push), southbound.TelemetryPush)
+    assert isinstance(southbound.decode_southbound_request(push), southbound.TelemetryPush)
     with refused("too_large"):
-        wire.decode_southbound_request(push, max_payload=len(push) - 1)
+        southbound.decode_southbound_request(push, max_payload=len(push) - 1)
 
 
 @pytest.mark.parametrize(
@@ -118,16 +129,16 @@ def test_generate_params_have_limits(name: str, bad: object, good: object) -> No
     def line(value: object) -> str:
         return json.dumps({"type": "create_session", "params": {name: value}})
 
-    wire.decode_worker_request(line(good))
+    worker.decode_worker_request(line(good))
     with refused("bad_request") as caught:
-        wire.decode_worker_request(line(bad))
+        worker.decode_worker_request(line(bad))
     assert f"`params.{name}" in caught.value.message
 
 
 @pytest.mark.parametrize("path", ["", "etc/motd", "/etc/../root", "/etc/./motd", "/..", "/a\x00b"])
 def test_path_is_absolute_and_plain(path: str) -> None:
     with refused("bad_request") as caught:
-        wire.decode_southbound_request(
+        southbound.decode_southbound_request(
             json.dumps({"method": "file.diff", "action_id": "d", "path": path, "want": ""})
         )
     assert "`path`" in caught.value.message
@@ -155,41 +166,41 @@ def test_base_url_is_plain(url: str) -> None:
 
 def test_null_is_absent() -> None:
     line = '{"type":"generate","session_id":"s","prompt":"x","params":null}'
-    assert wire.decode_worker_request(line) == worker.Generate(session_id="s", prompt="x")
+    assert worker.decode_worker_request(line) == worker.Generate(session_id="s", prompt="x")
 
 
 def test_stream_false_is_kept() -> None:
     request = worker.Generate(session_id="s", prompt="x", stream=False)
-    assert b'"stream":false' in wire.encode(request)
-    assert wire.decode_worker_request(wire.encode(request)) == request
+    assert b'"stream":false' in base.encode(request)
+    assert worker.decode_worker_request(base.encode(request)) == request
 
 
 def test_text_that_is_no_utf8_is_not_written() -> None:
     with refused("internal") as caught:
-        wire.encode(worker.TokenText(text="\ud800"))
+        base.encode(worker.TokenText(text="\ud800"))
     assert "TokenText" in str(caught.value)
 
 
 def test_bytes_that_are_no_utf8_are_not_read() -> None:
     with refused("bad_json"):
-        wire.decode_worker_event(b'{"type":"token","text":"\xff"}')
+        worker.decode_worker_event(b'{"type":"token","text":"\xff"}')
 
 
 def test_answer_that_says_no_is_the_refusal() -> None:
-    answer = wire.decode_answer('{"ok":false,"error":"busy","code":"session_busy"}', worker.GenerateAnswer)
-    assert answer == wire.ErrorAnswer(error="busy", code="session_busy")
-    old = wire.decode_answer('{"ok":false,"error":"busy"}', worker.GenerateAnswer)
-    assert old == wire.ErrorAnswer(error="busy")
+    answer = base.decode_answer('{"ok":false,"error":"busy","code":"session_busy"}', worker.GenerateAnswer)
+    assert answer == base.ErrorAnswer(error="busy", code="session_busy")
+    old = base.decode_answer('{"ok":false,"error":"busy"}', worker.GenerateAnswer)
+    assert old == base.ErrorAnswer(error="busy")
     with refused("bad_request"):
-        wire.decode_answer('{"error":"busy"}', worker.GenerateAnswer)
-    firewalls = wire.decode_opn_answer('{"success":false,"error":"no"}', opn.OpnListAnswer)
+        base.decode_answer('{"error":"busy"}', worker.GenerateAnswer)
+    firewalls = opn.decode_opn_answer('{"success":false,"error":"no"}', opn.OpnListAnswer)
     assert firewalls == opn.OpnError(error="no")
 
 
 def test_error_answer_carries_the_hint() -> None:
-    with pytest.raises(wire.WireError) as caught:
-        wire.decode_worker_request('{"type":"statu"}')
-    answer = json.loads(wire.encode(wire.ErrorAnswer.of(caught.value)))
+    with pytest.raises(base.WireError) as caught:
+        worker.decode_worker_request('{"type":"statu"}')
+    answer = json.loads(base.encode(base.ErrorAnswer.of(caught.value)))
     assert answer == {
         "ok": False,
         "error": "unknown type 'statu' (did you mean \"status\"?)",
@@ -211,7 +222,7 @@ def test_text_forms_show_no_secret() -> None:
     ]
     for value in values:
         assert "hunter2" not in f"{value!r} {value} {[value]}"
-        assert b"hunter2" in wire.encode(value)
+        assert b"hunter2" in base.encode(value)
 
 
 def test_refusal_of_a_secret_does_not_show_it() -> None:
@@ -237,13 +248,13 @@ def test_every_type_of_event_has_its_time(of: type[events.EventBase]) -> None:
     required = {field.name for field in msgspec.structs.fields(of) if field.required}
     assert "timestamp" in required
     with refused("bad_request") as caught:
-        wire.decode_event(json.dumps({"type": of.__struct_config__.tag}))
+        events.decode_event(json.dumps({"type": of.__struct_config__.tag}))
     assert "`timestamp`" in caught.value.message
 
 
 def test_sse_keeps_line_separators_of_unicode() -> None:
     event = events.TokenEvent(timestamp=NOW, text="a\u2028b\u0085c\r\nd")
-    assert wire.decode_sse(wire.encode_sse(7, event)) == events.SseFrame(7, event)
+    assert events.decode_sse(events.encode_sse(7, event)) == events.SseFrame(7, event)
 
 
 @pytest.mark.parametrize(
@@ -273,22 +284,22 @@ def test_sse_keeps_line_separators_of_unicode() -> None:
 )
 def test_sse_frame_that_is_not_whole_is_refused(frame: bytes, word: str) -> None:
     with refused("bad_request") as caught:
-        wire.decode_sse(frame)
+        events.decode_sse(frame)
     assert word in caught.value.message
 
 
 def test_sse_comment_is_skipped() -> None:
     event = events.DoneEvent(timestamp=NOW)
-    frame = wire.encode_sse(1, event)
-    assert wire.decode_sse(b": heartbeat\n" + frame).event == event
+    frame = events.encode_sse(1, event)
+    assert events.decode_sse(b": heartbeat\n" + frame).event == event
 
 
 @pytest.mark.parametrize("name", ["action_id", "plan_hash", "session_id", "agent_id"])
 def test_model_cannot_set_what_is_the_handlers(name: str) -> None:
     proposal = {"action": "shell", "command": "id", name: "x"}
-    wire.decode_action(json.dumps(proposal))
+    actions.decode_action(json.dumps(proposal))
     with refused("bad_request") as caught:
-        wire.decode_proposal(json.dumps(proposal))
+        actions.decode_proposal(json.dumps(proposal))
     assert f"`{name}`" in caught.value.message
 
 
@@ -298,23 +309,38 @@ def test_model_cannot_set_what_is_the_handlers(name: str) -> None:
 )
 def test_bad_query_is_refused(query: dict[str, str]) -> None:
     with refused("bad_query"):
-        wire.decode_events_query(query)
+        daemon.decode_events_query(query)
 
 
 def test_query_is_read() -> None:
-    query = wire.decode_events_query({"types": "log,change", "since": "41", "level": "error"})
+    query = daemon.decode_events_query({"types": "log,change", "since": "41", "level": "error"})
     assert query == daemon.EventsQuery(types=("log", "change"), since=41, level="error")
-    assert wire.decode_events_query({"types": ""}) == daemon.EventsQuery()
-    with pytest.raises(wire.WireError, match="types"):
-        wire.decode_events_query({"types": "log,,change"})
+    assert daemon.decode_events_query({"types": ""}) == daemon.EventsQuery()
+    with pytest.raises(base.WireError, match="types"):
+        daemon.decode_events_query({"types": "log,,change"})
 
 
 # -- agreement with the engine --------------------------------------------------------------------------
 
 
-def test_words_are_those_of_the_engine() -> None:
-    assert set(get_args(events.Verb)) == {str(verb) for verb in Verb}
-    assert set(get_args(events.TargetStatus)) == {str(status) for status in Status}
+def test_a_change_event_has_the_fields_of_a_record() -> None:
+    """The event has the ids of all events as its base, so it cannot have the record as one."""
+
+    def fields(of: type[base.Message]) -> dict[str, tuple[Any, ...]]:
+        found = msgspec.structs.fields(of)
+        return {field.name: (field.type, field.default, field.default_factory) for field in found}
+
+    assert fields(ChangeRecord).items() <= fields(events.ChangeEvent).items()
+
+
+def test_how_a_target_was_left_is_a_status_or_unknown() -> None:
+    said = {"type": "outcome", "timestamp": "2026-11-22T03:04:05Z", "target": "fw", "status": "converged"}
+    for was in (*TargetStatus, "unknown"):
+        event = events.decode_event(json.dumps({**said, "was": was}))
+        assert isinstance(event, events.OutcomeEvent)
+        assert event.was == was
+    with pytest.raises(base.WireError, match=r"`was`: .*a status of a target, or unknown"):
+        events.decode_event(json.dumps({**said, "was": "fine"}))
 
 
 def test_change_record_is_a_change_event() -> None:
@@ -339,10 +365,10 @@ def test_change_record_is_a_change_event() -> None:
         }
     )
     assert "hunter" not in data
-    event = wire.decode_event(data)
+    event = events.decode_event(data)
     assert isinstance(event, events.ChangeEvent)
     assert (event.verb, event.after) == ("update", {"password": "***", "groups": ["a", "b"]})
-    assert json.loads(wire.encode(event)) == json.loads(data)
+    assert json.loads(base.encode(event)) == json.loads(data)
 
 
 # -- telemetry ------------------------------------------------------------------------------------------
@@ -353,7 +379,7 @@ def _record(**more: object) -> dict[str, object]:
 
 
 def _ingest(value: object) -> telemetry.Batch:
-    return wire.decode_telemetry(json.dumps(value).encode())
+    return telemetry.decode_telemetry(json.dumps(value).encode())
 
 
 def test_what_is_not_known_is_kept_in_place() -> None:
@@ -401,16 +427,16 @@ def test_bad_records_leave_the_others_alone() -> None:
 
 def test_ndjson_counts_lines_that_are_not_empty() -> None:
     line = json.dumps(_record()).encode()
-    batch = wire.decode_telemetry(b"\r\n" + line + b"\r\n\n" + line[:-4] + b"\n" + line)
+    batch = telemetry.decode_telemetry(b"\r\n" + line + b"\r\n\n" + line[:-4] + b"\n" + line)
     assert len(batch.samples) == 2
     assert [error.index for error in batch.errors] == [1]
     assert "JSON is malformed" in batch.errors[0].error
 
 
 def test_pretty_printed_object_is_one_record() -> None:
-    assert len(wire.decode_telemetry(json.dumps(_record(), indent=2).encode()).samples) == 1
+    assert len(telemetry.decode_telemetry(json.dumps(_record(), indent=2).encode()).samples) == 1
     with refused("bad_json"):
-        wire.decode_telemetry(json.dumps(_record(), indent=2).encode()[:-1])
+        telemetry.decode_telemetry(json.dumps(_record(), indent=2).encode()[:-1])
 
 
 @pytest.mark.parametrize(
@@ -429,11 +455,11 @@ def test_pretty_printed_object_is_one_record() -> None:
 )
 def test_body_that_is_no_telemetry_is_refused(body: bytes, code: str) -> None:
     with refused(code):
-        wire.decode_telemetry(body)
+        telemetry.decode_telemetry(body)
 
 
 def test_empty_array_is_no_error() -> None:
-    assert wire.decode_telemetry(b"[]") == telemetry.Batch((), ())
+    assert telemetry.decode_telemetry(b"[]") == telemetry.Batch((), ())
 
 
 # -- signatures -----------------------------------------------------------------------------------------
@@ -444,7 +470,7 @@ CALL = {"method": "POST", "path": "/ingest?x=1", "body": b"{}"}
 
 def _headers(now_s: int = 1_000_000, **more: str) -> dict[str, str]:
     stamp, nonce = str(now_s), "0123456789abcdef"
-    value = wire.sign(KEY, timestamp=stamp, nonce=nonce, **CALL)  # type: ignore[arg-type]
+    value = signature.sign(KEY, timestamp=stamp, nonce=nonce, **CALL)  # type: ignore[arg-type]
     names = {
         "x-fazai-agent": "web-1",
         "X-FAZAI-TIMESTAMP": stamp,
@@ -456,7 +482,9 @@ def _headers(now_s: int = 1_000_000, **more: str) -> dict[str, str]:
 
 
 def _verify(headers: dict[str, str], *keys: bytes, now_s: float = 1_000_000, **call: Any) -> None:
-    wire.verify_signature(wire.decode_signed_headers(headers), keys, now_s=now_s, **{**CALL, **call})
+    signature.verify_signature(
+        signature.decode_signed_headers(headers), keys, now_s=now_s, **{**CALL, **call}
+    )
 
 
 def test_signing_text_is_the_one_of_the_page() -> None:
@@ -497,26 +525,26 @@ def test_clock_may_not_be_off_by_more(skew_s: int) -> None:
 def test_missing_or_wrong_header_is_refused(name: str) -> None:
     headers = _headers()
     with refused("bad_signature") as caught:
-        wire.decode_signed_headers({**headers, name: " "})
+        signature.decode_signed_headers({**headers, name: " "})
     assert name.lower().removeprefix("x-fazai-") in caught.value.message
     del headers[name]
     with refused("bad_signature") as caught:
-        wire.decode_signed_headers(headers)
+        signature.decode_signed_headers(headers)
     assert name.lower() in caught.value.message
 
 
 # -- anything at all ------------------------------------------------------------------------------------
 
 DECODERS: list[Callable[[bytes], object]] = [
-    wire.decode_worker_request,
-    wire.decode_worker_event,
-    wire.decode_southbound_request,
-    wire.decode_hello,
-    wire.decode_event,
-    wire.decode_action,
-    wire.decode_sse,
-    wire.decode_telemetry,
-    wire.decode_log_line,
+    worker.decode_worker_request,
+    worker.decode_worker_event,
+    southbound.decode_southbound_request,
+    southbound.decode_hello,
+    events.decode_event,
+    actions.decode_action,
+    events.decode_sse,
+    telemetry.decode_telemetry,
+    logs.decode_log_line,
 ]
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -527,10 +555,10 @@ JSON = st.recursive(
 )
 
 
-def _refusal(decoder: Callable[[bytes], object], data: bytes) -> wire.WireError | None:
+def _refusal(decoder: Callable[[bytes], object], data: bytes) -> base.WireError | None:
     try:
         decoder(data)
-    except wire.WireError as error:
+    except base.WireError as error:
         return error
     return None
 

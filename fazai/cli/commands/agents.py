@@ -103,7 +103,7 @@ def logs(lines: int, **options: Any) -> int:
     """The last lines of the agents' logs, as the journal or the log file has them."""
     from fazai.providers.hosts.agent.scripts import tail_script
     from fazai.providers.hosts.shell.questions import Output, Shell
-    from fazai.report.lines import clean
+    from fazai.report.lines import escape_controls
 
     fleet = Fleet(options)
 
@@ -118,7 +118,7 @@ def logs(lines: int, **options: Any) -> int:
             click.echo(f"{name}: {said}", err=True)
             continue
         for line in said.decode("utf-8", "replace").splitlines() or ["(no log)"]:
-            click.echo(f"{name}  {clean(line)}")
+            click.echo(f"{name}  {escape_controls(line)}")
     return worst_exit(e.exit_code for e in found.values() if isinstance(e, FazaiError))
 
 
@@ -253,7 +253,7 @@ _HEAD = ("host", "version", "running", "delivered", "spool", "dropped", "")
 
 
 def _table(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    from fazai.report.lines import clean
+    from fazai.report.lines import escape_controls
 
     lines = [_HEAD]
     for name, row in rows.items():
@@ -271,9 +271,9 @@ def _table(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
                 row["trouble"] or row.get("last_error") or "",
             )
         )
-    widths = [max(len(clean(str(line[n]))) for line in lines) for n in range(len(_HEAD))]
+    widths = [max(len(escape_controls(str(line[n]))) for line in lines) for n in range(len(_HEAD))]
     return [
-        "  ".join(clean(str(t)).ljust(w) for t, w in zip(line, widths, strict=True)).rstrip()
+        "  ".join(escape_controls(str(t)).ljust(w) for t, w in zip(line, widths, strict=True)).rstrip()
         for line in lines
     ]
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from datetime import UTC, datetime
 
 import click
 
 from fazai.cli.commands.completion import complete_run
 from fazai.errors import InputError
 from fazai.store.base import Run
+from fazai.timestamps import timestamp
 
 
 @click.command("history", epilog="\b\nExample:\n  fazai history --limit 5")
@@ -79,7 +79,7 @@ def _state(run: Run) -> str:
 
 
 def _line(run: Run) -> str:
-    when = datetime.fromtimestamp(run.started, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+    when = timestamp(run.started).strftime("%Y-%m-%d %H:%M:%SZ")
     what = ", ".join(f"{count} {_counted(name, count)}" for name, count in run.summary.items() if count)
     sources = " ".join(os.path.basename(source) for source in run.sources)
     return f"{run.run_id}  {when}  {run.user:<8}  {run.command:<6} {sources:<20}  {_state(run):<8}  {what}"
@@ -99,7 +99,7 @@ def _shown(value: object) -> object:
 
 
 def _event_line(event: dict[str, object]) -> str:
-    when = datetime.fromtimestamp(float(str(event["time"])), UTC).strftime("%H:%M:%S.%f")[:-3]
+    when = timestamp(float(str(event["time"]))).strftime("%H:%M:%S.%f")[:-3]
     hidden = ("id", "time", "type", "target", "ref", "before", "after", "action_id")
     rest = "  ".join(
         f"{name} {_shown(value)}" for name, value in event.items() if name not in hidden and value

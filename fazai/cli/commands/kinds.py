@@ -8,7 +8,7 @@ import click
 
 from fazai.cli.commands.completion import complete_kind
 from fazai.model import FieldSpec, Kind
-from fazai.outcome import record
+from fazai.outcome import json_value
 
 
 @click.command("kinds", epilog="\b\nExamples:\n  fazai kinds\n  fazai kinds opnsense.alias")
@@ -43,7 +43,7 @@ def _record(kind: Kind) -> dict[str, object]:
                 "name": spec.name,
                 "type": spec.type,
                 "required": spec.required,
-                "default": record(spec.default),
+                "default": json_value(spec.default),
                 "choices": list(spec.choices),
                 "minimum": spec.minimum,
                 "maximum": spec.maximum,
@@ -80,7 +80,7 @@ def describe(spec: FieldSpec) -> str:
         high = "" if spec.maximum is None else spec.maximum
         words.append(f"{low}..{high}")
     if spec.default not in (None, "", ()):
-        words.append(f"the device's default is {record(spec.default)}")
+        words.append(f"the device's default is {json_value(spec.default)}")
     if spec.secret:
         words.append("secret")
     return ", ".join(words) + (f". {spec.doc}" if spec.doc else "")

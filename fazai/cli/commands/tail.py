@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fazai.errors import ExitCode, FazaiError, InputError, Refused, Unreachable, UsageError
+from fazai.timestamps import utc_now
 
 if TYPE_CHECKING:
     import httpx
@@ -130,7 +131,7 @@ def _since(text: str | None) -> dict[str, str]:
     if text.isascii() and text.isdigit():
         return {"since": text}
     if text[:-1].isascii() and text[:-1].isdigit() and text[-1] in _UNITS and len(text) < 20:
-        moment = datetime.now(UTC) - timedelta(seconds=min(int(text[:-1]) * _UNITS[text[-1]], 10**10))
+        moment = utc_now() - timedelta(seconds=min(int(text[:-1]) * _UNITS[text[-1]], 10**10))
         return {"since_time": moment.isoformat()}
     try:
         moment = datetime.fromisoformat(text)
@@ -339,7 +340,7 @@ class _Text:
 
     def event(self, event: Mapping[str, Any]) -> None:
         from fazai.report.events import event_host, event_line, event_style
-        from fazai.report.lines import clean
+        from fazai.report.lines import escape_controls
 
         paint = self._terminal.paint
         moment = _moment(event.get("timestamp"))
@@ -348,10 +349,10 @@ class _Text:
         if day != self._day:
             self._day = day
             lines = paint(f"-- {day} UTC", "dim") + "\n"
-        host = clean(event_host(event)) or "-"
+        host = escape_controls(event_host(event)) or "-"
         self._width = min(32, max(self._width, len(host)))
         clock = paint(moment[11:19] if moment else " " * 8, "dim")
-        kind = clean(str(event.get("type")))[:10]
+        kind = escape_controls(str(event.get("type")))[:10]
         text = paint(event_line(event), event_style(event))
         sys.stdout.write(f"{lines}{clock}  {host:<{self._width}}  {kind:<9}  {text}\n")
         sys.stdout.flush()

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 import time
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, cast
 
 import click
 
 from fazai.errors import InputError, UsageError
+from fazai.timestamps import timestamp
 
 if TYPE_CHECKING:
     from fazai.store.tokens import TokenFile
@@ -64,8 +64,8 @@ def show(output: str) -> None:
             "name": one.name,
             "role": one.role,
             "state": _state(one.revoked, one.expires, now),
-            "created": _moment(one.created),
-            "expires": _moment(one.expires),
+            "created": _time_text(one.created),
+            "expires": _time_text(one.expires),
         }
         for one in _file().tokens()
     ]
@@ -118,5 +118,5 @@ def _state(revoked: float | None, expires: float | None, now: float) -> str:
     return "expired" if expires is not None and expires <= now else "valid"
 
 
-def _moment(seconds: float | None) -> str | None:
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+def _time_text(seconds: float | None) -> str | None:
+    return None if seconds is None else timestamp(seconds).strftime("%Y-%m-%dT%H:%M:%SZ")

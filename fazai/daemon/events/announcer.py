@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from fazai.store.daemon import NewEvent
+from fazai.timestamps import utc_now
 from fazai.wire.base import encode
 from fazai.wire.events import AgentEvent, ChangeEvent, EventBase, Level, LogEvent, OutcomeEvent, event_type
 
@@ -13,16 +13,12 @@ if TYPE_CHECKING:
     from fazai.service.log import Log
     from fazai.store.daemon import DaemonStore
 
-__all__ = ["AUDIT", "Announcer", "log_event", "row_of", "utc_now"]
+__all__ = ["AUDIT", "Announcer", "log_event", "row_of"]
 
 #: The logger of who did what: approvals, starts, refusals, keys, tokens.
 AUDIT = "fazai.audit"
 
 _IDS = ("agent_id", "session_id", "run_id", "action_id", "target")
-
-
-def utc_now() -> datetime:
-    return datetime.now(UTC)
 
 
 def row_of(event: EventBase, level: Level | None = None) -> NewEvent:

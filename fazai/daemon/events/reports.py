@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -19,6 +19,7 @@ from fazai.daemon.http.refusal import Refusal
 from fazai.ids import is_ulid
 from fazai.store.base import Run, TargetState
 from fazai.store.daemon import DaemonStore
+from fazai.timestamps import utc_now
 from fazai.wire.base import WireError, convert_to
 from fazai.wire.daemon import ReportAnswer, ReportBody, ReportedEvent
 from fazai.wire.events import (
@@ -190,7 +191,7 @@ def _event(body: ReportBody, number: int, one: ReportedEvent, by: str) -> EventB
     if one.event.get("run_id", body.run_id) != body.run_id:
         raise WireError("bad_request", f"`events[{number}].event.run_id`: it is of another run")
     values = {
-        "timestamp": datetime.now(UTC).isoformat(),
+        "timestamp": utc_now().isoformat(),
         **one.event,
         "run_id": body.run_id,
         "sequence": one.sequence,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
-from fazai.daemon.events.announcer import utc_now
 from fazai.daemon.events.broadcaster import Filter, Hub, Stream, frame_of
 from fazai.daemon.http.auth import Guard
 from fazai.daemon.http.refusal import Refusal
 from fazai.daemon.http.routing import Call, Reply, Route, epoch_us, reply
 from fazai.daemon.services import Services
 from fazai.store.daemon import DaemonStore
+from fazai.timestamps import utc_now
 from fazai.wire.daemon import EventsQuery, decode_events_query
 from fazai.wire.events import ErrorEvent, GapEvent, encode_sse, is_event_id
 

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from fazai.daemon.events.announcer import Announcer, row_of, utc_now
+from fazai.daemon.events.announcer import Announcer, row_of
 from fazai.daemon.firewalls.metrics import Known, lines
 from fazai.daemon.firewalls.registry import (
     Firewall,
@@ -34,6 +34,7 @@ from fazai.providers.opnsense.provider import OpnsenseProvider
 from fazai.providers.opnsense.session import OpnsenseSession
 from fazai.service.log import Log
 from fazai.store.daemon import DaemonStore, FirewallRecord
+from fazai.timestamps import utc_now
 from fazai.wire.events import AgentEvent, Level
 from fazai.wire.opn import OpnAddBody
 

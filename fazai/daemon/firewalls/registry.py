@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from fazai.errors import FazaiError, SecretError, Unreachable
+from fazai.files import replace_file
 from fazai.model import Secret, Target
 from fazai.providers.opnsense.provider import OpnsenseProvider
 from fazai.secrets.files import read_private
@@ -66,19 +67,12 @@ class KeyFiles:
         """Durable when it returns. Raises SecretError where the folder is open to others or cannot be
         written."""
         path = self._folder / f"{id_}.json"
-        fresh = path.with_suffix(".new")
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             if os.stat(self._folder).st_mode & 0o077:
                 text = f"the folder {self._folder} is open to others"
                 raise SecretError(text, hint=f"chmod 700 {self._folder}")
-            handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            with os.fdopen(handle, "wb") as file:
-                os.fchmod(handle, 0o600)  # also where a file of that name was there
-                file.write(msgspec.json.encode({"api_key": key, "api_secret": secret}))
-                file.flush()
-                os.fsync(handle)
-            fresh.replace(path)
+            replace_file(path, msgspec.json.encode({"api_key": key, "api_secret": secret}))
         except OSError as error:
             raise SecretError(f"{path} cannot be written: {error.strerror}") from None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fazai.daemon.events.announcer import AUDIT
@@ -12,6 +11,7 @@ from fazai.daemon.http.refusal import Refusal
 from fazai.daemon.http.routing import Call, Route
 from fazai.errors import DeviceError, FazaiError, SecretError, Unreachable
 from fazai.providers.opnsense.api.vitals import Interface, read_health, read_interfaces
+from fazai.timestamps import timestamp
 from fazai.wire.opn import (
     OpnAddBody,
     OpnAddedAnswer,
@@ -62,18 +62,20 @@ def _item(seen: Seen) -> OpnItem:
     record = seen.record
     error = None
     if seen.firewall.wrong is not None:
-        error = OpnLastError(when=_moment(record.updated), message=seen.firewall.wrong)
+        error = OpnLastError(when=timestamp(record.updated), message=seen.firewall.wrong)
     elif record.last_error is not None:
-        error = OpnLastError(when=_moment(record.last_error_at or record.updated), message=record.last_error)
+        error = OpnLastError(
+            when=timestamp(record.last_error_at or record.updated), message=record.last_error
+        )
     return OpnItem(
         id=record.id,
         name=record.name,
         base_url=record.base_url,
         verify_tls=record.verify_tls,
         tags=record.tags,
-        created_at=_moment(record.created),
-        updated_at=_moment(record.updated),
-        last_seen=_moment(record.last_seen) if record.last_seen is not None else None,
+        created_at=timestamp(record.created),
+        updated_at=timestamp(record.updated),
+        last_seen=timestamp(record.last_seen),
         last_error=error,
         version=record.version,
     )
@@ -145,7 +147,7 @@ async def metrics(call: Call) -> OpnMetricsAnswer:
         mem_percent=round(min(memory, 1.0) * 100, 1) if memory is not None else None,
         sessions=vitals.states,
         ifaces=tuple(map(_iface, vitals.interfaces)),
-        last_seen=_moment(record.last_seen) if record.last_seen is not None else None,
+        last_seen=timestamp(record.last_seen),
     )
     return OpnMetricsAnswer(data=data)
 
@@ -160,10 +162,6 @@ def _iface(one: Interface) -> OpnIface:
         rx_bytes=one.received_bytes,
         tx_bytes=one.sent_bytes,
     )
-
-
-def _moment(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)
 
 
 def _route(path: str, summary: str, handler: Any, answer: Any, *codes: str, **more: Any) -> Route:

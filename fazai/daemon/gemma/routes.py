@@ -8,19 +8,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
 from fazai import __version__
 from fazai.daemon.agent_states import WORKER
-from fazai.daemon.events.announcer import row_of, utc_now
+from fazai.daemon.events.announcer import row_of
 from fazai.daemon.gemma.sessions import Session
 from fazai.daemon.http.refusal import Refusal
 from fazai.daemon.http.routing import Call, Route
 from fazai.errors import FazaiError, Unreachable
 from fazai.providers.gemma.client import Stream
+from fazai.timestamps import utc_now
 from fazai.wire.base import CONTRACT, MAX_BODY_BYTES, OkAnswer, SessionAnswer, WireError
 from fazai.wire.daemon import (
     AbortBody,
@@ -72,7 +72,7 @@ async def status(call: Call) -> AgentStatusAnswer:
     return AgentStatusAnswer(
         agent_system="running",
         gemma_worker="available" if worker == "available" else "unavailable",
-        timestamp=datetime.now(UTC),
+        timestamp=utc_now(),
         contract=CONTRACT,
         version=__version__,
         limits=DaemonLimits(

@@ -9,11 +9,10 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from fazai.daemon.events.announcer import Announcer, row_of, utc_now
+from fazai.daemon.events.announcer import Announcer, row_of
 from fazai.daemon.ingest.admission import Admission
 from fazai.daemon.ingest.deadman import HostChange, Watch, WatchRules
 from fazai.daemon.ingest.hostkeys import HostKeys
@@ -21,6 +20,7 @@ from fazai.daemon.ingest.records import Records, inflate, read_one, read_records
 from fazai.daemon.metrics import Exposition
 from fazai.errors import StateError
 from fazai.store.daemon import AgentRecord, DaemonStore, HostRecord, NewEvent, NewSample
+from fazai.timestamps import timestamp, utc_now
 from fazai.wire.base import WireError, encode
 from fazai.wire.events import AgentEvent, AgentState, Level, TelemetryEvent
 from fazai.wire.signature import MAX_SKEW_S, SignedHeaders, verify_signature
@@ -386,7 +386,7 @@ def _reports(sample: NewSample) -> NewEvent:
         hostname=sample.host,
         agent_id=sample.host[:128],
         target=sample.host,
-        timestamp=datetime.fromtimestamp(sample.time_us / 1e6, UTC),
+        timestamp=timestamp(sample.time_us / 1e6),
         load=loads or None,
     )
     return row_of(event)

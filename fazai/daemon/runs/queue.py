@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from fazai.daemon.events.announcer import AUDIT, Announcer, log_event, row_of, utc_now
+from fazai.daemon.events.announcer import AUDIT, Announcer, log_event, row_of
 from fazai.daemon.http.refusal import Refusal
 from fazai.daemon.metrics import escape
 from fazai.daemon.runs.child import Child, Ended, Patience, arguments, environment, follow
@@ -30,6 +30,7 @@ from fazai.plan import read_plan
 from fazai.service.log import Log
 from fazai.store.base import Run
 from fazai.store.daemon import DaemonStore
+from fazai.timestamps import utc_now
 from fazai.wire.events import Level, RunEvent
 
 __all__ = ["RunDesk", "Taken"]

@@ -4,7 +4,6 @@ plan that a check left. The ledger has the rest; this is who asked, what was sho
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
@@ -13,6 +12,7 @@ import msgspec
 
 from fazai.daemon.runs.config import Job, Mode
 from fazai.errors import StateError
+from fazai.files import replace_file
 
 __all__ = ["PlanState", "Record", "Records", "Trigger"]
 
@@ -80,15 +80,9 @@ class Records:
         """Durable when it returns. Raises StateError."""
         self._all[record.run_id] = record
         path = self._folder / f"{record.run_id}.json"
-        fresh = path.with_suffix(".new")
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            with os.fdopen(handle, "wb") as file:
-                file.write(msgspec.json.encode(record))
-                file.flush()
-                os.fsync(file.fileno())
-            fresh.replace(path)
+            replace_file(path, msgspec.json.encode(record))
             self._prune()
         except OSError as error:
             raise StateError(f"{path} cannot be written: {error.strerror}") from None

@@ -8,7 +8,6 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
@@ -20,6 +19,7 @@ from fazai.daemon.runs import webhooks
 from fazai.errors import FazaiError, did_you_mean
 from fazai.plan import read_plan
 from fazai.store.base import Action, Run
+from fazai.timestamps import timestamp
 from fazai.wire.base import convert_to, decode_body, encode
 from fazai.wire.daemon import (
     ActionRow,
@@ -120,9 +120,9 @@ def _ledger_row(run: Run) -> RunRow:
         run_id=run.run_id,
         command=run.command,
         state="finished" if run.exit_code is not None else "started",
-        started_at=_moment(run.started),
+        started_at=timestamp(run.started),
         check=run.command != _WRITES,
-        finished_at=_moment(run.finished) if run.finished is not None else None,
+        finished_at=timestamp(run.finished),
         exit_code=run.exit_code,
         totals=cast("dict[str, int]", dict(run.summary)) or None,
     )
@@ -135,15 +135,11 @@ def _desk_row(record: Record) -> RunRow:
         run_id=record.run_id,
         command="plan" if record.mode == "check" else _WRITES,
         state="finished" if ended else "queued" if record.started is None else "started",
-        started_at=_moment(record.started or record.asked),
+        started_at=timestamp(record.started or record.asked),
         check=record.mode == "check",
-        finished_at=_moment(record.finished) if record.finished is not None else None,
+        finished_at=timestamp(record.finished),
         exit_code=record.exit_code if ended else None,
     )
-
-
-def _moment(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)
 
 
 def _target(event: Mapping[str, Any]) -> TargetRow:
@@ -191,12 +187,12 @@ async def plan(call: Call) -> PlanAnswer:
         playbook=record.job,
         plan_hash=saved.digest,
         state=state,
-        created_at=_moment(record.finished or record.asked),
+        created_at=timestamp(record.finished or record.asked),
         targets=tuple(saved.targets),
         changes=tuple(dict(change) for change in saved.changes),
         stale=why,
         approved_by=record.approved_by,
-        approved_at=_moment(record.approved) if record.approved is not None else None,
+        approved_at=timestamp(record.approved),
         apply_run_id=record.approved_run,
     )
     return PlanAnswer(plan=row)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import random
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 import msgspec
@@ -17,7 +16,9 @@ from fazai.daemon.http.refusal import Refusal
 from fazai.daemon.runs.queue import RunDesk
 from fazai.daemon.runs.schedule import Timetable
 from fazai.errors import StateError
+from fazai.files import replace_file
 from fazai.service.log import Log
+from fazai.timestamps import timestamp
 
 __all__ = ["Scheduler", "keep"]
 
@@ -43,17 +44,14 @@ class Scheduler:
         self._last = _read(file)
         self._table = Timetable(chance)
         rhythms = {job.name: job.schedule.rhythm for job in desk.jobs.values() if job.schedule is not None}
-        self._table.begin(rhythms, monotonic(), self._wall(), self._last)
-
-    def _wall(self) -> datetime:
-        return datetime.fromtimestamp(self._now(), UTC)
+        self._table.begin(rhythms, monotonic(), timestamp(self._now()), self._last)
 
     def next_at(self, job: str) -> datetime | None:
-        return self._table.next_at(job, self._monotonic(), self._wall())
+        return self._table.next_at(job, self._monotonic(), timestamp(self._now()))
 
     def step(self) -> list[str]:
         """Ask for the runs that are due; the jobs. A job that waits or goes on stays due."""
-        due = self._table.due(self._monotonic(), self._wall(), self._desk.busy_jobs())
+        due = self._table.due(self._monotonic(), timestamp(self._now()), self._desk.busy_jobs())
         for name in due:
             job = self._desk.jobs[name]
             assert job.schedule is not None
@@ -69,11 +67,8 @@ class Scheduler:
         return self._table.wait_s(self._monotonic(), _LOOK_AGAIN_S)
 
     def _remember(self) -> None:
-        fresh = self._file.with_suffix(".new")
         try:
-            with open(fresh, "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
-                file.write(msgspec.json.encode(self._last))
-            fresh.replace(self._file)
+            replace_file(self._file, msgspec.json.encode(self._last))
         except OSError as error:
             raise StateError(f"{self._file} cannot be written: {error.strerror}") from None
 

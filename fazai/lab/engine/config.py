@@ -20,6 +20,7 @@ from typing import Any, Final
 import msgspec
 
 from fazai.errors import StateError
+from fazai.files import replace_file
 
 __all__ = ["Config", "Edit", "Item", "Revision", "State"]
 
@@ -247,12 +248,7 @@ class Config:
                 _Line(number=f"{self._last:.4f}", why=last.why, who=last.who, state=_plain(self.state))
             )
             lines.append(_Line(forget=f"{self._last:.4f}"))
-        temporary = folder / "base.json.new"
-        with open(temporary, "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
-            file.writelines(msgspec.json.encode(line) + b"\n" for line in lines)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(folder / "base.json")
+        replace_file(folder / "base.json", b"".join(msgspec.json.encode(line) + b"\n" for line in lines))
         if self._journal is not None:
             os.ftruncate(self._journal, 0)
         self._lines = 0

@@ -20,7 +20,7 @@ from fazai.wire.base import (
     ErrorAnswer,
     Message,
     OkAnswer,
-    Request,
+    RequestMessage,
     SessionAnswer,
     WireError,
     decode_answer,
@@ -95,7 +95,7 @@ class GemmaClient:
     def session(self, params: SessionParams | None = None) -> GemmaSession:
         return GemmaSession(self, params or SessionParams())
 
-    async def ask(self, request: Request, of: type[M], *, patient: bool = True) -> M:
+    async def ask(self, request: RequestMessage, of: type[M], *, patient: bool = True) -> M:
         """One request with one answer. Raises Unreachable, WireError."""
         reader, writer = await self.connect(patient=patient)  # deadline: its own
         try:
@@ -108,7 +108,7 @@ class GemmaClient:
         return answer
 
     async def _exchange(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: Request
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: RequestMessage
     ) -> bytes:
         try:
             writer.write(encode(request) + b"\n")

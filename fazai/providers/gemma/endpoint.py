@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from fazai.echoes import masked
+from fazai.echoes import make_mask
 from fazai.errors import FazaiError, InputError, Unreachable
 from fazai.wire.base import MAX_LINE_BYTES, WireError
 from fazai.wire.worker import GenerateParams, SessionParams, StopReason, Usage
@@ -226,7 +226,7 @@ def _refused(endpoint: Endpoint, status: int, body: bytes) -> FazaiError:
         text = str(said["message"] if isinstance(said, dict) else said)
     except (ValueError, LookupError, TypeError, RecursionError):
         text = ""
-    text = " ".join(masked([endpoint.api_key or ""])(text).split())[:_SHOWN_CHARS]
+    text = " ".join(make_mask([endpoint.api_key or ""])(text).split())[:_SHOWN_CHARS]
     message = f"the fallback of the Gemma worker answered {status}" + (f": {text}" if text else "")
     if status in (429, 502, 503, 504):
         return Unreachable(message, stage="answer", where=endpoint.url, hint="ask again later")

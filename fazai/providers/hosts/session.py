@@ -10,7 +10,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
-from fazai.echoes import masked, secret_texts
+from fazai.echoes import make_mask, secret_texts
 from fazai.errors import DeviceError, FazaiError, Moved, NotAvailable, Unreachable, Unsure
 from fazai.model import Activate, Change, Diff, Resource, Target, Verb
 from fazai.providers.hosts import planning
@@ -323,7 +323,7 @@ class HostSession:
         return refs, None
 
     async def _carry_out(self, act: Act, kind: str, where: str) -> None:
-        mask = masked(secret_texts([act.before, act.after, act.options], contents=True))
+        mask = make_mask(secret_texts([act.before, act.after, act.options], contents=True))
         resource = self._wanted.get((kind, act.identity))
         place = (resource.mark if resource is not None else None) or where
         for block in self._blocks(kind, act):

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from fazai.echoes import forms_of
+from fazai.echoes import encoded_forms
 from fazai.providers.opnsense.api.credentials import Credentials
 
 __all__ = ["Mask", "told"]
@@ -35,7 +35,7 @@ class Mask:
         key, secret = credentials.key.reveal(), credentials.secret.reveal()
         pair = f"{key}:{secret}"
         texts = (key, secret, pair, base64.b64encode(pair.encode()).decode("ascii"))
-        plain = {form for text in texts for form in forms_of(text) if len(form) >= _SHORTEST}
+        plain = {form for text in texts for form in encoded_forms(text) if len(form) >= _SHORTEST}
         forms = plain | {form.replace("/", slash) for form in plain for slash in _SLASHES}
         self._forms = sorted(forms, key=len, reverse=True)
         self._bytes = [form.encode() for form in self._forms]

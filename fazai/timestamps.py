@@ -1,0 +1,22 @@
+"""Points in time as messages and reports show them: always UTC, with the zone."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import overload
+
+__all__ = ["timestamp", "utc_now"]
+
+
+def utc_now() -> datetime:
+    """Return the present time."""
+    return datetime.now(UTC)
+
+
+@overload
+def timestamp(seconds: float) -> datetime: ...
+@overload
+def timestamp(seconds: float | None) -> datetime | None: ...
+def timestamp(seconds: float | None) -> datetime | None:
+    """Return the time that is `seconds` after the epoch; None for None, a time that is not known."""
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
