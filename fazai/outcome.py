@@ -25,6 +25,7 @@ __all__ = [
     "error_record",
     "json_value",
     "mark_not_applied",
+    "mask_change",
 ]
 
 
@@ -189,6 +190,16 @@ def json_value(value: Value) -> Any:
     if value is None or isinstance(value, str | int | float):
         return value
     return str(value)
+
+
+def mask_change(change: Change) -> Change:
+    """Return the change with its values as JSON types, secrets masked."""
+    return replace(
+        change,
+        before=json_value(change.before),
+        after=json_value(change.after),
+        options=json_value(change.options),
+    )
 
 
 def change_record(change: Change, *, origins: bool = False) -> dict[str, Any]:

@@ -29,10 +29,8 @@ def leftover_notes(memory: TargetMemory, check: bool) -> list[str]:
         for service, run_id in memory.pending.items()
     ]
     for action in memory.unfinished:
-        notes.append(
-            f"run {action.run_id} was cut off during {action.verb} of {action.kind} {action.identity};"
-            " the target was looked at again"
-        )
+        what = f"{action.change.verb} of {action.change.kind} {action.change.identity}"
+        notes.append(f"run {action.run_id} was cut off during {what}; the target was looked at again")
     return notes
 
 

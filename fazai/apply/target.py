@@ -36,7 +36,7 @@ from fazai.model import (
     Talking,
     TargetWork,
 )
-from fazai.outcome import ActionOutcome, TargetOutcome, TargetStatus, change_record, json_value
+from fazai.outcome import ActionOutcome, TargetOutcome, TargetStatus, change_record, mask_change
 from fazai.plan import Expected, check_later
 from fazai.store.base import Action, Run, TargetMemory
 
@@ -393,17 +393,8 @@ class TargetRun:
         raise error
 
     def _action(self, change: Change, undo: bool) -> Action:
-        return Action(
-            action_id=make_action_id(self.run.run_id, change, undo),
-            run_id=self.run.run_id,
-            target=change.target,
-            kind=change.kind,
-            identity=change.identity,
-            verb=str(change.verb),
-            before=json_value(change.before),
-            after=json_value(change.after),
-            ref=change.ref,
-        )
+        run_id = self.run.run_id
+        return Action(make_action_id(run_id, change, undo), run_id, mask_change(change))
 
     def _is_done(self, change: Change, action: Action, duration_s: float) -> None:
         self.actions.append(ActionOutcome(change, "done", action.action_id, None, duration_s))

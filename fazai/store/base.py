@@ -7,6 +7,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
+from fazai.model import Change
+
 __all__ = ["Action", "Run", "Store", "TargetMemory", "TargetState"]
 
 
@@ -28,17 +30,12 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """One change being carried out. `before` and `after` hold no secret."""
+    """One change being carried out, without its secrets (`outcome.mask_change`). What the store keeps of
+    the change: target, kind, identity, verb, before, after, ref."""
 
     action_id: str
     run_id: str
-    target: str
-    kind: str
-    identity: str
-    verb: str
-    before: Mapping[str, Any]
-    after: Mapping[str, Any]
-    ref: str = ""
+    change: Change
     started: float = 0.0
     finished: float | None = None
     status: str = "begun"  # begun, done, failed

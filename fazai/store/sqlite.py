@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from fazai.errors import LockHeld, StateError
+from fazai.model import Change, Verb
 from fazai.store.base import Action, Run, TargetMemory, TargetState
 from fazai.store.schema import FILE_NAME, connect, failure, migrate
 from fazai.timestamps import timestamp
@@ -331,7 +332,7 @@ class SqliteStore:
 def _beginning(action: Action, services: Sequence[str]) -> list[_Job]:
     """What is written before an action is carried out."""
     now = time.time()
-    box = action.box or action.target
+    change, box = action.change, action.box or action.change.target
     jobs: list[_Job] = [
         (
             "INSERT OR REPLACE INTO actions"
@@ -340,13 +341,13 @@ def _beginning(action: Action, services: Sequence[str]) -> list[_Job]:
             (
                 action.action_id,
                 action.run_id,
-                action.target,
-                action.kind,
-                action.identity,
-                action.verb,
-                json.dumps(action.before),
-                json.dumps(action.after),
-                action.ref,
+                change.target,
+                change.kind,
+                change.identity,
+                str(change.verb),
+                json.dumps(change.before),
+                json.dumps(change.after),
+                change.ref,
                 now,
                 box,
             ),
@@ -391,13 +392,15 @@ def _action(row: tuple[Any, ...]) -> Action:
     return Action(
         action_id=row[0],
         run_id=row[1],
-        target=row[2],
-        kind=row[3],
-        identity=row[4],
-        verb=row[5],
-        before=json.loads(row[6]),
-        after=json.loads(row[7]),
-        ref=row[8],
+        change=Change(
+            target=row[2],
+            kind=row[3],
+            identity=row[4],
+            verb=Verb(row[5]),
+            before=json.loads(row[6]),
+            after=json.loads(row[7]),
+            ref=row[8],
+        ),
         started=row[9],
         finished=row[10],
         status=row[11],

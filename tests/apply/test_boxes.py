@@ -14,7 +14,7 @@ import pytest
 
 from fazai.apply import Engine
 from fazai.errors import ExitCode, FazaiError, Rejected, Unreachable
-from fazai.model import Resource, Target, TargetWork, Work
+from fazai.model import Change, Resource, Target, TargetWork, Verb, Work
 from fazai.outcome import RunOutcome, TargetStatus
 from fazai.store.base import Action, Run
 from fazai.store.schema import FILE_NAME, MIGRATIONS
@@ -69,19 +69,23 @@ def test_one_name_in_two_inventories_is_two_boxes(bench: Bench) -> None:
     assert first.running == first.saved
 
 
+def created(target: str, kind: str) -> Change:
+    return Change(target, kind, "a", Verb.CREATE, {}, {}, "")
+
+
 def test_adoption_and_journal_are_the_boxes(bench: Bench) -> None:
     async def use(store: SqliteStore) -> None:
         run = Run("R" * 26, "apply", (), "u", "h", 1, 0.0)
-        await store.action_begin(
-            Action("x", run.run_id, "fw", "k", "a", "create", {}, {}, box="https://one:443"), ["s"]
-        )
+        await store.action_begin(Action("x", run.run_id, created("fw", "k"), box="https://one:443"), ["s"])
         await store.adopt("https://one:443", "uuid", "k", "a", run.run_id)
 
     with bench.store() as store:
         asyncio.run(use(store))
         one, two = store.memory("https://one:443", "fw"), store.memory("https://two:443", "fw")
         assert (one.adopted, set(one.pending), one.generation) == (frozenset({"uuid"}), {"s"}, 1)
-        assert [(action.target, action.box) for action in one.unfinished] == [("fw", "https://one:443")]
+        assert [(action.change.target, action.box) for action in one.unfinished] == [
+            ("fw", "https://one:443")
+        ]
         assert (two.adopted, two.pending, two.unfinished, two.generation) == (frozenset(), {}, (), 0)
 
 
@@ -132,7 +136,7 @@ def test_another_run_under_another_name_holds_the_lock(bench: Bench) -> None:
 
 
 def open_action(store: SqliteStore, run: Run) -> None:
-    action = Action("x", run.run_id, "t", "memory.item", "a", "create", {}, {}, box="t")
+    action = Action("x", run.run_id, created("t", "memory.item"), box="t")
     asyncio.run(store.action_begin(action, ["service"]))
 
 

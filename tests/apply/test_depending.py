@@ -130,7 +130,7 @@ def test_what_an_earlier_action_moved_is_looked_at_again(bench: FollowingBench) 
     assert not [event for event in bench.events if event.data.get("status") == "failed"]
     with bench.store() as store:
         actions = store.actions(store.history(1)[0].run_id)
-    assert {action.identity: action.status for action in actions} == {"a": "done", "b": "done"}
+    assert {action.change.identity: action.status for action in actions} == {"a": "done", "b": "done"}
 
 
 def test_what_moves_again_and_again_is_somebody_else(bench: FollowingBench) -> None:

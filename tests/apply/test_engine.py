@@ -14,7 +14,7 @@ import pytest
 from fazai.apply import Engine
 from fazai.errors import ExitCode, FazaiError, StateError, Unreachable
 from fazai.ids import ulid
-from fazai.model import Resource, Target, TargetWork, Work
+from fazai.model import Change, Resource, Target, TargetWork, Verb, Work
 from fazai.outcome import EngineEvent, RunOutcome, TargetOutcome, TargetStatus
 from fazai.plan import Expected, changes_digest
 from fazai.store.base import Run
@@ -190,7 +190,7 @@ def test_saved_but_never_activated_is_finished_without_a_change(bench: Bench) ->
             from fazai.store.base import Action
 
             await store.run_begin(engine.run)
-            action = Action("x1", engine.run.run_id, "t", "memory.item", "b", "create", {}, {})
+            action = Action("x1", engine.run.run_id, Change("t", "memory.item", "b", Verb.CREATE, {}, {}, ""))
             await store.action_begin(action, ["service"])
 
         asyncio.run(leave())
@@ -358,7 +358,7 @@ def test_a_journal_that_cannot_be_written_stops_the_writing(bench: Bench) -> Non
             begin = store.action_begin
 
             async def full(action: Any, services: Any) -> None:
-                if action.identity == "b":
+                if action.change.identity == "b":
                     raise StateError("disk full")
                 await begin(action, services)
 
@@ -380,11 +380,11 @@ def test_what_happened_is_recorded(bench: Bench) -> None:
         assert (run.exit_code, run.summary["changed"]) == (0, 2)
         actions = store.actions(run.run_id)
         types = [event["type"] for event in store.events(run.run_id)]
-    assert [(a.verb, a.identity, a.status) for a in actions] == [
+    assert [(a.change.verb, a.change.identity, a.status) for a in actions] == [
         ("update", "a", "done"),
         ("create", "b", "done"),
     ]
-    assert (actions[0].before, actions[0].after) == ({"size": "0"}, {"size": "1"})
+    assert (actions[0].change.before, actions[0].change.after) == ({"size": "0"}, {"size": "1"})
     assert types == ["play", "change", "change", "activate", "outcome"]
 
 

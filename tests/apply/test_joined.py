@@ -64,7 +64,8 @@ class JoiningBench(Bench):
     def journal(self) -> Mapping[str, str]:
         """The actions of the last run, each with its status."""
         with self.store() as store:
-            return {action.identity: action.status for action in store.actions(store.history(1)[0].run_id)}
+            actions = store.actions(store.history(1)[0].run_id)
+            return {action.change.identity: action.status for action in actions}
 
 
 @pytest.fixture
@@ -131,7 +132,7 @@ def test_a_journal_that_cannot_be_written_stops_before_the_first(
     device = bench.device("t")
 
     async def actions_begin(self: SqliteStore, begun: Sequence[tuple[Action, Sequence[str]]]) -> None:
-        if any(action.identity == "b" for action, _ in begun):
+        if any(action.change.identity == "b" for action, _ in begun):
             raise StateError("the disk is full")
 
     monkeypatch.setattr(SqliteStore, "actions_begin", actions_begin)

@@ -22,6 +22,7 @@ from pathlib import Path
 import pytest
 
 from fazai.errors import LockHeld, StateError, StoreFull
+from fazai.model import Change, Verb
 from fazai.store.base import Action, Run
 from fazai.store.daemon import NewEvent, StoreLimits
 from fazai.store.daemon_sqlite import SqliteDaemonStore
@@ -271,9 +272,8 @@ def test_apply_writes_its_ledger_while_the_daemon_stores(store: SqliteDaemonStor
     async def reconcile() -> None:
         await ledger.run_begin(run)
         for number in range(60):
-            action = Action(
-                f"a{number}", "01RUN", "fw-01", "opnsense.alias", "x", "create", {}, {"n": number}
-            )
+            change = Change("fw-01", "opnsense.alias", "x", Verb.CREATE, {}, {"n": number}, "")
+            action = Action(f"a{number}", "01RUN", change)
             await ledger.action_begin(action, ["alias"])
             await ledger.action_end(action.action_id, "done")
         await ledger.run_end("01RUN", 0, {"changed": 60})

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from fazai.errors import LockHeld, StateError
+from fazai.model import Change, Verb
 from fazai.store.base import Action, Run
 from fazai.store.sqlite import SqliteStore
 
@@ -25,7 +26,9 @@ def run(number: int = 1) -> Run:
 
 
 def action(name: str, number: int = 1) -> Action:
-    return Action(f"{name}{number}", run(number).run_id, "t", "k.item", name, "create", {}, {"a": "1"})
+    return Action(
+        f"{name}{number}", run(number).run_id, Change("t", "k.item", name, Verb.CREATE, {}, {"a": "1"}, "")
+    )
 
 
 def test_the_folder_is_private(tmp_path: Path) -> None:
@@ -51,12 +54,12 @@ def test_round_trip(tmp_path: Path) -> None:
     memory = store.memory("t")
     assert memory.pending == {"s2": run().run_id}
     assert memory.adopted == {"uuid-9"}
-    assert [a.identity for a in memory.unfinished] == ["b"]
+    assert [a.change.identity for a in memory.unfinished] == ["b"]
     assert memory.generation == 2
     assert store.memory("other").generation == 0
     (found,) = store.history(5)
     assert (found.exit_code, found.summary, found.sources) == (2, {"changed": 1}, ("a.yml",))
-    assert [(a.identity, a.status, a.ref) for a in store.actions(run().run_id)] == [
+    assert [(a.change.identity, a.status, a.change.ref) for a in store.actions(run().run_id)] == [
         ("a", "done", "uuid-1"),
         ("b", "begun", ""),
     ]
@@ -117,6 +120,7 @@ _CHILD = """
 import asyncio, sys
 from pathlib import Path
 from fazai.store.sqlite import SqliteStore
+from fazai.model import Change, Verb
 from fazai.store.base import Action, Run
 
 async def main():
@@ -124,7 +128,8 @@ async def main():
     run = Run("0" * 26, "apply", (), "ana", "ops", 42, 1.0)
     await store.run_begin(run)
     with store.lock("t", run):
-        await store.action_begin(Action("x", run.run_id, "t", "k.item", "a", "create", {}, {}), ["s"])
+        change = Change("t", "k.item", "a", Verb.CREATE, {}, {}, "")
+        await store.action_begin(Action("x", run.run_id, change), ["s"])
         print("begun", flush=True)
         sys.stdin.read()
 
@@ -148,7 +153,7 @@ def test_kill_9_loses_nothing_that_was_awaited_and_frees_the_lock(tmp_path: Path
     child.stdout.close()
     with store.lock("t", run()):
         memory = store.memory("t")
-    assert [a.identity for a in memory.unfinished] == ["a"]
+    assert [a.change.identity for a in memory.unfinished] == ["a"]
     assert set(memory.pending) == {"s"}
     store.close()
 

@@ -9,6 +9,7 @@ import click
 
 from fazai.cli.commands.completion import complete_run
 from fazai.errors import InputError
+from fazai.outcome import change_record
 from fazai.store.base import Run
 from fazai.timestamps import timestamp
 
@@ -51,11 +52,14 @@ def show_command(run: str | None, output: str) -> None:
         body = _record(found) | {
             "actions": [
                 {
-                    name: getattr(a, name)
-                    for name in ("action_id", "target", "kind", "identity", "verb", "status", "error", "ref")
+                    "action_id": action.action_id,
+                    **change_record(action.change),
+                    "status": action.status,
+                    "error": action.error,
+                    "started": action.started,
+                    "finished": action.finished,
                 }
-                | {"before": a.before, "after": a.after, "started": a.started, "finished": a.finished}
-                for a in actions
+                for action in actions
             ],
             "events": events,
         }

@@ -153,10 +153,10 @@ def _actions(recorded: list[Action], events: list[dict[str, Any]]) -> tuple[Acti
         return tuple(
             ActionRow(
                 action_id=one.action_id,
-                target=one.target,
-                kind=one.kind,
-                identity=one.identity,
-                verb=cast("Any", one.verb),
+                target=one.change.target,
+                kind=one.change.kind,
+                identity=one.change.identity,
+                verb=one.change.verb,
                 status=cast("Any", _STATUS.get(one.status, "planned")),
                 error=one.error or None,
             )
