@@ -1,4 +1,4 @@
-"""The forms in which a secret may come back in what others say, and how they are masked."""
+"""Masking of secrets in text that others say, where a secret may come back in another form."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _BASE64_WIDTHS, _HEX_WIDTH = (76, 64), 60
 
 
 def encoded_forms(text: str) -> Iterator[str]:
-    """A text as it stands, in URLs, in JSON, in HTML, in a shell's quotes, in hexadecimal, and inside
+    """Yield a text as it stands, in URLs, in JSON, in HTML, in a shell's quotes, in hexadecimal, and inside
     something in base64."""
     raw = text.encode("utf-8", "surrogateescape")
     percent = quote(raw, safe="")
@@ -78,7 +78,7 @@ class Content(Protocol):
 
 
 def secret_texts(value: Any, *, contents: bool = False) -> Iterator[str]:
-    """The texts of all secrets in a value; with `contents` those of private files as well."""
+    """Yield the texts of all secrets in a value; with `contents` those of private files as well."""
     if isinstance(value, Secret):
         yield value.reveal()
     elif isinstance(value, Mapping):
@@ -92,7 +92,7 @@ def secret_texts(value: Any, *, contents: bool = False) -> Iterator[str]:
 
 
 def _broken_forms(text: str) -> Iterator[str]:
-    """Every form of a text, and the lines into which the long ones are broken."""
+    """Yield every form of a text, and the lines into which the long ones are broken."""
     if len(text) < _SHORTEST:
         return
     yield from encoded_forms(text)

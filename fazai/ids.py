@@ -11,7 +11,8 @@ _ULID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
 
 
 def ulid(time_ms: int, random: bytes) -> str:
-    """26 letters: 48 bits of time (ms since the epoch), then 80 random bits. Raises ValueError otherwise."""
+    """Return 26 letters: 48 bits of time (ms since the epoch), then 80 random bits. Raises ValueError
+    otherwise."""
     if len(random) != 10 or not 0 <= time_ms < 1 << 48:
         raise ValueError("a ULID is 48 bits of time and 10 random bytes")
     number = time_ms << 80 | int.from_bytes(random, "big")

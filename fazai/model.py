@@ -57,7 +57,7 @@ class Secret:
         self.source = source  # the file whose whole content it is, where that is known
 
     def reveal(self) -> str:
-        """The text itself; called only where it goes onto the wire."""
+        """Return the text itself; called only where it goes onto the wire."""
         return self._value
 
     def __eq__(self, other: object) -> bool:
@@ -138,7 +138,7 @@ class Kind(Protocol):
 
     @property
     def ordered(self) -> bool:
-        """The order in the playbook is the order on the target."""
+        """True where the order in the playbook is the order on the target."""
         ...
 
     @property
@@ -147,13 +147,13 @@ class Kind(Protocol):
         ...
 
     def identify(self, fields: Mapping[str, Value]) -> str | Problem:
-        """The identity's text of these (rendered, not yet normalised) fields."""
+        """Return the identity's text of these fields (rendered, not yet normalised), or why there is none."""
         ...
 
     def normalise(self, fields: Mapping[str, Value], state: str) -> tuple[dict[str, Value], list[Problem]]:
-        """The fields in canonical form, and everything that is wrong with them. Defaults are not added:
-        what a field counts as that is not declared, the session decides. `state`: present, absent; for a
-        handler: notified."""
+        """Return the fields in canonical form, and everything that is wrong with them. Defaults are not
+        added: the session decides what a field that is not declared counts as. `state`: present, absent; for
+        a handler: notified."""
         ...
 
 
@@ -163,16 +163,16 @@ class Telling(Protocol):
 
     @property
     def apart(self) -> tuple[str, ...]:
-        """These fields."""
+        """The fields that tell items with one identity apart."""
         ...
 
     def apart_text(self, fields: Mapping[str, Value], name: str) -> str:
-        """What one of them says in the identity of an item (fields rendered, not yet normalised)."""
+        """Return the part of an item's identity that these fields make (rendered, not yet normalised)."""
         ...
 
     def label_in(self, fields: Mapping[str, Value]) -> str:
-        """What the item is called on the target where these (normalised) fields say otherwise which one is
-        meant; else empty."""
+        """Return the item's name on the target where these (normalised) fields say otherwise which item is
+        meant; else an empty text."""
         ...
 
 
@@ -189,7 +189,7 @@ class Target:
     marks: Mapping[str, Mark] = field(default_factory=dict)  # option -> place
 
     def where(self, option: str) -> Mark | str:
-        """The place of an option, else of the target, else its name."""
+        """Return the place of an option, else of the target, else the target's name."""
         return self.marks.get(option) or self.mark or self.name
 
 
@@ -252,7 +252,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Activate:
-    """Make what was saved take effect: one reconfigure of one service."""
+    """A step that makes what was saved take effect: one reconfigure of one service."""
 
     target: str
     service: str
@@ -260,9 +260,9 @@ class Activate:
 
 @dataclass(frozen=True, slots=True)
 class LookAgain:
-    """What stands before may alter what these resources find: the engine carries that out, then has them
-    observed and compared anew, and goes on with the steps that come of it. Steps behind this one only say
-    what can be known so far; the resources are all that they are of."""
+    """A step that observes resources anew, because the steps before it may alter what they find. The engine
+    compares them again and goes on with the steps that come of it; the steps behind this one say only what
+    can be known so far. `rest` are all resources that those steps come from."""
 
     target: str
     rest: tuple[Resource, ...]
@@ -274,11 +274,11 @@ Step = Change | Activate | LookAgain
 
 @dataclass(frozen=True, slots=True)
 class Diff:
-    """What one target needs: steps in the order in which they are carried out.
+    """The steps that one target needs, in the order in which they are carried out.
 
-    `refused` are changes that a guard forbids, each with its reason; they are not among the steps.
-    `notes` are sentences for the operator that are neither change nor error. `claims`: what of something that
-    all targets share this one is to be alone, and where that is declared.
+    `refused` are changes that a guard forbids, each with its reason; they are not among the steps. `notes`
+    are sentences for the operator that are neither change nor error. `claims` are names that only one target
+    of a run may have, with the place where each is declared.
     """
 
     steps: tuple[Step, ...] = ()
@@ -294,12 +294,14 @@ class Diff:
 
     @property
     def later(self) -> tuple[Resource, ...]:
-        """What is looked at again while the steps are carried out: what a plan cannot know yet."""
+        """The resources that are observed again while the steps are carried out: a plan cannot know their
+        changes."""
         return next((step.rest for step in self.steps if isinstance(step, LookAgain)), ())
 
 
 class Observation(Protocol):
-    """What a session saw. Opaque to the engine but for its digest (of the managed state, not of counters)."""
+    """The state that a session read. Opaque to the engine but for its digest (of the managed state, not of
+    counters)."""
 
     @property
     def digest(self) -> str: ...
@@ -331,23 +333,23 @@ class Session(Protocol):
         pending: frozenset[str] = frozenset(),
         prune: bool = False,
     ) -> Diff:
-        """Pure. `adopted`: refs taken over by earlier runs. `pending`: services saved but never activated,
-        whose Activate must be among the steps. `prune`: the wanted list is whole, so that what we own and
-        is not in it may go, where the target's options ask for it."""
+        """Compare without I/O. `adopted`: refs taken over by earlier runs. `pending`: services saved but
+        never activated, whose Activate must be among the steps. `prune`: the wanted list is whole, so that
+        items that we own and that are not in it may go, where the target's options ask for it."""
         ...
 
     async def write(self, change: Change) -> str:
-        """Carry out one change; returns the item's ref. Raises Unsure when the answer was lost and the write
+        """Carry out one change; return the item's ref. Raises Unsure when the answer was lost and the write
         cannot simply be repeated, Moved when what it rests on is not there any more and nothing was written,
         Unreachable, Rejected, DeviceError."""
         ...
 
     def inverse(self, change: Change, ref: str) -> Change | None:
-        """Pure: the change that undoes this one; None when nothing does."""
+        """Return the change that undoes this one, without I/O; None when nothing does."""
         ...
 
     async def hold(self) -> None:
-        """Keep what is needed to reach the target after an activation that shuts out new connections."""
+        """Open spare connections, to reach the target after an activation that shuts out new ones."""
         ...
 
     async def activate(self, service: str) -> None:
@@ -359,7 +361,8 @@ class Session(Protocol):
         ...
 
     async def verify(self, changes: Sequence[Change]) -> list[FazaiError]:
-        """What the running state says of these changes, where the target can tell: one error each."""
+        """Compare the running state with these changes, where the target can tell; return one error for each
+        that it denies."""
         ...
 
 
@@ -368,7 +371,7 @@ class Warming(Protocol):
     """A provider whose connections need something that takes long to load."""
 
     def warm(self) -> None:
-        """Begin to load it beside what is going on; returns at once, may be called again."""
+        """Begin to load it in the background; returns at once, may be called again."""
         ...
 
 
@@ -377,16 +380,17 @@ class ListChecking(Protocol):
     """A provider that can find contradictions between the resources of one target, before any contact."""
 
     def check_list(self, resources: Sequence[Resource]) -> list[InputError]:
-        """All that contradicts itself in what is declared for one target, with the place of each."""
+        """Return all that contradicts itself in what is declared for one target, with the place of each."""
         ...
 
 
 @runtime_checkable
 class Talking(Protocol):
-    """A session whose writes print something."""
+    """A session whose writes print something that a person wants to see."""
 
     def listen(self, say: Callable[[str, str], None]) -> None:
-        """`say` gets the stream (stdout, stderr) and text as it comes, secrets masked."""
+        """Have `say` called with the stream (stdout, stderr) and each piece of text as it comes, secrets
+        masked."""
         ...
 
 
@@ -396,30 +400,32 @@ class Joining(Protocol):
     before the first and asks again for the rest."""
 
     def join(self, changes: Sequence[Change]) -> int:
-        """How many of these, from the first on, go at once; 1: each by `Session.write`."""
+        """Return how many of these, from the first on, go at once; 1: each by `Session.write`."""
         ...
 
     async def write_joined(self, changes: Sequence[Change]) -> tuple[list[str], FazaiError | None]:
-        """Carry out what `join` was just asked about, as many as it said. Returns the refs of those that are
-        done, in order, and what `Session.write` would have raised for the next. After Unreachable and
-        Unsure any of the others may be done as well."""
+        """Carry out as many changes as `join` just said. Returns the refs of those that are done, in order,
+        and the error that `Session.write` would have raised for the next. After Unreachable and Unsure any of
+        the others may be done as well."""
         ...
 
 
 @runtime_checkable
 class Following(Protocol):
-    """A session in which what a resource finds at its turn may be the work of changes before it."""
+    """A session on whose target one change may alter what later resources find."""
 
     async def explains(self, moved: Moved, changes: Sequence[Change]) -> bool:
-        """Whether these changes may be why something moved on; otherwise it was another hand."""
+        """Return whether these changes may be why something moved on; otherwise it was another hand."""
         ...
 
     def affected(self, changes: Sequence[Change], resources: Sequence[Resource]) -> Sequence[Resource]:
-        """Pure. Those of the resources that these changes may have altered: they are read back as well."""
+        """Return those of the resources that these changes may have altered, without I/O: they are read back
+        as well."""
         ...
 
     def exposed(self, resources: Sequence[Resource]) -> Sequence[Resource]:
-        """Pure. Those of the resources that handlers can have undone; none that changes by itself."""
+        """Return those of the resources that handlers can have undone, without I/O; none that changes by
+        itself."""
         ...
 
 
@@ -428,17 +434,17 @@ class Rehearsing(Protocol):
     """A session whose target can judge changes before any of them is written."""
 
     async def rehearse(self, changes: Sequence[Change]) -> list[FazaiError]:
-        """What the target has against these changes: nothing is written unless this is empty. Raises
+        """Return the target's objections to these changes: nothing is written unless there are none. Raises
         Unreachable."""
         ...
 
 
 @runtime_checkable
 class Describing(Protocol):
-    """A session that can say what its target is."""
+    """A session that can describe its target."""
 
     async def facts(self) -> Mapping[str, Any]:
-        """JSON types. Raises Unreachable, DeviceError."""
+        """Return facts of the target in JSON types. Raises Unreachable, DeviceError."""
         ...
 
 
@@ -455,22 +461,22 @@ class Provider(Protocol):
         ...
 
     def check(self, target: Target) -> list[InputError]:
-        """All that is wrong with the target's options, before any contact."""
+        """Return all that is wrong with the target's options, before any contact."""
         ...
 
     def connect(self, target: Target) -> Session:
-        """A session, not yet connected."""
+        """Return a session that is not yet connected."""
         ...
 
     def box_of(self, target: Target) -> str:
-        """Pure: what the target is, whatever the inventory calls it: the same text for two names of one box.
-        Locks and what is remembered are kept by it."""
+        """Return the target's identity, whatever the inventory calls it: the same text for two names of one
+        box. Pure. Locks and what is remembered are kept by it."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class TargetWork:
-    """A target and all that is wanted on it. `whole`: nothing was left out by a filter, so pruning may."""
+    """A target and all that is wanted on it. `whole`: no filter left anything out, so pruning is safe."""
 
     target: Target
     resources: tuple[Resource, ...]
@@ -479,7 +485,7 @@ class TargetWork:
 
     @property
     def wanted(self) -> tuple[Resource, ...]:
-        """All that a session is to know: what is declared, and what may be notified."""
+        """All that a session is to know: declared resources and handlers."""
         return (*self.resources, *self.handlers)
 
 

@@ -1,6 +1,6 @@
-"""What became of a run: values that the engine makes, and that reports, events and the store show.
+"""Outcomes of runs: values that the engine makes, and that reports, events and the store show.
 
-Records (plain dicts of JSON types) never hold a secret: a Secret becomes `***` in `json_value`.
+Records (plain dicts of JSON types) never hold a secret: `json_value` makes `***` of it.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ _EXIT = {
 
 @dataclass(frozen=True, slots=True)
 class EngineEvent:
-    """One line of what happened. `data` is a record. Time in seconds since the epoch, UTC."""
+    """One line of a run's progress. `data` is a record; `time` in seconds since the epoch, UTC."""
 
     type: str
     time: float
@@ -78,7 +78,7 @@ class EngineEvent:
 
 @dataclass(frozen=True, slots=True)
 class ActionOutcome:
-    """A change, and what became of it."""
+    """A change, and how it ended."""
 
     change: Change
     status: ActionStatus
@@ -140,7 +140,7 @@ class RunOutcome:
         return worst_exit(codes)
 
     def totals(self) -> dict[str, int]:
-        """Counts of actions (changed, pending, failed, undone, refused), of resources and of targets."""
+        """Count actions (changed, pending, undone, refused), resources and targets."""
         actions = Counter(a.status for t in self.targets for a in t.actions)
         statuses = Counter(t.status for t in self.targets)
         return {
@@ -160,8 +160,8 @@ class RunOutcome:
 
 
 def mark_not_applied(preview: RunOutcome) -> RunOutcome:
-    """What a look ahead found, told as the end of a run that wrote nothing because of it: a saved plan is
-    carried out for all of its targets or for none."""
+    """Return the outcome of a look ahead as the end of a run that wrote nothing because of it: a saved plan
+    is carried out for all of its targets or for none."""
     note = "left as it is: the plan does not hold for all of its targets, so it was carried out for none"
 
     def ended(target: TargetOutcome) -> TargetOutcome:
@@ -176,7 +176,7 @@ def mark_not_applied(preview: RunOutcome) -> RunOutcome:
 
 
 def json_value(value: Value) -> Any:
-    """A value as JSON types, secrets masked."""
+    """Return the value in JSON types, secrets masked."""
     if value.__class__ is str:  # nearly all are
         return value
     if isinstance(value, Secret | SecretRef):
@@ -203,7 +203,7 @@ def mask_change(change: Change) -> Change:
 
 
 def change_record(change: Change, *, origins: bool = False) -> dict[str, Any]:
-    """A change as JSON types: what plans, events, the journal and machine output show of it."""
+    """Return the change in JSON types, as plans, events, the ledger and machine output show it."""
     result: dict[str, Any] = {
         "target": change.target,
         "kind": change.kind,
@@ -227,7 +227,7 @@ def change_record(change: Change, *, origins: bool = False) -> dict[str, Any]:
 
 
 def error_record(error: FazaiError) -> list[dict[str, Any]]:
-    """An error, or each of several, as JSON types."""
+    """Return the error, or each of several, in JSON types."""
     if isinstance(error, Errors):
         return [item for one in error.errors for item in error_record(one)]
     result: dict[str, Any] = {"error": type(error).__name__, "message": error.message}

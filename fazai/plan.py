@@ -37,14 +37,14 @@ _LIMIT_BYTES = 256 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What a saved plan promised for one target: hashes of the observed, of the changes, of the wanted."""
+    """Promise of a saved plan for one target: hashes of the observed, of the changes, of the wanted."""
 
     observed: str
     changes: str
     wanted: str = ""
 
     def check(self, target: str, observed: str, diff: Diff) -> None:
-        """Raises PlanStale when the target would now be changed otherwise than planned."""
+        """Raise PlanStale when the target would now be changed otherwise than planned."""
         if observed != self.observed:
             reason = "it is not in the state in which it was planned"
         elif changes_digest(diff.changes) != self.changes:
@@ -68,11 +68,12 @@ class SavedPlan:
 
     @property
     def digest(self) -> str:
-        """The plan's hash: what an approval names."""
+        """The plan's hash, which an approval names."""
         return _sha256(self._bound())
 
     def _bound(self) -> dict[str, Any]:
-        """All that the hash covers; what is shown is bound by the changes' hashes (`_shown_is_meant`)."""
+        """Return all that the hash covers; the changes that are shown are bound by their own hashes
+        (`_shown_is_meant`)."""
         return {
             "format": FORMAT,
             "version": self.version,
@@ -118,16 +119,15 @@ class SavedPlan:
 
 
 def changes_digest(changes: Iterable[Change]) -> str:
-    """A hash over the changes in their order, secrets left out."""
+    """Return a hash over the changes in their order, secrets left out."""
     return _sha256([change_record(change) for change in changes])
 
 
 def check_later(
     target: str, promised: Sequence[Change], later: Sequence[Resource], found: Sequence[Change]
 ) -> None:
-    """Hold what was found when the target was looked at again, in the middle of a run, against its plan: what
-    the plan could not know yet (`Diff.later`) is changed as it is declared, anything else as it was planned.
-    Raises PlanStale."""
+    """Compare what a second look in the middle of a run found with the plan. What the plan could not know yet
+    (`Diff.later`) is changed as it is declared, anything else as it was planned. Raises PlanStale."""
     declared = {(resource.kind, resource.identity) for resource in later}
     planned = [change_record(replace(change, note="")) for change in promised]
     for change in found:
@@ -138,8 +138,8 @@ def check_later(
 
 
 def wanted_digest(item: TargetWork) -> str:
-    """A hash over all that is wanted on a target, handlers too; secrets left out. The target's options follow
-    from the inventory, which has a hash of its own, and name places of this checkout."""
+    """Return a hash over all that is wanted on a target, handlers too; secrets left out. The target's options
+    follow from the inventory, which has a hash of its own, and name places of this checkout."""
     wanted = [
         [r.kind, r.identity, r.state, json_value(r.fields), r.adopt, list(r.notify), list(r.listen)]
         for r in item.wanted
@@ -148,7 +148,7 @@ def wanted_digest(item: TargetWork) -> str:
 
 
 def write_plan(plan: SavedPlan, path: Path) -> None:
-    """Write atomically, mode 0600. Raises InputError."""
+    """Write the plan as a whole or not at all, mode 0600. Raises InputError."""
     try:
         digest = plan.digest
     except UnicodeEncodeError as error:
@@ -170,7 +170,7 @@ def write_plan(plan: SavedPlan, path: Path) -> None:
 
 
 def read_plan(path: Path) -> SavedPlan:
-    """Raises InputError when the file is not a plan or was edited."""
+    """Read a plan file. Raises InputError when it is not a plan or was edited."""
     try:
         body = json.loads(_read_bounded(path))
     except FileNotFoundError:
@@ -204,7 +204,7 @@ def read_plan(path: Path) -> SavedPlan:
 
 
 def _read_bounded(path: Path) -> bytes:
-    """The bytes of a plan. Raises InputError for what is no file or too large to be one, OSError."""
+    """Return the bytes of a plan. Raises InputError for what is no file or too large to be one, OSError."""
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise InputError("a plan is a file", where=str(path), hint="make one with: fazai plan -o FILE")
@@ -215,7 +215,7 @@ def _read_bounded(path: Path) -> bytes:
 
 
 def _shown_is_meant(plan: SavedPlan) -> bool:
-    """Whether the changes that a reader sees are those whose hashes will be compared."""
+    """Return whether the changes that a reader sees are those whose hashes will be compared."""
     shown: dict[str, list[Mapping[str, Any]]] = {name: [] for name in plan.targets}
     for change in plan.changes:
         shown.setdefault(str(change.get("target")), []).append(change)

@@ -1,4 +1,4 @@
-"""What handlers have done to resources: they run when all is as declared, and may change it once more."""
+"""Detects resources that handlers undid: they run when all is as declared, and may change it once more."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ __all__ = ["find_undone_by_handlers"]
 
 
 async def find_undone_by_handlers(session: Session, item: TargetWork, ran: Sequence[str]) -> list[str]:
-    """Compare once more what handlers that ran can have undone; returns a warning for each that they have.
-    That they run is as declared, so it is no failure."""
+    """Compare once more the resources that handlers that ran can have undone; return a warning for each that
+    they did undo. That they run is as declared, so it is no failure."""
     wanted = session.exposed(item.resources) if ran and isinstance(session, Following) else ()
     if not wanted:
         return []

@@ -1,7 +1,8 @@
-"""What the engine remembers and locks is a box, however the inventory calls it.
+"""State and locks belong to a box, however the inventory calls it.
 
 Two inventories may both have a host `fw`, and one inventory two names for one firewall. So state, journal,
-lock and adoption are kept by what the provider says the box is (`Provider.box_of`); names are for people.
+lock and adoption are kept by the identity that the provider gives the box (`Provider.box_of`); names are for
+people.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _OWN = 'give each a name of its own there: hostname: "{{ inventory_hostname }}"'
 
 
 def names_by_box(works: Iterable[Work], provider: Callable[[str], Provider]) -> dict[str, tuple[str, ...]]:
-    """The names that this run has for each box (`box_and_owner`), in the order of the inventory."""
+    """Return the names that this run has for each box (`box_and_owner`), in the order of the inventory."""
     found: dict[str, dict[str, None]] = {}
     for work in works:
         for item in work.targets:
@@ -32,7 +33,7 @@ def names_by_box(works: Iterable[Work], provider: Callable[[str], Provider]) -> 
 
 
 def box_and_owner(box: str, target: Target) -> str:
-    """The box and whose items on it are meant: of two owners each prunes only its own."""
+    """Return the key of a box and of the owner whose items are meant: each owner prunes only its own."""
     owner = str(target.options.get("owner") or "")
     return f"{box} {owner}" if owner else box
 
@@ -52,7 +53,7 @@ class BoxStore:
     claimed: dict[str, tuple[str, str]]  # what a target of this run is to be alone: its name, and its box
 
     def memory(self, target: str) -> TargetMemory:
-        """What earlier runs left; what one that is under way has open is its own affair."""
+        """Return what earlier runs left; what a run that is under way has open is left out."""
         found = self.store.memory(self.box, target)
         if found.running == self.run.run_id:
             return replace(found, running="")
@@ -80,7 +81,7 @@ class BoxStore:
         await self.store.activated(self.box, service, target)
 
     async def settle(self, target: str) -> None:
-        """Not while another run is under way: what is open is its."""
+        """Settle the box, unless another run is under way: what is open is then of that run."""
         if not self.memory(target).running:
             await self.store.settle(self.box, target)
 
@@ -90,14 +91,14 @@ class BoxStore:
     # -- several names ----------------------------------------------------------------------------------
 
     def other_names(self) -> dict[str, float]:
-        """What the box is called besides, with the time when it last was; former names of it left out."""
+        """Return the box's other names, with the time of each one's last run; former names are left out."""
         former = self.target.options.get("formerly") or ()
         remembered = self.store.names(box_and_owner(self.box, self.target))
         known = {**remembered, **dict.fromkeys(self.names, time.time())}
         return {name: when for name, when in known.items() if name != self.target.name and name not in former}
 
     def other_owners(self) -> list[str]:
-        """For whom else runs with this state folder have worked on the box, and what they call it."""
+        """Return a sentence for each other owner for whom runs with this state folder worked on the box."""
         mine = str(self.target.options.get("owner") or "")
         return [
             f"{self.target.name} is also managed for the {f'owner {owner}' if owner else 'default owner'}"
@@ -107,7 +108,7 @@ class BoxStore:
         ]
 
     def judged(self, diff: Diff, wanted: Iterable[Resource], others: Mapping[str, float]) -> Diff:
-        """The diff without what the box's `other_names`, or other targets of the run, forbid."""
+        """Return the diff without what the box's `other_names`, or other targets of the run, forbid."""
         name, errors = self.target.name, []
         for claim, where in diff.claims:
             other, box = self.claimed.setdefault(claim, (name, self.box))
@@ -118,7 +119,7 @@ class BoxStore:
         return refuse_pruning(diff, wanted, others, self.target)
 
     def notes(self, memory: TargetMemory, others: Mapping[str, float]) -> list[str]:
-        """What is to be said of the box before it is looked at; `others`: `other_names`."""
+        """Return notes about the box for the report, before it is observed; `others`: `other_names`."""
         found = []
         recent = [name for name, when in others.items() if when > time.time() - _DAY_S]
         if recent:
@@ -136,7 +137,8 @@ class BoxStore:
 
 
 def refuse_pruning(diff: Diff, wanted: Iterable[Resource], others: Iterable[str], target: Target) -> Diff:
-    """The diff of a box with several names: what would be pruned may be on the list of another name."""
+    """Return the diff of a box with several names, deletions refused where another name's list may hold the
+    item."""
     names = sorted(others)
     if not names:
         return diff

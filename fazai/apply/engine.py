@@ -70,8 +70,8 @@ class Engine:
         outcomes: list[TargetOutcome] = []
         self._names = names_by_box(works, self.provider)
         for work in works:
-            self._event("play", "", {"name": work.name, "targets": len(work.targets)})
-            outcomes += await self._play(work)
+            self._emit_event("play", "", {"name": work.name, "targets": len(work.targets)})
+            outcomes += await self._run_play(work)
         outcome = RunOutcome(
             run_id=self.run.run_id,
             command=self.run.command,
@@ -87,7 +87,7 @@ class Engine:
         return outcome
 
     def interrupt(self) -> None:
-        """Called from a signal handler of the loop."""
+        """Count an interrupt, and end what may be ended. Called from a signal handler of the loop."""
         self._interrupts += 1
         for task, target in self._active.items():
             if self._interrupts > 1 or target.interrupt():
@@ -95,69 +95,69 @@ class Engine:
 
     # -- waves ------------------------------------------------------------------------------------------
 
-    async def _play(self, work: Work) -> list[TargetOutcome]:
+    async def _run_play(self, work: Work) -> list[TargetOutcome]:
         outcomes: list[TargetOutcome] = []
         for wave in _split_waves(work):
             failed = sum(1 for outcome in outcomes if outcome.status in _FAILURES)
             if work.max_fail is not None and failed > work.max_fail:
                 reason = f"{failed} of the play's targets failed, max_fail is {work.max_fail}"
-                outcomes += [self._skipped(item, work, TargetStatus.SKIPPED, reason) for item in wave]
+                outcomes += [self._skip_target(item, work, TargetStatus.SKIPPED, reason) for item in wave]
             else:
-                outcomes += await self._wave(work, wave)
+                outcomes += await self._run_wave(work, wave)
         return outcomes
 
-    async def _wave(self, work: Work, wave: Sequence[TargetWork]) -> list[TargetOutcome]:
+    async def _run_wave(self, work: Work, wave: Sequence[TargetWork]) -> list[TargetOutcome]:
         outcomes: list[TargetOutcome | None] = [None] * len(wave)
         queue = iter(enumerate(wave))
 
         async def worker() -> None:
             for index, item in queue:
-                outcomes[index] = await self._target(work, item)
+                outcomes[index] = await self._run_target(work, item)
 
         await asyncio.gather(*(worker() for _ in range(min(self.forks, len(wave)))))
         return [outcome for outcome in outcomes if outcome is not None]
 
     # -- one target -------------------------------------------------------------------------------------
 
-    async def _target(self, work: Work, item: TargetWork) -> TargetOutcome:
+    async def _run_target(self, work: Work, item: TargetWork) -> TargetOutcome:
         provider = self.provider(item.target.provider)
         box = provider.box_of(item.target)
         async with self._turns.setdefault(box, asyncio.Lock()):
-            return await self._of_box(work, item, provider, box)
+            return await self._run_on_box(work, item, provider, box)
 
-    async def _of_box(self, work: Work, item: TargetWork, provider: Provider, box: str) -> TargetOutcome:
+    async def _run_on_box(self, work: Work, item: TargetWork, provider: Provider, box: str) -> TargetOutcome:
         if self._interrupts:
-            return self._skipped(item, work, TargetStatus.INTERRUPTED, "interrupted before it began")
+            return self._skip_target(item, work, TargetStatus.INTERRUPTED, "interrupted before it began")
         begun = time.monotonic()
         names = self._names.get(box_and_owner(box, item.target), ())
         store = BoxStore(self.store, box, item.target, provider, self.run, names, self._claimed)
-        hide = make_lazy_mask(lambda: _secrets_of(item, self.secrets()))
+        mask = make_lazy_mask(lambda: _secrets_of(item, self.secrets()))
         target = TargetRun(
             item=item,
             play=work.name,
             run=self.run,
             store=store,
             provider=provider,
-            event=self._event,
+            event=self._emit_event,
             check=self.check,
             expected=None if self.expected is None else self.expected.get(item.target.name),
             deletable=self.deletable,
-            hear=functools.partial(self._hear, item.target.name, hide),
-            hide=hide,
+            emit_output=functools.partial(self._emit_output, item.target.name, mask),
+            mask=mask,
         )
-        self._event("target", item.target.name, {"status": "started", "play": work.name})
-        task = asyncio.ensure_future(self._guarded(target))
+        self._emit_event("target", item.target.name, {"status": "started", "play": work.name})
+        task = asyncio.ensure_future(self._reconcile_guarded(target))
         self._active[task] = target
         try:
             await asyncio.wait({task})  # deadline: each operation on the target has its own
         finally:
             del self._active[task]
         outcome = target.outcome(time.monotonic() - begun)
-        self._finished(outcome, "" if self.check else box_and_owner(box, item.target))
+        self._finish_target(outcome, "" if self.check else box_and_owner(box, item.target))
         return outcome
 
-    async def _guarded(self, target: TargetRun) -> None:
-        """The border at which a target's failure becomes its row."""
+    async def _reconcile_guarded(self, target: TargetRun) -> None:
+        """Reconcile the target; a failure becomes the status and the errors of its outcome."""
         try:
             await target.reconcile()
         except FazaiError as error:
@@ -170,7 +170,7 @@ class Engine:
         except Exception as error:  # noqa: BLE001 - the border: a defect on one target must not stop the others
             target.fail(TargetStatus.FAILED, _defect_error(error, target.item.target.name))
 
-    def _skipped(self, item: TargetWork, work: Work, status: TargetStatus, reason: str) -> TargetOutcome:
+    def _skip_target(self, item: TargetWork, work: Work, status: TargetStatus, reason: str) -> TargetOutcome:
         outcome = TargetOutcome(
             target=item.target.name,
             provider=item.target.provider,
@@ -179,10 +179,10 @@ class Engine:
             resources=len(item.resources),
             notes=(reason,),
         )
-        self._finished(outcome)
+        self._finish_target(outcome)
         return outcome
 
-    def _finished(self, outcome: TargetOutcome, known: str = "") -> None:
+    def _finish_target(self, outcome: TargetOutcome, known: str = "") -> None:
         data: dict[str, object] = {
             "status": str(outcome.status),
             "play": outcome.play,
@@ -198,19 +198,20 @@ class Engine:
         was = self.store.left(outcome.target)
         if outcome.status is TargetStatus.CONVERGED and was not in _SETTLED:
             data["was"] = was or "unknown"
-        self._event("outcome", outcome.target, data)
+        self._emit_event("outcome", outcome.target, data)
         state = TargetState(str(outcome.status), outcome.count("planned"), self.run.run_id, time.time())
         self.store.ended(outcome.target, state, known)
         self.finished(outcome)
 
-    def _hear(self, target: str, hide: Callable[[str], str], stream: str, said: str) -> None:
-        """What a command on the target prints, in pieces that every reader of events takes."""
-        text = hide(said)
+    def _emit_output(self, target: str, mask: Callable[[str], str], stream: str, said: str) -> None:
+        """Publish a chunk of stdout or stderr as `exec_log` events of a size that every reader takes."""
+        text = mask(said)
         for at in range(0, len(text), _CHUNK_CHARS):
-            self._event("exec_log", target, {"stream": stream, "chunk": text[at : at + _CHUNK_CHARS]})
+            self._emit_event("exec_log", target, {"stream": stream, "chunk": text[at : at + _CHUNK_CHARS]})
 
-    def _event(self, type_: str, target: str, data: Mapping[str, object]) -> None:
-        """That a target is converged is kept when it is news."""
+    def _emit_event(self, type_: str, target: str, data: Mapping[str, object]) -> None:
+        """Publish the event, and record it unless it is routine: that a target is converged is kept when it
+        is news."""
         now = time.time()
         self.emit(EngineEvent(type_, now, target, data))
         if type_ != "target" and not _is_routine(type_, data):
@@ -225,7 +226,7 @@ def _is_routine(type_: str, data: Mapping[str, object]) -> bool:
 
 
 def _secrets_of(item: TargetWork, known: Iterable[str]) -> Iterator[str]:
-    """The secrets that a target was given, and those of the run that stand in them."""
+    """Yield the secrets that a target was given, and those of the run that stand in them."""
     values = [item.target.options, *(resource.fields for resource in item.wanted)]
     yield from secret_texts(values)
     given = set(secret_texts(values, contents=True))
@@ -233,7 +234,7 @@ def _secrets_of(item: TargetWork, known: Iterable[str]) -> Iterator[str]:
 
 
 def _split_waves(work: Work) -> Iterator[Sequence[TargetWork]]:
-    """The targets in waves of `serial`; the last size repeats; no size means all at once."""
+    """Yield the targets in waves of `serial`; the last size repeats; no size means all at once."""
     if not work.serial:
         yield work.targets
         return
@@ -260,7 +261,7 @@ def _status_of_error(error: FazaiError) -> TargetStatus:
 
 
 def _defect_error(error: Exception, target: str) -> FazaiError:
-    """An exception that nobody meant: said with its place in our code, never with its values."""
+    """Return the error for an exception that nobody meant: its place in our code, never its values."""
     import traceback
 
     frames = traceback.extract_tb(error.__traceback__)

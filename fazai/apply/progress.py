@@ -1,4 +1,4 @@
-"""How far a run has come on one target."""
+"""Progress of a run on one target."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ __all__ = ["TakenBack", "Written", "leading_changes"]
 
 @dataclass(slots=True)
 class Written:
-    """What this run wrote on the target, in order, with the refs; `looked`: how many of these before the last
-    look; `keep`: not to be taken back."""
+    """Changes that this run wrote on the target, in order, with their refs; `looked`: how many of these
+    before the last look; `keep`: not to be taken back."""
 
     changes: list[tuple[Change, str]] = field(default_factory=list)
     looked: int = 0
@@ -30,8 +30,8 @@ class Written:
 
 @dataclass(slots=True)
 class TakenBack:
-    """What became of changes that were to be taken back: `lasting` ones nothing takes back, `stuck` are those
-    that failed, `moved` those of them that somebody else changed since; `cut`: the target is gone."""
+    """Result of taking changes back: `lasting` ones nothing takes back, `stuck` are those that failed,
+    `moved` those of them that somebody else changed since; `cut`: the target is gone."""
 
     undone: list[Change] = field(default_factory=list)
     lasting: list[Change] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""What is said of one target, and how an action is named: pure."""
+"""Notes and errors about one target, and the ids of its actions: pure."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = [
 
 
 def leftover_notes(memory: TargetMemory, check: bool) -> list[str]:
-    """What an earlier run left behind, in sentences."""
+    """Return a sentence for each thing that an earlier run left behind."""
     then = "apply activates them" if check else "this run activates them"
     notes = [
         f"run {run_id} saved changes of {service} and never activated them; {then}"
@@ -35,7 +35,7 @@ def leftover_notes(memory: TargetMemory, check: bool) -> list[str]:
 
 
 def later_notes(diff: Diff) -> list[str]:
-    """What a plan cannot say of resources that are as wanted now."""
+    """Return a note about resources that are as wanted now and may not be after the first changes."""
     changed = {(change.kind, change.identity) for change in diff.changes}
     count = sum(1 for resource in diff.later if (resource.kind, resource.identity) not in changed)
     after = next((step.after for step in diff.steps if isinstance(step, LookAgain)), "")
@@ -55,8 +55,8 @@ def interrupted_words(diff: Diff, handlers: bool) -> str:
 
 
 def unconfirmed_deletion(diff: Diff, deletable: frozenset[str] | None) -> Refused | None:
-    """What would be deleted though nobody was asked: when the question was put it was not there, or the
-    target could not be reached."""
+    """Return the refusal of a deletion that nobody was asked about: it was not there when the question was
+    put, or the target could not be reached."""
     if deletable is None:
         return None
     for change in diff.changes:
@@ -90,7 +90,7 @@ def not_stuck_error(change: Change) -> VerifyError:
 
 
 def make_action_id(run_id: str, change: Change, undo: bool) -> str:
-    """Idempotent: a hash of run, target, resource and desired content (design.md)."""
+    """Return a hash: the same id for the same run, target, resource and desired content."""
     parts = [
         run_id,
         change.target,

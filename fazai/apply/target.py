@@ -53,8 +53,8 @@ class TargetRun:
     store: BoxStore
     provider: Provider
     event: Callable[[str, str, Mapping[str, object]], None]
-    hear: Callable[[str, str], None]  # what a command on it prints
-    hide: Callable[[str], str]  # masks its secrets in what it says
+    emit_output: Callable[[str, str], None]  # what a command on it prints
+    mask: Callable[[str], str]  # masks its secrets in what it says
     check: bool
     expected: Expected | None = None
     deletable: frozenset[str] | None = None
@@ -86,7 +86,7 @@ class TargetRun:
 
     def outcome(self, duration_s: float) -> TargetOutcome:
         for error in self.errors:
-            error.message = self.hide(error.message)
+            error.message = self.mask(error.message)
         return TargetOutcome(
             target=self.item.target.name,
             provider=self.item.target.provider,
@@ -97,7 +97,7 @@ class TargetRun:
             unchanged=self.unchanged,
             activated=tuple(self.activated),
             errors=tuple(self.errors),
-            notes=tuple(map(self.hide, self.notes)),
+            notes=tuple(map(self.mask, self.notes)),
             duration_s=duration_s,
             observed=self.observed,
             activations=self.planned,
@@ -109,15 +109,15 @@ class TargetRun:
     async def reconcile(self) -> None:
         """Bring the target to its wanted state. Raises FazaiError; what was done stands in the actions."""
         name = self.item.target.name
-        if self._idle():
+        if self._is_idle():
             return
         # deadline: the target's connect_timeout and timeout
         async with self.provider.connect(self.item.target) as session:
             if isinstance(session, Talking):
-                session.listen(self.hear)
+                session.listen(self.emit_output)
             memory = self.store.memory(name)
-            diff = await self._look(session, memory)
-            if not self._writable(diff):
+            diff = await self._observe_and_diff(session, memory)
+            if not self._may_write(diff):
                 return
             if not diff.steps:
                 if memory.unfinished:
@@ -127,14 +127,14 @@ class TargetRun:
                 fresh = self.store.memory(name)
                 if fresh.generation != memory.generation:  # somebody wrote between our look and our lock
                     self.actions.clear()
-                    diff = await self._look(session, fresh)
-                    if not self._writable(diff) or not diff.steps:
+                    diff = await self._observe_and_diff(session, fresh)
+                    if not self._may_write(diff) or not diff.steps:
                         return
-                if not isinstance(session, Rehearsing) or await self._rehearsed(session, diff):
+                if not isinstance(session, Rehearsing) or await self._passes_rehearsal(session, diff):
                     await self._carry_out(session, diff)
 
-    def _idle(self) -> bool:
-        """Whether nothing is wanted of it and nothing is left over: then it is not contacted."""
+    def _is_idle(self) -> bool:
+        """Return whether nothing is wanted and nothing is left over: the target is not contacted then."""
         wanted = self.item.resources or self.item.target.options.get("prune")
         planned = self.expected is not None and self.expected.observed  # it was looked at, and is to be again
         if wanted or planned:
@@ -142,7 +142,7 @@ class TargetRun:
         memory = self.store.memory(self.item.target.name)
         return not (memory.pending or memory.unfinished)
 
-    async def _look(self, session: Session, memory: TargetMemory) -> Diff:
+    async def _observe_and_diff(self, session: Session, memory: TargetMemory) -> Diff:
         seen = await session.observe(self.item.wanted)
         diff = session.diff(
             self.item.wanted,
@@ -159,18 +159,18 @@ class TargetRun:
         self.notes += self.store.other_owners() if diff.refused else ()
         if self.check:
             self.notes += later_notes(diff)
-        self._planning(diff, diff.unchanged)
+        self._set_planned(diff, diff.unchanged)
         if self.expected is not None:
             self.expected.check(self.item.target.name, seen.digest, diff)
         return diff
 
-    def _planning(self, diff: Diff, unchanged: int) -> None:
+    def _set_planned(self, diff: Diff, unchanged: int) -> None:
         self._planned = diff.changes
         self.unchanged = unchanged
         self.planned = tuple(step.service for step in diff.steps if isinstance(step, Activate))
 
-    def _writable(self, diff: Diff) -> bool:
-        """Whether this run may carry the diff out; otherwise the status and the errors say why not."""
+    def _may_write(self, diff: Diff) -> bool:
+        """Return whether this run may carry the diff out; otherwise the status and the errors say why not."""
         self.errors += diff.errors
         for change, error in diff.refused:
             self.actions.append(ActionOutcome(change, "refused", error=error))
@@ -196,17 +196,17 @@ class TargetRun:
             self.notes.append("nothing is written to it: a target changes as a whole or not at all")
         self.actions += [ActionOutcome(change, "left" if blocked else "planned") for change in diff.changes]
         for action in self.actions:
-            self._say("change", action.change, status=action.status)
+            self._emit_change(action.change, status=action.status)
         return False
 
-    async def _rehearsed(self, session: Rehearsing, diff: Diff) -> bool:
-        """Has the target nothing against the changes? Otherwise all of it is said, and nothing is written."""
+    async def _passes_rehearsal(self, session: Rehearsing, diff: Diff) -> bool:
+        """Return whether the target accepts the changes; otherwise report all of its objections."""
         problems = await session.rehearse(diff.changes)
         if problems:
             self.status = TargetStatus.FAILED
             self.errors += problems
             self.notes.append("nothing is written to it: a target changes as a whole or not at all")
-            self._left()
+            self._mark_left()
         return not problems
 
     async def _carry_out(self, session: Session, diff: Diff) -> None:
@@ -214,21 +214,22 @@ class TargetRun:
         try:
             services = await self._write_all(session, diff, done)
             with self._in_flight():
-                await self._finish(session, services, done)
+                await self._finish_writing(session, services, done)
         except Interrupted as error:
             self.status = TargetStatus.INTERRUPTED
             self.errors.append(error)
-            self._left()
+            self._mark_left()
             return
         except FazaiError as error:
             with self._in_flight():
-                await self._failed(session, error, done)
+                await self._handle_failure(session, error, done)
             return
         self.status = TargetStatus.CHANGED
         await self.store.settle(self.item.target.name)
 
     async def _write_all(self, session: Session, diff: Diff, done: Written) -> list[str]:
-        """Every change, and the activations that later changes need. Returns the others, which come last."""
+        """Carry out every change, and the activations that later changes need. Returns the other activations,
+        which come last."""
         rest: Sequence[Step] = diff.steps
         while not all(isinstance(step, Activate) for step in rest):
             if self._stop:
@@ -239,10 +240,10 @@ class TargetRun:
                 hint = "run it again: it goes on from there"
                 raise Interrupted(text if count else "interrupted", where=self.item.target.name, hint=hint)
             with self._in_flight():
-                rest = await self._step(session, rest, done)
+                rest = await self._carry_out_next(session, rest, done)
         return [step.service for step in rest if isinstance(step, Activate)]
 
-    async def _step(self, session: Session, rest: Sequence[Step], done: Written) -> Sequence[Step]:
+    async def _carry_out_next(self, session: Session, rest: Sequence[Step], done: Written) -> Sequence[Step]:
         """Carry out the first of these, or as many as go at once; returns those that are left."""
         first, begun = rest[0], len(done.changes)
         if isinstance(first, LookAgain):
@@ -253,29 +254,29 @@ class TargetRun:
             return rest[1:]
         changes = list(leading_changes(rest))
         try:
-            return rest[await self._write(session, changes, done) :]
+            return rest[await self._write_next(session, changes, done) :]
         except Moved as error:
             change = changes[len(done.changes) - begun]
             since = [each for each, _ in done.changes[done.looked :]]
             if isinstance(session, Following) and await session.explains(error, since):
-                return await self._look_again(session, self._from(change), done)
-            self._not_done(change, self._action(change, undo=False), error, 0.0)
+                return await self._look_again(session, self._resources_from(change), done)
+            self._record_failed(change, self._new_action(change, undo=False), error, 0.0)
             raise
 
-    def _from(self, change: Change) -> Sequence[Resource]:
-        """The resources from that of a change on."""
+    def _resources_from(self, change: Change) -> Sequence[Resource]:
+        """Return the resources from that of a change on."""
         resources = self.item.resources
         names = [(resource.kind, resource.identity) for resource in resources]
         return resources[names.index((change.kind, change.identity)) :]
 
     async def _look_again(self, session: Session, rest: Sequence[Resource], done: Written) -> Sequence[Step]:
-        """What is left, observed and compared anew, as what was done may have altered it."""
+        """Observe and compare the resources that are left: the changes so far may have altered them."""
         wanted = (*rest, *self.item.handlers)
         due = {service for change, _ in done.changes for service in change.activates}
         diff = session.diff(wanted, await session.observe(wanted), pending=self._earlier | due)
         done.looked = len(done.changes)
         settled = len(self.item.resources) - len(rest) - len(done.changes)
-        self._planning(diff, settled + diff.unchanged)
+        self._set_planned(diff, settled + diff.unchanged)
         self.notes += [note for note in diff.notes if note not in self.notes]
         if self.expected is not None:
             planned = self._promised
@@ -285,21 +286,21 @@ class TargetRun:
             raise Errors(problems) if len(problems) > 1 else problems[0]
         return diff.steps
 
-    async def _write(self, session: Session, changes: Sequence[Change], done: Written) -> int:
-        """The first of these, or as many as the session joins; returns how many."""
+    async def _write_next(self, session: Session, changes: Sequence[Change], done: Written) -> int:
+        """Write the first of these, or as many as the session joins; return how many."""
         count = session.join(changes) if isinstance(session, Joining) and len(changes) > 1 else 1
         if isinstance(session, Joining) and count > 1:
-            await self._act_joined(session, changes[:count], done)
+            await self._write_joined(session, changes[:count], done)
             return count
         try:
-            ref = await self._act(session, changes[0])
+            ref = await self._write_change(session, changes[0])
         except (Unreachable, Unsure):
             done.changes.append((changes[0], changes[0].ref))  # maybe it was done: undoing it is harmless
             raise
         done.changes.append((changes[0], ref))
         return 1
 
-    async def _finish(self, session: Session, services: Sequence[str], done: Written) -> None:
+    async def _finish_writing(self, session: Session, services: Sequence[str], done: Written) -> None:
         """Read back, activate, probe, verify."""
         if done.changes:
             await self._read_back(session, done)
@@ -319,7 +320,7 @@ class TargetRun:
                 await self.store.adopt(change.target, ref, change.kind, change.identity, self.run.run_id)
 
     async def _read_back(self, session: Session, done: Written) -> None:
-        """What was sent is read back and compared; a field that did not stick is an error with its name."""
+        """Read back what was sent and compare it; a field that did not stick is an error with its name."""
         changes = [change for change, _ in done.changes]
         touched = {change.kind for change in changes}
         wanted = [r for r in self.item.resources if r.kind in touched]
@@ -343,9 +344,9 @@ class TargetRun:
 
     # -- actions ----------------------------------------------------------------------------------------
 
-    async def _act(self, session: Session, change: Change, *, undo: bool = False) -> str:
-        """One change, journaled before and after. Returns the item's ref."""
-        action = self._action(change, undo)
+    async def _write_change(self, session: Session, change: Change, *, undo: bool = False) -> str:
+        """Write one change, journaled before and after. Returns the item's ref."""
+        action = self._new_action(change, undo)
         begun = time.monotonic()
         try:
             await self.store.action_begin(action, change.activates)
@@ -357,16 +358,16 @@ class TargetRun:
         except FazaiError as error:
             await self.store.action_end(action.action_id, "failed", error=str(error))
             if not undo and not isinstance(error, Moved):  # which need not be the end of it
-                self._not_done(change, action, error, time.monotonic() - begun)
+                self._record_failed(change, action, error, time.monotonic() - begun)
             raise
         await self.store.action_end(action.action_id, "done", ref=ref)
         if not undo:
-            self._is_done(change, action, time.monotonic() - begun)
+            self._record_done(change, action, time.monotonic() - begun)
         return ref
 
-    async def _act_joined(self, session: Joining, changes: Sequence[Change], done: Written) -> None:
-        """Several changes that the session carries out at once; all are journaled before the first."""
-        actions = [self._action(change, undo=False) for change in changes]
+    async def _write_joined(self, session: Joining, changes: Sequence[Change], done: Written) -> None:
+        """Write several changes at once; all are journaled before the first."""
+        actions = [self._new_action(change, undo=False) for change in changes]
         begun = time.monotonic()
         await self.store.actions_begin([(a, c.activates) for a, c in zip(actions, changes, strict=True)])
         refs, error = await session.write_joined(changes)
@@ -374,7 +375,7 @@ class TargetRun:
         for change, action, ref in zip(changes, actions, refs, strict=False):
             done.changes.append((change, ref))
             await self.store.action_end(action.action_id, "done", ref=ref)
-            self._is_done(change, action, each_s)
+            self._record_done(change, action, each_s)
         if error is None:
             return
         count = len(refs)
@@ -382,27 +383,27 @@ class TargetRun:
             await self.store.action_end(action.action_id, "left", error="the one before it failed")
         await self.store.action_end(actions[count].action_id, "failed", error=str(error))
         if not isinstance(error, Moved):
-            self._not_done(changes[count], actions[count], error, each_s)
+            self._record_failed(changes[count], actions[count], error, each_s)
         if isinstance(error, Unreachable | Unsure):  # maybe they were done: undoing them is harmless
             done.changes += [(change, change.ref) for change in changes[count:]]
         else:  # what the journal was told of the rest is not to be activated
             begun_for = {s for change in changes[: count + 1] for s in change.activates}
             left = {s for change in changes[count + 1 :] for s in change.activates}
             before = {s for change, _ in done.changes for s in change.activates}
-            await self._forget(left - begun_for - before - self._earlier)
+            await self._clear_pending(left - begun_for - before - self._earlier)
         raise error
 
-    def _action(self, change: Change, undo: bool) -> Action:
+    def _new_action(self, change: Change, undo: bool) -> Action:
         run_id = self.run.run_id
         return Action(make_action_id(run_id, change, undo), run_id, mask_change(change))
 
-    def _is_done(self, change: Change, action: Action, duration_s: float) -> None:
+    def _record_done(self, change: Change, action: Action, duration_s: float) -> None:
         self.actions.append(ActionOutcome(change, "done", action.action_id, None, duration_s))
-        self._say("change", change, status="done", action_id=action.action_id)
+        self._emit_change(change, status="done", action_id=action.action_id)
 
-    def _not_done(self, change: Change, action: Action, error: FazaiError, duration_s: float) -> None:
+    def _record_failed(self, change: Change, action: Action, error: FazaiError, duration_s: float) -> None:
         self.actions.append(ActionOutcome(change, "failed", action.action_id, error, duration_s))
-        self._say("change", change, status="failed", error=self.hide(str(error)))
+        self._emit_change(change, status="failed", error=self.mask(str(error)))
 
     async def _activate(self, session: Session, service: str) -> None:
         try:
@@ -416,19 +417,19 @@ class TargetRun:
 
     # -- when it goes wrong -----------------------------------------------------------------------------
 
-    async def _failed(self, session: Session, error: FazaiError, done: Written) -> None:
+    async def _handle_failure(self, session: Session, error: FazaiError, done: Written) -> None:
         self.status = TargetStatus.UNREACHABLE if isinstance(error, Unreachable) else TargetStatus.FAILED
         self.errors.append(error)
         if not done.keep and done.changes:
-            await self._undo(session, done)
+            await self._undo_all(session, done)
         if getattr(self.provider, "atomic_writes", False) and not isinstance(error, Unreachable | Unsure):
-            await self._forget(done.refused_services(self.actions, self._earlier))
-        self._left()
+            await self._clear_pending(done.refused_services(self.actions, self._earlier))
+        self._mark_left()
 
-    async def _undo(self, session: Session, done: Written) -> None:
+    async def _undo_all(self, session: Session, done: Written) -> None:
         """Take back what this run wrote, backwards, and activate again what was activated."""
         name, total = self.item.target.name, len(done.changes)
-        back = await self._take_back(session, done)
+        back = await self._revert_changes(session, done)
         running = list(dict.fromkeys(self.activated))
         if not back.cut:
             stays = {s for change in (*back.stuck, *back.lasting) for s in change.activates}
@@ -436,7 +437,7 @@ class TargetRun:
             try:
                 for service in running:
                     await session.activate(service)
-                await self._forget(due - stays - self._earlier)
+                await self._clear_pending(due - stays - self._earlier)
                 if running:
                     await session.probe()
             except FazaiError as error:
@@ -453,8 +454,9 @@ class TargetRun:
             self.notes.append(f"{count} change{'s' if count > 1 else ''} taken back")
         self.event("undo", name, {"undone": count, "kept": total - count})
 
-    async def _take_back(self, session: Session, done: Written) -> TakenBack:
-        """Each change for itself: one that fails leaves the others; only without a connection it ends."""
+    async def _revert_changes(self, session: Session, done: Written) -> TakenBack:
+        """Take back each change for itself, backwards: one that fails leaves the others; only a lost
+        connection ends it."""
         back = TakenBack()
         for change, ref in reversed(done.changes):
             inverse = session.inverse(change, ref)
@@ -463,7 +465,7 @@ class TargetRun:
                 continue
             if not back.cut:
                 try:
-                    await self._act(session, inverse, undo=True)
+                    await self._write_change(session, inverse, undo=True)
                     back.undone.append(change)
                     continue
                 except Moved as error:  # what stands there is not ours
@@ -475,25 +477,26 @@ class TargetRun:
             back.stuck.append(change)
         return back
 
-    async def _forget(self, services: set[str]) -> None:
-        """Saved and running are one again. A journal that cannot be written keeps them: the next run then
-        activates once more, which changes nothing."""
+    async def _clear_pending(self, services: set[str]) -> None:
+        """Record that saved and running are one again. A journal that cannot be written keeps the services
+        pending: the next run then activates once more, which changes nothing."""
         for service in services:
             with suppress(StateError):
                 await self.store.activated(self.item.target.name, service)
 
-    def _left(self) -> None:
+    def _mark_left(self) -> None:
+        """Report every planned change that was not reached as left."""
         reached = {id(action.change) for action in self.actions}
         self.actions += [ActionOutcome(c, "left") for c in self._planned if id(c) not in reached]
 
     @contextmanager
     def _in_flight(self) -> Iterator[None]:
-        """What is inside is finished when the run is interrupted once."""
+        """Defer the first interrupt until the block ends."""
         before, self._busy = self._busy, True
         try:
             yield
         finally:
             self._busy = before
 
-    def _say(self, type_: str, change: Change, **more: object) -> None:
-        self.event(type_, change.target, {**change_record(change), **more})
+    def _emit_change(self, change: Change, **more: object) -> None:
+        self.event("change", change.target, {**change_record(change), **more})

@@ -1,1 +1,2 @@
-"""Outcomes -> text for people (`text`) or machines (`machine`). Nothing here knows what is printed where."""
+"""Reports: turn outcomes into text for people (`text`) or machines (`machine`). Nothing here knows where it
+is printed."""

@@ -33,7 +33,7 @@ _IDS = {
 
 
 def event_host(event: Mapping[str, Any]) -> str:
-    """Whom the event is about: a target, a host, an agent, or nobody ("")."""
+    """Return whom the event is about: a target, a host, an agent, or nobody ("")."""
     for name in ("target", "hostname", "agent_id"):
         if event.get(name):
             return str(event[name])
@@ -41,7 +41,7 @@ def event_host(event: Mapping[str, Any]) -> str:
 
 
 def event_style(event: Mapping[str, Any]) -> str:
-    """red, yellow, green, dim, or "" for plain."""
+    """Return the event's style: red, yellow, green, dim, or "" for plain."""
     type_ = event.get("type")
     if (
         type_ == "error"
@@ -64,7 +64,7 @@ def event_style(event: Mapping[str, Any]) -> str:
 
 
 def event_line(event: Mapping[str, Any]) -> str:
-    """What happened, without time, host and type."""
+    """Describe the event in one line, without time, host and type."""
     known = _TEXTS.get(str(event.get("type")))
     text = known(event) if known is not None else _other_fields(event)
     return escape_controls(text)

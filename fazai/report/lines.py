@@ -34,15 +34,15 @@ def unstyled(text: str, style: str) -> str:
 
 
 def escape_controls(text: str) -> str:
-    """Text from a device or a file without what would steer a terminal."""
+    """Escape in text from a device or a file what would steer a terminal."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def activation_lines(outcome: TargetOutcome) -> list[tuple[str, str]]:
-    """What takes effect besides the changes, and what is to become, or became, of it: handlers that run,
-    services that are reconfigured."""
+    """Return handlers that run and services that are reconfigured besides the changes, each with what is to
+    become, or became, of it."""
     if outcome.status is TargetStatus.PENDING:
         return [("to activate", name) for name in outcome.activations]
     found = [("activated", name) for name in outcome.activated]
@@ -50,14 +50,14 @@ def activation_lines(outcome: TargetOutcome) -> list[tuple[str, str]]:
 
 
 def change_title(change: Change) -> str:
-    """`alias blocklist`, `rule "allow dns"`."""
+    """Name the changed item: `alias blocklist`, `rule "allow dns"`."""
     identity = escape_controls(change.identity)
     quoted = f'"{identity}"' if " " in identity or not identity else identity
     return f"{change.kind.partition('.')[2] or change.kind} {quoted}"
 
 
 def change_details(change: Change, width: int = _WIDTH) -> str:
-    """What differs, in one line: `content: +198.51.100.7 -203.0.113.9`, `mode 0644 -> 0600`."""
+    """Describe the difference in one line: `content: +198.51.100.7 -203.0.113.9`, `mode 0644 -> 0600`."""
     parts = [change.note] if change.note else []
     if change.verb is Verb.UPDATE:
         parts += [
@@ -92,7 +92,7 @@ def _value_text(value: Any) -> str:
 
 
 def diff_lines(change: Change) -> list[str]:
-    """The change as a unified diff of its fields, one value a line, secrets masked."""
+    """Return the change as a unified diff of its fields, one value a line, secrets masked."""
     before, after = _yaml_lines(json_value(change.before)), _yaml_lines(json_value(change.after))
     after += [f"({line})" for line in _yaml_lines(json_value(change.options))]  # how it is written, not what
     title = f"{change.target} {change_title(change)}"
@@ -120,7 +120,7 @@ def _yaml_lines(fields: Mapping[str, Any]) -> list[str]:
 
 
 def result_words(outcome: RunOutcome) -> list[str]:
-    """The counts of a run that a reader sees first: what changed, and whatever did not go as declared."""
+    """Return the counts of a run that a reader sees first: changes, and all that did not go as declared."""
     totals = outcome.totals()
     if not totals["refused"]:  # nothing of it was reached: a read-only target
         totals["refused"] = sum(target.status is TargetStatus.REFUSED for target in outcome.targets)
@@ -131,7 +131,7 @@ def result_words(outcome: RunOutcome) -> list[str]:
 
 
 def error_lines(error: FazaiError, paint: Paint = unstyled) -> Iterator[str]:
-    """`error: file:line:col: text`, the offending line with a mark under its place, and the hint."""
+    """Yield `error: file:line:col: text`, the offending line with a mark under its place, and the hint."""
     for one in error.errors if isinstance(error, Errors) else (error,):
         place = f"{one.where}: " if one.where is not None else ""
         yield f"{paint('error:', 'red')} {place}{escape_controls(one.message)}"

@@ -26,7 +26,7 @@ FORMAT = "fazai-run/1"
 
 
 def run_record(outcome: RunOutcome | None, command: str, errors: Iterable[FazaiError] = ()) -> dict[str, Any]:
-    """The document of docs/output.schema.json. Without an outcome: nothing was contacted."""
+    """Return the document of docs/output.schema.json. Without an outcome: nothing was contacted."""
     found = list(errors)
     result: dict[str, Any] = {"format": FORMAT, "command": command}
     if outcome is not None:
@@ -80,7 +80,7 @@ def as_json(record: Mapping[str, Any]) -> str:
 
 
 def as_junit(outcome: RunOutcome | None, command: str, errors: Iterable[FazaiError] = ()) -> str:
-    """A suite a play, a case a target; pending changes are failures of type "drift"."""
+    """Return JUnit XML: a suite a play, a case a target; pending changes are failures of type "drift"."""
     suites: dict[str, list[TargetOutcome]] = {}
     for target in outcome.targets if outcome else ():
         suites.setdefault(target.play, []).append(target)
@@ -145,7 +145,7 @@ def _quoted(text: str) -> str:
 
 
 def as_markdown(outcome: RunOutcome | None, command: str, errors: Iterable[FazaiError] = ()) -> str:
-    """A table of targets and a folded diff for each that has changes: what a pull request shows."""
+    """Return a table of targets and a folded diff for each that has changes, as a pull request shows it."""
     lines = [f"### fazai {command}", ""]
     for error in errors:
         lines.append(f"- **{type(error).__name__}** {_markdown_cell(str(error))}")

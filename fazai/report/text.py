@@ -31,8 +31,9 @@ _REDRAW_S = 0.1
 
 @dataclass(slots=True)
 class TextReport:
-    """`live`: a terminal that can show progress. `every_change`: a line a change (else a line a target).
-    `noun(provider, count)` says "2 firewalls". `columns`: how long a line of a change may be."""
+    """Report for people. `live`: a terminal that can show progress. `every_change`: a line a change (else a
+    line a target). `noun(provider, count)` returns "2 firewalls". `columns`: how long a line of a change may
+    be."""
 
     out: TextIO
     noun: Callable[[str, int], str]
@@ -57,19 +58,19 @@ class TextReport:
     # -- as it happens ----------------------------------------------------------------------------------
 
     def event(self, event: EngineEvent) -> None:
-        """Progress at a terminal only."""
+        """Show progress, at a terminal only."""
         if not self.live:
             return
         if event.type == "change":
             what = f"{event.data['kind']} {event.data['identity']}"
-            self._progress(f"{event.target} {event.data['verb']} {what}")
+            self._draw_progress(f"{event.target} {event.data['verb']} {what}")
         elif event.type == "activate":
-            self._progress(f"{event.target} activating {event.data['service']}")
+            self._draw_progress(f"{event.target} activating {event.data['service']}")
         elif event.type == "target":
-            self._progress(f"{event.target} observing")
+            self._draw_progress(f"{event.target} observing")
 
     def begin(self, plays: Mapping[str, Mapping[str, int]], resources: Mapping[str, int], names: int) -> None:
-        """The plays with their targets by provider, their resources, and the longest name of a target."""
+        """Take the plays with their targets by provider, their resources, and the longest target's name."""
         self._width = min(max(names, 4), 40)
         for play, providers in plays.items():
             self._total += sum(providers.values())
@@ -79,74 +80,80 @@ class TextReport:
             self._plays[play] = f"{title:<56} {what}, {count} resource{'' if count == 1 else 's'}"
 
     def target(self, outcome: TargetOutcome) -> None:
-        """One target is finished."""
+        """Report one target that is finished."""
         self._finished += 1
         if self.quiet and outcome.status is TargetStatus.CONVERGED and not outcome.notes:
             return
         if outcome.play != self._play:
             self._play = outcome.play
-            self._line(
+            self._write_line(
                 self.paint(self._plays.get(outcome.play, f"PLAY {escape_controls(outcome.play)}"), "bold")
             )
         if self.every_change or self.diff or self.explain:
-            self._all_lines(outcome)
+            self._write_changes(outcome)
         else:
-            self._line(self._one_line(outcome))
+            self._write_line(self._summary_line(outcome))
         for error in outcome.errors:
-            self._error(outcome, error)
+            self._write_error(outcome, error)
         for note in outcome.notes:
-            self._line(f"  {self._name(outcome)}  {self.paint('note:', 'dim')} {escape_controls(note)}")
+            self._write_line(
+                f"  {self._name_column(outcome)}  {self.paint('note:', 'dim')} {escape_controls(note)}"
+            )
 
     def end(self, outcome: RunOutcome) -> None:
-        """The recap. Raises OSError when something of the report could not be written."""
-        self._clear()
-        self._recap(outcome)
+        """Write the recap. Raises OSError when something of the report could not be written."""
+        self._clear_progress()
+        self._write_recap(outcome)
         if self._lost is not None:
             raise self._lost
 
-    def _recap(self, outcome: RunOutcome) -> None:
+    def _write_recap(self, outcome: RunOutcome) -> None:
         if self.quiet and outcome.exit_code == 0 and not outcome.totals()["changed"]:
             return
         parts = result_words(outcome)
         style = "green" if outcome.exit_code == 0 else "yellow" if outcome.exit_code == 2 else "red"
         run = outcome.run_id[:13]
         tail = f"   {outcome.duration_s:.1f} s" + f"   run {run}   fazai show {run}" * self.recorded
-        self._line(self.paint("RESULT " + ", ".join(parts), style) + tail)
+        self._write_line(self.paint("RESULT " + ", ".join(parts), style) + tail)
 
     # -- lines ------------------------------------------------------------------------------------------
 
-    def _name(self, outcome: TargetOutcome) -> str:
+    def _name_column(self, outcome: TargetOutcome) -> str:
         return f"{escape_controls(outcome.target):<{self._width}}"
 
-    def _all_lines(self, outcome: TargetOutcome) -> None:
+    def _write_changes(self, outcome: TargetOutcome) -> None:
         if not outcome.actions:
             sign = "=" if outcome.status is TargetStatus.CONVERGED else "!"
-            self._line(f"  {self._name(outcome)}  {self.paint(f'{sign} {outcome.status}', _STYLE[sign])}")
+            self._write_line(
+                f"  {self._name_column(outcome)}  {self.paint(f'{sign} {outcome.status}', _STYLE[sign])}"
+            )
         for action in outcome.actions:
-            self._action(outcome, action)
+            self._write_action(outcome, action)
         for word, name in activation_lines(outcome):
             style = "red" if word == "not activated" else _STYLE["!"]
             title = self.paint(f"! {word:<{_TITLE_WIDTH - 2}}", style)
-            self._line(f"  {self._name(outcome)}  {title}  {escape_controls(name)}")
+            self._write_line(f"  {self._name_column(outcome)}  {title}  {escape_controls(name)}")
 
-    def _action(self, outcome: TargetOutcome, action: ActionOutcome) -> None:
+    def _write_action(self, outcome: TargetOutcome, action: ActionOutcome) -> None:
         change = action.change
         sign = SIGNS[change.verb]
         title = self.paint(f"{sign} {change_title(change):<{_TITLE_WIDTH}}", _STYLE[sign])
         state = "" if action.status in ("done", "planned", "refused") else f"[{action.status}] "
         used = self._width + max(_TITLE_WIDTH, len(change_title(change))) + 8 + len(state)
         details = change_details(change, max(self.columns - used, 20))
-        self._line(f"  {self._name(outcome)}  {title}  {self.paint(state, 'red')}{details}".rstrip())
+        self._write_line(
+            f"  {self._name_column(outcome)}  {title}  {self.paint(state, 'red')}{details}".rstrip()
+        )
         if self.explain:
             for name in change.after:
                 mark: Mark | None = change.origins.get(name)
-                self._line(f"      {name:<24} from {mark or change.mark or 'the device'}")
+                self._write_line(f"      {name:<24} from {mark or change.mark or 'the device'}")
         if self.diff:
             for line in diff_lines(change):
                 style = {"+": "green", "-": "red", "@": "dim"}.get(line[:1], "")
-                self._line(f"      {self.paint(line, style) if style else line}")
+                self._write_line(f"      {self.paint(line, style) if style else line}")
 
-    def _one_line(self, outcome: TargetOutcome) -> str:
+    def _summary_line(self, outcome: TargetOutcome) -> str:
         changes = outcome.verbs
         words = [
             f"{count} to {verb}" if outcome.count("planned") else f"{count} {_past_tense(verb)}"
@@ -157,21 +164,21 @@ class TextReport:
         what = ", ".join([*words, f"{outcome.unchanged} unchanged"])
         text = f"{sign} {outcome.status}"
         status = self.paint(f"{text:<13}", _STYLE[sign])
-        return f"  {self._name(outcome)}  {status}  {what}   {outcome.duration_s:.1f} s"
+        return f"  {self._name_column(outcome)}  {status}  {what}   {outcome.duration_s:.1f} s"
 
-    def _error(self, outcome: TargetOutcome, error: FazaiError) -> None:
+    def _write_error(self, outcome: TargetOutcome, error: FazaiError) -> None:
         from fazai.report.lines import error_lines
 
         for line in error_lines(error, self.paint):
-            self._line(f"  {self._name(outcome)}  {line}")
+            self._write_line(f"  {self._name_column(outcome)}  {line}")
 
     # -- the terminal -----------------------------------------------------------------------------------
 
-    def _line(self, text: str) -> None:
-        self._clear()
+    def _write_line(self, text: str) -> None:
+        self._clear_progress()
         self._write(text + "\n")
 
-    def _progress(self, text: str) -> None:
+    def _draw_progress(self, text: str) -> None:
         now = time.monotonic()
         if now - self._drawn < _REDRAW_S:
             return
@@ -180,13 +187,14 @@ class TextReport:
         self._write(f"\r\x1b[K{self.paint(status, 'dim')}", flush=True)
         self._status = status
 
-    def _clear(self) -> None:
+    def _clear_progress(self) -> None:
         if self._status:
             self._write("\r\x1b[K")
             self._status = ""
 
     def _write(self, text: str, *, flush: bool = False) -> None:
-        """A reader that went away or a full disk must not end a run half-way; `end` raises it."""
+        """Write, and keep a failure for `end`: a reader that went away or a full disk must not end a run
+        half-way."""
         try:
             self.out.write(text)
             if flush:

@@ -158,7 +158,7 @@ _ACTIONS: Family[ProposedAction] = Family(
 
 
 def decode_action(data: bytes | str) -> ProposedAction:
-    """The data of an `action` event. Strict, for an action is an instruction.
+    """Read the data of an `action` event. Strict, for an action is an instruction.
 
     Raises WireError: bad_json, bad_request, unknown_type, unknown_action.
     """
@@ -170,7 +170,8 @@ def decode_action(data: bytes | str) -> ProposedAction:
 
 
 def decode_proposal(data: bytes | str) -> ProposedAction:
-    """The action that a model wrote, with or without `type`; it cannot give itself an id or a plan's hash.
+    """Read the action that a model wrote, with or without `type`; it cannot give itself an id or a plan's
+    hash.
 
     Raises WireError as decode_action does.
     """

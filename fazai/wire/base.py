@@ -1,4 +1,4 @@
-"""What all sections of the contract share (SPEC.md, "Common rules"): error, limits, decode, encode."""
+"""Shared by all sections of the contract (SPEC.md, "Common rules"): error, limits, decode, encode."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class ErrorAnswer(Message, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, error: WireError) -> ErrorAnswer:
-        """The answer that carries this error to the other side."""
+        """Return the answer that carries this error to the other side."""
         text = f"{error.message} ({error.hint})" if error.hint else error.message
         return cls(error=text, code=error.code)
 
@@ -151,7 +151,7 @@ class Family(Generic[T]):
         self._unique_names = unique_names
 
     def decode(self, data: bytes | str, *, limit_bytes: int | None = None) -> T:
-        """The message in `data`. Raises WireError."""
+        """Read the message in `data`. Raises WireError."""
         raw = _check_size(data, limit_bytes or self._limit_bytes, self._too_large)
         try:
             with _reading_json():
@@ -165,7 +165,7 @@ class Family(Generic[T]):
             raise
 
     def convert(self, value: Any) -> T:
-        """The message in an already parsed JSON value. Raises WireError."""
+        """Read the message in an already parsed JSON value. Raises WireError."""
         try:
             with _reading_json():
                 message: T = msgspec.convert(value, self.union)
@@ -175,8 +175,8 @@ class Family(Generic[T]):
         return message
 
     def _refuse_tag(self, value: object) -> None:
-        """Raises WireError when the value is an object whose tag is missing, mistyped or unknown: what is
-        wrong first, and said better than by the decoder of the union."""
+        """Raise WireError when the value is an object whose tag is missing, mistyped or unknown: that is
+        wrong first, and said better here than by the decoder of the union."""
         if not isinstance(value, dict):
             return
         if self.tag not in value:
@@ -191,7 +191,7 @@ class Family(Generic[T]):
 
 
 def _parse_or_none(raw: bytes) -> Any:
-    """The JSON value; None for one with a number that nothing holds, of which the decoder says the place.
+    """Parse JSON; None for a number that nothing holds, of which the decoder of the message names the place.
     Raises WireError(bad_json)."""
     try:
         return parse_json(raw)
@@ -202,7 +202,7 @@ def _parse_or_none(raw: bytes) -> Any:
 
 
 def decode_body(data: bytes | str, of: type[M], *, limit_bytes: int = MAX_BODY_BYTES) -> M:
-    """A message whose type is known from where it arrived. Raises WireError."""
+    """Read a message whose type is known from where it arrived. Raises WireError."""
     raw = _check_size(data, limit_bytes, "too_large")
     with _reading_json():
         message = msgspec.json.decode(raw, type=of)
@@ -212,14 +212,14 @@ def decode_body(data: bytes | str, of: type[M], *, limit_bytes: int = MAX_BODY_B
 
 
 def decode_answer(data: bytes | str, of: type[M], *, limit_bytes: int = MAX_LINE_BYTES) -> M | ErrorAnswer:
-    """The answer to a request: `of` where `ok` is true, else the refusal. Raises WireError."""
+    """Read the answer to a request: `of` where `ok` is true, else the refusal. Raises WireError."""
     if decode_body(data, _Verdict, limit_bytes=limit_bytes).ok:
         return decode_body(data, of, limit_bytes=limit_bytes)
     return decode_body(data, ErrorAnswer, limit_bytes=limit_bytes)
 
 
 def parse_json(raw: bytes) -> Any:
-    """Any JSON value. Raises WireError."""
+    """Parse any JSON value. Raises WireError."""
     with _reading_json():
         return msgspec.json.decode(raw)
 
@@ -227,7 +227,7 @@ def parse_json(raw: bytes) -> Any:
 def parse_object(
     data: bytes | str, *, limit_bytes: int = MAX_BODY_BYTES, unique_names: bool = False
 ) -> dict[str, Any]:
-    """Any JSON object, as a dict. Raises WireError."""
+    """Parse any JSON object as a dict. Raises WireError."""
     raw = _check_size(data, limit_bytes, "too_large")
     value = parse_json(raw)
     if not isinstance(value, dict):
@@ -239,13 +239,13 @@ def parse_object(
 
 
 def convert_to(value: Any, of: type[M]) -> M:
-    """A message from an already parsed JSON value. Raises WireError."""
+    """Read a message from an already parsed JSON value. Raises WireError."""
     with _reading_json():
         return msgspec.convert(value, of)
 
 
 def encode(message: Message) -> bytes:
-    """The message as one line of JSON, without the newline. Raises WireError for text that is no UTF-8."""
+    """Write the message as a line of JSON, without newline. Raises WireError for text that is no UTF-8."""
     try:
         if not message.constants:
             return msgspec.json.encode(message)
@@ -256,8 +256,8 @@ def encode(message: Message) -> bytes:
 
 
 def _refuse_twice(raw: bytes) -> None:
-    """Raises WireError when a name occurs twice in one object of this JSON: two readers would see two
-    messages, and what a policy looked at would not be what is done."""
+    """Raise WireError when a name occurs twice in one object of this JSON: two readers would see two
+    messages, and a policy would judge another message than the one that is carried out."""
     import json
 
     def unique(pairs: list[tuple[str, None]]) -> None:
@@ -271,7 +271,7 @@ def _refuse_twice(raw: bytes) -> None:
 
 
 def _skip_number(_: str) -> None:
-    """Stands for a number: only names are looked at, and a number of many digits takes long to read."""
+    """Replace a number: only names are looked at, and a number of many digits takes long to read."""
 
 
 def _check_size(data: bytes | str, limit_bytes: int, too_large: str) -> bytes:
@@ -286,7 +286,7 @@ def _check_size(data: bytes | str, limit_bytes: int, too_large: str) -> bytes:
 
 @contextmanager
 def _reading_json() -> Iterator[None]:
-    """What msgspec raises on foreign input, as a WireError."""
+    """Turn the errors of msgspec about foreign input into WireError."""
     try:
         yield
     except msgspec.ValidationError as error:
@@ -301,7 +301,8 @@ _PATTERN = re.compile(r" matching regex '\(\?#(?P<words>[^)]*)\).*'", re.DOTALL)
 
 
 def _validation_error(error: msgspec.ValidationError) -> WireError:
-    """msgspec's "Expected `int`, got `str` - at `$.params.seed`", as a sentence with the place in front."""
+    """Reword msgspec's "Expected `int`, got `str` - at `$.params.seed`" as a sentence with the place in
+    front."""
     found = _PLACE.match(str(error))
     text, path = (found["text"], found["path"]) if found else (str(error), None)
     text = _PATTERN.sub(r": \g<words>", text[:1].lower() + text[1:])

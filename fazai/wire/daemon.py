@@ -340,7 +340,7 @@ class HealthAnswer(AnswerMessage, frozen=True, kw_only=True):
 
 
 def decode_events_query(query: Mapping[str, str]) -> EventsQuery:
-    """The query of GET /events; `types` is a list with commas. Raises WireError with the code bad_query."""
+    """Read the query of GET /events; `types` is a list with commas. Raises WireError(bad_query)."""
     values: dict[str, Any] = dict(query)
     if "types" in values:
         values["types"] = values["types"].split(",") if values["types"] else []

@@ -263,7 +263,7 @@ EVENT_TYPES = (*_EVENTS.tags, "action")
 
 
 def decode_event(data: bytes | str) -> Event:
-    """The data of one server-sent event.
+    """Read the data of one server-sent event.
 
     Raises WireError: bad_json, bad_request, unknown_type, unknown_action. A reader skips an event of an
     unknown type: a later minor version may have added it.
@@ -276,29 +276,29 @@ def decode_event(data: bytes | str) -> Event:
 
 @dataclass(frozen=True, slots=True)
 class SseFrame:
-    """One server-sent event: its id, and what it says."""
+    """One server-sent event and its id."""
 
     id: int
     event: Event
 
 
 def is_event_id(text: str) -> bool:
-    """Whether the text can be an event's id: a decimal number of at most 18 digits."""
+    """Return whether the text can be an event's id: a decimal number of at most 18 digits."""
     return text.isascii() and text.isdigit() and len(text) <= 18
 
 
 def event_type(event: Event) -> str:
-    """The name that stands after `event:` and as `type` in the data."""
+    """Return the name that stands after `event:` and as `type` in the data."""
     return "action" if isinstance(event, ActionBase) else str(event.__struct_config__.tag)
 
 
 def encode_sse(event_id: int, event: Event) -> bytes:
-    """The event as it goes onto the stream, the empty line that ends it included."""
+    """Write the event as it goes onto the stream, the empty line that ends it included."""
     return b"id: %d\nevent: %s\ndata: %s\n\n" % (event_id, event_type(event).encode(), encode(event))
 
 
 def decode_sse(frame: bytes) -> SseFrame:
-    """What `encode_sse` wrote. Raises WireError when id, event or data is missing or they disagree."""
+    """Read what `encode_sse` wrote. Raises WireError when id, event or data is missing or they disagree."""
     fields: dict[str, str] = {}
     try:
         lines = re.split(r"\r\n|\n|\r", frame.decode())

@@ -134,7 +134,7 @@ class RunChangesAnswer(AnswerMessage, frozen=True, kw_only=True, omit_defaults=F
 
 
 def decode_telemetry_query(query: Mapping[str, str]) -> TelemetryQuery:
-    """The query of GET /telemetry; `fields` is a list with commas. Raises WireError(bad_query)."""
+    """Read the query of GET /telemetry; `fields` is a list with commas. Raises WireError(bad_query)."""
     values: dict[str, Any] = dict(query)
     if "fields" in values:
         values["fields"] = values["fields"].split(",") if values["fields"] else []

@@ -23,5 +23,5 @@ class LogLine(Message, frozen=True, kw_only=True):
 
 
 def decode_log_line(line: bytes | str) -> LogLine:
-    """One line of a log. Raises WireError."""
+    """Read one line of a log. Raises WireError."""
     return decode_body(line, LogLine)

@@ -150,7 +150,7 @@ OpnT = TypeVar("OpnT", bound=OpnAnswer)
 
 
 def decode_opn_answer(data: bytes | str, of: type[OpnT]) -> OpnT | OpnError:
-    """The answer of a `/opn/*` route: `of` where `success` is true, else the refusal. Raises WireError."""
+    """Read an answer of `/opn/*`: `of` where `success` is true, else the refusal. Raises WireError."""
     if decode_body(data, _OpnVerdict, limit_bytes=MAX_LINE_BYTES).success:
         return decode_body(data, of, limit_bytes=MAX_LINE_BYTES)
     return decode_body(data, OpnError, limit_bytes=MAX_LINE_BYTES)

@@ -39,19 +39,20 @@ class SignedHeaders(RequestMessage, frozen=True, kw_only=True):
 
 
 def signing_text(timestamp: str, nonce: str, method: str, path: str, body: bytes) -> bytes:
-    """What is signed. `path` is the path with its query, as sent; `body` as sent (still compressed)."""
+    """Return the text that is signed. `path` is the path with its query, as sent; `body` as sent (still
+    compressed)."""
     digest = hashlib.sha256(body).hexdigest()
     return "\n".join((timestamp, nonce, method.upper(), path, digest)).encode()
 
 
 def sign(key: bytes, *, timestamp: str, nonce: str, method: str, path: str, body: bytes) -> str:
-    """The value of `X-Fazai-Signature`."""
+    """Return the value of `X-Fazai-Signature`."""
     text = signing_text(timestamp, nonce, method, path, body)
     return "sha256=" + hmac.new(key, text, hashlib.sha256).hexdigest()
 
 
 def decode_signed_headers(headers: Mapping[str, str]) -> SignedHeaders:
-    """The signature's headers among `headers` (any case). Raises WireError with the code bad_signature."""
+    """Read the signature's headers among `headers` (any case). Raises WireError(bad_signature)."""
     found: dict[str, str] = {}
     for name, value in headers.items():
         field = _HEADERS.get(name.lower())

@@ -201,12 +201,12 @@ _REQUESTS: Family[SouthboundRequest] = Family(
 def decode_southbound_request(
     data: bytes | str, *, max_payload: int = MAX_PAYLOAD_BYTES
 ) -> SouthboundRequest:
-    """One request, from either side. Raises WireError: bad_json, bad_request, unknown_method, too_large."""
+    """Read a request of either side. Raises WireError: bad_json, bad_request, unknown_method, too_large."""
     return _REQUESTS.decode(data, limit_bytes=max_payload)
 
 
 def decode_hello(data: bytes | str) -> Hello:
-    """The first message of a connection. Raises WireError: hello_required for another method."""
+    """Read the first message of a connection. Raises WireError: hello_required for another method."""
     request = decode_southbound_request(data)
     if not isinstance(request, Hello):
         method = request.__struct_config__.tag

@@ -147,7 +147,7 @@ class Sample:
     time: datetime
 
     def encode(self) -> bytes:
-        """The record with all fields that it came with, in their order."""
+        """Write the record with all fields that it came with, in their order."""
         return msgspec.json.encode(self.fields)
 
 
@@ -181,8 +181,7 @@ class Batch:
 
 
 def parse_time(text: str) -> datetime:
-    """An ISO 8601 date (of a month or a week) and time, in UTC; one without an offset is UTC. Raises
-    WireError."""
+    """Read an ISO 8601 date (of a month or week) and time; without an offset it is UTC. Raises WireError."""
     try:
         moment = datetime.fromisoformat(text.upper())  # `t` and `z` are T and Z
         if len(text) < 13:  # a date alone
@@ -197,7 +196,7 @@ def parse_time(text: str) -> datetime:
 
 
 def decode_sample(value: Any) -> Sample:
-    """One record that is already parsed JSON (telemetry.push's payload). Raises WireError."""
+    """Read one record that is already parsed JSON (telemetry.push's payload). Raises WireError."""
     record = convert_record(value)
     return Sample(record, value, parse_time(record.timestamp))
 
@@ -224,7 +223,7 @@ def _with_integers(value: Any) -> Any:
 
 
 def decode_telemetry(body: bytes) -> Batch:
-    """The body of POST /ingest, decompressed: an object, an array, or one object a line.
+    """Read the body of POST /ingest, decompressed: an object, an array, or one object a line.
 
     A bad record is an entry of `errors` and leaves the others alone. Raises WireError: bad_json, bad_request
     (neither objects nor an array), too_large.
@@ -247,7 +246,7 @@ def decode_telemetry(body: bytes) -> Batch:
 
 
 def _records(body: bytes) -> list[Any]:
-    """The parsed records; a line of NDJSON that is no JSON stands as its WireError."""
+    """Return the parsed records; a line of NDJSON that is no JSON stands as its WireError."""
     try:
         value = parse_json(body)
     except WireError:

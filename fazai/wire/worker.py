@@ -203,19 +203,19 @@ _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 def _mend_surrogates(line: bytes) -> bytes:
-    """Half of a character that JSON writes in two escapes is read as U+FFFD: clients cut text in the middle
-    of one, and the other half is not coming."""
+    """Read half of a character that JSON writes in two escapes as U+FFFD: clients cut text in the middle of
+    one, and the other half is not coming."""
     if _SURROGATE.search(line) is None:
         return line
     return _ESCAPE.sub(lambda found: b"\\ufffd" if found[1] else found[0], line)
 
 
 def decode_worker_request(line: bytes | str) -> WorkerRequest:
-    """One line that a client sent. Raises WireError: bad_json, bad_request, unknown_type."""
+    """Read one line that a client sent. Raises WireError: bad_json, bad_request, unknown_type."""
     raw = line.encode(errors="surrogatepass") if isinstance(line, str) else line
     return _REQUESTS.decode(_mend_surrogates(raw))
 
 
 def decode_worker_event(line: bytes | str) -> WorkerEvent:
-    """One line of a stream that a worker sent. Raises WireError: bad_json, bad_request, unknown_type."""
+    """Read one line of a stream that a worker sent. Raises WireError: bad_json, bad_request, unknown_type."""
     return _EVENTS.decode(line)
