@@ -19,7 +19,7 @@ PACKAGE = ROOT / "fazai"
 NOUNS = {"errors", "model", "wire", "config", "outcome", "ids", "timestamps", "files"}
 THOUGHT = {
     "yamltext",
-    "echoes",
+    "masking",
     "inventory",
     "template",
     "secrets",
@@ -34,7 +34,7 @@ SHELLS = {"cli", "worker", "daemon", "service", "agent", "__main__"}
 ALLOWED = {
     **dict.fromkeys(NOUNS, NOUNS),
     **dict.fromkeys(THOUGHT, NOUNS | THOUGHT),
-    **{name: NOUNS | {"plan", "echoes", name} for name in HANDS},
+    **{name: NOUNS | {"plan", "masking", name} for name in HANDS},
     **{name: NOUNS | THOUGHT | {"store"} for name in ENGINE},
 }
 #: The line of design.md: a module imports nothing that stands to its right.

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 from fazai.apply.boxes import BoxStore, box_and_owner, names_by_box
 from fazai.apply.target import TargetRun
-from fazai.echoes import make_lazy_mask, secret_texts
 from fazai.errors import FazaiError, Interrupted, LockHeld, PlanStale, Refused, StateError, Unreachable
+from fazai.masking import make_lazy_mask, secret_texts
 from fazai.model import Provider, TargetWork, Work
 from fazai.outcome import EngineEvent, RunOutcome, TargetOutcome, TargetStatus
 from fazai.plan import Expected

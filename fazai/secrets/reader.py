@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from fazai.echoes import secret_texts
 from fazai.errors import Mark, SecretError, did_you_mean
+from fazai.masking import secret_texts
 from fazai.model import Secret, SecretRef, Value
 from fazai.secrets.files import read_private
 

@@ -15,5 +15,6 @@ unknown field is left alone), telemetry keeps what it does not know. Nothing her
     telemetry   section 4: what hosts report
     logs        section 5: one line of log
 
-Import from the module itself: what needs one section does not load the others.
+Import from the module itself: what needs one section does not load the others. Names without an underscore
+are for everybody.
 """

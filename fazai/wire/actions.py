@@ -25,27 +25,6 @@ from fazai.wire.base import (
 )
 from fazai.wire.opn import Tags
 
-__all__ = [
-    "ActionBase",
-    "ApproveBody",
-    "AskAction",
-    "CommitKbAction",
-    "DoneAction",
-    "KbAddedAnswer",
-    "KbBody",
-    "KbDoc",
-    "KbDocsAnswer",
-    "ObserveAction",
-    "PlanAction",
-    "ProposedAction",
-    "ResearchAction",
-    "ShellAction",
-    "ToolSpecAction",
-    "UseToolAction",
-    "decode_action",
-    "decode_proposal",
-]
-
 Text = Annotated[str, Meta(max_length=65_536)]
 
 

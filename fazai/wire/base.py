@@ -13,32 +13,6 @@ from msgspec import Meta, Struct
 
 from fazai.errors import FazaiError, did_you_mean
 
-__all__ = [
-    "CONTRACT",
-    "MAX_BODY_BYTES",
-    "MAX_LINE_BYTES",
-    "MAX_PAYLOAD_BYTES",
-    "AnswerMessage",
-    "Count",
-    "ErrorAnswer",
-    "Family",
-    "Ident",
-    "Label",
-    "Message",
-    "Milliseconds",
-    "OkAnswer",
-    "RequestMessage",
-    "SessionAnswer",
-    "Timestamp",
-    "WireError",
-    "convert_to",
-    "decode_answer",
-    "decode_body",
-    "encode",
-    "parse_json",
-    "parse_object",
-]
-
 #: The version of SPEC.md that these types follow.
 CONTRACT = "1.1"
 

@@ -14,8 +14,6 @@ from fazai.model import Verb
 from fazai.outcome import ActionStatus
 from fazai.wire.base import Label, Message
 
-__all__ = ["ActionRecord", "ChangeRecord"]
-
 
 class ActionRecord(Message, frozen=True, kw_only=True):
     """An item, what is done to it, and how that ended; `error` says why it failed or was refused."""

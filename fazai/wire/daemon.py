@@ -24,39 +24,6 @@ from fazai.wire.changes import ActionRecord
 from fazai.wire.events import AgentState, Level, is_event_id
 from fazai.wire.worker import SessionParams
 
-__all__ = [
-    "HTTP_STATUS",
-    "AbortBody",
-    "ActionRow",
-    "AgentAnswer",
-    "AgentKeyBody",
-    "AgentRow",
-    "AgentStatusAnswer",
-    "AgentsAnswer",
-    "ApproveRunBody",
-    "DaemonLimits",
-    "EventsQuery",
-    "GenerateBody",
-    "HealthAnswer",
-    "IgnoredAnswer",
-    "JobRow",
-    "PlanAnswer",
-    "PlanRow",
-    "ReportAnswer",
-    "ReportBody",
-    "ReportedEvent",
-    "RunAnswer",
-    "RunBody",
-    "RunRow",
-    "RunStartedAnswer",
-    "RunsAnswer",
-    "RunsQuery",
-    "ScheduleAnswer",
-    "SessionsBody",
-    "TargetRow",
-    "decode_events_query",
-]
-
 #: The HTTP status that goes with a code of the contract.
 HTTP_STATUS: Mapping[str, int] = MappingProxyType(
     {

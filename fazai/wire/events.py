@@ -24,42 +24,6 @@ from fazai.wire.base import (
     parse_object,
 )
 
-__all__ = [
-    "EVENT_TYPES",
-    "LIFE_CYCLE",
-    "ActivateEvent",
-    "AgentEvent",
-    "AgentState",
-    "AskEvent",
-    "ChangeEvent",
-    "DoneEvent",
-    "ErrorEvent",
-    "Event",
-    "EventBase",
-    "ExecLogEvent",
-    "GapEvent",
-    "Level",
-    "LogEvent",
-    "ObserveEvent",
-    "OutcomeEvent",
-    "PlanEvent",
-    "PlayEvent",
-    "ResearchDoc",
-    "ResearchResultEvent",
-    "RunEvent",
-    "RunState",
-    "SseFrame",
-    "TargetEvent",
-    "TelemetryEvent",
-    "TokenEvent",
-    "UndoEvent",
-    "decode_event",
-    "decode_sse",
-    "encode_sse",
-    "event_type",
-    "is_event_id",
-]
-
 AgentState = Literal["registration", "handshake", "execution", "observation", "closing"]
 LIFE_CYCLE: tuple[AgentState, ...] = ("registration", "handshake", "execution", "observation", "closing")
 Level = Literal["debug", "info", "warning", "error", "critical"]

@@ -21,20 +21,6 @@ from fazai.wire.base import (
 )
 from fazai.wire.changes import ChangeRecord
 
-__all__ = [
-    "GAUGE_NAMES",
-    "ChangeRow",
-    "FleetAnswer",
-    "FleetDrift",
-    "FleetRow",
-    "RunChangesAnswer",
-    "RunChangesQuery",
-    "TelemetryAnswer",
-    "TelemetryQuery",
-    "WhoAnswer",
-    "decode_telemetry_query",
-]
-
 
 class WhoAnswer(AnswerMessage, frozen=True, kw_only=True):
     """GET /whoami: as whom the daemon knows the client. Without `role` it needs a token."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 from fazai.wire.base import Ident, Label, Message, Timestamp, decode_body
 from fazai.wire.events import Level
 
-__all__ = ["LogLine", "decode_log_line"]
-
 
 class LogLine(Message, frozen=True, kw_only=True):
     """What every process of fazai writes, one JSON object a line; the ids where they apply."""

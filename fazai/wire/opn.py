@@ -18,22 +18,6 @@ from fazai.wire.base import (
     decode_body,
 )
 
-__all__ = [
-    "OpnAddBody",
-    "OpnAddedAnswer",
-    "OpnError",
-    "OpnIface",
-    "OpnInfoAnswer",
-    "OpnInterfacesAnswer",
-    "OpnItem",
-    "OpnLastError",
-    "OpnListAnswer",
-    "OpnMetrics",
-    "OpnMetricsAnswer",
-    "Tags",
-    "decode_opn_answer",
-]
-
 Url = Annotated[
     str,
     Meta(

@@ -11,8 +11,6 @@ from msgspec import Meta
 
 from fazai.wire.base import Ident, RequestMessage, WireError, convert_to
 
-__all__ = ["MAX_SKEW_S", "SignedHeaders", "decode_signed_headers", "sign", "signing_text", "verify_signature"]
-
 MAX_SKEW_S = 300
 
 _HEADERS = {

@@ -23,25 +23,6 @@ from fazai.wire.base import (
     WireError,
 )
 
-__all__ = [
-    "CAPABILITIES",
-    "ERROR_CODES",
-    "CommandExec",
-    "ExecAnswer",
-    "FileApply",
-    "FileApplyAnswer",
-    "FileDiff",
-    "FileDiffAnswer",
-    "Hello",
-    "HelloAnswer",
-    "Policy",
-    "PushAnswer",
-    "SouthboundRequest",
-    "TelemetryPush",
-    "decode_hello",
-    "decode_southbound_request",
-]
-
 CAPABILITIES = ("command.exec", "telemetry.push", "file.diff", "file.apply")
 
 ERROR_CODES = (

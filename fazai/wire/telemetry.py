@@ -12,29 +12,6 @@ from msgspec import Meta
 
 from fazai.wire.base import AnswerMessage, Message, WireError, convert_to, parse_json
 
-__all__ = [
-    "MAX_INGEST_BYTES",
-    "MAX_INGEST_RECORDS",
-    "AgentHealth",
-    "Batch",
-    "Cpu",
-    "Disk",
-    "IngestAnswer",
-    "IngestError",
-    "IngestPartialAnswer",
-    "Mem",
-    "Net",
-    "OsInfo",
-    "OsMem",
-    "Process",
-    "Sample",
-    "TelemetryRecord",
-    "convert_record",
-    "decode_sample",
-    "decode_telemetry",
-    "parse_time",
-]
-
 MAX_INGEST_BYTES = 16 * 1024 * 1024  # after decompression
 MAX_INGEST_RECORDS = 10_000
 

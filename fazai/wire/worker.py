@@ -18,30 +18,6 @@ from fazai.wire.base import (
     RequestMessage,
 )
 
-__all__ = [
-    "ERROR_CODES",
-    "Abort",
-    "CloseSession",
-    "CreateSession",
-    "Generate",
-    "GenerateAnswer",
-    "GenerateParams",
-    "GenerateStream",
-    "SessionParams",
-    "Status",
-    "StatusAnswer",
-    "StopEvent",
-    "StopReason",
-    "TokenText",
-    "Usage",
-    "WorkerErrorEvent",
-    "WorkerEvent",
-    "WorkerLimits",
-    "WorkerRequest",
-    "decode_worker_event",
-    "decode_worker_request",
-]
-
 ERROR_CODES = (
     "bad_json",
     "bad_request",
@@ -97,13 +73,8 @@ class Generate(RequestMessage, frozen=True, kw_only=True, tag_field="type", tag=
     params: GenerateParams | None = None
 
 
-class GenerateStream(RequestMessage, frozen=True, kw_only=True, tag_field="type", tag="generate_stream"):
+class GenerateStream(Generate, frozen=True, kw_only=True, tag="generate_stream"):
     """`generate` with `stream: true`, under the name that some clients use."""
-
-    session_id: Ident
-    prompt: Prompt
-    stream: bool = True
-    params: GenerateParams | None = None
 
     def __post_init__(self) -> None:
         if not self.stream:

@@ -8,7 +8,7 @@ from urllib.parse import quote, quote_plus
 
 import pytest
 
-from fazai.echoes import make_mask
+from fazai.masking import make_mask
 from fazai.providers.hosts.shell.faults import Lines
 
 TOKEN = "p\u00e4ss/w0rd & 'more' \"of\" it+"

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from fazai.echoes import make_mask
 from fazai.errors import FazaiError, InputError, Unreachable
+from fazai.masking import make_mask
 from fazai.wire.base import MAX_LINE_BYTES, WireError
 from fazai.wire.worker import GenerateParams, SessionParams, StopReason, Usage
 

@@ -10,8 +10,8 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
-from fazai.echoes import make_mask, secret_texts
 from fazai.errors import DeviceError, FazaiError, Moved, NotAvailable, Unreachable, Unsure
+from fazai.masking import make_mask, secret_texts
 from fazai.model import Activate, Change, Diff, Resource, Target, Verb
 from fazai.providers.hosts import planning
 from fazai.providers.hosts.base import MOVED, Base, checked, moved_path, reported

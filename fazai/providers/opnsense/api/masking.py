@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from fazai.echoes import encoded_forms
+from fazai.masking import encoded_forms
 from fazai.providers.opnsense.api.credentials import Credentials
 
 __all__ = ["Mask", "told"]
