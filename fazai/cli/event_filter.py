@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from enum import Enum
 from fnmatch import fnmatchcase
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from fazai.errors import UsageError, did_you_mean
 
@@ -125,7 +127,7 @@ def _fields(types: Iterable[str]) -> dict[str, set[str]]:
     for each in [each for name in types for each in classes[name]]:
         if "action" in each.__struct_config__.tag_field:
             found["action"] = set()
-        hints = get_type_hints(each)
+        hints = get_type_hints(each, include_extras=True)
         for name, encoded in zip(each.__struct_fields__, each.__struct_encode_fields__, strict=True):
             words = _words(hints[name])
             found.setdefault(encoded, set()).update(words)
@@ -135,13 +137,19 @@ def _fields(types: Iterable[str]) -> dict[str, set[str]]:
 
 
 def _words(hint: Any) -> set[str]:
-    """The words of a field's Literals; none when anything else but nothing may stand there."""
-    if get_origin(hint) is Literal:
-        return {str(word) for word in get_args(hint)}
-    parts = [part for part in get_args(hint) if part is not type(None)]
-    if not parts or not all(get_origin(part) is Literal for part in parts):
-        return set()
-    return {str(word) for part in parts for word in get_args(part)}
+    """Return the words that a field can hold; none when it can hold anything."""
+    parts = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    known = [_words_of_part(part) for part in parts if part is not type(None)]
+    return set().union(*known) if all(known) else set()
+
+
+def _words_of_part(part: Any) -> set[str]:
+    if get_origin(part) is Literal:
+        return {str(word) for word in get_args(part)}
+    if isinstance(part, type) and issubclass(part, Enum):
+        return {str(word) for word in part}
+    schemas = [getattr(meta, "extra_json_schema", None) or {} for meta in getattr(part, "__metadata__", ())]
+    return {word for schema in schemas for word in schema.get("enum", ())}
 
 
 def _lookup(event: Any, path: str) -> Any:

@@ -29,8 +29,13 @@ LIFE_CYCLE: tuple[AgentState, ...] = ("registration", "handshake", "execution", 
 Level = Literal["debug", "info", "warning", "error", "critical"]
 RunState = Literal["started", "finished"]
 #: A status or `unknown`; msgspec reads no union of an enumeration and a literal.
+_EARLIER = (*TargetStatus, "unknown")
 EarlierStatus = Annotated[
-    str, Meta(pattern=rf"(?#a status of a target, or unknown)\A(?:{'|'.join(TargetStatus)}|unknown)\Z")
+    str,
+    Meta(
+        pattern=rf"(?#a status of a target, or unknown)\A(?:{'|'.join(_EARLIER)})\Z",
+        extra_json_schema={"enum": list(map(str, _EARLIER))},
+    ),
 ]
 
 
