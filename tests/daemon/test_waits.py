@@ -28,9 +28,8 @@ from fazai.store.daemon import NewEvent, NewSample
 from fazai.store.daemon_sqlite import SqliteDaemonStore
 from fazai.store.schema import FILE_NAME
 from fazai.store.sqlite import SqliteStore
-
-from . import certificates
-from .live import PATIENCE_S, Live, live, until
+from tests.daemon import certificates
+from tests.daemon.live import PATIENCE_S, Live, live, until
 
 GAUGES = (float("nan"),) * 12
 

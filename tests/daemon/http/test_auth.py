@@ -20,9 +20,8 @@ from fazai.errors import InputError, UsageError
 from fazai.lab.server.tls import Authority
 from fazai.store.tokens import TokenFile
 from fazai.wire.events import ErrorEvent, LogEvent
-
-from . import certificates
-from .live import Live, live, stream, token, until
+from tests.daemon import certificates
+from tests.daemon.live import Live, live, stream, token, until
 
 
 def _wait(daemon: Live) -> None:

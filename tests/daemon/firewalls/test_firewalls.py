@@ -259,7 +259,7 @@ def test_the_first_figure_of_the_cpu_is_an_average_since_the_start() -> None:
 
 
 def test_every_gauge_is_on_the_page() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
+    page = (Path(__file__).parents[3] / "docs" / "metrics.md").read_text()
     for metric in OPN_METRICS.values():
         (row,) = re.findall(rf"^\| `{metric.name}` \| (\w+) \| .* \| (.*) \|$", page, re.MULTILINE)
         assert row == (metric.kind, metric.help)

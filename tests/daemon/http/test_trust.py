@@ -20,8 +20,7 @@ from fazai.service.log import Log
 from fazai.store.tokens import TokenFile
 from fazai.wire.events import LogEvent
 from fazai.wire.logs import LogLine
-
-from .live import Live, live, stream, token, until
+from tests.daemon.live import Live, live, stream, token, until
 
 
 @pytest.fixture(scope="module")

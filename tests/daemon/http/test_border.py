@@ -15,8 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fazai.daemon.settings import Limits
-
-from .live import PATIENCE_S, Live, live, until
+from tests.daemon.live import PATIENCE_S, Live, live, until
 
 #: Of a daemon that soon has enough, for what is slow; the other one waits for a client that the machine
 #: holds up.

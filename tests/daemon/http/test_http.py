@@ -23,8 +23,7 @@ from fazai.daemon.settings import Limits
 from fazai.errors import StateError
 from fazai.wire.daemon import HTTP_STATUS
 from fazai.wire.logs import decode_log_line
-
-from .live import BUSY_S, PATIENCE_S, Live, live, stream, until
+from tests.daemon.live import BUSY_S, PATIENCE_S, Live, live, stream, until
 
 FAZAI = str(Path(sys.executable).with_name("fazai"))
 POSTS = [route for route in TABLE if route.body is not None]
@@ -215,7 +214,7 @@ def test_the_description_is_complete_and_true(daemon: Live) -> None:
         found = client.get("/openapi.json").json()
     described = {(method.upper(), path) for path, item in found["paths"].items() for method in item}
     assert described == {(route.method, route.path) for route in TABLE}
-    spec = (Path(__file__).parents[2] / "SPEC.md").read_text()
+    spec = (Path(__file__).parents[3] / "SPEC.md").read_text()
     rows = re.findall(r"^\| (`(?:GET|POST) [^|]+) \|", spec, re.M)
     told = {tuple(one.split("?")[0].split(" ")) for row in rows for one in re.findall(r"`([^`]+)`", row)}
     assert described <= told  # what is planned is told, too
@@ -233,8 +232,8 @@ def test_metrics(daemon: Live) -> None:
     names = set(re.findall(r"^# TYPE (fazai_\w+)", page.text, re.M))
     assert {"fazai_sse_streams", "fazai_sse_delivery_seconds", "fazai_auth_failures_total"} <= names
     assert re.search(r"^fazai_sse_streams [1-9]", page.text, re.M)
-    spec = (Path(__file__).parents[2] / "SPEC.md").read_text()
-    docs = "".join(path.read_text() for path in (Path(__file__).parents[2] / "docs").glob("*.md"))
+    spec = (Path(__file__).parents[3] / "SPEC.md").read_text()
+    docs = "".join(path.read_text() for path in (Path(__file__).parents[3] / "docs").glob("*.md"))
     assert {name for name in names if name.startswith("fazai_sse") and name not in spec + docs} == set()
 
 

@@ -21,9 +21,8 @@ from fazai.daemon.events.announcer import utc_now
 from fazai.errors import InputError, SecretError, UsageError
 from fazai.report.events import event_line, event_style
 from fazai.wire.events import ChangeEvent, LogEvent, OutcomeEvent, RunEvent
-
-from . import certificates
-from .live import PATIENCE_S, Live, live, own_port, token, until
+from tests.daemon import certificates
+from tests.daemon.live import PATIENCE_S, Live, live, own_port, token, until
 
 FAZAI = str(Path(sys.executable).with_name("fazai"))
 RUN = "01KANHC0E8M5T3W9Q7Z2R4V6XB"

@@ -14,8 +14,7 @@ import pytest
 from fazai.daemon.http.fastpath import Known, known_head
 from fazai.daemon.settings import Limits
 from fazai.errors import StateError
-
-from .live import PATIENCE_S, Live, live, token, until
+from tests.daemon.live import PATIENCE_S, Live, live, token, until
 
 HEADS = {
     "plain": b"POST /ingest HTTP/1.1\r\nHost: localhost\r\nContent-Length: 12\r\nX-A: b\r\n\r\n",

@@ -23,8 +23,7 @@ from fazai.wire.events import (
     SseFrame,
     decode_sse,
 )
-
-from .live import PATIENCE_S, Live, live, stream, until
+from tests.daemon.live import PATIENCE_S, Live, live, stream, until
 
 
 @pytest.fixture(scope="module")

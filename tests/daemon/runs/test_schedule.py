@@ -23,7 +23,7 @@ from fazai.store.sqlite import SqliteStore
 from tests.daemon.live import PATIENCE_S, until
 from tests.daemon.runs_world import world
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SUNDAY = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
 
@@ -270,7 +270,7 @@ def test_what_is_wrong_has_its_place(tmp_path: Path, old: str, new: str, line: i
 
 
 def test_the_example_is_read() -> None:
-    found = read_config(Path(__file__).parents[2] / "deploy" / "daemon.yml")
+    found = read_config(Path(__file__).parents[3] / "deploy" / "daemon.yml")
     assert set(found.jobs) == {"edge", "night"}
     assert found.jobs["night"].schedule is not None
     rhythm = found.jobs["night"].schedule.rhythm
