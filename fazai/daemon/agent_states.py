@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 from fazai import __version__
 from fazai.daemon.events.announcer import Announcer, utc_now
-from fazai.daemon.metrics import Metric
 from fazai.errors import FazaiError
+from fazai.service.prometheus import Family, Metric
 from fazai.store.daemon import AgentRecord
 from fazai.wire.events import AgentEvent, AgentState, Level
 
@@ -76,10 +76,10 @@ class Lives:
     def rows(self) -> list[AgentRecord]:
         return [self.daemon.row, self.worker.row]
 
-    def metrics(self) -> Iterable[str]:
-        """A source of `Exposition`."""
+    def families(self) -> Iterable[Family]:
+        """Return whether the worker answers, where there is one."""
         if self._up is not None:
-            yield WORKER_UP.head().decode() + f"{WORKER_UP.name} {int(self._up)}"
+            yield WORKER_UP.single(self._up)
 
     def asked(self, there: bool, answers: bool) -> None:
         """A socket that was `there` once is missed when it has gone; none at all is a choice."""

@@ -38,5 +38,5 @@ def background_tasks(services: Services) -> list[Coroutine[Any, Any, None]]:
 
 
 async def _poll_firewalls(firewalls: Firewalls, store: DaemonStore) -> None:
-    await follow_runs(firewalls.known, store)
+    await follow_runs(firewalls.figures, store)
     await firewalls.run()

@@ -7,8 +7,8 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from fazai.daemon.metrics import Metric, escape
 from fazai.errors import StateError
+from fazai.service.prometheus import Family, Metric
 
 if TYPE_CHECKING:
     from fazai.service.log import Log
@@ -20,12 +20,13 @@ __all__ = ["TARGET_METRICS", "Drift", "follow"]
 _LOOK_S = 5.0
 _GOOD = frozenset({"converged", "changed", "pending"})
 
-TARGET_METRICS = (
-    Metric(
-        "fazai_target_pending_changes", "gauge", "Changes that the newest run found and that were not made."
-    ),
-    Metric("fazai_target_failed", "gauge", "1 where the newest run did not succeed, else 0."),
-    Metric("fazai_target_last_run_timestamp_seconds", "gauge", "When the newest run ended on the target."),
+TARGET_METRICS = tuple(
+    Metric(f"fazai_target_{name}", "gauge", text, ("target",))
+    for name, text in (
+        ("pending_changes", "Changes that the newest run found and that were not made."),
+        ("failed", "1 where the newest run did not succeed, else 0."),
+        ("last_run_timestamp_seconds", "When the newest run ended on the target."),
+    )
 )
 
 
@@ -40,27 +41,15 @@ class Drift:
         """Read them anew. Raises StateError."""
         self.targets = await asyncio.to_thread(self._store.ledger.targets)
 
-    def metrics(self) -> Iterable[str]:
-        """A source of `Exposition`."""
+    def families(self) -> Iterable[Family]:
+        """Return the metrics of all targets; none while no target is known."""
         states = self.targets
-        labels = {name: f'{{target="{escape(name)}"}}' for name in states}
-        for metric, value in zip(TARGET_METRICS, (_pending, _failed, _ended), strict=True):
-            if states:
-                yield metric.head().decode().rstrip("\n")
-            for name, state in states.items():
-                yield f"{metric.name}{labels[name]} {value(state)}"
-
-
-def _pending(state: TargetState) -> float:
-    return state.pending
-
-
-def _failed(state: TargetState) -> float:
-    return int(state.status not in _GOOD)
-
-
-def _ended(state: TargetState) -> float:
-    return state.time
+        if not states:
+            return
+        pending, failed, last_run = TARGET_METRICS
+        yield pending.by_label({name: state.pending for name, state in states.items()})
+        yield failed.by_label({name: state.status not in _GOOD for name, state in states.items()})
+        yield last_run.by_label({name: state.time for name, state in states.items()})
 
 
 async def follow(drift: Drift, log: Log) -> None:

@@ -1,28 +1,19 @@
-"""`GET /metrics`: lines of hosts are rendered in the background, and only joined when asked for."""
+"""`GET /metrics`: families of prometheus-client, and the hosts' lines, which are rendered in the background.
+
+There may be 5,000 hosts: their lines alone are made here, and only joined when the page is asked for.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import inf, isfinite
-from typing import NamedTuple
 
+from prometheus_client import ProcessCollector
+
+from fazai.service.prometheus import Collectors, Family, Metric, escape_label
 from fazai.store.daemon import GAUGES
 
-__all__ = ["CONTENT_TYPE", "HOST_METRICS", "STORE_METRICS", "Exposition", "HostLines", "Metric", "escape"]
-
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-
-
-class Metric(NamedTuple):
-    """`name` without labels; `kind` as Prometheus knows it."""
-
-    name: str
-    kind: str
-    help: str
-
-    def head(self) -> bytes:
-        return f"# HELP {self.name} {self.help}\n# TYPE {self.name} {self.kind}\n".encode()
-
+__all__ = ["HOST_METRICS", "STORE_METRICS", "Exposition", "HostLines"]
 
 _HELP: Mapping[str, str] = {
     "load1": "Load average over 1 minute, of the newest record.",
@@ -53,7 +44,7 @@ HOST_METRICS = (
 #: How a known value is written: bytes are whole numbers.
 _FORMS = tuple("%.0f" if "bytes" in metric.name else "%r" for metric in HOST_METRICS)
 _UP = Metric("fazai_host_up", "gauge", "1 while the host reports, 0 since it stopped.")
-_HOSTS = Metric("fazai_hosts", "gauge", "Hosts that were heard of, by state.")
+_HOSTS = Metric("fazai_hosts", "gauge", "Hosts that were heard of, by state.", ("state",))
 
 #: The store's own figures: key of `DaemonStore.counts()` -> metric.
 STORE_METRICS: Mapping[str, Metric] = {
@@ -96,7 +87,7 @@ class _Line:
     __slots__ = ("form", "prefixes", "shard", "up")
 
     def __init__(self, host: str, shard: _Shard) -> None:
-        label = '{host="' + escape(host) + '"} '
+        label = '{host="' + escape_label(host) + '"} '
         self.prefixes = [metric.name + label for metric in HOST_METRICS]
         literal = label.replace("%", "%%")
         self.form = _ROW_END.join(
@@ -115,7 +106,7 @@ class HostLines:
         self._news: dict[str, tuple[Sequence[float], int, float]] = {}
         self._up: dict[str, bytes] = {}
         self._shards: list[_Shard] = []
-        self._heads = [metric.head() for metric in HOST_METRICS]
+        self._heads = [_head_of(metric) for metric in HOST_METRICS]
 
     def push(self, host: str, gauges: Sequence[float], time_us: int, interval_s: float) -> None:
         """The newest record of a host. Below 1 us."""
@@ -143,7 +134,7 @@ class HostLines:
     def silence(self, host: str) -> None:
         """It stopped reporting: its figures stay until they expire."""
         self.freshen()
-        self._up[host] = f'{_UP.name}{{host="{escape(host)}"}} 0\n'.encode()
+        self._up[host] = f'{_UP.name}{{host="{escape_label(host)}"}} 0\n'.encode()
 
     def expire(self, host: str) -> None:
         self.freshen()
@@ -164,7 +155,7 @@ class HostLines:
                 shard.join()
         parts: list[bytes] = []
         if self._up:
-            parts += [_UP.head(), *self._up.values()]
+            parts += [_head_of(_UP), *self._up.values()]
         columns = [shard.columns for shard in self._shards if shard.columns]
         if columns:
             for head, column in zip(self._heads, zip(*columns, strict=True), strict=True):
@@ -196,44 +187,29 @@ def _text(value: float) -> str:
     return "+Inf" if value == inf else "-Inf"
 
 
-def escape(text: str) -> str:
-    """The value of a label."""
-    return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+def _head_of(metric: Metric) -> bytes:
+    return f"# HELP {metric.name} {metric.help}\n# TYPE {metric.name} {metric.kind}\n".encode()
 
 
 class Exposition:
-    """The page. `lines` are sources of further text, one line each (the stream's, the reconciler's, …)."""
+    """The page: the hosts' lines, and the families of whoever adds a source."""
 
     def __init__(
-        self,
-        store_counts: Callable[[], Mapping[str, float]],
-        host_counts: Callable[[], tuple[int, int]],
-        lines: Sequence[Callable[[], Iterable[str]]] = (),
+        self, store_counts: Callable[[], Mapping[str, float]], host_counts: Callable[[], tuple[int, int]]
     ) -> None:
-        from prometheus_client import CollectorRegistry, ProcessCollector
-
+        """`host_counts` returns how many hosts report and how many are silent."""
         self.hosts = HostLines()
         self._store_counts = store_counts
         self._host_counts = host_counts
-        self._lines = tuple(lines)
-        self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)
-
-    def add(self, lines: Callable[[], Iterable[str]]) -> None:
-        """A further source."""
-        self._lines = (*self._lines, lines)
+        self._collectors = Collectors(self._own, ProcessCollector(registry=None).collect)
+        self.add = self._collectors.add
 
     def render(self) -> bytes:
-        """The whole page."""
-        from prometheus_client import generate_latest
+        """Return the whole page."""
+        return b"".join([self._collectors.render(), *self.hosts.render()])
 
-        own = [line.encode() + b"\n" for source in self._lines for line in source()]
-        return b"".join([*self._own(), *own, *self.hosts.render(), generate_latest(self.registry)])
-
-    def _own(self) -> Iterable[bytes]:
-        yield _HOSTS.head()
-        for state, count in zip(("reporting", "silent"), self._host_counts(), strict=True):
-            yield f'{_HOSTS.name}{{state="{state}"}} {count}\n'.encode()
+    def _own(self) -> Iterable[Family]:
+        reporting, silent = self._host_counts()
+        yield _HOSTS.by_label({"reporting": reporting, "silent": silent})
         for key, value in self._store_counts().items():
-            metric = STORE_METRICS[key]
-            yield metric.head() + f"{metric.name} {_text(value)}\n".encode()
+            yield STORE_METRICS[key].single(value)

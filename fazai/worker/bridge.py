@@ -147,8 +147,8 @@ class Stats:
     mask_wait_s: float
     model_bytes: int
     kv_tokens: int
-    parked_tokens: int
-    parked_bytes: int
+    prefix_tokens: int  # of closed sessions, kept outside of the KV cache
+    prefix_bytes: int
     chunk_tokens: int
     batch_cost_s: tuple[float, ...]
     plan: tuple[int, ...]
@@ -444,8 +444,8 @@ class Engine:
             mask_wait_s=s.wait_mask_us / 1e6,
             model_bytes=s.model_bytes,
             kv_tokens=s.kv_tokens,
-            parked_tokens=s.parked_tokens,
-            parked_bytes=s.parked_bytes,
+            prefix_tokens=s.parked_tokens,
+            prefix_bytes=s.parked_bytes,
             chunk_tokens=s.chunk,
             batch_cost_s=tuple(us / 1e6 for us in s.cost_us[0:n]),
             plan=tuple(s.plan[0:n]),

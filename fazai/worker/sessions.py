@@ -321,11 +321,11 @@ class Sessions:
             return
         now = self._clock()
         if generation.last_s:
-            self._metrics.token.add((now - generation.last_s) / fresh, fresh)
+            self._metrics.token.observe((now - generation.last_s) / fresh, fresh)
         generation.tokens, generation.last_s = progress.completion_tokens, now
 
     def _end(self, generation: Generation, progress: Progress) -> None:
-        self._metrics.ends(progress)
+        self._metrics.count_ended(progress)
         if progress.reason is Reason.FAILED:
             error = self._masks.failure(generation.session.handle) if progress.code is Code.MASK else None
             self._fail(

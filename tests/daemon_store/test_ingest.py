@@ -374,7 +374,7 @@ def test_a_host_that_stops_is_an_event_and_a_metric(bench: Bench) -> None:
     ]
     page = bench.page()
     assert 'fazai_host_up{host="web-1"} 0' in page
-    assert 'fazai_hosts{state="silent"} 1' in page
+    assert 'fazai_hosts{state="silent"} 1.0' in page
     assert 'fazai_host_last_seen_timestamp_seconds{host="web-1"}' in page
     found = bench.store.host("web-1")
     assert found is not None

@@ -93,7 +93,7 @@ class Loaded:
         while self.engine.stats().kv_tokens:
             assert time.monotonic() < until
             time.sleep(0.001)
-        assert self.engine.stats().parked_bytes > 0
+        assert self.engine.stats().prefix_bytes > 0
 
     def first(self, prompt: str) -> list[int]:
         return self.chat.first(self.engine, None, prompt)

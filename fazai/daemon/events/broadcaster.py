@@ -20,9 +20,9 @@ from fazai.daemon.events.announcer import log_event
 from fazai.daemon.http.auth import Principal
 from fazai.daemon.http.server import Connection
 from fazai.daemon.settings import Limits
+from fazai.service.prometheus import Family, Histogram, Metric
 from fazai.store.daemon import StoredEvent
 from fazai.wire.events import Event, Level, encode_sse
-from fazai.worker.metrics import Histogram
 
 __all__ = ["Filter", "Hub", "Stream", "chunked", "frame_of"]
 
@@ -32,7 +32,12 @@ _REST_S = 0.1  # the longest pause between two deliveries of a busy hub
 _BUSY = 1.0  # it rests so many times as long as it took
 _QUICK_S = 0.002
 _COMMENT = b": \n\n"
-_DELIVERY = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_DELIVERY_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_STREAMS = Metric("fazai_sse_streams", "gauge", "Open streams.")
+_DELIVERED = Metric("fazai_sse_delivered_total", "counter", "Events written onto streams that follow live.")
+_CUT_OFF = Metric(
+    "fazai_sse_cut_off_total", "counter", "Streams that ended because their reader was too slow."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +149,9 @@ class Hub:
         self._beat: asyncio.TimerHandle | None = None
         self.sent_id = last_id  # the position of all that follow live
         self.last_id = last_id
-        self.delivery = Histogram(_DELIVERY)
+        self.delivery = Histogram(
+            "fazai_sse_delivery_seconds", "From an event to its writing onto a stream.", _DELIVERY_S
+        )
         self.delivered = 0
         self.cut_off = 0
         self.streams: set[Stream] = set()
@@ -253,7 +260,7 @@ class Hub:
             deliveries += len(frames) * (len(group))
         self.delivered += deliveries
         if deliveries:
-            self.delivery.add(max(0.0, time.time() - batch[0][0].time_us / 1e6), deliveries)
+            self.delivery.observe(max(0.0, time.time() - batch[0][0].time_us / 1e6), deliveries)
 
     # -- streams
 
@@ -325,21 +332,9 @@ class Hub:
         else:
             stream.task.cancel()
 
-    def metrics(self) -> Iterable[str]:
-        """Prometheus text of the streams."""
-        yield from self.delivery.lines(
-            "fazai_sse_delivery_seconds", "From an event to its writing onto a stream."
-        )
-        for name, kind, value, text in (
-            ("streams", "gauge", float(len(self.streams)), "Open streams."),
-            ("delivered_total", "counter", self.delivered, "Events written onto streams that follow live."),
-            (
-                "cut_off_total",
-                "counter",
-                self.cut_off,
-                "Streams that ended because their reader was too slow.",
-            ),
-        ):
-            yield f"# HELP fazai_sse_{name} {text}"
-            yield f"# TYPE fazai_sse_{name} {kind}"
-            yield f"fazai_sse_{name} {value:.17g}"
+    def families(self) -> Iterable[Family]:
+        """Return the metrics of the streams."""
+        yield self.delivery.family()
+        yield _STREAMS.single(len(self.streams))
+        yield _DELIVERED.single(self.delivered)
+        yield _CUT_OFF.single(self.cut_off)

@@ -13,7 +13,7 @@ import msgspec
 from fazai.errors import StateError
 
 if TYPE_CHECKING:
-    from fazai.daemon.firewalls.metrics import Known
+    from fazai.daemon.firewalls.metrics import FirewallFigures
     from fazai.store.base import Store
     from fazai.store.daemon import DaemonStore, StoredEvent
 
@@ -32,8 +32,8 @@ class _Fact(msgspec.Struct):
     pending: int = 0
 
 
-async def follow_runs(known: Known, store: DaemonStore) -> None:
-    """Load what the latest runs left into `known`, and subscribe to what is published from now on."""
+async def follow_runs(figures: FirewallFigures, store: DaemonStore) -> None:
+    """Load what the latest runs left into `figures`, and subscribe to what is published from now on."""
     ledger = store.ledger
     checks: OrderedDict[str, bool] = OrderedDict()
     loop = asyncio.get_running_loop()
@@ -43,16 +43,18 @@ async def follow_runs(known: Known, store: DaemonStore) -> None:
         found = [event for event in events if event.type in ("run", "outcome")]
         if found:
             with contextlib.suppress(RuntimeError):  # the loop ended before the last commit
-                loop.call_soon_threadsafe(_take, known, ledger, checks, found)
+                loop.call_soon_threadsafe(_take, figures, ledger, checks, found)
 
     store.on_published(published)
     for name, facts in (await asyncio.to_thread(_look_back, ledger)).items():
-        if not known.has_run(name):  # else a run that reports now has the last word
+        if not figures.has_run(name):  # else a run that reports now has the last word
             for at, check, fact in facts:
-                known.ran(name, check=check, status=fact.status, pending=fact.pending, at=at)
+                figures.note_run(name, check=check, status=fact.status, pending=fact.pending, at=at)
 
 
-def _take(known: Known, ledger: Store, checks: OrderedDict[str, bool], events: Sequence[StoredEvent]) -> None:
+def _take(
+    figures: FirewallFigures, ledger: Store, checks: OrderedDict[str, bool], events: Sequence[StoredEvent]
+) -> None:
     for event in events:
         fact = msgspec.json.decode(event.data, type=_Fact)
         run_id = event.run or ""
@@ -64,7 +66,9 @@ def _take(known: Known, ledger: Store, checks: OrderedDict[str, bool], events: S
             if run_id not in checks:
                 checks[run_id] = _is_check(ledger, run_id)
             at = event.time_us / 1e6
-            known.ran(event.target, check=checks[run_id], status=fact.status, pending=fact.pending, at=at)
+            figures.note_run(
+                event.target, check=checks[run_id], status=fact.status, pending=fact.pending, at=at
+            )
 
 
 def _is_check(ledger: Store, run_id: str) -> bool:

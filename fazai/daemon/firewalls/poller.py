@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from fazai.daemon.events.announcer import Announcer, row_of, utc_now
-from fazai.daemon.firewalls.metrics import Known, lines
+from fazai.daemon.firewalls.metrics import FirewallFigures
 from fazai.daemon.firewalls.registry import (
     Firewall,
     KeyFiles,
@@ -33,6 +33,7 @@ from fazai.providers.opnsense.api.vitals import Vitals, read_vitals
 from fazai.providers.opnsense.provider import OpnsenseProvider
 from fazai.providers.opnsense.session import OpnsenseSession
 from fazai.service.log import Log
+from fazai.service.prometheus import Family
 from fazai.store.daemon import DaemonStore, FirewallRecord
 from fazai.wire.events import AgentEvent, Level
 from fazai.wire.opn import OpnAddBody
@@ -98,7 +99,7 @@ class Firewalls:
         self._looked_s = float("-inf")
         self._changed = asyncio.Event()
         self._rounds: Counter[str] = Counter()
-        self._known = Known()
+        self.figures = FirewallFigures()
         for record in store.firewalls():
             if record.source == "api":
                 self._take(of_record(record, self._keys), record)
@@ -294,7 +295,7 @@ class Firewalls:
             seen.record = replace(before, last_error=error.message, last_error_at=now)
         up = error is None if error is None or seen.failures >= _DOWN_AFTER else seen.up
         turned = up is not seen.up and up is not None
-        self._known.put(
+        self.figures.put(
             seen.firewall, up, seen.vitals if error is None else None, seen.record.last_seen, seen.took_s
         )
         if turned or seen.record.version != before.version:
@@ -346,14 +347,10 @@ class Firewalls:
             return
         await asyncio.sleep(0.05)  # what changes at once is looked at once
 
-    def metrics(self) -> Iterable[str]:
-        """For /metrics."""
-        self._known.keep(set(self._seen))
-        yield from lines(self._known, self._rounds)
-
-    @property
-    def known(self) -> Known:
-        return self._known
+    def families(self) -> Iterable[Family]:
+        """Return the metrics of the firewalls that are watched."""
+        self.figures.keep_only(set(self._seen))
+        return self.figures.families(self._rounds)
 
 
 def _event(seen: Seen, up: bool) -> AgentEvent:

@@ -18,6 +18,7 @@ from fazai.daemon.http.tokens import hash_of
 from fazai.daemon.settings import Settings, is_loopback
 from fazai.errors import UsageError
 from fazai.service.log import Log
+from fazai.service.prometheus import Family, Metric
 from fazai.store.daemon import DaemonStore, Role, Token
 
 __all__ = ["ROLES", "Guard", "Principal", "address_of"]
@@ -26,6 +27,12 @@ ROLES: tuple[Role, ...] = ("viewer", "operator", "admin")
 
 _LOOK_AGAIN_S = 0.2
 _MINUTE_S = 60.0
+_FAILURES = Metric(
+    "fazai_auth_failures_total", "counter", "Wrong tokens, and deliveries with a wrong signature."
+)
+_LAST_EXPIRY = Metric(
+    "fazai_tokens_last_expiry_timestamp_seconds", "gauge", "When the last valid token expires."
+)
 _ADDRESSES = 4096  # whose failures are remembered
 _ANYBODY = "anonymous"
 _NOBODY = hashlib.sha256(b"").hexdigest()
@@ -144,15 +151,12 @@ class Guard:
         if (origin and origin.partition(b"://")[2] != host) or (site in _OTHER_SITES and not page):
             raise Refusal("forbidden", "requests of other sites' pages are refused")
 
-    def metrics(self) -> Iterable[str]:
-        yield "# HELP fazai_auth_failures_total Wrong tokens, and deliveries with a wrong signature."
-        yield "# TYPE fazai_auth_failures_total counter"
-        yield f"fazai_auth_failures_total {self.refused}"
+    def families(self) -> Iterable[Family]:
+        """Return the metrics of tokens and signatures."""
+        yield _FAILURES.single(self.refused)
         last = self.last_expiry()
         if last is not None:
-            yield "# HELP fazai_tokens_last_expiry_timestamp_seconds When the last valid token expires."
-            yield "# TYPE fazai_tokens_last_expiry_timestamp_seconds gauge"
-            yield f"fazai_tokens_last_expiry_timestamp_seconds {'+Inf' if last == float('inf') else last}"
+            yield _LAST_EXPIRY.single(last)
 
     def _own(self, host: bytes) -> bool:
         name = host.decode("latin-1").lower()

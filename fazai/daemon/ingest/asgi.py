@@ -91,7 +91,7 @@ class IngestRoute:
             answer = await self._take(scope, message.get("body", b""), gzipped, signed)
         else:
             answer = await self._take_parts(scope, message, receive, gzipped, signed)
-        self._ingest.seconds.add(time.perf_counter() - begun)
+        self._ingest.seconds.observe(time.perf_counter() - begun)
         length = (b"content-length", b"%d" % len(answer.body))
         await send(  # deadline: IngestRoute.__call__
             {"type": "http.response.start", "status": answer.status, "headers": (_JSON, length, *_SAFE)}
@@ -117,7 +117,7 @@ class IngestRoute:
                 self._ingest.refusals["unavailable"] += 1
                 told(result)
                 return
-            self._ingest.seconds.add(time.perf_counter() - begun)
+            self._ingest.seconds.observe(time.perf_counter() - begun)
             told((result[0], _tail(result[1])))
 
         try:

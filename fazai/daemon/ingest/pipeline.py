@@ -20,23 +20,32 @@ from fazai.daemon.ingest.hostkeys import HostKeys
 from fazai.daemon.ingest.records import Records, inflate, read_one, read_records
 from fazai.daemon.metrics import Exposition
 from fazai.errors import StateError
+from fazai.service.prometheus import Family, Histogram, Metric
 from fazai.store.daemon import AgentRecord, DaemonStore, HostRecord, NewEvent, NewSample
 from fazai.wire.base import WireError, encode
 from fazai.wire.events import AgentEvent, AgentState, Level, TelemetryEvent
 from fazai.wire.signature import MAX_SKEW_S, SignedHeaders, verify_signature
 from fazai.wire.telemetry import IngestAnswer, IngestError, IngestPartialAnswer
-from fazai.worker.metrics import Histogram
 
 __all__ = ["Answer", "Ingest", "IngestRules"]
 
 _LOGGER = "fazai.daemon.ingest"
 _AHEAD_US = 86_400 * 1_000_000  # by which a host's clock may be fast
-_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 #: Codes that are on the page before they happen: a rate needs a beginning.
 _REFUSALS = (
     *("bad_json", "bad_request", "too_large", "unsupported_media_type", "overloaded", "unavailable"),
     *("bad_signature", "bad_clock", "replayed", "unauthorized", "forbidden"),
 )
+_RECORDS = Metric("fazai_ingest_records_total", "counter", "Records, by what became of them.", ("result",))
+_REFUSED = Metric(
+    "fazai_ingest_refusals_total",
+    "counter",
+    "Requests that were refused as a whole, by the error's code.",
+    ("code",),
+)
+_WAITING = Metric("fazai_ingest_waiting_bytes", "gauge", "Received and not on disk yet.")
+_OVERLOADED = Metric("fazai_ingest_overloaded_total", "counter", "Requests that were told to come later.")
 _IN_THREAD_BYTES = 512 << 10  # a body from this size on is read in a thread: others must not wait for it
 
 
@@ -84,13 +93,15 @@ class Ingest:
         self._keys_of = keys_of
         self._now_us = now_us
         self.rules = rules
-        self.seconds = Histogram(_BUCKETS)
+        self.seconds = Histogram(
+            "fazai_ingest_seconds", "From the first byte of a body to its durable answer.", _SECONDS
+        )
         self.records: Counter[str] = Counter({"accepted": 0, "duplicate": 0, "refused": 0})
         self._turned: dict[str, float] = {}  # when a host came or went, as far as that was since the start
         self.versions: dict[str, str] = {}  # of the hosts' agents, as far as they reported since the start
         self.refusals: Counter[str] = Counter(dict.fromkeys(_REFUSALS, 0))  # of whole requests
         self._silent: dict[str, bool] = {}  # to be remembered with the next sweep
-        exposition.add(self.metrics)
+        exposition.add(self.families)
 
     @classmethod
     def of(
@@ -305,24 +316,13 @@ class Ingest:
             except StateError as error:
                 report(str(error))
 
-    def metrics(self) -> Iterable[str]:
-        yield from self.seconds.lines(
-            "fazai_ingest_seconds", "From the first byte of a body to its durable answer."
-        )
-        yield "# HELP fazai_ingest_records_total Records, by what became of them."
-        yield "# TYPE fazai_ingest_records_total counter"
-        for result, count in self.records.items():
-            yield f'fazai_ingest_records_total{{result="{result}"}} {count}'
-        yield "# HELP fazai_ingest_refusals_total Requests that were refused as a whole, by the error's code."
-        yield "# TYPE fazai_ingest_refusals_total counter"
-        for code, count in self.refusals.items():
-            yield f'fazai_ingest_refusals_total{{code="{code}"}} {count}'
-        yield "# HELP fazai_ingest_waiting_bytes Received and not on disk yet."
-        yield "# TYPE fazai_ingest_waiting_bytes gauge"
-        yield f"fazai_ingest_waiting_bytes {self.admission.total_bytes}"
-        yield "# HELP fazai_ingest_overloaded_total Requests that were told to come later."
-        yield "# TYPE fazai_ingest_overloaded_total counter"
-        yield f"fazai_ingest_overloaded_total {self.admission.refused}"
+    def families(self) -> Iterable[Family]:
+        """Return the metrics of all requests."""
+        yield self.seconds.family()
+        yield _RECORDS.by_label(self.records)
+        yield _REFUSED.by_label(self.refusals)
+        yield _WAITING.single(self.admission.total_bytes)
+        yield _OVERLOADED.single(self.admission.refused)
 
 
 def _read(body: bytes, gzipped: bool, latest_us: int) -> Records:

@@ -9,6 +9,7 @@ from fazai.daemon.ingest.asgi import IngestRoute
 from fazai.daemon.ingest.pipeline import Ingest
 from fazai.daemon.services import Services
 from fazai.service.log import Log
+from fazai.service.prometheus import CONTENT_TYPE
 from fazai.wire.telemetry import MAX_INGEST_BYTES, IngestAnswer, IngestPartialAnswer, TelemetryRecord
 
 __all__ = ["ROUTES", "report_silent_hosts"]
@@ -32,8 +33,8 @@ def _ingest(services: Services) -> AsgiApp:
 
 
 async def metrics(call: Call) -> Reply:
-    media = "text/plain; version=0.0.4; charset=utf-8"
-    return Reply(call.services.ingest.exposition.render(), media=media)
+    """Return the page for Prometheus."""
+    return Reply(call.services.ingest.exposition.render(), media=CONTENT_TYPE)
 
 
 async def report_silent_hosts(ingest: Ingest, log: Log) -> None:

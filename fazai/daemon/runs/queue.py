@@ -19,7 +19,6 @@ from typing import NamedTuple
 
 from fazai.daemon.events.announcer import AUDIT, Announcer, log_event, row_of, utc_now
 from fazai.daemon.http.refusal import Refusal
-from fazai.daemon.metrics import escape
 from fazai.daemon.runs.child import Child, Ended, Patience, arguments, environment, follow
 from fazai.daemon.runs.config import Job, Mode
 from fazai.daemon.runs.records import Record, Records, Trigger
@@ -28,6 +27,7 @@ from fazai.errors import ExitCode, FazaiError, StateError
 from fazai.ids import ulid
 from fazai.plan import read_plan
 from fazai.service.log import Log
+from fazai.service.prometheus import Family, Metric
 from fazai.store.base import Run
 from fazai.store.daemon import DaemonStore
 from fazai.wire.events import Level, RunEvent
@@ -35,6 +35,13 @@ from fazai.wire.events import Level, RunEvent
 __all__ = ["RunDesk", "Taken"]
 
 _LOGGER = "fazai.daemon.runs"
+_RUNS = Metric(
+    "fazai_runs_total",
+    "counter",
+    "Runs that the daemon started and that ended, by exit code.",
+    ("playbook", "mode", "exit_code"),
+)
+_ACTIVE = Metric("fazai_runs_active", "gauge", "Runs of the daemon, by state.", ("state",))
 
 
 class Taken(NamedTuple):
@@ -371,15 +378,10 @@ class RunDesk:
                     text = "the run goes on without the daemon"
                     self._log.say("warning", text, logger=_LOGGER, run_id=one.record.run_id)
 
-    def metrics(self) -> Iterable[str]:
-        yield "# HELP fazai_runs_total Runs that the daemon started and that ended, by exit code."
-        yield "# TYPE fazai_runs_total counter"
-        for (job, mode, code), count in self._counts.items():
-            yield f'fazai_runs_total{{playbook="{escape(job)}",mode="{mode}",exit_code="{code}"}} {count}'
-        yield "# HELP fazai_runs_active Runs of the daemon, by state."
-        yield "# TYPE fazai_runs_active gauge"
-        yield f'fazai_runs_active{{state="running"}} {len(self._going)}'
-        yield f'fazai_runs_active{{state="queued"}} {len(self._queue)}'
+    def families(self) -> Iterable[Family]:
+        """Return the metrics of the daemon's runs."""
+        yield _RUNS.family(self._counts.items())
+        yield _ACTIVE.by_label({"running": len(self._going), "queued": len(self._queue)})
 
 
 def _lives(pid: int, run_id: str) -> bool:

@@ -131,7 +131,7 @@ def test_wrong_signatures_are_limited_and_lock_nobody_out(edge: World, host: str
     with edge.daemon.client("wrong") as client:
         assert client.get("/runs").status_code == 429
     edge.started(post(edge, body, HOSTS[host](body, "d-2")))
-    assert f"fazai_auth_failures_total {limit + 5}" in edge.client.get("/metrics").text
+    assert f"fazai_auth_failures_total {limit + 5}.0\n" in edge.client.get("/metrics").text
     assert edge.daemon.log().count("POST /runs from 127.0.0.1: bad_signature") == limit
     until(lambda: not edge.daemon.services.runs.busy_jobs())
 
