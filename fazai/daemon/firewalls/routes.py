@@ -128,8 +128,7 @@ async def metrics(call: Call) -> OpnMetricsAnswer:
     firewalls = call.services.firewalls
     seen = firewalls.get(call.path["id"])
     if seen.vitals is None or seen.last is not None:
-        _audit(call, "registered, with its key,", seen)
-    await firewalls.look(seen)
+        await firewalls.look(seen)
     if seen.last is not None:
         raise _refusal(seen.last)
     vitals, record = seen.vitals, seen.record
