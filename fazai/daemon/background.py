@@ -28,11 +28,13 @@ def background_tasks(services: Services) -> list[Coroutine[Any, Any, None]]:
     return [
         system.watch_store(services.store),
         ingest.report_silent_hosts(services.ingest, services.log),
-        sse.end_revoked_streams(services.hub, services.guard),
+        sse.end_revoked_streams(services.broadcaster, services.guard),
         token_expiry.warn_of_expiry(services.guard, services.announcer),
-        agent_states.watch(services.lives, services.sessions.client, services.settings.gemma_socket),
-        drift.follow(services.drift, services.log),
-        scheduler.keep(services.scheduler, services.runs, limits.runs_stop_s),
+        agent_states.watch_worker(
+            services.agent_states, services.sessions.client, services.settings.gemma_socket
+        ),
+        drift.follow_ledger(services.drift, services.log),
+        scheduler.run_schedule(services.scheduler, services.run_queue, limits.runs_stop_s),
         _poll_firewalls(services.firewalls, services.store),
     ]
 

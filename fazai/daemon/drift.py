@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fazai.store.base import TargetState
     from fazai.store.daemon import DaemonStore
 
-__all__ = ["TARGET_METRICS", "Drift", "follow"]
+__all__ = ["TARGET_METRICS", "Drift", "follow_ledger"]
 
 _LOOK_S = 5.0
 _GOOD = frozenset({"converged", "changed", "pending"})
@@ -31,13 +31,13 @@ TARGET_METRICS = tuple(
 
 
 class Drift:
-    """One for the daemon. `targets` is as of the last `look`."""
+    """One for the daemon. `targets` is as of the last `refresh`."""
 
     def __init__(self, store: DaemonStore) -> None:
         self._store = store
         self.targets: Mapping[str, TargetState] = {}
 
-    async def look(self) -> None:
+    async def refresh(self) -> None:
         """Read them anew. Raises StateError."""
         self.targets = await asyncio.to_thread(self._store.ledger.targets)
 
@@ -52,11 +52,11 @@ class Drift:
         yield last_run.by_label({name: state.time for name, state in states.items()})
 
 
-async def follow(drift: Drift, log: Log) -> None:
+async def follow_ledger(drift: Drift, log: Log) -> None:
     """Keep `drift` and its metrics up to date, for as long as the daemon lives."""
     while True:
         try:
-            await drift.look()
+            await drift.refresh()
         except StateError as error:
             log.say("error", f"the ledger cannot be read: {error}", logger="fazai.daemon.drift")
         await asyncio.sleep(_LOOK_S)

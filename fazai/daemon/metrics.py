@@ -81,7 +81,7 @@ class _Shard:
         self.stale = False
 
 
-class _Line:
+class _HostLine:
     """What a host's lines are made of: `form` takes all values at once, `prefixes` one each."""
 
     __slots__ = ("form", "prefixes", "shard", "up")
@@ -102,7 +102,7 @@ class HostLines:
     new ones, however many records came, and `render` joins what changed since the last page."""
 
     def __init__(self) -> None:
-        self._lines: dict[str, _Line] = {}
+        self._lines: dict[str, _HostLine] = {}
         self._news: dict[str, tuple[Sequence[float], int, float]] = {}
         self._up: dict[str, bytes] = {}
         self._shards: list[_Shard] = []
@@ -118,8 +118,8 @@ class HostLines:
         for host, (gauges, time_us, interval_s) in news.items():
             line = self._lines.get(host)
             if line is None:
-                line = self._lines[host] = _Line(host, self._shard())
-            line.shard.rows[host] = _row(line, (*gauges, time_us / 1e6, interval_s or _UNKNOWN))
+                line = self._lines[host] = _HostLine(host, self._shard())
+            line.shard.rows[host] = _render_row(line, (*gauges, time_us / 1e6, interval_s or _UNKNOWN))
             line.shard.stale = True
             self._up[host] = line.up
 
@@ -164,12 +164,12 @@ class HostLines:
         return parts
 
 
-def _row(line: _Line, values: tuple[float, ...]) -> Sequence[bytes]:
+def _render_row(line: _HostLine, values: tuple[float, ...]) -> Sequence[bytes]:
     """The line of each metric; empty where the value is not known."""
     if isfinite(sum(values)):
         return (line.form % values).encode().split(_ROW_END.encode())
     return [
-        b"" if value != value else f"{prefix}{_text(value)}\n".encode()
+        b"" if value != value else f"{prefix}{_format_number(value)}\n".encode()
         for prefix, value in zip(line.prefixes, values, strict=True)
     ]
 
@@ -179,7 +179,7 @@ _ROW_END = "\0"
 _UNKNOWN = float("nan")
 
 
-def _text(value: float) -> str:
+def _format_number(value: float) -> str:
     """As Prometheus reads it; whole numbers without a point, as most are bytes."""
     if isfinite(value):
         whole = int(value)

@@ -12,11 +12,11 @@ from fazai.daemon.runs.config import DaemonConfig
 from fazai.errors import UsageError
 from fazai.providers.gemma.endpoint import Endpoint
 
-__all__ = ["Limits", "Settings", "is_loopback"]
+__all__ = ["DaemonSettings", "ServerLimits", "is_loopback"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class ServerLimits:
     """Of one connection and of the whole; the defaults are those of SPEC.md, section 2."""
 
     head_bytes: int = 16 * 1024  # request line and headers
@@ -37,7 +37,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class DaemonSettings:
     """Built by `fazai.cli.commands.daemon` from its options and the environment."""
 
     state: Path
@@ -58,7 +58,7 @@ class Settings:
     lab: Path | None = None  # the embedded lab's folder; None: below the state
     log_file: Path | None = None
     log_text: bool = False
-    limits: Limits = field(default_factory=Limits)
+    limits: ServerLimits = field(default_factory=ServerLimits)
 
     def __post_init__(self) -> None:
         if (self.tls_cert is None) != (self.tls_key is None):

@@ -6,7 +6,7 @@ import asyncio
 
 from fazai import __version__
 from fazai.daemon.http.refusal import Refusal
-from fazai.daemon.http.routing import Call, Route
+from fazai.daemon.http.routing import Route, RouteCall
 from fazai.errors import StateError
 from fazai.store.daemon import DaemonStore
 from fazai.wire.daemon import HealthAnswer
@@ -16,12 +16,12 @@ __all__ = ["ROUTES", "watch_store"]
 _LOOK_S = 0.5
 
 
-async def health(call: Call) -> HealthAnswer:
+async def show_health(call: RouteCall) -> HealthAnswer:
     """The process serves."""
     return HealthAnswer(status="alive", version=__version__)
 
 
-async def ready(call: Call) -> HealthAnswer:
+async def show_readiness(call: RouteCall) -> HealthAnswer:
     """It serves, and the store writes. Raises Refusal(unavailable)."""
     if not call.services.ready or call.services.stopping:
         raise Refusal("unavailable", "the daemon is starting or stopping", headers=((b"retry-after", b"2"),))
@@ -40,12 +40,14 @@ async def watch_store(store: DaemonStore) -> None:
 
 
 ROUTES = (
-    Route(method="GET", path="/health", summary="Liveness.", handler=health, role=None, answer=HealthAnswer),
+    Route(
+        method="GET", path="/health", summary="Liveness.", handler=show_health, role=None, answer=HealthAnswer
+    ),
     Route(
         method="GET",
         path="/ready",
         summary="Readiness.",
-        handler=ready,
+        handler=show_readiness,
         role=None,
         answer=HealthAnswer,
         codes=("unavailable",),

@@ -51,7 +51,7 @@ class Log:
         known = {name: value for name, value in ids.items() if value is not None}
         if self._text:
             more = "".join(f"  {name}={value}" for name, value in known.items())
-            line = f"{now} {level:8} {_clean(message + more)}"
+            line = f"{now} {level:8} {_without_control_characters(message + more)}"
         else:
             fields = {"timestamp": now, "level": level, "logger": logger or self._logger, "message": message}
             line = msgspec.json.encode({**fields, **known}).decode()
@@ -61,7 +61,7 @@ class Log:
             return
 
 
-def _clean(text: str) -> str:
+def _without_control_characters(text: str) -> str:
     """Without what would steer a terminal; what goes on over several lines cannot be taken for others."""
     if text.isprintable():
         return text

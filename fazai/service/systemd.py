@@ -13,14 +13,22 @@ from pathlib import Path
 
 from fazai.errors import InputError
 
-__all__ = ["BACKLOG", "handed_over", "identity", "inherited", "listen", "notify", "remove"]
+__all__ = [
+    "BACKLOG",
+    "file_identity",
+    "inherited_sockets",
+    "inherited_unix_socket",
+    "listen",
+    "notify",
+    "remove_socket_file",
+]
 
 _FIRST_FD = 3
 _STREAM = socket.SOCK_STREAM
 BACKLOG = 1024
 
 
-def handed_over(environ: Mapping[str, str], pid: int) -> list[socket.socket]:
+def inherited_sockets(environ: Mapping[str, str], pid: int) -> list[socket.socket]:
     """The stream sockets, Unix or TCP, that systemd opened for us. Raises InputError for another kind."""
     count = environ.get("LISTEN_FDS", "0")
     if environ.get("LISTEN_PID") != str(pid) or not count.isdigit():
@@ -41,11 +49,11 @@ def handed_over(environ: Mapping[str, str], pid: int) -> list[socket.socket]:
     return found
 
 
-def inherited(environ: Mapping[str, str], pid: int) -> socket.socket | None:
+def inherited_unix_socket(environ: Mapping[str, str], pid: int) -> socket.socket | None:
     """The one Unix socket that systemd opened for us, if it did. Raises InputError when it is another."""
     if environ.get("LISTEN_PID") == str(pid) and (count := environ.get("LISTEN_FDS", "0")) not in "01":
         raise InputError(f"systemd hands over {count} sockets, one was expected", where="LISTEN_FDS")
-    found = handed_over(environ, pid)
+    found = inherited_sockets(environ, pid)
     if not found:
         return None
     if found[0].family != socket.AF_UNIX:
@@ -63,13 +71,13 @@ def listen(path: Path, noun: str = "worker") -> socket.socket:
     if not path.parent.is_dir():
         hint = "RuntimeDirectory=fazai makes it, or name another with --socket"
         raise InputError(f"there is no folder {path.parent}", where=str(path), hint=hint)
-    with _alone(path.parent):
+    with _lock_folder(path.parent):
         _clear_stale(path, noun)
-        return _bound(path)
+        return _bind(path)
 
 
 @contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def _lock_folder(folder: Path) -> Iterator[None]:
     """Two workers that start at once: the second looks when the first one listens."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -79,7 +87,7 @@ def _alone(folder: Path) -> Iterator[None]:
         os.close(fd)
 
 
-def _bound(path: Path) -> socket.socket:
+def _bind(path: Path) -> socket.socket:
     found = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(0o117)  # the file is 0660 from its first moment
     try:
@@ -94,16 +102,16 @@ def _bound(path: Path) -> socket.socket:
     return found
 
 
-def identity(path: Path) -> tuple[int, int]:
+def file_identity(path: Path) -> tuple[int, int]:
     """Which file it is, whatever stands there later."""
     found = path.lstat()
     return found.st_dev, found.st_ino
 
 
-def remove(path: Path, own: tuple[int, int]) -> None:
+def remove_socket_file(path: Path, own: tuple[int, int]) -> None:
     """Removes our socket's file; not one that another worker has put there since."""
-    with contextlib.suppress(FileNotFoundError), _alone(path.parent):
-        if identity(path) == own:
+    with contextlib.suppress(FileNotFoundError), _lock_folder(path.parent):
+        if file_identity(path) == own:
             path.unlink()
 
 

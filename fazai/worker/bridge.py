@@ -19,9 +19,9 @@ from fazai.errors import FazaiError, InputError
 __all__ = [
     "MAX_FORCED",
     "Code",
-    "Engine",
     "EngineError",
     "MaskJob",
+    "NativeEngine",
     "Options",
     "Progress",
     "Reason",
@@ -154,7 +154,7 @@ class Stats:
     plan: tuple[int, ...]
 
 
-def _native() -> Any:
+def _import_native() -> Any:
     # libgomp reads it when it is loaded. Its own default spins for milliseconds at every barrier: on a
     # machine that has anything else to do, a decode then takes a hundred times as long.
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
@@ -170,7 +170,7 @@ def _native() -> Any:
         ) from None
 
 
-def _without(tokens: list[int], sign: list[int]) -> list[int]:
+def _remove_runs(tokens: list[int], sign: list[int]) -> list[int]:
     """The tokens without each run of `sign`."""
     found: list[int] = []
     at, n = 0, len(sign)
@@ -183,12 +183,12 @@ def _without(tokens: list[int], sign: list[int]) -> list[int]:
     return found
 
 
-class Engine:
+class NativeEngine:
     """A loaded model. Raises InputError when the native module is absent, EngineError when the model cannot
     be loaded. All methods may be called from any thread; `close` when no other runs."""
 
     def __init__(self, path: Path, options: Options) -> None:
-        native = _native()
+        native = _import_native()
         self._ffi, self._lib = native.ffi, native.lib
         if not path.is_file():
             raise InputError(
@@ -198,7 +198,7 @@ class Engine:
         engine = self._ffi.new("fz_engine **")
         code = self._lib.fz_open(str(path).encode(), self._options(options), engine, self._err, 512)
         if code != Code.OK:
-            raise EngineError(Code(code), self._sentence())
+            raise EngineError(Code(code), self._error_text())
         self._engine = engine[0]
         self._text = self._ffi.new("char[]", _TEXT_BYTES)
         self._progress = self._ffi.new("fz_progress *")
@@ -221,7 +221,7 @@ class Engine:
             },
         )
 
-    def _sentence(self) -> str:
+    def _error_text(self) -> str:
         return bytes(self._ffi.string(self._err)).decode(errors="replace")
 
     @property
@@ -273,7 +273,7 @@ class Engine:
             text = re.sub(cuts, parting, text)
             tokens = self.tokenize(text)
             found = self._marks.keys() & set(tokens)
-        return _without(tokens, sign)
+        return _remove_runs(tokens, sign)
 
     def _find_marks(self) -> dict[int, str]:
         """Tokens that mean something to the model, by number: control tokens, and those of the user's that
@@ -365,7 +365,7 @@ class Engine:
             params.stop[index], params.stop_len[index] = stop, len(stop) - 1
         code = self._lib.fz_submit(self._engine, session, list(tokens), len(tokens), params, self._err, 512)
         if code != Code.OK:
-            raise EngineError(Code(code), self._sentence())
+            raise EngineError(Code(code), self._error_text())
 
     def abort(self, session: int) -> None:
         self._lib.fz_abort(self._engine, session)

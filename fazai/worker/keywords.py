@@ -49,11 +49,11 @@ def unknown_keyword(schema: Mapping[str, Any]) -> str | None:
                 nearest = did_you_mean(name, _KNOWN)
                 where = f" at {place}" if place else ""
                 return f"it has no keyword {name!r}{where}" + (f": {nearest}" if nearest else "")
-        todo += _parts(place, part)
+        todo += _subschemas(place, part)
     return None
 
 
-def _parts(place: str, schema: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def _subschemas(place: str, schema: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """The schemas within one. What stands in `enum`, `const`, `default` and `examples` are values."""
     for name in _ONE:
         yield f"{place}/{name}", schema.get(name)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterable, Sequence
 
-__all__ = ["MAX_EXPONENT", "MAX_NUMBER", "NumberEnds", "bits_of"]
+__all__ = ["MAX_EXPONENT", "MAX_NUMBER", "NumberEnds", "number_token_bits"]
 
 #: Characters; the largest 64-bit integer has 19 digits and a sign.
 MAX_NUMBER = 20
@@ -17,7 +17,7 @@ MAX_EXPONENT = 2
 _NUMBER = b"0123456789.eE+-"
 
 
-def bits_of(pieces: Sequence[bytes]) -> int:
+def number_token_bits(pieces: Sequence[bytes]) -> int:
     """The tokens that go on with a number, one bit a token."""
     found = bytearray((len(pieces) + 7) // 8)
     for token, piece in enumerate(pieces):
@@ -39,9 +39,9 @@ class NumberEnds:
     def feed(self, tokens: Iterable[int]) -> None:
         for token in tokens:
             for byte in self._pieces[token]:
-                self._byte(byte)
+                self._feed_byte(byte)
 
-    def _byte(self, byte: int) -> None:
+    def _feed_byte(self, byte: int) -> None:
         if self._in_string:
             self._in_string = self._escaped or byte != 0x22
             self._escaped = byte == 0x5C and not self._escaped

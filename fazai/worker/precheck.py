@@ -24,7 +24,7 @@ _ADDRESSES = 2 << 30
 _STACK_BYTES = 8 << 20
 
 
-def checked(asked: dict[str, Any]) -> dict[str, str]:
+def compile_text(asked: dict[str, Any]) -> dict[str, str]:
     """The text that llguidance takes, or why there is none."""
     from llguidance import LLMatcher, grammar_from
 
@@ -52,7 +52,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_S, CPU_S + 1))
     asked = json.load(sys.stdin)
     threading.stack_size(_STACK_BYTES)
-    thread = threading.Thread(target=lambda: json.dump(checked(asked), sys.stdout))
+    thread = threading.Thread(target=lambda: json.dump(compile_text(asked), sys.stdout))
     thread.start()
     thread.join()
 

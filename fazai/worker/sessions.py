@@ -15,12 +15,12 @@ from typing import Any, Protocol, TypeVar
 from fazai.service.log import Log
 from fazai.wire.base import WireError
 from fazai.wire.worker import GenerateParams, SessionParams, Usage
-from fazai.worker.bridge import Code, Engine, EngineError, Progress, Reason, Sampling
-from fazai.worker.chat import Chat
-from fazai.worker.masks import Compiled, Masks, bounded, stack
+from fazai.worker.bridge import Code, EngineError, NativeEngine, Progress, Reason, Sampling
+from fazai.worker.chat import ChatFormat
+from fazai.worker.masks import CompiledGrammar, Masks, deep_stack, schema_text
 from fazai.worker.metrics import Metrics
 
-__all__ = ["MAX_TIMEOUT_MS", "Generation", "Sessions", "Sink"]
+__all__ = ["MAX_TIMEOUT_MS", "Generation", "Sink", "WorkerSessions"]
 
 MAX_TIMEOUT_MS = 3_600_000
 _TIMEOUT_MS = 120_000
@@ -50,7 +50,7 @@ class Sink(Protocol):
 
 
 @dataclass(slots=True, eq=False)
-class Session:
+class WorkerSession:
     session_id: str
     handle: int
     params: SessionParams
@@ -62,7 +62,7 @@ class Session:
 class Generation:
     """One `generate`. `sink` is None once its client is gone."""
 
-    session: Session
+    session: WorkerSession
     sink: Sink | None
     deadline_s: float
     aborted: asyncio.Event = field(default_factory=asyncio.Event)
@@ -72,14 +72,14 @@ class Generation:
     task: asyncio.Task[None] | None = field(default=None, repr=False)
 
 
-class Sessions:
+class WorkerSessions:
     """All sessions of the worker."""
 
     def __init__(
         self,
-        engine: Engine,
+        engine: NativeEngine,
         masks: Masks,
-        chat: Chat,
+        chat: ChatFormat,
         metrics: Metrics,
         *,
         idle_s: float,
@@ -93,12 +93,12 @@ class Sessions:
         self._idle_s = idle_s
         self._clock = clock
         self._log = log
-        self._by_id: dict[str, Session] = {}
-        self._by_handle: dict[int, Session] = {}
+        self._by_id: dict[str, WorkerSession] = {}
+        self._by_handle: dict[int, WorkerSession] = {}
         self.draining = False
         self._idle = asyncio.Event()
         self._grammars = ThreadPoolExecutor(1, "grammars")  # not asyncio's threads: one can take seconds
-        with stack():
+        with deep_stack():
             self._grammars.submit(int)  # its thread is started now
         self._under_way: set[asyncio.Future[Any]] = set()
 
@@ -115,19 +115,19 @@ class Sessions:
         if self.draining:
             raise WireError("overloaded", "the worker is stopping")
         if params.json_schema is not None:
-            bounded(params.json_schema)
+            schema_text(params.json_schema)
         self._expire()
         try:
-            handle = self._open()
+            handle = self._open_handle()
         except EngineError as error:
-            raise _wire(
+            raise _wire_error(
                 error, f"{len(self._by_id)} sessions are generating, and no more are allowed"
             ) from None
-        session = Session(f"s-{secrets.token_hex(8)}", handle, params, self._clock())
+        session = WorkerSession(f"s-{secrets.token_hex(8)}", handle, params, self._clock())
         self._by_id[session.session_id] = self._by_handle[handle] = session
         return session.session_id
 
-    def _open(self) -> int:
+    def _open_handle(self) -> int:
         """The engine's session; the one that is idle for longest makes room for it. Raises EngineError."""
         try:
             return self._engine.open_session()
@@ -144,7 +144,7 @@ class Sessions:
         for session in [s for s in self._by_id.values() if s.generation is None and s.used_s < oldest]:
             self.close(session.session_id)
 
-    def _find(self, session_id: str) -> Session:
+    def _find(self, session_id: str) -> WorkerSession:
         found = self._by_id.get(session_id)
         if found is None:
             raise WireError("unknown_session", f"there is no session {session_id}", hint="create_session")
@@ -168,9 +168,9 @@ class Sessions:
         if session.generation is not None:
             self.stop(session.generation)  # it ends as any other; then the session is freed
         else:
-            self._free(session)
+            self._free_handle(session)
 
-    def _free(self, session: Session) -> None:
+    def _free_handle(self, session: WorkerSession) -> None:
         self._engine.close_session(session.handle)
         self._masks.detach(session.handle)
         self._by_handle.pop(session.handle, None)
@@ -206,28 +206,28 @@ class Sessions:
                 "session_busy", "the session is generating", hint="abort it, or use another session"
             )
         session.used_s = self._clock()
-        asked = _Asked(params, session.params)
+        asked = _Parameters(params, session.params)
         generation = Generation(session, sink, session.used_s + asked.timeout_ms() / 1000)
         if asked.constrained or len(prompt) + len(session.params.system or "") > _LONG_PROMPT:
             session.generation = generation
             generation.task = asyncio.get_running_loop().create_task(self._prepare(generation, prompt, asked))
         else:
-            self._submit(generation, self._tokens(session, prompt), asked)
+            self._submit(generation, self._tokenize(session, prompt), asked)
             session.generation = generation
         return generation
 
-    async def _prepare(self, generation: Generation, prompt: str, asked: _Asked) -> None:
+    async def _prepare(self, generation: Generation, prompt: str, asked: _Parameters) -> None:
         """What takes longer than the event loop may be held up: grammars, and long prompts."""
         session = generation.session
         try:
-            compiled = await self._compiled(generation, asked) if asked.constrained else None
-            tokens = await self._within(generation, None, lambda: self._tokens(session, prompt))
+            compiled = await self._compile(generation, asked) if asked.constrained else None
+            tokens = await self._run_while_wanted(generation, None, lambda: self._tokenize(session, prompt))
             if compiled is not None:
                 self._masks.attach(session.handle, compiled)
             self._submit(generation, tokens, asked)
         except _TooLateError as error:
             self._metrics.ended[error.reason] += 1
-            self._over(generation, error.reason, _NOTHING)
+            self._finish(generation, error.reason, _NOTHING)
         except WireError as error:
             self._fail(generation, error)
         except Exception as error:  # noqa: BLE001 - the border: one job's fault is not another's
@@ -235,28 +235,30 @@ class Sessions:
             why = f"{type(error).__name__} at {place.name}:{place.lineno}"
             self._fail(generation, WireError("internal", f"the generation could not be prepared ({why})"))
 
-    async def _compiled(self, generation: Generation, asked: _Asked) -> Compiled:
+    async def _compile(self, generation: Generation, asked: _Parameters) -> CompiledGrammar:
         """Raises WireError, _TooLateError."""
         schema, grammar = asked.value("json_schema"), asked.value("grammar")
-        known = self._masks.known(schema, grammar)
+        known = self._masks.find_compiled(schema, grammar)
         if known is not None:
             return known
 
-        def compile_it() -> Compiled | None:
+        def compile_it() -> CompiledGrammar | None:
             if generation.aborted.is_set() or self._clock() >= generation.deadline_s:
                 return None  # nobody waits for it any more
             return self._masks.compile(schema=schema, grammar=grammar)
 
-        found = await self._within(generation, self._grammars, compile_it)
+        found = await self._run_while_wanted(generation, self._grammars, compile_it)
         if found is None:
             raise _TooLateError("aborted" if generation.aborted.is_set() else "timeout")
         return found
 
-    async def _within(self, generation: Generation, executor: Executor | None, job: Callable[[], T]) -> T:
+    async def _run_while_wanted(
+        self, generation: Generation, executor: Executor | None, job: Callable[[], T]
+    ) -> T:
         """The job's result, while somebody waits for it. Raises _TooLateError; the job then ends unheard."""
         working = asyncio.get_running_loop().run_in_executor(executor, job)
         self._under_way.add(working)
-        working.add_done_callback(self._worked)
+        working.add_done_callback(self._forget_job)
         aborted = asyncio.ensure_future(generation.aborted.wait())  # deadline: `left_s`
         left_s = max(0.0, generation.deadline_s - self._clock())
         await asyncio.wait((working, aborted), timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
@@ -267,26 +269,26 @@ class Sessions:
             raise _TooLateError("timeout")
         return working.result()
 
-    def _worked(self, working: asyncio.Future[Any]) -> None:
+    def _forget_job(self, working: asyncio.Future[Any]) -> None:
         self._under_way.discard(working)
         if not working.cancelled():
             working.exception()  # of a job that nobody waits for: it is not said
 
-    def _tokens(self, session: Session, prompt: str) -> list[int]:
+    def _tokenize(self, session: WorkerSession, prompt: str) -> list[int]:
         try:
             if self._engine.session_tokens(session.handle) > 0:
-                return self._chat.following(self._engine, prompt)
-            return self._chat.first(self._engine, session.params.system, prompt)
+                return self._chat.next_tokens(self._engine, prompt)
+            return self._chat.first_tokens(self._engine, session.params.system, prompt)
         except EngineError as error:
-            raise _wire(error, error.message) from None
+            raise _wire_error(error, error.message) from None
 
-    def _submit(self, generation: Generation, tokens: list[int], asked: _Asked) -> None:
+    def _submit(self, generation: Generation, tokens: list[int], asked: _Parameters) -> None:
         try:
             left_ms = max(1, int((generation.deadline_s - self._clock()) * 1000))
             sampling = replace(asked.sampling(), timeout_ms=left_ms)
             self._engine.submit(generation.session.handle, tokens, sampling)
         except EngineError as error:
-            raise _wire(error, error.message) from None
+            raise _wire_error(error, error.message) from None
         generation.submitted = True
 
     def on_ready(self) -> None:
@@ -337,26 +339,26 @@ class Sessions:
             cached_tokens=progress.cached_tokens,
             completion_tokens=progress.completion_tokens,
         )
-        self._over(generation, progress.reason.name.lower(), usage)
+        self._finish(generation, progress.reason.name.lower(), usage)
 
-    def _over(self, generation: Generation, reason: str, usage: Usage) -> None:
-        self._leave(generation)
+    def _finish(self, generation: Generation, reason: str, usage: Usage) -> None:
+        self._release(generation)
         if generation.sink is not None:
             generation.sink.ended(generation, reason, usage)
 
     def _fail(self, generation: Generation, error: WireError) -> None:
         if error.code == "internal":
             self._log.say("error", error.message, session_id=generation.session.session_id)
-        self._leave(generation)
+        self._release(generation)
         if generation.sink is not None:
             generation.sink.failed(generation, error)
 
-    def _leave(self, generation: Generation) -> None:
+    def _release(self, generation: Generation) -> None:
         session = generation.session
         session.generation = None
         session.used_s = self._clock()
         if session.session_id not in self._by_id:
-            self._free(session)
+            self._free_handle(session)
         if not self._generating():
             self._idle.set()
 
@@ -372,7 +374,7 @@ class _TooLateError(Exception):
 _NOTHING = Usage(prompt_tokens=0, cached_tokens=0, completion_tokens=0)
 
 
-class _Asked:
+class _Parameters:
     """A request's parameters over its session's over the worker's."""
 
     def __init__(self, own: GenerateParams | None, session: SessionParams) -> None:
@@ -412,5 +414,5 @@ class _Asked:
         )
 
 
-def _wire(error: EngineError, message: str) -> WireError:
+def _wire_error(error: EngineError, message: str) -> WireError:
     return WireError(_CODES.get(error.code, "internal"), message)

@@ -26,7 +26,7 @@ def test_without_the_native_module_it_says_what_to_install(
 
     monkeypatch.setattr("importlib.import_module", absent)
     with pytest.raises(InputError) as refused:
-        bridge.Engine(tmp_path / "x.gguf", bridge.Options())
+        bridge.NativeEngine(tmp_path / "x.gguf", bridge.Options())
     assert "pip install ./native" in str(refused.value)
 
 
@@ -57,9 +57,9 @@ def test_systemd_is_told_where_it_listens(tmp_path: Path) -> None:
         assert ear.recv(100) == b"READY=1"
     systemd.notify({"NOTIFY_SOCKET": address}, "READY=1")  # nobody listens any more
     systemd.notify({}, "READY=1")
-    assert systemd.inherited({"LISTEN_PID": "1", "LISTEN_FDS": "1"}, 2) is None
+    assert systemd.inherited_unix_socket({"LISTEN_PID": "1", "LISTEN_FDS": "1"}, 2) is None
     with pytest.raises(InputError, match="hands over 2 sockets"):
-        systemd.inherited({"LISTEN_PID": "2", "LISTEN_FDS": "2"}, 2)
+        systemd.inherited_unix_socket({"LISTEN_PID": "2", "LISTEN_FDS": "2"}, 2)
 
 
 def test_histograms_are_cumulative() -> None:

@@ -18,13 +18,13 @@ from typing import Any
 
 from fazai.daemon.events.announcer import log_event
 from fazai.daemon.http.auth import Principal
-from fazai.daemon.http.server import Connection
-from fazai.daemon.settings import Limits
+from fazai.daemon.http.server import HttpConnection
+from fazai.daemon.settings import ServerLimits
 from fazai.service.prometheus import Family, Histogram, Metric
 from fazai.store.daemon import StoredEvent
 from fazai.wire.events import Event, Level, encode_sse
 
-__all__ = ["Filter", "Hub", "Stream", "chunked", "frame_of"]
+__all__ = ["Broadcaster", "EventFilter", "EventStream", "encode_chunk", "encode_frame"]
 
 _LEVELS = ("debug", "info", "warning", "error", "critical")
 _BLOCK_BYTES = 64 * 1024
@@ -41,7 +41,7 @@ _CUT_OFF = Metric(
 
 
 @dataclass(frozen=True, slots=True)
-class Filter:
+class EventFilter:
     """What a stream wants; None and empty: all. `level` is about `log` events alone."""
 
     types: frozenset[str] = frozenset()
@@ -58,31 +58,33 @@ class Filter:
             and (self.run is None or event.run == self.run)
             and (self.session is None or event.session == self.session)
             and (self.agent is None or event.agent == self.agent)
-            and (self.level is None or event.type != "log" or _grave(event.level, self.level))
+            and (self.level is None or event.type != "log" or _is_at_least(event.level, self.level))
         )
 
 
-def _grave(level: str | None, wanted: str) -> bool:
+def _is_at_least(level: str | None, wanted: str) -> bool:
     return level in _LEVELS and _LEVELS.index(level) >= _LEVELS.index(wanted)
 
 
-def frame_of(event: StoredEvent) -> bytes:
+def encode_frame(event: StoredEvent) -> bytes:
     """The event as it goes onto a stream."""
     return b"id: %d\nevent: %s\ndata: %s\n\n" % (event.id, event.type.encode(), event.data)
 
 
-def chunked(block: bytes) -> bytes:
+def encode_chunk(block: bytes) -> bytes:
     """A chunk of HTTP/1.1."""
     return b"%x\r\n%b\r\n" % (len(block), block)
 
 
-class Stream:
+class EventStream:
     """One reader. `position` is the last id that was written to it, or passed over by its filter; while it
     follows live, the hub knows better. `task` brings it up to date while it does not."""
 
     __slots__ = ("connection", "file", "filter", "position", "stopping", "task", "who")
 
-    def __init__(self, connection: Connection, who: Principal, wanted: Filter, position: int) -> None:
+    def __init__(
+        self, connection: HttpConnection, who: Principal, wanted: EventFilter, position: int
+    ) -> None:
         self.connection = connection
         self.who = who
         self.filter = wanted
@@ -91,7 +93,7 @@ class Stream:
         self.file = -1
         self.stopping = False
 
-    def over(self) -> bool:
+    def is_over(self) -> bool:
         """The reader is gone, or the daemon stops."""
         return self.stopping or self.connection.transport.is_closing()
 
@@ -100,7 +102,7 @@ class Stream:
         return self.connection.transport.get_write_buffer_size()
 
     def write(self, block: bytes) -> None:
-        self.connection.transport.write(chunked(block))
+        self.connection.transport.write(encode_chunk(block))
 
     def send(self, chunk: bytes) -> None:
         """At once, past the transport where it has nothing queued: half the cost of asking it to."""
@@ -119,7 +121,7 @@ class Stream:
         if sent < len(chunk):
             transport.write(chunk[sent:])
 
-    async def drained(self, timeout_s: float) -> None:
+    async def wait_drained(self, timeout_s: float) -> None:
         """Until its reader took most of what is unsent, or is gone; at most so long."""
         future = asyncio.get_running_loop().create_future()
         connection = self.connection
@@ -133,15 +135,15 @@ class Stream:
             connection.on_drained = None
 
 
-class Hub:
+class Broadcaster:
     """Runs on one event loop; `publish` is what the store's listener hands over to it."""
 
-    def __init__(self, limits: Limits, last_id: int) -> None:
+    def __init__(self, limits: ServerLimits, last_id: int) -> None:
         self._limits = limits
         self.stream_bytes = limits.stream_bytes
         self.stall_s = limits.stall_s
         self.monotonic: Callable[[], float] = time.monotonic  # by which a reader stalls
-        self._groups: dict[Filter, set[Stream]] = {}
+        self._groups: dict[EventFilter, set[EventStream]] = {}
         self._ids: list[int] = []
         self._recent: list[tuple[StoredEvent, bytes]] = []
         self._recent_bytes = 0
@@ -154,10 +156,10 @@ class Hub:
         )
         self.delivered = 0
         self.cut_off = 0
-        self.streams: set[Stream] = set()
+        self.streams: set[EventStream] = set()
         self._awaited: list[tuple[int, asyncio.Future[None]]] = []
         #: What brings a stream up to date that cannot follow live.
-        self.resume: Callable[[Stream], Coroutine[Any, Any, None]] | None = None
+        self.catch_up: Callable[[EventStream], Coroutine[Any, Any, None]] | None = None
 
     # -- events in
 
@@ -166,7 +168,7 @@ class Hub:
         for event in events:
             if event.id <= self.last_id:
                 continue
-            frame = frame_of(event)
+            frame = encode_frame(event)
             self._ids.append(event.id)
             self._recent.append((event, frame))
             self._recent_bytes += len(frame)
@@ -246,10 +248,10 @@ class Hub:
             if not frames:
                 continue
             if len(frames) == len(batch):
-                whole = chunk = whole or chunked(b"".join(frames))
+                whole = chunk = whole or encode_chunk(b"".join(frames))
             else:
-                chunk = chunked(b"".join(frames))
-            behind: list[Stream] = []
+                chunk = encode_chunk(b"".join(frames))
+            behind: list[EventStream] = []
             for stream in group:
                 if stream.unsent > limit:
                     behind.append(stream)
@@ -264,20 +266,20 @@ class Hub:
 
     # -- streams
 
-    def join(self, stream: Stream) -> None:
+    def join(self, stream: EventStream) -> None:
         """From now on it follows live; its position is `sent_id`."""
         stream.task = None
         self._groups.setdefault(stream.filter, set()).add(stream)
 
-    def _leave(self, stream: Stream, position: int) -> None:
+    def _leave(self, stream: EventStream, position: int) -> None:
         """It no longer follows live, and reads on from the log."""
-        assert self.resume is not None, "whoever builds the hub says how"
+        assert self.catch_up is not None, "whoever builds the broadcaster says how"
         self._groups[stream.filter].discard(stream)
         stream.position = position
-        task = stream.task = asyncio.get_running_loop().create_task(self.resume(stream))
+        task = stream.task = asyncio.get_running_loop().create_task(self.catch_up(stream))
         task.add_done_callback(lambda _: self.remove(stream) if stream.task is task else None)
 
-    def add(self, stream: Stream) -> None:
+    def add(self, stream: EventStream) -> None:
         """A new stream, which its `task` brings up to date."""
         self.streams.add(stream)
         stream.task = asyncio.current_task()
@@ -285,13 +287,13 @@ class Hub:
         if self._beat is None:
             self._beat = asyncio.get_running_loop().call_later(self._limits.heartbeat_s, self._heartbeat)
 
-    def _lost(self, stream: Stream) -> None:
+    def _lost(self, stream: EventStream) -> None:
         if stream.task is None:
             self.remove(stream)
         else:
             stream.task.cancel()
 
-    def remove(self, stream: Stream) -> None:
+    def remove(self, stream: EventStream) -> None:
         """It is over; its connection ends when what was written to it is taken."""
         self.streams.discard(stream)
         group = self._groups.get(stream.filter)
@@ -303,9 +305,9 @@ class Hub:
         stream.connection.end_stream()
 
     def _heartbeat(self) -> None:
-        comment = chunked(_COMMENT)
+        comment = encode_chunk(_COMMENT)
         for stream in self.streams:
-            if not stream.over() and stream.unsent == 0:
+            if not stream.is_over() and stream.unsent == 0:
                 stream.send(comment)
         loop = asyncio.get_running_loop()
         self._beat = loop.call_later(self._limits.heartbeat_s, self._heartbeat) if self.streams else None
@@ -321,10 +323,10 @@ class Hub:
         for stream in list(self.streams):
             self.end(stream, event)
 
-    def end(self, stream: Stream, event: Event) -> None:
+    def end(self, stream: EventStream, event: Event) -> None:
         """The stream's last words; its id is the last one before them."""
         position = self.sent_id if stream.task is None else stream.position
-        if not stream.over():
+        if not stream.is_over():
             stream.write(encode_sse(position, event))
         stream.stopping = True
         if stream.task is None:

@@ -23,7 +23,7 @@ _RUNS_BACK = 20
 _RUNS_KNOWN = 1000
 
 
-class _Fact(msgspec.Struct):
+class _Outcome(msgspec.Struct):
     """What is needed of `run` and `outcome`."""
 
     state: str = ""
@@ -43,20 +43,20 @@ async def follow_runs(figures: FirewallFigures, store: DaemonStore) -> None:
         found = [event for event in events if event.type in ("run", "outcome")]
         if found:
             with contextlib.suppress(RuntimeError):  # the loop ended before the last commit
-                loop.call_soon_threadsafe(_take, figures, ledger, checks, found)
+                loop.call_soon_threadsafe(_note_events, figures, ledger, checks, found)
 
     store.on_published(published)
-    for name, facts in (await asyncio.to_thread(_look_back, ledger)).items():
+    for name, facts in (await asyncio.to_thread(_read_latest_runs, ledger)).items():
         if not figures.has_run(name):  # else a run that reports now has the last word
             for at, check, fact in facts:
                 figures.note_run(name, check=check, status=fact.status, pending=fact.pending, at=at)
 
 
-def _take(
+def _note_events(
     figures: FirewallFigures, ledger: Store, checks: OrderedDict[str, bool], events: Sequence[StoredEvent]
 ) -> None:
     for event in events:
-        fact = msgspec.json.decode(event.data, type=_Fact)
+        fact = msgspec.json.decode(event.data, type=_Outcome)
         run_id = event.run or ""
         if event.type == "run":
             checks[run_id] = fact.check
@@ -79,13 +79,13 @@ def _is_check(ledger: Store, run_id: str) -> bool:
     return run is None or run.command != "apply"
 
 
-def _look_back(ledger: Store) -> dict[str, list[tuple[float, bool, _Fact]]]:
+def _read_latest_runs(ledger: Store) -> dict[str, list[tuple[float, bool, _Outcome]]]:
     """Target -> what the latest runs left there, the oldest first. Blocks. Raises StateError."""
-    found: dict[str, list[tuple[float, bool, _Fact]]] = {}
+    found: dict[str, list[tuple[float, bool, _Outcome]]] = {}
     for run in reversed(ledger.history(_RUNS_BACK)):
         for event in ledger.events(run.run_id):
             if event["type"] == "outcome":
-                fact = _Fact(status=str(event.get("status", "")), pending=int(event.get("pending") or 0))
+                fact = _Outcome(status=str(event.get("status", "")), pending=int(event.get("pending") or 0))
                 at = float(event.get("time") or run.started)
                 found.setdefault(str(event["target"]), []).append((at, run.command != "apply", fact))
     return found

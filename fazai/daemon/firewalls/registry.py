@@ -27,7 +27,15 @@ from fazai.store.daemon import FirewallRecord
 if TYPE_CHECKING:
     from fazai.inventory import Inventory
 
-__all__ = ["Firewall", "KeyFiles", "firewall_id", "inventory_files", "of_inventory", "of_record", "reachable"]
+__all__ = [
+    "Firewall",
+    "KeyFiles",
+    "firewall_id",
+    "firewall_of_record",
+    "firewalls_of_inventory",
+    "inventory_files",
+    "resolve_lab_target",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,28 +104,28 @@ class KeyFiles:
             (self._folder / f"{id_}.json").unlink()
 
 
-def of_record(record: FirewallRecord, keys: KeyFiles) -> Firewall:
+def firewall_of_record(record: FirewallRecord, keys: KeyFiles) -> Firewall:
     """A registered one. What is wrong with it stands in `wrong`."""
     options: dict[str, Any] = {"base_url": record.base_url, "verify_tls": record.verify_tls}
     wrong = None
     try:
         options["secret"] = keys.read(record.id)
     except SecretError as error:
-        wrong = _said(error)
+        wrong = _error_text(error)
     target = Target(record.name, "opnsense", "read", options)
     if wrong is None and (problems := OpnsenseProvider().check(target)):
-        wrong = _said(problems[0])
+        wrong = _error_text(problems[0])
     return Firewall(record.id, record.name, target, "api", record.tags, wrong)
 
 
-def _said(error: FazaiError) -> str:
+def _error_text(error: FazaiError) -> str:
     return f"{error.message} ({error.hint})" if error.hint else error.message
 
 
 # -- the inventory
 
 
-def of_inventory(
+def firewalls_of_inventory(
     sources: Sequence[str], environ: Mapping[str, str], secrets: Path
 ) -> tuple[list[Firewall], list[str]]:
     """The OPNsense targets of an inventory, read by fazai's own code; and what is wrong with others. Blocks.
@@ -129,10 +137,10 @@ def of_inventory(
     reader = SecretReader(environ=environ, folder=secrets)
     run = script_runner(environ) if environ.get("FAZAI_ALLOW_SCRIPTS") == "1" else None
     inventory = load(tuple(sources), decrypt=reader.open_file, run_script=run)
-    return _targets(inventory, reader)
+    return _firewall_targets(inventory, reader)
 
 
-def _targets(inventory: Inventory, reader: Any) -> tuple[list[Firewall], list[str]]:
+def _firewall_targets(inventory: Inventory, reader: Any) -> tuple[list[Firewall], list[str]]:
     from fazai.playbook.problems import Problems
     from fazai.playbook.scopes import Scopes
     from fazai.playbook.targets import Targets
@@ -172,7 +180,7 @@ def inventory_files(sources: Sequence[str]) -> tuple[tuple[str, int, int], ...]:
     return tuple(seen.values())
 
 
-def reachable(target: Target, lab: Path) -> Target:
+def resolve_lab_target(target: Target, lab: Path) -> Target:
     """One of the embedded lab gets the address and key of `fazai lab up`. Blocks. Raises Unreachable."""
     url = urlsplit(str(target.options.get("base_url", "")))
     if url.scheme != "lab":

@@ -15,13 +15,13 @@ from fazai.providers.gemma.client import GemmaClient, GemmaSession
 from fazai.wire.base import WireError
 from fazai.wire.worker import SessionParams
 
-__all__ = ["Session", "Sessions"]
+__all__ = ["AgentSession", "AgentSessions"]
 
 _MAX_SESSIONS = 256
 _IDLE_S = 1800.0
 
 
-class Session:
+class AgentSession:
     """A session and who opened it; `running` is the task of its iteration, while there is one."""
 
     def __init__(self, owner: str, gemma: GemmaSession) -> None:
@@ -31,12 +31,12 @@ class Session:
         self.running: asyncio.Task[Any] | None = None
 
 
-class Sessions:
+class AgentSessions:
     """The daemon's conversations; one that is not used for half an hour is closed."""
 
     def __init__(self, client: GemmaClient) -> None:
         self.client = client
-        self._open: OrderedDict[str, Session] = OrderedDict()
+        self._open: OrderedDict[str, AgentSession] = OrderedDict()
 
     async def create(self, owner: str, params: SessionParams | None) -> str:
         """Raises Refusal: worker_unavailable, overloaded, and what the worker refuses."""
@@ -47,12 +47,12 @@ class Sessions:
         try:
             await gemma.__aenter__()
         except Unreachable as error:
-            raise _away(error) from None
+            raise _worker_unavailable(error) from None
         session_id = f"s-{secrets.token_hex(8)}"
-        self._open[session_id] = Session(owner, gemma)
+        self._open[session_id] = AgentSession(owner, gemma)
         return session_id
 
-    def find(self, session_id: str, who: Principal) -> Session:
+    def find(self, session_id: str, who: Principal) -> AgentSession:
         """Return the session, which is that of who opened it. Raises WireError(unknown_session), Refusal
         (forbidden)."""
         found = self._open.get(session_id)
@@ -81,5 +81,5 @@ class Sessions:
             await self.forget(session_id)
 
 
-def _away(error: FazaiError) -> Refusal:
+def _worker_unavailable(error: FazaiError) -> Refusal:
     return Refusal("worker_unavailable", error.message, hint=error.hint, headers=((b"retry-after", b"5"),))

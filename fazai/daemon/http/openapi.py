@@ -14,7 +14,7 @@ from fazai.wire.base import ErrorAnswer, Message
 from fazai.wire.daemon import HTTP_STATUS
 from fazai.wire.opn import OpnError
 
-__all__ = ["document"]
+__all__ = ["build_document"]
 
 _REF = "#/components/schemas/{name}"
 _COMMON = ("bad_query", "not_found", "method_not_allowed", "internal", "timeout")
@@ -22,7 +22,7 @@ _GUARDED = ("unauthorized", "forbidden", "overloaded")
 _BODY = ("bad_json", "bad_request", "too_large", "unsupported_media_type")
 
 
-def document(table: Sequence[Route]) -> bytes:
+def build_document(table: Sequence[Route]) -> bytes:
     """OpenAPI 3.1 as JSON."""
     types: set[type[Message]] = {ErrorAnswer, OpnError}
     for route in table:
@@ -120,7 +120,7 @@ def _responses(route: Route) -> dict[str, Any]:
         before = found.get(str(status))
         if before is None:
             found[str(status)] = {
-                "description": _said(of),
+                "description": _description_of(of),
                 "content": {"application/json": {"schema": _ref(of)}},
             }
             continue
@@ -129,7 +129,7 @@ def _responses(route: Route) -> dict[str, Any]:
     return dict(sorted(found.items()))
 
 
-def _said(of: type[Message]) -> str:
+def _description_of(of: type[Message]) -> str:
     return (of.__doc__ or "").partition("\n")[0].strip() or "Another answer."
 
 

@@ -17,7 +17,7 @@ import msgspec
 
 from fazai.daemon.http.auth import Principal
 from fazai.daemon.http.refusal import Refusal
-from fazai.daemon.http.server import CONNECTION, Connection
+from fazai.daemon.http.server import CONNECTION, HttpConnection
 from fazai.errors import FazaiError
 from fazai.store.daemon import Role
 from fazai.wire.base import MAX_BODY_BYTES, ErrorAnswer, Message, WireError, decode_body, encode
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
     from fazai.daemon.services import Services
 
 __all__ = [
-    "Call",
-    "Endpoint",
+    "FastPathApp",
+    "FastPathHandler",
+    "HttpReply",
     "RawFactory",
-    "Reply",
     "Route",
-    "ShortApp",
-    "ShortTaker",
+    "RouteCall",
+    "RouteEndpoint",
     "connection_of",
     "epoch_us",
     "head_of",
@@ -50,16 +50,16 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 #: A `shortcut.Taker` that hands over an error instead of its answer, or raises WireError or StateError.
-ShortTaker = Callable[[bytes, Callable[["tuple[int, bytes] | FazaiError"], None]], bool]
+FastPathHandler = Callable[[bytes, Callable[["tuple[int, bytes] | FazaiError"], None]], bool]
 
 
 @runtime_checkable
-class ShortApp(Protocol):
+class FastPathApp(Protocol):
     """An ASGI application whose requests may go the short way."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None: ...
 
-    def short(self, scope: Scope) -> ShortTaker | None:
+    def fast_handler(self, scope: Scope) -> FastPathHandler | None:
         """Who takes the requests with this head; None where that is not to be."""
         ...
 
@@ -77,7 +77,7 @@ _EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class HttpReply:
     """An answer that is no Message."""
 
     body: bytes
@@ -87,7 +87,7 @@ class Reply:
 
 
 @dataclass(slots=True)
-class Call:
+class RouteCall:
     """One request. `body` and `query` are of the types that the route names."""
 
     services: Services
@@ -108,11 +108,11 @@ class Call:
         return next((v.decode("latin-1") for n, v in self.headers if n == name), None)
 
     @property
-    def connection(self) -> Connection:
+    def connection(self) -> HttpConnection:
         return connection_of(self.scope)
 
 
-Handler = Callable[[Call], Awaitable[Message | Reply | None]]
+Handler = Callable[[RouteCall], Awaitable[Message | HttpReply | None]]
 RawFactory = Callable[["Services"], AsgiApp]
 
 
@@ -147,7 +147,7 @@ class Route:
     signed: bool = False  # a signature (SPEC.md, 3.3) may stand in for the token; the handler verifies it
 
 
-class Endpoint:
+class RouteEndpoint:
     """Serves one route as an ASGI application."""
 
     def __init__(self, route: Route, services: Services) -> None:
@@ -161,7 +161,7 @@ class Endpoint:
         who = identify(self._services, scope)
         if route.role is not None and not route.signed:
             allow(who, route.role)
-        call = Call(self._services, scope, receive, send, who, scope.get("path_params", {}))
+        call = RouteCall(self._services, scope, receive, send, who, scope.get("path_params", {}))
         call.query = read_query(scope, route)
         timeout_s = route.timeout_s
         if timeout_s == ANSWER_S:
@@ -174,7 +174,7 @@ class Endpoint:
         except TimeoutError:
             raise Refusal("timeout", f"it took more than {timeout_s:g} s") from None
         if isinstance(result, Message):
-            result = Reply(encode(result), status=route.status)
+            result = HttpReply(encode(result), status=route.status)
         if result is not None:
             await reply(send, result)
 
@@ -227,7 +227,7 @@ def epoch_us(moment: datetime) -> int:
     return (moment - _EPOCH) // _MICROSECOND
 
 
-async def read_body(call: Call, route: Route) -> bytes:
+async def read_body(call: RouteCall, route: Route) -> bytes:
     """The body, at most `limit_bytes`. Raises Refusal: too_large, unsupported_media_type."""
     media = (call.header(b"content-type") or "").partition(";")[0].strip().lower()
     if media != "application/json":
@@ -262,7 +262,7 @@ def _too_large(route: Route) -> Refusal:
     return Refusal("too_large", f"a body has at most {route.limit_bytes} bytes", headers=closing)
 
 
-def head_of(answer: Reply) -> list[tuple[bytes, bytes]]:
+def head_of(answer: HttpReply) -> list[tuple[bytes, bytes]]:
     """Its headers, with those that all answers have."""
     own = {name for name, _ in answer.headers}
     return [
@@ -273,7 +273,7 @@ def head_of(answer: Reply) -> list[tuple[bytes, bytes]]:
     ]
 
 
-async def reply(send: Send, answer: Reply) -> None:
+async def reply(send: Send, answer: HttpReply) -> None:
     # deadline: the connection's, Connection.pause_writing
     await send({"type": "http.response.start", "status": answer.status, "headers": head_of(answer)})
     # deadline: the connection's, Connection.pause_writing
@@ -284,7 +284,7 @@ async def refuse(send: Send, path: str, error: WireError) -> None:
     await reply(send, refusal_reply(path, error))
 
 
-def refusal_reply(path: str, error: WireError) -> Reply:
+def refusal_reply(path: str, error: WireError) -> HttpReply:
     """The error in the shape of the contract."""
     answer = ErrorAnswer.of(error)
     message: Message = OpnError(error=answer.error, code=error.code) if path.startswith("/opn/") else answer
@@ -293,8 +293,8 @@ def refusal_reply(path: str, error: WireError) -> Reply:
     if isinstance(error, Refusal):
         status = error.status or status
         headers = error.headers
-    return Reply(encode(message), status=status, headers=tuple(headers))
+    return HttpReply(encode(message), status=status, headers=tuple(headers))
 
 
-def connection_of(scope: Scope) -> Connection:
-    return cast("Connection", scope["extensions"][CONNECTION])
+def connection_of(scope: Scope) -> HttpConnection:
+    return cast("HttpConnection", scope["extensions"][CONNECTION])

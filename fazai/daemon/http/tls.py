@@ -5,13 +5,13 @@ from __future__ import annotations
 import ssl
 from pathlib import Path
 
-from fazai.daemon.settings import Settings
+from fazai.daemon.settings import DaemonSettings
 from fazai.errors import InputError, missing_file
 
 __all__ = ["fingerprint", "server_context"]
 
 
-def server_context(settings: Settings) -> ssl.SSLContext:
+def server_context(settings: DaemonSettings) -> ssl.SSLContext:
     """A context from the files as they are now. Raises InputError that says which file is wrong."""
     assert settings.tls_cert is not None
     assert settings.tls_key is not None
@@ -20,7 +20,7 @@ def server_context(settings: Settings) -> ssl.SSLContext:
     context.set_alpn_protocols(["http/1.1"])
     for file in (settings.tls_cert, settings.tls_key, settings.client_ca):
         if file is not None:
-            _readable(file)
+            _check_readable(file)
     try:
         context.load_cert_chain(settings.tls_cert, settings.tls_key, password=_no_password)
     except (ssl.SSLError, OSError, ValueError) as error:
@@ -41,7 +41,7 @@ def _no_password() -> str:
     raise ValueError("the key is encrypted")
 
 
-def _readable(file: Path) -> None:
+def _check_readable(file: Path) -> None:
     try:
         file.open("rb").close()
     except FileNotFoundError:
@@ -54,7 +54,7 @@ def _reason(error: Exception) -> str:
     return str(getattr(error, "reason", None) or getattr(error, "strerror", None) or error)
 
 
-def fingerprint(settings: Settings) -> tuple[tuple[int, int, int], ...]:
+def fingerprint(settings: DaemonSettings) -> tuple[tuple[int, int, int], ...]:
     """Changes when one of the files does."""
     found = []
     for file in (settings.tls_cert, settings.tls_key, settings.client_ca):

@@ -8,7 +8,7 @@ from typing import Literal
 
 from fazai.store.daemon import HostRecord
 
-__all__ = ["HostChange", "Watch", "WatchRules"]
+__all__ = ["HostChange", "HostWatch", "WatchRules"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class HostChange:
     interval_s: float
 
 
-class _Host:
+class _WatchedHost:
     __slots__ = ("expired", "interval_s", "seen_s", "silent")
 
     def __init__(self, seen_s: float, interval_s: float, silent: bool, expired: bool) -> None:
@@ -43,13 +43,13 @@ class _Host:
         self.expired = expired
 
 
-class Watch:
+class HostWatch:
     """`now_s` is a clock that never goes back."""
 
     def __init__(self, rules: WatchRules, now_s: Callable[[], float]) -> None:
         self.rules = rules
         self._now_s = now_s
-        self._hosts: dict[str, _Host] = {}
+        self._hosts: dict[str, _WatchedHost] = {}
 
     def restore(self, records: Iterable[HostRecord], wall_us: int) -> None:
         """After a restart. While the daemon was away nobody could report: each host has its time again."""
@@ -58,14 +58,14 @@ class Watch:
             away_s = (wall_us - record.seen_us) / 1e6
             seen_s = now_s - away_s if record.silent else now_s
             expired = away_s > self.rules.ttl_s
-            self._hosts[record.host] = _Host(seen_s, record.interval_s, record.silent, expired)
+            self._hosts[record.host] = _WatchedHost(seen_s, record.interval_s, record.silent, expired)
 
     def seen(self, host: str, interval_s: float) -> HostChange | None:
         """A record arrived."""
         now_s = self._now_s()
         known = self._hosts.get(host)
         if known is None:
-            self._hosts[host] = _Host(now_s, interval_s, silent=False, expired=False)
+            self._hosts[host] = _WatchedHost(now_s, interval_s, silent=False, expired=False)
             return HostChange(host, "first", 0.0, interval_s)
         was_silent, for_s = known.silent, now_s - known.seen_s
         known.seen_s, known.interval_s, known.silent, known.expired = now_s, interval_s, False, False

@@ -15,9 +15,9 @@ from typing import NamedTuple
 
 from fazai.daemon.events.announcer import Announcer, row_of, utc_now
 from fazai.daemon.ingest.admission import Admission
-from fazai.daemon.ingest.deadman import HostChange, Watch, WatchRules
+from fazai.daemon.ingest.deadman import HostChange, HostWatch, WatchRules
 from fazai.daemon.ingest.hostkeys import HostKeys
-from fazai.daemon.ingest.records import Records, inflate, read_one, read_records
+from fazai.daemon.ingest.records import ParsedRecords, inflate, read_one, read_records
 from fazai.daemon.metrics import Exposition
 from fazai.errors import StateError
 from fazai.service.prometheus import Family, Histogram, Metric
@@ -27,7 +27,7 @@ from fazai.wire.events import AgentEvent, AgentState, Level, TelemetryEvent
 from fazai.wire.signature import MAX_SKEW_S, SignedHeaders, verify_signature
 from fazai.wire.telemetry import IngestAnswer, IngestError, IngestPartialAnswer
 
-__all__ = ["Answer", "Ingest", "IngestRules"]
+__all__ = ["Ingest", "IngestReply", "IngestRules"]
 
 _LOGGER = "fazai.daemon.ingest"
 _AHEAD_US = 86_400 * 1_000_000  # by which a host's clock may be fast
@@ -49,15 +49,15 @@ _OVERLOADED = Metric("fazai_ingest_overloaded_total", "counter", "Requests that 
 _IN_THREAD_BYTES = 512 << 10  # a body from this size on is read in a thread: others must not wait for it
 
 
-class Answer(NamedTuple):
+class IngestReply(NamedTuple):
     """To the client."""
 
     status: int
     body: bytes
 
 
-_ACCEPTED = Answer(200, encode(IngestAnswer(accepted=1, duplicates=0)))
-_DUPLICATE = Answer(200, encode(IngestAnswer(accepted=0, duplicates=1)))
+_ACCEPTED = IngestReply(200, encode(IngestAnswer(accepted=1, duplicates=0)))
+_DUPLICATE = IngestReply(200, encode(IngestAnswer(accepted=0, duplicates=1)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class Ingest:
         self,
         store: DaemonStore,
         exposition: Exposition,
-        watch: Watch,
+        watch: HostWatch,
         admission: Admission,
         *,
         keys_of: Callable[[str], Sequence[bytes]],
@@ -97,18 +97,20 @@ class Ingest:
             "fazai_ingest_seconds", "From the first byte of a body to its durable answer.", _SECONDS
         )
         self.records: Counter[str] = Counter({"accepted": 0, "duplicate": 0, "refused": 0})
-        self._turned: dict[str, float] = {}  # when a host came or went, as far as that was since the start
+        self._changed_at: dict[
+            str, float
+        ] = {}  # when a host came or went, as far as that was since the start
         self.versions: dict[str, str] = {}  # of the hosts' agents, as far as they reported since the start
         self.refusals: Counter[str] = Counter(dict.fromkeys(_REFUSALS, 0))  # of whole requests
         self._silent: dict[str, bool] = {}  # to be remembered with the next sweep
         exposition.add(self.families)
 
     @classmethod
-    def of(
+    def create(
         cls, store: DaemonStore, secrets: Path, rules: IngestRules, watch: WatchRules, announcer: Announcer
     ) -> Ingest:
         """With the clocks and the chance of this machine. Host keys lie in `secrets`/hosts."""
-        switch = Watch(watch, time.monotonic)
+        switch = HostWatch(watch, time.monotonic)
         ingest = cls(
             store,
             Exposition(store.counts, switch.counts),
@@ -149,30 +151,30 @@ class Ingest:
             )
         return headers.agent
 
-    async def take(self, body: bytes, *, gzipped: bool = False, signer: str | None = None) -> Answer:
+    async def accept(self, body: bytes, *, gzipped: bool = False, signer: str | None = None) -> IngestReply:
         """Store what a body holds; durable when it returns. Raises WireError, Refusal, StateError."""
         if gzipped or len(body) >= _IN_THREAD_BYTES:
-            records = await asyncio.to_thread(_read, body, gzipped, self._latest_us())
+            records = await asyncio.to_thread(_read_in_thread, body, gzipped, self._latest_us())
         else:
             records = read_records(body, self._latest_us())
         samples, errors = records
         if signer is not None:
-            samples, errors = _without(records, lambda sample: _not_of(signer, sample))
+            samples, errors = _refuse_some(records, lambda sample: _not_of(signer, sample))
         if self._may_be_full(len(samples)):
-            samples, errors = _without(Records(samples, errors), self._no_room(set()))
+            samples, errors = _refuse_some(ParsedRecords(samples, errors), self._no_room(set()))
         self.records["refused"] += len(errors)
         accepted = duplicates = 0
         if samples:
-            accepted = await self._store_them(samples, signer)
+            accepted = await self._store_samples(samples, signer)
             duplicates = len(samples) - accepted
-        return _answer(accepted, duplicates, errors)
+        return _reply_for(accepted, duplicates, errors)
 
     def _latest_us(self) -> int:
         """Return the latest time that a record may have."""
         return self._now_us() + _AHEAD_US
 
-    def take_one(self, body: bytes, told: Callable[[Answer | StateError], object]) -> bool:
-        """As `take`, for one good record: `told` is called on this loop once it is durable. False, with
+    def accept_one(self, body: bytes, respond: Callable[[IngestReply | StateError], object]) -> bool:
+        """As `accept`, for one good record: `respond` is called on this loop once it is durable. False, with
         nothing done, where the body is anything else. Raises Refusal(overloaded), StateError."""
         sample = read_one(body, self._latest_us())
         if sample is None or (self._may_be_full(1) and self._store.host(sample.host) is None):
@@ -183,14 +185,14 @@ class Ingest:
         def done(result: list[bool] | StateError) -> None:
             self.admission.leave(host, size_bytes)
             if isinstance(result, StateError):
-                told(result)
+                respond(result)
             elif result[0]:
                 self.records["accepted"] += 1
                 self._arrived(sample)
-                told(_ACCEPTED)
+                respond(_ACCEPTED)
             else:
                 self.records["duplicate"] += 1
-                told(_DUPLICATE)
+                respond(_DUPLICATE)
 
         try:
             self._store.ingest_then((sample,), done)
@@ -216,7 +218,7 @@ class Ingest:
 
         return reason
 
-    async def _store_them(self, samples: Sequence[NewSample], signer: str | None) -> int:
+    async def _store_samples(self, samples: Sequence[NewSample], signer: str | None) -> int:
         """How many were new."""
         sender = signer or samples[0].host
         size_bytes = sum([len(sample.body) for sample in samples])
@@ -225,9 +227,9 @@ class Ingest:
             verdicts = await self._store.ingest(samples)
         finally:
             self.admission.leave(sender, size_bytes)
-        return self._stored(samples, verdicts)
+        return self._count_stored(samples, verdicts)
 
-    def _stored(self, samples: Sequence[NewSample], verdicts: Sequence[bool]) -> int:
+    def _count_stored(self, samples: Sequence[NewSample], verdicts: Sequence[bool]) -> int:
         """How many were new."""
         accepted = 0
         for sample, new in zip(samples, verdicts, strict=True):
@@ -249,10 +251,10 @@ class Ingest:
             self.versions[host] = sample[5][:64]
         change = self._watch.seen(host, interval_s)
         if change is not None:
-            self._turned[host] = self._now_us() / 1e6
-            for level, event in _events(change):
+            self._changed_at[host] = self._now_us() / 1e6
+            for level, event in _events_of_change(change):
                 self._announcer.say(level, event, _LOGGER)
-            self._store.publish_soon([_reports(sample)])
+            self._store.publish_soon([_telemetry_event(sample)])
             if change.what == "back":
                 self._silent[host] = False
 
@@ -264,7 +266,7 @@ class Ingest:
     def _agent(self, host: HostRecord, started: float) -> AgentRecord:
         seen = host.seen_us / 1e6
         silent = host.silent or self._watch.is_silent(host.host)
-        since = self._turned.get(host.host, min(seen, started) if silent else started)
+        since = self._changed_at.get(host.host, min(seen, started) if silent else started)
         return AgentRecord(
             host.host[:128],
             host.host,
@@ -287,19 +289,19 @@ class Ingest:
         lines = self.exposition.hosts
         lines.freshen()
         for change in changes:
-            for level, event in _events(change):
+            for level, event in _events_of_change(change):
                 self._announcer.write_log(level, event, _LOGGER)
                 events.append(row_of(event, level))
             if change.what == "silent":
                 silent[change.host] = True
-                self._turned[change.host] = self._now_us() / 1e6
+                self._changed_at[change.host] = self._now_us() / 1e6
                 lines.silence(change.host)
             elif change.what == "expired":
                 lines.expire(change.host)
             elif change.what == "forgotten":
                 lines.forget(change.host)
                 self.versions.pop(change.host, None)
-                self._turned.pop(change.host, None)
+                self._changed_at.pop(change.host, None)
                 await self._store.forget_host(change.host)
         if silent:
             await self._store.mark_silent(silent)
@@ -325,7 +327,7 @@ class Ingest:
         yield _OVERLOADED.single(self.admission.refused)
 
 
-def _read(body: bytes, gzipped: bool, latest_us: int) -> Records:
+def _read_in_thread(body: bytes, gzipped: bool, latest_us: int) -> ParsedRecords:
     return read_records(inflate(body) if gzipped else body, latest_us)
 
 
@@ -334,7 +336,7 @@ def _not_of(signer: str, sample: NewSample) -> str | None:
     return None if sample.host == signer else f"`hostname`: the request is signed by {signer!r}"
 
 
-def _without(records: Records, reason: Callable[[NewSample], str | None]) -> Records:
+def _refuse_some(records: ParsedRecords, reason: Callable[[NewSample], str | None]) -> ParsedRecords:
     """Return the records with those as errors for which there is a reason."""
     good: list[NewSample] = []
     errors = list(records.errors)
@@ -347,17 +349,17 @@ def _without(records: Records, reason: Callable[[NewSample], str | None]) -> Rec
         else:
             errors.append(IngestError(index=index, error=why))
     errors.sort(key=lambda error: error.index)
-    return Records(good, errors)
+    return ParsedRecords(good, errors)
 
 
-def _answer(accepted: int, duplicates: int, errors: Sequence[IngestError]) -> Answer:
+def _reply_for(accepted: int, duplicates: int, errors: Sequence[IngestError]) -> IngestReply:
     if not errors:
-        return Answer(200, encode(IngestAnswer(accepted=accepted, duplicates=duplicates)))
+        return IngestReply(200, encode(IngestAnswer(accepted=accepted, duplicates=duplicates)))
     partial = IngestPartialAnswer(accepted=accepted, errors=tuple(errors), duplicates=duplicates)
-    return Answer(200 if accepted or duplicates else 422, encode(partial))
+    return IngestReply(200 if accepted or duplicates else 422, encode(partial))
 
 
-def _events(change: HostChange) -> list[tuple[Level, AgentEvent]]:
+def _events_of_change(change: HostChange) -> list[tuple[Level, AgentEvent]]:
     if change.what in ("expired", "forgotten"):
         return []
     state: AgentState = "closing" if change.what == "silent" else "observation"
@@ -380,7 +382,7 @@ def _reason(change: HostChange) -> str:
     return f"no record for {change.for_s:.0f} s{expected}"
 
 
-def _reports(sample: NewSample) -> NewEvent:
+def _telemetry_event(sample: NewSample) -> NewEvent:
     loads = tuple(value for value in sample.gauges[:3] if value == value)
     event = TelemetryEvent(
         hostname=sample.host,

@@ -26,7 +26,7 @@ from fazai.wire.telemetry import (
     parse_time,
 )
 
-__all__ = ["Records", "figures_of", "inflate", "read_one", "read_records", "refused", "sample_of"]
+__all__ = ["ParsedRecords", "figures_of", "inflate", "read_one", "read_records", "refusal_of", "sample_of"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EVER_US = 1 << 62
@@ -42,7 +42,7 @@ _FOREIGN = (msgspec.DecodeError, UnicodeError, RecursionError)
 _MEMBERS = 1000  # of one gzip body
 
 
-class Records(NamedTuple):
+class ParsedRecords(NamedTuple):
     """What one body holds."""
 
     samples: list[NewSample]
@@ -71,7 +71,7 @@ def inflate(body: bytes, limit_bytes: int = MAX_INGEST_BYTES) -> bytes:
     return b"".join(parts)
 
 
-def read_records(body: bytes, latest_us: int = _EVER_US) -> Records:
+def read_records(body: bytes, latest_us: int = _EVER_US) -> ParsedRecords:
     """An object, an array, or one object a line. Raises WireError: bad_json, bad_request, too_large.
 
     A bad record is an entry of `errors` and leaves the others alone; so is one of a time after `latest_us`.
@@ -80,7 +80,7 @@ def read_records(body: bytes, latest_us: int = _EVER_US) -> Records:
         raise WireError("too_large", f"the body has {len(body)} bytes, the limit is {MAX_INGEST_BYTES}")
     sample = read_one(body, latest_us)
     if sample is not None:
-        return Records([sample], [])
+        return ParsedRecords([sample], [])
     pieces = _split(body)
     if len(pieces) > MAX_INGEST_RECORDS:
         raise WireError("too_large", f"{len(pieces)} records in one body, the limit is {MAX_INGEST_RECORDS}")
@@ -88,30 +88,30 @@ def read_records(body: bytes, latest_us: int = _EVER_US) -> Records:
     errors: list[IngestError] = []
     for index, piece in enumerate(pieces):
         try:
-            samples.append(sample_of(piece, _record(piece), latest_us))
+            samples.append(sample_of(piece, _decode_record(piece), latest_us))
         except _FOREIGN:
-            errors.append(IngestError(index=index, error=str(refused(piece))))
+            errors.append(IngestError(index=index, error=str(refusal_of(piece))))
         except WireError as error:
             errors.append(IngestError(index=index, error=str(error)))
-    return Records(samples, errors)
+    return ParsedRecords(samples, errors)
 
 
 def read_one(body: bytes, latest_us: int = _EVER_US) -> NewSample | None:
     """The body as one good record; None for any other."""
     try:
-        return sample_of(body, _record(body), latest_us)
+        return sample_of(body, _decode_record(body), latest_us)
     except (*_FOREIGN, WireError):
         return None
 
 
-def _record(piece: bytes) -> TelemetryRecord:
+def _decode_record(piece: bytes) -> TelemetryRecord:
     try:
         return _ONE.decode(piece)
     except msgspec.ValidationError:  # perhaps for a whole number that is written as 8e9
         return convert_record(parse_json(piece))
 
 
-def refused(piece: bytes) -> WireError:
+def refusal_of(piece: bytes) -> WireError:
     """Why it is no record, in the words of the contract."""
     try:
         decode_body(piece, TelemetryRecord, limit_bytes=MAX_INGEST_BYTES)
@@ -140,7 +140,7 @@ def _split(body: bytes) -> Sequence[bytes]:
     pieces = body.splitlines() if b"\r" in body else body.split(b"\n")
     lines = [line for line in pieces if line and not line.isspace()]
     if len(lines) < 2 or not any(_is_object(line) for line in lines):
-        raise WireError("bad_json", refused(body).message)
+        raise WireError("bad_json", refusal_of(body).message)
     return lines
 
 
@@ -177,7 +177,7 @@ def sample_of(raw: bytes, record: TelemetryRecord, latest_us: int = _EVER_US) ->
     try:
         gauges = tuple(map(float, figures_of(record)))
     except OverflowError:  # JSON knows no largest integer
-        gauges = tuple(map(_bounded, figures_of(record)))
+        gauges = tuple(map(_to_float, figures_of(record)))
     return NewSample(record.hostname, time_us, raw, gauges, interval_s, version)
 
 
@@ -241,7 +241,7 @@ def _traffic(interfaces: Sequence[Net]) -> tuple[float, float]:
     return (received, sent) if known else (_NAN, _NAN)
 
 
-def _bounded(value: float) -> float:
+def _to_float(value: float) -> float:
     try:
         return float(value)
     except OverflowError:

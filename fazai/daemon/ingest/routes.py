@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from fazai.daemon.http.routing import AsgiApp, Call, Reply, Route, Scope, allow, identify
+from fazai.daemon.http.routing import AsgiApp, HttpReply, Route, RouteCall, Scope, allow, identify
 from fazai.daemon.ingest.asgi import IngestRoute
 from fazai.daemon.ingest.pipeline import Ingest
 from fazai.daemon.services import Services
@@ -32,9 +32,9 @@ def _ingest(services: Services) -> AsgiApp:
     return IngestRoute(services.ingest, authorize, report, services.settings.limits.answer_s)
 
 
-async def metrics(call: Call) -> Reply:
+async def show_metrics(call: RouteCall) -> HttpReply:
     """Return the page for Prometheus."""
-    return Reply(call.services.ingest.exposition.render(), media=CONTENT_TYPE)
+    return HttpReply(call.services.ingest.exposition.render(), media=CONTENT_TYPE)
 
 
 async def report_silent_hosts(ingest: Ingest, log: Log) -> None:
@@ -60,5 +60,7 @@ ROUTES = (
         codes=_CODES,
         limit_bytes=MAX_INGEST_BYTES,
     ),
-    Route(method="GET", path="/metrics", summary="Prometheus text.", handler=metrics, media="text/plain"),
+    Route(
+        method="GET", path="/metrics", summary="Prometheus text.", handler=show_metrics, media="text/plain"
+    ),
 )

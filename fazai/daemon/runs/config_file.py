@@ -32,7 +32,7 @@ _HOSTS = ("github", "gitlab", "gitea")
 T = TypeVar("T")
 
 
-class _Wrong(Exception):
+class _WrongValue(Exception):
     """What is wrong with one value; the reader adds the place."""
 
     def __init__(self, text: str, hint: str | None = None) -> None:
@@ -98,7 +98,7 @@ class _Section:
             return default
         try:
             return reader(value)
-        except _Wrong as wrong:
+        except _WrongValue as wrong:
             self.wrong(key, f"{key} {wrong.text}", wrong.hint)
             return default
 
@@ -325,39 +325,41 @@ def _path(section: _Section, text: str) -> str:
 
 def _text(value: Any) -> str:
     if not isinstance(value, str) or not value:
-        raise _Wrong("is a text")
+        raise _WrongValue("is a text")
     return value
 
 
 def _texts(value: Any) -> tuple[str, ...]:
     items = value if isinstance(value, YamlList) else [value]
     if not items or not all(isinstance(item, str) and item for item in items):
-        raise _Wrong("is a text, or a list of texts")
+        raise _WrongValue("is a text, or a list of texts")
     return tuple(items)
 
 
 def _variables(value: Any) -> tuple[str, ...]:
     for name in _texts(value):
         if not _VARIABLE.fullmatch(name):
-            raise _Wrong(f"lists names of variables, and {name[:64]!r} is none", "their values stay outside")
+            raise _WrongValue(
+                f"lists names of variables, and {name[:64]!r} is none", "their values stay outside"
+            )
     return _texts(value)
 
 
 def _flag(value: Any) -> bool:
     if not isinstance(value, bool):
-        raise _Wrong("is true or false")
+        raise _WrongValue("is true or false")
     return value
 
 
 def _count(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 1000:
-        raise _Wrong("is a number from 1 to 1000")
+        raise _WrongValue("is a number from 1 to 1000")
     return value
 
 
 def _many(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 10 <= value <= 1_000_000:
-        raise _Wrong("is a number from 10 to 1000000")
+        raise _WrongValue("is a number from 10 to 1000000")
     return value
 
 
@@ -365,7 +367,7 @@ def _size(value: Any) -> int:
     found = _SIZE.fullmatch(value) if isinstance(value, str) else None
     size_bytes = int(found[1]) << (20 if found[2] == "M" else 30) if found else 0
     if not 1 << 20 <= size_bytes <= 1 << 44:
-        raise _Wrong(f"is a size such as 256MiB or 8GiB, not {value!r}", "a MiB is the least")
+        raise _WrongValue(f"is a size such as 256MiB or 8GiB, not {value!r}", "a MiB is the least")
     return size_bytes
 
 
@@ -377,21 +379,21 @@ def _span(value: Any) -> float:
         else 0
     )
     if not 0 < seconds <= 366 * 86400:
-        raise _Wrong(f"is a time such as 90s, 15m, 1h30m or 30d, not {value!r}")
+        raise _WrongValue(f"is a time such as 90s, 15m, 1h30m or 30d, not {value!r}")
     return float(seconds)
 
 
 def _long_span(value: Any) -> float:
     seconds = _span(value)
     if seconds < 86400:
-        raise _Wrong(f"is a day at least, such as 30d, not {value!r}", "a replay would work after it")
+        raise _WrongValue(f"is a day at least, such as 30d, not {value!r}", "a replay would work after it")
     return seconds
 
 
 def _choice(known: tuple[str, ...]) -> Callable[[Any], str]:
     def reader(value: Any) -> str:
         if value not in known:
-            raise _Wrong(f"is one of {', '.join(known)}", did_you_mean(str(value), known))
+            raise _WrongValue(f"is one of {', '.join(known)}", did_you_mean(str(value), known))
         return str(value)
 
     return reader
@@ -409,7 +411,7 @@ def _zone(value: Any) -> tzinfo:
     try:
         return ZoneInfo(_text(value))
     except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise _Wrong(f"{value!r} is not known", "such as Europe/Berlin; UTC without it") from None
+        raise _WrongValue(f"{value!r} is not known", "such as Europe/Berlin; UTC without it") from None
 
 
 def _clock(value: Any) -> time:
@@ -420,7 +422,7 @@ def _clock(value: Any) -> time:
         return time(hour % 24, minute)
     if value == 1440:
         return time(0)
-    raise _Wrong(f"is a time of day such as '01:30', not {value!r}")
+    raise _WrongValue(f"is a time of day such as '01:30', not {value!r}")
 
 
 def _days(value: Any) -> frozenset[int]:
@@ -429,7 +431,7 @@ def _days(value: Any) -> frozenset[int]:
         for part in word.split(","):
             first, dash, last = part.strip().lower().partition("-")
             if first not in DAYS or (dash and last not in DAYS):
-                raise _Wrong(f"has no day {part!r}", "mon, tue, wed, thu, fri, sat, sun, or mon-fri")
+                raise _WrongValue(f"has no day {part!r}", "mon, tue, wed, thu, fri, sat, sun, or mon-fri")
             begin, end = DAYS.index(first), DAYS.index(last or first)
             found.update(day % 7 for day in range(begin, end + 1 if end >= begin else end + 8))
     return frozenset(found)

@@ -20,7 +20,7 @@ _FIRST_S = 60.0  # a job that never ran begins within this, so that a restart is
 _LONGEST_DAYS = 8  # a window that does not open within a week never does
 
 
-def _instant(day: date, clock: time, zone: tzinfo) -> tuple[datetime, bool]:
+def _first_instant(day: date, clock: time, zone: tzinfo) -> tuple[datetime, bool]:
     """Return the first moment of a zone that has this time of day; where clocks skip it, the moment at which
     they do, and True."""
     first = datetime.combine(day, clock, zone).astimezone(UTC)
@@ -51,8 +51,8 @@ class Window:
         that begins in the hour that is skipped opens when that is over, and is as long as ever if it lies in
         that hour as a whole."""
         last = day if self.begin < self.end else day + timedelta(days=1)
-        opens, moved = _instant(day, self.begin, zone)
-        closes, end_moved = _instant(last, self.end, zone)
+        opens, moved = _first_instant(day, self.begin, zone)
+        closes, end_moved = _first_instant(last, self.end, zone)
         if moved and (end_moved or closes <= opens):
             length = datetime.combine(last, self.end) - datetime.combine(day, self.begin)
             closes = opens + length
@@ -102,7 +102,7 @@ class Rhythm:
 
 
 @dataclass(slots=True)
-class _Job:
+class _ScheduledJob:
     rhythm: Rhythm
     due_s: float  # monotonic
 
@@ -112,7 +112,7 @@ class Timetable:
     """Which jobs are due. `chance` is from 0 to 1."""
 
     chance: Callable[[], float]
-    _jobs: dict[str, _Job] = field(default_factory=dict)
+    _jobs: dict[str, _ScheduledJob] = field(default_factory=dict)
 
     def begin(
         self, rhythms: Mapping[str, Rhythm], now_s: float, wall: datetime, last: Mapping[str, float]
@@ -125,7 +125,7 @@ class Timetable:
                 wait_s = min(max(wait_s, 0.0), rhythm.every_s)
             else:
                 wait_s = self.chance() * min(_FIRST_S, rhythm.every_s)
-            self._jobs[name] = _Job(rhythm, now_s + wait_s)
+            self._jobs[name] = _ScheduledJob(rhythm, now_s + wait_s)
 
     def due(self, now_s: float, wall: datetime, busy: Iterable[str] = ()) -> list[str]:
         """Those that are to begin now; each is due again after its interval. `busy` ones stay due."""

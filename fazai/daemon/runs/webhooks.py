@@ -20,7 +20,7 @@ from fazai.errors import SecretError
 from fazai.secrets.files import read_private
 from fazai.wire.base import parse_object
 
-__all__ = ["Delivery", "delivery_of", "is_delivery", "nonces", "reason_not_to", "verified"]
+__all__ = ["Delivery", "delivery_nonces", "delivery_of", "is_delivery", "reason_not_to", "verified_hooks"]
 
 _SHORTEST = 16
 _LONGEST = 512
@@ -59,10 +59,12 @@ def delivery_of(header: Callable[[bytes], str | None]) -> Delivery:
     return Delivery(host, header(b"x-%s-event" % host.encode()) or "", given, proof)
 
 
-def verified(hooks: Sequence[Hook], delivery: Delivery, body: bytes, *, uid: int) -> list[Hook]:
+def verified_hooks(hooks: Sequence[Hook], delivery: Delivery, body: bytes, *, uid: int) -> list[Hook]:
     """The hooks whose secret it knows. Raises Refusal (bad_signature, unavailable)."""
     good = [
-        hook for hook in hooks if hook.host == delivery.host and _proves(delivery, _secret(hook, uid), body)
+        hook
+        for hook in hooks
+        if hook.host == delivery.host and _is_signed_with(delivery, _read_secret(hook, uid), body)
     ]
     if not good:
         raise Refusal(
@@ -73,7 +75,7 @@ def verified(hooks: Sequence[Hook], delivery: Delivery, body: bytes, *, uid: int
     return good
 
 
-def _proves(delivery: Delivery, secret: bytes, body: bytes) -> bool:
+def _is_signed_with(delivery: Delivery, secret: bytes, body: bytes) -> bool:
     if delivery.host == "gitlab":
         return hmac.compare_digest(delivery.proof.encode("latin-1"), secret)
     wanted = hmac.new(secret, body, hashlib.sha256).hexdigest()
@@ -85,7 +87,7 @@ def _proves(delivery: Delivery, secret: bytes, body: bytes) -> bool:
     return hmac.compare_digest(proof.encode("latin-1"), wanted.encode())
 
 
-def _secret(hook: Hook, uid: int) -> bytes:
+def _read_secret(hook: Hook, uid: int) -> bytes:
     """Read each time, so that it can be replaced. Raises Refusal(unavailable)."""
     try:
         secret = read_private(hook.secret_file, uid=uid).strip()
@@ -99,7 +101,7 @@ def _secret(hook: Hook, uid: int) -> bytes:
     return secret
 
 
-def nonces(delivery: Delivery, body: bytes) -> list[str]:
+def delivery_nonces(delivery: Delivery, body: bytes) -> list[str]:
     """The id is not signed; where the body is, it must not come twice under another id, either."""
     found = [f"id:{hashlib.sha256(delivery.id.encode()).hexdigest()}"]
     if delivery.host != "gitlab":

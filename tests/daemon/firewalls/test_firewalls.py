@@ -140,7 +140,7 @@ def test_a_wrong_key_and_its_replacement(tmp_path: Path, firewall: LabFirewall) 
         lines = [json.loads(line) for line in daemon.log().splitlines()]
     audit = [line for line in lines if line["logger"] == "fazai.audit"]
     assert [line["message"] for line in audit] == [
-        *(["firewall fw-01 was registered, with its key, by anonymous"] * 2),  # looking at its figures is none
+        *(["firewall fw-01 was registered, with its key, by anonymous"] * 2),  # added twice
         "firewall fw-01 was removed, and its key, by anonymous",
     ]
     assert {(line["agent_id"], line["target"]) for line in audit} == {(added["id"], "fw-01")}
@@ -207,7 +207,7 @@ def test_the_inventorys_firewalls_appear_and_go(tmp_path: Path, firewall: LabFir
 def test_what_runs_leave_is_a_gauge(tmp_path: Path) -> None:
     with world(tmp_path, daemon={"inventory": (str(tmp_path / "inventory.yml"),)}) as edge:
         firewalls = edge.daemon.services.firewalls
-        until(lambda: firewalls.all() and edge.daemon.call(lambda: firewalls.look(firewalls.all()[0])).up)
+        until(lambda: firewalls.all() and edge.daemon.call(lambda: firewalls.poll_now(firewalls.all()[0])).up)
 
         def figure(name: str) -> list[str]:
             text = edge.client.get("/metrics").text

@@ -19,7 +19,7 @@ import httpx
 import pytest
 
 from fazai.daemon.routes import TABLE
-from fazai.daemon.settings import Limits
+from fazai.daemon.settings import ServerLimits
 from fazai.errors import StateError
 from fazai.wire.daemon import HTTP_STATUS
 from fazai.wire.logs import decode_log_line
@@ -31,14 +31,14 @@ POSTS = [route for route in TABLE if route.body is not None]
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    with live(tmp_path_factory.mktemp("http"), limits=Limits(head_bytes=4096)) as found:
+    with live(tmp_path_factory.mktemp("http"), limits=ServerLimits(head_bytes=4096)) as found:
         yield found
 
 
 @pytest.fixture(scope="module")
 def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     """It soon has enough of who is slow."""
-    with live(tmp_path_factory.mktemp("hasty"), limits=Limits(head_s=0.4, body_s=0.6)) as found:
+    with live(tmp_path_factory.mktemp("hasty"), limits=ServerLimits(head_s=0.4, body_s=0.6)) as found:
         yield found
 
 
@@ -158,7 +158,7 @@ def test_who_is_refused_while_he_sends_can_read_why(daemon: Live, path: bytes, c
 def test_a_request_that_the_stop_does_not_wait_for_is_told(tmp_path: Path) -> None:
     head = b"POST /ingest HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     record = b'{"hostname":"a","timestamp":"2026-11-22T03:04:00Z"}'
-    with live(tmp_path, limits=Limits(stop_s=0.1)) as daemon:
+    with live(tmp_path, limits=ServerLimits(stop_s=0.1)) as daemon:
         server, free = daemon.daemon._server, threading.Event()
         telemetry = daemon.services.store._telemetry  # type: ignore[attr-defined]
         assert server is not None

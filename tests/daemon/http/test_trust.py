@@ -31,7 +31,7 @@ def unguarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
 
 
 def _look_again(daemon: Live) -> None:
-    daemon.services.guard._looked = float("-inf")
+    daemon.services.guard._read_at = float("-inf")
 
 
 def _revoke(folder: Path, **ended: float) -> None:
