@@ -1,5 +1,5 @@
-"""The agents that the daemon itself knows: itself, and the Gemma worker, each in a state of its life cycle;
-and whether the worker answers, as a gauge.
+"""Life-cycle state of the built-in agents (the daemon and the Gemma worker), and the gauge of whether the
+worker answers.
 
 The worker is asked for its `status` now and then, so that the registry is true also while nobody has a
 session. States that an operator must know of are events (SPEC.md, "The life cycle of an agent").
@@ -40,13 +40,14 @@ WORKER_UP = Metric(
 
 
 class AgentEntry:
-    """One agent's row; `enter` says whether its state is another one now."""
+    """An agent's row in the registry, and its changes of state."""
 
     def __init__(self, row: AgentRecord, now: Callable[[], float]) -> None:
         self.row = row
         self._now = now
 
     def enter(self, state: AgentState, *, seen: bool = True, error: str | None = None) -> bool:
+        """Enter a state; return whether it is another one now."""
         now, row = self._now(), self.row
         changed = state != row.state
         self.row = replace(
@@ -61,7 +62,7 @@ class AgentEntry:
 
 
 class AgentStates:
-    """One for the daemon."""
+    """The states of the daemon and of its worker; changes that matter are announced."""
 
     def __init__(self, announcer: Announcer, now: Callable[[], float] = time.time) -> None:
         self._announcer = announcer
@@ -82,30 +83,32 @@ class AgentStates:
             yield WORKER_UP.single(self._up)
 
     def note_check(self, there: bool, answers: bool) -> None:
-        """A socket that was `there` once is missed when it has gone; none at all is a choice."""
+        """Note whether the worker answers. A socket that was `there` once is missed when it has gone; none at
+        all is a choice."""
         if there or answers or self._up is not None:
             self._up = answers
 
     def note_worker_up(self, version: str | None) -> None:
-        """The worker did."""
+        """Note that the worker answers."""
         before = self.worker.row.state
         self.worker.row = replace(self.worker.row, version=version or self.worker.row.version)
         if self.worker.enter("execution" if self._running else "observation") and before != "execution":
             self._announce("observation", "it answers")
 
     def note_worker_down(self, why: str) -> None:
-        """The worker does not answer; one that never did stays in `registration`."""
+        """Note that the worker does not answer; one that never did stays in `registration`."""
         if self.worker.row.state == "registration":
             self.worker.enter("registration", seen=False, error=why)
         elif self.worker.enter("closing", seen=False, error=why):
             self._announce("closing", why)
 
     def begin_generation(self) -> None:
-        """A generation."""
+        """Note that a generation begins."""
         self._running += 1
         self._enter_both()
 
     def end_generation(self) -> None:
+        """Note that a generation ended."""
         self._running -= 1
         self._enter_both()
 
@@ -142,7 +145,7 @@ async def check_worker(states: AgentStates, client: GemmaClient, socket: Path) -
 
 
 async def watch_worker(states: AgentStates, client: GemmaClient, socket: Path) -> None:
-    """Keep the states of the daemon and of its worker up to date, for as long as the daemon lives."""
+    """Keep the states of the daemon and of its worker up to date, until the daemon stops."""
     states.daemon.enter("observation")
     while True:
         await check_worker(states, client, socket)

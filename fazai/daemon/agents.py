@@ -19,12 +19,12 @@ __all__ = ["ROUTES"]
 
 
 async def list_agents(call: RouteCall) -> AgentsAnswer:
-    """All that are known: the daemon, the worker, telemetry hosts."""
+    """Return all agents: the daemon, the worker, telemetry hosts."""
     return AgentsAnswer(agents=tuple(_agent_row(one) for one in await _all_agents(call)))
 
 
 async def show_agent(call: RouteCall) -> AgentAnswer:
-    """Raises Refusal(not_found)."""
+    """Return one agent. Raises Refusal(not_found)."""
     wanted = call.path["id"]
     for one in await _all_agents(call):
         if one.agent_id == wanted:
@@ -33,7 +33,7 @@ async def show_agent(call: RouteCall) -> AgentAnswer:
 
 
 async def set_keys(call: RouteCall) -> OkAnswer:
-    """Takes the place of the keys that the host had. Raises Refusal(bad_request), StateError."""
+    """Replace the keys of a host. Raises Refusal(bad_request), StateError."""
     body: AgentKeyBody = call.body
     host = call.path["host"]
     if not host_name_ok(host):

@@ -1,4 +1,4 @@
-"""The background tasks: what runs beside the requests for as long as the daemon does.
+"""The tasks that run beside the requests for as long as the daemon does.
 
 Each is cancelled when the daemon stops. One that ends with an error ends the daemon, so that systemd starts
 it again: half a daemon is worse than none.
@@ -23,7 +23,7 @@ __all__ = ["background_tasks"]
 
 
 def background_tasks(services: Services) -> list[Coroutine[Any, Any, None]]:
-    """Make the coroutine of each task; a new task adds itself with one line here."""
+    """Return the coroutine of each task; a new task adds itself with one line here."""
     limits = services.settings.limits
     return [
         system.watch_store(services.store),

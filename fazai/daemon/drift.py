@@ -1,5 +1,5 @@
-"""What the newest run said of each target, from the ledger: it holds the runs of this machine and those that
-were reported from elsewhere."""
+"""The state in which the newest run left each target, read from the ledger, which holds the runs of this
+machine and those that were reported from elsewhere."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ TARGET_METRICS = tuple(
 
 
 class Drift:
-    """One for the daemon. `targets` is as of the last `refresh`."""
+    """The newest state of each target, as of the last `refresh`."""
 
     def __init__(self, store: DaemonStore) -> None:
         self._store = store
         self.targets: Mapping[str, TargetState] = {}
 
     async def refresh(self) -> None:
-        """Read them anew. Raises StateError."""
+        """Read the targets' states anew. Raises StateError."""
         self.targets = await asyncio.to_thread(self._store.ledger.targets)
 
     def families(self) -> Iterable[Family]:
@@ -53,7 +53,7 @@ class Drift:
 
 
 async def follow_ledger(drift: Drift, log: Log) -> None:
-    """Keep `drift` and its metrics up to date, for as long as the daemon lives."""
+    """Keep `drift` and its metrics up to date, until the daemon stops."""
     while True:
         try:
             await drift.refresh()

@@ -1,4 +1,4 @@
-"""GET /fleet, /telemetry, /whoami, /runs/{id}/changes: what the operators' page shows."""
+"""GET /fleet, /telemetry, /whoami, /runs/{id}/changes: the data of the operators' page."""
 
 from __future__ import annotations
 
@@ -41,6 +41,7 @@ _DISK, _DISK_FREE = GAUGES.index("disk_total_bytes"), GAUGES.index("disk_free_by
 
 
 async def show_client(call: RouteCall) -> WhoAnswer:
+    """Return as whom the daemon knows the client."""
     return WhoAnswer(name=call.who.name, role=call.who.role)
 
 
@@ -48,7 +49,7 @@ async def show_client(call: RouteCall) -> WhoAnswer:
 
 
 async def show_fleet(call: RouteCall) -> FleetAnswer:
-    """All that is known of every machine. 2,000 of them: about 10 ms."""
+    """Return a row for every machine that is known. 2,000 of them: about 10 ms."""
     services = call.services
     await services.drift.refresh()
     rows = await asyncio.to_thread(_fleet_rows, services)
@@ -79,7 +80,7 @@ def _fleet_rows(services: Services) -> tuple[FleetRow, ...]:
 
 
 def _is_answering(one: FirewallRecord) -> bool | None:
-    """None: nobody asked it yet."""
+    """Return whether the firewall answered last; None where it was not asked yet."""
     if one.last_seen is None and one.last_error_at is None:
         return None
     return (one.last_seen or 0.0) > (one.last_error_at or 0.0)
@@ -167,7 +168,7 @@ def _moment(seconds: float) -> datetime:
 
 
 async def show_telemetry(call: RouteCall) -> TelemetryAnswer:
-    """Raises Refusal(not_found), WireError(bad_query)."""
+    """Return figures of one host over time. Raises Refusal(not_found), WireError(bad_query)."""
     query: TelemetryQuery = call.query
     names = query.fields or GAUGES
     for name in names:
@@ -201,9 +202,9 @@ async def show_telemetry(call: RouteCall) -> TelemetryAnswer:
 def thin_out(
     rows: Iterable[tuple[int, Sequence[float]]], places: Sequence[int], step_us: int
 ) -> tuple[tuple[float, ...], list[tuple[float | None, ...]]]:
-    """Times and columns with one value for each step that has records: its newest time; of gauges the mean,
-    of counters the newest value. Steps begin at multiples of their width, so that the same records make the
-    same points when they are asked for again a little later."""
+    """Return times and columns with one value for each step that has records: its newest time; of gauges the
+    mean, of counters the newest value. Steps begin at multiples of their width, so that the same records make
+    the same points when they are asked for again a little later."""
     times: list[float] = []
     columns: list[list[float | None]] = [[] for _ in places]
     means = [not GAUGES[place].endswith("_total") for place in places]
@@ -231,7 +232,7 @@ def thin_out(
 
 
 async def list_changes(call: RouteCall) -> RunChangesAnswer:
-    """What a run found and what became of it. Raises Refusal(not_found)."""
+    """Return the changes that a run found, and what became of them. Raises Refusal(not_found)."""
     ledger, wanted = call.services.store.ledger, call.path["id"]
     query: RunChangesQuery = call.query
     found = ledger.find_run(wanted) if len(wanted) == 26 else None

@@ -82,7 +82,7 @@ class _Shard:
 
 
 class _HostLine:
-    """What a host's lines are made of: `form` takes all values at once, `prefixes` one each."""
+    """The parts of a host's lines: `form` takes all values at once, `prefixes` one each."""
 
     __slots__ = ("form", "prefixes", "shard", "up")
 
@@ -98,8 +98,8 @@ class _HostLine:
 
 
 class HostLines:
-    """The hosts' lines. A record only leaves its figures here; `freshen` renders those of each host that has
-    new ones, however many records came, and `render` joins what changed since the last page."""
+    """Renders the hosts' lines. A record only leaves its figures here; `freshen` renders those of each host
+    that has new ones, however many records came, and `render` joins what changed since the last page."""
 
     def __init__(self) -> None:
         self._lines: dict[str, _HostLine] = {}
@@ -109,11 +109,11 @@ class HostLines:
         self._heads = [_head_of(metric) for metric in HOST_METRICS]
 
     def push(self, host: str, gauges: Sequence[float], time_us: int, interval_s: float) -> None:
-        """The newest record of a host. Below 1 us."""
+        """Take over the newest record of a host. Below 1 us."""
         self._news[host] = gauges, time_us, interval_s
 
     def freshen(self) -> None:
-        """Render what was pushed; about 5 us a host."""
+        """Render the records that were pushed; about 5 us a host."""
         news, self._news = self._news, {}
         for host, (gauges, time_us, interval_s) in news.items():
             line = self._lines.get(host)
@@ -124,7 +124,7 @@ class HostLines:
             self._up[host] = line.up
 
     def _shard(self) -> _Shard:
-        """One with room. Hosts that went leave theirs to others."""
+        """Return a shard with room. Hosts that went leave theirs to others."""
         if not self._shards or len(self._shards[-1].rows) >= _SHARD_HOSTS:
             self._shards.sort(key=lambda shard: -len(shard.rows))
             if not self._shards or len(self._shards[-1].rows) >= _SHARD_HOSTS:
@@ -132,11 +132,12 @@ class HostLines:
         return self._shards[-1]
 
     def silence(self, host: str) -> None:
-        """It stopped reporting: its figures stay until they expire."""
+        """Show that a host stopped reporting; its figures stay until they expire."""
         self.freshen()
         self._up[host] = f'{_UP.name}{{host="{escape_label(host)}"}} 0\n'.encode()
 
     def expire(self, host: str) -> None:
+        """Remove a host's figures."""
         self.freshen()
         line = self._lines.pop(host, None)
         if line is not None:
@@ -144,11 +145,12 @@ class HostLines:
             line.shard.stale = True
 
     def forget(self, host: str) -> None:
+        """Remove a host as a whole."""
         self.expire(host)
         self._up.pop(host, None)
 
     def render(self) -> list[bytes]:
-        """All lines, metric by metric. 5,000 hosts: about 1 ms, 2 where all of them changed."""
+        """Return all lines, metric by metric. 5,000 hosts: about 1 ms, 2 where all of them changed."""
         self.freshen()
         for shard in self._shards:
             if shard.stale:
@@ -165,7 +167,7 @@ class HostLines:
 
 
 def _render_row(line: _HostLine, values: tuple[float, ...]) -> Sequence[bytes]:
-    """The line of each metric; empty where the value is not known."""
+    """Return the line of each metric; an empty one where the value is not known."""
     if isfinite(sum(values)):
         return (line.form % values).encode().split(_ROW_END.encode())
     return [
@@ -180,7 +182,7 @@ _UNKNOWN = float("nan")
 
 
 def _format_number(value: float) -> str:
-    """As Prometheus reads it; whole numbers without a point, as most are bytes."""
+    """Return a number as Prometheus reads it; whole numbers without a point, as most are bytes."""
     if isfinite(value):
         whole = int(value)
         return str(whole) if whole == value and abs(whole) < 1 << 53 else repr(value)
@@ -192,7 +194,7 @@ def _head_of(metric: Metric) -> bytes:
 
 
 class Exposition:
-    """The page: the hosts' lines, and the families of whoever adds a source."""
+    """The page of GET /metrics: the hosts' lines, and the families of all sources that are added."""
 
     def __init__(
         self, store_counts: Callable[[], Mapping[str, float]], host_counts: Callable[[], tuple[int, int]]

@@ -1,4 +1,4 @@
-"""The daemon as a process: open, listen, serve, say farewell."""
+"""The daemon as a process: open the store, listen, serve, stop."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _LOOK_AT_TLS_S = 30.0
 
 
 def serve(settings: DaemonSettings, store: Callable[[Path], DaemonStore]) -> None:
-    """Serves until SIGTERM or SIGINT. Raises InputError, UsageError, StateError before it serves."""
+    """Serve until SIGTERM or SIGINT. Raises InputError, UsageError, StateError before it serves."""
     import uvloop
 
     log = Log(settings.log_file, text=settings.log_text, logger="fazai.daemon")
@@ -61,7 +61,8 @@ def serve(settings: DaemonSettings, store: Callable[[Path], DaemonStore]) -> Non
 
 
 class Daemon:
-    """The life of one daemon. `addresses` holds what it listens on, once `ready` was called."""
+    """One daemon, from its start to its end. `addresses` holds what it listens on, once `ready` was
+    called."""
 
     def __init__(self, settings: DaemonSettings, log: Log) -> None:
         self._settings = settings
@@ -75,7 +76,7 @@ class Daemon:
         self._server: HttpServer | None = None
 
     def stop(self) -> None:
-        """To be called on the daemon's loop."""
+        """Stop serving. To be called on the daemon's loop."""
         self._stop.set()
 
     async def run(
@@ -85,7 +86,7 @@ class Daemon:
         signals: bool = False,
         ready: Callable[[], None] | None = None,
     ) -> None:
-        """Serves until `stop`. Raises FazaiError when a part of it ended with an error."""
+        """Serve until `stop`. Raises FazaiError when one of its tasks ended with an error."""
         settings = self._settings
         _raise_file_limit()
         with contextlib.closing(store(settings.state)) as opened:
@@ -185,7 +186,7 @@ class Daemon:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _announce(self, services: Services, text: str) -> None:
-        """In the log and as an event."""
+        """Write a text to the log, and publish it as an event."""
         event = log_event("info", text, "fazai.daemon")
         services.announcer.write_log("info", event, "fazai.daemon")
         ids = await services.store.publish([row_of(event)])
@@ -201,7 +202,8 @@ class Daemon:
             self._stop.set()
 
     def _loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """TLS handshakes that fail are the clients' affair; everything else is a defect."""
+        """Log a failure that nobody handled. TLS handshakes that fail are the clients' affair; everything
+        else is a defect."""
         error = context.get("exception")
         if isinstance(error, OSError):  # ssl.SSLError is one
             return
@@ -229,7 +231,7 @@ class Daemon:
                 await self._renew_tls(server)
 
     async def _renew_tls(self, server: HttpServer) -> None:
-        """New connections get the files as they are now; when those are not good, the ones before."""
+        """Use the files as they are now for new connections; when those are not good, the ones before."""
         if self._settings.tls_cert is None:
             return
         seen = fingerprint(self._settings)
@@ -250,7 +252,7 @@ class Daemon:
 
 @contextlib.asynccontextmanager
 async def _open_listeners(settings: DaemonSettings) -> AsyncIterator[list[HttpListener]]:
-    """The sockets: systemd's, or our own. Raises InputError."""
+    """Open the sockets: systemd's, or our own. Raises InputError."""
     tls = (lambda: server_context(settings)) if settings.tls_cert is not None else None
     if tls is not None:
         tls()  # wrong files are said before anything listens
@@ -269,7 +271,7 @@ async def _open_listeners(settings: DaemonSettings) -> AsyncIterator[list[HttpLi
 
 
 def _bind_sockets(host: str, port: int) -> list[socket.socket]:
-    """Listening sockets of all addresses of a host. Raises InputError."""
+    """Return listening sockets of all addresses of a host. Raises InputError."""
     made: list[socket.socket] = []
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -292,7 +294,7 @@ def _bind_sockets(host: str, port: int) -> list[socket.socket]:
 
 
 def _bind_hint(error: OSError) -> str:
-    """The next step for an address that is not to be had."""
+    """Return the next step for an address that cannot be bound."""
     if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
         return "--host is a name or an address of this machine"
     if error.errno == errno.EACCES:
@@ -309,7 +311,8 @@ def _url_of(listener: HttpListener, settings: DaemonSettings) -> str:
 
 
 def _raise_file_limit() -> None:
-    """A stream is a file; the soft limit is for programs that use select()."""
+    """Raise the soft limit of open files: a stream is a file, and that limit is for programs that use
+    select()."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
         with contextlib.suppress(ValueError, OSError):

@@ -1,4 +1,5 @@
-"""The table of all routes, and /openapi.json, which describes it. A room adds its own with one line here."""
+"""The table of all routes, and /openapi.json, which describes it. A folder adds its routes with one line
+here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the handlers of the daemon work with; built in `app.py`, handed down with every call."""
+"""The services that the handlers of the daemon use; built in `process.py`, handed down with every call."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ __all__ = ["Services"]
 
 @dataclass(slots=True)
 class Services:
-    """One daemon. `stopping` is set once, when SIGTERM came; `ready` when the first request may come."""
+    """The services of one daemon. `stopping` is set once, when SIGTERM came; `ready` when the first request
+    may come."""
 
     settings: DaemonSettings
     store: DaemonStore

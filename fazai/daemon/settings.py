@@ -1,4 +1,4 @@
-"""What `fazai daemon` was asked, and the limits that it keeps to."""
+"""The settings of `fazai daemon`, and the limits that it keeps to."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["DaemonSettings", "ServerLimits", "is_loopback"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerLimits:
-    """Of one connection and of the whole; the defaults are those of SPEC.md, section 2."""
+    """Limits of one connection and of the whole daemon; the defaults are those of SPEC.md, section 2."""
 
     head_bytes: int = 16 * 1024  # request line and headers
     head_s: float = 10.0  # from the first byte, or the connection, to the last header
@@ -38,7 +38,8 @@ class ServerLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DaemonSettings:
-    """Built by `fazai.cli.commands.daemon` from its options and the environment."""
+    """The settings of one daemon, built by `fazai.cli.commands.daemon` from its options and the
+    environment."""
 
     state: Path
     secrets: Path
@@ -69,7 +70,8 @@ class DaemonSettings:
 
 @lru_cache(maxsize=256)  # each request asks, for a few names
 def is_loopback(host: str) -> bool:
-    """Whether an address (or `localhost`) is reachable from this machine alone. Any other name is not."""
+    """Return whether an address (or `localhost`) is reachable from this machine alone. Any other name is
+    not."""
     if host == "localhost":
         return True
     try:

@@ -1,4 +1,4 @@
-"""/health and /ready: whether the daemon serves, and whether it can store."""
+"""/health and /ready: liveness of the process, and readiness to store."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _LOOK_S = 0.5
 
 
 async def show_health(call: RouteCall) -> HealthAnswer:
-    """The process serves."""
+    """Return that the process serves."""
     return HealthAnswer(status="alive", version=__version__)
 
 
 async def show_readiness(call: RouteCall) -> HealthAnswer:
-    """It serves, and the store writes. Raises Refusal(unavailable)."""
+    """Return that the daemon serves, and that its store writes. Raises Refusal(unavailable)."""
     if not call.services.ready or call.services.stopping:
         raise Refusal("unavailable", "the daemon is starting or stopping", headers=((b"retry-after", b"2"),))
     try:
@@ -33,7 +33,8 @@ async def show_readiness(call: RouteCall) -> HealthAnswer:
 
 
 async def watch_store(store: DaemonStore) -> None:
-    """End, and with it the daemon, when nothing can be stored any more. Raises StateError."""
+    """Check that the store can still write, and end, and the daemon with it, when it cannot. Raises
+    StateError."""
     while True:
         store.check_alive()
         await asyncio.sleep(_LOOK_S)

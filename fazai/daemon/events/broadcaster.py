@@ -42,7 +42,7 @@ _CUT_OFF = Metric(
 
 @dataclass(frozen=True, slots=True)
 class EventFilter:
-    """What a stream wants; None and empty: all. `level` is about `log` events alone."""
+    """The events that a stream wants; None and empty mean all. `level` is about `log` events alone."""
 
     types: frozenset[str] = frozenset()
     target: str | None = None
@@ -63,22 +63,24 @@ class EventFilter:
 
 
 def _is_at_least(level: str | None, wanted: str) -> bool:
+    """Return whether a level is known, and at least as grave as the wanted one."""
     return level in _LEVELS and _LEVELS.index(level) >= _LEVELS.index(wanted)
 
 
 def encode_frame(event: StoredEvent) -> bytes:
-    """The event as it goes onto a stream."""
+    """Return the event in the format of server-sent events."""
     return b"id: %d\nevent: %s\ndata: %s\n\n" % (event.id, event.type.encode(), event.data)
 
 
 def encode_chunk(block: bytes) -> bytes:
-    """A chunk of HTTP/1.1."""
+    """Return the block as a chunk of HTTP/1.1's chunked encoding."""
     return b"%x\r\n%b\r\n" % (len(block), block)
 
 
 class EventStream:
-    """One reader. `position` is the last id that was written to it, or passed over by its filter; while it
-    follows live, the hub knows better. `task` brings it up to date while it does not."""
+    """A client's stream of events. `position` is the last id that was written to it, or passed over by its
+    filter; while it follows live, the broadcaster knows better. `task` brings it up to date while it does
+    not."""
 
     __slots__ = ("connection", "file", "filter", "position", "stopping", "task", "who")
 
@@ -94,7 +96,7 @@ class EventStream:
         self.stopping = False
 
     def is_over(self) -> bool:
-        """The reader is gone, or the daemon stops."""
+        """Return whether the client is gone, or the stream is being ended."""
         return self.stopping or self.connection.transport.is_closing()
 
     @property
@@ -105,7 +107,8 @@ class EventStream:
         self.connection.transport.write(encode_chunk(block))
 
     def send(self, chunk: bytes) -> None:
-        """At once, past the transport where it has nothing queued: half the cost of asking it to."""
+        """Write a chunk at once, past the transport where that has nothing queued: half the cost of asking it
+        to."""
         transport = self.connection.transport
         if transport.is_closing():  # its file may be another's by now
             return
@@ -122,7 +125,7 @@ class EventStream:
             transport.write(chunk[sent:])
 
     async def wait_drained(self, timeout_s: float) -> None:
-        """Until its reader took most of what is unsent, or is gone; at most so long."""
+        """Wait until the client took most of what is unsent, or is gone; at most `timeout_s`."""
         future = asyncio.get_running_loop().create_future()
         connection = self.connection
         connection.on_drained = lambda: None if future.done() else future.set_result(None)
@@ -136,7 +139,8 @@ class EventStream:
 
 
 class Broadcaster:
-    """Runs on one event loop; `publish` is what the store's listener hands over to it."""
+    """Writes each event to all streams that want it. Runs on one event loop; the store's listener hands
+    events over to `publish`."""
 
     def __init__(self, limits: ServerLimits, last_id: int) -> None:
         self._limits = limits
@@ -164,7 +168,7 @@ class Broadcaster:
     # -- events in
 
     def publish(self, events: Sequence[StoredEvent]) -> None:
-        """New events, in the order of their ids. Called on the loop."""
+        """Take over new events, in the order of their ids. To be called on the loop."""
         for event in events:
             if event.id <= self.last_id:
                 continue
@@ -180,7 +184,7 @@ class Broadcaster:
                 future.set_result(None)
 
     async def reached(self, id_: int) -> None:
-        """Returns when the event was handed over."""
+        """Wait until the event of this id was taken over."""
         if self.last_id < id_:
             future = asyncio.get_running_loop().create_future()
             self._awaited.append((id_, future))
@@ -188,7 +192,7 @@ class Broadcaster:
             self._awaited.remove((id_, future))
 
     def _trim(self) -> None:
-        """Forgets the oldest tenth at once, so that it is seldom done."""
+        """Forget the oldest tenth of the events in memory at once, so that it is seldom done."""
         if self._recent_bytes <= self._limits.recent_bytes:
             return
         drop = 0
@@ -198,14 +202,15 @@ class Broadcaster:
         del self._ids[:drop], self._recent[:drop]
 
     def forget(self) -> None:
-        """Nothing is kept in memory: whoever is behind reads the log."""
+        """Keep no event in memory: whoever is behind reads the log."""
         self._deliver()
         self._ids.clear()
         self._recent.clear()
         self._recent_bytes = 0
 
     def recent(self, position: int, up_to: int) -> list[tuple[StoredEvent, bytes]] | None:
-        """Events after `position`, from memory, about a block of them; None when memory begins later."""
+        """Return the events after `position` that are in memory, about a block of them; None when memory
+        begins later."""
         if not self._ids or self._ids[0] > position + 1:
             return None
         found: list[tuple[StoredEvent, bytes]] = []
@@ -267,12 +272,12 @@ class Broadcaster:
     # -- streams
 
     def join(self, stream: EventStream) -> None:
-        """From now on it follows live; its position is `sent_id`."""
+        """Let a stream follow live from now on; its position is `sent_id`."""
         stream.task = None
         self._groups.setdefault(stream.filter, set()).add(stream)
 
     def _leave(self, stream: EventStream, position: int) -> None:
-        """It no longer follows live, and reads on from the log."""
+        """Let a stream that cannot follow live read on from the log."""
         assert self.catch_up is not None, "whoever builds the broadcaster says how"
         self._groups[stream.filter].discard(stream)
         stream.position = position
@@ -280,7 +285,7 @@ class Broadcaster:
         task.add_done_callback(lambda _: self.remove(stream) if stream.task is task else None)
 
     def add(self, stream: EventStream) -> None:
-        """A new stream, which its `task` brings up to date."""
+        """Register a new stream, which its `task` brings up to date."""
         self.streams.add(stream)
         stream.task = asyncio.current_task()
         stream.connection.on_lost = lambda: self._lost(stream)
@@ -294,7 +299,7 @@ class Broadcaster:
             stream.task.cancel()
 
     def remove(self, stream: EventStream) -> None:
-        """It is over; its connection ends when what was written to it is taken."""
+        """Forget a stream; its connection ends when what was written to it is taken."""
         self.streams.discard(stream)
         group = self._groups.get(stream.filter)
         if group is not None:
@@ -313,7 +318,7 @@ class Broadcaster:
         self._beat = loop.call_later(self._limits.heartbeat_s, self._heartbeat) if self.streams else None
 
     def farewell(self, text: str) -> None:
-        """What is there is delivered, every stream is told that the daemon stops, and ends."""
+        """Deliver what is there, tell every stream that the daemon stops, and end it."""
         while self.sent_id < self.last_id:
             self._deliver()
         for timer in (self._timer, self._beat):
@@ -324,7 +329,7 @@ class Broadcaster:
             self.end(stream, event)
 
     def end(self, stream: EventStream, event: Event) -> None:
-        """The stream's last words; its id is the last one before them."""
+        """Write a last event to a stream, and end it. The event has the id of the one before it."""
         position = self.sent_id if stream.task is None else stream.position
         if not stream.is_over():
             stream.write(encode_sse(position, event))

@@ -9,6 +9,7 @@ __all__ = ["ROUTES"]
 
 
 async def accept_report(call: RouteCall) -> ReportAnswer:
+    """Store a batch of events of one run."""
     own = call.services.run_queue.records.get(call.body.run_id) is not None
     answer: ReportAnswer = await call.services.reports.accept(call.body, call.who, own=own)
     return answer

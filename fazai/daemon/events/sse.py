@@ -1,4 +1,4 @@
-"""GET /events: a stream from its first to its last byte. POST /events: what reconcilers elsewhere report."""
+"""GET /events: a stream of events from its first to its last byte (server-sent events, SPEC.md, 2.2)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _HEADERS = (
 
 
 async def stream_events(call: RouteCall) -> None:
-    """The operators' stream (SPEC.md, 2.2)."""
+    """Serve one stream until its client goes, or the daemon stops."""
     query: EventsQuery = call.query
     services = call.services
     if services.stopping:
@@ -65,13 +65,13 @@ async def stream_events(call: RouteCall) -> None:
 
 
 async def catch_up(stream: EventStream, broadcaster: Broadcaster, store: DaemonStore) -> None:
-    """Brings one up to date that could not follow live; then it does again. Its own task."""
+    """Bring a stream up to date that could not follow live; then let it follow live again. Its own task."""
     if await _catch_up(stream, broadcaster, store):
         broadcaster.join(stream)
 
 
 async def end_revoked_streams(broadcaster: Broadcaster, guard: Guard) -> None:
-    """End the streams of those who may no longer read them, for as long as the daemon lives."""
+    """End the streams of clients that may no longer read them, until the daemon stops."""
     while True:
         await asyncio.sleep(_LOOK_S)
         streams = broadcaster.streams
@@ -89,8 +89,8 @@ def _event_filter(query: EventsQuery) -> EventFilter:
 
 
 async def _start_position(call: RouteCall, query: EventsQuery, services: Services) -> int:
-    """After which id to begin: Last-Event-ID (which a browser sends when it comes back, with the same URL)
-    before `since` and `since_time`; nothing given: now."""
+    """Return the id after which the stream begins: Last-Event-ID (which a browser sends when it comes back,
+    with the same URL) before `since` and `since_time`; nothing given: now."""
     last = call.header(b"last-event-id")
     if last is not None:
         if not is_event_id(last):
@@ -106,7 +106,7 @@ async def _start_position(call: RouteCall, query: EventsQuery, services: Service
 
 
 async def _catch_up(stream: EventStream, broadcaster: Broadcaster, store: DaemonStore) -> bool:
-    """Writes from the log until the stream is where the live ones are; False when it was ended."""
+    """Write from the log until the stream is where the live ones are. Return False when it was ended."""
     if stream.position > broadcaster.sent_id:  # an id of another log: begin anew, and say so
         stream.position = 0
     if stream.unsent > broadcaster.stream_bytes and not await _wait_for_reader(stream, broadcaster):
@@ -137,6 +137,7 @@ async def _catch_up(stream: EventStream, broadcaster: Broadcaster, store: Daemon
 
 
 def _write_trim_gap(stream: EventStream, first: int) -> None:
+    """Write a gap where events that the stream has not had are no longer in the log."""
     if first > stream.position + 1:
         gap = GapEvent(
             timestamp=utc_now(), lost_from=stream.position + 1, lost_to=first - 1, reason="trimmed"
@@ -146,8 +147,8 @@ def _write_trim_gap(stream: EventStream, first: int) -> None:
 
 
 async def _wait_for_reader(stream: EventStream, broadcaster: Broadcaster) -> bool:
-    """Waits until the reader took what is unsent. One that takes nothing for `stall_s` is cut off, with a
-    gap whose id is the last one written: coming back with it, the reader misses nothing."""
+    """Wait until the client took what is unsent. One that takes nothing for `stall_s` is cut off, with a gap
+    whose id is the last one written: coming back with it, the client misses nothing."""
     left = stream.unsent
     until = broadcaster.monotonic() + broadcaster.stall_s
     while left > broadcaster.stream_bytes // 2:

@@ -1,4 +1,4 @@
-"""What the runs' events say of the firewalls: changes that are pending, and the last apply."""
+"""Reads from the runs' events which changes of a firewall are pending, and when one was last applied."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _RUNS_KNOWN = 1000
 
 
 class _Outcome(msgspec.Struct):
-    """What is needed of `run` and `outcome`."""
+    """The fields of `run` and `outcome` events that are read."""
 
     state: str = ""
     check: bool = False
@@ -39,7 +39,7 @@ async def follow_runs(figures: FirewallFigures, store: DaemonStore) -> None:
     loop = asyncio.get_running_loop()
 
     def published(events: list[StoredEvent]) -> None:
-        """Called by the store's writer."""
+        """Hand runs and outcomes over to the loop. Called by the store's writer."""
         found = [event for event in events if event.type in ("run", "outcome")]
         if found:
             with contextlib.suppress(RuntimeError):  # the loop ended before the last commit
@@ -80,7 +80,7 @@ def _is_check(ledger: Store, run_id: str) -> bool:
 
 
 def _read_latest_runs(ledger: Store) -> dict[str, list[tuple[float, bool, _Outcome]]]:
-    """Target -> what the latest runs left there, the oldest first. Blocks. Raises StateError."""
+    """Return, by target, what the latest runs left there, the oldest first. Blocks. Raises StateError."""
     found: dict[str, list[tuple[float, bool, _Outcome]]] = {}
     for run in reversed(ledger.history(_RUNS_BACK)):
         for event in ledger.events(run.run_id):

@@ -52,6 +52,8 @@ Figures = list[tuple[tuple[str, ...], float | None]]
 
 @dataclass(slots=True)
 class _LastApply:
+    """The pending changes of a target, and the end of the last run that applied."""
+
     pending: int | None = None
     at: float | None = None
     good: bool = False
@@ -59,7 +61,7 @@ class _LastApply:
 
 @dataclass(frozen=True, slots=True)
 class _Round:
-    """What one round read of a firewall."""
+    """The result of one round of reads of a firewall."""
 
     firewall: Firewall
     up: bool | None

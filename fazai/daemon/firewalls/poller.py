@@ -1,5 +1,5 @@
-"""Watches the firewalls in the background: each in its turn, spread over the interval, some at once, and
-seldom those that do not answer."""
+"""Polls the firewalls in the background: spread over the interval, a bounded number at once, and less often
+those that do not answer."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ _LOGGER = "fazai.daemon.opn"
 
 
 def backoff_s(every_s: float, failures: int) -> float:
-    """The pause after so many failed rounds in a row; without jitter."""
+    """Return the pause after so many failed rounds in a row, in seconds and without jitter."""
     if failures == 0:
         return every_s
     if failures < _DOWN_AFTER:
@@ -63,7 +63,8 @@ def backoff_s(every_s: float, failures: int) -> float:
 
 @dataclass(slots=True)
 class WatchedFirewall:
-    """What is known of one firewall. `up` None: not asked yet. Times are seconds since the epoch."""
+    """A firewall and what was last read of it. `up` None: not asked yet. Times are seconds since the epoch,
+    but for `due_s`, which is monotonic."""
 
     firewall: Firewall
     record: FirewallRecord
@@ -84,7 +85,7 @@ class _Clocks:
 
 
 class Firewalls:
-    """One for the daemon; everything happens on its loop."""
+    """The registry of all firewalls, and the rounds in which they are read; used on the daemon's loop."""
 
     def __init__(self, settings: DaemonSettings, store: DaemonStore, log: Log) -> None:
         self._settings, self._store, self._log = settings, store, log
@@ -110,7 +111,7 @@ class Firewalls:
         return sorted(self._watched.values(), key=lambda one: one.firewall.name)
 
     def get(self, id_: str) -> WatchedFirewall:
-        """Raises Refusal(not_found)."""
+        """Return a firewall by its id. Raises Refusal(not_found)."""
         found = self._watched.get(id_)
         if found is None:
             raise Refusal("not_found", f"there is no firewall {id_[:64]!r}", hint="see: GET /opn/list")
@@ -146,7 +147,7 @@ class Firewalls:
         return self._watch(await asyncio.to_thread(firewall_of_record, record, self._keys), record)
 
     def _check(self, body: OpnAddBody) -> None:
-        """What the provider would refuse is not even stored. Raises Refusal(bad_request)."""
+        """Refuse what the provider would refuse, before it is stored. Raises Refusal(bad_request)."""
         if not body.name.isprintable():
             raise Refusal("bad_request", "`name`: it has characters that cannot be shown")
         options = {
@@ -161,7 +162,7 @@ class Firewalls:
             raise Refusal("bad_request", problems[0].message, hint=problems[0].hint)
 
     async def remove(self, id_: str) -> None:
-        """Raises Refusal (not_found, conflict)."""
+        """Forget a registered firewall and its key. Raises Refusal (not_found, conflict)."""
         seen = self.get(id_)
         if seen.firewall.source == "inventory":
             raise Refusal("conflict", "this firewall is in the inventory", hint="take it out there")
@@ -188,8 +189,8 @@ class Firewalls:
             seen.round.cancel()
 
     async def read_inventory(self) -> None:
-        """Take over the inventory's firewalls when its files changed. Never raises for what is wrong in
-        it: the ones that were known stay."""
+        """Take over the inventory's firewalls when its files changed. Never raises for an error in it: the
+        firewalls that were known stay."""
         sources = self._settings.inventory
         self._looked_s = self._clock.monotonic()
         files = await asyncio.to_thread(inventory_files, sources)
@@ -233,7 +234,7 @@ class Firewalls:
     # -- asking
 
     async def ask(self, seen: WatchedFirewall, work: Callable[[Api], Awaitable[T]]) -> T:
-        """One conversation with a firewall. Raises FazaiError."""
+        """Open one session with a firewall, let `work` use it, and return its result. Raises FazaiError."""
         if seen.firewall.wrong is not None:
             raise FazaiError(seen.firewall.wrong)
         target = await asyncio.to_thread(resolve_lab_target, seen.firewall.target, self._lab())
@@ -252,7 +253,8 @@ class Firewalls:
         return self._settings.lab or self._settings.state / "lab"
 
     async def poll_now(self, seen: WatchedFirewall) -> WatchedFirewall:
-        """A round now, or the one that goes on. Never raises for the firewall's sake."""
+        """Begin a round of reads, or join the one that goes on, and wait for its end. Never raises for the
+        firewall's sake."""
         if seen.round is None:
             seen.round = asyncio.get_running_loop().create_task(self._poll(seen))
             seen.round.add_done_callback(lambda task: self._poll_ended(seen, task))
@@ -316,7 +318,7 @@ class Firewalls:
     # -- the part
 
     async def run(self) -> None:
-        """Until it is cancelled."""
+        """Poll the firewalls that are due until it is cancelled."""
         try:
             while True:
                 if self._clock.monotonic() - self._looked_s >= _INVENTORY_S:

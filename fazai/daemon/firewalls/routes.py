@@ -38,7 +38,8 @@ _IN_ALL_S = 30.0
 
 
 async def add_firewall(call: RouteCall) -> OpnAddedAnswer:
-    """Stored whether or not it answers: `tested` says which. Raises Refusal."""
+    """Store a firewall and ask it. It is stored whether or not it answers: `tested` says which. Raises
+    Refusal."""
     body = call.body
     assert isinstance(body, OpnAddBody)
     firewalls = call.services.firewalls
@@ -55,6 +56,7 @@ async def add_firewall(call: RouteCall) -> OpnAddedAnswer:
 
 
 async def list_firewalls(call: RouteCall) -> OpnListAnswer:
+    """Return all firewalls that are watched."""
     return OpnListAnswer(items=tuple(_firewall_item(seen) for seen in call.services.firewalls.all()))
 
 
@@ -80,7 +82,7 @@ def _firewall_item(seen: WatchedFirewall) -> OpnItem:
 
 
 async def remove_firewall(call: RouteCall) -> OpnInfoAnswer:
-    """Raises Refusal (not_found, conflict)."""
+    """Forget a registered firewall. Raises Refusal (not_found, conflict)."""
     seen = call.services.firewalls.get(call.path["id"])
     await call.services.firewalls.remove(call.path["id"])
     _audit(call, "removed, and its key,", seen)
@@ -94,12 +96,12 @@ def _audit(call: RouteCall, what: str, seen: WatchedFirewall) -> None:
 
 
 async def show_health(call: RouteCall) -> OpnInfoAnswer:
-    """Asks the firewall. Raises Refusal (not_found, device_error, timeout)."""
+    """Ask the firewall what it says of itself. Raises Refusal (not_found, device_error, timeout)."""
     return OpnInfoAnswer(info=await _ask_firewall(call, read_health))
 
 
 async def list_interfaces(call: RouteCall) -> OpnInterfacesAnswer:
-    """Asks the firewall. Raises Refusal (not_found, device_error, timeout)."""
+    """Ask the firewall for its interfaces. Raises Refusal (not_found, device_error, timeout)."""
     found = await _ask_firewall(call, read_interfaces)
     return OpnInterfacesAnswer(data=tuple(map(_interface_item, found)))
 
@@ -124,7 +126,8 @@ def _refusal(error: FazaiError) -> Refusal:
 
 
 async def show_metrics(call: RouteCall) -> OpnMetricsAnswer:
-    """Of the last round, else of one made now. Raises Refusal (not_found, device_error)."""
+    """Return the figures of the last round, else of one made now. Raises Refusal (not_found,
+    device_error)."""
     firewalls = call.services.firewalls
     seen = firewalls.get(call.path["id"])
     if seen.vitals is None or seen.last is not None:

@@ -47,6 +47,7 @@ _HEADERS = (
 
 
 async def open_session(call: RouteCall) -> SessionAnswer:
+    """Open a session on the worker for the client."""
     body: SessionsBody = call.body
     session_id = await call.services.sessions.create(call.who.name, body.params)
     _log(call, f"{call.who.name} opened a session", session_id)
@@ -54,7 +55,7 @@ async def open_session(call: RouteCall) -> SessionAnswer:
 
 
 async def abort_iteration(call: RouteCall) -> OkAnswer:
-    """Ends the iteration that runs; its stream says so. Raises WireError(unknown_session)."""
+    """End the iteration that runs; its stream says so. Raises WireError(unknown_session)."""
     body: AbortBody = call.body
     session = call.services.sessions.find(body.session_id, call.who)
     if session.running is not None:
@@ -64,6 +65,7 @@ async def abort_iteration(call: RouteCall) -> OkAnswer:
 
 
 async def show_status(call: RouteCall) -> AgentStatusAnswer:
+    """Return the state of the agent system, of its worker, and the limits."""
     try:
         async with asyncio.timeout(2.0):
             await call.services.sessions.client.status()
@@ -85,7 +87,7 @@ async def show_status(call: RouteCall) -> AgentStatusAnswer:
 
 
 async def stream_generation(call: RouteCall) -> None:
-    """One iteration as a stream; each event is in the event log, too, and has its id there."""
+    """Stream one iteration; each event is in the event log, too, and has its id there."""
     body: GenerateBody = call.body
     services = call.services
     session = services.sessions.find(body.session_id, call.who)
@@ -136,7 +138,7 @@ def _cancel_on_disconnect(session: AgentSession) -> Any:
 
 
 async def _run_iteration(session: AgentSession, body: GenerateBody) -> AsyncGenerator[EventBase, None]:
-    """The events of one iteration: tokens, then `done`, or `error`."""
+    """Yield the events of one iteration: tokens, then `done`, or `error`."""
     try:
         async with session.gemma.stream(_prompt(body)) as stream:  # deadline: `generate`
             async for text in _batch_tokens(stream):
@@ -155,7 +157,7 @@ def _error(message: str, code: str) -> ErrorEvent:
 
 
 def _prompt(body: GenerateBody) -> str:
-    """The objective, below what the client wants remembered."""
+    """Return the objective, below what the client wants remembered."""
     if not body.history:
         return body.objective
     lines = [one if isinstance(one, str) else msgspec.json.encode(one).decode() for one in body.history]
@@ -170,7 +172,7 @@ def _result(stream: Stream) -> dict[str, Any]:
 
 
 async def _batch_tokens(stream: Stream) -> AsyncIterator[str]:
-    """Tokens that come quickly make one event: each is durable before it is shown."""
+    """Yield tokens that come quickly as one text: each event is durable before it is shown."""
     loop = asyncio.get_running_loop()
     parts: list[str] = []
     since = float("-inf")  # the first goes out at once

@@ -22,7 +22,7 @@ _IDLE_S = 1800.0
 
 
 class AgentSession:
-    """A session and who opened it; `running` is the task of its iteration, while there is one."""
+    """A session on the worker and its owner; `running` is the task of its iteration, while there is one."""
 
     def __init__(self, owner: str, gemma: GemmaSession) -> None:
         self.owner = owner
@@ -32,14 +32,15 @@ class AgentSession:
 
 
 class AgentSessions:
-    """The daemon's conversations; one that is not used for half an hour is closed."""
+    """The sessions that clients have open; one that is not used for half an hour is closed."""
 
     def __init__(self, client: GemmaClient) -> None:
         self.client = client
         self._open: OrderedDict[str, AgentSession] = OrderedDict()
 
     async def create(self, owner: str, params: SessionParams | None) -> str:
-        """Raises Refusal: worker_unavailable, overloaded, and what the worker refuses."""
+        """Open a session and return its id. Raises Refusal: worker_unavailable, overloaded, and what the
+        worker refuses."""
         await self._close_idle()
         if len(self._open) >= _MAX_SESSIONS:
             raise Refusal("overloaded", "there are too many sessions", headers=((b"retry-after", b"60"),))
@@ -53,8 +54,8 @@ class AgentSessions:
         return session_id
 
     def find(self, session_id: str, who: Principal) -> AgentSession:
-        """Return the session, which is that of who opened it. Raises WireError(unknown_session), Refusal
-        (forbidden)."""
+        """Return a session of the client. Raises WireError(unknown_session), Refusal(forbidden) for
+        another's."""
         found = self._open.get(session_id)
         if found is None:
             raise WireError(

@@ -37,7 +37,8 @@ __all__ = ["App"]
 
 
 class App:
-    """Routes that are `raw` are found by their path before anything else; Starlette routes the others."""
+    """Serves the table of routes. Those that are `raw` are found by their path before anything else;
+    Starlette routes the others."""
 
     def __init__(self, services: Services, table: Sequence[Route]) -> None:
         self._services = services
@@ -131,7 +132,7 @@ class App:
 
 
 class _ByMethod:
-    """The methods of one path."""
+    """Serves one path by the methods that it has."""
 
     def __init__(self, endpoints: dict[str, RouteEndpoint]) -> None:
         self._endpoints = dict(endpoints)

@@ -1,4 +1,5 @@
-"""Who asks, and what he may: bearer tokens, client certificates, the local socket's peer (SPEC.md, 2)."""
+"""Authentication and authorization: bearer tokens, client certificates, the local socket's peer (SPEC.md,
+2)."""
 
 from __future__ import annotations
 
@@ -44,7 +45,8 @@ _OTHER_SITES = frozenset({b"cross-site", b"same-site"})
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who asks. `role` None: nobody in particular. `token`: the hash of the one that gave the role."""
+    """The sender of a request. `role` None: nobody in particular. `token`: the hash of the one that gave the
+    role."""
 
     name: str
     role: Role | None
@@ -52,6 +54,7 @@ class Principal:
     is_local: bool = False  # a user of this machine, by the local socket
 
     def may(self, role: Role) -> bool:
+        """Return whether the role is at least this one."""
         return self.role is not None and ROLES.index(self.role) >= ROLES.index(role)
 
 
@@ -60,8 +63,8 @@ _UNKNOWN = Principal(_ANYBODY, None)
 
 
 class Guard:
-    """Knows the tokens. Another process (`fazai token`) may change them: they are looked at again at most
-    `_READ_AGAIN_S` after that."""
+    """Identifies who sends a request, and refuses what must not be let in. Another process (`fazai token`)
+    may change the tokens: they are read again at most `_READ_AGAIN_S` after that."""
 
     def __init__(
         self,
@@ -86,7 +89,8 @@ class Guard:
     # -- at start
 
     def check_bind(self, addresses: Sequence[str]) -> list[str]:
-        """What the operator should know of this configuration. Raises UsageError where it must not run."""
+        """Return warnings about this configuration. Raises UsageError where the daemon must not run with
+        it."""
         settings, safe = self._settings, self.needs_token() or self._settings.client_ca is not None
         for address in addresses:
             if is_loopback(address):
@@ -161,6 +165,7 @@ class Guard:
             yield _LAST_EXPIRY.single(last)
 
     def _is_own_name(self, host: bytes) -> bool:
+        """Return whether a Host header names this machine, or one of the daemon's further names."""
         name = host.decode("latin-1").lower()
         if name.startswith("["):
             name = name[1:].partition("]")[0]
@@ -191,8 +196,8 @@ class Guard:
         return _UNKNOWN
 
     def is_still_valid(self, who: Principal) -> bool:
-        """Whether one who was identified before would be now: his token may have been revoked or have
-        expired, and who needed none may need one now."""
+        """Return whether a principal would still be identified as it was: its token may have been revoked or
+        have expired, and one that needed none may need one now."""
         self._read_tokens()
         if who.token is not None:
             token = self._tokens.get(who.token)
@@ -204,8 +209,8 @@ class Guard:
         return connection.listener.loopback and self._settings.client_ca is None and not self.needs_token()
 
     def _by_peer(self, connection: HttpConnection) -> Principal | None:
-        """Root and the daemon's own user are admin; members of the socket file's group, whom its mode lets
-        in, operator."""
+        """Return the user behind the local socket. Root and the daemon's own user are admin; members of the
+        socket file's group, whom its mode lets in, operator."""
         peer = connection.peer()
         if peer is None:
             return None
@@ -243,6 +248,7 @@ class Guard:
         return token.revoked is None and (token.expires is None or token.expires > self._now())
 
     def _read_tokens(self) -> None:
+        """Read the tokens again where they may have changed."""
         now = self._monotonic()
         if now - self._read_at < _READ_AGAIN_S:
             return
@@ -264,13 +270,13 @@ class Guard:
             self._log.say("info", f"token {token.name} ({token.role}) was {did}", logger=AUDIT)
 
     def count_wrong_signature(self, connection: HttpConnection) -> None:
-        """To be told of each signature of a delivery that is wrong: they count like wrong tokens, and with
-        them. Raises Refusal(overloaded)."""
+        """Count a delivery with a wrong signature; they count like wrong tokens, and with them. Raises
+        Refusal(overloaded)."""
         self._count_failure(address_of(connection), "signature")
 
     def _count_failure(self, address: str, what: str) -> None:
-        """Counts; raises Refusal(overloaded) past the limit. What is valid never comes here, so that nobody
-        can lock out others behind his address."""
+        """Count a failure of an address. Raises Refusal(overloaded) past the limit. What is valid never comes
+        here, so that nobody can lock out others behind the same address."""
         self.refused += 1
         now = self._monotonic()
         since, count = self._failures.pop(address, (now, 0))

@@ -1,4 +1,4 @@
-"""The short way of a request whose head is, byte for byte, one that was read before on its connection.
+"""Fast path: a request whose header block is, byte for byte, one that was parsed before on its connection.
 
 A host sends the same head with each report; only the digits of Content-Length change. Such a request needs
 no parser, no scope and no task: a route that is asked once may take it as it stands. All others, and all
@@ -24,14 +24,15 @@ _DIGITS = 7
 
 
 class KnownHead(NamedTuple):
-    """A head that was read and found good: what stands before and after the digits of its Content-Length."""
+    """A header block that was parsed and found good: the bytes before and after the digits of its
+    Content-Length."""
 
     before: bytes
     after: bytes
     handle: FastHandler
 
     def body_of(self, data: bytes) -> bytes | None:
-        """The body of a whole request with this head; None for anything else."""
+        """Return the body of a whole request with this head; None for anything else."""
         if not data.startswith(self.before):
             return None
         begin = len(self.before)
@@ -46,8 +47,8 @@ class KnownHead(NamedTuple):
 def remember_head(
     data: bytes, url: bytes, headers: Sequence[tuple[bytes, bytes]], handle: FastHandler
 ) -> KnownHead | None:
-    """Of a POST that httptools has read from the beginning of `data`. None where something in it could make
-    the next one mean something else."""
+    """Return the header block of a POST that httptools has read from the beginning of `data`; None where
+    something in it could make the next one mean something else."""
     head = data[: data.find(b"\r\n\r\n") + 4]
     lengths = 0
     for name, value in headers:
@@ -67,5 +68,5 @@ def remember_head(
 
 
 def response_tail(headers: Sequence[tuple[bytes, bytes]], body: bytes) -> bytes:
-    """Headers and body as they follow the status line."""
+    """Return headers and body as they follow the status line."""
     return b"".join([name + b": " + value + b"\r\n" for name, value in headers]) + b"\r\n" + body

@@ -23,7 +23,7 @@ _BODY = ("bad_json", "bad_request", "too_large", "unsupported_media_type")
 
 
 def build_document(table: Sequence[Route]) -> bytes:
-    """OpenAPI 3.1 as JSON."""
+    """Return the description of the routes, OpenAPI 3.1 as JSON."""
     types: set[type[Message]] = {ErrorAnswer, OpnError}
     for route in table:
         named = (route.body, route.takes, route.answer, route.query, *(one for _, one in route.others))
@@ -57,7 +57,7 @@ def build_document(table: Sequence[Route]) -> bytes:
 
 
 def _add_constants(one: type[Message], schemas: dict[str, Any]) -> None:
-    """The fields that the class itself says (`ok`) are not among those of the struct."""
+    """Add the fields that the class itself fixes (`ok`), which are not among those of the struct."""
     schema = schemas.get(one.__name__)
     if schema is None or not one.constants:
         return
@@ -67,7 +67,8 @@ def _add_constants(one: type[Message], schemas: dict[str, Any]) -> None:
 
 
 def _to_ecma(schema: Any) -> None:
-    """Patterns in the regular expressions that OpenAPI means; ours are Python's, with a comment in them."""
+    """Rewrite patterns as the regular expressions that OpenAPI means; ours are Python's, with a comment in
+    them."""
     if isinstance(schema, list):
         for one in schema:
             _to_ecma(one)
@@ -112,7 +113,7 @@ def _ref(of: type[Message]) -> dict[str, Any]:
 
 
 def _responses(route: Route) -> dict[str, Any]:
-    """A status that has several answers has one of their schemas."""
+    """Return the answers by status; a status that has several has one of their schemas."""
     found = {str(route.status): _answer(route), **_refusals(route)}
     if route.cached:
         found["304"] = {"description": "It is what the client has (`If-None-Match`)."}
@@ -187,6 +188,6 @@ def _query_parameters(route: Route, schemas: dict[str, Any]) -> Iterable[dict[st
 
 
 def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
-    """A query has no null: what may be left out is left out."""
+    """Return the schema without null: in a query, what may be left out is left out."""
     others = [one for one in schema.get("anyOf", ()) if one != {"type": "null"}]
     return others[0] if len(others) == 1 else schema

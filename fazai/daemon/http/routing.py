@@ -1,4 +1,4 @@
-"""A route as a value, and the one way in which each is served: who, what was asked, answer.
+"""Routes as values, and how each is served: identify the sender, read the request, call the handler, answer.
 
 A handler is an async function of a Call. It returns a Message (200 and JSON), a Reply (anything else), or
 None when it has written to the connection itself (a stream).
@@ -55,12 +55,12 @@ FastPathHandler = Callable[[bytes, Callable[["tuple[int, bytes] | FazaiError"], 
 
 @runtime_checkable
 class FastPathApp(Protocol):
-    """An ASGI application whose requests may go the short way."""
+    """An ASGI application whose requests may take the fast path."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None: ...
 
     def fast_handler(self, scope: Scope) -> FastPathHandler | None:
-        """Who takes the requests with this head; None where that is not to be."""
+        """Return the handler for all requests with this head; None where they must not take the fast path."""
         ...
 
 
@@ -88,7 +88,7 @@ class HttpReply:
 
 @dataclass(slots=True)
 class RouteCall:
-    """One request. `body` and `query` are of the types that the route names."""
+    """One request to a route. `body` and `query` are of the types that the route names."""
 
     services: Services
     scope: Scope
@@ -104,7 +104,7 @@ class RouteCall:
         return cast("Sequence[tuple[bytes, bytes]]", self.scope["headers"])
 
     def header(self, name: bytes) -> str | None:
-        """The first value; `name` in lower case."""
+        """Return the first value of a header; `name` in lower case."""
         return next((v.decode("latin-1") for n, v in self.headers if n == name), None)
 
     @property
@@ -118,7 +118,7 @@ RawFactory = Callable[["Services"], AsgiApp]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """One row of the table in `routes.py`: how it is served and what `/openapi.json` says of it.
+    """One row of the table in `routes.py`: how it is served, and the description of it in `/openapi.json`.
 
     `role` None: everybody. `raw` instead of `handler`: an ASGI application that does everything itself,
     ahead of all else (`/ingest`); then `takes` says what it reads, one of it or a list. `media` is what a
@@ -185,7 +185,7 @@ def identify(services: Services, scope: Scope) -> Principal:
 
 
 def allow(who: Principal, role: Role) -> None:
-    """Raises Refusal: unauthorized, forbidden."""
+    """Refuse a principal that has not at least this role. Raises Refusal: unauthorized, forbidden."""
     if who.may(role):
         return
     if who.role is None:
@@ -202,7 +202,7 @@ Q = TypeVar("Q", bound=Message)
 
 
 def read_query(scope: Scope, route: Route) -> Message | None:
-    """The query as the route's type. Raises WireError(bad_query)."""
+    """Return the query as the route's type. Raises WireError(bad_query)."""
     try:
         pairs = parse_qsl(scope["query_string"].decode(), keep_blank_values=True, strict_parsing=False)
     except (UnicodeDecodeError, ValueError):
@@ -223,12 +223,12 @@ def read_query(scope: Scope, route: Route) -> Message | None:
 
 
 def epoch_us(moment: datetime) -> int:
-    """Microseconds since the epoch, for every moment that can be written."""
+    """Return microseconds since the epoch, for every moment that can be written."""
     return (moment - _EPOCH) // _MICROSECOND
 
 
 async def read_body(call: RouteCall, route: Route) -> bytes:
-    """The body, at most `limit_bytes`. Raises Refusal: too_large, unsupported_media_type."""
+    """Return the body, at most `limit_bytes`. Raises Refusal: too_large, unsupported_media_type."""
     media = (call.header(b"content-type") or "").partition(";")[0].strip().lower()
     if media != "application/json":
         raise Refusal("unsupported_media_type", f"the content type is {media[:64]!r}, not application/json")
@@ -263,7 +263,7 @@ def _too_large(route: Route) -> Refusal:
 
 
 def head_of(answer: HttpReply) -> list[tuple[bytes, bytes]]:
-    """Its headers, with those that all answers have."""
+    """Return the answer's headers, with those that all answers have."""
     own = {name for name, _ in answer.headers}
     return [
         (b"content-type", answer.media.encode()),
@@ -275,17 +275,19 @@ def head_of(answer: HttpReply) -> list[tuple[bytes, bytes]]:
 
 async def reply(send: Send, answer: HttpReply) -> None:
     # deadline: the connection's, Connection.pause_writing
+    """Send an answer."""
     await send({"type": "http.response.start", "status": answer.status, "headers": head_of(answer)})
     # deadline: the connection's, Connection.pause_writing
     await send({"type": "http.response.body", "body": answer.body})
 
 
 async def refuse(send: Send, path: str, error: WireError) -> None:
+    """Send a refusal."""
     await reply(send, refusal_reply(path, error))
 
 
 def refusal_reply(path: str, error: WireError) -> HttpReply:
-    """The error in the shape of the contract."""
+    """Return the error in the shape of the contract."""
     answer = ErrorAnswer.of(error)
     message: Message = OpnError(error=answer.error, code=error.code) if path.startswith("/opn/") else answer
     status = HTTP_STATUS.get(error.code, 500)

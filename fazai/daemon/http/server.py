@@ -52,7 +52,7 @@ class HttpListener:
 
 
 class HttpConnection(HttpToolsProtocol):
-    """One client."""
+    """The connection of one client."""
 
     def __init__(
         self,
@@ -184,7 +184,7 @@ class HttpConnection(HttpToolsProtocol):
         self._disarm()
 
     def send_400_response(self, msg: str) -> None:
-        """Every request that cannot be read is refused here, in the shape of the contract."""
+        """Refuse a request that cannot be read, in the shape of the contract."""
         status, code, text = self._refusal or (400, "bad_request", "this is not HTTP")
         if self.transport.is_closing():
             return
@@ -202,7 +202,8 @@ class HttpConnection(HttpToolsProtocol):
             super().shutdown()
 
     def timeout_keep_alive_handler(self) -> None:
-        """Short requests do not touch the timer: it is looked at how long ago the last one was."""
+        """Close a connection that is idle. Requests on the fast path do not touch the timer: it looks how
+        long ago the last one was."""
         rest_s = self._answered_s + self.limits.idle_s - self.loop.time()
         if self.busy or rest_s > 0:
             wait_s = max(rest_s, 1.0)
@@ -211,12 +212,12 @@ class HttpConnection(HttpToolsProtocol):
             self.close()
 
     def _unsupported_upgrade_warning(self) -> None:
-        """Such a request is answered as if it had not asked for an upgrade."""
+        """Answer such a request as if it had not asked for an upgrade."""
 
     # -- the short way
 
     def _try_fast_path(self, head: KnownHead, data: bytes) -> bool:
-        """Whether the data are a whole request that was taken; the one before must be answered."""
+        """Return whether the data are a whole request that was taken; the one before must be answered."""
         body = head.body_of(data)
         if body is None or self._last or not (self.cycle is None or self.cycle.response_complete):
             return False
@@ -228,7 +229,7 @@ class HttpConnection(HttpToolsProtocol):
         return False
 
     def give_up(self, now_s: float) -> None:
-        """Answer 504 where a request that took the short way had no answer for `answer_s`."""
+        """Answer 504 where a request on the fast path had no answer for `answer_s`."""
         if self.busy and now_s - self._busy_since_s > self.limits.answer_s:
             self._refusal = (504, "timeout", f"it took more than {self.limits.answer_s:g} s")
             self._gave_up = True
@@ -255,7 +256,7 @@ class HttpConnection(HttpToolsProtocol):
             self.data_received(data)
 
     def answered(self) -> asyncio.Future[None]:
-        """When it is no longer busy."""
+        """Return a future of the moment at which the connection is no longer busy."""
         if self._done is None:
             self._done = self.loop.create_future()
         return self._done
@@ -304,12 +305,12 @@ class HttpConnection(HttpToolsProtocol):
         self.loop.call_later(self.limits.linger_s, self.transport.abort)
 
     def refused(self) -> None:
-        """To be told before a refusal is written: nobody reads the rest of that request."""
+        """Prepare for a refusal that will be written: nobody reads the rest of that request."""
         if self._phase == _BODY and self.cycle is not None:
             self.cycle.transport = cast("asyncio.Transport", _GentleTransport(self))
 
     def end_gently(self) -> None:
-        """Our side ends; what still comes is thrown away for a while. To close a socket with unread bytes
+        """End our side; what still comes is thrown away for a while. To close a socket with unread bytes
         would reset the connection, and the client might not see the answer."""
         if self._phase == _OVER or self.transport.is_closing():
             return
@@ -327,7 +328,7 @@ class HttpConnection(HttpToolsProtocol):
     # -- who it is
 
     def peer(self) -> tuple[int, frozenset[int]] | None:
-        """User and groups of a local client (SO_PEERCRED, SO_PEERGROUPS); None over TCP."""
+        """Return user and groups of a local client (SO_PEERCRED, SO_PEERGROUPS); None over TCP."""
         sock = self.transport.get_extra_info("socket") if self.listener.unix else None
         if sock is None:
             return None
@@ -339,7 +340,7 @@ class HttpConnection(HttpToolsProtocol):
         return uid, frozenset(groups)
 
     def certificate(self) -> str | None:
-        """The common name of the client's certificate, which TLS has verified."""
+        """Return the common name of the client's certificate, which TLS has verified."""
         found = self.transport.get_extra_info("peercert") or {}
         names = [value for part in found.get("subject", ()) for key, value in part if key == "commonName"]
         return str(names[-1]) if names else None
@@ -347,9 +348,9 @@ class HttpConnection(HttpToolsProtocol):
     # -- streams, which are written to past ASGI
 
     def begin_stream(self, unsent_bytes: int) -> int:
-        """From now on there is nothing but the stream: what served the request is let go of, half of what an
-        open stream costs. `on_drained` is called when less than a quarter of `unsent_bytes` is left. Returns
-        the socket's number where writing to it is enough, -1 with TLS."""
+        """Leave nothing but the stream: what served the request is let go of, half of what an open stream
+        costs. `on_drained` is called when less than a quarter of `unsent_bytes` is left. Return the socket's
+        number where writing to it is enough, -1 with TLS."""
         self._streams = True
         self._stop_checking_unsent()
         self.transport.set_write_buffer_limits(high=unsent_bytes)
@@ -363,7 +364,7 @@ class HttpConnection(HttpToolsProtocol):
         return int(self.transport.get_extra_info("socket").fileno()) if plain else -1
 
     def end_stream(self) -> None:
-        """The last chunk; then the connection closes, at the latest in `linger_s`."""
+        """Write the last chunk; then the connection closes, at the latest in `linger_s`."""
         if self.transport.is_closing():
             return
         if self.cycle is not None:
@@ -373,7 +374,7 @@ class HttpConnection(HttpToolsProtocol):
 
 
 class _GentleTransport:
-    """What uvicorn writes the answer of a refused request to."""
+    """The transport to which uvicorn writes the answer of a refused request."""
 
     __slots__ = ("close", "is_closing", "write")
 
@@ -384,7 +385,7 @@ class _GentleTransport:
 
 
 class HttpServer:
-    """All listeners of the daemon. `openers` are the paths whose requests may go the short way."""
+    """All listeners of the daemon. `openers` are the paths whose requests may take the fast path."""
 
     def __init__(
         self, app: Any, limits: ServerLimits, log: Log, openers: Mapping[bytes, FastPathOpener] | None = None
@@ -411,7 +412,7 @@ class HttpServer:
 
     @property
     def open(self) -> int:
-        """Connections."""
+        """The number of open connections."""
         return len(self._state.connections)
 
     async def listen(self, listener: HttpListener) -> None:
@@ -421,7 +422,7 @@ class HttpServer:
             self._tick()
 
     async def renew(self) -> None:
-        """Opens the TLS listeners with contexts made anew; connections stay. Raises what `tls` raises, with
+        """Open the TLS listeners with contexts made anew; connections stay. Raises what `tls` raises, with
         everything as it was."""
         for listener in self.listeners:
             if listener.tls is None:
@@ -456,7 +457,7 @@ class HttpServer:
         self._clock = loop.call_later(1.0, self._tick)
 
     async def stop(self) -> None:
-        """Nothing new; requests that run may end within `stop_s`, then they are cut off."""
+        """Accept nothing new; requests that run may end within `stop_s`, then they are cut off."""
         loop = asyncio.get_running_loop()
         until = loop.time() + self._limits.stop_s
         if self._clock is not None:
@@ -484,7 +485,7 @@ class HttpServer:
 
 
 class _ToLog(logging.Handler):
-    """uvicorn's own errors, in our log."""
+    """Writes uvicorn's own errors to our log."""
 
     def __init__(self, log: Log) -> None:
         super().__init__()

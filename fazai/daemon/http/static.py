@@ -1,4 +1,4 @@
-"""GET /ui: the operators' page. Static files of this package; what they show they ask the API for."""
+"""GET /ui: the operators' page, static files of this package; its data come from the API."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class _PageFile(NamedTuple):
 
 @cache
 def page_files() -> Mapping[str, _PageFile]:
-    """The files of the page, by name."""
+    """Return the files of the page, by name."""
     found = {}
     for entry in (resources.files("fazai.daemon.http") / "page_files").iterdir():
         media = _MEDIA.get(entry.name.rpartition(".")[2])
@@ -53,7 +53,7 @@ def page_files() -> Mapping[str, _PageFile]:
 
 
 async def serve_page(call: RouteCall) -> HttpReply:
-    """Raises Refusal(not_found)."""
+    """Answer with a file of the page. Raises Refusal(not_found)."""
     name = call.path.get("file", "index.html")
     file = page_files().get(name)
     if file is None:

@@ -1,4 +1,4 @@
-"""TLS of the listeners: certificate files that are looked at again, and client certificates."""
+"""TLS of the listeners: certificate files that are read again when they change, and client certificates."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["fingerprint", "server_context"]
 
 
 def server_context(settings: DaemonSettings) -> ssl.SSLContext:
-    """A context from the files as they are now. Raises InputError that says which file is wrong."""
+    """Return a context from the files as they are now. Raises InputError that says which file is wrong."""
     assert settings.tls_cert is not None
     assert settings.tls_key is not None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -37,7 +37,7 @@ def server_context(settings: DaemonSettings) -> ssl.SSLContext:
 
 
 def _no_password() -> str:
-    """OpenSSL would ask at the terminal."""
+    """Refuse to give a password, for which OpenSSL would ask at the terminal."""
     raise ValueError("the key is encrypted")
 
 
@@ -55,7 +55,7 @@ def _reason(error: Exception) -> str:
 
 
 def fingerprint(settings: DaemonSettings) -> tuple[tuple[int, int, int], ...]:
-    """Changes when one of the files does."""
+    """Return a value that changes when one of the files does."""
     found = []
     for file in (settings.tls_cert, settings.tls_key, settings.client_ca):
         if file is not None:

@@ -44,8 +44,8 @@ _CLOSE = ((b"connection", b"close"),)
 
 
 class IngestRoute:
-    """`authorize(scope)` raises Refusal when an unsigned request may not write. Refusals are raised, for the
-    border of the application answers them."""
+    """Serves POST /ingest. `authorize(scope)` raises Refusal when an unsigned request may not write. Refusals
+    are raised, for the border of the application answers them."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class IngestRoute:
 
     @contextlib.contextmanager
     def _count_refusals(self) -> Iterator[None]:
-        """What is refused as a whole, by the code of its refusal."""
+        """Count a request that is refused as a whole, by the code of its refusal."""
         try:
             yield
         except WireError as error:
@@ -99,7 +99,8 @@ class IngestRoute:
         await send({"type": "http.response.body", "body": answer.body})  # deadline: IngestRoute.__call__
 
     def fast_handler(self, scope: Scope) -> FastPathHandler | None:
-        """For plain bodies that no signature covers; each is still asked for its right to be there."""
+        """Return the handler of plain bodies that no signature covers; each is still asked for its right to
+        be there."""
         try:
             if scope["method"] != "POST" or any(self._read_headers(scope)):
                 return None
@@ -128,7 +129,7 @@ class IngestRoute:
             raise
 
     def _read_headers(self, scope: Scope) -> tuple[bool, bool]:
-        """Whether the body is compressed, and whether it is signed. Raises Refusal."""
+        """Return whether the body is compressed, and whether it is signed. Raises Refusal."""
         media = encoding = b""
         signed = False
         for name, value in scope["headers"]:
@@ -155,8 +156,8 @@ class IngestRoute:
     async def _accept_parts(
         self, scope: Scope, message: Mapping[str, Any], receive: Receive, gzipped: bool, signed: bool
     ) -> IngestReply:
-        """A body in several pieces counts as waiting from its first one on. Raises Refusal: too_large,
-        bad_request, overloaded."""
+        """Accept a body in several pieces, which counts as waiting from its first one on. Raises Refusal:
+        too_large, bad_request, overloaded."""
         admission = self._ingest.admission
         held = 0
         parts: list[bytes] = []
@@ -180,6 +181,7 @@ class IngestRoute:
         return await self._accept(scope, b"".join(parts), gzipped, signed)
 
     def _signer(self, scope: Scope, body: bytes) -> str:
+        """Return the host that signed the request. Raises WireError."""
         headers = _signed_headers(scope)
         query = scope["query_string"].decode("latin-1")
         path = scope["raw_path"].decode("latin-1") + (f"?{query}" if query else "")

@@ -1,4 +1,4 @@
-"""Telemetry on its way in: records to the store, figures to the exposition, silence to the event log."""
+"""Telemetry on its way in: records go to the store, figures to the exposition, silence to the event log."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ _IN_THREAD_BYTES = 512 << 10  # a body from this size on is read in a thread: ot
 
 
 class IngestReply(NamedTuple):
-    """To the client."""
+    """The answer to a client: HTTP status and body."""
 
     status: int
     body: bytes
@@ -62,7 +62,7 @@ _DUPLICATE = IngestReply(200, encode(IngestAnswer(accepted=0, duplicates=1)))
 
 @dataclass(frozen=True, slots=True)
 class IngestRules:
-    """`signed`: unsigned requests are refused, whoever sends them."""
+    """The rules of what is accepted. `signed`: unsigned requests are refused, whoever sends them."""
 
     signed: bool = False
     queue_bytes: int = 64 << 20
@@ -71,7 +71,8 @@ class IngestRules:
 
 
 class Ingest:
-    """One for the daemon; used by its event loop. `keys_of(agent)` gives the valid keys of a host."""
+    """Verifies, reads and stores telemetry; used by the daemon's event loop. `keys_of(agent)` gives the valid
+    keys of a host."""
 
     def __init__(
         self,
@@ -109,7 +110,8 @@ class Ingest:
     def create(
         cls, store: DaemonStore, secrets: Path, rules: IngestRules, watch: WatchRules, announcer: Announcer
     ) -> Ingest:
-        """With the clocks and the chance of this machine. Host keys lie in `secrets`/hosts."""
+        """Return an Ingest with the clocks and the random numbers of this machine. Host keys lie in
+        `secrets`/hosts."""
         switch = HostWatch(watch, time.monotonic)
         ingest = cls(
             store,
@@ -125,7 +127,8 @@ class Ingest:
         return ingest
 
     def restore(self) -> None:
-        """After a restart: who was silent stays so, who was not has its time again."""
+        """Take over the hosts that were known before a restart: who was silent stays so, who was not has its
+        time again."""
         hosts = self._store.hosts()
         now_us = self._now_us()
         self._watch.restore(hosts, now_us)
@@ -138,7 +141,8 @@ class Ingest:
     # -- a request --------------------------------------------------------------------------------------
 
     def verify(self, headers: SignedHeaders, path: str, body: bytes) -> str:
-        """Who signed it. Raises WireError (bad_clock, bad_signature, replayed), SecretError."""
+        """Return the host that signed a request. Raises WireError (bad_clock, bad_signature, replayed),
+        SecretError."""
         now_us = self._now_us()
         keys = self._keys_of(headers.agent)
         if not keys:
@@ -174,8 +178,9 @@ class Ingest:
         return self._now_us() + _AHEAD_US
 
     def accept_one(self, body: bytes, respond: Callable[[IngestReply | StateError], object]) -> bool:
-        """As `accept`, for one good record: `respond` is called on this loop once it is durable. False, with
-        nothing done, where the body is anything else. Raises Refusal(overloaded), StateError."""
+        """Accept a body that is one good record, as `accept` does, and call `respond` on this loop once it is
+        durable. Return False, with nothing done, where the body is anything else. Raises Refusal(overloaded),
+        StateError."""
         sample = read_one(body, self._latest_us())
         if sample is None or (self._may_be_full(1) and self._store.host(sample.host) is None):
             return False
@@ -205,7 +210,8 @@ class Ingest:
         return len(self._watch) + more > self.rules.hosts
 
     def _no_room(self, new: set[str]) -> Callable[[NewSample], str | None]:
-        """Return what says of each sample whether its host is one too many; `new` is filled with others."""
+        """Return a function that says of each sample whether its host is one too many; `new` is filled with
+        others."""
 
         def reason(sample: NewSample) -> str | None:
             host = sample.host
@@ -219,7 +225,7 @@ class Ingest:
         return reason
 
     async def _store_samples(self, samples: Sequence[NewSample], signer: str | None) -> int:
-        """How many were new."""
+        """Store samples, and return how many were new."""
         sender = signer or samples[0].host
         size_bytes = sum([len(sample.body) for sample in samples])
         self.admission.enter(sender, size_bytes)
@@ -230,7 +236,7 @@ class Ingest:
         return self._count_stored(samples, verdicts)
 
     def _count_stored(self, samples: Sequence[NewSample], verdicts: Sequence[bool]) -> int:
-        """How many were new."""
+        """Count stored samples, and return how many were new."""
         accepted = 0
         for sample, new in zip(samples, verdicts, strict=True):
             if new:
@@ -241,6 +247,7 @@ class Ingest:
         return accepted
 
     def _arrived(self, sample: NewSample) -> None:
+        """Show the newest record of a host, and announce a host that came or came back."""
         host = sample[0]
         record = self._store.host(host)
         if record is None:  # forgotten at this moment
@@ -282,7 +289,7 @@ class Ingest:
     # -- silence ----------------------------------------------------------------------------------------
 
     async def sweep(self) -> list[HostChange]:
-        """Say who stopped. Raises StateError."""
+        """Announce the hosts that stopped, and remove what has expired. Raises StateError."""
         changes = self._watch.sweep()
         events: list[NewEvent] = []
         silent, self._silent = self._silent, {}
@@ -310,7 +317,7 @@ class Ingest:
         return changes
 
     async def run(self, report: Callable[[str], object], pause: Callable[[float], Awaitable[object]]) -> None:
-        """Sweeps until it is cancelled; what the store refuses is reported, not raised."""
+        """Sweep until it is cancelled; an error of the store is reported, not raised."""
         while True:
             await pause(self.rules.sweep_s)
             try:
@@ -332,7 +339,7 @@ def _read_in_thread(body: bytes, gzipped: bool, latest_us: int) -> ParsedRecords
 
 
 def _not_of(signer: str, sample: NewSample) -> str | None:
-    """A host's key speaks for that host alone."""
+    """Return why a sample is not the signer's: a host's key speaks for that host alone."""
     return None if sample.host == signer else f"`hostname`: the request is signed by {signer!r}"
 
 

@@ -1,4 +1,5 @@
-"""From the body of POST /ingest to samples (SPEC.md, section 4). Pure; each function may run in any thread.
+"""Reads the body of POST /ingest into samples (SPEC.md, section 4). Pure; each function may run in any
+thread.
 
 A record is stored as the bytes that came, so that fields which fazai does not know survive; the strict types
 of `fazai.wire.telemetry` say whether it is a good one.
@@ -43,14 +44,15 @@ _MEMBERS = 1000  # of one gzip body
 
 
 class ParsedRecords(NamedTuple):
-    """What one body holds."""
+    """The good records of one body, and the errors of the others."""
 
     samples: list[NewSample]
     errors: list[IngestError]
 
 
 def inflate(body: bytes, limit_bytes: int = MAX_INGEST_BYTES) -> bytes:
-    """What was gzipped, one member or several. Raises WireError: too_large, bad_request."""
+    """Return the content of a gzip body, of one member or several. Raises WireError: too_large,
+    bad_request."""
     parts: list[bytes] = []
     room = limit_bytes
     try:
@@ -72,7 +74,8 @@ def inflate(body: bytes, limit_bytes: int = MAX_INGEST_BYTES) -> bytes:
 
 
 def read_records(body: bytes, latest_us: int = _EVER_US) -> ParsedRecords:
-    """An object, an array, or one object a line. Raises WireError: bad_json, bad_request, too_large.
+    """Read a body that is an object, an array, or one object a line. Raises WireError: bad_json, bad_request,
+    too_large.
 
     A bad record is an entry of `errors` and leaves the others alone; so is one of a time after `latest_us`.
     """
@@ -97,7 +100,7 @@ def read_records(body: bytes, latest_us: int = _EVER_US) -> ParsedRecords:
 
 
 def read_one(body: bytes, latest_us: int = _EVER_US) -> NewSample | None:
-    """The body as one good record; None for any other."""
+    """Return the body as one good record; None for any other."""
     try:
         return sample_of(body, _decode_record(body), latest_us)
     except (*_FOREIGN, WireError):
@@ -112,7 +115,7 @@ def _decode_record(piece: bytes) -> TelemetryRecord:
 
 
 def refusal_of(piece: bytes) -> WireError:
-    """Why it is no record, in the words of the contract."""
+    """Return why a piece is no record, in the words of the contract."""
     try:
         decode_body(piece, TelemetryRecord, limit_bytes=MAX_INGEST_BYTES)
     except WireError as error:
@@ -121,7 +124,7 @@ def refusal_of(piece: bytes) -> WireError:
 
 
 def _split(body: bytes) -> Sequence[bytes]:
-    """The records as they stand in the body, none of them looked at."""
+    """Return the records as they stand in the body, none of them read."""
     text = body.lstrip()
     if text[:1] == b"[":
         try:
@@ -155,8 +158,8 @@ def _is_object(line: bytes) -> bool:
 
 
 def sample_of(raw: bytes, record: TelemetryRecord, latest_us: int = _EVER_US) -> NewSample:
-    """What is stored of a record. Raises WireError for a time or a text that is none, and for a time after
-    `latest_us`: its host's clock is wrong, and until then nothing newer would come."""
+    """Return the stored form of a record. Raises WireError for a time or a text that is none, and for a time
+    after `latest_us`: its host's clock is wrong, and until then nothing newer would come."""
     if not raw.isascii():
         try:
             raw.decode()  # fields that we do not know were skipped, not read
@@ -182,7 +185,7 @@ def sample_of(raw: bytes, record: TelemetryRecord, latest_us: int = _EVER_US) ->
 
 
 def figures_of(record: TelemetryRecord) -> tuple[float, ...]:
-    """The figures of `store.daemon.GAUGES`; NaN for what the record does not say."""
+    """Return the figures of `store.daemon.GAUGES`; NaN for what the record does not say."""
     os, cpu, mem = record.os, record.cpu, record.mem
     total: float | None = None
     free: float | None = None
@@ -221,7 +224,7 @@ def figures_of(record: TelemetryRecord) -> tuple[float, ...]:
 
 
 def _root_disk(disks: Sequence[Disk]) -> tuple[int | None, int | None]:
-    """Of `/`, else of the first mount."""
+    """Return total and free bytes of `/`, else of the first mount."""
     disk = disks[0]
     if disk.mount != "/":
         disk = next((one for one in disks if one.mount == "/"), disk)
@@ -232,7 +235,7 @@ def _root_disk(disks: Sequence[Disk]) -> tuple[int | None, int | None]:
 
 
 def _traffic(interfaces: Sequence[Net]) -> tuple[float, float]:
-    """Of all interfaces but loopback."""
+    """Return the bytes received and sent by all interfaces but loopback."""
     received = sent = 0
     known = False
     for one in interfaces:

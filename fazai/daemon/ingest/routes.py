@@ -22,7 +22,8 @@ _CODES = (
 
 def _ingest(services: Services) -> AsgiApp:
     def authorize(scope: Scope) -> None:
-        """An unsigned report needs a token or a local client, unless the operator opened the door."""
+        """Refuse an unsigned report without a token or a local client, unless the operator opened the
+        door."""
         if services.settings.ingest != "open":
             allow(identify(services, scope), "operator")
 
@@ -38,7 +39,7 @@ async def show_metrics(call: RouteCall) -> HttpReply:
 
 
 async def report_silent_hosts(ingest: Ingest, log: Log) -> None:
-    """Announce which hosts stopped reporting, for as long as the daemon lives."""
+    """Announce which hosts stopped reporting, until the daemon stops."""
 
     def report(text: str) -> None:
         log.say("error", text, logger="fazai.daemon.ingest")
