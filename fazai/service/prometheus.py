@@ -1,4 +1,5 @@
-"""Figures as prometheus-client's families, which its writer turns into text: names, labels, help, values."""
+"""Metrics as families of prometheus-client, whose writer is the only one that makes Prometheus' text of
+them."""
 
 from __future__ import annotations
 

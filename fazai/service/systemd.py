@@ -1,4 +1,4 @@
-"""Listening sockets: our own, or systemd's; and telling systemd how we are (sd_listen_fds, sd_notify)."""
+"""Listening sockets, our own or systemd's, and messages to systemd (sd_listen_fds, sd_notify)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ BACKLOG = 1024
 
 
 def inherited_sockets(environ: Mapping[str, str], pid: int) -> list[socket.socket]:
-    """The stream sockets, Unix or TCP, that systemd opened for us. Raises InputError for another kind."""
+    """Return the stream sockets, Unix or TCP, that systemd opened for us. Raises InputError for another
+    kind."""
     count = environ.get("LISTEN_FDS", "0")
     if environ.get("LISTEN_PID") != str(pid) or not count.isdigit():
         return []
@@ -50,7 +51,8 @@ def inherited_sockets(environ: Mapping[str, str], pid: int) -> list[socket.socke
 
 
 def inherited_unix_socket(environ: Mapping[str, str], pid: int) -> socket.socket | None:
-    """The one Unix socket that systemd opened for us, if it did. Raises InputError when it is another."""
+    """Return the one Unix socket that systemd opened for us, if it did. Raises InputError when it is
+    another."""
     if environ.get("LISTEN_PID") == str(pid) and (count := environ.get("LISTEN_FDS", "0")) not in "01":
         raise InputError(f"systemd hands over {count} sockets, one was expected", where="LISTEN_FDS")
     found = inherited_sockets(environ, pid)
@@ -64,8 +66,8 @@ def inherited_unix_socket(environ: Mapping[str, str], pid: int) -> socket.socket
 
 
 def listen(path: Path, noun: str = "worker") -> socket.socket:
-    """A listening socket at `path`, mode 0660. A stale file (nobody answers) is replaced; that of another
-    `noun` is not. Raises InputError."""
+    """Return a listening socket at `path`, mode 0660. A stale file (nobody answers) is replaced; that of
+    another `noun` is not. Raises InputError."""
     if len(os.fsencode(path)) > 107:
         raise InputError("a socket's path has at most 107 bytes", where=str(path))
     if not path.parent.is_dir():
@@ -78,7 +80,8 @@ def listen(path: Path, noun: str = "worker") -> socket.socket:
 
 @contextlib.contextmanager
 def _lock_folder(folder: Path) -> Iterator[None]:
-    """Two workers that start at once: the second looks when the first one listens."""
+    """Lock the folder of a socket: of two processes that start at once, the second looks when the first one
+    listens."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
@@ -103,13 +106,13 @@ def _bind(path: Path) -> socket.socket:
 
 
 def file_identity(path: Path) -> tuple[int, int]:
-    """Which file it is, whatever stands there later."""
+    """Return which file stands there now, whatever stands there later."""
     found = path.lstat()
     return found.st_dev, found.st_ino
 
 
 def remove_socket_file(path: Path, own: tuple[int, int]) -> None:
-    """Removes our socket's file; not one that another worker has put there since."""
+    """Remove our socket's file; not one that another worker has put there since."""
     with contextlib.suppress(FileNotFoundError), _lock_folder(path.parent):
         if file_identity(path) == own:
             path.unlink()
@@ -133,7 +136,7 @@ def _clear_stale(path: Path, noun: str) -> None:
 
 
 def notify(environ: Mapping[str, str], state: str) -> None:
-    """Tells systemd, when it asked to be told; it is never an error that it does not listen."""
+    """Send a state to systemd, when it asked for it; it is never an error that nobody listens."""
     address = environ.get("NOTIFY_SOCKET")
     if not address:
         return

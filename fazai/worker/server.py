@@ -1,4 +1,4 @@
-"""The socket's side of the protocol: lines in, lines out, one object per connection (SPEC.md, section 1)."""
+"""The protocol on the socket: lines in, lines out, one object per connection (SPEC.md, section 1)."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ _HALF_CLOSED_S = 0.1
 
 
 class Worker:
-    """What all connections share. `sessions` is None until the model is loaded."""
+    """State that all connections share. `sessions` is None until the model is loaded."""
 
     def __init__(self, options: Options, metrics: Metrics) -> None:
         self.options = options
@@ -69,13 +69,14 @@ class Worker:
         self.held_bytes = 0
 
     def loaded_sessions(self) -> WorkerSessions:
-        """Raises WireError(overloaded) while the model is being loaded."""
+        """Return the sessions. Raises WireError(overloaded) while the model is being loaded."""
         if self.sessions is None:
             raise WireError("overloaded", "the model is being loaded", hint="ask again in some seconds")
         return self.sessions
 
     def make_room(self) -> bool:
-        """Closes the connection that is idle for longest when there are too many. False: all are at work."""
+        """Close the connection that is idle for longest when there are too many. Return False where all are
+        at work."""
         if len(self.connections) < MAX_CONNECTIONS:
             return True
         idle = [found for found in self.connections if found.idle]
@@ -84,7 +85,7 @@ class Worker:
         return bool(idle)
 
     def bound_held(self) -> None:
-        """Refuses what the largest holders sent last, until all of them hold no more than is allowed."""
+        """Refuse what the largest holders sent last, until all of them hold no more than is allowed."""
         while self.held_bytes > MAX_HELD_BYTES:
             largest = max(self.connections, key=lambda found: found.refusable_bytes, default=None)
             if largest is None or largest.refusable_bytes == 0:
@@ -116,8 +117,8 @@ class Worker:
 
 
 class ClientConnection(asyncio.Protocol):
-    """One client. Requests are answered in their order; while a generation runs, later ones wait in
-    `_pending`, but abort and close_session take effect as soon as they are read."""
+    """The connection of one client. Requests are answered in their order; while a generation runs, later ones
+    wait in `_pending`, but abort and close_session take effect as soon as they are read."""
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
@@ -169,7 +170,8 @@ class ClientConnection(asyncio.Protocol):
         self._handle_pending()
 
     def eof_received(self) -> bool:
-        """A client that said all it will say still gets its answers; one that is gone ends its generation."""
+        """Keep the connection of a client that said all it will say: it still gets its answers; one that is
+        gone ends its generation."""
         self._eof = True
         if self._is_gone():
             return False
@@ -186,7 +188,7 @@ class ClientConnection(asyncio.Protocol):
         return any(events & select.POLLHUP for _, events in poll.poll(0))
 
     def _watch_half_closed(self) -> None:
-        """The event loop no longer looks at a half-closed connection, so look for its end."""
+        """Look for the end of a half-closed connection, at which the event loop no longer looks."""
         if self._transport is None or self._transport.is_closing():
             return
         if self._is_gone():
@@ -204,7 +206,7 @@ class ClientConnection(asyncio.Protocol):
             self._transport.close()
 
     def drop(self) -> None:
-        """Ends the connection now."""
+        """End the connection now."""
         self._worker.connections.discard(self)
         if self._transport is not None:
             self._transport.abort()
@@ -221,11 +223,11 @@ class ClientConnection(asyncio.Protocol):
 
     @property
     def _unfinished_bytes(self) -> int:
-        """Of a line whose end has not come; not of lines that wait for room."""
+        """The bytes of a line whose end has not come; not of lines that wait for room."""
         return len(self._buffer) if self._scanned == len(self._buffer) else 0
 
     def refuse_last(self) -> None:
-        """Forgets the line that is being read, or the request that came last, and says so."""
+        """Forget the line that is being read, or the request that came last, and say so."""
         error = WireError("overloaded", "all clients together have sent more than is kept", hint="ask again")
         if self._unfinished_bytes:
             self._skipping = True
@@ -258,7 +260,7 @@ class ClientConnection(asyncio.Protocol):
         self._update_reading()
 
     def _take_lines(self) -> None:
-        """As many as there is room for: a packet holds many thousand lines, and each has an answer."""
+        """Handle as many lines as there is room for: a packet holds many thousand, and each has an answer."""
         at = 0
         while self._has_room():
             end = self._buffer.find(b"\n", max(at, self._scanned))
@@ -281,7 +283,7 @@ class ClientConnection(asyncio.Protocol):
             self._scanned = 0
 
     def _has_room(self) -> bool:
-        """A client that does not read may still abort what runs."""
+        """Return whether another request is taken. A client that does not read may still abort what runs."""
         few = len(self._pending) < _MAX_PENDING and self._pending_bytes < MAX_LINE_BYTES
         return few and (not self._full or self._generation is not None)
 
@@ -309,7 +311,7 @@ class ClientConnection(asyncio.Protocol):
             self._write(answer)
 
     def _update_reading(self) -> None:
-        """A client that asks faster than it is answered is not read; everybody else is."""
+        """Read no further from a client that asks faster than it is answered; everybody else is read."""
         if self._transport is None or self._transport.is_closing() or self._eof:
             return
         wanted = self._has_room()
@@ -415,7 +417,7 @@ class ClientConnection(asyncio.Protocol):
 
 
 def _encode_refusal(request: WorkerRequest | bytes, error: WireError) -> Message:
-    """In the form that the request's reader waits for."""
+    """Return a refusal in the form that the request's reader waits for."""
     answer = ErrorAnswer.of(error)
     if isinstance(request, Generate | GenerateStream) and request.stream:
         return WorkerErrorEvent(message=answer.error, code=error.code)

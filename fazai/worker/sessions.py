@@ -41,7 +41,7 @@ T = TypeVar("T")
 
 
 class Sink(Protocol):
-    """Where a generation's events go. `ready` says whether it takes more now."""
+    """The receiver of a generation's events. `ready` returns whether it takes more now."""
 
     def ready(self) -> bool: ...
     def text(self, generation: Generation, text: str) -> None: ...
@@ -60,7 +60,7 @@ class WorkerSession:
 
 @dataclass(slots=True, eq=False)
 class Generation:
-    """One `generate`. `sink` is None once its client is gone."""
+    """One `generate` request. `sink` is None once its client is gone."""
 
     session: WorkerSession
     sink: Sink | None
@@ -73,7 +73,7 @@ class Generation:
 
 
 class WorkerSessions:
-    """All sessions of the worker."""
+    """All sessions of the worker, and their generations."""
 
     def __init__(
         self,
@@ -110,8 +110,8 @@ class WorkerSessions:
         return sum(session.generation is not None for session in self._by_id.values())
 
     def create(self, params: SessionParams) -> str:
-        """Raises WireError: overloaded; schema_unsupported for a schema that is too large to be kept, others
-        are refused by generate."""
+        """Open a session and return its id. Raises WireError: overloaded; schema_unsupported for a schema
+        that is too large to be kept, others are refused by generate."""
         if self.draining:
             raise WireError("overloaded", "the worker is stopping")
         if params.json_schema is not None:
@@ -128,7 +128,8 @@ class WorkerSessions:
         return session.session_id
 
     def _open_handle(self) -> int:
-        """The engine's session; the one that is idle for longest makes room for it. Raises EngineError."""
+        """Return a session of the engine; the one that is idle for longest makes room for it. Raises
+        EngineError."""
         try:
             return self._engine.open_session()
         except EngineError as error:
@@ -139,7 +140,7 @@ class WorkerSessions:
             return self._engine.open_session()
 
     def _expire(self) -> None:
-        """Clients that never close: their sessions go once they were not used for long."""
+        """Close sessions that were not used for long: some clients never close theirs."""
         oldest = self._clock() - self._idle_s
         for session in [s for s in self._by_id.values() if s.generation is None and s.used_s < oldest]:
             self.close(session.session_id)
@@ -151,7 +152,7 @@ class WorkerSessions:
         return found
 
     def abort(self, session_id: str) -> None:
-        """Raises WireError(unknown_session)."""
+        """Abort the generation of a session. Raises WireError(unknown_session)."""
         generation = self._find(session_id).generation
         if generation is not None:
             self.stop(generation)
@@ -162,7 +163,7 @@ class WorkerSessions:
             self._engine.abort(generation.session.handle)
 
     def close(self, session_id: str) -> None:
-        """Raises WireError(unknown_session)."""
+        """Close a session. Raises WireError(unknown_session)."""
         session = self._find(session_id)
         del self._by_id[session_id]
         if session.generation is not None:
@@ -177,11 +178,11 @@ class WorkerSessions:
 
     @property
     def preparing(self) -> bool:
-        """Whether a thread still works with the engine, perhaps for nobody any more."""
+        """True while a thread still works with the engine, perhaps for nobody any more."""
         return bool(self._under_way)
 
     async def wait_idle(self, timeout_s: float) -> None:
-        """Until nothing generates, or the time is over."""
+        """Wait until nothing generates, or the time is over."""
         self._idle.clear()
         if self._generating():
             with contextlib.suppress(TimeoutError):
@@ -197,7 +198,7 @@ class WorkerSessions:
                 self.stop(session.generation)
 
     def generate(self, session_id: str, prompt: str, params: GenerateParams | None, sink: Sink) -> Generation:
-        """Starts a generation whose events go to `sink`. Raises WireError."""
+        """Start a generation whose events go to `sink`. Raises WireError."""
         if self.draining:
             raise WireError("overloaded", "the worker is stopping")
         session = self._find(session_id)
@@ -217,7 +218,8 @@ class WorkerSessions:
         return generation
 
     async def _prepare(self, generation: Generation, prompt: str, asked: _Parameters) -> None:
-        """What takes longer than the event loop may be held up: grammars, and long prompts."""
+        """Compile grammars and tokenize long prompts, which takes longer than the event loop may be held
+        up."""
         session = generation.session
         try:
             compiled = await self._compile(generation, asked) if asked.constrained else None
@@ -236,7 +238,7 @@ class WorkerSessions:
             self._fail(generation, WireError("internal", f"the generation could not be prepared ({why})"))
 
     async def _compile(self, generation: Generation, asked: _Parameters) -> CompiledGrammar:
-        """Raises WireError, _TooLateError."""
+        """Return the compiled grammar of a generation. Raises WireError, _TooLateError."""
         schema, grammar = asked.value("json_schema"), asked.value("grammar")
         known = self._masks.find_compiled(schema, grammar)
         if known is not None:
@@ -255,7 +257,8 @@ class WorkerSessions:
     async def _run_while_wanted(
         self, generation: Generation, executor: Executor | None, job: Callable[[], T]
     ) -> T:
-        """The job's result, while somebody waits for it. Raises _TooLateError; the job then ends unheard."""
+        """Return the job's result, while somebody waits for it. Raises _TooLateError; the job then ends
+        unheard."""
         working = asyncio.get_running_loop().run_in_executor(executor, job)
         self._under_way.add(working)
         working.add_done_callback(self._forget_job)
@@ -292,14 +295,14 @@ class WorkerSessions:
         generation.submitted = True
 
     def on_ready(self) -> None:
-        """The engine's eventfd is readable."""
+        """Pass on what the engine has. To be called when its eventfd is readable."""
         for handle in self._engine.ready():
             session = self._by_handle.get(handle)
             if session is not None and session.generation is not None:
                 self.pump(session.generation)
 
     def pump(self, generation: Generation) -> None:
-        """Hands text on, as long as the client takes it; the rest stays in the engine, which pauses."""
+        """Pass text on, as long as the client takes it; the rest stays in the engine, which pauses."""
         if not generation.submitted:
             return  # what the engine has is the end of the one before
         while generation.sink is None or generation.sink.ready():
@@ -375,7 +378,7 @@ _NOTHING = Usage(prompt_tokens=0, cached_tokens=0, completion_tokens=0)
 
 
 class _Parameters:
-    """A request's parameters over its session's over the worker's."""
+    """The parameters of a request over those of its session over the worker's."""
 
     def __init__(self, own: GenerateParams | None, session: SessionParams) -> None:
         self._own = own

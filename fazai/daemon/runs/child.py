@@ -1,4 +1,4 @@
-"""A run as a child process: its command line, its environment, and how it is waited for and ended.
+"""Runs as child processes: command line and environment, waiting for their end, and ending them.
 
 It has a session and a process group of its own. SIGTERM asks the engine to stop cleanly between two
 actions, a second one at once; what is killed in the middle finds its journal at the next run.
@@ -53,8 +53,9 @@ _IN_ROOT = ("/bin/sh", "-c", 'cd / && exec "$@"', "fazai")
 
 @dataclass(frozen=True, slots=True)
 class StopTimeouts:
-    """After the timeout: SIGTERM, then so long; SIGTERM again, then so long; SIGKILL, and so long at most
-    until it is given up: what hangs in the kernel (a dead NFS server) ends when that lets it go."""
+    """The steps after a run's timeout: SIGTERM, then `clean_s`; SIGTERM again, then `now_s`; SIGKILL, and
+    `killed_s` at most until it is given up: a process that hangs in the kernel (a dead NFS server) ends when
+    that lets it go."""
 
     clean_s: float = 60.0
     now_s: float = 30.0
@@ -63,7 +64,8 @@ class StopTimeouts:
 
 @dataclass(frozen=True, slots=True)
 class ChildResult:
-    """`said` is the end of what it wrote to standard error; the negative of a signal is no exit code."""
+    """The end of a run. `stderr_tail` is the end of what it wrote to standard error; the exit code of a
+    signal is 128 and its number."""
 
     exit_code: int
     stderr_tail: str
@@ -71,8 +73,8 @@ class ChildResult:
 
 
 def command_line(job: Job, record: RunRecord, plan: Path, approved: str | None = None) -> list[str]:
-    """`fazai …` for a run; `plan` is the file that a check writes, or that is applied where its hash is the
-    `approved` one."""
+    """Return `fazai …` for a run; `plan` is the file that a check writes, or that is applied where its hash
+    is the `approved` one."""
     program = [*_IN_ROOT, sys.executable, "-P", "-m", "fazai"]  # -P: no module of the working folder
     if record.applies is not None:
         words = ["--plan", str(plan), "--plan-hash", approved or "none"]
@@ -103,7 +105,7 @@ def _limit_options(job: Job, names: Sequence[str]) -> list[str]:
 def child_environment(
     job: Job, record: RunRecord, settings: DaemonSettings, environ: Mapping[str, str]
 ) -> dict[str, str]:
-    """The child's whole environment."""
+    """Return the child's whole environment."""
     names = [*_PASSED, *(name for name in environ if name.startswith("LC_")), *job.environment]
     found = {name: environ[name] for name in names if name in environ}
     for name in _PATHS & set(found):
@@ -125,8 +127,8 @@ def child_environment(
 
 
 async def wait_for_pid(pid: int, timeout_s: float, timeouts: StopTimeouts) -> bool:
-    """Wait until a run that another daemon began has ended, which it is made to when the time is over, as
-    `Child.wait` does. Return whether it was."""
+    """Wait until a run that another daemon began has ended; after its timeout it is ended as `Child.wait`
+    does it. Return whether it was."""
     try:
         handle = os.pidfd_open(pid)
     except ProcessLookupError:
@@ -155,8 +157,8 @@ async def wait_for_pid(pid: int, timeout_s: float, timeouts: StopTimeouts) -> bo
 
 
 class Child:
-    """A process that runs. It is no `subprocess.Popen`, and no pipe leads to it: when the daemon goes away
-    it can go on as if nothing had happened."""
+    """A process that runs. It is no `subprocess.Popen`, and no pipe leads to it: when the daemon goes away it
+    can go on as if nothing had happened."""
 
     def __init__(
         self,
@@ -200,19 +202,19 @@ class Child:
         return self._code.done()
 
     def leave(self) -> None:
-        """Watch it no longer."""
+        """Stop watching the process."""
         if self._handle >= 0:
             asyncio.get_running_loop().remove_reader(self._handle)
             os.close(self._handle)
             self._handle = -1
 
     def interrupt(self) -> None:
-        """The engine finishes what is in flight; asked again, it stops at once."""
+        """Ask the run to stop. The engine finishes what is in flight; asked again, it stops at once."""
         if not self.ended:
             os.kill(self.pid, signal.SIGTERM)
 
     async def wait(self, timeout_s: float, timeouts: StopTimeouts) -> ChildResult:
-        """Until its end, which comes after the timeout at the latest: politely, firmly, and for the whole
+        """Wait for the end, which comes after the timeout at the latest: politely, firmly, and for the whole
         group."""
         timed_out = not await self._wait_within(timeout_s)
         for wait_s in (timeouts.clean_s, timeouts.now_s):
@@ -228,6 +230,7 @@ class Child:
         return ChildResult(self._code.result(), self._take_tail(), timed_out)
 
     async def _wait_within(self, seconds: float) -> bool:
+        """Wait for the end at most so long; return whether it came."""
         loop = asyncio.get_running_loop()
         until_s = loop.time() + seconds
         while not self.ended and (left_s := until_s - loop.time()) > 0:
@@ -236,7 +239,7 @@ class Child:
         return self.ended
 
     def _trim_stderr(self) -> None:
-        """Keep the end of what it said and drop the rest, where that is too much."""
+        """Keep the end of standard error and drop the rest, where that is too much."""
         with contextlib.suppress(OSError):
             if self._stderr_file.stat().st_size > self._most_bytes:
                 self._kept = self._read_end()
@@ -249,7 +252,7 @@ class Child:
             return (self._kept + file.read())[-_TAIL_BYTES:]
 
     def _take_tail(self) -> str:
-        """The end of what it said; the file goes."""
+        """Return the end of standard error, and remove its file."""
         try:
             text = self._read_end().decode("utf-8", "replace").strip()
             self._stderr_file.unlink()

@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 
 class _WrongValue(Exception):
-    """What is wrong with one value; the reader adds the place."""
+    """An error of one value; the reader adds the place."""
 
     def __init__(self, text: str, hint: str | None = None) -> None:
         super().__init__(text)
@@ -66,7 +66,7 @@ def read_config(path: Path, load_inventory: Load | None = None) -> DaemonConfig:
 
 
 class _Section:
-    """One mapping, its problems, and the folder that its paths are relative to."""
+    """One mapping of the file, its problems, and the folder that its paths are relative to."""
 
     def __init__(
         self,
@@ -80,17 +80,20 @@ class _Section:
         self.load_inventory = load_inventory
 
     def wrong(self, key: str | None, text: str, hint: str | None = None) -> None:
+        """Note a problem, with the place of the key."""
         where = self.node.mark(key) if key in self.node else self.node.mark()
         self.problems.append(InputError(text, where=where, hint=hint))
 
     def only(self, *known: str) -> None:
+        """Note each key that is not among these."""
         for key in self.node:
             if key not in known:
                 hint = did_you_mean(key, known) or f"known are: {', '.join(known)}"
                 self.wrong(key, f"{self.title} knows no {key!r}", hint)
 
     def read(self, key: str, reader: Callable[[Any], T], default: T | None = None) -> T | None:
-        """The value, or the default where it is not given or wrong; without a default it must be given."""
+        """Return a value, or the default where it is not given or wrong; without a default it must be
+        given."""
         value = self.node.get(key)
         if value is None:
             if default is None:
@@ -103,6 +106,7 @@ class _Section:
             return default
 
     def below(self, key: str, title: str) -> _Section | None:
+        """Return the mapping under a key; None where there is none."""
         value = self.node.get(key)
         if value is None:
             return None
@@ -319,7 +323,7 @@ def _kept(retention: _Section, key: str, age_s: float, size_bytes: int) -> tuple
 
 
 def _path(section: _Section, text: str) -> str:
-    """Relative to the file; `web1,web2` is a list of names."""
+    """Return a path relative to the file; `web1,web2` is a list of names."""
     return text if "," in text else str(section.folder / text)
 
 

@@ -1,4 +1,4 @@
-"""The desk at which runs are asked for: by people, by git hosts, by the schedule, by approvals.
+"""Accepts, queues, starts and approves runs, asked for by people, git hosts, the schedule and approvals.
 
 Runs of one inventory go one after another, so that nothing is planned or written on a target twice at a
 time (the engine's lock per target guards against everybody else). One run of each sort may wait; who asks
@@ -52,7 +52,7 @@ _ACTIVE = Metric("fazai_runs_active", "gauge", "Runs of the daemon, by state.", 
 
 
 class QueuedRun(NamedTuple):
-    """What became of a request. `coalesced`: it joined a run that waits."""
+    """A run that was asked for. `coalesced`: the request joined a run that waits."""
 
     run_id: str
     coalesced: bool
@@ -60,13 +60,15 @@ class QueuedRun(NamedTuple):
 
 @dataclass(slots=True)
 class _ActiveRun:
+    """A run that goes on, its task, and its process where this daemon started it."""
+
     record: RunRecord
     task: asyncio.Task[None]
     child: Child | None = None
 
 
 class RunQueue:
-    """One for the daemon; everything happens on its loop."""
+    """The runs that wait and that go on; used on the daemon's loop."""
 
     def __init__(
         self,
@@ -97,7 +99,7 @@ class RunQueue:
         self._counts: Counter[tuple[str, str, str]] = Counter()
 
     async def recover(self) -> None:
-        """After a restart: what became of runs that the daemon before left, and what waits. Raises
+        """Take over what the daemon before left: runs that ended or go on, and those that wait. Raises
         StateError."""
         for record in [one for one in self.records if one.started is not None and one.exit_code is None]:
             if record in (one.record for one in self._active.values()):
@@ -119,7 +121,7 @@ class RunQueue:
         self._start_next()
 
     def _reason_to_drop(self, record: RunRecord) -> str | None:
-        """Why what waited over a restart does not begin; None: it does."""
+        """Return why a run that waited over a restart may not begin; None: it may."""
         job = self.jobs.get(record.job)
         if job is None:
             return f"{record.job} is no longer configured"
@@ -137,7 +139,8 @@ class RunQueue:
         return f"its plan is stale: {why}" if why else None
 
     def _drop(self, record: RunRecord, why: str) -> None:
-        """A plan that was approved for it can be approved again, or made anew."""
+        """End a run that may not begin. A plan that was approved for it can be approved again, or made
+        anew."""
         record.finished, record.exit_code = self._now(), int(ExitCode.INTERRUPTED)
         record.error = f"the daemon was stopped before it began, and then: {why}"
         self.records.save(record)
@@ -148,7 +151,7 @@ class RunQueue:
         self._announce("error", record, f"{record.mode} of {record.job} does not begin: {record.error}")
 
     def _mark_approved(self, record: RunRecord) -> None:
-        """The daemon may have been killed between the two files that an approval writes."""
+        """Complete an approval: the daemon may have been killed between the two files that it writes."""
         planned = self.records.get(record.applies) if record.applies else None
         if planned is not None and planned.approved_run is None:
             planned.approved, planned.approved_by = record.asked, record.by
@@ -156,7 +159,7 @@ class RunQueue:
             self.records.save(planned)
 
     async def _finish_from_ledger(self, record: RunRecord, *, timed_out: bool = False) -> None:
-        """The ledger says how, if anything does."""
+        """End a run whose process is gone, as the ledger says, if it says anything."""
         found = self._store.ledger.find_run(record.run_id)
         code = found.exit_code if found is not None else None
         record.error = "it ended without a word" if code is None else None
@@ -244,7 +247,7 @@ class RunQueue:
         return taken
 
     def pending_plan(self, job: str) -> RunRecord | None:
-        """The latest plan of a job that waits for its approval."""
+        """Return the latest plan of a job that waits for its approval."""
         for record in self.records:
             if record.job == job and record.plan_hash is not None:
                 state, _ = self.records.plan_state(record, self.jobs, self._now())
@@ -252,20 +255,22 @@ class RunQueue:
         return None
 
     def busy_jobs(self) -> set[str]:
-        """Jobs that have a run that waits or goes on."""
+        """Return the jobs that have a run that waits or goes on."""
         active = (one.record.job for one in self._active.values())
         return {*active, *(one.job for one in self._queue)}
 
     def running_run(self, job: str) -> str | None:
+        """Return the id of a job's run that goes on."""
         return next((one.record.run_id for one in self._active.values() if one.record.job == job), None)
 
     def queued_runs(self, job: str) -> tuple[str, ...]:
+        """Return the ids of a job's runs that wait."""
         return tuple(one.run_id for one in self._queue if one.job == job)
 
     # -- running
 
     def _start_next(self) -> None:
-        """Begin whatever may."""
+        """Begin the runs whose lanes are free."""
         if self._stopping:
             return
         for record in list(self._queue):
@@ -334,7 +339,7 @@ class RunQueue:
         path.unlink(missing_ok=True)
 
     async def _close_ledger(self, record: RunRecord) -> None:
-        """A run that could not begin, or was killed, has no end in the ledger: then it is written here."""
+        """Write the end of a run that could not begin, or was killed: it has none in the ledger."""
         ledger = self._store.ledger
         found = ledger.find_run(record.run_id)
         command = "plan" if record.mode == "check" else "apply"
@@ -360,13 +365,13 @@ class RunQueue:
         self._store.publish_soon([row_of(event)])
 
     def _announce(self, level: Level, record: RunRecord, text: str, logger: str = _LOGGER) -> None:
-        """Say it in the log and as an event of the run."""
+        """Write a text to the log, and publish it as an event of the run."""
         self._announcer.say(level, log_event(level, text, logger, run_id=record.run_id), logger)
 
     # -- the end
 
     async def close(self, wait_s: float) -> None:
-        """Runs are asked to stop between two actions, and waited for; one that takes longer goes on alone,
+        """Ask the runs to stop between two actions, and wait for them; one that takes longer goes on alone,
         and tells the daemon that comes next."""
         self._stopping = True
         for record in self._queue:
@@ -394,7 +399,7 @@ class RunQueue:
 
 
 def _is_alive(pid: int, run_id: str) -> bool:
-    """Whether that process is still there, and not another one of the same number."""
+    """Return whether the process of a run is still there, and not another one of the same number."""
     try:
         environ = Path(f"/proc/{pid}/environ").read_bytes()
     except OSError:
@@ -403,7 +408,7 @@ def _is_alive(pid: int, run_id: str) -> bool:
 
 
 def _lanes(jobs: Iterable[Job]) -> dict[str, int]:
-    """Job -> lane; jobs that share a source of their inventory share a lane."""
+    """Return the lane of each job; jobs that share a source of their inventory share a lane."""
     lanes: dict[str, int] = {}
     owners: dict[str, int] = {}
     for number, job in enumerate(jobs):

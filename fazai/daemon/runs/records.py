@@ -1,5 +1,5 @@
-"""What the daemon remembers of the runs that it started: one small file each in `<state>/runs`, beside the
-plan that a check left. The ledger has the rest; this is who asked, what was shown, and who approved it."""
+"""Records of the runs that the daemon started: one small file each in `<state>/runs`, beside the plan that a
+check left. The ledger has the rest; this is who asked, what was shown, and who approved it."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ PlanState = Literal["pending", "approved", "stale"]
 
 
 class RunRecord(msgspec.Struct, kw_only=True):
-    """One run. Times are seconds since the epoch. `plan_hash` is of the plan that it made; `applies` names
-    the run whose plan it applies."""
+    """The record of one run. Times are seconds since the epoch. `plan_hash` is of the plan that it made;
+    `applies` names the run whose plan it applies."""
 
     run_id: str
     job: str
@@ -43,7 +43,7 @@ class RunRecord(msgspec.Struct, kw_only=True):
     approved_run: str | None = None
 
     def is_same_request(self, other: RunRecord) -> bool:
-        """Whether one run would do for both."""
+        """Return whether one run would do for both."""
         return (self.job, self.mode, self.limit, self.applies) == (
             other.job,
             other.mode,
@@ -53,7 +53,7 @@ class RunRecord(msgspec.Struct, kw_only=True):
 
 
 class RunRecords:
-    """`folder` is made when the first one is written; the latest `keep` stay."""
+    """The records of all runs. `folder` is made when the first one is written; the latest `keep` stay."""
 
     def __init__(self, folder: Path, keep: int = 500) -> None:
         self._keep = keep
@@ -63,21 +63,21 @@ class RunRecords:
             self._all[record.run_id] = record
 
     def waiting_runs(self) -> list[RunRecord]:
-        """What has not begun, the first that was asked for first."""
+        """Return the runs that have not begun, the first that was asked for first."""
         return [one for one in self._all.values() if one.started is None and one.finished is None]
 
     def get(self, run_id: str) -> RunRecord | None:
         return self._all.get(run_id)
 
     def __iter__(self) -> Iterator[RunRecord]:
-        """The latest first."""
+        """Iterate over the records, the latest first."""
         return reversed(self._all.values())
 
     def plan_path(self, run_id: str) -> Path:
         return self._folder / f"{run_id}.plan"
 
     def save(self, record: RunRecord) -> None:
-        """Durable when it returns. Raises StateError."""
+        """Write a record; it is durable when this returns. Raises StateError."""
         self._all[record.run_id] = record
         path = self._folder / f"{record.run_id}.json"
         fresh = path.with_suffix(".new")
@@ -108,7 +108,7 @@ class RunRecords:
     def plan_state(
         self, record: RunRecord, jobs: Mapping[str, Job], now: float
     ) -> tuple[PlanState, str | None]:
-        """Of a record with a plan; why, where it is stale."""
+        """Return the state of a record's plan and, where it is stale, the reason."""
         made = record.finished or record.asked
         for other in self:
             if not _has_same_targets(other, record) or other.plan_hash != record.plan_hash:
@@ -119,7 +119,7 @@ class RunRecords:
         return ("stale", why) if why else ("pending", None)
 
     def stale_reason(self, record: RunRecord, jobs: Mapping[str, Job], now: float) -> str | None:
-        """Why a plan should not be applied, approved or not."""
+        """Return why a plan should not be applied, approved or not; None: it may be."""
         job = jobs.get(record.job)
         if job is None:
             return f"{record.job} is no longer configured"
@@ -137,7 +137,7 @@ class RunRecords:
 
 
 def _has_same_targets(one: RunRecord, other: RunRecord) -> bool:
-    """Whether they are about the same targets."""
+    """Return whether two runs are about the same targets."""
     return (one.job, one.limit) == (other.job, other.limit)
 
 

@@ -1,5 +1,5 @@
-"""/runs: the reconciler's ledger, and the desk at which runs are asked for, planned, approved and
-scheduled."""
+"""/runs: the reconciler's ledger, and the queue of the daemon's runs: requests, plans, approvals,
+schedules."""
 
 from __future__ import annotations
 
@@ -51,14 +51,14 @@ _STATUS = {"begun": "planned", "done": "done", "failed": "failed"}
 
 @dataclass(frozen=True, slots=True)
 class _KnownRun:
-    """What ledger and desk know of one run."""
+    """A run as the ledger and the queue know it."""
 
     run: Run | None
     record: RunRecord | None
 
 
 async def list_runs(call: RouteCall) -> RunsAnswer:
-    """The newest first."""
+    """Return the latest runs, the newest first."""
     query: RunsQuery = call.query
     run_queue = call.services.run_queue
     rows = {
@@ -78,7 +78,7 @@ def _ledger_runs(call: RouteCall, limit: int) -> list[Run]:
 
 
 async def show_run(call: RouteCall) -> RunAnswer:
-    """One run, with what became of its targets and actions. Raises Refusal(not_found)."""
+    """Return one run, with what became of its targets and actions. Raises Refusal(not_found)."""
     ledger = call.services.store.ledger
     wanted = call.path["id"]
     found = ledger.find_run(wanted) if len(wanted) == 26 else None
@@ -132,7 +132,7 @@ def _ledger_row(run: Run) -> RunRow:
 
 
 def _queued_row(record: RunRecord) -> RunRow:
-    """Of a run that has not told of itself yet, or never will."""
+    """Return the row of a run that has not told of itself yet, or never will."""
     ended = record.finished is not None
     return RunRow(
         run_id=record.run_id,
@@ -155,7 +155,7 @@ def _target_row(event: Mapping[str, Any]) -> TargetRow:
 
 
 def _action_rows(recorded: list[Action], events: list[dict[str, Any]]) -> tuple[ActionRow, ...]:
-    """From the journal, else (of a run elsewhere) from what it reported."""
+    """Return the actions from the journal, else (of a run elsewhere) from what it reported."""
     if recorded:
         return tuple(
             ActionRow(
@@ -180,7 +180,7 @@ def _action_rows(recorded: list[Action], events: list[dict[str, Any]]) -> tuple[
 
 
 async def show_plan(call: RouteCall) -> PlanAnswer:
-    """The plan that a run left. Raises Refusal(not_found)."""
+    """Return the plan that a run left. Raises Refusal(not_found)."""
     record, run_queue = _find_record(call), call.services.run_queue
     if record is None or record.plan_hash is None:
         raise Refusal("not_found", f"run {call.path['id'][:64]!r} left no plan", hint="see: GET /runs")
@@ -206,7 +206,7 @@ async def show_plan(call: RouteCall) -> PlanAnswer:
 
 
 async def approve_plan(call: RouteCall) -> RunStartedAnswer:
-    """Raises Refusal."""
+    """Approve the plan that a run left, and apply it. Raises Refusal."""
     record, body = _find_record(call), call.body
     assert isinstance(body, ApproveRunBody)
     if record is None:
@@ -220,7 +220,7 @@ async def approve_plan(call: RouteCall) -> RunStartedAnswer:
 
 
 async def start_run(call: RouteCall) -> RunStartedAnswer | HttpReply:
-    """By a person, or by a git host. Raises Refusal, WireError."""
+    """Start a run for a person or a git host. Raises Refusal, WireError."""
     if webhooks.is_delivery(call.header):
         return await _start_from_webhook(call)
     allow(call.who, "operator")
@@ -241,7 +241,7 @@ async def start_run(call: RouteCall) -> RunStartedAnswer | HttpReply:
 def _approve_named_plan(
     run_queue: RunQueue, job: Job, body: RunBody, plan_hash: str, by: str
 ) -> RunStartedAnswer:
-    """An apply that names its plan is the approval of that plan."""
+    """Approve the plan that an apply names by its hash. Raises Refusal."""
     if body.mode != "apply":
         raise Refusal("bad_request", "`plan_hash`: only an apply has one")
     for record in run_queue.records:
@@ -259,7 +259,8 @@ def _check_asked(job: Job, body: RunBody) -> None:
 
 
 async def _verify_delivery(call: RouteCall) -> tuple[webhooks.Delivery, bytes, list[Hook]]:
-    """Raises Refusal; wrong signatures are limited as wrong tokens are."""
+    """Return a delivery, its body, and the webhooks whose secret it knows. Raises Refusal; wrong signatures
+    are limited as wrong tokens are."""
     hooks = call.services.settings.config.hooks
     try:
         delivery = webhooks.delivery_of(call.header)
@@ -274,6 +275,7 @@ async def _verify_delivery(call: RouteCall) -> tuple[webhooks.Delivery, bytes, l
 
 
 async def _start_from_webhook(call: RouteCall) -> RunStartedAnswer | HttpReply:
+    """Start the job of a webhook, or say why the delivery starts none. Raises Refusal, WireError."""
     services = call.services
     delivery, body, good = await _verify_delivery(call)
     why = {hook.name: webhooks.reason_not_to(hook, delivery, body) for hook in good}
@@ -303,6 +305,7 @@ def _started_answer(taken: QueuedRun) -> RunStartedAnswer:
 
 
 async def show_schedule(call: RouteCall) -> ScheduleAnswer:
+    """Return what may be run, and when it will be."""
     run_queue = call.services.run_queue
     return ScheduleAnswer(jobs=tuple(_job_row(job, call) for job in run_queue.jobs.values()))
 

@@ -1,4 +1,4 @@
-"""Carries out the timetable, and looks after the runs for as long as the daemon lives."""
+"""Asks for the runs that are due, and looks after the run queue until the daemon stops."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ _LOGGER = "fazai.daemon.schedule"
 
 
 class Scheduler:
-    """`file` remembers when each job last began, so that a restart neither repeats nor forgets one."""
+    """Starts jobs by their schedule. `file` remembers when each last began, so that a restart neither repeats
+    nor forgets one."""
 
     def __init__(
         self,
@@ -51,10 +52,11 @@ class Scheduler:
         return datetime.fromtimestamp(self._now(), UTC)
 
     def next_at(self, job: str) -> datetime | None:
+        """Return when a job begins next; None where it is not scheduled."""
         return self._table.next_at(job, self._monotonic(), self._wall_time())
 
     def start_due(self) -> list[str]:
-        """Ask for the runs that are due; the jobs. A job that waits or goes on stays due."""
+        """Ask for the runs that are due, and return their jobs. A job that waits or goes on stays due."""
         due = self._table.due(self._monotonic(), self._wall_time(), self._run_queue.busy_jobs())
         for name in due:
             job = self._run_queue.jobs[name]
@@ -68,6 +70,7 @@ class Scheduler:
         return due
 
     def wait_s(self) -> float:
+        """Return how long nothing can become due, in seconds."""
         return self._table.wait_s(self._monotonic(), _LOOK_AGAIN_S)
 
     def _save_last_starts(self) -> None:
@@ -81,7 +84,8 @@ class Scheduler:
 
 
 def _read_last_starts(file: Path) -> dict[str, float]:
-    """Without it every job is due soon: that is all that a damaged one costs."""
+    """Return when each job last began. Without the file every job is due soon: that is all that a damaged one
+    costs."""
     with contextlib.suppress(OSError, msgspec.DecodeError):
         return msgspec.json.decode(file.read_bytes(), type=dict[str, float])
     return {}
