@@ -2,7 +2,7 @@
 
 Each event is encoded once. Streams with the same filter form a group; what piled up since the last delivery
 goes out as one chunk of bytes, the same object to every member. A stream whose reader has not taken
-`stream_bytes` leaves its group and reads on from the log at its own pace (`stream.py`), so that no burst is
+`stream_bytes` leaves its group and reads on from the log at its own pace (`sse.py`), so that no burst is
 lost and none is buffered for it.
 """
 
@@ -28,7 +28,7 @@ __all__ = ["Broadcaster", "EventFilter", "EventStream", "encode_chunk", "encode_
 
 _LEVELS = ("debug", "info", "warning", "error", "critical")
 _BLOCK_BYTES = 64 * 1024
-_REST_S = 0.1  # the longest pause between two deliveries of a busy hub
+_REST_S = 0.1  # the longest pause between two deliveries of a busy broadcaster
 _BUSY = 1.0  # it rests so many times as long as it took
 _QUICK_S = 0.002
 _COMMENT = b": \n\n"

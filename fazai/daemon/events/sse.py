@@ -49,13 +49,13 @@ async def stream_events(call: RouteCall) -> None:
     stream = EventStream(call.connection, call.who, _event_filter(query), position)
     broadcaster.add(stream)
     try:
-        # deadline: the connection's, Connection.pause_writing
+        # deadline: the connection's, HttpConnection.pause_writing
         await call.send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
-        # deadline: the connection's, Connection.pause_writing
+        # deadline: the connection's, HttpConnection.pause_writing
         await call.send({"type": "http.response.body", "body": _HELLO % position, "more_body": True})
         stream.file = stream.connection.begin_stream(broadcaster.stream_bytes)
         if await _catch_up(stream, broadcaster, services.store) and query.follow:
-            broadcaster.join(stream)  # nothing was awaited since its position was the hub's
+            broadcaster.join(stream)  # nothing was awaited since its position was the broadcaster's
     except asyncio.CancelledError:
         if not stream.is_over():
             raise

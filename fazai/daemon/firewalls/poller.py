@@ -258,7 +258,7 @@ class Firewalls:
         if seen.round is None:
             seen.round = asyncio.get_running_loop().create_task(self._poll(seen))
             seen.round.add_done_callback(lambda task: self._poll_ended(seen, task))
-        await asyncio.wait([seen.round])  # deadline: the request's, Endpoint; the round has its own
+        await asyncio.wait([seen.round])  # deadline: the request's, RouteEndpoint; the round has its own
         return seen
 
     def _poll_ended(self, seen: WatchedFirewall, task: asyncio.Task[None]) -> None:

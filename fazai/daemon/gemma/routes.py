@@ -98,7 +98,7 @@ async def stream_generation(call: RouteCall) -> None:
     services.agent_states.begin_generation()
     call.connection.on_lost = _cancel_on_disconnect(session)
     try:
-        # deadline: the route's, Endpoint
+        # deadline: the route's, RouteEndpoint
         await call.send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
         try:
             async with asyncio.timeout(_GENERATION_S), aclosing(_run_iteration(session, body)) as events:
@@ -115,7 +115,7 @@ async def stream_generation(call: RouteCall) -> None:
                 await _emit(
                     call, body.session_id, DoneEvent(timestamp=utc_now(), result={"stop_reason": "aborted"})
                 )
-        # deadline: the route's, Endpoint
+        # deadline: the route's, RouteEndpoint
         await call.send({"type": "http.response.body", "body": b"", "more_body": False})
     finally:
         call.connection.on_lost = None
@@ -192,7 +192,7 @@ async def _emit(call: RouteCall, session_id: str, event: EventBase) -> None:
     event = msgspec.structs.replace(event, session_id=session_id)
     ids = await call.services.store.publish([row_of(event)])
     frame = encode_sse(ids[0], event)  # type: ignore[arg-type]
-    # deadline: the route's, Endpoint
+    # deadline: the route's, RouteEndpoint
     await call.send({"type": "http.response.body", "body": frame, "more_body": True})
 
 

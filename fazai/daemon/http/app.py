@@ -46,7 +46,7 @@ class App:
         self._raw: dict[str, AsgiApp] = {
             route.path: route.raw(services) for route in table if route.raw is not None
         }
-        #: The short way in (`shortcut.py`), by path.
+        #: The routes with a fast path (`fastpath.py`), by path.
         self.openers: dict[bytes, FastPathOpener] = {
             path.encode(): functools.partial(self._open_fast_path, path, raw)
             for path, raw in self._raw.items()
@@ -68,7 +68,7 @@ class App:
         async def watched(message: dict[str, object]) -> None:
             nonlocal started
             started = True
-            await send(message)  # deadline: the connection's, Connection.pause_writing
+            await send(message)  # deadline: the connection's, HttpConnection.pause_writing
 
         path = str(scope["path"])
         try:
@@ -104,7 +104,7 @@ class App:
         self._log(path, str(error))
         return Refusal("unavailable", "the store cannot take it now", headers=((b"retry-after", b"5"),))
 
-    # -- the short way
+    # -- the fast path
 
     def _open_fast_path(self, path: str, raw: FastPathApp, scope: Scope) -> FastHandler | None:
         try:

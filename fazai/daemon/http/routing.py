@@ -1,7 +1,7 @@
 """Routes as values, and how each is served: identify the sender, read the request, call the handler, answer.
 
-A handler is an async function of a Call. It returns a Message (200 and JSON), a Reply (anything else), or
-None when it has written to the connection itself (a stream).
+A handler is an async function of a RouteCall. It returns a Message (200 and JSON), an HttpReply (anything
+else), or None when it has written to the connection itself (a stream).
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
-#: A `shortcut.Taker` that hands over an error instead of its answer, or raises WireError or StateError.
+#: A `fastpath.FastHandler` that hands over an error instead of its answer, or raises WireError or StateError.
 FastPathHandler = Callable[[bytes, Callable[["tuple[int, bytes] | FazaiError"], None]], bool]
 
 
@@ -240,7 +240,7 @@ async def read_body(call: RouteCall, route: Route) -> bytes:
     budget = call.services.bodies
     try:
         while True:
-            message = await call.receive()  # deadline: the route's, Endpoint
+            message = await call.receive()  # deadline: the route's, RouteEndpoint
             if message["type"] == "http.disconnect":
                 raise Refusal("bad_request", "the client went away")
             part = message.get("body", b"")
@@ -274,10 +274,10 @@ def head_of(answer: HttpReply) -> list[tuple[bytes, bytes]]:
 
 
 async def reply(send: Send, answer: HttpReply) -> None:
-    # deadline: the connection's, Connection.pause_writing
+    # deadline: the connection's, HttpConnection.pause_writing
     """Send an answer."""
     await send({"type": "http.response.start", "status": answer.status, "headers": head_of(answer)})
-    # deadline: the connection's, Connection.pause_writing
+    # deadline: the connection's, HttpConnection.pause_writing
     await send({"type": "http.response.body", "body": answer.body})
 
 

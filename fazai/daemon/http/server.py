@@ -28,7 +28,7 @@ from fazai.wire.base import ErrorAnswer, encode
 
 __all__ = ["CONNECTION", "HttpConnection", "HttpListener", "HttpServer"]
 
-#: Where a request's scope holds its Connection.
+#: Where a request's scope holds its HttpConnection.
 CONNECTION = "fazai.connection"
 
 _IDLE, _HEAD, _BODY, _OVER = range(4)
@@ -78,11 +78,11 @@ class HttpConnection(HttpToolsProtocol):
         self._openers = openers
         self._known_head: KnownHead | None = None
         self._chunk: bytes | None = None  # what began with the head that is being read
-        self._held_back = b""  # what came before a short request was answered
+        self._held_back = b""  # what came before a request on the fast path was answered
         self._answered_s = 0.0
         self._last = False
         self._done: asyncio.Future[None] | None = None
-        self.busy = False  # with a request that took the short way
+        self.busy = False  # with a request on the fast path
         self._busy_since_s = 0.0
         self._gave_up = False
         self.on_drained: Callable[[], None] | None = None
@@ -214,7 +214,7 @@ class HttpConnection(HttpToolsProtocol):
     def _unsupported_upgrade_warning(self) -> None:
         """Answer such a request as if it had not asked for an upgrade."""
 
-    # -- the short way
+    # -- the fast path
 
     def _try_fast_path(self, head: KnownHead, data: bytes) -> bool:
         """Return whether the data are a whole request that was taken; the one before must be answered."""
