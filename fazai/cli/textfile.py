@@ -86,7 +86,7 @@ class Textfile:
             click.echo(f"warning: {self._path} cannot be written: {failure.strerror}", err=True)
 
     def _text(self, path: Path) -> bytes:
-        from fazai.service.prometheus import Collectors, Metric
+        from fazai.service.prometheus import Metric, to_text
 
         file = _printable(path.stem)
         families = []
@@ -95,7 +95,7 @@ class Textfile:
             metric = Metric(name, "gauge", help_, ("file", more) if more else ("file",))
             samples = [((file, _printable(of)) if more else (file,), float(value)) for of, value in values]
             families.append(metric.family(samples))
-        return Collectors(lambda: families).render()
+        return to_text(families)
 
     def _values(self, path: Path) -> dict[str, list[tuple[str, Any]]]:
         now = round(time.time(), 3)

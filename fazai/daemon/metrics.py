@@ -10,7 +10,7 @@ from math import inf, isfinite
 
 from prometheus_client import ProcessCollector
 
-from fazai.service.prometheus import Collectors, Family, Metric, escape_label
+from fazai.service.prometheus import Family, Metric, escape_label, to_text
 from fazai.store.daemon import GAUGES
 
 __all__ = ["HOST_METRICS", "STORE_METRICS", "Exposition", "HostLines"]
@@ -203,12 +203,22 @@ class Exposition:
         self.hosts = HostLines()
         self._store_counts = store_counts
         self._host_counts = host_counts
-        self._collectors = Collectors(self._own, ProcessCollector(registry=None).collect)
-        self.add = self._collectors.add
+        self._sources: list[Callable[[], Iterable[Family]]] = [
+            self._own,
+            ProcessCollector(registry=None).collect,  # not the global one
+        ]
+
+    def add(self, source: Callable[[], Iterable[Family]]) -> None:
+        """Show the families of `source`, too; it is called for each page."""
+        self._sources.append(source)
+
+    def families(self) -> list[Family]:
+        """Return the families of all sources, as of now."""
+        return [family for source in self._sources for family in source()]
 
     def render(self) -> bytes:
         """Return the whole page."""
-        return b"".join([self._collectors.render(), *self.hosts.render()])
+        return b"".join([to_text(self.families()), *self.hosts.render()])
 
     def _own(self) -> Iterable[Family]:
         reporting, silent = self._host_counts()

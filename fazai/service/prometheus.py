@@ -4,7 +4,7 @@ them."""
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from prometheus_client import Metric as Family
@@ -12,7 +12,7 @@ from prometheus_client import generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
-__all__ = ["CONTENT_TYPE", "Collectors", "Family", "Histogram", "Metric", "escape_label"]
+__all__ = ["CONTENT_TYPE", "Family", "Histogram", "Metric", "escape_label", "to_text"]
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -67,23 +67,17 @@ class Histogram:
         return HistogramMetricFamily(self._name, self._help, buckets=buckets, sum_value=self._sum)
 
 
-class Collectors(Collector):
-    """Sources of families, written together. There is no registry: nothing is registered globally."""
-
-    def __init__(self, *sources: Callable[[], Iterable[Family]]) -> None:
-        self._sources = list(sources)
-
-    def add(self, source: Callable[[], Iterable[Family]]) -> None:
-        """Write the families of `source`, too; it is called for each page."""
-        self._sources.append(source)
+class _Families(Collector):
+    def __init__(self, families: Iterable[Family]) -> None:
+        self._families = families
 
     def collect(self) -> Iterable[Family]:
-        for source in self._sources:
-            yield from source()
+        return self._families
 
-    def render(self) -> bytes:
-        """Return all families in Prometheus' text format."""
-        return generate_latest(self)
+
+def to_text(families: Iterable[Family]) -> bytes:
+    """Return families in Prometheus' text format, which takes about 5 us a sample."""
+    return generate_latest(_Families(families))
 
 
 def escape_label(text: str) -> str:

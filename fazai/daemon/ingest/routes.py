@@ -9,7 +9,7 @@ from fazai.daemon.ingest.asgi import IngestRoute
 from fazai.daemon.ingest.pipeline import Ingest
 from fazai.daemon.services import Services
 from fazai.service.log import Log
-from fazai.service.prometheus import CONTENT_TYPE
+from fazai.service.prometheus import CONTENT_TYPE, to_text
 from fazai.wire.telemetry import MAX_INGEST_BYTES, IngestAnswer, IngestPartialAnswer, TelemetryRecord
 
 __all__ = ["ROUTES", "report_silent_hosts"]
@@ -35,7 +35,10 @@ def _ingest(services: Services) -> AsgiApp:
 
 async def show_metrics(call: RouteCall) -> HttpReply:
     """Return the page for Prometheus."""
-    return HttpReply(call.services.ingest.exposition.render(), media=CONTENT_TYPE)
+    exposition = call.services.ingest.exposition
+    families, lines = exposition.families(), exposition.hosts.render()
+    text = await asyncio.to_thread(to_text, families)  # of many firewalls it takes a while
+    return HttpReply(b"".join([text, *lines]), media=CONTENT_TYPE)
 
 
 async def report_silent_hosts(ingest: Ingest, log: Log) -> None:
