@@ -178,11 +178,11 @@ class Daemon:
         text = f"fazai {__version__} stops; connect again"
         with contextlib.suppress(StateError):
             await self._announce(services, f"fazai {__version__} stops")
-        services.broadcaster.farewell(text)
+        services.broadcaster.end_all(text)
         await server.stop()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(0.2):  # the worker forgets what is left by itself
-                await services.sessions.close()
+                await services.sessions.close_all()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _announce(self, services: Services, text: str) -> None:
@@ -190,7 +190,7 @@ class Daemon:
         event = log_event("info", text, "fazai.daemon")
         services.announcer.write_log("info", event, "fazai.daemon")
         ids = await services.store.publish([row_of(event)])
-        await services.broadcaster.reached(ids[-1])
+        await services.broadcaster.wait_for_event(ids[-1])
 
     # -- what happens meanwhile
 

@@ -207,7 +207,7 @@ def test_others_on_the_local_socket(daemon: Live, folder: Path, monkeypatch: pyt
     group = path.stat().st_gid
     for peer, status in (((54321, frozenset({group})), 422), ((54321, frozenset({54321})), 401)):
         monkeypatch.setattr(
-            HttpConnection, "peer", lambda self, peer=peer: peer if self.listener.unix else None
+            HttpConnection, "peer_credentials", lambda self, peer=peer: peer if self.listener.unix else None
         )
         with httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), base_url="http://fazai") as client:
             assert client.post("/events", json={}).status_code == status
