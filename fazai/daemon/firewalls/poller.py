@@ -315,7 +315,7 @@ class Firewalls:
         except StateError as error:
             self._log.say("error", str(error), logger=_LOGGER)
 
-    # -- the part
+    # -- in the background
 
     async def run(self) -> None:
         """Poll the firewalls that are due until it is cancelled."""

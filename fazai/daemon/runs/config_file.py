@@ -327,7 +327,7 @@ def _read_kept(retention: _Section, key: str, age_s: float, size_bytes: int) -> 
     )
 
 
-# -- one value each: they raise _Wrong
+# -- one value each: they raise _WrongValue
 
 
 def _resolve_path(section: _Section, text: str) -> str:
