@@ -141,9 +141,8 @@ class HttpConnection(HttpToolsProtocol):
         if phase == _IDLE:
             self._head_bytes = 0
             if self._deadline is None and (self.cycle is None or self.cycle.response_complete):
-                self._start_deadline(
-                    self.limits.head_s
-                )  # line ends, which begin nothing, stopped uvicorn's own timer
+                # Line ends, which begin nothing, stopped uvicorn's own timer.
+                self._start_deadline(self.limits.head_s)
         elif (self._head_bytes if phase == _HEAD else self._frame_bytes) > self.limits.head_bytes:
             self._refuse_large_head()
             self.send_400_response("")

@@ -98,9 +98,8 @@ class Ingest:
             "fazai_ingest_seconds", "From the first byte of a body to its durable answer.", _SECONDS
         )
         self.records: Counter[str] = Counter({"accepted": 0, "duplicate": 0, "refused": 0})
-        self._changed_at: dict[
-            str, float
-        ] = {}  # when a host came or went, as far as that was since the start
+        #: When a host came or went, as far as that was since the start.
+        self._changed_at: dict[str, float] = {}
         self.versions: dict[str, str] = {}  # of the hosts' agents, as far as they reported since the start
         self.refusals: Counter[str] = Counter(dict.fromkeys(_REFUSALS, 0))  # of whole requests
         self._silent: dict[str, bool] = {}  # to be remembered with the next sweep
