@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from .live import Live, live
-from .openai import completions
+from tests.worker.live import Live, live
+from tests.worker.openai import completions
 
 ASK = (sys.executable, "-m", "fazai", "generate")
 ENDLESS = ("--max-tokens", "1000000", "--timeout", "3600")

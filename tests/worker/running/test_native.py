@@ -28,8 +28,7 @@ from fazai.worker.chat import chat_of
 from fazai.worker.demo import demo_model
 from fazai.worker.masks import Masks
 from fazai.worker.numbers import MAX_NUMBER
-
-from .process import until
+from tests.worker.process import until
 
 pytestmark = [pytest.mark.gemma, pytest.mark.xdist_group("model")]
 
