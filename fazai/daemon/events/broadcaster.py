@@ -52,6 +52,7 @@ class EventFilter:
     level: Level | None = None
 
     def wants(self, event: StoredEvent) -> bool:
+        """Return whether an event passes the filter."""
         return (
             (not self.types or event.type in self.types)
             and (self.target is None or event.target == self.target)
@@ -101,9 +102,11 @@ class EventStream:
 
     @property
     def unsent(self) -> int:
+        """The bytes that the client has not taken yet."""
         return self.connection.transport.get_write_buffer_size()
 
     def write(self, block: bytes) -> None:
+        """Write a block as one chunk, through the transport."""
         self.connection.transport.write(encode_chunk(block))
 
     def send(self, chunk: bytes) -> None:

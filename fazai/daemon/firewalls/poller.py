@@ -108,6 +108,7 @@ class Firewalls:
     # -- the registry
 
     def all(self) -> list[WatchedFirewall]:
+        """Return all firewalls, by name."""
         return sorted(self._watched.values(), key=lambda one: one.firewall.name)
 
     def get(self, id_: str) -> WatchedFirewall:

@@ -68,6 +68,7 @@ class AgentSessions:
         return found
 
     async def close_session(self, session_id: str) -> None:
+        """Close a session, if it is open."""
         found = self._open.pop(session_id, None)
         if found is not None:
             await found.gemma.__aexit__(None, None, None)
@@ -78,6 +79,7 @@ class AgentSessions:
                 await self.close_session(session_id)
 
     async def close_all(self) -> None:
+        """Close all sessions."""
         for session_id in list(self._open):
             await self.close_session(session_id)
 

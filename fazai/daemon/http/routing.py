@@ -299,4 +299,5 @@ def refusal_reply(path: str, error: WireError) -> HttpReply:
 
 
 def connection_of(scope: Scope) -> HttpConnection:
+    """Return the connection of a request."""
     return cast("HttpConnection", scope["extensions"][CONNECTION])

@@ -417,6 +417,7 @@ class HttpServer:
         return len(self._state.connections)
 
     async def listen(self, listener: HttpListener) -> None:
+        """Open a listener."""
         await self._open(listener)
         self.listeners.append(listener)
         if self._clock is None:

@@ -108,8 +108,6 @@ class HostWatch:
         return len(self._hosts)
 
     def is_silent(self, host: str) -> bool:
+        """Return whether a host is known and silent."""
         found = self._hosts.get(host)
         return found is not None and found.silent
-
-    def silent_hosts(self) -> set[str]:
-        return {name for name, host in self._hosts.items() if host.silent}

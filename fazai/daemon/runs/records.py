@@ -67,6 +67,7 @@ class RunRecords:
         return [one for one in self._all.values() if one.started is None and one.finished is None]
 
     def get(self, run_id: str) -> RunRecord | None:
+        """Return the record of a run."""
         return self._all.get(run_id)
 
     def __iter__(self) -> Iterator[RunRecord]:
@@ -74,6 +75,7 @@ class RunRecords:
         return reversed(self._all.values())
 
     def plan_path(self, run_id: str) -> Path:
+        """Return the file in which the plan of a run lies, whether or not there is one."""
         return self._folder / f"{run_id}.plan"
 
     def save(self, record: RunRecord) -> None:

@@ -92,6 +92,7 @@ class Rhythm:
     zone: tzinfo = UTC
 
     def open_at(self, wall: datetime) -> bool:
+        """Return whether a run may begin at this time."""
         return not self.windows or any(window.is_open(wall, self.zone) for window in self.windows)
 
     def next_open(self, wall: datetime) -> datetime | None:
