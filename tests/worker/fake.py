@@ -206,7 +206,7 @@ class FakeMasks:
         self.gate.set()
         self.compiled = 0
 
-    def known(self, schema: Any, grammar: str | None) -> None:
+    def find_compiled(self, schema: Any, grammar: str | None) -> None:
         """Nothing was compiled before."""
 
     def compile(self, *, schema: Any, grammar: str | None) -> object:

@@ -274,8 +274,8 @@ def reply_headers(answer: HttpReply) -> list[tuple[bytes, bytes]]:
 
 
 async def reply(send: Send, answer: HttpReply) -> None:
-    # deadline: the connection's, HttpConnection.pause_writing
     """Send an answer."""
+    # deadline: the connection's, HttpConnection.pause_writing
     await send({"type": "http.response.start", "status": answer.status, "headers": reply_headers(answer)})
     # deadline: the connection's, HttpConnection.pause_writing
     await send({"type": "http.response.body", "body": answer.body})
