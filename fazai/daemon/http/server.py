@@ -35,7 +35,7 @@ _IDLE, _HEAD, _BODY, _OVER = range(4)
 _SO_PEERGROUPS = 59
 _LAST_CHUNK = b"0\r\n\r\n"
 _LAST_WORDS_S = 0.05  # for a request that the stop cuts off to be told
-_LINGER_S = 2.0  # for one who is refused to read why, while he still sends
+_LINGER_S = 2.0  # for a client that is refused to read why, while it still sends
 
 
 class HttpListener:

@@ -8,7 +8,7 @@ from fazai.daemon.http.refusal import Refusal
 
 __all__ = ["Admission"]
 
-_CROWDED = 0.5  # of the limit: below it nobody is asked for his share
+_CROWDED = 0.5  # of the limit: below it no sender is held to its share
 
 
 class Admission:
