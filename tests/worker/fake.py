@@ -1,7 +1,7 @@
 """An engine without a model, for the tests of the protocol.
 
-It has the methods of bridge.NativeEngine, a thread that makes a token a step, the same bounded queue and the same
-pause when its text is not taken. A prompt's words come back in upper case, then numbers: an answer shows
+It has the methods of bridge.NativeEngine, a thread that makes a token a step, the same bounded queue and the
+same pause when its text is not taken. A prompt's words come back in upper case, then numbers: an answer shows
 whose it is.
 """
 
