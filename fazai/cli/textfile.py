@@ -79,22 +79,23 @@ class Textfile:
         if self._path is None:
             return
         try:
-            replace_file(self._path, self._text(self._path).encode(), 0o644)  # for node_exporter
+            replace_file(self._path, self._text(self._path), 0o644)  # for node_exporter
         except OSError as failure:
             import click
 
             click.echo(f"warning: {self._path} cannot be written: {failure.strerror}", err=True)
 
-    def _text(self, path: Path) -> str:
-        label = f'file="{_escape(path.stem)}"'
-        lines: list[str] = []
+    def _text(self, path: Path) -> bytes:
+        from fazai.service.prometheus import Metric, to_text
+
+        file = _printable(path.stem)
+        families = []
         for name, values in self._values(path).items():
             help_, more = METRICS[name]
-            lines += [f"# HELP {name} {help_}", f"# TYPE {name} gauge"]
-            for of, value in values:
-                extra = f',{more}="{_escape(of)}"' if more else ""
-                lines.append(f"{name}{{{label}{extra}}} {value}")
-        return "\n".join(lines) + "\n"
+            metric = Metric(name, "gauge", help_, ("file", more) if more else ("file",))
+            samples = [((file, _printable(of)) if more else (file,), float(value)) for of, value in values]
+            families.append(metric.family(samples))
+        return to_text(families)
 
     def _values(self, path: Path) -> dict[str, list[tuple[str, Any]]]:
         now = round(time.time(), 3)
@@ -145,6 +146,6 @@ def _before(path: Path) -> str | None:
     return found[1] if found else None
 
 
-def _escape(text: str) -> str:
-    safe = text.encode("utf-8", "backslashreplace").decode()
-    return safe.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+def _printable(text: str) -> str:
+    """Return the text with bytes that are not UTF-8 as escapes, for a file must have them so."""
+    return text.encode("utf-8", "backslashreplace").decode()
