@@ -117,9 +117,9 @@ def local_socket(root: bool) -> Path | None:
 @contextlib.contextmanager
 def read_store() -> Iterator[Store]:
     """The store for commands that only look."""
-    from fazai.store.sqlite import SqliteStore
+    from fazai.store.factory import open_store
 
-    store = SqliteStore(config().state)
+    store = open_store(config().state)
     try:
         yield store
     finally:

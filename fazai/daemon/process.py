@@ -41,7 +41,7 @@ from fazai.providers.gemma.client import GemmaClient
 from fazai.service import systemd
 from fazai.service.log import Log
 from fazai.store.daemon import DaemonStore, StoredEvent
-from fazai.store.schema import openness
+from fazai.store.factory import describe_openness
 
 __all__ = ["Daemon", "serve"]
 
@@ -89,7 +89,7 @@ class Daemon:
         settings = self._settings
         _more_files()
         with contextlib.closing(store(settings.state)) as opened:
-            if (warning := openness(settings.state)) is not None:
+            if (warning := describe_openness(settings.state)) is not None:
                 self._log.say("warning", warning)
             services = self._services(opened)
             app = App(services, TABLE)

@@ -1,4 +1,7 @@
-"""What the engine needs to remember, as a protocol; `sqlite` is the embedded store."""
+"""Protocol of the ledger: what the engine remembers of runs, actions and targets.
+
+`factory.open_store` opens the store that a place names; the embedded one is in `sqlite/`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What the daemon needs to remember, as a protocol; `daemon_sqlite` is the embedded one.
+"""Protocol of the daemon's store: telemetry, events, agents, firewalls, tokens.
+
+`factory.open_daemon_store` opens the store that a place names; the embedded one is in `sqlite/`.
 
 Writes are awaited and durable when they return. Reads are plain calls, safe from any thread; each says
 what it costs, so that the caller knows which of them to put into a thread. Times that end in `_us` are
@@ -26,6 +28,7 @@ __all__ = [
     "StoreLimits",
     "StoredEvent",
     "Token",
+    "TokenStore",
 ]
 
 Role = Literal["viewer", "operator", "admin"]
@@ -159,6 +162,18 @@ class FirewallRecord:
     last_error_at: float | None = None
     version: str | None = None
     info: Mapping[str, Any] = field(default_factory=dict)
+
+
+class TokenStore(Protocol):
+    """The bearer tokens alone, for a process that is not the daemon. Every call may raise StateError."""
+
+    def tokens(self) -> list[Token]:
+        """Return all of them, the oldest first."""
+        ...
+
+    def put(self, token: Token) -> None:
+        """Create it, or replace the one with the same hash; durable when it returns."""
+        ...
 
 
 class DaemonStore(Protocol):

@@ -17,8 +17,8 @@ from fazai.errors import ExitCode, FazaiError, Rejected, Unreachable
 from fazai.model import Resource, Target, TargetWork, Work
 from fazai.outcome import RunOutcome, Status
 from fazai.store.base import Action, Run
-from fazai.store.schema import FILE_NAME, MIGRATIONS
-from fazai.store.sqlite import SqliteStore
+from fazai.store.sqlite.ledger import SqliteStore
+from fazai.store.sqlite.schema import FILE_NAME, MIGRATIONS
 
 from .device import DeviceProvider
 from .test_engine import RESOURCES, Bench, item, only

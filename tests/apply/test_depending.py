@@ -15,7 +15,7 @@ from fazai.errors import FazaiError, Moved, Rejected, Unreachable
 from fazai.model import Change, Diff, Following, LookAgain, Resource, Session, Step
 from fazai.outcome import Status
 from fazai.plan import Expected, changes_digest
-from fazai.store.sqlite import SqliteStore
+from fazai.store.sqlite.ledger import SqliteStore
 
 from .device import DeviceProvider, DeviceSession
 from .test_engine import Bench, item, only, work

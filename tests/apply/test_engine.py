@@ -18,7 +18,7 @@ from fazai.model import Resource, Target, TargetWork, Work
 from fazai.outcome import Event, RunOutcome, Status, TargetOutcome
 from fazai.plan import Expected, changes_digest
 from fazai.store.base import Run
-from fazai.store.sqlite import SqliteStore
+from fazai.store.sqlite.ledger import SqliteStore
 
 from .device import Device, DeviceProvider, rejected
 

@@ -14,7 +14,7 @@ from fazai.errors import FazaiError, Rejected, StateError, Unreachable, Unsure
 from fazai.model import Activate, Change, Diff, Joining, Session, Step, Target
 from fazai.outcome import Status
 from fazai.store.base import Action
-from fazai.store.sqlite import SqliteStore
+from fazai.store.sqlite.ledger import SqliteStore
 
 from .device import DeviceProvider, DeviceSession
 from .test_engine import Bench, item, only, work

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fazai.lab import Fault
-from fazai.store.sqlite import SqliteStore
+from fazai.store.sqlite.ledger import SqliteStore
 
 from .conftest import World
 

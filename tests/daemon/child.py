@@ -27,7 +27,7 @@ from pathlib import Path
 from fazai.daemon import process
 from fazai.daemon.events import broadcaster as hub
 from fazai.daemon.settings import Limits, Settings
-from fazai.store.daemon_sqlite import SqliteDaemonStore
+from fazai.store.sqlite.daemon import SqliteDaemonStore
 folder, limits = Path(sys.argv[1]), Limits(**json.loads(sys.argv[2]))
 settings = Settings(state=folder / "state", secrets=folder / "secrets", port=0, socket=folder / "d.sock",
                     log_file=folder / "daemon.log", gemma_socket=folder / "no-worker.sock", limits=limits)

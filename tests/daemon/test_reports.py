@@ -20,7 +20,7 @@ from fazai.cli.environment import new_run
 from fazai.cli.reporting import Reporter
 from fazai.outcome import Event, RunOutcome
 from fazai.store.base import Run
-from fazai.store.sqlite import SqliteStore
+from fazai.store.sqlite.ledger import SqliteStore
 from fazai.wire.events import OutcomeEvent, RunEvent
 
 from .live import BUSY_S, PATIENCE_S, Live, live, stream, token

@@ -20,7 +20,7 @@ from fazai.daemon.runs.records import Record, Records
 from fazai.daemon.settings import Limits
 from fazai.lab import Fault, LabFirewall, LabSettings, LabThread
 from fazai.store.base import Run
-from fazai.store.sqlite import SqliteStore
+from fazai.store.sqlite.ledger import SqliteStore
 from tests.daemon.live import PATIENCE_S, stream, until
 from tests.daemon.runs_world import World, beside, write_inventory
 

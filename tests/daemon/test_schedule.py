@@ -19,7 +19,7 @@ from fazai.daemon.runs.schedule import Rhythm, Timetable, Window
 from fazai.errors import Errors, FazaiError
 from fazai.inventory import Inventory, load
 from fazai.store.base import Run
-from fazai.store.sqlite import SqliteStore
+from fazai.store.sqlite.ledger import SqliteStore
 from tests.daemon.live import PATIENCE_S, until
 from tests.daemon.runs_world import world
 

@@ -24,9 +24,9 @@ import pytest
 from fazai.errors import LockHeld, StateError, StoreFull
 from fazai.store.base import Action, Run
 from fazai.store.daemon import NewEvent, StoreLimits
-from fazai.store.daemon_sqlite import SqliteDaemonStore
-from fazai.store.schema import FILE_NAME, MIGRATIONS, failure
-from fazai.store.sqlite import SqliteStore
+from fazai.store.sqlite.daemon import SqliteDaemonStore
+from fazai.store.sqlite.ledger import SqliteStore
+from fazai.store.sqlite.schema import FILE_NAME, MIGRATIONS, failure
 from tests.daemon_store.conftest import MINUTE_US, QUIET, START_US, sample
 
 ROOT = Path(__file__).parents[2]
@@ -35,7 +35,7 @@ LOADER = """
 import asyncio, os, sys
 from pathlib import Path
 from fazai.store.daemon import StoreLimits
-from fazai.store.daemon_sqlite import SqliteDaemonStore
+from fazai.store.sqlite.daemon import SqliteDaemonStore
 from tests.daemon_store.conftest import sample
 
 folder, begin, batch = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])

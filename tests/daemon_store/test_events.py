@@ -18,8 +18,8 @@ from fazai.store.daemon import (
     StoreLimits,
     Token,
 )
-from fazai.store.daemon_sqlite import SqliteDaemonStore
-from fazai.store.schema import FILE_NAME
+from fazai.store.sqlite.daemon import SqliteDaemonStore
+from fazai.store.sqlite.schema import FILE_NAME
 from tests.daemon_store.conftest import QUIET, START_US, Clock
 from tests.daemon_store.test_telemetry import upkeep
 

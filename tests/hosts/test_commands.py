@@ -16,7 +16,7 @@ from tests.hosts.sshd import Sshd
 
 def events(world: World) -> list[dict[str, Any]]:
     """What the run that was just made recorded."""
-    from fazai.store.sqlite import SqliteStore
+    from fazai.store.sqlite.ledger import SqliteStore
 
     store = SqliteStore(world.folder / "state")
     try:

@@ -17,9 +17,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from fazai.errors import LockHeld, StateError
-from fazai.store import packing
 from fazai.store.base import Store
-from fazai.store.compaction import TelemetryUpkeep, read_mark
 from fazai.store.daemon import (
     AgentRecord,
     FirewallRecord,
@@ -30,11 +28,13 @@ from fazai.store.daemon import (
     StoreLimits,
     Token,
 )
-from fazai.store.eventlog import COLUMNS, EventLog
-from fazai.store.schema import FILE_NAME, connect, failure, migrate, open_reader
-from fazai.store.sqlite import SqliteStore
-from fazai.store.telemetry import Telemetry
-from fazai.store.writer import Statements, Writer
+from fazai.store.sqlite.event_log import COLUMNS, EventLog
+from fazai.store.sqlite.ledger import SqliteStore
+from fazai.store.sqlite.schema import FILE_NAME, connect, failure, migrate, open_reader
+from fazai.store.sqlite.telemetry import packing
+from fazai.store.sqlite.telemetry.compaction import TelemetryUpkeep, read_mark
+from fazai.store.sqlite.telemetry.hosts import Telemetry
+from fazai.store.sqlite.writer import Statements, Writer
 
 __all__ = ["SqliteDaemonStore"]
 

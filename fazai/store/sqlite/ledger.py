@@ -24,7 +24,7 @@ from typing import Any
 
 from fazai.errors import LockHeld, StateError
 from fazai.store.base import Action, Run, TargetMemory, TargetState
-from fazai.store.schema import FILE_NAME, connect, failure, migrate
+from fazai.store.sqlite.schema import FILE_NAME, connect, failure, migrate
 
 __all__ = ["KEEP_RUNS", "SqliteStore"]
 
