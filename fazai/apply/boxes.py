@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 
 from fazai.errors import FazaiError, Refused
 from fazai.model import Activate, Change, Diff, Provider, Resource, Target, Verb, Work
-from fazai.store.base import Action, Run, Store, TargetMemory
+from fazai.store.base import Action, Lease, Run, Store, TargetMemory
 
 __all__ = ["BoxStore", "names_by_box"]
 
@@ -64,8 +64,8 @@ class BoxStore:
             unfinished=tuple(action for action in found.unfinished if action.run_id != found.running),
         )
 
-    def lock(self, target: str, run: Run) -> AbstractContextManager[None]:
-        return self.store.lock(self.box, run, target)
+    def lease(self, target: str, run: Run) -> AbstractAsyncContextManager[Lease]:
+        return self.store.lease(self.box, run, target)
 
     async def action_begin(self, action: Action, services: Sequence[str]) -> None:
         await self.store.action_begin(replace(action, box=self.box), services)

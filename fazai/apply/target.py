@@ -62,6 +62,7 @@ class TargetRun:
     _promised: Diff = field(default_factory=Diff)  # at the first look
     _planned: tuple[Change, ...] = ()  # at the last look
     _earlier: frozenset[str] = frozenset()  # services that an earlier run saved and never activated
+    _token: int = 0  # of the lease while the target is held
     _stop: bool = False
     _busy: bool = False
 
@@ -115,7 +116,8 @@ class TargetRun:
                 if memory.unfinished:
                     await self.store.settle(name)
                 return
-            with self.store.lock(name, self.run):
+            async with self.store.lease(name, self.run) as lease:
+                self._token = lease.token
                 fresh = self.store.memory(name)
                 if fresh.generation != memory.generation:  # somebody wrote between our look and our lock
                     self.actions.clear()
@@ -395,6 +397,7 @@ class TargetRun:
             before=record(change.before),
             after=record(change.after),
             ref=change.ref,
+            token=self._token,
         )
 
     def _is_done(self, change: Change, action: Action, duration_s: float) -> None:

@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
-__all__ = ["Action", "Run", "Store", "TargetMemory", "TargetState"]
+__all__ = ["Action", "Lease", "Run", "Store", "TargetMemory", "TargetState"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,22 @@ class Action:
     status: str = "begun"  # begun, done, failed
     error: str = ""
     box: str = ""  # what the target is (`Provider.box_of`); its name when not given
+    token: int = 0  # of the lease under which it begins; 0: of none. It is not read back.
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right of one run, the `owner`, to write to a box.
+
+    `token` is greater than those of all earlier leases of the box, so that a write with an older one can be
+    refused. `expires`, in seconds since the epoch, UTC: when another run may take the box although the owner
+    has not let go of it; None where the store learns by itself that the owner died, as from the kernel of one
+    machine."""
+
+    box: str
+    owner: str
+    token: int
+    expires: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +101,14 @@ class Store(Protocol):
         """Read now, from disk."""
         ...
 
-    def lock(self, box: str, run: Run, name: str = "") -> AbstractContextManager[None]:
-        """Hold the box for this run, or raise LockHeld with who holds it since when."""
+    def lease(self, box: str, run: Run, name: str = "") -> AbstractAsyncContextManager[Lease]:
+        """Hold the box for this run until the block ends or its process dies. Raises LockHeld, which says who
+        holds it since when."""
         ...
 
     async def action_begin(self, action: Action, services: Sequence[str]) -> None:
-        """Before the write: the action, and that these services will be saved but not active."""
+        """Record, before the write, the action and that these services will be saved but not active. Raises
+        LockHeld where a later lease than that of the action has written to the box."""
         ...
 
     async def actions_begin(self, begun: Sequence[tuple[Action, Sequence[str]]]) -> None:

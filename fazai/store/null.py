@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from fazai.errors import StateError
-from fazai.store.base import Action, Run, TargetMemory, TargetState
+from fazai.store.base import Action, Lease, Run, TargetMemory, TargetState
 
 __all__ = ["NullStore"]
 
@@ -27,7 +27,7 @@ class NullStore:
     def memory(self, box: str, name: str = "") -> TargetMemory:
         return TargetMemory()
 
-    def lock(self, box: str, run: Run, name: str = "") -> AbstractContextManager[None]:
+    def lease(self, box: str, run: Run, name: str = "") -> AbstractAsyncContextManager[Lease]:
         raise _no_state()
 
     async def action_begin(self, action: Action, services: Sequence[str]) -> None:

@@ -122,32 +122,42 @@ def test_names_of_one_box_take_turns_and_say_so(bench: Bench) -> None:
 def test_another_run_under_another_name_holds_the_lock(bench: Bench) -> None:
     bench.device("box")
     holder = Run("H" * 26, "apply", (), "ana", "ops", 42, 0.0)
-    with bench.store() as store, store.lock("box", holder, "edge"):
+    with bench.store() as store:
         engine = bench.engine(store)
         engine.provider = lambda name: OneDevice(bench.devices)
-        outcome = asyncio.run(engine.carry_out([work(at("fw", "box"))]))
+
+        async def main() -> RunOutcome:
+            async with store.lease("box", holder, "edge"):
+                return await engine.carry_out([work(at("fw", "box"))])
+
+        outcome = asyncio.run(main())
     assert outcome.exit_code == ExitCode.LOCKED
     text = str(only(outcome).errors[0])
     assert "(pid 42 of ana on ops) holds fw, which it calls edge, since" in text
 
 
-def open_action(store: SqliteStore, run: Run) -> None:
+async def open_action(store: SqliteStore, run: Run) -> None:
     action = Action("x", run.run_id, "t", "memory.item", "a", "create", {}, {}, box="t")
-    asyncio.run(store.action_begin(action, ["service"]))
+    await store.action_begin(action, ["service"])
 
 
 def test_a_run_that_is_under_way_was_not_cut_off(bench: Bench) -> None:
     device = bench.device("t", saved={"a": {"size": "1"}, "b": {"size": "2"}})
     holder = Run("H" * 26, "apply", (), "ana", "ops", 42, 0.0)
     with bench.store() as store:
-        with store.lock("t", holder):
-            open_action(store, holder)
-            planned = asyncio.run(bench.engine(store, check=True).carry_out([work(at("t", "t"))]))
-            applied = asyncio.run(bench.engine(store).carry_out([work(at("t", "t"))]))
-            under_way = f"run {holder.run_id} is under way on t: this is how it is meanwhile"
-            assert only(planned).notes == only(applied).notes == (under_way,)
-            assert (only(planned).status, only(planned).activations) == (Status.CONVERGED, ())
-            assert len(store.memory("t").unfinished) == 1  # and what is open stays open
+
+        async def main() -> tuple[RunOutcome, RunOutcome]:
+            async with store.lease("t", holder):
+                await open_action(store, holder)
+                planned = await bench.engine(store, check=True).carry_out([work(at("t", "t"))])
+                applied = await bench.engine(store).carry_out([work(at("t", "t"))])
+                assert len(store.memory("t").unfinished) == 1  # and what is open stays open
+                return planned, applied
+
+        planned, applied = asyncio.run(main())
+        under_way = f"run {holder.run_id} is under way on t: this is how it is meanwhile"
+        assert only(planned).notes == only(applied).notes == (under_way,)
+        assert (only(planned).status, only(planned).activations) == (Status.CONVERGED, ())
         assert store.memory("t").running == ""
         dead = asyncio.run(bench.engine(store, check=True).carry_out([work(at("t", "t"))]))
     assert [note.partition(holder.run_id)[2] for note in only(dead).notes] == [
@@ -168,7 +178,7 @@ def test_a_refused_write_leaves_nothing_to_activate(bench: Bench, first: str, ea
     device.before = fail(first, Rejected("in use", fields={}))
     with bench.store() as store:
         if earlier:
-            open_action(store, Run("E" * 26, "apply", (), "u", "h", 1, 0.0))
+            asyncio.run(open_action(store, Run("E" * 26, "apply", (), "u", "h", 1, 0.0)))
         engine = bench.engine(store)
         engine.provider = lambda name: Atomic(bench.devices)
         outcome = asyncio.run(engine.carry_out([work(at("t", "t"))]))

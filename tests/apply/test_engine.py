@@ -226,8 +226,13 @@ def test_other_targets_are_unaffected_by_a_failure_or_a_defect(bench: Bench) -> 
 def test_a_locked_target_is_exit_5_and_says_who(bench: Bench) -> None:
     device = bench.device("t")
     holder = Run(ulid(77, bytes(10)), "apply", (), "ana", "ops", 4711, 0.0)
-    with bench.store() as store, store.lock("t", holder):
-        outcome = asyncio.run(bench.engine(store).carry_out([work("t", resources=RESOURCES)]))
+    with bench.store() as store:
+
+        async def main() -> RunOutcome:
+            async with store.lease("t", holder):
+                return await bench.engine(store).carry_out([work("t", resources=RESOURCES)])
+
+        outcome = asyncio.run(main())
     assert outcome.exit_code == ExitCode.LOCKED
     assert "pid 4711 of ana on ops" in str(only(outcome).errors[0])
     assert device.writes == []
@@ -239,15 +244,15 @@ def test_a_write_by_another_run_before_the_lock_is_seen(bench: Bench) -> None:
 
         async def run() -> RunOutcome:
             engine = bench.engine(store)
-            original = store.lock
+            original = store.lease
 
-            def lock(box: str, run: Run, name: str = "") -> Any:
+            def lease(box: str, run: Run, name: str = "") -> Any:
                 device.saved.update({"a": {"size": "1"}, "b": {"size": "2"}})
                 store._reader.execute("INSERT INTO generations VALUES ('t', 1)")
-                store.lock = original  # type: ignore[method-assign]
+                store.lease = original  # type: ignore[method-assign]
                 return original(box, run, name)
 
-            store.lock = lock  # type: ignore[method-assign]
+            store.lease = lease  # type: ignore[method-assign]
             return await engine.carry_out([work("t", resources=RESOURCES)])
 
         outcome = asyncio.run(run())

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from fazai.errors import StateError, UsageError
+from fazai.errors import LockHeld, StateError, UsageError
 from fazai.store.base import Action, Run, Store, TargetState
 from fazai.store.factory import open_store
 from fazai.store.null import NullStore
@@ -132,6 +132,80 @@ def test_text_that_is_not_utf_8_is_kept_escaped(open_ledger: OpenLedger) -> None
     with open_ledger() as store:
         asyncio.run(store.run_begin(replace(run(), user="ana\udcff")))
         assert store.history(1)[0].user == "ana\\udcff"
+
+
+# -- leases
+
+
+def test_a_box_is_leased_to_one_run_at_a_time(open_ledger: OpenLedger) -> None:
+    async def main(store: Store, other: Store) -> None:
+        async with store.lease("fw/../1", run(), "edge") as lease:
+            assert (lease.box, lease.owner) == ("fw/../1", run().run_id)
+            for one in (store, other):
+                with pytest.raises(LockHeld, match=r"pid 42 of ana on ops\) holds fw, which it calls edge"):
+                    async with one.lease("fw/../1", run(2), "fw"):
+                        pass
+            async with other.lease("fw/../2", run(2)):
+                pass
+        async with other.lease("fw/../1", run(2)):
+            pass
+
+    with open_ledger() as store, open_ledger() as other:
+        asyncio.run(main(store, other))
+
+
+def test_the_token_of_a_lease_grows(open_ledger: OpenLedger) -> None:
+    async def take(store: Store, box: str) -> int:
+        async with store.lease(box, run()) as lease:
+            return lease.token
+
+    tokens = []
+    for _ in range(3):
+        with open_ledger() as store:
+            tokens += [asyncio.run(take(store, "t")), asyncio.run(take(store, "t"))]
+            assert asyncio.run(take(store, "u")) == len(tokens) // 2  # each box has its own
+    assert tokens == sorted(set(tokens))
+    assert tokens[0] > 0
+
+
+def test_a_lease_ends_with_its_block_whatever_happens_there(open_ledger: OpenLedger) -> None:
+    async def fail(store: Store) -> None:
+        async with store.lease("t", run()):
+            raise ZeroDivisionError
+
+    async def main(store: Store) -> None:
+        for _ in range(2):
+            with pytest.raises(ZeroDivisionError):
+                await fail(store)
+        started = asyncio.Event()
+
+        async def wait() -> None:
+            async with store.lease("t", run()):
+                started.set()
+                await asyncio.Event().wait()
+
+        task = asyncio.create_task(wait())
+        await started.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        async with store.lease("t", run()):
+            pass
+
+    with open_ledger() as store:
+        asyncio.run(main(store))
+
+
+def test_who_holds_a_box_is_said_where_something_is_open(open_ledger: OpenLedger) -> None:
+    async def main(store: Store) -> None:
+        async with store.lease("t", run()) as lease:
+            assert store.memory("t").running == ""
+            await store.action_begin(replace(action("a"), token=lease.token), ["s"])
+            assert store.memory("t").running == run().run_id
+        assert store.memory("t").running == ""
+
+    with open_ledger() as store:
+        asyncio.run(main(store))
 
 
 # -- stores that keep nothing themselves

@@ -54,10 +54,14 @@ def _modes(folder: Path) -> dict[str, str]:
 
 def _ledger(folder: Path) -> None:
     store = SqliteStore(folder)
-    with store.lock("fw-01", RUN):
-        asyncio.run(store.run_begin(RUN))
-        assert (folder / f"{FILE_NAME}-wal").exists()
-        assert _modes(folder) == {}
+
+    async def main() -> None:
+        async with store.lease("fw-01", RUN):
+            await store.run_begin(RUN)
+            assert (folder / f"{FILE_NAME}-wal").exists()
+            assert _modes(folder) == {}
+
+    asyncio.run(main())
     store.close()
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -41,16 +43,41 @@ def test_a_run_that_is_recorded_twice_is_refused(tmp_path: Path) -> None:
         store.close()
 
 
-def test_lock_is_exclusive_and_freed(tmp_path: Path) -> None:
+def test_lock_files_stay_in_their_folder(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with store.lease("fw/../1", run()), store.lease("fw/../2", run()):
+            pass
+
     store = SqliteStore(tmp_path)
-    with store.lock("fw/../1", run()):
-        with pytest.raises(LockHeld, match="pid 42 of ana on ops"), store.lock("fw/../1", run(2)):
-            pass
-        with store.lock("fw/../2", run(2)):
-            pass
-    with store.lock("fw/../1", run(2)):
-        pass
+    asyncio.run(main())
+    assert len(list((tmp_path / "locks").iterdir())) == 2
     assert all(p.parent == tmp_path / "locks" for p in (tmp_path / "locks").iterdir())
+    store.close()
+
+
+def test_a_lease_that_was_outlived_writes_nothing(tmp_path: Path) -> None:
+    """Somebody deleted the lock file, so that two runs hold the target: the later one is right."""
+
+    async def main() -> None:
+        async with store.lease("t", run()) as old:
+            await store.action_begin(replace(action("a"), token=old.token), [])
+            shutil.rmtree(tmp_path / "locks")
+            (tmp_path / "locks").mkdir()
+            async with store.lease("t", run(2)) as new:
+                assert new.token > old.token
+                await store.action_begin(replace(action("b", 2), token=new.token), [])
+                late = store.action_begin(replace(action("c"), token=old.token), ["s"])
+                other = store.action_begin(replace(action("d"), target="u", token=1), [])
+                said, fine = await asyncio.gather(late, other, return_exceptions=True)
+                assert isinstance(said, LockHeld)
+                assert "another run holds the target by now" in str(said)
+                assert fine is None  # what another one writes at the same time is not lost with it
+
+    store = SqliteStore(tmp_path)
+    asyncio.run(main())
+    assert [one.identity for one in store.memory("t").unfinished] == ["a", "b"]
+    assert store.memory("t").pending == {}
+    assert len(store.memory("u").unfinished) == 1
     store.close()
 
 
@@ -64,7 +91,7 @@ async def main():
     store = SqliteStore(Path(sys.argv[1]))
     run = Run("0" * 26, "apply", (), "ana", "ops", 42, 1.0)
     await store.run_begin(run)
-    with store.lock("t", run):
+    async with store.lease("t", run):
         await store.action_begin(Action("x", run.run_id, "t", "k.item", "a", "create", {}, {}), ["s"])
         print("begun", flush=True)
         sys.stdin.read()
@@ -81,14 +108,19 @@ def test_kill_9_loses_nothing_that_was_awaited_and_frees_the_lock(tmp_path: Path
     assert child.stdin is not None
     assert child.stdout.readline() == b"begun\n"
     store = SqliteStore(tmp_path)
-    with pytest.raises(LockHeld, match="pid 42 of ana on ops"), store.lock("t", run()):
-        pass
+
+    async def take() -> None:
+        async with store.lease("t", run()):
+            pass
+
+    with pytest.raises(LockHeld, match="pid 42 of ana on ops"):
+        asyncio.run(take())
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
     child.stdin.close()
     child.stdout.close()
-    with store.lock("t", run()):
-        memory = store.memory("t")
+    asyncio.run(take())
+    memory = store.memory("t")
     assert [a.identity for a in memory.unfinished] == ["a"]
     assert set(memory.pending) == {"s"}
     store.close()

@@ -33,7 +33,8 @@ FILE_NAME = STATE_FILE
 _BUSY_S = 30.0
 
 #: Version 1 is release 0.1.0: the reconciler's ledger. Version 2: the daemon. Version 3: by the box, where it
-#: was by the name of the target: what was remembered by name stays, and is found under the name.
+#: was by the name of the target: what was remembered by name stays, and is found under the name. Version 4:
+#: leases, and what stood in files beside this one: the runs of the daemon and its schedule.
 MIGRATIONS = (
     """
     CREATE TABLE runs (
@@ -113,6 +114,13 @@ MIGRATIONS = (
     CREATE TABLE names (
         known TEXT NOT NULL, name TEXT NOT NULL, time REAL NOT NULL, PRIMARY KEY (known, name)
     ) WITHOUT ROWID;
+    """,
+    """
+    CREATE TABLE leases (
+        box TEXT PRIMARY KEY, token INTEGER NOT NULL, run_id TEXT NOT NULL
+    ) WITHOUT ROWID;
+    CREATE TABLE daemon_runs (run_id TEXT PRIMARY KEY, value TEXT NOT NULL, plan BLOB) WITHOUT ROWID;
+    CREATE TABLE schedule (job TEXT PRIMARY KEY, began REAL NOT NULL) WITHOUT ROWID;
     """,
 )
 
