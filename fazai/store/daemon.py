@@ -285,9 +285,9 @@ class DaemonStore(Protocol):
         """Changes when another connection wrote to the file: a cheap reason to look again."""
         ...
 
-    def use_nonce(self, agent: str, nonce: str, expires_us: int, now_us: int) -> bool:
-        """Remember it; False when it was used before and has not expired. At once, from memory; durable with
-        the next commit, that is before the answer to the `ingest` that follows it."""
+    async def use_nonce(self, agent: str, nonce: str, expires_us: int, now_us: int) -> bool:
+        """Use up the nonce; False where it was used before and has not expired. Of several that ask at the
+        same time one gets True, once it is durable. One that cannot be stored is not used up."""
         ...
 
     # -- figures for /metrics

@@ -174,6 +174,18 @@ def test_a_full_disk_is_said_and_room_mends_it(store: SqliteDaemonStore, file_li
     assert len(store.records("a", limit=1000)) == stored + 1
 
 
+def test_a_nonce_that_cannot_be_stored_is_not_used_up(store: SqliteDaemonStore, file_limit: None) -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    assert asyncio.run(store.use_nonce("a", "first", 2_000, 1_000))
+    used = (store.folder / (FILE_NAME + "-wal")).stat().st_size
+    resource.setrlimit(resource.RLIMIT_FSIZE, (used + 65_536, hard))
+    with pytest.raises(StoreFull, match="takes no more data"):
+        asyncio.run(store.use_nonce("a", "n" * 100_000, 2_000, 1_000))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    assert asyncio.run(store.use_nonce("a", "n" * 100_000, 2_000, 1_000)) is True
+    assert asyncio.run(store.use_nonce("a", "n" * 100_000, 2_000, 1_000)) is False
+
+
 @pytest.mark.parametrize(
     ("code", "limit", "kind", "hint"),
     [

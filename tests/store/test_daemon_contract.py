@@ -10,7 +10,16 @@ from typing import Any
 import pytest
 
 from fazai.errors import LockHeld
-from fazai.store.daemon import GAUGES, AgentRecord, FirewallRecord, NewEvent, NewSample, StoredEvent, Token
+from fazai.store.daemon import (
+    GAUGES,
+    AgentRecord,
+    DaemonStore,
+    FirewallRecord,
+    NewEvent,
+    NewSample,
+    StoredEvent,
+    Token,
+)
 from fazai.store.factory import open_tokens
 from tests.store.conftest import OpenDaemon
 
@@ -138,6 +147,28 @@ def test_a_host_that_is_forgotten_is_new_when_it_reports_again(open_daemon: Open
         assert asyncio.run(store.forget_host("a")) is False
         assert (store.hosts(), store.host("a")) == ([], None)
         assert asyncio.run(store.ingest([sample("a", 0)])) == [True]
+
+
+# -- nonces
+
+
+def test_a_nonce_is_used_once(open_daemon: OpenDaemon) -> None:
+    now_us = 1_790_000_000_000_000
+    with open_daemon() as store:
+        assert asyncio.run(store.use_nonce("a", "n", now_us + 1000, now_us))
+        assert not asyncio.run(store.use_nonce("a", "n", now_us + 1000, now_us))
+        assert asyncio.run(store.use_nonce("b", "n", now_us + 1000, now_us))
+    with open_daemon() as store:
+        assert not asyncio.run(store.use_nonce("a", "n", now_us + 1000, now_us))
+        assert asyncio.run(store.use_nonce("a", "n", now_us + 9000, now_us + 2000))  # it had expired
+
+
+def test_of_many_that_use_a_nonce_at_the_same_time_one_may(open_daemon: OpenDaemon) -> None:
+    async def main(store: DaemonStore) -> list[bool]:
+        return await asyncio.gather(*(store.use_nonce("a", "n", 2_000, 1_000) for _ in range(50)))
+
+    with open_daemon() as store:
+        assert sum(asyncio.run(main(store))) == 1
 
 
 # -- what is known of the others

@@ -271,7 +271,7 @@ async def _hooked(call: Call) -> RunStartedAnswer | Reply:
     now_us = int(time.time() * 1e6)
     until_us = now_us + int(services.settings.config.retention.deliveries_s * 1e6)
     for nonce in webhooks.nonces(delivery, body):
-        if not services.store.use_nonce(f"hook:{delivery.host}", nonce, until_us, now_us):
+        if not await services.store.use_nonce(f"hook:{delivery.host}", nonce, until_us, now_us):
             raise Refusal("replayed", "this delivery came before", status=409)
     hook = next((one for one in good if why[one.name] is None), None)
     if hook is None:
@@ -279,7 +279,7 @@ async def _hooked(call: Call) -> RunStartedAnswer | Reply:
     text = f"webhook {hook.name}: delivery {delivery.id[:64]} of {delivery.host}"
     event = log_event("info", text, AUDIT)
     services.announcer.write_log("info", event, AUDIT)
-    await services.store.publish([row_of(event)])  # and the nonces with it
+    await services.store.publish([row_of(event)])
     job = services.runs.jobs[hook.job]
     return _started(services.runs.ask(job, hook.mode, "webhook", f"webhook:{hook.name}", reason=text))
 

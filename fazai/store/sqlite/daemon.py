@@ -306,13 +306,17 @@ class SqliteDaemonStore:
         except sqlite3.Error as error:
             raise failure(self.folder, error) from error
 
-    def use_nonce(self, agent: str, nonce: str, expires_us: int, now_us: int) -> bool:
+    async def use_nonce(self, agent: str, nonce: str, expires_us: int, now_us: int) -> bool:
         key = (agent, nonce)
         if self._nonces.get(key, -1) >= now_us:
             return False
-        self._nonces[key] = expires_us
+        self._nonces[key] = expires_us  # before it is durable: whoever asks meanwhile is refused
         job = ("INSERT OR REPLACE INTO nonces VALUES (?, ?, ?)", (agent, nonce, expires_us))
-        self._writer.write_soon(self._statements, [job])
+        try:
+            await self._writer.write(self._statements, [job])
+        except StateError:
+            self._nonces.pop(key, None)
+            raise
         return True
 
     def counts(self) -> Mapping[str, float]:
