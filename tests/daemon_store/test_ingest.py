@@ -21,7 +21,7 @@ from fazai.daemon.events.announcer import Announcer
 from fazai.daemon.http.refusal import Refusal
 from fazai.daemon.ingest.admission import Admission
 from fazai.daemon.ingest.asgi import IngestRoute
-from fazai.daemon.ingest.deadman import Watch, WatchRules
+from fazai.daemon.ingest.deadman import HostWatch, WatchRules
 from fazai.daemon.ingest.hostkeys import HostKeys
 from fazai.daemon.ingest.pipeline import Ingest, IngestRules
 from fazai.daemon.ingest.records import inflate, read_records
@@ -44,7 +44,7 @@ class Bench:
 
     def __init__(self, store: SqliteDaemonStore, clock: Clock, *, signed: bool = False) -> None:
         self.store, self.clock, self.now_s = store, clock, 1000.0
-        self.watch = Watch(WatchRules(), lambda: self.now_s)
+        self.watch = HostWatch(WatchRules(), lambda: self.now_s)
         self.admission = Admission(1 << 20, lambda: 0.5)
         self.exposition = Exposition(store.counts, self.watch.counts)
         self.ingest = Ingest(
@@ -374,7 +374,7 @@ def test_a_host_that_stops_is_an_event_and_a_metric(bench: Bench) -> None:
     ]
     page = bench.page()
     assert 'fazai_host_up{host="web-1"} 0' in page
-    assert 'fazai_hosts{state="silent"} 1' in page
+    assert 'fazai_hosts{state="silent"} 1.0' in page
     assert 'fazai_host_last_seen_timestamp_seconds{host="web-1"}' in page
     found = bench.store.host("web-1")
     assert found is not None

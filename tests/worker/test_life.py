@@ -247,8 +247,8 @@ def test_metrics_are_served_while_it_loads_and_runs(model: Path, tmp_path: Path)
 
         asyncio.run(run())
         text = httpx.get(f"http://127.0.0.1:{port}/metrics").text
-        assert 'fazai_worker_generations_total{reason="length"} 1' in text
-        assert "fazai_worker_running 0" in text
+        assert 'fazai_worker_generations_total{reason="length"} 1.0' in text
+        assert "fazai_worker_running 0.0" in text
         process.child.terminate()
         assert process.ended() == (0, "")
 

@@ -17,8 +17,8 @@ from fazai.wire.base import WireError
 from fazai.worker.bridge import (
     MAX_FORCED,
     Code,
-    Engine,
     EngineError,
+    NativeEngine,
     Options,
     Progress,
     Reason,
@@ -53,7 +53,7 @@ class Loaded:
     """An engine, its masks, and generations to their end."""
 
     def __init__(self, path: Path, context_tokens: int = 4096) -> None:
-        self.engine = Engine(path, Options(context_tokens=context_tokens, slots=4, calibrate=False))
+        self.engine = NativeEngine(path, Options(context_tokens=context_tokens, slots=4, calibrate=False))
         self.masks = Masks(self.engine)
         self.masks.start()
         self.chat = chat_of(self.engine)
@@ -80,7 +80,7 @@ class Loaded:
     ) -> tuple[str, Progress]:
         handle = self.engine.open_session() if session is None else session
         following = self.engine.session_tokens(handle) > 0
-        tokens = self.chat.following(self.engine, prompt) if following else self.first(prompt)
+        tokens = self.chat.next_tokens(self.engine, prompt) if following else self.first(prompt)
         self.engine.submit(handle, tokens, sampling)
         found = self.finish(handle)
         if session is None:
@@ -93,10 +93,10 @@ class Loaded:
         while self.engine.stats().kv_tokens:
             assert time.monotonic() < until
             time.sleep(0.001)
-        assert self.engine.stats().parked_bytes > 0
+        assert self.engine.stats().prefix_bytes > 0
 
     def first(self, prompt: str) -> list[int]:
-        return self.chat.first(self.engine, None, prompt)
+        return self.chat.first_tokens(self.engine, None, prompt)
 
 
 @pytest.fixture(scope="module")
@@ -217,7 +217,7 @@ def test_a_second_turn_is_what_the_whole_conversation_gives(model: Path, loaded:
     assert progress.cached_tokens >= progress.prompt_tokens - 24
     loaded.engine.close_session(session)
     tokens = loaded.first(ask) + loaded.engine.tokenize(first)
-    tokens += loaded.chat.following(loaded.engine, again)
+    tokens += loaded.chat.next_tokens(loaded.engine, again)
     assert agreed(second, likeliest(model, tokens, 16)) > 0
 
 
@@ -561,6 +561,6 @@ def test_one_client_never_holds_up_another(loaded: Loaded) -> None:
 def test_a_file_that_is_no_model(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "x.gguf").write_bytes(b"nothing")
     with pytest.raises(EngineError) as refused:
-        Engine(tmp_path / "x.gguf", Options())
+        NativeEngine(tmp_path / "x.gguf", Options())
     assert refused.value.code is Code.MODEL
     assert "x.gguf" in str(refused.value)

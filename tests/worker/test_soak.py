@@ -126,6 +126,6 @@ def test_soak(tmp_path: Path) -> None:
     hour_kib = slope * 3600
     print(f"{dict(soak.done)}; {warm[0][1]} to {warm[-1][1]} KiB, {hour_kib:.0f} KiB an hour")
     assert slope * (warm[-1][0] - warm[0][0]) < GROWTH_KIB, (hour_kib, warm)
-    assert "fazai_worker_running 0" in metrics
-    assert "fazai_worker_sessions 0" in metrics
+    assert "fazai_worker_running 0.0" in metrics
+    assert "fazai_worker_sessions 0.0" in metrics
     assert 'code="internal"' not in metrics

@@ -1,4 +1,4 @@
-"""Who may use the memory for what is received: a bound for all, a fair share for each sender."""
+"""Admission control for received bytes: a bound for all, a fair share for each sender."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _CROWDED = 0.5  # of the limit: below it nobody is asked for his share
 
 
 class Admission:
-    """Bytes that were received and are not on disk yet. Used by one event loop.
+    """Counts the bytes that were received and are not on disk yet. Used by one event loop.
 
     `random` gives numbers from 0 to 1: those who are refused must not all come back at once.
     """
@@ -43,7 +43,7 @@ class Admission:
         self._held[sender] = self._held.get(sender, 0) + size_bytes
 
     def leave(self, sender: str, size_bytes: int) -> None:
-        """They are on disk, or given up."""
+        """Release bytes that are on disk, or given up."""
         self.total_bytes -= size_bytes
         left = self._held[sender] - size_bytes
         if left:

@@ -32,8 +32,8 @@ _HOSTS = ("github", "gitlab", "gitea")
 T = TypeVar("T")
 
 
-class _Wrong(Exception):
-    """What is wrong with one value; the reader adds the place."""
+class _WrongValue(Exception):
+    """An error of one value; the reader adds the place."""
 
     def __init__(self, text: str, hint: str | None = None) -> None:
         super().__init__(text)
@@ -66,7 +66,7 @@ def read_config(path: Path, load_inventory: Load | None = None) -> DaemonConfig:
 
 
 class _Section:
-    """One mapping, its problems, and the folder that its paths are relative to."""
+    """One mapping of the file, its problems, and the folder that its paths are relative to."""
 
     def __init__(
         self,
@@ -80,17 +80,20 @@ class _Section:
         self.load_inventory = load_inventory
 
     def wrong(self, key: str | None, text: str, hint: str | None = None) -> None:
+        """Note a problem, with the place of the key."""
         where = self.node.mark(key) if key in self.node else self.node.mark()
         self.problems.append(InputError(text, where=where, hint=hint))
 
     def only(self, *known: str) -> None:
+        """Note each key that is not among these."""
         for key in self.node:
             if key not in known:
                 hint = did_you_mean(key, known) or f"known are: {', '.join(known)}"
                 self.wrong(key, f"{self.title} knows no {key!r}", hint)
 
     def read(self, key: str, reader: Callable[[Any], T], default: T | None = None) -> T | None:
-        """The value, or the default where it is not given or wrong; without a default it must be given."""
+        """Return a value, or the default where it is not given or wrong; without a default it must be
+        given."""
         value = self.node.get(key)
         if value is None:
             if default is None:
@@ -98,11 +101,12 @@ class _Section:
             return default
         try:
             return reader(value)
-        except _Wrong as wrong:
+        except _WrongValue as wrong:
             self.wrong(key, f"{key} {wrong.text}", wrong.hint)
             return default
 
     def below(self, key: str, title: str) -> _Section | None:
+        """Return the mapping under a key; None where there is none."""
         value = self.node.get(key)
         if value is None:
             return None
@@ -319,45 +323,47 @@ def _kept(retention: _Section, key: str, age_s: float, size_bytes: int) -> tuple
 
 
 def _path(section: _Section, text: str) -> str:
-    """Relative to the file; `web1,web2` is a list of names."""
+    """Return a path relative to the file; `web1,web2` is a list of names."""
     return text if "," in text else str(section.folder / text)
 
 
 def _text(value: Any) -> str:
     if not isinstance(value, str) or not value:
-        raise _Wrong("is a text")
+        raise _WrongValue("is a text")
     return value
 
 
 def _texts(value: Any) -> tuple[str, ...]:
     items = value if isinstance(value, YamlList) else [value]
     if not items or not all(isinstance(item, str) and item for item in items):
-        raise _Wrong("is a text, or a list of texts")
+        raise _WrongValue("is a text, or a list of texts")
     return tuple(items)
 
 
 def _variables(value: Any) -> tuple[str, ...]:
     for name in _texts(value):
         if not _VARIABLE.fullmatch(name):
-            raise _Wrong(f"lists names of variables, and {name[:64]!r} is none", "their values stay outside")
+            raise _WrongValue(
+                f"lists names of variables, and {name[:64]!r} is none", "their values stay outside"
+            )
     return _texts(value)
 
 
 def _flag(value: Any) -> bool:
     if not isinstance(value, bool):
-        raise _Wrong("is true or false")
+        raise _WrongValue("is true or false")
     return value
 
 
 def _count(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 1000:
-        raise _Wrong("is a number from 1 to 1000")
+        raise _WrongValue("is a number from 1 to 1000")
     return value
 
 
 def _many(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 10 <= value <= 1_000_000:
-        raise _Wrong("is a number from 10 to 1000000")
+        raise _WrongValue("is a number from 10 to 1000000")
     return value
 
 
@@ -365,7 +371,7 @@ def _size(value: Any) -> int:
     found = _SIZE.fullmatch(value) if isinstance(value, str) else None
     size_bytes = int(found[1]) << (20 if found[2] == "M" else 30) if found else 0
     if not 1 << 20 <= size_bytes <= 1 << 44:
-        raise _Wrong(f"is a size such as 256MiB or 8GiB, not {value!r}", "a MiB is the least")
+        raise _WrongValue(f"is a size such as 256MiB or 8GiB, not {value!r}", "a MiB is the least")
     return size_bytes
 
 
@@ -377,21 +383,21 @@ def _span(value: Any) -> float:
         else 0
     )
     if not 0 < seconds <= 366 * 86400:
-        raise _Wrong(f"is a time such as 90s, 15m, 1h30m or 30d, not {value!r}")
+        raise _WrongValue(f"is a time such as 90s, 15m, 1h30m or 30d, not {value!r}")
     return float(seconds)
 
 
 def _long_span(value: Any) -> float:
     seconds = _span(value)
     if seconds < 86400:
-        raise _Wrong(f"is a day at least, such as 30d, not {value!r}", "a replay would work after it")
+        raise _WrongValue(f"is a day at least, such as 30d, not {value!r}", "a replay would work after it")
     return seconds
 
 
 def _choice(known: tuple[str, ...]) -> Callable[[Any], str]:
     def reader(value: Any) -> str:
         if value not in known:
-            raise _Wrong(f"is one of {', '.join(known)}", did_you_mean(str(value), known))
+            raise _WrongValue(f"is one of {', '.join(known)}", did_you_mean(str(value), known))
         return str(value)
 
     return reader
@@ -409,7 +415,7 @@ def _zone(value: Any) -> tzinfo:
     try:
         return ZoneInfo(_text(value))
     except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise _Wrong(f"{value!r} is not known", "such as Europe/Berlin; UTC without it") from None
+        raise _WrongValue(f"{value!r} is not known", "such as Europe/Berlin; UTC without it") from None
 
 
 def _clock(value: Any) -> time:
@@ -420,7 +426,7 @@ def _clock(value: Any) -> time:
         return time(hour % 24, minute)
     if value == 1440:
         return time(0)
-    raise _Wrong(f"is a time of day such as '01:30', not {value!r}")
+    raise _WrongValue(f"is a time of day such as '01:30', not {value!r}")
 
 
 def _days(value: Any) -> frozenset[int]:
@@ -429,7 +435,7 @@ def _days(value: Any) -> frozenset[int]:
         for part in word.split(","):
             first, dash, last = part.strip().lower().partition("-")
             if first not in DAYS or (dash and last not in DAYS):
-                raise _Wrong(f"has no day {part!r}", "mon, tue, wed, thu, fri, sat, sun, or mon-fri")
+                raise _WrongValue(f"has no day {part!r}", "mon, tue, wed, thu, fri, sat, sun, or mon-fri")
             begin, end = DAYS.index(first), DAYS.index(last or first)
             found.update(day % 7 for day in range(begin, end + 1 if end >= begin else end + 8))
     return frozenset(found)

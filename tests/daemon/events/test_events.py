@@ -12,8 +12,8 @@ import httpx
 import pytest
 
 from fazai.daemon.events.announcer import utc_now
-from fazai.daemon.events.broadcaster import Hub
-from fazai.daemon.settings import Limits
+from fazai.daemon.events.broadcaster import Broadcaster
+from fazai.daemon.settings import ServerLimits
 from fazai.store.daemon import NewEvent, StoreLimits
 from fazai.wire.events import (
     GapEvent,
@@ -23,8 +23,7 @@ from fazai.wire.events import (
     SseFrame,
     decode_sse,
 )
-
-from .live import PATIENCE_S, Live, live, stream, until
+from tests.daemon.live import PATIENCE_S, Live, live, stream, until
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +168,7 @@ def test_trimmed_history_is_a_gap(tmp_path: Path) -> None:
         for _ in range(8):
             daemon.publish(*(_log("x" * 1000) for _ in range(200)))
         until(lambda: daemon.services.store.event_range()[0] > 2)
-        daemon.call(daemon.services.hub.forget)
+        daemon.call(daemon.services.broadcaster.forget)
         with daemon.client() as client, stream(client, "?since=1") as events:
             gap = events.next()
             assert isinstance(gap.event, GapEvent)
@@ -187,7 +186,7 @@ def test_trimmed_history_is_a_gap(tmp_path: Path) -> None:
 
 def test_heartbeats(tmp_path: Path) -> None:
     with (
-        live(tmp_path, limits=Limits(heartbeat_s=0.05)) as daemon,
+        live(tmp_path, limits=ServerLimits(heartbeat_s=0.05)) as daemon,
         daemon.client() as client,
         client.stream("GET", "/events") as answer,
     ):
@@ -214,26 +213,26 @@ def _raw(daemon: Live, size: int) -> socket.socket:
 
 def test_a_reader_that_stalls_is_cut_off_and_misses_nothing_when_it_comes_back(tmp_path: Path) -> None:
     with live(tmp_path) as daemon:
-        hub, clock = daemon.services.hub, [0.0]
-        hub.monotonic = lambda: clock[0]  # it stands still: nobody stalls, however long this takes
+        broadcaster, clock = daemon.services.broadcaster, [0.0]
+        broadcaster.monotonic = lambda: clock[0]  # it stands still: nobody stalls, however long this takes
         with _raw(daemon, 4096) as slow:
-            _stall(daemon, slow, hub, clock)
+            _stall(daemon, slow, broadcaster, clock)
 
 
-def _stall(daemon: Live, slow: socket.socket, hub: Hub, clock: list[float]) -> None:
+def _stall(daemon: Live, slow: socket.socket, broadcaster: Broadcaster, clock: list[float]) -> None:
     ids: list[int] = []
     with daemon.client() as client, stream(client) as quick:
         for _ in range(60):
             ids += daemon.publish(*(_log("y" * 2000) for _ in range(100)))
             assert [frame.id for frame in quick.take(100)] == ids[-100:]  # nobody else suffers
-    assert hub.cut_off == 0
+    assert broadcaster.cut_off == 0
 
     def later() -> int:
-        clock[0] += hub.stall_s
-        return hub.cut_off
+        clock[0] += broadcaster.stall_s
+        return broadcaster.cut_off
 
     until(later)
-    assert hub.cut_off == 1
+    assert broadcaster.cut_off == 1
     got = _frames(slow)
     gap = got[-1]
     assert isinstance(gap.event, GapEvent)
@@ -258,18 +257,18 @@ def _frames(reader: socket.socket) -> list[SseFrame]:
 
 
 def test_a_slow_reader_that_keeps_reading_gets_everything(tmp_path: Path) -> None:
-    with live(tmp_path, limits=Limits(recent_bytes=200_000)) as daemon, daemon.client() as client:
+    with live(tmp_path, limits=ServerLimits(recent_bytes=200_000)) as daemon, daemon.client() as client:
         with stream(client) as events:
             ids: list[int] = []
             for _ in range(20):  # far more than memory and sockets hold, before anything is read
                 ids += daemon.publish(*(_log("z" * 2000) for _ in range(200)))
             assert [frame.id for frame in events.take(len(ids))] == ids
-        assert daemon.services.hub.cut_off == 0
+        assert daemon.services.broadcaster.cut_off == 0
 
 
 def test_farewell(tmp_path: Path) -> None:
     """At once: it does not wait until what is left would be cut off."""
-    limits = Limits(stop_s=2 * PATIENCE_S)
+    limits = ServerLimits(stop_s=2 * PATIENCE_S)
     with live(tmp_path, limits=limits) as daemon, daemon.client() as client:
         with stream(client, "?types=outcome") as events:
             daemon.loop.call_soon_threadsafe(daemon.daemon.stop)
@@ -278,12 +277,12 @@ def test_farewell(tmp_path: Path) -> None:
 
 
 def test_a_stream_that_closes_is_forgotten(daemon: Live) -> None:
-    hub = daemon.services.hub
-    until(lambda: not hub.streams)  # those of the tests before
+    broadcaster = daemon.services.broadcaster
+    until(lambda: not broadcaster.streams)  # those of the tests before
     with daemon.client() as client, stream(client, "?target=nobody"):
-        assert len(hub.streams) == 1
-    until(lambda: not hub.streams)
-    assert all(group for group in daemon.call(lambda: list(hub._groups.values())))
+        assert len(broadcaster.streams) == 1
+    until(lambda: not broadcaster.streams)
+    assert all(group for group in daemon.call(lambda: list(broadcaster._groups.values())))
 
 
 def test_an_id_of_another_log_begins_anew(daemon: Live) -> None:
@@ -302,7 +301,7 @@ def test_http_of_a_stream(daemon: Live) -> None:
 
 def test_events_of_an_earlier_release_get_their_time(tmp_path: Path) -> None:
     """It stored some without one."""
-    with live(tmp_path, limits=Limits(recent_bytes=0)) as daemon, daemon.client() as client:
+    with live(tmp_path, limits=ServerLimits(recent_bytes=0)) as daemon, daemon.client() as client:
         old = b'{"type":"agent","agent_id":"o-1","state":"closing"}'
         before = datetime.now(UTC)
         daemon.call(lambda: daemon.services.store.publish([NewEvent("agent", old)]))

@@ -14,7 +14,7 @@ import pytest
 
 from fazai.daemon.runs.config import Retention
 from fazai.daemon.runs.config_file import read_config
-from fazai.daemon.runs.records import Record, Records
+from fazai.daemon.runs.records import RunRecord, RunRecords
 from fazai.daemon.runs.schedule import Rhythm, Timetable, Window
 from fazai.errors import Errors, FazaiError
 from fazai.inventory import Inventory, load
@@ -23,7 +23,7 @@ from fazai.store.sqlite.ledger import SqliteStore
 from tests.daemon.live import PATIENCE_S, until
 from tests.daemon.runs_world import world
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SUNDAY = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
 
@@ -184,9 +184,9 @@ def test_the_daemon_runs_its_schedule(tmp_path: Path) -> None:
     with world(tmp_path, job={"schedule": {"every": "1h", "jitter": "1s"}}) as edge:
         (job,) = edge.client.get("/runs/schedule").json()["jobs"]
         assert (job["every_s"], job["mode"], job["modes"]) == (3600.0, "check", ["check", "approve", "apply"])
-        desk = edge.daemon.services.runs
-        until(lambda: any(record.exit_code is not None for record in desk.records))
-        record = next(iter(desk.records))
+        run_queue = edge.daemon.services.run_queue
+        until(lambda: any(record.exit_code is not None for record in run_queue.records))
+        record = next(iter(run_queue.records))
         assert (record.trigger, record.exit_code) == ("schedule", 2)
         (job,) = edge.client.get("/runs/schedule").json()["jobs"]
         assert job["pending_plan"] is not None
@@ -270,7 +270,7 @@ def test_what_is_wrong_has_its_place(tmp_path: Path, old: str, new: str, line: i
 
 
 def test_the_example_is_read() -> None:
-    found = read_config(Path(__file__).parents[2] / "deploy" / "daemon.yml")
+    found = read_config(Path(__file__).parents[3] / "deploy" / "daemon.yml")
     assert set(found.jobs) == {"edge", "night"}
     assert found.jobs["night"].schedule is not None
     rhythm = found.jobs["night"].schedule.rhythm
@@ -329,10 +329,12 @@ def test_the_ledger_keeps_as_many_runs_as_it_was_told(tmp_path: Path) -> None:
 
 
 def test_the_daemon_keeps_as_many_runs_as_it_was_told(tmp_path: Path) -> None:
-    records = Records(tmp_path, keep=10)
+    records = RunRecords(tmp_path, keep=10)
     for number in range(13):
         run_id = f"01KANHC0E8M5T3W9Q7Z2R4V6{number:02d}"
-        one = Record(run_id=run_id, job="edge", mode="check", trigger="api", by="x", asked=1.0, finished=2.0)
+        one = RunRecord(
+            run_id=run_id, job="edge", mode="check", trigger="api", by="x", asked=1.0, finished=2.0
+        )
         records.save(one)
     assert len(list(tmp_path.glob("*.json"))) == len(list(records)) == 10
 

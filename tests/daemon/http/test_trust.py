@@ -20,8 +20,7 @@ from fazai.service.log import Log
 from fazai.store.sqlite.tokens import TokenFile
 from fazai.wire.events import LogEvent
 from fazai.wire.logs import LogLine
-
-from .live import Live, live, stream, token, until
+from tests.daemon.live import Live, live, stream, token, until
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +31,7 @@ def unguarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
 
 
 def _look_again(daemon: Live) -> None:
-    daemon.services.guard._looked = float("-inf")
+    daemon.services.guard._read_at = float("-inf")
 
 
 def _revoke(folder: Path, **ended: float) -> None:

@@ -21,9 +21,9 @@ import pytest
 
 from fazai.daemon.http.routing import Route
 from fazai.daemon.routes import TABLE
+from tests.daemon.gemma.test_sessions import worker
 from tests.daemon.live import Live
 from tests.daemon.runs_world import World, world
-from tests.daemon.test_sessions import worker
 
 __all__ = ["worker"]
 

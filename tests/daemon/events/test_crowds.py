@@ -14,9 +14,8 @@ from pathlib import Path
 import pytest
 
 from fazai.wire.events import GapEvent, SseFrame, decode_sse
-
-from .child import Child
-from .live import BUSY_S, PATIENCE_S, until
+from tests.daemon.child import Child
+from tests.daemon.live import BUSY_S, PATIENCE_S, until
 
 _SLOW = 1000
 _EACH_BYTES = 192 * 1024  # unsent bytes (64 KiB), one block beyond, and the stream itself

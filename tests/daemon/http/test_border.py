@@ -14,14 +14,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fazai.daemon.settings import Limits
-
-from .live import PATIENCE_S, Live, live, until
+from fazai.daemon.settings import ServerLimits
+from tests.daemon.live import PATIENCE_S, Live, live, until
 
 #: Of a daemon that soon has enough, for what is slow; the other one waits for a client that the machine
 #: holds up.
-_HASTY = Limits(head_s=1.0, body_s=1.2, head_bytes=4096, idle_s=1.0)
-_PATIENT = Limits(head_bytes=4096)
+_HASTY = ServerLimits(head_s=1.0, body_s=1.2, head_bytes=4096, idle_s=1.0)
+_PATIENT = ServerLimits(head_bytes=4096)
 
 
 @pytest.fixture(scope="module")

@@ -19,12 +19,11 @@ import httpx
 import pytest
 
 from fazai.daemon.routes import TABLE
-from fazai.daemon.settings import Limits
+from fazai.daemon.settings import ServerLimits
 from fazai.errors import StateError
 from fazai.wire.daemon import HTTP_STATUS
 from fazai.wire.logs import decode_log_line
-
-from .live import BUSY_S, PATIENCE_S, Live, live, stream, until
+from tests.daemon.live import BUSY_S, PATIENCE_S, Live, live, stream, until
 
 FAZAI = str(Path(sys.executable).with_name("fazai"))
 POSTS = [route for route in TABLE if route.body is not None]
@@ -32,14 +31,14 @@ POSTS = [route for route in TABLE if route.body is not None]
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    with live(tmp_path_factory.mktemp("http"), limits=Limits(head_bytes=4096)) as found:
+    with live(tmp_path_factory.mktemp("http"), limits=ServerLimits(head_bytes=4096)) as found:
         yield found
 
 
 @pytest.fixture(scope="module")
 def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     """It soon has enough of who is slow."""
-    with live(tmp_path_factory.mktemp("hasty"), limits=Limits(head_s=0.4, body_s=0.6)) as found:
+    with live(tmp_path_factory.mktemp("hasty"), limits=ServerLimits(head_s=0.4, body_s=0.6)) as found:
         yield found
 
 
@@ -159,7 +158,7 @@ def test_who_is_refused_while_he_sends_can_read_why(daemon: Live, path: bytes, c
 def test_a_request_that_the_stop_does_not_wait_for_is_told(tmp_path: Path) -> None:
     head = b"POST /ingest HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     record = b'{"hostname":"a","timestamp":"2026-11-22T03:04:00Z"}'
-    with live(tmp_path, limits=Limits(stop_s=0.1)) as daemon:
+    with live(tmp_path, limits=ServerLimits(stop_s=0.1)) as daemon:
         server, free = daemon.daemon._server, threading.Event()
         telemetry = daemon.services.store._telemetry  # type: ignore[attr-defined]
         assert server is not None
@@ -215,7 +214,7 @@ def test_the_description_is_complete_and_true(daemon: Live) -> None:
         found = client.get("/openapi.json").json()
     described = {(method.upper(), path) for path, item in found["paths"].items() for method in item}
     assert described == {(route.method, route.path) for route in TABLE}
-    spec = (Path(__file__).parents[2] / "SPEC.md").read_text()
+    spec = (Path(__file__).parents[3] / "SPEC.md").read_text()
     rows = re.findall(r"^\| (`(?:GET|POST) [^|]+) \|", spec, re.M)
     told = {tuple(one.split("?")[0].split(" ")) for row in rows for one in re.findall(r"`([^`]+)`", row)}
     assert described <= told  # what is planned is told, too
@@ -233,8 +232,8 @@ def test_metrics(daemon: Live) -> None:
     names = set(re.findall(r"^# TYPE (fazai_\w+)", page.text, re.M))
     assert {"fazai_sse_streams", "fazai_sse_delivery_seconds", "fazai_auth_failures_total"} <= names
     assert re.search(r"^fazai_sse_streams [1-9]", page.text, re.M)
-    spec = (Path(__file__).parents[2] / "SPEC.md").read_text()
-    docs = "".join(path.read_text() for path in (Path(__file__).parents[2] / "docs").glob("*.md"))
+    spec = (Path(__file__).parents[3] / "SPEC.md").read_text()
+    docs = "".join(path.read_text() for path in (Path(__file__).parents[3] / "docs").glob("*.md"))
     assert {name for name in names if name.startswith("fazai_sse") and name not in spec + docs} == set()
 
 

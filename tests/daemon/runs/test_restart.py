@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from fazai.daemon.runs.records import Record, Records
-from fazai.daemon.settings import Limits
+from fazai.daemon.runs.records import RunRecord, RunRecords
+from fazai.daemon.settings import ServerLimits
 from fazai.lab import Fault, LabFirewall, LabSettings, LabThread
 from fazai.store.base import Run
 from fazai.store.sqlite.ledger import SqliteStore
@@ -42,7 +42,7 @@ def goes_on_at_the_stop(edge: World) -> None:
     """Once the daemon was told to stop, the firewall answers what it holds up."""
 
     def release() -> None:
-        until(lambda: edge.daemon.services.runs._stopping)
+        until(lambda: edge.daemon.services.run_queue._stopping)
         edge.firewall.clear_faults()
 
     threading.Thread(target=release).start()
@@ -74,7 +74,7 @@ def queued_approval(edge: World) -> tuple[dict[str, Any], str]:
 def test_an_approval_that_waits_is_carried_out_after_a_restart(tmp_path: Path, firewall: LabFirewall) -> None:
     with beside(tmp_path, firewall) as edge:
         checked, run_id = queued_approval(edge)
-    record = Records(tmp_path / "state" / "runs").get(run_id)
+    record = RunRecords(tmp_path / "state" / "runs").get(run_id)
     assert record is not None
     assert (record.started, record.finished) == (None, None)
     assert "blocklist" not in edge.aliases()
@@ -94,11 +94,11 @@ def test_an_approval_is_marked_where_the_daemon_was_killed_in_between(
 ) -> None:
     with beside(tmp_path, firewall) as edge:
         checked = edge.ended(edge.started(edge.run()))
-        now = edge.daemon.services.runs.records.get(checked["run_id"])
+        now = edge.daemon.services.run_queue.records.get(checked["run_id"])
         assert now is not None
         assert now.finished is not None
         asked = now.finished + 1  # the look may have taken longer than that
-    lost = Record(
+    lost = RunRecord(
         run_id="7ZZZZZZZZZZZZZZZZZZZZZZZZZ",
         job="edge",
         mode="apply",
@@ -107,7 +107,7 @@ def test_an_approval_is_marked_where_the_daemon_was_killed_in_between(
         asked=asked,
         applies=checked["run_id"],
     )
-    Records(tmp_path / "state" / "runs").save(lost)
+    RunRecords(tmp_path / "state" / "runs").save(lost)
     with beside(tmp_path, firewall) as edge:
         assert edge.ended(lost.run_id)["exit_code"] == 0
         plan = edge.plan(checked["run_id"])
@@ -134,7 +134,7 @@ def test_an_approval_that_is_no_longer_good_says_so_and_can_be_given_again(
 
 
 def test_a_run_that_goes_on_alone_is_waited_for(tmp_path: Path, firewall: LabFirewall) -> None:
-    with beside(tmp_path, firewall, daemon={"limits": Limits(runs_stop_s=0.1)}) as edge:
+    with beside(tmp_path, firewall, daemon={"limits": ServerLimits(runs_stop_s=0.1)}) as edge:
         checked = edge.ended(edge.started(edge.run()))
         held(firewall, "firewall/alias/setItem/*")
         alone = edge.started(edge.run(mode="apply"))
@@ -155,10 +155,10 @@ def test_a_run_that_goes_on_alone_is_waited_for(tmp_path: Path, firewall: LabFir
 
 def test_a_run_that_goes_on_alone_has_the_timeout_of_its_job(tmp_path: Path, firewall: LabFirewall) -> None:
     run_id, begun = "7ZZZZZZZZZZZZZZZZZZZZZZZZZ", time.time() - 7200
-    left = Record(
+    left = RunRecord(
         run_id=run_id, job="edge", mode="apply", trigger="api", by="token:ann", asked=begun, started=begun
     )
-    Records(tmp_path / "state" / "runs").save(left)
+    RunRecords(tmp_path / "state" / "runs").save(left)
     with subprocess.Popen(
         [sys.executable, "-c", "import time; time.sleep(600)"],
         env={"FAZAI_RUN_ID": run_id},

@@ -15,19 +15,18 @@ import pytest
 
 from fazai.daemon.events.announcer import utc_now
 from fazai.daemon.http.tokens import hash_of, new_token
-from fazai.daemon.settings import Limits, Settings, is_loopback
+from fazai.daemon.settings import DaemonSettings, ServerLimits, is_loopback
 from fazai.errors import InputError, UsageError
 from fazai.lab.server.tls import Authority
 from fazai.store.sqlite.tokens import TokenFile
 from fazai.wire.events import ErrorEvent, LogEvent
-
-from . import certificates
-from .live import Live, live, stream, token, until
+from tests.daemon import certificates
+from tests.daemon.live import Live, live, stream, token, until
 
 
 def _wait(daemon: Live) -> None:
     """Until the guard looks at the tokens again, whatever time it has."""
-    daemon.services.guard._looked = float("-inf")
+    daemon.services.guard._read_at = float("-inf")
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +41,7 @@ def tokens(folder: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def daemon(folder: Path, tokens: dict[str, str]) -> Iterator[Live]:
-    with live(folder, socket=folder / "d.sock", limits=Limits(failures_per_minute=3)) as found:
+    with live(folder, socket=folder / "d.sock", limits=ServerLimits(failures_per_minute=3)) as found:
         yield found
 
 
@@ -202,12 +201,14 @@ def test_the_local_socket_knows_its_peer(daemon: Live, folder: Path) -> None:
 
 def test_others_on_the_local_socket(daemon: Live, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel names the peer; here another one is named."""
-    from fazai.daemon.http.server import Connection
+    from fazai.daemon.http.server import HttpConnection
 
     path = folder / "d.sock"
     group = path.stat().st_gid
     for peer, status in (((54321, frozenset({group})), 422), ((54321, frozenset({54321})), 401)):
-        monkeypatch.setattr(Connection, "peer", lambda self, peer=peer: peer if self.listener.unix else None)
+        monkeypatch.setattr(
+            HttpConnection, "peer", lambda self, peer=peer: peer if self.listener.unix else None
+        )
         with httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), base_url="http://fazai") as client:
             assert client.post("/events", json={}).status_code == status
 
@@ -250,7 +251,7 @@ def test_settings_that_do_not_fit(tmp_path: Path) -> None:
         ("client_ca", "--client-ca needs TLS"),
     ):
         with pytest.raises(UsageError, match=words):
-            Settings(state=tmp_path, secrets=tmp_path, **{name: tmp_path / "x"})  # type: ignore[arg-type]
+            DaemonSettings(state=tmp_path, secrets=tmp_path, **{name: tmp_path / "x"})  # type: ignore[arg-type]
 
 
 def test_wrong_tls_files_are_said_before_anything_listens(tmp_path: Path) -> None:

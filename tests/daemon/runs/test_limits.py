@@ -15,7 +15,7 @@ import pytest
 from fazai.lab import LabFirewall, LabSettings, LabThread
 from tests.daemon.runs_world import World, beside, write_inventory
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 NAMES = ("fw-01", "fw-02", "fw.3")
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from fazai.daemon.runs.child import Child, Ended, Patience, environment, follow
+from fazai.daemon.runs.child import Child, ChildResult, StopTimeouts, child_environment, wait_for_pid
 from fazai.daemon.runs.config import Job
-from fazai.daemon.runs.records import Record, Records
+from fazai.daemon.runs.records import RunRecord, RunRecords
 from fazai.lab import Fault
 from tests.daemon.live import PATIENCE_S, settings, stream, token, until
 from tests.daemon.runs_world import RESOURCES, world
@@ -120,7 +120,7 @@ def test_one_run_at_a_time_and_a_stop_between_two_actions(tmp_path: Path) -> Non
         until(lambda: began.actions(run_id))
         firewall = edge.firewall
     # the daemon was told to stop in the middle of the first write
-    record = edge.daemon.services.runs.records.get(run_id)
+    record = edge.daemon.services.run_queue.records.get(run_id)
     assert record is not None
     assert record.exit_code == 130
     written = [path for _, path, _ in firewall.requests if "setItem" in path]
@@ -131,18 +131,18 @@ def test_a_run_that_takes_too_long_is_ended(tmp_path: Path) -> None:
     said = tmp_path / "runs" / "said"
     deaf = "import os, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); os.write(2, b'x')"
 
-    async def work(code: str, timeout_s: float, patience: Patience, first: str = "") -> Ended:
+    async def work(code: str, timeout_s: float, patience: StopTimeouts, first: str = "") -> ChildResult:
         child = Child([sys.executable, "-c", code], {}, said)
         until(lambda: said.read_text().startswith(first))  # it is as far as that
         return await child.wait(timeout_s, patience)
 
-    brief, long = Patience(0.1, 0.1), Patience(PATIENCE_S, PATIENCE_S)
+    brief, long = StopTimeouts(0.1, 0.1), StopTimeouts(PATIENCE_S, PATIENCE_S)
     stubborn = work(f"{deaf}; time.sleep(600)", 0.2, brief, "x")
-    assert asyncio.run(stubborn) == Ended(137, "x", timed_out=True)
+    assert asyncio.run(stubborn) == ChildResult(137, "x", timed_out=True)
     polite = work("import time; time.sleep(600)", 0.2, long)
-    assert asyncio.run(polite) == Ended(143, "", timed_out=True)
+    assert asyncio.run(polite) == ChildResult(143, "", timed_out=True)
     ended = asyncio.run(work("import sys; sys.exit('x' * 20000 + 'the end')", PATIENCE_S, long))
-    assert (ended.exit_code, ended.said[-7:], len(ended.said)) == (1, "the end", 8191)
+    assert (ended.exit_code, ended.stderr_tail[-7:], len(ended.stderr_tail)) == (1, "the end", 8191)
     assert not said.exists()
 
 
@@ -150,19 +150,19 @@ def test_a_run_of_another_daemon_that_takes_too_long_is_ended(tmp_path: Path) ->
     said = tmp_path / "runs" / "said"
     deaf = "import os, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); os.write(2, b'x')"
 
-    async def work(code: str, timeout_s: float, patience: Patience, first: str = "") -> tuple[bool, int]:
+    async def work(code: str, timeout_s: float, patience: StopTimeouts, first: str = "") -> tuple[bool, int]:
         child = Child([sys.executable, "-c", code], {}, said)
         child.leave()
         until(lambda: said.read_text().startswith(first))  # it is as far as that
-        timed_out = await follow(child.pid, timeout_s, patience)
+        timed_out = await wait_for_pid(child.pid, timeout_s, patience)
         status = os.waitpid(child.pid, 0)[1]  # noqa: ASYNC222 - it has ended
         return timed_out, os.waitstatus_to_exitcode(status)
 
-    brief, long = Patience(0.1, 0.1), Patience(PATIENCE_S, PATIENCE_S)
+    brief, long = StopTimeouts(0.1, 0.1), StopTimeouts(PATIENCE_S, PATIENCE_S)
     assert asyncio.run(work(f"{deaf}; time.sleep(600)", 0.2, brief, "x")) == (True, -9)
     assert asyncio.run(work("import time; time.sleep(600)", 0.2, long)) == (True, -15)
     assert asyncio.run(work("", PATIENCE_S, long)) == (False, 0)
-    assert not asyncio.run(follow(2**22 + 1, PATIENCE_S, long))  # it ended before anybody looked
+    assert not asyncio.run(wait_for_pid(2**22 + 1, PATIENCE_S, long))  # it ended before anybody looked
 
 
 def test_a_run_that_outlives_sigkill_is_given_up_and_reaped(
@@ -173,27 +173,27 @@ def test_a_run_that_outlives_sigkill_is_given_up_and_reaped(
     deaf = "import os, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); os.write(2, b'x')"
     real = os.killpg
     monkeypatch.setattr(os, "killpg", lambda pid, number: None)
-    brief = Patience(0.1, 0.1, 0.1)
+    brief = StopTimeouts(0.1, 0.1, 0.1)
 
-    async def work() -> tuple[Ended, bool]:
+    async def work() -> tuple[ChildResult, bool]:
         child = Child([sys.executable, "-c", f"{deaf}; time.sleep(600)"], {}, said)
         until(lambda: said.read_text() == "x")
-        ended, followed = await child.wait(0.1, brief), await follow(child.pid, 0.1, brief)
+        ended, followed = await child.wait(0.1, brief), await wait_for_pid(child.pid, 0.1, brief)
         assert not child.ended
         real(child.pid, signal.SIGKILL)
-        assert await child.wait(PATIENCE_S, brief) == Ended(137, "x")
+        assert await child.wait(PATIENCE_S, brief) == ChildResult(137, "x")
         with pytest.raises(ChildProcessError):
             os.waitpid(child.pid, os.WNOHANG)  # noqa: ASYNC222 - it waits for nothing
         return ended, followed
 
     ended, followed = asyncio.run(work())
-    assert ended == Ended(137, "it was killed, and has not ended", timed_out=True)
+    assert ended == ChildResult(137, "it was killed, and has not ended", timed_out=True)
     assert followed
 
 
 def test_a_run_inherits_no_secrets(tmp_path: Path) -> None:
     job = Job(name="edge", inventory=("i.yml",), environment=("EDGE_KEY",))
-    record = Record(run_id="R", job="edge", mode="check", trigger="api", by="x", asked=0.0)
+    record = RunRecord(run_id="R", job="edge", mode="check", trigger="api", by="x", asked=0.0)
     here = {
         "PATH": "/bin",
         "PYTHONPATH": "lib::.",
@@ -204,7 +204,7 @@ def test_a_run_inherits_no_secrets(tmp_path: Path) -> None:
         "FAZAI_TOKEN_FILE": "t",
         "X": "y",
     }
-    found = environment(job, record, settings(tmp_path, socket=tmp_path / "s"), here)
+    found = child_environment(job, record, settings(tmp_path, socket=tmp_path / "s"), here)
     assert found.pop("PYTHONPATH") == f"{Path.cwd() / 'lib'}:{Path.cwd()}"
     assert found.pop("ANSIBLE_VAULT_PASSWORD_FILE") == f"edge@{Path.cwd() / 'vault'}"
     assert set(found) == {
@@ -273,17 +273,17 @@ def test_a_run_that_cannot_begin_has_an_end_and_says_why(tmp_path: Path) -> None
 def test_a_run_that_a_daemon_left_is_settled_by_the_next(tmp_path: Path) -> None:
     with world(tmp_path) as edge:
         good = edge.ended(edge.started(edge.run()))
-    records = Records(tmp_path / "state" / "runs")
+    records = RunRecords(tmp_path / "state" / "runs")
     left = records.get(good["run_id"])
     assert left is not None
     left.finished = left.exit_code = left.plan_hash = None  # as after kill -9 of the daemon
     records.save(left)
-    lost = Record(
+    lost = RunRecord(
         run_id="01KANHC0E8M5T3W9Q7Z2R4V6XB", job="edge", mode="apply", trigger="api", by="x", asked=1.0
     )
     lost.started = 2.0
     records.save(lost)
-    never = Record(
+    never = RunRecord(
         run_id="01KANHC0E8M5T3W9Q7Z2R4V6XC", job="edge", mode="apply", trigger="api", by="x", asked=1.0
     )
     records.save(never)

@@ -11,11 +11,10 @@ from typing import Any
 
 import pytest
 
-from fazai.daemon.http.fastpath import Known, known_head
-from fazai.daemon.settings import Limits
+from fazai.daemon.http.fastpath import KnownHead, remember_head
+from fazai.daemon.settings import ServerLimits
 from fazai.errors import StateError
-
-from .live import PATIENCE_S, Live, live, token, until
+from tests.daemon.live import PATIENCE_S, Live, live, token, until
 
 HEADS = {
     "plain": b"POST /ingest HTTP/1.1\r\nHost: localhost\r\nContent-Length: 12\r\nX-A: b\r\n\r\n",
@@ -32,10 +31,10 @@ OTHERS = {
 }
 
 
-def known(head: bytes) -> Known | None:
+def known(head: bytes) -> KnownHead | None:
     lines = [line.partition(b":") for line in head.split(b"\r\n")[1:-2]]
     headers = [(name.lower(), value.strip()) for name, _, value in lines]
-    return known_head(head, b"/ingest", headers, lambda body, answer: True)
+    return remember_head(head, b"/ingest", headers, lambda body, answer: True)
 
 
 @pytest.mark.parametrize("name", HEADS)
@@ -64,7 +63,7 @@ def test_other_heads_go_the_long_way(name: str) -> None:
 
 @pytest.fixture
 def daemon(tmp_path: Path) -> Iterator[Live]:
-    with live(tmp_path, limits=Limits(stop_s=0.5)) as found:
+    with live(tmp_path, limits=ServerLimits(stop_s=0.5)) as found:
         yield found
 
 
@@ -176,7 +175,7 @@ def test_what_the_store_refuses_is_said_and_counted(daemon: Live, monkeypatch: p
 
 
 def test_a_connection_that_was_idle_long_enough_is_closed(tmp_path: Path) -> None:
-    with live(tmp_path, limits=Limits(idle_s=2.0)) as daemon:
+    with live(tmp_path, limits=ServerLimits(idle_s=2.0)) as daemon:
         client = Client(daemon.port)
         for minute in range(3):
             assert client.post(record(minute))[0] == 200
@@ -185,7 +184,7 @@ def test_a_connection_that_was_idle_long_enough_is_closed(tmp_path: Path) -> Non
 
 
 def test_a_stop_waits_for_what_is_being_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with live(tmp_path, limits=Limits(stop_s=PATIENCE_S)) as daemon:
+    with live(tmp_path, limits=ServerLimits(stop_s=PATIENCE_S)) as daemon:
         client = Client(daemon.port)
         client.post(record(0))
         telemetry = daemon.services.store._telemetry  # type: ignore[attr-defined]

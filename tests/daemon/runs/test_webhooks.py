@@ -115,7 +115,7 @@ def test_hostile_deliveries_start_nothing(edge: World) -> None:
     edge.started(post(edge, body, good))
     replayed = post(edge, body, github(body, "d-7"))
     assert (replayed.status_code, replayed.json()["code"]) == (409, "replayed")
-    assert len(list(edge.daemon.services.runs.records)) == 1
+    assert len(list(edge.daemon.services.run_queue.records)) == 1
     assert SECRET not in edge.daemon.log()
 
 
@@ -131,9 +131,9 @@ def test_wrong_signatures_are_limited_and_lock_nobody_out(edge: World, host: str
     with edge.daemon.client("wrong") as client:
         assert client.get("/runs").status_code == 429
     edge.started(post(edge, body, HOSTS[host](body, "d-2")))
-    assert f"fazai_auth_failures_total {limit + 5}" in edge.client.get("/metrics").text
+    assert f"fazai_auth_failures_total {limit + 5}.0\n" in edge.client.get("/metrics").text
     assert edge.daemon.log().count("POST /runs from 127.0.0.1: bad_signature") == limit
-    until(lambda: not edge.daemon.services.runs.busy_jobs())
+    until(lambda: not edge.daemon.services.run_queue.busy_jobs())
 
 
 def test_what_is_no_reason_to_run(edge: World) -> None:
@@ -148,7 +148,7 @@ def test_what_is_no_reason_to_run(edge: World) -> None:
         answer = post(edge, body, github(body, f"n-{number}", event=event))
         assert answer.status_code == 200
         assert why in answer.json()["ignored"]
-    assert list(edge.daemon.services.runs.records) == []
+    assert list(edge.daemon.services.run_queue.records) == []
 
 
 def test_a_burst_is_one_run_that_goes_on_and_one_that_waits(edge: World) -> None:
@@ -162,7 +162,7 @@ def test_a_burst_is_one_run_that_goes_on_and_one_that_waits(edge: World) -> None
     assert edge.client.get("/runs/schedule").json()["jobs"][0]["queued"] in ([ids[1]], [])
     for run_id in set(ids):
         assert edge.ended(run_id)["exit_code"] == 2
-    first, second = (edge.daemon.services.runs.records.get(run_id) for run_id in (ids[0], ids[1]))
+    first, second = (edge.daemon.services.run_queue.records.get(run_id) for run_id in (ids[0], ids[1]))
     assert first is not None
     assert second is not None
     assert first.finished is not None
@@ -177,4 +177,4 @@ def test_a_secret_that_others_can_read_is_not_used(edge: World, tmp_path: Path) 
     assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
     (tmp_path / "secrets" / "hook").chmod(0o600)
     edge.started(post(edge, body, github(body, "d-1")))
-    until(lambda: not edge.daemon.services.runs.busy_jobs())
+    until(lambda: not edge.daemon.services.run_queue.busy_jobs())

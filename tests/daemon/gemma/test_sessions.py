@@ -13,9 +13,8 @@ import httpx
 import pytest
 
 from fazai.wire.events import DoneEvent, ErrorEvent, TokenEvent
+from tests.daemon.live import PATIENCE_S, Events, Live, live, stream, token, until
 from tests.worker.live import live as worker_live
-
-from .live import PATIENCE_S, Events, Live, live, stream, token, until
 
 
 @pytest.fixture(scope="module")

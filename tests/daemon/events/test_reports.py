@@ -22,8 +22,7 @@ from fazai.outcome import Event, RunOutcome
 from fazai.store.base import Run
 from fazai.store.sqlite.ledger import SqliteStore
 from fazai.wire.events import OutcomeEvent, RunEvent
-
-from .live import BUSY_S, PATIENCE_S, Live, live, stream, token
+from tests.daemon.live import BUSY_S, PATIENCE_S, Live, live, stream, token
 
 FAZAI = str(Path(sys.executable).with_name("fazai"))
 RUN = "01KANHC0E8M5T3W9Q7Z2R4V6XB"
@@ -179,7 +178,7 @@ def _apply(folder: Path, *words: str, **environ: str) -> tuple[int, str, float]:
         "FAZAI_REPORT_S": "60",
         **environ,
     }
-    inventory = Path(__file__).parents[2] / "inventory/lab.yml"
+    inventory = Path(__file__).parents[3] / "inventory/lab.yml"
     begun = time.monotonic()
     child = subprocess.run(
         [FAZAI, *(words or ("apply",)), str(inventory), "--quiet"],

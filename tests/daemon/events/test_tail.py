@@ -21,9 +21,8 @@ from fazai.daemon.events.announcer import utc_now
 from fazai.errors import InputError, SecretError, UsageError
 from fazai.report.events import event_line, event_style
 from fazai.wire.events import ChangeEvent, LogEvent, OutcomeEvent, RunEvent
-
-from . import certificates
-from .live import PATIENCE_S, Live, live, own_port, token, until
+from tests.daemon import certificates
+from tests.daemon.live import PATIENCE_S, Live, live, own_port, token, until
 
 FAZAI = str(Path(sys.executable).with_name("fazai"))
 RUN = "01KANHC0E8M5T3W9Q7Z2R4V6XB"
@@ -33,7 +32,7 @@ RUN = "01KANHC0E8M5T3W9Q7Z2R4V6XB"
 def tail(daemon: Live | None, *words: str, **environ: str) -> Iterator[subprocess.Popen[str]]:
     """Begins when the daemon, if one is given, has no stream left of a tail before."""
     if daemon is not None:
-        until(lambda: not daemon.services.hub.streams)
+        until(lambda: not daemon.services.broadcaster.streams)
     env = {
         "PATH": os.environ["PATH"],
         "HOME": "/nonexistent",
@@ -61,7 +60,9 @@ def _end(child: subprocess.Popen[str]) -> tuple[int, str, str]:
 
 def opened(daemon: Live) -> None:
     """A stream follows live: what is published now, its reader gets."""
-    until(lambda: daemon.call(lambda: [one for one in daemon.services.hub.streams if one.task is None]))
+    until(
+        lambda: daemon.call(lambda: [one for one in daemon.services.broadcaster.streams if one.task is None])
+    )
 
 
 @pytest.fixture(scope="module")
@@ -221,11 +222,11 @@ def test_it_comes_back_where_it_was(tmp_path: Path) -> None:
 
 def test_it_comes_back_where_it_was_before_it_saw_anything(daemon: Live) -> None:
     with tail(daemon, "--type", "log", "--output", "json", "--until", "message=after") as child:
-        hub = daemon.services.hub
+        broadcaster = daemon.services.broadcaster
         opened(daemon)
 
         def die() -> None:  # as a daemon that is killed
-            for stream in list(hub.streams):
+            for stream in list(broadcaster.streams):
                 stream.connection.transport.abort()
 
         daemon.call(die)
