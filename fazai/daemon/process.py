@@ -138,7 +138,7 @@ class Daemon:
         ingest.exposition.add(run_queue.families)
         firewalls = Firewalls(settings, store, self._log)
         ingest.exposition.add(firewalls.families)
-        scheduler = Scheduler(run_queue, settings.state / "schedule.json", self._log)
+        scheduler = Scheduler(run_queue, store, self._log)
         self.services = Services(
             *(
                 settings,

@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
+import msgspec
+
 from fazai.errors import StateError
 from fazai.store.base import Store
 
@@ -22,16 +24,21 @@ __all__ = [
     "DaemonStore",
     "FirewallRecord",
     "HostRecord",
+    "Mode",
     "NewEvent",
     "NewSample",
     "Role",
+    "RunRecord",
     "StoreLimits",
     "StoredEvent",
     "Token",
     "TokenStore",
+    "Trigger",
 ]
 
 Role = Literal["viewer", "operator", "admin"]
+Mode = Literal["apply", "check"]
+Trigger = Literal["api", "webhook", "schedule", "approval"]
 
 #: The figures that are derived from each record, in the order in which a sample holds them; NaN: not
 #: reported. The name is that of the metric without `fazai_host_`.
@@ -164,6 +171,39 @@ class FirewallRecord:
     info: Mapping[str, Any] = field(default_factory=dict)
 
 
+class RunRecord(msgspec.Struct, kw_only=True):
+    """One run that the daemon was asked for: it waits (`started` is None), goes on, or has ended. Times are
+    seconds since the epoch, UTC. `plan_hash` is of the plan that it made; `applies` names the run whose plan
+    it applies; `approved…` says who let the plan of this run be applied, and by which run."""
+
+    run_id: str
+    job: str
+    mode: Mode
+    trigger: Trigger
+    by: str
+    asked: float
+    limit: tuple[str, ...] = ()
+    reason: str | None = None
+    started: float | None = None
+    finished: float | None = None
+    exit_code: int | None = None
+    error: str | None = None
+    plan_hash: str | None = None
+    applies: str | None = None
+    approved: float | None = None
+    approved_by: str | None = None
+    approved_run: str | None = None
+
+    def is_same_request(self, other: RunRecord) -> bool:
+        """Return whether one run would do for both."""
+        return (self.job, self.mode, self.limit, self.applies) == (
+            other.job,
+            other.mode,
+            other.limit,
+            other.applies,
+        )
+
+
 class TokenStore(Protocol):
     """The bearer tokens alone, for a process that is not the daemon. Every call may raise StateError."""
 
@@ -270,6 +310,36 @@ class DaemonStore(Protocol):
     async def put_firewall(self, firewall: FirewallRecord) -> None: ...
     async def delete_firewall(self, id_: str) -> bool: ...
     def firewalls(self) -> list[FirewallRecord]: ...
+
+    # -- the daemon's runs: queue, approvals, plans, schedule
+
+    async def put_run_records(self, records: Sequence[RunRecord]) -> None:
+        """Create them, or replace those with the same ids: all or none."""
+        ...
+
+    async def delete_run_record(self, run_id: str) -> bool:
+        """Drop it and its plan; return whether it was there."""
+        ...
+
+    def run_records(self) -> list[RunRecord]:
+        """Return all, in the order of their ids. 500 of them: about 1 ms."""
+        ...
+
+    async def put_plan(self, run_id: str, plan: bytes) -> None:
+        """Keep the plan that a recorded run made, for as long as its record."""
+        ...
+
+    def plan(self, run_id: str) -> bytes | None:
+        """Return the plan that the run made. 1 MiB: about 1 ms."""
+        ...
+
+    async def put_began(self, job: str, time: float) -> None:
+        """Remember when the job of the schedule last began, in seconds since the epoch, UTC."""
+        ...
+
+    def began(self) -> dict[str, float]:
+        """Return when each job of the schedule last began."""
+        ...
 
     # -- tokens and nonces
 

@@ -17,6 +17,7 @@ from fazai.store.daemon import (
     FirewallRecord,
     NewEvent,
     NewSample,
+    RunRecord,
     StoredEvent,
     Token,
 )
@@ -147,6 +148,49 @@ def test_a_host_that_is_forgotten_is_new_when_it_reports_again(open_daemon: Open
         assert asyncio.run(store.forget_host("a")) is False
         assert (store.hosts(), store.host("a")) == ([], None)
         assert asyncio.run(store.ingest([sample("a", 0)])) == [True]
+
+
+# -- the daemon's runs
+
+
+def record(number: int, **more: Any) -> RunRecord:
+    run_id = f"{number:026d}"
+    return RunRecord(run_id=run_id, job="edge", mode="check", trigger="api", by="ann", asked=1.0, **more)
+
+
+def test_runs_that_were_asked_for_last(open_daemon: OpenDaemon) -> None:
+    first, second = record(1, limit=("fw-01",), reason="é"), record(2)
+    with open_daemon() as store:
+        asyncio.run(store.put_run_records([second, first]))
+        second.started, second.exit_code = 2.0, 0
+        asyncio.run(store.put_run_records([second]))
+    with open_daemon() as store:
+        assert store.run_records() == [first, second]
+        assert asyncio.run(store.delete_run_record(first.run_id)) is True
+        assert asyncio.run(store.delete_run_record(first.run_id)) is False
+        assert store.run_records() == [second]
+
+
+def test_a_plan_stays_as_long_as_the_record_of_its_run(open_daemon: OpenDaemon) -> None:
+    with open_daemon() as store:
+        asyncio.run(store.put_run_records([record(1), record(2)]))
+        asyncio.run(store.put_plan(record(1).run_id, b"{}" * 100_000))
+        asyncio.run(store.put_run_records([record(1, plan_hash="x")]))
+    with open_daemon() as store:
+        assert store.plan(record(1).run_id) == b"{}" * 100_000
+        assert store.plan(record(2).run_id) is None
+        assert store.plan("nobody's") is None
+        asyncio.run(store.delete_run_record(record(1).run_id))
+        assert store.plan(record(1).run_id) is None
+
+
+def test_when_a_job_began_lasts(open_daemon: OpenDaemon) -> None:
+    with open_daemon() as store:
+        for time_s in (1.5, 2.5):
+            asyncio.run(store.put_began("edge", time_s))
+        asyncio.run(store.put_began("core", 3.0))
+    with open_daemon() as store:
+        assert store.began() == {"edge": 2.5, "core": 3.0}
 
 
 # -- nonces

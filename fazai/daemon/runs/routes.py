@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
@@ -17,8 +18,8 @@ from fazai.daemon.events.announcer import AUDIT, log_event, row_of
 from fazai.daemon.http.refusal import Refusal
 from fazai.daemon.http.routing import HttpReply, Route, RouteCall, allow, read_body
 from fazai.daemon.runs import webhooks
-from fazai.errors import FazaiError, did_you_mean
-from fazai.plan import read_plan
+from fazai.errors import FazaiError, InputError, did_you_mean
+from fazai.plan import SavedPlan, parse_plan
 from fazai.store.base import Action, Run
 from fazai.wire.base import convert_to, decode_body, encode
 from fazai.wire.daemon import (
@@ -41,7 +42,7 @@ from fazai.wire.daemon import (
 if TYPE_CHECKING:
     from fazai.daemon.runs.config import Hook, Job
     from fazai.daemon.runs.queue import QueuedRun, RunQueue
-    from fazai.daemon.runs.records import RunRecord
+    from fazai.store.daemon import DaemonStore, RunRecord
 
 __all__ = ["ROUTES"]
 
@@ -185,7 +186,7 @@ async def show_plan(call: RouteCall) -> PlanAnswer:
     if record is None or record.plan_hash is None:
         raise Refusal("not_found", f"run {call.path['id'][:64]!r} left no plan", hint="see: GET /runs")
     try:
-        saved = await asyncio.to_thread(read_plan, run_queue.records.plan_path(record.run_id))
+        saved = await asyncio.to_thread(_read_kept_plan, call.services.store, record.run_id)
     except FazaiError as error:
         raise Refusal("not_found", error.message) from None
     state, why = run_queue.records.plan_state(record, run_queue.jobs, time.time())
@@ -205,6 +206,14 @@ async def show_plan(call: RouteCall) -> PlanAnswer:
     return PlanAnswer(plan=row)
 
 
+def _read_kept_plan(store: DaemonStore, run_id: str) -> SavedPlan:
+    """Return the plan of a run from the store. Raises InputError, StateError."""
+    data = store.plan(run_id)
+    if data is None:
+        raise InputError(f"the plan of run {run_id} is gone")
+    return parse_plan(data, Path(f"{run_id}.plan"))
+
+
 async def approve_plan(call: RouteCall) -> RunStartedAnswer:
     """Approve the plan that a run left, and apply it. Raises Refusal."""
     record, body = _find_record(call), call.body
@@ -212,7 +221,7 @@ async def approve_plan(call: RouteCall) -> RunStartedAnswer:
     if record is None:
         raise Refusal("not_found", f"run {call.path['id'][:64]!r} left no plan", hint="see: GET /runs")
     return _started_answer(
-        call.services.run_queue.approve(record, body.plan_hash, call.who.name, body.reason)
+        await call.services.run_queue.approve(record, body.plan_hash, call.who.name, body.reason)
     )
 
 
@@ -231,14 +240,14 @@ async def start_run(call: RouteCall) -> RunStartedAnswer | HttpReply:
         hint = did_you_mean(body.playbook, run_queue.jobs) or "see: GET /runs/schedule"
         raise Refusal("not_found", f"the configuration has no {body.playbook[:64]!r}", hint=hint)
     if body.plan_hash is not None:
-        return _approve_named_plan(run_queue, job, body, body.plan_hash, call.who.name)
+        return await _approve_named_plan(run_queue, job, body, body.plan_hash, call.who.name)
     _check_asked(job, body)
     return _started_answer(
-        run_queue.enqueue(job, body.mode, "api", call.who.name, limit=body.limit, reason=body.reason)
+        await run_queue.enqueue(job, body.mode, "api", call.who.name, limit=body.limit, reason=body.reason)
     )
 
 
-def _approve_named_plan(
+async def _approve_named_plan(
     run_queue: RunQueue, job: Job, body: RunBody, plan_hash: str, by: str
 ) -> RunStartedAnswer:
     """Approve the plan that an apply names by its hash. Raises Refusal."""
@@ -246,7 +255,7 @@ def _approve_named_plan(
         raise Refusal("bad_request", "`plan_hash`: only an apply has one")
     for record in run_queue.records:
         if record.job == job.name and record.plan_hash == plan_hash and record.limit == body.limit:
-            return _started_answer(run_queue.approve(record, plan_hash, by, body.reason))
+            return _started_answer(await run_queue.approve(record, plan_hash, by, body.reason))
     raise Refusal("plan_mismatch", f"{job.name} has no such plan", hint="plan first: the mode check")
 
 
@@ -293,7 +302,7 @@ async def _start_from_webhook(call: RouteCall) -> RunStartedAnswer | HttpReply:
     await services.store.publish([row_of(event)])
     job = services.run_queue.jobs[hook.job]
     return _started_answer(
-        services.run_queue.enqueue(job, hook.mode, "webhook", f"webhook:{hook.name}", reason=text)
+        await services.run_queue.enqueue(job, hook.mode, "webhook", f"webhook:{hook.name}", reason=text)
     )
 
 

@@ -24,6 +24,7 @@ from fazai.store.daemon import (
     HostRecord,
     NewEvent,
     NewSample,
+    RunRecord,
     StoredEvent,
     StoreLimits,
     Token,
@@ -31,6 +32,7 @@ from fazai.store.daemon import (
 from fazai.store.sqlite.event_log import COLUMNS, EventLog
 from fazai.store.sqlite.ledger import SqliteStore
 from fazai.store.sqlite.schema import FILE_NAME, connect, failure, migrate, open_reader
+from fazai.store.sqlite.state_files import import_state_files, keep_record
 from fazai.store.sqlite.telemetry import packing
 from fazai.store.sqlite.telemetry.compaction import TelemetryUpkeep, read_mark
 from fazai.store.sqlite.telemetry.hosts import Telemetry
@@ -74,14 +76,18 @@ class SqliteDaemonStore:
         self._lock = _only_daemon(folder)
         try:
             self._open()
-        except (sqlite3.Error, packing.Damaged) as error:
+        except (sqlite3.Error, packing.Damaged, OSError) as error:
             os.close(self._lock)
             raise failure(folder, error) from error
+        except StateError:
+            os.close(self._lock)
+            raise
         self._writer.start()
 
     def _open(self) -> None:
         with contextlib.closing(connect(self._path)) as connection:
             migrate(connection)
+            import_state_files(connection, self.folder)
             if self._path.stat().st_size <= _QUICK_CHECK_BYTES:
                 found = [row[0] for row in connection.execute("PRAGMA quick_check(1)")]
                 if found != ["ok"]:
@@ -291,6 +297,30 @@ class SqliteDaemonStore:
 
     def firewalls(self) -> list[FirewallRecord]:
         return self._all("firewalls", FirewallRecord)
+
+    async def put_run_records(self, records: Sequence[RunRecord]) -> None:
+        await self._writer.write(self._statements, [keep_record(record) for record in records])
+
+    async def delete_run_record(self, run_id: str) -> bool:
+        return await self._delete("daemon_runs", "run_id", run_id)
+
+    def run_records(self) -> list[RunRecord]:
+        return self._all("daemon_runs", RunRecord)
+
+    async def put_plan(self, run_id: str, plan: bytes) -> None:
+        job = ("UPDATE daemon_runs SET plan = ? WHERE run_id = ?", (plan, run_id))
+        await self._writer.write(self._statements, [job], len(plan))
+
+    def plan(self, run_id: str) -> bytes | None:
+        rows = self._read("SELECT plan FROM daemon_runs WHERE run_id = ?", (run_id,))
+        return rows[0][0] if rows else None
+
+    async def put_began(self, job: str, time: float) -> None:
+        statement = ("INSERT OR REPLACE INTO schedule VALUES (?, ?)", (job, time))
+        await self._writer.write(self._statements, [statement])
+
+    def began(self) -> dict[str, float]:
+        return dict(self._read("SELECT job, began FROM schedule", ()))
 
     async def put_token(self, token: Token) -> None:
         await self._put("tokens", token.hash, token)
