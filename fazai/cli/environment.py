@@ -63,7 +63,9 @@ def refuse_used(store: Store, run_id: str) -> None:
     StateError."""
     if not os.environ.get("FAZAI_RUN_ID"):
         return
-    found = store.find_run(run_id)
+    import asyncio
+
+    found = asyncio.run(store.find_run(run_id))
     if found is not None and found.run_id == run_id and (found.pid or found.exit_code is not None):
         raise UsageError(
             f"FAZAI_RUN_ID is {run_id}, and that run was made before",

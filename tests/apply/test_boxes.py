@@ -79,7 +79,10 @@ def test_adoption_and_journal_are_the_boxes(bench: Bench) -> None:
 
     with bench.store() as store:
         asyncio.run(use(store))
-        one, two = store.memory("https://one:443", "fw"), store.memory("https://two:443", "fw")
+        one, two = (
+            asyncio.run(store.memory("https://one:443", "fw")),
+            asyncio.run(store.memory("https://two:443", "fw")),
+        )
         assert (one.adopted, set(one.pending), one.generation) == (frozenset({"uuid"}), {"s"}, 1)
         assert [(action.target, action.box) for action in one.unfinished] == [("fw", "https://one:443")]
         assert (two.adopted, two.pending, two.unfinished, two.generation) == (frozenset(), {}, (), 0)
@@ -151,14 +154,14 @@ def test_a_run_that_is_under_way_was_not_cut_off(bench: Bench) -> None:
                 await open_action(store, holder)
                 planned = await bench.engine(store, check=True).carry_out([work(at("t", "t"))])
                 applied = await bench.engine(store).carry_out([work(at("t", "t"))])
-                assert len(store.memory("t").unfinished) == 1  # and what is open stays open
+                assert len((await store.memory("t")).unfinished) == 1  # and what is open stays open
                 return planned, applied
 
         planned, applied = asyncio.run(main())
         under_way = f"run {holder.run_id} is under way on t: this is how it is meanwhile"
         assert only(planned).notes == only(applied).notes == (under_way,)
         assert (only(planned).status, only(planned).activations) == (Status.CONVERGED, ())
-        assert store.memory("t").running == ""
+        assert asyncio.run(store.memory("t")).running == ""
         dead = asyncio.run(bench.engine(store, check=True).carry_out([work(at("t", "t"))]))
     assert [note.partition(holder.run_id)[2] for note in only(dead).notes] == [
         " saved changes of service and never activated them; apply activates them",
@@ -183,7 +186,7 @@ def test_a_refused_write_leaves_nothing_to_activate(bench: Bench, first: str, ea
         engine.provider = lambda name: Atomic(bench.devices)
         outcome = asyncio.run(engine.carry_out([work(at("t", "t"))]))
         assert (only(outcome).status, device.saved) == (Status.FAILED, {})
-        assert set(store.memory("t").pending) == ({"service"} if earlier else set())
+        assert set(asyncio.run(store.memory("t")).pending) == ({"service"} if earlier else set())
 
 
 def test_a_write_whose_answer_was_lost_may_have_to_be_activated(bench: Bench) -> None:
@@ -199,7 +202,7 @@ def test_a_write_whose_answer_was_lost_may_have_to_be_activated(bench: Bench) ->
         engine = bench.engine(store)
         engine.provider = lambda name: Atomic(bench.devices)
         asyncio.run(engine.carry_out([work(at("t", "t"))]))
-        assert set(store.memory("t").pending) == {"service"}
+        assert set(asyncio.run(store.memory("t")).pending) == {"service"}
 
 
 def test_state_of_the_release_before_is_read_and_ends(tmp_path: Path) -> None:
@@ -218,14 +221,14 @@ def test_state_of_the_release_before_is_read_and_ends(tmp_path: Path) -> None:
         )
     store = SqliteStore(folder)
     try:
-        memory = store.memory("https://fw:443", "fw")
+        memory = asyncio.run(store.memory("https://fw:443", "fw"))
         assert (memory.adopted, memory.generation) == (frozenset({"uuid"}), 7)
         assert memory.pending == {"filter": "RUN"}
         assert [(action.action_id, action.box) for action in memory.unfinished] == [("a", "fw")]
-        assert store.memory("https://other:443", "other").pending == {}
+        assert asyncio.run(store.memory("https://other:443", "other")).pending == {}
         asyncio.run(store.activated("https://fw:443", "filter", "fw"))
         asyncio.run(store.settle("https://fw:443", "fw"))
-        memory = store.memory("https://fw:443", "fw")
+        memory = asyncio.run(store.memory("https://fw:443", "fw"))
         assert (memory.unfinished, memory.adopted) == ((), frozenset({"uuid"}))
         assert memory.pending == {}
     finally:

@@ -139,7 +139,7 @@ def test_a_failed_write_is_taken_back(bench: Bench) -> None:
     assert [a.status for a in only(outcome).actions] == ["undone", "undone", "failed", "left"]
     assert not [call for call in device.calls if call.startswith("activate")]
     with bench.store() as store:
-        assert store.memory("t").pending == {}
+        assert asyncio.run(store.memory("t")).pending == {}
 
 
 def test_a_field_that_does_not_stick_is_named_and_taken_back(bench: Bench) -> None:
@@ -158,7 +158,7 @@ def test_lockout_after_activation_is_taken_back(bench: Bench) -> None:
     assert not device.locked_out
     assert [a.status for a in only(outcome).actions] == ["undone", "undone"]
     with bench.store() as store:
-        assert store.memory("t").pending == {}
+        assert asyncio.run(store.memory("t")).pending == {}
 
 
 def test_a_lost_connection_leaves_a_journal_from_which_the_next_run_converges(bench: Bench) -> None:
@@ -376,11 +376,11 @@ def test_what_happened_is_recorded(bench: Bench) -> None:
     bench.device("t", saved={"a": {"size": "0"}})
     outcome = bench.run(work("t", resources=RESOURCES))
     with bench.store() as store:
-        run = store.find_run(outcome.run_id[:20])
+        run = asyncio.run(store.find_run(outcome.run_id[:20]))
         assert run is not None
         assert (run.exit_code, run.summary["changed"]) == (0, 2)
-        actions = store.actions(run.run_id)
-        types = [event["type"] for event in store.events(run.run_id)]
+        actions = asyncio.run(store.actions(run.run_id))
+        types = [event["type"] for event in asyncio.run(store.events(run.run_id))]
     assert [(a.verb, a.identity, a.status) for a in actions] == [
         ("update", "a", "done"),
         ("create", "b", "done"),

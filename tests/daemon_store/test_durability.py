@@ -310,8 +310,8 @@ def test_apply_writes_its_ledger_while_the_daemon_stores(store: SqliteDaemonStor
     ledger.close()
     assert not failures
     assert len(store.history("a")) == minutes
-    assert [action.status for action in store.ledger.actions("01RUN")] == ["done"] * 60
-    assert store.ledger.history(1)[0].exit_code == 0
+    assert [action.status for action in asyncio.run(store.ledger.actions("01RUN"))] == ["done"] * 60
+    assert asyncio.run(store.ledger.history(1))[0].exit_code == 0
 
 
 def test_a_file_of_release_0_1_0_is_brought_forward(tmp_path: Path) -> None:
@@ -322,8 +322,8 @@ def test_a_file_of_release_0_1_0_is_brought_forward(tmp_path: Path) -> None:
         connection.execute("INSERT INTO runs VALUES ('R', 'apply', '[]', 'me', 'here', 1, 1.0, 2.0, 0, '{}')")
         connection.execute("INSERT INTO adopted VALUES ('fw', 'u', 'opnsense.alias', 'x', 'R', 1.0)")
     store = SqliteDaemonStore(tmp_path, QUIET)
-    assert [run.run_id for run in store.ledger.history(5)] == ["R"]
-    assert store.ledger.memory("fw").adopted == {"u"}
+    assert [run.run_id for run in asyncio.run(store.ledger.history(5))] == ["R"]
+    assert asyncio.run(store.ledger.memory("fw")).adopted == {"u"}
     assert asyncio.run(store.ingest([sample("a", 0)])) == [True]
     store.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from pathlib import Path
@@ -20,7 +21,7 @@ def events(world: World) -> list[dict[str, Any]]:
 
     store = SqliteStore(world.folder / "state")
     try:
-        return store.events(store.history(1)[0].run_id)
+        return asyncio.run(store.events(asyncio.run(store.history(1))[0].run_id))
     finally:
         store.close()
 

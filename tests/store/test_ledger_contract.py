@@ -39,29 +39,29 @@ def test_what_was_awaited_is_there_when_the_store_is_opened_again(open_ledger: O
     with open_ledger() as store:
         asyncio.run(use(store))
     with open_ledger() as store:
-        memory = store.memory("t")
+        memory = asyncio.run(store.memory("t"))
         assert memory.pending == {"s2": run().run_id}
         assert memory.adopted == {"uuid-9"}
         assert [a.identity for a in memory.unfinished] == ["b"]
         assert memory.generation == 2
-        assert store.memory("other").generation == 0
-        (found,) = store.history(5)
+        assert asyncio.run(store.memory("other")).generation == 0
+        (found,) = asyncio.run(store.history(5))
         assert (found.exit_code, found.summary, found.sources) == (2, {"changed": 1}, ("a.yml",))
-        assert [(a.identity, a.status, a.ref) for a in store.actions(run().run_id)] == [
+        assert [(a.identity, a.status, a.ref) for a in asyncio.run(store.actions(run().run_id))] == [
             ("a", "done", "uuid-1"),
             ("b", "begun", ""),
         ]
-        (event,) = store.events(run().run_id)
+        (event,) = asyncio.run(store.events(run().run_id))
         assert {**event, "id": 0} == {"id": 0, "time": 5.0, "type": "change", "target": "t", "n": 1}
         asyncio.run(store.settle("t"))
-        assert store.memory("t").unfinished == ()
+        assert asyncio.run(store.memory("t")).unfinished == ()
 
 
 def test_actions_that_begin_together_begin_all_or_none(open_ledger: OpenLedger) -> None:
     with open_ledger() as store:
         asyncio.run(store.run_begin(run()))
         asyncio.run(store.actions_begin([(action("a"), ["s"]), (action("b"), [])]))
-        memory = store.memory("t")
+        memory = asyncio.run(store.memory("t"))
         assert ([one.identity for one in memory.unfinished], dict(memory.pending)) == (
             ["a", "b"],
             {"s": run().run_id},
@@ -72,8 +72,8 @@ def test_what_was_kept_by_name_is_found_for_the_box(open_ledger: OpenLedger) -> 
     """Earlier releases kept the state of a target by its name."""
     with open_ledger() as store:
         asyncio.run(store.action_begin(action("a", box="fw"), ["s"]))
-        assert store.memory("https://fw:443").unfinished == ()
-        assert len(store.memory("https://fw:443", "fw").unfinished) == 1
+        assert asyncio.run(store.memory("https://fw:443")).unfinished == ()
+        assert len(asyncio.run(store.memory("https://fw:443", "fw")).unfinished) == 1
 
 
 @pytest.mark.parametrize("first", ["heard", "own"])
@@ -82,7 +82,7 @@ def test_a_run_that_was_heard_of_gives_way_to_its_own_process(open_ledger: OpenL
     with open_ledger() as store:
         for one in (heard, run(), heard) if first == "heard" else (run(), heard):
             asyncio.run(store.run_begin(one))
-        (found,) = store.history(5)
+        (found,) = asyncio.run(store.history(5))
         assert (found.pid, found.user) == (42, "ana")
         with pytest.raises(StateError):  # two processes are never one run
             asyncio.run(store.run_begin(run()))
@@ -92,13 +92,13 @@ def test_a_run_is_found_by_either_end_of_its_id(open_ledger: OpenLedger) -> None
     with open_ledger() as store:
         for number in (1, 2):
             asyncio.run(store.run_begin(run(number)))
-        found = store.find_run("2")
+        found = asyncio.run(store.find_run("2"))
         assert found is not None
         assert found.run_id == run(2).run_id
-        assert store.find_run("9999") is None
-        assert store.find_run("%") is None
+        assert asyncio.run(store.find_run("9999")) is None
+        assert asyncio.run(store.find_run("%")) is None
         with pytest.raises(StateError, match="several runs"):
-            store.find_run("00000")
+            asyncio.run(store.find_run("00000"))
 
 
 def test_the_latest_runs_stay_and_the_newest_comes_first(open_ledger: OpenLedger) -> None:
@@ -110,8 +110,10 @@ def test_the_latest_runs_stay_and_the_newest_comes_first(open_ledger: OpenLedger
 
     with open_ledger() as store:
         asyncio.run(fill(store))
-        assert [one.run_id for one in store.history(100)] == [run(n).run_id for n in range(12, 2, -1)]
-        assert store.events(run(0).run_id) == []
+        assert [one.run_id for one in asyncio.run(store.history(100))] == [
+            run(n).run_id for n in range(12, 2, -1)
+        ]
+        assert asyncio.run(store.events(run(0).run_id)) == []
 
 
 def test_the_worst_end_of_a_run_counts_and_an_older_one_changes_nothing(open_ledger: OpenLedger) -> None:
@@ -120,18 +122,18 @@ def test_the_worst_end_of_a_run_counts_and_an_older_one_changes_nothing(open_led
         store.ended("t", TargetState("changed", 2, "R2", 21.0), "https://t")
         store.ended("t", TargetState("converged", 0, "R1", 10.0))
         asyncio.run(store.settle("t"))  # with the next commit
-        assert store.targets() == {"t": TargetState("failed", 3, "R2", 21.0)}
-        assert store.left("t") == "failed"
-        assert store.left("other") == ""
-        assert store.names("https://t") == {"t": 21.0}
-        assert store.owners("https://t") == {"": ("t",)}
+        assert asyncio.run(store.targets()) == {"t": TargetState("failed", 3, "R2", 21.0)}
+        assert asyncio.run(store.left("t")) == "failed"
+        assert asyncio.run(store.left("other")) == ""
+        assert asyncio.run(store.names("https://t")) == {"t": 21.0}
+        assert asyncio.run(store.owners("https://t")) == {"": ("t",)}
 
 
 def test_text_that_is_not_utf_8_is_kept_escaped(open_ledger: OpenLedger) -> None:
     """A login name with a stray byte, a device's text with half a surrogate pair."""
     with open_ledger() as store:
         asyncio.run(store.run_begin(replace(run(), user="ana\udcff")))
-        assert store.history(1)[0].user == "ana\\udcff"
+        assert asyncio.run(store.history(1))[0].user == "ana\\udcff"
 
 
 # -- leases
@@ -199,10 +201,10 @@ def test_a_lease_ends_with_its_block_whatever_happens_there(open_ledger: OpenLed
 def test_who_holds_a_box_is_said_where_something_is_open(open_ledger: OpenLedger) -> None:
     async def main(store: Store) -> None:
         async with store.lease("t", run()) as lease:
-            assert store.memory("t").running == ""
+            assert (await store.memory("t")).running == ""
             await store.action_begin(replace(action("a"), token=lease.token), ["s"])
-            assert store.memory("t").running == run().run_id
-        assert store.memory("t").running == ""
+            assert (await store.memory("t")).running == run().run_id
+        assert (await store.memory("t")).running == ""
 
     with open_ledger() as store:
         asyncio.run(main(store))
@@ -218,7 +220,11 @@ def test_a_store_that_keeps_nothing_refuses_what_precedes_a_write() -> None:
         with pytest.raises(StateError, match="without a state folder"):
             asyncio.run(refused)
     asyncio.run(store.run_end(run().run_id, 0, {}))
-    assert (store.history(5), store.targets(), store.memory("t").generation) == ([], {}, 0)
+    assert (
+        asyncio.run(store.history(5)),
+        asyncio.run(store.targets()),
+        asyncio.run(store.memory("t")).generation,
+    ) == ([], {}, 0)
 
 
 def test_a_preview_reads_and_keeps_aside_what_it_would_record(open_ledger: OpenLedger) -> None:
@@ -226,15 +232,15 @@ def test_a_preview_reads_and_keeps_aside_what_it_would_record(open_ledger: OpenL
         asyncio.run(store.run_begin(run()))
         asyncio.run(store.action_begin(action("a"), ["s"]))
         preview = PreviewStore(store)
-        assert preview.memory("t") == store.memory("t")
+        assert asyncio.run(preview.memory("t")) == asyncio.run(store.memory("t"))
         with pytest.raises(StateError, match="without a state folder"):
             asyncio.run(preview.action_begin(action("b"), []))
         preview.event("ignored", 7.0, "outcome", "t", {"status": "pending"})
         preview.ended("t", TargetState("pending", 1, run(2).run_id, time.time()))
-        assert store.targets() == {}
+        assert asyncio.run(store.targets()) == {}
         asyncio.run(preview.record(run(2), 2, {"pending": 1}))
-        assert store.left("t") == "pending"
-        assert [one["type"] for one in store.events(run(2).run_id)] == ["outcome"]
+        assert asyncio.run(store.left("t")) == "pending"
+        assert [one["type"] for one in asyncio.run(store.events(run(2).run_id))] == ["outcome"]
 
 
 def test_a_place_of_no_known_kind_is_refused_without_its_secrets() -> None:

@@ -75,9 +75,9 @@ def test_a_lease_that_was_outlived_writes_nothing(tmp_path: Path) -> None:
 
     store = SqliteStore(tmp_path)
     asyncio.run(main())
-    assert [one.identity for one in store.memory("t").unfinished] == ["a", "b"]
-    assert store.memory("t").pending == {}
-    assert len(store.memory("u").unfinished) == 1
+    assert [one.identity for one in asyncio.run(store.memory("t")).unfinished] == ["a", "b"]
+    assert asyncio.run(store.memory("t")).pending == {}
+    assert len(asyncio.run(store.memory("u")).unfinished) == 1
     store.close()
 
 
@@ -120,7 +120,7 @@ def test_kill_9_loses_nothing_that_was_awaited_and_frees_the_lock(tmp_path: Path
     child.stdin.close()
     child.stdout.close()
     asyncio.run(take())
-    memory = store.memory("t")
+    memory = asyncio.run(store.memory("t"))
     assert [a.identity for a in memory.unfinished] == ["a"]
     assert set(memory.pending) == {"s"}
     store.close()
@@ -162,7 +162,7 @@ def test_a_write_that_nobody_waited_for_and_failed_is_said_at_the_next_one(tmp_p
                 await store.action_begin(action(name), [])
 
     asyncio.run(fill())
-    assert store.memory("t").unfinished == ()
+    assert asyncio.run(store.memory("t")).unfinished == ()
     with pytest.raises(StateError, match="no such table: nowhere"):
         store.close()
 
@@ -180,5 +180,5 @@ def test_a_number_too_large_for_sqlite_is_refused_and_ends_nothing(tmp_path: Pat
     with pytest.raises(StateError, match="no such table: nowhere"):  # what was lost is said once
         asyncio.run(store.run_end(run().run_id, 0, {}))
     asyncio.run(store.run_end(run().run_id, 0, {}))
-    assert store.history(1)[0].exit_code == 0
+    assert asyncio.run(store.history(1))[0].exit_code == 0
     store.close()

@@ -105,7 +105,7 @@ class RunQueue:
         for record in [one for one in self.records if one.started is not None and one.exit_code is None]:
             if record in (one.record for one in self._active.values()):
                 continue  # begun meanwhile
-            found = self._store.ledger.find_run(record.run_id)
+            found = await self._store.ledger.find_run(record.run_id)
             lane = self._lanes.get(record.job)
             if found is None or found.exit_code is not None or not _is_alive(found.pid, record.run_id):
                 await self._finish_from_ledger(record)
@@ -161,7 +161,7 @@ class RunQueue:
 
     async def _finish_from_ledger(self, record: RunRecord, *, timed_out: bool = False) -> None:
         """End a run whose process is gone, as the ledger says, if it says anything."""
-        found = self._store.ledger.find_run(record.run_id)
+        found = await self._store.ledger.find_run(record.run_id)
         code = found.exit_code if found is not None else None
         record.error = "it ended without a word" if code is None else None
         await self._finish(record, ChildResult(128 + signal.SIGKILL if code is None else code, "", timed_out))
@@ -391,7 +391,7 @@ class RunQueue:
     async def _close_ledger(self, record: RunRecord) -> None:
         """Write the end of a run that could not begin, or was killed: it has none in the ledger."""
         ledger = self._store.ledger
-        found = ledger.find_run(record.run_id)
+        found = await ledger.find_run(record.run_id)
         command = "plan" if record.mode == "check" else "apply"
         if found is not None and found.exit_code is not None:
             return

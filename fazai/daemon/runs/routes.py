@@ -64,7 +64,7 @@ async def list_runs(call: RouteCall) -> RunsAnswer:
     run_queue = call.services.run_queue
     rows = {
         run.run_id: _KnownRun(run, run_queue.records.get(run.run_id))
-        for run in _ledger_runs(call, query.limit)
+        for run in await call.services.store.ledger.history(query.limit)
     }
     for number, record in enumerate(run_queue.records):
         if number == query.limit:
@@ -74,23 +74,19 @@ async def list_runs(call: RouteCall) -> RunsAnswer:
     return RunsAnswer(runs=tuple(_run_row(rows[run_id], run_queue) for run_id in newest))
 
 
-def _ledger_runs(call: RouteCall, limit: int) -> list[Run]:
-    return call.services.store.ledger.history(limit)
-
-
 async def show_run(call: RouteCall) -> RunAnswer:
     """Return one run, with what became of its targets and actions. Raises Refusal(not_found)."""
     ledger = call.services.store.ledger
     wanted = call.path["id"]
-    found = ledger.find_run(wanted) if len(wanted) == 26 else None
+    found = (await ledger.find_run(wanted)) if len(wanted) == 26 else None
     row = _KnownRun(found if found is not None and found.run_id == wanted else None, _find_record(call))
     if row.run is None and row.record is None:
         raise Refusal("not_found", f"there is no run {wanted[:64]!r}", hint="see: GET /runs")
-    events = ledger.events(wanted) if row.run is not None else []
+    events = (await ledger.events(wanted)) if row.run is not None else []
     return RunAnswer(
         run=_run_row(row, call.services.run_queue),
         targets=tuple(_target_row(event) for event in events if event["type"] == "outcome"),
-        actions=_action_rows(ledger.actions(wanted) if row.run is not None else [], events),
+        actions=_action_rows((await ledger.actions(wanted)) if row.run is not None else [], events),
     )
 
 

@@ -11,11 +11,11 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from fazai.errors import FazaiError, StateError
 from fazai.store.base import Action, Lease, Run, TargetMemory, TargetState
@@ -23,6 +23,8 @@ from fazai.store.sqlite.leases import FENCE, fence_failure, find_holder, hold
 from fazai.store.sqlite.schema import FILE_NAME, connect, failure, migrate
 
 __all__ = ["KEEP_RUNS", "SqliteStore"]
+
+T = TypeVar("T")
 
 KEEP_RUNS = 5_000
 _KEEP_TARGETS_S = 90 * 86400.0
@@ -169,15 +171,16 @@ class SqliteStore:
             ("DELETE FROM names WHERE time < ?", (time.time() - _KEEP_TARGETS_S,)),
         )
 
-    def history(self, limit: int) -> list[Run]:
-        rows = self._read(
+    async def history(self, limit: int) -> list[Run]:
+        return await asyncio.to_thread(
+            self._read_as,
+            _run,
             "SELECT run_id, command, sources, user, host, pid, started, finished, exit_code, summary"
             " FROM runs ORDER BY run_id DESC LIMIT ?",
             (limit,),
         )
-        return [_run(row) for row in rows]
 
-    def find_run(self, prefix: str) -> Run | None:
+    async def find_run(self, prefix: str) -> Run | None:
         """The newest run whose id begins (or ends) with the given text; raises StateError when several do."""
         text = prefix.upper().rstrip("…")
         if not text.isalnum():
@@ -193,7 +196,7 @@ class SqliteStore:
 
     # -- targets ----------------------------------------------------------------------------------------
 
-    def memory(self, box: str, name: str = "") -> TargetMemory:
+    async def memory(self, box: str, name: str = "") -> TargetMemory:
         keys = (box, name or box)
         adopted = self._read("SELECT ref FROM adopted WHERE box IN (?, ?)", keys)
         pending = self._read("SELECT service, run_id FROM pending WHERE box IN (?, ?)", keys)
@@ -255,12 +258,13 @@ class SqliteStore:
         sql = "DELETE FROM pending WHERE box IN (?, ?) AND service = ?"
         await self._write((sql, (box, name or box, service)))
 
-    def actions(self, run_id: str) -> list[Action]:
-        rows = self._read(
+    async def actions(self, run_id: str) -> list[Action]:
+        return await asyncio.to_thread(
+            self._read_as,
+            _action,
             f"SELECT {_ACTION} FROM actions WHERE run_id = ? ORDER BY started, rowid",  # noqa: S608
             (run_id,),
         )
-        return [_action(row) for row in rows]
 
     # -- events -----------------------------------------------------------------------------------------
 
@@ -271,14 +275,13 @@ class SqliteStore:
         )
         self._queue.put(((job,), None))
 
-    def events(self, run_id: str) -> list[dict[str, Any]]:
-        rows = self._read(
-            "SELECT id, time, type, target, data FROM events WHERE run_id = ? ORDER BY id", (run_id,)
+    async def events(self, run_id: str) -> list[dict[str, Any]]:
+        return await asyncio.to_thread(
+            self._read_as,
+            _event,
+            "SELECT id, time, type, target, data FROM events WHERE run_id = ? ORDER BY id",
+            (run_id,),
         )
-        return [
-            {"id": row[0], "time": row[1], "type": row[2], "target": row[3], **json.loads(row[4])}
-            for row in rows
-        ]
 
     # -- how targets are ------------------------------------------------------------------------------------
 
@@ -288,10 +291,10 @@ class SqliteStore:
             jobs.append(("INSERT OR REPLACE INTO names VALUES (?, ?, ?)", (known, target, state.time)))
         self._queue.put((tuple(jobs), None))
 
-    def names(self, known: str) -> dict[str, float]:
+    async def names(self, known: str) -> dict[str, float]:
         return dict(self._read("SELECT name, time FROM names WHERE known = ?", (known,)))
 
-    def owners(self, box: str) -> dict[str, tuple[str, ...]]:
+    async def owners(self, box: str) -> dict[str, tuple[str, ...]]:
         start = f"{box} "
         query = (
             "SELECT known, name FROM names WHERE known = ? OR substr(known, 1, ?) = ? ORDER BY known, name"
@@ -302,15 +305,25 @@ class SqliteStore:
             found[owner] = (*found.get(owner, ()), str(name))
         return found
 
-    def left(self, target: str) -> str:
+    async def left(self, target: str) -> str:
         rows = self._read("SELECT status FROM targets WHERE target = ?", (target,))
         return str(rows[0][0]) if rows else ""
 
-    def targets(self) -> dict[str, TargetState]:
-        rows = self._read("SELECT target, status, pending, run_id, time FROM targets ORDER BY target", ())
-        return {row[0]: TargetState(*row[1:]) for row in rows}
+    async def targets(self) -> dict[str, TargetState]:
+        return dict(
+            await asyncio.to_thread(
+                self._read_as,
+                lambda row: (row[0], TargetState(*row[1:])),
+                "SELECT target, status, pending, run_id, time FROM targets ORDER BY target",
+                (),
+            )
+        )
+
+    def _read_as(self, make: Callable[[Any], T], sql: str, params: tuple[Any, ...]) -> list[T]:
+        return [make(row) for row in self._read(sql, params)]
 
     def _read(self, sql: str, params: tuple[Any, ...]) -> list[Any]:
+        """Read a few rows: what may be many is read in a thread. Raises StateError."""
         try:
             return self._reader.execute(sql, params).fetchall()
         except sqlite3.Error as error:
@@ -394,6 +407,10 @@ def _action(row: tuple[Any, ...]) -> Action:
         error=row[12],
         box=row[13],
     )
+
+
+def _event(row: tuple[Any, ...]) -> dict[str, Any]:
+    return {"id": row[0], "time": row[1], "type": row[2], "target": row[3], **json.loads(row[4])}
 
 
 def _run(row: tuple[Any, ...]) -> Run:

@@ -138,7 +138,7 @@ def test_a_run_that_goes_on_alone_is_waited_for(tmp_path: Path, firewall: LabFir
         checked = edge.ended(edge.started(edge.run()))
         held(firewall, "firewall/alias/setItem/*")
         alone = edge.started(edge.run(mode="apply"))
-        until(lambda: edge.daemon.services.store.ledger.actions(alone))  # it writes
+        until(lambda: asyncio.run(edge.daemon.services.store.ledger.actions(alone)))  # it writes
         waits = approve(edge, checked)
     with beside(tmp_path, firewall) as edge:
         until(lambda: edge.client.get("/runs/schedule").json()["jobs"][0].get("running") == alone)

@@ -328,7 +328,7 @@ def test_the_ledger_keeps_as_many_runs_as_it_was_told(tmp_path: Path) -> None:
             await store.run_end(run_id, 0, {})
 
     asyncio.run(fill())
-    assert len(store.history(100)) == 10
+    assert len(asyncio.run(store.history(100))) == 10
     store.close()
 
 
