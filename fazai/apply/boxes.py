@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 
 from fazai.errors import FazaiError, Refused
 from fazai.model import Activate, Change, Diff, Provider, Resource, Target, Verb, Work
-from fazai.store.base import Action, Run, Store, TargetMemory
+from fazai.store.base import Action, Lease, Run, Store, TargetMemory
 
 __all__ = ["BoxStore", "names_by_box"]
 
@@ -52,9 +52,9 @@ class BoxStore:
     names: tuple[str, ...]
     claimed: dict[str, tuple[str, str]]  # what a target of this run is to be alone: its name, and its box
 
-    def memory(self, target: str) -> TargetMemory:
+    async def memory(self, target: str) -> TargetMemory:
         """Return what earlier runs left; what a run that is under way has open is left out."""
-        found = self.store.memory(self.box, target)
+        found = await self.store.memory(self.box, target)
         if found.running == self.run.run_id:
             return replace(found, running="")
         if not found.running:
@@ -65,8 +65,8 @@ class BoxStore:
             unfinished=tuple(action for action in found.unfinished if action.run_id != found.running),
         )
 
-    def lock(self, target: str, run: Run) -> AbstractContextManager[None]:
-        return self.store.lock(self.box, run, target)
+    def lease(self, target: str, run: Run) -> AbstractAsyncContextManager[Lease]:
+        return self.store.lease(self.box, run, target)
 
     async def action_begin(self, action: Action, services: Sequence[str]) -> None:
         await self.store.action_begin(replace(action, box=self.box), services)
@@ -82,7 +82,7 @@ class BoxStore:
 
     async def settle(self, target: str) -> None:
         """Settle the box, unless another run is under way: what is open is then of that run."""
-        if not self.memory(target).running:
+        if not (await self.memory(target)).running:
             await self.store.settle(self.box, target)
 
     async def adopt(self, target: str, ref: str, kind: str, identity: str, run_id: str) -> None:
@@ -90,20 +90,20 @@ class BoxStore:
 
     # -- several names ----------------------------------------------------------------------------------
 
-    def other_names(self) -> dict[str, float]:
+    async def other_names(self) -> dict[str, float]:
         """Return the box's other names, with the time of each one's last run; former names are left out."""
         former = self.target.options.get("formerly") or ()
-        remembered = self.store.names(box_and_owner(self.box, self.target))
+        remembered = await self.store.names(box_and_owner(self.box, self.target))
         known = {**remembered, **dict.fromkeys(self.names, time.time())}
         return {name: when for name, when in known.items() if name != self.target.name and name not in former}
 
-    def other_owners(self) -> list[str]:
+    async def other_owners(self) -> list[str]:
         """Return a sentence for each other owner for whom runs with this state folder worked on the box."""
         mine = str(self.target.options.get("owner") or "")
         return [
             f"{self.target.name} is also managed for the {f'owner {owner}' if owner else 'default owner'}"
             f" (as {', '.join(names)})"
-            for owner, names in self.store.owners(self.box).items()
+            for owner, names in (await self.store.owners(self.box)).items()
             if owner != mine
         ]
 

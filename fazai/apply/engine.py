@@ -101,7 +101,9 @@ class Engine:
             failed = sum(1 for outcome in outcomes if outcome.status in _FAILURES)
             if work.max_fail is not None and failed > work.max_fail:
                 reason = f"{failed} of the play's targets failed, max_fail is {work.max_fail}"
-                outcomes += [self._skip_target(item, work, TargetStatus.SKIPPED, reason) for item in wave]
+                outcomes += [
+                    await self._skip_target(item, work, TargetStatus.SKIPPED, reason) for item in wave
+                ]
             else:
                 outcomes += await self._run_wave(work, wave)
         return outcomes
@@ -127,7 +129,9 @@ class Engine:
 
     async def _run_on_box(self, work: Work, item: TargetWork, provider: Provider, box: str) -> TargetOutcome:
         if self._interrupts:
-            return self._skip_target(item, work, TargetStatus.INTERRUPTED, "interrupted before it began")
+            return await self._skip_target(
+                item, work, TargetStatus.INTERRUPTED, "interrupted before it began"
+            )
         begun = time.monotonic()
         names = self._names.get(box_and_owner(box, item.target), ())
         store = BoxStore(self.store, box, item.target, provider, self.run, names, self._claimed)
@@ -153,7 +157,7 @@ class Engine:
         finally:
             del self._active[task]
         outcome = target.outcome(time.monotonic() - begun)
-        self._finish_target(outcome, "" if self.check else box_and_owner(box, item.target))
+        await self._finish_target(outcome, "" if self.check else box_and_owner(box, item.target))
         return outcome
 
     async def _reconcile_guarded(self, target: TargetRun) -> None:
@@ -170,7 +174,9 @@ class Engine:
         except Exception as error:  # noqa: BLE001 - the border: a defect on one target must not stop the others
             target.fail(TargetStatus.FAILED, _defect_error(error, target.item.target.name))
 
-    def _skip_target(self, item: TargetWork, work: Work, status: TargetStatus, reason: str) -> TargetOutcome:
+    async def _skip_target(
+        self, item: TargetWork, work: Work, status: TargetStatus, reason: str
+    ) -> TargetOutcome:
         outcome = TargetOutcome(
             target=item.target.name,
             provider=item.target.provider,
@@ -179,10 +185,10 @@ class Engine:
             resources=len(item.resources),
             notes=(reason,),
         )
-        self._finish_target(outcome)
+        await self._finish_target(outcome)
         return outcome
 
-    def _finish_target(self, outcome: TargetOutcome, known: str = "") -> None:
+    async def _finish_target(self, outcome: TargetOutcome, known: str = "") -> None:
         data: dict[str, object] = {
             "status": str(outcome.status),
             "play": outcome.play,
@@ -195,7 +201,7 @@ class Engine:
             data["errors"] = [str(error) for error in outcome.errors]
         if outcome.notes:
             data["notes"] = list(outcome.notes)
-        was = self.store.left(outcome.target)
+        was = await self.store.left(outcome.target)
         if outcome.status is TargetStatus.CONVERGED and was not in _SETTLED:
             data["was"] = was or "unknown"
         self._emit_event("outcome", outcome.target, data)

@@ -1,4 +1,6 @@
-"""What the daemon needs to remember, as a protocol; `daemon_sqlite` is the embedded one.
+"""Protocol of the daemon's store: telemetry, events, agents, firewalls, tokens.
+
+`factory.open_daemon_store` opens the store that a place names; the embedded one is in `sqlite/`.
 
 Writes are awaited and durable when they return. Reads are plain calls, safe from any thread; each says
 what it costs, so that the caller knows which of them to put into a thread. Times that end in `_us` are
@@ -11,6 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
+import msgspec
+
 from fazai.errors import StateError
 from fazai.store.base import Store
 
@@ -20,15 +24,21 @@ __all__ = [
     "DaemonStore",
     "FirewallRecord",
     "HostRecord",
+    "Mode",
     "NewEvent",
     "NewSample",
     "Role",
+    "RunRecord",
     "StoreLimits",
     "StoredEvent",
     "Token",
+    "TokenStore",
+    "Trigger",
 ]
 
 Role = Literal["viewer", "operator", "admin"]
+Mode = Literal["apply", "check"]
+Trigger = Literal["api", "webhook", "schedule", "approval"]
 
 #: The figures that are derived from each record, in the order in which a sample holds them; NaN: not
 #: reported. The name is that of the metric without `fazai_host_`.
@@ -161,6 +171,51 @@ class FirewallRecord:
     info: Mapping[str, Any] = field(default_factory=dict)
 
 
+class RunRecord(msgspec.Struct, kw_only=True):
+    """One run that the daemon was asked for: it waits (`started` is None), goes on, or has ended. Times are
+    seconds since the epoch, UTC. `plan_hash` is of the plan that it made; `applies` names the run whose plan
+    it applies; `approved…` says who let the plan of this run be applied, and by which run."""
+
+    run_id: str
+    job: str
+    mode: Mode
+    trigger: Trigger
+    by: str
+    asked: float
+    limit: tuple[str, ...] = ()
+    reason: str | None = None
+    started: float | None = None
+    finished: float | None = None
+    exit_code: int | None = None
+    error: str | None = None
+    plan_hash: str | None = None
+    applies: str | None = None
+    approved: float | None = None
+    approved_by: str | None = None
+    approved_run: str | None = None
+
+    def is_same_request(self, other: RunRecord) -> bool:
+        """Return whether one run would do for both."""
+        return (self.job, self.mode, self.limit, self.applies) == (
+            other.job,
+            other.mode,
+            other.limit,
+            other.applies,
+        )
+
+
+class TokenStore(Protocol):
+    """The bearer tokens alone, for a process that is not the daemon. Every call may raise StateError."""
+
+    def tokens(self) -> list[Token]:
+        """Return all of them, the oldest first."""
+        ...
+
+    def put(self, token: Token) -> None:
+        """Create it, or replace the one with the same hash; durable when it returns."""
+        ...
+
+
 class DaemonStore(Protocol):
     """Every call may raise StateError; StoreFull (one of them) where the disk is full: what was asked for is
     not stored, and the same call works again once there is room."""
@@ -256,6 +311,36 @@ class DaemonStore(Protocol):
     async def delete_firewall(self, id_: str) -> bool: ...
     def firewalls(self) -> list[FirewallRecord]: ...
 
+    # -- the daemon's runs: queue, approvals, plans, schedule
+
+    async def put_run_records(self, records: Sequence[RunRecord]) -> None:
+        """Create them, or replace those with the same ids: all or none."""
+        ...
+
+    async def delete_run_record(self, run_id: str) -> bool:
+        """Drop it and its plan; return whether it was there."""
+        ...
+
+    def run_records(self) -> list[RunRecord]:
+        """Return all, in the order of their ids. 500 of them: about 1 ms."""
+        ...
+
+    async def put_plan(self, run_id: str, plan: bytes) -> None:
+        """Keep the plan that a recorded run made, for as long as its record."""
+        ...
+
+    def plan(self, run_id: str) -> bytes | None:
+        """Return the plan that the run made. 1 MiB: about 1 ms."""
+        ...
+
+    async def put_began(self, job: str, time: float) -> None:
+        """Remember when the job of the schedule last began, in seconds since the epoch, UTC."""
+        ...
+
+    def began(self) -> dict[str, float]:
+        """Return when each job of the schedule last began."""
+        ...
+
     # -- tokens and nonces
 
     async def put_token(self, token: Token) -> None:
@@ -270,9 +355,9 @@ class DaemonStore(Protocol):
         """Changes when another connection wrote to the file: a cheap reason to look again."""
         ...
 
-    def use_nonce(self, agent: str, nonce: str, expires_us: int, now_us: int) -> bool:
-        """Remember it; False when it was used before and has not expired. At once, from memory; durable with
-        the next commit, that is before the answer to the `ingest` that follows it."""
+    async def use_nonce(self, agent: str, nonce: str, expires_us: int, now_us: int) -> bool:
+        """Use up the nonce; False where it was used before and has not expired. Of several that ask at the
+        same time one gets True, once it is durable. One that cannot be stored is not used up."""
         ...
 
     # -- figures for /metrics

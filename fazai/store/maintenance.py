@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fazai.errors import LockHeld, StateError, missing_file
-from fazai.store import packing
-from fazai.store.schema import FILE_NAME, MIGRATIONS, NEWER_HINT, failure, open_reader
+from fazai.store.sqlite.schema import FILE_NAME, MIGRATIONS, NEWER_HINT, failure, open_reader
+from fazai.store.sqlite.telemetry import packing
 
 __all__ = ["Found", "backup", "check", "restore", "vacuum"]
 

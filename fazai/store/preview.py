@@ -23,20 +23,20 @@ class PreviewStore(NullStore):
         self.events_kept: list[tuple[float, str, str, Mapping[str, Any]]] = []
         self._states: dict[str, tuple[TargetState, str]] = {}
 
-    def memory(self, box: str, name: str = "") -> TargetMemory:
-        return self._store.memory(box, name)
+    async def memory(self, box: str, name: str = "") -> TargetMemory:
+        return await self._store.memory(box, name)
 
-    def names(self, known: str) -> dict[str, float]:
-        return self._store.names(known)
+    async def names(self, known: str) -> dict[str, float]:
+        return await self._store.names(known)
 
-    def owners(self, box: str) -> dict[str, tuple[str, ...]]:
-        return self._store.owners(box)
+    async def owners(self, box: str) -> dict[str, tuple[str, ...]]:
+        return await self._store.owners(box)
 
-    def left(self, target: str) -> str:
-        return self._store.left(target)
+    async def left(self, target: str) -> str:
+        return await self._store.left(target)
 
-    def targets(self) -> dict[str, TargetState]:
-        return self._store.targets()
+    async def targets(self) -> dict[str, TargetState]:
+        return await self._store.targets()
 
     def event(self, run_id: str, time: float, type_: str, target: str, data: Mapping[str, Any]) -> None:
         self.events_kept.append((time, type_, target, data))

@@ -17,7 +17,7 @@ from fazai.daemon.http.tokens import hash_of, new_token
 from fazai.daemon.settings import DaemonSettings, ServerLimits, is_loopback
 from fazai.errors import InputError, UsageError
 from fazai.lab.server.tls import Authority
-from fazai.store.tokens import TokenFile
+from fazai.store.sqlite.tokens import TokenFile
 from fazai.timestamps import utc_now
 from fazai.wire.events import ErrorEvent, LogEvent
 from tests.daemon import certificates

@@ -16,24 +16,26 @@ from typing import Any, TypeVar
 import msgspec
 
 from fazai.errors import LockHeld, StateError
-from fazai.store import packing
 from fazai.store.base import Store
-from fazai.store.compaction import TelemetryUpkeep, read_mark
 from fazai.store.daemon import (
     AgentRecord,
     FirewallRecord,
     HostRecord,
     NewEvent,
     NewSample,
+    RunRecord,
     StoredEvent,
     StoreLimits,
     Token,
 )
-from fazai.store.eventlog import COLUMNS, EventLog
-from fazai.store.schema import FILE_NAME, connect, failure, migrate, open_reader
-from fazai.store.sqlite import SqliteStore
-from fazai.store.telemetry import Telemetry
-from fazai.store.writer import Statements, Writer
+from fazai.store.sqlite.event_log import COLUMNS, EventLog
+from fazai.store.sqlite.ledger import SqliteStore
+from fazai.store.sqlite.schema import FILE_NAME, connect, failure, migrate, open_reader
+from fazai.store.sqlite.state_files import import_state_files, keep_record
+from fazai.store.sqlite.telemetry import packing
+from fazai.store.sqlite.telemetry.compaction import TelemetryUpkeep, read_mark
+from fazai.store.sqlite.telemetry.hosts import Telemetry
+from fazai.store.sqlite.writer import Statements, Writer
 from fazai.timestamps import timestamp
 
 __all__ = ["SqliteDaemonStore"]
@@ -74,14 +76,18 @@ class SqliteDaemonStore:
         self._lock = _only_daemon(folder)
         try:
             self._open()
-        except (sqlite3.Error, packing.Damaged) as error:
+        except (sqlite3.Error, packing.Damaged, OSError) as error:
             os.close(self._lock)
             raise failure(folder, error) from error
+        except StateError:
+            os.close(self._lock)
+            raise
         self._writer.start()
 
     def _open(self) -> None:
         with contextlib.closing(connect(self._path)) as connection:
             migrate(connection)
+            import_state_files(connection, self.folder)
             if self._path.stat().st_size <= _QUICK_CHECK_BYTES:
                 found = [row[0] for row in connection.execute("PRAGMA quick_check(1)")]
                 if found != ["ok"]:
@@ -292,6 +298,30 @@ class SqliteDaemonStore:
     def firewalls(self) -> list[FirewallRecord]:
         return self._all("firewalls", FirewallRecord)
 
+    async def put_run_records(self, records: Sequence[RunRecord]) -> None:
+        await self._writer.write(self._statements, [keep_record(record) for record in records])
+
+    async def delete_run_record(self, run_id: str) -> bool:
+        return await self._delete("daemon_runs", "run_id", run_id)
+
+    def run_records(self) -> list[RunRecord]:
+        return self._all("daemon_runs", RunRecord)
+
+    async def put_plan(self, run_id: str, plan: bytes) -> None:
+        job = ("UPDATE daemon_runs SET plan = ? WHERE run_id = ?", (plan, run_id))
+        await self._writer.write(self._statements, [job], len(plan))
+
+    def plan(self, run_id: str) -> bytes | None:
+        rows = self._read("SELECT plan FROM daemon_runs WHERE run_id = ?", (run_id,))
+        return rows[0][0] if rows else None
+
+    async def put_began(self, job: str, time: float) -> None:
+        statement = ("INSERT OR REPLACE INTO schedule VALUES (?, ?)", (job, time))
+        await self._writer.write(self._statements, [statement])
+
+    def began(self) -> dict[str, float]:
+        return dict(self._read("SELECT job, began FROM schedule", ()))
+
     async def put_token(self, token: Token) -> None:
         await self._put("tokens", token.hash, token)
 
@@ -306,13 +336,17 @@ class SqliteDaemonStore:
         except sqlite3.Error as error:
             raise failure(self.folder, error) from error
 
-    def use_nonce(self, agent: str, nonce: str, expires_us: int, now_us: int) -> bool:
+    async def use_nonce(self, agent: str, nonce: str, expires_us: int, now_us: int) -> bool:
         key = (agent, nonce)
         if self._nonces.get(key, -1) >= now_us:
             return False
-        self._nonces[key] = expires_us
+        self._nonces[key] = expires_us  # before it is durable: whoever asks meanwhile is refused
         job = ("INSERT OR REPLACE INTO nonces VALUES (?, ?, ?)", (agent, nonce, expires_us))
-        self._writer.write_soon(self._statements, [job])
+        try:
+            await self._writer.write(self._statements, [job])
+        except StateError:
+            self._nonces.pop(key, None)
+            raise
         return True
 
     def counts(self) -> Mapping[str, float]:

@@ -26,7 +26,6 @@ __all__ = [
     "is_broken",
     "migrate",
     "open_reader",
-    "openness",
 ]
 
 FILE_NAME = STATE_FILE
@@ -34,7 +33,8 @@ FILE_NAME = STATE_FILE
 _BUSY_S = 30.0
 
 #: Version 1 is release 0.1.0: the reconciler's ledger. Version 2: the daemon. Version 3: by the box, where it
-#: was by the name of the target: what was remembered by name stays, and is found under the name.
+#: was by the name of the target: what was remembered by name stays, and is found under the name. Version 4:
+#: leases, and what stood in files beside this one: the runs of the daemon and its schedule.
 MIGRATIONS = (
     """
     CREATE TABLE runs (
@@ -115,6 +115,13 @@ MIGRATIONS = (
         known TEXT NOT NULL, name TEXT NOT NULL, time REAL NOT NULL, PRIMARY KEY (known, name)
     ) WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE leases (
+        box TEXT PRIMARY KEY, token INTEGER NOT NULL, run_id TEXT NOT NULL
+    ) WITHOUT ROWID;
+    CREATE TABLE daemon_runs (run_id TEXT PRIMARY KEY, value TEXT NOT NULL, plan BLOB) WITHOUT ROWID;
+    CREATE TABLE schedule (job TEXT PRIMARY KEY, began REAL NOT NULL) WITHOUT ROWID;
+    """,
 )
 
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EFBIG, errno.EDQUOT})
@@ -138,7 +145,8 @@ def connect(path: Path) -> sqlite3.Connection:
 def _keep_private(path: Path) -> None:
     """Create the file with the mode 0600 whatever the umask is (its log and its index follow it), and take
     from others what an earlier release let them read. An existing one is not opened: to close it again would
-    end the locks of this process. What cannot be done here is said by SQLite, or by `openness`."""
+    end the locks of this process. What cannot be done here is said by SQLite, or by
+    `factory.describe_openness`."""
     with contextlib.suppress(OSError):
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     for suffix in ("", "-wal", "-shm"):
@@ -147,24 +155,6 @@ def _keep_private(path: Path) -> None:
             found = file.lstat()
             if stat.S_ISREG(found.st_mode) and found.st_mode & 0o077 and found.st_uid == os.geteuid():
                 file.chmod(0o600)
-
-
-def openness(folder: Path) -> str | None:
-    """Return what to say of a state folder that others can enter, or of files in it that they can read; None
-    where it is private."""
-    try:
-        found = folder.stat()
-        files = [path for path in sorted(folder.glob(f"{FILE_NAME}*")) if path.lstat().st_mode & 0o077]
-    except OSError:
-        return None
-    if os.geteuid() not in (0, found.st_uid) and found.st_uid != 0:
-        return f"the state folder {folder} belongs to another user (uid {found.st_uid}), who may read it"
-    if found.st_mode & 0o077:
-        mode = stat.S_IMODE(found.st_mode)
-        return f"the state folder {folder} is open to others (mode {mode:04o}): chmod 700 {folder}"
-    if files:
-        return f"{files[0]} is open to others: chmod 600 {files[0]}"
-    return None
 
 
 def open_reader(path: Path) -> sqlite3.Connection:

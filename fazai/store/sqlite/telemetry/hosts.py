@@ -13,9 +13,9 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-from fazai.store import packing
 from fazai.store.daemon import GAUGES, HostRecord, NewSample
-from fazai.store.packing import CHUNK_BYTES, MAX_ORDINAL, Packer, Row, ref_of
+from fazai.store.sqlite.telemetry import packing
+from fazai.store.sqlite.telemetry.packing import CHUNK_BYTES, MAX_ORDINAL, Packer, Row, ref_of
 
 __all__ = ["SMALL", "Host", "Telemetry", "pieces"]
 

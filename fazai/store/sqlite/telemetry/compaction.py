@@ -12,10 +12,10 @@ import sqlite3
 from array import array
 from collections.abc import Callable, Sequence
 
-from fazai.store import packing
 from fazai.store.daemon import GAUGES, StoreLimits
-from fazai.store.packing import Row, ref_of
-from fazai.store.telemetry import Host, Telemetry, pieces
+from fazai.store.sqlite.telemetry import packing
+from fazai.store.sqlite.telemetry.hosts import Host, Telemetry, pieces
+from fazai.store.sqlite.telemetry.packing import Row, ref_of
 
 __all__ = ["TelemetryUpkeep", "read_mark", "write_mark"]
 

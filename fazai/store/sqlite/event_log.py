@@ -5,8 +5,8 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Sequence
 
-from fazai.store.compaction import read_mark, write_mark
 from fazai.store.daemon import NewEvent, StoredEvent, StoreLimits
+from fazai.store.sqlite.telemetry.compaction import read_mark, write_mark
 
 __all__ = ["COLUMNS", "EventLog"]
 

@@ -1,37 +1,34 @@
-"""The embedded store: one SQLite file with one writer thread that groups commits, and a lock file per box.
-
-The lock is flock(2): the kernel lets go of it when its holder dies, whatever the clock says.
+"""The embedded store: one SQLite file with one writer thread that groups commits, and a lock file per box
+(`leases`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
-import hashlib
 import json
-import os
 import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError
-from contextlib import AbstractContextManager
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from fazai.errors import LockHeld, StateError
+from fazai.errors import FazaiError, StateError
 from fazai.model import Change, Verb
-from fazai.store.base import Action, Run, TargetMemory, TargetState
-from fazai.store.schema import FILE_NAME, connect, failure, migrate
-from fazai.timestamps import timestamp
+from fazai.store.base import Action, Lease, Run, TargetMemory, TargetState
+from fazai.store.sqlite.leases import FENCE, fence_failure, find_holder, hold
+from fazai.store.sqlite.schema import FILE_NAME, connect, failure, migrate
 
 __all__ = ["KEEP_RUNS", "SqliteStore"]
 
+T = TypeVar("T")
+
 KEEP_RUNS = 5_000
 _KEEP_TARGETS_S = 90 * 86400.0
-_LOCK_TRIES, _LOCK_PAUSE_S = 5, 0.002
 
 _Job = tuple[str, tuple[Any, ...]]
 _Batch = tuple[tuple[_Job, ...], "Future[None] | None"]
@@ -51,7 +48,7 @@ class SqliteStore:
             (folder / "locks").mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
             raise failure(folder, error) from error
-        self._failed: StateError | None = None
+        self._failed: FazaiError | None = None
         self._died: StateError | None = None
         self._in_hand: list[_Batch] = []  # what is being committed
         self._ended = False  # `close` was called, and what was queued before is in hand
@@ -109,7 +106,11 @@ class SqliteStore:
         except (sqlite3.Error, OverflowError) as error:  # SQLite has integers of 64 bits
             with contextlib.suppress(sqlite3.Error):
                 connection.execute("ROLLBACK")
-            failed = failure(self.folder, error)
+            if len(batches) > 1 and isinstance(error, sqlite3.IntegrityError):  # one of them alone is wrong
+                for batch in batches:
+                    self._commit(connection, [batch])
+                return
+            failed = fence_failure(error) or failure(self.folder, error)
             for _, future in batches:
                 if future is None:
                     self._failed = failed
@@ -171,15 +172,16 @@ class SqliteStore:
             ("DELETE FROM names WHERE time < ?", (time.time() - _KEEP_TARGETS_S,)),
         )
 
-    def history(self, limit: int) -> list[Run]:
-        rows = self._read(
+    async def history(self, limit: int) -> list[Run]:
+        return await asyncio.to_thread(
+            self._read_as,
+            _run,
             "SELECT run_id, command, sources, user, host, pid, started, finished, exit_code, summary"
             " FROM runs ORDER BY run_id DESC LIMIT ?",
             (limit,),
         )
-        return [_run(row) for row in rows]
 
-    def find_run(self, prefix: str) -> Run | None:
+    async def find_run(self, prefix: str) -> Run | None:
         """The newest run whose id begins (or ends) with the given text; raises StateError when several do."""
         text = prefix.upper().rstrip("…")
         if not text.isalnum():
@@ -195,7 +197,7 @@ class SqliteStore:
 
     # -- targets ----------------------------------------------------------------------------------------
 
-    def memory(self, box: str, name: str = "") -> TargetMemory:
+    async def memory(self, box: str, name: str = "") -> TargetMemory:
         keys = (box, name or box)
         adopted = self._read("SELECT ref FROM adopted WHERE box IN (?, ?)", keys)
         pending = self._read("SELECT service, run_id FROM pending WHERE box IN (?, ?)", keys)
@@ -210,25 +212,15 @@ class SqliteStore:
             dict(pending),
             tuple(_action(row) for row in opened),
             int(generation[0][0]),
-            self._running(box) if pending or opened else "",
+            find_holder(self.folder / "locks", box) if pending or opened else "",
         )
 
-    def _running(self, box: str) -> str:
-        """The run that holds the box's lock just now; asked of the kernel, which lets go when a run dies."""
-        try:
-            handle = os.open(self.folder / "locks" / _file_name(box), os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            return ""
-        try:
-            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return str(_holder(handle).get("run", ""))
-        finally:
-            os.close(handle)
-        return ""
+    def lease(self, box: str, run: Run, name: str = "") -> AbstractAsyncContextManager[Lease]:
+        def read_token() -> int:
+            rows = self._read("SELECT token FROM leases WHERE box = ?", (box,))
+            return int(rows[0][0]) if rows else 0
 
-    def lock(self, box: str, run: Run, name: str = "") -> AbstractContextManager[None]:
-        return _locked(self.folder / "locks" / _file_name(box), name or box, run)
+        return hold(self.folder / "locks", box, run, name or box, read_token)
 
     async def settle(self, box: str, name: str = "") -> None:
         await self._write(
@@ -267,12 +259,13 @@ class SqliteStore:
         sql = "DELETE FROM pending WHERE box IN (?, ?) AND service = ?"
         await self._write((sql, (box, name or box, service)))
 
-    def actions(self, run_id: str) -> list[Action]:
-        rows = self._read(
+    async def actions(self, run_id: str) -> list[Action]:
+        return await asyncio.to_thread(
+            self._read_as,
+            _action,
             f"SELECT {_ACTION} FROM actions WHERE run_id = ? ORDER BY started, rowid",  # noqa: S608
             (run_id,),
         )
-        return [_action(row) for row in rows]
 
     # -- events -----------------------------------------------------------------------------------------
 
@@ -283,14 +276,13 @@ class SqliteStore:
         )
         self._queue.put(((job,), None))
 
-    def events(self, run_id: str) -> list[dict[str, Any]]:
-        rows = self._read(
-            "SELECT id, time, type, target, data FROM events WHERE run_id = ? ORDER BY id", (run_id,)
+    async def events(self, run_id: str) -> list[dict[str, Any]]:
+        return await asyncio.to_thread(
+            self._read_as,
+            _event,
+            "SELECT id, time, type, target, data FROM events WHERE run_id = ? ORDER BY id",
+            (run_id,),
         )
-        return [
-            {"id": row[0], "time": row[1], "type": row[2], "target": row[3], **json.loads(row[4])}
-            for row in rows
-        ]
 
     # -- how targets are ------------------------------------------------------------------------------------
 
@@ -300,10 +292,10 @@ class SqliteStore:
             jobs.append(("INSERT OR REPLACE INTO names VALUES (?, ?, ?)", (known, target, state.time)))
         self._queue.put((tuple(jobs), None))
 
-    def names(self, known: str) -> dict[str, float]:
+    async def names(self, known: str) -> dict[str, float]:
         return dict(self._read("SELECT name, time FROM names WHERE known = ?", (known,)))
 
-    def owners(self, box: str) -> dict[str, tuple[str, ...]]:
+    async def owners(self, box: str) -> dict[str, tuple[str, ...]]:
         start = f"{box} "
         query = (
             "SELECT known, name FROM names WHERE known = ? OR substr(known, 1, ?) = ? ORDER BY known, name"
@@ -314,15 +306,25 @@ class SqliteStore:
             found[owner] = (*found.get(owner, ()), str(name))
         return found
 
-    def left(self, target: str) -> str:
+    async def left(self, target: str) -> str:
         rows = self._read("SELECT status FROM targets WHERE target = ?", (target,))
         return str(rows[0][0]) if rows else ""
 
-    def targets(self) -> dict[str, TargetState]:
-        rows = self._read("SELECT target, status, pending, run_id, time FROM targets ORDER BY target", ())
-        return {row[0]: TargetState(*row[1:]) for row in rows}
+    async def targets(self) -> dict[str, TargetState]:
+        return dict(
+            await asyncio.to_thread(
+                self._read_as,
+                lambda row: (row[0], TargetState(*row[1:])),
+                "SELECT target, status, pending, run_id, time FROM targets ORDER BY target",
+                (),
+            )
+        )
+
+    def _read_as(self, make: Callable[[Any], T], sql: str, params: tuple[Any, ...]) -> list[T]:
+        return [make(row) for row in self._read(sql, params)]
 
     def _read(self, sql: str, params: tuple[Any, ...]) -> list[Any]:
+        """Read a few rows: what may be many is read in a thread. Raises StateError."""
         try:
             return self._reader.execute(sql, params).fetchall()
         except sqlite3.Error as error:
@@ -333,7 +335,8 @@ def _beginning(action: Action, services: Sequence[str]) -> list[_Job]:
     """What is written before an action is carried out."""
     now = time.time()
     change, box = action.change, action.box or action.change.target
-    jobs: list[_Job] = [
+    jobs: list[_Job] = [(FENCE, (box, action.token, action.run_id))] if action.token else []
+    jobs += [
         (
             "INSERT OR REPLACE INTO actions"
             " (action_id, run_id, target, kind, identity, verb, before, after, ref, started, box, status)"
@@ -409,6 +412,10 @@ def _action(row: tuple[Any, ...]) -> Action:
     )
 
 
+def _event(row: tuple[Any, ...]) -> dict[str, Any]:
+    return {"id": row[0], "time": row[1], "type": row[2], "target": row[3], **json.loads(row[4])}
+
+
 def _run(row: tuple[Any, ...]) -> Run:
     return Run(
         run_id=row[0],
@@ -424,7 +431,7 @@ def _run(row: tuple[Any, ...]) -> Run:
     )
 
 
-def _settle(future: Future[None], error: StateError | None) -> None:
+def _settle(future: Future[None], error: FazaiError | None) -> None:
     """Answer who waits; one that was cancelled meanwhile waits no longer."""
     with contextlib.suppress(InvalidStateError):
         if error is None:
@@ -438,65 +445,3 @@ def _storable(value: Any) -> Any:
     if isinstance(value, str) and not value.isascii():
         return value.encode("utf-8", "backslashreplace").decode()
     return value
-
-
-def _file_name(target: str) -> str:
-    safe = "".join(c if c.isalnum() or c in "-._" else "_" for c in target)[:80]
-    return f"{safe}-{hashlib.sha256(target.encode()).hexdigest()[:8]}.lock"
-
-
-@contextlib.contextmanager
-def _locked(path: Path, target: str, run: Run) -> Iterator[None]:
-    try:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise failure(path.parent.parent, error) from error
-    try:
-        _take(handle, target)
-        holder = {"run": run.run_id, "pid": run.pid, "host": run.host, "user": run.user, "since": time.time()}
-        try:
-            # blanks over the rest of the last one: cutting it off waits for the disk, each time
-            text = json.dumps({**holder, "target": target}).encode()
-            os.pwrite(handle, text.ljust(os.fstat(handle).st_size), 0)
-        except OSError as error:
-            raise failure(path.parent.parent, error) from error
-        yield
-    finally:
-        os.close(handle)  # also unlocks; the file stays, as deleting it would race with the next holder
-
-
-def _take(handle: int, target: str) -> None:
-    """Lock the file. Raises LockHeld. One that only asks who holds it has it for an instant."""
-    for left in reversed(range(_LOCK_TRIES)):
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            if not left:
-                raise _held(handle, target) from error
-            time.sleep(_LOCK_PAUSE_S)
-        else:
-            return
-
-
-def _holder(handle: int) -> dict[str, Any]:
-    """Who wrote that it holds the lock; empty when that cannot be read."""
-    try:
-        found = json.loads(os.pread(handle, 4096, 0))
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _held(handle: int, target: str) -> LockHeld:
-    holder = _holder(handle)
-    try:
-        since = timestamp(holder["since"]).strftime("%Y-%m-%d %H:%M:%SZ")
-        name = holder.get("target", target)
-        called = "" if name == target else f", which it calls {name},"
-        text = (
-            f"run {holder['run']} (pid {holder['pid']} of {holder['user']} on {holder['host']})"
-            f" holds {target}{called} since {since}"
-        )
-    except (ValueError, KeyError, TypeError):
-        text = f"another run holds {target}"
-    return LockHeld(text, where=target, hint="wait for it, or end that process")

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from fazai.store.daemon import Token
-from fazai.store.schema import FILE_NAME, connect, failure, migrate
+from fazai.store.sqlite.schema import FILE_NAME, connect, failure, migrate
 
 __all__ = ["TokenFile"]
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from fazai.errors import StateError
-from fazai.store.schema import FILE_NAME, connect, failure
+from fazai.store.sqlite.schema import FILE_NAME, connect, failure
 
 __all__ = ["Part", "Statements", "Waiter", "Writer"]
 
