@@ -10,19 +10,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from fazai.cli.environment import local_socket
+from fazai.cli.environment import find_local_socket
 from fazai.errors import InputError, SecretError, missing_file
 
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["Place", "configured", "find", "read_token_file"]
+__all__ = ["DaemonAddress", "find_daemon", "parse_daemon_url", "read_token_file"]
 
 _TOKEN_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class DaemonAddress:
     """Where a daemon is. `socket` None: over TCP at `url`."""
 
     url: str
@@ -65,36 +65,36 @@ class Place:
             ) from None
 
 
-def configured(environ: Mapping[str, str], *, root: bool) -> Place | None:
+def find_daemon(environ: Mapping[str, str], *, root: bool) -> DaemonAddress | None:
     """FAZAI_URL (with FAZAI_TOKEN_FILE and FAZAI_CA_FILE), else the local socket where there is one.
     Raises InputError, SecretError."""
     url = environ.get("FAZAI_URL")
     if url:
-        return find(environ, url=url, root=root)
-    path = local_socket(root)
-    return Place("http://fazai", socket=path) if path is not None else None
+        return parse_daemon_url(environ, url=url, root=root)
+    path = find_local_socket(root)
+    return DaemonAddress("http://fazai", socket=path) if path is not None else None
 
 
-def find(environ: Mapping[str, str], *, url: str, root: bool) -> Place:
+def parse_daemon_url(environ: Mapping[str, str], *, url: str, root: bool) -> DaemonAddress:
     """`url` is http, https, or unix:PATH. Raises InputError, SecretError."""
     if url.startswith("unix:"):
-        return Place("http://fazai", socket=Path(url.removeprefix("unix:")))
+        return DaemonAddress("http://fazai", socket=Path(url.removeprefix("unix:")))
     if "@" in url:  # no word of it is shown: a password may stand there
         raise InputError("a daemon's address has no user and no password", hint="FAZAI_TOKEN_FILE")
     if not url.startswith(("http://", "https://")):
         raise InputError(f"{url!r} is no address of a daemon", hint="https://HOST:3120, or unix:/PATH")
     file = environ.get("FAZAI_TOKEN_FILE")
-    if file and url.startswith("http://") and not _is_here(url):
+    if file and url.startswith("http://") and not _is_local_url(url):
         raise InputError(f"a token goes to {url} in the clear", hint="use https://")
     ca = environ.get("FAZAI_CA_FILE")
-    return Place(
+    return DaemonAddress(
         url.rstrip("/"),
         token=read_token_file(Path(file)) if file else None,
         ca=Path(ca) if ca else None,
     )
 
 
-def _is_here(url: str) -> bool:
+def _is_local_url(url: str) -> bool:
     from fazai.daemon.settings import is_loopback
 
     try:

@@ -32,22 +32,22 @@ if TYPE_CHECKING:
 
 __all__ = [
     "allows_scripts",
-    "config",
-    "extra_vars",
-    "load_inventory",
+    "inventory_sources",
+    "make_secret_reader",
     "new_run",
-    "read_store",
-    "secret_reader",
-    "sources_of",
+    "open_store",
+    "parse_extra_vars",
+    "read_config",
+    "read_inventory",
     "split_words",
 ]
 
 
-def config() -> Config:
+def read_config() -> Config:
     return Config.from_environ(os.environ, root=os.geteuid() == 0)
 
 
-def _asked_id() -> str | None:
+def _read_run_id() -> str | None:
     """Return the id that the daemon gave the run it starts. It is a part of paths. Raises UsageError."""
     text = os.environ.get("FAZAI_RUN_ID", "")
     if text and not is_ulid(text):
@@ -58,7 +58,7 @@ def _asked_id() -> str | None:
     return text or None
 
 
-def refuse_used(store: Store, run_id: str) -> None:
+def refuse_used_run_id(store: Store, run_id: str) -> None:
     """Refuse the id of a run that was made before; what a daemon merely heard of is none. Raises UsageError,
     StateError."""
     if not os.environ.get("FAZAI_RUN_ID"):
@@ -85,7 +85,7 @@ def new_run(command: str, sources: Sequence[str]) -> Run:
     except (KeyError, OSError):  # an empty environment and a uid without a name
         user = str(os.getuid())
     return Run(
-        run_id=_asked_id() or ulid(int(now * 1000), os.urandom(10)),
+        run_id=_read_run_id() or ulid(int(now * 1000), os.urandom(10)),
         command=command,
         sources=tuple(sources),
         user=user,
@@ -95,7 +95,7 @@ def new_run(command: str, sources: Sequence[str]) -> Run:
     )
 
 
-def local_socket(root: bool) -> Path | None:
+def find_local_socket(root: bool) -> Path | None:
     """Return the daemon's local socket, where there is one that we may use: our own, or the machine's, which
     is no concern of runs with a state folder of their own."""
     import stat
@@ -115,20 +115,21 @@ def local_socket(root: bool) -> Path | None:
 
 
 @contextlib.contextmanager
-def read_store() -> Iterator[Store]:
+def open_store() -> Iterator[Store]:
     """The store for commands that only look."""
     from fazai.store.sqlite import SqliteStore
 
-    store = SqliteStore(config().state)
+    store = SqliteStore(read_config().state)
     try:
         yield store
     finally:
         store.close()
 
 
-def sources_of(arguments: Sequence[str], option: Sequence[str]) -> tuple[str, ...]:
-    """The inventory's sources: arguments, `-i`, else FAZAI_INVENTORY (several with `:`)."""
-    found = [*arguments, *option]
+def inventory_sources(given: Sequence[str]) -> tuple[str, ...]:
+    """Return the inventory's sources: those given, else FAZAI_INVENTORY (several with `:`). Raises
+    UsageError."""
+    found = list(given)
     if not found and os.environ.get("FAZAI_INVENTORY"):
         found = os.environ["FAZAI_INVENTORY"].split(":")
     if not found:
@@ -151,13 +152,13 @@ def split_words(words: Sequence[str], option: Sequence[str]) -> tuple[tuple[str,
     return found, patterns
 
 
-def secret_reader(vault_password_files: Sequence[str]) -> SecretReader:
+def make_secret_reader(vault_password_files: Sequence[str]) -> SecretReader:
     """Raises SecretError, Errors for password files that are not there, whether a text needs them or not; its
     `rest` is the reader."""
     from fazai.secrets import PROMPTS, SecretReader
 
     reader = SecretReader(
-        environ=os.environ, folder=config().secrets, vault_password_files=tuple(vault_password_files)
+        environ=os.environ, folder=read_config().secrets, vault_password_files=tuple(vault_password_files)
     )
     paths = [word.rpartition("@")[2] for word in vault_password_files]
     missing = [
@@ -177,7 +178,7 @@ def allows_scripts(option: bool) -> bool:
     return option or text == "1"
 
 
-def load_inventory(
+def read_inventory(
     sources: Sequence[str], secrets: SecretReader, *, allow_scripts: bool, quiet: bool = False
 ) -> Inventory:
     """Reads the inventory. What is worth knowing about it and no error goes to standard error; of what was
@@ -197,21 +198,21 @@ def load_inventory(
     return found
 
 
-def extra_vars(words: Sequence[str], seen: Seen | None = None) -> dict[str, Any]:
+def parse_extra_vars(words: Sequence[str], seen: Seen | None = None) -> dict[str, Any]:
     """`-e name=value`, `-e '{"a": 1}'`, `-e @file`; values are YAML. Raises InputError, or Errors with
     all that is wrong; its `rest` is the other variables."""
     result: dict[str, Any] = {}
     wrong: list[FazaiError] = []
     for word in words:
         try:
-            result.update(_extra(word, seen))
+            result.update(_parse_extra_vars_word(word, seen))
         except FazaiError as error:
             wrong += error.errors if isinstance(error, Errors) else [error]
     raise_found(wrong, result)
     return result
 
 
-def _extra(word: str, seen: Seen | None) -> dict[str, Any]:
+def _parse_extra_vars_word(word: str, seen: Seen | None) -> dict[str, Any]:
     """The variables of one `-e`. Raises InputError, Errors."""
     from fazai.yamltext import load, loads
     from fazai.yamltext import value as scalar

@@ -17,7 +17,7 @@ from fazai.model import Secret, TargetWork, Work
 if TYPE_CHECKING:
     from fazai.lab import LabAddress, LabFirewall
 
-__all__ = ["lab_names", "with_folders", "with_lab"]
+__all__ = ["lab_names", "with_lab_firewalls", "with_lab_folders"]
 
 _LAB = "lab://"
 
@@ -33,10 +33,10 @@ def lab_names(works: Sequence[Work]) -> dict[str, TargetWork]:
 
 
 @contextlib.asynccontextmanager
-async def with_lab(works: Sequence[Work], folder: Path) -> AsyncIterator[tuple[Work, ...]]:
+async def with_lab_firewalls(works: Sequence[Work], folder: Path) -> AsyncIterator[tuple[Work, ...]]:
     """The same work, with the addresses and keys of the lab's firewalls. One that `fazai lab up` keeps up is
     used; the others are started on loopback and stopped at the end. Raises InventoryError."""
-    works = with_folders(works, folder)
+    works = with_lab_folders(works, folder)
     inside = lab_names(works)
     if not inside:
         yield works
@@ -47,17 +47,21 @@ async def with_lab(works: Sequence[Work], folder: Path) -> AsyncIterator[tuple[W
         lab: Lab | None = None
         options: dict[str, Mapping[str, Any]] = {}
         for name, item in inside.items():
-            firewall, wanted = _split(item)
+            firewall, wanted = _parse_lab_url(item)
             found: LabAddress | LabFirewall | None = find(folder, firewall)
             if found is None:
                 if lab is None:
                     lab = await stack.enter_async_context(Lab(folder))
                 found = await lab.start(firewall, LabSettings.parse(wanted))
-            options[name] = {**item.target.options, **_reached(found), "lab": f"lab://{folder}/{firewall}"}
+            options[name] = {
+                **item.target.options,
+                **_lab_options(found),
+                "lab": f"lab://{folder}/{firewall}",
+            }
         yield tuple(_with_options(work, options) for work in works)
 
 
-def with_folders(works: Sequence[Work], folder: Path) -> tuple[Work, ...]:
+def with_lab_folders(works: Sequence[Work], folder: Path) -> tuple[Work, ...]:
     """The same work; a host of the lab is a folder in its state. Raises InventoryError, StateError."""
     options: dict[str, Mapping[str, Any]] = {}
     for item in (item for work in works for item in work.targets):
@@ -78,7 +82,7 @@ def with_folders(works: Sequence[Work], folder: Path) -> tuple[Work, ...]:
     return tuple(_with_options(work, options) for work in works) if options else tuple(works)
 
 
-def _reached(found: LabAddress | LabFirewall) -> dict[str, Any]:
+def _lab_options(found: LabAddress | LabFirewall) -> dict[str, Any]:
     """The options by which a firewall of the lab is reached."""
     from fazai.lab import LabAddress
 
@@ -90,7 +94,7 @@ def _reached(found: LabAddress | LabFirewall) -> dict[str, Any]:
     return {**options, "ca": ca} if ca else options
 
 
-def _split(item: TargetWork) -> tuple[str, dict[str, str | float]]:
+def _parse_lab_url(item: TargetWork) -> tuple[str, dict[str, str | float]]:
     """`lab://NAME?release=26.1.11` -> the firewall's name and its settings."""
     url = urlsplit(str(item.target.options["base_url"]))
     if not url.netloc or url.path not in ("", "/"):
@@ -99,10 +103,10 @@ def _split(item: TargetWork) -> tuple[str, dict[str, str | float]]:
             where=item.target.where("base_url"),
             hint="lab://NAME, for instance lab://fw-01",
         )
-    return url.netloc, {name: _number(text) for name, text in parse_qsl(url.query)}
+    return url.netloc, {name: _parse_setting(text) for name, text in parse_qsl(url.query)}
 
 
-def _number(text: str) -> str | float:
+def _parse_setting(text: str) -> str | float:
     """Settings are typed; an address has only text. A release such as 26.1.11 is no number."""
     if text.isascii() and text.isdigit():
         return int(text)

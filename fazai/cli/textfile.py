@@ -18,7 +18,7 @@ from fazai.errors import ExitCode, FazaiError, UsageError
 if TYPE_CHECKING:
     from fazai.outcome import RunOutcome
 
-__all__ = ["METRICS", "Textfile"]
+__all__ = ["METRICS", "MetricsTextfile"]
 
 #: name -> (help, labels beside `file`)
 METRICS: dict[str, tuple[str, str]] = {
@@ -38,7 +38,7 @@ _GOOD = ("converged", "changed", "pending")
 _STATES = ("done", "planned", "failed", "undone", "refused", "left")
 
 
-class Textfile:
+class MetricsTextfile:
     """A context around one run: `outcome` and `exit` tell it what it then writes. Without a path it does
     nothing. What cannot be written is a warning: it must not fail a run that has done its work."""
 
@@ -50,7 +50,7 @@ class Textfile:
         self._code: int = ExitCode.FAILED
 
     @classmethod
-    def of(cls, path: str | None, *, check: bool) -> Textfile:
+    def of(cls, path: str | None, *, check: bool) -> MetricsTextfile:
         """Raises UsageError for a name that node_exporter would not read."""
         if path is not None and not re.fullmatch(r"[^.].*\.prom", os.path.basename(path)):
             raise UsageError(
@@ -66,7 +66,7 @@ class Textfile:
         self._code = code
         return code
 
-    def __enter__(self) -> Textfile:
+    def __enter__(self) -> MetricsTextfile:
         return self
 
     def __exit__(
@@ -79,26 +79,26 @@ class Textfile:
         if self._path is None:
             return
         try:
-            _replace(self._path, self._text(self._path))
+            _replace_file(self._path, self._text(self._path))
         except OSError as failure:
             import click
 
             click.echo(f"warning: {self._path} cannot be written: {failure.strerror}", err=True)
 
     def _text(self, path: Path) -> str:
-        label = f'file="{_escape(path.stem)}"'
+        label = f'file="{_escape_label(path.stem)}"'
         lines: list[str] = []
         for name, values in self._values(path).items():
             help_, more = METRICS[name]
             lines += [f"# HELP {name} {help_}", f"# TYPE {name} gauge"]
             for of, value in values:
-                extra = f',{more}="{_escape(of)}"' if more else ""
+                extra = f',{more}="{_escape_label(of)}"' if more else ""
                 lines.append(f"{name}{{{label}{extra}}} {value}")
         return "\n".join(lines) + "\n"
 
     def _values(self, path: Path) -> dict[str, list[tuple[str, Any]]]:
         now = round(time.time(), 3)
-        success = now if self._code in _GOOD_EXITS else _before(path)
+        success = now if self._code in _GOOD_EXITS else _read_last_success(path)
         found: dict[str, list[tuple[str, Any]]] = {
             "fazai_apply_exit_code": [("", int(self._code))],
             "fazai_apply_check": [("", int(self._check))],
@@ -107,11 +107,11 @@ class Textfile:
             "fazai_apply_duration_seconds": [("", round(now - self._began, 3))],
         }
         if self._outcome is not None:
-            found |= _of_run(self._outcome)
+            found |= _run_values(self._outcome)
         return {name: values for name, values in found.items() if values}
 
 
-def _of_run(outcome: RunOutcome) -> dict[str, list[tuple[str, Any]]]:
+def _run_values(outcome: RunOutcome) -> dict[str, list[tuple[str, Any]]]:
     """A target that several plays work on is one, with the worst of them."""
     changes = Counter(action.status for target in outcome.targets for action in target.actions)
     pending: Counter[str] = Counter()
@@ -119,7 +119,7 @@ def _of_run(outcome: RunOutcome) -> dict[str, list[tuple[str, Any]]]:
     for target in outcome.targets:
         pending[target.target] += target.count("planned")
         before = statuses.get(target.target)
-        if before is None or _rank(target.status) >= _rank(before):
+        if before is None or _badness(target.status) >= _badness(before):
             statuses[target.target] = str(target.status)
     return {
         "fazai_apply_changes": [(state, changes[state]) for state in _STATES],
@@ -129,11 +129,11 @@ def _of_run(outcome: RunOutcome) -> dict[str, list[tuple[str, Any]]]:
     }
 
 
-def _rank(status: str) -> int:
+def _badness(status: str) -> int:
     return _GOOD.index(status) if status in _GOOD else len(_GOOD)
 
 
-def _before(path: Path) -> str | None:
+def _read_last_success(path: Path) -> str | None:
     """When a run last succeeded, as the file of the run before says."""
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
@@ -143,12 +143,12 @@ def _before(path: Path) -> str | None:
     return found[1] if found else None
 
 
-def _escape(text: str) -> str:
+def _escape_label(text: str) -> str:
     safe = text.encode("utf-8", "backslashreplace").decode()
     return safe.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
 
 
-def _replace(path: Path, text: str) -> None:
+def _replace_file(path: Path, text: str) -> None:
     """As a whole or not at all; readable for node_exporter. Raises OSError."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:

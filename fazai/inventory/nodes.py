@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
-from fazai.errors import InventoryError, Mark, did_you_mean
+from fazai.errors import InventoryError, Mark, spelling_hint
 from fazai.model import Value
 from fazai.yamltext import YamlList, YamlMap
 
@@ -89,7 +89,7 @@ class Inventory:
             return self.hosts[name]
         except KeyError:
             raise InventoryError(
-                f'there is no host "{name}" in the inventory', hint=did_you_mean(name, self.hosts)
+                f'there is no host "{name}" in the inventory', hint=spelling_hint(name, self.hosts)
             ) from None
 
     def variables(self, host: str) -> Mapping[str, Value]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-from fazai.errors import nearest
+from fazai.errors import did_you_mean
 from fazai.yamltext import YamlList, YamlMap
 
 __all__ = ["other_bytes", "other_document"]
@@ -45,6 +45,6 @@ def other_document(document: YamlMap | YamlList | None) -> str | None:
 
 def _is_group(name: str, body: Any) -> bool:
     """Whether a key at the top of a file may be meant as a group of hosts, well written or not."""
-    if name in _TOP or nearest(name, _TOP) or body is None:
+    if name in _TOP or did_you_mean(name, _TOP) or body is None:
         return True
-    return isinstance(body, YamlMap) and any(nearest(key, _SECTIONS) for key in body)
+    return isinstance(body, YamlMap) and any(did_you_mean(key, _SECTIONS) for key in body)

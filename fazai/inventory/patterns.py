@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from fazai.inventory import Inventory
     from fazai.yamltext import Seen
 
-__all__ = ["naming_files", "select", "split"]
+__all__ = ["rename_lists", "select_hosts", "split_pattern"]
 
 _PIECE = re.compile(r"(?:[^\s:\[\]]|\[[^\]]*\])+")
 _SUBSCRIPT = re.compile(r"(.+)\[(?:(-?[0-9]+)|([0-9]+)[:-]([0-9]*))\]", re.ASCII | re.DOTALL)
@@ -27,7 +27,7 @@ _COLONS = "an IPv6 address has colons of its own: separate the parts with commas
 _HOST_PORT = re.compile(r"([\w.-]+|\[[^\[\]]+\]):[0-9]+")
 
 
-def select(
+def select_hosts(
     inventory: Inventory,
     pattern: str | Iterable[str],
     *,
@@ -41,7 +41,7 @@ def select(
     `empty_ok`, when no host is left.
     """
     texts = [pattern] if isinstance(pattern, str) else list(pattern)
-    parts = [part for text in texts for part in split(text, seen)]
+    parts = [part for text in texts for part in split_pattern(text, seen)]
     if not parts or not all(text.strip() for text in texts):
         raise InventoryError("the host pattern is empty", hint='"all" selects every host')
     wanted = [part for part in parts if part[0] not in "&!"]
@@ -64,7 +64,7 @@ def select(
     return tuple(hosts)
 
 
-def split(text: str, seen: Seen | None = None) -> list[str]:
+def split_pattern(text: str, seen: Seen | None = None) -> list[str]:
     """The parts of a pattern: `a,b`, `a:b` and `a:&b:!c`; a lone IPv6 address is one part. `@file` stands for
     the lines of the file. Raises InventoryError when the file cannot be read, and for a part with nothing in
     it: with `edge:&$SITE` and no SITE the whole group would be meant."""
@@ -83,7 +83,7 @@ def split(text: str, seen: Seen | None = None) -> list[str]:
     return found
 
 
-def naming_files(text: str, named: Callable[[str], str]) -> str:
+def rename_lists(text: str, named: Callable[[str], str]) -> str:
     """The same pattern with its lists (`@file`) named otherwise. It has commas then: a path may have
     colons."""
     parts = _parts(text)
@@ -199,7 +199,7 @@ def _matcher(expression: str) -> Callable[[str], object]:
 
 def _unknown(inventory: Inventory, pattern: str, expression: str) -> InventoryError:
     names = [*inventory.groups, *inventory.hosts]
-    hint: str | None = None
+    meant: str | None = None
     port = _HOST_PORT.fullmatch(expression)
     if port and port[1].strip("[]") in inventory.hosts:
         hint = f'leave the port away: "{port[1].strip("[]")}"'
@@ -208,8 +208,9 @@ def _unknown(inventory: Inventory, pattern: str, expression: str) -> InventoryEr
     else:
         word = expression.strip("~*?^$")
         near = [name for name in names if abs(len(name) - len(word)) <= 3]
-        hint = did_you_mean(word, near) or "`fazai inventory --graph` shows what there is"
-    return InventoryError(f'the pattern "{pattern}" matches no group and no host', hint=hint)
+        hint = "`fazai inventory --graph` shows what there is"
+        meant = did_you_mean(word, near)
+    return InventoryError(f'the pattern "{pattern}" matches no group and no host', hint=hint, meant=meant)
 
 
 def _why_empty(inventory: Inventory, steps: list[str]) -> str:

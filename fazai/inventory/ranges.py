@@ -6,7 +6,7 @@ import re
 from ipaddress import AddressValueError, IPv6Address
 from string import ascii_letters
 
-__all__ = ["HOSTS_IN_ALL_MAX", "HOSTS_MAX", "check_group", "check_host", "expand"]
+__all__ = ["HOSTS_IN_ALL_MAX", "HOSTS_MAX", "BadName", "check_group", "check_host", "expand"]
 
 #: More hosts than this in one pattern is a slip of the keyboard.
 HOSTS_MAX = 100_000
@@ -23,6 +23,10 @@ _BRACKETED = re.compile(
     r"\[([^\[\]]*:[^\[\]]*:[^\[\]]*)\](?::([0-9]+))?", re.ASCII
 )  # two colons: no range of two
 _NAME_MAX = 253
+
+
+class BadName(ValueError):
+    """A text that cannot name a host or a group; the message goes on after `"x" is`."""
 
 
 def expand(pattern: str) -> tuple[list[str], int | None]:
@@ -102,15 +106,15 @@ def _range(text: str) -> list[str]:
 def check_host(name: str) -> None:
     """Raises ValueError unless `name` can name a host: no blanks, no pattern characters, no path."""
     if not _HOST.fullmatch(name) and not _is_ipv6(name):
-        raise ValueError("no name for a host: letters, digits, and . _ - + @ inside, or an IPv6 address")
+        raise BadName("no name for a host: letters, digits, and . _ - + @ inside, or an IPv6 address")
     if len(name) > _NAME_MAX:
-        raise ValueError(f"no name for a host: longer than {_NAME_MAX} characters")
+        raise BadName(f"no name for a host: longer than {_NAME_MAX} characters")
 
 
 def check_group(name: str) -> None:
     """Raises ValueError unless `name` can name a group."""
     if not _GROUP.fullmatch(name) or len(name) > _NAME_MAX:
-        raise ValueError("no name for a group: letters, digits, and . _ - inside")
+        raise BadName("no name for a group: letters, digits, and . _ - inside")
 
 
 def _is_ipv6(text: str) -> bool:

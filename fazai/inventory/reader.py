@@ -7,9 +7,17 @@ import re
 from pathlib import Path
 from typing import Any
 
-from fazai.errors import Errors, FazaiError, InventoryError, Mark, did_you_mean, nearest, nearest_file
+from fazai.errors import (
+    Errors,
+    FazaiError,
+    InventoryError,
+    Mark,
+    did_you_mean,
+    missing_file_hint,
+    spelling_hint,
+)
 from fazai.inventory.drafts import Drafts, GroupDraft, HostDraft
-from fazai.inventory.ranges import HOSTS_IN_ALL_MAX, check_group, expand
+from fazai.inventory.ranges import HOSTS_IN_ALL_MAX, BadName, check_group, expand
 from fazai.yamltext import YamlList, YamlMap
 
 __all__ = ["Reader"]
@@ -67,10 +75,10 @@ class Reader:
         """Reads what stands at the top and is no group as what it was surely meant to be: what else is wrong
         in it is said at once. That it is wrong there was said."""
         body = document[name]
-        if isinstance(body, YamlList) and nearest(name, _OUTSIDE) == "resources":
+        if isinstance(body, YamlList) and did_you_mean(name, _OUTSIDE) == "resources":
             self.harmless += 1
             self.resources(self.drafts.groups["all"].resources, document.renamed(name, "resources", body))
-        elif isinstance(body, YamlList) and "playbooks" not in document and nearest(name, _OUTSIDE):
+        elif isinstance(body, YamlList) and "playbooks" not in document and did_you_mean(name, _OUTSIDE):
             self.harmless += 1
             self._playbooks(document, body, file)
 
@@ -128,7 +136,7 @@ class Reader:
             hint = "a group is `name:` with hosts:, vars:, children: or resources: below it"
             if name == "resources":
                 hint = "put it below a group, such as all:"
-            elif near := did_you_mean(name, _OUTSIDE):
+            elif near := spelling_hint(name, _OUTSIDE):
                 hint = near
             self.report(parent, name, f'"{name}" is no group: {_kind(body)} stands there', hint)
             return False
@@ -145,7 +153,7 @@ class Reader:
 
     def _unknown_section(self, body: YamlMap, section: str, group: str) -> str | None:
         """Reports a key that no group has; returns the one that was surely meant, to read on with."""
-        near = nearest(section, _SECTIONS)
+        near = did_you_mean(section, _SECTIONS)
         hint = None if near is None else f'did you mean "{near}"?'
         if hint is None and isinstance(body[section], YamlMap | None):
             hint = "hosts stand below hosts:, groups below children:, variables below vars:"
@@ -251,7 +259,7 @@ class Reader:
                 self.report(
                     entries,
                     pattern,
-                    f'"{pattern}" is {error}' if "no name" in str(error) else f'"{pattern}": {error}',
+                    f'"{pattern}" is {error}' if isinstance(error, BadName) else f'"{pattern}": {error}',
                     at_key=True,
                 )
                 continue
@@ -298,7 +306,9 @@ class Reader:
             if os.path.isfile(path):  # Path.is_file() raises for a name that is too long
                 self.playbooks.setdefault(path, content.mark(index))
             else:
-                hint = nearest_file(str(path), besides=file) or "paths are relative to the inventory file"
+                hint = (
+                    missing_file_hint(str(path), besides=file) or "paths are relative to the inventory file"
+                )
                 self.errors.append(
                     InventoryError(
                         f'there is no playbook "{text}"',

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-from fazai.errors import InventoryError, did_you_mean
+from fazai.errors import InventoryError, spelling_hint
 from fazai.inventory.nodes import Inventory
 from fazai.model import Secret, SecretRef
 from fazai.yamltext import UnsafeText
@@ -65,7 +65,7 @@ def as_host(inventory: Inventory, name: str) -> dict[str, Any]:
 def as_graph(inventory: Inventory, group: str = "all") -> str:
     """What `ansible-inventory --graph` prints. Raises InventoryError for a group that is not there."""
     if group not in inventory.groups:
-        hint = did_you_mean(group, inventory.groups)
+        hint = spelling_hint(group, inventory.groups)
         raise InventoryError(f'there is no group "{group}" in the inventory', hint=hint)
     lines: list[str] = []
     _draw(inventory, group, 0, lines)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from fazai.errors import Errors, FazaiError, InventoryError, did_you_mean
+from fazai.errors import Errors, FazaiError, InventoryError, spelling_hint
 from fazai.inventory.files import Files, TooMuch
 from fazai.inventory.nodes import Scope
 from fazai.yamltext import YamlList, YamlMap
@@ -141,6 +141,6 @@ class VarsFolders:
                 continue
             if extension not in _EXTENSIONS:
                 name = entry
-            near = did_you_mean(name, known)
+            near = spelling_hint(name, known)
             hint = f"; {near}" if near else ""
             self.notes.append(f'{os.path.join(path, entry)} is not read: there is no {what} "{name}"{hint}')

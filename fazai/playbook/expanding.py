@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from fazai.errors import FazaiError, Mark, PlaybookError, did_you_mean
+from fazai.errors import FazaiError, Mark, PlaybookError, spelling_hint
 from fazai.model import Problem, Secret, Value
 from fazai.playbook.files import Files
 from fazai.playbook.nodes import Declared
 from fazai.playbook.problems import Problems
 from fazai.playbook.sources import Piece, Source, concealed, notified
-from fazai.template import OMIT, Scope, UndefinedName, named
+from fazai.template import OMIT, Scope, UndefinedName, describe_type
 from fazai.yamltext import Seen, YamlMap
 
 __all__ = ["Expander"]
@@ -57,7 +57,7 @@ class Expander:
             raise
         if not isinstance(items, list):
             raise PlaybookError(
-                f"loop: takes a list, and the template gives {named(items)}",
+                f"loop: takes a list, and the template gives {describe_type(items)}",
                 hint="a mapping becomes one with | dict2items",
             )
         if len(items) > _LOOP_MAX:
@@ -100,7 +100,7 @@ class Expander:
         notify = notified(self._beside(source, host, scope, "notify", declared.notify))
         listen = notified(self._beside(source, host, scope, "listen", declared.listen))
         if state is not None and state not in _STATES:
-            hint = did_you_mean(state, _STATES) if isinstance(state, str) else None
+            hint = spelling_hint(state, _STATES) if isinstance(state, str) else None
             self._complain(source, host, "state", "state: is present or absent", hint)
         if adopt is not None and not isinstance(adopt, bool):
             self._complain(source, host, "adopt", "adopt: is true or false", "add | bool")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Final
 
-from fazai.errors import Mark, PlaybookError, did_you_mean
+from fazai.errors import Mark, PlaybookError, spelling_hint
 from fazai.model import Value
 from fazai.template import Scope
 from fazai.yamltext import Seen
@@ -57,7 +57,7 @@ class Files:
             if os.path.isfile(path):
                 return path
         near = [each for path in paths for each in _listed(os.path.dirname(path))]
-        hint = did_you_mean(os.path.basename(name), near) or f"it is looked for at {' and at '.join(paths)}"
+        hint = spelling_hint(os.path.basename(name), near) or f"it is looked for at {' and at '.join(paths)}"
         raise PlaybookError(f"there is no file {name}", hint=hint)
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from fazai.errors import Errors, FazaiError, PlaybookError, did_you_mean, nearest, raise_found
+from fazai.errors import Errors, FazaiError, PlaybookError, did_you_mean, raise_found, spelling_hint
 from fazai.playbook.modules import module_hint
 from fazai.playbook.nodes import Declared, Play, words
 from fazai.yamltext import Decrypt, Seen, YamlList, YamlMap, load
@@ -163,7 +163,7 @@ class _Play(_Reader):
             return None
         for key in self.node:
             if key not in _PLAY:
-                hint = _PLAY_HINTS.get(key) or did_you_mean(key, _PLAY) or _kind_hint(key)
+                hint = _PLAY_HINTS.get(key) or spelling_hint(key, _PLAY) or _kind_hint(key)
                 self.wrong(key, f'a play has no "{key}"', hint, at_key=True)
         hosts = self._hosts()
         resources = (*self._resources(), *self._misnamed(), *self._handlers())
@@ -208,7 +208,7 @@ class _Play(_Reader):
         """The resources below a misspelt `resources:`, or `tasks:`: read, to say what else is wrong."""
         found: tuple[Declared, ...] = ()
         for key in self.node:
-            meant = key in _TASKS or nearest(key, _PLAY) == "resources"
+            meant = key in _TASKS or did_you_mean(key, _PLAY) == "resources"
             if key not in _PLAY and meant and isinstance(self.node[key], YamlList):
                 found += self._resources(key)
         return found
@@ -300,7 +300,7 @@ class _Resource(_Reader):
     def _undecided(self) -> bool:
         """Whether an unknown key may be what decides for whom, or how often, this is."""
         unknown = (key for key in self.node if key not in _BESIDE and not _KIND.fullmatch(key))
-        return any(key.startswith("with_") or nearest(key, _BESIDE) in _DECIDING for key in unknown)
+        return any(key.startswith("with_") or did_you_mean(key, _BESIDE) in _DECIDING for key in unknown)
 
     def _kind(self) -> str | None:
         """The one key that is a kind; every other must be known."""
@@ -313,14 +313,14 @@ class _Resource(_Reader):
                 message = f'two kinds in one resource: "{kinds[0]}" and "{key}"'
                 self.wrong(key, message, "start each resource with a dash of its own", at_key=True)
             else:
-                near = _resource_hint(key) or did_you_mean(key, _BESIDE)
+                near = _resource_hint(key) or spelling_hint(key, _BESIDE)
                 hint = near or f"a field of it stands below {kinds[0]}:"
                 self.wrong(key, f'a resource has no "{key}"', hint, at_key=True)
         if not kinds:
             self.wrong(None, "this resource names no kind", "`- opnsense.alias: {name: …}`")
             return None
         if not _KIND.fullmatch(kinds[0]):
-            near = did_you_mean(kinds[0], _BESIDE)
+            near = spelling_hint(kinds[0], _BESIDE)
             known = None if near and self.node[kinds[0]] in _STATES else module_hint(kinds[0])
             hint = _resource_hint(kinds[0]) or known or near or "see: fazai kinds"
             self.wrong(kinds[0], f'there is no kind "{kinds[0]}"', hint, at_key=True)
@@ -338,7 +338,7 @@ class _Resource(_Reader):
         value = self.node.get("state")
         if value is None or (isinstance(value, str) and (value in _STATES or "{{" in value)):
             return value
-        hint = did_you_mean(value, _STATES) if isinstance(value, str) else None
+        hint = spelling_hint(value, _STATES) if isinstance(value, str) else None
         self.wrong("state", "state: is present or absent", hint)
         return None
 
@@ -367,7 +367,7 @@ class _Resource(_Reader):
         known = ("loop_var", "index_var")
         for key, value in control.items():
             if key not in known:
-                hint = did_you_mean(key, known) or "it has loop_var and index_var"
+                hint = spelling_hint(key, known) or "it has loop_var and index_var"
                 self.errors.append(_error(control, key, f'loop_control: has no "{key}"', hint, at_key=True))
             elif not isinstance(value, str) or not _NAME.fullmatch(value):
                 self.errors.append(

@@ -50,7 +50,7 @@ class Problems:
                 self.add(each, host)
 
     def _may_be_lost(self, error: FazaiError) -> bool:
-        return not self.whole and not (error.hint or "").startswith("did you mean")
+        return not self.whole and error.meant is None
 
     def extend(self, errors: Iterable[FazaiError], host: str | None = None) -> None:
         for error in errors:

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
-from fazai.errors import FazaiError, InventoryError, PlaybookError, did_you_mean
+from fazai.errors import FazaiError, InventoryError, PlaybookError, spelling_hint
 from fazai.inventory import Inventory
-from fazai.inventory.patterns import select
+from fazai.inventory.patterns import select_hosts
 from fazai.model import Kind, ListChecking, Provider, Resource, TargetWork, Value, Work
 from fazai.playbook.expanding import Expander
 from fazai.playbook.grammar import read_resources
@@ -129,7 +129,7 @@ class _Resolver:
         if not self._selection.limit:
             return dict.fromkeys(self._inventory.hosts)
         try:
-            wanted = frozenset(select(self._inventory, self._selection.limit, seen=self._seen))
+            wanted = frozenset(select_hosts(self._inventory, self._selection.limit, seen=self._seen))
         except FazaiError as error:
             self._problems.add_absence(error)
             return dict.fromkeys(self._inventory.hosts)
@@ -139,7 +139,7 @@ class _Resolver:
         """The chosen hosts of a play, in the order of its pattern."""
         self._check_vars(play)
         try:
-            hosts = select(self._inventory, play.hosts, empty_ok=True, seen=self._seen)
+            hosts = select_hosts(self._inventory, play.hosts, empty_ok=True, seen=self._seen)
         except FazaiError as error:
             for each in getattr(error, "errors", (error,)):
                 each.where = each.where or play.node.mark("hosts")
@@ -209,7 +209,7 @@ class _Resolver:
         known = {name for handler in handlers for name in handler.listen}
         for resource in resources:
             for name in resource.notify:
-                near = did_you_mean(name, known)
+                near = spelling_hint(name, known)
                 if name not in known and (near or not self._problems.count):
                     hint = near or "declare it below handlers:, or with listen:"
                     text = f'no handler listens to "{name}"'

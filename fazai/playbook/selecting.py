@@ -39,7 +39,8 @@ class Chooser:
             InputError(
                 f'no resource has the tag "{tag}"',
                 where=option,
-                hint=did_you_mean(tag, known) or (f"there are {', '.join(sorted(known))}" if known else None),
+                meant=did_you_mean(tag, known),
+                hint=f"there are {', '.join(sorted(known))}" if known else None,
             )
             for option, tags in given
             for tag in tags
@@ -47,9 +48,10 @@ class Chooser:
         ]
         for glob in self._selection.kinds:
             if not any(fnmatchcase(kind, glob) for kind in self._kinds):
-                hint = did_you_mean(glob, self._kinds)
-                hint = hint or (f"there are {', '.join(sorted(self._kinds))}" if self._kinds else None)
-                found.append(InputError(f'no resource is of the kind "{glob}"', where="--kind", hint=hint))
+                text = f'no resource is of the kind "{glob}"'
+                hint = f"there are {', '.join(sorted(self._kinds))}" if self._kinds else None
+                meant = did_you_mean(glob, self._kinds)
+                found.append(InputError(text, where="--kind", hint=hint, meant=meant))
         if not found and self._selection.filters and not self.chosen:
             found.append(
                 InputError("the selection leaves no resource", hint="each part matches, but not all at once")

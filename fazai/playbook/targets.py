@@ -6,7 +6,16 @@ import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from fazai.errors import FazaiError, InputError, InventoryError, Mark, SecretError, did_you_mean, nearest
+from fazai.errors import (
+    FazaiError,
+    InputError,
+    InventoryError,
+    Mark,
+    MissingOption,
+    SecretError,
+    did_you_mean,
+    spelling_hint,
+)
 from fazai.inventory import Inventory
 from fazai.model import FieldSpec, Provider, Secret, Target, Value
 from fazai.playbook.problems import Problems
@@ -111,8 +120,11 @@ class Targets:
             return None
         found = provider.check(target)
         for each in found:
-            add = self._problems.add_absence if "is missing" in each.message else self._problems.add
-            add(_with_hint(each, specs, raw), host)
+            if isinstance(each, MissingOption):
+                each.hint = _misnamed_hint(each.option, specs, raw) or each.hint
+                self._problems.add_absence(each, host)
+            else:
+                self._problems.add(each, host)
         return None if found else target
 
     def _look_for_misnamed(
@@ -126,7 +138,7 @@ class Targets:
             key = (provider.name, name)
             if key not in self._meant:
                 named = _OTHER_NAMES.get(name)
-                self._meant[key] = named if named in specs else nearest(name, specs, cutoff=0.87)
+                self._meant[key] = named if named in specs else did_you_mean(name, specs, cutoff=0.87)
             if (meant := self._meant[key]) is not None:
                 self.misnamed.setdefault(name, (meant, []))[1].append(host)
 
@@ -186,7 +198,7 @@ def _purpose(spec: FieldSpec, specs: Mapping[str, FieldSpec]) -> str | None:
 def _mode(value: Value) -> str:
     if value in _MODES:
         return str(value)
-    hint = did_you_mean(value, _MODES) if isinstance(value, str) else None
+    hint = spelling_hint(value, _MODES) if isinstance(value, str) else None
     raise InventoryError("mode is read or write", hint=hint or "without it, a target is only looked at")
 
 
@@ -220,12 +232,7 @@ def _misnumbered(spec: FieldSpec, value: Any) -> str | None:
     return None
 
 
-def _with_hint(error: InputError, specs: Mapping[str, FieldSpec], raw: Mapping[str, Value]) -> InputError:
-    """For an option that is missing: the variable that may have been meant for it."""
-    for spec in specs.values():
-        if spec.required and raw.get(spec.name) is None and f"{spec.name} is missing" in error.message:
-            near = did_you_mean(spec.name, (name for name in raw if name not in specs))
-            if near is not None:
-                meant = near.removeprefix("did you mean ").rstrip("?")
-                error.hint = f"{meant} is set: was {spec.name} meant?"
-    return error
+def _misnamed_hint(option: str, specs: Mapping[str, FieldSpec], raw: Mapping[str, Value]) -> str | None:
+    """Return the hint for a missing option: a variable that is set and was probably meant for it."""
+    near = did_you_mean(option, (name for name in raw if name not in specs))
+    return f'"{near}" is set: was {option} meant?' if near is not None else None

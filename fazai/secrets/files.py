@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from fazai.errors import SecretError, StateError, did_you_mean
+from fazai.errors import SecretError, StateError, spelling_hint
 
 __all__ = ["SIZE_MAX_BYTES", "read_private", "write_keys", "write_private"]
 
@@ -101,4 +101,4 @@ def _near(path: Path) -> str:
         return (
             f"there is no folder {path.parent}" if not path.parent.is_dir() else "its folder cannot be read"
         )
-    return did_you_mean(path.name, names) or "a path is relative to the file that names it"
+    return spelling_hint(path.name, names) or "a path is relative to the file that names it"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from fazai.echoes import secret_texts
-from fazai.errors import Mark, SecretError, did_you_mean
+from fazai.errors import Mark, SecretError, spelling_hint
 from fazai.model import Secret, SecretRef, Value
 from fazai.secrets.files import read_private
 
@@ -131,7 +131,7 @@ class SecretReader:
     def _variable(self, name: str) -> Value:
         text = self._environ.get(name)
         if text is None:
-            hint = did_you_mean(name, self._environ) or f"export {name}=…"
+            hint = spelling_hint(name, self._environ) or f"export {name}=…"
             raise SecretError(f'the environment variable "{name}" is not set', hint=hint)
         return _content(text, f'the environment variable "{name}"')
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import jinja2
 from jinja2 import nodes
@@ -13,36 +12,18 @@ from jinja2.utils import missing
 from fazai.errors import FazaiError, TemplateError, did_you_mean
 from fazai.model import Secret, Value
 from fazai.template import guard
-from fazai.template.errors import UndefinedName
+from fazai.template.engine import Engine
+from fazai.template.errors import UndefinedName, describe_type
 from fazai.template.filters.base import FilterError
+from fazai.template.guard import FAULTS, WHOLE_ONLY, is_about_secret
+from fazai.template.header import read_header
+from fazai.template.hostvars import HostVars, HostView, Variables
 from fazai.template.limits import TEMPLATE_MAX, Run
-from fazai.template.scope import HostVars, HostView
 from fazai.template.simple import count_newlines, end_lines
 from fazai.template.undefined import Missed
-from fazai.template.values import named
 
-if TYPE_CHECKING:
-    from fazai.template.engine import Engine
-    from fazai.template.scope import Scope
+__all__ = ["Compiled", "compile_file", "compile_text", "new_engine"]
 
-__all__ = ["FAULTS", "WHOLE_ONLY", "Compiled", "is_about_secret", "prepare"]
-
-#: What can be done with a secret.
-WHOLE_ONLY: Final = "what a secret is made of is not told: put it out whole, or compare it"
-_OUR_CLASS: Final = re.compile(r"'Secret'|\btype Secret\b")
-
-#: What can go wrong in a template's own doing, without being a fault of ours.
-FAULTS: Final = (
-    jinja2.TemplateError,
-    FilterError,
-    TypeError,
-    ValueError,
-    ArithmeticError,
-    LookupError,
-    AttributeError,
-    RecursionError,
-    MemoryError,
-)
 _MESSAGE_MAX: Final = 200
 _EXCERPT_MAX: Final = 160
 
@@ -69,7 +50,7 @@ class Compiled:
         self._newlines = newlines  # at the end of the text
         self._header_lines = header_lines
 
-    def render(self, scope: Scope, run: Run) -> Value:
+    def render(self, scope: Variables, run: Run) -> Value:
         """The value. Raises TemplateError without a place, and what reading a secret raises."""
         engine = self._engine
         outer, engine.run = engine.run, run
@@ -86,7 +67,7 @@ class Compiled:
         finally:
             engine.run = outer
 
-    def render_file(self, scope: Scope, run: Run) -> str | Secret:
+    def render_file(self, scope: Variables, run: Run) -> str | Secret:
         """The content of a file. What puts out nothing, or one value that is no text, ends without a
         line end, as in Ansible. Raises as `render`."""
         engine = self._engine
@@ -103,14 +84,14 @@ class Compiled:
         finally:
             engine.run = outer
 
-    def _error(self, error: Exception, scope: Scope, run: Run) -> TemplateError:
+    def _error(self, error: Exception, scope: Variables, run: Run) -> TemplateError:
         line = self._line(error)
         excerpt = None if run.tainted else _excerpt(self._text, line)
         told = line + self._header_lines
         place = f" (line {told} of the template)" if told > 1 or self._text.count("\n") > 1 else ""
         if isinstance(error, Missed):
-            message, hint = _undefined(error, scope)
-            return UndefinedName(message + place, hint=hint, excerpt=excerpt)
+            message, meant = _undefined(error, scope)
+            return UndefinedName(message + place, meant=meant, excerpt=excerpt)
         message, hint = _said(error)
         return TemplateError(f"{message}{place}", hint=hint, excerpt=excerpt)
 
@@ -124,8 +105,25 @@ class Compiled:
         return line
 
 
-def prepare(engine: Engine, text: str, *, condition: bool = False, header_lines: int = 0) -> Compiled:
-    """Compiles a text, or a condition's expression. Raises TemplateError without a place."""
+def new_engine() -> Engine:
+    """Return the Jinja2 environment that templates are compiled in."""
+    return Engine()
+
+
+def compile_text(engine: Engine, text: str, *, condition: bool = False) -> Compiled:
+    """Compile a text, or the expression of a condition. Raises TemplateError without a place."""
+    with engine.reading(escapes=condition):
+        return _compile(engine, text, condition=condition)
+
+
+def compile_file(engine: Engine, text: str) -> Compiled:
+    """Compile a template file with the settings of its first line. Raises TemplateError without a place."""
+    body, settings = read_header(text)
+    with engine.reading(escapes=True, settings=settings):
+        return _compile(engine, body, header_lines=text[: len(text) - len(body)].count("\n"))
+
+
+def _compile(engine: Engine, text: str, *, condition: bool = False, header_lines: int = 0) -> Compiled:
     if len(text) > TEMPLATE_MAX:
         raise TemplateError(f"the template is longer than {TEMPLATE_MAX} characters")
     source = "{{ " + text.strip() + " }}" if condition else text
@@ -162,33 +160,34 @@ def _is_expression(tree: nodes.Template) -> bool:
 def _syntax(
     error: jinja2.TemplateSyntaxError, text: str, condition: bool, header_lines: int
 ) -> TemplateError:
-    message, _, hint = (error.message or "").partition("; ")
+    message, hint = error.message or "", getattr(error, "hint", None)
     line = error.lineno + header_lines
     place = (
         f" (line {line} of the template)" if header_lines or ("\n" in text.strip() and not condition) else ""
     )
     if message.lower().startswith(("unexpected", "expected")):
         message = f"this is not a template that can be read: {message[0].lower()}{message[1:]}"
-    return TemplateError(message + place, hint=hint or None, excerpt=_excerpt(text, error.lineno))
+    return TemplateError(message + place, hint=hint, excerpt=_excerpt(text, error.lineno))
 
 
-def _undefined(error: Missed, scope: Scope) -> tuple[str, str | None]:
+def _undefined(error: Missed, scope: Variables) -> tuple[str, str | None]:
+    """Return the message, and the known name that was probably meant."""
     if error.name is None:
         return str(error), None
     if error.obj is missing:
         known = {*scope.names(), "range", "dict", "namespace"}
         return f'"{error.name}" is not defined', did_you_mean(str(error.name), known)
     if isinstance(error.obj, Mapping):
-        hint = did_you_mean(str(error.name), (key for key in error.obj if isinstance(key, str)))
+        meant = did_you_mean(str(error.name), (key for key in error.obj if isinstance(key, str)))
         what = (
             f"{error.obj.what} has no"
             if isinstance(error.obj, HostVars | HostView)
             else "the mapping has no key"
         )
-        return f'{what} "{error.name}"', hint
+        return f'{what} "{error.name}"', meant
     if isinstance(error.obj, list | tuple):
         return f"the list of {len(error.obj)} has no item {error.name!r}", None
-    return f'{named(error.obj)} has no "{error.name}"', None
+    return f'{describe_type(error.obj)} has no "{error.name}"', None
 
 
 def _said(error: Exception) -> tuple[str, str | None]:
@@ -203,11 +202,6 @@ def _said(error: Exception) -> tuple[str, str | None]:
     if is_about_secret(error):
         return "a secret cannot be measured, looped over or calculated with", WHOLE_ONLY
     return f"the template fails: {_short(error)}", None
-
-
-def is_about_secret(error: Exception) -> bool:
-    """Return whether Python complains of our class for secrets: of that no template knows."""
-    return isinstance(error, TypeError | AttributeError) and bool(_OUR_CLASS.search(str(error)))
 
 
 def _short(error: Exception) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import BuiltinMethodType, MethodType
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from jinja2 import nodes, pass_context, pass_environment
 from jinja2.nativetypes import NativeCodeGenerator
@@ -16,62 +17,33 @@ from jinja2.utils import Namespace
 from fazai.errors import FazaiError
 from fazai.model import Secret
 from fazai.template import guard
-from fazai.template.compiled import FAULTS, WHOLE_ONLY, Compiled, is_about_secret, prepare
 from fazai.template.filters.base import Filter, FilterError, Secrecy, SecretMap
 from fazai.template.filters.table import FILTERS, TESTS
-from fazai.template.header import read_header
+from fazai.template.guard import FAULTS, WHOLE_ONLY, is_about_secret
+from fazai.template.hostvars import HostVars, HostView, Variables
 from fazai.template.lexer import BackslashLexer
 from fazai.template.limits import OMIT, Run, conceal, reveal
 from fazai.template.rewrite import Rewrite
-from fazai.template.scope import MISSING, HostVars, HostView
+from fazai.template.simple import MISSING
 from fazai.template.undefined import Missing
-
-if TYPE_CHECKING:
-    from fazai.template.scope import Scope
 
 __all__ = ["Engine"]
 
-#: What a template may touch of an object, by its type. Nothing else has attributes here.
-_METHODS: Final[tuple[tuple[type | tuple[type, ...], tuple[str, ...]], ...]] = (
-    (
-        str,
-        (
-            *(
-                "capitalize",
-                "casefold",
-                "center",
-                "count",
-                "endswith",
-                "expandtabs",
-                "find",
-                "format",
-                "index",
-            ),
-            *("isalnum", "isalpha", "isascii", "isdecimal", "isdigit", "islower", "isnumeric", "isspace"),
-            *("istitle", "isupper", "join", "ljust", "lower", "lstrip", "partition", "removeprefix"),
-            *(
-                "removesuffix",
-                "replace",
-                "rfind",
-                "rindex",
-                "rjust",
-                "rpartition",
-                "rsplit",
-                "rstrip",
-                "split",
-            ),
-            *("splitlines", "startswith", "strip", "swapcase", "title", "upper", "zfill"),
-        ),
-    ),
-    ((dict, HostVars, HostView), ("get", "items", "keys", "values")),
-    ((list, tuple), ("count", "index")),
-    (
-        LoopContext,
-        (
-            *("index", "index0", "first", "last", "length", "revindex", "revindex0", "depth", "depth0"),
-            *("previtem", "nextitem", "changed", "cycle"),
-        ),
-    ),
+_TEXT_METHODS: Final = (
+    "capitalize casefold center count endswith expandtabs find format index isalnum isalpha isascii isdecimal"
+    " isdigit islower isnumeric isspace istitle isupper join ljust lower lstrip partition removeprefix"
+    " removesuffix replace rfind rindex rjust rpartition rsplit rstrip split splitlines startswith strip"
+    " swapcase title upper zfill"
+)
+_LOOP_ATTRIBUTES: Final = (
+    "index index0 first last length revindex revindex0 depth depth0 previtem nextitem changed cycle"
+)
+#: The attributes that a template may use of an object, by its type. Nothing else has attributes here.
+_METHODS: Final[tuple[tuple[type | tuple[type, ...], frozenset[str]], ...]] = (
+    (str, frozenset(_TEXT_METHODS.split())),
+    ((dict, HostVars, HostView), frozenset({"get", "items", "keys", "values"})),
+    ((list, tuple), frozenset({"count", "index"})),
+    (LoopContext, frozenset(_LOOP_ATTRIBUTES.split())),
 )
 _SUBSCRIBED: Final = (str, dict, list, tuple, range, HostVars, HostView)
 _LEAVES: Final = frozenset({int, float, bool, type(None)})
@@ -90,7 +62,7 @@ class _Generator(NativeCodeGenerator):
 class _Context(Context):
     """Looks names up in the scope of the rendering."""
 
-    scope: Scope
+    scope: Variables
     environment: Engine
 
     def resolve_or_missing(self, key: str) -> Any:
@@ -138,19 +110,14 @@ class Engine(ImmutableSandboxedEnvironment):
         self.tests = {name: _guarded(name, each, test=True) for name, each in TESTS.items()}
         self.tests |= {name: _comparison(sign) for name, sign in _COMPARISONS.items()}
 
-    def prepare(self, text: str, *, condition: bool = False) -> Compiled:
-        """The template of a text, or of a condition's expression. Raises TemplateError."""
-        self._lexer.escapes = condition
-        return prepare(self, text, condition=condition)
-
-    def prepare_file(self, text: str) -> Compiled:
-        """The template of a file, read with the settings of its own first line. Raises TemplateError."""
-        body, settings = read_header(text)
+    @contextlib.contextmanager
+    def reading(self, *, escapes: bool, settings: Mapping[str, Any] | None = None) -> Iterator[None]:
+        """Compile templates meanwhile with these settings of Jinja2; `escapes`: backslashes escape."""
         usual = self._lexer
         self._lexer = BackslashLexer(self.overlay(**settings)) if settings else usual
-        self._lexer.escapes = True
+        self._lexer.escapes = escapes
         try:
-            return prepare(self, body, header_lines=text[: len(text) - len(body)].count("\n"))
+            yield
         finally:
             self._lexer = usual
 
@@ -158,7 +125,7 @@ class Engine(ImmutableSandboxedEnvironment):
     def lexer(self) -> BackslashLexer:
         return self._lexer
 
-    def context(self, scope: Scope) -> Context:
+    def context(self, scope: Variables) -> Context:
         context = _Context(self, self.globals, None, {})
         context.scope = scope
         return context

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import operator
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+import jinja2
 from jinja2 import Undefined
 
 from fazai.model import Secret
@@ -13,6 +15,23 @@ from fazai.template.filters.base import FilterError, SecretMap, check_percent, e
 from fazai.template.limits import OMIT, TEXT_MAX, Run, conceal, is_listed, reveal
 
 __all__ = ["arithmetic", "compare", "join", "method", "percent_fits", "plain", "to_text", "truth"]
+
+#: The hint for an operation that would tell what a secret is made of.
+WHOLE_ONLY: Final = "what a secret is made of is not told: put it out whole, or compare it"
+_OUR_CLASS: Final = re.compile(r"'Secret'|\btype Secret\b")
+
+#: What a template's own doing can raise without being a fault of ours.
+FAULTS: Final = (
+    jinja2.TemplateError,
+    FilterError,
+    TypeError,
+    ValueError,
+    ArithmeticError,
+    LookupError,
+    AttributeError,
+    RecursionError,
+    MemoryError,
+)
 
 _LEAVES: Final = frozenset({str, int, float, bool, type(None)})
 _NUMBERS: Final = frozenset({int, float, bool})
@@ -38,6 +57,11 @@ _COMPARE: Final[Mapping[str, Callable[[Any, Any], Any]]] = {
     "in": lambda item, container: item in container,
     "notin": lambda item, container: item not in container,
 }
+
+
+def is_about_secret(error: Exception) -> bool:
+    """Tell whether Python complains of our class for secrets, which no template knows of."""
+    return isinstance(error, TypeError | AttributeError) and bool(_OUR_CLASS.search(str(error)))
 
 
 def arithmetic(run: Run, sign: str, left: Any, right: Any) -> Any:

@@ -13,7 +13,7 @@ from typing import Any, Final
 from jinja2 import TemplateSyntaxError, nodes
 from jinja2.visitor import NodeTransformer
 
-from fazai.errors import did_you_mean
+from fazai.errors import spelling_hint
 
 __all__ = ["Rewrite"]
 
@@ -43,8 +43,16 @@ _ABSENT: Final = {
 }
 
 
+class NotAvailable(TemplateSyntaxError):
+    """A part of Jinja2 that templates here do not have; `hint` says what to use instead."""
+
+    def __init__(self, message: str, line: int, hint: str | None = None) -> None:
+        super().__init__(message, line)
+        self.hint = hint
+
+
 class Rewrite(NodeTransformer):
-    """One use for one template. Raises TemplateSyntaxError for what is not available."""
+    """Rewrites the tree of one template. Raises NotAvailable for what templates here do not have."""
 
     def __init__(self, filters: dict[str, Any], tests: dict[str, Any]) -> None:
         self._filters = filters
@@ -53,9 +61,7 @@ class Rewrite(NodeTransformer):
     def visit(self, node: nodes.Node, *args: Any, **kwargs: Any) -> Any:
         refused = _REFUSED.get(type(node))
         if refused is not None:
-            raise TemplateSyntaxError(
-                f"{{% {refused} %}} is not available: one text is all there is", node.lineno
-            )
+            raise NotAvailable(f"{{% {refused} %}} is not available: one text is all there is", node.lineno)
         return super().visit(node, *args, **kwargs)
 
     def visit_Filter(self, node: nodes.Filter) -> nodes.Node:  # noqa: N802 - the visitor's naming
@@ -71,15 +77,16 @@ class Rewrite(NodeTransformer):
         if short in table and not short.startswith("_"):
             return short
         hint = _ABSENT.get(short) if what == "filter" else None
-        hint = hint or did_you_mean(short, (known for known in table if not known.startswith("_")))
-        raise TemplateSyntaxError(f'there is no {what} "{name}"' + (f"; {hint}" if hint else ""), line)
+        hint = hint or spelling_hint(short, (known for known in table if not known.startswith("_")))
+        raise NotAvailable(f'there is no {what} "{name}"', line, hint)
 
     def visit_Call(self, node: nodes.Call) -> nodes.Node:  # noqa: N802
         called = node.node
         if isinstance(called, nodes.Name) and called.name in ("lookup", "query", "q"):
-            raise TemplateSyntaxError(
-                f"{called.name}() is not available: a template reads nothing; use the tags !env, !file, !cmd",
+            raise NotAvailable(
+                f"{called.name}() is not available: a template reads nothing",
                 node.lineno,
+                "use the tags !env, !file, !cmd",
             )
         return self.generic_visit(node)
 

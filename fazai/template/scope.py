@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from fazai.errors import FazaiError, Mark, TemplateError
 from fazai.model import Secret, SecretRef, Value
+from fazai.template.errors import describe_type
 from fazai.template.filters.base import SecretMap, entries
 from fazai.template.header import HEADER
+from fazai.template.hostvars import HostVars, HostView
 from fazai.template.limits import CHAIN_MAX, OMIT, OPERATIONS, Run
-from fazai.template.simple import LATER, Simple, parse
-from fazai.template.values import named
+from fazai.template.simple import LATER, MISSING, Simple, parse
 from fazai.yamltext import UnsafeText, YamlList, YamlMap
 
 if TYPE_CHECKING:
     from fazai.template.compiled import Compiled
     from fazai.template.engine import Engine
 
-__all__ = ["HostVars", "HostView", "Scope", "Templates", "is_static"]
-
-#: No such variable; also what ends a search without a find.
-MISSING: Final = LATER
+__all__ = ["Scope", "Templates", "is_static"]
 
 _COMPILED_MAX: Final = 20_000
 _LEAVES: Final = frozenset({int, float, bool, type(None)})
@@ -90,28 +88,32 @@ class Templates:
 
     def compiled(self, text: str) -> Compiled:
         """The template of a text as Jinja2 has it. Raises TemplateError."""
-        return self._compile(self._heavy, text, lambda engine: engine.prepare(text))
+        return self._compile(self._heavy, text, "text")
 
     def file(self, text: str) -> Compiled:
         """The template of a template file. Raises TemplateError."""
-        return self._compile(self._files, text, lambda engine: engine.prepare_file(text))
+        return self._compile(self._files, text, "file")
 
     def condition(self, text: str) -> Compiled:
         """The template of an expression that stands without braces. Raises TemplateError."""
-        return self._compile(self._conditions, text, lambda engine: engine.prepare(text, condition=True))
+        return self._compile(self._conditions, text, "condition")
 
     def _compile(
-        self, known: dict[str, Compiled], text: str, prepare: Callable[[Engine], Compiled]
+        self, known: dict[str, Compiled], text: str, form: Literal["text", "file", "condition"]
     ) -> Compiled:
         compiled = known.get(text)
         if compiled is None:
-            if self._engine is None:
-                from fazai.template.engine import Engine  # Jinja2: only when a template needs it
+            from fazai.template import compiled as compiling  # Jinja2: only when a template needs it
 
-                self._engine = Engine()
+            if self._engine is None:
+                self._engine = compiling.new_engine()
             if len(known) >= _COMPILED_MAX:
                 known.clear()
-            compiled = known[text] = prepare(self._engine)
+            if form == "file":
+                compiled = compiling.compile_file(self._engine, text)
+            else:
+                compiled = compiling.compile_text(self._engine, text, condition=form == "condition")
+            known[text] = compiled
         return compiled
 
 
@@ -160,6 +162,10 @@ class Scope:
         while scope is not None:
             yield from scope._variables
             scope = scope._parent
+
+    def new_run(self) -> Run:
+        """Return the budget of a rendering that begins now."""
+        return self.templates.run()
 
     def has(self, name: object) -> bool:
         """Whether there is such a variable, whatever its value."""
@@ -216,7 +222,8 @@ class Scope:
     def _test(self, condition: Value) -> bool:
         if not isinstance(condition, str) or not condition.strip():
             raise TemplateError(
-                f"a condition is an expression, not {named(condition)}", hint="write: when: site == 'north'"
+                f"a condition is an expression, not {describe_type(condition)}",
+                hint="write: when: site == 'north'",
             )
         if "{{" in condition or "{%" in condition:
             raise TemplateError(
@@ -229,7 +236,7 @@ class Scope:
         answer = _truth(value)
         if answer is None:
             raise TemplateError(
-                f"a condition gives true or false, and this one gives {named(value)}",
+                f"a condition gives true or false, and this one gives {describe_type(value)}",
                 hint="compare it, or ask: x is defined, x | length > 0, x | bool",
                 excerpt=None if run.tainted else condition.strip(),
             )
@@ -341,55 +348,6 @@ class Scope:
 
 class _Loop(TemplateError):
     """Not remembered: seen from another variable there may be no circle."""
-
-
-class HostVars(Mapping[str, Any]):
-    """`hostvars`: the variables of other hosts, each rendered when it is asked for."""
-
-    what = "hostvars"
-
-    def __init__(self, hosts: Iterable[str], scope: Callable[[str], Scope]) -> None:
-        self._hosts = dict.fromkeys(hosts)
-        self._scope = scope
-
-    def __getitem__(self, host: str) -> HostView:
-        if host not in self._hosts:
-            raise KeyError(host)
-        return HostView(self._scope(host))
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._hosts)
-
-    def __len__(self) -> int:
-        return len(self._hosts)
-
-
-class HostView(Mapping[str, Any]):
-    """One host's variables. `run` is the rendering that asks; without one, each look-up is one of its own."""
-
-    what = "the host"
-
-    def __init__(self, scope: Scope, run: Run | None = None) -> None:
-        self._scope = scope
-        self._run = run
-
-    def bound(self, run: Run) -> HostView:
-        return HostView(self._scope, run)
-
-    def __getitem__(self, name: str) -> Any:
-        value = self._scope.find(name, self._run or self._scope.templates.run())
-        if value is MISSING:
-            raise KeyError(name)
-        return value
-
-    def __contains__(self, name: object) -> bool:
-        return self._scope.has(name)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(dict.fromkeys(self._scope.names()))
-
-    def __len__(self) -> int:
-        return len(set(self._scope.names()))
 
 
 def _named_keys(value: Value) -> Value:

@@ -13,34 +13,20 @@ from typing import Any, Final
 from fazai.model import Secret
 from fazai.template.limits import TEMPLATE_MAX, TEXT_MAX, Run
 
-__all__ = ["LATER", "Simple", "count_newlines", "end_lines", "parse"]
+__all__ = ["LATER", "MISSING", "Simple", "count_newlines", "end_lines", "parse"]
 
-#: Says that Jinja2 has to do it.
+#: The result of a template that only Jinja2 can render.
 LATER: Final = object()
+#: The result of a search for a variable that is not there; a simple template leaves that to Jinja2, too.
+MISSING: Final = LATER
 
 _NAME: Final = r"[A-Za-z][A-Za-z0-9_]*"
 _EXPRESSION: Final = re.compile(r"\{\{[ \t\n]*(" + _NAME + r"(?:\." + _NAME + r")*)[ \t\n]*\}\}")
-_WORDS: Final = frozenset(
-    (
-        *(
-            "true",
-            "false",
-            "none",
-            "True",
-            "False",
-            "None",
-            "not",
-            "and",
-            "or",
-            "in",
-            "is",
-            "if",
-            "else",
-            "elif",
-        ),
-        *("for", "recursive", "range", "dict", "namespace", "lookup", "query", "q", "omit", "self"),
-    )
+_RESERVED: Final = (
+    "true false none True False None not and or in is if else elif for recursive range dict namespace lookup"
+    " query q omit self"
 )
+_WORDS: Final = frozenset(_RESERVED.split())
 #: `{{ x.items }}` is the method of a mapping in Jinja2, whatever keys the mapping has.
 _METHODS: Final = frozenset(name for name in dir(dict) if not name.startswith("_"))
 

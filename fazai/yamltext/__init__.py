@@ -7,12 +7,11 @@ sequences become `YamlMap` and `YamlList`, which know where they and their value
 refused with `YamlError`, and everything that is wrong with a file is found in one go (`Errors`).
 """
 
+from fazai.yamltext.limits import DEFAULT_LIMITS, Limits
 from fazai.yamltext.nodes import Source, UnsafeText, YamlList, YamlMap, pack
 from fazai.yamltext.reading import (
-    DEFAULT_LIMITS,
     Decrypt,
     KeyFile,
-    Limits,
     Seen,
     load,
     loads,

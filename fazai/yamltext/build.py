@@ -18,11 +18,11 @@ from yaml.events import (
     StreamEndEvent,
 )
 
-from fazai.errors import FazaiError, Mark, YamlError, did_you_mean, raise_found
+from fazai.errors import FazaiError, Mark, YamlError, raise_found, spelling_hint
 from fazai.model import SecretRef
+from fazai.yamltext.limits import Limits
 from fazai.yamltext.nodes import Source, UnsafeText, YamlList, YamlMap, pack
 from fazai.yamltext.phrases import bad_byte, phrase
-from fazai.yamltext.reading import Limits
 from fazai.yamltext.scalars import explicit, plain, plain_json
 
 __all__ = ["build"]
@@ -213,7 +213,7 @@ class _Builder:
         elif event.anchor in self._open:
             self._error(event, f"*{event.anchor} stands inside of what it names, which would never end")
         else:
-            hint = did_you_mean(event.anchor, self._anchors)
+            hint = spelling_hint(event.anchor, self._anchors)
             self._error(event, f"*{event.anchor} names nothing: there is no &{event.anchor} above", hint)
 
     def _tells(self, event: Any) -> bool:
@@ -298,7 +298,7 @@ class _Builder:
             self._error(event, "an unknown tag (!…)", "quote a text that starts with !")
             return _BAD
         shown = tag.replace(_STANDARD, "!!")[:60]
-        hint = did_you_mean(shown, _OUR_TAGS) or f"the tags are {', '.join(_OUR_TAGS)}"
+        hint = spelling_hint(shown, _OUR_TAGS) or f"the tags are {', '.join(_OUR_TAGS)}"
         self._error(event, f"unknown tag {shown}", hint)
         return _BAD
 

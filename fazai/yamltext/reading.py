@@ -9,18 +9,16 @@ import select
 import stat
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fazai.errors import YamlError, missing_file
+from fazai.yamltext.limits import DEFAULT_LIMITS, Limits
 from fazai.yamltext.nodes import YamlList, YamlMap
 
 __all__ = [
-    "DEFAULT_LIMITS",
     "Decrypt",
     "KeyFile",
-    "Limits",
     "Seen",
     "load",
     "loads",
@@ -41,21 +39,6 @@ _PEM = b"-----BEGIN "
 
 class KeyFile(YamlError):
     """A key or certificate in the place of a text that we read: no line of it is ever quoted."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How much of a file is taken. `values` counts what aliases stand for, a mapping or list as three,
-    and one more for every 64 characters of a text: it keeps a small file from becoming a large value.
-    `pipe_s`: how long a pipe may take."""
-
-    size_bytes: int = 16 * 1024 * 1024
-    depth: int = 64
-    values: int = 500_000
-    pipe_s: float = 60.0
-
-
-DEFAULT_LIMITS = Limits()
 
 
 def load(

@@ -13,7 +13,7 @@ import yaml
 
 from fazai.errors import InventoryError
 from fazai.inventory import Inventory, as_ansible, as_graph, as_host, as_json, load
-from fazai.inventory.patterns import select
+from fazai.inventory.patterns import select_hosts
 from fazai.secrets.scripts import script_runner
 from tests.inventory.make_cases import ansible_inventory
 
@@ -59,7 +59,7 @@ def test_one_host_is_what_the_list_says_of_it(name: str, monkeypatch: pytest.Mon
 @pytest.mark.parametrize(("name", "limit"), every("limited"))
 def test_a_limited_list_is_ansibles(name: str, limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
     inventory = opened(name, monkeypatch)
-    chosen = select(inventory, limit)
+    chosen = select_hosts(inventory, limit)
     assert json.loads(as_json(as_ansible(inventory, chosen))) == recorded(name)["limited"][limit]
 
 
@@ -70,19 +70,19 @@ def test_a_pattern_selects_ansibles_hosts_in_ansibles_order(
     inventory = opened(name, monkeypatch)
     expected = recorded(name)["patterns"][pattern]
     if expected:
-        assert list(select(inventory, pattern)) == expected
+        assert list(select_hosts(inventory, pattern)) == expected
     else:  # no host there is an error here
         with pytest.raises(
             InventoryError, match=r"takes no host|leaves no host|matches no group and no host"
         ):
-            select(inventory, pattern)
+            select_hosts(inventory, pattern)
 
 
 @pytest.mark.parametrize(("name", "limit"), every("limits"))
 def test_a_limit_selects_ansibles_hosts(name: str, limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
     inventory = opened(name, monkeypatch)
     expected = recorded(name)["limits"][limit]
-    assert sorted(select(inventory, limit)) == sorted(expected)
+    assert sorted(select_hosts(inventory, limit)) == sorted(expected)
 
 
 ROOT = Path(__file__).parents[2]

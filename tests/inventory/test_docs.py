@@ -9,7 +9,7 @@ import pytest
 
 from fazai.errors import InventoryError
 from fazai.inventory import HOSTS_MAX, Inventory, expand, load
-from fazai.inventory.patterns import select
+from fazai.inventory.patterns import select_hosts
 from fazai.yamltext import DEFAULT_LIMITS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "inventory.md").read_text()
@@ -78,7 +78,7 @@ def test_the_patterns_of_the_table_select(tmp_path: Path) -> None:
             if text.startswith("@"):
                 (tmp_path / "failed.txt").write_text("fw-01\n")
                 text = f"@{tmp_path}/failed.txt"
-            assert select(inventory, text)
+            assert select_hosts(inventory, text)
             seen += 1
     assert seen == 16
 

@@ -153,11 +153,11 @@ def test_a_run_with_a_state_folder_of_its_own_is_no_concern_of_the_machines_daem
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Root's daemon in a folder of its own used to take the machine's socket."""
-    from fazai.cli import environment as setup
+    from fazai.cli import environment
 
     monkeypatch.delenv("FAZAI_SOCKET", raising=False)
     monkeypatch.setenv("FAZAI_STATE_DIR", str(tmp_path / "state"))
     assert own_state(os.environ) == tmp_path / "state"
-    assert setup.local_socket(root=True) is None
+    assert environment.find_local_socket(root=True) is None
     with live(tmp_path, socket=daemon_socket(os.environ, root=True)):
-        assert setup.local_socket(root=True) == tmp_path / "state" / "daemon.sock"
+        assert environment.find_local_socket(root=True) == tmp_path / "state" / "daemon.sock"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import click
 
-from fazai.cli.generate_io import await_worker, shown
+from fazai.cli.generate_io import await_worker, escape_controls
 from fazai.errors import FazaiError, Interrupted
 from fazai.wire.base import WireError
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     from fazai.providers.gemma.client import GemmaClient, GemmaSession
     from fazai.wire.worker import SessionParams
 
-__all__ = ["talk"]
+__all__ = ["run_chat"]
 
 _CUT = {"length": "--max-tokens", "timeout": "--timeout"}
 _BUSY_S = 5.0  # for the end of an answer that was aborted
 
 
-def talk(client: GemmaClient, params: SessionParams, stdin: TextIO, *, wait_s: float) -> None:
+def run_chat(client: GemmaClient, params: SessionParams, stdin: TextIO, *, wait_s: float) -> None:
     """Runs the turns of one conversation. Raises Unreachable, WireError; Interrupted for a kill."""
     with asyncio.Runner() as runner:
-        chat = _Chat(client, params, stdin)
+        chat = _Conversation(client, params, stdin)
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, chat.end)
         runner.run(await_worker(client, wait_s))
@@ -43,7 +43,7 @@ def talk(client: GemmaClient, params: SessionParams, stdin: TextIO, *, wait_s: f
             runner.run(chat.close())
 
 
-class _Chat:
+class _Conversation:
     """One conversation at a terminal or in a pipe. Ctrl-C is KeyboardInterrupt while a line is typed; while
     an answer runs, asyncio.Runner cancels the turn."""
 
@@ -127,7 +127,7 @@ class _Chat:
                 # deadline: the generation's, `pieces`
                 async with self._session.stream(line.strip("\r\n")) as pieces:
                     async for piece in pieces:
-                        click.echo(shown(piece, terminal=self._terminal), nl=False)
+                        click.echo(escape_controls(piece, terminal=self._terminal), nl=False)
                     return pieces.reason
             except WireError as error:
                 if error.code == "unknown_session":

@@ -43,7 +43,9 @@ def complete_pattern(ctx: click.Context, param: click.Parameter, incomplete: str
         inventory = load(sources)
         before = re.match(r"(?:.*[,:])?[&!]?", incomplete)
         assert before is not None
-        return _starting((before[0] + name for name in (*inventory.groups, *inventory.hosts)), incomplete)
+        return _filter_prefix(
+            (before[0] + name for name in (*inventory.groups, *inventory.hosts)), incomplete
+        )
     return []
 
 
@@ -51,17 +53,17 @@ def complete_kind(ctx: click.Context, param: click.Parameter, incomplete: str) -
     """Names of kinds."""
     from fazai.registry import Registry
 
-    return _starting((kind.name for kind in Registry().kinds()), incomplete)
+    return _filter_prefix((kind.name for kind in Registry().kinds()), incomplete)
 
 
 def complete_run(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     """Ids of the latest runs, as `fazai history` has them."""
-    from fazai.cli.environment import read_store
+    from fazai.cli.environment import open_store
 
-    with contextlib.suppress(FazaiError), read_store() as store:
-        return _starting((run.run_id for run in store.history(_RUNS_MAX)), incomplete.upper())
+    with contextlib.suppress(FazaiError), open_store() as store:
+        return _filter_prefix((run.run_id for run in store.history(_RUNS_MAX)), incomplete.upper())
     return []
 
 
-def _starting(names: Iterable[str], incomplete: str) -> list[str]:
+def _filter_prefix(names: Iterable[str], incomplete: str) -> list[str]:
     return [name for name in names if name.startswith(incomplete)]

@@ -23,8 +23,8 @@ from fazai.errors import ExitCode, FazaiError, InputError, Refused, Unreachable,
 if TYPE_CHECKING:
     import httpx
 
-    from fazai.cli.clients import Place
-    from fazai.cli.event_filter import Condition
+    from fazai.cli.clients import DaemonAddress
+    from fazai.cli.event_filter import EventCondition
     from fazai.cli.terminal import Terminal
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -64,23 +64,25 @@ def tail_command(**options: Any) -> int:
     EXPR is FIELD=VALUE, FIELD!=VALUE or FIELD>NUMBER; a comma is "and", | separates values, the option may be
     repeated ("or").
     """
-    from fazai.cli import event_filter as conditions
+    from fazai.cli import event_filter
     from fazai.cli.terminal import Terminal
 
-    types = conditions.types_of(_words(options["types"]))
-    ends = {name: [conditions.parse(text) for text in options[name]] for name in ("until", "fail_on")}
+    types = event_filter.check_event_types(_split_commas(options["types"]))
+    ends = {
+        name: [event_filter.parse_condition(text) for text in options[name]] for name in ("until", "fail_on")
+    }
     for condition in (*ends["until"], *ends["fail_on"]):
-        conditions.check(condition, types)
-    tail = _Tail(
-        place=_place(options["url"]),
-        query=_query(options),
-        hosts=_words(options["hosts"]),
+        event_filter.check_condition(condition, types)
+    tail = _EventTail(
+        place=_find_address(options["url"]),
+        query=_events_query(options),
+        hosts=_split_commas(options["hosts"]),
         follow=not options["no_follow"],
         until=ends["until"],
         fail_on=ends["fail_on"],
-        show=_Json()
+        show=_JsonOutput()
         if options["output"] == "json"
-        else _Text(Terminal.of(sys.stdout, os.environ, options["color"])),
+        else _TextOutput(Terminal.of(sys.stdout, os.environ, options["color"])),
     )
     # How one ends it: nothing is to be told or tidied up, and an exception could be lost in a finaliser.
     before = signal.signal(signal.SIGINT, lambda *_: os._exit(ExitCode.INTERRUPTED))
@@ -93,11 +95,11 @@ def tail_command(**options: Any) -> int:
         signal.signal(signal.SIGINT, before)
 
 
-def _place(url: str | None) -> Place:
-    from fazai.cli.clients import configured, find
+def _find_address(url: str | None) -> DaemonAddress:
+    from fazai.cli.clients import find_daemon, parse_daemon_url
 
     root = os.geteuid() == 0
-    place = find(os.environ, url=url, root=root) if url else configured(os.environ, root=root)
+    place = parse_daemon_url(os.environ, url=url, root=root) if url else find_daemon(os.environ, root=root)
     if place is None:
         raise InputError(
             "no daemon is known here",
@@ -106,25 +108,25 @@ def _place(url: str | None) -> Place:
     return place
 
 
-def _words(values: tuple[str, ...]) -> tuple[str, ...]:
+def _split_commas(values: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(word.strip() for value in values for word in value.split(",") if word.strip())
 
 
-def _query(options: Mapping[str, Any]) -> dict[str, str]:
+def _events_query(options: Mapping[str, Any]) -> dict[str, str]:
     """What the daemon filters; a host's pattern is ours."""
     query = {name: options[name] for name in ("run", "session", "level") if options[name]}
-    types, hosts = _words(options["types"]), _words(options["hosts"])
+    types, hosts = _split_commas(options["types"]), _split_commas(options["hosts"])
     if types:
         query["types"] = ",".join(types)
     if len(hosts) == 1 and not _WILD & set(hosts[0]):
         query["target"] = hosts[0]
     if options["no_follow"]:
         query["follow"] = "false"
-    query.update(_since(options["since"] or ("0" if options["no_follow"] else None)))
+    query.update(_parse_since(options["since"] or ("0" if options["no_follow"] else None)))
     return query
 
 
-def _since(text: str | None) -> dict[str, str]:
+def _parse_since(text: str | None) -> dict[str, str]:
     if text is None:
         return {}
     if text.isascii() and text.isdigit():
@@ -145,7 +147,7 @@ def _since(text: str | None) -> dict[str, str]:
 _START = "is it running? fazai daemon"
 
 
-class _Gone(Exception):
+class _StreamLost(Exception):
     """The stream ended, or never began; what to do in the latter case."""
 
     def __init__(self, text: str, hint: str = _START) -> None:
@@ -154,14 +156,14 @@ class _Gone(Exception):
 
 
 @dataclass
-class _Tail:
-    place: Place
+class _EventTail:
+    place: DaemonAddress
     query: dict[str, str]
     hosts: tuple[str, ...]
     follow: bool
-    until: list[Condition]
-    fail_on: list[Condition]
-    show: _Json | _Text
+    until: list[EventCondition]
+    fail_on: list[EventCondition]
+    show: _JsonOutput | _TextOutput
     last: str | None = None  # the id of the last event
     connected: bool = False  # once, at least
     said: bool = field(default=False)
@@ -179,7 +181,7 @@ class _Tail:
                     if not self.follow:
                         return self._ended()
                     why = "the stream ended"
-                except _Gone as gone:
+                except _StreamLost as gone:
                     if not self.connected:
                         raise Unreachable(
                             f"the daemon does not answer: {gone}",
@@ -209,24 +211,24 @@ class _Tail:
             with client.stream("GET", "/events", params=self.query, headers=headers) as answer:
                 if answer.status_code != 200:
                     answer.read()
-                    _refused(answer, self.place)
+                    _raise_refusal(answer, self.place)
                 if self.said:
                     self._say("connected again")
                     self.said = False
                 self.connected = True
-                yield from _events(answer.iter_lines(), self._begins)
+                yield from _parse_events(answer.iter_lines(), self._begins)
         except httpx.RemoteProtocolError:
             plain = self.place.socket is None and self.place.url.startswith("http:")
-            raise _Gone("the connection ended", "is it https:// there?" if plain else _START) from None
+            raise _StreamLost("the connection ended", "is it https:// there?" if plain else _START) from None
         except httpx.HTTPError as error:
-            raise _why(error) from None
+            raise _stream_lost(error) from None
 
     def _run_of(self, client: httpx.Client, text: str) -> str:
         """The whole id of a run of which either end is given, as commands show it. Raises _Gone, Refused,
         InputError, httpx.HTTPError."""
         answer = client.get("/runs", params={"limit": 1000})
         if answer.status_code != 200:
-            _refused(answer, self.place)
+            _raise_refusal(answer, self.place)
         ids = [str(row["run_id"]) for row in answer.json()["runs"]]
         part = text.upper().rstrip("…")
         found = [one for one in ids if one.startswith(part) or one.endswith(part)]
@@ -265,36 +267,36 @@ class _Tail:
         click.echo(f"fazai tail: {self.place.name}: {text}", err=True)
 
 
-def _refused(answer: httpx.Response, place: Place) -> None:
+def _raise_refusal(answer: httpx.Response, place: DaemonAddress) -> None:
     try:
         text = str(answer.json()["error"])
     except (ValueError, KeyError, TypeError):
         text = f"HTTP {answer.status_code}"
     if answer.status_code in (429, 500, 502, 503, 504):
-        raise _Gone(text)
+        raise _StreamLost(text)
     if answer.status_code in (401, 403):
         hint = None if place.token else "FAZAI_TOKEN_FILE names a file of mode 0600 that holds one"
         raise Refused(text.partition(" (Authorization")[0], where=place.name, hint=hint)
     raise InputError(text, where=place.name)
 
 
-def _why(error: httpx.HTTPError) -> _Gone:
+def _stream_lost(error: httpx.HTTPError) -> _StreamLost:
     """Without the numbers and places that system and TLS have for it."""
     text = re.sub(r"\[Errno -?\d+\] | \(_ssl\.c:\d+\)", "", str(error)) or type(error).__name__
     if "CERTIFICATE_VERIFY_FAILED" in text:
         reason = text.rpartition("verify failed: ")[2]
         hint = "FAZAI_CA_FILE names the authority that signed it"
-        return _Gone(f"its certificate is not trusted: {reason}", hint)
+        return _StreamLost(f"its certificate is not trusted: {reason}", hint)
     if "WRONG_VERSION_NUMBER" in text:
-        return _Gone("it does not speak TLS there", "is it http:// there, or another port?")
-    return _Gone(text)
+        return _StreamLost("it does not speak TLS there", "is it http:// there, or another port?")
+    return _StreamLost(text)
 
 
-def _events(lines: Iterator[str], begins: Callable[[str], None]) -> Iterator[dict[str, Any]]:
+def _parse_events(lines: Iterator[str], begins: Callable[[str], None]) -> Iterator[dict[str, Any]]:
     fields: dict[str, str] = {}
     for line in lines:
         if line.startswith(":"):
-            _reader_is_there()
+            _check_reader()
         elif line:
             name, _, value = line.partition(":")
             fields[name] = value.removeprefix(" ")
@@ -310,7 +312,7 @@ def _events(lines: Iterator[str], begins: Callable[[str], None]) -> Iterator[dic
             fields = {}
 
 
-def _reader_is_there() -> None:
+def _check_reader() -> None:
     """With nothing to write, a pipe whose reader went away would not be noticed. Raises BrokenPipeError."""
     try:
         poll = select.poll()
@@ -321,7 +323,7 @@ def _reader_is_there() -> None:
         return  # no real file
 
 
-class _Json:
+class _JsonOutput:
     """One object a line, `id` first."""
 
     def event(self, event: Mapping[str, Any]) -> None:
@@ -329,7 +331,7 @@ class _Json:
         sys.stdout.flush()
 
 
-class _Text:
+class _TextOutput:
     """Time, host, type, what; a line of its own when the day changes."""
 
     def __init__(self, terminal: Terminal) -> None:
@@ -342,7 +344,7 @@ class _Text:
         from fazai.report.lines import clean
 
         paint = self._terminal.paint
-        moment = _moment(event.get("timestamp"))
+        moment = _as_utc(event.get("timestamp"))
         day = moment[:10] if moment else self._day
         lines = ""
         if day != self._day:
@@ -357,7 +359,7 @@ class _Text:
         sys.stdout.flush()
 
 
-def _moment(text: object) -> str:
+def _as_utc(text: object) -> str:
     try:
         return datetime.fromisoformat(str(text)).astimezone(UTC).isoformat()
     except ValueError:

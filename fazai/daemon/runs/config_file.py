@@ -12,8 +12,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from fazai.daemon.runs.config import DaemonConfig, Hook, Job, Polling, Retention, Schedule
 from fazai.daemon.runs.schedule import DAYS, Rhythm, Window
-from fazai.errors import Errors, FazaiError, InputError, did_you_mean
-from fazai.inventory.patterns import select
+from fazai.errors import Errors, FazaiError, InputError, spelling_hint
+from fazai.inventory.patterns import select_hosts
 from fazai.yamltext import YamlList, YamlMap, load
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class _Section:
     def only(self, *known: str) -> None:
         for key in self.node:
             if key not in known:
-                hint = did_you_mean(key, known) or f"known are: {', '.join(known)}"
+                hint = spelling_hint(key, known) or f"known are: {', '.join(known)}"
                 self.wrong(key, f"{self.title} knows no {key!r}", hint)
 
     def read(self, key: str, reader: Callable[[Any], T], default: T | None = None) -> T | None:
@@ -181,7 +181,7 @@ def _nearest(path: Path) -> str | None:
         names = [one.name for one in path.parent.iterdir()]
     except OSError:
         return f"there is no folder {path.parent}, either"
-    return did_you_mean(path.name, names)
+    return spelling_hint(path.name, names)
 
 
 def _check_limit(section: _Section, job: Job, load_inventory: Load) -> None:
@@ -192,7 +192,7 @@ def _check_limit(section: _Section, job: Job, load_inventory: Load) -> None:
     except FazaiError:
         return  # a run of it says so
     try:
-        select(inventory, job.limit)
+        select_hosts(inventory, job.limit)
     except FazaiError as error:
         for each in getattr(error, "errors", (error,)):
             section.wrong("limit", f"limit: {each.message}", each.hint)
@@ -263,7 +263,7 @@ def _check_hooks(top: _Section, hooks: tuple[Hook, ...], jobs: dict[str, Job]) -
         node = top.node["webhooks"][hook.name]
         one = _Section(node, f"webhooks.{hook.name}", top.problems, top.folder)
         if hook.job not in jobs:
-            one.wrong("playbook", f"runs: has no {hook.job!r}", did_you_mean(hook.job, jobs))
+            one.wrong("playbook", f"runs: has no {hook.job!r}", spelling_hint(hook.job, jobs))
         elif hook.mode not in jobs[hook.job].modes:
             one.wrong("mode", f"runs.{hook.job} does not allow {hook.mode}", "add it to its modes:")
 
@@ -391,7 +391,7 @@ def _long_span(value: Any) -> float:
 def _choice(known: tuple[str, ...]) -> Callable[[Any], str]:
     def reader(value: Any) -> str:
         if value not in known:
-            raise _Wrong(f"is one of {', '.join(known)}", did_you_mean(str(value), known))
+            raise _Wrong(f"is one of {', '.join(known)}", spelling_hint(str(value), known))
         return str(value)
 
     return reader

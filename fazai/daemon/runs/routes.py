@@ -17,7 +17,7 @@ from fazai.daemon.events.announcer import AUDIT, log_event, row_of
 from fazai.daemon.http.refusal import Refusal
 from fazai.daemon.http.routing import Call, Reply, Route, allow, read_body
 from fazai.daemon.runs import webhooks
-from fazai.errors import FazaiError, did_you_mean
+from fazai.errors import FazaiError, spelling_hint
 from fazai.plan import read_plan
 from fazai.store.base import Action, Run
 from fazai.wire.base import convert_to, decode_body, encode
@@ -223,7 +223,7 @@ async def ask(call: Call) -> RunStartedAnswer | Reply:
     desk = call.services.runs
     job = desk.jobs.get(body.playbook)
     if job is None:
-        hint = did_you_mean(body.playbook, desk.jobs) or "see: GET /runs/schedule"
+        hint = spelling_hint(body.playbook, desk.jobs) or "see: GET /runs/schedule"
         raise Refusal("not_found", f"the configuration has no {body.playbook[:64]!r}", hint=hint)
     if body.plan_hash is not None:
         return _approved(desk, job, body, body.plan_hash, call.who.name)

@@ -19,7 +19,7 @@ from ipaddress import (
 )
 from typing import Any, Final
 
-from fazai.errors import did_you_mean
+from fazai.errors import spelling_hint
 from fazai.template.filters.base import Filter, FilterError, taint
 
 __all__ = ["FILTERS"]
@@ -198,7 +198,7 @@ def _within(query: str) -> Callable[[_Host], Any]:
     if other is None:
         raise FilterError(
             f'ipaddr has no query "{query}"',
-            did_you_mean(query, _QUERIES) or "or a network, such as 192.0.2.0/24",
+            spelling_hint(query, _QUERIES) or "or a network, such as 192.0.2.0/24",
         )
     start, end, version = int(other.net.network_address), int(other.net.broadcast_address), other.ip.version
     return _if(
