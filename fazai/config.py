@@ -9,7 +9,14 @@ from pathlib import Path
 
 from fazai.errors import UsageError
 
-__all__ = ["STATE_FILE", "SYSTEM_SOCKET", "Config", "daemon_socket", "default_forks", "own_state"]
+__all__ = [
+    "STATE_FILE",
+    "SYSTEM_SOCKET",
+    "Config",
+    "daemon_socket_path",
+    "default_forks",
+    "named_state_folder",
+]
 
 #: Of the daemon of the machine, which all its users' runs report to.
 SYSTEM_STATE = Path("/var/lib/fazai")
@@ -45,11 +52,11 @@ class Config:
         state = Path(environ.get("FAZAI_STATE_DIR") or environ.get("FAZAI_STATE") or state)
         secrets = Path(environ.get("FAZAI_SECRETS") or secrets)
         lab = Path(environ.get("FAZAI_LAB") or state / "lab")
-        kept = _keep_runs(environ.get("FAZAI_KEEP_RUNS"))
-        return cls(state, secrets, lab, _forks(environ.get("FAZAI_FORKS")), kept)
+        kept = _read_keep_runs(environ.get("FAZAI_KEEP_RUNS"))
+        return cls(state, secrets, lab, _read_forks(environ.get("FAZAI_FORKS")), kept)
 
 
-def _forks(text: str | None) -> int:
+def _read_forks(text: str | None) -> int:
     if not text:
         return default_forks()
     if not text.isdigit() or int(text) < 1:
@@ -57,7 +64,7 @@ def _forks(text: str | None) -> int:
     return int(text)
 
 
-def _keep_runs(text: str | None) -> int:
+def _read_keep_runs(text: str | None) -> int:
     if not text:
         return 5_000
     if not (text.isascii() and text.isdigit() and 10 <= int(text[:8]) <= 1_000_000):
@@ -75,13 +82,13 @@ def default_forks() -> int:
     return max(4, min(cores * 32, 256, memory // 2 // _PER_TARGET_BYTES))
 
 
-def daemon_socket(environ: Mapping[str, str], *, root: bool) -> Path:
+def daemon_socket_path(environ: Mapping[str, str], *, root: bool) -> Path:
     """Return where the daemon's local socket is: FAZAI_SOCKET; else in the state folder that the environment
     names, so that two daemons of one user do not take it from each other; else /run/fazai for root, and for
     users XDG_RUNTIME_DIR or their state folder."""
     if environ.get("FAZAI_SOCKET"):
         return Path(environ["FAZAI_SOCKET"])
-    own = own_state(environ)
+    own = named_state_folder(environ)
     if own is not None:
         return own / "daemon.sock"
     if root or environ.get("FAZAI_STATE_DIR") or environ.get("FAZAI_STATE"):
@@ -91,7 +98,7 @@ def daemon_socket(environ: Mapping[str, str], *, root: bool) -> Path:
     return Config.from_environ(environ, root=False).state / "daemon.sock"
 
 
-def own_state(environ: Mapping[str, str]) -> Path | None:
+def named_state_folder(environ: Mapping[str, str]) -> Path | None:
     """Return the state folder that the environment names, where that is not the machine's."""
     text = environ.get("FAZAI_STATE_DIR") or environ.get("FAZAI_STATE")
     if not text or Path(text).absolute() == SYSTEM_STATE:

@@ -66,7 +66,7 @@ class Registry:
     def provider(self, name: str) -> Provider:
         """Import and return a provider. Raises InputError with did-you-mean."""
         if name not in self._index.modules:
-            raise InputError(f'there is no provider "{name}"', hint=_hint(name, self.names()))
+            raise InputError(f'there is no provider "{name}"', hint=_name_hint(name, self.names()))
         if name not in self._providers:
             module = importlib.import_module(self._index.modules[name])
             self._providers[name] = cast("Provider", module.PROVIDER)
@@ -103,7 +103,7 @@ class Registry:
                 yield kinds[name]
 
 
-def _hint(word: str, known: object) -> str:
+def _name_hint(word: str, known: object) -> str:
     names = list(cast("list[str]", known))
     same = [name for name in names if name.partition(".")[2] == word]
     return f'did you mean "{same[0]}"?' if same else spelling_hint(word, names) or "see: fazai kinds"
@@ -112,4 +112,4 @@ def _hint(word: str, known: object) -> str:
 def _kind_hint(name: str, known: object) -> str:
     from fazai.playbook.modules import module_hint
 
-    return module_hint(name) or _hint(name, known)
+    return module_hint(name) or _name_hint(name, known)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from fazai.inventory import Inventory
     from fazai.secrets import SecretReader
     from fazai.store.base import Run, Store
-    from fazai.yamltext import Seen
+    from fazai.yamltext import OnFileRead
 
 __all__ = [
     "allows_scripts",
@@ -100,10 +100,10 @@ def find_local_socket(root: bool) -> Path | None:
     is no concern of runs with a state folder of their own."""
     import stat
 
-    from fazai.config import SYSTEM_SOCKET, daemon_socket, own_state
+    from fazai.config import SYSTEM_SOCKET, daemon_socket_path, named_state_folder
 
-    paths = [daemon_socket(os.environ, root=root)]
-    if own_state(os.environ) is None:
+    paths = [daemon_socket_path(os.environ, root=root)]
+    if named_state_folder(os.environ) is None:
         paths.append(SYSTEM_SOCKET)
     for path in paths:
         try:
@@ -183,14 +183,14 @@ def read_inventory(
 ) -> Inventory:
     """Reads the inventory. What is worth knowing about it and no error goes to standard error; of what was
     skipped nothing when `quiet`."""
-    from fazai.inventory import load
+    from fazai.inventory import load_inventory
 
     run = None
     if allows_scripts(allow_scripts):
         from fazai.secrets.scripts import script_runner
 
         run = script_runner(os.environ)
-    found = load(sources, decrypt=secrets.open_file, run_script=run)
+    found = load_inventory(sources, decrypt=secrets.open_file, run_script=run)
     for note in found.notes:
         click.echo(f"warning: {note}", err=True)
     for text in () if quiet else found.skipped:
@@ -198,7 +198,7 @@ def read_inventory(
     return found
 
 
-def parse_extra_vars(words: Sequence[str], seen: Seen | None = None) -> dict[str, Any]:
+def parse_extra_vars(words: Sequence[str], seen: OnFileRead | None = None) -> dict[str, Any]:
     """`-e name=value`, `-e '{"a": 1}'`, `-e @file`; values are YAML. Raises InputError, or Errors with
     all that is wrong; its `rest` is the other variables."""
     result: dict[str, Any] = {}
@@ -212,16 +212,16 @@ def parse_extra_vars(words: Sequence[str], seen: Seen | None = None) -> dict[str
     return result
 
 
-def _parse_extra_vars_word(word: str, seen: Seen | None) -> dict[str, Any]:
+def _parse_extra_vars_word(word: str, seen: OnFileRead | None) -> dict[str, Any]:
     """The variables of one `-e`. Raises InputError, Errors."""
-    from fazai.yamltext import load, loads
-    from fazai.yamltext import value as scalar
+    from fazai.yamltext import load_yaml, loads_yaml
+    from fazai.yamltext import parse_yaml_value as scalar
 
     value: object
     if word.startswith("@"):
-        value = load(Path(word[1:]), seen=seen, what="file of variables")
+        value = load_yaml(Path(word[1:]), seen=seen, what="file of variables")
     elif word.lstrip().startswith("{"):
-        value = loads(word, "--extra-vars")
+        value = loads_yaml(word, "--extra-vars")
     else:
         name, equals, text = word.partition("=")
         if not equals or not name.isidentifier():

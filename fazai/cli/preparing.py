@@ -122,7 +122,7 @@ class _Preparation:
     def _resolve(
         self, inventory: Inventory, secrets: SecretReader, plan: tuple[SavedPlan, Path] | None
     ) -> tuple[Work, ...]:
-        from fazai.playbook import load_playbooks, resolve
+        from fazai.playbook import load_playbooks, resolve_work
 
         paths = [path for path, _ in inventory.playbooks]
         plays = self._read(
@@ -139,7 +139,7 @@ class _Preparation:
         if plan is not None:  # before a secret is read: what reads it may have been edited
             raise_found(self.errors)
             plan[0].check_inventory(self.inputs.digest(inventory, plan_folder(plan[1])))
-        works = resolve(
+        works = resolve_work(
             inventory,
             plays,
             providers=self._provider,

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from fazai.errors import FazaiError, InventoryError, Mark
-from fazai.inventory.nodes import Group, Host, Scope
+from fazai.inventory.nodes import Group, Host, VariableMaps
 from fazai.yamltext import YamlList, YamlMap
 
-__all__ = ["Drafts", "GroupDraft", "HostDraft"]
+__all__ = ["GroupDraft", "HostDraft", "InventoryDraft"]
 
 
 @dataclass(slots=True)
@@ -34,7 +34,7 @@ class HostDraft:
     resources: list[YamlList] = field(default_factory=list)
 
 
-class Drafts:
+class InventoryDraft:
     """Groups and hosts by name. "all" and "ungrouped" are always there."""
 
     def __init__(self) -> None:
@@ -71,11 +71,11 @@ class Drafts:
                     self.adopt("all", name)
                 except ValueError:
                     text = f'the group "all" is a child of "{name}", or of a group below it'
-                    errors.append(_wrong(text, group.node, name, "every group is below all by itself"))
+                    errors.append(_draft_error(text, group.node, name, "every group is below all by itself"))
         for name in sorted(self.groups.keys() & self.hosts.keys()):
             host = self.hosts[name]
             hint = "rename one of them: Ansible would give the host's variables to the group"
-            errors.append(_wrong(f'"{name}" is a group and a host', host.node, host.key, hint))
+            errors.append(_draft_error(f'"{name}" is a group and a host', host.node, host.key, hint))
         self._settle_ungrouped()
         return errors
 
@@ -95,8 +95,8 @@ class Drafts:
 
     def finish(
         self,
-        group_files: dict[str, tuple[Scope, ...]],
-        host_files: dict[str, Scope],
+        group_files: dict[str, tuple[VariableMaps, ...]],
+        host_files: dict[str, VariableMaps],
         group_resources: dict[str, list[YamlList]],
         host_resources: dict[str, list[YamlList]],
     ) -> tuple[dict[str, Group], dict[str, Host]]:
@@ -169,7 +169,7 @@ class Drafts:
         return depths
 
 
-def _wrong(message: str, node: YamlMap | None, key: str, hint: str) -> InventoryError:
+def _draft_error(message: str, node: YamlMap | None, key: str, hint: str) -> InventoryError:
     if node is None:
         return InventoryError(message, hint=hint)
     where = node.key_mark(key)

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from fazai.errors import InventoryError, Mark
-from fazai.inventory.reader import Reader
-from fazai.yamltext import Limits, Source, YamlList, YamlMap, pack
+from fazai.inventory.reader import InventoryReader
+from fazai.yamltext import SourceText, YamlLimits, YamlList, YamlMap, pack_place
 
 __all__ = ["is_ini", "read_ini"]
 
@@ -42,13 +42,13 @@ def _is_content(line: str) -> bool:
     return bool(line) and line[0] not in "#;"
 
 
-def read_ini(reader: Reader, data: bytes, path: str, limits: Limits) -> None:
+def read_ini(reader: InventoryReader, data: bytes, path: str, limits: YamlLimits) -> None:
     """Takes one INI inventory into the reader's drafts; what is wrong goes to its errors, line by line."""
     reader.begin(path)
-    source = Source(path, data)
+    source = SourceText(path, data)
     before = len(reader.errors)
     file = _IniFile(reader, source, limits)
-    for number, line in enumerate(_lines(data, path)):
+    for number, line in enumerate(_split_lines(data, path)):
         file.read_line(number, line)
         if len(reader.errors) - before >= _ERRORS_MAX:
             return
@@ -57,7 +57,7 @@ def read_ini(reader: Reader, data: bytes, path: str, limits: Limits) -> None:
     file.finish()
 
 
-def _lines(data: bytes, path: str) -> list[str]:
+def _split_lines(data: bytes, path: str) -> list[str]:
     """The lines as Ansible cuts them. Only comments may be other than UTF-8. Raises InventoryError."""
     try:
         return data.removeprefix(b"\xef\xbb\xbf").decode().splitlines()
@@ -75,7 +75,7 @@ def _lines(data: bytes, path: str) -> list[str]:
 
 
 @dataclass(slots=True)
-class _Pending:
+class _PendingGroup:
     """A group that was named and not yet declared: by its variables, or as the child of `parents`."""
 
     state: str
@@ -86,14 +86,14 @@ class _Pending:
 class _IniFile:
     """One file on its way into the drafts. The order of Ansible's steps is kept: it shows in `--list`."""
 
-    def __init__(self, reader: Reader, source: Source, limits: Limits) -> None:
+    def __init__(self, reader: InventoryReader, source: SourceText, limits: YamlLimits) -> None:
         self._reader = reader
         self._source = source
         self._limits = limits
         self._group = "ungrouped"
         self._state = "hosts"
         self._variables = YamlMap(source, 0)  # of the section that is being read
-        self._pending: dict[str, _Pending] = {}
+        self._pending: dict[str, _PendingGroup] = {}
         self._values = 0
         self._broken = False  # the section is wrong: what stands in it has no place
         self.is_empty = True
@@ -103,7 +103,7 @@ class _IniFile:
         if not line or line[0] in ";#":
             return
         self.is_empty = False
-        at = pack(number, len(raw) - len(raw.lstrip()))
+        at = pack_place(number, len(raw) - len(raw.lstrip()))
         try:
             if section := _SECTION.fullmatch(line):
                 self._section(section[1], section[2] or "hosts", at)
@@ -153,13 +153,13 @@ class _IniFile:
         self._broken = False
         self._group, self._state = name, state
         if is_new and state == "vars" and name not in self._pending:
-            self._pending[name] = _Pending("vars", at)
+            self._pending[name] = _PendingGroup("vars", at)
         if name in self._pending and state != "vars":
             self._declare(name)
 
     def _end_section(self) -> None:
         if variables := self._variables:
-            holder = self._entry(pack(0, 0), "vars", variables)
+            holder = self._entry(pack_place(0, 0), "vars", variables)
             self._reader.add_group_vars(self._reader.drafts.groups[self._group], holder, variables)
             self._variables = YamlMap(self._source, 0)
 
@@ -178,7 +178,7 @@ class _IniFile:
         if found[1] in self._reader.drafts.groups:
             self._adopt(self._group, found[1], at)
         else:
-            self._pending.setdefault(found[1], _Pending("children", at)).parents.append(self._group)
+            self._pending.setdefault(found[1], _PendingGroup("children", at)).parents.append(self._group)
 
     def _adopt(self, parent: str, child: str, at: int) -> None:
         try:
@@ -205,7 +205,7 @@ class _IniFile:
                     "behind a host stand its variables as name=value, and a word here has no ="
                     " (quote a value with blanks)"
                 )
-            self._put(variables, name, text, pack(at >> 32, max(raw.find(f"{name}="), 0)))
+            self._put(variables, name, text, pack_place(at >> 32, max(raw.find(f"{name}="), 0)))
         entries = self._entry(at, pattern, variables or None)
         self._reader.add_hosts(self._reader.drafts.groups[self._group], entries)
 

@@ -9,16 +9,16 @@ from pathlib import Path
 
 from fazai.config import STATE_FILE
 from fazai.errors import Errors, FazaiError, InventoryError, YamlError, missing_file, raise_found
-from fazai.inventory.drafts import Drafts
-from fazai.inventory.files import Files, TooMuch
+from fazai.inventory.drafts import InventoryDraft
+from fazai.inventory.files import InventoryFiles, InventoryTooLarge
 from fazai.inventory.nodes import Inventory
-from fazai.inventory.others import other_bytes, other_document
-from fazai.inventory.reader import Reader
+from fazai.inventory.others import identify_bytes, identify_document
+from fazai.inventory.reader import InventoryReader
 from fazai.inventory.scripts import RunScript, is_script, read_script_output
 from fazai.inventory.varsfiles import VarsFolders
-from fazai.yamltext import DEFAULT_LIMITS, Decrypt, KeyFile, Limits, YamlList, YamlMap
+from fazai.yamltext import DEFAULT_YAML_LIMITS, Decrypt, KeyFile, YamlLimits, YamlList, YamlMap
 
-__all__ = ["load"]
+__all__ = ["load_inventory"]
 
 _EXTENSIONS = ("", ".yml", ".yaml", ".json")  # where Ansible expects YAML
 _TO_YAML = "ansible-inventory -i FILE --list --yaml --export writes the same as YAML"
@@ -32,10 +32,10 @@ _WRONG_FILES_MAX = 50
 _OTHER_FILES_MAX = 500
 
 
-def load(
+def load_inventory(
     sources: str | Path | Iterable[str | Path],
     *,
-    limits: Limits = DEFAULT_LIMITS,
+    limits: YamlLimits = DEFAULT_YAML_LIMITS,
     decrypt: Decrypt | None = None,
     run_script: RunScript | None = None,
 ) -> Inventory:
@@ -49,12 +49,12 @@ def load(
     if isinstance(sources, str | Path):
         sources = [sources]
     names = tuple(str(source) for source in sources)
-    files = Files(limits, decrypt)
-    drafts = Drafts()
-    reader = Reader(drafts)
+    files = InventoryFiles(limits, decrypt)
+    drafts = InventoryDraft()
+    reader = InventoryReader(drafts)
     folders: dict[str, None] = {}
     for index, name in enumerate(names):
-        folder = _Sources(reader, files, run_script).read(name, str(index))
+        folder = _SourceReader(reader, files, run_script).read(name, str(index))
         if folder is not None:
             folders.pop(folder, None)  # a folder that comes again has its say again
             folders[folder] = None
@@ -76,10 +76,10 @@ def load(
     return inventory
 
 
-class _Sources:
+class _SourceReader:
     """Reads sources into the reader: files in whatever form they are, folders, host lists."""
 
-    def __init__(self, reader: Reader, files: Files, run_script: RunScript | None) -> None:
+    def __init__(self, reader: InventoryReader, files: InventoryFiles, run_script: RunScript | None) -> None:
         self._reader = reader
         self._files = files
         self._run_script = run_script
@@ -112,7 +112,7 @@ class _Sources:
             return
         try:
             names = sorted(self._files.names(folder), key=os.fsencode)
-        except TooMuch:
+        except InventoryTooLarge:
             raise
         except InventoryError as error:
             errors.append(error)
@@ -138,7 +138,7 @@ class _Sources:
         before, others = len(errors), len(self._others)
         try:
             self._document(path, label)
-        except TooMuch:
+        except InventoryTooLarge:
             raise
         except Errors as error:
             errors += error.errors
@@ -178,7 +178,7 @@ class _Sources:
                 raise
             self._others.append(f"{path} (a key or certificate)")
             return
-        if self._in_folder and (what := other_bytes(data, os.stat(path).st_mode)) is not None:
+        if self._in_folder and (what := identify_bytes(data, os.stat(path).st_mode)) is not None:
             self._others.append(f"{path} ({what})")
         elif is_script(data) and os.access(path, os.X_OK):
             self._files.count(label, data)
@@ -199,7 +199,7 @@ class _Sources:
             document = self._files.parse(data, path)
         except (YamlError, Errors) as error:
             failure = error
-        if self._in_folder and (what := other_document(document)) is not None:
+        if self._in_folder and (what := identify_document(document)) is not None:
             self._others.append(f"{path} ({what})")
             return
         self._files.count(label, raw)

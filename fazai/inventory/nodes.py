@@ -11,14 +11,14 @@ from fazai.errors import InventoryError, Mark, spelling_hint
 from fazai.model import Value
 from fazai.yamltext import YamlList, YamlMap
 
-__all__ = ["Group", "Host", "Inventory", "Layer"]
+__all__ = ["Group", "Host", "Inventory", "ResourceLayer"]
 
 #: Variables as they stand in one place, without `resources`.
-Scope = tuple[YamlMap, ...]
+VariableMaps = tuple[YamlMap, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class ResourceLayer:
     """The resources that one place declares for a host."""
 
     label: str  # "group web", "host fw-01"
@@ -36,8 +36,8 @@ class Group:
     hosts: tuple[str, ...]  # its own, in order
     children: tuple[str, ...]
     parents: tuple[str, ...]
-    vars: Scope = ()
-    files: tuple[Scope, ...] = ()
+    vars: VariableMaps = ()
+    files: tuple[VariableMaps, ...] = ()
     resources: tuple[YamlList, ...] = ()
 
 
@@ -49,16 +49,16 @@ class Host:
     mark: Mark | None
     groups: tuple[str, ...]
     source: str  # the first source that names it
-    vars: Scope = ()
-    files: Scope = ()
+    vars: VariableMaps = ()
+    files: VariableMaps = ()
     resources: tuple[YamlList, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class _Shared:
+class _GroupVariables:
     """What all hosts of the same groups have in common."""
 
-    scopes: Scope
+    scopes: VariableMaps
     merged: dict[str, Value]
 
 
@@ -80,7 +80,7 @@ class Inventory:
     notes: tuple[str, ...] = ()
     whole: bool = True
     skipped: tuple[str, ...] = ()
-    _shared: dict[tuple[str, ...], _Shared] = field(default_factory=dict, repr=False)
+    _shared: dict[tuple[str, ...], _GroupVariables] = field(default_factory=dict, repr=False)
     _members: dict[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
 
     def host(self, name: str) -> Host:
@@ -112,7 +112,7 @@ class Inventory:
         winners = {name: scope for scope in self.scopes(host) for name in scope}
         return {name: scope.mark(name) for name, scope in winners.items()}
 
-    def scopes(self, host: str) -> Scope:
+    def scopes(self, host: str) -> VariableMaps:
         """The places that the host's variables come from, the weakest first."""
         entry = self.host(host)
         return (*self._common(entry.groups).scopes, *entry.vars, *entry.files)
@@ -130,16 +130,16 @@ class Inventory:
             "inventory_dir": directory,
         }
 
-    def layers(self, host: str) -> tuple[Layer, ...]:
+    def layers(self, host: str) -> tuple[ResourceLayer, ...]:
         """The lists of resources that apply to the host: "all" first, then its groups by depth, priority and
         name, then its own."""
         entry = self.host(host)
         found = [
-            Layer(f"group {name}", resources)
+            ResourceLayer(f"group {name}", resources)
             for name in entry.groups
             for resources in self.groups[name].resources
         ]
-        found += [Layer(f"host {host}", resources) for resources in entry.resources]
+        found += [ResourceLayer(f"host {host}", resources) for resources in entry.resources]
         return tuple(found)
 
     def groups_of(self, host: str) -> tuple[str, ...]:
@@ -165,14 +165,14 @@ class Inventory:
                     order.append(child)
         return order
 
-    def _common(self, groups: tuple[str, ...]) -> _Shared:
+    def _common(self, groups: tuple[str, ...]) -> _GroupVariables:
         known = self._shared.get(groups)
         if known is None:
             scopes = tuple(self._scopes_of(groups))
             merged: dict[str, Value] = {}
             for scope in scopes:
                 merged.update(scope)
-            known = self._shared[groups] = _Shared(scopes, merged)
+            known = self._shared[groups] = _GroupVariables(scopes, merged)
         return known
 
     def _scopes_of(self, groups: tuple[str, ...]) -> list[YamlMap]:

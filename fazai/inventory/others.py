@@ -8,7 +8,7 @@ from typing import Any, Final
 from fazai.errors import did_you_mean
 from fazai.yamltext import YamlList, YamlMap
 
-__all__ = ["other_bytes", "other_document"]
+__all__ = ["identify_bytes", "identify_document"]
 
 _SECTIONS: Final = ("hosts", "children", "vars", "resources")
 _TOP: Final = ("all", "ungrouped", "playbooks", "plugin", "_meta")
@@ -17,7 +17,7 @@ _WORD_BYTES: Final = 512
 _PUBLIC_KEY: Final = re.compile(rb"(sk-)?(ssh|ecdsa)-\S+ AAAA")
 
 
-def other_bytes(data: bytes, mode: int) -> str | None:
+def identify_bytes(data: bytes, mode: int) -> str | None:
     """What a file of a folder is when it is surely no inventory, as its bytes tell; else None. One word that
     others may not read is a password sooner than a host: as a host's name it would be shown."""
     if b"\0" in data[:_LOOK_BYTES]:
@@ -29,7 +29,7 @@ def other_bytes(data: bytes, mode: int) -> str | None:
     return None
 
 
-def other_document(document: YamlMap | YamlList | None) -> str | None:
+def identify_document(document: YamlMap | YamlList | None) -> str | None:
     """What a file of a folder is when it is surely no inventory, as what it says tells; else None: what is
     written badly is still meant as one."""
     if isinstance(document, YamlList):
@@ -40,10 +40,10 @@ def other_document(document: YamlMap | YamlList | None) -> str | None:
         return None
     if str(document.get("format", "")).startswith("fazai-plan/"):
         return "a saved plan"
-    return None if any(_is_group(name, body) for name, body in document.items()) else "no groups in it"
+    return None if any(_may_be_group(name, body) for name, body in document.items()) else "no groups in it"
 
 
-def _is_group(name: str, body: Any) -> bool:
+def _may_be_group(name: str, body: Any) -> bool:
     """Whether a key at the top of a file may be meant as a group of hosts, well written or not."""
     if name in _TOP or did_you_mean(name, _TOP) or body is None:
         return True

@@ -6,7 +6,7 @@ import re
 from ipaddress import AddressValueError, IPv6Address
 from string import ascii_letters
 
-__all__ = ["HOSTS_IN_ALL_MAX", "HOSTS_MAX", "BadName", "check_group", "check_host", "expand"]
+__all__ = ["HOSTS_IN_ALL_MAX", "HOSTS_MAX", "BadName", "check_group_name", "check_host_name", "expand_hosts"]
 
 #: More hosts than this in one pattern is a slip of the keyboard.
 HOSTS_MAX = 100_000
@@ -29,7 +29,7 @@ class BadName(ValueError):
     """A text that cannot name a host or a group; the message goes on after `"x" is`."""
 
 
-def expand(pattern: str) -> tuple[list[str], int | None]:
+def expand_hosts(pattern: str) -> tuple[list[str], int | None]:
     """The names that a host pattern stands for, in order, and the port behind it.
 
     Raises ValueError with a sentence for a person.
@@ -39,11 +39,11 @@ def expand(pattern: str) -> tuple[list[str], int | None]:
     if "[" in pattern or ":" in pattern:
         address, port = _split_port(pattern)
     if "[" not in address and "]" not in address:
-        check_host(address)
+        check_host_name(address)
         return [address], port
-    names = _ranges(address)
+    names = _expand_ranges(address)
     for name in (names[0], names[-1]):
-        check_host(name)
+        check_host_name(name)
     return names, port
 
 
@@ -60,11 +60,11 @@ def _split_port(pattern: str) -> tuple[str, int | None]:
     return address, int(port) if port else None
 
 
-def _ranges(address: str) -> list[str]:
+def _expand_ranges(address: str) -> list[str]:
     pieces = _RANGE.split(address)  # text, range, text, range, … text
     if any("[" in text or "]" in text for text in pieces[::2]):
         raise ValueError("a [ or ] without its partner")
-    choices = [_range(text) for text in pieces[1::2]]
+    choices = [_expand_range(text) for text in pieces[1::2]]
     count = 1
     for words in choices:
         count *= len(words)
@@ -76,7 +76,7 @@ def _ranges(address: str) -> list[str]:
     return names
 
 
-def _range(text: str) -> list[str]:
+def _expand_range(text: str) -> list[str]:
     """The words of one range: numbers (padded as the begin is) or letters, a to z and then A to Z."""
     if letters := _LETTERS.fullmatch(text):
         begin, end = ascii_letters.index(letters[1]), ascii_letters.index(letters[2])
@@ -103,7 +103,7 @@ def _range(text: str) -> list[str]:
     return [str(number).zfill(width) if width > 1 else str(number) for number in range(begin, end + 1, step)]
 
 
-def check_host(name: str) -> None:
+def check_host_name(name: str) -> None:
     """Raises ValueError unless `name` can name a host: no blanks, no pattern characters, no path."""
     if not _HOST.fullmatch(name) and not _is_ipv6(name):
         raise BadName("no name for a host: letters, digits, and . _ - + @ inside, or an IPv6 address")
@@ -111,7 +111,7 @@ def check_host(name: str) -> None:
         raise BadName(f"no name for a host: longer than {_NAME_MAX} characters")
 
 
-def check_group(name: str) -> None:
+def check_group_name(name: str) -> None:
     """Raises ValueError unless `name` can name a group."""
     if not _GROUP.fullmatch(name) or len(name) > _NAME_MAX:
         raise BadName("no name for a group: letters, digits, and . _ - inside")

@@ -16,21 +16,21 @@ from fazai.errors import (
     missing_file_hint,
     spelling_hint,
 )
-from fazai.inventory.drafts import Drafts, GroupDraft, HostDraft
-from fazai.inventory.ranges import HOSTS_IN_ALL_MAX, BadName, check_group, expand
+from fazai.inventory.drafts import GroupDraft, HostDraft, InventoryDraft
+from fazai.inventory.ranges import HOSTS_IN_ALL_MAX, BadName, check_group_name, expand_hosts
 from fazai.yamltext import YamlList, YamlMap
 
-__all__ = ["Reader"]
+__all__ = ["InventoryReader"]
 
 _SECTIONS = ("hosts", "vars", "children", "resources")
 _OUTSIDE = ("resources", "playbooks")  # what can stand in an inventory file and is no group
 
 
-class Reader:
+class InventoryReader:
     """Reads inventory files into `drafts`; `errors`, `notes` and `playbooks` fill up on the way. `harmless`:
     how many of the errors took no host, group or variable away."""
 
-    def __init__(self, drafts: Drafts) -> None:
+    def __init__(self, drafts: InventoryDraft) -> None:
         self.drafts = drafts
         self.errors: list[FazaiError] = []
         self.harmless = 0
@@ -84,11 +84,13 @@ class Reader:
 
     def host_list(self, text: str) -> None:
         """Takes in hosts named on the command line: `fw-01,fw-02:22`."""
-        from fazai.yamltext import loads
+        from fazai.yamltext import loads_yaml
 
         self._source = ""
         for word in filter(None, (part.strip() for part in text.split(","))):
-            node = loads(f'"{word}":\n', "command line") if '"' not in word and "\\" not in word else None
+            node = (
+                loads_yaml(f'"{word}":\n', "command line") if '"' not in word and "\\" not in word else None
+            )
             if isinstance(node, YamlMap):
                 self.add_hosts(self.drafts.groups["ungrouped"], node)
             else:
@@ -125,7 +127,7 @@ class Reader:
     def add_group(self, parent: YamlMap, name: str) -> GroupDraft | None:
         """Takes in a group that stands by its name as a key of `parent`; None when it cannot be one."""
         try:
-            check_group(name)
+            check_group_name(name)
         except ValueError as error:
             self.report(parent, name, f'"{name}" is {error}', at_key=True)
             return None
@@ -138,14 +140,14 @@ class Reader:
                 hint = "put it below a group, such as all:"
             elif near := spelling_hint(name, _OUTSIDE):
                 hint = near
-            self.report(parent, name, f'"{name}" is no group: {_kind(body)} stands there', hint)
+            self.report(parent, name, f'"{name}" is no group: {_describe_shape(body)} stands there', hint)
             return False
         if name in (*_SECTIONS, *_OUTSIDE):
             hint = "put it below a group, such as all:"
             self.report(parent, name, f'"{name}" stands where a group is expected', hint, at_key=True)
             return False
         try:
-            check_group(name)
+            check_group_name(name)
         except ValueError as error:
             self.report(parent, name, f'"{name}" is {error}', at_key=True)
             return False
@@ -179,7 +181,9 @@ class Reader:
                 "write `name:` without the dash",
             )
         else:
-            self.report(body, section, f"{section}: takes a mapping, and {_kind(content)} stands there")
+            self.report(
+                body, section, f"{section}: takes a mapping, and {_describe_shape(content)} stands there"
+            )
         return YamlMap(body.source, 0)
 
     def add_group_vars(self, group: GroupDraft, body: YamlMap, content: Any) -> None:
@@ -188,7 +192,7 @@ class Reader:
             self.report(
                 body,
                 "vars",
-                f"vars: takes a mapping, and {_kind(content)} stands there",
+                f"vars: takes a mapping, and {_describe_shape(content)} stands there",
                 "write `name: value`",
             )
             return
@@ -221,7 +225,7 @@ class Reader:
             self.report(
                 body,
                 "resources",
-                f"resources: takes a list, and {_kind(content)} stands there",
+                f"resources: takes a list, and {_describe_shape(content)} stands there",
                 "write `- kind: {fields}`",
             )
             self.harmless += 1
@@ -249,12 +253,12 @@ class Reader:
                 self.report(
                     entries,
                     pattern,
-                    f'the host "{pattern}" takes a mapping, and {_kind(body)} stands there',
+                    f'the host "{pattern}" takes a mapping, and {_describe_shape(body)} stands there',
                     hint,
                 )
                 continue
             try:
-                names, port = expand(pattern)
+                names, port = expand_hosts(pattern)
             except ValueError as error:
                 self.report(
                     entries,
@@ -340,7 +344,7 @@ class Reader:
         self.errors.append(InventoryError(message, where=where, hint=hint))
 
 
-def _kind(value: Any) -> str:
+def _describe_shape(value: Any) -> str:
     if isinstance(value, YamlMap):
         return "a mapping"
     return "a list" if isinstance(value, YamlList) else "a single value"

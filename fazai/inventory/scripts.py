@@ -11,12 +11,12 @@ from typing import Any, Final
 
 from fazai.errors import InventoryError
 from fazai.inventory.drafts import GroupDraft, HostDraft
-from fazai.inventory.ranges import check_host
-from fazai.inventory.reader import Reader
+from fazai.inventory.ranges import check_host_name
+from fazai.inventory.reader import InventoryReader
 from fazai.model import SecretRef
 from fazai.yamltext import UnsafeText, YamlList, YamlMap
 
-__all__ = ["RunScript", "is_script", "read_script_output", "revive"]
+__all__ = ["RunScript", "is_script", "read_script_output", "revive_ansible_values"]
 
 #: Runs an inventory script with these arguments; returns what it prints. Raises InventoryError.
 RunScript = Callable[[str, tuple[str, ...]], bytes]
@@ -29,7 +29,7 @@ def is_script(data: bytes) -> bool:
     return data.startswith((b"#!", b"\x7fELF"))
 
 
-def revive(value: Any) -> Any:
+def revive_ansible_values(value: Any) -> Any:
     """The value with `__ansible_unsafe` and `__ansible_vault`, as Ansible writes them in JSON, made what they
     stand for. Changes containers in place: only for a text that was just read."""
     if isinstance(value, YamlMap):
@@ -39,16 +39,16 @@ def revive(value: Any) -> Any:
             return SecretRef("vault", text, value.mark())
         for key, item in value.items():
             if isinstance(item, YamlMap | YamlList):
-                value[key] = revive(item)
+                value[key] = revive_ansible_values(item)
     elif isinstance(value, YamlList):
         for index, item in enumerate(value):
             if isinstance(item, YamlMap | YamlList):
-                value[index] = revive(item)
+                value[index] = revive_ansible_values(item)
     return value
 
 
 def read_script_output(
-    reader: Reader, document: Any, path: str, ask: Callable[[str], YamlMap | YamlList | None] | None
+    reader: InventoryReader, document: Any, path: str, ask: Callable[[str], YamlMap | YamlList | None] | None
 ) -> None:
     """Takes one answer to `--list` into the reader's drafts. `ask` has the answer to `--host NAME`, where
     there is a script to be asked. Raises InventoryError."""
@@ -76,7 +76,7 @@ def read_script_output(
             reader.report(document, None, f'the variables of "{name}" are no JSON object')
 
 
-def _host_variables(reader: Reader, document: YamlMap) -> YamlMap | None:
+def _host_variables(reader: InventoryReader, document: YamlMap) -> YamlMap | None:
     """`_meta.hostvars`; None where there is no `_meta`."""
     if "_meta" not in document:
         return None
@@ -88,7 +88,9 @@ def _host_variables(reader: Reader, document: YamlMap) -> YamlMap | None:
     return YamlMap(document.source, 0)
 
 
-def _read_group(reader: Reader, document: YamlMap, name: str, body: Any, hosts: dict[str, HostDraft]) -> None:
+def _read_group(
+    reader: InventoryReader, document: YamlMap, name: str, body: Any, hosts: dict[str, HostDraft]
+) -> None:
     group = reader.add_group(document, name)
     if group is None:
         return
@@ -114,12 +116,14 @@ def _read_group(reader: Reader, document: YamlMap, name: str, body: Any, hosts: 
             reader.adopt(group, draft, entries)
 
 
-def _add_hosts(reader: Reader, group: GroupDraft, names: YamlList, hosts: dict[str, HostDraft]) -> None:
+def _add_hosts(
+    reader: InventoryReader, group: GroupDraft, names: YamlList, hosts: dict[str, HostDraft]
+) -> None:
     for index, name in enumerate(names):
         entries = YamlMap(names.source, 0)
         entries.put(str(name), None, names.position(index))
         try:
-            check_host(name if isinstance(name, str) else "")
+            check_host_name(name if isinstance(name, str) else "")
         except ValueError as error:
             reader.report(names, None, f'"{name}" is {error}')
             continue

@@ -13,7 +13,7 @@ from fazai.inventory.nodes import Inventory
 from fazai.model import Secret, SecretRef
 from fazai.yamltext import UnsafeText
 
-__all__ = ["TELLTALE", "as_ansible", "as_graph", "as_host", "as_json"]
+__all__ = ["TELLTALE", "as_ansible", "as_graph", "as_host_variables", "as_json"]
 
 TELLTALE = re.compile(
     r"passw|passphrase|secret|token|api_?key|private_?key|\bpsk\b|_psk\b|credential", re.IGNORECASE
@@ -39,7 +39,7 @@ _INTERNAL: Final = frozenset(
 def as_ansible(inventory: Inventory, limit: Collection[str] | None = None) -> dict[str, Any]:
     """What `ansible-inventory --list` prints, for all hosts or those of `limit`."""
     wanted = frozenset(inventory.hosts if limit is None else limit)
-    shown = _Shown(inventory)
+    shown = _PrintableVariables(inventory)
     hostvars = {}
     for host in inventory.hosts:
         if host in wanted and (variables := shown.variables(host)):
@@ -56,10 +56,10 @@ def as_ansible(inventory: Inventory, limit: Collection[str] | None = None) -> di
     return groups
 
 
-def as_host(inventory: Inventory, name: str) -> dict[str, Any]:
+def as_host_variables(inventory: Inventory, name: str) -> dict[str, Any]:
     """What `ansible-inventory --host` prints. Raises InventoryError."""
     inventory.host(name)
-    return _Shown(inventory).variables(name)
+    return _PrintableVariables(inventory).variables(name)
 
 
 def as_graph(inventory: Inventory, group: str = "all") -> str:
@@ -68,15 +68,15 @@ def as_graph(inventory: Inventory, group: str = "all") -> str:
         hint = spelling_hint(group, inventory.groups)
         raise InventoryError(f'there is no group "{group}" in the inventory', hint=hint)
     lines: list[str] = []
-    _draw(inventory, group, 0, lines)
+    _draw_group(inventory, group, 0, lines)
     return "\n".join(lines)
 
 
-def _draw(inventory: Inventory, name: str, depth: int, lines: list[str]) -> None:
+def _draw_group(inventory: Inventory, name: str, depth: int, lines: list[str]) -> None:
     branch = "  |" * depth + "--" if depth else ""
     lines.append(f"{branch}@{name}:")
     for child in inventory.groups[name].children:
-        _draw(inventory, child, depth + 1, lines)
+        _draw_group(inventory, child, depth + 1, lines)
     if name != "all":
         branch = "  |" * (depth + 1) + "--"
         lines += [branch + host for host in inventory.groups[name].hosts]
@@ -87,7 +87,7 @@ def as_json(value: Any) -> str:
     return msgspec.json.format(msgspec.json.encode(value, order="sorted"), indent=4).decode()
 
 
-class _Shown:
+class _PrintableVariables:
     """Variables ready to print; what hosts share is prepared once."""
 
     def __init__(self, inventory: Inventory) -> None:

@@ -7,13 +7,13 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from fazai.errors import Errors, FazaiError, InventoryError, spelling_hint
-from fazai.inventory.files import Files, TooMuch
-from fazai.inventory.nodes import Scope
+from fazai.inventory.files import InventoryFiles, InventoryTooLarge
+from fazai.inventory.nodes import VariableMaps
 from fazai.yamltext import YamlList, YamlMap
 
 if TYPE_CHECKING:
-    from fazai.inventory.drafts import Drafts
-    from fazai.inventory.reader import Reader
+    from fazai.inventory.drafts import InventoryDraft
+    from fazai.inventory.reader import InventoryReader
 
 __all__ = ["VarsFolders"]
 
@@ -24,13 +24,15 @@ _FOLDERS_MAX = 32
 class VarsFolders:
     """Reads what `folders` (in order) say of the groups and hosts of `drafts`; errors go to the reader's."""
 
-    def __init__(self, folders: list[str], drafts: Drafts, reader: Reader, files: Files) -> None:
+    def __init__(
+        self, folders: list[str], drafts: InventoryDraft, reader: InventoryReader, files: InventoryFiles
+    ) -> None:
         self._folders = folders
         self._drafts = drafts
         self._reader = reader
         self._files = files
-        self.group_files: dict[str, tuple[Scope, ...]] = {}
-        self.host_files: dict[str, Scope] = {}
+        self.group_files: dict[str, tuple[VariableMaps, ...]] = {}
+        self.host_files: dict[str, VariableMaps] = {}
         self.group_resources: dict[str, list[YamlList]] = {}
         self.host_resources: dict[str, list[YamlList]] = {}
         self.notes: list[str] = []
@@ -43,7 +45,7 @@ class VarsFolders:
             for name, scope in self._kind(folder, "host_vars", self.host_resources).items():
                 self.host_files[name] = (*self.host_files.get(name, ()), *scope)
 
-    def _kind(self, folder: str, kind: str, resources: dict[str, list[YamlList]]) -> dict[str, Scope]:
+    def _kind(self, folder: str, kind: str, resources: dict[str, list[YamlList]]) -> dict[str, VariableMaps]:
         """What `folder/kind` says, by the name of the group or host."""
         path = os.path.join(folder, kind)
         if not os.path.isdir(path):
@@ -52,7 +54,7 @@ class VarsFolders:
         known = self._drafts.groups if kind == "group_vars" else self._drafts.hosts
         present = set(entries)
         used: set[str] = set()
-        found: dict[str, Scope] = {}
+        found: dict[str, VariableMaps] = {}
         for name in known:
             candidates = [name + extension for extension in _EXTENSIONS if name + extension in present]
             if not candidates:
@@ -72,7 +74,7 @@ class VarsFolders:
     def _list(self, path: str) -> list[str]:
         try:
             return sorted(self._files.names(path))
-        except TooMuch:
+        except InventoryTooLarge:
             raise
         except InventoryError as error:
             self._reader.errors.append(error)
@@ -110,7 +112,7 @@ class VarsFolders:
                     hint="write `name: value` lines",
                     excerpt=document.excerpt(),
                 )
-        except TooMuch:
+        except InventoryTooLarge:
             raise
         except Errors as error:
             self._reader.errors += error.errors

@@ -7,28 +7,32 @@ from typing import Final
 
 from fazai.errors import FazaiError, Mark, PlaybookError, spelling_hint
 from fazai.model import Problem, Secret, Value
-from fazai.playbook.files import Files
-from fazai.playbook.nodes import Declared
-from fazai.playbook.problems import Problems
-from fazai.playbook.sources import Piece, Source, concealed, notified
+from fazai.playbook.files import ContentFiles
+from fazai.playbook.nodes import DeclaredResource
+from fazai.playbook.problems import ProblemCollector
+from fazai.playbook.sources import ExpandedResource, PreparedResource, conceal_fields, read_notified
 from fazai.template import OMIT, Scope, UndefinedName, describe_type
-from fazai.yamltext import Seen, YamlMap
+from fazai.yamltext import OnFileRead, YamlMap
 
-__all__ = ["Expander"]
+__all__ = ["ResourceExpander"]
 
 _LOOP_MAX: Final = 10_000
 _STATES: Final = ("present", "absent")
 
 
-class Expander:
+class ResourceExpander:
     """Expands sources for hosts; what is wrong goes into `problems`, once for what all hosts share."""
 
-    def __init__(self, extra: Mapping[str, Value], problems: Problems, seen: Seen | None = None) -> None:
+    def __init__(
+        self, extra: Mapping[str, Value], problems: ProblemCollector, seen: OnFileRead | None = None
+    ) -> None:
         self._extra = extra
-        self._files = Files(seen)
+        self._files = ContentFiles(seen)
         self._problems = problems
 
-    def expand(self, source: Source, host: str, scope: Callable[[], Scope]) -> tuple[Piece, ...]:
+    def expand(
+        self, source: PreparedResource, host: str, scope: Callable[[], Scope]
+    ) -> tuple[ExpandedResource, ...]:
         """The pieces for a host. `scope` is asked for only if there is a template."""
         if source.pieces is not None:
             return source.pieces
@@ -45,7 +49,7 @@ class Expander:
         found = [self._one(source, host, each) for each in scopes]
         return tuple(piece for piece in found if piece is not None)
 
-    def _scopes(self, declared: Declared, scope: Scope) -> list[Scope]:
+    def _scopes(self, declared: DeclaredResource, scope: Scope) -> list[Scope]:
         """One scope for each item of the loop."""
         if declared.loop is None:
             return [self._with_vars(declared, scope)]
@@ -70,14 +74,14 @@ class Expander:
             found.append(self._with_vars(declared, scope.having(names)))
         return found
 
-    def _with_vars(self, declared: Declared, scope: Scope) -> Scope:
+    def _with_vars(self, declared: DeclaredResource, scope: Scope) -> Scope:
         """The resource's own variables on top; extra variables win over them, too."""
         if not declared.vars:
             return scope
         names = {name: value for name, value in declared.vars.items() if name not in self._extra}
         return scope.child(names, declared.vars.mark)
 
-    def _one(self, source: Source, host: str, scope: Scope) -> Piece | None:
+    def _one(self, source: PreparedResource, host: str, scope: Scope) -> ExpandedResource | None:
         declared = source.declared
         if declared.when is not None:
             try:
@@ -88,7 +92,9 @@ class Expander:
                 return None
         return self._piece(source, host, scope)
 
-    def _piece(self, source: Source, host: str | None, scope: Scope | None) -> Piece | None:
+    def _piece(
+        self, source: PreparedResource, host: str | None, scope: Scope | None
+    ) -> ExpandedResource | None:
         """What is declared, rendered; None if something is wrong with it. Without a scope, for all hosts."""
         before = self._problems.count
         fields, origins = self._fields(source, host, scope)
@@ -97,8 +103,8 @@ class Expander:
         state = self._beside(source, host, scope, "state", declared.state)
         name = self._beside(source, host, scope, "name", declared.name)
         adopt = self._beside(source, host, scope, "adopt", declared.adopt)
-        notify = notified(self._beside(source, host, scope, "notify", declared.notify))
-        listen = notified(self._beside(source, host, scope, "listen", declared.listen))
+        notify = read_notified(self._beside(source, host, scope, "notify", declared.notify))
+        listen = read_notified(self._beside(source, host, scope, "listen", declared.listen))
         if state is not None and state not in _STATES:
             hint = spelling_hint(state, _STATES) if isinstance(state, str) else None
             self._complain(source, host, "state", "state: is present or absent", hint)
@@ -116,7 +122,7 @@ class Expander:
         identity = self._identity(source, host, fields, origins)
         if identity is None:
             return None
-        return Piece(
+        return ExpandedResource(
             source,
             identity,
             fields,
@@ -130,7 +136,7 @@ class Expander:
         )
 
     def _fields(
-        self, source: Source, host: str | None, scope: Scope | None
+        self, source: PreparedResource, host: str | None, scope: Scope | None
     ) -> tuple[dict[str, Value], Mapping[str, Mark]]:
         written = source.declared.fields
         if isinstance(written, str):
@@ -147,10 +153,10 @@ class Expander:
                 del fields[name]
             else:
                 fields[name] = value
-        return concealed(source, fields), source.origins
+        return conceal_fields(source, fields), source.origins
 
     def _whole(
-        self, source: Source, host: str | None, scope: Scope | None, template: str
+        self, source: PreparedResource, host: str | None, scope: Scope | None, template: str
     ) -> tuple[dict[str, Value], Mapping[str, Mark]]:
         """`kind: "{{ item }}"`: a template that gives all fields."""
         declared = source.declared
@@ -167,11 +173,11 @@ class Expander:
             self._wrong(source, error, host, place)
             return {}, {}
         origins = {name: value.mark(name) if isinstance(value, YamlMap) else place for name in value}
-        return concealed(source, dict(value)), origins
+        return conceal_fields(source, dict(value)), origins
 
     def _contents(
         self,
-        source: Source,
+        source: PreparedResource,
         host: str | None,
         scope: Scope | None,
         fields: dict[str, Value],
@@ -186,7 +192,9 @@ class Expander:
                 except FazaiError as error:
                     self._wrong(source, error, host, place)
 
-    def _beside(self, source: Source, host: str | None, scope: Scope | None, key: str, value: Value) -> Value:
+    def _beside(
+        self, source: PreparedResource, host: str | None, scope: Scope | None, key: str, value: Value
+    ) -> Value:
         """The rendered value of what stands beside the fields."""
         if value is None or scope is None:
             return value
@@ -198,7 +206,11 @@ class Expander:
         return None if value is OMIT else value
 
     def _identity(
-        self, source: Source, host: str | None, fields: Mapping[str, Value], origins: Mapping[str, Mark]
+        self,
+        source: PreparedResource,
+        host: str | None,
+        fields: Mapping[str, Value],
+        origins: Mapping[str, Mark],
     ) -> str | None:
         kind = source.kind
         for name in kind.identity:
@@ -210,18 +222,23 @@ class Expander:
         found = kind.identify(fields)
         if not isinstance(found, Problem):
             return found
-        self._problems.add(problem_error(source, found, origins, kind.name), host)
+        self._problems.add(field_error(source, found, origins, kind.name), host)
         return None
 
     def _complain(
-        self, source: Source, host: str | None, key: str | None, message: str, hint: str | None = None
+        self,
+        source: PreparedResource,
+        host: str | None,
+        key: str | None,
+        message: str,
+        hint: str | None = None,
     ) -> None:
         node = source.declared.node
         place = node.mark(key) if key is not None else source.declared.mark
         excerpt = node.excerpt(key if key is not None else source.declared.kind)
         self._problems.add(PlaybookError(message, where=place, hint=hint, excerpt=excerpt), host)
 
-    def _wrong(self, source: Source, error: FazaiError, host: str | None, place: Mark) -> None:
+    def _wrong(self, source: PreparedResource, error: FazaiError, host: str | None, place: Mark) -> None:
         if error.where is None:
             error.where = place
         if error.excerpt is not None and isinstance(error.where, Mark):  # the template: its line says more
@@ -230,7 +247,9 @@ class Expander:
         self._problems.add(error, host)
 
 
-def problem_error(source: Source, problem: Problem, origins: Mapping[str, Mark], label: str) -> PlaybookError:
+def field_error(
+    source: PreparedResource, problem: Problem, origins: Mapping[str, Mark], label: str
+) -> PlaybookError:
     """What a kind says of a field, at the place of the field."""
     name = problem.field
     if name is not None and name not in origins:

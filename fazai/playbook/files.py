@@ -8,19 +8,19 @@ from typing import Final
 from fazai.errors import Mark, PlaybookError, spelling_hint
 from fazai.model import Value
 from fazai.template import Scope
-from fazai.yamltext import Seen
+from fazai.yamltext import OnFileRead
 
-__all__ = ["Files"]
+__all__ = ["ContentFiles"]
 
 _FOLDERS: Final = {"source": "files", "template": "templates"}  # where Ansible's roles have them
 _LIMIT_BYTES: Final = 64 * 1024 * 1024
 _ALL_BYTES: Final = 512 * 1024 * 1024
 
 
-class Files:
+class ContentFiles:
     """Reads each file once; `seen` hears of it."""
 
-    def __init__(self, seen: Seen | None = None) -> None:
+    def __init__(self, seen: OnFileRead | None = None) -> None:
         self._known: dict[str, bytes] = {}
         self._seen = seen
         self._bytes = 0
@@ -33,7 +33,7 @@ class Files:
         path = self._find(name, os.path.dirname(place.file), _FOLDERS[type_])
         data = self._known.get(path)
         if data is None:
-            data = self._known[path] = _read(path)
+            data = self._known[path] = _read_file(path)
             if self._seen is not None:
                 self._seen(path, data)
             self._bytes += len(data)
@@ -56,19 +56,19 @@ class Files:
         for path in paths:
             if os.path.isfile(path):
                 return path
-        near = [each for path in paths for each in _listed(os.path.dirname(path))]
+        near = [each for path in paths for each in _list_folder(os.path.dirname(path))]
         hint = spelling_hint(os.path.basename(name), near) or f"it is looked for at {' and at '.join(paths)}"
         raise PlaybookError(f"there is no file {name}", hint=hint)
 
 
-def _listed(folder: str) -> list[str]:
+def _list_folder(folder: str) -> list[str]:
     try:
         return os.listdir(folder)
     except OSError:
         return []
 
 
-def _read(path: str) -> bytes:
+def _read_file(path: str) -> bytes:
     try:
         with open(path, "rb") as file:
             data = file.read(_LIMIT_BYTES + 1)

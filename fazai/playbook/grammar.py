@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from fazai.errors import Errors, FazaiError, PlaybookError, did_you_mean, raise_found, spelling_hint
 from fazai.playbook.modules import module_hint
-from fazai.playbook.nodes import Declared, Play, words
-from fazai.yamltext import Decrypt, Seen, YamlList, YamlMap, load
+from fazai.playbook.nodes import DeclaredResource, Play, split_words
+from fazai.yamltext import Decrypt, OnFileRead, YamlList, YamlMap, load_yaml
 
 __all__ = ["load_playbooks", "read_resources"]
 
@@ -66,7 +66,7 @@ _RESOURCE_HINTS: Final = {
 
 
 def load_playbooks(
-    paths: Iterable[str | Path], *, decrypt: Decrypt | None = None, seen: Seen | None = None
+    paths: Iterable[str | Path], *, decrypt: Decrypt | None = None, seen: OnFileRead | None = None
 ) -> tuple[Play, ...]:
     """The plays of these files, in order. A file that is named twice is read once.
 
@@ -78,7 +78,7 @@ def load_playbooks(
     errors: list[FazaiError] = []
     for path in dict.fromkeys(Path(path) for path in paths):
         try:
-            document = load(path, decrypt=decrypt, seen=seen, what="playbook")
+            document = load_yaml(path, decrypt=decrypt, seen=seen, what="playbook")
         except FazaiError as error:
             errors += error.errors if isinstance(error, Errors) else [error]
             document = error.rest if isinstance(error.rest, YamlList) else None
@@ -86,31 +86,31 @@ def load_playbooks(
             continue
         if not isinstance(document, YamlList):
             hint = "start every play with `- name:`"
-            errors.append(_error(document, None, "a playbook is a list of plays", hint))
+            errors.append(_grammar_error(document, None, "a playbook is a list of plays", hint))
             continue
         for index, item in enumerate(document):
-            play = _Play(document, index, item, path, errors).read()
+            play = _PlayReader(document, index, item, path, errors).read()
             if play is not None:
                 plays.append(play)
     raise_found(errors, tuple(plays))
     return tuple(plays)
 
 
-def read_resources(resources: YamlList) -> tuple[tuple[Declared, ...], tuple[FazaiError, ...]]:
+def read_resources(resources: YamlList) -> tuple[tuple[DeclaredResource, ...], tuple[FazaiError, ...]]:
     """The resources of a list, and everything that is wrong with its shape."""
     errors: list[FazaiError] = []
-    found = [_Resource(resources, index, item, errors).read() for index, item in enumerate(resources)]
+    found = [_ResourceReader(resources, index, item, errors).read() for index, item in enumerate(resources)]
     return tuple(each for each in found if each is not None), tuple(errors)
 
 
-def _error(
+def _grammar_error(
     node: YamlMap | YamlList, key: Any, message: str, hint: str | None = None, *, at_key: bool = False
 ) -> PlaybookError:
     place = node.key_mark(key) if at_key and isinstance(node, YamlMap) else node.mark(key)
     return PlaybookError(message, where=place, hint=hint, excerpt=node.excerpt(key))
 
 
-class _Reader:
+class _MappingReader:
     """A mapping that is being read; what is wrong with it goes into `errors`."""
 
     def __init__(self, node: YamlMap, errors: list[FazaiError]) -> None:
@@ -118,7 +118,7 @@ class _Reader:
         self.errors = errors
 
     def wrong(self, key: str | None, message: str, hint: str | None = None, *, at_key: bool = False) -> None:
-        self.errors.append(_error(self.node, key, message, hint, at_key=at_key))
+        self.errors.append(_grammar_error(self.node, key, message, hint, at_key=at_key))
 
     def text(self, key: str) -> str | None:
         value = self.node.get(key)
@@ -131,7 +131,7 @@ class _Reader:
 
     def words(self, key: str) -> tuple[str, ...]:
         value = self.node.get(key)
-        found = () if value is None else words(value)
+        found = () if value is None else split_words(value)
         if found is None:
             self.wrong(key, f"{key}: takes a text, or a list of texts", f"{key}: [one, two]")
         return found or ()
@@ -144,7 +144,7 @@ class _Reader:
         return None
 
 
-class _Play(_Reader):
+class _PlayReader(_MappingReader):
     """One item of a playbook."""
 
     def __init__(
@@ -158,7 +158,7 @@ class _Play(_Reader):
     def read(self) -> Play | None:
         if not isinstance(self._item, YamlMap):
             self.errors.append(
-                _error(*self._place, "a play is a mapping", "`- name: …` with hosts: below it")
+                _grammar_error(*self._place, "a play is a mapping", "`- name: …` with hosts: below it")
             )
             return None
         for key in self.node:
@@ -193,7 +193,7 @@ class _Play(_Reader):
             self.wrong("hosts", "hosts: takes a host pattern, or a list of them", "hosts: all")
         return None
 
-    def _resources(self, key: str = "resources") -> tuple[Declared, ...]:
+    def _resources(self, key: str = "resources") -> tuple[DeclaredResource, ...]:
         value = self.node.get(key)
         if value is None:
             return ()
@@ -204,16 +204,16 @@ class _Play(_Reader):
         self.errors.extend(errors)
         return found
 
-    def _misnamed(self) -> tuple[Declared, ...]:
+    def _misnamed(self) -> tuple[DeclaredResource, ...]:
         """The resources below a misspelt `resources:`, or `tasks:`: read, to say what else is wrong."""
-        found: tuple[Declared, ...] = ()
+        found: tuple[DeclaredResource, ...] = ()
         for key in self.node:
             meant = key in _TASKS or did_you_mean(key, _PLAY) == "resources"
             if key not in _PLAY and meant and isinstance(self.node[key], YamlList):
                 found += self._resources(key)
         return found
 
-    def _handlers(self) -> tuple[Declared, ...]:
+    def _handlers(self) -> tuple[DeclaredResource, ...]:
         """As resources, but each listens: to what it says, else to its name."""
         found = self._resources("handlers")
         for each in found:
@@ -258,7 +258,7 @@ def _resource_hint(key: str) -> str | None:
     return "write loop:" if key.startswith("with_") else _RESOURCE_HINTS.get(key)
 
 
-class _Resource(_Reader):
+class _ResourceReader(_MappingReader):
     """One item of a list of resources."""
 
     def __init__(self, resources: YamlList, index: int, item: Any, errors: list[FazaiError]) -> None:
@@ -266,10 +266,10 @@ class _Resource(_Reader):
         self._item = item
         self._place = (resources, index)
 
-    def read(self) -> Declared | None:
+    def read(self) -> DeclaredResource | None:
         if not isinstance(self._item, YamlMap):
             self.errors.append(
-                _error(*self._place, "a resource is a mapping", "`- opnsense.alias: {name: …}`")
+                _grammar_error(*self._place, "a resource is a mapping", "`- opnsense.alias: {name: …}`")
             )
             return None
         kind = self._kind()
@@ -279,7 +279,7 @@ class _Resource(_Reader):
         when, loop, variables = self._when(), self._loop(), self.map("vars")
         if kind is None or fields is None or len(self.errors) > before or self._undecided():
             return None
-        return Declared(
+        return DeclaredResource(
             kind=kind,
             fields=fields,
             node=self.node,
@@ -368,10 +368,12 @@ class _Resource(_Reader):
         for key, value in control.items():
             if key not in known:
                 hint = spelling_hint(key, known) or "it has loop_var and index_var"
-                self.errors.append(_error(control, key, f'loop_control: has no "{key}"', hint, at_key=True))
+                self.errors.append(
+                    _grammar_error(control, key, f'loop_control: has no "{key}"', hint, at_key=True)
+                )
             elif not isinstance(value, str) or not _NAME.fullmatch(value):
                 self.errors.append(
-                    _error(control, key, f"{key}: takes the name of a variable", f"{key}: rule")
+                    _grammar_error(control, key, f"{key}: takes the name of a variable", f"{key}: rule")
                 )
         return str(control.get("loop_var", "item")), control.get("index_var")
 

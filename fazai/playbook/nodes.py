@@ -9,11 +9,11 @@ from fazai.errors import Mark
 from fazai.model import Value
 from fazai.yamltext import YamlList, YamlMap
 
-__all__ = ["Declared", "Play", "Selection"]
+__all__ = ["DeclaredResource", "Play", "Selection"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Declared:
+class DeclaredResource:
     """One item of a list of resources. What is None was not written.
 
     `fields` is the mapping below the kind, or a template that gives one. `node` is the whole item.
@@ -42,7 +42,7 @@ class Play:
 
     name: str
     hosts: tuple[str, ...]
-    resources: tuple[Declared, ...]
+    resources: tuple[DeclaredResource, ...]
     path: Path
     node: YamlMap
     tags: tuple[str, ...] = ()
@@ -66,7 +66,7 @@ class Selection:
         return bool(self.tags or self.skip_tags or self.kinds)
 
 
-def words(value: Value) -> tuple[str, ...] | None:
+def split_words(value: Value) -> tuple[str, ...] | None:
     """A text with commas, or a list of texts, as a tuple; None for anything else."""
     if isinstance(value, str):
         return tuple(part.strip() for part in value.split(",") if part.strip())

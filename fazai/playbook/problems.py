@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from fazai.errors import Errors, FazaiError, Mark
 from fazai.template import UndefinedName
 
-__all__ = ["Problems"]
+__all__ = ["ProblemCollector"]
 
 
-class Problems:
+class ProblemCollector:
     """Collects errors, and the hosts that each is for. `before`: what was found to be wrong earlier. `whole`:
     all of the inventory and the variables could be read; else a name that is nowhere is no mistake, as long
     as no known name is like it."""
@@ -62,18 +62,18 @@ class Problems:
             return
         for error, hosts in self._found.values():
             if hosts:
-                error.message = f"{error.message}, for {_named(hosts)}"
-        raise Errors(sorted((error for error, _ in self._found.values()), key=_place))
+                error.message = f"{error.message}, for {_name_hosts(hosts)}"
+        raise Errors(sorted((error for error, _ in self._found.values()), key=_sort_key))
 
 
-def _named(hosts: list[str]) -> str:
+def _name_hosts(hosts: list[str]) -> str:
     more = len(dict.fromkeys(hosts)) - 1
     if more == 0:
         return hosts[0]
     return f"{hosts[0]} and {more} more host{'' if more == 1 else 's'}"
 
 
-def _place(error: FazaiError) -> tuple[int, str, int, int]:
+def _sort_key(error: FazaiError) -> tuple[int, str, int, int]:
     where = error.where
     if isinstance(where, Mark):
         return 0, where.file, where.line, where.column

@@ -10,29 +10,29 @@ from fazai.errors import FazaiError, InventoryError, PlaybookError, spelling_hin
 from fazai.inventory import Inventory
 from fazai.inventory.patterns import select_hosts
 from fazai.model import Kind, ListChecking, Provider, Resource, TargetWork, Value, Work
-from fazai.playbook.expanding import Expander
+from fazai.playbook.expanding import ResourceExpander
 from fazai.playbook.grammar import read_resources
-from fazai.playbook.merging import Merger
+from fazai.playbook.merging import ResourceMerger
 from fazai.playbook.nodes import Play, Selection
-from fazai.playbook.problems import Problems
-from fazai.playbook.scopes import Scopes
-from fazai.playbook.selecting import Chooser
-from fazai.playbook.sources import Piece, Source, Sources
-from fazai.playbook.targets import Targets
+from fazai.playbook.problems import ProblemCollector
+from fazai.playbook.scopes import HostScopes
+from fazai.playbook.selecting import ResourceChooser
+from fazai.playbook.sources import ExpandedResource, PreparedResource, ResourcePreparer
+from fazai.playbook.targets import TargetBuilder
 from fazai.template import Scope, Templates
-from fazai.yamltext import Seen, YamlList
+from fazai.yamltext import OnFileRead, YamlList
 
 if TYPE_CHECKING:
     from fazai.secrets import SecretReader
 
-__all__ = ["resolve"]
+__all__ = ["resolve_work"]
 
 _REST: Final = "inventory"
 #: A play's variables are not a target's options; these names would surely be meant as such.
 _OPTIONS_ONLY: Final = ("provider", "mode", "base_url", "secret")
 
 
-def resolve(
+def resolve_work(
     inventory: Inventory,
     plays: Sequence[Play],
     *,
@@ -41,7 +41,7 @@ def resolve(
     selection: Selection,
     extra_vars: Mapping[str, Value],
     secrets: SecretReader,
-    seen: Seen | None = None,
+    seen: OnFileRead | None = None,
     left_out: Callable[[Sequence[str]], object] = lambda _: None,
     misnamed: Callable[[str, str, Sequence[str]], object] = lambda *_: None,
     before: Sequence[FazaiError] = (),
@@ -56,7 +56,7 @@ def resolve(
     with the option and the hosts. `before`: what was wrong in reading all this, raised
     together with what is wrong in the rest; `whole`: no host, group or variable was lost by it.
     """
-    problems = Problems(before, whole=whole)
+    problems = ProblemCollector(before, whole=whole)
     resolver = _Resolver(inventory, plays, providers, kinds, selection, extra_vars, secrets, seen, problems)
     works = resolver.works()
     left_out(resolver.left_out)
@@ -66,7 +66,7 @@ def resolve(
 
 
 #: A list of resources, and the play that it is from.
-_Layer = tuple[Play | None, tuple[Source, ...]]
+_PreparedLayer = tuple[Play | None, tuple[PreparedResource, ...]]
 
 
 class _Resolver:
@@ -79,23 +79,23 @@ class _Resolver:
         selection: Selection,
         extra_vars: Mapping[str, Value],
         secrets: SecretReader,
-        seen: Seen | None,
-        problems: Problems,
+        seen: OnFileRead | None,
+        problems: ProblemCollector,
     ) -> None:
         self._inventory = inventory
         self._plays = plays
         self._selection = selection
         self._seen = seen
         self._problems = problems
-        self._scopes = Scopes(inventory, Templates(secrets=secrets.read), extra_vars)
-        self._targets = Targets(inventory, self._scopes, providers, secrets, self._problems)
-        self._sources = Sources(kinds, self._problems.add)
-        self._expander = Expander(extra_vars, self._problems, seen)
-        self._merger = Merger(self._problems)
-        self._chooser = Chooser(selection)
-        self._lists: dict[int, tuple[YamlList, tuple[Source, ...]]] = {}
+        self._scopes = HostScopes(inventory, Templates(secrets=secrets.read), extra_vars)
+        self._targets = TargetBuilder(inventory, self._scopes, providers, secrets, self._problems)
+        self._sources = ResourcePreparer(kinds, self._problems.add)
+        self._expander = ResourceExpander(extra_vars, self._problems, seen)
+        self._merger = ResourceMerger(self._problems)
+        self._chooser = ResourceChooser(selection)
+        self._lists: dict[int, tuple[YamlList, tuple[PreparedResource, ...]]] = {}
         self._lone = _lone_lists(inventory)
-        self._prepared: dict[Play, tuple[Source, ...]] = {}
+        self._prepared: dict[Play, tuple[PreparedResource, ...]] = {}
         self.left_out: list[str] = []
         self.misnamed = self._targets.misnamed
 
@@ -113,15 +113,15 @@ class _Resolver:
             self._check_idle()
         self._problems.check()
         if not any(done.values()):
-            raise _no_target(chosen)
+            raise _no_target_error(chosen)
         works: list[Work] = []
         left = dict.fromkeys(chosen)
         for play, hosts in zip(self._plays, members, strict=True):
             own = [host for host in hosts if host in left]
             for host in own:
                 del left[host]
-            works.extend(_work(play.name, [done[host] for host in own], play))
-        works.extend(_work(_REST, [done[host] for host in left], None))
+            works.extend(_make_works(play.name, [done[host] for host in own], play))
+        works.extend(_make_works(_REST, [done[host] for host in left], None))
         return tuple(works)
 
     def _chosen(self) -> dict[str, None]:
@@ -161,7 +161,7 @@ class _Resolver:
 
     def _target_work(self, host: str, plays: Sequence[Play]) -> TargetWork | None:
         """What is wanted on a host; None if it is no target, or something is wrong with it."""
-        layers: list[_Layer] = [(play, self._of_play(play)) for play in plays if play.resources]
+        layers: list[_PreparedLayer] = [(play, self._of_play(play)) for play in plays if play.resources]
         layers += [
             (None, self._of_list(layer.resources, reused=id(layer.resources) not in self._lone))
             for layer in self._inventory.layers(host)
@@ -215,7 +215,7 @@ class _Resolver:
                     text = f'no handler listens to "{name}"'
                     self._problems.add(PlaybookError(text, where=resource.mark, hint=hint), host)
 
-    def _check_alone(self, host: str, layers: Iterable[_Layer]) -> None:
+    def _check_alone(self, host: str, layers: Iterable[_PreparedLayer]) -> None:
         """Resources on a host that no provider is named for."""
         if self._scopes.raw(host).get("provider") is not None:
             return  # there is one, and it is wrong: that is said already
@@ -252,8 +252,8 @@ class _Resolver:
         raise AssertionError("what is the same for all hosts has no template")
 
     def _pieces(
-        self, host: str, provider: Provider, play: Play | None, sources: tuple[Source, ...]
-    ) -> list[Piece]:
+        self, host: str, provider: Provider, play: Play | None, sources: tuple[PreparedResource, ...]
+    ) -> list[ExpandedResource]:
         """What a layer says of the host."""
         scope: Scope | None = None
 
@@ -263,7 +263,7 @@ class _Resolver:
                 scope = self._scopes.host(host, play)
             return scope
 
-        found: list[Piece] = []
+        found: list[ExpandedResource] = []
         for source in sources:
             pieces = self._expander.expand(source, host, scoped)
             if pieces and source.kind.name not in provider.kinds:
@@ -278,14 +278,14 @@ class _Resolver:
             found += pieces
         return found
 
-    def _of_play(self, play: Play) -> tuple[Source, ...]:
+    def _of_play(self, play: Play) -> tuple[PreparedResource, ...]:
         known = self._prepared.get(play)
         if known is None:
             prepared = [self._sources.prepare(declared, play) for declared in play.resources]
             known = self._prepared[play] = tuple(each for each in prepared if each is not None)
         return known
 
-    def _of_list(self, resources: YamlList, *, reused: bool) -> tuple[Source, ...]:
+    def _of_list(self, resources: YamlList, *, reused: bool) -> tuple[PreparedResource, ...]:
         """The sources of a list of the inventory; kept if they are needed again."""
         known = self._lists.get(id(resources))
         if known is not None:
@@ -299,7 +299,7 @@ class _Resolver:
         return sources
 
 
-def _no_target(chosen: Iterable[str]) -> InventoryError:
+def _no_target_error(chosen: Iterable[str]) -> InventoryError:
     """A run over nothing would be a run in which all is well."""
     if not list(chosen):
         return InventoryError("the inventory has no hosts", hint="hosts stand below `all:` and `hosts:`")
@@ -315,15 +315,15 @@ def _lone_lists(inventory: Inventory) -> frozenset[int]:
     return frozenset(number for number, hosts in count.items() if hosts == 1)
 
 
-def _work(name: str, items: Iterable[TargetWork | None], play: Play | None) -> list[Work]:
+def _make_works(name: str, items: Iterable[TargetWork | None], play: Play | None) -> list[Work]:
     targets = tuple(item for item in items if item is not None)
     if not targets:
         return []
-    serial = tuple(_share(size, len(targets)) or 1 for size in play.serial) if play is not None else ()
-    max_fail = None if play is None or play.max_fail is None else _share(play.max_fail, len(targets))
+    serial = tuple(_count_share(size, len(targets)) or 1 for size in play.serial) if play is not None else ()
+    max_fail = None if play is None or play.max_fail is None else _count_share(play.max_fail, len(targets))
     return [Work(name, targets, serial, max_fail)]
 
 
-def _share(size: int | str, count: int) -> int:
+def _count_share(size: int | str, count: int) -> int:
     """A number, or that percentage of the targets."""
     return size if isinstance(size, int) else count * int(size.rstrip("%")) // 100

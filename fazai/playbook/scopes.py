@@ -12,10 +12,10 @@ from fazai.playbook.nodes import Play
 from fazai.template import HostVars, Scope, Templates
 from fazai.yamltext import YamlMap
 
-__all__ = ["Scopes"]
+__all__ = ["HostScopes"]
 
 
-class Scopes:
+class HostScopes:
     """Builds a scope when one is asked for: most hosts share all they have, and many need none."""
 
     def __init__(self, inventory: Inventory, templates: Templates, extra: Mapping[str, Value]) -> None:

@@ -10,12 +10,12 @@ from fazai.errors import InputError, did_you_mean
 from fazai.model import Resource
 from fazai.playbook.nodes import Selection
 
-__all__ = ["Chooser"]
+__all__ = ["ResourceChooser"]
 
 _SPECIAL: Final = ("all", "always", "never", "tagged", "untagged")
 
 
-class Chooser:
+class ResourceChooser:
     """Chooses resources, and remembers what there was to choose from."""
 
     def __init__(self, selection: Selection) -> None:
@@ -68,11 +68,11 @@ class Chooser:
     def _tagged(self, tags: tuple[str, ...]) -> bool:
         known = self._tags.get(tags)
         if known is None:
-            known = self._tags[tags] = _runs(set(tags), self._selection)
+            known = self._tags[tags] = _tags_run(set(tags), self._selection)
         return known
 
 
-def _runs(tags: set[str], selection: Selection) -> bool:
+def _tags_run(tags: set[str], selection: Selection) -> bool:
     """Ansible's rules (`playbook/taggable.py`)."""
     only = set(selection.tags) or {"all"}
     skip = set(selection.skip_tags)

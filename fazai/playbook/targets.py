@@ -18,17 +18,17 @@ from fazai.errors import (
 )
 from fazai.inventory import Inventory
 from fazai.model import FieldSpec, Provider, Secret, Target, Value
-from fazai.playbook.problems import Problems
-from fazai.playbook.scopes import Scopes
+from fazai.playbook.problems import ProblemCollector
+from fazai.playbook.scopes import HostScopes
 from fazai.template import OMIT, Scope, is_static
 
 if TYPE_CHECKING:
     from fazai.secrets import SecretReader
 
-__all__ = ["COMMON", "Targets"]
+__all__ = ["COMMON_OPTIONS", "TargetBuilder"]
 
 #: Options that every target has, whatever its provider.
-COMMON: Final[Mapping[str, FieldSpec]] = {
+COMMON_OPTIONS: Final[Mapping[str, FieldSpec]] = {
     spec.name: spec
     for spec in (
         FieldSpec("owner", "text", "whose items these are; another owner's are never touched"),
@@ -45,16 +45,16 @@ _PEM: Final = "-----BEGIN"
 _OTHER_NAMES: Final = dict.fromkeys(("key_file", "private_key", "private_key_file", "identity_file"), "key")
 
 
-class Targets:
+class TargetBuilder:
     """Builds targets; what is wrong with one goes into `problems`."""
 
     def __init__(
         self,
         inventory: Inventory,
-        scopes: Scopes,
+        scopes: HostScopes,
         providers: Callable[[str], Provider],
         secrets: SecretReader,
-        problems: Problems,
+        problems: ProblemCollector,
     ) -> None:
         self._inventory = inventory
         self._scopes = scopes
@@ -83,7 +83,7 @@ class Targets:
 
     def build(self, host: str, provider: Provider) -> Target | None:
         """The target, or None if there is something wrong with it."""
-        specs = {**COMMON, **provider.options}
+        specs = {**COMMON_OPTIONS, **provider.options}
         raw = self._scopes.raw(host)
         self._look_for_misnamed(host, provider, specs, raw)
         scope: Scope | None = None
@@ -101,7 +101,7 @@ class Targets:
                 if value is OMIT or value is None:
                     continue
                 if name == "mode":
-                    mode = _mode(value)
+                    mode = _check_mode(value)
                 else:
                     options[name] = self._option(host, specs[name], value, specs)
             except FazaiError as error:
@@ -164,9 +164,9 @@ class Targets:
             return self._path(host, spec.name, value)
         if spec.type == "path" and isinstance(value, str) and not value.startswith("lab://"):
             return os.path.abspath(self._path(host, spec.name, os.path.expanduser(value)))
-        problem = _mistyped(spec, value)
+        problem = _type_problem(spec, value)
         if problem is not None:
-            raise InventoryError(f"{spec.name} {problem}", hint=_purpose(spec, specs))
+            raise InventoryError(f"{spec.name} {problem}", hint=_option_purpose(spec, specs))
         return value
 
     def _path(self, host: str, name: str, path: str) -> str:
@@ -189,27 +189,27 @@ class Targets:
         self._problems.add(error, host)
 
 
-def _purpose(spec: FieldSpec, specs: Mapping[str, FieldSpec]) -> str | None:
+def _option_purpose(spec: FieldSpec, specs: Mapping[str, FieldSpec]) -> str | None:
     """What an option is for; for one that is another's second name, what that one is for."""
     named = specs.get(spec.doc.removeprefix("as ")) if spec.doc.startswith("as ") else None
     return (named or spec).doc or None
 
 
-def _mode(value: Value) -> str:
+def _check_mode(value: Value) -> str:
     if value in _MODES:
         return str(value)
     hint = spelling_hint(value, _MODES) if isinstance(value, str) else None
     raise InventoryError("mode is read or write", hint=hint or "without it, a target is only looked at")
 
 
-def _mistyped(spec: FieldSpec, value: Value) -> str | None:
+def _type_problem(spec: FieldSpec, value: Value) -> str | None:
     """What is wrong with the value's type."""
     if isinstance(value, Secret):
         return None if spec.type in ("text", "any") else "cannot be a secret"
     if spec.type == "boolean" and not isinstance(value, bool):
         return "is true or false"
     if spec.type in ("number", "integer"):
-        return _misnumbered(spec, value)
+        return _number_problem(spec, value)
     if spec.type == "choice" and value not in spec.choices:
         return f"is one of {', '.join(spec.choices)}"
     if spec.type == "list" and not isinstance(value, list):
@@ -221,7 +221,7 @@ def _mistyped(spec: FieldSpec, value: Value) -> str | None:
     return None
 
 
-def _misnumbered(spec: FieldSpec, value: Any) -> str | None:
+def _number_problem(spec: FieldSpec, value: Any) -> str | None:
     wanted = "a whole number" if spec.type == "integer" else "a number"
     if isinstance(value, bool) or not isinstance(value, int if spec.type == "integer" else int | float):
         return f"is {wanted}"

@@ -14,7 +14,7 @@ from fazai.model import Secret, SecretRef, Value
 from fazai.secrets.files import read_private
 
 if TYPE_CHECKING:
-    from fazai.secrets.vault import Password
+    from fazai.secrets.vault import VaultPassword
 
 __all__ = ["PROMPTS", "SecretReader"]
 
@@ -27,7 +27,7 @@ _KEY_NAMES: Final = {"key": "api_key", "secret": "api_secret"}
 
 
 @dataclass(frozen=True, slots=True)
-class _Failed:
+class _FailedSecret:
     message: str
     hint: str | None
 
@@ -56,8 +56,8 @@ class SecretReader:
         self._password_files = tuple(vault_password_files)
         self._timeout_s = timeout_s
         self._uid = os.geteuid() if uid is None else uid
-        self._known: dict[object, Value | _Failed] = {}
-        self._passwords: tuple[Password, ...] | None = None
+        self._known: dict[object, Value | _FailedSecret] = {}
+        self._passwords: tuple[VaultPassword, ...] | None = None
 
     def read(self, ref: SecretRef) -> Value:
         """A Secret, or a mapping of Secrets where what is read is a JSON object. Raises SecretError."""
@@ -106,10 +106,10 @@ class SecretReader:
 
     def open_file(self, data: bytes, name: str) -> bytes:
         """The plain bytes of a file that is Vault text as a whole. Raises SecretError."""
-        from fazai.secrets.vault import decrypt
+        from fazai.secrets.vault import decrypt_vault
 
         try:
-            return decrypt(data.decode(), self.passwords())
+            return decrypt_vault(data.decode(), self.passwords())
         except UnicodeDecodeError:
             raise SecretError("the vault text is damaged", where=name) from None
         except SecretError as error:
@@ -118,9 +118,9 @@ class SecretReader:
 
     def texts(self) -> Iterator[str]:
         """All that was read so far, to mask it in what others say."""
-        return secret_texts([one for one in self._known.values() if not isinstance(one, _Failed)])
+        return secret_texts([one for one in self._known.values() if not isinstance(one, _FailedSecret)])
 
-    def passwords(self) -> tuple[Password, ...]:
+    def passwords(self) -> tuple[VaultPassword, ...]:
         """The vault passwords, from the command line, then from the environment. Raises SecretError."""
         if self._passwords is None:
             self._passwords = tuple(self._password(source) for source in self._password_sources())
@@ -133,25 +133,25 @@ class SecretReader:
         if text is None:
             hint = spelling_hint(name, self._environ) or f"export {name}=…"
             raise SecretError(f'the environment variable "{name}" is not set', hint=hint)
-        return _content(text, f'the environment variable "{name}"')
+        return _parse_secret(text, f'the environment variable "{name}"')
 
     def _file(self, path: Path) -> Value:
         data = read_private(path, uid=self._uid)
-        found = _content(
-            _decoded(data, f"the file {path}"), f"the file {path}", is_json=path.suffix == ".json"
+        found = _parse_secret(
+            _decode_utf8(data, f"the file {path}"), f"the file {path}", is_json=path.suffix == ".json"
         )
         return Secret(found.reveal(), os.path.abspath(path)) if isinstance(found, Secret) else found
 
     def _command(self, argv: tuple[str, ...], cwd: Path) -> Value:
         data = self._run(argv, cwd)
         what = f'the output of "{argv[0]}"'
-        return _content(_decoded(data, what), what)
+        return _parse_secret(_decode_utf8(data, what), what)
 
     def _vault(self, text: str) -> Value:
-        from fazai.secrets.vault import decrypt
+        from fazai.secrets.vault import decrypt_vault
 
-        plain = _decoded(decrypt(text, self.passwords()), "the vault's content")
-        return _content(plain, "the vault's content", strip=False)
+        plain = _decode_utf8(decrypt_vault(text, self.passwords()), "the vault's content")
+        return _parse_secret(plain, "the vault's content", strip=False)
 
     # -- vault passwords --------------------------------------------------------------------------------
 
@@ -166,8 +166,8 @@ class SecretReader:
             sources.append((label if at and label else None, path))
         return sources
 
-    def _password(self, source: tuple[str | None, str]) -> Password:
-        from fazai.secrets.vault import Password
+    def _password(self, source: tuple[str | None, str]) -> VaultPassword:
+        from fazai.secrets.vault import VaultPassword
 
         label, name = source
         if name in PROMPTS:
@@ -184,12 +184,12 @@ class SecretReader:
             data = read_private(path, uid=self._uid, folder=False)
         if not data.strip():
             raise SecretError(f"the vault password in {path} is empty")
-        return Password(label, data.strip())
+        return VaultPassword(label, data.strip())
 
     def _run(self, argv: Sequence[str], cwd: Path) -> bytes:
-        from fazai.secrets.commands import run  # with subprocess, which most runs do not need
+        from fazai.secrets.commands import run_program  # with subprocess, which most runs do not need
 
-        return run(argv, cwd=cwd, environ=self._environ, timeout_s=self._timeout_s)
+        return run_program(argv, cwd=cwd, environ=self._environ, timeout_s=self._timeout_s)
 
     # -- helpers ----------------------------------------------------------------------------------------
 
@@ -199,9 +199,9 @@ class SecretReader:
             try:
                 known = read()
             except SecretError as error:
-                known = _Failed(error.message, error.hint)
+                known = _FailedSecret(error.message, error.hint)
             self._known[key] = known
-        if isinstance(known, _Failed):
+        if isinstance(known, _FailedSecret):
             raise SecretError(known.message, where=where, hint=known.hint)
         return known
 
@@ -219,14 +219,14 @@ class SecretReader:
         return self.wrap(str(item) if isinstance(item, int | float) else item, where)
 
 
-def _decoded(data: bytes, what: str) -> str:
+def _decode_utf8(data: bytes, what: str) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise SecretError(f"{what} is not UTF-8 text") from None
 
 
-def _content(text: str, what: str, *, is_json: bool = False, strip: bool = True) -> Value:
+def _parse_secret(text: str, what: str, *, is_json: bool = False, strip: bool = True) -> Value:
     """A JSON object as a mapping of Secrets, OPNsense's own key file likewise, and everything else as one."""
     stripped = text.strip()
     if not stripped:
@@ -235,30 +235,30 @@ def _content(text: str, what: str, *, is_json: bool = False, strip: bool = True)
         import json
 
         try:
-            found = json.loads(stripped, object_pairs_hook=_unique)
+            found = json.loads(stripped, object_pairs_hook=_refuse_repeated_keys)
         except (ValueError, RecursionError):
             found = None
         if isinstance(found, dict):
-            return {key: _secret_item(key, item, what) for key, item in found.items()}
+            return {key: _wrap_item(key, item, what) for key, item in found.items()}
     if is_json:
         raise SecretError(f"{what} is not a JSON object", hint='{"api_key": "…", "api_secret": "…"}')
-    return _key_file(stripped) or Secret(stripped if strip else text)
+    return _parse_key_file(stripped) or Secret(stripped if strip else text)
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _refuse_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
         raise ValueError("a key stands twice")
     return found
 
 
-def _secret_item(key: str, item: Any, what: str) -> Secret:
+def _wrap_item(key: str, item: Any, what: str) -> Secret:
     if isinstance(item, bool) or not isinstance(item, str | int | float):
         raise SecretError(f'"{key}" in {what} is no text')
     return Secret(str(item))
 
 
-def _key_file(text: str) -> dict[str, Value] | None:
+def _parse_key_file(text: str) -> dict[str, Value] | None:
     """`key=…` and `secret=…`, the file that OPNsense's user page hands out."""
     pairs = [line.partition("=") for line in text.splitlines() if line.strip()]
     names = [name.strip() for name, _, _ in pairs]

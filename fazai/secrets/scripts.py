@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from fazai.errors import InventoryError, SecretError
-from fazai.secrets.commands import run
+from fazai.secrets.commands import run_program
 
 __all__ = ["SCRIPT_OUTPUT_MAX_BYTES", "SCRIPT_TIMEOUT_S", "script_runner"]
 
@@ -28,7 +28,7 @@ def script_runner(
         key = (path, arguments[0])
         began = time.monotonic()
         try:
-            return run(
+            return run_program(
                 [str(Path(path).absolute()), *arguments],
                 cwd=Path.cwd(),
                 environ=environ,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
-from fazai.template.limits import Run
+from fazai.template.limits import Rendering
 from fazai.template.simple import MISSING
 
 __all__ = ["HostVars", "HostView", "Variables"]
@@ -14,7 +14,7 @@ __all__ = ["HostVars", "HostView", "Variables"]
 class Variables(Protocol):
     """Variables that are rendered when they are asked for (`scope.Scope`)."""
 
-    def find(self, name: str, run: Run) -> Any:
+    def find(self, name: str, rendering: Rendering) -> Any:
         """Return the rendered value of a variable, MISSING if there is none."""
 
     def names(self) -> Iterator[str]:
@@ -23,7 +23,7 @@ class Variables(Protocol):
     def has(self, name: object) -> bool:
         """Tell whether there is such a variable, whatever its value."""
 
-    def new_run(self) -> Run:
+    def new_rendering(self) -> Rendering:
         """Return the budget of a rendering that begins now."""
 
 
@@ -53,15 +53,15 @@ class HostView(Mapping[str, Any]):
 
     what = "the host"
 
-    def __init__(self, scope: Variables, run: Run | None = None) -> None:
+    def __init__(self, scope: Variables, rendering: Rendering | None = None) -> None:
         self._scope = scope
-        self._run = run
+        self._rendering = rendering
 
-    def bound(self, run: Run) -> HostView:
-        return HostView(self._scope, run)
+    def bound(self, rendering: Rendering) -> HostView:
+        return HostView(self._scope, rendering)
 
     def __getitem__(self, name: str) -> Any:
-        value = self._scope.find(name, self._run or self._scope.new_run())
+        value = self._scope.find(name, self._rendering or self._scope.new_rendering())
         if value is MISSING:
             raise KeyError(name)
         return value

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from fazai.model import Secret, Value
-from fazai.template.filters.base import TEXT_MAX, FilterError, SecretMap, entries
+from fazai.template.filters.base import TEXT_MAX, FilterError, SecretMap, plain_entries
 
 __all__ = [
     "CHAIN_MAX",
@@ -20,7 +20,7 @@ __all__ = [
     "TEMPLATE_MAX",
     "TEXT_MAX",
     "Omit",
-    "Run",
+    "Rendering",
     "conceal",
     "is_listed",
     "reveal",
@@ -55,7 +55,7 @@ class Omit:
 OMIT: Final = Omit()
 
 
-class Run:
+class Rendering:
     """One rendering: its budget, the variables that are being rendered, whether a secret was touched."""
 
     __slots__ = ("_measured", "chain", "left", "tainted")
@@ -130,7 +130,7 @@ def reveal(value: Any) -> Any:
     if isinstance(value, Secret):
         return value.reveal()
     if isinstance(value, dict):
-        return {reveal(key): reveal(item) for key, item in entries(value)}
+        return {reveal(key): reveal(item) for key, item in plain_entries(value)}
     if isinstance(value, list | tuple):
         return [reveal(item) for item in value]
     return value
@@ -141,7 +141,7 @@ def conceal(value: Value) -> Value:
     if value is None or isinstance(value, bool | Secret):
         return value
     if isinstance(value, Mapping):
-        return SecretMap.of({key: conceal(item) for key, item in entries(value)})
+        return SecretMap.of({key: conceal(item) for key, item in plain_entries(value)})
     if isinstance(value, list | tuple):
         return [conceal(item) for item in value]
     return Secret(str(value))

@@ -15,7 +15,7 @@ from jinja2.visitor import NodeTransformer
 
 from fazai.errors import spelling_hint
 
-__all__ = ["Rewrite"]
+__all__ = ["TreeRewriter"]
 
 _COLLECTIONS: Final = ("ansible.builtin.", "ansible.utils.", "ansible.netcommon.", "ansible.posix.")
 _REFUSED: Final[dict[type[nodes.Node], str]] = {
@@ -51,7 +51,7 @@ class NotAvailable(TemplateSyntaxError):
         self.hint = hint
 
 
-class Rewrite(NodeTransformer):
+class TreeRewriter(NodeTransformer):
     """Rewrites the tree of one template. Raises NotAvailable for what templates here do not have."""
 
     def __init__(self, filters: dict[str, Any], tests: dict[str, Any]) -> None:
@@ -95,14 +95,14 @@ class Rewrite(NodeTransformer):
         left, line = node.expr, node.lineno
         result: nodes.Expr | None = None
         for operand in node.ops:
-            pair = _call("_compare", left, line, nodes.Const(operand.op), operand.expr)
+            pair = _filter_call("_compare", left, line, nodes.Const(operand.op), operand.expr)
             result = pair if result is None else nodes.And(result, pair, lineno=line)
             left = operand.expr
         return result or node
 
     def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802
         self.generic_visit(node)
-        return _call("_concat", nodes.List(node.nodes, lineno=node.lineno), node.lineno)
+        return _filter_call("_concat", nodes.List(node.nodes, lineno=node.lineno), node.lineno)
 
     def visit_Getitem(self, node: nodes.Getitem) -> nodes.Node:  # noqa: N802
         self.generic_visit(node)
@@ -110,48 +110,50 @@ class Rewrite(NodeTransformer):
             return node
         bounds = (node.arg.start, node.arg.stop, node.arg.step)
         none = nodes.Const(None)
-        return _call("_slice", node.node, node.lineno, *(none if b is None else b for b in bounds))
+        return _filter_call("_slice", node.node, node.lineno, *(none if b is None else b for b in bounds))
 
     def visit_Not(self, node: nodes.Not) -> nodes.Node:  # noqa: N802
         self.generic_visit(node)
-        node.node = _call("_truth", node.node, node.lineno)
+        node.node = _filter_call("_truth", node.node, node.lineno)
         return node
 
     def visit_If(self, node: nodes.If) -> nodes.Node:  # noqa: N802
         self.generic_visit(node)
-        node.test = _call("_truth", node.test, node.lineno)
+        node.test = _filter_call("_truth", node.test, node.lineno)
         return node
 
     def visit_CondExpr(self, node: nodes.CondExpr) -> nodes.Node:  # noqa: N802
         self.generic_visit(node)
-        node.test = _call("_truth", node.test, node.lineno)
+        node.test = _filter_call("_truth", node.test, node.lineno)
         return node
 
     def visit_For(self, node: nodes.For) -> nodes.Node:  # noqa: N802
         self.generic_visit(node)
-        node.iter = _call("_iterate", node.iter, node.lineno)
-        node.body.insert(0, _payment(node))
+        node.iter = _filter_call("_iterate", node.iter, node.lineno)
+        node.body.insert(0, _payment_statement(node))
         if node.test is not None:
-            node.test = nodes.And(_call("_pay", nodes.Const(1), node.lineno), node.test, lineno=node.lineno)
+            node.test = nodes.And(
+                _filter_call("_pay", nodes.Const(1), node.lineno), node.test, lineno=node.lineno
+            )
         return node
 
     def visit_Macro(self, node: nodes.Macro) -> nodes.Node:  # noqa: N802
         self.generic_visit(node)
-        node.body.insert(0, _payment(node))
+        node.body.insert(0, _payment_statement(node))
         return node
 
     def visit_CallBlock(self, node: nodes.CallBlock) -> nodes.Node:  # noqa: N802
         self.generic_visit(node)
-        node.body.insert(0, _payment(node))
+        node.body.insert(0, _payment_statement(node))
         return node
 
 
-def _payment(node: nodes.Node) -> nodes.ExprStmt:
+def _payment_statement(node: nodes.Node) -> nodes.ExprStmt:
     """The statement that pays for one round through the node's body, by its size."""
     weight = 1 + sum(1 for _ in node.find_all(nodes.Node)) // 4
-    return nodes.ExprStmt(_call("_pay", nodes.Const(weight), node.lineno), lineno=node.lineno)
+    return nodes.ExprStmt(_filter_call("_pay", nodes.Const(weight), node.lineno), lineno=node.lineno)
 
 
-def _call(name: str, node: nodes.Node, line: int, *args: nodes.Expr) -> nodes.Filter:
+def _filter_call(name: str, node: nodes.Node, line: int, *args: nodes.Expr) -> nodes.Filter:
     assert isinstance(node, nodes.Expr)
     return nodes.Filter(node, name, list(args), [], None, None, lineno=line)

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from fazai.errors import FazaiError, Mark, TemplateError
 from fazai.model import Secret, SecretRef, Value
 from fazai.template.errors import describe_type
-from fazai.template.filters.base import SecretMap, entries
+from fazai.template.filters.base import SecretMap, plain_entries
 from fazai.template.header import HEADER
 from fazai.template.hostvars import HostVars, HostView
-from fazai.template.limits import CHAIN_MAX, OMIT, OPERATIONS, Run
-from fazai.template.simple import LATER, MISSING, Simple, parse
+from fazai.template.limits import CHAIN_MAX, OMIT, OPERATIONS, Rendering
+from fazai.template.simple import LATER, MISSING, SimpleTemplate, parse_simple
 from fazai.yamltext import UnsafeText, YamlList, YamlMap
 
 if TYPE_CHECKING:
-    from fazai.template.compiled import Compiled
-    from fazai.template.engine import Engine
+    from fazai.template.compiled import CompiledTemplate
+    from fazai.template.engine import TemplateEngine
 
 __all__ = ["Scope", "Templates", "is_static"]
 
@@ -49,19 +49,19 @@ class Templates:
     ) -> None:
         self._secrets = secrets
         self._operations = operations
-        self._plans: dict[str, Simple | Compiled] = {}
-        self._heavy: dict[str, Compiled] = {}
-        self._files: dict[str, Compiled] = {}
-        self._conditions: dict[str, Compiled] = {}
+        self._plans: dict[str, SimpleTemplate | CompiledTemplate] = {}
+        self._heavy: dict[str, CompiledTemplate] = {}
+        self._files: dict[str, CompiledTemplate] = {}
+        self._conditions: dict[str, CompiledTemplate] = {}
         self._static: dict[int, tuple[Any, bool]] = {}
-        self._engine: Engine | None = None
+        self._engine: TemplateEngine | None = None
 
     def scope(self, variables: Mapping[str, Value], places: Places | None = None, label: str = "") -> Scope:
         """A scope of these variables. `places` finds a variable's place."""
         return Scope(self, variables, places)
 
-    def run(self) -> Run:
-        return Run(self._operations)
+    def rendering(self) -> Rendering:
+        return Rendering(self._operations)
 
     def secret(self, ref: SecretRef) -> Value:
         """What the reference stands for. Raises SecretError."""
@@ -78,29 +78,29 @@ class Templates:
             known = self._static[id(value)] = (value, is_static(value))  # kept alive, so the id stays its own
         return known[1]
 
-    def plan(self, text: str) -> Simple | Compiled:
+    def plan(self, text: str) -> SimpleTemplate | CompiledTemplate:
         """The template of a text. Raises TemplateError."""
         plan = self._plans.get(text)
         if plan is None:
-            plan = parse(text) or self.compiled(text)
+            plan = parse_simple(text) or self.compiled(text)
             self._plans[text] = plan
         return plan
 
-    def compiled(self, text: str) -> Compiled:
+    def compiled(self, text: str) -> CompiledTemplate:
         """The template of a text as Jinja2 has it. Raises TemplateError."""
         return self._compile(self._heavy, text, "text")
 
-    def file(self, text: str) -> Compiled:
+    def file(self, text: str) -> CompiledTemplate:
         """The template of a template file. Raises TemplateError."""
         return self._compile(self._files, text, "file")
 
-    def condition(self, text: str) -> Compiled:
+    def condition(self, text: str) -> CompiledTemplate:
         """The template of an expression that stands without braces. Raises TemplateError."""
         return self._compile(self._conditions, text, "condition")
 
     def _compile(
-        self, known: dict[str, Compiled], text: str, form: Literal["text", "file", "condition"]
-    ) -> Compiled:
+        self, known: dict[str, CompiledTemplate], text: str, form: Literal["text", "file", "condition"]
+    ) -> CompiledTemplate:
         compiled = known.get(text)
         if compiled is None:
             from fazai.template import compiled as compiling  # Jinja2: only when a template needs it
@@ -117,7 +117,7 @@ class Templates:
         return compiled
 
 
-class _Failure:
+class _FailedVariable:
     """What is kept of a variable that could not be rendered."""
 
     __slots__ = ("error",)
@@ -163,9 +163,9 @@ class Scope:
             yield from scope._variables
             scope = scope._parent
 
-    def new_run(self) -> Run:
+    def new_rendering(self) -> Rendering:
         """Return the budget of a rendering that begins now."""
-        return self.templates.run()
+        return self.templates.rendering()
 
     def has(self, name: object) -> bool:
         """Whether there is such a variable, whatever its value."""
@@ -182,12 +182,12 @@ class Scope:
         """
         if self.templates.static(value):
             return value
-        run = self.templates.run()
+        rendering = self.templates.rendering()
         try:
-            found = self._value(value, run)
+            found = self._value(value, rendering)
         except FazaiError as error:
-            raise _locate(error, where, sensitive) from None
-        return _named_keys(found)
+            raise _add_place(error, where, sensitive) from None
+        return _plain_keys(found)
 
     def render_file(self, text: str, where: Mark) -> str | Secret:
         """The content that the text of a template file gives, as Ansible's template module has it.
@@ -197,9 +197,9 @@ class Scope:
             return text
         scope = self if self.has("ansible_managed") else self.having({"ansible_managed": "Ansible managed"})
         try:
-            return self.templates.file(text).render_file(scope, self.templates.run())
+            return self.templates.file(text).render_file(scope, self.templates.rendering())
         except FazaiError as error:
-            raise _locate(error, where, False) from None
+            raise _add_place(error, where, False) from None
 
     def test(self, condition: Value, where: Mark | None = None) -> bool:
         """Whether a condition holds: a truth value, an expression without braces, or a list: all must hold.
@@ -217,7 +217,7 @@ class Scope:
         try:
             return self._test(condition)
         except FazaiError as error:
-            raise _locate(error, where, False) from None
+            raise _add_place(error, where, False) from None
 
     def _test(self, condition: Value) -> bool:
         if not isinstance(condition, str) or not condition.strip():
@@ -231,23 +231,23 @@ class Scope:
                 hint="write it without {{ }}",
                 excerpt=condition.strip(),
             )
-        run = self.templates.run()
-        value = self.templates.condition(condition).render(self, run)
-        answer = _truth(value)
+        rendering = self.templates.rendering()
+        value = self.templates.condition(condition).render(self, rendering)
+        answer = _read_truth(value)
         if answer is None:
             raise TemplateError(
                 f"a condition gives true or false, and this one gives {describe_type(value)}",
                 hint="compare it, or ask: x is defined, x | length > 0, x | bool",
-                excerpt=None if run.tainted else condition.strip(),
+                excerpt=None if rendering.tainted else condition.strip(),
             )
         return answer
 
-    def find(self, name: str, run: Run) -> Any:
+    def find(self, name: str, rendering: Rendering) -> Any:
         """The rendered value of a variable, MISSING if there is none. Raises FazaiError."""
         done = self._done
         if name in done:
             value = done[name]
-            if type(value) is _Failure:
+            if type(value) is _FailedVariable:
                 raise value.error
             return value
         owner: Scope | None = self
@@ -257,28 +257,28 @@ class Scope:
             return MISSING
         raw = owner._variables[name]
         if not owner._final and not self.templates.static(raw):
-            raw = self._variable(name, raw, owner, run)
+            raw = self._variable(name, raw, owner, rendering)
         done[name] = raw
         return raw
 
-    def _variable(self, name: str, raw: Value, owner: Scope, run: Run) -> Value:
+    def _variable(self, name: str, raw: Value, owner: Scope, rendering: Rendering) -> Value:
         """A variable that is a template; its place is where errors are."""
         key = (id(self), name)
-        chain = run.chain
+        chain = rendering.chain
         if key in chain:
             names = [known for _, known in chain[chain.index(key) :]]
             loop = " -> ".join([*names, name])
-            raise _Loop(f"these variables refer to each other in a circle: {loop}")
+            raise _CircularVariables(f"these variables refer to each other in a circle: {loop}")
         if len(chain) >= CHAIN_MAX:
             raise TemplateError(f"more than {CHAIN_MAX} variables refer to one another, down to {name}")
         chain.append(key)
         try:
-            return self._value(raw, run)
-        except _Loop as error:
-            raise _locate(error, owner._place(name), _tells(name)) from None
+            return self._value(raw, rendering)
+        except _CircularVariables as error:
+            raise _add_place(error, owner._place(name), _may_be_secret(name)) from None
         except FazaiError as error:
-            located = _locate(error, owner._place(name), _tells(name))
-            self._done[name] = _Failure(located)
+            located = _add_place(error, owner._place(name), _may_be_secret(name))
+            self._done[name] = _FailedVariable(located)
             raise located from None
         finally:
             chain.pop()
@@ -286,84 +286,84 @@ class Scope:
     def _place(self, name: str) -> Mark | None:
         return self._places(name) if self._places is not None else None
 
-    def _value(self, value: Value, run: Run) -> Value:
+    def _value(self, value: Value, rendering: Rendering) -> Value:
         kind = type(value)
         if kind is str:
-            return self._text(value, run) if "{" in value else value
+            return self._text(value, rendering) if "{" in value else value
         if kind in _LEAVES:
             return value
         if isinstance(value, dict):
-            return self._map(value, run)
+            return self._map(value, rendering)
         if isinstance(value, list):
-            return self._list(value, run)
+            return self._list(value, rendering)
         if kind is UnsafeText:
             return str(value)
         if kind is SecretRef:
-            run.tainted = True
+            rendering.tainted = True
             return self.templates.secret(value)
         return value
 
-    def _text(self, text: str, run: Run) -> Value:
+    def _text(self, text: str, rendering: Rendering) -> Value:
         if is_static(text):
             return text
         plan = self.templates.plan(text)
-        if isinstance(plan, Simple):
-            value = plan.render(self.find, run)
+        if isinstance(plan, SimpleTemplate):
+            value = plan.render(self.find, rendering)
             if value is not LATER and not isinstance(value, HostVars | HostView):
                 return value
             plan = self.templates.compiled(text)
         elif text in self._texts:  # the same template again: names do not change within a scope
             return self._texts[text]
-        value = self._texts[text] = plan.render(self, run)
+        value = self._texts[text] = plan.render(self, rendering)
         return value
 
-    def _map(self, value: dict[str, Value], run: Run) -> Value:
+    def _map(self, value: dict[str, Value], rendering: Rendering) -> Value:
         done: dict[str, Value] = {}
         changed = False
         for key, item in value.items():
             try:
-                rendered = self._value(item, run)
+                rendered = self._value(item, rendering)
             except FazaiError as error:
                 place = value.mark(key) if isinstance(value, YamlMap) else None
-                raise _locate(error, place, _tells(key)) from None
+                raise _add_place(error, place, _may_be_secret(key)) from None
             changed = changed or rendered is not item
             if rendered is not OMIT:
                 done[key] = rendered
         return done if changed else value
 
-    def _list(self, value: list[Value], run: Run) -> Value:
+    def _list(self, value: list[Value], rendering: Rendering) -> Value:
         done: list[Value] = []
         changed = False
         for index, item in enumerate(value):
             try:
-                rendered = self._value(item, run)
+                rendered = self._value(item, rendering)
             except FazaiError as error:
                 place = value.mark(index) if isinstance(value, YamlList) else None
-                raise _locate(error, place, False) from None
+                raise _add_place(error, place, False) from None
             changed = changed or rendered is not item
             if rendered is not OMIT:
                 done.append(rendered)
         return done if changed else value
 
 
-class _Loop(TemplateError):
+class _CircularVariables(TemplateError):
     """Not remembered: seen from another variable there may be no circle."""
 
 
-def _named_keys(value: Value) -> Value:
+def _plain_keys(value: Value) -> Value:
     """The value with plain mappings: in a value, the keys of a mapping are names of fields and settings."""
     if isinstance(value, dict):
-        named = {key: _named_keys(item) for key, item in entries(value)}
+        named = {key: _plain_keys(item) for key, item in plain_entries(value)}
         if isinstance(value, SecretMap) or any(named[key] is not item for key, item in value.items()):
             return named
     elif isinstance(value, list):
-        items = [_named_keys(item) for item in value]
+        items = [_plain_keys(item) for item in value]
         if any(new is not old for new, old in zip(items, value, strict=True)):
             return items
     return value
 
 
-def _truth(value: Value) -> bool | None:
+def _read_truth(value: Value) -> bool | None:
     """Yes, no, or None for what is neither."""
     if isinstance(value, Secret):
         value = value.reveal()
@@ -375,7 +375,7 @@ def _truth(value: Value) -> bool | None:
     return None
 
 
-def _tells(name: str) -> bool:
+def _may_be_secret(name: str) -> bool:
     """Whether a value of this name may be secret, so that its template is not quoted."""
     word = name.lower()
     return any(
@@ -383,7 +383,7 @@ def _tells(name: str) -> bool:
     )
 
 
-def _locate(error: FazaiError, where: Mark | None, sensitive: bool) -> FazaiError:
+def _add_place(error: FazaiError, where: Mark | None, sensitive: bool) -> FazaiError:
     """The error with its place, unless it has one nearer to the cause."""
     if error.where is None:
         error.where = where

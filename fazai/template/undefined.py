@@ -10,10 +10,10 @@ from jinja2.utils import missing
 from fazai.errors import FazaiError
 from fazai.template.errors import UndefinedName
 
-__all__ = ["Missed", "Missing"]
+__all__ = ["NamedUndefined", "NamedUndefinedError"]
 
 
-class Missed(UndefinedError):
+class NamedUndefinedError(UndefinedError):
     """Raised where a Missing is used."""
 
     def __init__(self, message: str, name: Any, obj: Any) -> None:
@@ -22,7 +22,7 @@ class Missed(UndefinedError):
         self.obj = obj
 
 
-class Missing(StrictUndefined):
+class NamedUndefined(StrictUndefined):
     """An undefined name; what is below it is undefined too. Any use but `default` and `is defined` raises.
 
     With a `fault` it is a variable that is there and could not be rendered.
@@ -51,7 +51,9 @@ class Missing(StrictUndefined):
     def _exception(self, message: str) -> Exception:
         if self.fault is not None:
             return self.fault
-        return Missed(message, None if self._undefined_hint else self._undefined_name, self._undefined_obj)
+        return NamedUndefinedError(
+            message, None if self._undefined_hint else self._undefined_name, self._undefined_obj
+        )
 
     def fail(self) -> NoReturn:
         """Raises what any use of it raises."""

@@ -20,12 +20,12 @@ from yaml.events import (
 
 from fazai.errors import FazaiError, Mark, YamlError, raise_found, spelling_hint
 from fazai.model import SecretRef
-from fazai.yamltext.limits import Limits
-from fazai.yamltext.nodes import Source, UnsafeText, YamlList, YamlMap, pack
-from fazai.yamltext.phrases import bad_byte, phrase
-from fazai.yamltext.scalars import explicit, plain, plain_json
+from fazai.yamltext.limits import YamlLimits
+from fazai.yamltext.nodes import SourceText, UnsafeText, YamlList, YamlMap, pack_place
+from fazai.yamltext.phrases import explain_problem, find_bad_byte
+from fazai.yamltext.scalars import convert_plain, convert_plain_json, convert_tagged
 
-__all__ = ["build"]
+__all__ = ["build_document"]
 
 _STANDARD: Final = "tag:yaml.org,2002:"
 _SECRET_TAGS: Final = {
@@ -44,11 +44,11 @@ _SURROGATES: Final = re.compile(
 )
 
 
-class _Stop(Exception):
+class _StopReading(Exception):
     """No use in reading on; the reason is among the errors."""
 
 
-def build(data: bytes, file: str, limits: Limits, *, scalar_ok: bool = False) -> Any:
+def build_document(data: bytes, file: str, limits: YamlLimits, *, scalar_ok: bool = False) -> Any:
     """The one document of `data`: YamlMap, YamlList or None; with `scalar_ok` any value.
 
     Raises YamlError, or Errors for several; their `rest` is the document without what is wrong in it."""
@@ -63,7 +63,9 @@ def build(data: bytes, file: str, limits: Limits, *, scalar_ok: bool = False) ->
     is_json = _is_json(data)
     if is_json:
         data = _SURROGATES.sub(_join_surrogates, data)
-    builder = _Builder(data, Source(file, data), limits, plain_json if is_json else plain)
+    builder = _DocumentBuilder(
+        data, SourceText(file, data), limits, convert_plain_json if is_json else convert_plain
+    )
     return builder.document(scalar_ok)
 
 
@@ -89,10 +91,10 @@ def _join_surrogates(match: re.Match[bytes]) -> bytes:
     )
 
 
-class _Builder:
+class _DocumentBuilder:
     """Reads one text. Recursion is bounded by the depth limit."""
 
-    def __init__(self, data: bytes, source: Source, limits: Limits, scalar: Any) -> None:
+    def __init__(self, data: bytes, source: SourceText, limits: YamlLimits, scalar: Any) -> None:
         self._data = data
         self._source = source
         self._limits = limits
@@ -116,7 +118,7 @@ class _Builder:
 
             self._next = CParser(self._data).get_event
             value = self._documents(scalar_ok)
-        except _Stop:
+        except _StopReading:
             pass
         except yaml.reader.ReaderError:
             self._unreadable()
@@ -138,7 +140,7 @@ class _Builder:
                 self._error(
                     event, "a second document starts here; one was expected", "make it a file of its own"
                 )
-                raise _Stop
+                raise _StopReading
             start = self._next()
             value = self._value(start)
             fine = scalar_ok or value is None or value is _BAD or isinstance(value, YamlMap | YamlList)
@@ -154,28 +156,28 @@ class _Builder:
         if mark and began and self._source.is_end(mark.line) and not self._source.is_end(began.line):
             mark = began  # the text ends in the middle of something: where that began is what helps
             problem = "end of stream"
-        place = self._source.mark(pack(mark.line, mark.column) if mark is not None else 0)
+        place = self._source.mark(pack_place(mark.line, mark.column) if mark is not None else 0)
         if any(isinstance(known.where, Mark) and known.where.line == place.line for known in self._errors):
             return  # the line is known to be wrong, for a reason that says more
-        said = phrase(problem, context, self._source.line(place), place.column - 1)
+        said = explain_problem(problem, context, self._source.line(place), place.column - 1)
         excerpt = self._source.excerpt(place)
-        if began is not None and self._source.tells(self._source.mark(pack(began.line, began.column))):
+        if began is not None and self._source.tells(self._source.mark(pack_place(began.line, began.column))):
             excerpt = None  # what is wrong goes on from there
         self._errors.append(YamlError(said.message, where=place, hint=said.hint, excerpt=excerpt))
 
     def _unreadable(self) -> None:
-        line, column, what = bad_byte(self._data)
-        place = self._source.mark(pack(line, column))
+        line, column, what = find_bad_byte(self._data)
+        place = self._source.mark(pack_place(line, column))
         self._errors.append(
             YamlError(f"{what} in a text file", where=place, hint="save the file as UTF-8 text")
         )
 
     def _error(self, event: Any, message: str, hint: str | None = None) -> None:
         mark = event.start_mark
-        place = self._source.mark(pack(mark.line, mark.column))
+        place = self._source.mark(pack_place(mark.line, mark.column))
         self._errors.append(YamlError(message, where=place, hint=hint, excerpt=self._source.excerpt(place)))
         if len(self._errors) >= _ERRORS_MAX:
-            raise _Stop
+            raise _StopReading
 
     # -- values ----------------------------------------------------------------------------------------
 
@@ -219,7 +221,7 @@ class _Builder:
     def _tells(self, event: Any) -> bool:
         """Whether the line may hold a secret: a password with ! or * in front looks like a tag."""
         mark = event.start_mark
-        return self._source.tells(self._source.mark(pack(mark.line, mark.column)))
+        return self._source.tells(self._source.mark(pack_place(mark.line, mark.column)))
 
     def _weigh(self, event: Any, weight: int) -> None:
         self._weight += weight
@@ -229,7 +231,7 @@ class _Builder:
                 f"more than {self._limits.values} values, with what anchors and aliases multiply",
                 "split the file, or use fewer aliases of aliases",
             )
-            raise _Stop
+            raise _StopReading
 
     def _text(self, event: Any) -> Any:
         text: str = event.value
@@ -267,7 +269,7 @@ class _Builder:
             return self._secret(event, tag, text)
         if tag.startswith(_STANDARD):
             try:
-                return explicit(tag.removeprefix(_STANDARD), text)
+                return convert_tagged(tag.removeprefix(_STANDARD), text)
             except (ValueError, OverflowError):
                 self._error(event, f"this is no value for the tag !!{tag.removeprefix(_STANDARD)}")
                 return _BAD
@@ -290,7 +292,7 @@ class _Builder:
                 "ansible-vault encrypt_string makes it",
             )
             return _BAD
-        mark = self._source.mark(pack(event.start_mark.line, event.start_mark.column))
+        mark = self._source.mark(pack_place(event.start_mark.line, event.start_mark.column))
         return SecretRef(_SECRET_TAGS[tag], text, mark)
 
     def _unknown_tag(self, event: Any, tag: str) -> Any:
@@ -308,7 +310,7 @@ class _Builder:
         self._weigh(event, _CONTAINER_WEIGHT)
         if self._depth >= self._limits.depth:
             self._error(event, f"more than {self._limits.depth} levels deep")
-            raise _Stop
+            raise _StopReading
         tag = event.tag
         is_map = type(event) is MappingStartEvent
         unsafe = tag == "!unsafe"
@@ -333,24 +335,24 @@ class _Builder:
                 event, "!cmd takes a list of texts, the program first", 'quote numbers: !cmd [pass, "1"]'
             )
             return _BAD
-        mark = self._source.mark(pack(event.start_mark.line, event.start_mark.column))
+        mark = self._source.mark(pack_place(event.start_mark.line, event.start_mark.column))
         return SecretRef("cmd", tuple(argv), mark)
 
     def _list(self, start: Any) -> YamlList:
         mark = start.start_mark
-        node = YamlList(self._source, pack(mark.line, mark.column))
+        node = YamlList(self._source, pack_place(mark.line, mark.column))
         places = node._places
         while type(event := self._next()) is not SequenceEndEvent:
             value = self._value(event)
             if value is not _BAD:
                 node.append(value)
                 mark = event.start_mark
-                places.append(pack(mark.line, mark.column))
+                places.append(pack_place(mark.line, mark.column))
         return node
 
     def _map(self, start: Any) -> YamlMap:
         mark = start.start_mark
-        node = YamlMap(self._source, pack(mark.line, mark.column))
+        node = YamlMap(self._source, pack_place(mark.line, mark.column))
         places = node._places
         merges: list[YamlMap] = []
         while type(event := self._next()) is not MappingEndEvent:
@@ -364,11 +366,11 @@ class _Builder:
                 continue
             node[key] = value
             mark = event.start_mark
-            places.append(pack(mark.line, mark.column))
+            places.append(pack_place(mark.line, mark.column))
             mark = value_event.start_mark
-            places.append(pack(mark.line, mark.column))
+            places.append(pack_place(mark.line, mark.column))
         if merges:
-            _put_below(node, merges)
+            _merge_below(node, merges)
         return node
 
     def _key(self, event: Any, node: YamlMap) -> Any:
@@ -417,7 +419,9 @@ class _Builder:
             self._error(event, "a list stands where a key is expected", "quote a text that starts with [")
         elif type(event) is ScalarEvent and isinstance(value, bool | int | float):
             self._error(
-                event, f"the key {event.value} is no text but a {_type(value)}", f'write "{event.value}"'
+                event,
+                f"the key {event.value} is no text but a {_scalar_type(value)}",
+                f'write "{event.value}"',
             )
         else:
             self._error(event, "a key that is no text", "give it a name")
@@ -434,11 +438,11 @@ class _Builder:
         return []
 
 
-def _type(value: object) -> str:
+def _scalar_type(value: object) -> str:
     return "truth value" if isinstance(value, bool) else "number"
 
 
-def _put_below(node: YamlMap, merges: list[YamlMap]) -> None:
+def _merge_below(node: YamlMap, merges: list[YamlMap]) -> None:
     """Takes the merged entries into `node`, each with its own place; what `node` says itself wins."""
     entries: dict[str, tuple[Any, int, int]] = {}
     for layer in (*merges, node):

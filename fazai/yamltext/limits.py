@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["DEFAULT_LIMITS", "Limits"]
+__all__ = ["DEFAULT_YAML_LIMITS", "YamlLimits"]
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class YamlLimits:
     """How much of one YAML file is read.
 
     `values` counts what aliases stand for, a mapping or list as three, and one more for every 64 characters
@@ -21,4 +21,4 @@ class Limits:
     pipe_s: float = 60.0
 
 
-DEFAULT_LIMITS = Limits()
+DEFAULT_YAML_LIMITS = YamlLimits()

@@ -8,7 +8,7 @@ from typing import Any
 
 from fazai.errors import Mark
 
-__all__ = ["Source", "UnsafeText", "YamlList", "YamlMap", "pack"]
+__all__ = ["SourceText", "UnsafeText", "YamlList", "YamlMap", "pack_place"]
 
 #: A place in one integer: the line above the column, both counted from 0 as libyaml does.
 _COLUMN_BITS = 32
@@ -27,7 +27,7 @@ _EXCERPT_MAX = 160
 _LINE_MAX = 4000  # nobody looks for secrets in a longer line; it counts as one
 
 
-def pack(line: int, column: int) -> int:
+def pack_place(line: int, column: int) -> int:
     """A place in one integer: two for every entry must stay cheap."""
     return line << _COLUMN_BITS | column
 
@@ -38,7 +38,7 @@ class UnsafeText(str):
     __slots__ = ()
 
 
-class Source:
+class SourceText:
     """One YAML text: its name, and its lines when an error wants to quote one."""
 
     __slots__ = ("_data", "_lines", "file")
@@ -110,7 +110,7 @@ class YamlMap(dict[str, Any]):
 
     __slots__ = ("_at", "_index", "_places", "_source")
 
-    def __init__(self, source: Source, at: int) -> None:
+    def __init__(self, source: SourceText, at: int) -> None:
         self._source = source
         self._at = at
         self._index: dict[str, int] | None = None  # key -> number of the entry, once somebody asks
@@ -133,7 +133,7 @@ class YamlMap(dict[str, Any]):
         return self._source.excerpt(self.mark(key))
 
     @property
-    def source(self) -> Source:
+    def source(self) -> SourceText:
         return self._source
 
     def without(self, *keys: str) -> YamlMap:
@@ -177,7 +177,7 @@ class YamlList(list[Any]):
 
     __slots__ = ("_at", "_places", "_source")
 
-    def __init__(self, source: Source, at: int) -> None:
+    def __init__(self, source: SourceText, at: int) -> None:
         self._source = source
         self._at = at
         self._places = array("Q")
@@ -193,7 +193,7 @@ class YamlList(list[Any]):
         return self._source.excerpt(self.mark(index))
 
     @property
-    def source(self) -> Source:
+    def source(self) -> SourceText:
         return self._source
 
     def position(self, index: int) -> int:

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from fazai.errors import InventoryError
-from fazai.inventory import Inventory, as_ansible, as_graph, as_host, as_json, load
+from fazai.inventory import Inventory, as_ansible, as_graph, as_host_variables, as_json, load_inventory
 from fazai.inventory.patterns import select_hosts
 from fazai.secrets.scripts import script_runner
 from tests.inventory.make_cases import ansible_inventory
@@ -30,7 +30,7 @@ def opened(name: str, monkeypatch: pytest.MonkeyPatch) -> Inventory:
     folder = CASES / name
     monkeypatch.chdir(folder)
     sources = yaml.safe_load((folder / "case.yml").read_text())["sources"]
-    return load(sources, run_script=script_runner({"PATH": os.environ["PATH"]}))
+    return load_inventory(sources, run_script=script_runner({"PATH": os.environ["PATH"]}))
 
 
 def every(kind: str) -> list[Any]:
@@ -53,7 +53,7 @@ def test_one_host_is_what_the_list_says_of_it(name: str, monkeypatch: pytest.Mon
     inventory = opened(name, monkeypatch)
     for host in inventory.hosts:
         expected = recorded(name)["list"]["_meta"]["hostvars"].get(host, {})
-        assert json.loads(as_json(as_host(inventory, host))) == expected
+        assert json.loads(as_json(as_host_variables(inventory, host))) == expected
 
 
 @pytest.mark.parametrize(("name", "limit"), every("limited"))

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fazai.errors import Errors, InventoryError
-from fazai.inventory import Inventory, load
+from fazai.inventory import Inventory, load_inventory
 from fazai.inventory.patterns import select_hosts, split_pattern
 
 STEADY = settings(deadline=None, derandomize=True)
@@ -22,7 +22,7 @@ def inventory(tmp_path_factory: pytest.TempPathFactory) -> Inventory:
         "web: {hosts: {'web-[01:05]': }}\n"
         "db: {hosts: {db-01: , web-01: , '2001:db8::1': }}\nempty: {hosts: }\n"
     )
-    return load(path)
+    return load_inventory(path)
 
 
 WRONG = [
@@ -140,7 +140,7 @@ def test_any_pattern_selects_hosts_or_is_an_error_of_ours(inventory: Inventory, 
 def test_an_empty_part_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "inv.yml").write_text("edge: {hosts: {fw-01: , fw-02: }}\ncore: {hosts: {fw-11: }}\n")
     with pytest.raises(InventoryError, match="has an empty part") as caught:
-        select_hosts(load(tmp_path / "inv.yml"), text)
+        select_hosts(load_inventory(tmp_path / "inv.yml"), text)
     assert f'"{text}"' in caught.value.message
     assert "an empty variable of the shell?" in (caught.value.hint or "")
 
@@ -148,4 +148,4 @@ def test_an_empty_part_is_refused(text: str, tmp_path: Path) -> None:
 def test_one_empty_pattern_of_several_is_refused(tmp_path: Path) -> None:
     (tmp_path / "inv.yml").write_text("edge: {hosts: {fw-01: }}\n")
     with pytest.raises(InventoryError, match="the host pattern is empty"):
-        select_hosts(load(tmp_path / "inv.yml"), ["edge", " "])
+        select_hosts(load_inventory(tmp_path / "inv.yml"), ["edge", " "])

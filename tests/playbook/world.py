@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fazai.errors import Errors, FazaiError, InputError, InventoryError, MissingOption, spelling_hint
-from fazai.inventory import load
+from fazai.inventory import load_inventory
 from fazai.model import (
     FieldSpec,
     Kind,
@@ -21,7 +21,7 @@ from fazai.model import (
     Value,
     Work,
 )
-from fazai.playbook import Selection, load_playbooks, resolve
+from fazai.playbook import Selection, load_playbooks, resolve_work
 from fazai.secrets import SecretReader
 
 
@@ -159,11 +159,11 @@ class World:
         environ: Mapping[str, str] | None = None,
         **selection: Iterable[str],
     ) -> tuple[Work, ...]:
-        inventory = load(self.folder / "inventory.yml")
+        inventory = load_inventory(self.folder / "inventory.yml")
         plays = load_playbooks(
             [path for path, _ in inventory.playbooks] + [self.folder / p for p in playbooks]
         )
-        return resolve(
+        return resolve_work(
             inventory,
             plays,
             providers=self.provider,

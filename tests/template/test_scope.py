@@ -12,7 +12,7 @@ import pytest
 from fazai.errors import FazaiError, Mark, TemplateError
 from fazai.model import Secret, SecretRef
 from fazai.template import OMIT, HostVars, Scope, Templates, UndefinedName, is_static
-from fazai.yamltext import UnsafeText, YamlMap, loads
+from fazai.yamltext import UnsafeText, YamlMap, loads_yaml
 
 
 def scope(variables: Mapping[str, Any]) -> Scope:
@@ -20,7 +20,7 @@ def scope(variables: Mapping[str, Any]) -> Scope:
 
 
 def yaml(text: str) -> YamlMap:
-    found = loads(text, "vars.yml")
+    found = loads_yaml(text, "vars.yml")
     assert isinstance(found, YamlMap)
     return found
 

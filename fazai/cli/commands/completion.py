@@ -32,7 +32,7 @@ def completion_command(ctx: click.Context, shell: str) -> None:
 def complete_pattern(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     """Groups and hosts of the inventory that the command line names so far. No script is run for it, and what
     is wrong with the inventory is said when the command is."""
-    from fazai.inventory import load
+    from fazai.inventory import load_inventory
 
     given = [ctx.params.get(name) or () for name in ("inventory", "sources", "words", "more")]
     given.append(ctx.args)  # where arguments are while the option behind them has no value yet
@@ -40,7 +40,7 @@ def complete_pattern(ctx: click.Context, param: click.Parameter, incomplete: str
     if not sources:
         sources = [word for word in os.environ.get("FAZAI_INVENTORY", "").split(":") if word]
     with contextlib.suppress(FazaiError):
-        inventory = load(sources)
+        inventory = load_inventory(sources)
         before = re.match(r"(?:.*[,:])?[&!]?", incomplete)
         assert before is not None
         return _filter_prefix(

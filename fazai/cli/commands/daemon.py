@@ -77,7 +77,7 @@ def daemon_command(**options: Any) -> None:
 
 def _read_settings(options: dict[str, Any]) -> Settings:
     from fazai.cli import environment
-    from fazai.config import daemon_socket
+    from fazai.config import daemon_socket_path
     from fazai.daemon.runs.config import DaemonConfig
     from fazai.daemon.runs.config_file import read_config
     from fazai.daemon.settings import Settings
@@ -86,7 +86,7 @@ def _read_settings(options: dict[str, Any]) -> Settings:
     file = options["config_file"]
     path = options["socket_path"]
     if path is None:
-        path = daemon_socket(os.environ, root=os.geteuid() == 0)
+        path = daemon_socket_path(os.environ, root=os.geteuid() == 0)
         if not os.environ.get("FAZAI_SOCKET"):
             _make_folder(path.parent, private=path.parent == config.state)
     gemma = options["gemma_socket"] or os.environ.get("FAZAI_GEMMA_SOCK") or "/run/fazai/gemma.sock"
@@ -115,9 +115,9 @@ def _read_settings(options: dict[str, Any]) -> Settings:
 def _load_run_inventory(sources: tuple[str, ...]) -> Inventory:
     """Return the inventory of a run that the configuration names. Raises FazaiError."""
     from fazai.cli import environment
-    from fazai.inventory import load
+    from fazai.inventory import load_inventory
 
-    return load(sources, decrypt=environment.make_secret_reader(()).open_file)
+    return load_inventory(sources, decrypt=environment.make_secret_reader(()).open_file)
 
 
 def _make_folder(folder: Path, *, private: bool) -> None:

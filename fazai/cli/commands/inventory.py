@@ -49,14 +49,14 @@ def inventory_command(
         environment.inventory_sources((*sources, *more)), secrets, allow_scripts=allow_scripts
     )
     if as_list or graph or host is not None:
-        from fazai.inventory import as_ansible, as_graph, as_host, as_json
+        from fazai.inventory import as_ansible, as_graph, as_host_variables, as_json
         from fazai.inventory.patterns import select_hosts
 
         chosen = select_hosts(found, limit) if limit else None
         if chosen is not None and not as_list:
             raise UsageError("--limit goes with --list, or with the plain list of names")
         if host is not None:
-            text = as_json(as_host(found, host))
+            text = as_json(as_host_variables(found, host))
         else:
             text = as_graph(found) if graph else as_json(as_ansible(found, chosen))
         click.echo(text.rstrip("\n"))

@@ -42,9 +42,9 @@ def up_command(names: tuple[str, ...], release: str, tls: bool, settings: str | 
     if tls:
         wanted["tls"] = {"variant": "valid"}
     if settings is not None:
-        from fazai.yamltext import load
+        from fazai.yamltext import load_yaml
 
-        found = load(Path(settings), what="file of settings")
+        found = load_yaml(Path(settings), what="file of settings")
         if not isinstance(found, dict):
             raise InputError("settings of the lab are a mapping", where=settings, hint="see docs/lab.md")
         wanted |= found

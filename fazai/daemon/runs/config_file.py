@@ -14,7 +14,7 @@ from fazai.daemon.runs.config import DaemonConfig, Hook, Job, Polling, Retention
 from fazai.daemon.runs.schedule import DAYS, Rhythm, Window
 from fazai.errors import Errors, FazaiError, InputError, spelling_hint
 from fazai.inventory.patterns import select_hosts
-from fazai.yamltext import YamlList, YamlMap, load
+from fazai.yamltext import YamlList, YamlMap, load_yaml
 
 if TYPE_CHECKING:
     from fazai.inventory import Inventory
@@ -48,7 +48,7 @@ def read_config(path: Path, load_inventory: Load | None = None) -> DaemonConfig:
     """Read the file. With `load_inventory` what it names must be there, too: inventories, playbooks, secrets
     of webhooks, a host for each limit. An inventory that is there and cannot be read now is no reason: a run
     of it says why. Raises YamlError, InputError, Errors with every problem of the file."""
-    found = load(path, what="configuration")
+    found = load_yaml(path, what="configuration")
     problems: list[InputError] = []
     if found is None:
         return DaemonConfig()

@@ -12,15 +12,15 @@ from fazai.model import Secret
 
 __all__ = [
     "TEXT_MAX",
-    "Filter",
     "FilterError",
     "Secrecy",
     "SecretMap",
+    "TemplateFilter",
     "carry",
     "check_count",
     "check_percent",
     "check_text",
-    "entries",
+    "plain_entries",
     "refuse",
     "taint",
 ]
@@ -52,7 +52,7 @@ class SecretMap(dict[str, Any]):
     def of(cls, items: Mapping[Any, Any]) -> SecretMap:
         """The mapping with these entries, whose keys may be Secrets already."""
         entries = items.plain() if isinstance(items, SecretMap) else items.items()
-        return cls({_open(key): value for key, value in entries})
+        return cls({_reveal_key(key): value for key, value in entries})
 
     def plain(self) -> Iterable[tuple[str, Any]]:
         """The entries with their keys as text."""
@@ -71,20 +71,20 @@ class SecretMap(dict[str, Any]):
         return [(Secret(str(key)), value) for key, value in dict.items(self)]
 
     def __contains__(self, key: object) -> bool:
-        return dict.__contains__(self, _open(key))
+        return dict.__contains__(self, _reveal_key(key))
 
     def __getitem__(self, key: Any) -> Any:
-        return dict.__getitem__(self, _open(key))
+        return dict.__getitem__(self, _reveal_key(key))
 
     def get(self, key: Any, default: Any = None) -> Any:
-        return dict.get(self, _open(key), default)
+        return dict.get(self, _reveal_key(key), default)
 
 
-def _open(key: Any) -> Any:
+def _reveal_key(key: Any) -> Any:
     return key.reveal() if isinstance(key, Secret) else key
 
 
-def entries(mapping: Mapping[Any, Any]) -> Iterable[tuple[Any, Any]]:
+def plain_entries(mapping: Mapping[Any, Any]) -> Iterable[tuple[Any, Any]]:
     """The entries of a mapping, a secret one's with their keys as text: for code that puts them back."""
     return mapping.plain() if isinstance(mapping, SecretMap) else mapping.items()
 
@@ -98,7 +98,7 @@ class Secrecy(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Filter:
+class TemplateFilter:
     """A filter or test. `takes` names what comes before the value: nothing, "context", "environment"."""
 
     call: Callable[..., Any]
@@ -107,16 +107,16 @@ class Filter:
     undefined: bool = False
 
 
-def carry(call: Callable[..., Any], takes: str = "", *, undefined: bool = False) -> Filter:
-    return Filter(call, Secrecy.CARRY, takes, undefined)
+def carry(call: Callable[..., Any], takes: str = "", *, undefined: bool = False) -> TemplateFilter:
+    return TemplateFilter(call, Secrecy.CARRY, takes, undefined)
 
 
-def taint(call: Callable[..., Any], takes: str = "") -> Filter:
-    return Filter(call, Secrecy.TAINT, takes)
+def taint(call: Callable[..., Any], takes: str = "") -> TemplateFilter:
+    return TemplateFilter(call, Secrecy.TAINT, takes)
 
 
-def refuse(call: Callable[..., Any], takes: str = "") -> Filter:
-    return Filter(call, Secrecy.REFUSE, takes)
+def refuse(call: Callable[..., Any], takes: str = "") -> TemplateFilter:
+    return TemplateFilter(call, Secrecy.REFUSE, takes)
 
 
 def check_text(length: int) -> None:

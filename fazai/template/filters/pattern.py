@@ -31,13 +31,13 @@ _QUANTIFIER: Final = re.compile(r"[*+?]|\{(\d*)(,?)(\d*)\}")
 
 
 @dataclass(slots=True)
-class _Item:
+class _PatternItem:
     """A piece of a sequence: what it can start with, how often it comes (`most` None: without bound)."""
 
     mask: int
     least: int = 1
     most: int | None = 1
-    branches: list[list[_Item]] = field(default_factory=list)  # of a group
+    branches: list[list[_PatternItem]] = field(default_factory=list)  # of a group
 
     @property
     def unbounded(self) -> bool:
@@ -54,7 +54,7 @@ def check_pattern(pattern: str, length: int) -> None:
         raise FilterError(f"a regular expression is applied to at most {SUBJECT_MAX} characters")
     if len(pattern) > PATTERN_MAX:
         raise FilterError(f"a regular expression has at most {PATTERN_MAX} characters")
-    power, factor = _cost(pattern)
+    power, factor = _estimate_cost(pattern)
     if (power > 1 or factor > 1) and factor * max(length, 1) ** power > _STEPS_MAX:
         raise FilterError(
             f"this regular expression could take too long on {length} characters",
@@ -63,17 +63,17 @@ def check_pattern(pattern: str, length: int) -> None:
 
 
 @lru_cache(maxsize=256)
-def _cost(pattern: str) -> tuple[int, int]:
+def _estimate_cost(pattern: str) -> tuple[int, int]:
     """The exponent and the factor: it takes about factor * length ** exponent steps. Raises FilterError."""
-    branches = _Reader(pattern).branches()
-    costs = [_ways(branch, []) for branch in branches]
+    branches = _PatternReader(pattern).branches()
+    costs = [_count_ways(branch, []) for branch in branches]
     anchored = pattern.startswith(("^", r"\A")) and len(branches) == 1
     each_start = not anchored and any(_open_ended(branch) for branch in branches)
     power = max(1, *(power for power, _ in costs)) + each_start
     return power, max(factor for _, factor in costs)
 
 
-def _open_ended(items: list[_Item]) -> bool:
+def _open_ended(items: list[_PatternItem]) -> bool:
     """Whether a long repetition can be followed by a failure: then each start costs its length."""
     for index, item in enumerate(items):
         if item.unbounded and index < len(items) - 1:
@@ -83,7 +83,7 @@ def _open_ended(items: list[_Item]) -> bool:
     return False
 
 
-def _ways(items: list[_Item], after: list[_Item]) -> tuple[int, int]:
+def _count_ways(items: list[_PatternItem], after: list[_PatternItem]) -> tuple[int, int]:
     """In how many ways the sequence can match: exponent of the length, and factor. Raises FilterError."""
     power, factor = 0, 1
     for index, item in enumerate(items):
@@ -91,10 +91,10 @@ def _ways(items: list[_Item], after: list[_Item]) -> tuple[int, int]:
         if item.branches:
             if item.unbounded:
                 _check_nested(item)
-            inner = [_ways(branch, rest) for branch in item.branches]
+            inner = [_count_ways(branch, rest) for branch in item.branches]
             power += max(each for each, _ in inner)
-            factor *= max(each for _, each in inner) * _overlaps(item.branches)
-        if item.varies and item.mask & _follow(rest):
+            factor *= max(each for _, each in inner) * _count_overlaps(item.branches)
+        if item.varies and item.mask & _first_characters(rest):
             if item.unbounded:
                 power += 1
             else:
@@ -104,40 +104,42 @@ def _ways(items: list[_Item], after: list[_Item]) -> tuple[int, int]:
     return power, factor
 
 
-def _overlaps(branches: list[list[_Item]]) -> int:
+def _count_overlaps(branches: list[list[_PatternItem]]) -> int:
     """How many of the alternatives can start alike."""
-    masks = [_follow(branch) for branch in branches]
+    masks = [_first_characters(branch) for branch in branches]
     return max(sum(1 for other in masks if other & mask) or 1 for mask in masks)
 
 
-def _check_nested(group: _Item) -> None:
+def _check_nested(group: _PatternItem) -> None:
     """A group that repeats: nothing in it may match in two ways."""
     starts = 0
     for branch in group.branches:
-        first = _follow(branch)
+        first = _first_characters(branch)
         if len(group.branches) > 1 and starts & first:
-            raise _nested()
+            raise _nested_error()
         starts |= first
     for branch in group.branches:
         for index, item in enumerate(branch):
-            following = _follow([*branch[index + 1 :], _Item(starts)])
+            following = _first_characters([*branch[index + 1 :], _PatternItem(starts)])
             if item.varies and item.mask & following:
-                raise _nested()
+                raise _nested_error()
             if item.branches:
                 if item.unbounded:
                     _check_nested(item)
-                inner = _Item(item.mask, 1, 1, [[*each, _Item(following)] for each in item.branches])
+                inner = _PatternItem(
+                    item.mask, 1, 1, [[*each, _PatternItem(following)] for each in item.branches]
+                )
                 _check_nested(inner)
 
 
-def _nested() -> FilterError:
+def _nested_error() -> FilterError:
     return FilterError(
         "this regular expression repeats something that repeats itself, which could take forever",
         "write it without nested repetition, such as (a+)+ or (a|ab)*",
     )
 
 
-def _follow(items: list[_Item]) -> int:
+def _first_characters(items: list[_PatternItem]) -> int:
     """The characters that the sequence can start with."""
     mask = 0
     for item in items:
@@ -147,7 +149,7 @@ def _follow(items: list[_Item]) -> int:
     return mask
 
 
-class _Reader:
+class _PatternReader:
     """Reads the pattern; what it does not know is refused."""
 
     def __init__(self, pattern: str) -> None:
@@ -156,14 +158,14 @@ class _Reader:
         self._depth = 0
         self._items = 0
 
-    def branches(self) -> list[list[_Item]]:
+    def branches(self) -> list[list[_PatternItem]]:
         found = self._alternatives()
         if self._at < len(self._pattern):
             raise FilterError("this is not a regular expression: unbalanced )")
         return found
 
-    def _alternatives(self) -> list[list[_Item]]:
-        branches: list[list[_Item]] = [[]]
+    def _alternatives(self) -> list[list[_PatternItem]]:
+        branches: list[list[_PatternItem]] = [[]]
         while self._at < len(self._pattern) and self._pattern[self._at] != ")":
             if self._pattern[self._at] == "|":
                 self._at += 1
@@ -177,7 +179,7 @@ class _Reader:
                 branches[-1].append(self._quantified(item))
         return branches
 
-    def _piece(self) -> _Item | None:
+    def _piece(self) -> _PatternItem | None:
         pattern, at = self._pattern, self._at
         character = pattern[at]
         if character == "(":
@@ -189,9 +191,9 @@ class _Reader:
             return self._escape()
         end = self._class_end() if character == "[" else at + 1
         self._at = end
-        return _Item(_mask(pattern[at:end]))
+        return _PatternItem(_character_mask(pattern[at:end]))
 
-    def _escape(self) -> _Item | None:
+    def _escape(self) -> _PatternItem | None:
         pattern, at = self._pattern, self._at
         code = pattern[at + 1 : at + 2]
         if code and code in "AbBZ":
@@ -199,13 +201,13 @@ class _Reader:
             return None
         if code.isdigit():
             self._at += 2
-            return _Item(_ALL, 0)  # what a group matched, once more
+            return _PatternItem(_ALL, 0)  # what a group matched, once more
         sizes = {"x": 4, "u": 6, "U": 10}
         end = at + sizes.get(code, 2)
         if code == "N":
             end = pattern.find("}", at) + 1
         self._at = max(end, at + 2)
-        return _Item(_mask(pattern[at : self._at]))
+        return _PatternItem(_character_mask(pattern[at : self._at]))
 
     def _class_end(self) -> int:
         pattern, at = self._pattern, self._at + 1
@@ -217,7 +219,7 @@ class _Reader:
             at += 2 if pattern[at] == "\\" else 1
         return at + 1
 
-    def _group(self) -> _Item | None:
+    def _group(self) -> _PatternItem | None:
         self._depth += 1
         if self._depth > 20:
             raise FilterError("this regular expression is nested too deeply")
@@ -228,9 +230,9 @@ class _Reader:
         self._depth -= 1
         mask = 0
         for branch in branches:
-            mask |= _follow(branch)
+            mask |= _first_characters(branch)
         empty = look or any(all(not item.least for item in branch) for branch in branches)
-        return _Item(mask, 0 if empty else 1, 1, branches)
+        return _PatternItem(mask, 0 if empty else 1, 1, branches)
 
     def _group_head(self) -> bool:
         """Reads `?:` and its like; whether the group looks around without taking anything."""
@@ -247,21 +249,23 @@ class _Reader:
             raise FilterError("this kind of group is not available in a regular expression")
         return False
 
-    def _quantified(self, item: _Item) -> _Item:
+    def _quantified(self, item: _PatternItem) -> _PatternItem:
         found = _QUANTIFIER.match(self._pattern, self._at)
         if not found or found.group() == "{}":
             return item
         self._at = found.end()
         if self._pattern[self._at : self._at + 1] in ("?", "+"):  # lazy; possessive
             self._at += 1
-        least, most = _bounds(found)
+        least, most = _repetition_bounds(found)
         if item.branches and most is not None and 1 < most <= _MANY:
             # a few times: as if it were written out
-            return _Item(item.mask, min(item.least, least), 1, [branch * most for branch in item.branches])
-        return _Item(item.mask, min(item.least, least), most, item.branches)
+            return _PatternItem(
+                item.mask, min(item.least, least), 1, [branch * most for branch in item.branches]
+            )
+        return _PatternItem(item.mask, min(item.least, least), most, item.branches)
 
 
-def _bounds(found: re.Match[str]) -> tuple[int, int | None]:
+def _repetition_bounds(found: re.Match[str]) -> tuple[int, int | None]:
     sign = found.group()
     if sign in ("*", "+", "?"):
         return (1 if sign == "+" else 0), (1 if sign == "?" else None)
@@ -272,7 +276,7 @@ def _bounds(found: re.Match[str]) -> tuple[int, int | None]:
 
 
 @lru_cache(maxsize=512)
-def _mask(atom: str) -> int:
+def _character_mask(atom: str) -> int:
     """The ASCII characters that an atom matches, one bit each; one more bit for all the others."""
     try:
         match = re.compile(atom, re.IGNORECASE | re.DOTALL).match
