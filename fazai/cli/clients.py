@@ -1,4 +1,4 @@
-"""How the command line reaches a daemon: FAZAI_URL with a token's file, or the local socket."""
+"""The address of a daemon: FAZAI_URL with a token's file, or the local socket."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _TOKEN_BYTES = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class DaemonAddress:
-    """Where a daemon is. `socket` None: over TCP at `url`."""
+    """The address of a daemon. `socket` None: over TCP at `url`."""
 
     url: str
     socket: Path | None = None
@@ -40,7 +40,7 @@ class DaemonAddress:
         return {"base_url": self.url, "headers": headers, "trust_env": False}
 
     def client(self, timeout_s: float) -> httpx.Client:
-        """Raises InputError for a CA file that cannot be used."""
+        """Return an HTTP client for the daemon. Raises InputError for a CA file that cannot be used."""
         import httpx
 
         transport = httpx.HTTPTransport(uds=str(self.socket)) if self.socket else None
@@ -66,8 +66,8 @@ class DaemonAddress:
 
 
 def find_daemon(environ: Mapping[str, str], *, root: bool) -> DaemonAddress | None:
-    """FAZAI_URL (with FAZAI_TOKEN_FILE and FAZAI_CA_FILE), else the local socket where there is one.
-    Raises InputError, SecretError."""
+    """Return the daemon at FAZAI_URL (with FAZAI_TOKEN_FILE and FAZAI_CA_FILE), else at the local socket,
+    else None. Raises InputError, SecretError."""
     url = environ.get("FAZAI_URL")
     if url:
         return parse_daemon_url(environ, url=url, root=root)
@@ -76,7 +76,7 @@ def find_daemon(environ: Mapping[str, str], *, root: bool) -> DaemonAddress | No
 
 
 def parse_daemon_url(environ: Mapping[str, str], *, url: str, root: bool) -> DaemonAddress:
-    """`url` is http, https, or unix:PATH. Raises InputError, SecretError."""
+    """Return the address that `url` names: http, https, or unix:PATH. Raises InputError, SecretError."""
     if url.startswith("unix:"):
         return DaemonAddress("http://fazai", socket=Path(url.removeprefix("unix:")))
     if "@" in url:  # no word of it is shown: a password may stand there
@@ -104,7 +104,7 @@ def _is_local_url(url: str) -> bool:
 
 
 def read_token_file(file: Path) -> str:
-    """The one line of a file that only its owner may read. Raises SecretError."""
+    """Read the one line of a file that only its owner may read. Raises SecretError."""
     try:
         handle = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe would be waited for
         with os.fdopen(handle, "rb") as opened:

@@ -1,4 +1,4 @@
-"""Builds what a command needs from the process's environment; the only place that reads it."""
+"""Configuration, store, secrets and inventory of a command, built from the process's environment."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def find_local_socket(root: bool) -> Path | None:
 
 @contextlib.contextmanager
 def open_store() -> Iterator[Store]:
-    """The store for commands that only look."""
+    """Open the store for commands that only look."""
     from fazai.store.sqlite import SqliteStore
 
     store = SqliteStore(read_config().state)
@@ -140,8 +140,8 @@ def inventory_sources(given: Sequence[str]) -> tuple[str, ...]:
 
 
 def split_words(words: Sequence[str], option: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The inventories and the host patterns among the words of a command that takes both. Raises
-    InventoryError for a word that was surely meant as an inventory."""
+    """Split the words of a command into inventories and host patterns. Raises InventoryError for a word that
+    was surely meant as an inventory."""
     found = tuple(word for word in words if os.path.exists(word))
     patterns = tuple(word for word in words if not os.path.exists(word))
     named = found or option or os.environ.get("FAZAI_INVENTORY")
@@ -153,8 +153,8 @@ def split_words(words: Sequence[str], option: Sequence[str]) -> tuple[tuple[str,
 
 
 def make_secret_reader(vault_password_files: Sequence[str]) -> SecretReader:
-    """Raises SecretError, Errors for password files that are not there, whether a text needs them or not; its
-    `rest` is the reader."""
+    """Make the reader of secrets. Raises SecretError, Errors for password files that are not there, whether
+    a text needs them or not; their `rest` is the reader."""
     from fazai.secrets import PROMPTS, SecretReader
 
     reader = SecretReader(
@@ -171,7 +171,7 @@ def make_secret_reader(vault_password_files: Sequence[str]) -> SecretReader:
 
 
 def allows_scripts(option: bool) -> bool:
-    """Says whether inventory scripts may be run: by option or FAZAI_ALLOW_SCRIPTS. Raises UsageError."""
+    """Tell whether inventory scripts may be run: by option or FAZAI_ALLOW_SCRIPTS. Raises UsageError."""
     text = os.environ.get("FAZAI_ALLOW_SCRIPTS", "")
     if text not in ("", "0", "1"):
         raise UsageError(f"FAZAI_ALLOW_SCRIPTS is {text!r}, 1 or 0 was expected")
@@ -181,8 +181,8 @@ def allows_scripts(option: bool) -> bool:
 def read_inventory(
     sources: Sequence[str], secrets: SecretReader, *, allow_scripts: bool, quiet: bool = False
 ) -> Inventory:
-    """Reads the inventory. What is worth knowing about it and no error goes to standard error; of what was
-    skipped nothing when `quiet`."""
+    """Read the inventory. Warnings go to standard error, and notes on skipped files unless `quiet`. Raises
+    InputError, Errors."""
     from fazai.inventory import load_inventory
 
     run = None
@@ -199,8 +199,8 @@ def read_inventory(
 
 
 def parse_extra_vars(words: Sequence[str], seen: OnFileRead | None = None) -> dict[str, Any]:
-    """`-e name=value`, `-e '{"a": 1}'`, `-e @file`; values are YAML. Raises InputError, or Errors with
-    all that is wrong; its `rest` is the other variables."""
+    """Parse `-e name=value`, `-e '{"a": 1}'`, `-e @file`; values are YAML. Raises InputError, or Errors for
+    several; their `rest` is the other variables."""
     result: dict[str, Any] = {}
     wrong: list[FazaiError] = []
     for word in words:
@@ -213,7 +213,7 @@ def parse_extra_vars(words: Sequence[str], seen: OnFileRead | None = None) -> di
 
 
 def _parse_extra_vars_word(word: str, seen: OnFileRead | None) -> dict[str, Any]:
-    """The variables of one `-e`. Raises InputError, Errors."""
+    """Parse one `-e`. Raises InputError, Errors."""
     from fazai.yamltext import load_yaml, loads_yaml
     from fazai.yamltext import parse_yaml_value as scalar
 

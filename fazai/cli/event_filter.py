@@ -41,7 +41,7 @@ class _ConditionTerm:
 
 @dataclass(frozen=True, slots=True)
 class EventCondition:
-    """All terms hold."""
+    """A condition on events: all of its terms hold."""
 
     text: str
     terms: tuple[_ConditionTerm, ...]
@@ -51,8 +51,8 @@ class EventCondition:
 
 
 def parse_condition(text: str) -> EventCondition:
-    """Terms with commas between: FIELD=VALUE (with * and |), !=, and >, <, >=, <= for numbers; a field of
-    a field with a dot (`totals.failed>0`). Raises UsageError."""
+    """Parse terms with commas between: FIELD=VALUE (with * and |), !=, and >, <, >=, <= for numbers; a
+    field of a field with a dot (`totals.failed>0`). Raises UsageError."""
     terms = []
     for part in text.split(","):
         found = _TERM.match(part)
@@ -72,8 +72,8 @@ def parse_condition(text: str) -> EventCondition:
 
 
 def check_event_types(words: Iterable[str]) -> tuple[str, ...]:
-    """The types of events that these words name; all of them for none. Raises UsageError for one that is
-    none: nothing would ever be shown."""
+    """Return the types of events that these words name, all types for no word. Raises UsageError for an
+    unknown one: nothing would ever be shown."""
     from fazai.wire.events import EVENT_TYPES
 
     known = tuple(sorted(EVENT_TYPES))
@@ -113,7 +113,7 @@ def check_condition(condition: EventCondition, types: Iterable[str]) -> None:
 
 
 def _event_fields(types: Iterable[str]) -> dict[str, set[str]]:
-    """The fields of events of these types, each with the words that it can hold, or with none if it can hold
+    """Map the fields of these types of events to the words that each can hold; to none where it can hold
     anything."""
     from fazai.wire.actions import Action
     from fazai.wire.events import PlainEvent
@@ -135,7 +135,7 @@ def _event_fields(types: Iterable[str]) -> dict[str, set[str]]:
 
 
 def _literal_words(hint: Any) -> set[str]:
-    """The words of a field's Literals; none when anything else but nothing may stand there."""
+    """Return the words of a field's Literals; none when anything but them and None may stand there."""
     if get_origin(hint) is Literal:
         return {str(word) for word in get_args(hint)}
     parts = [part for part in get_args(hint) if part is not type(None)]

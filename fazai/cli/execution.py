@@ -161,7 +161,7 @@ class Execution:
         return outcome
 
     def _end_with(self, look: PreviewStore, run: Run, outcome: RunOutcome) -> None:
-        """Record and report a run that ends with the look ahead of it, as its plan cannot be applied."""
+        """Record and report a run that ends with its preview, as its plan cannot be applied."""
         import asyncio
 
         from fazai.outcome import Event
@@ -334,7 +334,7 @@ def _may_delete(works: Sequence[Work]) -> bool:
 
 
 def _make_read_only(work: Work) -> Work:
-    """The same work on targets that are not writable: what only looks cannot write by mistake either."""
+    """Return the same work on read-only targets: a check cannot write by mistake either."""
     return replace(
         work,
         targets=tuple(replace(item, target=replace(item.target, mode="read")) for item in work.targets),

@@ -1,5 +1,4 @@
-"""Gives targets with `base_url: lab://NAME` their firewall of the embedded lab for the time of a run, and
-those with `root: lab://NAME` their folder."""
+"""Targets of the embedded lab: a firewall for `base_url: lab://NAME`, a folder for `root: lab://NAME`."""
 
 from __future__ import annotations
 
@@ -23,7 +22,7 @@ _LAB = "lab://"
 
 
 def lab_names(works: Sequence[Work]) -> dict[str, TargetWork]:
-    """The targets that live in the lab, by target name."""
+    """Return the targets that are firewalls of the lab, by target name."""
     return {
         item.target.name: item
         for work in works
@@ -34,8 +33,8 @@ def lab_names(works: Sequence[Work]) -> dict[str, TargetWork]:
 
 @contextlib.asynccontextmanager
 async def with_lab_firewalls(works: Sequence[Work], folder: Path) -> AsyncIterator[tuple[Work, ...]]:
-    """The same work, with the addresses and keys of the lab's firewalls. One that `fazai lab up` keeps up is
-    used; the others are started on loopback and stopped at the end. Raises InventoryError."""
+    """Return the same work, with the addresses and keys of the lab's firewalls. One that `fazai lab up`
+    keeps up is used; the others are started on loopback and stopped at the end. Raises InventoryError."""
     works = with_lab_folders(works, folder)
     inside = lab_names(works)
     if not inside:
@@ -62,7 +61,8 @@ async def with_lab_firewalls(works: Sequence[Work], folder: Path) -> AsyncIterat
 
 
 def with_lab_folders(works: Sequence[Work], folder: Path) -> tuple[Work, ...]:
-    """The same work; a host of the lab is a folder in its state. Raises InventoryError, StateError."""
+    """Return the same work, with a folder in the lab's state for each host of the lab. Raises
+    InventoryError, StateError."""
     options: dict[str, Mapping[str, Any]] = {}
     for item in (item for work in works for item in work.targets):
         root = str(item.target.options.get("root", ""))
@@ -83,7 +83,7 @@ def with_lab_folders(works: Sequence[Work], folder: Path) -> tuple[Work, ...]:
 
 
 def _lab_options(found: LabAddress | LabFirewall) -> dict[str, Any]:
-    """The options by which a firewall of the lab is reached."""
+    """Return the options by which a firewall of the lab is reached."""
     from fazai.lab import LabAddress
 
     if isinstance(found, LabAddress):
@@ -107,7 +107,7 @@ def _parse_lab_url(item: TargetWork) -> tuple[str, dict[str, str | float]]:
 
 
 def _parse_setting(text: str) -> str | float:
-    """Settings are typed; an address has only text. A release such as 26.1.11 is no number."""
+    """Convert a setting of an address to a number if it is one; a release such as 26.1.11 is none."""
     if text.isascii() and text.isdigit():
         return int(text)
     return float(text) if text.isascii() and text.replace(".", "", 1).isdigit() else text

@@ -160,7 +160,7 @@ def _run_command(argv: list[str]) -> int:
 
 
 def _tolerate_closed_pipes(argv: Sequence[str]) -> None:
-    """Lets `fazai apply … | head -1` go on when head has read its line."""
+    """Let `fazai apply … | head -1` go on when head has read its line."""
     command = next((word for word in argv if word in COMMANDS), "")
     if command in _ENDLESS:
         return
@@ -173,7 +173,7 @@ def _tolerate_closed_pipes(argv: Sequence[str]) -> None:
 
 
 def _mend_streams() -> None:
-    """What the terminal's charset lacks is escaped; a stream that was closed before we began swallows all."""
+    """Escape what the terminal's charset lacks, and replace streams that were closed before the start."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
@@ -227,7 +227,7 @@ def _report_error(error: FazaiError, argv: list[str]) -> int:
 
 
 def _find_output_format(argv: list[str]) -> str | None:
-    """The machine format that was asked for, also when the command line was not understood."""
+    """Find the machine format that was asked for, also when the command line was not understood."""
     for index, word in enumerate(argv):
         name, _, value = word.partition("=")
         if name == "--output":

@@ -40,13 +40,13 @@ class FileHashes:
         self._hashes: dict[str, set[str]] = {}
 
     def __call__(self, path: str, data: bytes) -> None:
-        """Take note of a file (`yamltext.Seen`)."""
+        """Take note of a file (`yamltext.OnFileRead`)."""
         import hashlib
 
         self._hashes.setdefault(os.path.abspath(path), set()).add(hashlib.sha256(data).hexdigest())
 
     def digest(self, inventory: Inventory, folder: str) -> str:
-        """A hash of the inventory and of all other files, under their names as seen from a folder: it is the
+        """Return a hash of the inventory and all other files, under their names as seen from a folder: the
         same in another checkout."""
         import hashlib
 
@@ -60,7 +60,7 @@ def plan_arguments(sources: Sequence[str], selection: RunSelection, folder: str)
 
 
 def plan_folder(plan: Path) -> str:
-    """The folder that the paths in a plan start at."""
+    """Return the folder that the paths in a plan start at."""
     return os.path.abspath(plan.parent)
 
 
@@ -99,7 +99,7 @@ def _map_paths(selection: RunSelection, rename: Callable[[str], str]) -> dict[st
 
 
 def _is_list(source: str) -> bool:
-    """Whether an inventory's source is a list of names (`fw-01,fw-02`) and no path."""
+    """Tell whether an inventory's source is a list of names (`fw-01,fw-02`) and no path."""
     return "," in source and not os.path.exists(source)
 
 

@@ -1,4 +1,4 @@
-"""A run's events to the daemon, where one is configured; kept in the state folder until it has them.
+"""Delivers a run's events to the daemon, where one is configured; until then they stay in the state folder.
 
 Everything here happens in a thread beside the run. It can neither fail the run nor hold it up for more than
 a second (FAZAI_REPORT_S) at its end: what is not delivered by then is delivered by the next run.
@@ -42,7 +42,7 @@ _OLD_FILES = 100  # that one run delivers
 def start_reporter(
     environ: Mapping[str, str], *, root: bool, state: Path, run: Run, check: bool
 ) -> RunReporter | None:
-    """For this run, when a daemon is configured. A wrong setting is told at the run's end."""
+    """Start to report a run, when a daemon is configured. A wrong setting is told at the run's end."""
     from fazai.cli.clients import find_daemon
 
     try:
@@ -54,7 +54,7 @@ def start_reporter(
 
 
 def _parse_linger_s(text: str | None) -> float:
-    """Raises InputError."""
+    """Parse FAZAI_REPORT_S. Raises InputError."""
     if not text:
         return _LINGER_S
     if not (text.isascii() and text.isdigit() and len(text) < 5 and int(text) <= _LINGER_MOST_S):
@@ -65,7 +65,7 @@ def _parse_linger_s(text: str | None) -> float:
 
 
 class RunReporter:
-    """`trouble` is what the operator should know when the run has ended; a daemon that is away is none."""
+    """Reports one run. `trouble` is a warning for its end; a daemon that is away is none."""
 
     def __init__(
         self,
@@ -98,14 +98,14 @@ class RunReporter:
             self._thread.start()
 
     def event(self, event: Event) -> None:
-        """What the store keeps: neither beginnings nor that all is as it was."""
+        """Report what the store keeps of an event: neither beginnings nor that nothing changed."""
         same = event.data.get("status") == "converged" and "was" not in event.data
         if event.type == "target" or (event.type == "outcome" and same):
             return
         self._put(event.type, event.time, event.target, event.data)
 
     def end(self, outcome: RunOutcome) -> None:
-        """Waits for the delivery, not for long."""
+        """Report the end, and wait for the delivery, not for long."""
         data = {
             "state": "finished",
             "command": outcome.command,
@@ -155,7 +155,7 @@ class RunReporter:
         _prune_spool(self._folder)
 
     def _take(self) -> tuple[list[dict[str, Any]], bool]:
-        """What piled up; waits for the first, and a moment for more."""
+        """Return what piled up: waits for the first event, and a moment for more."""
         found: list[dict[str, Any]] = []
         item = self._queue.get()
         until = time.monotonic() + _TICK_S
@@ -187,7 +187,7 @@ class _EventSender:
         self.trouble: str | None = None
 
     def send(self, head: Mapping[str, Any], records: list[dict[str, Any]]) -> bool:
-        """Whether the daemon has them. False ends the sending."""
+        """Send events; False when the daemon did not take them, which ends the sending."""
         for part in _split_batches(records):
             if not self._post(json.dumps({**head, "events": part}).encode("utf-8", "backslashreplace")):
                 self.open = False
@@ -230,7 +230,7 @@ def _refusal_reason(status: int, text: bytes) -> str:
 
 
 def _split_batches(records: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    """Bodies that the daemon takes. An event that is too large for any is left out, but for its name."""
+    """Split events into bodies that the daemon takes. An event that is too large for any is shortened."""
     part: list[dict[str, Any]] = []
     size = 0
     for one in records:
@@ -269,7 +269,8 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 def _connect(place: DaemonAddress, timeout_s: float) -> http.client.HTTPConnection:
-    """Raises InputError for a CA file that cannot be used."""
+    """Return a connection that is opened with the first request. Raises InputError for an unusable CA
+    file."""
     if place.socket is not None:
         return _UnixConnection(place.socket, timeout_s)
     scheme, _, host = place.url.partition("://")
@@ -290,7 +291,8 @@ class _EventSpool:
 
     @classmethod
     def open(cls, folder: Path, head: Mapping[str, Any]) -> _EventSpool | None:
-        """None where the state folder cannot be written: then what is not delivered is lost."""
+        """Open the spool of a run; None where the state folder cannot be written, and undelivered events
+        are lost."""
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             path = folder / f"{head['run_id']}.ndjson"
@@ -316,7 +318,7 @@ class _EventSpool:
 
 
 def _deliver_spooled(folder: Path, sender: _EventSender) -> None:
-    """What earlier runs could not deliver, the oldest first; a file that the daemon refuses for good goes."""
+    """Deliver what earlier runs could not, the oldest first; a file that the daemon refuses for good goes."""
     with contextlib.suppress(OSError):
         for path in sorted(folder.glob("*.ndjson"))[:_OLD_FILES]:
             with _lock_unowned(path) as free:
@@ -358,7 +360,7 @@ def _lock_unowned(path: Path) -> Iterator[bool]:
 
 
 def _prune_spool(folder: Path) -> None:
-    """The oldest go when a daemon stays away for long."""
+    """Delete the oldest spools when a daemon stays away for long."""
     with contextlib.suppress(OSError):
         sizes = [(path, path.stat().st_size) for path in sorted(folder.glob("*.ndjson"))]
         total = sum(size for _, size in sizes)

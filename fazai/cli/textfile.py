@@ -1,4 +1,4 @@
-"""`fazai apply --textfile X.prom`: what became of the run, for node_exporter's textfile collector.
+"""`fazai apply --textfile X.prom`: metrics of the run, for node_exporter's textfile collector.
 
 The file is replaced as a whole, also when the run failed or never began: a monitor must see that, too.
 """
@@ -51,7 +51,7 @@ class MetricsTextfile:
 
     @classmethod
     def of(cls, path: str | None, *, check: bool) -> MetricsTextfile:
-        """Raises UsageError for a name that node_exporter would not read."""
+        """Make a textfile at `path`. Raises UsageError for a name that node_exporter would not read."""
         if path is not None and not re.fullmatch(r"[^.].*\.prom", os.path.basename(path)):
             raise UsageError(
                 f"--textfile {path!r} does not end in .prom",
@@ -112,7 +112,7 @@ class MetricsTextfile:
 
 
 def _run_values(outcome: RunOutcome) -> dict[str, list[tuple[str, Any]]]:
-    """A target that several plays work on is one, with the worst of them."""
+    """Return the metrics of an outcome. A target of several plays counts once, with the worst status."""
     changes = Counter(action.status for target in outcome.targets for action in target.actions)
     pending: Counter[str] = Counter()
     statuses: dict[str, str] = {}
@@ -134,7 +134,7 @@ def _badness(status: str) -> int:
 
 
 def _read_last_success(path: Path) -> str | None:
-    """When a run last succeeded, as the file of the run before says."""
+    """Read from the file of the run before when a run last succeeded."""
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -149,7 +149,7 @@ def _escape_label(text: str) -> str:
 
 
 def _replace_file(path: Path, text: str) -> None:
-    """As a whole or not at all; readable for node_exporter. Raises OSError."""
+    """Replace a file as a whole or not at all, readable for node_exporter. Raises OSError."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         handle = os.open(

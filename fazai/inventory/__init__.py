@@ -1,4 +1,4 @@
-"""The inventory: which targets there are, in which groups, with which variables and resources.
+"""The inventory: hosts, their groups, variables and resources.
 
 It is read the way Ansible reads its YAML format (docs/inventory.md has the differences). `load_inventory`
 does all the I/O; what it returns is a value.

@@ -1,4 +1,4 @@
-"""The inventory while it is being read: groups and hosts that still grow, and what the rules make of them."""
+"""The inventory while it is being read: groups and hosts that still grow."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class InventoryDraft:
         self.groups[child].parents[parent] = None
 
     def settle(self) -> list[FazaiError]:
-        """Ansible's rules for what no file says: every group is below "all", every host in some group.
+        """Apply Ansible's rules for what no file says: every group is below "all", every host in some group.
 
         Returns what is wrong with the whole."""
         errors: list[FazaiError] = []

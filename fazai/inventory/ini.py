@@ -29,7 +29,7 @@ _ERRORS_MAX: Final = 50
 
 
 def is_ini(data: bytes) -> bool:
-    """Says whether a text that is no YAML inventory was meant as an INI one: it has a section, or no line of
+    """Tell whether a text that is no YAML inventory was meant as an INI one: it has a section, or no line of
     it looks like YAML."""
     lines = [line for line in data.decode("utf-8", "replace").splitlines() if _is_content(line)]
     if any(_SECTION.fullmatch(line.strip()) for line in lines):

@@ -1,4 +1,4 @@
-"""From the sources on the command line to an Inventory: which files there are, in which order."""
+"""Loading of an inventory from its sources: files, folders and host lists, in order."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ class _SourceReader:
             raise Errors(errors)
 
     def _note_others(self, folder: str) -> None:
-        """Says what in a folder was not read: who misspelt a file's only key finds out."""
+        """Note the files of a folder that were not read, so that a misspelt only key is noticed."""
         if self._others:
             shown = ", ".join(self._others[:5]) + (", …" if len(self._others) > 5 else "")
             self._reader.skipped.append(f"no inventories, and not read in {folder}: {shown}")

@@ -27,7 +27,8 @@ class ResourceLayer:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """`depth` is the longest way from "all". `files` holds, for each vars folder, what `group_vars` says."""
+    """One group. `depth` is the longest way from "all". `files` holds, for each vars folder, what
+    `group_vars` says."""
 
     name: str
     mark: Mark | None
@@ -43,7 +44,8 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """`groups` are all that it is in, least specific first. `vars` go before `files` (host_vars)."""
+    """One host. `groups` are all that it is in, least specific first. `vars` go before `files`
+    (host_vars)."""
 
     name: str
     mark: Mark | None
@@ -56,7 +58,7 @@ class Host:
 
 @dataclass(frozen=True, slots=True)
 class _GroupVariables:
-    """What all hosts of the same groups have in common."""
+    """The variables that all hosts of the same groups have in common."""
 
     scopes: VariableMaps
     merged: dict[str, Value]
@@ -64,12 +66,13 @@ class _GroupVariables:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Inventory:
-    """Targets, groups, variables and resources; see `load`. `hosts` are in the order of their first mention.
+    """Targets, groups, variables and resources; see `load_inventory`. `hosts` are in the order of their
+    first mention.
 
     `digest` covers every byte that was read and the files' names relative to their source. `notes` are
-    sentences for the operator about what is odd but not wrong. `whole`: nothing is missing of it; else it is
-    the `rest` of an error, and what seems to be nowhere may stand in what could not be read. `skipped`: what
-    lies in the folders and is something else; a sentence for each folder.
+    sentences for the operator about what is odd but not wrong. `whole`: nothing is missing of it; else it
+    is the `rest` of an error, and what seems to be nowhere may stand in what could not be read. `skipped`:
+    what lies in the folders and is something else; a sentence for each folder.
     """
 
     sources: tuple[str, ...]
@@ -84,7 +87,7 @@ class Inventory:
     _members: dict[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
 
     def host(self, name: str) -> Host:
-        """Raises InventoryError, with the nearest name."""
+        """Return a host. Raises InventoryError, with the nearest name."""
         try:
             return self.hosts[name]
         except KeyError:
@@ -108,7 +111,7 @@ class Inventory:
         return MappingProxyType(self._common(groups).merged)
 
     def places(self, host: str) -> Mapping[str, Mark]:
-        """For each variable of the host the place of the value that won."""
+        """Return the place of the value that won, for each variable of the host."""
         winners = {name: scope for scope in self.scopes(host) for name in scope}
         return {name: scope.mark(name) for name, scope in winners.items()}
 
@@ -176,8 +179,8 @@ class Inventory:
         return known
 
     def _scopes_of(self, groups: tuple[str, ...]) -> list[YamlMap]:
-        """Ansible's order: inventory files ("all", then groups), group_vars of "all", of the
-        groups. Of several vars folders a later one wins over an earlier one, whatever the group."""
+        """Return the scopes in Ansible's order: inventory files ("all", then groups), group_vars of "all",
+        of the groups. Of several vars folders a later one wins over an earlier one, whatever the group."""
         members = [self.groups[name] for name in groups]
         found = [scope for group in members for scope in group.vars]
         everyone = [group for group in members if group.name == "all"]

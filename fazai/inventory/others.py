@@ -1,4 +1,4 @@
-"""What lies beside inventories in a folder and is none: saved plans, playbooks, other programs' settings."""
+"""Files beside inventories that are none: saved plans, playbooks, other programs' settings."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _PUBLIC_KEY: Final = re.compile(rb"(sk-)?(ssh|ecdsa)-\S+ AAAA")
 
 
 def identify_bytes(data: bytes, mode: int) -> str | None:
-    """What a file of a folder is when it is surely no inventory, as its bytes tell; else None. One word that
-    others may not read is a password sooner than a host: as a host's name it would be shown."""
+    """Name what a file is, by its bytes, when it is surely no inventory; else None. One word that others may
+    not read is a password sooner than a host: as a host's name it would be shown."""
     if b"\0" in data[:_LOOK_BYTES]:
         return "no text"
     if not mode & 0o077 and len(data) < _WORD_BYTES and len(data.split()) == 1:
@@ -30,8 +30,8 @@ def identify_bytes(data: bytes, mode: int) -> str | None:
 
 
 def identify_document(document: YamlMap | YamlList | None) -> str | None:
-    """What a file of a folder is when it is surely no inventory, as what it says tells; else None: what is
-    written badly is still meant as one."""
+    """Name what a file is, by its document, when it is surely no inventory; else None: a badly written one is
+    still meant as one."""
     if isinstance(document, YamlList):
         if not document or not all(isinstance(item, YamlMap) for item in document):
             return None
@@ -44,7 +44,7 @@ def identify_document(document: YamlMap | YamlList | None) -> str | None:
 
 
 def _may_be_group(name: str, body: Any) -> bool:
-    """Whether a key at the top of a file may be meant as a group of hosts, well written or not."""
+    """Tell whether a key at the top of a file may be meant as a group of hosts, well written or not."""
     if name in _TOP or did_you_mean(name, _TOP) or body is None:
         return True
     return isinstance(body, YamlMap) and any(did_you_mean(key, _SECTIONS) for key in body)

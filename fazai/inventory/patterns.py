@@ -1,4 +1,4 @@
-"""Ansible's host patterns (`--limit`, `hosts:`): which hosts of an inventory a text selects, in which order.
+"""Ansible's host patterns (`--limit`, `hosts:`): select hosts of an inventory, in Ansible's order.
 
 Follows Ansible's `inventory/manager.py`. The difference: what matches nothing is an error, also in the middle
 of a pattern, where Ansible warns and goes on with the wrong hosts.
@@ -34,8 +34,8 @@ def select_hosts(
     empty_ok: bool = False,
     seen: OnFileRead | None = None,
 ) -> tuple[str, ...]:
-    """The hosts that the pattern (or any of several) selects, each once, in Ansible's order. `seen` hears of
-    the files that it names.
+    """Return the hosts that the pattern (or any of several) selects, each once, in Ansible's order. `seen` is
+    called with the files that it names.
 
     Raises InventoryError (Errors for several) for a part that names no group and no host, and, unless
     `empty_ok`, when no host is left.
@@ -65,9 +65,9 @@ def select_hosts(
 
 
 def split_pattern(text: str, seen: OnFileRead | None = None) -> list[str]:
-    """The parts of a pattern: `a,b`, `a:b` and `a:&b:!c`; a lone IPv6 address is one part. `@file` stands for
-    the lines of the file. Raises InventoryError when the file cannot be read, and for a part with nothing in
-    it: with `edge:&$SITE` and no SITE the whole group would be meant."""
+    """Split a pattern into its parts: `a,b`, `a:b` and `a:&b:!c`; a lone IPv6 address is one part. `@file`
+    stands for the lines of the file. Raises InventoryError when the file cannot be read, and for a part
+    with nothing in it: with `edge:&$SITE` and no SITE the whole group would be meant."""
     if not text.strip():
         return []
     parts = _split_parts(text)
@@ -84,7 +84,7 @@ def split_pattern(text: str, seen: OnFileRead | None = None) -> list[str]:
 
 
 def rename_lists(text: str, named: Callable[[str], str]) -> str:
-    """The same pattern with its lists (`@file`) named otherwise. It has commas then: a path may have
+    """Return the same pattern with its lists (`@file`) renamed. It has commas then: a path may have
     colons."""
     parts = _split_parts(text)
     if not any(part.startswith("@") for part in parts):
@@ -106,7 +106,8 @@ def _split_parts(text: str) -> list[str]:
 
 
 def _is_one_part(text: str) -> bool:
-    """A colon in it separates nothing: an IPv6 address, or a host with its port (which matches no name)."""
+    """Tell whether a colon separates nothing: an IPv6 address, or a host with its port (which matches no
+    name)."""
     bare = text.lstrip("!&")
     try:
         IPv6Address(bare)

@@ -1,4 +1,4 @@
-"""Host patterns of an inventory: `fw-[01:50:2]`, `[a:f]`, `host:port`, and which names there can be."""
+"""Host patterns of an inventory: `fw-[01:50:2]`, `[a:f]`, `host:port`, and the rules for names."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class BadName(ValueError):
 
 
 def expand_hosts(pattern: str) -> tuple[list[str], int | None]:
-    """The names that a host pattern stands for, in order, and the port behind it.
+    """Expand a host pattern to names, in order, and the port behind it.
 
     Raises ValueError with a sentence for a person.
     """
@@ -104,7 +104,7 @@ def _expand_range(text: str) -> list[str]:
 
 
 def check_host_name(name: str) -> None:
-    """Raises ValueError unless `name` can name a host: no blanks, no pattern characters, no path."""
+    """Raise BadName unless `name` can name a host: no blanks, no pattern characters, no path."""
     if not _HOST.fullmatch(name) and not _is_ipv6(name):
         raise BadName("no name for a host: letters, digits, and . _ - + @ inside, or an IPv6 address")
     if len(name) > _NAME_MAX:
@@ -112,7 +112,7 @@ def check_host_name(name: str) -> None:
 
 
 def check_group_name(name: str) -> None:
-    """Raises ValueError unless `name` can name a group."""
+    """Raise BadName unless `name` can name a group."""
     if not _GROUP.fullmatch(name) or len(name) > _NAME_MAX:
         raise BadName("no name for a group: letters, digits, and . _ - inside")
 

@@ -1,4 +1,4 @@
-"""One file at a time: groups, hosts, variables and resources go into the drafts, errors into a list."""
+"""Reads inventory files: groups, hosts, variables and resources go into the draft, errors into a list."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class InventoryReader:
         self._source = ""
 
     def begin(self, source: str) -> None:
-        """Says which source the hosts come from that are named next."""
+        """Set the source of the hosts that are named next."""
         self._source = source
 
     def add_errors(self, error: FazaiError) -> None:
@@ -72,8 +72,8 @@ class InventoryReader:
                     self._read_as_meant(document, name, file)
 
     def _read_as_meant(self, document: YamlMap, name: str, file: str) -> None:
-        """Reads what stands at the top and is no group as what it was surely meant to be: what else is wrong
-        in it is said at once. That it is wrong there was said."""
+        """Read a misspelt key at the top as what it was surely meant to be, to find the errors in it, too.
+        The key itself was reported."""
         body = document[name]
         if isinstance(body, YamlList) and did_you_mean(name, _OUTSIDE) == "resources":
             self.harmless += 1

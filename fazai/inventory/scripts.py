@@ -1,4 +1,4 @@
-"""Inventory scripts: what a program prints for `--list` and `--host`, and files that hold such a text.
+"""Inventory scripts: the output of a program for `--list` and `--host`, and files that hold such a text.
 
 Follows ansible-core's plugin `script`: names are taken as they are (no ranges), the variables of hosts come
 from `_meta`, and a script that prints none is asked for each host.
@@ -25,13 +25,13 @@ _SECTIONS: Final = ("hosts", "vars", "children")
 
 
 def is_script(data: bytes) -> bool:
-    """Says whether an executable file is a program, and not a text that is executable by accident."""
+    """Tell whether an executable file is a program, and not a text that is executable by accident."""
     return data.startswith((b"#!", b"\x7fELF"))
 
 
 def revive_ansible_values(value: Any) -> Any:
-    """The value with `__ansible_unsafe` and `__ansible_vault`, as Ansible writes them in JSON, made what they
-    stand for. Changes containers in place: only for a text that was just read."""
+    """Replace `__ansible_unsafe` and `__ansible_vault`, as Ansible writes them in JSON, by what they stand
+    for. Changes containers in place: only for a text that was just read."""
     if isinstance(value, YamlMap):
         if len(value) == 1 and isinstance(text := value.get("__ansible_unsafe"), str):
             return UnsafeText(text)
@@ -77,7 +77,7 @@ def read_script_output(
 
 
 def _host_variables(reader: InventoryReader, document: YamlMap) -> YamlMap | None:
-    """`_meta.hostvars`; None where there is no `_meta`."""
+    """Return `_meta.hostvars`; None where there is no `_meta`."""
     if "_meta" not in document:
         return None
     meta = document["_meta"]

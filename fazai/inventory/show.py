@@ -37,7 +37,7 @@ _INTERNAL: Final = frozenset(
 
 
 def as_ansible(inventory: Inventory, limit: Collection[str] | None = None) -> dict[str, Any]:
-    """What `ansible-inventory --list` prints, for all hosts or those of `limit`."""
+    """Return the output of `ansible-inventory --list`, for all hosts or those of `limit`."""
     wanted = frozenset(inventory.hosts if limit is None else limit)
     shown = _PrintableVariables(inventory)
     hostvars = {}
@@ -57,13 +57,14 @@ def as_ansible(inventory: Inventory, limit: Collection[str] | None = None) -> di
 
 
 def as_host_variables(inventory: Inventory, name: str) -> dict[str, Any]:
-    """What `ansible-inventory --host` prints. Raises InventoryError."""
+    """Return the output of `ansible-inventory --host`. Raises InventoryError."""
     inventory.host(name)
     return _PrintableVariables(inventory).variables(name)
 
 
 def as_graph(inventory: Inventory, group: str = "all") -> str:
-    """What `ansible-inventory --graph` prints. Raises InventoryError for a group that is not there."""
+    """Return the output of `ansible-inventory --graph`. Raises InventoryError for a group that is not
+    there."""
     if group not in inventory.groups:
         hint = spelling_hint(group, inventory.groups)
         raise InventoryError(f'there is no group "{group}" in the inventory', hint=hint)
@@ -83,7 +84,7 @@ def _draw_group(inventory: Inventory, name: str, depth: int, lines: list[str]) -
 
 
 def as_json(value: Any) -> str:
-    """JSON as Ansible lays it out: keys sorted, indented by four; text stays as it is."""
+    """Return JSON as Ansible lays it out: keys sorted, indented by four; text stays as it is."""
     return msgspec.json.format(msgspec.json.encode(value, order="sorted"), indent=4).decode()
 
 

@@ -46,7 +46,7 @@ class VarsFolders:
                 self.host_files[name] = (*self.host_files.get(name, ()), *scope)
 
     def _kind(self, folder: str, kind: str, resources: dict[str, list[YamlList]]) -> dict[str, VariableMaps]:
-        """What `folder/kind` says, by the name of the group or host."""
+        """Read `folder/kind`: variables by the name of the group or host."""
         path = os.path.join(folder, kind)
         if not os.path.isdir(path):
             return {}

@@ -1,4 +1,4 @@
-"""Playbooks: from an inventory and plays to work, with everything wrong found before the first contact.
+"""Playbooks: from an inventory and plays to work, with all errors found before the first contact.
 
     plays = load_playbooks(["site.yml"])
     works = resolve(inventory, plays, providers=…, kinds=…, selection=…, extra_vars={}, secrets=reader)

@@ -1,4 +1,4 @@
-"""From a declared resource to what it says of one host: conditions, loops, templates."""
+"""Expansion of a declared resource for one host: conditions, loops, templates."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _STATES: Final = ("present", "absent")
 
 
 class ResourceExpander:
-    """Expands sources for hosts; what is wrong goes into `problems`, once for what all hosts share."""
+    """Expands prepared resources for hosts; errors go into `problems`, once for what all hosts share."""
 
     def __init__(
         self, extra: Mapping[str, Value], problems: ProblemCollector, seen: OnFileRead | None = None
@@ -33,7 +33,7 @@ class ResourceExpander:
     def expand(
         self, source: PreparedResource, host: str, scope: Callable[[], Scope]
     ) -> tuple[ExpandedResource, ...]:
-        """The pieces for a host. `scope` is asked for only if there is a template."""
+        """Return the pieces for a host. `scope` is asked for only if there is a template."""
         if source.pieces is not None:
             return source.pieces
         if source.same:
@@ -50,7 +50,7 @@ class ResourceExpander:
         return tuple(piece for piece in found if piece is not None)
 
     def _scopes(self, declared: DeclaredResource, scope: Scope) -> list[Scope]:
-        """One scope for each item of the loop."""
+        """Return one scope for each item of the loop."""
         if declared.loop is None:
             return [self._with_vars(declared, scope)]
         try:
@@ -75,7 +75,7 @@ class ResourceExpander:
         return found
 
     def _with_vars(self, declared: DeclaredResource, scope: Scope) -> Scope:
-        """The resource's own variables on top; extra variables win over them, too."""
+        """Put the resource's own variables on top; extra variables win over them, too."""
         if not declared.vars:
             return scope
         names = {name: value for name, value in declared.vars.items() if name not in self._extra}
@@ -95,7 +95,7 @@ class ResourceExpander:
     def _piece(
         self, source: PreparedResource, host: str | None, scope: Scope | None
     ) -> ExpandedResource | None:
-        """What is declared, rendered; None if something is wrong with it. Without a scope, for all hosts."""
+        """Render what is declared; None if something is wrong with it. Without a scope, for all hosts."""
         before = self._problems.count
         fields, origins = self._fields(source, host, scope)
         self._contents(source, host, scope, fields, origins)
@@ -158,7 +158,7 @@ class ResourceExpander:
     def _whole(
         self, source: PreparedResource, host: str | None, scope: Scope | None, template: str
     ) -> tuple[dict[str, Value], Mapping[str, Mark]]:
-        """`kind: "{{ item }}"`: a template that gives all fields."""
+        """Render `kind: "{{ item }}"`: one template that gives all fields."""
         declared = source.declared
         place = declared.node.mark(declared.kind)
         assert scope is not None
@@ -183,7 +183,7 @@ class ResourceExpander:
         fields: dict[str, Value],
         origins: Mapping[str, Mark],
     ) -> None:
-        """In place of the names of files, what is in them; templates are rendered."""
+        """Replace the names of files by their content; templates are rendered."""
         for name in source.files:
             if isinstance(path := fields.get(name), str):
                 place = origins.get(name) or source.declared.mark
@@ -195,7 +195,7 @@ class ResourceExpander:
     def _beside(
         self, source: PreparedResource, host: str | None, scope: Scope | None, key: str, value: Value
     ) -> Value:
-        """The rendered value of what stands beside the fields."""
+        """Render a key that stands beside the fields, such as `state`."""
         if value is None or scope is None:
             return value
         try:
@@ -250,7 +250,7 @@ class ResourceExpander:
 def field_error(
     source: PreparedResource, problem: Problem, origins: Mapping[str, Mark], label: str
 ) -> PlaybookError:
-    """What a kind says of a field, at the place of the field."""
+    """Return the error for a problem that a kind found, at the place of the field."""
     name = problem.field
     if name is not None and name not in origins:
         name = name.partition(".")[0]  # the kind's name for a part of a mapping

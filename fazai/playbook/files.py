@@ -18,7 +18,7 @@ _ALL_BYTES: Final = 512 * 1024 * 1024
 
 
 class ContentFiles:
-    """Reads each file once; `seen` hears of it."""
+    """Reads each file once; `seen` is called with its path and bytes."""
 
     def __init__(self, seen: OnFileRead | None = None) -> None:
         self._known: dict[str, bytes] = {}

@@ -1,4 +1,4 @@
-"""The grammar of playbooks and of lists of resources: what may stand where; all that is wrong is found."""
+"""The grammar of playbooks and of lists of resources: which key may stand where. Finds all errors."""
 
 from __future__ import annotations
 
@@ -68,11 +68,10 @@ _RESOURCE_HINTS: Final = {
 def load_playbooks(
     paths: Iterable[str | Path], *, decrypt: Decrypt | None = None, seen: OnFileRead | None = None
 ) -> tuple[Play, ...]:
-    """The plays of these files, in order. A file that is named twice is read once.
+    """Read the plays of these files, in order. A file that is named twice is read once.
 
     `decrypt` opens files that are Ansible Vault text as a whole (`SecretReader.open_file`). Raises
-    PlaybookError or YamlError, or Errors with everything that is wrong in all of them; their `rest` is the
-    plays without it.
+    PlaybookError or YamlError, or Errors for several; their `rest` is the plays without what is wrong.
     """
     plays: list[Play] = []
     errors: list[FazaiError] = []
@@ -97,7 +96,7 @@ def load_playbooks(
 
 
 def read_resources(resources: YamlList) -> tuple[tuple[DeclaredResource, ...], tuple[FazaiError, ...]]:
-    """The resources of a list, and everything that is wrong with its shape."""
+    """Read the resources of a list; returns them, and all errors in its shape."""
     errors: list[FazaiError] = []
     found = [_ResourceReader(resources, index, item, errors).read() for index, item in enumerate(resources)]
     return tuple(each for each in found if each is not None), tuple(errors)
@@ -111,7 +110,7 @@ def _grammar_error(
 
 
 class _MappingReader:
-    """A mapping that is being read; what is wrong with it goes into `errors`."""
+    """Reads the keys of one mapping; errors go into `errors`."""
 
     def __init__(self, node: YamlMap, errors: list[FazaiError]) -> None:
         self.node = node
@@ -145,7 +144,7 @@ class _MappingReader:
 
 
 class _PlayReader(_MappingReader):
-    """One item of a playbook."""
+    """Reads one item of a playbook."""
 
     def __init__(
         self, document: YamlList, index: int, item: Any, path: Path, errors: list[FazaiError]
@@ -205,7 +204,7 @@ class _PlayReader(_MappingReader):
         return found
 
     def _misnamed(self) -> tuple[DeclaredResource, ...]:
-        """The resources below a misspelt `resources:`, or `tasks:`: read, to say what else is wrong."""
+        """Read the resources below a misspelt `resources:`, or `tasks:`, to find the errors in them, too."""
         found: tuple[DeclaredResource, ...] = ()
         for key in self.node:
             meant = key in _TASKS or did_you_mean(key, _PLAY) == "resources"
@@ -214,7 +213,7 @@ class _PlayReader(_MappingReader):
         return found
 
     def _handlers(self) -> tuple[DeclaredResource, ...]:
-        """As resources, but each listens: to what it says, else to its name."""
+        """Read handlers: resources that listen to what they say, else to their name."""
         found = self._resources("handlers")
         for each in found:
             if each.listen is None and each.name is None:
@@ -259,7 +258,7 @@ def _resource_hint(key: str) -> str | None:
 
 
 class _ResourceReader(_MappingReader):
-    """One item of a list of resources."""
+    """Reads one item of a list of resources."""
 
     def __init__(self, resources: YamlList, index: int, item: Any, errors: list[FazaiError]) -> None:
         super().__init__(item if isinstance(item, YamlMap) else YamlMap(resources.source, 0), errors)
@@ -298,12 +297,12 @@ class _ResourceReader(_MappingReader):
         )
 
     def _undecided(self) -> bool:
-        """Whether an unknown key may be what decides for whom, or how often, this is."""
+        """Tell whether an unknown key may be meant to decide for whom, or how often, the resource is."""
         unknown = (key for key in self.node if key not in _BESIDE and not _KIND.fullmatch(key))
         return any(key.startswith("with_") or did_you_mean(key, _BESIDE) in _DECIDING for key in unknown)
 
     def _kind(self) -> str | None:
-        """The one key that is a kind; every other must be known."""
+        """Find the one key that is a kind; every other must be known."""
         others = [key for key in self.node if key not in _BESIDE]
         kinds = [key for key in others if _KIND.fullmatch(key)] or others[:1]
         for key in others:

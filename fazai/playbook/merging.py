@@ -1,4 +1,4 @@
-"""From pieces to the resources of one target: by kind and identity, the specific over the general."""
+"""Merging of pieces to the resources of one target: by kind and identity, the specific over the general."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class ResourceMerger:
         return tuple(resource for resource in found if resource is not None)
 
     def _check_twice(self, host: str | None, first: ExpandedResource, second: ExpandedResource) -> None:
-        """The same item twice in one list must not say two things of one field."""
+        """Report an item that stands twice in one list with two values of one field."""
         both = f'{first.source.kind.name} "{first.identity}" stands twice in this list'
         hint = f"the other one is at {first.mark}"
         for name, value in second.fields.items():
@@ -147,7 +147,7 @@ def _merge_key(piece: ExpandedResource, apart: Mapping[_Key, tuple[str, ...]]) -
 
 
 def _item_label(kind: Kind, fields: Mapping[str, Value], base: str) -> str:
-    """What the item is called on the target where its identity says more: `base`, or what the kind says."""
+    """Return the name of the item on the target where its identity holds more than that, else """ ""
     return base or (kind.label_in(fields) if isinstance(kind, Telling) else "")
 
 

@@ -1,4 +1,4 @@
-"""What Ansible's modules are called here: the hint for somebody who writes `copy:` or `ssh.systemd:`."""
+"""Kinds for Ansible's modules: the hint for somebody who writes `copy:` or `ssh.systemd:`."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ _MODULES: Final = {
 
 
 def module_hint(name: str) -> str | None:
-    """What there is here for a module of Ansible's, also with a collection or a provider before its name."""
+    """Return the hint for a module of Ansible's, also with a collection or a provider before its name."""
     for known in _COLLECTIONS:
         name = name.removeprefix(known)
     return _MODULES.get(name)

@@ -1,4 +1,4 @@
-"""Everything that is wrong, said once however many hosts it is wrong for."""
+"""The errors of a resolution, each reported once however many hosts it is for."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ __all__ = ["ProblemCollector"]
 
 
 class ProblemCollector:
-    """Collects errors, and the hosts that each is for. `before`: what was found to be wrong earlier. `whole`:
-    all of the inventory and the variables could be read; else a name that is nowhere is no mistake, as long
-    as no known name is like it."""
+    """Collects errors, and the hosts that each is for.
+
+    `before`: errors that were found earlier. `whole`: all of the inventory and the variables could be read;
+    else a name that is nowhere is no error, as long as no known name is like it.
+    """
 
     def __init__(self, before: Iterable[FazaiError] = (), *, whole: bool = True) -> None:
         self.whole = whole
@@ -22,7 +24,7 @@ class ProblemCollector:
         self.extend(before)
 
     def add(self, error: FazaiError, host: str | None = None) -> None:
-        """Takes in an error; of an Errors, each of it."""
+        """Add an error; of an Errors, each of it."""
         if isinstance(error, Errors):
             for each in error.errors:
                 self.add(each, host)
@@ -42,7 +44,7 @@ class ProblemCollector:
             known[1].append(host)
 
     def add_absence(self, error: FazaiError, host: str | None = None) -> None:
-        """Takes in an error about something that is nowhere, unless it may be in what could not be read."""
+        """Add an error about a missing thing, unless that may stand in what could not be read."""
         for each in error.errors if isinstance(error, Errors) else (error,):
             if self._may_be_lost(each):
                 self.count += 1
@@ -57,7 +59,7 @@ class ProblemCollector:
             self.add(error, host)
 
     def check(self) -> None:
-        """Raises Errors with all of them, in the order of their places; nothing if there are none."""
+        """Raise Errors with all of them, in the order of their places; nothing if there are none."""
         if not self._found:
             return
         for error, hosts in self._found.values():

@@ -1,4 +1,4 @@
-"""The arrow from inventory and plays to work."""
+"""Resolution of inventory and plays to the work on each target."""
 
 from __future__ import annotations
 
@@ -47,14 +47,13 @@ def resolve_work(
     before: Sequence[FazaiError] = (),
     whole: bool = True,
 ) -> tuple[Work, ...]:
-    """What is wanted on which targets, in which waves: one Work for each play, and one for the rest.
-    `seen` hears of each file whose content or template a resource wants, and of each list of hosts.
+    """Resolve inventory and plays to work: one Work for each play, and one for the hosts in none.
 
-    Nothing is contacted. Raises Errors with everything that is wrong: templates, options, kinds, fields,
-    secrets, contradictions, and selections that match nothing. `left_out` hears of the hosts that are no
-    targets, since no provider is named for them, `misnamed` of variables that are almost named as an option,
-    with the option and the hosts. `before`: what was wrong in reading all this, raised
-    together with what is wrong in the rest; `whole`: no host, group or variable was lost by it.
+    Nothing is contacted. `seen` is called with each file whose content or template a resource wants, and
+    each list of hosts; `left_out` with the hosts for which no provider is named; `misnamed` with a variable
+    that is almost named as an option, that option and the hosts. `before` are errors of reading all this,
+    raised with those found here; `whole`: no host, group or variable was lost by them. Raises Errors:
+    templates, options, kinds, fields, secrets, contradictions, selections that match nothing.
     """
     problems = ProblemCollector(before, whole=whole)
     resolver = _Resolver(inventory, plays, providers, kinds, selection, extra_vars, secrets, seen, problems)
@@ -100,7 +99,7 @@ class _Resolver:
         self.misnamed = self._targets.misnamed
 
     def works(self) -> tuple[Work, ...]:
-        """Raises Errors."""
+        """Return the work of all plays and of the rest. Raises Errors."""
         chosen = self._chosen()
         members = [self._members(play, chosen) for play in self._plays]
         done: dict[str, TargetWork | None] = {}
@@ -160,7 +159,7 @@ class _Resolver:
                 )
 
     def _target_work(self, host: str, plays: Sequence[Play]) -> TargetWork | None:
-        """What is wanted on a host; None if it is no target, or something is wrong with it."""
+        """Resolve one host; None if it is no target, or something is wrong with it."""
         layers: list[_PreparedLayer] = [(play, self._of_play(play)) for play in plays if play.resources]
         layers += [
             (None, self._of_list(layer.resources, reused=id(layer.resources) not in self._lone))
@@ -187,7 +186,7 @@ class _Resolver:
         return TargetWork(target, wanted, whole, handlers)
 
     def _check_unique(self, works: Sequence[TargetWork]) -> None:
-        """A value that names a target elsewhere must not name two of them."""
+        """Report a unique value that stands on two targets."""
         first: dict[tuple[str, str, Value], str] = {}
         names: dict[str, tuple[str, ...]] = {}  # most kinds have none, and there may be very many resources
         for work in works:
@@ -204,8 +203,8 @@ class _Resolver:
                         self._problems.add(PlaybookError(text, where=where), work.target.name)
 
     def _check_notified(self, host: str, resources: Iterable[Resource], handlers: Iterable[Resource]) -> None:
-        """Every name that is notified must be listened to: a misspelt handler would never run. While
-        something else is wrong, the handler may be what is."""
+        """Report names that are notified and that no handler listens to: it would never run. While there are
+        other errors, the handler may be among them."""
         known = {name for handler in handlers for name in handler.listen}
         for resource in resources:
             for name in resource.notify:
@@ -216,7 +215,7 @@ class _Resolver:
                     self._problems.add(PlaybookError(text, where=resource.mark, hint=hint), host)
 
     def _check_alone(self, host: str, layers: Iterable[_PreparedLayer]) -> None:
-        """Resources on a host that no provider is named for."""
+        """Report resources on a host that no provider is named for."""
         if self._scopes.raw(host).get("provider") is not None:
             return  # there is one, and it is wrong: that is said already
         for _, sources in layers:
@@ -231,8 +230,8 @@ class _Resolver:
                 return
 
     def _check_idle(self) -> None:
-        """Looks at what is wanted on no host, or on none that was chosen: as something is wrong already, all
-        is said that is. What the hosts have no part in can be known."""
+        """Look for errors in resources of no chosen host: once there are errors, all are reported. Only
+        what is the same for all hosts can be checked."""
         lists = [self._of_play(play) for play in self._plays]
         lists += [
             self._of_list(resources, reused=True)
@@ -254,7 +253,7 @@ class _Resolver:
     def _pieces(
         self, host: str, provider: Provider, play: Play | None, sources: tuple[PreparedResource, ...]
     ) -> list[ExpandedResource]:
-        """What a layer says of the host."""
+        """Expand a layer for the host."""
         scope: Scope | None = None
 
         def scoped() -> Scope:
@@ -300,7 +299,7 @@ class _Resolver:
 
 
 def _no_target_error(chosen: Iterable[str]) -> InventoryError:
-    """A run over nothing would be a run in which all is well."""
+    """Return the error for a run without targets, in which all would seem well."""
     if not list(chosen):
         return InventoryError("the inventory has no hosts", hint="hosts stand below `all:` and `hosts:`")
     return InventoryError(
@@ -325,5 +324,5 @@ def _make_works(name: str, items: Iterable[TargetWork | None], play: Play | None
 
 
 def _count_share(size: int | str, count: int) -> int:
-    """A number, or that percentage of the targets."""
+    """Convert a number or a percentage of `count` targets to a number."""
     return size if isinstance(size, int) else count * int(size.rstrip("%")) // 100

@@ -1,4 +1,4 @@
-"""Which variables a host has, from where, and which of them win: inventory, play, extra, and fazai's own."""
+"""The variables of a host by precedence: inventory, play, extra variables, and fazai's own."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class HostScopes:
         return {**found, **self.extra} if self.extra else found
 
     def place(self, host: str, name: str) -> Mark | None:
-        """Where the value that wins stands."""
+        """Return the place of the value that wins."""
         scope = self.node(host, name)
         return scope.mark(name) if scope is not None else None
 
@@ -62,7 +62,7 @@ class HostScopes:
         return scope
 
     def _own(self, host: str) -> dict[str, Value]:
-        """What the inventory says of the host, with what is the same for all hosts made once."""
+        """Return fazai's own variables of the host; those that all hosts share are made once."""
         if not self._groups:
             self._groups = {name: list(self.inventory.members(name)) for name in self.inventory.groups}
         return {**self.inventory.magic(host), "groups": self._groups, "hostvars": self._hostvars}

@@ -1,4 +1,4 @@
-"""Which resources a selection leaves: tags as in Ansible, and globs of kinds."""
+"""Selection of resources: tags as in Ansible, and globs of kinds."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ class ResourceChooser:
         self.chosen = 0
 
     def choose(self, resources: tuple[Resource, ...]) -> tuple[Resource, ...]:
-        """Those that are selected; the same tuple if all are."""
+        """Return the selected resources; the same tuple if all are."""
         # both are asked of every resource: what there is to choose from is remembered
         chosen = tuple([each for each in resources if self._kind(each.kind) & self._tagged(each.tags)])
         self.chosen += len(chosen)
         return resources if len(chosen) == len(resources) else chosen
 
     def problems(self) -> Iterable[InputError]:
-        """What of the selection matched nothing, after everything was chosen."""
+        """Return errors for what of the selection matched nothing, after everything was chosen."""
         known = {tag for tags in self._tags for tag in tags}
         given = (("--tags", self._selection.tags), ("--skip-tags", self._selection.skip_tags))
         found = [
@@ -73,7 +73,7 @@ class ResourceChooser:
 
 
 def _tags_run(tags: set[str], selection: Selection) -> bool:
-    """Ansible's rules (`playbook/taggable.py`)."""
+    """Tell whether resources with these tags run, by Ansible's rules (`playbook/taggable.py`)."""
     only = set(selection.tags) or {"all"}
     skip = set(selection.skip_tags)
     tagged = bool(tags)

@@ -1,4 +1,4 @@
-"""A declared resource, prepared once for all hosts: what of it is a template, and what is not."""
+"""Declared resources, prepared once for all hosts: which fields are templates, secret, files."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class PreparedResource:
 
 @dataclass(slots=True, eq=False)
 class ExpandedResource:
-    """What one declaration says of one item. `shared`: the same object for all hosts."""
+    """One item as one declaration wants it. `shared`: the same object for all hosts."""
 
     source: PreparedResource
     identity: str
@@ -92,7 +92,7 @@ class ResourcePreparer:
     def prepare(
         self, declared: DeclaredResource, play: Play | None = None, *, reused: bool = True
     ) -> PreparedResource | None:
-        """None, with the reason in `wrong`, if its kind is not there."""
+        """Prepare a resource; None, with the error to `wrong`, if there is no such kind."""
         kind = self._kind(declared)
         if kind is None:
             return None

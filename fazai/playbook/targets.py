@@ -1,4 +1,4 @@
-"""From a host's variables to a Target: the options of its provider, rendered, typed, with their places."""
+"""Targets from the variables of hosts: the provider's options, rendered, typed, with their places."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ class TargetBuilder:
     def _look_for_misnamed(
         self, host: str, provider: Provider, specs: Mapping[str, FieldSpec], raw: Mapping[str, Value]
     ) -> None:
-        """Notes variables that are almost named as an option: any variable may be there, and a misspelt
+        """Note variables that are almost named as an option: any variable may be there, and a misspelt
         option would have no effect without a word."""
         for name in raw:
             if "_" not in name or name in specs:
@@ -145,7 +145,7 @@ class TargetBuilder:
     def _look_up_secret(
         self, host: str, provider: Provider, specs: Mapping[str, FieldSpec], options: dict[str, Value]
     ) -> None:
-        """The secrets folder, for a target that says nothing of a secret."""
+        """Take the secret from the secrets folder, for a target that names none."""
         if "secret" not in specs or self._scopes.raw(host).get("secret") is not None:
             return
         try:
@@ -170,7 +170,7 @@ class TargetBuilder:
         return value
 
     def _path(self, host: str, name: str, path: str) -> str:
-        """A path in an option is relative to the file that says it."""
+        """Return the path in an option, relative to the file that holds the option."""
         place = self._scopes.place(host, name)
         return os.path.join(os.path.dirname(place.file), path) if place is not None else path
 
@@ -190,7 +190,7 @@ class TargetBuilder:
 
 
 def _option_purpose(spec: FieldSpec, specs: Mapping[str, FieldSpec]) -> str | None:
-    """What an option is for; for one that is another's second name, what that one is for."""
+    """Return the purpose of an option; for a second name, that of the option it stands for."""
     named = specs.get(spec.doc.removeprefix("as ")) if spec.doc.startswith("as ") else None
     return (named or spec).doc or None
 
@@ -203,7 +203,7 @@ def _check_mode(value: Value) -> str:
 
 
 def _type_problem(spec: FieldSpec, value: Value) -> str | None:
-    """What is wrong with the value's type."""
+    """Return the problem with the value's type, None if there is none."""
     if isinstance(value, Secret):
         return None if spec.type in ("text", "any") else "cannot be a secret"
     if spec.type == "boolean" and not isinstance(value, bool):

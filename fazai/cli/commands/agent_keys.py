@@ -1,4 +1,4 @@
-"""The change of the agents' keys, in steps of which each may be the last before a crash.
+"""Rotation of the agents' keys, in steps of which each may be the last before a crash.
 
 The file that the inventory names (`key: !file PATH`) is the memory: two lines in it are a change that is
 going on.
@@ -51,7 +51,8 @@ class _KeyRotation:
 
 
 def rotate_keys(fleet: AgentFleet, timeout_s: float) -> int:
-    """Raises InputError before anything is changed; returns the exit code."""
+    """Give all agents of a fleet new keys; returns the exit code. Raises InputError before anything is
+    changed."""
     reports = fleet.reports()
     failed: dict[str, FazaiError] = {}
     files = _find_key_files(fleet, reports, failed)
@@ -78,7 +79,7 @@ def rotate_keys(fleet: AgentFleet, timeout_s: float) -> int:
 
 
 def _restart_fields(report: Report | FazaiError | None) -> dict[str, Any]:
-    """Fields that restart an agent which the daemon took under the previous key, before it knew the new one:
+    """Return the fields that restart an agent which still reports with the previous key; none for others:
     the agent stays with a key that works."""
     if report is None or isinstance(report, FazaiError) or report.status.get("key") != "KEY_PREVIOUS":
         return {}
@@ -89,7 +90,7 @@ def _restart_fields(report: Report | FazaiError | None) -> dict[str, Any]:
 def _find_key_files(
     fleet: AgentFleet, reports: Mapping[str, Report | FazaiError | None], failed: dict[str, FazaiError]
 ) -> dict[str, tuple[Path, str]]:
-    """The key's file and the name at the daemon of each host that can change its key."""
+    """Find the key's file and the name at the daemon of each host that can change its key."""
     found: dict[str, tuple[Path, str]] = {}
     for host, item in fleet.items.items():
         report, (resource,) = reports[host], item.resources
@@ -116,7 +117,8 @@ def _find_key_files(
 
 
 def _begin_rotation(host: str, file: Path, name: str) -> _KeyRotation:
-    """A change that goes on is continued. Raises SecretError, StateError."""
+    """Write a new key before the old one, or continue a rotation that was begun. Raises SecretError,
+    StateError."""
     from fazai.secrets.files import read_private, write_private
 
     lines = [line.strip() for line in read_private(file, uid=os.geteuid()).decode().splitlines()]
@@ -130,7 +132,7 @@ def _begin_rotation(host: str, file: Path, name: str) -> _KeyRotation:
 def _await_new_keys(
     fleet: AgentFleet, turns: list[_KeyRotation], timeout_s: float, failed: dict[str, FazaiError]
 ) -> list[_KeyRotation]:
-    """Those whose agent says that the daemon took the new key."""
+    """Wait for the agents to deliver with the new key; returns the hosts where they did."""
     waiting = {turn.host: turn for turn in turns}
     taken: list[_KeyRotation] = []
     until_s = time.monotonic() + timeout_s
@@ -167,7 +169,7 @@ def _not_taken_error(report: Report | FazaiError | None) -> FazaiError:
 def _retire_old_keys(
     fleet: AgentFleet, turns: list[_KeyRotation], registry: AgentKeyStore, failed: dict[str, FazaiError]
 ) -> None:
-    """The old key goes from the daemon and from the file, where the host has gone over."""
+    """Remove the old keys from the daemon and the files of the hosts whose agents use the new ones."""
     from fazai.secrets.files import write_private
 
     found = fleet.reports([turn.host for turn in turns])
@@ -187,7 +189,7 @@ def _retire_old_keys(
 
 @dataclass(frozen=True, slots=True)
 class AgentKeyStore:
-    """Where the daemon has the keys: behind its API, or in its folder on this machine."""
+    """The store of the daemon's agent keys: behind its API, or in its folder on this machine."""
 
     folder: Path
     client: Any = None  # httpx.Client
@@ -196,8 +198,8 @@ class AgentKeyStore:
     @classmethod
     @contextlib.contextmanager
     def of(cls, fleet: AgentFleet) -> Iterator[AgentKeyStore]:
-        """FAZAI_URL or the local socket where there is one, else the folder. Raises InputError,
-        SecretError."""
+        """Open the daemon's store at FAZAI_URL or the local socket, else the one in the folder. Raises
+        InputError, SecretError."""
         from fazai.cli.clients import find_daemon
 
         folder = fleet.config.secrets / "hosts"
@@ -215,7 +217,7 @@ class AgentKeyStore:
             yield cls(folder, client, place.name)
 
     def put(self, name: str, keys: tuple[str, ...]) -> None:
-        """Raises StateError, Unreachable, Refused, InputError."""
+        """Register the keys of a host. Raises StateError, Unreachable, Refused, InputError."""
         if self.client is None:
             from fazai.secrets.files import write_keys
 

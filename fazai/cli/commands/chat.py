@@ -1,4 +1,4 @@
-"""What `fazai chat` does: a line read, an answer shown, until there are no more lines."""
+"""`fazai chat`: reads a line, shows the answer, until there are no more lines."""
 
 from __future__ import annotations
 
@@ -59,26 +59,26 @@ class _Conversation:
 
     @property
     def goes_on(self) -> bool:
-        """False at the end of the lines. Raises Interrupted when the process is to end."""
+        """Tell whether there may be more lines. Raises Interrupted when the process is to end."""
         if self._ended:
             raise Interrupted("interrupted: the chat was ended")
         return not self._no_more
 
     def end(self, number: int, frame: object) -> None:
-        """A kill, or a terminal that is closed: as Ctrl-C, and then no more lines are read."""
+        """Handle a kill or a closed terminal: interrupt the answer, and read no more lines."""
         self._ended = True
         signal.raise_signal(signal.SIGINT)
 
     async def open(self) -> None:
-        """Raises Unreachable, WireError."""
+        """Open a session with the worker. Raises Unreachable, WireError."""
         self._session = await self._client.session(self._params).__aenter__()
 
     async def close(self) -> None:
         await self._session.__aexit__(None, None, None)
 
     def read(self) -> str | None:
-        """The next turn; None when there is none now. Ctrl-C forgets the line that is being typed. Raises
-        Interrupted."""
+        """Read the next turn; None when there is none now. Ctrl-C forgets the line that is being typed.
+        Raises Interrupted."""
         line = None
         try:
             if self._typed:
@@ -101,14 +101,14 @@ class _Conversation:
         return line
 
     def tell(self, reason: str) -> None:
-        """Why an answer ended before its end."""
+        """Print why an answer ended before its end, if it did."""
         if reason in _CUT:
             click.echo(f"(cut: {reason}; {_CUT[reason]})", err=True)
         elif reason == "aborted":
             click.echo("(aborted)", err=True)
 
     async def turn(self, line: str) -> str:
-        """Shows the answer as it comes; why it ended. Raises Unreachable, WireError."""
+        """Show the answer as it comes; returns why it ended. Raises Unreachable, WireError."""
         try:
             return await self._answer(line)
         except asyncio.CancelledError:

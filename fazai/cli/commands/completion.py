@@ -1,4 +1,4 @@
-"""fazai completion, and what is offered for hosts, kinds and runs"""
+"""fazai completion, and the completion of hosts, kinds and runs"""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def completion_command(ctx: click.Context, shell: str) -> None:
 
 
 def complete_pattern(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    """Groups and hosts of the inventory that the command line names so far. No script is run for it, and what
-    is wrong with the inventory is said when the command is."""
+    """Complete groups and hosts of the inventory that the command line names so far. No script is run for it;
+    errors in the inventory are reported when the command runs."""
     from fazai.inventory import load_inventory
 
     given = [ctx.params.get(name) or () for name in ("inventory", "sources", "words", "more")]
@@ -50,14 +50,14 @@ def complete_pattern(ctx: click.Context, param: click.Parameter, incomplete: str
 
 
 def complete_kind(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    """Names of kinds."""
+    """Complete the name of a kind."""
     from fazai.registry import Registry
 
     return _filter_prefix((kind.name for kind in Registry().kinds()), incomplete)
 
 
 def complete_run(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    """Ids of the latest runs, as `fazai history` has them."""
+    """Complete the id of one of the latest runs, as `fazai history` has them."""
     from fazai.cli.environment import open_store
 
     with contextlib.suppress(FazaiError), open_store() as store:

@@ -143,7 +143,7 @@ def _read_fallback(options: dict[str, Any]) -> Any:
 
 
 def _read_secret_file(file: Path | None) -> str | None:
-    """The text of a file that only its owner may read. Raises InputError."""
+    """Read a file that only its owner may read. Raises InputError."""
     from fazai.cli.clients import read_token_file
 
     return None if file is None else read_token_file(file)

@@ -56,7 +56,7 @@ def _list_targets(works: tuple[Work, ...]) -> list[Target]:
 async def _ask_facts(
     targets: list[Target], provider: Any, forks: int
 ) -> dict[str, Mapping[str, Any] | FazaiError]:
-    """The facts of each host, or why there are none."""
+    """Ask each host for its facts; returns them, or why there are none."""
     gate = asyncio.Semaphore(forks)
 
     async def one(target: Target) -> Mapping[str, Any] | FazaiError | None:

@@ -64,7 +64,7 @@ _OPTIONS = (
 
 
 def _generation_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """What one may ask of an answer: the fields of the worker's contract."""
+    """Add the options of a generation: the fields of the worker's contract."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
@@ -73,7 +73,7 @@ def _generation_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def _session_params(
     *, timeout_s: float, stop: tuple[str, ...], json_schema: Path | None, grammar: Path | None, **plain: Any
 ) -> SessionParams:
-    """Raises UsageError."""
+    """Make the parameters of a session from the options. Raises UsageError."""
     from fazai.cli import generate_io
     from fazai.wire.worker import SessionParams
 

@@ -92,7 +92,7 @@ def _plural(name: str, count: int) -> str:
 
 
 def _format_value(value: object) -> object:
-    """Lists and mappings as they are written, not as Python writes them."""
+    """Format lists and mappings as people write them."""
     if isinstance(value, list):
         return "; ".join(str(_format_value(item)) for item in value)
     if isinstance(value, dict):

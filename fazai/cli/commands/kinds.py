@@ -68,7 +68,7 @@ def _kind_text(kind: Kind) -> str:
 
 
 def describe_field(spec: FieldSpec) -> str:
-    """One line about a field, as `fazai kinds` and the reference page say it."""
+    """Describe a field in one line, as `fazai kinds` and the reference page say it."""
     words = [spec.type if spec.reference is None else f"{spec.type} to {spec.reference}"]
     if spec.required:
         words.append("required")

@@ -78,7 +78,7 @@ _APPLY_OPTIONS: Final = (
 
 
 def _add_options(*groups: Sequence[_Decorator]) -> _Decorator:
-    """The options of these groups, in their order."""
+    """Add the options of these groups to a command, in their order."""
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         for option in reversed([option for group in groups for option in group]):

@@ -113,7 +113,7 @@ def _split_commas(values: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _events_query(options: Mapping[str, Any]) -> dict[str, str]:
-    """What the daemon filters; a host's pattern is ours."""
+    """Return the query for the daemon; patterns of hosts are matched here."""
     query = {name: options[name] for name in ("run", "session", "level") if options[name]}
     types, hosts = _split_commas(options["types"]), _split_commas(options["hosts"])
     if types:
@@ -148,7 +148,7 @@ _START = "is it running? fazai daemon"
 
 
 class _StreamLost(Exception):
-    """The stream ended, or never began; what to do in the latter case."""
+    """The stream ended, or never began; `hint` is for the latter case."""
 
     def __init__(self, text: str, hint: str = _START) -> None:
         super().__init__(text)
@@ -201,7 +201,7 @@ class _EventTail:
         raise FazaiError(f"no event fits --until {wanted}")
 
     def _stream(self, client: httpx.Client) -> Iterator[dict[str, Any]]:
-        """The events of one connection. Raises _Gone, Refused, InputError."""
+        """The events of one connection. Raises _StreamLost, Refused, InputError."""
         import httpx
 
         headers = {"Last-Event-ID": self.last} if self.last is not None else {}
@@ -224,7 +224,7 @@ class _EventTail:
             raise _stream_lost(error) from None
 
     def _run_of(self, client: httpx.Client, text: str) -> str:
-        """The whole id of a run of which either end is given, as commands show it. Raises _Gone, Refused,
+        """Find the whole id of a run of which either end is given. Raises _StreamLost, Refused,
         InputError, httpx.HTTPError."""
         answer = client.get("/runs", params={"limit": 1000})
         if answer.status_code != 200:
@@ -238,7 +238,7 @@ class _EventTail:
         raise InputError(why, where=self.place.name, hint="see: fazai history")
 
     def _begins(self, last: str) -> None:
-        """Where the stream does, before its first event."""
+        """Note the id at which the stream begins, before its first event."""
         self.last = last
 
     def _take(self, event: dict[str, Any]) -> int | None:
@@ -281,7 +281,7 @@ def _raise_refusal(answer: httpx.Response, place: DaemonAddress) -> None:
 
 
 def _stream_lost(error: httpx.HTTPError) -> _StreamLost:
-    """Without the numbers and places that system and TLS have for it."""
+    """Explain a lost connection, without the error numbers and source places of system and TLS."""
     text = re.sub(r"\[Errno -?\d+\] | \(_ssl\.c:\d+\)", "", str(error)) or type(error).__name__
     if "CERTIFICATE_VERIFY_FAILED" in text:
         reason = text.rpartition("verify failed: ")[2]
@@ -313,7 +313,7 @@ def _parse_events(lines: Iterator[str], begins: Callable[[str], None]) -> Iterat
 
 
 def _check_reader() -> None:
-    """With nothing to write, a pipe whose reader went away would not be noticed. Raises BrokenPipeError."""
+    """Raise BrokenPipeError when the reader of standard output went away: without a write nobody notices."""
     try:
         poll = select.poll()
         poll.register(sys.stdout.fileno(), 0)
@@ -324,7 +324,7 @@ def _check_reader() -> None:
 
 
 class _JsonOutput:
-    """One object a line, `id` first."""
+    """Output as JSON: one object a line, `id` first."""
 
     def event(self, event: Mapping[str, Any]) -> None:
         sys.stdout.write(json.dumps(event) + "\n")
@@ -332,7 +332,7 @@ class _JsonOutput:
 
 
 class _TextOutput:
-    """Time, host, type, what; a line of its own when the day changes."""
+    """Output for people: time, host, type, text; a line of its own when the day changes."""
 
     def __init__(self, terminal: Terminal) -> None:
         self._terminal = terminal

@@ -13,7 +13,7 @@ _SOCKET = "/run/fazai/gemma.sock"
 
 
 def worker_socket(path: str | None) -> Path:
-    """The worker's socket: the option, else the environment, else the system's."""
+    """Return the worker's socket: the option, else the environment, else the system's."""
     return Path(path or os.environ.get("FAZAI_GEMMA_SOCK") or _SOCKET)
 
 
