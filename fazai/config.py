@@ -1,4 +1,4 @@
-"""Where fazai keeps its things and how wide it works; built once by a shell from an explicit environment."""
+"""Folders and limits of one process; built once by a shell from an explicit environment."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ __all__ = [
     "named_state_folder",
 ]
 
-#: Of the daemon of the machine, which all its users' runs report to.
+#: State folder of the machine's daemon, which all its users' runs report to.
 SYSTEM_STATE = Path("/var/lib/fazai")
 SYSTEM_SOCKET = Path("/run/fazai/daemon.sock")
-#: It is in every state folder, and what one is known by.
+#: The file that is in every state folder; a folder with it is one.
 STATE_FILE = "fazai.sqlite3"
 
 _PER_TARGET_BYTES = 32 << 20  # a session at work: connection, TLS, one decoded collection
@@ -40,9 +40,11 @@ class Config:
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str], *, root: bool) -> Config:
-        """FAZAI_STATE_DIR (or FAZAI_STATE, its older name), FAZAI_SECRETS, FAZAI_LAB, FAZAI_FORKS and
-        FAZAI_KEEP_RUNS win; then the XDG folders, or for root /var/lib and /etc. Works with an empty
-        environment (cron). Raises UsageError."""
+        """Read the configuration from an environment, which may be empty (cron).
+
+        FAZAI_STATE_DIR (or FAZAI_STATE, its older name), FAZAI_SECRETS, FAZAI_LAB, FAZAI_FORKS and
+        FAZAI_KEEP_RUNS win; then the XDG folders, or for root /var/lib and /etc. Raises UsageError.
+        """
         if root:
             state, secrets = SYSTEM_STATE, Path("/etc/fazai/secrets")
         else:
@@ -73,7 +75,8 @@ def _read_keep_runs(text: str | None) -> int:
 
 
 def default_forks() -> int:
-    """How many targets at once: 32 a core, as waiting costs nothing, but no more than memory allows."""
+    """Return the default number of targets at once: 32 a core, as waiting costs nothing, but no more than
+    memory allows."""
     try:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
     except (ValueError, OSError):
@@ -83,9 +86,9 @@ def default_forks() -> int:
 
 
 def daemon_socket_path(environ: Mapping[str, str], *, root: bool) -> Path:
-    """Return where the daemon's local socket is: FAZAI_SOCKET; else in the state folder that the environment
-    names, so that two daemons of one user do not take it from each other; else /run/fazai for root, and for
-    users XDG_RUNTIME_DIR or their state folder."""
+    """Return the path of the daemon's local socket: FAZAI_SOCKET; else in the state folder that the
+    environment names, so that two daemons of one user do not take it from each other; else /run/fazai
+    for root, and for users XDG_RUNTIME_DIR or their state folder."""
     if environ.get("FAZAI_SOCKET"):
         return Path(environ["FAZAI_SOCKET"])
     own = named_state_folder(environ)

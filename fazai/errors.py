@@ -76,7 +76,7 @@ __all__ = [
 
 
 class ExitCode(IntEnum):
-    """What the process says to its caller."""
+    """The exit codes of the process."""
 
     OK = 0
     FAILED = 1
@@ -203,7 +203,8 @@ class Refused(FazaiError):
 
 
 class Unreachable(FazaiError):
-    """`stage` says how far it came: resolve, connect, tls, write, read, answer."""
+    """A target gave no usable answer. `stage` says how far it came: resolve, connect, tls, write, read,
+    answer."""
 
     exit_code = ExitCode.UNREACHABLE
 
@@ -227,7 +228,7 @@ class NotAvailable(DeviceError):
 
 
 class Moved(DeviceError):
-    """What stands at `path` is not what an action rests on: nothing was written to it."""
+    """The object at `path` changed since it was looked at: nothing was written to it."""
 
     def __init__(
         self, message: str, *, path: str, where: Mark | str | None = None, hint: str | None = None

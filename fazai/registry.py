@@ -24,7 +24,7 @@ __all__ = ["Registry"]
 
 @dataclass(frozen=True, slots=True)
 class _Index:
-    """Where the providers and kinds are, by name."""
+    """The modules of providers and the owners of kinds, by name."""
 
     #: The module of a provider, by the provider's name.
     modules: dict[str, str] = field(default_factory=dict)

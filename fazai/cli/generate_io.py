@@ -93,7 +93,7 @@ def read_grammar(path: Path) -> str:
     except UnicodeDecodeError as error:
         raise UsageError(f"{path}: it is not UTF-8 (byte {error.start})") from None
     except FileNotFoundError:
-        raise missing_file(UsageError, "read_grammar", path) from None
+        raise missing_file(UsageError, "grammar", path) from None
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from None
     if not 1 <= len(text) <= 65_536:

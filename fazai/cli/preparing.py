@@ -1,4 +1,4 @@
-"""From the options of apply, plan, drift or validate to the work they stand for.
+"""Preparation of apply, plan, drift and validate: from the options to the work they stand for.
 
 All that can be wrong is found here, before any contact.
 """

@@ -15,7 +15,7 @@ ColorChoice = Literal["auto", "always", "never"]
 
 @dataclass(frozen=True, slots=True)
 class RunSelection:
-    """Which files are read, and which part of what they say is meant. Empty: everything.
+    """The files that are read, and the part of what they say that is meant. Empty: everything.
 
     The names are those of the command line and of the arguments in a saved plan. `inventory` holds the
     sources as they were given; none stands for FAZAI_INVENTORY.
@@ -40,7 +40,7 @@ class RunSelection:
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """How targets are contacted, and what is shown of it. `forks` None: as many as the machine allows."""
+    """The way targets are contacted, and the output. `forks` None: as many as the machine allows."""
 
     forks: int | None = None
     ask_pass: bool = False

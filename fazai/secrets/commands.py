@@ -26,7 +26,7 @@ _KILLED_S: Final = 10.0
 
 @dataclass(slots=True)
 class _ProgramOutput:
-    """What the program said so far."""
+    """The output of a program so far."""
 
     output: bytearray = field(default_factory=bytearray)
     complaints: bytearray = field(default_factory=bytearray)
@@ -42,12 +42,12 @@ def run_program(
     output_max_bytes: int = OUTPUT_MAX_BYTES,
     alone: bool = False,
 ) -> bytes:
-    """What the program prints. It gets no input, and keeps the terminal, so that it can ask for a PIN there;
-    one that runs `alone` has a session of its own. What it started ends with it, but for what made itself a
-    session, as agents do that are to stay.
+    """Run a program and return its output. It gets no input, and keeps the terminal, so that it can ask
+    for a PIN there; one that runs `alone` has a session of its own. What it started ends with it, but
+    for what made itself a session, as agents do that are to stay.
 
-    Raises SecretError: cannot be started, exit code, too slow, too much output. Arguments and output are in
-    no message; of the error output it is the last line.
+    Raises SecretError: cannot be started, exit code, too slow, too much output. Arguments and output are
+    in no message; of the error output it is the last line.
     """
     name = argv[0]
     process = _start_program(argv, cwd, environ, alone)
@@ -111,8 +111,8 @@ def _start_program(
 
 @contextlib.contextmanager
 def _lend_terminal(group: int) -> Iterator[None]:
-    """Give the terminal to a group of processes, where we have one and stand in its foreground: who does not
-    is stopped when he reads there. It comes back at the end."""
+    """Give the terminal to a group of processes, where we have one and stand in its foreground: a
+    program in the background is stopped when it reads there. It comes back at the end."""
     try:
         terminal = os.open("/dev/tty", os.O_RDWR | os.O_CLOEXEC | os.O_NOCTTY)
     except OSError:
@@ -179,7 +179,7 @@ def _describe_exit(code: int) -> str:
 
 
 def _last_error_line(heard: _ProgramOutput) -> str:
-    """The last line of the error output, without anything that was also printed as the secret."""
+    """Return the last line of the error output, without anything that was also printed as the secret."""
     lines = [
         line.strip() for line in heard.complaints.decode("utf-8", "replace").splitlines() if line.strip()
     ]

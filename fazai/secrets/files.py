@@ -18,7 +18,7 @@ _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 
 
 def read_private(path: Path, *, uid: int, folder: bool = True) -> bytes:
-    """The bytes of a file that nobody else can read or write; with `folder`, in a folder like that.
+    """Read a file that nobody else can read or write; with `folder`, in a folder like that.
 
     `uid` is the user we are; files may belong to it or to root. Raises SecretError, with what to do about it.
     """
@@ -45,7 +45,7 @@ def read_private(path: Path, *, uid: int, folder: bool = True) -> bytes:
 
 
 def write_private(path: Path, data: bytes) -> None:
-    """A file of mode 0600 that takes its name as a whole, and is on the disk. Its folder is made, 0700.
+    """Write a file of mode 0600, replaced as a whole and synced to the disk. Its folder is made, 0700.
 
     Raises StateError.
     """
@@ -69,7 +69,7 @@ def write_private(path: Path, data: bytes) -> None:
 
 
 def write_keys(folder: Path, host: str, keys: Sequence[str]) -> None:
-    """`<folder>/HOST.key`, one key a line. Raises StateError."""
+    """Write `<folder>/HOST.key`, one key a line. Raises StateError."""
     write_private(folder / f"{host}.key", "".join(f"{key}\n" for key in keys).encode())
 
 

@@ -1,4 +1,4 @@
-"""From a reference to a Secret. Each secret is read once, however many targets use it; so is each failure."""
+"""Reading of secrets by reference. Each is read once, however many targets use it; so is each failure."""
 
 from __future__ import annotations
 
@@ -60,7 +60,8 @@ class SecretReader:
         self._passwords: tuple[VaultPassword, ...] | None = None
 
     def read(self, ref: SecretRef) -> Value:
-        """A Secret, or a mapping of Secrets where what is read is a JSON object. Raises SecretError."""
+        """Read a secret: a Secret, or a mapping of Secrets where what is read is a JSON object. Raises
+        SecretError."""
         value = ref.value
         if ref.scheme == "cmd":
             if isinstance(value, str):
@@ -80,7 +81,7 @@ class SecretReader:
         raise SecretError(f"there is no way to read !{ref.scheme}", where=ref.mark)
 
     def lookup(self, provider: str, target: str, where: Mark | None = None) -> Value | None:
-        """What the secrets folder has for a target; None if nothing. Raises SecretError."""
+        """Look a target up in the secrets folder; None if nothing is there. Raises SecretError."""
         if self._folder is None or "/" in target or target.startswith("."):
             return None
         path = self._base / self._folder / provider / f"{target}.json"
@@ -89,7 +90,7 @@ class SecretReader:
         return self._once(("file", path), where, lambda: self._file(path))
 
     def wrap(self, value: Value, where: Mark | None = None) -> Value:
-        """A secret that stands in the file itself: texts in it become Secrets. Raises SecretError."""
+        """Make the texts in a value that stands in the file itself Secrets. Raises SecretError."""
         if isinstance(value, Secret):
             return value
         if isinstance(value, SecretRef):
@@ -105,7 +106,7 @@ class SecretReader:
         )
 
     def open_file(self, data: bytes, name: str) -> bytes:
-        """The plain bytes of a file that is Vault text as a whole. Raises SecretError."""
+        """Decrypt a file that is Vault text as a whole. Raises SecretError."""
         from fazai.secrets.vault import decrypt_vault
 
         try:
@@ -117,7 +118,7 @@ class SecretReader:
             raise
 
     def texts(self) -> Iterator[str]:
-        """All that was read so far, to mask it in what others say."""
+        """Iterate over all secret texts that were read so far, to mask them in output."""
         return secret_texts([one for one in self._known.values() if not isinstance(one, _FailedSecret)])
 
     def passwords(self) -> tuple[VaultPassword, ...]:
@@ -156,7 +157,7 @@ class SecretReader:
     # -- vault passwords --------------------------------------------------------------------------------
 
     def _password_sources(self) -> list[tuple[str | None, str]]:
-        """Label and path of each. Ansible's `label@path`."""
+        """Return label and path of each password file, from Ansible's `label@path`."""
         texts = list(self._password_files)
         texts += [self._environ[name] for name in _PASSWORD_VARIABLES if self._environ.get(name)]
         texts += [part.strip() for part in self._environ.get(_IDENTITIES, "").split(",") if part.strip()]
@@ -227,7 +228,8 @@ def _decode_utf8(data: bytes, what: str) -> str:
 
 
 def _parse_secret(text: str, what: str, *, is_json: bool = False, strip: bool = True) -> Value:
-    """A JSON object as a mapping of Secrets, OPNsense's own key file likewise, and everything else as one."""
+    """Parse a JSON object, or OPNsense's own key file, to a mapping of Secrets; everything else is one
+    Secret."""
     stripped = text.strip()
     if not stripped:
         raise SecretError(f"{what} is empty")
@@ -259,7 +261,7 @@ def _wrap_item(key: str, item: Any, what: str) -> Secret:
 
 
 def _parse_key_file(text: str) -> dict[str, Value] | None:
-    """`key=…` and `secret=…`, the file that OPNsense's user page hands out."""
+    """Parse `key=…` and `secret=…`, the file that OPNsense's user page hands out."""
     pairs = [line.partition("=") for line in text.splitlines() if line.strip()]
     names = [name.strip() for name, _, _ in pairs]
     if sorted(names) != sorted(_KEY_NAMES):

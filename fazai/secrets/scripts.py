@@ -20,8 +20,8 @@ SCRIPT_OUTPUT_MAX_BYTES: Final = 16 * 1024 * 1024
 def script_runner(
     environ: Mapping[str, str], *, timeout_s: float = SCRIPT_TIMEOUT_S
 ) -> Callable[[str, tuple[str, ...]], bytes]:
-    """Makes what runs inventory scripts. Each is run in the current folder, as Ansible does, in a session of
-    its own, and all that it started ends with it."""
+    """Make the function that runs inventory scripts. Each is run in the current folder, as Ansible does,
+    in a session of its own, and all that it started ends with it."""
     spent_s: dict[tuple[str, str], float] = {}
 
     def run_script(path: str, arguments: tuple[str, ...]) -> bytes:

@@ -1,4 +1,4 @@
-"""Ansible Vault, formats 1.1 and 1.2 (AES256): what `ansible-vault encrypt_string` makes, and the way back.
+"""Ansible Vault, formats 1.1 and 1.2 (AES256): encryption as `ansible-vault encrypt_string`, and decryption.
 
 Source: ansible-core, "Ansible Vault format". A header line `$ANSIBLE_VAULT;1.1;AES256` (1.2 adds the vault
 id), then the hex of three lines of hex: salt, HMAC-SHA256 of the ciphertext, ciphertext. PBKDF2-HMAC-SHA256
@@ -48,17 +48,17 @@ class _Envelope:
 
 
 def is_vault(text: str) -> bool:
-    """Whether a text is Ansible Vault text."""
+    """Tell whether a text is Ansible Vault text."""
     return text.lstrip().startswith(_MAGIC + ";")
 
 
 def read_vault_label(text: str) -> str | None:
-    """The vault id in the header; None in format 1.1. Raises SecretError."""
+    """Return the vault id in the header; None in format 1.1. Raises SecretError."""
     return _parse_header(text.strip().splitlines()[0] if text.strip() else "")
 
 
 def decrypt_vault(text: str, passwords: Iterable[VaultPassword]) -> bytes:
-    """The plain bytes. Passwords for the text's vault id are tried first, then all others.
+    """Decrypt Vault text to bytes. Passwords for the text's vault id are tried first, then all others.
 
     Raises SecretError: not Vault text, damaged, no password, no password that opens it.
     """
@@ -82,7 +82,7 @@ def decrypt_vault(text: str, passwords: Iterable[VaultPassword]) -> bytes:
 
 
 def encrypt_vault(data: bytes, password: VaultPassword) -> str:
-    """Vault text of `data`, in format 1.2 when the password has a label."""
+    """Encrypt `data` to Vault text, in format 1.2 when the password has a label."""
     salt = secrets.token_bytes(_SALT_BYTES)
     key, sign, counter = _derive_keys(password.value, salt)
     ciphertext = _apply_cipher(key, counter, _add_padding(data), decrypt=False)
@@ -143,7 +143,7 @@ def _apply_cipher(key: bytes, counter: bytes, data: bytes, *, decrypt: bool) -> 
 
 
 def _add_padding(data: bytes) -> bytes:
-    """PKCS #7."""
+    """Pad to whole blocks (PKCS #7)."""
     count = _BLOCK_BITS // 8 - len(data) % (_BLOCK_BITS // 8)
     return data + bytes([count]) * count
 

@@ -1,4 +1,4 @@
-"""One compiled template: rendered in a scope, with what goes wrong said in one sentence."""
+"""Compiled templates: rendered in a scope, with one sentence for each fault."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class CompiledTemplate:
         self._header_lines = header_lines
 
     def render(self, scope: Variables, rendering: Rendering) -> Value:
-        """The value. Raises TemplateError without a place, and what reading a secret raises."""
+        """Return the value. Raises TemplateError without a place, and what reading a secret raises."""
         engine = self._engine
         outer, engine.rendering = engine.rendering, rendering
         try:
@@ -68,7 +68,7 @@ class CompiledTemplate:
             engine.rendering = outer
 
     def render_file(self, scope: Variables, rendering: Rendering) -> str | Secret:
-        """The content of a file. What puts out nothing, or one value that is no text, ends without a
+        """Return the content of a file. What puts out nothing, or one value that is no text, ends without a
         line end, as in Ansible. Raises as `render`."""
         engine = self._engine
         outer, engine.rendering = engine.rendering, rendering
@@ -96,7 +96,7 @@ class CompiledTemplate:
         return TemplateError(f"{message}{place}", hint=hint, excerpt=excerpt)
 
     def _line(self, error: Exception) -> int:
-        """The line of the template that was being rendered."""
+        """Return the line of the template that was being rendered."""
         line, trace = 1, error.__traceback__
         while trace is not None:
             if trace.tb_frame.f_globals.get("__jinja_template__") is self._template:

@@ -51,7 +51,7 @@ _WIDE: Final = re.compile(r"\d{5}")
 
 
 class _ConstantKeeper(NativeCodeGenerator):
-    """Constants stay what they are: `{{ 5 }}` is the number."""
+    """Code generator that keeps constants as they are: `{{ 5 }}` is the number."""
 
     def _output_child_to_const(self, node: nodes.Expr, frame: Any, finalize: Any) -> Any:
         if not isinstance(node, nodes.TemplateData):
@@ -80,7 +80,7 @@ class _ScopeContext(Context):
 
 
 class _BoundedFormatter(SandboxedFormatter):
-    """`'{:>5}'.format(x)`, with widths that fit."""
+    """Formatter for `'{:>5}'.format(x)` that refuses widths of five digits and more."""
 
     def format_field(self, value: Any, format_spec: str) -> Any:
         if _WIDE.search(format_spec):
@@ -89,7 +89,7 @@ class _BoundedFormatter(SandboxedFormatter):
 
 
 class TemplateEngine(ImmutableSandboxedEnvironment):
-    """The environment; one for each `Templates`. `run` is the rendering that is going on."""
+    """The environment; one for each `Templates`. `rendering` is the one that is going on."""
 
     code_generator_class = _ConstantKeeper
     context_class = _ScopeContext
@@ -135,7 +135,7 @@ class TemplateEngine(ImmutableSandboxedEnvironment):
         return TreeRewriter(self.filters, self.tests).visit(tree)  # type: ignore[no-any-return]
 
     def concat(self, pieces: Any) -> Any:
-        """What a macro or a `set` block put out."""
+        """Join the output of a macro or a `set` block."""
         pieces = list(pieces)
         return pieces[0] if len(pieces) == 1 else guard.join_pieces(self.rendering, pieces)
 
@@ -177,7 +177,7 @@ class TemplateEngine(ImmutableSandboxedEnvironment):
         return NamedUndefined(obj=obj, name=argument)
 
     def _bound(self, obj: Any) -> Any:
-        """Another host's variables, rendered at this rendering's cost."""
+        """Make this rendering pay for rendering another host's variables."""
         return obj.bound(self.rendering) if isinstance(obj, HostView) else obj
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
@@ -243,7 +243,7 @@ class _FormatMethod:
 
 
 def _guard_filter(name: str, each: TemplateFilter, *, test: bool = False) -> Callable[..., Any]:
-    """The filter or test with its cost counted, its secrets kept, and undefined values refused."""
+    """Wrap a filter or test: count its cost, keep its secrets, refuse undefined values."""
 
     @pass_context
     def call(context: _ScopeContext, *args: Any, **kwargs: Any) -> Any:
@@ -291,7 +291,7 @@ def _call_on_secret(
 
 
 def _settle_result(rendering: Rendering, result: Any) -> Any:
-    """A filter's result as text, number, list or mapping, paid for."""
+    """Pay for a filter's result, and turn an iterator into a list."""
     if isinstance(result, str):
         rendering.spend_text(len(result))
         return result
@@ -320,7 +320,7 @@ def _make_comparison(sign: str) -> Callable[..., bool]:
 
 
 def _check_output(value: Any) -> Any:
-    """What `{{ }}` puts out. It fails here, where the line is known, and not when all is joined."""
+    """Refuse undefined output of `{{ }}` here, where the line is known, and not when all is joined."""
     if isinstance(value, NamedUndefined):
         value.fail()
     return value

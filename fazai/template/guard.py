@@ -1,4 +1,4 @@
-"""Operators and methods, paid for before they are carried out, and blind to what is secret."""
+"""Sandboxed operators: charge the budget first, propagate secrecy."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def is_about_secret(error: Exception) -> bool:
 
 
 def calculate(rendering: Rendering, sign: str, left: Any, right: Any) -> Any:
-    """`left sign right`. Raises FilterError, and what Python raises."""
+    """Calculate `left sign right`. Raises FilterError, and what Python raises."""
     rendering.spend(1)
     if type(left) in _NUMBERS and type(right) in _NUMBERS:
         if sign in ("*", "**") and isinstance(left, int) and isinstance(right, int):
@@ -119,7 +119,7 @@ def _revealed_arguments(right: Any) -> Any:
 
 
 def check_percent_cost(rendering: Rendering, pattern: str, values: Any) -> None:
-    """Pays for `pattern % values`."""
+    """Pay for `pattern % values` before it is made."""
     check_percent(pattern)
     weight, _ = rendering.measure(values)
     times = 1 if isinstance(values, tuple) else pattern.count("%")
@@ -146,7 +146,7 @@ def _check_repeat(rendering: Rendering, left: Any, right: Any) -> None:
 
 
 def compare_values(rendering: Rendering, sign: str, left: Any, right: Any) -> bool:
-    """`left sign right`, secrets by their value. Raises FilterError, and what Python raises."""
+    """Compare `left sign right`, secrets by their value. Raises FilterError, and what Python raises."""
     for each in (left, right):
         if isinstance(each, Undefined):
             each._fail_with_undefined_error()
@@ -164,14 +164,14 @@ def compare_values(rendering: Rendering, sign: str, left: Any, right: Any) -> bo
 
 
 def is_true(value: Any) -> bool:
-    """Python's truth; a secret's by its text."""
+    """Tell Python's truth of a value, a secret's by its text."""
     return bool(value.reveal()) if isinstance(value, Secret) else bool(value)
 
 
 def call_text_method(
     rendering: Rendering, call: Callable[..., Any], text: str, args: tuple[Any, ...], named: dict[str, Any]
 ) -> Any:
-    """A method of `text` called with these arguments."""
+    """Call a method of `text` with these arguments."""
     values = (*args, *named.values())
     weight = sum([rendering.measure(value)[0] for value in values])
     rendering.spend(weight + len(text) // _UNIT)
@@ -207,7 +207,7 @@ def _check_method(
 
 
 def to_text(rendering: Rendering, value: Any) -> tuple[str, bool]:
-    """The text of a value inside of a larger one, and whether it is secret."""
+    """Return the text of a value inside of a larger text, and whether it is secret."""
     if isinstance(value, str):
         return value, False
     if value is None:
@@ -227,7 +227,7 @@ def to_text(rendering: Rendering, value: Any) -> tuple[str, bool]:
 
 
 def join_pieces(rendering: Rendering, pieces: list[Any]) -> str | Secret:
-    """The pieces that a template puts out, as one text."""
+    """Join the pieces that a template puts out."""
     texts = [to_text(rendering, piece) for piece in pieces]
     length = sum([len(text) for text, _ in texts])
     if length > TEXT_MAX:
@@ -238,7 +238,7 @@ def join_pieces(rendering: Rendering, pieces: list[Any]) -> str | Secret:
 
 
 def plain_value(rendering: Rendering, value: Any) -> Any:
-    """The value as YAML could have given it; the same object where it is that already.
+    """Return the value as YAML could have given it; the same object where it is that already.
 
     Raises FilterError for what is no value, UndefinedError for what is undefined.
     """

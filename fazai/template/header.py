@@ -17,7 +17,7 @@ _MARKERS: Final = tuple(
 
 
 def read_header(text: str) -> tuple[str, dict[str, Any]]:
-    """The text behind the first line, and its settings; the whole text and none where there is no such line.
+    """Split a text into the part behind the header, and the header's settings; none where there is no header.
 
     Raises TemplateError, with the line as the excerpt."""
     if not text.startswith(HEADER):

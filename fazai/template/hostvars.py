@@ -49,7 +49,7 @@ class HostVars(Mapping[str, Any]):
 
 
 class HostView(Mapping[str, Any]):
-    """One host's variables. `run` is the rendering that asks; without one, each look-up is one of its own."""
+    """One host's variables. `rendering` is the one that asks; without it, each look-up has one of its own."""
 
     what = "the host"
 

@@ -1,4 +1,4 @@
-"""What is changed in a template's syntax tree before it is compiled.
+"""Changes to a template's syntax tree before it is compiled.
 
 Jinja2's sandbox lets an environment intercept arithmetic, calls and attributes. Comparisons, `~`, truth,
 slices and loops are plain Python to it; here they become calls of the environment's own filters (named with a
@@ -149,7 +149,7 @@ class TreeRewriter(NodeTransformer):
 
 
 def _payment_statement(node: nodes.Node) -> nodes.ExprStmt:
-    """The statement that pays for one round through the node's body, by its size."""
+    """Return the statement that pays for one round through the node's body, by its size."""
     weight = 1 + sum(1 for _ in node.find_all(nodes.Node)) // 4
     return nodes.ExprStmt(_filter_call("_pay", nodes.Const(weight), node.lineno), lineno=node.lineno)
 

@@ -1,4 +1,4 @@
-"""Variables that are rendered when they are used, and what one asks of them: a value, a yes or no."""
+"""Scopes: variables that are rendered when they are used, and values and conditions rendered with them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ Places = Callable[[str], Mark | None]
 
 
 def is_static(value: Value) -> bool:
-    """Whether rendering the value would give back the very same object: no template and no secret in it."""
+    """Tell whether rendering the value would give back the very same object: no template and no secret in
+    it."""
     kind = type(value)
     if kind is str:
         return not ("{" in value and ("{{" in value or "{%" in value or "{#" in value))
@@ -64,13 +65,13 @@ class Templates:
         return Rendering(self._operations)
 
     def secret(self, ref: SecretRef) -> Value:
-        """What the reference stands for. Raises SecretError."""
+        """Read the secret that a reference stands for. Raises SecretError."""
         if self._secrets is None:
             raise TemplateError(f"!{ref.scheme} cannot be used here", where=ref.mark)
         return self._secrets(ref)
 
     def static(self, value: Value) -> bool:
-        """`is_static`, remembered for containers."""
+        """Tell `is_static`, remembered for containers."""
         if not isinstance(value, dict | list):
             return is_static(value)
         known = self._static.get(id(value))
@@ -118,7 +119,7 @@ class Templates:
 
 
 class _FailedVariable:
-    """What is kept of a variable that could not be rendered."""
+    """The error of a variable that could not be rendered, kept for the next use."""
 
     __slots__ = ("error",)
 
@@ -168,14 +169,14 @@ class Scope:
         return self.templates.rendering()
 
     def has(self, name: object) -> bool:
-        """Whether there is such a variable, whatever its value."""
+        """Tell whether there is such a variable, whatever its value."""
         scope: Scope | None = self
         while scope is not None and name not in scope._variables:
             scope = scope._parent
         return scope is not None
 
     def render(self, value: Value, where: Mark | None = None, *, sensitive: bool = False) -> Value:
-        """The value with templates and secret references resolved; the same object if there are none.
+        """Return the value with templates and secret references resolved; the same object if there are none.
 
         `where` is the value's place, for errors; with `sensitive` they do not quote the template.
         Raises TemplateError, SecretError. A result that is `OMIT` says that the value is to be left out.
@@ -190,7 +191,7 @@ class Scope:
         return _plain_keys(found)
 
     def render_file(self, text: str, where: Mark) -> str | Secret:
-        """The content that the text of a template file gives, as Ansible's template module has it.
+        """Return the content that the text of a template file gives, as Ansible's template module has it.
 
         Raises TemplateError, SecretError."""
         if is_static(text) and not text.startswith(HEADER):
@@ -202,7 +203,8 @@ class Scope:
             raise _add_place(error, where, False) from None
 
     def test(self, condition: Value, where: Mark | None = None) -> bool:
-        """Whether a condition holds: a truth value, an expression without braces, or a list: all must hold.
+        """Tell whether a condition holds: a truth value, an expression without braces, or a list: all must
+        hold.
 
         Raises TemplateError, SecretError.
         """
@@ -262,7 +264,7 @@ class Scope:
         return raw
 
     def _variable(self, name: str, raw: Value, owner: Scope, rendering: Rendering) -> Value:
-        """A variable that is a template; its place is where errors are."""
+        """Render a variable that is a template; errors get its place."""
         key = (id(self), name)
         chain = rendering.chain
         if key in chain:
@@ -347,11 +349,12 @@ class Scope:
 
 
 class _CircularVariables(TemplateError):
-    """Not remembered: seen from another variable there may be no circle."""
+    """Variables refer to each other in a circle. Not remembered: seen from another there may be none."""
 
 
 def _plain_keys(value: Value) -> Value:
-    """The value with plain mappings: in a value, the keys of a mapping are names of fields and settings."""
+    """Return the value with plain mappings: in a value, the keys of a mapping are names of fields and
+    settings."""
     if isinstance(value, dict):
         named = {key: _plain_keys(item) for key, item in plain_entries(value)}
         if isinstance(value, SecretMap) or any(named[key] is not item for key, item in value.items()):
@@ -364,7 +367,7 @@ def _plain_keys(value: Value) -> Value:
 
 
 def _read_truth(value: Value) -> bool | None:
-    """Yes, no, or None for what is neither."""
+    """Return the truth value that a value stands for, None for what stands for neither."""
     if isinstance(value, Secret):
         value = value.reveal()
     if value is None or isinstance(value, bool | int | float):
@@ -376,7 +379,7 @@ def _read_truth(value: Value) -> bool | None:
 
 
 def _may_be_secret(name: str) -> bool:
-    """Whether a value of this name may be secret, so that its template is not quoted."""
+    """Tell whether a value of this name may be secret, so that its template is not quoted."""
     word = name.lower()
     return any(
         part in word for part in ("secret", "passw", "pwd", "token", "key", "psk", "credential", "auth")
@@ -384,7 +387,7 @@ def _may_be_secret(name: str) -> bool:
 
 
 def _add_place(error: FazaiError, where: Mark | None, sensitive: bool) -> FazaiError:
-    """The error with its place, unless it has one nearer to the cause."""
+    """Add the place to an error, unless it has one nearer to the cause."""
     if error.where is None:
         error.where = where
         if sensitive:

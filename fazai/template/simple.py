@@ -68,12 +68,12 @@ class SimpleTemplate:
 
 
 def count_newlines(text: str) -> int:
-    """How many line ends a text ends with."""
+    """Count the line ends that a text ends with."""
     return len(text) - len(text.rstrip("\n"))
 
 
 def end_lines(text: str | Secret, newlines: int) -> str | Secret:
-    """The text with at least so many line ends, those of its template, as in Ansible."""
+    """Return the text with at least so many line ends, those of its template, as in Ansible."""
     if newlines == 0:
         return text
     plain = text.reveal() if isinstance(text, Secret) else text
@@ -93,7 +93,7 @@ def _look_up(path: DottedName, find: Callable[[str, Rendering], Any], rendering:
 
 
 def parse_simple(text: str) -> SimpleTemplate | None:
-    """The template, or None when Jinja2 has to do it."""
+    """Parse a template; None when Jinja2 has to do it."""
     if len(text) > TEMPLATE_MAX or "\r" in text:
         return None
     pieces = _EXPRESSION.split(text[:-1] if text.endswith("\n") else text)  # one line end is Jinja2's to drop

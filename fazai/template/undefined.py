@@ -1,4 +1,4 @@
-"""Names that are not there."""
+"""Undefined names that know the variable's name, so that the error can name it and the nearest match."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["NamedUndefined", "NamedUndefinedError"]
 
 
 class NamedUndefinedError(UndefinedError):
-    """Raised where a Missing is used."""
+    """An undefined name was used."""
 
     def __init__(self, message: str, name: Any, obj: Any) -> None:
         super().__init__(message)
@@ -56,11 +56,11 @@ class NamedUndefined(StrictUndefined):
         )
 
     def fail(self) -> NoReturn:
-        """Raises what any use of it raises."""
+        """Raise what any use of it raises."""
         raise self._exception(self._undefined_message)
 
     def absent(self) -> bool:
-        """True: it is not there. Raises the fault if it is there and in error."""
+        """Return True: it is not there. Raises the fault if it is there and in error."""
         if self.fault is not None and not isinstance(self.fault, UndefinedName):
             raise self.fault
         return True

@@ -1,4 +1,4 @@
-"""The constructor: libyaml's events to values, with everything collected that is wrong on the way."""
+"""The constructor: libyaml's events to values; errors are collected on the way."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ _SURROGATES: Final = re.compile(
 
 
 class _StopReading(Exception):
-    """No use in reading on; the reason is among the errors."""
+    """Reading stops here; the reason is among the errors."""
 
 
 def build_document(data: bytes, file: str, limits: YamlLimits, *, scalar_ok: bool = False) -> Any:
-    """The one document of `data`: YamlMap, YamlList or None; with `scalar_ok` any value.
+    """Build the one document of `data`: YamlMap, YamlList or None; with `scalar_ok` any value.
 
     Raises YamlError, or Errors for several; their `rest` is the document without what is wrong in it."""
     if not yaml.__with_libyaml__:
@@ -70,8 +70,8 @@ def build_document(data: bytes, file: str, limits: YamlLimits, *, scalar_ok: boo
 
 
 def _is_json(data: bytes) -> bool:
-    """Ansible takes a text that is JSON as JSON, whatever its name: 1e3 is a number there, and a pair of \\u
-    surrogates one character."""
+    """Tell whether a text is JSON. Ansible reads it as JSON then, whatever its name: 1e3 is a number
+    there, and a pair of \\u surrogates one character."""
     if data.lstrip()[:1] not in (b"{", b"["):
         return False
     import msgspec
@@ -219,7 +219,7 @@ class _DocumentBuilder:
             self._error(event, f"*{event.anchor} names nothing: there is no &{event.anchor} above", hint)
 
     def _tells(self, event: Any) -> bool:
-        """Whether the line may hold a secret: a password with ! or * in front looks like a tag."""
+        """Tell whether the line may hold a secret: a password with ! or * in front looks like a tag."""
         mark = event.start_mark
         return self._source.tells(self._source.mark(pack_place(mark.line, mark.column)))
 

@@ -9,7 +9,7 @@ __all__ = ["DEFAULT_YAML_LIMITS", "YamlLimits"]
 
 @dataclass(frozen=True, slots=True)
 class YamlLimits:
-    """How much of one YAML file is read.
+    """The limits on one YAML file.
 
     `values` counts what aliases stand for, a mapping or list as three, and one more for every 64 characters
     of a text: it keeps a small file from becoming a large value. `pipe_s`: how long a pipe may take.

@@ -28,7 +28,7 @@ _LINE_MAX = 4000  # nobody looks for secrets in a longer line; it counts as one
 
 
 def pack_place(line: int, column: int) -> int:
-    """A place in one integer: two for every entry must stay cheap."""
+    """Pack a place into one integer: two for every entry must stay cheap."""
     return line << _COLUMN_BITS | column
 
 
@@ -66,11 +66,11 @@ class SourceText:
         return lines[mark.line - 1] if mark.line <= len(lines) else ""
 
     def is_end(self, line: int) -> bool:
-        """Whether there is nothing but blanks from `line` (counted from 0) on."""
+        """Tell whether there is nothing but blanks from `line` (counted from 0) on."""
         return not any(map(str.strip, self._split()[line:]))
 
     def tells(self, mark: Mark) -> bool:
-        """Whether the line, or a line that it belongs below, looks as if a secret stood there.
+        """Tell whether the line, or a line that it belongs below, looks as if a secret stood there.
 
         A line that is no `key:` or `- item` may be the rest of a text that began above it, at any indent.
         """
@@ -117,7 +117,8 @@ class YamlMap(dict[str, Any]):
         self._places = array("Q")  # for each entry, in order: the place of the key, the place of the value
 
     def mark(self, key: str | None = None) -> Mark:
-        """Where the mapping starts; of a key, where its value starts, or the key if that is lines above."""
+        """Return the start of the mapping; for a key, the place of its value, or of the key if that is
+        lines above."""
         if key is None:
             return self._source.mark(self._at)
         key_at, value_at = self._entry(key)
@@ -125,7 +126,7 @@ class YamlMap(dict[str, Any]):
         return self._source.mark(value_at if same_line else key_at)
 
     def key_mark(self, key: str) -> Mark:
-        """Where the key itself stands."""
+        """Return the place of the key itself."""
         return self._source.mark(self._entry(key)[0])
 
     def excerpt(self, key: str | None = None) -> str | None:
@@ -155,7 +156,7 @@ class YamlMap(dict[str, Any]):
         return copy
 
     def put(self, key: str, value: Any, at: int) -> None:
-        """Sets an entry that stands at `at`, for who makes a mapping of something else than YAML."""
+        """Set an entry that stands at `at`, to make a mapping of something else than YAML."""
         if key in self:
             number = list(self).index(key)
             self._places[2 * number] = self._places[2 * number + 1] = at
@@ -183,7 +184,7 @@ class YamlList(list[Any]):
         self._places = array("Q")
 
     def mark(self, index: int | None = None) -> Mark:
-        """Where the sequence starts, or where its item number `index` stands."""
+        """Return the place of the sequence, or of its item number `index`."""
         if index is None or not -len(self._places) <= index < len(self._places):
             return self._source.mark(self._at)
         return self._source.mark(self._places[index])
@@ -201,6 +202,6 @@ class YamlList(list[Any]):
         return self._places[index] if index < len(self._places) else self._at
 
     def put(self, value: Any, at: int) -> None:
-        """Adds an item that stands at `at`, as `YamlMap.put`."""
+        """Add an item that stands at `at`, as `YamlMap.put`."""
         self.append(value)
         self._places.append(at)

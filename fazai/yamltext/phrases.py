@@ -1,4 +1,4 @@
-"""What libyaml says, said so that it helps: one sentence and the next step."""
+"""Explanations for libyaml's errors: one sentence and the next step."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ _KNOWN: tuple[tuple[str, Explanation], ...] = (
 
 
 def explain_problem(problem: str, context: str, line: str, column: int) -> Explanation:
-    """The sentence for libyaml's `problem` (and `context`), which stands at `column` (from 0) of `line`."""
+    """Explain libyaml's `problem` (and `context`), which stands at `column` (from 0) of `line`."""
     if "\t" in line[: len(line) - len(line.lstrip())] or line[column : column + 1] == "\t":
         return _TAB
     if "cannot start any token" in problem:
@@ -88,7 +88,7 @@ def explain_problem(problem: str, context: str, line: str, column: int) -> Expla
 
 
 def find_bad_byte(data: bytes) -> tuple[int, int, str]:
-    """Line, column (from 0) and description of the first byte that YAML does not have."""
+    """Find the first byte that YAML does not have: line, column (from 0) and description."""
     try:
         text = data.decode()
     except UnicodeDecodeError as error:

@@ -1,4 +1,4 @@
-"""From a path to bytes within limits, and from bytes to values."""
+"""Reading of YAML: from a path to bytes within limits, and from bytes to values."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = [
 #: Opens a file that is Ansible Vault text as a whole: its bytes and its name to the plain bytes.
 Decrypt = Callable[[bytes, str], bytes]
 
-#: Hears of each file that is read: its path and its bytes, before anything is made of them.
+#: Is called with the path and the bytes of each file that is read, before they are parsed.
 OnFileRead = Callable[[str, bytes], None]
 
 _VAULT = b"$ANSIBLE_VAULT;"
@@ -49,7 +49,7 @@ def load_yaml(
     seen: OnFileRead | None = None,
     what: str = "file",
 ) -> YamlMap | YamlList | None:
-    """The one document of a file; None for an empty one. `what` it is called if it is not there. Raises
+    """Read the one document of a file; None for an empty one. `what` it is called if it is not there. Raises
     YamlError, or Errors for several."""
     name = str(path)
     data = read_limited(name, limits, what)
@@ -61,14 +61,14 @@ def load_yaml(
 def loads_yaml(
     text: str | bytes, file: str, *, limits: YamlLimits = DEFAULT_YAML_LIMITS
 ) -> YamlMap | YamlList | None:
-    """As `load_yaml`, of a text that is there already; `file` is its name in marks."""
+    """Parse the one document of a text; `file` is its name in marks. Raises as `load_yaml`."""
     return parse_yaml(
         text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text, file, limits=limits
     )
 
 
 def parse_yaml_value(text: str, file: str, *, limits: YamlLimits = DEFAULT_YAML_LIMITS) -> Any:
-    """As `loads_yaml`, where a single value will do, too: `5`, `yes`, `[a]`."""
+    """Parse a text that may also be a single value: `5`, `yes`, `[a]`. Raises as `load_yaml`."""
     from fazai.yamltext.build import build_document
 
     data = text.encode("utf-8", "surrogatepass")
@@ -80,7 +80,7 @@ def parse_yaml_value(text: str, file: str, *, limits: YamlLimits = DEFAULT_YAML_
 def parse_yaml(
     data: bytes, file: str, *, limits: YamlLimits = DEFAULT_YAML_LIMITS, decrypt: Decrypt | None = None
 ) -> YamlMap | YamlList | None:
-    """The one document of these bytes. Raises as `load_yaml`."""
+    """Parse the one document of these bytes. Raises as `load_yaml`."""
     from fazai.yamltext.build import build_document  # with PyYAML, which takes its time to import
 
     if data.startswith(_VAULT):
@@ -98,7 +98,7 @@ def parse_yaml(
 
 
 def read_limited(path: str | Path, limits: YamlLimits = DEFAULT_YAML_LIMITS, what: str = "file") -> bytes:
-    """The bytes of a file or pipe; the size is looked at before anything is read. Raises YamlError."""
+    """Read the bytes of a file or pipe; the size is looked at before anything is read. Raises YamlError."""
     name = str(path)
     try:
         with open(name, "rb", opener=_open_nonblocking) as stream:

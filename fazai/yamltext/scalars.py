@@ -1,4 +1,4 @@
-"""What a plain scalar means: YAML 1.1 as PyYAML's SafeLoader (and so Ansible) takes it.
+"""The values of plain scalars: YAML 1.1 as PyYAML's SafeLoader (and so Ansible) takes it.
 
 The one difference: dates and times stay text.
 """
@@ -30,7 +30,7 @@ _DIGITS_MAX = 1000  # a number that nobody means; int() of a long text takes qua
 
 
 def convert_plain(text: str) -> Any:
-    """The value of an unquoted scalar. Raises ValueError for a number that cannot be one."""
+    """Return the value of an unquoted scalar. Raises ValueError for a number that cannot be one."""
     if text in _WORDS:
         return _WORDS[text]
     if text[0] not in _NUMBER_START:

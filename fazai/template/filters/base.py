@@ -1,4 +1,4 @@
-"""What a filter is, and the error that it raises."""
+"""Filters and tests as values, the error that they raise, and mappings with secret keys."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _WIDE: Final = re.compile(r"%[^a-zA-Z%]*(?:\d{5}|\*)")
 
 
 class FilterError(ValueError):
-    """What a filter or test has to say about its input; becomes a TemplateError with the place."""
+    """A filter or test refuses its input; becomes a TemplateError with the place."""
 
     def __init__(self, message: str, hint: str | None = None) -> None:
         super().__init__(message)
@@ -85,12 +85,13 @@ def _reveal_key(key: Any) -> Any:
 
 
 def plain_entries(mapping: Mapping[Any, Any]) -> Iterable[tuple[Any, Any]]:
-    """The entries of a mapping, a secret one's with their keys as text: for code that puts them back."""
+    """Return the entries of a mapping, a secret one's with their keys as text: for code that puts them
+    back."""
     return mapping.plain() if isinstance(mapping, SecretMap) else mapping.items()
 
 
 class Secrecy(StrEnum):
-    """What becomes of a secret among the arguments."""
+    """The treatment of a secret among the arguments."""
 
     CARRY = "carry"  # the filter moves values around: a Secret stays the Secret it is
     TAINT = "taint"  # the filter works on the text, and every text in its result is a Secret
@@ -120,13 +121,13 @@ def refuse(call: Callable[..., Any], takes: str = "") -> TemplateFilter:
 
 
 def check_text(length: int) -> None:
-    """Raises FilterError if a text of this length is too long to be made."""
+    """Raise FilterError if a text of this length is too long to be made."""
     if length > TEXT_MAX:
         raise FilterError(f"the template makes a text of more than {TEXT_MAX} characters")
 
 
 def check_count(count: object) -> None:
-    """Raises FilterError if an argument that says how many is no number, or too large a one."""
+    """Raise FilterError if an argument that says how many is no number, or too large a one."""
     if not isinstance(count, int):
         raise FilterError(f"expected a whole number, found {type(count).__name__}")
     if abs(count) > _COUNT_MAX:
@@ -134,6 +135,6 @@ def check_count(count: object) -> None:
 
 
 def check_percent(pattern: str) -> None:
-    """Raises FilterError if a pattern of `%` asks for a text that is too wide."""
+    """Raise FilterError if a pattern of `%` asks for a text that is too wide."""
     if _WIDE.search(pattern):
         raise FilterError("a width in a % pattern is too large")

@@ -41,7 +41,7 @@ def contains(value: Any, item: Any) -> bool:
 
 
 def truthy(value: Any, convert_bool: bool = False) -> bool:
-    """Python's truth; with `convert_bool`, "no" and "off" are false as well."""
+    """Test Python's truth; with `convert_bool`, "no" and "off" are false as well."""
     return bool(boolean(value)) if convert_bool and isinstance(value, str) else bool(value)
 
 
@@ -64,7 +64,7 @@ def version(
     strict: bool | None = None,
     version_type: str | None = None,
 ) -> bool:
-    """Versions compared piece by piece: numbers as numbers, words as words."""
+    """Compare versions piece by piece: numbers as numbers, words as words."""
     if strict or version_type not in (None, "loose"):
         raise FilterError("versions are compared loosely here", "leave strict and version_type away")
     verdict = _OPERATORS.get(operator)

@@ -158,7 +158,7 @@ _ALIASES: Final[Mapping[str, str]] = {
 
 
 def ipaddr(value: Any, query: Any = "", version: int | None = None) -> Any:
-    """What `query` asks of an address or network; of each in a list, without those that have no answer."""
+    """Answer `query` for an address or network; for each in a list, without those that have no answer."""
     answer = _find_query(str(query) if isinstance(query, int) else query)
     if isinstance(value, list | tuple):
         answers = [_answer_query(item, answer, version) for item in value]
@@ -253,7 +253,8 @@ def ipmath(value: Any, amount: Any) -> str:
 
 
 def ipsubnet(value: Any, query: Any = "", index: Any = None) -> Any:
-    """How many subnets of this size a network has, or the one number `index`; for an address, its network."""
+    """Count the subnets of this size in a network, or return the one number `index`; without a size, the
+    network."""
     host = _parse_address(value)
     if host is None:
         return False

@@ -1,4 +1,4 @@
-"""Whether a regular expression can be let loose on a text of some length.
+"""Rejects regular expressions with catastrophic backtracking (ReDoS).
 
 Python's `re` backtracks and has no timeout. A pattern is read here as far as that takes: which of its
 repetitions can match the same characters as what follows them. One such repetition inside of another takes
@@ -49,7 +49,7 @@ class _PatternItem:
 
 
 def check_pattern(pattern: str, length: int) -> None:
-    """Raises FilterError if the pattern could take too long on a text of this length."""
+    """Raise FilterError if the pattern could take too long on a text of this length."""
     if length > SUBJECT_MAX:
         raise FilterError(f"a regular expression is applied to at most {SUBJECT_MAX} characters")
     if len(pattern) > PATTERN_MAX:
@@ -64,7 +64,7 @@ def check_pattern(pattern: str, length: int) -> None:
 
 @lru_cache(maxsize=256)
 def _estimate_cost(pattern: str) -> tuple[int, int]:
-    """The exponent and the factor: it takes about factor * length ** exponent steps. Raises FilterError."""
+    """Estimate the exponent and the factor: about factor * length ** exponent steps. Raises FilterError."""
     branches = _PatternReader(pattern).branches()
     costs = [_count_ways(branch, []) for branch in branches]
     anchored = pattern.startswith(("^", r"\A")) and len(branches) == 1
@@ -74,7 +74,7 @@ def _estimate_cost(pattern: str) -> tuple[int, int]:
 
 
 def _open_ended(items: list[_PatternItem]) -> bool:
-    """Whether a long repetition can be followed by a failure: then each start costs its length."""
+    """Tell whether a long repetition can be followed by a failure: then each start costs its length."""
     for index, item in enumerate(items):
         if item.unbounded and index < len(items) - 1:
             return True
@@ -84,7 +84,8 @@ def _open_ended(items: list[_PatternItem]) -> bool:
 
 
 def _count_ways(items: list[_PatternItem], after: list[_PatternItem]) -> tuple[int, int]:
-    """In how many ways the sequence can match: exponent of the length, and factor. Raises FilterError."""
+    """Count the ways in which the sequence can match: exponent of the length, and factor. Raises
+    FilterError."""
     power, factor = 0, 1
     for index, item in enumerate(items):
         rest = items[index + 1 :] + after
@@ -105,13 +106,13 @@ def _count_ways(items: list[_PatternItem], after: list[_PatternItem]) -> tuple[i
 
 
 def _count_overlaps(branches: list[list[_PatternItem]]) -> int:
-    """How many of the alternatives can start alike."""
+    """Count the alternatives that can start alike."""
     masks = [_first_characters(branch) for branch in branches]
     return max(sum(1 for other in masks if other & mask) or 1 for mask in masks)
 
 
 def _check_nested(group: _PatternItem) -> None:
-    """A group that repeats: nothing in it may match in two ways."""
+    """Refuse a repeated group in which something can match in two ways. Raises FilterError."""
     starts = 0
     for branch in group.branches:
         first = _first_characters(branch)
@@ -140,7 +141,7 @@ def _nested_error() -> FilterError:
 
 
 def _first_characters(items: list[_PatternItem]) -> int:
-    """The characters that the sequence can start with."""
+    """Return the characters that the sequence can start with, as a mask."""
     mask = 0
     for item in items:
         mask |= item.mask
@@ -150,7 +151,7 @@ def _first_characters(items: list[_PatternItem]) -> int:
 
 
 class _PatternReader:
-    """Reads the pattern; what it does not know is refused."""
+    """Parses a pattern into items; refuses what it does not know."""
 
     def __init__(self, pattern: str) -> None:
         self._pattern = pattern
@@ -235,7 +236,7 @@ class _PatternReader:
         return _PatternItem(mask, 0 if empty else 1, 1, branches)
 
     def _group_head(self) -> bool:
-        """Reads `?:` and its like; whether the group looks around without taking anything."""
+        """Read `?:` and its like; tells whether the group looks around without taking anything."""
         rest = self._pattern[self._at :]
         found = re.match(r"\?(?:P<\w+>|:|>|=|!|<=|<!|[aiLmsu]+(?:-[imsx]+)?:)", rest)
         if found:

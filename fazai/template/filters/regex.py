@@ -17,7 +17,7 @@ _POSIX_BASIC: Final = re.compile(r"([].[^$*\\])")
 def _compile_pattern(
     pattern: Any, subject: Any, ignorecase: bool = False, multiline: bool = False
 ) -> tuple[re.Pattern[str], str]:
-    """The pattern, compiled, and the text it is for. Raises FilterError."""
+    """Compile the pattern, and return it with the text it is for. Raises FilterError."""
     if not isinstance(pattern, str):
         raise FilterError(f"a regular expression is text, not {type(pattern).__name__}")
     if not isinstance(subject, str | int | float) or isinstance(subject, bool):
@@ -110,7 +110,7 @@ def regex(
     multiline: bool = False,
     match_type: str = "search",
 ) -> bool:
-    """Whether the expression is found, as `match_type` says: search, match, fullmatch."""
+    """Test whether the expression is found, as `match_type` says: search, match, fullmatch."""
     if match_type not in ("search", "match", "fullmatch"):
         raise FilterError("match_type is search, match or fullmatch")
     compiled, text = _compile_pattern(pattern, value, ignorecase, multiline)
