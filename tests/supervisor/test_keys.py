@@ -145,7 +145,7 @@ def _cut(patch: pytest.MonkeyPatch, cut: str) -> None:
     if cut == "after the daemon":
         patch.setattr("fazai.cli.commands.agent_fleet.AgentFleet.write", lambda *_: 1)
     if cut in ("after the daemon", "after the host"):
-        patch.setattr(agentkeys, "_taken", nothing)
+        patch.setattr(agentkeys, "_await_new_keys", nothing)
     if cut == "before the file":
         patch.setattr("fazai.secrets.files.write_private", _only_two_lines)
 
