@@ -24,7 +24,7 @@ __all__ = [
     "await_worker",
     "check_shape",
     "check_stop_texts",
-    "escape_controls",
+    "protect_terminal",
     "read_grammar",
     "read_prompt",
     "read_schema",
@@ -115,7 +115,7 @@ def read_schema(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path}: {error.strerror}") from None
 
 
-def escape_controls(text: str, *, terminal: bool) -> str:
+def protect_terminal(text: str, *, terminal: bool) -> str:
     """Escape control characters of a model's text, which could move a terminal's cursor; not for a pipe."""
     return text.translate(_CONTROLS) if terminal else text
 
@@ -131,7 +131,7 @@ async def stream_answer(client: GemmaClient, params: SessionParams, text: str, *
         # deadline: the generation's, `pieces`
         async with client.session(params) as session, session.stream(text) as pieces:
             async for piece in pieces:
-                click.echo(escape_controls(piece, terminal=terminal), nl=False)
+                click.echo(protect_terminal(piece, terminal=terminal), nl=False)
                 begun = True
             return pieces.reason
     except asyncio.CancelledError:

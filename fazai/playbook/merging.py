@@ -147,7 +147,7 @@ def _merge_key(piece: ExpandedResource, apart: Mapping[_Key, tuple[str, ...]]) -
 
 
 def _item_label(kind: Kind, fields: Mapping[str, Value], base: str) -> str:
-    """Return the name of the item on the target where its identity holds more than that, else """ ""
+    """Return the name of the item on the target where its identity holds more than that, else no text."""
     return base or (kind.label_in(fields) if isinstance(kind, Telling) else "")
 
 

@@ -43,7 +43,7 @@ _ABSENT: Final = {
 }
 
 
-class NotAvailable(TemplateSyntaxError):
+class UnavailableSyntax(TemplateSyntaxError):
     """A part of Jinja2 that templates here do not have; `hint` says what to use instead."""
 
     def __init__(self, message: str, line: int, hint: str | None = None) -> None:
@@ -61,7 +61,9 @@ class TreeRewriter(NodeTransformer):
     def visit(self, node: nodes.Node, *args: Any, **kwargs: Any) -> Any:
         refused = _REFUSED.get(type(node))
         if refused is not None:
-            raise NotAvailable(f"{{% {refused} %}} is not available: one text is all there is", node.lineno)
+            raise UnavailableSyntax(
+                f"{{% {refused} %}} is not available: one text is all there is", node.lineno
+            )
         return super().visit(node, *args, **kwargs)
 
     def visit_Filter(self, node: nodes.Filter) -> nodes.Node:  # noqa: N802 - the visitor's naming
@@ -78,12 +80,12 @@ class TreeRewriter(NodeTransformer):
             return short
         hint = _ABSENT.get(short) if what == "filter" else None
         hint = hint or spelling_hint(short, (known for known in table if not known.startswith("_")))
-        raise NotAvailable(f'there is no {what} "{name}"', line, hint)
+        raise UnavailableSyntax(f'there is no {what} "{name}"', line, hint)
 
     def visit_Call(self, node: nodes.Call) -> nodes.Node:  # noqa: N802
         called = node.node
         if isinstance(called, nodes.Name) and called.name in ("lookup", "query", "q"):
-            raise NotAvailable(
+            raise UnavailableSyntax(
                 f"{called.name}() is not available: a template reads nothing",
                 node.lineno,
                 "use the tags !env, !file, !cmd",

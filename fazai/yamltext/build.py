@@ -70,7 +70,7 @@ def build_document(data: bytes, file: str, limits: YamlLimits, *, scalar_ok: boo
 
 
 def _is_json(data: bytes) -> bool:
-    """Tell whether a text is JSON. Ansible reads it as JSON then, whatever its name: 1e3 is a number
+    r"""Tell whether a text is JSON. Ansible reads it as JSON then, whatever its name: 1e3 is a number
     there, and a pair of \\u surrogates one character."""
     if data.lstrip()[:1] not in (b"{", b"["):
         return False

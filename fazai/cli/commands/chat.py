@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import click
 
-from fazai.cli.generate_io import await_worker, escape_controls
+from fazai.cli.generate_io import await_worker, protect_terminal
 from fazai.errors import FazaiError, Interrupted
 from fazai.wire.base import WireError
 
@@ -27,7 +27,7 @@ _BUSY_S = 5.0  # for the end of an answer that was aborted
 def run_chat(client: GemmaClient, params: SessionParams, stdin: TextIO, *, wait_s: float) -> None:
     """Runs the turns of one conversation. Raises Unreachable, WireError; Interrupted for a kill."""
     with asyncio.Runner() as runner:
-        chat = _Conversation(client, params, stdin)
+        chat = _ChatLoop(client, params, stdin)
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, chat.end)
         runner.run(await_worker(client, wait_s))
@@ -43,7 +43,7 @@ def run_chat(client: GemmaClient, params: SessionParams, stdin: TextIO, *, wait_
             runner.run(chat.close())
 
 
-class _Conversation:
+class _ChatLoop:
     """One conversation at a terminal or in a pipe. Ctrl-C is KeyboardInterrupt while a line is typed; while
     an answer runs, asyncio.Runner cancels the turn."""
 
@@ -127,7 +127,7 @@ class _Conversation:
                 # deadline: the generation's, `pieces`
                 async with self._session.stream(line.strip("\r\n")) as pieces:
                     async for piece in pieces:
-                        click.echo(escape_controls(piece, terminal=self._terminal), nl=False)
+                        click.echo(protect_terminal(piece, terminal=self._terminal), nl=False)
                     return pieces.reason
             except WireError as error:
                 if error.code == "unknown_session":
