@@ -82,17 +82,17 @@ class Execution:
             environment.refuse_used_run_id(store, run.run_id)
             if expected is not None:
                 look = PreviewStore(store)
-                preview = self._run(look, run, check=True, expected=expected, silent=True)
+                preview = self._run_engine(look, run, check=True, expected=expected, silent=True)
                 if preview.exit_code not in (ExitCode.OK, ExitCode.PENDING):
                     ended = preview if check else not_applied(preview)
                     self._end_with(look, run, ended)
                     return ended.exit_code
             elif writes and not approved and _may_delete(self._prepared.works):
-                preview = self._run(PreviewStore(store), run, check=True, silent=True)
+                preview = self._run_engine(PreviewStore(store), run, check=True, silent=True)
                 if preview.interrupted:
                     raise Interrupted("interrupted; nothing was written")
-                deletable = self._approve(preview)
-            outcome = self._run(store, run, check=check, expected=expected, deletable=deletable)
+                deletable = self._ask_approval(preview)
+            outcome = self._run_engine(store, run, check=check, expected=expected, deletable=deletable)
         self._print_machine_format(outcome)
         if out is not None and outcome.exit_code in (ExitCode.OK, ExitCode.PENDING):
             hashes = self._prepared.hashes(plan_folder(Path(out)))
@@ -133,7 +133,7 @@ class Execution:
             except StateError as error:
                 click.echo(f"warning: {error.message}", err=True)
 
-    def _run(
+    def _run_engine(
         self,
         store: Store,
         run: Run,
@@ -233,7 +233,7 @@ class Execution:
 
     # -- approval ---------------------------------------------------------------------------------------
 
-    def _approve(self, preview: RunOutcome) -> frozenset[str]:
+    def _ask_approval(self, preview: RunOutcome) -> frozenset[str]:
         """Ask at a terminal before anything is deleted; returns what may be. Raises InputError without a
         terminal, or when told no."""
         deletes = [
@@ -272,7 +272,7 @@ class Execution:
         terminal = Terminal.of(sys.stdout, os.environ, self._options.color)
         report = TextReport(
             out=sys.stdout,
-            noun=self._noun,
+            noun=self._count_noun,
             paint=terminal.paint,
             live=terminal.live and not self._options.quiet,
             every_change=terminal.live or check or self._options.verbose,
@@ -287,7 +287,7 @@ class Execution:
         for work in self._prepared.works:
             counts = plays.setdefault(work.name, {})
             for item in work.targets:
-                name = alike.setdefault(self._noun(item.target.provider, 1), item.target.provider)
+                name = alike.setdefault(self._count_noun(item.target.provider, 1), item.target.provider)
                 counts[name] = counts.get(name, 0) + 1
         resources = {
             work.name: sum(len(item.resources) for item in work.targets) for work in self._prepared.works
@@ -307,7 +307,7 @@ class Execution:
                 report.target(target)
             report.end(outcome)
 
-    def _noun(self, provider: str, number: int) -> str:
+    def _count_noun(self, provider: str, number: int) -> str:
         noun: str = getattr(self._prepared.registry.provider(provider), "noun", "target")
         return count(number, noun)
 

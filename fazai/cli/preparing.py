@@ -89,8 +89,8 @@ class _Preparation:
 
     def prepare(self, plan: tuple[SavedPlan, Path] | None) -> PreparedRun:
         sources = environment.inventory_sources(self.selection.inventory)
-        secrets = self._read(lambda: environment.make_secret_reader(self.selection.vault_password_file))
-        inventory = self._read(
+        secrets = self._read_part(lambda: environment.make_secret_reader(self.selection.vault_password_file))
+        inventory = self._read_part(
             lambda: environment.read_inventory(
                 sources, secrets, allow_scripts=self.selection.allow_scripts, quiet=self.options.quiet
             )
@@ -109,7 +109,7 @@ class _Preparation:
             self.contents,
         )
 
-    def _read(self, read: Callable[[], _T]) -> _T:
+    def _read_part(self, read: Callable[[], _T]) -> _T:
         """Return what `read` gives; of what has errors, the rest. Raises FazaiError when there is none."""
         try:
             return read()
@@ -125,7 +125,7 @@ class _Preparation:
         from fazai.playbook import load_playbooks, resolve_work
 
         paths = [path for path, _ in inventory.playbooks]
-        plays = self._read(
+        plays = self._read_part(
             lambda: load_playbooks(
                 [*paths, *(Path(path) for path in self.selection.playbook)],
                 decrypt=secrets.open_file,
@@ -133,16 +133,18 @@ class _Preparation:
             )
         )
         known = len(self.errors)
-        extra_vars = self._read(lambda: environment.parse_extra_vars(self.selection.extra_vars, self.inputs))
+        extra_vars = self._read_part(
+            lambda: environment.parse_extra_vars(self.selection.extra_vars, self.inputs)
+        )
         whole = inventory.whole and len(self.errors) == known
-        selection = self._read(self._parse_selection)
+        selection = self._read_part(self._parse_selection)
         if plan is not None:  # before a secret is read: what reads it may have been edited
             raise_found(self.errors)
             plan[0].check_inventory(self.inputs.digest(inventory, plan_folder(plan[1])))
         works = resolve_work(
             inventory,
             plays,
-            providers=self._provider,
+            providers=self._find_provider,
             kinds=self.registry.kind,
             selection=selection,
             extra_vars=extra_vars,
@@ -203,7 +205,7 @@ class _Preparation:
             text = f'the variable "{name}" of {hosts[0]}{more} is no option; did you mean "{meant}"?'
             click.echo(f"note: {text}", err=True)
 
-    def _provider(self, name: str) -> Provider:
+    def _find_provider(self, name: str) -> Provider:
         found = self.registry.provider(name)
         if self.command != "validate" and isinstance(found, Warming):
             found.warm()  # a connection will be wanted

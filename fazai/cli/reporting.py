@@ -93,8 +93,10 @@ class RunReporter:
         self.trouble = trouble
         self._thread: threading.Thread | None = None
         if place is not None:
-            self._put("run", run.started, "", {"state": "started", "command": run.command, "check": check})
-            self._thread = threading.Thread(target=self._work, name="fazai-report", daemon=True)
+            self._enqueue(
+                "run", run.started, "", {"state": "started", "command": run.command, "check": check}
+            )
+            self._thread = threading.Thread(target=self._deliver, name="fazai-report", daemon=True)
             self._thread.start()
 
     def event(self, event: Event) -> None:
@@ -102,7 +104,7 @@ class RunReporter:
         same = event.data.get("status") == "converged" and "was" not in event.data
         if event.type == "target" or (event.type == "outcome" and same):
             return
-        self._put(event.type, event.time, event.target, event.data)
+        self._enqueue(event.type, event.time, event.target, event.data)
 
     def end(self, outcome: RunOutcome) -> None:
         """Report the end, and wait for the delivery, not for long."""
@@ -113,12 +115,12 @@ class RunReporter:
             "exit_code": int(outcome.exit_code),
             "totals": outcome.totals(),
         }
-        self._put("run", time.time(), "", data)
+        self._enqueue("run", time.time(), "", data)
         self._queue.put(None)
         if self._thread is not None:
             self._thread.join(self._linger_s)
 
-    def _put(self, type_: str, moment: float, target: str, data: Mapping[str, Any]) -> None:
+    def _enqueue(self, type_: str, moment: float, target: str, data: Mapping[str, Any]) -> None:
         if self._place is not None:
             record = {**data, "type": type_, "timestamp": _timestamp(moment)}
             if target:
@@ -127,14 +129,14 @@ class RunReporter:
 
     # -- the thread -------------------------------------------------------------------------------------
 
-    def _work(self) -> None:
+    def _deliver(self) -> None:
         assert self._place is not None
         sender = _EventSender(self._place, max(_TIMEOUT_S, self._linger_s))
         spool = _EventSpool.open(self._folder, self._head)
         sequence, ended, unsent = 0, False, 0
         batch: list[dict[str, Any]] = []
         while not ended:
-            taken, ended = self._take()
+            taken, ended = self._take_queued()
             records = [{"sequence": sequence + n, "event": one} for n, one in enumerate(taken, 1)]
             sequence += len(records)
             if spool is not None:
@@ -154,7 +156,7 @@ class RunReporter:
         sender.close()
         _prune_spool(self._folder)
 
-    def _take(self) -> tuple[list[dict[str, Any]], bool]:
+    def _take_queued(self) -> tuple[list[dict[str, Any]], bool]:
         """Return what piled up: waits for the first event, and a moment for more."""
         found: list[dict[str, Any]] = []
         item = self._queue.get()
@@ -189,12 +191,12 @@ class _EventSender:
     def send(self, head: Mapping[str, Any], records: list[dict[str, Any]]) -> bool:
         """Send events; False when the daemon did not take them, which ends the sending."""
         for part in _split_batches(records):
-            if not self._post(json.dumps({**head, "events": part}).encode("utf-8", "backslashreplace")):
+            if not self._post_body(json.dumps({**head, "events": part}).encode("utf-8", "backslashreplace")):
                 self.open = False
                 return False
         return True
 
-    def _post(self, body: bytes) -> bool:
+    def _post_body(self, body: bytes) -> bool:
         headers = {"Content-Type": "application/json"}
         if self._place.token:
             headers["Authorization"] = f"Bearer {self._place.token}"

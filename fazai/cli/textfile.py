@@ -79,16 +79,16 @@ class MetricsTextfile:
         if self._path is None:
             return
         try:
-            _replace_file(self._path, self._text(self._path))
+            _replace_file(self._path, self._format_text(self._path))
         except OSError as failure:
             import click
 
             click.echo(f"warning: {self._path} cannot be written: {failure.strerror}", err=True)
 
-    def _text(self, path: Path) -> str:
+    def _format_text(self, path: Path) -> str:
         label = f'file="{_escape_label(path.stem)}"'
         lines: list[str] = []
-        for name, values in self._values(path).items():
+        for name, values in self._collect_values(path).items():
             help_, more = METRICS[name]
             lines += [f"# HELP {name} {help_}", f"# TYPE {name} gauge"]
             for of, value in values:
@@ -96,7 +96,7 @@ class MetricsTextfile:
                 lines.append(f"{name}{{{label}{extra}}} {value}")
         return "\n".join(lines) + "\n"
 
-    def _values(self, path: Path) -> dict[str, list[tuple[str, Any]]]:
+    def _collect_values(self, path: Path) -> dict[str, list[tuple[str, Any]]]:
         now = round(time.time(), 3)
         success = now if self._code in _GOOD_EXITS else _read_last_success(path)
         found: dict[str, list[tuple[str, Any]]] = {

@@ -55,7 +55,7 @@ class InventoryDraft:
             return
         if child == parent:
             raise ValueError(f'the group "{child}" is its own child')
-        if child in self._above(parent):
+        if child in self._groups_above(parent):
             raise ValueError(f'the group "{child}" is above "{parent}" already: the groups would form a loop')
         self.groups[parent].children[child] = None
         self.groups[child].parents[parent] = None
@@ -86,7 +86,7 @@ class InventoryDraft:
         for name in self.hosts:
             own = tuple(direct.get(name, ()))
             if own not in above:
-                above[own] = {group for start in own for group in self._above(start)}
+                above[own] = {group for start in own for group in self._groups_above(start)}
             others = above[own] - {"all", "ungrouped"}
             if others:
                 ungrouped.pop(name, None)
@@ -101,7 +101,7 @@ class InventoryDraft:
         host_resources: dict[str, list[YamlList]],
     ) -> tuple[dict[str, Group], dict[str, Host]]:
         """The finished groups and hosts, with what the vars folders say of them."""
-        depths = self._depths()
+        depths = self._measure_depths()
         groups = {
             name: Group(
                 name,
@@ -123,7 +123,7 @@ class InventoryDraft:
         for name, host in self.hosts.items():
             own = tuple(direct[name])
             if own not in closed:
-                names = {group for start in own for group in self._above(start)} | {"all"}
+                names = {group for start in own for group in self._groups_above(start)} | {"all"}
                 closed[own] = tuple(sorted(names, key=lambda n: (groups[n].depth, groups[n].priority, n)))
             hosts[name] = Host(
                 name,
@@ -143,7 +143,7 @@ class InventoryDraft:
                 direct.setdefault(host, []).append(name)
         return direct
 
-    def _above(self, group: str) -> set[str]:
+    def _groups_above(self, group: str) -> set[str]:
         """The group and all groups above it."""
         seen = {group}
         open_ = [group]
@@ -154,7 +154,7 @@ class InventoryDraft:
                     open_.append(parent)
         return seen
 
-    def _depths(self) -> dict[str, int]:
+    def _measure_depths(self) -> dict[str, int]:
         """The longest way from "all" to each group: a group is settled when all its parents are."""
         waiting = {name: len(group.parents) for name, group in self.groups.items()}
         depths = dict.fromkeys(self.groups, 0)

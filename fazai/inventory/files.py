@@ -34,7 +34,7 @@ class InventoryFiles:
         self._entries = 0
         self._bytes = 0
 
-    def names(self, folder: str) -> list[str]:
+    def list_folder(self, folder: str) -> list[str]:
         """The names in a folder, unsorted. Raises InventoryError."""
         found = []
         try:
@@ -51,11 +51,11 @@ class InventoryFiles:
     def read(self, path: str, label: str) -> bytes:
         """The bytes of a file, opened if Ansible Vault has encrypted all of it; `label` is its name in the
         digest. Raises InputError."""
-        data = self.raw(path)
-        self.count(label, data)
-        return self.opened(data, path)
+        data = self.read_raw(path)
+        self.add_to_digest(label, data)
+        return self.open_vault(data, path)
 
-    def raw(self, path: str) -> bytes:
+    def read_raw(self, path: str) -> bytes:
         """The bytes of a file as they are, which may be no part of the inventory. Raises InputError."""
         data = read_limited(path, self.limits)
         self._bytes += len(data)
@@ -63,22 +63,23 @@ class InventoryFiles:
             raise _too_large_error(f"more than {_BYTES_MAX >> 20} MiB in all files together", path)
         return data
 
-    def opened(self, data: bytes, path: str) -> bytes:
+    def open_vault(self, data: bytes, path: str) -> bytes:
         """The bytes, decrypted if Ansible Vault has encrypted all of them. Raises InputError."""
         if data.startswith(_VAULT) and self._decrypt is not None:
             data = self._decrypt(data, path)
         return data
 
-    def yaml(self, path: str, label: str) -> YamlMap | YamlList | None:
+    def read_document(self, path: str, label: str) -> YamlMap | YamlList | None:
         """The document of a file. Raises InputError or Errors."""
         return self.parse(self.read(path, label), path)
 
     def parse(self, data: bytes, path: str) -> YamlMap | YamlList | None:
-        """The document of these bytes, with what Ansible writes into JSON revived. Raises as `yaml`."""
+        """The document of these bytes, with what Ansible writes into JSON revived. Raises as
+        `read_document`."""
         document = parse_yaml(data, path, limits=self.limits, decrypt=self._decrypt)
         return revive_ansible_values(document) if b'"__ansible_' in data else document
 
-    def count(self, label: str, data: bytes) -> None:
+    def add_to_digest(self, label: str, data: bytes) -> None:
         name = label.encode("utf-8", "surrogateescape")
         self._hash.update(b"%d:%b%d:" % (len(name), name, len(data)))
         self._hash.update(data)

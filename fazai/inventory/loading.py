@@ -91,27 +91,27 @@ class _SourceReader:
     def read(self, name: str, label: str) -> str | None:
         """Reads one source; returns the folder whose group_vars and host_vars belong to it."""
         if os.path.isdir(name):
-            self._folder(name, label, 0)
+            self._read_folder(name, label, 0)
             self._note_others(name)
             return name
         if "," in name and not os.path.exists(name):
-            self._files.count(label, name.encode("utf-8", "surrogateescape"))
-            self._reader.host_list(name)
+            self._files.add_to_digest(label, name.encode("utf-8", "surrogateescape"))
+            self._reader.read_host_list(name)
             return None
         if not os.path.exists(name):
             hint = "name a file or a folder: -i inventory.yml"
             self._reader.errors.append(missing_file(InventoryError, "inventory", name, hint))
             return None
-        self._file(name, f"{label}/{os.path.basename(name)}")
+        self._read_file(name, f"{label}/{os.path.basename(name)}")
         return os.path.dirname(name)
 
-    def _folder(self, folder: str, label: str, depth: int) -> None:
+    def _read_folder(self, folder: str, label: str, depth: int) -> None:
         errors = self._reader.errors
         if depth > _FOLDERS_MAX:
             errors.append(InventoryError(f"more than {_FOLDERS_MAX} folders deep", where=folder))
             return
         try:
-            names = sorted(self._files.names(folder), key=os.fsencode)
+            names = sorted(self._files.list_folder(folder), key=os.fsencode)
         except InventoryTooLarge:
             raise
         except InventoryError as error:
@@ -127,17 +127,17 @@ class _SourceReader:
         for name in names:
             path = os.path.join(folder, name)
             if os.path.isdir(path):
-                self._folder(path, f"{label}/{name}", depth + 1)
+                self._read_folder(path, f"{label}/{name}", depth + 1)
             elif os.path.exists(path) and not os.path.isfile(path):  # a pipe, a socket: it may never end
                 errors.append(InventoryError("is neither a file nor a folder", where=path))
             else:
-                self._file(path, f"{label}/{name}")
+                self._read_file(path, f"{label}/{name}")
 
-    def _file(self, path: str, label: str) -> None:
+    def _read_file(self, path: str, label: str) -> None:
         errors = self._reader.errors
         before, others = len(errors), len(self._others)
         try:
-            self._document(path, label)
+            self._read_document(path, label)
         except InventoryTooLarge:
             raise
         except Errors as error:
@@ -165,14 +165,14 @@ class _SourceReader:
                 error = InventoryError("there is no inventory file in the folder", where=folder, hint=hint)
                 self._reader.errors.append(error)
 
-    def _document(self, path: str, label: str) -> None:
+    def _read_document(self, path: str, label: str) -> None:
         """Reads a file in the form that Ansible would find it to have: a script, YAML or JSON, else INI.
         Raises FazaiError."""
         extension = os.path.splitext(path)[1]
         if extension == ".toml":
             raise InventoryError("this is a TOML inventory, which is not read", where=path, hint=_TO_YAML)
         try:
-            data = self._files.raw(path)
+            data = self._files.read_raw(path)
         except KeyFile:
             if not self._in_folder:
                 raise
@@ -181,20 +181,20 @@ class _SourceReader:
         if self._in_folder and (what := identify_bytes(data, os.stat(path).st_mode)) is not None:
             self._others.append(f"{path} ({what})")
         elif is_script(data) and os.access(path, os.X_OK):
-            self._files.count(label, data)
-            self._script(path, label)
+            self._files.add_to_digest(label, data)
+            self._read_script(path, label)
         elif extension not in _EXTENSIONS:
             from fazai.inventory.ini import read_ini  # not every inventory pays for it
 
-            self._files.count(label, data)
-            read_ini(self._reader, self._files.opened(data, path), path, self._files.limits)
+            self._files.add_to_digest(label, data)
+            read_ini(self._reader, self._files.open_vault(data, path), path, self._files.limits)
         else:
             self._yaml_or_ini(data, path, label)
 
     def _yaml_or_ini(self, raw: bytes, path: str, label: str) -> None:
         document: YamlMap | YamlList | None = None
         failure: FazaiError | None = None
-        data = self._files.opened(raw, path)
+        data = self._files.open_vault(raw, path)
         try:
             document = self._files.parse(data, path)
         except (YamlError, Errors) as error:
@@ -202,7 +202,7 @@ class _SourceReader:
         if self._in_folder and (what := identify_document(document)) is not None:
             self._others.append(f"{path} ({what})")
             return
-        self._files.count(label, raw)
+        self._files.add_to_digest(label, raw)
         if failure is not None or isinstance(document, YamlList):
             from fazai.inventory.ini import is_ini, read_ini
 
@@ -220,9 +220,9 @@ class _SourceReader:
         if isinstance(document, YamlMap) and "_meta" in document:
             read_script_output(self._reader, document, path, None)
         else:
-            self._reader.file(document, path, path)
+            self._reader.read_file(document, path, path)
 
-    def _script(self, path: str, label: str) -> None:
+    def _read_script(self, path: str, label: str) -> None:
         run = self._run_script
         if run is None:
             raise InventoryError(
@@ -233,7 +233,7 @@ class _SourceReader:
 
         def ask(*arguments: str) -> YamlMap | YamlList | None:
             data = run(path, arguments)
-            self._files.count(f"{label} {' '.join(arguments)}", data)
+            self._files.add_to_digest(f"{label} {' '.join(arguments)}", data)
             return self._files.parse(data, f"{path} {' '.join(arguments)}") if data.strip() else None
 
         read_script_output(self._reader, ask("--list"), path, lambda host: ask("--host", host))

@@ -98,7 +98,7 @@ class Inventory:
     def variables(self, host: str) -> Mapping[str, Value]:
         """The host's variables, merged by Ansible's precedence, raw. Not to be changed: hosts share them."""
         entry = self.host(host)
-        shared = self._common(entry.groups)
+        shared = self._group_variables(entry.groups)
         if not entry.vars and not entry.files:
             return MappingProxyType(shared.merged)
         merged = dict(shared.merged)
@@ -108,7 +108,7 @@ class Inventory:
 
     def shared(self, groups: tuple[str, ...]) -> Mapping[str, Value]:
         """The variables of a host that is in exactly these groups (`Host.groups`) and has none of its own."""
-        return MappingProxyType(self._common(groups).merged)
+        return MappingProxyType(self._group_variables(groups).merged)
 
     def places(self, host: str) -> Mapping[str, Mark]:
         """Return the place of the value that won, for each variable of the host."""
@@ -118,7 +118,7 @@ class Inventory:
     def scopes(self, host: str) -> VariableMaps:
         """The places that the host's variables come from, the weakest first."""
         entry = self.host(host)
-        return (*self._common(entry.groups).scopes, *entry.vars, *entry.files)
+        return (*self._group_variables(entry.groups).scopes, *entry.vars, *entry.files)
 
     def magic(self, host: str) -> Mapping[str, Value]:
         """The variables that every host has by itself, as in Ansible; they win over the user's. `groups`,
@@ -153,11 +153,11 @@ class Inventory:
         """The hosts of a group and of all groups below it, level by level, each once."""
         if group not in self._members:
             self._members[group] = tuple(
-                dict.fromkeys(host for name in self._below(group) for host in self.groups[name].hosts)
+                dict.fromkeys(host for name in self._groups_below(group) for host in self.groups[name].hosts)
             )
         return self._members[group]
 
-    def _below(self, group: str) -> list[str]:
+    def _groups_below(self, group: str) -> list[str]:
         """The group and its descendants, breadth first, in the order of the files."""
         order = [group]
         seen = {group}
@@ -168,7 +168,7 @@ class Inventory:
                     order.append(child)
         return order
 
-    def _common(self, groups: tuple[str, ...]) -> _GroupVariables:
+    def _group_variables(self, groups: tuple[str, ...]) -> _GroupVariables:
         known = self._shared.get(groups)
         if known is None:
             scopes = tuple(self._scopes_of(groups))

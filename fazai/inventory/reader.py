@@ -39,7 +39,7 @@ class InventoryReader:
         self.playbooks: dict[Path, Mark] = {}
         self._source = ""
 
-    def begin(self, source: str) -> None:
+    def begin_source(self, source: str) -> None:
         """Set the source of the hosts that are named next."""
         self._source = source
 
@@ -47,11 +47,11 @@ class InventoryReader:
         """Takes in an error; of an Errors, each of it."""
         self.errors += error.errors if isinstance(error, Errors) else [error]
 
-    def file(self, document: YamlMap | YamlList | None, file: str, source: str) -> None:
+    def read_file(self, document: YamlMap | YamlList | None, file: str, source: str) -> None:
         """Takes in one inventory file. `source` is what the user named."""
         self._source = source
         if document is None:
-            self._wrong("the inventory file is empty", file, "start with `all:` and `hosts:` below it")
+            self._report_file("the inventory file is empty", file, "start with `all:` and `hosts:` below it")
         elif isinstance(document, YamlList) and any(
             isinstance(i, YamlMap) and "hosts" in i for i in document
         ):
@@ -67,8 +67,8 @@ class InventoryReader:
         else:
             for name, body in document.items():
                 if name == "playbooks":
-                    self._playbooks(document, body, file)
-                elif self._group(document, name, body) is None:
+                    self._read_playbooks(document, body, file)
+                elif self._read_group(document, name, body) is None:
                     self._read_as_meant(document, name, file)
 
     def _read_as_meant(self, document: YamlMap, name: str, file: str) -> None:
@@ -77,12 +77,12 @@ class InventoryReader:
         body = document[name]
         if isinstance(body, YamlList) and did_you_mean(name, _OUTSIDE) == "resources":
             self.harmless += 1
-            self.resources(self.drafts.groups["all"].resources, document.renamed(name, "resources", body))
+            self.add_resources(self.drafts.groups["all"].resources, document.renamed(name, "resources", body))
         elif isinstance(body, YamlList) and "playbooks" not in document and did_you_mean(name, _OUTSIDE):
             self.harmless += 1
-            self._playbooks(document, body, file)
+            self._read_playbooks(document, body, file)
 
-    def host_list(self, text: str) -> None:
+    def read_host_list(self, text: str) -> None:
         """Takes in hosts named on the command line: `fw-01,fw-02:22`."""
         from fazai.yamltext import loads_yaml
 
@@ -94,11 +94,11 @@ class InventoryReader:
             if isinstance(node, YamlMap):
                 self.add_hosts(self.drafts.groups["ungrouped"], node)
             else:
-                self._wrong(f"{word!r} names no host", "command line")
+                self._report_file(f"{word!r} names no host", "command line")
 
     # -- groups ----------------------------------------------------------------------------------------
 
-    def _group(self, parent: YamlMap, name: str, body: Any) -> GroupDraft | None:
+    def _read_group(self, parent: YamlMap, name: str, body: Any) -> GroupDraft | None:
         """The group `name`, which stands as a key of `parent`; None when it cannot be one."""
         if not self._group_name(parent, name, body):
             return None
@@ -109,20 +109,20 @@ class InventoryReader:
             if section not in _SECTIONS:
                 meant = self._unknown_section(body, section, name)
                 if meant is not None:
-                    self._section(group, meant, body.renamed(section, meant, content))
+                    self._read_section(group, meant, body.renamed(section, meant, content))
             elif content is not None:
-                self._section(group, section, body)
+                self._read_section(group, section, body)
         return group
 
-    def _section(self, group: GroupDraft, section: str, body: YamlMap) -> None:
+    def _read_section(self, group: GroupDraft, section: str, body: YamlMap) -> None:
         if section == "vars":
             self.add_group_vars(group, body, body[section])
         elif section == "children":
-            self._children(group, self._mapping(body, section))
+            self._read_children(group, self._read_mapping(body, section))
         elif section == "hosts":
-            self.add_hosts(group, self._mapping(body, section))
+            self.add_hosts(group, self._read_mapping(body, section))
         else:
-            self.resources(group.resources, body)
+            self.add_resources(group.resources, body)
 
     def add_group(self, parent: YamlMap, name: str) -> GroupDraft | None:
         """Takes in a group that stands by its name as a key of `parent`; None when it cannot be one."""
@@ -166,7 +166,7 @@ class InventoryReader:
         self.harmless += 1
         return near
 
-    def _mapping(self, body: YamlMap, section: str) -> YamlMap:
+    def _read_mapping(self, body: YamlMap, section: str) -> YamlMap:
         """The entries of hosts: or children:; a single name may stand alone. Empty when it is neither."""
         content = body[section]
         if isinstance(content, YamlMap):
@@ -205,18 +205,18 @@ class InventoryReader:
             else:
                 self.report(content, "ansible_group_priority", "ansible_group_priority takes a whole number")
             content = content.without("ansible_group_priority")
-        self._take(group, content)
+        self._take_variables(group, content)
 
-    def _take(self, draft: GroupDraft | HostDraft, content: YamlMap) -> None:
-        """Variables for a group or host; the key `resources` is none of them."""
+    def _take_variables(self, draft: GroupDraft | HostDraft, content: YamlMap) -> None:
+        """Variables for a group or host; the key `add_resources` is none of them."""
         if "resources" in content:
-            self.resources(draft.resources, content)
+            self.add_resources(draft.resources, content)
             content = content.without("resources")
         if content:
             draft.vars.append(content)
 
-    def resources(self, into: list[YamlList], body: YamlMap) -> None:
-        """The list below the key `resources` of `body`."""
+    def add_resources(self, into: list[YamlList], body: YamlMap) -> None:
+        """The list below the key `add_resources` of `body`."""
         content = body["resources"]
         if isinstance(content, YamlList):
             if not any(known is content for known in into):  # an alias brings the same list again
@@ -230,9 +230,9 @@ class InventoryReader:
             )
             self.harmless += 1
 
-    def _children(self, group: GroupDraft, entries: YamlMap) -> None:
+    def _read_children(self, group: GroupDraft, entries: YamlMap) -> None:
         for name, body in entries.items():
-            child = self._group(entries, name, body)
+            child = self._read_group(entries, name, body)
             if child is not None:
                 self.adopt(group, child, entries)
 
@@ -286,16 +286,16 @@ class InventoryReader:
         group.hosts[name] = None
         body = entries[pattern]
         if body:
-            self._take(host, body)
+            self._take_variables(host, body)
         return host
 
     def add_host_vars(self, host: HostDraft, content: YamlMap) -> None:
         """Takes in variables of a host that was named before."""
-        self._take(host, content)
+        self._take_variables(host, content)
 
     # -- the rest --------------------------------------------------------------------------------------
 
-    def _playbooks(self, document: YamlMap, content: Any, file: str) -> None:
+    def _read_playbooks(self, document: YamlMap, content: Any, file: str) -> None:
         if not isinstance(content, YamlList) or not all(isinstance(path, str) for path in content):
             self.report(
                 document,
@@ -340,7 +340,7 @@ class InventoryReader:
             InventoryError(message, where=where, hint=hint, excerpt=node.source.excerpt(where))
         )
 
-    def _wrong(self, message: str, where: str, hint: str | None = None) -> None:
+    def _report_file(self, message: str, where: str, hint: str | None = None) -> None:
         self.errors.append(InventoryError(message, where=where, hint=hint))
 
 

@@ -52,7 +52,7 @@ def read_script_output(
 ) -> None:
     """Takes one answer to `--list` into the reader's drafts. `ask` has the answer to `--host NAME`, where
     there is a script to be asked. Raises InventoryError."""
-    reader.begin(path)
+    reader.begin_source(path)
     if not isinstance(document, YamlMap):
         raise InventoryError(
             "an inventory script prints a JSON object of groups, and this is something else", where=path

@@ -101,31 +101,35 @@ class _PrintableVariables:
         base = self._bases.get(entry.groups)
         if base is None:
             # a host without variables of its own stands for all that share its groups
-            base = self._map(self._inventory.shared(entry.groups))
+            base = self._convert_map(self._inventory.shared(entry.groups))
             self._bases[entry.groups] = base
         if not entry.vars and not entry.files:
             return base
         merged = dict(base)
         for scope in (*entry.vars, *entry.files):
-            merged.update(self._map(scope))
+            merged.update(self._convert_map(scope))
         return merged
 
-    def _map(self, variables: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: self._named(name, value) for name, value in variables.items() if name not in _INTERNAL}
+    def _convert_map(self, variables: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            name: self._convert_named(name, value)
+            for name, value in variables.items()
+            if name not in _INTERNAL
+        }
 
-    def _named(self, name: str, value: Any) -> Any:
+    def _convert_named(self, name: str, value: Any) -> Any:
         telling = self._telling.get(name)
         if telling is None:
             telling = self._telling[name] = bool(TELLTALE.search(name))
         if telling and value is not None and not isinstance(value, bool):
             return "***"
-        return value if type(value) in (str, int) else self._value(value)
+        return value if type(value) in (str, int) else self._convert_value(value)
 
-    def _value(self, value: Any) -> Any:
+    def _convert_value(self, value: Any) -> Any:
         if isinstance(value, dict):
-            return {name: self._named(name, item) for name, item in value.items()}
+            return {name: self._convert_named(name, item) for name, item in value.items()}
         if isinstance(value, list):
-            return [self._value(item) for item in value]
+            return [self._convert_value(item) for item in value]
         if isinstance(value, SecretRef | Secret):
             return "***"
         if isinstance(value, UnsafeText):

@@ -38,19 +38,21 @@ class VarsFolders:
         self.notes: list[str] = []
 
     def read(self) -> None:
-        groups = [self._kind(folder, "group_vars", self.group_resources) for folder in self._folders]
+        groups = [self._read_kind(folder, "group_vars", self.group_resources) for folder in self._folders]
         for name in {name for found in groups for name in found}:
             self.group_files[name] = tuple(found.get(name, ()) for found in groups)
         for folder in self._folders:
-            for name, scope in self._kind(folder, "host_vars", self.host_resources).items():
+            for name, scope in self._read_kind(folder, "host_vars", self.host_resources).items():
                 self.host_files[name] = (*self.host_files.get(name, ()), *scope)
 
-    def _kind(self, folder: str, kind: str, resources: dict[str, list[YamlList]]) -> dict[str, VariableMaps]:
+    def _read_kind(
+        self, folder: str, kind: str, resources: dict[str, list[YamlList]]
+    ) -> dict[str, VariableMaps]:
         """Read `folder/kind`: variables by the name of the group or host."""
         path = os.path.join(folder, kind)
         if not os.path.isdir(path):
             return {}
-        entries = self._list(path)
+        entries = self._list_folder(path)
         known = self._drafts.groups if kind == "group_vars" else self._drafts.hosts
         present = set(entries)
         used: set[str] = set()
@@ -65,46 +67,46 @@ class VarsFolders:
                 f"{os.path.join(path, other)} is not read, because {chosen} is there"
                 for other in candidates[1:]
             ]
-            files = self._below(chosen, 0) if os.path.isdir(chosen) else [chosen]
-            scope = [self._file(file, folder, name, resources) for file in files]
+            files = self._list_files(chosen, 0) if os.path.isdir(chosen) else [chosen]
+            scope = [self._read_file(file, folder, name, resources) for file in files]
             found[name] = tuple(values for values in scope if values)
         self._note_strangers(path, kind, [entry for entry in entries if entry not in used], known)
         return found
 
-    def _list(self, path: str) -> list[str]:
+    def _list_folder(self, path: str) -> list[str]:
         try:
-            return sorted(self._files.names(path))
+            return sorted(self._files.list_folder(path))
         except InventoryTooLarge:
             raise
         except InventoryError as error:
             self._reader.errors.append(error)
             return []
 
-    def _below(self, folder: str, depth: int) -> list[str]:
+    def _list_files(self, folder: str, depth: int) -> list[str]:
         """The files of a folder that stands for one group or host, sorted, with those of its folders."""
         if depth > _FOLDERS_MAX:
             self._reader.errors.append(InventoryError(f"more than {_FOLDERS_MAX} folders deep", where=folder))
             return []
         files: list[str] = []
-        for name in self._list(folder):
+        for name in self._list_folder(folder):
             if name.startswith(".") or name.endswith("~"):
                 continue
             path = os.path.join(folder, name)
             extension = os.path.splitext(name)[1]
             if os.path.isdir(path):
                 if not extension:
-                    files += self._below(path, depth + 1)
+                    files += self._list_files(path, depth + 1)
             elif os.path.isfile(path) and extension in _EXTENSIONS:
                 files.append(path)
         return files
 
-    def _file(
+    def _read_file(
         self, path: str, folder: str, name: str, resources: dict[str, list[YamlList]]
     ) -> YamlMap | None:
-        """The variables of one file; its resources go to `resources`."""
+        """The variables of one file; its resources go to `add_resources`."""
         label = path.removeprefix(folder).lstrip(os.sep)
         try:
-            document = self._document(path, f"vars/{label}")
+            document = self._read_document(path, f"vars/{label}")
             if isinstance(document, YamlList):
                 raise InventoryError(
                     "a file of variables is a mapping, and this is a list",
@@ -122,13 +124,13 @@ class VarsFolders:
             return None
         if document is None or "resources" not in document:
             return document
-        self._reader.resources(resources.setdefault(name, []), document)
+        self._reader.add_resources(resources.setdefault(name, []), document)
         return document.without("resources")
 
-    def _document(self, path: str, label: str) -> YamlMap | YamlList | None:
+    def _read_document(self, path: str, label: str) -> YamlMap | YamlList | None:
         """The document of a file; of a wrong one, what else is in it. Raises InputError, Errors."""
         try:
-            return self._files.yaml(path, label)
+            return self._files.read_document(path, label)
         except FazaiError as error:
             if not isinstance(error.rest, YamlMap):
                 raise

@@ -37,19 +37,19 @@ class ResourceExpander:
         if source.pieces is not None:
             return source.pieces
         if source.same:
-            piece = self._piece(source, None, None)
+            piece = self._render_piece(source, None, None)
             source.pieces = () if piece is None else (piece,)
             return source.pieces
         declared = source.declared
         try:
-            scopes = self._scopes(declared, scope())
+            scopes = self._loop_scopes(declared, scope())
         except FazaiError as error:
-            self._wrong(source, error, host, declared.node.mark("loop"))
+            self._report_error(source, error, host, declared.node.mark("loop"))
             return ()
-        found = [self._one(source, host, each) for each in scopes]
+        found = [self._expand_once(source, host, each) for each in scopes]
         return tuple(piece for piece in found if piece is not None)
 
-    def _scopes(self, declared: DeclaredResource, scope: Scope) -> list[Scope]:
+    def _loop_scopes(self, declared: DeclaredResource, scope: Scope) -> list[Scope]:
         """Return one scope for each item of the loop."""
         if declared.loop is None:
             return [self._with_vars(declared, scope)]
@@ -81,45 +81,45 @@ class ResourceExpander:
         names = {name: value for name, value in declared.vars.items() if name not in self._extra}
         return scope.child(names, declared.vars.mark)
 
-    def _one(self, source: PreparedResource, host: str, scope: Scope) -> ExpandedResource | None:
+    def _expand_once(self, source: PreparedResource, host: str, scope: Scope) -> ExpandedResource | None:
         declared = source.declared
         if declared.when is not None:
             try:
                 if not scope.test(declared.when):
                     return None
             except FazaiError as error:
-                self._wrong(source, error, host, declared.node.mark("when"))
+                self._report_error(source, error, host, declared.node.mark("when"))
                 return None
-        return self._piece(source, host, scope)
+        return self._render_piece(source, host, scope)
 
-    def _piece(
+    def _render_piece(
         self, source: PreparedResource, host: str | None, scope: Scope | None
     ) -> ExpandedResource | None:
         """Render what is declared; None if something is wrong with it. Without a scope, for all hosts."""
         before = self._problems.count
-        fields, origins = self._fields(source, host, scope)
-        self._contents(source, host, scope, fields, origins)
+        fields, origins = self._render_fields(source, host, scope)
+        self._insert_contents(source, host, scope, fields, origins)
         declared = source.declared
-        state = self._beside(source, host, scope, "state", declared.state)
-        name = self._beside(source, host, scope, "name", declared.name)
-        adopt = self._beside(source, host, scope, "adopt", declared.adopt)
-        notify = read_notified(self._beside(source, host, scope, "notify", declared.notify))
-        listen = read_notified(self._beside(source, host, scope, "listen", declared.listen))
+        state = self._render_beside(source, host, scope, "state", declared.state)
+        name = self._render_beside(source, host, scope, "name", declared.name)
+        adopt = self._render_beside(source, host, scope, "adopt", declared.adopt)
+        notify = read_notified(self._render_beside(source, host, scope, "notify", declared.notify))
+        listen = read_notified(self._render_beside(source, host, scope, "listen", declared.listen))
         if state is not None and state not in _STATES:
             hint = spelling_hint(state, _STATES) if isinstance(state, str) else None
-            self._complain(source, host, "state", "state: is present or absent", hint)
+            self._report(source, host, "state", "state: is present or absent", hint)
         if adopt is not None and not isinstance(adopt, bool):
-            self._complain(source, host, "adopt", "adopt: is true or false", "add | bool")
+            self._report(source, host, "adopt", "adopt: is true or false", "add | bool")
         if notify is None:
-            self._complain(source, host, "notify", "notify: takes a text, or a list of texts", None)
+            self._report(source, host, "notify", "notify: takes a text, or a list of texts", None)
         if listen is None:
-            self._complain(source, host, "listen", "listen: takes a text, or a list of texts", None)
+            self._report(source, host, "listen", "listen: takes a text, or a list of texts", None)
         elif listen and not getattr(source.kind, "runs", False):
             text = f"{source.kind.name} cannot be a handler: there is nothing in it to run"
-            self._complain(source, host, None, text, "a handler is host.command, or a kind that restarts")
+            self._report(source, host, None, text, "a handler is host.command, or a kind that restarts")
         if self._problems.count > before:
             return None
-        identity = self._identity(source, host, fields, origins)
+        identity = self._identify(source, host, fields, origins)
         if identity is None:
             return None
         return ExpandedResource(
@@ -135,19 +135,19 @@ class ResourceExpander:
             shared=scope is None and source.reused,
         )
 
-    def _fields(
+    def _render_fields(
         self, source: PreparedResource, host: str | None, scope: Scope | None
     ) -> tuple[dict[str, Value], Mapping[str, Mark]]:
         written = source.declared.fields
         if isinstance(written, str):
-            return self._whole(source, host, scope, written)
+            return self._render_whole(source, host, scope, written)
         fields = dict(written)
         for name in source.dynamic:
             assert scope is not None
             try:
                 value = scope.render(written[name], sensitive=name in source.hidden)
             except FazaiError as error:
-                self._wrong(source, error, host, source.origins[name])
+                self._report_error(source, error, host, source.origins[name])
                 continue
             if value is OMIT:
                 del fields[name]
@@ -155,7 +155,7 @@ class ResourceExpander:
                 fields[name] = value
         return conceal_fields(source, fields), source.origins
 
-    def _whole(
+    def _render_whole(
         self, source: PreparedResource, host: str | None, scope: Scope | None, template: str
     ) -> tuple[dict[str, Value], Mapping[str, Mark]]:
         """Render `kind: "{{ item }}"`: one template that gives all fields."""
@@ -170,12 +170,12 @@ class ResourceExpander:
                     hint=f"for an example: fazai kinds {declared.kind}",
                 )
         except FazaiError as error:
-            self._wrong(source, error, host, place)
+            self._report_error(source, error, host, place)
             return {}, {}
         origins = {name: value.mark(name) if isinstance(value, YamlMap) else place for name in value}
         return conceal_fields(source, dict(value)), origins
 
-    def _contents(
+    def _insert_contents(
         self,
         source: PreparedResource,
         host: str | None,
@@ -190,9 +190,9 @@ class ResourceExpander:
                 try:
                     fields[name] = self._files.content(path, place, source.kind.fields[name].type, scope)
                 except FazaiError as error:
-                    self._wrong(source, error, host, place)
+                    self._report_error(source, error, host, place)
 
-    def _beside(
+    def _render_beside(
         self, source: PreparedResource, host: str | None, scope: Scope | None, key: str, value: Value
     ) -> Value:
         """Render a key that stands beside the fields, such as `state`."""
@@ -201,11 +201,11 @@ class ResourceExpander:
         try:
             value = scope.render(value)
         except FazaiError as error:
-            self._wrong(source, error, host, source.declared.node.mark(key))
+            self._report_error(source, error, host, source.declared.node.mark(key))
             return None
         return None if value is OMIT else value
 
-    def _identity(
+    def _identify(
         self,
         source: PreparedResource,
         host: str | None,
@@ -215,7 +215,7 @@ class ResourceExpander:
         kind = source.kind
         for name in kind.identity:
             if isinstance(fields.get(name), Secret):
-                self._complain(
+                self._report(
                     source, host, None, f"{kind.name}: {name} names the item, and cannot be a secret"
                 )
                 return None
@@ -225,7 +225,7 @@ class ResourceExpander:
         self._problems.add(field_error(source, found, origins, kind.name), host)
         return None
 
-    def _complain(
+    def _report(
         self,
         source: PreparedResource,
         host: str | None,
@@ -238,7 +238,9 @@ class ResourceExpander:
         excerpt = node.excerpt(key if key is not None else source.declared.kind)
         self._problems.add(PlaybookError(message, where=place, hint=hint, excerpt=excerpt), host)
 
-    def _wrong(self, source: PreparedResource, error: FazaiError, host: str | None, place: Mark) -> None:
+    def _report_error(
+        self, source: PreparedResource, error: FazaiError, host: str | None, place: Mark
+    ) -> None:
         if error.where is None:
             error.where = place
         if error.excerpt is not None and isinstance(error.where, Mark):  # the template: its line says more

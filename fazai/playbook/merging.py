@@ -51,7 +51,7 @@ class ResourceMerger:
             return self._merge(host, layers, apart)
         for first, second in twice:
             self._check_twice(host, first, second)
-        found = [self._resource(host, chain, key[1]) for key, chain in chains.items()]
+        found = [self._share_resource(host, chain, key[1]) for key, chain in chains.items()]
         return tuple(resource for resource in found if resource is not None)
 
     def _check_twice(self, host: str | None, first: ExpandedResource, second: ExpandedResource) -> None:
@@ -76,17 +76,17 @@ class ResourceMerger:
             excerpt = second.source.excerpt()
             self._problems.add(PlaybookError(message, where=second.mark, hint=hint, excerpt=excerpt), host)
 
-    def _resource(self, host: str | None, chain: PieceChain, identity: str) -> Resource | None:
+    def _share_resource(self, host: str | None, chain: PieceChain, identity: str) -> Resource | None:
         if not all(piece.shared for piece in chain):
-            return self._make(host, chain, identity)
+            return self._build_resource(host, chain, identity)
         key = (identity, *[id(piece) for piece in chain])
         known = self._made.get(key)
         if known is None:
-            made = self._make(None, chain, identity)
+            made = self._build_resource(None, chain, identity)
             known = self._made[key] = (chain, made)  # the chain is kept: ids stay theirs
         return known[1]
 
-    def _make(self, host: str | None, chain: PieceChain, identity: str) -> Resource | None:
+    def _build_resource(self, host: str | None, chain: PieceChain, identity: str) -> Resource | None:
         last = chain[-1]
         kind = last.source.kind
         fields, owners = _overlay_fields(chain)

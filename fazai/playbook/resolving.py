@@ -57,7 +57,7 @@ def resolve_work(
     """
     problems = ProblemCollector(before, whole=whole)
     resolver = _Resolver(inventory, plays, providers, kinds, selection, extra_vars, secrets, seen, problems)
-    works = resolver.works()
+    works = resolver.resolve()
     left_out(resolver.left_out)
     for name, (meant, hosts) in resolver.misnamed.items():
         misnamed(name, meant, hosts)
@@ -98,14 +98,14 @@ class _Resolver:
         self.left_out: list[str] = []
         self.misnamed = self._targets.misnamed
 
-    def works(self) -> tuple[Work, ...]:
+    def resolve(self) -> tuple[Work, ...]:
         """Return the work of all plays and of the rest. Raises Errors."""
-        chosen = self._chosen()
-        members = [self._members(play, chosen) for play in self._plays]
+        chosen = self._choose_hosts()
+        members = [self._play_hosts(play, chosen) for play in self._plays]
         done: dict[str, TargetWork | None] = {}
         for host in chosen:
             plays = [play for play, hosts in zip(self._plays, members, strict=True) if host in hosts]
-            done[host] = self._target_work(host, plays)
+            done[host] = self._resolve_host(host, plays)
         self._check_unique([work for work in done.values() if work is not None])
         self._problems.extend(self._chooser.problems() if self._problems.count == 0 else ())
         if self._problems.count:
@@ -123,7 +123,7 @@ class _Resolver:
         works.extend(_make_works(_REST, [done[host] for host in left], None))
         return tuple(works)
 
-    def _chosen(self) -> dict[str, None]:
+    def _choose_hosts(self) -> dict[str, None]:
         """The hosts that are meant, in the inventory's order. Raises InventoryError, Errors."""
         if not self._selection.limit:
             return dict.fromkeys(self._inventory.hosts)
@@ -134,7 +134,7 @@ class _Resolver:
             return dict.fromkeys(self._inventory.hosts)
         return {host: None for host in self._inventory.hosts if host in wanted}
 
-    def _members(self, play: Play, chosen: Mapping[str, None]) -> dict[str, None]:
+    def _play_hosts(self, play: Play, chosen: Mapping[str, None]) -> dict[str, None]:
         """The chosen hosts of a play, in the order of its pattern."""
         self._check_vars(play)
         try:
@@ -158,11 +158,11 @@ class _Resolver:
                     )
                 )
 
-    def _target_work(self, host: str, plays: Sequence[Play]) -> TargetWork | None:
+    def _resolve_host(self, host: str, plays: Sequence[Play]) -> TargetWork | None:
         """Resolve one host; None if it is no target, or something is wrong with it."""
-        layers: list[_PreparedLayer] = [(play, self._of_play(play)) for play in plays if play.resources]
+        layers: list[_PreparedLayer] = [(play, self._prepare_play(play)) for play in plays if play.resources]
         layers += [
-            (None, self._of_list(layer.resources, reused=id(layer.resources) not in self._lone))
+            (None, self._prepare_list(layer.resources, reused=id(layer.resources) not in self._lone))
             for layer in self._inventory.layers(host)
         ]
         provider = self._targets.provider(host)
@@ -171,7 +171,7 @@ class _Resolver:
             self._check_alone(host, layers)
             return None
         target = self._targets.build(host, provider)
-        pieces = [self._pieces(host, provider, play, sources) for play, sources in layers]
+        pieces = [self._expand_layer(host, provider, play, sources) for play, sources in layers]
         merged = self._merger.merge(host, pieces)
         handlers = tuple(each for each in merged if each.listen)
         resources = tuple(each for each in merged if not each.listen) if handlers else merged
@@ -232,9 +232,9 @@ class _Resolver:
     def _check_idle(self) -> None:
         """Look for errors in resources of no chosen host: once there are errors, all are reported. Only
         what is the same for all hosts can be checked."""
-        lists = [self._of_play(play) for play in self._plays]
+        lists = [self._prepare_play(play) for play in self._plays]
         lists += [
-            self._of_list(resources, reused=True)
+            self._prepare_list(resources, reused=True)
             for group in self._inventory.groups.values()
             for resources in group.resources
         ]
@@ -250,7 +250,7 @@ class _Resolver:
     def _no_scope(self) -> Scope:
         raise AssertionError("what is the same for all hosts has no template")
 
-    def _pieces(
+    def _expand_layer(
         self, host: str, provider: Provider, play: Play | None, sources: tuple[PreparedResource, ...]
     ) -> list[ExpandedResource]:
         """Expand a layer for the host."""
@@ -277,14 +277,14 @@ class _Resolver:
             found += pieces
         return found
 
-    def _of_play(self, play: Play) -> tuple[PreparedResource, ...]:
+    def _prepare_play(self, play: Play) -> tuple[PreparedResource, ...]:
         known = self._prepared.get(play)
         if known is None:
             prepared = [self._sources.prepare(declared, play) for declared in play.resources]
             known = self._prepared[play] = tuple(each for each in prepared if each is not None)
         return known
 
-    def _of_list(self, resources: YamlList, *, reused: bool) -> tuple[PreparedResource, ...]:
+    def _prepare_list(self, resources: YamlList, *, reused: bool) -> tuple[PreparedResource, ...]:
         """The sources of a list of the inventory; kept if they are needed again."""
         known = self._lists.get(id(resources))
         if known is not None:

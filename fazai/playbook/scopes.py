@@ -24,7 +24,7 @@ class HostScopes:
         self.extra = extra
         self._groups: dict[str, Value] = {}
         self._others: dict[str, Scope] = {}
-        self._hostvars = HostVars(inventory.hosts, self._other)
+        self._hostvars = HostVars(inventory.hosts, self._other_scope)
 
     def host(self, host: str, play: Play | None = None) -> Scope:
         """The variables of a host, in a play if one is given. The later wins: inventory, play, extra
@@ -34,7 +34,7 @@ class HostScopes:
             scope = scope.child(play.vars, play.vars.mark)
         if self.extra:
             scope = scope.child(self.extra)
-        own = self._own(host)
+        own = self._own_variables(host)
         if play is not None:
             own["playbook_dir"] = str(play.path.absolute().parent)
         return scope.having(own)
@@ -55,13 +55,13 @@ class HostScopes:
             return self.extra if isinstance(self.extra, YamlMap) else None
         return next((scope for scope in reversed(self.inventory.scopes(host)) if name in scope), None)
 
-    def _other(self, host: str) -> Scope:
+    def _other_scope(self, host: str) -> Scope:
         scope = self._others.get(host)
         if scope is None:
             scope = self._others[host] = self.host(host)
         return scope
 
-    def _own(self, host: str) -> dict[str, Value]:
+    def _own_variables(self, host: str) -> dict[str, Value]:
         """Return fazai's own variables of the host; those that all hosts share are made once."""
         if not self._groups:
             self._groups = {name: list(self.inventory.members(name)) for name in self.inventory.groups}

@@ -27,7 +27,9 @@ class ResourceChooser:
     def choose(self, resources: tuple[Resource, ...]) -> tuple[Resource, ...]:
         """Return the selected resources; the same tuple if all are."""
         # both are asked of every resource: what there is to choose from is remembered
-        chosen = tuple([each for each in resources if self._kind(each.kind) & self._tagged(each.tags)])
+        chosen = tuple(
+            [each for each in resources if self._matches_kind(each.kind) & self._matches_tags(each.tags)]
+        )
         self.chosen += len(chosen)
         return resources if len(chosen) == len(resources) else chosen
 
@@ -58,14 +60,14 @@ class ResourceChooser:
             )
         return found
 
-    def _kind(self, kind: str) -> bool:
+    def _matches_kind(self, kind: str) -> bool:
         known = self._kinds.get(kind)
         if known is None:
             globs = self._selection.kinds
             known = self._kinds[kind] = not globs or any(fnmatchcase(kind, glob) for glob in globs)
         return known
 
-    def _tagged(self, tags: tuple[str, ...]) -> bool:
+    def _matches_tags(self, tags: tuple[str, ...]) -> bool:
         known = self._tags.get(tags)
         if known is None:
             known = self._tags[tags] = _tags_run(set(tags), self._selection)

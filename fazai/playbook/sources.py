@@ -93,7 +93,7 @@ class ResourcePreparer:
         self, declared: DeclaredResource, play: Play | None = None, *, reused: bool = True
     ) -> PreparedResource | None:
         """Prepare a resource; None, with the error to `wrong`, if there is no such kind."""
-        kind = self._kind(declared)
+        kind = self._find_kind(declared)
         if kind is None:
             return None
         fields = declared.fields
@@ -125,7 +125,7 @@ class ResourcePreparer:
             reused,
         )
 
-    def _kind(self, declared: DeclaredResource) -> Kind | None:
+    def _find_kind(self, declared: DeclaredResource) -> Kind | None:
         known = self._kinds.get(declared.kind)
         if known is None:
             try:

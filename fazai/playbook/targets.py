@@ -78,7 +78,7 @@ class TargetBuilder:
                 raise InventoryError("provider is the name of a provider", hint="provider: opnsense")
             return self._providers(name)
         except FazaiError as error:
-            self._wrong(host, "provider", error)
+            self._report(host, "provider", error)
             return None
 
     def build(self, host: str, provider: Provider) -> Target | None:
@@ -103,9 +103,9 @@ class TargetBuilder:
                 if name == "mode":
                     mode = _check_mode(value)
                 else:
-                    options[name] = self._option(host, specs[name], value, specs)
+                    options[name] = self._convert_option(host, specs[name], value, specs)
             except FazaiError as error:
-                self._wrong(host, name, error)
+                self._report(host, name, error)
         self._look_up_secret(host, provider, specs, options)
         target = Target(
             name=host,
@@ -114,7 +114,7 @@ class TargetBuilder:
             options=options,
             groups=self._inventory.groups_of(host),
             mark=self._inventory.host(host).mark,
-            marks=self._marks(host, (*options, "mode") if "mode" in raw else tuple(options)),
+            marks=self._find_marks(host, (*options, "mode") if "mode" in raw else tuple(options)),
         )
         if self._problems.count > before:
             return None
@@ -156,29 +156,31 @@ class TargetBuilder:
         if found is not None:
             options["secret"] = found
 
-    def _option(self, host: str, spec: FieldSpec, value: Value, specs: Mapping[str, FieldSpec]) -> Value:
+    def _convert_option(
+        self, host: str, spec: FieldSpec, value: Value, specs: Mapping[str, FieldSpec]
+    ) -> Value:
         """The value of an option as the provider gets it. Raises InventoryError, SecretError."""
         if spec.secret or spec.type == "secret":
             return self._secrets.wrap(value)
         if spec.name == "ca" and isinstance(value, str) and not value.lstrip().startswith(_PEM):
-            return self._path(host, spec.name, value)
+            return self._resolve_path(host, spec.name, value)
         if spec.type == "path" and isinstance(value, str) and not value.startswith("lab://"):
-            return os.path.abspath(self._path(host, spec.name, os.path.expanduser(value)))
+            return os.path.abspath(self._resolve_path(host, spec.name, os.path.expanduser(value)))
         problem = _type_problem(spec, value)
         if problem is not None:
             raise InventoryError(f"{spec.name} {problem}", hint=_option_purpose(spec, specs))
         return value
 
-    def _path(self, host: str, name: str, path: str) -> str:
+    def _resolve_path(self, host: str, name: str, path: str) -> str:
         """Return the path in an option, relative to the file that holds the option."""
         place = self._scopes.place(host, name)
         return os.path.join(os.path.dirname(place.file), path) if place is not None else path
 
-    def _marks(self, host: str, names: tuple[str, ...]) -> dict[str, Mark]:
+    def _find_marks(self, host: str, names: tuple[str, ...]) -> dict[str, Mark]:
         found = {name: self._scopes.place(host, name) for name in names}
         return {name: mark for name, mark in found.items() if mark is not None}
 
-    def _wrong(self, host: str, name: str, error: FazaiError) -> None:
+    def _report(self, host: str, name: str, error: FazaiError) -> None:
         if error.where is None:
             node = self._scopes.node(host, name)
             error.where = node.mark(name) if node is not None else f"--extra-vars {name}"

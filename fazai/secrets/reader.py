@@ -69,15 +69,15 @@ class SecretReader:
                     "!cmd takes a list of arguments", where=ref.mark, hint='!cmd [pass, "fw-01"]'
                 )
             cwd = self._folder_of(ref.mark)
-            return self._once(("cmd", value, cwd), ref.mark, lambda: self._command(value, cwd))
+            return self._read_once(("cmd", value, cwd), ref.mark, lambda: self._read_command(value, cwd))
         text = value if isinstance(value, str) else " ".join(value)
         if ref.scheme == "env":
-            return self._once(("env", text), ref.mark, lambda: self._variable(text.strip()))
+            return self._read_once(("env", text), ref.mark, lambda: self._read_variable(text.strip()))
         if ref.scheme == "file":
-            path = self._folder_of(ref.mark) / self._home(text.strip())
-            return self._once(("file", path), ref.mark, lambda: self._file(path))
+            path = self._folder_of(ref.mark) / self._expand_home(text.strip())
+            return self._read_once(("file", path), ref.mark, lambda: self._read_file(path))
         if ref.scheme == "vault":
-            return self._once(("vault", text), ref.mark, lambda: self._vault(text))
+            return self._read_once(("vault", text), ref.mark, lambda: self._read_vault(text))
         raise SecretError(f"there is no way to read !{ref.scheme}", where=ref.mark)
 
     def lookup(self, provider: str, target: str, where: Mark | None = None) -> Value | None:
@@ -87,7 +87,7 @@ class SecretReader:
         path = self._base / self._folder / provider / f"{target}.json"
         if not os.path.lexists(path):
             return None
-        return self._once(("file", path), where, lambda: self._file(path))
+        return self._read_once(("file", path), where, lambda: self._read_file(path))
 
     def wrap(self, value: Value, where: Mark | None = None) -> Value:
         """Make the texts in a value that stands in the file itself Secrets. Raises SecretError."""
@@ -98,7 +98,7 @@ class SecretReader:
         if isinstance(value, str):
             return Secret(value)
         if isinstance(value, Mapping) and value:
-            return {key: self._wrapped(key, item, where) for key, item in value.items()}
+            return {key: self._wrap_entry(key, item, where) for key, item in value.items()}
         raise SecretError(
             "a secret is text, or a mapping of texts",
             where=where,
@@ -124,31 +124,31 @@ class SecretReader:
     def passwords(self) -> tuple[VaultPassword, ...]:
         """The vault passwords, from the command line, then from the environment. Raises SecretError."""
         if self._passwords is None:
-            self._passwords = tuple(self._password(source) for source in self._password_sources())
+            self._passwords = tuple(self._read_password(source) for source in self._password_sources())
         return self._passwords
 
     # -- one scheme each --------------------------------------------------------------------------------
 
-    def _variable(self, name: str) -> Value:
+    def _read_variable(self, name: str) -> Value:
         text = self._environ.get(name)
         if text is None:
             hint = spelling_hint(name, self._environ) or f"export {name}=…"
             raise SecretError(f'the environment variable "{name}" is not set', hint=hint)
         return _parse_secret(text, f'the environment variable "{name}"')
 
-    def _file(self, path: Path) -> Value:
+    def _read_file(self, path: Path) -> Value:
         data = read_private(path, uid=self._uid)
         found = _parse_secret(
             _decode_utf8(data, f"the file {path}"), f"the file {path}", is_json=path.suffix == ".json"
         )
         return Secret(found.reveal(), os.path.abspath(path)) if isinstance(found, Secret) else found
 
-    def _command(self, argv: tuple[str, ...], cwd: Path) -> Value:
-        data = self._run(argv, cwd)
+    def _read_command(self, argv: tuple[str, ...], cwd: Path) -> Value:
+        data = self._run_program(argv, cwd)
         what = f'the output of "{argv[0]}"'
         return _parse_secret(_decode_utf8(data, what), what)
 
-    def _vault(self, text: str) -> Value:
+    def _read_vault(self, text: str) -> Value:
         from fazai.secrets.vault import decrypt_vault
 
         plain = _decode_utf8(decrypt_vault(text, self.passwords()), "the vault's content")
@@ -167,7 +167,7 @@ class SecretReader:
             sources.append((label if at and label else None, path))
         return sources
 
-    def _password(self, source: tuple[str | None, str]) -> VaultPassword:
+    def _read_password(self, source: tuple[str | None, str]) -> VaultPassword:
         from fazai.secrets.vault import VaultPassword
 
         label, name = source
@@ -175,26 +175,26 @@ class SecretReader:
             raise SecretError(
                 "a vault password is not asked for", hint="put it into a file, or behind a program"
             )
-        path = self._base / self._home(name)
+        path = self._base / self._expand_home(name)
         if path.is_file() and os.access(path, os.X_OK):
             argv = [str(path)]
             if path.stem.endswith("-client"):  # Ansible's convention for programs that know several passwords
                 argv += ["--vault-id", label or "default"]
-            data = self._run(argv, self._base)
+            data = self._run_program(argv, self._base)
         else:
             data = read_private(path, uid=self._uid, folder=False)
         if not data.strip():
             raise SecretError(f"the vault password in {path} is empty")
         return VaultPassword(label, data.strip())
 
-    def _run(self, argv: Sequence[str], cwd: Path) -> bytes:
+    def _run_program(self, argv: Sequence[str], cwd: Path) -> bytes:
         from fazai.secrets.commands import run_program  # with subprocess, which most runs do not need
 
         return run_program(argv, cwd=cwd, environ=self._environ, timeout_s=self._timeout_s)
 
     # -- helpers ----------------------------------------------------------------------------------------
 
-    def _once(self, key: object, where: Mark | None, read: Callable[[], Value]) -> Value:
+    def _read_once(self, key: object, where: Mark | None, read: Callable[[], Value]) -> Value:
         known = self._known.get(key)
         if known is None:
             try:
@@ -209,12 +209,12 @@ class SecretReader:
     def _folder_of(self, mark: Mark) -> Path:
         return self._base / Path(mark.file).parent
 
-    def _home(self, path: str) -> str:
+    def _expand_home(self, path: str) -> str:
         if path.startswith("~/") and self._environ.get("HOME"):
             return self._environ["HOME"] + path[1:]
         return path
 
-    def _wrapped(self, key: str, item: Value, where: Mark | None) -> Value:
+    def _wrap_entry(self, key: str, item: Value, where: Mark | None) -> Value:
         if isinstance(item, bool) or item is None or isinstance(item, Mapping | list):
             raise SecretError(f'"{key}" in a secret is no text', where=where)
         return self.wrap(str(item) if isinstance(item, int | float) else item, where)

@@ -63,7 +63,7 @@ class CompiledTemplate:
         except FazaiError:
             raise
         except FAULTS as error:
-            raise self._error(error, scope, rendering) from None
+            raise self._explain(error, scope, rendering) from None
         finally:
             engine.rendering = outer
 
@@ -80,12 +80,12 @@ class CompiledTemplate:
         except FazaiError:
             raise
         except FAULTS as error:
-            raise self._error(error, scope, rendering) from None
+            raise self._explain(error, scope, rendering) from None
         finally:
             engine.rendering = outer
 
-    def _error(self, error: Exception, scope: Variables, rendering: Rendering) -> TemplateError:
-        line = self._line(error)
+    def _explain(self, error: Exception, scope: Variables, rendering: Rendering) -> TemplateError:
+        line = self._find_line(error)
         excerpt = None if rendering.tainted else _excerpt_line(self._text, line)
         told = line + self._header_lines
         place = f" (line {told} of the template)" if told > 1 or self._text.count("\n") > 1 else ""
@@ -95,7 +95,7 @@ class CompiledTemplate:
         message, hint = _explain_fault(error)
         return TemplateError(f"{message}{place}", hint=hint, excerpt=excerpt)
 
-    def _line(self, error: Exception) -> int:
+    def _find_line(self, error: Exception) -> int:
         """Return the line of the template that was being rendered."""
         line, trace = 1, error.__traceback__
         while trace is not None:

@@ -149,7 +149,7 @@ class TemplateEngine(ImmutableSandboxedEnvironment):
                 return (
                     _FormatMethod(self, str(obj))
                     if attribute == "format"
-                    else getattr(self._bound(obj), attribute)
+                    else getattr(self._bind(obj), attribute)
                 )
         if isinstance(obj, Namespace) and not attribute.startswith("_"):
             return getattr(obj, attribute, NamedUndefined(obj=obj, name=attribute))
@@ -166,7 +166,7 @@ class TemplateEngine(ImmutableSandboxedEnvironment):
             )
         if isinstance(obj, _SUBSCRIBED):
             try:
-                found = self._bound(obj)[argument]
+                found = self._bind(obj)[argument]
                 if isinstance(found, Secret):
                     self.rendering.tainted = True
                 return found
@@ -176,7 +176,7 @@ class TemplateEngine(ImmutableSandboxedEnvironment):
                 return NamedUndefined(obj=obj, name=argument, fault=error)
         return NamedUndefined(obj=obj, name=argument)
 
-    def _bound(self, obj: Any) -> Any:
+    def _bind(self, obj: Any) -> Any:
         """Make this rendering pay for rendering another host's variables."""
         return obj.bound(self.rendering) if isinstance(obj, HostView) else obj
 

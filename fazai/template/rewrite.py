@@ -67,14 +67,14 @@ class TreeRewriter(NodeTransformer):
         return super().visit(node, *args, **kwargs)
 
     def visit_Filter(self, node: nodes.Filter) -> nodes.Node:  # noqa: N802 - the visitor's naming
-        node.name = self._known(node.name, self._filters, "filter", node.lineno)
+        node.name = self._check_name(node.name, self._filters, "filter", node.lineno)
         return self.generic_visit(node)
 
     def visit_Test(self, node: nodes.Test) -> nodes.Node:  # noqa: N802
-        node.name = self._known(node.name, self._tests, "test", node.lineno)
+        node.name = self._check_name(node.name, self._tests, "test", node.lineno)
         return self.generic_visit(node)
 
-    def _known(self, name: str, table: dict[str, Any], what: str, line: int) -> str:
+    def _check_name(self, name: str, table: dict[str, Any], what: str, line: int) -> str:
         short = next((name.removeprefix(known) for known in _COLLECTIONS if name.startswith(known)), name)
         if short in table and not short.startswith("_"):
             return short

@@ -61,16 +61,16 @@ class Templates:
         """A scope of these variables. `places` finds a variable's place."""
         return Scope(self, variables, places)
 
-    def rendering(self) -> Rendering:
+    def new_rendering(self) -> Rendering:
         return Rendering(self._operations)
 
-    def secret(self, ref: SecretRef) -> Value:
+    def read_secret(self, ref: SecretRef) -> Value:
         """Read the secret that a reference stands for. Raises SecretError."""
         if self._secrets is None:
             raise TemplateError(f"!{ref.scheme} cannot be used here", where=ref.mark)
         return self._secrets(ref)
 
-    def static(self, value: Value) -> bool:
+    def is_static(self, value: Value) -> bool:
         """Tell `is_static`, remembered for containers."""
         if not isinstance(value, dict | list):
             return is_static(value)
@@ -79,23 +79,23 @@ class Templates:
             known = self._static[id(value)] = (value, is_static(value))  # kept alive, so the id stays its own
         return known[1]
 
-    def plan(self, text: str) -> SimpleTemplate | CompiledTemplate:
+    def plan_text(self, text: str) -> SimpleTemplate | CompiledTemplate:
         """The template of a text. Raises TemplateError."""
         plan = self._plans.get(text)
         if plan is None:
-            plan = parse_simple(text) or self.compiled(text)
+            plan = parse_simple(text) or self.compile_text(text)
             self._plans[text] = plan
         return plan
 
-    def compiled(self, text: str) -> CompiledTemplate:
+    def compile_text(self, text: str) -> CompiledTemplate:
         """The template of a text as Jinja2 has it. Raises TemplateError."""
         return self._compile(self._heavy, text, "text")
 
-    def file(self, text: str) -> CompiledTemplate:
+    def compile_file(self, text: str) -> CompiledTemplate:
         """The template of a template file. Raises TemplateError."""
         return self._compile(self._files, text, "file")
 
-    def condition(self, text: str) -> CompiledTemplate:
+    def compile_condition(self, text: str) -> CompiledTemplate:
         """The template of an expression that stands without braces. Raises TemplateError."""
         return self._compile(self._conditions, text, "condition")
 
@@ -166,7 +166,7 @@ class Scope:
 
     def new_rendering(self) -> Rendering:
         """Return the budget of a rendering that begins now."""
-        return self.templates.rendering()
+        return self.templates.new_rendering()
 
     def has(self, name: object) -> bool:
         """Tell whether there is such a variable, whatever its value."""
@@ -181,11 +181,11 @@ class Scope:
         `where` is the value's place, for errors; with `sensitive` they do not quote the template.
         Raises TemplateError, SecretError. A result that is `OMIT` says that the value is to be left out.
         """
-        if self.templates.static(value):
+        if self.templates.is_static(value):
             return value
-        rendering = self.templates.rendering()
+        rendering = self.templates.new_rendering()
         try:
-            found = self._value(value, rendering)
+            found = self._render_value(value, rendering)
         except FazaiError as error:
             raise _add_place(error, where, sensitive) from None
         return _plain_keys(found)
@@ -198,7 +198,7 @@ class Scope:
             return text
         scope = self if self.has("ansible_managed") else self.having({"ansible_managed": "Ansible managed"})
         try:
-            return self.templates.file(text).render_file(scope, self.templates.rendering())
+            return self.templates.compile_file(text).render_file(scope, self.templates.new_rendering())
         except FazaiError as error:
             raise _add_place(error, where, False) from None
 
@@ -217,11 +217,11 @@ class Scope:
                     return False
             return True
         try:
-            return self._test(condition)
+            return self._test_condition(condition)
         except FazaiError as error:
             raise _add_place(error, where, False) from None
 
-    def _test(self, condition: Value) -> bool:
+    def _test_condition(self, condition: Value) -> bool:
         if not isinstance(condition, str) or not condition.strip():
             raise TemplateError(
                 f"a condition is an expression, not {describe_type(condition)}",
@@ -233,8 +233,8 @@ class Scope:
                 hint="write it without {{ }}",
                 excerpt=condition.strip(),
             )
-        rendering = self.templates.rendering()
-        value = self.templates.condition(condition).render(self, rendering)
+        rendering = self.templates.new_rendering()
+        value = self.templates.compile_condition(condition).render(self, rendering)
         answer = _read_truth(value)
         if answer is None:
             raise TemplateError(
@@ -258,12 +258,12 @@ class Scope:
         if owner is None:
             return MISSING
         raw = owner._variables[name]
-        if not owner._final and not self.templates.static(raw):
-            raw = self._variable(name, raw, owner, rendering)
+        if not owner._final and not self.templates.is_static(raw):
+            raw = self._render_variable(name, raw, owner, rendering)
         done[name] = raw
         return raw
 
-    def _variable(self, name: str, raw: Value, owner: Scope, rendering: Rendering) -> Value:
+    def _render_variable(self, name: str, raw: Value, owner: Scope, rendering: Rendering) -> Value:
         """Render a variable that is a template; errors get its place."""
         key = (id(self), name)
         chain = rendering.chain
@@ -275,56 +275,56 @@ class Scope:
             raise TemplateError(f"more than {CHAIN_MAX} variables refer to one another, down to {name}")
         chain.append(key)
         try:
-            return self._value(raw, rendering)
+            return self._render_value(raw, rendering)
         except _CircularVariables as error:
-            raise _add_place(error, owner._place(name), _may_be_secret(name)) from None
+            raise _add_place(error, owner._find_place(name), _may_be_secret(name)) from None
         except FazaiError as error:
-            located = _add_place(error, owner._place(name), _may_be_secret(name))
+            located = _add_place(error, owner._find_place(name), _may_be_secret(name))
             self._done[name] = _FailedVariable(located)
             raise located from None
         finally:
             chain.pop()
 
-    def _place(self, name: str) -> Mark | None:
+    def _find_place(self, name: str) -> Mark | None:
         return self._places(name) if self._places is not None else None
 
-    def _value(self, value: Value, rendering: Rendering) -> Value:
+    def _render_value(self, value: Value, rendering: Rendering) -> Value:
         kind = type(value)
         if kind is str:
-            return self._text(value, rendering) if "{" in value else value
+            return self._render_text(value, rendering) if "{" in value else value
         if kind in _LEAVES:
             return value
         if isinstance(value, dict):
-            return self._map(value, rendering)
+            return self._render_map(value, rendering)
         if isinstance(value, list):
-            return self._list(value, rendering)
+            return self._render_list(value, rendering)
         if kind is UnsafeText:
             return str(value)
         if kind is SecretRef:
             rendering.tainted = True
-            return self.templates.secret(value)
+            return self.templates.read_secret(value)
         return value
 
-    def _text(self, text: str, rendering: Rendering) -> Value:
+    def _render_text(self, text: str, rendering: Rendering) -> Value:
         if is_static(text):
             return text
-        plan = self.templates.plan(text)
+        plan = self.templates.plan_text(text)
         if isinstance(plan, SimpleTemplate):
             value = plan.render(self.find, rendering)
             if value is not LATER and not isinstance(value, HostVars | HostView):
                 return value
-            plan = self.templates.compiled(text)
+            plan = self.templates.compile_text(text)
         elif text in self._texts:  # the same template again: names do not change within a scope
             return self._texts[text]
         value = self._texts[text] = plan.render(self, rendering)
         return value
 
-    def _map(self, value: dict[str, Value], rendering: Rendering) -> Value:
+    def _render_map(self, value: dict[str, Value], rendering: Rendering) -> Value:
         done: dict[str, Value] = {}
         changed = False
         for key, item in value.items():
             try:
-                rendered = self._value(item, rendering)
+                rendered = self._render_value(item, rendering)
             except FazaiError as error:
                 place = value.mark(key) if isinstance(value, YamlMap) else None
                 raise _add_place(error, place, _may_be_secret(key)) from None
@@ -333,12 +333,12 @@ class Scope:
                 done[key] = rendered
         return done if changed else value
 
-    def _list(self, value: list[Value], rendering: Rendering) -> Value:
+    def _render_list(self, value: list[Value], rendering: Rendering) -> Value:
         done: list[Value] = []
         changed = False
         for index, item in enumerate(value):
             try:
-                rendered = self._value(item, rendering)
+                rendered = self._render_value(item, rendering)
             except FazaiError as error:
                 place = value.mark(index) if isinstance(value, YamlList) else None
                 raise _add_place(error, place, False) from None

@@ -53,28 +53,28 @@ class SourceText:
 
     def excerpt(self, mark: Mark | None) -> str | None:
         """The line at `mark`, or None where it may hold a secret, is not ours or is too long to help."""
-        if mark is None or mark.file != self.file or mark.line > len(lines := self._split()):
+        if mark is None or mark.file != self.file or mark.line > len(lines := self._split_lines()):
             return None
         line = lines[mark.line - 1].rstrip()
-        if len(line) > _EXCERPT_MAX or not line.isprintable() or self.tells(mark):
+        if len(line) > _EXCERPT_MAX or not line.isprintable() or self.may_hold_secret(mark):
             return None
         return line or None
 
     def line(self, mark: Mark) -> str:
         """The line at `mark`, whatever it holds; not for an error's text."""
-        lines = self._split()
+        lines = self._split_lines()
         return lines[mark.line - 1] if mark.line <= len(lines) else ""
 
     def is_end(self, line: int) -> bool:
         """Tell whether there is nothing but blanks from `line` (counted from 0) on."""
-        return not any(map(str.strip, self._split()[line:]))
+        return not any(map(str.strip, self._split_lines()[line:]))
 
-    def tells(self, mark: Mark) -> bool:
+    def may_hold_secret(self, mark: Mark) -> bool:
         """Tell whether the line, or a line that it belongs below, looks as if a secret stood there.
 
         A line that is no `key:` or `- item` may be the rest of a text that began above it, at any indent.
         """
-        lines, index = self._split(), mark.line - 1
+        lines, index = self._split_lines(), mark.line - 1
         if index >= len(lines) or len(lines[index]) > _LINE_MAX or _TELLTALE.search(lines[index]):
             return True
         indent = _indent(lines[index])
@@ -90,7 +90,7 @@ class SourceText:
                 return False
         return False
 
-    def _split(self) -> list[str]:
+    def _split_lines(self) -> list[str]:
         if self._lines is None:
             text = self._data.decode("utf-8-sig", "replace")
             # at what libyaml calls a line break, and nothing else that splitlines() would cut at
@@ -121,13 +121,13 @@ class YamlMap(dict[str, Any]):
         lines above."""
         if key is None:
             return self._source.mark(self._at)
-        key_at, value_at = self._entry(key)
+        key_at, value_at = self._find_entry(key)
         same_line = key_at >> _COLUMN_BITS == value_at >> _COLUMN_BITS
         return self._source.mark(value_at if same_line else key_at)
 
     def key_mark(self, key: str) -> Mark:
         """Return the place of the key itself."""
-        return self._source.mark(self._entry(key)[0])
+        return self._source.mark(self._find_entry(key)[0])
 
     def excerpt(self, key: str | None = None) -> str | None:
         """The line of `mark(key)`, for an error; None where it may hold a secret."""
@@ -150,7 +150,7 @@ class YamlMap(dict[str, Any]):
         """A mapping of one entry, `name: value`, that stands where `key` has its text, or else at `key`."""
         copy = YamlMap(self._source, self._at)
         copy[name] = value
-        key_at, value_at = self._entry(key)
+        key_at, value_at = self._find_entry(key)
         at = value_at if isinstance(self.get(key), str) else key_at
         copy._places.extend((at, at))
         return copy
@@ -164,7 +164,7 @@ class YamlMap(dict[str, Any]):
             self._places.extend((at, at))
         self[key] = value
 
-    def _entry(self, key: str) -> tuple[int, int]:
+    def _find_entry(self, key: str) -> tuple[int, int]:
         if self._index is None or len(self._index) != len(self):
             self._index = {known: number for number, known in enumerate(self)}
         number = self._index.get(key)

@@ -173,13 +173,13 @@ class _EventTail:
         with self.place.client(timeout_s=_SILENCE_S) as client:
             while True:
                 try:
-                    for event in self._stream(client):
+                    for event in self._read_stream(client):
                         wait_s = _WAIT_S[0]
-                        code = self._take(event)
+                        code = self._show_event(event)
                         if code is not None:
                             return code
                     if not self.follow:
-                        return self._ended()
+                        return self._end_of_stream()
                     why = "the stream ended"
                 except _StreamLost as gone:
                     if not self.connected:
@@ -190,24 +190,24 @@ class _EventTail:
                             hint=gone.hint,
                         ) from None
                     why = str(gone)
-                self._lost(why)
+                self._say_lost(why)
                 time.sleep(wait_s * random.uniform(0.7, 1.3))  # noqa: S311 - spread, not a secret
                 wait_s = min(wait_s * 2, _WAIT_S[1])
 
-    def _ended(self) -> int:
+    def _end_of_stream(self) -> int:
         if not self.until:
             return ExitCode.OK
         wanted = " or ".join(one.text for one in self.until)
         raise FazaiError(f"no event fits --until {wanted}")
 
-    def _stream(self, client: httpx.Client) -> Iterator[dict[str, Any]]:
+    def _read_stream(self, client: httpx.Client) -> Iterator[dict[str, Any]]:
         """The events of one connection. Raises _StreamLost, Refused, InputError."""
         import httpx
 
         headers = {"Last-Event-ID": self.last} if self.last is not None else {}
         try:
             if 0 < len(self.query.get("run", "")) < _ULID_LETTERS:
-                self.query["run"] = self._run_of(client, self.query["run"])
+                self.query["run"] = self._find_run_id(client, self.query["run"])
             with client.stream("GET", "/events", params=self.query, headers=headers) as answer:
                 if answer.status_code != 200:
                     answer.read()
@@ -216,14 +216,14 @@ class _EventTail:
                     self._say("connected again")
                     self.said = False
                 self.connected = True
-                yield from _parse_events(answer.iter_lines(), self._begins)
+                yield from _parse_events(answer.iter_lines(), self._note_start)
         except httpx.RemoteProtocolError:
             plain = self.place.socket is None and self.place.url.startswith("http:")
             raise _StreamLost("the connection ended", "is it https:// there?" if plain else _START) from None
         except httpx.HTTPError as error:
             raise _stream_lost(error) from None
 
-    def _run_of(self, client: httpx.Client, text: str) -> str:
+    def _find_run_id(self, client: httpx.Client, text: str) -> str:
         """Find the whole id of a run of which either end is given. Raises _StreamLost, Refused,
         InputError, httpx.HTTPError."""
         answer = client.get("/runs", params={"limit": 1000})
@@ -237,14 +237,14 @@ class _EventTail:
         why = f"several runs begin or end with {text!r}" if found else f"no run begins or ends with {text!r}"
         raise InputError(why, where=self.place.name, hint="see: fazai history")
 
-    def _begins(self, last: str) -> None:
+    def _note_start(self, last: str) -> None:
         """Note the id at which the stream begins, before its first event."""
         self.last = last
 
-    def _take(self, event: dict[str, Any]) -> int | None:
+    def _show_event(self, event: dict[str, Any]) -> int | None:
         if "id" in event:
             self.last = str(event["id"])
-        if event["type"] != "gap" and not self._about(event):
+        if event["type"] != "gap" and not self._is_wanted(event):
             return None
         self.show.event(event)
         if any(one.holds(event) for one in self.fail_on):
@@ -253,12 +253,12 @@ class _EventTail:
             return ExitCode.OK
         return None
 
-    def _about(self, event: Mapping[str, Any]) -> bool:
+    def _is_wanted(self, event: Mapping[str, Any]) -> bool:
         from fazai.report.events import event_host
 
         return not self.hosts or any(fnmatchcase(event_host(event), pattern) for pattern in self.hosts)
 
-    def _lost(self, why: str) -> None:
+    def _say_lost(self, why: str) -> None:
         if not self.said:
             self._say(f"{why}; connecting again")
             self.said = True

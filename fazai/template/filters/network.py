@@ -58,12 +58,12 @@ class _InterfaceAddress:
     def with_prefix(self, ip: Address) -> str:
         return str(ip) if self.bare else f"{ip}/{self.prefix}"
 
-    def nth(self, number: int) -> Address | None:
+    def nth_address(self, number: int) -> Address | None:
         """The address at this place of the network, from its end when negative."""
         place = number if number >= 0 else self.size + number
         return self.net.network_address + place if 0 <= place < self.size else None
 
-    def usable(self) -> tuple[Address, Address] | None:
+    def usable_range(self) -> tuple[Address, Address] | None:
         if self.bare:
             raise FilterError("an address without a prefix has no network", "write 192.0.2.1/24")
         if self.size == 1:
@@ -82,12 +82,12 @@ def _parse_address(value: Any) -> _InterfaceAddress | None:
 
 
 def _usable_range(host: _InterfaceAddress, which: Callable[[Address, Address], Any]) -> Any:
-    ends = host.usable()
+    ends = host.usable_range()
     return which(*ends) if ends else None
 
 
 def _next_to(host: _InterfaceAddress, step: int) -> str | None:
-    ends = host.usable()
+    ends = host.usable_range()
     if ends is None or not int(host.net.network_address) <= int(host.ip) + step <= int(
         host.net.broadcast_address
     ):
@@ -189,7 +189,7 @@ def _find_query(query: Any) -> Callable[[_InterfaceAddress], Any]:
 def _nth_address(host: _InterfaceAddress, number: int) -> Any:
     if host.size == 1:
         return host.with_prefix(host.ip)
-    ip = host.nth(number)
+    ip = host.nth_address(number)
     return host.with_prefix(ip) if ip is not None else False
 
 
@@ -238,7 +238,7 @@ def nthhost(value: Any, query: Any) -> Any:
     if host is None:
         return False
     try:
-        ip = host.nth(int(query))
+        ip = host.nth_address(int(query))
     except (TypeError, ValueError):
         raise FilterError("nthhost takes a number") from None
     return str(ip) if ip is not None else False

@@ -160,41 +160,41 @@ class _PatternReader:
         self._items = 0
 
     def branches(self) -> list[list[_PatternItem]]:
-        found = self._alternatives()
+        found = self._parse_alternatives()
         if self._at < len(self._pattern):
             raise FilterError("this is not a regular expression: unbalanced )")
         return found
 
-    def _alternatives(self) -> list[list[_PatternItem]]:
+    def _parse_alternatives(self) -> list[list[_PatternItem]]:
         branches: list[list[_PatternItem]] = [[]]
         while self._at < len(self._pattern) and self._pattern[self._at] != ")":
             if self._pattern[self._at] == "|":
                 self._at += 1
                 branches.append([])
                 continue
-            item = self._piece()
+            item = self._parse_piece()
             self._items += 1
             if self._items > _ITEMS_MAX:
                 raise FilterError("this regular expression is too long")
             if item is not None:
-                branches[-1].append(self._quantified(item))
+                branches[-1].append(self._parse_quantifier(item))
         return branches
 
-    def _piece(self) -> _PatternItem | None:
+    def _parse_piece(self) -> _PatternItem | None:
         pattern, at = self._pattern, self._at
         character = pattern[at]
         if character == "(":
-            return self._group()
+            return self._parse_group()
         if character in "^$":
             self._at += 1
             return None
         if character == "\\":
-            return self._escape()
-        end = self._class_end() if character == "[" else at + 1
+            return self._parse_escape()
+        end = self._find_class_end() if character == "[" else at + 1
         self._at = end
         return _PatternItem(_character_mask(pattern[at:end]))
 
-    def _escape(self) -> _PatternItem | None:
+    def _parse_escape(self) -> _PatternItem | None:
         pattern, at = self._pattern, self._at
         code = pattern[at + 1 : at + 2]
         if code and code in "AbBZ":
@@ -210,7 +210,7 @@ class _PatternReader:
         self._at = max(end, at + 2)
         return _PatternItem(_character_mask(pattern[at : self._at]))
 
-    def _class_end(self) -> int:
+    def _find_class_end(self) -> int:
         pattern, at = self._pattern, self._at + 1
         if pattern[at : at + 1] == "^":
             at += 1
@@ -220,13 +220,13 @@ class _PatternReader:
             at += 2 if pattern[at] == "\\" else 1
         return at + 1
 
-    def _group(self) -> _PatternItem | None:
+    def _parse_group(self) -> _PatternItem | None:
         self._depth += 1
         if self._depth > 20:
             raise FilterError("this regular expression is nested too deeply")
         self._at += 1
-        look = self._group_head()
-        branches = self._alternatives()
+        look = self._parse_group_head()
+        branches = self._parse_alternatives()
         self._at += 1
         self._depth -= 1
         mask = 0
@@ -235,7 +235,7 @@ class _PatternReader:
         empty = look or any(all(not item.least for item in branch) for branch in branches)
         return _PatternItem(mask, 0 if empty else 1, 1, branches)
 
-    def _group_head(self) -> bool:
+    def _parse_group_head(self) -> bool:
         """Read `?:` and its like; tells whether the group looks around without taking anything."""
         rest = self._pattern[self._at :]
         found = re.match(r"\?(?:P<\w+>|:|>|=|!|<=|<!|[aiLmsu]+(?:-[imsx]+)?:)", rest)
@@ -250,7 +250,7 @@ class _PatternReader:
             raise FilterError("this kind of group is not available in a regular expression")
         return False
 
-    def _quantified(self, item: _PatternItem) -> _PatternItem:
+    def _parse_quantifier(self, item: _PatternItem) -> _PatternItem:
         found = _QUANTIFIER.match(self._pattern, self._at)
         if not found or found.group() == "{}":
             return item
