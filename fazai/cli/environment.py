@@ -198,28 +198,28 @@ def read_inventory(
     return found
 
 
-def parse_extra_vars(words: Sequence[str], seen: OnFileRead | None = None) -> dict[str, Any]:
+def parse_extra_vars(words: Sequence[str], on_read: OnFileRead | None = None) -> dict[str, Any]:
     """Parse `-e name=value`, `-e '{"a": 1}'`, `-e @file`; values are YAML. Raises InputError, or Errors for
     several; their `rest` is the other variables."""
     result: dict[str, Any] = {}
     wrong: list[FazaiError] = []
     for word in words:
         try:
-            result.update(_parse_extra_vars_word(word, seen))
+            result.update(_parse_extra_vars_word(word, on_read))
         except FazaiError as error:
             wrong += error.errors if isinstance(error, Errors) else [error]
     raise_found(wrong, result)
     return result
 
 
-def _parse_extra_vars_word(word: str, seen: OnFileRead | None) -> dict[str, Any]:
+def _parse_extra_vars_word(word: str, on_read: OnFileRead | None) -> dict[str, Any]:
     """Parse one `-e`. Raises InputError, Errors."""
     from fazai.yamltext import load_yaml, loads_yaml
     from fazai.yamltext import parse_yaml_value as scalar
 
     value: object
     if word.startswith("@"):
-        value = load_yaml(Path(word[1:]), seen=seen, what="file of variables")
+        value = load_yaml(Path(word[1:]), on_read=on_read, what="file of variables")
     elif word.lstrip().startswith("{"):
         value = loads_yaml(word, "--extra-vars")
     else:

@@ -129,7 +129,7 @@ class _Preparation:
             lambda: load_playbooks(
                 [*paths, *(Path(path) for path in self.selection.playbook)],
                 decrypt=secrets.open_file,
-                seen=self.inputs,
+                on_read=self.inputs,
             )
         )
         known = len(self.errors)
@@ -149,7 +149,7 @@ class _Preparation:
             selection=selection,
             extra_vars=extra_vars,
             secrets=secrets,
-            seen=self.contents,
+            on_read=self.contents,
             left_out=self._note_left_out,
             misnamed=self._note_misnamed,
             before=self.errors,

@@ -32,16 +32,15 @@ def select_hosts(
     pattern: str | Iterable[str],
     *,
     empty_ok: bool = False,
-    seen: OnFileRead | None = None,
+    on_read: OnFileRead | None = None,
 ) -> tuple[str, ...]:
-    """Return the hosts that the pattern (or any of several) selects, each once, in Ansible's order. `seen` is
-    called with the files that it names.
+    """Return the hosts that the pattern (or any of several) selects, each once, in Ansible's order.
 
-    Raises InventoryError (Errors for several) for a part that names no group and no host, and, unless
-    `empty_ok`, when no host is left.
+    `on_read` is called with the files that the pattern names. Raises InventoryError (Errors for several) for a
+    part that names no group and no host, and, unless `empty_ok`, when no host is left.
     """
     texts = [pattern] if isinstance(pattern, str) else list(pattern)
-    parts = [part for text in texts for part in split_pattern(text, seen)]
+    parts = [part for text in texts for part in split_pattern(text, on_read)]
     if not parts or not all(text.strip() for text in texts):
         raise InventoryError("the host pattern is empty", hint='"all" selects every host')
     wanted = [part for part in parts if part[0] not in "&!"]
@@ -64,7 +63,7 @@ def select_hosts(
     return tuple(hosts)
 
 
-def split_pattern(text: str, seen: OnFileRead | None = None) -> list[str]:
+def split_pattern(text: str, on_read: OnFileRead | None = None) -> list[str]:
     """Split a pattern into its parts: `a,b`, `a:b` and `a:&b:!c`; a lone IPv6 address is one part. `@file`
     stands for the lines of the file. Raises InventoryError when the file cannot be read, and for a part
     with nothing in it: with `edge:&$SITE` and no SITE the whole group would be meant."""
@@ -73,7 +72,7 @@ def split_pattern(text: str, seen: OnFileRead | None = None) -> list[str]:
     parts = _split_parts(text)
     found: list[str] = []
     for part in parts:
-        found += _read_list(part[1:], seen) if part.startswith("@") else [part]
+        found += _read_list(part[1:], on_read) if part.startswith("@") else [part]
     filled = [bool(part.lstrip("&!").removeprefix("~")) for part in found]
     if not any(filled):
         return []
@@ -116,13 +115,13 @@ def _is_one_part(text: str) -> bool:
     return True
 
 
-def _read_list(path: str, seen: OnFileRead | None) -> list[str]:
+def _read_list(path: str, on_read: OnFileRead | None) -> list[str]:
     from fazai.yamltext import read_limited  # reads within limits
 
     try:
         data = read_limited(path)
-        if seen is not None:
-            seen(path, data)
+        if on_read is not None:
+            on_read(path, data)
         text = data.decode()
     except UnicodeDecodeError:
         raise InventoryError(

@@ -24,10 +24,10 @@ class ResourceExpander:
     """Expands prepared resources for hosts; errors go into `problems`, once for what all hosts share."""
 
     def __init__(
-        self, extra: Mapping[str, Value], problems: ProblemCollector, seen: OnFileRead | None = None
+        self, extra: Mapping[str, Value], problems: ProblemCollector, on_read: OnFileRead | None = None
     ) -> None:
         self._extra = extra
-        self._files = ContentFiles(seen)
+        self._files = ContentFiles(on_read)
         self._problems = problems
 
     def expand(

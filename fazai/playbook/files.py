@@ -18,11 +18,11 @@ _ALL_BYTES: Final = 512 * 1024 * 1024
 
 
 class ContentFiles:
-    """Reads each file once; `seen` is called with its path and bytes."""
+    """Reads each file once; `on_read` is called with its path and bytes."""
 
-    def __init__(self, seen: OnFileRead | None = None) -> None:
+    def __init__(self, on_read: OnFileRead | None = None) -> None:
         self._known: dict[str, bytes] = {}
-        self._seen = seen
+        self._on_read = on_read
         self._bytes = 0
 
     def content(self, name: str, place: Mark, type_: str, scope: Scope | None) -> Value:
@@ -34,8 +34,8 @@ class ContentFiles:
         data = self._known.get(path)
         if data is None:
             data = self._known[path] = _read_file(path)
-            if self._seen is not None:
-                self._seen(path, data)
+            if self._on_read is not None:
+                self._on_read(path, data)
             self._bytes += len(data)
             if self._bytes > _ALL_BYTES:
                 text = f"the files of this run are more than {_ALL_BYTES >> 20} MiB together, up to {path}"

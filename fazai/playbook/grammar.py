@@ -17,7 +17,16 @@ __all__ = ["load_playbooks", "read_resources"]
 
 _PLAY: Final = ("name", "hosts", "vars", "tags", "resources", "handlers", "serial", "max_fail")
 _BESIDE: Final = (
-    *("state", "when", "loop", "loop_control", "tags", "name", "adopt", "notify", "listen", "vars"),
+    "state",
+    "when",
+    "loop",
+    "loop_control",
+    "tags",
+    "name",
+    "adopt",
+    "notify",
+    "listen",
+    "vars",
 )
 _STATES: Final = ("present", "absent")
 #: What decides whether and how often a resource is wanted: without it, more would be wrong than is.
@@ -66,7 +75,7 @@ _RESOURCE_HINTS: Final = {
 
 
 def load_playbooks(
-    paths: Iterable[str | Path], *, decrypt: Decrypt | None = None, seen: OnFileRead | None = None
+    paths: Iterable[str | Path], *, decrypt: Decrypt | None = None, on_read: OnFileRead | None = None
 ) -> tuple[Play, ...]:
     """Read the plays of these files, in order. A file that is named twice is read once.
 
@@ -77,7 +86,7 @@ def load_playbooks(
     errors: list[FazaiError] = []
     for path in dict.fromkeys(Path(path) for path in paths):
         try:
-            document = load_yaml(path, decrypt=decrypt, seen=seen, what="playbook")
+            document = load_yaml(path, decrypt=decrypt, on_read=on_read, what="playbook")
         except FazaiError as error:
             errors += error.errors if isinstance(error, Errors) else [error]
             document = error.rest if isinstance(error.rest, YamlList) else None

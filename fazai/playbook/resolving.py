@@ -41,7 +41,7 @@ def resolve_work(
     selection: Selection,
     extra_vars: Mapping[str, Value],
     secrets: SecretReader,
-    seen: OnFileRead | None = None,
+    on_read: OnFileRead | None = None,
     left_out: Callable[[Sequence[str]], object] = lambda _: None,
     misnamed: Callable[[str, str, Sequence[str]], object] = lambda *_: None,
     before: Sequence[FazaiError] = (),
@@ -49,14 +49,16 @@ def resolve_work(
 ) -> tuple[Work, ...]:
     """Resolve inventory and plays to work: one Work for each play, and one for the hosts in none.
 
-    Nothing is contacted. `seen` is called with each file whose content or template a resource wants, and
+    Nothing is contacted. `on_read` is called with each file whose content or template a resource wants, and
     each list of hosts; `left_out` with the hosts for which no provider is named; `misnamed` with a variable
     that is almost named as an option, that option and the hosts. `before` are errors of reading all this,
     raised with those found here; `whole`: no host, group or variable was lost by them. Raises Errors:
     templates, options, kinds, fields, secrets, contradictions, selections that match nothing.
     """
     problems = ProblemCollector(before, whole=whole)
-    resolver = _Resolver(inventory, plays, providers, kinds, selection, extra_vars, secrets, seen, problems)
+    resolver = _Resolver(
+        inventory, plays, providers, kinds, selection, extra_vars, secrets, on_read, problems
+    )
     works = resolver.resolve()
     left_out(resolver.left_out)
     for name, (meant, hosts) in resolver.misnamed.items():
@@ -78,18 +80,18 @@ class _Resolver:
         selection: Selection,
         extra_vars: Mapping[str, Value],
         secrets: SecretReader,
-        seen: OnFileRead | None,
+        on_read: OnFileRead | None,
         problems: ProblemCollector,
     ) -> None:
         self._inventory = inventory
         self._plays = plays
         self._selection = selection
-        self._seen = seen
+        self._on_read = on_read
         self._problems = problems
         self._scopes = HostScopes(inventory, Templates(secrets=secrets.read), extra_vars)
         self._targets = TargetBuilder(inventory, self._scopes, providers, secrets, self._problems)
         self._sources = ResourcePreparer(kinds, self._problems.add)
-        self._expander = ResourceExpander(extra_vars, self._problems, seen)
+        self._expander = ResourceExpander(extra_vars, self._problems, on_read)
         self._merger = ResourceMerger(self._problems)
         self._chooser = ResourceChooser(selection)
         self._lists: dict[int, tuple[YamlList, tuple[PreparedResource, ...]]] = {}
@@ -128,7 +130,7 @@ class _Resolver:
         if not self._selection.limit:
             return dict.fromkeys(self._inventory.hosts)
         try:
-            wanted = frozenset(select_hosts(self._inventory, self._selection.limit, seen=self._seen))
+            wanted = frozenset(select_hosts(self._inventory, self._selection.limit, on_read=self._on_read))
         except FazaiError as error:
             self._problems.add_absence(error)
             return dict.fromkeys(self._inventory.hosts)
@@ -138,7 +140,7 @@ class _Resolver:
         """The chosen hosts of a play, in the order of its pattern."""
         self._check_vars(play)
         try:
-            hosts = select_hosts(self._inventory, play.hosts, empty_ok=True, seen=self._seen)
+            hosts = select_hosts(self._inventory, play.hosts, empty_ok=True, on_read=self._on_read)
         except FazaiError as error:
             for each in getattr(error, "errors", (error,)):
                 each.where = each.where or play.node.mark("hosts")

@@ -46,15 +46,15 @@ def load_yaml(
     *,
     limits: YamlLimits = DEFAULT_YAML_LIMITS,
     decrypt: Decrypt | None = None,
-    seen: OnFileRead | None = None,
+    on_read: OnFileRead | None = None,
     what: str = "file",
 ) -> YamlMap | YamlList | None:
     """Read the one document of a file; None for an empty one. `what` it is called if it is not there. Raises
     YamlError, or Errors for several."""
     name = str(path)
     data = read_limited(name, limits, what)
-    if seen is not None:
-        seen(name, data)
+    if on_read is not None:
+        on_read(name, data)
     return parse_yaml(data, name, limits=limits, decrypt=decrypt)
 
 

@@ -111,7 +111,7 @@ def test_all_keys_are_on_the_page(title: str, keys: tuple[str, ...]) -> None:
 
 
 def test_the_bounds_are_those_of_the_page() -> None:
-    text = section("What a template cannot do")
+    text = section("Limits of templates")
     assert f"{OPERATIONS:,} operations" in text
     assert f"texts of {TEXT_MAX >> 20} MiB, templates of {TEMPLATE_MAX >> 10} KiB" in text
     assert f"values {DEPTH_MAX} levels deep, chains of {CHAIN_MAX} variables" in text
