@@ -36,8 +36,8 @@ def select_hosts(
 ) -> tuple[str, ...]:
     """Return the hosts that the pattern (or any of several) selects, each once, in Ansible's order.
 
-    `on_read` is called with the files that the pattern names. Raises InventoryError (Errors for several) for a
-    part that names no group and no host, and, unless `empty_ok`, when no host is left.
+    `on_read` is called with the files that the pattern names. Raises InventoryError (Errors for several) for
+    a part that names no group and no host, and, unless `empty_ok`, when no host is left.
     """
     texts = [pattern] if isinstance(pattern, str) else list(pattern)
     parts = [part for text in texts for part in split_pattern(text, on_read)]
