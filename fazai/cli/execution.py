@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from fazai.report.text import TextReport
     from fazai.store.base import Run, Store
 
-__all__ = ["Execution", "execute_run"]
+__all__ = ["execute_run"]
 
 
 def execute_run(
@@ -44,22 +44,23 @@ def execute_run(
     """Carry out a prepared run, report it, and return the exit code.
 
     `check`: write nothing. `approved`: delete without asking. `out`: the file to save the plan in.
-    `expected`: what a saved plan expects of each target. `on_outcome` is called with the outcome of the run
-    that counts.
-    Raises FazaiError.
+    `expected`: what a saved plan expects of each target. `on_outcome` is called with the outcome of the run,
+    not with that of a preview. Raises FazaiError.
     """
-    return Execution(prepared, environment.read_config(), on_outcome).execute(
+    return _Execution(prepared, environment.read_config(), on_outcome).execute(
         check=check, approved=approved, out=out, expected=expected
     )
 
 
-class Execution:
+class _Execution:
     """One run on its way; see `execute_run`."""
 
     def __init__(
         self, prepared: PreparedRun, config: Config, on_outcome: Callable[[RunOutcome], object]
     ) -> None:
         self._prepared = prepared
+        self._command = prepared.command
+        self._works = prepared.works
         self._options = prepared.options
         self._config = config
         self._on_outcome = on_outcome
@@ -75,9 +76,9 @@ class Execution:
         expected: Mapping[str, Expected] | None = None,
     ) -> int:
         """Run, report, and return the exit code."""
-        writes = self._prepared.command == "apply" and not check
+        writes = self._command == "apply" and not check
         deletable: frozenset[str] | None = None  # all that may be deleted was approved
-        run = environment.new_run(self._prepared.command, self._prepared.sources)
+        run = environment.new_run(self._command, self._prepared.sources)
         with self._open_store(writes) as store:
             environment.refuse_used_run_id(store, run.run_id)
             if expected is not None:
@@ -87,23 +88,17 @@ class Execution:
                     ended = preview if check else not_applied(preview)
                     self._end_with(look, run, ended)
                     return ended.exit_code
-            elif writes and not approved and _may_delete(self._prepared.works):
+            elif writes and not approved and _may_delete(self._works):
                 preview = self._run_engine(PreviewStore(store), run, check=True, silent=True)
                 if preview.interrupted:
                     raise Interrupted("interrupted; nothing was written")
                 deletable = self._ask_approval(preview)
             outcome = self._run_engine(store, run, check=check, expected=expected, deletable=deletable)
-        self._print_machine_format(outcome)
+        self._publish_outcome(outcome)
         if out is not None and outcome.exit_code in (ExitCode.OK, ExitCode.PENDING):
             hashes = self._prepared.hashes(plan_folder(Path(out)))
-            digest = save_plan(
-                outcome,
-                self._prepared.sources,
-                self._prepared.selection,
-                self._prepared.works,
-                hashes,
-                Path(out),
-            )
+            sources, selection = self._prepared.sources, self._prepared.selection
+            digest = save_plan(outcome, sources, selection, self._works, hashes, Path(out))
             if self._options.output == "text" and not self._options.quiet:
                 click.echo(f"plan {digest}")
                 click.echo(f"saved, apply it with: fazai apply --plan {out} --plan-hash {digest}")
@@ -145,9 +140,7 @@ class Execution:
     ) -> RunOutcome:
         import asyncio  # validate does not pay for it
 
-        works = (
-            tuple(_make_read_only(work) for work in self._prepared.works) if check else self._prepared.works
-        )
+        works = tuple(map(_make_read_only, self._works)) if check else self._works
         report = None if silent or self._options.output != "text" else self._begin_report(check)
         reporter = None if silent else self._start_reporter(run, check)
         emits = [each.event for each in (report, reporter) if each is not None]
@@ -284,23 +277,19 @@ class Execution:
         )
         plays: dict[str, dict[str, int]] = {}
         alike: dict[str, str] = {}  # ssh and local are both hosts
-        for work in self._prepared.works:
+        for work in self._works:
             counts = plays.setdefault(work.name, {})
             for item in work.targets:
                 name = alike.setdefault(self._count_noun(item.target.provider, 1), item.target.provider)
                 counts[name] = counts.get(name, 0) + 1
-        resources = {
-            work.name: sum(len(item.resources) for item in work.targets) for work in self._prepared.works
-        }
-        names = max(
-            (len(item.target.name) for work in self._prepared.works for item in work.targets), default=0
-        )
+        resources = {work.name: sum(len(item.resources) for item in work.targets) for work in self._works}
+        names = max((len(item.target.name) for work in self._works for item in work.targets), default=0)
         report.begin(plays, resources, names)
         return report
 
     def _report_preview(self, outcome: RunOutcome) -> None:
         """Report a preview, which ran silently, as the run that it stands for."""
-        self._print_machine_format(outcome)
+        self._publish_outcome(outcome)
         if self._options.output == "text":
             report = self._begin_report(check=True)  # it had no room for progress: all that is known is shown
             for target in outcome.targets:
@@ -311,18 +300,19 @@ class Execution:
         noun: str = getattr(self._prepared.registry.provider(provider), "noun", "target")
         return count(number, noun)
 
-    def _print_machine_format(self, outcome: RunOutcome) -> None:
+    def _publish_outcome(self, outcome: RunOutcome) -> None:
+        """Hand the outcome to the caller, and print it in the machine format that was asked for."""
         self._on_outcome(outcome)
         if self._options.output == "text":
             return
         from fazai.report import machine
 
         if self._options.output == "json":
-            click.echo(machine.as_json(machine.run_record(outcome, self._prepared.command)), nl=False)
+            click.echo(machine.as_json(machine.run_record(outcome, self._command)), nl=False)
         elif self._options.output == "junit":
-            click.echo(machine.as_junit(outcome, self._prepared.command), nl=False)
+            click.echo(machine.as_junit(outcome, self._command), nl=False)
         else:
-            click.echo(machine.as_markdown(outcome, self._prepared.command), nl=False)
+            click.echo(machine.as_markdown(outcome, self._command), nl=False)
 
 
 def _may_delete(works: Sequence[Work]) -> bool:

@@ -50,7 +50,11 @@ def start_reporter(
         linger_s = _parse_linger_s(environ.get("FAZAI_REPORT_S"))
     except FazaiError as error:
         return RunReporter(None, state, run, check, trouble=str(error))
-    return RunReporter(place, state, run, check, linger_s=linger_s) if place is not None else None
+    if place is None:
+        return None
+    reporter = RunReporter(place, state, run, check, linger_s=linger_s)
+    reporter.start()
+    return reporter
 
 
 def _parse_linger_s(text: str | None) -> float:
@@ -92,12 +96,12 @@ class RunReporter:
         self._queue: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self.trouble = trouble
         self._thread: threading.Thread | None = None
-        if place is not None:
-            self._enqueue(
-                "run", run.started, "", {"state": "started", "command": run.command, "check": check}
-            )
-            self._thread = threading.Thread(target=self._deliver, name="fazai-report", daemon=True)
-            self._thread.start()
+        self._enqueue("run", run.started, "", {"state": "started", "command": run.command, "check": check})
+
+    def start(self) -> None:
+        """Begin to deliver events, in a thread beside the run."""
+        self._thread = threading.Thread(target=self._deliver, name="fazai-report", daemon=True)
+        self._thread.start()
 
     def event(self, event: Event) -> None:
         """Report what the store keeps of an event: neither beginnings nor that nothing changed."""
