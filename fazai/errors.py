@@ -138,6 +138,11 @@ class FazaiError(Exception):
         self.meant = meant
         self.excerpt = excerpt
 
+    @property
+    def errors(self) -> tuple[FazaiError, ...]:
+        """The errors that this one stands for: itself, or those of an Errors."""
+        return (self,)
+
     def __str__(self) -> str:
         place = f"{self.where}: " if self.where is not None else ""
         hint = f" ({self.hint})" if self.hint else ""
@@ -270,21 +275,17 @@ class Errors(FazaiError):
     """All errors of a stage at once, in the order of their places."""
 
     def __init__(self, errors: Iterable[FazaiError]) -> None:
-        self.errors: tuple[FazaiError, ...] = tuple(_flatten(errors))
-        count = len(self.errors)
+        self._errors = tuple(each for error in errors for each in error.errors)
+        count = len(self._errors)
         super().__init__(f"{count} error{'' if count == 1 else 's'}")
-        self.exit_code = worst_exit(e.exit_code for e in self.errors)
+        self.exit_code = worst_exit(e.exit_code for e in self._errors)
+
+    @property
+    def errors(self) -> tuple[FazaiError, ...]:
+        return self._errors
 
     def __str__(self) -> str:
         return "\n".join(str(e) for e in self.errors)
-
-
-def _flatten(errors: Iterable[FazaiError]) -> Iterable[FazaiError]:
-    for error in errors:
-        if isinstance(error, Errors):
-            yield from error.errors
-        else:
-            yield error
 
 
 def raise_found(errors: Sequence[FazaiError], rest: object = None) -> None:

@@ -13,7 +13,6 @@ import click
 
 from fazai.config import Config
 from fazai.errors import (
-    Errors,
     FazaiError,
     InputError,
     InventoryError,
@@ -207,7 +206,7 @@ def parse_extra_vars(words: Sequence[str], on_read: OnFileRead | None = None) ->
         try:
             result.update(_parse_extra_vars_word(word, on_read))
         except FazaiError as error:
-            wrong += error.errors if isinstance(error, Errors) else [error]
+            wrong += error.errors
     raise_found(wrong, result)
     return result
 

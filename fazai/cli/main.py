@@ -205,7 +205,7 @@ def _report_error(error: FazaiError, argv: list[str]) -> int:
     from fazai.report.lines import error_lines
 
     output = _find_output_format(argv)
-    errors: tuple[FazaiError, ...] = error.errors if isinstance(error, Errors) else (error,)
+    errors = error.errors
     if output is not None:
         from fazai.report import machine
 

@@ -16,7 +16,7 @@ from fazai.cli import environment
 from fazai.cli.passwords import ask_passwords
 from fazai.cli.planfile import FileHashes, plan_folder
 from fazai.cli.run_options import RunOptions, RunSelection
-from fazai.errors import Errors, FazaiError, UsageError, raise_found
+from fazai.errors import FazaiError, UsageError, raise_found
 from fazai.model import Provider, Warming, Work
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ class _Preparation:
         try:
             return read()
         except FazaiError as error:
-            self.errors += error.errors if isinstance(error, Errors) else [error]
+            self.errors += error.errors
             if error.rest is None:
                 raise_found(self.errors)
             return cast("_T", error.rest)

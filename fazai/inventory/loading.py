@@ -140,10 +140,8 @@ class _SourceReader:
             self._read_document(path, label)
         except InventoryTooLarge:
             raise
-        except Errors as error:
-            errors += error.errors
         except FazaiError as error:
-            errors.append(error)
+            errors += error.errors
         self._some = self._some or len(self._others) == others
         self._wrong += len(errors) > before
         text = ""
@@ -213,7 +211,7 @@ class _SourceReader:
                 read_ini(self._reader, data, path, self._files.limits)
                 return
         if failure is not None:
-            self._reader.add_errors(failure)
+            self._reader.errors += failure.errors
             if not isinstance(failure.rest, YamlMap):
                 return
             document = failure.rest

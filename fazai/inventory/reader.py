@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from fazai.errors import (
-    Errors,
     FazaiError,
     InventoryError,
     Mark,
@@ -42,10 +41,6 @@ class InventoryReader:
     def begin_source(self, source: str) -> None:
         """Set the source of the hosts that are named next."""
         self._source = source
-
-    def add_errors(self, error: FazaiError) -> None:
-        """Takes in an error; of an Errors, each of it."""
-        self.errors += error.errors if isinstance(error, Errors) else [error]
 
     def read_file(self, document: YamlMap | YamlList | None, file: str, source: str) -> None:
         """Takes in one inventory file. `source` is what the user named."""

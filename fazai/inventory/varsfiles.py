@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from fazai.errors import Errors, FazaiError, InventoryError, spelling_hint
+from fazai.errors import FazaiError, InventoryError, spelling_hint
 from fazai.inventory.files import InventoryFiles, InventoryTooLarge
 from fazai.inventory.nodes import VariableMaps
 from fazai.yamltext import YamlList, YamlMap
@@ -116,11 +116,8 @@ class VarsFolders:
                 )
         except InventoryTooLarge:
             raise
-        except Errors as error:
-            self._reader.errors += error.errors
-            return None
         except FazaiError as error:
-            self._reader.errors.append(error)
+            self._reader.errors += error.errors
             return None
         if document is None or "resources" not in document:
             return document
@@ -134,7 +131,7 @@ class VarsFolders:
         except FazaiError as error:
             if not isinstance(error.rest, YamlMap):
                 raise
-            self._reader.add_errors(error)
+            self._reader.errors += error.errors
             return error.rest
 
     def _note_strangers(self, path: str, kind: str, entries: list[str], known: Iterable[str]) -> None:

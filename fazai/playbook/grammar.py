@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from fazai.errors import Errors, FazaiError, PlaybookError, did_you_mean, raise_found, spelling_hint
+from fazai.errors import FazaiError, PlaybookError, did_you_mean, raise_found, spelling_hint
 from fazai.playbook.modules import module_hint
 from fazai.playbook.nodes import DeclaredResource, Play, split_words
 from fazai.yamltext import Decrypt, OnFileRead, YamlList, YamlMap, load_yaml
@@ -88,7 +88,7 @@ def load_playbooks(
         try:
             document = load_yaml(path, decrypt=decrypt, on_read=on_read, what="playbook")
         except FazaiError as error:
-            errors += error.errors if isinstance(error, Errors) else [error]
+            errors += error.errors
             document = error.rest if isinstance(error.rest, YamlList) else None
         if document is None:
             continue

@@ -45,7 +45,7 @@ class ProblemCollector:
 
     def add_absence(self, error: FazaiError, host: str | None = None) -> None:
         """Add an error about a missing thing, unless that may stand in what could not be read."""
-        for each in error.errors if isinstance(error, Errors) else (error,):
+        for each in error.errors:
             if self._may_be_lost(each):
                 self.count += 1
             else:

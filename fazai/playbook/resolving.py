@@ -142,7 +142,7 @@ class _Resolver:
         try:
             hosts = select_hosts(self._inventory, play.hosts, empty_ok=True, on_read=self._on_read)
         except FazaiError as error:
-            for each in getattr(error, "errors", (error,)):
+            for each in error.errors:
                 each.where = each.where or play.node.mark("hosts")
                 each.excerpt = each.excerpt or play.node.excerpt("hosts")
             self._problems.add_absence(error)
