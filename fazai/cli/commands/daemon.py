@@ -146,4 +146,4 @@ def _read_secret_file(file: Path | None) -> str | None:
     """Read a file that only its owner may read. Raises InputError."""
     from fazai.cli.clients import read_token_file
 
-    return None if file is None else read_token_file(file)
+    return None if file is None else read_token_file(file, "file with the fallback's key", None)

@@ -93,7 +93,9 @@ def _make_client(socket_path: str | None) -> GemmaClient:
     from fazai.providers.gemma.client import GemmaClient
     from fazai.providers.gemma.endpoint import Endpoint
 
-    fallback = Endpoint.from_environ(os.environ, read_token_file)
+    fallback = Endpoint.from_environ(
+        os.environ, lambda file: read_token_file(file, "file with the fallback's key", None)
+    )
     return GemmaClient(worker_socket(socket_path), fallback=fallback)
 
 
