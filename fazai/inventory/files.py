@@ -24,8 +24,8 @@ class InventoryTooLarge(InventoryError):
 class InventoryFiles:
     """The border to the disk: reads within limits, counts what was read into the digest.
 
-    All that one inventory is made of counts against its limits: whoever names `/` by mistake hears of it
-    after some thousands of files, and not when the memory is full."""
+    All that one inventory is made of counts against its limits: `fazai plan /`, a mistake, ends after some
+    thousands of files, and not when the memory is full."""
 
     def __init__(self, limits: YamlLimits, decrypt: Decrypt | None) -> None:
         self.limits = limits

@@ -22,7 +22,7 @@ __all__ = ["load_inventory"]
 
 _EXTENSIONS = ("", ".yml", ".yaml", ".json")  # where Ansible expects YAML
 _TO_YAML = "ansible-inventory -i FILE --list --yaml --export writes the same as YAML"
-#: What Ansible skips in a folder of inventories, and our folders of secrets and of what resources want.
+#: Names that Ansible skips in a folder of inventories, and our folders for secrets, files and templates.
 _SKIPPED = re.compile(
     r"^\.|^(host_vars|group_vars|vars_plugins|secrets|files|templates)$"
     r"|(\.pyc|\.pyo|\.swp|\.bak|~|\.rpm|\.md|\.txt|\.rst|\.orig|\.cfg|\.retry)$"

@@ -8,9 +8,9 @@ from string import ascii_letters
 
 __all__ = ["HOSTS_IN_ALL_MAX", "HOSTS_MAX", "BadName", "check_group_name", "check_host_name", "expand_hosts"]
 
-#: More hosts than this in one pattern is a slip of the keyboard.
+#: Limit for one pattern: more hosts are a slip of the keyboard.
 HOSTS_MAX = 100_000
-#: And more than this in all patterns together is more than a machine can hold.
+#: Limit for all patterns together: more is more than a machine can hold.
 HOSTS_IN_ALL_MAX = 1_000_000
 
 _HOST = re.compile(r"\w[\w.@+-]*")

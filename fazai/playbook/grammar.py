@@ -29,7 +29,8 @@ _BESIDE: Final = (
     "vars",
 )
 _STATES: Final = ("present", "absent")
-#: What decides whether and how often a resource is wanted: without it, more would be wrong than is.
+#: Keys that decide whether and how often a resource is wanted: read without one of them, a resource would
+#: cause errors that are none.
 _DECIDING: Final = ("when", "loop", "loop_control", "vars")
 _KIND: Final = re.compile(r"[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*")
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")

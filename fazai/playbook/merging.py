@@ -12,7 +12,7 @@ from fazai.playbook.sources import ExpandedResource
 
 __all__ = ["ResourceMerger"]
 
-#: What is said of one item, the least specific first.
+#: All pieces for one item, the least specific first.
 PieceChain = tuple[ExpandedResource, ...]
 #: Kind, identity, and to what it listens: a handler may name an item that is a resource, too.
 _Key = tuple[str, str, tuple[str, ...]]

@@ -41,7 +41,7 @@ COMMON_OPTIONS: Final[Mapping[str, FieldSpec]] = {
 }
 _MODES: Final = ("read", "write")
 _PEM: Final = "-----BEGIN"
-#: What other tools call an option.
+#: Names that other tools have for an option.
 _OTHER_NAMES: Final = dict.fromkeys(("key_file", "private_key", "private_key_file", "identity_file"), "key")
 
 

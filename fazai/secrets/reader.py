@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PROMPTS", "SecretReader"]
 
-#: What Ansible takes in the place of a vault password file, to ask for it.
+#: Words that Ansible takes in the place of a vault password file, to ask for the password.
 PROMPTS: Final = ("prompt", "prompt_ask_vault_pass")
 
 _PASSWORD_VARIABLES: Final = ("FAZAI_VAULT_PASSWORD_FILE", "ANSIBLE_VAULT_PASSWORD_FILE")

@@ -29,7 +29,7 @@ __all__ = [
 WHOLE_ONLY: Final = "what a secret is made of is not told: put it out whole, or compare it"
 _OUR_CLASS: Final = re.compile(r"'Secret'|\btype Secret\b")
 
-#: What a template's own doing can raise without being a fault of ours.
+#: Exceptions that a template can cause by itself, without a fault of ours.
 FAULTS: Final = (
     jinja2.TemplateError,
     FilterError,

@@ -25,7 +25,7 @@ _Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 _PATH: Final = click.Path(dir_okay=True)
-#: What is read, and what of it is meant.
+#: Options of `RunSelection`: the files that are read, and the part of them that is meant.
 _SELECTION_OPTIONS: Final = (
     click.argument("inventory", nargs=-1, type=_PATH),
     click.option("-i", "--inventory", "more", multiple=True, type=_PATH, help="Another inventory source."),
@@ -51,7 +51,7 @@ _SELECTION_OPTIONS: Final = (
     click.option("--vault-password-file", multiple=True, type=_PATH, help="For !vault; or label@file."),
     click.option("--allow-scripts", is_flag=True, help="Run inventories that are programs."),
 )
-#: How targets are contacted, and what is shown of it.
+#: Options of `RunOptions`: the way targets are contacted, and the output.
 _RUN_OPTIONS: Final = (
     click.option("-f", "--forks", type=click.IntRange(1, 4096), help="Targets at once."),
     password_options,
@@ -67,7 +67,7 @@ _RUN_OPTIONS: Final = (
     ),
     click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto"),
 )
-#: What only apply has.
+#: Options that only apply has.
 _APPLY_OPTIONS: Final = (
     click.option("--textfile", type=click.Path(dir_okay=False), help="Metrics for node_exporter: X.prom."),
     click.option("-C", "--check", is_flag=True, help="Write nothing; exit 2 when something would be."),

@@ -84,7 +84,7 @@ def tail_command(**options: Any) -> int:
         if options["output"] == "json"
         else _TextOutput(Terminal.of(sys.stdout, os.environ, options["color"])),
     )
-    # How one ends it: nothing is to be told or tidied up, and an exception could be lost in a finaliser.
+    # Ctrl-C is the usual end: there is nothing to tidy up, and an exception could be lost in a finaliser.
     before = signal.signal(signal.SIGINT, lambda *_: os._exit(ExitCode.INTERRUPTED))
     try:
         return tail.run()
