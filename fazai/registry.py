@@ -103,13 +103,13 @@ class Registry:
                 yield kinds[name]
 
 
-def _name_hint(word: str, known: object) -> str:
-    names = list(cast("list[str]", known))
+def _name_hint(word: str, known: Iterable[str]) -> str:
+    names = list(known)
     same = [name for name in names if name.partition(".")[2] == word]
     return f'did you mean "{same[0]}"?' if same else spelling_hint(word, names) or "see: fazai kinds"
 
 
-def _kind_hint(name: str, known: object) -> str:
+def _kind_hint(name: str, known: Iterable[str]) -> str:
     from fazai.playbook.modules import module_hint
 
     return module_hint(name) or _name_hint(name, known)

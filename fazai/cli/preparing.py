@@ -187,8 +187,8 @@ class _Preparation:
         """Says once that kinds were asked for by names of the past."""
         renamed = self.registry.renamed
         if renamed and not self.options.quiet:
-            said = ", ".join(f"{old} is {new} now" for old, new in sorted(renamed.items()))
-            click.echo(f"note: {said}; the old names are still read", err=True)
+            names = ", ".join(f"{old} is {new} now" for old, new in sorted(renamed.items()))
+            click.echo(f"note: {names}; the old names are still read", err=True)
 
     def _note_left_out(self, hosts: Sequence[str]) -> None:
         """Says that hosts are no targets: `provider:` is easily forgotten, and all would seem well."""

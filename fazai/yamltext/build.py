@@ -159,13 +159,13 @@ class _DocumentBuilder:
         place = self._source.mark(pack_place(mark.line, mark.column) if mark is not None else 0)
         if any(isinstance(known.where, Mark) and known.where.line == place.line for known in self._errors):
             return  # the line is known to be wrong, for a reason that says more
-        said = explain_problem(problem, context, self._source.line(place), place.column - 1)
+        reason = explain_problem(problem, context, self._source.line(place), place.column - 1)
         excerpt = self._source.excerpt(place)
         if began is not None and self._source.may_hold_secret(
             self._source.mark(pack_place(began.line, began.column))
         ):
             excerpt = None  # what is wrong goes on from there
-        self._errors.append(YamlError(said.message, where=place, hint=said.hint, excerpt=excerpt))
+        self._errors.append(YamlError(reason.message, where=place, hint=reason.hint, excerpt=excerpt))
 
     def _report_unreadable(self) -> None:
         line, column, what = find_bad_byte(self._data)

@@ -80,9 +80,9 @@ def explain_problem(problem: str, context: str, line: str, column: int) -> Expla
         return Explanation(
             "a [ ends the name before it inside of { }", 'quote a name with a range: "fw-[01:20]"'
         )
-    for known, said in _KNOWN:
+    for known, explanation in _KNOWN:
         if known in problem:
-            return said
+            return explanation
     text = " ".join(part for part in (problem, context) if part)
     return Explanation(text or "this is not YAML", _INDENT_HINT)
 

@@ -89,8 +89,8 @@ class AgentFleet:
             except FazaiError as error:
                 return error
 
-        said = await asyncio.gather(*(work_on(item) for item in items))
-        return {item.target.name: found for item, found in zip(items, said, strict=True)}
+        answers = await asyncio.gather(*(work_on(item) for item in items))
+        return {item.target.name: found for item, found in zip(items, answers, strict=True)}
 
     def write(self, more: Mapping[str, Mapping[str, Any]]) -> int:
         """Bring the agents of these hosts to their declared state with these fields changed: through the

@@ -235,8 +235,8 @@ class AgentKeyStore:
         if answer.status_code == 200:
             return
         try:
-            said = str(answer.json()["error"])
+            reason = str(answer.json()["error"])
         except (ValueError, KeyError, TypeError):
-            said = f"status {answer.status_code}"
+            reason = f"status {answer.status_code}"
         hint = "the key of a host is registered by an admin" if answer.status_code in (401, 403) else None
-        raise Refused(f"the daemon does not take the key of {name}: {said}", where=self.place, hint=hint)
+        raise Refused(f"the daemon does not take the key of {name}: {reason}", where=self.place, hint=hint)

@@ -108,11 +108,11 @@ def logs(lines: int, **options: Any) -> int:
         return answer.out if isinstance(answer, Output) else b""
 
     found = fleet.each(ask)
-    for name, said in found.items():
-        if isinstance(said, FazaiError):
-            click.echo(f"{name}: {said}", err=True)
+    for name, output in found.items():
+        if isinstance(output, FazaiError):
+            click.echo(f"{name}: {output}", err=True)
             continue
-        for line in said.decode("utf-8", "replace").splitlines() or ["(no log)"]:
+        for line in output.decode("utf-8", "replace").splitlines() or ["(no log)"]:
             click.echo(f"{name}  {clean(line)}")
     return worst_exit(e.exit_code for e in found.values() if isinstance(e, FazaiError))
 

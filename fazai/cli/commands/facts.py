@@ -69,8 +69,8 @@ async def _ask_facts(
             except FazaiError as error:
                 return error
 
-    said = await asyncio.gather(*(one(target) for target in targets))
-    found = {t.name: facts for t, facts in zip(targets, said, strict=True) if facts is not None}
+    answers = await asyncio.gather(*(one(target) for target in targets))
+    found = {t.name: facts for t, facts in zip(targets, answers, strict=True) if facts is not None}
     if not found:
         raise UsageError("none of these targets is a host", hint="facts are of provider: ssh and local")
     return found

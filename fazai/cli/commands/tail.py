@@ -11,7 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
@@ -132,16 +132,16 @@ def _parse_since(text: str | None) -> dict[str, str]:
     if text.isascii() and text.isdigit():
         return {"since": text}
     if text[:-1].isascii() and text[:-1].isdigit() and text[-1] in _UNITS and len(text) < 20:
-        moment = datetime.now(UTC) - timedelta(seconds=min(int(text[:-1]) * _UNITS[text[-1]], 10**10))
-        return {"since_time": moment.isoformat()}
+        time_utc = datetime.now(UTC) - timedelta(seconds=min(int(text[:-1]) * _UNITS[text[-1]], 10**10))
+        return {"since_time": time_utc.isoformat()}
     try:
-        moment = datetime.fromisoformat(text)
+        time_utc = datetime.fromisoformat(text)
     except ValueError:
         raise UsageError(
             f"--since {text!r} is neither a duration, a time nor an event's id",
             hint="such as 10m, 2h, 1d, 2026-11-22T03:04:05Z",
         ) from None
-    return {"since_time": (moment if moment.tzinfo else moment.astimezone()).isoformat()}
+    return {"since_time": (time_utc if time_utc.tzinfo else time_utc.astimezone()).isoformat()}
 
 
 _START = "is it running? fazai daemon"
@@ -166,7 +166,7 @@ class _EventTail:
     show: _JsonOutput | _TextOutput
     last: str | None = None  # the id of the last event
     connected: bool = False  # once, at least
-    said: bool = field(default=False)
+    reconnecting: bool = False  # the loss of the connection was told
 
     def run(self) -> int:
         wait_s = _WAIT_S[0]
@@ -212,9 +212,9 @@ class _EventTail:
                 if answer.status_code != 200:
                     answer.read()
                     _raise_refusal(answer, self.place)
-                if self.said:
+                if self.reconnecting:
                     self._say("connected again")
-                    self.said = False
+                    self.reconnecting = False
                 self.connected = True
                 yield from _parse_events(answer.iter_lines(), self._note_start)
         except httpx.RemoteProtocolError:
@@ -259,9 +259,9 @@ class _EventTail:
         return not self.hosts or any(fnmatchcase(event_host(event), pattern) for pattern in self.hosts)
 
     def _say_lost(self, why: str) -> None:
-        if not self.said:
+        if not self.reconnecting:
             self._say(f"{why}; connecting again")
-            self.said = True
+            self.reconnecting = True
 
     def _say(self, text: str) -> None:
         click.echo(f"fazai tail: {self.place.name}: {text}", err=True)
@@ -344,15 +344,15 @@ class _TextOutput:
         from fazai.report.lines import clean
 
         paint = self._terminal.paint
-        moment = _as_utc(event.get("timestamp"))
-        day = moment[:10] if moment else self._day
+        time_utc = _as_utc(event.get("timestamp"))
+        day = time_utc[:10] if time_utc else self._day
         lines = ""
         if day != self._day:
             self._day = day
             lines = paint(f"-- {day} UTC", "dim") + "\n"
         host = clean(event_host(event)) or "-"
         self._width = min(32, max(self._width, len(host)))
-        clock = paint(moment[11:19] if moment else " " * 8, "dim")
+        clock = paint(time_utc[11:19] if time_utc else " " * 8, "dim")
         kind = clean(str(event.get("type")))[:10]
         text = paint(event_line(event), event_style(event))
         sys.stdout.write(f"{lines}{clock}  {host:<{self._width}}  {kind:<9}  {text}\n")
