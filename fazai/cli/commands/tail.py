@@ -132,16 +132,16 @@ def _parse_since(text: str | None) -> dict[str, str]:
     if text.isascii() and text.isdigit():
         return {"since": text}
     if text[:-1].isascii() and text[:-1].isdigit() and text[-1] in _UNITS and len(text) < 20:
-        time_utc = datetime.now(UTC) - timedelta(seconds=min(int(text[:-1]) * _UNITS[text[-1]], 10**10))
-        return {"since_time": time_utc.isoformat()}
+        start = datetime.now(UTC) - timedelta(seconds=min(int(text[:-1]) * _UNITS[text[-1]], 10**10))
+        return {"since_time": start.isoformat()}
     try:
-        time_utc = datetime.fromisoformat(text)
+        start = datetime.fromisoformat(text)
     except ValueError:
         raise UsageError(
             f"--since {text!r} is neither a duration, a time nor an event's id",
             hint="such as 10m, 2h, 1d, 2026-11-22T03:04:05Z",
         ) from None
-    return {"since_time": (time_utc if time_utc.tzinfo else time_utc.astimezone()).isoformat()}
+    return {"since_time": (start if start.tzinfo else start.astimezone()).isoformat()}
 
 
 _START = "is it running? fazai daemon"
