@@ -18,9 +18,9 @@ import httpx
 
 from bench.measure import Sample, interleave, run
 from bench.peers import fazai
-from fazai.inventory import load
+from fazai.inventory import load_inventory
 from fazai.lab import LabFirewall, LabSettings, LabThread
-from fazai.playbook import Selection, resolve
+from fazai.playbook import Selection, resolve_work
 from fazai.registry import Registry
 from fazai.secrets import SecretReader
 
@@ -113,8 +113,8 @@ def _client(firewall: LabFirewall, file: Path, paths: list[str], rounds: int) ->
     """CPU of this thread (the lab has its own): a session's observe and diff; httpx with the same pages."""
     registry = Registry()
     secrets = SecretReader(environ={})
-    (work,) = resolve(
-        load([file]),
+    (work,) = resolve_work(
+        load_inventory([file]),
         (),
         providers=registry.provider,
         kinds=registry.kind,

@@ -1,4 +1,4 @@
-"""Where fazai keeps its things and how wide it works; built once by a shell from an explicit environment."""
+"""Folders and limits of one process; built once by a shell from an explicit environment."""
 
 from __future__ import annotations
 
@@ -9,12 +9,19 @@ from pathlib import Path
 
 from fazai.errors import UsageError
 
-__all__ = ["STATE_FILE", "SYSTEM_SOCKET", "Config", "daemon_socket", "default_forks", "own_state"]
+__all__ = [
+    "STATE_FILE",
+    "SYSTEM_SOCKET",
+    "Config",
+    "daemon_socket_path",
+    "default_forks",
+    "named_state_folder",
+]
 
-#: Of the daemon of the machine, which all its users' runs report to.
+#: State folder of the machine's daemon, which all its users' runs report to.
 SYSTEM_STATE = Path("/var/lib/fazai")
 SYSTEM_SOCKET = Path("/run/fazai/daemon.sock")
-#: It is in every state folder, and what one is known by.
+#: The file that is in every state folder; a folder with it is one.
 STATE_FILE = "fazai.sqlite3"
 
 _PER_TARGET_BYTES = 32 << 20  # a session at work: connection, TLS, one decoded collection
@@ -33,9 +40,11 @@ class Config:
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str], *, root: bool) -> Config:
-        """FAZAI_STATE_DIR (or FAZAI_STATE, its older name), FAZAI_SECRETS, FAZAI_LAB, FAZAI_FORKS and
-        FAZAI_KEEP_RUNS win; then the XDG folders, or for root /var/lib and /etc. Works with an empty
-        environment (cron). Raises UsageError."""
+        """Read the configuration from an environment, which may be empty (cron).
+
+        FAZAI_STATE_DIR (or FAZAI_STATE, its older name), FAZAI_SECRETS, FAZAI_LAB, FAZAI_FORKS and
+        FAZAI_KEEP_RUNS win; then the XDG folders, or for root /var/lib and /etc. Raises UsageError.
+        """
         if root:
             state, secrets = SYSTEM_STATE, Path("/etc/fazai/secrets")
         else:
@@ -45,11 +54,11 @@ class Config:
         state = Path(environ.get("FAZAI_STATE_DIR") or environ.get("FAZAI_STATE") or state)
         secrets = Path(environ.get("FAZAI_SECRETS") or secrets)
         lab = Path(environ.get("FAZAI_LAB") or state / "lab")
-        kept = _keep_runs(environ.get("FAZAI_KEEP_RUNS"))
-        return cls(state, secrets, lab, _forks(environ.get("FAZAI_FORKS")), kept)
+        kept = _read_keep_runs(environ.get("FAZAI_KEEP_RUNS"))
+        return cls(state, secrets, lab, _read_forks(environ.get("FAZAI_FORKS")), kept)
 
 
-def _forks(text: str | None) -> int:
+def _read_forks(text: str | None) -> int:
     if not text:
         return default_forks()
     if not text.isdigit() or int(text) < 1:
@@ -57,7 +66,7 @@ def _forks(text: str | None) -> int:
     return int(text)
 
 
-def _keep_runs(text: str | None) -> int:
+def _read_keep_runs(text: str | None) -> int:
     if not text:
         return 5_000
     if not (text.isascii() and text.isdigit() and 10 <= int(text[:8]) <= 1_000_000):
@@ -66,7 +75,8 @@ def _keep_runs(text: str | None) -> int:
 
 
 def default_forks() -> int:
-    """How many targets at once: 32 a core, as waiting costs nothing, but no more than memory allows."""
+    """Return the default number of targets at once: 32 a core, as waiting costs nothing, but no more than
+    memory allows."""
     try:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
     except (ValueError, OSError):
@@ -75,13 +85,13 @@ def default_forks() -> int:
     return max(4, min(cores * 32, 256, memory // 2 // _PER_TARGET_BYTES))
 
 
-def daemon_socket(environ: Mapping[str, str], *, root: bool) -> Path:
-    """Return where the daemon's local socket is: FAZAI_SOCKET; else in the state folder that the environment
-    names, so that two daemons of one user do not take it from each other; else /run/fazai for root, and for
-    users XDG_RUNTIME_DIR or their state folder."""
+def daemon_socket_path(environ: Mapping[str, str], *, root: bool) -> Path:
+    """Return the path of the daemon's local socket: FAZAI_SOCKET; else in the state folder that the
+    environment names, so that two daemons of one user do not take it from each other; else /run/fazai
+    for root, and for users XDG_RUNTIME_DIR or their state folder."""
     if environ.get("FAZAI_SOCKET"):
         return Path(environ["FAZAI_SOCKET"])
-    own = own_state(environ)
+    own = named_state_folder(environ)
     if own is not None:
         return own / "daemon.sock"
     if root or environ.get("FAZAI_STATE_DIR") or environ.get("FAZAI_STATE"):
@@ -91,7 +101,7 @@ def daemon_socket(environ: Mapping[str, str], *, root: bool) -> Path:
     return Config.from_environ(environ, root=False).state / "daemon.sock"
 
 
-def own_state(environ: Mapping[str, str]) -> Path | None:
+def named_state_folder(environ: Mapping[str, str]) -> Path | None:
     """Return the state folder that the environment names, where that is not the machine's."""
     text = environ.get("FAZAI_STATE_DIR") or environ.get("FAZAI_STATE")
     if not text or Path(text).absolute() == SYSTEM_STATE:

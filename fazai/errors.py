@@ -5,6 +5,7 @@
     │   ├── UsageError                  the command line
     │   ├── YamlError                   a file that is not the YAML we accept
     │   ├── InventoryError              hosts, groups, patterns, options of a target
+    │   │   └── MissingOption           an option that the provider needs
     │   ├── PlaybookError               plays, resources, fields of a kind
     │   ├── TemplateError               Jinja2
     │   ├── SecretError                 a secret that cannot be had
@@ -49,6 +50,7 @@ __all__ = [
     "InventoryError",
     "LockHeld",
     "Mark",
+    "MissingOption",
     "Moved",
     "NotAvailable",
     "PlanStale",
@@ -66,15 +68,15 @@ __all__ = [
     "YamlError",
     "did_you_mean",
     "missing_file",
-    "nearest",
-    "nearest_file",
+    "missing_file_hint",
     "raise_found",
+    "spelling_hint",
     "worst_exit",
 ]
 
 
 class ExitCode(IntEnum):
-    """What the process says to its caller."""
+    """The exit codes of the process."""
 
     OK = 0
     FAILED = 1
@@ -112,11 +114,12 @@ class FazaiError(Exception):
     """Base of all errors that fazai raises on purpose.
 
     `where` is a Mark, or text such as "fw-01/opnsense.alias/blocklist". `hint` is the next step for the
-    user. `excerpt` is the offending line of the file, when known and free of secrets.
+    user; where `meant` is given (the known word that was probably meant, see `did_you_mean`), the hint names
+    it. `excerpt` is the offending line of the file, when known and free of secrets.
     """
 
     exit_code: int = ExitCode.FAILED
-    #: What could be read all the same, for who goes on with it to find what else is wrong.
+    #: The part of the input that could be read all the same; the caller goes on with it to find more errors.
     rest: object = None
 
     def __init__(
@@ -126,12 +129,19 @@ class FazaiError(Exception):
         where: Mark | str | None = None,
         hint: str | None = None,
         excerpt: str | None = None,
+        meant: str | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
         self.where = where
-        self.hint = hint
+        self.hint = f'did you mean "{meant}"?' if meant is not None else hint
+        self.meant = meant
         self.excerpt = excerpt
+
+    @property
+    def errors(self) -> tuple[FazaiError, ...]:
+        """The errors that this one stands for: itself, or those of an Errors."""
+        return (self,)
 
     def __str__(self) -> str:
         place = f"{self.where}: " if self.where is not None else ""
@@ -153,6 +163,16 @@ class YamlError(InputError):
 
 class InventoryError(InputError):
     pass
+
+
+class MissingOption(InventoryError):
+    """A target lacks an option that its provider needs; `option` is its name."""
+
+    def __init__(
+        self, option: str, message: str, *, where: Mark | str | None = None, hint: str | None = None
+    ) -> None:
+        super().__init__(message, where=where, hint=hint)
+        self.option = option
 
 
 class PlaybookError(InputError):
@@ -188,7 +208,8 @@ class Refused(FazaiError):
 
 
 class Unreachable(FazaiError):
-    """`stage` says how far it came: resolve, connect, tls, write, read, answer."""
+    """A target gave no usable answer. `stage` says how far it came: resolve, connect, tls, write, read,
+    answer."""
 
     exit_code = ExitCode.UNREACHABLE
 
@@ -212,7 +233,7 @@ class NotAvailable(DeviceError):
 
 
 class Moved(DeviceError):
-    """What stands at `path` is not what an action rests on: nothing was written to it."""
+    """The object at `path` changed since it was looked at: nothing was written to it."""
 
     def __init__(
         self, message: str, *, path: str, where: Mark | str | None = None, hint: str | None = None
@@ -254,26 +275,22 @@ class Errors(FazaiError):
     """All errors of a stage at once, in the order of their places."""
 
     def __init__(self, errors: Iterable[FazaiError]) -> None:
-        self.errors: tuple[FazaiError, ...] = tuple(_flatten(errors))
-        count = len(self.errors)
+        self._errors = tuple(each for error in errors for each in error.errors)
+        count = len(self._errors)
         super().__init__(f"{count} error{'' if count == 1 else 's'}")
-        self.exit_code = worst_exit(e.exit_code for e in self.errors)
+        self.exit_code = worst_exit(e.exit_code for e in self._errors)
+
+    @property
+    def errors(self) -> tuple[FazaiError, ...]:
+        return self._errors
 
     def __str__(self) -> str:
         return "\n".join(str(e) for e in self.errors)
 
 
-def _flatten(errors: Iterable[FazaiError]) -> Iterable[FazaiError]:
-    for error in errors:
-        if isinstance(error, Errors):
-            yield from error.errors
-        else:
-            yield error
-
-
 def raise_found(errors: Sequence[FazaiError], rest: object = None) -> None:
-    """Raise what was found to be wrong, one error as itself, several as Errors, with what could be read all
-    the same; nothing if there is no error."""
+    """Raise one error as itself, several as Errors, none not at all; `rest` is what could be read all the
+    same."""
     if errors:
         error = errors[0] if len(errors) == 1 else Errors(errors)
         error.rest = rest
@@ -284,34 +301,42 @@ _Error = TypeVar("_Error", bound=FazaiError)
 
 
 def missing_file(class_: type[_Error], what: str, path: str | Path, hint: str | None = None) -> _Error:
-    """The error for a file that was named and is not there: the same sentence for whatever names one."""
-    return class_(f'there is no {what} "{path}"', hint=nearest_file(str(path)) or hint)
+    """Return the error for a file that was named and is not there; `what` it is called, `hint` where no name
+    in its folder is alike."""
+    meant, reason = _look_beside(str(path))
+    return class_(f'there is no {what} "{path}"', hint=reason or hint, meant=meant)
 
 
-def nearest_file(path: str, besides: str | None = None) -> str | None:
-    """`did you mean "x"?` for the nearest name in the folder where `path` is looked for; what else is known
-    of why it is not there, or None."""
+def missing_file_hint(path: str, besides: str | None = None) -> str | None:
+    """Return the hint for a file that is not there: the nearest name in its folder other than `besides`, or
+    the reason that is known; None without either."""
+    meant, reason = _look_beside(path, besides)
+    return f'did you mean "{meant}"?' if meant is not None else reason
+
+
+def _look_beside(path: str, besides: str | None = None) -> tuple[str | None, str | None]:
+    """Return the nearest name in the folder of `path`, and the reason why nothing is there, where known."""
     folder, name = os.path.split(path)
     if os.path.islink(path):
-        return "it is a link, and what it leads to is not there"
+        return None, "it is a link, and what it leads to is not there"
     try:
         names = set(os.listdir(folder or "."))
     except FileNotFoundError:
-        return f'there is no folder "{folder}"'
+        return None, f'there is no folder "{folder}"'
     except (OSError, ValueError):
-        return None
-    return did_you_mean(name[:200], names - {os.path.basename(besides or "")})
+        return None, None
+    return did_you_mean(name[:200], names - {os.path.basename(besides or "")}), None
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str | None:
-    """`did you mean "x"?` for the nearest known word, or None."""
-    near = nearest(word, known)
-    return f'did you mean "{near}"?' if near is not None else None
-
-
-def nearest(word: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
-    """The known word that is most like this one, or None; 1.0 is like none but itself."""
+def did_you_mean(word: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """Return the known word that is most like `word`, or None; a `cutoff` of 1.0 takes none but itself."""
     import difflib  # only needed once something is already wrong
 
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)
     return near[0] if near else None
+
+
+def spelling_hint(word: str, known: Iterable[str]) -> str | None:
+    """Return the hint `did you mean "x"?` for the nearest known word, or None."""
+    near = did_you_mean(word, known)
+    return f'did you mean "{near}"?' if near is not None else None

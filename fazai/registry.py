@@ -10,47 +10,65 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from types import ModuleType
 from typing import cast
 
-from fazai.errors import InputError, did_you_mean
+from fazai.errors import InputError, spelling_hint
 from fazai.model import Kind, Provider
 
 __all__ = ["Registry"]
 
 
+@dataclass(frozen=True, slots=True)
+class _Index:
+    """The modules of providers and the owners of kinds, by name."""
+
+    #: The module of a provider, by the provider's name.
+    modules: dict[str, str] = field(default_factory=dict)
+    #: The provider that is asked for kinds, by their first word.
+    families: dict[str, str] = field(default_factory=dict)
+    #: First words of kinds that are still read, and the new ones.
+    old_words: dict[str, str] = field(default_factory=dict)
+
+    def add(self, package: ModuleType) -> None:
+        """Enter what a package says that it provides."""
+        for name, module in cast("Mapping[str, str]", package.PROVIDERS).items():
+            self.modules[name] = f"{package.__name__}.{module}"
+            self.families.setdefault(package.KINDS, name)
+        for word in getattr(package, "OLD_KINDS", ()):
+            self.old_words[word] = package.KINDS
+
+
 class Registry:
-    """Built by a shell and handed down; remembers what it imported."""
+    """Providers and kinds by name, imported when they are asked for. Built by a shell and handed down."""
 
     def __init__(self) -> None:
-        self._modules: dict[str, str] = {}  # of a provider, by its name
-        self._families: dict[str, str] = {}  # the provider that is asked for kinds, by their first word
-        self._old_words: dict[str, str] = {}  # first words of kinds that are still read, and the new ones
         #: Old names of kinds that were asked for, and what they are called now.
         self.renamed: dict[str, str] = {}
         self._providers: dict[str, Provider] = {}
+
+    @cached_property
+    def _index(self) -> _Index:
+        """The names that the packages of `fazai.providers` offer, read when the first is asked for."""
+        index = _Index()
         package = importlib.import_module("fazai.providers")
         for found in sorted(module.name for module in pkgutil.iter_modules(package.__path__)):
-            self._register(importlib.import_module(f"fazai.providers.{found}"))
-
-    def _register(self, package: ModuleType) -> None:
-        for name, module in cast("Mapping[str, str]", package.PROVIDERS).items():
-            self._modules[name] = f"{package.__name__}.{module}"
-            self._families.setdefault(package.KINDS, name)
-        for word in getattr(package, "OLD_KINDS", ()):
-            self._old_words[word] = package.KINDS
+            index.add(importlib.import_module(f"fazai.providers.{found}"))
+        return index
 
     def names(self) -> list[str]:
         """All names that an inventory's `provider:` may have, in the order of the alphabet."""
-        return sorted(self._modules)
+        return sorted(self._index.modules)
 
     def provider(self, name: str) -> Provider:
         """Import and return a provider. Raises InputError with did-you-mean."""
-        if name not in self._modules:
-            raise InputError(f'there is no provider "{name}"', hint=_hint(name, self.names()))
+        if name not in self._index.modules:
+            raise InputError(f'there is no provider "{name}"', hint=_name_hint(name, self.names()))
         if name not in self._providers:
-            module = importlib.import_module(self._modules[name])
+            module = importlib.import_module(self._index.modules[name])
             self._providers[name] = cast("Provider", module.PROVIDER)
         return self._providers[name]
 
@@ -61,12 +79,13 @@ class Registry:
         """
         asked, name = name, self.current_name(name)
         first = name.partition(".")[0]
-        if first not in self._families:
-            known = [kind.name for kind in self.kinds()]
-            raise InputError(f'there is no kind "{name}"', hint=_kind_hint(name, known))
-        kinds = self.provider(self._families[first]).kinds
+        known: Iterable[str]
+        if first in self._index.families:
+            known = kinds = self.provider(self._index.families[first]).kinds
+        else:
+            kinds, known = {}, [kind.name for kind in self.kinds()]
         if name not in kinds:
-            raise InputError(f'there is no kind "{name}"', hint=_kind_hint(name, kinds))
+            raise InputError(f'there is no kind "{asked}"', hint=_kind_hint(name, known))
         if asked != name:
             self.renamed[asked] = name
         return kinds[name]
@@ -74,23 +93,23 @@ class Registry:
     def current_name(self, name: str) -> str:
         """Return the name of a kind, or a pattern of such names, with the first word that it has today."""
         first, dot, rest = name.partition(".")
-        return f"{self._old_words.get(first, first)}{dot}{rest}"
+        return f"{self._index.old_words.get(first, first)}{dot}{rest}"
 
     def kinds(self) -> Iterator[Kind]:
         """Iterate over all kinds in the order of their names; this imports all providers."""
-        for first in sorted(self._families):
-            kinds = self.provider(self._families[first]).kinds
+        for first in sorted(self._index.families):
+            kinds = self.provider(self._index.families[first]).kinds
             for name in sorted(kinds):
                 yield kinds[name]
 
 
-def _hint(word: str, known: object) -> str:
-    names = list(cast("list[str]", known))
+def _name_hint(word: str, known: Iterable[str]) -> str:
+    names = list(known)
     same = [name for name in names if name.partition(".")[2] == word]
-    return f'did you mean "{same[0]}"?' if same else did_you_mean(word, names) or "see: fazai kinds"
+    return f'did you mean "{same[0]}"?' if same else spelling_hint(word, names) or "see: fazai kinds"
 
 
-def _kind_hint(name: str, known: object) -> str:
+def _kind_hint(name: str, known: Iterable[str]) -> str:
     from fazai.playbook.modules import module_hint
 
-    return module_hint(name) or _hint(name, known)
+    return module_hint(name) or _name_hint(name, known)

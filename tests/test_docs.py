@@ -16,7 +16,7 @@ import pytest
 import fazai
 from fazai.cli.main import main, root
 from fazai.registry import Registry
-from fazai.yamltext import loads
+from fazai.yamltext import loads_yaml
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -40,7 +40,7 @@ def test_generated_pages_are_what_the_code_says() -> None:
 def test_the_example_of_every_kind_validates(kind: object) -> None:
     registry = Registry()
     found = registry.kind(kind.name)  # type: ignore[attr-defined]
-    resource = loads(found.example, "example")
+    resource = loads_yaml(found.example, "example")
     assert isinstance(resource, dict)
     fields = resource[found.name]
     assert isinstance(found.identify(fields), str)

@@ -13,7 +13,7 @@ from typing import Any
 import click
 import msgspec
 
-from fazai.cli.commands.kinds import describe
+from fazai.cli.commands.kinds import describe_field
 from fazai.cli.main import COMMANDS, root
 from fazai.registry import Registry
 from fazai.report.document import Document
@@ -45,7 +45,7 @@ def kinds_page() -> Iterator[str]:
             yield "Ordered: the order in the playbook is the order on the target.\n"
         yield "| field | |\n|---|---|"
         for spec in kind.fields.values():
-            yield f"| `{spec.name}` | {describe(spec).replace('|', chr(92) + '|')} |"
+            yield f"| `{spec.name}` | {describe_field(spec).replace('|', chr(92) + '|')} |"
         yield f"\n```yaml\n{kind.example.strip()}\n```"
 
 

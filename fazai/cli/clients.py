@@ -1,4 +1,4 @@
-"""How the command line reaches a daemon: FAZAI_URL with a token's file, or the local socket."""
+"""The address of a daemon: FAZAI_URL with a token's file, or the local socket."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from fazai.cli.environment import local_socket
+from fazai.cli.environment import find_local_socket
 from fazai.errors import InputError, SecretError, missing_file
 
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["Place", "configured", "find", "read_token_file"]
+__all__ = ["DaemonAddress", "find_daemon", "parse_daemon_url", "read_token_file"]
 
 _TOKEN_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where a daemon is. `socket` None: over TCP at `url`."""
+class DaemonAddress:
+    """The address of a daemon. `socket` None: over TCP at `url`."""
 
     url: str
     socket: Path | None = None
@@ -40,7 +40,7 @@ class Place:
         return {"base_url": self.url, "headers": headers, "trust_env": False}
 
     def client(self, timeout_s: float) -> httpx.Client:
-        """Raises InputError for a CA file that cannot be used."""
+        """Return an HTTP client for the daemon. Raises InputError for a CA file that cannot be used."""
         import httpx
 
         transport = httpx.HTTPTransport(uds=str(self.socket)) if self.socket else None
@@ -65,36 +65,36 @@ class Place:
             ) from None
 
 
-def configured(environ: Mapping[str, str], *, root: bool) -> Place | None:
-    """FAZAI_URL (with FAZAI_TOKEN_FILE and FAZAI_CA_FILE), else the local socket where there is one.
-    Raises InputError, SecretError."""
+def find_daemon(environ: Mapping[str, str], *, root: bool) -> DaemonAddress | None:
+    """Return the daemon at FAZAI_URL (with FAZAI_TOKEN_FILE and FAZAI_CA_FILE), else at the local socket,
+    else None. Raises InputError, SecretError."""
     url = environ.get("FAZAI_URL")
     if url:
-        return find(environ, url=url, root=root)
-    path = local_socket(root)
-    return Place("http://fazai", socket=path) if path is not None else None
+        return parse_daemon_url(environ, url=url, root=root)
+    path = find_local_socket(root)
+    return DaemonAddress("http://fazai", socket=path) if path is not None else None
 
 
-def find(environ: Mapping[str, str], *, url: str, root: bool) -> Place:
-    """`url` is http, https, or unix:PATH. Raises InputError, SecretError."""
+def parse_daemon_url(environ: Mapping[str, str], *, url: str, root: bool) -> DaemonAddress:
+    """Return the address that `url` names: http, https, or unix:PATH. Raises InputError, SecretError."""
     if url.startswith("unix:"):
-        return Place("http://fazai", socket=Path(url.removeprefix("unix:")))
+        return DaemonAddress("http://fazai", socket=Path(url.removeprefix("unix:")))
     if "@" in url:  # no word of it is shown: a password may stand there
         raise InputError("a daemon's address has no user and no password", hint="FAZAI_TOKEN_FILE")
     if not url.startswith(("http://", "https://")):
         raise InputError(f"{url!r} is no address of a daemon", hint="https://HOST:3120, or unix:/PATH")
     file = environ.get("FAZAI_TOKEN_FILE")
-    if file and url.startswith("http://") and not _is_here(url):
+    if file and url.startswith("http://") and not _is_local_url(url):
         raise InputError(f"a token goes to {url} in the clear", hint="use https://")
     ca = environ.get("FAZAI_CA_FILE")
-    return Place(
+    return DaemonAddress(
         url.rstrip("/"),
         token=read_token_file(Path(file)) if file else None,
         ca=Path(ca) if ca else None,
     )
 
 
-def _is_here(url: str) -> bool:
+def _is_local_url(url: str) -> bool:
     from fazai.daemon.settings import is_loopback
 
     try:
@@ -106,8 +106,8 @@ def _is_here(url: str) -> bool:
 def read_token_file(
     file: Path, what: str = "file", hint: str | None = "one line, from: fazai token create"
 ) -> str:
-    """The one line of a file that only its owner may read; `what` and `hint` say what it is where it is not
-    there. Raises SecretError."""
+    """Read the one line of a file that only its owner may read; `what` and `hint` say what it is where it is
+    not there. Raises SecretError."""
     try:
         handle = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe would be waited for
         with os.fdopen(handle, "rb") as opened:

@@ -1,4 +1,4 @@
-"""Builds what a command needs from the process's environment; the only place that reads it."""
+"""Configuration, store, secrets and inventory of a command, built from the process's environment."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import click
 
 from fazai.config import Config
 from fazai.errors import (
-    Errors,
     FazaiError,
     InputError,
     InventoryError,
@@ -28,26 +27,26 @@ if TYPE_CHECKING:
     from fazai.inventory import Inventory
     from fazai.secrets import SecretReader
     from fazai.store.base import Run, Store
-    from fazai.yamltext import Seen
+    from fazai.yamltext import OnFileRead
 
 __all__ = [
     "allows_scripts",
-    "config",
-    "extra_vars",
-    "load_inventory",
+    "inventory_sources",
+    "make_secret_reader",
     "new_run",
+    "parse_extra_vars",
+    "read_config",
+    "read_inventory",
     "read_store",
-    "secret_reader",
-    "sources_of",
     "split_words",
 ]
 
 
-def config() -> Config:
+def read_config() -> Config:
     return Config.from_environ(os.environ, root=os.geteuid() == 0)
 
 
-def _asked_id() -> str | None:
+def _read_run_id() -> str | None:
     """Return the id that the daemon gave the run it starts. It is a part of paths. Raises UsageError."""
     text = os.environ.get("FAZAI_RUN_ID", "")
     if text and not is_ulid(text):
@@ -58,7 +57,7 @@ def _asked_id() -> str | None:
     return text or None
 
 
-def refuse_used(store: Store, run_id: str) -> None:
+def refuse_used_run_id(store: Store, run_id: str) -> None:
     """Refuse the id of a run that was made before; what a daemon merely heard of is none. Raises UsageError,
     StateError."""
     if not os.environ.get("FAZAI_RUN_ID"):
@@ -87,7 +86,7 @@ def new_run(command: str, sources: Sequence[str]) -> Run:
     except (KeyError, OSError):  # an empty environment and a uid without a name
         user = str(os.getuid())
     return Run(
-        run_id=_asked_id() or ulid(int(now * 1000), os.urandom(10)),
+        run_id=_read_run_id() or ulid(int(now * 1000), os.urandom(10)),
         command=command,
         sources=tuple(sources),
         user=user,
@@ -97,15 +96,15 @@ def new_run(command: str, sources: Sequence[str]) -> Run:
     )
 
 
-def local_socket(root: bool) -> Path | None:
+def find_local_socket(root: bool) -> Path | None:
     """Return the daemon's local socket, where there is one that we may use: our own, or the machine's, which
     is no concern of runs with a state folder of their own."""
     import stat
 
-    from fazai.config import SYSTEM_SOCKET, daemon_socket, own_state
+    from fazai.config import SYSTEM_SOCKET, daemon_socket_path, named_state_folder
 
-    paths = [daemon_socket(os.environ, root=root)]
-    if own_state(os.environ) is None:
+    paths = [daemon_socket_path(os.environ, root=root)]
+    if named_state_folder(os.environ) is None:
         paths.append(SYSTEM_SOCKET)
     for path in paths:
         try:
@@ -118,19 +117,20 @@ def local_socket(root: bool) -> Path | None:
 
 @contextlib.contextmanager
 def read_store() -> Iterator[Store]:
-    """The store for commands that only look."""
+    """Open the store for commands that only look."""
     from fazai.store.factory import open_store
 
-    store = open_store(config().state)
+    store = open_store(read_config().state)
     try:
         yield store
     finally:
         store.close()
 
 
-def sources_of(arguments: Sequence[str], option: Sequence[str]) -> tuple[str, ...]:
-    """The inventory's sources: arguments, `-i`, else FAZAI_INVENTORY (several with `:`)."""
-    found = [*arguments, *option]
+def inventory_sources(given: Sequence[str]) -> tuple[str, ...]:
+    """Return the inventory's sources: those given, else FAZAI_INVENTORY (several with `:`). Raises
+    UsageError."""
+    found = list(given)
     if not found and os.environ.get("FAZAI_INVENTORY"):
         found = os.environ["FAZAI_INVENTORY"].split(":")
     if not found:
@@ -141,8 +141,8 @@ def sources_of(arguments: Sequence[str], option: Sequence[str]) -> tuple[str, ..
 
 
 def split_words(words: Sequence[str], option: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The inventories and the host patterns among the words of a command that takes both. Raises
-    InventoryError for a word that was surely meant as an inventory."""
+    """Split the words of a command into inventories and host patterns. Raises InventoryError for a word that
+    was surely meant as an inventory."""
     found = tuple(word for word in words if os.path.exists(word))
     patterns = tuple(word for word in words if not os.path.exists(word))
     named = found or option or os.environ.get("FAZAI_INVENTORY")
@@ -153,13 +153,13 @@ def split_words(words: Sequence[str], option: Sequence[str]) -> tuple[tuple[str,
     return found, patterns
 
 
-def secret_reader(vault_password_files: Sequence[str]) -> SecretReader:
-    """Raises SecretError, Errors for password files that are not there, whether a text needs them or not; its
-    `rest` is the reader."""
+def make_secret_reader(vault_password_files: Sequence[str]) -> SecretReader:
+    """Make the reader of secrets. Raises SecretError, Errors for password files that are not there, whether
+    a text needs them or not; their `rest` is the reader."""
     from fazai.secrets import PROMPTS, SecretReader
 
     reader = SecretReader(
-        environ=os.environ, folder=config().secrets, vault_password_files=tuple(vault_password_files)
+        environ=os.environ, folder=read_config().secrets, vault_password_files=tuple(vault_password_files)
     )
     paths = [word.rpartition("@")[2] for word in vault_password_files]
     missing = [
@@ -172,26 +172,26 @@ def secret_reader(vault_password_files: Sequence[str]) -> SecretReader:
 
 
 def allows_scripts(option: bool) -> bool:
-    """Says whether inventory scripts may be run: by option or FAZAI_ALLOW_SCRIPTS. Raises UsageError."""
+    """Tell whether inventory scripts may be run: by option or FAZAI_ALLOW_SCRIPTS. Raises UsageError."""
     text = os.environ.get("FAZAI_ALLOW_SCRIPTS", "")
     if text not in ("", "0", "1"):
         raise UsageError(f"FAZAI_ALLOW_SCRIPTS is {text!r}, 1 or 0 was expected")
     return option or text == "1"
 
 
-def load_inventory(
+def read_inventory(
     sources: Sequence[str], secrets: SecretReader, *, allow_scripts: bool, quiet: bool = False
 ) -> Inventory:
-    """Reads the inventory. What is worth knowing about it and no error goes to standard error; of what was
-    skipped nothing when `quiet`."""
-    from fazai.inventory import load
+    """Read the inventory. Warnings go to standard error, and notes on skipped files unless `quiet`. Raises
+    InputError, Errors."""
+    from fazai.inventory import load_inventory
 
     run = None
     if allows_scripts(allow_scripts):
         from fazai.secrets.scripts import script_runner
 
         run = script_runner(os.environ)
-    found = load(sources, decrypt=secrets.open_file, run_script=run)
+    found = load_inventory(sources, decrypt=secrets.open_file, run_script=run)
     for note in found.notes:
         click.echo(f"warning: {note}", err=True)
     for text in () if quiet else found.skipped:
@@ -199,30 +199,30 @@ def load_inventory(
     return found
 
 
-def extra_vars(words: Sequence[str], seen: Seen | None = None) -> dict[str, Any]:
-    """`-e name=value`, `-e '{"a": 1}'`, `-e @file`; values are YAML. Raises InputError, or Errors with
-    all that is wrong; its `rest` is the other variables."""
+def parse_extra_vars(words: Sequence[str], on_read: OnFileRead | None = None) -> dict[str, Any]:
+    """Parse `-e name=value`, `-e '{"a": 1}'`, `-e @file`; values are YAML. Raises InputError, or Errors for
+    several; their `rest` is the other variables."""
     result: dict[str, Any] = {}
     wrong: list[FazaiError] = []
     for word in words:
         try:
-            result.update(_extra(word, seen))
+            result.update(_parse_extra_vars_word(word, on_read))
         except FazaiError as error:
-            wrong += error.errors if isinstance(error, Errors) else [error]
+            wrong += error.errors
     raise_found(wrong, result)
     return result
 
 
-def _extra(word: str, seen: Seen | None) -> dict[str, Any]:
-    """The variables of one `-e`. Raises InputError, Errors."""
-    from fazai.yamltext import load, loads
-    from fazai.yamltext import value as scalar
+def _parse_extra_vars_word(word: str, on_read: OnFileRead | None) -> dict[str, Any]:
+    """Parse one `-e`. Raises InputError, Errors."""
+    from fazai.yamltext import load_yaml, loads_yaml
+    from fazai.yamltext import parse_yaml_value as scalar
 
     value: object
     if word.startswith("@"):
-        value = load(Path(word[1:]), seen=seen, what="file of variables")
+        value = load_yaml(Path(word[1:]), on_read=on_read, what="file of variables")
     elif word.lstrip().startswith("{"):
-        value = loads(word, "--extra-vars")
+        value = loads_yaml(word, "--extra-vars")
     else:
         name, equals, text = word.partition("=")
         if not equals or not name.isidentifier():

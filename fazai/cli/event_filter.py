@@ -10,9 +10,9 @@ from fnmatch import fnmatchcase
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from fazai.errors import UsageError, did_you_mean
+from fazai.errors import UsageError, spelling_hint
 
-__all__ = ["Condition", "check", "parse", "types_of"]
+__all__ = ["EventCondition", "check_condition", "check_event_types", "parse_condition"]
 
 _TERM = re.compile(
     r"\A\s*(?P<field>[A-Za-z_][\w.]*)\s*(?P<op>>=|<=|!=|=|>|<)\s*(?P<value>.*?)\s*\Z", re.DOTALL
@@ -26,35 +26,35 @@ _NUMBERS: Mapping[str, Callable[[float, float], bool]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class _Term:
+class _ConditionTerm:
     field: str
     op: str
     values: tuple[str, ...]
 
     def holds(self, event: Mapping[str, Any]) -> bool:
-        found = _lookup(event, self.field)
+        found = _look_up(event, self.field)
         if self.op in _NUMBERS:
             number = isinstance(found, int | float) and not isinstance(found, bool)
             return number and _NUMBERS[self.op](found, float(self.values[0]))
-        texts = [_text(one) for one in found] if isinstance(found, list) else [_text(found)]
+        texts = [_format_value(one) for one in found] if isinstance(found, list) else [_format_value(found)]
         same = any(fnmatchcase(text, value) for text in texts for value in self.values)
         return same if self.op == "=" else not same
 
 
 @dataclass(frozen=True, slots=True)
-class Condition:
-    """All terms hold."""
+class EventCondition:
+    """A condition on events: all of its terms hold."""
 
     text: str
-    terms: tuple[_Term, ...]
+    terms: tuple[_ConditionTerm, ...]
 
     def holds(self, event: Mapping[str, Any]) -> bool:
         return all(term.holds(event) for term in self.terms)
 
 
-def parse(text: str) -> Condition:
-    """Terms with commas between: FIELD=VALUE (with * and |), !=, and >, <, >=, <= for numbers; a field of
-    a field with a dot (`totals.failed>0`). Raises UsageError."""
+def parse_condition(text: str) -> EventCondition:
+    """Parse terms with commas between: FIELD=VALUE (with * and |), !=, and >, <, >=, <= for numbers; a
+    field of a field with a dot (`totals.failed>0`). Raises UsageError."""
     terms = []
     for part in text.split(","):
         found = _TERM.match(part)
@@ -69,13 +69,13 @@ def parse(text: str) -> Condition:
                 float(found["value"])
             except ValueError:
                 raise UsageError(f"{part!r}: {found['op']} compares numbers") from None
-        terms.append(_Term(found["field"], found["op"], values))
-    return Condition(text, tuple(terms))
+        terms.append(_ConditionTerm(found["field"], found["op"], values))
+    return EventCondition(text, tuple(terms))
 
 
-def types_of(words: Iterable[str]) -> tuple[str, ...]:
-    """The types of events that these words name; all of them for none. Raises UsageError for one that is
-    none: nothing would ever be shown."""
+def check_event_types(words: Iterable[str]) -> tuple[str, ...]:
+    """Return the types of events that these words name, all types for no word. Raises UsageError for an
+    unknown one: nothing would ever be shown."""
     from fazai.wire.events import EVENT_TYPES
 
     known = tuple(sorted(EVENT_TYPES))
@@ -84,38 +84,38 @@ def types_of(words: Iterable[str]) -> tuple[str, ...]:
         if word not in known:
             raise UsageError(
                 f'there are no events of the type "{word}"',
-                hint=did_you_mean(word, known) or f"there are: {', '.join(known)}",
+                hint=spelling_hint(word, known) or f"there are: {', '.join(known)}",
             )
     return found or known
 
 
-def check(condition: Condition, types: Iterable[str]) -> None:
+def check_condition(condition: EventCondition, types: Iterable[str]) -> None:
     """Refuse a condition that no event of these types can ever fit: a field, a type or a word for a state
     that there is not. Raises UsageError."""
     for term in condition.terms:
         if term.field == "type" and term.op in ("=", "!="):
-            every = types_of(())
+            every = check_event_types(())
             for value in term.values:
                 if not any(fnmatchcase(name, value) for name in every):
-                    types_of((value,))
+                    check_event_types((value,))
             types = [name for name in types if term.holds({"type": name})]
     types = sorted(types)
-    fields = _fields(types)
+    fields = _event_fields(types)
     for term in condition.terms:
         name = term.field.partition(".")[0]
         if name not in fields:
             which = "no event" if len(types) != 1 else f"no event of the type {types[0]}"
-            hint = did_you_mean(name, fields) or f"there are: {', '.join(sorted(fields))}"
+            hint = spelling_hint(name, fields) or f"there are: {', '.join(sorted(fields))}"
             raise UsageError(f'{condition.text!r}: {which} has a field "{name}"', hint=hint)
         words = fields[name]
         for value in filter(None, term.values) if words and term.op in ("=", "!=") else ():
             if not any(fnmatchcase(word, value) for word in words):
-                hint = did_you_mean(value, words) or f"one of: {', '.join(sorted(words))}"
+                hint = spelling_hint(value, words) or f"one of: {', '.join(sorted(words))}"
                 raise UsageError(f'{condition.text!r}: {name} is never "{value}"', hint=hint)
 
 
-def _fields(types: Iterable[str]) -> dict[str, set[str]]:
-    """The fields of events of these types, each with the words that it can hold, or with none if it can hold
+def _event_fields(types: Iterable[str]) -> dict[str, set[str]]:
+    """Map the fields of these types of events to the words that each can hold; to none where it can hold
     anything."""
     from fazai.wire.actions import ProposedAction
     from fazai.wire.events import PlainEvent
@@ -129,14 +129,14 @@ def _fields(types: Iterable[str]) -> dict[str, set[str]]:
             found["action"] = set()
         hints = get_type_hints(each, include_extras=True)
         for name, encoded in zip(each.__struct_fields__, each.__struct_encode_fields__, strict=True):
-            words = _words(hints[name])
+            words = _literal_words(hints[name])
             found.setdefault(encoded, set()).update(words)
             if not words:
                 free.add(encoded)
     return {name: set() if name in free else words for name, words in found.items()}
 
 
-def _words(hint: Any) -> set[str]:
+def _literal_words(hint: Any) -> set[str]:
     """Return the words that a field can hold; none when it can hold anything."""
     parts = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     known = [_words_of_part(part) for part in parts if part is not type(None)]
@@ -152,7 +152,7 @@ def _words_of_part(part: Any) -> set[str]:
     return {word for schema in schemas for word in schema.get("enum", ())}
 
 
-def _lookup(event: Any, path: str) -> Any:
+def _look_up(event: Any, path: str) -> Any:
     for name in path.split("."):
         if not isinstance(event, Mapping):
             return None
@@ -160,7 +160,7 @@ def _lookup(event: Any, path: str) -> Any:
     return event
 
 
-def _text(value: Any) -> str:
+def _format_value(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""What `fazai generate` and `fazai chat` read and write: prompts, schemas, text, in a terminal or a pipe."""
+"""Input and output of `fazai generate` and `fazai chat`: prompts, schemas, text, in a terminal or a pipe."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ if TYPE_CHECKING:
     from fazai.wire.worker import SessionParams
 
 __all__ = [
-    "Finite",
-    "ask",
+    "FiniteFloat",
     "await_worker",
     "check_shape",
-    "grammar",
-    "prompt",
-    "schema",
-    "shown",
-    "stop_texts",
+    "check_stop_texts",
+    "protect_terminal",
+    "read_grammar",
+    "read_prompt",
+    "read_schema",
+    "stream_answer",
 ]
 
 _KEPT = {9: "\t", 10: "\n", 13: ""}
 _CONTROLS = {code: _KEPT.get(code, f"\\x{code:02x}") for code in (*range(32), *range(127, 160))}
 
 
-class Finite(click.FloatRange):
-    """A number; `nan` and `inf`, which Python reads as one, are none."""
+class FiniteFloat(click.FloatRange):
+    """A number option that refuses `nan` and `inf`, which Python reads as numbers."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         found = super().convert(value, param, ctx)
@@ -45,10 +45,10 @@ class Finite(click.FloatRange):
         return found
 
 
-def prompt(word: str | None, stdin: TextIO) -> str:
-    """The argument, or standard input for `-` and for none at all. Raises UsageError."""
+def read_prompt(word: str | None, stdin: TextIO) -> str:
+    """Return the prompt: the argument, or standard input for `-` and for none at all. Raises UsageError."""
     if word is not None and word != "-":
-        if not _is_text(word):
+        if not _is_utf8(word):
             raise UsageError("the prompt is not UTF-8", hint="the terminal's encoding, or a file and -")
         if not word.strip():
             raise UsageError("the prompt is empty", hint='fazai generate "…"')
@@ -64,8 +64,8 @@ def prompt(word: str | None, stdin: TextIO) -> str:
     return text
 
 
-def _is_text(word: str) -> bool:
-    """No: bytes of the command line that are no UTF-8."""
+def _is_utf8(word: str) -> bool:
+    """Tell whether a word of the command line is UTF-8."""
     try:
         word.encode()
     except UnicodeEncodeError:
@@ -73,21 +73,21 @@ def _is_text(word: str) -> bool:
     return True
 
 
-def check_shape(json_schema: Path | None, grammar: Path | None) -> None:
-    """Raises UsageError."""
-    if json_schema is not None and grammar is not None:
+def check_shape(json_schema: Path | None, read_grammar: Path | None) -> None:
+    """Refuse a schema beside a grammar. Raises UsageError."""
+    if json_schema is not None and read_grammar is not None:
         raise UsageError("--json-schema and --grammar exclude each other")
 
 
-def stop_texts(texts: tuple[str, ...]) -> tuple[str, ...] | None:
-    """None when there are none. Raises UsageError."""
-    if len(texts) > 16 or not all(1 <= len(text) <= 256 and _is_text(text) for text in texts):
+def check_stop_texts(texts: tuple[str, ...]) -> tuple[str, ...] | None:
+    """Return the texts that end an answer, None for none. Raises UsageError."""
+    if len(texts) > 16 or not all(1 <= len(text) <= 256 and _is_utf8(text) for text in texts):
         raise UsageError("--stop is given up to 16 times, with 1 to 256 characters each")
     return texts or None
 
 
-def grammar(path: Path) -> str:
-    """A grammar's text. Raises UsageError."""
+def read_grammar(path: Path) -> str:
+    """Read a grammar. Raises UsageError."""
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -101,8 +101,8 @@ def grammar(path: Path) -> str:
     return text
 
 
-def schema(path: Path) -> dict[str, Any]:
-    """A JSON Schema. Raises UsageError."""
+def read_schema(path: Path) -> dict[str, Any]:
+    """Read a JSON Schema. Raises UsageError."""
     from fazai.wire.base import WireError, parse_object
 
     try:
@@ -115,23 +115,23 @@ def schema(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path}: {error.strerror}") from None
 
 
-def shown(text: str, *, terminal: bool) -> str:
-    """What a model writes must not move a terminal's cursor or name its window; a pipe gets it as it is."""
+def protect_terminal(text: str, *, terminal: bool) -> str:
+    """Escape control characters of a model's text, which could move a terminal's cursor; not for a pipe."""
     return text.translate(_CONTROLS) if terminal else text
 
 
-async def ask(client: GemmaClient, params: SessionParams, text: str, *, wait_s: float) -> str:
-    """Writes the answer as it comes; why it ended. An interrupt closes the stream and the session, which ends
-    the generation. Raises Unreachable, WireError."""
+async def stream_answer(client: GemmaClient, params: SessionParams, text: str, *, wait_s: float) -> str:
+    """Write the answer as it comes; returns why it ended. An interrupt closes the stream and the session,
+    which ends the generation. Raises Unreachable, WireError."""
     terminal = sys.stdout.isatty()
     begun = False
-    _end_as_interrupted()
+    _cancel_on_signals()
     try:
         await await_worker(client, wait_s)
         # deadline: the generation's, `pieces`
         async with client.session(params) as session, session.stream(text) as pieces:
             async for piece in pieces:
-                click.echo(shown(piece, terminal=terminal), nl=False)
+                click.echo(protect_terminal(piece, terminal=terminal), nl=False)
                 begun = True
             return pieces.reason
     except asyncio.CancelledError:
@@ -142,9 +142,11 @@ async def ask(client: GemmaClient, params: SessionParams, text: str, *, wait_s: 
                 click.echo()
 
 
-def _end_as_interrupted() -> None:
-    """Ctrl-C, a kill and a terminal that is closed leave no session behind. The second one does not wait for
-    the worker any more. Who started us with SIGINT ignored, in the background of a script, meant that."""
+def _cancel_on_signals() -> None:
+    """Cancel the task on Ctrl-C, a kill or a closed terminal, so that no session is left behind.
+
+    The second one does not wait for the worker any more. A signal that was ignored at the start, as in the
+    background of a script, stays ignored."""
     task, loop = asyncio.current_task(), asyncio.get_running_loop()
     assert task is not None
 
@@ -159,7 +161,7 @@ def _end_as_interrupted() -> None:
 
 
 async def await_worker(client: GemmaClient, wait_s: float) -> None:
-    """Waits for a worker that loads; one that is away is the session's affair: it may have a fallback."""
+    """Wait for a worker that loads; one that is away is left to the session, which may have a fallback."""
     try:
         found = await client.status(patient=client.fallback is None)
     except Unreachable:

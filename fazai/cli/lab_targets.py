@@ -1,5 +1,4 @@
-"""Gives targets with `base_url: lab://NAME` their firewall of the embedded lab for the time of a run, and
-those with `root: lab://NAME` their folder."""
+"""Targets of the embedded lab: a firewall for `base_url: lab://NAME`, a folder for `root: lab://NAME`."""
 
 from __future__ import annotations
 
@@ -17,13 +16,13 @@ from fazai.model import Secret, TargetWork, Work
 if TYPE_CHECKING:
     from fazai.lab import LabAddress, LabFirewall
 
-__all__ = ["lab_names", "with_folders", "with_lab"]
+__all__ = ["lab_names", "with_lab_firewalls", "with_lab_folders"]
 
 _LAB = "lab://"
 
 
 def lab_names(works: Sequence[Work]) -> dict[str, TargetWork]:
-    """The targets that live in the lab, by target name."""
+    """Return the targets that are firewalls of the lab, by target name."""
     return {
         item.target.name: item
         for work in works
@@ -33,10 +32,10 @@ def lab_names(works: Sequence[Work]) -> dict[str, TargetWork]:
 
 
 @contextlib.asynccontextmanager
-async def with_lab(works: Sequence[Work], folder: Path) -> AsyncIterator[tuple[Work, ...]]:
-    """The same work, with the addresses and keys of the lab's firewalls. One that `fazai lab up` keeps up is
-    used; the others are started on loopback and stopped at the end. Raises InventoryError."""
-    works = with_folders(works, folder)
+async def with_lab_firewalls(works: Sequence[Work], folder: Path) -> AsyncIterator[tuple[Work, ...]]:
+    """Return the same work, with the addresses and keys of the lab's firewalls. One that `fazai lab up`
+    keeps up is used; the others are started on loopback and stopped at the end. Raises InventoryError."""
+    works = with_lab_folders(works, folder)
     inside = lab_names(works)
     if not inside:
         yield works
@@ -47,18 +46,23 @@ async def with_lab(works: Sequence[Work], folder: Path) -> AsyncIterator[tuple[W
         lab: Lab | None = None
         options: dict[str, Mapping[str, Any]] = {}
         for name, item in inside.items():
-            firewall, wanted = _split(item)
+            firewall, wanted = _parse_lab_url(item)
             found: LabAddress | LabFirewall | None = find(folder, firewall)
             if found is None:
                 if lab is None:
                     lab = await stack.enter_async_context(Lab(folder))
                 found = await lab.start(firewall, LabSettings.parse(wanted))
-            options[name] = {**item.target.options, **_reached(found), "lab": f"lab://{folder}/{firewall}"}
+            options[name] = {
+                **item.target.options,
+                **_lab_options(found),
+                "lab": f"lab://{folder}/{firewall}",
+            }
         yield tuple(_with_options(work, options) for work in works)
 
 
-def with_folders(works: Sequence[Work], folder: Path) -> tuple[Work, ...]:
-    """The same work; a host of the lab is a folder in its state. Raises InventoryError, StateError."""
+def with_lab_folders(works: Sequence[Work], folder: Path) -> tuple[Work, ...]:
+    """Return the same work, with a folder in the lab's state for each host of the lab. Raises
+    InventoryError, StateError."""
     options: dict[str, Mapping[str, Any]] = {}
     for item in (item for work in works for item in work.targets):
         root = str(item.target.options.get("root", ""))
@@ -78,8 +82,8 @@ def with_folders(works: Sequence[Work], folder: Path) -> tuple[Work, ...]:
     return tuple(_with_options(work, options) for work in works) if options else tuple(works)
 
 
-def _reached(found: LabAddress | LabFirewall) -> dict[str, Any]:
-    """The options by which a firewall of the lab is reached."""
+def _lab_options(found: LabAddress | LabFirewall) -> dict[str, Any]:
+    """Return the options by which a firewall of the lab is reached."""
     from fazai.lab import LabAddress
 
     if isinstance(found, LabAddress):
@@ -90,7 +94,7 @@ def _reached(found: LabAddress | LabFirewall) -> dict[str, Any]:
     return {**options, "ca": ca} if ca else options
 
 
-def _split(item: TargetWork) -> tuple[str, dict[str, str | float]]:
+def _parse_lab_url(item: TargetWork) -> tuple[str, dict[str, str | float]]:
     """`lab://NAME?release=26.1.11` -> the firewall's name and its settings."""
     url = urlsplit(str(item.target.options["base_url"]))
     if not url.netloc or url.path not in ("", "/"):
@@ -99,11 +103,11 @@ def _split(item: TargetWork) -> tuple[str, dict[str, str | float]]:
             where=item.target.where("base_url"),
             hint="lab://NAME, for instance lab://fw-01",
         )
-    return url.netloc, {name: _number(text) for name, text in parse_qsl(url.query)}
+    return url.netloc, {name: _parse_setting(text) for name, text in parse_qsl(url.query)}
 
 
-def _number(text: str) -> str | float:
-    """Settings are typed; an address has only text. A release such as 26.1.11 is no number."""
+def _parse_setting(text: str) -> str | float:
+    """Convert a setting of an address to a number if it is one; a release such as 26.1.11 is none."""
     if text.isascii() and text.isdigit():
         return int(text)
     return float(text) if text.isascii() and text.replace(".", "", 1).isdigit() else text

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from fazai.errors import Errors, FazaiError, Interrupted, UsageError, did_you_mean
+from fazai.errors import Errors, FazaiError, Interrupted, UsageError, spelling_hint
 
 __all__ = ["COMMANDS", "main", "root"]
 
@@ -59,7 +59,7 @@ Exit codes: 0 converged, 1 failed, 2 changes pending, 3 bad input, 4 unreachable
 _ENDLESS = ("tail", "generate")
 
 
-class _Forgiving(io.FileIO):
+class _TolerantStream(io.FileIO):
     """A standard stream whose reader may go away: what nobody reads is dropped, and the command goes on to
     its own exit code."""
 
@@ -71,7 +71,7 @@ class _Forgiving(io.FileIO):
             return len(data)
 
 
-class _Lazy(click.Group):
+class _LazyGroup(click.Group):
     """Commands are imported when they are needed; help needs none of them."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -94,13 +94,13 @@ class _Lazy(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
         if name not in COMMANDS and not name.startswith("-"):
-            hint = did_you_mean(name, COMMANDS) or "see: fazai --help"
+            hint = spelling_hint(name, COMMANDS) or "see: fazai --help"
             raise UsageError(f'there is no command "{name}"', hint=hint)
         return super().resolve_command(ctx, args)
 
 
 @click.group(
-    cls=_Lazy,
+    cls=_LazyGroup,
     epilog=_EPILOG,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     invoke_without_command=True,
@@ -125,14 +125,14 @@ def main(args: Sequence[str] | None = None) -> int:
     """Run one command line (this process's own, if none is given); returns the exit code. All errors end
     here."""
     if args is not None:
-        return _main(list(args))
-    _forgive_readers(sys.argv[1:])
-    code = _main(sys.argv[1:])
+        return _run_command(list(args))
+    _tolerate_closed_pipes(sys.argv[1:])
+    code = _run_command(sys.argv[1:])
     gc.freeze()  # the process ends: to look through all that it holds would be a tenth of a short run
     return code
 
 
-def _main(argv: list[str]) -> int:
+def _run_command(argv: list[str]) -> int:
     _mend_streams()
     gc.set_threshold(100_000, 10, 10)  # a short life with few cycles: collecting seldom saves a tenth of it
     try:
@@ -140,40 +140,40 @@ def _main(argv: list[str]) -> int:
         sys.stdout.flush()  # here a reader that went away is noticed, at the exit it would be a traceback
         return code if isinstance(code, int) else 0
     except FazaiError as error:
-        return _say(error, argv)
+        return _report_error(error, argv)
     except click.exceptions.Exit as ended:
         return ended.exit_code
     except (click.Abort, KeyboardInterrupt):
-        return _say(Interrupted("interrupted"), argv)  # a run says itself what it had written
+        return _report_error(Interrupted("interrupted"), argv)  # a run says itself what it had written
     except click.UsageError as error:
-        return _say(_usage(error), argv)
+        return _report_error(_usage_error(error), argv)
     except click.ClickException as error:
-        return _say(UsageError(error.format_message()), argv)
+        return _report_error(UsageError(error.format_message()), argv)
     except BrokenPipeError:  # the reader of a stream without end went away: it has read what it wanted
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
     except OSError as error:  # a full disk below standard output; other files have errors of their own
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return _say(FazaiError(f"the output cannot be written: {error.strerror}"), [])
+        return _report_error(FazaiError(f"the output cannot be written: {error.strerror}"), [])
     except MemoryError:
-        return _say(FazaiError("out of memory", hint="fewer --forks, or --limit"), argv)
+        return _report_error(FazaiError("out of memory", hint="fewer --forks, or --limit"), argv)
 
 
-def _forgive_readers(argv: Sequence[str]) -> None:
-    """Lets `fazai apply … | head -1` go on when head has read its line."""
+def _tolerate_closed_pipes(argv: Sequence[str]) -> None:
+    """Let `fazai apply … | head -1` go on when head has read its line."""
     command = next((word for word in argv if word in COMMANDS), "")
     if command in _ENDLESS:
         return
     for name, number in (("stdout", 1), ("stderr", 2)):
         stream = getattr(sys, name)
         if isinstance(stream, io.TextIOWrapper) and stream.fileno() == number:
-            raw = io.BufferedWriter(_Forgiving(number, "w", closefd=False))
+            raw = io.BufferedWriter(_TolerantStream(number, "w", closefd=False))
             lines = stream.line_buffering
             setattr(sys, name, io.TextIOWrapper(raw, encoding=stream.encoding, line_buffering=lines))
 
 
 def _mend_streams() -> None:
-    """What the terminal's charset lacks is escaped; a stream that was closed before we began swallows all."""
+    """Escape what the terminal's charset lacks, and replace streams that were closed before the start."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
@@ -182,7 +182,7 @@ def _mend_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def _usage(error: click.UsageError) -> UsageError:
+def _usage_error(error: click.UsageError) -> UsageError:
     hint = f"see: {error.ctx.command_path} --help" if error.ctx else "see: fazai --help"
     near = getattr(error, "possibilities", None)
     if near:
@@ -200,12 +200,12 @@ def _usage(error: click.UsageError) -> UsageError:
     return UsageError(message.rstrip("."), hint=hint)
 
 
-def _say(error: FazaiError, argv: list[str]) -> int:
+def _report_error(error: FazaiError, argv: list[str]) -> int:
     from fazai.cli.terminal import Terminal
     from fazai.report.lines import error_lines
 
-    output = _output(argv)
-    errors: tuple[FazaiError, ...] = error.errors if isinstance(error, Errors) else (error,)
+    output = _find_output_format(argv)
+    errors = error.errors
     if output is not None:
         from fazai.report import machine
 
@@ -226,8 +226,8 @@ def _say(error: FazaiError, argv: list[str]) -> int:
     return int(error.exit_code)
 
 
-def _output(argv: list[str]) -> str | None:
-    """The machine format that was asked for, also when the command line was not understood."""
+def _find_output_format(argv: list[str]) -> str | None:
+    """Find the machine format that was asked for, also when the command line was not understood."""
     for index, word in enumerate(argv):
         name, _, value = word.partition("=")
         if name == "--output":

@@ -1,23 +1,24 @@
-"""`--ask-pass` and `--ask-become-pass`: passwords that are asked for at the terminal, and stand nowhere."""
+"""`--ask-pass` and `--ask-become-pass`: passwords that are typed at the terminal and stored nowhere."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, TypeVar
 
 import click
 
+from fazai.cli.run_options import RunOptions
 from fazai.errors import Interrupted, UsageError
 from fazai.model import Provider, Secret, Work
 
-__all__ = ["password_options", "with_passwords"]
+__all__ = ["ask_passwords", "password_options"]
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 def password_options(function: _Function) -> _Function:
-    """The two options, as Ansible has them."""
+    """Add the two options to a command, as Ansible has them."""
     function = click.option(
         "-K", "--ask-become-pass", is_flag=True, help="Ask at the terminal for the password of sudo."
     )(function)
@@ -26,21 +27,23 @@ def password_options(function: _Function) -> _Function:
     )(function)
 
 
-def with_passwords(
-    works: tuple[Work, ...], options: Mapping[str, Any], provider: Callable[[str], Provider]
+def ask_passwords(
+    works: tuple[Work, ...], options: RunOptions, provider: Callable[[str], Provider]
 ) -> tuple[Work, ...]:
-    """The work on targets that know the passwords that were asked for; what the inventory says of a host
-    comes first. Raises UsageError without a terminal."""
-    login = _asked("Login password") if options.get("ask_pass") else None
+    """Ask for the passwords that the options want, and return the work on targets that know them.
+
+    What the inventory says of a host comes first. Raises UsageError without a terminal.
+    """
+    login = _ask_password("Login password") if options.ask_pass else None
     become = None
-    if options.get("ask_become_pass"):
+    if options.ask_become_pass:
         same = " (Enter: that of the login)" if login is not None else ""
-        become = _asked(f"Become password{same}", login)
+        become = _ask_password(f"Become password{same}", login)
     if login is None and become is None:
         return works
     from fazai.providers.hosts.provider import HostProvider
 
-    def known(work: Work) -> Work:
+    def add_passwords(work: Work) -> Work:
         targets = []
         for item in work.targets:
             own = provider(item.target.provider)
@@ -49,11 +52,12 @@ def with_passwords(
             targets.append(item)
         return replace(work, targets=tuple(targets))
 
-    return tuple(map(known, works))
+    return tuple(map(add_passwords, works))
 
 
-def _asked(prompt: str, otherwise: Secret | None = None) -> Secret:
-    """What is typed at the terminal, unseen: never what stands in a pipe. Raises UsageError without one."""
+def _ask_password(prompt: str, otherwise: Secret | None = None) -> Secret:
+    """Read a line at the terminal, unseen, and never from a pipe; `otherwise` for an empty one. Raises
+    UsageError without a terminal."""
     import getpass
     import warnings
 

@@ -1,14 +1,16 @@
-"""Saved plans: what stands in the file, and where it is written."""
+"""Saved plans: the arguments and hashes in the file, and how it is written."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fazai.cli.run_options import RunSelection
 from fazai.errors import UsageError
-from fazai.inventory.patterns import naming_files
+from fazai.inventory.patterns import rename_lists
 from fazai.timestamps import utc_now
 
 if TYPE_CHECKING:
@@ -16,72 +18,62 @@ if TYPE_CHECKING:
     from fazai.model import Work
     from fazai.outcome import RunOutcome
 
-__all__ = ["KEPT", "FilesRead", "arguments_of", "folder_of", "no_secrets", "options_of", "save_plan"]
+__all__ = ["FileHashes", "plan_arguments", "plan_folder", "plan_selection", "refuse_secrets", "save_plan"]
 
-KEPT = ("playbook", "limit", "tags", "skip_tags", "kind", "extra_vars", "vault_password_file")
+#: The parts of a selection that a plan keeps.
+_KEPT = (
+    "inventory",
+    "playbook",
+    "limit",
+    "tags",
+    "skip_tags",
+    "kind",
+    "extra_vars",
+    "vault_password_file",
+)
 
 
-class FilesRead:
+class FileHashes:
     """Hashes of the files that a run is made from, as they were when they were read."""
 
     def __init__(self) -> None:
         self._hashes: dict[str, set[str]] = {}
 
     def __call__(self, path: str, data: bytes) -> None:
-        """Take note of a file (`yamltext.Seen`)."""
+        """Take note of a file (`yamltext.OnFileRead`)."""
         import hashlib
 
         self._hashes.setdefault(os.path.abspath(path), set()).add(hashlib.sha256(data).hexdigest())
 
     def digest(self, inventory: Inventory, folder: str) -> str:
-        """A hash of the inventory and of all other files, under their names as seen from a folder: it is the
+        """Return a hash of the inventory and all other files, under their names as seen from a folder: the
         same in another checkout."""
         import hashlib
 
-        hashes = sorted((_relative(path, folder), sorted(found)) for path, found in self._hashes.items())
+        hashes = sorted((_relative_path(path, folder), sorted(found)) for path, found in self._hashes.items())
         return hashlib.sha256(f"{inventory.digest}{hashes!r}".encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def arguments_of(sources: Sequence[str], options: Mapping[str, Any], folder: str) -> dict[str, Any]:
-    """Name what the plan has to be made with again, wherever that is done; paths as seen from `folder`."""
-    kept = {name: list(options[name]) for name in KEPT}
-    kept["playbook"] = [_relative(path, folder) for path in options["playbook"]]
-    kept["extra_vars"] = [
-        f"@{_relative(word[1:], folder)}" if word.startswith("@") else word for word in options["extra_vars"]
-    ]
-    kept["vault_password_file"] = [
-        f"{label}{at}{_relative(os.path.expanduser(file), folder)}"
-        for label, at, file in (word.rpartition("@") for word in options["vault_password_file"])
-    ]
-    kept["limit"] = [naming_files(word, lambda path: _relative(path, folder)) for word in options["limit"]]
-    return {"inventory": [s if _is_list(s) else _relative(s, folder) for s in sources], **kept}
+def plan_arguments(sources: Sequence[str], selection: RunSelection, folder: str) -> dict[str, list[str]]:
+    """Return the arguments with which the plan can be made again elsewhere; paths as seen from `folder`."""
+    return _map_paths(replace(selection, inventory=tuple(sources)), lambda path: _relative_path(path, folder))
 
 
-def folder_of(plan: Path) -> str:
-    """The folder that the paths in a plan start at."""
+def plan_folder(plan: Path) -> str:
+    """Return the folder that the paths in a plan start at."""
     return os.path.abspath(plan.parent)
 
 
-def options_of(arguments: Mapping[str, Any], folder: str) -> dict[str, tuple[str, ...]]:
-    """The options of the command line that a plan's arguments stand for. Paths are found from its folder."""
-
-    def found(path: str) -> str:
-        return os.path.normpath(os.path.join(folder, path))
-
-    words = {name: tuple(arguments.get(name, ())) for name in ("inventory", *KEPT)}
-    words["limit"] = tuple(naming_files(word, found) for word in words["limit"])
-    words["playbook"] = tuple(map(found, words["playbook"]))
-    words["extra_vars"] = tuple(f"@{found(w[1:])}" if w.startswith("@") else w for w in words["extra_vars"])
-    words["vault_password_file"] = tuple(
-        f"{label}{at}{found(file)}"
-        for label, at, file in (word.rpartition("@") for word in words["vault_password_file"])
-    )
-    words["inventory"] = tuple(s if _is_list(s) else found(s) for s in words["inventory"])
-    return words
+def plan_selection(arguments: Mapping[str, Any], folder: str) -> RunSelection:
+    """Return the selection that a plan's arguments stand for. Paths are found from the plan's folder."""
+    given = RunSelection.from_click({name: tuple(arguments.get(name, ())) for name in _KEPT})
+    found = _map_paths(given, lambda path: os.path.normpath(os.path.join(folder, path)))
+    return RunSelection.from_click({name: tuple(words) for name, words in found.items()})
 
 
-def no_secrets(extra_vars: Sequence[str]) -> None:
-    """A plan keeps the command line's variables. Raises UsageError when one of them looks like a secret."""
+def refuse_secrets(extra_vars: Sequence[str]) -> None:
+    """Refuse variables of the command line that look like a secret: a plan would keep them. Raises
+    UsageError."""
     from fazai.inventory.show import TELLTALE
 
     for word in extra_vars:
@@ -92,12 +84,26 @@ def no_secrets(extra_vars: Sequence[str]) -> None:
             )
 
 
+def _map_paths(selection: RunSelection, rename: Callable[[str], str]) -> dict[str, list[str]]:
+    """Return the words of the selection that a plan keeps, with every path in them renamed."""
+    words = {name: list(getattr(selection, name)) for name in _KEPT}
+    words["inventory"] = [each if _is_list(each) else rename(each) for each in words["inventory"]]
+    words["playbook"] = [rename(path) for path in words["playbook"]]
+    words["limit"] = [rename_lists(word, rename) for word in words["limit"]]
+    words["extra_vars"] = [f"@{rename(w[1:])}" if w.startswith("@") else w for w in words["extra_vars"]]
+    words["vault_password_file"] = [
+        f"{label}{at}{rename(os.path.expanduser(file))}"
+        for label, at, file in (word.rpartition("@") for word in words["vault_password_file"])
+    ]
+    return words
+
+
 def _is_list(source: str) -> bool:
-    """Whether an inventory's source is a list of names (`fw-01,fw-02`) and no path."""
+    """Tell whether an inventory's source is a list of names (`fw-01,fw-02`) and no path."""
     return "," in source and not os.path.exists(source)
 
 
-def _relative(path: str, folder: str) -> str:
+def _relative_path(path: str, folder: str) -> str:
     """Name a path as seen from a folder. Where the two have nothing but / in common it stays as it is: nobody
     moves them together."""
     path = os.path.abspath(path)
@@ -107,7 +113,7 @@ def _relative(path: str, folder: str) -> str:
 def save_plan(
     outcome: RunOutcome,
     sources: Sequence[str],
-    options: Mapping[str, Any],
+    selection: RunSelection,
     works: Sequence[Work],
     hashes: tuple[str, str],
     path: Path,
@@ -121,7 +127,7 @@ def save_plan(
     changes = {t.target: [action.change for action in t.actions] for t in outcome.targets}
     wanted = {item.target.name: wanted_digest(item) for work in works for item in work.targets}
     plan = SavedPlan(
-        arguments=arguments_of(sources, options, folder_of(path)),
+        arguments=plan_arguments(sources, selection, plan_folder(path)),
         inventory=hashes[0],
         files=hashes[1],
         created=utc_now().isoformat(timespec="seconds"),

@@ -1,4 +1,4 @@
-"""A run's events to the daemon, where one is configured; kept in the state folder until it has them.
+"""Delivers a run's events to the daemon, where one is configured; until then they stay in the state folder.
 
 What waits for a daemon that is away stands in files, one a run, and not in the store: it must be kept where
 the store cannot be opened, it is deleted by whichever run delivers it, and the ledger has the same events
@@ -27,11 +27,11 @@ from fazai.errors import FazaiError, InputError
 from fazai.timestamps import timestamp
 
 if TYPE_CHECKING:
-    from fazai.cli.clients import Place
+    from fazai.cli.clients import DaemonAddress
     from fazai.outcome import EngineEvent, RunOutcome
     from fazai.store.base import Run
 
-__all__ = ["Reporter", "reporter"]
+__all__ = ["RunReporter", "start_reporter"]
 
 _TICK_S = 0.1
 _LINGER_S = 1.0  # a person waits
@@ -43,22 +43,26 @@ _SPOOL_BYTES = 32 << 20
 _OLD_FILES = 100  # that one run delivers
 
 
-def reporter(
+def start_reporter(
     environ: Mapping[str, str], *, root: bool, state: Path, run: Run, check: bool
-) -> Reporter | None:
-    """For this run, when a daemon is configured. A wrong setting is told at the run's end."""
-    from fazai.cli.clients import configured
+) -> RunReporter | None:
+    """Start to report a run, when a daemon is configured. A wrong setting is told at the run's end."""
+    from fazai.cli.clients import find_daemon
 
     try:
-        place = configured(environ, root=root)
-        linger_s = _linger_s(environ.get("FAZAI_REPORT_S"))
+        place = find_daemon(environ, root=root)
+        linger_s = _parse_linger_s(environ.get("FAZAI_REPORT_S"))
     except FazaiError as error:
-        return Reporter(None, state, run, check, trouble=str(error))
-    return Reporter(place, state, run, check, linger_s=linger_s) if place is not None else None
+        return RunReporter(None, state, run, check, trouble=str(error))
+    if place is None:
+        return None
+    reporter = RunReporter(place, state, run, check, linger_s=linger_s)
+    reporter.start()
+    return reporter
 
 
-def _linger_s(text: str | None) -> float:
-    """Raises InputError."""
+def _parse_linger_s(text: str | None) -> float:
+    """Parse FAZAI_REPORT_S. Raises InputError."""
     if not text:
         return _LINGER_S
     if not (text.isascii() and text.isdigit() and len(text) < 5 and int(text) <= _LINGER_MOST_S):
@@ -68,12 +72,12 @@ def _linger_s(text: str | None) -> float:
     return float(text)
 
 
-class Reporter:
-    """`trouble` is what the operator should know when the run has ended; a daemon that is away is none."""
+class RunReporter:
+    """Reports one run. `trouble` is a warning for its end; a daemon that is away is none."""
 
     def __init__(
         self,
-        place: Place | None,
+        place: DaemonAddress | None,
         state: Path,
         run: Run,
         check: bool,
@@ -88,7 +92,7 @@ class Reporter:
             "command": run.command,
             "host": run.host or "-",
             "user": run.user or "-",
-            "started": timestamp(run.started).isoformat(timespec="microseconds"),
+            "started": _timestamp(run.started),
             "sources": list(run.sources)[:256],
         }
         self._check = check
@@ -96,20 +100,22 @@ class Reporter:
         self._queue: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self.trouble = trouble
         self._thread: threading.Thread | None = None
-        if place is not None:
-            self._put("run", run.started, "", {"state": "started", "command": run.command, "check": check})
-            self._thread = threading.Thread(target=self._work, name="fazai-report", daemon=True)
-            self._thread.start()
+        self._enqueue("run", run.started, "", {"state": "started", "command": run.command, "check": check})
+
+    def start(self) -> None:
+        """Begin to deliver events, in a thread beside the run."""
+        self._thread = threading.Thread(target=self._deliver, name="fazai-report", daemon=True)
+        self._thread.start()
 
     def event(self, event: EngineEvent) -> None:
-        """What the store keeps: neither beginnings nor that all is as it was."""
+        """Report what the store keeps of an event: neither beginnings nor that nothing changed."""
         same = event.data.get("status") == "converged" and "was" not in event.data
         if event.type == "target" or (event.type == "outcome" and same):
             return
-        self._put(event.type, event.time, event.target, event.data)
+        self._enqueue(event.type, event.time, event.target, event.data)
 
     def end(self, outcome: RunOutcome) -> None:
-        """Waits for the delivery, not for long."""
+        """Report the end, and wait for the delivery, not for long."""
         data = {
             "state": "finished",
             "command": outcome.command,
@@ -117,32 +123,28 @@ class Reporter:
             "exit_code": int(outcome.exit_code),
             "totals": outcome.totals(),
         }
-        self._put("run", time.time(), "", data)
+        self._enqueue("run", time.time(), "", data)
         self._queue.put(None)
         if self._thread is not None:
             self._thread.join(self._linger_s)
 
-    def _put(self, type_: str, moment: float, target: str, data: Mapping[str, Any]) -> None:
+    def _enqueue(self, type_: str, moment: float, target: str, data: Mapping[str, Any]) -> None:
         if self._place is not None:
-            record = {
-                **data,
-                "type": type_,
-                "timestamp": timestamp(moment).isoformat(timespec="microseconds"),
-            }
+            record = {**data, "type": type_, "timestamp": _timestamp(moment)}
             if target:
                 record["target"] = target
             self._queue.put(record)
 
     # -- the thread -------------------------------------------------------------------------------------
 
-    def _work(self) -> None:
+    def _deliver(self) -> None:
         assert self._place is not None
-        sender = _Sender(self._place, max(_TIMEOUT_S, self._linger_s))
-        spool = _Spool.open(self._folder, self._head)
+        sender = _EventSender(self._place, max(_TIMEOUT_S, self._linger_s))
+        spool = _EventSpool.open(self._folder, self._head)
         sequence, ended, unsent = 0, False, 0
         batch: list[dict[str, Any]] = []
         while not ended:
-            taken, ended = self._take()
+            taken, ended = self._take_queued()
             records = [{"sequence": sequence + n, "event": one} for n, one in enumerate(taken, 1)]
             sequence += len(records)
             if spool is not None:
@@ -158,12 +160,12 @@ class Reporter:
         if spool is not None:
             spool.close(delivered=unsent == 0)
         if sender.open:
-            _deliver_old(self._folder, sender)
+            _deliver_spooled(self._folder, sender)
         sender.close()
-        _prune(self._folder)
+        _prune_spool(self._folder)
 
-    def _take(self) -> tuple[list[dict[str, Any]], bool]:
-        """What piled up; waits for the first, and a moment for more."""
+    def _take_queued(self) -> tuple[list[dict[str, Any]], bool]:
+        """Return what piled up: waits for the first event, and a moment for more."""
         found: list[dict[str, Any]] = []
         item = self._queue.get()
         until = time.monotonic() + _TICK_S
@@ -179,10 +181,14 @@ class Reporter:
         return found, True
 
 
-class _Sender:
+def _timestamp(seconds: float) -> str:
+    return timestamp(seconds).isoformat(timespec="microseconds")
+
+
+class _EventSender:
     """One connection to the daemon; after the first failure of a run it is not tried again."""
 
-    def __init__(self, place: Place, timeout_s: float) -> None:
+    def __init__(self, place: DaemonAddress, timeout_s: float) -> None:
         self._place = place
         self._timeout_s = timeout_s
         self._connection: http.client.HTTPConnection | None = None
@@ -191,20 +197,20 @@ class _Sender:
         self.trouble: str | None = None
 
     def send(self, head: Mapping[str, Any], records: list[dict[str, Any]]) -> bool:
-        """Whether the daemon has them. False ends the sending."""
-        for part in _parts(records):
-            if not self._post(json.dumps({**head, "events": part}).encode("utf-8", "backslashreplace")):
+        """Send events; False when the daemon did not take them, which ends the sending."""
+        for part in _split_batches(records):
+            if not self._post_body(json.dumps({**head, "events": part}).encode("utf-8", "backslashreplace")):
                 self.open = False
                 return False
         return True
 
-    def _post(self, body: bytes) -> bool:
+    def _post_body(self, body: bytes) -> bool:
         headers = {"Content-Type": "application/json"}
         if self._place.token:
             headers["Authorization"] = f"Bearer {self._place.token}"
         try:
             if self._connection is None:
-                self._connection = _connection(self._place, self._timeout_s)
+                self._connection = _connect(self._place, self._timeout_s)
             self._connection.request("POST", "/events", body, headers)
             answer = self._connection.getresponse()
             text = answer.read(64 * 1024)
@@ -218,7 +224,7 @@ class _Sender:
         self.refused = answer.status in (400, 413, 422)
         if answer.status not in (429, 503):
             self.trouble = (
-                f"{self._place.name} does not take the run's events: {_reason(answer.status, text)}"
+                f"{self._place.name} does not take the run's events: {_refusal_reason(answer.status, text)}"
             )
         return False
 
@@ -227,20 +233,20 @@ class _Sender:
             self._connection.close()
 
 
-def _reason(status: int, text: bytes) -> str:
+def _refusal_reason(status: int, text: bytes) -> str:
     with contextlib.suppress(ValueError, KeyError, TypeError):
         return str(json.loads(text)["error"])[:300]
     return f"HTTP {status}"
 
 
-def _parts(records: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    """Bodies that the daemon takes. An event that is too large for any is left out, but for its name."""
+def _split_batches(records: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """Split events into bodies that the daemon takes. An event that is too large for any is shortened."""
     part: list[dict[str, Any]] = []
     size = 0
     for one in records:
         length = len(json.dumps(one))
         if length > _BATCH_BYTES:
-            one = {**one, "event": _shortened(one["event"])}
+            one = {**one, "event": _shorten_event(one["event"])}
             length = len(json.dumps(one))
         if part and (size + length > _BATCH_BYTES or len(part) >= _BATCH_EVENTS):
             yield part
@@ -251,7 +257,7 @@ def _parts(records: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
         yield part
 
 
-def _shortened(event: Mapping[str, Any]) -> dict[str, Any]:
+def _shorten_event(event: Mapping[str, Any]) -> dict[str, Any]:
     short = {name: value for name, value in event.items() if len(json.dumps(value)) < 4096}
     for name in ("before", "after"):
         if name in event and name not in short:
@@ -259,7 +265,7 @@ def _shortened(event: Mapping[str, Any]) -> dict[str, Any]:
     return short
 
 
-class _Local(http.client.HTTPConnection):
+class _UnixConnection(http.client.HTTPConnection):
     """HTTP over the daemon's Unix socket."""
 
     def __init__(self, path: Path, timeout_s: float) -> None:
@@ -272,10 +278,11 @@ class _Local(http.client.HTTPConnection):
         self.sock.connect(str(self._path))
 
 
-def _connection(place: Place, timeout_s: float) -> http.client.HTTPConnection:
-    """Raises InputError for a CA file that cannot be used."""
+def _connect(place: DaemonAddress, timeout_s: float) -> http.client.HTTPConnection:
+    """Return a connection that is opened with the first request. Raises InputError for an unusable CA
+    file."""
     if place.socket is not None:
-        return _Local(place.socket, timeout_s)
+        return _UnixConnection(place.socket, timeout_s)
     scheme, _, host = place.url.partition("://")
     if "/" in host:
         raise FazaiError("FAZAI_URL has no path", hint="https://HOST:3120")
@@ -287,14 +294,15 @@ def _connection(place: Place, timeout_s: float) -> http.client.HTTPConnection:
 # -- the spool: one file a run, its first line says which; locked while its run lives ----------------------
 
 
-class _Spool:
+class _EventSpool:
     def __init__(self, path: Path, handle: int) -> None:
         self._path = path
         self._handle = handle
 
     @classmethod
-    def open(cls, folder: Path, head: Mapping[str, Any]) -> _Spool | None:
-        """None where the state folder cannot be written: then what is not delivered is lost."""
+    def open(cls, folder: Path, head: Mapping[str, Any]) -> _EventSpool | None:
+        """Open the spool of a run; None where the state folder cannot be written, and undelivered events
+        are lost."""
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             path = folder / f"{head['run_id']}.ndjson"
@@ -319,17 +327,17 @@ class _Spool:
         os.close(self._handle)
 
 
-def _deliver_old(folder: Path, sender: _Sender) -> None:
-    """What earlier runs could not deliver, the oldest first; a file that the daemon refuses for good goes."""
+def _deliver_spooled(folder: Path, sender: _EventSender) -> None:
+    """Deliver what earlier runs could not, the oldest first; a file that the daemon refuses for good goes."""
     with contextlib.suppress(OSError):
         for path in sorted(folder.glob("*.ndjson"))[:_OLD_FILES]:
-            with _unlocked(path) as free:
+            with _lock_unowned(path) as free:
                 if not free:
                     continue
                 lines = path.read_text(errors="replace").splitlines()
                 with contextlib.suppress(ValueError, IndexError):  # its last line may be half written
                     head = json.loads(lines[0])
-                    records = [one for one in map(_record, lines[1:]) if one is not None]
+                    records = [one for one in map(_parse_record, lines[1:]) if one is not None]
                     if records and not sender.send(head, records):
                         if not (sender.forbidden or sender.refused):
                             return
@@ -339,7 +347,7 @@ def _deliver_old(folder: Path, sender: _Sender) -> None:
                 path.unlink(missing_ok=True)
 
 
-def _record(line: str) -> dict[str, Any] | None:
+def _parse_record(line: str) -> dict[str, Any] | None:
     try:
         found = json.loads(line)
     except ValueError:
@@ -348,7 +356,7 @@ def _record(line: str) -> dict[str, Any] | None:
 
 
 @contextlib.contextmanager
-def _unlocked(path: Path) -> Iterator[bool]:
+def _lock_unowned(path: Path) -> Iterator[bool]:
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         try:
@@ -361,8 +369,8 @@ def _unlocked(path: Path) -> Iterator[bool]:
         os.close(handle)
 
 
-def _prune(folder: Path) -> None:
-    """The oldest go when a daemon stays away for long."""
+def _prune_spool(folder: Path) -> None:
+    """Delete the oldest spools when a daemon stays away for long."""
     with contextlib.suppress(OSError):
         sizes = [(path, path.stat().st_size) for path in sorted(folder.glob("*.ndjson"))]
         total = sum(size for _, size in sizes)

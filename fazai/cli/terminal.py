@@ -1,4 +1,4 @@
-"""What a stream can show: colours, progress."""
+"""The abilities of a terminal: colours, progress."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ _CODES = {"red": "31", "green": "32", "yellow": "33", "dim": "2", "bold": "1"}
 
 @dataclass(frozen=True, slots=True)
 class Terminal:
-    """`live`: lines may be redrawn. `colour`: styles are shown, unless NO_COLOR, TERM or --color say no."""
+    """The abilities of a stream. `live`: lines may be redrawn. `colour`: styles are shown, unless
+    NO_COLOR, TERM or --color say no."""
 
     live: bool
     colour: bool

@@ -1,4 +1,4 @@
-"""`fazai apply --textfile X.prom`: what became of the run, for node_exporter's textfile collector.
+"""`fazai apply --textfile X.prom`: metrics of the run, for node_exporter's textfile collector.
 
 The file is replaced as a whole, also when the run failed or never began: a monitor must see that, too.
 """
@@ -19,7 +19,7 @@ from fazai.files import replace_file
 if TYPE_CHECKING:
     from fazai.outcome import RunOutcome
 
-__all__ = ["METRICS", "Textfile"]
+__all__ = ["METRICS", "MetricsTextfile"]
 
 #: name -> (help, labels beside `file`)
 METRICS: dict[str, tuple[str, str]] = {
@@ -38,7 +38,7 @@ _GOOD_EXITS = (ExitCode.OK, ExitCode.PENDING)
 _GOOD = ("converged", "changed", "pending")
 
 
-class Textfile:
+class MetricsTextfile:
     """A context around one run: `outcome` and `exit` tell it what it then writes. Without a path it does
     nothing. What cannot be written is a warning: it must not fail a run that has done its work."""
 
@@ -50,8 +50,8 @@ class Textfile:
         self._code: int = ExitCode.FAILED
 
     @classmethod
-    def of(cls, path: str | None, *, check: bool) -> Textfile:
-        """Raises UsageError for a name that node_exporter would not read."""
+    def of(cls, path: str | None, *, check: bool) -> MetricsTextfile:
+        """Make a textfile at `path`. Raises UsageError for a name that node_exporter would not read."""
         if path is not None and not re.fullmatch(r"[^.].*\.prom", os.path.basename(path)):
             raise UsageError(
                 f"--textfile {path!r} does not end in .prom",
@@ -66,7 +66,7 @@ class Textfile:
         self._code = code
         return code
 
-    def __enter__(self) -> Textfile:
+    def __enter__(self) -> MetricsTextfile:
         return self
 
     def __exit__(
@@ -79,27 +79,27 @@ class Textfile:
         if self._path is None:
             return
         try:
-            replace_file(self._path, self._text(self._path), 0o644)  # for node_exporter
+            replace_file(self._path, self._format_text(self._path), 0o644)  # for node_exporter
         except OSError as failure:
             import click
 
             click.echo(f"warning: {self._path} cannot be written: {failure.strerror}", err=True)
 
-    def _text(self, path: Path) -> bytes:
+    def _format_text(self, path: Path) -> bytes:
         from fazai.service.prometheus import Metric, to_text
 
         file = _printable(path.stem)
         families = []
-        for name, values in self._values(path).items():
+        for name, values in self._collect_values(path).items():
             help_, more = METRICS[name]
             metric = Metric(name, "gauge", help_, ("file", more) if more else ("file",))
             samples = [((file, _printable(of)) if more else (file,), float(value)) for of, value in values]
             families.append(metric.family(samples))
         return to_text(families)
 
-    def _values(self, path: Path) -> dict[str, list[tuple[str, Any]]]:
+    def _collect_values(self, path: Path) -> dict[str, list[tuple[str, Any]]]:
         now = round(time.time(), 3)
-        success = now if self._code in _GOOD_EXITS else _before(path)
+        success = now if self._code in _GOOD_EXITS else _read_last_success(path)
         found: dict[str, list[tuple[str, Any]]] = {
             "fazai_apply_exit_code": [("", int(self._code))],
             "fazai_apply_check": [("", int(self._check))],
@@ -108,12 +108,12 @@ class Textfile:
             "fazai_apply_duration_seconds": [("", round(now - self._began, 3))],
         }
         if self._outcome is not None:
-            found |= _of_run(self._outcome)
+            found |= _run_values(self._outcome)
         return {name: values for name, values in found.items() if values}
 
 
-def _of_run(outcome: RunOutcome) -> dict[str, list[tuple[str, Any]]]:
-    """A target that several plays work on is one, with the worst of them."""
+def _run_values(outcome: RunOutcome) -> dict[str, list[tuple[str, Any]]]:
+    """Return the metrics of an outcome. A target of several plays counts once, with the worst status."""
     from fazai.outcome import ActionStatus
 
     changes = Counter(action.status for target in outcome.targets for action in target.actions)
@@ -122,7 +122,7 @@ def _of_run(outcome: RunOutcome) -> dict[str, list[tuple[str, Any]]]:
     for target in outcome.targets:
         pending[target.target] += target.count("planned")
         before = statuses.get(target.target)
-        if before is None or _rank(target.status) >= _rank(before):
+        if before is None or _badness(target.status) >= _badness(before):
             statuses[target.target] = str(target.status)
     return {
         "fazai_apply_changes": [(status, changes[status]) for status in get_args(ActionStatus)],
@@ -132,12 +132,12 @@ def _of_run(outcome: RunOutcome) -> dict[str, list[tuple[str, Any]]]:
     }
 
 
-def _rank(status: str) -> int:
+def _badness(status: str) -> int:
     return _GOOD.index(status) if status in _GOOD else len(_GOOD)
 
 
-def _before(path: Path) -> str | None:
-    """When a run last succeeded, as the file of the run before says."""
+def _read_last_success(path: Path) -> str | None:
+    """Read from the file of the run before when a run last succeeded."""
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError:

@@ -1,14 +1,14 @@
-"""The inventory while it is being read: groups and hosts that still grow, and what the rules make of them."""
+"""The inventory while it is being read: groups and hosts that still grow."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 from fazai.errors import FazaiError, InventoryError, Mark
-from fazai.inventory.nodes import Group, Host, Scope
+from fazai.inventory.nodes import Group, Host, VariableMaps
 from fazai.yamltext import YamlList, YamlMap
 
-__all__ = ["Drafts", "GroupDraft", "HostDraft"]
+__all__ = ["GroupDraft", "HostDraft", "InventoryDraft"]
 
 
 @dataclass(slots=True)
@@ -34,7 +34,7 @@ class HostDraft:
     resources: list[YamlList] = field(default_factory=list)
 
 
-class Drafts:
+class InventoryDraft:
     """Groups and hosts by name. "all" and "ungrouped" are always there."""
 
     def __init__(self) -> None:
@@ -55,13 +55,13 @@ class Drafts:
             return
         if child == parent:
             raise ValueError(f'the group "{child}" is its own child')
-        if child in self._above(parent):
+        if child in self._groups_above(parent):
             raise ValueError(f'the group "{child}" is above "{parent}" already: the groups would form a loop')
         self.groups[parent].children[child] = None
         self.groups[child].parents[parent] = None
 
     def settle(self) -> list[FazaiError]:
-        """Ansible's rules for what no file says: every group is below "all", every host in some group.
+        """Apply Ansible's rules for what no file says: every group is below "all", every host in some group.
 
         Returns what is wrong with the whole."""
         errors: list[FazaiError] = []
@@ -71,11 +71,11 @@ class Drafts:
                     self.adopt("all", name)
                 except ValueError:
                     text = f'the group "all" is a child of "{name}", or of a group below it'
-                    errors.append(_wrong(text, group.node, name, "every group is below all by itself"))
+                    errors.append(_draft_error(text, group.node, name, "every group is below all by itself"))
         for name in sorted(self.groups.keys() & self.hosts.keys()):
             host = self.hosts[name]
             hint = "rename one of them: Ansible would give the host's variables to the group"
-            errors.append(_wrong(f'"{name}" is a group and a host', host.node, host.key, hint))
+            errors.append(_draft_error(f'"{name}" is a group and a host', host.node, host.key, hint))
         self._settle_ungrouped()
         return errors
 
@@ -86,7 +86,7 @@ class Drafts:
         for name in self.hosts:
             own = tuple(direct.get(name, ()))
             if own not in above:
-                above[own] = {group for start in own for group in self._above(start)}
+                above[own] = {group for start in own for group in self._groups_above(start)}
             others = above[own] - {"all", "ungrouped"}
             if others:
                 ungrouped.pop(name, None)
@@ -95,13 +95,13 @@ class Drafts:
 
     def finish(
         self,
-        group_files: dict[str, tuple[Scope, ...]],
-        host_files: dict[str, Scope],
+        group_files: dict[str, tuple[VariableMaps, ...]],
+        host_files: dict[str, VariableMaps],
         group_resources: dict[str, list[YamlList]],
         host_resources: dict[str, list[YamlList]],
     ) -> tuple[dict[str, Group], dict[str, Host]]:
         """The finished groups and hosts, with what the vars folders say of them."""
-        depths = self._depths()
+        depths = self._measure_depths()
         groups = {
             name: Group(
                 name,
@@ -123,7 +123,7 @@ class Drafts:
         for name, host in self.hosts.items():
             own = tuple(direct[name])
             if own not in closed:
-                names = {group for start in own for group in self._above(start)} | {"all"}
+                names = {group for start in own for group in self._groups_above(start)} | {"all"}
                 closed[own] = tuple(sorted(names, key=lambda n: (groups[n].depth, groups[n].priority, n)))
             hosts[name] = Host(
                 name,
@@ -143,7 +143,7 @@ class Drafts:
                 direct.setdefault(host, []).append(name)
         return direct
 
-    def _above(self, group: str) -> set[str]:
+    def _groups_above(self, group: str) -> set[str]:
         """The group and all groups above it."""
         seen = {group}
         open_ = [group]
@@ -154,7 +154,7 @@ class Drafts:
                     open_.append(parent)
         return seen
 
-    def _depths(self) -> dict[str, int]:
+    def _measure_depths(self) -> dict[str, int]:
         """The longest way from "all" to each group: a group is settled when all its parents are."""
         waiting = {name: len(group.parents) for name, group in self.groups.items()}
         depths = dict.fromkeys(self.groups, 0)
@@ -169,7 +169,7 @@ class Drafts:
         return depths
 
 
-def _wrong(message: str, node: YamlMap | None, key: str, hint: str) -> InventoryError:
+def _draft_error(message: str, node: YamlMap | None, key: str, hint: str) -> InventoryError:
     if node is None:
         return InventoryError(message, hint=hint)
     where = node.key_mark(key)

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from fazai.errors import InventoryError, Mark
-from fazai.inventory.reader import Reader
-from fazai.yamltext import Limits, Source, YamlList, YamlMap, pack
+from fazai.inventory.reader import InventoryReader
+from fazai.yamltext import SourceText, YamlLimits, YamlList, YamlMap, pack_place
 
 __all__ = ["is_ini", "read_ini"]
 
@@ -29,7 +29,7 @@ _ERRORS_MAX: Final = 50
 
 
 def is_ini(data: bytes) -> bool:
-    """Says whether a text that is no YAML inventory was meant as an INI one: it has a section, or no line of
+    """Tell whether a text that is no YAML inventory was meant as an INI one: it has a section, or no line of
     it looks like YAML."""
     lines = [line for line in data.decode("utf-8", "replace").splitlines() if _is_content(line)]
     if any(_SECTION.fullmatch(line.strip()) for line in lines):
@@ -42,13 +42,13 @@ def _is_content(line: str) -> bool:
     return bool(line) and line[0] not in "#;"
 
 
-def read_ini(reader: Reader, data: bytes, path: str, limits: Limits) -> None:
+def read_ini(reader: InventoryReader, data: bytes, path: str, limits: YamlLimits) -> None:
     """Takes one INI inventory into the reader's drafts; what is wrong goes to its errors, line by line."""
-    reader.begin(path)
-    source = Source(path, data)
+    reader.begin_source(path)
+    source = SourceText(path, data)
     before = len(reader.errors)
     file = _IniFile(reader, source, limits)
-    for number, line in enumerate(_lines(data, path)):
+    for number, line in enumerate(_split_lines(data, path)):
         file.read_line(number, line)
         if len(reader.errors) - before >= _ERRORS_MAX:
             return
@@ -57,7 +57,7 @@ def read_ini(reader: Reader, data: bytes, path: str, limits: Limits) -> None:
     file.finish()
 
 
-def _lines(data: bytes, path: str) -> list[str]:
+def _split_lines(data: bytes, path: str) -> list[str]:
     """The lines as Ansible cuts them. Only comments may be other than UTF-8. Raises InventoryError."""
     try:
         return data.removeprefix(b"\xef\xbb\xbf").decode().splitlines()
@@ -75,7 +75,7 @@ def _lines(data: bytes, path: str) -> list[str]:
 
 
 @dataclass(slots=True)
-class _Pending:
+class _PendingGroup:
     """A group that was named and not yet declared: by its variables, or as the child of `parents`."""
 
     state: str
@@ -86,14 +86,14 @@ class _Pending:
 class _IniFile:
     """One file on its way into the drafts. The order of Ansible's steps is kept: it shows in `--list`."""
 
-    def __init__(self, reader: Reader, source: Source, limits: Limits) -> None:
+    def __init__(self, reader: InventoryReader, source: SourceText, limits: YamlLimits) -> None:
         self._reader = reader
         self._source = source
         self._limits = limits
         self._group = "ungrouped"
         self._state = "hosts"
         self._variables = YamlMap(source, 0)  # of the section that is being read
-        self._pending: dict[str, _Pending] = {}
+        self._pending: dict[str, _PendingGroup] = {}
         self._values = 0
         self._broken = False  # the section is wrong: what stands in it has no place
         self.is_empty = True
@@ -103,21 +103,21 @@ class _IniFile:
         if not line or line[0] in ";#":
             return
         self.is_empty = False
-        at = pack(number, len(raw) - len(raw.lstrip()))
+        at = pack_place(number, len(raw) - len(raw.lstrip()))
         try:
             if section := _SECTION.fullmatch(line):
-                self._section(section[1], section[2] or "hosts", at)
+                self._begin_section(section[1], section[2] or "hosts", at)
             elif line.startswith("[") and line.endswith("]"):
                 self._broken = True
                 raise ValueError("this is no section: write [group], [group:vars] or [group:children]")
             elif self._broken:
                 return
             elif self._state == "hosts":
-                self._hosts(line, raw, at)
+                self._read_hosts(line, raw, at)
             elif self._state == "vars":
-                self._variable(raw, at)
+                self._read_variable(raw, at)
             else:
-                self._child(line, at)
+                self._read_child(line, at)
         except ValueError as error:
             self._report(at, str(error))
 
@@ -134,7 +134,7 @@ class _IniFile:
     def _report(self, at: int, message: str, hint: str | None = None) -> None:
         self._reader.report(YamlMap(self._source, at), None, message, hint)
 
-    def _entry(self, at: int, key: str, value: Any = None) -> YamlMap:
+    def _make_entry(self, at: int, key: str, value: Any = None) -> YamlMap:
         """A mapping of one entry, which stands at `at`."""
         mapping = YamlMap(self._source, at)
         mapping.put(key, value, at)
@@ -142,43 +142,43 @@ class _IniFile:
 
     # -- the four kinds of lines -----------------------------------------------------------------------
 
-    def _section(self, name: str, state: str, at: int) -> None:
+    def _begin_section(self, name: str, state: str, at: int) -> None:
         self._end_section()
         self._broken = True
         if state not in _STATES:
             raise ValueError(f"[{name}:{state}] is no section: there are [{name}], :vars and :children")
         is_new = name not in self._reader.drafts.groups
-        if self._reader.add_group(self._entry(at, name), name) is None:
+        if self._reader.add_group(self._make_entry(at, name), name) is None:
             return
         self._broken = False
         self._group, self._state = name, state
         if is_new and state == "vars" and name not in self._pending:
-            self._pending[name] = _Pending("vars", at)
+            self._pending[name] = _PendingGroup("vars", at)
         if name in self._pending and state != "vars":
-            self._declare(name)
+            self._declare_group(name)
 
     def _end_section(self) -> None:
         if variables := self._variables:
-            holder = self._entry(pack(0, 0), "vars", variables)
+            holder = self._make_entry(pack_place(0, 0), "vars", variables)
             self._reader.add_group_vars(self._reader.drafts.groups[self._group], holder, variables)
             self._variables = YamlMap(self._source, 0)
 
-    def _declare(self, name: str) -> None:
+    def _declare_group(self, name: str) -> None:
         """Makes a group that was waited for the child of those that named it, and these of theirs."""
         pending = self._pending.pop(name)
         for parent in pending.parents:
             self._adopt(parent, name, pending.at)
             if parent in self._pending and self._pending[parent].state == "children":
-                self._declare(parent)
+                self._declare_group(parent)
 
-    def _child(self, line: str, at: int) -> None:
+    def _read_child(self, line: str, at: int) -> None:
         found = _GROUP.fullmatch(line)
         if found is None:
             raise ValueError("a section of children has one name of a group a line")
         if found[1] in self._reader.drafts.groups:
             self._adopt(self._group, found[1], at)
         else:
-            self._pending.setdefault(found[1], _Pending("children", at)).parents.append(self._group)
+            self._pending.setdefault(found[1], _PendingGroup("children", at)).parents.append(self._group)
 
     def _adopt(self, parent: str, child: str, at: int) -> None:
         try:
@@ -186,13 +186,13 @@ class _IniFile:
         except ValueError as error:
             self._report(at, str(error))
 
-    def _variable(self, raw: str, at: int) -> None:
+    def _read_variable(self, raw: str, at: int) -> None:
         name, equals, text = raw.partition("=")
         if not equals:
             raise ValueError(f"[{self._group}:vars] has one `name=value` a line")
-        self._put(self._variables, name.strip(), text.strip(), at)
+        self._put_variable(self._variables, name.strip(), text.strip(), at)
 
-    def _hosts(self, line: str, raw: str, at: int) -> None:
+    def _read_hosts(self, line: str, raw: str, at: int) -> None:
         try:
             pattern, *words = shlex.split(line, comments=True)
         except ValueError as error:
@@ -205,19 +205,19 @@ class _IniFile:
                     "behind a host stand its variables as name=value, and a word here has no ="
                     " (quote a value with blanks)"
                 )
-            self._put(variables, name, text, pack(at >> 32, max(raw.find(f"{name}="), 0)))
-        entries = self._entry(at, pattern, variables or None)
+            self._put_variable(variables, name, text, pack_place(at >> 32, max(raw.find(f"{name}="), 0)))
+        entries = self._make_entry(at, pattern, variables or None)
         self._reader.add_hosts(self._reader.drafts.groups[self._group], entries)
 
-    def _put(self, variables: YamlMap, name: str, text: str, at: int) -> None:
+    def _put_variable(self, variables: YamlMap, name: str, text: str, at: int) -> None:
         if name in variables:
             place = self._source.mark(at)
             self._reader.notes.append(f"{place}: {name} is set twice, and the last value counts")
-        variables.put(name, self._value(text, at), at)
+        variables.put(name, self._parse_value(text, at), at)
 
     # -- values ----------------------------------------------------------------------------------------
 
-    def _value(self, text: str, at: int) -> Any:
+    def _parse_value(self, text: str, at: int) -> Any:
         """The value of a literal of Python, or the text itself. Raises ValueError."""
         try:
             with warnings.catch_warnings():
@@ -229,9 +229,9 @@ class _IniFile:
             raise ValueError("a value looks like a literal of Python and is none: quote it") from None
         except (MemoryError, RecursionError):
             raise ValueError("a value is nested too deeply") from None
-        return self._taken(value, at, 0)
+        return self._convert_value(value, at, 0)
 
-    def _taken(self, value: Any, at: int, depth: int) -> Any:
+    def _convert_value(self, value: Any, at: int, depth: int) -> Any:
         """The value in the containers that a YAML text would have become. Raises ValueError."""
         self._values += 3 if isinstance(value, list | tuple | dict) else 1
         if self._values > self._limits.values or depth > self._limits.depth:
@@ -244,20 +244,20 @@ class _IniFile:
         if isinstance(value, list | tuple):
             items = YamlList(self._source, at)
             for item in value:
-                items.put(self._taken(item, at, depth + 1), at)
+                items.put(self._convert_value(item, at, depth + 1), at)
             return items
         if isinstance(value, dict):
-            return self._mapping(value, at, depth)
+            return self._convert_mapping(value, at, depth)
         if isinstance(value, set):
             raise ValueError("a value is a set, which has no order: write a list, or quote it as text")
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError("a value is no finite number: quote it if it is meant as text")
         return "..." if value is ... else str(value) if isinstance(value, complex) else value
 
-    def _mapping(self, value: dict[Any, Any], at: int, depth: int) -> YamlMap:
+    def _convert_mapping(self, value: dict[Any, Any], at: int, depth: int) -> YamlMap:
         mapping = YamlMap(self._source, at)
         for key, item in value.items():
             if not isinstance(key, str):
                 raise ValueError(f"the key {key!r} in a mapping is no text: quote it")
-            mapping.put(key, self._taken(item, at, depth + 1), at)
+            mapping.put(key, self._convert_value(item, at, depth + 1), at)
         return mapping

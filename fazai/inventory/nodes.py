@@ -7,18 +7,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
-from fazai.errors import InventoryError, Mark, did_you_mean
+from fazai.errors import InventoryError, Mark, spelling_hint
 from fazai.model import Value
 from fazai.yamltext import YamlList, YamlMap
 
-__all__ = ["Group", "Host", "Inventory", "Layer"]
+__all__ = ["Group", "Host", "Inventory", "ResourceLayer"]
 
 #: Variables as they stand in one place, without `resources`.
-Scope = tuple[YamlMap, ...]
+VariableMaps = tuple[YamlMap, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class ResourceLayer:
     """The resources that one place declares for a host."""
 
     label: str  # "group web", "host fw-01"
@@ -27,7 +27,8 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """`depth` is the longest way from "all". `files` holds, for each vars folder, what `group_vars` says."""
+    """One group. `depth` is the longest way from "all". `files` holds, for each vars folder, what
+    `group_vars` says."""
 
     name: str
     mark: Mark | None
@@ -36,40 +37,42 @@ class Group:
     hosts: tuple[str, ...]  # its own, in order
     children: tuple[str, ...]
     parents: tuple[str, ...]
-    vars: Scope = ()
-    files: tuple[Scope, ...] = ()
+    vars: VariableMaps = ()
+    files: tuple[VariableMaps, ...] = ()
     resources: tuple[YamlList, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """`groups` are all that it is in, least specific first. `vars` go before `files` (host_vars)."""
+    """One host. `groups` are all that it is in, least specific first. `vars` go before `files`
+    (host_vars)."""
 
     name: str
     mark: Mark | None
     groups: tuple[str, ...]
     source: str  # the first source that names it
-    vars: Scope = ()
-    files: Scope = ()
+    vars: VariableMaps = ()
+    files: VariableMaps = ()
     resources: tuple[YamlList, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class _Shared:
-    """What all hosts of the same groups have in common."""
+class _GroupVariables:
+    """The variables that all hosts of the same groups have in common."""
 
-    scopes: Scope
+    scopes: VariableMaps
     merged: dict[str, Value]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Inventory:
-    """Targets, groups, variables and resources; see `load`. `hosts` are in the order of their first mention.
+    """Targets, groups, variables and resources; see `load_inventory`. `hosts` are in the order of their
+    first mention.
 
     `digest` covers every byte that was read and the files' names relative to their source. `notes` are
-    sentences for the operator about what is odd but not wrong. `whole`: nothing is missing of it; else it is
-    the `rest` of an error, and what seems to be nowhere may stand in what could not be read. `skipped`: what
-    lies in the folders and is something else; a sentence for each folder.
+    sentences for the operator about what is odd but not wrong. `whole`: nothing is missing of it; else it
+    is the `rest` of an error, and what seems to be nowhere may stand in what could not be read. `skipped`:
+    what lies in the folders and is something else; a sentence for each folder.
     """
 
     sources: tuple[str, ...]
@@ -80,22 +83,22 @@ class Inventory:
     notes: tuple[str, ...] = ()
     whole: bool = True
     skipped: tuple[str, ...] = ()
-    _shared: dict[tuple[str, ...], _Shared] = field(default_factory=dict, repr=False)
+    _shared: dict[tuple[str, ...], _GroupVariables] = field(default_factory=dict, repr=False)
     _members: dict[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
 
     def host(self, name: str) -> Host:
-        """Raises InventoryError, with the nearest name."""
+        """Return a host. Raises InventoryError, with the nearest name."""
         try:
             return self.hosts[name]
         except KeyError:
             raise InventoryError(
-                f'there is no host "{name}" in the inventory', hint=did_you_mean(name, self.hosts)
+                f'there is no host "{name}" in the inventory', hint=spelling_hint(name, self.hosts)
             ) from None
 
     def variables(self, host: str) -> Mapping[str, Value]:
         """The host's variables, merged by Ansible's precedence, raw. Not to be changed: hosts share them."""
         entry = self.host(host)
-        shared = self._common(entry.groups)
+        shared = self._group_variables(entry.groups)
         if not entry.vars and not entry.files:
             return MappingProxyType(shared.merged)
         merged = dict(shared.merged)
@@ -105,17 +108,17 @@ class Inventory:
 
     def shared(self, groups: tuple[str, ...]) -> Mapping[str, Value]:
         """The variables of a host that is in exactly these groups (`Host.groups`) and has none of its own."""
-        return MappingProxyType(self._common(groups).merged)
+        return MappingProxyType(self._group_variables(groups).merged)
 
     def places(self, host: str) -> Mapping[str, Mark]:
-        """For each variable of the host the place of the value that won."""
+        """Return the place of the value that won, for each variable of the host."""
         winners = {name: scope for scope in self.scopes(host) for name in scope}
         return {name: scope.mark(name) for name, scope in winners.items()}
 
-    def scopes(self, host: str) -> Scope:
+    def scopes(self, host: str) -> VariableMaps:
         """The places that the host's variables come from, the weakest first."""
         entry = self.host(host)
-        return (*self._common(entry.groups).scopes, *entry.vars, *entry.files)
+        return (*self._group_variables(entry.groups).scopes, *entry.vars, *entry.files)
 
     def magic(self, host: str) -> Mapping[str, Value]:
         """The variables that every host has by itself, as in Ansible; they win over the user's. `groups`,
@@ -130,16 +133,16 @@ class Inventory:
             "inventory_dir": directory,
         }
 
-    def layers(self, host: str) -> tuple[Layer, ...]:
+    def layers(self, host: str) -> tuple[ResourceLayer, ...]:
         """The lists of resources that apply to the host: "all" first, then its groups by depth, priority and
         name, then its own."""
         entry = self.host(host)
         found = [
-            Layer(f"group {name}", resources)
+            ResourceLayer(f"group {name}", resources)
             for name in entry.groups
             for resources in self.groups[name].resources
         ]
-        found += [Layer(f"host {host}", resources) for resources in entry.resources]
+        found += [ResourceLayer(f"host {host}", resources) for resources in entry.resources]
         return tuple(found)
 
     def groups_of(self, host: str) -> tuple[str, ...]:
@@ -150,11 +153,11 @@ class Inventory:
         """The hosts of a group and of all groups below it, level by level, each once."""
         if group not in self._members:
             self._members[group] = tuple(
-                dict.fromkeys(host for name in self._below(group) for host in self.groups[name].hosts)
+                dict.fromkeys(host for name in self._groups_below(group) for host in self.groups[name].hosts)
             )
         return self._members[group]
 
-    def _below(self, group: str) -> list[str]:
+    def _groups_below(self, group: str) -> list[str]:
         """The group and its descendants, breadth first, in the order of the files."""
         order = [group]
         seen = {group}
@@ -165,19 +168,19 @@ class Inventory:
                     order.append(child)
         return order
 
-    def _common(self, groups: tuple[str, ...]) -> _Shared:
+    def _group_variables(self, groups: tuple[str, ...]) -> _GroupVariables:
         known = self._shared.get(groups)
         if known is None:
             scopes = tuple(self._scopes_of(groups))
             merged: dict[str, Value] = {}
             for scope in scopes:
                 merged.update(scope)
-            known = self._shared[groups] = _Shared(scopes, merged)
+            known = self._shared[groups] = _GroupVariables(scopes, merged)
         return known
 
     def _scopes_of(self, groups: tuple[str, ...]) -> list[YamlMap]:
-        """Ansible's order: inventory files ("all", then groups), group_vars of "all", of the
-        groups. Of several vars folders a later one wins over an earlier one, whatever the group."""
+        """Return the scopes in Ansible's order: inventory files ("all", then groups), group_vars of "all",
+        of the groups. Of several vars folders a later one wins over an earlier one, whatever the group."""
         members = [self.groups[name] for name in groups]
         found = [scope for group in members for scope in group.vars]
         everyone = [group for group in members if group.name == "all"]

@@ -1,14 +1,14 @@
-"""What lies beside inventories in a folder and is none: saved plans, playbooks, other programs' settings."""
+"""Files beside inventories that are none: saved plans, playbooks, other programs' settings."""
 
 from __future__ import annotations
 
 import re
 from typing import Any, Final
 
-from fazai.errors import nearest
+from fazai.errors import did_you_mean
 from fazai.yamltext import YamlList, YamlMap
 
-__all__ = ["other_bytes", "other_document"]
+__all__ = ["identify_bytes", "identify_document"]
 
 _SECTIONS: Final = ("hosts", "children", "vars", "resources")
 _TOP: Final = ("all", "ungrouped", "playbooks", "plugin", "_meta")
@@ -17,9 +17,9 @@ _WORD_BYTES: Final = 512
 _PUBLIC_KEY: Final = re.compile(rb"(sk-)?(ssh|ecdsa)-\S+ AAAA")
 
 
-def other_bytes(data: bytes, mode: int) -> str | None:
-    """What a file of a folder is when it is surely no inventory, as its bytes tell; else None. One word that
-    others may not read is a password sooner than a host: as a host's name it would be shown."""
+def identify_bytes(data: bytes, mode: int) -> str | None:
+    """Name what a file is, by its bytes, when it is surely no inventory; else None. One word that others may
+    not read is a password sooner than a host: as a host's name it would be shown."""
     if b"\0" in data[:_LOOK_BYTES]:
         return "no text"
     if not mode & 0o077 and len(data) < _WORD_BYTES and len(data.split()) == 1:
@@ -29,9 +29,9 @@ def other_bytes(data: bytes, mode: int) -> str | None:
     return None
 
 
-def other_document(document: YamlMap | YamlList | None) -> str | None:
-    """What a file of a folder is when it is surely no inventory, as what it says tells; else None: what is
-    written badly is still meant as one."""
+def identify_document(document: YamlMap | YamlList | None) -> str | None:
+    """Name what a file is, by its document, when it is surely no inventory; else None: a badly written one is
+    still meant as one."""
     if isinstance(document, YamlList):
         if not document or not all(isinstance(item, YamlMap) for item in document):
             return None
@@ -40,11 +40,11 @@ def other_document(document: YamlMap | YamlList | None) -> str | None:
         return None
     if str(document.get("format", "")).startswith("fazai-plan/"):
         return "a saved plan"
-    return None if any(_is_group(name, body) for name, body in document.items()) else "no groups in it"
+    return None if any(_may_be_group(name, body) for name, body in document.items()) else "no groups in it"
 
 
-def _is_group(name: str, body: Any) -> bool:
-    """Whether a key at the top of a file may be meant as a group of hosts, well written or not."""
-    if name in _TOP or nearest(name, _TOP) or body is None:
+def _may_be_group(name: str, body: Any) -> bool:
+    """Tell whether a key at the top of a file may be meant as a group of hosts, well written or not."""
+    if name in _TOP or did_you_mean(name, _TOP) or body is None:
         return True
-    return isinstance(body, YamlMap) and any(nearest(key, _SECTIONS) for key in body)
+    return isinstance(body, YamlMap) and any(did_you_mean(key, _SECTIONS) for key in body)

@@ -1,4 +1,4 @@
-"""Ansible's host patterns (`--limit`, `hosts:`): which hosts of an inventory a text selects, in which order.
+"""Ansible's host patterns (`--limit`, `hosts:`): select hosts of an inventory, in Ansible's order.
 
 Follows Ansible's `inventory/manager.py`. The difference: what matches nothing is an error, also in the middle
 of a pattern, where Ansible warns and goes on with the wrong hosts.
@@ -17,9 +17,9 @@ from fazai.errors import Errors, FazaiError, InventoryError, did_you_mean, missi
 
 if TYPE_CHECKING:
     from fazai.inventory import Inventory
-    from fazai.yamltext import Seen
+    from fazai.yamltext import OnFileRead
 
-__all__ = ["naming_files", "select", "split"]
+__all__ = ["rename_lists", "select_hosts", "split_pattern"]
 
 _PIECE = re.compile(r"(?:[^\s:\[\]]|\[[^\]]*\])+")
 _SUBSCRIPT = re.compile(r"(.+)\[(?:(-?[0-9]+)|([0-9]+)[:-]([0-9]*))\]", re.ASCII | re.DOTALL)
@@ -27,21 +27,20 @@ _COLONS = "an IPv6 address has colons of its own: separate the parts with commas
 _HOST_PORT = re.compile(r"([\w.-]+|\[[^\[\]]+\]):[0-9]+")
 
 
-def select(
+def select_hosts(
     inventory: Inventory,
     pattern: str | Iterable[str],
     *,
     empty_ok: bool = False,
-    seen: Seen | None = None,
+    on_read: OnFileRead | None = None,
 ) -> tuple[str, ...]:
-    """The hosts that the pattern (or any of several) selects, each once, in Ansible's order. `seen` hears of
-    the files that it names.
+    """Return the hosts that the pattern (or any of several) selects, each once, in Ansible's order.
 
-    Raises InventoryError (Errors for several) for a part that names no group and no host, and, unless
-    `empty_ok`, when no host is left.
+    `on_read` is called with the files that the pattern names. Raises InventoryError (Errors for several) for
+    a part that names no group and no host, and, unless `empty_ok`, when no host is left.
     """
     texts = [pattern] if isinstance(pattern, str) else list(pattern)
-    parts = [part for text in texts for part in split(text, seen)]
+    parts = [part for text in texts for part in split_pattern(text, on_read)]
     if not parts or not all(text.strip() for text in texts):
         raise InventoryError("the host pattern is empty", hint='"all" selects every host')
     wanted = [part for part in parts if part[0] not in "&!"]
@@ -50,7 +49,7 @@ def select(
     errors: list[FazaiError] = []
     for step in steps:
         try:
-            hosts = _apply(inventory, hosts, step)
+            hosts = _apply_part(inventory, hosts, step)
         except InventoryError as error:
             errors.append(error)
     if errors:
@@ -59,21 +58,21 @@ def select(
         raise errors[0] if len(errors) == 1 else Errors(errors)
     if not hosts and not empty_ok:
         raise InventoryError(
-            f'the host pattern "{",".join(texts)}" leaves no host', hint=_why_empty(inventory, steps)
+            f'the host pattern "{",".join(texts)}" leaves no host', hint=_empty_hint(inventory, steps)
         )
     return tuple(hosts)
 
 
-def split(text: str, seen: Seen | None = None) -> list[str]:
-    """The parts of a pattern: `a,b`, `a:b` and `a:&b:!c`; a lone IPv6 address is one part. `@file` stands for
-    the lines of the file. Raises InventoryError when the file cannot be read, and for a part with nothing in
-    it: with `edge:&$SITE` and no SITE the whole group would be meant."""
+def split_pattern(text: str, on_read: OnFileRead | None = None) -> list[str]:
+    """Split a pattern into its parts: `a,b`, `a:b` and `a:&b:!c`; a lone IPv6 address is one part. `@file`
+    stands for the lines of the file. Raises InventoryError when the file cannot be read, and for a part
+    with nothing in it: with `edge:&$SITE` and no SITE the whole group would be meant."""
     if not text.strip():
         return []
-    parts = _parts(text)
+    parts = _split_parts(text)
     found: list[str] = []
     for part in parts:
-        found += _lines(part[1:], seen) if part.startswith("@") else [part]
+        found += _read_list(part[1:], on_read) if part.startswith("@") else [part]
     filled = [bool(part.lstrip("&!").removeprefix("~")) for part in found]
     if not any(filled):
         return []
@@ -83,20 +82,20 @@ def split(text: str, seen: Seen | None = None) -> list[str]:
     return found
 
 
-def naming_files(text: str, named: Callable[[str], str]) -> str:
-    """The same pattern with its lists (`@file`) named otherwise. It has commas then: a path may have
+def rename_lists(text: str, named: Callable[[str], str]) -> str:
+    """Return the same pattern with its lists (`@file`) renamed. It has commas then: a path may have
     colons."""
-    parts = _parts(text)
+    parts = _split_parts(text)
     if not any(part.startswith("@") for part in parts):
         return text
     return ",".join(f"@{named(part[1:])}" if part.startswith("@") else part for part in parts)
 
 
-def _parts(text: str) -> list[str]:
+def _split_parts(text: str) -> list[str]:
     """The parts as they are written; an empty one for each that is missing."""
     if "," in text:
         return [part.strip() for part in text.split(",")]
-    if _is_address(text.strip()) or text.lstrip().startswith("@"):
+    if _is_one_part(text.strip()) or text.lstrip().startswith("@"):
         return [text.strip()]
     parts = _PIECE.findall(text)
     around = _PIECE.split(text)
@@ -105,8 +104,9 @@ def _parts(text: str) -> list[str]:
     return parts
 
 
-def _is_address(text: str) -> bool:
-    """A colon in it separates nothing: an IPv6 address, or a host with its port (which matches no name)."""
+def _is_one_part(text: str) -> bool:
+    """Tell whether a colon separates nothing: an IPv6 address, or a host with its port (which matches no
+    name)."""
     bare = text.lstrip("!&")
     try:
         IPv6Address(bare)
@@ -115,13 +115,13 @@ def _is_address(text: str) -> bool:
     return True
 
 
-def _lines(path: str, seen: Seen | None) -> list[str]:
-    from fazai.yamltext import read  # reads within limits
+def _read_list(path: str, on_read: OnFileRead | None) -> list[str]:
+    from fazai.yamltext import read_limited  # reads within limits
 
     try:
-        data = read(path)
-        if seen is not None:
-            seen(path, data)
+        data = read_limited(path)
+        if on_read is not None:
+            on_read(path, data)
         text = data.decode()
     except UnicodeDecodeError:
         raise InventoryError(
@@ -139,10 +139,10 @@ def _lines(path: str, seen: Seen | None) -> list[str]:
     return [line for line in lines if line and not line.startswith("#")]
 
 
-def _apply(inventory: Inventory, hosts: dict[str, None], step: str) -> dict[str, None]:
+def _apply_part(inventory: Inventory, hosts: dict[str, None], step: str) -> dict[str, None]:
     if step in inventory.hosts:
         return hosts | {step: None}
-    found = _match(inventory, step.lstrip("&!") if step[0] in "&!" else step)
+    found = _match_hosts(inventory, step.lstrip("&!") if step[0] in "&!" else step)
     if step[0] == "&":
         return {host: None for host in hosts if host in found}
     if step[0] == "!":
@@ -150,16 +150,16 @@ def _apply(inventory: Inventory, hosts: dict[str, None], step: str) -> dict[str,
     return hosts | found
 
 
-def _match(inventory: Inventory, pattern: str) -> dict[str, None]:
+def _match_hosts(inventory: Inventory, pattern: str) -> dict[str, None]:
     """The hosts of one part. Raises InventoryError when no group and no host has such a name."""
     expression, subscript = _split_subscript(pattern)
-    matches = _matcher(expression)
+    matches = _compile_pattern(expression)
     groups = [name for name in inventory.groups if matches(name)]
     hosts = [host for name in groups for host in inventory.members(name)]
     if not groups or expression[0] == "~" or any(special in expression for special in ".?*["):
         hosts += [name for name in inventory.hosts if matches(name)]
     if not groups and not hosts:
-        raise _unknown(inventory, pattern, expression)
+        raise _no_match_error(inventory, pattern, expression)
     if subscript is None or not hosts:
         return dict.fromkeys(hosts)
     start, end = subscript
@@ -189,7 +189,7 @@ def _split_subscript(pattern: str) -> tuple[str, tuple[int, int | None] | None]:
     return expression, (int(start), int(end) + 1 if int(end) else int(start) + 1)
 
 
-def _matcher(expression: str) -> Callable[[str], object]:
+def _compile_pattern(expression: str) -> Callable[[str], object]:
     source = expression[1:] if expression.startswith("~") else translate(expression)
     try:
         return re.compile(source).match
@@ -197,9 +197,9 @@ def _matcher(expression: str) -> Callable[[str], object]:
         raise InventoryError(f'"{expression}" is no regular expression: {error}') from None
 
 
-def _unknown(inventory: Inventory, pattern: str, expression: str) -> InventoryError:
+def _no_match_error(inventory: Inventory, pattern: str, expression: str) -> InventoryError:
     names = [*inventory.groups, *inventory.hosts]
-    hint: str | None = None
+    meant: str | None = None
     port = _HOST_PORT.fullmatch(expression)
     if port and port[1].strip("[]") in inventory.hosts:
         hint = f'leave the port away: "{port[1].strip("[]")}"'
@@ -208,11 +208,12 @@ def _unknown(inventory: Inventory, pattern: str, expression: str) -> InventoryEr
     else:
         word = expression.strip("~*?^$")
         near = [name for name in names if abs(len(name) - len(word)) <= 3]
-        hint = did_you_mean(word, near) or "`fazai inventory --graph` shows what there is"
-    return InventoryError(f'the pattern "{pattern}" matches no group and no host', hint=hint)
+        hint = "`fazai inventory --graph` shows what there is"
+        meant = did_you_mean(word, near)
+    return InventoryError(f'the pattern "{pattern}" matches no group and no host', hint=hint, meant=meant)
 
 
-def _why_empty(inventory: Inventory, steps: list[str]) -> str:
+def _empty_hint(inventory: Inventory, steps: list[str]) -> str:
     if not inventory.hosts:
         return "the inventory has no hosts"
     if any(step[0] in "&!" for step in steps):

@@ -1,4 +1,4 @@
-"""Host patterns of an inventory: `fw-[01:50:2]`, `[a:f]`, `host:port`, and which names there can be."""
+"""Host patterns of an inventory: `fw-[01:50:2]`, `[a:f]`, `host:port`, and the rules for names."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import re
 from ipaddress import AddressValueError, IPv6Address
 from string import ascii_letters
 
-__all__ = ["HOSTS_IN_ALL_MAX", "HOSTS_MAX", "check_group", "check_host", "expand"]
+__all__ = ["HOSTS_IN_ALL_MAX", "HOSTS_MAX", "BadName", "check_group_name", "check_host_name", "expand_hosts"]
 
-#: More hosts than this in one pattern is a slip of the keyboard.
+#: Limit for one pattern: more hosts are a slip of the keyboard.
 HOSTS_MAX = 100_000
-#: And more than this in all patterns together is more than a machine can hold.
+#: Limit for all patterns together: more is more than a machine can hold.
 HOSTS_IN_ALL_MAX = 1_000_000
 
 _HOST = re.compile(r"\w[\w.@+-]*")
@@ -25,8 +25,12 @@ _BRACKETED = re.compile(
 _NAME_MAX = 253
 
 
-def expand(pattern: str) -> tuple[list[str], int | None]:
-    """The names that a host pattern stands for, in order, and the port behind it.
+class BadName(ValueError):
+    """A text that cannot name a host or a group; the message goes on after `"x" is`."""
+
+
+def expand_hosts(pattern: str) -> tuple[list[str], int | None]:
+    """Expand a host pattern to names, in order, and the port behind it.
 
     Raises ValueError with a sentence for a person.
     """
@@ -35,11 +39,11 @@ def expand(pattern: str) -> tuple[list[str], int | None]:
     if "[" in pattern or ":" in pattern:
         address, port = _split_port(pattern)
     if "[" not in address and "]" not in address:
-        check_host(address)
+        check_host_name(address)
         return [address], port
-    names = _ranges(address)
+    names = _expand_ranges(address)
     for name in (names[0], names[-1]):
-        check_host(name)
+        check_host_name(name)
     return names, port
 
 
@@ -56,11 +60,11 @@ def _split_port(pattern: str) -> tuple[str, int | None]:
     return address, int(port) if port else None
 
 
-def _ranges(address: str) -> list[str]:
+def _expand_ranges(address: str) -> list[str]:
     pieces = _RANGE.split(address)  # text, range, text, range, … text
     if any("[" in text or "]" in text for text in pieces[::2]):
         raise ValueError("a [ or ] without its partner")
-    choices = [_range(text) for text in pieces[1::2]]
+    choices = [_expand_range(text) for text in pieces[1::2]]
     count = 1
     for words in choices:
         count *= len(words)
@@ -72,7 +76,7 @@ def _ranges(address: str) -> list[str]:
     return names
 
 
-def _range(text: str) -> list[str]:
+def _expand_range(text: str) -> list[str]:
     """The words of one range: numbers (padded as the begin is) or letters, a to z and then A to Z."""
     if letters := _LETTERS.fullmatch(text):
         begin, end = ascii_letters.index(letters[1]), ascii_letters.index(letters[2])
@@ -99,18 +103,18 @@ def _range(text: str) -> list[str]:
     return [str(number).zfill(width) if width > 1 else str(number) for number in range(begin, end + 1, step)]
 
 
-def check_host(name: str) -> None:
-    """Raises ValueError unless `name` can name a host: no blanks, no pattern characters, no path."""
+def check_host_name(name: str) -> None:
+    """Raise BadName unless `name` can name a host: no blanks, no pattern characters, no path."""
     if not _HOST.fullmatch(name) and not _is_ipv6(name):
-        raise ValueError("no name for a host: letters, digits, and . _ - + @ inside, or an IPv6 address")
+        raise BadName("no name for a host: letters, digits, and . _ - + @ inside, or an IPv6 address")
     if len(name) > _NAME_MAX:
-        raise ValueError(f"no name for a host: longer than {_NAME_MAX} characters")
+        raise BadName(f"no name for a host: longer than {_NAME_MAX} characters")
 
 
-def check_group(name: str) -> None:
-    """Raises ValueError unless `name` can name a group."""
+def check_group_name(name: str) -> None:
+    """Raise BadName unless `name` can name a group."""
     if not _GROUP.fullmatch(name) or len(name) > _NAME_MAX:
-        raise ValueError("no name for a group: letters, digits, and . _ - inside")
+        raise BadName("no name for a group: letters, digits, and . _ - inside")
 
 
 def _is_ipv6(text: str) -> bool:

@@ -1,4 +1,4 @@
-"""One file at a time: groups, hosts, variables and resources go into the drafts, errors into a list."""
+"""Reads inventory files: groups, hosts, variables and resources go into the draft, errors into a list."""
 
 from __future__ import annotations
 
@@ -7,22 +7,29 @@ import re
 from pathlib import Path
 from typing import Any
 
-from fazai.errors import Errors, FazaiError, InventoryError, Mark, did_you_mean, nearest, nearest_file
-from fazai.inventory.drafts import Drafts, GroupDraft, HostDraft
-from fazai.inventory.ranges import HOSTS_IN_ALL_MAX, check_group, expand
+from fazai.errors import (
+    FazaiError,
+    InventoryError,
+    Mark,
+    did_you_mean,
+    missing_file_hint,
+    spelling_hint,
+)
+from fazai.inventory.drafts import GroupDraft, HostDraft, InventoryDraft
+from fazai.inventory.ranges import HOSTS_IN_ALL_MAX, BadName, check_group_name, expand_hosts
 from fazai.yamltext import YamlList, YamlMap
 
-__all__ = ["Reader"]
+__all__ = ["InventoryReader"]
 
 _SECTIONS = ("hosts", "vars", "children", "resources")
 _OUTSIDE = ("resources", "playbooks")  # what can stand in an inventory file and is no group
 
 
-class Reader:
+class InventoryReader:
     """Reads inventory files into `drafts`; `errors`, `notes` and `playbooks` fill up on the way. `harmless`:
     how many of the errors took no host, group or variable away."""
 
-    def __init__(self, drafts: Drafts) -> None:
+    def __init__(self, drafts: InventoryDraft) -> None:
         self.drafts = drafts
         self.errors: list[FazaiError] = []
         self.harmless = 0
@@ -31,19 +38,15 @@ class Reader:
         self.playbooks: dict[Path, Mark] = {}
         self._source = ""
 
-    def begin(self, source: str) -> None:
-        """Says which source the hosts come from that are named next."""
+    def begin_source(self, source: str) -> None:
+        """Set the source of the hosts that are named next."""
         self._source = source
 
-    def add_errors(self, error: FazaiError) -> None:
-        """Takes in an error; of an Errors, each of it."""
-        self.errors += error.errors if isinstance(error, Errors) else [error]
-
-    def file(self, document: YamlMap | YamlList | None, file: str, source: str) -> None:
+    def read_file(self, document: YamlMap | YamlList | None, file: str, source: str) -> None:
         """Takes in one inventory file. `source` is what the user named."""
         self._source = source
         if document is None:
-            self._wrong("the inventory file is empty", file, "start with `all:` and `hosts:` below it")
+            self._report_file("the inventory file is empty", file, "start with `all:` and `hosts:` below it")
         elif isinstance(document, YamlList) and any(
             isinstance(i, YamlMap) and "hosts" in i for i in document
         ):
@@ -59,36 +62,38 @@ class Reader:
         else:
             for name, body in document.items():
                 if name == "playbooks":
-                    self._playbooks(document, body, file)
-                elif self._group(document, name, body) is None:
+                    self._read_playbooks(document, body, file)
+                elif self._read_group(document, name, body) is None:
                     self._read_as_meant(document, name, file)
 
     def _read_as_meant(self, document: YamlMap, name: str, file: str) -> None:
-        """Reads what stands at the top and is no group as what it was surely meant to be: what else is wrong
-        in it is said at once. That it is wrong there was said."""
+        """Read a misspelt key at the top as what it was surely meant to be, to find the errors in it, too.
+        The key itself was reported."""
         body = document[name]
-        if isinstance(body, YamlList) and nearest(name, _OUTSIDE) == "resources":
+        if isinstance(body, YamlList) and did_you_mean(name, _OUTSIDE) == "resources":
             self.harmless += 1
-            self.resources(self.drafts.groups["all"].resources, document.renamed(name, "resources", body))
-        elif isinstance(body, YamlList) and "playbooks" not in document and nearest(name, _OUTSIDE):
+            self.add_resources(self.drafts.groups["all"].resources, document.renamed(name, "resources", body))
+        elif isinstance(body, YamlList) and "playbooks" not in document and did_you_mean(name, _OUTSIDE):
             self.harmless += 1
-            self._playbooks(document, body, file)
+            self._read_playbooks(document, body, file)
 
-    def host_list(self, text: str) -> None:
+    def read_host_list(self, text: str) -> None:
         """Takes in hosts named on the command line: `fw-01,fw-02:22`."""
-        from fazai.yamltext import loads
+        from fazai.yamltext import loads_yaml
 
         self._source = ""
         for word in filter(None, (part.strip() for part in text.split(","))):
-            node = loads(f'"{word}":\n', "command line") if '"' not in word and "\\" not in word else None
+            node = (
+                loads_yaml(f'"{word}":\n', "command line") if '"' not in word and "\\" not in word else None
+            )
             if isinstance(node, YamlMap):
                 self.add_hosts(self.drafts.groups["ungrouped"], node)
             else:
-                self._wrong(f"{word!r} names no host", "command line")
+                self._report_file(f"{word!r} names no host", "command line")
 
     # -- groups ----------------------------------------------------------------------------------------
 
-    def _group(self, parent: YamlMap, name: str, body: Any) -> GroupDraft | None:
+    def _read_group(self, parent: YamlMap, name: str, body: Any) -> GroupDraft | None:
         """The group `name`, which stands as a key of `parent`; None when it cannot be one."""
         if not self._group_name(parent, name, body):
             return None
@@ -99,25 +104,25 @@ class Reader:
             if section not in _SECTIONS:
                 meant = self._unknown_section(body, section, name)
                 if meant is not None:
-                    self._section(group, meant, body.renamed(section, meant, content))
+                    self._read_section(group, meant, body.renamed(section, meant, content))
             elif content is not None:
-                self._section(group, section, body)
+                self._read_section(group, section, body)
         return group
 
-    def _section(self, group: GroupDraft, section: str, body: YamlMap) -> None:
+    def _read_section(self, group: GroupDraft, section: str, body: YamlMap) -> None:
         if section == "vars":
             self.add_group_vars(group, body, body[section])
         elif section == "children":
-            self._children(group, self._mapping(body, section))
+            self._read_children(group, self._read_mapping(body, section))
         elif section == "hosts":
-            self.add_hosts(group, self._mapping(body, section))
+            self.add_hosts(group, self._read_mapping(body, section))
         else:
-            self.resources(group.resources, body)
+            self.add_resources(group.resources, body)
 
     def add_group(self, parent: YamlMap, name: str) -> GroupDraft | None:
         """Takes in a group that stands by its name as a key of `parent`; None when it cannot be one."""
         try:
-            check_group(name)
+            check_group_name(name)
         except ValueError as error:
             self.report(parent, name, f'"{name}" is {error}', at_key=True)
             return None
@@ -128,16 +133,16 @@ class Reader:
             hint = "a group is `name:` with hosts:, vars:, children: or resources: below it"
             if name == "resources":
                 hint = "put it below a group, such as all:"
-            elif near := did_you_mean(name, _OUTSIDE):
+            elif near := spelling_hint(name, _OUTSIDE):
                 hint = near
-            self.report(parent, name, f'"{name}" is no group: {_kind(body)} stands there', hint)
+            self.report(parent, name, f'"{name}" is no group: {_describe_shape(body)} stands there', hint)
             return False
         if name in (*_SECTIONS, *_OUTSIDE):
             hint = "put it below a group, such as all:"
             self.report(parent, name, f'"{name}" stands where a group is expected', hint, at_key=True)
             return False
         try:
-            check_group(name)
+            check_group_name(name)
         except ValueError as error:
             self.report(parent, name, f'"{name}" is {error}', at_key=True)
             return False
@@ -145,7 +150,7 @@ class Reader:
 
     def _unknown_section(self, body: YamlMap, section: str, group: str) -> str | None:
         """Reports a key that no group has; returns the one that was surely meant, to read on with."""
-        near = nearest(section, _SECTIONS)
+        near = did_you_mean(section, _SECTIONS)
         hint = None if near is None else f'did you mean "{near}"?'
         if hint is None and isinstance(body[section], YamlMap | None):
             hint = "hosts stand below hosts:, groups below children:, variables below vars:"
@@ -156,7 +161,7 @@ class Reader:
         self.harmless += 1
         return near
 
-    def _mapping(self, body: YamlMap, section: str) -> YamlMap:
+    def _read_mapping(self, body: YamlMap, section: str) -> YamlMap:
         """The entries of hosts: or children:; a single name may stand alone. Empty when it is neither."""
         content = body[section]
         if isinstance(content, YamlMap):
@@ -171,7 +176,9 @@ class Reader:
                 "write `name:` without the dash",
             )
         else:
-            self.report(body, section, f"{section}: takes a mapping, and {_kind(content)} stands there")
+            self.report(
+                body, section, f"{section}: takes a mapping, and {_describe_shape(content)} stands there"
+            )
         return YamlMap(body.source, 0)
 
     def add_group_vars(self, group: GroupDraft, body: YamlMap, content: Any) -> None:
@@ -180,7 +187,7 @@ class Reader:
             self.report(
                 body,
                 "vars",
-                f"vars: takes a mapping, and {_kind(content)} stands there",
+                f"vars: takes a mapping, and {_describe_shape(content)} stands there",
                 "write `name: value`",
             )
             return
@@ -193,18 +200,18 @@ class Reader:
             else:
                 self.report(content, "ansible_group_priority", "ansible_group_priority takes a whole number")
             content = content.without("ansible_group_priority")
-        self._take(group, content)
+        self._take_variables(group, content)
 
-    def _take(self, draft: GroupDraft | HostDraft, content: YamlMap) -> None:
-        """Variables for a group or host; the key `resources` is none of them."""
+    def _take_variables(self, draft: GroupDraft | HostDraft, content: YamlMap) -> None:
+        """Variables for a group or host; the key `add_resources` is none of them."""
         if "resources" in content:
-            self.resources(draft.resources, content)
+            self.add_resources(draft.resources, content)
             content = content.without("resources")
         if content:
             draft.vars.append(content)
 
-    def resources(self, into: list[YamlList], body: YamlMap) -> None:
-        """The list below the key `resources` of `body`."""
+    def add_resources(self, into: list[YamlList], body: YamlMap) -> None:
+        """The list below the key `add_resources` of `body`."""
         content = body["resources"]
         if isinstance(content, YamlList):
             if not any(known is content for known in into):  # an alias brings the same list again
@@ -213,14 +220,14 @@ class Reader:
             self.report(
                 body,
                 "resources",
-                f"resources: takes a list, and {_kind(content)} stands there",
+                f"resources: takes a list, and {_describe_shape(content)} stands there",
                 "write `- kind: {fields}`",
             )
             self.harmless += 1
 
-    def _children(self, group: GroupDraft, entries: YamlMap) -> None:
+    def _read_children(self, group: GroupDraft, entries: YamlMap) -> None:
         for name, body in entries.items():
-            child = self._group(entries, name, body)
+            child = self._read_group(entries, name, body)
             if child is not None:
                 self.adopt(group, child, entries)
 
@@ -241,17 +248,17 @@ class Reader:
                 self.report(
                     entries,
                     pattern,
-                    f'the host "{pattern}" takes a mapping, and {_kind(body)} stands there',
+                    f'the host "{pattern}" takes a mapping, and {_describe_shape(body)} stands there',
                     hint,
                 )
                 continue
             try:
-                names, port = expand(pattern)
+                names, port = expand_hosts(pattern)
             except ValueError as error:
                 self.report(
                     entries,
                     pattern,
-                    f'"{pattern}" is {error}' if "no name" in str(error) else f'"{pattern}": {error}',
+                    f'"{pattern}" is {error}' if isinstance(error, BadName) else f'"{pattern}": {error}',
                     at_key=True,
                 )
                 continue
@@ -274,16 +281,16 @@ class Reader:
         group.hosts[name] = None
         body = entries[pattern]
         if body:
-            self._take(host, body)
+            self._take_variables(host, body)
         return host
 
     def add_host_vars(self, host: HostDraft, content: YamlMap) -> None:
         """Takes in variables of a host that was named before."""
-        self._take(host, content)
+        self._take_variables(host, content)
 
     # -- the rest --------------------------------------------------------------------------------------
 
-    def _playbooks(self, document: YamlMap, content: Any, file: str) -> None:
+    def _read_playbooks(self, document: YamlMap, content: Any, file: str) -> None:
         if not isinstance(content, YamlList) or not all(isinstance(path, str) for path in content):
             self.report(
                 document,
@@ -298,7 +305,9 @@ class Reader:
             if os.path.isfile(path):  # Path.is_file() raises for a name that is too long
                 self.playbooks.setdefault(path, content.mark(index))
             else:
-                hint = nearest_file(str(path), besides=file) or "paths are relative to the inventory file"
+                hint = (
+                    missing_file_hint(str(path), besides=file) or "paths are relative to the inventory file"
+                )
                 self.errors.append(
                     InventoryError(
                         f'there is no playbook "{text}"',
@@ -326,11 +335,11 @@ class Reader:
             InventoryError(message, where=where, hint=hint, excerpt=node.source.excerpt(where))
         )
 
-    def _wrong(self, message: str, where: str, hint: str | None = None) -> None:
+    def _report_file(self, message: str, where: str, hint: str | None = None) -> None:
         self.errors.append(InventoryError(message, where=where, hint=hint))
 
 
-def _kind(value: Any) -> str:
+def _describe_shape(value: Any) -> str:
     if isinstance(value, YamlMap):
         return "a mapping"
     return "a list" if isinstance(value, YamlList) else "a single value"

@@ -1,4 +1,4 @@
-"""Inventory scripts: what a program prints for `--list` and `--host`, and files that hold such a text.
+"""Inventory scripts: the output of a program for `--list` and `--host`, and files that hold such a text.
 
 Follows ansible-core's plugin `script`: names are taken as they are (no ranges), the variables of hosts come
 from `_meta`, and a script that prints none is asked for each host.
@@ -11,12 +11,12 @@ from typing import Any, Final
 
 from fazai.errors import InventoryError
 from fazai.inventory.drafts import GroupDraft, HostDraft
-from fazai.inventory.ranges import check_host
-from fazai.inventory.reader import Reader
+from fazai.inventory.ranges import check_host_name
+from fazai.inventory.reader import InventoryReader
 from fazai.model import SecretRef
 from fazai.yamltext import UnsafeText, YamlList, YamlMap
 
-__all__ = ["RunScript", "is_script", "read_script_output", "revive"]
+__all__ = ["RunScript", "is_script", "read_script_output", "revive_ansible_values"]
 
 #: Runs an inventory script with these arguments; returns what it prints. Raises InventoryError.
 RunScript = Callable[[str, tuple[str, ...]], bytes]
@@ -25,13 +25,13 @@ _SECTIONS: Final = ("hosts", "vars", "children")
 
 
 def is_script(data: bytes) -> bool:
-    """Says whether an executable file is a program, and not a text that is executable by accident."""
+    """Tell whether an executable file is a program, and not a text that is executable by accident."""
     return data.startswith((b"#!", b"\x7fELF"))
 
 
-def revive(value: Any) -> Any:
-    """The value with `__ansible_unsafe` and `__ansible_vault`, as Ansible writes them in JSON, made what they
-    stand for. Changes containers in place: only for a text that was just read."""
+def revive_ansible_values(value: Any) -> Any:
+    """Replace `__ansible_unsafe` and `__ansible_vault`, as Ansible writes them in JSON, by what they stand
+    for. Changes containers in place: only for a text that was just read."""
     if isinstance(value, YamlMap):
         if len(value) == 1 and isinstance(text := value.get("__ansible_unsafe"), str):
             return UnsafeText(text)
@@ -39,20 +39,20 @@ def revive(value: Any) -> Any:
             return SecretRef("vault", text, value.mark())
         for key, item in value.items():
             if isinstance(item, YamlMap | YamlList):
-                value[key] = revive(item)
+                value[key] = revive_ansible_values(item)
     elif isinstance(value, YamlList):
         for index, item in enumerate(value):
             if isinstance(item, YamlMap | YamlList):
-                value[index] = revive(item)
+                value[index] = revive_ansible_values(item)
     return value
 
 
 def read_script_output(
-    reader: Reader, document: Any, path: str, ask: Callable[[str], YamlMap | YamlList | None] | None
+    reader: InventoryReader, document: Any, path: str, ask: Callable[[str], YamlMap | YamlList | None] | None
 ) -> None:
     """Takes one answer to `--list` into the reader's drafts. `ask` has the answer to `--host NAME`, where
     there is a script to be asked. Raises InventoryError."""
-    reader.begin(path)
+    reader.begin_source(path)
     if not isinstance(document, YamlMap):
         raise InventoryError(
             "an inventory script prints a JSON object of groups, and this is something else", where=path
@@ -76,8 +76,8 @@ def read_script_output(
             reader.report(document, None, f'the variables of "{name}" are no JSON object')
 
 
-def _host_variables(reader: Reader, document: YamlMap) -> YamlMap | None:
-    """`_meta.hostvars`; None where there is no `_meta`."""
+def _host_variables(reader: InventoryReader, document: YamlMap) -> YamlMap | None:
+    """Return `_meta.hostvars`; None where there is no `_meta`."""
     if "_meta" not in document:
         return None
     meta = document["_meta"]
@@ -88,7 +88,9 @@ def _host_variables(reader: Reader, document: YamlMap) -> YamlMap | None:
     return YamlMap(document.source, 0)
 
 
-def _read_group(reader: Reader, document: YamlMap, name: str, body: Any, hosts: dict[str, HostDraft]) -> None:
+def _read_group(
+    reader: InventoryReader, document: YamlMap, name: str, body: Any, hosts: dict[str, HostDraft]
+) -> None:
     group = reader.add_group(document, name)
     if group is None:
         return
@@ -114,12 +116,14 @@ def _read_group(reader: Reader, document: YamlMap, name: str, body: Any, hosts: 
             reader.adopt(group, draft, entries)
 
 
-def _add_hosts(reader: Reader, group: GroupDraft, names: YamlList, hosts: dict[str, HostDraft]) -> None:
+def _add_hosts(
+    reader: InventoryReader, group: GroupDraft, names: YamlList, hosts: dict[str, HostDraft]
+) -> None:
     for index, name in enumerate(names):
         entries = YamlMap(names.source, 0)
         entries.put(str(name), None, names.position(index))
         try:
-            check_host(name if isinstance(name, str) else "")
+            check_host_name(name if isinstance(name, str) else "")
         except ValueError as error:
             reader.report(names, None, f'"{name}" is {error}')
             continue

@@ -8,12 +8,12 @@ from typing import Any, Final
 
 import msgspec
 
-from fazai.errors import InventoryError, did_you_mean
+from fazai.errors import InventoryError, spelling_hint
 from fazai.inventory.nodes import Inventory
 from fazai.model import Secret, SecretRef
 from fazai.yamltext import UnsafeText
 
-__all__ = ["TELLTALE", "as_ansible", "as_graph", "as_host", "as_json"]
+__all__ = ["TELLTALE", "as_ansible", "as_graph", "as_host_variables", "as_json"]
 
 TELLTALE = re.compile(
     r"passw|passphrase|secret|token|api_?key|private_?key|\bpsk\b|_psk\b|credential", re.IGNORECASE
@@ -37,9 +37,9 @@ _INTERNAL: Final = frozenset(
 
 
 def as_ansible(inventory: Inventory, limit: Collection[str] | None = None) -> dict[str, Any]:
-    """What `ansible-inventory --list` prints, for all hosts or those of `limit`."""
+    """Return the output of `ansible-inventory --list`, for all hosts or those of `limit`."""
     wanted = frozenset(inventory.hosts if limit is None else limit)
-    shown = _Shown(inventory)
+    shown = _PrintableVariables(inventory)
     hostvars = {}
     for host in inventory.hosts:
         if host in wanted and (variables := shown.variables(host)):
@@ -56,38 +56,39 @@ def as_ansible(inventory: Inventory, limit: Collection[str] | None = None) -> di
     return groups
 
 
-def as_host(inventory: Inventory, name: str) -> dict[str, Any]:
-    """What `ansible-inventory --host` prints. Raises InventoryError."""
+def as_host_variables(inventory: Inventory, name: str) -> dict[str, Any]:
+    """Return the output of `ansible-inventory --host`. Raises InventoryError."""
     inventory.host(name)
-    return _Shown(inventory).variables(name)
+    return _PrintableVariables(inventory).variables(name)
 
 
 def as_graph(inventory: Inventory, group: str = "all") -> str:
-    """What `ansible-inventory --graph` prints. Raises InventoryError for a group that is not there."""
+    """Return the output of `ansible-inventory --graph`. Raises InventoryError for a group that is not
+    there."""
     if group not in inventory.groups:
-        hint = did_you_mean(group, inventory.groups)
+        hint = spelling_hint(group, inventory.groups)
         raise InventoryError(f'there is no group "{group}" in the inventory', hint=hint)
     lines: list[str] = []
-    _draw(inventory, group, 0, lines)
+    _draw_group(inventory, group, 0, lines)
     return "\n".join(lines)
 
 
-def _draw(inventory: Inventory, name: str, depth: int, lines: list[str]) -> None:
+def _draw_group(inventory: Inventory, name: str, depth: int, lines: list[str]) -> None:
     branch = "  |" * depth + "--" if depth else ""
     lines.append(f"{branch}@{name}:")
     for child in inventory.groups[name].children:
-        _draw(inventory, child, depth + 1, lines)
+        _draw_group(inventory, child, depth + 1, lines)
     if name != "all":
         branch = "  |" * (depth + 1) + "--"
         lines += [branch + host for host in inventory.groups[name].hosts]
 
 
 def as_json(value: Any) -> str:
-    """JSON as Ansible lays it out: keys sorted, indented by four; text stays as it is."""
+    """Return JSON as Ansible lays it out: keys sorted, indented by four; text stays as it is."""
     return msgspec.json.format(msgspec.json.encode(value, order="sorted"), indent=4).decode()
 
 
-class _Shown:
+class _PrintableVariables:
     """Variables ready to print; what hosts share is prepared once."""
 
     def __init__(self, inventory: Inventory) -> None:
@@ -100,31 +101,35 @@ class _Shown:
         base = self._bases.get(entry.groups)
         if base is None:
             # a host without variables of its own stands for all that share its groups
-            base = self._map(self._inventory.shared(entry.groups))
+            base = self._convert_map(self._inventory.shared(entry.groups))
             self._bases[entry.groups] = base
         if not entry.vars and not entry.files:
             return base
         merged = dict(base)
         for scope in (*entry.vars, *entry.files):
-            merged.update(self._map(scope))
+            merged.update(self._convert_map(scope))
         return merged
 
-    def _map(self, variables: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: self._named(name, value) for name, value in variables.items() if name not in _INTERNAL}
+    def _convert_map(self, variables: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            name: self._convert_named(name, value)
+            for name, value in variables.items()
+            if name not in _INTERNAL
+        }
 
-    def _named(self, name: str, value: Any) -> Any:
+    def _convert_named(self, name: str, value: Any) -> Any:
         telling = self._telling.get(name)
         if telling is None:
             telling = self._telling[name] = bool(TELLTALE.search(name))
         if telling and value is not None and not isinstance(value, bool):
             return "***"
-        return value if type(value) in (str, int) else self._value(value)
+        return value if type(value) in (str, int) else self._convert_value(value)
 
-    def _value(self, value: Any) -> Any:
+    def _convert_value(self, value: Any) -> Any:
         if isinstance(value, dict):
-            return {name: self._named(name, item) for name, item in value.items()}
+            return {name: self._convert_named(name, item) for name, item in value.items()}
         if isinstance(value, list):
-            return [self._value(item) for item in value]
+            return [self._convert_value(item) for item in value]
         if isinstance(value, SecretRef | Secret):
             return "***"
         if isinstance(value, UnsafeText):

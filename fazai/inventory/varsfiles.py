@@ -6,14 +6,14 @@ import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from fazai.errors import Errors, FazaiError, InventoryError, did_you_mean
-from fazai.inventory.files import Files, TooMuch
-from fazai.inventory.nodes import Scope
+from fazai.errors import FazaiError, InventoryError, spelling_hint
+from fazai.inventory.files import InventoryFiles, InventoryTooLarge
+from fazai.inventory.nodes import VariableMaps
 from fazai.yamltext import YamlList, YamlMap
 
 if TYPE_CHECKING:
-    from fazai.inventory.drafts import Drafts
-    from fazai.inventory.reader import Reader
+    from fazai.inventory.drafts import InventoryDraft
+    from fazai.inventory.reader import InventoryReader
 
 __all__ = ["VarsFolders"]
 
@@ -24,35 +24,39 @@ _FOLDERS_MAX = 32
 class VarsFolders:
     """Reads what `folders` (in order) say of the groups and hosts of `drafts`; errors go to the reader's."""
 
-    def __init__(self, folders: list[str], drafts: Drafts, reader: Reader, files: Files) -> None:
+    def __init__(
+        self, folders: list[str], drafts: InventoryDraft, reader: InventoryReader, files: InventoryFiles
+    ) -> None:
         self._folders = folders
         self._drafts = drafts
         self._reader = reader
         self._files = files
-        self.group_files: dict[str, tuple[Scope, ...]] = {}
-        self.host_files: dict[str, Scope] = {}
+        self.group_files: dict[str, tuple[VariableMaps, ...]] = {}
+        self.host_files: dict[str, VariableMaps] = {}
         self.group_resources: dict[str, list[YamlList]] = {}
         self.host_resources: dict[str, list[YamlList]] = {}
         self.notes: list[str] = []
 
     def read(self) -> None:
-        groups = [self._kind(folder, "group_vars", self.group_resources) for folder in self._folders]
+        groups = [self._read_kind(folder, "group_vars", self.group_resources) for folder in self._folders]
         for name in {name for found in groups for name in found}:
             self.group_files[name] = tuple(found.get(name, ()) for found in groups)
         for folder in self._folders:
-            for name, scope in self._kind(folder, "host_vars", self.host_resources).items():
+            for name, scope in self._read_kind(folder, "host_vars", self.host_resources).items():
                 self.host_files[name] = (*self.host_files.get(name, ()), *scope)
 
-    def _kind(self, folder: str, kind: str, resources: dict[str, list[YamlList]]) -> dict[str, Scope]:
-        """What `folder/kind` says, by the name of the group or host."""
+    def _read_kind(
+        self, folder: str, kind: str, resources: dict[str, list[YamlList]]
+    ) -> dict[str, VariableMaps]:
+        """Read `folder/kind`: variables by the name of the group or host."""
         path = os.path.join(folder, kind)
         if not os.path.isdir(path):
             return {}
-        entries = self._list(path)
+        entries = self._list_folder(path)
         known = self._drafts.groups if kind == "group_vars" else self._drafts.hosts
         present = set(entries)
         used: set[str] = set()
-        found: dict[str, Scope] = {}
+        found: dict[str, VariableMaps] = {}
         for name in known:
             candidates = [name + extension for extension in _EXTENSIONS if name + extension in present]
             if not candidates:
@@ -63,46 +67,46 @@ class VarsFolders:
                 f"{os.path.join(path, other)} is not read, because {chosen} is there"
                 for other in candidates[1:]
             ]
-            files = self._below(chosen, 0) if os.path.isdir(chosen) else [chosen]
-            scope = [self._file(file, folder, name, resources) for file in files]
+            files = self._list_files(chosen, 0) if os.path.isdir(chosen) else [chosen]
+            scope = [self._read_file(file, folder, name, resources) for file in files]
             found[name] = tuple(values for values in scope if values)
         self._note_strangers(path, kind, [entry for entry in entries if entry not in used], known)
         return found
 
-    def _list(self, path: str) -> list[str]:
+    def _list_folder(self, path: str) -> list[str]:
         try:
-            return sorted(self._files.names(path))
-        except TooMuch:
+            return sorted(self._files.list_folder(path))
+        except InventoryTooLarge:
             raise
         except InventoryError as error:
             self._reader.errors.append(error)
             return []
 
-    def _below(self, folder: str, depth: int) -> list[str]:
+    def _list_files(self, folder: str, depth: int) -> list[str]:
         """The files of a folder that stands for one group or host, sorted, with those of its folders."""
         if depth > _FOLDERS_MAX:
             self._reader.errors.append(InventoryError(f"more than {_FOLDERS_MAX} folders deep", where=folder))
             return []
         files: list[str] = []
-        for name in self._list(folder):
+        for name in self._list_folder(folder):
             if name.startswith(".") or name.endswith("~"):
                 continue
             path = os.path.join(folder, name)
             extension = os.path.splitext(name)[1]
             if os.path.isdir(path):
                 if not extension:
-                    files += self._below(path, depth + 1)
+                    files += self._list_files(path, depth + 1)
             elif os.path.isfile(path) and extension in _EXTENSIONS:
                 files.append(path)
         return files
 
-    def _file(
+    def _read_file(
         self, path: str, folder: str, name: str, resources: dict[str, list[YamlList]]
     ) -> YamlMap | None:
-        """The variables of one file; its resources go to `resources`."""
+        """The variables of one file; its resources go to `add_resources`."""
         label = path.removeprefix(folder).lstrip(os.sep)
         try:
-            document = self._document(path, f"vars/{label}")
+            document = self._read_document(path, f"vars/{label}")
             if isinstance(document, YamlList):
                 raise InventoryError(
                     "a file of variables is a mapping, and this is a list",
@@ -110,27 +114,24 @@ class VarsFolders:
                     hint="write `name: value` lines",
                     excerpt=document.excerpt(),
                 )
-        except TooMuch:
+        except InventoryTooLarge:
             raise
-        except Errors as error:
-            self._reader.errors += error.errors
-            return None
         except FazaiError as error:
-            self._reader.errors.append(error)
+            self._reader.errors += error.errors
             return None
         if document is None or "resources" not in document:
             return document
-        self._reader.resources(resources.setdefault(name, []), document)
+        self._reader.add_resources(resources.setdefault(name, []), document)
         return document.without("resources")
 
-    def _document(self, path: str, label: str) -> YamlMap | YamlList | None:
+    def _read_document(self, path: str, label: str) -> YamlMap | YamlList | None:
         """The document of a file; of a wrong one, what else is in it. Raises InputError, Errors."""
         try:
-            return self._files.yaml(path, label)
+            return self._files.read_document(path, label)
         except FazaiError as error:
             if not isinstance(error.rest, YamlMap):
                 raise
-            self._reader.add_errors(error)
+            self._reader.errors += error.errors
             return error.rest
 
     def _note_strangers(self, path: str, kind: str, entries: list[str], known: Iterable[str]) -> None:
@@ -141,6 +142,6 @@ class VarsFolders:
                 continue
             if extension not in _EXTENSIONS:
                 name = entry
-            near = did_you_mean(name, known)
+            near = spelling_hint(name, known)
             hint = f"; {near}" if near else ""
             self.notes.append(f'{os.path.join(path, entry)} is not read: there is no {what} "{name}"{hint}')

@@ -1,4 +1,4 @@
-"""Playbooks: from an inventory and plays to work, with everything wrong found before the first contact.
+"""Playbooks: from an inventory and plays to work, with all errors found before the first contact.
 
     plays = load_playbooks(["site.yml"])
     works = resolve(inventory, plays, providers=…, kinds=…, selection=…, extra_vars={}, secrets=reader)
@@ -7,7 +7,7 @@ The grammar and the rules are in docs/playbooks.md.
 """
 
 from fazai.playbook.grammar import load_playbooks
-from fazai.playbook.nodes import Declared, Play, Selection
-from fazai.playbook.resolving import resolve
+from fazai.playbook.nodes import DeclaredResource, Play, Selection
+from fazai.playbook.resolving import resolve_work
 
-__all__ = ["Declared", "Play", "Selection", "load_playbooks", "resolve"]
+__all__ = ["DeclaredResource", "Play", "Selection", "load_playbooks", "resolve_work"]

@@ -1,52 +1,56 @@
-"""From a declared resource to what it says of one host: conditions, loops, templates."""
+"""Expansion of a declared resource for one host: conditions, loops, templates."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from fazai.errors import FazaiError, Mark, PlaybookError, did_you_mean
+from fazai.errors import FazaiError, Mark, PlaybookError, spelling_hint
 from fazai.model import Problem, Secret, Value
-from fazai.playbook.files import Files
-from fazai.playbook.nodes import Declared
-from fazai.playbook.problems import Problems
-from fazai.playbook.sources import Piece, Source, concealed, notified
-from fazai.template import OMIT, Scope, UndefinedName, named
-from fazai.yamltext import Seen, YamlMap
+from fazai.playbook.files import ContentFiles
+from fazai.playbook.nodes import DeclaredResource
+from fazai.playbook.problems import ProblemCollector
+from fazai.playbook.sources import ExpandedResource, PreparedResource, conceal_fields, read_notified
+from fazai.template import OMIT, Scope, UndefinedName, describe_type
+from fazai.yamltext import OnFileRead, YamlMap
 
-__all__ = ["Expander"]
+__all__ = ["ResourceExpander"]
 
 _LOOP_MAX: Final = 10_000
 _STATES: Final = ("present", "absent")
 
 
-class Expander:
-    """Expands sources for hosts; what is wrong goes into `problems`, once for what all hosts share."""
+class ResourceExpander:
+    """Expands prepared resources for hosts; errors go into `problems`, once for what all hosts share."""
 
-    def __init__(self, extra: Mapping[str, Value], problems: Problems, seen: Seen | None = None) -> None:
+    def __init__(
+        self, extra: Mapping[str, Value], problems: ProblemCollector, on_read: OnFileRead | None = None
+    ) -> None:
         self._extra = extra
-        self._files = Files(seen)
+        self._files = ContentFiles(on_read)
         self._problems = problems
 
-    def expand(self, source: Source, host: str, scope: Callable[[], Scope]) -> tuple[Piece, ...]:
-        """The pieces for a host. `scope` is asked for only if there is a template."""
+    def expand(
+        self, source: PreparedResource, host: str, scope: Callable[[], Scope]
+    ) -> tuple[ExpandedResource, ...]:
+        """Return the pieces for a host. `scope` is asked for only if there is a template."""
         if source.pieces is not None:
             return source.pieces
         if source.same:
-            piece = self._piece(source, None, None)
+            piece = self._render_piece(source, None, None)
             source.pieces = () if piece is None else (piece,)
             return source.pieces
         declared = source.declared
         try:
-            scopes = self._scopes(declared, scope())
+            scopes = self._loop_scopes(declared, scope())
         except FazaiError as error:
-            self._wrong(source, error, host, declared.node.mark("loop"))
+            self._report_error(source, error, host, declared.node.mark("loop"))
             return ()
-        found = [self._one(source, host, each) for each in scopes]
+        found = [self._expand_once(source, host, each) for each in scopes]
         return tuple(piece for piece in found if piece is not None)
 
-    def _scopes(self, declared: Declared, scope: Scope) -> list[Scope]:
-        """One scope for each item of the loop."""
+    def _loop_scopes(self, declared: DeclaredResource, scope: Scope) -> list[Scope]:
+        """Return one scope for each item of the loop."""
         if declared.loop is None:
             return [self._with_vars(declared, scope)]
         try:
@@ -57,7 +61,7 @@ class Expander:
             raise
         if not isinstance(items, list):
             raise PlaybookError(
-                f"loop: takes a list, and the template gives {named(items)}",
+                f"loop: takes a list, and the template gives {describe_type(items)}",
                 hint="a mapping becomes one with | dict2items",
             )
         if len(items) > _LOOP_MAX:
@@ -70,53 +74,55 @@ class Expander:
             found.append(self._with_vars(declared, scope.having(names)))
         return found
 
-    def _with_vars(self, declared: Declared, scope: Scope) -> Scope:
-        """The resource's own variables on top; extra variables win over them, too."""
+    def _with_vars(self, declared: DeclaredResource, scope: Scope) -> Scope:
+        """Put the resource's own variables on top; extra variables win over them, too."""
         if not declared.vars:
             return scope
         names = {name: value for name, value in declared.vars.items() if name not in self._extra}
         return scope.child(names, declared.vars.mark)
 
-    def _one(self, source: Source, host: str, scope: Scope) -> Piece | None:
+    def _expand_once(self, source: PreparedResource, host: str, scope: Scope) -> ExpandedResource | None:
         declared = source.declared
         if declared.when is not None:
             try:
                 if not scope.test(declared.when):
                     return None
             except FazaiError as error:
-                self._wrong(source, error, host, declared.node.mark("when"))
+                self._report_error(source, error, host, declared.node.mark("when"))
                 return None
-        return self._piece(source, host, scope)
+        return self._render_piece(source, host, scope)
 
-    def _piece(self, source: Source, host: str | None, scope: Scope | None) -> Piece | None:
-        """What is declared, rendered; None if something is wrong with it. Without a scope, for all hosts."""
+    def _render_piece(
+        self, source: PreparedResource, host: str | None, scope: Scope | None
+    ) -> ExpandedResource | None:
+        """Render what is declared; None if something is wrong with it. Without a scope, for all hosts."""
         before = self._problems.count
-        fields, origins = self._fields(source, host, scope)
-        self._contents(source, host, scope, fields, origins)
+        fields, origins = self._render_fields(source, host, scope)
+        self._insert_contents(source, host, scope, fields, origins)
         declared = source.declared
-        state = self._beside(source, host, scope, "state", declared.state)
-        name = self._beside(source, host, scope, "name", declared.name)
-        adopt = self._beside(source, host, scope, "adopt", declared.adopt)
-        notify = notified(self._beside(source, host, scope, "notify", declared.notify))
-        listen = notified(self._beside(source, host, scope, "listen", declared.listen))
+        state = self._render_beside(source, host, scope, "state", declared.state)
+        name = self._render_beside(source, host, scope, "name", declared.name)
+        adopt = self._render_beside(source, host, scope, "adopt", declared.adopt)
+        notify = read_notified(self._render_beside(source, host, scope, "notify", declared.notify))
+        listen = read_notified(self._render_beside(source, host, scope, "listen", declared.listen))
         if state is not None and state not in _STATES:
-            hint = did_you_mean(state, _STATES) if isinstance(state, str) else None
-            self._complain(source, host, "state", "state: is present or absent", hint)
+            hint = spelling_hint(state, _STATES) if isinstance(state, str) else None
+            self._report(source, host, "state", "state: is present or absent", hint)
         if adopt is not None and not isinstance(adopt, bool):
-            self._complain(source, host, "adopt", "adopt: is true or false", "add | bool")
+            self._report(source, host, "adopt", "adopt: is true or false", "add | bool")
         if notify is None:
-            self._complain(source, host, "notify", "notify: takes a text, or a list of texts", None)
+            self._report(source, host, "notify", "notify: takes a text, or a list of texts", None)
         if listen is None:
-            self._complain(source, host, "listen", "listen: takes a text, or a list of texts", None)
+            self._report(source, host, "listen", "listen: takes a text, or a list of texts", None)
         elif listen and not getattr(source.kind, "runs", False):
             text = f"{source.kind.name} cannot be a handler: there is nothing in it to run"
-            self._complain(source, host, None, text, "a handler is host.command, or a kind that restarts")
+            self._report(source, host, None, text, "a handler is host.command, or a kind that restarts")
         if self._problems.count > before:
             return None
-        identity = self._identity(source, host, fields, origins)
+        identity = self._identify(source, host, fields, origins)
         if identity is None:
             return None
-        return Piece(
+        return ExpandedResource(
             source,
             identity,
             fields,
@@ -129,30 +135,30 @@ class Expander:
             shared=scope is None and source.reused,
         )
 
-    def _fields(
-        self, source: Source, host: str | None, scope: Scope | None
+    def _render_fields(
+        self, source: PreparedResource, host: str | None, scope: Scope | None
     ) -> tuple[dict[str, Value], Mapping[str, Mark]]:
         written = source.declared.fields
         if isinstance(written, str):
-            return self._whole(source, host, scope, written)
+            return self._render_whole(source, host, scope, written)
         fields = dict(written)
         for name in source.dynamic:
             assert scope is not None
             try:
                 value = scope.render(written[name], sensitive=name in source.hidden)
             except FazaiError as error:
-                self._wrong(source, error, host, source.origins[name])
+                self._report_error(source, error, host, source.origins[name])
                 continue
             if value is OMIT:
                 del fields[name]
             else:
                 fields[name] = value
-        return concealed(source, fields), source.origins
+        return conceal_fields(source, fields), source.origins
 
-    def _whole(
-        self, source: Source, host: str | None, scope: Scope | None, template: str
+    def _render_whole(
+        self, source: PreparedResource, host: str | None, scope: Scope | None, template: str
     ) -> tuple[dict[str, Value], Mapping[str, Mark]]:
-        """`kind: "{{ item }}"`: a template that gives all fields."""
+        """Render `kind: "{{ item }}"`: one template that gives all fields."""
         declared = source.declared
         place = declared.node.mark(declared.kind)
         assert scope is not None
@@ -164,64 +170,77 @@ class Expander:
                     hint=f"for an example: fazai kinds {declared.kind}",
                 )
         except FazaiError as error:
-            self._wrong(source, error, host, place)
+            self._report_error(source, error, host, place)
             return {}, {}
         origins = {name: value.mark(name) if isinstance(value, YamlMap) else place for name in value}
-        return concealed(source, dict(value)), origins
+        return conceal_fields(source, dict(value)), origins
 
-    def _contents(
+    def _insert_contents(
         self,
-        source: Source,
+        source: PreparedResource,
         host: str | None,
         scope: Scope | None,
         fields: dict[str, Value],
         origins: Mapping[str, Mark],
     ) -> None:
-        """In place of the names of files, what is in them; templates are rendered."""
+        """Replace the names of files by their content; templates are rendered."""
         for name in source.files:
             if isinstance(path := fields.get(name), str):
                 place = origins.get(name) or source.declared.mark
                 try:
                     fields[name] = self._files.content(path, place, source.kind.fields[name].type, scope)
                 except FazaiError as error:
-                    self._wrong(source, error, host, place)
+                    self._report_error(source, error, host, place)
 
-    def _beside(self, source: Source, host: str | None, scope: Scope | None, key: str, value: Value) -> Value:
-        """The rendered value of what stands beside the fields."""
+    def _render_beside(
+        self, source: PreparedResource, host: str | None, scope: Scope | None, key: str, value: Value
+    ) -> Value:
+        """Render a key that stands beside the fields, such as `state`."""
         if value is None or scope is None:
             return value
         try:
             value = scope.render(value)
         except FazaiError as error:
-            self._wrong(source, error, host, source.declared.node.mark(key))
+            self._report_error(source, error, host, source.declared.node.mark(key))
             return None
         return None if value is OMIT else value
 
-    def _identity(
-        self, source: Source, host: str | None, fields: Mapping[str, Value], origins: Mapping[str, Mark]
+    def _identify(
+        self,
+        source: PreparedResource,
+        host: str | None,
+        fields: Mapping[str, Value],
+        origins: Mapping[str, Mark],
     ) -> str | None:
         kind = source.kind
         for name in kind.identity:
             if isinstance(fields.get(name), Secret):
-                self._complain(
+                self._report(
                     source, host, None, f"{kind.name}: {name} names the item, and cannot be a secret"
                 )
                 return None
         found = kind.identify(fields)
         if not isinstance(found, Problem):
             return found
-        self._problems.add(problem_error(source, found, origins, kind.name), host)
+        self._problems.add(field_error(source, found, origins, kind.name), host)
         return None
 
-    def _complain(
-        self, source: Source, host: str | None, key: str | None, message: str, hint: str | None = None
+    def _report(
+        self,
+        source: PreparedResource,
+        host: str | None,
+        key: str | None,
+        message: str,
+        hint: str | None = None,
     ) -> None:
         node = source.declared.node
         place = node.mark(key) if key is not None else source.declared.mark
         excerpt = node.excerpt(key if key is not None else source.declared.kind)
         self._problems.add(PlaybookError(message, where=place, hint=hint, excerpt=excerpt), host)
 
-    def _wrong(self, source: Source, error: FazaiError, host: str | None, place: Mark) -> None:
+    def _report_error(
+        self, source: PreparedResource, error: FazaiError, host: str | None, place: Mark
+    ) -> None:
         if error.where is None:
             error.where = place
         if error.excerpt is not None and isinstance(error.where, Mark):  # the template: its line says more
@@ -230,8 +249,10 @@ class Expander:
         self._problems.add(error, host)
 
 
-def problem_error(source: Source, problem: Problem, origins: Mapping[str, Mark], label: str) -> PlaybookError:
-    """What a kind says of a field, at the place of the field."""
+def field_error(
+    source: PreparedResource, problem: Problem, origins: Mapping[str, Mark], label: str
+) -> PlaybookError:
+    """Return the error for a problem that a kind found, at the place of the field."""
     name = problem.field
     if name is not None and name not in origins:
         name = name.partition(".")[0]  # the kind's name for a part of a mapping

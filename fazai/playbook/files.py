@@ -5,24 +5,24 @@ from __future__ import annotations
 import os
 from typing import Final
 
-from fazai.errors import Mark, PlaybookError, did_you_mean
+from fazai.errors import Mark, PlaybookError, spelling_hint
 from fazai.model import Value
 from fazai.template import Scope
-from fazai.yamltext import Seen
+from fazai.yamltext import OnFileRead
 
-__all__ = ["Files"]
+__all__ = ["ContentFiles"]
 
 _FOLDERS: Final = {"source": "files", "template": "templates"}  # where Ansible's roles have them
 _LIMIT_BYTES: Final = 64 * 1024 * 1024
 _ALL_BYTES: Final = 512 * 1024 * 1024
 
 
-class Files:
-    """Reads each file once; `seen` hears of it."""
+class ContentFiles:
+    """Reads each file once; `on_read` is called with its path and bytes."""
 
-    def __init__(self, seen: Seen | None = None) -> None:
+    def __init__(self, on_read: OnFileRead | None = None) -> None:
         self._known: dict[str, bytes] = {}
-        self._seen = seen
+        self._on_read = on_read
         self._bytes = 0
 
     def content(self, name: str, place: Mark, type_: str, scope: Scope | None) -> Value:
@@ -33,9 +33,9 @@ class Files:
         path = self._find(name, os.path.dirname(place.file), _FOLDERS[type_])
         data = self._known.get(path)
         if data is None:
-            data = self._known[path] = _read(path)
-            if self._seen is not None:
-                self._seen(path, data)
+            data = self._known[path] = _read_file(path)
+            if self._on_read is not None:
+                self._on_read(path, data)
             self._bytes += len(data)
             if self._bytes > _ALL_BYTES:
                 text = f"the files of this run are more than {_ALL_BYTES >> 20} MiB together, up to {path}"
@@ -56,19 +56,19 @@ class Files:
         for path in paths:
             if os.path.isfile(path):
                 return path
-        near = [each for path in paths for each in _listed(os.path.dirname(path))]
-        hint = did_you_mean(os.path.basename(name), near) or f"it is looked for at {' and at '.join(paths)}"
+        near = [each for path in paths for each in _list_folder(os.path.dirname(path))]
+        hint = spelling_hint(os.path.basename(name), near) or f"it is looked for at {' and at '.join(paths)}"
         raise PlaybookError(f"there is no file {name}", hint=hint)
 
 
-def _listed(folder: str) -> list[str]:
+def _list_folder(folder: str) -> list[str]:
     try:
         return os.listdir(folder)
     except OSError:
         return []
 
 
-def _read(path: str) -> bytes:
+def _read_file(path: str) -> bytes:
     try:
         with open(path, "rb") as file:
             data = file.read(_LIMIT_BYTES + 1)

@@ -1,4 +1,4 @@
-"""The grammar of playbooks and of lists of resources: what may stand where; all that is wrong is found."""
+"""The grammar of playbooks and of lists of resources: which key may stand where. Finds all errors."""
 
 from __future__ import annotations
 
@@ -8,19 +8,29 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from fazai.errors import Errors, FazaiError, PlaybookError, did_you_mean, nearest, raise_found
+from fazai.errors import FazaiError, PlaybookError, did_you_mean, raise_found, spelling_hint
 from fazai.playbook.modules import module_hint
-from fazai.playbook.nodes import Declared, Play, words
-from fazai.yamltext import Decrypt, Seen, YamlList, YamlMap, load
+from fazai.playbook.nodes import DeclaredResource, Play, split_words
+from fazai.yamltext import Decrypt, OnFileRead, YamlList, YamlMap, load_yaml
 
 __all__ = ["load_playbooks", "read_resources"]
 
 _PLAY: Final = ("name", "hosts", "vars", "tags", "resources", "handlers", "serial", "max_fail")
 _BESIDE: Final = (
-    *("state", "when", "loop", "loop_control", "tags", "name", "adopt", "notify", "listen", "vars"),
+    "state",
+    "when",
+    "loop",
+    "loop_control",
+    "tags",
+    "name",
+    "adopt",
+    "notify",
+    "listen",
+    "vars",
 )
 _STATES: Final = ("present", "absent")
-#: What decides whether and how often a resource is wanted: without it, more would be wrong than is.
+#: Keys that decide whether and how often a resource is wanted: read without one of them, a resource would
+#: cause errors that are none.
 _DECIDING: Final = ("when", "loop", "loop_control", "vars")
 _KIND: Final = re.compile(r"[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*")
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -66,86 +76,85 @@ _RESOURCE_HINTS: Final = {
 
 
 def load_playbooks(
-    paths: Iterable[str | Path], *, decrypt: Decrypt | None = None, seen: Seen | None = None
+    paths: Iterable[str | Path], *, decrypt: Decrypt | None = None, on_read: OnFileRead | None = None
 ) -> tuple[Play, ...]:
-    """The plays of these files, in order. A file that is named twice is read once.
+    """Read the plays of these files, in order. A file that is named twice is read once.
 
     `decrypt` opens files that are Ansible Vault text as a whole (`SecretReader.open_file`). Raises
-    PlaybookError or YamlError, or Errors with everything that is wrong in all of them; their `rest` is the
-    plays without it.
+    PlaybookError or YamlError, or Errors for several; their `rest` is the plays without what is wrong.
     """
     plays: list[Play] = []
     errors: list[FazaiError] = []
     for path in dict.fromkeys(Path(path) for path in paths):
         try:
-            document = load(path, decrypt=decrypt, seen=seen, what="playbook")
+            document = load_yaml(path, decrypt=decrypt, on_read=on_read, what="playbook")
         except FazaiError as error:
-            errors += error.errors if isinstance(error, Errors) else [error]
+            errors += error.errors
             document = error.rest if isinstance(error.rest, YamlList) else None
         if document is None:
             continue
         if not isinstance(document, YamlList):
             hint = "start every play with `- name:`"
-            errors.append(_error(document, None, "a playbook is a list of plays", hint))
+            errors.append(_grammar_error(document, None, "a playbook is a list of plays", hint))
             continue
         for index, item in enumerate(document):
-            play = _Play(document, index, item, path, errors).read()
+            play = _PlayReader(document, index, item, path, errors).read()
             if play is not None:
                 plays.append(play)
     raise_found(errors, tuple(plays))
     return tuple(plays)
 
 
-def read_resources(resources: YamlList) -> tuple[tuple[Declared, ...], tuple[FazaiError, ...]]:
-    """The resources of a list, and everything that is wrong with its shape."""
+def read_resources(resources: YamlList) -> tuple[tuple[DeclaredResource, ...], tuple[FazaiError, ...]]:
+    """Read the resources of a list; returns them, and all errors in its shape."""
     errors: list[FazaiError] = []
-    found = [_Resource(resources, index, item, errors).read() for index, item in enumerate(resources)]
+    found = [_ResourceReader(resources, index, item, errors).read() for index, item in enumerate(resources)]
     return tuple(each for each in found if each is not None), tuple(errors)
 
 
-def _error(
+def _grammar_error(
     node: YamlMap | YamlList, key: Any, message: str, hint: str | None = None, *, at_key: bool = False
 ) -> PlaybookError:
     place = node.key_mark(key) if at_key and isinstance(node, YamlMap) else node.mark(key)
     return PlaybookError(message, where=place, hint=hint, excerpt=node.excerpt(key))
 
 
-class _Reader:
-    """A mapping that is being read; what is wrong with it goes into `errors`."""
+class _MappingReader:
+    """Reads the keys of one mapping; errors go into `errors`."""
 
     def __init__(self, node: YamlMap, errors: list[FazaiError]) -> None:
         self.node = node
         self.errors = errors
 
-    def wrong(self, key: str | None, message: str, hint: str | None = None, *, at_key: bool = False) -> None:
-        self.errors.append(_error(self.node, key, message, hint, at_key=at_key))
+    def report(self, key: str | None, message: str, hint: str | None = None, *, at_key: bool = False) -> None:
+        self.errors.append(_grammar_error(self.node, key, message, hint, at_key=at_key))
 
-    def text(self, key: str) -> str | None:
+    def read_text(self, key: str) -> str | None:
         value = self.node.get(key)
         if value is None or isinstance(value, str):
             return value
         if isinstance(value, int | float) and not isinstance(value, bool):
             return str(value)
-        self.wrong(key, f"{key}: takes a text")
+        self.report(key, f"{key}: takes a text")
         return None
 
-    def words(self, key: str) -> tuple[str, ...]:
+    def read_words(self, key: str) -> tuple[str, ...]:
         value = self.node.get(key)
-        found = () if value is None else words(value)
+        found = () if value is None else split_words(value)
         if found is None:
-            self.wrong(key, f"{key}: takes a text, or a list of texts", f"{key}: [one, two]")
+            self.report(key, f"{key}: takes a text, or a list of texts", f"{key}: [one, two]")
         return found or ()
 
-    def map(self, key: str) -> YamlMap | None:
+    def read_map(self, key: str) -> YamlMap | None:
         value = self.node.get(key)
         if value is None or isinstance(value, YamlMap):
             return value
-        self.wrong(key, f"{key}: takes a mapping", f"write `name: value` lines below {key}:")
+        self.report(key, f"{key}: takes a mapping", f"write `name: value` lines below {key}:")
         return None
 
 
-class _Play(_Reader):
-    """One item of a playbook."""
+class _PlayReader(_MappingReader):
+    """Reads one item of a playbook."""
 
     def __init__(
         self, document: YamlList, index: int, item: Any, path: Path, errors: list[FazaiError]
@@ -158,64 +167,64 @@ class _Play(_Reader):
     def read(self) -> Play | None:
         if not isinstance(self._item, YamlMap):
             self.errors.append(
-                _error(*self._place, "a play is a mapping", "`- name: …` with hosts: below it")
+                _grammar_error(*self._place, "a play is a mapping", "`- name: …` with hosts: below it")
             )
             return None
         for key in self.node:
             if key not in _PLAY:
-                hint = _PLAY_HINTS.get(key) or did_you_mean(key, _PLAY) or _kind_hint(key)
-                self.wrong(key, f'a play has no "{key}"', hint, at_key=True)
-        hosts = self._hosts()
-        resources = (*self._resources(), *self._misnamed(), *self._handlers())
+                hint = _PLAY_HINTS.get(key) or spelling_hint(key, _PLAY) or _kind_hint(key)
+                self.report(key, f'a play has no "{key}"', hint, at_key=True)
+        hosts = self._read_hosts()
+        resources = (*self._read_resources(), *self._read_misnamed(), *self._read_handlers())
         if hosts is None:
             return None
         return Play(
-            name=self.text("name") or ", ".join(hosts),
+            name=self.read_text("name") or ", ".join(hosts),
             hosts=hosts,
             resources=resources,
             path=self._path,
             node=self.node,
-            tags=self.words("tags"),
-            vars=self.map("vars"),
-            serial=self._serial(),
-            max_fail=self._max_fail(),
+            tags=self.read_words("tags"),
+            vars=self.read_map("vars"),
+            serial=self._read_serial(),
+            max_fail=self._read_max_fail(),
         )
 
-    def _hosts(self) -> tuple[str, ...] | None:
+    def _read_hosts(self) -> tuple[str, ...] | None:
         value = self.node.get("hosts")
         if isinstance(value, str) and value.strip():
             return (value,)
         if isinstance(value, YamlList) and value and all(isinstance(item, str) for item in value):
             return tuple(value)
         if value is None:
-            self.wrong(None, "a play says which hosts it is for", "hosts: all")
+            self.report(None, "a play says which hosts it is for", "hosts: all")
         else:
-            self.wrong("hosts", "hosts: takes a host pattern, or a list of them", "hosts: all")
+            self.report("hosts", "hosts: takes a host pattern, or a list of them", "hosts: all")
         return None
 
-    def _resources(self, key: str = "resources") -> tuple[Declared, ...]:
+    def _read_resources(self, key: str = "resources") -> tuple[DeclaredResource, ...]:
         value = self.node.get(key)
         if value is None:
             return ()
         if not isinstance(value, YamlList):
-            self.wrong(key, f"{key}: takes a list", "write `- kind: {fields}`")
+            self.report(key, f"{key}: takes a list", "write `- kind: {fields}`")
             return ()
         found, errors = read_resources(value)
         self.errors.extend(errors)
         return found
 
-    def _misnamed(self) -> tuple[Declared, ...]:
-        """The resources below a misspelt `resources:`, or `tasks:`: read, to say what else is wrong."""
-        found: tuple[Declared, ...] = ()
+    def _read_misnamed(self) -> tuple[DeclaredResource, ...]:
+        """Read the resources below a misspelt `resources:`, or `tasks:`, to find the errors in them, too."""
+        found: tuple[DeclaredResource, ...] = ()
         for key in self.node:
-            meant = key in _TASKS or nearest(key, _PLAY) == "resources"
+            meant = key in _TASKS or did_you_mean(key, _PLAY) == "resources"
             if key not in _PLAY and meant and isinstance(self.node[key], YamlList):
-                found += self._resources(key)
+                found += self._read_resources(key)
         return found
 
-    def _handlers(self) -> tuple[Declared, ...]:
-        """As resources, but each listens: to what it says, else to its name."""
-        found = self._resources("handlers")
+    def _read_handlers(self) -> tuple[DeclaredResource, ...]:
+        """Read handlers: resources that listen to what they say, else to their name."""
+        found = self._read_resources("handlers")
         for each in found:
             if each.listen is None and each.name is None:
                 place = each.node.mark(each.kind)
@@ -223,22 +232,22 @@ class _Play(_Reader):
                 self.errors.append(PlaybookError(text, where=place, hint='name: "restart app"'))
         return tuple(each if each.listen is not None else replace(each, listen=each.name) for each in found)
 
-    def _serial(self) -> tuple[int | str, ...]:
+    def _read_serial(self) -> tuple[int | str, ...]:
         value = self.node.get("serial")
         if value is None:
             return ()
         sizes = tuple(value) if isinstance(value, YamlList) else (value,)
         if not sizes or not all(_is_size(size, least=1) for size in sizes):
-            self.wrong(
+            self.report(
                 "serial", "serial: takes a number from 1 on, a percentage, or a list", 'serial: [1, "30%"]'
             )
             return ()
         return sizes
 
-    def _max_fail(self) -> int | str | None:
+    def _read_max_fail(self) -> int | str | None:
         value = self.node.get("max_fail")
         if value is not None and not _is_size(value, least=0):
-            self.wrong("max_fail", "max_fail: takes a number of targets, or a percentage", 'max_fail: "10%"')
+            self.report("max_fail", "max_fail: takes a number of targets, or a percentage", 'max_fail: "10%"')
             return None
         return value
 
@@ -258,52 +267,52 @@ def _resource_hint(key: str) -> str | None:
     return "write loop:" if key.startswith("with_") else _RESOURCE_HINTS.get(key)
 
 
-class _Resource(_Reader):
-    """One item of a list of resources."""
+class _ResourceReader(_MappingReader):
+    """Reads one item of a list of resources."""
 
     def __init__(self, resources: YamlList, index: int, item: Any, errors: list[FazaiError]) -> None:
         super().__init__(item if isinstance(item, YamlMap) else YamlMap(resources.source, 0), errors)
         self._item = item
         self._place = (resources, index)
 
-    def read(self) -> Declared | None:
+    def read(self) -> DeclaredResource | None:
         if not isinstance(self._item, YamlMap):
             self.errors.append(
-                _error(*self._place, "a resource is a mapping", "`- opnsense.alias: {name: …}`")
+                _grammar_error(*self._place, "a resource is a mapping", "`- opnsense.alias: {name: …}`")
             )
             return None
-        kind = self._kind()
-        fields = self._fields(kind) if kind is not None else None
+        kind = self._find_kind()
+        fields = self._read_fields(kind) if kind is not None else None
         before = len(self.errors)
-        loop_var, index_var = self._loop_control()
-        when, loop, variables = self._when(), self._loop(), self.map("vars")
-        if kind is None or fields is None or len(self.errors) > before or self._undecided():
+        loop_var, index_var = self._read_loop_control()
+        when, loop, variables = self._read_when(), self._read_loop(), self.read_map("vars")
+        if kind is None or fields is None or len(self.errors) > before or self._is_undecided():
             return None
-        return Declared(
+        return DeclaredResource(
             kind=kind,
             fields=fields,
             node=self.node,
             mark=self.node.key_mark(kind),
-            tags=self.words("tags"),
-            name=self.text("name"),
-            state=self._state(),
+            tags=self.read_words("tags"),
+            name=self.read_text("name"),
+            state=self._read_state(),
             when=when,
             loop=loop,
             loop_var=loop_var,
             index_var=index_var,
             vars=variables,
-            adopt=self._adopt(),
+            adopt=self._read_adopt(),
             notify=self.node.get("notify"),
             listen=self.node.get("listen"),
         )
 
-    def _undecided(self) -> bool:
-        """Whether an unknown key may be what decides for whom, or how often, this is."""
+    def _is_undecided(self) -> bool:
+        """Tell whether an unknown key may be meant to decide for whom, or how often, the resource is."""
         unknown = (key for key in self.node if key not in _BESIDE and not _KIND.fullmatch(key))
-        return any(key.startswith("with_") or nearest(key, _BESIDE) in _DECIDING for key in unknown)
+        return any(key.startswith("with_") or did_you_mean(key, _BESIDE) in _DECIDING for key in unknown)
 
-    def _kind(self) -> str | None:
-        """The one key that is a kind; every other must be known."""
+    def _find_kind(self) -> str | None:
+        """Find the one key that is a kind; every other must be known."""
         others = [key for key in self.node if key not in _BESIDE]
         kinds = [key for key in others if _KIND.fullmatch(key)] or others[:1]
         for key in others:
@@ -311,73 +320,75 @@ class _Resource(_Reader):
                 continue
             if _KIND.fullmatch(key):
                 message = f'two kinds in one resource: "{kinds[0]}" and "{key}"'
-                self.wrong(key, message, "start each resource with a dash of its own", at_key=True)
+                self.report(key, message, "start each resource with a dash of its own", at_key=True)
             else:
-                near = _resource_hint(key) or did_you_mean(key, _BESIDE)
+                near = _resource_hint(key) or spelling_hint(key, _BESIDE)
                 hint = near or f"a field of it stands below {kinds[0]}:"
-                self.wrong(key, f'a resource has no "{key}"', hint, at_key=True)
+                self.report(key, f'a resource has no "{key}"', hint, at_key=True)
         if not kinds:
-            self.wrong(None, "this resource names no kind", "`- opnsense.alias: {name: …}`")
+            self.report(None, "this resource names no kind", "`- opnsense.alias: {name: …}`")
             return None
         if not _KIND.fullmatch(kinds[0]):
-            near = did_you_mean(kinds[0], _BESIDE)
+            near = spelling_hint(kinds[0], _BESIDE)
             known = None if near and self.node[kinds[0]] in _STATES else module_hint(kinds[0])
             hint = _resource_hint(kinds[0]) or known or near or "see: fazai kinds"
-            self.wrong(kinds[0], f'there is no kind "{kinds[0]}"', hint, at_key=True)
+            self.report(kinds[0], f'there is no kind "{kinds[0]}"', hint, at_key=True)
             return None
         return kinds[0]
 
-    def _fields(self, kind: str) -> YamlMap | str | None:
+    def _read_fields(self, kind: str) -> YamlMap | str | None:
         value = self.node[kind]
         if isinstance(value, YamlMap) or (isinstance(value, str) and "{{" in value):
             return value
-        self.wrong(kind, f"{kind}: takes a mapping of fields", f"for an example: fazai kinds {kind}")
+        self.report(kind, f"{kind}: takes a mapping of fields", f"for an example: fazai kinds {kind}")
         return None
 
-    def _state(self) -> str | None:
+    def _read_state(self) -> str | None:
         value = self.node.get("state")
         if value is None or (isinstance(value, str) and (value in _STATES or "{{" in value)):
             return value
-        hint = did_you_mean(value, _STATES) if isinstance(value, str) else None
-        self.wrong("state", "state: is present or absent", hint)
+        hint = spelling_hint(value, _STATES) if isinstance(value, str) else None
+        self.report("state", "state: is present or absent", hint)
         return None
 
-    def _when(self) -> Any:
+    def _read_when(self) -> Any:
         value = self.node.get("when")
         items = value if isinstance(value, YamlList) else [value]
         if value is not None and not all(isinstance(item, str | bool) for item in items):
-            self.wrong("when", "when: takes an expression, or a list of them", "when: site == 'north'")
+            self.report("when", "when: takes an expression, or a list of them", "when: site == 'north'")
             return None
         return value
 
-    def _loop(self) -> Any:
+    def _read_loop(self) -> Any:
         value = self.node.get("loop")
         if value is None or isinstance(value, YamlList) or (isinstance(value, str) and "{{" in value):
             return value
         hint = 'loop: "{{ mapping | dict2items }}"' if isinstance(value, YamlMap) else 'loop: "{{ names }}"'
-        self.wrong("loop", "loop: takes a list", hint)
+        self.report("loop", "loop: takes a list", hint)
         return None
 
-    def _loop_control(self) -> tuple[str, str | None]:
-        control = self.map("loop_control")
+    def _read_loop_control(self) -> tuple[str, str | None]:
+        control = self.read_map("loop_control")
         if control is None:
             return "item", None
         if "loop" not in self.node:
-            self.wrong("loop_control", "loop_control: stands beside loop:", at_key=True)
+            self.report("loop_control", "loop_control: stands beside loop:", at_key=True)
         known = ("loop_var", "index_var")
         for key, value in control.items():
             if key not in known:
-                hint = did_you_mean(key, known) or "it has loop_var and index_var"
-                self.errors.append(_error(control, key, f'loop_control: has no "{key}"', hint, at_key=True))
+                hint = spelling_hint(key, known) or "it has loop_var and index_var"
+                self.errors.append(
+                    _grammar_error(control, key, f'loop_control: has no "{key}"', hint, at_key=True)
+                )
             elif not isinstance(value, str) or not _NAME.fullmatch(value):
                 self.errors.append(
-                    _error(control, key, f"{key}: takes the name of a variable", f"{key}: rule")
+                    _grammar_error(control, key, f"{key}: takes the name of a variable", f"{key}: rule")
                 )
         return str(control.get("loop_var", "item")), control.get("index_var")
 
-    def _adopt(self) -> Any:
+    def _read_adopt(self) -> Any:
         value = self.node.get("adopt")
         if value is None or isinstance(value, bool) or (isinstance(value, str) and "{{" in value):
             return value
-        self.wrong("adopt", "adopt: is true or false")
+        self.report("adopt", "adopt: is true or false")
         return None

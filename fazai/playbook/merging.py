@@ -1,4 +1,4 @@
-"""From pieces to the resources of one target: by kind and identity, the specific over the general."""
+"""Merging of pieces to the resources of one target: by kind and identity, the specific over the general."""
 
 from __future__ import annotations
 
@@ -6,53 +6,56 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from fazai.errors import Mark, PlaybookError
 from fazai.model import Kind, Resource, Telling, Value
-from fazai.playbook.expanding import problem_error
-from fazai.playbook.problems import Problems
-from fazai.playbook.sources import Piece
+from fazai.playbook.expanding import field_error
+from fazai.playbook.problems import ProblemCollector
+from fazai.playbook.sources import ExpandedResource
 
-__all__ = ["Merger"]
+__all__ = ["ResourceMerger"]
 
-#: What is said of one item, the least specific first.
-Chain = tuple[Piece, ...]
+#: All pieces for one item, the least specific first.
+PieceChain = tuple[ExpandedResource, ...]
 #: Kind, identity, and to what it listens: a handler may name an item that is a resource, too.
 _Key = tuple[str, str, tuple[str, ...]]
 
 
-class Merger:
+class ResourceMerger:
     """Merges pieces; a resource that is the same for several hosts is made once."""
 
-    def __init__(self, problems: Problems) -> None:
+    def __init__(self, problems: ProblemCollector) -> None:
         self._problems = problems
-        self._made: dict[tuple[object, ...], tuple[Chain, Resource | None]] = {}
+        self._made: dict[tuple[object, ...], tuple[PieceChain, Resource | None]] = {}
 
-    def merge(self, host: str | None, layers: Iterable[Sequence[Piece]]) -> tuple[Resource, ...]:
+    def merge(self, host: str | None, layers: Iterable[Sequence[ExpandedResource]]) -> tuple[Resource, ...]:
         """The resources of a host, each where its identity comes first. Layers: least specific first."""
         return self._merge(host, list(layers), {})
 
     def _merge(
-        self, host: str | None, layers: Sequence[Sequence[Piece]], apart: Mapping[_Key, tuple[str, ...]]
+        self,
+        host: str | None,
+        layers: Sequence[Sequence[ExpandedResource]],
+        apart: Mapping[_Key, tuple[str, ...]],
     ) -> tuple[Resource, ...]:
         """`apart`: identities of several items, with the fields that tell these apart."""
-        chains: dict[_Key, Chain] = {}
-        twice: list[tuple[Piece, Piece]] = []
+        chains: dict[_Key, PieceChain] = {}
+        twice: list[tuple[ExpandedResource, ExpandedResource]] = []
         for pieces in layers:
-            seen: dict[_Key, Piece] = {}
+            seen: dict[_Key, ExpandedResource] = {}
             for piece in pieces:
-                key = _key(piece, apart)
+                key = _merge_key(piece, apart)
                 other = seen.get(key)
                 if other is not None and other is not piece:
                     twice.append((other, piece))
                 seen[key] = piece
                 chains[key] = (*chains.get(key, ()), piece)
-        if twice and not apart and (apart := _told_apart(layers)):
+        if twice and not apart and (apart := _find_alike(layers)):
             return self._merge(host, layers, apart)
         for first, second in twice:
             self._check_twice(host, first, second)
-        found = [self._resource(host, chain, key[1]) for key, chain in chains.items()]
+        found = [self._share_resource(host, chain, key[1]) for key, chain in chains.items()]
         return tuple(resource for resource in found if resource is not None)
 
-    def _check_twice(self, host: str | None, first: Piece, second: Piece) -> None:
-        """The same item twice in one list must not say two things of one field."""
+    def _check_twice(self, host: str | None, first: ExpandedResource, second: ExpandedResource) -> None:
+        """Report an item that stands twice in one list with two values of one field."""
         both = f'{first.source.kind.name} "{first.identity}" stands twice in this list'
         hint = f"the other one is at {first.mark}"
         for name, value in second.fields.items():
@@ -73,27 +76,27 @@ class Merger:
             excerpt = second.source.excerpt()
             self._problems.add(PlaybookError(message, where=second.mark, hint=hint, excerpt=excerpt), host)
 
-    def _resource(self, host: str | None, chain: Chain, identity: str) -> Resource | None:
+    def _share_resource(self, host: str | None, chain: PieceChain, identity: str) -> Resource | None:
         if not all(piece.shared for piece in chain):
-            return self._make(host, chain, identity)
+            return self._build_resource(host, chain, identity)
         key = (identity, *[id(piece) for piece in chain])
         known = self._made.get(key)
         if known is None:
-            made = self._make(None, chain, identity)
+            made = self._build_resource(None, chain, identity)
             known = self._made[key] = (chain, made)  # the chain is kept: ids stay theirs
         return known[1]
 
-    def _make(self, host: str | None, chain: Chain, identity: str) -> Resource | None:
+    def _build_resource(self, host: str | None, chain: PieceChain, identity: str) -> Resource | None:
         last = chain[-1]
         kind = last.source.kind
-        fields, owners = _overlaid(chain)
+        fields, owners = _overlay_fields(chain)
         canonical, problems = kind.normalise(fields, "notified" if last.listen else last.state)
         if problems:
             label = f'{kind.name} "{identity}"'
             for problem in problems:
                 owner = owners.get(problem.field or "") or owners.get((problem.field or "").partition(".")[0])
                 piece = owner or last
-                self._problems.add(problem_error(piece.source, problem, piece.origins, label), host)
+                self._problems.add(field_error(piece.source, problem, piece.origins, label), host)
             return None
         state = last.state
         if "state" in canonical and "absent" in kind.fields["state"].choices:
@@ -104,24 +107,24 @@ class Merger:
             fields=canonical,
             state=state,
             mark=last.mark,
-            origins=_origins(chain, owners, canonical),
+            origins=_field_origins(chain, owners, canonical),
             name=next((piece.name for piece in reversed(chain) if piece.name is not None), None),
-            tags=_tags(chain),
+            tags=_merge_tags(chain),
             adopt=next((piece.adopt for piece in reversed(chain) if piece.adopt is not None), None),
             notify=next((piece.notify for piece in reversed(chain) if piece.notify), ()),
             listen=last.listen,
-            label=_label(kind, canonical, last.identity if identity != last.identity else ""),
+            label=_item_label(kind, canonical, last.identity if identity != last.identity else ""),
         )
 
 
-def _told_apart(layers: Iterable[Sequence[Piece]]) -> dict[_Key, tuple[str, ...]]:
+def _find_alike(layers: Iterable[Sequence[ExpandedResource]]) -> dict[_Key, tuple[str, ...]]:
     """The identities that one list has several times for different items, and the fields that differ."""
     found: dict[_Key, tuple[str, ...]] = {}
     for pieces in layers:
-        alike: dict[_Key, list[Piece]] = {}
+        alike: dict[_Key, list[ExpandedResource]] = {}
         for piece in pieces:
             if isinstance(piece.source.kind, Telling):
-                alike.setdefault(_key(piece, {}), []).append(piece)
+                alike.setdefault(_merge_key(piece, {}), []).append(piece)
         for key, several in alike.items():
             kind = several[0].source.kind
             if len(several) > 1 and isinstance(kind, Telling):
@@ -134,7 +137,7 @@ def _told_apart(layers: Iterable[Sequence[Piece]]) -> dict[_Key, tuple[str, ...]
     return found
 
 
-def _key(piece: Piece, apart: Mapping[_Key, tuple[str, ...]]) -> _Key:
+def _merge_key(piece: ExpandedResource, apart: Mapping[_Key, tuple[str, ...]]) -> _Key:
     kind = piece.source.kind
     key = (kind.name, piece.identity, piece.listen)
     if not apart or key not in apart or not isinstance(kind, Telling):
@@ -143,24 +146,26 @@ def _key(piece: Piece, apart: Mapping[_Key, tuple[str, ...]]) -> _Key:
     return (kind.name, f"{piece.identity} ({more})", piece.listen)
 
 
-def _label(kind: Kind, fields: Mapping[str, Value], base: str) -> str:
-    """What the item is called on the target where its identity says more: `base`, or what the kind says."""
+def _item_label(kind: Kind, fields: Mapping[str, Value], base: str) -> str:
+    """Return the name of the item on the target where its identity holds more than that, else no text."""
     return base or (kind.label_in(fields) if isinstance(kind, Telling) else "")
 
 
-def _overlaid(chain: Chain) -> tuple[Mapping[str, Value], dict[str, Piece]]:
+def _overlay_fields(chain: PieceChain) -> tuple[Mapping[str, Value], dict[str, ExpandedResource]]:
     """The fields, and the piece that each comes from."""
     if len(chain) == 1:
         return chain[0].fields, dict.fromkeys(chain[0].fields, chain[0])
     fields: dict[str, Value] = {}
-    owners: dict[str, Piece] = {}
+    owners: dict[str, ExpandedResource] = {}
     for piece in chain:
         fields.update(piece.fields)
         owners.update(dict.fromkeys(piece.fields, piece))
     return fields, owners
 
 
-def _origins(chain: Chain, owners: Mapping[str, Piece], canonical: Mapping[str, Value]) -> Mapping[str, Mark]:
+def _field_origins(
+    chain: PieceChain, owners: Mapping[str, ExpandedResource], canonical: Mapping[str, Value]
+) -> Mapping[str, Mark]:
     """The place of every field; the mapping of the source itself where that says it all."""
     first = chain[0]
     if len(chain) == 1 and all(name in first.origins for name in canonical):
@@ -174,7 +179,7 @@ def _origins(chain: Chain, owners: Mapping[str, Piece], canonical: Mapping[str, 
     return found
 
 
-def _tags(chain: Chain) -> tuple[str, ...]:
+def _merge_tags(chain: PieceChain) -> tuple[str, ...]:
     if len(chain) == 1:
         return chain[0].source.tags
     return tuple(dict.fromkeys(tag for piece in chain for tag in piece.source.tags))

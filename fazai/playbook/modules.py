@@ -1,4 +1,4 @@
-"""What Ansible's modules are called here: the hint for somebody who writes `copy:` or `ssh.systemd:`."""
+"""Kinds for Ansible's modules: the hint for somebody who writes `copy:` or `ssh.systemd:`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ from typing import Final
 __all__ = ["module_hint"]
 
 _COLLECTIONS: Final = (
-    *("ansible.builtin.", "ansible.legacy.", "ansible.posix.", "community.general.", "community.crypto."),
-    *("ssh.", "local.", "host.", "linux."),
+    "ansible.builtin",
+    "ansible.legacy",
+    "ansible.posix",
+    "community.general",
+    "community.crypto",
 )
+_PREFIXES: Final = ("ssh", "local", "host", "linux", *_COLLECTIONS)
 _SERVICE: Final = "host.service: {name: …, state: started, enabled: true}"
 _PACKAGE: Final = "host.package: {name: …}"
 _COMMAND: Final = "host.command: {argv: [program, argument], creates: …}"
@@ -73,7 +77,7 @@ _MODULES: Final = {
 
 
 def module_hint(name: str) -> str | None:
-    """What there is here for a module of Ansible's, also with a collection or a provider before its name."""
-    for known in _COLLECTIONS:
-        name = name.removeprefix(known)
+    """Return the hint for a module of Ansible's, also with a collection or a provider before its name."""
+    for known in _PREFIXES:
+        name = name.removeprefix(f"{known}.")
     return _MODULES.get(name)

@@ -9,11 +9,11 @@ from fazai.errors import Mark
 from fazai.model import Value
 from fazai.yamltext import YamlList, YamlMap
 
-__all__ = ["Declared", "Play", "Selection"]
+__all__ = ["DeclaredResource", "Play", "Selection"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Declared:
+class DeclaredResource:
     """One item of a list of resources. What is None was not written.
 
     `fields` is the mapping below the kind, or a template that gives one. `node` is the whole item.
@@ -38,11 +38,11 @@ class Declared:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Play:
-    """Which resources which hosts get, and in which waves. `serial` and `max_fail` are as written."""
+    """One play: hosts, their resources, and the waves they are done in. `serial`, `max_fail`: as written."""
 
     name: str
     hosts: tuple[str, ...]
-    resources: tuple[Declared, ...]
+    resources: tuple[DeclaredResource, ...]
     path: Path
     node: YamlMap
     tags: tuple[str, ...] = ()
@@ -53,7 +53,7 @@ class Play:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What is meant: host patterns, tags as in Ansible, globs of kinds. Empty: everything."""
+    """The part of the inventory that is meant: host patterns, tags, globs of kinds. Empty: everything."""
 
     limit: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
@@ -62,12 +62,12 @@ class Selection:
 
     @property
     def filters(self) -> bool:
-        """Whether some of a target's resources may be left out."""
+        """Tell whether some of a target's resources may be left out."""
         return bool(self.tags or self.skip_tags or self.kinds)
 
 
-def words(value: Value) -> tuple[str, ...] | None:
-    """A text with commas, or a list of texts, as a tuple; None for anything else."""
+def split_words(value: Value) -> tuple[str, ...] | None:
+    """Split a text at its commas, or take a list of texts; None for anything else."""
     if isinstance(value, str):
         return tuple(part.strip() for part in value.split(",") if part.strip())
     if isinstance(value, YamlList | list) and all(isinstance(part, str) for part in value):

@@ -1,4 +1,4 @@
-"""Everything that is wrong, said once however many hosts it is wrong for."""
+"""The errors of a resolution, each reported once however many hosts it is for."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from collections.abc import Iterable
 from fazai.errors import Errors, FazaiError, Mark
 from fazai.template import UndefinedName
 
-__all__ = ["Problems"]
+__all__ = ["ProblemCollector"]
 
 
-class Problems:
-    """Collects errors, and the hosts that each is for. `before`: what was found to be wrong earlier. `whole`:
-    all of the inventory and the variables could be read; else a name that is nowhere is no mistake, as long
-    as no known name is like it."""
+class ProblemCollector:
+    """Collects errors, and the hosts that each is for.
+
+    `before`: errors that were found earlier. `whole`: all of the inventory and the variables could be read;
+    else a name that is nowhere is no error, as long as no known name is like it.
+    """
 
     def __init__(self, before: Iterable[FazaiError] = (), *, whole: bool = True) -> None:
         self.whole = whole
@@ -22,7 +24,7 @@ class Problems:
         self.extend(before)
 
     def add(self, error: FazaiError, host: str | None = None) -> None:
-        """Takes in an error; of an Errors, each of it."""
+        """Add an error; of an Errors, each of it."""
         if isinstance(error, Errors):
             for each in error.errors:
                 self.add(each, host)
@@ -42,38 +44,38 @@ class Problems:
             known[1].append(host)
 
     def add_absence(self, error: FazaiError, host: str | None = None) -> None:
-        """Takes in an error about something that is nowhere, unless it may be in what could not be read."""
-        for each in error.errors if isinstance(error, Errors) else (error,):
+        """Add an error about a missing thing, unless that may stand in what could not be read."""
+        for each in error.errors:
             if self._may_be_lost(each):
                 self.count += 1
             else:
                 self.add(each, host)
 
     def _may_be_lost(self, error: FazaiError) -> bool:
-        return not self.whole and not (error.hint or "").startswith("did you mean")
+        return not self.whole and error.meant is None
 
     def extend(self, errors: Iterable[FazaiError], host: str | None = None) -> None:
         for error in errors:
             self.add(error, host)
 
     def check(self) -> None:
-        """Raises Errors with all of them, in the order of their places; nothing if there are none."""
+        """Raise Errors with all of them, in the order of their places; nothing if there are none."""
         if not self._found:
             return
         for error, hosts in self._found.values():
             if hosts:
-                error.message = f"{error.message}, for {_named(hosts)}"
-        raise Errors(sorted((error for error, _ in self._found.values()), key=_place))
+                error.message = f"{error.message}, for {_name_hosts(hosts)}"
+        raise Errors(sorted((error for error, _ in self._found.values()), key=_sort_key))
 
 
-def _named(hosts: list[str]) -> str:
+def _name_hosts(hosts: list[str]) -> str:
     more = len(dict.fromkeys(hosts)) - 1
     if more == 0:
         return hosts[0]
     return f"{hosts[0]} and {more} more host{'' if more == 1 else 's'}"
 
 
-def _place(error: FazaiError) -> tuple[int, str, int, int]:
+def _sort_key(error: FazaiError) -> tuple[int, str, int, int]:
     where = error.where
     if isinstance(where, Mark):
         return 0, where.file, where.line, where.column

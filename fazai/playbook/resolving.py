@@ -1,4 +1,4 @@
-"""The arrow from inventory and plays to work."""
+"""Resolution of inventory and plays to the work on each target."""
 
 from __future__ import annotations
 
@@ -6,33 +6,33 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
-from fazai.errors import FazaiError, InventoryError, PlaybookError, did_you_mean
+from fazai.errors import FazaiError, InventoryError, PlaybookError, spelling_hint
 from fazai.inventory import Inventory
-from fazai.inventory.patterns import select
+from fazai.inventory.patterns import select_hosts
 from fazai.model import Kind, ListChecking, Provider, Resource, TargetWork, Value, Work
-from fazai.playbook.expanding import Expander
+from fazai.playbook.expanding import ResourceExpander
 from fazai.playbook.grammar import read_resources
-from fazai.playbook.merging import Merger
+from fazai.playbook.merging import ResourceMerger
 from fazai.playbook.nodes import Play, Selection
-from fazai.playbook.problems import Problems
-from fazai.playbook.scopes import Scopes
-from fazai.playbook.selecting import Chooser
-from fazai.playbook.sources import Piece, Source, Sources
-from fazai.playbook.targets import Targets
+from fazai.playbook.problems import ProblemCollector
+from fazai.playbook.scopes import HostScopes
+from fazai.playbook.selecting import ResourceChooser
+from fazai.playbook.sources import ExpandedResource, PreparedResource, ResourcePreparer
+from fazai.playbook.targets import TargetBuilder
 from fazai.template import Scope, Templates
-from fazai.yamltext import Seen, YamlList
+from fazai.yamltext import OnFileRead, YamlList
 
 if TYPE_CHECKING:
     from fazai.secrets import SecretReader
 
-__all__ = ["resolve"]
+__all__ = ["resolve_work"]
 
 _REST: Final = "inventory"
 #: A play's variables are not a target's options; these names would surely be meant as such.
 _OPTIONS_ONLY: Final = ("provider", "mode", "base_url", "secret")
 
 
-def resolve(
+def resolve_work(
     inventory: Inventory,
     plays: Sequence[Play],
     *,
@@ -41,24 +41,25 @@ def resolve(
     selection: Selection,
     extra_vars: Mapping[str, Value],
     secrets: SecretReader,
-    seen: Seen | None = None,
+    on_read: OnFileRead | None = None,
     left_out: Callable[[Sequence[str]], object] = lambda _: None,
     misnamed: Callable[[str, str, Sequence[str]], object] = lambda *_: None,
     before: Sequence[FazaiError] = (),
     whole: bool = True,
 ) -> tuple[Work, ...]:
-    """What is wanted on which targets, in which waves: one Work for each play, and one for the rest.
-    `seen` hears of each file whose content or template a resource wants, and of each list of hosts.
+    """Resolve inventory and plays to work: one Work for each play, and one for the hosts in none.
 
-    Nothing is contacted. Raises Errors with everything that is wrong: templates, options, kinds, fields,
-    secrets, contradictions, and selections that match nothing. `left_out` hears of the hosts that are no
-    targets, since no provider is named for them, `misnamed` of variables that are almost named as an option,
-    with the option and the hosts. `before`: what was wrong in reading all this, raised
-    together with what is wrong in the rest; `whole`: no host, group or variable was lost by it.
+    Nothing is contacted. `on_read` is called with each file whose content or template a resource wants, and
+    each list of hosts; `left_out` with the hosts for which no provider is named; `misnamed` with a variable
+    that is almost named as an option, that option and the hosts. `before` are errors of reading all this,
+    raised with those found here; `whole`: no host, group or variable was lost by them. Raises Errors:
+    templates, options, kinds, fields, secrets, contradictions, selections that match nothing.
     """
-    problems = Problems(before, whole=whole)
-    resolver = _Resolver(inventory, plays, providers, kinds, selection, extra_vars, secrets, seen, problems)
-    works = resolver.works()
+    problems = ProblemCollector(before, whole=whole)
+    resolver = _Resolver(
+        inventory, plays, providers, kinds, selection, extra_vars, secrets, on_read, problems
+    )
+    works = resolver.resolve()
     left_out(resolver.left_out)
     for name, (meant, hosts) in resolver.misnamed.items():
         misnamed(name, meant, hosts)
@@ -66,7 +67,7 @@ def resolve(
 
 
 #: A list of resources, and the play that it is from.
-_Layer = tuple[Play | None, tuple[Source, ...]]
+_PreparedLayer = tuple[Play | None, tuple[PreparedResource, ...]]
 
 
 class _Resolver:
@@ -79,69 +80,69 @@ class _Resolver:
         selection: Selection,
         extra_vars: Mapping[str, Value],
         secrets: SecretReader,
-        seen: Seen | None,
-        problems: Problems,
+        on_read: OnFileRead | None,
+        problems: ProblemCollector,
     ) -> None:
         self._inventory = inventory
         self._plays = plays
         self._selection = selection
-        self._seen = seen
+        self._on_read = on_read
         self._problems = problems
-        self._scopes = Scopes(inventory, Templates(secrets=secrets.read), extra_vars)
-        self._targets = Targets(inventory, self._scopes, providers, secrets, self._problems)
-        self._sources = Sources(kinds, self._problems.add)
-        self._expander = Expander(extra_vars, self._problems, seen)
-        self._merger = Merger(self._problems)
-        self._chooser = Chooser(selection)
-        self._lists: dict[int, tuple[YamlList, tuple[Source, ...]]] = {}
+        self._scopes = HostScopes(inventory, Templates(secrets=secrets.read), extra_vars)
+        self._targets = TargetBuilder(inventory, self._scopes, providers, secrets, self._problems)
+        self._sources = ResourcePreparer(kinds, self._problems.add)
+        self._expander = ResourceExpander(extra_vars, self._problems, on_read)
+        self._merger = ResourceMerger(self._problems)
+        self._chooser = ResourceChooser(selection)
+        self._lists: dict[int, tuple[YamlList, tuple[PreparedResource, ...]]] = {}
         self._lone = _lone_lists(inventory)
-        self._prepared: dict[Play, tuple[Source, ...]] = {}
+        self._prepared: dict[Play, tuple[PreparedResource, ...]] = {}
         self.left_out: list[str] = []
         self.misnamed = self._targets.misnamed
 
-    def works(self) -> tuple[Work, ...]:
-        """Raises Errors."""
-        chosen = self._chosen()
-        members = [self._members(play, chosen) for play in self._plays]
+    def resolve(self) -> tuple[Work, ...]:
+        """Return the work of all plays and of the rest. Raises Errors."""
+        chosen = self._choose_hosts()
+        members = [self._play_hosts(play, chosen) for play in self._plays]
         done: dict[str, TargetWork | None] = {}
         for host in chosen:
             plays = [play for play, hosts in zip(self._plays, members, strict=True) if host in hosts]
-            done[host] = self._target_work(host, plays)
+            done[host] = self._resolve_host(host, plays)
         self._check_unique([work for work in done.values() if work is not None])
         self._problems.extend(self._chooser.problems() if self._problems.count == 0 else ())
         if self._problems.count:
             self._check_idle()
         self._problems.check()
         if not any(done.values()):
-            raise _no_target(chosen)
+            raise _no_target_error(chosen)
         works: list[Work] = []
         left = dict.fromkeys(chosen)
         for play, hosts in zip(self._plays, members, strict=True):
             own = [host for host in hosts if host in left]
             for host in own:
                 del left[host]
-            works.extend(_work(play.name, [done[host] for host in own], play))
-        works.extend(_work(_REST, [done[host] for host in left], None))
+            works.extend(_make_works(play.name, [done[host] for host in own], play))
+        works.extend(_make_works(_REST, [done[host] for host in left], None))
         return tuple(works)
 
-    def _chosen(self) -> dict[str, None]:
+    def _choose_hosts(self) -> dict[str, None]:
         """The hosts that are meant, in the inventory's order. Raises InventoryError, Errors."""
         if not self._selection.limit:
             return dict.fromkeys(self._inventory.hosts)
         try:
-            wanted = frozenset(select(self._inventory, self._selection.limit, seen=self._seen))
+            wanted = frozenset(select_hosts(self._inventory, self._selection.limit, on_read=self._on_read))
         except FazaiError as error:
             self._problems.add_absence(error)
             return dict.fromkeys(self._inventory.hosts)
         return {host: None for host in self._inventory.hosts if host in wanted}
 
-    def _members(self, play: Play, chosen: Mapping[str, None]) -> dict[str, None]:
+    def _play_hosts(self, play: Play, chosen: Mapping[str, None]) -> dict[str, None]:
         """The chosen hosts of a play, in the order of its pattern."""
         self._check_vars(play)
         try:
-            hosts = select(self._inventory, play.hosts, empty_ok=True, seen=self._seen)
+            hosts = select_hosts(self._inventory, play.hosts, empty_ok=True, on_read=self._on_read)
         except FazaiError as error:
-            for each in getattr(error, "errors", (error,)):
+            for each in error.errors:
                 each.where = each.where or play.node.mark("hosts")
                 each.excerpt = each.excerpt or play.node.excerpt("hosts")
             self._problems.add_absence(error)
@@ -159,11 +160,11 @@ class _Resolver:
                     )
                 )
 
-    def _target_work(self, host: str, plays: Sequence[Play]) -> TargetWork | None:
-        """What is wanted on a host; None if it is no target, or something is wrong with it."""
-        layers: list[_Layer] = [(play, self._of_play(play)) for play in plays if play.resources]
+    def _resolve_host(self, host: str, plays: Sequence[Play]) -> TargetWork | None:
+        """Resolve one host; None if it is no target, or something is wrong with it."""
+        layers: list[_PreparedLayer] = [(play, self._prepare_play(play)) for play in plays if play.resources]
         layers += [
-            (None, self._of_list(layer.resources, reused=id(layer.resources) not in self._lone))
+            (None, self._prepare_list(layer.resources, reused=id(layer.resources) not in self._lone))
             for layer in self._inventory.layers(host)
         ]
         provider = self._targets.provider(host)
@@ -172,7 +173,7 @@ class _Resolver:
             self._check_alone(host, layers)
             return None
         target = self._targets.build(host, provider)
-        pieces = [self._pieces(host, provider, play, sources) for play, sources in layers]
+        pieces = [self._expand_layer(host, provider, play, sources) for play, sources in layers]
         merged = self._merger.merge(host, pieces)
         handlers = tuple(each for each in merged if each.listen)
         resources = tuple(each for each in merged if not each.listen) if handlers else merged
@@ -187,7 +188,7 @@ class _Resolver:
         return TargetWork(target, wanted, whole, handlers)
 
     def _check_unique(self, works: Sequence[TargetWork]) -> None:
-        """A value that names a target elsewhere must not name two of them."""
+        """Report a unique value that stands on two targets."""
         first: dict[tuple[str, str, Value], str] = {}
         names: dict[str, tuple[str, ...]] = {}  # most kinds have none, and there may be very many resources
         for work in works:
@@ -204,19 +205,19 @@ class _Resolver:
                         self._problems.add(PlaybookError(text, where=where), work.target.name)
 
     def _check_notified(self, host: str, resources: Iterable[Resource], handlers: Iterable[Resource]) -> None:
-        """Every name that is notified must be listened to: a misspelt handler would never run. While
-        something else is wrong, the handler may be what is."""
+        """Report names that are notified and that no handler listens to: it would never run. While there are
+        other errors, the handler may be among them."""
         known = {name for handler in handlers for name in handler.listen}
         for resource in resources:
             for name in resource.notify:
-                near = did_you_mean(name, known)
+                near = spelling_hint(name, known)
                 if name not in known and (near or not self._problems.count):
                     hint = near or "declare it below handlers:, or with listen:"
                     text = f'no handler listens to "{name}"'
                     self._problems.add(PlaybookError(text, where=resource.mark, hint=hint), host)
 
-    def _check_alone(self, host: str, layers: Iterable[_Layer]) -> None:
-        """Resources on a host that no provider is named for."""
+    def _check_alone(self, host: str, layers: Iterable[_PreparedLayer]) -> None:
+        """Report resources on a host that no provider is named for."""
         if self._scopes.raw(host).get("provider") is not None:
             return  # there is one, and it is wrong: that is said already
         for _, sources in layers:
@@ -231,11 +232,11 @@ class _Resolver:
                 return
 
     def _check_idle(self) -> None:
-        """Looks at what is wanted on no host, or on none that was chosen: as something is wrong already, all
-        is said that is. What the hosts have no part in can be known."""
-        lists = [self._of_play(play) for play in self._plays]
+        """Look for errors in resources of no chosen host: once there are errors, all are reported. Only
+        what is the same for all hosts can be checked."""
+        lists = [self._prepare_play(play) for play in self._plays]
         lists += [
-            self._of_list(resources, reused=True)
+            self._prepare_list(resources, reused=True)
             for group in self._inventory.groups.values()
             for resources in group.resources
         ]
@@ -251,10 +252,10 @@ class _Resolver:
     def _no_scope(self) -> Scope:
         raise AssertionError("what is the same for all hosts has no template")
 
-    def _pieces(
-        self, host: str, provider: Provider, play: Play | None, sources: tuple[Source, ...]
-    ) -> list[Piece]:
-        """What a layer says of the host."""
+    def _expand_layer(
+        self, host: str, provider: Provider, play: Play | None, sources: tuple[PreparedResource, ...]
+    ) -> list[ExpandedResource]:
+        """Expand a layer for the host."""
         scope: Scope | None = None
 
         def scoped() -> Scope:
@@ -263,7 +264,7 @@ class _Resolver:
                 scope = self._scopes.host(host, play)
             return scope
 
-        found: list[Piece] = []
+        found: list[ExpandedResource] = []
         for source in sources:
             pieces = self._expander.expand(source, host, scoped)
             if pieces and source.kind.name not in provider.kinds:
@@ -278,14 +279,14 @@ class _Resolver:
             found += pieces
         return found
 
-    def _of_play(self, play: Play) -> tuple[Source, ...]:
+    def _prepare_play(self, play: Play) -> tuple[PreparedResource, ...]:
         known = self._prepared.get(play)
         if known is None:
             prepared = [self._sources.prepare(declared, play) for declared in play.resources]
             known = self._prepared[play] = tuple(each for each in prepared if each is not None)
         return known
 
-    def _of_list(self, resources: YamlList, *, reused: bool) -> tuple[Source, ...]:
+    def _prepare_list(self, resources: YamlList, *, reused: bool) -> tuple[PreparedResource, ...]:
         """The sources of a list of the inventory; kept if they are needed again."""
         known = self._lists.get(id(resources))
         if known is not None:
@@ -299,8 +300,8 @@ class _Resolver:
         return sources
 
 
-def _no_target(chosen: Iterable[str]) -> InventoryError:
-    """A run over nothing would be a run in which all is well."""
+def _no_target_error(chosen: Iterable[str]) -> InventoryError:
+    """Return the error for a run without targets, in which all would seem well."""
     if not list(chosen):
         return InventoryError("the inventory has no hosts", hint="hosts stand below `all:` and `hosts:`")
     return InventoryError(
@@ -315,15 +316,15 @@ def _lone_lists(inventory: Inventory) -> frozenset[int]:
     return frozenset(number for number, hosts in count.items() if hosts == 1)
 
 
-def _work(name: str, items: Iterable[TargetWork | None], play: Play | None) -> list[Work]:
+def _make_works(name: str, items: Iterable[TargetWork | None], play: Play | None) -> list[Work]:
     targets = tuple(item for item in items if item is not None)
     if not targets:
         return []
-    serial = tuple(_share(size, len(targets)) or 1 for size in play.serial) if play is not None else ()
-    max_fail = None if play is None or play.max_fail is None else _share(play.max_fail, len(targets))
+    serial = tuple(_count_share(size, len(targets)) or 1 for size in play.serial) if play is not None else ()
+    max_fail = None if play is None or play.max_fail is None else _count_share(play.max_fail, len(targets))
     return [Work(name, targets, serial, max_fail)]
 
 
-def _share(size: int | str, count: int) -> int:
-    """A number, or that percentage of the targets."""
+def _count_share(size: int | str, count: int) -> int:
+    """Convert a number or a percentage of `count` targets to a number."""
     return size if isinstance(size, int) else count * int(size.rstrip("%")) // 100

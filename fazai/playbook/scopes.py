@@ -1,4 +1,4 @@
-"""Which variables a host has, from where, and which of them win: inventory, play, extra, and fazai's own."""
+"""The variables of a host by precedence: inventory, play, extra variables, and fazai's own."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from fazai.playbook.nodes import Play
 from fazai.template import HostVars, Scope, Templates
 from fazai.yamltext import YamlMap
 
-__all__ = ["Scopes"]
+__all__ = ["HostScopes"]
 
 
-class Scopes:
+class HostScopes:
     """Builds a scope when one is asked for: most hosts share all they have, and many need none."""
 
     def __init__(self, inventory: Inventory, templates: Templates, extra: Mapping[str, Value]) -> None:
@@ -24,7 +24,7 @@ class Scopes:
         self.extra = extra
         self._groups: dict[str, Value] = {}
         self._others: dict[str, Scope] = {}
-        self._hostvars = HostVars(inventory.hosts, self._other)
+        self._hostvars = HostVars(inventory.hosts, self._other_scope)
 
     def host(self, host: str, play: Play | None = None) -> Scope:
         """The variables of a host, in a play if one is given. The later wins: inventory, play, extra
@@ -34,7 +34,7 @@ class Scopes:
             scope = scope.child(play.vars, play.vars.mark)
         if self.extra:
             scope = scope.child(self.extra)
-        own = self._own(host)
+        own = self._own_variables(host)
         if play is not None:
             own["playbook_dir"] = str(play.path.absolute().parent)
         return scope.having(own)
@@ -45,7 +45,7 @@ class Scopes:
         return {**found, **self.extra} if self.extra else found
 
     def place(self, host: str, name: str) -> Mark | None:
-        """Where the value that wins stands."""
+        """Return the place of the value that wins."""
         scope = self.node(host, name)
         return scope.mark(name) if scope is not None else None
 
@@ -55,14 +55,14 @@ class Scopes:
             return self.extra if isinstance(self.extra, YamlMap) else None
         return next((scope for scope in reversed(self.inventory.scopes(host)) if name in scope), None)
 
-    def _other(self, host: str) -> Scope:
+    def _other_scope(self, host: str) -> Scope:
         scope = self._others.get(host)
         if scope is None:
             scope = self._others[host] = self.host(host)
         return scope
 
-    def _own(self, host: str) -> dict[str, Value]:
-        """What the inventory says of the host, with what is the same for all hosts made once."""
+    def _own_variables(self, host: str) -> dict[str, Value]:
+        """Return fazai's own variables of the host; those that all hosts share are made once."""
         if not self._groups:
             self._groups = {name: list(self.inventory.members(name)) for name in self.inventory.groups}
         return {**self.inventory.magic(host), "groups": self._groups, "hostvars": self._hostvars}

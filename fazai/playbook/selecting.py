@@ -1,4 +1,4 @@
-"""Which resources a selection leaves: tags as in Ansible, and globs of kinds."""
+"""Selection of resources: tags as in Ansible, and globs of kinds."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from fazai.errors import InputError, did_you_mean
 from fazai.model import Resource
 from fazai.playbook.nodes import Selection
 
-__all__ = ["Chooser"]
+__all__ = ["ResourceChooser"]
 
 _SPECIAL: Final = ("all", "always", "never", "tagged", "untagged")
 
 
-class Chooser:
+class ResourceChooser:
     """Chooses resources, and remembers what there was to choose from."""
 
     def __init__(self, selection: Selection) -> None:
@@ -25,21 +25,24 @@ class Chooser:
         self.chosen = 0
 
     def choose(self, resources: tuple[Resource, ...]) -> tuple[Resource, ...]:
-        """Those that are selected; the same tuple if all are."""
+        """Return the selected resources; the same tuple if all are."""
         # both are asked of every resource: what there is to choose from is remembered
-        chosen = tuple([each for each in resources if self._kind(each.kind) & self._tagged(each.tags)])
+        chosen = tuple(
+            [each for each in resources if self._matches_kind(each.kind) & self._matches_tags(each.tags)]
+        )
         self.chosen += len(chosen)
         return resources if len(chosen) == len(resources) else chosen
 
     def problems(self) -> Iterable[InputError]:
-        """What of the selection matched nothing, after everything was chosen."""
+        """Return errors for what of the selection matched nothing, after everything was chosen."""
         known = {tag for tags in self._tags for tag in tags}
         given = (("--tags", self._selection.tags), ("--skip-tags", self._selection.skip_tags))
         found = [
             InputError(
                 f'no resource has the tag "{tag}"',
                 where=option,
-                hint=did_you_mean(tag, known) or (f"there are {', '.join(sorted(known))}" if known else None),
+                meant=did_you_mean(tag, known),
+                hint=f"there are {', '.join(sorted(known))}" if known else None,
             )
             for option, tags in given
             for tag in tags
@@ -47,31 +50,32 @@ class Chooser:
         ]
         for glob in self._selection.kinds:
             if not any(fnmatchcase(kind, glob) for kind in self._kinds):
-                hint = did_you_mean(glob, self._kinds)
-                hint = hint or (f"there are {', '.join(sorted(self._kinds))}" if self._kinds else None)
-                found.append(InputError(f'no resource is of the kind "{glob}"', where="--kind", hint=hint))
+                text = f'no resource is of the kind "{glob}"'
+                hint = f"there are {', '.join(sorted(self._kinds))}" if self._kinds else None
+                meant = did_you_mean(glob, self._kinds)
+                found.append(InputError(text, where="--kind", hint=hint, meant=meant))
         if not found and self._selection.filters and not self.chosen:
             found.append(
                 InputError("the selection leaves no resource", hint="each part matches, but not all at once")
             )
         return found
 
-    def _kind(self, kind: str) -> bool:
+    def _matches_kind(self, kind: str) -> bool:
         known = self._kinds.get(kind)
         if known is None:
             globs = self._selection.kinds
             known = self._kinds[kind] = not globs or any(fnmatchcase(kind, glob) for glob in globs)
         return known
 
-    def _tagged(self, tags: tuple[str, ...]) -> bool:
+    def _matches_tags(self, tags: tuple[str, ...]) -> bool:
         known = self._tags.get(tags)
         if known is None:
-            known = self._tags[tags] = _runs(set(tags), self._selection)
+            known = self._tags[tags] = _tags_run(set(tags), self._selection)
         return known
 
 
-def _runs(tags: set[str], selection: Selection) -> bool:
-    """Ansible's rules (`playbook/taggable.py`)."""
+def _tags_run(tags: set[str], selection: Selection) -> bool:
+    """Tell whether resources with these tags run, by Ansible's rules (`playbook/taggable.py`)."""
     only = set(selection.tags) or {"all"}
     skip = set(selection.skip_tags)
     tagged = bool(tags)

@@ -1,4 +1,4 @@
-"""A declared resource, prepared once for all hosts: what of it is a template, and what is not."""
+"""Declared resources, prepared once for all hosts: which fields are templates, secret, files."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 
 from fazai.errors import FazaiError, InputError, Mark, PlaybookError
 from fazai.model import Kind, Secret, Value
-from fazai.playbook.nodes import Declared, Play, words
+from fazai.playbook.nodes import DeclaredResource, Play, split_words
 from fazai.template import is_static
 from fazai.yamltext import YamlMap
 
-__all__ = ["Piece", "Source", "Sources"]
+__all__ = ["ExpandedResource", "PreparedResource", "ResourcePreparer"]
 
 
-class Origins(Mapping[str, Mark]):
+class FieldOrigins(Mapping[str, Mark]):
     """The places of the fields of a mapping, found when they are asked for: most never are."""
 
     __slots__ = ("_fields",)
@@ -38,10 +38,10 @@ class Origins(Mapping[str, Mark]):
 
 
 @dataclass(slots=True, eq=False)
-class Source:
+class PreparedResource:
     """A declared resource of a play, or of a group or host (`play` None)."""
 
-    declared: Declared
+    declared: DeclaredResource
     kind: Kind
     play: Play | None
     tags: tuple[str, ...]
@@ -51,7 +51,7 @@ class Source:
     files: tuple[str, ...]  # fields that name a file of ours whose content is meant
     same: bool  # for all hosts
     reused: bool  # by more than one host
-    pieces: tuple[Piece, ...] | None = None  # once they are known, when they are the same
+    pieces: tuple[ExpandedResource, ...] | None = None  # once they are known, when they are the same
 
     def excerpt(self, name: str | None = None) -> str | None:
         """The line of a field (or of the resource), unless it may hold a secret."""
@@ -62,10 +62,10 @@ class Source:
 
 
 @dataclass(slots=True, eq=False)
-class Piece:
-    """What one declaration says of one item. `shared`: the same object for all hosts."""
+class ExpandedResource:
+    """One item as one declaration wants it. `shared`: the same object for all hosts."""
 
-    source: Source
+    source: PreparedResource
     identity: str
     fields: Mapping[str, Value]
     origins: Mapping[str, Mark]
@@ -82,16 +82,18 @@ class Piece:
 
 
 @dataclass(slots=True)
-class Sources:
+class ResourcePreparer:
     """Prepares declared resources; an unknown kind is reported once."""
 
     kinds: Callable[[str], Kind]
     wrong: Callable[[FazaiError], None]
     _kinds: dict[str, Kind | InputError] = field(default_factory=dict)
 
-    def prepare(self, declared: Declared, play: Play | None = None, *, reused: bool = True) -> Source | None:
-        """None, with the reason in `wrong`, if its kind is not there."""
-        kind = self._kind(declared)
+    def prepare(
+        self, declared: DeclaredResource, play: Play | None = None, *, reused: bool = True
+    ) -> PreparedResource | None:
+        """Prepare a resource; None, with the error to `wrong`, if there is no such kind."""
+        kind = self._find_kind(declared)
         if kind is None:
             return None
         fields = declared.fields
@@ -110,20 +112,20 @@ class Sources:
             and (declared.when is None or declared.when is True)
             and all(is_static(value) for value in rest)
         )
-        return Source(
+        return PreparedResource(
             declared,
             kind,
             play,
             tuple(dict.fromkeys((*(play.tags if play is not None else ()), *declared.tags))),
             dynamic,
             tuple(name for name, spec in kind.fields.items() if spec.secret or spec.type == "secret"),
-            Origins(fields) if isinstance(fields, YamlMap) else {},
+            FieldOrigins(fields) if isinstance(fields, YamlMap) else {},
             (*(name for name, spec in kind.fields.items() if spec.type == "source"), *rendered),
             same,
             reused,
         )
 
-    def _kind(self, declared: Declared) -> Kind | None:
+    def _find_kind(self, declared: DeclaredResource) -> Kind | None:
         known = self._kinds.get(declared.kind)
         if known is None:
             try:
@@ -138,7 +140,7 @@ class Sources:
         return known
 
 
-def concealed(source: Source, fields: dict[str, Value]) -> dict[str, Value]:
+def conceal_fields(source: PreparedResource, fields: dict[str, Value]) -> dict[str, Value]:
     """The fields, with the text of secret ones as Secrets."""
     for name in source.hidden:
         value = fields.get(name)
@@ -147,6 +149,6 @@ def concealed(source: Source, fields: dict[str, Value]) -> dict[str, Value]:
     return fields
 
 
-def notified(value: Value) -> tuple[str, ...] | None:
+def read_notified(value: Value) -> tuple[str, ...] | None:
     """`notify:` as texts; None if it is something else."""
-    return () if value is None else words(value)
+    return () if value is None else split_words(value)

@@ -1,4 +1,4 @@
-"""From a host's variables to a Target: the options of its provider, rendered, typed, with their places."""
+"""Targets from the variables of hosts: the provider's options, rendered, typed, with their places."""
 
 from __future__ import annotations
 
@@ -6,20 +6,29 @@ import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from fazai.errors import FazaiError, InputError, InventoryError, Mark, SecretError, did_you_mean, nearest
+from fazai.errors import (
+    FazaiError,
+    InputError,
+    InventoryError,
+    Mark,
+    MissingOption,
+    SecretError,
+    did_you_mean,
+    spelling_hint,
+)
 from fazai.inventory import Inventory
 from fazai.model import FieldSpec, Provider, Secret, Target, Value
-from fazai.playbook.problems import Problems
-from fazai.playbook.scopes import Scopes
+from fazai.playbook.problems import ProblemCollector
+from fazai.playbook.scopes import HostScopes
 from fazai.template import OMIT, Scope, is_static
 
 if TYPE_CHECKING:
     from fazai.secrets import SecretReader
 
-__all__ = ["COMMON", "Targets"]
+__all__ = ["COMMON_OPTIONS", "TargetBuilder"]
 
 #: Options that every target has, whatever its provider.
-COMMON: Final[Mapping[str, FieldSpec]] = {
+COMMON_OPTIONS: Final[Mapping[str, FieldSpec]] = {
     spec.name: spec
     for spec in (
         FieldSpec("owner", "text", "whose items these are; another owner's are never touched"),
@@ -32,20 +41,20 @@ COMMON: Final[Mapping[str, FieldSpec]] = {
 }
 _MODES: Final = ("read", "write")
 _PEM: Final = "-----BEGIN"
-#: What other tools call an option.
+#: Names that other tools have for an option.
 _OTHER_NAMES: Final = dict.fromkeys(("key_file", "private_key", "private_key_file", "identity_file"), "key")
 
 
-class Targets:
+class TargetBuilder:
     """Builds targets; what is wrong with one goes into `problems`."""
 
     def __init__(
         self,
         inventory: Inventory,
-        scopes: Scopes,
+        scopes: HostScopes,
         providers: Callable[[str], Provider],
         secrets: SecretReader,
-        problems: Problems,
+        problems: ProblemCollector,
     ) -> None:
         self._inventory = inventory
         self._scopes = scopes
@@ -69,12 +78,12 @@ class Targets:
                 raise InventoryError("provider is the name of a provider", hint="provider: opnsense")
             return self._providers(name)
         except FazaiError as error:
-            self._wrong(host, "provider", error)
+            self._report(host, "provider", error)
             return None
 
     def build(self, host: str, provider: Provider) -> Target | None:
         """The target, or None if there is something wrong with it."""
-        specs = {**COMMON, **provider.options}
+        specs = {**COMMON_OPTIONS, **provider.options}
         raw = self._scopes.raw(host)
         self._look_for_misnamed(host, provider, specs, raw)
         scope: Scope | None = None
@@ -92,11 +101,11 @@ class Targets:
                 if value is OMIT or value is None:
                     continue
                 if name == "mode":
-                    mode = _mode(value)
+                    mode = _check_mode(value)
                 else:
-                    options[name] = self._option(host, specs[name], value, specs)
+                    options[name] = self._convert_option(host, specs[name], value, specs)
             except FazaiError as error:
-                self._wrong(host, name, error)
+                self._report(host, name, error)
         self._look_up_secret(host, provider, specs, options)
         target = Target(
             name=host,
@@ -105,20 +114,23 @@ class Targets:
             options=options,
             groups=self._inventory.groups_of(host),
             mark=self._inventory.host(host).mark,
-            marks=self._marks(host, (*options, "mode") if "mode" in raw else tuple(options)),
+            marks=self._find_marks(host, (*options, "mode") if "mode" in raw else tuple(options)),
         )
         if self._problems.count > before:
             return None
         found = provider.check(target)
         for each in found:
-            add = self._problems.add_absence if "is missing" in each.message else self._problems.add
-            add(_with_hint(each, specs, raw), host)
+            if isinstance(each, MissingOption):
+                each.hint = _misnamed_hint(each.option, specs, raw) or each.hint
+                self._problems.add_absence(each, host)
+            else:
+                self._problems.add(each, host)
         return None if found else target
 
     def _look_for_misnamed(
         self, host: str, provider: Provider, specs: Mapping[str, FieldSpec], raw: Mapping[str, Value]
     ) -> None:
-        """Notes variables that are almost named as an option: any variable may be there, and a misspelt
+        """Note variables that are almost named as an option: any variable may be there, and a misspelt
         option would have no effect without a word."""
         for name in raw:
             if "_" not in name or name in specs:
@@ -126,14 +138,14 @@ class Targets:
             key = (provider.name, name)
             if key not in self._meant:
                 named = _OTHER_NAMES.get(name)
-                self._meant[key] = named if named in specs else nearest(name, specs, cutoff=0.87)
+                self._meant[key] = named if named in specs else did_you_mean(name, specs, cutoff=0.87)
             if (meant := self._meant[key]) is not None:
                 self.misnamed.setdefault(name, (meant, []))[1].append(host)
 
     def _look_up_secret(
         self, host: str, provider: Provider, specs: Mapping[str, FieldSpec], options: dict[str, Value]
     ) -> None:
-        """The secrets folder, for a target that says nothing of a secret."""
+        """Take the secret from the secrets folder, for a target that names none."""
         if "secret" not in specs or self._scopes.raw(host).get("secret") is not None:
             return
         try:
@@ -144,29 +156,31 @@ class Targets:
         if found is not None:
             options["secret"] = found
 
-    def _option(self, host: str, spec: FieldSpec, value: Value, specs: Mapping[str, FieldSpec]) -> Value:
+    def _convert_option(
+        self, host: str, spec: FieldSpec, value: Value, specs: Mapping[str, FieldSpec]
+    ) -> Value:
         """The value of an option as the provider gets it. Raises InventoryError, SecretError."""
         if spec.secret or spec.type == "secret":
             return self._secrets.wrap(value)
         if spec.name == "ca" and isinstance(value, str) and not value.lstrip().startswith(_PEM):
-            return self._path(host, spec.name, value)
+            return self._resolve_path(host, spec.name, value)
         if spec.type == "path" and isinstance(value, str) and not value.startswith("lab://"):
-            return os.path.abspath(self._path(host, spec.name, os.path.expanduser(value)))
-        problem = _mistyped(spec, value)
+            return os.path.abspath(self._resolve_path(host, spec.name, os.path.expanduser(value)))
+        problem = _type_problem(spec, value)
         if problem is not None:
-            raise InventoryError(f"{spec.name} {problem}", hint=_purpose(spec, specs))
+            raise InventoryError(f"{spec.name} {problem}", hint=_option_purpose(spec, specs))
         return value
 
-    def _path(self, host: str, name: str, path: str) -> str:
-        """A path in an option is relative to the file that says it."""
+    def _resolve_path(self, host: str, name: str, path: str) -> str:
+        """Return the path in an option, relative to the file that holds the option."""
         place = self._scopes.place(host, name)
         return os.path.join(os.path.dirname(place.file), path) if place is not None else path
 
-    def _marks(self, host: str, names: tuple[str, ...]) -> dict[str, Mark]:
+    def _find_marks(self, host: str, names: tuple[str, ...]) -> dict[str, Mark]:
         found = {name: self._scopes.place(host, name) for name in names}
         return {name: mark for name, mark in found.items() if mark is not None}
 
-    def _wrong(self, host: str, name: str, error: FazaiError) -> None:
+    def _report(self, host: str, name: str, error: FazaiError) -> None:
         if error.where is None:
             node = self._scopes.node(host, name)
             error.where = node.mark(name) if node is not None else f"--extra-vars {name}"
@@ -177,27 +191,27 @@ class Targets:
         self._problems.add(error, host)
 
 
-def _purpose(spec: FieldSpec, specs: Mapping[str, FieldSpec]) -> str | None:
-    """What an option is for; for one that is another's second name, what that one is for."""
+def _option_purpose(spec: FieldSpec, specs: Mapping[str, FieldSpec]) -> str | None:
+    """Return the purpose of an option; for a second name, that of the option it stands for."""
     named = specs.get(spec.doc.removeprefix("as ")) if spec.doc.startswith("as ") else None
     return (named or spec).doc or None
 
 
-def _mode(value: Value) -> str:
+def _check_mode(value: Value) -> str:
     if value in _MODES:
         return str(value)
-    hint = did_you_mean(value, _MODES) if isinstance(value, str) else None
+    hint = spelling_hint(value, _MODES) if isinstance(value, str) else None
     raise InventoryError("mode is read or write", hint=hint or "without it, a target is only looked at")
 
 
-def _mistyped(spec: FieldSpec, value: Value) -> str | None:
-    """What is wrong with the value's type."""
+def _type_problem(spec: FieldSpec, value: Value) -> str | None:
+    """Return the problem with the value's type, None if there is none."""
     if isinstance(value, Secret):
         return None if spec.type in ("text", "any") else "cannot be a secret"
     if spec.type == "boolean" and not isinstance(value, bool):
         return "is true or false"
     if spec.type in ("number", "integer"):
-        return _misnumbered(spec, value)
+        return _number_problem(spec, value)
     if spec.type == "choice" and value not in spec.choices:
         return f"is one of {', '.join(spec.choices)}"
     if spec.type == "list" and not isinstance(value, list):
@@ -209,7 +223,7 @@ def _mistyped(spec: FieldSpec, value: Value) -> str | None:
     return None
 
 
-def _misnumbered(spec: FieldSpec, value: Any) -> str | None:
+def _number_problem(spec: FieldSpec, value: Any) -> str | None:
     wanted = "a whole number" if spec.type == "integer" else "a number"
     if isinstance(value, bool) or not isinstance(value, int if spec.type == "integer" else int | float):
         return f"is {wanted}"
@@ -220,12 +234,7 @@ def _misnumbered(spec: FieldSpec, value: Any) -> str | None:
     return None
 
 
-def _with_hint(error: InputError, specs: Mapping[str, FieldSpec], raw: Mapping[str, Value]) -> InputError:
-    """For an option that is missing: the variable that may have been meant for it."""
-    for spec in specs.values():
-        if spec.required and raw.get(spec.name) is None and f"{spec.name} is missing" in error.message:
-            near = did_you_mean(spec.name, (name for name in raw if name not in specs))
-            if near is not None:
-                meant = near.removeprefix("did you mean ").rstrip("?")
-                error.hint = f"{meant} is set: was {spec.name} meant?"
-    return error
+def _misnamed_hint(option: str, specs: Mapping[str, FieldSpec], raw: Mapping[str, Value]) -> str | None:
+    """Return the hint for a missing option: a variable that is set and was probably meant for it."""
+    near = did_you_mean(option, (name for name in raw if name not in specs))
+    return f'"{near}" is set: was {option} meant?' if near is not None else None

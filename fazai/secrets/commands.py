@@ -15,7 +15,7 @@ from typing import IO, Final
 
 from fazai.errors import SecretError
 
-__all__ = ["OUTPUT_MAX_BYTES", "run"]
+__all__ = ["OUTPUT_MAX_BYTES", "run_program"]
 
 OUTPUT_MAX_BYTES: Final = 64 * 1024
 _STDERR_KEPT_BYTES: Final = 4096
@@ -25,15 +25,15 @@ _KILLED_S: Final = 10.0
 
 
 @dataclass(slots=True)
-class _Heard:
-    """What the program said so far."""
+class _ProgramOutput:
+    """The output of a program so far."""
 
     output: bytearray = field(default_factory=bytearray)
     complaints: bytearray = field(default_factory=bytearray)
     too_much: bool = False
 
 
-def run(
+def run_program(
     argv: Sequence[str],
     *,
     cwd: Path,
@@ -42,21 +42,23 @@ def run(
     output_max_bytes: int = OUTPUT_MAX_BYTES,
     alone: bool = False,
 ) -> bytes:
-    """What the program prints. It gets no input, and keeps the terminal, so that it can ask for a PIN there;
-    one that runs `alone` has a session of its own. What it started ends with it, but for what made itself a
-    session, as agents do that are to stay.
+    """Run a program and return its output. It gets no input, and keeps the terminal, so that it can ask
+    for a PIN there; one that runs `alone` has a session of its own. What it started ends with it, but
+    for what made itself a session, as agents do that are to stay.
 
-    Raises SecretError: cannot be started, exit code, too slow, too much output. Arguments and output are in
-    no message; of the error output it is the last line.
+    Raises SecretError: cannot be started, exit code, too slow, too much output. Arguments and output are
+    in no message; of the error output it is the last line.
     """
     name = argv[0]
-    process = _start(argv, cwd, environ, alone)
-    heard = _Heard()
+    process = _start_program(argv, cwd, environ, alone)
+    heard = _ProgramOutput()
     assert process.stdout is not None
     assert process.stderr is not None
     try:
-        with contextlib.nullcontext() if alone else _foreground(process.pid):
-            finished = _listen(process, process.stdout, process.stderr, heard, timeout_s, output_max_bytes)
+        with contextlib.nullcontext() if alone else _lend_terminal(process.pid):
+            finished = _read_output(
+                process, process.stdout, process.stderr, heard, timeout_s, output_max_bytes
+            )
     finally:
         with contextlib.suppress(ProcessLookupError, PermissionError):  # nothing of its group is left
             os.killpg(process.pid, signal.SIGKILL)
@@ -77,11 +79,11 @@ def run(
             hint="it may be waiting for input, which it does not get",
         )
     if process.returncode != 0:
-        raise SecretError(f'"{name}" failed: {_ending(process.returncode)}{_complaint(heard)}')
+        raise SecretError(f'"{name}" failed: {_describe_exit(process.returncode)}{_last_error_line(heard)}')
     return bytes(heard.output)
 
 
-def _start(
+def _start_program(
     argv: Sequence[str], cwd: Path, environ: Mapping[str, str], alone: bool
 ) -> subprocess.Popen[bytes]:
     name = argv[0]
@@ -108,9 +110,9 @@ def _start(
 
 
 @contextlib.contextmanager
-def _foreground(group: int) -> Iterator[None]:
-    """Give the terminal to a group of processes, where we have one and stand in its foreground: who does not
-    is stopped when he reads there. It comes back at the end."""
+def _lend_terminal(group: int) -> Iterator[None]:
+    """Give the terminal to a group of processes, where we have one and stand in its foreground: a
+    program in the background is stopped when it reads there. It comes back at the end."""
     try:
         terminal = os.open("/dev/tty", os.O_RDWR | os.O_CLOEXEC | os.O_NOCTTY)
     except OSError:
@@ -133,11 +135,11 @@ def _foreground(group: int) -> Iterator[None]:
         os.close(terminal)
 
 
-def _listen(
+def _read_output(
     process: subprocess.Popen[bytes],
     stdout: IO[bytes],
     stderr: IO[bytes],
-    heard: _Heard,
+    heard: _ProgramOutput,
     timeout_s: float,
     output_max_bytes: int,
 ) -> bool:
@@ -172,12 +174,12 @@ def _listen(
     return True
 
 
-def _ending(code: int) -> str:
+def _describe_exit(code: int) -> str:
     return f"exit code {code}" if code > 0 else f"ended by signal {-code}"
 
 
-def _complaint(heard: _Heard) -> str:
-    """The last line of the error output, without anything that was also printed as the secret."""
+def _last_error_line(heard: _ProgramOutput) -> str:
+    """Return the last line of the error output, without anything that was also printed as the secret."""
     lines = [
         line.strip() for line in heard.complaints.decode("utf-8", "replace").splitlines() if line.strip()
     ]

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Final
 
 from fazai.errors import InventoryError, SecretError
-from fazai.secrets.commands import run
+from fazai.secrets.commands import run_program
 
 __all__ = ["SCRIPT_OUTPUT_MAX_BYTES", "SCRIPT_TIMEOUT_S", "script_runner"]
 
-#: For `--list`, and for all questions `--host` together.
+#: Time for `--list`, and again for all questions `--host` together.
 SCRIPT_TIMEOUT_S: Final = 60.0
 SCRIPT_OUTPUT_MAX_BYTES: Final = 16 * 1024 * 1024
 
@@ -20,15 +20,15 @@ SCRIPT_OUTPUT_MAX_BYTES: Final = 16 * 1024 * 1024
 def script_runner(
     environ: Mapping[str, str], *, timeout_s: float = SCRIPT_TIMEOUT_S
 ) -> Callable[[str, tuple[str, ...]], bytes]:
-    """Makes what runs inventory scripts. Each is run in the current folder, as Ansible does, in a session of
-    its own, and all that it started ends with it."""
+    """Make the function that runs inventory scripts. Each is run in the current folder, as Ansible does,
+    in a session of its own, and all that it started ends with it."""
     spent_s: dict[tuple[str, str], float] = {}
 
     def run_script(path: str, arguments: tuple[str, ...]) -> bytes:
         key = (path, arguments[0])
         began = time.monotonic()
         try:
-            return run(
+            return run_program(
                 [str(Path(path).absolute()), *arguments],
                 cwd=Path.cwd(),
                 environ=environ,

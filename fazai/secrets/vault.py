@@ -1,4 +1,4 @@
-"""Ansible Vault, formats 1.1 and 1.2 (AES256): what `ansible-vault encrypt_string` makes, and the way back.
+"""Ansible Vault, formats 1.1 and 1.2 (AES256): encryption as `ansible-vault encrypt_string`, and decryption.
 
 Source: ansible-core, "Ansible Vault format". A header line `$ANSIBLE_VAULT;1.1;AES256` (1.2 adds the vault
 id), then the hex of three lines of hex: salt, HMAC-SHA256 of the ciphertext, ciphertext. PBKDF2-HMAC-SHA256
@@ -18,7 +18,7 @@ from typing import Final
 
 from fazai.errors import SecretError
 
-__all__ = ["Password", "decrypt", "encrypt", "is_vault", "label_of"]
+__all__ = ["VaultPassword", "decrypt_vault", "encrypt_vault", "is_vault", "read_vault_label"]
 
 _MAGIC: Final = "$ANSIBLE_VAULT"
 _ROUNDS: Final = 10_000
@@ -29,7 +29,7 @@ _SIZE_MAX: Final = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Password:
+class VaultPassword:
     """A vault password and the vault id it is for (None: any)."""
 
     label: str | None
@@ -48,21 +48,21 @@ class _Envelope:
 
 
 def is_vault(text: str) -> bool:
-    """Whether a text is Ansible Vault text."""
+    """Tell whether a text is Ansible Vault text."""
     return text.lstrip().startswith(_MAGIC + ";")
 
 
-def label_of(text: str) -> str | None:
-    """The vault id in the header; None in format 1.1. Raises SecretError."""
-    return _header(text.strip().splitlines()[0] if text.strip() else "")
+def read_vault_label(text: str) -> str | None:
+    """Return the vault id in the header; None in format 1.1. Raises SecretError."""
+    return _parse_header(text.strip().splitlines()[0] if text.strip() else "")
 
 
-def decrypt(text: str, passwords: Iterable[Password]) -> bytes:
-    """The plain bytes. Passwords for the text's vault id are tried first, then all others.
+def decrypt_vault(text: str, passwords: Iterable[VaultPassword]) -> bytes:
+    """Decrypt Vault text to bytes. Passwords for the text's vault id are tried first, then all others.
 
     Raises SecretError: not Vault text, damaged, no password, no password that opens it.
     """
-    envelope = _open(text)
+    envelope = _parse_envelope(text)
     known = list(passwords)
     if not known:
         raise SecretError(
@@ -71,21 +71,21 @@ def decrypt(text: str, passwords: Iterable[Password]) -> bytes:
         )
     first = [each for each in known if each.label == envelope.label]
     for password in first + [each for each in known if each not in first]:
-        key, sign, counter = _keys(password.value, envelope.salt)
+        key, sign, counter = _derive_keys(password.value, envelope.salt)
         digest = hmac.new(sign, envelope.ciphertext, hashlib.sha256).digest()
         if hmac.compare_digest(digest, envelope.digest):
-            return _unpadded(_cipher(key, counter, envelope.ciphertext, decrypt=True))
+            return _strip_padding(_apply_cipher(key, counter, envelope.ciphertext, decrypt=True))
     raise SecretError(
-        _no_match(envelope.label, len(known)),
+        _no_match_text(envelope.label, len(known)),
         hint="name the right --vault-password-file, or encrypt the text anew: it may be damaged",
     )
 
 
-def encrypt(data: bytes, password: Password) -> str:
-    """Vault text of `data`, in format 1.2 when the password has a label."""
+def encrypt_vault(data: bytes, password: VaultPassword) -> str:
+    """Encrypt `data` to Vault text, in format 1.2 when the password has a label."""
     salt = secrets.token_bytes(_SALT_BYTES)
-    key, sign, counter = _keys(password.value, salt)
-    ciphertext = _cipher(key, counter, _padded(data), decrypt=False)
+    key, sign, counter = _derive_keys(password.value, salt)
+    ciphertext = _apply_cipher(key, counter, _add_padding(data), decrypt=False)
     digest = hmac.new(sign, ciphertext, hashlib.sha256).hexdigest().encode()
     body = hexlify(b"\n".join((hexlify(salt), digest, hexlify(ciphertext)))).decode()
     header = f"{_MAGIC};1.2;AES256;{password.label}" if password.label else f"{_MAGIC};1.1;AES256"
@@ -93,14 +93,14 @@ def encrypt(data: bytes, password: Password) -> str:
     return "\n".join((header, *lines)) + "\n"
 
 
-def _no_match(label: str | None, count: int) -> str:
+def _no_match_text(label: str | None, count: int) -> str:
     which = f' (it is for the vault id "{label}")' if label else ""
     if count == 1:
         return f"the vault password does not open this text{which}"
     return f"none of the {count} vault passwords opens this text{which}"
 
 
-def _header(line: str) -> str | None:
+def _parse_header(line: str) -> str | None:
     parts = line.strip().split(";")
     if parts[0] != _MAGIC or len(parts) < 3:
         raise SecretError(
@@ -113,11 +113,11 @@ def _header(line: str) -> str | None:
     return parts[3] if parts[1] == "1.2" and len(parts) > 3 else None
 
 
-def _open(text: str) -> _Envelope:
+def _parse_envelope(text: str) -> _Envelope:
     if len(text) > _SIZE_MAX:
         raise SecretError("the vault text is too long")
     lines = text.strip().splitlines()
-    label = _header(lines[0] if lines else "")
+    label = _parse_header(lines[0] if lines else "")
     try:
         parts = unhexlify("".join(line.strip() for line in lines[1:])).split(b"\n")
         salt, digest, ciphertext = (unhexlify(part) for part in parts)
@@ -126,12 +126,12 @@ def _open(text: str) -> _Envelope:
     return _Envelope(label, salt, digest, ciphertext)
 
 
-def _keys(password: bytes, salt: bytes) -> tuple[bytes, bytes, bytes]:
+def _derive_keys(password: bytes, salt: bytes) -> tuple[bytes, bytes, bytes]:
     derived = hashlib.pbkdf2_hmac("sha256", password, salt, _ROUNDS, 80)
     return derived[:32], derived[32:64], derived[64:]
 
 
-def _cipher(key: bytes, counter: bytes, data: bytes, *, decrypt: bool) -> bytes:
+def _apply_cipher(key: bytes, counter: bytes, data: bytes, *, decrypt: bool) -> bytes:
     # heavy, and needed by few
     from cryptography.hazmat.primitives.ciphers import Cipher
     from cryptography.hazmat.primitives.ciphers.algorithms import AES
@@ -142,13 +142,13 @@ def _cipher(key: bytes, counter: bytes, data: bytes, *, decrypt: bool) -> bytes:
     return context.update(data) + context.finalize()
 
 
-def _padded(data: bytes) -> bytes:
-    """PKCS #7."""
+def _add_padding(data: bytes) -> bytes:
+    """Pad to whole blocks (PKCS #7)."""
     count = _BLOCK_BITS // 8 - len(data) % (_BLOCK_BITS // 8)
     return data + bytes([count]) * count
 
 
-def _unpadded(data: bytes) -> bytes:
+def _strip_padding(data: bytes) -> bytes:
     count = data[-1] if data else 0
     if not 1 <= count <= _BLOCK_BITS // 8 or data[-count:] != bytes([count]) * count:
         raise SecretError("the vault text is damaged: its padding is wrong")

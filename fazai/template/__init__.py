@@ -9,9 +9,9 @@ A text that holds none of `{{`, `{%`, `{#` is never looked at, and Jinja2 is not
 template needs more than names (`{{ a.b }}`). Variables are rendered when they are used, once for each scope.
 """
 
-from fazai.template.errors import UndefinedName
+from fazai.template.errors import UndefinedName, describe_type
+from fazai.template.hostvars import HostVars
 from fazai.template.limits import OMIT, Omit
-from fazai.template.scope import HostVars, Scope, Templates, is_static
-from fazai.template.values import named
+from fazai.template.scope import Scope, Templates, is_static
 
-__all__ = ["OMIT", "HostVars", "Omit", "Scope", "Templates", "UndefinedName", "is_static", "named"]
+__all__ = ["OMIT", "HostVars", "Omit", "Scope", "Templates", "UndefinedName", "describe_type", "is_static"]

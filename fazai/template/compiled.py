@@ -1,10 +1,9 @@
-"""One compiled template: rendered in a scope, with what goes wrong said in one sentence."""
+"""Compiled templates: rendered in a scope, with one sentence for each fault."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import jinja2
 from jinja2 import nodes
@@ -13,48 +12,30 @@ from jinja2.utils import missing
 from fazai.errors import FazaiError, TemplateError, did_you_mean
 from fazai.model import Secret, Value
 from fazai.template import guard
-from fazai.template.errors import UndefinedName
+from fazai.template.engine import TemplateEngine
+from fazai.template.errors import UndefinedName, describe_type
 from fazai.template.filters.base import FilterError
-from fazai.template.limits import TEMPLATE_MAX, Run
-from fazai.template.scope import HostVars, HostView
+from fazai.template.guard import FAULTS, WHOLE_ONLY, is_about_secret
+from fazai.template.header import read_header
+from fazai.template.hostvars import HostVars, HostView, Variables
+from fazai.template.limits import TEMPLATE_MAX, Rendering
 from fazai.template.simple import count_newlines, end_lines
-from fazai.template.undefined import Missed
-from fazai.template.values import named
+from fazai.template.undefined import NamedUndefinedError
 
-if TYPE_CHECKING:
-    from fazai.template.engine import Engine
-    from fazai.template.scope import Scope
+__all__ = ["CompiledTemplate", "compile_file", "compile_text", "new_engine"]
 
-__all__ = ["FAULTS", "WHOLE_ONLY", "Compiled", "is_about_secret", "prepare"]
-
-#: What can be done with a secret.
-WHOLE_ONLY: Final = "what a secret is made of is not told: put it out whole, or compare it"
-_OUR_CLASS: Final = re.compile(r"'Secret'|\btype Secret\b")
-
-#: What can go wrong in a template's own doing, without being a fault of ours.
-FAULTS: Final = (
-    jinja2.TemplateError,
-    FilterError,
-    TypeError,
-    ValueError,
-    ArithmeticError,
-    LookupError,
-    AttributeError,
-    RecursionError,
-    MemoryError,
-)
 _MESSAGE_MAX: Final = 200
 _EXCERPT_MAX: Final = 160
 
 
-class Compiled:
+class CompiledTemplate:
     """A template that Jinja2 has compiled."""
 
     __slots__ = ("_engine", "_header_lines", "_loops", "_newlines", "_template", "_text")
 
     def __init__(
         self,
-        engine: Engine,
+        engine: TemplateEngine,
         text: str,
         template: jinja2.Template,
         *,
@@ -69,53 +50,53 @@ class Compiled:
         self._newlines = newlines  # at the end of the text
         self._header_lines = header_lines
 
-    def render(self, scope: Scope, run: Run) -> Value:
-        """The value. Raises TemplateError without a place, and what reading a secret raises."""
+    def render(self, scope: Variables, rendering: Rendering) -> Value:
+        """Return the value. Raises TemplateError without a place, and what reading a secret raises."""
         engine = self._engine
-        outer, engine.run = engine.run, run
+        outer, engine.rendering = engine.rendering, rendering
         try:
             pieces = list(self._template.root_render_func(engine.context(scope)))
             if len(pieces) != 1 or self._loops:
-                return end_lines(guard.join(run, pieces), self._newlines)
-            value = guard.plain(run, pieces[0])
+                return end_lines(guard.join_pieces(rendering, pieces), self._newlines)
+            value = guard.plain_value(rendering, pieces[0])
             return end_lines(value, self._newlines) if type(value) is str else value
         except FazaiError:
             raise
         except FAULTS as error:
-            raise self._error(error, scope, run) from None
+            raise self._explain(error, scope, rendering) from None
         finally:
-            engine.run = outer
+            engine.rendering = outer
 
-    def render_file(self, scope: Scope, run: Run) -> str | Secret:
-        """The content of a file. What puts out nothing, or one value that is no text, ends without a
+    def render_file(self, scope: Variables, rendering: Rendering) -> str | Secret:
+        """Return the content of a file. What puts out nothing, or one value that is no text, ends without a
         line end, as in Ansible. Raises as `render`."""
         engine = self._engine
-        outer, engine.run = engine.run, run
+        outer, engine.rendering = engine.rendering, rendering
         try:
             pieces = list(self._template.root_render_func(engine.context(scope)))
-            text = guard.join(run, pieces)
+            text = guard.join_pieces(rendering, pieces)
             bare = not pieces or (len(pieces) == 1 and not isinstance(pieces[0], str | Secret))
             return text if bare else end_lines(text, self._newlines)
         except FazaiError:
             raise
         except FAULTS as error:
-            raise self._error(error, scope, run) from None
+            raise self._explain(error, scope, rendering) from None
         finally:
-            engine.run = outer
+            engine.rendering = outer
 
-    def _error(self, error: Exception, scope: Scope, run: Run) -> TemplateError:
-        line = self._line(error)
-        excerpt = None if run.tainted else _excerpt(self._text, line)
+    def _explain(self, error: Exception, scope: Variables, rendering: Rendering) -> TemplateError:
+        line = self._find_line(error)
+        excerpt = None if rendering.tainted else _excerpt_line(self._text, line)
         told = line + self._header_lines
         place = f" (line {told} of the template)" if told > 1 or self._text.count("\n") > 1 else ""
-        if isinstance(error, Missed):
-            message, hint = _undefined(error, scope)
-            return UndefinedName(message + place, hint=hint, excerpt=excerpt)
-        message, hint = _said(error)
+        if isinstance(error, NamedUndefinedError):
+            message, meant = _explain_undefined(error, scope)
+            return UndefinedName(message + place, meant=meant, excerpt=excerpt)
+        message, hint = _explain_fault(error)
         return TemplateError(f"{message}{place}", hint=hint, excerpt=excerpt)
 
-    def _line(self, error: Exception) -> int:
-        """The line of the template that was being rendered."""
+    def _find_line(self, error: Exception) -> int:
+        """Return the line of the template that was being rendered."""
         line, trace = 1, error.__traceback__
         while trace is not None:
             if trace.tb_frame.f_globals.get("__jinja_template__") is self._template:
@@ -124,29 +105,48 @@ class Compiled:
         return line
 
 
-def prepare(engine: Engine, text: str, *, condition: bool = False, header_lines: int = 0) -> Compiled:
-    """Compiles a text, or a condition's expression. Raises TemplateError without a place."""
+def new_engine() -> TemplateEngine:
+    """Return the Jinja2 environment that templates are compiled in."""
+    return TemplateEngine()
+
+
+def compile_text(engine: TemplateEngine, text: str, *, condition: bool = False) -> CompiledTemplate:
+    """Compile a text, or the expression of a condition. Raises TemplateError without a place."""
+    with engine.reading(escapes=condition):
+        return _compile(engine, text, condition=condition)
+
+
+def compile_file(engine: TemplateEngine, text: str) -> CompiledTemplate:
+    """Compile a template file with the settings of its first line. Raises TemplateError without a place."""
+    body, settings = read_header(text)
+    with engine.reading(escapes=True, settings=settings):
+        return _compile(engine, body, header_lines=text[: len(text) - len(body)].count("\n"))
+
+
+def _compile(
+    engine: TemplateEngine, text: str, *, condition: bool = False, header_lines: int = 0
+) -> CompiledTemplate:
     if len(text) > TEMPLATE_MAX:
         raise TemplateError(f"the template is longer than {TEMPLATE_MAX} characters")
     source = "{{ " + text.strip() + " }}" if condition else text
     try:
         tree = engine._parse(source, None, None)
         if condition and not _is_expression(tree):
-            raise TemplateError("this is not one expression", excerpt=_excerpt(text, 1))
+            raise TemplateError("this is not one expression", excerpt=_excerpt_line(text, 1))
         template = engine.from_string(tree)
     except FazaiError:
         raise
     except jinja2.TemplateSyntaxError as error:
-        raise _syntax(error, text, condition, header_lines) from None
+        raise _syntax_error(error, text, condition, header_lines) from None
     except (RecursionError, MemoryError):
-        raise TemplateError("the template is nested too deeply", excerpt=_excerpt(text, 1)) from None
+        raise TemplateError("the template is nested too deeply", excerpt=_excerpt_line(text, 1)) from None
     except (SyntaxError, ValueError, OverflowError) as error:
         raise TemplateError(
-            f"the template cannot be compiled: {_short(error)}", excerpt=_excerpt(text, 1)
+            f"the template cannot be compiled: {_shorten(error)}", excerpt=_excerpt_line(text, 1)
         ) from None
     loops = any(True for _ in tree.find_all(nodes.For))
     newlines = 0 if condition else count_newlines(text)
-    return Compiled(engine, text, template, loops=loops, newlines=newlines, header_lines=header_lines)
+    return CompiledTemplate(engine, text, template, loops=loops, newlines=newlines, header_lines=header_lines)
 
 
 def _is_expression(tree: nodes.Template) -> bool:
@@ -159,39 +159,40 @@ def _is_expression(tree: nodes.Template) -> bool:
     )
 
 
-def _syntax(
+def _syntax_error(
     error: jinja2.TemplateSyntaxError, text: str, condition: bool, header_lines: int
 ) -> TemplateError:
-    message, _, hint = (error.message or "").partition("; ")
+    message, hint = error.message or "", getattr(error, "hint", None)
     line = error.lineno + header_lines
     place = (
         f" (line {line} of the template)" if header_lines or ("\n" in text.strip() and not condition) else ""
     )
     if message.lower().startswith(("unexpected", "expected")):
         message = f"this is not a template that can be read: {message[0].lower()}{message[1:]}"
-    return TemplateError(message + place, hint=hint or None, excerpt=_excerpt(text, error.lineno))
+    return TemplateError(message + place, hint=hint, excerpt=_excerpt_line(text, error.lineno))
 
 
-def _undefined(error: Missed, scope: Scope) -> tuple[str, str | None]:
+def _explain_undefined(error: NamedUndefinedError, scope: Variables) -> tuple[str, str | None]:
+    """Return the message, and the known name that was probably meant."""
     if error.name is None:
         return str(error), None
     if error.obj is missing:
         known = {*scope.names(), "range", "dict", "namespace"}
         return f'"{error.name}" is not defined', did_you_mean(str(error.name), known)
     if isinstance(error.obj, Mapping):
-        hint = did_you_mean(str(error.name), (key for key in error.obj if isinstance(key, str)))
+        meant = did_you_mean(str(error.name), (key for key in error.obj if isinstance(key, str)))
         what = (
             f"{error.obj.what} has no"
             if isinstance(error.obj, HostVars | HostView)
             else "the mapping has no key"
         )
-        return f'{what} "{error.name}"', hint
+        return f'{what} "{error.name}"', meant
     if isinstance(error.obj, list | tuple):
         return f"the list of {len(error.obj)} has no item {error.name!r}", None
-    return f'{named(error.obj)} has no "{error.name}"', None
+    return f'{describe_type(error.obj)} has no "{error.name}"', None
 
 
-def _said(error: Exception) -> tuple[str, str | None]:
+def _explain_fault(error: Exception) -> tuple[str, str | None]:
     if isinstance(error, FilterError):
         return str(error), error.hint
     if isinstance(error, RecursionError):
@@ -202,20 +203,15 @@ def _said(error: Exception) -> tuple[str, str | None]:
         return "the template divides by zero", None
     if is_about_secret(error):
         return "a secret cannot be measured, looped over or calculated with", WHOLE_ONLY
-    return f"the template fails: {_short(error)}", None
+    return f"the template fails: {_shorten(error)}", None
 
 
-def is_about_secret(error: Exception) -> bool:
-    """Return whether Python complains of our class for secrets: of that no template knows."""
-    return isinstance(error, TypeError | AttributeError) and bool(_OUR_CLASS.search(str(error)))
-
-
-def _short(error: Exception) -> str:
+def _shorten(error: Exception) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= _MESSAGE_MAX else text[:_MESSAGE_MAX] + "…"
 
 
-def _excerpt(text: str, line: int) -> str | None:
+def _excerpt_line(text: str, line: int) -> str | None:
     lines = text.splitlines() or [""]
     found = lines[min(max(line, 1), len(lines)) - 1].strip()
     return found if found and len(found) <= _EXCERPT_MAX and found.isprintable() else None

@@ -31,11 +31,11 @@ class BackslashLexer(Lexer):
         for line, token, text in super().tokeniter(source, name, filename, state):
             if token == "string" and "\\" in text:  # noqa: S105 - a token of Jinja2's
                 quote, inner = text[0], text[1:-1]
-                inner = _ESCAPES.sub(_kept, inner) if self.escapes else inner.replace("\\", "\\\\")
+                inner = _ESCAPES.sub(_keep_escape, inner) if self.escapes else inner.replace("\\", "\\\\")
                 yield line, token, quote + inner + quote
             else:
                 yield line, token, text
 
 
-def _kept(found: re.Match[str]) -> str:
+def _keep_escape(found: re.Match[str]) -> str:
     return "\\\\" if found.group() == "\\" else found.group()

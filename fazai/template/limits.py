@@ -1,4 +1,4 @@
-"""What one rendering may cost, and which values are secret.
+"""The budget of one rendering, and the handling of secret values.
 
 Jinja2's sandbox keeps a template from the machine, but not from its time and memory. So every operation whose
 cost grows with its operands is paid for from a budget, before it is carried out where its result could be
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from fazai.model import Secret, Value
-from fazai.template.filters.base import TEXT_MAX, FilterError, SecretMap, entries
+from fazai.template.filters.base import TEXT_MAX, FilterError, SecretMap, plain_entries
 
 __all__ = [
     "CHAIN_MAX",
@@ -20,7 +20,7 @@ __all__ = [
     "TEMPLATE_MAX",
     "TEXT_MAX",
     "Omit",
-    "Run",
+    "Rendering",
     "conceal",
     "is_listed",
     "reveal",
@@ -44,7 +44,7 @@ _CONTAINERS: Final = (dict, list, tuple, *_VIEWS)
 
 
 class Omit:
-    """What `omit` stands for: the field that gets it is left out."""
+    """The value of `omit`: the field that gets it is left out."""
 
     __slots__ = ()
 
@@ -55,7 +55,7 @@ class Omit:
 OMIT: Final = Omit()
 
 
-class Run:
+class Rendering:
     """One rendering: its budget, the variables that are being rendered, whether a secret was touched."""
 
     __slots__ = ("_measured", "chain", "left", "tainted")
@@ -79,7 +79,7 @@ class Run:
         self.spend(1 + length // _TEXT_UNIT)
 
     def measure(self, value: Any, depth: int = 0) -> tuple[int, bool]:
-        """How many operations it takes to walk through a value, and whether a Secret is in it.
+        """Return the operations that it takes to walk through a value, and whether a Secret is in it.
 
         Containers are remembered, so that one which holds another many times over is measured quickly,
         however large it would be if it were written out.
@@ -115,33 +115,34 @@ class Run:
         return value, weight, secret
 
     def holds_secret(self, *values: Any) -> bool:
-        """Whether a Secret is in any of these, however deep."""
+        """Tell whether a Secret is in any of these, however deep."""
         secret = [self.measure(value)[1] for value in values]  # all of them, so that all are paid for
         return any(secret)
 
 
 def is_listed(value: Any) -> bool:
-    """Whether it is one of Python's own kinds of list that a template can come by: a range, some keys."""
+    """Tell whether it is one of Python's own kinds of list that a template can come by: a range, some
+    keys."""
     return isinstance(value, (range, *_VIEWS))
 
 
 def reveal(value: Any) -> Any:
-    """The value with every Secret in it as its text: for the duration of one operation only."""
+    """Return the value with every Secret in it as its text: for the duration of one operation only."""
     if isinstance(value, Secret):
         return value.reveal()
     if isinstance(value, dict):
-        return {reveal(key): reveal(item) for key, item in entries(value)}
+        return {reveal(key): reveal(item) for key, item in plain_entries(value)}
     if isinstance(value, list | tuple):
         return [reveal(item) for item in value]
     return value
 
 
 def conceal(value: Value) -> Value:
-    """The result of an operation on something secret: every text and number in it is a Secret."""
+    """Make every text and number in a value a Secret: the result of an operation on something secret."""
     if value is None or isinstance(value, bool | Secret):
         return value
     if isinstance(value, Mapping):
-        return SecretMap.of({key: conceal(item) for key, item in entries(value)})
+        return SecretMap.of({key: conceal(item) for key, item in plain_entries(value)})
     if isinstance(value, list | tuple):
         return [conceal(item) for item in value]
     return Secret(str(value))

@@ -1,4 +1,4 @@
-"""What is changed in a template's syntax tree before it is compiled.
+"""Changes to a template's syntax tree before it is compiled.
 
 Jinja2's sandbox lets an environment intercept arithmetic, calls and attributes. Comparisons, `~`, truth,
 slices and loops are plain Python to it; here they become calls of the environment's own filters (named with a
@@ -13,9 +13,9 @@ from typing import Any, Final
 from jinja2 import TemplateSyntaxError, nodes
 from jinja2.visitor import NodeTransformer
 
-from fazai.errors import did_you_mean
+from fazai.errors import spelling_hint
 
-__all__ = ["Rewrite"]
+__all__ = ["TreeRewriter"]
 
 _COLLECTIONS: Final = ("ansible.builtin.", "ansible.utils.", "ansible.netcommon.", "ansible.posix.")
 _REFUSED: Final[dict[type[nodes.Node], str]] = {
@@ -43,8 +43,16 @@ _ABSENT: Final = {
 }
 
 
-class Rewrite(NodeTransformer):
-    """One use for one template. Raises TemplateSyntaxError for what is not available."""
+class UnavailableSyntax(TemplateSyntaxError):
+    """A part of Jinja2 that templates here do not have; `hint` says what to use instead."""
+
+    def __init__(self, message: str, line: int, hint: str | None = None) -> None:
+        super().__init__(message, line)
+        self.hint = hint
+
+
+class TreeRewriter(NodeTransformer):
+    """Rewrites the tree of one template. Raises NotAvailable for what templates here do not have."""
 
     def __init__(self, filters: dict[str, Any], tests: dict[str, Any]) -> None:
         self._filters = filters
@@ -53,33 +61,34 @@ class Rewrite(NodeTransformer):
     def visit(self, node: nodes.Node, *args: Any, **kwargs: Any) -> Any:
         refused = _REFUSED.get(type(node))
         if refused is not None:
-            raise TemplateSyntaxError(
+            raise UnavailableSyntax(
                 f"{{% {refused} %}} is not available: one text is all there is", node.lineno
             )
         return super().visit(node, *args, **kwargs)
 
     def visit_Filter(self, node: nodes.Filter) -> nodes.Node:  # noqa: N802 - the visitor's naming
-        node.name = self._known(node.name, self._filters, "filter", node.lineno)
+        node.name = self._check_name(node.name, self._filters, "filter", node.lineno)
         return self.generic_visit(node)
 
     def visit_Test(self, node: nodes.Test) -> nodes.Node:  # noqa: N802
-        node.name = self._known(node.name, self._tests, "test", node.lineno)
+        node.name = self._check_name(node.name, self._tests, "test", node.lineno)
         return self.generic_visit(node)
 
-    def _known(self, name: str, table: dict[str, Any], what: str, line: int) -> str:
+    def _check_name(self, name: str, table: dict[str, Any], what: str, line: int) -> str:
         short = next((name.removeprefix(known) for known in _COLLECTIONS if name.startswith(known)), name)
         if short in table and not short.startswith("_"):
             return short
         hint = _ABSENT.get(short) if what == "filter" else None
-        hint = hint or did_you_mean(short, (known for known in table if not known.startswith("_")))
-        raise TemplateSyntaxError(f'there is no {what} "{name}"' + (f"; {hint}" if hint else ""), line)
+        hint = hint or spelling_hint(short, (known for known in table if not known.startswith("_")))
+        raise UnavailableSyntax(f'there is no {what} "{name}"', line, hint)
 
     def visit_Call(self, node: nodes.Call) -> nodes.Node:  # noqa: N802
         called = node.node
         if isinstance(called, nodes.Name) and called.name in ("lookup", "query", "q"):
-            raise TemplateSyntaxError(
-                f"{called.name}() is not available: a template reads nothing; use the tags !env, !file, !cmd",
+            raise UnavailableSyntax(
+                f"{called.name}() is not available: a template reads nothing",
                 node.lineno,
+                "use the tags !env, !file, !cmd",
             )
         return self.generic_visit(node)
 
@@ -88,14 +97,14 @@ class Rewrite(NodeTransformer):
         left, line = node.expr, node.lineno
         result: nodes.Expr | None = None
         for operand in node.ops:
-            pair = _call("_compare", left, line, nodes.Const(operand.op), operand.expr)
+            pair = _filter_call("_compare", left, line, nodes.Const(operand.op), operand.expr)
             result = pair if result is None else nodes.And(result, pair, lineno=line)
             left = operand.expr
         return result or node
 
     def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802
         self.generic_visit(node)
-        return _call("_concat", nodes.List(node.nodes, lineno=node.lineno), node.lineno)
+        return _filter_call("_concat", nodes.List(node.nodes, lineno=node.lineno), node.lineno)
 
     def visit_Getitem(self, node: nodes.Getitem) -> nodes.Node:  # noqa: N802
         self.generic_visit(node)
@@ -103,48 +112,50 @@ class Rewrite(NodeTransformer):
             return node
         bounds = (node.arg.start, node.arg.stop, node.arg.step)
         none = nodes.Const(None)
-        return _call("_slice", node.node, node.lineno, *(none if b is None else b for b in bounds))
+        return _filter_call("_slice", node.node, node.lineno, *(none if b is None else b for b in bounds))
 
     def visit_Not(self, node: nodes.Not) -> nodes.Node:  # noqa: N802
         self.generic_visit(node)
-        node.node = _call("_truth", node.node, node.lineno)
+        node.node = _filter_call("_truth", node.node, node.lineno)
         return node
 
     def visit_If(self, node: nodes.If) -> nodes.Node:  # noqa: N802
         self.generic_visit(node)
-        node.test = _call("_truth", node.test, node.lineno)
+        node.test = _filter_call("_truth", node.test, node.lineno)
         return node
 
     def visit_CondExpr(self, node: nodes.CondExpr) -> nodes.Node:  # noqa: N802
         self.generic_visit(node)
-        node.test = _call("_truth", node.test, node.lineno)
+        node.test = _filter_call("_truth", node.test, node.lineno)
         return node
 
     def visit_For(self, node: nodes.For) -> nodes.Node:  # noqa: N802
         self.generic_visit(node)
-        node.iter = _call("_iterate", node.iter, node.lineno)
-        node.body.insert(0, _payment(node))
+        node.iter = _filter_call("_iterate", node.iter, node.lineno)
+        node.body.insert(0, _payment_statement(node))
         if node.test is not None:
-            node.test = nodes.And(_call("_pay", nodes.Const(1), node.lineno), node.test, lineno=node.lineno)
+            node.test = nodes.And(
+                _filter_call("_pay", nodes.Const(1), node.lineno), node.test, lineno=node.lineno
+            )
         return node
 
     def visit_Macro(self, node: nodes.Macro) -> nodes.Node:  # noqa: N802
         self.generic_visit(node)
-        node.body.insert(0, _payment(node))
+        node.body.insert(0, _payment_statement(node))
         return node
 
     def visit_CallBlock(self, node: nodes.CallBlock) -> nodes.Node:  # noqa: N802
         self.generic_visit(node)
-        node.body.insert(0, _payment(node))
+        node.body.insert(0, _payment_statement(node))
         return node
 
 
-def _payment(node: nodes.Node) -> nodes.ExprStmt:
-    """The statement that pays for one round through the node's body, by its size."""
+def _payment_statement(node: nodes.Node) -> nodes.ExprStmt:
+    """Return the statement that pays for one round through the node's body, by its size."""
     weight = 1 + sum(1 for _ in node.find_all(nodes.Node)) // 4
-    return nodes.ExprStmt(_call("_pay", nodes.Const(weight), node.lineno), lineno=node.lineno)
+    return nodes.ExprStmt(_filter_call("_pay", nodes.Const(weight), node.lineno), lineno=node.lineno)
 
 
-def _call(name: str, node: nodes.Node, line: int, *args: nodes.Expr) -> nodes.Filter:
+def _filter_call(name: str, node: nodes.Node, line: int, *args: nodes.Expr) -> nodes.Filter:
     assert isinstance(node, nodes.Expr)
     return nodes.Filter(node, name, list(args), [], None, None, lineno=line)

@@ -1,27 +1,25 @@
-"""Variables that are rendered when they are used, and what one asks of them: a value, a yes or no."""
+"""Scopes: variables that are rendered when they are used, and values and conditions rendered with them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from fazai.errors import FazaiError, Mark, TemplateError
 from fazai.model import Secret, SecretRef, Value
-from fazai.template.filters.base import SecretMap, entries
+from fazai.template.errors import describe_type
+from fazai.template.filters.base import SecretMap, plain_entries
 from fazai.template.header import HEADER
-from fazai.template.limits import CHAIN_MAX, OMIT, OPERATIONS, Run
-from fazai.template.simple import LATER, Simple, parse
-from fazai.template.values import named
+from fazai.template.hostvars import HostVars, HostView
+from fazai.template.limits import CHAIN_MAX, OMIT, OPERATIONS, Rendering
+from fazai.template.simple import LATER, MISSING, SimpleTemplate, parse_simple
 from fazai.yamltext import UnsafeText, YamlList, YamlMap
 
 if TYPE_CHECKING:
-    from fazai.template.compiled import Compiled
-    from fazai.template.engine import Engine
+    from fazai.template.compiled import CompiledTemplate
+    from fazai.template.engine import TemplateEngine
 
-__all__ = ["HostVars", "HostView", "Scope", "Templates", "is_static"]
-
-#: No such variable; also what ends a search without a find.
-MISSING: Final = LATER
+__all__ = ["Scope", "Templates", "is_static"]
 
 _COMPILED_MAX: Final = 20_000
 _LEAVES: Final = frozenset({int, float, bool, type(None)})
@@ -32,7 +30,8 @@ Places = Callable[[str], Mark | None]
 
 
 def is_static(value: Value) -> bool:
-    """Whether rendering the value would give back the very same object: no template and no secret in it."""
+    """Tell whether rendering the value would give back the very same object: no template and no secret in
+    it."""
     kind = type(value)
     if kind is str:
         return not ("{" in value and ("{{" in value or "{%" in value or "{#" in value))
@@ -51,28 +50,28 @@ class Templates:
     ) -> None:
         self._secrets = secrets
         self._operations = operations
-        self._plans: dict[str, Simple | Compiled] = {}
-        self._heavy: dict[str, Compiled] = {}
-        self._files: dict[str, Compiled] = {}
-        self._conditions: dict[str, Compiled] = {}
+        self._plans: dict[str, SimpleTemplate | CompiledTemplate] = {}
+        self._heavy: dict[str, CompiledTemplate] = {}
+        self._files: dict[str, CompiledTemplate] = {}
+        self._conditions: dict[str, CompiledTemplate] = {}
         self._static: dict[int, tuple[Any, bool]] = {}
-        self._engine: Engine | None = None
+        self._engine: TemplateEngine | None = None
 
     def scope(self, variables: Mapping[str, Value], places: Places | None = None, label: str = "") -> Scope:
         """A scope of these variables. `places` finds a variable's place."""
         return Scope(self, variables, places)
 
-    def run(self) -> Run:
-        return Run(self._operations)
+    def new_rendering(self) -> Rendering:
+        return Rendering(self._operations)
 
-    def secret(self, ref: SecretRef) -> Value:
-        """What the reference stands for. Raises SecretError."""
+    def read_secret(self, ref: SecretRef) -> Value:
+        """Read the secret that a reference stands for. Raises SecretError."""
         if self._secrets is None:
             raise TemplateError(f"!{ref.scheme} cannot be used here", where=ref.mark)
         return self._secrets(ref)
 
-    def static(self, value: Value) -> bool:
-        """`is_static`, remembered for containers."""
+    def is_static(self, value: Value) -> bool:
+        """Tell `is_static`, remembered for containers."""
         if not isinstance(value, dict | list):
             return is_static(value)
         known = self._static.get(id(value))
@@ -80,43 +79,47 @@ class Templates:
             known = self._static[id(value)] = (value, is_static(value))  # kept alive, so the id stays its own
         return known[1]
 
-    def plan(self, text: str) -> Simple | Compiled:
+    def plan_text(self, text: str) -> SimpleTemplate | CompiledTemplate:
         """The template of a text. Raises TemplateError."""
         plan = self._plans.get(text)
         if plan is None:
-            plan = parse(text) or self.compiled(text)
+            plan = parse_simple(text) or self.compile_text(text)
             self._plans[text] = plan
         return plan
 
-    def compiled(self, text: str) -> Compiled:
+    def compile_text(self, text: str) -> CompiledTemplate:
         """The template of a text as Jinja2 has it. Raises TemplateError."""
-        return self._compile(self._heavy, text, lambda engine: engine.prepare(text))
+        return self._compile(self._heavy, text, "text")
 
-    def file(self, text: str) -> Compiled:
+    def compile_file(self, text: str) -> CompiledTemplate:
         """The template of a template file. Raises TemplateError."""
-        return self._compile(self._files, text, lambda engine: engine.prepare_file(text))
+        return self._compile(self._files, text, "file")
 
-    def condition(self, text: str) -> Compiled:
+    def compile_condition(self, text: str) -> CompiledTemplate:
         """The template of an expression that stands without braces. Raises TemplateError."""
-        return self._compile(self._conditions, text, lambda engine: engine.prepare(text, condition=True))
+        return self._compile(self._conditions, text, "condition")
 
     def _compile(
-        self, known: dict[str, Compiled], text: str, prepare: Callable[[Engine], Compiled]
-    ) -> Compiled:
+        self, known: dict[str, CompiledTemplate], text: str, form: Literal["text", "file", "condition"]
+    ) -> CompiledTemplate:
         compiled = known.get(text)
         if compiled is None:
-            if self._engine is None:
-                from fazai.template.engine import Engine  # Jinja2: only when a template needs it
+            from fazai.template import compiled as compiling  # Jinja2: only when a template needs it
 
-                self._engine = Engine()
+            if self._engine is None:
+                self._engine = compiling.new_engine()
             if len(known) >= _COMPILED_MAX:
                 known.clear()
-            compiled = known[text] = prepare(self._engine)
+            if form == "file":
+                compiled = compiling.compile_file(self._engine, text)
+            else:
+                compiled = compiling.compile_text(self._engine, text, condition=form == "condition")
+            known[text] = compiled
         return compiled
 
 
-class _Failure:
-    """What is kept of a variable that could not be rendered."""
+class _FailedVariable:
+    """The error of a variable that could not be rendered, kept for the next use."""
 
     __slots__ = ("error",)
 
@@ -161,42 +164,47 @@ class Scope:
             yield from scope._variables
             scope = scope._parent
 
+    def new_rendering(self) -> Rendering:
+        """Return the budget of a rendering that begins now."""
+        return self.templates.new_rendering()
+
     def has(self, name: object) -> bool:
-        """Whether there is such a variable, whatever its value."""
+        """Tell whether there is such a variable, whatever its value."""
         scope: Scope | None = self
         while scope is not None and name not in scope._variables:
             scope = scope._parent
         return scope is not None
 
     def render(self, value: Value, where: Mark | None = None, *, sensitive: bool = False) -> Value:
-        """The value with templates and secret references resolved; the same object if there are none.
+        """Return the value with templates and secret references resolved; the same object if there are none.
 
         `where` is the value's place, for errors; with `sensitive` they do not quote the template.
         Raises TemplateError, SecretError. A result that is `OMIT` says that the value is to be left out.
         """
-        if self.templates.static(value):
+        if self.templates.is_static(value):
             return value
-        run = self.templates.run()
+        rendering = self.templates.new_rendering()
         try:
-            found = self._value(value, run)
+            found = self._render_value(value, rendering)
         except FazaiError as error:
-            raise _locate(error, where, sensitive) from None
-        return _named_keys(found)
+            raise _add_place(error, where, sensitive) from None
+        return _plain_keys(found)
 
     def render_file(self, text: str, where: Mark) -> str | Secret:
-        """The content that the text of a template file gives, as Ansible's template module has it.
+        """Return the content that the text of a template file gives, as Ansible's template module has it.
 
         Raises TemplateError, SecretError."""
         if is_static(text) and not text.startswith(HEADER):
             return text
         scope = self if self.has("ansible_managed") else self.having({"ansible_managed": "Ansible managed"})
         try:
-            return self.templates.file(text).render_file(scope, self.templates.run())
+            return self.templates.compile_file(text).render_file(scope, self.templates.new_rendering())
         except FazaiError as error:
-            raise _locate(error, where, False) from None
+            raise _add_place(error, where, False) from None
 
     def test(self, condition: Value, where: Mark | None = None) -> bool:
-        """Whether a condition holds: a truth value, an expression without braces, or a list: all must hold.
+        """Tell whether a condition holds: a truth value, an expression without braces, or a list: all must
+        hold.
 
         Raises TemplateError, SecretError.
         """
@@ -209,14 +217,15 @@ class Scope:
                     return False
             return True
         try:
-            return self._test(condition)
+            return self._test_condition(condition)
         except FazaiError as error:
-            raise _locate(error, where, False) from None
+            raise _add_place(error, where, False) from None
 
-    def _test(self, condition: Value) -> bool:
+    def _test_condition(self, condition: Value) -> bool:
         if not isinstance(condition, str) or not condition.strip():
             raise TemplateError(
-                f"a condition is an expression, not {named(condition)}", hint="write: when: site == 'north'"
+                f"a condition is an expression, not {describe_type(condition)}",
+                hint="write: when: site == 'north'",
             )
         if "{{" in condition or "{%" in condition:
             raise TemplateError(
@@ -224,23 +233,23 @@ class Scope:
                 hint="write it without {{ }}",
                 excerpt=condition.strip(),
             )
-        run = self.templates.run()
-        value = self.templates.condition(condition).render(self, run)
-        answer = _truth(value)
+        rendering = self.templates.new_rendering()
+        value = self.templates.compile_condition(condition).render(self, rendering)
+        answer = _read_truth(value)
         if answer is None:
             raise TemplateError(
-                f"a condition gives true or false, and this one gives {named(value)}",
+                f"a condition gives true or false, and this one gives {describe_type(value)}",
                 hint="compare it, or ask: x is defined, x | length > 0, x | bool",
-                excerpt=None if run.tainted else condition.strip(),
+                excerpt=None if rendering.tainted else condition.strip(),
             )
         return answer
 
-    def find(self, name: str, run: Run) -> Any:
+    def find(self, name: str, rendering: Rendering) -> Any:
         """The rendered value of a variable, MISSING if there is none. Raises FazaiError."""
         done = self._done
         if name in done:
             value = done[name]
-            if type(value) is _Failure:
+            if type(value) is _FailedVariable:
                 raise value.error
             return value
         owner: Scope | None = self
@@ -249,164 +258,116 @@ class Scope:
         if owner is None:
             return MISSING
         raw = owner._variables[name]
-        if not owner._final and not self.templates.static(raw):
-            raw = self._variable(name, raw, owner, run)
+        if not owner._final and not self.templates.is_static(raw):
+            raw = self._render_variable(name, raw, owner, rendering)
         done[name] = raw
         return raw
 
-    def _variable(self, name: str, raw: Value, owner: Scope, run: Run) -> Value:
-        """A variable that is a template; its place is where errors are."""
+    def _render_variable(self, name: str, raw: Value, owner: Scope, rendering: Rendering) -> Value:
+        """Render a variable that is a template; errors get its place."""
         key = (id(self), name)
-        chain = run.chain
+        chain = rendering.chain
         if key in chain:
             names = [known for _, known in chain[chain.index(key) :]]
             loop = " -> ".join([*names, name])
-            raise _Loop(f"these variables refer to each other in a circle: {loop}")
+            raise _CircularVariables(f"these variables refer to each other in a circle: {loop}")
         if len(chain) >= CHAIN_MAX:
             raise TemplateError(f"more than {CHAIN_MAX} variables refer to one another, down to {name}")
         chain.append(key)
         try:
-            return self._value(raw, run)
-        except _Loop as error:
-            raise _locate(error, owner._place(name), _tells(name)) from None
+            return self._render_value(raw, rendering)
+        except _CircularVariables as error:
+            raise _add_place(error, owner._find_place(name), _may_be_secret(name)) from None
         except FazaiError as error:
-            located = _locate(error, owner._place(name), _tells(name))
-            self._done[name] = _Failure(located)
+            located = _add_place(error, owner._find_place(name), _may_be_secret(name))
+            self._done[name] = _FailedVariable(located)
             raise located from None
         finally:
             chain.pop()
 
-    def _place(self, name: str) -> Mark | None:
+    def _find_place(self, name: str) -> Mark | None:
         return self._places(name) if self._places is not None else None
 
-    def _value(self, value: Value, run: Run) -> Value:
+    def _render_value(self, value: Value, rendering: Rendering) -> Value:
         kind = type(value)
         if kind is str:
-            return self._text(value, run) if "{" in value else value
+            return self._render_text(value, rendering) if "{" in value else value
         if kind in _LEAVES:
             return value
         if isinstance(value, dict):
-            return self._map(value, run)
+            return self._render_map(value, rendering)
         if isinstance(value, list):
-            return self._list(value, run)
+            return self._render_list(value, rendering)
         if kind is UnsafeText:
             return str(value)
         if kind is SecretRef:
-            run.tainted = True
-            return self.templates.secret(value)
+            rendering.tainted = True
+            return self.templates.read_secret(value)
         return value
 
-    def _text(self, text: str, run: Run) -> Value:
+    def _render_text(self, text: str, rendering: Rendering) -> Value:
         if is_static(text):
             return text
-        plan = self.templates.plan(text)
-        if isinstance(plan, Simple):
-            value = plan.render(self.find, run)
+        plan = self.templates.plan_text(text)
+        if isinstance(plan, SimpleTemplate):
+            value = plan.render(self.find, rendering)
             if value is not LATER and not isinstance(value, HostVars | HostView):
                 return value
-            plan = self.templates.compiled(text)
+            plan = self.templates.compile_text(text)
         elif text in self._texts:  # the same template again: names do not change within a scope
             return self._texts[text]
-        value = self._texts[text] = plan.render(self, run)
+        value = self._texts[text] = plan.render(self, rendering)
         return value
 
-    def _map(self, value: dict[str, Value], run: Run) -> Value:
+    def _render_map(self, value: dict[str, Value], rendering: Rendering) -> Value:
         done: dict[str, Value] = {}
         changed = False
         for key, item in value.items():
             try:
-                rendered = self._value(item, run)
+                rendered = self._render_value(item, rendering)
             except FazaiError as error:
                 place = value.mark(key) if isinstance(value, YamlMap) else None
-                raise _locate(error, place, _tells(key)) from None
+                raise _add_place(error, place, _may_be_secret(key)) from None
             changed = changed or rendered is not item
             if rendered is not OMIT:
                 done[key] = rendered
         return done if changed else value
 
-    def _list(self, value: list[Value], run: Run) -> Value:
+    def _render_list(self, value: list[Value], rendering: Rendering) -> Value:
         done: list[Value] = []
         changed = False
         for index, item in enumerate(value):
             try:
-                rendered = self._value(item, run)
+                rendered = self._render_value(item, rendering)
             except FazaiError as error:
                 place = value.mark(index) if isinstance(value, YamlList) else None
-                raise _locate(error, place, False) from None
+                raise _add_place(error, place, False) from None
             changed = changed or rendered is not item
             if rendered is not OMIT:
                 done.append(rendered)
         return done if changed else value
 
 
-class _Loop(TemplateError):
-    """Not remembered: seen from another variable there may be no circle."""
+class _CircularVariables(TemplateError):
+    """Variables refer to each other in a circle. Not remembered: seen from another there may be none."""
 
 
-class HostVars(Mapping[str, Any]):
-    """`hostvars`: the variables of other hosts, each rendered when it is asked for."""
-
-    what = "hostvars"
-
-    def __init__(self, hosts: Iterable[str], scope: Callable[[str], Scope]) -> None:
-        self._hosts = dict.fromkeys(hosts)
-        self._scope = scope
-
-    def __getitem__(self, host: str) -> HostView:
-        if host not in self._hosts:
-            raise KeyError(host)
-        return HostView(self._scope(host))
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._hosts)
-
-    def __len__(self) -> int:
-        return len(self._hosts)
-
-
-class HostView(Mapping[str, Any]):
-    """One host's variables. `run` is the rendering that asks; without one, each look-up is one of its own."""
-
-    what = "the host"
-
-    def __init__(self, scope: Scope, run: Run | None = None) -> None:
-        self._scope = scope
-        self._run = run
-
-    def bound(self, run: Run) -> HostView:
-        return HostView(self._scope, run)
-
-    def __getitem__(self, name: str) -> Any:
-        value = self._scope.find(name, self._run or self._scope.templates.run())
-        if value is MISSING:
-            raise KeyError(name)
-        return value
-
-    def __contains__(self, name: object) -> bool:
-        return self._scope.has(name)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(dict.fromkeys(self._scope.names()))
-
-    def __len__(self) -> int:
-        return len(set(self._scope.names()))
-
-
-def _named_keys(value: Value) -> Value:
-    """The value with plain mappings: in a value, the keys of a mapping are names of fields and settings."""
+def _plain_keys(value: Value) -> Value:
+    """Return the value with plain mappings: in a value, the keys of a mapping are names of fields and
+    settings."""
     if isinstance(value, dict):
-        named = {key: _named_keys(item) for key, item in entries(value)}
+        named = {key: _plain_keys(item) for key, item in plain_entries(value)}
         if isinstance(value, SecretMap) or any(named[key] is not item for key, item in value.items()):
             return named
     elif isinstance(value, list):
-        items = [_named_keys(item) for item in value]
+        items = [_plain_keys(item) for item in value]
         if any(new is not old for new, old in zip(items, value, strict=True)):
             return items
     return value
 
 
-def _truth(value: Value) -> bool | None:
-    """Yes, no, or None for what is neither."""
+def _read_truth(value: Value) -> bool | None:
+    """Return the truth value that a value stands for, None for what stands for neither."""
     if isinstance(value, Secret):
         value = value.reveal()
     if value is None or isinstance(value, bool | int | float):
@@ -417,16 +378,16 @@ def _truth(value: Value) -> bool | None:
     return None
 
 
-def _tells(name: str) -> bool:
-    """Whether a value of this name may be secret, so that its template is not quoted."""
+def _may_be_secret(name: str) -> bool:
+    """Tell whether a value of this name may be secret, so that its template is not quoted."""
     word = name.lower()
     return any(
         part in word for part in ("secret", "passw", "pwd", "token", "key", "psk", "credential", "auth")
     )
 
 
-def _locate(error: FazaiError, where: Mark | None, sensitive: bool) -> FazaiError:
-    """The error with its place, unless it has one nearer to the cause."""
+def _add_place(error: FazaiError, where: Mark | None, sensitive: bool) -> FazaiError:
+    """Add the place to an error, unless it has one nearer to the cause."""
     if error.where is None:
         error.where = where
         if sensitive:

@@ -1,4 +1,4 @@
-"""Names that are not there."""
+"""Undefined names that know the variable's name, so that the error can name it and the nearest match."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from jinja2.utils import missing
 from fazai.errors import FazaiError
 from fazai.template.errors import UndefinedName
 
-__all__ = ["Missed", "Missing"]
+__all__ = ["NamedUndefined", "NamedUndefinedError"]
 
 
-class Missed(UndefinedError):
-    """Raised where a Missing is used."""
+class NamedUndefinedError(UndefinedError):
+    """An undefined name was used."""
 
     def __init__(self, message: str, name: Any, obj: Any) -> None:
         super().__init__(message)
@@ -22,7 +22,7 @@ class Missed(UndefinedError):
         self.obj = obj
 
 
-class Missing(StrictUndefined):
+class NamedUndefined(StrictUndefined):
     """An undefined name; what is below it is undefined too. Any use but `default` and `is defined` raises.
 
     With a `fault` it is a variable that is there and could not be rendered.
@@ -51,14 +51,16 @@ class Missing(StrictUndefined):
     def _exception(self, message: str) -> Exception:
         if self.fault is not None:
             return self.fault
-        return Missed(message, None if self._undefined_hint else self._undefined_name, self._undefined_obj)
+        return NamedUndefinedError(
+            message, None if self._undefined_hint else self._undefined_name, self._undefined_obj
+        )
 
     def fail(self) -> NoReturn:
-        """Raises what any use of it raises."""
+        """Raise what any use of it raises."""
         raise self._exception(self._undefined_message)
 
     def absent(self) -> bool:
-        """True: it is not there. Raises the fault if it is there and in error."""
+        """Return True: it is not there. Raises the fault if it is there and in error."""
         if self.fault is not None and not isinstance(self.fault, UndefinedName):
             raise self.fault
         return True

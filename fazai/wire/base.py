@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Generic, TypeVar, get_args
 import msgspec
 from msgspec import Meta, Struct
 
-from fazai.errors import FazaiError, did_you_mean
+from fazai.errors import FazaiError, spelling_hint
 
 #: The version of SPEC.md that these types follow.
 CONTRACT = "1.1"
@@ -160,7 +160,7 @@ class Family(Generic[T]):
         if not isinstance(found, str):
             raise WireError("bad_request", f"`{self.tag}`: expected `str`, got `{_json_type_name(found)}`")
         if found not in self.tags:
-            near = did_you_mean(found, self.tags) or f"one of: {', '.join(self.tags)}"
+            near = spelling_hint(found, self.tags) or f"one of: {', '.join(self.tags)}"
             raise WireError(self.unknown, _shorten(f"unknown {self.tag} {found!r}"), hint=near)
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from fazai.errors import did_you_mean
+from fazai.errors import spelling_hint
 
 __all__ = ["ANNOTATIONS", "unknown_keyword"]
 
@@ -45,7 +45,7 @@ def unknown_keyword(schema: Mapping[str, Any]) -> str | None:
             continue
         for name in part:
             if name not in _KNOWN and not name.startswith("x-"):
-                nearest = did_you_mean(name, _KNOWN)
+                nearest = spelling_hint(name, _KNOWN)
                 where = f" at {place}" if place else ""
                 return f"it has no keyword {name!r}{where}" + (f": {nearest}" if nearest else "")
         todo += _subschemas(place, part)

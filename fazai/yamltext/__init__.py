@@ -7,34 +7,33 @@ sequences become `YamlMap` and `YamlList`, which know where they and their value
 refused with `YamlError`, and everything that is wrong with a file is found in one go (`Errors`).
 """
 
-from fazai.yamltext.nodes import Source, UnsafeText, YamlList, YamlMap, pack
+from fazai.yamltext.limits import DEFAULT_YAML_LIMITS, YamlLimits
+from fazai.yamltext.nodes import SourceText, UnsafeText, YamlList, YamlMap, pack_place
 from fazai.yamltext.reading import (
-    DEFAULT_LIMITS,
     Decrypt,
     KeyFile,
-    Limits,
-    Seen,
-    load,
-    loads,
-    parse,
-    read,
-    value,
+    OnFileRead,
+    load_yaml,
+    loads_yaml,
+    parse_yaml,
+    parse_yaml_value,
+    read_limited,
 )
 
 __all__ = [
-    "DEFAULT_LIMITS",
+    "DEFAULT_YAML_LIMITS",
     "Decrypt",
     "KeyFile",
-    "Limits",
-    "Seen",
-    "Source",
+    "OnFileRead",
+    "SourceText",
     "UnsafeText",
+    "YamlLimits",
     "YamlList",
     "YamlMap",
-    "load",
-    "loads",
-    "pack",
-    "parse",
-    "read",
-    "value",
+    "load_yaml",
+    "loads_yaml",
+    "pack_place",
+    "parse_yaml",
+    "parse_yaml_value",
+    "read_limited",
 ]

@@ -8,7 +8,7 @@ from typing import Any
 
 from fazai.errors import Mark
 
-__all__ = ["Source", "UnsafeText", "YamlList", "YamlMap", "pack"]
+__all__ = ["SourceText", "UnsafeText", "YamlList", "YamlMap", "pack_place"]
 
 #: A place in one integer: the line above the column, both counted from 0 as libyaml does.
 _COLUMN_BITS = 32
@@ -27,8 +27,8 @@ _EXCERPT_MAX = 160
 _LINE_MAX = 4000  # nobody looks for secrets in a longer line; it counts as one
 
 
-def pack(line: int, column: int) -> int:
-    """A place in one integer: two for every entry must stay cheap."""
+def pack_place(line: int, column: int) -> int:
+    """Pack a place into one integer: two for every entry must stay cheap."""
     return line << _COLUMN_BITS | column
 
 
@@ -38,7 +38,7 @@ class UnsafeText(str):
     __slots__ = ()
 
 
-class Source:
+class SourceText:
     """One YAML text: its name, and its lines when an error wants to quote one."""
 
     __slots__ = ("_data", "_lines", "file")
@@ -53,28 +53,28 @@ class Source:
 
     def excerpt(self, mark: Mark | None) -> str | None:
         """The line at `mark`, or None where it may hold a secret, is not ours or is too long to help."""
-        if mark is None or mark.file != self.file or mark.line > len(lines := self._split()):
+        if mark is None or mark.file != self.file or mark.line > len(lines := self._split_lines()):
             return None
         line = lines[mark.line - 1].rstrip()
-        if len(line) > _EXCERPT_MAX or not line.isprintable() or self.tells(mark):
+        if len(line) > _EXCERPT_MAX or not line.isprintable() or self.may_hold_secret(mark):
             return None
         return line or None
 
     def line(self, mark: Mark) -> str:
         """The line at `mark`, whatever it holds; not for an error's text."""
-        lines = self._split()
+        lines = self._split_lines()
         return lines[mark.line - 1] if mark.line <= len(lines) else ""
 
     def is_end(self, line: int) -> bool:
-        """Whether there is nothing but blanks from `line` (counted from 0) on."""
-        return not any(map(str.strip, self._split()[line:]))
+        """Tell whether there is nothing but blanks from `line` (counted from 0) on."""
+        return not any(map(str.strip, self._split_lines()[line:]))
 
-    def tells(self, mark: Mark) -> bool:
-        """Whether the line, or a line that it belongs below, looks as if a secret stood there.
+    def may_hold_secret(self, mark: Mark) -> bool:
+        """Tell whether the line, or a line that it belongs below, looks as if a secret stood there.
 
         A line that is no `key:` or `- item` may be the rest of a text that began above it, at any indent.
         """
-        lines, index = self._split(), mark.line - 1
+        lines, index = self._split_lines(), mark.line - 1
         if index >= len(lines) or len(lines[index]) > _LINE_MAX or _TELLTALE.search(lines[index]):
             return True
         indent = _indent(lines[index])
@@ -90,7 +90,7 @@ class Source:
                 return False
         return False
 
-    def _split(self) -> list[str]:
+    def _split_lines(self) -> list[str]:
         if self._lines is None:
             text = self._data.decode("utf-8-sig", "replace")
             # at what libyaml calls a line break, and nothing else that splitlines() would cut at
@@ -110,30 +110,31 @@ class YamlMap(dict[str, Any]):
 
     __slots__ = ("_at", "_index", "_places", "_source")
 
-    def __init__(self, source: Source, at: int) -> None:
+    def __init__(self, source: SourceText, at: int) -> None:
         self._source = source
         self._at = at
         self._index: dict[str, int] | None = None  # key -> number of the entry, once somebody asks
         self._places = array("Q")  # for each entry, in order: the place of the key, the place of the value
 
     def mark(self, key: str | None = None) -> Mark:
-        """Where the mapping starts; of a key, where its value starts, or the key if that is lines above."""
+        """Return the start of the mapping; for a key, the place of its value, or of the key if that is
+        lines above."""
         if key is None:
             return self._source.mark(self._at)
-        key_at, value_at = self._entry(key)
+        key_at, value_at = self._find_entry(key)
         same_line = key_at >> _COLUMN_BITS == value_at >> _COLUMN_BITS
         return self._source.mark(value_at if same_line else key_at)
 
     def key_mark(self, key: str) -> Mark:
-        """Where the key itself stands."""
-        return self._source.mark(self._entry(key)[0])
+        """Return the place of the key itself."""
+        return self._source.mark(self._find_entry(key)[0])
 
     def excerpt(self, key: str | None = None) -> str | None:
         """The line of `mark(key)`, for an error; None where it may hold a secret."""
         return self._source.excerpt(self.mark(key))
 
     @property
-    def source(self) -> Source:
+    def source(self) -> SourceText:
         return self._source
 
     def without(self, *keys: str) -> YamlMap:
@@ -149,13 +150,13 @@ class YamlMap(dict[str, Any]):
         """A mapping of one entry, `name: value`, that stands where `key` has its text, or else at `key`."""
         copy = YamlMap(self._source, self._at)
         copy[name] = value
-        key_at, value_at = self._entry(key)
+        key_at, value_at = self._find_entry(key)
         at = value_at if isinstance(self.get(key), str) else key_at
         copy._places.extend((at, at))
         return copy
 
     def put(self, key: str, value: Any, at: int) -> None:
-        """Sets an entry that stands at `at`, for who makes a mapping of something else than YAML."""
+        """Set an entry that stands at `at`, to make a mapping of something else than YAML."""
         if key in self:
             number = list(self).index(key)
             self._places[2 * number] = self._places[2 * number + 1] = at
@@ -163,7 +164,7 @@ class YamlMap(dict[str, Any]):
             self._places.extend((at, at))
         self[key] = value
 
-    def _entry(self, key: str) -> tuple[int, int]:
+    def _find_entry(self, key: str) -> tuple[int, int]:
         if self._index is None or len(self._index) != len(self):
             self._index = {known: number for number, known in enumerate(self)}
         number = self._index.get(key)
@@ -177,13 +178,13 @@ class YamlList(list[Any]):
 
     __slots__ = ("_at", "_places", "_source")
 
-    def __init__(self, source: Source, at: int) -> None:
+    def __init__(self, source: SourceText, at: int) -> None:
         self._source = source
         self._at = at
         self._places = array("Q")
 
     def mark(self, index: int | None = None) -> Mark:
-        """Where the sequence starts, or where its item number `index` stands."""
+        """Return the place of the sequence, or of its item number `index`."""
         if index is None or not -len(self._places) <= index < len(self._places):
             return self._source.mark(self._at)
         return self._source.mark(self._places[index])
@@ -193,7 +194,7 @@ class YamlList(list[Any]):
         return self._source.excerpt(self.mark(index))
 
     @property
-    def source(self) -> Source:
+    def source(self) -> SourceText:
         return self._source
 
     def position(self, index: int) -> int:
@@ -201,6 +202,6 @@ class YamlList(list[Any]):
         return self._places[index] if index < len(self._places) else self._at
 
     def put(self, value: Any, at: int) -> None:
-        """Adds an item that stands at `at`, as `YamlMap.put`."""
+        """Add an item that stands at `at`, as `YamlMap.put`."""
         self.append(value)
         self._places.append(at)

@@ -1,90 +1,94 @@
-"""What libyaml says, said so that it helps: one sentence and the next step."""
+"""Explanations for libyaml's errors: one sentence and the next step."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 
-__all__ = ["Phrase", "bad_byte", "phrase"]
+__all__ = ["Explanation", "explain_problem", "find_bad_byte"]
 
 
 @dataclass(frozen=True, slots=True)
-class Phrase:
+class Explanation:
     message: str
     hint: str | None = None
 
 
-_TAB = Phrase("a tab stands where YAML takes spaces only", "indent with spaces")
+_TAB = Explanation("a tab stands where YAML takes spaces only", "indent with spaces")
 _INDENT_HINT = "check the indentation of this line and of the one above"
-_KNOWN: tuple[tuple[str, Phrase], ...] = (
+_KNOWN: tuple[tuple[str, Explanation], ...] = (
     (
         "did not find expected whitespace or line break",
-        Phrase("a blank is missing after the tag (!…)", "quote a text that starts with !"),
+        Explanation("a blank is missing after the tag (!…)", "quote a text that starts with !"),
     ),
     (
         "did not find expected alphabetic or numeric character",
-        Phrase("no name behind a & or *", "quote a text that starts with & or *"),
+        Explanation("no name behind a & or *", "quote a text that starts with & or *"),
     ),
     (
         "mapping values are not allowed",
-        Phrase("a ':' stands where no key can be", f'quote a text that holds ": "; {_INDENT_HINT}'),
+        Explanation("a ':' stands where no key can be", f'quote a text that holds ": "; {_INDENT_HINT}'),
     ),
-    ("did not find expected key", Phrase("expected a key of the mapping here", _INDENT_HINT)),
+    ("did not find expected key", Explanation("expected a key of the mapping here", _INDENT_HINT)),
     (
         "did not find expected '-' indicator",
-        Phrase("expected '- ' for the next item of the list", _INDENT_HINT),
+        Explanation("expected '- ' for the next item of the list", _INDENT_HINT),
     ),
-    ("could not find expected ':'", Phrase("this key has no ':'", "write `key: value`")),
-    ("did not find expected ',' or '}'", Phrase("expected ',' or '}' in the { } mapping", None)),
-    ("did not find expected ',' or ']'", Phrase("expected ',' or ']' in the [ ] list", None)),
+    ("could not find expected ':'", Explanation("this key has no ':'", "write `key: value`")),
+    ("did not find expected ',' or '}'", Explanation("expected ',' or '}' in the { } mapping", None)),
+    ("did not find expected ',' or ']'", Explanation("expected ',' or ']' in the [ ] list", None)),
     (
         "did not find expected <document start>",
-        Phrase("expected `key: value` or the end of the file here", _INDENT_HINT),
+        Explanation("expected `key: value` or the end of the file here", _INDENT_HINT),
     ),
-    ("did not find expected node content", Phrase("expected a value here", None)),
+    ("did not find expected node content", Explanation("expected a value here", None)),
     (
         "found undefined tag handle",
-        Phrase("unknown tag", "the tags are !env, !file, !cmd, !vault and !unsafe"),
+        Explanation("unknown tag", "the tags are !env, !file, !cmd, !vault and !unsafe"),
     ),
     (
         "found unknown escape character",
-        Phrase('unknown \\ escape in a "…" text', "use '…', where \\ is an ordinary character"),
+        Explanation('unknown \\ escape in a "…" text', "use '…', where \\ is an ordinary character"),
     ),
-    ("found invalid Unicode character escape", Phrase("a \\u escape that is no character", None)),
+    ("found invalid Unicode character escape", Explanation("a \\u escape that is no character", None)),
     (
         "block sequence entries are not allowed",
-        Phrase("a list item cannot stand here", "put the list on lines of its own"),
+        Explanation("a list item cannot stand here", "put the list on lines of its own"),
     ),
-    ("block mapping", Phrase("a mapping cannot start here", _INDENT_HINT)),
-    ("found incompatible YAML document", Phrase("this is not YAML 1.1", "leave the %YAML line away")),
-    ("exceeded max nesting", Phrase("too many levels", None)),
+    ("block mapping", Explanation("a mapping cannot start here", _INDENT_HINT)),
+    ("found incompatible YAML document", Explanation("this is not YAML 1.1", "leave the %YAML line away")),
+    ("exceeded max nesting", Explanation("too many levels", None)),
 )
 
 
-def phrase(problem: str, context: str, line: str, column: int) -> Phrase:
-    """The sentence for libyaml's `problem` (and `context`), which stands at `column` (from 0) of `line`."""
+def explain_problem(problem: str, context: str, line: str, column: int) -> Explanation:
+    """Explain libyaml's `problem` (and `context`), which stands at `column` (from 0) of `line`."""
     if "\t" in line[: len(line) - len(line.lstrip())] or line[column : column + 1] == "\t":
         return _TAB
     if "cannot start any token" in problem:
         character = line[column : column + 1]
-        return Phrase(f"a value cannot start with '{character}'", f"quote it: '{character}…'")
+        return Explanation(f"a value cannot start with '{character}'", f"quote it: '{character}…'")
     if re.match(r"\s*(- )?([\w.-]+:\s+)?\{\{", line):
-        return Phrase("a template that is not quoted", 'write "{{ … }}" with the quotes')
+        return Explanation("a template that is not quoted", 'write "{{ … }}" with the quotes')
     if "end of stream" in problem and "quoted scalar" in context:
-        return Phrase("the quote that opens here is never closed", "close it; ' inside '…' is written ''")
+        return Explanation(
+            "the quote that opens here is never closed", "close it; ' inside '…' is written ''"
+        )
     if "end of stream" in problem and "flow" in context:
-        return Phrase(f"the {line[column : column + 1]} that opens here is never closed", "close it")
+        return Explanation(f"the {line[column : column + 1]} that opens here is never closed", "close it")
     if "did not find expected ',' or '}'" in problem and "[" in line[: column + 1]:
-        return Phrase("a [ ends the name before it inside of { }", 'quote a name with a range: "fw-[01:20]"')
-    for known, said in _KNOWN:
+        return Explanation(
+            "a [ ends the name before it inside of { }", 'quote a name with a range: "fw-[01:20]"'
+        )
+    for known, explanation in _KNOWN:
         if known in problem:
-            return said
+            return explanation
     text = " ".join(part for part in (problem, context) if part)
-    return Phrase(text or "this is not YAML", _INDENT_HINT)
+    return Explanation(text or "this is not YAML", _INDENT_HINT)
 
 
-def bad_byte(data: bytes) -> tuple[int, int, str]:
-    """Line, column (from 0) and description of the first byte that YAML does not have."""
+def find_bad_byte(data: bytes) -> tuple[int, int, str]:
+    """Find the first byte that YAML does not have: line, column (from 0) and description."""
     try:
         text = data.decode()
     except UnicodeDecodeError as error:

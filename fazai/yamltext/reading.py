@@ -1,4 +1,4 @@
-"""From a path to bytes within limits, and from bytes to values."""
+"""Reading of YAML: from a path to bytes within limits, and from bytes to values."""
 
 from __future__ import annotations
 
@@ -9,31 +9,29 @@ import select
 import stat
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fazai.errors import YamlError, missing_file
+from fazai.yamltext.limits import DEFAULT_YAML_LIMITS, YamlLimits
 from fazai.yamltext.nodes import YamlList, YamlMap
 
 __all__ = [
-    "DEFAULT_LIMITS",
     "Decrypt",
     "KeyFile",
-    "Limits",
-    "Seen",
-    "load",
-    "loads",
-    "parse",
-    "read",
-    "value",
+    "OnFileRead",
+    "load_yaml",
+    "loads_yaml",
+    "parse_yaml",
+    "parse_yaml_value",
+    "read_limited",
 ]
 
 #: Opens a file that is Ansible Vault text as a whole: its bytes and its name to the plain bytes.
 Decrypt = Callable[[bytes, str], bytes]
 
-#: Hears of each file that is read: its path and its bytes, before anything is made of them.
-Seen = Callable[[str, bytes], None]
+#: Is called with the path and the bytes of each file that is read, before they are parsed.
+OnFileRead = Callable[[str, bytes], None]
 
 _VAULT = b"$ANSIBLE_VAULT;"
 _PEM = b"-----BEGIN "
@@ -43,60 +41,47 @@ class KeyFile(YamlError):
     """A key or certificate in the place of a text that we read: no line of it is ever quoted."""
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How much of a file is taken. `values` counts what aliases stand for, a mapping or list as three,
-    and one more for every 64 characters of a text: it keeps a small file from becoming a large value.
-    `pipe_s`: how long a pipe may take."""
-
-    size_bytes: int = 16 * 1024 * 1024
-    depth: int = 64
-    values: int = 500_000
-    pipe_s: float = 60.0
-
-
-DEFAULT_LIMITS = Limits()
-
-
-def load(
+def load_yaml(
     path: str | Path,
     *,
-    limits: Limits = DEFAULT_LIMITS,
+    limits: YamlLimits = DEFAULT_YAML_LIMITS,
     decrypt: Decrypt | None = None,
-    seen: Seen | None = None,
+    on_read: OnFileRead | None = None,
     what: str = "file",
 ) -> YamlMap | YamlList | None:
-    """The one document of a file; None for an empty one. `what` it is called if it is not there. Raises
+    """Read the one document of a file; None for an empty one. `what` it is called if it is not there. Raises
     YamlError, or Errors for several."""
     name = str(path)
-    data = read(name, limits, what)
-    if seen is not None:
-        seen(name, data)
-    return parse(data, name, limits=limits, decrypt=decrypt)
+    data = read_limited(name, limits, what)
+    if on_read is not None:
+        on_read(name, data)
+    return parse_yaml(data, name, limits=limits, decrypt=decrypt)
 
 
-def loads(text: str | bytes, file: str, *, limits: Limits = DEFAULT_LIMITS) -> YamlMap | YamlList | None:
-    """As `load`, of a text that is there already; `file` is its name in marks."""
-    return parse(
+def loads_yaml(
+    text: str | bytes, file: str, *, limits: YamlLimits = DEFAULT_YAML_LIMITS
+) -> YamlMap | YamlList | None:
+    """Parse the one document of a text; `file` is its name in marks. Raises as `load_yaml`."""
+    return parse_yaml(
         text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text, file, limits=limits
     )
 
 
-def value(text: str, file: str, *, limits: Limits = DEFAULT_LIMITS) -> Any:
-    """As `loads`, where a single value will do, too: `5`, `yes`, `[a]`."""
-    from fazai.yamltext.build import build
+def parse_yaml_value(text: str, file: str, *, limits: YamlLimits = DEFAULT_YAML_LIMITS) -> Any:
+    """Parse a text that may also be a single value: `5`, `yes`, `[a]`. Raises as `load_yaml`."""
+    from fazai.yamltext.build import build_document
 
     data = text.encode("utf-8", "surrogatepass")
     if len(data) > limits.size_bytes:
         raise _too_large(file, len(data), limits)
-    return build(data, file, limits, scalar_ok=True)
+    return build_document(data, file, limits, scalar_ok=True)
 
 
-def parse(
-    data: bytes, file: str, *, limits: Limits = DEFAULT_LIMITS, decrypt: Decrypt | None = None
+def parse_yaml(
+    data: bytes, file: str, *, limits: YamlLimits = DEFAULT_YAML_LIMITS, decrypt: Decrypt | None = None
 ) -> YamlMap | YamlList | None:
-    """The one document of these bytes. Raises as `load`."""
-    from fazai.yamltext.build import build  # with PyYAML, which takes its time to import
+    """Parse the one document of these bytes. Raises as `load_yaml`."""
+    from fazai.yamltext.build import build_document  # with PyYAML, which takes its time to import
 
     if data.startswith(_VAULT):
         if decrypt is None:
@@ -108,15 +93,15 @@ def parse(
         data = decrypt(data, file)
     if len(data) > limits.size_bytes:
         raise _too_large(file, len(data), limits)
-    found: YamlMap | YamlList | None = build(data, file, limits)
+    found: YamlMap | YamlList | None = build_document(data, file, limits)
     return found
 
 
-def read(path: str | Path, limits: Limits = DEFAULT_LIMITS, what: str = "file") -> bytes:
-    """The bytes of a file or pipe; the size is looked at before anything is read. Raises YamlError."""
+def read_limited(path: str | Path, limits: YamlLimits = DEFAULT_YAML_LIMITS, what: str = "file") -> bytes:
+    """Read the bytes of a file or pipe; the size is looked at before anything is read. Raises YamlError."""
     name = str(path)
     try:
-        with open(name, "rb", opener=_open_at_once) as stream:
+        with open(name, "rb", opener=_open_nonblocking) as stream:
             status = os.fstat(stream.fileno())
             if not stat.S_ISREG(status.st_mode):
                 data = _read_pipe(stream.fileno(), limits)
@@ -139,12 +124,12 @@ def read(path: str | Path, limits: Limits = DEFAULT_LIMITS, what: str = "file") 
     return data
 
 
-def _open_at_once(path: str, flags: int) -> int:
+def _open_nonblocking(path: str, flags: int) -> int:
     """Open a file; a pipe that nobody writes to is not waited for."""
     return os.open(path, flags | os.O_NONBLOCK)
 
 
-def _read_pipe(handle: int, limits: Limits) -> bytes:
+def _read_pipe(handle: int, limits: YamlLimits) -> bytes:
     """Read what a pipe has, to its end or past the limit. Raises OSError, also when the time is over."""
     until_s = time.monotonic() + limits.pipe_s
     ready = select.poll()
@@ -162,7 +147,7 @@ def _read_pipe(handle: int, limits: Limits) -> bytes:
     return bytes(data)
 
 
-def _too_large(file: str, size_bytes: int | None, limits: Limits) -> YamlError:
+def _too_large(file: str, size_bytes: int | None, limits: YamlLimits) -> YamlError:
     size = f"{size_bytes / 2**20:.1f} MiB" if size_bytes is not None else "an endless stream"
     return YamlError(
         f"the file is too large: {size}, at most {limits.size_bytes / 2**20:g} MiB are read",

@@ -1,4 +1,4 @@
-"""What a plain scalar means: YAML 1.1 as PyYAML's SafeLoader (and so Ansible) takes it.
+"""The values of plain scalars: YAML 1.1 as PyYAML's SafeLoader (and so Ansible) takes it.
 
 The one difference: dates and times stay text.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-__all__ = ["explicit", "plain", "plain_json"]
+__all__ = ["convert_plain", "convert_plain_json", "convert_tagged"]
 
 _WORDS: dict[str, bool | None] = {
     "": None,
@@ -29,34 +29,34 @@ _FLOAT = re.compile(
 _DIGITS_MAX = 1000  # a number that nobody means; int() of a long text takes quadratic time
 
 
-def plain(text: str) -> Any:
-    """The value of an unquoted scalar. Raises ValueError for a number that cannot be one."""
+def convert_plain(text: str) -> Any:
+    """Return the value of an unquoted scalar. Raises ValueError for a number that cannot be one."""
     if text in _WORDS:
         return _WORDS[text]
     if text[0] not in _NUMBER_START:
         return text
     if _INT.fullmatch(text):
-        return _int(text)
+        return _parse_int(text)
     if _FLOAT.fullmatch(text):
-        return _float(text)
+        return _parse_float(text)
     return text
 
 
-def plain_json(text: str) -> Any:
+def convert_plain_json(text: str) -> Any:
     """The value of an unquoted scalar in a text that is JSON throughout."""
     if text in ("true", "false", "null"):
         return {"true": True, "false": False}.get(text)
-    return float(text) if re.search(r"[.eE]", text) else _int(text)
+    return float(text) if re.search(r"[.eE]", text) else _parse_int(text)
 
 
-def explicit(kind: str, text: str) -> Any:
+def convert_tagged(kind: str, text: str) -> Any:
     """The value of a scalar with a standard tag (`!!int "5"`). Raises ValueError; KeyError: no such kind."""
     if kind in ("str", "timestamp"):
         return text
     if kind == "int" and _INT.fullmatch(text):
-        return _int(text)
+        return _parse_int(text)
     if kind == "float" and (_FLOAT.fullmatch(text) or _INT.fullmatch(text)):
-        return _float(text)
+        return _parse_float(text)
     if kind == "bool" and isinstance(_WORDS.get(text), bool):
         return _WORDS[text]
     if kind == "null":
@@ -66,7 +66,7 @@ def explicit(kind: str, text: str) -> Any:
     raise KeyError(kind)
 
 
-def _int(text: str) -> int:
+def _parse_int(text: str) -> int:
     digits = text.replace("_", "")
     if len(digits) > _DIGITS_MAX:
         raise ValueError("too many digits")
@@ -86,7 +86,7 @@ def _int(text: str) -> int:
     return sign * value
 
 
-def _float(text: str) -> float:
+def _parse_float(text: str) -> float:
     digits = text.replace("_", "").lower()
     if len(digits) > _DIGITS_MAX:
         raise ValueError("too many digits")

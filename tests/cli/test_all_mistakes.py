@@ -39,11 +39,11 @@ more.yml:1:10: the { that opens here is never closed | close it
 site.yml:1:10: the pattern "wbe-01" matches no group and no host | did you mean "web-01"?
 site.yml:2:3: a play has no "resource" | did you mean "resources"?
 site.yml:3:7: there is no kind "ssh.flie" | did you mean "host.line"?
-site.yml:6:41: "prt" is not defined, for web-01 and 1 more host | did you mean "port"?
-site.yml:7:49: host.file "/etc/b": mod: host.file has no such field | did you mean "mode"?
-site.yml:8:41: host.file "/etc/b" stands twice in this list, with different values for content, \
-for web-01 and 1 more host | the other one is at site.yml:7:41
-site.yml:9:39: host.service "x": enabled: must be true or false |
+site.yml:6:42: "prt" is not defined, for web-01 and 1 more host | did you mean "port"?
+site.yml:7:50: host.file "/etc/b": mod: host.file has no such field | did you mean "mode"?
+site.yml:8:42: host.file "/etc/b" stands twice in this list, with different values for content, \
+for web-01 and 1 more host | the other one is at site.yml:7:42
+site.yml:9:40: host.service "x": enabled: must be true or false |
 site.yml:10:7: a resource has no "notfy" | did you mean "notify"?
 there is no playbook "mor.yml" | did you mean "more.yml"?
 --extra-vars '1x=4' is not name=value | or @file, or a YAML mapping
@@ -126,9 +126,9 @@ def test_what_may_stand_in_what_could_not_be_read_is_not_missed(
         "inv/a.yml:2:1: expected a value here |",
         "inv/b.yml:1:63: vars: takes a mapping, and a list stands there | write `name: value`",
         'site.yml:1:10: the pattern "databse" matches no group and no host | did you mean "database"?',
-        'site.yml:7:41: "prot" is not defined, for d1 | did you mean "port"?',
-        "site.yml:8:20: host.command: takes a mapping of fields | for an example: fazai kinds host.command",
-        'site.yml:10:39: host.command "y": cread: host.command has no such field | did you mean "creates"?',
+        'site.yml:7:42: "prot" is not defined, for d1 | did you mean "port"?',
+        "site.yml:8:21: host.command: takes a mapping of fields | for an example: fazai kinds host.command",
+        'site.yml:10:40: host.command "y": cread: host.command has no such field | did you mean "creates"?',
         "6 errors, nothing was contacted |",
     ]
 

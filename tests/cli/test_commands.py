@@ -110,7 +110,7 @@ def test_hosts_kinds_and_runs_are_completed(world: World) -> None:
     assert completed(world, "plan", str(path), "--limit", "edge,!fw-0") == ["edge,!fw-01", "edge,!fw-02"]
     assert completed(world, "inventory", str(path), "--limit", "s") == ["sw-01"]
     assert completed(world, "inventory", "/none", "--limit", "s") == []
-    assert completed(world, "kinds", "ssh.se") == ["host.service"]
+    assert completed(world, "kinds", "host.se") == ["host.service"]
     assert completed(world, "plan", "--kind", "opnsense.ali") == ["opnsense.alias"]
     world.firewall()
     world.fazai("plan", world.inventory())

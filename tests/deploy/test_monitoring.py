@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from fazai.cli.textfile import METRICS
 from fazai.daemon import agent_states
 from fazai.lab import LabSettings, LabThread
-from fazai.yamltext import loads
+from fazai.yamltext import loads_yaml
 from tests.daemon.live import live, token
 from tests.ui.world import drifting_run, series
 
@@ -70,7 +70,7 @@ def exposed(text: str) -> set[str]:
 
 
 def rules() -> list[dict[str, Any]]:
-    found: Any = loads(RULES.read_text(), str(RULES))
+    found: Any = loads_yaml(RULES.read_text(), str(RULES))
     return [rule for group in found["groups"] for rule in group["rules"]]
 
 

@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from fazai.errors import InventoryError
-from fazai.inventory import Inventory, as_ansible, as_graph, as_host, as_json, load
-from fazai.inventory.patterns import select
+from fazai.inventory import Inventory, as_ansible, as_graph, as_host_variables, as_json, load_inventory
+from fazai.inventory.patterns import select_hosts
 from fazai.secrets.scripts import script_runner
 from tests.inventory.make_cases import ansible_inventory
 
@@ -30,7 +30,7 @@ def opened(name: str, monkeypatch: pytest.MonkeyPatch) -> Inventory:
     folder = CASES / name
     monkeypatch.chdir(folder)
     sources = yaml.safe_load((folder / "case.yml").read_text())["sources"]
-    return load(sources, run_script=script_runner({"PATH": os.environ["PATH"]}))
+    return load_inventory(sources, run_script=script_runner({"PATH": os.environ["PATH"]}))
 
 
 def every(kind: str) -> list[Any]:
@@ -53,13 +53,13 @@ def test_one_host_is_what_the_list_says_of_it(name: str, monkeypatch: pytest.Mon
     inventory = opened(name, monkeypatch)
     for host in inventory.hosts:
         expected = recorded(name)["list"]["_meta"]["hostvars"].get(host, {})
-        assert json.loads(as_json(as_host(inventory, host))) == expected
+        assert json.loads(as_json(as_host_variables(inventory, host))) == expected
 
 
 @pytest.mark.parametrize(("name", "limit"), every("limited"))
 def test_a_limited_list_is_ansibles(name: str, limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
     inventory = opened(name, monkeypatch)
-    chosen = select(inventory, limit)
+    chosen = select_hosts(inventory, limit)
     assert json.loads(as_json(as_ansible(inventory, chosen))) == recorded(name)["limited"][limit]
 
 
@@ -70,19 +70,19 @@ def test_a_pattern_selects_ansibles_hosts_in_ansibles_order(
     inventory = opened(name, monkeypatch)
     expected = recorded(name)["patterns"][pattern]
     if expected:
-        assert list(select(inventory, pattern)) == expected
+        assert list(select_hosts(inventory, pattern)) == expected
     else:  # no host there is an error here
         with pytest.raises(
             InventoryError, match=r"takes no host|leaves no host|matches no group and no host"
         ):
-            select(inventory, pattern)
+            select_hosts(inventory, pattern)
 
 
 @pytest.mark.parametrize(("name", "limit"), every("limits"))
 def test_a_limit_selects_ansibles_hosts(name: str, limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
     inventory = opened(name, monkeypatch)
     expected = recorded(name)["limits"][limit]
-    assert sorted(select(inventory, limit)) == sorted(expected)
+    assert sorted(select_hosts(inventory, limit)) == sorted(expected)
 
 
 ROOT = Path(__file__).parents[2]

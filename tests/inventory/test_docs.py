@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from fazai.errors import InventoryError
-from fazai.inventory import HOSTS_MAX, Inventory, expand, load
-from fazai.inventory.patterns import select
-from fazai.yamltext import DEFAULT_LIMITS
+from fazai.inventory import HOSTS_MAX, Inventory, expand_hosts, load_inventory
+from fazai.inventory.patterns import select_hosts
+from fazai.yamltext import DEFAULT_YAML_LIMITS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "inventory.md").read_text()
 EXAMPLES = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
@@ -31,7 +31,7 @@ def opened(text: str, folder: Path) -> Inventory:
     file = folder / "inv" / "inventory.yml"
     file.parent.mkdir(exist_ok=True)
     file.write_text(text)
-    return load(file)
+    return load_inventory(file)
 
 
 @pytest.mark.parametrize("number", range(len(EXAMPLES)))
@@ -42,7 +42,7 @@ def test_the_examples_load(number: int, tmp_path: Path) -> None:
 def test_the_ini_example_loads(tmp_path: Path) -> None:
     (text,) = re.findall(r"^```ini\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
     (tmp_path / "hosts").write_text(text)
-    inventory = load(tmp_path / "hosts")
+    inventory = load_inventory(tmp_path / "hosts")
     assert inventory.members("site") == ("web-01.example.net", "web-02.example.net", "web-03.example.net")
     assert inventory.variables("web-02.example.net") == {
         "domain": "example.net",
@@ -55,7 +55,7 @@ def test_the_ranges_of_the_table() -> None:
     seen = 0
     for pattern, hosts in rows("### Many hosts at once"):
         for text in re.findall(r"`([^`]+)`", pattern):
-            names, port = expand(text)
+            names, port = expand_hosts(text)
             said = re.findall(r"`([^`]+)`", hosts)
             if port is None and "…" in hosts:
                 assert [names[0], names[-1]] == said[:2]
@@ -78,15 +78,15 @@ def test_the_patterns_of_the_table_select(tmp_path: Path) -> None:
             if text.startswith("@"):
                 (tmp_path / "failed.txt").write_text("fw-01\n")
                 text = f"@{tmp_path}/failed.txt"
-            assert select(inventory, text)
+            assert select_hosts(inventory, text)
             seen += 1
     assert seen == 16
 
 
 def test_the_limits_are_those_of_the_code() -> None:
-    assert f"{DEFAULT_LIMITS.size_bytes // 2**20} MiB a file" in PAGE
-    assert f"{DEFAULT_LIMITS.depth} levels" in PAGE
-    assert f"{DEFAULT_LIMITS.values:,} values" in PAGE
+    assert f"{DEFAULT_YAML_LIMITS.size_bytes // 2**20} MiB a file" in PAGE
+    assert f"{DEFAULT_YAML_LIMITS.depth} levels" in PAGE
+    assert f"{DEFAULT_YAML_LIMITS.values:,} values" in PAGE
 
 
 def test_the_precedence_is_that_of_the_table(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_the_precedence_is_that_of_the_table(tmp_path: Path) -> None:
         file, text = places.pop(place)
         written.setdefault(file, []).append(text)
         (tmp_path / file).write_text("\n".join(written[file]) + "\n")
-        found = load([tmp_path / "groups.yml", tmp_path / "inv.yml"])
+        found = load_inventory([tmp_path / "groups.yml", tmp_path / "inv.yml"])
         assert found.variables("h1")["v"] == int(number)
     assert not places
 
@@ -116,5 +116,5 @@ def test_the_error_of_the_page_is_said_so(tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "inventory.yml").write_text("---\nall:\n  host: {fw-01: }\n")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InventoryError) as caught:
-        load("inventory.yml")
+        load_inventory("inventory.yml")
     assert f"```text\n{caught.value}\n```" in PAGE

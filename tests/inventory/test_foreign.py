@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fazai.errors import Errors, FazaiError
-from fazai.inventory import Inventory, files, load
+from fazai.inventory import Inventory, files, load_inventory
 from fazai.secrets.scripts import script_runner
 
 PATH = {"PATH": os.environ["PATH"]}
@@ -19,7 +19,7 @@ def messages(folder: Path, text: str, name: str = "hosts") -> list[str]:
     """The errors of an inventory with this text, without the folder's name."""
     (folder / name).write_text(text)
     with pytest.raises(FazaiError) as caught:
-        load(str(folder / name))
+        load_inventory(str(folder / name))
     errors = caught.value.errors if isinstance(caught.value, Errors) else (caught.value,)
     return [f"{error.where}: {error.message}".removeprefix(f"{folder}/") for error in errors]
 
@@ -32,7 +32,7 @@ def script(folder: Path, body: str, name: str = "inventory") -> str:
 
 
 def run_of(path: str, timeout_s: float = 20.0) -> Inventory:
-    return load(path, run_script=script_runner(PATH, timeout_s=timeout_s))
+    return load_inventory(path, run_script=script_runner(PATH, timeout_s=timeout_s))
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_a_broken_yaml_file_is_not_taken_for_ini(tmp_path: Path) -> None:
 
 def test_a_variable_that_is_set_twice_in_a_line_is_a_note(tmp_path: Path) -> None:
     (tmp_path / "hosts").write_text("[web]\nh1 a=1 a=2\n")
-    inventory = load(str(tmp_path / "hosts"))
+    inventory = load_inventory(str(tmp_path / "hosts"))
     assert inventory.variables("h1")["a"] == 2
     assert inventory.notes == (f"{tmp_path}/hosts:2:4: a is set twice, and the last value counts",)
 
@@ -94,14 +94,14 @@ def test_a_variable_that_is_set_twice_in_a_line_is_a_note(tmp_path: Path) -> Non
 def test_a_script_is_not_run_unless_asked(tmp_path: Path) -> None:
     path = script(tmp_path, f"touch {tmp_path}/ran; echo '{{}}'\n")
     with pytest.raises(FazaiError, match="scripts are not run unless it is asked for") as caught:
-        load(path)
+        load_inventory(path)
     assert "--allow-scripts" in (caught.value.hint or "")
     assert not (tmp_path / "ran").exists()
 
 
 def test_what_a_script_printed_is_read_as_a_file(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text('{"web": {"hosts": ["w1"]}, "_meta": {"hostvars": {"w1": {"a": 1}}}}')
-    assert load(str(tmp_path / "x.json")).variables("w1")["a"] == 1
+    assert load_inventory(str(tmp_path / "x.json")).variables("w1")["a"] == 1
 
 
 @pytest.mark.parametrize(
@@ -179,6 +179,6 @@ def test_all_files_together_are_bounded(tmp_path: Path, monkeypatch: pytest.Monk
 
 def _errors(folder: Path) -> list[str]:
     with pytest.raises(FazaiError) as caught:
-        load(str(folder))
+        load_inventory(str(folder))
     errors = caught.value.errors if isinstance(caught.value, Errors) else (caught.value,)
     return [str(error) for error in errors]

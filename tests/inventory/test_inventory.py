@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fazai.errors import Errors, FazaiError, InputError, InventoryError, Mark
-from fazai.inventory import Inventory, as_ansible, as_graph, as_host, as_json, load
+from fazai.inventory import Inventory, as_ansible, as_graph, as_host_variables, as_json, load_inventory
 
 Tree = dict[str, str | bytes]
 
@@ -27,13 +27,13 @@ def grow(folder: Path, files: Tree) -> Path:
 
 def opened(folder: Path, text: str, **files: str) -> Inventory:
     grow(folder, {"inv.yml": text, **files})
-    return load(folder / "inv.yml")
+    return load_inventory(folder / "inv.yml")
 
 
 def errors_of(folder: Path, files: Tree, *sources: str) -> list[FazaiError]:
     grow(folder, files)
     with pytest.raises((InputError, Errors)) as caught:
-        load([folder / source for source in sources or ("inv.yml",)])
+        load_inventory([folder / source for source in sources or ("inv.yml",)])
     error = caught.value
     assert error.exit_code == 3
     return list(error.errors) if isinstance(error, Errors) else [error]
@@ -67,7 +67,7 @@ all:
             "host_vars/fw-01.yml": f"resources: {some('host_file')}\n",
         },
     )
-    inventory = load(tmp_path / "inv.yml")
+    inventory = load_inventory(tmp_path / "inv.yml")
     layers = inventory.layers("fw-01")
     assert [(layer.label, layer.resources[0]["opnsense.alias"]["name"]) for layer in layers] == [
         ("group all", "all"),
@@ -97,7 +97,7 @@ def test_playbooks_are_relative_to_the_file_and_come_once(tmp_path: Path) -> Non
             "inventories/own.yml": "all:\n",
         },
     )
-    found = load([tmp_path / "inventories/a.yml", tmp_path / "inventories/b.yml"]).playbooks
+    found = load_inventory([tmp_path / "inventories/a.yml", tmp_path / "inventories/b.yml"]).playbooks
     assert [(path.resolve(), mark.line, mark.column) for path, mark in found] == [
         (tmp_path / "playbooks/base.yml", 2, 13),
         (tmp_path / "inventories/own.yml", 3, 5),
@@ -164,8 +164,8 @@ def test_the_digest_changes_with_every_byte_and_every_name_but_not_with_the_plac
         "group_vars/all.yml": "a: 1\n",
         "host_vars/h1.yml": "b: 1\n",
     }
-    digests = [load(grow(tmp_path / "same-1", base) / "inv.yml").digest]
-    assert load(grow(tmp_path / "same-2", base) / "inv.yml").digest == digests[0]
+    digests = [load_inventory(grow(tmp_path / "same-1", base) / "inv.yml").digest]
+    assert load_inventory(grow(tmp_path / "same-2", base) / "inv.yml").digest == digests[0]
     other: list[Tree] = [
         {**base, "inv.yml": "all: {hosts: {h1: }} \n"},
         {**base, "group_vars/all.yml": "a: 2\n"},
@@ -174,11 +174,13 @@ def test_the_digest_changes_with_every_byte_and_every_name_but_not_with_the_plac
         {"inv.yml": base["inv.yml"], "group_vars/all.yml": "a: 1\n"},
     ]
     digests += [
-        load(grow(tmp_path / f"other-{n}", files) / "inv.yml").digest for n, files in enumerate(other)
+        load_inventory(grow(tmp_path / f"other-{n}", files) / "inv.yml").digest
+        for n, files in enumerate(other)
     ]
     assert len(set(digests)) == len(digests)
     assert (
-        load([tmp_path / "same-1/inv.yml", "h9,"]).digest != load([tmp_path / "same-1/inv.yml", "h8,"]).digest
+        load_inventory([tmp_path / "same-1/inv.yml", "h9,"]).digest
+        != load_inventory([tmp_path / "same-1/inv.yml", "h8,"]).digest
     )
 
 
@@ -216,7 +218,7 @@ def test_unknown_hosts_and_groups_come_with_a_hint(tmp_path: Path) -> None:
             call("fw-O1")
         assert caught.value.hint == 'did you mean "fw-01"?'
     with pytest.raises(InventoryError, match="fw-O1"):
-        as_host(inventory, "fw-O1")
+        as_host_variables(inventory, "fw-O1")
     with pytest.raises(InventoryError, match='no group "wbe"'):
         as_graph(inventory, "wbe")
     assert as_graph(inventory, "web") == "@web:\n  |--fw-01"
@@ -249,12 +251,12 @@ all:
     )
     for text in (
         as_json(as_ansible(inventory)),
-        as_json(as_host(inventory, "h1")),
-        as_json(as_host(inventory, "h2")),
+        as_json(as_host_variables(inventory, "h1")),
+        as_json(as_host_variables(inventory, "h2")),
     ):
         assert "hunter2" not in text.lower()
         assert "ANSIBLE_VAULT" not in text
-    assert as_host(inventory, "h1") == {
+    assert as_host_variables(inventory, "h1") == {
         "db_password": "***",
         "secret": "***",
         "tokens": "***",
@@ -293,7 +295,7 @@ def test_vaulted_files_are_opened_by_the_callers_hook(tmp_path: Path) -> None:
         seen.append(name)
         return b"a: opened\n"
 
-    assert load(tmp_path / "inv.yml", decrypt=decrypt).variables("h1") == {"a": "opened"}
+    assert load_inventory(tmp_path / "inv.yml", decrypt=decrypt).variables("h1") == {"a": "opened"}
     assert seen == [str(tmp_path / "group_vars/all/vault.yml")]
 
 
@@ -436,14 +438,14 @@ def test_sources_that_are_no_inventory(
 
 def test_no_source_is_an_error() -> None:
     with pytest.raises(InventoryError, match="no inventory was given"):
-        load([])
+        load_inventory([])
 
 
 def test_secrets_beside_the_inventory_are_not_taken_for_inventories(tmp_path: Path) -> None:
     grow(
         tmp_path, {"inv.yml": "all: {hosts: {fw-01: }}\n", "secrets/opnsense/fw-01.json": '{"api_key": "k"}'}
     )
-    assert list(load(tmp_path).hosts) == ["fw-01"]
+    assert list(load_inventory(tmp_path).hosts) == ["fw-01"]
 
 
 def test_folders_that_never_end_are_an_error(tmp_path: Path) -> None:
@@ -457,7 +459,7 @@ def test_folders_that_never_end_are_an_error(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["h1,,h2:22 ,", "h[1:2],"])
 def test_a_host_list_is_a_source(text: str) -> None:
-    assert list(load(text).hosts) == ["h1", "h2"]
+    assert list(load_inventory(text).hosts) == ["h1", "h2"]
 
 
 @pytest.mark.parametrize(
@@ -472,7 +474,7 @@ def test_a_host_list_is_a_source(text: str) -> None:
 )
 def test_a_broken_host_list_is_an_error_of_ours(text: str, words: str) -> None:
     with pytest.raises(InputError, match=words):
-        load(text)
+        load_inventory(text)
 
 
 # -- nothing but our errors --------------------------------------------------------------------------------
@@ -520,7 +522,7 @@ def test_any_structure_gives_an_inventory_or_an_error_of_ours(
         },
     )
     try:
-        found = load(tmp_path / "inv.json")
+        found = load_inventory(tmp_path / "inv.json")
     except (InputError, Errors):
         return
     assert list(json.loads(as_json(as_ansible(found)))["_meta"]["hostvars"]) <= sorted(found.hosts)
@@ -537,7 +539,7 @@ def test_any_structure_gives_an_inventory_or_an_error_of_ours(
 def test_any_bytes_give_an_inventory_or_an_error_of_ours(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "inv").write_bytes(data)
     try:
-        load(tmp_path / "inv")
+        load_inventory(tmp_path / "inv")
     except (InputError, Errors) as error:
         text = str(error)
     else:
@@ -549,4 +551,4 @@ def test_a_pipe_in_a_folder_is_not_waited_for(tmp_path: Path) -> None:
     (tmp_path / "hosts.yml").write_text("all: {hosts: {a: }}")
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(InventoryError, match="neither a file nor a folder"):
-        load(tmp_path)
+        load_inventory(tmp_path)

@@ -9,7 +9,7 @@ import pytest
 
 from fazai.cli.main import main
 from fazai.errors import FazaiError, InventoryError
-from fazai.inventory import load
+from fazai.inventory import load_inventory
 
 INVENTORY = "all: {hosts: {h1: {provider: local}}, resources: [host.file: {path: /nowhere/x, content: x}]}\n"
 OTHERS = {
@@ -36,9 +36,9 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", OTHERS)
 def test_what_is_no_inventory_is_left_alone_and_named(name: str, tmp_path: Path) -> None:
     folder = tmp_path / "project"
-    alone = load(folder)
+    alone = load_inventory(folder)
     (folder / name).write_text(OTHERS[name][0])
-    found = load(folder)
+    found = load_inventory(folder)
     assert list(found.hosts) == ["h1"]
     assert found.skipped == (
         f"no inventories, and not read in {folder}: {folder / name} ({OTHERS[name][1]})",
@@ -47,7 +47,7 @@ def test_what_is_no_inventory_is_left_alone_and_named(name: str, tmp_path: Path)
     with pytest.raises(
         FazaiError, match=re.escape(str(folder / name))
     ):  # named itself it is an error, as ever
-        load(folder / name)
+        load_inventory(folder / name)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_what_is_written_badly_is_meant_as_an_inventory(text: str, tmp_path: Pat
     """A mistake is never passed over as something else."""
     (tmp_path / "project/b.yml").write_text(text)
     with pytest.raises(FazaiError, match=r"b\.yml"):
-        load(tmp_path / "project")
+        load_inventory(tmp_path / "project")
 
 
 def test_no_line_of_a_key_or_password_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -100,7 +100,7 @@ def test_no_line_of_a_key_or_password_is_shown(tmp_path: Path, capsys: pytest.Ca
 def test_a_folder_with_nothing_but_other_things_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "project/inventory.yml").write_text(OTHERS["site.yml"][0])
     with pytest.raises(InventoryError, match="there is no inventory file in the folder") as caught:
-        load(tmp_path / "project")
+        load_inventory(tmp_path / "project")
     assert caught.value.hint == f"not read: {tmp_path}/project/inventory.yml (a playbook)"
 
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fazai.errors import Errors, InventoryError
-from fazai.inventory import Inventory, load
-from fazai.inventory.patterns import select, split
+from fazai.inventory import Inventory, load_inventory
+from fazai.inventory.patterns import select_hosts, split_pattern
 
 STEADY = settings(deadline=None, derandomize=True)
 
@@ -22,7 +22,7 @@ def inventory(tmp_path_factory: pytest.TempPathFactory) -> Inventory:
         "web: {hosts: {'web-[01:05]': }}\n"
         "db: {hosts: {db-01: , web-01: , '2001:db8::1': }}\nempty: {hosts: }\n"
     )
-    return load(path)
+    return load_inventory(path)
 
 
 WRONG = [
@@ -55,7 +55,7 @@ def test_what_selects_nothing_is_an_error(
     inventory: Inventory, pattern: str, message: str, hint: str
 ) -> None:
     with pytest.raises(InventoryError) as caught:
-        select(inventory, pattern)
+        select_hosts(inventory, pattern)
     assert message in caught.value.message
     assert hint in (caught.value.hint or "")
     assert caught.value.exit_code == 3
@@ -63,29 +63,29 @@ def test_what_selects_nothing_is_an_error(
 
 def test_every_wrong_part_is_named(inventory: Inventory) -> None:
     with pytest.raises(Errors) as caught:
-        select(inventory, "wbe,bd,web")
+        select_hosts(inventory, "wbe,bd,web")
     assert [str(error).split('"')[1] for error in caught.value.errors] == ["wbe", "bd"]
 
 
 def test_an_empty_rest_can_be_allowed(inventory: Inventory) -> None:
-    assert select(inventory, "web:!web", empty_ok=True) == ()
+    assert select_hosts(inventory, "web:!web", empty_ok=True) == ()
     with pytest.raises(InventoryError, match='"wbe" matches no group and no host'):
-        select(inventory, "wbe", empty_ok=True)
+        select_hosts(inventory, "wbe", empty_ok=True)
 
 
 def test_several_patterns_are_one(inventory: Inventory) -> None:
-    assert select(inventory, ["db", "web", "!web-02"]) == select(inventory, "db,web,!web-02")
-    assert select(inventory, "2001:db8::1") == ("2001:db8::1",)
-    assert select(inventory, "db,!2001:db8::1") == ("db-01", "web-01")
+    assert select_hosts(inventory, ["db", "web", "!web-02"]) == select_hosts(inventory, "db,web,!web-02")
+    assert select_hosts(inventory, "2001:db8::1") == ("2001:db8::1",)
+    assert select_hosts(inventory, "db,!2001:db8::1") == ("db-01", "web-01")
 
 
 def test_a_limit_file_has_a_pattern_a_line(inventory: Inventory, tmp_path: Path) -> None:
     path = tmp_path / "limit"
     path.write_text("# failed yesterday\nweb-02\n\n  db \n!db-01\n")
-    assert select(inventory, f"@{path}") == ("web-02", "web-01", "2001:db8::1")
+    assert select_hosts(inventory, f"@{path}") == ("web-02", "web-01", "2001:db8::1")
     path.write_bytes(b"\xff")
     with pytest.raises(InventoryError, match="is not UTF-8 text"):
-        select(inventory, f"@{path}")
+        select_hosts(inventory, f"@{path}")
 
 
 SPLIT = [
@@ -105,14 +105,14 @@ SPLIT = [
 
 @pytest.mark.parametrize(("text", "parts"), SPLIT)
 def test_split(text: str, parts: list[str]) -> None:
-    assert split(text) == parts
+    assert split_pattern(text) == parts
 
 
 @STEADY
 @given(st.text(alphabet="web-01db*?[]:,&!~ .()^$", max_size=14))
 def test_any_pattern_selects_hosts_or_is_an_error_of_ours(inventory: Inventory, text: str) -> None:
     try:
-        hosts = select(inventory, text)
+        hosts = select_hosts(inventory, text)
     except (InventoryError, Errors):
         return
     assert hosts
@@ -140,7 +140,7 @@ def test_any_pattern_selects_hosts_or_is_an_error_of_ours(inventory: Inventory, 
 def test_an_empty_part_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "inv.yml").write_text("edge: {hosts: {fw-01: , fw-02: }}\ncore: {hosts: {fw-11: }}\n")
     with pytest.raises(InventoryError, match="has an empty part") as caught:
-        select(load(tmp_path / "inv.yml"), text)
+        select_hosts(load_inventory(tmp_path / "inv.yml"), text)
     assert f'"{text}"' in caught.value.message
     assert "an empty variable of the shell?" in (caught.value.hint or "")
 
@@ -148,4 +148,4 @@ def test_an_empty_part_is_refused(text: str, tmp_path: Path) -> None:
 def test_one_empty_pattern_of_several_is_refused(tmp_path: Path) -> None:
     (tmp_path / "inv.yml").write_text("edge: {hosts: {fw-01: }}\n")
     with pytest.raises(InventoryError, match="the host pattern is empty"):
-        select(load(tmp_path / "inv.yml"), ["edge", " "])
+        select_hosts(load_inventory(tmp_path / "inv.yml"), ["edge", " "])

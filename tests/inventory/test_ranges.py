@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fazai.inventory import HOSTS_MAX, expand
+from fazai.inventory import HOSTS_MAX, expand_hosts
 
 STEADY = settings(deadline=None, derandomize=True)
 
@@ -36,7 +36,7 @@ EXPANDED = [
 
 @pytest.mark.parametrize(("pattern", "names", "port"), EXPANDED)
 def test_expand(pattern: str, names: list[str], port: int | None) -> None:
-    assert expand(pattern) == (names, port)
+    assert expand_hosts(pattern) == (names, port)
 
 
 @STEADY
@@ -45,7 +45,7 @@ def test_numbers(begin: int, span: int, step: int, width: int) -> None:
     first, last = str(begin), str(begin + span)
     if width > len(last):
         first, last = first.zfill(width), last.zfill(width)
-    names, port = expand(f"h[{first}:{last}:{step}]")
+    names, port = expand_hosts(f"h[{first}:{last}:{step}]")
     assert port is None
     assert [int(name[1:]) for name in names] == list(range(begin, begin + span + 1, step))
     if first.startswith("0") and len(first) > 1:
@@ -57,17 +57,17 @@ def test_numbers(begin: int, span: int, step: int, width: int) -> None:
 def test_letters(begin: str, end: str, step: int) -> None:
     wanted = ascii_letters[ascii_letters.index(begin) : ascii_letters.index(end) + 1 : step]
     if wanted:
-        assert expand(f"x[{begin}:{end}:{step}]")[0] == [f"x{letter}" for letter in wanted]
+        assert expand_hosts(f"x[{begin}:{end}:{step}]")[0] == [f"x{letter}" for letter in wanted]
     else:
         with pytest.raises(ValueError, match="holds nothing"):
-            expand(f"x[{begin}:{end}:{step}]")
+            expand_hosts(f"x[{begin}:{end}:{step}]")
 
 
 @STEADY
 @given(st.text(alphabet="[]:0123456789abzAZ-.é x", max_size=16))
 def test_anything_expands_or_is_refused(text: str) -> None:
     try:
-        names, port = expand(text)
+        names, port = expand_hosts(text)
     except ValueError as error:
         assert str(error)  # noqa: PT017 (both ways out are right)
     else:

@@ -19,20 +19,20 @@ from hypothesis import strategies as st
 
 from fazai.errors import Errors, FazaiError, Mark, YamlError
 from fazai.model import SecretRef
-from fazai.yamltext import Limits, UnsafeText, YamlList, YamlMap, load, loads, value
+from fazai.yamltext import UnsafeText, YamlLimits, YamlList, YamlMap, load_yaml, loads_yaml, parse_yaml_value
 
 STEADY = settings(deadline=None, derandomize=True)
 
 
 def one(text: str | bytes, key: str = "a") -> Any:
-    document = loads(text, "f.yml")
+    document = loads_yaml(text, "f.yml")
     assert isinstance(document, YamlMap)
     return document[key]
 
 
 def errors_of(text: str | bytes, **options: Any) -> list[FazaiError]:
     with pytest.raises((YamlError, Errors)) as caught:
-        loads(text, "f.yml", **options)
+        loads_yaml(text, "f.yml", **options)
     error = caught.value
     assert error.exit_code == 3
     return list(error.errors) if isinstance(error, Errors) else [error]
@@ -66,7 +66,7 @@ def test_any_plain_scalar_is_what_ansibles_loader_makes_of_it(text: str) -> None
     except (yaml.YAMLError, ValueError):
         return  # PyYAML fails on it, with a bare ValueError at times; what we do is in the fuzz test
     if isinstance(expected, list) and not isinstance(expected[0], datetime.date | dict | list):
-        assert repr(loads(document, "f")) == repr(expected)
+        assert repr(loads_yaml(document, "f")) == repr(expected)
 
 
 @pytest.mark.parametrize("text", ["2001-12-14", "2001-12-14t21:59:43.10-05:00", "2001-12-14 21:59:43"])
@@ -108,7 +108,7 @@ def test_values(text: str, value: Any) -> None:
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "---\n", "null\n"])
 def test_an_empty_document_is_none(text: str) -> None:
-    assert loads(text, "f.yml") is None
+    assert loads_yaml(text, "f.yml") is None
 
 
 JSON = st.recursive(
@@ -125,7 +125,7 @@ JSON = st.recursive(
 @STEADY
 @given(st.dictionaries(st.text(max_size=8), JSON), st.sampled_from([None, 2, "\t"]))
 def test_json_is_read_as_json(value: dict[str, Any], indent: Any) -> None:
-    assert loads(json.dumps(value, indent=indent), "f.json") == value
+    assert loads_yaml(json.dumps(value, indent=indent), "f.json") == value
 
 
 def test_secrets_by_reference() -> None:
@@ -133,7 +133,7 @@ def test_secrets_by_reference() -> None:
         "a: !env API_KEY\nb: !file keys/fw.json\nc: !cmd [sops, -d, fw.yml]\n"
         "d: !vault |\n  $ANSIBLE_VAULT;1.1;AES256\n  33\n"
     )
-    document = loads(text, "inv.yml")
+    document = loads_yaml(text, "inv.yml")
     assert document == {
         "a": SecretRef("env", "API_KEY", Mark("inv.yml", 1, 4)),
         "b": SecretRef("file", "keys/fw.json", Mark("inv.yml", 2, 4)),
@@ -157,7 +157,7 @@ def test_unsafe_text_is_marked_at_every_depth() -> None:
 
 def test_everything_knows_where_it_stands() -> None:
     text = "all:\n  hosts:\n    fw-01: {a: 1,  b: [x, yy]}\n  long:\n    - p\n    - q\n"
-    document = loads(text, "inv.yml")
+    document = loads_yaml(text, "inv.yml")
     assert isinstance(document, YamlMap)
     host = document["all"]["hosts"]["fw-01"]
     assert document.mark() == Mark("inv.yml", 1, 1)
@@ -172,7 +172,7 @@ def test_everything_knows_where_it_stands() -> None:
 
 
 def test_merged_entries_keep_their_places() -> None:
-    document = loads("b: &b\n  x: 1\n  y: 2\na:\n  y: 3\n  <<: *b\n", "f")
+    document = loads_yaml("b: &b\n  x: 1\n  y: 2\na:\n  y: 3\n  <<: *b\n", "f")
     assert isinstance(document, YamlMap)
     assert document["a"].mark("x") == Mark("f", 2, 6)
     assert document["a"].mark("y") == Mark("f", 5, 6)
@@ -320,7 +320,7 @@ def test_a_bomb_of_merge_keys_and_one_of_long_texts_are_refused() -> None:
 
 
 def test_many_values_are_refused() -> None:
-    assert errors_of("- 1\n- 2\n- 3\n", limits=Limits(values=5))[0].where == Mark("f.yml", 3, 3)
+    assert errors_of("- 1\n- 2\n- 3\n", limits=YamlLimits(values=5))[0].where == Mark("f.yml", 3, 3)
 
 
 def test_many_errors_end_somewhere() -> None:
@@ -333,13 +333,13 @@ def test_a_large_file_is_refused_unread(tmp_path: Path) -> None:
         stream.truncate(100 * 1024 * 1024)
     started = time.process_time()
     with pytest.raises(YamlError, match=r"too large: 100\.0 MiB, at most 16 MiB"):
-        load(large)
+        load_yaml(large)
     assert time.process_time() - started < 0.5  # reading it would fill 100 MB; the bound is no benchmark
     with pytest.raises(YamlError, match="too large"):
-        loads(b"#" * 101, "f.yml", limits=Limits(size_bytes=100))
-    assert value("5" * 9, "f.yml", limits=Limits(size_bytes=9)) == 555555555
+        loads_yaml(b"#" * 101, "f.yml", limits=YamlLimits(size_bytes=100))
+    assert parse_yaml_value("5" * 9, "f.yml", limits=YamlLimits(size_bytes=9)) == 555555555
     with pytest.raises(YamlError, match="too large"):
-        value("5" * 10, "f.yml", limits=Limits(size_bytes=9))
+        parse_yaml_value("5" * 10, "f.yml", limits=YamlLimits(size_bytes=9))
 
 
 def test_a_pipe_is_read_up_to_the_limit(tmp_path: Path) -> None:
@@ -347,38 +347,38 @@ def test_a_pipe_is_read_up_to_the_limit(tmp_path: Path) -> None:
     os.write(write, b"a: 1\n")
     os.close(write)
     try:
-        assert load(f"/dev/fd/{read}") == {"a": 1}
+        assert load_yaml(f"/dev/fd/{read}") == {"a": 1}
     finally:
         os.close(read)
     with pytest.raises(YamlError, match="an endless stream"):
-        load("/dev/zero", limits=Limits(size_bytes=1000))
+        load_yaml("/dev/zero", limits=YamlLimits(size_bytes=1000))
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(YamlError, match="there is no file"):
-        load(tmp_path / "none.yml")
+        load_yaml(tmp_path / "none.yml")
     with pytest.raises(YamlError, match="cannot read the file: Is a directory"):
-        load(tmp_path)
+        load_yaml(tmp_path)
     with pytest.raises(YamlError, match="cannot read the file: embedded null byte"):
-        load("a\0b")
+        load_yaml("a\0b")
 
 
 def test_a_file_is_a_file(tmp_path: Path) -> None:
     path = tmp_path / "f.yml"
     path.write_text("a: 1\n")
     assert stat.S_ISREG(path.stat().st_mode)
-    document = load(path)
+    document = load_yaml(path)
     assert isinstance(document, YamlMap)
     assert document.mark("a") == Mark(str(path), 1, 4)
 
 
 def test_a_whole_file_of_vault_text() -> None:
-    from fazai.yamltext import parse
+    from fazai.yamltext import parse_yaml
 
     data = b"$ANSIBLE_VAULT;1.1;AES256\n3333\n"
     (error,) = errors_of(data)
     assert "encrypted with Ansible Vault" in error.message
-    assert parse(data, "f.yml", decrypt=lambda _, name: f"a: {name}".encode()) == {"a": "f.yml"}
+    assert parse_yaml(data, "f.yml", decrypt=lambda _, name: f"a: {name}".encode()) == {"a": "f.yml"}
 
 
 HOSTILE = [
@@ -403,7 +403,7 @@ HOSTILE = [
 def test_hostile_texts_end_soon(data: bytes) -> None:
     started = time.process_time()
     with contextlib.suppress(YamlError, Errors):
-        loads(data, "f.yml")
+        loads_yaml(data, "f.yml")
     # quadratic behaviour would take minutes; the bound is no benchmark
     assert time.process_time() - started < 5
 
@@ -425,7 +425,7 @@ FRAGMENTS = [
 )
 def test_any_bytes_give_a_value_or_an_error_of_ours(data: bytes) -> None:
     try:
-        value = loads(data, "f.yml")
+        value = loads_yaml(data, "f.yml")
     except (YamlError, Errors):
         return
     assert value is None or isinstance(value, YamlMap | YamlList)
@@ -435,16 +435,16 @@ def test_a_pipe_is_read_to_its_end_and_not_waited_for_for_ever(tmp_path: Path) -
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     with pytest.raises(YamlError, match=r"nobody wrote it to its end within 0\.2 s"):
-        load(pipe, limits=Limits(pipe_s=0.2))  # nobody has it open
+        load_yaml(pipe, limits=YamlLimits(pipe_s=0.2))  # nobody has it open
     silent = os.open(pipe, os.O_RDWR)
     try:
         with pytest.raises(YamlError, match="nobody wrote it to its end"):
-            load(pipe, limits=Limits(pipe_s=0.2))
+            load_yaml(pipe, limits=YamlLimits(pipe_s=0.2))
     finally:
         os.close(silent)
     text = "a: " + "x" * 200_000
     writer = threading.Thread(target=pipe.write_text, args=(text,))
     writer.start()
-    found = load(pipe)
+    found = load_yaml(pipe)
     writer.join()
     assert found == {"a": "x" * 200_000}

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from fazai.inventory import load
+from fazai.inventory import load_inventory
 from fazai.model import Work
-from fazai.playbook import Selection, load_playbooks, resolve
+from fazai.playbook import Selection, load_playbooks, resolve_work
 from fazai.playbook.grammar import _BESIDE, _PLAY
-from fazai.playbook.scopes import Scopes
+from fazai.playbook.scopes import HostScopes
 from fazai.registry import Registry
 from fazai.secrets import SecretReader
 from fazai.template import Templates
-from fazai.template.engine import Engine
+from fazai.template.engine import TemplateEngine
 from fazai.template.filters.network import _ALIASES, _QUERIES
 from fazai.template.filters.pattern import check_pattern
 from fazai.template.filters.table import FILTERS
@@ -39,8 +39,8 @@ def run(folder: Path, inventory: str, playbook: str | None) -> tuple[Work, ...]:
     (folder / "inventory.yml").write_text(inventory)
     (folder / "p.yml").write_text(playbook or "[]")
     registry = Registry()
-    return resolve(
-        load(folder / "inventory.yml"),
+    return resolve_work(
+        load_inventory(folder / "inventory.yml"),
         load_playbooks([folder / "p.yml"]),
         providers=registry.provider,
         kinds=registry.kind,
@@ -81,7 +81,7 @@ def test_templates_give_what_the_page_says(tmp_path: Path) -> None:
     rows = re.findall(r"^\| `(\{.+?|fw\..+?)` \| `(.+?)` \|$", section("Templates"), re.MULTILINE)
     assert len(rows) >= 9
     (tmp_path / "inventory.yml").write_text(INVENTORY)
-    scope = Scopes(load(tmp_path / "inventory.yml"), Templates(), {}).host("fw-01")
+    scope = HostScopes(load_inventory(tmp_path / "inventory.yml"), Templates(), {}).host("fw-01")
     for template, value in rows:
         assert scope.render(template.replace("\\|", "|")) == json.loads(value), template
 
@@ -98,11 +98,11 @@ def test_all_queries_are_on_the_page() -> None:
 
 def test_all_tests_are_on_the_page() -> None:
     listed = section("Filters").split("\nTests:")[1].split("\n\n")[0]
-    assert names(listed) == set(Engine().tests)
+    assert names(listed) == set(TemplateEngine().tests)
 
 
 def test_all_functions_are_on_the_page() -> None:
-    assert names(section("Filters").split("\nFunctions:")[1]) == set(Engine().globals) - {"omit"}
+    assert names(section("Filters").split("\nFunctions:")[1]) == set(TemplateEngine().globals) - {"omit"}
 
 
 @pytest.mark.parametrize(("title", "keys"), [("Plays", _PLAY), ("Resources", _BESIDE)])
@@ -111,7 +111,7 @@ def test_all_keys_are_on_the_page(title: str, keys: tuple[str, ...]) -> None:
 
 
 def test_the_bounds_are_those_of_the_page() -> None:
-    text = section("What a template cannot do")
+    text = section("Limits of templates")
     assert f"{OPERATIONS:,} operations" in text
     assert f"texts of {TEXT_MAX >> 20} MiB, templates of {TEMPLATE_MAX >> 10} KiB" in text
     assert f"values {DEPTH_MAX} levels deep, chains of {CHAIN_MAX} variables" in text

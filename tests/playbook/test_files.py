@@ -18,7 +18,7 @@ def test_one_file_and_all_files_are_bounded(tmp_path: Path, monkeypatch: pytest.
     for name, size in (("large", (2 << 20) + 1), ("a", 2 << 20), ("b", 2 << 20)):
         with open(tmp_path / name, "wb") as file:
             file.truncate(size)
-    reader = files.Files()
+    reader = files.ContentFiles()
     with pytest.raises(PlaybookError, match="is larger than 2 MiB"):
         reader.content("large", place, "source", None)
     for _ in range(3):  # one that is known counts once
@@ -35,4 +35,4 @@ def test_a_template_file_is_read_as_ansible_reads_it(tmp_path: Path) -> None:
         "{% endfor %}\n"
     )
     scope = Templates().scope({"words": ["a", "b"]})
-    assert files.Files().content("t.j2", place, "template", scope) == "a\nb\na\nb\n"
+    assert files.ContentFiles().content("t.j2", place, "template", scope) == "a\nb\na\nb\n"

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from fazai.errors import Errors, FazaiError, InputError, InventoryError, did_you_mean
-from fazai.inventory import load
+from fazai.errors import Errors, FazaiError, InputError, InventoryError, MissingOption, spelling_hint
+from fazai.inventory import load_inventory
 from fazai.model import (
     FieldSpec,
     Kind,
@@ -21,7 +21,7 @@ from fazai.model import (
     Value,
     Work,
 )
-from fazai.playbook import Selection, load_playbooks, resolve
+from fazai.playbook import Selection, load_playbooks, resolve_work
 from fazai.secrets import SecretReader
 
 
@@ -62,7 +62,7 @@ class ThingKind:
         problems: list[Problem] = []
         for name, value in self._flat(fields).items():
             if name not in self.fields:
-                problems.append(Problem(name, "there is no such field", did_you_mean(name, self.fields)))
+                problems.append(Problem(name, "there is no such field", spelling_hint(name, self.fields)))
             elif (text := self._wrong(self.fields[name].type, value)) is not None:
                 problems.append(Problem(name, text))
             else:
@@ -114,7 +114,8 @@ class BoxProvider:
     def check(self, target: Target) -> list[InputError]:
         url = target.options.get("base_url")
         if url is None:
-            return [InventoryError(f"{target.name}: base_url is missing", where=target.where("base_url"))]
+            text = f"{target.name}: base_url is missing"
+            return [MissingOption("base_url", text, where=target.where("base_url"))]
         if not str(url).startswith("box://"):
             text = f"{target.name}: base_url must start with box://"
             return [InventoryError(text, where=target.where("base_url"))]
@@ -142,13 +143,13 @@ class World:
 
     def provider(self, name: str) -> BoxProvider:
         if name not in self.providers:
-            raise InputError(f'there is no provider "{name}"', hint=did_you_mean(name, self.providers))
+            raise InputError(f'there is no provider "{name}"', hint=spelling_hint(name, self.providers))
         return self.providers[name]
 
     def kind(self, name: str) -> Kind:
         kinds = {name: kind for provider in self.providers.values() for name, kind in provider.kinds.items()}
         if name not in kinds:
-            raise InputError(f'there is no kind "{name}"', hint=did_you_mean(name, kinds))
+            raise InputError(f'there is no kind "{name}"', hint=spelling_hint(name, kinds))
         return kinds[name]
 
     def resolve(
@@ -158,11 +159,11 @@ class World:
         environ: Mapping[str, str] | None = None,
         **selection: Iterable[str],
     ) -> tuple[Work, ...]:
-        inventory = load(self.folder / "inventory.yml")
+        inventory = load_inventory(self.folder / "inventory.yml")
         plays = load_playbooks(
             [path for path, _ in inventory.playbooks] + [self.folder / p for p in playbooks]
         )
-        return resolve(
+        return resolve_work(
             inventory,
             plays,
             providers=self.provider,

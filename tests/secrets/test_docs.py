@@ -9,9 +9,9 @@ import pytest
 
 from fazai.config import Config
 from fazai.errors import Errors, TemplateError
-from fazai.inventory import load
+from fazai.inventory import load_inventory
 from fazai.model import Secret, Work
-from fazai.playbook import Selection, resolve
+from fazai.playbook import Selection, resolve_work
 from fazai.registry import Registry
 from fazai.secrets import SecretReader
 from fazai.template import Templates
@@ -36,8 +36,8 @@ def folder(tmp_path: Path) -> Path:
 
 def run(folder: Path) -> tuple[Work, ...]:
     registry = Registry()
-    return resolve(
-        load(folder / "inventory.yml"),
+    return resolve_work(
+        load_inventory(folder / "inventory.yml"),
         (),
         providers=registry.provider,
         kinds=registry.kind,

@@ -11,12 +11,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fazai.errors import SecretError
-from fazai.secrets.vault import Password, _cipher, _keys, decrypt, encrypt, is_vault, label_of
+from fazai.secrets.vault import (
+    VaultPassword,
+    _apply_cipher,
+    _derive_keys,
+    decrypt_vault,
+    encrypt_vault,
+    is_vault,
+    read_vault_label,
+)
 
 VAULT = Path(__file__).parent / "vault"
 PASSWORD = b"correct horse battery staple"
 OTHER = b"other password"
-ANY = (Password(None, OTHER), Password(None, PASSWORD))
+ANY = (VaultPassword(None, OTHER), VaultPassword(None, PASSWORD))
 
 CASES = {
     "text-1.1": (None, b"hunter2"),
@@ -35,34 +43,36 @@ def test_opens_what_ansible_made(name: str) -> None:
     label, plain = CASES[name]
     text = (VAULT / f"{name}.vault").read_text()
     assert is_vault(text)
-    assert label_of(text) == label
-    assert decrypt(text, ANY) == plain
-    assert decrypt(text.replace("\n", "\r\n"), ANY) == plain  # a file that went through Windows
-    assert decrypt("\n  " + text.replace("\n", "\n  "), ANY) == plain  # as it stands in YAML
+    assert read_vault_label(text) == label
+    assert decrypt_vault(text, ANY) == plain
+    assert decrypt_vault(text.replace("\n", "\r\n"), ANY) == plain  # a file that went through Windows
+    assert decrypt_vault("\n  " + text.replace("\n", "\n  "), ANY) == plain  # as it stands in YAML
 
 
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(st.binary(max_size=200), st.binary(min_size=1, max_size=40), st.sampled_from([None, "dev"]))
 def test_round_trip(data: bytes, password: bytes, label: str | None) -> None:
-    text = encrypt(data, Password(label, password))
-    assert label_of(text) == label
+    text = encrypt_vault(data, VaultPassword(label, password))
+    assert read_vault_label(text) == label
     assert all(len(line) <= 80 for line in text.splitlines())
-    assert decrypt(text, [Password(None, b"wrong"), Password(label, password)]) == data
+    assert decrypt_vault(text, [VaultPassword(None, b"wrong"), VaultPassword(label, password)]) == data
 
 
 def test_never_the_same_twice() -> None:
-    assert encrypt(b"x", Password(None, PASSWORD)) != encrypt(b"x", Password(None, PASSWORD))
+    assert encrypt_vault(b"x", VaultPassword(None, PASSWORD)) != encrypt_vault(
+        b"x", VaultPassword(None, PASSWORD)
+    )
 
 
 def test_password_is_not_shown() -> None:
-    assert "correct" not in repr(Password("prod", PASSWORD))
+    assert "correct" not in repr(VaultPassword("prod", PASSWORD))
 
 
 def _sealed(padded: bytes) -> str:
     """A vault text of one who has the password, and pads as he likes."""
     salt = bytes(32)
-    key, mac, counter = _keys(PASSWORD, salt)
-    ciphertext = _cipher(key, counter, padded, decrypt=False)
+    key, mac, counter = _derive_keys(PASSWORD, salt)
+    ciphertext = _apply_cipher(key, counter, padded, decrypt=False)
     digest = hmac.new(mac, ciphertext, "sha256").hexdigest()
     inner = "\n".join((salt.hex(), digest, ciphertext.hex()))
     return f"$ANSIBLE_VAULT;1.1;AES256\n{inner.encode().hex()}\n"
@@ -70,9 +80,9 @@ def _sealed(padded: bytes) -> str:
 
 @pytest.mark.parametrize("tail", [b"\0", b"\x11", b"\x02\x03", b"\x01\x02"])
 def test_padding_that_is_wrong_is_damage(tail: bytes) -> None:
-    assert decrypt(_sealed(b"x" * 15 + b"\x01"), ANY) == b"x" * 15
+    assert decrypt_vault(_sealed(b"x" * 15 + b"\x01"), ANY) == b"x" * 15
     with pytest.raises(SecretError, match="its padding is wrong"):
-        decrypt(_sealed(b"x" * (16 - len(tail)) + tail), ANY)
+        decrypt_vault(_sealed(b"x" * (16 - len(tail)) + tail), ANY)
 
 
 def _damaged(change: str) -> str:
@@ -107,7 +117,7 @@ def _damaged(change: str) -> str:
 )
 def test_damaged(change: str, words: str) -> None:
     with pytest.raises(SecretError, match=words) as caught:
-        decrypt(_damaged(change), ANY)
+        decrypt_vault(_damaged(change), ANY)
     assert caught.value.exit_code == 3
 
 
@@ -120,15 +130,15 @@ def test_digest_is_checked() -> None:
     changed = (b"0" if ciphertext[:1] != b"0" else b"1") + ciphertext[1:]
     text = header + "\n" + binascii.hexlify(b"\n".join((salt, digest, changed))).decode()
     with pytest.raises(SecretError, match="does not open this text"):
-        decrypt(text, [Password(None, PASSWORD)])
+        decrypt_vault(text, [VaultPassword(None, PASSWORD)])
 
 
 def test_wrong_and_missing_passwords() -> None:
     text = (VAULT / "text-1.2-prod.vault").read_text()
     with pytest.raises(SecretError, match=r'does not open this text \(it is for the vault id "prod"\)'):
-        decrypt(text, [Password(None, OTHER)])
+        decrypt_vault(text, [VaultPassword(None, OTHER)])
     with pytest.raises(SecretError, match="none of the 2 vault passwords"):
-        decrypt(text, [Password(None, OTHER), Password("dev", b"x")])
+        decrypt_vault(text, [VaultPassword(None, OTHER), VaultPassword("dev", b"x")])
     with pytest.raises(SecretError, match="no vault password") as caught:
-        decrypt(text, [])
+        decrypt_vault(text, [])
     assert "--vault-password-file" in str(caught.value.hint)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from fazai.config import daemon_socket, own_state
+from fazai.config import daemon_socket_path, named_state_folder
 from fazai.store.base import Run
 from fazai.store.daemon import NewEvent, Token
 from fazai.store.factory import describe_openness
@@ -149,18 +149,18 @@ def test_a_run_says_it(tmp_path: Path, lax: Path) -> None:
     ],
 )
 def test_the_socket_is_that_of_its_state_folder(environ: dict[str, str], root: bool, wanted: str) -> None:
-    assert str(daemon_socket(environ, root=root)) == wanted
+    assert str(daemon_socket_path(environ, root=root)) == wanted
 
 
 def test_a_run_with_a_state_folder_of_its_own_is_no_concern_of_the_machines_daemon(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Root's daemon in a folder of its own used to take the machine's socket."""
-    from fazai.cli import environment as setup
+    from fazai.cli import environment
 
     monkeypatch.delenv("FAZAI_SOCKET", raising=False)
     monkeypatch.setenv("FAZAI_STATE_DIR", str(tmp_path / "state"))
-    assert own_state(os.environ) == tmp_path / "state"
-    assert setup.local_socket(root=True) is None
-    with live(tmp_path, socket=daemon_socket(os.environ, root=True)):
-        assert setup.local_socket(root=True) == tmp_path / "state" / "daemon.sock"
+    assert named_state_folder(os.environ) == tmp_path / "state"
+    assert environment.find_local_socket(root=True) is None
+    with live(tmp_path, socket=daemon_socket_path(os.environ, root=True)):
+        assert environment.find_local_socket(root=True) == tmp_path / "state" / "daemon.sock"

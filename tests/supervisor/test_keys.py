@@ -131,9 +131,9 @@ def test_where_the_keys_go_without_a_daemon(
 
 def _cut(patch: pytest.MonkeyPatch, cut: str) -> None:
     """The step after this one fails."""
-    put, wanted = agentkeys.Registry.put, {"after the file": 2, "after it was taken": 1}.get(cut)
+    put, wanted = agentkeys.AgentKeyStore.put, {"after the file": 2, "after it was taken": 1}.get(cut)
 
-    def failing(self: agentkeys.Registry, name: str, keys: tuple[str, ...]) -> None:
+    def failing(self: agentkeys.AgentKeyStore, name: str, keys: tuple[str, ...]) -> None:
         if len(keys) == wanted:
             raise StateError("cut off")
         put(self, name, keys)
@@ -141,11 +141,11 @@ def _cut(patch: pytest.MonkeyPatch, cut: str) -> None:
     def nothing(*_: Any) -> list[Any]:
         return []
 
-    patch.setattr(agentkeys.Registry, "put", failing)
+    patch.setattr(agentkeys.AgentKeyStore, "put", failing)
     if cut == "after the daemon":
-        patch.setattr("fazai.cli.commands.agents.Fleet.write", lambda *_: 1)
+        patch.setattr("fazai.cli.commands.agent_fleet.AgentFleet.write", lambda *_: 1)
     if cut in ("after the daemon", "after the host"):
-        patch.setattr(agentkeys, "_taken", nothing)
+        patch.setattr(agentkeys, "_await_new_keys", nothing)
     if cut == "before the file":
         patch.setattr("fazai.secrets.files.write_private", _only_two_lines)
 

@@ -12,7 +12,7 @@ import pytest
 from fazai.errors import FazaiError, Mark, TemplateError
 from fazai.model import Secret, SecretRef
 from fazai.template import OMIT, HostVars, Scope, Templates, UndefinedName, is_static
-from fazai.yamltext import UnsafeText, YamlMap, loads
+from fazai.yamltext import UnsafeText, YamlMap, loads_yaml
 
 
 def scope(variables: Mapping[str, Any]) -> Scope:
@@ -20,7 +20,7 @@ def scope(variables: Mapping[str, Any]) -> Scope:
 
 
 def yaml(text: str) -> YamlMap:
-    found = loads(text, "vars.yml")
+    found = loads_yaml(text, "vars.yml")
     assert isinstance(found, YamlMap)
     return found
 
@@ -402,7 +402,7 @@ def test_references_are_read_when_they_are_used() -> None:
 @pytest.mark.parametrize("text", ["{{ a ~ b }}", "{{ a }}{{ b }}", "{% for x in l %}{{ x }}{% endfor %}"])
 def test_templates_are_compiled_once(text: str) -> None:
     templates = Templates()
-    first = templates.plan(text)
+    first = templates.plan_text(text)
     for n in range(3):
         templates.scope({"a": n, "b": n, "l": [n]}).render(text)
-    assert templates.plan(text) is first
+    assert templates.plan_text(text) is first

@@ -1,4 +1,4 @@
-"""The change of the agents' keys, in steps of which each may be the last before a crash.
+"""Rotation of the agents' keys, in steps of which each may be the last before a crash.
 
 The file that the inventory names (`key: !file PATH`) is the memory: two lines in it are a change that is
 going on.
@@ -28,16 +28,16 @@ from fazai.errors import FazaiError, InputError, Refused, Unreachable, worst_exi
 from fazai.model import Secret
 
 if TYPE_CHECKING:
-    from fazai.cli.commands.agents import Fleet
+    from fazai.cli.commands.agent_fleet import AgentFleet
     from fazai.providers.hosts.agent.health import Report
 
-__all__ = ["Registry", "rotate"]
+__all__ = ["AgentKeyStore", "rotate_keys"]
 
 _PAUSE_S = 0.3
 
 
 @dataclass(frozen=True, slots=True)
-class _Turn:
+class _KeyRotation:
     """One host: the file of its key, its name at the daemon, and the keys, the new one first."""
 
     host: str
@@ -50,31 +50,36 @@ class _Turn:
         return {"key": Secret("\n".join(self.keys[:count]))}
 
 
-def rotate(fleet: Fleet, timeout_s: float) -> int:
-    """Raises InputError before anything is changed; returns the exit code."""
+def rotate_keys(fleet: AgentFleet, timeout_s: float) -> int:
+    """Give all agents of a fleet new keys; returns the exit code. Raises InputError before anything is
+    changed."""
     reports = fleet.reports()
     failed: dict[str, FazaiError] = {}
-    files = _files(fleet, reports, failed)
-    with Registry.of(fleet) as registry:
-        turns: list[_Turn] = []
+    files = _find_key_files(fleet, reports, failed)
+    with AgentKeyStore.of(fleet) as registry:
+        turns: list[_KeyRotation] = []
         for host, (file, name) in files.items():
             try:
-                turn = _begin(host, file, name)
+                turn = _begin_rotation(host, file, name)
                 registry.put(turn.name, turn.keys)
                 turns.append(turn)
             except FazaiError as error:
                 failed[host] = error
-        codes = [fleet.write({turn.host: {**turn.field(2), **_anew(reports[turn.host])} for turn in turns})]
-        taken = _taken(fleet, turns, timeout_s, failed)
+        codes = [
+            fleet.write(
+                {turn.host: {**turn.field(2), **_restart_fields(reports[turn.host])} for turn in turns}
+            )
+        ]
+        taken = _await_new_keys(fleet, turns, timeout_s, failed)
         codes.append(fleet.write({turn.host: turn.field(1) for turn in taken}))
-        _retire(fleet, taken, registry, failed)
+        _retire_old_keys(fleet, taken, registry, failed)
     for host, why in failed.items():
         click.echo(f"{host}: {why}", err=True)
     return worst_exit([*codes, *(why.exit_code for why in failed.values())])
 
 
-def _anew(report: Report | FazaiError | None) -> dict[str, Any]:
-    """Fields that restart an agent which the daemon took under the previous key, before it knew the new one:
+def _restart_fields(report: Report | FazaiError | None) -> dict[str, Any]:
+    """Return the fields that restart an agent which still reports with the previous key; none for others:
     the agent stays with a key that works."""
     if report is None or isinstance(report, FazaiError) or report.status.get("key") != "KEY_PREVIOUS":
         return {}
@@ -82,10 +87,10 @@ def _anew(report: Report | FazaiError | None) -> dict[str, Any]:
     return {} if pid is None else {"not_pid": pid}
 
 
-def _files(
-    fleet: Fleet, reports: Mapping[str, Report | FazaiError | None], failed: dict[str, FazaiError]
+def _find_key_files(
+    fleet: AgentFleet, reports: Mapping[str, Report | FazaiError | None], failed: dict[str, FazaiError]
 ) -> dict[str, tuple[Path, str]]:
-    """The key's file and the name at the daemon of each host that can change its key."""
+    """Find the key's file and the name at the daemon of each host that can change its key."""
     found: dict[str, tuple[Path, str]] = {}
     for host, item in fleet.items.items():
         report, (resource,) = reports[host], item.resources
@@ -111,8 +116,9 @@ def _files(
     return found
 
 
-def _begin(host: str, file: Path, name: str) -> _Turn:
-    """A change that goes on is continued. Raises SecretError, StateError."""
+def _begin_rotation(host: str, file: Path, name: str) -> _KeyRotation:
+    """Write a new key before the old one, or continue a rotation that was begun. Raises SecretError,
+    StateError."""
     from fazai.secrets.files import read_private, write_private
 
     lines = [line.strip() for line in read_private(file, uid=os.geteuid()).decode().splitlines()]
@@ -120,27 +126,29 @@ def _begin(host: str, file: Path, name: str) -> _Turn:
     if len(keys) != 2:
         keys = [secrets.token_hex(32), keys[0]]
         write_private(file, f"{keys[0]}\n{keys[1]}\n".encode())
-    return _Turn(host, file, name, (keys[0], keys[1]))
+    return _KeyRotation(host, file, name, (keys[0], keys[1]))
 
 
-def _taken(fleet: Fleet, turns: list[_Turn], timeout_s: float, failed: dict[str, FazaiError]) -> list[_Turn]:
-    """Those whose agent says that the daemon took the new key."""
+def _await_new_keys(
+    fleet: AgentFleet, turns: list[_KeyRotation], timeout_s: float, failed: dict[str, FazaiError]
+) -> list[_KeyRotation]:
+    """Wait for the agents to deliver with the new key; returns the hosts where they did."""
     waiting = {turn.host: turn for turn in turns}
-    taken: list[_Turn] = []
+    taken: list[_KeyRotation] = []
     until_s = time.monotonic() + timeout_s
     while waiting:
         for host, report in fleet.reports(waiting).items():
-            if _took(report):
+            if _uses_new_key(report):
                 taken.append(waiting.pop(host))
             elif time.monotonic() > until_s:
                 del waiting[host]
-                failed[host] = _not_taken(report)
+                failed[host] = _not_taken_error(report)
         if waiting:
             time.sleep(_PAUSE_S)
     return taken
 
 
-def _took(report: Report | FazaiError | None) -> bool:
+def _uses_new_key(report: Report | FazaiError | None) -> bool:
     return (
         report is not None
         and not isinstance(report, FazaiError)
@@ -150,7 +158,7 @@ def _took(report: Report | FazaiError | None) -> bool:
     )
 
 
-def _not_taken(report: Report | FazaiError | None) -> FazaiError:
+def _not_taken_error(report: Report | FazaiError | None) -> FazaiError:
     if isinstance(report, FazaiError):
         return report
     error = report.status.get("last_error") if report is not None else None
@@ -158,8 +166,10 @@ def _not_taken(report: Report | FazaiError | None) -> FazaiError:
     return FazaiError(text, hint="see that the agent runs and the daemon answers, then run it again")
 
 
-def _retire(fleet: Fleet, turns: list[_Turn], registry: Registry, failed: dict[str, FazaiError]) -> None:
-    """The old key goes from the daemon and from the file, where the host has gone over."""
+def _retire_old_keys(
+    fleet: AgentFleet, turns: list[_KeyRotation], registry: AgentKeyStore, failed: dict[str, FazaiError]
+) -> None:
+    """Remove the old keys from the daemon and the files of the hosts whose agents use the new ones."""
     from fazai.secrets.files import write_private
 
     found = fleet.reports([turn.host for turn in turns])
@@ -178,8 +188,8 @@ def _retire(fleet: Fleet, turns: list[_Turn], registry: Registry, failed: dict[s
 
 
 @dataclass(frozen=True, slots=True)
-class Registry:
-    """Where the daemon has the keys: behind its API, or in its folder on this machine."""
+class AgentKeyStore:
+    """The store of the daemon's agent keys: behind its API, or in its folder on this machine."""
 
     folder: Path
     client: Any = None  # httpx.Client
@@ -187,13 +197,13 @@ class Registry:
 
     @classmethod
     @contextlib.contextmanager
-    def of(cls, fleet: Fleet) -> Iterator[Registry]:
-        """FAZAI_URL or the local socket where there is one, else the folder. Raises InputError,
-        SecretError."""
-        from fazai.cli.clients import configured
+    def of(cls, fleet: AgentFleet) -> Iterator[AgentKeyStore]:
+        """Open the daemon's store at FAZAI_URL or the local socket, else the one in the folder. Raises
+        InputError, SecretError."""
+        from fazai.cli.clients import find_daemon
 
-        folder = fleet.command.config.secrets / "hosts"
-        place = configured(os.environ, root=os.geteuid() == 0)
+        folder = fleet.config.secrets / "hosts"
+        place = find_daemon(os.environ, root=os.geteuid() == 0)
         if place is None:
             if os.environ.get("FAZAI_SOCKET"):
                 text = f"no daemon listens at {os.environ['FAZAI_SOCKET']}, which FAZAI_SOCKET names"
@@ -207,7 +217,7 @@ class Registry:
             yield cls(folder, client, place.name)
 
     def put(self, name: str, keys: tuple[str, ...]) -> None:
-        """Raises StateError, Unreachable, Refused, InputError."""
+        """Register the keys of a host. Raises StateError, Unreachable, Refused, InputError."""
         if self.client is None:
             from fazai.secrets.files import write_keys
 
@@ -225,8 +235,8 @@ class Registry:
         if answer.status_code == 200:
             return
         try:
-            said = str(answer.json()["error"])
+            reason = str(answer.json()["error"])
         except (ValueError, KeyError, TypeError):
-            said = f"status {answer.status_code}"
+            reason = f"status {answer.status_code}"
         hint = "the key of a host is registered by an admin" if answer.status_code in (401, 403) else None
-        raise Refused(f"the daemon does not take the key of {name}: {said}", where=self.place, hint=hint)
+        raise Refused(f"the daemon does not take the key of {name}: {reason}", where=self.place, hint=hint)

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from fazai.cli import environment as setup
+from fazai.cli.commands.agent_fleet import AgentFleet
 from fazai.cli.passwords import password_options
-from fazai.errors import ExitCode, FazaiError, UsageError, worst_exit
-from fazai.model import Resource, TargetWork, Work
+from fazai.errors import ExitCode, FazaiError, worst_exit
+from fazai.model import TargetWork
 
 if TYPE_CHECKING:
-    from fazai.cli.run_options import Command
     from fazai.providers.hosts.agent.health import Report
     from fazai.providers.hosts.session import HostSession
 
-__all__ = ["KIND", "Fleet", "agents_command"]
+__all__ = ["agents_command"]
 
-KIND = "host.telemetry_agent"
 _LOG_BYTES = 262_144
-_Found = TypeVar("_Found")
 _Decorated = Callable[..., Any]
 
 
@@ -39,7 +34,7 @@ def agents_command() -> None:
     """The telemetry agents of hosts that declare host.telemetry_agent."""
 
 
-def _common(function: _Decorated) -> _Decorated:
+def _common_options(function: _Decorated) -> _Decorated:
     options = [
         click.argument("words", nargs=-1, metavar="[INVENTORY]... [PATTERN]..."),
         click.option("-i", "--inventory", "more", multiple=True, type=click.Path(), help="Another source."),
@@ -55,27 +50,27 @@ def _common(function: _Decorated) -> _Decorated:
 
 
 @agents_command.command("status")
-@_common
+@_common_options
 @click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def status(output: str, **options: Any) -> int:
     """Version, running, last delivery, spool. Exit 2 when an agent is not there or does not deliver."""
-    fleet = Fleet(options)
+    fleet = AgentFleet.read(options)
     found = fleet.reports()
-    rows = {name: _row(one) for name, one in found.items()}
+    rows = {name: _status_record(one) for name, one in found.items()}
     if output == "json":
         click.echo(json.dumps(rows, indent=1, ensure_ascii=False))
     else:
-        click.echo("\n".join(_table(rows)))
+        click.echo("\n".join(_status_table(rows)))
     codes = [e.exit_code for e in found.values() if isinstance(e, FazaiError)]
     bad = any(not row["well"] for row in rows.values() if "well" in row)
     return worst_exit([*codes, ExitCode.PENDING if bad else ExitCode.OK])
 
 
 @agents_command.command("restart")
-@_common
+@_common_options
 def restart(**options: Any) -> int:
     """Restart agents. Journaled as every write; a host whose other settings differ gets them as well."""
-    fleet = Fleet(options)
+    fleet = AgentFleet.read(options)
     found = fleet.reports()
     failed = {name: e for name, e in found.items() if isinstance(e, FazaiError)}
     missing = [name for name, one in found.items() if one is None]
@@ -97,7 +92,7 @@ def restart(**options: Any) -> int:
 
 
 @agents_command.command("logs")
-@_common
+@_common_options
 @click.option("-n", "--lines", type=click.IntRange(1, 10_000), default=50, show_default=True)
 def logs(lines: int, **options: Any) -> int:
     """The last lines of the agents' logs, as the journal or the log file has them."""
@@ -105,7 +100,7 @@ def logs(lines: int, **options: Any) -> int:
     from fazai.providers.hosts.shell.questions import Output, Shell
     from fazai.report.lines import escape_controls
 
-    fleet = Fleet(options)
+    fleet = AgentFleet.read(options)
 
     async def ask(item: TargetWork, session: HostSession) -> bytes:
         question = Shell(tail_script(item.target.options.get("root") or "", lines, _LOG_BYTES))
@@ -113,121 +108,29 @@ def logs(lines: int, **options: Any) -> int:
         return answer.out if isinstance(answer, Output) else b""
 
     found = fleet.each(ask)
-    for name, said in found.items():
-        if isinstance(said, FazaiError):
-            click.echo(f"{name}: {said}", err=True)
+    for name, output in found.items():
+        if isinstance(output, FazaiError):
+            click.echo(f"{name}: {output}", err=True)
             continue
-        for line in said.decode("utf-8", "replace").splitlines() or ["(no log)"]:
+        for line in output.decode("utf-8", "replace").splitlines() or ["(no log)"]:
             click.echo(f"{name}  {escape_controls(line)}")
     return worst_exit(e.exit_code for e in found.values() if isinstance(e, FazaiError))
 
 
 @agents_command.command("rotate-key")
-@_common
+@_common_options
 @click.option("--timeout", "timeout_s", type=click.IntRange(1, 3600), default=60, show_default=True)
 def rotate_key(timeout_s: int, **options: Any) -> int:
     """Give agents new keys: the daemon first, then the host; the old key goes once the new one was taken.
 
     Each step can be repeated: after a crash, run it again.
     """
-    from fazai.cli.commands.agent_keys import rotate
+    from fazai.cli.commands.agent_keys import rotate_keys
 
-    return rotate(Fleet(options), float(timeout_s))
-
-
-class Fleet:
-    """The hosts of an inventory that declare an agent."""
-
-    def __init__(self, options: Mapping[str, Any]) -> None:
-        from fazai.cli.lab_targets import with_folders
-        from fazai.cli.run_options import command_of
-
-        sources, limit = setup.split_words(options["words"], options["more"])
-        shown = {"output": "text", "color": "auto", "verbose": False, "diff": False, "explain": False}
-        given = {**options, **shown, "inventory": sources, "limit": limit, "quiet": True}
-        self.command: Command = command_of("apply", given)
-        works = with_folders(self.command.works, self.command.config.lab)
-        self.works = tuple(found for work in works if (found := _agents_of(work)) is not None)
-        self.forks: int = options["forks"] or self.command.config.forks
-        if not self.works:
-            raise UsageError(
-                "none of these hosts declares a telemetry agent", hint=f"- {KIND}: {{server: https://…}}"
-            )
-
-    @property
-    def items(self) -> dict[str, TargetWork]:
-        return {item.target.name: item for work in self.works for item in work.targets}
-
-    def reports(self, names: Iterable[str] | None = None) -> dict[str, Report | FazaiError | None]:
-        """What each host says of its agent; None: there is none."""
-
-        async def look(item: TargetWork, session: HostSession) -> Report | FazaiError | None:
-            (resource,) = item.resources
-            found = (await session.observe(item.resources)).items[resource.kind, resource.identity]
-            if found is None or isinstance(found, FazaiError):
-                return found
-            report: Report = found["report"]
-            return report if "settings" in found else None  # else nothing of it is there
-
-        return self.each(look, names)
-
-    def each(
-        self,
-        work: Callable[[TargetWork, HostSession], Awaitable[_Found]],
-        names: Iterable[str] | None = None,
-    ) -> dict[str, _Found | FazaiError]:
-        """What is found out on each host, or why not."""
-        chosen = self.items if names is None else {name: self.items[name] for name in names}
-        return asyncio.run(self._each(work, list(chosen.values())))
-
-    async def _each(
-        self, work: Callable[[TargetWork, HostSession], Awaitable[_Found]], items: Sequence[TargetWork]
-    ) -> dict[str, _Found | FazaiError]:
-        gate = asyncio.Semaphore(self.forks)
-
-        async def one(item: TargetWork) -> _Found | FazaiError:
-            provider: Any = self.command.registry.provider(item.target.provider)
-            try:
-                # deadline: the target's connect_timeout and timeout
-                async with gate, provider.connect(item.target) as session:
-                    return await work(item, session)
-            except FazaiError as error:
-                return error
-
-        said = await asyncio.gather(*(one(item) for item in items))
-        return {item.target.name: found for item, found in zip(items, said, strict=True)}
-
-    def write(self, more: Mapping[str, Mapping[str, Any]]) -> int:
-        """Bring the agents of these hosts to their declared state with these fields changed: through the
-        engine, in the plays' waves. Returns the exit code."""
-        works = (_with_fields(work, more) for work in self.works)
-        self.command.works = tuple(work for work in works if work.targets)
-        return self.command.execute(check=False, approved=True) if self.command.works else ExitCode.OK
+    return rotate_keys(AgentFleet.read(options), float(timeout_s))
 
 
-def _agents_of(work: Work) -> Work | None:
-    """The same work with nothing but agents."""
-    targets = []
-    for item in work.targets:
-        found = tuple(r for r in item.resources if r.kind == KIND and r.state == "present")
-        if found:
-            targets.append(TargetWork(item.target, tuple(replace(r, notify=()) for r in found), whole=False))
-    return replace(work, targets=tuple(targets)) if targets else None
-
-
-def _with_fields(work: Work, more: Mapping[str, Mapping[str, Any]]) -> Work:
-    def changed(resource: Resource, fields: Mapping[str, Any]) -> Resource:
-        return replace(resource, fields={**resource.fields, **fields})
-
-    targets = tuple(
-        replace(item, resources=tuple(changed(r, more[item.target.name]) for r in item.resources))
-        for item in work.targets
-        if item.target.name in more
-    )
-    return replace(work, targets=targets)
-
-
-def _row(report: Report | FazaiError | None) -> dict[str, Any]:
+def _status_record(report: Report | FazaiError | None) -> dict[str, Any]:
     if isinstance(report, FazaiError):
         return {"error": str(report), "exit_code": int(report.exit_code)}
     if report is None:
@@ -249,13 +152,13 @@ def _row(report: Report | FazaiError | None) -> dict[str, Any]:
     }
 
 
-_HEAD = ("host", "version", "running", "delivered", "spool", "dropped", "")
+_STATUS_HEADINGS = ("host", "version", "running", "delivered", "spool", "dropped", "")
 
 
-def _table(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def _status_table(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
     from fazai.report.lines import escape_controls
 
-    lines = [_HEAD]
+    lines = [_STATUS_HEADINGS]
     for name, row in rows.items():
         if "error" in row:
             lines.append((name, "-", "-", "-", "-", "-", f"error: {row['error']}"))
@@ -265,24 +168,24 @@ def _table(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
                 name,
                 row.get("version") or "-",
                 {True: "yes", False: "no", None: "-"}[row.get("running")],
-                _ago(row.get("last_delivery_s")),
-                _shown(row.get("spool")),
-                _shown(row.get("dropped")),
+                _format_age(row.get("last_delivery_s")),
+                _or_dash(row.get("spool")),
+                _or_dash(row.get("dropped")),
                 row["trouble"] or row.get("last_error") or "",
             )
         )
-    widths = [max(len(escape_controls(str(line[n]))) for line in lines) for n in range(len(_HEAD))]
+    widths = [max(len(escape_controls(str(line[n]))) for line in lines) for n in range(len(_STATUS_HEADINGS))]
     return [
         "  ".join(escape_controls(str(t)).ljust(w) for t, w in zip(line, widths, strict=True)).rstrip()
         for line in lines
     ]
 
 
-def _shown(value: int | None) -> str:
+def _or_dash(value: int | None) -> str:
     return "-" if value is None else str(value)
 
 
-def _ago(seconds: int | None) -> str:
+def _format_age(seconds: int | None) -> str:
     if seconds is None:
         return "-"
     for size, unit in ((86_400, "d"), (3600, "h"), (60, "m")):

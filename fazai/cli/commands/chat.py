@@ -1,4 +1,4 @@
-"""What `fazai chat` does: a line read, an answer shown, until there are no more lines."""
+"""`fazai chat`: reads a line, shows the answer, until there are no more lines."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import click
 
-from fazai.cli.generate_io import await_worker, shown
+from fazai.cli.generate_io import await_worker, protect_terminal
 from fazai.errors import FazaiError, Interrupted
 from fazai.wire.base import WireError
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     from fazai.providers.gemma.client import GemmaClient, GemmaSession
     from fazai.wire.worker import SessionParams
 
-__all__ = ["talk"]
+__all__ = ["run_chat"]
 
 _CUT = {"length": "--max-tokens", "timeout": "--timeout"}
 _BUSY_S = 5.0  # for the end of an answer that was aborted
 
 
-def talk(client: GemmaClient, params: SessionParams, stdin: TextIO, *, wait_s: float) -> None:
+def run_chat(client: GemmaClient, params: SessionParams, stdin: TextIO, *, wait_s: float) -> None:
     """Runs the turns of one conversation. Raises Unreachable, WireError; Interrupted for a kill."""
     with asyncio.Runner() as runner:
-        chat = _Chat(client, params, stdin)
+        chat = _ChatLoop(client, params, stdin)
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, chat.end)
         runner.run(await_worker(client, wait_s))
@@ -43,7 +43,7 @@ def talk(client: GemmaClient, params: SessionParams, stdin: TextIO, *, wait_s: f
             runner.run(chat.close())
 
 
-class _Chat:
+class _ChatLoop:
     """One conversation at a terminal or in a pipe. Ctrl-C is KeyboardInterrupt while a line is typed; while
     an answer runs, asyncio.Runner cancels the turn."""
 
@@ -59,26 +59,26 @@ class _Chat:
 
     @property
     def goes_on(self) -> bool:
-        """False at the end of the lines. Raises Interrupted when the process is to end."""
+        """Tell whether there may be more lines. Raises Interrupted when the process is to end."""
         if self._ended:
             raise Interrupted("interrupted: the chat was ended")
         return not self._no_more
 
     def end(self, number: int, frame: object) -> None:
-        """A kill, or a terminal that is closed: as Ctrl-C, and then no more lines are read."""
+        """Handle a kill or a closed terminal: interrupt the answer, and read no more lines."""
         self._ended = True
         signal.raise_signal(signal.SIGINT)
 
     async def open(self) -> None:
-        """Raises Unreachable, WireError."""
+        """Open a session with the worker. Raises Unreachable, WireError."""
         self._session = await self._client.session(self._params).__aenter__()
 
     async def close(self) -> None:
         await self._session.__aexit__(None, None, None)
 
     def read(self) -> str | None:
-        """The next turn; None when there is none now. Ctrl-C forgets the line that is being typed. Raises
-        Interrupted."""
+        """Read the next turn; None when there is none now. Ctrl-C forgets the line that is being typed.
+        Raises Interrupted."""
         line = None
         try:
             if self._typed:
@@ -101,14 +101,14 @@ class _Chat:
         return line
 
     def tell(self, reason: str) -> None:
-        """Why an answer ended before its end."""
+        """Print why an answer ended before its end, if it did."""
         if reason in _CUT:
             click.echo(f"(cut: {reason}; {_CUT[reason]})", err=True)
         elif reason == "aborted":
             click.echo("(aborted)", err=True)
 
     async def turn(self, line: str) -> str:
-        """Shows the answer as it comes; why it ended. Raises Unreachable, WireError."""
+        """Show the answer as it comes; returns why it ended. Raises Unreachable, WireError."""
         try:
             return await self._answer(line)
         except asyncio.CancelledError:
@@ -127,7 +127,7 @@ class _Chat:
                 # deadline: the generation's, `pieces`
                 async with self._session.stream(line.strip("\r\n")) as pieces:
                     async for piece in pieces:
-                        click.echo(shown(piece, terminal=self._terminal), nl=False)
+                        click.echo(protect_terminal(piece, terminal=self._terminal), nl=False)
                     return pieces.reason
             except WireError as error:
                 if error.code == "unknown_session":

@@ -1,4 +1,4 @@
-"""fazai completion, and what is offered for hosts, kinds and runs"""
+"""fazai completion, and the completion of hosts, kinds and runs"""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def completion_command(ctx: click.Context, shell: str) -> None:
 
 
 def complete_pattern(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    """Groups and hosts of the inventory that the command line names so far. No script is run for it, and what
-    is wrong with the inventory is said when the command is."""
-    from fazai.inventory import load
+    """Complete groups and hosts of the inventory that the command line names so far. No script is run for it;
+    errors in the inventory are reported when the command runs."""
+    from fazai.inventory import load_inventory
 
     given = [ctx.params.get(name) or () for name in ("inventory", "sources", "words", "more")]
     given.append(ctx.args)  # where arguments are while the option behind them has no value yet
@@ -40,30 +40,33 @@ def complete_pattern(ctx: click.Context, param: click.Parameter, incomplete: str
     if not sources:
         sources = [word for word in os.environ.get("FAZAI_INVENTORY", "").split(":") if word]
     with contextlib.suppress(FazaiError):
-        inventory = load(sources)
+        inventory = load_inventory(sources)
         before = re.match(r"(?:.*[,:])?[&!]?", incomplete)
         assert before is not None
-        return _starting((before[0] + name for name in (*inventory.groups, *inventory.hosts)), incomplete)
+        return _filter_prefix(
+            (before[0] + name for name in (*inventory.groups, *inventory.hosts)), incomplete
+        )
     return []
 
 
 def complete_kind(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    """Names of kinds."""
+    """Complete the name of a kind."""
     from fazai.registry import Registry
 
-    return _starting((kind.name for kind in Registry().kinds()), incomplete)
+    return _filter_prefix((kind.name for kind in Registry().kinds()), incomplete)
 
 
 def complete_run(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    """Ids of the latest runs, as `fazai history` has them."""
+    """Complete the id of one of the latest runs, as `fazai history` has them."""
     import asyncio
 
     from fazai.cli.environment import read_store
 
     with contextlib.suppress(FazaiError), read_store() as store:
-        return _starting((run.run_id for run in asyncio.run(store.history(_RUNS_MAX))), incomplete.upper())
+        runs = asyncio.run(store.history(_RUNS_MAX))
+        return _filter_prefix((run.run_id for run in runs), incomplete.upper())
     return []
 
 
-def _starting(names: Iterable[str], incomplete: str) -> list[str]:
+def _filter_prefix(names: Iterable[str], incomplete: str) -> list[str]:
     return [name for name in names if name.startswith(incomplete)]

@@ -63,7 +63,7 @@ def daemon_command(**options: Any) -> None:
     from fazai.store.daemon import StoreLimits
     from fazai.store.factory import open_daemon_store
 
-    settings = _settings(options)
+    settings = _read_settings(options)
     kept = settings.config.retention
     limits = StoreLimits(
         events_bytes=kept.events_bytes,
@@ -75,18 +75,18 @@ def daemon_command(**options: Any) -> None:
     serve(settings, lambda state: open_daemon_store(state, limits))
 
 
-def _settings(options: dict[str, Any]) -> DaemonSettings:
-    from fazai.cli import environment as setup
-    from fazai.config import daemon_socket
+def _read_settings(options: dict[str, Any]) -> DaemonSettings:
+    from fazai.cli import environment
+    from fazai.config import daemon_socket_path
     from fazai.daemon.runs.config import DaemonConfig
     from fazai.daemon.runs.config_file import read_config
     from fazai.daemon.settings import DaemonSettings
 
-    config = setup.config()
+    config = environment.read_config()
     file = options["config_file"]
     path = options["socket_path"]
     if path is None:
-        path = daemon_socket(os.environ, root=os.geteuid() == 0)
+        path = daemon_socket_path(os.environ, root=os.geteuid() == 0)
         if not os.environ.get("FAZAI_SOCKET"):
             _make_folder(path.parent, private=path.parent == config.state)
     gemma = options["gemma_socket"] or os.environ.get("FAZAI_GEMMA_SOCK") or "/run/fazai/gemma.sock"
@@ -102,9 +102,9 @@ def _settings(options: dict[str, Any]) -> DaemonSettings:
         client_ca=options["client_ca"],
         client_role=options["client_role"],
         gemma_socket=Path(gemma),
-        fallback=_fallback(options),
+        fallback=_read_fallback(options),
         inventory=tuple(options["inventory"]),
-        config=DaemonConfig() if file is None else read_config(file, _inventory),
+        config=DaemonConfig() if file is None else read_config(file, _load_run_inventory),
         ingest=options["ingest"],
         lab=config.lab,
         log_file=options["log_file"],
@@ -112,12 +112,12 @@ def _settings(options: dict[str, Any]) -> DaemonSettings:
     )
 
 
-def _inventory(sources: tuple[str, ...]) -> Inventory:
+def _load_run_inventory(sources: tuple[str, ...]) -> Inventory:
     """Return the inventory of a run that the configuration names. Raises FazaiError."""
-    from fazai.cli import environment as setup
-    from fazai.inventory import load
+    from fazai.cli import environment
+    from fazai.inventory import load_inventory
 
-    return load(sources, decrypt=setup.secret_reader(()).open_file)
+    return load_inventory(sources, decrypt=environment.make_secret_reader(()).open_file)
 
 
 def _make_folder(folder: Path, *, private: bool) -> None:
@@ -130,7 +130,7 @@ def _make_folder(folder: Path, *, private: bool) -> None:
         ) from None
 
 
-def _fallback(options: dict[str, Any]) -> Any:
+def _read_fallback(options: dict[str, Any]) -> Any:
     from fazai.providers.gemma.endpoint import Endpoint
 
     url = options["fallback_url"]
@@ -138,12 +138,12 @@ def _fallback(options: dict[str, Any]) -> Any:
         if options["fallback_key_file"] is not None:
             raise UsageError("--fallback-key-file needs --fallback-url")
         return None
-    key = _secret(options["fallback_key_file"])
+    key = _read_secret_file(options["fallback_key_file"])
     return Endpoint.checked(url, options["fallback_model"], key, "--fallback-url")
 
 
-def _secret(file: Path | None) -> str | None:
-    """The text of a file that only its owner may read. Raises InputError."""
+def _read_secret_file(file: Path | None) -> str | None:
+    """Read a file that only its owner may read. Raises InputError."""
     from fazai.cli.clients import read_token_file
 
     return None if file is None else read_token_file(file, "file with the fallback's key", None)

@@ -9,10 +9,11 @@ from typing import Any
 
 import click
 
-from fazai.cli import environment as setup
-from fazai.cli.lab_targets import with_folders
+from fazai.cli import environment
+from fazai.cli.lab_targets import with_lab_folders
 from fazai.cli.passwords import password_options
-from fazai.cli.run_options import command_of
+from fazai.cli.preparing import prepare_run
+from fazai.cli.run_options import RunOptions, RunSelection
 from fazai.errors import FazaiError, UsageError, worst_exit
 from fazai.model import Describing, Provider, Target, Work
 
@@ -32,26 +33,30 @@ from fazai.model import Describing, Provider, Target, Work
 @click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def facts_command(words: tuple[str, ...], output: str, **options: Any) -> int:
     """Show what hosts are: system, kernel, CPUs, memory, disks, addresses, init, package manager."""
-    sources, limit = setup.split_words(words, options["more"])
-    command = command_of("facts", {**options, "inventory": sources, "limit": limit})
-    targets = _targets(with_folders(command.works, command.config.lab))
-    forks = options["forks"] or command.config.forks
-    found = asyncio.run(_ask(targets, command.registry.provider, forks))
+    sources, limit = environment.split_words(words, options["more"])
+    selection = RunSelection.from_click({**options, "inventory": sources, "limit": limit})
+    prepared = prepare_run("facts", selection, RunOptions.from_click(options))
+    config = environment.read_config()
+    targets = _list_targets(with_lab_folders(prepared.works, config.lab))
+    forks = prepared.options.forks or config.forks
+    found = asyncio.run(_ask_facts(targets, prepared.registry.provider, forks))
     if output == "json":
-        shown = {name: _record(facts) for name, facts in found.items()}
+        shown = {name: _facts_record(facts) for name, facts in found.items()}
         click.echo(json.dumps(shown, indent=1, ensure_ascii=False))
     else:
         for name, facts in found.items():
-            click.echo("\n".join(_text(name, facts)))
+            click.echo("\n".join(_facts_lines(name, facts)))
     return worst_exit(e.exit_code for e in found.values() if isinstance(e, FazaiError))
 
 
-def _targets(works: tuple[Work, ...]) -> list[Target]:
+def _list_targets(works: tuple[Work, ...]) -> list[Target]:
     return [item.target for work in works for item in work.targets]
 
 
-async def _ask(targets: list[Target], provider: Any, forks: int) -> dict[str, Mapping[str, Any] | FazaiError]:
-    """The facts of each host, or why there are none."""
+async def _ask_facts(
+    targets: list[Target], provider: Any, forks: int
+) -> dict[str, Mapping[str, Any] | FazaiError]:
+    """Ask each host for its facts; returns them, or why there are none."""
     gate = asyncio.Semaphore(forks)
 
     async def one(target: Target) -> Mapping[str, Any] | FazaiError | None:
@@ -64,20 +69,20 @@ async def _ask(targets: list[Target], provider: Any, forks: int) -> dict[str, Ma
             except FazaiError as error:
                 return error
 
-    said = await asyncio.gather(*(one(target) for target in targets))
-    found = {t.name: facts for t, facts in zip(targets, said, strict=True) if facts is not None}
+    answers = await asyncio.gather(*(one(target) for target in targets))
+    found = {t.name: facts for t, facts in zip(targets, answers, strict=True) if facts is not None}
     if not found:
         raise UsageError("none of these targets is a host", hint="facts are of provider: ssh and local")
     return found
 
 
-def _record(facts: Mapping[str, Any] | FazaiError) -> Mapping[str, Any]:
+def _facts_record(facts: Mapping[str, Any] | FazaiError) -> Mapping[str, Any]:
     return (
         {"error": str(facts), "exit_code": int(facts.exit_code)} if isinstance(facts, FazaiError) else facts
     )
 
 
-def _text(name: str, facts: Mapping[str, Any] | FazaiError) -> list[str]:
+def _facts_lines(name: str, facts: Mapping[str, Any] | FazaiError) -> list[str]:
     if isinstance(facts, FazaiError):
         return [f"{name}", f"  error: {facts}"]
     lines = [name]

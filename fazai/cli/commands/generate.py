@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fazai.cli.generate_io import Finite
+from fazai.cli.generate_io import FiniteFloat
 from fazai.errors import FazaiError
 
 if TYPE_CHECKING:
@@ -27,15 +27,19 @@ _OPTIONS = (
     click.option("--socket", "socket_path", help="[default: $FAZAI_GEMMA_SOCK, else /run/fazai/gemma.sock]"),
     click.option("--system", help="The system prompt."),
     click.option("--max-tokens", type=click.IntRange(1), help="The most tokens to generate. [default: 1024]"),
-    click.option("--temperature", type=Finite(0), help="0: always the likeliest token. [default: 1]"),
+    click.option("--temperature", type=FiniteFloat(0), help="0: always the likeliest token. [default: 1]"),
     click.option("--top-k", type=click.IntRange(0), help="Only the likeliest K; 0: off. [default: 64]"),
     click.option(
         "--top-p",
-        type=Finite(0, 1, min_open=True),
+        type=FiniteFloat(0, 1, min_open=True),
         help="Only the likeliest that hold this much of the probability. [default: 0.95]",
     ),
-    click.option("--min-p", type=Finite(0, 1), help="Least probability, relative to the likeliest token."),
-    click.option("--repeat-penalty", type=Finite(0, min_open=True), help="Over the last 64 tokens; 1: off."),
+    click.option(
+        "--min-p", type=FiniteFloat(0, 1), help="Least probability, relative to the likeliest token."
+    ),
+    click.option(
+        "--repeat-penalty", type=FiniteFloat(0, min_open=True), help="Over the last 64 tokens; 1: off."
+    ),
     click.option("--seed", type=click.IntRange(-1, 4294967295), help="The same seed gives the same text."),
     click.option("--stop", multiple=True, help="A text that ends the answer and is not shown; up to 16."),
     click.option("--json-schema", type=_FILE, help="The output conforms to this JSON Schema."),
@@ -43,7 +47,7 @@ _OPTIONS = (
     click.option(
         "--timeout",
         "timeout_s",
-        type=Finite(0.001, 3600),
+        type=FiniteFloat(0.001, 3600),
         default=120.0,
         show_default=True,
         help="Seconds for an answer.",
@@ -51,7 +55,7 @@ _OPTIONS = (
     click.option(
         "--wait",
         "wait_s",
-        type=Finite(0, 3600),
+        type=FiniteFloat(0, 3600),
         default=30.0,
         show_default=True,
         help="Seconds for a worker that still loads its model.",
@@ -60,39 +64,39 @@ _OPTIONS = (
 
 
 def _generation_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """What one may ask of an answer: the fields of the worker's contract."""
+    """Add the options of a generation: the fields of the worker's contract."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
 
 
-def _parameters(
+def _session_params(
     *, timeout_s: float, stop: tuple[str, ...], json_schema: Path | None, grammar: Path | None, **plain: Any
 ) -> SessionParams:
-    """Raises UsageError."""
-    from fazai.cli import generate_io as asking
+    """Make the parameters of a session from the options. Raises UsageError."""
+    from fazai.cli import generate_io
     from fazai.wire.worker import SessionParams
 
-    asking.check_shape(json_schema, grammar)
+    generate_io.check_shape(json_schema, grammar)
     return SessionParams(
         **plain,
-        stop=asking.stop_texts(stop),
-        json_schema=asking.schema(json_schema) if json_schema is not None else None,
-        grammar=asking.grammar(grammar) if grammar is not None else None,
+        stop=generate_io.check_stop_texts(stop),
+        json_schema=generate_io.read_schema(json_schema) if json_schema is not None else None,
+        grammar=generate_io.read_grammar(grammar) if grammar is not None else None,
         timeout_ms=max(1, int(timeout_s * 1000)),
     )
 
 
-def _client(socket_path: str | None) -> GemmaClient:
+def _make_client(socket_path: str | None) -> GemmaClient:
     from fazai.cli.clients import read_token_file
-    from fazai.cli.commands.worker import socket_of
+    from fazai.cli.commands.worker import worker_socket
     from fazai.providers.gemma.client import GemmaClient
     from fazai.providers.gemma.endpoint import Endpoint
 
     fallback = Endpoint.from_environ(
         os.environ, lambda file: read_token_file(file, "file with the fallback's key", None)
     )
-    return GemmaClient(socket_of(socket_path), fallback=fallback)
+    return GemmaClient(worker_socket(socket_path), fallback=fallback)
 
 
 @click.command(
@@ -109,11 +113,11 @@ def generate_command(prompt: str | None, socket_path: str | None, wait_s: float,
 
     An answer that was cut (--max-tokens, --timeout, an abort elsewhere) is exit 1.
     """
-    from fazai.cli import generate_io as asking
+    from fazai.cli import generate_io
 
-    text = asking.prompt(prompt, sys.stdin)
-    params = _parameters(**options)
-    reason = asyncio.run(asking.ask(_client(socket_path), params, text, wait_s=wait_s))
+    text = generate_io.read_prompt(prompt, sys.stdin)
+    params = _session_params(**options)
+    reason = asyncio.run(generate_io.stream_answer(_make_client(socket_path), params, text, wait_s=wait_s))
     if reason not in ("eos", "stop"):
         raise FazaiError(f"the answer is not complete: {reason}", hint="--max-tokens, --timeout")
 
@@ -131,4 +135,4 @@ def chat_command(socket_path: str | None, wait_s: float, **options: Any) -> None
     """
     from fazai.cli.commands import chat
 
-    chat.talk(_client(socket_path), _parameters(**options), sys.stdin, wait_s=wait_s)
+    chat.run_chat(_make_client(socket_path), _session_params(**options), sys.stdin, wait_s=wait_s)

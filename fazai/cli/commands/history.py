@@ -27,12 +27,12 @@ def history_command(limit: int, output: str) -> None:
     with read_store() as store:
         runs = asyncio.run(store.history(limit))
     if output == "json":
-        click.echo(json.dumps([_record(run) for run in runs], indent=1))
+        click.echo(json.dumps([_run_record(run) for run in runs], indent=1))
         return
     if not runs:
         click.echo("no runs yet")
     for run in runs:
-        click.echo(_line(run))
+        click.echo(_run_line(run))
 
 
 @click.command("show", epilog="\b\nExample:\n  fazai show 01JDXK3M8Q")
@@ -48,7 +48,7 @@ def show_command(run: str | None, output: str) -> None:
     with read_store() as store:
         found, actions, events = asyncio.run(_read_run(store, run))
     if output == "json":
-        body = _record(found) | {
+        body = _run_record(found) | {
             "actions": [
                 {
                     "action_id": action.action_id,
@@ -64,7 +64,7 @@ def show_command(run: str | None, output: str) -> None:
         }
         click.echo(json.dumps(body, indent=1))
         return
-    click.echo(_line(found))
+    click.echo(_run_line(found))
     for event in events:
         click.echo(_event_line(event))
 
@@ -79,7 +79,7 @@ async def _read_run(store: Store, run: str | None) -> tuple[Run, list[Action], l
     return found, await store.actions(found.run_id), await store.events(found.run_id)
 
 
-def _state(run: Run) -> str:
+def _run_state(run: Run) -> str:
     if run.exit_code is not None:
         return f"exit {run.exit_code}"
     try:
@@ -91,23 +91,25 @@ def _state(run: Run) -> str:
     return "running"
 
 
-def _line(run: Run) -> str:
+def _run_line(run: Run) -> str:
     when = timestamp(run.started).strftime("%Y-%m-%d %H:%M:%SZ")
-    what = ", ".join(f"{count} {_counted(name, count)}" for name, count in run.summary.items() if count)
+    what = ", ".join(f"{count} {_plural(name, count)}" for name, count in run.summary.items() if count)
     sources = " ".join(os.path.basename(source) for source in run.sources)
-    return f"{run.run_id}  {when}  {run.user:<8}  {run.command:<6} {sources:<20}  {_state(run):<8}  {what}"
+    return (
+        f"{run.run_id}  {when}  {run.user:<8}  {run.command:<6} {sources:<20}  {_run_state(run):<8}  {what}"
+    )
 
 
-def _counted(name: str, count: int) -> str:
+def _plural(name: str, count: int) -> str:
     return name.removesuffix("s") if count == 1 and name in ("targets", "resources") else name
 
 
-def _shown(value: object) -> object:
-    """Lists and mappings as they are written, not as Python writes them."""
+def _format_value(value: object) -> object:
+    """Format lists and mappings as people write them."""
     if isinstance(value, list):
-        return "; ".join(str(_shown(item)) for item in value)
+        return "; ".join(str(_format_value(item)) for item in value)
     if isinstance(value, dict):
-        return " ".join(f"{name}={_shown(item)}" for name, item in value.items())
+        return " ".join(f"{name}={_format_value(item)}" for name, item in value.items())
     return value
 
 
@@ -115,12 +117,12 @@ def _event_line(event: dict[str, object]) -> str:
     when = timestamp(float(str(event["time"]))).strftime("%H:%M:%S.%f")[:-3]
     hidden = ("id", "time", "type", "target", "ref", "before", "after", "action_id")
     rest = "  ".join(
-        f"{name} {_shown(value)}" for name, value in event.items() if name not in hidden and value
+        f"{name} {_format_value(value)}" for name, value in event.items() if name not in hidden and value
     )
     return f"  {when}  {event['type']:<9} {event['target'] or '-':<16} {rest}"
 
 
-def _record(run: Run) -> dict[str, object]:
+def _run_record(run: Run) -> dict[str, object]:
     return {
         "run_id": run.run_id,
         "command": run.command,
@@ -131,6 +133,6 @@ def _record(run: Run) -> dict[str, object]:
         "started": run.started,
         "finished": run.finished,
         "exit_code": run.exit_code,
-        "state": _state(run),
+        "state": _run_state(run),
         "summary": dict(run.summary),
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from fazai.cli import environment as setup
+from fazai.cli import environment
 from fazai.cli.commands.completion import complete_pattern
 from fazai.errors import UsageError
 
@@ -44,22 +44,24 @@ def inventory_command(
     """Show an inventory the way ansible-inventory does."""
     if sum((as_list, graph, host is not None)) > 1:
         raise UsageError("--list, --graph and --host exclude each other")
-    secrets = setup.secret_reader(vault_password_file)
-    found = setup.load_inventory(setup.sources_of(sources, more), secrets, allow_scripts=allow_scripts)
+    secrets = environment.make_secret_reader(vault_password_file)
+    found = environment.read_inventory(
+        environment.inventory_sources((*sources, *more)), secrets, allow_scripts=allow_scripts
+    )
     if as_list or graph or host is not None:
-        from fazai import inventory as module
-        from fazai.inventory.patterns import select
+        from fazai.inventory import as_ansible, as_graph, as_host_variables, as_json
+        from fazai.inventory.patterns import select_hosts
 
-        chosen = select(found, limit) if limit else None
+        chosen = select_hosts(found, limit) if limit else None
         if chosen is not None and not as_list:
             raise UsageError("--limit goes with --list, or with the plain list of names")
         if host is not None:
-            text = module.as_json(module.as_host(found, host))
+            text = as_json(as_host_variables(found, host))
         else:
-            text = module.as_graph(found) if graph else module.as_json(module.as_ansible(found, chosen))
+            text = as_graph(found) if graph else as_json(as_ansible(found, chosen))
         click.echo(text.rstrip("\n"))
         return
-    from fazai.inventory.patterns import select
+    from fazai.inventory.patterns import select_hosts
 
-    for name in select(found, limit) if limit else found.hosts:
+    for name in select_hosts(found, limit) if limit else found.hosts:
         click.echo(name)

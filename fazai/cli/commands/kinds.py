@@ -29,10 +29,10 @@ def kinds_command(kind: str | None, output: str) -> None:
             click.echo(f"{one.name:<{width}}  {one.summary}")
         return
     one = registry.kind(kind)
-    click.echo(json.dumps(_record(one), indent=1) if output == "json" else _text(one))
+    click.echo(json.dumps(_kind_record(one), indent=1) if output == "json" else _kind_text(one))
 
 
-def _record(kind: Kind) -> dict[str, object]:
+def _kind_record(kind: Kind) -> dict[str, object]:
     return {
         "name": kind.name,
         "summary": kind.summary,
@@ -57,18 +57,18 @@ def _record(kind: Kind) -> dict[str, object]:
     }
 
 
-def _text(kind: Kind) -> str:
+def _kind_text(kind: Kind) -> str:
     lines = [f"{kind.name}: {kind.summary}", f"identity: {', '.join(kind.identity)}"]
     if kind.ordered:
         lines.append("ordered: the order in the playbook is the order on the target")
     width = max(len(name) for name in kind.fields)
     lines += ["", "fields:"]
-    lines += [f"  {spec.name:<{width}}  {describe(spec)}" for spec in kind.fields.values()]
+    lines += [f"  {spec.name:<{width}}  {describe_field(spec)}" for spec in kind.fields.values()]
     return "\n".join([*lines, "", "example:", *(f"  {line}" for line in kind.example.strip().splitlines())])
 
 
-def describe(spec: FieldSpec) -> str:
-    """One line about a field, as `fazai kinds` and the reference page say it."""
+def describe_field(spec: FieldSpec) -> str:
+    """Describe a field in one line, as `fazai kinds` and the reference page say it."""
     words = [spec.type if spec.reference is None else f"{spec.type} to {spec.reference}"]
     if spec.required:
         words.append("required")

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from fazai.cli import environment as setup
+from fazai.cli import environment
 from fazai.errors import InputError
 
 
@@ -24,8 +24,8 @@ def lab_command() -> None:
     """
 
 
-def _folder() -> Path:
-    return setup.config().lab
+def _lab_folder() -> Path:
+    return environment.read_config().lab
 
 
 @lab_command.command("up")
@@ -42,14 +42,14 @@ def up_command(names: tuple[str, ...], release: str, tls: bool, settings: str | 
     if tls:
         wanted["tls"] = {"variant": "valid"}
     if settings is not None:
-        from fazai.yamltext import load
+        from fazai.yamltext import load_yaml
 
-        found = load(Path(settings), what="file of settings")
+        found = load_yaml(Path(settings), what="file of settings")
         if not isinstance(found, dict):
             raise InputError("settings of the lab are a mapping", where=settings, hint="see docs/lab.md")
         wanted |= found
     parsed = LabSettings.parse(wanted, settings or "lab")
-    asyncio.run(up(_folder(), list(names) or ["fw-01", "fw-02"], parsed, click.echo))
+    asyncio.run(up(_lab_folder(), list(names) or ["fw-01", "fw-02"], parsed, click.echo))
 
 
 @lab_command.command("status")
@@ -57,7 +57,7 @@ def status_command() -> None:
     """Say which firewalls of the lab exist and which are up."""
     from fazai.lab.command import status
 
-    for line in status(_folder()) or ["no firewall was ever up here"]:
+    for line in status(_lab_folder()) or ["no firewall was ever up here"]:
         click.echo(line)
 
 
@@ -67,5 +67,5 @@ def reset_command(names: tuple[str, ...]) -> None:
     """Put firewalls NAMES (all when none is named) back to their first state."""
     from fazai.lab.command import reset
 
-    for line in reset(_folder(), list(names)) or ["there was nothing to reset"]:
+    for line in reset(_lab_folder(), list(names)) or ["there was nothing to reset"]:
         click.echo(line)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from fazai.cli.commands.completion import complete_kind, complete_pattern
+from fazai.cli.execution import execute_run
 from fazai.cli.passwords import password_options
-from fazai.cli.planfile import KEPT, folder_of, no_secrets, options_of
-from fazai.cli.run_options import Command, count
+from fazai.cli.planfile import plan_folder, plan_selection, refuse_secrets
+from fazai.cli.preparing import PreparedRun, count, prepare_run
+from fazai.cli.run_options import OUTPUTS, RunOptions, RunSelection
 from fazai.errors import ExitCode, InputError, UsageError
 
 if TYPE_CHECKING:
@@ -22,8 +25,8 @@ _Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 _PATH: Final = click.Path(dir_okay=True)
-#: What is read, and what of it is meant.
-_INPUT: Final = (
+#: Options of `RunSelection`: the files that are read, and the part of them that is meant.
+_SELECTION_OPTIONS: Final = (
     click.argument("inventory", nargs=-1, type=_PATH),
     click.option("-i", "--inventory", "more", multiple=True, type=_PATH, help="Another inventory source."),
     click.option("-p", "--playbook", multiple=True, type=_PATH, help="Another playbook."),
@@ -48,8 +51,8 @@ _INPUT: Final = (
     click.option("--vault-password-file", multiple=True, type=_PATH, help="For !vault; or label@file."),
     click.option("--allow-scripts", is_flag=True, help="Run inventories that are programs."),
 )
-#: How targets are contacted, and what is shown of it.
-_SHOWING: Final = (
+#: Options of `RunOptions`: the way targets are contacted, and the output.
+_RUN_OPTIONS: Final = (
     click.option("-f", "--forks", type=click.IntRange(1, 4096), help="Targets at once."),
     password_options,
     click.option("-D", "--diff", is_flag=True, help="Show each change as a unified diff."),
@@ -58,14 +61,14 @@ _SHOWING: Final = (
     click.option("-v", "--verbose", is_flag=True, help="A line a change also when piped."),
     click.option(
         "--output",
-        type=click.Choice(["text", "json", "junit", "markdown"]),
+        type=click.Choice(OUTPUTS),
         default="text",
         show_default=True,
     ),
     click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto"),
 )
-#: What only apply has.
-_WRITING: Final = (
+#: Options that only apply has.
+_APPLY_OPTIONS: Final = (
     click.option("--textfile", type=click.Path(dir_okay=False), help="Metrics for node_exporter: X.prom."),
     click.option("-C", "--check", is_flag=True, help="Write nothing; exit 2 when something would be."),
     click.option("-y", "--yes", is_flag=True, help="Delete without asking."),
@@ -74,8 +77,8 @@ _WRITING: Final = (
 )
 
 
-def _options(*groups: Sequence[_Decorator]) -> _Decorator:
-    """The options of these groups, in their order."""
+def _add_options(*groups: Sequence[_Decorator]) -> _Decorator:
+    """Add the options of these groups to a command, in their order."""
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         for option in reversed([option for group in groups for option in group]):
@@ -90,7 +93,7 @@ def _options(*groups: Sequence[_Decorator]) -> _Decorator:
     epilog="\b\nExamples:\n  fazai apply inventory.yml\n  fazai apply inventory.yml --check --diff"
     "\n  fazai apply inventory.yml --limit 'edge:!fw-03' --tags dns\n  fazai apply --plan change-42.json",
 )
-@_options(_INPUT, _SHOWING, _WRITING)
+@_add_options(_SELECTION_OPTIONS, _RUN_OPTIONS, _APPLY_OPTIONS)
 def apply_command(
     check: bool,
     yes: bool,
@@ -100,15 +103,16 @@ def apply_command(
     **options: Any,
 ) -> int:
     """Bring the targets of INVENTORY to their declared state, and verify it."""
-    from fazai.cli.textfile import Textfile
+    from fazai.cli.textfile import MetricsTextfile
 
-    with Textfile.of(textfile, check=check) as figures:
+    with MetricsTextfile.of(textfile, check=check) as figures:
         if plan_file is not None:
             return figures.exit(_apply_plan(Path(plan_file), plan_hash, options, check, figures.outcome))
         if plan_hash is not None:
             raise UsageError("--plan-hash is the hash of a saved plan", hint="name the file: --plan FILE")
-        command = Command("apply", options, figures.outcome)
-        return figures.exit(command.execute(check=check, approved=yes))
+        prepared = _prepare("apply", options)
+        code = execute_run(prepared, check=check, approved=yes, on_outcome=figures.outcome)
+        return figures.exit(code)
 
 
 @click.command(
@@ -116,31 +120,30 @@ def apply_command(
     epilog="\b\nExamples:\n  fazai plan inventory.yml --diff\n  fazai plan inventory.yml -o change-42.json"
     "\n  fazai plan inventory.yml --output markdown > comment.md",
 )
-@_options(_INPUT, _SHOWING)
+@_add_options(_SELECTION_OPTIONS, _RUN_OPTIONS)
 @click.option("-o", "--out", type=click.Path(dir_okay=False), help="Save the plan for: apply --plan.")
 def plan_command(out: str | None, **options: Any) -> int:
     """Show what apply would change. Exit 2 when something would."""
     if out is not None:
-        no_secrets(options["extra_vars"])
-    return Command("plan", options).execute(check=True, out=out)
+        refuse_secrets(options["extra_vars"])
+    return execute_run(_prepare("plan", options), check=True, out=out)
 
 
 @click.command(
     "drift", epilog="\b\nExample (cron):\n  */15 * * * * fazai drift /etc/fazai/inventory.yml --quiet"
 )
-@_options(_INPUT, _SHOWING)
+@_add_options(_SELECTION_OPTIONS, _RUN_OPTIONS)
 def drift_command(**options: Any) -> int:
     """Look for differences between declared and actual state. Can never write. Exit 2 when there are any."""
-    return Command("drift", options).execute(check=True)
+    return execute_run(_prepare("drift", options), check=True)
 
 
 @click.command("validate", epilog="\b\nExample:\n  fazai validate inventory.yml")
-@_options(_INPUT)
+@_add_options(_SELECTION_OPTIONS)
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing when all is well.")
 def validate_command(quiet: bool, **options: Any) -> int:
     """Check inventory, playbooks, templates and every field, without contacting anything."""
-    command = Command("validate", {**options, "quiet": quiet})
-    works = command.works
+    works = _prepare("validate", {**options, "quiet": quiet}).works
     targets = sum(len(work.targets) for work in works)
     resources = sum(len(item.resources) for work in works for item in work.targets)
     if not quiet:
@@ -148,30 +151,35 @@ def validate_command(quiet: bool, **options: Any) -> int:
     return ExitCode.OK
 
 
+def _prepare(command: str, options: Mapping[str, Any]) -> PreparedRun:
+    """Prepare a run from click's parameters. Raises InputError, Errors."""
+    return prepare_run(command, RunSelection.from_click(options), RunOptions.from_click(options))
+
+
 def _apply_plan(
     path: Path,
     approved: str | None,
     options: Mapping[str, Any],
     check: bool,
-    ended: Callable[[RunOutcome], object],
+    on_outcome: Callable[[RunOutcome], object],
 ) -> int:
     """Apply a saved plan, if it is the approved one and nothing that it was made from has moved on."""
     from fazai.plan import read_plan
 
-    given = [name for name in ("inventory", "more", *KEPT) if options[name] and name != "vault_password_file"]
-    if given:
+    given = RunSelection.from_click(options)
+    if replace(given, vault_password_file=(), allow_scripts=False) != RunSelection():
         raise UsageError(
             "a saved plan brings its own inventory and selection", hint="leave out everything but --plan"
         )
     plan: SavedPlan = read_plan(path)
     if approved is not None:
         plan.check_hash(approved, path)
-    merged = {**options, **options_of(plan.arguments, folder_of(path))}
-    if options["vault_password_file"]:
-        merged["vault_password_file"] = options["vault_password_file"]
+    selection = replace(plan_selection(plan.arguments, plan_folder(path)), allow_scripts=given.allow_scripts)
+    if given.vault_password_file:
+        selection = replace(selection, vault_password_file=given.vault_password_file)
     try:
-        command = Command("apply", merged, ended, (plan, path))
+        prepared = prepare_run("apply", selection, RunOptions.from_click(options), (plan, path))
     except InputError as error:
         error.hint = error.hint or "edited or moved? paths in a plan start at its own folder"
         raise
-    return command.execute(check=check, expected=plan.targets)
+    return execute_run(prepared, check=check, expected=plan.targets, on_outcome=on_outcome)

@@ -26,9 +26,9 @@ def check_command(output: str) -> None:
     import json
 
     from fazai.errors import FazaiError
-    from fazai.store import maintenance as care
+    from fazai.store import maintenance
 
-    found = care.check(_folder())
+    found = maintenance.check(_state_folder())
     if output == "json":
         record = {
             "ok": not found.problems,
@@ -39,7 +39,7 @@ def check_command(output: str) -> None:
         }
         click.echo(json.dumps(record, indent=1))
     else:
-        click.echo(f"{_bytes(found.size_bytes)}, version {found.version}")
+        click.echo(f"{_format_size(found.size_bytes)}, version {found.version}")
         click.echo("  ".join(f"{name} {count}" for name, count in found.rows.items() if count))
         for problem in found.problems:
             click.echo(f"  {problem}")
@@ -56,38 +56,38 @@ def check_command(output: str) -> None:
 @store_command.command("vacuum")
 def vacuum_command() -> None:
     """Give the room of what was dropped back to the disk. Others wait meanwhile."""
-    from fazai.store import maintenance as care
+    from fazai.store import maintenance
 
-    before, after = care.vacuum(_folder())
-    click.echo(f"{_bytes(before)} -> {_bytes(after)}")
+    before, after = maintenance.vacuum(_state_folder())
+    click.echo(f"{_format_size(before)} -> {_format_size(after)}")
 
 
 @store_command.command("backup", short_help="Copy the state file to FILE, while it is used.")
 @click.argument("file", type=_FILE)
 def backup_command(file: Path) -> None:
     """Copy the state file to FILE as it is at one moment, while it is used."""
-    from fazai.store import maintenance as care
+    from fazai.store import maintenance
 
-    click.echo(f"{file}: {_bytes(care.backup(_folder(), file))}")
+    click.echo(f"{file}: {_format_size(maintenance.backup(_state_folder(), file))}")
 
 
 @store_command.command("restore", short_help="Put a backup in its place; the daemon must not run.")
 @click.argument("file", type=_FILE)
 def restore_command(file: Path) -> None:
     """Put the backup FILE in place of the state file; the daemon must not run. The old one is kept."""
-    from fazai.store import maintenance as care
+    from fazai.store import maintenance
 
-    kept = care.restore(_folder(), file)
+    kept = maintenance.restore(_state_folder(), file)
     click.echo("restored" if kept is None else f"restored; the old file is {kept}")
 
 
-def _folder() -> Path:
-    from fazai.cli import environment as setup
+def _state_folder() -> Path:
+    from fazai.cli import environment
 
-    return setup.config().state
+    return environment.read_config().state
 
 
-def _bytes(count: int) -> str:
+def _format_size(count: int) -> str:
     size = float(count)
     for unit in ("B", "KiB", "MiB", "GiB"):
         if size < 1024 or unit == "GiB":

@@ -11,7 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
@@ -24,8 +24,8 @@ from fazai.timestamps import utc_now
 if TYPE_CHECKING:
     import httpx
 
-    from fazai.cli.clients import Place
-    from fazai.cli.event_filter import Condition
+    from fazai.cli.clients import DaemonAddress
+    from fazai.cli.event_filter import EventCondition
     from fazai.cli.terminal import Terminal
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -65,25 +65,27 @@ def tail_command(**options: Any) -> int:
     EXPR is FIELD=VALUE, FIELD!=VALUE or FIELD>NUMBER; a comma is "and", | separates values, the option may be
     repeated ("or").
     """
-    from fazai.cli import event_filter as conditions
+    from fazai.cli import event_filter
     from fazai.cli.terminal import Terminal
 
-    types = conditions.types_of(_words(options["types"]))
-    ends = {name: [conditions.parse(text) for text in options[name]] for name in ("until", "fail_on")}
+    types = event_filter.check_event_types(_split_commas(options["types"]))
+    ends = {
+        name: [event_filter.parse_condition(text) for text in options[name]] for name in ("until", "fail_on")
+    }
     for condition in (*ends["until"], *ends["fail_on"]):
-        conditions.check(condition, types)
-    tail = _Tail(
-        place=_place(options["url"]),
-        query=_query(options),
-        hosts=_words(options["hosts"]),
+        event_filter.check_condition(condition, types)
+    tail = _EventTail(
+        place=_find_address(options["url"]),
+        query=_events_query(options),
+        hosts=_split_commas(options["hosts"]),
         follow=not options["no_follow"],
         until=ends["until"],
         fail_on=ends["fail_on"],
-        show=_Json()
+        show=_JsonOutput()
         if options["output"] == "json"
-        else _Text(Terminal.of(sys.stdout, os.environ, options["color"])),
+        else _TextOutput(Terminal.of(sys.stdout, os.environ, options["color"])),
     )
-    # How one ends it: nothing is to be told or tidied up, and an exception could be lost in a finaliser.
+    # Ctrl-C is the usual end: there is nothing to tidy up, and an exception could be lost in a finaliser.
     before = signal.signal(signal.SIGINT, lambda *_: os._exit(ExitCode.INTERRUPTED))
     try:
         return tail.run()
@@ -94,11 +96,11 @@ def tail_command(**options: Any) -> int:
         signal.signal(signal.SIGINT, before)
 
 
-def _place(url: str | None) -> Place:
-    from fazai.cli.clients import configured, find
+def _find_address(url: str | None) -> DaemonAddress:
+    from fazai.cli.clients import find_daemon, parse_daemon_url
 
     root = os.geteuid() == 0
-    place = find(os.environ, url=url, root=root) if url else configured(os.environ, root=root)
+    place = parse_daemon_url(os.environ, url=url, root=root) if url else find_daemon(os.environ, root=root)
     if place is None:
         raise InputError(
             "no daemon is known here",
@@ -107,47 +109,47 @@ def _place(url: str | None) -> Place:
     return place
 
 
-def _words(values: tuple[str, ...]) -> tuple[str, ...]:
+def _split_commas(values: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(word.strip() for value in values for word in value.split(",") if word.strip())
 
 
-def _query(options: Mapping[str, Any]) -> dict[str, str]:
-    """What the daemon filters; a host's pattern is ours."""
+def _events_query(options: Mapping[str, Any]) -> dict[str, str]:
+    """Return the query for the daemon; patterns of hosts are matched here."""
     query = {name: options[name] for name in ("run", "session", "level") if options[name]}
-    types, hosts = _words(options["types"]), _words(options["hosts"])
+    types, hosts = _split_commas(options["types"]), _split_commas(options["hosts"])
     if types:
         query["types"] = ",".join(types)
     if len(hosts) == 1 and not _WILD & set(hosts[0]):
         query["target"] = hosts[0]
     if options["no_follow"]:
         query["follow"] = "false"
-    query.update(_since(options["since"] or ("0" if options["no_follow"] else None)))
+    query.update(_parse_since(options["since"] or ("0" if options["no_follow"] else None)))
     return query
 
 
-def _since(text: str | None) -> dict[str, str]:
+def _parse_since(text: str | None) -> dict[str, str]:
     if text is None:
         return {}
     if text.isascii() and text.isdigit():
         return {"since": text}
     if text[:-1].isascii() and text[:-1].isdigit() and text[-1] in _UNITS and len(text) < 20:
-        moment = utc_now() - timedelta(seconds=min(int(text[:-1]) * _UNITS[text[-1]], 10**10))
-        return {"since_time": moment.isoformat()}
+        start = utc_now() - timedelta(seconds=min(int(text[:-1]) * _UNITS[text[-1]], 10**10))
+        return {"since_time": start.isoformat()}
     try:
-        moment = datetime.fromisoformat(text)
+        start = datetime.fromisoformat(text)
     except ValueError:
         raise UsageError(
             f"--since {text!r} is neither a duration, a time nor an event's id",
             hint="such as 10m, 2h, 1d, 2026-11-22T03:04:05Z",
         ) from None
-    return {"since_time": (moment if moment.tzinfo else moment.astimezone()).isoformat()}
+    return {"since_time": (start if start.tzinfo else start.astimezone()).isoformat()}
 
 
 _START = "is it running? fazai daemon"
 
 
-class _Gone(Exception):
-    """The stream ended, or never began; what to do in the latter case."""
+class _StreamLost(Exception):
+    """The stream ended, or never began; `hint` is for the latter case."""
 
     def __init__(self, text: str, hint: str = _START) -> None:
         super().__init__(text)
@@ -155,32 +157,32 @@ class _Gone(Exception):
 
 
 @dataclass
-class _Tail:
-    place: Place
+class _EventTail:
+    place: DaemonAddress
     query: dict[str, str]
     hosts: tuple[str, ...]
     follow: bool
-    until: list[Condition]
-    fail_on: list[Condition]
-    show: _Json | _Text
+    until: list[EventCondition]
+    fail_on: list[EventCondition]
+    show: _JsonOutput | _TextOutput
     last: str | None = None  # the id of the last event
     connected: bool = False  # once, at least
-    said: bool = field(default=False)
+    reconnecting: bool = False  # the loss of the connection was told
 
     def run(self) -> int:
         wait_s = _WAIT_S[0]
         with self.place.client(timeout_s=_SILENCE_S) as client:
             while True:
                 try:
-                    for event in self._stream(client):
+                    for event in self._read_stream(client):
                         wait_s = _WAIT_S[0]
-                        code = self._take(event)
+                        code = self._show_event(event)
                         if code is not None:
                             return code
                     if not self.follow:
-                        return self._ended()
+                        return self._end_of_stream()
                     why = "the stream ended"
-                except _Gone as gone:
+                except _StreamLost as gone:
                     if not self.connected:
                         raise Unreachable(
                             f"the daemon does not answer: {gone}",
@@ -189,45 +191,45 @@ class _Tail:
                             hint=gone.hint,
                         ) from None
                     why = str(gone)
-                self._lost(why)
+                self._say_lost(why)
                 time.sleep(wait_s * random.uniform(0.7, 1.3))  # noqa: S311 - spread, not a secret
                 wait_s = min(wait_s * 2, _WAIT_S[1])
 
-    def _ended(self) -> int:
+    def _end_of_stream(self) -> int:
         if not self.until:
             return ExitCode.OK
         wanted = " or ".join(one.text for one in self.until)
         raise FazaiError(f"no event fits --until {wanted}")
 
-    def _stream(self, client: httpx.Client) -> Iterator[dict[str, Any]]:
-        """The events of one connection. Raises _Gone, Refused, InputError."""
+    def _read_stream(self, client: httpx.Client) -> Iterator[dict[str, Any]]:
+        """The events of one connection. Raises _StreamLost, Refused, InputError."""
         import httpx
 
         headers = {"Last-Event-ID": self.last} if self.last is not None else {}
         try:
             if 0 < len(self.query.get("run", "")) < _ULID_LETTERS:
-                self.query["run"] = self._run_of(client, self.query["run"])
+                self.query["run"] = self._find_run_id(client, self.query["run"])
             with client.stream("GET", "/events", params=self.query, headers=headers) as answer:
                 if answer.status_code != 200:
                     answer.read()
-                    _refused(answer, self.place)
-                if self.said:
+                    _raise_refusal(answer, self.place)
+                if self.reconnecting:
                     self._say("connected again")
-                    self.said = False
+                    self.reconnecting = False
                 self.connected = True
-                yield from _events(answer.iter_lines(), self._begins)
+                yield from _parse_events(answer.iter_lines(), self._note_start)
         except httpx.RemoteProtocolError:
             plain = self.place.socket is None and self.place.url.startswith("http:")
-            raise _Gone("the connection ended", "is it https:// there?" if plain else _START) from None
+            raise _StreamLost("the connection ended", "is it https:// there?" if plain else _START) from None
         except httpx.HTTPError as error:
-            raise _why(error) from None
+            raise _stream_lost(error) from None
 
-    def _run_of(self, client: httpx.Client, text: str) -> str:
-        """The whole id of a run of which either end is given, as commands show it. Raises _Gone, Refused,
+    def _find_run_id(self, client: httpx.Client, text: str) -> str:
+        """Find the whole id of a run of which either end is given. Raises _StreamLost, Refused,
         InputError, httpx.HTTPError."""
         answer = client.get("/runs", params={"limit": 1000})
         if answer.status_code != 200:
-            _refused(answer, self.place)
+            _raise_refusal(answer, self.place)
         ids = [str(row["run_id"]) for row in answer.json()["runs"]]
         part = text.upper().rstrip("…")
         found = [one for one in ids if one.startswith(part) or one.endswith(part)]
@@ -236,14 +238,14 @@ class _Tail:
         why = f"several runs begin or end with {text!r}" if found else f"no run begins or ends with {text!r}"
         raise InputError(why, where=self.place.name, hint="see: fazai history")
 
-    def _begins(self, last: str) -> None:
-        """Where the stream does, before its first event."""
+    def _note_start(self, last: str) -> None:
+        """Note the id at which the stream begins, before its first event."""
         self.last = last
 
-    def _take(self, event: dict[str, Any]) -> int | None:
+    def _show_event(self, event: dict[str, Any]) -> int | None:
         if "id" in event:
             self.last = str(event["id"])
-        if event["type"] != "gap" and not self._about(event):
+        if event["type"] != "gap" and not self._is_wanted(event):
             return None
         self.show.event(event)
         if any(one.holds(event) for one in self.fail_on):
@@ -252,50 +254,50 @@ class _Tail:
             return ExitCode.OK
         return None
 
-    def _about(self, event: Mapping[str, Any]) -> bool:
+    def _is_wanted(self, event: Mapping[str, Any]) -> bool:
         from fazai.report.events import event_host
 
         return not self.hosts or any(fnmatchcase(event_host(event), pattern) for pattern in self.hosts)
 
-    def _lost(self, why: str) -> None:
-        if not self.said:
+    def _say_lost(self, why: str) -> None:
+        if not self.reconnecting:
             self._say(f"{why}; connecting again")
-            self.said = True
+            self.reconnecting = True
 
     def _say(self, text: str) -> None:
         click.echo(f"fazai tail: {self.place.name}: {text}", err=True)
 
 
-def _refused(answer: httpx.Response, place: Place) -> None:
+def _raise_refusal(answer: httpx.Response, place: DaemonAddress) -> None:
     try:
         text = str(answer.json()["error"])
     except (ValueError, KeyError, TypeError):
         text = f"HTTP {answer.status_code}"
     if answer.status_code in (429, 500, 502, 503, 504):
-        raise _Gone(text)
+        raise _StreamLost(text)
     if answer.status_code in (401, 403):
         hint = None if place.token else "FAZAI_TOKEN_FILE names a file of mode 0600 that holds one"
         raise Refused(text.partition(" (Authorization")[0], where=place.name, hint=hint)
     raise InputError(text, where=place.name)
 
 
-def _why(error: httpx.HTTPError) -> _Gone:
-    """Without the numbers and places that system and TLS have for it."""
+def _stream_lost(error: httpx.HTTPError) -> _StreamLost:
+    """Explain a lost connection, without the error numbers and source places of system and TLS."""
     text = re.sub(r"\[Errno -?\d+\] | \(_ssl\.c:\d+\)", "", str(error)) or type(error).__name__
     if "CERTIFICATE_VERIFY_FAILED" in text:
         reason = text.rpartition("verify failed: ")[2]
         hint = "FAZAI_CA_FILE names the authority that signed it"
-        return _Gone(f"its certificate is not trusted: {reason}", hint)
+        return _StreamLost(f"its certificate is not trusted: {reason}", hint)
     if "WRONG_VERSION_NUMBER" in text:
-        return _Gone("it does not speak TLS there", "is it http:// there, or another port?")
-    return _Gone(text)
+        return _StreamLost("it does not speak TLS there", "is it http:// there, or another port?")
+    return _StreamLost(text)
 
 
-def _events(lines: Iterator[str], begins: Callable[[str], None]) -> Iterator[dict[str, Any]]:
+def _parse_events(lines: Iterator[str], begins: Callable[[str], None]) -> Iterator[dict[str, Any]]:
     fields: dict[str, str] = {}
     for line in lines:
         if line.startswith(":"):
-            _reader_is_there()
+            _check_reader()
         elif line:
             name, _, value = line.partition(":")
             fields[name] = value.removeprefix(" ")
@@ -311,8 +313,8 @@ def _events(lines: Iterator[str], begins: Callable[[str], None]) -> Iterator[dic
             fields = {}
 
 
-def _reader_is_there() -> None:
-    """With nothing to write, a pipe whose reader went away would not be noticed. Raises BrokenPipeError."""
+def _check_reader() -> None:
+    """Raise BrokenPipeError when the reader of standard output went away: without a write nobody notices."""
     try:
         poll = select.poll()
         poll.register(sys.stdout.fileno(), 0)
@@ -322,16 +324,16 @@ def _reader_is_there() -> None:
         return  # no real file
 
 
-class _Json:
-    """One object a line, `id` first."""
+class _JsonOutput:
+    """Output as JSON: one object a line, `id` first."""
 
     def event(self, event: Mapping[str, Any]) -> None:
         sys.stdout.write(json.dumps(event) + "\n")
         sys.stdout.flush()
 
 
-class _Text:
-    """Time, host, type, what; a line of its own when the day changes."""
+class _TextOutput:
+    """Output for people: time, host, type, text; a line of its own when the day changes."""
 
     def __init__(self, terminal: Terminal) -> None:
         self._terminal = terminal
@@ -343,22 +345,22 @@ class _Text:
         from fazai.report.lines import escape_controls
 
         paint = self._terminal.paint
-        moment = _moment(event.get("timestamp"))
-        day = moment[:10] if moment else self._day
+        time_utc = _as_utc(event.get("timestamp"))
+        day = time_utc[:10] if time_utc else self._day
         lines = ""
         if day != self._day:
             self._day = day
             lines = paint(f"-- {day} UTC", "dim") + "\n"
         host = escape_controls(event_host(event)) or "-"
         self._width = min(32, max(self._width, len(host)))
-        clock = paint(moment[11:19] if moment else " " * 8, "dim")
+        clock = paint(time_utc[11:19] if time_utc else " " * 8, "dim")
         kind = escape_controls(str(event.get("type")))[:10]
         text = paint(event_line(event), event_style(event))
         sys.stdout.write(f"{lines}{clock}  {host:<{self._width}}  {kind:<9}  {text}\n")
         sys.stdout.flush()
 
 
-def _moment(text: object) -> str:
+def _as_utc(text: object) -> str:
     try:
         return datetime.fromisoformat(str(text)).astimezone(UTC).isoformat()
     except ValueError:

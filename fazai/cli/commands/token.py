@@ -32,7 +32,7 @@ def token_command() -> None:
 @click.argument("name")
 @click.option("--role", type=click.Choice(["viewer", "operator", "admin"]), required=True)
 @click.option("--expires", metavar="90d", help="Valid for so long; m, h or d. [default: until revoked]")
-def create(name: str, role: str, expires: str | None) -> None:
+def create_command(name: str, role: str, expires: str | None) -> None:
     """Create a token and print it. It is shown once; only its hash is stored."""
     from fazai.daemon.http.tokens import hash_of, new_token
     from fazai.store.daemon import Role, Token
@@ -40,12 +40,20 @@ def create(name: str, role: str, expires: str | None) -> None:
     if not _NAME.match(name):
         raise UsageError(f"{name!r} is no name for a token", hint="letters, digits, . _ @ -; at most 64")
     now = time.time()
-    store = _tokens()
-    if any(one.name == name and _state(one.revoked, one.expires, now) == "valid" for one in store.tokens()):
+    store = _open_tokens()
+    if any(
+        one.name == name and _token_state(one.revoked, one.expires, now) == "valid" for one in store.tokens()
+    ):
         raise UsageError(f'there is a token "{name}"', hint=f"fazai token revoke {name}, or another name")
     text = new_token()
     store.put(
-        Token(hash_of(text), name, cast("Role", role), now, now + _seconds(expires) if expires else None)
+        Token(
+            hash_of(text),
+            name,
+            cast("Role", role),
+            now,
+            now + _parse_duration_s(expires) if expires else None,
+        )
     )
     click.echo(text)
     click.echo(f"{role} token {name}: shown this once; keep it in a file of mode 0600", err=True)
@@ -53,7 +61,7 @@ def create(name: str, role: str, expires: str | None) -> None:
 
 @token_command.command("list")
 @click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
-def show(output: str) -> None:
+def list_command(output: str) -> None:
     """List the tokens, without their text."""
     import json
 
@@ -63,11 +71,11 @@ def show(output: str) -> None:
             "id": one.hash[:12],
             "name": one.name,
             "role": one.role,
-            "state": _state(one.revoked, one.expires, now),
+            "state": _token_state(one.revoked, one.expires, now),
             "created": _time_text(one.created),
             "expires": _time_text(one.expires),
         }
-        for one in _tokens().tokens()
+        for one in _open_tokens().tokens()
     ]
     if output == "json":
         click.echo(json.dumps(rows, indent=1))
@@ -83,9 +91,9 @@ def show(output: str) -> None:
 
 @token_command.command("revoke")
 @click.argument("name")
-def revoke(name: str) -> None:
+def revoke_command(name: str) -> None:
     """Revoke the token of this NAME (or id)."""
-    store, now = _tokens(), time.time()
+    store, now = _open_tokens(), time.time()
     found = [
         one for one in store.tokens() if name == one.name or (len(name) >= 8 and one.hash.startswith(name))
     ]
@@ -98,21 +106,21 @@ def revoke(name: str) -> None:
     click.echo(f"revoked: {name}", err=True)
 
 
-def _tokens() -> TokenStore:
-    from fazai.cli import environment as setup
+def _open_tokens() -> TokenStore:
+    from fazai.cli import environment
     from fazai.store.factory import open_tokens
 
-    return open_tokens(setup.config().state)
+    return open_tokens(environment.read_config().state)
 
 
-def _seconds(text: str) -> float:
+def _parse_duration_s(text: str) -> float:
     found = re.fullmatch(r"([1-9][0-9]{0,5})([mhd])", text)
     if found is None:
         raise UsageError(f"--expires {text!r} is no duration", hint="such as 30m, 12h or 90d")
     return float(int(found[1]) * _UNITS[found[2]])
 
 
-def _state(revoked: float | None, expires: float | None, now: float) -> str:
+def _token_state(revoked: float | None, expires: float | None, now: float) -> str:
     if revoked is not None:
         return "revoked"
     return "expired" if expires is not None and expires <= now else "valid"

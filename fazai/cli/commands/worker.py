@@ -12,8 +12,8 @@ from fazai.errors import UsageError
 _SOCKET = "/run/fazai/gemma.sock"
 
 
-def socket_of(path: str | None) -> Path:
-    """The worker's socket: the option, else the environment, else the system's."""
+def worker_socket(path: str | None) -> Path:
+    """Return the worker's socket: the option, else the environment, else the system's."""
     return Path(path or os.environ.get("FAZAI_GEMMA_SOCK") or _SOCKET)
 
 
@@ -79,8 +79,8 @@ def worker_command(
     if (model is None) == (not demo_model):
         raise UsageError("name one model", hint="--model FILE.gguf, or --demo-model")
     settings = WorkerSettings(
-        model=model if model is not None else _demo(),
-        socket=socket_of(socket_path),
+        model=model if model is not None else _demo_model(),
+        socket=worker_socket(socket_path),
         options=Options(
             context_tokens=context,
             threads=threads,
@@ -99,8 +99,8 @@ def worker_command(
         serve(settings)
 
 
-def _demo() -> Path:
-    from fazai.cli import environment as setup
+def _demo_model() -> Path:
+    from fazai.cli import environment
     from fazai.worker.demo import demo_model
 
-    return demo_model(setup.config().state / "models")
+    return demo_model(environment.read_config().state / "models")

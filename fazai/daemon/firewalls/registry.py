@@ -126,26 +126,26 @@ def firewalls_of_inventory(
 ) -> tuple[list[Firewall], list[str]]:
     """Return the OPNsense targets of an inventory, read by fazai's own code, and what is wrong with others.
     Blocks. Raises FazaiError when the inventory itself cannot be read."""
-    from fazai.inventory import load
+    from fazai.inventory import load_inventory
     from fazai.secrets import SecretReader
     from fazai.secrets.scripts import script_runner
 
     reader = SecretReader(environ=environ, folder=secrets)
     run = script_runner(environ) if environ.get("FAZAI_ALLOW_SCRIPTS") == "1" else None
-    inventory = load(tuple(sources), decrypt=reader.open_file, run_script=run)
+    inventory = load_inventory(tuple(sources), decrypt=reader.open_file, run_script=run)
     return _firewall_targets(inventory, reader)
 
 
 def _firewall_targets(inventory: Inventory, reader: Any) -> tuple[list[Firewall], list[str]]:
-    from fazai.playbook.problems import Problems
-    from fazai.playbook.scopes import Scopes
-    from fazai.playbook.targets import Targets
+    from fazai.playbook.problems import ProblemCollector
+    from fazai.playbook.scopes import HostScopes
+    from fazai.playbook.targets import TargetBuilder
     from fazai.registry import Registry
     from fazai.template import Templates
 
-    problems = Problems()
-    scopes = Scopes(inventory, Templates(secrets=reader.read), {})
-    targets = Targets(inventory, scopes, Registry().provider, reader, problems)
+    problems = ProblemCollector()
+    scopes = HostScopes(inventory, Templates(secrets=reader.read), {})
+    targets = TargetBuilder(inventory, scopes, Registry().provider, reader, problems)
     found: list[Firewall] = []
     for host in inventory.hosts:
         provider = targets.provider(host)

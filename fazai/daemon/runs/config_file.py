@@ -12,9 +12,9 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from fazai.daemon.runs.config import DaemonConfig, Hook, Job, Polling, Retention, Schedule
 from fazai.daemon.runs.schedule import DAYS, Rhythm, Window
-from fazai.errors import Errors, FazaiError, InputError, did_you_mean
-from fazai.inventory.patterns import select
-from fazai.yamltext import YamlList, YamlMap, load
+from fazai.errors import Errors, FazaiError, InputError, spelling_hint
+from fazai.inventory.patterns import select_hosts
+from fazai.yamltext import YamlList, YamlMap, load_yaml
 
 if TYPE_CHECKING:
     from fazai.inventory import Inventory
@@ -48,7 +48,7 @@ def read_config(path: Path, load_inventory: Load | None = None) -> DaemonConfig:
     """Read the file. With `load_inventory` what it names must be there, too: inventories, playbooks, secrets
     of webhooks, a host for each limit. An inventory that is there and cannot be read now is no reason: a run
     of it says why. Raises YamlError, InputError, Errors with every problem of the file."""
-    found = load(path, what="configuration")
+    found = load_yaml(path, what="configuration")
     problems: list[InputError] = []
     if found is None:
         return DaemonConfig()
@@ -88,7 +88,7 @@ class _Section:
         """Note each key that is not among these."""
         for key in self.node:
             if key not in known:
-                hint = did_you_mean(key, known) or f"known are: {', '.join(known)}"
+                hint = spelling_hint(key, known) or f"known are: {', '.join(known)}"
                 self.note_problem(key, f"{self.title} knows no {key!r}", hint)
 
     def read(self, key: str, reader: Callable[[Any], T], default: T | None = None) -> T | None:
@@ -189,7 +189,7 @@ def _nearest_name(path: Path) -> str | None:
         names = [one.name for one in path.parent.iterdir()]
     except OSError:
         return f"there is no folder {path.parent}, either"
-    return did_you_mean(path.name, names)
+    return spelling_hint(path.name, names)
 
 
 def _check_limit(section: _Section, job: Job, load_inventory: Load) -> None:
@@ -200,7 +200,7 @@ def _check_limit(section: _Section, job: Job, load_inventory: Load) -> None:
     except FazaiError:
         return  # a run of it says so
     try:
-        select(inventory, job.limit)
+        select_hosts(inventory, job.limit)
     except FazaiError as error:
         for each in getattr(error, "errors", (error,)):
             section.note_problem("limit", f"limit: {each.message}", each.hint)
@@ -275,7 +275,7 @@ def _check_hooks(top: _Section, hooks: tuple[Hook, ...], jobs: dict[str, Job]) -
         node = top.node["webhooks"][hook.name]
         one = _Section(node, f"webhooks.{hook.name}", top.problems, top.folder)
         if hook.job not in jobs:
-            one.note_problem("playbook", f"runs: has no {hook.job!r}", did_you_mean(hook.job, jobs))
+            one.note_problem("playbook", f"runs: has no {hook.job!r}", spelling_hint(hook.job, jobs))
         elif hook.mode not in jobs[hook.job].modes:
             one.note_problem("mode", f"runs.{hook.job} does not allow {hook.mode}", "add it to its modes:")
 
@@ -405,7 +405,7 @@ def _read_long_span(value: Any) -> float:
 def _choice_reader(known: tuple[str, ...]) -> Callable[[Any], str]:
     def reader(value: Any) -> str:
         if value not in known:
-            raise _WrongValue(f"is one of {', '.join(known)}", did_you_mean(str(value), known))
+            raise _WrongValue(f"is one of {', '.join(known)}", spelling_hint(str(value), known))
         return str(value)
 
     return reader

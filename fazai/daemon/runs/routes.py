@@ -17,7 +17,7 @@ from fazai.daemon.events.announcer import AUDIT, log_event, row_of
 from fazai.daemon.http.refusal import Refusal
 from fazai.daemon.http.routing import HttpReply, Route, RouteCall, read_body, require_role
 from fazai.daemon.runs import webhooks
-from fazai.errors import FazaiError, InputError, did_you_mean
+from fazai.errors import FazaiError, InputError, spelling_hint
 from fazai.plan import SavedPlan, parse_plan
 from fazai.store.base import Action, Run
 from fazai.timestamps import timestamp
@@ -229,7 +229,7 @@ async def start_run(call: RouteCall) -> RunStartedAnswer | HttpReply:
     run_queue = call.services.run_queue
     job = run_queue.jobs.get(body.playbook)
     if job is None:
-        hint = did_you_mean(body.playbook, run_queue.jobs) or "see: GET /runs/schedule"
+        hint = spelling_hint(body.playbook, run_queue.jobs) or "see: GET /runs/schedule"
         raise Refusal("not_found", f"the configuration has no {body.playbook[:64]!r}", hint=hint)
     if body.plan_hash is not None:
         return await _approve_named_plan(run_queue, job, body, body.plan_hash, call.who.name)

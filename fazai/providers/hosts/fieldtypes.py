@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from fazai.errors import did_you_mean
+from fazai.errors import spelling_hint
 from fazai.model import FieldSpec, Problem, Secret, Value
 from fazai.providers.hosts.kinds.shared.blob import Blob
 
@@ -119,7 +119,7 @@ def _number(spec: FieldSpec, value: Value) -> Value:
 
 def _choice(spec: FieldSpec, value: Value) -> Value:
     if value not in spec.choices:
-        near = did_you_mean(value, spec.choices) if isinstance(value, str) else None
+        near = spelling_hint(value, spec.choices) if isinstance(value, str) else None
         raise _Wrong(f"is one of {', '.join(spec.choices)}", near)
     return value
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
-from fazai.errors import did_you_mean
+from fazai.errors import spelling_hint
 from fazai.model import FieldSpec, Problem, Resource, Value, Verb
 from fazai.providers.hosts.base import Base
 from fazai.providers.hosts.fieldtypes import canonical
@@ -154,7 +154,7 @@ class HostKind:
         for word in fields:
             if word in self.fields:
                 continue
-            if name in _ANSIBLE.get(word, ()) or did_you_mean(word, (name,)):
+            if name in _ANSIBLE.get(word, ()) or spelling_hint(word, (name,)):
                 return Problem(None, f'there is no field "{word}"', f'did you mean "{name}"?')
         return None
 
@@ -169,7 +169,7 @@ class HostKind:
         for name, value in fields.items():
             spec = self.fields.get(name)
             if spec is None:
-                hint = did_you_mean(name, self.fields) or f"see: fazai kinds {self.name}"
+                hint = spelling_hint(name, self.fields) or f"see: fazai kinds {self.name}"
                 problems.append(Problem(name, f"{self.name} has no such field", hint))
             elif value is not None:
                 found[name], problem = canonical(spec, value)

@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from fazai.errors import InputError, InventoryError, did_you_mean
+from fazai.errors import InputError, InventoryError, MissingOption, spelling_hint
 from fazai.model import FieldSpec, Kind, Resource, Secret, SecretRef, Session, Target, Value
 from fazai.providers.opnsense.catalogue.kinds import CatalogueKind, all_kinds
 
@@ -166,13 +166,14 @@ def _problems(target: Target, kinds: Iterable[str]) -> Iterable[InputError]:
         value = options.get(name)
         if value is None or isinstance(value, SecretRef):
             if spec.required and value is None and not (name == "secret" and _in_lab(options)):
-                yield wrong(name, "is missing", spec.doc)
+                text = f"{target.name}: {name} is missing"
+                yield MissingOption(name, text, where=target.where(name), hint=spec.doc)
         elif (problem := _CHECKS.get(name, _ok)(value, spec)) is not None:
             yield wrong(name, *problem)
     if isinstance(options.get("prune"), (list, Mapping)):
         for kind in options["prune"]:
             if kind not in kinds:
-                yield wrong("prune", f'names no kind: "{kind}"', did_you_mean(str(kind), kinds))
+                yield wrong("prune", f'names no kind: "{kind}"', spelling_hint(str(kind), kinds))
 
 
 def _in_lab(options: Mapping[str, Value]) -> bool:
@@ -291,7 +292,7 @@ def _place(value: Value, spec: FieldSpec) -> _Wrong:
     for kind, place in value.items() if isinstance(value, Mapping) else ():
         if kind not in ordered:
             known = "one of " + ", ".join(ordered)
-            return f'names no ordered kind: "{kind}"', did_you_mean(str(kind), ordered) or known
+            return f'names no ordered kind: "{kind}"', spelling_hint(str(kind), ordered) or known
         try:
             place_of(place)
         except ValueError as error:
@@ -305,12 +306,12 @@ def _unmanaged(value: Value, spec: FieldSpec) -> _Wrong:
     kinds = all_kinds()
     for name, fields in value.items():
         if name not in kinds:
-            return f'names no kind: "{name}"', did_you_mean(str(name), kinds)
+            return f'names no kind: "{name}"', spelling_hint(str(name), kinds)
         if not isinstance(fields, list):
             return f"of {name} must be a list of fields", f"{{{name}: [log]}}"
         for field in fields:
             if not isinstance(field, str) or field not in kinds[name].rows:
-                return f'of {name} names no field: "{field}"', did_you_mean(str(field), kinds[name].rows)
+                return f'of {name} names no field: "{field}"', spelling_hint(str(field), kinds[name].rows)
     return None
 
 

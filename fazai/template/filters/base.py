@@ -1,4 +1,4 @@
-"""What a filter is, and the error that it raises."""
+"""Filters and tests as values, the error that they raise, and mappings with secret keys."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from fazai.model import Secret
 
 __all__ = [
     "TEXT_MAX",
-    "Filter",
     "FilterError",
     "Secrecy",
     "SecretMap",
+    "TemplateFilter",
     "carry",
     "check_count",
     "check_percent",
     "check_text",
-    "entries",
+    "plain_entries",
     "refuse",
     "taint",
 ]
@@ -33,7 +33,7 @@ _WIDE: Final = re.compile(r"%[^a-zA-Z%]*(?:\d{5}|\*)")
 
 
 class FilterError(ValueError):
-    """What a filter or test has to say about its input; becomes a TemplateError with the place."""
+    """A filter or test refuses its input; becomes a TemplateError with the place."""
 
     def __init__(self, message: str, hint: str | None = None) -> None:
         super().__init__(message)
@@ -52,7 +52,7 @@ class SecretMap(dict[str, Any]):
     def of(cls, items: Mapping[Any, Any]) -> SecretMap:
         """The mapping with these entries, whose keys may be Secrets already."""
         entries = items.plain() if isinstance(items, SecretMap) else items.items()
-        return cls({_open(key): value for key, value in entries})
+        return cls({_reveal_key(key): value for key, value in entries})
 
     def plain(self) -> Iterable[tuple[str, Any]]:
         """The entries with their keys as text."""
@@ -71,26 +71,27 @@ class SecretMap(dict[str, Any]):
         return [(Secret(str(key)), value) for key, value in dict.items(self)]
 
     def __contains__(self, key: object) -> bool:
-        return dict.__contains__(self, _open(key))
+        return dict.__contains__(self, _reveal_key(key))
 
     def __getitem__(self, key: Any) -> Any:
-        return dict.__getitem__(self, _open(key))
+        return dict.__getitem__(self, _reveal_key(key))
 
     def get(self, key: Any, default: Any = None) -> Any:
-        return dict.get(self, _open(key), default)
+        return dict.get(self, _reveal_key(key), default)
 
 
-def _open(key: Any) -> Any:
+def _reveal_key(key: Any) -> Any:
     return key.reveal() if isinstance(key, Secret) else key
 
 
-def entries(mapping: Mapping[Any, Any]) -> Iterable[tuple[Any, Any]]:
-    """The entries of a mapping, a secret one's with their keys as text: for code that puts them back."""
+def plain_entries(mapping: Mapping[Any, Any]) -> Iterable[tuple[Any, Any]]:
+    """Return the entries of a mapping, a secret one's with their keys as text: for code that puts them
+    back."""
     return mapping.plain() if isinstance(mapping, SecretMap) else mapping.items()
 
 
 class Secrecy(StrEnum):
-    """What becomes of a secret among the arguments."""
+    """The treatment of a secret among the arguments."""
 
     CARRY = "carry"  # the filter moves values around: a Secret stays the Secret it is
     TAINT = "taint"  # the filter works on the text, and every text in its result is a Secret
@@ -98,7 +99,7 @@ class Secrecy(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Filter:
+class TemplateFilter:
     """A filter or test. `takes` names what comes before the value: nothing, "context", "environment"."""
 
     call: Callable[..., Any]
@@ -107,26 +108,26 @@ class Filter:
     undefined: bool = False
 
 
-def carry(call: Callable[..., Any], takes: str = "", *, undefined: bool = False) -> Filter:
-    return Filter(call, Secrecy.CARRY, takes, undefined)
+def carry(call: Callable[..., Any], takes: str = "", *, undefined: bool = False) -> TemplateFilter:
+    return TemplateFilter(call, Secrecy.CARRY, takes, undefined)
 
 
-def taint(call: Callable[..., Any], takes: str = "") -> Filter:
-    return Filter(call, Secrecy.TAINT, takes)
+def taint(call: Callable[..., Any], takes: str = "") -> TemplateFilter:
+    return TemplateFilter(call, Secrecy.TAINT, takes)
 
 
-def refuse(call: Callable[..., Any], takes: str = "") -> Filter:
-    return Filter(call, Secrecy.REFUSE, takes)
+def refuse(call: Callable[..., Any], takes: str = "") -> TemplateFilter:
+    return TemplateFilter(call, Secrecy.REFUSE, takes)
 
 
 def check_text(length: int) -> None:
-    """Raises FilterError if a text of this length is too long to be made."""
+    """Raise FilterError if a text of this length is too long to be made."""
     if length > TEXT_MAX:
         raise FilterError(f"the template makes a text of more than {TEXT_MAX} characters")
 
 
 def check_count(count: object) -> None:
-    """Raises FilterError if an argument that says how many is no number, or too large a one."""
+    """Raise FilterError if an argument that says how many is no number, or too large a one."""
     if not isinstance(count, int):
         raise FilterError(f"expected a whole number, found {type(count).__name__}")
     if abs(count) > _COUNT_MAX:
@@ -134,6 +135,6 @@ def check_count(count: object) -> None:
 
 
 def check_percent(pattern: str) -> None:
-    """Raises FilterError if a pattern of `%` asks for a text that is too wide."""
+    """Raise FilterError if a pattern of `%` asks for a text that is too wide."""
     if _WIDE.search(pattern):
         raise FilterError("a width in a % pattern is too large")

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from jinja2 import Undefined
 
-from fazai.template.filters.base import Filter, FilterError, carry, taint
+from fazai.template.filters.base import FilterError, TemplateFilter, carry, taint
 from fazai.template.filters.data import boolean
 
 __all__ = ["TESTS"]
@@ -41,7 +41,7 @@ def contains(value: Any, item: Any) -> bool:
 
 
 def truthy(value: Any, convert_bool: bool = False) -> bool:
-    """Python's truth; with `convert_bool`, "no" and "off" are false as well."""
+    """Test Python's truth; with `convert_bool`, "no" and "off" are false as well."""
     return bool(boolean(value)) if convert_bool and isinstance(value, str) else bool(value)
 
 
@@ -64,7 +64,7 @@ def version(
     strict: bool | None = None,
     version_type: str | None = None,
 ) -> bool:
-    """Versions compared piece by piece: numbers as numbers, words as words."""
+    """Compare versions piece by piece: numbers as numbers, words as words."""
     if strict or version_type not in (None, "loose"):
         raise FilterError("versions are compared loosely here", "leave strict and version_type away")
     verdict = _OPERATORS.get(operator)
@@ -72,14 +72,14 @@ def version(
         raise FilterError(f'versions have no operator "{operator}"', "it is one of <, <=, ==, !=, >=, >")
     if not str(value) or not str(version):
         raise FilterError("a version cannot be empty")
-    left, right = _pieces(value), _pieces(version)
+    left, right = _version_pieces(value), _version_pieces(version)
     try:
         return verdict((left > right) - (left < right))
     except TypeError:
         raise FilterError("these versions cannot be compared: a number meets a word") from None
 
 
-def _pieces(value: Any) -> list[int | str]:
+def _version_pieces(value: Any) -> list[int | str]:
     return [int(piece) if piece.isdigit() else piece for piece in _LOOSE.findall(str(value)[:200])]
 
 
@@ -91,7 +91,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-TESTS: Final[Mapping[str, Filter]] = {
+TESTS: Final[Mapping[str, TemplateFilter]] = {
     "defined": carry(defined, undefined=True),
     "undefined": carry(undefined, undefined=True),
     "none": carry(lambda value: value is None),

@@ -16,12 +16,12 @@ from jinja2.filters import FILTERS as JINJA
 from fazai.errors import FazaiError
 from fazai.model import Secret
 from fazai.template.filters.base import (
-    Filter,
     FilterError,
     SecretMap,
+    TemplateFilter,
     carry,
     check_count,
-    entries,
+    plain_entries,
     refuse,
     taint,
 )
@@ -68,17 +68,17 @@ def boolean(value: Any) -> bool:
 
 def to_json(value: Any, **options: Any) -> str:
     """JSON in one line. Options: indent, sort_keys, ensure_ascii, separators."""
-    known = _options("to_json", options, {"indent", "sort_keys", "ensure_ascii", "separators"})
+    known = _check_options("to_json", options, {"indent", "sort_keys", "ensure_ascii", "separators"})
     if isinstance(known.get("indent"), int):
         check_indent(known["indent"])
-    return json.dumps(value, default=_no_json, **known)
+    return json.dumps(value, default=_encode_other, **known)
 
 
 def to_nice_json(value: Any, indent: int = 4, sort_keys: bool = True, **options: Any) -> str:
     return to_json(value, indent=indent, sort_keys=sort_keys, separators=(",", ": "), **options)
 
 
-def _no_json(value: Any) -> Any:
+def _encode_other(value: Any) -> Any:
     if isinstance(value, range | type({}.keys()) | type({}.values())):
         return list(value)
     raise FilterError(f"{type(value).__name__} cannot be written as JSON")
@@ -96,28 +96,28 @@ def from_json(text: Any) -> Any:
 
 
 def to_yaml(value: Any, indent: int = 2, sort_keys: bool = True, width: int = 80, **options: Any) -> str:
-    return _yaml(value, None, indent, sort_keys=sort_keys, width=width, **options)
+    return _dump_yaml(value, None, indent, sort_keys=sort_keys, width=width, **options)
 
 
 def to_nice_yaml(value: Any, indent: int = 4, sort_keys: bool = True, width: int = 80, **options: Any) -> str:
-    return _yaml(value, False, indent, sort_keys=sort_keys, width=width, **options)
+    return _dump_yaml(value, False, indent, sort_keys=sort_keys, width=width, **options)
 
 
-def _yaml(value: Any, style: bool | None, indent: int, **options: Any) -> str:
+def _dump_yaml(value: Any, style: bool | None, indent: int, **options: Any) -> str:
     import yaml
 
     class Dumper(yaml.SafeDumper):
         def ignore_aliases(self, data: Any) -> bool:
             return True
 
-    known = _options(
+    known = _check_options(
         "to_yaml", options, {"sort_keys", "width", "explicit_start", "explicit_end", "default_style"}
     )
     check_indent(indent)
     check_count(known.get("width", 0))
     try:
         text: str = yaml.dump(
-            _unadorned(value),
+            _plain_containers(value),
             Dumper=Dumper,
             allow_unicode=True,
             default_flow_style=style,
@@ -129,30 +129,30 @@ def _yaml(value: Any, style: bool | None, indent: int, **options: Any) -> str:
     return text
 
 
-def _unadorned(value: Any) -> Any:
+def _plain_containers(value: Any) -> Any:
     """The value in YAML's own types: dict and list, not what derives from them."""
     if isinstance(value, dict):
-        return {key: _unadorned(item) for key, item in value.items()}
+        return {key: _plain_containers(item) for key, item in value.items()}
     if isinstance(value, list | tuple | range | type({}.keys()) | type({}.values())):
-        return [_unadorned(item) for item in value]
+        return [_plain_containers(item) for item in value]
     return str(value) if isinstance(value, str) else value
 
 
 def from_yaml(text: Any) -> Any:
     """One document; what the YAML of fazai's own files refuses is refused here too."""
-    from fazai.yamltext import loads
+    from fazai.yamltext import loads_yaml
 
     if not isinstance(text, str):
         raise FilterError(f"from_yaml takes text, not {type(text).__name__}")
     try:
-        return _unadorned(loads(text, "from_yaml"))
+        return _plain_containers(loads_yaml(text, "from_yaml"))
     except FazaiError as error:
         try:  # a single value is a document, too
             lines = text.strip("\n").split("\n")
-            items = loads("- " + "\n  ".join(lines) + "\n", "from_yaml")
+            items = loads_yaml("- " + "\n  ".join(lines) + "\n", "from_yaml")
         except FazaiError:
             raise FilterError(f"this is not YAML: {error}") from None
-        return _unadorned(items[0]) if isinstance(items, list) else None
+        return _plain_containers(items[0]) if isinstance(items, list) else None
 
 
 def check_indent(indent: Any) -> None:
@@ -161,7 +161,7 @@ def check_indent(indent: Any) -> None:
         raise FilterError("an indent is 0 to 16")
 
 
-def _options(name: str, given: Mapping[str, Any], known: set[str]) -> dict[str, Any]:
+def _check_options(name: str, given: Mapping[str, Any], known: set[str]) -> dict[str, Any]:
     unknown = sorted(given.keys() - known)
     if unknown:
         raise FilterError(f"{name} has no option {unknown[0]}", f"it has {', '.join(sorted(known))}")
@@ -180,16 +180,18 @@ def combine(*terms: Any, recursive: bool = False, list_merge: str = "replace") -
     for mapping in mappings:
         if not isinstance(mapping, Mapping):
             raise FilterError(f"combine takes mappings, not {type(mapping).__name__}")
-        result = _merge(result, mapping, recursive, list_merge)
+        result = _merge_mappings(result, mapping, recursive, list_merge)
     return result
 
 
-def _merge(below: Mapping[str, Any], above: Mapping[str, Any], recursive: bool, lists: str) -> dict[str, Any]:
-    merged = dict(entries(below))
-    for key, new in entries(above):
+def _merge_mappings(
+    below: Mapping[str, Any], above: Mapping[str, Any], recursive: bool, lists: str
+) -> dict[str, Any]:
+    merged = dict(plain_entries(below))
+    for key, new in plain_entries(above):
         old = merged.get(key)
         if recursive and isinstance(old, Mapping) and isinstance(new, Mapping):
-            merged[key] = _merge(old, new, recursive, lists)
+            merged[key] = _merge_mappings(old, new, recursive, lists)
         elif isinstance(old, list) and isinstance(new, list):
             merged[key] = _merge_lists(old, new, lists)
         else:
@@ -246,7 +248,7 @@ def extract(environment: Any, item: Any, container: Any, morekeys: Any = None) -
     return container
 
 
-def from_jinja(name: str, how: Callable[..., Filter] = carry) -> Filter:
+def from_jinja(name: str, how: Callable[..., TemplateFilter] = carry) -> TemplateFilter:
     """One of Jinja2's own filters, with what it wants before its value."""
     call = JINJA[name]
     passed = getattr(call, "jinja_pass_arg", None)
@@ -256,7 +258,7 @@ def from_jinja(name: str, how: Callable[..., Filter] = carry) -> Filter:
     return how(call, takes)
 
 
-FILTERS: Final[Mapping[str, Filter]] = {
+FILTERS: Final[Mapping[str, TemplateFilter]] = {
     "default": carry(default, undefined=True),
     "d": carry(default, undefined=True),
     "mandatory": carry(mandatory, undefined=True),

@@ -1,4 +1,4 @@
-"""Whether a regular expression can be let loose on a text of some length.
+"""Rejects regular expressions with catastrophic backtracking (ReDoS).
 
 Python's `re` backtracks and has no timeout. A pattern is read here as far as that takes: which of its
 repetitions can match the same characters as what follows them. One such repetition inside of another takes
@@ -31,13 +31,13 @@ _QUANTIFIER: Final = re.compile(r"[*+?]|\{(\d*)(,?)(\d*)\}")
 
 
 @dataclass(slots=True)
-class _Item:
+class _PatternItem:
     """A piece of a sequence: what it can start with, how often it comes (`most` None: without bound)."""
 
     mask: int
     least: int = 1
     most: int | None = 1
-    branches: list[list[_Item]] = field(default_factory=list)  # of a group
+    branches: list[list[_PatternItem]] = field(default_factory=list)  # of a group
 
     @property
     def unbounded(self) -> bool:
@@ -49,12 +49,12 @@ class _Item:
 
 
 def check_pattern(pattern: str, length: int) -> None:
-    """Raises FilterError if the pattern could take too long on a text of this length."""
+    """Raise FilterError if the pattern could take too long on a text of this length."""
     if length > SUBJECT_MAX:
         raise FilterError(f"a regular expression is applied to at most {SUBJECT_MAX} characters")
     if len(pattern) > PATTERN_MAX:
         raise FilterError(f"a regular expression has at most {PATTERN_MAX} characters")
-    power, factor = _cost(pattern)
+    power, factor = _estimate_cost(pattern)
     if (power > 1 or factor > 1) and factor * max(length, 1) ** power > _STEPS_MAX:
         raise FilterError(
             f"this regular expression could take too long on {length} characters",
@@ -63,18 +63,18 @@ def check_pattern(pattern: str, length: int) -> None:
 
 
 @lru_cache(maxsize=256)
-def _cost(pattern: str) -> tuple[int, int]:
-    """The exponent and the factor: it takes about factor * length ** exponent steps. Raises FilterError."""
-    branches = _Reader(pattern).branches()
-    costs = [_ways(branch, []) for branch in branches]
+def _estimate_cost(pattern: str) -> tuple[int, int]:
+    """Estimate the exponent and the factor: about factor * length ** exponent steps. Raises FilterError."""
+    branches = _PatternReader(pattern).branches()
+    costs = [_count_ways(branch, []) for branch in branches]
     anchored = pattern.startswith(("^", r"\A")) and len(branches) == 1
     each_start = not anchored and any(_open_ended(branch) for branch in branches)
     power = max(1, *(power for power, _ in costs)) + each_start
     return power, max(factor for _, factor in costs)
 
 
-def _open_ended(items: list[_Item]) -> bool:
-    """Whether a long repetition can be followed by a failure: then each start costs its length."""
+def _open_ended(items: list[_PatternItem]) -> bool:
+    """Tell whether a long repetition can be followed by a failure: then each start costs its length."""
     for index, item in enumerate(items):
         if item.unbounded and index < len(items) - 1:
             return True
@@ -83,18 +83,19 @@ def _open_ended(items: list[_Item]) -> bool:
     return False
 
 
-def _ways(items: list[_Item], after: list[_Item]) -> tuple[int, int]:
-    """In how many ways the sequence can match: exponent of the length, and factor. Raises FilterError."""
+def _count_ways(items: list[_PatternItem], after: list[_PatternItem]) -> tuple[int, int]:
+    """Count the ways in which the sequence can match: exponent of the length, and factor. Raises
+    FilterError."""
     power, factor = 0, 1
     for index, item in enumerate(items):
         rest = items[index + 1 :] + after
         if item.branches:
             if item.unbounded:
                 _check_nested(item)
-            inner = [_ways(branch, rest) for branch in item.branches]
+            inner = [_count_ways(branch, rest) for branch in item.branches]
             power += max(each for each, _ in inner)
-            factor *= max(each for _, each in inner) * _overlaps(item.branches)
-        if item.varies and item.mask & _follow(rest):
+            factor *= max(each for _, each in inner) * _count_overlaps(item.branches)
+        if item.varies and item.mask & _first_characters(rest):
             if item.unbounded:
                 power += 1
             else:
@@ -104,41 +105,43 @@ def _ways(items: list[_Item], after: list[_Item]) -> tuple[int, int]:
     return power, factor
 
 
-def _overlaps(branches: list[list[_Item]]) -> int:
-    """How many of the alternatives can start alike."""
-    masks = [_follow(branch) for branch in branches]
+def _count_overlaps(branches: list[list[_PatternItem]]) -> int:
+    """Count the alternatives that can start alike."""
+    masks = [_first_characters(branch) for branch in branches]
     return max(sum(1 for other in masks if other & mask) or 1 for mask in masks)
 
 
-def _check_nested(group: _Item) -> None:
-    """A group that repeats: nothing in it may match in two ways."""
+def _check_nested(group: _PatternItem) -> None:
+    """Refuse a repeated group in which something can match in two ways. Raises FilterError."""
     starts = 0
     for branch in group.branches:
-        first = _follow(branch)
+        first = _first_characters(branch)
         if len(group.branches) > 1 and starts & first:
-            raise _nested()
+            raise _nested_error()
         starts |= first
     for branch in group.branches:
         for index, item in enumerate(branch):
-            following = _follow([*branch[index + 1 :], _Item(starts)])
+            following = _first_characters([*branch[index + 1 :], _PatternItem(starts)])
             if item.varies and item.mask & following:
-                raise _nested()
+                raise _nested_error()
             if item.branches:
                 if item.unbounded:
                     _check_nested(item)
-                inner = _Item(item.mask, 1, 1, [[*each, _Item(following)] for each in item.branches])
+                inner = _PatternItem(
+                    item.mask, 1, 1, [[*each, _PatternItem(following)] for each in item.branches]
+                )
                 _check_nested(inner)
 
 
-def _nested() -> FilterError:
+def _nested_error() -> FilterError:
     return FilterError(
         "this regular expression repeats something that repeats itself, which could take forever",
         "write it without nested repetition, such as (a+)+ or (a|ab)*",
     )
 
 
-def _follow(items: list[_Item]) -> int:
-    """The characters that the sequence can start with."""
+def _first_characters(items: list[_PatternItem]) -> int:
+    """Return the characters that the sequence can start with, as a mask."""
     mask = 0
     for item in items:
         mask |= item.mask
@@ -147,8 +150,8 @@ def _follow(items: list[_Item]) -> int:
     return mask
 
 
-class _Reader:
-    """Reads the pattern; what it does not know is refused."""
+class _PatternReader:
+    """Parses a pattern into items; refuses what it does not know."""
 
     def __init__(self, pattern: str) -> None:
         self._pattern = pattern
@@ -156,42 +159,42 @@ class _Reader:
         self._depth = 0
         self._items = 0
 
-    def branches(self) -> list[list[_Item]]:
-        found = self._alternatives()
+    def branches(self) -> list[list[_PatternItem]]:
+        found = self._parse_alternatives()
         if self._at < len(self._pattern):
             raise FilterError("this is not a regular expression: unbalanced )")
         return found
 
-    def _alternatives(self) -> list[list[_Item]]:
-        branches: list[list[_Item]] = [[]]
+    def _parse_alternatives(self) -> list[list[_PatternItem]]:
+        branches: list[list[_PatternItem]] = [[]]
         while self._at < len(self._pattern) and self._pattern[self._at] != ")":
             if self._pattern[self._at] == "|":
                 self._at += 1
                 branches.append([])
                 continue
-            item = self._piece()
+            item = self._parse_piece()
             self._items += 1
             if self._items > _ITEMS_MAX:
                 raise FilterError("this regular expression is too long")
             if item is not None:
-                branches[-1].append(self._quantified(item))
+                branches[-1].append(self._parse_quantifier(item))
         return branches
 
-    def _piece(self) -> _Item | None:
+    def _parse_piece(self) -> _PatternItem | None:
         pattern, at = self._pattern, self._at
         character = pattern[at]
         if character == "(":
-            return self._group()
+            return self._parse_group()
         if character in "^$":
             self._at += 1
             return None
         if character == "\\":
-            return self._escape()
-        end = self._class_end() if character == "[" else at + 1
+            return self._parse_escape()
+        end = self._find_class_end() if character == "[" else at + 1
         self._at = end
-        return _Item(_mask(pattern[at:end]))
+        return _PatternItem(_character_mask(pattern[at:end]))
 
-    def _escape(self) -> _Item | None:
+    def _parse_escape(self) -> _PatternItem | None:
         pattern, at = self._pattern, self._at
         code = pattern[at + 1 : at + 2]
         if code and code in "AbBZ":
@@ -199,15 +202,15 @@ class _Reader:
             return None
         if code.isdigit():
             self._at += 2
-            return _Item(_ALL, 0)  # what a group matched, once more
+            return _PatternItem(_ALL, 0)  # what a group matched, once more
         sizes = {"x": 4, "u": 6, "U": 10}
         end = at + sizes.get(code, 2)
         if code == "N":
             end = pattern.find("}", at) + 1
         self._at = max(end, at + 2)
-        return _Item(_mask(pattern[at : self._at]))
+        return _PatternItem(_character_mask(pattern[at : self._at]))
 
-    def _class_end(self) -> int:
+    def _find_class_end(self) -> int:
         pattern, at = self._pattern, self._at + 1
         if pattern[at : at + 1] == "^":
             at += 1
@@ -217,23 +220,23 @@ class _Reader:
             at += 2 if pattern[at] == "\\" else 1
         return at + 1
 
-    def _group(self) -> _Item | None:
+    def _parse_group(self) -> _PatternItem | None:
         self._depth += 1
         if self._depth > 20:
             raise FilterError("this regular expression is nested too deeply")
         self._at += 1
-        look = self._group_head()
-        branches = self._alternatives()
+        look = self._parse_group_head()
+        branches = self._parse_alternatives()
         self._at += 1
         self._depth -= 1
         mask = 0
         for branch in branches:
-            mask |= _follow(branch)
+            mask |= _first_characters(branch)
         empty = look or any(all(not item.least for item in branch) for branch in branches)
-        return _Item(mask, 0 if empty else 1, 1, branches)
+        return _PatternItem(mask, 0 if empty else 1, 1, branches)
 
-    def _group_head(self) -> bool:
-        """Reads `?:` and its like; whether the group looks around without taking anything."""
+    def _parse_group_head(self) -> bool:
+        """Read `?:` and its like; tells whether the group looks around without taking anything."""
         rest = self._pattern[self._at :]
         found = re.match(r"\?(?:P<\w+>|:|>|=|!|<=|<!|[aiLmsu]+(?:-[imsx]+)?:)", rest)
         if found:
@@ -247,21 +250,23 @@ class _Reader:
             raise FilterError("this kind of group is not available in a regular expression")
         return False
 
-    def _quantified(self, item: _Item) -> _Item:
+    def _parse_quantifier(self, item: _PatternItem) -> _PatternItem:
         found = _QUANTIFIER.match(self._pattern, self._at)
         if not found or found.group() == "{}":
             return item
         self._at = found.end()
         if self._pattern[self._at : self._at + 1] in ("?", "+"):  # lazy; possessive
             self._at += 1
-        least, most = _bounds(found)
+        least, most = _repetition_bounds(found)
         if item.branches and most is not None and 1 < most <= _MANY:
             # a few times: as if it were written out
-            return _Item(item.mask, min(item.least, least), 1, [branch * most for branch in item.branches])
-        return _Item(item.mask, min(item.least, least), most, item.branches)
+            return _PatternItem(
+                item.mask, min(item.least, least), 1, [branch * most for branch in item.branches]
+            )
+        return _PatternItem(item.mask, min(item.least, least), most, item.branches)
 
 
-def _bounds(found: re.Match[str]) -> tuple[int, int | None]:
+def _repetition_bounds(found: re.Match[str]) -> tuple[int, int | None]:
     sign = found.group()
     if sign in ("*", "+", "?"):
         return (1 if sign == "+" else 0), (1 if sign == "?" else None)
@@ -272,7 +277,7 @@ def _bounds(found: re.Match[str]) -> tuple[int, int | None]:
 
 
 @lru_cache(maxsize=512)
-def _mask(atom: str) -> int:
+def _character_mask(atom: str) -> int:
     """The ASCII characters that an atom matches, one bit each; one more bit for all the others."""
     try:
         match = re.compile(atom, re.IGNORECASE | re.DOTALL).match

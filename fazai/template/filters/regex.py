@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from fazai.template.filters.base import TEXT_MAX, Filter, FilterError, check_text, taint
+from fazai.template.filters.base import TEXT_MAX, FilterError, TemplateFilter, check_text, taint
 from fazai.template.filters.pattern import check_pattern
 
 __all__ = ["FILTERS", "TESTS"]
@@ -14,10 +14,10 @@ __all__ = ["FILTERS", "TESTS"]
 _POSIX_BASIC: Final = re.compile(r"([].[^$*\\])")
 
 
-def _compile(
+def _compile_pattern(
     pattern: Any, subject: Any, ignorecase: bool = False, multiline: bool = False
 ) -> tuple[re.Pattern[str], str]:
-    """The pattern, compiled, and the text it is for. Raises FilterError."""
+    """Compile the pattern, and return it with the text it is for. Raises FilterError."""
     if not isinstance(pattern, str):
         raise FilterError(f"a regular expression is text, not {type(pattern).__name__}")
     if not isinstance(subject, str | int | float) or isinstance(subject, bool):
@@ -41,7 +41,7 @@ def regex_replace(
     count: int = 0,
     mandatory_count: int = 0,
 ) -> str:
-    compiled, text = _compile(pattern, value, ignorecase, multiline)
+    compiled, text = _compile_pattern(pattern, value, ignorecase, multiline)
     replacement = str(replacement)
     groups = 1 + replacement.count("\\")
     if (len(text) + 1) * (len(replacement) + groups * len(text)) > TEXT_MAX:
@@ -71,16 +71,16 @@ def regex_search(
     value: Any, pattern: Any, *groups: Any, ignorecase: bool = False, multiline: bool = False
 ) -> Any:
     """The first match, or those of its groups that are named; nothing when there is none."""
-    compiled, text = _compile(pattern, value, ignorecase, multiline)
+    compiled, text = _compile_pattern(pattern, value, ignorecase, multiline)
     found = compiled.search(text)
     if found is None:
         return None
     if not groups:
         return found.group()
-    return [_group(found, each) for each in groups]
+    return [_match_group(found, each) for each in groups]
 
 
-def _group(found: re.Match[str], reference: Any) -> str | None:
+def _match_group(found: re.Match[str], reference: Any) -> str | None:
     name = re.fullmatch(r"\\(?:g<(\S+)>|(\d+))", reference if isinstance(reference, str) else "")
     if name is None:
         raise FilterError("a group is named \\1 or \\g<name>")
@@ -91,7 +91,7 @@ def _group(found: re.Match[str], reference: Any) -> str | None:
 
 
 def regex_findall(value: Any, pattern: Any, multiline: bool = False, ignorecase: bool = False) -> list[Any]:
-    compiled, text = _compile(pattern, value, ignorecase, multiline)
+    compiled, text = _compile_pattern(pattern, value, ignorecase, multiline)
     return [list(each) if isinstance(each, tuple) else each for each in compiled.findall(text)]
 
 
@@ -110,10 +110,10 @@ def regex(
     multiline: bool = False,
     match_type: str = "search",
 ) -> bool:
-    """Whether the expression is found, as `match_type` says: search, match, fullmatch."""
+    """Test whether the expression is found, as `match_type` says: search, match, fullmatch."""
     if match_type not in ("search", "match", "fullmatch"):
         raise FilterError("match_type is search, match or fullmatch")
-    compiled, text = _compile(pattern, value, ignorecase, multiline)
+    compiled, text = _compile_pattern(pattern, value, ignorecase, multiline)
     return getattr(compiled, match_type)(text) is not None
 
 
@@ -125,10 +125,14 @@ def search(value: Any, pattern: Any = "", ignorecase: bool = False, multiline: b
     return regex(value, pattern, ignorecase, multiline, "search")
 
 
-FILTERS: Final[Mapping[str, Filter]] = {
+FILTERS: Final[Mapping[str, TemplateFilter]] = {
     "regex_replace": taint(regex_replace),
     "regex_search": taint(regex_search),
     "regex_findall": taint(regex_findall),
     "regex_escape": taint(regex_escape),
 }
-TESTS: Final[Mapping[str, Filter]] = {"match": taint(match), "search": taint(search), "regex": taint(regex)}
+TESTS: Final[Mapping[str, TemplateFilter]] = {
+    "match": taint(match),
+    "search": taint(search),
+    "regex": taint(regex),
+}

@@ -9,36 +9,36 @@ from typing import Any, Final
 from jinja2.filters import FILTERS as JINJA
 from jinja2.filters import make_attrgetter
 
-from fazai.template.filters.base import Filter, FilterError, carry, check_count
+from fazai.template.filters.base import FilterError, TemplateFilter, carry, check_count
 from fazai.template.filters.data import from_jinja
 
 __all__ = ["FILTERS"]
 
 
-def _list(value: Any, name: str) -> list[Any]:
+def _as_list(value: Any, name: str) -> list[Any]:
     if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
         raise FilterError(f"{name} takes a list, not {type(value).__name__}")
     return list(value)
 
 
-class _Seen:
+class _ValueSet:
     """A set of any values: hashed where they can be, their frozen form where not."""
 
     def __init__(self, values: Iterable[Any] = ()) -> None:
-        self._keys = {_frozen(value) for value in values}
+        self._keys = {_freeze_value(value) for value in values}
 
     def __contains__(self, value: Any) -> bool:
-        return _frozen(value) in self._keys
+        return _freeze_value(value) in self._keys
 
     def add(self, value: Any) -> None:
-        self._keys.add(_frozen(value))
+        self._keys.add(_freeze_value(value))
 
 
-def _frozen(value: Any) -> Any:
+def _freeze_value(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return ("map", frozenset((key, _frozen(item)) for key, item in value.items()))
+        return ("map", frozenset((key, _freeze_value(item)) for key, item in value.items()))
     if isinstance(value, list | tuple):
-        return ("list", tuple(_frozen(item) for item in value))
+        return ("list", tuple(_freeze_value(item) for item in value))
     return value
 
 
@@ -47,8 +47,8 @@ def unique(
 ) -> list[Any]:
     """The list without repetitions, in its order. As in Ansible, case only counts when it is said to."""
     get: Callable[[Any], Any] = make_attrgetter(environment, attribute) if attribute else lambda item: item
-    seen, kept = _Seen(), []
-    for item in _list(value, "unique"):
+    seen, kept = _ValueSet(), []
+    for item in _as_list(value, "unique"):
         key = get(item)
         if not case_sensitive and isinstance(key, str):
             key = key.lower()
@@ -59,25 +59,25 @@ def unique(
 
 
 def intersect(left: Any, right: Any) -> list[Any]:
-    seen = _Seen(_list(right, "intersect"))
-    return _once(item for item in _list(left, "intersect") if item in seen)
+    seen = _ValueSet(_as_list(right, "intersect"))
+    return _drop_repeated(item for item in _as_list(left, "intersect") if item in seen)
 
 
 def difference(left: Any, right: Any) -> list[Any]:
-    seen = _Seen(_list(right, "difference"))
-    return _once(item for item in _list(left, "difference") if item not in seen)
+    seen = _ValueSet(_as_list(right, "difference"))
+    return _drop_repeated(item for item in _as_list(left, "difference") if item not in seen)
 
 
 def union(left: Any, right: Any) -> list[Any]:
-    return _once(itertools.chain(_list(left, "union"), _list(right, "union")))
+    return _drop_repeated(itertools.chain(_as_list(left, "union"), _as_list(right, "union")))
 
 
 def symmetric_difference(left: Any, right: Any) -> list[Any]:
     return difference(union(left, right), intersect(left, right))
 
 
-def _once(values: Iterable[Any]) -> list[Any]:
-    seen, kept = _Seen(), []
+def _drop_repeated(values: Iterable[Any]) -> list[Any]:
+    seen, kept = _ValueSet(), []
     for value in values:
         if value not in seen:
             seen.add(value)
@@ -88,7 +88,7 @@ def _once(values: Iterable[Any]) -> list[Any]:
 def flatten(value: Any, levels: int | None = None, skip_nulls: bool = True) -> list[Any]:
     """Lists inside of the list opened, `levels` deep or all of them; nulls are left out."""
     flat: list[Any] = []
-    for item in _list(value, "flatten"):
+    for item in _as_list(value, "flatten"):
         if item is None or item in ("None", "null"):
             if not skip_nulls:
                 flat.append(item)
@@ -125,7 +125,7 @@ def total(environment: Any, value: Iterable[Any], attribute: Any = None, start: 
     if isinstance(start, list):
         joined = list(start)
         for item in items:
-            joined.extend(_list(item, "sum"))
+            joined.extend(_as_list(item, "sum"))
         return joined
     if isinstance(start, str):
         raise FilterError("sum adds numbers", "use join")
@@ -134,8 +134,8 @@ def total(environment: Any, value: Iterable[Any], attribute: Any = None, start: 
 
 def subelements(obj: Any, subelements: Any, skip_missing: bool = False) -> list[list[Any]]:
     """Pairs of each item of the list and each item of the list inside of it."""
-    items = list(obj.values()) if isinstance(obj, Mapping) else _list(obj, "subelements")
-    path = subelements.split(".") if isinstance(subelements, str) else _list(subelements, "subelements")
+    items = list(obj.values()) if isinstance(obj, Mapping) else _as_list(obj, "subelements")
+    path = subelements.split(".") if isinstance(subelements, str) else _as_list(subelements, "subelements")
     pairs: list[list[Any]] = []
     for item in items:
         inner: Any = item
@@ -168,30 +168,30 @@ def rounded(value: Any, precision: int = 0, method: str = "common") -> float:
     return float(JINJA["round"](value, precision, method))
 
 
-def extreme(choose: Callable[..., Any]) -> Callable[..., Any]:
+def make_extreme(choose: Callable[..., Any]) -> Callable[..., Any]:
     def call(environment: Any, value: Any, case_sensitive: bool = True, attribute: Any = None) -> Any:
         items = list(value)
         if not items:
             return environment.undefined("No aggregated item, sequence was empty.")
         get = make_attrgetter(environment, attribute) if attribute is not None else None
-        return choose(items, key=lambda item: _folded(get(item) if get else item, case_sensitive))
+        return choose(items, key=lambda item: _fold_case(get(item) if get else item, case_sensitive))
 
     return call
 
 
-def _folded(value: Any, case_sensitive: bool) -> Any:
+def _fold_case(value: Any, case_sensitive: bool) -> Any:
     return value if case_sensitive or not isinstance(value, str) else value.lower()
 
 
-FILTERS: Final[Mapping[str, Filter]] = {
+FILTERS: Final[Mapping[str, TemplateFilter]] = {
     "list": carry(list),
     "length": carry(len),
     "count": carry(len),
     "first": from_jinja("first"),
     "last": from_jinja("last"),
     "reverse": carry(JINJA["reverse"]),
-    "min": carry(extreme(min), "environment"),
-    "max": carry(extreme(max), "environment"),
+    "min": carry(make_extreme(min), "environment"),
+    "max": carry(make_extreme(max), "environment"),
     "sum": carry(total, "environment"),
     "sort": from_jinja("sort"),
     "groupby": from_jinja("groupby"),

@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from typing import Final
 
 from fazai.template.filters import checks, data, network, regex, sequences, text
-from fazai.template.filters.base import Filter
+from fazai.template.filters.base import TemplateFilter
 
 __all__ = ["FILTERS", "TESTS"]
 
-FILTERS: Final[Mapping[str, Filter]] = {
+FILTERS: Final[Mapping[str, TemplateFilter]] = {
     **data.FILTERS,
     **text.FILTERS,
     **sequences.FILTERS,
     **regex.FILTERS,
     **network.FILTERS,
 }
-TESTS: Final[Mapping[str, Filter]] = {**checks.TESTS, **regex.TESTS}
+TESTS: Final[Mapping[str, TemplateFilter]] = {**checks.TESTS, **regex.TESTS}

@@ -16,7 +16,14 @@ from urllib.parse import urlsplit as _urlsplit
 from jinja2.filters import FILTERS as JINJA
 from jinja2.filters import make_attrgetter
 
-from fazai.template.filters.base import Filter, FilterError, check_count, check_percent, check_text, taint
+from fazai.template.filters.base import (
+    FilterError,
+    TemplateFilter,
+    check_count,
+    check_percent,
+    check_text,
+    taint,
+)
 from fazai.template.filters.data import from_jinja
 
 __all__ = ["FILTERS"]
@@ -37,7 +44,7 @@ _ANSIBLE_NAMESPACE: Final = uuid.UUID("361E6D51-FAEC-444A-9079-341386DA8E2E")
 _SIZES: Final = {"B": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40, "P": 1 << 50, "E": 1 << 60}
 
 
-def _text(value: Any, name: str) -> str:
+def _as_text(value: Any, name: str) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, int | float):
@@ -59,7 +66,7 @@ def join(environment: Any, value: Iterable[Any], d: Any = "", attribute: Any = N
 
 
 def split(value: Any, separator: str | None = None, maxsplit: int = -1) -> list[str]:
-    return _text(value, "split").split(separator, maxsplit)
+    return _as_text(value, "split").split(separator, maxsplit)
 
 
 def format_percent(value: Any, *args: Any, **named: Any) -> str:
@@ -95,12 +102,12 @@ def truncate(
 
 
 def b64encode(value: Any, encoding: str = "utf-8") -> str:
-    return base64.b64encode(_text(value, "b64encode").encode(encoding)).decode()
+    return base64.b64encode(_as_text(value, "b64encode").encode(encoding)).decode()
 
 
 def b64decode(value: Any, encoding: str = "utf-8") -> str:
     try:
-        return base64.b64decode(_text(value, "b64decode")).decode(encoding)
+        return base64.b64decode(_as_text(value, "b64decode")).decode(encoding)
     except (binascii.Error, UnicodeDecodeError):
         raise FilterError("this is not base64 of text") from None
 
@@ -108,7 +115,7 @@ def b64decode(value: Any, encoding: str = "utf-8") -> str:
 def hashed(value: Any, hashtype: str = "sha1") -> str:
     if hashtype not in _HASHES:
         raise FilterError(f'there is no hash "{hashtype}"', f"there are {', '.join(_HASHES)}")
-    return hashlib.new(hashtype, _text(value, "hash").encode(), usedforsecurity=False).hexdigest()
+    return hashlib.new(hashtype, _as_text(value, "hash").encode(), usedforsecurity=False).hexdigest()
 
 
 def sha1(value: Any) -> str:
@@ -121,11 +128,11 @@ def md5(value: Any) -> str:
 
 def to_uuid(value: Any, namespace: str | None = None) -> str:
     space = _ANSIBLE_NAMESPACE if namespace is None else uuid.UUID(namespace)
-    return str(uuid.uuid5(space, _text(value, "to_uuid")))
+    return str(uuid.uuid5(space, _as_text(value, "to_uuid")))
 
 
 def splitext(value: Any) -> list[str]:
-    return list(posixpath.splitext(_text(value, "splitext")))
+    return list(posixpath.splitext(_as_text(value, "splitext")))
 
 
 def path_join(value: Any) -> str:
@@ -133,12 +140,12 @@ def path_join(value: Any) -> str:
         return value
     if not isinstance(value, list | tuple) or not value:
         raise FilterError("path_join takes a list of paths")
-    return posixpath.join(*[_text(item, "path_join") for item in value])
+    return posixpath.join(*[_as_text(item, "path_join") for item in value])
 
 
 def urlsplit(value: Any, query: str = "") -> Any:
     """The parts of an address, or the one named by `query`."""
-    address = _urlsplit(_text(value, "urlsplit"))
+    address = _urlsplit(_as_text(value, "urlsplit"))
     names = ("fragment", "hostname", "netloc", "password", "path", "port", "query", "scheme", "username")
     if not query:
         return {name: getattr(address, name) for name in names}
@@ -171,7 +178,7 @@ def human_to_bytes(size: Any, default_unit: str | None = None, isbits: bool = Fa
     return round(float(found[1]) * _SIZES[letter])
 
 
-FILTERS: Final[Mapping[str, Filter]] = {
+FILTERS: Final[Mapping[str, TemplateFilter]] = {
     "string": taint(str),
     "lower": taint(lambda value: str(value).lower()),
     "upper": taint(lambda value: str(value).upper()),
@@ -189,8 +196,8 @@ FILTERS: Final[Mapping[str, Filter]] = {
     "truncate": taint(truncate, "context"),
     "urlencode": taint(JINJA["urlencode"]),
     "quote": taint(lambda value: shlex.quote("" if value is None else str(value))),
-    "basename": taint(lambda value: posixpath.basename(_text(value, "basename"))),
-    "dirname": taint(lambda value: posixpath.dirname(_text(value, "dirname"))),
+    "basename": taint(lambda value: posixpath.basename(_as_text(value, "basename"))),
+    "dirname": taint(lambda value: posixpath.dirname(_as_text(value, "dirname"))),
     "splitext": taint(splitext),
     "path_join": taint(path_join),
     "urlsplit": taint(urlsplit),

@@ -15,9 +15,9 @@ from typing import Any
 import httpx
 import pytest
 
-from fazai.cli.clients import Place
+from fazai.cli.clients import DaemonAddress
 from fazai.cli.environment import new_run
-from fazai.cli.reporting import Reporter
+from fazai.cli.reporting import RunReporter
 from fazai.outcome import EngineEvent, RunOutcome
 from fazai.store.base import Run
 from fazai.store.sqlite.ledger import SqliteStore
@@ -314,8 +314,9 @@ def test_a_daemon_that_hangs_does_not_hold_a_run_up(tmp_path: Path) -> None:
     import socket
 
     with socket.create_server(("127.0.0.1", 0)) as hole:  # accepts, never answers
-        place = Place(f"http://127.0.0.1:{hole.getsockname()[1]}")
-        reporter = Reporter(place, tmp_path, new_run("apply", ["i.yml"]), False)
+        place = DaemonAddress(f"http://127.0.0.1:{hole.getsockname()[1]}")
+        reporter = RunReporter(place, tmp_path, new_run("apply", ["i.yml"]), False)
+        reporter.start()
         reporter.event(EngineEvent("change", time.time(), "fw-01", dict(CHANGE)))
         begun = time.monotonic()
         reporter.end(RunOutcome("r", "apply", False, 0.0, 0.0, ()))
@@ -328,7 +329,8 @@ def test_a_state_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "spool").write_text("a file, no folder")
     with live(tmp_path) as daemon, daemon.client() as client:
         run = new_run("drift", ["i.yml"])
-        reporter = Reporter(Place(daemon.url), tmp_path, run, True)
+        reporter = RunReporter(DaemonAddress(daemon.url), tmp_path, run, True)
+        reporter.start()
         reporter.end(RunOutcome(run.run_id, "drift", True, 0.0, 0.0, ()))
         assert [row["run_id"] for row in client.get("/runs").json()["runs"]] == [run.run_id]
         assert reporter.trouble is None
@@ -337,7 +339,8 @@ def test_a_state_folder_that_cannot_be_written(tmp_path: Path) -> None:
 def test_an_event_larger_than_a_body(tmp_path: Path) -> None:
     with live(tmp_path) as daemon, daemon.client() as client, stream(client, "?types=change") as events:
         run = new_run("apply", ["i.yml"])
-        reporter = Reporter(Place(daemon.url), tmp_path, run, False)
+        reporter = RunReporter(DaemonAddress(daemon.url), tmp_path, run, False)
+        reporter.start()
         reporter.event(
             EngineEvent("change", time.time(), "fw-01", {**CHANGE, "after": {"content": "x" * 2_000_000}})
         )

@@ -14,8 +14,8 @@ from typing import IO, Any
 
 import pytest
 
-from fazai.cli.clients import find
-from fazai.cli.event_filter import parse
+from fazai.cli.clients import parse_daemon_url
+from fazai.cli.event_filter import parse_condition
 from fazai.cli.main import main
 from fazai.errors import InputError, SecretError, UsageError
 from fazai.model import Verb
@@ -395,13 +395,13 @@ CONDITIONS: list[tuple[str, dict[str, Any], bool]] = [
 
 @pytest.mark.parametrize(("text", "event", "holds"), CONDITIONS)
 def test_conditions(text: str, event: dict[str, Any], holds: bool) -> None:
-    assert parse(text).holds(event) is holds
+    assert parse_condition(text).holds(event) is holds
 
 
 @pytest.mark.parametrize("text", ["", "type", "=x", "a>b", "a=1,,b=2", "1a=2"])
 def test_what_is_no_condition(text: str) -> None:
     with pytest.raises(UsageError, match=r"is no condition \(such as|> compares numbers"):
-        parse(text)
+        parse_condition(text)
 
 
 LINES: list[tuple[dict[str, Any], str, str]] = [
@@ -444,11 +444,13 @@ def test_a_token_goes_to_nobody_who_only_looks_like_this_machine(tmp_path: Path,
     secret.touch(0o600)
     secret.write_text("fzt_x\n")
     with pytest.raises(InputError, match=said) as refused:
-        find({"FAZAI_TOKEN_FILE": str(secret)}, url=url, root=False)
+        parse_daemon_url({"FAZAI_TOKEN_FILE": str(secret)}, url=url, root=False)
     assert "hunter2" not in str(refused.value)
 
 
 def test_a_token_file_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe", 0o600)
     with pytest.raises(SecretError, match="it is no file"):
-        find({"FAZAI_TOKEN_FILE": str(tmp_path / "pipe")}, url="https://fazai.example.net", root=False)
+        parse_daemon_url(
+            {"FAZAI_TOKEN_FILE": str(tmp_path / "pipe")}, url="https://fazai.example.net", root=False
+        )

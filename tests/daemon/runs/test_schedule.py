@@ -18,7 +18,7 @@ from fazai.daemon.runs.config_file import read_config
 from fazai.daemon.runs.records import RunRecords
 from fazai.daemon.runs.schedule import Rhythm, Timetable, Window
 from fazai.errors import Errors, FazaiError
-from fazai.inventory import Inventory, load
+from fazai.inventory import Inventory, load_inventory
 from fazai.store.base import Run
 from fazai.store.daemon import RunRecord
 from fazai.store.sqlite.daemon import SqliteDaemonStore
@@ -381,7 +381,7 @@ def test_the_daemon_does_not_start_with_what_is_not_there(
     config.write_text(text)
 
     def loaded(sources: tuple[str, ...]) -> Inventory:
-        return load(sources)
+        return load_inventory(sources)
 
     assert read_config(config, loaded).jobs["edge"].limit == ("edge",)
     config.write_text(text.replace(old, new, 1))

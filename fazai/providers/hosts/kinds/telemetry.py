@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import ClassVar, Final
 
-from fazai.errors import did_you_mean
+from fazai.errors import spelling_hint
 from fazai.model import FieldSpec, Problem, Value, Verb
 from fazai.providers.hosts.agent.files import (
     INITS,
@@ -318,7 +318,7 @@ def _sha256(data: bytes) -> str:
 def _check_settings(settings: Mapping[str, Value]) -> Iterator[Problem]:
     for name, value in settings.items():
         if name.upper() not in names_known():
-            hint = did_you_mean(name, [each.lower() for each in names_known()]) or "docs/telemetry-agent.md"
+            hint = spelling_hint(name, [each.lower() for each in names_known()]) or "docs/telemetry-agent.md"
             yield Problem("settings", f'"{name}" is no setting of the agent', hint)
         elif name.upper() in OWN:
             yield Problem("settings", f'"{name}" is a field of its own')

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from fazai.errors import did_you_mean, nearest_file
+from fazai.errors import missing_file_hint, spelling_hint
 from fazai.model import FieldSpec, Secret, Target
 from fazai.providers.hosts.provider import COMMON, option
 from fazai.providers.hosts.shell.become import become_problems
@@ -221,9 +221,9 @@ def problems(target: Target) -> Iterator[tuple[str, str, str | None]]:
         hint = "host_key: accept-new adds hosts that are not known yet, and refuses keys that changed"
         yield "host_key", "cannot be switched off: a host proves who it is, always", hint
     elif word not in ("strict", "accept-new") and not word.startswith(("ssh-", "ecdsa-", "sk-")):
-        near = did_you_mean(word, ("strict", "accept-new"))
+        near = spelling_hint(word, ("strict", "accept-new"))
         yield "host_key", f'is strict, accept-new or a public key, not "{word}"', near
     for name in ("key", "certificate", "ansible_ssh_private_key_file", "ansible_private_key_file"):
         path = target.options.get(name)
         if path is not None and not os.path.isfile(path):
-            yield name, f"is no file: {path}", nearest_file(str(path))
+            yield name, f"is no file: {path}", missing_file_hint(str(path))

@@ -9,7 +9,7 @@ from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
-from fazai.errors import InventoryError, Mark, nearest_file
+from fazai.errors import InventoryError, Mark, missing_file_hint
 from fazai.providers.opnsense.api.masking import told
 
 __all__ = ["PinMismatch", "presented", "read_ca", "tls_context"]
@@ -47,7 +47,7 @@ def read_ca(text: str, where: Mark | str) -> str:
             pem = Path(text).expanduser().read_text(encoding="ascii")
         except FileNotFoundError:
             raise InventoryError(
-                f'there is no CA file "{text}"', where=where, hint=nearest_file(text) or _PEM
+                f'there is no CA file "{text}"', where=where, hint=missing_file_hint(text) or _PEM
             ) from None
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "not PEM text"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 
-from fazai.errors import did_you_mean
+from fazai.errors import spelling_hint
 from fazai.model import FieldSpec, Problem, Secret, SecretRef, Value
 from fazai.providers.opnsense.catalogue.content import alias_problems
 from fazai.providers.opnsense.catalogue.defaults import Default, defaults_of, is_left
@@ -105,7 +105,7 @@ class CatalogueKind:
         for name in given:
             row = self.rows.get(name) if isinstance(name, str) else None
             if row is None:
-                return {}, Problem(MATCH, f'names no field: "{name}"', did_you_mean(str(name), self.rows))
+                return {}, Problem(MATCH, f'names no field: "{name}"', spelling_hint(str(name), self.rows))
             value = given[name] if isinstance(given, Mapping) else flat.get(name, row.default)
             if value is None:
                 return {}, Problem(MATCH, f"names {name}, which is not declared", f"{{{name}: …}}")
@@ -162,7 +162,7 @@ class CatalogueKind:
                 continue
             if row is None:
                 problems.append(
-                    Problem(name, f"{self.name} has no such field", did_you_mean(name, self.rows))
+                    Problem(name, f"{self.name} has no such field", spelling_hint(name, self.rows))
                 )
                 continue
             if beside and name in self.row.identity:
@@ -182,7 +182,7 @@ class CatalogueKind:
             return (), Problem(UNMANAGED, "takes a list of fields", "[log]")
         for name in value:
             if not isinstance(name, str) or name not in self.rows:
-                hint = did_you_mean(str(name), self.rows)
+                hint = spelling_hint(str(name), self.rows)
                 return (), Problem(UNMANAGED, f'names no field: "{name}"', hint)
         return tuple(value), None
 
@@ -195,7 +195,7 @@ class CatalogueKind:
 
     def _misspelt(self, name: str, given: Mapping[str, Value]) -> str | None:
         unknown = [word for word in given if word not in self.rows]
-        near = did_you_mean(name, unknown)
+        near = spelling_hint(name, unknown)
         return f'"{near.split(chr(34))[1]}" was given' if near else None
 
     def _flatten(self, fields: Mapping[str, Value]) -> dict[str, Value]:

@@ -13,7 +13,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from fazai.errors import did_you_mean
+from fazai.errors import spelling_hint
 from fazai.model import Problem, Secret, SecretRef, Value
 from fazai.providers.opnsense.catalogue.table import FieldRow
 
@@ -111,7 +111,7 @@ def _choice(row: FieldRow, value: Any) -> _Read:
     known = ", ".join(choice or '""' for choice in row.choices)
     if row.doc:
         known = f"{known}; {row.doc}"
-    hint = did_you_mean(text, row.choices) or (f"one of {known}" if len(known) < 200 else None)
+    hint = spelling_hint(text, row.choices) or (f"one of {known}" if len(known) < 200 else None)
     return "", "is not one of the choices", hint
 
 
@@ -182,7 +182,7 @@ _SEPARATORS = {",": "comma", "\n": "line break"}
 
 def _hint(row: FieldRow, text: str) -> str | None:
     known = ", ".join(row.choices)
-    return did_you_mean(text, row.choices) or (f"one of {known}" if len(known) < 200 else None)
+    return spelling_hint(text, row.choices) or (f"one of {known}" if len(known) < 200 else None)
 
 
 def _noun(item: Any) -> str:

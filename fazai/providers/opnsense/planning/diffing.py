@@ -6,7 +6,7 @@ import fnmatch
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from fazai.errors import DeviceError, FazaiError, Mark, NotAvailable, Refused, did_you_mean
+from fazai.errors import DeviceError, FazaiError, Mark, NotAvailable, Refused, spelling_hint
 from fazai.model import Change, Resource, SecretRef, Value, Verb
 from fazai.providers.opnsense.catalogue.kinds import UNMANAGED, CatalogueKind
 from fazai.providers.opnsense.catalogue.ownership import is_uuid, other_owner
@@ -77,7 +77,7 @@ def _key(field_row: FieldRow, name: str, keys: Keys) -> str:
         )
     if is_uuid(name) or name.startswith("__"):
         return name
-    raise Unresolved(f'there is no {kind} "{name}" on this firewall', hint=did_you_mean(name, keys.known))
+    raise Unresolved(f'there is no {kind} "{name}" on this firewall', hint=spelling_hint(name, keys.known))
 
 
 @dataclass(frozen=True, slots=True)

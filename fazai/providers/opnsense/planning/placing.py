@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
-from fazai.errors import DeviceError, did_you_mean
+from fazai.errors import DeviceError, spelling_hint
 from fazai.model import Change, Value, Verb
 from fazai.providers.opnsense.catalogue.kinds import CatalogueKind
 from fazai.providers.opnsense.catalogue.values import composed, text_of
@@ -146,7 +146,7 @@ class _Foreign:
                 if place.where == "before":
                     return [], []
                 raise self._wrong(f'no rule of the API can stand after "{place.name}"', None)
-        hint = did_you_mean(place.name, (self._collection.label(row) for row in self._rows.values()))
+        hint = spelling_hint(place.name, (self._collection.label(row) for row in self._rows.values()))
         raise self._wrong(f'there is no "{place.name}" of others to stand {place.where}', hint)
 
     def _wrong(self, text: str, hint: str | None) -> DeviceError:
