@@ -7,11 +7,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from fazai.lab.engine.config import EMPTY, Collection, Config, Item, State
-from fazai.lab.engine.schema import Catalogue, Endpoint, ItemModel
+from fazai.lab.engine.config import EMPTY, Collection, FirewallConfig, Item, State
+from fazai.lab.engine.schema import Catalogue, ControllerAction, ItemModel
 from fazai.lab.settings import LabSettings
 
-__all__ = ["Box", "Call", "Gone", "Handler", "Rollback", "Running", "Unexpected", "UserError"]
+__all__ = [
+    "ActionCall",
+    "ActionNotFound",
+    "ArmedRollback",
+    "Box",
+    "Handler",
+    "Running",
+    "Unexpected",
+    "UserError",
+]
 
 T = TypeVar("T")
 UNEXPECTED = "Unexpected error, check log for details"
@@ -29,7 +38,7 @@ class Unexpected(Exception):
     """What the product did not expect (a list where a string belongs): 500, and a crash report."""
 
 
-class Gone(Exception):
+class ActionNotFound(Exception):
     """404, found out only inside the controller."""
 
 
@@ -47,7 +56,7 @@ class Running:
         return self.applied.get(service, {}).get(path, {})
 
 
-class Rollback:
+class ArmedRollback:
     """A savepoint whose timer runs (release 26.1.11)."""
 
     def __init__(self, revision: str, cancel: Callable[[], None]) -> None:
@@ -62,7 +71,9 @@ def _no_timer(delay_s: float, action: Callable[[], None]) -> Callable[[], None]:
 class Box:
     """State and derived values of one firewall. Everything happens in one thread."""
 
-    def __init__(self, name: str, catalogue: Catalogue, settings: LabSettings, config: Config) -> None:
+    def __init__(
+        self, name: str, catalogue: Catalogue, settings: LabSettings, config: FirewallConfig
+    ) -> None:
         self.name = name
         self.catalogue = catalogue
         self.settings = settings
@@ -71,7 +82,7 @@ class Box:
         self.started_at = time.time()
         self.clock: Callable[[], float] = time.time
         self.schedule: Callable[[float, Callable[[], None]], Callable[[], None]] = _no_timer
-        self.rollback: Rollback | None = None
+        self.rollback: ArmedRollback | None = None
         self.reloaded: Callable[[], None] = lambda: None  # other rules run now, without an apply
         self._derived: dict[str, tuple[tuple[tuple[str, object], ...], object, Any]] = {}
         self._indexes: dict[tuple[str, str], tuple[Collection, dict[str, str]]] = {}
@@ -117,11 +128,11 @@ class Box:
 
 
 @dataclass(slots=True)
-class Call:
+class ActionCall:
     """One authenticated API call on its way through a handler."""
 
     box: Box
-    endpoint: Endpoint
+    endpoint: ControllerAction
     method: str
     params: list[str]
     body: Mapping[str, Any]
@@ -165,4 +176,4 @@ class Call:
         self.save(edit)
 
 
-Handler = Callable[[Call], Any]
+Handler = Callable[[ActionCall], Any]

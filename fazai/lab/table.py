@@ -26,7 +26,7 @@ from fazai.lab.actions.common import generic_handlers
 from fazai.lab.box import Handler
 from fazai.lab.engine.schema import Catalogue, action_key
 
-__all__ = ["handlers"]
+__all__ = ["build_handlers"]
 
 _MODULES = (
     aliases,
@@ -48,7 +48,7 @@ _MODULES = (
 )
 
 
-def handlers(catalogue: Catalogue) -> Mapping[str, Handler]:
+def build_handlers(catalogue: Catalogue) -> Mapping[str, Handler]:
     """`module/controller/action` (normalised) -> handler; special ones go before generic ones."""
     table = generic_handlers(catalogue)
     special = {name: handler for module in _MODULES for name, handler in module.ACTIONS.items()}

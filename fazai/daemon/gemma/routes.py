@@ -20,7 +20,7 @@ from fazai.daemon.gemma.sessions import Session
 from fazai.daemon.http.refusal import Refusal
 from fazai.daemon.http.routing import Call, Route
 from fazai.errors import FazaiError, Unreachable
-from fazai.providers.gemma.client import Stream
+from fazai.providers.gemma.client import GenerationStream
 from fazai.wire.base import CONTRACT, MAX_BODY_BYTES, OkAnswer, SessionAnswer, WireError
 from fazai.wire.daemon import (
     AbortBody,
@@ -161,14 +161,14 @@ def _prompt(body: GenerateBody) -> str:
     return "\n".join([*told, "", body.objective])
 
 
-def _result(stream: Stream) -> dict[str, Any]:
+def _result(stream: GenerationStream) -> dict[str, Any]:
     result: dict[str, Any] = {"stop_reason": stream.reason or "eos"}
     if stream.usage is not None:
         result["usage"] = msgspec.to_builtins(stream.usage)
     return result
 
 
-async def _gathered(stream: Stream) -> AsyncIterator[str]:
+async def _gathered(stream: GenerationStream) -> AsyncIterator[str]:
     """Tokens that come quickly make one event: each is durable before it is shown."""
     loop = asyncio.get_running_loop()
     parts: list[str] = []

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from fazai.lab.box import Call, Handler
+from fazai.lab.box import ActionCall, Handler
 from fazai.lab.engine.schema import Catalogue, ItemModel, action_key
 from fazai.lab.engine.verbs import (
     add_item,
@@ -20,9 +20,9 @@ from fazai.lab.engine.verbs import (
     toggle_item,
 )
 
-__all__ = ["change_service", "constant", "generic_handlers", "reconfigure", "service_handlers"]
+__all__ = ["answer_constant", "change_service", "generic_handlers", "reconfigure_service", "service_handlers"]
 
-VERBS: Final[Mapping[str, Callable[[Call, ItemModel], Any]]] = {
+VERBS: Final[Mapping[str, Callable[[ActionCall, ItemModel], Any]]] = {
     "search": search_items,
     "get": get_item,
     "add": add_item,
@@ -33,19 +33,19 @@ VERBS: Final[Mapping[str, Callable[[Call, ItemModel], Any]]] = {
 CAPTIONS: Final = {"caption_restart": "Restart", "caption_start": "Start", "caption_stop": "Stop"}
 
 
-def _bound(verb: Callable[[Call, ItemModel], Any], model: ItemModel) -> Handler:
+def _bind_verb(verb: Callable[[ActionCall, ItemModel], Any], model: ItemModel) -> Handler:
     return lambda call: verb(call, model)
 
 
-def constant(answer: Any) -> Handler:
+def answer_constant(answer: Any) -> Handler:
     """An action that always answers the same."""
     return lambda call: answer
 
 
-def reconfigure(service: str) -> Handler:
+def reconfigure_service(service: str) -> Handler:
     """The service takes over what is stored."""
 
-    def handler(call: Call) -> Any:
+    def handler(call: ActionCall) -> Any:
         if not call.posted:
             return {"status": "failed"}
         call.box.apply(service)
@@ -58,7 +58,7 @@ def reconfigure(service: str) -> Handler:
 def change_service(service: str, state: str) -> Handler:
     """start, stop or restart of a daemon."""
 
-    def handler(call: Call) -> Any:
+    def handler(call: ActionCall) -> Any:
         if not call.posted:
             return {"response": []}
         if state == "running":
@@ -69,10 +69,12 @@ def change_service(service: str, state: str) -> Handler:
     return handler
 
 
-def service_handlers(service: str, disabled: Callable[[Call], bool] | None = None) -> dict[str, Handler]:
+def service_handlers(
+    service: str, disabled: Callable[[ActionCall], bool] | None = None
+) -> dict[str, Handler]:
     """start, stop, restart, status, reconfigure of a daemon."""
 
-    def status(call: Call) -> Any:
+    def status(call: ActionCall) -> Any:
         state = call.box.running.services.get(service, "stopped")
         if state != "running" and disabled is not None and disabled(call):
             state = "disabled"
@@ -83,7 +85,7 @@ def service_handlers(service: str, disabled: Callable[[Call], bool] | None = Non
         "stop": change_service(service, "stopped"),
         "restart": change_service(service, "running"),
         "status": status,
-        "reconfigure": reconfigure(service),
+        "reconfigure": reconfigure_service(service),
     }
 
 
@@ -103,9 +105,9 @@ def generic_handlers(catalogue: Catalogue) -> dict[str, Handler]:
                 for verb, function in VERBS.items():
                     for ending in (suffix, f"{suffix}s"):
                         if action_key(verb + ending) in actions:
-                            found[verb + ending] = _bound(function, items)
+                            found[verb + ending] = _bind_verb(function, items)
         if controller.service:
             found |= service_handlers(controller.service)
-        found |= {action: constant(answer) for action, answer in controller.answers.items()}
+        found |= {action: answer_constant(answer) for action, answer in controller.answers.items()}
         table |= {f"{name}/{action_key(action)}": handler for action, handler in found.items()}
     return table

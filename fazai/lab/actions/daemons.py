@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from fazai.lab.actions.common import CAPTIONS, change_service
-from fazai.lab.box import Box, Call, Handler
+from fazai.lab.box import ActionCall, Box, Handler
 
 __all__ = ["ENABLED", "boot_daemons", "daemon_handlers", "is_enabled", "reconfigure_daemon"]
 
@@ -38,8 +38,8 @@ def boot_daemons(box: Box) -> None:
             reconfigure_daemon(box, service)
 
 
-def _reconfigure(service: str) -> Handler:
-    def handler(call: Call) -> Any:
+def _reconfigure_handler(service: str) -> Handler:
+    def handler(call: ActionCall) -> Any:
         if not call.posted:
             return {"status": "failed"}
         reconfigure_daemon(call.box, service)
@@ -48,8 +48,8 @@ def _reconfigure(service: str) -> Handler:
     return handler
 
 
-def _status(service: str, unseen: str) -> Handler:
-    def handler(call: Call) -> Any:
+def _status_handler(service: str, unseen: str) -> Handler:
+    def handler(call: ActionCall) -> Any:
         state = call.box.running.services.get(service, unseen)
         if state != "running" and not is_enabled(call.box, service):
             state = "disabled"
@@ -64,7 +64,7 @@ def daemon_handlers(service: str, *, unseen: str = "stopped") -> dict[str, Handl
         "start": change_service(service, "running"),
         "stop": change_service(service, "stopped"),
         "restart": change_service(service, "running"),
-        "status": _status(service, unseen),
-        "reconfigure": _reconfigure(service),
+        "status": _status_handler(service, unseen),
+        "reconfigure": _reconfigure_handler(service),
     }
     return {f"{service}/service/{action}": handler for action, handler in verbs.items()}

@@ -6,23 +6,23 @@ import secrets
 from collections.abc import Mapping
 from typing import Any, Final
 
-from fazai.lab.access import GROUP_ITEMS, USER_ITEMS, new_key, privileges
-from fazai.lab.actions.common import reconfigure
-from fazai.lab.box import Call, Handler
+from fazai.lab.access import GROUP_ITEMS, USER_ITEMS, make_key, read_privileges
+from fazai.lab.actions.common import reconfigure_service
+from fazai.lab.box import ActionCall, Handler
 from fazai.lab.engine.config import Item
-from fazai.lab.engine.search import plain_rows, recordset
+from fazai.lab.engine.search import make_rows, recordset_answer
 from fazai.lab.engine.verbs import FAILED, get_item
 
 __all__ = ["ACTIONS"]
 
 
-def _named(call: Call, name: str) -> tuple[str, Item] | None:
+def _find_user(call: ActionCall, name: str) -> tuple[str, Item] | None:
     return next(
         ((uuid, user) for uuid, user in call.box.items(USER_ITEMS).items() if user["name"] == name), None
     )
 
 
-def get_user(call: Call) -> Any:
+def get_user(call: ActionCall) -> Any:
     """Neither the hash nor the keys are shown."""
     body = get_item(call, call.box.catalogue.items[USER_ITEMS])
     if body:
@@ -32,18 +32,18 @@ def get_user(call: Call) -> Any:
     return body
 
 
-def add_key(call: Call) -> Any:
-    found = _named(call, call.param(0) or "")
+def add_key(call: ActionCall) -> Any:
+    found = _find_user(call, call.param(0) or "")
     if not call.posted or found is None:
         return FAILED
     uuid, user = found
-    key, secret, line = new_key()
+    key, secret, line = make_key()
     lines = [part for part in user["apikeys"].split("\n") if part]
     call.put(call.box.catalogue.items[USER_ITEMS], uuid, {**user, "apikeys": "\n".join([*lines, line])})
     return {"result": "ok", "hostname": "OPNsense.internal", "key": key, "secret": secret}
 
 
-def delete_key(call: Call) -> Any:
+def delete_key(call: ActionCall) -> Any:
     if not call.posted:
         return FAILED
     for uuid, user in call.box.items(USER_ITEMS).items():
@@ -55,17 +55,17 @@ def delete_key(call: Call) -> Any:
     return {"result": "not found"}
 
 
-def search_keys(call: Call) -> Any:
+def search_keys(call: ActionCall) -> Any:
     rows = [
         {"username": user["name"], "key": line.partition("|")[0], "id": line.partition("|")[0]}
         for user in call.box.items(USER_ITEMS).values()
         for line in user["apikeys"].split("\n")
         if line
     ]
-    return recordset(call, plain_rows(rows))
+    return recordset_answer(call, make_rows(rows))
 
 
-def search_privileges(call: Call) -> Any:
+def search_privileges(call: ActionCall) -> Any:
     rows = [
         {
             "id": name,
@@ -76,19 +76,19 @@ def search_privileges(call: Call) -> Any:
                 g["name"] for g in call.box.items(GROUP_ITEMS).values() if name in g["priv"].split(",")
             ],
         }
-        for name, row in privileges(call.box).items()
+        for name, row in read_privileges(call.box).items()
     ]
-    return recordset(call, plain_rows(rows))
+    return recordset_answer(call, make_rows(rows))
 
 
-def otp_seed(call: Call) -> Any:
+def make_otp_seed(call: ActionCall) -> Any:
     return {
         "seed": secrets.token_hex(16).upper(),
         "otp_uri_template": "otpauth://totp/|USER|@OPNsense?secret=",
     }
 
 
-def syslog_stats(call: Call) -> Any:
+def search_syslog_stats(call: ActionCall) -> Any:
     return {"total": 0, "rowCount": 9999, "current": 1, "rows": []}
 
 
@@ -97,9 +97,9 @@ ACTIONS: Final[Mapping[str, Handler]] = {
     "auth/user/addApiKey": add_key,
     "auth/user/delApiKey": delete_key,
     "auth/user/searchApiKey": search_keys,
-    "auth/user/newOtpSeed": otp_seed,
+    "auth/user/newOtpSeed": make_otp_seed,
     "auth/priv/search": search_privileges,
-    "cron/service/reconfigure": reconfigure("cron"),
-    "syslog/service/stats": syslog_stats,
-    "core/tunables/reconfigure": reconfigure("sysctl"),
+    "cron/service/reconfigure": reconfigure_service("cron"),
+    "syslog/service/stats": search_syslog_stats,
+    "core/tunables/reconfigure": reconfigure_service("sysctl"),
 }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from fazai.lab.engine.hooktypes import Hooks
+from fazai.lab.engine.hooktypes import ModelHooks
 from fazai.lab.models import (
     alias,
     dnsmasq,
@@ -28,7 +28,7 @@ __all__ = ["HOOKS"]
 _PARTS = ("checks", "guards", "defaults", "computed", "extra", "cascades")
 
 
-def _merge() -> Hooks:
+def _merge_hooks() -> ModelHooks:
     modules = (
         generic,
         alias,
@@ -43,7 +43,7 @@ def _merge() -> Hooks:
         dnsmasq,
         wireguard,
     )
-    return Hooks(
+    return ModelHooks(
         *(
             {name: row for module in modules for name, row in getattr(module.HOOKS, part).items()}
             for part in _PARTS
@@ -51,4 +51,4 @@ def _merge() -> Hooks:
     )
 
 
-HOOKS: Final = _merge()
+HOOKS: Final = _merge_hooks()

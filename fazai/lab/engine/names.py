@@ -20,7 +20,7 @@ __all__ = [
     "builtin_aliases",
     "interface_label",
     "interface_name",
-    "natural",
+    "natural_key",
     "network_names",
     "port_names",
 ]
@@ -34,7 +34,7 @@ GROUPS: Final = "Firewall.Group.ifgroupentry"
 _DIGITS = re.compile(r"(\d+)")
 
 
-def natural(text: str) -> list[tuple[int, int | str]]:
+def natural_key(text: str) -> list[tuple[int, int | str]]:
     """A sort key like PHP's natural order without regard to case: letters before underscores, 2 before 10."""
     return [(0, int(part)) if part.isdigit() else (1, part) for part in _DIGITS.split(text.upper())]
 

@@ -11,7 +11,7 @@ from fazai.lab.engine.fieldtypes import TYPES
 from fazai.lab.engine.schema import Field, ItemModel
 from fazai.lab.engine.sources import choices_of
 
-__all__ = ["as_php", "nested_item", "place", "row_maker", "show_settings"]
+__all__ = ["as_php", "nested_item", "put_at", "row_maker", "show_settings"]
 
 Computed = Callable[[Box, ItemModel, str, Item], Mapping[str, Any]]
 
@@ -36,7 +36,7 @@ def list_map(value: str) -> dict[str, dict[str, Any]]:
     return {part: {"value": part, "selected": 1} for part in value.split(",")}
 
 
-def shown(box: Box, field: Field, value: str) -> Any:
+def show_field(box: Box, field: Field, value: str) -> Any:
     """One field in a get."""
     choices = choices_of(box, field)
     if choices is not None:
@@ -58,7 +58,7 @@ def label_of(box: Box, field: Field, value: str) -> str:
     return ", ".join(choices[part]["value"] if part in choices else part for part in value.split(","))
 
 
-def place(body: dict[str, Any], name: str, value: Any) -> None:
+def put_at(body: dict[str, Any], name: str, value: Any) -> None:
     """Put a value at a dotted name."""
     *parents, last = name.split(".")
     for part in parents:
@@ -74,19 +74,19 @@ def nested_item(
     for field in fields:
         if field.name in computed:
             known = computed[field.name]
-            place(body, field.name, shown(box, field, known) if isinstance(known, str) else known)
+            put_at(body, field.name, show_field(box, field, known) if isinstance(known, str) else known)
             continue
         value = item.get(field.name, field.default if field.volatile else "")
-        place(body, field.name, shown(box, field, value))
+        put_at(body, field.name, show_field(box, field, value))
         if choices_of(box, field) is None:
             label = label_of(box, field, value)
             if label != value:
                 *parents, last = field.name.split(".")
-                place(body, ".".join([*parents, f"%{last}"]), label)
+                put_at(body, ".".join([*parents, f"%{last}"]), label)
     return body
 
 
-def _labeller(box: Box, field: Field) -> Callable[[str], str] | None:
+def _make_labeller(box: Box, field: Field) -> Callable[[str], str] | None:
     """What is shown beside a value in a row; None for fields that never have a label."""
     choices = choices_of(box, field)
     if choices is None:
@@ -101,7 +101,7 @@ def _labeller(box: Box, field: Field) -> Callable[[str], str] | None:
 
 def row_maker(box: Box, model: ItemModel) -> Callable[[str, Item, Mapping[str, Any]], dict[str, Any]]:
     """A function that turns an item into a row of a search; the labels are looked up once for all rows."""
-    columns = [(field.name, f"%{field.name}", _labeller(box, field)) for field in model.fields]
+    columns = [(field.name, f"%{field.name}", _make_labeller(box, field)) for field in model.fields]
 
     def make(uuid: str, item: Item, computed: Mapping[str, Any]) -> dict[str, Any]:
         row: dict[str, Any] = {"uuid": uuid}

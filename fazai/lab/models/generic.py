@@ -6,13 +6,13 @@ from typing import Final
 
 from fazai.lab.box import Box, UserError
 from fazai.lab.engine.config import Item
-from fazai.lab.engine.hooktypes import Hooks
+from fazai.lab.engine.hooktypes import ModelHooks
 from fazai.lab.engine.schema import Field, ItemModel
 
 __all__ = ["HOOKS"]
 
 
-def _related(box: Box, model: ItemModel, uuid: str, item: Item) -> None:
+def _refuse_related(box: Box, model: ItemModel, uuid: str, item: Item) -> None:
     """Refuse to delete an item whose uuid another one holds."""
     users = []
     for other in box.catalogue.items.values():
@@ -42,7 +42,7 @@ def _next_number(box: Box, model: ItemModel, field: Field) -> str:
     return str(number)
 
 
-HOOKS: Final = Hooks(
-    guards={"related": _related},
+HOOKS: Final = ModelHooks(
+    guards={"related": _refuse_related},
     defaults={"FilterSequence": _next_sequence, "AutoNumber": _next_number},
 )

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from fazai.lab.box import Box, Call
+from fazai.lab.box import ActionCall, Box
 from fazai.lab.engine.config import Item
-from fazai.lab.engine.hooktypes import Extra, Hooks
+from fazai.lab.engine.hooktypes import CollectionHooks, ModelHooks
 from fazai.lab.engine.schema import ItemModel
 
 __all__ = ["HOOKS"]
@@ -94,14 +94,14 @@ def _users_of(box: Box, test: str) -> bool:
     return any(test in service["tests"].split(",") for service in box.items(SERVICES).values())
 
 
-def _type_by_condition(call: Call, model: ItemModel, uuid: str, old: Item, new: dict[str, str]) -> None:
+def _set_test_type(call: ActionCall, model: ItemModel, uuid: str, old: Item, new: dict[str, str]) -> None:
     """The condition decides the type, whatever was sent as the type."""
     kind = type_of(new["condition"])
     if kind == "Custom" or not _users_of(call.box, uuid):
         new["type"] = kind
 
 
-def _test(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
+def _check_test(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
     """The type of a test that services use is fixed."""
     old = box.items(TESTS).get(uuid)
     if old is None or not _users_of(box, uuid):
@@ -117,7 +117,7 @@ def _test(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[s
         yield "condition", f"{text} but it is linked to a service."
 
 
-def _service(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
+def _check_service(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
     kind = item["type"]
     tests = box.items(TESTS)
     for key in item["tests"].split(","):
@@ -126,10 +126,10 @@ def _service(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tupl
                 f"Test {tests[key]['name']} with type {tests[key]['type']} not allowed for this service type"
             )
             yield "tests", text
-    yield from _needed(item, kind)
+    yield from _check_needed_fields(item, kind)
 
 
-def _needed(item: Item, kind: str) -> Iterable[tuple[str, str]]:
+def _check_needed_fields(item: Item, kind: str) -> Iterable[tuple[str, str]]:
     if kind == "process" and not item["pidfile"] and not item["match"]:
         for name in ("pidfile", "match"):
             yield name, "Please set at least one of Pidfile or Match."
@@ -142,13 +142,13 @@ def _needed(item: Item, kind: str) -> Iterable[tuple[str, str]]:
         yield "path", "Path is mandatory."
 
 
-def _alert(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
+def _check_alert(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
     if item["noton"] == "1" and not item["events"]:
         for name in ("noton", "events"):
             yield name, "At least one event should be selected when using an inverted selection."
 
 
-def _pipe(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
+def _check_pipe(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
     metric = item["bandwidthMetric"]
     most = MOST // UNITS.get(metric, 1)
     if item["bandwidth"].isdigit() and int(item["bandwidth"]) > most:
@@ -160,7 +160,7 @@ def _pipe(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[s
             yield name, "CoDel and PIE can not be combined."
 
 
-def _pipe_number(call: Call, model: ItemModel, uuid: str, old: Item, new: dict[str, str]) -> None:
+def _number_pipe(call: ActionCall, model: ItemModel, uuid: str, old: Item, new: dict[str, str]) -> None:
     """A pipe that is added gets its number from the firewall, from 10000; one that is set brings its own."""
     if call.param(0) is None:
         used = {item["number"] for item in call.box.items(PIPES).values()}
@@ -168,15 +168,12 @@ def _pipe_number(call: Call, model: ItemModel, uuid: str, old: Item, new: dict[s
         new["number"], new["origin"] = str(number), "TrafficShaper"
 
 
-HOOKS: Final = Hooks(
+HOOKS: Final = ModelHooks(
     checks={
-        "monit_service": _service,
-        "monit_test": _test,
-        "monit_alert": _alert,
-        "shaper_pipe": _pipe,
+        "monit_service": _check_service,
+        "monit_test": _check_test,
+        "monit_alert": _check_alert,
+        "shaper_pipe": _check_pipe,
     },
-    extra={
-        PIPES: Extra(before=(_pipe_number,)),
-        TESTS: Extra(before=(_type_by_condition,)),
-    },
+    extra={PIPES: CollectionHooks(before=(_number_pipe,)), TESTS: CollectionHooks(before=(_set_test_type,))},
 )

@@ -11,10 +11,10 @@ import secrets
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from fazai.lab.box import Box, Call, UserError
-from fazai.lab.engine.config import Edit, Item, as_text
-from fazai.lab.engine.fieldtypes import validate
-from fazai.lab.engine.hooktypes import Extra, Hooks
+from fazai.lab.box import ActionCall, Box, UserError
+from fazai.lab.engine.config import ConfigEdit, Item, stored_text
+from fazai.lab.engine.fieldtypes import validate_field
+from fazai.lab.engine.hooktypes import CollectionHooks, ModelHooks
 from fazai.lab.engine.schema import ItemModel
 
 if TYPE_CHECKING:
@@ -38,29 +38,29 @@ def text_of(encoded: str) -> str:
     return base64.b64decode(encoded).decode() if encoded else ""
 
 
-def _encoded(text: str) -> str:
+def _encode_pem(text: str) -> str:
     return base64.b64encode(text.encode()).decode() if text else ""
 
 
-def _fill_in(call: Call, model: ItemModel, uuid: str, old: Item, new: dict[str, str]) -> None:
+def _fill_in(call: ActionCall, model: ItemModel, uuid: str, old: Item, new: dict[str, str]) -> None:
     """The fields that are not stored: what was sent, else what the stored certificate says."""
-    known = _computed(call.box, model, uuid if old["crt"] else "", old)
+    known = _read_certificate(call.box, model, uuid if old["crt"] else "", old)
     sent = call.body.get(model.root, {})
     for field in model.fields:
         if field.volatile:
             new[field.name] = str(known.get(field.name, field.default))
             if isinstance(sent, Mapping) and field.name in sent:
-                new[field.name] = as_text(sent[field.name])
+                new[field.name] = stored_text(sent[field.name])
 
 
-def _check(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
+def _check_certificate(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
     for field in model.fields:
         if field.volatile and (field.type in PLAIN or field.options is not None):
-            for message in validate(box, field, item.get(field.name, ""), item):
+            for message in validate_field(box, field, item.get(field.name, ""), item):
                 yield field.name, message
 
 
-def _issuer(box: Box, caref: str) -> tuple[x509.Certificate, PrivateKey] | None:
+def _find_issuer(box: Box, caref: str) -> tuple[x509.Certificate, PrivateKey] | None:
     """The authority that signs; None for a certificate that signs itself."""
     from fazai.lab.server.x509 import key_of, load_certificate
 
@@ -72,19 +72,22 @@ def _issuer(box: Box, caref: str) -> tuple[x509.Certificate, PrivateKey] | None:
     raise UserError("The certificate authority has no private key", TITLE)
 
 
-def _internal(call: Call, new: dict[str, str]) -> None:
-    from fazai.lab.server.x509 import make_key, pem_of, sign
+def _issue_certificate(call: ActionCall, new: dict[str, str]) -> None:
+    from fazai.lab.server.x509 import make_key, pem_of, sign_certificate
 
     if new.get("private_key_location") == "local":
         raise UserError("the lab keeps the key of every certificate that it makes", "lab")
     key = make_key(new["key_type"])
-    new |= {"crt": pem_of(sign(new, key, _issuer(call.box, new["caref"]))), "prv": pem_of(key)}
+    new |= {
+        "crt": pem_of(sign_certificate(new, key, _find_issuer(call.box, new["caref"]))),
+        "prv": pem_of(key),
+    }
 
 
-def _imported(call: Call, new: dict[str, str]) -> None:
+def _import_certificate(call: ActionCall, new: dict[str, str]) -> None:
     from fazai.lab.server.x509 import key_of, keys_match, load_certificate
 
-    crt, prv = _encoded(new["crt_payload"]), _encoded(new["prv_payload"].strip() and new["prv_payload"])
+    crt, prv = _encode_pem(new["crt_payload"]), _encode_pem(new["prv_payload"].strip() and new["prv_payload"])
     try:
         certificate = load_certificate(crt)
     except ValueError as error:
@@ -102,27 +105,27 @@ def _imported(call: Call, new: dict[str, str]) -> None:
     new |= {"crt": crt, "prv": prv}
 
 
-def _reissued(call: Call, new: dict[str, str]) -> None:
+def _reissue_certificate(call: ActionCall, new: dict[str, str]) -> None:
     """The same key and names, a new period."""
-    from fazai.lab.server.x509 import key_of, pem_of, sign
+    from fazai.lab.server.x509 import key_of, pem_of, sign_certificate
 
-    new["crt"] = pem_of(sign(new, key_of(new["prv"]), _issuer(call.box, new["caref"])))
-
-
-def _manual(call: Call, new: dict[str, str]) -> None:
-    new["crt"] = _encoded(new["crt_payload"]) or new["crt"]
+    new["crt"] = pem_of(sign_certificate(new, key_of(new["prv"]), _find_issuer(call.box, new["caref"])))
 
 
-MADE: Final[Mapping[str, Callable[[Call, dict[str, str]], None]]] = {
-    "internal": _internal,
-    "existing": _imported,
-    "import": _imported,
-    "reissue": _reissued,
-    "manual": _manual,
+def _keep_payload(call: ActionCall, new: dict[str, str]) -> None:
+    new["crt"] = _encode_pem(new["crt_payload"]) or new["crt"]
+
+
+MADE: Final[Mapping[str, Callable[[ActionCall, dict[str, str]], None]]] = {
+    "internal": _issue_certificate,
+    "existing": _import_certificate,
+    "import": _import_certificate,
+    "reissue": _reissue_certificate,
+    "manual": _keep_payload,
 }
 
 
-def _make(call: Call, edit: Edit, uuid: str, old: Item, stored: Item) -> None:
+def _make_certificate(call: ActionCall, edit: ConfigEdit, uuid: str, old: Item, stored: Item) -> None:
     """Make what was asked for, and forget the fields that are not stored."""
     new = cast("dict[str, str]", stored)  # the item that is being saved: it is still ours to change
     new["refid"] = new["refid"] or secrets.token_hex(7)[:13]
@@ -139,7 +142,7 @@ def _make(call: Call, edit: Edit, uuid: str, old: Item, stored: Item) -> None:
                 new.pop(field.name, None)
 
 
-def _computed(box: Box, model: ItemModel, uuid: str, item: Item) -> Mapping[str, Any]:
+def _read_certificate(box: Box, model: ItemModel, uuid: str, item: Item) -> Mapping[str, Any]:
     """The fields that are not stored, read from the certificate; the defaults for a new one."""
     from fazai.lab.server.x509 import facts_of, load_certificate
 
@@ -157,11 +160,11 @@ def _computed(box: Box, model: ItemModel, uuid: str, item: Item) -> Mapping[str,
         certificates = [*box.items(CERTIFICATES).values(), *box.items(AUTHORITIES).values()]
         values["refcount"] = str(sum(row["caref"] == item["refid"] for row in certificates))
     else:
-        values["in_use"] = "1" if _users(box, item["refid"]) else "0"
+        values["in_use"] = "1" if _find_users(box, item["refid"]) else "0"
     return values
 
 
-def _users(box: Box, refid: str) -> list[str]:
+def _find_users(box: Box, refid: str) -> list[str]:
     """Who uses a certificate, as an error names them: log destinations, in this lab."""
     destinations = box.items(DESTINATIONS).items()
     return [
@@ -171,18 +174,22 @@ def _users(box: Box, refid: str) -> list[str]:
     ]
 
 
-def _unused(box: Box, model: ItemModel, uuid: str, item: Item) -> None:
-    users = _users(box, item["refid"])
+def _refuse_used(box: Box, model: ItemModel, uuid: str, item: Item) -> None:
+    users = _find_users(box, item["refid"])
     if users:
         raise UserError("".join(users), "Item in use by")
 
 
-HOOKS: Final = Hooks(
-    checks={"certificate": _check},
-    guards={"certificate_unused": _unused},
-    computed={AUTHORITIES: _computed, CERTIFICATES: _computed},
+HOOKS: Final = ModelHooks(
+    checks={"certificate": _check_certificate},
+    guards={"certificate_unused": _refuse_used},
+    computed={AUTHORITIES: _read_certificate, CERTIFICATES: _read_certificate},
     extra={
-        AUTHORITIES: Extra(paths=(CERTIFICATES, AUTHORITIES), before=(_fill_in,), after=(_make,)),
-        CERTIFICATES: Extra(paths=(AUTHORITIES, DESTINATIONS), before=(_fill_in,), after=(_make,)),
+        AUTHORITIES: CollectionHooks(
+            paths=(CERTIFICATES, AUTHORITIES), before=(_fill_in,), after=(_make_certificate,)
+        ),
+        CERTIFICATES: CollectionHooks(
+            paths=(AUTHORITIES, DESTINATIONS), before=(_fill_in,), after=(_make_certificate,)
+        ),
     },
 )

@@ -1,6 +1,6 @@
 """A small HTTP/1.1 server on asyncio and httptools: faults need the transport itself.
 
-One `Connection` per TCP connection. A request without fault or delay is answered inside `data_received`,
+One `LabConnection` per TCP connection. A request without fault or delay is answered inside `data_received`,
 without a task; everything else goes through one task per connection, so that answers keep their order.
 """
 
@@ -14,9 +14,9 @@ from typing import Protocol
 
 import httptools
 
-from fazai.lab.server.wire import NO_CACHE, Reply, Request
+from fazai.lab.server.wire import NO_CACHE, HttpReply, HttpRequest
 
-__all__ = ["MAX_BODY", "TOO_LARGE", "Answer", "Application", "Connection"]
+__all__ = ["MAX_BODY", "TOO_LARGE", "Answer", "Application", "LabConnection"]
 
 MAX_BODY = 32 * 1024 * 1024
 TOO_LARGE = "/too-large"  # stands for a request whose body was not kept
@@ -48,7 +48,7 @@ BAD_REQUEST_PAGE = b"""<!DOCTYPE html>
 </html>
 """
 
-Answer = Reply | Awaitable[Reply | None]
+Answer = HttpReply | Awaitable[HttpReply | None]
 
 
 class Application(Protocol):
@@ -58,12 +58,12 @@ class Application(Protocol):
     idle_s: float
     secure: bool
 
-    def opened(self, connection: Connection) -> bool: ...
-    def closed(self, connection: Connection) -> None: ...
-    def answer(self, connection: Connection, request: Request) -> Answer: ...
+    def opened(self, connection: LabConnection) -> bool: ...
+    def closed(self, connection: LabConnection) -> None: ...
+    def answer(self, connection: LabConnection, request: HttpRequest) -> Answer: ...
 
 
-class Connection(asyncio.Protocol):
+class LabConnection(asyncio.Protocol):
     """One TCP connection of a client."""
 
     def __init__(self, application: Application) -> None:
@@ -74,7 +74,7 @@ class Connection(asyncio.Protocol):
         self._headers: dict[str, str] = {}
         self._body: list[bytes] = []
         self._size = 0
-        self._waiting: deque[Request] = deque()
+        self._waiting: deque[HttpRequest] = deque()
         self._task: asyncio.Task[None] | None = None
         self._served = 0
         self._head = False
@@ -110,7 +110,7 @@ class Connection(asyncio.Protocol):
             self._report(error.__context__ or error)  # a mistake of the lab itself
             self.abort()
         except httptools.HttpParserError:
-            self._write(Reply(400, BAD_REQUEST_PAGE, "text/html", session=False), close=True)
+            self._write(HttpReply(400, BAD_REQUEST_PAGE, "text/html", session=False), close=True)
 
     def pause_writing(self) -> None:
         """Read and answer no more requests of a client that does not read."""
@@ -148,10 +148,10 @@ class Connection(asyncio.Protocol):
         method = self._parser.get_method().decode("ascii")
         if not self._parser.should_keep_alive():
             self._last = True
-        request = Request(method, self._target.decode("latin-1"), self._headers, b"".join(self._body))
+        request = HttpRequest(method, self._target.decode("latin-1"), self._headers, b"".join(self._body))
         if self._size > MAX_BODY:
             self._last = True
-            request = Request(method, TOO_LARGE, {}, b"")
+            request = HttpRequest(method, TOO_LARGE, {}, b"")
         self._waiting.append(request)
         self._pump()
 
@@ -166,13 +166,13 @@ class Connection(asyncio.Protocol):
             request = self._waiting.popleft()
             self._head = request.method == "HEAD"
             answer = self._application.answer(self, request)
-            if isinstance(answer, Reply):
+            if isinstance(answer, HttpReply):
                 self._write(answer)
             else:
                 self._task = asyncio.get_running_loop().create_task(self._later(answer))
                 self._task.add_done_callback(self._done)
 
-    async def _later(self, answer: Awaitable[Reply | None]) -> None:
+    async def _later(self, answer: Awaitable[HttpReply | None]) -> None:
         reply = await answer
         if reply is not None and self._transport is not None:
             self._write(reply)
@@ -190,7 +190,7 @@ class Connection(asyncio.Protocol):
             {"message": "the lab could not answer a request", "exception": error}
         )
 
-    def _write(self, reply: Reply, *, close: bool = False) -> None:
+    def _write(self, reply: HttpReply, *, close: bool = False) -> None:
         if self._transport is None:
             return
         head, body = self.rendered(reply, close=close)
@@ -200,7 +200,7 @@ class Connection(asyncio.Protocol):
         else:
             self._arm()
 
-    def rendered(self, reply: Reply, *, close: bool = False) -> tuple[bytes, bytes]:
+    def rendered(self, reply: HttpReply, *, close: bool = False) -> tuple[bytes, bytes]:
         """Head and body of an answer as bytes; counts it, and closes after the last one."""
         self._served += 1
         limit = self._application.keepalive_requests
@@ -268,4 +268,4 @@ class Connection(asyncio.Protocol):
             self._idle = loop.call_later(self._application.idle_s, self.close)
 
 
-ConnectionFactory = Callable[[], Connection]
+ConnectionFactory = Callable[[], LabConnection]

@@ -17,23 +17,23 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from fazai.lab.settings import Tls
 
-__all__ = ["Authority", "server_context"]
+__all__ = ["LabAuthority", "server_context"]
 
 DAY = datetime.timedelta(days=1)
 
 
-def _name(text: str) -> x509.Name:
+def _common_name(text: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
 
 
-def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
 
 
 @dataclass(frozen=True, slots=True)
-class Authority:
+class LabAuthority:
     """The lab's certificate authority."""
 
     key: ec.EllipticCurvePrivateKey
@@ -45,13 +45,13 @@ class Authority:
         return self.certificate.public_bytes(serialization.Encoding.PEM).decode("ascii")
 
     @classmethod
-    def create(cls) -> Authority:
+    def create(cls) -> LabAuthority:
         key = ec.generate_private_key(ec.SECP256R1())
         now = datetime.datetime.now(datetime.UTC)
         certificate = (
             x509.CertificateBuilder()
-            .subject_name(_name("lab authority"))
-            .issuer_name(_name("lab authority"))
+            .subject_name(_common_name("lab authority"))
+            .issuer_name(_common_name("lab authority"))
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - DAY)
@@ -77,7 +77,7 @@ class Authority:
         return cls(key, certificate)
 
     @classmethod
-    def kept_in(cls, folder: Path) -> Authority:
+    def kept_in(cls, folder: Path) -> LabAuthority:
         """The authority of a folder, made when there is none or it has run out."""
         file = folder / "ca.pem"
         if file.exists():
@@ -92,7 +92,7 @@ class Authority:
                 return cls(key, certificate)
         made = cls.create()
         with open(file, "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as out:
-            out.write(_pem(made.key) + made.pem.encode("ascii"))
+            out.write(_key_pem(made.key) + made.pem.encode("ascii"))
         return made
 
     def server(self, variant: str) -> tuple[bytes, bytes]:
@@ -107,8 +107,8 @@ class Authority:
         signer = key if self_signed else self.key
         certificate = (
             x509.CertificateBuilder()
-            .subject_name(_name("OPNsense.internal"))
-            .issuer_name(_name("OPNsense.internal") if self_signed else self.certificate.subject)
+            .subject_name(_common_name("OPNsense.internal"))
+            .issuer_name(_common_name("OPNsense.internal") if self_signed else self.certificate.subject)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
             .not_valid_before(start)
@@ -121,10 +121,10 @@ class Authority:
             )
             .sign(signer, hashes.SHA256())
         )
-        return _pem(key), certificate.public_bytes(serialization.Encoding.PEM)
+        return _key_pem(key), certificate.public_bytes(serialization.Encoding.PEM)
 
 
-def server_context(authority: Authority, tls: Tls) -> ssl.SSLContext:
+def server_context(authority: LabAuthority, tls: Tls) -> ssl.SSLContext:
     """The TLS side of a listening port."""
     key, certificate = authority.server(tls.variant)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 
-__all__ = ["facts_of", "key_of", "keys_match", "load_certificate", "make_key", "pem_of", "sign"]
+__all__ = ["facts_of", "key_of", "keys_match", "load_certificate", "make_key", "pem_of", "sign_certificate"]
 
 # field -> (short name in a subject, dotted oid)
 SUBJECT: Final = {
@@ -93,7 +93,7 @@ def pem_of(thing: x509.Certificate | PrivateKey) -> str:
     return base64.b64encode(pem).decode()
 
 
-def _subject(wanted: Mapping[str, str]) -> x509.Name:
+def _subject_name(wanted: Mapping[str, str]) -> x509.Name:
     from cryptography import x509
 
     return x509.Name(
@@ -105,7 +105,7 @@ def _subject(wanted: Mapping[str, str]) -> x509.Name:
     )
 
 
-def _lines(text: str) -> list[str]:
+def _split_lines(text: str) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
@@ -115,15 +115,17 @@ def _alternative_names(wanted: Mapping[str, str]) -> list[x509.GeneralName]:
 
     from cryptography import x509
 
-    names: list[x509.GeneralName] = [x509.DNSName(line) for line in _lines(wanted.get("altnames_dns", ""))]
-    addresses = map(ipaddress.ip_address, _lines(wanted.get("altnames_ip", "")))
+    names: list[x509.GeneralName] = [
+        x509.DNSName(line) for line in _split_lines(wanted.get("altnames_dns", ""))
+    ]
+    addresses = map(ipaddress.ip_address, _split_lines(wanted.get("altnames_ip", "")))
     names += [x509.IPAddress(address) for address in addresses]
-    names += [x509.UniformResourceIdentifier(line) for line in _lines(wanted.get("altnames_uri", ""))]
-    names += [x509.RFC822Name(line) for line in _lines(wanted.get("altnames_email", ""))]
+    names += [x509.UniformResourceIdentifier(line) for line in _split_lines(wanted.get("altnames_uri", ""))]
+    names += [x509.RFC822Name(line) for line in _split_lines(wanted.get("altnames_email", ""))]
     return names
 
 
-def sign(
+def sign_certificate(
     wanted: Mapping[str, str], key: PrivateKey, issuer: tuple[x509.Certificate, PrivateKey] | None
 ) -> x509.Certificate:
     """A certificate for the key as the fields of an item describe it; without an issuer it signs itself.
@@ -134,7 +136,7 @@ def sign(
     from cryptography.hazmat.primitives import hashes
 
     now = datetime.datetime.now(datetime.UTC)
-    subject = _subject(wanted)
+    subject = _subject_name(wanted)
     kind = wanted.get("cert_type", "v3_ca")
     builder = (
         x509.CertificateBuilder()
@@ -174,7 +176,7 @@ def _key_type(certificate: x509.Certificate) -> str:
     return ""
 
 
-def _usage(certificate: x509.Certificate) -> dict[str, str]:
+def _read_extensions(certificate: x509.Certificate) -> dict[str, str]:
     """The type of the certificate and its other names."""
     from cryptography import x509
 
@@ -214,4 +216,4 @@ def facts_of(certificate: x509.Certificate) -> dict[str, str]:
         "valid_to": f"{certificate.not_valid_after_utc.timestamp():.0f}",
         "crt_payload": certificate.public_bytes(serialization.Encoding.PEM).decode(),
     }
-    return facts | _usage(certificate)
+    return facts | _read_extensions(certificate)

@@ -7,7 +7,7 @@ from collections import deque
 from types import TracebackType
 from typing import Self
 
-__all__ = ["MIB", "Budget", "Lease"]
+__all__ = ["MIB", "AnswerLease", "Budget"]
 
 MIB = 1024 * 1024
 SMALL_BYTES = MIB  # an answer up to this is read without asking: there are few connections
@@ -54,8 +54,8 @@ class Budget:
                 ready.set_result(None)
 
 
-class Lease:
-    """One answer's part of a budget: all that it may grow to, once it is no longer small."""
+class AnswerLease:
+    """One answer's share of the budget: all that it may grow to, once it is no longer small."""
 
     def __init__(self, budget: Budget, limit_bytes: int) -> None:
         self._budget = budget

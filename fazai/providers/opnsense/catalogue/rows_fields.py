@@ -1,4 +1,4 @@
-"""What we know of a field beyond the device's own facts: references, secrets, separators, requirements."""
+"""Facts of fields beyond the device's own: references, secrets, separators, requirements."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ EXTRA: dict[str, dict[str, dict[str, Any]]] = {
             "required": True,
             "source": "snat_mode",
             "choices": ("automatic", "hybrid", "advanced", "disabled"),
-        },
+        }
     },
     "unbound_host": {"domain": {"fold": "host"}},
     "unbound_alias": {
@@ -83,7 +83,7 @@ EXTRA: dict[str, dict[str, dict[str, Any]]] = {
             "always": True,
             "cut": " [",  # "vlan01 [GUEST]" once it is assigned
             "doc": "chosen by the firewall when left out",
-        },
+        }
     },
     "vip": {
         "network": {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fazai.providers.opnsense.catalogue.rows import ITEM, RULE, KindRow
+from fazai.providers.opnsense.catalogue.rows import RULE, SETTINGS, KindRow
 
 __all__ = ["FIREWALL"]
 
@@ -11,10 +11,7 @@ FIREWALL: tuple[KindRow, ...] = (
         short="category",
         path="firewall/category",
         root="category",
-        verbs=ITEM,
         identity=("name",),
-        label="{name}",
-        service="",
         phase=10,
         privilege="page-firewall-categories",
         summary="A category (label) of firewall aliases, rules and NAT rules.",
@@ -24,9 +21,7 @@ FIREWALL: tuple[KindRow, ...] = (
         short="alias",
         path="firewall/alias",
         root="alias",
-        verbs=ITEM,
         identity=("name",),
-        label="{name}",
         service="alias",
         phase=60,
         privilege="page-firewall-alias-edit",
@@ -39,9 +34,7 @@ FIREWALL: tuple[KindRow, ...] = (
         short="interface_group",
         path="firewall/group",
         root="group",
-        verbs=ITEM,
         identity=("ifname",),
-        label="{ifname}",
         service="interface_group",
         phase=50,
         privilege="page-interfaces-groups-edit",
@@ -56,7 +49,6 @@ FIREWALL: tuple[KindRow, ...] = (
         root="rule",
         verbs=RULE,
         identity=("description",),
-        label="{description}",
         tiebreak=("ipprotocol", "interface", "direction"),
         service="filter",
         phase=80,
@@ -73,7 +65,7 @@ FIREWALL: tuple[KindRow, ...] = (
         short="source_nat_mode",
         path="firewall/source_nat",
         root="filter.general",
-        verbs=("get", "get", "set", "set", "set"),
+        verbs=SETTINGS,
         identity=(),
         label="mode",
         service="filter",
@@ -89,7 +81,6 @@ FIREWALL: tuple[KindRow, ...] = (
         root="rule",
         verbs=RULE,
         identity=("description",),
-        label="{description}",
         tiebreak=("ipprotocol", "interface"),
         service="filter",
         phase=82,
@@ -108,7 +99,6 @@ FIREWALL: tuple[KindRow, ...] = (
         root="rule",
         verbs=RULE,
         identity=("description",),
-        label="{description}",
         tiebreak=("interface",),
         service="filter",
         phase=83,
@@ -126,7 +116,6 @@ FIREWALL: tuple[KindRow, ...] = (
         root="rule",
         verbs=RULE,
         identity=("description",),
-        label="{description}",
         tiebreak=("interface",),
         service="filter",
         phase=84,
@@ -144,13 +133,11 @@ FIREWALL: tuple[KindRow, ...] = (
         root="rule",
         verbs=RULE,
         identity=("descr",),
-        label="{descr}",
         tiebreak=("ipprotocol", "interface"),
         service="filter",
         phase=85,
         privilege="page-firewall-nat-portforward-edit",
         ordered=True,
-        nested=True,
         omit=(
             "associated-rule-id",
             "created.username",
