@@ -1,4 +1,4 @@
-"""Who may do what: API keys, users, groups, privileges."""
+"""Access to the API: keys, users, groups, privileges."""
 
 from __future__ import annotations
 
@@ -31,8 +31,10 @@ class Access:
     readonly: bool
 
     def allows(self, path: str) -> bool:
-        """May the user call this path (`/api/firewall/alias/searchItem`)? It is matched as it was sent: a
-        pattern of `search_item` does not open `searchItem`, one of `search_item/*` opens `search_item`.
+        """Return whether the user may call this path (`/api/firewall/alias/searchItem`).
+
+        It is matched as it was sent: a pattern of `search_item` does not open `searchItem`, one of
+        `search_item/*` opens `search_item`.
         """
         text = path.strip("/")
         return any(
@@ -42,7 +44,7 @@ class Access:
 
 
 def read_privileges(box: Box) -> Mapping[str, Mapping[str, str]]:
-    """Every privilege of the release: its name and the pages it opens."""
+    """Return every privilege of the release: its name and the pages it opens."""
 
     def build() -> Mapping[str, Mapping[str, str]]:
         release = box.catalogue.release
@@ -53,7 +55,7 @@ def read_privileges(box: Box) -> Mapping[str, Mapping[str, str]]:
 
 
 def make_key() -> tuple[str, str, str]:
-    """A fresh API key: key, secret, and the line that a user's `apikeys` keeps of them."""
+    """Make a fresh API key: key, secret, and the line that a user's `apikeys` keeps of them."""
     key, secret = (base64.b64encode(secrets.token_bytes(60)).decode("ascii") for _ in range(2))
     return key, secret, f"{key}|{_hash_secret(secret)}"
 
@@ -95,7 +97,7 @@ def _access_of(box: Box, uuid: str) -> Access:
 
 
 def find_access(box: Box, header: str) -> Access | str:
-    """The rights behind an Authorization header; "malformed" or "refused" when there are none.
+    """Return the rights behind an Authorization header, or "malformed" or "refused".
 
     The scheme word is not looked at.
     """

@@ -1,4 +1,4 @@
-"""One firewall's insides: what is stored, what runs, and what a handler may use of both."""
+"""One firewall's insides: the stored configuration, the running state, and the call that a handler gets."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ __all__ = [
     "Running",
     "Unexpected",
     "UserError",
+    "posted_only",
 ]
 
 T = TypeVar("T")
@@ -35,16 +36,16 @@ class UserError(Exception):
 
 
 class Unexpected(Exception):
-    """What the product did not expect (a list where a string belongs): 500, and a crash report."""
+    """An error that the product did not expect (a list where a string belongs): 500, and a crash report."""
 
 
 class ActionNotFound(Exception):
-    """404, found out only inside the controller."""
+    """A 404 that only the controller itself finds out."""
 
 
 @dataclass(slots=True)
 class Running:
-    """What the services run, as opposed to what is stored; changed by reconfigure and apply alone."""
+    """The state with which services run; changed by reconfigure and apply alone."""
 
     applied: dict[str, State] = field(default_factory=dict)  # service -> configuration it was started with
     tables: dict[str, dict[str, None]] = field(default_factory=dict)  # pf table -> addresses
@@ -52,7 +53,7 @@ class Running:
     crashed_at: float = 0.0
 
     def items(self, service: str, path: str) -> Collection:
-        """A collection as the service saw it when it was started last."""
+        """Return a collection as the service saw it when it was started last."""
         return self.applied.get(service, {}).get(path, {})
 
 
@@ -91,7 +92,7 @@ class Box:
         return self.config.items(path)
 
     def derived(self, name: str, paths: tuple[str, ...], build: Callable[[], T], extra: object = None) -> T:
-        """A value computed from collections, kept while they are the current ones."""
+        """Return a value computed from collections, kept while they are the current ones."""
         items = self.config.state.get
         found = self._derived.get(name)
         if found is not None:
@@ -103,7 +104,7 @@ class Box:
         return value
 
     def index(self, path: str, name: str) -> Mapping[str, str]:
-        """Value of a field -> uuid of an item with it; after a single write only that write is looked at."""
+        """Return uuids by the value of a field; after a single write only that write is looked at."""
         current = self.config.items(path)
         known = self._indexes.get((path, name))
         if known is not None and known[0] is current:
@@ -123,7 +124,7 @@ class Box:
         return found
 
     def apply(self, service: str) -> None:
-        """The service now runs with what is stored."""
+        """Let the service run with what is stored."""
         self.running.applied[service] = self.config.state
 
 
@@ -149,7 +150,7 @@ class ActionCall:
         return self.params[index] if index < len(self.params) else None
 
     def argument(self, name: str) -> Any:
-        """A parameter of a search: from the posted body, else from the query."""
+        """Return a parameter of a search: from the posted body, else from the query."""
         return self.body[name] if name in self.body else self.query.get(name)
 
     def why(self) -> str:
@@ -177,3 +178,12 @@ class ActionCall:
 
 
 Handler = Callable[[ActionCall], Any]
+
+
+def posted_only(otherwise: Any) -> Callable[[Handler], Handler]:
+    """Return a decorator for handlers that carry out a POST, and give this answer to other methods."""
+
+    def decorate(handler: Handler) -> Handler:
+        return lambda call: handler(call) if call.posted else otherwise
+
+    return decorate

@@ -23,7 +23,7 @@ PORTS = "ports.json"
 
 
 class LabAddress(msgspec.Struct, frozen=True):
-    """Where a firewall of a lab answers, and the file that holds its key."""
+    """Address, release and key file of a firewall of a lab."""
 
     name: str
     base_url: str
@@ -94,7 +94,7 @@ async def serve_lab(
 
 
 def describe_lab(folder: Path) -> list[str]:
-    """One line for each firewall that the folder keeps: is it being served, and where?"""
+    """Return one line for each firewall that the folder keeps, with its address if it is served."""
     running = _read_lab_file(folder)
     known = {} if running is None else running.firewalls
     served = {name: address for name, address in known.items() if _accepts_connections(address.base_url)}
@@ -109,7 +109,7 @@ def describe_lab(folder: Path) -> list[str]:
 
 
 def find_firewall(folder: Path, name: str) -> LabAddress | None:
-    """A firewall that `fazai lab up` serves from this folder and that answers; None when there is none."""
+    """Return a firewall that `fazai lab up` serves from a folder; None when it does not answer."""
     running = _read_lab_file(folder)
     if running is None or name not in running.firewalls:
         return None
@@ -118,7 +118,7 @@ def find_firewall(folder: Path, name: str) -> LabAddress | None:
 
 
 def reset_lab(folder: Path, names: Sequence[str]) -> list[str]:
-    """Forget the state and the keys of firewalls (of all, when none is named); one line for each.
+    """Forget the state and the keys of firewalls (of all, when none is named); return a line for each.
 
     Raises LockHeld when one of them is being served, UsageError for a name that the folder does not keep.
     """
@@ -140,7 +140,7 @@ def reset_lab(folder: Path, names: Sequence[str]) -> list[str]:
 
 
 def _kept_names(folder: Path) -> list[str]:
-    """The firewalls that have a folder of their own."""
+    """Return the names of the firewalls that have a folder of their own."""
     return sorted(entry.parent.name for entry in folder.glob("*/key.json"))
 
 
@@ -162,7 +162,7 @@ def _read_lab_file(folder: Path) -> _LabFile | None:
 
 
 def _read_ports(folder: Path) -> dict[str, int]:
-    """The ports of the last time; the folder is made if need be."""
+    """Return the ports of the last time; the folder is made if need be."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     try:
         return msgspec.json.decode((folder / PORTS).read_bytes(), type=dict[str, int])
@@ -187,7 +187,7 @@ def _write_ca(folder: Path, pem: str) -> Path:
 
 
 def _free_port(port: int) -> int:
-    """The port itself when nobody listens there, else 0."""
+    """Return the port itself when nobody listens there, else 0."""
     if not port:
         return 0
     with socket.socket() as probe:
@@ -200,7 +200,7 @@ def _free_port(port: int) -> int:
 
 
 def _accepts_connections(base_url: str) -> bool:
-    """Does something accept a connection there?"""
+    """Return whether something accepts a connection there."""
     host, _, port = base_url.rpartition("/")[2].rpartition(":")
     try:
         with socket.create_connection((host, int(port)), timeout=1.0):

@@ -10,7 +10,6 @@ from base64 import b64encode
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import msgspec
@@ -89,7 +88,7 @@ class LabFirewall:
 
     @property
     def locked_out(self) -> bool:
-        """Does a lockout keep new connections away?"""
+        """True while a lockout keeps new connections away."""
         return self._site.locked is not None
 
     @property
@@ -112,11 +111,11 @@ class LabFirewall:
         return asyncio.run_coroutine_threadsafe(later(), self._loop).result()
 
     def inject(self, fault: Fault) -> None:
-        """From now on this goes wrong, too."""
+        """Arm a fault beside those that are armed already."""
         self._inside(lambda: self._site.faults.inject(fault))
 
     def clear_faults(self) -> None:
-        """Nothing goes wrong any more; a lockout ends, and so does a delay."""
+        """Disarm all faults; a lockout ends, and so does a delay."""
 
         def clear() -> None:
             self._site.faults.clear()
@@ -226,9 +225,7 @@ class Lab:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *raised: object) -> None:
         await self.close()
 
     async def start(self, name: str, settings: LabSettings | None = None, port: int = 0) -> LabFirewall:
@@ -257,7 +254,7 @@ class Lab:
         catalogue = load_catalogue(settings.release)
         key, secret, line = _read_or_make_key(folder)
         state = start_state(catalogue, line, legacy_rules=settings.has_legacy_rules)
-        config = FirewallConfig(state, settings.history, folder)
+        config = FirewallConfig.open(state, settings.history, folder)
         box = Box(name, catalogue, settings, config)
         box.schedule = _schedule_timer
         if settings.tls is not None:
@@ -287,7 +284,7 @@ class Lab:
 
 
 def boot_services(box: Box) -> None:
-    """After a restart the services run what is stored, as after a reboot; a new firewall runs nothing."""
+    """Run what is stored, as after a reboot; the services of a new firewall run nothing."""
     if box.config.history:
         for service in BOOTED:
             box.apply(service)
@@ -302,7 +299,10 @@ def _schedule_timer(delay_s: float, action: Callable[[], None]) -> Callable[[], 
 
 
 def _lock_folder(folder: Path, name: str) -> int:
-    """Two processes must not keep the state of one firewall. Raises LockHeld, StateError."""
+    """Lock the folder: two processes must not keep the state of one firewall.
+
+    Raises LockHeld, StateError.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -321,7 +321,7 @@ def _lock_folder(folder: Path, name: str) -> int:
 
 
 class _KeyFile(msgspec.Struct, frozen=True, rename={"key": "api_key", "secret": "api_secret"}):
-    """As an inventory takes it: `secret: !file …/key.json`."""
+    """The key file as an inventory takes it: `secret: !file …/key.json`."""
 
     key: str
     secret: str
@@ -329,7 +329,7 @@ class _KeyFile(msgspec.Struct, frozen=True, rename={"key": "api_key", "secret": 
 
 
 def _read_or_make_key(folder: Path | None) -> tuple[str, str, str]:
-    """The API key of a firewall; kept with mode 0600."""
+    """Return the API key of a firewall; it is kept with mode 0600."""
     if folder is None:
         return make_key()
     file = folder / "key.json"

@@ -7,7 +7,7 @@ import uuid as uuids
 from collections.abc import Mapping
 from typing import Any, Final
 
-from fazai.lab.box import ActionCall, Handler
+from fazai.lab.box import ActionCall, Handler, posted_only
 from fazai.lab.engine.config import Item
 from fazai.lab.engine.fieldtypes import is_address, is_network
 from fazai.lab.engine.names import ALIASES, CATEGORIES, INTERFACES, builtin_aliases, natural_key
@@ -64,7 +64,7 @@ def search_aliases(call: ActionCall) -> Any:
 
 
 def get_alias(call: ActionCall) -> Any:
-    """An unknown uuid is an alias of which only `content` is there."""
+    """Show an alias; under an unknown uuid only `content` is there."""
     uuid, box, model = call.param(0), call.box, _alias_model(call)
     if uuid is None:
         body = get_item(call, model)
@@ -78,7 +78,7 @@ def get_alias(call: ActionCall) -> Any:
 
 
 def set_alias(call: ActionCall) -> Any:
-    """A built-in alias answers `saved` and does not change."""
+    """Set an alias; a built-in one answers `saved` and does not change."""
     if call.posted and call.param(0) in builtin_aliases(call.box) and "alias" in call.body:
         call.save(call.box.config.edit())
         return {"result": "saved"}
@@ -96,7 +96,7 @@ def get_alias_uuid(call: ActionCall) -> Any:
 
 
 def get_alias_model(call: ActionCall) -> Any:
-    """The whole model; contents are shown without the other aliases here."""
+    """Show the whole model; contents are shown without the other aliases here."""
     if call.method not in ("GET", "HEAD"):
         return []
     box, model = call.box, _alias_model(call)
@@ -131,10 +131,9 @@ def export_aliases(call: ActionCall) -> Any:
     return {"geoip": {"url": url}, "aliases": {"alias": as_php(rows)}}
 
 
+@posted_only(otherwise={"status": "failed"})
 def import_aliases(call: ActionCall) -> Any:
-    """All or nothing, even though the counters say otherwise; known names are updated."""
-    if not call.posted:
-        return {"status": "failed"}
+    """Take all aliases or none, even though the counters say otherwise; known names are updated."""
     data = posted_body(call, "data") or {}
     entries = data.get("aliases", {})
     entries = entries.get("alias", {}) if isinstance(entries, Mapping) else {}
@@ -161,12 +160,12 @@ def import_aliases(call: ActionCall) -> Any:
 
 
 def list_categories(call: ActionCall) -> Any:
-    """The categories with the number of aliases in each."""
+    """List the categories with the number of aliases in each."""
     return count_categories(call, (ALIASES,))
 
 
 def count_categories(call: ActionCall, paths: tuple[str, ...]) -> Any:
-    """Categories, and how many items of the collections are in each."""
+    """List categories, and how many items of the collections are in each."""
     box = call.box
     used: dict[str, int] = {}
     for path in paths:
@@ -183,7 +182,7 @@ def count_categories(call: ActionCall, paths: tuple[str, ...]) -> Any:
 
 
 def list_networks(call: ActionCall) -> Any:
-    """Aliases that may stand in a network group."""
+    """List the aliases that may stand in a network group."""
     known = {
         name: row["description"]
         for name, row in builtin_aliases(call.box).items()
@@ -221,14 +220,13 @@ def get_table_size(call: ActionCall) -> Any:
 
 
 def refresh_tables(call: ActionCall) -> None:
-    """The tables are made from what is stored now."""
+    """Make the tables from what is stored now."""
     call.box.apply("alias")
     call.box.running.tables = make_tables(call.box)
 
 
+@posted_only(otherwise={"status": "failed"})
 def reconfigure_aliases(call: ActionCall) -> Any:
-    if not call.posted:
-        return {"status": "failed"}
     refresh_tables(call)
     return {"status": "ok"}
 
@@ -253,14 +251,13 @@ def _posted_address(call: ActionCall) -> str | None:
 
 
 def _replace_table(call: ActionCall, table: dict[str, None]) -> None:
-    """Tables are replaced, not changed: rows that show their size live as long as they do."""
+    """Replace a table: rows that show its size live as long as it does."""
     running = call.box.running
     running.tables = {**running.tables, call.param(0) or "": table}
 
 
+@posted_only(otherwise={"status": "failed"})
 def add_address(call: ActionCall) -> Any:
-    if not call.posted:
-        return {"status": "failed"}
     address = _posted_address(call)
     if address is None:
         return {"status": "not_an_address"}
@@ -268,24 +265,22 @@ def add_address(call: ActionCall) -> Any:
     return {"status": "done"}
 
 
+@posted_only(otherwise={"status": "failed"})
 def delete_address(call: ActionCall) -> Any:
-    if not call.posted:
-        return {"status": "failed"}
     table = dict(call.box.running.tables.get(call.param(0) or "", {}))
     table.pop(str(call.body.get("address")), None)
     _replace_table(call, table)
     return {"status": "done"}
 
 
+@posted_only(otherwise={"status": "failed"})
 def flush_table(call: ActionCall) -> Any:
-    if not call.posted:
-        return {"status": "failed"}
     _replace_table(call, {})
     return {"status": "done"}
 
 
 def find_references(call: ActionCall) -> Any:
-    """Which running tables hold an address."""
+    """List the running tables that hold an address."""
     wanted = str(call.body.get("ip", ""))
     if not call.posted or not is_address(wanted):
         return {"status": "failed"}

@@ -8,7 +8,7 @@ import html
 from collections.abc import Mapping
 from typing import Any, Final
 
-from fazai.lab.box import ActionCall, Handler
+from fazai.lab.box import ActionCall, Handler, posted_only
 from fazai.lab.engine.config import Collection, ConfigRevision
 from fazai.lab.engine.xmlview import lines_of
 from fazai.lab.server.wire import HttpReply
@@ -32,7 +32,7 @@ def _estimate_size(call: ActionCall, revision: ConfigRevision) -> int:
 
 
 def list_backups(call: ActionCall) -> Any:
-    """The newest first."""
+    """List the entries of the history, the newest first."""
     if call.param(0) != "this":
         return {"items": []}
     rows = []
@@ -58,7 +58,7 @@ def _find_revision(call: ActionCall, name: str | None) -> ConfigRevision | None:
 
 
 def diff_backups(call: ActionCall) -> Any:
-    """From the second to the first, as the product shows it; markup is escaped."""
+    """Show what leads from the second to the first, as the product does; markup is escaped."""
     first, second = _find_revision(call, call.param(1)), _find_revision(call, call.param(2))
     if call.param(0) != "this" or first is None or second is None:
         return {"items": []}
@@ -80,10 +80,9 @@ def diff_backups(call: ActionCall) -> Any:
     return {"items": [html.escape(line) for line in lines]}
 
 
+@posted_only(otherwise={"status": "failed"})
 def revert_backup(call: ActionCall) -> Any:
-    """Back to an earlier configuration, everybody's changes since included; what runs stays as it is."""
-    if not call.posted:
-        return {"status": "failed"}
+    """Go back to an earlier configuration, others' changes included; what runs stays as it is."""
     revision = _find_revision(call, call.param(0))
     if revision is None:
         return {"status": "not_found"}
@@ -92,9 +91,8 @@ def revert_backup(call: ActionCall) -> Any:
     return {"status": "reverted"}
 
 
+@posted_only(otherwise={"status": "failed"})
 def delete_backup(call: ActionCall) -> Any:
-    if not call.posted:
-        return {"status": "failed"}
     revision = _find_revision(call, call.param(0))
     if revision is None:
         return {"status": "not_found"}

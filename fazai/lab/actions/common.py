@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from fazai.lab.box import ActionCall, Handler
+from fazai.lab.box import ActionCall, Handler, posted_only
 from fazai.lab.engine.schema import Catalogue, ItemModel, action_key
 from fazai.lab.engine.verbs import (
     add_item,
@@ -38,16 +38,15 @@ def _bind_verb(verb: Callable[[ActionCall, ItemModel], Any], model: ItemModel) -
 
 
 def answer_constant(answer: Any) -> Handler:
-    """An action that always answers the same."""
+    """Return a handler that always answers the same."""
     return lambda call: answer
 
 
 def reconfigure_service(service: str) -> Handler:
-    """The service takes over what is stored."""
+    """Return the handler with which a service takes over what is stored."""
 
+    @posted_only(otherwise={"status": "failed"})
     def handler(call: ActionCall) -> Any:
-        if not call.posted:
-            return {"status": "failed"}
         call.box.apply(service)
         call.box.running.services[service] = "running"
         return {"status": "ok"}
@@ -56,11 +55,10 @@ def reconfigure_service(service: str) -> Handler:
 
 
 def change_service(service: str, state: str) -> Handler:
-    """start, stop or restart of a daemon."""
+    """Return the handler that starts, stops or restarts a daemon."""
 
+    @posted_only(otherwise={"response": []})
     def handler(call: ActionCall) -> Any:
-        if not call.posted:
-            return {"response": []}
         if state == "running":
             call.box.running.applied.setdefault(service, call.box.config.state)
         call.box.running.services[service] = state
@@ -72,7 +70,7 @@ def change_service(service: str, state: str) -> Handler:
 def service_handlers(
     service: str, disabled: Callable[[ActionCall], bool] | None = None
 ) -> dict[str, Handler]:
-    """start, stop, restart, status, reconfigure of a daemon."""
+    """Return start, stop, restart, status and reconfigure of a daemon."""
 
     def status(call: ActionCall) -> Any:
         state = call.box.running.services.get(service, "stopped")
@@ -90,7 +88,7 @@ def service_handlers(
 
 
 def generic_handlers(catalogue: Catalogue) -> dict[str, Handler]:
-    """Handlers of every controller that has a row: the verbs of its collections, its model, its service."""
+    """Return the handlers of every controller with a row: its collections, its model, its service."""
     table: dict[str, Handler] = {}
     for name, controller in catalogue.controllers.items():
         actions = catalogue.endpoints.get(name, {})

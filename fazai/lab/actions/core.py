@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from fazai.lab.actions.common import answer_constant
-from fazai.lab.box import ActionCall, Box, Handler
+from fazai.lab.box import ActionCall, Box, Handler, posted_only
 from fazai.lab.engine.schema import read_json
 from fazai.lab.engine.search import SearchRow, grid_answer, make_rows, recordset_answer
 from fazai.lab.engine.verbs import get_item, rows_of
@@ -20,7 +20,7 @@ TUNABLES: Final = "Core.Tunables.item"
 
 
 def recorded_answer(box: Box, name: str) -> Any:
-    """A constant answer, with the version of the box's release."""
+    """Return a constant answer, with the version of the box's release."""
 
     def build() -> Any:
         text = msgspec.json.encode(read_json("answers.json")[name]).decode()
@@ -35,7 +35,7 @@ def answer_recorded(name: str) -> Handler:
 
 
 def get_system_status(call: ActionCall) -> Any:
-    """ERROR after a 500 of the unexpected kind, until the crash report is dismissed."""
+    """Show ERROR after a 500 of the unexpected kind, until the crash report is dismissed."""
     system: dict[str, Any] = {"status": 2, "message": "No pending messages", "title": "System"}
     metadata = {
         "system": system,
@@ -67,7 +67,7 @@ def dismiss_status(call: ActionCall) -> Any:
 
 
 def search_menu(call: ActionCall) -> Any:
-    """The menu's entries whose path contains the word, and the entries above them."""
+    """List the menu's entries whose path contains the word, and the entries above them."""
     word = str(call.query.get("q", "")).lower()
     rows = recorded_answer(call.box, "menu")
     paths = [row["breadcrumb"].strip() for row in rows]
@@ -88,10 +88,9 @@ def search_services(call: ActionCall) -> Any:
 
 
 def change_any_service(state: str) -> Handler:
+    @posted_only(otherwise={"result": "failed"})
     def handler(call: ActionCall) -> Any:
         """`ok` also for a service that does not exist."""
-        if not call.posted:
-            return {"result": "failed"}
         name = call.param(0) or ""
         if any(row["name"] == name and not row["locked"] for row in recorded_answer(call.box, "services")):
             call.box.running.services[{"syslog-ng": "syslog"}.get(name, name)] = state

@@ -1,4 +1,4 @@
-"""diagnostics/*: what runs, as far as the lab runs anything; live figures are constants."""
+"""diagnostics/*: the running state, as far as the lab runs anything; live figures are constants."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def get_interface_names(call: ActionCall) -> Any:
 
 
 def get_interface_config(call: ActionCall) -> Any:
-    """The devices of the machine, and the VLANs that were made of them."""
+    """Show the devices of the machine, and the VLANs that were made of them."""
     return {**recorded_answer(call.box, "interface_config"), **vlan_devices(call.box)}
 
 
@@ -49,7 +49,7 @@ def _find_gateway(box: Box, name: str) -> Mapping[str, str] | None:
 
 
 def list_routes(call: ActionCall) -> Any:
-    """The static routes that were applied. Kernel routes of the interfaces are not shown."""
+    """List the static routes that were applied, without the kernel's own."""
     box = call.box
     rows = []
     for item in box.running.items("routes", ROUTES).values():
@@ -76,7 +76,7 @@ def list_routes(call: ActionCall) -> Any:
 
 
 def get_vip_status(call: ActionCall) -> Any:
-    """CARP and alias addresses that were applied."""
+    """List the CARP and alias addresses that were applied."""
     box = call.box
     rows = [
         {
@@ -103,7 +103,7 @@ def get_vip_status(call: ActionCall) -> Any:
 
 
 def list_rule_ids(call: ActionCall) -> Any:
-    """The labels of the rules that run; none before the first apply."""
+    """List the labels of the rules that run; none before the first apply."""
     return {
         "items": [
             {"id": uuid, "descr": item["description"]}
@@ -155,8 +155,10 @@ def get_resources(call: ActionCall) -> Any:
 
 
 def stream_cpu(call: ActionCall) -> Any:
-    """Events as `scripts/system/cpu.py` of opnsense/core prints them, one a second, without end: here the
-    first two, at once. No recording holds them."""
+    """Send the first two events as `scripts/system/cpu.py` of opnsense/core prints them.
+
+    The product sends one a second, without end. No recording holds them.
+    """
     lines = []
     for user, system in ((2, 1), (4, 2)):
         shares = {"user": user, "nice": 0, "sys": system, "intr": 0, "idle": 100 - user - system}
@@ -166,7 +168,7 @@ def stream_cpu(call: ActionCall) -> Any:
 
 
 def look_up_address(call: ActionCall) -> Any:
-    """The lab knows itself alone."""
+    """Answer for the lab's own address; it knows no other."""
     wanted = str(call.argument("address") or "")
     return {wanted: "localhost" if wanted in ("127.0.0.1", "::1") else wanted}
 

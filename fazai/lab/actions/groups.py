@@ -1,4 +1,4 @@
-"""firewall/group: the groups that the product brings, and when a new one can be used."""
+"""firewall/group: the groups that the product brings, and the moment from which a new one can be used."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from fazai.lab.actions.common import reconfigure_service
-from fazai.lab.box import ActionCall, Box, Handler, UserError
+from fazai.lab.box import ActionCall, Box, Handler, UserError, posted_only
 from fazai.lab.engine.config import Item, stored_text
 from fazai.lab.engine.names import INTERFACES, interface_label
 from fazai.lab.engine.schema import read_json
@@ -25,7 +25,7 @@ ICON: Final = "fa fa-plug text-success"
 
 
 def get_vip(call: ActionCall) -> Any:
-    """The two stored fields are shown as one."""
+    """Show the two stored fields of a virtual address as one."""
     body = get_item(call, call.box.catalogue.items[VIPS])
     if body:
         del body["vip"]["subnet"], body["vip"]["subnet_bits"]
@@ -108,7 +108,7 @@ def _assignment_problems(call: ActionCall, name: str, item: Item) -> dict[str, s
 
 
 def add_assignment(call: ActionCall) -> Any:
-    """The next name is given; a new assignment is locked."""
+    """Assign a device under the next name; a new assignment is locked."""
     sent = posted_body(call, "interface")
     if sent is None:
         return FAILED
@@ -143,9 +143,8 @@ def _store_assignment(call: ActionCall, name: str, item: Item) -> dict[str, Any]
     return None
 
 
+@posted_only(otherwise=FAILED)
 def delete_assignment(call: ActionCall) -> Any:
-    if not call.posted:
-        return FAILED
     result = "not found"
     for name in (call.param(0) or "").split(","):
         item = call.box.items(INTERFACES).get(name)
@@ -222,7 +221,7 @@ def search_overview(call: ActionCall) -> Any:
 
 
 def get_interface(call: ActionCall) -> Any:
-    """By device name, not by identifier."""
+    """Show an interface by its device name, not by its identifier."""
     titles = read_json("answers.json")["overview_titles"]
     for row in _overview_rows(call.box, details=True):
         if row["device"] == call.param(0):
@@ -236,7 +235,7 @@ def get_interface(call: ActionCall) -> Any:
 
 
 def export_overview(call: ActionCall) -> Any:
-    """JSON under a type for pages."""
+    """Send JSON under a type for pages, as the product does."""
     return make_json_reply(_overview_rows(call.box, details=True), content_type="text/html; charset=UTF-8")
 
 

@@ -18,7 +18,7 @@ MODEL: Final = "Kea.dhcp4"
 
 
 def set_kea(call: ActionCall) -> Any:
-    """Also puts the firewall's address into the options of the subnets that ask for it."""
+    """Set the model, and put the firewall's address into the options of subnets that ask for it."""
     edit = call.box.config.edit()
     for uuid, item in collect_options(call.box).items():
         edit.put(SUBNETS, uuid, item)
@@ -27,13 +27,13 @@ def set_kea(call: ActionCall) -> Any:
 
 
 def search_leases(call: ActionCall) -> Any:
-    """Nobody asks the lab for an address."""
+    """List no leases: nobody asks the lab for an address."""
     stats = {"active": 0, "inactive": 0, "total": 0}
     return {**recordset_answer(call, []), "stats": stats, "interfaces": []}
 
 
 def _find_reservation(call: ActionCall, sent: dict[str, str]) -> str:
-    """The subnet follows from the address; a reservation is known by its subnet and its MAC address."""
+    """Find a reservation by its subnet, which follows from the address, and its MAC address."""
     sent["subnet"] = subnet_of(call.box, sent.get("ip_address", "")) or sent.get("subnet", "")
     same = (sent["subnet"], sent.get("hw_address", ""))
     reservations = call.box.items(RESERVATIONS).items()

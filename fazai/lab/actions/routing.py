@@ -35,7 +35,7 @@ def _gateway_model(call: ActionCall) -> ItemModel:
 
 
 def _fits_interface(box: Box, item: Item) -> bool:
-    """Is the address inside the network of its interface?"""
+    """Return whether the address is inside the network of its interface."""
     interface = box.items(INTERFACES).get(item["interface"], {})
     if item["ipprotocol"] != "inet" or not interface.get("ipaddr"):
         return True
@@ -75,7 +75,7 @@ def search_gateways(call: ActionCall) -> Any:
 
 
 def get_gateway(call: ActionCall) -> Any:
-    """Something that is no uuid is a new gateway."""
+    """Show a gateway; something that is no uuid is a new one."""
     if call.param(0) is not None and not _looks_like_uuid(call.param(0) or ""):
         call.params = []
     return get_item(call, _gateway_model(call))
@@ -89,8 +89,10 @@ def _looks_like_uuid(text: str) -> bool:
 
 
 def set_gateway(call: ActionCall) -> Any:
-    """Something that is no uuid of a gateway makes a new one, under a uuid of the firewall's own choosing
-    unless a version 4 one was given."""
+    """Set a gateway; something that is no uuid of one makes a new one.
+
+    It gets a uuid of the firewall's own choosing unless a version 4 one was given.
+    """
     model, uuid = _gateway_model(call), call.param(0) or ""
     sent = posted_body(call, model.root)
     if sent is None:

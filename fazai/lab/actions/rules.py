@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from fazai.lab.actions.aliases import count_categories, refresh_tables
-from fazai.lab.box import ActionCall, Box, Handler, UserError
+from fazai.lab.box import ActionCall, Box, Handler, UserError, posted_only
 from fazai.lab.engine.config import Item
 from fazai.lab.engine.hooks import HOOKS
 from fazai.lab.engine.names import (
@@ -41,7 +41,7 @@ def _rule_model(call: ActionCall) -> ItemModel:
 
 
 def automatic_rules(box: Box, name: str) -> list[SearchRow]:
-    """The rules that the product makes itself; in 26.1 those of the factory are shown among them."""
+    """Return the rules that the product makes itself; in 26.1 those of the factory are among them."""
     legacy = name == "filter" and box.settings.has_legacy_rules
 
     def build() -> list[SearchRow]:
@@ -59,7 +59,7 @@ def _groups_of_interface(box: Box, interface: str) -> set[str]:
 
 
 def _matches_interface(box: Box, interface: str) -> Callable[[SearchRow], bool]:
-    """Rules of an interface, of its groups, and floating ones; "" means floating ones alone."""
+    """Return a filter: rules of an interface, its groups, and floating ones; for "" floating ones alone."""
     label = interface_name(box, interface) if interface else ""
     names = {interface} | _groups_of_interface(box, interface) if interface else set()
 
@@ -77,7 +77,7 @@ def _matches_interface(box: Box, interface: str) -> Callable[[SearchRow], bool]:
 
 
 def search_rules(call: ActionCall) -> Any:
-    """Automatic rules are mixed in."""
+    """List the rules, with the automatic ones mixed in."""
     box = call.box
     rows = automatic_rules(box, "filter") + rows_of(box, _rule_model(call))
     interface, categories = call.argument("interface"), call.argument("category")
@@ -90,7 +90,7 @@ def search_rules(call: ActionCall) -> Any:
 
 
 def search_source_nat(call: ActionCall) -> Any:
-    """Manual rules are listed only where they are used: in the modes hybrid and advanced."""
+    """List manual rules only where they are used: in the modes hybrid and advanced."""
     box = call.box
     mode = box.config.settings("Firewall.Filter").get("general.snat_mode", "automatic")
     rows = rows_of(box, _rule_model(call)) if mode in ("hybrid", "advanced") else []
@@ -100,13 +100,13 @@ def search_source_nat(call: ActionCall) -> Any:
 
 
 def search_d_nat(call: ActionCall) -> Any:
-    """The automatic rules come first and are not counted."""
+    """List the rules; the automatic ones come first and are not counted."""
     body = grid_answer(call, rows_of(call.box, _rule_model(call)))
     return {**body, "rows": [row.raw for row in automatic_rules(call.box, "d_nat")] + body["rows"]}
 
 
 def get_rule(call: ActionCall) -> Any:
-    """With fetchmode=copy the sequence is the next free one, as a number."""
+    """Show a rule; with fetchmode=copy its sequence is the next free one, as a number."""
     model = _rule_model(call)
     body = get_item(call, model)
     if body and call.query.get("fetchmode") == "copy" and call.param(0) is not None:
@@ -116,10 +116,9 @@ def get_rule(call: ActionCall) -> Any:
     return body
 
 
+@posted_only(otherwise={"status": "error"})
 def apply_rules(call: ActionCall) -> Any:
-    """The rules are loaded; up to 26.1 the aliases with them, since 26.7 they have their own reconfigure."""
-    if not call.posted:
-        return {"status": "error"}
+    """Load the rules; up to 26.1 the aliases with them, since 26.7 they have their own reconfigure."""
     call.box.apply("filter")
     if call.box.settings.release.startswith("26.1"):
         refresh_tables(call)
@@ -127,7 +126,7 @@ def apply_rules(call: ActionCall) -> Any:
 
 
 def toggle_d_nat(call: ActionCall) -> Any:
-    """Speaks of `disabled`: 1, and anything else but 0, disables."""
+    """Toggle `disabled`: 1, and anything else but 0, disables."""
     model, uuid, wanted = _rule_model(call), call.param(0) or "", call.param(1)
     item = call.box.items(model.path).get(uuid)
     if not call.posted or item is None:
@@ -150,10 +149,9 @@ def toggle_log(call: ActionCall) -> Any:
     return {"status": "ok"}
 
 
+@posted_only(otherwise={"status": "error"})
 def move_before(call: ActionCall) -> Any:
     """Half way between the target and the rule before it; rules after it make room. Only within a group."""
-    if not call.posted:
-        return {"status": "error"}
     box, model = call.box, _rule_model(call)
     items = box.items(model.path)
     moved, target = items.get(call.param(0) or ""), items.get(call.param(1) or "")
@@ -238,7 +236,7 @@ def flush_inspect(call: ActionCall) -> Any:
 
 
 def applied_rules(box: Box) -> list[Item]:
-    """The rules that run, in their order."""
+    """Return the rules that run, in their order."""
     return sorted(box.running.items("filter", RULES).values(), key=lambda item: order_of(box, item)[1])
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from fazai.lab.actions.rules import COLLECTIONS, apply_rules
-from fazai.lab.box import ActionCall, ArmedRollback, Box, Handler
+from fazai.lab.box import ActionCall, ArmedRollback, Box, Handler, posted_only
 from fazai.lab.engine.config import collections_below
 from fazai.lab.models.alias import make_tables
 
@@ -16,10 +16,9 @@ ERROR: Final = {"status": "error"}
 TIMER: Final = "/usr/local/opnsense/scripts/filter/rollback_timer.php made changes"
 
 
+@posted_only(otherwise=ERROR)
 def take_savepoint(call: ActionCall) -> Any:
-    """The answered revision has two decimals, the history's number more: as answered it fits nothing."""
-    if not call.posted:
-        return ERROR
+    """Take a savepoint; its revision has two decimals, the history's more, so as answered it fits nothing."""
     now = call.box.clock()
     call.check_writable()
     revision = call.box.config.edit().commit(call.why(), call.who(), now)
@@ -28,7 +27,7 @@ def take_savepoint(call: ActionCall) -> Any:
 
 
 def _roll_back(box: Box, model: str, revision: str, why: str, who: str) -> bool:
-    """Only the rules' model goes back; it is loaded at once, with the aliases."""
+    """Take back the rules' model alone; it is loaded at once, with the aliases."""
     found = box.config.find(revision)
     if found is None:
         return False
@@ -46,14 +45,14 @@ def _rules_model(call: ActionCall) -> str:
 
 
 def apply_armed(call: ActionCall) -> Any:
-    """With a revision: roll back in 60 seconds, unless a timer runs already or it is cancelled."""
+    """Apply; given a revision, roll back in 60 seconds unless it is cancelled, or a timer runs already."""
     answer = apply_rules(call)
     revision, box = call.param(0), call.box
     if not call.posted or revision is None or box.rollback is not None:
         return answer
 
     def run_out() -> None:
-        """Always the rules' model, whichever controller armed it."""
+        """Roll back the rules' model, whichever controller armed the timer."""
         box.rollback = None
         _roll_back(box, "Firewall.Filter", revision, TIMER, "(root)")
 
@@ -61,9 +60,8 @@ def apply_armed(call: ActionCall) -> Any:
     return answer
 
 
+@posted_only(otherwise=ERROR)
 def cancel_rollback(call: ActionCall) -> Any:
-    if not call.posted:
-        return ERROR
     armed = call.box.rollback
     if armed is None or armed.revision != call.param(0):
         return {"status": ""}
@@ -72,9 +70,8 @@ def cancel_rollback(call: ActionCall) -> Any:
     return {"status": "\n\n"}
 
 
+@posted_only(otherwise=ERROR)
 def revert_savepoint(call: ActionCall) -> Any:
-    if not call.posted:
-        return ERROR
     call.check_writable()
     if _roll_back(call.box, _rules_model(call), call.param(0) or "", call.why(), call.who()):
         return {"status": "ok"}

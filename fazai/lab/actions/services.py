@@ -1,4 +1,4 @@
-"""dnsmasq, monit, ids, trafficshaper: what is not the generic verbs."""
+"""dnsmasq, monit, ids, trafficshaper: the actions beyond the generic verbs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Final
 from fazai.lab.actions.common import reconfigure_service
 from fazai.lab.actions.core import recorded_answer
 from fazai.lab.actions.daemons import daemon_handlers, reconfigure_daemon
-from fazai.lab.box import ActionCall, Handler
+from fazai.lab.box import ActionCall, Handler, posted_only
 from fazai.lab.engine.config import SETTINGS
 from fazai.lab.engine.search import make_rows, recordset_answer
 from fazai.lab.engine.verbs import blank_item
@@ -24,18 +24,16 @@ def check_monit(call: ActionCall) -> Any:
     return CHECKED if call.posted else {"status": "failed"}
 
 
+@posted_only(otherwise={"status": "failed"})
 def reconfigure_monit(call: ActionCall) -> Any:
-    """Checks the configuration, and starts or stops the service as it is enabled."""
-    if not call.posted:
-        return {"status": "failed"}
+    """Check the configuration, and start or stop the service as it is enabled."""
     reconfigure_daemon(call.box, "monit")
     return CHECKED
 
 
+@posted_only(otherwise={"status": "failed"})
 def reconfigure_ids(call: ActionCall) -> Any:
-    """The first one makes a cron job for the update of the rules, which is off."""
-    if not call.posted:
-        return {"status": "failed"}
+    """Reconfigure; the first time makes a cron job for the update of the rules, which is off."""
     box = call.box
     if not box.config.settings("IDS").get("general.UpdateCron"):
         _make_update_job(call)
@@ -56,12 +54,12 @@ def _make_update_job(call: ActionCall) -> None:
 
 
 def reload_ids_rules(call: ActionCall) -> Any:
-    """The lab has no rules to load, nor had the recorded one."""
+    """Answer that there are no rules to load; the recorded firewall had none either."""
     return {"status": "Error (1)\n\n"} if call.posted else {"status": "failed"}
 
 
 def list_rulesets(call: ActionCall) -> Any:
-    """The ones that the recording kept, with what was switched here."""
+    """List the rulesets of the recording, with what was switched here."""
     switched = call.box.items("IDS.rulesets")
     rows = [
         {**row, "enabled": switched.get(row["filename"], row)["enabled"]}

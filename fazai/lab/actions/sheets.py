@@ -20,14 +20,14 @@ __all__ = ["ACTIONS"]
 
 
 def _quote_cell(value: str) -> str:
-    """As PHP's fputcsv: quoted when it holds a blank, a quote, a line end or the separator."""
+    """Quote as PHP's fputcsv does: a blank, a quote, a line end or the separator needs it."""
     if any(letter in value for letter in ' ";\n\r\t\\'):
         return '"' + value.replace('"', '""') + '"'
     return value
 
 
 def download_csv(model_path: str, *, with_uuid: bool, leave_out: tuple[str, ...] = ()) -> Handler:
-    """Every stored field; related items by their label."""
+    """Return the handler that sends every stored field; related items by their label."""
 
     def handler(call: ActionCall) -> Any:
         box, model = call.box, call.box.catalogue.items[model_path]
@@ -50,7 +50,7 @@ def _take_uuid(call: ActionCall, sent: dict[str, str]) -> str:
 
 
 def upload_csv(model_path: str, find: Callable[[ActionCall, dict[str, str]], str] = _take_uuid) -> Handler:
-    """All or nothing. A row that is known (by @uuid, or as `find` says) is updated, another is added."""
+    """Return the handler that takes all rows or none; a known row (by @uuid, or `find`) is updated."""
 
     def handler(call: ActionCall) -> Any:
         payload = call.body.get("payload")
@@ -87,7 +87,7 @@ def upload_csv(model_path: str, find: Callable[[ActionCall, dict[str, str]], str
 
 
 def _labels_to_keys(call: ActionCall, model: ItemModel, name: str, value: str) -> str:
-    """Related items are written by their label; they are stored by their uuid."""
+    """Turn the labels of related items into the uuids under which they are stored."""
     field = next((field for field in model.fields if field.name == name), None)
     if field is None or field.relation is None or not value:
         return value

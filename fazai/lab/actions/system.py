@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from fazai.lab.access import GROUP_ITEMS, USER_ITEMS, make_key, read_privileges
 from fazai.lab.actions.common import reconfigure_service
-from fazai.lab.box import ActionCall, Handler
+from fazai.lab.box import ActionCall, Handler, posted_only
 from fazai.lab.engine.config import Item
 from fazai.lab.engine.search import make_rows, recordset_answer
 from fazai.lab.engine.verbs import FAILED, get_item
@@ -23,7 +23,7 @@ def _find_user(call: ActionCall, name: str) -> tuple[str, Item] | None:
 
 
 def get_user(call: ActionCall) -> Any:
-    """Neither the hash nor the keys are shown."""
+    """Show a user, neither the hash nor the keys."""
     body = get_item(call, call.box.catalogue.items[USER_ITEMS])
     if body:
         body["user"] |= {"password": "", "apikeys": "", "otp_uri": ""}
@@ -43,9 +43,8 @@ def add_key(call: ActionCall) -> Any:
     return {"result": "ok", "hostname": "OPNsense.internal", "key": key, "secret": secret}
 
 
+@posted_only(otherwise=FAILED)
 def delete_key(call: ActionCall) -> Any:
-    if not call.posted:
-        return FAILED
     for uuid, user in call.box.items(USER_ITEMS).items():
         lines = user["apikeys"].split("\n")
         kept = [line for line in lines if line.partition("|")[0] != call.param(0)]

@@ -1,4 +1,4 @@
-"""trust/*: what is not the generic verbs."""
+"""trust/*: the actions beyond the generic verbs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def delete_certificate(call: ActionCall) -> Any:
 
 
 def generate_file(path: str) -> Handler:
-    """The certificate or the key as PEM text."""
+    """Return the handler that sends the certificate or the key as PEM text."""
 
     def handler(call: ActionCall) -> Any:
         item = call.box.items(path).get(call.param(0) or "")

@@ -1,4 +1,4 @@
-"""unbound: what the running resolver says."""
+"""unbound: the state of the running resolver."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def update_dnsbl(call: ActionCall) -> Any:
 
 
 def list_local_data(call: ActionCall) -> Any:
-    """The records that the running resolver answers by itself: one for each enabled host and alias."""
+    """List the records that the resolver answers by itself: one for each enabled host and alias."""
     running = call.box.running
     if running.services.get("unbound") != "running":
         return {"status": "failed"}
@@ -41,7 +41,7 @@ def _records_of(name: str, item: Item) -> list[dict[str, str]]:
 
 
 def list_local_zones(call: ActionCall) -> Any:
-    """The zones of the records above."""
+    """List the zones of the records above."""
     running = call.box.running
     if running.services.get("unbound") != "running":
         return {"status": "failed"}

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from fazai.lab.actions.daemons import daemon_handlers, reconfigure_daemon
-from fazai.lab.box import ActionCall, Handler
+from fazai.lab.box import ActionCall, Handler, posted_only
 from fazai.lab.engine.verbs import FAILED
 from fazai.lab.models.wireguard import CLIENTS, SERVERS, link_client
 
@@ -38,10 +38,9 @@ def list_servers(call: ActionCall) -> Any:
     return {"rows": rows, "status": "ok"}
 
 
+@posted_only(otherwise=FAILED)
 def delete_client(call: ActionCall) -> Any:
-    """Instances lose the peer together with it."""
-    if not call.posted:
-        return FAILED
+    """Delete clients; instances lose the peer together with it."""
     result = "not found"
     for uuid in (call.param(0) or "").split(","):
         result = "not found"
@@ -54,9 +53,8 @@ def delete_client(call: ActionCall) -> Any:
     return {"result": result}
 
 
+@posted_only(otherwise={"result": "failed"})
 def reconfigure_wireguard(call: ActionCall) -> Any:
-    if not call.posted:
-        return {"result": "failed"}
     reconfigure_daemon(call.box, "wireguard")
     return {"result": "ok"}
 

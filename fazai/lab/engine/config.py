@@ -90,20 +90,29 @@ class ConfigEdit:
 
 
 class FirewallConfig:
-    """The current state, the history, and their folder if there is one."""
+    """The current state of one firewall, its history, and their folder if there is one."""
 
-    def __init__(self, start: State, keep: int, folder: Path | None = None) -> None:
+    def __init__(self, start: State, keep: int) -> None:
         self.state: State = start
         self.history: deque[ConfigRevision] = deque(maxlen=keep)
         self.writes = 0
         # collection -> before and after its last change, and the keys that it concerned
         self.changed: dict[str, tuple[Collection, Collection, frozenset[str]]] = {}
         self._last = 0.0
-        self._folder = folder
+        self._folder: Path | None = None
         self._journal: int | None = None
         self._lines = 0
+
+    @classmethod
+    def open(cls, start: State, keep: int, folder: Path | None) -> FirewallConfig:
+        """Return what the folder keeps, `start` for a new one; without one nothing is kept.
+
+        Raises StateError when the folder cannot be used.
+        """
+        config = cls(start, keep)
         if folder is not None:
-            self._open(folder)
+            config._open(folder)
+        return config
 
     def items(self, path: str) -> Collection:
         return self.state.get(path, EMPTY)
@@ -179,6 +188,7 @@ class FirewallConfig:
         self._lines += 1
 
     def _open(self, folder: Path) -> None:
+        self._folder = folder
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             base = folder / "base.json"
@@ -271,7 +281,7 @@ def _plain_state(state: State) -> dict[str, dict[str, dict[str, str]]]:
 
 
 def _difference_line(before: State, after: ConfigRevision) -> _JournalLine:
-    """The line that leads from one configuration to the next; everything, when only that is exact."""
+    """Return the line that leads to the next configuration; everything, when only that is exact."""
     changes: list[tuple[str, str, dict[str, str] | None]] = []
     for path, items in after.state.items():
         old = before.get(path, EMPTY)
@@ -289,12 +299,12 @@ def _difference_line(before: State, after: ConfigRevision) -> _JournalLine:
 
 
 def collections_below(state: State, prefix: str) -> list[str]:
-    """The collections below a model."""
+    """Return the collections below a model."""
     return [path for path in state if path == prefix or path.startswith(f"{prefix}.")]
 
 
 def stored_text(value: Any) -> str:
-    """A posted scalar as it is stored."""
+    """Return a posted scalar as it is stored."""
     if value is None:
         return ""
     if isinstance(value, bool):

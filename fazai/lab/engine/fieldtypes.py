@@ -1,4 +1,4 @@
-"""The types of plain fields: what is accepted, how it is stored, what is shown beside it.
+"""The types of plain fields: check, stored form and label of a value.
 
 A type is a row of `TYPES`. Fields with options (fixed, from a source, or related items) need no row: their
 options are the check.
@@ -45,7 +45,7 @@ _URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://[^\s/?#]+[^\s]*\Z")
 
 @dataclass(frozen=True, slots=True)
 class FieldType:
-    """One type: its check, how a value is rewritten on storing, and the label of a value."""
+    """A check, how a value is rewritten on storing, and the label of a value."""
 
     check: Check
     store: Callable[[Box, str], str] | None = None
@@ -53,7 +53,7 @@ class FieldType:
 
 
 def is_address(text: str, family: str = "") -> bool:
-    """Is it an IP address (of family "4" or "6")?"""
+    """Return whether this is an IP address (of family "4" or "6")."""
     try:
         found = ipaddress.ip_address(text)
     except ValueError:
@@ -62,7 +62,7 @@ def is_address(text: str, family: str = "") -> bool:
 
 
 def is_network(text: str, family: str = "") -> bool:
-    """Is it an address with a prefix length? Host bits are accepted, as by the product."""
+    """Return whether this is an address with a prefix length; host bits are accepted, as by the product."""
     address, slash, bits = text.partition("/")
     if not slash or not bits.isdigit() or not is_address(address, family):
         return False
@@ -70,12 +70,12 @@ def is_network(text: str, family: str = "") -> bool:
 
 
 def is_hostname(text: str) -> bool:
-    """A host name or an address."""
+    """Return whether this is a host name or an address."""
     return bool(_HOSTNAME.match(text)) or is_address(text)
 
 
 def message_of(field: Field, text: str) -> str:
-    """The field's own message, or the type's."""
+    """Return the field's own message, or the type's."""
     return field.message or text
 
 
@@ -113,7 +113,7 @@ def _check_text(box: Box, field: Field, value: str, item: Item) -> Iterable[str]
 
 
 def _check_strict_text(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
-    """Text that ends up in a configuration file: one line, and without blanks unless they are allowed."""
+    """Check text for a configuration file: one line, and no blanks unless they are allowed."""
     if not field.spaces and re.search(r"[ \t]", value):
         yield "Text may not contain spaces or tabs."
     elif re.search(r"[\r\n]", value):
@@ -221,7 +221,7 @@ def _check_rule_network(box: Box, field: Field, value: str, item: Item) -> Itera
 
 
 def _network_label(box: Box, value: str) -> str:
-    """`LAN net` for `lan`; the value itself where no interface is named."""
+    """Return `LAN net` for `lan`; the value itself where no interface is named."""
     names = network_names(box)
     parts = value.split(",")
     if value == "any" or not any(part in names for part in parts):
@@ -243,7 +243,7 @@ def _check_group_name(box: Box, field: Field, value: str, item: Item) -> Iterabl
 
 
 def _check_cron(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
-    """`*`, `*/5`, `1,10`, `1-30/2`."""
+    """Check `*`, `*/5`, `1,10`, `1-30/2`."""
     low, high = field.min or 0, field.max or 59
     for part in value.split(","):
         span, _, step = part.partition("/")
@@ -259,7 +259,7 @@ def _check_cron(box: Box, field: Field, value: str, item: Item) -> Iterable[str]
 
 
 def _check_expiry(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
-    """A day, in one of the two notations that were recorded as accepted (the product takes some more)."""
+    """Check a day, in the two notations recorded as accepted (the product takes some more)."""
     if value and not _DAY.match(value):
         yield "Invalid expiration date format; use MM/DD/YYYY instead."
 
@@ -304,7 +304,7 @@ TYPES: Final[Mapping[str, FieldType]] = {
 
 
 def validate_field(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
-    """What the product says about one value; nothing when it is accepted."""
+    """Yield the product's messages about one value; none when it is accepted."""
     if value == "":
         if field.required:
             yield field.needed or REQUIRED
@@ -319,7 +319,7 @@ def validate_field(box: Box, field: Field, value: str, item: Item) -> Iterable[s
 
 
 def store_value(box: Box, field: Field, value: str) -> str:
-    """The value as it is kept: letter case of options, names of ports."""
+    """Return the value as it is kept: letter case of options, names of ports."""
     if field.case and value:
         changed = value.lower() if field.case == "lower" else value.upper()
         choices = choices_of(box, field)

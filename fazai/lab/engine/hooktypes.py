@@ -1,4 +1,4 @@
-"""The kinds of rows with which a model says what it does beyond the generic verbs."""
+"""Types of the rows with which a model says what it does beyond the generic verbs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Guard = Callable[[Box, ItemModel, str, Item], None]
 
 
 def _add_nothing(box: Box, model: ItemModel, uuid: str, item: Item, row: dict[str, Any]) -> None:
-    """No further keys in a row."""
+    """Add no further keys to a row."""
 
 
 def _no_version(box: Box) -> object:
@@ -28,7 +28,7 @@ def _no_version(box: Box) -> object:
 
 @dataclass(frozen=True, slots=True)
 class CollectionHooks:
-    """How the rows and writes of one collection differ from the generic ones."""
+    """Differences of one collection's rows and writes from the generic ones."""
 
     paths: tuple[str, ...] = ()  # further collections that the rows depend on
     version: Callable[[Box], object] = _no_version  # something else they depend on, compared by identity

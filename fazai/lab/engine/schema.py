@@ -103,7 +103,7 @@ class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Controller(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Which model a controller serves, and which verbs belong to which collection."""
+    """The model of a controller, and the collections to which its verbs belong."""
 
     model: str = ""
     items: dict[str, str] = {}  # suffix of the verbs ("Item", "Rule", "") -> path in the model
@@ -141,17 +141,17 @@ class _ModelFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def action_key(action: str) -> str:
-    """`searchItem`, `search_item` and `searchitem` are one action."""
+    """Return one key for `searchItem`, `search_item` and `searchitem`: they are one action."""
     return action.replace("_", "").lower()
 
 
 def controller_key(name: str) -> str:
-    """`sourceNat` is `source_nat`; `sourcenat` is nothing."""
+    """Return `source_nat` for `sourceNat`; `sourcenat` is nothing."""
     return re.sub(r"(?<=.)([A-Z])", r"_\1", name).lower()
 
 
 def read_json(name: str) -> Any:
-    """A data file of the package as plain values."""
+    """Return a data file of the package as plain values."""
     return msgspec.json.decode(files("fazai.lab").joinpath("data", name).read_bytes())
 
 
@@ -181,7 +181,7 @@ def _read_endpoints(release: str) -> dict[str, dict[str, ControllerAction]]:
 
 @functools.cache
 def load_catalogue(release: str) -> Catalogue:
-    """The catalogue of a release. It is constant, so it is read once per process."""
+    """Return the catalogue of a release. It is constant, so it is read once per process."""
     decoder = msgspec.json.Decoder(_ModelFile)
     models: dict[str, Model] = {}
     items: dict[str, ItemModel] = {}

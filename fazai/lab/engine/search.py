@@ -35,7 +35,7 @@ class SearchRow:
 
     @property
     def text(self) -> str:
-        """Where a field has a label the label is searched, not the stored value."""
+        """The searchable text; where a field has a label it is the label, not the stored value."""
         if self._text is None:
             data = self.data
             values = [
@@ -60,7 +60,7 @@ class RowCache:
         depends: tuple[object, ...],
         maker: Callable[[], Callable[[str, Item], SearchRow]],
     ) -> list[SearchRow]:
-        """The rows in the order of the items; the maker is asked for only when a row has to be made."""
+        """Return the rows in the order of the items; ask for the maker only when one has to be made."""
         if len(depends) != len(self._on) or any(a is not b for a, b in zip(depends, self._on, strict=True)):
             self._rows, self._on = {}, depends
         old, fresh, result, make = self._rows, {}, [], None
@@ -87,7 +87,7 @@ def _column_key(name: str) -> Callable[[SearchRow], Any]:
 
 
 def select_page(call: ActionCall, rows: Sequence[SearchRow]) -> tuple[list[SearchRow], int, int]:
-    """The rows of one page, the number of matches, the page's number."""
+    """Return the rows of one page, the number of matches, the page's number."""
     phrase = call.argument("searchPhrase")
     found = list(rows)
     if isinstance(phrase, str) and phrase.strip():
@@ -107,13 +107,13 @@ def select_page(call: ActionCall, rows: Sequence[SearchRow]) -> tuple[list[Searc
 
 
 def grid_answer(call: ActionCall, rows: Sequence[SearchRow]) -> dict[str, Any]:
-    """The envelope of a search in a model."""
+    """Return the envelope of a search in a model."""
     found, total, current = select_page(call, rows)
     return {"rows": [row.raw for row in found], "rowCount": len(found), "total": total, "current": current}
 
 
 def recordset_answer(call: ActionCall, rows: Iterable[SearchRow]) -> dict[str, Any]:
-    """The envelope of a search in a list that is no model."""
+    """Return the envelope of a search in a list that is no model."""
     found, total, current = select_page(call, list(rows))
     return {"total": total, "rowCount": len(found), "current": current, "rows": [row.raw for row in found]}
 
@@ -123,7 +123,7 @@ def make_rows(values: Iterable[Mapping[str, Any]]) -> list[SearchRow]:
 
 
 def order_key(item: Mapping[str, str], names: Sequence[str]) -> list[Any]:
-    """Sort key of a row by several fields, natural order without regard to case."""
+    """Return the sort key of a row by several fields, in natural order without regard to case."""
     return [natural_key(item.get(name, "")) for name in names]
 
 

@@ -136,7 +136,7 @@ SOURCES: Final[Mapping[str, tuple[tuple[str, ...], Callable[[Box], Choices]]]] =
 
 
 def relation_choices(box: Box, relation: Relation) -> Choices:
-    """The items of another collection, by uuid."""
+    """Return the items of another collection, by uuid."""
 
     def build() -> Choices:
         labels = {
@@ -149,7 +149,7 @@ def relation_choices(box: Box, relation: Relation) -> Choices:
 
 
 def choices_of(box: Box, field: Field) -> Choices | None:
-    """The options of a field, in the order of a get; None for a plain field."""
+    """Return the options of a field, in the order of a get; None for a plain field."""
     if field.relation is not None:
         found = relation_choices(box, field.relation)
     elif field.source:

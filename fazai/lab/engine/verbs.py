@@ -33,12 +33,12 @@ _UUID4 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-
 
 
 def is_uuid4(text: str) -> bool:
-    """A well-formed version 4 uuid: the only kind that a set accepts for a new item."""
+    """Return whether this is a version 4 uuid: the only kind that a set accepts for a new item."""
     return bool(_UUID4.match(text.lower()))
 
 
 def blank_item(box: Box, model: ItemModel) -> dict[str, str]:
-    """A new item: every stored field with its default."""
+    """Return a new item: every stored field with its default."""
     item = {field.name: field.default for field in model.fields if not field.volatile}
     for field in model.fields:
         if field.type in HOOKS.defaults:
@@ -47,13 +47,13 @@ def blank_item(box: Box, model: ItemModel) -> dict[str, str]:
 
 
 def compute_fields(box: Box, model: ItemModel, uuid: str, item: Item) -> Mapping[str, Any]:
-    """The volatile fields of an item."""
+    """Return the volatile fields of an item."""
     make = HOOKS.computed.get(model.path)
     return make(box, model, uuid, item) if make is not None else {}
 
 
 def collections_needed(model: ItemModel) -> tuple[str, ...]:
-    """The collections that the labels in a row depend on."""
+    """Return the collections that the labels in a row depend on."""
     paths: dict[str, None] = {}
     for field in model.fields:
         if field.relation is not None:
@@ -66,7 +66,7 @@ def collections_needed(model: ItemModel) -> tuple[str, ...]:
 
 
 def row_maker_of(box: Box, model: ItemModel) -> Callable[[str, Item], SearchRow]:
-    """A function that makes the rows of a collection, decorated and with their sort key."""
+    """Return a function that makes the rows of a collection, decorated and with their sort key."""
     make = row_maker(box, model)
     extra = HOOKS.extra.get(model.path)
 
@@ -80,7 +80,7 @@ def row_maker_of(box: Box, model: ItemModel) -> Callable[[str, Item], SearchRow]
 
 
 def rows_of(box: Box, model: ItemModel) -> list[SearchRow]:
-    """The rows of a collection in its default order."""
+    """Return the rows of a collection in its default order."""
     paths = box.derived(f"dependencies {model.path}", (), lambda: collections_needed(model))
     extra = HOOKS.extra.get(model.path)
     depends = (*(box.items(path) for path in paths), extra.version(box) if extra is not None else None)
@@ -98,7 +98,7 @@ def search_items(call: ActionCall, model: ItemModel) -> Any:
 
 
 def get_item(call: ActionCall, model: ItemModel) -> Any:
-    """An item with all its options; without a uuid a new one; `[]` for a uuid that is not there."""
+    """Show an item with all its options; without a uuid a new one; `[]` for an unknown uuid."""
     box, uuid = call.box, call.param(0)
     if uuid is None:
         item: Item | None = blank_item(box, model)
@@ -111,7 +111,7 @@ def get_item(call: ActionCall, model: ItemModel) -> Any:
 
 
 def posted_body(call: ActionCall, root: str) -> Mapping[str, Any] | None:
-    """What was sent under the root key; None when nothing was (wrong method, unread body, other root)."""
+    """Return what was sent under the root key; None for nothing, a wrong method or another root."""
     if not call.posted or root not in call.body:
         return None
     value = call.body[root]
@@ -119,7 +119,7 @@ def posted_body(call: ActionCall, root: str) -> Mapping[str, Any] | None:
 
 
 def flatten_fields(values: Mapping[str, Any], names: Mapping[str, Field], prefix: str = "") -> dict[str, str]:
-    """The known fields of a posted body; unknown names are ignored, lists where a value belongs are not."""
+    """Return the known fields of a posted body; unknown names are ignored, lists for a value are not."""
     found: dict[str, str] = {}
     for key, value in values.items():
         name = f"{prefix}{key}"
@@ -134,7 +134,7 @@ def flatten_fields(values: Mapping[str, Any], names: Mapping[str, Field], prefix
 
 
 def merge_sent(box: Box, fields: Iterable[Field], item: Item, sent: Mapping[str, str]) -> dict[str, str]:
-    """The item as it would be stored."""
+    """Return the item as it would be stored."""
     result = dict(item)
     for field in fields:
         if field.name in sent:
@@ -163,7 +163,7 @@ class Validations:
 
 
 def is_taken(box: Box, model: ItemModel, unique: Unique, uuid: str, item: Item) -> bool:
-    """Has another item the same values in fields that must be unique?"""
+    """Return whether another item has the same values in fields that must be unique."""
     values = [item.get(name, "") for name in unique.fields]
     if unique.skip_empty and not any(values):
         return False
@@ -176,7 +176,7 @@ def is_taken(box: Box, model: ItemModel, unique: Unique, uuid: str, item: Item) 
 
 
 def validate_item(box: Box, model: ItemModel, uuid: str, item: Item, problems: Validations) -> None:
-    """Everything that is wrong with an item."""
+    """Add everything that is wrong with an item to `problems`."""
     for field in model.fields:
         if not field.volatile:
             for message in validate_field(box, field, item.get(field.name, ""), item):
@@ -242,7 +242,7 @@ def save_item(
 
 
 def del_item(call: ActionCall, model: ItemModel) -> Any:
-    """Several uuids with commas; the answer is that of the last one."""
+    """Delete several uuids with commas; the answer is that of the last one."""
     if not call.posted:
         return FAILED
     result = "not found"
@@ -290,7 +290,7 @@ def toggle_item(call: ActionCall, model: ItemModel) -> Any:
 
 
 def get_model(call: ActionCall, controller: Controller, model: Model) -> Any:
-    """The whole model: its settings, and every collection by uuid."""
+    """Show the whole model: its settings, and every collection by uuid."""
     if call.method not in ("GET", "HEAD"):
         return []
     box = call.box
@@ -309,8 +309,9 @@ def get_model(call: ActionCall, controller: Controller, model: Model) -> Any:
 
 
 def set_model(call: ActionCall, controller: Controller, model: Model, edit: ConfigEdit | None = None) -> Any:
-    """Settings and items of the whole model, all or nothing; a body under another root key changes nothing
-    and answers `saved`.
+    """Set settings and items of the whole model, all or nothing.
+
+    A body under another root key changes nothing and answers `saved`.
     """
     if not call.posted:
         return FAILED
@@ -345,8 +346,10 @@ def set_model(call: ActionCall, controller: Controller, model: Model, edit: Conf
 def _posted_items(
     call: ActionCall, model: Model, body: Mapping[str, Any]
 ) -> Iterable[tuple[ItemModel, str, dict[str, str]]]:
-    """Items in the body of a whole model. Unlike a single set it runs no hooks, and an unknown uuid makes
-    an item under one of the firewall's own choosing.
+    """Yield the items in the body of a whole model.
+
+    Unlike a single set it runs no hooks, and an unknown uuid makes an item under one of the firewall's own
+    choosing.
     """
     for inner, item_model in model.items.items():
         node: Any = body

@@ -12,7 +12,7 @@ __all__ = ["lines_of"]
 
 
 def lines_of(state: State, catalogue: Catalogue) -> Iterator[str]:
-    """Line by line, two blanks a level."""
+    """Yield a configuration line by line, with two blanks a level."""
     yield '<?xml version="1.0"?>'
     yield "<opnsense>"
     for path in sorted(state):

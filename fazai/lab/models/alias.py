@@ -132,14 +132,14 @@ def _check_content(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterabl
 
 
 def _drop_duplicates(call: ActionCall, model: ItemModel, uuid: str, old: Item, new: dict[str, str]) -> None:
-    """The same entry twice is stored once."""
+    """Store the same entry once."""
     lines = new["content"].split("\n")
     if all(lines):
         new["content"] = "\n".join(dict.fromkeys(lines))
 
 
 def _rename_users(call: ActionCall, edit: ConfigEdit, uuid: str, old: Item, new: Item) -> None:
-    """A new name is written into everything that uses the alias."""
+    """Write a new name into everything that uses the alias."""
     if not old["name"] or old["name"] == new["name"] or uuid not in call.box.items(ALIASES):
         return
     for key, item in call.box.items(ALIASES).items():
@@ -181,7 +181,7 @@ def _refuse_used(box: Box, model: ItemModel, uuid: str, item: Item) -> None:
 
 
 def content_map(box: Box, uuid: str, item: Item | None) -> dict[str, dict[str, Any]]:
-    """An alias' entries, mixed with all other aliases as a get shows them."""
+    """Return an alias' entries, mixed with all other aliases as a get shows them."""
     known = {other["name"]: other["description"] for other in box.items(ALIASES).values()}
     known |= {name: row["description"] for name, row in builtin_aliases(box).items()}
     body: dict[str, dict[str, Any]] = {}
@@ -196,7 +196,7 @@ def content_map(box: Box, uuid: str, item: Item | None) -> dict[str, dict[str, A
 
 
 def builtin_item(box: Box, name: str) -> Item | None:
-    """A built-in alias as if it were stored."""
+    """Return a built-in alias as if it were stored."""
     row = builtin_aliases(box).get(name)
     if row is None:
         return None
@@ -205,7 +205,7 @@ def builtin_item(box: Box, name: str) -> Item | None:
 
 
 def table_stats(box: Box, name: str) -> dict[str, str]:
-    """What the running table says of itself; empty for an alias that no table was made of yet."""
+    """Return the counters of the running table; none for an alias that no table was made of yet."""
     table = box.running.tables.get(name)
     if table is None:
         return {}
@@ -225,7 +225,7 @@ def _add_categories(box: Box, model: ItemModel, uuid: str, item: Item, row: dict
 
 
 def make_tables(box: Box) -> dict[str, dict[str, None]]:
-    """The pf tables that the stored aliases make. Names are not resolved and lists are not fetched here."""
+    """Return the pf tables of the stored aliases; names are not resolved, lists not fetched."""
     stored = {item["name"]: item for item in box.items(ALIASES).values() if item["enabled"] == "1"}
     old = box.running.tables
     result: dict[str, dict[str, None]] = {name: old.get(name, {}) for name in builtin_aliases(box)}
@@ -262,7 +262,7 @@ def _table_entries(
 
 
 def _range_networks(first: str, last: str) -> Iterator[str]:
-    """A range as the fewest networks; single addresses without a prefix length."""
+    """Yield a range as the fewest networks; single addresses without a prefix length."""
     low, high = ipaddress.ip_address(first), ipaddress.ip_address(last)
     if low.version != high.version or int(low) > int(high):
         return

@@ -26,7 +26,7 @@ def _split_list(text: str) -> list[str]:
 
 
 def _wrong_name(text: str, *, domain: bool) -> str:
-    """What is wrong with a name; "" when nothing is."""
+    """Return the message about a name; "" when nothing is wrong."""
     if domain and text == "*":
         return "Wildcards are not allowed."
     if domain and len(text) > 255:

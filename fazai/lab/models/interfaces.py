@@ -22,7 +22,7 @@ BRIDGES: Final = "Interfaces.Bridge.bridged"
 
 
 def _next_device(used: set[str], prefix: str) -> str:
-    """One more than the highest number in use: `lagg0`; VLANs from 1, after a 0: `vlan01`, `vlan010`."""
+    """Return one more than the highest in use: `lagg0`; VLANs from 1, after a 0: `vlan01`, `vlan010`."""
     numbers = [int(name.removeprefix(prefix)) for name in used if name.removeprefix(prefix).isdigit()]
     if prefix in ("vlan", "qinq"):
         return f"{prefix}0{max(numbers, default=0) + 1}"
@@ -58,7 +58,7 @@ def _refuse_assigned(box: Box, model: ItemModel, uuid: str, item: Item) -> None:
 
 
 def vlan_devices(box: Box) -> dict[str, dict[str, Any]]:
-    """The VLAN devices that exist: those that were stored when VLANs were reconfigured last."""
+    """Return the VLAN devices that exist: those stored when VLANs were reconfigured last."""
     return {
         item["vlanif"]: {
             "flags": ["up", "broadcast", "running", "simplex", "multicast", "lower_up"],

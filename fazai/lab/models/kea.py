@@ -38,7 +38,7 @@ NEEDS: Final = (
 
 
 def _check_options(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
-    """Static routes are addresses in pairs, classless ones `network - router`."""
+    """Check that static routes are addresses in pairs, and classless ones `network - router`."""
     entries = [part.strip() for part in item[ROUTES].split(",")] if item[ROUTES] else []
     for first in range(0, len(entries), 2):
         pair = (*entries[first : first + 2], "")[:2]
@@ -81,13 +81,13 @@ def _check_reservation(box: Box, model: ItemModel, uuid: str, item: Item) -> Ite
 
 
 def subnet_of(box: Box, address: str) -> str:
-    """The uuid of the subnet that has the address; "" when none has."""
+    """Return the uuid of the subnet that has the address; "" when none has."""
     subnets = box.items(SUBNETS).items()
     return next((uuid for uuid, item in subnets if _is_within(address, item["subnet"])), "")
 
 
 def collect_options(box: Box) -> dict[str, Item]:
-    """The subnets whose router and servers are to be the address of the firewall in them, with those set."""
+    """Return the subnets that take the firewall's own address as router and servers, with it set."""
     found: dict[str, Item] = {}
     addresses = [item["ipaddr"] for item in box.items(INTERFACES).values() if item.get("ipaddr")]
     for uuid, item in box.items(SUBNETS).items():

@@ -44,7 +44,7 @@ def _groups_by_name(box: Box) -> Mapping[str, Item]:
 
 
 def order_of(box: Box, item: Item) -> tuple[str, str]:
-    """prio_group and sort_order: floating rules first, then those of groups, then those of one interface."""
+    """Return prio_group and sort_order: floating rules, then those of groups, then of one interface."""
     names = [name for name in item.get("interface", "").split(",") if name]
     if len(names) != 1 or item.get("interfacenot") == "1":
         group = 200000
@@ -62,7 +62,7 @@ def _compute_order(box: Box, model: ItemModel, uuid: str, item: Item) -> Mapping
 
 
 def describe_names(box: Box, value: str) -> list[dict[str, Any]]:
-    """What is behind each name in a rule's field."""
+    """Return what is behind each name in a rule's field."""
     memo: dict[str, list[dict[str, Any]]] = box.derived(
         "alias meta", (ALIASES, INTERFACES), dict, _groups_running(box)
     )
@@ -111,7 +111,7 @@ def _decorate_dnat(box: Box, model: ItemModel, uuid: str, item: Item, row: dict[
 
 
 def _stamp_item(call: ActionCall, model: ItemModel, uuid: str, old: Item, new: dict[str, str]) -> None:
-    """d_nat keeps who made and changed an item."""
+    """Stamp an item of d_nat with who made and changed it."""
     stamp = {
         "username": call.user,
         "time": f"{call.box.clock():.2f}",
@@ -152,7 +152,7 @@ def _check_family(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable
 
 
 def _prefix_length(value: str) -> str:
-    """The prefix length of a network, of an address the full one; "" for anything else."""
+    """Return the prefix length of a network, of an address the full one; "" for anything else."""
     if is_network(value):
         return value.partition("/")[2]
     return ("128" if ":" in value else "32") if is_address(value) else ""

@@ -17,14 +17,12 @@ SERVICES: Final = "Monit.service"
 TESTS: Final = "Monit.test"
 
 WITH_PATH: Final = ("file", "fifo", "filesystem", "directory")
-FILES: Final = frozenset({"Existence", "Timestamp", "Permisssion", "UID", "GID", "Custom"})
+OWNED: Final = frozenset({"Existence", "UID", "GID", "Custom"})
+FILES: Final = OWNED | {"Timestamp", "Permisssion"}
 
 # type of a service -> types of the tests that it may have
 ALLOWED: Final[Mapping[str, frozenset[str]]] = {
-    "process": frozenset(
-        {"Existence", "ProcessResource", "ProcessDiskIO", "UID", "GID", "PID", "PPID", "Uptime"}
-        | {"Connection", "Custom"}
-    ),
+    "process": OWNED | {"ProcessResource", "ProcessDiskIO", "PID", "PPID", "Uptime", "Connection"},
     "file": FILES | {"FileChecksum", "FileSize", "FileContent"},
     "fifo": FILES,
     "directory": FILES,
@@ -55,8 +53,14 @@ BEGINNINGS: Final[Mapping[str, tuple[str, ...]]] = {
     "ProcessDiskIO": ("disk read rate", "disk write rate"),
     "FileChecksum": ("failed md5 checksum", "changed md5 checksum", "failed checksum expect"),
     "Timestamp": (
-        *("access time", "modification time", "change time", "timestamp"),
-        *("changed access time", "changed modification time", "changed change time", "changed timestamp"),
+        "access time",
+        "modification time",
+        "change time",
+        "timestamp",
+        "changed access time",
+        "changed modification time",
+        "changed change time",
+        "changed timestamp",
     ),
     "FileSize": ("size", "changed size"),
     "FileContent": ("content =", "content !="),
@@ -102,7 +106,7 @@ def _set_test_type(call: ActionCall, model: ItemModel, uuid: str, old: Item, new
 
 
 def _check_test(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
-    """The type of a test that services use is fixed."""
+    """Check that the type of a test that services use stays as it is."""
     old = box.items(TESTS).get(uuid)
     if old is None or not _users_of(box, uuid):
         return
@@ -161,7 +165,7 @@ def _check_pipe(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[t
 
 
 def _number_pipe(call: ActionCall, model: ItemModel, uuid: str, old: Item, new: dict[str, str]) -> None:
-    """A pipe that is added gets its number from the firewall, from 10000; one that is set brings its own."""
+    """Give an added pipe a number from 10000; one that is set brings its own."""
     if call.param(0) is None:
         used = {item["number"] for item in call.box.items(PIPES).values()}
         number = next(number for number in range(10_000, 10_000 + len(used) + 1) if str(number) not in used)

@@ -51,7 +51,7 @@ def _decorate_user(box: Box, model: ItemModel, uuid: str, item: Item, row: dict[
 
 
 def _keep_password(call: ActionCall, model: ItemModel, uuid: str, old: Item, new: dict[str, str]) -> None:
-    """An empty password keeps the old one, a new one is kept as a hash; API keys have their own calls."""
+    """Keep the old password for an empty one, a new one as a hash; API keys have their own calls."""
     new["apikeys"] = old.get("apikeys", "")
     if not new["password"]:
         new["password"] = old.get("password", "")
@@ -61,7 +61,7 @@ def _keep_password(call: ActionCall, model: ItemModel, uuid: str, old: Item, new
 
 
 def _store_memberships(call: ActionCall, edit: ConfigEdit, uuid: str, old: Item, new: Item) -> None:
-    """Groups are sent with the user and stored with the groups."""
+    """Store the groups that are sent with the user with the groups."""
     sent = call.body.get("user", {})
     if not isinstance(sent, Mapping) or "group_memberships" not in sent:
         return

@@ -34,7 +34,7 @@ PLAIN: Final = ("Option", "Integer", "Url")  # the types of fields whose value c
 
 
 def text_of(encoded: str) -> str:
-    """The PEM text of a stored certificate or key."""
+    """Return the PEM text of a stored certificate or key."""
     return base64.b64decode(encoded).decode() if encoded else ""
 
 
@@ -43,7 +43,7 @@ def _encode_pem(text: str) -> str:
 
 
 def _fill_in(call: ActionCall, model: ItemModel, uuid: str, old: Item, new: dict[str, str]) -> None:
-    """The fields that are not stored: what was sent, else what the stored certificate says."""
+    """Fill in the fields that are not stored: what was sent, else what the certificate says."""
     known = _read_certificate(call.box, model, uuid if old["crt"] else "", old)
     sent = call.body.get(model.root, {})
     for field in model.fields:
@@ -61,7 +61,7 @@ def _check_certificate(box: Box, model: ItemModel, uuid: str, item: Item) -> Ite
 
 
 def _find_issuer(box: Box, caref: str) -> tuple[x509.Certificate, PrivateKey] | None:
-    """The authority that signs; None for a certificate that signs itself."""
+    """Return the authority that signs; None for a certificate that signs itself."""
     from fazai.lab.server.x509 import key_of, load_certificate
 
     if not caref:
@@ -106,7 +106,7 @@ def _import_certificate(call: ActionCall, new: dict[str, str]) -> None:
 
 
 def _reissue_certificate(call: ActionCall, new: dict[str, str]) -> None:
-    """The same key and names, a new period."""
+    """Sign the same key and names for a new period."""
     from fazai.lab.server.x509 import key_of, pem_of, sign_certificate
 
     new["crt"] = pem_of(sign_certificate(new, key_of(new["prv"]), _find_issuer(call.box, new["caref"])))
@@ -143,7 +143,7 @@ def _make_certificate(call: ActionCall, edit: ConfigEdit, uuid: str, old: Item, 
 
 
 def _read_certificate(box: Box, model: ItemModel, uuid: str, item: Item) -> Mapping[str, Any]:
-    """The fields that are not stored, read from the certificate; the defaults for a new one."""
+    """Return the fields that are not stored, read from the certificate; the defaults for a new one."""
     from fazai.lab.server.x509 import facts_of, load_certificate
 
     names = {field.name: field.default for field in model.fields if field.volatile}
@@ -165,7 +165,7 @@ def _read_certificate(box: Box, model: ItemModel, uuid: str, item: Item) -> Mapp
 
 
 def _find_users(box: Box, refid: str) -> list[str]:
-    """Who uses a certificate, as an error names them: log destinations, in this lab."""
+    """Return the users of a certificate, as an error names them: log destinations, in this lab."""
     destinations = box.items(DESTINATIONS).items()
     return [
         f"syslog - {item['description']} {{syslog.destinations.destination.{key}}}\n"

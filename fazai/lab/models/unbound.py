@@ -33,7 +33,7 @@ def _check_host(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[t
 
 
 def aliases_of(box: Box, uuid: str) -> dict[str, Item]:
-    """The aliases of a host, by uuid."""
+    """Return the aliases of a host, by uuid."""
 
     def build() -> dict[str, dict[str, Item]]:
         found: dict[str, dict[str, Item]] = {}
@@ -53,7 +53,7 @@ def _compute_aliases(box: Box, model: ItemModel, uuid: str, item: Item) -> Mappi
 
 
 def _add_children(box: Box, model: ItemModel, uuid: str, item: Item, row: dict[str, Any]) -> None:
-    """Aliases stand below their host, with its record."""
+    """Put aliases below their host, with its record."""
     row["isAlias"] = False
     children = []
     for key, alias in aliases_of(box, uuid).items():

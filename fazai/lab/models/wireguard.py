@@ -32,7 +32,7 @@ def link_client(box: Box, edit: ConfigEdit, client: str, servers: Iterable[str])
 
 
 def _link_sent(call: ActionCall, edit: ConfigEdit, uuid: str, old: Item, new: Item) -> None:
-    """The instances are sent with the client; those that are not sent lose it."""
+    """Link the instances sent with the client; those that are not sent lose it."""
     sent = call.body.get("client", {})
     names = stored_text(sent.get("servers")) if isinstance(sent, Mapping) else ""
     link_client(call.box, edit, uuid, names.split(","))
@@ -44,7 +44,7 @@ def _compute_client(box: Box, model: ItemModel, uuid: str, item: Item) -> Mappin
 
 
 def _compute_server(box: Box, model: ItemModel, uuid: str, item: Item) -> Mapping[str, Any]:
-    """A stored instance knows its device; one that is not yet stored does not."""
+    """Return the device of a stored instance; one that is not yet stored has none."""
     if not uuid:
         return {"cnfFilename": "", "statFilename": "", "interface": ""}
     device = f"wg{item['instance']}"

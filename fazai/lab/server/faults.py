@@ -1,4 +1,4 @@
-"""Which fault hits a call, and what it then does to the answer."""
+"""Faults: which of them a call meets, and the effect on its answer."""
 
 from __future__ import annotations
 
@@ -49,31 +49,31 @@ class ArmedFaults:
         self._armed.append(_ArmedFault(fault))
 
     def clear(self) -> None:
-        """No fault is left, and what a delay holds up goes on."""
+        """Disarm all faults, and let go what a delay holds up."""
         self._armed.clear()
         self._cleared.set()
         self._cleared = asyncio.Event()
 
     async def delay(self, delay_s: float) -> None:
-        """Waits so long, or until the faults are cleared."""
+        """Wait so long, or until the faults are cleared."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._cleared.wait(), delay_s)
 
     def striking(self, method: str, path: str) -> list[Fault]:
-        """The faults that hit this call, lockouts apart."""
+        """Return the faults that hit this call, lockouts apart."""
         if not self._armed:
             return []
         return [a.fault for a in self._armed if a.fault.kind != "lockout" and a.strikes(method, path)]
 
     def lockout(self, method: str, path: str) -> Fault | None:
-        """The lockout that this apply brings, if any."""
+        """Return the lockout that this apply brings, if any."""
         return next(
             (a.fault for a in self._armed if a.fault.kind == "lockout" and a.strikes(method, path)), None
         )
 
 
 def answer_instead(fault: Fault, path: str) -> HttpReply | None:
-    """The answer that a fault gives in place of the firewall's own; the call is not carried out then."""
+    """Return a fault's answer in place of the firewall's own; the call is not carried out then."""
     if fault.kind == "status":
         headers = [] if fault.retry_after_s is None else [("retry-after", str(fault.retry_after_s))]
         return HttpReply(fault.status, fault.body.encode(), headers=headers)

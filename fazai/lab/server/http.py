@@ -52,7 +52,7 @@ Answer = HttpReply | Awaitable[HttpReply | None]
 
 
 class Application(Protocol):
-    """What a connection needs to know of the firewall behind it."""
+    """The firewall behind a connection, as the connection needs to know it."""
 
     keepalive_requests: int
     idle_s: float
@@ -201,7 +201,7 @@ class LabConnection(asyncio.Protocol):
             self._arm()
 
     def rendered(self, reply: HttpReply, *, close: bool = False) -> tuple[bytes, bytes]:
-        """Head and body of an answer as bytes; counts it, and closes after the last one."""
+        """Return head and body of an answer as bytes; count it, and close after the last one."""
         self._served += 1
         limit = self._application.keepalive_requests
         if close or (limit and self._served >= limit):
@@ -226,7 +226,7 @@ class LabConnection(asyncio.Protocol):
 
     @property
     def closing(self) -> bool:
-        """Was the answer rendered last the last one of this connection?"""
+        """True when the answer rendered last is the last one of this connection."""
         return self._last
 
     async def send(self, data: bytes) -> bool:
@@ -243,7 +243,7 @@ class LabConnection(asyncio.Protocol):
         return self._transport is not None
 
     def finish(self) -> None:
-        """After `send`: close, or wait for the next request."""
+        """Close, or wait for the next request; called after `send`."""
         if self._last:
             self.close()
         self._arm()

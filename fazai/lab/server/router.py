@@ -1,4 +1,4 @@
-"""From a path to a controller's action, as the product's router does it."""
+"""Routes a path to a controller's action, as the product's router does it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["ResolvedPath", "resolve_path"]
 
 @dataclass(frozen=True, slots=True)
 class ResolvedPath:
-    """What a path means. `endpoint` is None for a controller's unknown action."""
+    """The controller, action and parameters of a path; no `endpoint` for an unknown action."""
 
     controller: str | None
     endpoint: ControllerAction | None
@@ -21,7 +21,7 @@ class ResolvedPath:
 
 
 def resolve_path(catalogue: Catalogue, path: str, absent: tuple[str, ...] = ()) -> ResolvedPath:
-    """Doubled and trailing slashes, letter case and further parameters do not matter.
+    """Resolve a path; doubled and trailing slashes, letter case and further parameters do not matter.
 
     A module, controller or action that is unknown (or absent), and a missing parameter, have no endpoint.
     """

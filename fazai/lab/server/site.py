@@ -50,7 +50,7 @@ class FirewallSite:
     # the connections
 
     def opened(self, connection: LabConnection) -> bool:
-        """False: this connection will never be answered."""
+        """Note a new connection; False when it will never be answered."""
         self.counters["connections"] += 1
         self.connections.add(connection)
         return self.locked is None
@@ -59,7 +59,7 @@ class FirewallSite:
         self.connections.discard(connection)
 
     def answer(self, connection: LabConnection, request: HttpRequest) -> Answer:
-        """The answer, at once where nothing delays it."""
+        """Return the answer, at once where nothing delays it."""
         path = request.path.removeprefix("/api/")
         striking = self.faults.striking(request.method, path)
         settings = self.box.settings
@@ -75,7 +75,7 @@ class FirewallSite:
     async def _slowly(
         self, connection: LabConnection, request: HttpRequest, striking: list[Fault], wait_s: float
     ) -> HttpReply | None:
-        """With faults and latency; slow writes wait for each other, as they do on the real one."""
+        """Answer with faults and latency; slow writes wait for each other, as on the real one."""
         carried_out = False
 
         def dispatch() -> HttpReply:
@@ -141,7 +141,7 @@ class FirewallSite:
 
     @staticmethod
     def _body(request: HttpRequest) -> Mapping[str, Any] | None:
-        """What the API sees of the body; None where it refuses the request."""
+        """Return the body as the API sees it; None where it refuses the request."""
         kind = request.headers.get("content-type", "").lower()
         if kind in JSON_BODY:
             if not request.body:
@@ -207,13 +207,13 @@ class FirewallSite:
             self.on_lock(fault.refuse)
 
     def _end_lockout(self) -> None:
-        """Other rules open the door again, unless it is locked for ever."""
+        """Open the door again when other rules run, unless it is locked for ever."""
         rules = self.box.running.items("filter", RULES)
         if self.locked is not None and not self.locked.forever and rules != self.locked_rules:
             self.unlock()
 
     def unlock(self) -> None:
-        """New connections get through again."""
+        """Let new connections through again."""
         self.locked = self.locked_rules = None
         self.on_lock(False)
 

@@ -78,7 +78,7 @@ class LabAuthority:
 
     @classmethod
     def kept_in(cls, folder: Path) -> LabAuthority:
-        """The authority of a folder, made when there is none or it has run out."""
+        """Return the authority of a folder, made when there is none or it has run out."""
         file = folder / "ca.pem"
         if file.exists():
             data = file.read_bytes()
@@ -96,7 +96,7 @@ class LabAuthority:
         return made
 
     def server(self, variant: str) -> tuple[bytes, bytes]:
-        """Key and certificate of a server: valid, expired, wrong_host or self_signed."""
+        """Make key and certificate of a server: valid, expired, wrong_host or self_signed."""
         key = ec.generate_private_key(ec.SECP256R1())
         now = datetime.datetime.now(datetime.UTC)
         self_signed = variant == "self_signed"

@@ -32,7 +32,7 @@ class HttpRequest:
         return self.target.partition("?")[0]
 
     def query(self) -> dict[str, Any]:
-        """The query string; `a[b]=c` becomes `{"a": {"b": "c"}}`, as PHP reads it."""
+        """Parse the query string; `a[b]=c` becomes `{"a": {"b": "c"}}`, as PHP reads it."""
         text = self.target.partition("?")[2]
         return parse_form(text) if text else {}
 
@@ -50,12 +50,12 @@ class HttpReply:
 
 
 def make_json_reply(value: Any, status: int = 200, **more: Any) -> HttpReply:
-    """An answer with a JSON body."""
+    """Return an answer with a JSON body."""
     return HttpReply(status, _ENCODE(value), **more)
 
 
 def parse_form(text: str) -> dict[str, Any]:
-    """Form encoding with PHP's brackets: `alias[name]=x` becomes `{"alias": {"name": "x"}}`."""
+    """Parse form encoding with PHP's brackets: `alias[name]=x` becomes `{"alias": {"name": "x"}}`."""
     found: dict[str, Any] = {}
     for key, value in parse_qsl(text, keep_blank_values=True):
         *parents, last = key.replace("]", "").split("[")

@@ -39,7 +39,7 @@ PURPOSES: Final = {
 
 
 def make_key(kind: str) -> PrivateKey:
-    """A key of one of the product's types: bits of an RSA key (at least 1024), or a curve's name."""
+    """Make a key of one of the product's types: bits of an RSA key (at least 1024), or a curve."""
     from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
     curves: Mapping[str, ec.EllipticCurve] = {
@@ -53,14 +53,14 @@ def make_key(kind: str) -> PrivateKey:
 
 
 def load_certificate(encoded: str) -> x509.Certificate:
-    """The certificate in base64 of PEM text. Raises ValueError when it is none."""
+    """Return the certificate in base64 of PEM text. Raises ValueError when it is none."""
     from cryptography import x509
 
     return x509.load_pem_x509_certificate(base64.b64decode(encoded))
 
 
 def key_of(encoded: str) -> PrivateKey:
-    """The private key in base64 of PEM text. Raises ValueError when it is none."""
+    """Return the private key in base64 of PEM text. Raises ValueError when it is none."""
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -75,12 +75,12 @@ def key_of(encoded: str) -> PrivateKey:
 
 
 def keys_match(certificate: x509.Certificate, key: PrivateKey) -> bool:
-    """Does the key belong to the certificate?"""
+    """Return whether the key belongs to the certificate."""
     return certificate.public_key() == key.public_key()
 
 
 def pem_of(thing: x509.Certificate | PrivateKey) -> str:
-    """Base64 of the PEM text, as the configuration keeps it."""
+    """Return base64 of the PEM text, as the configuration keeps it."""
     from cryptography import x509
     from cryptography.hazmat.primitives import serialization
 
@@ -110,7 +110,7 @@ def _split_lines(text: str) -> list[str]:
 
 
 def _alternative_names(wanted: Mapping[str, str]) -> list[x509.GeneralName]:
-    """Raises ValueError for an address that is none."""
+    """Return the alternative names. Raises ValueError for an address that is none."""
     import ipaddress
 
     from cryptography import x509
@@ -128,7 +128,7 @@ def _alternative_names(wanted: Mapping[str, str]) -> list[x509.GeneralName]:
 def sign_certificate(
     wanted: Mapping[str, str], key: PrivateKey, issuer: tuple[x509.Certificate, PrivateKey] | None
 ) -> x509.Certificate:
-    """A certificate for the key as the fields of an item describe it; without an issuer it signs itself.
+    """Make a certificate for a key from the fields of an item; without an issuer it signs itself.
 
     Raises ValueError when a field does not fit into a certificate.
     """
@@ -177,7 +177,7 @@ def _key_type(certificate: x509.Certificate) -> str:
 
 
 def _read_extensions(certificate: x509.Certificate) -> dict[str, str]:
-    """The type of the certificate and its other names."""
+    """Return the type of the certificate and its other names."""
     from cryptography import x509
 
     found: dict[str, str] = {}
@@ -202,7 +202,7 @@ def _read_extensions(certificate: x509.Certificate) -> dict[str, str]:
 
 
 def facts_of(certificate: x509.Certificate) -> dict[str, str]:
-    """What the certificate says of itself, in the names of the fields."""
+    """Return the facts of a certificate, in the names of the fields."""
     from cryptography.hazmat.primitives import serialization
 
     subject = {attribute.oid.dotted_string: str(attribute.value) for attribute in certificate.subject}

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
-from types import TracebackType
 from typing import Self, TypeVar
 
 from fazai.errors import FazaiError, Unreachable
@@ -171,9 +170,7 @@ class GemmaSession:
             self._elsewhere = FallbackConversation(self._client.fallback, self._params)
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *raised: object) -> None:
         with contextlib.suppress(FazaiError):  # a worker that is gone has no session to close
             await self.close()
 
@@ -295,7 +292,5 @@ class GenerationStream:
     def __aiter__(self) -> AsyncIterator[str]:
         return self._pieces
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *raised: object) -> None:
         await self._pieces.aclose()  # deadline: none is needed, no goodbye is waited for

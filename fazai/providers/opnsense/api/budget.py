@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from types import TracebackType
 from typing import Self
 
 __all__ = ["MIB", "AnswerLease", "Budget"]
@@ -70,9 +69,7 @@ class AnswerLease:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *raised: object) -> None:
         if self._taken_bytes:
             self._budget.give(self._taken_bytes)
             self._taken_bytes = 0

@@ -12,6 +12,7 @@ import base64
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
@@ -87,11 +88,15 @@ class Api:
             ("User-Agent", "fazai"),
         ]
         self._secure = url.scheme == "https"
-        self._main = self._new_connection()
         self._reserves: list[_ApiConnection] = []
         self._may_use_reserves = False
         self._is_main_down = False
         self._snake_case_controllers: set[str] = set()  # controllers whose addresses are sent in snake_case
+
+    @cached_property
+    def _main(self) -> _ApiConnection:
+        """The connection for most calls; it is made when first used, as that reads the authorities."""
+        return self._new_connection()
 
     async def close(self) -> None:
         for channel in (self._main, *self._reserves):

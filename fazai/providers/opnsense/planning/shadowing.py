@@ -19,11 +19,9 @@ from fazai.providers.opnsense.planning.snapshot import ItemRow, Snapshot, cell_t
 
 __all__ = ["find_shadowed"]
 
-#: What narrows a rule beside its addresses: one that has any of it matches less than it seems to.
-_CONDITIONS = (
-    *("sched", "tagged", "icmptype", "icmp6type", "tcpflags1", "tcpflags2", "tos", "prio"),
-    "max-pkt-rate-number",
-)
+_TCP_AND_ICMP = ("icmptype", "icmp6type", "tcpflags1", "tcpflags2")
+#: Fields that narrow a rule beside its addresses: one that has any of them matches less than it seems to.
+_CONDITIONS = (*_TCP_AND_ICMP, "sched", "tagged", "tos", "prio", "max-pkt-rate-number")
 #: Of more rules than this for any port only those to anywhere are looked at: the others take little.
 _MOST = 300
 _SAID = 20  # sentences of one run
@@ -35,12 +33,11 @@ _PARTS: Mapping[str, Mapping[str, Mapping[str, str]]] = {
     "protocol": {"tcp/udp": {"TCP": "TCP", "UDP": "UDP"}},
     "interface": {},
 }
-_FIELDS = (
-    *("enabled", "action", "quick", "interfacenot", "interface", "direction", "ipprotocol", "protocol"),
-    *("source_net", "source_not", "source_port", "destination_net", "destination_not", "destination_port"),
-    *_CONDITIONS,
-    SEQUENCE,
-)
+_SOURCE = ("source_net", "source_not", "source_port")
+_DESTINATION = ("destination_net", "destination_not", "destination_port")
+_EVALUATION = ("enabled", "action", "quick", SEQUENCE)
+_TRAFFIC = ("interfacenot", "interface", "direction", "ipprotocol", "protocol")
+_FIELDS = (*_EVALUATION, *_TRAFFIC, *_SOURCE, *_DESTINATION, *_CONDITIONS)
 
 
 @dataclass(frozen=True, slots=True)
