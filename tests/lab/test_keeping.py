@@ -139,10 +139,10 @@ PROGRAM = """
 import asyncio, sys
 from pathlib import Path
 from fazai.lab import LabSettings
-from fazai.lab.command import up
+from fazai.lab.command import serve_lab
 def out(line):
     print(line, flush=True)
-asyncio.run(up(Path(sys.argv[1]), ["a", "b"], LabSettings(auth_delay_s=0), out))
+asyncio.run(serve_lab(Path(sys.argv[1]), ["a", "b"], LabSettings(auth_delay_s=0), out))
 """
 
 

@@ -1,8 +1,8 @@
-"""The catalogue: one row per kind, and its traps as attributes of the row.
+"""The catalogue: one row per kind, and its traps as attributes of the row. Pure data.
 
 The facts of the fields (`fields.json`) are the device's own, as its API describes them in release 26.7.2;
-what a field means to us (references, rewriting, secrets) stands here. Pure data: nothing here does I/O on
-a device.
+`tools/opnsense_data.py` makes them of the recordings. What a field means to us (references, rewriting,
+secrets) stands in `rows_fields`.
 """
 
 from __future__ import annotations
