@@ -83,11 +83,6 @@ def _accept_anything(box: Box, field: Field, value: str, item: Item) -> Iterable
     return ()
 
 
-def _check_boolean(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
-    if value not in ("0", "1"):
-        yield message_of(field, "Value should be a boolean (0,1).")
-
-
 def _check_integer(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
     text = message_of(field, "Invalid integer value.")
     if not _INTEGER.match(value):
@@ -131,27 +126,6 @@ def _check_description(box: Box, field: Field, value: str, item: Item) -> Iterab
         yield message_of(field, "Description should be a string between 1 and 255 characters.")
 
 
-def _check_network(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
-    for part in value.split(",") if field.list else (value,):
-        if not is_address(part, field.family) and not is_network(part, field.family):
-            yield message_of(field, "Please specify a valid network segment or IP address.")
-            return
-
-
-def _check_prefix(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
-    for part in value.split(",") if field.list else (value,):
-        if not is_network(part, field.family):
-            yield message_of(field, "Please specify a valid network segment or IP address.")
-            return
-
-
-def _check_address(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
-    for part in value.split(",") if field.list else (value,):
-        if not is_address(part, field.family):
-            yield message_of(field, "Please specify a valid network segment or IP address.")
-            return
-
-
 def _check_hostname(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
     for part in value.split(",") if field.list else (value,):
         bare = part.removeprefix("*.") if field.pattern == "wildcard" else part
@@ -162,13 +136,6 @@ def _check_hostname(box: Box, field: Field, value: str, item: Item) -> Iterable[
             return
 
 
-def _check_mac(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
-    for part in value.split(",") if field.list else (value,):
-        if not _MAC.match(part):
-            yield message_of(field, "Invalid MAC address.")
-            return
-
-
 def _check_base64(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
     try:
         base64.b64decode(value, validate=True)
@@ -176,20 +143,21 @@ def _check_base64(box: Box, field: Field, value: str, item: Item) -> Iterable[st
         yield message_of(field, "Invalid Base64-encoded string.")
 
 
-def _check_url(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
-    if not _URL.match(value):
-        yield message_of(field, "Invalid URL.")
-
-
-def _check_port(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
-    for part in value.split(",") if field.list else (value,):
-        if not _is_port(part):
-            yield message_of(field, "Please specify a valid port number (1-65535).")
-            return
-
-
 def _is_port(text: str) -> bool:
     return text.isdigit() and 1 <= int(text) <= 65535
+
+
+def _every_part(fits: Callable[[Field, str], bool], text: str) -> Check:
+    """Return a check of the value, or of each part of a list of them."""
+
+    def check(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
+        if not all(fits(field, part) for part in (value.split(",") if field.list else (value,))):
+            yield message_of(field, text)
+
+    return check
+
+
+_NO_NETWORK: Final = "Please specify a valid network segment or IP address."
 
 
 def _check_rule_port(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
@@ -272,7 +240,9 @@ def _check_ranges(box: Box, field: Field, value: str, item: Item) -> Iterable[st
 
 
 TYPES: Final[Mapping[str, FieldType]] = {
-    "Boolean": FieldType(_check_boolean),
+    "Boolean": FieldType(
+        _every_part(lambda field, part: part in ("0", "1"), "Value should be a boolean (0,1).")
+    ),
     "Integer": FieldType(_check_integer),
     "AutoNumber": FieldType(_check_integer),
     "FilterSequence": FieldType(_check_integer),
@@ -281,14 +251,20 @@ TYPES: Final[Mapping[str, FieldType]] = {
     "Text": FieldType(_check_text),
     "StrictText": FieldType(_check_strict_text),
     "Description": FieldType(_check_description),
-    "Network": FieldType(_check_network),
-    "Prefix": FieldType(_check_prefix),
-    "Address": FieldType(_check_address),
+    "Network": FieldType(
+        _every_part(
+            lambda field, part: is_address(part, field.family) or is_network(part, field.family), _NO_NETWORK
+        )
+    ),
+    "Prefix": FieldType(_every_part(lambda field, part: is_network(part, field.family), _NO_NETWORK)),
+    "Address": FieldType(_every_part(lambda field, part: is_address(part, field.family), _NO_NETWORK)),
     "Hostname": FieldType(_check_hostname),
-    "MacAddress": FieldType(_check_mac),
+    "MacAddress": FieldType(_every_part(lambda field, part: bool(_MAC.match(part)), "Invalid MAC address.")),
     "Base64": FieldType(_check_base64),
-    "Url": FieldType(_check_url),
-    "Port": FieldType(_check_port),
+    "Url": FieldType(_every_part(lambda field, part: bool(_URL.match(part)), "Invalid URL.")),
+    "Port": FieldType(
+        _every_part(lambda field, part: _is_port(part), "Please specify a valid port number (1-65535).")
+    ),
     "RulePort": FieldType(_check_rule_port, _store_port),
     "RuleNetwork": FieldType(_check_rule_network, None, _network_label),
     "GroupName": FieldType(_check_group_name),

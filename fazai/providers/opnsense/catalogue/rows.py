@@ -46,6 +46,9 @@ SERVICES: tuple[Service, ...] = (
 )
 
 
+_PRIVILEGES = {service.name: service.privilege for service in SERVICES}
+
+
 class Verbs(NamedTuple):
     """The names of a controller's actions; settings have only `get` and `set`."""
 
@@ -87,7 +90,7 @@ class KindRow:
     verbs: Verbs = ITEM
     label: str = ""
     service: str = ""  # the service that is activated after a write
-    privilege: str = ""
+    own_privilege: str = ""  # where it is not that of the service
     tiebreak: tuple[str, ...] = ()
     ordered: bool = False
     create: str = "set"  # "set" under a uuid of our own, or "add" where the controller refuses that
@@ -108,6 +111,11 @@ class KindRow:
     @property
     def name(self) -> str:
         return f"opnsense.{self.short}"
+
+    @property
+    def privilege(self) -> str:
+        """The privilege that the calls of this kind need."""
+        return self.own_privilege or _PRIVILEGES.get(self.service, "")
 
     @property
     def label_format(self) -> str:

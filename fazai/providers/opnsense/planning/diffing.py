@@ -100,7 +100,7 @@ class ItemComparer:
         """Compare every resource of one kind."""
         result = KindDiff()
         collection = self.snapshot.collections[kind.name]
-        matcher = Matcher(kind, collection, self.target, self.mark, self.adopted, self._to_api)
+        matcher = Matcher(collection, self.target, self.mark, self.adopted, self._to_api)
         try:
             shared = matcher.match_all(resources)
         except DeviceError as error:
@@ -109,7 +109,7 @@ class ItemComparer:
             return result
         for resource in resources:
             try:
-                self._compare_resource(kind, matcher, resource, shared.get(resource.identity), result)
+                self._compare_resource(matcher, resource, shared.get(resource.identity), result)
             except Unresolved as error:
                 error.where = error.where or resource.mark or self._place_of(resource)
                 result.errors.append(error)
@@ -118,7 +118,7 @@ class ItemComparer:
         return result
 
     def _compare_resource(
-        self, kind: CatalogueKind, matcher: Matcher, resource: Resource, shared: str | None, result: KindDiff
+        self, matcher: Matcher, resource: Resource, shared: str | None, result: KindDiff
     ) -> None:
         collection = matcher.collection
         if shared is None:
@@ -128,13 +128,15 @@ class ItemComparer:
         row = collection.rows.get(ref)
         result.wanted_refs.add(ref)
         if resource.state == "absent":
-            self._compare_absent(kind, collection, resource, ref, ours, result)
+            self._compare_absent(collection, resource, ref, ours, result)
         elif row is None:
-            created = self._creation(kind, resource, ref)  # may refuse: nothing is put in order then
+            created = self._creation(
+                collection.kind, resource, ref
+            )  # may refuse: nothing is put in order then
             result.items.append(PlannedItem(resource, ref, None, True, len(result.changes)))
             result.changes.append(created)
         else:
-            self._compare_present(kind, collection, resource, ref, row, ours, result)
+            self._compare_present(collection, resource, ref, row, ours, result)
 
     def _to_api(self, field_row: FieldRow, value: Value) -> str:
         if field_row.reference is None or field_row.key == "name":
@@ -168,18 +170,12 @@ class ItemComparer:
             raise
 
     def _compare_present(
-        self,
-        kind: CatalogueKind,
-        collection: Collection,
-        resource: Resource,
-        ref: str,
-        row: ItemRow,
-        ours: bool,
-        result: KindDiff,
+        self, collection: Collection, resource: Resource, ref: str, row: ItemRow, ours: bool, result: KindDiff
     ) -> None:
-        changed = self._changed_fields(kind, collection, resource, row)
+        kind = collection.kind
+        changed = self._changed_fields(collection, resource, row)
         made = collection.carries_mark(ref, self.mark)
-        astray = self._astray_fields(kind, collection, resource, row, made=made)
+        astray = self._astray_fields(collection, resource, row, made=made)
         if not changed and not astray:
             result.unchanged += 1
             result.items.append(PlannedItem(resource, ref, row, ours, None))
@@ -193,19 +189,17 @@ class ItemComparer:
         if taking and (owner := other_owner(ref, kind.name, (resource.identity, resource.label))):
             notes.append(f"taken over: it is managed by fazai for {owner}")
         change = replace(change, note="; ".join(notes))
-        refusal = self._reason_to_refuse(kind, collection, resource, ref, ours=ours or taking, verb="changed")
+        refusal = self._reason_to_refuse(collection, resource, ref, ours=ours or taking, verb="changed")
         if refusal is not None:
             result.refused.append((change, refusal))
             return
         result.items.append(PlannedItem(resource, ref, row, True, len(result.changes), astray))
         result.changes.append(change)
 
-    def _changed_fields(
-        self, kind: CatalogueKind, collection: Collection, resource: Resource, row: ItemRow
-    ) -> list[str]:
+    def _changed_fields(self, collection: Collection, resource: Resource, row: ItemRow) -> list[str]:
         """Return the declared fields that differ; quick, as there may be thousands of rows."""
         changed = []
-        rows = kind.rows
+        rows = collection.kind.rows
         for name, value in resource.fields.items():
             field_row = rows.get(name)
             if field_row is None or field_row.write_once or isinstance(value, SecretRef):
@@ -218,7 +212,7 @@ class ItemComparer:
                 continue
             if name not in row and field_row.source not in row and not _is_default(field_row, wanted):
                 raise NotAvailable(
-                    f"{kind.name} has no field {name} in the release of {self.target}",
+                    f"{collection.kind.name} has no field {name} in the release of {self.target}",
                     where=resource.origins.get(name) or resource.mark or self._place_of(resource),
                     hint="leave the field out for this firewall, or update it",
                 )
@@ -227,13 +221,14 @@ class ItemComparer:
         return changed
 
     def _astray_fields(
-        self, kind: CatalogueKind, collection: Collection, resource: Resource, row: ItemRow, *, made: bool
+        self, collection: Collection, resource: Resource, row: ItemRow, *, made: bool
     ) -> dict[str, Value]:
         """Return fields that are not declared and differ from their default, with that default.
 
         Of an item that fazai made these are all such fields, of others' only the switch. Quick, as
         `_changed_fields`.
         """
+        kind = collection.kind
         found: dict[str, Value] = {}
         spared = self.unmanaged.get(kind.name, frozenset()).union(resource.fields.get(UNMANAGED, ()))
         for default in kind.defaults:
@@ -248,20 +243,14 @@ class ItemComparer:
         return found
 
     def _compare_absent(
-        self,
-        kind: CatalogueKind,
-        collection: Collection,
-        resource: Resource,
-        ref: str,
-        ours: bool,
-        result: KindDiff,
+        self, collection: Collection, resource: Resource, ref: str, ours: bool, result: KindDiff
     ) -> None:
         if ref not in collection.rows:
             result.unchanged += 1
             return
         taking = not ours and self._may_adopt(resource)
-        change = self.deletion(kind, collection, ref, resource, adopts=taking)
-        refusal = self._reason_to_refuse(kind, collection, resource, ref, ours=ours or taking, verb="deleted")
+        change = self.deletion(collection, ref, resource, adopts=taking)
+        refusal = self._reason_to_refuse(collection, resource, ref, ours=ours or taking, verb="deleted")
         if refusal is not None:
             result.refused.append((change, refusal))
         else:
@@ -269,7 +258,6 @@ class ItemComparer:
 
     def deletion(
         self,
-        kind: CatalogueKind,
         collection: Collection,
         ref: str,
         resource: Resource | None = None,
@@ -278,6 +266,7 @@ class ItemComparer:
         note: str = "",
     ) -> Change:
         """Return the deletion of an item, with all that is needed to make it again."""
+        kind = collection.kind
         row = collection.rows[ref]
         before = {}
         for name, field_row in kind.rows.items():
@@ -301,15 +290,9 @@ class ItemComparer:
         )
 
     def _reason_to_refuse(
-        self,
-        kind: CatalogueKind,
-        collection: Collection,
-        resource: Resource,
-        ref: str,
-        *,
-        ours: bool,
-        verb: str,
+        self, collection: Collection, resource: Resource, ref: str, *, ours: bool, verb: str
     ) -> Refused | None:
+        kind = collection.kind
         where: Mark | str = resource.mark or self._place_of(resource)
         name = resource.identity
         if not kind.row.settings and not is_uuid(ref):

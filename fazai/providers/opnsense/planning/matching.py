@@ -23,12 +23,15 @@ ToApi = Callable[[FieldRow, Value], str]
 class Matcher:
     """Finds the items of one kind."""
 
-    kind: CatalogueKind
     collection: Collection
     target: str
     mark: str
     adopted: frozenset[str]
     to_api: ToApi
+
+    @property
+    def kind(self) -> CatalogueKind:
+        return self.collection.kind
 
     def match_all(self, resources: Iterable[Resource]) -> dict[str, str]:
         """Return refs by identity for resources that share their label with others of the list.

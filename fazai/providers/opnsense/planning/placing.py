@@ -59,13 +59,10 @@ def parse_placements(option: Mapping[str, Any]) -> dict[str, ListPlacement]:
 
 
 def put_in_order(
-    judge: ItemComparer,
-    kind: CatalogueKind,
-    collection: Collection,
-    result: KindDiff,
-    place: ListPlacement | None,
+    judge: ItemComparer, collection: Collection, result: KindDiff, place: ListPlacement | None
 ) -> None:
     """Give new items a sequence, and move those that stand out of order or out of their place."""
+    kind = collection.kind
     groups: dict[str, list[PlannedItem]] = {}
     for item in result.items:
         if item.ours and SEQUENCE not in item.resource.fields:
@@ -73,7 +70,7 @@ def put_in_order(
     ours = [item for items in groups.values() for item in items]
     before = {item.ref: number for item in ours if (number := number_of(item.row)) is not None}
     taken = _taken_sequences(collection, result, {item.ref for item in ours})
-    foreign = _ForeignItems(judge, kind, collection, result, {item.ref for item in ours})
+    foreign = _ForeignItems(judge, collection, result, {item.ref for item in ours})
     placed: list[PlannedItem] = []
     for group, items in groups.items():
         rest = [item for other, more in groups.items() if other != group for item in more]
@@ -102,21 +99,15 @@ def put_in_order(
                 placed.append(item)
         taken.update((*numbers, *moved))
     if placed:
-        _note_neighbours(kind, collection, result, placed)
+        _note_neighbours(collection, result, placed)
 
 
 class _ForeignItems:
     """Items of an ordered collection that are not the list's: they stay, unless they must make room."""
 
-    def __init__(
-        self,
-        judge: ItemComparer,
-        kind: CatalogueKind,
-        collection: Collection,
-        result: KindDiff,
-        ours: set[str],
-    ) -> None:
-        self._judge, self._kind, self._collection, self._result = judge, kind, collection, result
+    def __init__(self, judge: ItemComparer, collection: Collection, result: KindDiff, ours: set[str]) -> None:
+        self._judge, self._collection, self._result = judge, collection, result
+        self._kind = collection.kind
         leaving = {change.ref for change in result.changes if change.verb is Verb.DELETE}
         rows = ((ref, row) for ref, row in collection.rows.items() if ref not in ours and ref not in leaving)
         self._rows = dict(sorted(rows, key=lambda entry: number_of(entry[1]) or 0))
@@ -276,10 +267,9 @@ def _set_sequence(
     )
 
 
-def _note_neighbours(
-    kind: CatalogueKind, collection: Collection, result: KindDiff, placed: Sequence[PlannedItem]
-) -> None:
+def _note_neighbours(collection: Collection, result: KindDiff, placed: Sequence[PlannedItem]) -> None:
     """Note in each placed item's change behind which one it will stand, whoever made that."""
+    kind = collection.kind
     listed = {item.ref: item for item in result.items}
     moved = {change.ref: change.after for change in result.changes if SEQUENCE in change.after}
     leaving = {change.ref for change in result.changes if change.verb is Verb.DELETE}

@@ -111,14 +111,14 @@ def plan_steps(
             continue
         result = judge.compare(kind, grouped.get(name, ()))
         if kind.row.ordered:
-            put_in_order(judge, kind, collection, result, policy.place.get(name))
+            put_in_order(judge, collection, result, policy.place.get(name))
         known = collection.complete and not result.errors  # else what is wanted may be among what would go
         if prune and known and _prunes_kind(policy, name, listed=name in grouped):
-            _prune_unlisted(policy, judge, kind, collection, result)
+            _prune_unlisted(policy, judge, collection, result)
         results[name] = result
     for name, result in results.items():
         if kinds[name].row.children:
-            _spare_children(policy, kinds[name], snapshot.collections[name], result, results)
+            _spare_children(policy, snapshot.collections[name], result, results)
     return _assemble_steps(
         policy.target, kinds, results, pending, _collect_notes(policy, kinds, snapshot, results)
     )
@@ -187,9 +187,10 @@ def _coming_nat_mode(
 
 
 def _prune_unlisted(
-    policy: TargetPolicy, judge: ItemComparer, kind: CatalogueKind, collection: Collection, result: KindDiff
+    policy: TargetPolicy, judge: ItemComparer, collection: Collection, result: KindDiff
 ) -> None:
     """Delete items of ours that nobody wants any more, if they are not too many."""
+    kind = collection.kind
     if kind.row.settings:
         return
     owned = [ref for ref in collection.rows if collection.carries_mark(ref, policy.mark)]
@@ -199,7 +200,7 @@ def _prune_unlisted(
         if ref not in result.wanted_refs
         and not judge.is_protected(kind, collection.label(collection.rows[ref]))
     ]
-    changes = [judge.deletion(kind, collection, ref, note="no longer listed") for ref in going]
+    changes = [judge.deletion(collection, ref, note="no longer listed") for ref in going]
     cap = _prune_limit(policy.max_prune, len(owned))
     if len(changes) <= cap:
         result.changes.extend(changes)
@@ -215,16 +216,13 @@ def _prune_unlisted(
 
 
 def _spare_children(
-    policy: TargetPolicy,
-    kind: CatalogueKind,
-    collection: Collection,
-    result: KindDiff,
-    results: Mapping[str, KindDiff],
+    policy: TargetPolicy, collection: Collection, result: KindDiff, results: Mapping[str, KindDiff]
 ) -> None:
     """Refuse deletions with which the firewall would delete items that this run does not touch itself.
 
     What goes along belongs to somebody, and no undoing brings it back.
     """
+    kind = collection.kind
     seen_to = {
         change.ref
         for change in results.get(kind.row.children, KindDiff()).changes
