@@ -217,7 +217,7 @@ def _check_max_prune(value: Value, spec: FieldSpec) -> _Wrong:
 
 
 def _check_place(value: Value, spec: FieldSpec) -> _Wrong:
-    from fazai.providers.opnsense.planning.placing import parse_placement
+    from fazai.providers.opnsense.planning.policy import parse_placement
 
     ordered = [name for name, kind in all_kinds().items() if kind.ordered]
     for kind, place in value.items() if isinstance(value, Mapping) else ():

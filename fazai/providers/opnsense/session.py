@@ -21,6 +21,7 @@ from fazai.providers.opnsense.catalogue.rows import SERVICES, KindRow
 from fazai.providers.opnsense.catalogue.table import FieldRow
 from fazai.providers.opnsense.catalogue.values import text_of
 from fazai.providers.opnsense.planning.diffing import Unresolved, resolve_references
+from fazai.providers.opnsense.planning.policy import TargetPolicy
 from fazai.providers.opnsense.planning.snapshot import (
     SETTINGS_REF,
     Collection,
@@ -30,7 +31,7 @@ from fazai.providers.opnsense.planning.snapshot import (
     cell_text,
     row_of_answer,
 )
-from fazai.providers.opnsense.planning.steps import TargetPolicy, plan_steps
+from fazai.providers.opnsense.planning.steps import plan_steps
 from fazai.providers.opnsense.settings import read_policy, read_settings
 from fazai.providers.opnsense.writing import verifying
 from fazai.providers.opnsense.writing.bodies import nest_body, rejection_error

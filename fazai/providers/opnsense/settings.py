@@ -11,8 +11,7 @@ from fazai.providers.opnsense.api.tls import read_ca
 from fazai.providers.opnsense.catalogue.ownership import mark_of
 from fazai.providers.opnsense.catalogue.values import text_of
 from fazai.providers.opnsense.options import option_of
-from fazai.providers.opnsense.planning.placing import parse_placements
-from fazai.providers.opnsense.planning.steps import TargetPolicy, parse_prune
+from fazai.providers.opnsense.planning.policy import TargetPolicy, parse_placements, parse_prune
 
 __all__ = ["read_policy", "read_settings"]
 

@@ -119,43 +119,24 @@ def find_raised_error(body: bytes) -> Mapping[str, Any] | None:
 def status_error(status: int, body: bytes, *, target: str, path: str, privilege: str) -> FazaiError:
     """Return the error for an answer whose status is not 200."""
     if status == 401:
-        return AccessDenied(
-            "the firewall does not know this API key or its secret",
-            where=target,
-            hint=(
-                "compare secret: with the API keys of the user (System > Access > Users); the "
-                "user may be disabled"
-            ),
-        )
+        hint = "compare secret: with the API keys of the user (System > Access > Users)"
+        hint += "; the user may be disabled"
+        return AccessDenied("the firewall does not know this API key or its secret", where=target, hint=hint)
     if status in (301, 302, 303, 307, 308):
-        return AccessDenied(
-            "the firewall sent us to its login page: not authenticated",
-            where=target,
-            hint="is base_url the firewall itself? An API key is accepted under /api only",
-        )
+        text = "the firewall sent us to its login page: not authenticated"
+        hint = "is base_url the firewall itself? An API key is accepted under /api only"
+        return AccessDenied(text, where=target, hint=hint)
     if status in (403, 404) and body[:64].lstrip().startswith(b"<"):  # the API's own are JSON
-        return AccessDenied(
-            f"a web page with status {status} came instead of an answer to {path}",
-            where=target,
-            hint="is base_url the firewall itself, or a proxy or another web server in front of it?",
-        )
+        text = f"a web page with status {status} came instead of an answer to {path}"
+        hint = "is base_url the firewall itself, or a proxy or another web server in front of it?"
+        return AccessDenied(text, where=target, hint=hint)
     if status == 403:
-        need = (
-            f"the privilege {privilege}"
-            if privilege
-            else f"the privilege for the page api/{_page_pattern(path)}"
-        )
-        return Forbidden(
-            f"the API key's user lacks {need}",
-            where=target,
-            hint=f"add it to the user or one of its groups ({path} was refused)",
-        )
+        need = f"privilege {privilege}" if privilege else f"privilege for the page api/{_page_pattern(path)}"
+        hint = f"add it to the user or one of its groups ({path} was refused)"
+        return Forbidden(f"the API key's user lacks the {need}", where=target, hint=hint)
     if status == 404:
-        return NotAvailable(
-            f"{path} is not on this firewall",
-            where=target,
-            hint="its plugin is not installed, or its release does not have it",
-        )
+        hint = "its plugin is not installed, or its release does not have it"
+        return NotAvailable(f"{path} is not on this firewall", where=target, hint=hint)
     return _fault_error(status, body, target=target, path=path)
 
 
@@ -208,67 +189,53 @@ def _page_pattern(path: str) -> str:
 
 def connect_error(error: BaseException, *, target: str, host: str, address: str) -> FazaiError:
     """Return the error for a connection that failed (DNS, refused, TLS), from its chain of causes."""
-    causes = list(_causes_of(error))
+    causes = _causes_of(error)
     for cause in causes:
-        if isinstance(cause, PinMismatch):
-            return Unreachable(
-                "the firewall showed a certificate that is not the pinned one",
-                where=target,
-                stage="tls",
-                hint="if the certificate was renewed on purpose, pin the new one",
-            )
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return _certificate_error(cause, target, host)
-        if isinstance(cause, ssl.SSLError):
-            return Unreachable(
-                f"TLS with {address} failed: {cause.reason or cause}",
-                where=target,
-                stage="tls",
-                hint="is the port the one of the web interface, and does it speak https?",
-            )
-        if isinstance(cause, socket.gaierror):
-            return Unreachable(
-                f"the name {host} cannot be resolved",
-                where=target,
-                stage="resolve",
-                hint="check base_url, and the resolver of this machine",
-            )
+        found = _explain_cause(cause, host, address)
+        if found is not None:
+            stage, message, hint = found
+            return Unreachable(message, where=target, stage=stage, hint=hint)
     reason = next((cause for cause in causes if isinstance(cause, OSError) and cause.strerror), None)
-    if any(isinstance(cause, ConnectionRefusedError) for cause in causes) or _any_says(causes, "refused"):
-        return Unreachable(
-            f"{address} refused the connection",
-            where=target,
-            stage="connect",
-            hint="is the web interface running, and does it listen there?",
-        )
+    if any(isinstance(cause, ConnectionRefusedError) or "refused" in str(cause).lower() for cause in causes):
+        hint = "is the web interface running, and does it listen there?"
+        return Unreachable(f"{address} refused the connection", where=target, stage="connect", hint=hint)
     text = reason.strerror if reason is not None else "the connection failed"
     return Unreachable(f"{address}: {text}", where=target, stage="connect")
 
 
-def _certificate_error(error: ssl.SSLCertVerificationError, target: str, host: str) -> FazaiError:
-    text = error.verify_message or str(error)
-    message, hint = (
-        f"cannot be trusted: {text}",
-        "give the authority with ca:, or pin the certificate with fingerprint:",
-    )
+def _explain_cause(cause: BaseException, host: str, address: str) -> tuple[str, str, str] | None:
+    """Return stage, message and hint for a cause that is known by itself."""
+    if isinstance(cause, PinMismatch):
+        message = "the firewall showed a certificate that is not the pinned one"
+        return "tls", message, "if the certificate was renewed on purpose, pin the new one"
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        message, hint = _explain_certificate(cause.verify_message or str(cause), host)
+        return "tls", f"the certificate of {host} {message}", hint
+    if isinstance(cause, ssl.SSLError):
+        hint = "is the port the one of the web interface, and does it speak https?"
+        return "tls", f"TLS with {address} failed: {cause.reason or cause}", hint
+    if isinstance(cause, socket.gaierror):
+        message = f"the name {host} cannot be resolved"
+        return "resolve", message, "check base_url, and the resolver of this machine"
+    return None
+
+
+def _explain_certificate(text: str, host: str) -> tuple[str, str]:
+    """Return what is wrong with a certificate, and the next step, from the words of OpenSSL."""
     if "expired" in text:
-        message, hint = "has expired", "renew it on the firewall (System > Trust > Certificates)"
-    elif "not yet valid" in text:
-        message, hint = "is not valid yet", "compare the clocks of this machine and the firewall"
-    elif "mismatch" in text or "doesn't match" in text or "not valid for" in text:
-        message = f"is for another name than {host}"
+        return "has expired", "renew it on the firewall (System > Trust > Certificates)"
+    if "not yet valid" in text:
+        return "is not valid yet", "compare the clocks of this machine and the firewall"
+    if "mismatch" in text or "doesn't match" in text or "not valid for" in text:
         hint = "use the name in the certificate in base_url, or issue one for this name"
-    elif re.search(r"self.signed", text):
-        message = "is self-signed, or its authority is not known here"
+        return f"is for another name than {host}", hint
+    if re.search(r"self.signed", text):
         hint = "give the authority with ca:, or pin the certificate with fingerprint: sha256:…"
-    elif "local issuer" in text:
-        message = "was signed by an authority that is not known here"
-        hint = "give the authority with ca:"
-    return Unreachable(f"the certificate of {host} {message}", where=target, stage="tls", hint=hint)
-
-
-def _any_says(causes: list[BaseException], word: str) -> bool:
-    return any(word in str(cause).lower() for cause in causes)
+        return "is self-signed, or its authority is not known here", hint
+    if "local issuer" in text:
+        return "was signed by an authority that is not known here", "give the authority with ca:"
+    hint = "give the authority with ca:, or pin the certificate with fingerprint:"
+    return f"cannot be trusted: {text}", hint
 
 
 def _causes_of(error: BaseException) -> list[BaseException]:

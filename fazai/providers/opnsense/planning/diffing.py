@@ -13,6 +13,7 @@ from fazai.providers.opnsense.catalogue.ownership import is_uuid, other_owner
 from fazai.providers.opnsense.catalogue.table import FieldRow
 from fazai.providers.opnsense.catalogue.values import compose_name, is_same, text_of, to_api
 from fazai.providers.opnsense.planning.matching import Matcher
+from fazai.providers.opnsense.planning.policy import TargetPolicy
 from fazai.providers.opnsense.planning.snapshot import Collection, ItemRow, Keys, Snapshot
 
 __all__ = ["ItemComparer", "KindDiff", "PlannedItem", "Unresolved", "resolve_references"]
@@ -87,24 +88,20 @@ def _resolve_name(field_row: FieldRow, name: str, keys: Keys) -> str:
 class ItemComparer:
     """Compares the resources of one target with what was seen of it."""
 
-    target: str
-    mark: str
+    policy: TargetPolicy
     snapshot: Snapshot
-    adopt: bool
     adopted: frozenset[str]
-    protected: tuple[str, ...]
-    unmanaged: Mapping[str, frozenset[str]]  # kind -> fields whose defaults do not count
     keys: Mapping[tuple[str, str], Keys]  # by kind and key, with what this run creates
 
     def compare(self, kind: CatalogueKind, resources: Sequence[Resource]) -> KindDiff:
         """Compare every resource of one kind."""
         result = KindDiff()
         collection = self.snapshot.collections[kind.name]
-        matcher = Matcher(collection, self.target, self.mark, self.adopted, self._to_api)
+        matcher = Matcher(collection, self.policy.target, self.policy.mark, self.adopted, self._to_api)
         try:
             shared = matcher.match_all(resources)
         except DeviceError as error:
-            error.where = error.where or f"{self.target}/{kind.name}"
+            error.where = error.where or f"{self.policy.target}/{kind.name}"
             result.errors.append(error)
             return result
         for resource in resources:
@@ -154,13 +151,13 @@ class ItemComparer:
         for name in kind.row.needed_on_create:
             if name not in fields:
                 raise DeviceError(
-                    f'{name} is missing: "{resource.identity}" does not exist on {self.target} '
+                    f'{name} is missing: "{resource.identity}" does not exist on {self.policy.target} '
                     "and cannot be made without it",
                     where=resource.mark or self._place_of(resource),
                 )
         for name, value in fields.items():
             self._resolve_field(kind.rows[name], value, resource)
-        return self._change_of(kind, resource, Verb.CREATE, ref, {}, fields)
+        return self.change_of(kind, resource, Verb.CREATE, ref, {}, fields)
 
     def _resolve_field(self, field_row: FieldRow, value: Value, resource: Resource) -> str:
         try:
@@ -174,7 +171,7 @@ class ItemComparer:
     ) -> None:
         kind = collection.kind
         changed = self._changed_fields(collection, resource, row)
-        made = collection.carries_mark(ref, self.mark)
+        made = collection.carries_mark(ref, self.policy.mark)
         astray = self._astray_fields(collection, resource, row, made=made)
         if not changed and not astray:
             result.unchanged += 1
@@ -184,7 +181,7 @@ class ItemComparer:
         before = {name: self.snapshot.value(collection, row, kind.rows[name]) for name in fields}
         after = {**{name: resource.fields[name] for name in changed}, **astray}
         taking = not ours and self._may_adopt(resource)
-        change = self._change_of(kind, resource, Verb.UPDATE, ref, before, after, adopts=taking)
+        change = self.change_of(kind, resource, Verb.UPDATE, ref, before, after, adopts=taking)
         notes = [f"not declared, so as by default: {', '.join(astray)}"] if astray else []
         if taking and (owner := other_owner(ref, kind.name, (resource.identity, resource.label))):
             notes.append(f"taken over: it is managed by fazai for {owner}")
@@ -212,7 +209,7 @@ class ItemComparer:
                 continue
             if name not in row and field_row.source not in row and not _is_default(field_row, wanted):
                 raise NotAvailable(
-                    f"{collection.kind.name} has no field {name} in the release of {self.target}",
+                    f"{collection.kind.name} has no field {name} in the release of {self.policy.target}",
                     where=resource.origins.get(name) or resource.mark or self._place_of(resource),
                     hint="leave the field out for this firewall, or update it",
                 )
@@ -230,7 +227,7 @@ class ItemComparer:
         """
         kind = collection.kind
         found: dict[str, Value] = {}
-        spared = self.unmanaged.get(kind.name, frozenset()).union(resource.fields.get(UNMANAGED, ()))
+        spared = self.policy.unmanaged.get(kind.name, frozenset()).union(resource.fields.get(UNMANAGED, ()))
         for default in kind.defaults:
             field_row, name = default.row, default.row.name
             seen = row.get(default.source)
@@ -275,7 +272,7 @@ class ItemComparer:
                 if text_of(value) or field_row.default:
                     before[name] = value
         return Change(
-            target=self.target,
+            target=self.policy.target,
             kind=kind.name,
             identity=resource.identity if resource else collection.label(row),
             verb=Verb.DELETE,
@@ -296,7 +293,7 @@ class ItemComparer:
         where: Mark | str = resource.mark or self._place_of(resource)
         name = resource.identity
         if not kind.row.settings and not is_uuid(ref):
-            return Refused(f'"{name}" is built into {self.target} and cannot be {verb}', where=where)
+            return Refused(f'"{name}" is built into {self.policy.target} and cannot be {verb}', where=where)
         if verb == "deleted" and self.is_protected(kind, resource.label or name):
             return Refused(
                 f'"{name}" is protected and is not deleted',
@@ -305,13 +302,13 @@ class ItemComparer:
             )
         if not ours and (owner := other_owner(ref, kind.name, (name, resource.label))):
             return Refused(
-                f'"{name}" on {self.target} is managed by fazai for {owner}, and is not {verb}',
+                f'"{name}" on {self.policy.target} is managed by fazai for {owner}, and is not {verb}',
                 where=where,
                 hint="change it where that owner lists it; adopt: true takes it over, and then both do",
             )
         if not ours:
             return Refused(
-                f'"{name}" on {self.target} was not made by fazai and is not {verb}',
+                f'"{name}" on {self.policy.target} was not made by fazai and is not {verb}',
                 where=where,
                 hint="adopt: true on the resource or the firewall takes it over",
             )
@@ -320,16 +317,16 @@ class ItemComparer:
     def is_protected(self, kind: CatalogueKind, name: str) -> bool:
         """Return whether an item of this name is never deleted."""
         name = compose_name(name)
-        patterns = map(compose_name, (*kind.row.protected, *self.protected))
+        patterns = map(compose_name, (*kind.row.protected, *self.policy.protected))
         return any(name == pattern or fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
     def _may_adopt(self, resource: Resource) -> bool:
-        return self.adopt if resource.adopt is None else resource.adopt
+        return self.policy.adopt if resource.adopt is None else resource.adopt
 
     def _place_of(self, resource: Resource) -> str:
-        return f"{self.target}/{resource.kind}/{resource.identity}"
+        return f"{self.policy.target}/{resource.kind}/{resource.identity}"
 
-    def _change_of(
+    def change_of(
         self,
         kind: CatalogueKind,
         resource: Resource,
@@ -340,8 +337,9 @@ class ItemComparer:
         *,
         adopts: bool = False,
     ) -> Change:
+        """Return a change of the item of a resource."""
         return Change(
-            target=self.target,
+            target=self.policy.target,
             kind=kind.name,
             identity=resource.identity,
             verb=verb,

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import pairwise
-from typing import Any
 
 from fazai.errors import DeviceError, did_you_mean
 from fazai.model import Change, Value, Verb
@@ -13,49 +12,13 @@ from fazai.providers.opnsense.catalogue.kinds import CatalogueKind
 from fazai.providers.opnsense.catalogue.values import compose_name, text_of
 from fazai.providers.opnsense.planning.diffing import ItemComparer, KindDiff, PlannedItem
 from fazai.providers.opnsense.planning.ordering import LAST, assign_sequences, make_room
+from fazai.providers.opnsense.planning.policy import ListPlacement
 from fazai.providers.opnsense.planning.snapshot import Collection, ItemRow, cell_text
 
-__all__ = [
-    "SEQUENCE",
-    "ListPlacement",
-    "interfaces_of",
-    "is_floating",
-    "number_of",
-    "parse_placement",
-    "parse_placements",
-    "put_in_order",
-]
+__all__ = ["SEQUENCE", "interfaces_of", "is_floating", "number_of", "put_in_order"]
 
 SEQUENCE = "sequence"
 SINGLE, FLOATING = "single", "floating"
-
-
-@dataclass(frozen=True, slots=True)
-class ListPlacement:
-    """Place of a list among the items of others: `first`, or `before` or `after` the named one."""
-
-    where: str
-    name: str = ""
-
-
-def parse_placement(value: Any) -> ListPlacement | None:
-    """Parse one value of the option; None for `last`, where a new list stands anyway.
-
-    Raises ValueError with what is wrong.
-    """
-    if value in ("first", "last"):
-        return ListPlacement("first") if value == "first" else None
-    if isinstance(value, Mapping) and len(value) == 1:
-        ((where, name),) = value.items()
-        if where in ("before", "after") and isinstance(name, str) and name.strip():
-            return ListPlacement(where, compose_name(" ".join(name.split())))
-    raise ValueError("first, last, {before: NAME} or {after: NAME} is expected")
-
-
-def parse_placements(option: Mapping[str, Any]) -> dict[str, ListPlacement]:
-    """Parse the option `place`, kind by kind; kinds whose list stands last are left out."""
-    found = {kind: parse_placement(value) for kind, value in option.items()}
-    return {kind: place for kind, place in found.items() if place is not None}
 
 
 def put_in_order(
@@ -89,8 +52,8 @@ def put_in_order(
             had = [foreign.number(ref) for ref in behind]
             numbers, moved = make_room(len(items), low, had, others - set(had))
         if numbers is None or max((*numbers, *moved), default=0) > LAST:
-            text = f"{judge.target} has no sequence numbers left for {kind.name}"
-            result.errors.append(DeviceError(text, where=f"{judge.target}/{kind.name}"))
+            text = f"{judge.policy.target} has no sequence numbers left for {kind.name}"
+            result.errors.append(DeviceError(text, where=f"{judge.policy.target}/{kind.name}"))
             continue
         foreign.move(zip(behind, moved, strict=False))
         for item, number in zip(items, numbers, strict=True):
@@ -152,9 +115,9 @@ class _ForeignItems:
         raise self._wrong(f'there is no "{place.name}" of others to stand {place.where}', hint)
 
     def _wrong(self, text: str, hint: str | None) -> DeviceError:
-        where = f"{self._judge.target}/{self._kind.name}"
+        where = f"{self._judge.policy.target}/{self._kind.name}"
         return DeviceError(
-            f"place of {self._kind.name} on {self._judge.target}: {text}", where=where, hint=hint
+            f"place of {self._kind.name} on {self._judge.policy.target}: {text}", where=where, hint=hint
         )
 
     def _is_peer(self, group: str, items: Sequence[PlannedItem], row: ItemRow) -> bool:
@@ -175,7 +138,7 @@ class _ForeignItems:
                 continue
             self._result.changes.append(
                 Change(
-                    target=self._judge.target,
+                    target=self._judge.policy.target,
                     kind=self._kind.name,
                     identity=self._collection.label(row),
                     verb=Verb.MOVE,
@@ -248,23 +211,10 @@ def _set_sequence(
         after = {**change.after, SEQUENCE: str(number)}
         result.changes[item.change] = replace(change, before=was, after=after)
         return
-    resource = item.resource
     item.change = len(result.changes)
     result.unchanged -= 1
-    result.changes.append(
-        Change(
-            target=judge.target,
-            kind=kind.name,
-            identity=resource.identity,
-            verb=Verb.MOVE,
-            before=seen,
-            after={SEQUENCE: str(number)},
-            ref=item.ref,
-            activates=kind.services,
-            mark=resource.mark,
-            origins=resource.origins,
-        )
-    )
+    move = judge.change_of(kind, item.resource, Verb.MOVE, item.ref, seen, {SEQUENCE: str(number)})
+    result.changes.append(move)
 
 
 def _note_neighbours(collection: Collection, result: KindDiff, placed: Sequence[PlannedItem]) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
 
 from fazai.errors import FazaiError, Refused
 from fazai.model import Activate, Change, Diff, Resource, Secret, Step, Value, Verb
@@ -13,35 +11,12 @@ from fazai.providers.opnsense.catalogue.ownership import own_ref
 from fazai.providers.opnsense.catalogue.table import service_order
 from fazai.providers.opnsense.catalogue.values import text_of
 from fazai.providers.opnsense.planning.diffing import ItemComparer, KindDiff
-from fazai.providers.opnsense.planning.placing import ListPlacement, put_in_order
+from fazai.providers.opnsense.planning.placing import put_in_order
+from fazai.providers.opnsense.planning.policy import TargetPolicy
 from fazai.providers.opnsense.planning.shadowing import find_shadowed
 from fazai.providers.opnsense.planning.snapshot import Collection, Keys, Snapshot, cell_text
 
-__all__ = ["TargetPolicy", "build_reference_keys", "parse_prune", "plan_steps"]
-
-
-@dataclass(frozen=True, slots=True)
-class TargetPolicy:
-    """The rights that the target's options give: whose items, what is pruned, what is protected."""
-
-    target: str
-    owner: str
-    mark: str
-    adopt: bool
-    protected: tuple[str, ...]
-    prune: bool | tuple[str, ...]
-    max_prune: int | str
-    place: Mapping[str, ListPlacement] = field(default_factory=dict)  # kind -> where its list stands
-    unmanaged: Mapping[str, frozenset[str]] = field(default_factory=dict)  # kind -> fields left alone
-
-
-def parse_prune(prune: Any) -> bool | tuple[str, ...]:
-    """Return the option `prune` as True, False, or the kinds it names."""
-    if isinstance(prune, Mapping):
-        return tuple(kind for kind, on in prune.items() if on)
-    if isinstance(prune, (list, tuple)):
-        return tuple(prune)
-    return bool(prune)
+__all__ = ["build_reference_keys", "plan_steps"]
 
 
 def build_reference_keys(
@@ -91,16 +66,8 @@ def plan_steps(
     prune: bool,
 ) -> Diff:
     """Return everything that one target needs."""
-    judge = ItemComparer(
-        target=policy.target,
-        mark=policy.mark,
-        snapshot=snapshot,
-        adopt=policy.adopt,
-        adopted=adopted,
-        protected=policy.protected,
-        unmanaged=policy.unmanaged,
-        keys=build_reference_keys(wanted, kinds, snapshot, policy.mark),
-    )
+    keys = build_reference_keys(wanted, kinds, snapshot, policy.mark)
+    judge = ItemComparer(policy, snapshot, adopted, keys)
     grouped: dict[str, list[Resource]] = {}
     for resource in wanted:
         grouped.setdefault(resource.kind, []).append(resource)
@@ -114,7 +81,7 @@ def plan_steps(
             put_in_order(judge, collection, result, policy.place.get(name))
         known = collection.complete and not result.errors  # else what is wanted may be among what would go
         if prune and known and _prunes_kind(policy, name, listed=name in grouped):
-            _prune_unlisted(policy, judge, collection, result)
+            _prune_unlisted(judge, collection, result)
         results[name] = result
     for name, result in results.items():
         if kinds[name].row.children:
@@ -186,11 +153,9 @@ def _coming_nat_mode(
     return coming or seen
 
 
-def _prune_unlisted(
-    policy: TargetPolicy, judge: ItemComparer, collection: Collection, result: KindDiff
-) -> None:
+def _prune_unlisted(judge: ItemComparer, collection: Collection, result: KindDiff) -> None:
     """Delete items of ours that nobody wants any more, if they are not too many."""
-    kind = collection.kind
+    policy, kind = judge.policy, collection.kind
     if kind.row.settings:
         return
     owned = [ref for ref in collection.rows if collection.carries_mark(ref, policy.mark)]
