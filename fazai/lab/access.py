@@ -15,7 +15,15 @@ from typing import Final
 from fazai.lab.box import Box
 from fazai.lab.engine.schema import read_json
 
-__all__ = ["GROUP_ITEMS", "READONLY", "USER_ITEMS", "Access", "find_access", "make_key", "read_privileges"]
+__all__ = [
+    "GROUP_ITEMS",
+    "READONLY",
+    "USER_ITEMS",
+    "Access",
+    "find_access",
+    "make_api_key",
+    "read_privileges",
+]
 
 USER_ITEMS: Final = "Auth.User.user"
 GROUP_ITEMS: Final = "Auth.Group.group"
@@ -54,7 +62,7 @@ def read_privileges(box: Box) -> Mapping[str, Mapping[str, str]]:
     return box.derived("privileges", (), build)
 
 
-def make_key() -> tuple[str, str, str]:
+def make_api_key() -> tuple[str, str, str]:
     """Make a fresh API key: key, secret, and the line that a user's `apikeys` keeps of them."""
     key, secret = (base64.b64encode(secrets.token_bytes(60)).decode("ascii") for _ in range(2))
     return key, secret, f"{key}|{_hash_secret(secret)}"

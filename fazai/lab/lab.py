@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import msgspec
 
 from fazai.errors import LockHeld, StateError, UsageError
-from fazai.lab.access import make_key
+from fazai.lab.access import make_api_key
 from fazai.lab.actions.daemons import boot_daemons
 from fazai.lab.box import Box
 from fazai.lab.engine.config import FirewallConfig
@@ -331,14 +331,14 @@ class _KeyFile(msgspec.Struct, frozen=True, rename={"key": "api_key", "secret": 
 def _read_or_make_key(folder: Path | None) -> tuple[str, str, str]:
     """Return the API key of a firewall; it is kept with mode 0600."""
     if folder is None:
-        return make_key()
+        return make_api_key()
     file = folder / "key.json"
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         if file.exists():
             found = msgspec.json.decode(file.read_bytes(), type=_KeyFile)
             return found.key, found.secret, found.line
-        made = _KeyFile(*make_key())
+        made = _KeyFile(*make_api_key())
         with open(file, "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as out:
             out.write(msgspec.json.encode(made))
         return made.key, made.secret, made.line

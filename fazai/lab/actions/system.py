@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Mapping
 from typing import Any, Final
 
-from fazai.lab.access import GROUP_ITEMS, USER_ITEMS, make_key, read_privileges
+from fazai.lab.access import GROUP_ITEMS, USER_ITEMS, make_api_key, read_privileges
 from fazai.lab.actions.common import reconfigure_service
 from fazai.lab.box import ActionCall, Handler, posted_only
 from fazai.lab.engine.config import Item
@@ -37,7 +37,7 @@ def add_key(call: ActionCall) -> Any:
     if not call.posted or found is None:
         return FAILED
     uuid, user = found
-    key, secret, line = make_key()
+    key, secret, line = make_api_key()
     lines = [part for part in user["apikeys"].split("\n") if part]
     call.put(call.box.catalogue.items[USER_ITEMS], uuid, {**user, "apikeys": "\n".join([*lines, line])})
     return {"result": "ok", "hostname": "OPNsense.internal", "key": key, "secret": secret}

@@ -72,22 +72,6 @@ def _list_categories(box: Box) -> dict[str, dict[str, Any]]:
     return {name: {"value": name} for name in names}
 
 
-def _list_users(box: Box) -> dict[str, dict[str, Any]]:
-    return {item["uid"]: {"value": item["name"]} for item in box.items("Auth.User.user").values()}
-
-
-def _list_groups(box: Box) -> dict[str, dict[str, Any]]:
-    return {item["gid"]: {"value": item["name"]} for item in box.items("Auth.Group.group").values()}
-
-
-def _list_certificates(box: Box) -> dict[str, dict[str, Any]]:
-    return {item["refid"]: {"value": item["descr"]} for item in box.items("Trust.Cert.cert").values()}
-
-
-def _list_authorities(box: Box) -> dict[str, dict[str, Any]]:
-    return {item["refid"]: {"value": item["descr"]} for item in box.items("Trust.CA.ca").values()}
-
-
 def _list_ids_jobs(box: Box) -> dict[str, dict[str, Any]]:
     jobs = box.items("Cron.jobs.job").items()
     return {uuid: {"value": job["description"]} for uuid, job in jobs if "IDS" in job["origin"]}
@@ -109,7 +93,15 @@ def _list_alias_tables(box: Box) -> dict[str, dict[str, Any]]:
     return {key: {"value": found[key]} for key in sorted(found, key=lambda key: natural_key(found[key]))}
 
 
-SOURCES: Final[Mapping[str, tuple[tuple[str, ...], Callable[[Box], Choices]]]] = {
+_Source = tuple[tuple[str, ...], Callable[[Box], Choices]]
+
+
+def _items_by(path: str, key: str, label: str) -> _Source:
+    """Return a source: the items of a collection, by one field and with another as their label."""
+    return (path,), lambda box: {item[key]: {"value": item[label]} for item in box.items(path).values()}
+
+
+SOURCES: Final[Mapping[str, _Source]] = {
     # name: (collections it depends on, the options)
     "interfaces": ((INTERFACES,), _list_interfaces),
     "interfaces_and_loopback": ((INTERFACES,), lambda box: _list_interfaces(box, loopback=True)),
@@ -121,10 +113,10 @@ SOURCES: Final[Mapping[str, tuple[tuple[str, ...], Callable[[Box], Choices]]]] =
     "vlan_parents": ((INTERFACES, "devices", "Interfaces.Vlan.vlan"), _list_vlan_parents),
     "free_devices": ((INTERFACES, "devices"), _list_free_devices),
     "categories_by_name": ((CATEGORIES,), _list_categories),
-    "users": (("Auth.User.user",), _list_users),
-    "groups": (("Auth.Group.group",), _list_groups),
-    "certificates": (("Trust.Cert.cert",), _list_certificates),
-    "authorities": (("Trust.CA.ca",), _list_authorities),
+    "users": _items_by("Auth.User.user", "uid", "name"),
+    "groups": _items_by("Auth.Group.group", "gid", "name"),
+    "certificates": _items_by("Trust.Cert.cert", "refid", "descr"),
+    "authorities": _items_by("Trust.CA.ca", "refid", "descr"),
     "ids_jobs": (("Cron.jobs.job",), _list_ids_jobs),
     "virtual_ips": (("Interfaces.Vip.vip",), _list_virtual_ips),
     "privileges": (

@@ -13,39 +13,14 @@ from fazai.lab.engine.fieldtypes import is_address, is_hostname, is_network
 from fazai.lab.engine.hooktypes import CollectionHooks, ModelHooks
 from fazai.lab.engine.names import ALIASES, alias_type, alias_uuid, builtin_aliases, port_names
 from fazai.lab.engine.schema import ItemModel
+from fazai.lab.models.rules import META
 
 __all__ = ["HOOKS", "builtin_item", "content_map", "make_tables", "table_stats"]
 
-# where rules name aliases: collection -> fields
-REFERENCES: Final[Mapping[str, tuple[str, ...]]] = {
-    "Firewall.Filter.rules.rule": ("source_net", "source_port", "destination_net", "destination_port"),
-    "Firewall.Filter.snatrules.rule": (
-        "source_net",
-        "source_port",
-        "destination_net",
-        "destination_port",
-        "target",
-        "target_port",
-    ),
-    "Firewall.Filter.onetoone.rule": ("source_net", "destination_net"),
-    "Firewall.DNat.rule": (
-        "source.network",
-        "source.port",
-        "destination.network",
-        "destination.port",
-        "target",
-        "local-port",
-    ),
-}
-COUNTERS: Final = (
-    "in_block_p",
-    "in_block_b",
-    "in_pass_p",
-    "in_pass_b",
-    "out_block_p",
-    "out_block_b",
-    "out_pass_p",
-    "out_pass_b",
+# collection -> fields in which rules name aliases
+REFERENCES: Final = {path: names for path, names in META.items() if names}
+COUNTERS: Final = tuple(
+    f"{way}_{verdict}_{unit}" for way in ("in", "out") for verdict in ("block", "pass") for unit in "pb"
 )
 NAME_TEXT: Final = (
     "The name must start with a letter or single underscore, be less than 32 characters and only consist of "

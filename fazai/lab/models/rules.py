@@ -12,7 +12,7 @@ from fazai.lab.engine.hooktypes import CollectionHooks, ModelHooks
 from fazai.lab.engine.names import ALIASES, CATEGORIES, GROUPS, INTERFACES, builtin_aliases, network_names
 from fazai.lab.engine.schema import Field, ItemModel
 
-__all__ = ["HOOKS", "RULES", "SOURCE_NAT", "describe_names", "order_of"]
+__all__ = ["HOOKS", "META", "RULES", "SOURCE_NAT", "describe_names", "order_of"]
 
 RULES: Final = "Firewall.Filter.rules.rule"
 SOURCE_NAT: Final = "Firewall.Filter.snatrules.rule"
@@ -20,16 +20,16 @@ ONE_TO_ONE: Final = "Firewall.Filter.onetoone.rule"
 NPT: Final = "Firewall.Filter.npt.rule"
 DNAT: Final = "Firewall.DNat.rule"
 
+_NETS: Final = ("source_net", "destination_net")
+_SIDES: Final = ("source_net", "source_port", "destination_net", "destination_port")
+# collection -> fields in which a rule may name an alias
 META: Final[Mapping[str, tuple[str, ...]]] = {
-    RULES: ("source_net", "source_port", "destination_net", "destination_port"),
-    SOURCE_NAT: ("source_net", "source_port", "destination_net", "destination_port", "target", "target_port"),
-    ONE_TO_ONE: ("source_net", "destination_net"),
+    RULES: _SIDES,
+    SOURCE_NAT: (*_SIDES, "target", "target_port"),
+    ONE_TO_ONE: _NETS,
     NPT: (),
     DNAT: (
-        "source.network",
-        "source.port",
-        "destination.network",
-        "destination.port",
+        *(f"{side}.{part}" for side in ("source", "destination") for part in ("network", "port")),
         "target",
         "local-port",
     ),

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from fazai.lab.server.x509 import begin_certificate, pem_bytes
 from fazai.lab.settings import Tls
 
 __all__ = ["LabAuthority", "server_context"]
@@ -24,12 +25,6 @@ DAY = datetime.timedelta(days=1)
 
 def _common_name(text: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
-
-
-def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,20 +37,15 @@ class LabAuthority:
     @property
     def pem(self) -> str:
         """The certificate that clients trust."""
-        return self.certificate.public_bytes(serialization.Encoding.PEM).decode("ascii")
+        return pem_bytes(self.certificate).decode("ascii")
 
     @classmethod
     def create(cls) -> LabAuthority:
         key = ec.generate_private_key(ec.SECP256R1())
         now = datetime.datetime.now(datetime.UTC)
+        name = _common_name("lab authority")
         certificate = (
-            x509.CertificateBuilder()
-            .subject_name(_common_name("lab authority"))
-            .issuer_name(_common_name("lab authority"))
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - DAY)
-            .not_valid_after(now + 365 * DAY)
+            begin_certificate(name, name, key, now - DAY, now + 365 * DAY)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .add_extension(
                 x509.KeyUsage(
@@ -92,7 +82,7 @@ class LabAuthority:
                 return cls(key, certificate)
         made = cls.create()
         with open(file, "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as out:
-            out.write(_key_pem(made.key) + made.pem.encode("ascii"))
+            out.write(pem_bytes(made.key) + made.pem.encode("ascii"))
         return made
 
     def server(self, variant: str) -> tuple[bytes, bytes]:
@@ -105,14 +95,10 @@ class LabAuthority:
             names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
         start, end = (now - 30 * DAY, now - DAY) if variant == "expired" else (now - DAY, now + 300 * DAY)
         signer = key if self_signed else self.key
+        subject = _common_name("OPNsense.internal")
+        issuer = subject if self_signed else self.certificate.subject
         certificate = (
-            x509.CertificateBuilder()
-            .subject_name(_common_name("OPNsense.internal"))
-            .issuer_name(_common_name("OPNsense.internal") if self_signed else self.certificate.subject)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(start)
-            .not_valid_after(end)
+            begin_certificate(subject, issuer, key, start, end)
             .add_extension(x509.SubjectAlternativeName(names), critical=False)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
@@ -121,7 +107,7 @@ class LabAuthority:
             )
             .sign(signer, hashes.SHA256())
         )
-        return _key_pem(key), certificate.public_bytes(serialization.Encoding.PEM)
+        return pem_bytes(key), pem_bytes(certificate)
 
 
 def server_context(authority: LabAuthority, tls: Tls) -> ssl.SSLContext:

@@ -16,7 +16,17 @@ if TYPE_CHECKING:
 
     PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 
-__all__ = ["facts_of", "key_of", "keys_match", "load_certificate", "make_key", "pem_of", "sign_certificate"]
+__all__ = [
+    "begin_certificate",
+    "facts_of",
+    "key_of",
+    "keys_match",
+    "load_certificate",
+    "make_key",
+    "pem_bytes",
+    "pem_of",
+    "sign_certificate",
+]
 
 # field -> (short name in a subject, dotted oid)
 SUBJECT: Final = {
@@ -79,18 +89,30 @@ def keys_match(certificate: x509.Certificate, key: PrivateKey) -> bool:
     return certificate.public_key() == key.public_key()
 
 
-def pem_of(thing: x509.Certificate | PrivateKey) -> str:
-    """Return base64 of the PEM text, as the configuration keeps it."""
+def pem_bytes(thing: x509.Certificate | PrivateKey) -> bytes:
+    """Return the PEM text of a certificate or a key."""
     from cryptography import x509
-    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives import serialization as forms
 
     if isinstance(thing, x509.Certificate):
-        pem = thing.public_bytes(serialization.Encoding.PEM)
-    else:
-        pem = thing.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-    return base64.b64encode(pem).decode()
+        return thing.public_bytes(forms.Encoding.PEM)
+    return thing.private_bytes(forms.Encoding.PEM, forms.PrivateFormat.PKCS8, forms.NoEncryption())
+
+
+def pem_of(thing: x509.Certificate | PrivateKey) -> str:
+    """Return base64 of the PEM text, as the configuration keeps it."""
+    return base64.b64encode(pem_bytes(thing)).decode()
+
+
+def begin_certificate(
+    subject: x509.Name, issuer: x509.Name, key: PrivateKey, start: datetime.datetime, end: datetime.datetime
+) -> x509.CertificateBuilder:
+    """Return a certificate to be completed and signed."""
+    from cryptography import x509
+
+    builder = x509.CertificateBuilder(subject_name=subject, issuer_name=issuer, public_key=key.public_key())
+    builder = builder.serial_number(x509.random_serial_number())
+    return builder.not_valid_before(start).not_valid_after(end)
 
 
 def _subject_name(wanted: Mapping[str, str]) -> x509.Name:
@@ -138,16 +160,10 @@ def sign_certificate(
     now = datetime.datetime.now(datetime.UTC)
     subject = _subject_name(wanted)
     kind = wanted.get("cert_type", "v3_ca")
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject if issuer is None else issuer[0].subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now)
-        .not_valid_after(now + datetime.timedelta(days=int(wanted["lifetime"])))
-        .add_extension(x509.BasicConstraints(ca=kind == "v3_ca", path_length=None), critical=True)
-    )
+    end = now + datetime.timedelta(days=int(wanted["lifetime"]))
+    builder = begin_certificate(subject, subject if issuer is None else issuer[0].subject, key, now, end)
+    constraints = x509.BasicConstraints(ca=kind == "v3_ca", path_length=None)
+    builder = builder.add_extension(constraints, critical=True)
     oids = [x509.ObjectIdentifier(oid) for oid, _ in PURPOSES.get(kind, ())]
     if oids:
         builder = builder.add_extension(x509.ExtendedKeyUsage(oids), critical=False)
