@@ -320,7 +320,7 @@ def _lock_folder(folder: Path, name: str) -> int:
     return handle
 
 
-class _KeyFile(msgspec.Struct, frozen=True, rename={"key": "api_key", "secret": "api_secret"}):
+class _LabKey(msgspec.Struct, frozen=True, rename={"key": "api_key", "secret": "api_secret"}):
     """The key file as an inventory takes it: `secret: !file …/key.json`."""
 
     key: str
@@ -336,9 +336,9 @@ def _read_or_make_key(folder: Path | None) -> tuple[str, str, str]:
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         if file.exists():
-            found = msgspec.json.decode(file.read_bytes(), type=_KeyFile)
+            found = msgspec.json.decode(file.read_bytes(), type=_LabKey)
             return found.key, found.secret, found.line
-        made = _KeyFile(*make_api_key())
+        made = _LabKey(*make_api_key())
         with open(file, "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as out:
             out.write(msgspec.json.encode(made))
         return made.key, made.secret, made.line

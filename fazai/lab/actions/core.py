@@ -14,7 +14,7 @@ from fazai.lab.engine.schema import read_json
 from fazai.lab.engine.search import SearchRow, grid_answer, make_rows, recordset_answer
 from fazai.lab.engine.verbs import get_item, rows_of
 
-__all__ = ["ACTIONS", "recorded_answer"]
+__all__ = ["ACTIONS", "answer_recorded", "recorded_answer"]
 
 TUNABLES: Final = "Core.Tunables.item"
 
@@ -31,6 +31,7 @@ def recorded_answer(box: Box, name: str) -> Any:
 
 
 def answer_recorded(name: str) -> Handler:
+    """Return a handler that gives a constant answer."""
     return lambda call: recorded_answer(call.box, name)
 
 

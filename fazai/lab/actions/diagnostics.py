@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from fazai.lab.actions.common import answer_constant
-from fazai.lab.actions.core import recorded_answer
+from fazai.lab.actions.core import answer_recorded, recorded_answer
 from fazai.lab.actions.rules import applied_rules
 from fazai.lab.box import ActionCall, Box, Handler
 from fazai.lab.engine.names import GATEWAYS, INTERFACES, interface_label, interface_name, natural_key
@@ -22,10 +22,6 @@ __all__ = ["ACTIONS"]
 
 NO_STATES: Final = {"rows": [], "rowCount": 0, "total": 0, "current": 1}
 NO_CARP: Final = "Could not locate any defined CARP interfaces."
-
-
-def _fixed(name: str) -> Handler:
-    return lambda call: recorded_answer(call.box, name)
 
 
 def get_interface_names(call: ActionCall) -> Any:
@@ -185,8 +181,8 @@ def search_log(call: ActionCall) -> Any:
 ACTIONS: Final[Mapping[str, Handler]] = {
     "diagnostics/interface/getInterfaceNames": get_interface_names,
     "diagnostics/interface/getInterfaceConfig": get_interface_config,
-    "diagnostics/interface/getInterfaceStatistics": _fixed("interface_statistics"),
-    "diagnostics/interface/getArp": _fixed("arp"),
+    "diagnostics/interface/getInterfaceStatistics": answer_recorded("interface_statistics"),
+    "diagnostics/interface/getArp": answer_recorded("arp"),
     "diagnostics/interface/searchArp": search_arp,
     "diagnostics/interface/getRoutes": list_routes,
     "diagnostics/interface/getVipStatus": get_vip_status,
@@ -205,6 +201,6 @@ ACTIONS: Final[Mapping[str, Handler]] = {
     "diagnostics/cpu_usage/stream": stream_cpu,
     "diagnostics/traffic/Interface": get_traffic,
     "diagnostics/dns/reverseLookup": look_up_address,
-    "diagnostics/systemhealth/getRrdList": _fixed("rrd"),
+    "diagnostics/systemhealth/getRrdList": answer_recorded("rrd"),
     "diagnostics/log/*": search_log,
 }

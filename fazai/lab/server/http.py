@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from typing import Protocol
 
 import httptools
@@ -266,6 +266,3 @@ class LabConnection(asyncio.Protocol):
         if self._application.idle_s and not self._deaf:
             loop = asyncio.get_running_loop()
             self._idle = loop.call_later(self._application.idle_s, self.close)
-
-
-ConnectionFactory = Callable[[], LabConnection]
