@@ -17,7 +17,7 @@ from fazai.lab.engine.verbs import FAILED, blank_item, delete_one, get_item, is_
 
 __all__ = ["ACTIONS"]
 
-# what dpinger uses where nothing is set
+# the values of dpinger where nothing is set
 CURRENT: Final = {
     "latencylow": "200",
     "latencyhigh": "500",

@@ -175,7 +175,7 @@ def move_before(call: ActionCall) -> Any:
     return {"status": "ok"}
 
 
-# what the pages offer to choose from
+# choices that the pages offer
 
 
 def list_interfaces(call: ActionCall) -> Any:

@@ -25,7 +25,7 @@ class OpnsenseProvider:
     """OPNsense firewalls over their REST API."""
 
     name = "opnsense"
-    noun = "firewall"  # what reports call its targets
+    noun = "firewall"  # the word for its targets in reports
     atomic_writes = True  # a change that it refuses has left nothing behind
 
     @cached_property

@@ -39,7 +39,7 @@ from fazai.providers.opnsense.writing.rehearsal import rehearse_changes
 
 __all__ = ["OpnsenseSession", "open_session"]
 
-#: How long the firewall may go on offering a list of gateways from before one was made, and how often to ask.
+#: The firewall may offer an old list of gateways for so long after one was made; the pause between tries.
 OPTION_LISTS_S, OPTION_PAUSE_S = 65.0, 2.5
 _ASSIGNED = re.compile("wan|lan|opt[0-9]+|lo0")
 HIDING_MODES = ("automatic", "disabled")

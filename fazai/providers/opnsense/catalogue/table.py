@@ -21,7 +21,7 @@ from fazai.providers.opnsense.catalogue.rows_system import ACCESS, NETWORK, SERV
 
 __all__ = ["FieldRow", "KindRow", "Service", "load_catalogue", "service_order"]
 
-#: How the API's own field types are compared when the texts differ (see `values.token_key`).
+#: Rules by which the API's own field types are compared when the texts differ (see `values.comparison_key`).
 _FOLDS = {
     "Hostname": "host",
     "Port": "port",

@@ -22,7 +22,7 @@ SINGLE, FLOATING = "single", "floating"
 
 
 def put_in_order(
-    judge: ItemComparer, collection: Collection, result: KindDiff, place: ListPlacement | None
+    comparer: ItemComparer, collection: Collection, result: KindDiff, place: ListPlacement | None
 ) -> None:
     """Give new items a sequence, and move those that stand out of order or out of their place."""
     kind = collection.kind
@@ -33,7 +33,7 @@ def put_in_order(
     ours = [item for items in groups.values() for item in items]
     before = {item.ref: number for item in ours if (number := number_of(item.row)) is not None}
     taken = _taken_sequences(collection, result, {item.ref for item in ours})
-    foreign = _ForeignItems(judge, collection, result, {item.ref for item in ours})
+    foreign = _ForeignItems(comparer, collection, result, {item.ref for item in ours})
     placed: list[PlannedItem] = []
     for group, items in groups.items():
         rest = [item for other, more in groups.items() if other != group for item in more]
@@ -52,13 +52,13 @@ def put_in_order(
             had = [foreign.number(ref) for ref in behind]
             numbers, moved = make_room(len(items), low, had, others - set(had))
         if numbers is None or max((*numbers, *moved), default=0) > LAST:
-            text = f"{judge.policy.target} has no sequence numbers left for {kind.name}"
-            result.errors.append(DeviceError(text, where=f"{judge.policy.target}/{kind.name}"))
+            text = f"{comparer.policy.target} has no sequence numbers left for {kind.name}"
+            result.errors.append(DeviceError(text, where=f"{comparer.policy.target}/{kind.name}"))
             continue
         foreign.move(zip(behind, moved, strict=False))
         for item, number in zip(items, numbers, strict=True):
             if before.get(item.ref) != number:
-                _set_sequence(judge, kind, result, item, before.get(item.ref), number)
+                _set_sequence(comparer, kind, result, item, before.get(item.ref), number)
                 placed.append(item)
         taken.update((*numbers, *moved))
     if placed:
@@ -68,8 +68,10 @@ def put_in_order(
 class _ForeignItems:
     """Items of an ordered collection that are not the list's: they stay, unless they must make room."""
 
-    def __init__(self, judge: ItemComparer, collection: Collection, result: KindDiff, ours: set[str]) -> None:
-        self._judge, self._collection, self._result = judge, collection, result
+    def __init__(
+        self, comparer: ItemComparer, collection: Collection, result: KindDiff, ours: set[str]
+    ) -> None:
+        self._comparer, self._collection, self._result = comparer, collection, result
         self._kind = collection.kind
         leaving = {change.ref for change in result.changes if change.verb is Verb.DELETE}
         rows = ((ref, row) for ref, row in collection.rows.items() if ref not in ours and ref not in leaving)
@@ -115,9 +117,9 @@ class _ForeignItems:
         raise self._wrong(f'there is no "{place.name}" of others to stand {place.where}', hint)
 
     def _wrong(self, text: str, hint: str | None) -> DeviceError:
-        where = f"{self._judge.policy.target}/{self._kind.name}"
+        where = f"{self._comparer.policy.target}/{self._kind.name}"
         return DeviceError(
-            f"place of {self._kind.name} on {self._judge.policy.target}: {text}", where=where, hint=hint
+            f"place of {self._kind.name} on {self._comparer.policy.target}: {text}", where=where, hint=hint
         )
 
     def _is_peer(self, group: str, items: Sequence[PlannedItem], row: ItemRow) -> bool:
@@ -138,7 +140,7 @@ class _ForeignItems:
                 continue
             self._result.changes.append(
                 Change(
-                    target=self._judge.policy.target,
+                    target=self._comparer.policy.target,
                     kind=self._kind.name,
                     identity=self._collection.label(row),
                     verb=Verb.MOVE,
@@ -196,7 +198,7 @@ def _item_group(kind: CatalogueKind, item: PlannedItem) -> str:
 
 
 def _set_sequence(
-    judge: ItemComparer,
+    comparer: ItemComparer,
     kind: CatalogueKind,
     result: KindDiff,
     item: PlannedItem,
@@ -213,7 +215,7 @@ def _set_sequence(
         return
     item.change = len(result.changes)
     result.unchanged -= 1
-    move = judge.change_of(kind, item.resource, Verb.MOVE, item.ref, seen, {SEQUENCE: str(number)})
+    move = comparer.change_of(kind, item.resource, Verb.MOVE, item.ref, seen, {SEQUENCE: str(number)})
     result.changes.append(move)
 
 

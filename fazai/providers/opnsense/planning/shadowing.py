@@ -22,7 +22,7 @@ __all__ = ["find_shadowed"]
 _TCP_AND_ICMP = ("icmptype", "icmp6type", "tcpflags1", "tcpflags2")
 #: Fields that narrow a rule beside its addresses: one that has any of them matches less than it seems to.
 _CONDITIONS = (*_TCP_AND_ICMP, "sched", "tagged", "tos", "prio", "max-pkt-rate-number")
-#: Of more rules than this for any port only those to anywhere are looked at: the others take little.
+#: With more rules than this for a port, only those to any destination count: the others take little.
 _MOST = 300
 _SAID = 20  # sentences of one run
 _INTERFACES = 8  # of a rule for more of them the parts are not looked at

@@ -67,7 +67,7 @@ def plan_steps(
 ) -> Diff:
     """Return everything that one target needs."""
     keys = build_reference_keys(wanted, kinds, snapshot, policy.mark)
-    judge = ItemComparer(policy, snapshot, adopted, keys)
+    comparer = ItemComparer(policy, snapshot, adopted, keys)
     grouped: dict[str, list[Resource]] = {}
     for resource in wanted:
         grouped.setdefault(resource.kind, []).append(resource)
@@ -76,12 +76,12 @@ def plan_steps(
         collection = snapshot.collections.get(name)
         if collection is None or (name not in grouped and not _prunes_kind(policy, name, listed=False)):
             continue
-        result = judge.compare(kind, grouped.get(name, ()))
+        result = comparer.compare(kind, grouped.get(name, ()))
         if kind.row.ordered:
-            put_in_order(judge, collection, result, policy.place.get(name))
+            put_in_order(comparer, collection, result, policy.place.get(name))
         known = collection.complete and not result.errors  # else what is wanted may be among what would go
         if prune and known and _prunes_kind(policy, name, listed=name in grouped):
-            _prune_unlisted(judge, collection, result)
+            _prune_unlisted(comparer, collection, result)
         results[name] = result
     for name, result in results.items():
         if kinds[name].row.children:
@@ -153,9 +153,9 @@ def _coming_nat_mode(
     return coming or seen
 
 
-def _prune_unlisted(judge: ItemComparer, collection: Collection, result: KindDiff) -> None:
+def _prune_unlisted(comparer: ItemComparer, collection: Collection, result: KindDiff) -> None:
     """Delete items of ours that nobody wants any more, if they are not too many."""
-    policy, kind = judge.policy, collection.kind
+    policy, kind = comparer.policy, collection.kind
     if kind.row.settings:
         return
     owned = [ref for ref in collection.rows if collection.carries_mark(ref, policy.mark)]
@@ -163,9 +163,9 @@ def _prune_unlisted(judge: ItemComparer, collection: Collection, result: KindDif
         ref
         for ref in owned
         if ref not in result.wanted_refs
-        and not judge.is_protected(kind, collection.label(collection.rows[ref]))
+        and not comparer.is_protected(kind, collection.label(collection.rows[ref]))
     ]
-    changes = [judge.deletion(collection, ref, note="no longer listed") for ref in going]
+    changes = [comparer.deletion(collection, ref, note="no longer listed") for ref in going]
     cap = _prune_limit(policy.max_prune, len(owned))
     if len(changes) <= cap:
         result.changes.extend(changes)
