@@ -99,8 +99,8 @@ class Api:
         return self._new_connection()
 
     async def close(self) -> None:
-        for channel in (self._main, *self._reserves):
-            await channel.close()
+        for connection in (self._main, *self._reserves):
+            await connection.close()
         self._reserves = []
 
     def _new_connection(self) -> _ApiConnection:
@@ -118,11 +118,11 @@ class Api:
     async def stream(self, path: str, count: int) -> list[Any]:
         """Return the first `count` events of a stream, and cut it off. Raises as `get`."""
         request = self._build_request(ApiCall("GET", path), self.settings.timeout_s)
-        channel = self._new_connection()
+        connection = self._new_connection()
         self.counts.requests += 1
         try:
             async with asyncio.timeout(self.settings.timeout_s):
-                response = await channel.transport.handle_async_request(request)
+                response = await connection.transport.handle_async_request(request)
                 if response.status_code != 200:
                     async with AnswerLease(self._budget, self.settings.max_answer_bytes) as lease:
                         body = await self._read_body(response, ApiCall("GET", path), lease)
@@ -133,7 +133,7 @@ class Api:
             text = f"the stream {path} did not give {count} events"
             raise DeviceError(text, where=self.settings.target) from None
         finally:
-            await channel.close()
+            await connection.close()
 
     async def _read_events(self, response: httpx.Response, path: str, count: int) -> list[Any]:
         found: list[Any] = []
@@ -227,23 +227,23 @@ class Api:
                 problem = lost
                 self._is_main_down = not lost.stale
         while self._reserves:
-            channel = self._reserves[0]
-            if channel.used <= WRITES_PER_CONNECTION:
+            connection = self._reserves[0]
+            if connection.used <= WRITES_PER_CONNECTION:
                 try:
-                    return await self._send_once(channel, call)
+                    return await self._send_once(connection, call)
                 except Lost as lost:
                     if lost.sent and not lost.stale and not call.repeatable:
                         raise
                     problem = lost
             self._reserves.pop(0)
-            await channel.close()
+            await connection.close()
         if problem is None:
             return await self._send_once(self._main, call)
         raise problem
 
-    async def _send_once(self, channel: _ApiConnection, call: ApiCall) -> Any:
+    async def _send_once(self, connection: _ApiConnection, call: ApiCall) -> Any:
         async with AnswerLease(self._budget, self.settings.max_answer_bytes) as lease:
-            status, headers, body = await self._exchange(channel, call, lease)
+            status, headers, body = await self._exchange(connection, call, lease)
             if status != 200:
                 self._raise_for_status(call, status, headers, body)
             try:
@@ -262,17 +262,17 @@ class Api:
         raise error
 
     async def _exchange(
-        self, channel: _ApiConnection, call: ApiCall, lease: AnswerLease
+        self, connection: _ApiConnection, call: ApiCall, lease: AnswerLease
     ) -> tuple[int, httpx.Headers, bytes]:
         limit_s = call.timeout_s or self.settings.timeout_s
-        used, channel.used = channel.used, channel.used + 1
+        used, connection.used = connection.used, connection.used + 1
         self.counts.requests += 1
         request = self._build_request(call, limit_s)
         stage = _Stage()
         try:
             async with asyncio.timeout(limit_s + self.settings.connect_timeout_s) as until:
                 request.extensions["trace"] = _limit_from_connected(until, limit_s)
-                response = await channel.transport.handle_async_request(request)
+                response = await connection.transport.handle_async_request(request)
                 stage.name = "read"
                 body = await self._read_body(response, call, lease)
         except TimeoutError:
@@ -288,7 +288,7 @@ class Api:
             raise Lost(failed, sent=False, stale=False) from None
         except httpx.TransportError as error:
             raise self._broken_loss(error, stage.name, stale=used > 0) from None
-        channel.last_s = self._clock.now_s()
+        connection.last_s = self._clock.now_s()
         return response.status_code, response.headers, body
 
     async def _with_certificate(self, failed: Unreachable) -> Unreachable:
@@ -367,41 +367,41 @@ class Api:
         """
         wanted = min(MAX_RESERVES, max(1, -(-writes // WRITES_PER_CONNECTION)))
         opened = await asyncio.gather(*(self._open_reserve() for _ in range(wanted - len(self._reserves))))
-        self._reserves.extend(channel for channel in opened if channel is not None)
+        self._reserves.extend(connection for connection in opened if connection is not None)
 
     async def _open_reserve(self) -> _ApiConnection | None:
         """A connection that has carried a call; None when it cannot be had."""
-        channel = self._new_connection()
+        connection = self._new_connection()
         try:
-            await self._ping(channel)
+            await self._ping(connection)
         except FazaiError:
-            await channel.close()
+            await connection.close()
             return None
-        return channel
+        return connection
 
     async def refresh(self) -> None:
         """Prepare the reserves for an activation: use idle ones once, replace used ones if possible."""
         if not self._reserves:
             return
         now_s = self._clock.now_s()
-        for place, channel in enumerate(self._reserves):
-            if now_s - channel.last_s <= _FRESH_S and channel.used <= 2:
+        for place, connection in enumerate(self._reserves):
+            if now_s - connection.last_s <= _FRESH_S and connection.used <= 2:
                 continue
-            if channel.used <= 2:
+            if connection.used <= 2:
                 with suppress(FazaiError):  # it is tried, and dropped, when it is needed
-                    await self._ping(channel)
+                    await self._ping(connection)
                 continue
             fresh = await self._open_reserve()
             if fresh is not None:
-                await channel.close()
+                await connection.close()
                 self._reserves[place] = fresh
         self._may_use_reserves = True
 
-    async def _ping(self, channel: _ApiConnection) -> None:
+    async def _ping(self, connection: _ApiConnection) -> None:
         """Make the cheapest call there is. Raises Lost, Busy, and AccessDenied when the key is not known."""
         call = ApiCall("GET", self.settings.ping)
         async with AnswerLease(self._budget, self.settings.max_answer_bytes) as lease:
-            status, headers, body = await self._exchange(channel, call, lease)
+            status, headers, body = await self._exchange(connection, call, lease)
         if status not in _ANSWERED:
             self._raise_for_status(call, status, headers, body)
         try:
@@ -418,16 +418,16 @@ class Api:
         """
         deadline_s = self._clock.now_s() + self.settings.probe_timeout_s
         while True:
-            channel = self._new_connection()
+            connection = self._new_connection()
             try:
-                await self._ping(channel)
+                await self._ping(connection)
                 return
             except (Lost, Busy) as failed:
                 if self._clock.now_s() >= deadline_s:
                     self._is_main_down = bool(self._reserves)  # it would be opened to what is there now
                     raise self._unreachable_error(failed) from None
             finally:
-                await channel.close()
+                await connection.close()
             await self._clock.sleep(0.5)
 
     def _unreachable_error(self, failed: Lost | Busy) -> Unreachable:

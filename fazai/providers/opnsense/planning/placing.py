@@ -25,7 +25,7 @@ def put_in_order(
     comparer: ItemComparer, collection: Collection, result: KindDiff, place: ListPlacement | None
 ) -> None:
     """Give new items a sequence, and move those that stand out of order or out of their place."""
-    kind = collection.kind
+    target, kind = comparer.policy.target, collection.kind
     groups: dict[str, list[PlannedItem]] = {}
     for item in result.items:
         if item.ours and SEQUENCE not in item.resource.fields:
@@ -52,8 +52,8 @@ def put_in_order(
             had = [foreign.number(ref) for ref in behind]
             numbers, moved = make_room(len(items), low, had, others - set(had))
         if numbers is None or max((*numbers, *moved), default=0) > LAST:
-            text = f"{comparer.policy.target} has no sequence numbers left for {kind.name}"
-            result.errors.append(DeviceError(text, where=f"{comparer.policy.target}/{kind.name}"))
+            text = f"{target} has no sequence numbers left for {kind.name}"
+            result.errors.append(DeviceError(text, where=f"{target}/{kind.name}"))
             continue
         foreign.move(zip(behind, moved, strict=False))
         for item, number in zip(items, numbers, strict=True):
