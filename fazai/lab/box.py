@@ -153,6 +153,10 @@ class ActionCall:
         """Return a parameter of a search: from the posted body, else from the query."""
         return self.body[name] if name in self.body else self.query.get(name)
 
+    def model(self, path: str) -> ItemModel:
+        """Return the model of a collection."""
+        return self.box.catalogue.items[path]
+
     def why(self) -> str:
         return f"{self.uri} made changes"
 

@@ -12,11 +12,9 @@ from fazai.lab.engine.config import Item
 from fazai.lab.engine.fieldtypes import is_address, is_network
 from fazai.lab.engine.names import ALIASES, CATEGORIES, INTERFACES, builtin_aliases, natural_key
 from fazai.lab.engine.render import as_php, nested_item
-from fazai.lab.engine.schema import ItemModel
 from fazai.lab.engine.search import SearchRow, grid_answer, make_rows, recordset_answer
 from fazai.lab.engine.verbs import (
     FAILED,
-    Validations,
     blank_item,
     compute_fields,
     flatten_fields,
@@ -33,12 +31,8 @@ from fazai.lab.models.alias import builtin_item, content_map, make_tables
 __all__ = ["ACTIONS", "refresh_tables"]
 
 
-def _alias_model(call: ActionCall) -> ItemModel:
-    return call.box.catalogue.items[ALIASES]
-
-
 def _builtin_rows(call: ActionCall) -> list[SearchRow]:
-    box, model = call.box, _alias_model(call)
+    box, model = call.box, call.model(ALIASES)
 
     def build() -> list[SearchRow]:
         make = row_maker_of(box, model)
@@ -58,14 +52,14 @@ def _filter_rows(call: ActionCall, rows: list[SearchRow]) -> list[SearchRow]:
 
 
 def search_aliases(call: ActionCall) -> Any:
-    rows = rows_of(call.box, _alias_model(call)) + _builtin_rows(call)
+    rows = rows_of(call.box, call.model(ALIASES)) + _builtin_rows(call)
     rows.sort(key=lambda row: row.key)
     return grid_answer(call, _filter_rows(call, rows))
 
 
 def get_alias(call: ActionCall) -> Any:
     """Show an alias; under an unknown uuid only `content` is there."""
-    uuid, box, model = call.param(0), call.box, _alias_model(call)
+    uuid, box, model = call.param(0), call.box, call.model(ALIASES)
     if uuid is None:
         body = get_item(call, model)
         body["alias"]["content"] = content_map(box, "", blank_item(box, model))
@@ -82,7 +76,7 @@ def set_alias(call: ActionCall) -> Any:
     if call.posted and call.param(0) in builtin_aliases(call.box) and "alias" in call.body:
         call.save(call.box.config.edit())
         return {"result": "saved"}
-    return set_item(call, _alias_model(call))
+    return set_item(call, call.model(ALIASES))
 
 
 def get_alias_uuid(call: ActionCall) -> Any:
@@ -99,7 +93,7 @@ def get_alias_model(call: ActionCall) -> Any:
     """Show the whole model; contents are shown without the other aliases here."""
     if call.method not in ("GET", "HEAD"):
         return []
-    box, model = call.box, _alias_model(call)
+    box, model = call.box, call.model(ALIASES)
     items = {}
     for uuid, item in box.items(ALIASES).items():
         known = {**compute_fields(box, model, uuid, item)}
@@ -110,7 +104,7 @@ def get_alias_model(call: ActionCall) -> Any:
 
 
 def _flat_item(call: ActionCall, uuid: str, item: Item) -> dict[str, Any]:
-    model = _alias_model(call)
+    model = call.model(ALIASES)
     more = compute_fields(call.box, model, uuid, item)
     return {field.name: more.get(field.name, item.get(field.name, "")) for field in model.fields}
 
@@ -139,7 +133,7 @@ def import_aliases(call: ActionCall) -> Any:
     entries = entries.get("alias", {}) if isinstance(entries, Mapping) else {}
     if not isinstance(entries, Mapping) or not entries:
         return {"existing": 0, "new": 0, "status": "failed"}
-    box, model = call.box, _alias_model(call)
+    box, model = call.box, call.model(ALIASES)
     by_name = {item["name"]: uuid for uuid, item in box.items(ALIASES).items()}
     edit, existing, new = box.config.edit(), 0, 0
     wrong: dict[str, Any] = {}
@@ -149,9 +143,7 @@ def import_aliases(call: ActionCall) -> Any:
         existing, new = existing + (known is not None), new + (known is None)
         uuid = known or str(uuids.uuid4())
         item = merge_sent(box, model.fields, box.items(ALIASES).get(uuid) or blank_item(box, model), sent)
-        problems = Validations(key)
-        validate_item(box, model, uuid, item, problems)
-        wrong |= problems.body()
+        wrong |= validate_item(box, model, uuid, item, key).body()
         edit.put(ALIASES, uuid, item)
     if wrong:
         return {"existing": existing, "new": new, "status": "failed", "validations": wrong}

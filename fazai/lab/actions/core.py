@@ -123,14 +123,14 @@ def _builtin_tunables(box: Box) -> list[SearchRow]:
 
 
 def search_tunables(call: ActionCall) -> Any:
-    model = call.box.catalogue.items[TUNABLES]
+    model = call.model(TUNABLES)
     set_by_hand = {item["tunable"] for item in call.box.items(TUNABLES).values()}
     rows = [row for row in _builtin_tunables(call.box) if row.data["tunable"] not in set_by_hand]
     return grid_answer(call, rows + rows_of(call.box, model))
 
 
 def get_tunable(call: ActionCall) -> Any:
-    found = get_item(call, call.box.catalogue.items[TUNABLES])
+    found = get_item(call, call.model(TUNABLES))
     if not found:
         for row in _builtin_tunables(call.box):
             if row.data["uuid"] == call.param(0):

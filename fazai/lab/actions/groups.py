@@ -21,7 +21,7 @@ BUILTIN: Final = {
 
 
 def search_groups(call: ActionCall) -> Any:
-    rows = list(rows_of(call.box, call.box.catalogue.items[GROUPS]))
+    rows = list(rows_of(call.box, call.model(GROUPS)))
     for name, text in BUILTIN.items():
         row = {"uuid": name, "ifname": name, "members": "", "nogroup": "", "sequence": "10", "descr": text}
         rows.append(SearchRow(row, [natural_key(name)]))

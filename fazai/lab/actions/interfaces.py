@@ -26,7 +26,7 @@ ICON: Final = "fa fa-plug text-success"
 
 def get_vip(call: ActionCall) -> Any:
     """Show the two stored fields of a virtual address as one."""
-    body = get_item(call, call.box.catalogue.items[VIPS])
+    body = get_item(call, call.model(VIPS))
     if body:
         del body["vip"]["subnet"], body["vip"]["subnet_bits"]
         body["vip"]["network"] = body["vip"]["address"]

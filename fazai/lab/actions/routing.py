@@ -11,7 +11,6 @@ from fazai.lab.actions.common import reconfigure_service
 from fazai.lab.box import ActionCall, Box, Handler
 from fazai.lab.engine.config import Item
 from fazai.lab.engine.names import GATEWAYS, INTERFACES, interface_name
-from fazai.lab.engine.schema import ItemModel
 from fazai.lab.engine.search import make_rows, recordset_answer
 from fazai.lab.engine.verbs import FAILED, blank_item, delete_one, get_item, is_uuid4, posted_body, save_item
 
@@ -28,10 +27,6 @@ CURRENT: Final = {
     "loss_interval": "4",
     "data_length": "1",
 }
-
-
-def _gateway_model(call: ActionCall) -> ItemModel:
-    return call.box.catalogue.items[GATEWAYS]
 
 
 def _fits_interface(box: Box, item: Item) -> bool:
@@ -78,7 +73,7 @@ def get_gateway(call: ActionCall) -> Any:
     """Show a gateway; something that is no uuid is a new one."""
     if call.param(0) is not None and not _looks_like_uuid(call.param(0) or ""):
         call.params = []
-    return get_item(call, _gateway_model(call))
+    return get_item(call, call.model(GATEWAYS))
 
 
 def _looks_like_uuid(text: str) -> bool:
@@ -93,7 +88,7 @@ def set_gateway(call: ActionCall) -> Any:
 
     It gets a uuid of the firewall's own choosing unless a version 4 one was given.
     """
-    model, uuid = _gateway_model(call), call.param(0) or ""
+    model, uuid = call.model(GATEWAYS), call.param(0) or ""
     sent = posted_body(call, model.root)
     if sent is None:
         return FAILED
@@ -105,7 +100,7 @@ def set_gateway(call: ActionCall) -> Any:
 
 
 def delete_gateway(call: ActionCall) -> Any:
-    if not call.posted or not delete_one(call, _gateway_model(call), call.param(0) or ""):
+    if not call.posted or not delete_one(call, call.model(GATEWAYS), call.param(0) or ""):
         return FAILED
     return {"result": "deleted"}
 

@@ -13,7 +13,7 @@ from fazai.lab.box import ActionCall, Handler
 from fazai.lab.engine.render import label_of
 from fazai.lab.engine.schema import ItemModel
 from fazai.lab.engine.sources import choices_of
-from fazai.lab.engine.verbs import Validations, blank_item, is_uuid4, merge_sent, validate_item
+from fazai.lab.engine.verbs import blank_item, is_uuid4, merge_sent, validate_item
 from fazai.lab.server.wire import HttpReply
 
 __all__ = ["ACTIONS"]
@@ -30,7 +30,7 @@ def download_csv(model_path: str, *, with_uuid: bool, leave_out: tuple[str, ...]
     """Return the handler that sends every stored field; related items by their label."""
 
     def handler(call: ActionCall) -> Any:
-        box, model = call.box, call.box.catalogue.items[model_path]
+        box, model = call.box, call.model(model_path)
         fields = [field for field in model.fields if not field.volatile and field.name not in leave_out]
         lines = [[*(["@uuid"] if with_uuid else []), *(field.name for field in fields)]]
         for uuid, item in box.items(model.path).items():
@@ -56,7 +56,7 @@ def upload_csv(model_path: str, find: Callable[[ActionCall, dict[str, str]], str
         payload = call.body.get("payload")
         if not call.posted or not isinstance(payload, str):
             return {"status": "failed"}
-        box, model = call.box, call.box.catalogue.items[model_path]
+        box, model = call.box, call.model(model_path)
         table = csv.DictReader(io.StringIO(payload), delimiter=";")
         names = list(table.fieldnames or ())
         edit, wrong, made, updated = box.config.edit(), [], {}, 0
@@ -70,8 +70,7 @@ def upload_csv(model_path: str, find: Callable[[ActionCall, dict[str, str]], str
             known = box.items(model.path).get(uuid)
             uuid = uuid if known is not None or is_uuid4(uuid) else str(uuids.uuid4())
             item = merge_sent(box, model.fields, known or blank_item(box, model), sent)
-            problems = Validations(model.root)
-            validate_item(box, model, uuid, item, problems)
+            problems = validate_item(box, model, uuid, item, model.root)
             if problems:
                 wrong.append({"sequence": number, "message": problems.body()})
             updated += known is not None

@@ -24,7 +24,7 @@ def _find_user(call: ActionCall, name: str) -> tuple[str, Item] | None:
 
 def get_user(call: ActionCall) -> Any:
     """Show a user, neither the hash nor the keys."""
-    body = get_item(call, call.box.catalogue.items[USER_ITEMS])
+    body = get_item(call, call.model(USER_ITEMS))
     if body:
         body["user"] |= {"password": "", "apikeys": "", "otp_uri": ""}
         for name in ("%password", "%apikeys"):
@@ -39,7 +39,7 @@ def add_key(call: ActionCall) -> Any:
     uuid, user = found
     key, secret, line = make_api_key()
     lines = [part for part in user["apikeys"].split("\n") if part]
-    call.put(call.box.catalogue.items[USER_ITEMS], uuid, {**user, "apikeys": "\n".join([*lines, line])})
+    call.put(call.model(USER_ITEMS), uuid, {**user, "apikeys": "\n".join([*lines, line])})
     return {"result": "ok", "hostname": "OPNsense.internal", "key": key, "secret": secret}
 
 
@@ -49,7 +49,7 @@ def delete_key(call: ActionCall) -> Any:
         lines = user["apikeys"].split("\n")
         kept = [line for line in lines if line.partition("|")[0] != call.param(0)]
         if len(kept) != len(lines):
-            call.put(call.box.catalogue.items[USER_ITEMS], uuid, {**user, "apikeys": "\n".join(kept)})
+            call.put(call.model(USER_ITEMS), uuid, {**user, "apikeys": "\n".join(kept)})
             return {"result": "deleted"}
     return {"result": "not found"}
 

@@ -19,7 +19,7 @@ def list_authorities(call: ActionCall) -> Any:
 
 
 def delete_certificate(call: ActionCall) -> Any:
-    return del_item(call, call.box.catalogue.items[CERTIFICATES]) if call.posted else {"status": "failed"}
+    return del_item(call, call.model(CERTIFICATES)) if call.posted else {"status": "failed"}
 
 
 def generate_file(path: str) -> Handler:

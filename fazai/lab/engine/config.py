@@ -26,6 +26,7 @@ __all__ = ["ConfigEdit", "ConfigRevision", "FirewallConfig", "Item", "State"]
 Item = Mapping[str, str]
 Collection = Mapping[str, Item]
 State = Mapping[str, Collection]
+ItemChange = tuple[str, str, dict[str, str] | None]  # collection, key, and the item unless it was deleted
 
 EMPTY: Final[Collection] = {}
 SETTINGS: Final = ""  # the key of the single item that holds a model's settings
@@ -44,6 +45,11 @@ class ConfigRevision(msgspec.Struct, frozen=True):
     def id(self) -> str:
         return f"config-{self.number}.xml"
 
+    def as_line(self, changes: list[ItemChange] | None = None) -> _JournalLine:
+        """Return the line of the journal: with the changes, or with everything."""
+        state = _plain_state(self.state) if changes is None else None
+        return _JournalLine(self.number, self.why, self.who, changes or [], state)
+
 
 class _JournalLine(msgspec.Struct, frozen=True, omit_defaults=True):
     """One line of the journal."""
@@ -51,7 +57,7 @@ class _JournalLine(msgspec.Struct, frozen=True, omit_defaults=True):
     number: str = ""
     why: str = ""
     who: str = ""
-    changes: list[tuple[str, str, dict[str, str] | None]] = []
+    changes: list[ItemChange] = []
     state: dict[str, dict[str, dict[str, str]]] | None = None  # a revert: everything
     forget: str = ""  # a history entry that was deleted
 
@@ -126,28 +132,20 @@ class FirewallConfig:
     def commit(
         self, state: State, changes: Iterable[tuple[str, str, Item | None]], why: str, who: str, now: float
     ) -> ConfigRevision:
-        revision = ConfigRevision(self._number(now), why, who, state)
-        if self._journal is not None:
-            rows = [(path, key, None if item is None else dict(item)) for path, key, item in changes]
-            self._append(_JournalLine(number=revision.number, why=why, who=who, changes=rows))
-        return self._adopt(revision)
+        written = changes if self._journal is not None else ()
+        rows = [(path, key, None if item is None else dict(item)) for path, key, item in written]
+        return self._record(ConfigRevision(self._number(now), why, who, state), rows)
 
     def revert(self, revision: ConfigRevision, why: str, who: str, now: float) -> ConfigRevision:
         """Make an earlier configuration the current one; the history goes on."""
-        fresh = ConfigRevision(self._number(now), why, who, revision.state)
-        if self._journal is not None:
-            self._append(_JournalLine(number=fresh.number, why=why, who=who, state=_plain_state(fresh.state)))
-        return self._adopt(fresh)
+        return self._record(ConfigRevision(self._number(now), why, who, revision.state))
 
     def restore(
         self, paths: Iterable[str], revision: ConfigRevision, why: str, who: str, now: float
     ) -> ConfigRevision:
         """Take only some collections from an earlier configuration (the savepoint rollback)."""
         state = {**self.state, **{path: revision.state.get(path, EMPTY) for path in paths}}
-        fresh = ConfigRevision(self._number(now), why, who, state)
-        if self._journal is not None:
-            self._append(_JournalLine(number=fresh.number, why=why, who=who, state=_plain_state(state)))
-        return self._adopt(fresh)
+        return self._record(ConfigRevision(self._number(now), why, who, state))
 
     def find(self, number: str) -> ConfigRevision | None:
         """A history entry by the number in its id, exactly as written there."""
@@ -167,7 +165,10 @@ class FirewallConfig:
 
     # internals
 
-    def _adopt(self, revision: ConfigRevision) -> ConfigRevision:
+    def _record(self, revision: ConfigRevision, changes: list[ItemChange] | None = None) -> ConfigRevision:
+        """Write a revision into the journal, and make it the current one."""
+        if self._journal is not None:
+            self._append(revision.as_line(changes))
         self.state = revision.state
         self.history.append(revision)
         self.writes += 1
@@ -246,25 +247,13 @@ class FirewallConfig:
     def _fold(self, folder: Path) -> None:
         """Write base.json (the oldest kept configuration, then the changes since) and empty the journal."""
         revisions = list(self.history)
-        if revisions:
-            first = revisions[0]
-            lines = [
-                _JournalLine(
-                    number=first.number, why=first.why, who=first.who, state=_plain_state(first.state)
-                )
-            ]
-        else:
-            lines = [_JournalLine(state=_plain_state(self.state))]
+        lines = [revisions[0].as_line() if revisions else _JournalLine(state=_plain_state(self.state))]
         for before, after in pairwise(revisions):
             lines.append(_difference_line(before.state, after))
         if revisions and revisions[-1].state is not self.state:
-            last = revisions[-1]
-            lines.append(
-                _JournalLine(
-                    number=f"{self._last:.4f}", why=last.why, who=last.who, state=_plain_state(self.state)
-                )
-            )
-            lines.append(_JournalLine(forget=f"{self._last:.4f}"))
+            last = msgspec.structs.replace(revisions[-1], number=f"{self._last:.4f}", state=self.state)
+            lines.append(last.as_line())
+            lines.append(_JournalLine(forget=last.number))
         temporary = folder / "base.json.new"
         with open(temporary, "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
             file.writelines(msgspec.json.encode(line) + b"\n" for line in lines)
@@ -282,7 +271,7 @@ def _plain_state(state: State) -> dict[str, dict[str, dict[str, str]]]:
 
 def _difference_line(before: State, after: ConfigRevision) -> _JournalLine:
     """Return the line that leads to the next configuration; everything, when only that is exact."""
-    changes: list[tuple[str, str, dict[str, str] | None]] = []
+    changes: list[ItemChange] = []
     for path, items in after.state.items():
         old = before.get(path, EMPTY)
         if old is items:
@@ -292,10 +281,8 @@ def _difference_line(before: State, after: ConfigRevision) -> _JournalLine:
         kept = [key for key in old if key in items]
         added = [key for key in items if key not in old]
         if kept + added != list(items):
-            return _JournalLine(
-                number=after.number, why=after.why, who=after.who, state=_plain_state(after.state)
-            )
-    return _JournalLine(number=after.number, why=after.why, who=after.who, changes=changes)
+            return after.as_line()
+    return after.as_line(changes)
 
 
 def collections_below(state: State, prefix: str) -> list[str]:

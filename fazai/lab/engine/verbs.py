@@ -175,8 +175,9 @@ def is_taken(box: Box, model: ItemModel, unique: Unique, uuid: str, item: Item) 
     )
 
 
-def validate_item(box: Box, model: ItemModel, uuid: str, item: Item, problems: Validations) -> None:
-    """Add everything that is wrong with an item to `problems`."""
+def validate_item(box: Box, model: ItemModel, uuid: str, item: Item, prefix: str) -> Validations:
+    """Return everything that is wrong with an item."""
+    problems = Validations(prefix)
     for field in model.fields:
         if not field.volatile:
             for message in validate_field(box, field, item.get(field.name, ""), item):
@@ -188,6 +189,7 @@ def validate_item(box: Box, model: ItemModel, uuid: str, item: Item, problems: V
     for name in model.checks:
         for field_name, message in HOOKS.checks[name](box, model, uuid, item):
             problems.add(field_name, message)
+    return problems
 
 
 def add_item(call: ActionCall, model: ItemModel) -> Any:
@@ -228,8 +230,7 @@ def save_item(
     fresh = merge_sent(box, model.fields, item, {**sent, **model.overlay})
     for hook in HOOKS.extra[model.path].before if model.path in HOOKS.extra else ():
         hook(call, model, uuid, item, fresh)
-    problems = Validations(model.root)
-    validate_item(box, model, uuid, fresh, problems)
+    problems = validate_item(box, model, uuid, fresh, model.root)
     if problems:
         return {"result": "failed", "validations": problems.body()}
     call.check_writable()
@@ -328,9 +329,7 @@ def set_model(call: ActionCall, controller: Controller, model: Model, edit: Conf
     items = list(_posted_items(call, model, body)) if controller.bulk else []
     found = problems.body()
     for item_model, uuid, item in items:
-        wrong = Validations(f"{root}.{item_model.inner}.{uuid}")
-        validate_item(box, item_model, uuid, item, wrong)
-        found |= wrong.body()
+        found |= validate_item(box, item_model, uuid, item, f"{root}.{item_model.inner}.{uuid}").body()
     if found:
         return {"result": "failed", "validations": found}
     call.check_writable()

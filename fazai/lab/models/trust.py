@@ -136,7 +136,7 @@ def _make_certificate(call: ActionCall, edit: ConfigEdit, uuid: str, old: Item, 
         make(call, new)
     except ValueError as error:
         raise UserError(str(error), TITLE) from error
-    for model in (call.box.catalogue.items[path] for path in (AUTHORITIES, CERTIFICATES)):
+    for model in (call.model(path) for path in (AUTHORITIES, CERTIFICATES)):
         for field in model.fields:
             if field.volatile:
                 new.pop(field.name, None)
