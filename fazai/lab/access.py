@@ -72,7 +72,7 @@ def _hash_secret(secret: str) -> str:
     return "$lab$" + hashlib.sha256(secret.encode()).hexdigest()
 
 
-def _keys_of(box: Box) -> Mapping[str, tuple[str, str]]:
+def _api_keys(box: Box) -> Mapping[str, tuple[str, str]]:
     """key -> (hash, uuid of the user)."""
 
     def build() -> Mapping[str, tuple[str, str]]:
@@ -117,7 +117,7 @@ def find_access(box: Box, header: str) -> Access | str:
     key, colon, secret = text.partition(":")
     if not colon:
         return "malformed"
-    found = _keys_of(box).get(key)
+    found = _api_keys(box).get(key)
     if found is None or not hmac.compare_digest(found[0], _hash_secret(secret)):
         return "refused"
     return _access_of(box, found[1])

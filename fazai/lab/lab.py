@@ -19,7 +19,7 @@ from fazai.lab.access import make_api_key
 from fazai.lab.actions.daemons import boot_daemons
 from fazai.lab.box import Box
 from fazai.lab.engine.config import FirewallConfig
-from fazai.lab.engine.schema import load_catalogue
+from fazai.lab.engine.schema import load_release
 from fazai.lab.engine.verbs import blank_item
 from fazai.lab.models.alias import make_tables
 from fazai.lab.server.http import LabConnection
@@ -179,9 +179,9 @@ class _LoopbackPort:
     async def open(self, port: int = 0) -> None:
         tls = self._site.box.settings.tls
         if tls is not None and self._tls is None:
-            from fazai.lab.server.tls import server_context
+            from fazai.lab.server.tls import lab_server_context
 
-            self._tls = server_context(self._authority(), tls)
+            self._tls = lab_server_context(self._authority(), tls)
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(
             lambda: LabConnection(self._site),
@@ -251,7 +251,7 @@ class Lab:
         folder = None if self._folder is None else self._folder / name
         if folder is not None:
             self._held.append(_lock_folder(folder, name))
-        catalogue = load_catalogue(settings.release)
+        catalogue = load_release(settings.release)
         key, secret, line = _read_or_make_key(folder)
         state = start_state(catalogue, line, legacy_rules=settings.has_legacy_rules)
         config = FirewallConfig.open(state, settings.history, folder)

@@ -133,7 +133,7 @@ READERS: dict[str, tuple[Reader, tuple[bytes, ...]]] = {
         ),
     ),
     "worker stream": (
-        client._decode_event,
+        client._decode_worker_line,
         (
             b'{"type":"token","text":"hello"}\n',
             _dump({"type": "stop", "reason": "eos", "usage": _USAGE}) + b"\n",

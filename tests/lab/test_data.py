@@ -8,7 +8,7 @@ from fazai.lab.box import Box
 from fazai.lab.engine.config import FirewallConfig
 from fazai.lab.engine.fieldtypes import TYPES, validate_field
 from fazai.lab.engine.hooks import HOOKS
-from fazai.lab.engine.schema import Catalogue, Field, action_key, load_catalogue
+from fazai.lab.engine.schema import Catalogue, Field, action_key, load_release
 from fazai.lab.engine.sources import SOURCES, choices_of
 from fazai.lab.engine.verbs import blank_item
 from fazai.lab.settings import RELEASES, LabSettings
@@ -21,7 +21,7 @@ ODD = {("Firewall.Alias.aliases.alias", "type"), ("Syslog.destinations.destinati
 
 @pytest.fixture(params=RELEASES, scope="module")
 def catalogue(request: pytest.FixtureRequest) -> Catalogue:
-    return load_catalogue(request.param)
+    return load_release(request.param)
 
 
 def every_field(catalogue: Catalogue) -> list[tuple[str, Field]]:

@@ -151,7 +151,7 @@ def import_aliases(call: ActionCall) -> Any:
     return {"existing": existing, "new": new, "status": "ok"}
 
 
-def list_categories(call: ActionCall) -> Any:
+def list_alias_categories(call: ActionCall) -> Any:
     """List the categories with the number of aliases in each."""
     return count_categories(call, (ALIASES,))
 
@@ -304,7 +304,7 @@ ACTIONS: Final[Mapping[str, Handler]] = {
     "firewall/alias/get": get_alias_model,
     "firewall/alias/export": export_aliases,
     "firewall/alias/import": import_aliases,
-    "firewall/alias/listCategories": list_categories,
+    "firewall/alias/listCategories": list_alias_categories,
     "firewall/alias/listNetworkAliases": list_networks,
     "firewall/alias/listCountries": list_countries,
     "firewall/alias/listUserGroups": list_user_groups,

@@ -178,7 +178,7 @@ def move_before(call: ActionCall) -> Any:
 # choices that the pages offer
 
 
-def list_interfaces(call: ActionCall) -> Any:
+def list_rule_interfaces(call: ActionCall) -> Any:
     def section(label: str, icon: str, kind: str, names: Mapping[str, str]) -> dict[str, Any]:
         items = [{"value": name, "label": text, "type": kind} for name, text in names.items()]
         return {"label": label, "icon": icon, "items": items}
@@ -223,7 +223,7 @@ def list_port_options(call: ActionCall) -> Any:
     }
 
 
-def list_categories(call: ActionCall) -> Any:
+def list_rule_categories(call: ActionCall) -> Any:
     return count_categories(call, (COLLECTIONS[call.endpoint.controller],))
 
 
@@ -249,14 +249,14 @@ ACTIONS: Final[Mapping[str, Handler]] = {
     **_for_all_collections("getRule", get_rule),
     **_for_all_collections("toggleRuleLog", toggle_log),
     **_for_all_collections("moveRuleBefore", move_before),
-    **_for_all_collections("listCategories", list_categories),
+    **_for_all_collections("listCategories", list_rule_categories),
     **_for_all_collections("listNetworkSelectOptions", list_network_options),
     **_for_all_collections("listPortSelectOptions", list_port_options),
     "firewall/filter/searchRule": search_rules,
     "firewall/source_nat/searchRule": search_source_nat,
     "firewall/d_nat/searchRule": search_d_nat,
     "firewall/d_nat/toggleRule": toggle_d_nat,
-    "firewall/filter/getInterfaceList": list_interfaces,
+    "firewall/filter/getInterfaceList": list_rule_interfaces,
     "firewall/filter/flushInspectCache": flush_inspect,
     "firewall/filter_util/ruleStats": get_rule_stats,
 }

@@ -8,7 +8,7 @@ from typing import Any, Final
 from fazai.lab.actions.common import reconfigure_service
 from fazai.lab.box import ActionCall, Handler
 from fazai.lab.engine.verbs import del_item
-from fazai.lab.models.trust import AUTHORITIES, CERTIFICATES, text_of
+from fazai.lab.models.trust import AUTHORITIES, CERTIFICATES, pem_text
 
 __all__ = ["ACTIONS"]
 
@@ -35,7 +35,7 @@ def generate_file(path: str) -> Handler:
         kind = call.param(1) or "crt"
         if kind not in ("crt", "prv"):
             return {"status": "failed", "descr": item["descr"]}
-        return {"status": "ok", "descr": item["descr"], "payload": text_of(item[kind])}
+        return {"status": "ok", "descr": item["descr"], "payload": pem_text(item[kind])}
 
     return handler
 

@@ -21,7 +21,7 @@ __all__ = [
     "ItemModel",
     "Model",
     "Relation",
-    "load_catalogue",
+    "load_release",
 ]
 
 Choice = Mapping[str, Any]  # {"value": label, ...}, as a get shows it without "selected"
@@ -180,7 +180,7 @@ def _read_endpoints(release: str) -> dict[str, dict[str, ControllerAction]]:
 
 
 @functools.cache
-def load_catalogue(release: str) -> Catalogue:
+def load_release(release: str) -> Catalogue:
     """Return the catalogue of a release. It is constant, so it is read once per process."""
     decoder = msgspec.json.Decoder(_ModelFile)
     models: dict[str, Model] = {}

@@ -26,7 +26,9 @@ Choices = Mapping[str, Mapping[str, Any]]
 NULL_GATEWAYS: Final = {"Null4": "127.0.0.1", "Null6": "::1"}
 
 
-def _list_interfaces(box: Box, *, loopback: bool = False, ordered: bool = True) -> dict[str, dict[str, Any]]:
+def _interface_choices(
+    box: Box, *, loopback: bool = False, ordered: bool = True
+) -> dict[str, dict[str, Any]]:
     labels = {name: interface_label(name, item) for name, item in box.items(INTERFACES).items()}
     if loopback:
         labels["lo0"] = "Loopback"
@@ -34,20 +36,20 @@ def _list_interfaces(box: Box, *, loopback: bool = False, ordered: bool = True) 
     return {name: {"value": labels[name]} for name in names}
 
 
-def _list_rule_interfaces(box: Box) -> dict[str, dict[str, Any]]:
-    found = _list_interfaces(box)
+def _rule_interface_choices(box: Box) -> dict[str, dict[str, Any]]:
+    found = _interface_choices(box)
     for group in box.running.items("group", GROUPS).values():
         found[group["ifname"]] = {"value": group["ifname"]}
     return dict(sorted(found.items(), key=lambda entry: natural_key(entry[1]["value"])))
 
 
-def _list_gateways(box: Box) -> dict[str, dict[str, Any]]:
+def _gateway_choices(box: Box) -> dict[str, dict[str, Any]]:
     found = dict(NULL_GATEWAYS)
     found |= {item["name"]: item["gateway"] for item in box.items(GATEWAYS).values()}
     return {name: {"value": f"{name} - {found[name]}"} for name in sorted(found)}
 
 
-def _list_vlan_parents(box: Box) -> dict[str, dict[str, Any]]:
+def _vlan_parent_choices(box: Box) -> dict[str, dict[str, Any]]:
     labels = {item["if"]: interface_label(name, item) for name, item in box.items(INTERFACES).items()}
     found = {}
     for device, item in box.items("devices").items():
@@ -58,7 +60,7 @@ def _list_vlan_parents(box: Box) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _list_free_devices(box: Box) -> dict[str, dict[str, Any]]:
+def _free_device_choices(box: Box) -> dict[str, dict[str, Any]]:
     used = {item["if"] for item in box.items(INTERFACES).values()}
     return {
         device: {"value": f"{device} ({item['mac']})"}
@@ -67,17 +69,17 @@ def _list_free_devices(box: Box) -> dict[str, dict[str, Any]]:
     }
 
 
-def _list_categories(box: Box) -> dict[str, dict[str, Any]]:
+def _category_choices(box: Box) -> dict[str, dict[str, Any]]:
     names = sorted((item["name"] for item in box.items(CATEGORIES).values()), key=natural_key)
     return {name: {"value": name} for name in names}
 
 
-def _list_ids_jobs(box: Box) -> dict[str, dict[str, Any]]:
+def _ids_job_choices(box: Box) -> dict[str, dict[str, Any]]:
     jobs = box.items("Cron.jobs.job").items()
     return {uuid: {"value": job["description"]} for uuid, job in jobs if "IDS" in job["origin"]}
 
 
-def _list_virtual_ips(box: Box) -> dict[str, dict[str, Any]]:
+def _virtual_ip_choices(box: Box) -> dict[str, dict[str, Any]]:
     return {
         uuid: {"value": f"[{item['subnet']}] {item['descr']} on {item['interface']} (vhid {item['vhid']})"}
         for uuid, item in box.items("Interfaces.Vip.vip").items()
@@ -85,7 +87,7 @@ def _list_virtual_ips(box: Box) -> dict[str, dict[str, Any]]:
     }
 
 
-def _list_alias_tables(box: Box) -> dict[str, dict[str, Any]]:
+def _alias_table_choices(box: Box) -> dict[str, dict[str, Any]]:
     found = {name: name for name in builtin_aliases(box)}
     for uuid, item in box.items(ALIASES).items():
         if item["type"] != "port" and item["enabled"] == "1":
@@ -103,22 +105,22 @@ def _items_by(path: str, key: str, label: str) -> _Source:
 
 SOURCES: Final[Mapping[str, _Source]] = {
     # name: (collections it depends on, the options)
-    "interfaces": ((INTERFACES,), _list_interfaces),
-    "interfaces_and_loopback": ((INTERFACES,), lambda box: _list_interfaces(box, loopback=True)),
-    "vip_interfaces": ((INTERFACES,), lambda box: _list_interfaces(box, loopback=True, ordered=False)),
-    "bridge_members": ((INTERFACES,), lambda box: _list_interfaces(box, ordered=False)),
-    "rule_interfaces": ((INTERFACES, GROUPS), _list_rule_interfaces),
-    "gateways": ((GATEWAYS,), _list_gateways),
-    "alias_tables": ((ALIASES, INTERFACES), _list_alias_tables),
-    "vlan_parents": ((INTERFACES, "devices", "Interfaces.Vlan.vlan"), _list_vlan_parents),
-    "free_devices": ((INTERFACES, "devices"), _list_free_devices),
-    "categories_by_name": ((CATEGORIES,), _list_categories),
+    "interfaces": ((INTERFACES,), _interface_choices),
+    "interfaces_and_loopback": ((INTERFACES,), lambda box: _interface_choices(box, loopback=True)),
+    "vip_interfaces": ((INTERFACES,), lambda box: _interface_choices(box, loopback=True, ordered=False)),
+    "bridge_members": ((INTERFACES,), lambda box: _interface_choices(box, ordered=False)),
+    "rule_interfaces": ((INTERFACES, GROUPS), _rule_interface_choices),
+    "gateways": ((GATEWAYS,), _gateway_choices),
+    "alias_tables": ((ALIASES, INTERFACES), _alias_table_choices),
+    "vlan_parents": ((INTERFACES, "devices", "Interfaces.Vlan.vlan"), _vlan_parent_choices),
+    "free_devices": ((INTERFACES, "devices"), _free_device_choices),
+    "categories_by_name": ((CATEGORIES,), _category_choices),
     "users": _items_by("Auth.User.user", "uid", "name"),
     "groups": _items_by("Auth.Group.group", "gid", "name"),
     "certificates": _items_by("Trust.Cert.cert", "refid", "descr"),
     "authorities": _items_by("Trust.CA.ca", "refid", "descr"),
-    "ids_jobs": (("Cron.jobs.job",), _list_ids_jobs),
-    "virtual_ips": (("Interfaces.Vip.vip",), _list_virtual_ips),
+    "ids_jobs": (("Cron.jobs.job",), _ids_job_choices),
+    "virtual_ips": (("Interfaces.Vip.vip",), _virtual_ip_choices),
     "privileges": (
         (),
         lambda box: {name: {"value": row["name"]} for name, row in read_privileges(box).items()},

@@ -50,7 +50,7 @@ def _is_range(text: str) -> bool:
     return bool(dash) and is_address(first) and is_address(last)
 
 
-def _is_host(box: Box, text: str) -> bool:
+def _is_host_entry(box: Box, text: str) -> bool:
     bare = text.removeprefix("!")
     if alias_type(box, bare) or _is_range(bare) or is_address(bare):
         return True
@@ -65,7 +65,7 @@ def _is_net(box: Box, text: str) -> bool:
     return bool(slash) and is_address(address, "4") and is_address(mask, "4")
 
 
-def _is_port(box: Box, text: str) -> bool:
+def _is_port_entry(box: Box, text: str) -> bool:
     if alias_type(box, text) == "port":
         return True
     parts = text.split(":")
@@ -84,9 +84,9 @@ def _is_dynamic6(box: Box, text: str) -> bool:
 
 ENTRY_CHECKS: Final = {
     # type: (is an entry right?, what is said when it is not)
-    "host": (_is_host, "a valid hostname, IP address or range"),
+    "host": (_is_host_entry, "a valid hostname, IP address or range"),
     "network": (_is_net, "a network"),
-    "port": (_is_port, "a valid port number"),
+    "port": (_is_port_entry, "a valid port number"),
     "geoip": (lambda box, text: text in box.catalogue.options["country_names"], "a valid country code"),
     "mac": (lambda box, text: bool(_PARTIAL_MAC.match(text)), "a valid (partial) MAC address"),
     "networkgroup": (lambda box, text: bool(alias_type(box, text)), "a valid alias"),
@@ -133,7 +133,7 @@ def _rename_users(call: ActionCall, edit: ConfigEdit, uuid: str, old: Item, new:
                 edit.put(path, key, {**item, **changed})
 
 
-def _find_users(box: Box, name: str, uuid: str) -> Iterator[str]:
+def _find_alias_users(box: Box, name: str, uuid: str) -> Iterator[str]:
     for path, names in REFERENCES.items():
         model = box.catalogue.items[path]
         mount = box.catalogue.models[model.model].mount
@@ -146,8 +146,8 @@ def _find_users(box: Box, name: str, uuid: str) -> Iterator[str]:
             yield f"aliases.alias.{key}"
 
 
-def _refuse_used(box: Box, model: ItemModel, uuid: str, item: Item) -> None:
-    users = "".join(f"\n[{user}] " for user in _find_users(box, item["name"], uuid))
+def _refuse_used_alias(box: Box, model: ItemModel, uuid: str, item: Item) -> None:
+    users = "".join(f"\n[{user}] " for user in _find_alias_users(box, item["name"], uuid))
     if users:
         raise UserError(f"Cannot delete alias {item['name']}. Currently in use by {users}", "Alias in use")
 
@@ -247,7 +247,7 @@ def _range_networks(first: str, last: str) -> Iterator[str]:
 
 HOOKS: Final = ModelHooks(
     checks={"alias_name": _check_name, "alias_content": _check_content},
-    guards={"alias_unused": _refuse_used},
+    guards={"alias_unused": _refuse_used_alias},
     computed={ALIASES: _compute_alias},
     extra={
         ALIASES: CollectionHooks(

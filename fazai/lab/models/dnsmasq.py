@@ -54,7 +54,7 @@ def _other_hosts(box: Box, uuid: str) -> list[Item]:
     return [item for key, item in box.items(HOSTS).items() if key != uuid]
 
 
-def _check_reservation(others: list[Item], item: Item) -> Iterator[tuple[str, str]]:
+def _check_dnsmasq_reservation(others: list[Item], item: Item) -> Iterator[tuple[str, str]]:
     addresses = _split_list(item["ip"])
     used = {address for other in others if _is_reservation(other) for address in _split_list(other["ip"])}
     for address in addresses:
@@ -69,10 +69,10 @@ def _check_reservation(others: list[Item], item: Item) -> Iterator[tuple[str, st
         yield "host", "Wildcard entries are not allowed for DHCP reservations."
 
 
-def _check_host(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
+def _check_dnsmasq_host(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
     others = _other_hosts(box, uuid)
     if _is_reservation(item):
-        yield from _check_reservation(others, item)
+        yield from _check_dnsmasq_reservation(others, item)
     elif not item["host"] or not item["ip"]:
         for name in ("host", "ip"):
             yield name, "Both hostname and IP address are required for host overrides."
@@ -85,4 +85,4 @@ def _check_host(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[t
             yield "cnames", f"CNAME '{name}' overlaps with a host and domain combination in a host override."
 
 
-HOOKS: Final = ModelHooks(checks={"dnsmasq_names": _check_names, "dnsmasq_host": _check_host})
+HOOKS: Final = ModelHooks(checks={"dnsmasq_names": _check_names, "dnsmasq_host": _check_dnsmasq_host})

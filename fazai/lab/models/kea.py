@@ -63,7 +63,7 @@ def _is_within(address: str, subnet: str) -> bool:
     return ipaddress.ip_address(address) in ipaddress.ip_network(subnet, strict=False)
 
 
-def _check_reservation(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
+def _check_kea_reservation(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
     subnet = box.items(SUBNETS).get(item["subnet"], {}).get("subnet", "")
     for name in ("hw_address", "client_id"):
         same = (item["subnet"], item[name].lower())
@@ -98,5 +98,9 @@ def collect_options(box: Box) -> dict[str, Item]:
 
 
 HOOKS: Final = ModelHooks(
-    checks={"kea_options": _check_options, "kea_subnet": _check_subnet, "kea_reservation": _check_reservation}
+    checks={
+        "kea_options": _check_options,
+        "kea_subnet": _check_subnet,
+        "kea_reservation": _check_kea_reservation,
+    }
 )

@@ -53,7 +53,7 @@ def _check_gateway(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterabl
         yield "gateway", f"Invalid {title} address"
 
 
-def _refuse_used(box: Box, model: ItemModel, uuid: str, item: Item) -> None:
+def _refuse_used_gateway(box: Box, model: ItemModel, uuid: str, item: Item) -> None:
     users = [row["network"] for row in box.items(ROUTES).values() if row["gateway"] == item["name"]]
     if users:
         where = f"in use on Static Route(s) '{', '.join(users)}'"
@@ -61,5 +61,6 @@ def _refuse_used(box: Box, model: ItemModel, uuid: str, item: Item) -> None:
 
 
 HOOKS: Final = ModelHooks(
-    checks={"route_family": _check_route, "gateway": _check_gateway}, guards={"gateway_unused": _refuse_used}
+    checks={"route_family": _check_route, "gateway": _check_gateway},
+    guards={"gateway_unused": _refuse_used_gateway},
 )

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from fazai.lab.server.x509 import PrivateKey
 
-__all__ = ["AUTHORITIES", "CERTIFICATES", "HOOKS", "text_of"]
+__all__ = ["AUTHORITIES", "CERTIFICATES", "HOOKS", "pem_text"]
 
 AUTHORITIES: Final = "Trust.CA.ca"
 CERTIFICATES: Final = "Trust.Cert.cert"
@@ -33,7 +33,7 @@ INVALID: Final = "Invalid X509 certificate provided"
 PLAIN: Final = ("Option", "Integer", "Url")  # the types of fields whose value can be wrong
 
 
-def text_of(encoded: str) -> str:
+def pem_text(encoded: str) -> str:
     """Return the PEM text of a stored certificate or key."""
     return base64.b64decode(encoded).decode() if encoded else ""
 
@@ -144,27 +144,29 @@ def _make_certificate(call: ActionCall, edit: ConfigEdit, uuid: str, old: Item, 
 
 def _read_certificate(box: Box, model: ItemModel, uuid: str, item: Item) -> Mapping[str, Any]:
     """Return the fields that are not stored, read from the certificate; the defaults for a new one."""
-    from fazai.lab.server.x509 import facts_of, load_certificate
+    from fazai.lab.server.x509 import certificate_facts, load_certificate
 
     names = {field.name: field.default for field in model.fields if field.volatile}
     values: dict[str, Any] = dict(names)
     if not uuid:
         return values
     values["action"] = "existing" if model.path == AUTHORITIES else "reissue"
-    values["prv_payload"] = text_of(item["prv"])
+    values["prv_payload"] = pem_text(item["prv"])
     if item["crt"]:
         values |= {
-            name: fact for name, fact in facts_of(load_certificate(item["crt"])).items() if name in names
+            name: fact
+            for name, fact in certificate_facts(load_certificate(item["crt"])).items()
+            if name in names
         }
     if model.path == AUTHORITIES:
         certificates = [*box.items(CERTIFICATES).values(), *box.items(AUTHORITIES).values()]
         values["refcount"] = str(sum(row["caref"] == item["refid"] for row in certificates))
     else:
-        values["in_use"] = "1" if _find_users(box, item["refid"]) else "0"
+        values["in_use"] = "1" if _find_certificate_users(box, item["refid"]) else "0"
     return values
 
 
-def _find_users(box: Box, refid: str) -> list[str]:
+def _find_certificate_users(box: Box, refid: str) -> list[str]:
     """Return the users of a certificate, as an error names them: log destinations, in this lab."""
     destinations = box.items(DESTINATIONS).items()
     return [
@@ -174,15 +176,15 @@ def _find_users(box: Box, refid: str) -> list[str]:
     ]
 
 
-def _refuse_used(box: Box, model: ItemModel, uuid: str, item: Item) -> None:
-    users = _find_users(box, item["refid"])
+def _refuse_used_certificate(box: Box, model: ItemModel, uuid: str, item: Item) -> None:
+    users = _find_certificate_users(box, item["refid"])
     if users:
         raise UserError("".join(users), "Item in use by")
 
 
 HOOKS: Final = ModelHooks(
     checks={"certificate": _check_certificate},
-    guards={"certificate_unused": _refuse_used},
+    guards={"certificate_unused": _refuse_used_certificate},
     computed={AUTHORITIES: _read_certificate, CERTIFICATES: _read_certificate},
     extra={
         AUTHORITIES: CollectionHooks(

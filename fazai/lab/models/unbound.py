@@ -25,7 +25,7 @@ NEEDED: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
 SHARED: Final = ("rr", "mxprio", "mx", "ttl", "server", "txtdata", "addptr")
 
 
-def _check_host(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
+def _check_unbound_host(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
     for name, title in NEEDED.get(item["rr"], ()):
         if not item[name]:
             for _ in range(2 if item["rr"] == "MX" else 1):
@@ -71,7 +71,7 @@ def _add_children(box: Box, model: ItemModel, uuid: str, item: Item, row: dict[s
 
 
 HOOKS: Final = ModelHooks(
-    checks={"unbound_host": _check_host},
+    checks={"unbound_host": _check_unbound_host},
     computed={HOSTS: _compute_aliases},
     extra={HOSTS: CollectionHooks(paths=(ALIASES,), add=_add_children)},
     cascades={HOSTS: ((ALIASES, "host"),)},

@@ -18,7 +18,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from fazai.lab.server.x509 import begin_certificate, pem_bytes
 from fazai.lab.settings import Tls
 
-__all__ = ["LabAuthority", "server_context"]
+__all__ = ["LabAuthority", "lab_server_context"]
 
 DAY = datetime.timedelta(days=1)
 
@@ -110,7 +110,7 @@ class LabAuthority:
         return pem_bytes(key), pem_bytes(certificate)
 
 
-def server_context(authority: LabAuthority, tls: Tls) -> ssl.SSLContext:
+def lab_server_context(authority: LabAuthority, tls: Tls) -> ssl.SSLContext:
     """The TLS side of a listening port."""
     key, certificate = authority.server(tls.variant)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "begin_certificate",
-    "facts_of",
+    "certificate_facts",
     "key_of",
     "keys_match",
     "load_certificate",
@@ -217,7 +217,7 @@ def _read_extensions(certificate: x509.Certificate) -> dict[str, str]:
     return found
 
 
-def facts_of(certificate: x509.Certificate) -> dict[str, str]:
+def certificate_facts(certificate: x509.Certificate) -> dict[str, str]:
     """Return the facts of a certificate, in the names of the fields."""
     from cryptography.hazmat.primitives import serialization
 

@@ -233,7 +233,7 @@ class GemmaSession:
                 left -= len(line)
                 if left < 0:
                     raise WireError("too_large", "the Gemma worker's answer does not end")
-                event = _decode_event(line)
+                event = _decode_worker_line(line)
                 if isinstance(event, TokenText):
                     # Reading what is there already suspends nobody: others have their turn, and a cancel.
                     await asyncio.sleep(0)
@@ -263,7 +263,7 @@ class GemmaSession:
         return line
 
 
-def _decode_event(line: bytes) -> WorkerEvent | None:
+def _decode_worker_line(line: bytes) -> WorkerEvent | None:
     """Return an event, None for one of a later version. Raises WireError, also for a refusal."""
     try:
         return decode_worker_event(line)

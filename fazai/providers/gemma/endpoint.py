@@ -45,7 +45,7 @@ class FallbackEndpoint:
         if not url:
             return None
         file = environ.get("FAZAI_GEMMA_FALLBACK_KEY_FILE")
-        _check_url(url, "FAZAI_GEMMA_FALLBACK_URL", has_key=bool(file))
+        _check_endpoint_url(url, "FAZAI_GEMMA_FALLBACK_URL", has_key=bool(file))
         if not model:
             hint = "set FAZAI_GEMMA_FALLBACK_MODEL"
             raise InputError("the fallback's model is not named", where="FAZAI_GEMMA_FALLBACK_URL", hint=hint)
@@ -57,7 +57,7 @@ class FallbackEndpoint:
 
         Raises InputError for what is no address, and for one to which the key would go in the clear.
         """
-        _check_url(url, where, has_key=key is not None)
+        _check_endpoint_url(url, where, has_key=key is not None)
         return cls(url, model, key)
 
     @property
@@ -66,7 +66,7 @@ class FallbackEndpoint:
         return _is_loopback(urlsplit(self.url).hostname or "")
 
 
-def _check_url(url: str, where: str, *, has_key: bool) -> None:
+def _check_endpoint_url(url: str, where: str, *, has_key: bool) -> None:
     """Check a URL; the error does not show it, as a password may stand in it. Raises InputError."""
     try:
         parts = urlsplit(url)

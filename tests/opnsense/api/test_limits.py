@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from fazai.errors import DeviceError, FazaiError, Unreachable
-from fazai.providers.opnsense.api.answers import DECODED_AT_ONCE_BYTES, decode_answer, decode_large_answer
+from fazai.providers.opnsense.api.answers import DECODED_AT_ONCE_BYTES, decode_json, decode_large_json
 from fazai.providers.opnsense.api.budget import MIB, AnswerLease, Budget
 from fazai.providers.opnsense.api.client import Api
 from tests.opnsense.api.peer import Speak, error_of, said, speaking, with_peer
@@ -158,12 +158,12 @@ def test_a_large_answer_is_decoded_with_pauses_for_others() -> None:
                 await asyncio.sleep(0)
 
         task = asyncio.create_task(others())
-        found = await decode_large_answer(body, "application/json", "fw-01", "x")
+        found = await decode_large_json(body, "application/json", "fw-01", "x")
         task.cancel()
         return found, turns
 
     found, turns = run(decoding())
-    assert found == decode_answer(body, "application/json", "fw-01", "x")
+    assert found == decode_json(body, "application/json", "fw-01", "x")
     assert turns >= 5
 
 

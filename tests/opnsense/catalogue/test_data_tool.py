@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fazai.lab.engine.schema import load_catalogue
+from fazai.lab.engine.schema import load_release
 from tests.opnsense.helpers import ROOT, recordings
 
 
@@ -27,7 +27,7 @@ def test_the_rows_of_the_lab_have_the_fields_that_the_tool_prints(
 ) -> None:
     tool["print_lab_rows"](recordings(), ("firewall/category", "unbound/settings Acl"))
     printed = json.loads("{" + capsys.readouterr().out.replace(']}\n"', ']},\n"') + "}")
-    items = load_catalogue("26.7.2").items
+    items = load_release("26.7.2").items
     for (title, rows), path in zip(
         printed.items(), ("Firewall.Category.categories.category", "Unbound.acls.acl"), strict=True
     ):

@@ -19,8 +19,8 @@ from fazai.providers.opnsense.api.tls import PinMismatch
 __all__ = [
     "RETRY_STATUS",
     "connect_error",
-    "decode_answer",
-    "decode_large_answer",
+    "decode_json",
+    "decode_large_json",
     "find_raised_error",
     "nonsense_error",
     "status_error",
@@ -35,7 +35,7 @@ RETRY_STATUS = frozenset({429, 500, 502, 503, 504})
 _UNEXPECTED = "Unexpected error, check log for details"
 
 
-def decode_answer(body: bytes, content_type: str, target: str, path: str) -> Any:
+def decode_json(body: bytes, content_type: str, target: str, path: str) -> Any:
     """Decode the JSON of an answer.
 
     Raises Unreachable, naming what came instead: that says nothing about whether the call was carried out.
@@ -54,10 +54,10 @@ def decode_answer(body: bytes, content_type: str, target: str, path: str) -> Any
         raise _undecodable_error(body, target, path) from None
 
 
-async def decode_large_answer(body: bytes, content_type: str, target: str, path: str) -> Any:
-    """Decode as `decode_answer` does, rows of a large answer in parts, so that others have their turn."""
+async def decode_large_json(body: bytes, content_type: str, target: str, path: str) -> Any:
+    """Decode as `decode_json` does, rows of a large answer in parts, so that others have their turn."""
     if len(body) <= DECODED_AT_ONCE_BYTES or not body[:64].lstrip().startswith(b"{"):
-        return decode_answer(body, content_type, target, path)
+        return decode_json(body, content_type, target, path)
     try:
         parts = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
         return {name: await _decode_part(part) for name, part in parts.items()}

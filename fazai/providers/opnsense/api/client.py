@@ -23,8 +23,8 @@ from fazai.errors import DeviceError, FazaiError, Unreachable, Unsure
 from fazai.providers.opnsense.api.answers import (
     RETRY_STATUS,
     connect_error,
-    decode_answer,
-    decode_large_answer,
+    decode_json,
+    decode_large_json,
     find_raised_error,
     nonsense_error,
     status_error,
@@ -144,7 +144,7 @@ class Api:
             for line in lines:
                 if line.startswith(b"data:"):
                     event = self._mask.body(line[5:])
-                    found.append(decode_answer(event, "application/json", self.settings.target, path))
+                    found.append(decode_json(event, "application/json", self.settings.target, path))
             if len(found) >= count or len(rest) > _KEPT_LINE_BYTES:
                 break
         return found[:count]
@@ -248,7 +248,7 @@ class Api:
                 self._raise_for_status(call, status, headers, body)
             try:
                 type_ = headers.get("content-type", "")
-                return await decode_large_answer(body, type_, self.settings.target, call.path)
+                return await decode_large_json(body, type_, self.settings.target, call.path)
             except Unreachable as unread:
                 raise Busy(unread, None, uncertain=True) from None
 
@@ -405,7 +405,7 @@ class Api:
         if status not in _ANSWERED:
             self._raise_for_status(call, status, headers, body)
         try:
-            answer = decode_answer(body, headers.get("content-type", ""), self.settings.target, call.path)
+            answer = decode_json(body, headers.get("content-type", ""), self.settings.target, call.path)
         except Unreachable as unread:
             raise Stranger(unread) from None
         if not isinstance(answer, dict) and answer != []:

@@ -78,7 +78,7 @@ async def read_vitals(api: Api, *, cpu: bool = True) -> Vitals:
     async def part(path: str, read: Callable[[Any], Mapping[str, Any]]) -> Mapping[str, Any]:
         return await _ask_optional(lambda: api.get(path), path, read, missing)
 
-    found = {**found, **await part("diagnostics/system/systemTime", _parse_time)}
+    found = {**found, **await part("diagnostics/system/systemTime", _parse_system_time)}
     found = {**found, **await part("diagnostics/system/systemResources", _parse_memory)}
     found = {**found, **await part("diagnostics/firewall/pfStatistics/info", _parse_states)}
     try:
@@ -169,7 +169,7 @@ def _parse_information(answer: Any) -> dict[str, Any]:
     }
 
 
-def _parse_time(answer: Any) -> dict[str, Any]:
+def _parse_system_time(answer: Any) -> dict[str, Any]:
     found = _UPTIME.fullmatch(str(answer.get("uptime", "")))
     uptime_s = None
     if found is not None:

@@ -64,7 +64,7 @@ async def _check_aliases(api: Api, seen: Snapshot, changes: Sequence[Change]) ->
         change
         for change, row in _enabled_rows(seen, changes, "enabled", "1")
         if cell_text(row, "type") in ("host", "network")
-        and any(_is_network(entry) for entry in cell_text(row, "content").split("\n"))
+        and any(_is_plain_network(entry) for entry in cell_text(row, "content").split("\n"))
     ]
     if not told:
         return []
@@ -83,7 +83,7 @@ async def _check_aliases(api: Api, seen: Snapshot, changes: Sequence[Change]) ->
     ]
 
 
-def _is_network(text: str) -> bool:
+def _is_plain_network(text: str) -> bool:
     try:
         ipaddress.ip_network(text, strict=False)
     except ValueError:
