@@ -12,7 +12,7 @@ from fazai.errors import InputError, InventoryError, did_you_mean
 from fazai.model import FieldSpec, Secret, SecretRef, Target, Value
 from fazai.providers.opnsense.catalogue.kinds import all_kinds
 
-__all__ = ["OPTIONS", "find_problems", "is_loopback", "option_of"]
+__all__ = ["OPTIONS", "find_problems", "option_of"]
 
 _LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
 
@@ -166,17 +166,15 @@ def _check_url(value: Value, spec: FieldSpec) -> _Wrong:
         return f'is not an address: "{value}"', "write https://fw-01.example.net"
     if url.query or url.fragment:
         return f'must not have a query: "{value}"', None
-    if url.scheme == "http" and not is_loopback(host):
+    if url.scheme == "http" and not _is_loopback(host):
         return "would send the key unencrypted over http://", "use https://"
     return None
 
 
-def is_loopback(host: str) -> bool:
+def _is_loopback(host: str) -> bool:
     """Return whether a host name stands for this machine."""
-    if host == "localhost":
-        return True
     try:
-        return ipaddress.ip_address(host).is_loopback
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
 
