@@ -40,14 +40,14 @@ async def with_lab_firewalls(works: Sequence[Work], folder: Path) -> AsyncIterat
     if not inside:
         yield works
         return
-    from fazai.lab import Lab, LabSettings, find
+    from fazai.lab import Lab, LabSettings, find_firewall
 
     async with contextlib.AsyncExitStack() as stack:
         lab: Lab | None = None
         options: dict[str, Mapping[str, Any]] = {}
         for name, item in inside.items():
             firewall, wanted = _parse_lab_url(item)
-            found: LabAddress | LabFirewall | None = find(folder, firewall)
+            found: LabAddress | LabFirewall | None = find_firewall(folder, firewall)
             if found is None:
                 if lab is None:
                     lab = await stack.enter_async_context(Lab(folder))

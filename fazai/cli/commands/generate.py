@@ -91,9 +91,9 @@ def _make_client(socket_path: str | None) -> GemmaClient:
     from fazai.cli.clients import read_token_file
     from fazai.cli.commands.worker import worker_socket
     from fazai.providers.gemma.client import GemmaClient
-    from fazai.providers.gemma.endpoint import Endpoint
+    from fazai.providers.gemma.endpoint import FallbackEndpoint
 
-    fallback = Endpoint.from_environ(
+    fallback = FallbackEndpoint.from_environ(
         os.environ, lambda file: read_token_file(file, "file with the fallback's key", None)
     )
     return GemmaClient(worker_socket(socket_path), fallback=fallback)
