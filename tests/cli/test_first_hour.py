@@ -200,7 +200,7 @@ def test_a_command_that_does_not_make_what_it_is_for(
     assert main(["show"]) == 0
     shown = capsys.readouterr().out
     assert f"options creates={tmp_path}/never" in shown
-    assert "errors h1/ssh.command/true: after writing" in shown
+    assert "errors h1/host.command/true: after writing" in shown
     assert "['" not in shown
 
 

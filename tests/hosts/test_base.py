@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from fazai.providers.hosts.base import MOVED, Base, checked, moved_path
-from fazai.providers.hosts.kinds.shared.blob import Blob
+from fazai.providers.hosts.blob import Blob
 from fazai.providers.hosts.local.transport import start
 from fazai.providers.hosts.shell.become import Become
 from fazai.providers.hosts.shell.channel import Result, Shell
+from fazai.providers.hosts.shell.preconditions import MOVED, Base, checked, moved_path
 from fazai.providers.hosts.shell.questions import PathState
 from tests.hosts.helpers import HOSTILE, SHELLS, shell_environ
 

@@ -22,9 +22,9 @@ from fazai.providers.hosts.kinds import all_kinds
 from fazai.providers.hosts.local.provider import PROVIDER as LOCAL
 from fazai.providers.hosts.local.transport import start
 from fazai.providers.hosts.session import HostSession
-from fazai.providers.hosts.shell import second
 from fazai.providers.hosts.shell.become import Become
 from fazai.providers.hosts.shell.questions import AnswerTooLong, FileAt, Output, Shell
+from fazai.providers.hosts.shell.second_connection import _END
 from fazai.providers.hosts.ssh.connecting import Connections
 from fazai.providers.hosts.ssh.provider import SshProvider
 from fazai.providers.hosts.ssh.settings import Hop, Settings
@@ -242,7 +242,7 @@ def test_a_command_over_ssh_that_cannot_be_ended(world: World, server: Sshd) -> 
 @pytest.mark.parametrize("tells", ["/proc", "ps"])
 def test_what_ends_a_shell_on_any_system(tells: str, shell: str, tmp_path: Path) -> None:
     """Where /proc tells of no processes `ps` does, in the words that all have."""
-    script = second._END if tells == "/proc" else second._END.replace("/proc/self/status", "/nowhere")
+    script = _END if tells == "/proc" else _END.replace("/proc/self/status", "/nowhere")
     environ = shell_environ(shell, tmp_path)
     trapped = "trap '' TERM; sleep 1000 & echo $!; setsid sleep 1000 & echo $!; echo; wait"
     child = subprocess.Popen(["sh", "-c", trapped], stdout=subprocess.PIPE, text=True, env=environ)

@@ -48,10 +48,11 @@ def complete_pattern(ctx: click.Context, param: click.Parameter, incomplete: str
 
 
 def complete_kind(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    """Names of kinds."""
+    """Names of kinds; for the beginning of an old name, the new ones."""
     from fazai.registry import Registry
 
-    return _starting((kind.name for kind in Registry().kinds()), incomplete)
+    registry = Registry()
+    return _starting((kind.name for kind in registry.kinds()), registry.current_name(incomplete))
 
 
 def complete_run(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:

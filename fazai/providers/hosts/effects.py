@@ -1,4 +1,4 @@
-"""What a change of this run may alter for the resources behind it: those are looked at again. Pure."""
+"""Effects of a change on the resources behind it in the run, which are then looked at again. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Names", "Touched", "folders_of", "paths_of", "reads", "same_file", "
 
 
 def reads(kind: HostKind, want: Want) -> tuple[str, ...] | None:
-    """The paths on which depends what a resource finds; None: programs are asked, which may look anywhere."""
+    """Return the paths that decide what a resource finds; None: programs are asked, which may look anywhere."""
     paths = []
     for question in kind.ask(want):
         if isinstance(question, Shell):
@@ -23,7 +23,7 @@ def reads(kind: HostKind, want: Want) -> tuple[str, ...] | None:
 
 
 class Names:
-    """The names of files, as far as a look tells: a folder may be reached through links as well."""
+    """The other names of files, as far as a look tells: a folder may be reached through links as well."""
 
     def __init__(self, folders: Sequence[str], answers: Answers) -> None:
         answer = answers.get(*where_are(folders)) if folders else None
@@ -40,7 +40,7 @@ class Names:
         }
 
     def of(self, path: str) -> set[str]:
-        """The path, where it leads to if that is followed, and both without links on the way."""
+        """Return the path, the one that it leads to if that is followed, and both without links on the way."""
         found = {path, self._links.get(path, path)}
         if not self._folders:  # nothing was asked about them, as nothing depends on it
             return found
@@ -51,13 +51,13 @@ class Names:
 
 
 def paths_of(questions: Iterable[Question]) -> Iterator[str]:
-    """Those that are asked about."""
+    """Iterate over the paths that are asked about."""
     return (question.path for question in questions if not isinstance(question, Shell))
 
 
 def folders_of(paths: Collection[str]) -> tuple[str, ...]:
-    """The folders of all paths, if one name stands in several of them: these may be one folder, and then two
-    paths are one file. Otherwise none, as nothing depends on where they are."""
+    """Return the folders of all paths, if one name stands in several of them: these may be one folder, and
+    then two paths are one file. Otherwise none, as nothing depends on where they are."""
     above: dict[str, str] = {}
     for path in paths:
         for each in (path, *_folders(path)):
@@ -68,14 +68,15 @@ def folders_of(paths: Collection[str]) -> tuple[str, ...]:
 
 
 def where_are(folders: Sequence[str]) -> tuple[Shell]:
-    """The question where folders are, links on the way followed; nothing for one that cannot be entered."""
+    """Return the question where folders are, links on the way followed; its answer is empty for one that
+    cannot be entered."""
     tell = "2>/dev/null && printf '%s\\0' \"$PWD\" || printf '\\0'"
     lines = (f"cd -P {quoted(folder)} {tell}" for folder in folders)
     return (Shell("\n".join(lines)),)
 
 
 class Touched:
-    """What some changes may have altered. They are numbered from 1 on; of several the last one counts."""
+    """The paths that some changes may have altered. Changes are numbered from 1 on; the last one counts."""
 
     def __init__(self, names: Names) -> None:
         self._names = names
@@ -101,8 +102,9 @@ class Touched:
                 self._entered[path] = self._count
 
     def last(self, paths: Iterable[str] | None, *, failed: bool = False, denied: bool = False) -> int:
-        """The last change that may have altered what was found at these paths; 0: none. `failed`: what is
-        there could not be told; `denied`: because a folder may not be entered, which no program mends."""
+        """Return the number of the last change that may have altered what was found at these paths; 0: none.
+        `failed`: what is there could not be told; `denied`: because a folder may not be entered, which no
+        program mends."""
         if paths is None:
             return self._count
         found = [0 if denied else self.anything]
@@ -116,13 +118,13 @@ class Touched:
 
 
 def _folders(path: str) -> Iterator[str]:
-    """Those in which it stands, the nearest first."""
+    """Iterate over the folders in which a path stands, the nearest first."""
     while (path := path.rpartition("/")[0]) != "":
         yield path
 
 
 def touched_by(kinds: Mapping[str, HostKind], changes: Iterable[tuple[Want, Verb]], names: Names) -> Touched:
-    """What these have altered."""
+    """Collect the paths that these changes may have altered."""
     touched = Touched(names)
     for want, verb in changes:
         touched.add(kinds[want.resource.kind], want, verb)
@@ -130,8 +132,8 @@ def touched_by(kinds: Mapping[str, HostKind], changes: Iterable[tuple[Want, Verb
 
 
 def same_file(path: str, others: Iterable[str]) -> Shell:
-    """A question that succeeds when one of the others is the same file, or is in the same folder by the same
-    name: a link on the way gives it two names."""
+    """Return a question that succeeds when one of the others is the same file, or is in the same folder by
+    the same name: a link on the way gives it two names."""
     folder, _, name = path.rpartition("/")
     lines = [f"fz_p={quoted(path)}; fz_d={quoted(folder or '/')}"]
     for other in others:

@@ -1,4 +1,4 @@
-"""What a host is: questions that any POSIX system answers, and the reading of the answers. Pure."""
+"""Facts of a host: questions that any POSIX system answers, and the reading of the answers. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any, Final
 
-from fazai.providers.hosts.kinds.shared.numbers import whole_number
+from fazai.providers.hosts.shell.answers import whole_number
 from fazai.providers.hosts.shell.questions import Answer, Output, Question, Shell
 
 __all__ = ["QUESTIONS", "facts_of"]
@@ -38,7 +38,7 @@ QUESTIONS: Final[Mapping[str, Shell]] = {
 
 
 def facts_of(answers: Mapping[Question, Answer]) -> dict[str, Any]:
-    """The facts as JSON types; what a host does not say is left out."""
+    """Return the facts as JSON types; what a host does not say is left out."""
     said = {name: _out(answers[question]) for name, question in QUESTIONS.items()}
     system, release, machine, node, user = (said["names"].splitlines() + [""] * 5)[:5]
     memory = dict(re.findall(r"^(MemTotal|MemAvailable|SwapTotal):\s+(\d+)", said["memory"], re.M))
@@ -77,7 +77,7 @@ def _manager(word: str) -> str | None:
 
 
 def _release(text: str) -> dict[str, str]:
-    """os-release(5); FreeBSD's own program says only a version."""
+    """Read os-release(5), or the output of FreeBSD's own program, which says only a version."""
     pairs: dict[str, str] = {}
     wanted = {"id": "ID", "name": "PRETTY_NAME", "version": "VERSION_ID"}
     for line in text.splitlines():
@@ -93,7 +93,7 @@ def _release(text: str) -> dict[str, str]:
 
 
 def _disks(text: str) -> list[dict[str, Any]]:
-    """Lines of `df -kP` that are disks: device, blocks, used, available, percent, mount point."""
+    """Read the lines of `df -kP` that are disks: device, blocks, used, available, percent, mount point."""
     found = []
     for line in text.splitlines()[1:]:
         parts = line.split(None, 5)
@@ -105,7 +105,7 @@ def _disks(text: str) -> list[dict[str, Any]]:
 
 
 def _addresses(text: str) -> list[str]:
-    """Those by which others reach the host."""
+    """Read the addresses by which others reach the host."""
     found = re.findall(r"\binet6? (?:addr:)?([0-9a-fA-F.:]+)", text)
     if "/32 host LOCAL" in text:  # fib_trie: the address stands on the line before
         found += re.findall(r"\|-- (\S+)\n\s+/32 host LOCAL", text)

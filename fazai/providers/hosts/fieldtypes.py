@@ -1,4 +1,4 @@
-"""The types of fields of host kinds: canonical values, and what is wrong with those that are none."""
+"""The types of the fields of host kinds: canonical values, and the problems of those that have none."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from fazai.errors import did_you_mean
 from fazai.model import FieldSpec, Problem, Secret, Value
-from fazai.providers.hosts.kinds.shared.blob import Blob
+from fazai.providers.hosts.blob import Blob
 
 __all__ = ["canonical"]
 
@@ -21,7 +21,7 @@ _ACCOUNT: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]*\$?")
 
 
 def canonical(spec: FieldSpec, value: Value) -> tuple[Value, Problem | None]:
-    """The value as it is compared and written, and what is wrong with it."""
+    """Return the value as it is compared and written, and what is wrong with it."""
     try:
         return _TYPES[spec.type](spec, value), None
     except _Wrong as wrong:

@@ -1,4 +1,4 @@
-"""From what is wanted and what was seen to the steps of one host. Pure."""
+"""Planning: works out the steps of one host from what is wanted and what was seen. Pure."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import Any, Final
 
 from fazai.errors import AccessDenied, FazaiError, Mark, NotAvailable, VerifyError
 from fazai.model import Activate, Change, Diff, LookAgain, Resource, Step, Verb
+from fazai.providers.hosts import KINDS, OLD_KINDS
 from fazai.providers.hosts.effects import Names, Touched, reads
 from fazai.providers.hosts.kind import HostKind, Want
 from fazai.providers.hosts.shell.quoting import quoted as word
 
-__all__ = ["PROOF_S", "UNDONE", "Seen", "labels", "title", "unproved", "word", "work_out"]
+__all__ = ["PROOF_S", "UNDONE", "Seen", "label_handlers", "title", "unproved", "word", "work_out"]
 
 #: The note of a change that takes another one back.
 UNDONE = "undone"
@@ -26,7 +27,7 @@ Items = Mapping[tuple[str, str], Mapping[str, Any] | FazaiError | None]
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What was seen: the items by resource (None: not there), or why one could not be seen."""
+    """The observed items by resource (None: not there), or why one could not be seen."""
 
     items: Mapping[tuple[str, str], Mapping[str, Any] | FazaiError | None]
 
@@ -51,9 +52,9 @@ def work_out(
     pending: frozenset[str],
     named: Names,
 ) -> Diff:
-    """Changes in the order of the list, then each handler that they (or an earlier run) notified, once, in
-    the order in which the handlers are declared. Before the first resource that changes before it may have
-    altered stands a LookAgain for all from there on."""
+    """Return the changes in the order of the list, then each handler that they (or an earlier run) notified,
+    once, in the order in which the handlers are declared. Before the first resource that changes before it
+    may have altered stands a LookAgain for all from there on."""
     errors: list[FazaiError] = []
     steps: list[Step] = []
     changes: list[Change] = []
@@ -96,8 +97,8 @@ def work_out(
 
 
 def _last(touched: Touched, kind: HostKind, want: Want, found: object) -> tuple[int, int]:
-    """The last change that may have altered what was found, and the one behind which alone that can be known:
-    where programs may do anything, and where what is there now could not be told."""
+    """Return the number of the last change that may have altered what was found, and of the one behind which
+    alone that can be known: where programs may do anything, and where what is there now could not be told."""
     failed = isinstance(found, FazaiError) and not isinstance(found, NotAvailable)
     denied = isinstance(found, AccessDenied)
     last = touched.last(reads(kind, want), failed=failed, denied=denied)
@@ -107,17 +108,25 @@ def _last(touched: Touched, kind: HostKind, want: Want, found: object) -> tuple[
 
 
 def title(resource: Resource) -> str:
-    """A resource in a few words, for people."""
+    """Return a resource in a few words, for people."""
     name = resource.identity.split("\n")[0]
     return f"{resource.kind.rpartition('.')[2]} {name if len(name) <= _SHORT else name[: _SHORT - 1] + '…'}"
 
 
-def labels(handlers: Sequence[Resource]) -> dict[str, Resource]:
-    """The handlers by the name under which they are shown and remembered."""
+def label_handlers(handlers: Sequence[Resource], pending: frozenset[str]) -> dict[str, Resource]:
+    """Map the name under which a handler is shown and remembered to the handler.
+
+    A second one of the same name has its kind in it. Where an earlier run left it `pending` under an old name
+    of that kind, this is the name until it has run.
+    """
     found: dict[str, Resource] = {}
     for handler in handlers:
         label = handler.name or handler.listen[0]
-        found[label if label not in found else f"{label} ({handler.kind} {handler.identity})"] = handler
+        if label in found:
+            kind = handler.kind.partition(".")[2]
+            names = [f"{label} ({word}.{kind} {handler.identity})" for word in (KINDS, *OLD_KINDS)]
+            label = next((name for name in names if name in pending), names[0])
+        found[label] = handler
     return found
 
 
@@ -152,7 +161,7 @@ def _change(
 def unproved(
     kinds: Mapping[str, HostKind], want: Want, seen: Seen, late: bool, host: str, failed: list[FazaiError]
 ) -> bool:
-    """Whether it is still to be waited for until what was written works; a failure goes into `failed`."""
+    """Tell whether to go on waiting until what was written works; a failure is added to `failed`."""
     name = want.resource.kind, want.resource.identity
     found = seen.items[name]
     if isinstance(found, FazaiError):

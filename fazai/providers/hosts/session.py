@@ -1,4 +1,5 @@
-"""A session on one host (`model.Session`): one shell, one question for all resources, one block a change."""
+"""A session on one host (`model.Session`): one shell, one block of questions for all resources, and one block
+of script a change, or for several that follow one another."""
 
 from __future__ import annotations
 
@@ -14,7 +15,6 @@ from fazai.echoes import masked, secret_texts
 from fazai.errors import DeviceError, FazaiError, Moved, NotAvailable, Unreachable, Unsure
 from fazai.model import Activate, Change, Diff, Resource, Target, Verb
 from fazai.providers.hosts import planning
-from fazai.providers.hosts.base import MOVED, Base, checked, moved_path, reported
 from fazai.providers.hosts.effects import (
     Names,
     Touched,
@@ -32,10 +32,11 @@ from fazai.providers.hosts.shell import batching as together
 from fazai.providers.hosts.shell.answers import read_answers
 from fazai.providers.hosts.shell.channel import Channel, Ended, Form, Listener, Result, Shell
 from fazai.providers.hosts.shell.faults import Lines, failed, moved_on
+from fazai.providers.hosts.shell.preconditions import MOVED, Base, checked, moved_path, reported
 from fazai.providers.hosts.shell.questions import AnswerTooLong, Output, Question, answer_bytes
 from fazai.providers.hosts.shell.quoting import encoded
 from fazai.providers.hosts.shell.script import observe_script
-from fazai.providers.hosts.shell.second import end_shell, prove_connection
+from fazai.providers.hosts.shell.second_connection import end_shell, prove_connection
 
 __all__ = ["HostSession"]
 
@@ -44,7 +45,12 @@ _PROOF_PAUSE_S = 0.2
 
 
 class HostSession:
-    """`start` opens the shell; it is called once, when the host is first looked at."""
+    """One host under its kinds, whatever the transport.
+
+    `start` opens a shell (`ssh.transport`, `local.transport`): once when the host is first looked at, and
+    again where that takes a second connection. `root`: the folder that stands for / there; `timeout_s`: for
+    one block.
+    """
 
     def __init__(
         self,
@@ -74,7 +80,7 @@ class HostSession:
 
     @property
     def round_trips(self) -> int:
-        """Blocks that were sent so far."""
+        """The number of blocks that were sent so far."""
         return self._shell.blocks if self._shell is not None else 0
 
     async def __aenter__(self) -> Self:
@@ -92,7 +98,7 @@ class HostSession:
     # -- looking ----------------------------------------------------------------------------------------
 
     async def observe(self, wanted: Sequence[Resource]) -> Seen:
-        """One block that answers for all resources; a second one for the content of what differs."""
+        """Look at all resources in one block; in a second one, at the content of what differs."""
         answers: dict[Question, Any] = {}
         items: dict[tuple[str, str], Mapping[str, Any] | FazaiError | None] = {}
         wants = list(self._askable(wanted, items))
@@ -125,7 +131,8 @@ class HostSession:
     def _askable(
         self, wanted: Sequence[Resource], items: dict[tuple[str, str], Mapping[str, Any] | FazaiError | None]
     ) -> Iterator[Want]:
-        """What can be asked of this host: a folder has no services, packages or accounts."""
+        """Iterate over what can be asked of this host; a folder has no services, packages or accounts, and
+        the error that says so is put among `items`."""
         for resource in wanted:
             if resource.listen:
                 continue
@@ -170,13 +177,13 @@ class HostSession:
         raise DeviceError(f"cannot tell what {fresh[0]} is", where=self._target.name)
 
     async def ask(self, *questions: Question) -> Answers:
-        """The answers to questions that belong to no resource; nothing is changed."""
+        """Answer questions that belong to no resource; nothing is changed."""
         answers: dict[Question, Any] = {}
         await self._ask(answers, questions)
         return answers
 
     async def facts(self) -> Mapping[str, Any]:
-        """What the host is (`model.Describing`), in one block."""
+        """Return the facts of the host (`model.Describing`), in one block."""
         answers: dict[Question, Any] = {}
         await self._ask(answers, QUESTIONS.values())
         return facts_of(answers)
@@ -190,9 +197,11 @@ class HostSession:
         pending: frozenset[str] = frozenset(),
         prune: bool = False,
     ) -> Diff:
-        """Nothing of a host is pruned: only what is declared is managed."""
+        """Compare what is wanted with what was seen. Nothing of a host is pruned: only what is declared is
+        managed."""
         wants = [Want(resource, self._at) for resource in wanted if not resource.listen]
-        self._handlers = planning.labels([resource for resource in wanted if resource.listen])
+        handlers = [resource for resource in wanted if resource.listen]
+        self._handlers = planning.label_handlers(handlers, pending)
         name = self._target.name
         found = planning.work_out(name, self._kinds, wants, seen.items, self._handlers, pending, self._names)
         due = (self._handlers.get(step.service) for step in found.steps if isinstance(step, Activate))
@@ -229,8 +238,8 @@ class HostSession:
             raise Moved("it is not as this run left it", path="", where=change.where)
 
     async def _take_back_half(self, change: Change, act: Act) -> None:
-        """What a change that failed has done all the same, as far as it can be told: a folder without its
-        owner, one attribute of two."""
+        """Take back what a change that failed has done all the same, as far as it can be told: a folder
+        without its owner, one attribute of two."""
         left = self._kinds[change.kind].leaves(act)
         inverse = self.inverse(change, change.ref)
         if act.undone or not left or inverse is None:
@@ -267,7 +276,7 @@ class HostSession:
         return act
 
     def _base(self, key: tuple[str, str], undone: bool) -> tuple[Base, ...]:
-        """What a change rests on: what was seen, or when it is undone what it left."""
+        """Return the preconditions of a change: what was seen, or when it is undone what it left."""
         kind = self._kinds[key[0]]
         if undone:
             return kind.leaves(self._acts[key]) if key in self._acts else ()
@@ -276,7 +285,8 @@ class HostSession:
         return kind.rests_on(Want(self._wanted[key], self._at), self._answers[key])
 
     def join(self, changes: Sequence[Change]) -> int:
-        """How many of these `write_joined` takes at once (`model.Joining`). Their scripts are kept for it."""
+        """Return how many of these `write_joined` takes at once (`model.Joining`), and keep their scripts for
+        it."""
         self._joined = []
         blocks: list[Block] = []
         for change in changes[: together.MOST]:
@@ -354,7 +364,7 @@ class HostSession:
                 raise failed(f"{kind} {act.identity}", place, result, mask)
 
     def _blocks(self, kind: str, act: Act) -> Iterator[Block]:
-        """What carries it out, each step only while what it rests on is so."""
+        """Iterate over the blocks that carry out an act, each with its preconditions in front."""
         for block in self._kinds[kind].write(act):
             if block.compares or not act.base:
                 yield block
@@ -367,8 +377,8 @@ class HostSession:
     # -- what changes have to do with each other --------------------------------------------------------
 
     async def explains(self, moved: Moved, changes: Sequence[Change]) -> bool:
-        """Whether these changes reach there (`model.Following`): by that name, or by another one of the same
-        file."""
+        """Tell whether these changes reach there (`model.Following`): by that name, or by another one of the
+        same file."""
         touched = self._touched(changes)
         if touched.last((moved.path,), failed=True):
             return True
@@ -377,7 +387,8 @@ class HostSession:
         return isinstance(answer, Output) and answer.exit == 0
 
     def affected(self, changes: Sequence[Change], resources: Sequence[Resource]) -> list[Resource]:
-        """Those that these changes may have altered, by the names of their paths (`model.Following`)."""
+        """Return the resources that these changes may have altered, by the names of their paths
+        (`model.Following`)."""
         touched = self._touched(changes)
         return [
             resource
@@ -387,7 +398,7 @@ class HostSession:
         ]
 
     def exposed(self, resources: Sequence[Resource]) -> list[Resource]:
-        """Those of which files alone tell (`model.Following`)."""
+        """Return the resources of which files alone tell (`model.Following`)."""
         return [r for r in resources if reads(self._kinds[r.kind], Want(r, self._at)) is not None]
 
     def _touched(self, changes: Sequence[Change]) -> Touched:
@@ -396,7 +407,7 @@ class HostSession:
         return touched_by(self._kinds, wants, self._names)
 
     def inverse(self, change: Change, ref: str) -> Change | None:
-        """Create and delete swap; what was changed goes back. None: nothing takes it back."""
+        """Return the change that takes one back: create and delete swap, fields go back. None: nothing does."""
         resource = self._wanted.get((change.kind, change.identity))
         options = {} if resource is None else resource.fields
         if self._kinds[change.kind].lasting(change.verb, change.before, options):
@@ -407,10 +418,10 @@ class HostSession:
         )
 
     async def hold(self) -> None:
-        """Our connection stays open; nothing to do."""
+        """Open no spare connection (`model.Session`): ours stays open."""
 
     def listen(self, say: Callable[[str, str], None]) -> None:
-        """What commands print goes there, line by line, without secrets (`model.Talking`)."""
+        """Hand on what commands print, line by line, without secrets (`model.Talking`)."""
         self._say = say
 
     async def activate(self, service: str) -> None:
@@ -439,7 +450,8 @@ class HostSession:
         await prove_connection(self._start)
 
     async def verify(self, changes: Sequence[Change]) -> list[FazaiError]:
-        """What was written was read back already; some kinds must also show that it works."""
+        """Wait until what was written works, for the kinds that `proves`; the rest was read back already.
+        Returns why not."""
         keys = {(c.kind, c.identity) for c in changes if self._kinds[c.kind].proves}
         waiting = [Want(self._wanted[key], self._at) for key in sorted(keys) if key in self._wanted]
         until_s = asyncio.get_running_loop().time() + planning.PROOF_S

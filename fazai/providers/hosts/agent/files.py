@@ -35,6 +35,7 @@ __all__ = [
     "settings_text",
     "short_name",
     "temporary_names",
+    "with_current_head",
     "wrong_setting",
 ]
 
@@ -71,16 +72,17 @@ OWN: Final = frozenset((*_PLAIN.values(), "KEY", "KEY_PREVIOUS"))
 _SECRETS: Final = ("KEY", "KEY_PREVIOUS", "TOKEN")
 _PREFIX: Final = "FAZAI_AGENT_"
 _HEAD: Final = "# Written by fazai (host.telemetry_agent). What is changed here by hand is put back.\n"
+_OLD_HEAD: Final = "# Written by fazai (ssh.telemetry_agent). What is changed here by hand is put back.\n"
 
 
 def short_name(path: str) -> str:
-    """What one of the agent's files is called in the name of its temporary."""
+    """Return the word for one of the agent's files in the name of its temporary."""
     return {SCRIPT: "script", SETTINGS: "settings"}.get(path, "service")
 
 
 def temporary_names(at: Mapping[str, str]) -> str:
-    """Shell patterns of what installations put beside the agent's files, whichever they were. A killed one
-    leaves them. `at` gives the host's path."""
+    """Return shell patterns of the temporary files that installations make; a killed one leaves them. `at`
+    maps each of the agent's paths to the host's."""
     return " ".join(
         f"{quoted(posixpath.dirname(at[path]))}/.fazai-*-{short_name(path)}{end}"
         for path in (SCRIPT, SETTINGS, *(path for path, _, _ in SERVICES.values()))
@@ -90,7 +92,7 @@ def temporary_names(at: Mapping[str, str]) -> str:
 
 @cache
 def script() -> bytes:
-    """The agent itself."""
+    """Return the agent, one bash file."""
     return files("fazai.agent").joinpath("telemetry.sh").read_bytes()
 
 
@@ -103,18 +105,18 @@ def agent_version() -> str:
 
 @cache
 def _known() -> Mapping[str, tuple[str, tuple[str, ...]]]:
-    """The settings that the agent knows, as it says itself: name -> type and its limits."""
+    """Map each setting that the agent knows, as its script declares it, to its type and limits."""
     lines = re.findall(r"^    setting ([A-Z_]+) ([a-z]+) (.*)$", script().decode(), re.MULTILINE)
     return {name: (type_, tuple(shlex.split(rest)[1:])) for name, type_, rest in lines}
 
 
 def names_known() -> frozenset[str]:
-    """The settings that the agent knows."""
+    """Return the names of the settings that the agent knows."""
     return frozenset(_known())
 
 
 def wrong_setting(name: str, text: str) -> str | None:
-    """Say what the agent would refuse about the value of a setting that it knows; None: it takes it."""
+    """Return what the agent would refuse about the value of a setting that it knows; None: it takes it."""
     type_, limits = _known()[name]
     if type_ == "choice":
         return None if text in limits[0].split() else f"must be one of: {limits[0]}"
@@ -133,7 +135,7 @@ def wrong_setting(name: str, text: str) -> str | None:
 
 
 def service(init: str, interval_s: float) -> bytes:
-    """The file of the service manager. Cron counts in minutes."""
+    """Return the file for the service manager. The interval is rounded to minutes for cron."""
     text = files("fazai.agent").joinpath(SERVICES[init][1]).read_text()
     if init == "cron":
         minutes = _minutes(interval_s)
@@ -142,17 +144,17 @@ def service(init: str, interval_s: float) -> bytes:
 
 
 def _minutes(interval_s: float) -> int:
-    """The longest step of cron that is no longer than the interval and divides the hour."""
+    """Return the longest step of cron, in minutes, that is no longer than the interval and divides the hour."""
     return max(n for n in (1, 2, 3, 4, 5, 6, 10, 12, 15, 20, 30) if n == 1 or n * 60 <= interval_s)
 
 
 def keys_of(key: Value) -> list[str]:
-    """The lines of a key: the one that signs, and the previous one while they change."""
+    """Return the lines of a key: the one that signs, and the previous one while they change."""
     return [line.strip() for line in key.reveal().splitlines() if line.strip()] if key else []
 
 
 def fields_of(fields: Mapping[str, Value], init: str) -> dict[str, str]:
-    """The agent's settings, by name, in the order in which they are written."""
+    """Return the agent's settings by name, in the order in which they are written."""
     found: dict[str, str] = {}
     for field, name in _PLAIN.items():
         if field in fields:
@@ -170,8 +172,14 @@ def settings_text(pairs: Mapping[str, str]) -> bytes:
     return (_HEAD + lines).encode()
 
 
+def with_current_head(data: bytes) -> bytes:
+    """Return a settings file with today's first line in place of that of an earlier release."""
+    old = _OLD_HEAD.encode()
+    return _HEAD.encode() + data.removeprefix(old) if data.startswith(old) else data
+
+
 def pairs_of(data: bytes) -> dict[str, Value]:
-    """What a settings file says, with the names of the resource's fields; secrets wrapped."""
+    """Return the values of a settings file by the names of the resource's fields; secrets are wrapped."""
     labels = {name: field for field, name in _PLAIN.items()}
     found: dict[str, Value] = {}
     for line in data.decode("utf-8", "replace").splitlines():
@@ -186,7 +194,7 @@ def pairs_of(data: bytes) -> dict[str, Value]:
 
 
 def setting_text(value: Value) -> str:
-    """A value as it stands in the settings file."""
+    """Return a value as it stands in the settings file."""
     if isinstance(value, Secret):
         return value.reveal()
     if isinstance(value, bool):

@@ -36,7 +36,7 @@ _PATHS: Final = (SCRIPT, SETTINGS, *(path for path, _, _ in SERVICES.values()))
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A file with what is in it."""
+    """A file of the agent with its content and mode."""
 
     path: str
     data: bytes
@@ -46,8 +46,8 @@ class Placed:
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """Where it is written: `at` gives the host's path, `folder` has no users and runs nothing; `init` keeps
-    the agent running; `token` names temporary files."""
+    """The place of an installation. `at` maps a path to the host's; `folder`: it has no users and runs
+    nothing; `init` names what keeps the agent running; `token` names temporary files."""
 
     at: Callable[[str], str]
     folder: bool
@@ -59,7 +59,7 @@ class Site:
 
     @property
     def temporary(self) -> str:
-        """What an installation that was killed left: patterns."""
+        """Shell patterns of what an installation that was killed left."""
         return temporary_names({path: self.at(path) for path in _PATHS})
 
     def beside(self, path: str, what: str = "") -> str:
@@ -87,8 +87,8 @@ _GONE_USER: Final = f"if command -v userdel >/dev/null; then userdel {USER}; els
 
 
 def install(site: Site, files: Sequence[Placed], *, tested: bool, version: str) -> tuple[bytes, ...]:
-    """One block that puts the files in place and starts the agent. `tested`: only if its self-test succeeds.
-    `version`: what the agent that comes up must say it is."""
+    """Return one block that puts the files in place and starts the agent. `tested`: only if its self-test
+    succeeds. `version`: what the agent that comes up must say it is; empty: that is not waited for."""
     temporary = " ".join(site.beside(file.path) for file in files)
     old = " ".join(site.beside(file.path, "-old") for file in files)
     head = [
@@ -120,13 +120,14 @@ def install(site: Site, files: Sequence[Placed], *, tested: bool, version: str) 
 
 
 def _own_ways(site: Site, paths: Sequence[str]) -> str:
-    """A line that ends the script where somebody else can lead one of these paths elsewhere. Nobody but root
-    may write to the agent's folders; in its state folder, where its user may, only names are removed."""
+    """Return a line that ends the script where somebody else can lead one of these paths elsewhere. Nobody
+    but root may write to the agent's folders; in its state folder, where its user may, only names are
+    removed."""
     return f"fz_own_ways {' '.join(map(site.word, paths))}"
 
 
 def _status(site: Site) -> str:
-    """A function that prints the status. The agent's user writes it: what is no file is not opened,
+    """Return a function that prints the status. The agent's user writes it: what is no file is not opened,
     as nobody need ever write into a pipe."""
     status = site.word(STATUS)
     return f"fz_status() {{ [ -h {status} ] || [ ! -f {status} ] || head -c 65536 {status} 2>/dev/null; }}"
@@ -158,7 +159,7 @@ def _take_place(site: Site, files: Sequence[Placed], tested: bool, version: str)
 
 
 def _start(site: Site) -> str:
-    """Starts anew; the status that is there is of the one before."""
+    """Return lines that start the agent anew, without the status file of the one before."""
     gone = f"fz_wait=1; fz_old=$({_pid()}); rm -f {site.word(STATUS)}"
     if site.folder or site.init == "none":
         return _end_running(site, gone)
@@ -174,13 +175,14 @@ def _start(site: Site) -> str:
 
 
 def _pid() -> str:
-    """A command that prints the number of the agent's process. Its user writes that file: digits are taken,
-    and nothing else."""
+    """Return a command that prints the number of the agent's process. Its user writes that file: digits are
+    taken, and nothing else."""
     return "fz_status | sed -n 's/^pid=\\([1-9][0-9]\\{0,9\\}\\)$/\\1/p;/^pid=/q'"
 
 
 def _end_running(site: Site, gone: str) -> str:
-    """Who keeps it running is not ours to know: an agent that runs there is ended, to be started anew."""
+    """Return lines that end an agent that runs: whoever keeps it running, which we do not know, starts it
+    anew."""
     whose = f'"$(fz_own {site.word(STATE)})"' if site.folder else f'"$(id -u {USER}):$(id -g {USER})"'
     return (  # when what was there is put back, the status may be removed already
         f"fz_p=$({_pid()}); fz_pid=${{fz_p:-${{fz_pid-}}}}; fz_wait=\n"
@@ -191,7 +193,7 @@ def _end_running(site: Site, gone: str) -> str:
 
 
 def _comes_up(site: Site, version: str) -> str:
-    """A status of this version is written by the agent that was just started."""
+    """Return a function that waits for a status of this version by the agent that was just started."""
     wanted = quoted(f"version={version}")
     early = ""
     if site.init == "systemd" and not site.folder:  # it will not try again
@@ -207,8 +209,9 @@ def _comes_up(site: Site, version: str) -> str:
 
 
 def _take_back(site: Site, files: Sequence[Placed]) -> str:
-    """Lines for the end of a block, however it came: what was there before, running again; or nothing, where
-    there was nothing. Its user and folder go as well, where they were made here and nothing is in them."""
+    """Return lines for the end of a block, however it came: what was there before runs again; or nothing,
+    where there was nothing. Its user and folder go as well, where they were made here and nothing is in them.
+    """
     lines = ['if [ -n "$fz_placing" ]; then', "echo 'what was there before is put back' >&2"]
     script_old = site.beside(SCRIPT, "-old")
     lines.append(f"if [ ! -e {script_old} ]; then {_stop(site)}; fi")
@@ -225,7 +228,7 @@ def _take_back(site: Site, files: Sequence[Placed]) -> str:
 
 
 def _said(site: Site) -> str:
-    """The end of what the agent said."""
+    """Return a line that shows the end of the agent's log."""
     if site.init == "systemd":
         return f"journalctl -u {SERVICE}.service -n 5 --no-pager -o cat >&2 2>/dev/null || :"
     # where others may write to its folder, it may be a link to what is not to be shown
@@ -254,13 +257,14 @@ def _stop(site: Site) -> str:
 
 
 def _no_wait(site: Site) -> str:
-    """Ends the wait that a failure imposed: what it waited for may be what changes."""
+    """Return a line that ends the wait which a failure imposed: what it waited for may be what changes."""
     backoff = site.word(f"{STATE}/backoff")
     return f"fz_status | grep -q '^last_error=status \\(429\\|503\\)' || rm -f {backoff}"
 
 
 def restart(site: Site, version: str) -> str:
-    """Starts the agent anew, without the wait that a failure imposed, unless the server asked for it."""
+    """Return a script that starts the agent anew, without the wait that a failure imposed, unless the server
+    asked for it."""
     lines = [
         "set -e",
         _AS_USER,
@@ -274,7 +278,8 @@ def restart(site: Site, version: str) -> str:
 
 
 def tail_script(root: str, lines: int, most_bytes: int) -> str:
-    """Prints the end of the agent's log: the journal's, else the file's, else what its status says last."""
+    """Return a script that prints the end of the agent's log: the journal's, else the file's, else what its
+    status says last."""
     log, status = quoted(root.rstrip("/") + LOG), quoted(root.rstrip("/") + STATUS)
     journal = f"journalctl -u {SERVICE}.service -n {lines} --no-pager -o cat"
     first = "if false; then :" if root else f"if [ -d /run/systemd/system ]; then {journal}"
@@ -285,7 +290,7 @@ def tail_script(root: str, lines: int, most_bytes: int) -> str:
 
 
 def remove(site: Site) -> str:
-    """Everything of the agent, with its spool and its user."""
+    """Return a script that removes everything of the agent, with its spool and its user."""
     lines = ["set -e", _own_ways(site, [*_PATHS, STATE]), _status(site)]
     if site.folder or site.init == "none":
         lines.append(f"rm -f {site.word(SCRIPT)}")  # or whoever keeps it running would start it anew

@@ -114,7 +114,7 @@ class AuthorizedKeyKind(HostKind):
 
 
 def _keys(text: str) -> dict[str, str]:
-    """The lines by the key in them. Raises ValueError for a line without."""
+    """Return the lines by the key in them. Raises ValueError for a line without."""
     found: dict[str, str] = {}
     for raw in text.splitlines():
         line = raw.strip()
@@ -137,7 +137,7 @@ def _keys(text: str) -> dict[str, str]:
 
 
 def _present(text: str) -> dict[str, str]:
-    """The lines of a file with a key, each with that key; lines of another kind are none of ours. A key may
+    """Map the lines of a file that have a key to that key; lines of another kind are none of ours. A key may
     stand in several: sshd takes the first, with its options."""
     lines = (line.strip() for line in text.split("\n"))
     matches = ((_KEY.search(line), line) for line in lines if not line.startswith("#"))
@@ -145,7 +145,7 @@ def _present(text: str) -> dict[str, str]:
 
 
 def _fingerprint(blob: str) -> str:
-    """As ssh-keygen -l says it."""
+    """Return the fingerprint of a key, as ssh-keygen -l says it."""
     digest = hashlib.sha256(base64.b64decode(blob)).digest()
     return f"SHA256:{base64.b64encode(digest).decode().rstrip('=')}"
 
@@ -159,7 +159,7 @@ fz_for "${{fz_u%%:*}}"
 
 
 def _find(user: str, path: str, at: object) -> str:
-    """Lines that set `fz_f`, the file, and `fz_u`, its owner."""
+    """Return lines that set `fz_f`, the file, and `fz_u`, its owner."""
     assert callable(at)
     passwd, root = quoted(at("/etc/passwd")), quoted(str(at("/")).rstrip("/"))
     program = f'$1 == "{user}" {{ print; exit }}'

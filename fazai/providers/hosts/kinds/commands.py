@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from fazai.model import FieldSpec, Problem, Secret, Value, Verb
-from fazai.providers.hosts.base import Base
 from fazai.providers.hosts.kind import Act, Answers, Block, Have, HostKind, Want
+from fazai.providers.hosts.shell.preconditions import Base
 from fazai.providers.hosts.shell.questions import FileAt, Output, PathState, Question, Shell
 from fazai.providers.hosts.shell.quoting import quoted
 from fazai.providers.hosts.shell.writing import denied
@@ -63,7 +63,7 @@ class CommandKind(HostKind):
             yield _unless(want.fields, want.at)
 
     def read(self, want: Want, answers: Answers) -> Have | None:
-        """Its fields when nothing is to be done, None when it is to be run."""
+        """Return no fields when nothing is to be done, None when the command is to be run."""
         done, hidden = [], False
         for name, there in (("creates", True), ("removes", False)):
             if name in want.fields:
@@ -90,7 +90,7 @@ class CommandKind(HostKind):
         return Verb.RUN, {}, {name: want.fields[name]}
 
     def rests_on(self, want: Want, answers: Answers) -> tuple[Base, ...]:
-        """That something is there, or is not, whatever it is."""
+        """Demand that something is there, or is not, whatever it is."""
         return tuple(
             base if base.type == "missing" else Base(base.path, "other")
             for base in HostKind.rests_on(self, want, answers)
@@ -103,12 +103,13 @@ class CommandKind(HostKind):
 
 
 def _unless(fields: Mapping[str, Value], at: Any) -> Shell:
-    """Only its exit code counts: what it prints stays on the host."""
+    """Return the question whether `unless:` succeeds: what it prints stays on the host."""
     return Shell("exec >/dev/null 2>&1\n" + _script({**fields, "argv": fields["unless"]}, at))
 
 
 def _script(fields: Mapping[str, Any], at: Any) -> str:
-    """The command in its folder, with its variables. It is no part of our shell: `exit` ends only itself."""
+    """Return the command in its folder, with its variables. It is no part of our shell: `exit` ends only
+    itself."""
     lines = [f"fz_cd {quoted(at(fields['chdir']))}"] if "chdir" in fields else []
     lines.append('LC_ALL=$fz_lc; [ -n "$LC_ALL" ] || unset LC_ALL')
     for name, value in fields.get("environment", {}).items():

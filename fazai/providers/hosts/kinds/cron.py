@@ -8,7 +8,6 @@ from itertools import pairwise
 from typing import Final
 
 from fazai.model import FieldSpec, Problem, Value, Verb
-from fazai.providers.hosts.base import MOVED, Base
 from fazai.providers.hosts.kind import Act, Answers, Block, Have, HostKind, Want
 from fazai.providers.hosts.kinds.shared.filtering import (
     PUT,
@@ -17,6 +16,7 @@ from fazai.providers.hosts.kinds.shared.filtering import (
     file_questions,
     filtered,
 )
+from fazai.providers.hosts.shell.preconditions import MOVED, Base
 from fazai.providers.hosts.shell.questions import Output, Question, Shell
 from fazai.providers.hosts.shell.quoting import quoted
 from fazai.providers.hosts.shell.writing import unlike
@@ -96,11 +96,11 @@ class CronKind(HostKind):
         return None
 
     def rests_on(self, want: Want, answers: Answers) -> tuple[Base, ...]:
-        """Nothing that was seen: its line is changed in the file as it is by then."""
+        """Demand nothing: the line is changed in the file as it is by then."""
         return ()
 
     def touches(self, want: Want) -> tuple[str, ...]:
-        """A crontab of a user is read and written by its program alone."""
+        """Return the file of cron.d; a crontab of a user is read and written by its program alone."""
         cron_file = want.fields.get("cron_file")
         return (want.at(f"{_FOLDER}/{cron_file}"),) if cron_file else ()
 
@@ -121,7 +121,7 @@ class CronKind(HostKind):
             yield Block(_crontab(fields.get("user"), command))
 
     def differing(self, want: Want, have: Have) -> dict[str, Value]:
-        """A job at a special time has no others, and the other way round."""
+        """Return the fields that differ; a job at a special time has no others, and the other way round."""
         names = ("special_time", *_TIMES, "job", "disabled", "user")
         wanted = {name: want.fields.get(name) for name in names}
         return {
@@ -143,7 +143,7 @@ def _file(want: Want) -> str:
 
 
 def _jobs(want: Want, answers: Answers) -> bytes:
-    """The crontab of a user; empty when there is none. Raises DeviceError where that cannot be told."""
+    """Return the crontab of a user; empty when there is none. Raises DeviceError where that cannot be told."""
     answer = answers[_crontab_of(want)]
     assert isinstance(answer, Output)
     text = answer.out.decode("utf-8", "replace").strip()
@@ -167,7 +167,7 @@ def _user(user: str | None) -> str:
 
 
 def _parsed(line: str, with_user: bool) -> dict[str, Value]:
-    """The fields of a line; what is no line of cron is a job that differs from every one."""
+    """Read the fields of a line; what is no line of cron is a job that differs from every one."""
     disabled = line.startswith("#")
     rest = line.removeprefix("#")
     have: dict[str, Value] = {"disabled": disabled}
@@ -186,7 +186,8 @@ def _line(fields: Mapping[str, Value]) -> str:
 
 
 def _crontab(user: str | None, command: str) -> str:
-    """A crontab through a filter. Nothing is written when it is there and could not be read."""
+    """Return a script that puts a crontab through a filter. Nothing is written when it is there and could not
+    be read."""
     program = f"crontab {_user(user)}"
     return "\n".join(
         (

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from fazai.model import FieldSpec, Problem, Secret, Value, Verb
-from fazai.providers.hosts.base import Base
+from fazai.providers.hosts.blob import Blob
 from fazai.providers.hosts.kind import Act, Answers, Block, Have, HostKind, Want
-from fazai.providers.hosts.kinds.shared.blob import Blob
+from fazai.providers.hosts.shell.preconditions import Base
 from fazai.providers.hosts.shell.questions import (
     KEPT_BYTES,
     ContentOf,
@@ -84,7 +84,7 @@ class DownloadKind(HostKind):
             yield ContentOf(want.at(want.fields["dest"]), KEPT_BYTES)
 
     def _state(self, want: Want, answers: Answers) -> tuple[PathState, str]:
-        """What is there, and its checksum."""
+        """Return what is there, and its checksum."""
         state = answers[_file(want)]
         assert isinstance(state, PathState)
         refuse_unsafe(want, state)
@@ -117,7 +117,7 @@ class DownloadKind(HostKind):
     def compare(
         self, want: Want, have: Have | None
     ) -> tuple[Verb, Mapping[str, Value], Mapping[str, Value]] | None:
-        """What is replaced is kept, to be put back."""
+        """Compare; what is replaced is kept, to be put back."""
         found = HostKind.compare(self, want, have)
         if found is not None and have is not None and "checksum" in found[2]:
             return found[0], {**found[1], "content": have["content"]}, found[2]
@@ -159,8 +159,9 @@ def _sha512(want: Want) -> Shell:
 
 
 def _fetch(path: str, act: Act) -> Block:
-    """Into a temporary file beside it, which takes its name when the checksum is right. Addresses, headers
-    and passwords reach the programs by standard input or a file of ours: no list of processes has them."""
+    """Return a block that fetches into a temporary file, which takes the name when the checksum is right.
+    Addresses, headers and passwords reach the programs by standard input or a file of ours: no list of
+    processes has them."""
     options, timeout_s = act.options, int(act.options.get("timeout", _TIMEOUT_S))
     method, _, digest = act.after["checksum"].partition(":")
     lines = [
@@ -200,7 +201,7 @@ def _login(options: Mapping[str, Any]) -> tuple[str, str] | None:
 
 
 def _curl(options: Mapping[str, Any], timeout_s: int) -> Iterator[str]:
-    """Lines of a configuration of curl."""
+    """Iterate over lines of a configuration of curl."""
 
     def line(name: str, value: str) -> str:
         escaped = value.replace("\\", "\\\\").replace('"', '\\"')
@@ -214,7 +215,7 @@ def _curl(options: Mapping[str, Any], timeout_s: int) -> Iterator[str]:
 
 
 def _wget(options: Mapping[str, Any]) -> Iterator[str]:
-    """Lines of a configuration of GNU wget."""
+    """Iterate over lines of a configuration of GNU wget."""
     yield from ("timeout = 60", "tries = 2")
     yield from (f"header = {header}" for header in _headers(options))
     if (login := _login(options)) is not None:
@@ -222,7 +223,7 @@ def _wget(options: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _plain(options: Mapping[str, Any]) -> Iterator[str]:
-    """Programs that take everything as arguments: busybox's wget, FreeBSD's fetch."""
+    """Iterate over lines for programs that take everything as arguments: busybox's wget, FreeBSD's fetch."""
     if options.get("headers") or "url_username" in options:
         yield "echo 'headers and passwords need curl or GNU wget: others take them as arguments' >&2; exit 1"
         return

@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from fazai.model import FieldSpec, Problem, Value, Verb
-from fazai.providers.hosts.base import Base, empty
+from fazai.providers.hosts.blob import Blob
 from fazai.providers.hosts.kind import Act, Answers, Block, Have, HostKind, Want
-from fazai.providers.hosts.kinds.shared.blob import Blob
+from fazai.providers.hosts.shell.preconditions import Base, empty
 from fazai.providers.hosts.shell.questions import (
     KEPT_BYTES,
     ContentOf,
@@ -139,7 +139,7 @@ def _state(want: Want, answers: Answers, hashed: bool = False) -> PathState:
 
 
 def _content(want: Want, path: PathState, answers: Answers, wanted: Blob | None) -> Blob:
-    """What is in the file; hidden when others may not read it."""
+    """Return the content of the file; hidden when others may not read it."""
     if wanted is not None and path.sha256 == wanted.sha256:
         return wanted
     answer = answers.get(ContentOf(want.at(want.fields["path"]), KEPT_BYTES))
@@ -156,13 +156,15 @@ def _mounted(want: Want) -> Shell:
 
 
 def _link(path: str, target: str, token: str, owner: str = "") -> Block:
-    """A link that takes the place of a link or a file. `mv` would go into a directory that is linked to."""
+    """Return a block that puts a link in place of a link or a file. `mv` would go into a directory that is
+    linked to."""
     script = f"set -e; fz_open {quoted(path)} {token}\nfz_relink {quoted(target)} {owner}"
     return Block(script, temporary(path, token))
 
 
 def _new_link(path: str, target: str, token: str) -> Block:
-    """Nothing was there; what came since stays, and `ln` would put the link into a directory."""
+    """Return a block that makes a link where nothing was; what came since stays, and `ln` would put the link
+    into a directory."""
     script = f"set -e; fz_open {quoted(path)} {token}\nfz_link {quoted(target)}"
     plain = f"fz_t={quoted(path)}; fz_link {quoted(target)}"
     return Block(script, at=path, plain=plain, below="loose")

@@ -27,7 +27,7 @@ _TIMEOUT_S: Final = 1800.0
 
 
 def _case(command: str) -> str:
-    """The command of the manager that the host has."""
+    """Return lines that run a command of the manager that the host has."""
     arms = (f"{name}) {getattr(manager, command)} ;;" for name, manager in MANAGERS.items())
     return "case $fz_pm in\n" + "\n".join(arms) + "\n*) exit 3 ;; esac"
 
@@ -95,7 +95,7 @@ class PackageKind(HostKind):
     def compare(
         self, want: Want, have: Have | None
     ) -> tuple[Verb, Mapping[str, Value], Mapping[str, Value]] | None:
-        """The plan names the version that "latest" is."""
+        """Compare; the change names the version that "latest" is."""
         if isinstance(want.fields["name"], list):
             return _compare_all(want, have["there"] if have is not None else {})
         if want.absent:
@@ -126,7 +126,8 @@ def _names(fields: Mapping[str, Value]) -> list[str]:
 
 
 def _version(want: Want, name: str, version: str, manager: Manager, answers: Answers) -> dict[str, str]:
-    """The version that is installed, in the form in which it is wanted, and the newest if that is asked."""
+    """Return the version that is installed, in the form in which it is wanted, and the newest if that is
+    asked."""
     wanted = want.fields.get("version")
     if wanted == _LATEST:
         newest = answers[_newest(name)]
@@ -139,7 +140,7 @@ def _version(want: Want, name: str, version: str, manager: Manager, answers: Ans
 def _compare_all(
     want: Want, there: Mapping[str, Mapping[str, str]]
 ) -> tuple[Verb, Mapping[str, Value], Mapping[str, Value]] | None:
-    """Only those that are not as wanted."""
+    """Compare several packages; the change names only those that are not as wanted."""
     if want.absent:
         return (Verb.DELETE, {name: found["version"] for name, found in there.items()}, {}) if there else None
     missing = [name for name in _names(want.fields) if name not in there]
@@ -159,7 +160,7 @@ def _compare_all(
 
 
 def _jobs(act: Act) -> Iterator[tuple[str, list[str], str]]:
-    """Commands, each with its packages and their version."""
+    """Iterate over commands, each with its packages and their version."""
     latest = act.options.get("version") == _LATEST
     remove = "purge" if act.options.get("purge") else "remove"
     if ", " in act.identity:  # several

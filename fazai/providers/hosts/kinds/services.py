@@ -113,7 +113,8 @@ class ServiceKind(HostKind):
         return after
 
     def is_left(self, want: Want, wrote: Mapping[str, Value], after: object, found: Have | None) -> bool:
-        """By what was written alone. One that fell down did so by itself: that is nobody else's doing."""
+        """Judge by what was written alone. A service that fell down did so by itself: that is nobody else's
+        doing."""
         assert found is not None
         fell = found["state"] == "failed"
         return all(found[name] == value or (fell and name == "state") for name, value in wrote.items())
@@ -149,7 +150,7 @@ def _of_systemd(want: Want, words: Mapping[str, str]) -> Have:
 
 
 def _each(systemd: str, openrc: str, rc: str, *, tell: bool = False) -> str:
-    """A command for each; `tell`: with what the service said last, if it fails."""
+    """Return lines with a command for each init; `tell`: with what the service said last, if it fails."""
     told = ' || { systemctl status --no-pager -l -n 10 -- "$fz_s" >&2; exit 1; }' if tell else ""
     return (
         f'case $fz_init in systemd|offline) systemctl {systemd} -- "$fz_s" >&2{told} ;;\n'

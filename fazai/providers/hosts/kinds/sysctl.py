@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from fazai.model import FieldSpec, Problem, Value, Verb
-from fazai.providers.hosts.base import Base
 from fazai.providers.hosts.kind import Act, Answers, Block, Have, HostKind, Want
 from fazai.providers.hosts.kinds.shared.filtering import (
     PUT,
@@ -16,6 +15,7 @@ from fazai.providers.hosts.kinds.shared.filtering import (
     file_questions,
     filtered,
 )
+from fazai.providers.hosts.shell.preconditions import Base
 from fazai.providers.hosts.shell.questions import Output, Question, Shell
 from fazai.providers.hosts.shell.quoting import quoted
 from fazai.providers.hosts.shell.writing import unlike
@@ -43,9 +43,8 @@ class SysctlKind(HostKind):
         if not _NAME.fullmatch(fields["name"]):
             yield Problem("name", f'is no name of a setting: "{fields["name"]}"', "net.ipv4.ip_forward")
         if "value" in fields:
-            fields["value"] = " ".join(
-                fields["value"].split()
-            )  # the kernel prints tabs where spaces were set
+            # the kernel prints tabs where spaces were set
+            fields["value"] = " ".join(fields["value"].split())
             if not fields["value"]:
                 yield Problem("value", "is empty")
 
@@ -55,7 +54,7 @@ class SysctlKind(HostKind):
             yield Shell(f"sysctl -n {quoted(want.fields['name'])}")
 
     def _running(self, want: Want) -> bool:
-        """Whether the kernel is meant as well. A folder (`root:`) has none."""
+        """Tell whether the kernel is meant as well. A folder (`root:`) has none."""
         on_machine = want.at("/") == "/"
         return on_machine and not want.absent and bool(want.fields.get("sysctl_set", True))
 
@@ -82,13 +81,13 @@ class SysctlKind(HostKind):
         return have
 
     def rests_on(self, want: Want, answers: Answers) -> tuple[Base, ...]:
-        """Nothing that was seen: its line is changed in the file as it is by then."""
+        """Demand nothing: the line is changed in the file as it is by then."""
         return ()
 
     def compare(
         self, want: Want, have: Have | None
     ) -> tuple[Verb, Mapping[str, Value], Mapping[str, Value]] | None:
-        """The value that the kernel has now is part of what is taken back."""
+        """Compare file and kernel; the value that the kernel has now is part of what is taken back."""
         assert have is not None
         file, before = have["file"], {k: have[k] for k in ("value", "running") if have.get(k) is not None}
         if want.absent:

@@ -26,6 +26,7 @@ from fazai.providers.hosts.agent.files import (
     service,
     setting_text,
     settings_text,
+    with_current_head,
     wrong_setting,
 )
 from fazai.providers.hosts.agent.health import Report, look_script, read_report
@@ -86,7 +87,7 @@ class AgentKind(HostKind):
     # -- questions and answers --------------------------------------------------------------------------
 
     def in_folder(self, at: Callable[[str], str]) -> bool:
-        """A folder (`root:`) holds files; it has no users and runs nothing."""
+        """Tell whether the host is a folder (`root:`), which holds files, has no users and runs nothing."""
         return at("/") != "/"
 
     def ask(self, want: Want) -> Iterable[Question]:
@@ -103,7 +104,7 @@ class AgentKind(HostKind):
         return Shell(look_script(want.fields.get("init"), paths, folder=self.in_folder(want.at)))
 
     def more(self, want: Want, answers: Answers) -> Iterable[Question]:
-        """What is there, to be put back when a run is undone."""
+        """Ask for the contents that are there, to be put back when a run is undone."""
         have = self.read(want, answers)
         if have is not None and "settings" in have and self.compare(want, have) is not None:
             yield ContentOf(want.at(SCRIPT), KEPT_BYTES)
@@ -144,7 +145,7 @@ class AgentKind(HostKind):
         }
 
     def claim(self, want: Want, have: Have | None) -> str:
-        """The name under which the daemon knows it: as declared, else the host's own."""
+        """Return the name under which the daemon knows the agent: as declared, else the host's own."""
         name = want.fields.get("hostname") or (have["report"].hostname if have is not None else "")
         return f'the agent "{name}" of {want.fields["server"]}' if name and not want.absent else ""
 
@@ -168,12 +169,12 @@ class AgentKind(HostKind):
         return Verb.UPDATE, before, {name: new for name, (_, new) in differing.items()}
 
     def _files(self, want: Want, have: Have) -> Iterator[tuple[str, tuple[Value, Value]]]:
-        """What is not as it is to be, with the field's value before and after."""
+        """Iterate over the fields that differ, with their values before and after."""
         report: Report = have["report"]
         paths, folder = have["paths"], self.in_folder(want.at)
         yield from _version(report, paths[SCRIPT])
         wanted = self.placed(want.fields, report.init)
-        text, old = wanted[1].data, have["settings"]
+        text, old = wanted[1].data, with_current_head(have["settings"])
         if old != text:
             before, after = pairs_of(old), pairs_of(text)
             names = [n for n in {**after, **before} if before.get(n) != after.get(n)]
@@ -193,7 +194,7 @@ class AgentKind(HostKind):
             yield "installation", ("cut", "whole")
 
     def placed(self, fields: Mapping[str, Value], init: str) -> list[Placed]:
-        """The files as they are to be: script, settings, and the service's where there is one."""
+        """Return the files as they are to be: script, settings, and the service's where there is one."""
         files = [
             Placed(SCRIPT, script(), "0755"),
             Placed(SETTINGS, settings_text(fields_of(fields, init)), "0600", owned=True),
@@ -204,7 +205,7 @@ class AgentKind(HostKind):
         return files
 
     def is_left(self, want: Want, wrote: Mapping[str, Value], after: object, found: Have | None) -> bool:
-        """By its files, its account, and that nobody stopped it; whether it delivers is no matter."""
+        """Judge by its files, its account, and that nobody stopped it; whether it delivers does not matter."""
         if want.absent:
             return found is None
         if wrote.keys() <= _STARTED:  # of which nothing is taken back
@@ -234,7 +235,7 @@ class AgentKind(HostKind):
             yield Block(install(site, files, tested=True, version=agent_version()), timeout_s=_SECONDS)
 
     def _init(self, act: Act) -> str:
-        """What keeps it running: as declared, else as the host said."""
+        """Return what keeps the agent running: as declared, else as the host said."""
         wanted = act.options.get("init")
         init = wanted or act.memory.get(("init", self.name)) or "systemd"
         report = act.have.get("report")
@@ -244,7 +245,7 @@ class AgentKind(HostKind):
         return str(init)
 
     def proof(self, want: Want, have: Have | None) -> str | None:
-        """Whether what was started delivers: None, or why not ("" while that is open)."""
+        """Return why what was started does not deliver; None when it does, "" while that is open."""
         report: Report | None = None if have is None else have["report"]
         if want.absent or report is None or (not report.status and report.running is None):
             return None
@@ -262,7 +263,7 @@ def _version(report: Report, path: PathState) -> Iterator[tuple[str, tuple[Value
 
 
 def _running(want: Want, report: Report) -> Iterator[tuple[str, tuple[Value, Value]]]:
-    """Whether it runs and delivers, where that can be told."""
+    """Iterate over what keeps the agent from running and delivering, where that can be told."""
     if report.init in ("systemd", "openrc", "cron") and not report.folder:
         if report.active != "active":
             yield "running", (report.active or "no", "active")
@@ -277,7 +278,7 @@ def _running(want: Want, report: Report) -> Iterator[tuple[str, tuple[Value, Val
 
 
 def _taken_back(site: Site, act: Act, kept: tuple[Placed, ...]) -> Iterator[Block]:
-    """The files that were there, running as they did."""
+    """Iterate over blocks that put back the files that were there, and start them."""
     if act.verb is Verb.DELETE:
         yield Block(remove(site), timeout_s=_SECONDS)
     elif kept and not (act.verb is Verb.UPDATE and act.after.keys() <= _STARTED):

@@ -9,9 +9,8 @@ from typing import Any
 
 from fazai.errors import DeviceError
 from fazai.model import FieldSpec, Problem, Secret, Value, Verb
-from fazai.providers.hosts.base import Base
+from fazai.providers.hosts.blob import Blob
 from fazai.providers.hosts.kind import Act, Answers, Block, Have, HostKind, Want
-from fazai.providers.hosts.kinds.shared.blob import Blob
 from fazai.providers.hosts.kinds.shared.editing import (
     Place,
     with_block,
@@ -20,6 +19,7 @@ from fazai.providers.hosts.kinds.shared.editing import (
     without_lines,
 )
 from fazai.providers.hosts.kinds.shared.matching import surely_quick
+from fazai.providers.hosts.shell.preconditions import Base
 from fazai.providers.hosts.shell.questions import ContentOf, FileAt, Output, PathState, Question
 from fazai.providers.hosts.shell.writing import (
     REPLACING,
@@ -64,7 +64,8 @@ class PartKind(HostKind):
         return FileAt(path, follow=True), ContentOf(path, _LIMIT_BYTES)
 
     def slow_to_read(self, want: Want, answers: Answers) -> bool:
-        """Whether a pattern is not surely quick on this file. Another thread costs more than all the rest."""
+        """Tell whether a pattern is not surely quick on this file. Another thread costs more than all the
+        rest."""
         patterns = [want.fields[name] for name in _PATTERNS if name in want.fields]
         content = answers.get(ContentOf(want.at(want.fields["path"]), _LIMIT_BYTES))
         if not patterns or not isinstance(content, Output):
@@ -125,7 +126,7 @@ class PartKind(HostKind):
         return (want.at(want.fields["path"]),)
 
     def rests_on(self, want: Want, answers: Answers) -> tuple[Base, ...]:
-        """On the file itself, where the path is a link to it."""
+        """Demand the state of the file itself, where the path is a link to it."""
         state = answers.get(FileAt(want.at(want.fields["path"]), follow=True))
         real = state.real if isinstance(state, PathState) else ""
         found = HostKind.rests_on(self, want, answers)
@@ -136,7 +137,7 @@ class PartKind(HostKind):
         return () if found is None else (left_file(found[0], act, self.default_mode(act), found[2].sha256),)
 
     def default_mode(self, act: Act) -> str:
-        """The mode of a file that is made for a part that is a secret, or is none."""
+        """Return the mode of a file that is made: 0600 for a part that is a secret."""
         part = act.options.get(self.part)
         return "0600" if isinstance(part, Blob) and part.private else "0644"
 
@@ -165,7 +166,7 @@ def _decoded(content: Blob | None) -> str:
 
 
 def _minus(old: str, new: str, private: bool) -> dict[str, Any]:
-    """The lines that go."""
+    """Return the lines that go."""
     kept = new.split("\n")
     gone = [line for line in old.split("\n") if line not in kept]
     return {"lines": Blob.of("\n".join(gone), private=private)} if gone else {}
@@ -230,7 +231,7 @@ class BlockKind(PartKind):
 
 
 def _marks(fields: Mapping[str, Value]) -> tuple[str, str]:
-    """The lines around a block."""
+    """Return the lines around a block."""
     marker = str(fields.get("marker", f"# {_MARK} fazai"))
     return marker.replace(_MARK, "BEGIN"), marker.replace(_MARK, "END")
 

@@ -10,7 +10,7 @@ from fazai.errors import DeviceError
 from fazai.model import FieldSpec, Problem, Secret, Value, Verb
 from fazai.providers.hosts.kind import Act, Answers, Block, Have, HostKind, Want
 from fazai.providers.hosts.kinds.shared import accounts
-from fazai.providers.hosts.kinds.shared.numbers import whole_number
+from fazai.providers.hosts.shell.answers import whole_number
 from fazai.providers.hosts.shell.questions import ContentOf, Output, Question, Shell
 from fazai.providers.hosts.shell.quoting import quoted
 from fazai.providers.hosts.shell.writing import unlike
@@ -117,7 +117,7 @@ class UserKind(HostKind):
 
 
 def _lines(answer: object, count: int) -> dict[str, list[str]]:
-    """The lines of passwd or group by name; the first of a name counts."""
+    """Read the lines of passwd or group by name; the first of a name counts."""
     assert isinstance(answer, Output)
     found: dict[str, list[str]] = {}
     for line in answer.out.decode("utf-8", "surrogateescape").split("\n"):
@@ -128,7 +128,7 @@ def _lines(answer: object, count: int) -> dict[str, list[str]]:
 
 
 def _shadow(want: Want) -> Shell:
-    """The hash of this user alone: those of others do not leave the host."""
+    """Return the question for the hash of this user alone: those of others do not leave the host."""
     name = want.fields["name"]
     program = quoted(f'$1 == "{name}" {{ print $2; exit }}')
     file = "$([ -e /etc/shadow ] && echo /etc/shadow || echo /etc/master.passwd)"

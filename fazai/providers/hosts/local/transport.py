@@ -1,4 +1,4 @@
-"""A shell of this machine as a channel."""
+"""The local transport: a shell of this machine."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ class LocalChannel:
 
     @property
     def ends_all(self) -> bool:
-        """Whether what it runs is ours to end: not what another user runs, whom sudo or doas made us."""
+        """True when what the shell runs is ours to end: not as another user, whom sudo or doas made us."""
         return not self._become.method or os.geteuid() == 0
 
     async def close(self, *, busy: bool = False) -> None:
-        """End the shell. Its input ends, which ends it; one that does not listen is killed with all that it
+        """End the shell. The end of its input ends it; one that does not listen is killed with all that it
         started, except for what has become a child of somebody else: a daemon is meant to stay."""
         pid = self._process.pid
         known: set[int] = set()
@@ -62,8 +62,8 @@ class LocalChannel:
             self._release()
 
     async def _ended(self, seconds: float, others: Collection[int] = ()) -> bool:
-        """Whether the shell, and these as well, end within this time. (`wait` may also wait for those that
-        hold its output open.)"""
+        """Tell whether the shell, and these as well, end within this time. (`wait` may also wait for those
+        that hold its output open.)"""
         now_s = asyncio.get_running_loop().time
         until_s = now_s() + seconds
         waiting = asyncio.ensure_future(self._process.wait())  # deadline: `until_s`
@@ -77,14 +77,14 @@ class LocalChannel:
         return not running
 
     def _release(self) -> None:
-        """Close our ends of its streams: somebody may hold the others."""
+        """Close our ends of the streams: somebody may hold the others."""
         transport: asyncio.SubprocessTransport = self._process._transport  # type: ignore[attr-defined]
         with contextlib.suppress(ProcessLookupError, PermissionError):
             transport.close()
 
 
 def _signal(pid: int, others: Iterable[int], number: signal.Signals) -> None:
-    """To the group of a process that leads one, and to these; not to those that are another user's."""
+    """Send a signal to the group of a process that leads one, and to these; not to another user's."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         if os.getpgid(pid) == pid:
             os.killpg(pid, number)
@@ -96,7 +96,8 @@ def _signal(pid: int, others: Iterable[int], number: signal.Signals) -> None:
 
 
 def _descendants(pid: int) -> set[int]:
-    """What a process started and what that started, in groups of their own or not (as Linux tells it)."""
+    """Find the processes that a process started, and those that they started, in groups of their own or not
+    (as Linux tells it)."""
     parents: dict[int, int] = {}
     for name in os.listdir("/proc") if os.path.isdir("/proc") else ():
         if name.isdigit():
@@ -112,6 +113,7 @@ def _descendants(pid: int) -> set[int]:
 
 
 def _running(pids: Iterable[int]) -> bool:
+    """Tell whether one of these processes runs; one that has ended and was not waited for does not."""
     for pid in pids:
         with contextlib.suppress(OSError, IndexError), open(f"/proc/{pid}/stat", "rb") as file:
             if file.read().rpartition(b")")[2].split()[0] != b"Z":

@@ -1,4 +1,4 @@
-"""Reading what the script of `script.observe_script` prints."""
+"""Reads what the script of `script.observe_script` prints."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from fazai.providers.hosts.shell.questions import (
 from fazai.providers.hosts.shell.script import numbered
 from fazai.providers.hosts.shell.walking import UNSAFE
 
-__all__ = ["read_answers"]
+__all__ = ["read_answers", "whole_number"]
 
 _HASH: Final = re.compile(rb"\\?([0-9a-f]{64})(?:\s|$)")
 _TYPES: Final[Mapping[int, str]] = {0o100000: "file", 0o040000: "directory", 0o120000: "link"}
@@ -38,6 +38,7 @@ _STAT: Final = re.compile(
     rb"([0-9a-fA-F]{1,8}) ([0-9]{1,10}) ([0-9]{1,10}) ([0-9]{1,19}) ([^/\t]*)/([^\t]*)(?:\t(.*))?"
 )
 _NUMBER: Final = re.compile(r"[0-9]{1,9}")
+_DIGITS: Final = re.compile(r"[0-9]{1,18}")
 #: How many numbers each frame has behind its word (None: any).
 _NUMBERS: Final[Mapping[str, int | None]] = {
     "stat": None, "denied": None, "hash": None, "heads": None,
@@ -47,10 +48,10 @@ _NUMBERS: Final[Mapping[str, int | None]] = {
 
 
 def read_answers(questions: Sequence[Question], out: bytes, nonce: str, host: str) -> dict[Question, Answer]:
-    """The answers. Without those that cannot be told from each other because a file changed while it was
-    read, or the host's programs are unusual, or that are to be walked to: they are to be asked for once more,
-    each `alone`. What was read
-    in place of a hash also answers `ContentOf(path, KEPT_BYTES)`, for which kinds ask when it differs.
+    """Return the answers, without those that must be asked for once more, each `alone`: they cannot be told
+    from each other because a file changed while it was read, or the host's programs are unusual, or their
+    paths are to be walked to. What was read in place of a hash also answers `ContentOf(path, KEPT_BYTES)`,
+    for which kinds ask when it differs.
 
     Raises Unreachable when the output is not that of the script, DeviceError when files moved meanwhile.
     """
@@ -70,10 +71,12 @@ def read_answers(questions: Sequence[Question], out: bytes, nonce: str, host: st
 
 
 class _Garbled(Exception):
-    """What was read is not what the script prints."""
+    """Raised for output that is not the script's."""
 
 
 class _Reading:
+    """Collects the frames of one look by the numbers of their paths and questions, and builds the answers."""
+
     def __init__(self, questions: Sequence[Question], host: str) -> None:
         self._questions = questions
         self._host = host
@@ -129,7 +132,7 @@ class _Reading:
             self._ended = True
 
     def _head(self, head: Sequence[str]) -> tuple[str, list[int]]:
-        """The word of a frame, and its numbers, each that of a path or a question that was asked for."""
+        """Return the word of a frame, and its numbers, each that of a path or a question that was asked for."""
         word = head[0] if head else ""
         if word not in _NUMBERS or not all(map(_NUMBER.fullmatch, head[1:])):
             raise _Garbled
@@ -156,7 +159,7 @@ class _Reading:
                 self._links[number] = _unescaped(leads[1])
 
     def _really(self, number: int, body: bytes) -> None:
-        """Where a link leads, behind a NUL that no name holds, and what is there."""
+        """Take the path that a link leads to and, behind a NUL that no name holds, what is there."""
         name, _, line = body.partition(b"\0")
         found = _STAT.fullmatch(line.strip(b"\n")) if line.strip(b"\n") else None
         if line.strip(b"\n") and found is None:
@@ -164,8 +167,8 @@ class _Reading:
         self._real[number] = _text(name), found
 
     def _heads(self, numbers: Sequence[int], body: bytes) -> None:
-        """Contents one behind the other, each behind its name. Each must be as long as `stat` said, and end
-        where the next name begins: otherwise a file changed meanwhile."""
+        """Take contents one behind the other, each behind its name. Each must be as long as `stat` said, and
+        end where the next name begins: otherwise a file changed meanwhile."""
         found: dict[int, bytes] = {}
         place = 0
         for number in numbers:
@@ -205,7 +208,7 @@ class _Reading:
         return found
 
     def _content(self, number: int, limit: int) -> Output:
-        """A content that is larger than was asked for is none."""
+        """Return a content; one that is larger than was asked for counts as none."""
         if why := self._unsafe.get(number) or self._astray.get(number):
             return Output(UNSAFE, why.encode("utf-8", "surrogateescape"))
         out = self._texts.get(number, b"")
@@ -260,7 +263,7 @@ class _Reading:
 
 
 def _unescaped(text: bytes) -> str:
-    """A name out of C's notation."""
+    """Decode a name in C's notation."""
 
     def plain(match: re.Match[bytes]) -> bytes:
         found = match[1]
@@ -271,3 +274,11 @@ def _unescaped(text: bytes) -> str:
 
 def _text(data: bytes) -> str:
     return data.decode("utf-8", "surrogateescape")
+
+
+def whole_number(text: str) -> int | None:
+    """Return the number that the text is; None for anything else.
+
+    `str.isdigit` also takes "²", `int` takes "1_0", and neither minds a million digits.
+    """
+    return int(text) if _DIGITS.fullmatch(text) else None

@@ -1,4 +1,4 @@
-"""Several changes of one host in one script: fewer programs, and one round trip.
+"""Batching: several changes of one host in one script, with fewer programs and one round trip.
 
 Files that follow one another are made beside their places first, all of them; one `chmod` for each mode and
 one `sync` for all stand in place of one of each a file. Then they take their names in the order of the
@@ -31,7 +31,7 @@ _ABOVE_IS: Final = f"{{ fz_d=${{fz_d%/*}}; fz_d=${{fz_d:-/}}; {_IS_THERE}; }}"
 
 
 def fits(blocks: Sequence[Block], block: Block) -> bool:
-    """Whether this block may go with those before it."""
+    """Tell whether this block may go into one script with those before it."""
     path = block.at if block.put is None else block.put.path
     if path is None or any(b.below == "loose" and path.startswith(f"{b.at}/") for b in blocks):
         return False  # what leads there, or who may write there, is another by then
@@ -47,12 +47,12 @@ def _size(block: Block) -> int:
 
 
 def setup(blocks: Sequence[Block]) -> str:
-    """A line for the shell itself: what to remove when the connection is cut."""
+    """Return a line for the shell itself that says what to remove when the connection is cut."""
     return f"fz_tmp= fz_all={quoted(_words(block.tmp for block in blocks if block.tmp))}"
 
 
 def script(blocks: Sequence[Block]) -> Iterator[bytes]:
-    """The script of all. It tells of each change that is done (`done`)."""
+    """Iterate over the pieces of the script for all. It says of each change that it is done (`count_done`)."""
     yield b"set -e; trap '[ $? = 0 ] || fz_q' EXIT\n"
     yield from _proved(blocks)
     first = 0
@@ -64,7 +64,7 @@ def script(blocks: Sequence[Block]) -> Iterator[bytes]:
 
 
 def done(out: bytes, nonce: str) -> int:
-    """How many changes, from the first on, the script's output says were made."""
+    """Return how many changes, from the first on, the script's output says were made."""
     number = 0
     while f"\n{nonce} did {number}\n".encode() in out:
         number += 1
@@ -72,9 +72,9 @@ def done(out: bytes, nonce: str) -> int:
 
 
 def _proved(blocks: Sequence[Block]) -> Iterator[bytes]:
-    """All folders are real ones, and nobody else can move what is in them; the one that a name stands in is
-    not even sticky. Those that the script itself makes need not be there yet, unless a link comes before,
-    which may turn out to be one of them."""
+    """Iterate over lines that prove that all folders are real ones, and that nobody else can move what is in
+    them; the one that a name stands in is not even sticky. Those that the script itself makes need not be
+    there yet, unless a link comes before, which may turn out to be one of them."""
     paths = [path for block in blocks if (path := block.put.path if block.put else block.at)]
     made = [block.at for block in takewhile(lambda b: b.below != "loose", blocks) if block.at and block.below]
     later = {folder for path in made for folder in (path, *folders([path]))}
@@ -94,7 +94,7 @@ def _proved(blocks: Sequence[Block]) -> Iterator[bytes]:
 
 
 def _groups(blocks: Sequence[Block]) -> Iterator[Sequence[Block]]:
-    """Cut where a file is to stand in a folder (or behind a link) that is made just before."""
+    """Cut the list where a file is to stand in a folder (or behind a link) that is made just before."""
     first = 0
     for number, block in enumerate(blocks):
         put = block.put
@@ -105,7 +105,7 @@ def _groups(blocks: Sequence[Block]) -> Iterator[Sequence[Block]]:
 
 
 def _staged(puts: Sequence[tuple[Put, str]]) -> Iterator[bytes]:
-    """All of these, complete beside their places."""
+    """Iterate over lines that make all of these files, complete beside their places."""
     if not puts:
         return
     folders_of = dict.fromkeys(posixpath.dirname(put.path) or "/" for put, _ in puts)
@@ -130,7 +130,8 @@ def _moded(puts: Sequence[tuple[Put, str]]) -> Iterator[bytes]:
 
 
 def _for_owner(mode: str) -> bool:
-    """Nobody else's, and still to be written to; no bits that a change of the owner would drop."""
+    """Tell whether a mode lets the owner alone read and write, and has no bits that a change of the owner
+    would drop."""
     return int(mode, 8) in (0o600, 0o700)
 
 

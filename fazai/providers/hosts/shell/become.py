@@ -14,6 +14,7 @@ from typing import Final
 
 from fazai.errors import AccessDenied, DeviceError, FazaiError, Unreachable
 from fazai.model import FieldSpec, Secret, Target
+from fazai.providers.hosts.options import read_option
 from fazai.providers.hosts.shell.channel import Channel
 from fazai.providers.hosts.shell.quoting import quoted
 
@@ -43,7 +44,7 @@ BECOME: tuple[FieldSpec, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Become:
-    """`method` empty: as who we are."""
+    """A way to become another user. `method` empty: as who we are."""
 
     method: str = ""
     user: str = "root"
@@ -52,7 +53,7 @@ class Become:
 
     @property
     def command(self) -> str:
-        """What starts the shell. No login shell, and no process in between."""
+        """The command line that starts the shell. No login shell, and no process in between."""
         user = quoted(self.user)
         if self.method == "doas":
             return f"doas -n -u {user} sh -s"
@@ -66,18 +67,17 @@ class Become:
 
 
 def become_of(target: Target) -> Become:
-    """The target's way to become another user."""
-    from fazai.providers.hosts.provider import option
-
-    if not option(target, "ansible_become", "become", default=False):
+    """Return the target's way to become another user."""
+    if not read_option(target, "ansible_become", "become", default=False):
         return Become()
-    method = option(target, "ansible_become_method", "become_method", default="sudo")
-    password = option(target, *BECOME_PASSWORD)
-    user = option(target, "ansible_become_user", "become_user", default="root")
+    method = read_option(target, "ansible_become_method", "become_method", default="sudo")
+    password = read_option(target, *BECOME_PASSWORD)
+    user = read_option(target, "ansible_become_user", "become_user", default="root")
     return Become(method, str(user), password, f"fz-{secrets.token_hex(8)}-")
 
 
 def become_problems(target: Target) -> Iterator[tuple[str, str, str | None]]:
+    """Iterate over what is wrong: the option, the problem, and a hint."""
     become = become_of(target)
     if not isinstance(target.options.get("become_password", Secret("")), Secret):
         yield "become_password", "must be one text", "become_password: !env NAME"
@@ -120,7 +120,7 @@ async def _answer_sudo(channel: Channel, become: Become, password: Secret, host:
 
 
 def become_refusal(become: Become, host: str, said: str) -> FazaiError:
-    """Why sudo or doas did not let us; where they said nothing of the kind, that the shell ended."""
+    """Return the error for what sudo or doas `said` when no shell came of it."""
     lines = [line.strip() for line in said.splitlines() if "audit plugin" not in line]  # sudo's last words
     what = lines[-1] if lines else ""
     if "a password is required" in said or "Authentication required" in said or "Authorization" in said:

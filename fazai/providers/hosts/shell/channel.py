@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
 from fazai.errors import FazaiError, Unreachable
-from fazai.providers.hosts.base import FUNCTION
+from fazai.providers.hosts.shell.preconditions import FUNCTION
 from fazai.providers.hosts.shell.quoting import encoded, quoted
 from fazai.providers.hosts.shell.script import PRELUDE
 from fazai.providers.hosts.shell.walking import JUDGING, WRITING
@@ -23,18 +23,36 @@ __all__ = ["Channel", "Ended", "Form", "Listener", "Reader", "Result", "Shell", 
 
 
 class Reader(Protocol):
+    """The side of a stream that bytes come from."""
+
     async def read(self, n: int = -1, /) -> bytes:
-        """Some bytes; none at the end."""
+        """Read at most n bytes, at least one; none at the end. Raises OSError when the connection is cut."""
         ...
 
 
 class Writer(Protocol):
+    """The side of a stream that bytes go to, as of `asyncio.StreamWriter`."""
+
     def write(self, data: bytes, /) -> None: ...
     async def drain(self) -> None: ...
 
 
 class Channel(Protocol):
-    """The three streams of a shell that was started."""
+    """The three streams of a shell on a host: the seam between a session and what reaches the host.
+
+    `ssh/` and `local/` are the transports there are. Another one, such as the southbound agent, brings a
+    folder with the same two modules, and one name in `PROVIDERS` of `providers/hosts/__init__.py`:
+
+    - `provider.py`: a `HostProvider` with its options; `box_of`, which names the machine that is reached, so
+      that two names of one take turns; and `connect`, which hands `HostSession` a function that starts a
+      shell.
+    - `transport.py`: that function. Within the target's timeout it connects, runs `Become.command` (a POSIX
+      `sh -s`) and answers its password prompt (`become`); it raises Unreachable as long as nothing was done,
+      AccessDenied, DeviceError. It can be called again while a channel is open: a second connection proves
+      that one still works, and ends what the first one still runs.
+    - the channel below: bytes as they were sent, both ways (no terminal, no echo, no line ends changed), and
+      standard output and error apart.
+    """
 
     @property
     def stdin(self) -> Writer: ...
@@ -43,23 +61,23 @@ class Channel(Protocol):
     @property
     def stderr(self) -> Reader: ...
     async def refusal(self, said: str) -> FazaiError:
-        """Why the shell ended; `said` is the end of its standard error."""
+        """Return why the shell ended; `said` is the end of its standard error."""
         ...
 
     @property
     def ends_all(self) -> bool:
-        """Whether `close` itself reaches all that the shell runs."""
+        """True when `close` itself reaches all that the shell runs."""
         ...
 
     async def close(self, *, busy: bool = False) -> None:
-        """Ends within seconds, whatever the other side does. `busy`: the shell still runs something, which is
-        ended as far as it can be reached."""
+        """End the shell within seconds, whatever the other side does. `busy`: it still runs something, which
+        is ended as far as it can be reached."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Of a block; of its output only the end where it printed more than is kept."""
+    """The exit code and output of a block; of a long output only the end is kept."""
 
     exit: int
     out: bytes
@@ -85,7 +103,7 @@ _GREETING_BYTES: Final = 16 * 1024
 
 
 class Ended(Exception):
-    """The shell went away; `err` is what it said last."""
+    """Raised when the shell went away; `err` is what it said last."""
 
     def __init__(self, err: bytes) -> None:
         super().__init__("the shell ended")
@@ -93,7 +111,8 @@ class Ended(Exception):
 
 
 class Shell:
-    """Runs blocks one after the other. `root`: the folder that links of the host cannot lead out of."""
+    """Runs blocks of script one after the other in the shell of a channel. `root`: the folder that links of
+    the host cannot lead out of."""
 
     def __init__(self, channel: Channel, host: str, root: str = "") -> None:
         self.nonce = secrets.token_hex(16)
@@ -107,7 +126,7 @@ class Shell:
 
     @property
     def pid(self) -> int | None:
-        """Its number on the host; None as long as it has not said so."""
+        """The number of the shell's process on the host; None as long as it has not said so."""
         return None if self._first is None else self._first.pid
 
     async def run(
@@ -136,7 +155,8 @@ class Shell:
                 await asyncio.gather(sender, return_exceptions=True)
 
     async def _send(self, chunks: Iterable[bytes], setup: str, form: Form) -> None:
-        """What fits travels in one piece: each write is a packet, a system call here and a wake-up there."""
+        """Send a block. What fits travels in one piece: each write is a packet, a system call here and a
+        wake-up there."""
         stdin = self._channel.stdin
         prefix = quoted(self._root)
         head = (
@@ -177,7 +197,8 @@ class Shell:
     async def _until_end(
         self, name: str, reader: Reader, listener: Listener | None, limit: int | None
     ) -> tuple[bytes, int | None]:
-        """What stands between the marks of the block, and its exit code; None if the stream ended before."""
+        """Read what stands between the marks of the block, and its exit code; None if the stream ended
+        before."""
         found = _Frame(self._rest[name], self.nonce)
         if name == "stdout" and self._first is None:
             self._first = found
@@ -227,11 +248,11 @@ class _Frame:
 
     @property
     def size(self) -> int:
-        """Bytes of output that were read and are kept."""
+        """The number of bytes of output that were read and are kept."""
         return len(self.data) - self._start if self._start >= 0 else 0
 
     def scan(self) -> int | None:
-        """The exit code, once the end was read. Raises ValueError when there is none in its place."""
+        """Return the exit code, once the end was read. Raises ValueError when there is none in its place."""
         data = self.data
         if self._start < 0:
             found = data.find(self._begin)
@@ -266,13 +287,13 @@ class _Frame:
         self._told = max(self._start, self._told - excess)
 
     def fresh(self) -> bytes:
-        """Output that was not handed on yet."""
+        """Return output that was not handed on yet."""
         found = bytes(self.data[self._told : self._safe])
         self._told = self._safe
         return found
 
     def taken(self) -> bytes:
-        """The block's output, taken off the stream."""
+        """Take the block's output off the stream."""
         found = bytes(self.data[self._start : self._stop])
         del self.data[: self._after]
         return found

@@ -1,4 +1,4 @@
-"""What a host says when something fails, as errors with a next step."""
+"""Errors with a next step, for scripts that failed on a host."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ _HINTS: Final[tuple[tuple[str, str], ...]] = (
     ("unknown group", "declare it before: host.group"),
 )
 _SHOWN: Final = 2000
-#: What a script of ours says on the way (`base`).
+#: Notes that a script of ours prints on the way (`preconditions`).
 _FRAME: Final = re.compile(rb"\n[0-9a-f]{32} (?:made|backup) [^\n]*\n")
 _TOLD: Final = 256 * 1024
 
 
 def failed(what: str, where: Mark | str, result: Result, mask: Callable[[str], str]) -> DeviceError:
-    """The error of a script that failed: exit status and the end of what it said."""
+    """Return the error of a script that failed: exit status and the end of what it said, masked, with a hint."""
     said = mask(_FRAME.sub(b"", result.err.strip() or result.out).decode("utf-8", "replace").strip())[
         -_SHOWN:
     ]
@@ -53,7 +53,7 @@ def failed(what: str, where: Mark | str, result: Result, mask: Callable[[str], s
 
 
 def moved_on(path: str, shown: str, where: Mark | str, undone: bool) -> Moved:
-    """The error of a script that found something else than its change rests on."""
+    """Return the error of a script whose preconditions did not hold at `path`, named `shown` for people."""
     text = f"{shown} was changed by another hand since it was looked at: nothing was written to it"
     if undone:
         text = f"{shown} is not as this run left it"

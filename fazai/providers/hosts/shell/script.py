@@ -167,13 +167,13 @@ fz_e() { fz_m end "$1"; fz_m end "$1" >&2; }
 
 
 def numbered(questions: Sequence[Question]) -> dict[str, int]:
-    """The paths that are asked for, by the number under which the script tells of them."""
+    """Map each path that is asked for to the number under which the script tells of it."""
     paths = dict.fromkeys(q.path for q in questions if not isinstance(q, Shell))
     return {path: number for number, path in enumerate(paths)}
 
 
 def folders(paths: Iterable[str]) -> list[str]:
-    """All folders above these paths, each once, those above others first."""
+    """Return all folders above these paths, each once, those above others first."""
     found: dict[str, None] = {}
     for path in paths:
         names = path.split("/")[1:-1]
@@ -182,9 +182,9 @@ def folders(paths: Iterable[str]) -> list[str]:
 
 
 def observe_script(questions: Sequence[Question], *, alone: bool = False) -> str:
-    """The script whose output `answers.read_answers` reads. `alone`: every content and hash by a program of
-    its own, which takes longer, and never mistakes the end of one for the beginning of another; and what is
-    to be walked to is."""
+    """Return the script whose output `answers.read_answers` reads. `alone`: every content and hash comes from
+    a program of its own, which takes longer, and never mistakes the end of one for the beginning of another;
+    and what is to be walked to is."""
     return "\n".join(_parts(questions, alone))
 
 

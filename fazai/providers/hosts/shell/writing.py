@@ -9,9 +9,9 @@ from itertools import islice
 
 from fazai.errors import AccessDenied, DeviceError
 from fazai.model import FieldSpec, Problem, Value
-from fazai.providers.hosts.base import Base, checked
+from fazai.providers.hosts.blob import Blob
 from fazai.providers.hosts.kind import Act, Block, Put, Want
-from fazai.providers.hosts.kinds.shared.blob import Blob
+from fazai.providers.hosts.shell.preconditions import Base, checked
 from fazai.providers.hosts.shell.questions import Output, PathState
 from fazai.providers.hosts.shell.quoting import appended, encoded, quoted
 from fazai.providers.hosts.shell.walking import UNSAFE, UNSAFE_HINT
@@ -55,7 +55,7 @@ REPLACING = (
 
 
 def check_replacing(fields: Mapping[str, Value]) -> Iterator[Problem]:
-    """What is wrong with the options of `REPLACING`."""
+    """Iterate over the problems of the options of `REPLACING`."""
     name = posixpath.basename(fields.get("path") or fields.get("dest") or "")
     if fields.get("backup") and len(name.encode("utf-8", "surrogateescape")) > _BACKED_BYTES:
         said = f"makes a name longer than 255 bytes, as the file's own has more than {_BACKED_BYTES}"
@@ -73,7 +73,7 @@ def check_replacing(fields: Mapping[str, Value]) -> Iterator[Problem]:
 
 
 def seen_attributes(want: Want, path: PathState) -> dict[str, Value]:
-    """Mode, owner and group as they are; an account under the name, or number, by which it is wanted."""
+    """Return mode, owner and group as they are; an account under the name, or number, by which it is wanted."""
     fields = want.fields
     owner, group = fields.get("owner"), fields.get("group")
     return {
@@ -87,7 +87,7 @@ def seen_attributes(want: Want, path: PathState) -> dict[str, Value]:
 
 
 def refuse_unsafe(want: Want, answer: PathState | Output) -> None:
-    """Raises DeviceError where somebody else can lead what is read or written elsewhere."""
+    """Raise DeviceError where somebody else can lead what is read or written elsewhere."""
     if isinstance(answer, PathState):
         why = answer.unsafe
     else:
@@ -98,6 +98,7 @@ def refuse_unsafe(want: Want, answer: PathState | Output) -> None:
 
 
 def denied(want: Want) -> AccessDenied:
+    """Return the error for a path that cannot be looked at, as a folder above it may not be entered."""
     return AccessDenied(
         f"{want.resource.kind} {want.resource.identity}: a folder above it may not be entered",
         where=want.resource.mark or want.resource.identity,
@@ -106,7 +107,7 @@ def denied(want: Want) -> AccessDenied:
 
 
 def unlike(want: Want, what: str, hint: str | None = None) -> DeviceError:
-    """Something else stands there."""
+    """Return the error for an item that is not what it must be to be managed: `what` says how."""
     return DeviceError(
         f"{want.resource.kind} {want.resource.identity}: {what}",
         where=want.resource.mark or want.resource.identity,
@@ -115,12 +116,12 @@ def unlike(want: Want, what: str, hint: str | None = None) -> DeviceError:
 
 
 def temporary(path: str, token: str) -> str:
-    """A name in the same folder, so that the rename is atomic."""
+    """Return a name in the same folder, so that the rename is atomic."""
     return f"{posixpath.dirname(path)}/.fazai-{token}"
 
 
 def attributes(act: Act, default_mode: str) -> dict[str, str]:
-    """Mode and owner of what is made: as declared, else as it was."""
+    """Return mode, owner and group of what is made: as declared, else as they were; empty: not to be set."""
     fields = {**act.have, **act.after}
     owner = act.after.get("owner", act.have.get("uid", ""))
     group = act.after.get("group", act.have.get("gid", ""))
@@ -128,19 +129,20 @@ def attributes(act: Act, default_mode: str) -> dict[str, str]:
 
 
 def left_file(path: str, act: Act, default_mode: str, sha256: str) -> Base:
-    """What is there once the act is done; of an account that is said by its name the number is not known."""
+    """Return the state of a file once the act is done; of an account that is said by its name the number is
+    not known."""
     wanted = attributes(act, default_mode)
     uid, gid = (int(n) if n.isdigit() else None for n in (wanted["owner"], wanted["group"]))
     return Base(path, "file", int(wanted["mode"], 8) if wanted["mode"] else None, uid, gid, sha256=sha256)
 
 
 def account_of(owner: str, group: str) -> str:
-    """The word for `chown`; empty when nothing is to be said."""
+    """Return the word for `chown`; empty when there is nothing to set."""
     return quoted(f"{owner}:{group}" if group else owner) if owner or group else ""
 
 
 def set_attributes(path: str, mode: str | None, owner: str, group: str) -> str:
-    """Lines that set what is given. The owner first: a change of it drops set-user-id bits."""
+    """Return lines that set what is given. The owner first: a change of it drops set-user-id bits."""
     lines = []
     if account := account_of(owner, group):
         # who is not root may not even set the owner that is there already
@@ -151,7 +153,7 @@ def set_attributes(path: str, mode: str | None, owner: str, group: str) -> str:
 
 
 def changed_attributes(path: str, act: Act) -> Block:
-    """A block that sets those attributes of a file or folder that differ."""
+    """Return a block that sets those attributes of a file or folder that differ."""
     fields = act.after
     mode, owner, group = (str(fields.get(name, "")) for name in ("mode", "owner", "group"))
     if mode:  # of a folder, GNU's chmod takes the set-id bits away for five digits only
@@ -165,13 +167,13 @@ def changed_attributes(path: str, act: Act) -> Block:
 
 
 def removed(path: str) -> Block:
-    """A block that removes the name; a link goes, and what it leads to stays."""
+    """Return a block that removes the name; a link goes, and what it leads to stays."""
     return Block(f"set -e; fz_rm {quoted(path)}", at=path, plain=f"rm -f {quoted(path)}")
 
 
 def emptied(path: str, act: Act) -> Iterator[Block]:
-    """Blocks that remove the folders above that were made with what is undone, where nothing else is in
-    them."""
+    """Iterate over blocks that remove the folders above that were made with what is undone, where nothing
+    else is in them."""
     size = act.memory.get(("made", act.undoes)) if act.undone else None
     name = path.encode("utf-8", "surrogateescape")
     while size is not None and len(name := name.rpartition(b"/")[0]) >= size:
@@ -180,7 +182,8 @@ def emptied(path: str, act: Act) -> Iterator[Block]:
 
 
 def below(act: Act) -> str:
-    """Whether nobody else may write to a folder, once it is done."""
+    """Return "ours" where nobody else may write to a folder once the act is done, "loose" where somebody may
+    (`Block.below`)."""
     fields = {**act.have, **act.after}
     owner = str(act.after.get("owner", act.have.get("uid", "0")))
     others = int(str(fields.get("mode", "0755")), 8) & 0o022
@@ -188,14 +191,15 @@ def below(act: Act) -> str:
 
 
 def meant_for(act: Act) -> str:
-    """A line that refuses to make something for one user in a folder of another one."""
+    """Return a line that refuses to make something for one user in a folder of another one."""
     owner = act.after.get("owner")
     return "" if owner is None else f"fz_for {quoted(str(owner))}\n"
 
 
 def replaced(path: str, content: Blob, act: Act, default_mode: str) -> Iterator[Block]:
-    """Blocks that put a file in place as a whole: a temporary file beside it, complete and synchronised,
-    takes its name. A cut leaves the old file."""
+    """Iterate over blocks that put a file in place as a whole: a temporary file beside it, complete and
+    synchronised, takes its name. A cut leaves the old file. Raises DeviceError for a content that was not
+    kept."""
     if content.data is None:
         raise DeviceError(f"{act.identity} was too large to be kept, and cannot be put back")
     tmp = temporary(path, act.token)
@@ -219,8 +223,8 @@ def replaced(path: str, content: Blob, act: Act, default_mode: str) -> Iterator[
 
 
 def in_place(act: Act, default_mode: str) -> str:
-    """The end of a block behind `fz_open` whose "$fz_tmp" is complete: it gets its attributes, and takes the
-    file's name."""
+    """Return the end of a block behind `fz_open` whose "$fz_tmp" is complete: it gets its attributes, and
+    takes the file's name."""
     wanted = attributes(act, default_mode)
     mode = None if _keeps_mode(act) else wanted["mode"]
     lines = [set_attributes('"$fz_tmp"', mode, wanted["owner"], wanted["group"])]
@@ -239,7 +243,7 @@ def in_place(act: Act, default_mode: str) -> str:
 
 
 def _keeps_mode(act: Act) -> bool:
-    """Whether who may read it is as it was, which the mode alone does not say."""
+    """Tell whether the readers of a file stay the same ones, which the mode alone does not say."""
     return "mode" not in act.after and "mode" in act.have
 
 

@@ -78,7 +78,7 @@ async def _leave_after(connection: asyncssh.SSHClientConnection, way: _Shared) -
 
 
 class _Client(asyncssh.SSHClient):
-    """Asked by asyncssh about keys that known_hosts does not have."""
+    """Answers asyncssh about host keys that known_hosts does not have."""
 
     def __init__(self, trust: Trust) -> None:
         self._trust = trust
@@ -104,7 +104,7 @@ class Connections:
         return self._own_home or os.path.expanduser("~")
 
     async def open(self, target: str, settings: Settings) -> asyncssh.SSHClientConnection:
-        """A connection to the target, logged in. Raises Unreachable, AccessDenied, InventoryError."""
+        """Open a connection to the target, logged in. Raises Unreachable, AccessDenied, InventoryError."""
         trust = self._trust(settings)
         waited_for = [settings.hop]
         try:
@@ -135,7 +135,8 @@ class Connections:
     async def _open(
         self, target: str, settings: Settings, trust: Trust, waited_for: list[Hop]
     ) -> asyncssh.SSHClientConnection:
-        """`waited_for` gets the hosts whose answer is waited for, one after the other."""
+        """Connect, through others where that is said. `waited_for` gets the hosts whose answer is waited for,
+        one after the other."""
         options = asyncssh.SSHClientConnectionOptions(**self._options(settings, trust))
         jumps = settings.jumps
         if jumps is None and isinstance(options.tunnel, str):
@@ -156,7 +157,7 @@ class Connections:
         return connection
 
     async def _way(self, target: str, settings: Settings, jumps: tuple[Hop, ...]) -> _Shared:
-        """The connection to the last host on the way; hosts behind the same one share it."""
+        """Return the connection to the last host on the way; hosts behind the same one share it."""
         key = (settings_of_jump(settings, jumps), id(asyncio.get_running_loop()))
         for old in [k for k, f in self._shared.items() if f.done() and (f.exception() or f.result().closed)]:
             del self._shared[old]
@@ -209,7 +210,7 @@ class Connections:
         return found
 
     def _load(self, settings: Settings) -> list[Any]:
-        """The private keys, each with its certificate; read once for all hosts. Raises InventoryError."""
+        """Return the private keys, each with its certificate; read once for all hosts. Raises InventoryError."""
         passphrase = settings.passphrase.reveal() if settings.passphrase else None
         names = [os.path.join(self._home, ".ssh", name) for name in _KEYS]
         paths = [settings.key] if settings.key else [name for name in names if os.path.isfile(name)]
@@ -282,7 +283,7 @@ def _denied(target: str, settings: Settings, error: asyncssh.PermissionDenied) -
 
 
 def _unreachable(target: str, settings: Settings, error: Exception) -> FazaiError:
-    """What went wrong on the way."""
+    """Return the error for a connection that did not come about."""
     address = _address(settings)
     if isinstance(error, socket.gaierror):
         text, stage, hint = f"there is no host {settings.hop.host}", "resolve", "is host: right?"

@@ -1,4 +1,4 @@
-"""How a host is reached: the options under our names and Ansible's, and what is wrong with them. Pure."""
+"""Settings of an SSH connection, from options under our names and Ansible's, and their problems. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 
 from fazai.errors import did_you_mean, nearest_file
 from fazai.model import FieldSpec, Secret, Target
-from fazai.providers.hosts.provider import COMMON, option
+from fazai.providers.hosts.options import read_option
+from fazai.providers.hosts.provider import COMMON_OPTIONS
 from fazai.providers.hosts.shell.become import become_problems
 
 __all__ = ["OPTIONS", "Hop", "Settings", "hops", "problems", "settings_of", "settings_of_jump"]
@@ -58,13 +59,13 @@ _SPECS = (
     FieldSpec("ansible_ssh_extra_args", "text", "as ansible_ssh_common_args"),
 )
 
-OPTIONS: Mapping[str, FieldSpec] = {spec.name: spec for spec in (*_SPECS, *COMMON)}
+OPTIONS: Mapping[str, FieldSpec] = {spec.name: spec for spec in (*_SPECS, *COMMON_OPTIONS)}
 _ARGS = ("ansible_ssh_common_args", "ansible_ssh_extra_args")
 
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """One host on the way; what is None is left to ~/.ssh/config and the defaults."""
+    """A host on the way; what is None is left to ~/.ssh/config and the defaults."""
 
     host: str
     port: int | None = None
@@ -91,8 +92,8 @@ class Settings:
 
 
 def settings_of_jump(settings: Settings, jumps: tuple[Hop, ...]) -> Settings:
-    """How the last of the hosts on the way is reached: what is the target's alone, its password and its host
-    key, is not for them."""
+    """Return the settings for the last of the hosts on the way: what is the target's alone, its password and
+    its host key, is not for them."""
     return replace(
         settings,
         hop=jumps[-1],
@@ -104,13 +105,13 @@ def settings_of_jump(settings: Settings, jumps: tuple[Hop, ...]) -> Settings:
 
 
 def settings_of(target: Target) -> Settings:
-    """The settings of a target. Raises ValueError for arguments of ssh that are not understood."""
+    """Return the settings of a target. Raises ValueError for arguments of ssh that are not understood."""
 
     def get(*names: str) -> str | None:
-        value = option(target, *names)
+        value = read_option(target, *names)
         return None if value is None else str(value)
 
-    port = option(target, "ansible_port", "ansible_ssh_port", "port")
+    port = read_option(target, "ansible_port", "ansible_ssh_port", "port")
     jump = get("jump")
     known_hosts = get("known_hosts")
     settings = Settings(
@@ -122,14 +123,14 @@ def settings_of(target: Target) -> Settings:
         jumps=None if jump is None else hops(jump),
         key=get("ansible_ssh_private_key_file", "ansible_private_key_file", "key"),
         certificate=get("certificate"),
-        passphrase=option(target, "passphrase"),
-        password=option(target, "ansible_password", "ansible_ssh_pass", "password"),
-        jump_password=option(target, "jump_password"),
-        agent=option(target, "agent", default=True),
+        passphrase=read_option(target, "passphrase"),
+        password=read_option(target, "ansible_password", "ansible_ssh_pass", "password"),
+        jump_password=read_option(target, "jump_password"),
+        agent=read_option(target, "agent", default=True),
         host_key=get("host_key") or "strict",
         known_hosts=() if known_hosts is None else (known_hosts,),
         config=get("ssh_config"),
-        connect_timeout_s=float(option(target, "connect_timeout", default=15)),
+        connect_timeout_s=float(read_option(target, "connect_timeout", default=15)),
     )
     for name in _ARGS:
         if words := get(name):
@@ -138,7 +139,7 @@ def settings_of(target: Target) -> Settings:
 
 
 def hops(text: str) -> tuple[Hop, ...]:
-    """`user@bastion:22,second` in the order in which they are passed. Raises ValueError."""
+    """Read `user@bastion:22,second`, in the order in which the hosts are passed. Raises ValueError."""
     if text.strip().lower() == "none":
         return ()
     return tuple(_hop(part.strip()) for part in text.split(","))
@@ -158,7 +159,7 @@ def _hop(text: str) -> Hop:
 
 
 def _with_args(settings: Settings, words: Sequence[str]) -> Settings:
-    """What of ssh's own arguments says how to connect."""
+    """Return the settings with those arguments of ssh's own that say how to connect. Raises ValueError."""
     rest = list(words)
     while rest:
         word = rest.pop(0)
@@ -208,7 +209,7 @@ _WITHOUT_EFFECT = frozenset(
 
 
 def problems(target: Target) -> Iterator[tuple[str, str, str | None]]:
-    """Option, what is wrong with it, and a hint."""
+    """Iterate over what is wrong: the option, the problem, and a hint."""
     yield from become_problems(target)
     try:
         settings = settings_of(target)

@@ -1,4 +1,4 @@
-"""A shell over SSH as a channel: one connection, one process."""
+"""The SSH transport: a shell behind one connection, in one process."""
 
 from __future__ import annotations
 
@@ -31,6 +31,8 @@ class _Reader:
 
 
 class _Writer:
+    """asyncssh's writer, which leaves it to the reader to say that the connection is cut."""
+
     def __init__(self, writer: asyncssh.SSHWriter[bytes]) -> None:
         self._writer = writer
 
@@ -63,8 +65,8 @@ class SshChannel:
         self._become = become
 
     async def refusal(self, said: str) -> FazaiError:
-        """The shell is gone: because the connection is, or because something did not let us in. Its status
-        comes behind the end of its output."""
+        """Return why the shell is gone: the connection is, or something did not let us in. Its status comes
+        behind the end of its output."""
         with contextlib.suppress(TimeoutError, asyncssh.Error):
             async with asyncio.timeout(_STATUS_S):
                 await self._process.wait_closed()
@@ -81,11 +83,11 @@ class SshChannel:
 
     @property
     def ends_all(self) -> bool:
-        """sshd passes signals on to nobody but its login user, if that is not root; some pass none on."""
+        """False: sshd passes signals on to nobody but its login user, if that is not root; some pass none on."""
         return False
 
     async def close(self, *, busy: bool = False) -> None:
-        """Say goodbye, but do not wait for an answer for long: the other side may be gone, or stuck."""
+        """Close the connection, without waiting long for an answer: the other side may be gone, or stuck."""
         if busy:  # sshd (7.9 and later) passes it on to all that the shell runs as the login user
             with contextlib.suppress(asyncssh.Error, OSError):
                 self._process.send_signal("TERM")

@@ -43,7 +43,7 @@ def _three(shadow: Iterable[str], bsd: Iterable[str], busybox: Iterable[str]) ->
 
 
 def _flags(fields: Mapping[str, Value], names: Mapping[str, str]) -> str:
-    """Options of a program from those fields that are set."""
+    """Return options of a program for those fields that are set."""
     words = (f" {flag} {quoted(_text(fields[name]))}" for name, flag in names.items() if name in fields)
     return "".join(words)
 
@@ -62,7 +62,8 @@ _FIELDS: Final = {"uid": 3, "comment": 5, "home": 6, "shell": 7}
 
 
 def add_user(name: str, declared: Mapping[str, Value], *, system: bool, home: bool) -> str:
-    """Make the user. A group that has the name already is its own, as a group that was left behind is."""
+    """Return lines that make the user. A group that has the name already is its own, as a group that was left
+    behind is."""
     fields = {k: v for k, v in declared.items() if v not in ([], "")}
     who = quoted(name)
     own = "" if "group" in fields else f"$({_has_group(name)} && echo -g {who})"
@@ -89,7 +90,8 @@ def _own_group(name: str, fields: Mapping[str, Value], system: bool) -> list[str
 
 
 def _password(name: str, fields: Mapping[str, Value], dialect: str) -> list[str]:
-    """`printf` is a builtin: the hash is in no list of processes."""
+    """Return lines that set the hash of the password. `printf` is a builtin: the hash is in no list of
+    processes."""
     password = fields.get("password")
     if not isinstance(password, Secret):
         return []
@@ -99,7 +101,7 @@ def _password(name: str, fields: Mapping[str, Value], dialect: str) -> list[str]
 
 
 def change_user(name: str, fields: Mapping[str, Value], old_groups: Iterable[str], *, move_home: bool) -> str:
-    """Set these fields; `groups` are all that the user is to be in, besides its own."""
+    """Return lines that set these fields; `groups` are all that the user is to be in, besides its own."""
     who = quoted(name)
     move = " -m" if move_home and "home" in fields else ""
     flags, bsd = _flags(fields, _SHADOW), _flags(fields, _BSD)
@@ -141,7 +143,7 @@ def delete_user(name: str, *, remove: bool) -> str:
 
 
 def add_group(name: str, gid: int | None, members: Iterable[str], *, system: bool) -> str:
-    """Make the group; `members` are those of a group that is put back."""
+    """Return lines that make the group; `members` are those of a group that is put back."""
     who, number = quoted(name), "" if gid is None else f" -g {gid}"
     people = list(members)
     listed = quoted(",".join(people))
@@ -168,7 +170,7 @@ def change_group(name: str, gid: int) -> str:
 
 
 def delete_group(name: str) -> str:
-    """Where a user of that name went just before, its group may have gone with it."""
+    """Return lines that remove the group. It may have gone with a user of that name just before."""
     who = quoted(name)
     gone = f"{_has_group(name)} || exit 0"
     return f"{gone}\n" + _three([f"groupdel {who}"], [f"pw groupdel {who}"], [f"delgroup {who}"])

@@ -14,7 +14,7 @@ __all__ = ["Place", "with_block", "with_line", "without_block", "without_lines"]
 
 
 class Place:
-    """Where something new goes: behind or before the last line that matches, or to the beginning or end."""
+    """The place of something new: behind or before the last line that matches, or the beginning or end."""
 
     def __init__(self, after: str | None = None, before: str | None = None) -> None:
         self._after, self._before = after, before
@@ -51,7 +51,7 @@ def with_line(text: str, line: str, regexp: str | None, place: Place) -> str:
 
 
 def without_lines(text: str, line: str | None, regexp: str | None) -> str:
-    """Without all lines that match, or are `line`."""
+    """Remove all lines that match, or are `line`."""
     lines = _lines(text)
     bare = _bare(lines)
     line = line and line.removesuffix("\r")
@@ -61,7 +61,7 @@ def without_lines(text: str, line: str | None, regexp: str | None) -> str:
 
 
 def with_block(text: str, block: str, begin: str, end: str, place: Place) -> str:
-    """What stands between the marks becomes the block; without marks, block and marks are added."""
+    """Replace what stands between the marks by the block; without marks, add block and marks."""
     lines = _lines(text)
     new = [begin, *_lines(block), end]
     if ending := _ending(lines):
@@ -107,7 +107,7 @@ def _bare(lines: Sequence[str]) -> list[str]:
 
 
 def _ending(lines: Sequence[str]) -> str:
-    """What most lines have before the line feed: a carriage return, or nothing."""
+    """Return the line end that most lines have: with a carriage return, or without."""
     return "\r" if 2 * sum(line.endswith("\r") for line in lines) > len(lines) else ""
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from fazai.providers.hosts.base import MOVED
 from fazai.providers.hosts.kind import Act, Answers, Block, Want
+from fazai.providers.hosts.shell.preconditions import MOVED
 from fazai.providers.hosts.shell.questions import ContentOf, FileAt, Output, PathState
 from fazai.providers.hosts.shell.quoting import quoted
 from fazai.providers.hosts.shell.writing import denied, emptied, refuse_unsafe, temporary, unlike
@@ -26,7 +26,7 @@ END { put(); if (ENVIRON["fz_count"]) print bytes + 0 >"/dev/stderr" }
 
 
 def filtered(program: str, environ: Mapping[str, str]) -> str:
-    """The command that filters standard input with an awk program."""
+    """Return the command that filters standard input with an awk program."""
     words = " ".join(f"{name}={quoted(value)}" for name, value in environ.items())
     return f"{words} awk {quoted(program)}"
 
@@ -34,8 +34,9 @@ def filtered(program: str, environ: Mapping[str, str]) -> str:
 def edited(
     word: str, command: str, token: str, *, mode: str = "0644", owner: str = "", drop_empty: bool = False
 ) -> str:
-    """A script that puts the file at a path (a word of it), or where a link there leads, through a command.
-    It keeps mode and owner; a new one gets these. `drop_empty`: a file of which nothing is left goes."""
+    """Return a script that puts the file at a path (`word` of the script), or where a link there leads,
+    through a command. It keeps mode and owner; a new one gets these. `drop_empty`: a file of which nothing is
+    left goes."""
     lines = [
         f"set -e; fz_open {word} {token} 1; fz_old",
         '[ -z "$fz_e" ] || [ -n "$fz_was" ] || fz_fail "there is something else than a file"',
@@ -54,7 +55,7 @@ def edited(
 
 
 def _unmoved(word: str) -> str:
-    """Lines that end the script when somebody else wrote the file while it went through the command."""
+    """Return lines that end the script when somebody else wrote the file while it went through the command."""
     return (
         'if [ -n "$fz_h" ]; then [ "$fz_h" = "$(fz_hash 2>/dev/null <"$fz_t")" ]\n'
         'else [ ! -e "$fz_t" ] && [ ! -h "$fz_t" ]; fi || '
@@ -63,12 +64,12 @@ def _unmoved(word: str) -> str:
 
 
 def file_questions(path: str, limit: int) -> tuple[FileAt, ContentOf]:
-    """What must be known of such a file."""
+    """Return the questions about such a file."""
     return FileAt(path, follow=True), ContentOf(path, limit)
 
 
 def file_content(want: Want, path: str, limit: int, answers: Answers) -> bytes:
-    """Its content; empty when it is not there. Raises DeviceError where that cannot be told, as
+    """Return the file's content; empty when it is not there. Raises DeviceError where that cannot be told, as
     it cannot be edited then."""
     state, content = (answers[question] for question in file_questions(path, limit))
     assert isinstance(state, PathState)
@@ -91,13 +92,13 @@ def file_content(want: Want, path: str, limit: int, answers: Answers) -> bytes:
 
 
 def noted(word: str, token: str) -> str:
-    """A line that says what is made with a file, if it is not there: how far up (`fz_top`)."""
+    """Return a line that notes which folders are made with a file that is not there (`fz_top`)."""
     return f"[ -e {word} ] || [ -h {word} ] || fz_top {word} {token}\n"
 
 
 def edited_file(path: str, command: str, act: Act) -> Iterator[Block]:
-    """Blocks that do so with a file, of which nothing need be left; its folder is made as root would by hand.
-    When that is undone both go again, if they were made for it and nothing else is in them."""
+    """Iterate over blocks that edit a file, of which nothing need be left; its folder is made as root would
+    by hand. When that is undone both go again, if they were made for it and nothing else is in them."""
     word = quoted(path)
     drops = not act.undone or ("made", act.undoes) in act.memory
     made = f"set -e; {noted(word, act.token)}fz_parents {word} {act.token}\n"

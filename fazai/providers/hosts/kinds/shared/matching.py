@@ -1,4 +1,4 @@
-"""Which lines a regular expression of a user matches, however long it would take.
+"""Matches lines with a regular expression of a user, within a limit of time.
 
 Python's `re` backtracks, has no timeout and lets nothing else run meanwhile. What is surely quick is done
 here; the rest by a process of its own that may use so much time and memory, so that a line in a file of
@@ -39,7 +39,8 @@ json.dump([number for number, line in enumerate(lines) if search(line)], sys.std
 
 
 def matching(pattern: str, lines: Sequence[str]) -> frozenset[int]:
-    """The numbers of the lines in which the pattern is found. Raises DeviceError when it takes too long."""
+    """Return the numbers of the lines in which the pattern is found. Raises DeviceError when it takes too
+    long."""
     if surely_quick(pattern, lines):
         search = re.compile(pattern).search
         return frozenset(number for number, line in enumerate(lines) if search(line))
@@ -47,12 +48,12 @@ def matching(pattern: str, lines: Sequence[str]) -> frozenset[int]:
 
 
 def surely_quick(pattern: str, lines: Sequence[str]) -> bool:
-    """Whether nobody would notice how long the pattern takes on these lines, whatever they hold."""
+    """Tell whether nobody would notice how long the pattern takes on these lines, whatever they hold."""
     return _steps(pattern, lines) <= _STEPS
 
 
 def _steps(pattern: str, lines: Sequence[str]) -> int:
-    """More than it takes; every repetition is thought to meet every other one."""
+    """Return an upper bound of the matcher's steps; every repetition is thought to meet every other one."""
     if _EXPLODES.search(pattern):
         return _STEPS + 1
     power = sum(map(pattern.count, "*+{"))
@@ -80,7 +81,7 @@ class _Lines:
 
 @lru_cache(maxsize=256)
 def _apart(pattern: str, lines: _Lines) -> frozenset[int]:
-    """In a process of its own; plan, write and read-back ask the same."""
+    """Match in a process of its own; remembered, as plan, write and read-back ask the same."""
     given = json.dumps([pattern, lines.lines]).encode()
     longest = max(map(len, lines.lines), default=0)
     lines.lines.clear()

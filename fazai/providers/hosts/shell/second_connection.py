@@ -1,4 +1,4 @@
-"""What takes a second connection: to prove that one still works, and to end what the first one still runs."""
+"""Uses of a second connection: to prove that one still works, and to end what the first one still runs."""
 
 from __future__ import annotations
 

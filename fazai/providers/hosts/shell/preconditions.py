@@ -1,7 +1,7 @@
-"""What an action rests on: what was at a path when it was looked at.
+"""Preconditions of a change: the state of its paths when they were looked at.
 
-It travels with the action and is compared in the script, in the step that writes: what moved on since then is
-not written to. An undo rests on what the action left, in the same way.
+They travel with the change and are compared in the script, in the step that writes: what moved on since then
+is not written to. The precondition of an undo is what the change left.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from fazai.providers.hosts.shell.quoting import quoted
 
 __all__ = ["FUNCTION", "MOVED", "Base", "checked", "empty", "moved_path", "reported"]
 
-#: The exit status of a script that found something else than what its action rests on, and wrote nothing.
+#: The exit status of a script whose preconditions did not hold, and that wrote nothing.
 MOVED: Final = 85
 _BITS: Final = {"file": 0o100000, "directory": 0o040000, "link": 0o120000}
 
@@ -55,7 +55,8 @@ _KEPT: Final = re.compile(rb"\n([0-9a-f]+) backup ([0-9a-f]+) (\d+:\d+) ([.0-9TZ
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """What is to be at a path. None, or an empty text: that is not compared. `type` as of `PathState`."""
+    """The state that a path must be in. None, or an empty text: that is not compared. `type` as in
+    `PathState`."""
 
     path: str
     type: str
@@ -67,7 +68,7 @@ class Base:
 
     @classmethod
     def of(cls, path: str, seen: PathState, sha256: str = "") -> Base:
-        """What was seen there. `sha256`: of a content that was read in place of its hash."""
+        """Demand what was seen there. `sha256`: of a content that was read in place of its hash."""
         if seen.type not in _BITS:
             return cls(path, seen.type)
         mode = None if seen.type == "link" else seen.mode  # not every system has one of links
@@ -75,8 +76,8 @@ class Base:
 
 
 def checked(bases: Sequence[Base], word: str | None = None) -> str:
-    """Lines of a script that end it with `MOVED` when one of these is not as it was. `word`: how the script
-    says the path, where that is not the path itself."""
+    """Return lines that end a script with `MOVED` when one of these does not hold. `word`: the script's word
+    for the path, where that is not the path itself."""
     return "".join(f"fz_base {word or quoted(base.path)} {_expected(base)}\n" for base in bases)
 
 
@@ -93,13 +94,13 @@ def _expected(base: Base) -> str:
 
 
 def empty(path: str) -> str:
-    """A line that ends a script as `checked` does when something is in a folder."""
+    """Return a line that ends a script with `MOVED` when something is in a folder."""
     return f'[ -z "$(ls -A {quoted(path)})" ] || {{ fz_m moved {quoted(path)}; exit {MOVED}; }}\n'
 
 
 def reported(out: bytes, nonce: str) -> dict[object, Any]:
-    """What a script said of the changes, by their tokens: how long the first path is that was not there
-    (`fz_top`); the number of a backup, and how its name ends (`fz_backup`)."""
+    """Read the notes that a script printed about its changes, by their tokens: the length of the first path
+    that was not there (`fz_top`); the number of a backup, and the end of its name (`fz_backup`)."""
     ours = nonce.encode()
     made = [(token, size) for mark, token, size in _MADE.findall(out) if mark == ours]
     found: dict[object, Any] = {("made", token.decode()): int(size) for token, size in made}
@@ -109,7 +110,7 @@ def reported(out: bytes, nonce: str) -> dict[object, Any]:
 
 
 def moved_path(bases: Sequence[Base], out: bytes, nonce: str) -> str | None:
-    """The path that a script's output says is not as it was; None: it says nothing of the kind."""
+    """Return the path of which a script said that it is not as it was; None: it said nothing of the kind."""
     _, found, rest = out.partition(f"\n{nonce} moved ".encode())
     if not found:
         return None
