@@ -21,8 +21,22 @@ from tests.agent.test_delivery import lines_of
 AWKS = {name: shutil.which(name) for name in ("mawk", "gawk", "original-awk", "busybox")}
 HERE = [name for name, path in AWKS.items() if path]
 FIELDS = {
-    *("processes", "netstat", "iostat", "os", "cpu", "mem", "swap", "disk", "io", "net", "sockets"),
-    *("top", "uptime", "users", "failed_units", "checks"),
+    "processes",
+    "netstat",
+    "iostat",
+    "os",
+    "cpu",
+    "mem",
+    "swap",
+    "disk",
+    "io",
+    "net",
+    "sockets",
+    "top",
+    "uptime",
+    "users",
+    "failed_units",
+    "checks",
 }
 
 

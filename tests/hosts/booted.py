@@ -23,9 +23,13 @@ _MASKED = (
     *(f"systemd-{name}.service" for name in ("udevd", "udev-trigger", "logind", "sysctl", "remount-fs")),
     *(f"systemd-{name}.service" for name in ("tmpfiles-setup", "tmpfiles-setup-dev", "modules-load")),
     *(f"systemd-{name}" for name in ("journald.service", "journald.socket", "journald-dev-log.socket")),
-    *("systemd-journald-audit.socket", "local-fs.target", "proc-sys-fs-binfmt_misc.automount"),
+    "systemd-journald-audit.socket",
+    "local-fs.target",
+    "proc-sys-fs-binfmt_misc.automount",
     *(f"sys-{name}.mount" for name in ("kernel-config", "kernel-debug", "kernel-tracing")),
-    *("sys-fs-fuse-connections.mount", "dev-hugepages.mount", "dev-mqueue.mount"),
+    "sys-fs-fuse-connections.mount",
+    "dev-hugepages.mount",
+    "dev-mqueue.mount",
 )
 _JOIN = """set -e
 boot=$1 folder=$2 net=$3; shift 3

@@ -14,8 +14,8 @@ from fazai.providers.hosts.agent.files import agent_version
 from tests.agent.receiver import Receiver
 from tests.hosts.booted import booted
 from tests.hosts.helpers import Host, resource
+from tests.hosts.kinds.test_real_services import _SYSINIT
 from tests.hosts.machines import Machine
-from tests.hosts.test_real_services import _SYSINIT
 from tests.supervisor.conftest import until
 
 __all__ = ["INITS", "OLD", "Site", "site_of"]
@@ -32,8 +32,21 @@ FILES: Final = (
 )
 #: The programs at which a script can be cut: all that it runs one after the other.
 _CUT_AT: Final = (
-    *("mkdir", "rmdir", "chmod", "chown", "useradd", "userdel", "id", "mv", "cp", "rm", "sync", "su"),
-    *("systemctl", "rc-service", "rc-update"),
+    "mkdir",
+    "rmdir",
+    "chmod",
+    "chown",
+    "useradd",
+    "userdel",
+    "id",
+    "mv",
+    "cp",
+    "rm",
+    "sync",
+    "su",
+    "systemctl",
+    "rc-service",
+    "rc-update",
 )
 #: Counts itself while /srv/cut is there ("SIGNAL N"), and at the N-th ends the block of the session's shell
 #: (/srv/main): by KILL before that program did anything, by another signal after it did it.
@@ -87,7 +100,7 @@ class Site:
         return resource("host.telemetry_agent", {"init": "none"} if self.init == "none" else {}, "absent")
 
     async def run(self, script: str) -> None:
-        result = await self.host.session._run(script)
+        result = await self.host.session.shell.run(script)
         assert result.exit == 0, result
 
     async def write(self, wanted: Resource) -> None:

@@ -29,7 +29,7 @@ from fazai.model import Secret
 
 if TYPE_CHECKING:
     from fazai.cli.commands.agents import Fleet
-    from fazai.providers.hosts.agent.health import Report
+    from fazai.providers.hosts.agent.health import AgentReport
 
 __all__ = ["Registry", "rotate"]
 
@@ -73,7 +73,7 @@ def rotate(fleet: Fleet, timeout_s: float) -> int:
     return worst_exit([*codes, *(why.exit_code for why in failed.values())])
 
 
-def _anew(report: Report | FazaiError | None) -> dict[str, Any]:
+def _anew(report: AgentReport | FazaiError | None) -> dict[str, Any]:
     """Fields that restart an agent which the daemon took under the previous key, before it knew the new one:
     the agent stays with a key that works."""
     if report is None or isinstance(report, FazaiError) or report.status.get("key") != "KEY_PREVIOUS":
@@ -83,7 +83,7 @@ def _anew(report: Report | FazaiError | None) -> dict[str, Any]:
 
 
 def _files(
-    fleet: Fleet, reports: Mapping[str, Report | FazaiError | None], failed: dict[str, FazaiError]
+    fleet: Fleet, reports: Mapping[str, AgentReport | FazaiError | None], failed: dict[str, FazaiError]
 ) -> dict[str, tuple[Path, str]]:
     """The key's file and the name at the daemon of each host that can change its key."""
     found: dict[str, tuple[Path, str]] = {}
@@ -140,7 +140,7 @@ def _taken(fleet: Fleet, turns: list[_Turn], timeout_s: float, failed: dict[str,
     return taken
 
 
-def _took(report: Report | FazaiError | None) -> bool:
+def _took(report: AgentReport | FazaiError | None) -> bool:
     return (
         report is not None
         and not isinstance(report, FazaiError)
@@ -150,7 +150,7 @@ def _took(report: Report | FazaiError | None) -> bool:
     )
 
 
-def _not_taken(report: Report | FazaiError | None) -> FazaiError:
+def _not_taken(report: AgentReport | FazaiError | None) -> FazaiError:
     if isinstance(report, FazaiError):
         return report
     error = report.status.get("last_error") if report is not None else None

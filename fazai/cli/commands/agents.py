@@ -17,7 +17,7 @@ from fazai.model import Resource, TargetWork, Work
 
 if TYPE_CHECKING:
     from fazai.cli.run_options import Command
-    from fazai.providers.hosts.agent.health import Report
+    from fazai.providers.hosts.agent.health import AgentReport
     from fazai.providers.hosts.session import HostSession
 
 __all__ = ["KIND", "Fleet", "agents_command"]
@@ -102,13 +102,13 @@ def restart(**options: Any) -> int:
 def logs(lines: int, **options: Any) -> int:
     """The last lines of the agents' logs, as the journal or the log file has them."""
     from fazai.providers.hosts.agent.scripts import tail_script
-    from fazai.providers.hosts.shell.questions import Output, Shell
+    from fazai.providers.hosts.shell.questions import Output, OutputOf
     from fazai.report.lines import clean
 
     fleet = Fleet(options)
 
     async def ask(item: TargetWork, session: HostSession) -> bytes:
-        question = Shell(tail_script(item.target.options.get("root") or "", lines, _LOG_BYTES))
+        question = OutputOf(tail_script(item.target.options.get("root") or "", lines, _LOG_BYTES))
         answer = (await session.ask(question))[question]
         return answer.out if isinstance(answer, Output) else b""
 
@@ -158,15 +158,15 @@ class Fleet:
     def items(self) -> dict[str, TargetWork]:
         return {item.target.name: item for work in self.works for item in work.targets}
 
-    def reports(self, names: Iterable[str] | None = None) -> dict[str, Report | FazaiError | None]:
+    def reports(self, names: Iterable[str] | None = None) -> dict[str, AgentReport | FazaiError | None]:
         """What each host says of its agent; None: there is none."""
 
-        async def look(item: TargetWork, session: HostSession) -> Report | FazaiError | None:
+        async def look(item: TargetWork, session: HostSession) -> AgentReport | FazaiError | None:
             (resource,) = item.resources
             found = (await session.observe(item.resources)).items[resource.kind, resource.identity]
             if found is None or isinstance(found, FazaiError):
                 return found
-            report: Report = found["report"]
+            report: AgentReport = found["report"]
             return report if "settings" in found else None  # else nothing of it is there
 
         return self.each(look, names)
@@ -227,7 +227,7 @@ def _with_fields(work: Work, more: Mapping[str, Mapping[str, Any]]) -> Work:
     return replace(work, targets=targets)
 
 
-def _row(report: Report | FazaiError | None) -> dict[str, Any]:
+def _row(report: AgentReport | FazaiError | None) -> dict[str, Any]:
     if isinstance(report, FazaiError):
         return {"error": str(report), "exit_code": int(report.exit_code)}
     if report is None:

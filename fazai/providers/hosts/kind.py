@@ -13,8 +13,8 @@ from typing import Any, ClassVar, Final
 
 from fazai.errors import did_you_mean
 from fazai.model import FieldSpec, Problem, Resource, Value, Verb
-from fazai.providers.hosts.fieldtypes import canonical
-from fazai.providers.hosts.shell.preconditions import Base
+from fazai.providers.hosts.fieldtypes import canonical_value
+from fazai.providers.hosts.shell.preconditions import Precondition
 from fazai.providers.hosts.shell.questions import (
     KEPT_BYTES,
     Answer,
@@ -25,10 +25,10 @@ from fazai.providers.hosts.shell.questions import (
     Question,
 )
 
-__all__ = ["UNKNOWN", "Act", "Answers", "Block", "Have", "HostKind", "Put", "Want"]
+__all__ = ["NOT_READ_BACK", "Act", "Answers", "Block", "FileReplacement", "Have", "HostKind", "Want"]
 
 #: Stands for an item that was not read back since it was written.
-UNKNOWN: Final = object()
+NOT_READ_BACK: Final = object()
 
 Answers = Mapping[Question, Answer]
 #: Names of Ansible's modules for the fields by which our kinds name their items.
@@ -76,11 +76,11 @@ class Act:
     memory: dict[object, Any]
     undone: bool = False
     undoes: str = ""  # the token of the change that is undone
-    base: tuple[Base, ...] = ()  # what it rests on
+    preconditions: tuple[Precondition, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Put:
+class FileReplacement:
     """A file replaced as a whole, in parts, so that one script can replace several (`batching`)."""
 
     path: str
@@ -109,7 +109,7 @@ class Block:
     at: str | None = None
     plain: str = ""
     below: str = ""
-    put: Put | None = None
+    put: FileReplacement | None = None
     compares: bool = False
 
 
@@ -143,7 +143,7 @@ class HostKind:
         for name in self.identity:
             if fields.get(name) in (None, ""):
                 return self.misnamed(name, fields) or Problem(name, "is missing: it names the item")
-            value, problem = canonical(self.fields[name], fields[name])
+            value, problem = canonical_value(self.fields[name], fields[name])
             if problem is not None:
                 return problem
             parts.append(str(value))
@@ -173,7 +173,7 @@ class HostKind:
                 hint = did_you_mean(name, self.fields) or f"see: fazai kinds {self.name}"
                 problems.append(Problem(name, f"{self.name} has no such field", hint))
             elif value is not None:
-                found[name], problem = canonical(spec, value)
+                found[name], problem = canonical_value(spec, value)
                 if problem is not None:
                     problems.append(problem)
         absent = found.get("state", state) == "absent"
@@ -203,7 +203,8 @@ class HostKind:
         return False
 
     def read(self, want: Want, answers: Answers) -> Have | None:
-        """Return the item as it is; None when it is not there. Raises DeviceError when that cannot be said."""
+        """Return the item as it is; None when it is not there. Raises DeviceError when that cannot be
+        said."""
         raise NotImplementedError
 
     def differing(self, want: Want, have: Have) -> dict[str, Any]:
@@ -246,7 +247,7 @@ class HostKind:
         """Return the paths on the host that a change may bring into being, alter or remove; None: any."""
         return None
 
-    def rests_on(self, want: Want, answers: Answers) -> tuple[Base, ...]:
+    def rests_on(self, want: Want, answers: Answers) -> tuple[Precondition, ...]:
         """Return the preconditions of a change, out of what was seen: it is written only while they hold."""
         questions = list(self.ask(want))
         found = []
@@ -258,10 +259,10 @@ class HostKind:
                 read = (answers.get(content) for content in contents)
                 data = next((each.out for each in read if isinstance(each, Output) and not each.exit), None)
                 sha256 = "" if data is None else hashlib.sha256(data).hexdigest()
-                found.append(Base.of(question.path, state, sha256))
+                found.append(Precondition.of(question.path, state, sha256))
         return tuple(found)
 
-    def leaves(self, act: Act) -> tuple[Base, ...]:
+    def leaves(self, act: Act) -> tuple[Precondition, ...]:
         """Return the state that a change leaves, as far as it is known: it is taken back only while that
         holds."""
         return ()
@@ -269,7 +270,7 @@ class HostKind:
     def is_left(self, want: Want, wrote: Mapping[str, Value], after: object, found: Have | None) -> bool:
         """Tell, for a kind that is `asked`, whether an item is as this run left it: as it was read back or,
         if that was not done, as it was to be. `wrote`: the fields that were written."""
-        return self.compare(want, found) is None if after is UNKNOWN else found == after
+        return self.compare(want, found) is None if after is NOT_READ_BACK else found == after
 
     # -- writing ----------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from fazai.errors import InputError, InventoryError
 from fazai.model import FieldSpec, Kind, Secret, Target
 from fazai.providers.hosts.kind import HostKind
 from fazai.providers.hosts.options import read_option
-from fazai.providers.hosts.shell.become import BECOME, BECOME_PASSWORD
+from fazai.providers.hosts.shell.become import BECOME_OPTIONS, BECOME_PASSWORD
 
 __all__ = ["COMMON_OPTIONS", "HostProvider"]
 
@@ -22,7 +22,7 @@ COMMON_OPTIONS: tuple[FieldSpec, ...] = (
         " the embedded lab",
     ),
     FieldSpec("timeout", "number", "seconds for one step", default=60, minimum=1, maximum=86400),
-    *BECOME,
+    *BECOME_OPTIONS,
 )
 
 

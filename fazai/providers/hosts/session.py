@@ -16,27 +16,35 @@ from fazai.errors import DeviceError, FazaiError, Moved, NotAvailable, Unreachab
 from fazai.model import Activate, Change, Diff, Resource, Target, Verb
 from fazai.providers.hosts import planning
 from fazai.providers.hosts.effects import (
-    Names,
-    Touched,
-    folders_of,
-    paths_of,
-    reads,
-    same_file,
-    touched_by,
-    where_are,
+    PathNames,
+    TouchedPaths,
+    ambiguous_folders,
+    asked_paths,
+    folders_question,
+    paths_read,
+    same_file_question,
+    track_changes,
 )
 from fazai.providers.hosts.facts import QUESTIONS, facts_of
-from fazai.providers.hosts.kind import UNKNOWN, Act, Answers, Block, HostKind, Want
-from fazai.providers.hosts.planning import Seen
-from fazai.providers.hosts.shell import batching as together
+from fazai.providers.hosts.kind import NOT_READ_BACK, Act, Answers, Block, HostKind, Want
+from fazai.providers.hosts.planning import HostObservation
+from fazai.providers.hosts.shell import batching
 from fazai.providers.hosts.shell.answers import read_answers
-from fazai.providers.hosts.shell.channel import Channel, Ended, Form, Listener, Result, Shell
-from fazai.providers.hosts.shell.faults import Lines, failed, moved_on
-from fazai.providers.hosts.shell.preconditions import MOVED, Base, checked, moved_path, reported
+from fazai.providers.hosts.shell.channel import (
+    ShellChannel,
+)
+from fazai.providers.hosts.shell.connection import ShellConnection
+from fazai.providers.hosts.shell.faults import OutputRelay, moved_error, script_error
+from fazai.providers.hosts.shell.preconditions import (
+    MOVED,
+    Precondition,
+    check_lines,
+    find_moved_path,
+    read_side_effects,
+)
 from fazai.providers.hosts.shell.questions import AnswerTooLong, Output, Question, answer_bytes
-from fazai.providers.hosts.shell.quoting import encoded
+from fazai.providers.hosts.shell.quoting import encode_script
 from fazai.providers.hosts.shell.script import observe_script
-from fazai.providers.hosts.shell.second_connection import end_shell, prove_connection
 
 __all__ = ["HostSession"]
 
@@ -56,22 +64,20 @@ class HostSession:
         self,
         target: Target,
         kinds: Mapping[str, HostKind],
-        start: Callable[[], Awaitable[Channel]],
+        start: Callable[[], Awaitable[ShellChannel]],
         *,
         timeout_s: float,
         root: str = "",
     ) -> None:
         self._target, self._kinds = target, kinds
-        self._start, self._timeout_s = start, timeout_s
         self._root = root.rstrip("/")
-        self._channel: Channel | None = None
-        self._shell: Shell | None = None
+        self.shell = ShellConnection(target, start, timeout_s=timeout_s, root=self._root)
         self._seen: dict[tuple[str, str], Mapping[str, Any]] = {}
         self._wanted: dict[tuple[str, str], Resource] = {}
         self._answers: dict[tuple[str, str], Answers] = {}  # out of which each was read last
         self._acts: dict[tuple[str, str], Act] = {}  # as they were written
         self._after: dict[tuple[str, str], object] = {}  # what was seen of them then
-        self._names = Names((), {})
+        self._names = PathNames((), {})
         self._paths: dict[str, None] = {}  # all that was asked about
         self._memory: dict[object, Any] = {}
         self._joined: list[tuple[Block, dict[object, Any]]] = []
@@ -81,7 +87,7 @@ class HostSession:
     @property
     def round_trips(self) -> int:
         """The number of blocks that were sent so far."""
-        return self._shell.blocks if self._shell is not None else 0
+        return self.shell.blocks
 
     async def __aenter__(self) -> Self:
         return self
@@ -89,24 +95,20 @@ class HostSession:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._channel is not None and isinstance(error, asyncio.CancelledError):
-            await self._end()
-        elif self._channel is not None:
-            await self._channel.close()
-        self._channel = self._shell = None
+        await self.shell.close(busy=isinstance(error, asyncio.CancelledError))
 
     # -- looking ----------------------------------------------------------------------------------------
 
-    async def observe(self, wanted: Sequence[Resource]) -> Seen:
+    async def observe(self, wanted: Sequence[Resource]) -> HostObservation:
         """Look at all resources in one block; in a second one, at the content of what differs."""
         answers: dict[Question, Any] = {}
         items: dict[tuple[str, str], Mapping[str, Any] | FazaiError | None] = {}
         wants = list(self._askable(wanted, items))
         questions = [q for want in wants for q in self._kinds[want.resource.kind].ask(want)]
-        self._paths.update(dict.fromkeys(paths_of(questions)))
-        folders = folders_of(self._paths)
-        await self._ask(answers, [*questions, *(where_are(folders) if folders else ())])
-        self._names = Names(folders, answers)
+        self._paths.update(dict.fromkeys(asked_paths(questions)))
+        folders = ambiguous_folders(self._paths)
+        await self._ask(answers, [*questions, *(folders_question(folders) if folders else ())])
+        self._names = PathNames(folders, answers)
         more: list[Question] = []
         for want in wants:
             try:
@@ -126,7 +128,7 @@ class HostSession:
             if key in self._acts:
                 self._after[key] = items[key]
         self._seen.update({key: item for key, item in items.items() if isinstance(item, Mapping)})
-        return Seen(items)
+        return HostObservation(items)
 
     def _askable(
         self, wanted: Sequence[Resource], items: dict[tuple[str, str], Mapping[str, Any] | FazaiError | None]
@@ -164,13 +166,12 @@ class HostSession:
     async def _ask(self, answers: dict[Question, Any], questions: Iterable[Question]) -> None:
         """Ask what was not answered yet."""
         fresh = [q for q in dict.fromkeys(questions) if q not in answers]
-        if not fresh and self._shell is not None:
+        if not fresh and self.shell.is_open:
             return
         for alone in (False, True):
             limit = answer_bytes(fresh)
-            result = await self._run(observe_script(fresh, alone=alone), form="look", limit=limit)
-            assert self._shell is not None
-            answers.update(read_answers(fresh, b"\n" + result.out, self._shell.nonce, self._target.name))
+            result = await self.shell.run(observe_script(fresh, alone=alone), form="look", limit=limit)
+            answers.update(read_answers(fresh, b"\n" + result.out, self.shell.nonce, self._target.name))
             fresh = [q for q in fresh if q not in answers]
             if not fresh:
                 return
@@ -203,7 +204,9 @@ class HostSession:
         handlers = [resource for resource in wanted if resource.listen]
         self._handlers = planning.label_handlers(handlers, pending)
         name = self._target.name
-        found = planning.work_out(name, self._kinds, wants, seen.items, self._handlers, pending, self._names)
+        found = planning.plan_steps(
+            name, self._kinds, wants, seen.items, self._handlers, pending, self._names
+        )
         due = (self._handlers.get(step.service) for step in found.steps if isinstance(step, Activate))
         refused = (self._no_machine(handler) for handler in due if handler is not None)
         return replace(found, errors=(*found.errors, *(error for error in refused if error is not None)))
@@ -230,7 +233,7 @@ class HostSession:
         key = change.kind, change.identity
         if key not in self._wanted or key not in self._acts:
             return
-        want, after = Want(self._wanted[key], self._at), self._after.get(key, UNKNOWN)
+        want, after = Want(self._wanted[key], self._at), self._after.get(key, NOT_READ_BACK)
         found = (await self.observe([want.resource])).items[key]
         if isinstance(found, FazaiError):
             raise found
@@ -245,15 +248,15 @@ class HostSession:
         if act.undone or not left or inverse is None:
             return
         if change.verb is Verb.UPDATE and change.after.keys() <= {"mode", "owner", "group"}:
-            left = tuple(Base(base.path, base.type) for base in left)
+            left = tuple(Precondition(each.path, each.type) for each in left)
         with suppress(FazaiError):
             await self._carry_out(
-                replace(self._act(inverse, self._memory), base=left), change.kind, change.where
+                replace(self._act(inverse, self._memory), preconditions=left), change.kind, change.where
             )
 
     def _act(self, change: Change, memory: dict[object, Any]) -> Act:
         key = change.kind, change.identity
-        undone = change.note == planning.UNDONE
+        undone = change.note == planning.UNDONE_NOTE
         resource = self._wanted.get(key)
         first = self._acts.get(key) if undone else None  # what was seen since is what was written
         act = Act(
@@ -268,14 +271,14 @@ class HostSession:
             memory=memory,
             undone=undone,
             undoes="" if first is None else first.token,
-            base=self._base(key, undone),
+            preconditions=self._preconditions(key, undone),
         )
         if not undone:
             self._acts[key] = act
             self._after.pop(key, None)
         return act
 
-    def _base(self, key: tuple[str, str], undone: bool) -> tuple[Base, ...]:
+    def _preconditions(self, key: tuple[str, str], undone: bool) -> tuple[Precondition, ...]:
         """Return the preconditions of a change: what was seen, or when it is undone what it left."""
         kind = self._kinds[key[0]]
         if undone:
@@ -289,8 +292,9 @@ class HostSession:
         it."""
         self._joined = []
         blocks: list[Block] = []
-        for change in changes[: together.MOST]:
-            memory = dict(self._joined[-1][1] if self._joined else self._memory)
+        for change in changes[: batching.MAX_CHANGES]:
+            _, memory = self._joined[-1] if self._joined else (None, self._memory)
+            memory = dict(memory)
             if not self._kinds[change.kind].joins:
                 break
             try:
@@ -298,7 +302,7 @@ class HostSession:
                 block, more = next(parts), next(parts, None)  # a large file's are made one by one
             except DeviceError:
                 break  # `write` says it again
-            if more is not None or not together.fits(blocks, block):
+            if more is not None or not batching.can_join(blocks, block):
                 break
             blocks.append(block)
             self._joined.append((block, memory))
@@ -310,21 +314,20 @@ class HostSession:
         blocks, memories = zip(*self._joined, strict=True)
         names = f"{changes[0].kind} {changes[0].identity} and {len(changes) - 1} more"
         try:
-            result = await self._run(
-                together.script(blocks),
-                setup=together.setup(blocks),
-                timeout_s=self._timeout_s * len(blocks),
+            result = await self.shell.run(
+                batching.batch_script(blocks),
+                setup=batching.setup_line(blocks),
+                timeout_s=self.shell.timeout_s * len(blocks),
             )
             if result.exit:  # who was killed could not tidy up
-                await self._run(":", setup="fz_q; fz_tmp= fz_all=")
+                await self.shell.run(":", setup="fz_q; fz_tmp= fz_all=")
         except FazaiError as error:
             text = f"{error.message}, while {names} were written"
             return [], Unsure(text, where=changes[0].where, hint="run it again: it looks first")
-        assert self._shell is not None
-        count = together.done(result.out, self._shell.nonce) if result.exit else len(changes)
+        count = batching.count_done(result.out, self.shell.nonce) if result.exit else len(changes)
         refs = [change.ref for change in changes[:count]]
         if count:
-            self._memory = {**memories[count - 1], **reported(result.out, self._shell.nonce)}
+            self._memory = {**memories[count - 1], **read_side_effects(result.out, self.shell.nonce)}
         try:
             for change in changes[count:]:
                 refs.append(await self.write(change))
@@ -339,11 +342,11 @@ class HostSession:
         for block in self._blocks(kind, act):
             heard = None
             if block.command and self._say is not None:
-                heard = Lines(self._say, mask, self._nonce)
+                heard = OutputRelay(self._say, mask, lambda: self.shell.nonce)
             try:
                 setup = f"fz_all= fz_tmp={planning.word(block.tmp) if block.tmp else ''}"
                 listener = heard.hear if heard is not None else None
-                result = await self._run(
+                result = await self.shell.run(
                     block.script,
                     setup=setup,
                     timeout_s=block.timeout_s,
@@ -356,23 +359,26 @@ class HostSession:
             finally:
                 if heard is not None:
                     heard.end()
-            nonce = self._nonce()
-            if result.exit == MOVED and (path := moved_path(act.base, result.out, nonce)) is not None:
-                raise moved_on(path, path.removeprefix(self._root), place, act.undone)
-            self._memory.update(reported(result.out, nonce))
+            nonce = self.shell.nonce
+            if (
+                result.exit == MOVED
+                and (path := find_moved_path(act.preconditions, result.out, nonce)) is not None
+            ):
+                raise moved_error(path, path.removeprefix(self._root), place, act.undone)
+            self._memory.update(read_side_effects(result.out, nonce))
             if result.exit:
-                raise failed(f"{kind} {act.identity}", place, result, mask)
+                raise script_error(f"{kind} {act.identity}", place, result, mask)
 
     def _blocks(self, kind: str, act: Act) -> Iterator[Block]:
         """Iterate over the blocks that carry out an act, each with its preconditions in front."""
         for block in self._kinds[kind].write(act):
-            if block.compares or not act.base:
+            if block.compares or not act.preconditions:
                 yield block
             elif isinstance(block.script, str):
-                compared = checked(act.base)
+                compared = check_lines(act.preconditions)
                 yield replace(block, script=compared + block.script, plain=compared + block.plain)
             else:
-                yield replace(block, script=(encoded(checked(act.base)), *block.script))
+                yield replace(block, script=(encode_script(check_lines(act.preconditions)), *block.script))
 
     # -- what changes have to do with each other --------------------------------------------------------
 
@@ -382,7 +388,7 @@ class HostSession:
         touched = self._touched(changes)
         if touched.last((moved.path,), failed=True):
             return True
-        question = same_file(moved.path, touched.paths)
+        question = same_file_question(moved.path, touched.paths)
         answer = (await self.ask(question))[question]
         return isinstance(answer, Output) and answer.exit == 0
 
@@ -394,27 +400,28 @@ class HostSession:
             resource
             for resource in resources
             if not resource.listen
-            and touched.last(reads(self._kinds[resource.kind], Want(resource, self._at)), failed=True)
+            and touched.last(paths_read(self._kinds[resource.kind], Want(resource, self._at)), failed=True)
         ]
 
     def exposed(self, resources: Sequence[Resource]) -> list[Resource]:
         """Return the resources of which files alone tell (`model.Following`)."""
-        return [r for r in resources if reads(self._kinds[r.kind], Want(r, self._at)) is not None]
+        return [r for r in resources if paths_read(self._kinds[r.kind], Want(r, self._at)) is not None]
 
-    def _touched(self, changes: Sequence[Change]) -> Touched:
+    def _touched(self, changes: Sequence[Change]) -> TouchedPaths:
         made = ((self._wanted[change.kind, change.identity], change.verb) for change in changes)
         wants = [(Want(resource, self._at), verb) for resource, verb in made]
-        return touched_by(self._kinds, wants, self._names)
+        return track_changes(self._kinds, wants, self._names)
 
     def inverse(self, change: Change, ref: str) -> Change | None:
-        """Return the change that takes one back: create and delete swap, fields go back. None: nothing does."""
+        """Return the change that takes one back: create and delete swap, fields go back. None: nothing
+        does."""
         resource = self._wanted.get((change.kind, change.identity))
         options = {} if resource is None else resource.fields
         if self._kinds[change.kind].lasting(change.verb, change.before, options):
             return None
         verb = {Verb.CREATE: Verb.DELETE, Verb.DELETE: Verb.CREATE}.get(change.verb, change.verb)
         return replace(
-            change, verb=verb, before=change.after, after=change.before, ref=ref, note=planning.UNDONE
+            change, verb=verb, before=change.after, after=change.before, ref=ref, note=planning.UNDONE_NOTE
         )
 
     async def hold(self) -> None:
@@ -447,7 +454,7 @@ class HostSession:
     async def probe(self) -> None:
         """A handler may have restarted what we came through: prove that a new connection works. Ours stays
         open, to take back what was written if none does."""
-        await prove_connection(self._start)
+        await self.shell.prove()
 
     async def verify(self, changes: Sequence[Change]) -> list[FazaiError]:
         """Wait until what was written works, for the kinds that `proves`; the rest was read back already.
@@ -462,60 +469,11 @@ class HostSession:
             waiting = [
                 want
                 for want in waiting
-                if planning.unproved(self._kinds, want, seen, late, self._target.name, failed)
+                if planning.awaits_proof(self._kinds, want, seen, late, self._target.name, failed)
             ]
             if waiting:
                 await asyncio.sleep(_PROOF_PAUSE_S)
         return failed
 
-    # -- the shell --------------------------------------------------------------------------------------
-
-    def _nonce(self) -> str:
-        assert self._shell is not None
-        return self._shell.nonce
-
     def _at(self, path: str) -> str:
         return f"{self._root}{path}" if self._root else path
-
-    async def _run(
-        self,
-        script: str | Iterable[bytes],
-        *,
-        setup: str = "fz_tmp= fz_all=",
-        timeout_s: float | None = None,
-        listener: Listener | None = None,
-        form: Form = "act",
-        limit: int | None = None,
-    ) -> Result:
-        if self._shell is None:
-            self._channel = await self._start()
-            self._shell = Shell(self._channel, self._target.name, self._root)
-        seconds = timeout_s or self._timeout_s
-        try:
-            return await self._shell.run(
-                script, timeout_s=seconds, setup=setup, listener=listener, form=form, limit=limit
-            )
-        except TimeoutError:
-            why = await self._end()
-            text = f"{self._target.name}: no answer within {seconds:g} s"
-            if why:
-                text += f", and what runs there was not ended and may go on: {why}"
-            where = self._target.where("timeout")
-            raise Unreachable(text, stage="answer", where=where, hint="a larger timeout:") from None
-        except Unreachable:  # where the next block begins is not known any more
-            assert self._channel is not None
-            await self._channel.close(busy=True)
-            raise
-        except Ended as ended:
-            assert self._channel is not None
-            raise await self._channel.refusal(ended.err.decode("utf-8", "replace").strip()) from None
-
-    async def _end(self) -> str:
-        """Close the connection of a shell that still runs something, which is ended; where that takes another
-        connection, through one. Returns why it may go on all the same."""
-        assert self._channel is not None
-        pid, why = self._shell.pid if self._shell is not None else None, ""
-        if pid is not None and not self._channel.ends_all:
-            why = await end_shell(self._start, pid, self._target.name)
-        await self._channel.close(busy=True)
-        return why

@@ -8,19 +8,19 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from fazai.providers.hosts.agent.files import (
-    OWN_NAME,
-    SCRIPT,
+    HOST_NAME_FILE,
+    SCRIPT_PATH,
     SERVICE,
     SERVICES,
-    SETTINGS,
-    STATE,
+    SETTINGS_PATH,
+    STATE_FOLDER,
     USER,
     temporary_names,
 )
 from fazai.providers.hosts.shell.answers import whole_number
-from fazai.providers.hosts.shell.quoting import quoted
+from fazai.providers.hosts.shell.quoting import quote
 
-__all__ = ["Report", "look_script", "read_report", "read_status"]
+__all__ = ["AgentReport", "look_script", "read_report", "read_status"]
 
 #: Seconds that an agent has for its first delivery, and for one that is late, at least.
 GRACE_S: Final = 120
@@ -32,7 +32,7 @@ _SECONDS: Final = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?")
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Report:
+class AgentReport:
     """The state of the agent on one host. `folder`: a folder (`root:`), where nothing runs that we could see.
     Times are seconds of the host's clock.
 
@@ -134,17 +134,17 @@ class Report:
 
 def look_script(init: str | None, at: Mapping[str, str], *, folder: bool) -> str:
     """Return POSIX shell that prints what `read_report` reads. `init` None: found out on the host."""
-    script, settings = quoted(at[SCRIPT]), quoted(at[SETTINGS])
+    script, settings = quote(at[SCRIPT_PATH]), quote(at[SETTINGS_PATH])
     lines = [
         "echo now=$(date +%s)",
         f"echo version=$(sed -n 's/^readonly VERSION=//p' {script} 2>/dev/null)",
         f"echo installed_at=$(stat -c %Y {settings} 2>/dev/null || stat -f %m {settings} 2>/dev/null)",
         f'for fz_f in {temporary_names(at)}; do [ ! -e "$fz_f" ] || echo unfinished=yes; done',
-        f"[ ! -e {quoted(at[STATE])} ] || echo remains=yes",
+        f"[ ! -e {quote(at[STATE_FOLDER])} ] || echo remains=yes",
     ]
     if folder:
         return "\n".join([*lines, f"echo init={init or 'systemd'}"])
-    lines.append(f"echo hostname=$(cat {quoted(at[OWN_NAME])} 2>/dev/null)")
+    lines.append(f"echo hostname=$(cat {quote(at[HOST_NAME_FILE])} 2>/dev/null)")
     lines.append(f"id -u {USER} >/dev/null 2>&1 && echo user=yes")
     lines.append(f"fz_init={init}" if init else _FIND_INIT)
     lines.append(f"echo init=$fz_init\ncase $fz_init in\nsystemd)\n{_SYSTEMD};;\nopenrc)\n{_OPENRC};;\n")
@@ -173,15 +173,15 @@ _CRON: Final = (
 
 def read_report(
     said: bytes, status: bytes, *, folder: bool, interval_s: float, grace_s: float | None
-) -> Report:
+) -> AgentReport:
     """Build the report from what `look_script` printed (`said`) and the status file. Raises KeyError or
     ValueError when an answer is missing or is no number."""
     found = read_status(said)
     live = read_status(status)
     text = live.get("interval_s", "")
-    return Report(
+    return AgentReport(
         folder=folder,
-        now=_moment(found["now"]),
+        now=_read_seconds(found["now"]),
         init=found.get("init", "none"),
         active=found.get("active", ""),
         enabled=folder or found.get("init") not in SERVICES or found.get("enabled") == "enabled",
@@ -190,14 +190,14 @@ def read_report(
         user=folder or found.get("user") == "yes",
         unfinished="unfinished" in found,
         remains=not {"unfinished", "remains", "user"}.isdisjoint(found),
-        installed_at=_moment(found["installed_at"]) if found.get("installed_at") else None,
+        installed_at=_read_seconds(found["installed_at"]) if found.get("installed_at") else None,
         status=live,
         interval_s=max(interval_s, float(text) if _SECONDS.fullmatch(text) else 0.0),
         grace_s=GRACE_S if grace_s is None else grace_s,
     )
 
 
-def _moment(text: str) -> int:
+def _read_seconds(text: str) -> int:
     number = whole_number(text)
     if number is None:
         raise ValueError("no time")

@@ -26,7 +26,7 @@ class LocalProvider(HostProvider):
         return f"local:{os.path.realpath(str(read_option(target, 'root', default='') or '/'))}"
 
     def connect(self, target: Target) -> Session:
-        from fazai.providers.hosts.local.transport import start
+        from fazai.providers.hosts.local.transport import start_local_shell
         from fazai.providers.hosts.session import HostSession
 
         become = become_of(target)
@@ -35,7 +35,7 @@ class LocalProvider(HostProvider):
         return HostSession(
             target,
             self.host_kinds,
-            lambda: start(target.name, become, root, timeout_s=timeout_s),
+            lambda: start_local_shell(target.name, become, root, timeout_s=timeout_s),
             timeout_s=timeout_s,
             root=root,
         )

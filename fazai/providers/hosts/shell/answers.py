@@ -15,12 +15,12 @@ from fazai.providers.hosts.shell.questions import (
     ContentOf,
     FileAt,
     Output,
+    OutputOf,
     OverlongOutput,
     PathState,
     Question,
-    Shell,
 )
-from fazai.providers.hosts.shell.script import numbered
+from fazai.providers.hosts.shell.script import number_paths
 from fazai.providers.hosts.shell.walking import UNSAFE
 
 __all__ = ["read_answers", "whole_number"]
@@ -28,19 +28,21 @@ __all__ = ["read_answers", "whole_number"]
 _HASH: Final = re.compile(rb"\\?([0-9a-f]{64})(?:\s|$)")
 _TYPES: Final[Mapping[int, str]] = {0o100000: "file", 0o040000: "directory", 0o120000: "link"}
 #: What `stat` of GNU says of a link: the two names in C's notation.
-_LEADS: Final = re.compile(rb'"(?:[^"\\]|\\.)*" -> "((?:[^"\\]|\\.)*)"')
+_LINK_TARGET: Final = re.compile(rb'"(?:[^"\\]|\\.)*" -> "((?:[^"\\]|\\.)*)"')
 _ESCAPE: Final = re.compile(rb"\\([0-3][0-7]{2}|.)")
 _ESCAPES: Final[Mapping[bytes, bytes]] = {
     b"a": b"\a", b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"v": b"\v",
 }  # fmt: skip
-#: Mode in hexadecimal, owner, group and size in bytes, and both names, as `stat` prints them.
+#: A line of `stat`: the mode in hexadecimal, owner, group, size in bytes, the names of both, and perhaps
+#: where a link leads.
 _STAT: Final = re.compile(
-    rb"([0-9a-fA-F]{1,8}) ([0-9]{1,10}) ([0-9]{1,10}) ([0-9]{1,19}) ([^/\t]*)/([^\t]*)(?:\t(.*))?"
+    rb"(?P<mode>[0-9a-fA-F]{1,8}) (?P<uid>[0-9]{1,10}) (?P<gid>[0-9]{1,10}) (?P<size>[0-9]{1,19})"
+    rb" (?P<user>[^/\t]*)/(?P<group>[^\t]*)(?:\t(?P<link>.*))?"
 )
 _NUMBER: Final = re.compile(r"[0-9]{1,9}")
 _DIGITS: Final = re.compile(r"[0-9]{1,18}")
 #: How many numbers each frame has behind its word (None: any).
-_NUMBERS: Final[Mapping[str, int | None]] = {
+_FRAME_NUMBERS: Final[Mapping[str, int | None]] = {
     "stat": None, "denied": None, "hash": None, "heads": None,
     "later": None, "unsafe": 1, "astray": 1, "shared": 1, "gone": 2, "real": 1,
     "link": 1, "text": 1, "out": 1, "got": 2, "exit": 2, "looked": 0,
@@ -55,13 +57,13 @@ def read_answers(questions: Sequence[Question], out: bytes, nonce: str, host: st
 
     Raises Unreachable when the output is not that of the script, DeviceError when files moved meanwhile.
     """
-    reading = _Reading(questions, host)
+    reading = _AnswerReader(questions, host)
     try:
         for frame in out.split(b"\n" + nonce.encode() + b" ")[1:]:
             head, _, body = frame.partition(b"\n")
             reading.frame(head.decode("ascii", "replace").split(), body)
         return reading.answers()
-    except _Garbled:
+    except _GarbledAnswer:
         raise Unreachable(
             "the answer of its shell cannot be understood",
             stage="answer",
@@ -70,17 +72,17 @@ def read_answers(questions: Sequence[Question], out: bytes, nonce: str, host: st
         ) from None
 
 
-class _Garbled(Exception):
+class _GarbledAnswer(Exception):
     """Raised for output that is not the script's."""
 
 
-class _Reading:
+class _AnswerReader:
     """Collects the frames of one look by the numbers of their paths and questions, and builds the answers."""
 
     def __init__(self, questions: Sequence[Question], host: str) -> None:
         self._questions = questions
         self._host = host
-        self._paths = numbered(questions)
+        self._paths = number_paths(questions)
         self._names = list(self._paths)
         self._stats: dict[int, re.Match[bytes]] = {}
         self._denied: set[int] = set()
@@ -107,7 +109,7 @@ class _Reading:
         elif word == "later":
             self._later.update(numbers)
         elif word in ("unsafe", "astray"):
-            (self._unsafe if word == "unsafe" else self._astray)[numbers[0]] = _text(body)
+            (self._unsafe if word == "unsafe" else self._astray)[numbers[0]] = _decode_name(body)
         elif word == "shared":
             self._shared.update(numbers)
         elif word == "gone":
@@ -116,7 +118,7 @@ class _Reading:
         elif word == "real":
             self._really(numbers[0], body)
         elif word == "link":
-            self._links[numbers[0]] = _text(body.removesuffix(b"\n"))
+            self._links[numbers[0]] = _decode_name(body.removesuffix(b"\n"))
         elif word == "hash":
             found = [m[1].decode() for m in map(_HASH.match, body.splitlines()) if m]
             if len(found) != len(numbers):
@@ -132,18 +134,19 @@ class _Reading:
             self._ended = True
 
     def _head(self, head: Sequence[str]) -> tuple[str, list[int]]:
-        """Return the word of a frame, and its numbers, each that of a path or a question that was asked for."""
+        """Return the word of a frame, and its numbers, each that of a path or a question that was asked
+        for."""
         word = head[0] if head else ""
-        if word not in _NUMBERS or not all(map(_NUMBER.fullmatch, head[1:])):
-            raise _Garbled
+        if word not in _FRAME_NUMBERS or not all(map(_NUMBER.fullmatch, head[1:])):
+            raise _GarbledAnswer
         numbers = [int(text) for text in head[1:]]
-        count = _NUMBERS[word]
+        count = _FRAME_NUMBERS[word]
         if count is not None and len(numbers) != count:
-            raise _Garbled
+            raise _GarbledAnswer
         named = numbers if count is None else numbers[:1]
         most = len(self._questions) if word in ("out", "exit") else len(self._names)
         if any(number >= most for number in named):
-            raise _Garbled
+            raise _GarbledAnswer
         return word, numbers
 
     def _stat(self, numbers: Sequence[int], body: bytes) -> None:
@@ -153,18 +156,18 @@ class _Reading:
         for number, line in zip(numbers, lines, strict=True):
             found = _STAT.fullmatch(line)
             if found is None:
-                raise _Garbled
+                raise _GarbledAnswer
             self._stats[number] = found
-            if found[7] is not None and (leads := _LEADS.fullmatch(found[7])) is not None:
-                self._links[number] = _unescaped(leads[1])
+            if found["link"] is not None and (leads := _LINK_TARGET.fullmatch(found["link"])) is not None:
+                self._links[number] = _unescape_name(leads[1])
 
     def _really(self, number: int, body: bytes) -> None:
         """Take the path that a link leads to and, behind a NUL that no name holds, what is there."""
         name, _, line = body.partition(b"\0")
         found = _STAT.fullmatch(line.strip(b"\n")) if line.strip(b"\n") else None
         if line.strip(b"\n") and found is None:
-            raise _Garbled
-        self._real[number] = _text(name), found
+            raise _GarbledAnswer
+        self._real[number] = _decode_name(name), found
 
     def _heads(self, numbers: Sequence[int], body: bytes) -> None:
         """Take contents one behind the other, each behind its name. Each must be as long as `stat` said, and
@@ -175,9 +178,9 @@ class _Reading:
             path = self._names[number].encode("utf-8", "surrogateescape")
             head = b"==> " + path + b" <==\n" if place == 0 else b"\n==> " + path + b" <==\n"
             if number not in self._stats:
-                raise _Garbled
+                raise _GarbledAnswer
             begin = place + len(head)
-            place = begin + int(self._stats[number][4])
+            place = begin + int(self._stats[number]["size"])
             if body[begin - len(head) : begin] != head:
                 place = -1
                 break
@@ -190,12 +193,12 @@ class _Reading:
 
     def answers(self) -> dict[Question, Answer]:
         if not self._ended:
-            raise _Garbled
+            raise _GarbledAnswer
         found: dict[Question, Answer] = {}
         for number, question in enumerate(self._questions):
-            if isinstance(question, Shell):
+            if isinstance(question, OutputOf):
                 if number not in self._exits:
-                    raise _Garbled
+                    raise _GarbledAnswer
                 out = self._outs.get(number, b"")
                 overlong = len(out) > question.limit
                 found[question] = (
@@ -244,15 +247,15 @@ class _Reading:
         found[question] = replace(state, target=target, unsafe=unsafe, shared=shared) if odd else state
 
     def _state(self, number: int, stat: re.Match[bytes]) -> PathState:
-        mode = int(stat[1], 16)
+        mode = int(stat["mode"], 16)
         return PathState(
             type=_TYPES.get(mode & 0o170000, "other"),
             mode=mode & 0o7777,
-            uid=int(stat[2]),
-            gid=int(stat[3]),
-            user=_text(stat[5]),
-            group=_text(stat[6]),
-            size=int(stat[4]),
+            uid=int(stat["uid"]),
+            gid=int(stat["gid"]),
+            user=_decode_name(stat["user"]),
+            group=_decode_name(stat["group"]),
+            size=int(stat["size"]),
             sha256=self._hashes.get(number, ""),
         )
 
@@ -262,17 +265,17 @@ class _Reading:
         )
 
 
-def _unescaped(text: bytes) -> str:
+def _unescape_name(text: bytes) -> str:
     """Decode a name in C's notation."""
 
     def plain(match: re.Match[bytes]) -> bytes:
         found = match[1]
         return bytes((int(found, 8),)) if len(found) == 3 else _ESCAPES.get(found, found)
 
-    return _text(_ESCAPE.sub(plain, text) if b"\\" in text else text)
+    return _decode_name(_ESCAPE.sub(plain, text) if b"\\" in text else text)
 
 
-def _text(data: bytes) -> str:
+def _decode_name(data: bytes) -> str:
     return data.decode("utf-8", "surrogateescape")
 
 

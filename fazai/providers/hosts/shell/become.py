@@ -15,15 +15,23 @@ from typing import Final
 from fazai.errors import AccessDenied, DeviceError, FazaiError, Unreachable
 from fazai.model import FieldSpec, Secret, Target
 from fazai.providers.hosts.options import read_option
-from fazai.providers.hosts.shell.channel import Channel
-from fazai.providers.hosts.shell.quoting import quoted
+from fazai.providers.hosts.shell.channel import ShellChannel
+from fazai.providers.hosts.shell.quoting import quote
 
-__all__ = ["BECOME", "BECOME_PASSWORD", "Become", "become_of", "become_problems", "become_refusal", "greet"]
+__all__ = [
+    "BECOME_OPTIONS",
+    "BECOME_PASSWORD",
+    "Become",
+    "answer_password_prompt",
+    "become_of",
+    "become_problems",
+    "become_refusal",
+]
 
 _METHODS = ("sudo", "doas")
 BECOME_PASSWORD = ("ansible_become_password", "ansible_become_pass", "become_password")
 _SAID_BYTES: Final = 64 * 1024
-BECOME: tuple[FieldSpec, ...] = (
+BECOME_OPTIONS: tuple[FieldSpec, ...] = (
     FieldSpec("become", "boolean", "do everything as another user", default=False),
     FieldSpec(
         "become_method",
@@ -54,7 +62,7 @@ class Become:
     @property
     def command(self) -> str:
         """The command line that starts the shell. No login shell, and no process in between."""
-        user = quoted(self.user)
+        user = quote(self.user)
         if self.method == "doas":
             return f"doas -n -u {user} sh -s"
         if self.method == "sudo" and self.password is not None:
@@ -86,21 +94,23 @@ def become_problems(target: Target) -> Iterator[tuple[str, str, str | None]]:
         yield "become_password", "cannot be given to doas, which asks only at a terminal", hint
 
 
-async def greet(channel: Channel, become: Become, host: str, timeout_s: float = 60) -> None:
+async def answer_password_prompt(
+    channel: ShellChannel, become: Become, host: str, timeout_s: float = 60
+) -> None:
     """Answer sudo's question. Raises AccessDenied when it does not take the answer, Unreachable when it says
     nothing for so long."""
     if become.password is None or become.method != "sudo":
         return
     try:
         async with asyncio.timeout(timeout_s):
-            await _answer_sudo(channel, become, become.password, host)
+            await _talk_to_sudo(channel, become, become.password, host)
     except TimeoutError:
         text = f"sudo on {host} neither asked for the password nor started a shell within {timeout_s:.3g} s"
         hint = "does something that it asks (PAM, LDAP) not answer? a larger timeout:"
         raise Unreachable(text, stage="answer", where=host, hint=hint) from None
 
 
-async def _answer_sudo(channel: Channel, become: Become, password: Secret, host: str) -> None:
+async def _talk_to_sudo(channel: ShellChannel, become: Become, password: Secret, host: str) -> None:
     ask, ready = f"{become.prompt}ask".encode(), f"{become.prompt}in\n".encode()
     said, asked = b"", 0
     while ready not in said:
@@ -112,8 +122,8 @@ async def _answer_sudo(channel: Channel, become: Become, password: Secret, host:
             if asked > 1:
                 raise become_refusal(become, host, "Sorry, try again.")
             channel.stdin.write(password.reveal().encode() + b"\n")
-            await channel.stdin.drain()  # deadline: `greet`
-        more = await channel.stderr.read(4096)  # deadline: `greet`
+            await channel.stdin.drain()  # deadline: `answer_password_prompt`
+        more = await channel.stderr.read(4096)  # deadline: `answer_password_prompt`
         if not more:
             raise await channel.refusal(said.replace(ask, b"").decode("utf-8", "replace").strip())
         said += more

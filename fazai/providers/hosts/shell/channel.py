@@ -14,15 +14,24 @@ from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
 from fazai.errors import FazaiError, Unreachable
-from fazai.providers.hosts.shell.preconditions import FUNCTION
-from fazai.providers.hosts.shell.quoting import encoded, quoted
+from fazai.providers.hosts.shell.preconditions import CHECKING
+from fazai.providers.hosts.shell.quoting import encode_script, quote
 from fazai.providers.hosts.shell.script import PRELUDE
 from fazai.providers.hosts.shell.walking import JUDGING, WRITING
 
-__all__ = ["Channel", "Ended", "Form", "Listener", "Reader", "Result", "Shell", "Writer"]
+__all__ = [
+    "BlockForm",
+    "BlockResult",
+    "BlockRunner",
+    "ByteReader",
+    "ByteWriter",
+    "OutputListener",
+    "ShellChannel",
+    "ShellEnded",
+]
 
 
-class Reader(Protocol):
+class ByteReader(Protocol):
     """The side of a stream that bytes come from."""
 
     async def read(self, n: int = -1, /) -> bytes:
@@ -30,14 +39,14 @@ class Reader(Protocol):
         ...
 
 
-class Writer(Protocol):
+class ByteWriter(Protocol):
     """The side of a stream that bytes go to, as of `asyncio.StreamWriter`."""
 
     def write(self, data: bytes, /) -> None: ...
     async def drain(self) -> None: ...
 
 
-class Channel(Protocol):
+class ShellChannel(Protocol):
     """The three streams of a shell on a host: the seam between a session and what reaches the host.
 
     `ssh/` and `local/` are the transports there are. Another one, such as the southbound agent, brings a
@@ -55,11 +64,11 @@ class Channel(Protocol):
     """
 
     @property
-    def stdin(self) -> Writer: ...
+    def stdin(self) -> ByteWriter: ...
     @property
-    def stdout(self) -> Reader: ...
+    def stdout(self) -> ByteReader: ...
     @property
-    def stderr(self) -> Reader: ...
+    def stderr(self) -> ByteReader: ...
     async def refusal(self, said: str) -> FazaiError:
         """Return why the shell ended; `said` is the end of its standard error."""
         ...
@@ -76,7 +85,7 @@ class Channel(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class BlockResult:
     """The exit code and output of a block; of a long output only the end is kept."""
 
     exit: int
@@ -85,11 +94,11 @@ class Result:
 
 
 #: Gets the output of a command as it comes: the stream's name, and bytes.
-Listener = Callable[[str, bytes], None]
+OutputListener = Callable[[str, bytes], None]
 #: How a block runs. A `look` needs no subshell, and nobody wants its standard error; what an `act` says is
 #: one stream, as each mark is a packet; of a `command` both streams are told apart.
-Form = Literal["look", "act", "command"]
-_FORMS: Final[Mapping[Form, tuple[str, str]]] = {
+BlockForm = Literal["look", "act", "command"]
+_BLOCK_FORMS: Final[Mapping[BlockForm, tuple[str, str]]] = {
     "look": ("fz_m begin; {", "} 2>/dev/null; fz_m end $?"),
     "act": ("fz_m begin; (", ") 2>&1; fz_m end $?"),
     "command": ("fz_b; (", "); fz_e $?"),
@@ -100,9 +109,11 @@ _WRITE_BYTES: Final = 64 * 1024  # collected before they are sent
 _KEPT_BYTES: Final = 1024 * 1024
 #: What is kept of what comes before the mark of a block: greetings, or why there is no shell.
 _GREETING_BYTES: Final = 16 * 1024
+#: What is told of the standard error of a shell that ended: its end.
+_LAST_WORDS_BYTES: Final = 2000
 
 
-class Ended(Exception):
+class ShellEnded(Exception):
     """Raised when the shell went away; `err` is what it said last."""
 
     def __init__(self, err: bytes) -> None:
@@ -110,11 +121,11 @@ class Ended(Exception):
         self.err = err
 
 
-class Shell:
+class BlockRunner:
     """Runs blocks of script one after the other in the shell of a channel. `root`: the folder that links of
     the host cannot lead out of."""
 
-    def __init__(self, channel: Channel, host: str, root: str = "") -> None:
+    def __init__(self, channel: ShellChannel, host: str, root: str = "") -> None:
         self.nonce = secrets.token_hex(16)
         self.blocks = 0
         self._channel = channel
@@ -135,17 +146,17 @@ class Shell:
         *,
         timeout_s: float,
         setup: str = "",
-        listener: Listener | None = None,
-        form: Form = "command",
+        listener: OutputListener | None = None,
+        form: BlockForm = "command",
         limit: int | None = None,
-    ) -> Result:
+    ) -> BlockResult:
         """Run one block without standard input, and wait for its end. `setup` is a line for the shell itself.
         `limit`: it cannot print more than so many bytes; without one, the end of what it prints is kept.
 
         Raises TimeoutError, Unreachable when the connection goes away or the answer is none, Ended when only
         the shell does.
         """
-        chunks = [encoded(script)] if isinstance(script, str) else script
+        chunks = [encode_script(script)] if isinstance(script, str) else script
         async with asyncio.timeout(timeout_s):
             sender = asyncio.ensure_future(self._send(chunks, setup, form))
             try:
@@ -154,48 +165,50 @@ class Shell:
                 sender.cancel()
                 await asyncio.gather(sender, return_exceptions=True)
 
-    async def _send(self, chunks: Iterable[bytes], setup: str, form: Form) -> None:
+    async def _send(self, chunks: Iterable[bytes], setup: str, form: BlockForm) -> None:
         """Send a block. What fits travels in one piece: each write is a packet, a system call here and a
         wake-up there."""
         stdin = self._channel.stdin
-        prefix = quoted(self._root)
+        prefix = quote(self._root)
         head = (
             "" if self.blocks else f"{PRELUDE}{JUDGING}fz_prefix={prefix}\nfz_n={self.nonce}\nfz_m shell $$\n"
         )
         if form != "look" and not self._writes:
             self._writes = True
-            head += WRITING + FUNCTION
-        begin, end = _FORMS[form]
+            head += WRITING + CHECKING
+        begin, end = _BLOCK_FORMS[form]
         self.blocks += 1
-        waiting = bytearray(encoded(f"{head}{setup}\n{{ {begin}\n"))
+        waiting = bytearray(encode_script(f"{head}{setup}\n{{ {begin}\n"))
         for chunk in chunks:
             waiting += chunk
             if len(waiting) >= _WRITE_BYTES:
                 stdin.write(bytes(waiting))
                 waiting.clear()
-                await stdin.drain()  # deadline: Shell.run
-        waiting += encoded(f"\n{end}; }} </dev/null\n")
+                await stdin.drain()  # deadline: BlockRunner.run
+        waiting += encode_script(f"\n{end}; }} </dev/null\n")
         stdin.write(bytes(waiting))
-        await stdin.drain()  # deadline: Shell.run
+        await stdin.drain()  # deadline: BlockRunner.run
 
-    async def _receive(self, listener: Listener | None, form: Form, limit: int | None) -> Result:
+    async def _receive(
+        self, listener: OutputListener | None, form: BlockForm, limit: int | None
+    ) -> BlockResult:
         if form != "command":
             said, code = await self._until_end("stdout", self._channel.stdout, listener, limit)
             if code is not None:
-                return Result(code, said, b"")
+                return BlockResult(code, said, b"")
             last, _ = await self._until_end("stderr", self._channel.stderr, None, None)
             words = b"\n".join(text for text in (last, said) if text.strip())  # nologin's are in the output
-            raise Ended(words[-2000:])
-        out, err = await asyncio.gather(
+            raise ShellEnded(words[-_LAST_WORDS_BYTES:])
+        (out, code), (err, err_code) = await asyncio.gather(
             self._until_end("stdout", self._channel.stdout, listener, limit),
             self._until_end("stderr", self._channel.stderr, listener, limit),
         )
-        if out[1] is None or err[1] is None:
-            raise Ended(err[0][-2000:])
-        return Result(out[1], out[0], err[0])
+        if code is None or err_code is None:
+            raise ShellEnded(err[-_LAST_WORDS_BYTES:])
+        return BlockResult(code, out, err)
 
     async def _until_end(
-        self, name: str, reader: Reader, listener: Listener | None, limit: int | None
+        self, name: str, reader: ByteReader, listener: OutputListener | None, limit: int | None
     ) -> tuple[bytes, int | None]:
         """Read what stands between the marks of the block, and its exit code; None if the stream ended
         before."""
@@ -224,9 +237,9 @@ class Shell:
         hint = "does something there stand between us and its sh?"
         return Unreachable(f"{self._host} {what}", stage="answer", where=self._host, hint=hint)
 
-    async def _read(self, reader: Reader) -> bytes:
+    async def _read(self, reader: ByteReader) -> bytes:
         try:
-            return await reader.read(_READ_BYTES)  # deadline: Shell.run
+            return await reader.read(_READ_BYTES)  # deadline: BlockRunner.run
         except OSError as error:
             text = f"the connection to {self._host} was cut: {error.strerror or error}"
             raise Unreachable(text, stage="read", where=self._host) from None

@@ -17,10 +17,10 @@ __all__ = [
     "ContentOf",
     "FileAt",
     "Output",
+    "OutputOf",
     "OverlongOutput",
     "PathState",
     "Question",
-    "Shell",
     "answer_bytes",
 ]
 
@@ -56,7 +56,7 @@ class ContentOf:
 
 
 @dataclass(frozen=True, slots=True)
-class Shell:
+class OutputOf:
     """Ask for the output of a snippet of POSIX shell (at most `limit` bytes), and its exit code. The snippet
     changes nothing."""
 
@@ -64,7 +64,7 @@ class Shell:
     limit: int = SAID_BYTES
 
 
-Question = FileAt | ContentOf | Shell
+Question = FileAt | ContentOf | OutputOf
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,5 +130,5 @@ Answer = PathState | Output
 
 def answer_bytes(questions: Sequence[Question]) -> int:
     """Return the most bytes that the answer to these questions can have, all frames included."""
-    limits = (q.limit if isinstance(q, ContentOf | Shell) else 0 for q in questions)
+    limits = (q.limit if isinstance(q, ContentOf | OutputOf) else 0 for q in questions)
     return min(_MOST_BYTES, _READ_BYTES + sum(limit + _PATH_BYTES for limit in limits))

@@ -13,7 +13,7 @@ from fazai.model import FieldSpec, Session, Target
 from fazai.providers.hosts.options import read_option
 from fazai.providers.hosts.provider import HostProvider
 from fazai.providers.hosts.shell.become import become_of
-from fazai.providers.hosts.ssh.settings import OPTIONS, Hop, problems, settings_of
+from fazai.providers.hosts.ssh.settings import OPTIONS, Hop, find_problems, settings_of
 
 if TYPE_CHECKING:
     from fazai.providers.hosts.ssh.connecting import Connections
@@ -49,18 +49,18 @@ class SshProvider(HostProvider):
         self._loading  # noqa: B018 - begins once
 
     def problems(self, target: Target) -> Iterator[tuple[str, str, str | None]]:
-        return problems(target)
+        return find_problems(target)
 
     def box_of(self, target: Target) -> str:
         """Name the server that is reached, and the way there; whoever logs in."""
         settings = settings_of(target)
-        way = "".join(f" via {_place(hop)}" for hop in settings.jumps or ())
+        way = "".join(f" via {_host_and_port(hop)}" for hop in settings.jumps or ())
         config = f" as {settings.config} has it" if settings.config else ""
-        return f"ssh://{_place(settings.hop)}{read_option(target, 'root', default='')}{way}{config}"
+        return f"ssh://{_host_and_port(settings.hop)}{read_option(target, 'root', default='')}{way}{config}"
 
     def connect(self, target: Target) -> Session:
         from fazai.providers.hosts.session import HostSession
-        from fazai.providers.hosts.ssh.transport import start
+        from fazai.providers.hosts.ssh.transport import start_ssh_shell
 
         become = become_of(target)
         timeout_s = float(read_option(target, "timeout", default=60))
@@ -69,13 +69,13 @@ class SshProvider(HostProvider):
         return HostSession(
             target,
             self.host_kinds,
-            lambda: start(target.name, settings, become, self.connections, timeout_s),
+            lambda: start_ssh_shell(target.name, settings, become, self.connections, timeout_s),
             timeout_s=timeout_s,
             root=str(read_option(target, "root", default="")),
         )
 
 
-def _place(hop: Hop) -> str:
+def _host_and_port(hop: Hop) -> str:
     """Return host and port in one notation."""
     return f"{hop.host.lower().removesuffix('.')}:{hop.port or 22}"
 

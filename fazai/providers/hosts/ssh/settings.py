@@ -13,7 +13,7 @@ from fazai.providers.hosts.options import read_option
 from fazai.providers.hosts.provider import COMMON_OPTIONS
 from fazai.providers.hosts.shell.become import become_problems
 
-__all__ = ["OPTIONS", "Hop", "Settings", "hops", "problems", "settings_of", "settings_of_jump"]
+__all__ = ["OPTIONS", "Hop", "SshSettings", "find_problems", "parse_hops", "settings_of", "settings_of_jump"]
 
 _SPECS = (
     FieldSpec("host", "text", "name or address; the target's name when not given"),
@@ -60,7 +60,7 @@ _SPECS = (
 )
 
 OPTIONS: Mapping[str, FieldSpec] = {spec.name: spec for spec in (*_SPECS, *COMMON_OPTIONS)}
-_ARGS = ("ansible_ssh_common_args", "ansible_ssh_extra_args")
+_ARGUMENT_OPTIONS = ("ansible_ssh_common_args", "ansible_ssh_extra_args")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class Hop:
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class SshSettings:
     """Everything that a connection needs. Two hosts behind the same hops share those connections."""
 
     hop: Hop
@@ -91,7 +91,7 @@ class Settings:
     on_the_way: bool = False  # others are reached through it
 
 
-def settings_of_jump(settings: Settings, jumps: tuple[Hop, ...]) -> Settings:
+def settings_of_jump(settings: SshSettings, jumps: tuple[Hop, ...]) -> SshSettings:
     """Return the settings for the last of the hosts on the way: what is the target's alone, its password and
     its host key, is not for them."""
     return replace(
@@ -104,7 +104,7 @@ def settings_of_jump(settings: Settings, jumps: tuple[Hop, ...]) -> Settings:
     )
 
 
-def settings_of(target: Target) -> Settings:
+def settings_of(target: Target) -> SshSettings:
     """Return the settings of a target. Raises ValueError for arguments of ssh that are not understood."""
 
     def get(*names: str) -> str | None:
@@ -114,13 +114,13 @@ def settings_of(target: Target) -> Settings:
     port = read_option(target, "ansible_port", "ansible_ssh_port", "port")
     jump = get("jump")
     known_hosts = get("known_hosts")
-    settings = Settings(
+    settings = SshSettings(
         hop=Hop(
             get("ansible_host", "ansible_ssh_host", "host") or target.name,
             None if port is None else int(port),
             get("ansible_user", "ansible_ssh_user", "user"),
         ),
-        jumps=None if jump is None else hops(jump),
+        jumps=None if jump is None else parse_hops(jump),
         key=get("ansible_ssh_private_key_file", "ansible_private_key_file", "key"),
         certificate=get("certificate"),
         passphrase=read_option(target, "passphrase"),
@@ -132,20 +132,20 @@ def settings_of(target: Target) -> Settings:
         config=get("ssh_config"),
         connect_timeout_s=float(read_option(target, "connect_timeout", default=15)),
     )
-    for name in _ARGS:
+    for name in _ARGUMENT_OPTIONS:
         if words := get(name):
-            settings = _with_args(settings, shlex.split(words))
+            settings = _with_ssh_arguments(settings, shlex.split(words))
     return settings
 
 
-def hops(text: str) -> tuple[Hop, ...]:
+def parse_hops(text: str) -> tuple[Hop, ...]:
     """Read `user@bastion:22,second`, in the order in which the hosts are passed. Raises ValueError."""
     if text.strip().lower() == "none":
         return ()
-    return tuple(_hop(part.strip()) for part in text.split(","))
+    return tuple(_parse_hop(part.strip()) for part in text.split(","))
 
 
-def _hop(text: str) -> Hop:
+def _parse_hop(text: str) -> Hop:
     user, _, place = text.removeprefix("ssh://").rpartition("@")
     port = ""
     if place.startswith("["):
@@ -158,7 +158,7 @@ def _hop(text: str) -> Hop:
     return Hop(place, int(port) if port else None, user or None)
 
 
-def _with_args(settings: Settings, words: Sequence[str]) -> Settings:
+def _with_ssh_arguments(settings: SshSettings, words: Sequence[str]) -> SshSettings:
     """Return the settings with those arguments of ssh's own that say how to connect. Raises ValueError."""
     rest = list(words)
     while rest:
@@ -173,14 +173,14 @@ def _with_args(settings: Settings, words: Sequence[str]) -> Settings:
         name = {"-J": "proxyjump", "-i": "identityfile", "-l": "user", "-p": "port", "-F": "-f"}.get(flag, "")
         if flag == "-o":
             name, _, value = value.replace(" ", "=", 1).partition("=")
-        settings = _with(settings, name.strip().lower(), value.strip().strip('"'))
+        settings = _with_ssh_option(settings, name.strip().lower(), value.strip().strip('"'))
     return settings
 
 
-def _with(settings: Settings, name: str, value: str) -> Settings:
+def _with_ssh_option(settings: SshSettings, name: str, value: str) -> SshSettings:
     path = os.path.abspath(os.path.expanduser(value))
     if name == "proxyjump":
-        return replace(settings, jumps=hops(value))
+        return replace(settings, jumps=parse_hops(value))
     if name == "identityfile":
         return replace(settings, key=settings.key or path)
     if name == "certificatefile":
@@ -208,13 +208,13 @@ _WITHOUT_EFFECT = frozenset(
 )
 
 
-def problems(target: Target) -> Iterator[tuple[str, str, str | None]]:
+def find_problems(target: Target) -> Iterator[tuple[str, str, str | None]]:
     """Iterate over what is wrong: the option, the problem, and a hint."""
     yield from become_problems(target)
     try:
         settings = settings_of(target)
     except ValueError as error:
-        name = next((n for n in _ARGS if target.options.get(n)), "jump")
+        name = next((n for n in _ARGUMENT_OPTIONS if target.options.get(n)), "jump")
         yield name, str(error), "write it in ~/.ssh/config, or with the options of docs/hosts.md"
         return
     word = settings.host_key

@@ -21,19 +21,21 @@ class KnownHosts:
         self._files: dict[str, tuple[object, asyncssh.SSHKnownHosts]] = {}
 
     def read(self, path: str) -> asyncssh.SSHKnownHosts:
-        """Return the known hosts that the file holds now; none where it is not there. Raises InventoryError."""
+        """Return the known hosts that the file holds now; none where it is not there. Raises
+        InventoryError."""
         try:
             found = os.stat(path)
         except OSError:
             return asyncssh.import_known_hosts("")
         stamp = (found.st_mtime_ns, found.st_size)
-        known = self._files.get(path)
-        if known is None or known[0] != stamp:
+        read_at, known = self._files.get(path, (None, None))
+        if known is None or read_at != stamp:
             try:
-                known = self._files[path] = stamp, asyncssh.read_known_hosts(path)
+                known = asyncssh.read_known_hosts(path)
             except (OSError, ValueError) as error:
                 raise InventoryError(f"{path} cannot be used: {error}", where=path) from None
-        return known[1]
+            self._files[path] = stamp, known
+        return known
 
 
 @dataclass(slots=True)

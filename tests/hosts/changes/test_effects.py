@@ -8,7 +8,13 @@ from typing import Any
 import pytest
 
 from fazai.model import Verb
-from fazai.providers.hosts.effects import Names, Touched, folders_of, reads, where_are
+from fazai.providers.hosts.effects import (
+    PathNames,
+    TouchedPaths,
+    ambiguous_folders,
+    folders_question,
+    paths_read,
+)
 from fazai.providers.hosts.kind import Want
 from fazai.providers.hosts.kinds import all_kinds
 from fazai.providers.hosts.shell.questions import Answer, FileAt, Output, PathState, Question
@@ -19,7 +25,7 @@ KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZG
 
 
 def want(kind: str, fields: Mapping[str, Any], state: str = "present") -> Want:
-    return Want(resource(f"ssh.{kind}", fields, state), lambda path: path)
+    return Want(resource(f"host.{kind}", fields, state), lambda path: path)
 
 
 #: Each kind, with what it may alter (None: anything) and what it reads (None: programs are asked).
@@ -52,9 +58,10 @@ DECLARED: list[tuple[str, dict[str, Any], tuple[str, ...] | None, tuple[str, ...
 
 def test_every_kind_declares_what_it_may_alter() -> None:
     for name, fields, alters, seen in DECLARED:
-        kind = KINDS[f"ssh.{name}"]
-        assert (kind.touches(want(name, fields)), reads(kind, want(name, fields))) == (alters, seen), name
-    assert {f"ssh.{name}" for name, *_ in DECLARED} == set(KINDS)
+        kind = KINDS[f"host.{name}"]
+        wanted = want(name, fields)
+        assert (kind.touches(wanted), paths_read(kind, wanted)) == (alters, seen), name
+    assert {f"host.{name}" for name, *_ in DECLARED} == set(KINDS)
 
 
 FILE = {"path": "/a/b", "content": "x"}
@@ -79,20 +86,20 @@ TOUCHES: list[tuple[str, Mapping[str, Any], Verb, str, dict[str, bool], bool]] =
 def test_what_a_change_alters(
     kind: str, fields: Mapping[str, Any], verb: Verb, path: str, more: dict[str, bool], expected: bool
 ) -> None:
-    touched = Touched(Names((), {}))
-    touched.add(KINDS[f"ssh.{kind}"], want(kind, fields), verb)
+    touched = TouchedPaths(PathNames((), {}))
+    touched.add(KINDS[f"host.{kind}"], want(kind, fields), verb)
     assert bool(touched.last((path,), **more)) is expected
     assert touched.last(None) == 1  # a program may look anywhere
 
 
 def test_one_file_with_two_names() -> None:
     paths = ("/real/b", "/link/b", "/new/d/b")
-    folders = folders_of(paths)
+    folders = ambiguous_folders(paths)
     assert folders == ("/real", "/link", "/new/d", "/new")
-    (where,) = where_are(folders)
+    (where,) = folders_question(folders)
     answers: dict[Question, Answer] = {where: Output(0, b"/real\0/real\0\0/other\0")}
     answers[FileAt("/etc/l", follow=True)] = PathState("file", target="x", real="/link/f")
-    names = Names(folders, answers)
+    names = PathNames(folders, answers)
     assert names.of("/link/b") == {"/link/b", "/real/b"}
     assert names.of("/new/d/b") == {"/new/d/b", "/other/d/b"}
     assert names.of("/etc/l") == {"/etc/l", "/link/f", "/real/f"}
@@ -100,6 +107,6 @@ def test_one_file_with_two_names() -> None:
 
 
 def test_folders_are_asked_about_only_where_one_name_stands_in_several() -> None:
-    assert folders_of(["/etc/app", "/etc/app/app.conf", "/etc/hosts"]) == ()
-    assert folders_of(["/etc/a/x", "/etc/b/x"]) == ("/etc/a", "/etc", "/etc/b")
-    assert folders_of(["/l/d/x", "/r/d/y"]) == ("/l/d", "/l", "/r/d", "/r")
+    assert ambiguous_folders(["/etc/app", "/etc/app/app.conf", "/etc/hosts"]) == ()
+    assert ambiguous_folders(["/etc/a/x", "/etc/b/x"]) == ("/etc/a", "/etc", "/etc/b")
+    assert ambiguous_folders(["/l/d/x", "/r/d/y"]) == ("/l/d", "/l", "/r/d", "/r")

@@ -11,34 +11,34 @@ from pathlib import Path
 import pytest
 
 from fazai.providers.hosts.blob import Blob
-from fazai.providers.hosts.local.transport import start
+from fazai.providers.hosts.local.transport import start_local_shell
 from fazai.providers.hosts.shell.become import Become
-from fazai.providers.hosts.shell.channel import Result, Shell
-from fazai.providers.hosts.shell.preconditions import MOVED, Base, checked, moved_path
+from fazai.providers.hosts.shell.channel import BlockResult, BlockRunner
+from fazai.providers.hosts.shell.preconditions import MOVED, Precondition, check_lines, find_moved_path
 from fazai.providers.hosts.shell.questions import PathState
 from tests.hosts.helpers import HOSTILE, SHELLS, shell_environ
 
 
-def base(path: Path) -> Base:
+def base(path: Path) -> Precondition:
     """As a look finds it."""
     at = str(path)
     if not os.path.lexists(at):
-        return Base.of(at, PathState("missing"))
+        return Precondition.of(at, PathState("missing"))
     found = os.lstat(at)
     state = PathState("directory", found.st_mode & 0o7777, found.st_uid, found.st_gid)
     if path.is_symlink():
-        return Base.of(at, replace(state, type="link", target=os.readlink(at)))
+        return Precondition.of(at, replace(state, type="link", target=os.readlink(at)))
     if path.is_dir():
-        return Base.of(at, state)
-    return Base.of(at, replace(state, type="file", sha256=Blob.of(path.read_bytes()).sha256))
+        return Precondition.of(at, state)
+    return Precondition.of(at, replace(state, type="file", sha256=Blob.of(path.read_bytes()).sha256))
 
 
-def run(shell: str, folder: Path, bases: list[Base]) -> tuple[Result, str]:
-    async def go() -> tuple[Result, str]:
-        channel = await start("box", Become(), str(folder), shell_environ(shell, folder))
-        talk = Shell(channel, "box")
+def run(shell: str, folder: Path, bases: list[Precondition]) -> tuple[BlockResult, str]:
+    async def go() -> tuple[BlockResult, str]:
+        channel = await start_local_shell("box", Become(), str(folder), shell_environ(shell, folder))
+        talk = BlockRunner(channel, "box")
         try:
-            script = f"set -e; trap 'echo ended' EXIT\n{checked(bases)}echo written\n"
+            script = f"set -e; trap 'echo ended' EXIT\n{check_lines(bases)}echo written\n"
             return await talk.run(script, timeout_s=20, form="act"), talk.nonce
         finally:
             await channel.close()
@@ -74,11 +74,11 @@ def test_what_moved_on_is_named_and_ends_the_block(move: str, shell: str, tmp_pa
     first(path)
     bases = [base(root / "none"), base(path)]
     same, nonce = run(shell, tmp_path, bases)
-    assert (same.exit, same.out, moved_path(bases, same.out, nonce)) == (0, b"written\nended\n", None)
+    assert (same.exit, same.out, find_moved_path(bases, same.out, nonce)) == (0, b"written\nended\n", None)
     then(path)
     result, nonce = run(shell, tmp_path, bases)
     assert (result.exit, b"written" in result.out) == (MOVED, False)
-    assert moved_path(bases, result.out, nonce) == str(path)
+    assert find_moved_path(bases, result.out, nonce) == str(path)
 
 
 @pytest.mark.parametrize("shell", SHELLS)
@@ -96,9 +96,13 @@ def test_what_is_not_known_is_not_compared(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_text("x")
     os.mkfifo(tmp_path / "fifo")
-    bases = [Base(str(path), "file", 0o644), Base(str(path), "file"), Base(str(tmp_path / "fifo"), "other")]
+    bases = [
+        Precondition(str(path), "file", 0o644),
+        Precondition(str(path), "file"),
+        Precondition(str(tmp_path / "fifo"), "other"),
+    ]
     path.chmod(0o644)
     assert run("dash", tmp_path, bases)[0].exit == 0
     path.chmod(0o600)
     result, nonce = run("dash", tmp_path, bases)
-    assert (result.exit, moved_path(bases, result.out, nonce)) == (MOVED, str(path))
+    assert (result.exit, find_moved_path(bases, result.out, nonce)) == (MOVED, str(path))

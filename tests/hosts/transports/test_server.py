@@ -14,8 +14,8 @@ from fazai.errors import AccessDenied, FazaiError
 from fazai.model import Secret, Target
 from fazai.providers.hosts.shell.become import Become
 from fazai.providers.hosts.ssh.connecting import Connections
-from fazai.providers.hosts.ssh.settings import Hop, Settings, settings_of
-from fazai.providers.hosts.ssh.transport import start
+from fazai.providers.hosts.ssh.settings import Hop, SshSettings, settings_of
+from fazai.providers.hosts.ssh.transport import start_ssh_shell
 
 
 class Server(asyncssh.SSHServer):
@@ -51,11 +51,11 @@ async def talk(tmp_path: Path, password: str, kex: Sequence[str] = ()) -> tuple[
     port = server.get_port()
     known = tmp_path / "known_hosts"
     known.write_text(f"[127.0.0.1]:{port} {key.export_public_key().decode()}")
-    settings = Settings(
+    settings = SshSettings(
         Hop("127.0.0.1", port, "me"), password=Secret(password), known_hosts=(str(known),), agent=False
     )
     try:
-        channel = await start("box", settings, Become(), Connections(str(tmp_path), {}))
+        channel = await start_ssh_shell("box", settings, Become(), Connections(str(tmp_path), {}))
     except FazaiError as error:
         return (error,)
     else:
@@ -161,7 +161,7 @@ def test_each_hop_has_its_own_password(jump_password: str | None, by_config: boo
         }
         settings = settings_of(Target("box", "ssh", "write", options))
         try:
-            channel = await start("box", settings, Become(), Connections(str(tmp_path), {}))
+            channel = await start_ssh_shell("box", settings, Become(), Connections(str(tmp_path), {}))
         except FazaiError as error:
             return error
         else:

@@ -16,10 +16,10 @@ import pytest
 
 from fazai.errors import FazaiError
 from fazai.model import Resource
+from tests.hosts.changes.test_unsafe_ways import ALICE, outside, plant
 from tests.hosts.helpers import Host, resource, shell_environ
+from tests.hosts.kinds.test_shared_files import KEY_1
 from tests.hosts.machines import missing
-from tests.hosts.test_shared_files import KEY_1
-from tests.hosts.test_unsafe_ways import ALICE, outside, plant
 
 pytestmark = [
     pytest.mark.slow,

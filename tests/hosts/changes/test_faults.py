@@ -23,7 +23,7 @@ from fazai.model import Secret, Target
 from fazai.providers.hosts.kinds import all_kinds
 from fazai.providers.hosts.local.transport import LocalChannel
 from fazai.providers.hosts.session import HostSession
-from fazai.providers.hosts.shell.become import Become, greet
+from fazai.providers.hosts.shell.become import Become, answer_password_prompt
 from tests.hosts.conftest import World
 from tests.hosts.helpers import Host, resource
 from tests.hosts.sshd import Sshd
@@ -240,7 +240,7 @@ async def became(become: Become, user: str | None) -> FazaiError | str:
     channel: LocalChannel = await inside("sh", "-c", become.command, user=user)()
     channel._become = become
     try:
-        await greet(channel, become, "box")
+        await answer_password_prompt(channel, become, "box")
         channel.stdin.write(b"echo I am $(id -un); exit\n")
         said: bytes = await channel.stdout.read()
         if not said:

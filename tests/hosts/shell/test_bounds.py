@@ -20,15 +20,15 @@ from fazai.errors import DeviceError, FazaiError, Unreachable
 from fazai.model import Secret, Target
 from fazai.providers.hosts.kinds import all_kinds
 from fazai.providers.hosts.local.provider import PROVIDER as LOCAL
-from fazai.providers.hosts.local.transport import start
+from fazai.providers.hosts.local.transport import start_local_shell
 from fazai.providers.hosts.session import HostSession
 from fazai.providers.hosts.shell.become import Become
-from fazai.providers.hosts.shell.questions import AnswerTooLong, FileAt, Output, Shell
-from fazai.providers.hosts.shell.second_connection import _END
+from fazai.providers.hosts.shell.connection import _END
+from fazai.providers.hosts.shell.questions import AnswerTooLong, FileAt, Output, OutputOf
 from fazai.providers.hosts.ssh.connecting import Connections
 from fazai.providers.hosts.ssh.provider import SshProvider
-from fazai.providers.hosts.ssh.settings import Hop, Settings
-from fazai.providers.hosts.ssh.transport import start as start_ssh
+from fazai.providers.hosts.ssh.settings import Hop, SshSettings
+from fazai.providers.hosts.ssh.transport import start_ssh_shell as start_ssh
 from tests.hosts.conftest import ME, World
 from tests.hosts.helpers import SHELLS, Host, resource, shell_environ
 from tests.hosts.sshd import Sshd
@@ -73,7 +73,7 @@ def program(folder: Path, name: str, text: str) -> dict[str, str]:
 
 def session(environ: dict[str, str], timeout_s: float = 1, become: Become | None = None) -> HostSession:
     def begin() -> Any:
-        return start("box", become or Become(), "", environ, timeout_s)
+        return start_local_shell("box", become or Become(), "", environ, timeout_s)
 
     return HostSession(Target("box", "local", "write", {}), all_kinds(), begin, timeout_s=timeout_s)
 
@@ -143,7 +143,11 @@ def test_nonsense_is_one_sentence_and_exit_4(world: World, monkeypatch: pytest.M
 @pytest.mark.parametrize("shell", SHELLS)
 def test_an_answer_is_cut_off_on_the_host(shell: str, tmp_path: Path) -> None:
     """Others on the same question are answered; who is cut off is ended, and its exit code is not lost."""
-    endless, brief, most = Shell("cat /dev/zero"), Shell("printf abc; exit 7"), Shell("printf xxxx", limit=4)
+    endless, brief, most = (
+        OutputOf("cat /dev/zero"),
+        OutputOf("printf abc; exit 7"),
+        OutputOf("printf xxxx", limit=4),
+    )
 
     async def run() -> None:
         host = Host.local(tmp_path, shell_environ(shell, tmp_path))
@@ -426,7 +430,7 @@ def test_a_shell_over_ssh_that_is_none(command: str, world: World, server: Sshd)
 
 def test_a_host_that_stops_in_mid_conversation(world: World, server: Sshd) -> None:
     """It keeps the connection, and neither reads nor answers: closing has its end, too."""
-    settings = Settings(
+    settings = SshSettings(
         Hop("127.0.0.1", server.port, ME),
         key=str(server.user_key),
         known_hosts=(str(server.known_hosts(world.folder / "known_hosts")),),
@@ -446,7 +450,7 @@ def test_a_host_that_stops_in_mid_conversation(world: World, server: Sshd) -> No
                 os.killpg(child.pid, signal.SIGSTOP)
                 os.kill(child.pid, signal.SIGSTOP)
             with pytest.raises(Unreachable, match="no answer within 1 s"):
-                await found.ask(Shell("echo more"))
+                await found.ask(OutputOf("echo more"))
 
     asyncio.run(run())
 

@@ -15,8 +15,8 @@ from fazai.cli import main
 from fazai.errors import DeviceError, Moved
 from tests.hosts.conftest import World
 from tests.hosts.helpers import Host, put_first, resource, shell_environ
-from tests.hosts.test_packages import NAME, debian
-from tests.hosts.test_shared_files import KEY_1
+from tests.hosts.kinds.test_packages import NAME, debian
+from tests.hosts.kinds.test_shared_files import KEY_1
 from tests.hosts.test_whole_machine import fazai
 
 #: The one file that the package brings.
@@ -301,7 +301,7 @@ def test_a_line_is_not_written_over_another_hand(kind: str, there: bool, tmp_pat
     async def run() -> None:
         host = Host.local(root, environ)
         async with host.session:
-            (change,) = (await host.look(resource(f"ssh.{kind}", fields))).changes
+            (change,) = (await host.look(resource(f"host.{kind}", fields))).changes
             with pytest.raises(Moved, match=f"/{name} was changed by another hand since it was looked at"):
                 await host.session.write(change)
 

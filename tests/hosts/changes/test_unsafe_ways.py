@@ -17,7 +17,7 @@ import pytest
 from fazai.errors import DeviceError, FazaiError
 from fazai.model import Resource
 from tests.hosts.helpers import SHELLS, Host, resource, shell_environ
-from tests.hosts.test_shared_files import KEY_1
+from tests.hosts.kinds.test_shared_files import KEY_1
 
 ALICE, BOB = 65534, 65533
 SECRET = "root:$6$SECRETHASH:19000::::::"

@@ -12,7 +12,7 @@ import pytest
 
 from fazai.model import Target
 from fazai.providers.hosts.session import HostSession
-from fazai.providers.hosts.shell.questions import Answer, Output, Shell
+from fazai.providers.hosts.shell.questions import Answer, Output, OutputOf
 from fazai.providers.hosts.ssh.provider import SshProvider
 from tests.hosts.conftest import ME, World
 from tests.hosts.sshd import Sshd, keygen
@@ -218,7 +218,7 @@ def test_only_what_is_understood(world: World, server: Sshd) -> None:
 
 
 #: What the shell on the host has of ours.
-_GIVEN = Shell('echo "${SSH_AUTH_SOCK-none} ${DISPLAY-none} ${FZ_SENT-none} ${FZ_SET-none}"')
+_GIVEN = OutputOf('echo "${SSH_AUTH_SOCK-none} ${DISPLAY-none} ${FZ_SENT-none} ${FZ_SET-none}"')
 
 
 def test_no_host_gets_what_it_could_use_as_us(

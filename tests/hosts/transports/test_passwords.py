@@ -20,7 +20,7 @@ from fazai.model import Secret, Target
 from fazai.providers.hosts.local.provider import LocalProvider
 from fazai.providers.hosts.ssh.provider import SshProvider
 from tests.hosts.conftest import World
-from tests.hosts.test_server import Recording, shell
+from tests.hosts.transports.test_server import Recording, shell
 
 PASSWORD = 'it\'s "quite" $HOME long'
 SUDO = """#!/bin/sh

@@ -16,11 +16,11 @@ import pytest
 
 from fazai.errors import FazaiError
 from fazai.model import Change, Diff, Resource
-from fazai.providers.hosts.kind import Block, Put
+from fazai.providers.hosts.kind import Block, FileReplacement
 from fazai.providers.hosts.shell import batching as together
+from tests.hosts.changes.test_faults import temporary, until
 from tests.hosts.conftest import World
 from tests.hosts.helpers import HOSTILE, SHELLS, Host, resource, shell_environ
-from tests.hosts.test_faults import temporary, until
 
 
 def first_of(diff: Diff) -> tuple[Change, ...]:
@@ -372,12 +372,12 @@ def test_where_the_script_is_cut(blocks: Sequence[tuple[str, str]], groups: list
     def block(kind: str, path: str) -> Block:
         if kind == "at":
             return Block(f"walk to {path}", at=path, plain=f"make {path}")
-        return Block("", f"{path}.tmp", put=Put(path, (b"fill\n",), "0644", "", f"name {path}"))
+        return Block("", f"{path}.tmp", put=FileReplacement(path, (b"fill\n",), "0644", "", f"name {path}"))
 
     made = [block(*words) for words in blocks]
-    text = b"".join(together.script(made)).decode()
+    text = b"".join(together.batch_script(made)).decode()
     parts = text.split("fz_sync")
-    assert len(parts) - 1 == sum(1 for group in together._groups(made) if any(b.put for b in group))
-    assert [len(group) for group in together._groups(made)] == groups
+    assert len(parts) - 1 == sum(1 for group in together._split_groups(made) if any(b.put for b in group))
+    assert [len(group) for group in together._split_groups(made)] == groups
     places = [text.index(f"{'make' if kind == 'at' else 'name'} {path}\n") for kind, path in blocks]
     assert places == sorted(places)

@@ -148,20 +148,20 @@ def test_a_service_that_somebody_changed_after_us_is_not_taken_back(system: Any,
                     await host.session.write(change)
                     if looked:
                         assert (await host.look(wanted)).changes == ()
-                    assert (await host.session._run(other)).exit == 0
+                    assert (await host.session.shell.run(other)).exit == 0
                     begun = len(said(machine))
                     with pytest.raises(Moved, match="it is not as this run left it"):
                         await host.undo([change])
                     assert [w for w in said(machine)[begun:] if "stop" in w or "disable" in w] == []
             changes = await host.converge(on)
-            await host.session._run(f"{stopped}\n{fell}")  # of which nothing was ours
+            await host.session.shell.run(f"{stopped}\n{fell}")  # of which nothing was ours
             await host.undo(changes)
             (again,) = (await host.look(on)).changes
             assert again.before == {"enabled": False}
             if fell:
-                await host.session._run(stopped)
+                await host.session.shell.run(stopped)
                 changes = await host.converge(runs)
-                await host.session._run(fell)
+                await host.session.shell.run(fell)
                 await host.undo(changes)
                 assert said(machine)[-1].startswith("stop ")
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from fazai.errors import DeviceError
+from tests.hosts.changes.test_depending import NEVER, command, file, line
 from tests.hosts.conftest import ME, World
 from tests.hosts.helpers import SHELLS, Host, put_first, resource, shell_environ
-from tests.hosts.test_depending import NEVER, command, file, line
-from tests.hosts.test_shared_files import KEY_1, KEY_2
+from tests.hosts.kinds.test_shared_files import KEY_1, KEY_2
 
 BLOCK = {"host.block": {"path": "/s/c", "block": "more", "backup": True}}
 

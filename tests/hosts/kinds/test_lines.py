@@ -15,17 +15,17 @@ import pytest
 from fazai.errors import DeviceError
 from fazai.providers.hosts.kinds import all_kinds
 from fazai.providers.hosts.kinds.shared.editing import (
-    Place,
+    InsertionPoint,
     with_block,
     with_line,
     without_block,
     without_lines,
 )
-from fazai.providers.hosts.kinds.shared.matching import matching
+from fazai.providers.hosts.kinds.shared.matching import matching_lines
 from tests.hosts.conftest import World
 from tests.hosts.helpers import Host, resource
 
-END = Place()
+END = InsertionPoint()
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,9 @@ def test_what_was_put_there_is_as_wanted() -> None:
         text = "".join(rng.choice(words) + rng.choice(ends) for _ in range(rng.randrange(6)))
         text = text.rstrip("\n") if rng.random() < 0.2 else text
         regexp = rng.choice((None, "^x", "x$", "^$", "nowhere", "^#?"))
-        place = rng.choice((END, Place("^x"), Place(None, "y"), Place(None, "BOF")))
+        place = rng.choice(
+            (END, InsertionPoint("^x"), InsertionPoint(None, "y"), InsertionPoint(None, "BOF"))
+        )
         line = rng.choice(words[:2])
         once = with_line(text, line, regexp, place)
         assert with_line(once, line, regexp, place) == once, (text, line, regexp)
@@ -222,10 +224,10 @@ def test_only_what_may_take_long_is_read_in_another_thread(
 def test_long_lines_that_are_no_trouble() -> None:
     """What could take long, and does not, matches as everywhere."""
     lines = ["x" * 50_000, " " * 500 + "# PermitRootLogin yes", "é\udcff" * 9000, "a,b" * 3000]
-    assert matching(r"^\s*#?\s*PermitRootLogin", lines) == {1}
-    assert matching(r"^(?:[^,]*,){3}", lines) == {3}
-    assert matching("\udcff", lines) == {2}
-    assert matching("x", []) == frozenset()
+    assert matching_lines(r"^\s*#?\s*PermitRootLogin", lines) == {1}
+    assert matching_lines(r"^(?:[^,]*,){3}", lines) == {3}
+    assert matching_lines("\udcff", lines) == {2}
+    assert matching_lines("x", []) == frozenset()
 
 
 # -- marks ------------------------------------------------------------------------------------------------

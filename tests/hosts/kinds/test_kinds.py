@@ -103,7 +103,7 @@ def test_hostile_names(shell: str, tmp_path: Path) -> None:
             before = host.session.round_trips
             assert (await host.look(*wanted)).changes == ()
             assert host.session.round_trips - before == 1
-            (root / "d plain/plain").write_text("\nchanged\n" + host.session._shell.nonce[:-1] + "\n\n")  # type: ignore[union-attr]
+            (root / "d plain/plain").write_text("\nchanged\n" + host.session.shell.nonce[:-1] + "\n\n")
             (change,) = await host.converge(*wanted)
             assert change.before["content"].data.startswith(b"\nchanged\n")
             gone = [

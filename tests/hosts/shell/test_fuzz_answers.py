@@ -21,16 +21,16 @@ from fazai.providers.hosts.facts import QUESTIONS, facts_of
 from fazai.providers.hosts.kind import Want
 from fazai.providers.hosts.kinds import all_kinds
 from fazai.providers.hosts.kinds.shared.packaging import MANAGERS
-from fazai.providers.hosts.local.transport import start
+from fazai.providers.hosts.local.transport import start_local_shell
 from fazai.providers.hosts.shell.answers import read_answers
-from fazai.providers.hosts.shell.channel import Shell as Running
-from fazai.providers.hosts.shell.questions import Answer, FileAt, Output, PathState, Question, Shell
+from fazai.providers.hosts.shell.channel import BlockRunner as Running
+from fazai.providers.hosts.shell.questions import Answer, FileAt, Output, OutputOf, PathState, Question
 from fazai.providers.hosts.shell.script import observe_script
 from tests.campaign import campaign_size
 from tests.hosts.helpers import resource
 
 NONCE: Final = "0123456789abcdef" * 2
-ROOT: Final = Path(__file__).parents[2]
+ROOT: Final = Path(__file__).parents[3]
 FEW: Final = 500
 MANY: Final = campaign_size(100_000)
 _KEY: Final = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f a@b"
@@ -145,18 +145,19 @@ def questions(found: Sequence[Want]) -> list[Question]:
 def said_by_a_host(asked: Sequence[Question], root: Path) -> bytes:
     """What our script prints there; of snippets that look at the machine, what one would say."""
     quiet = [
-        Shell(f"cat {root}/said/{number}") if isinstance(q, Shell) else q for number, q in enumerate(asked)
+        OutputOf(f"cat {root}/said/{number}") if isinstance(q, OutputOf) else q
+        for number, q in enumerate(asked)
     ]
     (root / "said").mkdir()
     for number, question in enumerate(asked):
-        if isinstance(question, Shell):
+        if isinstance(question, OutputOf):
             text = next((text for word, text in SAID.items() if word in question.script), b"")
             (root / "said" / str(number)).write_bytes(text)
 
     async def run() -> bytes:
         from fazai.providers.hosts.shell.become import Become
 
-        channel = await start("box", Become(), "")
+        channel = await start_local_shell("box", Become(), "")
         shell = Running(channel, "box")
         shell.nonce = NONCE
         result = await shell.run(observe_script(quiet), timeout_s=60, form="look")
@@ -320,7 +321,7 @@ def test_no_reader_takes_forever() -> None:
     """100,000 characters; what takes the square of it is ended by the limit."""
     code = (
         "import resource; resource.setrlimit(resource.RLIMIT_CPU, (60, 60))\n"
-        "from tests.hosts.test_fuzz_answers import read_at_length; read_at_length()"
+        "from tests.hosts.shell.test_fuzz_answers import read_at_length; read_at_length()"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False)
     assert done.returncode == 0

@@ -13,9 +13,9 @@ import pytest
 from fazai.errors import DeviceError
 from fazai.model import Problem, Verb
 from fazai.providers.hosts.kinds import all_kinds
-from tests.hosts import test_kinds
 from tests.hosts.cases import Case
 from tests.hosts.helpers import HOSTILE, SHELLS, Host, resource, shell_environ
+from tests.hosts.kinds import test_kinds
 from tests.hosts.machines import Machine, missing, shim
 
 
@@ -173,18 +173,18 @@ def test_the_kernel_is_set_and_set_back(shell: str, tmp_path: Path) -> None:
         async with host.session:
 
             async def kernel() -> str:
-                result = await host.session._run(f"cat /proc/sys/{name.replace('.', '/')}")
+                result = await host.session.shell.run(f"cat /proc/sys/{name.replace('.', '/')}")
                 return result.out.decode().strip()
 
             # a network namespace begins with the values of the machine, so a known one is set first
-            await host.session._run(f"sysctl -w {name}=0")
+            await host.session.shell.run(f"sysctl -w {name}=0")
             on, off = (resource("host.sysctl", {"name": name, "value": value}) for value in (1, 0))
             changes = await host.converge(on)
             assert (changes[0].verb, await kernel()) == (Verb.CREATE, "1")
             await host.undo(changes)
             assert (await kernel(), file.exists()) == ("0", False)
             await host.converge(on)
-            await host.session._run(f"sysctl -w {name}=0")
+            await host.session.shell.run(f"sysctl -w {name}=0")
             (change,) = await host.converge(on)  # somebody set it, and the file says otherwise
             assert (change.before, change.after) == ({"running": "0"}, {"running": "1"})
             changes = await host.converge(off)
@@ -334,12 +334,12 @@ def test_a_full_disk_leaves_the_old_file(shell: str, tmp_path: Path) -> None:
             setup = (
                 "mkdir -p /etc/cron.d; mount -t tmpfs -o size=8k none /etc/cron.d; cd /etc/cron.d || exit 1"
             )
-            made = await host.session._run(f"{setup}; yes '# a line of text' | head -n 240 >x; cksum x")
+            made = await host.session.shell.run(f"{setup}; yes '# a line of text' | head -n 240 >x; cksum x")
             job = {"name": "long", "job": "echo " + "x" * 300, "user": "root", "cron_file": "x"}
             diff = await host.look(resource("host.cron", job))
             with pytest.raises(DeviceError, match=r"(?i)no space left"):
                 await host.session.write(diff.changes[0])
-            now = await host.session._run("cd /etc/cron.d; cksum x; ls -A")
+            now = await host.session.shell.run("cd /etc/cron.d; cksum x; ls -A")
             assert now.out == made.out + b"x\n"
 
     asyncio.run(run())
@@ -369,7 +369,7 @@ def test_a_key_lets_its_owner_in(tmp_path: Path) -> None:
             assert [change.verb for change in diff.changes] == [Verb.CREATE]
             with pytest.raises(DeviceError, match="there is no user later"):
                 await host.session.write(diff.changes[0])
-            await host.session._run("cd /home/anna && rm -r .ssh && ln -s /etc .ssh")
+            await host.session.shell.run("cd /home/anna && rm -r .ssh && ln -s /etc .ssh")
             (error,) = (await host.look(wanted)).errors
             said = "unsafe step /home/anna/.ssh: a link of root in a folder that anna (uid 7001) can change"
             assert error.message.endswith(said)

@@ -9,7 +9,7 @@ from urllib.parse import quote, quote_plus
 import pytest
 
 from fazai.echoes import masked
-from fazai.providers.hosts.shell.faults import Lines
+from fazai.providers.hosts.shell.faults import OutputRelay
 
 TOKEN = "p\u00e4ss/w0rd & 'more' \"of\" it+"
 KEY = (
@@ -61,7 +61,7 @@ def test_no_line_is_cut_where_a_secret_may_stand() -> None:
     said: list[str] = []
     for before in range(16 * 1024 - 20, 16 * 1024 + 2):
         said.clear()
-        lines = Lines(lambda _, text: said.append(text), masked(["s3cr3t-token"]), lambda: "nonce")
+        lines = OutputRelay(lambda _, text: said.append(text), masked(["s3cr3t-token"]), lambda: "nonce")
         for piece in (b"x" * before, b"s3cr3", b"t-token", b"\n"):
             lines.hear("stdout", piece)
         lines.end()
@@ -70,7 +70,7 @@ def test_no_line_is_cut_where_a_secret_may_stand() -> None:
 
 def test_a_line_that_does_not_end_is_not_told() -> None:
     said: list[str] = []
-    lines = Lines(lambda _, text: said.append(text), masked(["s3cr3t-token"]), lambda: "nonce")
+    lines = OutputRelay(lambda _, text: said.append(text), masked(["s3cr3t-token"]), lambda: "nonce")
     for _ in range(400):
         lines.hear("stderr", b"s3cr3t-token" * 100)
     lines.end()

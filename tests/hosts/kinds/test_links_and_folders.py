@@ -19,13 +19,13 @@ import pytest
 
 from fazai.errors import DeviceError, FazaiError
 from fazai.model import Verb
+from tests.hosts.changes.test_faults import NEW, until
+from tests.hosts.changes.test_unsafe_ways import ALICE, BOB, SECRET, alices, plant
 from tests.hosts.conftest import World
 from tests.hosts.helpers import SHELLS, Host, put_first, resource, shell_environ
+from tests.hosts.kinds.test_shared_files import KEY_1, KEY_2
 from tests.hosts.machines import Machine, missing
-from tests.hosts.test_faults import NEW, until
-from tests.hosts.test_shared_files import KEY_1, KEY_2
-from tests.hosts.test_together import _acl as set_default_acl
-from tests.hosts.test_unsafe_ways import ALICE, BOB, SECRET, alices, plant
+from tests.hosts.shell.test_batching import _acl as set_default_acl
 
 ROOT = pytest.mark.skipif(os.getuid() != 0, reason="only root can give files to others")
 
@@ -697,9 +697,9 @@ def test_nothing_is_removed_across_mount_points(where: str, how: str, shell: str
     async def run() -> None:
         host = machine.host()
         async with host.session:
-            await host.session._run(f"mkdir -p {quoted} /opt/x-ray; touch /opt/x/kept /srv/kept")
+            await host.session.shell.run(f"mkdir -p {quoted} /opt/x-ray; touch /opt/x/kept /srv/kept")
             (change,) = (await host.look(gone)).changes
-            done = await host.session._run(f"mount {how} /opt/x-ray; mount {how} {quoted}")
+            done = await host.session.shell.run(f"mount {how} /opt/x-ray; mount {how} {quoted}")
             assert done.exit == 0, done
             said = f"{point} is a mount point: nothing is removed|{point} was changed by another hand"
             with pytest.raises(DeviceError, match=said):
@@ -707,8 +707,8 @@ def test_nothing_is_removed_across_mount_points(where: str, how: str, shell: str
             (error,) = (await host.look(gone)).errors
             assert error.message == f"host.directory /opt/x: {point} is a mount point: nothing is removed"
             assert error.hint == "unmount it before (host.command), or declare absent what is beside it"
-            assert (await host.session._run(f"umount {quoted} && ls /opt/x/kept /srv/kept")).exit == 0
+            assert (await host.session.shell.run(f"umount {quoted} && ls /opt/x/kept /srv/kept")).exit == 0
             await host.converge(gone)  # a mount beside it, of a name that begins like it, is no matter
-            assert (await host.session._run("[ ! -e /opt/x ] && umount /opt/x-ray")).exit == 0
+            assert (await host.session.shell.run("[ ! -e /opt/x ] && umount /opt/x-ray")).exit == 0
 
     asyncio.run(run())

@@ -233,7 +233,7 @@ class Item:
             return {"host.command": {"shell": f"umask 022; {text}", "chdir": "/", **guard}}
         if fields.pop("absent", False):
             fields["state"] = "absent"
-        return {f"ssh.{self.kind}": fields}
+        return {f"host.{self.kind}": fields}
 
 
 def taken_back(start: Tree, carried_out: list[Item]) -> Tree:

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from fazai.errors import DeviceError
+from tests.hosts.changes.test_unsafe_ways import ALICE, BOB, alices
 from tests.hosts.conftest import World
 from tests.hosts.helpers import SHELLS, Host, put_first, resource, shell_environ
-from tests.hosts.test_links_and_folders import left_over
-from tests.hosts.test_shared_files import KEY_1
-from tests.hosts.test_unsafe_ways import ALICE, BOB, alices
+from tests.hosts.kinds.test_links_and_folders import left_over
+from tests.hosts.kinds.test_shared_files import KEY_1
 
 ROOT = pytest.mark.skipif(os.getuid() != 0, reason="only root can give files to others")
 
