@@ -149,9 +149,8 @@ def test_make_check_runs_shellcheck_over_every_script() -> None:
 
 
 def test_the_script_and_its_units_are_shipped() -> None:
-    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"][
-        "fazai"
-    ]
+    setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    patterns = setuptools["package-data"]["fazai"]
     for name in ("telemetry.sh", "fazai-telemetry.service", "fazai-telemetry.openrc", "fazai-telemetry.cron"):
         path = SCRIPT.parent / name
         assert path.is_file()

@@ -12,7 +12,6 @@ from fazai.model import Activate, Change, Diff, LookAgain, Resource, Step, Verb
 from fazai.providers.hosts import KINDS, OLD_KINDS
 from fazai.providers.hosts.effects import PathNames, TouchedPaths, paths_read
 from fazai.providers.hosts.kind import HostKind, Want
-from fazai.providers.hosts.shell.quoting import quote as word
 
 __all__ = [
     "PROOF_S",
@@ -22,7 +21,6 @@ __all__ = [
     "label_handlers",
     "plan_steps",
     "short_title",
-    "word",
 ]
 
 #: The note of a change that takes another one back.

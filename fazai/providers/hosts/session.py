@@ -43,7 +43,7 @@ from fazai.providers.hosts.shell.preconditions import (
     read_side_effects,
 )
 from fazai.providers.hosts.shell.questions import AnswerTooLong, Output, Question, answer_bytes
-from fazai.providers.hosts.shell.quoting import encode_script
+from fazai.providers.hosts.shell.quoting import encode_script, quote
 from fazai.providers.hosts.shell.script import observe_script
 
 __all__ = ["HostSession"]
@@ -103,7 +103,7 @@ class HostSession:
         """Look at all resources in one block; in a second one, at the content of what differs."""
         answers: dict[Question, Any] = {}
         items: dict[tuple[str, str], Mapping[str, Any] | FazaiError | None] = {}
-        wants = list(self._askable(wanted, items))
+        wants = list(self._wants_to_ask(wanted, items))
         questions = [q for want in wants for q in self._kinds[want.resource.kind].ask(want)]
         self._paths.update(dict.fromkeys(asked_paths(questions)))
         folders = ambiguous_folders(self._paths)
@@ -114,7 +114,7 @@ class HostSession:
             try:
                 more += self._kinds[want.resource.kind].more(want, answers)
             except DeviceError as error:
-                items[want.resource.kind, want.resource.identity] = self._placed(want, error)
+                items[want.resource.kind, want.resource.identity] = self._with_place(want, error)
         await self._ask(answers, more)
         for want in wants:
             key = want.resource.kind, want.resource.identity
@@ -130,7 +130,7 @@ class HostSession:
         self._seen.update({key: item for key, item in items.items() if isinstance(item, Mapping)})
         return HostObservation(items)
 
-    def _askable(
+    def _wants_to_ask(
         self, wanted: Sequence[Resource], items: dict[tuple[str, str], Mapping[str, Any] | FazaiError | None]
     ) -> Iterator[Want]:
         """Iterate over what can be asked of this host; a folder has no services, packages or accounts, and
@@ -138,12 +138,12 @@ class HostSession:
         for resource in wanted:
             if resource.listen:
                 continue
-            if (refused := self._no_machine(resource)) is not None:
+            if (refused := self._needs_machine(resource)) is not None:
                 items[resource.kind, resource.identity] = refused
             else:
                 yield Want(resource, self._at)
 
-    def _no_machine(self, resource: Resource) -> FazaiError | None:
+    def _needs_machine(self, resource: Resource) -> FazaiError | None:
         if not self._root or not self._kinds[resource.kind].machine:
             return None
         text = f"{resource.kind} needs a running machine, and {self._target.name} is a folder"
@@ -154,10 +154,11 @@ class HostSession:
         try:
             return self._kinds[want.resource.kind].read(want, answers)
         except DeviceError as error:
-            return self._placed(want, error)
+            return self._with_place(want, error)
 
-    def _placed(self, want: Want, error: DeviceError) -> DeviceError:
-        """The error with the resource that it belongs to; what questions know of it is the host alone."""
+    def _with_place(self, want: Want, error: DeviceError) -> DeviceError:
+        """Return the error with the resource that it belongs to; what questions know of it is the host
+        alone."""
         if not isinstance(error, AnswerTooLong):
             return error
         text = f"{want.resource.kind} {want.resource.identity}: {error.message}"
@@ -208,7 +209,7 @@ class HostSession:
             name, self._kinds, wants, seen.items, self._handlers, pending, self._names
         )
         due = (self._handlers.get(step.service) for step in found.steps if isinstance(step, Activate))
-        refused = (self._no_machine(handler) for handler in due if handler is not None)
+        refused = (self._needs_machine(handler) for handler in due if handler is not None)
         return replace(found, errors=(*found.errors, *(error for error in refused if error is not None)))
 
     # -- writing ----------------------------------------------------------------------------------------
@@ -216,9 +217,9 @@ class HostSession:
     async def write(self, change: Change) -> str:
         """Carry out one change. Raises DeviceError with what the host said, Unreachable before anything was
         done, Unsure when the connection was cut while it was done."""
-        act = self._act(change, self._memory)
+        act = self._make_act(change, self._memory)
         if act.undone and self._kinds[change.kind].asked:
-            await self._still(change)
+            await self._check_left(change)
         try:
             await self._carry_out(act, change.kind, change.where)
         except Moved:
@@ -228,7 +229,7 @@ class HostSession:
             raise
         return change.ref
 
-    async def _still(self, change: Change) -> None:
+    async def _check_left(self, change: Change) -> None:
         """Raise Moved when an item is not as this run left it."""
         key = change.kind, change.identity
         if key not in self._wanted or key not in self._acts:
@@ -249,12 +250,11 @@ class HostSession:
             return
         if change.verb is Verb.UPDATE and change.after.keys() <= {"mode", "owner", "group"}:
             left = tuple(Precondition(each.path, each.type) for each in left)
+        act = replace(self._make_act(inverse, self._memory), preconditions=left)
         with suppress(FazaiError):
-            await self._carry_out(
-                replace(self._act(inverse, self._memory), preconditions=left), change.kind, change.where
-            )
+            await self._carry_out(act, change.kind, change.where)
 
-    def _act(self, change: Change, memory: dict[object, Any]) -> Act:
+    def _make_act(self, change: Change, memory: dict[object, Any]) -> Act:
         key = change.kind, change.identity
         undone = change.note == planning.UNDONE_NOTE
         resource = self._wanted.get(key)
@@ -298,7 +298,7 @@ class HostSession:
             if not self._kinds[change.kind].joins:
                 break
             try:
-                parts = self._blocks(change.kind, self._act(change, memory))
+                parts = self._guarded_blocks(change.kind, self._make_act(change, memory))
                 block, more = next(parts), next(parts, None)  # a large file's are made one by one
             except DeviceError:
                 break  # `write` says it again
@@ -339,12 +339,12 @@ class HostSession:
         mask = masked(secret_texts([act.before, act.after, act.options], contents=True))
         resource = self._wanted.get((kind, act.identity))
         place = (resource.mark if resource is not None else None) or where
-        for block in self._blocks(kind, act):
+        for block in self._guarded_blocks(kind, act):
             heard = None
             if block.command and self._say is not None:
                 heard = OutputRelay(self._say, mask, lambda: self.shell.nonce)
             try:
-                setup = f"fz_all= fz_tmp={planning.word(block.tmp) if block.tmp else ''}"
+                setup = f"fz_all= fz_tmp={quote(block.tmp) if block.tmp else ''}"
                 listener = heard.hear if heard is not None else None
                 result = await self.shell.run(
                     block.script,
@@ -360,16 +360,14 @@ class HostSession:
                 if heard is not None:
                     heard.end()
             nonce = self.shell.nonce
-            if (
-                result.exit == MOVED
-                and (path := find_moved_path(act.preconditions, result.out, nonce)) is not None
-            ):
+            path = find_moved_path(act.preconditions, result.out, nonce) if result.exit == MOVED else None
+            if path is not None:
                 raise moved_error(path, path.removeprefix(self._root), place, act.undone)
             self._memory.update(read_side_effects(result.out, nonce))
             if result.exit:
                 raise script_error(f"{kind} {act.identity}", place, result, mask)
 
-    def _blocks(self, kind: str, act: Act) -> Iterator[Block]:
+    def _guarded_blocks(self, kind: str, act: Act) -> Iterator[Block]:
         """Iterate over the blocks that carry out an act, each with its preconditions in front."""
         for block in self._kinds[kind].write(act):
             if block.compares or not act.preconditions:
@@ -385,7 +383,7 @@ class HostSession:
     async def explains(self, moved: Moved, changes: Sequence[Change]) -> bool:
         """Tell whether these changes reach there (`model.Following`): by that name, or by another one of the
         same file."""
-        touched = self._touched(changes)
+        touched = self._track(changes)
         if touched.last((moved.path,), failed=True):
             return True
         question = same_file_question(moved.path, touched.paths)
@@ -395,7 +393,7 @@ class HostSession:
     def affected(self, changes: Sequence[Change], resources: Sequence[Resource]) -> list[Resource]:
         """Return the resources that these changes may have altered, by the names of their paths
         (`model.Following`)."""
-        touched = self._touched(changes)
+        touched = self._track(changes)
         return [
             resource
             for resource in resources
@@ -407,7 +405,7 @@ class HostSession:
         """Return the resources of which files alone tell (`model.Following`)."""
         return [r for r in resources if paths_read(self._kinds[r.kind], Want(r, self._at)) is not None]
 
-    def _touched(self, changes: Sequence[Change]) -> TouchedPaths:
+    def _track(self, changes: Sequence[Change]) -> TouchedPaths:
         made = ((self._wanted[change.kind, change.identity], change.verb) for change in changes)
         wants = [(Want(resource, self._at), verb) for resource, verb in made]
         return track_changes(self._kinds, wants, self._names)
@@ -436,7 +434,7 @@ class HostSession:
         handler = self._handlers.get(service)
         if handler is None:
             return
-        if (refused := self._no_machine(handler)) is not None:
+        if (refused := self._needs_machine(handler)) is not None:
             raise refused
         act = Act(
             verb=Verb.RUN,

@@ -225,9 +225,8 @@ def _may_not(root: Path) -> None:
                 diff = await host.look(resource("host.file", {"path": f"{root}/{name}", "content": "y"}))
                 assert diff.changes == ()
                 assert diff.errors[0].hint == "become: true"
-            (change,) = (
-                await host.look(resource("host.file", {"path": f"{root}/new", "content": "y"}))
-            ).changes
+            new = resource("host.file", {"path": f"{root}/new", "content": "y"})
+            (change,) = (await host.look(new)).changes
             with pytest.raises(AccessDenied, match="Permission denied") as raised:
                 await host.session.write(change)
             assert raised.value.hint == "become: true"

@@ -90,9 +90,8 @@ def test_the_target_that_is_not_there_yet(shell: str, tmp_path: Path) -> None:
         async with host.session:
             (error,) = (await host.look(resource("host.line", line))).errors
             assert "there is no such file" in error.message
-            (error,) = (
-                await host.look(resource("host.line", {**line, "path": "/etc/b", "create": True}))
-            ).errors
+            made = resource("host.line", {**line, "path": "/etc/b", "create": True})
+            (error,) = (await host.look(made)).errors
             assert "a link to ../none/b, where there is no folder" in error.message
             changes = await host.converge(resource("host.line", {**line, "create": True}))
             assert (state(root / "run/a")[2], os.readlink(root / "etc/a")) == ("x\n", "../run/a")
@@ -134,10 +133,8 @@ def test_what_a_link_leads_to_is_hidden_by_its_own_mode(kind: str, world: World)
     (root / "secret").write_text("token=hunter2\nend\n")
     (root / "secret").chmod(0o600)
     (root / "link").symlink_to("secret")
-    fields = {"host.line": {"line": "end=1", "regexp": "^token"}, "host.block": {"block": "x=hunter2\n"}}[
-        kind
-    ]
-    found = world.fazai("plan", "--diff", resources=[{kind: {"path": "/link", **fields}}])
+    parts = {"host.line": {"line": "end=1", "regexp": "^token"}, "host.block": {"block": "x=hunter2\n"}}
+    found = world.fazai("plan", "--diff", resources=[{kind: {"path": "/link", **parts[kind]}}])
     assert (found.code, "***" in found.out) == (2, True), found
     assert "hunter2" not in found.out + found.err
 
@@ -297,12 +294,9 @@ def test_what_is_roots_in_a_users_folder_stays_so(fields: Mapping[str, Any], tmp
         host = Host.local(root)
         async with host.session:
             for kind, name in (("host.file", "f"), ("host.directory", "d")):
-                (change,) = (
-                    await host.look(resource(kind, {"path": f"/home/alice/{name}", **fields}))
-                ).changes
-                with pytest.raises(
-                    DeviceError, match=f"unsafe step /home/alice/{name}: it is of root, in a fol"
-                ):
+                path = f"/home/alice/{name}"
+                (change,) = (await host.look(resource(kind, {"path": path, **fields}))).changes
+                with pytest.raises(DeviceError, match=f"unsafe step {path}: it is of root, in a fol"):
                     await host.session.write(change)
             assert (state(file), state(folder)[1]) == (("0600", 0, "old\n"), 0)
             whole = {"path": "/home/alice/f", "content": "old\n", **fields}

@@ -108,9 +108,8 @@ async def _with_systemd(machine: Machine) -> None:
         )
         machine.run("until [ $(systemctl show -P SubState again) = auto-restart ]; do sleep 0.05; done")
         for name in ("bad", "again"):
-            (change,) = (
-                await host.look(resource("host.service", {"name": name, "state": "started"}))
-            ).changes
+            started = resource("host.service", {"name": name, "state": "started"})
+            (change,) = (await host.look(started)).changes
             assert change.before == {"state": "failed"}
         machine.run(
             "systemctl mask --quiet bad 2>&1 || { rm /etc/systemd/system/bad.service; systemctl mask bad; }"

@@ -107,11 +107,9 @@ class DownloadKind(HostKind):
         content = answers.get(ContentOf(want.at(want.fields["dest"]), KEPT_BYTES))
         if isinstance(content, Output):
             private = not state.mode & 0o004
-            have["content"] = (
-                Blob.of(content.out, private=private)
-                if content.exit == 0
-                else Blob(None, state.sha256, state.size, private)
-            )
+            kept = content.exit == 0
+            unknown = Blob(None, state.sha256, state.size, private)
+            have["content"] = Blob.of(content.out, private=private) if kept else unknown
         return have
 
     def compare(

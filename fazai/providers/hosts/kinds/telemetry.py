@@ -326,10 +326,9 @@ def _hash_bytes(data: bytes) -> str:
 def _check_settings(settings: Mapping[str, Value]) -> Iterator[Problem]:
     for name, value in settings.items():
         if name.upper() not in known_settings():
-            hint = (
-                did_you_mean(name, [each.lower() for each in known_settings()]) or "docs/telemetry-agent.md"
-            )
-            yield Problem("settings", f'"{name}" is no setting of the agent', hint)
+            near = did_you_mean(name, [each.lower() for each in known_settings()])
+            text = f'"{name}" is no setting of the agent'
+            yield Problem("settings", text, near or "docs/telemetry-agent.md")
         elif name.upper() in FIELD_SETTINGS:
             yield Problem("settings", f'"{name}" is a field of its own')
         elif "\n" in str(value):

@@ -91,9 +91,8 @@ class PartKind(HostKind):
         if path.type == "denied":
             raise denied_error(want)
         if path.type == "missing" and path.target and not path.real:
-            raise unexpected_error(
-                want, f"a link to {path.target}, where there is no folder", "host.directory makes it"
-            )
+            text = f"a link to {path.target}, where there is no folder"
+            raise unexpected_error(want, text, "host.directory makes it")
         if path.type == "missing":
             if want.absent or want.fields.get("create"):
                 return None
@@ -102,11 +101,9 @@ class PartKind(HostKind):
             what = "special file" if path.type == "other" else path.type
             raise unexpected_error(want, f"there is a {what}, not a file", "move it away first")
         if content.exit != 0:
-            large = path.size > _LIMIT_BYTES
-            text = (
-                f"the file is larger than {_LIMIT_BYTES >> 20} MiB" if large else "the file may not be read"
-            )
-            raise unexpected_error(want, text, None if large else "become: true")
+            if path.size > _LIMIT_BYTES:
+                raise unexpected_error(want, f"the file is larger than {_LIMIT_BYTES >> 20} MiB")
+            raise unexpected_error(want, "the file may not be read", "become: true")
         seen = Blob.of(content.out, private=not path.mode & 0o004)
         try:  # a pattern that takes too long is found out here, where others need not wait for it
             self.edited(want.fields, want.absent, _decode_content(seen))

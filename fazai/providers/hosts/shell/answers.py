@@ -61,8 +61,8 @@ def read_answers(questions: Sequence[Question], out: bytes, nonce: str, host: st
     try:
         for frame in out.split(b"\n" + nonce.encode() + b" ")[1:]:
             head, _, body = frame.partition(b"\n")
-            reading.frame(head.decode("ascii", "replace").split(), body)
-        return reading.answers()
+            reading.take_frame(head.decode("ascii", "replace").split(), body)
+        return reading.build_answers()
     except _GarbledAnswer:
         raise Unreachable(
             "the answer of its shell cannot be understood",
@@ -100,10 +100,10 @@ class _AnswerReader:
         self._mixed: set[int] = set()  # contents that were read, and cannot be told from each other
         self._ended = False
 
-    def frame(self, head: Sequence[str], body: bytes) -> None:
-        word, numbers = self._head(head)
+    def take_frame(self, head: Sequence[str], body: bytes) -> None:
+        word, numbers = self._read_head(head)
         if word == "stat":
-            self._stat(numbers, body)
+            self._take_stats(numbers, body)
         elif word == "denied":
             self._denied.update(numbers)
         elif word == "later":
@@ -116,16 +116,16 @@ class _AnswerReader:
             self._stats.pop(numbers[0], None)
             self._denied.update(numbers[:1] * numbers[1])
         elif word == "real":
-            self._really(numbers[0], body)
+            self._take_link_end(numbers[0], body)
         elif word == "link":
             self._links[numbers[0]] = _decode_name(body.removesuffix(b"\n"))
         elif word == "hash":
             found = [m[1].decode() for m in map(_HASH.match, body.splitlines()) if m]
             if len(found) != len(numbers):
-                raise self._moved()
+                raise self._replaced_error()
             self._hashes.update(zip(numbers, found, strict=True))
         elif word == "heads":
-            self._heads(numbers, body)
+            self._take_contents(numbers, body)
         elif word in ("text", "out"):
             (self._texts if word == "text" else self._outs)[numbers[0]] = body
         elif word in ("got", "exit"):
@@ -133,7 +133,7 @@ class _AnswerReader:
         elif word == "looked":
             self._ended = True
 
-    def _head(self, head: Sequence[str]) -> tuple[str, list[int]]:
+    def _read_head(self, head: Sequence[str]) -> tuple[str, list[int]]:
         """Return the word of a frame, and its numbers, each that of a path or a question that was asked
         for."""
         word = head[0] if head else ""
@@ -149,10 +149,10 @@ class _AnswerReader:
             raise _GarbledAnswer
         return word, numbers
 
-    def _stat(self, numbers: Sequence[int], body: bytes) -> None:
+    def _take_stats(self, numbers: Sequence[int], body: bytes) -> None:
         lines = [line for line in body.splitlines() if line]
         if len(lines) != len(numbers):
-            raise self._moved()
+            raise self._replaced_error()
         for number, line in zip(numbers, lines, strict=True):
             found = _STAT.fullmatch(line)
             if found is None:
@@ -161,7 +161,7 @@ class _AnswerReader:
             if found["link"] is not None and (leads := _LINK_TARGET.fullmatch(found["link"])) is not None:
                 self._links[number] = _unescape_name(leads[1])
 
-    def _really(self, number: int, body: bytes) -> None:
+    def _take_link_end(self, number: int, body: bytes) -> None:
         """Take the path that a link leads to and, behind a NUL that no name holds, what is there."""
         name, _, line = body.partition(b"\0")
         found = _STAT.fullmatch(line.strip(b"\n")) if line.strip(b"\n") else None
@@ -169,7 +169,7 @@ class _AnswerReader:
             raise _GarbledAnswer
         self._real[number] = _decode_name(name), found
 
-    def _heads(self, numbers: Sequence[int], body: bytes) -> None:
+    def _take_contents(self, numbers: Sequence[int], body: bytes) -> None:
         """Take contents one behind the other, each behind its name. Each must be as long as `stat` said, and
         end where the next name begins: otherwise a file changed meanwhile."""
         found: dict[int, bytes] = {}
@@ -191,7 +191,7 @@ class _AnswerReader:
         else:
             self._mixed.update(numbers)
 
-    def answers(self) -> dict[Question, Answer]:
+    def build_answers(self) -> dict[Question, Answer]:
         if not self._ended:
             raise _GarbledAnswer
         found: dict[Question, Answer] = {}
@@ -205,12 +205,12 @@ class _AnswerReader:
                     OverlongOutput(question.limit) if overlong else Output(self._exits[number], out)
                 )
             elif isinstance(question, FileAt):
-                self._path(question, found)
+                self._add_path_answer(question, found)
             elif (path := self._paths[question.path]) not in self._mixed | self._later:
-                found[question] = self._content(path, question.limit)
+                found[question] = self._content_answer(path, question.limit)
         return found
 
-    def _content(self, number: int, limit: int) -> Output:
+    def _content_answer(self, number: int, limit: int) -> Output:
         """Return a content; one that is larger than was asked for counts as none."""
         if why := self._unsafe.get(number) or self._astray.get(number):
             return Output(UNSAFE, why.encode("utf-8", "surrogateescape"))
@@ -219,7 +219,7 @@ class _AnswerReader:
             return Output(1, b"")
         return Output(self._codes[number], out)
 
-    def _path(self, question: FileAt, found: dict[Question, Answer]) -> None:
+    def _add_path_answer(self, question: FileAt, found: dict[Question, Answer]) -> None:
         number = self._paths[question.path]
         if number in self._later:
             return
@@ -228,25 +228,25 @@ class _AnswerReader:
         if stat is None:
             found[question] = PathState("denied" if number in self._denied else "missing", unsafe=unsafe)
             return
-        state = self._state(number, stat)
+        state = self._path_state(number, stat)
         if (state.type == "link" and number not in self._links) or (
             question.hashed and number in self._mixed
         ):
             return
         if question.follow and state.type == "link":
             real, there = self._real.get(number, ("", None))
-            state = PathState("missing") if there is None else self._state(number, there)
+            state = PathState("missing") if there is None else self._path_state(number, there)
             state = replace(state, real=real)
             unsafe = unsafe or self._astray.get(number, "")
         if question.hashed and not state.sha256 and state.type == "file" and self._codes.get(number) == 0:
             sha256 = hashlib.sha256(self._texts.get(number, b"")).hexdigest()
             state = replace(state, sha256=sha256)
-            found.setdefault(ContentOf(question.path, KEPT_BYTES), self._content(number, KEPT_BYTES))
+            found.setdefault(ContentOf(question.path, KEPT_BYTES), self._content_answer(number, KEPT_BYTES))
         target, shared = self._links.get(number, ""), number in self._shared
         odd = target or unsafe or shared
         found[question] = replace(state, target=target, unsafe=unsafe, shared=shared) if odd else state
 
-    def _state(self, number: int, stat: re.Match[bytes]) -> PathState:
+    def _path_state(self, number: int, stat: re.Match[bytes]) -> PathState:
         mode = int(stat["mode"], 16)
         return PathState(
             type=_TYPES.get(mode & 0o170000, "other"),
@@ -259,7 +259,7 @@ class _AnswerReader:
             sha256=self._hashes.get(number, ""),
         )
 
-    def _moved(self) -> DeviceError:
+    def _replaced_error(self) -> DeviceError:
         return DeviceError(
             "a file was replaced while it was looked at", where=self._host, hint="run it again"
         )

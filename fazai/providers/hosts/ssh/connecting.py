@@ -235,10 +235,10 @@ class Connections:
             encrypted = passphrase is None and "assphrase" in str(error)
             if settings.key is None or (encrypted and asks_agent):  # the agent may have it
                 return None
-            text = (
-                f"the private key is encrypted: {path}" if encrypted else f"{path} is no private key: {error}"
-            )
-            raise InventoryError(text, where=path, hint=hint if encrypted else None) from None
+            if encrypted:
+                text = f"the private key is encrypted: {path}"
+                raise InventoryError(text, where=path, hint=hint) from None
+            raise InventoryError(f"{path} is no private key: {error}", where=path) from None
         beside = f"{path}-cert.pub"
         certificate = settings.certificate or (beside if os.path.isfile(beside) else None)
         if certificate is None:
