@@ -1,4 +1,4 @@
-"""What a sample holds, under every awk, whatever the names are."""
+"""The contents of a sample, under every awk, whatever the names are."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def test_hostile_process_names(awk: Agent, named_process: Callable[[bytes], int]
 
 
 def fake_proc(folder: Path, processes: int = 0) -> Path:
-    """As little of /proc as a machine without anything would have."""
+    """Make as little of /proc as a machine without anything would have."""
     (folder / "self").mkdir(parents=True)
     (folder / "net").mkdir()
     (folder / "sys/kernel").mkdir(parents=True)

@@ -48,7 +48,7 @@ WRONG = {
 
 
 def test_nothing_needs_room_on_the_disk_of_tmp() -> None:
-    """Before 5.1 bash writes a here-string to a file: on a full disk nothing more would be delivered."""
+    """bash before 5.1 writes a here-string to a file: on a full disk nothing more would be delivered."""
     assert [line for line in SCRIPT.read_text().splitlines() if "<<<" in line] == []
 
 

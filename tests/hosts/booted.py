@@ -129,7 +129,7 @@ def _entrance(process: subprocess.Popen[str]) -> list[str]:
 
 
 def _remove(group: Path) -> None:
-    """What its systemd made, too. A group can be removed once its last process is reaped."""
+    """Remove what its systemd made, too. A group can be removed once its last process is reaped."""
     until = time.monotonic() + 10
     while group.exists():
         for folder, _, _ in os.walk(group, topdown=False):

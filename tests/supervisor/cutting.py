@@ -108,7 +108,7 @@ class Site:
             await self.host.session.write(change)
 
     async def cut(self, wanted: Resource, signal: str, at: int) -> bool:
-        """Whether the writing came to its `at`-th command, where it was cut."""
+        """Write, and tell whether that came to its `at`-th command, where it was cut."""
         from fazai.errors import FazaiError
 
         diff = await self.host.look(wanted)
@@ -122,12 +122,12 @@ class Site:
         return len((self.upper / "srv/n").read_bytes()) >= at
 
     async def fails(self, name: str, script: str) -> None:
-        """From now on this program begins with that script; without one, it is itself again."""
+        """Let this program begin with that script from now on; without one, be itself again."""
         path = f"/srv/fails-{name}"
         await self.run(f"printf %s {shlex.quote(script)} >{path}" if script else f"rm -f {path}")
 
     async def keep(self) -> None:
-        """Where nobody keeps it running, a loop does."""
+        """Keep the agent running by a loop where no init does."""
         if self.init == "none":
             loop = f"setsid sh -c {shlex.quote(_KEEPS)} >/dev/null 2>&1 </dev/null &"
             await self.run(f"su -s /bin/sh -c {shlex.quote(loop)} fazai-agent")
@@ -170,7 +170,7 @@ class Site:
         return (self.upper / FILES[0]).read_text()
 
     def left(self) -> list[str]:
-        """What is there of the agent; its user, too."""
+        """Return what is there of the agent; its user, too."""
         found = [name for name in FILES if (self.upper / name).is_file()]
         if (self.upper / "var/lib/fazai-agent").is_dir():
             found.append("var/lib/fazai-agent")

@@ -1,4 +1,4 @@
-"""What is drift, and in which words: as data."""
+"""Drift of an agent and its words, as data."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NOW = 1_000_000
 
 
 def status(**changes: Any) -> dict[str, str]:
-    """Of an agent that delivers, a day after it began."""
+    """Return the status of an agent that delivers, a day after it began."""
     usual = {
         "version": "0.1.0",
         "state": "running",

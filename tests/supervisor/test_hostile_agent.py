@@ -1,5 +1,5 @@
-"""What the agent's own user leaves in its folder, and others beside its log, neither holds root up nor is it
-shown."""
+"""Files that the agent's own user leaves in its folder, and others beside its log: none holds root up nor
+is it shown."""
 
 from __future__ import annotations
 

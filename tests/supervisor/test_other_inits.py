@@ -53,7 +53,7 @@ def status(machine: Machine) -> dict[str, str]:
 
 
 def process_status(pid: str) -> str:
-    """What the kernel says of a process."""
+    """Return what the kernel says of a process."""
     return Path(f"/proc/{pid}/status").read_text()
 
 
@@ -197,7 +197,7 @@ def test_a_key_that_the_server_refuses_is_said_on_every_init(tmp_path: Path, ini
 
 
 async def _delivers(site: Site, **more: object) -> str:
-    """What a run would say in the end."""
+    """Return what a run would say in the end."""
     wanted = site.agent(**more)
     diff = await site.host.look(wanted)
     for change in diff.changes:

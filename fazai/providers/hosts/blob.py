@@ -24,18 +24,18 @@ class Blob:
 
     @classmethod
     def of(cls, content: str | bytes | Secret, *, private: bool = False) -> Blob:
-        """The content of text, of bytes, or of a secret, which stays one."""
+        """Make a content from text, from bytes, or from a secret, which stays one."""
         if isinstance(content, Secret):
             content, private = content.reveal(), True
         data = content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content
         return cls(data, hashlib.sha256(data).hexdigest(), len(data), private)
 
     def hidden(self) -> Blob:
-        """The same content, not to be shown."""
+        """Return the same content, not to be shown."""
         return Blob(self.data, self.sha256, self.size, True)
 
     def private_text(self) -> str | None:
-        """The content, where it is known and must not be shown (`echoes.Content`)."""
+        """Return the content, where it is known and must not be shown (`echoes.Content`)."""
         return self.data.decode("utf-8", "replace") if self.private and self.data is not None else None
 
     def __eq__(self, other: object) -> bool:

@@ -135,7 +135,7 @@ def _as_list(spec: FieldSpec, value: Value) -> Value:
 
 
 def _as_names(spec: FieldSpec, value: Value) -> Value:
-    """One text, or a list of them without doubles; a list of one is that one."""
+    """Return one text, or a list of them without doubles; a list of one is that one."""
     if not isinstance(value, list):
         return _as_text(spec, value)
     if not value:

@@ -450,7 +450,7 @@ class HostSession:
         await self._carry_out(act, handler.kind, str(handler.mark or f"{self._target.name}/{service}"))
 
     async def probe(self) -> None:
-        """A handler may have restarted what we came through: prove that a new connection works. Ours stays
+        """Prove that a new connection works: a handler may have restarted what we came through. Ours stays
         open, to take back what was written if none does."""
         await self.shell.prove()
 

@@ -39,7 +39,7 @@ def file(path: str, **more: Any) -> dict[str, Any]:
 
 
 def changes(document: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Of each change its kind, how it ended, and the note."""
+    """Return of each change its kind, how it ended, and the note."""
     (target,) = document["targets"]
     return [(c["kind"], c["status"], c.get("note", "")) for c in target["changes"]]
 
@@ -268,7 +268,7 @@ def test_a_saved_plan_is_stale_when_what_is_known_moved_on(world: World) -> None
 
 
 def test_what_an_action_brings_may_be_removed_without_asking(world: World) -> None:
-    """What was there before is asked about; what this run brings itself nobody can lose."""
+    """A deletion of what was there before is asked about; what this run brings itself nobody can lose."""
     root = world.local()
     wanted = [command("mkdir d; touch d/a d/default", creates="/d"), file("/d/default", state="absent")]
     found = world.fazai("apply", resources=wanted)
@@ -287,7 +287,8 @@ SHARED: dict[str, tuple[str, dict[str, Any]]] = {
 @pytest.mark.parametrize("there", [True, False])
 @pytest.mark.parametrize("kind", SHARED)
 def test_a_line_is_not_written_over_another_hand(kind: str, there: bool, tmp_path: Path) -> None:
-    """Who writes into the file while the host changes its line loses nothing: here it is awk itself."""
+    """Nothing is lost of what is written into the file while the host changes its line: here it is awk
+    itself."""
     root = tmp_path / "root"
     name, fields = SHARED[kind]
     path = root / name

@@ -219,7 +219,7 @@ class Item:
         return after
 
     def declared(self) -> dict[str, Any]:
-        """As it stands in an inventory."""
+        """Return the item as it stands in an inventory."""
         fields = dict(self.fields)
         if self.kind == "command":
             path = fields["path"].lstrip("/")
@@ -350,7 +350,7 @@ NUMBERS = itertools.count()
 
 @dataclass
 class Ended:
-    """How a list ended in the model: the tree, and why not."""
+    """The end of a list in the model: the tree, and why it failed."""
 
     tree: Tree
     reason: str = ""

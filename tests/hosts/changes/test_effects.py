@@ -1,4 +1,4 @@
-"""What a change may alter for others: by path, by kind, and under another name."""
+"""Effects of a change on other resources: by path, by kind, and under another name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What goes wrong while a host is written: the file is old or new, never half, and the next run converges."""
+"""Failures while a host is written: the file is old or new, never half, and the next run converges."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def temporary(root: Path) -> list[Path]:
 
 
 def begun(root: Path) -> bool:
-    """Whether some of the new content is on the disk."""
+    """Tell whether some of the new content is on the disk."""
     with contextlib.suppress(OSError):
         return any(path.stat().st_size > 1_000_000 for path in temporary(root))
     return False
@@ -235,7 +235,7 @@ def _may_not(root: Path) -> None:
 
 
 async def became(become: Become, user: str | None) -> FazaiError | str:
-    """Who we are after becoming another user; or why not."""
+    """Return who we are after becoming another user; or why not."""
     channel: LocalChannel = await inside("sh", "-c", become.command, user=user)()
     channel._become = become
     try:

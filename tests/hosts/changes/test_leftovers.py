@@ -1,4 +1,5 @@
-"""What a run leaves besides what it was to do: nothing, also when it is taken back or is cut off."""
+"""Leftovers of a run: it leaves nothing besides what it was to do, also when it is taken back or is cut
+off."""
 
 from __future__ import annotations
 
@@ -122,7 +123,7 @@ LINES: dict[str, tuple[list[dict[str, Any]], str]] = {
 @pytest.mark.parametrize("there", ["nothing", "folder", "empty file", "other lines"])
 @pytest.mark.parametrize("kind", LINES)
 def test_what_was_made_for_a_line_goes_with_it(kind: str, there: str, world: World) -> None:
-    """What was there before stays, also if it is empty."""
+    """A folder that was there before stays, also if it is empty."""
     wanted, name = LINES[kind]
     root = world.local()
     for folder in ("etc", "home", "keys"):
@@ -159,7 +160,8 @@ def test_what_was_made_for_a_line_goes_with_it(kind: str, there: str, world: Wor
 def test_temporary_files_of_killed_runs_are_removed(
     shell: str, mode: int, several: bool, tmp_path: Path
 ) -> None:
-    """By the next run that writes there: old ones of ours, and only where nobody else could make one."""
+    """The next run that writes there removes them: old ones of ours, and only where nobody else could make
+    one."""
     root = tmp_path / "root"
     (root / "s").mkdir(parents=True)
     (root / "s").chmod(mode)

@@ -73,7 +73,7 @@ def moving(home: Path, kind: str) -> Iterator[None]:
 
 
 def wanted(number: int) -> list[Resource]:
-    """What is written in each round: something new each time."""
+    """Return what is written in a round: something new each time."""
     at, text = "/home/alice/d", f"{number}\n" * 50
     mode = "0666" if number % 2 else "0600"
     return [

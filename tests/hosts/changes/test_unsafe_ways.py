@@ -151,7 +151,7 @@ def outside(root: Path, folder: str) -> dict[str, Any]:
 
 
 async def attempt(host: Host, wanted: Resource) -> str:
-    """What is said when it is looked at, shown and written; empty when all of it was done."""
+    """Look, show and write; return what is said then, empty when all of it was done."""
     diff = await host.look(wanted)
     shown = [str(value) for change in diff.changes for value in (change.before, change.after)]
     said = [f"{error}" for error in diff.errors]
@@ -244,7 +244,7 @@ def _own(root: Path, folder: str) -> Path:
 
 
 def _there(way: Way, path: Path) -> None:
-    """What the kind finds when it looks: something of alice's that it changes."""
+    """Make what the kind finds when it looks: something of alice's that it changes."""
     if way.name.startswith("directory"):
         path.mkdir()
         (path / "x").touch()

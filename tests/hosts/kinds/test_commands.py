@@ -15,7 +15,7 @@ from tests.hosts.sshd import Sshd
 
 
 def events(world: World) -> list[dict[str, Any]]:
-    """What the run that was just made recorded."""
+    """Return what the run that was just made recorded."""
     from fazai.store.sqlite import SqliteStore
 
     store = SqliteStore(world.folder / "state")

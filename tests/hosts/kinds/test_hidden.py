@@ -1,4 +1,5 @@
-"""What an account may not see is neither there nor missing: nothing is as wanted because of that."""
+"""Paths that an account may not see are neither there nor missing: no resource is as wanted because of
+that."""
 
 from __future__ import annotations
 

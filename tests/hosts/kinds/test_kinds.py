@@ -30,7 +30,7 @@ def place(root: Path, tree: Tree) -> None:
 
 
 def seen(root: Path, tree: Tree) -> dict[str, Any]:
-    """What is there, in the form in which the tree says it."""
+    """Return what is there, in the form in which the tree says it."""
     return {name: _one(root / name.lstrip("/"), what) for name, what in tree.items()}
 
 

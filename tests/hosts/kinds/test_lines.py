@@ -222,7 +222,7 @@ def test_only_what_may_take_long_is_read_in_another_thread(
 
 
 def test_long_lines_that_are_no_trouble() -> None:
-    """What could take long, and does not, matches as everywhere."""
+    """A pattern that could take long, and does not, matches as everywhere."""
     lines = ["x" * 50_000, " " * 500 + "# PermitRootLogin yes", "é\udcff" * 9000, "a,b" * 3000]
     assert matching_lines(r"^\s*#?\s*PermitRootLogin", lines) == {1}
     assert matching_lines(r"^(?:[^,]*,){3}", lines) == {3}

@@ -1,5 +1,5 @@
-"""What goes through links and folders of others as it should: the link stays, its target is edited, and in a
-user's own folder all kinds work."""
+"""Changes through links and folders of others that are as they should be: the link stays, its target is
+edited, and in a user's own folder all kinds work."""
 
 from __future__ import annotations
 
@@ -311,7 +311,8 @@ def test_what_is_roots_in_a_users_folder_stays_so(fields: Mapping[str, Any], tmp
 @ROOT
 @pytest.mark.parametrize("shell", SHELLS)
 def test_backups_whose_names_are_taken(shell: str, tmp_path: Path) -> None:
-    """By links that lead to what is root's, into a folder, and by the backup of the same second."""
+    """The names are taken by links to what is root's, by a link into a folder, and by a backup of the same
+    second."""
     root = alices(tmp_path)
     environ = shell_environ(shell, tmp_path)
     put_first(environ, "date", "echo 20270102T030405Z")
@@ -371,7 +372,7 @@ def _size(path: Path) -> int:
 @pytest.mark.parametrize("joined", [False, True], ids=["alone", "joined"])
 @pytest.mark.parametrize("shell", ["dash", "bash"])
 def test_a_link_that_comes_before_a_folder_is_made(shell: str, joined: bool, tmp_path: Path) -> None:
-    """In /tmp, where anybody may make one: `mkdir -p` would follow it."""
+    """Anybody may make one in /tmp, and `mkdir -p` would follow it."""
     root = alices(tmp_path)
     environ = shell_environ(shell, tmp_path)
     came = f"ln -sn ../etc/sudoers.d '{root}/tmp/x' 2>/dev/null && chown -h {ALICE} '{root}/tmp/x'"
@@ -426,7 +427,7 @@ def test_a_users_folder_with_a_default_acl(shell: str, tmp_path: Path) -> None:
 @ROOT
 @pytest.mark.parametrize("shell", SHELLS)
 def test_attributes_where_many_may_write(shell: str, tmp_path: Path) -> None:
-    """What is another user's is changed, and in /tmp what is root's: nobody else can have put it there."""
+    """Files of another user are changed, and in /tmp those of root: nobody else can have put them there."""
     root = alices(tmp_path)
     (root / "open").mkdir()
     (root / "open").chmod(0o775)

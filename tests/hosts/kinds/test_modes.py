@@ -131,7 +131,7 @@ def test_behind_a_users_link_only_what_is_hers_is_made(
 @ROOT
 @pytest.mark.parametrize("shell", SHELLS)
 def test_a_folder_that_comes_before_ours_leaves_nothing(shell: str, tmp_path: Path) -> None:
-    """What was made for it beside it goes again."""
+    """The folder that was made for it beside it goes again."""
     root = alices(tmp_path)
     environ = shell_environ(shell, tmp_path)
     programs = Path(environ["PATH"].partition(":")[0])
@@ -158,7 +158,7 @@ def test_a_folder_that_comes_before_ours_leaves_nothing(shell: str, tmp_path: Pa
 def test_a_link_that_comes_before_a_folder_on_the_way(
     shell: str, kind: str, together: bool, tmp_path: Path
 ) -> None:
-    """In a sticky folder, too, `mkdir -p` follows a link that another user made a moment before, and what
+    """`mkdir -p` follows in a sticky folder, too, a link that another user made a moment before, and what
     gives the folder its owner goes where that leads."""
     root = alices(tmp_path)
     environ = shell_environ(shell, tmp_path)

@@ -133,7 +133,7 @@ OTHERS = {
 
 @pytest.mark.parametrize("system", OTHERS)
 def test_a_service_that_somebody_changed_after_us_is_not_taken_back(system: Any, tmp_path: Path) -> None:
-    """By what this run wrote alone; one that fell down by itself is taken back as ever."""
+    """Only what this run wrote counts; a service that fell down by itself is taken back as ever."""
     machine = system(tmp_path)
     stopped, disabled, fell = OTHERS[system]
     runs = resource("host.service", {"name": "app", "state": "started"})
@@ -242,7 +242,7 @@ def test_a_service_that_fails_says_its_last_words(tmp_path: Path) -> None:
 
 
 def test_the_real_systemctl_enables_where_systemd_does_not_run(tmp_path: Path) -> None:
-    """As in an image that is being built."""
+    """An image that is being built is such a machine."""
     machine = Machine.made(tmp_path, "bash")
     machine.put("/etc/systemd/system/app.service", UNIT, 0o644)
     machine.put("/etc/systemd/system/fixed.service", "[Service]\nExecStart=/bin/true\n", 0o644)

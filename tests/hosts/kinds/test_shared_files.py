@@ -162,7 +162,7 @@ def test_a_key_that_stands_twice(shell: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("shell", ["dash", "busybox"])
 def test_the_kernel_is_set_and_set_back(shell: str, tmp_path: Path) -> None:
-    """In a network of its own: nothing of this machine's is touched."""
+    """The machine has a network of its own: nothing of this one's is touched."""
     machine = Machine.made(tmp_path, shell)
     name = "net.ipv4.ip_forward"
     file = machine.folder / "upper/etc/sysctl.d/99-fazai.conf"

@@ -54,7 +54,7 @@ sys.stdin.read()
 
 @contextmanager
 def flat() -> Iterator[None]:
-    """What is inside keeps our memory as it was."""
+    """Assert that the block keeps our memory as it was."""
     tracemalloc.start()
     try:
         yield
@@ -195,7 +195,7 @@ def _gone(pid: int) -> bool:
     ids=["floods", "floods below", "silent", "does not end"],
 )
 def test_a_command_that_does_not_end(script: str, world: World) -> None:
-    """With all that it started: also what has left its process group."""
+    """It is ended with all that it started, also what has left its process group."""
     world.local(timeout=2)
     path = world.folder / "pids"
     shell = f"echo $$ >>{path}; setsid sleep 1000 & echo $! >>{path}; {script}"
@@ -232,7 +232,7 @@ def test_a_command_of_roots_over_ssh_that_does_not_end(
 
 
 def test_a_command_over_ssh_that_cannot_be_ended(world: World, server: Sshd) -> None:
-    """Where no second connection comes about this is said."""
+    """The error says that no second connection came about."""
     world.ssh(server, timeout=2)
     path = world.folder / "pid"
     command = f"echo $$ >{path}; echo 'ForceCommand echo not again' >>{server.config}; sleep 1000"
@@ -245,7 +245,7 @@ def test_a_command_over_ssh_that_cannot_be_ended(world: World, server: Sshd) -> 
 @pytest.mark.parametrize("shell", SHELLS)
 @pytest.mark.parametrize("tells", ["/proc", "ps"])
 def test_what_ends_a_shell_on_any_system(tells: str, shell: str, tmp_path: Path) -> None:
-    """Where /proc tells of no processes `ps` does, in the words that all have."""
+    """`ps` tells of processes where /proc does not, in the words that all have."""
     script = _END if tells == "/proc" else _END.replace("/proc/self/status", "/nowhere")
     environ = shell_environ(shell, tmp_path)
     trapped = "trap '' TERM; sleep 1000 & echo $!; setsid sleep 1000 & echo $!; echo; wait"
@@ -266,7 +266,7 @@ def test_what_ends_a_shell_on_any_system(tells: str, shell: str, tmp_path: Path)
 
 
 def test_what_a_command_prints_last_is_kept(tmp_path: Path) -> None:
-    """Of 40 MiB the end, and the step after it begins where it should."""
+    """The end of 40 MiB is kept, and the step after it begins where it should."""
     flood = "head -c 40000000 /dev/zero; echo the last word >&2; exit 3"
 
     async def run() -> None:

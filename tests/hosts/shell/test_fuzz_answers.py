@@ -1,4 +1,4 @@
-"""What hosts say, cut, forged and mixed up: an answer or one of our errors, and never anything else."""
+"""Answers of hosts, cut, forged and mixed up: an answer or one of our errors, and never anything else."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def questions(found: Sequence[Want]) -> list[Question]:
 
 
 def said_by_a_host(asked: Sequence[Question], root: Path) -> bytes:
-    """What our script prints there; of snippets that look at the machine, what one would say."""
+    """Return what our script prints there; of snippets that look at the machine, what one would say."""
     quiet = [
         OutputOf(f"cat {root}/said/{number}") if isinstance(q, OutputOf) else q
         for number, q in enumerate(asked)
@@ -209,7 +209,7 @@ def mutated(data: bytes, rng: random.Random) -> bytes:
 
 
 def _missing(question: Question) -> Answer:
-    """What the session would learn when it asks once more."""
+    """Return what the session would learn when it asks once more."""
     return PathState("missing") if isinstance(question, FileAt) else Output(1, b"")
 
 
@@ -242,7 +242,7 @@ def inputs(data: bytes, count: int, seed: int) -> Iterator[bytes]:
 
 
 def _fuzz_answers(corpus: tuple[list[Want], list[Question], bytes], count: int, seed: int) -> int:
-    """How many of them were refused as a whole."""
+    """Read the answers; return how many of them were refused as a whole."""
     found, asked, out = corpus
     refused = 0
     for data in inputs(out, count, seed):

@@ -1,4 +1,4 @@
-"""What one look finds out, under every shell: small files are read by one program, others hashed, and what
+"""Looks under every shell: small files are read by one program, others hashed, and what
 cannot be told apart is asked for once more."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What an action rests on, compared by every shell: what is as it was goes on, anything else is named."""
+"""Preconditions, compared by every shell: a path that is as it was goes on, any other is named."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.hosts.helpers import HOSTILE, SHELLS, shell_environ
 
 
 def base(path: Path) -> Precondition:
-    """As a look finds it."""
+    """Return the precondition that a look finds."""
     at = str(path)
     if not os.path.lexists(at):
         return Precondition.of(at, PathState("missing"))
@@ -47,7 +47,7 @@ def run(shell: str, folder: Path, bases: list[Precondition]) -> tuple[BlockResul
 
 
 def link(path: Path, target: str) -> None:
-    """In place of what is there."""
+    """Put a link in place of what is there."""
     path.unlink()
     path.symlink_to(target)
 

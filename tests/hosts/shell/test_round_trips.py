@@ -1,4 +1,4 @@
-"""What makes a run over many hosts fast, as counts: one login, one program, one question a host."""
+"""Counts that make a run over many hosts fast: one login, one program, one question a host."""
 
 from __future__ import annotations
 

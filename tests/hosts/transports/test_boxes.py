@@ -1,4 +1,4 @@
-"""Which names of hosts stand for one host."""
+"""Boxes: names of hosts that stand for one host."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ class Box:
         return self.machine.folder / "upper/srv/fz/app.conf"
 
     def apply(self, user: str, password: str = "", **options: Any) -> Result:
-        """As this user; `password` names the variable that holds it."""
+        """Apply as this user; `password` names the variable that holds it."""
         if password:
             options["become_password"] = f"@{password}@"
         self.world.ssh(self.server, "box", ansible_user=user, root=None, become=True, **options)

@@ -1,4 +1,4 @@
-"""What only a server in this process shows: passwords, and which algorithms are agreed on."""
+"""Passwords and agreed algorithms, which only a server in this process shows."""
 
 from __future__ import annotations
 

@@ -50,7 +50,8 @@ class _Edit:
 
 
 class PartKind(HostKind):
-    """Base of both: the new text is worked out here, and takes the place of the file that was seen."""
+    """Base of host.line and host.block: the new text is worked out here, and takes the place of the file
+    that was seen."""
 
     joins = True
     part = ""

@@ -14,7 +14,7 @@ __all__ = ["PROVIDER", "LocalProvider"]
 
 
 class LocalProvider(HostProvider):
-    """The machine that fazai runs on."""
+    """Provider of the machine that fazai runs on, or of a folder of it."""
 
     name = "local"
 

@@ -71,7 +71,8 @@ class ShellConnection:
 
     @property
     def nonce(self) -> str:
-        """What begins the frames of an open shell: 128 random bits that no name or content can hold."""
+        """The word that begins each frame of an open shell: 128 random bits that no name or content can
+        hold."""
         assert self._open is not None
         return self._open[1].nonce
 

@@ -22,7 +22,7 @@ __all__ = ["PROVIDER", "SshProvider"]
 
 
 class SshProvider(HostProvider):
-    """Linux (and other POSIX) hosts over SSH."""
+    """Provider of Linux (and other POSIX) hosts over SSH."""
 
     name = "ssh"
 

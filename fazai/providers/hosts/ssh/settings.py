@@ -74,7 +74,7 @@ class Hop:
 
 @dataclass(frozen=True, slots=True)
 class SshSettings:
-    """Everything that a connection needs. Two hosts behind the same hops share those connections."""
+    """All that a connection needs to know. Two hosts behind the same hops share those connections."""
 
     hop: Hop
     jumps: tuple[Hop, ...] | None = None  # None: as ~/.ssh/config says

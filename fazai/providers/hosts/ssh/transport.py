@@ -25,7 +25,7 @@ class _SshReader:
 
     async def read(self, n: int = -1, /) -> bytes:
         try:
-            return await self._reader.read(n)  # deadline: BlockRunner.run, or `greet`
+            return await self._reader.read(n)  # deadline: BlockRunner.run, or `answer_password_prompt`
         except asyncssh.Error as error:
             raise ConnectionResetError(0, error.reason or type(error).__name__) from None
 
@@ -41,7 +41,7 @@ class _SshWriter:
 
     async def drain(self) -> None:
         try:
-            await self._writer.drain()  # deadline: BlockRunner.run, or `greet`
+            await self._writer.drain()  # deadline: BlockRunner.run, or `answer_password_prompt`
         except (asyncssh.Error, BrokenPipeError):
             return  # the reader says what happened
 

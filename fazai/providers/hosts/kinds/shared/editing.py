@@ -32,7 +32,7 @@ class InsertionPoint:
 
 
 def with_line(text: str, line: str, regexp: str | None, place: InsertionPoint) -> str:
-    """The last line that matches, or is `line` already, becomes `line`; without one it is added.
+    """Replace the last line that matches, or is `line` already, by `line`; without one, add it.
 
     A line that was put there counts as a match, so that a file with several matches is as wanted once the
     last one was replaced."""
@@ -87,7 +87,8 @@ def without_block(text: str, begin: str, end: str) -> str:
 
 
 def _find_block(lines: Sequence[str], begin: str, end: str) -> slice | None:
-    """The last pair of marks, and what is between them: a mark of an end behind that belongs to nobody."""
+    """Find the last pair of marks, and what is between them: a mark of an end behind that belongs to
+    nobody."""
     start, found = None, None
     for number, line in enumerate(lines):
         if line == begin:

@@ -16,9 +16,9 @@ __all__ = ["DETECT", "MANAGERS", "Manager"]
 
 @dataclass(frozen=True, slots=True)
 class Manager:
-    """`installed` prints a line for each package, which `entry` reads; `newest` prints what `$p` could
-    become, which `candidate` reads (None: nothing newer). `pin`: `$p` at `$v`, also where that is older.
-    `forms`: the ways to say a version that is installed."""
+    """The commands of a package manager. `installed` prints a line for each package, which `entry` reads;
+    `newest` prints what `$p` could become, which `candidate` reads (None: nothing newer). `pin`: `$p` at
+    `$v`, also where that is older. `forms`: the ways to say a version that is installed."""
 
     installed: str
     entry: Callable[[str], tuple[str, str] | None]
@@ -40,7 +40,7 @@ def _read_two_words(line: str) -> tuple[str, str] | None:
 
 
 def _read_dpkg(line: str) -> tuple[str, str] | None:
-    """`installed libc6:amd64 2.36-9`: those whose files are there."""
+    """Read `installed libc6:amd64 2.36-9`: a package whose files are there."""
     words = line.split()
     if len(words) != 3 or words[0] != "installed":
         return None
@@ -61,7 +61,7 @@ def _read_policy(text: str) -> str | None:
 
 
 def _check_update(text: str) -> str | None:
-    """`name.arch  version  repository`, as dnf and yum say it."""
+    """Read `name.arch  version  repository`, as dnf and yum say it."""
     found = re.search(r"^\S+\.\w+\s+(\S+)\s+\S+\s*$", text, re.MULTILINE)
     return found[1] if found else None
 
@@ -81,7 +81,7 @@ def _pkg_newer(text: str) -> str | None:
 
 
 def _rpm_forms(version: str) -> tuple[str, ...]:
-    """`1.2-3.el9` is also meant by 1.2; a missing epoch is 0."""
+    """Return the ways to say a version: `1.2-3.el9` is also meant by 1.2; a missing epoch is 0."""
     forms = (version, version.rpartition("-")[0])
     return forms if ":" in version else (*forms, *(f"0:{form}" for form in forms))
 
