@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -104,6 +104,13 @@ class SavedPlan:
         if approved != self.digest:
             text = f"the plan is not the approved one: its hash is {self.digest}"
             raise PlanStale(text, where=str(path), hint=f"approved was {approved}")
+
+    def check_kinds(self, current_name: Callable[[str], str]) -> None:
+        """Raise PlanStale when a change names its kind as an earlier release did."""
+        for old in sorted({str(change.get("kind", "")) for change in self.changes}):
+            if (new := current_name(old)) != old:
+                text = f"the plan is stale: an earlier release made it, and {old} is {new} now"
+                raise PlanStale(text, hint="plan again")
 
     def check_wanted(self, items: Iterable[TargetWork]) -> None:
         """Raise PlanStale when something else is wanted on a target than was planned, or a target is none any

@@ -75,25 +75,30 @@ class Registry:
     def kind(self, name: str) -> Kind:
         """Return a kind by its full name (`opnsense.alias`). Raises InputError with did-you-mean.
 
-        An old name (`host.file`) is read as the new one, and noted in `renamed`.
+        An old name (`ssh.file`) is read as the new one, and noted in `renamed`.
         """
-        asked, name = name, self.current_name(name)
-        first = name.partition(".")[0]
-        known: Iterable[str]
-        if first in self._index.families:
-            known = kinds = self.provider(self._index.families[first]).kinds
-        else:
-            kinds, known = {}, [kind.name for kind in self.kinds()]
-        if name not in kinds:
-            raise InputError(f'there is no kind "{asked}"', hint=_kind_hint(name, known))
-        if asked != name:
-            self.renamed[asked] = name
-        return kinds[name]
+        current = self.current_name(name)
+        first = current.partition(".")[0]
+        if first not in self._index.families:
+            known = [kind.name for kind in self.kinds()]
+            raise InputError(f'there is no kind "{name}"', hint=_kind_hint(name, known))
+        kinds = self.provider(self._index.families[first]).kinds
+        if current not in kinds:
+            raise InputError(f'there is no kind "{name}"', hint=_kind_hint(current, kinds))
+        self.note_renamed(name)
+        return kinds[current]
 
     def current_name(self, name: str) -> str:
         """Return the name of a kind, or a pattern of such names, with the first word that it has today."""
         first, dot, rest = name.partition(".")
         return f"{self._index.old_words.get(first, first)}{dot}{rest}"
+
+    def note_renamed(self, name: str) -> str:
+        """Return the current name, and remember in `renamed` that an old one was used."""
+        current = self.current_name(name)
+        if current != name:
+            self.renamed[name] = current
+        return current
 
     def kinds(self) -> Iterator[Kind]:
         """Iterate over all kinds in the order of their names; this imports all providers."""

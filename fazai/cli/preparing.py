@@ -162,6 +162,7 @@ class _Preparation:
             replace(w, targets=tuple(i for i in w.targets if i.target.name in plan[0].targets)) for w in works
         )
         plan[0].check_files(self.contents.digest(inventory, plan_folder(plan[1])))
+        plan[0].check_kinds(self.registry.current_name)
         plan[0].check_wanted(item for work in works for item in work.targets)
         return works
 
@@ -180,7 +181,7 @@ class _Preparation:
         limit = self.selection.limit
         if wrong:
             raise_found(wrong, Selection(limit=limit))
-        kinds = tuple(map(self.registry.current_name, words["kind"]))
+        kinds = tuple(map(self.registry.note_renamed, words["kind"]))
         return Selection(limit, words["tags"], words["skip_tags"], kinds)
 
     def _note_renamed(self) -> None:

@@ -271,7 +271,7 @@ class _Resolver:
                 error = PlaybookError(
                     f'{source.kind.name} is no kind of the provider "{provider.name}"',
                     where=source.declared.mark,
-                    hint=f"leave it out there: when: provider == '{source.kind.name.partition('.')[0]}'",
+                    hint=f"leave it out there: when: provider != '{provider.name}'",
                     excerpt=source.excerpt(),
                 )
                 self._problems.add(error, host)

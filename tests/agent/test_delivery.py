@@ -407,14 +407,16 @@ def stamps(agent: Agent, receiver: Receiver | None = None) -> list[str]:
     return [json.loads(line)["timestamp"] for line in lines_of(agent)]
 
 
+_MAKE_CERTIFICATE = (
+    "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes"
+    " -days 2 -subj /CN=lab -addext subjectAltName=IP:127.0.0.1"
+)
+
+
 def test_the_certificate_is_checked_unless_said_otherwise(agent: Agent, tmp_path: Path) -> None:
     key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
     subprocess.run(
-        [
-            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"),
-            *("-days", "2", "-subj", "/CN=lab", "-addext", "subjectAltName=IP:127.0.0.1"),
-            *("-keyout", str(key), "-out", str(certificate)),
-        ],
+        [*_MAKE_CERTIFICATE.split(), "-keyout", str(key), "-out", str(certificate)],
         check=True,
         capture_output=True,
     )

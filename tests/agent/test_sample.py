@@ -1,4 +1,4 @@
-"""What a sample holds, under every awk, whatever the names are."""
+"""The contents of a sample, under every awk, whatever the names are."""
 
 from __future__ import annotations
 
@@ -21,8 +21,22 @@ from tests.agent.test_delivery import lines_of
 AWKS = {name: shutil.which(name) for name in ("mawk", "gawk", "original-awk", "busybox")}
 HERE = [name for name, path in AWKS.items() if path]
 FIELDS = {
-    *("processes", "netstat", "iostat", "os", "cpu", "mem", "swap", "disk", "io", "net", "sockets"),
-    *("top", "uptime", "users", "failed_units", "checks"),
+    "processes",
+    "netstat",
+    "iostat",
+    "os",
+    "cpu",
+    "mem",
+    "swap",
+    "disk",
+    "io",
+    "net",
+    "sockets",
+    "top",
+    "uptime",
+    "users",
+    "failed_units",
+    "checks",
 }
 
 
@@ -134,7 +148,7 @@ def test_hostile_process_names(awk: Agent, named_process: Callable[[bytes], int]
 
 
 def fake_proc(folder: Path, processes: int = 0) -> Path:
-    """As little of /proc as a machine without anything would have."""
+    """Make as little of /proc as a machine without anything would have."""
     (folder / "self").mkdir(parents=True)
     (folder / "net").mkdir()
     (folder / "sys/kernel").mkdir(parents=True)

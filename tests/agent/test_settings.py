@@ -48,7 +48,7 @@ WRONG = {
 
 
 def test_nothing_needs_room_on_the_disk_of_tmp() -> None:
-    """Before 5.1 bash writes a here-string to a file: on a full disk nothing more would be delivered."""
+    """bash before 5.1 writes a here-string to a file: on a full disk nothing more would be delivered."""
     assert [line for line in SCRIPT.read_text().splitlines() if "<<<" in line] == []
 
 
@@ -149,9 +149,8 @@ def test_make_check_runs_shellcheck_over_every_script() -> None:
 
 
 def test_the_script_and_its_units_are_shipped() -> None:
-    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"][
-        "fazai"
-    ]
+    setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    patterns = setuptools["package-data"]["fazai"]
     for name in ("telemetry.sh", "fazai-telemetry.service", "fazai-telemetry.openrc", "fazai-telemetry.cron"):
         path = SCRIPT.parent / name
         assert path.is_file()

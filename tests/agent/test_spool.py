@@ -36,7 +36,7 @@ def test_the_cap_by_bytes_drops_the_oldest_and_counts(agent: Agent, receiver: Re
 
 
 def only_oldest_missing(found: list[int]) -> int:
-    """How many are missing. The very first ones may have been on their way, which spares them."""
+    """Return how many are missing. The very first ones may have been on their way, which spares them."""
     missing = set(range(1, found[-1] + 1)) - set(found)
     assert missing
     newest = [number for number in found if number > max(missing)]
@@ -186,7 +186,8 @@ def test_segments_of_an_earlier_version_are_read(agent: Agent, receiver: Receive
 
 
 def test_numbers_and_losses_go_on_from_run_to_run(agent: Agent, receiver: Receiver) -> None:
-    """As cron starts it, one sample a run; the server is away for longer than the spool can hold."""
+    """The agent runs as cron starts it, one sample a run; the server is away for longer than the spool can
+    hold."""
     for _ in range(12):
         agent.run("--once", code=1, SPOOL_MAX_BYTES="4096", BATCH_RECORDS="1", BATCH_BYTES="1024")
         (agent.state / "backoff").unlink()

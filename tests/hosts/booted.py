@@ -23,9 +23,13 @@ _MASKED = (
     *(f"systemd-{name}.service" for name in ("udevd", "udev-trigger", "logind", "sysctl", "remount-fs")),
     *(f"systemd-{name}.service" for name in ("tmpfiles-setup", "tmpfiles-setup-dev", "modules-load")),
     *(f"systemd-{name}" for name in ("journald.service", "journald.socket", "journald-dev-log.socket")),
-    *("systemd-journald-audit.socket", "local-fs.target", "proc-sys-fs-binfmt_misc.automount"),
+    "systemd-journald-audit.socket",
+    "local-fs.target",
+    "proc-sys-fs-binfmt_misc.automount",
     *(f"sys-{name}.mount" for name in ("kernel-config", "kernel-debug", "kernel-tracing")),
-    *("sys-fs-fuse-connections.mount", "dev-hugepages.mount", "dev-mqueue.mount"),
+    "sys-fs-fuse-connections.mount",
+    "dev-hugepages.mount",
+    "dev-mqueue.mount",
 )
 _JOIN = """set -e
 boot=$1 folder=$2 net=$3; shift 3
@@ -125,7 +129,7 @@ def _entrance(process: subprocess.Popen[str]) -> list[str]:
 
 
 def _remove(group: Path) -> None:
-    """What its systemd made, too. A group can be removed once its last process is reaped."""
+    """Remove what its systemd made, too. A group can be removed once its last process is reaped."""
     until = time.monotonic() + 10
     while group.exists():
         for folder, _, _ in os.walk(group, topdown=False):

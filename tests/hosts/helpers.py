@@ -13,7 +13,7 @@ import pytest
 
 from fazai.model import Change, Diff, LookAgain, Resource, Target
 from fazai.providers.hosts.kinds import all_kinds
-from fazai.providers.hosts.local.transport import start
+from fazai.providers.hosts.local.transport import start_local_shell
 from fazai.providers.hosts.session import HostSession
 from fazai.providers.hosts.shell.become import Become
 
@@ -113,7 +113,7 @@ class Host:
         target = Target("box", "local", "write", {"root": str(root)})
 
         def begin() -> Any:
-            return start("box", Become(), str(root), environ)
+            return start_local_shell("box", Become(), str(root), environ)
 
         return cls(root, HostSession(target, all_kinds(), begin, timeout_s=20, root=str(root)))
 

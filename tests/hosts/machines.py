@@ -101,7 +101,7 @@ class Machine:
         return [*inside, str(self.folder), " ".join(apart), *words]
 
     def run(self, script: str) -> str:
-        """What a script prints there. Raises CalledProcessError with what it said."""
+        """Run a script there and return what it prints. Raises CalledProcessError with what it said."""
         done = subprocess.run(
             self.argv("/bin/sh", "-c", script),
             env=self.environ,

@@ -1,4 +1,4 @@
-"""What somebody meets who comes from Ansible: what is said, and when."""
+"""First steps of somebody who comes from Ansible: the messages, and when they come."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_a_host_that_has_nothing_to_do_is_not_contacted(world: World, server: Ss
 
 
 def test_a_handler_that_is_due_is_run_where_nothing_is_declared_any_more(world: World) -> None:
-    """What an earlier run left over is something to do."""
+    """A handler that an earlier run left over is something to do."""
     root = world.local()
     made = {"host.file": {"path": "/a", "content": "x"}, "notify": "tell"}
     shell = f"test -e {root}/ready || kill -9 $$; touch {root}/told"
@@ -112,7 +112,7 @@ def test_a_field_under_ansibles_name(
 
 
 def test_no_crontab_is_said_before_anything_is_written(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where there is no program of that name."""
+    """The host has no program of that name."""
     programs = world.folder / "bin"
     programs.mkdir()
     for name in ("sh", "cat", "rm", "stat", "head", "mktemp", "sha256sum", "awk", "sed", "id"):

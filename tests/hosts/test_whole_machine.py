@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tests.hosts.kinds.test_packages import NAME, debian
+from tests.hosts.kinds.test_services import SYSTEMD, UNIT
+from tests.hosts.kinds.test_shared_files import KEY_1
 from tests.hosts.machines import Machine, shim
-from tests.hosts.test_packages import NAME, debian
-from tests.hosts.test_services import SYSTEMD, UNIT
-from tests.hosts.test_shared_files import KEY_1
 
 HASH = "$6$salt$nothing/that.opens"
 RESOURCES: list[dict[str, Any]] = [

@@ -17,13 +17,13 @@ REGISTRY = Registry()
 def test_a_hint_names_kinds_and_fields_that_there_are(module: str) -> None:
     hint = module_hint(f"ansible.builtin.{module}")
     assert hint is not None
-    for kind, fields in re.findall(r"(ssh\.[a-z_]+)(?:: \{([^}]*)\})?", hint):
+    for kind, fields in re.findall(r"(host\.[a-z_]+)(?:: \{([^}]*)\})?", hint):
         known = REGISTRY.kind(kind)
         for name in re.findall(r"([a-z_]+): ", fields):
             assert name in known.fields, (kind, name)
 
 
-@pytest.mark.parametrize("name", ["ssh.copy", "ssh.template", "ssh.systemd", "local.lineinfile"])
+@pytest.mark.parametrize("name", ["ssh.copy", "host.template", "host.systemd", "local.lineinfile"])
 def test_a_kind_that_is_a_module_of_ansibles_is_told_what_there_is(name: str) -> None:
     with pytest.raises(InputError, match=f'there is no kind "{name}"') as caught:
         REGISTRY.kind(name)

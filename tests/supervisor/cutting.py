@@ -14,8 +14,8 @@ from fazai.providers.hosts.agent.files import agent_version
 from tests.agent.receiver import Receiver
 from tests.hosts.booted import booted
 from tests.hosts.helpers import Host, resource
+from tests.hosts.kinds.test_real_services import _SYSINIT
 from tests.hosts.machines import Machine
-from tests.hosts.test_real_services import _SYSINIT
 from tests.supervisor.conftest import until
 
 __all__ = ["INITS", "OLD", "Site", "site_of"]
@@ -32,8 +32,21 @@ FILES: Final = (
 )
 #: The programs at which a script can be cut: all that it runs one after the other.
 _CUT_AT: Final = (
-    *("mkdir", "rmdir", "chmod", "chown", "useradd", "userdel", "id", "mv", "cp", "rm", "sync", "su"),
-    *("systemctl", "rc-service", "rc-update"),
+    "mkdir",
+    "rmdir",
+    "chmod",
+    "chown",
+    "useradd",
+    "userdel",
+    "id",
+    "mv",
+    "cp",
+    "rm",
+    "sync",
+    "su",
+    "systemctl",
+    "rc-service",
+    "rc-update",
 )
 #: Counts itself while /srv/cut is there ("SIGNAL N"), and at the N-th ends the block of the session's shell
 #: (/srv/main): by KILL before that program did anything, by another signal after it did it.
@@ -87,7 +100,7 @@ class Site:
         return resource("host.telemetry_agent", {"init": "none"} if self.init == "none" else {}, "absent")
 
     async def run(self, script: str) -> None:
-        result = await self.host.session._run(script)
+        result = await self.host.session.shell.run(script)
         assert result.exit == 0, result
 
     async def write(self, wanted: Resource) -> None:
@@ -95,7 +108,7 @@ class Site:
             await self.host.session.write(change)
 
     async def cut(self, wanted: Resource, signal: str, at: int) -> bool:
-        """Whether the writing came to its `at`-th command, where it was cut."""
+        """Write, and tell whether that came to its `at`-th command, where it was cut."""
         from fazai.errors import FazaiError
 
         diff = await self.host.look(wanted)
@@ -109,12 +122,12 @@ class Site:
         return len((self.upper / "srv/n").read_bytes()) >= at
 
     async def fails(self, name: str, script: str) -> None:
-        """From now on this program begins with that script; without one, it is itself again."""
+        """Let this program begin with that script from now on; without one, be itself again."""
         path = f"/srv/fails-{name}"
         await self.run(f"printf %s {shlex.quote(script)} >{path}" if script else f"rm -f {path}")
 
     async def keep(self) -> None:
-        """Where nobody keeps it running, a loop does."""
+        """Keep the agent running by a loop where no init does."""
         if self.init == "none":
             loop = f"setsid sh -c {shlex.quote(_KEEPS)} >/dev/null 2>&1 </dev/null &"
             await self.run(f"su -s /bin/sh -c {shlex.quote(loop)} fazai-agent")
@@ -157,7 +170,7 @@ class Site:
         return (self.upper / FILES[0]).read_text()
 
     def left(self) -> list[str]:
-        """What is there of the agent; its user, too."""
+        """Return what is there of the agent; its user, too."""
         found = [name for name in FILES if (self.upper / name).is_file()]
         if (self.upper / "var/lib/fazai-agent").is_dir():
             found.append("var/lib/fazai-agent")

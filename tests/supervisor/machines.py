@@ -18,7 +18,7 @@ from fazai.model import Resource, Target, TargetWork, Work
 from fazai.outcome import RunOutcome
 from fazai.providers.hosts.kinds import all_kinds
 from fazai.providers.hosts.kinds.telemetry import KINDS, AgentKind
-from fazai.providers.hosts.local.transport import start
+from fazai.providers.hosts.local.transport import start_local_shell
 from fazai.providers.hosts.session import HostSession
 from fazai.providers.hosts.shell.become import Become
 from fazai.store.base import Run
@@ -107,7 +107,7 @@ class Lan:
         return HostSession(
             target,
             self.kinds,
-            lambda: start(target.name, Become(), str(root), environ),
+            lambda: start_local_shell(target.name, Become(), str(root), environ),
             timeout_s=20,
             root=str(root),
         )

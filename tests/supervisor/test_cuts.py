@@ -65,7 +65,7 @@ def test_a_first_install_that_is_cut_leaves_nothing(init: str, signal: str, tmp_
 
 
 async def site_done(site: Site) -> bool:
-    """Whether all was done when it was cut."""
+    """Tell whether all was done when it was cut."""
     return not (await site.host.look(site.agent())).changes
 
 

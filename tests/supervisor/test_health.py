@@ -1,4 +1,4 @@
-"""What is drift, and in which words: as data."""
+"""Drift of an agent and its words, as data."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 
 from fazai.providers.hosts.agent.files import (
+    agent_script,
     agent_version,
-    names_known,
-    pairs_of,
-    script,
-    service,
+    known_settings,
+    read_settings,
+    service_file,
+    setting_problem,
     settings_text,
-    wrong_setting,
 )
-from fazai.providers.hosts.agent.health import Report, read_report
+from fazai.providers.hosts.agent.health import AgentReport, read_report
 from fazai.providers.hosts.kinds import all_kinds
 from tests.hosts.helpers import resource
 
@@ -25,7 +25,7 @@ NOW = 1_000_000
 
 
 def status(**changes: Any) -> dict[str, str]:
-    """Of an agent that delivers, a day after it began."""
+    """Return the status of an agent that delivers, a day after it began."""
     usual = {
         "version": "0.1.0",
         "state": "running",
@@ -41,13 +41,13 @@ def status(**changes: Any) -> dict[str, str]:
     return {name: str(value) for name, value in {**usual, **changes}.items()}
 
 
-def report(found: Mapping[str, str], **more: Any) -> Report:
+def report(found: Mapping[str, str], **more: Any) -> AgentReport:
     usual = {"folder": False, "now": NOW, "init": "systemd", "active": "active", "installed_at": NOW - 86_400}
-    return Report(status=found, **{**usual, **more})
+    return AgentReport(status=found, **{**usual, **more})
 
 
 REFUSED = {"failures": 3, "last_error": "status 401: there is no key", "spool_depth": 12}
-CASES: tuple[tuple[str, Report, str | None], ...] = (
+CASES: tuple[tuple[str, AgentReport, str | None], ...] = (
     ("it delivers", report(status()), None),
     (
         "it is refused",
@@ -93,7 +93,7 @@ CASES: tuple[tuple[str, Report, str | None], ...] = (
 
 
 @pytest.mark.parametrize("case", CASES, ids=[name for name, _, _ in CASES])
-def test_what_is_drift(case: tuple[str, Report, str | None]) -> None:
+def test_what_is_drift(case: tuple[str, AgentReport, str | None]) -> None:
     _, found, wanted = case
     if "interval_s" in found.status:
         text = "".join(f"{name}={value}\n" for name, value in found.status.items())
@@ -110,7 +110,7 @@ def test_the_clock_and_counters_are_no_state() -> None:
 
 def test_settings_are_read_as_they_are_written() -> None:
     pairs = {"SERVER": "https://x", "KEY": 'it\'s "quoted" 0123456789', "BATCH_RECORDS": "5"}
-    found = pairs_of(settings_text(pairs))
+    found = read_settings(settings_text(pairs))
     assert (found["server"], found["batch_records"]) == ("https://x", "5")
     assert found["key"].reveal() == pairs["KEY"]
     assert str(found["key"]) == "***"
@@ -121,7 +121,7 @@ def test_settings_are_read_as_they_are_written() -> None:
     [(1, "* * * * *"), (60, "* * * * *"), (150, "*/2 * * * *"), (300, "*/5 * * * *"), (9000, "*/30 * * * *")],
 )
 def test_cron_counts_in_minutes(interval_s: float, line: str) -> None:
-    assert f"\n{line} fazai-agent /opt/fazai/agent/telemetry.sh --once".encode() in service(
+    assert f"\n{line} fazai-agent /opt/fazai/agent/telemetry.sh --once".encode() in service_file(
         "cron", interval_s
     )
 
@@ -153,12 +153,12 @@ def test_what_is_refused_before_any_contact(fields: dict[str, Any], words: str) 
 
 def test_the_agent_says_what_it_knows() -> None:
     assert agent_version()
-    assert {"SERVER", "KEY", "PROC"} <= names_known()
+    assert {"SERVER", "KEY", "PROC"} <= known_settings()
     made = resource("host.telemetry_agent", {"server": "https://x", "interval": 60.0})
     assert (made.identity, made.fields["interval"]) == ("telemetry", 60)
 
 
 def test_every_default_of_the_agent_is_one_that_is_taken() -> None:
-    lines = re.findall(r"^    setting ([A-Z_]+) [a-z]+ (\S+)", script().decode(), re.MULTILINE)
+    lines = re.findall(r"^    setting ([A-Z_]+) [a-z]+ (\S+)", agent_script().decode(), re.MULTILINE)
     assert len(lines) > 25
-    assert [name for name, default in lines if wrong_setting(name, default.strip("'"))] == []
+    assert [name for name, default in lines if setting_problem(name, default.strip("'"))] == []

@@ -1,5 +1,5 @@
-"""What the agent's own user leaves in its folder, and others beside its log, neither holds root up nor is it
-shown."""
+"""Files that the agent's own user leaves in its folder, and others beside its log: none holds root up nor
+is it shown."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from fazai.providers.hosts.agent import scripts
-from fazai.providers.hosts.agent.files import LOG, STATE, STATUS
+from fazai.providers.hosts.agent.files import LOG_PATH, STATE_FOLDER, STATUS_PATH
 from tests.hosts.conftest import World
 from tests.hosts.helpers import Host, shell_environ
 
@@ -27,7 +27,7 @@ def agent(**more: Any) -> dict[str, Any]:
 def test_a_pipe_in_place_of_the_status(what: str, world: World) -> None:
     root = world.local()
     assert world.fazai("apply", resources=[agent(interval=60)]).code == 0
-    status = root / STATUS[1:]
+    status = root / STATUS_PATH[1:]
     os.mkfifo(status if what == "pipe" else status.with_name("other"))
     if what != "pipe":
         status.symlink_to("other")
@@ -35,14 +35,16 @@ def test_a_pipe_in_place_of_the_status(what: str, world: World) -> None:
     assert (found.code, "1 updated" in found.out) == (0, True), found
     gone = {"host.telemetry_agent": {"state": "absent"}}
     found = world.fazai("apply", "--yes", resources=[gone])
-    assert (found.code, "1 deleted" in found.out, (root / STATE[1:]).exists()) == (0, True, False), found
+    assert (found.code, "1 deleted" in found.out, (root / STATE_FOLDER[1:]).exists()) == (0, True, False), (
+        found
+    )
 
 
 @ROOT
 @pytest.mark.parametrize("mode", [0o755, 0o775])
 def test_a_log_in_a_folder_to_which_others_may_write_is_not_shown(mode: int, tmp_path: Path) -> None:
     """A group of the system's may, on some: it can put a link there."""
-    log = tmp_path / LOG[1:]
+    log = tmp_path / LOG_PATH[1:]
     log.parent.mkdir(parents=True)
     log.parent.chmod(mode)
     if mode == 0o755:
@@ -51,12 +53,12 @@ def test_a_log_in_a_folder_to_which_others_may_write_is_not_shown(mode: int, tmp
         (tmp_path / "etc").mkdir()
         (tmp_path / "etc/shadow").write_text("root:$6$SECRETHASH:19000::::::\n")
         log.symlink_to("../../etc/shadow")
-    site = scripts.Site(lambda path: f"{tmp_path}{path}", True, "none", "token")
+    site = scripts.InstallSite(lambda path: f"{tmp_path}{path}", True, "none", "token")
 
     async def run() -> str:
         host = Host.local(tmp_path, shell_environ("dash", tmp_path))
         async with host.session:
-            result = await host.session._run(scripts._said(site))
+            result = await host.session.shell.run(scripts._show_log_end(site))
             return result.out.decode()
 
     said = asyncio.run(run())

@@ -14,8 +14,8 @@ from fazai.errors import DeviceError
 from fazai.model import Resource
 from tests.agent.receiver import Receiver
 from tests.hosts.helpers import resource
+from tests.hosts.kinds.test_real_services import _SYSINIT
 from tests.hosts.machines import Machine
-from tests.hosts.test_real_services import _SYSINIT
 from tests.supervisor.conftest import until
 from tests.supervisor.cutting import Site, site_of
 
@@ -53,7 +53,7 @@ def status(machine: Machine) -> dict[str, str]:
 
 
 def process_status(pid: str) -> str:
-    """What the kernel says of a process."""
+    """Return what the kernel says of a process."""
     return Path(f"/proc/{pid}/status").read_text()
 
 
@@ -134,14 +134,14 @@ def test_the_agents_user_steers_no_signal(tmp_path: Path, receiver: Receiver) ->
         async with host.session:
             await host.converge(declared)
             for said in ("../var/lib/fazai-agent/x -1", "-1", "1", "0", "7 -1", "$(kill -1)"):
-                await host.session._run(
+                await host.session.shell.run(
                     "cd /var/lib/fazai-agent; mkdir -p 'x -1'\n"
                     "printf '/opt/fazai/agent/telemetry.sh\\0' >'x -1/cmdline'\n"
                     f"printf 'pid=%s\\nstate=running\\n' {shlex.quote(said)} >status"
                 )
                 script = "kill() { printf '%s\\n' \"$*\" >>/srv/kills; }\n"
-                host.session._shell = None  # a new shell, in which `kill` only tells
-                await host.session._run(script)
+                host.session.shell._open = None  # a new shell, in which `kill` only tells
+                await host.session.shell.run(script)
                 changed = agent(receiver, init="none", top=len(said))
                 for change in (await host.look(changed)).changes:
                     await host.session.write(change)
@@ -162,7 +162,7 @@ def test_an_agent_of_ours_is_ended(tmp_path: Path, receiver: Receiver) -> None:
                 " /opt/fazai/agent/telemetry.sh --config /etc/fazai/telemetry.env; sleep 0.1; done"
             )
             command = f"setsid sh -c {shlex.quote(keeps)} >/dev/null 2>&1 </dev/null &"
-            await host.session._run(f"su -s /bin/sh -c {shlex.quote(command)} fazai-agent")
+            await host.session.shell.run(f"su -s /bin/sh -c {shlex.quote(command)} fazai-agent")
             until(lambda: status(machine).get("state") == "running")
             first = status(machine)["pid"]
             await host.converge(agent(receiver, init="none", interval=30))
@@ -197,7 +197,7 @@ def test_a_key_that_the_server_refuses_is_said_on_every_init(tmp_path: Path, ini
 
 
 async def _delivers(site: Site, **more: object) -> str:
-    """What a run would say in the end."""
+    """Return what a run would say in the end."""
     wanted = site.agent(**more)
     diff = await site.host.look(wanted)
     for change in diff.changes:

@@ -17,7 +17,7 @@ from fazai.errors import ExitCode, FazaiError, UsageError
 from fazai.model import Resource, TargetWork, Work
 
 if TYPE_CHECKING:
-    from fazai.providers.hosts.agent.health import Report
+    from fazai.providers.hosts.agent.health import AgentReport
     from fazai.providers.hosts.session import HostSession
 
 __all__ = ["KIND", "AgentFleet"]
@@ -53,15 +53,15 @@ class AgentFleet:
     def items(self) -> dict[str, TargetWork]:
         return {item.target.name: item for work in self.prepared.works for item in work.targets}
 
-    def reports(self, names: Iterable[str] | None = None) -> dict[str, Report | FazaiError | None]:
+    def reports(self, names: Iterable[str] | None = None) -> dict[str, AgentReport | FazaiError | None]:
         """Ask each host for the report of its agent; None: there is none."""
 
-        async def look(item: TargetWork, session: HostSession) -> Report | FazaiError | None:
+        async def look(item: TargetWork, session: HostSession) -> AgentReport | FazaiError | None:
             (resource,) = item.resources
             found = (await session.observe(item.resources)).items[resource.kind, resource.identity]
             if found is None or isinstance(found, FazaiError):
                 return found
-            report: Report = found["report"]
+            report: AgentReport = found["report"]
             return report if "settings" in found else None  # else nothing of it is there
 
         return self.each(look, names)

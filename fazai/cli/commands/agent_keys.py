@@ -29,7 +29,7 @@ from fazai.model import Secret
 
 if TYPE_CHECKING:
     from fazai.cli.commands.agent_fleet import AgentFleet
-    from fazai.providers.hosts.agent.health import Report
+    from fazai.providers.hosts.agent.health import AgentReport
 
 __all__ = ["AgentKeyStore", "rotate_keys"]
 
@@ -78,7 +78,7 @@ def rotate_keys(fleet: AgentFleet, timeout_s: float) -> int:
     return worst_exit([*codes, *(why.exit_code for why in failed.values())])
 
 
-def _restart_fields(report: Report | FazaiError | None) -> dict[str, Any]:
+def _restart_fields(report: AgentReport | FazaiError | None) -> dict[str, Any]:
     """Return the fields that restart an agent which still reports with the previous key; none for others:
     the agent stays with a key that works."""
     if report is None or isinstance(report, FazaiError) or report.status.get("key") != "KEY_PREVIOUS":
@@ -88,7 +88,7 @@ def _restart_fields(report: Report | FazaiError | None) -> dict[str, Any]:
 
 
 def _find_key_files(
-    fleet: AgentFleet, reports: Mapping[str, Report | FazaiError | None], failed: dict[str, FazaiError]
+    fleet: AgentFleet, reports: Mapping[str, AgentReport | FazaiError | None], failed: dict[str, FazaiError]
 ) -> dict[str, tuple[Path, str]]:
     """Find the key's file and the name at the daemon of each host that can change its key."""
     found: dict[str, tuple[Path, str]] = {}
@@ -148,7 +148,7 @@ def _await_new_keys(
     return taken
 
 
-def _uses_new_key(report: Report | FazaiError | None) -> bool:
+def _uses_new_key(report: AgentReport | FazaiError | None) -> bool:
     return (
         report is not None
         and not isinstance(report, FazaiError)
@@ -158,7 +158,7 @@ def _uses_new_key(report: Report | FazaiError | None) -> bool:
     )
 
 
-def _not_taken_error(report: Report | FazaiError | None) -> FazaiError:
+def _not_taken_error(report: AgentReport | FazaiError | None) -> FazaiError:
     if isinstance(report, FazaiError):
         return report
     error = report.status.get("last_error") if report is not None else None

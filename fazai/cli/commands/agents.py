@@ -14,7 +14,7 @@ from fazai.errors import ExitCode, FazaiError, worst_exit
 from fazai.model import TargetWork
 
 if TYPE_CHECKING:
-    from fazai.providers.hosts.agent.health import Report
+    from fazai.providers.hosts.agent.health import AgentReport
     from fazai.providers.hosts.session import HostSession
 
 __all__ = ["agents_command"]
@@ -97,13 +97,13 @@ def restart(**options: Any) -> int:
 def logs(lines: int, **options: Any) -> int:
     """The last lines of the agents' logs, as the journal or the log file has them."""
     from fazai.providers.hosts.agent.scripts import tail_script
-    from fazai.providers.hosts.shell.questions import Output, Shell
+    from fazai.providers.hosts.shell.questions import Output, OutputOf
     from fazai.report.lines import escape_controls
 
     fleet = AgentFleet.read(options)
 
     async def ask(item: TargetWork, session: HostSession) -> bytes:
-        question = Shell(tail_script(item.target.options.get("root") or "", lines, _LOG_BYTES))
+        question = OutputOf(tail_script(item.target.options.get("root") or "", lines, _LOG_BYTES))
         answer = (await session.ask(question))[question]
         return answer.out if isinstance(answer, Output) else b""
 
@@ -130,7 +130,7 @@ def rotate_key(timeout_s: int, **options: Any) -> int:
     return rotate_keys(AgentFleet.read(options), float(timeout_s))
 
 
-def _status_record(report: Report | FazaiError | None) -> dict[str, Any]:
+def _status_record(report: AgentReport | FazaiError | None) -> dict[str, Any]:
     if isinstance(report, FazaiError):
         return {"error": str(report), "exit_code": int(report.exit_code)}
     if report is None:

@@ -50,10 +50,11 @@ def complete_pattern(ctx: click.Context, param: click.Parameter, incomplete: str
 
 
 def complete_kind(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    """Complete the name of a kind."""
+    """Complete the name of a kind; the beginning of an old name becomes the new one."""
     from fazai.registry import Registry
 
-    return _filter_prefix((kind.name for kind in Registry().kinds()), incomplete)
+    registry = Registry()
+    return _filter_prefix((kind.name for kind in registry.kinds()), registry.current_name(incomplete))
 
 
 def complete_run(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:

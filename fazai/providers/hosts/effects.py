@@ -1,4 +1,4 @@
-"""What a change of this run may alter for the resources behind it: those are looked at again. Pure."""
+"""Effects of a change on the resources behind it in the run, which are then looked at again. Pure."""
 
 from __future__ import annotations
 
@@ -6,27 +6,37 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from fazai.model import Verb
 from fazai.providers.hosts.kind import Answers, HostKind, Want
-from fazai.providers.hosts.shell.questions import FileAt, Output, PathState, Question, Shell
-from fazai.providers.hosts.shell.quoting import quoted
+from fazai.providers.hosts.shell.questions import FileAt, Output, OutputOf, PathState, Question
+from fazai.providers.hosts.shell.quoting import quote
 
-__all__ = ["Names", "Touched", "folders_of", "paths_of", "reads", "same_file", "touched_by", "where_are"]
+__all__ = [
+    "PathNames",
+    "TouchedPaths",
+    "ambiguous_folders",
+    "asked_paths",
+    "folders_question",
+    "paths_read",
+    "same_file_question",
+    "track_changes",
+]
 
 
-def reads(kind: HostKind, want: Want) -> tuple[str, ...] | None:
-    """The paths on which depends what a resource finds; None: programs are asked, which may look anywhere."""
+def paths_read(kind: HostKind, want: Want) -> tuple[str, ...] | None:
+    """Return the paths that decide what a resource finds; None: programs are asked, which may look
+    anywhere."""
     paths = []
     for question in kind.ask(want):
-        if isinstance(question, Shell):
+        if isinstance(question, OutputOf):
             return None
         paths.append(question.path)
     return tuple(paths)
 
 
-class Names:
-    """The names of files, as far as a look tells: a folder may be reached through links as well."""
+class PathNames:
+    """The other names of files, as far as a look tells: a folder may be reached through links as well."""
 
     def __init__(self, folders: Sequence[str], answers: Answers) -> None:
-        answer = answers.get(*where_are(folders)) if folders else None
+        answer = answers.get(*folders_question(folders)) if folders else None
         found = (
             answer.out.decode("utf-8", "surrogateescape").split("\0") if isinstance(answer, Output) else ()
         )
@@ -40,44 +50,46 @@ class Names:
         }
 
     def of(self, path: str) -> set[str]:
-        """The path, where it leads to if that is followed, and both without links on the way."""
+        """Return the path, the one that it leads to if that is followed, and both without links on the
+        way."""
         found = {path, self._links.get(path, path)}
         if not self._folders:  # nothing was asked about them, as nothing depends on it
             return found
         for each in tuple(found):
-            above = next((folder for folder in _folders(each) if folder in self._folders), "")
+            above = next((folder for folder in _folders_of_path(each) if folder in self._folders), "")
             found.add(self._folders.get(above, "") + each[len(above) :])
         return found
 
 
-def paths_of(questions: Iterable[Question]) -> Iterator[str]:
-    """Those that are asked about."""
-    return (question.path for question in questions if not isinstance(question, Shell))
+def asked_paths(questions: Iterable[Question]) -> Iterator[str]:
+    """Iterate over the paths that are asked about."""
+    return (question.path for question in questions if not isinstance(question, OutputOf))
 
 
-def folders_of(paths: Collection[str]) -> tuple[str, ...]:
-    """The folders of all paths, if one name stands in several of them: these may be one folder, and then two
-    paths are one file. Otherwise none, as nothing depends on where they are."""
+def ambiguous_folders(paths: Collection[str]) -> tuple[str, ...]:
+    """Return the folders of all paths, if one name stands in several of them: these may be one folder, and
+    then two paths are one file. Otherwise none, as nothing depends on where they are."""
     above: dict[str, str] = {}
     for path in paths:
-        for each in (path, *_folders(path)):
+        for each in (path, *_folders_of_path(path)):
             folder, _, name = each.rpartition("/")
             if above.setdefault(name, folder) != folder:
-                return tuple(dict.fromkeys(folder for path in paths for folder in _folders(path)))
+                return tuple(dict.fromkeys(folder for path in paths for folder in _folders_of_path(path)))
     return ()
 
 
-def where_are(folders: Sequence[str]) -> tuple[Shell]:
-    """The question where folders are, links on the way followed; nothing for one that cannot be entered."""
+def folders_question(folders: Sequence[str]) -> tuple[OutputOf]:
+    """Return the question where folders are, links on the way followed; its answer is empty for one that
+    cannot be entered."""
     tell = "2>/dev/null && printf '%s\\0' \"$PWD\" || printf '\\0'"
-    lines = (f"cd -P {quoted(folder)} {tell}" for folder in folders)
-    return (Shell("\n".join(lines)),)
+    lines = (f"cd -P {quote(folder)} {tell}" for folder in folders)
+    return (OutputOf("\n".join(lines)),)
 
 
-class Touched:
-    """What some changes may have altered. They are numbered from 1 on; of several the last one counts."""
+class TouchedPaths:
+    """The paths that some changes may have altered. Changes are numbered from 1 on; the last one counts."""
 
-    def __init__(self, names: Names) -> None:
+    def __init__(self, names: PathNames) -> None:
         self._names = names
         self.paths: dict[str, int] = {}
         self.anything = 0  # the last change that may have done so anywhere
@@ -94,49 +106,52 @@ class Touched:
         for path in set().union(*map(self._names.of, paths)):
             self.paths[path] = self._count
             if verb is Verb.CREATE:  # its folders may have been made with it
-                self.paths.update(dict.fromkeys(_folders(path), self._count))
+                self.paths.update(dict.fromkeys(_folders_of_path(path), self._count))
             if not kind.hollow or verb is Verb.DELETE:
                 self._through[path] = self._count
             elif verb is Verb.UPDATE:
                 self._entered[path] = self._count
 
     def last(self, paths: Iterable[str] | None, *, failed: bool = False, denied: bool = False) -> int:
-        """The last change that may have altered what was found at these paths; 0: none. `failed`: what is
-        there could not be told; `denied`: because a folder may not be entered, which no program mends."""
+        """Return the number of the last change that may have altered what was found at these paths; 0: none.
+        `failed`: what is there could not be told; `denied`: because a folder may not be entered, which no
+        program mends."""
         if paths is None:
             return self._count
         found = [0 if denied else self.anything]
         for path in set().union(*map(self._names.of, paths)):
             found.append(self.paths.get(path, 0))
-            for folder in _folders(path):
+            for folder in _folders_of_path(path):
                 found.append(self._through.get(folder, 0))
                 if failed:
                     found.append(self._entered.get(folder, 0))
         return max(found)
 
 
-def _folders(path: str) -> Iterator[str]:
-    """Those in which it stands, the nearest first."""
+def _folders_of_path(path: str) -> Iterator[str]:
+    """Iterate over the folders in which a path stands, the nearest first."""
     while (path := path.rpartition("/")[0]) != "":
         yield path
 
 
-def touched_by(kinds: Mapping[str, HostKind], changes: Iterable[tuple[Want, Verb]], names: Names) -> Touched:
-    """What these have altered."""
-    touched = Touched(names)
+def track_changes(
+    kinds: Mapping[str, HostKind], changes: Iterable[tuple[Want, Verb]], names: PathNames
+) -> TouchedPaths:
+    """Collect the paths that these changes may have altered."""
+    touched = TouchedPaths(names)
     for want, verb in changes:
         touched.add(kinds[want.resource.kind], want, verb)
     return touched
 
 
-def same_file(path: str, others: Iterable[str]) -> Shell:
-    """A question that succeeds when one of the others is the same file, or is in the same folder by the same
-    name: a link on the way gives it two names."""
+def same_file_question(path: str, others: Iterable[str]) -> OutputOf:
+    """Return a question that succeeds when one of the others is the same file, or is in the same folder by
+    the same name: a link on the way gives it two names."""
     folder, _, name = path.rpartition("/")
-    lines = [f"fz_p={quoted(path)}; fz_d={quoted(folder or '/')}"]
+    lines = [f"fz_p={quote(path)}; fz_d={quote(folder or '/')}"]
     for other in others:
         parent, _, last = other.rpartition("/")
-        lines.append(f'[ "$fz_p" -ef {quoted(other)} ] && exit 0')
+        lines.append(f'[ "$fz_p" -ef {quote(other)} ] && exit 0')
         if last == name:
-            lines.append(f'[ "$fz_d" -ef {quoted(parent or "/")} ] && exit 0')
-    return Shell("\n".join([*lines, "exit 1"]))
+            lines.append(f'[ "$fz_d" -ef {quote(parent or "/")} ] && exit 0')
+    return OutputOf("\n".join([*lines, "exit 1"]))

@@ -1,4 +1,4 @@
-"""What a host is: questions that any POSIX system answers, and the reading of the answers. Pure."""
+"""Facts of a host: questions that any POSIX system answers, and the reading of the answers. Pure."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import shlex
 from collections.abc import Mapping
 from typing import Any, Final
 
-from fazai.providers.hosts.kinds.shared.numbers import whole_number
-from fazai.providers.hosts.shell.questions import Answer, Output, Question, Shell
+from fazai.providers.hosts.shell.answers import whole_number
+from fazai.providers.hosts.shell.questions import Answer, Output, OutputOf, Question
 
 __all__ = ["QUESTIONS", "facts_of"]
 
@@ -16,68 +16,68 @@ _MANAGERS: Final = ("apt-get", "dnf", "yum", "zypper", "apk", "pacman", "pkg")
 _RELEASE_LENGTH: Final = 1000
 _TRIED: Final = " ".join(_MANAGERS)
 
-QUESTIONS: Final[Mapping[str, Shell]] = {
-    "names": Shell("uname -s; uname -r; uname -m; uname -n; id -un"),
-    "os": Shell("cat /etc/os-release 2>/dev/null || freebsd-version 2>/dev/null"),
-    "cpus": Shell("getconf _NPROCESSORS_ONLN 2>/dev/null || nproc 2>/dev/null || sysctl -n hw.ncpu"),
-    "memory": Shell(
+QUESTIONS: Final[Mapping[str, OutputOf]] = {
+    "names": OutputOf("uname -s; uname -r; uname -m; uname -n; id -un"),
+    "os": OutputOf("cat /etc/os-release 2>/dev/null || freebsd-version 2>/dev/null"),
+    "cpus": OutputOf("getconf _NPROCESSORS_ONLN 2>/dev/null || nproc 2>/dev/null || sysctl -n hw.ncpu"),
+    "memory": OutputOf(
         "cat /proc/meminfo 2>/dev/null || echo MemTotal: $(($(sysctl -n hw.physmem) / 1024)) kB\n"
         "cat /proc/uptime"
     ),
-    "disks": Shell("df -kP 2>/dev/null"),
-    "addresses": Shell(
+    "disks": OutputOf("df -kP 2>/dev/null"),
+    "addresses": OutputOf(
         "ip -o addr 2>/dev/null || ifconfig 2>/dev/null || cat /proc/net/fib_trie 2>/dev/null"
     ),
-    "init": Shell(
+    "init": OutputOf(
         "if [ -d /run/systemd/system ]; then echo systemd\n"
         "elif command -v openrc >/dev/null; then echo openrc\n"
         "elif [ -f /etc/rc.subr ]; then echo rc; else cat /proc/1/comm 2>/dev/null; fi"
     ),
-    "packages": Shell(f"for m in {_TRIED}; do command -v $m >/dev/null && echo $m && break; done"),
+    "packages": OutputOf(f"for m in {_TRIED}; do command -v $m >/dev/null && echo $m && break; done"),
 }
 
 
 def facts_of(answers: Mapping[Question, Answer]) -> dict[str, Any]:
-    """The facts as JSON types; what a host does not say is left out."""
-    said = {name: _out(answers[question]) for name, question in QUESTIONS.items()}
+    """Return the facts as JSON types; what a host does not say is left out."""
+    said = {name: _output_text(answers[question]) for name, question in QUESTIONS.items()}
     system, release, machine, node, user = (said["names"].splitlines() + [""] * 5)[:5]
     memory = dict(re.findall(r"^(MemTotal|MemAvailable|SwapTotal):\s+(\d+)", said["memory"], re.M))
     uptime = re.search(r"^(\d+)\.\d+ \d+\.\d+$", said["memory"], re.M)
     found = {
         "hostname": node,
-        "os": _release(said["os"]) or {"name": system},
+        "os": _read_release(said["os"]) or {"name": system},
         "kernel": f"{system} {release}".strip(),
         "arch": machine,
         "cpus": whole_number(said["cpus"].strip()),
-        "memory_mib": _mib(memory.get("MemTotal")),
-        "available_mib": _mib(memory.get("MemAvailable")),
-        "swap_mib": _mib(memory.get("SwapTotal")),
+        "memory_mib": _to_mib(memory.get("MemTotal")),
+        "available_mib": _to_mib(memory.get("MemAvailable")),
+        "swap_mib": _to_mib(memory.get("SwapTotal")),
         "uptime_s": whole_number(uptime[1]) if uptime else None,
-        "disks": _disks(said["disks"]),
-        "addresses": _addresses(said["addresses"]),
+        "disks": _read_disks(said["disks"]),
+        "addresses": _read_addresses(said["addresses"]),
         "init": said["init"].strip() or None,
-        "packages": _manager(said["packages"].strip()),
+        "packages": _package_manager(said["packages"].strip()),
         "user": user,
     }
     return {name: value for name, value in found.items() if value not in (None, "", [])}
 
 
-def _out(answer: Answer) -> str:
+def _output_text(answer: Answer) -> str:
     assert isinstance(answer, Output)
     return answer.out.decode("utf-8", "replace")
 
 
-def _mib(kib: str | None) -> int | None:
+def _to_mib(kib: str | None) -> int | None:
     number = whole_number(kib) if kib else None
     return None if number is None else number // 1024
 
 
-def _manager(word: str) -> str | None:
+def _package_manager(word: str) -> str | None:
     return {"apt-get": "apt"}.get(word, word) or None
 
 
-def _release(text: str) -> dict[str, str]:
-    """os-release(5); FreeBSD's own program says only a version."""
+def _read_release(text: str) -> dict[str, str]:
+    """Read os-release(5), or the output of FreeBSD's own program, which says only a version."""
     pairs: dict[str, str] = {}
     wanted = {"id": "ID", "name": "PRETTY_NAME", "version": "VERSION_ID"}
     for line in text.splitlines():
@@ -92,20 +92,21 @@ def _release(text: str) -> dict[str, str]:
     return {name: pairs[key] for name, key in wanted.items() if pairs.get(key)}
 
 
-def _disks(text: str) -> list[dict[str, Any]]:
-    """Lines of `df -kP` that are disks: device, blocks, used, available, percent, mount point."""
+def _read_disks(text: str) -> list[dict[str, Any]]:
+    """Read the lines of `df -kP` that are disks: device, blocks, used, available, percent, mount point."""
     found = []
     for line in text.splitlines()[1:]:
-        parts = line.split(None, 5)
-        if len(parts) == 6 and "/" in parts[0]:
-            size, free = _mib(parts[1]), _mib(parts[3])
+        words = line.split(None, 5)
+        if len(words) == 6 and "/" in words[0]:
+            device, blocks, _, available, _, mount = words
+            size, free = _to_mib(blocks), _to_mib(available)
             if size is not None and free is not None:
-                found.append({"mount": parts[5], "device": parts[0], "size_mib": size, "free_mib": free})
+                found.append({"mount": mount, "device": device, "size_mib": size, "free_mib": free})
     return found
 
 
-def _addresses(text: str) -> list[str]:
-    """Those by which others reach the host."""
+def _read_addresses(text: str) -> list[str]:
+    """Read the addresses by which others reach the host."""
     found = re.findall(r"\binet6? (?:addr:)?([0-9a-fA-F.:]+)", text)
     if "/32 host LOCAL" in text:  # fib_trie: the address stands on the line before
         found += re.findall(r"\|-- (\S+)\n\s+/32 host LOCAL", text)

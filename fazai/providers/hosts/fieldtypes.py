@@ -1,4 +1,4 @@
-"""The types of fields of host kinds: canonical values, and what is wrong with those that are none."""
+"""The types of the fields of host kinds: canonical values, and the problems of those that have none."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any, Final
 
 from fazai.errors import spelling_hint
 from fazai.model import FieldSpec, Problem, Secret, Value
-from fazai.providers.hosts.kinds.shared.blob import Blob
+from fazai.providers.hosts.blob import Blob
 
-__all__ = ["canonical"]
+__all__ = ["canonical_value"]
 
 _MODE: Final = re.compile(r"0?[0-7]{3,4}")
 #: What Linux takes in one path, less the name of a temporary file that stands beside it, and in one name.
@@ -20,159 +20,161 @@ _NAME_BYTES: Final = 255
 _ACCOUNT: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]*\$?")
 
 
-def canonical(spec: FieldSpec, value: Value) -> tuple[Value, Problem | None]:
-    """The value as it is compared and written, and what is wrong with it."""
+def canonical_value(spec: FieldSpec, value: Value) -> tuple[Value, Problem | None]:
+    """Return the value as it is compared and written, and what is wrong with it."""
     try:
         return _TYPES[spec.type](spec, value), None
-    except _Wrong as wrong:
+    except _BadValue as wrong:
         return value, Problem(spec.name, wrong.message, wrong.hint)
 
 
-class _Wrong(Exception):
+class _BadValue(Exception):
     def __init__(self, message: str, hint: str | None = None) -> None:
         super().__init__(message)
         self.message, self.hint = message, hint
 
 
-def _text(spec: FieldSpec, value: Value) -> Value:
+def _as_text(spec: FieldSpec, value: Value) -> Value:
     if isinstance(value, Secret):
-        raise _Wrong("cannot be a secret")
+        raise _BadValue("cannot be a secret")
     if isinstance(value, int | float) and not isinstance(value, bool):
         value = str(value)
     if not isinstance(value, str):
-        raise _Wrong("must be text")
+        raise _BadValue("must be text")
     if "\0" in value:
-        raise _Wrong("must not hold a NUL character")
+        raise _BadValue("must not hold a NUL character")
     return value
 
 
-def _secret(spec: FieldSpec, value: Value) -> Value:
-    return value if isinstance(value, Secret) else Secret(_text(spec, value))
+def _as_secret(spec: FieldSpec, value: Value) -> Value:
+    return value if isinstance(value, Secret) else Secret(_as_text(spec, value))
 
 
-def _path(spec: FieldSpec, value: Value) -> Value:
-    text = _text(spec, value)
+def _as_path(spec: FieldSpec, value: Value) -> Value:
+    text = _as_text(spec, value)
     if not text.startswith("/"):
-        raise _Wrong("must be an absolute path", 'it begins with "/"')
+        raise _BadValue("must be an absolute path", 'it begins with "/"')
     if ".." in text.split("/"):
-        raise _Wrong('must not hold ".."')
+        raise _BadValue('must not hold ".."')
     found = posixpath.normpath("/" + text.lstrip("/"))
     raw = found.encode("utf-8", "surrogateescape")
     if len(raw) > _PATH_BYTES:
-        raise _Wrong(f"is {len(raw)} bytes long, and at most {_PATH_BYTES} can be managed")
+        raise _BadValue(f"is {len(raw)} bytes long, and at most {_PATH_BYTES} can be managed")
     for name in raw.split(b"/"):
         if len(name) > _NAME_BYTES:
-            raise _Wrong(f"has a name of {len(name)} bytes in it, and none can be longer than {_NAME_BYTES}")
+            raise _BadValue(
+                f"has a name of {len(name)} bytes in it, and none can be longer than {_NAME_BYTES}"
+            )
     return found
 
 
-def _content(spec: FieldSpec, value: Value) -> Value:
+def _as_content(spec: FieldSpec, value: Value) -> Value:
     if isinstance(value, Blob):
         return value
     if isinstance(value, Mapping | list | bool) or value is None:
-        raise _Wrong("must be text", "content: | and the lines below it, or … | to_nice_json")
+        raise _BadValue("must be text", "content: | and the lines below it, or … | to_nice_json")
     return Blob.of(value if isinstance(value, Secret | bytes) else str(value))
 
 
-def _mode(spec: FieldSpec, value: Value) -> Value:
+def _as_mode(spec: FieldSpec, value: Value) -> Value:
     if isinstance(value, int):
-        raise _Wrong("must be text, as YAML reads a bare number as something else", 'mode: "0644"')
-    text = _text(spec, value)
+        raise _BadValue("must be text, as YAML reads a bare number as something else", 'mode: "0644"')
+    text = _as_text(spec, value)
     if not _MODE.fullmatch(text):
-        raise _Wrong(f'is no mode: "{text}"', 'four octal digits: mode: "0644"')
+        raise _BadValue(f'is no mode: "{text}"', 'four octal digits: mode: "0644"')
     return f"{int(text, 8):04o}"
 
 
-def _account(spec: FieldSpec, value: Value) -> Value:
-    text = _text(spec, value)
+def _as_account(spec: FieldSpec, value: Value) -> Value:
+    text = _as_text(spec, value)
     if not _ACCOUNT.fullmatch(text):
-        raise _Wrong(f'is no name of a user or group: "{text}"')
+        raise _BadValue(f'is no name of a user or group: "{text}"')
     return text
 
 
-def _boolean(spec: FieldSpec, value: Value) -> Value:
+def _as_boolean(spec: FieldSpec, value: Value) -> Value:
     if not isinstance(value, bool):
-        raise _Wrong("must be true or false")
+        raise _BadValue("must be true or false")
     return value
 
 
-def _integer(spec: FieldSpec, value: Value) -> Value:
+def _as_integer(spec: FieldSpec, value: Value) -> Value:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise _Wrong("must be a whole number")
+        raise _BadValue("must be a whole number")
     if (spec.minimum is not None and value < spec.minimum) or (
         spec.maximum is not None and value > spec.maximum
     ):
         low, high = spec.minimum, spec.maximum
-        raise _Wrong(f"must be from {low} on" if high is None else f"must be from {low} to {high}")
+        raise _BadValue(f"must be from {low} on" if high is None else f"must be from {low} to {high}")
     return value
 
 
-def _number(spec: FieldSpec, value: Value) -> Value:
+def _as_number(spec: FieldSpec, value: Value) -> Value:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _Wrong("must be a number")
+        raise _BadValue("must be a number")
     low, high = spec.minimum, spec.maximum
     if (low is not None and value < low) or (high is not None and value > high):
-        raise _Wrong(f"must be from {low} on" if high is None else f"must be from {low} to {high}")
+        raise _BadValue(f"must be from {low} on" if high is None else f"must be from {low} to {high}")
     found = round(float(value), 3)
     return int(found) if found.is_integer() else found
 
 
-def _choice(spec: FieldSpec, value: Value) -> Value:
+def _as_choice(spec: FieldSpec, value: Value) -> Value:
     if value not in spec.choices:
         near = spelling_hint(value, spec.choices) if isinstance(value, str) else None
-        raise _Wrong(f"is one of {', '.join(spec.choices)}", near)
+        raise _BadValue(f"is one of {', '.join(spec.choices)}", near)
     return value
 
 
-def _list(spec: FieldSpec, value: Value) -> Value:
+def _as_list(spec: FieldSpec, value: Value) -> Value:
     if isinstance(value, str):
         value = [part.strip() for part in value.split(",") if part.strip()]
     if not isinstance(value, list):
-        raise _Wrong("must be a list of texts")
-    return [_text(spec, item) for item in value]
+        raise _BadValue("must be a list of texts")
+    return [_as_text(spec, item) for item in value]
 
 
-def _names(spec: FieldSpec, value: Value) -> Value:
-    """One text, or a list of them without doubles; a list of one is that one."""
+def _as_names(spec: FieldSpec, value: Value) -> Value:
+    """Return one text, or a list of them without doubles; a list of one is that one."""
     if not isinstance(value, list):
-        return _text(spec, value)
+        return _as_text(spec, value)
     if not value:
-        raise _Wrong("is an empty list")
-    found = list(dict.fromkeys(_text(spec, item) for item in value))
+        raise _BadValue("is an empty list")
+    found = list(dict.fromkeys(_as_text(spec, item) for item in value))
     return found if len(found) > 1 else found[0]
 
 
-def _argv(spec: FieldSpec, value: Value) -> Value:
+def _as_argv(spec: FieldSpec, value: Value) -> Value:
     if isinstance(value, str):
-        raise _Wrong("must be a list: the program and its arguments", 'argv: [systemctl, restart, "x"]')
+        raise _BadValue("must be a list: the program and its arguments", 'argv: [systemctl, restart, "x"]')
     if not isinstance(value, list) or not value:
-        raise _Wrong("must be a list: the program and its arguments")
+        raise _BadValue("must be a list: the program and its arguments")
     if any(isinstance(item, Secret) for item in value):
-        raise _Wrong("cannot hold a secret: every user of the host can read arguments", "environment:")
-    return [_text(spec, item) for item in value]
+        raise _BadValue("cannot hold a secret: every user of the host can read arguments", "environment:")
+    return [_as_text(spec, item) for item in value]
 
 
-def _map(spec: FieldSpec, value: Value) -> Value:
+def _as_map(spec: FieldSpec, value: Value) -> Value:
     if not isinstance(value, Mapping):
-        raise _Wrong("must be a mapping")
-    return {str(k): v if isinstance(v, Secret) else _text(spec, v) for k, v in value.items()}
+        raise _BadValue("must be a mapping")
+    return {str(k): v if isinstance(v, Secret) else _as_text(spec, v) for k, v in value.items()}
 
 
 _TYPES: Final[Mapping[str, Callable[[FieldSpec, Any], Any]]] = {
-    "text": _text,
-    "secret": _secret,
-    "path": _path,
-    "content": _content,
-    "source": _content,
-    "template": _content,
-    "mode": _mode,
-    "account": _account,
-    "boolean": _boolean,
-    "integer": _integer,
-    "number": _number,
-    "choice": _choice,
-    "list": _list,
-    "names": _names,
-    "argv": _argv,
-    "map": _map,
+    "text": _as_text,
+    "secret": _as_secret,
+    "path": _as_path,
+    "content": _as_content,
+    "source": _as_content,
+    "template": _as_content,
+    "mode": _as_mode,
+    "account": _as_account,
+    "boolean": _as_boolean,
+    "integer": _as_integer,
+    "number": _as_number,
+    "choice": _as_choice,
+    "list": _as_list,
+    "names": _as_names,
+    "argv": _as_argv,
+    "map": _as_map,
 }

@@ -1,4 +1,4 @@
-"""What all kinds of hosts have in common: typed fields, comparison with what is there, and their scripts.
+"""The base of all kinds of hosts: typed fields, comparison with what is there, and scripts that change it.
 
 A kind is pure: it says what to ask (`ask`, `more`), how to read the answers (`read`), and which script makes
 a change (`write`). The session does the I/O, the engine decides.
@@ -13,8 +13,8 @@ from typing import Any, ClassVar, Final
 
 from fazai.errors import spelling_hint
 from fazai.model import FieldSpec, Problem, Resource, Value, Verb
-from fazai.providers.hosts.base import Base
-from fazai.providers.hosts.fieldtypes import canonical
+from fazai.providers.hosts.fieldtypes import canonical_value
+from fazai.providers.hosts.shell.preconditions import Precondition
 from fazai.providers.hosts.shell.questions import (
     KEPT_BYTES,
     Answer,
@@ -25,10 +25,10 @@ from fazai.providers.hosts.shell.questions import (
     Question,
 )
 
-__all__ = ["UNKNOWN", "Act", "Answers", "Block", "Have", "HostKind", "Put", "Want"]
+__all__ = ["NOT_READ_BACK", "Act", "Answers", "Block", "FileReplacement", "Have", "HostKind", "Want"]
 
-#: What was read back of an item that was not looked at since it was written.
-UNKNOWN: Final = object()
+#: Stands for an item that was not read back since it was written.
+NOT_READ_BACK: Final = object()
 
 Answers = Mapping[Question, Answer]
 #: Names of Ansible's modules for the fields by which our kinds name their items.
@@ -76,12 +76,12 @@ class Act:
     memory: dict[object, Any]
     undone: bool = False
     undoes: str = ""  # the token of the change that is undone
-    base: tuple[Base, ...] = ()  # what it rests on
+    preconditions: tuple[Precondition, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Put:
-    """A file replaced as a whole, in parts, so that one script can replace several (`together`)."""
+class FileReplacement:
+    """A file replaced as a whole, in parts, so that one script can replace several (`batching`)."""
 
     path: str
     fill: tuple[bytes, ...]  # commands that append the content to "$fz_tmp"
@@ -109,13 +109,13 @@ class Block:
     at: str | None = None
     plain: str = ""
     below: str = ""
-    put: Put | None = None
+    put: FileReplacement | None = None
     compares: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class HostKind:
-    """Base of all kinds; see `model.Kind`."""
+    """Base of all kinds (`model.Kind`); one instance stands for one kind."""
 
     name: str
     summary: str
@@ -124,7 +124,7 @@ class HostKind:
     example: str
     options: frozenset[str] = frozenset()  # fields that are no state: they say how to write
     ordered: bool = False
-    joins: ClassVar[bool] = False  # its changes may be written together with others (`together`)
+    joins: ClassVar[bool] = False  # its changes may be written together with others (`batching`)
     machine: ClassVar[bool] = False  # needs a running machine: a folder (`root:`) has no such thing
     runs: ClassVar[bool] = False  # may be a handler
     asked: ClassVar[bool] = False  # no script compares it: it is looked at before it is taken back
@@ -138,19 +138,20 @@ class HostKind:
     # -- before any contact -----------------------------------------------------------------------------
 
     def identify(self, fields: Mapping[str, Value]) -> str | Problem:
-        """The identity's text, in canonical form."""
+        """Return the identity's text in canonical form, or the problem of a field that names the item."""
         parts = []
         for name in self.identity:
             if fields.get(name) in (None, ""):
                 return self.misnamed(name, fields) or Problem(name, "is missing: it names the item")
-            value, problem = canonical(self.fields[name], fields[name])
+            value, problem = canonical_value(self.fields[name], fields[name])
             if problem is not None:
                 return problem
             parts.append(str(value))
         return self.title(parts)
 
     def misnamed(self, name: str, fields: Mapping[str, Value]) -> Problem | None:
-        """The field that was meant to be this one, which is missing: under Ansible's name, or misspelt."""
+        """Return the problem of a field that was meant to be this one, which is missing: it stands under
+        Ansible's name, or is misspelt."""
         for word in fields:
             if word in self.fields:
                 continue
@@ -162,7 +163,7 @@ class HostKind:
         return " ".join(parts)
 
     def normalise(self, fields: Mapping[str, Value], state: str) -> tuple[dict[str, Value], list[Problem]]:
-        """Canonical values, and everything that is wrong with them. `state` may also stand among the
+        """Return canonical values, and everything that is wrong with them. `state` may also stand among the
         fields, as in Ansible."""
         found: dict[str, Value] = {}
         problems: list[Problem] = []
@@ -172,7 +173,7 @@ class HostKind:
                 hint = spelling_hint(name, self.fields) or f"see: fazai kinds {self.name}"
                 problems.append(Problem(name, f"{self.name} has no such field", hint))
             elif value is not None:
-                found[name], problem = canonical(spec, value)
+                found[name], problem = canonical_value(spec, value)
                 if problem is not None:
                     problems.append(problem)
         absent = found.get("state", state) == "absent"
@@ -184,29 +185,30 @@ class HostKind:
         return found, problems
 
     def problems(self, fields: dict[str, Value], absent: bool) -> Iterable[Problem]:
-        """What is wrong beyond the types; may bring `fields` into their canonical form."""
+        """Iterate over what is wrong beyond the types; may bring `fields` into their canonical form."""
         return ()
 
     # -- questions and answers --------------------------------------------------------------------------
 
     def ask(self, want: Want) -> Iterable[Question]:
-        """What must be known to compare."""
+        """Return the questions whose answers it takes to compare."""
         raise NotImplementedError
 
     def more(self, want: Want, answers: Answers) -> Iterable[Question]:
-        """What must be known besides, now that something differs; a second round trip."""
+        """Return further questions, now that something differs; they cost a second round trip."""
         return ()
 
     def slow_to_read(self, want: Want, answers: Answers) -> bool:
-        """Whether `read` may take seconds: others then go on meanwhile."""
+        """Tell whether `read` may take seconds: it then runs in a thread, while others go on."""
         return False
 
     def read(self, want: Want, answers: Answers) -> Have | None:
-        """The item as it is; None when it is not there. Raises DeviceError when that cannot be said."""
+        """Return the item as it is; None when it is not there. Raises DeviceError when that cannot be
+        said."""
         raise NotImplementedError
 
     def differing(self, want: Want, have: Have) -> dict[str, Any]:
-        """The wanted values of the fields that differ."""
+        """Return the wanted values of the fields that differ."""
         return {
             name: value
             for name, value in want.fields.items()
@@ -214,13 +216,13 @@ class HostKind:
         }
 
     def declared(self, want: Want) -> dict[str, Any]:
-        """What is written when the item is made."""
+        """Return the fields that are written when the item is made."""
         return {k: v for k, v in want.fields.items() if k not in self.options and k not in self.identity}
 
     def compare(
         self, want: Want, have: Have | None
     ) -> tuple[Verb, Mapping[str, Value], Mapping[str, Value]] | None:
-        """The verb with the fields before and after; None when all is as wanted."""
+        """Return the verb with the fields before and after; None when all is as wanted."""
         if want.absent:
             if have is None:
                 return None
@@ -231,21 +233,22 @@ class HostKind:
         return (Verb.UPDATE, {k: have[k] for k in after if k in have}, after) if after else None
 
     def proof(self, want: Want, have: Have | None) -> str | None:
-        """Of a kind that `proves`: None when what was written works, else why not; "" while that is open."""
+        """Return why what was written does not work, for a kind that `proves`: None when it works, "" while
+        that is open."""
         return None
 
     # -- what it has to do with others ------------------------------------------------------------------
 
     def claim(self, want: Want, have: Have | None) -> str:
-        """What of something that all hosts share this one is to be alone; empty: nothing."""
+        """Return the name that only one host of a run may have, such as that of an agent; empty: none."""
         return ""
 
     def touches(self, want: Want) -> tuple[str, ...] | None:
-        """The paths on the host that a change may bring into being, alter or remove; None: anything."""
+        """Return the paths on the host that a change may bring into being, alter or remove; None: any."""
         return None
 
-    def rests_on(self, want: Want, answers: Answers) -> tuple[Base, ...]:
-        """What a change rests on, out of what was seen: it is written only while that is so."""
+    def rests_on(self, want: Want, answers: Answers) -> tuple[Precondition, ...]:
+        """Return the preconditions of a change, out of what was seen: it is written only while they hold."""
         questions = list(self.ask(want))
         found = []
         for question in questions:
@@ -256,24 +259,25 @@ class HostKind:
                 read = (answers.get(content) for content in contents)
                 data = next((each.out for each in read if isinstance(each, Output) and not each.exit), None)
                 sha256 = "" if data is None else hashlib.sha256(data).hexdigest()
-                found.append(Base.of(question.path, state, sha256))
+                found.append(Precondition.of(question.path, state, sha256))
         return tuple(found)
 
-    def leaves(self, act: Act) -> tuple[Base, ...]:
-        """What a change leaves, as far as it is known: it is taken back only while that is so."""
+    def leaves(self, act: Act) -> tuple[Precondition, ...]:
+        """Return the state that a change leaves, as far as it is known: it is taken back only while that
+        holds."""
         return ()
 
     def is_left(self, want: Want, wrote: Mapping[str, Value], after: object, found: Have | None) -> bool:
-        """Of a kind that is `asked`: whether an item is as this run left it, which is as it was read back or,
+        """Tell, for a kind that is `asked`, whether an item is as this run left it: as it was read back or,
         if that was not done, as it was to be. `wrote`: the fields that were written."""
-        return self.compare(want, found) is None if after is UNKNOWN else found == after
+        return self.compare(want, found) is None if after is NOT_READ_BACK else found == after
 
     # -- writing ----------------------------------------------------------------------------------------
 
     def lasting(self, verb: Verb, before: Mapping[str, Value], options: Mapping[str, Value]) -> bool:
-        """Whether nothing takes this change back."""
+        """Tell whether nothing takes this change back."""
         return verb is Verb.RUN
 
     def write(self, act: Act) -> Iterator[Block]:
-        """The blocks that carry out the change. A block fails when its script does."""
+        """Iterate over the blocks that carry out the change. A block fails when its script does."""
         raise NotImplementedError

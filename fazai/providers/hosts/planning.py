@@ -1,4 +1,4 @@
-"""From what is wanted and what was seen to the steps of one host. Pure."""
+"""Planning: works out the steps of one host from what is wanted and what was seen. Pure."""
 
 from __future__ import annotations
 
@@ -9,14 +9,22 @@ from typing import Any, Final
 
 from fazai.errors import AccessDenied, FazaiError, Mark, NotAvailable, VerifyError
 from fazai.model import Activate, Change, Diff, LookAgain, Resource, Step, Verb
-from fazai.providers.hosts.effects import Names, Touched, reads
+from fazai.providers.hosts import KINDS, OLD_KINDS
+from fazai.providers.hosts.effects import PathNames, TouchedPaths, paths_read
 from fazai.providers.hosts.kind import HostKind, Want
-from fazai.providers.hosts.shell.quoting import quoted as word
 
-__all__ = ["PROOF_S", "UNDONE", "Seen", "labels", "title", "unproved", "word", "work_out"]
+__all__ = [
+    "PROOF_S",
+    "UNDONE_NOTE",
+    "HostObservation",
+    "awaits_proof",
+    "label_handlers",
+    "plan_steps",
+    "short_title",
+]
 
 #: The note of a change that takes another one back.
-UNDONE = "undone"
+UNDONE_NOTE = "undone"
 #: How long what was written may take to show that it works, in seconds.
 PROOF_S: Final = 15.0
 _SHORT: Final = 40  # characters of a name that stands in a note
@@ -25,45 +33,45 @@ Items = Mapping[tuple[str, str], Mapping[str, Any] | FazaiError | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """What was seen: the items by resource (None: not there), or why one could not be seen."""
+class HostObservation:
+    """The observed items by resource (None: not there), or why one could not be seen."""
 
     items: Mapping[tuple[str, str], Mapping[str, Any] | FazaiError | None]
 
     @property
     def digest(self) -> str:
-        text = "\0".join(f"{key}{_stable(item)}" for key, item in sorted(self.items.items()))
+        text = "\0".join(f"{key}{_stable_text(item)}" for key, item in sorted(self.items.items()))
         return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def _stable(item: Mapping[str, Any] | FazaiError | None) -> str:
+def _stable_text(item: Mapping[str, Any] | FazaiError | None) -> str:
     if not isinstance(item, Mapping):
         return repr(item)
     return repr([(k, getattr(v, "sha256", None) or repr(v)) for k, v in sorted(item.items())])
 
 
-def work_out(
+def plan_steps(
     host: str,
     kinds: Mapping[str, HostKind],
     wants: Sequence[Want],
     items: Items,
     handlers: Mapping[str, Resource],
     pending: frozenset[str],
-    named: Names,
+    named: PathNames,
 ) -> Diff:
-    """Changes in the order of the list, then each handler that they (or an earlier run) notified, once, in
-    the order in which the handlers are declared. Before the first resource that changes before it may have
-    altered stands a LookAgain for all from there on."""
+    """Return the changes in the order of the list, then each handler that they (or an earlier run) notified,
+    once, in the order in which the handlers are declared. Before the first resource that changes before it
+    may have altered stands a LookAgain for all from there on."""
     errors: list[FazaiError] = []
     steps: list[Step] = []
     changes: list[Change] = []
     claims: list[tuple[str, Mark | str]] = []
     unchanged = 0
-    touched, titles = Touched(named), list[str]()
+    touched, titles = TouchedPaths(named), list[str]()
     looked = False
     for number, want in enumerate(wants):
         kind, found = kinds[want.resource.kind], items[want.resource.kind, want.resource.identity]
-        last, unknown = _last(touched, kind, want, found) if titles else (0, 0)
+        last, unknown = _last_effects(touched, kind, want, found) if titles else (0, 0)
         if last and not looked:
             rest = tuple(each.resource for each in wants[number:])
             steps.append(LookAgain(host, rest, titles[last - 1]))
@@ -75,10 +83,10 @@ def work_out(
             found = None  # as far as can be known
         if claim := kind.claim(want, found):
             claims.append((claim, want.resource.mark or host))
-        change = _change(host, kind, want, found, handlers)
+        change = _plan_change(host, kind, want, found, handlers)
         if change is not None or last:  # what is as wanted now may not be so at its turn
             touched.add(kind, want, Verb.CREATE if change is None else change.verb)
-            titles.append(title(want.resource))
+            titles.append(short_title(want.resource))
         if change is None:
             unchanged += 1
             continue
@@ -95,33 +103,41 @@ def work_out(
     return Diff(tuple(steps), unchanged, errors=tuple(errors), notes=tuple(gone), claims=tuple(claims))
 
 
-def _last(touched: Touched, kind: HostKind, want: Want, found: object) -> tuple[int, int]:
-    """The last change that may have altered what was found, and the one behind which alone that can be known:
-    where programs may do anything, and where what is there now could not be told."""
+def _last_effects(touched: TouchedPaths, kind: HostKind, want: Want, found: object) -> tuple[int, int]:
+    """Return the number of the last change that may have altered what was found, and of the one behind which
+    alone that can be known: where programs may do anything, and where what is there now could not be told."""
     failed = isinstance(found, FazaiError) and not isinstance(found, NotAvailable)
     denied = isinstance(found, AccessDenied)
-    last = touched.last(reads(kind, want), failed=failed, denied=denied)
+    last = touched.last(paths_read(kind, want), failed=failed, denied=denied)
     if isinstance(found, FazaiError):
         return last, min(last, touched.anything or last) if failed else 0
     return last, min(last, touched.anything)
 
 
-def title(resource: Resource) -> str:
-    """A resource in a few words, for people."""
+def short_title(resource: Resource) -> str:
+    """Return a resource in a few words, for people."""
     name = resource.identity.split("\n")[0]
     return f"{resource.kind.rpartition('.')[2]} {name if len(name) <= _SHORT else name[: _SHORT - 1] + '…'}"
 
 
-def labels(handlers: Sequence[Resource]) -> dict[str, Resource]:
-    """The handlers by the name under which they are shown and remembered."""
+def label_handlers(handlers: Sequence[Resource], pending: frozenset[str]) -> dict[str, Resource]:
+    """Map the name under which a handler is shown and remembered to the handler.
+
+    A second one of the same name has its kind in it. Where an earlier run left it `pending` under an old name
+    of that kind, this is the name until it has run.
+    """
     found: dict[str, Resource] = {}
     for handler in handlers:
         label = handler.name or handler.listen[0]
-        found[label if label not in found else f"{label} ({handler.kind} {handler.identity})"] = handler
+        if label in found:
+            kind = handler.kind.partition(".")[2]
+            names = [f"{label} ({word}.{kind} {handler.identity})" for word in (KINDS, *OLD_KINDS)]
+            label = next((name for name in names if name in pending), names[0])
+        found[label] = handler
     return found
 
 
-def _change(
+def _plan_change(
     host: str,
     kind: HostKind,
     want: Want,
@@ -149,10 +165,15 @@ def _change(
     )
 
 
-def unproved(
-    kinds: Mapping[str, HostKind], want: Want, seen: Seen, late: bool, host: str, failed: list[FazaiError]
+def awaits_proof(
+    kinds: Mapping[str, HostKind],
+    want: Want,
+    seen: HostObservation,
+    late: bool,
+    host: str,
+    failed: list[FazaiError],
 ) -> bool:
-    """Whether it is still to be waited for until what was written works; a failure goes into `failed`."""
+    """Tell whether to go on waiting until what was written works; a failure is added to `failed`."""
     name = want.resource.kind, want.resource.identity
     found = seen.items[name]
     if isinstance(found, FazaiError):

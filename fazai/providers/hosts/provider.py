@@ -1,4 +1,4 @@
-"""What providers of hosts have in common: the kinds `host.*`, and the options that every host has."""
+"""The base of the providers of hosts: the kinds `host.*`, and the options that every host has."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from dataclasses import replace
 from functools import cached_property
 
 from fazai.errors import InputError, InventoryError
-from fazai.model import FieldSpec, Kind, Secret, Target, Value
+from fazai.model import FieldSpec, Kind, Secret, Target
 from fazai.providers.hosts.kind import HostKind
-from fazai.providers.hosts.shell.become import BECOME, BECOME_PASSWORD
+from fazai.providers.hosts.options import read_option
+from fazai.providers.hosts.shell.become import BECOME_OPTIONS, BECOME_PASSWORD
 
-__all__ = ["COMMON", "HostProvider", "option"]
+__all__ = ["COMMON_OPTIONS", "HostProvider"]
 
-COMMON: tuple[FieldSpec, ...] = (
+COMMON_OPTIONS: tuple[FieldSpec, ...] = (
     FieldSpec(
         "root",
         "path",
@@ -21,7 +22,7 @@ COMMON: tuple[FieldSpec, ...] = (
         " the embedded lab",
     ),
     FieldSpec("timeout", "number", "seconds for one step", default=60, minimum=1, maximum=86400),
-    *BECOME,
+    *BECOME_OPTIONS,
 )
 
 
@@ -37,8 +38,8 @@ class HostProvider:
 
     @property
     def options(self) -> Mapping[str, FieldSpec]:
-        """The options of a host; `COMMON`, and what it takes to reach it."""
-        return {spec.name: spec for spec in COMMON}
+        """The options of a host: `COMMON_OPTIONS`, and those that it takes to reach it."""
+        return {spec.name: spec for spec in COMMON_OPTIONS}
 
     @cached_property
     def host_kinds(self) -> Mapping[str, HostKind]:
@@ -51,31 +52,24 @@ class HostProvider:
         return self.host_kinds
 
     def with_passwords(self, target: Target, login: Secret | None, become: Secret | None) -> Target:
-        """The target with passwords that were asked for, where its inventory names none of its own."""
+        """Return the target with passwords that were asked for, where its inventory names none of its own."""
         options = dict(target.options)
-        if login is not None and "password" in self.options and option(target, *_LOGIN_PASSWORD) is None:
+        if login is not None and "password" in self.options and read_option(target, *_LOGIN_PASSWORD) is None:
             options["password"] = login
-        asks_elsewhere = option(target, "ansible_become_method", "become_method") == "doas"  # at a terminal
-        if become is not None and not asks_elsewhere and option(target, *BECOME_PASSWORD) is None:
+        asks_elsewhere = (
+            read_option(target, "ansible_become_method", "become_method") == "doas"
+        )  # at a terminal
+        if become is not None and not asks_elsewhere and read_option(target, *BECOME_PASSWORD) is None:
             options["become_password"] = become
         return replace(target, options=options)
 
     def problems(self, target: Target) -> Iterator[tuple[str, str, str | None]]:
-        """Option, what is wrong with it, and a hint."""
+        """Iterate over what is wrong: the option, the problem, and a hint."""
         return iter(())
 
     def check(self, target: Target) -> list[InputError]:
-        """All that is wrong with the options, with the place of each."""
+        """Return all that is wrong with the options, with the place of each."""
         return [
             InventoryError(f"{target.name}: {name} {text}", where=target.where(name), hint=hint)
             for name, text, hint in self.problems(target)
         ]
-
-
-def option(target: Target, *names: str, default: Value = None) -> Value:
-    """The first of these options that is set: Ansible's name stands before ours."""
-    for name in names:
-        value = target.options.get(name)
-        if value is not None:
-            return value
-    return default

@@ -1,4 +1,5 @@
-"""A session on one host (`model.Session`): one shell, one question for all resources, one block a change."""
+"""A session on one host (`model.Session`): one shell, one block of questions for all resources, and one block
+of script a change, or for several that follow one another."""
 
 from __future__ import annotations
 
@@ -14,28 +15,36 @@ from fazai.errors import DeviceError, FazaiError, Moved, NotAvailable, Unreachab
 from fazai.masking import make_mask, secret_texts
 from fazai.model import Activate, Change, Diff, Resource, Target, Verb
 from fazai.providers.hosts import planning
-from fazai.providers.hosts.base import MOVED, Base, checked, moved_path, reported
 from fazai.providers.hosts.effects import (
-    Names,
-    Touched,
-    folders_of,
-    paths_of,
-    reads,
-    same_file,
-    touched_by,
-    where_are,
+    PathNames,
+    TouchedPaths,
+    ambiguous_folders,
+    asked_paths,
+    folders_question,
+    paths_read,
+    same_file_question,
+    track_changes,
 )
 from fazai.providers.hosts.facts import QUESTIONS, facts_of
-from fazai.providers.hosts.kind import UNKNOWN, Act, Answers, Block, HostKind, Want
-from fazai.providers.hosts.planning import Seen
-from fazai.providers.hosts.shell import batching as together
+from fazai.providers.hosts.kind import NOT_READ_BACK, Act, Answers, Block, HostKind, Want
+from fazai.providers.hosts.planning import HostObservation
+from fazai.providers.hosts.shell import batching
 from fazai.providers.hosts.shell.answers import read_answers
-from fazai.providers.hosts.shell.channel import Channel, Ended, Form, Listener, Result, Shell
-from fazai.providers.hosts.shell.faults import Lines, failed, moved_on
+from fazai.providers.hosts.shell.channel import (
+    ShellChannel,
+)
+from fazai.providers.hosts.shell.connection import ShellConnection
+from fazai.providers.hosts.shell.faults import OutputRelay, moved_error, script_error
+from fazai.providers.hosts.shell.preconditions import (
+    MOVED,
+    Precondition,
+    check_lines,
+    find_moved_path,
+    read_side_effects,
+)
 from fazai.providers.hosts.shell.questions import AnswerTooLong, Output, Question, answer_bytes
-from fazai.providers.hosts.shell.quoting import encoded
+from fazai.providers.hosts.shell.quoting import encode_script, quote
 from fazai.providers.hosts.shell.script import observe_script
-from fazai.providers.hosts.shell.second import end_shell, prove_connection
 
 __all__ = ["HostSession"]
 
@@ -44,28 +53,31 @@ _PROOF_PAUSE_S = 0.2
 
 
 class HostSession:
-    """`start` opens the shell; it is called once, when the host is first looked at."""
+    """One host under its kinds, whatever the transport.
+
+    `start` opens a shell (`ssh.transport`, `local.transport`): once when the host is first looked at, and
+    again where that takes a second connection. `root`: the folder that stands for / there; `timeout_s`: for
+    one block.
+    """
 
     def __init__(
         self,
         target: Target,
         kinds: Mapping[str, HostKind],
-        start: Callable[[], Awaitable[Channel]],
+        start: Callable[[], Awaitable[ShellChannel]],
         *,
         timeout_s: float,
         root: str = "",
     ) -> None:
         self._target, self._kinds = target, kinds
-        self._start, self._timeout_s = start, timeout_s
         self._root = root.rstrip("/")
-        self._channel: Channel | None = None
-        self._shell: Shell | None = None
+        self.shell = ShellConnection(target, start, timeout_s=timeout_s, root=self._root)
         self._seen: dict[tuple[str, str], Mapping[str, Any]] = {}
         self._wanted: dict[tuple[str, str], Resource] = {}
         self._answers: dict[tuple[str, str], Answers] = {}  # out of which each was read last
         self._acts: dict[tuple[str, str], Act] = {}  # as they were written
         self._after: dict[tuple[str, str], object] = {}  # what was seen of them then
-        self._names = Names((), {})
+        self._names = PathNames((), {})
         self._paths: dict[str, None] = {}  # all that was asked about
         self._memory: dict[object, Any] = {}
         self._joined: list[tuple[Block, dict[object, Any]]] = []
@@ -74,8 +86,8 @@ class HostSession:
 
     @property
     def round_trips(self) -> int:
-        """Blocks that were sent so far."""
-        return self._shell.blocks if self._shell is not None else 0
+        """The number of blocks that were sent so far."""
+        return self.shell.blocks
 
     async def __aenter__(self) -> Self:
         return self
@@ -83,30 +95,26 @@ class HostSession:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._channel is not None and isinstance(error, asyncio.CancelledError):
-            await self._end()
-        elif self._channel is not None:
-            await self._channel.close()
-        self._channel = self._shell = None
+        await self.shell.close(busy=isinstance(error, asyncio.CancelledError))
 
     # -- looking ----------------------------------------------------------------------------------------
 
-    async def observe(self, wanted: Sequence[Resource]) -> Seen:
-        """One block that answers for all resources; a second one for the content of what differs."""
+    async def observe(self, wanted: Sequence[Resource]) -> HostObservation:
+        """Look at all resources in one block; in a second one, at the content of what differs."""
         answers: dict[Question, Any] = {}
         items: dict[tuple[str, str], Mapping[str, Any] | FazaiError | None] = {}
-        wants = list(self._askable(wanted, items))
+        wants = list(self._wants_to_ask(wanted, items))
         questions = [q for want in wants for q in self._kinds[want.resource.kind].ask(want)]
-        self._paths.update(dict.fromkeys(paths_of(questions)))
-        folders = folders_of(self._paths)
-        await self._ask(answers, [*questions, *(where_are(folders) if folders else ())])
-        self._names = Names(folders, answers)
+        self._paths.update(dict.fromkeys(asked_paths(questions)))
+        folders = ambiguous_folders(self._paths)
+        await self._ask(answers, [*questions, *(folders_question(folders) if folders else ())])
+        self._names = PathNames(folders, answers)
         more: list[Question] = []
         for want in wants:
             try:
                 more += self._kinds[want.resource.kind].more(want, answers)
             except DeviceError as error:
-                items[want.resource.kind, want.resource.identity] = self._placed(want, error)
+                items[want.resource.kind, want.resource.identity] = self._with_place(want, error)
         await self._ask(answers, more)
         for want in wants:
             key = want.resource.kind, want.resource.identity
@@ -120,21 +128,22 @@ class HostSession:
             if key in self._acts:
                 self._after[key] = items[key]
         self._seen.update({key: item for key, item in items.items() if isinstance(item, Mapping)})
-        return Seen(items)
+        return HostObservation(items)
 
-    def _askable(
+    def _wants_to_ask(
         self, wanted: Sequence[Resource], items: dict[tuple[str, str], Mapping[str, Any] | FazaiError | None]
     ) -> Iterator[Want]:
-        """What can be asked of this host: a folder has no services, packages or accounts."""
+        """Iterate over what can be asked of this host; a folder has no services, packages or accounts, and
+        the error that says so is put among `items`."""
         for resource in wanted:
             if resource.listen:
                 continue
-            if (refused := self._no_machine(resource)) is not None:
+            if (refused := self._needs_machine(resource)) is not None:
                 items[resource.kind, resource.identity] = refused
             else:
                 yield Want(resource, self._at)
 
-    def _no_machine(self, resource: Resource) -> FazaiError | None:
+    def _needs_machine(self, resource: Resource) -> FazaiError | None:
         if not self._root or not self._kinds[resource.kind].machine:
             return None
         text = f"{resource.kind} needs a running machine, and {self._target.name} is a folder"
@@ -145,10 +154,11 @@ class HostSession:
         try:
             return self._kinds[want.resource.kind].read(want, answers)
         except DeviceError as error:
-            return self._placed(want, error)
+            return self._with_place(want, error)
 
-    def _placed(self, want: Want, error: DeviceError) -> DeviceError:
-        """The error with the resource that it belongs to; what questions know of it is the host alone."""
+    def _with_place(self, want: Want, error: DeviceError) -> DeviceError:
+        """Return the error with the resource that it belongs to; what questions know of it is the host
+        alone."""
         if not isinstance(error, AnswerTooLong):
             return error
         text = f"{want.resource.kind} {want.resource.identity}: {error.message}"
@@ -157,26 +167,25 @@ class HostSession:
     async def _ask(self, answers: dict[Question, Any], questions: Iterable[Question]) -> None:
         """Ask what was not answered yet."""
         fresh = [q for q in dict.fromkeys(questions) if q not in answers]
-        if not fresh and self._shell is not None:
+        if not fresh and self.shell.is_open:
             return
         for alone in (False, True):
             limit = answer_bytes(fresh)
-            result = await self._run(observe_script(fresh, alone=alone), form="look", limit=limit)
-            assert self._shell is not None
-            answers.update(read_answers(fresh, b"\n" + result.out, self._shell.nonce, self._target.name))
+            result = await self.shell.run(observe_script(fresh, alone=alone), form="look", limit=limit)
+            answers.update(read_answers(fresh, b"\n" + result.out, self.shell.nonce, self._target.name))
             fresh = [q for q in fresh if q not in answers]
             if not fresh:
                 return
         raise DeviceError(f"cannot tell what {fresh[0]} is", where=self._target.name)
 
     async def ask(self, *questions: Question) -> Answers:
-        """The answers to questions that belong to no resource; nothing is changed."""
+        """Answer questions that belong to no resource; nothing is changed."""
         answers: dict[Question, Any] = {}
         await self._ask(answers, questions)
         return answers
 
     async def facts(self) -> Mapping[str, Any]:
-        """What the host is (`model.Describing`), in one block."""
+        """Return the facts of the host (`model.Describing`), in one block."""
         answers: dict[Question, Any] = {}
         await self._ask(answers, QUESTIONS.values())
         return facts_of(answers)
@@ -190,13 +199,17 @@ class HostSession:
         pending: frozenset[str] = frozenset(),
         prune: bool = False,
     ) -> Diff:
-        """Nothing of a host is pruned: only what is declared is managed."""
+        """Compare what is wanted with what was seen. Nothing of a host is pruned: only what is declared is
+        managed."""
         wants = [Want(resource, self._at) for resource in wanted if not resource.listen]
-        self._handlers = planning.labels([resource for resource in wanted if resource.listen])
+        handlers = [resource for resource in wanted if resource.listen]
+        self._handlers = planning.label_handlers(handlers, pending)
         name = self._target.name
-        found = planning.work_out(name, self._kinds, wants, seen.items, self._handlers, pending, self._names)
+        found = planning.plan_steps(
+            name, self._kinds, wants, seen.items, self._handlers, pending, self._names
+        )
         due = (self._handlers.get(step.service) for step in found.steps if isinstance(step, Activate))
-        refused = (self._no_machine(handler) for handler in due if handler is not None)
+        refused = (self._needs_machine(handler) for handler in due if handler is not None)
         return replace(found, errors=(*found.errors, *(error for error in refused if error is not None)))
 
     # -- writing ----------------------------------------------------------------------------------------
@@ -204,9 +217,9 @@ class HostSession:
     async def write(self, change: Change) -> str:
         """Carry out one change. Raises DeviceError with what the host said, Unreachable before anything was
         done, Unsure when the connection was cut while it was done."""
-        act = self._act(change, self._memory)
+        act = self._make_act(change, self._memory)
         if act.undone and self._kinds[change.kind].asked:
-            await self._still(change)
+            await self._check_left(change)
         try:
             await self._carry_out(act, change.kind, change.where)
         except Moved:
@@ -216,12 +229,12 @@ class HostSession:
             raise
         return change.ref
 
-    async def _still(self, change: Change) -> None:
+    async def _check_left(self, change: Change) -> None:
         """Raise Moved when an item is not as this run left it."""
         key = change.kind, change.identity
         if key not in self._wanted or key not in self._acts:
             return
-        want, after = Want(self._wanted[key], self._at), self._after.get(key, UNKNOWN)
+        want, after = Want(self._wanted[key], self._at), self._after.get(key, NOT_READ_BACK)
         found = (await self.observe([want.resource])).items[key]
         if isinstance(found, FazaiError):
             raise found
@@ -229,22 +242,21 @@ class HostSession:
             raise Moved("it is not as this run left it", path="", where=change.where)
 
     async def _take_back_half(self, change: Change, act: Act) -> None:
-        """What a change that failed has done all the same, as far as it can be told: a folder without its
-        owner, one attribute of two."""
+        """Take back what a change that failed has done all the same, as far as it can be told: a folder
+        without its owner, one attribute of two."""
         left = self._kinds[change.kind].leaves(act)
         inverse = self.inverse(change, change.ref)
         if act.undone or not left or inverse is None:
             return
         if change.verb is Verb.UPDATE and change.after.keys() <= {"mode", "owner", "group"}:
-            left = tuple(Base(base.path, base.type) for base in left)
+            left = tuple(Precondition(each.path, each.type) for each in left)
+        act = replace(self._make_act(inverse, self._memory), preconditions=left)
         with suppress(FazaiError):
-            await self._carry_out(
-                replace(self._act(inverse, self._memory), base=left), change.kind, change.where
-            )
+            await self._carry_out(act, change.kind, change.where)
 
-    def _act(self, change: Change, memory: dict[object, Any]) -> Act:
+    def _make_act(self, change: Change, memory: dict[object, Any]) -> Act:
         key = change.kind, change.identity
-        undone = change.note == planning.UNDONE
+        undone = change.note == planning.UNDONE_NOTE
         resource = self._wanted.get(key)
         first = self._acts.get(key) if undone else None  # what was seen since is what was written
         act = Act(
@@ -259,15 +271,15 @@ class HostSession:
             memory=memory,
             undone=undone,
             undoes="" if first is None else first.token,
-            base=self._base(key, undone),
+            preconditions=self._preconditions(key, undone),
         )
         if not undone:
             self._acts[key] = act
             self._after.pop(key, None)
         return act
 
-    def _base(self, key: tuple[str, str], undone: bool) -> tuple[Base, ...]:
-        """What a change rests on: what was seen, or when it is undone what it left."""
+    def _preconditions(self, key: tuple[str, str], undone: bool) -> tuple[Precondition, ...]:
+        """Return the preconditions of a change: what was seen, or when it is undone what it left."""
         kind = self._kinds[key[0]]
         if undone:
             return kind.leaves(self._acts[key]) if key in self._acts else ()
@@ -276,19 +288,21 @@ class HostSession:
         return kind.rests_on(Want(self._wanted[key], self._at), self._answers[key])
 
     def join(self, changes: Sequence[Change]) -> int:
-        """How many of these `write_joined` takes at once (`model.Joining`). Their scripts are kept for it."""
+        """Return how many of these `write_joined` takes at once (`model.Joining`), and keep their scripts for
+        it."""
         self._joined = []
         blocks: list[Block] = []
-        for change in changes[: together.MOST]:
-            memory = dict(self._joined[-1][1] if self._joined else self._memory)
+        for change in changes[: batching.MAX_CHANGES]:
+            _, memory = self._joined[-1] if self._joined else (None, self._memory)
+            memory = dict(memory)
             if not self._kinds[change.kind].joins:
                 break
             try:
-                parts = self._blocks(change.kind, self._act(change, memory))
+                parts = self._guarded_blocks(change.kind, self._make_act(change, memory))
                 block, more = next(parts), next(parts, None)  # a large file's are made one by one
             except DeviceError:
                 break  # `write` says it again
-            if more is not None or not together.fits(blocks, block):
+            if more is not None or not batching.can_join(blocks, block):
                 break
             blocks.append(block)
             self._joined.append((block, memory))
@@ -300,21 +314,20 @@ class HostSession:
         blocks, memories = zip(*self._joined, strict=True)
         names = f"{changes[0].kind} {changes[0].identity} and {len(changes) - 1} more"
         try:
-            result = await self._run(
-                together.script(blocks),
-                setup=together.setup(blocks),
-                timeout_s=self._timeout_s * len(blocks),
+            result = await self.shell.run(
+                batching.batch_script(blocks),
+                setup=batching.setup_line(blocks),
+                timeout_s=self.shell.timeout_s * len(blocks),
             )
             if result.exit:  # who was killed could not tidy up
-                await self._run(":", setup="fz_q; fz_tmp= fz_all=")
+                await self.shell.run(":", setup="fz_q; fz_tmp= fz_all=")
         except FazaiError as error:
             text = f"{error.message}, while {names} were written"
             return [], Unsure(text, where=changes[0].where, hint="run it again: it looks first")
-        assert self._shell is not None
-        count = together.done(result.out, self._shell.nonce) if result.exit else len(changes)
+        count = batching.count_done(result.out, self.shell.nonce) if result.exit else len(changes)
         refs = [change.ref for change in changes[:count]]
         if count:
-            self._memory = {**memories[count - 1], **reported(result.out, self._shell.nonce)}
+            self._memory = {**memories[count - 1], **read_side_effects(result.out, self.shell.nonce)}
         try:
             for change in changes[count:]:
                 refs.append(await self.write(change))
@@ -326,14 +339,14 @@ class HostSession:
         mask = make_mask(secret_texts([act.before, act.after, act.options], contents=True))
         resource = self._wanted.get((kind, act.identity))
         place = (resource.mark if resource is not None else None) or where
-        for block in self._blocks(kind, act):
+        for block in self._guarded_blocks(kind, act):
             heard = None
             if block.command and self._say is not None:
-                heard = Lines(self._say, mask, self._nonce)
+                heard = OutputRelay(self._say, mask, lambda: self.shell.nonce)
             try:
-                setup = f"fz_all= fz_tmp={planning.word(block.tmp) if block.tmp else ''}"
+                setup = f"fz_all= fz_tmp={quote(block.tmp) if block.tmp else ''}"
                 listener = heard.hear if heard is not None else None
-                result = await self._run(
+                result = await self.shell.run(
                     block.script,
                     setup=setup,
                     timeout_s=block.timeout_s,
@@ -346,71 +359,74 @@ class HostSession:
             finally:
                 if heard is not None:
                     heard.end()
-            nonce = self._nonce()
-            if result.exit == MOVED and (path := moved_path(act.base, result.out, nonce)) is not None:
-                raise moved_on(path, path.removeprefix(self._root), place, act.undone)
-            self._memory.update(reported(result.out, nonce))
+            nonce = self.shell.nonce
+            path = find_moved_path(act.preconditions, result.out, nonce) if result.exit == MOVED else None
+            if path is not None:
+                raise moved_error(path, path.removeprefix(self._root), place, act.undone)
+            self._memory.update(read_side_effects(result.out, nonce))
             if result.exit:
-                raise failed(f"{kind} {act.identity}", place, result, mask)
+                raise script_error(f"{kind} {act.identity}", place, result, mask)
 
-    def _blocks(self, kind: str, act: Act) -> Iterator[Block]:
-        """What carries it out, each step only while what it rests on is so."""
+    def _guarded_blocks(self, kind: str, act: Act) -> Iterator[Block]:
+        """Iterate over the blocks that carry out an act, each with its preconditions in front."""
         for block in self._kinds[kind].write(act):
-            if block.compares or not act.base:
+            if block.compares or not act.preconditions:
                 yield block
             elif isinstance(block.script, str):
-                compared = checked(act.base)
+                compared = check_lines(act.preconditions)
                 yield replace(block, script=compared + block.script, plain=compared + block.plain)
             else:
-                yield replace(block, script=(encoded(checked(act.base)), *block.script))
+                yield replace(block, script=(encode_script(check_lines(act.preconditions)), *block.script))
 
     # -- what changes have to do with each other --------------------------------------------------------
 
     async def explains(self, moved: Moved, changes: Sequence[Change]) -> bool:
-        """Whether these changes reach there (`model.Following`): by that name, or by another one of the same
-        file."""
-        touched = self._touched(changes)
+        """Tell whether these changes reach there (`model.Following`): by that name, or by another one of the
+        same file."""
+        touched = self._track(changes)
         if touched.last((moved.path,), failed=True):
             return True
-        question = same_file(moved.path, touched.paths)
+        question = same_file_question(moved.path, touched.paths)
         answer = (await self.ask(question))[question]
         return isinstance(answer, Output) and answer.exit == 0
 
     def affected(self, changes: Sequence[Change], resources: Sequence[Resource]) -> list[Resource]:
-        """Those that these changes may have altered, by the names of their paths (`model.Following`)."""
-        touched = self._touched(changes)
+        """Return the resources that these changes may have altered, by the names of their paths
+        (`model.Following`)."""
+        touched = self._track(changes)
         return [
             resource
             for resource in resources
             if not resource.listen
-            and touched.last(reads(self._kinds[resource.kind], Want(resource, self._at)), failed=True)
+            and touched.last(paths_read(self._kinds[resource.kind], Want(resource, self._at)), failed=True)
         ]
 
     def exposed(self, resources: Sequence[Resource]) -> list[Resource]:
-        """Those of which files alone tell (`model.Following`)."""
-        return [r for r in resources if reads(self._kinds[r.kind], Want(r, self._at)) is not None]
+        """Return the resources of which files alone tell (`model.Following`)."""
+        return [r for r in resources if paths_read(self._kinds[r.kind], Want(r, self._at)) is not None]
 
-    def _touched(self, changes: Sequence[Change]) -> Touched:
+    def _track(self, changes: Sequence[Change]) -> TouchedPaths:
         made = ((self._wanted[change.kind, change.identity], change.verb) for change in changes)
         wants = [(Want(resource, self._at), verb) for resource, verb in made]
-        return touched_by(self._kinds, wants, self._names)
+        return track_changes(self._kinds, wants, self._names)
 
     def inverse(self, change: Change, ref: str) -> Change | None:
-        """Create and delete swap; what was changed goes back. None: nothing takes it back."""
+        """Return the change that takes one back: create and delete swap, fields go back. None: nothing
+        does."""
         resource = self._wanted.get((change.kind, change.identity))
         options = {} if resource is None else resource.fields
         if self._kinds[change.kind].lasting(change.verb, change.before, options):
             return None
         verb = {Verb.CREATE: Verb.DELETE, Verb.DELETE: Verb.CREATE}.get(change.verb, change.verb)
         return replace(
-            change, verb=verb, before=change.after, after=change.before, ref=ref, note=planning.UNDONE
+            change, verb=verb, before=change.after, after=change.before, ref=ref, note=planning.UNDONE_NOTE
         )
 
     async def hold(self) -> None:
-        """Our connection stays open; nothing to do."""
+        """Open no spare connection (`model.Session`): ours stays open."""
 
     def listen(self, say: Callable[[str, str], None]) -> None:
-        """What commands print goes there, line by line, without secrets (`model.Talking`)."""
+        """Hand on what commands print, line by line, without secrets (`model.Talking`)."""
         self._say = say
 
     async def activate(self, service: str) -> None:
@@ -418,7 +434,7 @@ class HostSession:
         handler = self._handlers.get(service)
         if handler is None:
             return
-        if (refused := self._no_machine(handler)) is not None:
+        if (refused := self._needs_machine(handler)) is not None:
             raise refused
         act = Act(
             verb=Verb.RUN,
@@ -434,12 +450,13 @@ class HostSession:
         await self._carry_out(act, handler.kind, str(handler.mark or f"{self._target.name}/{service}"))
 
     async def probe(self) -> None:
-        """A handler may have restarted what we came through: prove that a new connection works. Ours stays
+        """Prove that a new connection works: a handler may have restarted what we came through. Ours stays
         open, to take back what was written if none does."""
-        await prove_connection(self._start)
+        await self.shell.prove()
 
     async def verify(self, changes: Sequence[Change]) -> list[FazaiError]:
-        """What was written was read back already; some kinds must also show that it works."""
+        """Wait until what was written works, for the kinds that `proves`; the rest was read back already.
+        Returns why not."""
         keys = {(c.kind, c.identity) for c in changes if self._kinds[c.kind].proves}
         waiting = [Want(self._wanted[key], self._at) for key in sorted(keys) if key in self._wanted]
         until_s = asyncio.get_running_loop().time() + planning.PROOF_S
@@ -450,60 +467,11 @@ class HostSession:
             waiting = [
                 want
                 for want in waiting
-                if planning.unproved(self._kinds, want, seen, late, self._target.name, failed)
+                if planning.awaits_proof(self._kinds, want, seen, late, self._target.name, failed)
             ]
             if waiting:
                 await asyncio.sleep(_PROOF_PAUSE_S)
         return failed
 
-    # -- the shell --------------------------------------------------------------------------------------
-
-    def _nonce(self) -> str:
-        assert self._shell is not None
-        return self._shell.nonce
-
     def _at(self, path: str) -> str:
         return f"{self._root}{path}" if self._root else path
-
-    async def _run(
-        self,
-        script: str | Iterable[bytes],
-        *,
-        setup: str = "fz_tmp= fz_all=",
-        timeout_s: float | None = None,
-        listener: Listener | None = None,
-        form: Form = "act",
-        limit: int | None = None,
-    ) -> Result:
-        if self._shell is None:
-            self._channel = await self._start()
-            self._shell = Shell(self._channel, self._target.name, self._root)
-        seconds = timeout_s or self._timeout_s
-        try:
-            return await self._shell.run(
-                script, timeout_s=seconds, setup=setup, listener=listener, form=form, limit=limit
-            )
-        except TimeoutError:
-            why = await self._end()
-            text = f"{self._target.name}: no answer within {seconds:g} s"
-            if why:
-                text += f", and what runs there was not ended and may go on: {why}"
-            where = self._target.where("timeout")
-            raise Unreachable(text, stage="answer", where=where, hint="a larger timeout:") from None
-        except Unreachable:  # where the next block begins is not known any more
-            assert self._channel is not None
-            await self._channel.close(busy=True)
-            raise
-        except Ended as ended:
-            assert self._channel is not None
-            raise await self._channel.refusal(ended.err.decode("utf-8", "replace").strip()) from None
-
-    async def _end(self) -> str:
-        """Close the connection of a shell that still runs something, which is ended; where that takes another
-        connection, through one. Returns why it may go on all the same."""
-        assert self._channel is not None
-        pid, why = self._shell.pid if self._shell is not None else None, ""
-        if pid is not None and not self._channel.ends_all:
-            why = await end_shell(self._start, pid, self._target.name)
-        await self._channel.close(busy=True)
-        return why

@@ -1,2 +1,2 @@
-"""What the kind `host.telemetry_agent` is made of: the agent's files, what a host says of it, and the
-scripts that install, restart and remove it."""
+"""Parts of the kind `host.telemetry_agent`: the agent's files, a host's report on it, and the scripts that
+install, restart and remove it."""

@@ -6,52 +6,71 @@ import posixpath
 import re
 import shlex
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from typing import Final
 
 from fazai.model import Secret, Value
-from fazai.providers.hosts.shell.quoting import quoted
+from fazai.providers.hosts.shell.quoting import quote
 
 __all__ = [
+    "AGENT_PATHS",
+    "FIELD_SETTINGS",
     "INITS",
-    "LOG",
-    "OWN",
-    "SCRIPT",
+    "LOG_PATH",
+    "SCRIPT_PATH",
     "SERVICE",
     "SERVICES",
-    "SETTINGS",
-    "STATE",
-    "STATUS",
+    "SERVICE_PATHS",
+    "SETTINGS_PATH",
+    "STATE_FOLDER",
+    "STATUS_PATH",
     "USER",
+    "ServiceFile",
+    "agent_script",
     "agent_version",
-    "fields_of",
     "keys_of",
-    "names_known",
-    "pairs_of",
-    "script",
-    "service",
+    "known_settings",
+    "read_settings",
+    "service_file",
+    "setting_problem",
     "setting_text",
+    "settings_of_fields",
     "settings_text",
     "short_name",
     "temporary_names",
-    "wrong_setting",
+    "with_current_head",
 ]
 
-SCRIPT: Final = "/opt/fazai/agent/telemetry.sh"
-SETTINGS: Final = "/etc/fazai/telemetry.env"
-OWN_NAME: Final = "/proc/sys/kernel/hostname"  # which the agent takes where none is declared
-STATE: Final = "/var/lib/fazai-agent"
-STATUS: Final = f"{STATE}/status"
-LOG: Final = "/var/log/fazai-telemetry.log"
+SCRIPT_PATH: Final = "/opt/fazai/agent/telemetry.sh"
+SETTINGS_PATH: Final = "/etc/fazai/telemetry.env"
+HOST_NAME_FILE: Final = "/proc/sys/kernel/hostname"  # which the agent takes where none is declared
+STATE_FOLDER: Final = "/var/lib/fazai-agent"
+STATUS_PATH: Final = f"{STATE_FOLDER}/status"
+LOG_PATH: Final = "/var/log/fazai-telemetry.log"
 USER: Final = "fazai-agent"
 SERVICE: Final = "fazai-telemetry"
-#: Who keeps the agent running -> its file, our template of it, its mode.
-SERVICES: Final[Mapping[str, tuple[str, str, str]]] = {
-    "systemd": (f"/etc/systemd/system/{SERVICE}.service", f"{SERVICE}.service", "0644"),
-    "openrc": (f"/etc/init.d/{SERVICE}", f"{SERVICE}.openrc", "0755"),
-    "cron": (f"/etc/cron.d/{SERVICE}", f"{SERVICE}.cron", "0644"),
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceFile:
+    """The file by which a service manager runs the agent. `template`: its name beside the agent."""
+
+    path: str
+    template: str
+    mode: str
+
+
+#: By what keeps the agent running.
+SERVICES: Final[Mapping[str, ServiceFile]] = {
+    "systemd": ServiceFile(f"/etc/systemd/system/{SERVICE}.service", f"{SERVICE}.service", "0644"),
+    "openrc": ServiceFile(f"/etc/init.d/{SERVICE}", f"{SERVICE}.openrc", "0755"),
+    "cron": ServiceFile(f"/etc/cron.d/{SERVICE}", f"{SERVICE}.cron", "0644"),
 }
+SERVICE_PATHS: Final = tuple(service.path for service in SERVICES.values())
+#: Every file that the agent may have.
+AGENT_PATHS: Final = (SCRIPT_PATH, SETTINGS_PATH, *SERVICE_PATHS)
 INITS: Final = (*SERVICES, "none")
 
 #: Field -> the agent's setting, for those that are written as they are.
@@ -67,55 +86,56 @@ _PLAIN: Final[Mapping[str, str]] = {
     "allow_http": "ALLOW_HTTP",
 }
 #: Settings that are fields of the resource.
-OWN: Final = frozenset((*_PLAIN.values(), "KEY", "KEY_PREVIOUS"))
+FIELD_SETTINGS: Final = frozenset((*_PLAIN.values(), "KEY", "KEY_PREVIOUS"))
 _SECRETS: Final = ("KEY", "KEY_PREVIOUS", "TOKEN")
 _PREFIX: Final = "FAZAI_AGENT_"
 _HEAD: Final = "# Written by fazai (host.telemetry_agent). What is changed here by hand is put back.\n"
+_OLD_HEAD: Final = "# Written by fazai (ssh.telemetry_agent). What is changed here by hand is put back.\n"
 
 
 def short_name(path: str) -> str:
-    """What one of the agent's files is called in the name of its temporary."""
-    return {SCRIPT: "script", SETTINGS: "settings"}.get(path, "service")
+    """Return the word for one of the agent's files in the name of its temporary."""
+    return {SCRIPT_PATH: "script", SETTINGS_PATH: "settings"}.get(path, "service")
 
 
 def temporary_names(at: Mapping[str, str]) -> str:
-    """Shell patterns of what installations put beside the agent's files, whichever they were. A killed one
-    leaves them. `at` gives the host's path."""
+    """Return shell patterns of the temporary files that installations make; a killed one leaves them. `at`
+    maps each of the agent's paths to the host's."""
     return " ".join(
-        f"{quoted(posixpath.dirname(at[path]))}/.fazai-*-{short_name(path)}{end}"
-        for path in (SCRIPT, SETTINGS, *(path for path, _, _ in SERVICES.values()))
+        f"{quote(posixpath.dirname(at[path]))}/.fazai-*-{short_name(path)}{end}"
+        for path in AGENT_PATHS
         for end in ("", "-old")
     )
 
 
 @cache
-def script() -> bytes:
-    """The agent itself."""
+def agent_script() -> bytes:
+    """Return the agent, one bash file."""
     return files("fazai.agent").joinpath("telemetry.sh").read_bytes()
 
 
 @cache
 def agent_version() -> str:
-    found = re.search(rb"^readonly VERSION=(\S+)$", script(), re.MULTILINE)
+    found = re.search(rb"^readonly VERSION=(\S+)$", agent_script(), re.MULTILINE)
     assert found is not None
     return found[1].decode()
 
 
 @cache
-def _known() -> Mapping[str, tuple[str, tuple[str, ...]]]:
-    """The settings that the agent knows, as it says itself: name -> type and its limits."""
-    lines = re.findall(r"^    setting ([A-Z_]+) ([a-z]+) (.*)$", script().decode(), re.MULTILINE)
+def _known_settings() -> Mapping[str, tuple[str, tuple[str, ...]]]:
+    """Map each setting that the agent knows, as its script declares it, to its type and limits."""
+    lines = re.findall(r"^    setting ([A-Z_]+) ([a-z]+) (.*)$", agent_script().decode(), re.MULTILINE)
     return {name: (type_, tuple(shlex.split(rest)[1:])) for name, type_, rest in lines}
 
 
-def names_known() -> frozenset[str]:
-    """The settings that the agent knows."""
-    return frozenset(_known())
+def known_settings() -> frozenset[str]:
+    """Return the names of the settings that the agent knows."""
+    return frozenset(_known_settings())
 
 
-def wrong_setting(name: str, text: str) -> str | None:
-    """Say what the agent would refuse about the value of a setting that it knows; None: it takes it."""
-    type_, limits = _known()[name]
+def setting_problem(name: str, text: str) -> str | None:
+    """Return what the agent would refuse about the value of a setting that it knows; None: it takes it."""
+    type_, limits = _known_settings()[name]
     if type_ == "choice":
         return None if text in limits[0].split() else f"must be one of: {limits[0]}"
     if type_ == "path":
@@ -132,33 +152,34 @@ def wrong_setting(name: str, text: str) -> str | None:
     return None
 
 
-def service(init: str, interval_s: float) -> bytes:
-    """The file of the service manager. Cron counts in minutes."""
-    text = files("fazai.agent").joinpath(SERVICES[init][1]).read_text()
+def service_file(init: str, interval_s: float) -> bytes:
+    """Return the file for the service manager. The interval is rounded to minutes for cron."""
+    text = files("fazai.agent").joinpath(SERVICES[init].template).read_text()
     if init == "cron":
-        minutes = _minutes(interval_s)
+        minutes = _cron_minutes(interval_s)
         text = text.replace("\n* * * * * ", f"\n*/{minutes} * * * * " if minutes > 1 else "\n* * * * * ")
     return text.encode()
 
 
-def _minutes(interval_s: float) -> int:
-    """The longest step of cron that is no longer than the interval and divides the hour."""
+def _cron_minutes(interval_s: float) -> int:
+    """Return the longest step of cron, in minutes, that is no longer than the interval and divides the
+    hour."""
     return max(n for n in (1, 2, 3, 4, 5, 6, 10, 12, 15, 20, 30) if n == 1 or n * 60 <= interval_s)
 
 
 def keys_of(key: Value) -> list[str]:
-    """The lines of a key: the one that signs, and the previous one while they change."""
+    """Return the lines of a key: the one that signs, and the previous one while they change."""
     return [line.strip() for line in key.reveal().splitlines() if line.strip()] if key else []
 
 
-def fields_of(fields: Mapping[str, Value], init: str) -> dict[str, str]:
-    """The agent's settings, by name, in the order in which they are written."""
+def settings_of_fields(fields: Mapping[str, Value], init: str) -> dict[str, str]:
+    """Return the agent's settings by name, in the order in which they are written."""
     found: dict[str, str] = {}
     for field, name in _PLAIN.items():
         if field in fields:
             found[name] = setting_text(fields[field])
     if init == "cron" and "interval" in fields:
-        found["INTERVAL_S"] = str(_minutes(fields["interval"]) * 60)
+        found["INTERVAL_S"] = str(_cron_minutes(fields["interval"]) * 60)
     for name, key in zip(("KEY", "KEY_PREVIOUS"), keys_of(fields.get("key")), strict=False):
         found[name] = key
     found.update({name.upper(): setting_text(value) for name, value in fields.get("settings", {}).items()})
@@ -170,8 +191,14 @@ def settings_text(pairs: Mapping[str, str]) -> bytes:
     return (_HEAD + lines).encode()
 
 
-def pairs_of(data: bytes) -> dict[str, Value]:
-    """What a settings file says, with the names of the resource's fields; secrets wrapped."""
+def with_current_head(data: bytes) -> bytes:
+    """Return a settings file with today's first line in place of that of an earlier release."""
+    old = _OLD_HEAD.encode()
+    return _HEAD.encode() + data.removeprefix(old) if data.startswith(old) else data
+
+
+def read_settings(data: bytes) -> dict[str, Value]:
+    """Return the values of a settings file by the names of the resource's fields; secrets are wrapped."""
     labels = {name: field for field, name in _PLAIN.items()}
     found: dict[str, Value] = {}
     for line in data.decode("utf-8", "replace").splitlines():
@@ -186,7 +213,7 @@ def pairs_of(data: bytes) -> dict[str, Value]:
 
 
 def setting_text(value: Value) -> str:
-    """A value as it stands in the settings file."""
+    """Return a value as it stands in the settings file."""
     if isinstance(value, Secret):
         return value.reveal()
     if isinstance(value, bool):

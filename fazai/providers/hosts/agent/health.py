@@ -1,4 +1,4 @@
-"""What a host says of its agent, and whether that is well. Pure."""
+"""A host's report on its agent, and the judgement of it. Pure."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from fazai.providers.hosts.agent.files import (
-    OWN_NAME,
-    SCRIPT,
+    HOST_NAME_FILE,
+    SCRIPT_PATH,
     SERVICE,
     SERVICES,
-    SETTINGS,
-    STATE,
+    SETTINGS_PATH,
+    STATE_FOLDER,
     USER,
     temporary_names,
 )
-from fazai.providers.hosts.kinds.shared.numbers import whole_number
-from fazai.providers.hosts.shell.quoting import quoted
+from fazai.providers.hosts.shell.answers import whole_number
+from fazai.providers.hosts.shell.quoting import quote
 
-__all__ = ["Report", "look_script", "read_report", "read_status"]
+__all__ = ["AgentReport", "look_script", "read_report", "read_status"]
 
 #: Seconds that an agent has for its first delivery, and for one that is late, at least.
 GRACE_S: Final = 120
@@ -32,10 +32,11 @@ _SECONDS: Final = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?")
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Report:
-    """The agent of one host. `folder`: nothing can run there under our eyes. Times are the host's.
+class AgentReport:
+    """The state of the agent on one host. `folder`: a folder (`root:`), where nothing runs that we could see.
+    Times are seconds of the host's clock.
 
-    The text form is what counts as the managed state: not the clock and not the counters.
+    The text form holds what counts as the managed state: neither the clock nor the counters.
     """
 
     folder: bool
@@ -55,7 +56,8 @@ class Report:
 
     @property
     def running(self) -> bool | None:
-        """None: nobody can tell (a folder, or nobody whom we know keeps it running)."""
+        """Tell whether the agent runs; None where that is not known: in a folder, or under `init: none`
+        without a status file."""
         if self.init in ("systemd", "openrc") and not self.folder:
             return self.active == "active"
         if self.init == "cron" and not self.folder:
@@ -66,7 +68,7 @@ class Report:
 
     @property
     def restartable(self) -> bool:
-        """Whether there is something that keeps it running, and that we may tell so."""
+        """Tell whether a restart can be asked for: of a service manager, or of an agent that runs."""
         return bool(self.running) if self.folder or self.init == "none" else True
 
     def number(self, name: str) -> int | None:
@@ -75,7 +77,7 @@ class Report:
         return number if number is None or not text.startswith("-") else -number
 
     def age(self, name: str) -> int | None:
-        """Seconds since a time of the status file."""
+        """Return the seconds since a time of the status file; None where it has no such time."""
         then = self.number(name)
         return None if then is None else max(0, self.now - then)
 
@@ -87,7 +89,7 @@ class Report:
         return self.age("written_at") or 0
 
     def trouble(self) -> str | None:
-        """Why the agent does not deliver; None when it does, when it just began, or when nobody can tell."""
+        """Return why the agent does not deliver; None when it does, has just begun, or it cannot be told."""
         if not self.status:
             return self._never()
         late_s = self._late_s
@@ -118,7 +120,7 @@ class Report:
         return text + (f", spool {spool}" if spool is not None else "")
 
     def proof(self) -> bool | str:
-        """After a start: True when it delivered since, else why not (empty: not yet)."""
+        """Return True when the agent has delivered since it was started, else why not (empty: not yet)."""
         if self.number("last_delivery_at") is not None:
             return True
         error = self.status.get("last_error", "")
@@ -131,18 +133,18 @@ class Report:
 
 
 def look_script(init: str | None, at: Mapping[str, str], *, folder: bool) -> str:
-    """POSIX shell that prints what `read_report` reads. `init` None: what the host has."""
-    script, settings = quoted(at[SCRIPT]), quoted(at[SETTINGS])
+    """Return POSIX shell that prints what `read_report` reads. `init` None: found out on the host."""
+    script, settings = quote(at[SCRIPT_PATH]), quote(at[SETTINGS_PATH])
     lines = [
         "echo now=$(date +%s)",
         f"echo version=$(sed -n 's/^readonly VERSION=//p' {script} 2>/dev/null)",
         f"echo installed_at=$(stat -c %Y {settings} 2>/dev/null || stat -f %m {settings} 2>/dev/null)",
         f'for fz_f in {temporary_names(at)}; do [ ! -e "$fz_f" ] || echo unfinished=yes; done',
-        f"[ ! -e {quoted(at[STATE])} ] || echo remains=yes",
+        f"[ ! -e {quote(at[STATE_FOLDER])} ] || echo remains=yes",
     ]
     if folder:
         return "\n".join([*lines, f"echo init={init or 'systemd'}"])
-    lines.append(f"echo hostname=$(cat {quoted(at[OWN_NAME])} 2>/dev/null)")
+    lines.append(f"echo hostname=$(cat {quote(at[HOST_NAME_FILE])} 2>/dev/null)")
     lines.append(f"id -u {USER} >/dev/null 2>&1 && echo user=yes")
     lines.append(f"fz_init={init}" if init else _FIND_INIT)
     lines.append(f"echo init=$fz_init\ncase $fz_init in\nsystemd)\n{_SYSTEMD};;\nopenrc)\n{_OPENRC};;\n")
@@ -171,14 +173,15 @@ _CRON: Final = (
 
 def read_report(
     said: bytes, status: bytes, *, folder: bool, interval_s: float, grace_s: float | None
-) -> Report:
-    """Raises ValueError when the host did not say what was asked."""
+) -> AgentReport:
+    """Build the report from what `look_script` printed (`said`) and the status file. Raises KeyError or
+    ValueError when an answer is missing or is no number."""
     found = read_status(said)
     live = read_status(status)
     text = live.get("interval_s", "")
-    return Report(
+    return AgentReport(
         folder=folder,
-        now=_moment(found["now"]),
+        now=_read_seconds(found["now"]),
         init=found.get("init", "none"),
         active=found.get("active", ""),
         enabled=folder or found.get("init") not in SERVICES or found.get("enabled") == "enabled",
@@ -187,14 +190,14 @@ def read_report(
         user=folder or found.get("user") == "yes",
         unfinished="unfinished" in found,
         remains=not {"unfinished", "remains", "user"}.isdisjoint(found),
-        installed_at=_moment(found["installed_at"]) if found.get("installed_at") else None,
+        installed_at=_read_seconds(found["installed_at"]) if found.get("installed_at") else None,
         status=live,
         interval_s=max(interval_s, float(text) if _SECONDS.fullmatch(text) else 0.0),
         grace_s=GRACE_S if grace_s is None else grace_s,
     )
 
 
-def _moment(text: str) -> int:
+def _read_seconds(text: str) -> int:
     number = whole_number(text)
     if number is None:
         raise ValueError("no time")
@@ -202,6 +205,6 @@ def _moment(text: str) -> int:
 
 
 def read_status(data: bytes) -> dict[str, str]:
-    """NAME=VALUE lines."""
+    """Return the NAME=VALUE lines of a status file as a mapping."""
     lines = (line.partition("=") for line in data.decode("utf-8", "replace").splitlines())
     return {name.strip(): value.strip() for name, equals, value in lines if equals}

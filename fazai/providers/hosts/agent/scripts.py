@@ -14,29 +14,26 @@ from dataclasses import dataclass
 from typing import Final
 
 from fazai.providers.hosts.agent.files import (
-    LOG,
-    SCRIPT,
+    AGENT_PATHS,
+    LOG_PATH,
+    SCRIPT_PATH,
     SERVICE,
     SERVICES,
-    SETTINGS,
-    STATE,
-    STATUS,
+    SETTINGS_PATH,
+    STATE_FOLDER,
+    STATUS_PATH,
     USER,
     short_name,
     temporary_names,
 )
-from fazai.providers.hosts.shell.quoting import appended, encoded, quoted
+from fazai.providers.hosts.shell.quoting import append_commands, encode_script, quote
 
-__all__ = ["Placed", "Site", "install", "remove", "restart", "tail_script"]
-
-
-#: Every file that the agent may have.
-_PATHS: Final = (SCRIPT, SETTINGS, *(path for path, _, _ in SERVICES.values()))
+__all__ = ["AgentFile", "InstallSite", "install_script", "removal_script", "restart_script", "tail_script"]
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
-    """A file with what is in it."""
+class AgentFile:
+    """A file of the agent with its content and mode."""
 
     path: str
     data: bytes
@@ -45,9 +42,9 @@ class Placed:
 
 
 @dataclass(frozen=True, slots=True)
-class Site:
-    """Where it is written: `at` gives the host's path, `folder` has no users and runs nothing; `init` keeps
-    the agent running; `token` names temporary files."""
+class InstallSite:
+    """The place of an installation. `at` maps a path to the host's; `folder`: it has no users and runs
+    nothing; `init` names what keeps the agent running; `token` names temporary files."""
 
     at: Callable[[str], str]
     folder: bool
@@ -55,15 +52,15 @@ class Site:
     token: str
 
     def word(self, path: str) -> str:
-        return quoted(self.at(path))
+        return quote(self.at(path))
 
     @property
     def temporary(self) -> str:
-        """What an installation that was killed left: patterns."""
-        return temporary_names({path: self.at(path) for path in _PATHS})
+        """Shell patterns of what an installation that was killed left."""
+        return temporary_names({path: self.at(path) for path in AGENT_PATHS})
 
     def beside(self, path: str, what: str = "") -> str:
-        return quoted(f"{posixpath.dirname(self.at(path))}/.fazai-{self.token}-{short_name(path)}{what}")
+        return quote(f"{posixpath.dirname(self.at(path))}/.fazai-{self.token}-{short_name(path)}{what}")
 
 
 #: Runs a command as the agent's user, with an environment like that of a service.
@@ -73,10 +70,10 @@ fz_shell=/bin/false; for fz_s in /sbin/nologin /usr/sbin/nologin; do [ ! -x $fz_
 fz_user=made
 if command -v useradd >/dev/null; then
 fz_group=-U; grep -q '^{USER}:' /etc/group && fz_group="-g {USER}"
-useradd -r $fz_group -d {STATE} -M -s $fz_shell {USER}
+useradd -r $fz_group -d {STATE_FOLDER} -M -s $fz_shell {USER}
 elif command -v adduser >/dev/null; then
 grep -q '^{USER}:' /etc/group || addgroup -S {USER}
-adduser -S -D -H -h {STATE} -s $fz_shell -G {USER} {USER}
+adduser -S -D -H -h {STATE_FOLDER} -s $fz_shell -G {USER} {USER}
 else echo 'neither useradd nor adduser is there to make the user {USER}' >&2; exit 1; fi
 }}
 """
@@ -86,80 +83,85 @@ else echo 'neither useradd nor adduser is there to make the user {USER}' >&2; ex
 _GONE_USER: Final = f"if command -v userdel >/dev/null; then userdel {USER}; else deluser {USER}; fi"
 
 
-def install(site: Site, files: Sequence[Placed], *, tested: bool, version: str) -> tuple[bytes, ...]:
-    """One block that puts the files in place and starts the agent. `tested`: only if its self-test succeeds.
-    `version`: what the agent that comes up must say it is."""
+def install_script(
+    site: InstallSite, files: Sequence[AgentFile], *, tested: bool, version: str
+) -> tuple[bytes, ...]:
+    """Return one block that puts the files in place and starts the agent. `tested`: only if its self-test
+    succeeds. `version`: what the agent that comes up must say it is; empty: that is not waited for."""
     temporary = " ".join(site.beside(file.path) for file in files)
     old = " ".join(site.beside(file.path, "-old") for file in files)
     head = [
         "set -e; umask 022; fz_user= fz_state= fz_placing=",
-        _own_ways(site, [*_PATHS, STATE]),
-        _status(site),
+        _check_own_ways(site, [*AGENT_PATHS, STATE_FOLDER]),
+        _status_function(site),
         f"fz_away() {{\n{_take_back(site, files)}\nrm -f {temporary} {old}; }}",
         # once it began it comes to its end; a signal that is ignored, programs that it starts would ignore
         "trap 'fz_code=$?; trap : HUP PIPE TERM; set +e; fz_away $fz_code; exit $fz_code' EXIT",
         "trap 'exit 129' HUP; trap 'exit 141' PIPE; trap 'exit 143' TERM",
-        *(f"mkdir -p {quoted(posixpath.dirname(site.at(file.path)))}" for file in files),
+        *(f"mkdir -p {quote(posixpath.dirname(site.at(file.path)))}" for file in files),
         f"rm -f {site.temporary}",
     ]
     if not site.folder:
         head.append(_USER + _AS_USER)
-    head.append(f"[ -d {site.word(STATE)} ] || fz_state=made")
-    head.append(f"mkdir -p {site.word(STATE)}; chmod 0750 {site.word(STATE)}")
+    head.append(f"[ -d {site.word(STATE_FOLDER)} ] || fz_state=made")
+    head.append(f"mkdir -p {site.word(STATE_FOLDER)}; chmod 0750 {site.word(STATE_FOLDER)}")
     if not site.folder:
-        head.append(f"chown {USER}:{USER} {site.word(STATE)}")
-    chunks = [encoded("\n".join(head) + "\n")]
+        head.append(f"chown {USER}:{USER} {site.word(STATE_FOLDER)}")
+    chunks = [encode_script("\n".join(head) + "\n")]
     for file in files:
         place = site.beside(file.path)
-        chunks.append(encoded(f'fz_tmp={place}; (umask 077; set -C; : >"$fz_tmp")\n'))
-        chunks += appended(file.data)
+        chunks.append(encode_script(f'fz_tmp={place}; (umask 077; set -C; : >"$fz_tmp")\n'))
+        chunks += append_commands(file.data)
         owner = f'chown {USER}:{USER} "$fz_tmp"; ' if file.owned and not site.folder else ""
-        chunks.append(encoded(f'{owner}chmod {file.mode} "$fz_tmp"\n{_SYNC}\n'))
-    chunks.append(encoded("fz_tmp=\n" + _take_place(site, files, tested, version)))
+        chunks.append(encode_script(f'{owner}chmod {file.mode} "$fz_tmp"\n{_SYNC}\n'))
+    chunks.append(encode_script("fz_tmp=\n" + _take_place(site, files, tested, version)))
     return tuple(chunks)
 
 
-def _own_ways(site: Site, paths: Sequence[str]) -> str:
-    """A line that ends the script where somebody else can lead one of these paths elsewhere. Nobody but root
-    may write to the agent's folders; in its state folder, where its user may, only names are removed."""
+def _check_own_ways(site: InstallSite, paths: Sequence[str]) -> str:
+    """Return a line that ends the script where somebody else can lead one of these paths elsewhere. Nobody
+    but root may write to the agent's folders; in its state folder, where its user may, only names are
+    removed."""
     return f"fz_own_ways {' '.join(map(site.word, paths))}"
 
 
-def _status(site: Site) -> str:
-    """A function that prints the status. The agent's user writes it: what is no file is not opened,
+def _status_function(site: InstallSite) -> str:
+    """Return a function that prints the status. The agent's user writes it: what is no file is not opened,
     as nobody need ever write into a pipe."""
-    status = site.word(STATUS)
+    status = site.word(STATUS_PATH)
     return f"fz_status() {{ [ -h {status} ] || [ ! -f {status} ] || head -c 65536 {status} 2>/dev/null; }}"
 
 
 _SYNC: Final = 'fz_sync "$fz_tmp"'
 
 
-def _take_place(site: Site, files: Sequence[Placed], tested: bool, version: str) -> str:
+def _take_place(site: InstallSite, files: Sequence[AgentFile], tested: bool, version: str) -> str:
     lines = []
     if tested and not site.folder:
-        test = f"{site.beside(SCRIPT)} --selftest --config {site.beside(SETTINGS)}"
+        test = f"{site.beside(SCRIPT_PATH)} --selftest --config {site.beside(SETTINGS_PATH)}"
         lines.append(
-            f"fz_said=$(as_agent {quoted(test)} 2>&1) || {{\n"
+            f"fz_said=$(as_agent {quote(test)} 2>&1) || {{\n"
             "printf 'the new agent does not pass its self-test, the old one stays:\\n%s\\n' \"$fz_said\" "
             "| grep -v '^ok ' >&2; exit 1; }"
         )
     for file in files:
         path = site.word(file.path)
         lines.append(f"[ ! -e {path} ] || cp -p {path} {site.beside(file.path, '-old')}")
-    lines.append(f"fz_placing=1\n{_no_wait(site)}")
+    lines.append(f"fz_placing=1\n{_end_backoff(site)}")
     lines += [f"mv -f {site.beside(file.path)} {site.word(file.path)}" for file in files]
-    lines.append(_start(site))
+    lines.append(_start_lines(site))
     if version:
-        lines.insert(0, _comes_up(site, version))
-        lines.append(f"fz_comes_up || {{ echo 'the new agent did not come up' >&2; {_said(site)}\nexit 1; }}")
+        lines.insert(0, _comes_up_function(site, version))
+        lines.append(
+            f"fz_comes_up || {{ echo 'the new agent did not come up' >&2; {_show_log_end(site)}\nexit 1; }}"
+        )
     lines.append("fz_placing=")
     return "\n".join(lines)
 
 
-def _start(site: Site) -> str:
-    """Starts anew; the status that is there is of the one before."""
-    gone = f"fz_wait=1; fz_old=$({_pid()}); rm -f {site.word(STATUS)}"
+def _start_lines(site: InstallSite) -> str:
+    """Return lines that start the agent anew, without the status file of the one before."""
+    gone = f"fz_wait=1; fz_old=$({_pid_command()}); rm -f {site.word(STATUS_PATH)}"
     if site.folder or site.init == "none":
         return _end_running(site, gone)
     if site.init == "systemd":
@@ -169,30 +171,31 @@ def _start(site: Site) -> str:
         )
     if site.init == "openrc":
         return f"rc-update -q add {SERVICE} default\n{gone}\nrc-service {SERVICE} restart || :"
-    command = f"{site.word(SCRIPT)} --once --config {site.word(SETTINGS)}"
-    return f"{gone}\nas_agent {quoted(command)} >/dev/null 2>&1 || [ $? = 1 ] || :"
+    command = f"{site.word(SCRIPT_PATH)} --once --config {site.word(SETTINGS_PATH)}"
+    return f"{gone}\nas_agent {quote(command)} >/dev/null 2>&1 || [ $? = 1 ] || :"
 
 
-def _pid() -> str:
-    """A command that prints the number of the agent's process. Its user writes that file: digits are taken,
-    and nothing else."""
+def _pid_command() -> str:
+    """Return a command that prints the number of the agent's process. Its user writes that file: digits are
+    taken, and nothing else."""
     return "fz_status | sed -n 's/^pid=\\([1-9][0-9]\\{0,9\\}\\)$/\\1/p;/^pid=/q'"
 
 
-def _end_running(site: Site, gone: str) -> str:
-    """Who keeps it running is not ours to know: an agent that runs there is ended, to be started anew."""
-    whose = f'"$(fz_own {site.word(STATE)})"' if site.folder else f'"$(id -u {USER}):$(id -g {USER})"'
+def _end_running(site: InstallSite, gone: str) -> str:
+    """Return lines that end an agent that runs: whoever keeps it running, which we do not know, starts it
+    anew."""
+    whose = f'"$(fz_own {site.word(STATE_FOLDER)})"' if site.folder else f'"$(id -u {USER}):$(id -g {USER})"'
     return (  # when what was there is put back, the status may be removed already
-        f"fz_p=$({_pid()}); fz_pid=${{fz_p:-${{fz_pid-}}}}; fz_wait=\n"
+        f"fz_p=$({_pid_command()}); fz_pid=${{fz_p:-${{fz_pid-}}}}; fz_wait=\n"
         f'if [ -n "$fz_pid" ] && [ "$(fz_own "/proc/$fz_pid")" = {whose} ] &&'
         f" tr '\\0' '\\n' <\"/proc/$fz_pid/cmdline\" 2>/dev/null"
-        f' | grep -qxF {site.word(SCRIPT)}\nthen {gone}; kill -TERM "$fz_pid"; fi'
+        f' | grep -qxF {site.word(SCRIPT_PATH)}\nthen {gone}; kill -TERM "$fz_pid"; fi'
     )
 
 
-def _comes_up(site: Site, version: str) -> str:
-    """A status of this version is written by the agent that was just started."""
-    wanted = quoted(f"version={version}")
+def _comes_up_function(site: InstallSite, version: str) -> str:
+    """Return a function that waits for a status of this version by the agent that was just started."""
+    wanted = quote(f"version={version}")
     early = ""
     if site.init == "systemd" and not site.folder:  # it will not try again
         early = f"case $(systemctl is-active {SERVICE}.service) in failed | inactive) return 1;; esac\n"
@@ -206,31 +209,32 @@ def _comes_up(site: Site, version: str) -> str:
     )
 
 
-def _take_back(site: Site, files: Sequence[Placed]) -> str:
-    """Lines for the end of a block, however it came: what was there before, running again; or nothing, where
-    there was nothing. Its user and folder go as well, where they were made here and nothing is in them."""
+def _take_back(site: InstallSite, files: Sequence[AgentFile]) -> str:
+    """Return lines for the end of a block, however it came: what was there before runs again; or nothing,
+    where there was nothing. Its user and folder go as well, where they were made here and nothing is in them.
+    """
     lines = ['if [ -n "$fz_placing" ]; then', "echo 'what was there before is put back' >&2"]
-    script_old = site.beside(SCRIPT, "-old")
-    lines.append(f"if [ ! -e {script_old} ]; then {_stop(site)}; fi")
+    script_old = site.beside(SCRIPT_PATH, "-old")
+    lines.append(f"if [ ! -e {script_old} ]; then {_stop_lines(site)}; fi")
     for file in files:
         old, path = site.beside(file.path, "-old"), site.word(file.path)
         lines.append(f"if [ -e {old} ]; then mv -f {old} {path}; fz_back=1; else rm -f {path}; fi")
-    lines.append(f'if [ -n "${{fz_back-}}" ]; then {_start(site)}; fi\nfi')
+    lines.append(f'if [ -n "${{fz_back-}}" ]; then {_start_lines(site)}; fi\nfi')
     lines.append('if [ "$1" != 0 ]; then')
-    lines.append(f'[ -z "$fz_state" ] || (fz_rmtree {site.word(STATE)}) 2>/dev/null')
+    lines.append(f'[ -z "$fz_state" ] || (fz_rmtree {site.word(STATE_FOLDER)}) 2>/dev/null')
     if not site.folder:
         lines.append(f'[ -z "$fz_user" ] || {{ {_GONE_USER}; }}')
     lines.append(":\nfi")
     return "\n".join(lines)
 
 
-def _said(site: Site) -> str:
-    """The end of what the agent said."""
+def _show_log_end(site: InstallSite) -> str:
+    """Return a line that shows the end of the agent's log."""
     if site.init == "systemd":
         return f"journalctl -u {SERVICE}.service -n 5 --no-pager -o cat >&2 2>/dev/null || :"
     # where others may write to its folder, it may be a link to what is not to be shown
     seen = '[ -z "$fz_who" ] && [ -f "./$fz_name" ] && tail -n 5 "./$fz_name"'
-    return f"(fz_enter {site.word(LOG)} && {seen}) >&2 2>/dev/null || :"
+    return f"(fz_enter {site.word(LOG_PATH)} && {seen}) >&2 2>/dev/null || :"
 
 
 #: Until the agent that was told to end has gone: it still delivers what waits.
@@ -240,7 +244,7 @@ _ENDED: Final = (
 )
 
 
-def _stop(site: Site) -> str:
+def _stop_lines(site: InstallSite) -> str:
     if site.folder or site.init == "none":
         return _end_running(site, "fz_wait=1") + "\n" + _ENDED
     if site.init == "systemd":
@@ -253,29 +257,31 @@ def _stop(site: Site) -> str:
     return ":"
 
 
-def _no_wait(site: Site) -> str:
-    """Ends the wait that a failure imposed: what it waited for may be what changes."""
-    backoff = site.word(f"{STATE}/backoff")
+def _end_backoff(site: InstallSite) -> str:
+    """Return a line that ends the wait which a failure imposed: what it waited for may be what changes."""
+    backoff = site.word(f"{STATE_FOLDER}/backoff")
     return f"fz_status | grep -q '^last_error=status \\(429\\|503\\)' || rm -f {backoff}"
 
 
-def restart(site: Site, version: str) -> str:
-    """Starts the agent anew, without the wait that a failure imposed, unless the server asked for it."""
+def restart_script(site: InstallSite, version: str) -> str:
+    """Return a script that starts the agent anew, without the wait that a failure imposed, unless the server
+    asked for it."""
     lines = [
         "set -e",
         _AS_USER,
-        _status(site),
-        _no_wait(site),
-        _comes_up(site, version),
-        _start(site),
-        f"fz_comes_up || {{ echo 'the agent did not come up' >&2; {_said(site)}\nexit 1; }}",
+        _status_function(site),
+        _end_backoff(site),
+        _comes_up_function(site, version),
+        _start_lines(site),
+        f"fz_comes_up || {{ echo 'the agent did not come up' >&2; {_show_log_end(site)}\nexit 1; }}",
     ]
     return "\n".join(lines)
 
 
 def tail_script(root: str, lines: int, most_bytes: int) -> str:
-    """Prints the end of the agent's log: the journal's, else the file's, else what its status says last."""
-    log, status = quoted(root.rstrip("/") + LOG), quoted(root.rstrip("/") + STATUS)
+    """Return a script that prints the end of the agent's log: the journal's, else the file's, else what its
+    status says last."""
+    log, status = quote(root.rstrip("/") + LOG_PATH), quote(root.rstrip("/") + STATUS_PATH)
     journal = f"journalctl -u {SERVICE}.service -n {lines} --no-pager -o cat"
     first = "if false; then :" if root else f"if [ -d /run/systemd/system ]; then {journal}"
     return (
@@ -284,19 +290,21 @@ def tail_script(root: str, lines: int, most_bytes: int) -> str:
     )
 
 
-def remove(site: Site) -> str:
-    """Everything of the agent, with its spool and its user."""
-    lines = ["set -e", _own_ways(site, [*_PATHS, STATE]), _status(site)]
+def removal_script(site: InstallSite) -> str:
+    """Return a script that removes everything of the agent, with its spool and its user."""
+    lines = ["set -e", _check_own_ways(site, [*AGENT_PATHS, STATE_FOLDER]), _status_function(site)]
     if site.folder or site.init == "none":
-        lines.append(f"rm -f {site.word(SCRIPT)}")  # or whoever keeps it running would start it anew
-        lines.append(_stop(site))
+        lines.append(f"rm -f {site.word(SCRIPT_PATH)}")  # or whoever keeps it running would start it anew
+        lines.append(_stop_lines(site))
     else:
-        lines.append(f"if [ -e {site.word(SERVICES[site.init][0])} ]; then {_stop(site)}; fi")
-    lines.append(f"rm -f {' '.join(map(site.word, _PATHS))} {site.temporary}")
-    lines.append(f"(fz_rm {site.word(LOG)})")  # others may write to its folder
-    lines.append(f"[ ! -e {site.word(STATE)} ] || (fz_rmtree {site.word(STATE)})")
-    lines.append(f"rmdir {quoted(posixpath.dirname(site.at(SCRIPT)))} 2>/dev/null || :")
-    lines.append(f"rmdir {quoted(posixpath.dirname(posixpath.dirname(site.at(SCRIPT))))} 2>/dev/null || :")
+        lines.append(f"if [ -e {site.word(SERVICES[site.init].path)} ]; then {_stop_lines(site)}; fi")
+    lines.append(f"rm -f {' '.join(map(site.word, AGENT_PATHS))} {site.temporary}")
+    lines.append(f"(fz_rm {site.word(LOG_PATH)})")  # others may write to its folder
+    lines.append(f"[ ! -e {site.word(STATE_FOLDER)} ] || (fz_rmtree {site.word(STATE_FOLDER)})")
+    lines.append(f"rmdir {quote(posixpath.dirname(site.at(SCRIPT_PATH)))} 2>/dev/null || :")
+    lines.append(
+        f"rmdir {quote(posixpath.dirname(posixpath.dirname(site.at(SCRIPT_PATH))))} 2>/dev/null || :"
+    )
     if site.folder:
         return "\n".join(lines)
     if site.init == "systemd":

@@ -5,16 +5,14 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from fazai.providers.hosts.kind import HostKind  # which needs what the kinds share
+from fazai.providers.hosts.kind import HostKind
 
 __all__ = ["all_kinds"]
 
 
 def all_kinds() -> Mapping[str, HostKind]:
-    """By name, in the order of the names."""
+    """Return all kinds by name, in the order of the names."""
     found: dict[str, HostKind] = {}
     for module in pkgutil.iter_modules(__path__):
         if module.ispkg:

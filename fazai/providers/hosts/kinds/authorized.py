@@ -11,10 +11,10 @@ from typing import Final
 
 from fazai.model import FieldSpec, Problem, Value, Verb
 from fazai.providers.hosts.kind import Act, Answers, Block, Have, HostKind, Want
-from fazai.providers.hosts.kinds.shared.filtering import PUT, edited, filtered, noted
-from fazai.providers.hosts.shell.questions import Output, Question, Shell
-from fazai.providers.hosts.shell.quoting import quoted
-from fazai.providers.hosts.shell.writing import refuse_unsafe, unlike
+from fazai.providers.hosts.kinds.shared.filtering import FILTER_BEGIN, edit_script, filter_command, note_made
+from fazai.providers.hosts.shell.questions import Output, OutputOf, Question
+from fazai.providers.hosts.shell.quoting import quote
+from fazai.providers.hosts.shell.writing import refuse_unsafe, unexpected_error
 
 __all__ = ["KINDS"]
 
@@ -24,7 +24,7 @@ _KEY: Final = re.compile(
     r"(?:^|(?<=\s))((?:ssh|ecdsa|sk-ssh|sk-ecdsa)-[\w@.-]+)\s+(AAAA[A-Za-z0-9+/]+=*)(?=\s|$)"
 )
 _FILTER: Final = (
-    PUT
+    FILTER_BEGIN
     + r"""BEGIN { n = split(ENVIRON["fz_keys"], keys, " "); for (i = 1; i <= n; i++) old[keys[i]] = 1 }
 /^[ \t]*#/ { out($0); next }
 { hit = 0; l = $0; sub(/\r$/, "", l); n = split(l, words)
@@ -44,17 +44,17 @@ class AuthorizedKeyKind(HostKind):
         if isinstance(found, Problem):
             return found
         try:
-            keys = _keys(fields["key"])
+            keys = _parse_keys(fields["key"])
         except ValueError as error:
             return Problem("key", str(error), 'as in a .pub file: "ssh-ed25519 AAAA… comment"')
         if fields.get("exclusive"):
             return f"{fields['user']} (all keys)"
         more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
-        return f"{fields['user']} {_fingerprint(next(iter(keys)))}{more}"
+        return f"{fields['user']} {_key_fingerprint(next(iter(keys)))}{more}"
 
     def problems(self, fields: dict[str, Value], absent: bool) -> Iterable[Problem]:
         try:
-            keys = _keys(fields["key"])
+            keys = _parse_keys(fields["key"])
         except ValueError as error:
             yield Problem("key", str(error), 'as in a .pub file: "ssh-ed25519 AAAA… comment"')
             return
@@ -68,20 +68,20 @@ class AuthorizedKeyKind(HostKind):
         fields["key"] = "\n".join(f"{options} {line}" if options else line for line in keys.values())
 
     def ask(self, want: Want) -> Iterable[Question]:
-        yield _question(want)
+        yield _keys_question(want)
 
     def read(self, want: Want, answers: Answers) -> Have | None:
-        answer = answers[_question(want)]
+        answer = answers[_keys_question(want)]
         assert isinstance(answer, Output)
         refuse_unsafe(want, answer)
         text = answer.out.decode("utf-8", "surrogateescape")
         if answer.exit == _NO_USER:  # may be made in this run
             return None
         if answer.exit:
-            raise unlike(want, f"the file of keys cannot be read: {text.strip()}", "become: true")
-        there = _present(text)
+            raise unexpected_error(want, f"the file of keys cannot be read: {text.strip()}", "become: true")
+        there = _present_keys(text)
         if not want.fields.get("exclusive"):
-            wanted = _keys(want.fields["key"])
+            wanted = _parse_keys(want.fields["key"])
             there = {line: blob for line, blob in there.items() if blob in wanted}
         if not there:
             return None
@@ -101,20 +101,22 @@ class AuthorizedKeyKind(HostKind):
     def write(self, act: Act) -> Iterator[Block]:
         fields = {**act.have, **act.before, **act.after}
         lines = act.after.get("key", "") if act.verb is not Verb.DELETE else ""
-        old = {**_present(act.before.get("key", "")), **_present(lines)}
-        command = filtered(_FILTER, {"fz_new": lines, "fz_keys": " ".join(dict.fromkeys(old.values()))})
+        old = {**_present_keys(act.before.get("key", "")), **_present_keys(lines)}
+        command = filter_command(_FILTER, {"fz_new": lines, "fz_keys": " ".join(dict.fromkeys(old.values()))})
         path = f"{act.at(fields['path'])}" if "path" in fields else ""
-        find, made = _find(fields["user"], path, act.at), act.memory.get(("made", act.undoes))
-        edit = edited('"$fz_f"', command, act.token, mode="600", owner="$fz_u", drop_empty=made is not None)
-        noting = noted('"$fz_f"', act.token)
+        find, made = _find_lines(fields["user"], path, act.at), act.memory.get(("made", act.undoes))
+        edit = edit_script(
+            '"$fz_f"', command, act.token, mode="600", owner="$fz_u", drop_empty=made is not None
+        )
+        noting = note_made('"$fz_f"', act.token)
         yield Block(f"{find}\n{noting}{_FOLDER.format(token=act.token)}\n{edit}")
         if made is not None:  # what was made with it goes with it
             rest = 'set -e; fz_in "${fz_f%/*}"; rmdir "./$fz_name" 2>/dev/null || :'
             yield Block(f"{find}\n[ {made} -ge ${{#fz_f}} ] || {{ {rest}; }}")
 
 
-def _keys(text: str) -> dict[str, str]:
-    """The lines by the key in them. Raises ValueError for a line without."""
+def _parse_keys(text: str) -> dict[str, str]:
+    """Return the lines by the key in them. Raises ValueError for a line without."""
     found: dict[str, str] = {}
     for raw in text.splitlines():
         line = raw.strip()
@@ -136,16 +138,16 @@ def _keys(text: str) -> dict[str, str]:
     return found
 
 
-def _present(text: str) -> dict[str, str]:
-    """The lines of a file with a key, each with that key; lines of another kind are none of ours. A key may
+def _present_keys(text: str) -> dict[str, str]:
+    """Map the lines of a file that have a key to that key; lines of another kind are none of ours. A key may
     stand in several: sshd takes the first, with its options."""
     lines = (line.strip() for line in text.split("\n"))
     matches = ((_KEY.search(line), line) for line in lines if not line.startswith("#"))
     return {line: match[2] for match, line in matches if match is not None}
 
 
-def _fingerprint(blob: str) -> str:
-    """As ssh-keygen -l says it."""
+def _key_fingerprint(blob: str) -> str:
+    """Return the fingerprint of a key, as ssh-keygen -l says it."""
     digest = hashlib.sha256(base64.b64decode(blob)).digest()
     return f"SHA256:{base64.b64encode(digest).decode().rstrip('=')}"
 
@@ -158,29 +160,29 @@ fz_for "${{fz_u%%:*}}"
 """
 
 
-def _find(user: str, path: str, at: object) -> str:
-    """Lines that set `fz_f`, the file, and `fz_u`, its owner."""
+def _find_lines(user: str, path: str, at: object) -> str:
+    """Return lines that set `fz_f`, the file, and `fz_u`, its owner."""
     assert callable(at)
-    passwd, root = quoted(at("/etc/passwd")), quoted(str(at("/")).rstrip("/"))
+    passwd, root = quote(at("/etc/passwd")), quote(str(at("/")).rstrip("/"))
     program = f'$1 == "{user}" {{ print; exit }}'
-    who = f"awk -F: {quoted(program)} {passwd} 2>/dev/null"
+    who = f"awk -F: {quote(program)} {passwd} 2>/dev/null"
     if at("/") == "/":
-        who = f"getent passwd {quoted(user)} 2>/dev/null || {who}"
+        who = f"getent passwd {quote(user)} 2>/dev/null || {who}"
     lines = [f'fz_p=$({who}); fz_u=$(printf %s "$fz_p" | cut -d: -f3,4)']
     if path:
-        lines.append(f"fz_f={quoted(path)}")
+        lines.append(f"fz_f={quote(path)}")
     else:
         lines.append('fz_h=$(printf %s "$fz_p" | cut -d: -f6)')
         lines.append(
-            f'[ -n "$fz_h" ] || {{ echo {quoted(f"there is no user {user}")} >&2; exit {_NO_USER}; }}'
+            f'[ -n "$fz_h" ] || {{ echo {quote(f"there is no user {user}")} >&2; exit {_NO_USER}; }}'
         )
         lines.append(f"fz_f={root}/${{fz_h#/}}/.ssh/authorized_keys")
     return "\n".join(lines)
 
 
-def _question(want: Want) -> Shell:
+def _keys_question(want: Want) -> OutputOf:
     path = want.at(want.fields["path"]) if "path" in want.fields else ""
-    return Shell(f'{_find(want.fields["user"], path, want.at)}\nfz_with "$fz_f" cat')
+    return OutputOf(f'{_find_lines(want.fields["user"], path, want.at)}\nfz_with "$fz_f" cat')
 
 
 KINDS = (

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from fazai.model import FieldSpec, Problem, Secret, Value, Verb
-from fazai.providers.hosts.base import Base
 from fazai.providers.hosts.kind import Act, Answers, Block, Have, HostKind, Want
-from fazai.providers.hosts.shell.questions import FileAt, Output, PathState, Question, Shell
-from fazai.providers.hosts.shell.quoting import quoted
-from fazai.providers.hosts.shell.writing import denied
+from fazai.providers.hosts.shell.preconditions import Precondition
+from fazai.providers.hosts.shell.questions import FileAt, Output, OutputOf, PathState, Question
+from fazai.providers.hosts.shell.quoting import quote
+from fazai.providers.hosts.shell.writing import denied_error
 
 __all__ = ["KINDS"]
 
@@ -60,10 +60,10 @@ class CommandKind(HostKind):
             if name in want.fields:
                 yield FileAt(want.at(want.fields[name]))
         if "unless" in want.fields:
-            yield _unless(want.fields, want.at)
+            yield _unless_question(want.fields, want.at)
 
     def read(self, want: Want, answers: Answers) -> Have | None:
-        """Its fields when nothing is to be done, None when it is to be run."""
+        """Return no fields when nothing is to be done, None when the command is to be run."""
         done, hidden = [], False
         for name, there in (("creates", True), ("removes", False)):
             if name in want.fields:
@@ -74,11 +74,11 @@ class CommandKind(HostKind):
                 else:
                     done.append((path.type != "missing") is there)
         if "unless" in want.fields:
-            said = answers[_unless(want.fields, want.at)]
+            said = answers[_unless_question(want.fields, want.at)]
             assert isinstance(said, Output)
             done.append(said.exit == 0)
         if hidden and not any(done):
-            raise denied(want)
+            raise denied_error(want)
         return {} if any(done) else None
 
     def compare(
@@ -89,38 +89,39 @@ class CommandKind(HostKind):
         name = "argv" if "argv" in want.fields else "shell"
         return Verb.RUN, {}, {name: want.fields[name]}
 
-    def rests_on(self, want: Want, answers: Answers) -> tuple[Base, ...]:
-        """That something is there, or is not, whatever it is."""
+    def rests_on(self, want: Want, answers: Answers) -> tuple[Precondition, ...]:
+        """Demand that something is there, or is not, whatever it is."""
         return tuple(
-            base if base.type == "missing" else Base(base.path, "other")
-            for base in HostKind.rests_on(self, want, answers)
+            each if each.type == "missing" else Precondition(each.path, "other")
+            for each in HostKind.rests_on(self, want, answers)
         )
 
     def write(self, act: Act) -> Iterator[Block]:
         fields = {**act.options, **act.after}
         timeout_s = fields.get("timeout")
-        yield Block(_script(fields, act.at), timeout_s=timeout_s, command=True)
+        yield Block(_command_script(fields, act.at), timeout_s=timeout_s, command=True)
 
 
-def _unless(fields: Mapping[str, Value], at: Any) -> Shell:
-    """Only its exit code counts: what it prints stays on the host."""
-    return Shell("exec >/dev/null 2>&1\n" + _script({**fields, "argv": fields["unless"]}, at))
+def _unless_question(fields: Mapping[str, Value], at: Any) -> OutputOf:
+    """Return the question whether `unless:` succeeds: what it prints stays on the host."""
+    return OutputOf("exec >/dev/null 2>&1\n" + _command_script({**fields, "argv": fields["unless"]}, at))
 
 
-def _script(fields: Mapping[str, Any], at: Any) -> str:
-    """The command in its folder, with its variables. It is no part of our shell: `exit` ends only itself."""
-    lines = [f"fz_cd {quoted(at(fields['chdir']))}"] if "chdir" in fields else []
+def _command_script(fields: Mapping[str, Any], at: Any) -> str:
+    """Return the command in its folder, with its variables. It is no part of our shell: `exit` ends only
+    itself."""
+    lines = [f"fz_cd {quote(at(fields['chdir']))}"] if "chdir" in fields else []
     lines.append('LC_ALL=$fz_lc; [ -n "$LC_ALL" ] || unset LC_ALL')
     for name, value in fields.get("environment", {}).items():
-        lines.append(f"{name}={quoted(_text(value))}; export {name}")
+        lines.append(f"{name}={quote(_reveal_text(value))}; export {name}")
     if "argv" in fields:
-        lines.append("exec " + " ".join(map(quoted, fields["argv"])))
+        lines.append("exec " + " ".join(map(quote, fields["argv"])))
     else:
         lines.append(fields["shell"])
     return "\n".join(lines)
 
 
-def _text(value: Value) -> str:
+def _reveal_text(value: Value) -> str:
     return value.reveal() if isinstance(value, Secret) else str(value)
 
 

@@ -8,18 +8,18 @@ from itertools import pairwise
 from typing import Final
 
 from fazai.model import FieldSpec, Problem, Value, Verb
-from fazai.providers.hosts.base import MOVED, Base
 from fazai.providers.hosts.kind import Act, Answers, Block, Have, HostKind, Want
 from fazai.providers.hosts.kinds.shared.filtering import (
-    PUT,
-    edited_file,
+    FILTER_BEGIN,
+    edit_file,
     file_content,
     file_questions,
-    filtered,
+    filter_command,
 )
-from fazai.providers.hosts.shell.questions import Output, Question, Shell
-from fazai.providers.hosts.shell.quoting import quoted
-from fazai.providers.hosts.shell.writing import unlike
+from fazai.providers.hosts.shell.preconditions import MOVED, Precondition
+from fazai.providers.hosts.shell.questions import Output, OutputOf, Question
+from fazai.providers.hosts.shell.quoting import quote
+from fazai.providers.hosts.shell.writing import unexpected_error
 
 __all__ = ["KINDS"]
 
@@ -33,7 +33,7 @@ _WHEN: Final = re.compile(r"[0-9A-Za-z*,/~-]+")
 #: A marker of Ansible's is as good: its jobs are taken over, not doubled.
 _MARKERS: Final = ("#fazai: ", "#Ansible: ")
 _FILTER: Final = (
-    PUT
+    FILTER_BEGIN
     + r"""{ mark = 0; if (index($0, "#fazai: ") == 1) mark = 8; if (index($0, "#Ansible: ") == 1) mark = 10
 if (mark && substr($0, mark + 1) == ENVIRON["fz_key"]) { put(); skip = 1; next }
 if (skip) { skip = 0; if (!mark) next }
@@ -51,7 +51,7 @@ class CronKind(HostKind):
         name = HostKind.identify(self, fields)
         if isinstance(name, Problem):
             return name
-        place = _place(fields)
+        place = _place_of_job(fields)
         return f"{name} ({place})" if place else name
 
     def problems(self, fields: dict[str, Value], absent: bool) -> Iterable[Problem]:
@@ -77,30 +77,30 @@ class CronKind(HostKind):
 
     def ask(self, want: Want) -> Iterable[Question]:
         if "cron_file" in want.fields:
-            yield from file_questions(_file(want), _LIMIT)
+            yield from file_questions(_cron_path(want), _LIMIT)
         else:
-            yield _crontab_of(want)
+            yield _crontab_question(want)
 
     def read(self, want: Want, answers: Answers) -> Have | None:
         if want.at("/") != "/" and "cron_file" not in want.fields:
-            raise unlike(want, "a folder (root:) has no crontab of a user", "cron_file: …")
+            raise unexpected_error(want, "a folder (root:) has no crontab of a user", "cron_file: …")
         if "cron_file" in want.fields:
-            content = file_content(want, _file(want), _LIMIT, answers)
+            content = file_content(want, _cron_path(want), _LIMIT, answers)
         else:
-            content = _jobs(want, answers)
+            content = _crontab_content(want, answers)
         lines = content.decode("utf-8", "surrogateescape").split("\n")
         for marker, line in pairwise(lines):
             if any(marker == text + want.fields["name"] for text in _MARKERS):
                 where = {k: want.fields[k] for k in ("cron_file", "user") if k in want.fields}
-                return {**where, **_parsed(line, "cron_file" in want.fields)}
+                return {**where, **_parse_line(line, "cron_file" in want.fields)}
         return None
 
-    def rests_on(self, want: Want, answers: Answers) -> tuple[Base, ...]:
-        """Nothing that was seen: its line is changed in the file as it is by then."""
+    def rests_on(self, want: Want, answers: Answers) -> tuple[Precondition, ...]:
+        """Demand nothing: the line is changed in the file as it is by then."""
         return ()
 
     def touches(self, want: Want) -> tuple[str, ...]:
-        """A crontab of a user is read and written by its program alone."""
+        """Return the file of cron.d; a crontab of a user is read and written by its program alone."""
         cron_file = want.fields.get("cron_file")
         return (want.at(f"{_FOLDER}/{cron_file}"),) if cron_file else ()
 
@@ -110,18 +110,18 @@ class CronKind(HostKind):
             fields = {k: v for k, v in fields.items() if k not in _TIMES}
         elif any(act.after.get(name) for name in _TIMES):
             fields.pop("special_time", None)
-        place = _place(fields)
+        place = _place_of_job(fields)
         name = act.identity.removesuffix(f" ({place})")
-        line = f"{_MARKERS[0]}{name}\n{_line(fields)}" if act.verb is not Verb.DELETE else ""
-        command = filtered(_FILTER, {"fz_key": name, "fz_new": line})
+        line = f"{_MARKERS[0]}{name}\n{_format_line(fields)}" if act.verb is not Verb.DELETE else ""
+        command = filter_command(_FILTER, {"fz_key": name, "fz_new": line})
         if "cron_file" in fields:
             path = act.at(f"{_FOLDER}/{fields['cron_file']}")
-            yield from edited_file(path, command, act)
+            yield from edit_file(path, command, act)
         else:
-            yield Block(_crontab(fields.get("user"), command))
+            yield Block(_edit_crontab(fields.get("user"), command))
 
     def differing(self, want: Want, have: Have) -> dict[str, Value]:
-        """A job at a special time has no others, and the other way round."""
+        """Return the fields that differ; a job at a special time has no others, and the other way round."""
         names = ("special_time", *_TIMES, "job", "disabled", "user")
         wanted = {name: want.fields.get(name) for name in names}
         return {
@@ -134,40 +134,43 @@ class CronKind(HostKind):
         return {k: v for k, v in want.fields.items() if k != "name" and v is not False}
 
 
-def _place(fields: Mapping[str, Value]) -> str:
+def _place_of_job(fields: Mapping[str, Value]) -> str:
     return f"cron.d/{fields['cron_file']}" if fields.get("cron_file") else str(fields.get("user") or "")
 
 
-def _file(want: Want) -> str:
+def _cron_path(want: Want) -> str:
     return want.at(f"{_FOLDER}/{want.fields['cron_file']}")
 
 
-def _jobs(want: Want, answers: Answers) -> bytes:
-    """The crontab of a user; empty when there is none. Raises DeviceError where that cannot be told."""
-    answer = answers[_crontab_of(want)]
+def _crontab_content(want: Want, answers: Answers) -> bytes:
+    """Return the crontab of a user; empty when there is none. Raises DeviceError where that cannot be
+    told."""
+    answer = answers[_crontab_question(want)]
     assert isinstance(answer, Output)
     text = answer.out.decode("utf-8", "replace").strip()
     if answer.exit == 0:
         return answer.out
     if answer.exit == _NO_PROGRAM and not want.absent:
         hint = "install cron before: host.package: {name: cron}; its name differs (cronie, busybox)"
-        raise unlike(want, "there is no crontab on the host", hint)
+        raise unexpected_error(want, "there is no crontab on the host", hint)
     none = ("no crontab", "No such file", *(("unknown",) if want.absent else ()))  # a user who is not there
     if answer.exit != _NO_PROGRAM and not any(words in text for words in none):
-        raise unlike(want, f"the crontab cannot be read: {text}", "become: true; is the user there?")
+        raise unexpected_error(
+            want, f"the crontab cannot be read: {text}", "become: true; is the user there?"
+        )
     return b""
 
 
-def _crontab_of(want: Want) -> Shell:
-    return Shell(f"crontab {_user(want.fields.get('user'))}-l")  # 127: there is no such program
+def _crontab_question(want: Want) -> OutputOf:
+    return OutputOf(f"crontab {_user_option(want.fields.get('user'))}-l")  # 127: there is no such program
 
 
-def _user(user: str | None) -> str:
-    return f"-u {quoted(user)} " if user else ""
+def _user_option(user: str | None) -> str:
+    return f"-u {quote(user)} " if user else ""
 
 
-def _parsed(line: str, with_user: bool) -> dict[str, Value]:
-    """The fields of a line; what is no line of cron is a job that differs from every one."""
+def _parse_line(line: str, with_user: bool) -> dict[str, Value]:
+    """Read the fields of a line; what is no line of cron is a job that differs from every one."""
     disabled = line.startswith("#")
     rest = line.removeprefix("#")
     have: dict[str, Value] = {"disabled": disabled}
@@ -178,16 +181,17 @@ def _parsed(line: str, with_user: bool) -> dict[str, Value]:
     return {**have, **dict(zip((*names, "job"), words, strict=False))}
 
 
-def _line(fields: Mapping[str, Value]) -> str:
+def _format_line(fields: Mapping[str, Value]) -> str:
     special = fields.get("special_time")
     times = f"@{special}" if special else " ".join(fields.get(name) or "*" for name in _TIMES)
     user = f" {fields['user']}" if "cron_file" in fields else ""
     return f"{'#' if fields.get('disabled') else ''}{times}{user} {fields['job']}"
 
 
-def _crontab(user: str | None, command: str) -> str:
-    """A crontab through a filter. Nothing is written when it is there and could not be read."""
-    program = f"crontab {_user(user)}"
+def _edit_crontab(user: str | None, command: str) -> str:
+    """Return a script that puts a crontab through a filter. Nothing is written when it is there and could not
+    be read."""
+    program = f"crontab {_user_option(user)}"
     return "\n".join(
         (
             "set -e",

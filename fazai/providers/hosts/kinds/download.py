@@ -7,34 +7,34 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from fazai.model import FieldSpec, Problem, Secret, Value, Verb
-from fazai.providers.hosts.base import Base
+from fazai.providers.hosts.blob import Blob
 from fazai.providers.hosts.kind import Act, Answers, Block, Have, HostKind, Want
-from fazai.providers.hosts.kinds.shared.blob import Blob
+from fazai.providers.hosts.shell.preconditions import Precondition
 from fazai.providers.hosts.shell.questions import (
     KEPT_BYTES,
     ContentOf,
     FileAt,
     Output,
+    OutputOf,
     PathState,
     Question,
-    Shell,
 )
-from fazai.providers.hosts.shell.quoting import quoted
+from fazai.providers.hosts.shell.quoting import quote
 from fazai.providers.hosts.shell.writing import (
     ATTRIBUTES,
     REPLACING,
-    changed_attributes,
+    change_attributes,
+    check_recipient,
     check_replacing,
-    denied,
-    in_place,
-    left_file,
-    meant_for,
+    denied_error,
+    file_left,
+    finish_file,
     refuse_unsafe,
-    removed,
-    replaced,
+    remove_path,
+    replace_file,
     seen_attributes,
-    temporary,
-    unlike,
+    temporary_path,
+    unexpected_error,
 )
 
 __all__ = ["KINDS"]
@@ -74,9 +74,9 @@ class DownloadKind(HostKind):
             yield Problem("url_username", "is missing beside url_password")
 
     def ask(self, want: Want) -> Iterable[Question]:
-        yield _file(want)
+        yield _file_question(want)
         if want.fields.get("checksum", "").startswith("sha512:"):
-            yield _sha512(want)
+            yield _sha512_question(want)
 
     def more(self, want: Want, answers: Answers) -> Iterable[Question]:
         state, sum_ = self._state(want, answers)
@@ -84,15 +84,15 @@ class DownloadKind(HostKind):
             yield ContentOf(want.at(want.fields["dest"]), KEPT_BYTES)
 
     def _state(self, want: Want, answers: Answers) -> tuple[PathState, str]:
-        """What is there, and its checksum."""
-        state = answers[_file(want)]
+        """Return what is there, and its checksum."""
+        state = answers[_file_question(want)]
         assert isinstance(state, PathState)
         refuse_unsafe(want, state)
         if state.type == "denied":
-            raise denied(want)
+            raise denied_error(want)
         if not want.fields.get("checksum", "").startswith("sha512:"):
             return state, f"sha256:{state.sha256}"
-        answer = answers[_sha512(want)]
+        answer = answers[_sha512_question(want)]
         assert isinstance(answer, Output)
         return state, f"sha512:{answer.out.decode('ascii', 'replace').partition(' ')[0].strip()}"
 
@@ -102,26 +102,25 @@ class DownloadKind(HostKind):
             return None
         if state.type != "file":
             what = "special file" if state.type == "other" else state.type
-            raise unlike(want, f"there is a {what}, not a file", "move it away first")
+            raise unexpected_error(want, f"there is a {what}, not a file", "move it away first")
         have = {**seen_attributes(want, state), "checksum": sum_}
         content = answers.get(ContentOf(want.at(want.fields["dest"]), KEPT_BYTES))
         if isinstance(content, Output):
             private = not state.mode & 0o004
-            have["content"] = (
-                Blob.of(content.out, private=private)
-                if content.exit == 0
-                else Blob(None, state.sha256, state.size, private)
-            )
+            kept = content.exit == 0
+            unknown = Blob(None, state.sha256, state.size, private)
+            have["content"] = Blob.of(content.out, private=private) if kept else unknown
         return have
 
     def compare(
         self, want: Want, have: Have | None
     ) -> tuple[Verb, Mapping[str, Value], Mapping[str, Value]] | None:
-        """What is replaced is kept, to be put back."""
+        """Compare; what is replaced is kept, to be put back."""
         found = HostKind.compare(self, want, have)
-        if found is not None and have is not None and "checksum" in found[2]:
-            return found[0], {**found[1], "content": have["content"]}, found[2]
-        return found
+        if found is None or have is None:
+            return found
+        verb, before, after = found
+        return verb, {**before, "content": have["content"]} if "checksum" in after else before, after
 
     def lasting(self, verb: Verb, before: Mapping[str, Value], options: Mapping[str, Value]) -> bool:
         content = before.get("content")
@@ -130,77 +129,78 @@ class DownloadKind(HostKind):
     def touches(self, want: Want) -> tuple[str, ...]:
         return (want.at(want.fields["dest"]),)
 
-    def leaves(self, act: Act) -> tuple[Base, ...]:
+    def leaves(self, act: Act) -> tuple[Precondition, ...]:
         path = act.at(act.identity)
         if act.verb is Verb.DELETE:
-            return (Base(path, "missing"),)
+            return (Precondition(path, "missing"),)
         method, _, digest = act.after.get("checksum", "").partition(":")
-        return (left_file(path, act, "0644", digest if method == "sha256" else ""),)
+        return (file_left(path, act, "0644", digest if method == "sha256" else ""),)
 
     def write(self, act: Act) -> Iterator[Block]:
         path = act.at(act.identity)
         if act.verb is Verb.DELETE:
-            yield removed(path)
+            yield remove_path(path)
         elif "content" in act.after:
-            yield from replaced(path, act.after["content"], act, "0644")
+            yield from replace_file(path, act.after["content"], act, "0644")
         elif "checksum" in act.after:
-            yield _fetch(path, act)
+            yield _fetch_block(path, act)
         else:
-            yield changed_attributes(path, act)
+            yield change_attributes(path, act)
 
 
-def _file(want: Want) -> FileAt:
+def _file_question(want: Want) -> FileAt:
     return FileAt(want.at(want.fields["dest"]), hashed=True)
 
 
-def _sha512(want: Want) -> Shell:
-    path = quoted(want.at(want.fields["dest"]))
-    return Shell(f"fz_512() {{\n{_SHA512}\n}}\nfz_with {path} fz_512")
+def _sha512_question(want: Want) -> OutputOf:
+    path = quote(want.at(want.fields["dest"]))
+    return OutputOf(f"fz_512() {{\n{_SHA512}\n}}\nfz_with {path} fz_512")
 
 
-def _fetch(path: str, act: Act) -> Block:
-    """Into a temporary file beside it, which takes its name when the checksum is right. Addresses, headers
-    and passwords reach the programs by standard input or a file of ours: no list of processes has them."""
+def _fetch_block(path: str, act: Act) -> Block:
+    """Return a block that fetches into a temporary file, which takes the name when the checksum is right.
+    Addresses, headers and passwords reach the programs by standard input or a file of ours: no list of
+    processes has them."""
     options, timeout_s = act.options, int(act.options.get("timeout", _TIMEOUT_S))
     method, _, digest = act.after["checksum"].partition(":")
     lines = [
-        f"set -e; fz_open {quoted(path)} {act.token}",
-        f'{meant_for(act)}umask 077; set -C; : >"$fz_tmp"',
+        f"set -e; fz_open {quote(path)} {act.token}",
+        f'{check_recipient(act)}umask 077; set -C; : >"$fz_tmp"',
         "if command -v curl >/dev/null 2>&1; then set +C",
-        f'{_printed(_curl(options, timeout_s))} | curl -K - -o "$fz_tmp" >&2',
+        f'{_print_lines(_curl_config(options, timeout_s))} | curl -K - -o "$fz_tmp" >&2',
         "elif wget --version 2>/dev/null | grep -q GNU; then",
-        f'{_printed(_wget(options))} >"$fz_tmp.rc"; set +C',
-        f'{_printed([options["url"]])} | wget -nv --config="$fz_tmp.rc" -O "$fz_tmp" -i - >&2',
+        f'{_print_lines(_wget_config(options))} >"$fz_tmp.rc"; set +C',
+        f'{_print_lines([options["url"]])} | wget -nv --config="$fz_tmp.rc" -O "$fz_tmp" -i - >&2',
         'rm -f "$fz_tmp.rc"',
         "else set +C",
-        *_plain(options),
+        *_other_programs(options),
         "fi",
         f'fz_sum=$({"fz_hash" if method == "sha256" else _SHA512} <"$fz_tmp"); fz_sum=${{fz_sum%% *}}',
         f'[ "$fz_sum" = {digest} ] || {{',
         f'echo "what came has the checksum {method}:$fz_sum, and $(wc -c <"$fz_tmp") bytes" >&2; exit 1; }}',
-        in_place(act, "0644"),
+        finish_file(act, "0644"),
     ]
-    return Block("\n".join(lines), temporary(path, act.token), timeout_s=timeout_s + 30.0, compares=True)
+    return Block("\n".join(lines), temporary_path(path, act.token), timeout_s=timeout_s + 30.0, compares=True)
 
 
-def _printed(lines: Iterable[str]) -> str:
-    return "printf '%s\\n' " + " ".join(map(quoted, lines))
+def _print_lines(lines: Iterable[str]) -> str:
+    return "printf '%s\\n' " + " ".join(map(quote, lines))
 
 
-def _headers(options: Mapping[str, Any]) -> Iterator[str]:
+def _header_lines(options: Mapping[str, Any]) -> Iterator[str]:
     for name, value in options.get("headers", {}).items():
         yield f"{name}: {value.reveal() if isinstance(value, Secret) else value}"
 
 
-def _login(options: Mapping[str, Any]) -> tuple[str, str] | None:
+def _read_login(options: Mapping[str, Any]) -> tuple[str, str] | None:
     if "url_username" not in options:
         return None
     password = options.get("url_password")
     return options["url_username"], password.reveal() if isinstance(password, Secret) else ""
 
 
-def _curl(options: Mapping[str, Any], timeout_s: int) -> Iterator[str]:
-    """Lines of a configuration of curl."""
+def _curl_config(options: Mapping[str, Any], timeout_s: int) -> Iterator[str]:
+    """Iterate over lines of a configuration of curl."""
 
     def line(name: str, value: str) -> str:
         escaped = value.replace("\\", "\\\\").replace('"', '\\"')
@@ -208,25 +208,26 @@ def _curl(options: Mapping[str, Any], timeout_s: int) -> Iterator[str]:
 
     yield from ("silent", "show-error", "fail", "location", "connect-timeout = 30", f"max-time = {timeout_s}")
     yield line("url", options["url"])
-    yield from (line("header", header) for header in _headers(options))
-    if (login := _login(options)) is not None:
+    yield from (line("header", header) for header in _header_lines(options))
+    if (login := _read_login(options)) is not None:
         yield line("user", ":".join(login))
 
 
-def _wget(options: Mapping[str, Any]) -> Iterator[str]:
-    """Lines of a configuration of GNU wget."""
+def _wget_config(options: Mapping[str, Any]) -> Iterator[str]:
+    """Iterate over lines of a configuration of GNU wget."""
     yield from ("timeout = 60", "tries = 2")
-    yield from (f"header = {header}" for header in _headers(options))
-    if (login := _login(options)) is not None:
-        yield from (f"http_user = {login[0]}", f"http_password = {login[1]}", "auth_no_challenge = on")
+    yield from (f"header = {header}" for header in _header_lines(options))
+    if (login := _read_login(options)) is not None:
+        user, password = login
+        yield from (f"http_user = {user}", f"http_password = {password}", "auth_no_challenge = on")
 
 
-def _plain(options: Mapping[str, Any]) -> Iterator[str]:
-    """Programs that take everything as arguments: busybox's wget, FreeBSD's fetch."""
+def _other_programs(options: Mapping[str, Any]) -> Iterator[str]:
+    """Iterate over lines for programs that take everything as arguments: busybox's wget, FreeBSD's fetch."""
     if options.get("headers") or "url_username" in options:
         yield "echo 'headers and passwords need curl or GNU wget: others take them as arguments' >&2; exit 1"
         return
-    url = quoted(options["url"])
+    url = quote(options["url"])
     yield f'if command -v wget >/dev/null 2>&1; then wget -q -O "$fz_tmp" {url} >&2'
     yield f'elif command -v fetch >/dev/null 2>&1; then fetch -q -T 60 -o "$fz_tmp" {url} >&2'
     yield "else echo 'there is neither curl nor wget' >&2; exit 1; fi"

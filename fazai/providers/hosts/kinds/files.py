@@ -7,38 +7,38 @@ from dataclasses import replace
 from typing import Any
 
 from fazai.model import FieldSpec, Problem, Value, Verb
-from fazai.providers.hosts.base import Base, empty
+from fazai.providers.hosts.blob import Blob
 from fazai.providers.hosts.kind import Act, Answers, Block, Have, HostKind, Want
-from fazai.providers.hosts.kinds.shared.blob import Blob
+from fazai.providers.hosts.shell.preconditions import Precondition, check_empty_line
 from fazai.providers.hosts.shell.questions import (
     KEPT_BYTES,
     ContentOf,
     FileAt,
     Output,
+    OutputOf,
     PathState,
     Question,
-    Shell,
 )
-from fazai.providers.hosts.shell.quoting import quoted
+from fazai.providers.hosts.shell.quoting import quote
 from fazai.providers.hosts.shell.walking import MOUNTED, MOUNTED_HINT
 from fazai.providers.hosts.shell.writing import (
     ATTRIBUTES,
     REPLACING,
     account_of,
-    below,
-    changed_attributes,
+    change_attributes,
+    check_recipient,
     check_replacing,
-    denied,
-    emptied,
-    left_file,
-    meant_for,
+    denied_error,
+    file_left,
     refuse_unsafe,
-    removed,
-    replaced,
+    remove_made_folders,
+    remove_path,
+    replace_file,
     seen_attributes,
     set_attributes,
-    temporary,
-    unlike,
+    temporary_path,
+    trust_below,
+    unexpected_error,
 )
 
 __all__ = ["KINDS"]
@@ -68,29 +68,33 @@ class FileKind(HostKind):
         yield FileAt(want.at(want.fields["path"]), "content" in want.fields)
 
     def more(self, want: Want, answers: Answers) -> Iterable[Question]:
-        path = _state(want, answers, "content" in want.fields)
+        path = _path_state(want, answers, "content" in want.fields)
         content = want.fields.get("content")
         if path.type == "file" and (want.absent or (content is not None and path.sha256 != content.sha256)):
             yield ContentOf(want.at(want.fields["path"]), KEPT_BYTES)
 
     def read(self, want: Want, answers: Answers) -> Have | None:
         content = want.fields.get("content")
-        path = _state(want, answers, content is not None)
+        path = _path_state(want, answers, content is not None)
         if path.type == "missing":
             if content is None and not want.absent:
-                raise unlike(want, "there is no such file, and no content is declared", "content: …")
+                raise unexpected_error(
+                    want, "there is no such file, and no content is declared", "content: …"
+                )
             return None
         if path.type == "link":
             if content is None and not want.absent:  # `chmod` would follow it
                 text = f"there is a link to {path.target}, and no content is declared"
-                raise unlike(want, text, "path: what it leads to; or content: …, and a file takes its place")
+                raise unexpected_error(
+                    want, text, "path: what it leads to; or content: …, and a file takes its place"
+                )
             return {"link": path.target}
         if path.type != "file":
             what = path.type if path.type == "directory" else "special file"
-            raise unlike(want, f"there is a {what}, not a file", _AWAY)
+            raise unexpected_error(want, f"there is a {what}, not a file", _AWAY)
         have = seen_attributes(want, path)
         if content is not None or want.absent:
-            have["content"] = _content(want, path, answers, content)
+            have["content"] = _found_content(want, path, answers, content)
         return have
 
     def differing(self, want: Want, have: Have) -> dict[str, Any]:
@@ -105,41 +109,41 @@ class FileKind(HostKind):
     def touches(self, want: Want) -> tuple[str, ...]:
         return (want.at(want.fields["path"]),)
 
-    def leaves(self, act: Act) -> tuple[Base, ...]:
+    def leaves(self, act: Act) -> tuple[Precondition, ...]:
         path = act.at(act.identity)
         if act.verb is Verb.DELETE:
-            return (Base(path, "missing"),)
+            return (Precondition(path, "missing"),)
         content = act.after.get("content")
         mode = "0600" if content is not None and content.private else "0644"
-        return (left_file(path, act, mode, "" if content is None else content.sha256),)
+        return (file_left(path, act, mode, "" if content is None else content.sha256),)
 
     def write(self, act: Act) -> Iterator[Block]:
         path = act.at(act.identity)
         known = act.have.get("content")
         if act.verb is Verb.DELETE:
-            yield removed(path)
+            yield remove_path(path)
         elif act.after.get("link"):
-            yield _link(path, act.after["link"], act.token)
+            yield _replace_with_link(path, act.after["link"], act.token)
         elif "content" in act.after:
             content = act.after["content"]
-            yield from replaced(path, content, act, "0600" if content.private else "0644")
+            yield from replace_file(path, content, act, "0600" if content.private else "0644")
         elif act.have.get("shared") and known is not None and known.data is not None:
-            yield from replaced(path, known, act, "0600")  # what stands there is given to nobody
+            yield from replace_file(path, known, act, "0600")  # what stands there is given to nobody
         else:
-            yield changed_attributes(path, act)
+            yield change_attributes(path, act)
 
 
-def _state(want: Want, answers: Answers, hashed: bool = False) -> PathState:
+def _path_state(want: Want, answers: Answers, hashed: bool = False) -> PathState:
     path = answers[FileAt(want.at(want.fields["path"]), hashed)]
     assert isinstance(path, PathState)
     refuse_unsafe(want, path)
     if path.type == "denied":
-        raise denied(want)
+        raise denied_error(want)
     return path
 
 
-def _content(want: Want, path: PathState, answers: Answers, wanted: Blob | None) -> Blob:
-    """What is in the file; hidden when others may not read it."""
+def _found_content(want: Want, path: PathState, answers: Answers, wanted: Blob | None) -> Blob:
+    """Return the content of the file; hidden when others may not read it."""
     if wanted is not None and path.sha256 == wanted.sha256:
         return wanted
     answer = answers.get(ContentOf(want.at(want.fields["path"]), KEPT_BYTES))
@@ -147,24 +151,26 @@ def _content(want: Want, path: PathState, answers: Answers, wanted: Blob | None)
     if isinstance(answer, Output) and answer.exit == 0:
         return Blob.of(answer.out, private=private)
     if not path.sha256 and not want.absent:
-        raise unlike(want, "the file may not be read", "become: true")
+        raise unexpected_error(want, "the file may not be read", "become: true")
     return Blob(None, path.sha256, path.size, private)
 
 
-def _mounted(want: Want) -> Shell:
-    return Shell(f"{MOUNTED}fz_mounted {quoted(want.at(want.fields['path']))}")
+def _mount_question(want: Want) -> OutputOf:
+    return OutputOf(f"{MOUNTED}fz_mounted {quote(want.at(want.fields['path']))}")
 
 
-def _link(path: str, target: str, token: str, owner: str = "") -> Block:
-    """A link that takes the place of a link or a file. `mv` would go into a directory that is linked to."""
-    script = f"set -e; fz_open {quoted(path)} {token}\nfz_relink {quoted(target)} {owner}"
-    return Block(script, temporary(path, token))
+def _replace_with_link(path: str, target: str, token: str, owner: str = "") -> Block:
+    """Return a block that puts a link in place of a link or a file. `mv` would go into a directory that is
+    linked to."""
+    script = f"set -e; fz_open {quote(path)} {token}\nfz_relink {quote(target)} {owner}"
+    return Block(script, temporary_path(path, token))
 
 
-def _new_link(path: str, target: str, token: str) -> Block:
-    """Nothing was there; what came since stays, and `ln` would put the link into a directory."""
-    script = f"set -e; fz_open {quoted(path)} {token}\nfz_link {quoted(target)}"
-    plain = f"fz_t={quoted(path)}; fz_link {quoted(target)}"
+def _make_link(path: str, target: str, token: str) -> Block:
+    """Return a block that makes a link where nothing was; what came since stays, and `ln` would put the link
+    into a directory."""
+    script = f"set -e; fz_open {quote(path)} {token}\nfz_link {quote(target)}"
+    plain = f"fz_t={quote(path)}; fz_link {quote(target)}"
     return Block(script, at=path, plain=plain, below="loose")
 
 
@@ -178,20 +184,20 @@ class DirectoryKind(HostKind):
         yield FileAt(want.at(want.fields["path"]))
 
     def more(self, want: Want, answers: Answers) -> Iterable[Question]:
-        if want.absent and _state(want, answers).type == "directory":
-            yield _mounted(want)
+        if want.absent and _path_state(want, answers).type == "directory":
+            yield _mount_question(want)
 
     def read(self, want: Want, answers: Answers) -> Have | None:
-        path = _state(want, answers)
+        path = _path_state(want, answers)
         if path.type == "missing":
             return None
         if path.type != "directory":
             what = "special file" if path.type == "other" else path.type
-            raise unlike(want, f"there is a {what}, not a directory", _AWAY)
-        mounted = answers.get(_mounted(want))
+            raise unexpected_error(want, f"there is a {what}, not a directory", _AWAY)
+        mounted = answers.get(_mount_question(want))
         if isinstance(mounted, Output) and mounted.out:
             where = mounted.out.decode("utf-8", "replace").strip().removeprefix(want.at("/").rstrip("/"))
-            raise unlike(want, f"{where} is a mount point: nothing is removed", MOUNTED_HINT)
+            raise unexpected_error(want, f"{where} is a mount point: nothing is removed", MOUNTED_HINT)
         return seen_attributes(want, path)
 
     def lasting(self, verb: Verb, before: Mapping[str, Value], options: Mapping[str, Value]) -> bool:
@@ -200,24 +206,24 @@ class DirectoryKind(HostKind):
     def touches(self, want: Want) -> tuple[str, ...]:
         return (want.at(want.fields["path"]),)
 
-    def leaves(self, act: Act) -> tuple[Base, ...]:
+    def leaves(self, act: Act) -> tuple[Precondition, ...]:
         path = act.at(act.identity)
         if act.verb is Verb.DELETE:
-            return (Base(path, "missing"),)
+            return (Precondition(path, "missing"),)
         if act.verb is Verb.CREATE:  # its mode may have bits of the folder above
-            return (Base(path, "directory"),)
-        return (replace(left_file(path, act, "", ""), type="directory"),)
+            return (Precondition(path, "directory"),)
+        return (replace(file_left(path, act, "", ""), type="directory"),)
 
     def write(self, act: Act) -> Iterator[Block]:
         path = act.at(act.identity)
-        word = quoted(path)
+        word = quote(path)
         if act.verb is Verb.DELETE and act.options.get("recurse"):
             yield Block(f"fz_rmtree {word}", at=path, plain=f"(fz_rmtree {word})")
         elif act.verb is Verb.DELETE:
-            first = empty(path) if act.undone else ""
+            first = check_empty_line(path) if act.undone else ""
             script = f'set -e; fz_in {word}; {first}rmdir "./$fz_name"'
             yield Block(script, at=path, plain=f"{first}rmdir {word}")
-            yield from emptied(path, act)
+            yield from remove_made_folders(path, act)
         elif act.verb is Verb.CREATE:
             mode = act.after.get("mode", "0755")
             if "mode" in act.after:  # five digits: also without what the folder above hands down
@@ -231,11 +237,11 @@ class DirectoryKind(HostKind):
                 lines += f"\n[ ! -g {word} ] || chmod {mode} {word}"
             top = f"fz_top {word} {act.token}\n"
             plain = f"{top}umask 022\nmkdir -p -m {mode[-3:]} {word}\n{lines}"
-            script = f"set -e; {top}fz_parents {word} {act.token}\n{meant_for(act)}"
-            script += f"fz_make {act.token} {mode} {account or quoted('')}"
-            yield Block(script, at=path, plain=plain, below=below(act))
+            script = f"set -e; {top}fz_parents {word} {act.token}\n{check_recipient(act)}"
+            script += f"fz_make {act.token} {mode} {account or quote('')}"
+            yield Block(script, at=path, plain=plain, below=trust_below(act))
         else:
-            yield changed_attributes(path, act)
+            yield change_attributes(path, act)
 
 
 class LinkKind(HostKind):
@@ -252,32 +258,32 @@ class LinkKind(HostKind):
         yield FileAt(want.at(want.fields["path"]))
 
     def read(self, want: Want, answers: Answers) -> Have | None:
-        path = _state(want, answers)
+        path = _path_state(want, answers)
         if path.type == "missing":
             return None
         if path.type != "link":
             what = "special file" if path.type == "other" else path.type
-            raise unlike(want, f"there is a {what}, not a link", _AWAY)
+            raise unexpected_error(want, f"there is a {what}, not a link", _AWAY)
         return {"target": path.target, "uid": path.uid, "gid": path.gid}
 
     def touches(self, want: Want) -> tuple[str, ...]:
         return (want.at(want.fields["path"]),)
 
-    def leaves(self, act: Act) -> tuple[Base, ...]:
+    def leaves(self, act: Act) -> tuple[Precondition, ...]:
         path = act.at(act.identity)
         if act.verb is Verb.DELETE:
-            return (Base(path, "missing"),)
-        return (Base(path, "link", target=act.after["target"]),)
+            return (Precondition(path, "missing"),)
+        return (Precondition(path, "link", target=act.after["target"]),)
 
     def write(self, act: Act) -> Iterator[Block]:
         path = act.at(act.identity)
         if act.verb is Verb.DELETE:
-            yield removed(path)
+            yield remove_path(path)
         elif act.verb is Verb.CREATE and not act.undone:
-            yield _new_link(path, act.after["target"], act.token)
+            yield _make_link(path, act.after["target"], act.token)
         else:
             owner = f"{act.have['uid']}:{act.have['gid']}" if "uid" in act.have else ""
-            yield _link(path, act.after["target"], act.token, owner)
+            yield _replace_with_link(path, act.after["target"], act.token, owner)
 
 
 KINDS = (

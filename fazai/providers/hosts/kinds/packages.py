@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import ClassVar, Final
 
 from fazai.model import FieldSpec, Problem, Value, Verb
-from fazai.providers.hosts.fieldtypes import canonical
+from fazai.providers.hosts.fieldtypes import canonical_value
 from fazai.providers.hosts.kind import Act, Answers, Block, Have, HostKind, Want
 from fazai.providers.hosts.kinds.shared.packaging import DETECT, MANAGERS, Manager
-from fazai.providers.hosts.shell.questions import Output, Question, Shell
-from fazai.providers.hosts.shell.quoting import quoted
-from fazai.providers.hosts.shell.writing import unlike
+from fazai.providers.hosts.shell.questions import Output, OutputOf, Question
+from fazai.providers.hosts.shell.quoting import quote
+from fazai.providers.hosts.shell.writing import unexpected_error
 
 __all__ = ["KINDS"]
 
@@ -26,14 +26,14 @@ _INSTALLS: Final = ("install", "upgrade", "pin")
 _TIMEOUT_S: Final = 1800.0
 
 
-def _case(command: str) -> str:
-    """The command of the manager that the host has."""
+def _by_manager(command: str) -> str:
+    """Return lines that run a command of the manager that the host has."""
     arms = (f"{name}) {getattr(manager, command)} ;;" for name, manager in MANAGERS.items())
     return "case $fz_pm in\n" + "\n".join(arms) + "\n*) exit 3 ;; esac"
 
 
 #: The same for all packages of a host, so it is asked once.
-_INSTALLED: Final = Shell(f"{DETECT}echo $fz_pm\n{_case('installed')}", 8 * 1024 * 1024)
+_INSTALLED: Final = OutputOf(f"{DETECT}echo $fz_pm\n{_by_manager('installed')}", 8 * 1024 * 1024)
 
 
 class PackageKind(HostKind):
@@ -47,13 +47,13 @@ class PackageKind(HostKind):
     asked: ClassVar[bool] = True
 
     def identify(self, fields: Mapping[str, Value]) -> str | Problem:
-        value, problem = canonical(self.fields["name"], fields.get("name"))
+        value, problem = canonical_value(self.fields["name"], fields.get("name"))
         if problem is None and isinstance(value, list):
             return ", ".join(value)
         return HostKind.identify(self, fields)
 
     def problems(self, fields: dict[str, Value], absent: bool) -> Iterable[Problem]:
-        names = _names(fields)
+        names = _package_names(fields)
         for name in names:
             if not _NAME.fullmatch(name):
                 hint = "several are a list: name: [curl, jq]" if re.search(r"[ ,]", name) else None
@@ -70,7 +70,7 @@ class PackageKind(HostKind):
     def ask(self, want: Want) -> Iterable[Question]:
         yield _INSTALLED
         if want.fields.get("version") == _LATEST:
-            yield from map(_newest, _names(want.fields))
+            yield from map(_newest_question, _package_names(want.fields))
 
     def read(self, want: Want, answers: Answers) -> Have | None:
         answer = answers[_INSTALLED]
@@ -79,13 +79,13 @@ class PackageKind(HostKind):
         manager = MANAGERS.get(name)
         if manager is None:
             hint = f"fazai knows {', '.join(MANAGERS)}"
-            raise unlike(want, "the host has no package manager that is known", hint)
+            raise unexpected_error(want, "the host has no package manager that is known", hint)
         if answer.exit:
-            raise unlike(want, f"{name} does not say what is installed: {' '.join(lines[-2:])}")
+            raise unexpected_error(want, f"{name} does not say what is installed: {' '.join(lines[-2:])}")
         there = dict(filter(None, map(manager.entry, lines)))
         found = {
-            each: _version(want, each, there[each], manager, answers)
-            for each in _names(want.fields)
+            each: _found_version(want, each, there[each], manager, answers)
+            for each in _package_names(want.fields)
             if each in there
         }
         if isinstance(want.fields["name"], list):
@@ -95,7 +95,7 @@ class PackageKind(HostKind):
     def compare(
         self, want: Want, have: Have | None
     ) -> tuple[Verb, Mapping[str, Value], Mapping[str, Value]] | None:
-        """The plan names the version that "latest" is."""
+        """Compare; the change names the version that "latest" is."""
         if isinstance(want.fields["name"], list):
             return _compare_all(want, have["there"] if have is not None else {})
         if want.absent:
@@ -111,25 +111,26 @@ class PackageKind(HostKind):
 
     def write(self, act: Act) -> Iterator[Block]:
         lines = ["set -e", DETECT]
-        jobs = list(_jobs(act))
+        jobs = list(_package_jobs(act))
         if act.options.get("update_cache") and any(command in _INSTALLS for command, _, _ in jobs):
-            lines.append(_case("refresh"))
-        lines.append(_options(lean=act.options.get("install_recommends") is False))
+            lines.append(_by_manager("refresh"))
+        lines.append(_install_options(lean=act.options.get("install_recommends") is False))
         for command, names, version in jobs:
-            lines += [f"p={quoted(' '.join(names))} v={quoted(version)}", _case(command)]
+            lines += [f"p={quote(' '.join(names))} v={quote(version)}", _by_manager(command)]
         yield Block("\n".join(lines), timeout_s=_TIMEOUT_S, command=True)
 
 
-def _names(fields: Mapping[str, Value]) -> list[str]:
+def _package_names(fields: Mapping[str, Value]) -> list[str]:
     value = fields["name"]
     return value if isinstance(value, list) else [value]
 
 
-def _version(want: Want, name: str, version: str, manager: Manager, answers: Answers) -> dict[str, str]:
-    """The version that is installed, in the form in which it is wanted, and the newest if that is asked."""
+def _found_version(want: Want, name: str, version: str, manager: Manager, answers: Answers) -> dict[str, str]:
+    """Return the version that is installed, in the form in which it is wanted, and the newest if that is
+    asked."""
     wanted = want.fields.get("version")
     if wanted == _LATEST:
-        newest = answers[_newest(name)]
+        newest = answers[_newest_question(name)]
         assert isinstance(newest, Output)
         candidate = manager.candidate(newest.out.decode("utf-8", "replace"))
         return {"version": version, "newest": candidate or version}
@@ -139,10 +140,10 @@ def _version(want: Want, name: str, version: str, manager: Manager, answers: Ans
 def _compare_all(
     want: Want, there: Mapping[str, Mapping[str, str]]
 ) -> tuple[Verb, Mapping[str, Value], Mapping[str, Value]] | None:
-    """Only those that are not as wanted."""
+    """Compare several packages; the change names only those that are not as wanted."""
     if want.absent:
         return (Verb.DELETE, {name: found["version"] for name, found in there.items()}, {}) if there else None
-    missing = [name for name in _names(want.fields) if name not in there]
+    missing = [name for name in _package_names(want.fields) if name not in there]
     old = {
         name: found
         for name, found in there.items()
@@ -158,8 +159,8 @@ def _compare_all(
     return (Verb.CREATE, {}, after) if missing else None
 
 
-def _jobs(act: Act) -> Iterator[tuple[str, list[str], str]]:
-    """Commands, each with its packages and their version."""
+def _package_jobs(act: Act) -> Iterator[tuple[str, list[str], str]]:
+    """Iterate over commands, each with its packages and their version."""
     latest = act.options.get("version") == _LATEST
     remove = "purge" if act.options.get("purge") else "remove"
     if ", " in act.identity:  # several
@@ -184,12 +185,12 @@ def _jobs(act: Act) -> Iterator[tuple[str, list[str], str]]:
         yield "upgrade" if latest else "pin", [act.identity], act.after["version"]
 
 
-def _newest(name: str) -> Shell:
-    return Shell(f"{DETECT}p={quoted(name)}\n{_case('newest')}")
+def _newest_question(name: str) -> OutputOf:
+    return OutputOf(f"{DETECT}p={quote(name)}\n{_by_manager('newest')}")
 
 
-def _options(lean: bool) -> str:
-    arms = (f"{name}) o={quoted(manager.lean if lean else '')} ;;" for name, manager in MANAGERS.items())
+def _install_options(lean: bool) -> str:
+    arms = (f"{name}) o={quote(manager.lean if lean else '')} ;;" for name, manager in MANAGERS.items())
     return "case $fz_pm in " + " ".join(arms) + " esac"
 
 

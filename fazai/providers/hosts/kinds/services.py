@@ -8,9 +8,9 @@ from typing import Any, ClassVar, Final
 
 from fazai.model import FieldSpec, Problem, Value
 from fazai.providers.hosts.kind import Act, Answers, Block, Have, HostKind, Want
-from fazai.providers.hosts.shell.questions import Output, Question, Shell
-from fazai.providers.hosts.shell.quoting import quoted
-from fazai.providers.hosts.shell.writing import unlike
+from fazai.providers.hosts.shell.questions import Output, OutputOf, Question
+from fazai.providers.hosts.shell.quoting import quote
+from fazai.providers.hosts.shell.writing import unexpected_error
 
 __all__ = ["KINDS"]
 
@@ -81,23 +81,23 @@ class ServiceKind(HostKind):
             yield Problem("name", f'is no name of a service: "{fields["name"]}"')
 
     def ask(self, want: Want) -> Iterable[Question]:
-        yield _question(want.fields["name"])
+        yield _service_question(want.fields["name"])
 
     def read(self, want: Want, answers: Answers) -> Have | None:
-        answer = answers[_question(want.fields["name"])]
+        answer = answers[_service_question(want.fields["name"])]
         assert isinstance(answer, Output)
         said = answer.out.decode("utf-8", "replace")
         words = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
         init = words.get("init")
         if answer.exit > 1:
             last = said.strip().splitlines()[-1:] or [f"exit status {answer.exit}"]
-            raise unlike(want, f"systemd does not answer: {last[0]}")
+            raise unexpected_error(want, f"systemd does not answer: {last[0]}")
         if init == "none":
             text = "there is no systemd, OpenRC or rc"
-            raise unlike(want, text, "host.command does what another supervisor needs")
+            raise unexpected_error(want, text, "host.command does what another supervisor needs")
         if init == "offline" and "state" in want.fields:
             text = "systemd does not run here, so nothing can be started or stopped"
-            raise unlike(want, text, "declare enabled: alone")
+            raise unexpected_error(want, text, "declare enabled: alone")
         if answer.exit or words.get("LoadState") == "not-found":
             # it may come with a package in this run; if it does not, the host says so when it is started
             return {"enabled": False, "state": "stopped"}
@@ -113,33 +113,34 @@ class ServiceKind(HostKind):
         return after
 
     def is_left(self, want: Want, wrote: Mapping[str, Value], after: object, found: Have | None) -> bool:
-        """By what was written alone. One that fell down did so by itself: that is nobody else's doing."""
+        """Judge by what was written alone. A service that fell down did so by itself: that is nobody else's
+        doing."""
         assert found is not None
         fell = found["state"] == "failed"
         return all(found[name] == value or (fell and name == "state") for name, value in wrote.items())
 
     def write(self, act: Act) -> Iterator[Block]:
-        lines = ["set -e", _INIT, f"fz_s={quoted(act.identity)}"]
+        lines = ["set -e", _INIT, f"fz_s={quote(act.identity)}"]
         lines.append(_REREAD if act.options.get("daemon_reload") else _REREAD_CHANGED)
         enabled, state = act.after.get("enabled"), act.after.get("state")
         if enabled is True:
-            lines.append(_each("enable", "rc-update add $fz_s default", "service $fz_s enable"))
+            lines.append(_by_init("enable", "rc-update add $fz_s default", "service $fz_s enable"))
         if state is not None:
             lines.append(_STATES.get(state, _STATES["stopped"]))
         if enabled is False:
-            lines.append(_each("disable", _OPENRC_OFF, "service $fz_s disable"))
+            lines.append(_by_init("disable", _OPENRC_OFF, "service $fz_s disable"))
         yield Block("\n".join(lines), timeout_s=_TIMEOUT_S)
 
 
-def _question(name: str) -> Shell:
-    return Shell(f'{_INIT}echo "init=$fz_init"\nfz_s={quoted(name)}\n{_ASK}')
+def _service_question(name: str) -> OutputOf:
+    return OutputOf(f'{_INIT}echo "init=$fz_init"\nfz_s={quote(name)}\n{_ASK}')
 
 
 def _of_systemd(want: Want, words: Mapping[str, str]) -> Have:
     active, unit = words.get("ActiveState", ""), words.get("UnitFileState", "")
     masked = words.get("LoadState") == "masked" or unit.startswith("masked")
     if masked and (want.fields.get("enabled") or want.fields.get("state") == "started"):
-        raise unlike(want, "it is masked", f"systemctl unmask {want.fields['name']}")
+        raise unexpected_error(want, "it is masked", f"systemctl unmask {want.fields['name']}")
     enabled = want.fields.get("enabled", True) if unit in _FIXED else unit in _ON
     running = active in ("active", "reloading", "refreshing")
     if active == "activating":  # also between two attempts, after it failed
@@ -148,8 +149,8 @@ def _of_systemd(want: Want, words: Mapping[str, str]) -> Have:
     return {"enabled": enabled, "state": state}
 
 
-def _each(systemd: str, openrc: str, rc: str, *, tell: bool = False) -> str:
-    """A command for each; `tell`: with what the service said last, if it fails."""
+def _by_init(systemd: str, openrc: str, rc: str, *, tell: bool = False) -> str:
+    """Return lines with a command for each init; `tell`: with what the service said last, if it fails."""
     told = ' || { systemctl status --no-pager -l -n 10 -- "$fz_s" >&2; exit 1; }' if tell else ""
     return (
         f'case $fz_init in systemd|offline) systemctl {systemd} -- "$fz_s" >&2{told} ;;\n'
@@ -158,14 +159,14 @@ def _each(systemd: str, openrc: str, rc: str, *, tell: bool = False) -> str:
 
 
 _STATES: Final[Mapping[str, str]] = {
-    "started": _each("start", "rc-service $fz_s start", "service $fz_s onestart", tell=True),
-    "stopped": _each("stop", "rc-service $fz_s stop", "service $fz_s onestop"),
-    "restarted": _each("restart", "rc-service $fz_s restart", "service $fz_s onerestart", tell=True),
+    "started": _by_init("start", "rc-service $fz_s start", "service $fz_s onestart", tell=True),
+    "stopped": _by_init("stop", "rc-service $fz_s stop", "service $fz_s onestop"),
+    "restarted": _by_init("restart", "rc-service $fz_s restart", "service $fz_s onerestart", tell=True),
     # what does not run has nothing to reload, and is started with the new configuration
     "reloaded": (
         "case $fz_init in systemd) systemctl -q is-active -- $fz_s;; openrc) rc-service $fz_s status;;"
         " *) service $fz_s onestatus;; esac >/dev/null 2>&1 && fz_c=reload || fz_c=start\n"
-        + _each("$fz_c", "rc-service $fz_s $fz_c", "service $fz_s one$fz_c", tell=True)
+        + _by_init("$fz_c", "rc-service $fz_s $fz_c", "service $fz_s one$fz_c", tell=True)
     ),
 }
 

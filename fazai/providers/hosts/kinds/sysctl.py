@@ -7,18 +7,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from fazai.model import FieldSpec, Problem, Value, Verb
-from fazai.providers.hosts.base import Base
 from fazai.providers.hosts.kind import Act, Answers, Block, Have, HostKind, Want
 from fazai.providers.hosts.kinds.shared.filtering import (
-    PUT,
-    edited_file,
+    FILTER_BEGIN,
+    edit_file,
     file_content,
     file_questions,
-    filtered,
+    filter_command,
 )
-from fazai.providers.hosts.shell.questions import Output, Question, Shell
-from fazai.providers.hosts.shell.quoting import quoted
-from fazai.providers.hosts.shell.writing import unlike
+from fazai.providers.hosts.shell.preconditions import Precondition
+from fazai.providers.hosts.shell.questions import Output, OutputOf, Question
+from fazai.providers.hosts.shell.quoting import quote
+from fazai.providers.hosts.shell.writing import unexpected_error
 
 __all__ = ["KINDS"]
 
@@ -27,7 +27,7 @@ _LIMIT: Final = 1024 * 1024
 _NO_PROGRAM: Final = 127
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./:@*-]*")
 _FILTER: Final = (
-    PUT
+    FILTER_BEGIN
     + r"""{ l = $0; sub(/^[ \t]*-?[ \t]*/, "", l); i = index(l, "="); k = i ? substr(l, 1, i - 1) : ""
 sub(/[ \t]+$/, "", k); if (k == ENVIRON["fz_key"]) put(); else out($0) }
 """
@@ -43,25 +43,24 @@ class SysctlKind(HostKind):
         if not _NAME.fullmatch(fields["name"]):
             yield Problem("name", f'is no name of a setting: "{fields["name"]}"', "net.ipv4.ip_forward")
         if "value" in fields:
-            fields["value"] = " ".join(
-                fields["value"].split()
-            )  # the kernel prints tabs where spaces were set
+            # the kernel prints tabs where spaces were set
+            fields["value"] = " ".join(fields["value"].split())
             if not fields["value"]:
                 yield Problem("value", "is empty")
 
     def ask(self, want: Want) -> Iterable[Question]:
-        yield from file_questions(_file(want), _LIMIT)
+        yield from file_questions(_settings_path(want), _LIMIT)
         if self._running(want):
-            yield Shell(f"sysctl -n {quoted(want.fields['name'])}")
+            yield OutputOf(f"sysctl -n {quote(want.fields['name'])}")
 
     def _running(self, want: Want) -> bool:
-        """Whether the kernel is meant as well. A folder (`root:`) has none."""
+        """Tell whether the kernel is meant as well. A folder (`root:`) has none."""
         on_machine = want.at("/") == "/"
         return on_machine and not want.absent and bool(want.fields.get("sysctl_set", True))
 
     def read(self, want: Want, answers: Answers) -> Have | None:
         name = want.fields["name"]
-        content = file_content(want, _file(want), _LIMIT, answers)
+        content = file_content(want, _settings_path(want), _LIMIT, answers)
         have: dict[str, Any] = {"file": want.fields.get("sysctl_file", _FILE), "value": None}
         for line in content.decode("utf-8", "replace").splitlines():
             key, equals, value = line.partition("=")
@@ -69,26 +68,28 @@ class SysctlKind(HostKind):
             if equals and key == name:
                 have["value"] = " ".join(value.split())  # the last one counts
         if self._running(want):
-            kernel = answers[Shell(f"sysctl -n {quoted(name)}")]
+            kernel = answers[OutputOf(f"sysctl -n {quote(name)}")]
             assert isinstance(kernel, Output)
             text = " ".join(kernel.out.decode("utf-8", "replace").split())
             if kernel.exit == _NO_PROGRAM:
                 hint = "install it before (procps), or sysctl_set: false writes the file alone"
-                raise unlike(want, "there is no sysctl on the host", hint)
+                raise unexpected_error(want, "there is no sysctl on the host", hint)
             if kernel.exit or "permission denied" in text.lower():  # some versions fail without a status
                 hint = "is the name right, and its module loaded? sysctl_set: false writes the file alone"
-                raise unlike(want, f"the kernel does not tell its value: {text or 'sysctl failed'}", hint)
+                raise unexpected_error(
+                    want, f"the kernel does not tell its value: {text or 'sysctl failed'}", hint
+                )
             have["running"] = text
         return have
 
-    def rests_on(self, want: Want, answers: Answers) -> tuple[Base, ...]:
-        """Nothing that was seen: its line is changed in the file as it is by then."""
+    def rests_on(self, want: Want, answers: Answers) -> tuple[Precondition, ...]:
+        """Demand nothing: the line is changed in the file as it is by then."""
         return ()
 
     def compare(
         self, want: Want, have: Have | None
     ) -> tuple[Verb, Mapping[str, Value], Mapping[str, Value]] | None:
-        """The value that the kernel has now is part of what is taken back."""
+        """Compare file and kernel; the value that the kernel has now is part of what is taken back."""
         assert have is not None
         file, before = have["file"], {k: have[k] for k in ("value", "running") if have.get(k) is not None}
         if want.absent:
@@ -103,26 +104,26 @@ class SysctlKind(HostKind):
         return Verb.UPDATE, before, after
 
     def touches(self, want: Want) -> tuple[str, ...]:
-        return (_file(want),)
+        return (_settings_path(want),)
 
     def write(self, act: Act) -> Iterator[Block]:
         name, running = act.identity, act.after.get("running")
         if running is not None:  # first: what the kernel refuses is in no file then
-            pair = quoted(f"{name}={running}")
+            pair = quote(f"{name}={running}")
             yield Block(f'if [ "$(uname)" = FreeBSD ]; then sysctl {pair}; else sysctl -w {pair}; fi >&2')
         path = act.at({**act.have, **act.before, **act.after}["file"])
         if act.verb is not Verb.DELETE and "value" in act.after:
-            yield from _edit(path, name, f"{name} = {act.after['value']}", act)
+            yield from _edit_setting(path, name, f"{name} = {act.after['value']}", act)
         elif act.verb is Verb.DELETE:
-            yield from _edit(path, name, "", act)
+            yield from _edit_setting(path, name, "", act)
 
 
-def _file(want: Want) -> str:
+def _settings_path(want: Want) -> str:
     return want.at(want.fields.get("sysctl_file", _FILE))
 
 
-def _edit(path: str, name: str, line: str, act: Act) -> Iterator[Block]:
-    return edited_file(path, filtered(_FILTER, {"fz_key": name, "fz_new": line}), act)
+def _edit_setting(path: str, name: str, line: str, act: Act) -> Iterator[Block]:
+    return edit_file(path, filter_command(_FILTER, {"fz_key": name, "fz_new": line}), act)
 
 
 KINDS = (

@@ -8,39 +8,48 @@ from typing import ClassVar, Final
 from fazai.errors import spelling_hint
 from fazai.model import FieldSpec, Problem, Value, Verb
 from fazai.providers.hosts.agent.files import (
+    AGENT_PATHS,
+    FIELD_SETTINGS,
+    HOST_NAME_FILE,
     INITS,
-    OWN,
-    OWN_NAME,
-    SCRIPT,
+    SCRIPT_PATH,
+    SERVICE_PATHS,
     SERVICES,
-    SETTINGS,
-    STATE,
-    STATUS,
+    SETTINGS_PATH,
+    STATE_FOLDER,
+    STATUS_PATH,
     USER,
+    agent_script,
     agent_version,
-    fields_of,
     keys_of,
-    names_known,
-    pairs_of,
-    script,
-    service,
+    known_settings,
+    read_settings,
+    service_file,
+    setting_problem,
     setting_text,
+    settings_of_fields,
     settings_text,
-    wrong_setting,
+    with_current_head,
 )
-from fazai.providers.hosts.agent.health import Report, look_script, read_report
-from fazai.providers.hosts.agent.scripts import Placed, Site, install, remove, restart
+from fazai.providers.hosts.agent.health import AgentReport, look_script, read_report
+from fazai.providers.hosts.agent.scripts import (
+    AgentFile,
+    InstallSite,
+    install_script,
+    removal_script,
+    restart_script,
+)
 from fazai.providers.hosts.kind import Act, Answers, Block, Have, HostKind, Want
 from fazai.providers.hosts.shell.questions import (
     KEPT_BYTES,
     ContentOf,
     FileAt,
     Output,
+    OutputOf,
     PathState,
     Question,
-    Shell,
 )
-from fazai.providers.hosts.shell.writing import denied, refuse_unsafe, unlike
+from fazai.providers.hosts.shell.writing import denied_error, refuse_unsafe, unexpected_error
 
 __all__ = ["KINDS", "AgentKind"]
 
@@ -77,41 +86,43 @@ class AgentKind(HostKind):
         if fields.get("interval", _INTERVAL_S) < _SHORTEST_S:
             yield Problem("interval", f"must be from {_SHORTEST_S} on")
         yield from _check_settings(fields.get("settings", {}))
-        if "hostname" in fields and (wrong := wrong_setting("HOSTNAME", fields["hostname"])) is not None:
+        if "hostname" in fields and (wrong := setting_problem("HOSTNAME", fields["hostname"])) is not None:
             yield Problem("hostname", wrong)
-        for name, value in fields_of({k: v for k, v in fields.items() if k != "key"}, "none").items():
+        for name, value in settings_of_fields(
+            {k: v for k, v in fields.items() if k != "key"}, "none"
+        ).items():
             if "\n" in value:
                 yield Problem(name.lower(), "must be one line")
 
     # -- questions and answers --------------------------------------------------------------------------
 
     def in_folder(self, at: Callable[[str], str]) -> bool:
-        """A folder (`root:`) holds files; it has no users and runs nothing."""
+        """Tell whether the host is a folder (`root:`), which holds files, has no users and runs nothing."""
         return at("/") != "/"
 
     def ask(self, want: Want) -> Iterable[Question]:
         at = want.at
-        yield FileAt(at(SCRIPT), True)
-        yield FileAt(at(SETTINGS))
-        yield from (FileAt(at(path), True) for path, _, _ in SERVICES.values())
-        yield ContentOf(at(SETTINGS), _LIMIT_BYTES)
-        yield ContentOf(at(STATUS), _LIMIT_BYTES)
+        yield FileAt(at(SCRIPT_PATH), True)
+        yield FileAt(at(SETTINGS_PATH))
+        yield from (FileAt(at(path), True) for path in SERVICE_PATHS)
+        yield ContentOf(at(SETTINGS_PATH), _LIMIT_BYTES)
+        yield ContentOf(at(STATUS_PATH), _LIMIT_BYTES)
         yield self._look(want)
 
-    def _look(self, want: Want) -> Shell:
-        paths = {path: want.at(path) for path in (SCRIPT, SETTINGS, STATE, OWN_NAME, *_service_paths())}
-        return Shell(look_script(want.fields.get("init"), paths, folder=self.in_folder(want.at)))
+    def _look(self, want: Want) -> OutputOf:
+        paths = {path: want.at(path) for path in (*AGENT_PATHS, STATE_FOLDER, HOST_NAME_FILE)}
+        return OutputOf(look_script(want.fields.get("init"), paths, folder=self.in_folder(want.at)))
 
     def more(self, want: Want, answers: Answers) -> Iterable[Question]:
-        """What is there, to be put back when a run is undone."""
+        """Ask for the contents that are there, to be put back when a run is undone."""
         have = self.read(want, answers)
         if have is not None and "settings" in have and self.compare(want, have) is not None:
-            yield ContentOf(want.at(SCRIPT), KEPT_BYTES)
-            yield from (ContentOf(want.at(path), KEPT_BYTES) for path, _, _ in SERVICES.values())
+            yield ContentOf(want.at(SCRIPT_PATH), KEPT_BYTES)
+            yield from (ContentOf(want.at(path), KEPT_BYTES) for path in SERVICE_PATHS)
 
     def read(self, want: Want, answers: Answers) -> Have | None:
-        paths = {path: _path(want, answers, path) for path in (SCRIPT, SETTINGS, *_service_paths())}
-        said, status = answers[self._look(want)], answers[ContentOf(want.at(STATUS), _LIMIT_BYTES)]
+        paths = {path: _agent_path(want, answers, path) for path in AGENT_PATHS}
+        said, status = answers[self._look(want)], answers[ContentOf(want.at(STATUS_PATH), _LIMIT_BYTES)]
         assert isinstance(said, Output)
         assert isinstance(status, Output)
         refuse_unsafe(want, status)
@@ -126,25 +137,25 @@ class AgentKind(HostKind):
             )
         except (KeyError, ValueError):
             text = "the host does not say how its agent is"
-            raise unlike(want, text, "it needs a POSIX sh and date") from None
+            raise unexpected_error(want, text, "it needs a POSIX sh and date") from None
         present = [path for path, state in paths.items() if state.type != "missing"]
         if not present:  # what keeps things running there is known all the same
             gone = want.absent and not report.remains
             return None if gone else {"report": report, "paths": paths}
-        settings = answers[ContentOf(want.at(SETTINGS), _LIMIT_BYTES)]
+        settings = answers[ContentOf(want.at(SETTINGS_PATH), _LIMIT_BYTES)]
         assert isinstance(settings, Output)
         refuse_unsafe(want, settings)
-        if SETTINGS in present and settings.exit:
-            raise unlike(want, f"{SETTINGS} may not be read", "become: true")
+        if SETTINGS_PATH in present and settings.exit:
+            raise unexpected_error(want, f"{SETTINGS_PATH} may not be read", "become: true")
         return {
             "report": report,
             "settings": settings.out,
             "paths": paths,
-            "kept": _kept(want, answers, paths, settings.out),
+            "kept": _files_to_keep(want, answers, paths, settings.out),
         }
 
     def claim(self, want: Want, have: Have | None) -> str:
-        """The name under which the daemon knows it: as declared, else the host's own."""
+        """Return the name under which the daemon knows the agent: as declared, else the host's own."""
         name = want.fields.get("hostname") or (have["report"].hostname if have is not None else "")
         return f'the agent "{name}" of {want.fields["server"]}' if name and not want.absent else ""
 
@@ -157,84 +168,85 @@ class AgentKind(HostKind):
             if have is None:
                 return None
             return Verb.DELETE, {"version": have["report"].version or "unknown"}, {}
-        if have is None or have["paths"][SCRIPT].type == "missing":
+        if have is None or have["paths"][SCRIPT_PATH].type == "missing":
             declared = {k: v for k, v in want.fields.items() if k not in _OPTIONS}
             return Verb.CREATE, {}, {"version": agent_version(), **declared}
         differing = dict(self._files(want, have))
-        differing.update(_running(want, have["report"]))
+        differing.update(_running_differences(want, have["report"]))
         if not differing:
             return None
         before = {name: old for name, (old, _) in differing.items()}
         return Verb.UPDATE, before, {name: new for name, (_, new) in differing.items()}
 
     def _files(self, want: Want, have: Have) -> Iterator[tuple[str, tuple[Value, Value]]]:
-        """What is not as it is to be, with the field's value before and after."""
-        report: Report = have["report"]
+        """Iterate over the fields that differ, with their values before and after."""
+        report: AgentReport = have["report"]
         paths, folder = have["paths"], self.in_folder(want.at)
-        yield from _version(report, paths[SCRIPT])
-        wanted = self.placed(want.fields, report.init)
-        text, old = wanted[1].data, have["settings"]
+        yield from _version_difference(report, paths[SCRIPT_PATH])
+        _, settings, *services = self.wanted_files(want.fields, report.init)
+        text, old = settings.data, with_current_head(have["settings"])
         if old != text:
-            before, after = pairs_of(old), pairs_of(text)
+            before, after = read_settings(old), read_settings(text)
             names = [n for n in {**after, **before} if before.get(n) != after.get(n)]
             yield from ((name, (before.get(name, ""), after.get(name, ""))) for name in names)
             if not names:
                 yield "settings", ("changed by hand", "as declared")
-        state = paths[SETTINGS]
+        state = paths[SETTINGS_PATH]
         if state.type == "file" and (state.mode, folder or state.user) != (0o600, folder or self.account):
             yield "settings_of", (f"{state.mode:04o} {state.user}", f"0600 {self.account}")
-        for file in wanted[2:]:
+        for file in services:
             found = paths[file.path]
-            if found.type != "file" or found.sha256 != _sha256(file.data):
+            if found.type != "file" or found.sha256 != _hash_bytes(file.data):
                 yield "service", ("none" if found.type == "missing" else "altered", report.init)
         if not report.user:
             yield "user", ("none", USER)
         if report.unfinished:  # what runs may be older than its files
             yield "installation", ("cut", "whole")
 
-    def placed(self, fields: Mapping[str, Value], init: str) -> list[Placed]:
-        """The files as they are to be: script, settings, and the service's where there is one."""
+    def wanted_files(self, fields: Mapping[str, Value], init: str) -> list[AgentFile]:
+        """Return the files as they are to be: script, settings, and the service's where there is one."""
         files = [
-            Placed(SCRIPT, script(), "0755"),
-            Placed(SETTINGS, settings_text(fields_of(fields, init)), "0600", owned=True),
+            AgentFile(SCRIPT_PATH, agent_script(), "0755"),
+            AgentFile(SETTINGS_PATH, settings_text(settings_of_fields(fields, init)), "0600", owned=True),
         ]
         if init in SERVICES:
-            path, _, mode = SERVICES[init]
-            files.append(Placed(path, service(init, fields.get("interval", _INTERVAL_S)), mode))
+            service, interval_s = SERVICES[init], fields.get("interval", _INTERVAL_S)
+            files.append(AgentFile(service.path, service_file(init, interval_s), service.mode))
         return files
 
     def is_left(self, want: Want, wrote: Mapping[str, Value], after: object, found: Have | None) -> bool:
-        """By its files, its account, and that nobody stopped it; whether it delivers is no matter."""
+        """Judge by its files, its account, and that nobody stopped it; whether it delivers does not
+        matter."""
         if want.absent:
             return found is None
         if wrote.keys() <= _STARTED:  # of which nothing is taken back
             return True
         if found is None or "settings" not in found:
             return False
-        report: Report = found["report"]
+        report: AgentReport = found["report"]
         stopped = report.active == "inactive" or not report.enabled  # one that fell down has "failed"
         return not stopped and {name for name, _ in self._files(want, found)} <= {"installation"}
 
     # -- writing ----------------------------------------------------------------------------------------
 
     def write(self, act: Act) -> Iterator[Block]:
-        site = Site(act.at, self.in_folder(act.at), self._init(act), act.token)
+        site = InstallSite(act.at, self.in_folder(act.at), self._init(act), act.token)
         memory = ("kept", self.name, act.identity)
         if act.undone:
-            yield from _taken_back(site, act, act.memory.get(memory, ()))
+            yield from _take_back(site, act, act.memory.get(memory, ()))
             return
-        kept: tuple[Placed, ...] = act.have.get("kept", ())
+        kept: tuple[AgentFile, ...] = act.have.get("kept", ())
         act.memory[memory] = () if act.verb is Verb.CREATE else kept
         if act.verb is Verb.DELETE:
-            yield Block(remove(site), timeout_s=_SECONDS)
+            yield Block(removal_script(site), timeout_s=_SECONDS)
         elif act.verb is Verb.UPDATE and act.after.keys() <= _STARTED:
-            yield Block(restart(site, agent_version()), timeout_s=_SECONDS)
+            yield Block(restart_script(site, agent_version()), timeout_s=_SECONDS)
         else:
-            files = self.placed(act.options, site.init)
-            yield Block(install(site, files, tested=True, version=agent_version()), timeout_s=_SECONDS)
+            files = self.wanted_files(act.options, site.init)
+            yield Block(install_script(site, files, tested=True, version=agent_version()), timeout_s=_SECONDS)
 
     def _init(self, act: Act) -> str:
-        """What keeps it running: as declared, else as the host said."""
+        """Return what keeps the agent running: as declared, else as the host said."""
         wanted = act.options.get("init")
         init = wanted or act.memory.get(("init", self.name)) or "systemd"
         report = act.have.get("report")
@@ -244,16 +256,16 @@ class AgentKind(HostKind):
         return str(init)
 
     def proof(self, want: Want, have: Have | None) -> str | None:
-        """Whether what was started delivers: None, or why not ("" while that is open)."""
-        report: Report | None = None if have is None else have["report"]
+        """Return why what was started does not deliver; None when it does, "" while that is open."""
+        report: AgentReport | None = None if have is None else have["report"]
         if want.absent or report is None or (not report.status and report.running is None):
             return None
         found = report.proof()
         return None if found is True else str(found)
 
 
-def _version(report: Report, path: PathState) -> Iterator[tuple[str, tuple[Value, Value]]]:
-    if path.sha256 != _sha256(script()):
+def _version_difference(report: AgentReport, path: PathState) -> Iterator[tuple[str, tuple[Value, Value]]]:
+    if path.sha256 != _hash_bytes(agent_script()):
         old = report.version or "unknown"
         same = old == agent_version()
         yield "version", (f"{old} (altered)" if same else old, agent_version())
@@ -261,8 +273,8 @@ def _version(report: Report, path: PathState) -> Iterator[tuple[str, tuple[Value
         yield "script_mode", (f"{path.mode:04o}", "0755")
 
 
-def _running(want: Want, report: Report) -> Iterator[tuple[str, tuple[Value, Value]]]:
-    """Whether it runs and delivers, where that can be told."""
+def _running_differences(want: Want, report: AgentReport) -> Iterator[tuple[str, tuple[Value, Value]]]:
+    """Iterate over what keeps the agent from running and delivering, where that can be told."""
     if report.init in ("systemd", "openrc", "cron") and not report.folder:
         if report.active != "active":
             yield "running", (report.active or "no", "active")
@@ -276,40 +288,36 @@ def _running(want: Want, report: Report) -> Iterator[tuple[str, tuple[Value, Val
         yield "process", (pid, "another")
 
 
-def _taken_back(site: Site, act: Act, kept: tuple[Placed, ...]) -> Iterator[Block]:
-    """The files that were there, running as they did."""
+def _take_back(site: InstallSite, act: Act, kept: tuple[AgentFile, ...]) -> Iterator[Block]:
+    """Iterate over blocks that put back the files that were there, and start them."""
     if act.verb is Verb.DELETE:
-        yield Block(remove(site), timeout_s=_SECONDS)
+        yield Block(removal_script(site), timeout_s=_SECONDS)
     elif kept and not (act.verb is Verb.UPDATE and act.after.keys() <= _STARTED):
-        yield Block(install(site, kept, tested=False, version=""), timeout_s=_SECONDS)
+        yield Block(install_script(site, kept, tested=False, version=""), timeout_s=_SECONDS)
 
 
-def _kept(
+def _files_to_keep(
     want: Want, answers: Answers, paths: Mapping[str, PathState], settings: bytes
-) -> tuple[Placed, ...]:
+) -> tuple[AgentFile, ...]:
     found = []
     for path, state in paths.items():
         answer = answers.get(ContentOf(want.at(path), KEPT_BYTES))
-        data = settings if path == SETTINGS else answer.out if isinstance(answer, Output) else b""
+        data = settings if path == SETTINGS_PATH else answer.out if isinstance(answer, Output) else b""
         if state.type == "file" and data:
-            found.append(Placed(path, data, f"{state.mode:04o}", owned=path == SETTINGS))
+            found.append(AgentFile(path, data, f"{state.mode:04o}", owned=path == SETTINGS_PATH))
     return tuple(found)
 
 
-def _path(want: Want, answers: Answers, path: str) -> PathState:
-    found = answers[FileAt(want.at(path), path != SETTINGS)]
+def _agent_path(want: Want, answers: Answers, path: str) -> PathState:
+    found = answers[FileAt(want.at(path), path != SETTINGS_PATH)]
     assert isinstance(found, PathState)
     refuse_unsafe(want, found)
     if found.type == "denied":
-        raise denied(want)
+        raise denied_error(want)
     return found
 
 
-def _service_paths() -> list[str]:
-    return [path for path, _, _ in SERVICES.values()]
-
-
-def _sha256(data: bytes) -> str:
+def _hash_bytes(data: bytes) -> str:
     import hashlib
 
     return hashlib.sha256(data).hexdigest()
@@ -317,14 +325,15 @@ def _sha256(data: bytes) -> str:
 
 def _check_settings(settings: Mapping[str, Value]) -> Iterator[Problem]:
     for name, value in settings.items():
-        if name.upper() not in names_known():
-            hint = spelling_hint(name, [each.lower() for each in names_known()]) or "docs/telemetry-agent.md"
-            yield Problem("settings", f'"{name}" is no setting of the agent', hint)
-        elif name.upper() in OWN:
+        if name.upper() not in known_settings():
+            near = spelling_hint(name, [each.lower() for each in known_settings()])
+            text = f'"{name}" is no setting of the agent'
+            yield Problem("settings", text, near or "docs/telemetry-agent.md")
+        elif name.upper() in FIELD_SETTINGS:
             yield Problem("settings", f'"{name}" is a field of its own')
         elif "\n" in str(value):
             yield Problem("settings", f'"{name}" must be one line')
-        elif (wrong := wrong_setting(name.upper(), setting_text(value))) is not None:
+        elif (wrong := setting_problem(name.upper(), setting_text(value))) is not None:
             yield Problem("settings", f'"{name}" {wrong}')
 
 

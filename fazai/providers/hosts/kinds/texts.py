@@ -4,33 +4,33 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fazai.errors import DeviceError
 from fazai.model import FieldSpec, Problem, Secret, Value, Verb
-from fazai.providers.hosts.base import Base
+from fazai.providers.hosts.blob import Blob
 from fazai.providers.hosts.kind import Act, Answers, Block, Have, HostKind, Want
-from fazai.providers.hosts.kinds.shared.blob import Blob
 from fazai.providers.hosts.kinds.shared.editing import (
-    Place,
+    InsertionPoint,
     with_block,
     with_line,
     without_block,
     without_lines,
 )
 from fazai.providers.hosts.kinds.shared.matching import surely_quick
+from fazai.providers.hosts.shell.preconditions import Precondition
 from fazai.providers.hosts.shell.questions import ContentOf, FileAt, Output, PathState, Question
 from fazai.providers.hosts.shell.writing import (
     REPLACING,
     check_replacing,
-    denied,
-    left_file,
+    denied_error,
+    file_left,
     refuse_unsafe,
-    removed,
-    replaced,
+    remove_path,
+    replace_file,
     seen_attributes,
-    unlike,
+    unexpected_error,
 )
 
 __all__ = ["KINDS"]
@@ -40,8 +40,18 @@ _MARK = "{mark}"
 _PATTERNS = ("regexp", "insertafter", "insertbefore")
 
 
+@dataclass(frozen=True, slots=True)
+class _Edit:
+    """A file's content before and after one of its parts was written. `old` None: it was not there."""
+
+    path: str
+    old: Blob | None
+    new: Blob
+
+
 class PartKind(HostKind):
-    """Base of both: the new text is worked out here, and takes the place of the file that was seen."""
+    """Base of host.line and host.block: the new text is worked out here, and takes the place of the file
+    that was seen."""
 
     joins = True
     part = ""
@@ -64,7 +74,8 @@ class PartKind(HostKind):
         return FileAt(path, follow=True), ContentOf(path, _LIMIT_BYTES)
 
     def slow_to_read(self, want: Want, answers: Answers) -> bool:
-        """Whether a pattern is not surely quick on this file. Another thread costs more than all the rest."""
+        """Tell whether a pattern is not surely quick on this file. Another thread costs more than all the
+        rest."""
         patterns = [want.fields[name] for name in _PATTERNS if name in want.fields]
         content = answers.get(ContentOf(want.at(want.fields["path"]), _LIMIT_BYTES))
         if not patterns or not isinstance(content, Output):
@@ -79,42 +90,39 @@ class PartKind(HostKind):
         assert isinstance(content, Output)
         refuse_unsafe(want, path)
         if path.type == "denied":
-            raise denied(want)
+            raise denied_error(want)
         if path.type == "missing" and path.target and not path.real:
-            raise unlike(
-                want, f"a link to {path.target}, where there is no folder", "host.directory makes it"
-            )
+            text = f"a link to {path.target}, where there is no folder"
+            raise unexpected_error(want, text, "host.directory makes it")
         if path.type == "missing":
             if want.absent or want.fields.get("create"):
                 return None
-            raise unlike(want, "there is no such file", "create: true makes it")
+            raise unexpected_error(want, "there is no such file", "create: true makes it")
         if path.type != "file":  # a link is followed: this is what it leads to
             what = "special file" if path.type == "other" else path.type
-            raise unlike(want, f"there is a {what}, not a file", "move it away first")
+            raise unexpected_error(want, f"there is a {what}, not a file", "move it away first")
         if content.exit != 0:
-            large = path.size > _LIMIT_BYTES
-            text = (
-                f"the file is larger than {_LIMIT_BYTES >> 20} MiB" if large else "the file may not be read"
-            )
-            raise unlike(want, text, None if large else "become: true")
+            if path.size > _LIMIT_BYTES:
+                raise unexpected_error(want, f"the file is larger than {_LIMIT_BYTES >> 20} MiB")
+            raise unexpected_error(want, "the file may not be read", "become: true")
         seen = Blob.of(content.out, private=not path.mode & 0o004)
         try:  # a pattern that takes too long is found out here, where others need not wait for it
-            self.edited(want.fields, want.absent, _decoded(seen))
+            self.edited(want.fields, want.absent, _decode_content(seen))
         except DeviceError as error:
-            raise unlike(want, error.message, error.hint) from None
+            raise unexpected_error(want, error.message, error.hint) from None
         return {**seen_attributes(want, path), "content": seen}
 
     def compare(
         self, want: Want, have: Have | None
     ) -> tuple[Verb, Mapping[str, Value], Mapping[str, Value]] | None:
         seen: Blob | None = have["content"] if have is not None else None
-        old = _decoded(seen)
+        old = _decode_content(seen)
         new = self.edited(want.fields, want.absent, old)
         if new == old and (have is not None or want.absent):
             return None
         part = want.fields.get(self.part)
         private = (seen is not None and seen.private) or (isinstance(part, Blob) and part.private)
-        before = _minus(old, new, private)
+        before = _removed_lines(old, new, private)
         if want.absent:
             return Verb.DELETE, before, {}
         value = want.fields[self.part]
@@ -124,39 +132,44 @@ class PartKind(HostKind):
     def touches(self, want: Want) -> tuple[str, ...]:
         return (want.at(want.fields["path"]),)
 
-    def rests_on(self, want: Want, answers: Answers) -> tuple[Base, ...]:
-        """On the file itself, where the path is a link to it."""
+    def rests_on(self, want: Want, answers: Answers) -> tuple[Precondition, ...]:
+        """Demand the state of the file itself, where the path is a link to it."""
         state = answers.get(FileAt(want.at(want.fields["path"]), follow=True))
         real = state.real if isinstance(state, PathState) else ""
         found = HostKind.rests_on(self, want, answers)
-        return tuple(replace(base, path=real, target="") if real else base for base in found)
+        return tuple(replace(each, path=real, target="") if real else each for each in found)
 
-    def leaves(self, act: Act) -> tuple[Base, ...]:
-        found = act.memory.get(("undo", self.name, act.identity))
-        return () if found is None else (left_file(found[0], act, self.default_mode(act), found[2].sha256),)
+    def leaves(self, act: Act) -> tuple[Precondition, ...]:
+        edit: _Edit | None = act.memory.get(("edit", self.name, act.identity))
+        return () if edit is None else (file_left(edit.path, act, self.default_mode(act), edit.new.sha256),)
 
     def default_mode(self, act: Act) -> str:
-        """The mode of a file that is made for a part that is a secret, or is none."""
+        """Return the mode of a file that is made: 0600 for a part that is a secret."""
         part = act.options.get(self.part)
         return "0600" if isinstance(part, Blob) and part.private else "0644"
 
     def write(self, act: Act) -> Iterator[Block]:
-        undo = ("undo", self.name, act.identity)
-        new: Blob | None
+        key = ("edit", self.name, act.identity)
         if act.undone:
-            at, new, _ = act.memory[undo]
+            edit: _Edit = act.memory[key]
+            content = edit.old
         else:
-            at, now = (act.base[0].path if act.base else act.at(act.options["path"])), act.have.get("content")
-            text = self.edited(act.options, act.verb is Verb.DELETE, _decoded(now))
-            new = Blob.of(text, private=now is not None and now.private)
-            act.memory[undo] = at, now, new
-        if new is None:
-            yield removed(at)
+            edit = act.memory[key] = self._edit(act)
+            content = edit.new
+        if content is None:
+            yield remove_path(edit.path)
         else:
-            yield from replaced(at, new, act, self.default_mode(act))
+            yield from replace_file(edit.path, content, act, self.default_mode(act))
+
+    def _edit(self, act: Act) -> _Edit:
+        """Work out the new content of the file itself, where the path is a link to it."""
+        path = act.preconditions[0].path if act.preconditions else act.at(act.options["path"])
+        old: Blob | None = act.have.get("content")
+        text = self.edited(act.options, act.verb is Verb.DELETE, _decode_content(old))
+        return _Edit(path, old, Blob.of(text, private=old is not None and old.private))
 
 
-def _decoded(content: Blob | None) -> str:
+def _decode_content(content: Blob | None) -> str:
     if content is None:
         return ""
     if content.data is None:
@@ -164,8 +177,8 @@ def _decoded(content: Blob | None) -> str:
     return content.data.decode("utf-8", "surrogateescape")
 
 
-def _minus(old: str, new: str, private: bool) -> dict[str, Any]:
-    """The lines that go."""
+def _removed_lines(old: str, new: str, private: bool) -> dict[str, Any]:
+    """Return the lines that go."""
     kept = new.split("\n")
     gone = [line for line in old.split("\n") if line not in kept]
     return {"lines": Blob.of("\n".join(gone), private=private)} if gone else {}
@@ -193,10 +206,10 @@ class LineKind(PartKind):
             yield Problem("line", "is more than one line", "host.block has several")
 
     def edited(self, fields: Mapping[str, Value], absent: bool, text: str) -> str:
-        line = _decoded(fields["line"]) if "line" in fields else None
+        line = _decode_content(fields["line"]) if "line" in fields else None
         if absent or line is None:
             return without_lines(text, line, fields.get("regexp"))
-        return with_line(text, line, fields.get("regexp"), _place(fields))
+        return with_line(text, line, fields.get("regexp"), _insertion_point(fields))
 
 
 class BlockKind(PartKind):
@@ -216,27 +229,27 @@ class BlockKind(PartKind):
         if not absent and "block" not in fields:
             yield Problem("block", "is missing")
         if "block" in fields:
-            marks = _marks(fields)
-            lines = (line.removesuffix("\r") for line in _decoded(fields["block"]).split("\n"))
+            marks = _block_marks(fields)
+            lines = (line.removesuffix("\r") for line in _decode_content(fields["block"]).split("\n"))
             if mark := next((line for line in lines if line in marks), None):
                 hint = 'marker: "# {mark} app"'
                 yield Problem("block", f'holds a line that is one of its marks: "{mark}"', hint)
 
     def edited(self, fields: Mapping[str, Value], absent: bool, text: str) -> str:
-        begin, end = _marks(fields)
+        begin, end = _block_marks(fields)
         if absent:
             return without_block(text, begin, end)
-        return with_block(text, _decoded(fields["block"]), begin, end, _place(fields))
+        return with_block(text, _decode_content(fields["block"]), begin, end, _insertion_point(fields))
 
 
-def _marks(fields: Mapping[str, Value]) -> tuple[str, str]:
-    """The lines around a block."""
+def _block_marks(fields: Mapping[str, Value]) -> tuple[str, str]:
+    """Return the lines around a block."""
     marker = str(fields.get("marker", f"# {_MARK} fazai"))
     return marker.replace(_MARK, "BEGIN"), marker.replace(_MARK, "END")
 
 
-def _place(fields: Mapping[str, Value]) -> Place:
-    return Place(fields.get("insertafter"), fields.get("insertbefore"))
+def _insertion_point(fields: Mapping[str, Value]) -> InsertionPoint:
+    return InsertionPoint(fields.get("insertafter"), fields.get("insertbefore"))
 
 
 _AROUND = (

@@ -10,10 +10,10 @@ from fazai.errors import DeviceError
 from fazai.model import FieldSpec, Problem, Secret, Value, Verb
 from fazai.providers.hosts.kind import Act, Answers, Block, Have, HostKind, Want
 from fazai.providers.hosts.kinds.shared import accounts
-from fazai.providers.hosts.kinds.shared.numbers import whole_number
-from fazai.providers.hosts.shell.questions import ContentOf, Output, Question, Shell
-from fazai.providers.hosts.shell.quoting import quoted
-from fazai.providers.hosts.shell.writing import unlike
+from fazai.providers.hosts.shell.answers import whole_number
+from fazai.providers.hosts.shell.questions import ContentOf, Output, OutputOf, Question
+from fazai.providers.hosts.shell.quoting import quote
+from fazai.providers.hosts.shell.writing import unexpected_error
 
 __all__ = ["KINDS"]
 
@@ -50,26 +50,26 @@ class UserKind(HostKind):
         yield _PASSWD
         yield _GROUP
         if "password" in want.fields or want.absent:  # who is removed may be put back
-            yield _shadow(want)
+            yield _shadow_question(want)
 
     def read(self, want: Want, answers: Answers) -> Have | None:
         name, fields = want.fields["name"], want.fields
-        words = _lines(answers[_PASSWD], 7).get(name)
+        words = _read_accounts(answers[_PASSWD], 7).get(name)
         if words is None:
             return None
-        groups = _lines(answers[_GROUP], 4)
-        names = {line[2]: group for group, line in reversed(groups.items())}
-        primary = fields.get("group")
+        _, _, uid, primary, comment, home, shell, *_ = words
+        groups = _read_accounts(answers[_GROUP], 4)
+        names = {gid: group for group, (_, _, gid, *_) in reversed(groups.items())}
         have: dict[str, Any] = {
-            "uid": int(words[2]),
-            "group": words[3] if primary == words[3] else names.get(words[3], words[3]),
-            "groups": sorted(group for group, line in groups.items() if name in line[3].split(",")),
-            "home": words[5],
-            "shell": words[6],
-            "comment": words[4],
+            "uid": int(uid),
+            "group": primary if fields.get("group") == primary else names.get(primary, primary),
+            "groups": sorted(g for g, (_, _, _, members, *_) in groups.items() if name in members.split(",")),
+            "home": home,
+            "shell": shell,
+            "comment": comment,
         }
         if "password" in fields or want.absent:
-            have["password"] = _password(want, answers)
+            have["password"] = _read_password_hash(want, answers)
         return have
 
     def differing(self, want: Want, have: Have) -> dict[str, Any]:
@@ -116,8 +116,8 @@ class UserKind(HostKind):
         return accounts.change_user(act.identity, act.after, groups, move_home=move)
 
 
-def _lines(answer: object, count: int) -> dict[str, list[str]]:
-    """The lines of passwd or group by name; the first of a name counts."""
+def _read_accounts(answer: object, count: int) -> dict[str, list[str]]:
+    """Read the lines of passwd or group by name; the first of a name counts."""
     assert isinstance(answer, Output)
     found: dict[str, list[str]] = {}
     for line in answer.out.decode("utf-8", "surrogateescape").split("\n"):
@@ -127,19 +127,19 @@ def _lines(answer: object, count: int) -> dict[str, list[str]]:
     return found
 
 
-def _shadow(want: Want) -> Shell:
-    """The hash of this user alone: those of others do not leave the host."""
+def _shadow_question(want: Want) -> OutputOf:
+    """Return the question for the hash of this user alone: those of others do not leave the host."""
     name = want.fields["name"]
-    program = quoted(f'$1 == "{name}" {{ print $2; exit }}')
+    program = quote(f'$1 == "{name}" {{ print $2; exit }}')
     file = "$([ -e /etc/shadow ] && echo /etc/shadow || echo /etc/master.passwd)"
-    return Shell(f'awk -F: {program} "{file}"')
+    return OutputOf(f'awk -F: {program} "{file}"')
 
 
-def _password(want: Want, answers: Answers) -> Secret:
-    answer = answers[_shadow(want)]
+def _read_password_hash(want: Want, answers: Answers) -> Secret:
+    answer = answers[_shadow_question(want)]
     assert isinstance(answer, Output)
     if answer.exit:
-        raise unlike(want, "the password's hash cannot be read", "become: true")
+        raise unexpected_error(want, "the password's hash cannot be read", "become: true")
     return Secret(answer.out.decode("utf-8", "replace").strip())
 
 
@@ -153,10 +153,11 @@ class GroupKind(HostKind):
         yield _GROUP
 
     def read(self, want: Want, answers: Answers) -> Have | None:
-        words = _lines(answers[_GROUP], 4).get(want.fields["name"])
+        words = _read_accounts(answers[_GROUP], 4).get(want.fields["name"])
         if words is None:
             return None
-        return {"gid": int(words[2]), "members": [name for name in words[3].split(",") if name]}
+        _, _, gid, members, *_ = words
+        return {"gid": int(gid), "members": [name for name in members.split(",") if name]}
 
     def compare(
         self, want: Want, have: Have | None

@@ -1,4 +1,4 @@
-"""A shell of this machine as a channel."""
+"""The local transport: a shell of this machine."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from collections.abc import Collection, Iterable
 from typing import Final
 
 from fazai.errors import DeviceError, FazaiError
-from fazai.providers.hosts.shell.become import Become, become_refusal, greet
+from fazai.providers.hosts.shell.become import Become, answer_password_prompt, become_refusal
 
-__all__ = ["LocalChannel", "start"]
+__all__ = ["LocalChannel", "start_local_shell"]
 
 #: Seconds for a shell that ends by itself, for what is told to end, and for what is killed.
 _GRACE_S: Final = 5.0
@@ -39,11 +39,11 @@ class LocalChannel:
 
     @property
     def ends_all(self) -> bool:
-        """Whether what it runs is ours to end: not what another user runs, whom sudo or doas made us."""
+        """True when what the shell runs is ours to end: not as another user, whom sudo or doas made us."""
         return not self._become.method or os.geteuid() == 0
 
     async def close(self, *, busy: bool = False) -> None:
-        """End the shell. Its input ends, which ends it; one that does not listen is killed with all that it
+        """End the shell. The end of its input ends it; one that does not listen is killed with all that it
         started, except for what has become a child of somebody else: a daemon is meant to stay."""
         pid = self._process.pid
         known: set[int] = set()
@@ -52,23 +52,23 @@ class LocalChannel:
             if not busy and await self._ended(_GRACE_S):
                 return
             for number, seconds in ((signal.SIGTERM, _TERM_S), (signal.SIGKILL, _KILL_S)):
-                known |= _descendants(pid)
-                _signal(pid, known, number)
+                known |= _find_descendants(pid)
+                _send_signal(pid, known, number)
                 if await self._ended(seconds, known):
                     return
         finally:
             if self._process.returncode is None:
-                _signal(pid, known | _descendants(pid), signal.SIGKILL)
+                _send_signal(pid, known | _find_descendants(pid), signal.SIGKILL)
             self._release()
 
     async def _ended(self, seconds: float, others: Collection[int] = ()) -> bool:
-        """Whether the shell, and these as well, end within this time. (`wait` may also wait for those that
-        hold its output open.)"""
+        """Tell whether the shell, and these as well, end within this time. (`wait` may also wait for those
+        that hold its output open.)"""
         now_s = asyncio.get_running_loop().time
         until_s = now_s() + seconds
         waiting = asyncio.ensure_future(self._process.wait())  # deadline: `until_s`
         try:
-            while (running := self._process.returncode is None or _running(others)) and now_s() < until_s:
+            while (running := self._process.returncode is None or _any_runs(others)) and now_s() < until_s:
                 await asyncio.wait({waiting}, timeout=0.05)
                 if waiting.done() and others:
                     await asyncio.sleep(0.02)
@@ -77,14 +77,14 @@ class LocalChannel:
         return not running
 
     def _release(self) -> None:
-        """Close our ends of its streams: somebody may hold the others."""
+        """Close our ends of the streams: somebody may hold the others."""
         transport: asyncio.SubprocessTransport = self._process._transport  # type: ignore[attr-defined]
         with contextlib.suppress(ProcessLookupError, PermissionError):
             transport.close()
 
 
-def _signal(pid: int, others: Iterable[int], number: signal.Signals) -> None:
-    """To the group of a process that leads one, and to these; not to those that are another user's."""
+def _send_signal(pid: int, others: Iterable[int], number: signal.Signals) -> None:
+    """Send a signal to the group of a process that leads one, and to these; not to another user's."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         if os.getpgid(pid) == pid:
             os.killpg(pid, number)
@@ -95,28 +95,38 @@ def _signal(pid: int, others: Iterable[int], number: signal.Signals) -> None:
             os.kill(each, number)
 
 
-def _descendants(pid: int) -> set[int]:
-    """What a process started and what that started, in groups of their own or not (as Linux tells it)."""
+def _find_descendants(pid: int) -> set[int]:
+    """Find the processes that a process started, and those that they started, in groups of their own or not
+    (as Linux tells it)."""
     parents: dict[int, int] = {}
     for name in os.listdir("/proc") if os.path.isdir("/proc") else ():
         if name.isdigit():
             with (
-                contextlib.suppress(OSError, IndexError, ValueError),
+                contextlib.suppress(OSError, ValueError),
                 open(f"/proc/{name}/stat", "rb") as file,
             ):
-                parents[int(name)] = int(file.read().rpartition(b")")[2].split()[1])
+                _, parent, *_ = _stat_fields(file.read())
+                parents[int(name)] = int(parent)
     found = {pid}
     while more := {child for child, parent in parents.items() if parent in found} - found:
         found |= more
     return found - {pid}
 
 
-def _running(pids: Iterable[int]) -> bool:
+def _any_runs(pids: Iterable[int]) -> bool:
+    """Tell whether one of these processes runs; one that has ended and was not waited for does not."""
     for pid in pids:
-        with contextlib.suppress(OSError, IndexError), open(f"/proc/{pid}/stat", "rb") as file:
-            if file.read().rpartition(b")")[2].split()[0] != b"Z":
+        with contextlib.suppress(OSError, ValueError), open(f"/proc/{pid}/stat", "rb") as file:
+            state, *_ = _stat_fields(file.read())
+            if state != b"Z":
                 return True
     return False
+
+
+def _stat_fields(stat: bytes) -> list[bytes]:
+    """Return what stands in /proc/PID/stat behind the program's name, which may hold anything: the state, the
+    parent's number, and more."""
+    return stat.rpartition(b")")[2].split()
 
 
 async def _start_process(command: str, environ: dict[str, str] | None) -> asyncio.subprocess.Process:
@@ -134,7 +144,7 @@ async def _start_process(command: str, environ: dict[str, str] | None) -> asynci
     )
 
 
-async def start(
+async def start_local_shell(
     host: str, become: Become, root: str, environ: dict[str, str] | None = None, timeout_s: float = 60
 ) -> LocalChannel:
     """Start the shell. Raises DeviceError when `root` is no folder, AccessDenied when sudo says no,
@@ -150,6 +160,6 @@ async def start(
     channel = LocalChannel(process, host, become)
     async with contextlib.AsyncExitStack() as failing:
         failing.push_async_callback(channel.close, busy=True)
-        await greet(channel, become, host, timeout_s)
+        await answer_password_prompt(channel, become, host, timeout_s)
         failing.pop_all()
     return channel

@@ -14,15 +14,24 @@ from typing import Final
 
 from fazai.errors import AccessDenied, DeviceError, FazaiError, Unreachable
 from fazai.model import FieldSpec, Secret, Target
-from fazai.providers.hosts.shell.channel import Channel
-from fazai.providers.hosts.shell.quoting import quoted
+from fazai.providers.hosts.options import read_option
+from fazai.providers.hosts.shell.channel import ShellChannel
+from fazai.providers.hosts.shell.quoting import quote
 
-__all__ = ["BECOME", "BECOME_PASSWORD", "Become", "become_of", "become_problems", "become_refusal", "greet"]
+__all__ = [
+    "BECOME_OPTIONS",
+    "BECOME_PASSWORD",
+    "Become",
+    "answer_password_prompt",
+    "become_of",
+    "become_problems",
+    "become_refusal",
+]
 
 _METHODS = ("sudo", "doas")
 BECOME_PASSWORD = ("ansible_become_password", "ansible_become_pass", "become_password")
 _SAID_BYTES: Final = 64 * 1024
-BECOME: tuple[FieldSpec, ...] = (
+BECOME_OPTIONS: tuple[FieldSpec, ...] = (
     FieldSpec("become", "boolean", "do everything as another user", default=False),
     FieldSpec(
         "become_method",
@@ -43,7 +52,7 @@ BECOME: tuple[FieldSpec, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Become:
-    """`method` empty: as who we are."""
+    """A way to become another user. `method` empty: as who we are."""
 
     method: str = ""
     user: str = "root"
@@ -52,8 +61,8 @@ class Become:
 
     @property
     def command(self) -> str:
-        """What starts the shell. No login shell, and no process in between."""
-        user = quoted(self.user)
+        """The command line that starts the shell. No login shell, and no process in between."""
+        user = quote(self.user)
         if self.method == "doas":
             return f"doas -n -u {user} sh -s"
         if self.method == "sudo" and self.password is not None:
@@ -66,18 +75,17 @@ class Become:
 
 
 def become_of(target: Target) -> Become:
-    """The target's way to become another user."""
-    from fazai.providers.hosts.provider import option
-
-    if not option(target, "ansible_become", "become", default=False):
+    """Return the target's way to become another user."""
+    if not read_option(target, "ansible_become", "become", default=False):
         return Become()
-    method = option(target, "ansible_become_method", "become_method", default="sudo")
-    password = option(target, *BECOME_PASSWORD)
-    user = option(target, "ansible_become_user", "become_user", default="root")
+    method = read_option(target, "ansible_become_method", "become_method", default="sudo")
+    password = read_option(target, *BECOME_PASSWORD)
+    user = read_option(target, "ansible_become_user", "become_user", default="root")
     return Become(method, str(user), password, f"fz-{secrets.token_hex(8)}-")
 
 
 def become_problems(target: Target) -> Iterator[tuple[str, str, str | None]]:
+    """Iterate over what is wrong: the option, the problem, and a hint."""
     become = become_of(target)
     if not isinstance(target.options.get("become_password", Secret("")), Secret):
         yield "become_password", "must be one text", "become_password: !env NAME"
@@ -86,21 +94,23 @@ def become_problems(target: Target) -> Iterator[tuple[str, str, str | None]]:
         yield "become_password", "cannot be given to doas, which asks only at a terminal", hint
 
 
-async def greet(channel: Channel, become: Become, host: str, timeout_s: float = 60) -> None:
+async def answer_password_prompt(
+    channel: ShellChannel, become: Become, host: str, timeout_s: float = 60
+) -> None:
     """Answer sudo's question. Raises AccessDenied when it does not take the answer, Unreachable when it says
     nothing for so long."""
     if become.password is None or become.method != "sudo":
         return
     try:
         async with asyncio.timeout(timeout_s):
-            await _answer_sudo(channel, become, become.password, host)
+            await _talk_to_sudo(channel, become, become.password, host)
     except TimeoutError:
         text = f"sudo on {host} neither asked for the password nor started a shell within {timeout_s:.3g} s"
         hint = "does something that it asks (PAM, LDAP) not answer? a larger timeout:"
         raise Unreachable(text, stage="answer", where=host, hint=hint) from None
 
 
-async def _answer_sudo(channel: Channel, become: Become, password: Secret, host: str) -> None:
+async def _talk_to_sudo(channel: ShellChannel, become: Become, password: Secret, host: str) -> None:
     ask, ready = f"{become.prompt}ask".encode(), f"{become.prompt}in\n".encode()
     said, asked = b"", 0
     while ready not in said:
@@ -112,15 +122,15 @@ async def _answer_sudo(channel: Channel, become: Become, password: Secret, host:
             if asked > 1:
                 raise become_refusal(become, host, "Sorry, try again.")
             channel.stdin.write(password.reveal().encode() + b"\n")
-            await channel.stdin.drain()  # deadline: `greet`
-        more = await channel.stderr.read(4096)  # deadline: `greet`
+            await channel.stdin.drain()  # deadline: `answer_password_prompt`
+        more = await channel.stderr.read(4096)  # deadline: `answer_password_prompt`
         if not more:
             raise await channel.refusal(said.replace(ask, b"").decode("utf-8", "replace").strip())
         said += more
 
 
 def become_refusal(become: Become, host: str, said: str) -> FazaiError:
-    """Why sudo or doas did not let us; where they said nothing of the kind, that the shell ended."""
+    """Return the error for what sudo or doas `said` when no shell came of it."""
     lines = [line.strip() for line in said.splitlines() if "audit plugin" not in line]  # sudo's last words
     what = lines[-1] if lines else ""
     if "a password is required" in said or "Authentication required" in said or "Authorization" in said:

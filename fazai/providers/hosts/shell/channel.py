@@ -14,52 +14,79 @@ from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
 from fazai.errors import FazaiError, Unreachable
-from fazai.providers.hosts.base import FUNCTION
-from fazai.providers.hosts.shell.quoting import encoded, quoted
+from fazai.providers.hosts.shell.preconditions import CHECKING
+from fazai.providers.hosts.shell.quoting import encode_script, quote
 from fazai.providers.hosts.shell.script import PRELUDE
 from fazai.providers.hosts.shell.walking import JUDGING, WRITING
 
-__all__ = ["Channel", "Ended", "Form", "Listener", "Reader", "Result", "Shell", "Writer"]
+__all__ = [
+    "BlockForm",
+    "BlockResult",
+    "BlockRunner",
+    "ByteReader",
+    "ByteWriter",
+    "OutputListener",
+    "ShellChannel",
+    "ShellEnded",
+]
 
 
-class Reader(Protocol):
+class ByteReader(Protocol):
+    """The side of a stream that bytes come from."""
+
     async def read(self, n: int = -1, /) -> bytes:
-        """Some bytes; none at the end."""
+        """Read at most n bytes, at least one; none at the end. Raises OSError when the connection is cut."""
         ...
 
 
-class Writer(Protocol):
+class ByteWriter(Protocol):
+    """The side of a stream that bytes go to, as of `asyncio.StreamWriter`."""
+
     def write(self, data: bytes, /) -> None: ...
     async def drain(self) -> None: ...
 
 
-class Channel(Protocol):
-    """The three streams of a shell that was started."""
+class ShellChannel(Protocol):
+    """The three streams of a shell on a host: the seam between a session and what reaches the host.
+
+    `ssh/` and `local/` are the transports there are. Another one, such as the southbound agent, brings a
+    folder with the same two modules, and one name in `PROVIDERS` of `providers/hosts/__init__.py`:
+
+    - `provider.py`: a `HostProvider` with its options; `box_of`, which names the machine that is reached, so
+      that two names of one take turns; and `connect`, which hands `HostSession` a function that starts a
+      shell.
+    - `transport.py`: that function. Within the target's timeout it connects, runs `Become.command` (a POSIX
+      `sh -s`) and answers its password prompt (`become`); it raises Unreachable as long as nothing was done,
+      AccessDenied, DeviceError. It can be called again while a channel is open: a second connection proves
+      that one still works, and ends what the first one still runs.
+    - the channel below: bytes as they were sent, both ways (no terminal, no echo, no line ends changed), and
+      standard output and error apart.
+    """
 
     @property
-    def stdin(self) -> Writer: ...
+    def stdin(self) -> ByteWriter: ...
     @property
-    def stdout(self) -> Reader: ...
+    def stdout(self) -> ByteReader: ...
     @property
-    def stderr(self) -> Reader: ...
+    def stderr(self) -> ByteReader: ...
     async def refusal(self, said: str) -> FazaiError:
-        """Why the shell ended; `said` is the end of its standard error."""
+        """Return why the shell ended; `said` is the end of its standard error."""
         ...
 
     @property
     def ends_all(self) -> bool:
-        """Whether `close` itself reaches all that the shell runs."""
+        """True when `close` itself reaches all that the shell runs."""
         ...
 
     async def close(self, *, busy: bool = False) -> None:
-        """Ends within seconds, whatever the other side does. `busy`: the shell still runs something, which is
-        ended as far as it can be reached."""
+        """End the shell within seconds, whatever the other side does. `busy`: it still runs something, which
+        is ended as far as it can be reached."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
-    """Of a block; of its output only the end where it printed more than is kept."""
+class BlockResult:
+    """The exit code and output of a block; of a long output only the end is kept."""
 
     exit: int
     out: bytes
@@ -67,11 +94,11 @@ class Result:
 
 
 #: Gets the output of a command as it comes: the stream's name, and bytes.
-Listener = Callable[[str, bytes], None]
+OutputListener = Callable[[str, bytes], None]
 #: How a block runs. A `look` needs no subshell, and nobody wants its standard error; what an `act` says is
 #: one stream, as each mark is a packet; of a `command` both streams are told apart.
-Form = Literal["look", "act", "command"]
-_FORMS: Final[Mapping[Form, tuple[str, str]]] = {
+BlockForm = Literal["look", "act", "command"]
+_BLOCK_FORMS: Final[Mapping[BlockForm, tuple[str, str]]] = {
     "look": ("fz_m begin; {", "} 2>/dev/null; fz_m end $?"),
     "act": ("fz_m begin; (", ") 2>&1; fz_m end $?"),
     "command": ("fz_b; (", "); fz_e $?"),
@@ -82,20 +109,23 @@ _WRITE_BYTES: Final = 64 * 1024  # collected before they are sent
 _KEPT_BYTES: Final = 1024 * 1024
 #: What is kept of what comes before the mark of a block: greetings, or why there is no shell.
 _GREETING_BYTES: Final = 16 * 1024
+#: What is told of the standard error of a shell that ended: its end.
+_LAST_WORDS_BYTES: Final = 2000
 
 
-class Ended(Exception):
-    """The shell went away; `err` is what it said last."""
+class ShellEnded(Exception):
+    """Raised when the shell went away; `err` is what it said last."""
 
     def __init__(self, err: bytes) -> None:
         super().__init__("the shell ended")
         self.err = err
 
 
-class Shell:
-    """Runs blocks one after the other. `root`: the folder that links of the host cannot lead out of."""
+class BlockRunner:
+    """Runs blocks of script one after the other in the shell of a channel. `root`: the folder that links of
+    the host cannot lead out of."""
 
-    def __init__(self, channel: Channel, host: str, root: str = "") -> None:
+    def __init__(self, channel: ShellChannel, host: str, root: str = "") -> None:
         self.nonce = secrets.token_hex(16)
         self.blocks = 0
         self._channel = channel
@@ -107,7 +137,7 @@ class Shell:
 
     @property
     def pid(self) -> int | None:
-        """Its number on the host; None as long as it has not said so."""
+        """The number of the shell's process on the host; None as long as it has not said so."""
         return None if self._first is None else self._first.pid
 
     async def run(
@@ -116,17 +146,17 @@ class Shell:
         *,
         timeout_s: float,
         setup: str = "",
-        listener: Listener | None = None,
-        form: Form = "command",
+        listener: OutputListener | None = None,
+        form: BlockForm = "command",
         limit: int | None = None,
-    ) -> Result:
+    ) -> BlockResult:
         """Run one block without standard input, and wait for its end. `setup` is a line for the shell itself.
         `limit`: it cannot print more than so many bytes; without one, the end of what it prints is kept.
 
         Raises TimeoutError, Unreachable when the connection goes away or the answer is none, Ended when only
         the shell does.
         """
-        chunks = [encoded(script)] if isinstance(script, str) else script
+        chunks = [encode_script(script)] if isinstance(script, str) else script
         async with asyncio.timeout(timeout_s):
             sender = asyncio.ensure_future(self._send(chunks, setup, form))
             try:
@@ -135,49 +165,53 @@ class Shell:
                 sender.cancel()
                 await asyncio.gather(sender, return_exceptions=True)
 
-    async def _send(self, chunks: Iterable[bytes], setup: str, form: Form) -> None:
-        """What fits travels in one piece: each write is a packet, a system call here and a wake-up there."""
+    async def _send(self, chunks: Iterable[bytes], setup: str, form: BlockForm) -> None:
+        """Send a block. What fits travels in one piece: each write is a packet, a system call here and a
+        wake-up there."""
         stdin = self._channel.stdin
-        prefix = quoted(self._root)
+        prefix = quote(self._root)
         head = (
             "" if self.blocks else f"{PRELUDE}{JUDGING}fz_prefix={prefix}\nfz_n={self.nonce}\nfz_m shell $$\n"
         )
         if form != "look" and not self._writes:
             self._writes = True
-            head += WRITING + FUNCTION
-        begin, end = _FORMS[form]
+            head += WRITING + CHECKING
+        begin, end = _BLOCK_FORMS[form]
         self.blocks += 1
-        waiting = bytearray(encoded(f"{head}{setup}\n{{ {begin}\n"))
+        waiting = bytearray(encode_script(f"{head}{setup}\n{{ {begin}\n"))
         for chunk in chunks:
             waiting += chunk
             if len(waiting) >= _WRITE_BYTES:
                 stdin.write(bytes(waiting))
                 waiting.clear()
-                await stdin.drain()  # deadline: Shell.run
-        waiting += encoded(f"\n{end}; }} </dev/null\n")
+                await stdin.drain()  # deadline: BlockRunner.run
+        waiting += encode_script(f"\n{end}; }} </dev/null\n")
         stdin.write(bytes(waiting))
-        await stdin.drain()  # deadline: Shell.run
+        await stdin.drain()  # deadline: BlockRunner.run
 
-    async def _receive(self, listener: Listener | None, form: Form, limit: int | None) -> Result:
+    async def _receive(
+        self, listener: OutputListener | None, form: BlockForm, limit: int | None
+    ) -> BlockResult:
         if form != "command":
             said, code = await self._until_end("stdout", self._channel.stdout, listener, limit)
             if code is not None:
-                return Result(code, said, b"")
+                return BlockResult(code, said, b"")
             last, _ = await self._until_end("stderr", self._channel.stderr, None, None)
             words = b"\n".join(text for text in (last, said) if text.strip())  # nologin's are in the output
-            raise Ended(words[-2000:])
-        out, err = await asyncio.gather(
+            raise ShellEnded(words[-_LAST_WORDS_BYTES:])
+        (out, code), (err, err_code) = await asyncio.gather(
             self._until_end("stdout", self._channel.stdout, listener, limit),
             self._until_end("stderr", self._channel.stderr, listener, limit),
         )
-        if out[1] is None or err[1] is None:
-            raise Ended(err[0][-2000:])
-        return Result(out[1], out[0], err[0])
+        if code is None or err_code is None:
+            raise ShellEnded(err[-_LAST_WORDS_BYTES:])
+        return BlockResult(code, out, err)
 
     async def _until_end(
-        self, name: str, reader: Reader, listener: Listener | None, limit: int | None
+        self, name: str, reader: ByteReader, listener: OutputListener | None, limit: int | None
     ) -> tuple[bytes, int | None]:
-        """What stands between the marks of the block, and its exit code; None if the stream ended before."""
+        """Read what stands between the marks of the block, and its exit code; None if the stream ended
+        before."""
         found = _Frame(self._rest[name], self.nonce)
         if name == "stdout" and self._first is None:
             self._first = found
@@ -203,9 +237,9 @@ class Shell:
         hint = "does something there stand between us and its sh?"
         return Unreachable(f"{self._host} {what}", stage="answer", where=self._host, hint=hint)
 
-    async def _read(self, reader: Reader) -> bytes:
+    async def _read(self, reader: ByteReader) -> bytes:
         try:
-            return await reader.read(_READ_BYTES)  # deadline: Shell.run
+            return await reader.read(_READ_BYTES)  # deadline: BlockRunner.run
         except OSError as error:
             text = f"the connection to {self._host} was cut: {error.strerror or error}"
             raise Unreachable(text, stage="read", where=self._host) from None
@@ -227,11 +261,11 @@ class _Frame:
 
     @property
     def size(self) -> int:
-        """Bytes of output that were read and are kept."""
+        """The number of bytes of output that were read and are kept."""
         return len(self.data) - self._start if self._start >= 0 else 0
 
     def scan(self) -> int | None:
-        """The exit code, once the end was read. Raises ValueError when there is none in its place."""
+        """Return the exit code, once the end was read. Raises ValueError when there is none in its place."""
         data = self.data
         if self._start < 0:
             found = data.find(self._begin)
@@ -266,13 +300,13 @@ class _Frame:
         self._told = max(self._start, self._told - excess)
 
     def fresh(self) -> bytes:
-        """Output that was not handed on yet."""
+        """Return output that was not handed on yet."""
         found = bytes(self.data[self._told : self._safe])
         self._told = self._safe
         return found
 
     def taken(self) -> bytes:
-        """The block's output, taken off the stream."""
+        """Take the block's output off the stream."""
         found = bytes(self.data[self._start : self._stop])
         del self.data[: self._after]
         return found

@@ -1,4 +1,4 @@
-"""What a host says when something fails, as errors with a next step."""
+"""Errors with a next step, for scripts that failed on a host."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import Final
 
 from fazai.errors import AccessDenied, DeviceError, Mark, Moved
-from fazai.providers.hosts.shell.channel import Result
+from fazai.providers.hosts.shell.channel import BlockResult
 from fazai.providers.hosts.shell.walking import MOUNTED_HINT, UNSAFE_HINT
 
-__all__ = ["Lines", "failed", "moved_on"]
+__all__ = ["OutputRelay", "moved_error", "script_error"]
 
 _HINTS: Final[tuple[tuple[str, str], ...]] = (
     ("unsafe step", UNSAFE_HINT),
@@ -34,17 +34,19 @@ _HINTS: Final[tuple[tuple[str, str], ...]] = (
     ("unknown user", "declare it before: host.user"),
     ("unknown group", "declare it before: host.group"),
 )
-_SHOWN: Final = 2000
-#: What a script of ours says on the way (`base`).
+_SHOWN_CHARS: Final = 2000
+#: Notes that a script of ours prints on the way (`preconditions`).
 _FRAME: Final = re.compile(rb"\n[0-9a-f]{32} (?:made|backup) [^\n]*\n")
-_TOLD: Final = 256 * 1024
+_RELAYED_BYTES: Final = 256 * 1024
 
 
-def failed(what: str, where: Mark | str, result: Result, mask: Callable[[str], str]) -> DeviceError:
-    """The error of a script that failed: exit status and the end of what it said."""
-    said = mask(_FRAME.sub(b"", result.err.strip() or result.out).decode("utf-8", "replace").strip())[
-        -_SHOWN:
-    ]
+def script_error(
+    what: str, where: Mark | str, result: BlockResult, mask: Callable[[str], str]
+) -> DeviceError:
+    """Return the error of a script that failed: exit status and the end of what it said, masked, with a
+    hint."""
+    printed = _FRAME.sub(b"", result.err.strip() or result.out).decode("utf-8", "replace")
+    said = mask(printed.strip())[-_SHOWN_CHARS:]
     text = f"{what}: exit status {result.exit}" + (f": {said}" if said else "")
     lower = said.lower()
     hint = next((hint for words, hint in _HINTS if words in lower), None)
@@ -52,15 +54,15 @@ def failed(what: str, where: Mark | str, result: Result, mask: Callable[[str], s
     return kind(text, where=where, hint=hint)
 
 
-def moved_on(path: str, shown: str, where: Mark | str, undone: bool) -> Moved:
-    """The error of a script that found something else than its change rests on."""
+def moved_error(path: str, shown: str, where: Mark | str, undone: bool) -> Moved:
+    """Return the error of a script whose preconditions did not hold at `path`, named `shown` for people."""
     text = f"{shown} was changed by another hand since it was looked at: nothing was written to it"
     if undone:
         text = f"{shown} is not as this run left it"
     return Moved(text, path=path, where=where, hint="run it again: it looks first")
 
 
-class Lines:
+class OutputRelay:
     """Hands output on by whole lines, so that no secret is cut in two; a flood is cut off. What begins as a
     frame (with the `nonce`) is ours: the command did not run."""
 
@@ -72,7 +74,7 @@ class Lines:
         self._nonce = nonce
         self._begun = False
         self._rest = {"stdout": bytearray(), "stderr": bytearray()}
-        self._left = _TOLD
+        self._left = _RELAYED_BYTES
 
     def hear(self, stream: str, data: bytes) -> None:
         rest = self._rest[stream]

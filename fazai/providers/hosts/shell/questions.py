@@ -1,4 +1,5 @@
-"""What a kind may ask of a host, as values; the session asks all of them at once (`script`)."""
+"""Questions that a kind may ask of a host, and their answers, as values. The session asks all of them at once
+(`script`)."""
 
 from __future__ import annotations
 
@@ -16,10 +17,10 @@ __all__ = [
     "ContentOf",
     "FileAt",
     "Output",
+    "OutputOf",
     "OverlongOutput",
     "PathState",
     "Question",
-    "Shell",
     "answer_bytes",
 ]
 
@@ -37,7 +38,8 @@ _MOST_BYTES = 256 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class FileAt:
-    """What is at a path; `hashed`: also the hash of its content; `follow`: of a link, what it leads to."""
+    """Ask for the state of a path; `hashed`: with the hash of the content; `follow`: of a link, that of its
+    target."""
 
     path: str
     hashed: bool = False
@@ -46,27 +48,29 @@ class FileAt:
 
 @dataclass(frozen=True, slots=True)
 class ContentOf:
-    """The content of the file at a path, or where a link there leads, if it has at most so many bytes."""
+    """Ask for the content of the file at a path, or where a link there leads, if it has at most so many
+    bytes."""
 
     path: str
     limit: int
 
 
 @dataclass(frozen=True, slots=True)
-class Shell:
-    """What a snippet of POSIX shell prints (at most `limit` bytes), and its exit code. The snippet changes
-    nothing."""
+class OutputOf:
+    """Ask for the output of a snippet of POSIX shell (at most `limit` bytes), and its exit code. The snippet
+    changes nothing."""
 
     script: str
     limit: int = SAID_BYTES
 
 
-Question = FileAt | ContentOf | Shell
+Question = FileAt | ContentOf | OutputOf
 
 
 @dataclass(frozen=True, slots=True)
 class PathState:
-    """`type`: missing, denied (a folder above may not be entered), file, directory, link, other.
+    """The state of a path. `type`: missing, denied (a folder above may not be entered), file, directory,
+    link, other. Sizes are bytes.
 
     `unsafe`: why the path cannot be trusted (`walking`), in a sentence; nothing of it is used then. `real`:
     of a link that was followed, where the file itself is (and `target` is the link's). `shared`: users other
@@ -88,15 +92,15 @@ class PathState:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """Of a `Shell` question; of `ContentOf`: `exit` 0 and the content, 1 without one, `walking.UNSAFE` and
-    why the path cannot be trusted."""
+    """The answer to an `OutputOf`, or to a `ContentOf`: then `exit` is 0 with the content, 1 without one, and
+    `walking.UNSAFE` with why the path cannot be trusted."""
 
     exit: int
     out: bytes
 
 
 class AnswerTooLong(DeviceError):
-    """The host said more than a question may be answered with; raised where the answer is used."""
+    """Raised where an answer is used that was longer than its question allows."""
 
 
 class OverlongOutput(Output):
@@ -125,6 +129,6 @@ Answer = PathState | Output
 
 
 def answer_bytes(questions: Sequence[Question]) -> int:
-    """The most that a host can have to say in answer to these questions, all frames included."""
-    limits = (q.limit if isinstance(q, ContentOf | Shell) else 0 for q in questions)
+    """Return the most bytes that the answer to these questions can have, all frames included."""
+    limits = (q.limit if isinstance(q, ContentOf | OutputOf) else 0 for q in questions)
     return min(_MOST_BYTES, _READ_BYTES + sum(limit + _PATH_BYTES for limit in limits))

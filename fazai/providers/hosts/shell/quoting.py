@@ -4,26 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-__all__ = ["CHUNK_BYTES", "appended", "encoded", "quoted"]
+__all__ = ["CHUNK_BYTES", "append_commands", "encode_script", "quote"]
 
 #: How much content one command line of the script carries.
 CHUNK_BYTES = 128 * 1024
 
 
-def quoted(text: str) -> str:
-    """One word, whatever it holds. Raises ValueError for NUL, which no name and no argument can hold."""
+def quote(text: str) -> str:
+    """Return the text as one word, whatever it holds. Raises ValueError for NUL, which no name and no
+    argument can hold."""
     if "\0" in text:
         raise ValueError("a NUL character")
     return "'" + text.replace("'", "'\\''") + "'"
 
 
-def encoded(script: str) -> bytes:
-    """The script's bytes; names that are no UTF-8 come back as they came."""
+def encode_script(script: str) -> bytes:
+    """Return the script's bytes; names that are no UTF-8 come back as they came."""
     return script.encode("utf-8", "surrogateescape")
 
 
-def appended(data: bytes) -> Iterator[bytes]:
-    """Commands that append the data to "$fz_tmp". `printf` is a builtin: nothing of it is a command line.
+def append_commands(data: bytes) -> Iterator[bytes]:
+    """Iterate over commands that append the data to "$fz_tmp". `printf` is a builtin: nothing of it is a
+    command line.
 
     Bytes stand in single quotes as they are; only a chunk that holds NUL needs escapes.
     """

@@ -12,11 +12,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Final
 
-from fazai.providers.hosts.shell.questions import ContentOf, FileAt, Question, Shell
-from fazai.providers.hosts.shell.quoting import quoted
+from fazai.providers.hosts.shell.questions import ContentOf, FileAt, OutputOf, Question
+from fazai.providers.hosts.shell.quoting import quote
 from fazai.providers.hosts.shell.walking import WALKING
 
-__all__ = ["PRELUDE", "folders", "numbered", "observe_script"]
+__all__ = ["PRELUDE", "folders_above", "number_paths", "observe_script"]
 
 _BATCH: Final = 200  # paths for one process: their names must fit into its arguments
 
@@ -166,14 +166,14 @@ fz_e() { fz_m end "$1"; fz_m end "$1" >&2; }
 """
 
 
-def numbered(questions: Sequence[Question]) -> dict[str, int]:
-    """The paths that are asked for, by the number under which the script tells of them."""
-    paths = dict.fromkeys(q.path for q in questions if not isinstance(q, Shell))
+def number_paths(questions: Sequence[Question]) -> dict[str, int]:
+    """Map each path that is asked for to the number under which the script tells of it."""
+    paths = dict.fromkeys(q.path for q in questions if not isinstance(q, OutputOf))
     return {path: number for number, path in enumerate(paths)}
 
 
-def folders(paths: Iterable[str]) -> list[str]:
-    """All folders above these paths, each once, those above others first."""
+def folders_above(paths: Iterable[str]) -> list[str]:
+    """Return all folders above these paths, each once, those above others first."""
     found: dict[str, None] = {}
     for path in paths:
         names = path.split("/")[1:-1]
@@ -182,33 +182,33 @@ def folders(paths: Iterable[str]) -> list[str]:
 
 
 def observe_script(questions: Sequence[Question], *, alone: bool = False) -> str:
-    """The script whose output `answers.read_answers` reads. `alone`: every content and hash by a program of
-    its own, which takes longer, and never mistakes the end of one for the beginning of another; and what is
-    to be walked to is."""
-    return "\n".join(_parts(questions, alone))
+    """Return the script whose output `answers.read_answers` reads. `alone`: every content and hash comes from
+    a program of its own, which takes longer, and never mistakes the end of one for the beginning of another;
+    and what is to be walked to is."""
+    return "\n".join(_script_parts(questions, alone))
 
 
-def _walks(script: str) -> bool:
+def _needs_walking(script: str) -> bool:
     return "fz_with" in script or "fz_cd" in script
 
 
-def _parts(questions: Sequence[Question], alone: bool) -> Iterator[str]:
-    paths = numbered(questions)
+def _script_parts(questions: Sequence[Question], alone: bool) -> Iterator[str]:
+    paths = number_paths(questions)
     hashed = {paths[q.path] for q in questions if isinstance(q, FileAt) and q.hashed}
     texts: dict[int, int] = {}
     for q in questions:
         if isinstance(q, ContentOf):
             texts[paths[q.path]] = max(q.limit, texts.get(paths[q.path], 0))
     followed = {paths[q.path] for q in questions if isinstance(q, FileAt) and q.follow}
-    walks = alone or any(_walks(q.script) for q in questions if isinstance(q, Shell))
+    walks = alone or any(_needs_walking(q.script) for q in questions if isinstance(q, OutputOf))
     walk = "fz_walks" if walks else 'fz_m later "$fz_ws"'
     if walks:
         yield WALKING
     yield f"fz_alone={1 if alone else ''} fz_i= fz_a= fz_no= fz_is= fz_ui= fz_ua="
     rest = iter(paths.items())
     while batch := dict(islice(rest, _BATCH)):
-        yield from (f"fz_up {n} {quoted(folder)}" for n, folder in enumerate(folders(batch)))
-        yield from (f"fz_at {number} {quoted(path)}" for path, number in batch.items())
+        yield from (f"fz_up {n} {quote(folder)}" for n, folder in enumerate(folders_above(batch)))
+        yield from (f"fz_at {number} {quote(path)}" for path, number in batch.items())
         yield "fz_stats"
         if here := [str(n) for n in batch.values() if n in followed]:
             yield f"fz_follow {' '.join(here)}"
@@ -217,7 +217,7 @@ def _parts(questions: Sequence[Question], alone: bool) -> Iterator[str]:
             yield f"fz_hashes {' '.join(here)}"
         yield f"{walk}; fz_heads"
     for number, q in enumerate(questions):
-        if isinstance(q, Shell):
+        if isinstance(q, OutputOf):
             yield f"fz_m out {number}\nfz_q{number}() (\n{q.script}\n)\nfz_said fz_q{number} {q.limit + 1}"
             yield f"fz_m exit {number} $fz_x"
     yield "fz_m looked"

@@ -18,7 +18,7 @@ from typing import Final
 
 __all__ = ["JUDGING", "MOUNTED", "MOUNTED_HINT", "UNSAFE", "UNSAFE_HINT", "WALKING", "WRITING"]
 
-#: The exit status of a `Shell` question that met an unsafe step.
+#: The exit status of an `OutputOf` question that met an unsafe step.
 UNSAFE: Final = 86
 UNSAFE_HINT: Final = (
     "give that step to root, or to the user whose file it is, or work as that user: become_user:"

@@ -9,37 +9,37 @@ from itertools import islice
 
 from fazai.errors import AccessDenied, DeviceError
 from fazai.model import FieldSpec, Problem, Value
-from fazai.providers.hosts.base import Base, checked
-from fazai.providers.hosts.kind import Act, Block, Put, Want
-from fazai.providers.hosts.kinds.shared.blob import Blob
+from fazai.providers.hosts.blob import Blob
+from fazai.providers.hosts.kind import Act, Block, FileReplacement, Want
+from fazai.providers.hosts.shell.preconditions import Precondition, check_lines
 from fazai.providers.hosts.shell.questions import Output, PathState
-from fazai.providers.hosts.shell.quoting import appended, encoded, quoted
+from fazai.providers.hosts.shell.quoting import append_commands, encode_script, quote
 from fazai.providers.hosts.shell.walking import UNSAFE, UNSAFE_HINT
 
 __all__ = [
     "ATTRIBUTES",
     "REPLACING",
     "account_of",
-    "attributes",
-    "below",
-    "changed_attributes",
+    "attributes_to_set",
+    "change_attributes",
+    "check_recipient",
     "check_replacing",
-    "denied",
-    "emptied",
-    "in_place",
-    "left_file",
-    "meant_for",
+    "denied_error",
+    "file_left",
+    "finish_file",
     "refuse_unsafe",
-    "removed",
-    "replaced",
+    "remove_made_folders",
+    "remove_path",
+    "replace_file",
     "seen_attributes",
     "set_attributes",
-    "temporary",
+    "temporary_path",
+    "trust_below",
 ]
 
-_CHUNKS = 8  # of 128 KiB each in one block: that much the shell on the host holds at a time
+_CHUNKS_PER_BLOCK = 8  # of 128 KiB each in one block: that much the shell on the host holds at a time
 
-_BACKED_BYTES = 255 - len(".20261122T131500Z.99~")  # of a name to which this can be added
+_BACKUP_NAME_BYTES = 255 - len(".20261122T131500Z.99~")  # of a name to which this can be added
 
 ATTRIBUTES = (
     FieldSpec("mode", "mode", 'four octal digits in quotes: "0644"'),
@@ -55,10 +55,10 @@ REPLACING = (
 
 
 def check_replacing(fields: Mapping[str, Value]) -> Iterator[Problem]:
-    """What is wrong with the options of `REPLACING`."""
+    """Iterate over the problems of the options of `REPLACING`."""
     name = posixpath.basename(fields.get("path") or fields.get("dest") or "")
-    if fields.get("backup") and len(name.encode("utf-8", "surrogateescape")) > _BACKED_BYTES:
-        said = f"makes a name longer than 255 bytes, as the file's own has more than {_BACKED_BYTES}"
+    if fields.get("backup") and len(name.encode("utf-8", "surrogateescape")) > _BACKUP_NAME_BYTES:
+        said = f"makes a name longer than 255 bytes, as the file's own has more than {_BACKUP_NAME_BYTES}"
         yield Problem("backup", said)
     text = fields.get("validate")
     if text is None:
@@ -73,7 +73,8 @@ def check_replacing(fields: Mapping[str, Value]) -> Iterator[Problem]:
 
 
 def seen_attributes(want: Want, path: PathState) -> dict[str, Value]:
-    """Mode, owner and group as they are; an account under the name, or number, by which it is wanted."""
+    """Return mode, owner and group as they are; an account under the name, or number, by which it is
+    wanted."""
     fields = want.fields
     owner, group = fields.get("owner"), fields.get("group")
     return {
@@ -87,17 +88,18 @@ def seen_attributes(want: Want, path: PathState) -> dict[str, Value]:
 
 
 def refuse_unsafe(want: Want, answer: PathState | Output) -> None:
-    """Raises DeviceError where somebody else can lead what is read or written elsewhere."""
+    """Raise DeviceError where somebody else can lead what is read or written elsewhere."""
     if isinstance(answer, PathState):
         why = answer.unsafe
     else:
         why = answer.out.decode("utf-8", "replace").strip() if answer.exit == UNSAFE else ""
     if why:
         hint = UNSAFE_HINT if why.startswith("unsafe") else None
-        raise unlike(want, why, "become: true" if why.endswith("permission denied") else hint)
+        raise unexpected_error(want, why, "become: true" if why.endswith("permission denied") else hint)
 
 
-def denied(want: Want) -> AccessDenied:
+def denied_error(want: Want) -> AccessDenied:
+    """Return the error for a path that cannot be looked at, as a folder above it may not be entered."""
     return AccessDenied(
         f"{want.resource.kind} {want.resource.identity}: a folder above it may not be entered",
         where=want.resource.mark or want.resource.identity,
@@ -105,8 +107,8 @@ def denied(want: Want) -> AccessDenied:
     )
 
 
-def unlike(want: Want, what: str, hint: str | None = None) -> DeviceError:
-    """Something else stands there."""
+def unexpected_error(want: Want, what: str, hint: str | None = None) -> DeviceError:
+    """Return the error for an item that is not what it must be to be managed: `what` says how."""
     return DeviceError(
         f"{want.resource.kind} {want.resource.identity}: {what}",
         where=want.resource.mark or want.resource.identity,
@@ -114,33 +116,36 @@ def unlike(want: Want, what: str, hint: str | None = None) -> DeviceError:
     )
 
 
-def temporary(path: str, token: str) -> str:
-    """A name in the same folder, so that the rename is atomic."""
+def temporary_path(path: str, token: str) -> str:
+    """Return a name in the same folder, so that the rename is atomic."""
     return f"{posixpath.dirname(path)}/.fazai-{token}"
 
 
-def attributes(act: Act, default_mode: str) -> dict[str, str]:
-    """Mode and owner of what is made: as declared, else as it was."""
+def attributes_to_set(act: Act, default_mode: str) -> dict[str, str]:
+    """Return mode, owner and group of what is made: as declared, else as they were; empty: not to be set."""
     fields = {**act.have, **act.after}
     owner = act.after.get("owner", act.have.get("uid", ""))
     group = act.after.get("group", act.have.get("gid", ""))
     return {"mode": str(fields.get("mode", default_mode)), "owner": str(owner), "group": str(group)}
 
 
-def left_file(path: str, act: Act, default_mode: str, sha256: str) -> Base:
-    """What is there once the act is done; of an account that is said by its name the number is not known."""
-    wanted = attributes(act, default_mode)
+def file_left(path: str, act: Act, default_mode: str, sha256: str) -> Precondition:
+    """Return the state of a file once the act is done; of an account that is said by its name the number is
+    not known."""
+    wanted = attributes_to_set(act, default_mode)
     uid, gid = (int(n) if n.isdigit() else None for n in (wanted["owner"], wanted["group"]))
-    return Base(path, "file", int(wanted["mode"], 8) if wanted["mode"] else None, uid, gid, sha256=sha256)
+    return Precondition(
+        path, "file", int(wanted["mode"], 8) if wanted["mode"] else None, uid, gid, sha256=sha256
+    )
 
 
 def account_of(owner: str, group: str) -> str:
-    """The word for `chown`; empty when nothing is to be said."""
-    return quoted(f"{owner}:{group}" if group else owner) if owner or group else ""
+    """Return the word for `chown`; empty when there is nothing to set."""
+    return quote(f"{owner}:{group}" if group else owner) if owner or group else ""
 
 
 def set_attributes(path: str, mode: str | None, owner: str, group: str) -> str:
-    """Lines that set what is given. The owner first: a change of it drops set-user-id bits."""
+    """Return lines that set what is given. The owner first: a change of it drops set-user-id bits."""
     lines = []
     if account := account_of(owner, group):
         # who is not root may not even set the owner that is there already
@@ -150,99 +155,100 @@ def set_attributes(path: str, mode: str | None, owner: str, group: str) -> str:
     return "\n".join(lines)
 
 
-def changed_attributes(path: str, act: Act) -> Block:
-    """A block that sets those attributes of a file or folder that differ."""
+def change_attributes(path: str, act: Act) -> Block:
+    """Return a block that sets those attributes of a file or folder that differ."""
     fields = act.after
     mode, owner, group = (str(fields.get(name, "")) for name in ("mode", "owner", "group"))
     if mode:  # of a folder, GNU's chmod takes the set-id bits away for five digits only
         mode = f"0{mode}"
     account = account_of(owner, group) or "''"
-    script = (
-        f"set -e; fz_in {quoted(path)}\n{meant_for(act)}fz_change {act.token} {mode or quoted('')} {account}"
-    )
-    plain = f"set -e\n{set_attributes(quoted(path), mode, owner, group)}"
-    return Block(script, at=path, plain=plain, below=below(act))
+    script = f"set -e; fz_in {quote(path)}\n{check_recipient(act)}"
+    script += f"fz_change {act.token} {mode or quote('')} {account}"
+    plain = f"set -e\n{set_attributes(quote(path), mode, owner, group)}"
+    return Block(script, at=path, plain=plain, below=trust_below(act))
 
 
-def removed(path: str) -> Block:
-    """A block that removes the name; a link goes, and what it leads to stays."""
-    return Block(f"set -e; fz_rm {quoted(path)}", at=path, plain=f"rm -f {quoted(path)}")
+def remove_path(path: str) -> Block:
+    """Return a block that removes the name; a link goes, and what it leads to stays."""
+    return Block(f"set -e; fz_rm {quote(path)}", at=path, plain=f"rm -f {quote(path)}")
 
 
-def emptied(path: str, act: Act) -> Iterator[Block]:
-    """Blocks that remove the folders above that were made with what is undone, where nothing else is in
-    them."""
+def remove_made_folders(path: str, act: Act) -> Iterator[Block]:
+    """Iterate over blocks that remove the folders above that were made with what is undone, where nothing
+    else is in them."""
     size = act.memory.get(("made", act.undoes)) if act.undone else None
     name = path.encode("utf-8", "surrogateescape")
     while size is not None and len(name := name.rpartition(b"/")[0]) >= size:
-        word = quoted(name.decode("utf-8", "surrogateescape"))
+        word = quote(name.decode("utf-8", "surrogateescape"))
         yield Block(f'set -e; fz_in {word}; rmdir "./$fz_name" 2>/dev/null || :', compares=True)
 
 
-def below(act: Act) -> str:
-    """Whether nobody else may write to a folder, once it is done."""
+def trust_below(act: Act) -> str:
+    """Return "ours" where nobody else may write to a folder once the act is done, "loose" where somebody may
+    (`Block.below`)."""
     fields = {**act.have, **act.after}
     owner = str(act.after.get("owner", act.have.get("uid", "0")))
     others = int(str(fields.get("mode", "0755")), 8) & 0o022
     return "loose" if others or owner not in ("0", "root") else "ours"
 
 
-def meant_for(act: Act) -> str:
-    """A line that refuses to make something for one user in a folder of another one."""
+def check_recipient(act: Act) -> str:
+    """Return a line that refuses to make something for one user in a folder of another one."""
     owner = act.after.get("owner")
-    return "" if owner is None else f"fz_for {quoted(str(owner))}\n"
+    return "" if owner is None else f"fz_for {quote(str(owner))}\n"
 
 
-def replaced(path: str, content: Blob, act: Act, default_mode: str) -> Iterator[Block]:
-    """Blocks that put a file in place as a whole: a temporary file beside it, complete and synchronised,
-    takes its name. A cut leaves the old file."""
+def replace_file(path: str, content: Blob, act: Act, default_mode: str) -> Iterator[Block]:
+    """Iterate over blocks that put a file in place as a whole: a temporary file beside it, complete and
+    synchronised, takes its name. A cut leaves the old file. Raises DeviceError for a content that was not
+    kept."""
     if content.data is None:
         raise DeviceError(f"{act.identity} was too large to be kept, and cannot be put back")
-    tmp = temporary(path, act.token)
-    chunks = iter(appended(content.data))
-    opened = encoded(f"set -e; fz_open {quoted(path)} {act.token}")
-    made = encoded(f'\n{meant_for(act)}umask 077; set -C; : >"$fz_tmp"; set +C\n')
+    tmp = temporary_path(path, act.token)
+    chunks = iter(append_commands(content.data))
+    opened = encode_script(f"set -e; fz_open {quote(path)} {act.token}")
+    made = encode_script(f'\n{check_recipient(act)}umask 077; set -C; : >"$fz_tmp"; set +C\n')
     whole = True
-    while len(batch := tuple(islice(chunks, _CHUNKS))) == _CHUNKS:
+    while len(batch := tuple(islice(chunks, _CHUNKS_PER_BLOCK))) == _CHUNKS_PER_BLOCK:
         yield Block((opened, made, b"fz_keep=1\n", *batch), tmp, compares=True)
         made, whole = b" '' again\n", False
-    script = (opened, made, *batch, encoded(in_place(act, default_mode)))
+    script = (opened, made, *batch, encode_script(finish_file(act, default_mode)))
     put = None
     if whole and not act.options.get("validate"):  # a command may look at the files before it
-        wanted = attributes(act, default_mode)
+        wanted = attributes_to_set(act, default_mode)
         account = account_of(wanted["owner"], wanted["group"])
-        put = Put(path, batch, wanted["mode"], account, _ending(act), _keeps_mode(act))
+        put = FileReplacement(path, batch, wanted["mode"], account, _final_lines(act), _keeps_mode(act))
     yield Block(script, tmp, put=put, compares=True)
     if act.undoes and (backup := act.memory.get(("backup", act.undoes))):
         node, end = backup  # it holds what was put back just now
-        yield Block(f"fz_unback {quoted(path + end)} {node} {content.sha256}", compares=True)
+        yield Block(f"fz_unback {quote(path + end)} {node} {content.sha256}", compares=True)
 
 
-def in_place(act: Act, default_mode: str) -> str:
-    """The end of a block behind `fz_open` whose "$fz_tmp" is complete: it gets its attributes, and takes the
-    file's name."""
-    wanted = attributes(act, default_mode)
+def finish_file(act: Act, default_mode: str) -> str:
+    """Return the end of a block behind `fz_open` whose "$fz_tmp" is complete: it gets its attributes, and
+    takes the file's name."""
+    wanted = attributes_to_set(act, default_mode)
     mode = None if _keeps_mode(act) else wanted["mode"]
     lines = [set_attributes('"$fz_tmp"', mode, wanted["owner"], wanted["group"])]
     if mode is None:
         lines.append(f"fz_like {wanted['mode']}")
     if act.options.get("validate"):
         words = [word.split("%s") for word in shlex.split(act.options["validate"])]
-        command = " ".join('"$fz_tmp"'.join(map(quoted, parts)) for parts in words)
+        command = " ".join('"$fz_tmp"'.join(map(quote, parts)) for parts in words)
         text = "did not succeed: nothing takes its place, the old file stays"
-        said = quoted(f"validate: {act.options['validate']} {text}")
+        said = quote(f"validate: {act.options['validate']} {text}")
         lines.append(f"{command} >&2 || {{ fz_x=$?; printf '%s\\n' {said} >&2; exit $fz_x; }}")
     lines.append('fz_sync "$fz_tmp"')
     if act.options.get("backup"):
         lines.append("fz_old")
-    return "\n".join([*lines, _ending(act)])
+    return "\n".join([*lines, _final_lines(act)])
 
 
 def _keeps_mode(act: Act) -> bool:
-    """Whether who may read it is as it was, which the mode alone does not say."""
+    """Tell whether the readers of a file stay the same ones, which the mode alone does not say."""
     return "mode" not in act.after and "mode" in act.have
 
 
-def _ending(act: Act) -> str:
+def _final_lines(act: Act) -> str:
     backup = f"fz_backup {act.token}\n" if act.options.get("backup") else ""
-    return f"{checked(act.base)}{backup}fz_take"
+    return f"{check_lines(act.preconditions)}{backup}fz_take"

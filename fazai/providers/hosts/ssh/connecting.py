@@ -14,7 +14,7 @@ from typing import Any
 import asyncssh
 
 from fazai.errors import AccessDenied, FazaiError, InventoryError, Unreachable
-from fazai.providers.hosts.ssh.settings import Hop, Settings, hops, settings_of_jump
+from fazai.providers.hosts.ssh.settings import Hop, SshSettings, parse_hops, settings_of_jump
 from fazai.providers.hosts.ssh.trust import KnownHosts, Trust
 
 __all__ = ["Connections", "end_connection"]
@@ -45,7 +45,7 @@ _SYSTEM_KNOWN_HOSTS = "/etc/ssh/ssh_known_hosts"
 
 
 @dataclass(slots=True)
-class _Shared:
+class _SharedConnection:
     """A connection that others go through; closed when the last of them is."""
 
     connection: asyncssh.SSHClientConnection
@@ -72,13 +72,13 @@ async def end_connection(connection: asyncssh.SSHClientConnection) -> None:
         connection.abort()
 
 
-async def _leave_after(connection: asyncssh.SSHClientConnection, way: _Shared) -> None:
+async def _leave_after(connection: asyncssh.SSHClientConnection, way: _SharedConnection) -> None:
     await connection.wait_closed()  # deadline: none, it lives as long as its target is spoken to
     way.leave()
 
 
-class _Client(asyncssh.SSHClient):
-    """Asked by asyncssh about keys that known_hosts does not have."""
+class _HostKeyClient(asyncssh.SSHClient):
+    """Answers asyncssh about host keys that known_hosts does not have."""
 
     def __init__(self, trust: Trust) -> None:
         self._trust = trust
@@ -97,21 +97,21 @@ class Connections:
         self._environ = os.environ if environ is None else environ
         self._known = KnownHosts()
         self._keys: dict[tuple[object, ...], list[Any]] = {}
-        self._shared: dict[tuple[object, ...], asyncio.Future[_Shared]] = {}
+        self._shared: dict[tuple[object, ...], asyncio.Future[_SharedConnection]] = {}
 
     @property
     def _home(self) -> str:
         return self._own_home or os.path.expanduser("~")
 
-    async def open(self, target: str, settings: Settings) -> asyncssh.SSHClientConnection:
-        """A connection to the target, logged in. Raises Unreachable, AccessDenied, InventoryError."""
+    async def open(self, target: str, settings: SshSettings) -> asyncssh.SSHClientConnection:
+        """Open a connection to the target, logged in. Raises Unreachable, AccessDenied, InventoryError."""
         trust = self._trust(settings)
         waited_for = [settings.hop]
         try:
             async with asyncio.timeout(settings.connect_timeout_s):
                 return await self._open(target, settings, trust, waited_for)
         except TimeoutError:
-            silent = _address(replace(settings, hop=waited_for[-1]))
+            silent = _shown_address(replace(settings, hop=waited_for[-1]))
             text = f"{silent} did not answer within {settings.connect_timeout_s:g} s"
             raise Unreachable(
                 text,
@@ -120,26 +120,27 @@ class Connections:
                 hint="is it up? is the port open? connect_timeout: and timeout: say how long it may take",
             ) from None
         except asyncssh.HostKeyNotVerifiable:
-            raise trust.refusal(target, _address(settings)) from None
+            raise trust.refusal(target, _shown_address(settings)) from None
         except asyncssh.PermissionDenied as error:
-            raise _denied(target, settings, error) from None
+            raise _login_refused(target, settings, error) from None
         except asyncssh.KeyExchangeFailed as error:
-            text = f"no common algorithms with {_address(settings)}: {error.reason}"
+            text = f"no common algorithms with {_shown_address(settings)}: {error.reason}"
             raise Unreachable(text, stage="handshake", where=target) from None
         except asyncssh.ChannelOpenError as error:
-            text = f"the way to {_address(settings)} is closed: {error.reason}"
+            text = f"the way to {_shown_address(settings)} is closed: {error.reason}"
             raise Unreachable(text, stage="connect", where=target, hint="look at the host of jump:") from None
         except (asyncssh.Error, OSError) as error:
-            raise _unreachable(target, settings, error) from None
+            raise _connection_failed(target, settings, error) from None
 
     async def _open(
-        self, target: str, settings: Settings, trust: Trust, waited_for: list[Hop]
+        self, target: str, settings: SshSettings, trust: Trust, waited_for: list[Hop]
     ) -> asyncssh.SSHClientConnection:
-        """`waited_for` gets the hosts whose answer is waited for, one after the other."""
+        """Connect, through others where that is said. `waited_for` gets the hosts whose answer is waited for,
+        one after the other."""
         options = asyncssh.SSHClientConnectionOptions(**self._options(settings, trust))
         jumps = settings.jumps
         if jumps is None and isinstance(options.tunnel, str):
-            jumps = hops(options.tunnel)  # ProxyJump of ~/.ssh/config
+            jumps = parse_hops(options.tunnel)  # ProxyJump of ~/.ssh/config
         if not jumps:
             # deadline: `open`
             return await asyncssh.connect(settings.hop.host, options=options, config=None, tunnel=None)
@@ -155,8 +156,8 @@ class Connections:
         asyncio.ensure_future(_leave_after(connection, way))  # noqa: RUF006 - ends with the connection
         return connection
 
-    async def _way(self, target: str, settings: Settings, jumps: tuple[Hop, ...]) -> _Shared:
-        """The connection to the last host on the way; hosts behind the same one share it."""
+    async def _way(self, target: str, settings: SshSettings, jumps: tuple[Hop, ...]) -> _SharedConnection:
+        """Return the connection to the last host on the way; hosts behind the same one share it."""
         key = (settings_of_jump(settings, jumps), id(asyncio.get_running_loop()))
         for old in [k for k, f in self._shared.items() if f.done() and (f.exception() or f.result().closed)]:
             del self._shared[old]
@@ -168,10 +169,10 @@ class Connections:
         shared.users += 1
         return shared
 
-    async def _share(self, target: str, settings: Settings) -> _Shared:
-        return _Shared(await self.open(target, settings))
+    async def _share(self, target: str, settings: SshSettings) -> _SharedConnection:
+        return _SharedConnection(await self.open(target, settings))
 
-    def _options(self, settings: Settings, trust: Trust) -> dict[str, Any]:
+    def _options(self, settings: SshSettings, trust: Trust) -> dict[str, Any]:
         config = settings.config or os.path.join(self._home, ".ssh", "config")
         has_config = os.path.isfile(config)
         found: dict[str, Any] = {
@@ -181,7 +182,7 @@ class Connections:
             "kex_algs": _KEX,
             "encryption_algs": _CIPHERS,
             "compression_algs": None,
-            "client_factory": lambda: _Client(trust),
+            "client_factory": lambda: _HostKeyClient(trust),
             "login_timeout": settings.connect_timeout_s,
             "keepalive_interval": 15,
             "x509_trusted_certs": None,
@@ -208,8 +209,9 @@ class Connections:
                 found["client_keys"] = list(keys)
         return found
 
-    def _load(self, settings: Settings) -> list[Any]:
-        """The private keys, each with its certificate; read once for all hosts. Raises InventoryError."""
+    def _load(self, settings: SshSettings) -> list[Any]:
+        """Return the private keys, each with its certificate; read once for all hosts. Raises
+        InventoryError."""
         passphrase = settings.passphrase.reveal() if settings.passphrase else None
         names = [os.path.join(self._home, ".ssh", name) for name in _KEYS]
         paths = [settings.key] if settings.key else [name for name in names if os.path.isfile(name)]
@@ -221,7 +223,7 @@ class Connections:
             found = self._keys[key] = [pair for pair in pairs if pair is not None]
         return found
 
-    def _pair(self, path: str, settings: Settings, passphrase: str | None) -> Any:
+    def _pair(self, path: str, settings: SshSettings, passphrase: str | None) -> Any:
         asks_agent = settings.agent and bool(self._environ.get("SSH_AUTH_SOCK"))
         hint = "passphrase: !env NAME, or add the key to the agent"
         try:
@@ -233,10 +235,10 @@ class Connections:
             encrypted = passphrase is None and "assphrase" in str(error)
             if settings.key is None or (encrypted and asks_agent):  # the agent may have it
                 return None
-            text = (
-                f"the private key is encrypted: {path}" if encrypted else f"{path} is no private key: {error}"
-            )
-            raise InventoryError(text, where=path, hint=hint if encrypted else None) from None
+            if encrypted:
+                text = f"the private key is encrypted: {path}"
+                raise InventoryError(text, where=path, hint=hint) from None
+            raise InventoryError(f"{path} is no private key: {error}", where=path) from None
         beside = f"{path}-cert.pub"
         certificate = settings.certificate or (beside if os.path.isfile(beside) else None)
         if certificate is None:
@@ -246,7 +248,7 @@ class Connections:
         except (asyncssh.KeyImportError, OSError) as error:
             raise InventoryError(f"the certificate cannot be read: {error}", where=certificate) from None
 
-    def _trust(self, settings: Settings) -> Trust:
+    def _trust(self, settings: SshSettings) -> Trust:
         usual = (os.path.join(self._home, ".ssh", "known_hosts"), _SYSTEM_KNOWN_HOSTS)
         pinned = None
         if settings.host_key not in ("strict", "accept-new"):
@@ -260,12 +262,12 @@ class Connections:
         return Trust(settings.known_hosts or usual, self._known, settings.host_key == "accept-new", pinned)
 
 
-def _address(settings: Settings) -> str:
+def _shown_address(settings: SshSettings) -> str:
     hop = settings.hop
     return hop.host if hop.port in (None, 22) else f"[{hop.host}]:{hop.port}"
 
 
-def _denied(target: str, settings: Settings, error: asyncssh.PermissionDenied) -> FazaiError:
+def _login_refused(target: str, settings: SshSettings, error: asyncssh.PermissionDenied) -> FazaiError:
     user = settings.hop.user or "this user"
     tried = "key and password" if settings.password is not None else "key"
     hint = "is the public key in its authorized_keys? user: and key: say who logs in"
@@ -275,15 +277,15 @@ def _denied(target: str, settings: Settings, error: asyncssh.PermissionDenied) -
         tried = tried.replace("password", "jump_password")
         hint = "it is a host to go through: jump: says as whom, key: and jump_password: with what"
     return AccessDenied(
-        f"{_address(settings)} does not let {user} log in with the {tried} it was given",
+        f"{_shown_address(settings)} does not let {user} log in with the {tried} it was given",
         where=target,
         hint=hint,
     )
 
 
-def _unreachable(target: str, settings: Settings, error: Exception) -> FazaiError:
-    """What went wrong on the way."""
-    address = _address(settings)
+def _connection_failed(target: str, settings: SshSettings, error: Exception) -> FazaiError:
+    """Return the error for a connection that did not come about."""
+    address = _shown_address(settings)
     if isinstance(error, socket.gaierror):
         text, stage, hint = f"there is no host {settings.hop.host}", "resolve", "is host: right?"
     elif isinstance(error, ConnectionRefusedError):

@@ -1,4 +1,4 @@
-"""The provider `ssh`: options, and sessions. Light to import: asyncssh comes with the first connection."""
+"""The provider `ssh`: its options and sessions. Light to import: asyncssh comes with the first connection."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from threading import Thread
 from typing import TYPE_CHECKING
 
 from fazai.model import FieldSpec, Session, Target
-from fazai.providers.hosts.provider import HostProvider, option
+from fazai.providers.hosts.options import read_option
+from fazai.providers.hosts.provider import HostProvider
 from fazai.providers.hosts.shell.become import become_of
-from fazai.providers.hosts.ssh.settings import OPTIONS, Hop, problems, settings_of
+from fazai.providers.hosts.ssh.settings import OPTIONS, Hop, find_problems, settings_of
 
 if TYPE_CHECKING:
     from fazai.providers.hosts.ssh.connecting import Connections
@@ -21,7 +22,7 @@ __all__ = ["PROVIDER", "SshProvider"]
 
 
 class SshProvider(HostProvider):
-    """Linux (and other POSIX) hosts over SSH."""
+    """Provider of Linux (and other POSIX) hosts over SSH."""
 
     name = "ssh"
 
@@ -37,45 +38,45 @@ class SshProvider(HostProvider):
 
     @cached_property
     def _loading(self) -> Thread:
-        """asyncssh takes as long to import as all the rest, and waits for programs that look for a library;
-        meanwhile the inventory can be resolved."""
+        """Imports asyncssh, which takes as long as all the rest and waits for programs that look for a
+        library; meanwhile the inventory can be resolved."""
         thread = Thread(target=import_module, args=("fazai.providers.hosts.ssh.transport",), daemon=True)
         thread.start()
         return thread
 
     def warm(self) -> None:
-        """See `model.Warming`."""
+        """Begin to import asyncssh (`model.Warming`)."""
         self._loading  # noqa: B018 - begins once
 
     def problems(self, target: Target) -> Iterator[tuple[str, str, str | None]]:
-        return problems(target)
+        return find_problems(target)
 
     def box_of(self, target: Target) -> str:
-        """The server that is reached, and how; whoever logs in."""
+        """Name the server that is reached, and the way there; whoever logs in."""
         settings = settings_of(target)
-        way = "".join(f" via {_place(hop)}" for hop in settings.jumps or ())
+        way = "".join(f" via {_host_and_port(hop)}" for hop in settings.jumps or ())
         config = f" as {settings.config} has it" if settings.config else ""
-        return f"ssh://{_place(settings.hop)}{option(target, 'root', default='')}{way}{config}"
+        return f"ssh://{_host_and_port(settings.hop)}{read_option(target, 'root', default='')}{way}{config}"
 
     def connect(self, target: Target) -> Session:
         from fazai.providers.hosts.session import HostSession
-        from fazai.providers.hosts.ssh.transport import start
+        from fazai.providers.hosts.ssh.transport import start_ssh_shell
 
         become = become_of(target)
-        timeout_s = float(option(target, "timeout", default=60))
+        timeout_s = float(read_option(target, "timeout", default=60))
         settings = settings_of(target)
         settings = replace(settings, connect_timeout_s=min(settings.connect_timeout_s, timeout_s))
         return HostSession(
             target,
             self.host_kinds,
-            lambda: start(target.name, settings, become, self.connections, timeout_s),
+            lambda: start_ssh_shell(target.name, settings, become, self.connections, timeout_s),
             timeout_s=timeout_s,
-            root=str(option(target, "root", default="")),
+            root=str(read_option(target, "root", default="")),
         )
 
 
-def _place(hop: Hop) -> str:
-    """Host and port in one notation."""
+def _host_and_port(hop: Hop) -> str:
+    """Return host and port in one notation."""
     return f"{hop.host.lower().removesuffix('.')}:{hop.port or 22}"
 
 

@@ -1,4 +1,4 @@
-"""How a host is reached: the options under our names and Ansible's, and what is wrong with them. Pure."""
+"""Settings of an SSH connection, from options under our names and Ansible's, and their problems. Pure."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 
 from fazai.errors import missing_file_hint, spelling_hint
 from fazai.model import FieldSpec, Secret, Target
-from fazai.providers.hosts.provider import COMMON, option
+from fazai.providers.hosts.options import read_option
+from fazai.providers.hosts.provider import COMMON_OPTIONS
 from fazai.providers.hosts.shell.become import become_problems
 
-__all__ = ["OPTIONS", "Hop", "Settings", "hops", "problems", "settings_of", "settings_of_jump"]
+__all__ = ["OPTIONS", "Hop", "SshSettings", "find_problems", "parse_hops", "settings_of", "settings_of_jump"]
 
 _SPECS = (
     FieldSpec("host", "text", "name or address; the target's name when not given"),
@@ -58,13 +59,13 @@ _SPECS = (
     FieldSpec("ansible_ssh_extra_args", "text", "as ansible_ssh_common_args"),
 )
 
-OPTIONS: Mapping[str, FieldSpec] = {spec.name: spec for spec in (*_SPECS, *COMMON)}
-_ARGS = ("ansible_ssh_common_args", "ansible_ssh_extra_args")
+OPTIONS: Mapping[str, FieldSpec] = {spec.name: spec for spec in (*_SPECS, *COMMON_OPTIONS)}
+_ARGUMENT_OPTIONS = ("ansible_ssh_common_args", "ansible_ssh_extra_args")
 
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """One host on the way; what is None is left to ~/.ssh/config and the defaults."""
+    """A host on the way; what is None is left to ~/.ssh/config and the defaults."""
 
     host: str
     port: int | None = None
@@ -72,8 +73,8 @@ class Hop:
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
-    """Everything that a connection needs. Two hosts behind the same hops share those connections."""
+class SshSettings:
+    """All that a connection needs to know. Two hosts behind the same hops share those connections."""
 
     hop: Hop
     jumps: tuple[Hop, ...] | None = None  # None: as ~/.ssh/config says
@@ -90,9 +91,9 @@ class Settings:
     on_the_way: bool = False  # others are reached through it
 
 
-def settings_of_jump(settings: Settings, jumps: tuple[Hop, ...]) -> Settings:
-    """How the last of the hosts on the way is reached: what is the target's alone, its password and its host
-    key, is not for them."""
+def settings_of_jump(settings: SshSettings, jumps: tuple[Hop, ...]) -> SshSettings:
+    """Return the settings for the last of the hosts on the way: what is the target's alone, its password and
+    its host key, is not for them."""
     return replace(
         settings,
         hop=jumps[-1],
@@ -103,48 +104,48 @@ def settings_of_jump(settings: Settings, jumps: tuple[Hop, ...]) -> Settings:
     )
 
 
-def settings_of(target: Target) -> Settings:
-    """The settings of a target. Raises ValueError for arguments of ssh that are not understood."""
+def settings_of(target: Target) -> SshSettings:
+    """Return the settings of a target. Raises ValueError for arguments of ssh that are not understood."""
 
     def get(*names: str) -> str | None:
-        value = option(target, *names)
+        value = read_option(target, *names)
         return None if value is None else str(value)
 
-    port = option(target, "ansible_port", "ansible_ssh_port", "port")
+    port = read_option(target, "ansible_port", "ansible_ssh_port", "port")
     jump = get("jump")
     known_hosts = get("known_hosts")
-    settings = Settings(
+    settings = SshSettings(
         hop=Hop(
             get("ansible_host", "ansible_ssh_host", "host") or target.name,
             None if port is None else int(port),
             get("ansible_user", "ansible_ssh_user", "user"),
         ),
-        jumps=None if jump is None else hops(jump),
+        jumps=None if jump is None else parse_hops(jump),
         key=get("ansible_ssh_private_key_file", "ansible_private_key_file", "key"),
         certificate=get("certificate"),
-        passphrase=option(target, "passphrase"),
-        password=option(target, "ansible_password", "ansible_ssh_pass", "password"),
-        jump_password=option(target, "jump_password"),
-        agent=option(target, "agent", default=True),
+        passphrase=read_option(target, "passphrase"),
+        password=read_option(target, "ansible_password", "ansible_ssh_pass", "password"),
+        jump_password=read_option(target, "jump_password"),
+        agent=read_option(target, "agent", default=True),
         host_key=get("host_key") or "strict",
         known_hosts=() if known_hosts is None else (known_hosts,),
         config=get("ssh_config"),
-        connect_timeout_s=float(option(target, "connect_timeout", default=15)),
+        connect_timeout_s=float(read_option(target, "connect_timeout", default=15)),
     )
-    for name in _ARGS:
+    for name in _ARGUMENT_OPTIONS:
         if words := get(name):
-            settings = _with_args(settings, shlex.split(words))
+            settings = _with_ssh_arguments(settings, shlex.split(words))
     return settings
 
 
-def hops(text: str) -> tuple[Hop, ...]:
-    """`user@bastion:22,second` in the order in which they are passed. Raises ValueError."""
+def parse_hops(text: str) -> tuple[Hop, ...]:
+    """Read `user@bastion:22,second`, in the order in which the hosts are passed. Raises ValueError."""
     if text.strip().lower() == "none":
         return ()
-    return tuple(_hop(part.strip()) for part in text.split(","))
+    return tuple(_parse_hop(part.strip()) for part in text.split(","))
 
 
-def _hop(text: str) -> Hop:
+def _parse_hop(text: str) -> Hop:
     user, _, place = text.removeprefix("ssh://").rpartition("@")
     port = ""
     if place.startswith("["):
@@ -157,8 +158,8 @@ def _hop(text: str) -> Hop:
     return Hop(place, int(port) if port else None, user or None)
 
 
-def _with_args(settings: Settings, words: Sequence[str]) -> Settings:
-    """What of ssh's own arguments says how to connect."""
+def _with_ssh_arguments(settings: SshSettings, words: Sequence[str]) -> SshSettings:
+    """Return the settings with those arguments of ssh's own that say how to connect. Raises ValueError."""
     rest = list(words)
     while rest:
         word = rest.pop(0)
@@ -172,14 +173,14 @@ def _with_args(settings: Settings, words: Sequence[str]) -> Settings:
         name = {"-J": "proxyjump", "-i": "identityfile", "-l": "user", "-p": "port", "-F": "-f"}.get(flag, "")
         if flag == "-o":
             name, _, value = value.replace(" ", "=", 1).partition("=")
-        settings = _with(settings, name.strip().lower(), value.strip().strip('"'))
+        settings = _with_ssh_option(settings, name.strip().lower(), value.strip().strip('"'))
     return settings
 
 
-def _with(settings: Settings, name: str, value: str) -> Settings:
+def _with_ssh_option(settings: SshSettings, name: str, value: str) -> SshSettings:
     path = os.path.abspath(os.path.expanduser(value))
     if name == "proxyjump":
-        return replace(settings, jumps=hops(value))
+        return replace(settings, jumps=parse_hops(value))
     if name == "identityfile":
         return replace(settings, key=settings.key or path)
     if name == "certificatefile":
@@ -207,13 +208,13 @@ _WITHOUT_EFFECT = frozenset(
 )
 
 
-def problems(target: Target) -> Iterator[tuple[str, str, str | None]]:
-    """Option, what is wrong with it, and a hint."""
+def find_problems(target: Target) -> Iterator[tuple[str, str, str | None]]:
+    """Iterate over what is wrong: the option, the problem, and a hint."""
     yield from become_problems(target)
     try:
         settings = settings_of(target)
     except ValueError as error:
-        name = next((n for n in _ARGS if target.options.get(n)), "jump")
+        name = next((n for n in _ARGUMENT_OPTIONS if target.options.get(n)), "jump")
         yield name, str(error), "write it in ~/.ssh/config, or with the options of docs/hosts.md"
         return
     word = settings.host_key

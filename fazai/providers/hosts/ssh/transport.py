@@ -1,4 +1,4 @@
-"""A shell over SSH as a channel: one connection, one process."""
+"""The SSH transport: a shell behind one connection, in one process."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import contextlib
 import asyncssh
 
 from fazai.errors import DeviceError, FazaiError, Unreachable
-from fazai.providers.hosts.shell.become import Become, become_refusal, greet
+from fazai.providers.hosts.shell.become import Become, answer_password_prompt, become_refusal
 from fazai.providers.hosts.ssh.connecting import Connections, end_connection
-from fazai.providers.hosts.ssh.settings import Settings
+from fazai.providers.hosts.ssh.settings import SshSettings
 
-__all__ = ["SshChannel", "start"]
+__all__ = ["SshChannel", "start_ssh_shell"]
 
 _STATUS_S = 2.0
 
 
-class _Reader:
+class _SshReader:
     """asyncssh's reader, whose errors are those of a connection."""
 
     def __init__(self, reader: asyncssh.SSHReader[bytes]) -> None:
@@ -25,12 +25,14 @@ class _Reader:
 
     async def read(self, n: int = -1, /) -> bytes:
         try:
-            return await self._reader.read(n)  # deadline: Shell.run, or `greet`
+            return await self._reader.read(n)  # deadline: BlockRunner.run, or `answer_password_prompt`
         except asyncssh.Error as error:
             raise ConnectionResetError(0, error.reason or type(error).__name__) from None
 
 
-class _Writer:
+class _SshWriter:
+    """asyncssh's writer, which leaves it to the reader to say that the connection is cut."""
+
     def __init__(self, writer: asyncssh.SSHWriter[bytes]) -> None:
         self._writer = writer
 
@@ -39,7 +41,7 @@ class _Writer:
 
     async def drain(self) -> None:
         try:
-            await self._writer.drain()  # deadline: Shell.run, or `greet`
+            await self._writer.drain()  # deadline: BlockRunner.run, or `answer_password_prompt`
         except (asyncssh.Error, BrokenPipeError):
             return  # the reader says what happened
 
@@ -54,17 +56,17 @@ class SshChannel:
         host: str,
         become: Become,
     ) -> None:
-        self.stdin = _Writer(process.stdin)
-        self.stdout = _Reader(process.stdout)
-        self.stderr = _Reader(process.stderr)
+        self.stdin = _SshWriter(process.stdin)
+        self.stdout = _SshReader(process.stdout)
+        self.stderr = _SshReader(process.stderr)
         self._connection = connection
         self._process = process
         self._host = host
         self._become = become
 
     async def refusal(self, said: str) -> FazaiError:
-        """The shell is gone: because the connection is, or because something did not let us in. Its status
-        comes behind the end of its output."""
+        """Return why the shell is gone: the connection is, or something did not let us in. Its status comes
+        behind the end of its output."""
         with contextlib.suppress(TimeoutError, asyncssh.Error):
             async with asyncio.timeout(_STATUS_S):
                 await self._process.wait_closed()
@@ -81,19 +83,20 @@ class SshChannel:
 
     @property
     def ends_all(self) -> bool:
-        """sshd passes signals on to nobody but its login user, if that is not root; some pass none on."""
+        """False: sshd passes signals on to nobody but its login user, if that is not root; some pass none
+        on."""
         return False
 
     async def close(self, *, busy: bool = False) -> None:
-        """Say goodbye, but do not wait for an answer for long: the other side may be gone, or stuck."""
+        """Close the connection, without waiting long for an answer: the other side may be gone, or stuck."""
         if busy:  # sshd (7.9 and later) passes it on to all that the shell runs as the login user
             with contextlib.suppress(asyncssh.Error, OSError):
                 self._process.send_signal("TERM")
         await end_connection(self._connection)
 
 
-async def start(
-    host: str, settings: Settings, become: Become, connections: Connections, timeout_s: float = 60
+async def start_ssh_shell(
+    host: str, settings: SshSettings, become: Become, connections: Connections, timeout_s: float = 60
 ) -> SshChannel:
     """Connect and start the shell, all within the time. Raises Unreachable, AccessDenied, DeviceError."""
     now_s = asyncio.get_running_loop().time
@@ -107,7 +110,7 @@ async def start(
                     become.command, encoding=None, request_pty=False
                 )
             channel = SshChannel(connection, process, host, become)
-            await greet(channel, become, host, max(0.0, until_s - now_s()))
+            await answer_password_prompt(channel, become, host, max(0.0, until_s - now_s()))
         except TimeoutError:
             text = f"{host} let us in and starts no shell within {timeout_s:g} s"
             hint = "what does its sshd wait for? a larger timeout:"

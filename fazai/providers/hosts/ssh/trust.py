@@ -1,4 +1,4 @@
-"""Who a host is: its key is compared with known_hosts before anything is sent to it."""
+"""Trust in host keys: a host's key is compared with known_hosts before anything is sent to it."""
 
 from __future__ import annotations
 
@@ -21,19 +21,21 @@ class KnownHosts:
         self._files: dict[str, tuple[object, asyncssh.SSHKnownHosts]] = {}
 
     def read(self, path: str) -> asyncssh.SSHKnownHosts:
-        """What the file holds now; nothing when there is none. Raises InventoryError."""
+        """Return the known hosts that the file holds now; none where it is not there. Raises
+        InventoryError."""
         try:
             found = os.stat(path)
         except OSError:
             return asyncssh.import_known_hosts("")
         stamp = (found.st_mtime_ns, found.st_size)
-        known = self._files.get(path)
-        if known is None or known[0] != stamp:
+        read_at, known = self._files.get(path, (None, None))
+        if known is None or read_at != stamp:
             try:
-                known = self._files[path] = stamp, asyncssh.read_known_hosts(path)
+                known = asyncssh.read_known_hosts(path)
             except (OSError, ValueError) as error:
                 raise InventoryError(f"{path} cannot be used: {error}", where=path) from None
-        return known[1]
+            self._files[path] = stamp, known
+        return known
 
 
 @dataclass(slots=True)
@@ -48,7 +50,7 @@ class Trust:
     offered: list[str] = field(default_factory=list)
 
     def __call__(self, host: str, addr: str, port: int | None) -> Sequence[Sequence[Any]]:
-        """Trusted, certifying and revoked keys (asyncssh's interface)."""
+        """Return the trusted, certifying and revoked keys of a host (asyncssh's interface)."""
         self.asked = host, addr, port
         if self.pinned is not None:
             return [self.pinned], [], [], [], [], [], []
@@ -61,7 +63,7 @@ class Trust:
 
     @property
     def seen(self) -> bool:
-        """Whether a key of this host is known, so that one that is not trusted is another."""
+        """True when a key of this host is known, so that one that is not trusted is another."""
         if self.pinned is not None or self.asked is None:
             return self.asked is not None
         host, addr, port = self.asked
@@ -69,7 +71,7 @@ class Trust:
         return any(self.known.read(path).match(name, addr, None)[0] for path in self.files)
 
     def unknown(self, host: str, port: int, key: asyncssh.SSHKey) -> bool:
-        """Called for a key that is not trusted: may it be?"""
+        """Tell whether a key that is not in known_hosts is accepted; one that is accepted is added there."""
         self.offered.append(f"{key.get_algorithm()} {key.get_fingerprint()}")
         if self.seen or not self.accept_new:
             return False
@@ -86,7 +88,7 @@ class Trust:
         return True
 
     def refusal(self, host: str, address: str) -> FazaiError:
-        """Why the host's key was not taken."""
+        """Return the error that says why the host's key was not accepted."""
         offered = f" ({self.offered[-1]})" if self.offered else ""
         files = ", ".join(self.files)
         if self.pinned is not None:

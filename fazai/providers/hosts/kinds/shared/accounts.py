@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from fazai.model import Secret, Value
-from fazai.providers.hosts.shell.quoting import quoted
+from fazai.providers.hosts.shell.quoting import quote
 
 __all__ = ["add_group", "add_user", "change_group", "change_user", "delete_group", "delete_user"]
 
@@ -26,7 +26,7 @@ mv -f "$1+" "$1"; trap - EXIT; }
 """
 
 
-def _three(shadow: Iterable[str], bsd: Iterable[str], busybox: Iterable[str]) -> str:
+def _for_each_program(shadow: Iterable[str], bsd: Iterable[str], busybox: Iterable[str]) -> str:
     return "\n".join(
         (
             "set -e",
@@ -42,13 +42,13 @@ def _three(shadow: Iterable[str], bsd: Iterable[str], busybox: Iterable[str]) ->
     )
 
 
-def _flags(fields: Mapping[str, Value], names: Mapping[str, str]) -> str:
-    """Options of a program from those fields that are set."""
-    words = (f" {flag} {quoted(_text(fields[name]))}" for name, flag in names.items() if name in fields)
+def _option_words(fields: Mapping[str, Value], names: Mapping[str, str]) -> str:
+    """Return options of a program for those fields that are set."""
+    words = (f" {flag} {quote(_field_text(fields[name]))}" for name, flag in names.items() if name in fields)
     return "".join(words)
 
 
-def _text(value: Value) -> str:
+def _field_text(value: Value) -> str:
     return ",".join(value) if isinstance(value, list) else str(value)
 
 
@@ -62,21 +62,22 @@ _FIELDS: Final = {"uid": 3, "comment": 5, "home": 6, "shell": 7}
 
 
 def add_user(name: str, declared: Mapping[str, Value], *, system: bool, home: bool) -> str:
-    """Make the user. A group that has the name already is its own, as a group that was left behind is."""
+    """Return lines that make the user. A group that has the name already is its own, as a group that was left
+    behind is."""
     fields = {k: v for k, v in declared.items() if v not in ([], "")}
-    who = quoted(name)
+    who = quote(name)
     own = "" if "group" in fields else f"$({_has_group(name)} && echo -g {who})"
-    shadow = f"useradd{' -r' if system else ''} {'-m' if home else '-M'}{_flags(fields, _SHADOW)}"
-    bsd = f"pw useradd {who}{' -m' if home else ''}{_flags(fields, _BSD)}"
-    busybox = f"adduser -D{' -S' if system else ''}{'' if home else ' -H'}{_flags(fields, _BUSYBOX)}"
-    return _three(
-        [f"{shadow} {own} {who}", *_password(name, fields, "shadow")],
-        [bsd, *_password(name, fields, "bsd")],
+    shadow = f"useradd{' -r' if system else ''} {'-m' if home else '-M'}{_option_words(fields, _SHADOW)}"
+    bsd = f"pw useradd {who}{' -m' if home else ''}{_option_words(fields, _BSD)}"
+    busybox = f"adduser -D{' -S' if system else ''}{'' if home else ' -H'}{_option_words(fields, _BUSYBOX)}"
+    return _for_each_program(
+        [f"{shadow} {own} {who}", *_set_password(name, fields, "shadow")],
+        [bsd, *_set_password(name, fields, "bsd")],
         [
             *_own_group(name, fields, system),
             f"{busybox}{'' if 'group' in fields else f' -G {who}'} {who}",
-            *(f"addgroup {who} {quoted(group)}" for group in fields.get("groups", ())),
-            *_password(name, fields, "busybox"),
+            *(f"addgroup {who} {quote(group)}" for group in fields.get("groups", ())),
+            *_set_password(name, fields, "busybox"),
         ],
     )
 
@@ -85,42 +86,43 @@ def _own_group(name: str, fields: Mapping[str, Value], system: bool) -> list[str
     if "group" in fields:
         return []
     flag = " -S" if system else ""
-    return [f"{_has_group(name)} || addgroup{flag} {quoted(name)}"]
+    return [f"{_has_group(name)} || addgroup{flag} {quote(name)}"]
 
 
-def _password(name: str, fields: Mapping[str, Value], dialect: str) -> list[str]:
-    """`printf` is a builtin: the hash is in no list of processes."""
+def _set_password(name: str, fields: Mapping[str, Value], dialect: str) -> list[str]:
+    """Return lines that set the hash of the password. `printf` is a builtin: the hash is in no list of
+    processes."""
     password = fields.get("password")
     if not isinstance(password, Secret):
         return []
     if dialect == "bsd":
-        return [f"printf '%s\\n' {quoted(password.reveal())} | pw usermod {quoted(name)} -H 0"]
-    return [f"printf '%s\\n' {quoted(f'{name}:{password.reveal()}')} | chpasswd -e"]
+        return [f"printf '%s\\n' {quote(password.reveal())} | pw usermod {quote(name)} -H 0"]
+    return [f"printf '%s\\n' {quote(f'{name}:{password.reveal()}')} | chpasswd -e"]
 
 
 def change_user(name: str, fields: Mapping[str, Value], old_groups: Iterable[str], *, move_home: bool) -> str:
-    """Set these fields; `groups` are all that the user is to be in, besides its own."""
-    who = quoted(name)
+    """Return lines that set these fields; `groups` are all that the user is to be in, besides its own."""
+    who = quote(name)
     move = " -m" if move_home and "home" in fields else ""
-    flags, bsd = _flags(fields, _SHADOW), _flags(fields, _BSD)
+    flags, bsd = _option_words(fields, _SHADOW), _option_words(fields, _BSD)
     groups = set(fields.get("groups", old_groups))
     busybox = [
-        f"fz_set /etc/passwd {who} {place} {quoted(_text(fields[field]))}"
+        f"fz_set /etc/passwd {who} {place} {quote(_field_text(fields[field]))}"
         for field, place in _FIELDS.items()
         if field in fields
     ]
     if "group" in fields:
-        number = f"$(awk -F: {quoted(_group_number(fields['group']))} /etc/group)"
+        number = f"$(awk -F: {quote(_group_number(fields['group']))} /etc/group)"
         busybox += [
             f'fz_g={number}; [ -n "$fz_g" ] || {{ echo unknown group >&2; exit 1; }}',
             f'fz_set /etc/passwd {who} 4 "$fz_g"',
         ]
-    busybox += [f"delgroup {who} {quoted(group)}" for group in sorted(set(old_groups) - groups)]
-    busybox += [f"addgroup {who} {quoted(group)}" for group in sorted(groups - set(old_groups))]
-    return _three(
-        [f"usermod{flags}{move} {who}" if flags else ":", *_password(name, fields, "shadow")],
-        [f"pw usermod {who}{bsd}{move}" if bsd else ":", *_password(name, fields, "bsd")],
-        [*busybox, *_password(name, fields, "busybox")],
+    busybox += [f"delgroup {who} {quote(group)}" for group in sorted(set(old_groups) - groups)]
+    busybox += [f"addgroup {who} {quote(group)}" for group in sorted(groups - set(old_groups))]
+    return _for_each_program(
+        [f"usermod{flags}{move} {who}" if flags else ":", *_set_password(name, fields, "shadow")],
+        [f"pw usermod {who}{bsd}{move}" if bsd else ":", *_set_password(name, fields, "bsd")],
+        [*busybox, *_set_password(name, fields, "busybox")],
     )
 
 
@@ -129,8 +131,8 @@ def _group_number(group: str) -> str:
 
 
 def delete_user(name: str, *, remove: bool) -> str:
-    who = quoted(name)
-    return _three(
+    who = quote(name)
+    return _for_each_program(
         [f"userdel{' -r' if remove else ''} {who}"],
         [f"pw userdel {who}{' -r' if remove else ''}"],
         [f"deluser{' --remove-home' if remove else ''} {who}"],
@@ -141,11 +143,11 @@ def delete_user(name: str, *, remove: bool) -> str:
 
 
 def add_group(name: str, gid: int | None, members: Iterable[str], *, system: bool) -> str:
-    """Make the group; `members` are those of a group that is put back."""
-    who, number = quoted(name), "" if gid is None else f" -g {gid}"
+    """Return lines that make the group; `members` are those of a group that is put back."""
+    who, number = quote(name), "" if gid is None else f" -g {gid}"
     people = list(members)
-    listed = quoted(",".join(people))
-    return _three(
+    listed = quote(",".join(people))
+    return _for_each_program(
         [
             f"groupadd{' -r' if system else ''}{number} {who}",
             *([f"gpasswd -M {listed} {who} >&2"] if people else []),
@@ -153,14 +155,14 @@ def add_group(name: str, gid: int | None, members: Iterable[str], *, system: boo
         [f"pw groupadd {who}{number}{f' -M {listed}' if people else ''}"],
         [
             f"addgroup{' -S' if system else ''}{number} {who}",
-            *(f"addgroup {quoted(person)} {who}" for person in people),
+            *(f"addgroup {quote(person)} {who}" for person in people),
         ],
     )
 
 
 def change_group(name: str, gid: int) -> str:
-    who = quoted(name)
-    return _three(
+    who = quote(name)
+    return _for_each_program(
         [f"groupmod -g {gid} {who}"],
         [f"pw groupmod {who} -g {gid}"],
         [f"fz_set /etc/group {who} 3 {gid}"],
@@ -168,12 +170,12 @@ def change_group(name: str, gid: int) -> str:
 
 
 def delete_group(name: str) -> str:
-    """Where a user of that name went just before, its group may have gone with it."""
-    who = quoted(name)
+    """Return lines that remove the group. It may have gone with a user of that name just before."""
+    who = quote(name)
     gone = f"{_has_group(name)} || exit 0"
-    return f"{gone}\n" + _three([f"groupdel {who}"], [f"pw groupdel {who}"], [f"delgroup {who}"])
+    return f"{gone}\n" + _for_each_program([f"groupdel {who}"], [f"pw groupdel {who}"], [f"delgroup {who}"])
 
 
 def _has_group(name: str) -> str:
     escaped = name.replace(".", "\\.").replace("$", "\\$")
-    return f"grep -q {quoted(f'^{escaped}:')} /etc/group"
+    return f"grep -q {quote(f'^{escaped}:')} /etc/group"

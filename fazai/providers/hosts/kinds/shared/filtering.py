@@ -8,34 +8,49 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from fazai.providers.hosts.base import MOVED
 from fazai.providers.hosts.kind import Act, Answers, Block, Want
+from fazai.providers.hosts.shell.preconditions import MOVED
 from fazai.providers.hosts.shell.questions import ContentOf, FileAt, Output, PathState
-from fazai.providers.hosts.shell.quoting import quoted
-from fazai.providers.hosts.shell.writing import denied, emptied, refuse_unsafe, temporary, unlike
+from fazai.providers.hosts.shell.quoting import quote
+from fazai.providers.hosts.shell.writing import (
+    denied_error,
+    refuse_unsafe,
+    remove_made_folders,
+    temporary_path,
+    unexpected_error,
+)
 
-__all__ = ["PUT", "edited", "edited_file", "file_content", "file_questions", "filtered", "noted"]
+__all__ = [
+    "FILTER_BEGIN",
+    "edit_file",
+    "edit_script",
+    "file_content",
+    "file_questions",
+    "filter_command",
+    "note_made",
+]
 
 #: The beginning of a filter: `put()` prints what takes the place of the lines that go, once; without such
 #: lines it comes at the end. awk's ENVIRON takes any text as it is. `out()` counts what it prints, as
 #: busybox's awk says nothing of a disk that is full.
-PUT: Final = """function out(s) { print s; bytes += length(s) + 1 }
+FILTER_BEGIN: Final = """function out(s) { print s; bytes += length(s) + 1 }
 function put() { if (!done && ENVIRON["fz_new"] != "") out(ENVIRON["fz_new"]); done = 1 }
 END { put(); if (ENVIRON["fz_count"]) print bytes + 0 >"/dev/stderr" }
 """
 
 
-def filtered(program: str, environ: Mapping[str, str]) -> str:
-    """The command that filters standard input with an awk program."""
-    words = " ".join(f"{name}={quoted(value)}" for name, value in environ.items())
-    return f"{words} awk {quoted(program)}"
+def filter_command(program: str, environ: Mapping[str, str]) -> str:
+    """Return the command that filters standard input with an awk program."""
+    words = " ".join(f"{name}={quote(value)}" for name, value in environ.items())
+    return f"{words} awk {quote(program)}"
 
 
-def edited(
+def edit_script(
     word: str, command: str, token: str, *, mode: str = "0644", owner: str = "", drop_empty: bool = False
 ) -> str:
-    """A script that puts the file at a path (a word of it), or where a link there leads, through a command.
-    It keeps mode and owner; a new one gets these. `drop_empty`: a file of which nothing is left goes."""
+    """Return a script that puts the file at a path (`word` of the script), or where a link there leads,
+    through a command. It keeps mode and owner; a new one gets these. `drop_empty`: a file of which nothing is
+    left goes."""
     lines = [
         f"set -e; fz_open {word} {token} 1; fz_old",
         '[ -z "$fz_e" ] || [ -n "$fz_was" ] || fz_fail "there is something else than a file"',
@@ -47,14 +62,15 @@ def edited(
         '*[!0-9]*) fz_fail "$fz_k";; *) fz_k=;; esac',  # mawk counts, and fails at the end without a word
         '[ "$fz_k" = $(($(wc -c <"$fz_tmp"))) ] || fz_fail "no space left: it was not written"',
     ]
-    lines.append(_unmoved(word))
+    lines.append(_check_unmoved(word))
     if drop_empty:
         lines.append('[ -s "$fz_tmp" ] || { rm -f "$fz_tmp" "$fz_t"; exit 0; }')
     return "\n".join([*lines, 'fz_sync "$fz_tmp"', "fz_take"])
 
 
-def _unmoved(word: str) -> str:
-    """Lines that end the script when somebody else wrote the file while it went through the command."""
+def _check_unmoved(word: str) -> str:
+    """Return lines that end the script when somebody else wrote the file while it went through the
+    command."""
     return (
         'if [ -n "$fz_h" ]; then [ "$fz_h" = "$(fz_hash 2>/dev/null <"$fz_t")" ]\n'
         'else [ ! -e "$fz_t" ] && [ ! -h "$fz_t" ]; fi || '
@@ -63,12 +79,12 @@ def _unmoved(word: str) -> str:
 
 
 def file_questions(path: str, limit: int) -> tuple[FileAt, ContentOf]:
-    """What must be known of such a file."""
+    """Return the questions about such a file."""
     return FileAt(path, follow=True), ContentOf(path, limit)
 
 
 def file_content(want: Want, path: str, limit: int, answers: Answers) -> bytes:
-    """Its content; empty when it is not there. Raises DeviceError where that cannot be told, as
+    """Return the file's content; empty when it is not there. Raises DeviceError where that cannot be told, as
     it cannot be edited then."""
     state, content = (answers[question] for question in file_questions(path, limit))
     assert isinstance(state, PathState)
@@ -77,29 +93,31 @@ def file_content(want: Want, path: str, limit: int, answers: Answers) -> bytes:
     refuse_unsafe(want, content)
     shown = path.removeprefix(want.at("/").rstrip("/"))
     if state.type == "denied":
-        raise denied(want)
+        raise denied_error(want)
     if state.type == "missing":
         return b""
     if state.type != "file":  # a link is followed: this is what it leads to
         what = "special file" if state.type == "other" else state.type
-        raise unlike(want, f"{shown} is a {what}, not a file", "move it away first")
+        raise unexpected_error(want, f"{shown} is a {what}, not a file", "move it away first")
     if content.exit and state.size > limit:
-        raise unlike(want, f"{shown} is larger than {limit >> 20} MiB")
+        raise unexpected_error(want, f"{shown} is larger than {limit >> 20} MiB")
     if content.exit:
-        raise unlike(want, f"{shown} may not be read", "become: true")
+        raise unexpected_error(want, f"{shown} may not be read", "become: true")
     return content.out
 
 
-def noted(word: str, token: str) -> str:
-    """A line that says what is made with a file, if it is not there: how far up (`fz_top`)."""
+def note_made(word: str, token: str) -> str:
+    """Return a line that notes which folders are made with a file that is not there (`fz_top`)."""
     return f"[ -e {word} ] || [ -h {word} ] || fz_top {word} {token}\n"
 
 
-def edited_file(path: str, command: str, act: Act) -> Iterator[Block]:
-    """Blocks that do so with a file, of which nothing need be left; its folder is made as root would by hand.
-    When that is undone both go again, if they were made for it and nothing else is in them."""
-    word = quoted(path)
+def edit_file(path: str, command: str, act: Act) -> Iterator[Block]:
+    """Iterate over blocks that edit a file, of which nothing need be left; its folder is made as root would
+    by hand. When that is undone both go again, if they were made for it and nothing else is in them."""
+    word = quote(path)
     drops = not act.undone or ("made", act.undoes) in act.memory
-    made = f"set -e; {noted(word, act.token)}fz_parents {word} {act.token}\n"
-    yield Block(made + edited(word, command, act.token, drop_empty=drops), temporary(path, act.token))
-    yield from emptied(path, act)
+    made = f"set -e; {note_made(word, act.token)}fz_parents {word} {act.token}\n"
+    yield Block(
+        made + edit_script(word, command, act.token, drop_empty=drops), temporary_path(path, act.token)
+    )
+    yield from remove_made_folders(path, act)

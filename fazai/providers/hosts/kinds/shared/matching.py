@@ -1,4 +1,4 @@
-"""Which lines a regular expression of a user matches, however long it would take.
+"""Matches lines with a regular expression of a user, within a limit of time.
 
 Python's `re` backtracks, has no timeout and lets nothing else run meanwhile. What is surely quick is done
 here; the rest by a process of its own that may use so much time and memory, so that a line in a file of
@@ -19,7 +19,7 @@ from typing import Final
 
 from fazai.errors import DeviceError
 
-__all__ = ["matching", "surely_quick"]
+__all__ = ["matching_lines", "surely_quick"]
 
 #: Steps of the matcher that nobody notices (some hundredths of a second).
 _STEPS: Final = 2_000_000
@@ -38,21 +38,22 @@ json.dump([number for number, line in enumerate(lines) if search(line)], sys.std
 """
 
 
-def matching(pattern: str, lines: Sequence[str]) -> frozenset[int]:
-    """The numbers of the lines in which the pattern is found. Raises DeviceError when it takes too long."""
+def matching_lines(pattern: str, lines: Sequence[str]) -> frozenset[int]:
+    """Return the numbers of the lines in which the pattern is found. Raises DeviceError when it takes too
+    long."""
     if surely_quick(pattern, lines):
         search = re.compile(pattern).search
         return frozenset(number for number, line in enumerate(lines) if search(line))
-    return _apart(pattern, _Lines.of(lines))
+    return _match_apart(pattern, _HashedLines.of(lines))
 
 
 def surely_quick(pattern: str, lines: Sequence[str]) -> bool:
-    """Whether nobody would notice how long the pattern takes on these lines, whatever they hold."""
-    return _steps(pattern, lines) <= _STEPS
+    """Tell whether nobody would notice how long the pattern takes on these lines, whatever they hold."""
+    return _count_steps(pattern, lines) <= _STEPS
 
 
-def _steps(pattern: str, lines: Sequence[str]) -> int:
-    """More than it takes; every repetition is thought to meet every other one."""
+def _count_steps(pattern: str, lines: Sequence[str]) -> int:
+    """Return an upper bound of the matcher's steps; every repetition is thought to meet every other one."""
     if _EXPLODES.search(pattern):
         return _STEPS + 1
     power = sum(map(pattern.count, "*+{"))
@@ -66,21 +67,21 @@ def _steps(pattern: str, lines: Sequence[str]) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class _Lines:
+class _HashedLines:
     """Lines that are equal by their hash, and forgotten once they were looked through."""
 
     sha256: str
     lines: list[str] = field(compare=False, repr=False)
 
     @classmethod
-    def of(cls, lines: Sequence[str]) -> _Lines:
+    def of(cls, lines: Sequence[str]) -> _HashedLines:
         digest = hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape"))
         return cls(digest.hexdigest(), list(lines))
 
 
 @lru_cache(maxsize=256)
-def _apart(pattern: str, lines: _Lines) -> frozenset[int]:
-    """In a process of its own; plan, write and read-back ask the same."""
+def _match_apart(pattern: str, lines: _HashedLines) -> frozenset[int]:
+    """Match in a process of its own; remembered, as plan, write and read-back ask the same."""
     given = json.dumps([pattern, lines.lines]).encode()
     longest = max(map(len, lines.lines), default=0)
     lines.lines.clear()

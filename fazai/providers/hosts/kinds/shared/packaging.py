@@ -16,9 +16,9 @@ __all__ = ["DETECT", "MANAGERS", "Manager"]
 
 @dataclass(frozen=True, slots=True)
 class Manager:
-    """`installed` prints a line for each package, which `entry` reads; `newest` prints what `$p` could
-    become, which `candidate` reads (None: nothing newer). `pin`: `$p` at `$v`, also where that is older.
-    `forms`: the ways to say a version that is installed."""
+    """The commands of a package manager. `installed` prints a line for each package, which `entry` reads;
+    `newest` prints what `$p` could become, which `candidate` reads (None: nothing newer). `pin`: `$p` at
+    `$v`, also where that is older. `forms`: the ways to say a version that is installed."""
 
     installed: str
     entry: Callable[[str], tuple[str, str] | None]
@@ -34,13 +34,13 @@ class Manager:
     forms: Callable[[str], tuple[str, ...]] = lambda version: (version,)
 
 
-def _words(line: str) -> tuple[str, str] | None:
+def _read_two_words(line: str) -> tuple[str, str] | None:
     words = line.split()
     return (words[0], words[1]) if len(words) == 2 else None
 
 
-def _dpkg(line: str) -> tuple[str, str] | None:
-    """`installed libc6:amd64 2.36-9`: those whose files are there."""
+def _read_dpkg(line: str) -> tuple[str, str] | None:
+    """Read `installed libc6:amd64 2.36-9`: a package whose files are there."""
     words = line.split()
     if len(words) != 3 or words[0] != "installed":
         return None
@@ -50,18 +50,18 @@ def _dpkg(line: str) -> tuple[str, str] | None:
 _APK: Final = re.compile(r"(\S+)-(\d[^-\s]*-r\d+)")
 
 
-def _apk(line: str) -> tuple[str, str] | None:
+def _read_apk(line: str) -> tuple[str, str] | None:
     found = _APK.match(line)
     return (found[1], found[2]) if found else None
 
 
-def _policy(text: str) -> str | None:
+def _read_policy(text: str) -> str | None:
     found = re.search(r"^ *Candidate: (\S+)$", text, re.MULTILINE)
     return found[1] if found and found[1] != "(none)" else None
 
 
 def _check_update(text: str) -> str | None:
-    """`name.arch  version  repository`, as dnf and yum say it."""
+    """Read `name.arch  version  repository`, as dnf and yum say it."""
     found = re.search(r"^\S+\.\w+\s+(\S+)\s+\S+\s*$", text, re.MULTILINE)
     return found[1] if found else None
 
@@ -80,8 +80,8 @@ def _pkg_newer(text: str) -> str | None:
     return text.split()[0] if text.split() else None
 
 
-def _of_rpm(version: str) -> tuple[str, ...]:
-    """`1.2-3.el9` is also meant by 1.2; a missing epoch is 0."""
+def _rpm_forms(version: str) -> tuple[str, ...]:
+    """Return the ways to say a version: `1.2-3.el9` is also meant by 1.2; a missing epoch is 0."""
     forms = (version, version.rpartition("-")[0])
     return forms if ":" in version else (*forms, *(f"0:{form}" for form in forms))
 
@@ -97,9 +97,9 @@ _ZYPPER: Final = "zypper --non-interactive --quiet"
 MANAGERS: Final[Mapping[str, Manager]] = {
     "apt": Manager(
         installed="dpkg-query -W -f '${db:Status-Status} ${binary:Package} ${Version}\\n'",
-        entry=_dpkg,
+        entry=_read_dpkg,
         newest="apt-cache policy -- $p",
-        candidate=_policy,
+        candidate=_read_policy,
         refresh="apt-get -q update",
         install=f"{_APT} install $o -- $p",
         upgrade=f"{_APT} --only-upgrade install $o -- $p",
@@ -110,7 +110,7 @@ MANAGERS: Final[Mapping[str, Manager]] = {
     ),
     "dnf": Manager(
         installed=_RPM,
-        entry=_words,
+        entry=_read_two_words,
         newest=f"{_DNF} check-update $p || [ $? = 100 ]",
         candidate=_check_update,
         refresh=f"{_DNF} makecache",
@@ -122,11 +122,11 @@ MANAGERS: Final[Mapping[str, Manager]] = {
         remove=f"{_DNF} remove $p",
         purge=f"{_DNF} remove $p",
         lean="--setopt=install_weak_deps=False",
-        forms=_of_rpm,
+        forms=_rpm_forms,
     ),
     "zypper": Manager(
         installed=_RPM,
-        entry=_words,
+        entry=_read_two_words,
         newest=f"{_ZYPPER} --no-refresh info $p",
         candidate=_zypper_info,
         refresh=f"{_ZYPPER} refresh",
@@ -136,11 +136,11 @@ MANAGERS: Final[Mapping[str, Manager]] = {
         remove=f"{_ZYPPER} remove $p",
         purge=f"{_ZYPPER} remove $p",
         lean="--no-recommends",
-        forms=_of_rpm,
+        forms=_rpm_forms,
     ),
     "apk": Manager(
         installed="apk info -v 2>/dev/null",
-        entry=_apk,
+        entry=_read_apk,
         newest="apk version -l '<' $p",
         candidate=_apk_newer,
         refresh="apk -q update",
@@ -152,7 +152,7 @@ MANAGERS: Final[Mapping[str, Manager]] = {
     ),
     "pkg": Manager(
         installed="pkg query '%n %v'",
-        entry=_words,
+        entry=_read_two_words,
         newest="[ -z \"$(pkg version -U -R -l '<' -n $p)\" ] || pkg rquery -U %v $p",
         candidate=_pkg_newer,
         refresh="pkg update -q",
