@@ -48,6 +48,27 @@ def test_the_example_of_every_kind_validates(kind: object) -> None:
     assert problems == []
 
 
+#: What pages may name that is made on the way, or was once.
+_MADE = ("docs/adr/", "CHANGELOG.md")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_files_that_pages_name_are_there(page: Path) -> None:
+    """`fazai/apply/target.py`, `tests/hosts/`, `fazai/providers/*`: all but decisions and the changelog,
+    which speak of their day."""
+    if str(page.relative_to(ROOT)).startswith(_MADE):
+        return
+    named = re.findall(r"`((?:fazai|tests|tools|docs|native|deploy|bench)/[\w./*-]*)`", page.read_text())
+    named = [name for name in named if not re.search("[A-Z]{3}", name)]  # fazai/lab/models/SUBJECT.py
+    assert [name for name in named if not any(ROOT.glob(name.rstrip("/")))] == []
+
+
+def test_the_layout_names_every_folder() -> None:
+    page = (ROOT / "docs/architecture.md").read_text()
+    folders = {path.parent for path in (ROOT / "fazai").glob("*/__init__.py")}
+    assert [folder.name for folder in sorted(folders) if f"`fazai/{folder.name}/" not in page] == []
+
+
 def test_every_setting_is_in_a_page() -> None:
     code = "".join(path.read_text() for path in (ROOT / "fazai").rglob("*.py"))
     pages = "".join(path.read_text() for path in PAGES)

@@ -216,9 +216,9 @@ def main() -> int:
     if not options.write:
         print(lines)
         return 0
-    begin, end = "<!-- tools/shape.py --write -->\n", "\n<!-- end -->"
+    begin, end = "<!-- tools/shape.py --write -->\n", "<!-- end -->"
     before, _, rest = PAGE.read_text().partition(begin)
-    PAGE.write_text(before + begin + lines + end + rest.partition(end)[2])
+    PAGE.write_text(f"{before}{begin}{lines}\n{end}{rest.partition(end)[2]}")
     return 0
 
 
