@@ -47,7 +47,6 @@ LINE = ["yamltext", "inventory", "playbook", "plan", "apply", "report"]
 FULL = {
     "fazai/cli/commands": "a command a module, and its name",
     "fazai/lab/actions": "a topic of the firewall's API a module",
-    
     "fazai/providers/hosts/kinds": "a kind of resource a module, and its name",
     "fazai/store": "one file of the state folder: a topic of its tables a module",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shlex
 import subprocess
@@ -190,3 +191,22 @@ def test_the_two_readmes_say_the_same() -> None:
         return text.count("\n## "), code, links, spans
 
     assert bones("README.md") == bones("README.pt-BR.md")
+
+
+def test_the_readme_fits_on_a_screen() -> None:
+    for page, more in (("README.md", "## More"), ("README.pt-BR.md", "## Mais")):
+        assert (ROOT / page).read_text().split(more)[0].count("\n") <= 54
+
+
+def test_the_schema_does_not_tell_who_made_it() -> None:
+    """Releases of msgspec order alternatives and indent descriptions in two ways."""
+    spec = importlib.util.spec_from_file_location("reference", ROOT / "tools/reference.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    one, null = {"$ref": "#/$defs/Totals"}, {"type": "null"}
+    assert [
+        module._normalised({"anyOf": found, "description": text})
+        for found, text in (([one, null], "A\nb."), ([null, one], "A\n    b."))
+    ] == [{"anyOf": [one, null], "description": "A\nb."}] * 2
