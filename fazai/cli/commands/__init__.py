@@ -1,0 +1,1 @@
+"""One module a command of `fazai`; `fazai.cli.main` imports it when the command is called."""
