@@ -17,7 +17,7 @@ import sys
 import tarfile
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -161,7 +161,7 @@ def measure_commit(commit: str) -> Shape:
 
 def table(shapes: Mapping[str, Shape]) -> Iterator[str]:
     """Yield the lines of a Markdown table: one column a tree, one row a figure."""
-    rows = {
+    rows: dict[str, Callable[[Shape], str]] = {
         "lines of Python in `fazai/`": lambda s: f"{s.lines:,}",
         "modules; in the fullest folder": lambda s: f"{s.modules}; {max(s.folders.values())}",
         f"folders with more than {FOLDER_LIMIT} modules": lambda s: (
