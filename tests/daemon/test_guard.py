@@ -257,7 +257,7 @@ def test_wrong_tls_files_are_said_before_anything_listens(tmp_path: Path) -> Non
     one, two = certificates.server(tmp_path, "one"), certificates.server(tmp_path, "two")
     for cert, key, words in (
         (one.cert, two.key, "TLS cannot use them"),
-        (tmp_path / "none", one.key, "cannot be read"),
+        (tmp_path / "none", one.key, "there is no "),
         (one.key, one.key, "TLS cannot use them"),
     ):
         with pytest.raises(InputError, match=words), live(tmp_path, tls_cert=cert, tls_key=key):
