@@ -66,7 +66,10 @@ def _help(path: list[str]) -> Iterator[str]:
         assert found is not None
         command = found
         context = click.Context(command, info_name=name, parent=context, terminal_width=96)
-    yield f"## fazai {' '.join(path)}".rstrip() + f"\n\n```text\n{command.get_help(context).rstrip()}\n```\n"
+    text = (
+        command.get_help(context).rstrip().replace("[COMMAND] [ARGS]...", "COMMAND [ARGS]...")
+    )  # as click 8.2
+    yield f"## fazai {' '.join(path)}".rstrip() + f"\n\n```text\n{text}\n```\n"
     if isinstance(command, click.Group) and path:
         for name in command.list_commands(context):
             yield from _help([*path, name])
@@ -80,8 +83,11 @@ def output_schema() -> Iterator[str]:
 
 
 def _published(value: Any, types: Mapping[str, Any]) -> Any:
-    """The schema as it is published: enumerations in place, types without "Document" at the end of the name,
-    descriptions without the indentation of docstrings, in which releases of msgspec differ."""
+    """Return a schema as it is published: enumerations in place, names of types without "Document" at the end.
+
+    It does not tell the release of msgspec that made it: releases differ in the indentation of descriptions
+    and in the order of alternatives.
+    """
     if isinstance(value, list):
         return [_published(item, types) for item in value]
     if isinstance(value, str):
@@ -91,11 +97,14 @@ def _published(value: Any, types: Mapping[str, Any]) -> Any:
     name = value.get("$ref", "").rpartition("/")[2]
     if "enum" in types.get(name, {}):
         return {"enum": types[name]["enum"]}
-    return {
+    found = {
         _short_name(key): _published(item, types)
         for key, item in value.items()
         if "enum" not in types.get(key, {})
     }
+    if isinstance(alternatives := found.get("anyOf"), list):
+        found["anyOf"] = sorted(alternatives, key=lambda one: (one == {"type": "null"}, json.dumps(one)))
+    return found
 
 
 def _short_name(text: str) -> str:

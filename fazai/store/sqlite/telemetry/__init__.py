@@ -1,0 +1,1 @@
+"""Telemetry of hosts in the embedded store: records, their compaction and packing."""
