@@ -207,6 +207,6 @@ def test_the_schema_does_not_tell_who_made_it() -> None:
     spec.loader.exec_module(module)
     one, null = {"$ref": "#/$defs/Totals"}, {"type": "null"}
     assert [
-        module._normalised({"anyOf": found, "description": text})
+        module._published({"anyOf": found, "description": text}, {})
         for found, text in (([one, null], "A\nb."), ([null, one], "A\n    b."))
     ] == [{"anyOf": [one, null], "description": "A\nb."}] * 2

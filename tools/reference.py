@@ -83,7 +83,7 @@ def output_schema() -> Iterator[str]:
 
 
 def _published(value: Any, types: Mapping[str, Any]) -> Any:
-    """Return a schema as it is published: enumerations in place, names of types without "Document" at the end.
+    """Return a schema as it is published: enumerations in place, type names without "Document" at the end.
 
     It does not tell the release of msgspec that made it: releases differ in the indentation of descriptions
     and in the order of alternatives.
