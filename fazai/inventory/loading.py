@@ -11,8 +11,8 @@ from fazai.config import STATE_FILE
 from fazai.errors import Errors, FazaiError, InventoryError, YamlError, missing_file, raise_found
 from fazai.inventory.drafts import InventoryDraft
 from fazai.inventory.files import InventoryFiles, InventoryTooLarge
+from fazai.inventory.foreign_files import identify_bytes, identify_document
 from fazai.inventory.nodes import Inventory
-from fazai.inventory.others import identify_bytes, identify_document
 from fazai.inventory.reader import InventoryReader
 from fazai.inventory.scripts import RunScript, is_script, read_script_output
 from fazai.inventory.varsfiles import VarsFolders

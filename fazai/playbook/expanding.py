@@ -9,8 +9,8 @@ from fazai.errors import FazaiError, Mark, PlaybookError, spelling_hint
 from fazai.model import Problem, Secret, Value
 from fazai.playbook.files import ContentFiles
 from fazai.playbook.nodes import DeclaredResource
+from fazai.playbook.prepared import ExpandedResource, PreparedResource, conceal_fields, read_notified
 from fazai.playbook.problems import ProblemCollector
-from fazai.playbook.sources import ExpandedResource, PreparedResource, conceal_fields, read_notified
 from fazai.template import OMIT, Scope, UndefinedName, describe_type
 from fazai.yamltext import OnFileRead, YamlMap
 

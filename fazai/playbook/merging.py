@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from fazai.errors import Mark, PlaybookError
 from fazai.model import Kind, Resource, Telling, Value
 from fazai.playbook.expanding import field_error
+from fazai.playbook.prepared import ExpandedResource
 from fazai.playbook.problems import ProblemCollector
-from fazai.playbook.sources import ExpandedResource
 
 __all__ = ["ResourceMerger"]
 

@@ -14,10 +14,10 @@ from fazai.playbook.expanding import ResourceExpander
 from fazai.playbook.grammar import read_resources
 from fazai.playbook.merging import ResourceMerger
 from fazai.playbook.nodes import Play, Selection
+from fazai.playbook.prepared import ExpandedResource, PreparedResource, ResourcePreparer
 from fazai.playbook.problems import ProblemCollector
 from fazai.playbook.scopes import HostScopes
 from fazai.playbook.selecting import ResourceChooser
-from fazai.playbook.sources import ExpandedResource, PreparedResource, ResourcePreparer
 from fazai.playbook.targets import TargetBuilder
 from fazai.template import Scope, Templates
 from fazai.yamltext import OnFileRead, YamlList

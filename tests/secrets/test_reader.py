@@ -320,9 +320,9 @@ def test_a_cmd_asks_at_the_terminal(home: Path) -> None:
     code = f"""
 import os, sys
 from pathlib import Path
-from fazai.secrets.commands import run
+from fazai.secrets.commands import run_program
 def ask():
-    return run([sys.executable, "-c", {asks!r}], cwd=Path("/"), environ=os.environ, timeout_s=60).decode()
+    return run_program([sys.executable, "-c", {asks!r}], cwd=Path("/"), environ=os.environ, timeout_s=60).decode()
 print("got", ask(), os.tcgetpgrp(0) == os.getpgrp(), flush=True)
 try:
     ask()
