@@ -210,6 +210,13 @@ def test_four_borders_catch_everything() -> None:
     ]
 
 
+def test_one_writer_of_metrics() -> None:
+    """prometheus-client writes Prometheus' text; only the hosts' lines, of which there are most, are ours."""
+    texts = {str(path.relative_to(ROOT)): path.read_text() for path in PACKAGE.rglob("*.py")}
+    assert [name for name, text in texts.items() if "# HELP" in text] == ["fazai/daemon/metrics.py"]
+    assert [name for name, text in texts.items() if "REGISTRY" in text] == []
+
+
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
 def test_no_mutable_module_state(path: Path) -> None:
     """Nothing ambient: a name bound at module level is a constant, a function, a class or a type."""

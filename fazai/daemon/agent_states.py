@@ -75,6 +75,7 @@ class AgentStates:
         self.worker = AgentEntry(AgentRecord(WORKER, "Gemma Worker", "unix", "registration", begun), now)
 
     def rows(self) -> list[AgentRecord]:
+        """Return the rows of both for the registry."""
         return [self.daemon.row, self.worker.row]
 
     def families(self) -> Iterable[Family]:

@@ -128,30 +128,29 @@ class Daemon:
         announcer = Announcer(store, self._log)
         ingest = Ingest.create(store, settings.secrets, rules, watch, announcer)
         broadcaster.catch_up = lambda stream: catch_up(stream, broadcaster, store)
-        ingest.exposition.add(broadcaster.families)
-        ingest.exposition.add(guard.families)
         drift, agents = Drift(store), AgentStates(announcer)
-        ingest.exposition.add(drift.families)
-        ingest.exposition.add(agents.families)
         gemma = GemmaClient(settings.gemma_socket, connect_timeout_s=0.5, fallback=settings.fallback)
         run_queue = RunQueue(settings, store, self._log)
-        ingest.exposition.add(run_queue.families)
         firewalls = Firewalls(settings, store, self._log)
-        ingest.exposition.add(firewalls.families)
         scheduler = Scheduler(run_queue, store, self._log)
+        for source in (broadcaster, guard, drift, agents, run_queue, firewalls):
+            ingest.exposition.add(source.families)
         self.services = Services(
-            *(
-                settings,
-                store,
-                broadcaster,
-                guard,
-                self._log,
-                ingest,
-                Reports(store, announcer),
-                AgentSessions(gemma),
-            ),
-            *(run_queue, scheduler, firewalls, drift, agents, announcer),
-            Admission(settings.limits.bodies_bytes, random.random),
+            settings=settings,
+            store=store,
+            broadcaster=broadcaster,
+            guard=guard,
+            log=self._log,
+            ingest=ingest,
+            reports=Reports(store, announcer),
+            sessions=AgentSessions(gemma),
+            run_queue=run_queue,
+            scheduler=scheduler,
+            firewalls=firewalls,
+            drift=drift,
+            agent_states=agents,
+            announcer=announcer,
+            bodies=Admission(settings.limits.bodies_bytes, random.random),
         )
         return self.services
 
@@ -178,11 +177,11 @@ class Daemon:
         text = f"fazai {__version__} stops; connect again"
         with contextlib.suppress(StateError):
             await self._announce(services, f"fazai {__version__} stops")
-        services.broadcaster.farewell(text)
+        services.broadcaster.end_all(text)
         await server.stop()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(0.2):  # the worker forgets what is left by itself
-                await services.sessions.close()
+                await services.sessions.close_all()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _announce(self, services: Services, text: str) -> None:
@@ -190,7 +189,7 @@ class Daemon:
         event = log_event("info", text, "fazai.daemon")
         services.announcer.write_log("info", event, "fazai.daemon")
         ids = await services.store.publish([row_of(event)])
-        await services.broadcaster.reached(ids[-1])
+        await services.broadcaster.wait_for_event(ids[-1])
 
     # -- what happens meanwhile
 

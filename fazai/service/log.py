@@ -40,6 +40,7 @@ class Log:
             before.close()
 
     def close(self) -> None:
+        """Close the file, if it is one."""
         if self._file is not None:
             self._file.close()
             self._file = None

@@ -230,9 +230,11 @@ class NativeEngine:
         return bytes(self._ffi.string(self._lib.fz_loaded())).decode()
 
     def shutdown(self) -> None:
+        """Refuse everything from now on, end all generations, and wake those who wait for a mask."""
         self._lib.fz_shutdown(self._engine)
 
     def close(self) -> None:
+        """Free the engine and its model."""
         if self._engine is not None:
             self._lib.fz_close(self._engine)
             self._engine = None
@@ -242,6 +244,8 @@ class NativeEngine:
         return int(self._lib.fz_eventfd(self._engine))
 
     def tokenize(self, text: str, *, special: bool = False, bos: bool = False) -> list[int]:
+        """Return the tokens of a text. `special`: marks of the vocabulary are read as what they stand for;
+        `bos`: the model's first token goes before. Raises EngineError."""
         raw = text.encode()
         room = len(raw) + 2
         tokens = self._ffi.new("int32_t[]", room)
@@ -289,6 +293,7 @@ class NativeEngine:
         return {token: text for token, text in texts.items() if text.strip() and len(text) > 1}
 
     def piece(self, token: int, *, special: bool = False) -> bytes:
+        """Return the bytes of a token; with `special` those of control tokens, too."""
         buffer = self._ffi.new("char[]", 512)
         n = self._lib.fz_piece(self._engine, token, special, buffer, 512)
         if n > 512:
@@ -339,6 +344,7 @@ class NativeEngine:
             room = n + 1
 
     def open_session(self) -> int:
+        """Open a session and return its number. Raises EngineError(OVERLOADED)."""
         session = self._ffi.new("uint64_t *")
         code = self._lib.fz_session_open(self._engine, session)
         if code != Code.OK:
@@ -420,6 +426,7 @@ class NativeEngine:
         return bool(code == Code.OK)
 
     def mask_ready(self, job: MaskJob, code: Code = Code.OK) -> None:
+        """Hand the mask of a job over, or the code of what failed."""
         self._lib.fz_mask_ready(self._engine, job.session, job.serial, int(code))
 
     def stats_raw(self) -> Any:
@@ -428,6 +435,7 @@ class NativeEngine:
         return stats
 
     def stats(self) -> Stats:
+        """Return the engine's counters and measurements."""
         s = self.stats_raw()
         n = s.n_costs
         return Stats(

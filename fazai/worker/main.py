@@ -186,8 +186,8 @@ class _WorkerProcess:
     async def _drain(self, server: asyncio.Server) -> bool:
         """Take no new work and wait for what runs, up to a limit. Return False where the engine is still in
         use."""
-        systemd.notify(os.environ, "STOPPING=1")
         self._close(server)
+        systemd.notify(os.environ, "STOPPING=1")  # whoever was told so finds nobody who listens
         sessions = self._worker.loaded_sessions()
         sessions.draining = True
         self._log.say("info", f"stopping: {sessions.busy} generations may end")

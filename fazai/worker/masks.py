@@ -71,10 +71,12 @@ class Masks:
         self._thread = threading.Thread(target=self._serve_masks, name="masks", daemon=True)
 
     def start(self) -> None:
+        """Start the thread."""
         with deep_stack():
             self._thread.start()
 
     def stop(self) -> None:
+        """Wait for the thread's end."""
         self._thread.join()
 
     def warm(self) -> None:

@@ -37,6 +37,7 @@ class NumberEnds:
         self._exponent = -1  # its digits; -1: it has none
 
     def feed(self, tokens: Iterable[int]) -> None:
+        """Take over the tokens that were written."""
         for token in tokens:
             for byte in self._pieces[token]:
                 self._feed_byte(byte)
@@ -57,6 +58,7 @@ class NumberEnds:
 
     @property
     def too_long(self) -> bool:
+        """True while the number that is being written should end."""
         return self._length >= MAX_NUMBER or self._exponent >= MAX_EXPONENT
 
     def apply(self, address: int, size_bytes: int) -> None:

@@ -93,6 +93,7 @@ class Worker:
             largest.refuse_last()
 
     def status(self, *, metrics: bool) -> StatusAnswer:
+        """Return the answer to a status request."""
         state: Literal["starting", "running", "stopping"] = "starting"
         stats = self.stats()
         if self.sessions is not None:
@@ -215,10 +216,12 @@ class ClientConnection(asyncio.Protocol):
 
     @property
     def idle(self) -> bool:
+        """True while nothing of this client is under way or waits."""
         return self._generation is None and not self._pending and not self._full
 
     @property
     def refusable_bytes(self) -> int:
+        """The bytes that could be freed by a refusal."""
         return self._unfinished_bytes + self._pending_bytes
 
     @property

@@ -51,6 +51,8 @@ class Sink(Protocol):
 
 @dataclass(slots=True, eq=False)
 class WorkerSession:
+    """A client's session, and its session of the engine (`handle`)."""
+
     session_id: str
     handle: int
     params: SessionParams
@@ -107,6 +109,7 @@ class WorkerSessions:
 
     @property
     def busy(self) -> int:
+        """The number of sessions that generate."""
         return sum(session.generation is not None for session in self._by_id.values())
 
     def create(self, params: SessionParams) -> str:
@@ -158,6 +161,7 @@ class WorkerSessions:
             self.stop(generation)
 
     def stop(self, generation: Generation) -> None:
+        """Abort a generation, at whatever stage it is."""
         generation.aborted.set()
         if generation.submitted:
             self._engine.abort(generation.session.handle)
@@ -193,6 +197,7 @@ class WorkerSessions:
         return any(session.generation is not None for session in self._by_handle.values())
 
     def stop_all(self) -> None:
+        """Abort all generations."""
         for session in list(self._by_handle.values()):
             if session.generation is not None:
                 self.stop(session.generation)
@@ -387,6 +392,7 @@ class _Parameters:
         self._own_shape = own is not None and (own.json_schema is not None or own.grammar is not None)
 
     def value(self, name: str, default: Any = None) -> Any:
+        """Return the request's own value, else the session's, else the default."""
         if self._own is not None:
             found = getattr(self._own, name)
             if found is not None or (name in ("json_schema", "grammar") and self._own_shape):

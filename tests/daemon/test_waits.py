@@ -232,10 +232,10 @@ def test_what_a_run_says_is_bounded(tmp_path: Path) -> None:
 
 def test_admission_is_one_budget() -> None:
     admission = Admission(100, lambda: 0.5)
-    admission.enter("", 100)
+    admission.hold("", 100)
     with pytest.raises(FazaiError, match="more"):
-        admission.enter("", 1)
-    admission.leave("", 100)
+        admission.hold("", 1)
+    admission.release("", 100)
     assert admission.total_bytes == 0
 
 

@@ -26,7 +26,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
 @pytest.fixture
 def exposition(store: SqliteDaemonStore, clock: Clock) -> Exposition:
     watch = HostWatch(WatchRules(), time.monotonic)
-    found = Exposition(store.counts, watch.counts)
+    found = Exposition(store.counts, watch.count_hosts)
     admission = Admission(1 << 20, lambda: 0.5)
     announcer = Announcer(store, Log())
     rules = IngestRules()

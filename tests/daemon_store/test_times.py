@@ -136,7 +136,7 @@ def test_no_interval_is_longer_than_a_day(tmp_path: Path) -> None:
     assert _samples(store, START_US + 30 * DAY_US) == 0.0
     store.close()
     watch, now = HostWatch(WatchRules(), lambda: now[0]), [0.0]
-    watch.seen("a", 0.0)
+    watch.note_record("a", 0.0)
     now[0] = 301.0
     assert watch.sweep()[0].what == "silent"
 

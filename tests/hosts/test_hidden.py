@@ -60,7 +60,7 @@ def as_alice(root: Path) -> Host:
 
 _COMMAND = {"shell": "touch /never", "chdir": "/"}
 _JOB = {"name": "job", "cron_file": "jobs", "user": "root", "job": "true"}
-_FOLDER, _FILE = "a folder above it may not be entered", "the file may not be read"
+_FOLDER, _FILE = "a folder above it may not be entered", "/etc/cron.d/jobs may not be read"
 CASES: tuple[tuple[str, Mapping[str, Any], str, str], ...] = (
     ("host.command", {**_COMMAND, "creates": "/closed/x"}, "present", _FOLDER),
     ("host.command", {**_COMMAND, "removes": "/closed/x"}, "present", _FOLDER),

@@ -299,7 +299,7 @@ def test_a_file_of_cron_that_cannot_be_read_is_not_one_without_the_job(tmp_path:
         host = Host.local(tmp_path)
         async with host.session:
             for name, said in (
-                ("folder", "there is a directory, not a file"),
+                ("folder", "/etc/cron.d/folder is a directory, not a file"),
                 ("large", "larger than 1 MiB"),
             ):
                 job = {"name": "x", "cron_file": name, "user": "root", "job": "true"}

@@ -146,4 +146,4 @@ def _secret(file: Path | None) -> str | None:
     """The text of a file that only its owner may read. Raises InputError."""
     from fazai.cli.clients import read_token_file
 
-    return None if file is None else read_token_file(file)
+    return None if file is None else read_token_file(file, "file with the fallback's key", None)

@@ -52,6 +52,7 @@ class EventFilter:
     level: Level | None = None
 
     def wants(self, event: StoredEvent) -> bool:
+        """Return whether an event passes the filter."""
         return (
             (not self.types or event.type in self.types)
             and (self.target is None or event.target == self.target)
@@ -101,9 +102,11 @@ class EventStream:
 
     @property
     def unsent(self) -> int:
+        """The bytes that the client has not taken yet."""
         return self.connection.transport.get_write_buffer_size()
 
     def write(self, block: bytes) -> None:
+        """Write a block as one chunk, through the transport."""
         self.connection.transport.write(encode_chunk(block))
 
     def send(self, chunk: bytes) -> None:
@@ -183,7 +186,7 @@ class Broadcaster:
             if wanted <= self.last_id and not future.done():
                 future.set_result(None)
 
-    async def reached(self, id_: int) -> None:
+    async def wait_for_event(self, id_: int) -> None:
         """Wait until the event of this id was taken over."""
         if self.last_id < id_:
             future = asyncio.get_running_loop().create_future()
@@ -201,14 +204,14 @@ class Broadcaster:
             drop += 1
         del self._ids[:drop], self._recent[:drop]
 
-    def forget(self) -> None:
+    def forget_recent(self) -> None:
         """Keep no event in memory: whoever is behind reads the log."""
         self._deliver()
         self._ids.clear()
         self._recent.clear()
         self._recent_bytes = 0
 
-    def recent(self, position: int, up_to: int) -> list[tuple[StoredEvent, bytes]] | None:
+    def recent_events(self, position: int, up_to: int) -> list[tuple[StoredEvent, bytes]] | None:
         """Return the events after `position` that are in memory, about a block of them; None when memory
         begins later."""
         if not self._ids or self._ids[0] > position + 1:
@@ -233,7 +236,7 @@ class Broadcaster:
         if self.sent_id >= self.last_id:
             return
         begun = time.monotonic()
-        batch = self.recent(self.sent_id, self.last_id)
+        batch = self.recent_events(self.sent_id, self.last_id)
         if batch:
             self._to_groups(batch)
             self.sent_id = batch[-1][0].id
@@ -317,7 +320,7 @@ class Broadcaster:
         loop = asyncio.get_running_loop()
         self._beat = loop.call_later(self._limits.heartbeat_s, self._heartbeat) if self.streams else None
 
-    def farewell(self, text: str) -> None:
+    def end_all(self, text: str) -> None:
         """Deliver what is there, tell every stream that the daemon stops, and end it."""
         while self.sent_id < self.last_id:
             self._deliver()

@@ -113,7 +113,7 @@ async def _catch_up(stream: EventStream, broadcaster: Broadcaster, store: Daemon
         return False
     while stream.position < broadcaster.sent_id and not stream.is_over():
         up_to = broadcaster.sent_id
-        found = broadcaster.recent(stream.position, up_to)
+        found = broadcaster.recent_events(stream.position, up_to)
         if found is None:
             _write_trim_gap(stream, store.event_range()[0])
             rows = await asyncio.to_thread(store.events_after, stream.position, _BATCH)

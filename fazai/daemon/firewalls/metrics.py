@@ -97,6 +97,7 @@ class FirewallFigures:
             one.at, one.good = at, status in ("converged", "changed")
 
     def has_run(self, name: str) -> bool:
+        """Return whether a run on this target was noted."""
         return name in self._applied
 
     def keep_only(self, ids: set[str]) -> None:

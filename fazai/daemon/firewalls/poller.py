@@ -108,6 +108,7 @@ class Firewalls:
     # -- the registry
 
     def all(self) -> list[WatchedFirewall]:
+        """Return all firewalls, by name."""
         return sorted(self._watched.values(), key=lambda one: one.firewall.name)
 
     def get(self, id_: str) -> WatchedFirewall:
@@ -315,7 +316,7 @@ class Firewalls:
         except StateError as error:
             self._log.say("error", str(error), logger=_LOGGER)
 
-    # -- the part
+    # -- in the background
 
     async def run(self) -> None:
         """Poll the firewalls that are due until it is cancelled."""

@@ -101,6 +101,7 @@ class KeyFiles:
         return {name: Secret(text) for name, text in found.items()}
 
     def remove(self, id_: str) -> None:
+        """Remove a key, if there is one."""
         with contextlib.suppress(OSError):
             (self._folder / f"{id_}.json").unlink()
 

@@ -49,7 +49,7 @@ _HEADERS = (
 async def open_session(call: RouteCall) -> SessionAnswer:
     """Open a session on the worker for the client."""
     body: SessionsBody = call.body
-    session_id = await call.services.sessions.create(call.who.name, body.params)
+    session_id = await call.services.sessions.open_session(call.who.name, body.params)
     _log(call, f"{call.who.name} opened a session", session_id)
     return SessionAnswer(session_id=session_id)
 
@@ -57,7 +57,7 @@ async def open_session(call: RouteCall) -> SessionAnswer:
 async def abort_iteration(call: RouteCall) -> OkAnswer:
     """End the iteration that runs; its stream says so. Raises WireError(unknown_session)."""
     body: AbortBody = call.body
-    session = call.services.sessions.find(body.session_id, call.who)
+    session = call.services.sessions.find_session(body.session_id, call.who)
     if session.running is not None:
         _log(call, f"{call.who.name} aborts the iteration", body.session_id)
         session.running.cancel("aborted")
@@ -90,7 +90,7 @@ async def stream_generation(call: RouteCall) -> None:
     """Stream one iteration; each event is in the event log, too, and has its id there."""
     body: GenerateBody = call.body
     services = call.services
-    session = services.sessions.find(body.session_id, call.who)
+    session = services.sessions.find_session(body.session_id, call.who)
     if session.running is not None:
         raise Refusal("session_busy", "an iteration of this session is running", hint="POST /agent/abort")
     session.running = asyncio.current_task()

@@ -38,7 +38,7 @@ class AgentSessions:
         self.client = client
         self._open: OrderedDict[str, AgentSession] = OrderedDict()
 
-    async def create(self, owner: str, params: SessionParams | None) -> str:
+    async def open_session(self, owner: str, params: SessionParams | None) -> str:
         """Open a session and return its id. Raises Refusal: worker_unavailable, overloaded, and what the
         worker refuses."""
         await self._close_idle()
@@ -53,7 +53,7 @@ class AgentSessions:
         self._open[session_id] = AgentSession(owner, gemma)
         return session_id
 
-    def find(self, session_id: str, who: Principal) -> AgentSession:
+    def find_session(self, session_id: str, who: Principal) -> AgentSession:
         """Return a session of the client. Raises WireError(unknown_session), Refusal(forbidden) for
         another's."""
         found = self._open.get(session_id)
@@ -67,7 +67,8 @@ class AgentSessions:
         self._open.move_to_end(session_id)
         return found
 
-    async def forget(self, session_id: str) -> None:
+    async def close_session(self, session_id: str) -> None:
+        """Close a session, if it is open."""
         found = self._open.pop(session_id, None)
         if found is not None:
             await found.gemma.__aexit__(None, None, None)
@@ -75,11 +76,12 @@ class AgentSessions:
     async def _close_idle(self) -> None:
         for session_id, session in list(self._open.items()):
             if session.running is None and time.monotonic() - session.used > _IDLE_S:
-                await self.forget(session_id)
+                await self.close_session(session_id)
 
-    async def close(self) -> None:
+    async def close_all(self) -> None:
+        """Close all sessions."""
         for session_id in list(self._open):
-            await self.forget(session_id)
+            await self.close_session(session_id)
 
 
 def _worker_unavailable(error: FazaiError) -> Refusal:

@@ -25,9 +25,9 @@ from fazai.daemon.http.routing import (
     Scope,
     Send,
     connection_of,
-    head_of,
     refusal_reply,
     refuse,
+    reply_headers,
 )
 from fazai.daemon.services import Services
 from fazai.errors import FazaiError, StateError
@@ -92,7 +92,7 @@ class App:
         if started:
             connection_of(scope).close()
         else:
-            connection_of(scope).refused()
+            connection_of(scope).prepare_refusal()
             await refuse(send, path, refusal)
 
     def _refusal(self, scope: Scope, error: FazaiError) -> WireError:
@@ -124,7 +124,7 @@ class App:
     def _respond(self, scope: Scope, answer: Respond, result: tuple[int, bytes] | FazaiError) -> None:
         if isinstance(result, FazaiError):
             said = refusal_reply(str(scope["path"]), self._refusal(scope, result))
-            result = said.status, response_tail(head_of(said), said.body)
+            result = said.status, response_tail(reply_headers(said), said.body)
         answer(*result)
 
     def _log(self, path: str, text: str) -> None:

@@ -53,7 +53,7 @@ class Principal:
     token: str | None = None
     is_local: bool = False  # a user of this machine, by the local socket
 
-    def may(self, role: Role) -> bool:
+    def has_role(self, role: Role) -> bool:
         """Return whether the role is at least this one."""
         return self.role is not None and ROLES.index(self.role) >= ROLES.index(role)
 
@@ -211,7 +211,7 @@ class Guard:
     def _by_peer(self, connection: HttpConnection) -> Principal | None:
         """Return the user behind the local socket. Root and the daemon's own user are admin; members of the
         socket file's group, whom its mode lets in, operator."""
-        peer = connection.peer()
+        peer = connection.peer_credentials()
         if peer is None:
             return None
         uid, groups = peer
@@ -225,7 +225,7 @@ class Guard:
         return Principal(f"uid:{uid}", "operator", is_local=True) if group in groups else None
 
     def _by_certificate(self, connection: HttpConnection) -> Principal | None:
-        name = connection.certificate()
+        name = connection.certificate_name()
         return Principal(f"cert:{name}", cast("Role", self._settings.client_role)) if name else None
 
     def _by_token(self, header: bytes, address: str) -> Principal:

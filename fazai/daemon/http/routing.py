@@ -37,12 +37,12 @@ __all__ = [
     "RouteEndpoint",
     "connection_of",
     "epoch_us",
-    "head_of",
     "identify",
     "read_body",
     "refusal_reply",
     "refuse",
     "reply",
+    "reply_headers",
 ]
 
 Scope = MutableMapping[str, Any]
@@ -160,7 +160,7 @@ class RouteEndpoint:
         route = self.route
         who = identify(self._services, scope)
         if route.role is not None and not route.signed:
-            allow(who, route.role)
+            require_role(who, route.role)
         call = RouteCall(self._services, scope, receive, send, who, scope.get("path_params", {}))
         call.query = read_query(scope, route)
         timeout_s = route.timeout_s
@@ -184,9 +184,9 @@ def identify(services: Services, scope: Scope) -> Principal:
     return services.guard.identify(connection_of(scope), scope["headers"], str(scope["http_version"]))
 
 
-def allow(who: Principal, role: Role) -> None:
+def require_role(who: Principal, role: Role) -> None:
     """Refuse a principal that has not at least this role. Raises Refusal: unauthorized, forbidden."""
-    if who.may(role):
+    if who.has_role(role):
         return
     if who.role is None:
         raise Refusal(
@@ -247,14 +247,14 @@ async def read_body(call: RouteCall, route: Route) -> bytes:
             if size + len(part) > route.limit_bytes:
                 raise _too_large(route)
             if part:
-                budget.enter("", len(part))
+                budget.hold("", len(part))
                 size += len(part)
                 parts.append(part)
             if not message.get("more_body"):
                 return b"".join(parts)
     finally:
         if size:
-            budget.leave("", size)
+            budget.release("", size)
 
 
 def _too_large(route: Route) -> Refusal:
@@ -262,7 +262,7 @@ def _too_large(route: Route) -> Refusal:
     return Refusal("too_large", f"a body has at most {route.limit_bytes} bytes", headers=closing)
 
 
-def head_of(answer: HttpReply) -> list[tuple[bytes, bytes]]:
+def reply_headers(answer: HttpReply) -> list[tuple[bytes, bytes]]:
     """Return the answer's headers, with those that all answers have."""
     own = {name for name, _ in answer.headers}
     return [
@@ -274,9 +274,9 @@ def head_of(answer: HttpReply) -> list[tuple[bytes, bytes]]:
 
 
 async def reply(send: Send, answer: HttpReply) -> None:
-    # deadline: the connection's, HttpConnection.pause_writing
     """Send an answer."""
-    await send({"type": "http.response.start", "status": answer.status, "headers": head_of(answer)})
+    # deadline: the connection's, HttpConnection.pause_writing
+    await send({"type": "http.response.start", "status": answer.status, "headers": reply_headers(answer)})
     # deadline: the connection's, HttpConnection.pause_writing
     await send({"type": "http.response.body", "body": answer.body})
 
@@ -299,4 +299,5 @@ def refusal_reply(path: str, error: WireError) -> HttpReply:
 
 
 def connection_of(scope: Scope) -> HttpConnection:
+    """Return the connection of a request."""
     return cast("HttpConnection", scope["extensions"][CONNECTION])

@@ -35,7 +35,7 @@ _IDLE, _HEAD, _BODY, _OVER = range(4)
 _SO_PEERGROUPS = 59
 _LAST_CHUNK = b"0\r\n\r\n"
 _LAST_WORDS_S = 0.05  # for a request that the stop cuts off to be told
-_LINGER_S = 2.0  # for one who is refused to read why, while he still sends
+_LINGER_S = 2.0  # for a client that is refused to read why, while it still sends
 
 
 class HttpListener:
@@ -96,10 +96,10 @@ class HttpConnection(HttpToolsProtocol):
         if len(self.connections) > self.limits.connections:
             transport.abort()
             return
-        self._arm(self.limits.head_s)
+        self._start_deadline(self.limits.head_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._disarm()
+        self._stop_deadline()
         self._stop_checking_unsent()
         super().connection_lost(exc)
         self._unset_keepalive_if_required()
@@ -141,12 +141,13 @@ class HttpConnection(HttpToolsProtocol):
         if phase == _IDLE:
             self._head_bytes = 0
             if self._deadline is None and (self.cycle is None or self.cycle.response_complete):
-                self._arm(self.limits.head_s)  # line ends, which begin nothing, stopped uvicorn's own timer
+                # Line ends, which begin nothing, stopped uvicorn's own timer.
+                self._start_deadline(self.limits.head_s)
         elif (self._head_bytes if phase == _HEAD else self._frame_bytes) > self.limits.head_bytes:
             self._refuse_large_head()
             self.send_400_response("")
         elif phase != before or self._deadline is None:
-            self._arm(self.limits.head_s if phase == _HEAD else self.limits.body_s)
+            self._start_deadline(self.limits.head_s if phase == _HEAD else self.limits.body_s)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -181,7 +182,7 @@ class HttpConnection(HttpToolsProtocol):
         super().on_message_complete()
         self._phase = _IDLE
         self._chunk = None  # what follows in it is another request
-        self._disarm()
+        self._stop_deadline()
 
     def send_400_response(self, msg: str) -> None:
         """Refuse a request that cannot be read, in the shape of the contract."""
@@ -228,7 +229,7 @@ class HttpConnection(HttpToolsProtocol):
         self.busy = False
         return False
 
-    def give_up(self, now_s: float) -> None:
+    def time_out_fast_path(self, now_s: float) -> None:
         """Answer 504 where a request on the fast path had no answer for `answer_s`."""
         if self.busy and now_s - self._busy_since_s > self.limits.answer_s:
             self._refusal = (504, "timeout", f"it took more than {self.limits.answer_s:g} s")
@@ -255,7 +256,7 @@ class HttpConnection(HttpToolsProtocol):
             self.flow.resume_reading()
             self.data_received(data)
 
-    def answered(self) -> asyncio.Future[None]:
+    def wait_answered(self) -> asyncio.Future[None]:
         """Return a future of the moment at which the connection is no longer busy."""
         if self._done is None:
             self._done = self.loop.create_future()
@@ -266,11 +267,11 @@ class HttpConnection(HttpToolsProtocol):
     def _refuse_large_head(self) -> None:
         self._refusal = (431, "too_large", f"the headers have more than {self.limits.head_bytes} bytes")
 
-    def _arm(self, seconds: float) -> None:
-        self._disarm()
+    def _start_deadline(self, seconds: float) -> None:
+        self._stop_deadline()
         self._deadline = self.loop.call_later(seconds, self._time_out)
 
-    def _disarm(self) -> None:
+    def _stop_deadline(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
@@ -304,7 +305,7 @@ class HttpConnection(HttpToolsProtocol):
         self.transport.close()
         self.loop.call_later(self.limits.linger_s, self.transport.abort)
 
-    def refused(self) -> None:
+    def prepare_refusal(self) -> None:
         """Prepare for a refusal that will be written: nobody reads the rest of that request."""
         if self._phase == _BODY and self.cycle is not None:
             self.cycle.transport = cast("asyncio.Transport", _GentleTransport(self))
@@ -315,7 +316,7 @@ class HttpConnection(HttpToolsProtocol):
         if self._phase == _OVER or self.transport.is_closing():
             return
         self._phase = _OVER
-        self._disarm()
+        self._stop_deadline()
         self.flow.resume_reading()
         self.pipeline.clear()
         if self.cycle is not None and not self.cycle.response_complete:  # nothing is written after the end
@@ -327,7 +328,7 @@ class HttpConnection(HttpToolsProtocol):
 
     # -- who it is
 
-    def peer(self) -> tuple[int, frozenset[int]] | None:
+    def peer_credentials(self) -> tuple[int, frozenset[int]] | None:
         """Return user and groups of a local client (SO_PEERCRED, SO_PEERGROUPS); None over TCP."""
         sock = self.transport.get_extra_info("socket") if self.listener.unix else None
         if sock is None:
@@ -339,7 +340,7 @@ class HttpConnection(HttpToolsProtocol):
             groups.update(struct.unpack(f"{len(raw) // 4}I", raw[: len(raw) // 4 * 4]))
         return uid, frozenset(groups)
 
-    def certificate(self) -> str | None:
+    def certificate_name(self) -> str | None:
         """Return the common name of the client's certificate, which TLS has verified."""
         found = self.transport.get_extra_info("peercert") or {}
         names = [value for part in found.get("subject", ()) for key, value in part if key == "commonName"]
@@ -354,7 +355,7 @@ class HttpConnection(HttpToolsProtocol):
         self._streams = True
         self._stop_checking_unsent()
         self.transport.set_write_buffer_limits(high=unsent_bytes)
-        self._disarm()
+        self._stop_deadline()
         if self.cycle is not None:
             self.cycle.response_complete = True
         self.cycle = self.parser = self.flow = self.scope = self.headers = None  # type: ignore[assignment]
@@ -416,6 +417,7 @@ class HttpServer:
         return len(self._state.connections)
 
     async def listen(self, listener: HttpListener) -> None:
+        """Open a listener."""
         await self._open(listener)
         self.listeners.append(listener)
         if self._clock is None:
@@ -453,7 +455,7 @@ class HttpServer:
         self._state.default_headers[:] = [(b"date", formatdate(usegmt=True).encode())]
         loop = asyncio.get_running_loop()
         for one in cast("list[HttpConnection]", list(self._state.connections)):
-            one.give_up(loop.time())
+            one.time_out_fast_path(loop.time())
         self._clock = loop.call_later(1.0, self._tick)
 
     async def stop(self) -> None:
@@ -469,7 +471,7 @@ class HttpServer:
         fast: set[asyncio.Future[None]] = set()
         for one in cast("list[HttpConnection]", list(self._state.connections)):
             if one.busy:
-                fast.add(one.answered())
+                fast.add(one.wait_answered())
             one.shutdown()
         tasks: set[asyncio.Future[None]] = {*self._state.tasks, *fast}
         if tasks:

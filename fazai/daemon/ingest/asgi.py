@@ -169,7 +169,7 @@ class IngestRoute:
                 if held + len(part) > MAX_INGEST_BYTES:
                     raise _too_large()
                 if part:
-                    admission.enter("", len(part))
+                    admission.hold("", len(part))
                     held += len(part)
                     parts.append(part)
                 if not message.get("more_body"):
@@ -177,7 +177,7 @@ class IngestRoute:
                 message = await receive()  # deadline: IngestRoute.__call__
         finally:
             if held:
-                admission.leave("", held)
+                admission.release("", held)
         return await self._accept(scope, b"".join(parts), gzipped, signed)
 
     async def _signer(self, scope: Scope, body: bytes) -> str:

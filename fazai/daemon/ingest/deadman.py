@@ -63,7 +63,7 @@ class HostWatch:
             expired = away_s > self.rules.ttl_s
             self._hosts[record.host] = _WatchedHost(seen_s, record.interval_s, record.silent, expired)
 
-    def seen(self, host: str, interval_s: float) -> HostChange | None:
+    def note_record(self, host: str, interval_s: float) -> HostChange | None:
         """Note that a record of a host arrived; return the change, where it is one."""
         now_s = self._now_s()
         known = self._hosts.get(host)
@@ -99,7 +99,7 @@ class HostWatch:
         """Return how long a host with this interval may be quiet, in seconds."""
         return max(self.rules.least_s, self.rules.missed * interval_s) if interval_s else self.rules.unknown_s
 
-    def counts(self) -> tuple[int, int]:
+    def count_hosts(self) -> tuple[int, int]:
         """Return how many hosts report and how many are silent."""
         silent = sum([host.silent for host in self._hosts.values()])
         return len(self._hosts) - silent, silent
@@ -108,8 +108,6 @@ class HostWatch:
         return len(self._hosts)
 
     def is_silent(self, host: str) -> bool:
+        """Return whether a host is known and silent."""
         found = self._hosts.get(host)
         return found is not None and found.silent
-
-    def silent_hosts(self) -> set[str]:
-        return {name for name, host in self._hosts.items() if host.silent}

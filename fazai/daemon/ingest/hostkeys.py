@@ -41,7 +41,7 @@ class HostKeys:
         self._uid = uid
         self._known: dict[str, tuple[tuple[int, int, int], tuple[bytes, ...]]] = {}
 
-    def of(self, agent: str) -> Sequence[bytes]:
+    def keys_of(self, agent: str) -> Sequence[bytes]:
         """Return the valid keys of a host, none where it has no file. Raises SecretError for a file that must
         not be used."""
         if not _NAME.fullmatch(agent):

@@ -98,9 +98,8 @@ class Ingest:
             "fazai_ingest_seconds", "From the first byte of a body to its durable answer.", _SECONDS
         )
         self.records: Counter[str] = Counter({"accepted": 0, "duplicate": 0, "refused": 0})
-        self._changed_at: dict[
-            str, float
-        ] = {}  # when a host came or went, as far as that was since the start
+        #: When a host came or went, as far as that was since the start.
+        self._changed_at: dict[str, float] = {}
         self.versions: dict[str, str] = {}  # of the hosts' agents, as far as they reported since the start
         self.refusals: Counter[str] = Counter(dict.fromkeys(_REFUSALS, 0))  # of whole requests
         self._silent: dict[str, bool] = {}  # to be remembered with the next sweep
@@ -115,10 +114,10 @@ class Ingest:
         switch = HostWatch(watch, time.monotonic)
         ingest = cls(
             store,
-            Exposition(store.counts, switch.counts),
+            Exposition(store.counts, switch.count_hosts),
             switch,
             Admission(rules.queue_bytes, random.random),
-            keys_of=HostKeys(secrets / "hosts", uid=os.geteuid()).of,
+            keys_of=HostKeys(secrets / "hosts", uid=os.geteuid()).keys_of,
             now_us=lambda: time.time_ns() // 1000,
             rules=rules,
             announcer=announcer,
@@ -185,10 +184,10 @@ class Ingest:
         if sample is None or (self._may_be_full(1) and self._store.host(sample.host) is None):
             return False
         host, size_bytes = sample.host, len(body)
-        self.admission.enter(host, size_bytes)
+        self.admission.hold(host, size_bytes)
 
         def done(result: list[bool] | StateError) -> None:
-            self.admission.leave(host, size_bytes)
+            self.admission.release(host, size_bytes)
             if isinstance(result, StateError):
                 respond(result)
             elif result[0]:
@@ -202,7 +201,7 @@ class Ingest:
         try:
             self._store.ingest_then((sample,), done)
         except StateError:
-            self.admission.leave(host, size_bytes)
+            self.admission.release(host, size_bytes)
             raise
         return True
 
@@ -228,11 +227,11 @@ class Ingest:
         """Store samples, and return how many were new."""
         sender = signer or samples[0].host
         size_bytes = sum([len(sample.body) for sample in samples])
-        self.admission.enter(sender, size_bytes)
+        self.admission.hold(sender, size_bytes)
         try:
             verdicts = await self._store.ingest(samples)
         finally:
-            self.admission.leave(sender, size_bytes)
+            self.admission.release(sender, size_bytes)
         return self._count_stored(samples, verdicts)
 
     def _count_stored(self, samples: Sequence[NewSample], verdicts: Sequence[bool]) -> int:
@@ -256,7 +255,7 @@ class Ingest:
         if time_us == sample[1]:  # else an older one that was late
             self.exposition.hosts.push(host, sample[3], time_us, interval_s)
             self.versions[host] = sample[5][:64]
-        change = self._watch.seen(host, interval_s)
+        change = self._watch.note_record(host, interval_s)
         if change is not None:
             self._changed_at[host] = self._now_us() / 1e6
             for level, event in _events_of_change(change):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from fazai.daemon.http.routing import AsgiApp, HttpReply, Route, RouteCall, Scope, allow, identify
+from fazai.daemon.http.routing import AsgiApp, HttpReply, Route, RouteCall, Scope, identify, require_role
 from fazai.daemon.ingest.asgi import IngestRoute
 from fazai.daemon.ingest.pipeline import Ingest
 from fazai.daemon.services import Services
@@ -25,7 +25,7 @@ def _ingest(services: Services) -> AsgiApp:
         """Refuse an unsigned report without a token or a local client, unless the operator opened the
         door."""
         if services.settings.ingest != "open":
-            allow(identify(services, scope), "operator")
+            require_role(identify(services, scope), "operator")
 
     def report(text: str) -> None:
         services.log.say("error", text, logger="fazai.daemon.ingest")

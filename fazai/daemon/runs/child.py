@@ -199,6 +199,7 @@ class Child:
 
     @property
     def ended(self) -> bool:
+        """True once the process has ended and was reaped."""
         return self._code.done()
 
     def leave(self) -> None:

@@ -34,6 +34,7 @@ class RunRecords:
         return [one for one in self._all.values() if one.started is None and one.finished is None]
 
     def get(self, run_id: str) -> RunRecord | None:
+        """Return the record of a run."""
         return self._all.get(run_id)
 
     def __iter__(self) -> Iterator[RunRecord]:

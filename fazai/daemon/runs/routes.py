@@ -16,7 +16,7 @@ import msgspec
 
 from fazai.daemon.events.announcer import AUDIT, log_event, row_of
 from fazai.daemon.http.refusal import Refusal
-from fazai.daemon.http.routing import HttpReply, Route, RouteCall, allow, read_body
+from fazai.daemon.http.routing import HttpReply, Route, RouteCall, read_body, require_role
 from fazai.daemon.runs import webhooks
 from fazai.errors import FazaiError, InputError, did_you_mean
 from fazai.plan import SavedPlan, parse_plan
@@ -228,7 +228,7 @@ async def start_run(call: RouteCall) -> RunStartedAnswer | HttpReply:
     """Start a run for a person or a git host. Raises Refusal, WireError."""
     if webhooks.is_delivery(call.header):
         return await _start_from_webhook(call)
-    allow(call.who, "operator")
+    require_role(call.who, "operator")
     body = decode_body(await read_body(call, _ASK), RunBody, limit_bytes=_ASK.limit_bytes)
     run_queue = call.services.run_queue
     job = run_queue.jobs.get(body.playbook)

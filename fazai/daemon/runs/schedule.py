@@ -45,7 +45,7 @@ class Window:
     end: time
     days: frozenset[int] = frozenset(range(7))
 
-    def span(self, day: date, zone: tzinfo) -> tuple[datetime, datetime]:
+    def bounds_on(self, day: date, zone: tzinfo) -> tuple[datetime, datetime]:
         """Return when the window of that day opens and closes, in UTC. Where clocks are put back, it opens
         and closes at the first of two equal times, so that it opens once. Where they are put forward, one
         that begins in the hour that is skipped opens when that is over, and is as long as ever if it lies in
@@ -58,21 +58,21 @@ class Window:
             closes = opens + length
         return opens, closes
 
-    def holds(self, wall: datetime, zone: tzinfo) -> bool:
+    def is_open(self, wall: datetime, zone: tzinfo) -> bool:
         """Return whether the window is open."""
         today = wall.astimezone(zone).date()
         for day in (today - timedelta(days=1), today):
-            opens, closes = self.span(day, zone)
+            opens, closes = self.bounds_on(day, zone)
             if day.weekday() in self.days and opens <= wall < closes:
                 return True
         return False
 
-    def opens(self, wall: datetime, zone: tzinfo) -> datetime | None:
+    def next_opening(self, wall: datetime, zone: tzinfo) -> datetime | None:
         """Return the next beginning at or after `wall`, in UTC."""
         today = wall.astimezone(zone).date()
         for ahead in range(_LONGEST_DAYS):
             day = today + timedelta(days=ahead)
-            moment, _ = self.span(day, zone)
+            moment, _ = self.bounds_on(day, zone)
             if day.weekday() in self.days and moment >= wall:
                 return moment
         return None
@@ -92,13 +92,16 @@ class Rhythm:
     zone: tzinfo = UTC
 
     def open_at(self, wall: datetime) -> bool:
-        return not self.windows or any(window.holds(wall, self.zone) for window in self.windows)
+        """Return whether a run may begin at this time."""
+        return not self.windows or any(window.is_open(wall, self.zone) for window in self.windows)
 
     def next_open(self, wall: datetime) -> datetime | None:
         """Return when a window is next open: `wall` itself while one is; None: never."""
         if self.open_at(wall):
             return wall
-        found = [moment for window in self.windows if (moment := window.opens(wall, self.zone)) is not None]
+        found = [
+            moment for window in self.windows if (moment := window.next_opening(wall, self.zone)) is not None
+        ]
         return min(found) if found else None
 
 
@@ -115,7 +118,7 @@ class Timetable:
     chance: Callable[[], float]
     _jobs: dict[str, _ScheduledJob] = field(default_factory=dict)
 
-    def begin(
+    def add_jobs(
         self, rhythms: Mapping[str, Rhythm], now_s: float, wall: datetime, last: Mapping[str, float]
     ) -> None:
         """Take over the jobs. `last`: when each of them last began, by the wall clock of that time; whatever
@@ -128,7 +131,7 @@ class Timetable:
                 wait_s = self.chance() * min(_FIRST_S, rhythm.every_s)
             self._jobs[name] = _ScheduledJob(rhythm, now_s + wait_s)
 
-    def due(self, now_s: float, wall: datetime, busy: Iterable[str] = ()) -> list[str]:
+    def take_due(self, now_s: float, wall: datetime, busy: Iterable[str] = ()) -> list[str]:
         """Return the jobs that are to begin now; each is due again after its interval. `busy` ones stay
         due."""
         held = set(busy)

@@ -41,7 +41,7 @@ class Scheduler:
         rhythms = {
             job.name: job.schedule.rhythm for job in run_queue.jobs.values() if job.schedule is not None
         }
-        self._table.begin(rhythms, monotonic(), self._wall_time(), store.began())
+        self._table.add_jobs(rhythms, monotonic(), self._wall_time(), store.began())
 
     def _wall_time(self) -> datetime:
         return datetime.fromtimestamp(self._now(), UTC)
@@ -52,7 +52,7 @@ class Scheduler:
 
     async def start_due(self) -> list[str]:
         """Ask for the runs that are due, and return their jobs. A job that waits or goes on stays due."""
-        due = self._table.due(self._monotonic(), self._wall_time(), self._run_queue.busy_jobs())
+        due = self._table.take_due(self._monotonic(), self._wall_time(), self._run_queue.busy_jobs())
         for name in due:
             job = self._run_queue.jobs[name]
             assert job.schedule is not None

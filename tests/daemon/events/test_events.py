@@ -168,7 +168,7 @@ def test_trimmed_history_is_a_gap(tmp_path: Path) -> None:
         for _ in range(8):
             daemon.publish(*(_log("x" * 1000) for _ in range(200)))
         until(lambda: daemon.services.store.event_range()[0] > 2)
-        daemon.call(daemon.services.broadcaster.forget)
+        daemon.call(daemon.services.broadcaster.forget_recent)
         with daemon.client() as client, stream(client, "?since=1") as events:
             gap = events.next()
             assert isinstance(gap.event, GapEvent)

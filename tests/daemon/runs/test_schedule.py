@@ -44,7 +44,7 @@ class Clocks:
 
 def table(clocks: Clocks, rhythm: Rhythm, chance: float = 0.0, last: float | None = None) -> Timetable:
     made = Timetable(lambda: chance)
-    made.begin({"edge": rhythm}, clocks.now_s, clocks.wall, {} if last is None else {"edge": last})
+    made.add_jobs({"edge": rhythm}, clocks.now_s, clocks.wall, {} if last is None else {"edge": last})
     return made
 
 
@@ -52,7 +52,7 @@ def runs(clocks: Clocks, made: Timetable, seconds: int, step_s: int = 10) -> lis
     """When it was due, in seconds from now."""
     began, found = clocks.now_s, []
     for _ in range(0, seconds, step_s):
-        found += [clocks.now_s - began for _ in made.due(clocks.now_s, clocks.wall)]
+        found += [clocks.now_s - began for _ in made.take_due(clocks.now_s, clocks.wall)]
         clocks.step(step_s)
     return found
 
@@ -79,11 +79,11 @@ def test_a_wall_clock_that_jumps_neither_repeats_nor_skips() -> None:
 def test_what_was_missed_is_made_up_for_once() -> None:
     clocks = Clocks()
     made = table(clocks, Rhythm(900))
-    assert made.due(clocks.now_s, clocks.wall) == ["edge"]
+    assert made.take_due(clocks.now_s, clocks.wall) == ["edge"]
     clocks.step(5 * 900)
-    assert made.due(clocks.now_s, clocks.wall, busy={"edge"}) == []
-    assert made.due(clocks.now_s, clocks.wall) == ["edge"]
-    assert made.due(clocks.now_s, clocks.wall) == []
+    assert made.take_due(clocks.now_s, clocks.wall, busy={"edge"}) == []
+    assert made.take_due(clocks.now_s, clocks.wall) == ["edge"]
+    assert made.take_due(clocks.now_s, clocks.wall) == []
     assert runs(clocks, made, 1000) == [900]
 
 

@@ -21,8 +21,7 @@ from fazai.service import systemd
 from fazai.service.log import Log
 from fazai.wire.base import WireError
 from fazai.wire.worker import SessionParams
-
-from .process import Process, until, without_model
+from tests.worker.process import Process, until, without_model
 
 LONG = SessionParams(max_tokens=1_000_000)
 
@@ -200,7 +199,7 @@ def test_systemd_hands_its_socket_over(model: Path, tmp_path: Path) -> None:
                 [command[0], "-c", code, *command, *words],
                 pass_fds=[given.fileno()],
                 stderr=subprocess.DEVNULL,
-                env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+                env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
             )
             try:
                 early.settimeout(60)

@@ -17,9 +17,8 @@ from fazai.providers.gemma.client import GemmaClient
 from fazai.providers.gemma.endpoint import Conversation, Endpoint
 from fazai.wire.base import WireError
 from fazai.wire.worker import GenerateParams, SessionParams
-
-from .live import live
-from .openai import Completions, chunk, completions
+from tests.worker.live import live
+from tests.worker.openai import Completions, chunk, completions
 
 
 def test_it_streams_aborts_and_is_told() -> None:

@@ -21,9 +21,8 @@ from fazai.errors import Unreachable
 from fazai.providers.gemma.client import GemmaClient
 from fazai.wire.worker import SessionParams
 from fazai.worker.demo import demo_model
-
-from .process import ROOT, Process, with_model, without_model
-from .restricted import NOBODY, wrapper
+from tests.worker.process import ROOT, Process, with_model, without_model
+from tests.worker.restricted import NOBODY, wrapper
 
 DEPLOY = ROOT / "deploy"
 UNITS = ("fazai-gemma-worker.service", "fazai-gemma-worker.socket")

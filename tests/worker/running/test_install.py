@@ -14,7 +14,7 @@ import pytest
 from fazai.errors import InputError
 from fazai.worker import demo
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture

@@ -28,8 +28,7 @@ from fazai.worker.chat import chat_of
 from fazai.worker.demo import demo_model
 from fazai.worker.masks import Masks
 from fazai.worker.numbers import MAX_NUMBER
-
-from .process import until
+from tests.worker.process import until
 
 pytestmark = [pytest.mark.gemma, pytest.mark.xdist_group("model")]
 
@@ -87,7 +86,7 @@ class Loaded:
             self.engine.close_session(handle)
         return found
 
-    def until_parked(self) -> None:
+    def until_in_prefix_cache(self) -> None:
         """What closed sessions left is outside of the cache."""
         until = time.monotonic() + 30
         while self.engine.stats().kv_tokens:
@@ -156,8 +155,8 @@ def test_golden_tokens_are_llama_cpps_own(model: Path, loaded: Loaded) -> None:
     assert n > GREEDY.max_tokens
 
 
-@pytest.mark.parametrize("parked", [True, False], ids=["parked", "in the cache"])
-def test_a_reused_beginning_gives_what_a_fresh_one_gives(model: Path, parked: bool) -> None:
+@pytest.mark.parametrize("in_prefix_cache", [True, False], ids=["prefix cache", "KV cache"])
+def test_a_reused_beginning_gives_what_a_fresh_one_gives(model: Path, in_prefix_cache: bool) -> None:
     long = "Some words of a long system prompt that all share. " * 60  # longer than the window of 512 tokens
     fresh = Loaded(model)
     try:
@@ -170,9 +169,9 @@ def test_a_reused_beginning_gives_what_a_fresh_one_gives(model: Path, parked: bo
     try:
         other = loaded.engine.open_session()
         loaded.run(f"{long} {PROMPTS[1]}", session=other)
-        if parked:
+        if in_prefix_cache:
             loaded.engine.close_session(other)
-            loaded.until_parked()
+            loaded.until_in_prefix_cache()
         text, progress = loaded.run(f"{long} {PROMPTS[0]}")
         tokens = loaded.first(f"{long} {PROMPTS[0]}")
     finally:
@@ -196,13 +195,13 @@ def test_the_same_prompt_again_gives_the_same_text(model: Path) -> None:
         first: list[str] = []
         for prompt in prompts:  # the second takes its beginning from the first
             first.append(loaded.run(prompt, sampled)[0])
-            loaded.until_parked()
+            loaded.until_in_prefix_cache()
         for turn in range(2):
             for prompt, text in zip(prompts, first, strict=True):
                 again, progress = loaded.run(prompt, sampled)
                 assert again == text or not exact, turn
                 assert progress.cached_tokens >= progress.prompt_tokens - 68
-                loaded.until_parked()
+                loaded.until_in_prefix_cache()
     finally:
         loaded.close()
 

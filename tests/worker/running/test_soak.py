@@ -1,5 +1,5 @@
 """Random sessions, schemas, aborts and dropped connections for a long time: all end, nothing stays, memory is
-flat. The long one: FAZAI_SOAK_S=600 python -m pytest tests/worker/test_soak.py -s"""
+flat. The long one: FAZAI_SOAK_S=600 python -m pytest tests/worker/running/test_soak.py -s"""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ from fazai.providers.gemma.client import GemmaClient
 from fazai.wire.base import WireError
 from fazai.wire.worker import SessionParams
 from fazai.worker.demo import demo_model
-
-from .process import Process, until, with_model
+from tests.worker.process import Process, until, with_model
 
 pytestmark = [pytest.mark.gemma, pytest.mark.slow, pytest.mark.xdist_group("model")]
 

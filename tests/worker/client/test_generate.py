@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from .live import Live, live
-from .openai import completions
+from tests.worker.live import Live, live
+from tests.worker.openai import completions
 
 ASK = (sys.executable, "-m", "fazai", "generate")
 ENDLESS = ("--max-tokens", "1000000", "--timeout", "3600")
@@ -278,7 +278,7 @@ def test_the_fallback_is_asked_when_it_is_set(tmp_path: Path) -> None:
             for name, value, wanted in (
                 ("URL", "ftp://x", "http://HOST"),
                 ("MODEL", "", "is not named"),
-                ("KEY_FILE", str(tmp_path / "no"), "cannot be read"),
+                ("KEY_FILE", str(tmp_path / "no"), "there is no file with the fallback's key"),
                 ("KEY_FILE", str(tmp_path / "open"), "others may read it"),
                 ("KEY_FILE", str(tmp_path / "pipe"), "it is no file"),
                 ("URL", "http://gpu.example.net/v1", "the key would go there in the clear"),

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from . import test_generate
-from .live import live
-from .openai import completions
+from tests.worker.client import test_generate
+from tests.worker.live import live
+from tests.worker.openai import completions
 
 CHAT = (*test_generate.ASK[:-1], "chat")
 

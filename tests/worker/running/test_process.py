@@ -16,8 +16,7 @@ from fazai.errors import Unreachable
 from fazai.providers.gemma.client import GemmaClient
 from fazai.wire.worker import SessionParams
 from fazai.worker.demo import demo_model
-
-from .process import Process, until, with_model
+from tests.worker.process import Process, until, with_model
 
 pytestmark = [pytest.mark.gemma, pytest.mark.xdist_group("model")]
 
