@@ -122,6 +122,7 @@ class StoreLimits:
     telemetry_age_s: float = 30 * 86400.0
     upkeep_s: float = 30.0
     ledger_runs: int = 5_000
+    targets_age_s: float = 90 * 86400.0  # states and names of targets that no run has met since
     index_records: int = 100_000  # records not yet in the index of history; more memory, fewer writes
 
 

@@ -102,7 +102,12 @@ class SqliteDaemonStore:
     @property
     def ledger(self) -> Store:
         if self._ledger is None:
-            self._ledger = SqliteStore(self.folder, forgives=True, keep_runs=self.limits.ledger_runs)
+            self._ledger = SqliteStore(
+                self.folder,
+                forgives=True,
+                keep_runs=self.limits.ledger_runs,
+                targets_age_s=self.limits.targets_age_s,
+            )
         return self._ledger
 
     def check_alive(self) -> None:

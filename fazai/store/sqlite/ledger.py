@@ -27,7 +27,6 @@ __all__ = ["KEEP_RUNS", "SqliteStore"]
 T = TypeVar("T")
 
 KEEP_RUNS = 5_000
-_KEEP_TARGETS_S = 90 * 86400.0
 
 _Job = tuple[str, tuple[Any, ...]]
 _Batch = tuple[tuple[_Job, ...], "Future[None] | None"]
@@ -37,9 +36,16 @@ class SqliteStore:
     """`folder` is created 0700 when it is not there. Raises StateError when it cannot be used. A write that
     nobody waited for and that failed is the end of a run; a daemon `forgives` it once it was said."""
 
-    def __init__(self, folder: Path, *, forgives: bool = False, keep_runs: int = KEEP_RUNS) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        forgives: bool = False,
+        keep_runs: int = KEEP_RUNS,
+        targets_age_s: float = 90 * 86400.0,
+    ) -> None:
         self.folder = folder
-        self._keep_runs = keep_runs
+        self._keep_runs, self._targets_age_s = keep_runs, targets_age_s
         self._forgives = forgives
         self._path = folder / FILE_NAME
         try:
@@ -167,8 +173,8 @@ class SqliteStore:
                 (self._keep_runs,),
             ),
             (f"DELETE FROM runs WHERE run_id <= {oldest}", (self._keep_runs,)),  # noqa: S608
-            ("DELETE FROM targets WHERE time < ?", (time.time() - _KEEP_TARGETS_S,)),
-            ("DELETE FROM names WHERE time < ?", (time.time() - _KEEP_TARGETS_S,)),
+            ("DELETE FROM targets WHERE time < ?", (time.time() - self._targets_age_s,)),
+            ("DELETE FROM names WHERE time < ?", (time.time() - self._targets_age_s,)),
         )
 
     async def history(self, limit: int) -> list[Run]:
