@@ -9,7 +9,7 @@ from fazai.registry import Registry
 from tests.hosts.cases import CASES
 from tests.opnsense.catalogue.strategies import ALL_KINDS
 
-#: Kinds of hosts whose cases need more than a folder, and the file of tests/hosts with them.
+#: Kinds of hosts whose cases need more than a folder, and the file of tests/hosts/kinds with them.
 ELSEWHERE: Mapping[str, str] = {
     "host.authorized_key": "test_shared_files.py",
     "host.command": "test_commands.py",
@@ -19,7 +19,7 @@ ELSEWHERE: Mapping[str, str] = {
     "host.package": "test_packages.py",
     "host.service": "test_services.py",
     "host.sysctl": "test_shared_files.py",
-    "host.telemetry_agent": "../supervisor/test_machines.py",
+    "host.telemetry_agent": "../../supervisor/test_machines.py",
     "host.user": "test_users.py",
 }
 
@@ -36,4 +36,4 @@ def test_every_kind_of_a_firewall_has_cases() -> None:
 def test_every_kind_of_a_host_has_cases() -> None:
     assert {case.kind for case in CASES} | set(ELSEWHERE) == _kinds("host.")
     for kind, name in ELSEWHERE.items():
-        assert kind.partition(".")[2] in (Path(__file__).parent / "hosts" / name).read_text(), kind
+        assert kind.partition(".")[2] in (Path(__file__).parent / "hosts/kinds" / name).read_text(), kind

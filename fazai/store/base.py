@@ -64,8 +64,8 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class TargetMemory:
-    """What earlier runs left about one target. `pending`: service -> run that saved but never activated.
-    `unfinished`: actions whose end was never written. `generation` grows with each run that wrote.
+    """Memory of one target, as earlier runs left it. `pending`: service -> run that saved but never
+    activated. `unfinished`: actions whose end was never written. `generation` grows with each run that wrote.
     `running`: the run that holds the lock just now, when something is pending or unfinished."""
 
     adopted: frozenset[str] = frozenset()
@@ -76,8 +76,8 @@ class TargetMemory:
 
 
 class TargetState(NamedTuple):
-    """How a run left a target: a status of `outcome.Status`, and the changes that it found and did not make.
-    Time in seconds since the epoch, UTC."""
+    """State in which a run left a target: a status of `outcome.Status`, and the number of changes that it
+    found and did not make. Time in seconds since the epoch, UTC."""
 
     status: str
     pending: int
@@ -96,7 +96,7 @@ class Store(Protocol):
     async def run_end(self, run_id: str, exit_code: int, summary: Mapping[str, Any]) -> None: ...
 
     async def memory(self, box: str, name: str = "") -> TargetMemory:
-        """Read now, from disk."""
+        """Return what earlier runs left, read now."""
         ...
 
     def lease(self, box: str, run: Run, name: str = "") -> AbstractAsyncContextManager[Lease]:
@@ -110,18 +110,18 @@ class Store(Protocol):
         ...
 
     async def actions_begin(self, begun: Sequence[tuple[Action, Sequence[str]]]) -> None:
-        """The same of several that are written at once: all of them or none."""
+        """Record several that are written at once, as `action_begin` does: all of them or none."""
         ...
 
     async def action_end(self, action_id: str, status: str, *, ref: str = "", error: str = "") -> None: ...
     async def activated(self, box: str, service: str, name: str = "") -> None: ...
     async def settle(self, box: str, name: str = "") -> None:
-        """The box was brought to its wanted state: what earlier runs left unfinished is history now."""
+        """Settle what earlier runs left unfinished: the box was brought to its wanted state."""
         ...
 
     async def adopt(self, box: str, ref: str, kind: str, identity: str, run_id: str) -> None: ...
     def event(self, run_id: str, time: float, type_: str, target: str, data: Mapping[str, Any]) -> None:
-        """Recorded with the next commit; not waited for."""
+        """Record an event with the next commit; not waited for."""
         ...
 
     async def history(self, limit: int) -> list[Run]: ...
@@ -130,23 +130,24 @@ class Store(Protocol):
     async def events(self, run_id: str) -> list[dict[str, Any]]: ...
 
     def ended(self, target: str, state: TargetState, known: str = "") -> None:
-        """How a run left the target; with the next commit, not waited for. Of several plays of one run the
-        worst counts, and what is older than what is known changes nothing. `known`: what the target is, to
-        one owner of items on it, and that it has this name."""
+        """Record how a run left the target, with the next commit; not waited for. Of several plays of one run
+        the worst counts, and what is older than what is known changes nothing. `known`: what the target is,
+        to one owner of items on it, and that it has this name."""
         ...
 
     async def names(self, known: str) -> dict[str, float]:
-        """The names that this has, and when a run that may write last used each."""
+        """Return the names that this has, and when a run that may write last used each."""
         ...
 
     async def owners(self, box: str) -> dict[str, tuple[str, ...]]:
-        """The owners for whom runs worked on a box ("" where none was said), and what they called it."""
+        """Return the owners for whom runs worked on a box ("" where none was said), and what they called
+        it."""
         ...
 
     async def left(self, target: str) -> str:
-        """The status in which the newest run left the target; empty when none is known."""
+        """Return the status in which the newest run left the target; empty when none is known."""
         ...
 
     async def targets(self) -> dict[str, TargetState]:
-        """Of every target how the newest run left it. 5,000 of them: about 10 ms."""
+        """Return how the newest run left each target. 5,000 of them: about 10 ms."""
         ...

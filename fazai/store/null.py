@@ -13,7 +13,8 @@ __all__ = ["NullStore"]
 
 
 class NullStore:
-    """Reads are empty, records of a run go nowhere, and everything that precedes a write is refused."""
+    """Store without a place: reads are empty, records of a run go nowhere, and everything that precedes a
+    write is refused."""
 
     def close(self) -> None:
         pass

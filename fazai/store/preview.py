@@ -1,4 +1,4 @@
-"""A store for the look ahead of a run: it reads what is there and keeps aside what the look would record.
+"""Store for the look ahead of a run: it reads what is there and keeps aside what the look would record.
 
 A run that looks before it writes is one run. When the look is all that there is (the plan is stale, a target
 does not answer), the run takes over what was kept; else it records the same itself.
@@ -16,7 +16,7 @@ __all__ = ["PreviewStore"]
 
 
 class PreviewStore(NullStore):
-    """Refuses everything that precedes a write, as the store does that it extends."""
+    """Ledger that reads another one, and refuses everything that precedes a write."""
 
     def __init__(self, store: Store) -> None:
         self._store = store

@@ -27,7 +27,7 @@ from fazai.store.base import Action, Run
 from fazai.store.daemon import NewEvent, StoreLimits
 from fazai.store.sqlite.daemon import SqliteDaemonStore
 from fazai.store.sqlite.ledger import SqliteStore
-from fazai.store.sqlite.schema import FILE_NAME, MIGRATIONS, failure
+from fazai.store.sqlite.schema import FILE_NAME, MIGRATIONS, state_error
 from tests.daemon_store.conftest import MINUTE_US, QUIET, START_US, sample
 
 ROOT = Path(__file__).parents[2]
@@ -205,10 +205,10 @@ def test_a_disk_that_fails_is_not_a_full_one(
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
     error = sqlite3.OperationalError("disk I/O error")
     error.sqlite_errorcode = code
-    found = failure(tmp_path, error)
+    found = state_error(tmp_path, error)
     assert type(found) is kind
     assert hint in str(found.hint)
-    assert type(failure(tmp_path, OSError(errno.ENOSPC, "No space left on device"))) is StoreFull
+    assert type(state_error(tmp_path, OSError(errno.ENOSPC, "No space left on device"))) is StoreFull
     assert [path.name for path in tmp_path.iterdir()] == [FILE_NAME]
 
 

@@ -20,9 +20,9 @@ from typing import Any
 
 from fazai.errors import LockHeld
 from fazai.store.base import Lease, Run
-from fazai.store.sqlite.schema import failure
+from fazai.store.sqlite.schema import state_error
 
-__all__ = ["FENCE", "fence_failure", "find_holder", "hold"]
+__all__ = ["FENCE", "fence_failure", "find_holder", "hold_lease"]
 
 _TRIES, _PAUSE_S = 5, 0.002
 
@@ -41,7 +41,7 @@ def fence_failure(error: Exception) -> LockHeld | None:
 
 
 @contextlib.asynccontextmanager
-async def hold(
+async def hold_lease(
     folder: Path, box: str, run: Run, name: str, read_token: Callable[[], int]
 ) -> AsyncIterator[Lease]:
     """Hold the box for the run until the block ends or the process does. `name` is what the run calls it,
@@ -50,10 +50,10 @@ async def hold(
     try:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise failure(folder.parent, error) from error
+        raise state_error(folder.parent, error) from error
     try:
-        await _take(handle, name)
-        written = _read(handle).get("token")
+        await _lock_file(handle, name)
+        written = _read_holder(handle).get("token")
         token = 1 + max(read_token(), written if isinstance(written, int) else 0)
         holder = {"run": run.run_id, "pid": run.pid, "host": run.host, "user": run.user, "since": time.time()}
         try:
@@ -61,7 +61,7 @@ async def hold(
             text = json.dumps({**holder, "target": name, "token": token}).encode()
             os.pwrite(handle, text.ljust(os.fstat(handle).st_size), 0)
         except OSError as error:
-            raise failure(folder.parent, error) from error
+            raise state_error(folder.parent, error) from error
         yield Lease(box, run.run_id, token)
     finally:
         os.close(handle)  # also unlocks; the file stays, as deleting it would race with the next holder
@@ -77,7 +77,7 @@ def find_holder(folder: Path, box: str) -> str:
     try:
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        return str(_read(handle).get("run", ""))
+        return str(_read_holder(handle).get("run", ""))
     finally:
         os.close(handle)
     return ""
@@ -88,20 +88,20 @@ def _file_name(box: str) -> str:
     return f"{safe}-{hashlib.sha256(box.encode()).hexdigest()[:8]}.lock"
 
 
-async def _take(handle: int, name: str) -> None:
+async def _lock_file(handle: int, name: str) -> None:
     """Lock the file. Raises LockHeld. One that only asks who holds it has it for an instant."""
     for left in reversed(range(_TRIES)):
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             if not left:
-                raise _held(handle, name) from error
+                raise _held_error(handle, name) from error
             await asyncio.sleep(_PAUSE_S)
         else:
             return
 
 
-def _read(handle: int) -> dict[str, Any]:
+def _read_holder(handle: int) -> dict[str, Any]:
     """Return what the latest holder wrote; empty when that cannot be read."""
     try:
         found = json.loads(os.pread(handle, 4096, 0))
@@ -110,8 +110,8 @@ def _read(handle: int) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _held(handle: int, name: str) -> LockHeld:
-    holder = _read(handle)
+def _held_error(handle: int, name: str) -> LockHeld:
+    holder = _read_holder(handle)
     try:
         since = datetime.fromtimestamp(holder["since"], UTC).strftime("%Y-%m-%d %H:%M:%SZ")
         theirs = holder.get("target", name)

@@ -20,15 +20,14 @@ from typing import Any, TypeVar
 from fazai.errors import FazaiError, StateError
 from fazai.model import Change, Verb
 from fazai.store.base import Action, Lease, Run, TargetMemory, TargetState
-from fazai.store.sqlite.leases import FENCE, fence_failure, find_holder, hold
-from fazai.store.sqlite.schema import FILE_NAME, connect, failure, migrate
+from fazai.store.sqlite.leases import FENCE, fence_failure, find_holder, hold_lease
+from fazai.store.sqlite.schema import FILE_NAME, connect, migrate, state_error
 
 __all__ = ["KEEP_RUNS", "SqliteStore"]
 
 T = TypeVar("T")
 
 KEEP_RUNS = 5_000
-_KEEP_TARGETS_S = 90 * 86400.0
 
 _Job = tuple[str, tuple[Any, ...]]
 _Batch = tuple[tuple[_Job, ...], "Future[None] | None"]
@@ -38,16 +37,23 @@ class SqliteStore:
     """`folder` is created 0700 when it is not there. Raises StateError when it cannot be used. A write that
     nobody waited for and that failed is the end of a run; a daemon `forgives` it once it was said."""
 
-    def __init__(self, folder: Path, *, forgives: bool = False, keep_runs: int = KEEP_RUNS) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        forgives: bool = False,
+        keep_runs: int = KEEP_RUNS,
+        targets_age_s: float = 90 * 86400.0,
+    ) -> None:
         self.folder = folder
-        self._keep_runs = keep_runs
+        self._keep_runs, self._targets_age_s = keep_runs, targets_age_s
         self._forgives = forgives
         self._path = folder / FILE_NAME
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             (folder / "locks").mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
-            raise failure(folder, error) from error
+            raise state_error(folder, error) from error
         self._failed: FazaiError | None = None
         self._died: StateError | None = None
         self._in_hand: list[_Batch] = []  # what is being committed
@@ -57,7 +63,7 @@ class SqliteStore:
             self._reader = connect(self._path)
             migrate(self._reader)
         except sqlite3.Error as error:
-            raise failure(folder, error) from error
+            raise state_error(folder, error) from error
         self._thread = threading.Thread(target=self._write_loop, name="fazai-store", daemon=True)
         self._thread.start()
 
@@ -72,7 +78,7 @@ class SqliteStore:
     # -- the writer -------------------------------------------------------------------------------------
 
     def check_alive(self) -> None:
-        """Raises StateError when the thread has ended that should write."""
+        """Raise StateError when the thread has ended that should write."""
         if self._died is not None:
             raise self._died
 
@@ -80,7 +86,7 @@ class SqliteStore:
         try:
             self._write_all()
         except sqlite3.Error as error:
-            self._refuse_all(failure(self.folder, error))
+            self._refuse_all(state_error(self.folder, error))
         except BaseException as error:  # noqa: BLE001 - the border of the thread: nobody may wait for it any more
             self._died = StateError(f"the thread that writes to {self._path} has ended: {error!r:.300}")
             self._refuse_all(self._died)
@@ -101,7 +107,7 @@ class SqliteStore:
             connection.execute("BEGIN IMMEDIATE")
             for jobs, _ in batches:
                 for sql, params in jobs:
-                    connection.execute(sql, tuple(map(_storable, params)))
+                    connection.execute(sql, tuple(map(_escape_text, params)))
             connection.execute("COMMIT")
         except (sqlite3.Error, OverflowError) as error:  # SQLite has integers of 64 bits
             with contextlib.suppress(sqlite3.Error):
@@ -110,25 +116,25 @@ class SqliteStore:
                 for batch in batches:
                     self._commit(connection, [batch])
                 return
-            failed = fence_failure(error) or failure(self.folder, error)
+            failed = fence_failure(error) or state_error(self.folder, error)
             for _, future in batches:
                 if future is None:
                     self._failed = failed
                 else:
-                    _settle(future, failed)
+                    _answer_future(future, failed)
             return
         for _, future in batches:
             if future is not None:
-                _settle(future, None)
+                _answer_future(future, None)
 
     def _refuse_all(self, failed: StateError) -> None:
         self._failed = failed
         for _, future in self._in_hand:
             if future is not None:
-                _settle(future, failed)
+                _answer_future(future, failed)
         while not self._ended and (batch := self._queue.get()) is not None:
             if batch[1] is not None:
-                _settle(batch[1], failed)
+                _answer_future(batch[1], failed)
 
     async def _write(self, *jobs: _Job) -> None:
         if self._failed is not None:  # a write that nobody waited for was lost: say so at the next one
@@ -143,8 +149,8 @@ class SqliteStore:
     # -- runs -------------------------------------------------------------------------------------------
 
     async def run_begin(self, run: Run) -> None:
-        """What a daemon heard of a run (pid 0) gives way to what the run's own process says, whichever is
-        first."""
+        """Record a run. What a daemon heard of it (pid 0) gives way to what its own process says, whichever
+        is first."""
         heard = run.pid == 0
         await self._write(
             *([] if heard else [("DELETE FROM runs WHERE run_id = ? AND pid = 0", (run.run_id,))]),
@@ -168,14 +174,14 @@ class SqliteStore:
                 (self._keep_runs,),
             ),
             (f"DELETE FROM runs WHERE run_id <= {oldest}", (self._keep_runs,)),  # noqa: S608
-            ("DELETE FROM targets WHERE time < ?", (time.time() - _KEEP_TARGETS_S,)),
-            ("DELETE FROM names WHERE time < ?", (time.time() - _KEEP_TARGETS_S,)),
+            ("DELETE FROM targets WHERE time < ?", (time.time() - self._targets_age_s,)),
+            ("DELETE FROM names WHERE time < ?", (time.time() - self._targets_age_s,)),
         )
 
     async def history(self, limit: int) -> list[Run]:
         return await asyncio.to_thread(
             self._read_as,
-            _run,
+            _run_from_row,
             "SELECT run_id, command, sources, user, host, pid, started, finished, exit_code, summary"
             " FROM runs ORDER BY run_id DESC LIMIT ?",
             (limit,),
@@ -193,7 +199,7 @@ class SqliteStore:
         )
         if len(rows) > 1:
             raise StateError(f"several runs match {prefix!r}", hint="give more letters, see: fazai history")
-        return _run(rows[0]) if rows else None
+        return _run_from_row(rows[0]) if rows else None
 
     # -- targets ----------------------------------------------------------------------------------------
 
@@ -210,7 +216,7 @@ class SqliteStore:
         return TargetMemory(
             frozenset(row[0] for row in adopted),
             dict(pending),
-            tuple(_action(row) for row in opened),
+            tuple(_action_from_row(row) for row in opened),
             int(generation[0][0]),
             find_holder(self.folder / "locks", box) if pending or opened else "",
         )
@@ -220,7 +226,7 @@ class SqliteStore:
             rows = self._read("SELECT token FROM leases WHERE box = ?", (box,))
             return int(rows[0][0]) if rows else 0
 
-        return hold(self.folder / "locks", box, run, name or box, read_token)
+        return hold_lease(self.folder / "locks", box, run, name or box, read_token)
 
     async def settle(self, box: str, name: str = "") -> None:
         await self._write(
@@ -241,13 +247,14 @@ class SqliteStore:
     # -- the journal ------------------------------------------------------------------------------------
 
     async def action_begin(self, action: Action, services: Sequence[str]) -> None:
-        await self._write(*_beginning(action, services))
+        await self._write(*_begin_statements(action, services))
 
     async def actions_begin(self, begun: Sequence[tuple[Action, Sequence[str]]]) -> None:
-        await self._write(*(job for action, services in begun for job in _beginning(action, services)))
+        await self._write(*(job for action, services in begun for job in _begin_statements(action, services)))
 
     async def action_end(self, action_id: str, status: str, *, ref: str = "", error: str = "") -> None:
-        """Not waited for: a lost end is seen as unfinished, which is what it then is to the next run."""
+        """Record the end; not waited for: a lost one is seen as unfinished, which it then is to the next
+        run."""
         job = (
             "UPDATE actions SET finished = ?, status = ?, ref = CASE ? WHEN '' THEN ref ELSE ? END, error = ?"
             " WHERE action_id = ?",
@@ -262,7 +269,7 @@ class SqliteStore:
     async def actions(self, run_id: str) -> list[Action]:
         return await asyncio.to_thread(
             self._read_as,
-            _action,
+            _action_from_row,
             f"SELECT {_ACTION} FROM actions WHERE run_id = ? ORDER BY started, rowid",  # noqa: S608
             (run_id,),
         )
@@ -279,7 +286,7 @@ class SqliteStore:
     async def events(self, run_id: str) -> list[dict[str, Any]]:
         return await asyncio.to_thread(
             self._read_as,
-            _event,
+            _event_from_row,
             "SELECT id, time, type, target, data FROM events WHERE run_id = ? ORDER BY id",
             (run_id,),
         )
@@ -287,7 +294,7 @@ class SqliteStore:
     # -- how targets are ------------------------------------------------------------------------------------
 
     def ended(self, target: str, state: TargetState, known: str = "") -> None:
-        jobs: list[_Job] = [(_ENDED, (target, *state, _rank(state.status)))]
+        jobs: list[_Job] = [(_ENDED, (target, *state, _badness_of(state.status)))]
         if known:
             jobs.append(("INSERT OR REPLACE INTO names VALUES (?, ?, ?)", (known, target, state.time)))
         self._queue.put((tuple(jobs), None))
@@ -328,11 +335,11 @@ class SqliteStore:
         try:
             return self._reader.execute(sql, params).fetchall()
         except sqlite3.Error as error:
-            raise failure(self.folder, error) from error
+            raise state_error(self.folder, error) from error
 
 
-def _beginning(action: Action, services: Sequence[str]) -> list[_Job]:
-    """What is written before an action is carried out."""
+def _begin_statements(action: Action, services: Sequence[str]) -> list[_Job]:
+    """Return the statements that are written before an action is carried out."""
     now = time.time()
     change, box = action.change, action.box or action.change.target
     jobs: list[_Job] = [(FENCE, (box, action.token, action.run_id))] if action.token else []
@@ -380,8 +387,8 @@ _ENDED = """
 _GOOD = ("converged", "changed", "pending")
 
 
-def _rank(status: str) -> int:
-    """The worse, the higher."""
+def _badness_of(status: str) -> int:
+    """Return a number that is the higher, the worse the status is."""
     return _GOOD.index(status) if status in _GOOD else len(_GOOD)
 
 
@@ -391,7 +398,7 @@ _ACTION = (
 )
 
 
-def _action(row: tuple[Any, ...]) -> Action:
+def _action_from_row(row: tuple[Any, ...]) -> Action:
     return Action(
         action_id=row[0],
         run_id=row[1],
@@ -412,11 +419,11 @@ def _action(row: tuple[Any, ...]) -> Action:
     )
 
 
-def _event(row: tuple[Any, ...]) -> dict[str, Any]:
+def _event_from_row(row: tuple[Any, ...]) -> dict[str, Any]:
     return {"id": row[0], "time": row[1], "type": row[2], "target": row[3], **json.loads(row[4])}
 
 
-def _run(row: tuple[Any, ...]) -> Run:
+def _run_from_row(row: tuple[Any, ...]) -> Run:
     return Run(
         run_id=row[0],
         command=row[1],
@@ -431,7 +438,7 @@ def _run(row: tuple[Any, ...]) -> Run:
     )
 
 
-def _settle(future: Future[None], error: FazaiError | None) -> None:
+def _answer_future(future: Future[None], error: FazaiError | None) -> None:
     """Answer who waits; one that was cancelled meanwhile waits no longer."""
     with contextlib.suppress(InvalidStateError):
         if error is None:
@@ -440,8 +447,9 @@ def _settle(future: Future[None], error: FazaiError | None) -> None:
             future.set_exception(error)
 
 
-def _storable(value: Any) -> Any:
-    """SQLite takes UTF-8 alone; names from the environment and from devices may hold bytes that are none."""
+def _escape_text(value: Any) -> Any:
+    """Escape text that is no UTF-8, which SQLite alone takes: names from the environment and from devices may
+    hold other bytes."""
     if isinstance(value, str) and not value.isascii():
         return value.encode("utf-8", "backslashreplace").decode()
     return value

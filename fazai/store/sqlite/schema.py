@@ -22,10 +22,10 @@ __all__ = [
     "MIGRATIONS",
     "NEWER_HINT",
     "connect",
-    "failure",
     "is_broken",
     "migrate",
     "open_reader",
+    "state_error",
 ]
 
 FILE_NAME = STATE_FILE
@@ -130,7 +130,7 @@ _BROKEN = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """A connection that may write; the file is ours alone. Raises sqlite3.Error."""
+    """Open a connection that may write; the file is ours alone. Raises sqlite3.Error."""
     _keep_private(path)
     connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
     try:
@@ -158,7 +158,7 @@ def _keep_private(path: Path) -> None:
 
 
 def open_reader(path: Path) -> sqlite3.Connection:
-    """A connection that only reads, of a file that is there. Raises sqlite3.Error."""
+    """Open a connection that only reads, of a file that is there. Raises sqlite3.Error."""
     connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
     connection.execute("PRAGMA query_only=1")
     return connection
@@ -195,12 +195,12 @@ def _version(connection: sqlite3.Connection) -> int:
 
 
 def is_broken(error: Exception) -> bool:
-    """Whether the file itself is damaged."""
+    """Return whether the file itself is damaged."""
     return _code(error) & 0xFF in _BROKEN
 
 
-def failure(folder: Path, error: Exception) -> StateError:
-    """What SQLite or the operating system says, as an error with the next step."""
+def state_error(folder: Path, error: Exception) -> StateError:
+    """Return what SQLite or the operating system says as an error with the next step."""
     code = _code(error) & 0xFF
     if isinstance(error, _Newer):
         return StateError(f"the state folder {folder} cannot be used: {error}", hint=NEWER_HINT)
@@ -232,8 +232,9 @@ def failure(folder: Path, error: Exception) -> StateError:
 
 
 def _has_no_room(folder: Path, error: Exception) -> bool:
-    """SQLite calls ENOSPC full, but a limit of the file's size or a quota an I/O error, and the number that
-    the system gave is lost on its way here. So it is tried: as much as a page, where the files end now."""
+    """Return whether the disk is full. SQLite calls ENOSPC full, but a limit of the file's size or a quota an
+    I/O error, and the number that the system gave is lost on its way here. So it is tried: as much as a page,
+    where the files end now."""
     if isinstance(error, OSError):
         return error.errno in _NO_ROOM
     if _code(error) & 0xFF != sqlite3.SQLITE_IOERR:

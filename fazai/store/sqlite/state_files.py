@@ -1,4 +1,4 @@
-"""What release 0.1.0 kept in files beside the database is read into it once, and the files go."""
+"""Import of the files that release 0.1.0 kept beside the database: they are read into it once, and go."""
 
 from __future__ import annotations
 
