@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from fazai.providers.hosts.shell.answers import whole_number
-from fazai.providers.hosts.shell.questions import Answer, Output, OutputOf, Question
+from fazai.providers.hosts.shell.questions import Answer, OutputOf, Question, find_output
 
 __all__ = ["QUESTIONS", "facts_of"]
 
@@ -39,7 +39,7 @@ QUESTIONS: Final[Mapping[str, OutputOf]] = {
 
 def facts_of(answers: Mapping[Question, Answer]) -> dict[str, Any]:
     """Return the facts as JSON types; what a host does not say is left out."""
-    said = {name: _output_text(answers[question]) for name, question in QUESTIONS.items()}
+    said = {name: find_output(answers, question).text for name, question in QUESTIONS.items()}
     system, release, machine, node, user = (said["names"].splitlines() + [""] * 5)[:5]
     memory = dict(re.findall(r"^(MemTotal|MemAvailable|SwapTotal):\s+(\d+)", said["memory"], re.M))
     uptime = re.search(r"^(\d+)\.\d+ \d+\.\d+$", said["memory"], re.M)
@@ -60,11 +60,6 @@ def facts_of(answers: Mapping[Question, Answer]) -> dict[str, Any]:
         "user": user,
     }
     return {name: value for name, value in found.items() if value not in (None, "", [])}
-
-
-def _output_text(answer: Answer) -> str:
-    assert isinstance(answer, Output)
-    return answer.out.decode("utf-8", "replace")
 
 
 def _to_mib(kib: str | None) -> int | None:

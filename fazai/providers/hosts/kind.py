@@ -25,7 +25,17 @@ from fazai.providers.hosts.shell.questions import (
     Question,
 )
 
-__all__ = ["NOT_READ_BACK", "Act", "Answers", "Block", "FileReplacement", "Have", "HostKind", "Want"]
+__all__ = [
+    "NOT_READ_BACK",
+    "Act",
+    "Answers",
+    "Block",
+    "Difference",
+    "FileReplacement",
+    "Have",
+    "HostKind",
+    "Want",
+]
 
 #: Stands for an item that was not read back since it was written.
 NOT_READ_BACK: Final = object()
@@ -41,6 +51,8 @@ _ANSIBLE: Final[Mapping[str, tuple[str, ...]]] = {
 }
 #: The fields of an item as they are on the host.
 Have = Mapping[str, Value]
+#: The verb of a change, and the fields before and after it.
+Difference = tuple[Verb, Mapping[str, Value], Mapping[str, Value]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,9 +231,7 @@ class HostKind:
         """Return the fields that are written when the item is made."""
         return {k: v for k, v in want.fields.items() if k not in self.options and k not in self.identity}
 
-    def compare(
-        self, want: Want, have: Have | None
-    ) -> tuple[Verb, Mapping[str, Value], Mapping[str, Value]] | None:
+    def compare(self, want: Want, have: Have | None) -> Difference | None:
         """Return the verb with the fields before and after; None when all is as wanted."""
         if want.absent:
             if have is None:

@@ -12,7 +12,7 @@ from typing import Final
 from fazai.model import FieldSpec, Problem, Value, Verb
 from fazai.providers.hosts.kind import Act, Answers, Block, Have, HostKind, Want
 from fazai.providers.hosts.kinds.shared.filtering import FILTER_BEGIN, edit_script, filter_command, note_made
-from fazai.providers.hosts.shell.questions import Output, OutputOf, Question
+from fazai.providers.hosts.shell.questions import OutputOf, Question, find_output
 from fazai.providers.hosts.shell.quoting import quote
 from fazai.providers.hosts.shell.writing import refuse_unsafe, unexpected_error
 
@@ -71,8 +71,7 @@ class AuthorizedKeyKind(HostKind):
         yield _keys_question(want)
 
     def read(self, want: Want, answers: Answers) -> Have | None:
-        answer = answers[_keys_question(want)]
-        assert isinstance(answer, Output)
+        answer = find_output(answers, _keys_question(want))
         refuse_unsafe(want, answer)
         text = answer.out.decode("utf-8", "surrogateescape")
         if answer.exit == _NO_USER:  # may be made in this run

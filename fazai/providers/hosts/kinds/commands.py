@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from fazai.model import FieldSpec, Problem, Secret, Value, Verb
-from fazai.providers.hosts.kind import Act, Answers, Block, Have, HostKind, Want
+from fazai.providers.hosts.kind import Act, Answers, Block, Difference, Have, HostKind, Want
 from fazai.providers.hosts.shell.preconditions import Precondition
-from fazai.providers.hosts.shell.questions import FileAt, Output, OutputOf, PathState, Question
+from fazai.providers.hosts.shell.questions import FileAt, OutputOf, PathState, Question, find_output
 from fazai.providers.hosts.shell.quoting import quote
 from fazai.providers.hosts.shell.writing import denied_error
 
@@ -74,16 +74,12 @@ class CommandKind(HostKind):
                 else:
                     done.append((path.type != "missing") is there)
         if "unless" in want.fields:
-            said = answers[_unless_question(want.fields, want.at)]
-            assert isinstance(said, Output)
-            done.append(said.exit == 0)
+            done.append(find_output(answers, _unless_question(want.fields, want.at)).exit == 0)
         if hidden and not any(done):
             raise denied_error(want)
         return {} if any(done) else None
 
-    def compare(
-        self, want: Want, have: Have | None
-    ) -> tuple[Verb, Mapping[str, Value], Mapping[str, Value]] | None:
+    def compare(self, want: Want, have: Have | None) -> Difference | None:
         if have is not None:
             return None
         name = "argv" if "argv" in want.fields else "shell"

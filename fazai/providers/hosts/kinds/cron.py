@@ -17,7 +17,7 @@ from fazai.providers.hosts.kinds.shared.filtering import (
     filter_command,
 )
 from fazai.providers.hosts.shell.preconditions import MOVED, Precondition
-from fazai.providers.hosts.shell.questions import Output, OutputOf, Question
+from fazai.providers.hosts.shell.questions import OutputOf, Question, find_output
 from fazai.providers.hosts.shell.quoting import quote
 from fazai.providers.hosts.shell.writing import unexpected_error
 
@@ -145,9 +145,8 @@ def _cron_path(want: Want) -> str:
 def _crontab_content(want: Want, answers: Answers) -> bytes:
     """Return the crontab of a user; empty when there is none. Raises DeviceError where that cannot be
     told."""
-    answer = answers[_crontab_question(want)]
-    assert isinstance(answer, Output)
-    text = answer.out.decode("utf-8", "replace").strip()
+    answer = find_output(answers, _crontab_question(want))
+    text = answer.text.strip()
     if answer.exit == 0:
         return answer.out
     if answer.exit == _NO_PROGRAM and not want.absent:

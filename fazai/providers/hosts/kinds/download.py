@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from fazai.model import FieldSpec, Problem, Secret, Value, Verb
 from fazai.providers.hosts.blob import Blob
-from fazai.providers.hosts.kind import Act, Answers, Block, Have, HostKind, Want
+from fazai.providers.hosts.kind import Act, Answers, Block, Difference, Have, HostKind, Want
 from fazai.providers.hosts.shell.preconditions import Precondition
 from fazai.providers.hosts.shell.questions import (
     KEPT_BYTES,
@@ -18,6 +18,7 @@ from fazai.providers.hosts.shell.questions import (
     OutputOf,
     PathState,
     Question,
+    find_output,
 )
 from fazai.providers.hosts.shell.quoting import quote
 from fazai.providers.hosts.shell.writing import (
@@ -26,10 +27,9 @@ from fazai.providers.hosts.shell.writing import (
     change_attributes,
     check_recipient,
     check_replacing,
-    denied_error,
     file_left,
     finish_file,
-    refuse_unsafe,
+    known_state,
     remove_path,
     replace_file,
     seen_attributes,
@@ -85,15 +85,10 @@ class DownloadKind(HostKind):
 
     def _state(self, want: Want, answers: Answers) -> tuple[PathState, str]:
         """Return what is there, and its checksum."""
-        state = answers[_file_question(want)]
-        assert isinstance(state, PathState)
-        refuse_unsafe(want, state)
-        if state.type == "denied":
-            raise denied_error(want)
+        state = known_state(want, answers, _file_question(want))
         if not want.fields.get("checksum", "").startswith("sha512:"):
             return state, f"sha256:{state.sha256}"
-        answer = answers[_sha512_question(want)]
-        assert isinstance(answer, Output)
+        answer = find_output(answers, _sha512_question(want))
         return state, f"sha512:{answer.out.decode('ascii', 'replace').partition(' ')[0].strip()}"
 
     def read(self, want: Want, answers: Answers) -> Have | None:
@@ -101,8 +96,7 @@ class DownloadKind(HostKind):
         if state.type == "missing":
             return None
         if state.type != "file":
-            what = "special file" if state.type == "other" else state.type
-            raise unexpected_error(want, f"there is a {what}, not a file", "move it away first")
+            raise unexpected_error(want, f"there is a {state.noun}, not a file", "move it away first")
         have = {**seen_attributes(want, state), "checksum": sum_}
         content = answers.get(ContentOf(want.at(want.fields["dest"]), KEPT_BYTES))
         if isinstance(content, Output):
@@ -112,9 +106,7 @@ class DownloadKind(HostKind):
             have["content"] = Blob.of(content.out, private=private) if kept else unknown
         return have
 
-    def compare(
-        self, want: Want, have: Have | None
-    ) -> tuple[Verb, Mapping[str, Value], Mapping[str, Value]] | None:
+    def compare(self, want: Want, have: Have | None) -> Difference | None:
         """Compare; what is replaced is kept, to be put back."""
         found = HostKind.compare(self, want, have)
         if found is None or have is None:

@@ -28,9 +28,8 @@ from fazai.providers.hosts.shell.writing import (
     change_attributes,
     check_recipient,
     check_replacing,
-    denied_error,
     file_left,
-    refuse_unsafe,
+    known_state,
     remove_made_folders,
     remove_path,
     replace_file,
@@ -90,8 +89,7 @@ class FileKind(HostKind):
                 )
             return {"link": path.target}
         if path.type != "file":
-            what = path.type if path.type == "directory" else "special file"
-            raise unexpected_error(want, f"there is a {what}, not a file", _AWAY)
+            raise unexpected_error(want, f"there is a {path.noun}, not a file", _AWAY)
         have = seen_attributes(want, path)
         if content is not None or want.absent:
             have["content"] = _found_content(want, path, answers, content)
@@ -134,12 +132,7 @@ class FileKind(HostKind):
 
 
 def _path_state(want: Want, answers: Answers, hashed: bool = False) -> PathState:
-    path = answers[FileAt(want.at(want.fields["path"]), hashed)]
-    assert isinstance(path, PathState)
-    refuse_unsafe(want, path)
-    if path.type == "denied":
-        raise denied_error(want)
-    return path
+    return known_state(want, answers, FileAt(want.at(want.fields["path"]), hashed))
 
 
 def _found_content(want: Want, path: PathState, answers: Answers, wanted: Blob | None) -> Blob:
@@ -192,11 +185,10 @@ class DirectoryKind(HostKind):
         if path.type == "missing":
             return None
         if path.type != "directory":
-            what = "special file" if path.type == "other" else path.type
-            raise unexpected_error(want, f"there is a {what}, not a directory", _AWAY)
+            raise unexpected_error(want, f"there is a {path.noun}, not a directory", _AWAY)
         mounted = answers.get(_mount_question(want))
         if isinstance(mounted, Output) and mounted.out:
-            where = mounted.out.decode("utf-8", "replace").strip().removeprefix(want.at("/").rstrip("/"))
+            where = mounted.text.strip().removeprefix(want.at("/").rstrip("/"))
             raise unexpected_error(want, f"{where} is a mount point: nothing is removed", MOUNTED_HINT)
         return seen_attributes(want, path)
 
@@ -262,8 +254,7 @@ class LinkKind(HostKind):
         if path.type == "missing":
             return None
         if path.type != "link":
-            what = "special file" if path.type == "other" else path.type
-            raise unexpected_error(want, f"there is a {what}, not a link", _AWAY)
+            raise unexpected_error(want, f"there is a {path.noun}, not a link", _AWAY)
         return {"target": path.target, "uid": path.uid, "gid": path.gid}
 
     def touches(self, want: Want) -> tuple[str, ...]:

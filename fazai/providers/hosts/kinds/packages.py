@@ -8,9 +8,9 @@ from typing import ClassVar, Final
 
 from fazai.model import FieldSpec, Problem, Value, Verb
 from fazai.providers.hosts.fieldtypes import canonical_value
-from fazai.providers.hosts.kind import Act, Answers, Block, Have, HostKind, Want
+from fazai.providers.hosts.kind import Act, Answers, Block, Difference, Have, HostKind, Want
 from fazai.providers.hosts.kinds.shared.packaging import DETECT, MANAGERS, Manager
-from fazai.providers.hosts.shell.questions import Output, OutputOf, Question
+from fazai.providers.hosts.shell.questions import OutputOf, Question, find_output
 from fazai.providers.hosts.shell.quoting import quote
 from fazai.providers.hosts.shell.writing import unexpected_error
 
@@ -73,9 +73,8 @@ class PackageKind(HostKind):
             yield from map(_newest_question, _package_names(want.fields))
 
     def read(self, want: Want, answers: Answers) -> Have | None:
-        answer = answers[_INSTALLED]
-        assert isinstance(answer, Output)
-        name, *lines = answer.out.decode("utf-8", "replace").splitlines() or ["none"]
+        answer = find_output(answers, _INSTALLED)
+        name, *lines = answer.text.splitlines() or ["none"]
         manager = MANAGERS.get(name)
         if manager is None:
             hint = f"fazai knows {', '.join(MANAGERS)}"
@@ -92,9 +91,7 @@ class PackageKind(HostKind):
             return {"there": found} if found else None
         return next(iter(found.values()), None)
 
-    def compare(
-        self, want: Want, have: Have | None
-    ) -> tuple[Verb, Mapping[str, Value], Mapping[str, Value]] | None:
+    def compare(self, want: Want, have: Have | None) -> Difference | None:
         """Compare; the change names the version that "latest" is."""
         if isinstance(want.fields["name"], list):
             return _compare_all(want, have["there"] if have is not None else {})
@@ -130,16 +127,12 @@ def _found_version(want: Want, name: str, version: str, manager: Manager, answer
     asked."""
     wanted = want.fields.get("version")
     if wanted == _LATEST:
-        newest = answers[_newest_question(name)]
-        assert isinstance(newest, Output)
-        candidate = manager.candidate(newest.out.decode("utf-8", "replace"))
+        candidate = manager.candidate(find_output(answers, _newest_question(name)).text)
         return {"version": version, "newest": candidate or version}
     return {"version": wanted if wanted in manager.forms(version) else version}
 
 
-def _compare_all(
-    want: Want, there: Mapping[str, Mapping[str, str]]
-) -> tuple[Verb, Mapping[str, Value], Mapping[str, Value]] | None:
+def _compare_all(want: Want, there: Mapping[str, Mapping[str, str]]) -> Difference | None:
     """Compare several packages; the change names only those that are not as wanted."""
     if want.absent:
         return (Verb.DELETE, {name: found["version"] for name, found in there.items()}, {}) if there else None

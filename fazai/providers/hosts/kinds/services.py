@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Final
 
 from fazai.model import FieldSpec, Problem, Value
 from fazai.providers.hosts.kind import Act, Answers, Block, Have, HostKind, Want
-from fazai.providers.hosts.shell.questions import Output, OutputOf, Question
+from fazai.providers.hosts.shell.questions import OutputOf, Question, find_output
 from fazai.providers.hosts.shell.quoting import quote
 from fazai.providers.hosts.shell.writing import unexpected_error
 
@@ -84,9 +84,8 @@ class ServiceKind(HostKind):
         yield _service_question(want.fields["name"])
 
     def read(self, want: Want, answers: Answers) -> Have | None:
-        answer = answers[_service_question(want.fields["name"])]
-        assert isinstance(answer, Output)
-        said = answer.out.decode("utf-8", "replace")
+        answer = find_output(answers, _service_question(want.fields["name"]))
+        said = answer.text
         words = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
         init = words.get("init")
         if answer.exit > 1:

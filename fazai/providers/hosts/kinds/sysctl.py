@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from fazai.model import FieldSpec, Problem, Value, Verb
-from fazai.providers.hosts.kind import Act, Answers, Block, Have, HostKind, Want
+from fazai.providers.hosts.kind import Act, Answers, Block, Difference, Have, HostKind, Want
 from fazai.providers.hosts.kinds.shared.filtering import (
     FILTER_BEGIN,
     edit_file,
@@ -16,7 +16,7 @@ from fazai.providers.hosts.kinds.shared.filtering import (
     filter_command,
 )
 from fazai.providers.hosts.shell.preconditions import Precondition
-from fazai.providers.hosts.shell.questions import Output, OutputOf, Question
+from fazai.providers.hosts.shell.questions import OutputOf, Question, find_output
 from fazai.providers.hosts.shell.quoting import quote
 from fazai.providers.hosts.shell.writing import unexpected_error
 
@@ -68,9 +68,8 @@ class SysctlKind(HostKind):
             if equals and key == name:
                 have["value"] = " ".join(value.split())  # the last one counts
         if self._running(want):
-            kernel = answers[OutputOf(f"sysctl -n {quote(name)}")]
-            assert isinstance(kernel, Output)
-            text = " ".join(kernel.out.decode("utf-8", "replace").split())
+            kernel = find_output(answers, OutputOf(f"sysctl -n {quote(name)}"))
+            text = " ".join(kernel.text.split())
             if kernel.exit == _NO_PROGRAM:
                 hint = "install it before (procps), or sysctl_set: false writes the file alone"
                 raise unexpected_error(want, "there is no sysctl on the host", hint)
@@ -86,9 +85,7 @@ class SysctlKind(HostKind):
         """Demand nothing: the line is changed in the file as it is by then."""
         return ()
 
-    def compare(
-        self, want: Want, have: Have | None
-    ) -> tuple[Verb, Mapping[str, Value], Mapping[str, Value]] | None:
+    def compare(self, want: Want, have: Have | None) -> Difference | None:
         """Compare file and kernel; the value that the kernel has now is part of what is taken back."""
         assert have is not None
         file, before = have["file"], {k: have[k] for k in ("value", "running") if have.get(k) is not None}

@@ -39,7 +39,7 @@ from fazai.providers.hosts.agent.scripts import (
     removal_script,
     restart_script,
 )
-from fazai.providers.hosts.kind import Act, Answers, Block, Have, HostKind, Want
+from fazai.providers.hosts.kind import Act, Answers, Block, Difference, Have, HostKind, Want
 from fazai.providers.hosts.shell.questions import (
     KEPT_BYTES,
     ContentOf,
@@ -48,8 +48,9 @@ from fazai.providers.hosts.shell.questions import (
     OutputOf,
     PathState,
     Question,
+    find_output,
 )
-from fazai.providers.hosts.shell.writing import denied_error, refuse_unsafe, unexpected_error
+from fazai.providers.hosts.shell.writing import known_state, refuse_unsafe, unexpected_error
 
 __all__ = ["KINDS", "AgentKind"]
 
@@ -88,9 +89,8 @@ class AgentKind(HostKind):
         yield from _check_settings(fields.get("settings", {}))
         if "hostname" in fields and (wrong := setting_problem("HOSTNAME", fields["hostname"])) is not None:
             yield Problem("hostname", wrong)
-        for name, value in settings_of_fields(
-            {k: v for k, v in fields.items() if k != "key"}, "none"
-        ).items():
+        plain = {name: value for name, value in fields.items() if name != "key"}
+        for name, value in settings_of_fields(plain, "none").items():
             if "\n" in value:
                 yield Problem(name.lower(), "must be one line")
 
@@ -121,10 +121,12 @@ class AgentKind(HostKind):
             yield from (ContentOf(want.at(path), KEPT_BYTES) for path in SERVICE_PATHS)
 
     def read(self, want: Want, answers: Answers) -> Have | None:
-        paths = {path: _agent_path(want, answers, path) for path in AGENT_PATHS}
-        said, status = answers[self._look(want)], answers[ContentOf(want.at(STATUS_PATH), _LIMIT_BYTES)]
-        assert isinstance(said, Output)
-        assert isinstance(status, Output)
+        paths = {
+            path: known_state(want, answers, FileAt(want.at(path), path != SETTINGS_PATH))
+            for path in AGENT_PATHS
+        }
+        said = find_output(answers, self._look(want))
+        status = find_output(answers, ContentOf(want.at(STATUS_PATH), _LIMIT_BYTES))
         refuse_unsafe(want, status)
         interval_s, grace_s = want.fields.get("interval", _INTERVAL_S), want.fields.get("grace")
         try:
@@ -142,8 +144,7 @@ class AgentKind(HostKind):
         if not present:  # what keeps things running there is known all the same
             gone = want.absent and not report.remains
             return None if gone else {"report": report, "paths": paths}
-        settings = answers[ContentOf(want.at(SETTINGS_PATH), _LIMIT_BYTES)]
-        assert isinstance(settings, Output)
+        settings = find_output(answers, ContentOf(want.at(SETTINGS_PATH), _LIMIT_BYTES))
         refuse_unsafe(want, settings)
         if SETTINGS_PATH in present and settings.exit:
             raise unexpected_error(want, f"{SETTINGS_PATH} may not be read", "become: true")
@@ -161,9 +162,7 @@ class AgentKind(HostKind):
 
     # -- comparing --------------------------------------------------------------------------------------
 
-    def compare(
-        self, want: Want, have: Have | None
-    ) -> tuple[Verb, Mapping[str, Value], Mapping[str, Value]] | None:
+    def compare(self, want: Want, have: Have | None) -> Difference | None:
         if want.absent:
             if have is None:
                 return None
@@ -306,15 +305,6 @@ def _files_to_keep(
         if state.type == "file" and data:
             found.append(AgentFile(path, data, f"{state.mode:04o}", owned=path == SETTINGS_PATH))
     return tuple(found)
-
-
-def _agent_path(want: Want, answers: Answers, path: str) -> PathState:
-    found = answers[FileAt(want.at(path), path != SETTINGS_PATH)]
-    assert isinstance(found, PathState)
-    refuse_unsafe(want, found)
-    if found.type == "denied":
-        raise denied_error(want)
-    return found
 
 
 def _hash_bytes(data: bytes) -> str:

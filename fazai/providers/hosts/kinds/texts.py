@@ -10,7 +10,7 @@ from typing import Any
 from fazai.errors import DeviceError
 from fazai.model import FieldSpec, Problem, Secret, Value, Verb
 from fazai.providers.hosts.blob import Blob
-from fazai.providers.hosts.kind import Act, Answers, Block, Have, HostKind, Want
+from fazai.providers.hosts.kind import Act, Answers, Block, Difference, Have, HostKind, Want
 from fazai.providers.hosts.kinds.shared.editing import (
     InsertionPoint,
     with_block,
@@ -20,13 +20,12 @@ from fazai.providers.hosts.kinds.shared.editing import (
 )
 from fazai.providers.hosts.kinds.shared.matching import surely_quick
 from fazai.providers.hosts.shell.preconditions import Precondition
-from fazai.providers.hosts.shell.questions import ContentOf, FileAt, Output, PathState, Question
+from fazai.providers.hosts.shell.questions import ContentOf, FileAt, Output, PathState, Question, find_output
 from fazai.providers.hosts.shell.writing import (
     REPLACING,
     check_replacing,
-    denied_error,
     file_left,
-    refuse_unsafe,
+    known_state,
     remove_path,
     replace_file,
     seen_attributes,
@@ -85,12 +84,8 @@ class PartKind(HostKind):
 
     def read(self, want: Want, answers: Answers) -> Have | None:
         at = want.at(want.fields["path"])
-        path, content = answers[FileAt(at, follow=True)], answers[ContentOf(at, _LIMIT_BYTES)]
-        assert isinstance(path, PathState)
-        assert isinstance(content, Output)
-        refuse_unsafe(want, path)
-        if path.type == "denied":
-            raise denied_error(want)
+        path = known_state(want, answers, FileAt(at, follow=True))
+        content = find_output(answers, ContentOf(at, _LIMIT_BYTES))
         if path.type == "missing" and path.target and not path.real:
             text = f"a link to {path.target}, where there is no folder"
             raise unexpected_error(want, text, "host.directory makes it")
@@ -99,8 +94,7 @@ class PartKind(HostKind):
                 return None
             raise unexpected_error(want, "there is no such file", "create: true makes it")
         if path.type != "file":  # a link is followed: this is what it leads to
-            what = "special file" if path.type == "other" else path.type
-            raise unexpected_error(want, f"there is a {what}, not a file", "move it away first")
+            raise unexpected_error(want, f"there is a {path.noun}, not a file", "move it away first")
         if content.exit != 0:
             if path.size > _LIMIT_BYTES:
                 raise unexpected_error(want, f"the file is larger than {_LIMIT_BYTES >> 20} MiB")
@@ -112,9 +106,7 @@ class PartKind(HostKind):
             raise unexpected_error(want, error.message, error.hint) from None
         return {**seen_attributes(want, path), "content": seen}
 
-    def compare(
-        self, want: Want, have: Have | None
-    ) -> tuple[Verb, Mapping[str, Value], Mapping[str, Value]] | None:
+    def compare(self, want: Want, have: Have | None) -> Difference | None:
         seen: Blob | None = have["content"] if have is not None else None
         old = _decode_content(seen)
         new = self.edited(want.fields, want.absent, old)

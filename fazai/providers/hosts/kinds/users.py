@@ -8,10 +8,10 @@ from typing import Any, ClassVar, Final
 
 from fazai.errors import DeviceError
 from fazai.model import FieldSpec, Problem, Secret, Value, Verb
-from fazai.providers.hosts.kind import Act, Answers, Block, Have, HostKind, Want
+from fazai.providers.hosts.kind import Act, Answers, Block, Difference, Have, HostKind, Want
 from fazai.providers.hosts.kinds.shared import accounts
 from fazai.providers.hosts.shell.answers import whole_number
-from fazai.providers.hosts.shell.questions import ContentOf, Output, OutputOf, Question
+from fazai.providers.hosts.shell.questions import ContentOf, Output, OutputOf, Question, find_output
 from fazai.providers.hosts.shell.quoting import quote
 from fazai.providers.hosts.shell.writing import unexpected_error
 
@@ -87,9 +87,7 @@ class UserKind(HostKind):
             after.pop("password", None)
         return after
 
-    def compare(
-        self, want: Want, have: Have | None
-    ) -> tuple[Verb, Mapping[str, Value], Mapping[str, Value]] | None:
+    def compare(self, want: Want, have: Have | None) -> Difference | None:
         if want.absent and have is not None:
             return Verb.DELETE, {k: v for k, v in have.items() if v != [] and v != ""}, {}
         return HostKind.compare(self, want, have)
@@ -136,11 +134,10 @@ def _shadow_question(want: Want) -> OutputOf:
 
 
 def _read_password_hash(want: Want, answers: Answers) -> Secret:
-    answer = answers[_shadow_question(want)]
-    assert isinstance(answer, Output)
+    answer = find_output(answers, _shadow_question(want))
     if answer.exit:
         raise unexpected_error(want, "the password's hash cannot be read", "become: true")
-    return Secret(answer.out.decode("utf-8", "replace").strip())
+    return Secret(answer.text.strip())
 
 
 class GroupKind(HostKind):
@@ -159,9 +156,7 @@ class GroupKind(HostKind):
         _, _, gid, members, *_ = words
         return {"gid": int(gid), "members": [name for name in members.split(",") if name]}
 
-    def compare(
-        self, want: Want, have: Have | None
-    ) -> tuple[Verb, Mapping[str, Value], Mapping[str, Value]] | None:
+    def compare(self, want: Want, have: Have | None) -> Difference | None:
         if want.absent and have is not None:
             return Verb.DELETE, {k: v for k, v in have.items() if v != []}, {}
         return HostKind.compare(self, want, have)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -22,6 +22,7 @@ __all__ = [
     "PathState",
     "Question",
     "answer_bytes",
+    "find_output",
 ]
 
 #: A larger file is not fetched to be shown, nor to be put back when a run is undone.
@@ -89,6 +90,11 @@ class PathState:
     unsafe: str = ""
     shared: bool = False
 
+    @property
+    def noun(self) -> str:
+        """The type as a noun in a sentence."""
+        return "special file" if self.type == "other" else self.type
+
 
 @dataclass(frozen=True, slots=True)
 class Output:
@@ -97,6 +103,11 @@ class Output:
 
     exit: int
     out: bytes
+
+    @property
+    def text(self) -> str:
+        """The output for people, and for patterns of ours: what is no UTF-8 is replaced."""
+        return self.out.decode("utf-8", "replace")
 
 
 class AnswerTooLong(DeviceError):
@@ -126,6 +137,13 @@ class OverlongOutput(Output):
 
 
 Answer = PathState | Output
+
+
+def find_output(answers: Mapping[Question, Answer], question: ContentOf | OutputOf) -> Output:
+    """Return the answer to a question for output."""
+    answer = answers[question]
+    assert isinstance(answer, Output)
+    return answer
 
 
 def answer_bytes(questions: Sequence[Question]) -> int:

@@ -10,9 +10,9 @@ from itertools import islice
 from fazai.errors import AccessDenied, DeviceError
 from fazai.model import FieldSpec, Problem, Value
 from fazai.providers.hosts.blob import Blob
-from fazai.providers.hosts.kind import Act, Block, FileReplacement, Want
+from fazai.providers.hosts.kind import Act, Answers, Block, FileReplacement, Want
 from fazai.providers.hosts.shell.preconditions import Precondition, check_lines
-from fazai.providers.hosts.shell.questions import Output, PathState
+from fazai.providers.hosts.shell.questions import FileAt, Output, PathState
 from fazai.providers.hosts.shell.quoting import append_commands, encode_script, quote
 from fazai.providers.hosts.shell.walking import UNSAFE, UNSAFE_HINT
 
@@ -27,6 +27,7 @@ __all__ = [
     "denied_error",
     "file_left",
     "finish_file",
+    "known_state",
     "refuse_unsafe",
     "remove_made_folders",
     "remove_path",
@@ -87,12 +88,23 @@ def seen_attributes(want: Want, path: PathState) -> dict[str, Value]:
     }
 
 
+def known_state(want: Want, answers: Answers, question: FileAt) -> PathState:
+    """Return the state of a path. Raises DeviceError where it cannot be trusted, AccessDenied where a folder
+    above it may not be entered."""
+    state = answers[question]
+    assert isinstance(state, PathState)
+    refuse_unsafe(want, state)
+    if state.type == "denied":
+        raise denied_error(want)
+    return state
+
+
 def refuse_unsafe(want: Want, answer: PathState | Output) -> None:
     """Raise DeviceError where somebody else can lead what is read or written elsewhere."""
     if isinstance(answer, PathState):
         why = answer.unsafe
     else:
-        why = answer.out.decode("utf-8", "replace").strip() if answer.exit == UNSAFE else ""
+        why = answer.text.strip() if answer.exit == UNSAFE else ""
     if why:
         hint = UNSAFE_HINT if why.startswith("unsafe") else None
         raise unexpected_error(want, why, "become: true" if why.endswith("permission denied") else hint)

@@ -10,10 +10,10 @@ from typing import Final
 
 from fazai.providers.hosts.kind import Act, Answers, Block, Want
 from fazai.providers.hosts.shell.preconditions import MOVED
-from fazai.providers.hosts.shell.questions import ContentOf, FileAt, Output, PathState
+from fazai.providers.hosts.shell.questions import ContentOf, FileAt, find_output
 from fazai.providers.hosts.shell.quoting import quote
 from fazai.providers.hosts.shell.writing import (
-    denied_error,
+    known_state,
     refuse_unsafe,
     remove_made_folders,
     temporary_path,
@@ -86,19 +86,14 @@ def file_questions(path: str, limit: int) -> tuple[FileAt, ContentOf]:
 def file_content(want: Want, path: str, limit: int, answers: Answers) -> bytes:
     """Return the file's content; empty when it is not there. Raises DeviceError where that cannot be told, as
     it cannot be edited then."""
-    state, content = (answers[question] for question in file_questions(path, limit))
-    assert isinstance(state, PathState)
-    assert isinstance(content, Output)
-    refuse_unsafe(want, state)
+    at_path, content_of = file_questions(path, limit)
+    state, content = known_state(want, answers, at_path), find_output(answers, content_of)
     refuse_unsafe(want, content)
     shown = path.removeprefix(want.at("/").rstrip("/"))
-    if state.type == "denied":
-        raise denied_error(want)
     if state.type == "missing":
         return b""
     if state.type != "file":  # a link is followed: this is what it leads to
-        what = "special file" if state.type == "other" else state.type
-        raise unexpected_error(want, f"{shown} is a {what}, not a file", "move it away first")
+        raise unexpected_error(want, f"{shown} is a {state.noun}, not a file", "move it away first")
     if content.exit and state.size > limit:
         raise unexpected_error(want, f"{shown} is larger than {limit >> 20} MiB")
     if content.exit:
