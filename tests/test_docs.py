@@ -212,14 +212,12 @@ def test_the_readme_fits_on_a_screen() -> None:
 
 
 def test_the_schema_does_not_tell_who_made_it() -> None:
-    """Releases of msgspec order alternatives and indent descriptions in two ways."""
+    """Releases of msgspec order alternatives in two ways."""
     spec = importlib.util.spec_from_file_location("reference", ROOT / "tools/reference.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     one, null = {"$ref": "#/$defs/Totals"}, {"type": "null"}
-    assert [
-        module._normalised({"anyOf": found, "description": text})
-        for found, text in (([one, null], "A\nb."), ([null, one], "A\n    b."))
-    ] == [{"anyOf": [one, null], "description": "A\nb."}] * 2
+    assert module._in_order({"x": [{"anyOf": [null, one]}]}) == {"x": [{"anyOf": [one, null]}]}
+    assert module._in_order({"x": [{"anyOf": [one, null]}]}) == {"x": [{"anyOf": [one, null]}]}

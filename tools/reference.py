@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 import msgspec
@@ -72,28 +73,33 @@ def _help(path: list[str]) -> Iterator[str]:
             yield from _help([*path, name])
 
 
-def output_schema() -> Iterator[str]:
-    """The JSON Schema of `--output json`."""
-    schema = msgspec.json.schema(Document)
-    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "fazai run", **schema}
-    yield json.dumps(_normalised(schema), indent=1)
-
-
-def _normalised(value: object) -> object:
-    """Write a schema so that it does not tell the release of msgspec that made it.
-
-    Releases differ in the indentation of descriptions and in the order of alternatives.
-    """
+def _in_order(value: Any) -> Any:
+    """Put the alternatives of a schema in one order, null last: releases of msgspec differ in it."""
     if isinstance(value, list):
-        return [_normalised(item) for item in value]
+        return [_in_order(item) for item in value]
     if not isinstance(value, dict):
         return value
-    found = {key: _normalised(item) for key, item in value.items()}
-    if isinstance(text := found.get("description"), str):
-        found["description"] = inspect.cleandoc(text)
+    found = {key: _in_order(item) for key, item in value.items()}
     if isinstance(alternatives := found.get("anyOf"), list):
         found["anyOf"] = sorted(alternatives, key=lambda one: (one == {"type": "null"}, json.dumps(one)))
     return found
+
+
+def output_schema() -> Iterator[str]:
+    """The JSON Schema of `--output json`."""
+    schema = _in_order(msgspec.json.schema(Document))
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "fazai run", **schema}
+    yield json.dumps(_dedented(schema), indent=1)
+
+
+def _dedented(value: object) -> object:
+    """Strip the indentation of docstrings from all descriptions: releases of msgspec differ in it."""
+    if isinstance(value, dict):
+        return {
+            key: inspect.cleandoc(item) if key == "description" and isinstance(item, str) else _dedented(item)
+            for key, item in value.items()
+        }
+    return [_dedented(item) for item in value] if isinstance(value, list) else value
 
 
 def main() -> int:
