@@ -1,1 +1,1 @@
-"""One module a command of `fazai`; `fazai.cli.main` imports it when the command is called."""
+"""One module for each command, imported when the command is called, and what several of them share."""

@@ -21,7 +21,7 @@ FAMILY: Final = {"inet": ("4", "IPv4"), "inet6": ("6", "IPv6")}
 
 
 def gateway_family(box: Box, name: str) -> str:
-    """Return "4" or "6", and "" for a gateway that is not there."""
+    """Return "4" or "6"; "" for a gateway that is not there."""
     if name in ("Null4", "Null6"):
         return name[-1]
     found = next((item for item in box.items(GATEWAYS).values() if item["name"] == name), None)
