@@ -30,6 +30,19 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
+def _anchors(page: Path) -> set[str]:
+    """The anchors that a Git host makes of a page's headings."""
+    titles = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S), re.M)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_links_to_sections_lead_to_one(page: Path) -> None:
+    for target, anchor in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", page.read_text()):
+        found = page.parent / target if target else page
+        assert anchor in _anchors(found), f"{page.name} links to {target}#{anchor}"
+
+
 def test_generated_pages_are_what_the_code_says() -> None:
     found = subprocess.run(
         [sys.executable, str(ROOT / "tools/reference.py"), "--check"], capture_output=True, text=True
@@ -199,7 +212,7 @@ def test_the_readme_fits_on_a_screen() -> None:
 
 
 def test_the_schema_does_not_tell_who_made_it() -> None:
-    """Releases of msgspec order alternatives and indent descriptions in two ways."""
+    """Releases of msgspec order alternatives in two ways."""
     spec = importlib.util.spec_from_file_location("reference", ROOT / "tools/reference.py")
     assert spec is not None
     assert spec.loader is not None

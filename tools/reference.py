@@ -66,9 +66,8 @@ def _help(path: list[str]) -> Iterator[str]:
         assert found is not None
         command = found
         context = click.Context(command, info_name=name, parent=context, terminal_width=96)
-    text = (
-        command.get_help(context).rstrip().replace("[COMMAND] [ARGS]...", "COMMAND [ARGS]...")
-    )  # as click 8.2
+    # Releases of click put the optional command of the root in brackets, or do not.
+    text = command.get_help(context).rstrip().replace("[COMMAND] [ARGS]...", "COMMAND [ARGS]...")
     yield f"## fazai {' '.join(path)}".rstrip() + f"\n\n```text\n{text}\n```\n"
     if isinstance(command, click.Group) and path:
         for name in command.list_commands(context):
