@@ -12,7 +12,7 @@ from fazai.errors import UsageError
 __all__ = [
     "STATE_FILE",
     "SYSTEM_SOCKET",
-    "Config",
+    "ProcessConfig",
     "daemon_socket_path",
     "default_forks",
     "named_state_folder",
@@ -28,7 +28,7 @@ _PER_TARGET_BYTES = 32 << 20  # a session at work: connection, TLS, one decoded 
 
 
 @dataclass(frozen=True, slots=True)
-class Config:
+class ProcessConfig:
     """Settings of one process. `state` holds runs, journal and locks; `secrets` the default secret files;
     `lab` the embedded lab's state. `keep_runs`: so many runs stay in the ledger."""
 
@@ -39,7 +39,7 @@ class Config:
     keep_runs: int = 5_000
 
     @classmethod
-    def from_environ(cls, environ: Mapping[str, str], *, root: bool) -> Config:
+    def from_environ(cls, environ: Mapping[str, str], *, root: bool) -> ProcessConfig:
         """Read the configuration from an environment, which may be empty (cron).
 
         FAZAI_STATE_DIR (or FAZAI_STATE, its older name), FAZAI_SECRETS, FAZAI_LAB, FAZAI_FORKS and
@@ -98,7 +98,7 @@ def daemon_socket_path(environ: Mapping[str, str], *, root: bool) -> Path:
         return SYSTEM_SOCKET
     if environ.get("XDG_RUNTIME_DIR"):
         return Path(environ["XDG_RUNTIME_DIR"]) / "fazai-daemon.sock"
-    return Config.from_environ(environ, root=False).state / "daemon.sock"
+    return ProcessConfig.from_environ(environ, root=False).state / "daemon.sock"
 
 
 def named_state_folder(environ: Mapping[str, str]) -> Path | None:

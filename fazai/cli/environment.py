@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fazai.config import Config
+from fazai.config import ProcessConfig
 from fazai.errors import (
     FazaiError,
     InputError,
@@ -42,8 +42,8 @@ __all__ = [
 ]
 
 
-def read_config() -> Config:
-    return Config.from_environ(os.environ, root=os.geteuid() == 0)
+def read_config() -> ProcessConfig:
+    return ProcessConfig.from_environ(os.environ, root=os.geteuid() == 0)
 
 
 def _read_run_id() -> str | None:

@@ -23,7 +23,7 @@ from fazai.store.preview import PreviewStore
 
 if TYPE_CHECKING:
     from fazai.cli.reporting import RunReporter
-    from fazai.config import Config
+    from fazai.config import ProcessConfig
     from fazai.outcome import EngineEvent, RunOutcome, TargetOutcome
     from fazai.plan import Expected
     from fazai.report.text import TextReport
@@ -56,7 +56,7 @@ class _Execution:
     """One run on its way; see `execute_run`."""
 
     def __init__(
-        self, prepared: PreparedRun, config: Config, on_outcome: Callable[[RunOutcome], object]
+        self, prepared: PreparedRun, config: ProcessConfig, on_outcome: Callable[[RunOutcome], object]
     ) -> None:
         self._prepared = prepared
         self._command = prepared.command

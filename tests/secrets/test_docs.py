@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fazai.config import Config
+from fazai.config import ProcessConfig
 from fazai.errors import Errors, TemplateError
 from fazai.inventory import load_inventory
 from fazai.model import Secret, Work
@@ -93,9 +93,9 @@ def test_templates_do_what_the_page_says() -> None:
 
 
 def test_the_folders_of_the_page() -> None:
-    assert str(Config.from_environ({}, root=True).secrets) == "/etc/fazai/secrets"
-    found = Config.from_environ({"HOME": "/home/ana"}, root=False).secrets
+    assert str(ProcessConfig.from_environ({}, root=True).secrets) == "/etc/fazai/secrets"
+    found = ProcessConfig.from_environ({"HOME": "/home/ana"}, root=False).secrets
     assert str(found) == "/home/ana/.config/fazai/secrets"
-    assert str(Config.from_environ({"FAZAI_SECRETS": "/x"}, root=True).secrets) == "/x"
+    assert str(ProcessConfig.from_environ({"FAZAI_SECRETS": "/x"}, root=True).secrets) == "/x"
     for name in ("/etc/fazai/secrets", "~/.config/fazai/secrets", "FAZAI_SECRETS"):
         assert name in PAGE

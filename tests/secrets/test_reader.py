@@ -322,8 +322,8 @@ import os, sys
 from pathlib import Path
 from fazai.secrets.commands import run_program
 def ask():
-    command = [sys.executable, "-c", {asks!r}]
-    return run_program(command, cwd=Path("/"), environ=os.environ, timeout_s=60).decode()
+    program = [sys.executable, "-c", {asks!r}]
+    return run_program(program, cwd=Path("/"), environ=os.environ, timeout_s=60).decode()
 print("got", ask(), os.tcgetpgrp(0) == os.getpgrp(), flush=True)
 try:
     ask()

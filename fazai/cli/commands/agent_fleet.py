@@ -12,7 +12,7 @@ from fazai.cli.execution import execute_run
 from fazai.cli.lab_targets import with_lab_folders
 from fazai.cli.preparing import PreparedRun, prepare_run
 from fazai.cli.run_options import RunOptions, RunSelection
-from fazai.config import Config
+from fazai.config import ProcessConfig
 from fazai.errors import ExitCode, FazaiError, UsageError
 from fazai.model import Resource, TargetWork, Work
 
@@ -31,7 +31,7 @@ class AgentFleet:
     """The hosts of an inventory that declare a telemetry agent; `prepared.works` holds nothing else."""
 
     prepared: PreparedRun
-    config: Config
+    config: ProcessConfig
 
     @classmethod
     def read(cls, options: Mapping[str, Any]) -> AgentFleet:
