@@ -119,7 +119,7 @@ def test_one_run_at_a_time_and_a_stop_between_two_actions(tmp_path: Path) -> Non
         assert (refused.status_code, refused.json()["code"]) == (409, "conflict")
         assert run_id in refused.json()["error"]
         began = edge.daemon.services.store.ledger
-        until(lambda: began.actions(run_id))
+        until(lambda: asyncio.run(began.actions(run_id)))
         firewall = edge.firewall
     # the daemon was told to stop in the middle of the first write
     record = edge.daemon.services.run_queue.records.get(run_id)
