@@ -1,1 +1,1 @@
-"""The embedded store: SQLite files in the state folder."""
+"""Embedded store: one SQLite file, one writer thread a process, lock files; `store.factory` opens it."""

@@ -1,1 +1,1 @@
-"""Telemetry of hosts in the embedded store: records, their compaction and packing."""
+"""Telemetry of the embedded store: samples in chunks, compacted in the background."""
