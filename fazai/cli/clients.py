@@ -103,8 +103,11 @@ def _is_here(url: str) -> bool:
         return False
 
 
-def read_token_file(file: Path) -> str:
-    """The one line of a file that only its owner may read. Raises SecretError."""
+def read_token_file(
+    file: Path, what: str = "file", hint: str | None = "one line, from: fazai token create"
+) -> str:
+    """The one line of a file that only its owner may read; `what` and `hint` say what it is where it is not
+    there. Raises SecretError."""
     try:
         handle = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe would be waited for
         with os.fdopen(handle, "rb") as opened:
@@ -115,11 +118,11 @@ def read_token_file(file: Path) -> str:
                 raise SecretError("others may read it", where=str(file), hint=f"chmod 600 {file}")
             text = opened.read(_TOKEN_BYTES).decode().strip()
     except FileNotFoundError:
-        raise missing_file(SecretError, "file", file, "one line, from: fazai token create") from None
+        raise missing_file(SecretError, what, file, hint) from None
     except (OSError, UnicodeDecodeError) as error:
         raise SecretError(
             f"it cannot be read: {getattr(error, 'strerror', None) or 'no text'}", where=str(file)
         ) from None
     if not text or not text.isascii() or not text.isprintable() or " " in text:
-        raise SecretError("it holds no token", where=str(file), hint="one line, from: fazai token create")
+        raise SecretError("it holds no token", where=str(file), hint=hint or "one line")
     return text

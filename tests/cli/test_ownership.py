@@ -101,7 +101,7 @@ def test_two_owners_share_a_firewall(world: World) -> None:
     taken = {"fw-01": world.host(resources=[{**aliases(1)[0], "state": "absent"}], owner="red")}
     refused = world.fazai("apply", world.inventory(taken), "--yes")
     assert refused.code == 7
-    assert '"a1" on fw-01 was not made by fazai and is not deleted' in refused.out
+    assert '"a1" on fw-01 is managed by fazai for another owner' in refused.out
     assert "a1" in stored(world)
 
 

@@ -89,7 +89,9 @@ def _client(socket_path: str | None) -> GemmaClient:
     from fazai.providers.gemma.client import GemmaClient
     from fazai.providers.gemma.endpoint import Endpoint
 
-    fallback = Endpoint.from_environ(os.environ, read_token_file)
+    fallback = Endpoint.from_environ(
+        os.environ, lambda file: read_token_file(file, "file with the fallback's key", None)
+    )
     return GemmaClient(socket_of(socket_path), fallback=fallback)
 
 
