@@ -85,16 +85,17 @@ class Textfile:
 
             click.echo(f"warning: {self._path} cannot be written: {failure.strerror}", err=True)
 
-    def _text(self, path: Path) -> str:
-        label = f'file="{_escape(path.stem)}"'
-        lines: list[str] = []
+    def _text(self, path: Path) -> bytes:
+        from fazai.service.prometheus import Metric, to_text
+
+        file = _printable(path.stem)
+        families = []
         for name, values in self._values(path).items():
             help_, more = METRICS[name]
-            lines += [f"# HELP {name} {help_}", f"# TYPE {name} gauge"]
-            for of, value in values:
-                extra = f',{more}="{_escape(of)}"' if more else ""
-                lines.append(f"{name}{{{label}{extra}}} {value}")
-        return "\n".join(lines) + "\n"
+            metric = Metric(name, "gauge", help_, ("file", more) if more else ("file",))
+            samples = [((file, _printable(of)) if more else (file,), float(value)) for of, value in values]
+            families.append(metric.family(samples))
+        return to_text(families)
 
     def _values(self, path: Path) -> dict[str, list[tuple[str, Any]]]:
         now = round(time.time(), 3)
@@ -143,21 +144,21 @@ def _before(path: Path) -> str | None:
     return found[1] if found else None
 
 
-def _escape(text: str) -> str:
-    safe = text.encode("utf-8", "backslashreplace").decode()
-    return safe.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+def _printable(text: str) -> str:
+    """Return the text with bytes that are not UTF-8 as escapes, for a file must have them so."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
-def _replace(path: Path, text: str) -> None:
+def _replace(path: Path, content: bytes) -> None:
     """As a whole or not at all; readable for node_exporter. Raises OSError."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         handle = os.open(
             temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644
         )
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
+        with os.fdopen(handle, "wb") as file:
             os.fchmod(file.fileno(), 0o644)
-            file.write(text)
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

@@ -1,5 +1,5 @@
-"""The agents that the daemon itself knows: itself, and the Gemma worker, each in a state of its life cycle;
-and whether the worker answers, as a gauge.
+"""Life-cycle state of the built-in agents (the daemon and the Gemma worker), and the gauge of whether the
+worker answers.
 
 The worker is asked for its `status` now and then, so that the registry is true also while nobody has a
 session. States that an operator must know of are events (SPEC.md, "The life cycle of an agent").
@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 from fazai import __version__
 from fazai.daemon.events.announcer import Announcer, utc_now
-from fazai.daemon.metrics import Metric
 from fazai.errors import FazaiError
+from fazai.service.prometheus import Family, Metric
 from fazai.store.daemon import AgentRecord
 from fazai.wire.events import AgentEvent, AgentState, Level
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from fazai.providers.gemma.client import GemmaClient
 
-__all__ = ["DAEMON", "WORKER", "WORKER_UP", "Life", "Lives", "look", "watch"]
+__all__ = ["DAEMON", "WORKER", "WORKER_UP", "AgentEntry", "AgentStates", "check_worker", "watch_worker"]
 
 DAEMON, WORKER = "daemon", "gemma-1"
 _LOOK_S = 5.0
@@ -39,14 +39,15 @@ WORKER_UP = Metric(
 )
 
 
-class Life:
-    """One agent's row; `enter` says whether its state is another one now."""
+class AgentEntry:
+    """An agent's row in the registry, and its changes of state."""
 
     def __init__(self, row: AgentRecord, now: Callable[[], float]) -> None:
         self.row = row
         self._now = now
 
     def enter(self, state: AgentState, *, seen: bool = True, error: str | None = None) -> bool:
+        """Enter a state; return whether it is another one now."""
         now, row = self._now(), self.row
         changed = state != row.state
         self.row = replace(
@@ -60,90 +61,93 @@ class Life:
         return changed
 
 
-class Lives:
-    """One for the daemon."""
+class AgentStates:
+    """The states of the daemon and of its worker; changes that matter are announced."""
 
     def __init__(self, announcer: Announcer, now: Callable[[], float] = time.time) -> None:
         self._announcer = announcer
         self._running = 0
         self._up: bool | None = None
         begun = now()
-        self.daemon = Life(
+        self.daemon = AgentEntry(
             AgentRecord(DAEMON, "fazai daemon", "http", "registration", begun, __version__), now
         )
-        self.worker = Life(AgentRecord(WORKER, "Gemma Worker", "unix", "registration", begun), now)
+        self.worker = AgentEntry(AgentRecord(WORKER, "Gemma Worker", "unix", "registration", begun), now)
 
     def rows(self) -> list[AgentRecord]:
+        """Return the rows of both for the registry."""
         return [self.daemon.row, self.worker.row]
 
-    def metrics(self) -> Iterable[str]:
-        """A source of `Exposition`."""
+    def families(self) -> Iterable[Family]:
+        """Return whether the worker answers, where there is one."""
         if self._up is not None:
-            yield WORKER_UP.head().decode() + f"{WORKER_UP.name} {int(self._up)}"
+            yield WORKER_UP.single(self._up)
 
-    def asked(self, there: bool, answers: bool) -> None:
-        """A socket that was `there` once is missed when it has gone; none at all is a choice."""
+    def note_check(self, there: bool, answers: bool) -> None:
+        """Note whether the worker answers. A socket that was `there` once is missed when it has gone; none at
+        all is a choice."""
         if there or answers or self._up is not None:
             self._up = answers
 
-    def answered(self, version: str | None) -> None:
-        """The worker did."""
+    def note_worker_up(self, version: str | None) -> None:
+        """Note that the worker answers."""
         before = self.worker.row.state
         self.worker.row = replace(self.worker.row, version=version or self.worker.row.version)
         if self.worker.enter("execution" if self._running else "observation") and before != "execution":
-            self._say("observation", "it answers")
+            self._announce("observation", "it answers")
 
-    def gone(self, why: str) -> None:
-        """The worker does not answer; one that never did stays in `registration`."""
+    def note_worker_down(self, why: str) -> None:
+        """Note that the worker does not answer; one that never did stays in `registration`."""
         if self.worker.row.state == "registration":
             self.worker.enter("registration", seen=False, error=why)
         elif self.worker.enter("closing", seen=False, error=why):
-            self._say("closing", why)
+            self._announce("closing", why)
 
-    def begun(self) -> None:
-        """A generation."""
+    def begin_generation(self) -> None:
+        """Note that a generation begins."""
         self._running += 1
-        self._both()
+        self._enter_both()
 
-    def ended(self) -> None:
+    def end_generation(self) -> None:
+        """Note that a generation ended."""
         self._running -= 1
-        self._both()
+        self._enter_both()
 
-    def _both(self) -> None:
+    def _enter_both(self) -> None:
         state: AgentState = "execution" if self._running else "observation"
         if self.daemon.row.state != "closing":
             self.daemon.enter(state)
         if self.worker.row.state in ("execution", "observation"):
             self.worker.enter(state)
 
-    def _say(self, state: AgentState, reason: str | None) -> None:
+    def _announce(self, state: AgentState, reason: str | None) -> None:
         event = AgentEvent(timestamp=utc_now(), agent_id=WORKER, state=state, reason=reason)
         level: Level = "warning" if state == "closing" else "info"
         self._announcer.say(level, event, "fazai.daemon.agents")
 
 
-async def look(lives: Lives, client: GemmaClient, socket: Path) -> None:
-    """Ask the worker behind `socket` for its state, and note it in `lives`."""
+async def check_worker(states: AgentStates, client: GemmaClient, socket: Path) -> None:
+    """Ask the worker behind `socket` for its state, and note it in `states`."""
     there = await asyncio.to_thread(os.path.exists, socket)
     try:
         async with asyncio.timeout(_ANSWER_S):
             answer = await client.status(patient=False)
     except (FazaiError, TimeoutError) as error:
-        lives.asked(there, False)
-        lives.gone(str(error) or "it took too long to answer")
+        states.note_check(there, False)
+        states.note_worker_down(str(error) or "it took too long to answer")
         return
-    lives.asked(there, True)
+    states.note_check(there, True)
     if answer.status == "stopping":
-        lives.gone("it is stopping")
+        states.note_worker_down("it is stopping")
     elif answer.status == "running":
-        lives.answered(answer.version)
+        states.note_worker_up(answer.version)
     else:
-        lives.worker.enter("handshake")
+        states.worker.enter("handshake")
 
 
-async def watch(lives: Lives, client: GemmaClient, socket: Path) -> None:
-    """Keep the states of the daemon and of its worker up to date, for as long as the daemon lives."""
-    lives.daemon.enter("observation")
+async def watch_worker(states: AgentStates, client: GemmaClient, socket: Path) -> None:
+    """Keep the states of the daemon and of its worker up to date, until the daemon stops."""
+    states.daemon.enter("observation")
     while True:
-        await look(lives, client, socket)
+        await check_worker(states, client, socket)
         await asyncio.sleep(_LOOK_S)

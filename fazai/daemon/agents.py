@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from fazai.daemon.events.announcer import AUDIT
 from fazai.daemon.http.refusal import Refusal
-from fazai.daemon.http.routing import Call, Route
+from fazai.daemon.http.routing import Route, RouteCall
 from fazai.daemon.ingest.hostkeys import host_name_ok, hosts_with_keys
 from fazai.secrets.files import write_keys
 from fazai.store.daemon import AgentRecord
@@ -18,22 +18,22 @@ from fazai.wire.daemon import AgentAnswer, AgentKeyBody, AgentRow, AgentsAnswer
 __all__ = ["ROUTES"]
 
 
-async def agents(call: Call) -> AgentsAnswer:
-    """All that are known: the daemon, the worker, telemetry hosts."""
-    return AgentsAnswer(agents=tuple(_row(one) for one in await _known(call)))
+async def list_agents(call: RouteCall) -> AgentsAnswer:
+    """Return all agents: the daemon, the worker, telemetry hosts."""
+    return AgentsAnswer(agents=tuple(_agent_row(one) for one in await _all_agents(call)))
 
 
-async def agent(call: Call) -> AgentAnswer:
-    """Raises Refusal(not_found)."""
+async def show_agent(call: RouteCall) -> AgentAnswer:
+    """Return one agent. Raises Refusal(not_found)."""
     wanted = call.path["id"]
-    for one in await _known(call):
+    for one in await _all_agents(call):
         if one.agent_id == wanted:
-            return AgentAnswer(agent=_row(one))
+            return AgentAnswer(agent=_agent_row(one))
     raise Refusal("not_found", f"there is no agent {wanted[:64]!r}", hint="see: GET /agents")
 
 
-async def set_keys(call: Call) -> OkAnswer:
-    """Takes the place of the keys that the host had. Raises Refusal(bad_request), StateError."""
+async def set_keys(call: RouteCall) -> OkAnswer:
+    """Replace the keys of a host. Raises Refusal(bad_request), StateError."""
     body: AgentKeyBody = call.body
     host = call.path["host"]
     if not host_name_ok(host):
@@ -45,9 +45,13 @@ async def set_keys(call: Call) -> OkAnswer:
     return OkAnswer()
 
 
-async def _known(call: Call) -> list[AgentRecord]:
+async def _all_agents(call: RouteCall) -> list[AgentRecord]:
     services = call.services
-    found = [*services.lives.rows(), *services.store.agents(), *services.ingest.agents(services.started)]
+    found = [
+        *services.agent_states.rows(),
+        *services.store.agents(),
+        *services.ingest.agents(services.started),
+    ]
     known = {one.agent_id for one in found}
     keys = await asyncio.to_thread(hosts_with_keys, services.settings.secrets / "hosts")
     found += [
@@ -58,7 +62,7 @@ async def _known(call: Call) -> list[AgentRecord]:
     return found
 
 
-def _row(one: AgentRecord) -> AgentRow:
+def _agent_row(one: AgentRecord) -> AgentRow:
     return AgentRow(
         agent_id=one.agent_id,
         name=one.name,
@@ -78,8 +82,8 @@ def _moment(seconds: float) -> datetime:
 
 
 ROUTES = (
-    Route(method="GET", path="/agents", summary="All agents.", handler=agents, answer=AgentsAnswer),
-    Route(method="GET", path="/agents/{id}", summary="One agent.", handler=agent, answer=AgentAnswer),
+    Route(method="GET", path="/agents", summary="All agents.", handler=list_agents, answer=AgentsAnswer),
+    Route(method="GET", path="/agents/{id}", summary="One agent.", handler=show_agent, answer=AgentAnswer),
     Route(
         method="POST",
         path="/agents/{host}/key",

@@ -1,4 +1,4 @@
-"""The background tasks: what runs beside the requests for as long as the daemon does.
+"""The tasks that run beside the requests for as long as the daemon does.
 
 Each is cancelled when the daemon stops. One that ends with an error ends the daemon, so that systemd starts
 it again: half a daemon is worse than none.
@@ -23,20 +23,22 @@ __all__ = ["background_tasks"]
 
 
 def background_tasks(services: Services) -> list[Coroutine[Any, Any, None]]:
-    """Make the coroutine of each task; a new task adds itself with one line here."""
+    """Return the coroutine of each task; a new task adds itself with one line here."""
     limits = services.settings.limits
     return [
         system.watch_store(services.store),
         ingest.report_silent_hosts(services.ingest, services.log),
-        sse.end_revoked_streams(services.hub, services.guard),
+        sse.end_revoked_streams(services.broadcaster, services.guard),
         token_expiry.warn_of_expiry(services.guard, services.announcer),
-        agent_states.watch(services.lives, services.sessions.client, services.settings.gemma_socket),
-        drift.follow(services.drift, services.log),
-        scheduler.keep(services.scheduler, services.runs, limits.runs_stop_s),
+        agent_states.watch_worker(
+            services.agent_states, services.sessions.client, services.settings.gemma_socket
+        ),
+        drift.follow_ledger(services.drift, services.log),
+        scheduler.run_schedule(services.scheduler, services.run_queue, limits.runs_stop_s),
         _poll_firewalls(services.firewalls, services.store),
     ]
 
 
 async def _poll_firewalls(firewalls: Firewalls, store: DaemonStore) -> None:
-    await follow_runs(firewalls.known, store)
+    await follow_runs(firewalls.figures, store)
     await firewalls.run()

@@ -1,4 +1,4 @@
-"""GET /fleet, /telemetry, /whoami, /runs/{id}/changes: what the operators' page shows."""
+"""GET /fleet, /telemetry, /whoami, /runs/{id}/changes: the data of the operators' page."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any, cast
 
 import msgspec
 
-from fazai.daemon.firewalls.poller import Seen
+from fazai.daemon.firewalls.poller import WatchedFirewall
 from fazai.daemon.http.refusal import Refusal
-from fazai.daemon.http.routing import Call, Route, epoch_us
+from fazai.daemon.http.routing import Route, RouteCall, epoch_us
 from fazai.daemon.services import Services
 from fazai.store.base import TargetState
 from fazai.store.daemon import GAUGES, AgentRecord, FirewallRecord, HostRecord
@@ -30,7 +30,7 @@ from fazai.wire.fleet import (
     decode_telemetry_query,
 )
 
-__all__ = ["ROUTES", "thin"]
+__all__ = ["ROUTES", "thin_out"]
 
 _HOUR_US = 3_600_000_000
 _MOST_RECORDS = 200_000
@@ -40,32 +40,35 @@ _AVAILABLE = GAUGES.index("memory_available_bytes")
 _DISK, _DISK_FREE = GAUGES.index("disk_total_bytes"), GAUGES.index("disk_free_bytes")
 
 
-async def whoami(call: Call) -> WhoAnswer:
+async def show_client(call: RouteCall) -> WhoAnswer:
+    """Return as whom the daemon knows the client."""
     return WhoAnswer(name=call.who.name, role=call.who.role)
 
 
 # -- the fleet
 
 
-async def fleet(call: Call) -> FleetAnswer:
-    """All that is known of every machine. 2,000 of them: about 10 ms."""
+async def show_fleet(call: RouteCall) -> FleetAnswer:
+    """Return a row for every machine that is known. 2,000 of them: about 10 ms."""
     services = call.services
-    await services.drift.look()
-    rows = await asyncio.to_thread(_rows, services)
+    await services.drift.refresh()
+    rows = await asyncio.to_thread(_fleet_rows, services)
     return FleetAnswer(time=datetime.now(UTC), rows=rows)
 
 
-def _rows(services: Services) -> tuple[FleetRow, ...]:
+def _fleet_rows(services: Services) -> tuple[FleetRow, ...]:
     store, drift = services.store, services.drift.targets
     agents = {agent.agent_id: agent for agent in store.agents()}
     hosts, firewalls = store.hosts(), store.firewalls()
     versions = services.ingest.versions
     for one in hosts:
         if one.host not in versions:  # not heard of since the start
-            versions.setdefault(one.host, _version(store.records(one.host, 0, 1)))
+            versions.setdefault(one.host, _agent_version(store.records(one.host, 0, 1)))
     watched = {seen.record.id: seen for seen in services.firewalls.all()}  # newer than what is stored
-    rows = [_firewall(one, watched.get(one.id), drift.get(one.name)) for one in firewalls]
-    rows += [_host(one, drift.get(one.host), agents.get(one.host), versions.get(one.host)) for one in hosts]
+    rows = [_firewall_row(one, watched.get(one.id), drift.get(one.name)) for one in firewalls]
+    rows += [
+        _host_row(one, drift.get(one.host), agents.get(one.host), versions.get(one.host)) for one in hosts
+    ]
     known = {row.name for row in rows}
     rows += [
         FleetRow(name=name, kind="target", drift=_drift(state))
@@ -76,16 +79,18 @@ def _rows(services: Services) -> tuple[FleetRow, ...]:
     return tuple(rows)
 
 
-def _answers(one: FirewallRecord) -> bool | None:
-    """None: nobody asked it yet."""
+def _is_answering(one: FirewallRecord) -> bool | None:
+    """Return whether the firewall answered last; None where it was not asked yet."""
     if one.last_seen is None and one.last_error_at is None:
         return None
     return (one.last_seen or 0.0) > (one.last_error_at or 0.0)
 
 
-def _firewall(stored: FirewallRecord, watched: Seen | None, drift: TargetState | None) -> FleetRow:
+def _firewall_row(
+    stored: FirewallRecord, watched: WatchedFirewall | None, drift: TargetState | None
+) -> FleetRow:
     one = watched.record if watched is not None else stored
-    seen, up = one.last_seen, _answers(one)
+    seen, up = one.last_seen, _is_answering(one)
     if watched is not None and watched.up is not None:
         up = watched.up
     vitals = watched.vitals if watched is not None and up else None  # of one that is down: old ones
@@ -104,7 +109,7 @@ def _firewall(stored: FirewallRecord, watched: Seen | None, drift: TargetState |
     )
 
 
-def _host(
+def _host_row(
     one: HostRecord, drift: TargetState | None, agent: AgentRecord | None, version: str | None
 ) -> FleetRow:
     gauges = one.gauges
@@ -118,33 +123,33 @@ def _host(
         interval_s=one.interval_s or None,
         version=(agent.version if agent is not None else None) or version or None,
         drift=_drift(drift),
-        load1=_figure(gauges[_LOAD1]),
-        cpu=_figure(gauges[_CPU]),
-        memory=_used(gauges[_TOTAL], free),
-        disk=_used(gauges[_DISK], gauges[_DISK_FREE]),
+        load1=_rounded(gauges[_LOAD1]),
+        cpu=_rounded(gauges[_CPU]),
+        memory=_used_ratio(gauges[_TOTAL], free),
+        disk=_used_ratio(gauges[_DISK], gauges[_DISK_FREE]),
     )
 
 
-class _Agent(msgspec.Struct):
+class _StoredAgent(msgspec.Struct):
     version: str | None = None
 
 
-class _Record(msgspec.Struct):
-    agent: _Agent | None = None
+class _StoredRecord(msgspec.Struct):
+    agent: _StoredAgent | None = None
 
 
-def _version(records: Sequence[tuple[int, bytes]]) -> str:
+def _agent_version(records: Sequence[tuple[int, bytes]]) -> str:
     for _, body in records:
-        agent = msgspec.json.decode(body, type=_Record).agent
+        agent = msgspec.json.decode(body, type=_StoredRecord).agent
         return (agent.version or "")[:64] if agent is not None else ""
     return ""
 
 
-def _used(total: float, free: float) -> float | None:
-    return _figure(1 - free / total) if total > 0 else None
+def _used_ratio(total: float, free: float) -> float | None:
+    return _rounded(1 - free / total) if total > 0 else None
 
 
-def _figure(value: float) -> float | None:
+def _rounded(value: float) -> float | None:
     return round(value, 4) if isfinite(value) else None
 
 
@@ -162,8 +167,8 @@ def _moment(seconds: float) -> datetime:
 # -- figures over time
 
 
-async def telemetry(call: Call) -> TelemetryAnswer:
-    """Raises Refusal(not_found), WireError(bad_query)."""
+async def show_telemetry(call: RouteCall) -> TelemetryAnswer:
+    """Return figures of one host over time. Raises Refusal(not_found), WireError(bad_query)."""
     query: TelemetryQuery = call.query
     names = query.fields or GAUGES
     for name in names:
@@ -182,7 +187,7 @@ async def telemetry(call: Call) -> TelemetryAnswer:
     def read() -> TelemetryAnswer:
         rows = store.history(query.host, begin_us, end_us, _MOST_RECORDS)
         step_us = max(1, -(-(end_us - begin_us) // query.points))
-        times, columns = thin(rows, [GAUGES.index(name) for name in names], step_us)
+        times, columns = thin_out(rows, [GAUGES.index(name) for name in names], step_us)
         return TelemetryAnswer(
             host=query.host,
             interval_s=record.interval_s,
@@ -194,12 +199,12 @@ async def telemetry(call: Call) -> TelemetryAnswer:
     return await asyncio.to_thread(read)
 
 
-def thin(
+def thin_out(
     rows: Iterable[tuple[int, Sequence[float]]], places: Sequence[int], step_us: int
 ) -> tuple[tuple[float, ...], list[tuple[float | None, ...]]]:
-    """Times and columns with one value for each step that has records: its newest time; of gauges the mean,
-    of counters the newest value. Steps begin at multiples of their width, so that the same records make the
-    same points when they are asked for again a little later."""
+    """Return times and columns with one value for each step that has records: its newest time; of gauges the
+    mean, of counters the newest value. Steps begin at multiples of their width, so that the same records make
+    the same points when they are asked for again a little later."""
     times: list[float] = []
     columns: list[list[float | None]] = [[] for _ in places]
     means = [not GAUGES[place].endswith("_total") for place in places]
@@ -226,13 +231,13 @@ def thin(
 # -- the differences of a run
 
 
-async def changes(call: Call) -> RunChangesAnswer:
-    """What a run found and what became of it. Raises Refusal(not_found)."""
+async def list_changes(call: RouteCall) -> RunChangesAnswer:
+    """Return the changes that a run found, and what became of them. Raises Refusal(not_found)."""
     ledger, wanted = call.services.store.ledger, call.path["id"]
     query: RunChangesQuery = call.query
     found = ledger.find_run(wanted) if len(wanted) == 26 else None
     if found is None or found.run_id != wanted:
-        if call.services.runs.records.get(wanted) is not None:  # it waits, or has told of nothing yet
+        if call.services.run_queue.records.get(wanted) is not None:  # it waits, or has told of nothing yet
             return RunChangesAnswer(total=0, changes=())
         raise Refusal("not_found", f"there is no run {wanted[:64]!r}", hint="see: GET /runs")
     events = await asyncio.to_thread(ledger.events, wanted)
@@ -241,10 +246,10 @@ async def changes(call: Call) -> RunChangesAnswer:
         for event in events
         if event["type"] == "change" and (query.target is None or event["target"] == query.target)
     ]
-    return RunChangesAnswer(total=len(rows), changes=tuple(_change(row) for row in rows[: query.limit]))
+    return RunChangesAnswer(total=len(rows), changes=tuple(_change_row(row) for row in rows[: query.limit]))
 
 
-def _change(event: Mapping[str, Any]) -> ChangeRow:
+def _change_row(event: Mapping[str, Any]) -> ChangeRow:
     names = ChangeRow.__struct_fields__
     return convert_to({name: event[name] for name in names if event.get(name) not in (None, "")}, ChangeRow)
 
@@ -254,7 +259,7 @@ ROUTES = (
         method="GET",
         path="/whoami",
         summary="As whom the daemon knows the client.",
-        handler=whoami,
+        handler=show_client,
         role=None,
         answer=WhoAnswer,
         codes=("unauthorized", "overloaded"),
@@ -263,7 +268,7 @@ ROUTES = (
         method="GET",
         path="/fleet",
         summary="Firewalls, hosts and targets: up, last seen, drift, version.",
-        handler=fleet,
+        handler=show_fleet,
         answer=FleetAnswer,
         codes=("unavailable",),
     ),
@@ -271,7 +276,7 @@ ROUTES = (
         method="GET",
         path="/telemetry",
         summary="Figures of one host over time.",
-        handler=telemetry,
+        handler=show_telemetry,
         query=TelemetryQuery,
         read_query=decode_telemetry_query,
         answer=TelemetryAnswer,
@@ -281,7 +286,7 @@ ROUTES = (
         method="GET",
         path="/runs/{id}/changes",
         summary="The differences that a run found, and what became of them.",
-        handler=changes,
+        handler=list_changes,
         query=RunChangesQuery,
         answer=RunChangesAnswer,
         codes=("unavailable",),

@@ -1,28 +1,19 @@
-"""`GET /metrics`: lines of hosts are rendered in the background, and only joined when asked for."""
+"""`GET /metrics`: families of prometheus-client, and the hosts' lines, which are rendered in the background.
+
+There may be 5,000 hosts: their lines alone are made here, and only joined when the page is asked for.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import inf, isfinite
-from typing import NamedTuple
 
+from prometheus_client import ProcessCollector
+
+from fazai.service.prometheus import Family, Metric, escape_label, to_text
 from fazai.store.daemon import GAUGES
 
-__all__ = ["CONTENT_TYPE", "HOST_METRICS", "STORE_METRICS", "Exposition", "HostLines", "Metric", "escape"]
-
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-
-
-class Metric(NamedTuple):
-    """`name` without labels; `kind` as Prometheus knows it."""
-
-    name: str
-    kind: str
-    help: str
-
-    def head(self) -> bytes:
-        return f"# HELP {self.name} {self.help}\n# TYPE {self.name} {self.kind}\n".encode()
-
+__all__ = ["HOST_METRICS", "STORE_METRICS", "Exposition", "HostLines"]
 
 _HELP: Mapping[str, str] = {
     "load1": "Load average over 1 minute, of the newest record.",
@@ -53,7 +44,7 @@ HOST_METRICS = (
 #: How a known value is written: bytes are whole numbers.
 _FORMS = tuple("%.0f" if "bytes" in metric.name else "%r" for metric in HOST_METRICS)
 _UP = Metric("fazai_host_up", "gauge", "1 while the host reports, 0 since it stopped.")
-_HOSTS = Metric("fazai_hosts", "gauge", "Hosts that were heard of, by state.")
+_HOSTS = Metric("fazai_hosts", "gauge", "Hosts that were heard of, by state.", ("state",))
 
 #: The store's own figures: key of `DaemonStore.counts()` -> metric.
 STORE_METRICS: Mapping[str, Metric] = {
@@ -90,13 +81,13 @@ class _Shard:
         self.stale = False
 
 
-class _Line:
-    """What a host's lines are made of: `form` takes all values at once, `prefixes` one each."""
+class _HostLine:
+    """The parts of a host's lines: `form` takes all values at once, `prefixes` one each."""
 
     __slots__ = ("form", "prefixes", "shard", "up")
 
     def __init__(self, host: str, shard: _Shard) -> None:
-        label = '{host="' + escape(host) + '"} '
+        label = '{host="' + escape_label(host) + '"} '
         self.prefixes = [metric.name + label for metric in HOST_METRICS]
         literal = label.replace("%", "%%")
         self.form = _ROW_END.join(
@@ -107,33 +98,33 @@ class _Line:
 
 
 class HostLines:
-    """The hosts' lines. A record only leaves its figures here; `freshen` renders those of each host that has
-    new ones, however many records came, and `render` joins what changed since the last page."""
+    """Renders the hosts' lines. A record only leaves its figures here; `freshen` renders those of each host
+    that has new ones, however many records came, and `render` joins what changed since the last page."""
 
     def __init__(self) -> None:
-        self._lines: dict[str, _Line] = {}
+        self._lines: dict[str, _HostLine] = {}
         self._news: dict[str, tuple[Sequence[float], int, float]] = {}
         self._up: dict[str, bytes] = {}
         self._shards: list[_Shard] = []
-        self._heads = [metric.head() for metric in HOST_METRICS]
+        self._heads = [_head_of(metric) for metric in HOST_METRICS]
 
     def push(self, host: str, gauges: Sequence[float], time_us: int, interval_s: float) -> None:
-        """The newest record of a host. Below 1 us."""
+        """Take over the newest record of a host. Below 1 us."""
         self._news[host] = gauges, time_us, interval_s
 
     def freshen(self) -> None:
-        """Render what was pushed; about 5 us a host."""
+        """Render the records that were pushed; about 5 us a host."""
         news, self._news = self._news, {}
         for host, (gauges, time_us, interval_s) in news.items():
             line = self._lines.get(host)
             if line is None:
-                line = self._lines[host] = _Line(host, self._shard())
-            line.shard.rows[host] = _row(line, (*gauges, time_us / 1e6, interval_s or _UNKNOWN))
+                line = self._lines[host] = _HostLine(host, self._shard())
+            line.shard.rows[host] = _render_row(line, (*gauges, time_us / 1e6, interval_s or _UNKNOWN))
             line.shard.stale = True
             self._up[host] = line.up
 
     def _shard(self) -> _Shard:
-        """One with room. Hosts that went leave theirs to others."""
+        """Return a shard with room. Hosts that went leave theirs to others."""
         if not self._shards or len(self._shards[-1].rows) >= _SHARD_HOSTS:
             self._shards.sort(key=lambda shard: -len(shard.rows))
             if not self._shards or len(self._shards[-1].rows) >= _SHARD_HOSTS:
@@ -141,11 +132,12 @@ class HostLines:
         return self._shards[-1]
 
     def silence(self, host: str) -> None:
-        """It stopped reporting: its figures stay until they expire."""
+        """Show that a host stopped reporting; its figures stay until they expire."""
         self.freshen()
-        self._up[host] = f'{_UP.name}{{host="{escape(host)}"}} 0\n'.encode()
+        self._up[host] = f'{_UP.name}{{host="{escape_label(host)}"}} 0\n'.encode()
 
     def expire(self, host: str) -> None:
+        """Remove a host's figures."""
         self.freshen()
         line = self._lines.pop(host, None)
         if line is not None:
@@ -153,18 +145,19 @@ class HostLines:
             line.shard.stale = True
 
     def forget(self, host: str) -> None:
+        """Remove a host as a whole."""
         self.expire(host)
         self._up.pop(host, None)
 
     def render(self) -> list[bytes]:
-        """All lines, metric by metric. 5,000 hosts: about 1 ms, 2 where all of them changed."""
+        """Return all lines, metric by metric. 5,000 hosts: about 1 ms, 2 where all of them changed."""
         self.freshen()
         for shard in self._shards:
             if shard.stale:
                 shard.join()
         parts: list[bytes] = []
         if self._up:
-            parts += [_UP.head(), *self._up.values()]
+            parts += [_head_of(_UP), *self._up.values()]
         columns = [shard.columns for shard in self._shards if shard.columns]
         if columns:
             for head, column in zip(self._heads, zip(*columns, strict=True), strict=True):
@@ -173,12 +166,12 @@ class HostLines:
         return parts
 
 
-def _row(line: _Line, values: tuple[float, ...]) -> Sequence[bytes]:
-    """The line of each metric; empty where the value is not known."""
+def _render_row(line: _HostLine, values: tuple[float, ...]) -> Sequence[bytes]:
+    """Return the line of each metric; an empty one where the value is not known."""
     if isfinite(sum(values)):
         return (line.form % values).encode().split(_ROW_END.encode())
     return [
-        b"" if value != value else f"{prefix}{_text(value)}\n".encode()
+        b"" if value != value else f"{prefix}{_format_number(value)}\n".encode()
         for prefix, value in zip(line.prefixes, values, strict=True)
     ]
 
@@ -188,52 +181,47 @@ _ROW_END = "\0"
 _UNKNOWN = float("nan")
 
 
-def _text(value: float) -> str:
-    """As Prometheus reads it; whole numbers without a point, as most are bytes."""
+def _format_number(value: float) -> str:
+    """Return a number as Prometheus reads it; whole numbers without a point, as most are bytes."""
     if isfinite(value):
         whole = int(value)
         return str(whole) if whole == value and abs(whole) < 1 << 53 else repr(value)
     return "+Inf" if value == inf else "-Inf"
 
 
-def escape(text: str) -> str:
-    """The value of a label."""
-    return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+def _head_of(metric: Metric) -> bytes:
+    return f"# HELP {metric.name} {metric.help}\n# TYPE {metric.name} {metric.kind}\n".encode()
 
 
 class Exposition:
-    """The page. `lines` are sources of further text, one line each (the stream's, the reconciler's, …)."""
+    """The page of GET /metrics: the hosts' lines, and the families of all sources that are added."""
 
     def __init__(
-        self,
-        store_counts: Callable[[], Mapping[str, float]],
-        host_counts: Callable[[], tuple[int, int]],
-        lines: Sequence[Callable[[], Iterable[str]]] = (),
+        self, store_counts: Callable[[], Mapping[str, float]], host_counts: Callable[[], tuple[int, int]]
     ) -> None:
-        from prometheus_client import CollectorRegistry, ProcessCollector
-
+        """`host_counts` returns how many hosts report and how many are silent."""
         self.hosts = HostLines()
         self._store_counts = store_counts
         self._host_counts = host_counts
-        self._lines = tuple(lines)
-        self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)
+        self._sources: list[Callable[[], Iterable[Family]]] = [
+            self._own,
+            ProcessCollector(registry=None).collect,  # not the global one
+        ]
 
-    def add(self, lines: Callable[[], Iterable[str]]) -> None:
-        """A further source."""
-        self._lines = (*self._lines, lines)
+    def add(self, source: Callable[[], Iterable[Family]]) -> None:
+        """Show the families of `source`, too; it is called for each page."""
+        self._sources.append(source)
+
+    def families(self) -> list[Family]:
+        """Return the families of all sources, as of now."""
+        return [family for source in self._sources for family in source()]
 
     def render(self) -> bytes:
-        """The whole page."""
-        from prometheus_client import generate_latest
+        """Return the whole page."""
+        return b"".join([to_text(self.families()), *self.hosts.render()])
 
-        own = [line.encode() + b"\n" for source in self._lines for line in source()]
-        return b"".join([*self._own(), *own, *self.hosts.render(), generate_latest(self.registry)])
-
-    def _own(self) -> Iterable[bytes]:
-        yield _HOSTS.head()
-        for state, count in zip(("reporting", "silent"), self._host_counts(), strict=True):
-            yield f'{_HOSTS.name}{{state="{state}"}} {count}\n'.encode()
+    def _own(self) -> Iterable[Family]:
+        reporting, silent = self._host_counts()
+        yield _HOSTS.by_label({"reporting": reporting, "silent": silent})
         for key, value in self._store_counts().items():
-            metric = STORE_METRICS[key]
-            yield metric.head() + f"{metric.name} {_text(value)}\n".encode()
+            yield STORE_METRICS[key].single(value)

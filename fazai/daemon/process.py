@@ -1,4 +1,4 @@
-"""The daemon as a process: open, listen, serve, say farewell."""
+"""The daemon as a process: open the store, listen, serve, stop."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from pathlib import Path
 from typing import Any
 
 from fazai import __version__
-from fazai.daemon.agent_states import Lives
+from fazai.daemon.agent_states import AgentStates
 from fazai.daemon.background import background_tasks
 from fazai.daemon.drift import Drift
 from fazai.daemon.events.announcer import Announcer, log_event, row_of
-from fazai.daemon.events.broadcaster import Hub
+from fazai.daemon.events.broadcaster import Broadcaster
 from fazai.daemon.events.reports import Reports
-from fazai.daemon.events.sse import resume
+from fazai.daemon.events.sse import catch_up
 from fazai.daemon.firewalls.poller import Firewalls
-from fazai.daemon.gemma.sessions import Sessions
+from fazai.daemon.gemma.sessions import AgentSessions
 from fazai.daemon.http.app import App
 from fazai.daemon.http.auth import Guard
-from fazai.daemon.http.server import HttpServer, Listener
+from fazai.daemon.http.server import HttpListener, HttpServer
 from fazai.daemon.http.tls import fingerprint, server_context
 from fazai.daemon.ingest.admission import Admission
 from fazai.daemon.ingest.deadman import WatchRules
 from fazai.daemon.ingest.pipeline import Ingest, IngestRules
 from fazai.daemon.routes import TABLE
-from fazai.daemon.runs.queue import RunDesk
+from fazai.daemon.runs.queue import RunQueue
 from fazai.daemon.runs.scheduler import Scheduler
 from fazai.daemon.services import Services
-from fazai.daemon.settings import Settings, is_loopback
+from fazai.daemon.settings import DaemonSettings, is_loopback
 from fazai.errors import FazaiError, InputError, StateError
 from fazai.providers.gemma.client import GemmaClient
 from fazai.service import systemd
@@ -48,8 +48,8 @@ __all__ = ["Daemon", "serve"]
 _LOOK_AT_TLS_S = 30.0
 
 
-def serve(settings: Settings, store: Callable[[Path], DaemonStore]) -> None:
-    """Serves until SIGTERM or SIGINT. Raises InputError, UsageError, StateError before it serves."""
+def serve(settings: DaemonSettings, store: Callable[[Path], DaemonStore]) -> None:
+    """Serve until SIGTERM or SIGINT. Raises InputError, UsageError, StateError before it serves."""
     import uvloop
 
     log = Log(settings.log_file, text=settings.log_text, logger="fazai.daemon")
@@ -61,21 +61,22 @@ def serve(settings: Settings, store: Callable[[Path], DaemonStore]) -> None:
 
 
 class Daemon:
-    """The life of one daemon. `addresses` holds what it listens on, once `ready` was called."""
+    """One daemon, from its start to its end. `addresses` holds what it listens on, once `ready` was
+    called."""
 
-    def __init__(self, settings: Settings, log: Log) -> None:
+    def __init__(self, settings: DaemonSettings, log: Log) -> None:
         self._settings = settings
         self._log = log
         self._stop = asyncio.Event()
         self._failed: FazaiError | None = None
-        self._parts: list[asyncio.Task[None]] = []
+        self._tasks: list[asyncio.Task[None]] = []
         self._tls = fingerprint(settings)
         self.addresses: list[tuple[str, int]] = []
         self.services: Services | None = None
         self._server: HttpServer | None = None
 
     def stop(self) -> None:
-        """To be called on the daemon's loop."""
+        """Stop serving. To be called on the daemon's loop."""
         self._stop.set()
 
     async def run(
@@ -85,16 +86,16 @@ class Daemon:
         signals: bool = False,
         ready: Callable[[], None] | None = None,
     ) -> None:
-        """Serves until `stop`. Raises FazaiError when a part of it ended with an error."""
+        """Serve until `stop`. Raises FazaiError when one of its tasks ended with an error."""
         settings = self._settings
-        _more_files()
+        _raise_file_limit()
         with contextlib.closing(store(settings.state)) as opened:
             if (warning := openness(settings.state)) is not None:
                 self._log.say("warning", warning)
-            services = self._services(opened)
+            services = self._build_services(opened)
             app = App(services, TABLE)
             server = self._server = HttpServer(app, settings.limits, self._log, app.openers)
-            async with _listening(settings) as listeners:
+            async with _open_listeners(settings) as listeners:
                 tcp = [one.address for one in listeners if not one.unix]
                 for warning in services.guard.check_bind(tcp):
                     self._log.say("warning", warning)
@@ -106,85 +107,93 @@ class Daemon:
                 try:
                     await self._serve(services, server, ready)
                 finally:
-                    await self._end(services, server)
+                    await self._shut_down(services, server)
         if self._failed is not None:
             raise self._failed
 
-    def _services(self, store: DaemonStore) -> Services:
+    def _build_services(self, store: DaemonStore) -> Services:
         settings = self._settings
         guard = Guard(settings, store, self._log)
-        hub = Hub(settings.limits, store.event_range()[1])
+        broadcaster = Broadcaster(settings.limits, store.event_range()[1])
         loop = asyncio.get_running_loop()
 
         def published(events: list[StoredEvent]) -> None:
             with contextlib.suppress(RuntimeError):  # the loop ended before the store's last commit
-                loop.call_soon_threadsafe(hub.publish, events)
+                loop.call_soon_threadsafe(broadcaster.publish, events)
 
         store.on_published(published)
         loop.set_exception_handler(self._loop_error)
         rules = IngestRules(signed=settings.ingest == "signed")
         watch = WatchRules(forget_s=settings.config.retention.hosts_s)
         announcer = Announcer(store, self._log)
-        ingest = Ingest.of(store, settings.secrets, rules, watch, announcer)
-        hub.resume = lambda stream: resume(stream, hub, store)
-        ingest.exposition.add(hub.metrics)
-        ingest.exposition.add(guard.metrics)
-        drift, agents = Drift(store), Lives(announcer)
-        ingest.exposition.add(drift.metrics)
-        ingest.exposition.add(agents.metrics)
+        ingest = Ingest.create(store, settings.secrets, rules, watch, announcer)
+        broadcaster.catch_up = lambda stream: catch_up(stream, broadcaster, store)
+        drift, agents = Drift(store), AgentStates(announcer)
         gemma = GemmaClient(settings.gemma_socket, connect_timeout_s=0.5, fallback=settings.fallback)
-        desk = RunDesk(settings, store, self._log)
-        ingest.exposition.add(desk.metrics)
+        run_queue = RunQueue(settings, store, self._log)
         firewalls = Firewalls(settings, store, self._log)
-        ingest.exposition.add(firewalls.metrics)
-        scheduler = Scheduler(desk, settings.state / "schedule.json", self._log)
+        scheduler = Scheduler(run_queue, settings.state / "schedule.json", self._log)
+        for source in (broadcaster, guard, drift, agents, run_queue, firewalls):
+            ingest.exposition.add(source.families)
         self.services = Services(
-            *(settings, store, hub, guard, self._log, ingest, Reports(store, announcer), Sessions(gemma)),
-            *(desk, scheduler, firewalls, drift, agents, announcer),
-            Admission(settings.limits.bodies_bytes, random.random),
+            settings=settings,
+            store=store,
+            broadcaster=broadcaster,
+            guard=guard,
+            log=self._log,
+            ingest=ingest,
+            reports=Reports(store, announcer),
+            sessions=AgentSessions(gemma),
+            run_queue=run_queue,
+            scheduler=scheduler,
+            firewalls=firewalls,
+            drift=drift,
+            agent_states=agents,
+            announcer=announcer,
+            bodies=Admission(settings.limits.bodies_bytes, random.random),
         )
         return self.services
 
     async def _serve(self, services: Services, server: HttpServer, ready: Callable[[], None] | None) -> None:
         running = background_tasks(services)
-        for part in (*running, self._keep_tls(server), self._feed_watchdog()):
-            task = asyncio.ensure_future(part)
-            task.add_done_callback(self._part_ended)
-            self._parts.append(task)
-        where = ", ".join(_said(one, self._settings) for one in server.listeners)
-        await self._tell(services, f"fazai {__version__} listens on {where}")
+        for coroutine in (*running, self._watch_tls_files(server), self._feed_watchdog()):
+            task = asyncio.ensure_future(coroutine)
+            task.add_done_callback(self._task_ended)
+            self._tasks.append(task)
+        where = ", ".join(_url_of(one, self._settings) for one in server.listeners)
+        await self._announce(services, f"fazai {__version__} listens on {where}")
         services.ready = True
         systemd.notify(os.environ, f"READY=1\nSTATUS=listens on {where}")
         if ready is not None:
             ready()
         await self._stop.wait()  # deadline: none, it serves until it is told to stop
 
-    async def _end(self, services: Services, server: HttpServer) -> None:
+    async def _shut_down(self, services: Services, server: HttpServer) -> None:
         systemd.notify(os.environ, "STOPPING=1")
         services.stopping = True
-        services.lives.daemon.enter("closing")
-        for task in self._parts:
+        services.agent_states.daemon.enter("closing")
+        for task in self._tasks:
             task.cancel()
         text = f"fazai {__version__} stops; connect again"
         with contextlib.suppress(StateError):
-            await self._tell(services, f"fazai {__version__} stops")
-        services.hub.farewell(text)
+            await self._announce(services, f"fazai {__version__} stops")
+        services.broadcaster.end_all(text)
         await server.stop()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(0.2):  # the worker forgets what is left by itself
-                await services.sessions.close()
-        await asyncio.gather(*self._parts, return_exceptions=True)
+                await services.sessions.close_all()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _tell(self, services: Services, text: str) -> None:
-        """In the log and as an event."""
+    async def _announce(self, services: Services, text: str) -> None:
+        """Write a text to the log, and publish it as an event."""
         event = log_event("info", text, "fazai.daemon")
         services.announcer.write_log("info", event, "fazai.daemon")
         ids = await services.store.publish([row_of(event)])
-        await services.hub.reached(ids[-1])
+        await services.broadcaster.wait_for_event(ids[-1])
 
     # -- what happens meanwhile
 
-    def _part_ended(self, task: asyncio.Task[None]) -> None:
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
         error = None if task.cancelled() else task.exception()
         if error is not None:
             self._log.say("critical", f"a part of the daemon ended: {error!r}")
@@ -192,7 +201,8 @@ class Daemon:
             self._stop.set()
 
     def _loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """TLS handshakes that fail are the clients' affair; everything else is a defect."""
+        """Log a failure that nobody handled. TLS handshakes that fail are the clients' affair; everything
+        else is a defect."""
         error = context.get("exception")
         if isinstance(error, OSError):  # ssl.SSLError is one
             return
@@ -203,24 +213,24 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(
-            signal.SIGHUP, lambda: self._parts.append(loop.create_task(self._hup(server)))
+            signal.SIGHUP, lambda: self._tasks.append(loop.create_task(self._on_hangup(server)))
         )
 
-    async def _hup(self, server: HttpServer) -> None:
+    async def _on_hangup(self, server: HttpServer) -> None:
         try:
             self._log.reopen()
         except InputError as error:
             self._log.say("error", str(error))
         await self._renew_tls(server)
 
-    async def _keep_tls(self, server: HttpServer) -> None:
+    async def _watch_tls_files(self, server: HttpServer) -> None:
         while self._settings.tls_cert is not None:
             await asyncio.sleep(_LOOK_AT_TLS_S)
             if fingerprint(self._settings) != self._tls:
                 await self._renew_tls(server)
 
     async def _renew_tls(self, server: HttpServer) -> None:
-        """New connections get the files as they are now; when those are not good, the ones before."""
+        """Use the files as they are now for new connections; when those are not good, the ones before."""
         if self._settings.tls_cert is None:
             return
         seen = fingerprint(self._settings)
@@ -240,18 +250,18 @@ class Daemon:
 
 
 @contextlib.asynccontextmanager
-async def _listening(settings: Settings) -> AsyncIterator[list[Listener]]:
-    """The sockets: systemd's, or our own. Raises InputError."""
+async def _open_listeners(settings: DaemonSettings) -> AsyncIterator[list[HttpListener]]:
+    """Open the sockets: systemd's, or our own. Raises InputError."""
     tls = (lambda: server_context(settings)) if settings.tls_cert is not None else None
     if tls is not None:
         tls()  # wrong files are said before anything listens
-    handed = systemd.handed_over(os.environ, os.getpid())
-    sockets = handed or _bound(settings.host, settings.port)
+    handed = systemd.inherited_sockets(os.environ, os.getpid())
+    sockets = handed or _bind_sockets(settings.host, settings.port)
     path = settings.socket if not handed else None
     if path is not None:
         sockets.append(systemd.listen(path, "daemon"))
     try:
-        yield [Listener(one, None if one.family == socket.AF_UNIX else tls) for one in sockets]
+        yield [HttpListener(one, None if one.family == socket.AF_UNIX else tls) for one in sockets]
     finally:
         for one in sockets:
             one.close()
@@ -259,8 +269,8 @@ async def _listening(settings: Settings) -> AsyncIterator[list[Listener]]:
             path.unlink(missing_ok=True)
 
 
-def _bound(host: str, port: int) -> list[socket.socket]:
-    """Listening sockets of all addresses of a host. Raises InputError."""
+def _bind_sockets(host: str, port: int) -> list[socket.socket]:
+    """Return listening sockets of all addresses of a host. Raises InputError."""
     made: list[socket.socket] = []
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -277,13 +287,13 @@ def _bound(host: str, port: int) -> list[socket.socket]:
         for one in made:
             one.close()
         raise InputError(
-            f"it cannot listen on {host} port {port}: {error.strerror}", hint=_why_not(error)
+            f"it cannot listen on {host} port {port}: {error.strerror}", hint=_bind_hint(error)
         ) from None
     return made
 
 
-def _why_not(error: OSError) -> str:
-    """The next step for an address that is not to be had."""
+def _bind_hint(error: OSError) -> str:
+    """Return the next step for an address that cannot be bound."""
     if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
         return "--host is a name or an address of this machine"
     if error.errno == errno.EACCES:
@@ -291,7 +301,7 @@ def _why_not(error: OSError) -> str:
     return "is another daemon running? choose with --host and --port"
 
 
-def _said(listener: Listener, settings: Settings) -> str:
+def _url_of(listener: HttpListener, settings: DaemonSettings) -> str:
     if listener.unix:
         return str(listener.sock.getsockname())
     scheme = "https" if listener.tls is not None else "http"
@@ -299,8 +309,9 @@ def _said(listener: Listener, settings: Settings) -> str:
     return f"{scheme}://{host}:{listener.port}{'' if is_loopback(listener.address) else ' (public)'}"
 
 
-def _more_files() -> None:
-    """A stream is a file; the soft limit is for programs that use select()."""
+def _raise_file_limit() -> None:
+    """Raise the soft limit of open files: a stream is a file, and that limit is for programs that use
+    select()."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
         with contextlib.suppress(ValueError, OSError):

@@ -1,4 +1,5 @@
-"""The table of all routes, and /openapi.json, which describes it. A room adds its own with one line here."""
+"""The table of all routes, and /openapi.json, which describes it. A folder adds its routes with one line
+here."""
 
 from __future__ import annotations
 
@@ -7,23 +8,25 @@ from fazai.daemon.events import report_routes, sse
 from fazai.daemon.firewalls import routes as firewalls
 from fazai.daemon.gemma import routes as gemma
 from fazai.daemon.http import static
-from fazai.daemon.http.routing import Call, Reply, Route
+from fazai.daemon.http.routing import HttpReply, Route, RouteCall
 from fazai.daemon.ingest import routes as ingest
 from fazai.daemon.runs import routes as runs
 
 __all__ = ["TABLE"]
 
 
-async def openapi(call: Call) -> Reply:
+async def describe_routes(call: RouteCall) -> HttpReply:
     """Describe the routes (OpenAPI 3.1)."""
-    from fazai.daemon.http.openapi import document
+    from fazai.daemon.http.openapi import build_document
 
-    return Reply(document(TABLE))
+    return HttpReply(build_document(TABLE))
 
 
 TABLE: tuple[Route, ...] = (
     *system.ROUTES,
-    Route(method="GET", path="/openapi.json", summary="This description.", handler=openapi, role=None),
+    Route(
+        method="GET", path="/openapi.json", summary="This description.", handler=describe_routes, role=None
+    ),
     *sse.ROUTES,
     *report_routes.ROUTES,
     *ingest.ROUTES,

@@ -1,23 +1,23 @@
-"""What the handlers of the daemon work with; built in `app.py`, handed down with every call."""
+"""The services that the handlers of the daemon use; built in `process.py`, handed down with every call."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
 
-from fazai.daemon.agent_states import Lives
+from fazai.daemon.agent_states import AgentStates
 from fazai.daemon.drift import Drift
 from fazai.daemon.events.announcer import Announcer
-from fazai.daemon.events.broadcaster import Hub
+from fazai.daemon.events.broadcaster import Broadcaster
 from fazai.daemon.events.reports import Reports
 from fazai.daemon.firewalls.poller import Firewalls
-from fazai.daemon.gemma.sessions import Sessions
+from fazai.daemon.gemma.sessions import AgentSessions
 from fazai.daemon.http.auth import Guard
 from fazai.daemon.ingest.admission import Admission
 from fazai.daemon.ingest.pipeline import Ingest
-from fazai.daemon.runs.queue import RunDesk
+from fazai.daemon.runs.queue import RunQueue
 from fazai.daemon.runs.scheduler import Scheduler
-from fazai.daemon.settings import Settings
+from fazai.daemon.settings import DaemonSettings
 from fazai.service.log import Log
 from fazai.store.daemon import DaemonStore
 
@@ -26,21 +26,22 @@ __all__ = ["Services"]
 
 @dataclass(slots=True)
 class Services:
-    """One daemon. `stopping` is set once, when SIGTERM came; `ready` when the first request may come."""
+    """The services of one daemon. `stopping` is set once, when SIGTERM came; `ready` when the first request
+    may come."""
 
-    settings: Settings
+    settings: DaemonSettings
     store: DaemonStore
-    hub: Hub
+    broadcaster: Broadcaster
     guard: Guard
     log: Log
     ingest: Ingest
     reports: Reports
-    sessions: Sessions
-    runs: RunDesk
+    sessions: AgentSessions
+    run_queue: RunQueue
     scheduler: Scheduler
     firewalls: Firewalls
     drift: Drift
-    lives: Lives
+    agent_states: AgentStates
     announcer: Announcer
     bodies: Admission  # bodies of requests that are being received, those of /ingest excepted
     started: float = field(default_factory=time.time)

@@ -1,4 +1,4 @@
-"""What `fazai daemon` was asked, and the limits that it keeps to."""
+"""The settings of `fazai daemon`, and the limits that it keeps to."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from fazai.daemon.runs.config import DaemonConfig
 from fazai.errors import UsageError
 from fazai.providers.gemma.endpoint import FallbackEndpoint
 
-__all__ = ["Limits", "Settings", "is_loopback"]
+__all__ = ["DaemonSettings", "ServerLimits", "is_loopback"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """Of one connection and of the whole; the defaults are those of SPEC.md, section 2."""
+class ServerLimits:
+    """Limits of one connection and of the whole daemon; the defaults are those of SPEC.md, section 2."""
 
     head_bytes: int = 16 * 1024  # request line and headers
     head_s: float = 10.0  # from the first byte, or the connection, to the last header
@@ -37,8 +37,9 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """Built by `fazai.cli.commands.daemon` from its options and the environment."""
+class DaemonSettings:
+    """The settings of one daemon, built by `fazai.cli.commands.daemon` from its options and the
+    environment."""
 
     state: Path
     secrets: Path
@@ -58,7 +59,7 @@ class Settings:
     lab: Path | None = None  # the embedded lab's folder; None: below the state
     log_file: Path | None = None
     log_text: bool = False
-    limits: Limits = field(default_factory=Limits)
+    limits: ServerLimits = field(default_factory=ServerLimits)
 
     def __post_init__(self) -> None:
         if (self.tls_cert is None) != (self.tls_key is None):
@@ -69,7 +70,8 @@ class Settings:
 
 @lru_cache(maxsize=256)  # each request asks, for a few names
 def is_loopback(host: str) -> bool:
-    """Whether an address (or `localhost`) is reachable from this machine alone. Any other name is not."""
+    """Return whether an address (or `localhost`) is reachable from this machine alone. Any other name is
+    not."""
     if host == "localhost":
         return True
     try:

@@ -1,4 +1,4 @@
-"""/health and /ready: whether the daemon serves, and whether it can store."""
+"""/health and /ready: liveness of the process, and readiness to store."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 
 from fazai import __version__
 from fazai.daemon.http.refusal import Refusal
-from fazai.daemon.http.routing import Call, Route
+from fazai.daemon.http.routing import Route, RouteCall
 from fazai.errors import StateError
 from fazai.store.daemon import DaemonStore
 from fazai.wire.daemon import HealthAnswer
@@ -16,13 +16,13 @@ __all__ = ["ROUTES", "watch_store"]
 _LOOK_S = 0.5
 
 
-async def health(call: Call) -> HealthAnswer:
-    """The process serves."""
+async def show_health(call: RouteCall) -> HealthAnswer:
+    """Return that the process serves."""
     return HealthAnswer(status="alive", version=__version__)
 
 
-async def ready(call: Call) -> HealthAnswer:
-    """It serves, and the store writes. Raises Refusal(unavailable)."""
+async def show_readiness(call: RouteCall) -> HealthAnswer:
+    """Return that the daemon serves, and that its store writes. Raises Refusal(unavailable)."""
     if not call.services.ready or call.services.stopping:
         raise Refusal("unavailable", "the daemon is starting or stopping", headers=((b"retry-after", b"2"),))
     try:
@@ -33,19 +33,22 @@ async def ready(call: Call) -> HealthAnswer:
 
 
 async def watch_store(store: DaemonStore) -> None:
-    """End, and with it the daemon, when nothing can be stored any more. Raises StateError."""
+    """Check that the store can still write, and end, and the daemon with it, when it cannot. Raises
+    StateError."""
     while True:
         store.check_alive()
         await asyncio.sleep(_LOOK_S)
 
 
 ROUTES = (
-    Route(method="GET", path="/health", summary="Liveness.", handler=health, role=None, answer=HealthAnswer),
+    Route(
+        method="GET", path="/health", summary="Liveness.", handler=show_health, role=None, answer=HealthAnswer
+    ),
     Route(
         method="GET",
         path="/ready",
         summary="Readiness.",
-        handler=ready,
+        handler=show_readiness,
         role=None,
         answer=HealthAnswer,
         codes=("unavailable",),

@@ -1,1 +1,1 @@
-"""What the long-running processes share: their log, their sockets, and how systemd is told."""
+"""Code that the long-running processes share: their log, sockets and metrics, and messages to systemd."""

@@ -17,7 +17,7 @@ Level = Literal["debug", "info", "warning", "error", "critical"]
 
 
 class Log:
-    """Writes to stderr, or to a file that `reopen` opens again (SIGHUP, after logrotate moved it).
+    """Writes log lines to stderr, or to a file that `reopen` opens again (SIGHUP, after logrotate moved it).
     `logger` is the part of fazai that speaks. Raises InputError for a file that cannot be written."""
 
     def __init__(self, path: Path | None = None, *, text: bool = False, logger: str = "fazai") -> None:
@@ -28,7 +28,7 @@ class Log:
         self.reopen()
 
     def reopen(self) -> None:
-        """Raises InputError, and goes on with the file before."""
+        """Open the file again. Raises InputError, and goes on with the file before."""
         if self._path is None:
             return
         try:
@@ -40,18 +40,19 @@ class Log:
             before.close()
 
     def close(self) -> None:
+        """Close the file, if it is one."""
         if self._file is not None:
             self._file.close()
             self._file = None
 
     def say(self, level: Level, message: str, *, logger: str | None = None, **ids: str | None) -> None:
-        """`ids` are those of section 5: agent_id, session_id, run_id, action_id, target. A log that cannot
-        be written (a full disk, a reader that went away) never stops the process."""
+        """Write one line. `ids` are those of section 5: agent_id, session_id, run_id, action_id, target. A
+        log that cannot be written (a full disk, a reader that went away) never stops the process."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         known = {name: value for name, value in ids.items() if value is not None}
         if self._text:
             more = "".join(f"  {name}={value}" for name, value in known.items())
-            line = f"{now} {level:8} {_clean(message + more)}"
+            line = f"{now} {level:8} {_without_control_characters(message + more)}"
         else:
             fields = {"timestamp": now, "level": level, "logger": logger or self._logger, "message": message}
             line = msgspec.json.encode({**fields, **known}).decode()
@@ -61,8 +62,8 @@ class Log:
             return
 
 
-def _clean(text: str) -> str:
-    """Without what would steer a terminal; what goes on over several lines cannot be taken for others."""
+def _without_control_characters(text: str) -> str:
+    """Return the text without what would steer a terminal; further lines of it cannot be taken for others."""
     if text.isprintable():
         return text
     shown = (c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)

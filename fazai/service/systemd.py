@@ -1,4 +1,4 @@
-"""Listening sockets: our own, or systemd's; and telling systemd how we are (sd_listen_fds, sd_notify)."""
+"""Listening sockets, our own or systemd's, and messages to systemd (sd_listen_fds, sd_notify)."""
 
 from __future__ import annotations
 
@@ -13,15 +13,24 @@ from pathlib import Path
 
 from fazai.errors import InputError
 
-__all__ = ["BACKLOG", "handed_over", "identity", "inherited", "listen", "notify", "remove"]
+__all__ = [
+    "BACKLOG",
+    "file_identity",
+    "inherited_sockets",
+    "inherited_unix_socket",
+    "listen",
+    "notify",
+    "remove_socket_file",
+]
 
 _FIRST_FD = 3
 _STREAM = socket.SOCK_STREAM
 BACKLOG = 1024
 
 
-def handed_over(environ: Mapping[str, str], pid: int) -> list[socket.socket]:
-    """The stream sockets, Unix or TCP, that systemd opened for us. Raises InputError for another kind."""
+def inherited_sockets(environ: Mapping[str, str], pid: int) -> list[socket.socket]:
+    """Return the stream sockets, Unix or TCP, that systemd opened for us. Raises InputError for another
+    kind."""
     count = environ.get("LISTEN_FDS", "0")
     if environ.get("LISTEN_PID") != str(pid) or not count.isdigit():
         return []
@@ -41,11 +50,12 @@ def handed_over(environ: Mapping[str, str], pid: int) -> list[socket.socket]:
     return found
 
 
-def inherited(environ: Mapping[str, str], pid: int) -> socket.socket | None:
-    """The one Unix socket that systemd opened for us, if it did. Raises InputError when it is another."""
+def inherited_unix_socket(environ: Mapping[str, str], pid: int) -> socket.socket | None:
+    """Return the one Unix socket that systemd opened for us, if it did. Raises InputError when it is
+    another."""
     if environ.get("LISTEN_PID") == str(pid) and (count := environ.get("LISTEN_FDS", "0")) not in "01":
         raise InputError(f"systemd hands over {count} sockets, one was expected", where="LISTEN_FDS")
-    found = handed_over(environ, pid)
+    found = inherited_sockets(environ, pid)
     if not found:
         return None
     if found[0].family != socket.AF_UNIX:
@@ -56,21 +66,22 @@ def inherited(environ: Mapping[str, str], pid: int) -> socket.socket | None:
 
 
 def listen(path: Path, noun: str = "worker") -> socket.socket:
-    """A listening socket at `path`, mode 0660. A stale file (nobody answers) is replaced; that of another
-    `noun` is not. Raises InputError."""
+    """Return a listening socket at `path`, mode 0660. A stale file (nobody answers) is replaced; that of
+    another `noun` is not. Raises InputError."""
     if len(os.fsencode(path)) > 107:
         raise InputError("a socket's path has at most 107 bytes", where=str(path))
     if not path.parent.is_dir():
         hint = "RuntimeDirectory=fazai makes it, or name another with --socket"
         raise InputError(f"there is no folder {path.parent}", where=str(path), hint=hint)
-    with _alone(path.parent):
+    with _lock_folder(path.parent):
         _clear_stale(path, noun)
-        return _bound(path)
+        return _bind(path)
 
 
 @contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Two workers that start at once: the second looks when the first one listens."""
+def _lock_folder(folder: Path) -> Iterator[None]:
+    """Lock the folder of a socket: of two processes that start at once, the second looks when the first one
+    listens."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
@@ -79,7 +90,7 @@ def _alone(folder: Path) -> Iterator[None]:
         os.close(fd)
 
 
-def _bound(path: Path) -> socket.socket:
+def _bind(path: Path) -> socket.socket:
     found = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(0o117)  # the file is 0660 from its first moment
     try:
@@ -94,16 +105,16 @@ def _bound(path: Path) -> socket.socket:
     return found
 
 
-def identity(path: Path) -> tuple[int, int]:
-    """Which file it is, whatever stands there later."""
+def file_identity(path: Path) -> tuple[int, int]:
+    """Return which file stands there now, whatever stands there later."""
     found = path.lstat()
     return found.st_dev, found.st_ino
 
 
-def remove(path: Path, own: tuple[int, int]) -> None:
-    """Removes our socket's file; not one that another worker has put there since."""
-    with contextlib.suppress(FileNotFoundError), _alone(path.parent):
-        if identity(path) == own:
+def remove_socket_file(path: Path, own: tuple[int, int]) -> None:
+    """Remove our socket's file; not one that another worker has put there since."""
+    with contextlib.suppress(FileNotFoundError), _lock_folder(path.parent):
+        if file_identity(path) == own:
             path.unlink()
 
 
@@ -125,7 +136,7 @@ def _clear_stale(path: Path, noun: str) -> None:
 
 
 def notify(environ: Mapping[str, str], state: str) -> None:
-    """Tells systemd, when it asked to be told; it is never an error that it does not listen."""
+    """Send a state to systemd, when it asked for it; it is never an error that nobody listens."""
     address = environ.get("NOTIFY_SOCKET")
     if not address:
         return

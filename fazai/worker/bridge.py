@@ -1,4 +1,4 @@
-"""The native engine as a Python object; native/gemma_bridge.h says what it does.
+"""The native engine as a Python object; native/gemma_bridge.h documents its functions.
 
 Nothing else imports `fazai_gemma`.
 """
@@ -19,9 +19,9 @@ from fazai.errors import FazaiError, InputError
 __all__ = [
     "MAX_FORCED",
     "Code",
-    "Engine",
     "EngineError",
     "MaskJob",
+    "NativeEngine",
     "Options",
     "Progress",
     "Reason",
@@ -36,7 +36,7 @@ MAX_FORCED = 4096  # tokens that `mask_forced` takes at once (FZ_MAX_FF)
 
 
 class Code(IntEnum):
-    """enum fz_code"""
+    """Error codes of the engine (enum fz_code)."""
 
     OK = 0
     INVALID = -1
@@ -52,7 +52,7 @@ class Code(IntEnum):
 
 
 class Reason(IntEnum):
-    """enum fz_reason"""
+    """Reasons why a generation ended (enum fz_reason)."""
 
     RUNNING = 0
     EOS = 1
@@ -73,7 +73,7 @@ class EngineError(FazaiError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """fz_options; 0 leaves a choice to the engine."""
+    """Options of the engine (fz_options); 0 leaves a choice to it."""
 
     context_tokens: int = 0
     threads: int = 0
@@ -86,7 +86,7 @@ class Options:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
-    """fz_params: how one generation samples and when it ends."""
+    """Parameters of one generation (fz_params): how it samples and when it ends."""
 
     max_tokens: int
     temperature: float
@@ -102,7 +102,7 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What `take` says next to the text; the times are zero until the end."""
+    """The state of a generation that `take` returns beside the text; the times are zero until the end."""
 
     reason: Reason
     code: Code
@@ -119,7 +119,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class MaskJob:
-    """A session waits for the mask after `token` (-1: at the start); `address` takes `size_bytes`."""
+    """A session that waits for the mask after `token` (-1: at the start); `address` takes `size_bytes`."""
 
     session: int
     serial: int
@@ -147,14 +147,14 @@ class Stats:
     mask_wait_s: float
     model_bytes: int
     kv_tokens: int
-    parked_tokens: int
-    parked_bytes: int
+    prefix_tokens: int  # of closed sessions, kept outside of the KV cache
+    prefix_bytes: int
     chunk_tokens: int
     batch_cost_s: tuple[float, ...]
     plan: tuple[int, ...]
 
 
-def _native() -> Any:
+def _import_native() -> Any:
     # libgomp reads it when it is loaded. Its own default spins for milliseconds at every barrier: on a
     # machine that has anything else to do, a decode then takes a hundred times as long.
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
@@ -170,8 +170,8 @@ def _native() -> Any:
         ) from None
 
 
-def _without(tokens: list[int], sign: list[int]) -> list[int]:
-    """The tokens without each run of `sign`."""
+def _remove_runs(tokens: list[int], sign: list[int]) -> list[int]:
+    """Return the tokens without each run of `sign`."""
     found: list[int] = []
     at, n = 0, len(sign)
     while at < len(tokens):
@@ -183,12 +183,12 @@ def _without(tokens: list[int], sign: list[int]) -> list[int]:
     return found
 
 
-class Engine:
+class NativeEngine:
     """A loaded model. Raises InputError when the native module is absent, EngineError when the model cannot
     be loaded. All methods may be called from any thread; `close` when no other runs."""
 
     def __init__(self, path: Path, options: Options) -> None:
-        native = _native()
+        native = _import_native()
         self._ffi, self._lib = native.ffi, native.lib
         if not path.is_file():
             raise InputError(
@@ -198,7 +198,7 @@ class Engine:
         engine = self._ffi.new("fz_engine **")
         code = self._lib.fz_open(str(path).encode(), self._options(options), engine, self._err, 512)
         if code != Code.OK:
-            raise EngineError(Code(code), self._sentence())
+            raise EngineError(Code(code), self._error_text())
         self._engine = engine[0]
         self._text = self._ffi.new("char[]", _TEXT_BYTES)
         self._progress = self._ffi.new("fz_progress *")
@@ -221,27 +221,31 @@ class Engine:
             },
         )
 
-    def _sentence(self) -> str:
+    def _error_text(self) -> str:
         return bytes(self._ffi.string(self._err)).decode(errors="replace")
 
     @property
     def release(self) -> str:
-        """Of llama.cpp."""
+        """The release of llama.cpp."""
         return bytes(self._ffi.string(self._lib.fz_loaded())).decode()
 
     def shutdown(self) -> None:
+        """Refuse everything from now on, end all generations, and wake those who wait for a mask."""
         self._lib.fz_shutdown(self._engine)
 
     def close(self) -> None:
+        """Free the engine and its model."""
         if self._engine is not None:
             self._lib.fz_close(self._engine)
             self._engine = None
 
     def fileno(self) -> int:
-        """The eventfd: readable when `ready` has something."""
+        """Return the eventfd, which is readable when `ready` has something."""
         return int(self._lib.fz_eventfd(self._engine))
 
     def tokenize(self, text: str, *, special: bool = False, bos: bool = False) -> list[int]:
+        """Return the tokens of a text. `special`: marks of the vocabulary are read as what they stand for;
+        `bos`: the model's first token goes before. Raises EngineError."""
         raw = text.encode()
         room = len(raw) + 2
         tokens = self._ffi.new("int32_t[]", room)
@@ -251,7 +255,7 @@ class Engine:
         return list(self._ffi.unpack(tokens, n)) if n else []
 
     def tokenize_plain(self, text: str) -> list[int]:
-        """As `tokenize`, and no token stands for more than its text: where llama.cpp takes one of the
+        """Tokenize so that no token stands for more than its text: where llama.cpp takes one of the
         vocabulary's marks for what somebody wrote, a character that is not in the text parts the mark, and
         its tokens are taken out again. (Each call of llama.cpp looks for all marks: one for each part would
         take half a millisecond.) Raises EngineError."""
@@ -273,11 +277,11 @@ class Engine:
             text = re.sub(cuts, parting, text)
             tokens = self.tokenize(text)
             found = self._marks.keys() & set(tokens)
-        return _without(tokens, sign)
+        return _remove_runs(tokens, sign)
 
     def _find_marks(self) -> dict[int, str]:
-        """Tokens that mean something to the model, by number: control tokens, and those of the user's that
-        are more than white space."""
+        """Return the tokens that mean something to the model, by number: control tokens, and those of the
+        user's that are more than white space."""
         room = 65_536
         while True:
             tokens = self._ffi.new("int32_t[]", room)
@@ -289,6 +293,7 @@ class Engine:
         return {token: text for token, text in texts.items() if text.strip() and len(text) > 1}
 
     def piece(self, token: int, *, special: bool = False) -> bytes:
+        """Return the bytes of a token; with `special` those of control tokens, too."""
         buffer = self._ffi.new("char[]", 512)
         n = self._lib.fz_piece(self._engine, token, special, buffer, 512)
         if n > 512:
@@ -297,7 +302,7 @@ class Engine:
         return bytes(self._ffi.buffer(buffer, max(0, n)))
 
     def pieces(self) -> list[bytes]:
-        """All tokens' bytes as llguidance wants them: control tokens by name, after a byte 0xff."""
+        """Return all tokens' bytes as llguidance wants them: control tokens by name, after a byte 0xff."""
         lib, engine, buffer = self._lib, self._engine, self._ffi.new("char[]", 16_384)
         view = self._ffi.buffer(buffer)
         found = []
@@ -308,7 +313,7 @@ class Engine:
         return found
 
     def kind(self, token: int) -> int:
-        """1: a control token, 2: it ends a generation, 3: both, 0: neither."""
+        """Return 1 for a control token, 2 for one that ends a generation, 3 for both, 0 for neither."""
         return int(self._lib.fz_token_kind(self._engine, token))
 
     @property
@@ -321,15 +326,15 @@ class Engine:
 
     @property
     def addresses(self) -> tuple[int, int]:
-        """Of llama.cpp's vocabulary and of llama_tokenize, for llguidance's tokenizer."""
+        """The addresses of llama.cpp's vocabulary and of llama_tokenize, for llguidance's tokenizer."""
         return int(self._lib.fz_vocab_address(self._engine)), int(self._lib.fz_tokenize_address())
 
     def trim(self) -> None:
-        """Gives memory that was freed back to the system."""
+        """Give memory that was freed back to the system."""
         self._lib.fz_memory_trim()
 
     def meta(self, key: str) -> str | None:
-        """A value of the file's metadata, as text; None when the file does not have it."""
+        """Return a value of the file's metadata, as text; None when the file does not have it."""
         room = 4096
         while True:
             buffer = self._ffi.new("char[]", room)
@@ -339,6 +344,7 @@ class Engine:
             room = n + 1
 
     def open_session(self) -> int:
+        """Open a session and return its number. Raises EngineError(OVERLOADED)."""
         session = self._ffi.new("uint64_t *")
         code = self._lib.fz_session_open(self._engine, session)
         if code != Code.OK:
@@ -349,11 +355,11 @@ class Engine:
         self._lib.fz_session_close(self._engine, session)
 
     def session_tokens(self, session: int) -> int:
-        """How long the conversation is; below zero: a Code."""
+        """Return how long the conversation is, in tokens; below zero: a Code."""
         return int(self._lib.fz_session_tokens(self._engine, session))
 
     def submit(self, session: int, tokens: Sequence[int], sampling: Sampling) -> None:
-        """Raises EngineError: BUSY, CONTEXT, OVERLOADED, UNKNOWN, CLOSED."""
+        """Begin a generation. Raises EngineError: BUSY, CONTEXT, OVERLOADED, UNKNOWN, CLOSED."""
         stops = [self._ffi.new("char[]", text.encode()) for text in sampling.stop]
         params = self._ffi.new("fz_params *")
         for name in ("max_tokens", "temperature", "top_k", "top_p", "min_p", "repeat_penalty", "seed"):
@@ -365,18 +371,19 @@ class Engine:
             params.stop[index], params.stop_len[index] = stop, len(stop) - 1
         code = self._lib.fz_submit(self._engine, session, list(tokens), len(tokens), params, self._err, 512)
         if code != Code.OK:
-            raise EngineError(Code(code), self._sentence())
+            raise EngineError(Code(code), self._error_text())
 
     def abort(self, session: int) -> None:
         self._lib.fz_abort(self._engine, session)
 
     def ready(self) -> Iterable[int]:
-        """Sessions that have something for `take`."""
+        """Return the sessions that have something for `take`."""
         n = self._lib.fz_ready(self._engine, self._ids, _READY)
         return list(self._ffi.unpack(self._ids, n)) if n else ()
 
     def take(self, session: int) -> tuple[str, Progress] | None:
-        """The new text and how far it is; None: there is no such session. One thread at a time."""
+        """Return the new text of a session and how far it is; None: there is no such session. One thread at a
+        time."""
         p = self._progress
         n = self._lib.fz_take(self._engine, session, self._text, _TEXT_BYTES, p)
         if n < 0:
@@ -400,7 +407,7 @@ class Engine:
         )
 
     def mask_next(self, timeout_ms: int) -> MaskJob | None:
-        """Waits for a session that needs a mask; None when there was none. One thread. Raises
+        """Wait for a session that needs a mask; None when there was none. One thread. Raises
         EngineError(CLOSED)."""
         job = self._job
         code = self._lib.fz_mask_next(self._engine, timeout_ms, job)
@@ -412,12 +419,14 @@ class Engine:
         return MaskJob(job.session, job.serial, job.token, address, job.n_words * 4)
 
     def mask_forced(self, job: MaskJob, tokens: Sequence[int], *, done: bool) -> bool:
-        """At most MAX_FORCED tokens. False: nobody waits for them, or they cannot be taken."""
+        """Append at most MAX_FORCED tokens that a grammar forces. Return False where nobody waits for them,
+        or they cannot be taken."""
         tokens = list(tokens)
         code = self._lib.fz_mask_ff(self._engine, job.session, job.serial, tokens, len(tokens), int(done))
         return bool(code == Code.OK)
 
     def mask_ready(self, job: MaskJob, code: Code = Code.OK) -> None:
+        """Hand the mask of a job over, or the code of what failed."""
         self._lib.fz_mask_ready(self._engine, job.session, job.serial, int(code))
 
     def stats_raw(self) -> Any:
@@ -426,6 +435,7 @@ class Engine:
         return stats
 
     def stats(self) -> Stats:
+        """Return the engine's counters and measurements."""
         s = self.stats_raw()
         n = s.n_costs
         return Stats(
@@ -444,8 +454,8 @@ class Engine:
             mask_wait_s=s.wait_mask_us / 1e6,
             model_bytes=s.model_bytes,
             kv_tokens=s.kv_tokens,
-            parked_tokens=s.parked_tokens,
-            parked_bytes=s.parked_bytes,
+            prefix_tokens=s.parked_tokens,
+            prefix_bytes=s.parked_bytes,
             chunk_tokens=s.chunk,
             batch_cost_s=tuple(us / 1e6 for us in s.cost_us[0:n]),
             plan=tuple(s.plan[0:n]),

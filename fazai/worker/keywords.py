@@ -1,6 +1,5 @@
-"""Keywords of a schema, before it is compiled: llguidance leaves one alone that it does not know, so what was
-meant as a limit (`maxLenght`) would not be one.
-"""
+"""Checks the keywords of a schema before it is compiled: llguidance leaves one alone that it does not know,
+so what was meant as a limit (`maxLenght`) would not be one."""
 
 from __future__ import annotations
 
@@ -38,7 +37,7 @@ _KNOWN = frozenset((*_ONE, *_LISTS, *_NAMED, *_VALUES)) | ANNOTATIONS
 
 
 def unknown_keyword(schema: Mapping[str, Any]) -> str | None:
-    """A sentence about the first keyword that nobody knows; None when there is none."""
+    """Return a sentence about the first keyword that nobody knows; None when there is none."""
     todo: list[tuple[str, Any]] = [("", schema)]
     while todo:
         place, part = todo.pop()
@@ -49,12 +48,12 @@ def unknown_keyword(schema: Mapping[str, Any]) -> str | None:
                 nearest = did_you_mean(name, _KNOWN)
                 where = f" at {place}" if place else ""
                 return f"it has no keyword {name!r}{where}" + (f": {nearest}" if nearest else "")
-        todo += _parts(place, part)
+        todo += _subschemas(place, part)
     return None
 
 
-def _parts(place: str, schema: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """The schemas within one. What stands in `enum`, `const`, `default` and `examples` are values."""
+def _subschemas(place: str, schema: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield the schemas within one. The contents of `enum`, `const`, `default` and `examples` are values."""
     for name in _ONE:
         yield f"{place}/{name}", schema.get(name)
     for name in _LISTS:

@@ -17,22 +17,22 @@ from fazai.errors import InputError
 from fazai.service import systemd
 from fazai.service.log import Log
 from fazai.worker import metrics as metrics_module
-from fazai.worker.bridge import Code, Engine, EngineError, Options, Reason, Sampling
-from fazai.worker.chat import Chat, chat_of
+from fazai.worker.bridge import Code, EngineError, NativeEngine, Options, Reason, Sampling
+from fazai.worker.chat import ChatFormat, chat_of
 from fazai.worker.masks import Masks
 from fazai.worker.metrics import Metrics
-from fazai.worker.server import Connection, Worker
-from fazai.worker.sessions import Sessions
+from fazai.worker.server import ClientConnection, Worker
+from fazai.worker.sessions import WorkerSessions
 
-__all__ = ["Settings", "check", "serve"]
+__all__ = ["WorkerSettings", "check_model", "serve"]
 
 _DRAIN_S = 30.0
 _ABORT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """What `fazai worker` was asked."""
+class WorkerSettings:
+    """The settings of `fazai worker`."""
 
     model: Path
     socket: Path
@@ -44,14 +44,14 @@ class Settings:
     drain_s: float = _DRAIN_S
 
 
-def serve(settings: Settings, ready: Callable[[], None] | None = None) -> None:
-    """Serves until SIGTERM or SIGINT. `ready` is called when the first request would be answered. Raises
+def serve(settings: WorkerSettings, ready: Callable[[], None] | None = None) -> None:
+    """Serve until SIGTERM or SIGINT. `ready` is called when the first request would be answered. Raises
     InputError (socket, model) and EngineError."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(0.0005)  # the masks' thread must not wait 5 ms for the event loop's
     log = Log(settings.log_file, text=settings.log_text, logger="fazai.worker")
     try:
-        whole = asyncio.run(_Process(settings, log).run(ready))
+        whole = asyncio.run(_WorkerProcess(settings, log).run(ready))
     finally:
         sys.setswitchinterval(before)
         log.close()
@@ -61,31 +61,32 @@ def serve(settings: Settings, ready: Callable[[], None] | None = None) -> None:
         os._exit(0)
 
 
-class _Process:
-    """The life of one worker."""
+class _WorkerProcess:
+    """One worker process, from its start to its end."""
 
-    def __init__(self, settings: Settings, log: Log) -> None:
+    def __init__(self, settings: WorkerSettings, log: Log) -> None:
         self._settings = settings
         self._log = log
         self._worker = Worker(settings.options, Metrics())
-        self._engine: Engine | None = None
+        self._engine: NativeEngine | None = None
         self._masks: Masks | None = None
         self._stop = asyncio.Event()
         self._signals = 0
         self._started_s = time.monotonic()
-        self._own: tuple[int, int] | None = None
+        self._socket_identity: tuple[int, int] | None = None
 
     async def run(self, ready: Callable[[], None] | None) -> bool:
-        """Whether it has ended in whole; no: a thread still loads the model, or compiles a grammar."""
+        """Serve, and return whether all of it has ended; False: a thread still loads the model, or compiles a
+        grammar."""
         settings = self._settings
-        inherited = systemd.inherited(os.environ, os.getpid())
+        inherited = systemd.inherited_unix_socket(os.environ, os.getpid())
         self._listening = inherited or systemd.listen(settings.socket)
-        self._own = systemd.identity(settings.socket) if inherited is None else None
+        self._socket_identity = systemd.file_identity(settings.socket) if inherited is None else None
         try:
             self._on_signals()
-            async with _metrics(settings.metrics_port, self._metrics_text):
+            async with _serve_metrics(settings.metrics_port, self._metrics_text):
                 server = await asyncio.get_running_loop().create_unix_server(
-                    lambda: Connection(self._worker), sock=self._listening, backlog=systemd.BACKLOG
+                    lambda: ClientConnection(self._worker), sock=self._listening, backlog=systemd.BACKLOG
                 )
                 try:
                     return await self._serve(server, ready)
@@ -94,16 +95,16 @@ class _Process:
         finally:
             self._listening.close()
             self._unlink()
-            self._end()
+            self._close_engine()
 
     async def _serve(self, server: asyncio.Server, ready: Callable[[], None] | None) -> bool:
         systemd.notify(os.environ, "STATUS=loading the model")
-        loaded = await self._loaded()
+        loaded = await self._load_unless_stopped()
         if loaded is None:
             systemd.notify(os.environ, "STOPPING=1")
             self._log.say("info", "stopped while the model was being loaded")
             return False
-        self._use(*loaded)
+        self._start_sessions(*loaded)
         systemd.notify(os.environ, "READY=1\nSTATUS=running")
         self._log.say("info", f"{self._worker.model} answers at {self._settings.socket}")
         if ready is not None:
@@ -112,19 +113,19 @@ class _Process:
         return await self._drain(server)
 
     def _close(self, server: asyncio.Server) -> None:
-        """Nobody connects any more, and the next worker may listen there."""
+        """Accept no more connections, so that the next worker may listen there."""
         self._unlink()
         server.close()
 
     def _unlink(self) -> None:
-        if self._own is not None:
-            systemd.remove(self._settings.socket, self._own)
-            self._own = None
+        if self._socket_identity is not None:
+            systemd.remove_socket_file(self._settings.socket, self._socket_identity)
+            self._socket_identity = None
 
     def _on_signals(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._asked_to_stop)
+            loop.add_signal_handler(number, self._request_stop)
         loop.add_signal_handler(signal.SIGHUP, self._reopen)
 
     def _reopen(self) -> None:
@@ -133,17 +134,18 @@ class _Process:
         except InputError as error:
             self._log.say("error", str(error))  # to where it went so far
 
-    def _asked_to_stop(self) -> None:
+    def _request_stop(self) -> None:
         self._signals += 1
         self._stop.set()
         if self._signals > 1 and self._worker.sessions is not None:
             self._worker.sessions.stop_all()
 
-    async def _loaded(self) -> tuple[Engine, Chat] | None:
-        """The model and its turns; None: the worker was stopped before. Raises InputError, EngineError."""
+    async def _load_unless_stopped(self) -> tuple[NativeEngine, ChatFormat] | None:
+        """Return the model and its turns; None: the worker was stopped before. Raises InputError,
+        EngineError."""
         settings, loop = self._settings, asyncio.get_running_loop()
         thread = concurrent.futures.ThreadPoolExecutor(1, "load")  # asyncio would wait for one of its own
-        loading = loop.run_in_executor(thread, _load, settings.model, settings.options)
+        loading = loop.run_in_executor(thread, _load_model, settings.model, settings.options)
         stopping = asyncio.ensure_future(self._stop.wait())  # deadline: none, a signal
         # deadline: none, loading ends by itself or at a signal
         await asyncio.wait((loading, stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -151,13 +153,13 @@ class _Process:
         thread.shutdown(wait=False)
         return loading.result() if loading.done() else None
 
-    def _use(self, engine: Engine, chat: Chat) -> None:
+    def _start_sessions(self, engine: NativeEngine, chat: ChatFormat) -> None:
         settings = self._settings
         self._engine = engine
         masks = self._masks = Masks(engine)
         masks.start()
         stats = engine.stats()
-        sessions = Sessions(
+        sessions = WorkerSessions(
             engine,
             masks,
             chat,
@@ -182,10 +184,11 @@ class _Process:
         )
 
     async def _drain(self, server: asyncio.Server) -> bool:
-        """No new work; what runs may end, up to a limit. False: the engine is still in use."""
-        systemd.notify(os.environ, "STOPPING=1")
+        """Take no new work and wait for what runs, up to a limit. Return False where the engine is still in
+        use."""
         self._close(server)
-        sessions = self._worker.live()
+        systemd.notify(os.environ, "STOPPING=1")  # whoever was told so finds nobody who listens
+        sessions = self._worker.loaded_sessions()
         sessions.draining = True
         self._log.say("info", f"stopping: {sessions.busy} generations may end")
         await sessions.wait_idle(self._settings.drain_s)
@@ -199,7 +202,7 @@ class _Process:
     def _metrics_text(self) -> str:
         return self._worker.metrics.text(self._worker.stats())
 
-    def _end(self) -> None:
+    def _close_engine(self) -> None:
         if self._engine is None:
             return
         with contextlib.suppress(RuntimeError):
@@ -210,9 +213,9 @@ class _Process:
         self._engine.close()
 
 
-def _load(model: Path, options: Options) -> tuple[Engine, Chat]:
-    """Reads the file, which takes long, and its chat template. Raises InputError, EngineError."""
-    engine = Engine(model, options)
+def _load_model(model: Path, options: Options) -> tuple[NativeEngine, ChatFormat]:
+    """Read the file, which takes long, and its chat template. Raises InputError, EngineError."""
+    engine = NativeEngine(model, options)
     try:
         return engine, chat_of(engine)
     except InputError:
@@ -221,8 +224,8 @@ def _load(model: Path, options: Options) -> tuple[Engine, Chat]:
 
 
 @contextlib.asynccontextmanager
-async def _metrics(port: int | None, body: Callable[[], str]) -> AsyncIterator[None]:
-    """Raises InputError."""
+async def _serve_metrics(port: int | None, body: Callable[[], str]) -> AsyncIterator[None]:
+    """Serve metrics on a port, if one is given, while the block runs. Raises InputError."""
     try:
         server = await metrics_module.serve(port, body) if port is not None else None
     except OSError as error:
@@ -239,12 +242,12 @@ async def _metrics(port: int | None, body: Callable[[], str]) -> AsyncIterator[N
             server.close()
 
 
-def check(settings: Settings, say: Callable[[str], None]) -> None:
-    """Loads, generates eight tokens and says how quickly. Raises InputError, EngineError."""
+def check_model(settings: WorkerSettings, say: Callable[[str], None]) -> None:
+    """Load the model, generate eight tokens and say how quickly. Raises InputError, EngineError."""
     import select
 
     started = time.monotonic()
-    engine, chat = _load(settings.model, settings.options)
+    engine, chat = _load_model(settings.model, settings.options)
     try:
         say(
             f"loaded {settings.model.name} in {time.monotonic() - started:.1f} s (llama.cpp {engine.release})"
@@ -262,7 +265,7 @@ def check(settings: Settings, say: Callable[[str], None]) -> None:
         )
         say(f"chat template: {chat.kind}")
         prompt = "The capital of Portugal is" if chat.completes else "Say hello."
-        engine.submit(session, chat.first(engine, None, prompt), sampling)
+        engine.submit(session, chat.first_tokens(engine, None, prompt), sampling)
         text = ""
         while True:
             select.select([engine], [], [], 1)

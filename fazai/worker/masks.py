@@ -1,4 +1,4 @@
-"""Constrained output: llguidance says which tokens a schema or grammar allows, beside the native loop.
+"""Constrained output: computes which tokens a schema or grammar allows (llguidance), beside the native loop.
 
 The tokenizer of llguidance is made once (it walks the whole vocabulary); a compiled grammar is kept for its
 text. What a stranger wrote is compiled in a process of its own first (precheck.py).
@@ -23,11 +23,11 @@ from typing import Any
 from fazai.errors import FazaiError
 from fazai.wire.base import WireError
 from fazai.worker import precheck
-from fazai.worker.bridge import MAX_FORCED, Code, Engine, EngineError, MaskJob
+from fazai.worker.bridge import MAX_FORCED, Code, EngineError, MaskJob, NativeEngine
 from fazai.worker.keywords import unknown_keyword
-from fazai.worker.numbers import NumberEnds, bits_of
+from fazai.worker.numbers import NumberEnds, number_token_bits
 
-__all__ = ["MAX_SCHEMA_BYTES", "Compiled", "Masks", "bounded", "stack"]
+__all__ = ["MAX_SCHEMA_BYTES", "CompiledGrammar", "Masks", "deep_stack", "schema_text"]
 
 #: As JSON. Text that a schema forces is tokenized in one piece, while which no other client is heard.
 MAX_SCHEMA_BYTES = 131_072
@@ -44,8 +44,8 @@ _SLICE = r'[^"\\\x00-\x1F\x7F]{1,30}'
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Compiled:
-    """A matcher at its start; generations follow copies of it."""
+class CompiledGrammar:
+    """A compiled grammar at its start; generations follow copies of its matcher."""
 
     key: str
     what: str
@@ -53,31 +53,34 @@ class Compiled:
 
 
 class Masks:
-    """The owner of the engine's masks. `start` runs its thread, `stop` ends it after `Engine.shutdown`."""
+    """Computes the masks of constrained generations in a thread of its own. `start` begins it; `stop` waits
+    for its end, after `NativeEngine.shutdown`."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: NativeEngine) -> None:
         self._engine = engine
         self._making = threading.Lock()  # one at a time
         self._lock = threading.Lock()  # of what is kept
         self._tokenizer: Any = None
         self._pieces: list[bytes] = []
         self._number_tokens = 0  # a bit for each token that goes on with a number
-        self._kept: OrderedDict[str, Compiled | str] = OrderedDict()
-        self._attached: dict[int, Compiled] = {}
+        self._kept: OrderedDict[str, CompiledGrammar | str] = OrderedDict()
+        self._attached: dict[int, CompiledGrammar] = {}
         self._matchers: dict[int, Any] = {}
         self._numbers: dict[int, NumberEnds] = {}
         self._failures: dict[int, str] = {}
-        self._thread = threading.Thread(target=self._run, name="masks", daemon=True)
+        self._thread = threading.Thread(target=self._serve_masks, name="masks", daemon=True)
 
     def start(self) -> None:
-        with stack():
+        """Start the thread."""
+        with deep_stack():
             self._thread.start()
 
     def stop(self) -> None:
+        """Wait for the thread's end."""
         self._thread.join()
 
     def warm(self) -> None:
-        """Makes the tokenizer, about two seconds of work; otherwise the first grammar pays for it."""
+        """Make the tokenizer, about two seconds of work; otherwise the first grammar pays for it."""
         with self._making:
             self._warm()
 
@@ -85,7 +88,7 @@ class Masks:
         if self._tokenizer is None:
             vocabulary, tokenize = self._engine.addresses
             self._pieces = self._engine.pieces()
-            self._number_tokens = bits_of(self._pieces)
+            self._number_tokens = number_token_bits(self._pieces)
             self._tokenizer = _llguidance().LLTokenizer.from_llamacpp(
                 tokens=self._pieces,
                 vocab_ptr=vocabulary,
@@ -95,9 +98,9 @@ class Masks:
             )
             self._engine.trim()
 
-    def known(self, schema: Mapping[str, Any] | None, grammar: str | None) -> Compiled | None:
-        """What was compiled before; None when it was not. Raises WireError(schema_unsupported)."""
-        what, key = _key(schema, grammar)
+    def find_compiled(self, schema: Mapping[str, Any] | None, grammar: str | None) -> CompiledGrammar | None:
+        """Return what was compiled before; None when it was not. Raises WireError(schema_unsupported)."""
+        what, key = _cache_key(schema, grammar)
         with self._lock:
             found = self._kept.get(key)
             if found is not None:
@@ -106,15 +109,16 @@ class Masks:
             raise _unsupported(what, found)
         return found
 
-    def compile(self, *, schema: Mapping[str, Any] | None, grammar: str | None) -> Compiled:
-        """Takes seconds; in a thread with a `stack`. Raises WireError: schema_unsupported for what cannot be
-        enforced, overloaded when the machine had no time for it."""
+    def compile(self, *, schema: Mapping[str, Any] | None, grammar: str | None) -> CompiledGrammar:
+        """Compile a schema or grammar, which takes seconds; to be called in a thread with a `deep_stack`.
+        Raises WireError: schema_unsupported for what cannot be enforced, overloaded when the machine had no
+        time for it."""
         with self._making:
-            found = self.known(schema, grammar)  # another may have compiled it meanwhile
+            found = self.find_compiled(schema, grammar)  # another may have compiled it meanwhile
             if found is not None:
                 return found
-            what, key = _key(schema, grammar)
-            made = self._make(what, key, {"schema": schema} if schema is not None else {"grammar": grammar})
+            what, key = _cache_key(schema, grammar)
+            made = self._build(what, key, {"schema": schema} if schema is not None else {"grammar": grammar})
             with self._lock:
                 self._kept[key] = made
                 if len(self._kept) > _KEPT_GRAMMARS:
@@ -123,23 +127,23 @@ class Masks:
             raise _unsupported(what, made)
         return made
 
-    def _make(self, what: str, key: str, asked: Mapping[str, Any]) -> Compiled | str:
-        """A text: why it cannot be enforced. Raises WireError(overloaded)."""
+    def _build(self, what: str, key: str, asked: Mapping[str, Any]) -> CompiledGrammar | str:
+        """Return the compiled grammar, or why it cannot be enforced. Raises WireError(overloaded)."""
         unknown = unknown_keyword(asked["schema"]) if "schema" in asked else None
         if unknown is not None:
             return unknown
-        told = _prechecked(asked)
-        if "text" not in told:
-            return told["problem"]
+        answer = _run_precheck(asked)
+        if "text" not in answer:
+            return answer["problem"]
         self._warm()
         guidance = _llguidance()
         limits = guidance.LLParserLimits(max_lexer_states=_MAX_STATES, verbose_errors=False)
-        matcher = guidance.LLMatcher(self._tokenizer, told["text"], log_level=0, limits=limits)
+        matcher = guidance.LLMatcher(self._tokenizer, answer["text"], log_level=0, limits=limits)
         problem = self._first_problem(matcher)
-        return problem or Compiled(key, what, matcher)
+        return problem or CompiledGrammar(key, what, matcher)
 
     def _first_problem(self, matcher: Any) -> str | None:
-        """What would fail at the first token: a schema that nothing fits, or one that is endless."""
+        """Return what would fail at the first token: a schema that nothing fits, or one that is endless."""
         trial = matcher.deep_copy()
         forced = trial.compute_ff_tokens()[:MAX_FORCED]
         if forced:
@@ -148,35 +152,37 @@ class Masks:
             size_bytes = (self._engine.vocabulary + 31) // 32 * 4
             mask = ctypes.create_string_buffer(size_bytes)
             trial.unsafe_compute_mask_ptr(ctypes.addressof(mask), size_bytes)
-        return _said(trial.get_error()) if trial.is_error() else None
+        return _first_line(trial.get_error()) if trial.is_error() else None
 
-    def attach(self, session: int, compiled: Compiled) -> None:
-        """Before the session's constrained generation is submitted."""
+    def attach(self, session: int, compiled: CompiledGrammar) -> None:
+        """Choose the grammar of a session, before its constrained generation is submitted."""
         self._failures.pop(session, None)
         self._attached[session] = compiled
 
     def detach(self, session: int) -> None:
+        """Forget the grammar of a session."""
         self._attached.pop(session, None)
         self._matchers.pop(session, None)
         self._numbers.pop(session, None)
         self._failures.pop(session, None)
 
     def failure(self, session: int) -> WireError | None:
-        """Why the session's grammar could not be followed to its end; None when that is not known."""
+        """Return why the session's grammar could not be followed to its end; None when that is not known."""
         compiled, why = self._attached.get(session), self._failures.pop(session, None)
         return _unsupported(compiled.what, why) if compiled is not None and why is not None else None
 
-    def _run(self) -> None:
+    def _serve_masks(self) -> None:
         while True:
             try:
                 job = self._engine.mask_next(_WAIT_MS)
             except EngineError:
                 return
             if job is not None:
-                self._engine.mask_ready(job, Code.OK if self._fill(job) else Code.MASK)
+                self._engine.mask_ready(job, Code.OK if self._fill_mask(job) else Code.MASK)
 
-    def _fill(self, job: MaskJob) -> bool:
-        """Says what is forced, and writes the mask. False: the grammar cannot be followed any further."""
+    def _fill_mask(self, job: MaskJob) -> bool:
+        """Pass on forced tokens, and write the mask. Return False where the grammar cannot be followed any
+        further."""
         compiled = self._attached.get(job.session)
         if compiled is None:
             return False
@@ -188,10 +194,10 @@ class Masks:
                 self._numbers[job.session] = NumberEnds(self._pieces, self._number_tokens)
         matcher = self._matchers.get(job.session)
         if matcher is None or (job.token >= 0 and not matcher.consume_token(job.token)):
-            return self._fails(job, compiled, matcher)
+            return self._note_failure(job, compiled, matcher)
         forced = matcher.compute_ff_tokens()[:MAX_FORCED]  # the rest is forced with the next token
         if forced and not matcher.consume_tokens(forced):
-            return self._fails(job, compiled, matcher)
+            return self._note_failure(job, compiled, matcher)
         done = matcher.is_stopped() and not matcher.is_error()
         if not self._engine.mask_forced(job, forced, done=done):
             return False
@@ -202,11 +208,11 @@ class Masks:
             matcher.unsafe_compute_mask_ptr(job.address, job.size_bytes)
             if numbers is not None and not matcher.is_error():
                 numbers.apply(job.address, job.size_bytes)
-        return not matcher.is_error() or self._fails(job, compiled, matcher)
+        return not matcher.is_error() or self._note_failure(job, compiled, matcher)
 
-    def _fails(self, job: MaskJob, compiled: Compiled, matcher: Any) -> bool:
+    def _note_failure(self, job: MaskJob, compiled: CompiledGrammar, matcher: Any) -> bool:
         if matcher is not None and matcher.is_error():
-            self._failures[job.session] = _said(matcher.get_error())
+            self._failures[job.session] = _first_line(matcher.get_error())
             with self._lock:  # its lexer may be full of others' states: the next one has a new one
                 if self._kept.get(compiled.key) is compiled:
                     del self._kept[compiled.key]
@@ -214,8 +220,8 @@ class Masks:
 
 
 @contextlib.contextmanager
-def stack() -> Iterator[None]:
-    """Threads that are started within have room for what is nested deeply: more than it had when precheck.py
+def deep_stack() -> Iterator[None]:
+    """Give threads that are started within room for what is nested deeply: more than it had when precheck.py
     tried it."""
     before = threading.stack_size(_STACK_BYTES)
     try:
@@ -224,16 +230,16 @@ def stack() -> Iterator[None]:
         threading.stack_size(before)
 
 
-def _key(schema: Mapping[str, Any] | None, grammar: str | None) -> tuple[str, str]:
-    """What it is, and its text. The order of names counts: properties are written in it. Raises
-    WireError(schema_unsupported)."""
+def _cache_key(schema: Mapping[str, Any] | None, grammar: str | None) -> tuple[str, str]:
+    """Return what is compiled (schema or grammar), and its text. The order of names counts: properties are
+    written in it. Raises WireError(schema_unsupported)."""
     if schema is None:
         return "grammar", f"grammar:{grammar}"
-    return "schema", bounded(schema)
+    return "schema", schema_text(schema)
 
 
-def bounded(schema: Mapping[str, Any]) -> str:
-    """The schema as JSON. Raises WireError(schema_unsupported) for one that is too large."""
+def schema_text(schema: Mapping[str, Any]) -> str:
+    """Return the schema as JSON. Raises WireError(schema_unsupported) for one that is too large."""
     try:
         text = json.dumps(schema, ensure_ascii=False)
     except RecursionError:
@@ -243,8 +249,9 @@ def bounded(schema: Mapping[str, Any]) -> str:
     return text
 
 
-def _prechecked(asked: Mapping[str, Any]) -> dict[str, str]:
-    """What precheck.py says. Raises WireError(overloaded), FazaiError when llguidance is not installed."""
+def _run_precheck(asked: Mapping[str, Any]) -> dict[str, str]:
+    """Compile in the process of precheck.py, and return its answer. Raises WireError(overloaded), FazaiError
+    when llguidance is not installed."""
     _llguidance()
     command = [sys.executable, "-I", str(Path(precheck.__file__))]
     try:
@@ -254,8 +261,8 @@ def _prechecked(asked: Mapping[str, Any]) -> dict[str, str]:
     except (OSError, subprocess.TimeoutExpired):
         raise WireError("overloaded", "the machine has no time to compile the grammar") from None
     if done.returncode == 0 and done.stdout:
-        told: dict[str, str] = json.loads(done.stdout)
-        return told
+        answer: dict[str, str] = json.loads(done.stdout)
+        return answer
     if done.returncode in (-signal.SIGXCPU, -signal.SIGKILL):
         return {"problem": f"it takes more than {precheck.CPU_S} s to compile"}
     return {"problem": "it is too large, or nested too deeply"}
@@ -268,8 +275,8 @@ def _llguidance() -> Any:
         raise FazaiError("llguidance is not installed", hint="pip install ./native '.[gemma]'") from None
 
 
-def _said(problem: str) -> str:
-    """The first line: those that follow show llguidance's state."""
+def _first_line(problem: str) -> str:
+    """Return the first line of a problem: those that follow show llguidance's state."""
     first = problem.strip().partition("\n")[0]
     return "nothing can satisfy it" if first in ("", "NoExtension", "NoExtensionBias") else first
 

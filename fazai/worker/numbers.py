@@ -1,14 +1,14 @@
-"""Numbers of an answer that a schema constrains: JSON lets them have any number of digits, and a model that
-begins to repeat itself never ends one. So a number ends as soon as it can once it is longer than any that a
-program reads exactly. What the schema itself forces, or needs to be longer, is left as it is.
-"""
+"""Ends numbers of an answer that a schema constrains, where they get too long: JSON lets them have any number
+of digits, and a model that begins to repeat itself never ends one. So a number ends as soon as it can once it
+is longer than any that a program reads exactly. What the schema itself forces, or needs to be longer, is left
+as it is."""
 
 from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterable, Sequence
 
-__all__ = ["MAX_EXPONENT", "MAX_NUMBER", "NumberEnds", "bits_of"]
+__all__ = ["MAX_EXPONENT", "MAX_NUMBER", "NumberEnds", "number_token_bits"]
 
 #: Characters; the largest 64-bit integer has 19 digits and a sign.
 MAX_NUMBER = 20
@@ -17,8 +17,8 @@ MAX_EXPONENT = 2
 _NUMBER = b"0123456789.eE+-"
 
 
-def bits_of(pieces: Sequence[bytes]) -> int:
-    """The tokens that go on with a number, one bit a token."""
+def number_token_bits(pieces: Sequence[bytes]) -> int:
+    """Return the tokens that go on with a number, one bit a token."""
     found = bytearray((len(pieces) + 7) // 8)
     for token, piece in enumerate(pieces):
         if piece[:1] and piece[0] in _NUMBER:
@@ -37,11 +37,12 @@ class NumberEnds:
         self._exponent = -1  # its digits; -1: it has none
 
     def feed(self, tokens: Iterable[int]) -> None:
+        """Take over the tokens that were written."""
         for token in tokens:
             for byte in self._pieces[token]:
-                self._byte(byte)
+                self._feed_byte(byte)
 
-    def _byte(self, byte: int) -> None:
+    def _feed_byte(self, byte: int) -> None:
         if self._in_string:
             self._in_string = self._escaped or byte != 0x22
             self._escaped = byte == 0x5C and not self._escaped
@@ -57,10 +58,11 @@ class NumberEnds:
 
     @property
     def too_long(self) -> bool:
+        """True while the number that is being written should end."""
         return self._length >= MAX_NUMBER or self._exponent >= MAX_EXPONENT
 
     def apply(self, address: int, size_bytes: int) -> None:
-        """Takes the tokens that go on with the number out of the mask, unless it allows no others."""
+        """Take the tokens that go on with the number out of the mask, unless it allows no others."""
         if not self.too_long:
             return
         mask = (ctypes.c_char * size_bytes).from_address(address)

@@ -1,6 +1,6 @@
-"""Compiles a schema or grammar once, in a process of its own: what runs away in there, or ends it, takes
-nothing else with it. Some few thousand rules that name each other overrun llguidance's stack; two dozen
-patterns that must all hold take it hours.
+"""Compiles a schema or grammar once, in a process of its own, so that a defect or endless work there ends
+nothing else. Some few thousand rules that name each other overrun llguidance's stack; two dozen patterns that
+must all hold take it hours.
 
 Run by its path, so it imports nothing of fazai. Reads {"schema":{…}} or {"grammar":"…"} from stdin, writes
 {"text":…}, or {"problem":…} when it cannot be enforced.
@@ -24,8 +24,8 @@ _ADDRESSES = 2 << 30
 _STACK_BYTES = 8 << 20
 
 
-def checked(asked: dict[str, Any]) -> dict[str, str]:
-    """The text that llguidance takes, or why there is none."""
+def compile_text(asked: dict[str, Any]) -> dict[str, str]:
+    """Return the text that llguidance takes, or why there is none."""
     from llguidance import LLMatcher, grammar_from
 
     try:
@@ -44,7 +44,8 @@ def checked(asked: dict[str, Any]) -> dict[str, str]:
 
 
 def main() -> None:
-    """Ended by a signal when it takes more than CPU_S seconds of a processor, or more memory than is sane."""
+    """Compile what stdin asks for. A signal ends it when it takes more than CPU_S seconds of a processor, or
+    more memory than is sane."""
     with contextlib.suppress(OSError):
         os.nice(10)  # what generates meanwhile goes first
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -52,7 +53,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_S, CPU_S + 1))
     asked = json.load(sys.stdin)
     threading.stack_size(_STACK_BYTES)
-    thread = threading.Thread(target=lambda: json.dump(checked(asked), sys.stdout))
+    thread = threading.Thread(target=lambda: json.dump(compile_text(asked), sys.stdout))
     thread.start()
     thread.join()
 

@@ -1,4 +1,4 @@
-"""The socket's side of the protocol: lines in, lines out, one object per connection (SPEC.md, section 1)."""
+"""The protocol on the socket: lines in, lines out, one object per connection (SPEC.md, section 1)."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ from fazai.wire.worker import (
 )
 from fazai.worker.bridge import Options, Stats
 from fazai.worker.metrics import Metrics
-from fazai.worker.sessions import MAX_TIMEOUT_MS, Generation, Sessions
+from fazai.worker.sessions import MAX_TIMEOUT_MS, Generation, WorkerSessions
 
-__all__ = ["MAX_CONNECTIONS", "MAX_HELD_BYTES", "Connection", "Worker"]
+__all__ = ["MAX_CONNECTIONS", "MAX_HELD_BYTES", "ClientConnection", "Worker"]
 
 _MAX_PENDING = 64  # requests of one connection that wait for their turn; more are not read
 #: Bytes of all connections together that were read and are not yet answered: lines without an end, requests
@@ -56,26 +56,27 @@ _HALF_CLOSED_S = 0.1
 
 
 class Worker:
-    """What all connections share. `sessions` is None until the model is loaded."""
+    """State that all connections share. `sessions` is None until the model is loaded."""
 
     def __init__(self, options: Options, metrics: Metrics) -> None:
         self.options = options
         self.metrics = metrics
-        self.sessions: Sessions | None = None
+        self.sessions: WorkerSessions | None = None
         self.model: str | None = None
         self.context_tokens: int | None = None
         self.stats: Callable[[], Stats | None] = lambda: None
-        self.connections: set[Connection] = set()
+        self.connections: set[ClientConnection] = set()
         self.held_bytes = 0
 
-    def live(self) -> Sessions:
-        """Raises WireError(overloaded) while the model is being loaded."""
+    def loaded_sessions(self) -> WorkerSessions:
+        """Return the sessions. Raises WireError(overloaded) while the model is being loaded."""
         if self.sessions is None:
             raise WireError("overloaded", "the model is being loaded", hint="ask again in some seconds")
         return self.sessions
 
     def make_room(self) -> bool:
-        """Closes the connection that is idle for longest when there are too many. False: all are at work."""
+        """Close the connection that is idle for longest when there are too many. Return False where all are
+        at work."""
         if len(self.connections) < MAX_CONNECTIONS:
             return True
         idle = [found for found in self.connections if found.idle]
@@ -84,7 +85,7 @@ class Worker:
         return bool(idle)
 
     def bound_held(self) -> None:
-        """Refuses what the largest holders sent last, until all of them hold no more than is allowed."""
+        """Refuse what the largest holders sent last, until all of them hold no more than is allowed."""
         while self.held_bytes > MAX_HELD_BYTES:
             largest = max(self.connections, key=lambda found: found.refusable_bytes, default=None)
             if largest is None or largest.refusable_bytes == 0:
@@ -92,6 +93,7 @@ class Worker:
             largest.refuse_last()
 
     def status(self, *, metrics: bool) -> StatusAnswer:
+        """Return the answer to a status request."""
         state: Literal["starting", "running", "stopping"] = "starting"
         stats = self.stats()
         if self.sessions is not None:
@@ -115,9 +117,9 @@ class Worker:
         )
 
 
-class Connection(asyncio.Protocol):
-    """One client. Requests are answered in their order; while a generation runs, later ones wait in
-    `_pending`, but abort and close_session take effect as soon as they are read."""
+class ClientConnection(asyncio.Protocol):
+    """The connection of one client. Requests are answered in their order; while a generation runs, later ones
+    wait in `_pending`, but abort and close_session take effect as soon as they are read."""
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
@@ -152,7 +154,7 @@ class Connection(asyncio.Protocol):
         self._pending.clear()
         self._pending_bytes = 0
         self._buffer.clear()
-        self._count()
+        self._count_held()
         generation, self._generation = self._generation, None
         if generation is not None and self._worker.sessions is not None:
             generation.sink = None
@@ -165,19 +167,20 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._full = False
         if self._generation is not None and self._generation.submitted:
-            self._worker.live().pump(self._generation)
-        self._go_on()
+            self._worker.loaded_sessions().pump(self._generation)
+        self._handle_pending()
 
     def eof_received(self) -> bool:
-        """A client that said all it will say still gets its answers; one that is gone ends its generation."""
+        """Keep the connection of a client that said all it will say: it still gets its answers; one that is
+        gone ends its generation."""
         self._eof = True
-        if self._gone():
+        if self._is_gone():
             return False
-        self._watch()
+        self._watch_half_closed()
         self._close_when_done()
         return True
 
-    def _gone(self) -> bool:
+    def _is_gone(self) -> bool:
         found = self._transport.get_extra_info("socket") if self._transport is not None else None
         if found is None:
             return True
@@ -185,17 +188,17 @@ class Connection(asyncio.Protocol):
         poll.register(cast(socket.socket, found).fileno(), 0)
         return any(events & select.POLLHUP for _, events in poll.poll(0))
 
-    def _watch(self) -> None:
-        """The event loop no longer looks at a half-closed connection, so look for its end."""
+    def _watch_half_closed(self) -> None:
+        """Look for the end of a half-closed connection, at which the event loop no longer looks."""
         if self._transport is None or self._transport.is_closing():
             return
-        if self._gone():
+        if self._is_gone():
             self._transport.abort()
             return
-        asyncio.get_running_loop().call_later(_HALF_CLOSED_S, self._watch)
+        asyncio.get_running_loop().call_later(_HALF_CLOSED_S, self._watch_half_closed)
 
     def _close_when_done(self) -> None:
-        if not self._eof or self._generation is not None or self._pending or not self._room():
+        if not self._eof or self._generation is not None or self._pending or not self._has_room():
             return
         if self._buffer and not self._skipping:
             self._buffer.clear()
@@ -204,7 +207,7 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
     def drop(self) -> None:
-        """Ends the connection now."""
+        """End the connection now."""
         self._worker.connections.discard(self)
         if self._transport is not None:
             self._transport.abort()
@@ -213,19 +216,21 @@ class Connection(asyncio.Protocol):
 
     @property
     def idle(self) -> bool:
+        """True while nothing of this client is under way or waits."""
         return self._generation is None and not self._pending and not self._full
 
     @property
     def refusable_bytes(self) -> int:
+        """The bytes that could be freed by a refusal."""
         return self._unfinished_bytes + self._pending_bytes
 
     @property
     def _unfinished_bytes(self) -> int:
-        """Of a line whose end has not come; not of lines that wait for room."""
+        """The bytes of a line whose end has not come; not of lines that wait for room."""
         return len(self._buffer) if self._scanned == len(self._buffer) else 0
 
     def refuse_last(self) -> None:
-        """Forgets the line that is being read, or the request that came last, and says so."""
+        """Forget the line that is being read, or the request that came last, and say so."""
         error = WireError("overloaded", "all clients together have sent more than is kept", hint="ask again")
         if self._unfinished_bytes:
             self._skipping = True
@@ -237,12 +242,12 @@ class Connection(asyncio.Protocol):
                 request, size = self._pending[at]
                 if size:
                     self._worker.metrics.errors[error.code] += 1
-                    self._pending[at] = (self._encoded(_refusal(request, error)), 0)
+                    self._pending[at] = (self._encoded(_encode_refusal(request, error)), 0)
                     self._pending_bytes -= size
                     break
-        self._count()
+        self._count_held()
 
-    def _count(self) -> None:
+    def _count_held(self) -> None:
         now = len(self._buffer) + self._pending_bytes
         self._worker.held_bytes += now - self._counted_bytes
         self._counted_bytes = now
@@ -253,14 +258,14 @@ class Connection(asyncio.Protocol):
         self.used_s = time.monotonic()
         self._buffer += data
         self._take_lines()
-        self._count()
+        self._count_held()
         self._worker.bound_held()
-        self._mind_reading()
+        self._update_reading()
 
     def _take_lines(self) -> None:
-        """As many as there is room for: a packet holds many thousand lines, and each has an answer."""
+        """Handle as many lines as there is room for: a packet holds many thousand, and each has an answer."""
         at = 0
-        while self._room():
+        while self._has_room():
             end = self._buffer.find(b"\n", max(at, self._scanned))
             if end < 0:
                 self._scanned = len(self._buffer)
@@ -270,7 +275,7 @@ class Connection(asyncio.Protocol):
             if self._skipping:
                 self._skipping = False
             else:
-                self._line(line)
+                self._read_line(line)
         del self._buffer[:at]
         self._scanned = max(0, self._scanned - at)
         if self._scanned > MAX_LINE_BYTES or (self._skipping and self._scanned == len(self._buffer)):
@@ -280,12 +285,12 @@ class Connection(asyncio.Protocol):
             self._buffer.clear()
             self._scanned = 0
 
-    def _room(self) -> bool:
-        """A client that does not read may still abort what runs."""
+    def _has_room(self) -> bool:
+        """Return whether another request is taken. A client that does not read may still abort what runs."""
         few = len(self._pending) < _MAX_PENDING and self._pending_bytes < MAX_LINE_BYTES
         return few and (not self._full or self._generation is not None)
 
-    def _line(self, line: bytes) -> None:
+    def _read_line(self, line: bytes) -> None:
         try:
             request = decode_worker_request(line)
         except WireError as error:
@@ -308,11 +313,11 @@ class Connection(asyncio.Protocol):
         else:
             self._write(answer)
 
-    def _mind_reading(self) -> None:
-        """A client that asks faster than it is answered is not read; everybody else is."""
+    def _update_reading(self) -> None:
+        """Read no further from a client that asks faster than it is answered; everybody else is read."""
         if self._transport is None or self._transport.is_closing() or self._eof:
             return
-        wanted = self._room()
+        wanted = self._has_room()
         if wanted != self._reading:
             self._reading = wanted
             if wanted:
@@ -330,20 +335,20 @@ class Connection(asyncio.Protocol):
 
     def _answer(self, request: WorkerRequest) -> Message:
         try:
-            return self._do(request)
+            return self._carry_out(request)
         except WireError as error:
             self._worker.metrics.errors[error.code] += 1
             return ErrorAnswer.of(error)
 
-    def _do(self, request: WorkerRequest) -> Answer:
+    def _carry_out(self, request: WorkerRequest) -> Answer:
         match request:
             case CreateSession():
-                return SessionAnswer(session_id=self._worker.live().create(request.params))
+                return SessionAnswer(session_id=self._worker.loaded_sessions().create(request.params))
             case Abort():
-                self._worker.live().abort(request.session_id)
+                self._worker.loaded_sessions().abort(request.session_id)
                 return OkAnswer()
             case CloseSession():
-                self._worker.live().close(request.session_id)
+                self._worker.loaded_sessions().close(request.session_id)
                 return OkAnswer()
             case _:
                 return self._worker.status(metrics=isinstance(request, Status) and request.metrics)
@@ -351,12 +356,12 @@ class Connection(asyncio.Protocol):
     def _generate(self, request: Generate | GenerateStream) -> None:
         self._parts = None if request.stream else []
         try:
-            sessions = self._worker.live()
+            sessions = self._worker.loaded_sessions()
             self._generation = sessions.generate(request.session_id, request.prompt, request.params, self)
         except WireError as error:
-            self._error(error)
+            self._write_error(error)
 
-    def _go_on(self) -> None:
+    def _handle_pending(self) -> None:
         while self._pending and self._generation is None and not self._full:
             item, size = self._pending.popleft()
             self._pending_bytes -= size
@@ -367,8 +372,8 @@ class Connection(asyncio.Protocol):
             if not self._pending:
                 self._take_lines()
         self._take_lines()
-        self._count()
-        self._mind_reading()
+        self._count_held()
+        self._update_reading()
         self._close_when_done()
 
     # --- a generation's events (sessions.Sink)
@@ -391,14 +396,14 @@ class Connection(asyncio.Protocol):
             )
         else:
             self._write(self._encoded(StopEvent(reason=why, usage=usage)))
-        self._go_on()
+        self._handle_pending()
 
     def failed(self, generation: Generation, error: WireError) -> None:
         self._generation = None
-        self._error(error)
-        self._go_on()
+        self._write_error(error)
+        self._handle_pending()
 
-    def _error(self, error: WireError) -> None:
+    def _write_error(self, error: WireError) -> None:
         self._worker.metrics.errors[error.code] += 1
         answer = ErrorAnswer.of(error)
         if self._parts is not None:
@@ -414,8 +419,8 @@ class Connection(asyncio.Protocol):
             self._transport.write(line)
 
 
-def _refusal(request: WorkerRequest | bytes, error: WireError) -> Message:
-    """In the form that the request's reader waits for."""
+def _encode_refusal(request: WorkerRequest | bytes, error: WireError) -> Message:
+    """Return a refusal in the form that the request's reader waits for."""
     answer = ErrorAnswer.of(error)
     if isinstance(request, Generate | GenerateStream) and request.stream:
         return WorkerErrorEvent(message=answer.error, code=error.code)

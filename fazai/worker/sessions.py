@@ -15,12 +15,12 @@ from typing import Any, Protocol, TypeVar
 from fazai.service.log import Log
 from fazai.wire.base import WireError
 from fazai.wire.worker import GenerateParams, SessionParams, Usage
-from fazai.worker.bridge import Code, Engine, EngineError, Progress, Reason, Sampling
-from fazai.worker.chat import Chat
-from fazai.worker.masks import Compiled, Masks, bounded, stack
+from fazai.worker.bridge import Code, EngineError, NativeEngine, Progress, Reason, Sampling
+from fazai.worker.chat import ChatFormat
+from fazai.worker.masks import CompiledGrammar, Masks, deep_stack, schema_text
 from fazai.worker.metrics import Metrics
 
-__all__ = ["MAX_TIMEOUT_MS", "Generation", "Sessions", "Sink"]
+__all__ = ["MAX_TIMEOUT_MS", "Generation", "Sink", "WorkerSessions"]
 
 MAX_TIMEOUT_MS = 3_600_000
 _TIMEOUT_MS = 120_000
@@ -41,7 +41,7 @@ T = TypeVar("T")
 
 
 class Sink(Protocol):
-    """Where a generation's events go. `ready` says whether it takes more now."""
+    """The receiver of a generation's events. `ready` returns whether it takes more now."""
 
     def ready(self) -> bool: ...
     def text(self, generation: Generation, text: str) -> None: ...
@@ -50,7 +50,9 @@ class Sink(Protocol):
 
 
 @dataclass(slots=True, eq=False)
-class Session:
+class WorkerSession:
+    """A client's session, and its session of the engine (`handle`)."""
+
     session_id: str
     handle: int
     params: SessionParams
@@ -60,9 +62,9 @@ class Session:
 
 @dataclass(slots=True, eq=False)
 class Generation:
-    """One `generate`. `sink` is None once its client is gone."""
+    """One `generate` request. `sink` is None once its client is gone."""
 
-    session: Session
+    session: WorkerSession
     sink: Sink | None
     deadline_s: float
     aborted: asyncio.Event = field(default_factory=asyncio.Event)
@@ -72,14 +74,14 @@ class Generation:
     task: asyncio.Task[None] | None = field(default=None, repr=False)
 
 
-class Sessions:
-    """All sessions of the worker."""
+class WorkerSessions:
+    """All sessions of the worker, and their generations."""
 
     def __init__(
         self,
-        engine: Engine,
+        engine: NativeEngine,
         masks: Masks,
-        chat: Chat,
+        chat: ChatFormat,
         metrics: Metrics,
         *,
         idle_s: float,
@@ -93,12 +95,12 @@ class Sessions:
         self._idle_s = idle_s
         self._clock = clock
         self._log = log
-        self._by_id: dict[str, Session] = {}
-        self._by_handle: dict[int, Session] = {}
+        self._by_id: dict[str, WorkerSession] = {}
+        self._by_handle: dict[int, WorkerSession] = {}
         self.draining = False
         self._idle = asyncio.Event()
         self._grammars = ThreadPoolExecutor(1, "grammars")  # not asyncio's threads: one can take seconds
-        with stack():
+        with deep_stack():
             self._grammars.submit(int)  # its thread is started now
         self._under_way: set[asyncio.Future[Any]] = set()
 
@@ -107,28 +109,30 @@ class Sessions:
 
     @property
     def busy(self) -> int:
+        """The number of sessions that generate."""
         return sum(session.generation is not None for session in self._by_id.values())
 
     def create(self, params: SessionParams) -> str:
-        """Raises WireError: overloaded; schema_unsupported for a schema that is too large to be kept, others
-        are refused by generate."""
+        """Open a session and return its id. Raises WireError: overloaded; schema_unsupported for a schema
+        that is too large to be kept, others are refused by generate."""
         if self.draining:
             raise WireError("overloaded", "the worker is stopping")
         if params.json_schema is not None:
-            bounded(params.json_schema)
+            schema_text(params.json_schema)
         self._expire()
         try:
-            handle = self._open()
+            handle = self._open_handle()
         except EngineError as error:
-            raise _wire(
+            raise _wire_error(
                 error, f"{len(self._by_id)} sessions are generating, and no more are allowed"
             ) from None
-        session = Session(f"s-{secrets.token_hex(8)}", handle, params, self._clock())
+        session = WorkerSession(f"s-{secrets.token_hex(8)}", handle, params, self._clock())
         self._by_id[session.session_id] = self._by_handle[handle] = session
         return session.session_id
 
-    def _open(self) -> int:
-        """The engine's session; the one that is idle for longest makes room for it. Raises EngineError."""
+    def _open_handle(self) -> int:
+        """Return a session of the engine; the one that is idle for longest makes room for it. Raises
+        EngineError."""
         try:
             return self._engine.open_session()
         except EngineError as error:
@@ -139,49 +143,50 @@ class Sessions:
             return self._engine.open_session()
 
     def _expire(self) -> None:
-        """Clients that never close: their sessions go once they were not used for long."""
+        """Close sessions that were not used for long: some clients never close theirs."""
         oldest = self._clock() - self._idle_s
         for session in [s for s in self._by_id.values() if s.generation is None and s.used_s < oldest]:
             self.close(session.session_id)
 
-    def _find(self, session_id: str) -> Session:
+    def _find(self, session_id: str) -> WorkerSession:
         found = self._by_id.get(session_id)
         if found is None:
             raise WireError("unknown_session", f"there is no session {session_id}", hint="create_session")
         return found
 
     def abort(self, session_id: str) -> None:
-        """Raises WireError(unknown_session)."""
+        """Abort the generation of a session. Raises WireError(unknown_session)."""
         generation = self._find(session_id).generation
         if generation is not None:
             self.stop(generation)
 
     def stop(self, generation: Generation) -> None:
+        """Abort a generation, at whatever stage it is."""
         generation.aborted.set()
         if generation.submitted:
             self._engine.abort(generation.session.handle)
 
     def close(self, session_id: str) -> None:
-        """Raises WireError(unknown_session)."""
+        """Close a session. Raises WireError(unknown_session)."""
         session = self._find(session_id)
         del self._by_id[session_id]
         if session.generation is not None:
             self.stop(session.generation)  # it ends as any other; then the session is freed
         else:
-            self._free(session)
+            self._free_handle(session)
 
-    def _free(self, session: Session) -> None:
+    def _free_handle(self, session: WorkerSession) -> None:
         self._engine.close_session(session.handle)
         self._masks.detach(session.handle)
         self._by_handle.pop(session.handle, None)
 
     @property
     def preparing(self) -> bool:
-        """Whether a thread still works with the engine, perhaps for nobody any more."""
+        """True while a thread still works with the engine, perhaps for nobody any more."""
         return bool(self._under_way)
 
     async def wait_idle(self, timeout_s: float) -> None:
-        """Until nothing generates, or the time is over."""
+        """Wait until nothing generates, or the time is over."""
         self._idle.clear()
         if self._generating():
             with contextlib.suppress(TimeoutError):
@@ -192,12 +197,13 @@ class Sessions:
         return any(session.generation is not None for session in self._by_handle.values())
 
     def stop_all(self) -> None:
+        """Abort all generations."""
         for session in list(self._by_handle.values()):
             if session.generation is not None:
                 self.stop(session.generation)
 
     def generate(self, session_id: str, prompt: str, params: GenerateParams | None, sink: Sink) -> Generation:
-        """Starts a generation whose events go to `sink`. Raises WireError."""
+        """Start a generation whose events go to `sink`. Raises WireError."""
         if self.draining:
             raise WireError("overloaded", "the worker is stopping")
         session = self._find(session_id)
@@ -206,28 +212,29 @@ class Sessions:
                 "session_busy", "the session is generating", hint="abort it, or use another session"
             )
         session.used_s = self._clock()
-        asked = _Asked(params, session.params)
+        asked = _Parameters(params, session.params)
         generation = Generation(session, sink, session.used_s + asked.timeout_ms() / 1000)
         if asked.constrained or len(prompt) + len(session.params.system or "") > _LONG_PROMPT:
             session.generation = generation
             generation.task = asyncio.get_running_loop().create_task(self._prepare(generation, prompt, asked))
         else:
-            self._submit(generation, self._tokens(session, prompt), asked)
+            self._submit(generation, self._tokenize(session, prompt), asked)
             session.generation = generation
         return generation
 
-    async def _prepare(self, generation: Generation, prompt: str, asked: _Asked) -> None:
-        """What takes longer than the event loop may be held up: grammars, and long prompts."""
+    async def _prepare(self, generation: Generation, prompt: str, asked: _Parameters) -> None:
+        """Compile grammars and tokenize long prompts, which takes longer than the event loop may be held
+        up."""
         session = generation.session
         try:
-            compiled = await self._compiled(generation, asked) if asked.constrained else None
-            tokens = await self._within(generation, None, lambda: self._tokens(session, prompt))
+            compiled = await self._compile(generation, asked) if asked.constrained else None
+            tokens = await self._run_while_wanted(generation, None, lambda: self._tokenize(session, prompt))
             if compiled is not None:
                 self._masks.attach(session.handle, compiled)
             self._submit(generation, tokens, asked)
         except _TooLateError as error:
             self._metrics.ended[error.reason] += 1
-            self._over(generation, error.reason, _NOTHING)
+            self._finish(generation, error.reason, _NOTHING)
         except WireError as error:
             self._fail(generation, error)
         except Exception as error:  # noqa: BLE001 - the border: one job's fault is not another's
@@ -235,28 +242,31 @@ class Sessions:
             why = f"{type(error).__name__} at {place.name}:{place.lineno}"
             self._fail(generation, WireError("internal", f"the generation could not be prepared ({why})"))
 
-    async def _compiled(self, generation: Generation, asked: _Asked) -> Compiled:
-        """Raises WireError, _TooLateError."""
+    async def _compile(self, generation: Generation, asked: _Parameters) -> CompiledGrammar:
+        """Return the compiled grammar of a generation. Raises WireError, _TooLateError."""
         schema, grammar = asked.value("json_schema"), asked.value("grammar")
-        known = self._masks.known(schema, grammar)
+        known = self._masks.find_compiled(schema, grammar)
         if known is not None:
             return known
 
-        def compile_it() -> Compiled | None:
+        def compile_it() -> CompiledGrammar | None:
             if generation.aborted.is_set() or self._clock() >= generation.deadline_s:
                 return None  # nobody waits for it any more
             return self._masks.compile(schema=schema, grammar=grammar)
 
-        found = await self._within(generation, self._grammars, compile_it)
+        found = await self._run_while_wanted(generation, self._grammars, compile_it)
         if found is None:
             raise _TooLateError("aborted" if generation.aborted.is_set() else "timeout")
         return found
 
-    async def _within(self, generation: Generation, executor: Executor | None, job: Callable[[], T]) -> T:
-        """The job's result, while somebody waits for it. Raises _TooLateError; the job then ends unheard."""
+    async def _run_while_wanted(
+        self, generation: Generation, executor: Executor | None, job: Callable[[], T]
+    ) -> T:
+        """Return the job's result, while somebody waits for it. Raises _TooLateError; the job then ends
+        unheard."""
         working = asyncio.get_running_loop().run_in_executor(executor, job)
         self._under_way.add(working)
-        working.add_done_callback(self._worked)
+        working.add_done_callback(self._forget_job)
         aborted = asyncio.ensure_future(generation.aborted.wait())  # deadline: `left_s`
         left_s = max(0.0, generation.deadline_s - self._clock())
         await asyncio.wait((working, aborted), timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
@@ -267,37 +277,37 @@ class Sessions:
             raise _TooLateError("timeout")
         return working.result()
 
-    def _worked(self, working: asyncio.Future[Any]) -> None:
+    def _forget_job(self, working: asyncio.Future[Any]) -> None:
         self._under_way.discard(working)
         if not working.cancelled():
             working.exception()  # of a job that nobody waits for: it is not said
 
-    def _tokens(self, session: Session, prompt: str) -> list[int]:
+    def _tokenize(self, session: WorkerSession, prompt: str) -> list[int]:
         try:
             if self._engine.session_tokens(session.handle) > 0:
-                return self._chat.following(self._engine, prompt)
-            return self._chat.first(self._engine, session.params.system, prompt)
+                return self._chat.next_tokens(self._engine, prompt)
+            return self._chat.first_tokens(self._engine, session.params.system, prompt)
         except EngineError as error:
-            raise _wire(error, error.message) from None
+            raise _wire_error(error, error.message) from None
 
-    def _submit(self, generation: Generation, tokens: list[int], asked: _Asked) -> None:
+    def _submit(self, generation: Generation, tokens: list[int], asked: _Parameters) -> None:
         try:
             left_ms = max(1, int((generation.deadline_s - self._clock()) * 1000))
             sampling = replace(asked.sampling(), timeout_ms=left_ms)
             self._engine.submit(generation.session.handle, tokens, sampling)
         except EngineError as error:
-            raise _wire(error, error.message) from None
+            raise _wire_error(error, error.message) from None
         generation.submitted = True
 
     def on_ready(self) -> None:
-        """The engine's eventfd is readable."""
+        """Pass on what the engine has. To be called when its eventfd is readable."""
         for handle in self._engine.ready():
             session = self._by_handle.get(handle)
             if session is not None and session.generation is not None:
                 self.pump(session.generation)
 
     def pump(self, generation: Generation) -> None:
-        """Hands text on, as long as the client takes it; the rest stays in the engine, which pauses."""
+        """Pass text on, as long as the client takes it; the rest stays in the engine, which pauses."""
         if not generation.submitted:
             return  # what the engine has is the end of the one before
         while generation.sink is None or generation.sink.ready():
@@ -321,11 +331,11 @@ class Sessions:
             return
         now = self._clock()
         if generation.last_s:
-            self._metrics.token.add((now - generation.last_s) / fresh, fresh)
+            self._metrics.token.observe((now - generation.last_s) / fresh, fresh)
         generation.tokens, generation.last_s = progress.completion_tokens, now
 
     def _end(self, generation: Generation, progress: Progress) -> None:
-        self._metrics.ends(progress)
+        self._metrics.count_ended(progress)
         if progress.reason is Reason.FAILED:
             error = self._masks.failure(generation.session.handle) if progress.code is Code.MASK else None
             self._fail(
@@ -337,26 +347,26 @@ class Sessions:
             cached_tokens=progress.cached_tokens,
             completion_tokens=progress.completion_tokens,
         )
-        self._over(generation, progress.reason.name.lower(), usage)
+        self._finish(generation, progress.reason.name.lower(), usage)
 
-    def _over(self, generation: Generation, reason: str, usage: Usage) -> None:
-        self._leave(generation)
+    def _finish(self, generation: Generation, reason: str, usage: Usage) -> None:
+        self._release(generation)
         if generation.sink is not None:
             generation.sink.ended(generation, reason, usage)
 
     def _fail(self, generation: Generation, error: WireError) -> None:
         if error.code == "internal":
             self._log.say("error", error.message, session_id=generation.session.session_id)
-        self._leave(generation)
+        self._release(generation)
         if generation.sink is not None:
             generation.sink.failed(generation, error)
 
-    def _leave(self, generation: Generation) -> None:
+    def _release(self, generation: Generation) -> None:
         session = generation.session
         session.generation = None
         session.used_s = self._clock()
         if session.session_id not in self._by_id:
-            self._free(session)
+            self._free_handle(session)
         if not self._generating():
             self._idle.set()
 
@@ -372,8 +382,8 @@ class _TooLateError(Exception):
 _NOTHING = Usage(prompt_tokens=0, cached_tokens=0, completion_tokens=0)
 
 
-class _Asked:
-    """A request's parameters over its session's over the worker's."""
+class _Parameters:
+    """The parameters of a request over those of its session over the worker's."""
 
     def __init__(self, own: GenerateParams | None, session: SessionParams) -> None:
         self._own = own
@@ -382,6 +392,7 @@ class _Asked:
         self._own_shape = own is not None and (own.json_schema is not None or own.grammar is not None)
 
     def value(self, name: str, default: Any = None) -> Any:
+        """Return the request's own value, else the session's, else the default."""
         if self._own is not None:
             found = getattr(self._own, name)
             if found is not None or (name in ("json_schema", "grammar") and self._own_shape):
@@ -412,5 +423,5 @@ class _Asked:
         )
 
 
-def _wire(error: EngineError, message: str) -> WireError:
+def _wire_error(error: EngineError, message: str) -> WireError:
     return WireError(_CODES.get(error.code, "internal"), message)

@@ -25,20 +25,20 @@ _CODE = """
 import json, sys, time
 from pathlib import Path
 from fazai.daemon import process
-from fazai.daemon.events import broadcaster as hub
-from fazai.daemon.settings import Limits, Settings
+from fazai.daemon.events.broadcaster import Broadcaster
+from fazai.daemon.settings import DaemonSettings, ServerLimits
 from fazai.store.daemon_sqlite import SqliteDaemonStore
-folder, limits = Path(sys.argv[1]), Limits(**json.loads(sys.argv[2]))
-settings = Settings(state=folder / "state", secrets=folder / "secrets", port=0, socket=folder / "d.sock",
-                    log_file=folder / "daemon.log", gemma_socket=folder / "no-worker.sock", limits=limits)
+folder, limits = Path(sys.argv[1]), ServerLimits(**json.loads(sys.argv[2]))
+settings = DaemonSettings(state=folder / "state", secrets=folder / "secrets", port=0, limits=limits,
+    socket=folder / "d.sock", log_file=folder / "daemon.log", gemma_socket=folder / "no-worker.sock")
 stalled = folder / "stalled"
 
-class Patient(hub.Hub):  # nobody stalls until the test says so, however busy the machine is
+class Patient(Broadcaster):  # nobody stalls until the test says so, however busy the machine is
     def __init__(self, *given):
         super().__init__(*given)
         self.monotonic = lambda: time.monotonic() * 1000 if stalled.exists() else 0.0
 
-process.Hub = Patient
+process.Broadcaster = Patient
 process.serve(settings, SqliteDaemonStore)
 """
 

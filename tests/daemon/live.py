@@ -18,7 +18,7 @@ import uvloop
 from fazai.daemon.http.tokens import hash_of, new_token
 from fazai.daemon.process import Daemon
 from fazai.daemon.services import Services
-from fazai.daemon.settings import Settings
+from fazai.daemon.settings import DaemonSettings
 from fazai.service.log import Log
 from fazai.store.daemon import NewEvent, Role, StoreLimits, Token
 from fazai.store.daemon_sqlite import SqliteDaemonStore
@@ -51,9 +51,9 @@ def own_port() -> Iterator[int]:
         yield int(held.getsockname()[1])
 
 
-def settings(folder: Path, **more: Any) -> Settings:
+def settings(folder: Path, **more: Any) -> DaemonSettings:
     """A daemon in `folder`, on a port of its own, which knows nothing of what else runs on this machine."""
-    return Settings(
+    return DaemonSettings(
         state=folder / "state",
         secrets=folder / "secrets",
         port=more.pop("listen_port", 0),

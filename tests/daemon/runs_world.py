@@ -41,9 +41,9 @@ class World:
 
     def ended(self, run_id: str) -> dict[str, Any]:
         """The run's row, once the daemon is done with it."""
-        desk = self.daemon.services.runs
-        until(lambda: (found := desk.records.get(run_id)) is not None and found.exit_code is not None)
-        until(lambda: not desk.busy_jobs())
+        run_queue = self.daemon.services.run_queue
+        until(lambda: (found := run_queue.records.get(run_id)) is not None and found.exit_code is not None)
+        until(lambda: not run_queue.busy_jobs())
         return self.row(run_id)
 
     def plan(self, run_id: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from fazai.daemon import agent_states as lives
+from fazai.daemon import agent_states
 from fazai.providers.gemma.endpoint import FallbackEndpoint
 from fazai.wire.events import AgentEvent, DoneEvent, ErrorEvent, TokenEvent
 from tests.worker.openai import Completions, completions
@@ -36,7 +36,9 @@ def _row(client: httpx.Client, name: str) -> dict[str, Any]:
 def _up(client: httpx.Client) -> float:
     """The gauge, as Prometheus reads it."""
     families = text_string_to_metric_families(client.get("/metrics").text)
-    (sample,) = (one for family in families for one in family.samples if one.name == lives.WORKER_UP.name)
+    (sample,) = (
+        one for family in families for one in family.samples if one.name == agent_states.WORKER_UP.name
+    )
     return float(sample.value)
 
 
@@ -48,56 +50,56 @@ def _open(client: httpx.Client) -> str:
 
 def test_the_daemon_and_a_worker_that_is_not_there(tmp_path: Path) -> None:
     with live(tmp_path, gemma_socket=tmp_path / "none.sock") as daemon, daemon.client() as client:
-        until(lambda: "last_error" in _row(client, lives.WORKER))
-        worker, itself = _row(client, lives.WORKER), _row(client, lives.DAEMON)
+        until(lambda: "last_error" in _row(client, agent_states.WORKER))
+        worker, itself = _row(client, agent_states.WORKER), _row(client, agent_states.DAEMON)
         assert (worker["state"], worker["protocol"]) == ("registration", "unix")
         assert "does not answer" in worker["last_error"]
         assert "last_seen" not in worker
         assert (itself["state"], itself["protocol"]) == ("observation", "http")
         assert itself["version"] == client.get("/health").json()["version"]
         assert client.get("/agents/none").json()["code"] == "not_found"
-        assert lives.WORKER_UP.name not in client.get("/metrics").text  # none at all is a choice
+        assert agent_states.WORKER_UP.name not in client.get("/metrics").text  # none at all is a choice
 
 
 def test_a_worker_that_is_killed_in_mid_stream_and_comes_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lives, "_LOOK_S", 0.1)
+    monkeypatch.setattr(agent_states, "_LOOK_S", 0.1)
     model = tmp_path / "none.gguf"
     model.write_bytes(b"")
     with live(tmp_path, gemma_socket=tmp_path / "gemma.sock") as daemon, daemon.client() as client:
         with Process(without_model(), model, tmp_path) as worker, stream(client, "?types=agent") as log:
             worker.told("READY=1")
             other = daemon.client()
-            until(lambda: _row(other, lives.WORKER)["state"] == "observation")
+            until(lambda: _row(other, agent_states.WORKER)["state"] == "observation")
             session = _open(other)
             body = {"session_id": session, "objective": "x"}
             with other.stream("POST", "/agent/generate", json=body) as answer:
                 events = Events(answer)
                 assert isinstance(events.next().event, TokenEvent)
                 third = daemon.client()
-                assert _row(third, lives.WORKER)["state"] == "execution"
-                assert _row(third, lives.DAEMON)["state"] == "execution"
+                assert _row(third, agent_states.WORKER)["state"] == "execution"
+                assert _row(third, agent_states.DAEMON)["state"] == "execution"
                 worker.child.send_signal(signal.SIGKILL)
                 last = events.rest()[-1].event
             assert isinstance(last, ErrorEvent)
             assert last.code == "worker_unavailable"
             assert "the connection ended" in last.message
-            until(lambda: _row(third, lives.WORKER)["state"] == "closing")
+            until(lambda: _row(third, agent_states.WORKER)["state"] == "closing")
             assert _up(third) == 0
-            gone = _row(third, lives.WORKER)
+            gone = _row(third, agent_states.WORKER)
             assert gone["closed_at"]
-            assert _row(third, lives.DAEMON)["state"] == "observation"
+            assert _row(third, agent_states.DAEMON)["state"] == "observation"
             told = [frame.event for frame in log.take(2)]
             assert [(one.agent_id, one.state) for one in told if isinstance(one, AgentEvent)] == [
-                (lives.WORKER, "observation"),
-                (lives.WORKER, "closing"),
+                (agent_states.WORKER, "observation"),
+                (agent_states.WORKER, "closing"),
             ]
         (tmp_path / "gemma.sock").unlink(missing_ok=True)
         with Process(without_model(), model, tmp_path) as worker:
             worker.told("READY=1")
-            until(lambda: _row(third, lives.WORKER)["state"] == "observation")
-            assert "closed_at" not in _row(third, lives.WORKER)
+            until(lambda: _row(third, agent_states.WORKER)["state"] == "observation")
+            assert "closed_at" not in _row(third, agent_states.WORKER)
             assert _up(third) == 1
             again = third.post("/agent/generate", json=body)  # the worker knows nothing of the session
             assert "unknown_session" in again.text

@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
-from fazai.daemon.fleet import thin
-from fazai.daemon.http.static import files
+from fazai.daemon.fleet import thin_out
+from fazai.daemon.http.static import page_files
 from fazai.store.daemon import GAUGES, AgentRecord
 from fazai.wire.base import decode_body
 from fazai.wire.fleet import GAUGE_NAMES, FleetAnswer, RunChangesAnswer, TelemetryAnswer
@@ -200,10 +200,10 @@ def test_thinning_means_gauges_and_keeps_counters() -> None:
         return seconds * 1_000_000, tuple(values)
 
     rows = [row(1, 1.0, 10), row(5, 3.0, 20), row(12, NAN, 30), row(40, 2.0, NAN), row(41, float("inf"), 5)]
-    times, columns = thin(rows, [load, sent], 10_000_000)
+    times, columns = thin_out(rows, [load, sent], 10_000_000)
     assert times == (5.0, 12.0, 41.0)
     assert columns == [(2.0, None, 2.0), (20, 30, 5)]
-    assert thin([], [load], 10) == ((), [()])
+    assert thin_out([], [load], 10) == ((), [()])
 
 
 # -- changes of a run
@@ -257,8 +257,8 @@ def test_nothing_else_is_a_file(client: httpx.Client, name: str) -> None:
 
 def test_the_page_needs_no_other_machine() -> None:
     """No address of another machine, no style or script within the HTML, no markup made of text."""
-    assert {"index.html", "app.js", "api.js", "style.css"} <= set(files())
-    for name, file in files().items():
+    assert {"index.html", "app.js", "api.js", "style.css"} <= set(page_files())
+    for name, file in page_files().items():
         text = file.body.decode()
         rest = text.replace("http://www.w3.org/2000/svg", "")
         assert "://" not in rest, name

@@ -38,7 +38,7 @@ Reader = Callable[[bytes], object]
 
 def _read_report(raw: bytes) -> object:
     body = decode_body(raw, ReportBody)
-    return [reports._event(body, number, one, "token:x") for number, one in enumerate(body.events)]
+    return [reports._read_event(body, number, one, "token:x") for number, one in enumerate(body.events)]
 
 
 def _read_delivery(raw: bytes) -> object:
@@ -52,8 +52,8 @@ def _read_delivery(raw: bytes) -> object:
         return None
     delivery = webhooks.delivery_of(headers.get)
     hook = Hook(name="h", host=delivery.host, secret_file=Path("/x"), job="edge", mode="check", branch="main")
-    webhooks._proves(delivery, b"0123456789abcdef", body)
-    return webhooks.nonces(delivery, body), webhooks.reason_not_to(hook, delivery, body)
+    webhooks._is_signed_with(delivery, b"0123456789abcdef", body)
+    return webhooks.delivery_nonces(delivery, body), webhooks.reason_not_to(hook, delivery, body)
 
 
 def _read_query(raw: bytes) -> object:

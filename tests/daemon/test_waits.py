@@ -19,8 +19,8 @@ import httpx
 import pytest
 
 from fazai.daemon.ingest.admission import Admission
-from fazai.daemon.runs.child import Child, Ended, Patience
-from fazai.daemon.settings import Limits
+from fazai.daemon.runs.child import Child, ChildResult, StopTimeouts
+from fazai.daemon.settings import ServerLimits
 from fazai.errors import FazaiError, StateError
 from fazai.providers.gemma import client as gemma_client
 from fazai.store.base import Run
@@ -28,9 +28,8 @@ from fazai.store.daemon import NewEvent, NewSample
 from fazai.store.daemon_sqlite import SqliteDaemonStore
 from fazai.store.schema import FILE_NAME
 from fazai.store.sqlite import SqliteStore
-
-from . import certificates
-from .live import PATIENCE_S, Live, live, until
+from tests.daemon import certificates
+from tests.daemon.live import PATIENCE_S, Live, live, until
 
 GAUGES = (float("nan"),) * 12
 
@@ -123,7 +122,7 @@ def _serve_until_the_store_ends(folder: Path) -> None:
 @pytest.fixture
 def stuck(tmp_path: Path) -> Iterator[Live]:
     """A daemon whose store can write nothing: another holds the file."""
-    with live(tmp_path, limits=Limits(answer_s=0.4)) as daemon, daemon.client() as client:
+    with live(tmp_path, limits=ServerLimits(answer_s=0.4)) as daemon, daemon.client() as client:
         assert client.post("/ingest", json=_record(0)).status_code == 200
         holder = sqlite3.connect(tmp_path / "state" / FILE_NAME, isolation_level=None, timeout=PATIENCE_S)
         holder.execute("BEGIN IMMEDIATE")
@@ -152,7 +151,7 @@ def test_every_request_has_its_deadline(stuck: Live) -> None:
 
 
 def test_the_short_way_has_its_deadline(tmp_path: Path) -> None:
-    with live(tmp_path, limits=Limits(answer_s=0.4)) as daemon, daemon.client() as client:
+    with live(tmp_path, limits=ServerLimits(answer_s=0.4)) as daemon, daemon.client() as client:
         with socket.create_connection(("127.0.0.1", daemon.port), PATIENCE_S) as line:
             for minute in range(2):  # the second one takes the short way
                 line.sendall(_whole(minute))
@@ -210,8 +209,8 @@ def test_what_a_run_says_is_bounded(tmp_path: Path) -> None:
         "while os.stat(sys.argv[1]).st_size > 1 << 20: pass\nos.write(2, b'the end')"
     )
 
-    async def run() -> tuple[Ended, int]:
-        child = Child([sys.executable, "-c", flood, str(said)], {}, said, most_bytes=1 << 20, look_s=0.01)
+    async def run() -> tuple[ChildResult, int]:
+        child = Child([sys.executable, "-c", flood, str(said)], {}, said, most_bytes=1 << 20, check_s=0.01)
         sizes = []
 
         async def watch() -> None:
@@ -221,22 +220,22 @@ def test_what_a_run_says_is_bounded(tmp_path: Path) -> None:
                 await asyncio.sleep(0.005)
 
         watching = asyncio.ensure_future(watch())
-        ended = await child.wait(PATIENCE_S, Patience())
+        ended = await child.wait(PATIENCE_S, StopTimeouts())
         watching.cancel()
         return ended, child.cut
 
     ended, cut = asyncio.run(run())
     assert cut > 0
-    assert (ended.exit_code, ended.said[-7:]) == (0, "the end")
-    assert len(ended.said) <= 8192
+    assert (ended.exit_code, ended.stderr_tail[-7:]) == (0, "the end")
+    assert len(ended.stderr_tail) <= 8192
 
 
 def test_admission_is_one_budget() -> None:
     admission = Admission(100, lambda: 0.5)
-    admission.enter("", 100)
+    admission.hold("", 100)
     with pytest.raises(FazaiError, match="more"):
-        admission.enter("", 1)
-    admission.leave("", 100)
+        admission.hold("", 1)
+    admission.release("", 100)
     assert admission.total_bytes == 0
 
 
@@ -313,7 +312,7 @@ def test_a_worker_that_does_not_answer_holds_nobody_up(
 def test_a_tls_peer_that_says_nothing_is_let_go(tmp_path: Path) -> None:
     files = certificates.server(tmp_path)
     tls: dict[str, Any] = {"tls_cert": files.cert, "tls_key": files.key}
-    with live(tmp_path, limits=Limits(head_s=0.4), **tls) as daemon:
+    with live(tmp_path, limits=ServerLimits(head_s=0.4), **tls) as daemon:
         with socket.create_connection(("127.0.0.1", daemon.port), PATIENCE_S) as line:
             assert line.recv(1) == b""  # the daemon ends it
         with socket.create_connection(("127.0.0.1", daemon.port), PATIENCE_S) as line:
@@ -327,7 +326,7 @@ def test_a_tls_peer_that_says_nothing_is_let_go(tmp_path: Path) -> None:
 @pytest.mark.parametrize("count", range(1, 7))
 def test_a_client_that_does_not_read_its_answers_is_let_go(tmp_path: Path, count: int) -> None:
     """Whatever of it the kernel takes: nothing waits for the client, neither an answer nor the end."""
-    limits = Limits(answer_s=0.3, idle_s=0.3, stall_s=0.3, linger_s=0.3)
+    limits = ServerLimits(answer_s=0.3, idle_s=0.3, stall_s=0.3, linger_s=0.3)
     asked = b"GET /openapi.json HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n"
     with (
         live(tmp_path, limits=limits, socket=tmp_path / "d.sock") as daemon,

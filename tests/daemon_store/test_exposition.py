@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from fazai.daemon.events.announcer import Announcer
 from fazai.daemon.ingest.admission import Admission
-from fazai.daemon.ingest.deadman import Watch, WatchRules
+from fazai.daemon.ingest.deadman import HostWatch, WatchRules
 from fazai.daemon.ingest.pipeline import Ingest, IngestRules
 from fazai.daemon.metrics import HOST_METRICS, Exposition, HostLines
 from fazai.service.log import Log
@@ -25,8 +25,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
 
 @pytest.fixture
 def exposition(store: SqliteDaemonStore, clock: Clock) -> Exposition:
-    watch = Watch(WatchRules(), time.monotonic)
-    found = Exposition(store.counts, watch.counts)
+    watch = HostWatch(WatchRules(), time.monotonic)
+    found = Exposition(store.counts, watch.count_hosts)
     admission = Admission(1 << 20, lambda: 0.5)
     announcer = Announcer(store, Log())
     rules = IngestRules()

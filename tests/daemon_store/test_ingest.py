@@ -21,7 +21,7 @@ from fazai.daemon.events.announcer import Announcer
 from fazai.daemon.http.refusal import Refusal
 from fazai.daemon.ingest.admission import Admission
 from fazai.daemon.ingest.asgi import IngestRoute
-from fazai.daemon.ingest.deadman import Watch, WatchRules
+from fazai.daemon.ingest.deadman import HostWatch, WatchRules
 from fazai.daemon.ingest.hostkeys import HostKeys
 from fazai.daemon.ingest.pipeline import Ingest, IngestRules
 from fazai.daemon.ingest.records import inflate, read_records
@@ -44,9 +44,9 @@ class Bench:
 
     def __init__(self, store: SqliteDaemonStore, clock: Clock, *, signed: bool = False) -> None:
         self.store, self.clock, self.now_s = store, clock, 1000.0
-        self.watch = Watch(WatchRules(), lambda: self.now_s)
+        self.watch = HostWatch(WatchRules(), lambda: self.now_s)
         self.admission = Admission(1 << 20, lambda: 0.5)
-        self.exposition = Exposition(store.counts, self.watch.counts)
+        self.exposition = Exposition(store.counts, self.watch.count_hosts)
         self.ingest = Ingest(
             store,
             self.exposition,
@@ -288,19 +288,19 @@ def test_key_files(tmp_path: Path) -> None:
     folder = tmp_path / "hosts"
     folder.mkdir(mode=0o700)
     keys = HostKeys(folder, uid=os.geteuid())
-    assert keys.of("web-1") == ()
-    assert keys.of("../web-1") == ()
+    assert keys.keys_of("web-1") == ()
+    assert keys.keys_of("../web-1") == ()
     path = folder / "web-1.key"
     path.write_bytes(KEY + b"\n")
     path.chmod(0o600)
-    assert keys.of("web-1") == (KEY,)
+    assert keys.keys_of("web-1") == (KEY,)
     path.write_bytes(KEY + b"\n" + NEXT_KEY + b"\n")
-    assert keys.of("web-1") == (KEY, NEXT_KEY)
+    assert keys.keys_of("web-1") == (KEY, NEXT_KEY)
     for mode, text in ((0o644, KEY), (0o600, b"short"), (0o600, b"\n".join([KEY] * 3))):
         path.write_bytes(text)
         path.chmod(mode)
         with pytest.raises(SecretError) as caught:
-            keys.of("web-1")
+            keys.keys_of("web-1")
         assert KEY.decode() not in str(caught.value)
 
 
@@ -309,29 +309,29 @@ def test_key_files(tmp_path: Path) -> None:
 
 def test_one_sender_does_not_take_the_place_of_others() -> None:
     admission = Admission(1000, lambda: 0.5)
-    admission.enter("a", 490)
+    admission.hold("a", 490)
     with pytest.raises(Refusal) as caught:
-        admission.enter("a", 900)
+        admission.hold("a", 900)
     assert caught.value.code == "overloaded"
-    admission.enter("b", 200)
+    admission.hold("b", 200)
     with pytest.raises(Refusal, match="more than its share"):
-        admission.enter("a", 20)  # more than half, with two of them
-    admission.enter("c", 200)
-    admission.leave("a", 490)
-    admission.leave("b", 200)
-    admission.leave("c", 200)
+        admission.hold("a", 20)  # more than half, with two of them
+    admission.hold("c", 200)
+    admission.release("a", 490)
+    admission.release("b", 200)
+    admission.release("c", 200)
     assert admission.total_bytes == 0
-    admission.enter("a", 5000)  # a single large body on an idle daemon
+    admission.hold("a", 5000)  # a single large body on an idle daemon
 
 
 def test_those_who_are_refused_come_back_spread() -> None:
     chance = iter([0.0, 0.25, 0.5, 0.75, 1.0])
     admission = Admission(100, lambda: next(chance))
-    admission.enter("a", 100)
+    admission.hold("a", 100)
     waits = []
     for _ in range(5):
         with pytest.raises(Refusal) as caught:
-            admission.enter("b", 10)
+            admission.hold("b", 10)
         waits.append(int(dict(caught.value.headers)[b"retry-after"]))
     assert waits == sorted(set(waits))
     assert waits[-1] - waits[0] >= 10
@@ -374,7 +374,7 @@ def test_a_host_that_stops_is_an_event_and_a_metric(bench: Bench) -> None:
     ]
     page = bench.page()
     assert 'fazai_host_up{host="web-1"} 0' in page
-    assert 'fazai_hosts{state="silent"} 1' in page
+    assert 'fazai_hosts{state="silent"} 1.0' in page
     assert 'fazai_host_last_seen_timestamp_seconds{host="web-1"}' in page
     found = bench.store.host("web-1")
     assert found is not None

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fazai.daemon.ingest.deadman import Watch, WatchRules
+from fazai.daemon.ingest.deadman import HostWatch, WatchRules
 from fazai.daemon.ingest.pipeline import IngestRules
 from fazai.store.daemon import NewSample
 from fazai.store.daemon_sqlite import SqliteDaemonStore
@@ -135,8 +135,8 @@ def test_no_interval_is_longer_than_a_day(tmp_path: Path) -> None:
     clock.now_us += 30 * DAY_US  # it was switched off
     assert _samples(store, START_US + 30 * DAY_US) == 0.0
     store.close()
-    watch, now = Watch(WatchRules(), lambda: now[0]), [0.0]
-    watch.seen("a", 0.0)
+    watch, now = HostWatch(WatchRules(), lambda: now[0]), [0.0]
+    watch.note_record("a", 0.0)
     now[0] = 301.0
     assert watch.sweep()[0].what == "silent"
 

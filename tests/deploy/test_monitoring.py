@@ -15,7 +15,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from fazai.cli.textfile import METRICS
-from fazai.daemon import agent_states as lives
+from fazai.daemon import agent_states
 from fazai.lab import LabSettings, LabThread
 from fazai.yamltext import loads
 from tests.daemon.live import live, token
@@ -58,10 +58,10 @@ def scraped(tmp_path_factory: pytest.TempPathFactory) -> str:
         assert client.post("/opn/add", json={"name": "fw-01", **about}).json()["tested"] is True
         series(client, "web-1", minutes=2)
         drifting_run(client)
-        daemon.call(daemon.services.drift.look)
+        daemon.call(daemon.services.drift.refresh)
         services = daemon.services
         worker, socket_path = services.sessions.client, services.settings.gemma_socket
-        daemon.call(lambda: lives.look(services.lives, worker, socket_path))
+        daemon.call(lambda: agent_states.check_worker(services.agent_states, worker, socket_path))
         return client.get("/metrics").text
 
 

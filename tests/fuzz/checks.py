@@ -14,7 +14,7 @@ from fazai.wire.base import MAX_LINE_BYTES, Message, WireError, encode
 from fazai.wire.worker import ERROR_CODES, decode_worker_event, decode_worker_request
 from fazai.worker.bridge import Options
 from fazai.worker.metrics import Metrics
-from fazai.worker.server import Connection, Worker
+from fazai.worker.server import ClientConnection, Worker
 
 __all__ = ["check_event", "check_framing", "check_request", "examples"]
 
@@ -77,7 +77,7 @@ def check_framing(raw: bytes, cuts: Iterable[int]) -> None:
 
 
 def _answers(chunks: Iterable[bytes]) -> list[dict[str, Any]]:
-    connection, ear = Connection(Worker(Options(), Metrics())), Ear()
+    connection, ear = ClientConnection(Worker(Options(), Metrics())), Ear()
     connection.connection_made(ear)
     for chunk in chunks:
         connection.data_received(chunk)

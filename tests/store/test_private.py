@@ -103,7 +103,7 @@ def test_the_daemon_says_it_and_its_files_are_private(tmp_path: Path, lax: Path)
     asked = settings(tmp_path)
     with live(tmp_path, socket=lax / "daemon.sock") as daemon:
         assert asked.state == lax
-        daemon.services.scheduler._remember()
+        daemon.services.scheduler._save_last_starts()
         assert f"the state folder {lax} is open to others (mode 0755)" in daemon.log()
         assert oct((lax / "daemon.sock").stat().st_mode & 0o777) == "0o660"  # by its group: docs/daemon.md
         assert (lax / "schedule.json").exists()

@@ -1,7 +1,7 @@
 """An engine without a model, for the tests of the protocol.
 
-It has the methods of bridge.Engine, a thread that makes a token a step, the same bounded queue and the same
-pause when its text is not taken. A prompt's words come back in upper case, then numbers: an answer shows
+It has the methods of bridge.NativeEngine, a thread that makes a token a step, the same bounded queue and the
+same pause when its text is not taken. A prompt's words come back in upper case, then numbers: an answer shows
 whose it is.
 """
 
@@ -206,7 +206,7 @@ class FakeMasks:
         self.gate.set()
         self.compiled = 0
 
-    def known(self, schema: Any, grammar: str | None) -> None:
+    def find_compiled(self, schema: Any, grammar: str | None) -> None:
         """Nothing was compiled before."""
 
     def compile(self, *, schema: Any, grammar: str | None) -> object:

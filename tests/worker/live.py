@@ -13,12 +13,12 @@ from typing import Any, cast
 
 from fazai.service import systemd
 from fazai.service.log import Log
-from fazai.worker.bridge import Engine, Options
+from fazai.worker.bridge import NativeEngine, Options
 from fazai.worker.chat import chat_of
 from fazai.worker.masks import Masks
 from fazai.worker.metrics import Metrics
-from fazai.worker.server import Connection, Worker
-from fazai.worker.sessions import Sessions
+from fazai.worker.server import ClientConnection, Worker
+from fazai.worker.sessions import WorkerSessions
 
 from .fake import FakeEngine, FakeMasks
 
@@ -74,10 +74,10 @@ class Live:
 
     def load(self) -> None:
         """What the worker does once its model is there."""
-        self.worker.sessions = Sessions(
-            cast(Engine, self.engine),
+        self.worker.sessions = WorkerSessions(
+            cast(NativeEngine, self.engine),
             cast(Masks, self.masks),
-            chat_of(cast(Engine, self.engine)),
+            chat_of(cast(NativeEngine, self.engine)),
             self.worker.metrics,
             idle_s=self.idle_s,
             clock=time.monotonic,
@@ -97,8 +97,8 @@ class Live:
                 await asyncio.sleep(0.002)
 
     @property
-    def sessions(self) -> Sessions:
-        return self.worker.live()
+    def sessions(self) -> WorkerSessions:
+        return self.worker.loaded_sessions()
 
 
 @contextlib.asynccontextmanager
@@ -117,7 +117,7 @@ async def live(
         if loaded:
             made.load()
         server = await loop.create_unix_server(
-            lambda: Connection(worker), sock=systemd.listen(path), backlog=systemd.BACKLOG
+            lambda: ClientConnection(worker), sock=systemd.listen(path), backlog=systemd.BACKLOG
         )
         try:
             yield made

@@ -27,7 +27,7 @@ class Slow(FakeEngine):
         time.sleep(float(sys.argv[1]))
         super().__init__(options, step_s=0.002)
 
-worker.Engine = Slow
+worker.NativeEngine = Slow
 sys.exit(main(sys.argv[2:]))
 """
 

@@ -147,8 +147,8 @@ def test_metrics_are_said_where_they_are_asked_for() -> None:
             assert "metrics" not in await peer.ask({"type": "status"})
             await peer.ask(b"nonsense")
             text = (await peer.ask({"type": "status", "metrics": True}))["metrics"]
-            assert 'fazai_worker_errors_total{code="bad_json"} 1' in text
-            assert "fazai_worker_sessions 0" in text
+            assert 'fazai_worker_errors_total{code="bad_json"} 1.0' in text
+            assert "fazai_worker_sessions 0.0" in text
             assert (await peer.ask({"type": "status", "metrics": 1}))["code"] == "bad_request"
 
     asyncio.run(run())

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from fazai.worker.keywords import unknown_keyword
-from fazai.worker.numbers import MAX_NUMBER, NumberEnds, bits_of
+from fazai.worker.numbers import MAX_NUMBER, NumberEnds, number_token_bits
 
 UNKNOWN = [
     ({"type": "string", "maxLenght": 3}, "'maxLenght'", 'did you mean "maxLength"?'),
@@ -47,7 +47,7 @@ TOKENS = [*(bytes([byte]) for byte in range(256)), b"12", b',"a":', b"99e", b"tr
 
 
 def ends(text: str, *last: int) -> NumberEnds:
-    made = NumberEnds(TOKENS, bits_of(TOKENS))
+    made = NumberEnds(TOKENS, number_token_bits(TOKENS))
     made.feed(text.encode())
     made.feed(last)
     return made

@@ -14,6 +14,7 @@ import pytest
 from fazai.errors import InputError
 from fazai.service import systemd
 from fazai.service.log import Log
+from fazai.service.prometheus import Histogram, to_text
 from fazai.worker import bridge, metrics
 
 
@@ -25,7 +26,7 @@ def test_without_the_native_module_it_says_what_to_install(
 
     monkeypatch.setattr("importlib.import_module", absent)
     with pytest.raises(InputError) as refused:
-        bridge.Engine(tmp_path / "x.gguf", bridge.Options())
+        bridge.NativeEngine(tmp_path / "x.gguf", bridge.Options())
     assert "pip install ./native" in str(refused.value)
 
 
@@ -56,22 +57,22 @@ def test_systemd_is_told_where_it_listens(tmp_path: Path) -> None:
         assert ear.recv(100) == b"READY=1"
     systemd.notify({"NOTIFY_SOCKET": address}, "READY=1")  # nobody listens any more
     systemd.notify({}, "READY=1")
-    assert systemd.inherited({"LISTEN_PID": "1", "LISTEN_FDS": "1"}, 2) is None
+    assert systemd.inherited_unix_socket({"LISTEN_PID": "1", "LISTEN_FDS": "1"}, 2) is None
     with pytest.raises(InputError, match="hands over 2 sockets"):
-        systemd.inherited({"LISTEN_PID": "2", "LISTEN_FDS": "2"}, 2)
+        systemd.inherited_unix_socket({"LISTEN_PID": "2", "LISTEN_FDS": "2"}, 2)
 
 
 def test_histograms_are_cumulative() -> None:
-    found = metrics.Histogram((0.1, 1.0))
+    found = Histogram("x_seconds", "Text.", (0.1, 1.0))
     for value in (0.05, 0.1, 0.5, 7.0):
-        found.add(value)
-    found.add(0.2, 2)
-    assert list(found.lines("x_seconds", "Text."))[2:] == [
-        'x_seconds_bucket{le="0.1"} 2',
-        'x_seconds_bucket{le="1"} 5',
-        'x_seconds_bucket{le="+Inf"} 6',
+        found.observe(value)
+    found.observe(0.2, 2)
+    assert to_text([found.family()]).decode().splitlines()[2:] == [
+        'x_seconds_bucket{le="0.1"} 2.0',
+        'x_seconds_bucket{le="1"} 5.0',
+        'x_seconds_bucket{le="+Inf"} 6.0',
+        "x_seconds_count 6.0",
         "x_seconds_sum 8.05",
-        "x_seconds_count 6",
     ]
 
 
@@ -84,8 +85,8 @@ def test_metrics_over_http() -> None:
         async with httpx.AsyncClient() as http:
             answer = await http.get(f"http://127.0.0.1:{port}/metrics")
             assert answer.status_code == 200
-            assert 'fazai_worker_errors_total{code="bad_json"} 3' in answer.text
-            assert "fazai_worker_first_token_seconds_count 0" in answer.text
+            assert 'fazai_worker_errors_total{code="bad_json"} 3.0' in answer.text
+            assert "fazai_worker_first_token_seconds_count 0.0" in answer.text
             assert (await http.get(f"http://127.0.0.1:{port}/other")).status_code == 404
         server.close()
 

@@ -11,7 +11,7 @@ import click
 from fazai.errors import InputError, UsageError
 
 if TYPE_CHECKING:
-    from fazai.daemon.settings import Settings
+    from fazai.daemon.settings import DaemonSettings
     from fazai.inventory import Inventory
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -75,12 +75,12 @@ def daemon_command(**options: Any) -> None:
     serve(settings, lambda state: SqliteDaemonStore(state, limits))
 
 
-def _settings(options: dict[str, Any]) -> Settings:
+def _settings(options: dict[str, Any]) -> DaemonSettings:
     from fazai.cli import environment as setup
     from fazai.config import daemon_socket
     from fazai.daemon.runs.config import DaemonConfig
     from fazai.daemon.runs.config_file import read_config
-    from fazai.daemon.settings import Settings
+    from fazai.daemon.settings import DaemonSettings
 
     config = setup.config()
     file = options["config_file"]
@@ -90,7 +90,7 @@ def _settings(options: dict[str, Any]) -> Settings:
         if not os.environ.get("FAZAI_SOCKET"):
             _make_folder(path.parent, private=path.parent == config.state)
     gemma = options["gemma_socket"] or os.environ.get("FAZAI_GEMMA_SOCK") or "/run/fazai/gemma.sock"
-    return Settings(
+    return DaemonSettings(
         state=config.state,
         secrets=config.secrets,
         host=options["host"],

@@ -74,11 +74,11 @@ def worker_command(
 ) -> None:
     """Serve a Gemma model on a Unix socket, one JSON object a line."""
     from fazai.worker.bridge import Options
-    from fazai.worker.main import Settings, check, serve
+    from fazai.worker.main import WorkerSettings, check_model, serve
 
     if (model is None) == (not demo_model):
         raise UsageError("name one model", hint="--model FILE.gguf, or --demo-model")
-    settings = Settings(
+    settings = WorkerSettings(
         model=model if model is not None else _demo(),
         socket=socket_of(socket_path),
         options=Options(
@@ -94,7 +94,7 @@ def worker_command(
         log_text=log_format == "text",
     )
     if only_check:
-        check(settings, click.echo)
+        check_model(settings, click.echo)
     else:
         serve(settings)
 

@@ -1,4 +1,4 @@
-"""Says what happened: one line of the log and one event, both with the ids that the event carries."""
+"""Writes what happened as one line of the log and one event, both with the ids that the event carries."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def log_event(level: Level, message: str, logger: str, **ids: str | None) -> Log
 
 
 class Announcer:
-    """Writes to the log of the process and to the event log. Used by the daemon's event loop."""
+    """Writes to the log of the process and to the event log. Used on the daemon's event loop."""
 
     def __init__(self, store: DaemonStore, log: Log) -> None:
         self._store, self._log = store, log

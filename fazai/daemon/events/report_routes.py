@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from fazai.daemon.http.routing import Call, Route
+from fazai.daemon.http.routing import Route, RouteCall
 from fazai.wire.daemon import ReportAnswer, ReportBody
 
 __all__ = ["ROUTES"]
 
 
-async def report(call: Call) -> ReportAnswer:
-    own = call.services.runs.records.get(call.body.run_id) is not None
-    answer: ReportAnswer = await call.services.reports.take(call.body, call.who, own=own)
+async def accept_report(call: RouteCall) -> ReportAnswer:
+    """Store a batch of events of one run."""
+    own = call.services.run_queue.records.get(call.body.run_id) is not None
+    answer: ReportAnswer = await call.services.reports.accept(call.body, call.who, own=own)
     return answer
 
 
@@ -19,7 +20,7 @@ ROUTES = (
         method="POST",
         path="/events",
         summary="Events of a run, from the reconciler that carries it out.",
-        handler=report,
+        handler=accept_report,
         role="operator",
         body=ReportBody,
         answer=ReportAnswer,

@@ -1,4 +1,4 @@
-"""Takes what reconcilers on this and other machines report of their runs (SPEC.md, 2.2).
+"""Takes the events that reconcilers on this and other machines report of their runs (SPEC.md, 2.2).
 
 An event's `sequence` is stored with it, so that after a restart the log itself says what a run has reported.
 """
@@ -47,23 +47,23 @@ _TYPES: Mapping[str, type[EventBase]] = {
         ExecLogEvent,
     )
 }
-_BAD = ("failed", "unreachable", "refused", "locked", "stale", "interrupted")
+_BAD_STATUSES = ("failed", "unreachable", "refused", "locked", "stale", "interrupted")
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _KNOWN_RUNS = 1000
 _CLOCKS_DIFFER_US = 86_400 * 1_000_000
 _IDS = frozenset(EventBase.__struct_fields__) - {"timestamp"}
 
 
-class _Stored(msgspec.Struct):
-    """What is read again of an event that a run reported."""
+class _StoredIds(msgspec.Struct):
+    """The fields that are read again of a stored event of a run."""
 
     sequence: int = 0
     reported_by: str | None = None
 
 
-class _Run:
-    """What is known of a run that reports. `here`: it writes the daemon's own ledger itself. `owner`: who
-    reported its first event."""
+class _ReportedRun:
+    """A run that reports. `here`: it writes the daemon's own ledger itself. `owner`: who reported its first
+    event."""
 
     def __init__(self) -> None:
         self.owner: str | None = None
@@ -73,22 +73,22 @@ class _Run:
 
 
 class Reports:
-    """One for the daemon."""
+    """Stores what runs report, each event once, and keeps the ledger for runs of other machines."""
 
     def __init__(self, store: DaemonStore, announcer: Announcer) -> None:
         self._store, self._announcer = store, announcer
-        self._runs: OrderedDict[str, _Run] = OrderedDict()
+        self._runs: OrderedDict[str, _ReportedRun] = OrderedDict()
 
-    async def take(self, body: ReportBody, who: Principal, *, own: bool = False) -> ReportAnswer:
-        """Store what is new; durable when it returns. `own`: the daemon started that run. Raises WireError
-        (bad_request), Refusal(forbidden), StateError."""
+    async def accept(self, body: ReportBody, who: Principal, *, own: bool = False) -> ReportAnswer:
+        """Store the events that are new; they are durable when it returns. `own`: the daemon started that
+        run. Raises WireError (bad_request), Refusal(forbidden), StateError."""
         if not is_ulid(body.run_id):
             raise WireError(
                 "bad_request", "`run_id`: expected a ULID", hint="26 letters, as fazai makes them"
             )
-        _plausible(body.started, "`started`: ")
-        events = [_event(body, number, one, who.name) for number, one in enumerate(body.events)]
-        run = self._runs.setdefault(body.run_id, _Run())
+        _check_year(body.started, "`started`: ")
+        events = [_read_event(body, number, one, who.name) for number, one in enumerate(body.events)]
+        run = self._runs.setdefault(body.run_id, _ReportedRun())
         self._runs.move_to_end(body.run_id)
         async with run.lock:
             if run.last < 0:
@@ -115,8 +115,8 @@ class Reports:
             self._runs.popitem(last=False)
         return ReportAnswer(accepted=len(fresh), duplicates=len(events) - len(fresh))
 
-    def _check_owner(self, run: _Run, run_id: str, who: Principal, own: bool) -> None:
-        """Raises Refusal(forbidden) for a run that somebody else began."""
+    def _check_owner(self, run: _ReportedRun, run_id: str, who: Principal, own: bool) -> None:
+        """Refuse a report of a run that somebody else began. Raises Refusal(forbidden)."""
         if run.owner not in (None, who.name):
             raise Refusal("forbidden", f"run {run_id} is reported by another", hint="each run has its own id")
         if run.owner is not None or who.is_local or who.role == "admin":
@@ -131,11 +131,12 @@ class Reports:
         )
 
     def _is_here(self, run_id: str) -> bool:
-        """It may report before it has written that it began; what it does comes after that."""
+        """Return whether the run is one of this machine. It may report before it has written that it began;
+        what it does comes after that."""
         found = self._store.ledger.find_run(run_id)
         return found is not None and found.pid != 0
 
-    def _look_up(self, run: _Run, run_id: str) -> int:
+    def _look_up(self, run: _ReportedRun, run_id: str) -> int:
         """Return the highest sequence that is in the log, and note who reported it; it can only stand after
         the run's beginning. Blocks."""
         number = 0
@@ -146,7 +147,7 @@ class Reports:
         while rows := self._store.events_after(position, 1000):
             for row in rows:
                 if row.run == run_id:
-                    stored = msgspec.json.decode(row.data, type=_Stored)
+                    stored = msgspec.json.decode(row.data, type=_StoredIds)
                     highest = max(highest, stored.sequence)
                     run.owner = run.owner or stored.reported_by
             position = rows[-1].id
@@ -171,14 +172,14 @@ class Reports:
 
 
 def _is_bad(event: EventBase) -> bool:
-    """Return whether an operator should find it in the daemon's log, too."""
+    """Return whether an operator should find the event in the daemon's log, too."""
     if isinstance(event, ChangeEvent):
         return event.status in ("failed", "undone", "refused")
-    return isinstance(event, OutcomeEvent) and event.status in _BAD
+    return isinstance(event, OutcomeEvent) and event.status in _BAD_STATUSES
 
 
-def _event(body: ReportBody, number: int, one: ReportedEvent, by: str) -> EventBase:
-    """The event as it is stored. Raises WireError."""
+def _read_event(body: ReportBody, number: int, one: ReportedEvent, by: str) -> EventBase:
+    """Return a reported event as it is stored. Raises WireError."""
     kind = one.event.get("type")
     of = _TYPES.get(kind) if isinstance(kind, str) else None
     if of is None:
@@ -202,11 +203,11 @@ def _event(body: ReportBody, number: int, one: ReportedEvent, by: str) -> EventB
     except WireError as error:
         text = error.message
         raise WireError(error.code, place + text.replace("`", ""), hint=error.hint) from None
-    _plausible(event.timestamp, place)
+    _check_year(event.timestamp, place)
     return event
 
 
-def _plausible(moment: datetime | None, place: str) -> None:
-    """Whether it can be shown everywhere in UTC. Raises WireError."""
+def _check_year(moment: datetime | None, place: str) -> None:
+    """Refuse a moment that cannot be shown everywhere in UTC. Raises WireError."""
     if moment is not None and not 1970 < moment.year < 9999:
         raise WireError("bad_request", f"{place}timestamp: the year {moment.year} is none of a run")

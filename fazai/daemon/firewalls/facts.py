@@ -1,4 +1,4 @@
-"""What the runs' events say of the firewalls: changes that are pending, and the last apply."""
+"""Reads from the runs' events which changes of a firewall are pending, and when one was last applied."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import msgspec
 from fazai.errors import StateError
 
 if TYPE_CHECKING:
-    from fazai.daemon.firewalls.metrics import Known
+    from fazai.daemon.firewalls.metrics import FirewallFigures
     from fazai.store.base import Store
     from fazai.store.daemon import DaemonStore, StoredEvent
 
@@ -23,8 +23,8 @@ _RUNS_BACK = 20
 _RUNS_KNOWN = 1000
 
 
-class _Fact(msgspec.Struct):
-    """What is needed of `run` and `outcome`."""
+class _Outcome(msgspec.Struct):
+    """The fields of `run` and `outcome` events that are read."""
 
     state: str = ""
     check: bool = False
@@ -32,29 +32,31 @@ class _Fact(msgspec.Struct):
     pending: int = 0
 
 
-async def follow_runs(known: Known, store: DaemonStore) -> None:
-    """Load what the latest runs left into `known`, and subscribe to what is published from now on."""
+async def follow_runs(figures: FirewallFigures, store: DaemonStore) -> None:
+    """Load what the latest runs left into `figures`, and subscribe to what is published from now on."""
     ledger = store.ledger
     checks: OrderedDict[str, bool] = OrderedDict()
     loop = asyncio.get_running_loop()
 
     def published(events: list[StoredEvent]) -> None:
-        """Called by the store's writer."""
+        """Hand runs and outcomes over to the loop. Called by the store's writer."""
         found = [event for event in events if event.type in ("run", "outcome")]
         if found:
             with contextlib.suppress(RuntimeError):  # the loop ended before the last commit
-                loop.call_soon_threadsafe(_take, known, ledger, checks, found)
+                loop.call_soon_threadsafe(_note_events, figures, ledger, checks, found)
 
     store.on_published(published)
-    for name, facts in (await asyncio.to_thread(_look_back, ledger)).items():
-        if not known.has_run(name):  # else a run that reports now has the last word
+    for name, facts in (await asyncio.to_thread(_read_latest_runs, ledger)).items():
+        if not figures.has_run(name):  # else a run that reports now has the last word
             for at, check, fact in facts:
-                known.ran(name, check=check, status=fact.status, pending=fact.pending, at=at)
+                figures.note_run(name, check=check, status=fact.status, pending=fact.pending, at=at)
 
 
-def _take(known: Known, ledger: Store, checks: OrderedDict[str, bool], events: Sequence[StoredEvent]) -> None:
+def _note_events(
+    figures: FirewallFigures, ledger: Store, checks: OrderedDict[str, bool], events: Sequence[StoredEvent]
+) -> None:
     for event in events:
-        fact = msgspec.json.decode(event.data, type=_Fact)
+        fact = msgspec.json.decode(event.data, type=_Outcome)
         run_id = event.run or ""
         if event.type == "run":
             checks[run_id] = fact.check
@@ -64,7 +66,9 @@ def _take(known: Known, ledger: Store, checks: OrderedDict[str, bool], events: S
             if run_id not in checks:
                 checks[run_id] = _is_check(ledger, run_id)
             at = event.time_us / 1e6
-            known.ran(event.target, check=checks[run_id], status=fact.status, pending=fact.pending, at=at)
+            figures.note_run(
+                event.target, check=checks[run_id], status=fact.status, pending=fact.pending, at=at
+            )
 
 
 def _is_check(ledger: Store, run_id: str) -> bool:
@@ -75,13 +79,13 @@ def _is_check(ledger: Store, run_id: str) -> bool:
     return run is None or run.command != "apply"
 
 
-def _look_back(ledger: Store) -> dict[str, list[tuple[float, bool, _Fact]]]:
-    """Target -> what the latest runs left there, the oldest first. Blocks. Raises StateError."""
-    found: dict[str, list[tuple[float, bool, _Fact]]] = {}
+def _read_latest_runs(ledger: Store) -> dict[str, list[tuple[float, bool, _Outcome]]]:
+    """Return, by target, what the latest runs left there, the oldest first. Blocks. Raises StateError."""
+    found: dict[str, list[tuple[float, bool, _Outcome]]] = {}
     for run in reversed(ledger.history(_RUNS_BACK)):
         for event in ledger.events(run.run_id):
             if event["type"] == "outcome":
-                fact = _Fact(status=str(event.get("status", "")), pending=int(event.get("pending") or 0))
+                fact = _Outcome(status=str(event.get("status", "")), pending=int(event.get("pending") or 0))
                 at = float(event.get("time") or run.started)
                 found.setdefault(str(event["target"]), []).append((at, run.command != "apply", fact))
     return found

@@ -1,5 +1,5 @@
-"""Watches the firewalls in the background: each in its turn, spread over the interval, some at once, and
-seldom those that do not answer."""
+"""Polls the firewalls in the background: spread over the interval, a bounded number at once, and less often
+those that do not answer."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from fazai.daemon.events.announcer import Announcer, row_of, utc_now
-from fazai.daemon.firewalls.metrics import Known, lines
+from fazai.daemon.firewalls.metrics import FirewallFigures
 from fazai.daemon.firewalls.registry import (
     Firewall,
     KeyFiles,
     firewall_id,
+    firewall_of_record,
+    firewalls_of_inventory,
     inventory_files,
-    of_inventory,
-    of_record,
-    reachable,
+    resolve_lab_target,
 )
 from fazai.daemon.http.refusal import Refusal
 from fazai.daemon.runs.config import Polling
-from fazai.daemon.settings import Settings
+from fazai.daemon.settings import DaemonSettings
 from fazai.errors import FazaiError, StateError
 from fazai.providers.opnsense.api.budget import Budget
 from fazai.providers.opnsense.api.client import Api
@@ -33,11 +33,12 @@ from fazai.providers.opnsense.api.vitals import Vitals, read_vitals
 from fazai.providers.opnsense.provider import OpnsenseProvider
 from fazai.providers.opnsense.session import open_session
 from fazai.service.log import Log
+from fazai.service.prometheus import Family
 from fazai.store.daemon import DaemonStore, FirewallRecord
 from fazai.wire.events import AgentEvent, Level
 from fazai.wire.opn import OpnAddBody
 
-__all__ = ["Firewalls", "Seen", "backoff_s"]
+__all__ = ["Firewalls", "WatchedFirewall", "backoff_s"]
 
 T = TypeVar("T")
 
@@ -50,7 +51,7 @@ _LOGGER = "fazai.daemon.opn"
 
 
 def backoff_s(every_s: float, failures: int) -> float:
-    """The pause after so many failed rounds in a row; without jitter."""
+    """Return the pause after so many failed rounds in a row, in seconds and without jitter."""
     if failures == 0:
         return every_s
     if failures < _DOWN_AFTER:
@@ -61,8 +62,9 @@ def backoff_s(every_s: float, failures: int) -> float:
 
 
 @dataclass(slots=True)
-class Seen:
-    """What is known of one firewall. `up` None: not asked yet. Times are seconds since the epoch."""
+class WatchedFirewall:
+    """A firewall and what was last read of it. `up` None: not asked yet. Times are seconds since the epoch,
+    but for `due_s`, which is monotonic."""
 
     firewall: Firewall
     record: FirewallRecord
@@ -76,56 +78,57 @@ class Seen:
 
 
 @dataclass(slots=True)
-class _Clock:
+class _Clocks:
     now: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
     chance: Callable[[], float] = random.random
 
 
 class Firewalls:
-    """One for the daemon; everything happens on its loop."""
+    """The registry of all firewalls, and the rounds in which they are read; used on the daemon's loop."""
 
-    def __init__(self, settings: Settings, store: DaemonStore, log: Log) -> None:
+    def __init__(self, settings: DaemonSettings, store: DaemonStore, log: Log) -> None:
         self._settings, self._store, self._log = settings, store, log
         self._announcer = Announcer(store, log)
         self.polling: Polling = settings.config.polling
         self._keys = KeyFiles(settings.secrets, uid=os.geteuid())
-        self._clock = _Clock()
-        self._seen: dict[str, Seen] = {}
+        self._clock = _Clocks()
+        self._watched: dict[str, WatchedFirewall] = {}
         self._gate = asyncio.Semaphore(self.polling.at_once)
         self._budget = Budget()
         self._files: object = None
         self._looked_s = float("-inf")
         self._changed = asyncio.Event()
         self._rounds: Counter[str] = Counter()
-        self._known = Known()
+        self.figures = FirewallFigures()
         for record in store.firewalls():
             if record.source == "api":
-                self._take(of_record(record, self._keys), record)
+                self._watch(firewall_of_record(record, self._keys), record)
 
     # -- the registry
 
-    def all(self) -> list[Seen]:
-        return sorted(self._seen.values(), key=lambda one: one.firewall.name)
+    def all(self) -> list[WatchedFirewall]:
+        """Return all firewalls, by name."""
+        return sorted(self._watched.values(), key=lambda one: one.firewall.name)
 
-    def get(self, id_: str) -> Seen:
-        """Raises Refusal(not_found)."""
-        found = self._seen.get(id_)
+    def get(self, id_: str) -> WatchedFirewall:
+        """Return a firewall by its id. Raises Refusal(not_found)."""
+        found = self._watched.get(id_)
         if found is None:
             raise Refusal("not_found", f"there is no firewall {id_[:64]!r}", hint="see: GET /opn/list")
         return found
 
-    async def add(self, body: OpnAddBody) -> Seen:
+    async def add(self, body: OpnAddBody) -> WatchedFirewall:
         """Register one, or give a registered one another key and other tags. Raises Refusal, SecretError."""
         id_ = firewall_id("api", body.name)
         other = next(
-            (o for o in self._seen.values() if o.firewall.name == body.name and o.firewall.id != id_), None
+            (o for o in self._watched.values() if o.firewall.name == body.name and o.firewall.id != id_), None
         )
         if other is not None:
             raise Refusal(
                 "conflict", f"the inventory has a firewall {body.name!r}", hint="choose another name"
             )
-        known = self._seen.get(id_)
+        known = self._watched.get(id_)
         if known is not None and known.record.base_url != body.base_url:
             text = f"{body.name!r} is registered with another address"
             raise Refusal("conflict", text, hint=f"POST /opn/{id_}/remove first, or choose another name")
@@ -142,10 +145,10 @@ class Firewalls:
         self._check(body)
         await asyncio.to_thread(self._keys.write, id_, body.api_key, body.api_secret)
         await self._store.put_firewall(record)
-        return self._take(await asyncio.to_thread(of_record, record, self._keys), record)
+        return self._watch(await asyncio.to_thread(firewall_of_record, record, self._keys), record)
 
     def _check(self, body: OpnAddBody) -> None:
-        """What the provider would refuse is not even stored. Raises Refusal(bad_request)."""
+        """Refuse what the provider would refuse, before it is stored. Raises Refusal(bad_request)."""
         if not body.name.isprintable():
             raise Refusal("bad_request", "`name`: it has characters that cannot be shown")
         options = {
@@ -160,7 +163,7 @@ class Firewalls:
             raise Refusal("bad_request", problems[0].message, hint=problems[0].hint)
 
     async def remove(self, id_: str) -> None:
-        """Raises Refusal (not_found, conflict)."""
+        """Forget a registered firewall and its key. Raises Refusal (not_found, conflict)."""
         seen = self.get(id_)
         if seen.firewall.source == "inventory":
             raise Refusal("conflict", "this firewall is in the inventory", hint="take it out there")
@@ -168,27 +171,27 @@ class Firewalls:
         await self._store.delete_firewall(id_)
         await asyncio.to_thread(self._keys.remove, id_)
 
-    def _take(self, firewall: Firewall, record: FirewallRecord) -> Seen:
-        before = self._seen.get(firewall.id)
+    def _watch(self, firewall: Firewall, record: FirewallRecord) -> WatchedFirewall:
+        before = self._watched.get(firewall.id)
         if before is not None and before.firewall == firewall:
             return before
         self._drop(firewall.id)
         wait_s = self._clock.chance() * self.polling.every_s if before is None else 0.0
         due_s = self._clock.monotonic() + min(wait_s, self.polling.every_s)
-        seen = self._seen[firewall.id] = Seen(firewall, record, due_s=due_s)
+        seen = self._watched[firewall.id] = WatchedFirewall(firewall, record, due_s=due_s)
         if before is not None:
             seen.up, seen.failures = before.up, before.failures
         self._changed.set()
         return seen
 
     def _drop(self, id_: str) -> None:
-        seen = self._seen.pop(id_, None)
+        seen = self._watched.pop(id_, None)
         if seen is not None and seen.round is not None:
             seen.round.cancel()
 
     async def read_inventory(self) -> None:
-        """Take over the inventory's firewalls when its files changed. Never raises for what is wrong in
-        it: the ones that were known stay."""
+        """Take over the inventory's firewalls when its files changed. Never raises for an error in it: the
+        firewalls that were known stay."""
         sources = self._settings.inventory
         self._looked_s = self._clock.monotonic()
         files = await asyncio.to_thread(inventory_files, sources)
@@ -197,7 +200,7 @@ class Firewalls:
         self._files = files
         try:
             found, wrong = await asyncio.to_thread(
-                of_inventory, sources, dict(os.environ), self._settings.secrets
+                firewalls_of_inventory, sources, dict(os.environ), self._settings.secrets
             )
         except FazaiError as error:
             self._log.say(
@@ -227,15 +230,15 @@ class Firewalls:
                 )
             if record != known.get(one.id):
                 await self._store.put_firewall(record)
-            self._take(one, record)
+            self._watch(one, record)
 
     # -- asking
 
-    async def ask(self, seen: Seen, work: Callable[[Api], Awaitable[T]]) -> T:
-        """One conversation with a firewall. Raises FazaiError."""
+    async def ask(self, seen: WatchedFirewall, work: Callable[[Api], Awaitable[T]]) -> T:
+        """Open one session with a firewall, let `work` use it, and return its result. Raises FazaiError."""
         if seen.firewall.wrong is not None:
             raise FazaiError(seen.firewall.wrong)
-        target = await asyncio.to_thread(reachable, seen.firewall.target, self._lab())
+        target = await asyncio.to_thread(resolve_lab_target, seen.firewall.target, self._lab())
         limit_s = self.polling.timeout_s
         options: Mapping[str, Any] = {
             **target.options,
@@ -250,22 +253,23 @@ class Firewalls:
     def _lab(self) -> Any:
         return self._settings.lab or self._settings.state / "lab"
 
-    async def look(self, seen: Seen) -> Seen:
-        """A round now, or the one that goes on. Never raises for the firewall's sake."""
+    async def poll_now(self, seen: WatchedFirewall) -> WatchedFirewall:
+        """Begin a round of reads, or join the one that goes on, and wait for its end. Never raises for the
+        firewall's sake."""
         if seen.round is None:
-            seen.round = asyncio.get_running_loop().create_task(self._round(seen))
-            seen.round.add_done_callback(lambda task: self._round_ended(seen, task))
-        await asyncio.wait([seen.round])  # deadline: the request's, Endpoint; the round has its own
+            seen.round = asyncio.get_running_loop().create_task(self._poll(seen))
+            seen.round.add_done_callback(lambda task: self._poll_ended(seen, task))
+        await asyncio.wait([seen.round])  # deadline: the request's, RouteEndpoint; the round has its own
         return seen
 
-    def _round_ended(self, seen: Seen, task: asyncio.Task[None]) -> None:
+    def _poll_ended(self, seen: WatchedFirewall, task: asyncio.Task[None]) -> None:
         seen.round = None
         self._changed.set()
         if not task.cancelled() and (error := task.exception()) is not None:
             seen.due_s = self._clock.monotonic() + self.polling.every_s  # a defect must not spin
             self._log.say("error", f"{seen.firewall.name}: {error!r}", logger=_LOGGER)
 
-    async def _round(self, seen: Seen) -> None:
+    async def _poll(self, seen: WatchedFirewall) -> None:
         async with self._gate:
             began_s = self._clock.monotonic()
             try:
@@ -278,9 +282,9 @@ class Firewalls:
             else:
                 error, seen.vitals = None, vitals
             seen.took_s = self._clock.monotonic() - began_s
-        await self._note(seen, error)
+        await self._note_result(seen, error)
 
-    async def _note(self, seen: Seen, error: FazaiError | None) -> None:
+    async def _note_result(self, seen: WatchedFirewall, error: FazaiError | None) -> None:
         now, before = self._clock.now(), seen.record
         self._rounds["good" if error is None else "failed"] += 1
         seen.failures = 0 if error is None else seen.failures + 1
@@ -294,13 +298,13 @@ class Firewalls:
             seen.record = replace(before, last_error=error.message, last_error_at=now)
         up = error is None if error is None or seen.failures >= _DOWN_AFTER else seen.up
         turned = up is not seen.up and up is not None
-        self._known.put(
+        self.figures.put(
             seen.firewall, up, seen.vitals if error is None else None, seen.record.last_seen, seen.took_s
         )
         if turned or seen.record.version != before.version:
-            await self._tell(seen, up, turned)
+            await self._announce(seen, up, turned)
 
-    async def _tell(self, seen: Seen, up: bool | None, turned: bool) -> None:
+    async def _announce(self, seen: WatchedFirewall, up: bool | None, turned: bool) -> None:
         first, seen.up = seen.up is None, up
         try:
             await self._store.put_firewall(seen.record)
@@ -312,32 +316,32 @@ class Firewalls:
         except StateError as error:
             self._log.say("error", str(error), logger=_LOGGER)
 
-    # -- the part
+    # -- in the background
 
     async def run(self) -> None:
-        """Until it is cancelled."""
+        """Poll the firewalls that are due until it is cancelled."""
         try:
             while True:
                 if self._clock.monotonic() - self._looked_s >= _INVENTORY_S:
                     await self.read_inventory()
-                self._begin_rounds()
-                await self._until_due()
+                self._start_due_polls()
+                await self._wait_until_due()
         finally:
-            for seen in self._seen.values():
+            for seen in self._watched.values():
                 if seen.round is not None:
                     seen.round.cancel()
 
-    def _begin_rounds(self) -> None:
+    def _start_due_polls(self) -> None:
         now_s = self._clock.monotonic()
-        for seen in self._seen.values():
+        for seen in self._watched.values():
             if seen.round is None and seen.due_s <= now_s:
-                seen.round = asyncio.get_running_loop().create_task(self._round(seen))
-                seen.round.add_done_callback(lambda task, seen=seen: self._round_ended(seen, task))  # type: ignore[misc]
+                seen.round = asyncio.get_running_loop().create_task(self._poll(seen))
+                seen.round.add_done_callback(lambda task, seen=seen: self._poll_ended(seen, task))  # type: ignore[misc]
 
-    async def _until_due(self) -> None:
+    async def _wait_until_due(self) -> None:
         self._changed.clear()
         now_s = self._clock.monotonic()
-        due = [seen.due_s for seen in self._seen.values() if seen.round is None]
+        due = [seen.due_s for seen in self._watched.values() if seen.round is None]
         wait_s = min([self._looked_s + _INVENTORY_S, *due], default=now_s + _INVENTORY_S) - now_s
         try:
             async with asyncio.timeout(max(wait_s, 0.05)):  # wait_for() of 3.11 can swallow a cancellation
@@ -346,17 +350,13 @@ class Firewalls:
             return
         await asyncio.sleep(0.05)  # what changes at once is looked at once
 
-    def metrics(self) -> Iterable[str]:
-        """For /metrics."""
-        self._known.keep(set(self._seen))
-        yield from lines(self._known, self._rounds)
-
-    @property
-    def known(self) -> Known:
-        return self._known
+    def families(self) -> Iterable[Family]:
+        """Return the metrics of the firewalls that are watched."""
+        self.figures.keep_only(set(self._watched))
+        return self.figures.families(self._rounds)
 
 
-def _event(seen: Seen, up: bool) -> AgentEvent:
+def _event(seen: WatchedFirewall, up: bool) -> AgentEvent:
     reason = "it answers again" if up else f"it does not answer: {seen.last.message if seen.last else ''}"
     return AgentEvent(
         timestamp=utc_now(),

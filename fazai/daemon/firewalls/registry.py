@@ -1,4 +1,4 @@
-"""Which firewalls are watched: those that `POST /opn/add` registered, and those of the inventory.
+"""The firewalls that are watched: those that `POST /opn/add` registered, and those of the inventory.
 
 A registered one's key stands in `<secrets>/opnsense/<id>.json` alone; an inventory's where the inventory
 says. Both become a `Target` of the provider, which checks them as it does for a run. Nothing here writes
@@ -27,12 +27,20 @@ from fazai.store.daemon import FirewallRecord
 if TYPE_CHECKING:
     from fazai.inventory import Inventory
 
-__all__ = ["Firewall", "KeyFiles", "firewall_id", "inventory_files", "of_inventory", "of_record", "reachable"]
+__all__ = [
+    "Firewall",
+    "KeyFiles",
+    "firewall_id",
+    "firewall_of_record",
+    "firewalls_of_inventory",
+    "inventory_files",
+    "resolve_lab_target",
+]
 
 
 @dataclass(frozen=True, slots=True)
 class Firewall:
-    """One that is watched. `wrong`: why it cannot even be asked."""
+    """A firewall and how it is reached. `wrong`: the reason why it cannot even be asked."""
 
     id: str
     name: str
@@ -51,20 +59,20 @@ class Firewall:
 
 
 def firewall_id(source: str, name: str) -> str:
-    """The same for the same firewall, for ever."""
+    """Return an id that never changes for the same source and name."""
     return hashlib.sha256(f"{source}\0{name}".encode()).hexdigest()[:16]
 
 
 class KeyFiles:
-    """`<secrets>/opnsense/<id>.json`, 0600 in a folder of 0700."""
+    """Reads and writes `<secrets>/opnsense/<id>.json`, 0600 in a folder of 0700."""
 
     def __init__(self, folder: Path, *, uid: int) -> None:
         self._folder = folder / "opnsense"
         self._uid = uid
 
     def write(self, id_: str, key: str, secret: str) -> None:
-        """Durable when it returns. Raises SecretError where the folder is open to others or cannot be
-        written."""
+        """Write a key; it is durable when this returns. Raises SecretError where the folder is open to others
+        or cannot be written."""
         path = self._folder / f"{id_}.json"
         fresh = path.with_suffix(".new")
         try:
@@ -83,7 +91,8 @@ class KeyFiles:
             raise SecretError(f"{path} cannot be written: {error.strerror}") from None
 
     def read(self, id_: str) -> Mapping[str, Secret]:
-        """Raises SecretError where the file or its folder is open to others, or no such file."""
+        """Return the key as `api_key` and `api_secret`. Raises SecretError where the file or its folder is
+        open to others, or there is no such file."""
         path = self._folder / f"{id_}.json"
         try:
             found = msgspec.json.decode(read_private(path, uid=self._uid), type=dict[str, str])
@@ -92,36 +101,37 @@ class KeyFiles:
         return {name: Secret(text) for name, text in found.items()}
 
     def remove(self, id_: str) -> None:
+        """Remove a key, if there is one."""
         with contextlib.suppress(OSError):
             (self._folder / f"{id_}.json").unlink()
 
 
-def of_record(record: FirewallRecord, keys: KeyFiles) -> Firewall:
-    """A registered one. What is wrong with it stands in `wrong`."""
+def firewall_of_record(record: FirewallRecord, keys: KeyFiles) -> Firewall:
+    """Return a registered firewall. An error of its key or options stands in `wrong`."""
     options: dict[str, Any] = {"base_url": record.base_url, "verify_tls": record.verify_tls}
     wrong = None
     try:
         options["secret"] = keys.read(record.id)
     except SecretError as error:
-        wrong = _said(error)
+        wrong = _error_text(error)
     target = Target(record.name, "opnsense", "read", options)
     if wrong is None and (problems := OpnsenseProvider().check(target)):
-        wrong = _said(problems[0])
+        wrong = _error_text(problems[0])
     return Firewall(record.id, record.name, target, "api", record.tags, wrong)
 
 
-def _said(error: FazaiError) -> str:
+def _error_text(error: FazaiError) -> str:
     return f"{error.message} ({error.hint})" if error.hint else error.message
 
 
 # -- the inventory
 
 
-def of_inventory(
+def firewalls_of_inventory(
     sources: Sequence[str], environ: Mapping[str, str], secrets: Path
 ) -> tuple[list[Firewall], list[str]]:
-    """The OPNsense targets of an inventory, read by fazai's own code; and what is wrong with others. Blocks.
-    Raises FazaiError when the inventory itself cannot be read."""
+    """Return the OPNsense targets of an inventory, read by fazai's own code, and what is wrong with others.
+    Blocks. Raises FazaiError when the inventory itself cannot be read."""
     from fazai.inventory import load
     from fazai.secrets import SecretReader
     from fazai.secrets.scripts import script_runner
@@ -129,10 +139,10 @@ def of_inventory(
     reader = SecretReader(environ=environ, folder=secrets)
     run = script_runner(environ) if environ.get("FAZAI_ALLOW_SCRIPTS") == "1" else None
     inventory = load(tuple(sources), decrypt=reader.open_file, run_script=run)
-    return _targets(inventory, reader)
+    return _firewall_targets(inventory, reader)
 
 
-def _targets(inventory: Inventory, reader: Any) -> tuple[list[Firewall], list[str]]:
+def _firewall_targets(inventory: Inventory, reader: Any) -> tuple[list[Firewall], list[str]]:
     from fazai.playbook.problems import Problems
     from fazai.playbook.scopes import Scopes
     from fazai.playbook.targets import Targets
@@ -159,7 +169,8 @@ def _targets(inventory: Inventory, reader: Any) -> tuple[list[Firewall], list[st
 
 
 def inventory_files(sources: Sequence[str]) -> tuple[tuple[str, int, int], ...]:
-    """Every file that an inventory may be made of, with time and size: a cheap reason to read it again."""
+    """Return every file that an inventory may be made of, with time and size: a cheap reason to read it
+    again."""
     seen: dict[str, tuple[str, int, int]] = {}
     for source in sources:
         path = Path(source)
@@ -172,8 +183,9 @@ def inventory_files(sources: Sequence[str]) -> tuple[tuple[str, int, int], ...]:
     return tuple(seen.values())
 
 
-def reachable(target: Target, lab: Path) -> Target:
-    """One of the embedded lab gets the address and key of `fazai lab up`. Blocks. Raises Unreachable."""
+def resolve_lab_target(target: Target, lab: Path) -> Target:
+    """Give a target of the embedded lab the address and key of `fazai lab up`; return any other as it is.
+    Blocks. Raises Unreachable."""
     url = urlsplit(str(target.options.get("base_url", "")))
     if url.scheme != "lab":
         return target

@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fazai.daemon.events.announcer import AUDIT
-from fazai.daemon.firewalls.poller import Seen
+from fazai.daemon.firewalls.poller import WatchedFirewall
 from fazai.daemon.http.refusal import Refusal
-from fazai.daemon.http.routing import Call, Route
+from fazai.daemon.http.routing import Route, RouteCall
 from fazai.errors import DeviceError, FazaiError, SecretError, Unreachable
 from fazai.providers.opnsense.api.vitals import Interface, read_health, read_interfaces
 from fazai.wire.opn import (
@@ -37,8 +37,9 @@ T = TypeVar("T")
 _IN_ALL_S = 30.0
 
 
-async def add(call: Call) -> OpnAddedAnswer:
-    """Stored whether or not it answers: `tested` says which. Raises Refusal."""
+async def add_firewall(call: RouteCall) -> OpnAddedAnswer:
+    """Store a firewall and ask it. It is stored whether or not it answers: `tested` says which. Raises
+    Refusal."""
     body = call.body
     assert isinstance(body, OpnAddBody)
     firewalls = call.services.firewalls
@@ -47,18 +48,19 @@ async def add(call: Call) -> OpnAddedAnswer:
     except SecretError as error:
         raise Refusal("unavailable", error.message, hint=error.hint) from None
     _audit(call, "registered, with its key,", seen)
-    await firewalls.look(seen)
+    await firewalls.poll_now(seen)
     if seen.last is not None or seen.vitals is None:
         return OpnAddedAnswer(id=seen.firewall.id, tested=False, info=None)
     info = {"version": seen.vitals.version, "hostname": seen.vitals.hostname}
     return OpnAddedAnswer(id=seen.firewall.id, tested=True, info=info)
 
 
-async def listed(call: Call) -> OpnListAnswer:
-    return OpnListAnswer(items=tuple(_item(seen) for seen in call.services.firewalls.all()))
+async def list_firewalls(call: RouteCall) -> OpnListAnswer:
+    """Return all firewalls that are watched."""
+    return OpnListAnswer(items=tuple(_firewall_item(seen) for seen in call.services.firewalls.all()))
 
 
-def _item(seen: Seen) -> OpnItem:
+def _firewall_item(seen: WatchedFirewall) -> OpnItem:
     record = seen.record
     error = None
     if seen.firewall.wrong is not None:
@@ -79,32 +81,32 @@ def _item(seen: Seen) -> OpnItem:
     )
 
 
-async def remove(call: Call) -> OpnInfoAnswer:
-    """Raises Refusal (not_found, conflict)."""
+async def remove_firewall(call: RouteCall) -> OpnInfoAnswer:
+    """Forget a registered firewall. Raises Refusal (not_found, conflict)."""
     seen = call.services.firewalls.get(call.path["id"])
     await call.services.firewalls.remove(call.path["id"])
     _audit(call, "removed, and its key,", seen)
     return OpnInfoAnswer(info={"removed": call.path["id"]})
 
 
-def _audit(call: Call, what: str, seen: Seen) -> None:
+def _audit(call: RouteCall, what: str, seen: WatchedFirewall) -> None:
     name, id_ = seen.firewall.name, seen.firewall.id
     text = f"firewall {name} was {what} by {call.who.name}"
     call.services.log.say("info", text, logger=AUDIT, agent_id=id_, target=name)
 
 
-async def health(call: Call) -> OpnInfoAnswer:
-    """Asks the firewall. Raises Refusal (not_found, device_error, timeout)."""
-    return OpnInfoAnswer(info=await _asked(call, read_health))
+async def show_health(call: RouteCall) -> OpnInfoAnswer:
+    """Ask the firewall what it says of itself. Raises Refusal (not_found, device_error, timeout)."""
+    return OpnInfoAnswer(info=await _ask_firewall(call, read_health))
 
 
-async def interfaces(call: Call) -> OpnInterfacesAnswer:
-    """Asks the firewall. Raises Refusal (not_found, device_error, timeout)."""
-    found = await _asked(call, read_interfaces)
-    return OpnInterfacesAnswer(data=tuple(map(_iface, found)))
+async def list_interfaces(call: RouteCall) -> OpnInterfacesAnswer:
+    """Ask the firewall for its interfaces. Raises Refusal (not_found, device_error, timeout)."""
+    found = await _ask_firewall(call, read_interfaces)
+    return OpnInterfacesAnswer(data=tuple(map(_interface_item, found)))
 
 
-async def _asked(call: Call, work: Callable[[Api], Awaitable[T]]) -> T:
+async def _ask_firewall(call: RouteCall, work: Callable[[Api], Awaitable[T]]) -> T:
     firewalls = call.services.firewalls
     seen = firewalls.get(call.path["id"])
     try:
@@ -123,13 +125,13 @@ def _refusal(error: FazaiError) -> Refusal:
     return Refusal(code, error.message, hint=error.hint if known else None)
 
 
-async def metrics(call: Call) -> OpnMetricsAnswer:
-    """Of the last round, else of one made now. Raises Refusal (not_found, device_error)."""
+async def show_metrics(call: RouteCall) -> OpnMetricsAnswer:
+    """Return the figures of the last round, else of one made now. Raises Refusal (not_found,
+    device_error)."""
     firewalls = call.services.firewalls
     seen = firewalls.get(call.path["id"])
     if seen.vitals is None or seen.last is not None:
-        _audit(call, "registered, with its key,", seen)
-    await firewalls.look(seen)
+        await firewalls.poll_now(seen)
     if seen.last is not None:
         raise _refusal(seen.last)
     vitals, record = seen.vitals, seen.record
@@ -144,13 +146,13 @@ async def metrics(call: Call) -> OpnMetricsAnswer:
         cpu_percent=round(vitals.cpu_ratio * 100, 1) if vitals.cpu_ratio is not None else None,
         mem_percent=round(min(memory, 1.0) * 100, 1) if memory is not None else None,
         sessions=vitals.states,
-        ifaces=tuple(map(_iface, vitals.interfaces)),
+        ifaces=tuple(map(_interface_item, vitals.interfaces)),
         last_seen=_moment(record.last_seen) if record.last_seen is not None else None,
     )
     return OpnMetricsAnswer(data=data)
 
 
-def _iface(one: Interface) -> OpnIface:
+def _interface_item(one: Interface) -> OpnIface:
     return OpnIface(
         name=one.name,
         status=one.status,
@@ -176,18 +178,18 @@ def _route(path: str, summary: str, handler: Any, answer: Any, *codes: str, **mo
 
 ROUTES = (
     _route(
-        *("/opn/add", "Register a firewall.", add, OpnAddedAnswer, "conflict", "unavailable"),
+        *("/opn/add", "Register a firewall.", add_firewall, OpnAddedAnswer, "conflict", "unavailable"),
         method="POST",
         role="admin",
         body=OpnAddBody,
     ),
-    _route("/opn/list", "The firewalls that are watched.", listed, OpnListAnswer),
+    _route("/opn/list", "The firewalls that are watched.", list_firewalls, OpnListAnswer),
     _route(
-        *("/opn/{id}/remove", "Forget a registered firewall.", remove, OpnInfoAnswer, "conflict"),
+        *("/opn/{id}/remove", "Forget a registered firewall.", remove_firewall, OpnInfoAnswer, "conflict"),
         method="POST",
         role="admin",
     ),
-    _route("/opn/{id}/health", "What it says of itself.", health, OpnInfoAnswer, "device_error"),
-    _route("/opn/{id}/interfaces", "Its interfaces.", interfaces, OpnInterfacesAnswer, "device_error"),
-    _route("/opn/{id}/metrics", "Its figures.", metrics, OpnMetricsAnswer, "device_error"),
+    _route("/opn/{id}/health", "What it says of itself.", show_health, OpnInfoAnswer, "device_error"),
+    _route("/opn/{id}/interfaces", "Its interfaces.", list_interfaces, OpnInterfacesAnswer, "device_error"),
+    _route("/opn/{id}/metrics", "Its figures.", show_metrics, OpnMetricsAnswer, "device_error"),
 )

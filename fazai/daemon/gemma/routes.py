@@ -1,6 +1,7 @@
 """/agent/*: sessions on the Gemma worker, one generation at a time, as a stream of events (SPEC.md, 2.1).
 
-This is the plain form: tokens, then `done`. The loop of actions, policy and approval plugs in at `_iterate`.
+This is the plain form: tokens, then `done`. The loop of actions, policy and approval plugs in at
+`_run_iteration`.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ import msgspec
 from fazai import __version__
 from fazai.daemon.agent_states import WORKER
 from fazai.daemon.events.announcer import row_of, utc_now
-from fazai.daemon.gemma.sessions import Session
+from fazai.daemon.gemma.sessions import AgentSession
 from fazai.daemon.http.refusal import Refusal
-from fazai.daemon.http.routing import Call, Route
+from fazai.daemon.http.routing import Route, RouteCall
 from fazai.errors import FazaiError, Unreachable
 from fazai.providers.gemma.client import GenerationStream
 from fazai.wire.base import CONTRACT, MAX_BODY_BYTES, OkAnswer, SessionAnswer, WireError
@@ -45,24 +46,26 @@ _HEADERS = (
 )
 
 
-async def create(call: Call) -> SessionAnswer:
+async def open_session(call: RouteCall) -> SessionAnswer:
+    """Open a session on the worker for the client."""
     body: SessionsBody = call.body
-    session_id = await call.services.sessions.create(call.who.name, body.params)
+    session_id = await call.services.sessions.open_session(call.who.name, body.params)
     _log(call, f"{call.who.name} opened a session", session_id)
     return SessionAnswer(session_id=session_id)
 
 
-async def abort(call: Call) -> OkAnswer:
-    """Ends the iteration that runs; its stream says so. Raises WireError(unknown_session)."""
+async def abort_iteration(call: RouteCall) -> OkAnswer:
+    """End the iteration that runs; its stream says so. Raises WireError(unknown_session)."""
     body: AbortBody = call.body
-    session = call.services.sessions.find(body.session_id, call.who)
+    session = call.services.sessions.find_session(body.session_id, call.who)
     if session.running is not None:
         _log(call, f"{call.who.name} aborts the iteration", body.session_id)
         session.running.cancel("aborted")
     return OkAnswer()
 
 
-async def status(call: Call) -> AgentStatusAnswer:
+async def show_status(call: RouteCall) -> AgentStatusAnswer:
+    """Return the state of the agent system, of its worker, and the limits."""
     try:
         async with asyncio.timeout(2.0):
             await call.services.sessions.client.status()
@@ -83,22 +86,22 @@ async def status(call: Call) -> AgentStatusAnswer:
     )
 
 
-async def generate(call: Call) -> None:
-    """One iteration as a stream; each event is in the event log, too, and has its id there."""
+async def stream_generation(call: RouteCall) -> None:
+    """Stream one iteration; each event is in the event log, too, and has its id there."""
     body: GenerateBody = call.body
     services = call.services
-    session = services.sessions.find(body.session_id, call.who)
+    session = services.sessions.find_session(body.session_id, call.who)
     if session.running is not None:
         raise Refusal("session_busy", "an iteration of this session is running", hint="POST /agent/abort")
     session.running = asyncio.current_task()
     _log(call, f"an iteration begins, for {call.who.name}", body.session_id)
-    services.lives.begun()
-    call.connection.on_lost = _cancel(session)
+    services.agent_states.begin_generation()
+    call.connection.on_lost = _cancel_on_disconnect(session)
     try:
-        # deadline: the route's, Endpoint
+        # deadline: the route's, RouteEndpoint
         await call.send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
         try:
-            async with asyncio.timeout(_GENERATION_S), aclosing(_iterate(session, body)) as events:
+            async with asyncio.timeout(_GENERATION_S), aclosing(_run_iteration(session, body)) as events:
                 async for event in events:
                     await _emit(call, body.session_id, event)
         except TimeoutError:
@@ -112,21 +115,21 @@ async def generate(call: Call) -> None:
                 await _emit(
                     call, body.session_id, DoneEvent(timestamp=utc_now(), result={"stop_reason": "aborted"})
                 )
-        # deadline: the route's, Endpoint
+        # deadline: the route's, RouteEndpoint
         await call.send({"type": "http.response.body", "body": b"", "more_body": False})
     finally:
         call.connection.on_lost = None
         session.running = None
-        services.lives.ended()
+        services.agent_states.end_generation()
 
 
-def _log(call: Call, text: str, session_id: str) -> None:
+def _log(call: RouteCall, text: str, session_id: str) -> None:
     call.services.log.say(
         "info", text, logger="fazai.daemon.sessions", agent_id=WORKER, session_id=session_id
     )
 
 
-def _cancel(session: Session) -> Any:
+def _cancel_on_disconnect(session: AgentSession) -> Any:
     def lost() -> None:
         if session.running is not None:
             session.running.cancel("the client went away")
@@ -134,11 +137,11 @@ def _cancel(session: Session) -> Any:
     return lost
 
 
-async def _iterate(session: Session, body: GenerateBody) -> AsyncGenerator[EventBase, None]:
-    """The events of one iteration: tokens, then `done`, or `error`."""
+async def _run_iteration(session: AgentSession, body: GenerateBody) -> AsyncGenerator[EventBase, None]:
+    """Yield the events of one iteration: tokens, then `done`, or `error`."""
     try:
         async with session.gemma.stream(_prompt(body)) as stream:  # deadline: `generate`
-            async for text in _gathered(stream):
+            async for text in _batch_tokens(stream):
                 yield TokenEvent(timestamp=utc_now(), text=text)
             yield DoneEvent(timestamp=utc_now(), result=_result(stream))
     except Unreachable as error:
@@ -154,11 +157,11 @@ def _error(message: str, code: str) -> ErrorEvent:
 
 
 def _prompt(body: GenerateBody) -> str:
-    """The objective, below what the client wants remembered."""
+    """Return the objective, below what the client wants remembered."""
     if not body.history:
         return body.objective
-    told = [one if isinstance(one, str) else msgspec.json.encode(one).decode() for one in body.history]
-    return "\n".join([*told, "", body.objective])
+    lines = [one if isinstance(one, str) else msgspec.json.encode(one).decode() for one in body.history]
+    return "\n".join([*lines, "", body.objective])
 
 
 def _result(stream: GenerationStream) -> dict[str, Any]:
@@ -168,8 +171,8 @@ def _result(stream: GenerationStream) -> dict[str, Any]:
     return result
 
 
-async def _gathered(stream: GenerationStream) -> AsyncIterator[str]:
-    """Tokens that come quickly make one event: each is durable before it is shown."""
+async def _batch_tokens(stream: GenerationStream) -> AsyncIterator[str]:
+    """Yield tokens that come quickly as one text: each event is durable before it is shown."""
     loop = asyncio.get_running_loop()
     parts: list[str] = []
     since = float("-inf")  # the first goes out at once
@@ -182,14 +185,14 @@ async def _gathered(stream: GenerationStream) -> AsyncIterator[str]:
         yield "".join(parts)
 
 
-async def _emit(call: Call, session_id: str, event: EventBase) -> None:
+async def _emit(call: RouteCall, session_id: str, event: EventBase) -> None:
     if isinstance(event, DoneEvent | ErrorEvent):
         said = event.result["stop_reason"] if isinstance(event, DoneEvent) else event.message
         _log(call, f"the iteration ended: {said}", session_id)
     event = msgspec.structs.replace(event, session_id=session_id)
     ids = await call.services.store.publish([row_of(event)])
     frame = encode_sse(ids[0], event)  # type: ignore[arg-type]
-    # deadline: the route's, Endpoint
+    # deadline: the route's, RouteEndpoint
     await call.send({"type": "http.response.body", "body": frame, "more_body": True})
 
 
@@ -199,7 +202,7 @@ ROUTES = (
         method="POST",
         path="/agent/sessions",
         summary="Open a session on the Gemma worker.",
-        handler=create,
+        handler=open_session,
         role="operator",
         body=SessionsBody,
         answer=SessionAnswer,
@@ -209,7 +212,7 @@ ROUTES = (
         method="POST",
         path="/agent/generate",
         summary="One iteration, as a stream of events.",
-        handler=generate,
+        handler=stream_generation,
         role="operator",
         body=GenerateBody,
         media="text/event-stream",
@@ -220,7 +223,7 @@ ROUTES = (
         method="POST",
         path="/agent/abort",
         summary="End the iteration that runs.",
-        handler=abort,
+        handler=abort_iteration,
         role="operator",
         body=AbortBody,
         answer=OkAnswer,
@@ -230,7 +233,7 @@ ROUTES = (
         method="GET",
         path="/agent/status",
         summary="The agent system, its worker and its limits.",
-        handler=status,
+        handler=show_status,
         answer=AgentStatusAnswer,
     ),
 )

@@ -15,14 +15,14 @@ from fazai.providers.gemma.client import GemmaClient, GemmaSession
 from fazai.wire.base import WireError
 from fazai.wire.worker import SessionParams
 
-__all__ = ["Session", "Sessions"]
+__all__ = ["AgentSession", "AgentSessions"]
 
 _MAX_SESSIONS = 256
 _IDLE_S = 1800.0
 
 
-class Session:
-    """A session and who opened it; `running` is the task of its iteration, while there is one."""
+class AgentSession:
+    """A session on the worker and its owner; `running` is the task of its iteration, while there is one."""
 
     def __init__(self, owner: str, gemma: GemmaSession) -> None:
         self.owner = owner
@@ -31,15 +31,16 @@ class Session:
         self.running: asyncio.Task[Any] | None = None
 
 
-class Sessions:
-    """The daemon's conversations; one that is not used for half an hour is closed."""
+class AgentSessions:
+    """The sessions that clients have open; one that is not used for half an hour is closed."""
 
     def __init__(self, client: GemmaClient) -> None:
         self.client = client
-        self._open: OrderedDict[str, Session] = OrderedDict()
+        self._open: OrderedDict[str, AgentSession] = OrderedDict()
 
-    async def create(self, owner: str, params: SessionParams | None) -> str:
-        """Raises Refusal: worker_unavailable, overloaded, and what the worker refuses."""
+    async def open_session(self, owner: str, params: SessionParams | None) -> str:
+        """Open a session and return its id. Raises Refusal: worker_unavailable, overloaded, and what the
+        worker refuses."""
         await self._close_idle()
         if len(self._open) >= _MAX_SESSIONS:
             raise Refusal("overloaded", "there are too many sessions", headers=((b"retry-after", b"60"),))
@@ -47,14 +48,14 @@ class Sessions:
         try:
             await gemma.__aenter__()
         except Unreachable as error:
-            raise _away(error) from None
+            raise _worker_unavailable(error) from None
         session_id = f"s-{secrets.token_hex(8)}"
-        self._open[session_id] = Session(owner, gemma)
+        self._open[session_id] = AgentSession(owner, gemma)
         return session_id
 
-    def find(self, session_id: str, who: Principal) -> Session:
-        """Return the session, which is that of who opened it. Raises WireError(unknown_session), Refusal
-        (forbidden)."""
+    def find_session(self, session_id: str, who: Principal) -> AgentSession:
+        """Return a session of the client. Raises WireError(unknown_session), Refusal(forbidden) for
+        another's."""
         found = self._open.get(session_id)
         if found is None:
             raise WireError(
@@ -66,7 +67,8 @@ class Sessions:
         self._open.move_to_end(session_id)
         return found
 
-    async def forget(self, session_id: str) -> None:
+    async def close_session(self, session_id: str) -> None:
+        """Close a session, if it is open."""
         found = self._open.pop(session_id, None)
         if found is not None:
             await found.gemma.__aexit__(None, None, None)
@@ -74,12 +76,13 @@ class Sessions:
     async def _close_idle(self) -> None:
         for session_id, session in list(self._open.items()):
             if session.running is None and time.monotonic() - session.used > _IDLE_S:
-                await self.forget(session_id)
+                await self.close_session(session_id)
 
-    async def close(self) -> None:
+    async def close_all(self) -> None:
+        """Close all sessions."""
         for session_id in list(self._open):
-            await self.forget(session_id)
+            await self.close_session(session_id)
 
 
-def _away(error: FazaiError) -> Refusal:
+def _worker_unavailable(error: FazaiError) -> Refusal:
     return Refusal("worker_unavailable", error.message, hint=error.hint, headers=((b"retry-after", b"5"),))

@@ -13,21 +13,21 @@ from starlette.routing import Router
 
 from fazai.daemon.http.audit import RefusalLog
 from fazai.daemon.http.auth import address_of
-from fazai.daemon.http.fastpath import Answerer, Opener, Taker, tail_of
+from fazai.daemon.http.fastpath import FastHandler, FastPathOpener, Respond, response_tail
 from fazai.daemon.http.refusal import Refusal
 from fazai.daemon.http.routing import (
     AsgiApp,
-    Endpoint,
+    FastPathApp,
+    FastPathHandler,
     Receive,
     Route,
+    RouteEndpoint,
     Scope,
     Send,
-    ShortApp,
-    ShortTaker,
     connection_of,
-    head_of,
     refusal_reply,
     refuse,
+    reply_headers,
 )
 from fazai.daemon.services import Services
 from fazai.errors import FazaiError, StateError
@@ -37,7 +37,8 @@ __all__ = ["App"]
 
 
 class App:
-    """Routes that are `raw` are found by their path before anything else; Starlette routes the others."""
+    """Serves the table of routes. Those that are `raw` are found by their path before anything else;
+    Starlette routes the others."""
 
     def __init__(self, services: Services, table: Sequence[Route]) -> None:
         self._services = services
@@ -45,20 +46,20 @@ class App:
         self._raw: dict[str, AsgiApp] = {
             route.path: route.raw(services) for route in table if route.raw is not None
         }
-        #: The short way in (`shortcut.py`), by path.
-        self.openers: dict[bytes, Opener] = {
-            path.encode(): functools.partial(self._open, path, raw)
+        #: The routes with a fast path (`fastpath.py`), by path.
+        self.openers: dict[bytes, FastPathOpener] = {
+            path.encode(): functools.partial(self._open_fast_path, path, raw)
             for path, raw in self._raw.items()
-            if isinstance(raw, ShortApp)
+            if isinstance(raw, FastPathApp)
         }
-        methods: dict[str, dict[str, Endpoint]] = {}
+        methods: dict[str, dict[str, RouteEndpoint]] = {}
         for route in table:
             if route.handler is not None:
-                methods.setdefault(route.path, {})[route.method] = Endpoint(route, services)
+                methods.setdefault(route.path, {})[route.method] = RouteEndpoint(route, services)
         self._router = Router(
             [StarletteRoute(path, _ByMethod(found)) for path, found in methods.items()],
             redirect_slashes=False,
-            default=_nowhere,
+            default=_refuse_unknown_path,
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -67,7 +68,7 @@ class App:
         async def watched(message: dict[str, object]) -> None:
             nonlocal started
             started = True
-            await send(message)  # deadline: the connection's, Connection.pause_writing
+            await send(message)  # deadline: the connection's, HttpConnection.pause_writing
 
         path = str(scope["path"])
         try:
@@ -91,7 +92,7 @@ class App:
         if started:
             connection_of(scope).close()
         else:
-            connection_of(scope).refused()
+            connection_of(scope).prepare_refusal()
             await refuse(send, path, refusal)
 
     def _refusal(self, scope: Scope, error: FazaiError) -> WireError:
@@ -103,27 +104,27 @@ class App:
         self._log(path, str(error))
         return Refusal("unavailable", "the store cannot take it now", headers=((b"retry-after", b"5"),))
 
-    # -- the short way
+    # -- the fast path
 
-    def _open(self, path: str, raw: ShortApp, scope: Scope) -> Taker | None:
+    def _open_fast_path(self, path: str, raw: FastPathApp, scope: Scope) -> FastHandler | None:
         try:
             self._services.guard.check_host(connection_of(scope), path, scope["headers"])
         except WireError:
             return None
-        take = raw.short(scope)
-        return functools.partial(self._take, scope, take) if take is not None else None
+        handler = raw.fast_handler(scope)
+        return functools.partial(self._handle_fast, scope, handler) if handler is not None else None
 
-    def _take(self, scope: Scope, take: ShortTaker, body: bytes, answer: Answerer) -> bool:
+    def _handle_fast(self, scope: Scope, handler: FastPathHandler, body: bytes, answer: Respond) -> bool:
         try:
-            return take(body, functools.partial(self._told, scope, answer))
+            return handler(body, functools.partial(self._respond, scope, answer))
         except (WireError, StateError) as error:
-            self._told(scope, answer, error)
+            self._respond(scope, answer, error)
             return True
 
-    def _told(self, scope: Scope, answer: Answerer, result: tuple[int, bytes] | FazaiError) -> None:
+    def _respond(self, scope: Scope, answer: Respond, result: tuple[int, bytes] | FazaiError) -> None:
         if isinstance(result, FazaiError):
             said = refusal_reply(str(scope["path"]), self._refusal(scope, result))
-            result = said.status, tail_of(head_of(said), said.body)
+            result = said.status, response_tail(reply_headers(said), said.body)
         answer(*result)
 
     def _log(self, path: str, text: str) -> None:
@@ -131,9 +132,9 @@ class App:
 
 
 class _ByMethod:
-    """The methods of one path."""
+    """Serves one path by the methods that it has."""
 
-    def __init__(self, endpoints: dict[str, Endpoint]) -> None:
+    def __init__(self, endpoints: dict[str, RouteEndpoint]) -> None:
         self._endpoints = dict(endpoints)
         if "GET" in endpoints:
             self._endpoints.setdefault("HEAD", endpoints["GET"])
@@ -150,5 +151,5 @@ class _ByMethod:
         await endpoint(scope, receive, send)
 
 
-async def _nowhere(scope: Scope, receive: Receive, send: Send) -> None:
+async def _refuse_unknown_path(scope: Scope, receive: Receive, send: Send) -> None:
     raise Refusal("not_found", f"there is no route {str(scope['path'])[:200]!r}", hint="see: /openapi.json")

@@ -23,7 +23,7 @@ _LINES_PER_MINUTE = 100
 
 
 class RefusalLog:
-    """One line for each refusal, at most 100 in a minute; then their number."""
+    """Logs one line for each refusal, at most 100 in a minute; then their number."""
 
     def __init__(self, log: Log, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._log, self._monotonic = log, monotonic

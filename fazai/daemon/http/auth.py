@@ -1,4 +1,5 @@
-"""Who asks, and what he may: bearer tokens, client certificates, the local socket's peer (SPEC.md, 2)."""
+"""Authentication and authorization: bearer tokens, client certificates, the local socket's peer (SPEC.md,
+2)."""
 
 from __future__ import annotations
 
@@ -13,19 +14,26 @@ from typing import cast
 
 from fazai.daemon.events.announcer import AUDIT
 from fazai.daemon.http.refusal import Refusal
-from fazai.daemon.http.server import Connection
+from fazai.daemon.http.server import HttpConnection
 from fazai.daemon.http.tokens import hash_of
-from fazai.daemon.settings import Settings, is_loopback
+from fazai.daemon.settings import DaemonSettings, is_loopback
 from fazai.errors import UsageError
 from fazai.service.log import Log
+from fazai.service.prometheus import Family, Metric
 from fazai.store.daemon import DaemonStore, Role, Token
 
 __all__ = ["ROLES", "Guard", "Principal", "address_of"]
 
 ROLES: tuple[Role, ...] = ("viewer", "operator", "admin")
 
-_LOOK_AGAIN_S = 0.2
+_READ_AGAIN_S = 0.2
 _MINUTE_S = 60.0
+_FAILURES = Metric(
+    "fazai_auth_failures_total", "counter", "Wrong tokens, and deliveries with a wrong signature."
+)
+_LAST_EXPIRY = Metric(
+    "fazai_tokens_last_expiry_timestamp_seconds", "gauge", "When the last valid token expires."
+)
 _ADDRESSES = 4096  # whose failures are remembered
 _ANYBODY = "anonymous"
 _NOBODY = hashlib.sha256(b"").hexdigest()
@@ -37,14 +45,16 @@ _OTHER_SITES = frozenset({b"cross-site", b"same-site"})
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who asks. `role` None: nobody in particular. `token`: the hash of the one that gave the role."""
+    """The sender of a request. `role` None: nobody in particular. `token`: the hash of the one that gave the
+    role."""
 
     name: str
     role: Role | None
     token: str | None = None
     is_local: bool = False  # a user of this machine, by the local socket
 
-    def may(self, role: Role) -> bool:
+    def has_role(self, role: Role) -> bool:
+        """Return whether the role is at least this one."""
         return self.role is not None and ROLES.index(self.role) >= ROLES.index(role)
 
 
@@ -53,12 +63,12 @@ _UNKNOWN = Principal(_ANYBODY, None)
 
 
 class Guard:
-    """Knows the tokens. Another process (`fazai token`) may change them: they are looked at again at most
-    `_LOOK_AGAIN_S` after that."""
+    """Identifies who sends a request, and refuses what must not be let in. Another process (`fazai token`)
+    may change the tokens: they are read again at most `_READ_AGAIN_S` after that."""
 
     def __init__(
         self,
-        settings: Settings,
+        settings: DaemonSettings,
         store: DaemonStore,
         log: Log,
         *,
@@ -72,14 +82,15 @@ class Guard:
         self._monotonic = monotonic
         self._tokens: dict[str, Token] = {}
         self._version = -1
-        self._looked = float("-inf")
+        self._read_at = float("-inf")
         self._failures: OrderedDict[str, tuple[float, int]] = OrderedDict()
         self.refused = 0
 
     # -- at start
 
     def check_bind(self, addresses: Sequence[str]) -> list[str]:
-        """What the operator should know of this configuration. Raises UsageError where it must not run."""
+        """Return warnings about this configuration. Raises UsageError where the daemon must not run with
+        it."""
         settings, safe = self._settings, self.needs_token() or self._settings.client_ca is not None
         for address in addresses:
             if is_loopback(address):
@@ -106,7 +117,7 @@ class Guard:
     def needs_token(self) -> bool:
         """Return whether nobody is trusted for being on this machine alone: once there was a token, also one
         that was revoked or has expired, that is so for good."""
-        self._look()
+        self._read_tokens()
         return bool(self._tokens)
 
     def last_expiry(self) -> float | None:
@@ -114,12 +125,14 @@ class Guard:
         more, None where there never was one."""
         if not self.needs_token():
             return None
-        valid = [token for token in self._tokens.values() if self._valid(token)]
+        valid = [token for token in self._tokens.values() if self._is_valid(token)]
         return max([float("inf") if token.expires is None else token.expires for token in valid], default=0.0)
 
     # -- a request
 
-    def check_host(self, connection: Connection, path: str, headers: Sequence[tuple[bytes, bytes]]) -> None:
+    def check_host(
+        self, connection: HttpConnection, path: str, headers: Sequence[tuple[bytes, bytes]]
+    ) -> None:
         """Refuse what a page of another site causes: requests through a name that it made point here (DNS
         rebinding), its forms, and its use of answers of the API. A link to the operators' page is let
         through. Raises Refusal."""
@@ -134,7 +147,7 @@ class Guard:
                 origin = value
             elif name == b"sec-fetch-site":
                 site = value
-        if listener.loopback and not self._own(host):
+        if listener.loopback and not self._is_own_name(host):
             raise Refusal(
                 "forbidden",
                 f"this daemon is not called {host.decode('latin-1')[:64]!r}",
@@ -144,17 +157,15 @@ class Guard:
         if (origin and origin.partition(b"://")[2] != host) or (site in _OTHER_SITES and not page):
             raise Refusal("forbidden", "requests of other sites' pages are refused")
 
-    def metrics(self) -> Iterable[str]:
-        yield "# HELP fazai_auth_failures_total Wrong tokens, and deliveries with a wrong signature."
-        yield "# TYPE fazai_auth_failures_total counter"
-        yield f"fazai_auth_failures_total {self.refused}"
+    def families(self) -> Iterable[Family]:
+        """Return the metrics of tokens and signatures."""
+        yield _FAILURES.single(self.refused)
         last = self.last_expiry()
         if last is not None:
-            yield "# HELP fazai_tokens_last_expiry_timestamp_seconds When the last valid token expires."
-            yield "# TYPE fazai_tokens_last_expiry_timestamp_seconds gauge"
-            yield f"fazai_tokens_last_expiry_timestamp_seconds {'+Inf' if last == float('inf') else last}"
+            yield _LAST_EXPIRY.single(last)
 
-    def _own(self, host: bytes) -> bool:
+    def _is_own_name(self, host: bytes) -> bool:
+        """Return whether a Host header names this machine, or one of the daemon's further names."""
         name = host.decode("latin-1").lower()
         if name.startswith("["):
             name = name[1:].partition("]")[0]
@@ -163,7 +174,7 @@ class Guard:
         return is_loopback(name) or name in self._settings.names
 
     def identify(
-        self, connection: Connection, headers: Sequence[tuple[bytes, bytes]], http_version: str = "1.1"
+        self, connection: HttpConnection, headers: Sequence[tuple[bytes, bytes]], http_version: str = "1.1"
     ) -> Principal:
         """Return who asks; without a token it may be anybody. Who comes through a proxy is never trusted for
         the connection alone; nginx adds no header unless it is told to, but then it speaks HTTP/1.0. Raises
@@ -184,23 +195,23 @@ class Guard:
             return _TRUSTED
         return _UNKNOWN
 
-    def still(self, who: Principal) -> bool:
-        """Whether one who was identified before would be now: his token may have been revoked or have
-        expired, and who needed none may need one now."""
-        self._look()
+    def is_still_valid(self, who: Principal) -> bool:
+        """Return whether a principal would still be identified as it was: its token may have been revoked or
+        have expired, and one that needed none may need one now."""
+        self._read_tokens()
         if who.token is not None:
             token = self._tokens.get(who.token)
-            return token is not None and self._valid(token)
+            return token is not None and self._is_valid(token)
         return who.name != _ANYBODY or not self.needs_token()
 
-    def _trusts_machine(self, connection: Connection) -> bool:
+    def _trusts_machine(self, connection: HttpConnection) -> bool:
         """Return whether everybody on this machine may do everything, as nothing else was set up."""
         return connection.listener.loopback and self._settings.client_ca is None and not self.needs_token()
 
-    def _by_peer(self, connection: Connection) -> Principal | None:
-        """Root and the daemon's own user are admin; members of the socket file's group, whom its mode lets
-        in, operator."""
-        peer = connection.peer()
+    def _by_peer(self, connection: HttpConnection) -> Principal | None:
+        """Return the user behind the local socket. Root and the daemon's own user are admin; members of the
+        socket file's group, whom its mode lets in, operator."""
+        peer = connection.peer_credentials()
         if peer is None:
             return None
         uid, groups = peer
@@ -213,19 +224,19 @@ class Guard:
             return None
         return Principal(f"uid:{uid}", "operator", is_local=True) if group in groups else None
 
-    def _by_certificate(self, connection: Connection) -> Principal | None:
-        name = connection.certificate()
+    def _by_certificate(self, connection: HttpConnection) -> Principal | None:
+        name = connection.certificate_name()
         return Principal(f"cert:{name}", cast("Role", self._settings.client_role)) if name else None
 
     def _by_token(self, header: bytes, address: str) -> Principal:
         scheme, _, text = header.decode("latin-1").partition(" ")
-        self._look()
+        self._read_tokens()
         hashed = hash_of(text.strip())
         token = self._tokens.get(hashed)
         same = hmac.compare_digest(hashed, token.hash if token is not None else _NOBODY)
-        if scheme.lower() == "bearer" and token is not None and same and self._valid(token):
+        if scheme.lower() == "bearer" and token is not None and same and self._is_valid(token):
             return Principal(f"token:{token.name}", token.role, hashed)
-        self._failed(address, "token")
+        self._count_failure(address, "token")
         raise Refusal(
             "unauthorized",
             "the token is not valid",
@@ -233,14 +244,15 @@ class Guard:
             headers=((b"www-authenticate", b"Bearer"),),
         )
 
-    def _valid(self, token: Token) -> bool:
+    def _is_valid(self, token: Token) -> bool:
         return token.revoked is None and (token.expires is None or token.expires > self._now())
 
-    def _look(self) -> None:
+    def _read_tokens(self) -> None:
+        """Read the tokens again where they may have changed."""
         now = self._monotonic()
-        if now - self._looked < _LOOK_AGAIN_S:
+        if now - self._read_at < _READ_AGAIN_S:
             return
-        self._looked = now
+        self._read_at = now
         version = self._store.data_version()
         if version != self._version:
             tokens = {token.hash: token for token in self._store.tokens()}
@@ -257,14 +269,14 @@ class Guard:
             did = "created" if before is None else "revoked" if token.revoked is not None else "changed"
             self._log.say("info", f"token {token.name} ({token.role}) was {did}", logger=AUDIT)
 
-    def failed_signature(self, connection: Connection) -> None:
-        """To be told of each signature of a delivery that is wrong: they count like wrong tokens, and with
-        them. Raises Refusal(overloaded)."""
-        self._failed(address_of(connection), "signature")
+    def count_wrong_signature(self, connection: HttpConnection) -> None:
+        """Count a delivery with a wrong signature; they count like wrong tokens, and with them. Raises
+        Refusal(overloaded)."""
+        self._count_failure(address_of(connection), "signature")
 
-    def _failed(self, address: str, what: str) -> None:
-        """Counts; raises Refusal(overloaded) past the limit. What is valid never comes here, so that nobody
-        can lock out others behind his address."""
+    def _count_failure(self, address: str, what: str) -> None:
+        """Count a failure of an address. Raises Refusal(overloaded) past the limit. What is valid never comes
+        here, so that nobody can lock out others behind the same address."""
         self.refused += 1
         now = self._monotonic()
         since, count = self._failures.pop(address, (now, 0))
@@ -285,6 +297,6 @@ class Guard:
         )
 
 
-def address_of(connection: Connection) -> str:
+def address_of(connection: HttpConnection) -> str:
     """Return where a request came from, for people."""
     return str(connection.client[0]) if connection.client else "the local socket"

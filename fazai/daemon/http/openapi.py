@@ -14,7 +14,7 @@ from fazai.wire.base import ErrorAnswer, Message
 from fazai.wire.daemon import HTTP_STATUS
 from fazai.wire.opn import OpnError
 
-__all__ = ["document"]
+__all__ = ["build_document"]
 
 _REF = "#/components/schemas/{name}"
 _COMMON = ("bad_query", "not_found", "method_not_allowed", "internal", "timeout")
@@ -22,8 +22,8 @@ _GUARDED = ("unauthorized", "forbidden", "overloaded")
 _BODY = ("bad_json", "bad_request", "too_large", "unsupported_media_type")
 
 
-def document(table: Sequence[Route]) -> bytes:
-    """OpenAPI 3.1 as JSON."""
+def build_document(table: Sequence[Route]) -> bytes:
+    """Return the description of the routes, OpenAPI 3.1 as JSON."""
     types: set[type[Message]] = {ErrorAnswer, OpnError}
     for route in table:
         named = (route.body, route.takes, route.answer, route.query, *(one for _, one in route.others))
@@ -57,7 +57,7 @@ def document(table: Sequence[Route]) -> bytes:
 
 
 def _add_constants(one: type[Message], schemas: dict[str, Any]) -> None:
-    """The fields that the class itself says (`ok`) are not among those of the struct."""
+    """Add the fields that the class itself fixes (`ok`), which are not among those of the struct."""
     schema = schemas.get(one.__name__)
     if schema is None or not one.constants:
         return
@@ -67,7 +67,8 @@ def _add_constants(one: type[Message], schemas: dict[str, Any]) -> None:
 
 
 def _to_ecma(schema: Any) -> None:
-    """Patterns in the regular expressions that OpenAPI means; ours are Python's, with a comment in them."""
+    """Rewrite patterns as the regular expressions that OpenAPI means; ours are Python's, with a comment in
+    them."""
     if isinstance(schema, list):
         for one in schema:
             _to_ecma(one)
@@ -112,7 +113,7 @@ def _ref(of: type[Message]) -> dict[str, Any]:
 
 
 def _responses(route: Route) -> dict[str, Any]:
-    """A status that has several answers has one of their schemas."""
+    """Return the answers by status; a status that has several has one of their schemas."""
     found = {str(route.status): _answer(route), **_refusals(route)}
     if route.cached:
         found["304"] = {"description": "It is what the client has (`If-None-Match`)."}
@@ -120,7 +121,7 @@ def _responses(route: Route) -> dict[str, Any]:
         before = found.get(str(status))
         if before is None:
             found[str(status)] = {
-                "description": _said(of),
+                "description": _description_of(of),
                 "content": {"application/json": {"schema": _ref(of)}},
             }
             continue
@@ -129,7 +130,7 @@ def _responses(route: Route) -> dict[str, Any]:
     return dict(sorted(found.items()))
 
 
-def _said(of: type[Message]) -> str:
+def _description_of(of: type[Message]) -> str:
     return (of.__doc__ or "").partition("\n")[0].strip() or "Another answer."
 
 
@@ -187,6 +188,6 @@ def _query_parameters(route: Route, schemas: dict[str, Any]) -> Iterable[dict[st
 
 
 def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
-    """A query has no null: what may be left out is left out."""
+    """Return the schema without null: in a query, what may be left out is left out."""
     others = [one for one in schema.get("anyOf", ()) if one != {"type": "null"}]
     return others[0] if len(others) == 1 else schema

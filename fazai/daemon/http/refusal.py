@@ -12,7 +12,8 @@ Headers = Sequence[tuple[bytes, bytes]]
 
 
 class Refusal(WireError):
-    """`status` where it is not the one that goes with the code."""
+    """An error of the contract with its HTTP headers; `status` where it is not the one that goes with the
+    code."""
 
     def __init__(
         self,

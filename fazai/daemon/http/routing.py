@@ -1,7 +1,7 @@
-"""A route as a value, and the one way in which each is served: who, what was asked, answer.
+"""Routes as values, and how each is served: identify the sender, read the request, call the handler, answer.
 
-A handler is an async function of a Call. It returns a Message (200 and JSON), a Reply (anything else), or
-None when it has written to the connection itself (a stream).
+A handler is an async function of a RouteCall. It returns a Message (200 and JSON), an HttpReply (anything
+else), or None when it has written to the connection itself (a stream).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import msgspec
 
 from fazai.daemon.http.auth import Principal
 from fazai.daemon.http.refusal import Refusal
-from fazai.daemon.http.server import CONNECTION, Connection
+from fazai.daemon.http.server import CONNECTION, HttpConnection
 from fazai.errors import FazaiError
 from fazai.store.daemon import Role
 from fazai.wire.base import MAX_BODY_BYTES, ErrorAnswer, Message, WireError, decode_body, encode
@@ -28,39 +28,39 @@ if TYPE_CHECKING:
     from fazai.daemon.services import Services
 
 __all__ = [
-    "Call",
-    "Endpoint",
+    "FastPathApp",
+    "FastPathHandler",
+    "HttpReply",
     "RawFactory",
-    "Reply",
     "Route",
-    "ShortApp",
-    "ShortTaker",
+    "RouteCall",
+    "RouteEndpoint",
     "connection_of",
     "epoch_us",
-    "head_of",
     "identify",
     "read_body",
     "refusal_reply",
     "refuse",
     "reply",
+    "reply_headers",
 ]
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
-#: A `shortcut.Taker` that hands over an error instead of its answer, or raises WireError or StateError.
-ShortTaker = Callable[[bytes, Callable[["tuple[int, bytes] | FazaiError"], None]], bool]
+#: A `fastpath.FastHandler` that hands over an error instead of its answer, or raises WireError or StateError.
+FastPathHandler = Callable[[bytes, Callable[["tuple[int, bytes] | FazaiError"], None]], bool]
 
 
 @runtime_checkable
-class ShortApp(Protocol):
-    """An ASGI application whose requests may go the short way."""
+class FastPathApp(Protocol):
+    """An ASGI application whose requests may take the fast path."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None: ...
 
-    def short(self, scope: Scope) -> ShortTaker | None:
-        """Who takes the requests with this head; None where that is not to be."""
+    def fast_handler(self, scope: Scope) -> FastPathHandler | None:
+        """Return the handler for all requests with this head; None where they must not take the fast path."""
         ...
 
 
@@ -77,7 +77,7 @@ _EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class HttpReply:
     """An answer that is no Message."""
 
     body: bytes
@@ -87,8 +87,8 @@ class Reply:
 
 
 @dataclass(slots=True)
-class Call:
-    """One request. `body` and `query` are of the types that the route names."""
+class RouteCall:
+    """One request to a route. `body` and `query` are of the types that the route names."""
 
     services: Services
     scope: Scope
@@ -104,21 +104,21 @@ class Call:
         return cast("Sequence[tuple[bytes, bytes]]", self.scope["headers"])
 
     def header(self, name: bytes) -> str | None:
-        """The first value; `name` in lower case."""
+        """Return the first value of a header; `name` in lower case."""
         return next((v.decode("latin-1") for n, v in self.headers if n == name), None)
 
     @property
-    def connection(self) -> Connection:
+    def connection(self) -> HttpConnection:
         return connection_of(self.scope)
 
 
-Handler = Callable[[Call], Awaitable[Message | Reply | None]]
+Handler = Callable[[RouteCall], Awaitable[Message | HttpReply | None]]
 RawFactory = Callable[["Services"], AsgiApp]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """One row of the table in `routes.py`: how it is served and what `/openapi.json` says of it.
+    """One row of the table in `routes.py`: how it is served, and the description of it in `/openapi.json`.
 
     `role` None: everybody. `raw` instead of `handler`: an ASGI application that does everything itself,
     ahead of all else (`/ingest`); then `takes` says what it reads, one of it or a list. `media` is what a
@@ -147,7 +147,7 @@ class Route:
     signed: bool = False  # a signature (SPEC.md, 3.3) may stand in for the token; the handler verifies it
 
 
-class Endpoint:
+class RouteEndpoint:
     """Serves one route as an ASGI application."""
 
     def __init__(self, route: Route, services: Services) -> None:
@@ -160,8 +160,8 @@ class Endpoint:
         route = self.route
         who = identify(self._services, scope)
         if route.role is not None and not route.signed:
-            allow(who, route.role)
-        call = Call(self._services, scope, receive, send, who, scope.get("path_params", {}))
+            require_role(who, route.role)
+        call = RouteCall(self._services, scope, receive, send, who, scope.get("path_params", {}))
         call.query = read_query(scope, route)
         timeout_s = route.timeout_s
         if timeout_s == ANSWER_S:
@@ -174,7 +174,7 @@ class Endpoint:
         except TimeoutError:
             raise Refusal("timeout", f"it took more than {timeout_s:g} s") from None
         if isinstance(result, Message):
-            result = Reply(encode(result), status=route.status)
+            result = HttpReply(encode(result), status=route.status)
         if result is not None:
             await reply(send, result)
 
@@ -184,9 +184,9 @@ def identify(services: Services, scope: Scope) -> Principal:
     return services.guard.identify(connection_of(scope), scope["headers"], str(scope["http_version"]))
 
 
-def allow(who: Principal, role: Role) -> None:
-    """Raises Refusal: unauthorized, forbidden."""
-    if who.may(role):
+def require_role(who: Principal, role: Role) -> None:
+    """Refuse a principal that has not at least this role. Raises Refusal: unauthorized, forbidden."""
+    if who.has_role(role):
         return
     if who.role is None:
         raise Refusal(
@@ -202,7 +202,7 @@ Q = TypeVar("Q", bound=Message)
 
 
 def read_query(scope: Scope, route: Route) -> Message | None:
-    """The query as the route's type. Raises WireError(bad_query)."""
+    """Return the query as the route's type. Raises WireError(bad_query)."""
     try:
         pairs = parse_qsl(scope["query_string"].decode(), keep_blank_values=True, strict_parsing=False)
     except (UnicodeDecodeError, ValueError):
@@ -223,12 +223,12 @@ def read_query(scope: Scope, route: Route) -> Message | None:
 
 
 def epoch_us(moment: datetime) -> int:
-    """Microseconds since the epoch, for every moment that can be written."""
+    """Return microseconds since the epoch, for every moment that can be written."""
     return (moment - _EPOCH) // _MICROSECOND
 
 
-async def read_body(call: Call, route: Route) -> bytes:
-    """The body, at most `limit_bytes`. Raises Refusal: too_large, unsupported_media_type."""
+async def read_body(call: RouteCall, route: Route) -> bytes:
+    """Return the body, at most `limit_bytes`. Raises Refusal: too_large, unsupported_media_type."""
     media = (call.header(b"content-type") or "").partition(";")[0].strip().lower()
     if media != "application/json":
         raise Refusal("unsupported_media_type", f"the content type is {media[:64]!r}, not application/json")
@@ -240,21 +240,21 @@ async def read_body(call: Call, route: Route) -> bytes:
     budget = call.services.bodies
     try:
         while True:
-            message = await call.receive()  # deadline: the route's, Endpoint
+            message = await call.receive()  # deadline: the route's, RouteEndpoint
             if message["type"] == "http.disconnect":
                 raise Refusal("bad_request", "the client went away")
             part = message.get("body", b"")
             if size + len(part) > route.limit_bytes:
                 raise _too_large(route)
             if part:
-                budget.enter("", len(part))
+                budget.hold("", len(part))
                 size += len(part)
                 parts.append(part)
             if not message.get("more_body"):
                 return b"".join(parts)
     finally:
         if size:
-            budget.leave("", size)
+            budget.release("", size)
 
 
 def _too_large(route: Route) -> Refusal:
@@ -262,8 +262,8 @@ def _too_large(route: Route) -> Refusal:
     return Refusal("too_large", f"a body has at most {route.limit_bytes} bytes", headers=closing)
 
 
-def head_of(answer: Reply) -> list[tuple[bytes, bytes]]:
-    """Its headers, with those that all answers have."""
+def reply_headers(answer: HttpReply) -> list[tuple[bytes, bytes]]:
+    """Return the answer's headers, with those that all answers have."""
     own = {name for name, _ in answer.headers}
     return [
         (b"content-type", answer.media.encode()),
@@ -273,19 +273,21 @@ def head_of(answer: Reply) -> list[tuple[bytes, bytes]]:
     ]
 
 
-async def reply(send: Send, answer: Reply) -> None:
-    # deadline: the connection's, Connection.pause_writing
-    await send({"type": "http.response.start", "status": answer.status, "headers": head_of(answer)})
-    # deadline: the connection's, Connection.pause_writing
+async def reply(send: Send, answer: HttpReply) -> None:
+    """Send an answer."""
+    # deadline: the connection's, HttpConnection.pause_writing
+    await send({"type": "http.response.start", "status": answer.status, "headers": reply_headers(answer)})
+    # deadline: the connection's, HttpConnection.pause_writing
     await send({"type": "http.response.body", "body": answer.body})
 
 
 async def refuse(send: Send, path: str, error: WireError) -> None:
+    """Send a refusal."""
     await reply(send, refusal_reply(path, error))
 
 
-def refusal_reply(path: str, error: WireError) -> Reply:
-    """The error in the shape of the contract."""
+def refusal_reply(path: str, error: WireError) -> HttpReply:
+    """Return the error in the shape of the contract."""
     answer = ErrorAnswer.of(error)
     message: Message = OpnError(error=answer.error, code=error.code) if path.startswith("/opn/") else answer
     status = HTTP_STATUS.get(error.code, 500)
@@ -293,8 +295,9 @@ def refusal_reply(path: str, error: WireError) -> Reply:
     if isinstance(error, Refusal):
         status = error.status or status
         headers = error.headers
-    return Reply(encode(message), status=status, headers=tuple(headers))
+    return HttpReply(encode(message), status=status, headers=tuple(headers))
 
 
-def connection_of(scope: Scope) -> Connection:
-    return cast("Connection", scope["extensions"][CONNECTION])
+def connection_of(scope: Scope) -> HttpConnection:
+    """Return the connection of a request."""
+    return cast("HttpConnection", scope["extensions"][CONNECTION])

@@ -21,24 +21,24 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from fazai.daemon.http.fastpath import Known, Opener, known_head
-from fazai.daemon.settings import Limits, is_loopback
+from fazai.daemon.http.fastpath import FastPathOpener, KnownHead, remember_head
+from fazai.daemon.settings import ServerLimits, is_loopback
 from fazai.service.log import Log
 from fazai.wire.base import ErrorAnswer, encode
 
-__all__ = ["CONNECTION", "Connection", "HttpServer", "Listener"]
+__all__ = ["CONNECTION", "HttpConnection", "HttpListener", "HttpServer"]
 
-#: Where a request's scope holds its Connection.
+#: Where a request's scope holds its HttpConnection.
 CONNECTION = "fazai.connection"
 
 _IDLE, _HEAD, _BODY, _OVER = range(4)
 _SO_PEERGROUPS = 59
 _LAST_CHUNK = b"0\r\n\r\n"
 _LAST_WORDS_S = 0.05  # for a request that the stop cuts off to be told
-_LINGER_S = 2.0  # for one who is refused to read why, while he still sends
+_LINGER_S = 2.0  # for a client that is refused to read why, while it still sends
 
 
-class Listener:
+class HttpListener:
     """One listening socket; `tls` is asked for a context whenever it is (re)opened."""
 
     def __init__(self, sock: socket.socket, tls: Callable[[], ssl.SSLContext] | None = None) -> None:
@@ -51,17 +51,17 @@ class Listener:
         self.server: asyncio.AbstractServer | None = None
 
 
-class Connection(HttpToolsProtocol):
-    """One client."""
+class HttpConnection(HttpToolsProtocol):
+    """The connection of one client."""
 
     def __init__(
         self,
         config: Config,
         state: ServerState,
-        listener: Listener,
-        limits: Limits,
+        listener: HttpListener,
+        limits: ServerLimits,
         logger: logging.Logger,
-        openers: Mapping[bytes, Opener],
+        openers: Mapping[bytes, FastPathOpener],
     ) -> None:
         super().__init__(config, state, {})
         self.listener = listener
@@ -76,18 +76,18 @@ class Connection(HttpToolsProtocol):
         self._deadline: asyncio.TimerHandle | None = None
         self._refusal: tuple[int, str, str] | None = None
         self._openers = openers
-        self._known: Known | None = None
+        self._known_head: KnownHead | None = None
         self._chunk: bytes | None = None  # what began with the head that is being read
-        self._parked = b""  # what came before a short request was answered
+        self._held_back = b""  # what came before a request on the fast path was answered
         self._answered_s = 0.0
         self._last = False
         self._done: asyncio.Future[None] | None = None
-        self.busy = False  # with a request that took the short way
+        self.busy = False  # with a request on the fast path
         self._busy_since_s = 0.0
         self._gave_up = False
         self.on_drained: Callable[[], None] | None = None
         self._streams = False
-        self._look: asyncio.Handle | None = None  # the next one at what a client has not taken yet
+        self._unsent_check: asyncio.Handle | None = None  # the next one at what a client has not taken yet
 
     # -- what uvicorn calls
 
@@ -96,11 +96,11 @@ class Connection(HttpToolsProtocol):
         if len(self.connections) > self.limits.connections:
             transport.abort()
             return
-        self._arm(self.limits.head_s)
+        self._start_deadline(self.limits.head_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._disarm()
-        self._look_no_more()
+        self._stop_deadline()
+        self._stop_checking_unsent()
         super().connection_lost(exc)
         self._unset_keepalive_if_required()
         on_lost, self.on_lost, self.on_drained = self.on_lost, None, None
@@ -110,11 +110,11 @@ class Connection(HttpToolsProtocol):
     def pause_writing(self) -> None:
         if not self._streams:
             super().pause_writing()
-            self._look_no_more()
-            self._look = self.loop.call_soon(self._look_at_unsent, sys.maxsize)
+            self._stop_checking_unsent()
+            self._unsent_check = self.loop.call_soon(self._check_unsent, sys.maxsize)
 
     def resume_writing(self) -> None:
-        self._look_no_more()
+        self._stop_checking_unsent()
         if not self._streams:
             super().resume_writing()
         if self.on_drained is not None:
@@ -126,10 +126,10 @@ class Connection(HttpToolsProtocol):
         before = self._phase
         if before == _IDLE:
             if self.busy:
-                self._parked += data
+                self._held_back += data
                 self.flow.pause_reading()
                 return
-            if self._known is not None and self._take(self._known, data):
+            if self._known_head is not None and self._try_fast_path(self._known_head, data):
                 return
             self._chunk = data
         self._head_bytes += len(data)
@@ -141,12 +141,13 @@ class Connection(HttpToolsProtocol):
         if phase == _IDLE:
             self._head_bytes = 0
             if self._deadline is None and (self.cycle is None or self.cycle.response_complete):
-                self._arm(self.limits.head_s)  # line ends, which begin nothing, stopped uvicorn's own timer
+                # Line ends, which begin nothing, stopped uvicorn's own timer.
+                self._start_deadline(self.limits.head_s)
         elif (self._head_bytes if phase == _HEAD else self._frame_bytes) > self.limits.head_bytes:
-            self._too_large()
+            self._refuse_large_head()
             self.send_400_response("")
         elif phase != before or self._deadline is None:
-            self._arm(self.limits.head_s if phase == _HEAD else self.limits.body_s)
+            self._start_deadline(self.limits.head_s if phase == _HEAD else self.limits.body_s)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -165,24 +166,26 @@ class Connection(HttpToolsProtocol):
         if self._head_bytes > self.limits.head_bytes:
             size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
             if size > self.limits.head_bytes:
-                self._too_large()
+                self._refuse_large_head()
                 raise ValueError("the head is too large")  # httptools hands it on as a parser's error
         super().on_headers_complete()
         self._phase = _BODY
         self._head_bytes = self._frame_bytes = 0
         opener = self._openers.get(self.url)
         if opener is not None and self._chunk is not None:
-            take = opener(self.scope)
-            self._known = known_head(self._chunk, self.url, self.headers, take) if take else None
+            handler = opener(self.scope)
+            self._known_head = (
+                remember_head(self._chunk, self.url, self.headers, handler) if handler else None
+            )
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
         self._phase = _IDLE
         self._chunk = None  # what follows in it is another request
-        self._disarm()
+        self._stop_deadline()
 
     def send_400_response(self, msg: str) -> None:
-        """Every request that cannot be read is refused here, in the shape of the contract."""
+        """Refuse a request that cannot be read, in the shape of the contract."""
         status, code, text = self._refusal or (400, "bad_request", "this is not HTTP")
         if self.transport.is_closing():
             return
@@ -200,7 +203,8 @@ class Connection(HttpToolsProtocol):
             super().shutdown()
 
     def timeout_keep_alive_handler(self) -> None:
-        """Short requests do not touch the timer: it is looked at how long ago the last one was."""
+        """Close a connection that is idle. Requests on the fast path do not touch the timer: it looks how
+        long ago the last one was."""
         rest_s = self._answered_s + self.limits.idle_s - self.loop.time()
         if self.busy or rest_s > 0:
             wait_s = max(rest_s, 1.0)
@@ -209,29 +213,29 @@ class Connection(HttpToolsProtocol):
             self.close()
 
     def _unsupported_upgrade_warning(self) -> None:
-        """Such a request is answered as if it had not asked for an upgrade."""
+        """Answer such a request as if it had not asked for an upgrade."""
 
-    # -- the short way
+    # -- the fast path
 
-    def _take(self, known: Known, data: bytes) -> bool:
-        """Whether the data are a whole request that was taken; the one before must be answered."""
-        body = known.body_of(data)
+    def _try_fast_path(self, head: KnownHead, data: bytes) -> bool:
+        """Return whether the data are a whole request that was taken; the one before must be answered."""
+        body = head.body_of(data)
         if body is None or self._last or not (self.cycle is None or self.cycle.response_complete):
             return False
         self.busy = True
         self._busy_since_s = self.loop.time()
-        if known.take(body, self._answer):
+        if head.handle(body, self._answer):
             return True
         self.busy = False
         return False
 
-    def give_up(self, now_s: float) -> None:
-        """Answer 504 where a request that took the short way had no answer for `answer_s`."""
+    def time_out_fast_path(self, now_s: float) -> None:
+        """Answer 504 where a request on the fast path had no answer for `answer_s`."""
         if self.busy and now_s - self._busy_since_s > self.limits.answer_s:
             self._refusal = (504, "timeout", f"it took more than {self.limits.answer_s:g} s")
             self._gave_up = True
             self.busy = False
-            self._parked = b""
+            self._held_back = b""
             self.send_400_response("")
 
     def _answer(self, status: int, tail: bytes) -> None:
@@ -247,32 +251,32 @@ class Connection(HttpToolsProtocol):
         self.transport.write(STATUS_LINE[status] + b"date: " + date + b"\r\n" + tail)
         if self._last:
             self.transport.close()
-        elif self._parked:
-            data, self._parked = self._parked, b""
+        elif self._held_back:
+            data, self._held_back = self._held_back, b""
             self.flow.resume_reading()
             self.data_received(data)
 
-    def answered(self) -> asyncio.Future[None]:
-        """When it is no longer busy."""
+    def wait_answered(self) -> asyncio.Future[None]:
+        """Return a future of the moment at which the connection is no longer busy."""
         if self._done is None:
             self._done = self.loop.create_future()
         return self._done
 
     # -- time
 
-    def _too_large(self) -> None:
+    def _refuse_large_head(self) -> None:
         self._refusal = (431, "too_large", f"the headers have more than {self.limits.head_bytes} bytes")
 
-    def _arm(self, seconds: float) -> None:
-        self._disarm()
-        self._deadline = self.loop.call_later(seconds, self._too_late)
+    def _start_deadline(self, seconds: float) -> None:
+        self._stop_deadline()
+        self._deadline = self.loop.call_later(seconds, self._time_out)
 
-    def _disarm(self) -> None:
+    def _stop_deadline(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
 
-    def _too_late(self) -> None:
+    def _time_out(self) -> None:
         self._deadline = None
         if self._phase != _IDLE:
             self._refusal = (408, "timeout", "the request took too long to arrive")
@@ -281,18 +285,18 @@ class Connection(HttpToolsProtocol):
             self.transport.close()
         self.loop.call_later(_LINGER_S + 1.0, self.transport.abort)
 
-    def _look_at_unsent(self, before: int) -> None:
+    def _check_unsent(self, before: int) -> None:
         """Cut off a client that took nothing of its answers for `stall_s`; whoever sends waits for it."""
         unsent = self.transport.get_write_buffer_size()
         if unsent >= before:
             self.transport.abort()
         else:
-            self._look = self.loop.call_later(self.limits.stall_s, self._look_at_unsent, unsent)
+            self._unsent_check = self.loop.call_later(self.limits.stall_s, self._check_unsent, unsent)
 
-    def _look_no_more(self) -> None:
-        if self._look is not None:
-            self._look.cancel()
-            self._look = None
+    def _stop_checking_unsent(self) -> None:
+        if self._unsent_check is not None:
+            self._unsent_check.cancel()
+            self._unsent_check = None
 
     # -- the end
 
@@ -301,18 +305,18 @@ class Connection(HttpToolsProtocol):
         self.transport.close()
         self.loop.call_later(self.limits.linger_s, self.transport.abort)
 
-    def refused(self) -> None:
-        """To be told before a refusal is written: nobody reads the rest of that request."""
+    def prepare_refusal(self) -> None:
+        """Prepare for a refusal that will be written: nobody reads the rest of that request."""
         if self._phase == _BODY and self.cycle is not None:
-            self.cycle.transport = cast("asyncio.Transport", _Gently(self))
+            self.cycle.transport = cast("asyncio.Transport", _GentleTransport(self))
 
     def end_gently(self) -> None:
-        """Our side ends; what still comes is thrown away for a while. To close a socket with unread bytes
+        """End our side; what still comes is thrown away for a while. To close a socket with unread bytes
         would reset the connection, and the client might not see the answer."""
         if self._phase == _OVER or self.transport.is_closing():
             return
         self._phase = _OVER
-        self._disarm()
+        self._stop_deadline()
         self.flow.resume_reading()
         self.pipeline.clear()
         if self.cycle is not None and not self.cycle.response_complete:  # nothing is written after the end
@@ -324,8 +328,8 @@ class Connection(HttpToolsProtocol):
 
     # -- who it is
 
-    def peer(self) -> tuple[int, frozenset[int]] | None:
-        """User and groups of a local client (SO_PEERCRED, SO_PEERGROUPS); None over TCP."""
+    def peer_credentials(self) -> tuple[int, frozenset[int]] | None:
+        """Return user and groups of a local client (SO_PEERCRED, SO_PEERGROUPS); None over TCP."""
         sock = self.transport.get_extra_info("socket") if self.listener.unix else None
         if sock is None:
             return None
@@ -336,8 +340,8 @@ class Connection(HttpToolsProtocol):
             groups.update(struct.unpack(f"{len(raw) // 4}I", raw[: len(raw) // 4 * 4]))
         return uid, frozenset(groups)
 
-    def certificate(self) -> str | None:
-        """The common name of the client's certificate, which TLS has verified."""
+    def certificate_name(self) -> str | None:
+        """Return the common name of the client's certificate, which TLS has verified."""
         found = self.transport.get_extra_info("peercert") or {}
         names = [value for part in found.get("subject", ()) for key, value in part if key == "commonName"]
         return str(names[-1]) if names else None
@@ -345,13 +349,13 @@ class Connection(HttpToolsProtocol):
     # -- streams, which are written to past ASGI
 
     def begin_stream(self, unsent_bytes: int) -> int:
-        """From now on there is nothing but the stream: what served the request is let go of, half of what an
-        open stream costs. `on_drained` is called when less than a quarter of `unsent_bytes` is left. Returns
-        the socket's number where writing to it is enough, -1 with TLS."""
+        """Leave nothing but the stream: what served the request is let go of, half of what an open stream
+        costs. `on_drained` is called when less than a quarter of `unsent_bytes` is left. Return the socket's
+        number where writing to it is enough, -1 with TLS."""
         self._streams = True
-        self._look_no_more()
+        self._stop_checking_unsent()
         self.transport.set_write_buffer_limits(high=unsent_bytes)
-        self._disarm()
+        self._stop_deadline()
         if self.cycle is not None:
             self.cycle.response_complete = True
         self.cycle = self.parser = self.flow = self.scope = self.headers = None  # type: ignore[assignment]
@@ -361,7 +365,7 @@ class Connection(HttpToolsProtocol):
         return int(self.transport.get_extra_info("socket").fileno()) if plain else -1
 
     def end_stream(self) -> None:
-        """The last chunk; then the connection closes, at the latest in `linger_s`."""
+        """Write the last chunk; then the connection closes, at the latest in `linger_s`."""
         if self.transport.is_closing():
             return
         if self.cycle is not None:
@@ -370,22 +374,22 @@ class Connection(HttpToolsProtocol):
         self.close()
 
 
-class _Gently:
-    """What uvicorn writes the answer of a refused request to."""
+class _GentleTransport:
+    """The transport to which uvicorn writes the answer of a refused request."""
 
     __slots__ = ("close", "is_closing", "write")
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: HttpConnection) -> None:
         self.write = connection.transport.write
         self.is_closing = connection.transport.is_closing
         self.close = connection.end_gently
 
 
 class HttpServer:
-    """All listeners of the daemon. `openers` are the paths whose requests may go the short way."""
+    """All listeners of the daemon. `openers` are the paths whose requests may take the fast path."""
 
     def __init__(
-        self, app: Any, limits: Limits, log: Log, openers: Mapping[bytes, Opener] | None = None
+        self, app: Any, limits: ServerLimits, log: Log, openers: Mapping[bytes, FastPathOpener] | None = None
     ) -> None:
         self._openers = openers or {}
         self._limits = limits
@@ -405,21 +409,22 @@ class HttpServer:
         )
         self._config.load()
         self._clock: asyncio.TimerHandle | None = None
-        self.listeners: list[Listener] = []
+        self.listeners: list[HttpListener] = []
 
     @property
     def open(self) -> int:
-        """Connections."""
+        """The number of open connections."""
         return len(self._state.connections)
 
-    async def listen(self, listener: Listener) -> None:
+    async def listen(self, listener: HttpListener) -> None:
+        """Open a listener."""
         await self._open(listener)
         self.listeners.append(listener)
         if self._clock is None:
             self._tick()
 
     async def renew(self) -> None:
-        """Opens the TLS listeners with contexts made anew; connections stay. Raises what `tls` raises, with
+        """Open the TLS listeners with contexts made anew; connections stay. Raises what `tls` raises, with
         everything as it was."""
         for listener in self.listeners:
             if listener.tls is None:
@@ -429,12 +434,14 @@ class HttpServer:
             if before is not None:
                 before.close()
 
-    async def _open(self, listener: Listener) -> None:
+    async def _open(self, listener: HttpListener) -> None:
         context = listener.tls() if listener.tls is not None else None
         loop, sock = asyncio.get_running_loop(), listener.sock.dup()  # closing a server closes its socket
 
-        def make() -> Connection:
-            return Connection(self._config, self._state, listener, self._limits, self._logger, self._openers)
+        def make() -> HttpConnection:
+            return HttpConnection(
+                self._config, self._state, listener, self._limits, self._logger, self._openers
+            )
 
         if listener.unix:
             listener.server = await loop.create_unix_server(make, sock=sock, backlog=1024)
@@ -447,12 +454,12 @@ class HttpServer:
     def _tick(self) -> None:
         self._state.default_headers[:] = [(b"date", formatdate(usegmt=True).encode())]
         loop = asyncio.get_running_loop()
-        for one in cast("list[Connection]", list(self._state.connections)):
-            one.give_up(loop.time())
+        for one in cast("list[HttpConnection]", list(self._state.connections)):
+            one.time_out_fast_path(loop.time())
         self._clock = loop.call_later(1.0, self._tick)
 
     async def stop(self) -> None:
-        """Nothing new; requests that run may end within `stop_s`, then they are cut off."""
+        """Accept nothing new; requests that run may end within `stop_s`, then they are cut off."""
         loop = asyncio.get_running_loop()
         until = loop.time() + self._limits.stop_s
         if self._clock is not None:
@@ -461,12 +468,12 @@ class HttpServer:
             if listener.server is not None:
                 listener.server.close()
             listener.sock.close()
-        short: set[asyncio.Future[None]] = set()
-        for one in cast("list[Connection]", list(self._state.connections)):
+        fast: set[asyncio.Future[None]] = set()
+        for one in cast("list[HttpConnection]", list(self._state.connections)):
             if one.busy:
-                short.add(one.answered())
+                fast.add(one.wait_answered())
             one.shutdown()
-        tasks: set[asyncio.Future[None]] = {*self._state.tasks, *short}
+        tasks: set[asyncio.Future[None]] = {*self._state.tasks, *fast}
         if tasks:
             await asyncio.wait(tasks, timeout=self._limits.stop_s)
         for task in self._state.tasks:
@@ -480,7 +487,7 @@ class HttpServer:
 
 
 class _ToLog(logging.Handler):
-    """uvicorn's own errors, in our log."""
+    """Writes uvicorn's own errors to our log."""
 
     def __init__(self, log: Log) -> None:
         super().__init__()

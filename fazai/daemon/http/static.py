@@ -1,4 +1,4 @@
-"""GET /ui: the operators' page. Static files of this package; what they show they ask the API for."""
+"""GET /ui: the operators' page, static files of this package; its data come from the API."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from fazai.daemon.http.refusal import Refusal
-from fazai.daemon.http.routing import Call, Reply, Route
+from fazai.daemon.http.routing import HttpReply, Route, RouteCall
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["ROUTES", "files"]
+__all__ = ["ROUTES", "page_files"]
 
 _MEDIA = MappingProxyType(
     {
@@ -32,28 +32,30 @@ _POLICY = (
 )
 
 
-class _File(NamedTuple):
+class _PageFile(NamedTuple):
     body: bytes
     media: str
     etag: bytes
 
 
 @cache
-def files() -> Mapping[str, _File]:
-    """The files of the page, by name."""
+def page_files() -> Mapping[str, _PageFile]:
+    """Return the files of the page, by name."""
     found = {}
     for entry in (resources.files("fazai.daemon.http") / "page_files").iterdir():
         media = _MEDIA.get(entry.name.rpartition(".")[2])
         if media is not None:
             body = entry.read_bytes()
-            found[entry.name] = _File(body, media, b'"%s"' % hashlib.sha256(body).hexdigest()[:32].encode())
+            found[entry.name] = _PageFile(
+                body, media, b'"%s"' % hashlib.sha256(body).hexdigest()[:32].encode()
+            )
     return MappingProxyType(found)
 
 
-async def page(call: Call) -> Reply:
-    """Raises Refusal(not_found)."""
+async def serve_page(call: RouteCall) -> HttpReply:
+    """Answer with a file of the page. Raises Refusal(not_found)."""
     name = call.path.get("file", "index.html")
-    file = files().get(name)
+    file = page_files().get(name)
     if file is None:
         raise Refusal("not_found", f"the page has no file {name[:64]!r}", hint="see: /ui")
     headers = (
@@ -63,8 +65,8 @@ async def page(call: Call) -> Reply:
         (b"cross-origin-opener-policy", b"same-origin"),
     )
     if file.etag.decode() in (call.header(b"if-none-match") or ""):
-        return Reply(b"", media=file.media, status=304, headers=headers)
-    return Reply(file.body, media=file.media, headers=headers)
+        return HttpReply(b"", media=file.media, status=304, headers=headers)
+    return HttpReply(file.body, media=file.media, headers=headers)
 
 
 ROUTES = (
@@ -72,7 +74,7 @@ ROUTES = (
         method="GET",
         path="/ui",
         summary="The operators' page.",
-        handler=page,
+        handler=serve_page,
         role=None,
         media="text/html",
         cached=True,
@@ -81,7 +83,7 @@ ROUTES = (
         method="GET",
         path="/ui/{file}",
         summary="A file of the operators' page.",
-        handler=page,
+        handler=serve_page,
         role=None,
         media=tuple(media.partition(";")[0] for media in _MEDIA.values()),
         cached=True,

@@ -1,18 +1,18 @@
-"""TLS of the listeners: certificate files that are looked at again, and client certificates."""
+"""TLS of the listeners: certificate files that are read again when they change, and client certificates."""
 
 from __future__ import annotations
 
 import ssl
 from pathlib import Path
 
-from fazai.daemon.settings import Settings
+from fazai.daemon.settings import DaemonSettings
 from fazai.errors import InputError, missing_file
 
 __all__ = ["fingerprint", "server_context"]
 
 
-def server_context(settings: Settings) -> ssl.SSLContext:
-    """A context from the files as they are now. Raises InputError that says which file is wrong."""
+def server_context(settings: DaemonSettings) -> ssl.SSLContext:
+    """Return a context from the files as they are now. Raises InputError that says which file is wrong."""
     assert settings.tls_cert is not None
     assert settings.tls_key is not None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -20,7 +20,7 @@ def server_context(settings: Settings) -> ssl.SSLContext:
     context.set_alpn_protocols(["http/1.1"])
     for file in (settings.tls_cert, settings.tls_key, settings.client_ca):
         if file is not None:
-            _readable(file)
+            _check_readable(file)
     try:
         context.load_cert_chain(settings.tls_cert, settings.tls_key, password=_no_password)
     except (ssl.SSLError, OSError, ValueError) as error:
@@ -37,11 +37,11 @@ def server_context(settings: Settings) -> ssl.SSLContext:
 
 
 def _no_password() -> str:
-    """OpenSSL would ask at the terminal."""
+    """Refuse to give a password, for which OpenSSL would ask at the terminal."""
     raise ValueError("the key is encrypted")
 
 
-def _readable(file: Path) -> None:
+def _check_readable(file: Path) -> None:
     try:
         file.open("rb").close()
     except FileNotFoundError:
@@ -54,8 +54,8 @@ def _reason(error: Exception) -> str:
     return str(getattr(error, "reason", None) or getattr(error, "strerror", None) or error)
 
 
-def fingerprint(settings: Settings) -> tuple[tuple[int, int, int], ...]:
-    """Changes when one of the files does."""
+def fingerprint(settings: DaemonSettings) -> tuple[tuple[int, int, int], ...]:
+    """Return a value that changes when one of the files does."""
     found = []
     for file in (settings.tls_cert, settings.tls_key, settings.client_ca):
         if file is not None:

@@ -1,4 +1,4 @@
-"""Says in time that the last valid token expires, and that none is valid any more."""
+"""Warns in time that the last valid token expires, and that none is valid any more."""
 
 from __future__ import annotations
 
@@ -23,13 +23,16 @@ _STAGES_S = (3600.0, _DAY_S, 3 * _DAY_S, 14 * _DAY_S)
 
 
 class Alarm(NamedTuple):
+    """A warning about the last valid token. `stage_s`: the time before its expiry from which on it holds."""
+
     stage_s: float
     level: Level
     text: str
 
 
 def token_alarm(last_expiry: float | None, now: float) -> Alarm | None:
-    """Return what to say of the tokens, by what `Guard.last_expiry` returns; None: nothing."""
+    """Return the warning for a time of expiry as `Guard.last_expiry` returns it; None: there is nothing to
+    say."""
     if last_expiry is None or math.isinf(last_expiry):
         return None
     create = "create one with: fazai token create NAME --role admin"
@@ -45,7 +48,7 @@ def token_alarm(last_expiry: float | None, now: float) -> Alarm | None:
 
 
 async def warn_of_expiry(guard: Guard, announcer: Announcer) -> None:
-    """Say each alarm once, in the log and as an event, for as long as the daemon lives."""
+    """Give each warning once, in the log and as an event, until the daemon stops."""
     said: float | None = None
     while True:
         alarm = token_alarm(guard.last_expiry(), time.time())

@@ -1,4 +1,4 @@
-"""The text of bearer tokens, and what is stored of it."""
+"""The text of bearer tokens, and the hash that is stored of it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ _PREFIX = "fzt_"
 
 
 def new_token() -> str:
-    """The text of a token: 256 random bits, and a mark by which scanners of repositories know it."""
+    """Return the text of a new token: 256 random bits, and a mark by which scanners of repositories know
+    it."""
     return _PREFIX + secrets.token_urlsafe(32)
 
 
 def hash_of(text: str) -> str:
-    """What is stored of a token. It is random, so that one round of SHA-256 is enough."""
+    """Return the hash of a token that is stored. It is random, so that one round of SHA-256 is enough."""
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()

@@ -1,4 +1,4 @@
-"""Who may use the memory for what is received: a bound for all, a fair share for each sender."""
+"""Admission control for received bytes: a bound for all, a fair share for each sender."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from fazai.daemon.http.refusal import Refusal
 
 __all__ = ["Admission"]
 
-_CROWDED = 0.5  # of the limit: below it nobody is asked for his share
+_CROWDED = 0.5  # of the limit: below it no sender is held to its share
 
 
 class Admission:
-    """Bytes that were received and are not on disk yet. Used by one event loop.
+    """Counts the bytes that were received and are not on disk yet. Used by one event loop.
 
     `random` gives numbers from 0 to 1: those who are refused must not all come back at once.
     """
@@ -28,7 +28,7 @@ class Admission:
         self.total_bytes = 0
         self.refused = 0
 
-    def enter(self, sender: str, size_bytes: int) -> None:
+    def hold(self, sender: str, size_bytes: int) -> None:
         """Hold so many bytes for a sender, "" while it is not known (one address may stand for many hosts
         behind a proxy). Raises Refusal(overloaded) with a spread Retry-After."""
         total = self.total_bytes + size_bytes
@@ -42,8 +42,8 @@ class Admission:
         self.total_bytes = total
         self._held[sender] = self._held.get(sender, 0) + size_bytes
 
-    def leave(self, sender: str, size_bytes: int) -> None:
-        """They are on disk, or given up."""
+    def release(self, sender: str, size_bytes: int) -> None:
+        """Release bytes that are on disk, or given up."""
         self.total_bytes -= size_bytes
         left = self._held[sender] - size_bytes
         if left:

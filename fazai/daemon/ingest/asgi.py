@@ -9,10 +9,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from fazai.daemon.http.fastpath import tail_of
+from fazai.daemon.http.fastpath import response_tail
 from fazai.daemon.http.refusal import Refusal
-from fazai.daemon.http.routing import Receive, Scope, Send, ShortTaker
-from fazai.daemon.ingest.pipeline import Answer, Ingest
+from fazai.daemon.http.routing import FastPathHandler, Receive, Scope, Send
+from fazai.daemon.ingest.pipeline import Ingest, IngestReply
 from fazai.errors import FazaiError, SecretError, StateError
 from fazai.wire.base import WireError
 from fazai.wire.signature import SignedHeaders, decode_signed_headers
@@ -44,8 +44,8 @@ _CLOSE = ((b"connection", b"close"),)
 
 
 class IngestRoute:
-    """`authorize(scope)` raises Refusal when an unsigned request may not write. Refusals are raised, for the
-    border of the application answers them."""
+    """Serves POST /ingest. `authorize(scope)` raises Refusal when an unsigned request may not write. Refusals
+    are raised, for the border of the application answers them."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class IngestRoute:
         self._report = report
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with self._counted():
+        with self._count_refusals():
             try:
                 async with asyncio.timeout(self._timeout_s):
                     await self._serve(scope, receive, send)
@@ -68,8 +68,8 @@ class IngestRoute:
                 raise Refusal("timeout", f"it took more than {self._timeout_s:g} s") from None
 
     @contextlib.contextmanager
-    def _counted(self) -> Iterator[None]:
-        """What is refused as a whole, by the code of its refusal."""
+    def _count_refusals(self) -> Iterator[None]:
+        """Count a request that is refused as a whole, by the code of its refusal."""
         try:
             yield
         except WireError as error:
@@ -83,52 +83,53 @@ class IngestRoute:
         begun = time.perf_counter()
         if scope["method"] != "POST":
             raise Refusal("method_not_allowed", "/ingest knows POST", headers=((b"allow", b"POST"),))
-        gzipped, signed = self._look(scope)
+        gzipped, signed = self._read_headers(scope)
         if not signed:
             self._authorize(scope)
         message = await receive()  # deadline: IngestRoute.__call__
         if message["type"] == "http.request" and not message.get("more_body"):
-            answer = await self._take(scope, message.get("body", b""), gzipped, signed)
+            answer = await self._accept(scope, message.get("body", b""), gzipped, signed)
         else:
-            answer = await self._take_parts(scope, message, receive, gzipped, signed)
-        self._ingest.seconds.add(time.perf_counter() - begun)
+            answer = await self._accept_parts(scope, message, receive, gzipped, signed)
+        self._ingest.seconds.observe(time.perf_counter() - begun)
         length = (b"content-length", b"%d" % len(answer.body))
         await send(  # deadline: IngestRoute.__call__
             {"type": "http.response.start", "status": answer.status, "headers": (_JSON, length, *_SAFE)}
         )
         await send({"type": "http.response.body", "body": answer.body})  # deadline: IngestRoute.__call__
 
-    def short(self, scope: Scope) -> ShortTaker | None:
-        """For plain bodies that no signature covers; each is still asked for its right to be there."""
+    def fast_handler(self, scope: Scope) -> FastPathHandler | None:
+        """Return the handler of plain bodies that no signature covers; each is still asked for its right to
+        be there."""
         try:
-            if scope["method"] != "POST" or any(self._look(scope)):
+            if scope["method"] != "POST" or any(self._read_headers(scope)):
                 return None
         except WireError:
             return None
-        return functools.partial(self._short, scope)
+        return functools.partial(self._handle_fast, scope)
 
-    def _short(
-        self, scope: Scope, body: bytes, told: Callable[[tuple[int, bytes] | FazaiError], None]
+    def _handle_fast(
+        self, scope: Scope, body: bytes, respond: Callable[[tuple[int, bytes] | FazaiError], None]
     ) -> bool:
         begun = time.perf_counter()
 
-        def answer(result: Answer | StateError) -> None:
+        def answer(result: IngestReply | StateError) -> None:
             if isinstance(result, StateError):
                 self._ingest.refusals["unavailable"] += 1
-                told(result)
+                respond(result)
                 return
-            self._ingest.seconds.add(time.perf_counter() - begun)
-            told((result[0], _tail(result[1])))
+            self._ingest.seconds.observe(time.perf_counter() - begun)
+            respond((result[0], _response_tail(result[1])))
 
         try:
             self._authorize(scope)
-            return self._ingest.take_one(body, answer)
+            return self._ingest.accept_one(body, answer)
         except (WireError, StateError) as error:
             self._ingest.refusals[getattr(error, "code", "unavailable")] += 1
             raise
 
-    def _look(self, scope: Scope) -> tuple[bool, bool]:
-        """Whether the body is compressed, and whether it is signed. Raises Refusal."""
+    def _read_headers(self, scope: Scope) -> tuple[bool, bool]:
+        """Return whether the body is compressed, and whether it is signed. Raises Refusal."""
         media = encoding = b""
         signed = False
         for name, value in scope["headers"]:
@@ -148,15 +149,15 @@ class IngestRoute:
             raise Refusal("bad_signature", "a signature is needed", hint="see SPEC.md, 3.3")
         return encoding in (b"gzip", b"x-gzip"), signed
 
-    async def _take(self, scope: Scope, body: bytes, gzipped: bool, signed: bool) -> Answer:
+    async def _accept(self, scope: Scope, body: bytes, gzipped: bool, signed: bool) -> IngestReply:
         signer = self._signer(scope, body) if signed else None
-        return await self._ingest.take(body, gzipped=gzipped, signer=signer)
+        return await self._ingest.accept(body, gzipped=gzipped, signer=signer)
 
-    async def _take_parts(
+    async def _accept_parts(
         self, scope: Scope, message: Mapping[str, Any], receive: Receive, gzipped: bool, signed: bool
-    ) -> Answer:
-        """A body in several pieces counts as waiting from its first one on. Raises Refusal: too_large,
-        bad_request, overloaded."""
+    ) -> IngestReply:
+        """Accept a body in several pieces, which counts as waiting from its first one on. Raises Refusal:
+        too_large, bad_request, overloaded."""
         admission = self._ingest.admission
         held = 0
         parts: list[bytes] = []
@@ -168,7 +169,7 @@ class IngestRoute:
                 if held + len(part) > MAX_INGEST_BYTES:
                     raise _too_large()
                 if part:
-                    admission.enter("", len(part))
+                    admission.hold("", len(part))
                     held += len(part)
                     parts.append(part)
                 if not message.get("more_body"):
@@ -176,10 +177,11 @@ class IngestRoute:
                 message = await receive()  # deadline: IngestRoute.__call__
         finally:
             if held:
-                admission.leave("", held)
-        return await self._take(scope, b"".join(parts), gzipped, signed)
+                admission.release("", held)
+        return await self._accept(scope, b"".join(parts), gzipped, signed)
 
     def _signer(self, scope: Scope, body: bytes) -> str:
+        """Return the host that signed the request. Raises WireError."""
         headers = _signed_headers(scope)
         query = scope["query_string"].decode("latin-1")
         path = scope["raw_path"].decode("latin-1") + (f"?{query}" if query else "")
@@ -191,8 +193,8 @@ class IngestRoute:
 
 
 @functools.lru_cache(maxsize=8)  # most say that one record was accepted
-def _tail(body: bytes) -> bytes:
-    return tail_of((_JSON, (b"content-length", b"%d" % len(body)), *_SAFE), body)
+def _response_tail(body: bytes) -> bytes:
+    return response_tail((_JSON, (b"content-length", b"%d" % len(body)), *_SAFE), body)
 
 
 def _signed_headers(scope: Scope) -> SignedHeaders:

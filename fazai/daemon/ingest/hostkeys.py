@@ -19,7 +19,7 @@ _SHORTEST = 16
 
 
 def host_name_ok(name: str) -> bool:
-    """Whether a host of this name can have a key: it is a file's name, too."""
+    """Return whether a host of this name can have a key: it is a file's name, too."""
     return _NAME.fullmatch(name) is not None
 
 
@@ -34,15 +34,16 @@ def hosts_with_keys(folder: Path) -> dict[str, float]:
 
 
 class HostKeys:
-    """Reads a file again when it changed, so that a rotation needs no restart."""
+    """Reads the keys of hosts; a file that changed is read again, so that a rotation needs no restart."""
 
     def __init__(self, folder: Path, *, uid: int) -> None:
         self._folder = folder
         self._uid = uid
         self._known: dict[str, tuple[tuple[int, int, int], tuple[bytes, ...]]] = {}
 
-    def of(self, agent: str) -> Sequence[bytes]:
-        """Its valid keys, none where it has no file. Raises SecretError for a file that must not be used."""
+    def keys_of(self, agent: str) -> Sequence[bytes]:
+        """Return the valid keys of a host, none where it has no file. Raises SecretError for a file that must
+        not be used."""
         if not _NAME.fullmatch(agent):
             return ()
         path = self._folder / f"{agent}.key"

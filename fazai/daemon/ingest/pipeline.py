@@ -1,4 +1,4 @@
-"""Telemetry on its way in: records to the store, figures to the exposition, silence to the event log."""
+"""Telemetry on its way in: records go to the store, figures to the exposition, silence to the event log."""
 
 from __future__ import annotations
 
@@ -15,45 +15,54 @@ from typing import NamedTuple
 
 from fazai.daemon.events.announcer import Announcer, row_of, utc_now
 from fazai.daemon.ingest.admission import Admission
-from fazai.daemon.ingest.deadman import HostChange, Watch, WatchRules
+from fazai.daemon.ingest.deadman import HostChange, HostWatch, WatchRules
 from fazai.daemon.ingest.hostkeys import HostKeys
-from fazai.daemon.ingest.records import Records, inflate, read_one, read_records
+from fazai.daemon.ingest.records import ParsedRecords, inflate, read_one, read_records
 from fazai.daemon.metrics import Exposition
 from fazai.errors import StateError
+from fazai.service.prometheus import Family, Histogram, Metric
 from fazai.store.daemon import AgentRecord, DaemonStore, HostRecord, NewEvent, NewSample
 from fazai.wire.base import WireError, encode
 from fazai.wire.events import AgentEvent, AgentState, Level, TelemetryEvent
 from fazai.wire.signature import MAX_SKEW_S, SignedHeaders, verify_signature
 from fazai.wire.telemetry import IngestAnswer, IngestError, IngestPartialAnswer
-from fazai.worker.metrics import Histogram
 
-__all__ = ["Answer", "Ingest", "IngestRules"]
+__all__ = ["Ingest", "IngestReply", "IngestRules"]
 
 _LOGGER = "fazai.daemon.ingest"
 _AHEAD_US = 86_400 * 1_000_000  # by which a host's clock may be fast
-_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 #: Codes that are on the page before they happen: a rate needs a beginning.
 _REFUSALS = (
     *("bad_json", "bad_request", "too_large", "unsupported_media_type", "overloaded", "unavailable"),
     *("bad_signature", "bad_clock", "replayed", "unauthorized", "forbidden"),
 )
+_RECORDS = Metric("fazai_ingest_records_total", "counter", "Records, by what became of them.", ("result",))
+_REFUSED = Metric(
+    "fazai_ingest_refusals_total",
+    "counter",
+    "Requests that were refused as a whole, by the error's code.",
+    ("code",),
+)
+_WAITING = Metric("fazai_ingest_waiting_bytes", "gauge", "Received and not on disk yet.")
+_OVERLOADED = Metric("fazai_ingest_overloaded_total", "counter", "Requests that were told to come later.")
 _IN_THREAD_BYTES = 512 << 10  # a body from this size on is read in a thread: others must not wait for it
 
 
-class Answer(NamedTuple):
-    """To the client."""
+class IngestReply(NamedTuple):
+    """The answer to a client: HTTP status and body."""
 
     status: int
     body: bytes
 
 
-_ACCEPTED = Answer(200, encode(IngestAnswer(accepted=1, duplicates=0)))
-_DUPLICATE = Answer(200, encode(IngestAnswer(accepted=0, duplicates=1)))
+_ACCEPTED = IngestReply(200, encode(IngestAnswer(accepted=1, duplicates=0)))
+_DUPLICATE = IngestReply(200, encode(IngestAnswer(accepted=0, duplicates=1)))
 
 
 @dataclass(frozen=True, slots=True)
 class IngestRules:
-    """`signed`: unsigned requests are refused, whoever sends them."""
+    """The rules of what is accepted. `signed`: unsigned requests are refused, whoever sends them."""
 
     signed: bool = False
     queue_bytes: int = 64 << 20
@@ -62,13 +71,14 @@ class IngestRules:
 
 
 class Ingest:
-    """One for the daemon; used by its event loop. `keys_of(agent)` gives the valid keys of a host."""
+    """Verifies, reads and stores telemetry; used by the daemon's event loop. `keys_of(agent)` gives the valid
+    keys of a host."""
 
     def __init__(
         self,
         store: DaemonStore,
         exposition: Exposition,
-        watch: Watch,
+        watch: HostWatch,
         admission: Admission,
         *,
         keys_of: Callable[[str], Sequence[bytes]],
@@ -84,26 +94,30 @@ class Ingest:
         self._keys_of = keys_of
         self._now_us = now_us
         self.rules = rules
-        self.seconds = Histogram(_BUCKETS)
+        self.seconds = Histogram(
+            "fazai_ingest_seconds", "From the first byte of a body to its durable answer.", _SECONDS
+        )
         self.records: Counter[str] = Counter({"accepted": 0, "duplicate": 0, "refused": 0})
-        self._turned: dict[str, float] = {}  # when a host came or went, as far as that was since the start
+        #: When a host came or went, as far as that was since the start.
+        self._changed_at: dict[str, float] = {}
         self.versions: dict[str, str] = {}  # of the hosts' agents, as far as they reported since the start
         self.refusals: Counter[str] = Counter(dict.fromkeys(_REFUSALS, 0))  # of whole requests
         self._silent: dict[str, bool] = {}  # to be remembered with the next sweep
-        exposition.add(self.metrics)
+        exposition.add(self.families)
 
     @classmethod
-    def of(
+    def create(
         cls, store: DaemonStore, secrets: Path, rules: IngestRules, watch: WatchRules, announcer: Announcer
     ) -> Ingest:
-        """With the clocks and the chance of this machine. Host keys lie in `secrets`/hosts."""
-        switch = Watch(watch, time.monotonic)
+        """Return an Ingest with the clocks and the random numbers of this machine. Host keys lie in
+        `secrets`/hosts."""
+        switch = HostWatch(watch, time.monotonic)
         ingest = cls(
             store,
-            Exposition(store.counts, switch.counts),
+            Exposition(store.counts, switch.count_hosts),
             switch,
             Admission(rules.queue_bytes, random.random),
-            keys_of=HostKeys(secrets / "hosts", uid=os.geteuid()).of,
+            keys_of=HostKeys(secrets / "hosts", uid=os.geteuid()).keys_of,
             now_us=lambda: time.time_ns() // 1000,
             rules=rules,
             announcer=announcer,
@@ -112,7 +126,8 @@ class Ingest:
         return ingest
 
     def restore(self) -> None:
-        """After a restart: who was silent stays so, who was not has its time again."""
+        """Take over the hosts that were known before a restart: who was silent stays so, who was not has its
+        time again."""
         hosts = self._store.hosts()
         now_us = self._now_us()
         self._watch.restore(hosts, now_us)
@@ -125,7 +140,8 @@ class Ingest:
     # -- a request --------------------------------------------------------------------------------------
 
     def verify(self, headers: SignedHeaders, path: str, body: bytes) -> str:
-        """Who signed it. Raises WireError (bad_clock, bad_signature, replayed), SecretError."""
+        """Return the host that signed a request. Raises WireError (bad_clock, bad_signature, replayed),
+        SecretError."""
         now_us = self._now_us()
         keys = self._keys_of(headers.agent)
         if not keys:
@@ -138,53 +154,54 @@ class Ingest:
             )
         return headers.agent
 
-    async def take(self, body: bytes, *, gzipped: bool = False, signer: str | None = None) -> Answer:
+    async def accept(self, body: bytes, *, gzipped: bool = False, signer: str | None = None) -> IngestReply:
         """Store what a body holds; durable when it returns. Raises WireError, Refusal, StateError."""
         if gzipped or len(body) >= _IN_THREAD_BYTES:
-            records = await asyncio.to_thread(_read, body, gzipped, self._latest_us())
+            records = await asyncio.to_thread(_read_in_thread, body, gzipped, self._latest_us())
         else:
             records = read_records(body, self._latest_us())
         samples, errors = records
         if signer is not None:
-            samples, errors = _without(records, lambda sample: _not_of(signer, sample))
+            samples, errors = _refuse_some(records, lambda sample: _not_of(signer, sample))
         if self._may_be_full(len(samples)):
-            samples, errors = _without(Records(samples, errors), self._no_room(set()))
+            samples, errors = _refuse_some(ParsedRecords(samples, errors), self._no_room(set()))
         self.records["refused"] += len(errors)
         accepted = duplicates = 0
         if samples:
-            accepted = await self._store_them(samples, signer)
+            accepted = await self._store_samples(samples, signer)
             duplicates = len(samples) - accepted
-        return _answer(accepted, duplicates, errors)
+        return _reply_for(accepted, duplicates, errors)
 
     def _latest_us(self) -> int:
         """Return the latest time that a record may have."""
         return self._now_us() + _AHEAD_US
 
-    def take_one(self, body: bytes, told: Callable[[Answer | StateError], object]) -> bool:
-        """As `take`, for one good record: `told` is called on this loop once it is durable. False, with
-        nothing done, where the body is anything else. Raises Refusal(overloaded), StateError."""
+    def accept_one(self, body: bytes, respond: Callable[[IngestReply | StateError], object]) -> bool:
+        """Accept a body that is one good record, as `accept` does, and call `respond` on this loop once it is
+        durable. Return False, with nothing done, where the body is anything else. Raises Refusal(overloaded),
+        StateError."""
         sample = read_one(body, self._latest_us())
         if sample is None or (self._may_be_full(1) and self._store.host(sample.host) is None):
             return False
         host, size_bytes = sample.host, len(body)
-        self.admission.enter(host, size_bytes)
+        self.admission.hold(host, size_bytes)
 
         def done(result: list[bool] | StateError) -> None:
-            self.admission.leave(host, size_bytes)
+            self.admission.release(host, size_bytes)
             if isinstance(result, StateError):
-                told(result)
+                respond(result)
             elif result[0]:
                 self.records["accepted"] += 1
                 self._arrived(sample)
-                told(_ACCEPTED)
+                respond(_ACCEPTED)
             else:
                 self.records["duplicate"] += 1
-                told(_DUPLICATE)
+                respond(_DUPLICATE)
 
         try:
             self._store.ingest_then((sample,), done)
         except StateError:
-            self.admission.leave(host, size_bytes)
+            self.admission.release(host, size_bytes)
             raise
         return True
 
@@ -192,7 +209,8 @@ class Ingest:
         return len(self._watch) + more > self.rules.hosts
 
     def _no_room(self, new: set[str]) -> Callable[[NewSample], str | None]:
-        """Return what says of each sample whether its host is one too many; `new` is filled with others."""
+        """Return a function that says of each sample whether its host is one too many; `new` is filled with
+        others."""
 
         def reason(sample: NewSample) -> str | None:
             host = sample.host
@@ -205,19 +223,19 @@ class Ingest:
 
         return reason
 
-    async def _store_them(self, samples: Sequence[NewSample], signer: str | None) -> int:
-        """How many were new."""
+    async def _store_samples(self, samples: Sequence[NewSample], signer: str | None) -> int:
+        """Store samples, and return how many were new."""
         sender = signer or samples[0].host
         size_bytes = sum([len(sample.body) for sample in samples])
-        self.admission.enter(sender, size_bytes)
+        self.admission.hold(sender, size_bytes)
         try:
             verdicts = await self._store.ingest(samples)
         finally:
-            self.admission.leave(sender, size_bytes)
-        return self._stored(samples, verdicts)
+            self.admission.release(sender, size_bytes)
+        return self._count_stored(samples, verdicts)
 
-    def _stored(self, samples: Sequence[NewSample], verdicts: Sequence[bool]) -> int:
-        """How many were new."""
+    def _count_stored(self, samples: Sequence[NewSample], verdicts: Sequence[bool]) -> int:
+        """Count stored samples, and return how many were new."""
         accepted = 0
         for sample, new in zip(samples, verdicts, strict=True):
             if new:
@@ -228,6 +246,7 @@ class Ingest:
         return accepted
 
     def _arrived(self, sample: NewSample) -> None:
+        """Show the newest record of a host, and announce a host that came or came back."""
         host = sample[0]
         record = self._store.host(host)
         if record is None:  # forgotten at this moment
@@ -236,12 +255,12 @@ class Ingest:
         if time_us == sample[1]:  # else an older one that was late
             self.exposition.hosts.push(host, sample[3], time_us, interval_s)
             self.versions[host] = sample[5][:64]
-        change = self._watch.seen(host, interval_s)
+        change = self._watch.note_record(host, interval_s)
         if change is not None:
-            self._turned[host] = self._now_us() / 1e6
-            for level, event in _events(change):
+            self._changed_at[host] = self._now_us() / 1e6
+            for level, event in _events_of_change(change):
                 self._announcer.say(level, event, _LOGGER)
-            self._store.publish_soon([_reports(sample)])
+            self._store.publish_soon([_telemetry_event(sample)])
             if change.what == "back":
                 self._silent[host] = False
 
@@ -253,7 +272,7 @@ class Ingest:
     def _agent(self, host: HostRecord, started: float) -> AgentRecord:
         seen = host.seen_us / 1e6
         silent = host.silent or self._watch.is_silent(host.host)
-        since = self._turned.get(host.host, min(seen, started) if silent else started)
+        since = self._changed_at.get(host.host, min(seen, started) if silent else started)
         return AgentRecord(
             host.host[:128],
             host.host,
@@ -269,26 +288,26 @@ class Ingest:
     # -- silence ----------------------------------------------------------------------------------------
 
     async def sweep(self) -> list[HostChange]:
-        """Say who stopped. Raises StateError."""
+        """Announce the hosts that stopped, and remove what has expired. Raises StateError."""
         changes = self._watch.sweep()
         events: list[NewEvent] = []
         silent, self._silent = self._silent, {}
         lines = self.exposition.hosts
         lines.freshen()
         for change in changes:
-            for level, event in _events(change):
+            for level, event in _events_of_change(change):
                 self._announcer.write_log(level, event, _LOGGER)
                 events.append(row_of(event, level))
             if change.what == "silent":
                 silent[change.host] = True
-                self._turned[change.host] = self._now_us() / 1e6
+                self._changed_at[change.host] = self._now_us() / 1e6
                 lines.silence(change.host)
             elif change.what == "expired":
                 lines.expire(change.host)
             elif change.what == "forgotten":
                 lines.forget(change.host)
                 self.versions.pop(change.host, None)
-                self._turned.pop(change.host, None)
+                self._changed_at.pop(change.host, None)
                 await self._store.forget_host(change.host)
         if silent:
             await self._store.mark_silent(silent)
@@ -297,7 +316,7 @@ class Ingest:
         return changes
 
     async def run(self, report: Callable[[str], object], pause: Callable[[float], Awaitable[object]]) -> None:
-        """Sweeps until it is cancelled; what the store refuses is reported, not raised."""
+        """Sweep until it is cancelled; an error of the store is reported, not raised."""
         while True:
             await pause(self.rules.sweep_s)
             try:
@@ -305,36 +324,25 @@ class Ingest:
             except StateError as error:
                 report(str(error))
 
-    def metrics(self) -> Iterable[str]:
-        yield from self.seconds.lines(
-            "fazai_ingest_seconds", "From the first byte of a body to its durable answer."
-        )
-        yield "# HELP fazai_ingest_records_total Records, by what became of them."
-        yield "# TYPE fazai_ingest_records_total counter"
-        for result, count in self.records.items():
-            yield f'fazai_ingest_records_total{{result="{result}"}} {count}'
-        yield "# HELP fazai_ingest_refusals_total Requests that were refused as a whole, by the error's code."
-        yield "# TYPE fazai_ingest_refusals_total counter"
-        for code, count in self.refusals.items():
-            yield f'fazai_ingest_refusals_total{{code="{code}"}} {count}'
-        yield "# HELP fazai_ingest_waiting_bytes Received and not on disk yet."
-        yield "# TYPE fazai_ingest_waiting_bytes gauge"
-        yield f"fazai_ingest_waiting_bytes {self.admission.total_bytes}"
-        yield "# HELP fazai_ingest_overloaded_total Requests that were told to come later."
-        yield "# TYPE fazai_ingest_overloaded_total counter"
-        yield f"fazai_ingest_overloaded_total {self.admission.refused}"
+    def families(self) -> Iterable[Family]:
+        """Return the metrics of all requests."""
+        yield self.seconds.family()
+        yield _RECORDS.by_label(self.records)
+        yield _REFUSED.by_label(self.refusals)
+        yield _WAITING.single(self.admission.total_bytes)
+        yield _OVERLOADED.single(self.admission.refused)
 
 
-def _read(body: bytes, gzipped: bool, latest_us: int) -> Records:
+def _read_in_thread(body: bytes, gzipped: bool, latest_us: int) -> ParsedRecords:
     return read_records(inflate(body) if gzipped else body, latest_us)
 
 
 def _not_of(signer: str, sample: NewSample) -> str | None:
-    """A host's key speaks for that host alone."""
+    """Return why a sample is not the signer's: a host's key speaks for that host alone."""
     return None if sample.host == signer else f"`hostname`: the request is signed by {signer!r}"
 
 
-def _without(records: Records, reason: Callable[[NewSample], str | None]) -> Records:
+def _refuse_some(records: ParsedRecords, reason: Callable[[NewSample], str | None]) -> ParsedRecords:
     """Return the records with those as errors for which there is a reason."""
     good: list[NewSample] = []
     errors = list(records.errors)
@@ -347,17 +355,17 @@ def _without(records: Records, reason: Callable[[NewSample], str | None]) -> Rec
         else:
             errors.append(IngestError(index=index, error=why))
     errors.sort(key=lambda error: error.index)
-    return Records(good, errors)
+    return ParsedRecords(good, errors)
 
 
-def _answer(accepted: int, duplicates: int, errors: Sequence[IngestError]) -> Answer:
+def _reply_for(accepted: int, duplicates: int, errors: Sequence[IngestError]) -> IngestReply:
     if not errors:
-        return Answer(200, encode(IngestAnswer(accepted=accepted, duplicates=duplicates)))
+        return IngestReply(200, encode(IngestAnswer(accepted=accepted, duplicates=duplicates)))
     partial = IngestPartialAnswer(accepted=accepted, errors=tuple(errors), duplicates=duplicates)
-    return Answer(200 if accepted or duplicates else 422, encode(partial))
+    return IngestReply(200 if accepted or duplicates else 422, encode(partial))
 
 
-def _events(change: HostChange) -> list[tuple[Level, AgentEvent]]:
+def _events_of_change(change: HostChange) -> list[tuple[Level, AgentEvent]]:
     if change.what in ("expired", "forgotten"):
         return []
     state: AgentState = "closing" if change.what == "silent" else "observation"
@@ -380,7 +388,7 @@ def _reason(change: HostChange) -> str:
     return f"no record for {change.for_s:.0f} s{expected}"
 
 
-def _reports(sample: NewSample) -> NewEvent:
+def _telemetry_event(sample: NewSample) -> NewEvent:
     loads = tuple(value for value in sample.gauges[:3] if value == value)
     event = TelemetryEvent(
         hostname=sample.host,

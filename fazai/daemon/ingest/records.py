@@ -1,4 +1,5 @@
-"""From the body of POST /ingest to samples (SPEC.md, section 4). Pure; each function may run in any thread.
+"""Reads the body of POST /ingest into samples (SPEC.md, section 4). Pure; each function may run in any
+thread.
 
 A record is stored as the bytes that came, so that fields which fazai does not know survive; the strict types
 of `fazai.wire.telemetry` say whether it is a good one.
@@ -26,7 +27,7 @@ from fazai.wire.telemetry import (
     parse_time,
 )
 
-__all__ = ["Records", "figures_of", "inflate", "read_one", "read_records", "refused", "sample_of"]
+__all__ = ["ParsedRecords", "figures_of", "inflate", "read_one", "read_records", "refusal_of", "sample_of"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EVER_US = 1 << 62
@@ -42,15 +43,16 @@ _FOREIGN = (msgspec.DecodeError, UnicodeError, RecursionError)
 _MEMBERS = 1000  # of one gzip body
 
 
-class Records(NamedTuple):
-    """What one body holds."""
+class ParsedRecords(NamedTuple):
+    """The good records of one body, and the errors of the others."""
 
     samples: list[NewSample]
     errors: list[IngestError]
 
 
 def inflate(body: bytes, limit_bytes: int = MAX_INGEST_BYTES) -> bytes:
-    """What was gzipped, one member or several. Raises WireError: too_large, bad_request."""
+    """Return the content of a gzip body, of one member or several. Raises WireError: too_large,
+    bad_request."""
     parts: list[bytes] = []
     room = limit_bytes
     try:
@@ -71,8 +73,9 @@ def inflate(body: bytes, limit_bytes: int = MAX_INGEST_BYTES) -> bytes:
     return b"".join(parts)
 
 
-def read_records(body: bytes, latest_us: int = _EVER_US) -> Records:
-    """An object, an array, or one object a line. Raises WireError: bad_json, bad_request, too_large.
+def read_records(body: bytes, latest_us: int = _EVER_US) -> ParsedRecords:
+    """Read a body that is an object, an array, or one object a line. Raises WireError: bad_json, bad_request,
+    too_large.
 
     A bad record is an entry of `errors` and leaves the others alone; so is one of a time after `latest_us`.
     """
@@ -80,7 +83,7 @@ def read_records(body: bytes, latest_us: int = _EVER_US) -> Records:
         raise WireError("too_large", f"the body has {len(body)} bytes, the limit is {MAX_INGEST_BYTES}")
     sample = read_one(body, latest_us)
     if sample is not None:
-        return Records([sample], [])
+        return ParsedRecords([sample], [])
     pieces = _split(body)
     if len(pieces) > MAX_INGEST_RECORDS:
         raise WireError("too_large", f"{len(pieces)} records in one body, the limit is {MAX_INGEST_RECORDS}")
@@ -88,31 +91,31 @@ def read_records(body: bytes, latest_us: int = _EVER_US) -> Records:
     errors: list[IngestError] = []
     for index, piece in enumerate(pieces):
         try:
-            samples.append(sample_of(piece, _record(piece), latest_us))
+            samples.append(sample_of(piece, _decode_record(piece), latest_us))
         except _FOREIGN:
-            errors.append(IngestError(index=index, error=str(refused(piece))))
+            errors.append(IngestError(index=index, error=str(refusal_of(piece))))
         except WireError as error:
             errors.append(IngestError(index=index, error=str(error)))
-    return Records(samples, errors)
+    return ParsedRecords(samples, errors)
 
 
 def read_one(body: bytes, latest_us: int = _EVER_US) -> NewSample | None:
-    """The body as one good record; None for any other."""
+    """Return the body as one good record; None for any other."""
     try:
-        return sample_of(body, _record(body), latest_us)
+        return sample_of(body, _decode_record(body), latest_us)
     except (*_FOREIGN, WireError):
         return None
 
 
-def _record(piece: bytes) -> TelemetryRecord:
+def _decode_record(piece: bytes) -> TelemetryRecord:
     try:
         return _ONE.decode(piece)
     except msgspec.ValidationError:  # perhaps for a whole number that is written as 8e9
         return convert_record(parse_json(piece))
 
 
-def refused(piece: bytes) -> WireError:
-    """Why it is no record, in the words of the contract."""
+def refusal_of(piece: bytes) -> WireError:
+    """Return why a piece is no record, in the words of the contract."""
     try:
         decode_body(piece, TelemetryRecord, limit_bytes=MAX_INGEST_BYTES)
     except WireError as error:
@@ -121,7 +124,7 @@ def refused(piece: bytes) -> WireError:
 
 
 def _split(body: bytes) -> Sequence[bytes]:
-    """The records as they stand in the body, none of them looked at."""
+    """Return the records as they stand in the body, none of them read."""
     text = body.lstrip()
     if text[:1] == b"[":
         try:
@@ -140,7 +143,7 @@ def _split(body: bytes) -> Sequence[bytes]:
     pieces = body.splitlines() if b"\r" in body else body.split(b"\n")
     lines = [line for line in pieces if line and not line.isspace()]
     if len(lines) < 2 or not any(_is_object(line) for line in lines):
-        raise WireError("bad_json", refused(body).message)
+        raise WireError("bad_json", refusal_of(body).message)
     return lines
 
 
@@ -155,8 +158,8 @@ def _is_object(line: bytes) -> bool:
 
 
 def sample_of(raw: bytes, record: TelemetryRecord, latest_us: int = _EVER_US) -> NewSample:
-    """What is stored of a record. Raises WireError for a time or a text that is none, and for a time after
-    `latest_us`: its host's clock is wrong, and until then nothing newer would come."""
+    """Return the stored form of a record. Raises WireError for a time or a text that is none, and for a time
+    after `latest_us`: its host's clock is wrong, and until then nothing newer would come."""
     if not raw.isascii():
         try:
             raw.decode()  # fields that we do not know were skipped, not read
@@ -177,12 +180,12 @@ def sample_of(raw: bytes, record: TelemetryRecord, latest_us: int = _EVER_US) ->
     try:
         gauges = tuple(map(float, figures_of(record)))
     except OverflowError:  # JSON knows no largest integer
-        gauges = tuple(map(_bounded, figures_of(record)))
+        gauges = tuple(map(_to_float, figures_of(record)))
     return NewSample(record.hostname, time_us, raw, gauges, interval_s, version)
 
 
 def figures_of(record: TelemetryRecord) -> tuple[float, ...]:
-    """The figures of `store.daemon.GAUGES`; NaN for what the record does not say."""
+    """Return the figures of `store.daemon.GAUGES`; NaN for what the record does not say."""
     os, cpu, mem = record.os, record.cpu, record.mem
     total: float | None = None
     free: float | None = None
@@ -221,7 +224,7 @@ def figures_of(record: TelemetryRecord) -> tuple[float, ...]:
 
 
 def _root_disk(disks: Sequence[Disk]) -> tuple[int | None, int | None]:
-    """Of `/`, else of the first mount."""
+    """Return total and free bytes of `/`, else of the first mount."""
     disk = disks[0]
     if disk.mount != "/":
         disk = next((one for one in disks if one.mount == "/"), disk)
@@ -232,7 +235,7 @@ def _root_disk(disks: Sequence[Disk]) -> tuple[int | None, int | None]:
 
 
 def _traffic(interfaces: Sequence[Net]) -> tuple[float, float]:
-    """Of all interfaces but loopback."""
+    """Return the bytes received and sent by all interfaces but loopback."""
     received = sent = 0
     known = False
     for one in interfaces:
@@ -241,7 +244,7 @@ def _traffic(interfaces: Sequence[Net]) -> tuple[float, float]:
     return (received, sent) if known else (_NAN, _NAN)
 
 
-def _bounded(value: float) -> float:
+def _to_float(value: float) -> float:
     try:
         return float(value)
     except OverflowError:

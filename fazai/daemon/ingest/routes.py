@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
-from fazai.daemon.http.routing import AsgiApp, Call, Reply, Route, Scope, allow, identify
+from fazai.daemon.http.routing import AsgiApp, HttpReply, Route, RouteCall, Scope, identify, require_role
 from fazai.daemon.ingest.asgi import IngestRoute
 from fazai.daemon.ingest.pipeline import Ingest
 from fazai.daemon.services import Services
 from fazai.service.log import Log
+from fazai.service.prometheus import CONTENT_TYPE, to_text
 from fazai.wire.telemetry import MAX_INGEST_BYTES, IngestAnswer, IngestPartialAnswer, TelemetryRecord
 
 __all__ = ["ROUTES", "report_silent_hosts"]
@@ -21,9 +22,10 @@ _CODES = (
 
 def _ingest(services: Services) -> AsgiApp:
     def authorize(scope: Scope) -> None:
-        """An unsigned report needs a token or a local client, unless the operator opened the door."""
+        """Refuse an unsigned report without a token or a local client, unless the operator opened the
+        door."""
         if services.settings.ingest != "open":
-            allow(identify(services, scope), "operator")
+            require_role(identify(services, scope), "operator")
 
     def report(text: str) -> None:
         services.log.say("error", text, logger="fazai.daemon.ingest")
@@ -31,13 +33,16 @@ def _ingest(services: Services) -> AsgiApp:
     return IngestRoute(services.ingest, authorize, report, services.settings.limits.answer_s)
 
 
-async def metrics(call: Call) -> Reply:
-    media = "text/plain; version=0.0.4; charset=utf-8"
-    return Reply(call.services.ingest.exposition.render(), media=media)
+async def show_metrics(call: RouteCall) -> HttpReply:
+    """Return the page for Prometheus."""
+    exposition = call.services.ingest.exposition
+    families, lines = exposition.families(), exposition.hosts.render()
+    text = await asyncio.to_thread(to_text, families)  # of many firewalls it takes a while
+    return HttpReply(b"".join([text, *lines]), media=CONTENT_TYPE)
 
 
 async def report_silent_hosts(ingest: Ingest, log: Log) -> None:
-    """Announce which hosts stopped reporting, for as long as the daemon lives."""
+    """Announce which hosts stopped reporting, until the daemon stops."""
 
     def report(text: str) -> None:
         log.say("error", text, logger="fazai.daemon.ingest")
@@ -59,5 +64,7 @@ ROUTES = (
         codes=_CODES,
         limit_bytes=MAX_INGEST_BYTES,
     ),
-    Route(method="GET", path="/metrics", summary="Prometheus text.", handler=metrics, media="text/plain"),
+    Route(
+        method="GET", path="/metrics", summary="Prometheus text.", handler=show_metrics, media="text/plain"
+    ),
 )

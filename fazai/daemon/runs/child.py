@@ -1,4 +1,4 @@
-"""A run as a child process: its command line, its environment, and how it is waited for and ended.
+"""Runs as child processes: command line and environment, waiting for their end, and ending them.
 
 It has a session and a process group of its own. SIGTERM asks the engine to stop cleanly between two
 actions, a second one at once; what is killed in the middle finds its journal at the next run.
@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fazai.daemon.runs.config import Job
-from fazai.daemon.runs.records import Record
-from fazai.daemon.settings import Settings
+from fazai.daemon.runs.records import RunRecord
+from fazai.daemon.settings import DaemonSettings
 
-__all__ = ["Child", "Ended", "Patience", "arguments", "environment", "follow"]
+__all__ = ["Child", "ChildResult", "StopTimeouts", "child_environment", "command_line", "wait_for_pid"]
 
 _TAIL_BYTES = 8 * 1024
-_SAID_BYTES = 16 * 1024 * 1024
+_STDERR_BYTES = 16 * 1024 * 1024
 #: What a run inherits beside FAZAI_*: nothing of systemd's, nothing of another service's secrets.
 _PASSED = (
     *(
@@ -52,9 +52,10 @@ _IN_ROOT = ("/bin/sh", "-c", 'cd / && exec "$@"', "fazai")
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
-    """After the timeout: SIGTERM, then so long; SIGTERM again, then so long; SIGKILL, and so long at most
-    until it is given up: what hangs in the kernel (a dead NFS server) ends when that lets it go."""
+class StopTimeouts:
+    """The steps after a run's timeout: SIGTERM, then `clean_s`; SIGTERM again, then `now_s`; SIGKILL, and
+    `killed_s` at most until it is given up: a process that hangs in the kernel (a dead NFS server) ends when
+    that lets it go."""
 
     clean_s: float = 60.0
     now_s: float = 30.0
@@ -62,17 +63,18 @@ class Patience:
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
-    """`said` is the end of what it wrote to standard error; the negative of a signal is no exit code."""
+class ChildResult:
+    """The end of a run. `stderr_tail` is the end of what it wrote to standard error; the exit code of a
+    signal is 128 and its number."""
 
     exit_code: int
-    said: str
+    stderr_tail: str
     timed_out: bool = False
 
 
-def arguments(job: Job, record: Record, plan: Path, approved: str | None = None) -> list[str]:
-    """`fazai …` for a run; `plan` is the file that a check writes, or that is applied where its hash is the
-    `approved` one."""
+def command_line(job: Job, record: RunRecord, plan: Path, approved: str | None = None) -> list[str]:
+    """Return `fazai …` for a run; `plan` is the file that a check writes, or that is applied where its hash
+    is the `approved` one."""
     program = [*_IN_ROOT, sys.executable, "-P", "-m", "fazai"]  # -P: no module of the working folder
     if record.applies is not None:
         words = ["--plan", str(plan), "--plan-hash", approved or "none"]
@@ -83,14 +85,14 @@ def arguments(job: Job, record: Record, plan: Path, approved: str | None = None)
     for pattern in job.limit:
         words += ["--limit", pattern]
     if record.limit:  # of the job's targets, those alone
-        words += _narrowed(job, record.limit)
+        words += _limit_options(job, record.limit)
     words += ["--quiet", "--color", "never"]
     if record.mode == "check":
         return [*program, "plan", *words, "--out", str(plan)]
     return [*program, "apply", *words, *(["--yes"] if job.deletes else [])]
 
 
-def _narrowed(job: Job, names: Sequence[str]) -> list[str]:
+def _limit_options(job: Job, names: Sequence[str]) -> list[str]:
     """Return the options that choose these names of the job's targets. Without a limit of the job each name
     stands for itself, and one that there is not is refused. A pattern must have no colon: it would be split
     there."""
@@ -100,8 +102,10 @@ def _narrowed(job: Job, names: Sequence[str]) -> list[str]:
     return ["--limit", rf"&~({escaped})\Z"]
 
 
-def environment(job: Job, record: Record, settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
-    """The child's whole environment."""
+def child_environment(
+    job: Job, record: RunRecord, settings: DaemonSettings, environ: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the child's whole environment."""
     names = [*_PASSED, *(name for name in environ if name.startswith("LC_")), *job.environment]
     found = {name: environ[name] for name in names if name in environ}
     for name in _PATHS & set(found):
@@ -122,9 +126,9 @@ def environment(job: Job, record: Record, settings: Settings, environ: Mapping[s
     return found
 
 
-async def follow(pid: int, timeout_s: float, patience: Patience) -> bool:
-    """Wait until a run that another daemon began has ended, which it is made to when the time is over, as
-    `Child.wait` does. Return whether it was."""
+async def wait_for_pid(pid: int, timeout_s: float, timeouts: StopTimeouts) -> bool:
+    """Wait until a run that another daemon began has ended; after its timeout it is ended as `Child.wait`
+    does it. Return whether it was."""
     try:
         handle = os.pidfd_open(pid)
     except ProcessLookupError:
@@ -133,7 +137,7 @@ async def follow(pid: int, timeout_s: float, patience: Patience) -> bool:
     loop.add_reader(handle, over.set)
     try:
         timed_out = False
-        for wait_s in (timeout_s, patience.clean_s, patience.now_s):
+        for wait_s in (timeout_s, timeouts.clean_s, timeouts.now_s):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait_s):
                     await over.wait()
@@ -144,7 +148,7 @@ async def follow(pid: int, timeout_s: float, patience: Patience) -> bool:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(pid, signal.SIGKILL)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(patience.killed_s):
+            async with asyncio.timeout(timeouts.killed_s):
                 await over.wait()
         return True
     finally:
@@ -153,22 +157,22 @@ async def follow(pid: int, timeout_s: float, patience: Patience) -> bool:
 
 
 class Child:
-    """A process that runs. It is no `subprocess.Popen`, and no pipe leads to it: when the daemon goes away
-    it can go on as if nothing had happened."""
+    """A process that runs. It is no `subprocess.Popen`, and no pipe leads to it: when the daemon goes away it
+    can go on as if nothing had happened."""
 
     def __init__(
         self,
         words: Sequence[str],
         environ: Mapping[str, str],
-        said: Path,
+        stderr_file: Path,
         *,
-        most_bytes: int = _SAID_BYTES,
-        look_s: float = 1.0,
+        most_bytes: int = _STDERR_BYTES,
+        check_s: float = 1.0,
     ) -> None:
-        """Start it; what it writes to standard error goes to the file `said`, which is cut when it has more
+        """Start it; what it writes to standard error goes to `stderr_file`, which is cut when it has more
         than `most_bytes`. Raises OSError."""
-        said.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._said, self._most_bytes, self._look_s = said, most_bytes, look_s
+        stderr_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._stderr_file, self._most_bytes, self._check_s = stderr_file, most_bytes, check_s
         self._kept = b""
         self.cut = 0  # how often
         wanted = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -179,7 +183,7 @@ class Child:
             file_actions=[
                 (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
                 (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
-                (os.POSIX_SPAWN_OPEN, 2, str(said), wanted, 0o600),
+                (os.POSIX_SPAWN_OPEN, 2, str(stderr_file), wanted, 0o600),
             ],
             setsid=True,
         )
@@ -195,62 +199,64 @@ class Child:
 
     @property
     def ended(self) -> bool:
+        """True once the process has ended and was reaped."""
         return self._code.done()
 
     def leave(self) -> None:
-        """Watch it no longer."""
+        """Stop watching the process."""
         if self._handle >= 0:
             asyncio.get_running_loop().remove_reader(self._handle)
             os.close(self._handle)
             self._handle = -1
 
     def interrupt(self) -> None:
-        """The engine finishes what is in flight; asked again, it stops at once."""
+        """Ask the run to stop. The engine finishes what is in flight; asked again, it stops at once."""
         if not self.ended:
             os.kill(self.pid, signal.SIGTERM)
 
-    async def wait(self, timeout_s: float, patience: Patience) -> Ended:
-        """Until its end, which comes after the timeout at the latest: politely, firmly, and for the whole
+    async def wait(self, timeout_s: float, timeouts: StopTimeouts) -> ChildResult:
+        """Wait for the end, which comes after the timeout at the latest: politely, firmly, and for the whole
         group."""
-        timed_out = not await self._within(timeout_s)
-        for wait_s in (patience.clean_s, patience.now_s):
+        timed_out = not await self._wait_within(timeout_s)
+        for wait_s in (timeouts.clean_s, timeouts.now_s):
             if not self.ended:
                 self.interrupt()
-                await self._within(wait_s)
+                await self._wait_within(wait_s)
         if not self.ended:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
-            await self._within(patience.killed_s)
+            await self._wait_within(timeouts.killed_s)
         if not self.ended:
-            return Ended(128 + signal.SIGKILL, "it was killed, and has not ended", timed_out)
-        return Ended(self._code.result(), self._tail(), timed_out)
+            return ChildResult(128 + signal.SIGKILL, "it was killed, and has not ended", timed_out)
+        return ChildResult(self._code.result(), self._take_tail(), timed_out)
 
-    async def _within(self, seconds: float) -> bool:
+    async def _wait_within(self, seconds: float) -> bool:
+        """Wait for the end at most so long; return whether it came."""
         loop = asyncio.get_running_loop()
         until_s = loop.time() + seconds
         while not self.ended and (left_s := until_s - loop.time()) > 0:
-            await asyncio.wait([self._code], timeout=min(left_s, self._look_s))
-            self._cut()
+            await asyncio.wait([self._code], timeout=min(left_s, self._check_s))
+            self._trim_stderr()
         return self.ended
 
-    def _cut(self) -> None:
-        """Keep the end of what it said and drop the rest, where that is too much."""
+    def _trim_stderr(self) -> None:
+        """Keep the end of standard error and drop the rest, where that is too much."""
         with contextlib.suppress(OSError):
-            if self._said.stat().st_size > self._most_bytes:
-                self._kept = self._end()
-                os.truncate(self._said, 0)
+            if self._stderr_file.stat().st_size > self._most_bytes:
+                self._kept = self._read_end()
+                os.truncate(self._stderr_file, 0)
                 self.cut += 1
 
-    def _end(self) -> bytes:
-        with self._said.open("rb") as file:
-            file.seek(max(0, self._said.stat().st_size - _TAIL_BYTES))
+    def _read_end(self) -> bytes:
+        with self._stderr_file.open("rb") as file:
+            file.seek(max(0, self._stderr_file.stat().st_size - _TAIL_BYTES))
             return (self._kept + file.read())[-_TAIL_BYTES:]
 
-    def _tail(self) -> str:
-        """The end of what it said; the file goes."""
+    def _take_tail(self) -> str:
+        """Return the end of standard error, and remove its file."""
         try:
-            text = self._end().decode("utf-8", "replace").strip()
-            self._said.unlink()
+            text = self._read_end().decode("utf-8", "replace").strip()
+            self._stderr_file.unlink()
         except OSError:
             return ""
         return text

@@ -1,5 +1,5 @@
-"""The daemon's configuration file as values: what may be run, by which git host, how often; how firewalls are
-watched. `configfile.py` reads it."""
+"""The daemon's configuration as values: runs, webhooks, schedules, polling, retention. `config_file.py` reads
+it."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ GitHost = Literal["github", "gitlab", "gitea"]
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
+    """A job's schedule: how often it runs, and in which mode."""
+
     rhythm: Rhythm
     mode: Mode
 
@@ -43,7 +45,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hook:
-    """A git host that may start a job. `branch` None: any."""
+    """A webhook: a git host that may start a job. `branch` None: any."""
 
     name: str
     host: GitHost
@@ -55,7 +57,7 @@ class Hook:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Polling:
-    """How the firewalls are watched."""
+    """The polling of firewalls: how often, how many at once, and for how long each may take."""
 
     every_s: float = 60.0
     at_once: int = 32
@@ -64,9 +66,9 @@ class Polling:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retention:
-    """How much is kept, and for how long; whatever is over goes, the oldest first. `runs`: those that the
-    daemon started, with their plans; `ledger`: runs of the ledger; `hosts_s`: of hosts that are silent;
-    `deliveries_s`: of git hosts, by which a replay is known."""
+    """Limits of what is kept; whatever is over goes, the oldest first. `runs`: those that the daemon started,
+    with their plans; `ledger`: runs of the ledger; `hosts_s`: of hosts that are silent; `deliveries_s`: of
+    git hosts, by which a replay is known."""
 
     events_s: float = 30 * 86400.0
     events_bytes: int = 256 << 20
@@ -80,7 +82,7 @@ class Retention:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DaemonConfig:
-    """All of it; without a file nothing may be run."""
+    """The whole configuration; without a file nothing may be run."""
 
     jobs: Mapping[str, Job] = field(default_factory=dict)
     hooks: tuple[Hook, ...] = ()

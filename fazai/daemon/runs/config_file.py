@@ -32,8 +32,8 @@ _HOSTS = ("github", "gitlab", "gitea")
 T = TypeVar("T")
 
 
-class _Wrong(Exception):
-    """What is wrong with one value; the reader adds the place."""
+class _WrongValue(Exception):
+    """An error of one value; the reader adds the place."""
 
     def __init__(self, text: str, hint: str | None = None) -> None:
         super().__init__(text)
@@ -55,18 +55,18 @@ def read_config(path: Path, load_inventory: Load | None = None) -> DaemonConfig:
     if not isinstance(found, YamlMap):
         raise InputError("the daemon's configuration is a mapping", where=found.mark(), hint="runs: …")
     top = _Section(found, "the configuration", problems, path.absolute().parent, load_inventory)
-    top.only("runs", "webhooks", "opnsense", "retention")
-    jobs = {job.name: job for job in _named(top, "runs", _job)}
-    hooks = tuple(_named(top, "webhooks", _hook))
+    top.check_keys("runs", "webhooks", "opnsense", "retention")
+    jobs = {job.name: job for job in _read_named(top, "runs", _read_job)}
+    hooks = tuple(_read_named(top, "webhooks", _read_hook))
     _check_hooks(top, hooks, jobs)
-    polling, retention = _polling(top), _retention(top)
+    polling, retention = _read_polling(top), _read_retention(top)
     if problems:
         raise problems[0] if len(problems) == 1 else Errors(problems)
     return DaemonConfig(jobs=jobs, hooks=hooks, polling=polling, retention=retention)
 
 
 class _Section:
-    """One mapping, its problems, and the folder that its paths are relative to."""
+    """One mapping of the file, its problems, and the folder that its paths are relative to."""
 
     def __init__(
         self,
@@ -79,57 +79,61 @@ class _Section:
         self.node, self.title, self.problems, self.folder = node, title, problems, folder
         self.load_inventory = load_inventory
 
-    def wrong(self, key: str | None, text: str, hint: str | None = None) -> None:
+    def note_problem(self, key: str | None, text: str, hint: str | None = None) -> None:
+        """Note a problem, with the place of the key."""
         where = self.node.mark(key) if key in self.node else self.node.mark()
         self.problems.append(InputError(text, where=where, hint=hint))
 
-    def only(self, *known: str) -> None:
+    def check_keys(self, *known: str) -> None:
+        """Note each key that is not among these."""
         for key in self.node:
             if key not in known:
                 hint = did_you_mean(key, known) or f"known are: {', '.join(known)}"
-                self.wrong(key, f"{self.title} knows no {key!r}", hint)
+                self.note_problem(key, f"{self.title} knows no {key!r}", hint)
 
     def read(self, key: str, reader: Callable[[Any], T], default: T | None = None) -> T | None:
-        """The value, or the default where it is not given or wrong; without a default it must be given."""
+        """Return a value, or the default where it is not given or wrong; without a default it must be
+        given."""
         value = self.node.get(key)
         if value is None:
             if default is None:
-                self.wrong(None, f"{self.title} needs {key}")
+                self.note_problem(None, f"{self.title} needs {key}")
             return default
         try:
             return reader(value)
-        except _Wrong as wrong:
-            self.wrong(key, f"{key} {wrong.text}", wrong.hint)
+        except _WrongValue as wrong:
+            self.note_problem(key, f"{key} {wrong.text}", wrong.hint)
             return default
 
-    def below(self, key: str, title: str) -> _Section | None:
+    def section_below(self, key: str, title: str) -> _Section | None:
+        """Return the mapping under a key; None where there is none."""
         value = self.node.get(key)
         if value is None:
             return None
         if not isinstance(value, YamlMap):
-            self.wrong(key, f"{key} is a mapping")
+            self.note_problem(key, f"{key} is a mapping")
             return None
         return _Section(value, title, self.problems, self.folder, self.load_inventory)
 
 
-def _named(top: _Section, key: str, reader: Callable[[str, _Section], T | None]) -> Iterator[T]:
-    section = top.below(key, key)
+def _read_named(top: _Section, key: str, reader: Callable[[str, _Section], T | None]) -> Iterator[T]:
+    section = top.section_below(key, key)
     for name in section.node if section is not None else ():
         assert section is not None
         if not _NAME.fullmatch(name):
-            section.wrong(name, f"{name!r} is no name", "letters, digits, dots and dashes, at most 64")
-        one = section.below(name, f"{key}.{name}")
+            section.note_problem(name, f"{name!r} is no name", "letters, digits, dots and dashes, at most 64")
+        one = section.section_below(name, f"{key}.{name}")
         if one is None:
             if section.node[name] is None:
-                section.wrong(name, f"{key}.{name} is empty")
+                section.note_problem(name, f"{key}.{name} is empty")
             continue
         made = reader(name, one)
         if made is not None:
             yield made
 
 
-def _job(name: str, section: _Section) -> Job | None:
-    section.only(
+def _read_job(name: str, section: _Section) -> Job | None:
+    section.check_keys(
         *(
             "inventory",
             "playbook",
@@ -143,22 +147,24 @@ def _job(name: str, section: _Section) -> Job | None:
         )
     )
     none: tuple[str, ...] = ()
-    inventory = section.read("inventory", _texts)
+    inventory = section.read("inventory", _read_texts)
     usual: tuple[str, ...] = ("check", "approve")
-    modes = section.read("modes", _modes, usual)
-    schedule = _schedule(section, modes or ())
+    modes = section.read("modes", _read_modes, usual)
+    schedule = _read_schedule(section, modes or ())
     if inventory is None:
         return None
     job = Job(
         name=name,
-        inventory=tuple(_path(section, each) for each in inventory),
-        playbooks=tuple(_path(section, each) for each in section.read("playbook", _texts, none) or ()),
-        limit=section.read("limit", _texts, none) or (),
+        inventory=tuple(_resolve_path(section, each) for each in inventory),
+        playbooks=tuple(
+            _resolve_path(section, each) for each in section.read("playbook", _read_texts, none) or ()
+        ),
+        limit=section.read("limit", _read_texts, none) or (),
         modes=cast("Any", modes),
-        deletes=section.read("delete", _flag, False) or False,
-        timeout_s=section.read("timeout", _span, 3600.0) or 3600.0,
-        plan_ttl_s=section.read("plan_ttl", _span, 86400.0) or 86400.0,
-        environment=section.read("environment", _variables, none) or (),
+        deletes=section.read("delete", _read_flag, False) or False,
+        timeout_s=section.read("timeout", _read_span, 3600.0) or 3600.0,
+        plan_ttl_s=section.read("plan_ttl", _read_span, 86400.0) or 86400.0,
+        environment=section.read("environment", _read_variables, none) or (),
         schedule=schedule,
     )
     if section.load_inventory is not None and _files_are_there(section, job):
@@ -171,12 +177,14 @@ def _files_are_there(section: _Section, job: Job) -> bool:
     for key, paths in (("inventory", job.inventory), ("playbook", job.playbooks)):
         for path in paths:
             if "," not in path and not Path(path).exists():
-                section.wrong(key, f"{key} names {path}, and there is no such file", _nearest(Path(path)))
+                section.note_problem(
+                    key, f"{key} names {path}, and there is no such file", _nearest_name(Path(path))
+                )
                 there = False
     return there
 
 
-def _nearest(path: Path) -> str | None:
+def _nearest_name(path: Path) -> str | None:
     try:
         names = [one.name for one in path.parent.iterdir()]
     except OSError:
@@ -195,59 +203,63 @@ def _check_limit(section: _Section, job: Job, load_inventory: Load) -> None:
         select(inventory, job.limit)
     except FazaiError as error:
         for each in getattr(error, "errors", (error,)):
-            section.wrong("limit", f"limit: {each.message}", each.hint)
+            section.note_problem("limit", f"limit: {each.message}", each.hint)
 
 
-def _schedule(job: _Section, modes: tuple[str, ...]) -> Schedule | None:
-    section = job.below("schedule", f"{job.title}.schedule")
+def _read_schedule(job: _Section, modes: tuple[str, ...]) -> Schedule | None:
+    section = job.section_below("schedule", f"{job.title}.schedule")
     if section is None:
         return None
-    section.only("every", "jitter", "mode", "windows", "timezone")
-    every_s = section.read("every", _span)
-    mode = section.read("mode", _mode, "check")
+    section.check_keys("every", "jitter", "mode", "windows", "timezone")
+    every_s = section.read("every", _read_span)
+    mode = section.read("mode", _read_mode, "check")
     utc: tzinfo = UTC
-    zone = section.read("timezone", _zone, utc)
+    zone = section.read("timezone", _read_zone, utc)
     windows: tuple[Window, ...] = ()
     listed = section.node.get("windows")
     if isinstance(listed, YamlList):
-        windows = tuple(filter(None, (_window(section, each) for each in listed)))
+        windows = tuple(filter(None, (_read_window(section, each) for each in listed)))
     elif listed is not None:
-        section.wrong("windows", "windows is a list", "- {days: mon-fri, from: '01:00', to: '05:00'}")
+        section.note_problem("windows", "windows is a list", "- {days: mon-fri, from: '01:00', to: '05:00'}")
     if every_s is not None and every_s < 10:
-        section.wrong("every", "every is at least 10s")
+        section.note_problem("every", "every is at least 10s")
     if mode not in modes:
-        section.wrong("mode", f"the schedule's mode {mode} is none of the job's modes", "add it to modes:")
+        section.note_problem(
+            "mode", f"the schedule's mode {mode} is none of the job's modes", "add it to modes:"
+        )
     if every_s is None:
         return None
-    jitter_s = 0.0 if "jitter" not in section.node else section.read("jitter", _span, 0.0)
+    jitter_s = 0.0 if "jitter" not in section.node else section.read("jitter", _read_span, 0.0)
     return Schedule(Rhythm(every_s, jitter_s or 0.0, windows, zone or UTC), cast("Any", mode))
 
 
-def _window(section: _Section, node: Any) -> Window | None:
+def _read_window(section: _Section, node: Any) -> Window | None:
     if not isinstance(node, YamlMap):
-        section.wrong("windows", "a window is a mapping", "{days: mon-fri, from: '01:00', to: '05:00'}")
+        section.note_problem(
+            "windows", "a window is a mapping", "{days: mon-fri, from: '01:00', to: '05:00'}"
+        )
         return None
     one = _Section(node, "a window", section.problems, section.folder)
-    one.only("days", "from", "to")
-    begin, end = one.read("from", _clock), one.read("to", _clock)
-    days = one.read("days", _days, frozenset(range(7)))
+    one.check_keys("days", "from", "to")
+    begin, end = one.read("from", _read_clock), one.read("to", _read_clock)
+    days = one.read("days", _read_days, frozenset(range(7)))
     if begin is None or end is None or days is None:
         return None
     return Window(begin, end, days)
 
 
-def _hook(name: str, section: _Section) -> Hook | None:
-    section.only("host", "secret_file", "playbook", "mode", "branch")
-    host = section.read("host", _choice(_HOSTS))
-    secret, job = section.read("secret_file", _text), section.read("playbook", _text)
-    mode = section.read("mode", _mode, "check")
-    branch = section.read("branch", _text) if "branch" in section.node else None
+def _read_hook(name: str, section: _Section) -> Hook | None:
+    section.check_keys("host", "secret_file", "playbook", "mode", "branch")
+    host = section.read("host", _choice_reader(_HOSTS))
+    secret, job = section.read("secret_file", _read_text), section.read("playbook", _read_text)
+    mode = section.read("mode", _read_mode, "check")
+    branch = section.read("branch", _read_text) if "branch" in section.node else None
     if host is None or secret is None or job is None:
         return None
-    secret_file = Path(_path(section, secret))
+    secret_file = Path(_resolve_path(section, secret))
     if section.load_inventory is not None and not secret_file.exists():
         text = f"secret_file names {secret_file}, and there is no such file"
-        section.wrong("secret_file", text, "openssl rand -hex 32, in a file of mode 0600")
+        section.note_problem("secret_file", text, "openssl rand -hex 32, in a file of mode 0600")
     return Hook(
         name=name,
         host=cast("Any", host),
@@ -263,113 +275,115 @@ def _check_hooks(top: _Section, hooks: tuple[Hook, ...], jobs: dict[str, Job]) -
         node = top.node["webhooks"][hook.name]
         one = _Section(node, f"webhooks.{hook.name}", top.problems, top.folder)
         if hook.job not in jobs:
-            one.wrong("playbook", f"runs: has no {hook.job!r}", did_you_mean(hook.job, jobs))
+            one.note_problem("playbook", f"runs: has no {hook.job!r}", did_you_mean(hook.job, jobs))
         elif hook.mode not in jobs[hook.job].modes:
-            one.wrong("mode", f"runs.{hook.job} does not allow {hook.mode}", "add it to its modes:")
+            one.note_problem("mode", f"runs.{hook.job} does not allow {hook.mode}", "add it to its modes:")
 
 
-def _polling(top: _Section) -> Polling:
-    section = top.below("opnsense", "opnsense")
+def _read_polling(top: _Section) -> Polling:
+    section = top.section_below("opnsense", "opnsense")
     plain = Polling()
     if section is None:
         return plain
-    section.only("poll", "at_once", "timeout")
-    every_s = section.read("poll", _span, plain.every_s) or plain.every_s
+    section.check_keys("poll", "at_once", "timeout")
+    every_s = section.read("poll", _read_span, plain.every_s) or plain.every_s
     if every_s < 5:
-        section.wrong("poll", "poll is at least 5s")
+        section.note_problem("poll", "poll is at least 5s")
     return Polling(
         every_s=every_s,
-        at_once=section.read("at_once", _count, plain.at_once) or plain.at_once,
-        timeout_s=section.read("timeout", _span, plain.timeout_s) or plain.timeout_s,
+        at_once=section.read("at_once", _read_count, plain.at_once) or plain.at_once,
+        timeout_s=section.read("timeout", _read_span, plain.timeout_s) or plain.timeout_s,
     )
 
 
-def _retention(top: _Section) -> Retention:
-    section = top.below("retention", "retention")
+def _read_retention(top: _Section) -> Retention:
+    section = top.section_below("retention", "retention")
     plain = Retention()
     if section is None:
         return plain
-    section.only("events", "telemetry", "hosts", "runs", "ledger", "deliveries")
-    events = _kept(section, "events", plain.events_s, plain.events_bytes)
-    telemetry = _kept(section, "telemetry", plain.telemetry_s, plain.telemetry_bytes)
+    section.check_keys("events", "telemetry", "hosts", "runs", "ledger", "deliveries")
+    events = _read_kept(section, "events", plain.events_s, plain.events_bytes)
+    telemetry = _read_kept(section, "telemetry", plain.telemetry_s, plain.telemetry_bytes)
     return Retention(
         events_s=events[0],
         events_bytes=events[1],
         telemetry_s=telemetry[0],
         telemetry_bytes=telemetry[1],
-        hosts_s=section.read("hosts", _span, plain.hosts_s) or plain.hosts_s,
-        runs=section.read("runs", _many, plain.runs) or plain.runs,
-        ledger=section.read("ledger", _many, plain.ledger) or plain.ledger,
-        deliveries_s=section.read("deliveries", _long_span, plain.deliveries_s) or plain.deliveries_s,
+        hosts_s=section.read("hosts", _read_span, plain.hosts_s) or plain.hosts_s,
+        runs=section.read("runs", _read_retained, plain.runs) or plain.runs,
+        ledger=section.read("ledger", _read_retained, plain.ledger) or plain.ledger,
+        deliveries_s=section.read("deliveries", _read_long_span, plain.deliveries_s) or plain.deliveries_s,
     )
 
 
-def _kept(retention: _Section, key: str, age_s: float, size_bytes: int) -> tuple[float, int]:
-    section = retention.below(key, f"retention.{key}")
+def _read_kept(retention: _Section, key: str, age_s: float, size_bytes: int) -> tuple[float, int]:
+    section = retention.section_below(key, f"retention.{key}")
     if section is None:
         return age_s, size_bytes
-    section.only("age", "size")
+    section.check_keys("age", "size")
     return (
-        section.read("age", _span, age_s) or age_s,
-        section.read("size", _size, size_bytes) or size_bytes,
+        section.read("age", _read_span, age_s) or age_s,
+        section.read("size", _read_size, size_bytes) or size_bytes,
     )
 
 
-# -- one value each: they raise _Wrong
+# -- one value each: they raise _WrongValue
 
 
-def _path(section: _Section, text: str) -> str:
-    """Relative to the file; `web1,web2` is a list of names."""
+def _resolve_path(section: _Section, text: str) -> str:
+    """Return a path relative to the file; `web1,web2` is a list of names."""
     return text if "," in text else str(section.folder / text)
 
 
-def _text(value: Any) -> str:
+def _read_text(value: Any) -> str:
     if not isinstance(value, str) or not value:
-        raise _Wrong("is a text")
+        raise _WrongValue("is a text")
     return value
 
 
-def _texts(value: Any) -> tuple[str, ...]:
+def _read_texts(value: Any) -> tuple[str, ...]:
     items = value if isinstance(value, YamlList) else [value]
     if not items or not all(isinstance(item, str) and item for item in items):
-        raise _Wrong("is a text, or a list of texts")
+        raise _WrongValue("is a text, or a list of texts")
     return tuple(items)
 
 
-def _variables(value: Any) -> tuple[str, ...]:
-    for name in _texts(value):
+def _read_variables(value: Any) -> tuple[str, ...]:
+    for name in _read_texts(value):
         if not _VARIABLE.fullmatch(name):
-            raise _Wrong(f"lists names of variables, and {name[:64]!r} is none", "their values stay outside")
-    return _texts(value)
+            raise _WrongValue(
+                f"lists names of variables, and {name[:64]!r} is none", "their values stay outside"
+            )
+    return _read_texts(value)
 
 
-def _flag(value: Any) -> bool:
+def _read_flag(value: Any) -> bool:
     if not isinstance(value, bool):
-        raise _Wrong("is true or false")
+        raise _WrongValue("is true or false")
     return value
 
 
-def _count(value: Any) -> int:
+def _read_count(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 1000:
-        raise _Wrong("is a number from 1 to 1000")
+        raise _WrongValue("is a number from 1 to 1000")
     return value
 
 
-def _many(value: Any) -> int:
+def _read_retained(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 10 <= value <= 1_000_000:
-        raise _Wrong("is a number from 10 to 1000000")
+        raise _WrongValue("is a number from 10 to 1000000")
     return value
 
 
-def _size(value: Any) -> int:
+def _read_size(value: Any) -> int:
     found = _SIZE.fullmatch(value) if isinstance(value, str) else None
     size_bytes = int(found[1]) << (20 if found[2] == "M" else 30) if found else 0
     if not 1 << 20 <= size_bytes <= 1 << 44:
-        raise _Wrong(f"is a size such as 256MiB or 8GiB, not {value!r}", "a MiB is the least")
+        raise _WrongValue(f"is a size such as 256MiB or 8GiB, not {value!r}", "a MiB is the least")
     return size_bytes
 
 
-def _span(value: Any) -> float:
+def _read_span(value: Any) -> float:
     found = _SPAN.fullmatch(value) if isinstance(value, str) and value else None
     seconds = (
         sum(int(part or 0) * unit for part, unit in zip(found.groups(), (86400, 3600, 60, 1), strict=True))
@@ -377,42 +391,42 @@ def _span(value: Any) -> float:
         else 0
     )
     if not 0 < seconds <= 366 * 86400:
-        raise _Wrong(f"is a time such as 90s, 15m, 1h30m or 30d, not {value!r}")
+        raise _WrongValue(f"is a time such as 90s, 15m, 1h30m or 30d, not {value!r}")
     return float(seconds)
 
 
-def _long_span(value: Any) -> float:
-    seconds = _span(value)
+def _read_long_span(value: Any) -> float:
+    seconds = _read_span(value)
     if seconds < 86400:
-        raise _Wrong(f"is a day at least, such as 30d, not {value!r}", "a replay would work after it")
+        raise _WrongValue(f"is a day at least, such as 30d, not {value!r}", "a replay would work after it")
     return seconds
 
 
-def _choice(known: tuple[str, ...]) -> Callable[[Any], str]:
+def _choice_reader(known: tuple[str, ...]) -> Callable[[Any], str]:
     def reader(value: Any) -> str:
         if value not in known:
-            raise _Wrong(f"is one of {', '.join(known)}", did_you_mean(str(value), known))
+            raise _WrongValue(f"is one of {', '.join(known)}", did_you_mean(str(value), known))
         return str(value)
 
     return reader
 
 
-def _mode(value: Any) -> str:
-    return _choice(("check", "apply"))(value)
+def _read_mode(value: Any) -> str:
+    return _choice_reader(("check", "apply"))(value)
 
 
-def _modes(value: Any) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(_choice(_MODES)(item) for item in _texts(value)))
+def _read_modes(value: Any) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(_choice_reader(_MODES)(item) for item in _read_texts(value)))
 
 
-def _zone(value: Any) -> tzinfo:
+def _read_zone(value: Any) -> tzinfo:
     try:
-        return ZoneInfo(_text(value))
+        return ZoneInfo(_read_text(value))
     except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise _Wrong(f"{value!r} is not known", "such as Europe/Berlin; UTC without it") from None
+        raise _WrongValue(f"{value!r} is not known", "such as Europe/Berlin; UTC without it") from None
 
 
-def _clock(value: Any) -> time:
+def _read_clock(value: Any) -> time:
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1440:
         return time(value // 60, value % 60)  # 10:30 without quotes is 630 in YAML 1.1
     if isinstance(value, str) and _CLOCK.fullmatch(value):
@@ -420,16 +434,16 @@ def _clock(value: Any) -> time:
         return time(hour % 24, minute)
     if value == 1440:
         return time(0)
-    raise _Wrong(f"is a time of day such as '01:30', not {value!r}")
+    raise _WrongValue(f"is a time of day such as '01:30', not {value!r}")
 
 
-def _days(value: Any) -> frozenset[int]:
+def _read_days(value: Any) -> frozenset[int]:
     found: set[int] = set()
-    for word in _texts(value):
+    for word in _read_texts(value):
         for part in word.split(","):
             first, dash, last = part.strip().lower().partition("-")
             if first not in DAYS or (dash and last not in DAYS):
-                raise _Wrong(f"has no day {part!r}", "mon, tue, wed, thu, fri, sat, sun, or mon-fri")
+                raise _WrongValue(f"has no day {part!r}", "mon, tue, wed, thu, fri, sat, sun, or mon-fri")
             begin, end = DAYS.index(first), DAYS.index(last or first)
             found.update(day % 7 for day in range(begin, end + 1 if end >= begin else end + 8))
     return frozenset(found)

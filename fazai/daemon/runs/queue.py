@@ -1,4 +1,4 @@
-"""The desk at which runs are asked for: by people, by git hosts, by the schedule, by approvals.
+"""Accepts, queues, starts and approves runs, asked for by people, git hosts, the schedule and approvals.
 
 Runs of one inventory go one after another, so that nothing is planned or written on a target twice at a
 time (the engine's lock per target guards against everybody else). One run of each sort may wait; who asks
@@ -19,62 +19,78 @@ from typing import NamedTuple
 
 from fazai.daemon.events.announcer import AUDIT, Announcer, log_event, row_of, utc_now
 from fazai.daemon.http.refusal import Refusal
-from fazai.daemon.metrics import escape
-from fazai.daemon.runs.child import Child, Ended, Patience, arguments, environment, follow
+from fazai.daemon.runs.child import (
+    Child,
+    ChildResult,
+    StopTimeouts,
+    child_environment,
+    command_line,
+    wait_for_pid,
+)
 from fazai.daemon.runs.config import Job, Mode
-from fazai.daemon.runs.records import Record, Records, Trigger
-from fazai.daemon.settings import Settings
+from fazai.daemon.runs.records import RunRecord, RunRecords, Trigger
+from fazai.daemon.settings import DaemonSettings
 from fazai.errors import ExitCode, FazaiError, StateError
 from fazai.ids import ulid
 from fazai.plan import read_plan
 from fazai.service.log import Log
+from fazai.service.prometheus import Family, Metric
 from fazai.store.base import Run
 from fazai.store.daemon import DaemonStore
 from fazai.wire.events import Level, RunEvent
 
-__all__ = ["RunDesk", "Taken"]
+__all__ = ["QueuedRun", "RunQueue"]
 
 _LOGGER = "fazai.daemon.runs"
+_RUNS = Metric(
+    "fazai_runs_total",
+    "counter",
+    "Runs that the daemon started and that ended, by exit code.",
+    ("playbook", "mode", "exit_code"),
+)
+_ACTIVE = Metric("fazai_runs_active", "gauge", "Runs of the daemon, by state.", ("state",))
 
 
-class Taken(NamedTuple):
-    """What became of a request. `coalesced`: it joined a run that waits."""
+class QueuedRun(NamedTuple):
+    """A run that was asked for. `coalesced`: the request joined a run that waits."""
 
     run_id: str
     coalesced: bool
 
 
 @dataclass(slots=True)
-class _Going:
-    record: Record
+class _ActiveRun:
+    """A run that goes on, its task, and its process where this daemon started it."""
+
+    record: RunRecord
     task: asyncio.Task[None]
     child: Child | None = None
 
 
-class RunDesk:
-    """One for the daemon; everything happens on its loop."""
+class RunQueue:
+    """The runs that wait and that go on; used on the daemon's loop."""
 
     def __init__(
         self,
-        settings: Settings,
+        settings: DaemonSettings,
         store: DaemonStore,
         log: Log,
         *,
         environ: Mapping[str, str] = os.environ,
         now: Callable[[], float] = time.time,
-        patience: Patience | None = None,
+        timeouts: StopTimeouts | None = None,
     ) -> None:
         self.jobs: Mapping[str, Job] = settings.config.jobs
-        self.records = Records(settings.state / "runs", settings.config.retention.runs)
+        self.records = RunRecords(settings.state / "runs", settings.config.retention.runs)
         self._settings, self._store, self._log = settings, store, log
         self._announcer = Announcer(store, log)
-        self._environ, self._now, self._patience = environ, now, patience or Patience()
+        self._environ, self._now, self._timeouts = environ, now, timeouts or StopTimeouts()
         self._lanes = _lanes(self.jobs.values())
-        self._going: dict[int, _Going] = {}
-        self._queue: list[Record] = []
-        self._dropped: list[tuple[Record, str]] = []  # what waited and no longer may; `settle` says so
-        for record in self.records.waiting():
-            why = self._no_longer(record)
+        self._active: dict[int, _ActiveRun] = {}
+        self._queue: list[RunRecord] = []
+        self._dropped: list[tuple[RunRecord, str]] = []  # what waited and no longer may; `recover` says so
+        for record in self.records.waiting_runs():
+            why = self._reason_to_drop(record)
             if why is None:
                 self._queue.append(record)
             else:
@@ -82,30 +98,30 @@ class RunDesk:
         self._stopping = False
         self._counts: Counter[tuple[str, str, str]] = Counter()
 
-    async def settle(self) -> None:
-        """After a restart: what became of runs that the daemon before left, and what waits. Raises
+    async def recover(self) -> None:
+        """Take over what the daemon before left: runs that ended or go on, and those that wait. Raises
         StateError."""
         for record in [one for one in self.records if one.started is not None and one.exit_code is None]:
-            if record in (one.record for one in self._going.values()):
+            if record in (one.record for one in self._active.values()):
                 continue  # begun meanwhile
             found = self._store.ledger.find_run(record.run_id)
             lane = self._lanes.get(record.job)
-            if found is None or found.exit_code is not None or not _lives(found.pid, record.run_id):
-                await self._ended_alone(record)
-            elif lane is not None and lane not in self._going:  # it goes on: others of its lane wait
-                task = asyncio.get_running_loop().create_task(self._follow(record, found.pid, lane))
-                self._going[lane] = _Going(record, task)
+            if found is None or found.exit_code is not None or not _is_alive(found.pid, record.run_id):
+                await self._finish_from_ledger(record)
+            elif lane is not None and lane not in self._active:  # it goes on: others of its lane wait
+                task = asyncio.get_running_loop().create_task(self._follow_orphan(record, found.pid, lane))
+                self._active[lane] = _ActiveRun(record, task)
         for record, why in self._dropped:
             self._drop(record, why)
         self._dropped.clear()
         for record in self._queue:
             self._mark_approved(record)
             text = f"{record.mode} of {record.job}, asked for by {record.by}, waited for the daemon to start"
-            self._tell("info", record, text)
-        self._advance()
+            self._announce("info", record, text)
+        self._start_next()
 
-    def _no_longer(self, record: Record) -> str | None:
-        """Why what waited over a restart does not begin; None: it does."""
+    def _reason_to_drop(self, record: RunRecord) -> str | None:
+        """Return why a run that waited over a restart may not begin; None: it may."""
         job = self.jobs.get(record.job)
         if job is None:
             return f"{record.job} is no longer configured"
@@ -119,11 +135,12 @@ class RunDesk:
             return "its plan is gone"
         if "approve" not in job.modes:
             return f"the configuration no longer lets anybody approve plans of {record.job}"
-        why = self.records.stale_because(planned, self.jobs, self._now())
+        why = self.records.stale_reason(planned, self.jobs, self._now())
         return f"its plan is stale: {why}" if why else None
 
-    def _drop(self, record: Record, why: str) -> None:
-        """A plan that was approved for it can be approved again, or made anew."""
+    def _drop(self, record: RunRecord, why: str) -> None:
+        """End a run that may not begin. A plan that was approved for it can be approved again, or made
+        anew."""
         record.finished, record.exit_code = self._now(), int(ExitCode.INTERRUPTED)
         record.error = f"the daemon was stopped before it began, and then: {why}"
         self.records.save(record)
@@ -131,40 +148,40 @@ class RunDesk:
         if planned is not None and planned.approved_run in (record.run_id, None):
             planned.approved = planned.approved_by = planned.approved_run = None
             self.records.save(planned)
-        self._tell("error", record, f"{record.mode} of {record.job} does not begin: {record.error}")
+        self._announce("error", record, f"{record.mode} of {record.job} does not begin: {record.error}")
 
-    def _mark_approved(self, record: Record) -> None:
-        """The daemon may have been killed between the two files that an approval writes."""
+    def _mark_approved(self, record: RunRecord) -> None:
+        """Complete an approval: the daemon may have been killed between the two files that it writes."""
         planned = self.records.get(record.applies) if record.applies else None
         if planned is not None and planned.approved_run is None:
             planned.approved, planned.approved_by = record.asked, record.by
             planned.approved_run = record.run_id
             self.records.save(planned)
 
-    async def _ended_alone(self, record: Record, *, timed_out: bool = False) -> None:
-        """The ledger says how, if anything does."""
+    async def _finish_from_ledger(self, record: RunRecord, *, timed_out: bool = False) -> None:
+        """End a run whose process is gone, as the ledger says, if it says anything."""
         found = self._store.ledger.find_run(record.run_id)
         code = found.exit_code if found is not None else None
         record.error = "it ended without a word" if code is None else None
-        await self._ended(record, Ended(128 + signal.SIGKILL if code is None else code, "", timed_out))
+        await self._finish(record, ChildResult(128 + signal.SIGKILL if code is None else code, "", timed_out))
 
-    async def _follow(self, record: Record, pid: int, lane: int) -> None:
+    async def _follow_orphan(self, record: RunRecord, pid: int, lane: int) -> None:
         """Follow a run that the daemon before began to its end; the timeout of its job holds on."""
         assert record.started is not None
         most_s = self.jobs[record.job].timeout_s
         left_s = min(max(0.0, record.started + most_s - self._now()), most_s)  # the clock may have been set
         try:
-            timed_out = await follow(pid, left_s, self._patience)
-            await self._ended_alone(record, timed_out=timed_out)
+            timed_out = await wait_for_pid(pid, left_s, self._timeouts)
+            await self._finish_from_ledger(record, timed_out=timed_out)
         except StateError as error:
             self._log.say("error", str(error), logger=_LOGGER, run_id=record.run_id)
         finally:
-            del self._going[lane]
-            self._advance()
+            del self._active[lane]
+            self._start_next()
 
     # -- asking
 
-    def ask(
+    def enqueue(
         self,
         job: Job,
         mode: Mode,
@@ -174,12 +191,12 @@ class RunDesk:
         limit: tuple[str, ...] = (),
         reason: str | None = None,
         applies: str | None = None,
-    ) -> Taken:
+    ) -> QueuedRun:
         """Begin a run, or let it wait. Raises Refusal (conflict, unavailable), StateError."""
         if self._stopping:
             raise Refusal("unavailable", "the daemon stops", headers=((b"retry-after", b"10"),))
         now = self._now()
-        record = Record(
+        record = RunRecord(
             run_id=ulid(int(now * 1000), os.urandom(10)),
             job=job.name,
             mode=mode,
@@ -190,10 +207,10 @@ class RunDesk:
             reason=reason,
             applies=applies,
         )
-        waiting = next((one for one in self._queue if one.same(record)), None)
+        waiting = next((one for one in self._queue if one.is_same_request(record)), None)
         if waiting is not None:
-            return Taken(waiting.run_id, True)
-        busy = self._going.get(self._lanes[job.name])
+            return QueuedRun(waiting.run_id, True)
+        busy = self._active.get(self._lanes[job.name])
         if busy is not None and trigger == "api":
             raise Refusal(
                 "conflict",
@@ -203,11 +220,11 @@ class RunDesk:
         self.records.save(record)
         self._queue.append(record)
         why = f": {reason}" if reason else ""
-        self._tell("info", record, f"{mode} of {job.name} asked for by {by}{why}", AUDIT)
-        self._advance()
-        return Taken(record.run_id, False)
+        self._announce("info", record, f"{mode} of {job.name} asked for by {by}{why}", AUDIT)
+        self._start_next()
+        return QueuedRun(record.run_id, False)
 
-    def approve(self, record: Record, plan_hash: str, by: str, reason: str | None = None) -> Taken:
+    def approve(self, record: RunRecord, plan_hash: str, by: str, reason: str | None = None) -> QueuedRun:
         """Apply the plan that a check left. Raises Refusal (not_found, not_allowed, plan_mismatch,
         conflict)."""
         if record.plan_hash is None:
@@ -221,16 +238,16 @@ class RunDesk:
         job = self.jobs[record.job]
         if "approve" not in job.modes:
             raise Refusal("not_allowed", f"the configuration lets nobody approve plans of {job.name}")
-        taken = self.ask(
+        taken = self.enqueue(
             job, "apply", "approval", by, limit=record.limit, reason=reason, applies=record.run_id
         )
         record.approved, record.approved_by, record.approved_run = self._now(), by, taken.run_id
         self.records.save(record)
-        self._tell("info", record, f"plan {plan_hash[:12]} of {job.name} approved by {by}", AUDIT)
+        self._announce("info", record, f"plan {plan_hash[:12]} of {job.name} approved by {by}", AUDIT)
         return taken
 
-    def pending_plan(self, job: str) -> Record | None:
-        """The latest plan of a job that waits for its approval."""
+    def pending_plan(self, job: str) -> RunRecord | None:
+        """Return the latest plan of a job that waits for its approval."""
         for record in self.records:
             if record.job == job and record.plan_hash is not None:
                 state, _ = self.records.plan_state(record, self.jobs, self._now())
@@ -238,76 +255,80 @@ class RunDesk:
         return None
 
     def busy_jobs(self) -> set[str]:
-        """Jobs that have a run that waits or goes on."""
-        going = (one.record.job for one in self._going.values())
-        return {*going, *(one.job for one in self._queue)}
+        """Return the jobs that have a run that waits or goes on."""
+        active = (one.record.job for one in self._active.values())
+        return {*active, *(one.job for one in self._queue)}
 
-    def running(self, job: str) -> str | None:
-        return next((one.record.run_id for one in self._going.values() if one.record.job == job), None)
+    def running_run(self, job: str) -> str | None:
+        """Return the id of a job's run that goes on."""
+        return next((one.record.run_id for one in self._active.values() if one.record.job == job), None)
 
-    def queued(self, job: str) -> tuple[str, ...]:
+    def queued_runs(self, job: str) -> tuple[str, ...]:
+        """Return the ids of a job's runs that wait."""
         return tuple(one.run_id for one in self._queue if one.job == job)
 
     # -- running
 
-    def _advance(self) -> None:
-        """Begin whatever may."""
+    def _start_next(self) -> None:
+        """Begin the runs whose lanes are free."""
         if self._stopping:
             return
         for record in list(self._queue):
             lane = self._lanes[record.job]
-            if lane in self._going:
+            if lane in self._active:
                 continue
             self._queue.remove(record)
             task = asyncio.get_running_loop().create_task(self._carry_out(record, lane))
-            self._going[lane] = _Going(record, task)
+            self._active[lane] = _ActiveRun(record, task)
 
-    async def _carry_out(self, record: Record, lane: int) -> None:
+    async def _carry_out(self, record: RunRecord, lane: int) -> None:
         try:
             record.started = self._now()
             self.records.save(record)
-            self._tell("info", record, f"{record.mode} of {record.job} begins, for {record.by}", AUDIT)
-            ended = await self._child(record, self._going[lane])
-            await self._ended(record, ended)
+            self._announce("info", record, f"{record.mode} of {record.job} begins, for {record.by}", AUDIT)
+            ended = await self._run_child(record, self._active[lane])
+            await self._finish(record, ended)
         except StateError as error:
             self._log.say("error", str(error), logger=_LOGGER, run_id=record.run_id)
         finally:
             record.finished = record.finished or self._now()
-            del self._going[lane]
-            self._advance()
+            del self._active[lane]
+            self._start_next()
 
-    async def _child(self, record: Record, going: _Going) -> Ended:
+    async def _run_child(self, record: RunRecord, active: _ActiveRun) -> ChildResult:
         job = self.jobs[record.job]
         plan = self.records.plan_path(record.applies or record.run_id)
         planned = self.records.get(record.applies) if record.applies else None
-        words = arguments(job, record, plan, planned.plan_hash if planned is not None else None)
-        environ = environment(job, record, self._settings, self._environ)
+        words = command_line(job, record, plan, planned.plan_hash if planned is not None else None)
+        environ = child_environment(job, record, self._settings, self._environ)
         try:
-            going.child = Child(words, environ, self._settings.state / "runs" / f"{record.run_id}.said")
+            active.child = Child(words, environ, self._settings.state / "runs" / f"{record.run_id}.said")
         except OSError as error:
-            return Ended(int(ExitCode.FAILED), f"the run cannot be started: {error.strerror}")
+            return ChildResult(int(ExitCode.FAILED), f"the run cannot be started: {error.strerror}")
         try:
-            ended = await going.child.wait(job.timeout_s, self._patience)  # deadline: the job's, Child.wait
+            ended = await active.child.wait(job.timeout_s, self._timeouts)  # deadline: the job's, Child.wait
         except asyncio.CancelledError:
-            going.child.leave()
+            active.child.leave()
             raise
         return ended  # one that was given up is still watched: it is reaped when it ends
 
-    async def _ended(self, record: Record, ended: Ended) -> None:
+    async def _finish(self, record: RunRecord, ended: ChildResult) -> None:
         record.finished, record.exit_code = self._now(), ended.exit_code
         self._counts[record.job, record.mode, str(ended.exit_code)] += 1
         if record.mode == "check":
             self._take_plan(record, ended)
         if ended.timed_out:
             record.error = "it took too long and was ended"
-        elif not record.error and ended.exit_code not in (ExitCode.OK, ExitCode.PENDING) and ended.said:
-            record.error = ended.said
+        elif (
+            not record.error and ended.exit_code not in (ExitCode.OK, ExitCode.PENDING) and ended.stderr_tail
+        ):
+            record.error = ended.stderr_tail
         self.records.save(record)
         await self._close_ledger(record)
         if record.error:
-            self._tell("error", record, f"{record.mode} of {record.job}: {record.error}")
+            self._announce("error", record, f"{record.mode} of {record.job}: {record.error}")
 
-    def _take_plan(self, record: Record, ended: Ended) -> None:
+    def _take_plan(self, record: RunRecord, ended: ChildResult) -> None:
         path = self.records.plan_path(record.run_id)
         if ended.exit_code == ExitCode.PENDING:
             try:
@@ -317,8 +338,8 @@ class RunDesk:
                 record.error = str(error)
         path.unlink(missing_ok=True)
 
-    async def _close_ledger(self, record: Record) -> None:
-        """A run that could not begin, or was killed, has no end in the ledger: then it is written here."""
+    async def _close_ledger(self, record: RunRecord) -> None:
+        """Write the end of a run that could not begin, or was killed: it has none in the ledger."""
         ledger = self._store.ledger
         found = ledger.find_run(record.run_id)
         command = "plan" if record.mode == "check" else "apply"
@@ -343,47 +364,42 @@ class RunDesk:
         )
         self._store.publish_soon([row_of(event)])
 
-    def _tell(self, level: Level, record: Record, text: str, logger: str = _LOGGER) -> None:
-        """Say it in the log and as an event of the run."""
+    def _announce(self, level: Level, record: RunRecord, text: str, logger: str = _LOGGER) -> None:
+        """Write a text to the log, and publish it as an event of the run."""
         self._announcer.say(level, log_event(level, text, logger, run_id=record.run_id), logger)
 
     # -- the end
 
     async def close(self, wait_s: float) -> None:
-        """Runs are asked to stop between two actions, and waited for; one that takes longer goes on alone,
+        """Ask the runs to stop between two actions, and wait for them; one that takes longer goes on alone,
         and tells the daemon that comes next."""
         self._stopping = True
         for record in self._queue:
             text = f"{record.mode} of {record.job} waits until the daemon starts again"
-            self._tell("warning", record, text)
-        going = [one for one in self._going.values() if one.child is not None]
-        for one in [one for one in self._going.values() if one.child is None]:
+            self._announce("warning", record, text)
+        active = [one for one in self._active.values() if one.child is not None]
+        for one in [one for one in self._active.values() if one.child is None]:
             one.task.cancel()  # not begun, or never ours: the daemon that comes next looks after it
-        for one in going:
+        for one in active:
             if one.child is not None:
                 one.child.interrupt()
-        if going:
-            _, left = await asyncio.wait([one.task for one in going], timeout=wait_s)
+        if active:
+            _, left = await asyncio.wait([one.task for one in active], timeout=wait_s)
             for task in left:
                 task.cancel()
-            for one in going:
+            for one in active:
                 if one.task in left:
                     text = "the run goes on without the daemon"
                     self._log.say("warning", text, logger=_LOGGER, run_id=one.record.run_id)
 
-    def metrics(self) -> Iterable[str]:
-        yield "# HELP fazai_runs_total Runs that the daemon started and that ended, by exit code."
-        yield "# TYPE fazai_runs_total counter"
-        for (job, mode, code), count in self._counts.items():
-            yield f'fazai_runs_total{{playbook="{escape(job)}",mode="{mode}",exit_code="{code}"}} {count}'
-        yield "# HELP fazai_runs_active Runs of the daemon, by state."
-        yield "# TYPE fazai_runs_active gauge"
-        yield f'fazai_runs_active{{state="running"}} {len(self._going)}'
-        yield f'fazai_runs_active{{state="queued"}} {len(self._queue)}'
+    def families(self) -> Iterable[Family]:
+        """Return the metrics of the daemon's runs."""
+        yield _RUNS.family(self._counts.items())
+        yield _ACTIVE.by_label({"running": len(self._active), "queued": len(self._queue)})
 
 
-def _lives(pid: int, run_id: str) -> bool:
-    """Whether that process is still there, and not another one of the same number."""
+def _is_alive(pid: int, run_id: str) -> bool:
+    """Return whether the process of a run is still there, and not another one of the same number."""
     try:
         environ = Path(f"/proc/{pid}/environ").read_bytes()
     except OSError:
@@ -392,7 +408,7 @@ def _lives(pid: int, run_id: str) -> bool:
 
 
 def _lanes(jobs: Iterable[Job]) -> dict[str, int]:
-    """Job -> lane; jobs that share a source of their inventory share a lane."""
+    """Return the lane of each job; jobs that share a source of their inventory share a lane."""
     lanes: dict[str, int] = {}
     owners: dict[str, int] = {}
     for number, job in enumerate(jobs):

@@ -1,5 +1,5 @@
-"""/runs: the reconciler's ledger, and the desk at which runs are asked for, planned, approved and
-scheduled."""
+"""/runs: the reconciler's ledger, and the queue of the daemon's runs: requests, plans, approvals,
+schedules."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import msgspec
 
 from fazai.daemon.events.announcer import AUDIT, log_event, row_of
 from fazai.daemon.http.refusal import Refusal
-from fazai.daemon.http.routing import Call, Reply, Route, allow, read_body
+from fazai.daemon.http.routing import HttpReply, Route, RouteCall, read_body, require_role
 from fazai.daemon.runs import webhooks
 from fazai.errors import FazaiError, did_you_mean
 from fazai.plan import read_plan
@@ -40,8 +40,8 @@ from fazai.wire.daemon import (
 
 if TYPE_CHECKING:
     from fazai.daemon.runs.config import Hook, Job
-    from fazai.daemon.runs.queue import RunDesk, Taken
-    from fazai.daemon.runs.records import Record
+    from fazai.daemon.runs.queue import QueuedRun, RunQueue
+    from fazai.daemon.runs.records import RunRecord
 
 __all__ = ["ROUTES"]
 
@@ -50,59 +50,62 @@ _STATUS = {"begun": "planned", "done": "done", "failed": "failed"}
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
-    """What ledger and desk know of one run."""
+class _KnownRun:
+    """A run as the ledger and the queue know it."""
 
     run: Run | None
-    record: Record | None
+    record: RunRecord | None
 
 
-async def runs(call: Call) -> RunsAnswer:
-    """The newest first."""
+async def list_runs(call: RouteCall) -> RunsAnswer:
+    """Return the latest runs, the newest first."""
     query: RunsQuery = call.query
-    desk = call.services.runs
-    rows = {run.run_id: _Row(run, desk.records.get(run.run_id)) for run in _history(call, query.limit)}
-    for number, record in enumerate(desk.records):
+    run_queue = call.services.run_queue
+    rows = {
+        run.run_id: _KnownRun(run, run_queue.records.get(run.run_id))
+        for run in _ledger_runs(call, query.limit)
+    }
+    for number, record in enumerate(run_queue.records):
         if number == query.limit:
             break
-        rows.setdefault(record.run_id, _Row(None, record))
+        rows.setdefault(record.run_id, _KnownRun(None, record))
     newest = sorted(rows, reverse=True)[: query.limit]
-    return RunsAnswer(runs=tuple(_run_row(rows[run_id], desk) for run_id in newest))
+    return RunsAnswer(runs=tuple(_run_row(rows[run_id], run_queue) for run_id in newest))
 
 
-def _history(call: Call, limit: int) -> list[Run]:
+def _ledger_runs(call: RouteCall, limit: int) -> list[Run]:
     return call.services.store.ledger.history(limit)
 
 
-async def run(call: Call) -> RunAnswer:
-    """One run, with what became of its targets and actions. Raises Refusal(not_found)."""
+async def show_run(call: RouteCall) -> RunAnswer:
+    """Return one run, with what became of its targets and actions. Raises Refusal(not_found)."""
     ledger = call.services.store.ledger
     wanted = call.path["id"]
     found = ledger.find_run(wanted) if len(wanted) == 26 else None
-    row = _Row(found if found is not None and found.run_id == wanted else None, _record(call))
+    row = _KnownRun(found if found is not None and found.run_id == wanted else None, _find_record(call))
     if row.run is None and row.record is None:
         raise Refusal("not_found", f"there is no run {wanted[:64]!r}", hint="see: GET /runs")
     events = ledger.events(wanted) if row.run is not None else []
     return RunAnswer(
-        run=_run_row(row, call.services.runs),
-        targets=tuple(_target(event) for event in events if event["type"] == "outcome"),
-        actions=_actions(ledger.actions(wanted) if row.run is not None else [], events),
+        run=_run_row(row, call.services.run_queue),
+        targets=tuple(_target_row(event) for event in events if event["type"] == "outcome"),
+        actions=_action_rows(ledger.actions(wanted) if row.run is not None else [], events),
     )
 
 
-def _record(call: Call) -> Record | None:
-    return call.services.runs.records.get(call.path["id"])
+def _find_record(call: RouteCall) -> RunRecord | None:
+    return call.services.run_queue.records.get(call.path["id"])
 
 
-def _run_row(row: _Row, desk: RunDesk) -> RunRow:
+def _run_row(row: _KnownRun, run_queue: RunQueue) -> RunRow:
     if row.record is None:
         assert row.run is not None
         return _ledger_row(row.run)
     record = row.record
-    base = _ledger_row(row.run) if row.run is not None else _desk_row(record)
+    base = _ledger_row(row.run) if row.run is not None else _queued_row(record)
     planned = record.plan_hash is not None
-    state, _ = desk.records.plan_state(record, desk.jobs, time.time()) if planned else (None, None)
-    applied = desk.records.get(record.applies) if record.applies else None
+    state, _ = run_queue.records.plan_state(record, run_queue.jobs, time.time()) if planned else (None, None)
+    applied = run_queue.records.get(record.applies) if record.applies else None
     return msgspec.structs.replace(
         base,
         playbook=record.job,
@@ -128,8 +131,8 @@ def _ledger_row(run: Run) -> RunRow:
     )
 
 
-def _desk_row(record: Record) -> RunRow:
-    """Of a run that has not told of itself yet, or never will."""
+def _queued_row(record: RunRecord) -> RunRow:
+    """Return the row of a run that has not told of itself yet, or never will."""
     ended = record.finished is not None
     return RunRow(
         run_id=record.run_id,
@@ -146,13 +149,13 @@ def _moment(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
 
 
-def _target(event: Mapping[str, Any]) -> TargetRow:
+def _target_row(event: Mapping[str, Any]) -> TargetRow:
     names = TargetRow.__struct_fields__
     return convert_to({name: event[name] for name in names if event.get(name)}, TargetRow)
 
 
-def _actions(recorded: list[Action], events: list[dict[str, Any]]) -> tuple[ActionRow, ...]:
-    """From the journal, else (of a run elsewhere) from what it reported."""
+def _action_rows(recorded: list[Action], events: list[dict[str, Any]]) -> tuple[ActionRow, ...]:
+    """Return the actions from the journal, else (of a run elsewhere) from what it reported."""
     if recorded:
         return tuple(
             ActionRow(
@@ -176,16 +179,16 @@ def _actions(recorded: list[Action], events: list[dict[str, Any]]) -> tuple[Acti
 # -- plans
 
 
-async def plan(call: Call) -> PlanAnswer:
-    """The plan that a run left. Raises Refusal(not_found)."""
-    record, desk = _record(call), call.services.runs
+async def show_plan(call: RouteCall) -> PlanAnswer:
+    """Return the plan that a run left. Raises Refusal(not_found)."""
+    record, run_queue = _find_record(call), call.services.run_queue
     if record is None or record.plan_hash is None:
         raise Refusal("not_found", f"run {call.path['id'][:64]!r} left no plan", hint="see: GET /runs")
     try:
-        saved = await asyncio.to_thread(read_plan, desk.records.plan_path(record.run_id))
+        saved = await asyncio.to_thread(read_plan, run_queue.records.plan_path(record.run_id))
     except FazaiError as error:
         raise Refusal("not_found", error.message) from None
-    state, why = desk.records.plan_state(record, desk.jobs, time.time())
+    state, why = run_queue.records.plan_state(record, run_queue.jobs, time.time())
     row = PlanRow(
         run_id=record.run_id,
         playbook=record.job,
@@ -202,42 +205,48 @@ async def plan(call: Call) -> PlanAnswer:
     return PlanAnswer(plan=row)
 
 
-async def approve(call: Call) -> RunStartedAnswer:
-    """Raises Refusal."""
-    record, body = _record(call), call.body
+async def approve_plan(call: RouteCall) -> RunStartedAnswer:
+    """Approve the plan that a run left, and apply it. Raises Refusal."""
+    record, body = _find_record(call), call.body
     assert isinstance(body, ApproveRunBody)
     if record is None:
         raise Refusal("not_found", f"run {call.path['id'][:64]!r} left no plan", hint="see: GET /runs")
-    return _started(call.services.runs.approve(record, body.plan_hash, call.who.name, body.reason))
+    return _started_answer(
+        call.services.run_queue.approve(record, body.plan_hash, call.who.name, body.reason)
+    )
 
 
 # -- asking
 
 
-async def ask(call: Call) -> RunStartedAnswer | Reply:
-    """By a person, or by a git host. Raises Refusal, WireError."""
+async def start_run(call: RouteCall) -> RunStartedAnswer | HttpReply:
+    """Start a run for a person or a git host. Raises Refusal, WireError."""
     if webhooks.is_delivery(call.header):
-        return await _hooked(call)
-    allow(call.who, "operator")
+        return await _start_from_webhook(call)
+    require_role(call.who, "operator")
     body = decode_body(await read_body(call, _ASK), RunBody, limit_bytes=_ASK.limit_bytes)
-    desk = call.services.runs
-    job = desk.jobs.get(body.playbook)
+    run_queue = call.services.run_queue
+    job = run_queue.jobs.get(body.playbook)
     if job is None:
-        hint = did_you_mean(body.playbook, desk.jobs) or "see: GET /runs/schedule"
+        hint = did_you_mean(body.playbook, run_queue.jobs) or "see: GET /runs/schedule"
         raise Refusal("not_found", f"the configuration has no {body.playbook[:64]!r}", hint=hint)
     if body.plan_hash is not None:
-        return _approved(desk, job, body, body.plan_hash, call.who.name)
+        return _approve_named_plan(run_queue, job, body, body.plan_hash, call.who.name)
     _check_asked(job, body)
-    return _started(desk.ask(job, body.mode, "api", call.who.name, limit=body.limit, reason=body.reason))
+    return _started_answer(
+        run_queue.enqueue(job, body.mode, "api", call.who.name, limit=body.limit, reason=body.reason)
+    )
 
 
-def _approved(desk: RunDesk, job: Job, body: RunBody, plan_hash: str, by: str) -> RunStartedAnswer:
-    """An apply that names its plan is the approval of that plan."""
+def _approve_named_plan(
+    run_queue: RunQueue, job: Job, body: RunBody, plan_hash: str, by: str
+) -> RunStartedAnswer:
+    """Approve the plan that an apply names by its hash. Raises Refusal."""
     if body.mode != "apply":
         raise Refusal("bad_request", "`plan_hash`: only an apply has one")
-    for record in desk.records:
+    for record in run_queue.records:
         if record.job == job.name and record.plan_hash == plan_hash and record.limit == body.limit:
-            return _started(desk.approve(record, plan_hash, by, body.reason))
+            return _started_answer(run_queue.approve(record, plan_hash, by, body.reason))
     raise Refusal("plan_mismatch", f"{job.name} has no such plan", hint="plan first: the mode check")
 
 
@@ -249,57 +258,62 @@ def _check_asked(job: Job, body: RunBody) -> None:
             raise Refusal("bad_request", f"`limit`: {name[:64]!r} is no name of a host or group")
 
 
-async def _verified(call: Call) -> tuple[webhooks.Delivery, bytes, list[Hook]]:
-    """Raises Refusal; wrong signatures are limited as wrong tokens are."""
+async def _verify_delivery(call: RouteCall) -> tuple[webhooks.Delivery, bytes, list[Hook]]:
+    """Return a delivery, its body, and the webhooks whose secret it knows. Raises Refusal; wrong signatures
+    are limited as wrong tokens are."""
     hooks = call.services.settings.config.hooks
     try:
         delivery = webhooks.delivery_of(call.header)
         if not any(hook.host == delivery.host for hook in hooks):
             raise Refusal("bad_signature", f"no webhook of {delivery.host} is configured")
         body = await read_body(call, _ASK)
-        return delivery, body, webhooks.verified(hooks, delivery, body, uid=os.geteuid())
+        return delivery, body, webhooks.verified_hooks(hooks, delivery, body, uid=os.geteuid())
     except Refusal as refusal:
         if refusal.code == "bad_signature":
-            call.services.guard.failed_signature(call.connection)
+            call.services.guard.count_wrong_signature(call.connection)
         raise
 
 
-async def _hooked(call: Call) -> RunStartedAnswer | Reply:
+async def _start_from_webhook(call: RouteCall) -> RunStartedAnswer | HttpReply:
+    """Start the job of a webhook, or say why the delivery starts none. Raises Refusal, WireError."""
     services = call.services
-    delivery, body, good = await _verified(call)
+    delivery, body, good = await _verify_delivery(call)
     why = {hook.name: webhooks.reason_not_to(hook, delivery, body) for hook in good}
     now_us = int(time.time() * 1e6)
     until_us = now_us + int(services.settings.config.retention.deliveries_s * 1e6)
-    for nonce in webhooks.nonces(delivery, body):
+    for nonce in webhooks.delivery_nonces(delivery, body):
         if not services.store.use_nonce(f"hook:{delivery.host}", nonce, until_us, now_us):
             raise Refusal("replayed", "this delivery came before", status=409)
     hook = next((one for one in good if why[one.name] is None), None)
     if hook is None:
-        return Reply(encode(IgnoredAnswer(ignored=str(next(iter(why.values()))))))
+        return HttpReply(encode(IgnoredAnswer(ignored=str(next(iter(why.values()))))))
     text = f"webhook {hook.name}: delivery {delivery.id[:64]} of {delivery.host}"
     event = log_event("info", text, AUDIT)
     services.announcer.write_log("info", event, AUDIT)
     await services.store.publish([row_of(event)])  # and the nonces with it
-    job = services.runs.jobs[hook.job]
-    return _started(services.runs.ask(job, hook.mode, "webhook", f"webhook:{hook.name}", reason=text))
+    job = services.run_queue.jobs[hook.job]
+    return _started_answer(
+        services.run_queue.enqueue(job, hook.mode, "webhook", f"webhook:{hook.name}", reason=text)
+    )
 
 
-def _started(taken: Taken) -> RunStartedAnswer:
+def _started_answer(taken: QueuedRun) -> RunStartedAnswer:
     return RunStartedAnswer(run_id=taken.run_id, coalesced=taken.coalesced)
 
 
 # -- what may be run
 
 
-async def schedule(call: Call) -> ScheduleAnswer:
-    desk = call.services.runs
-    return ScheduleAnswer(jobs=tuple(_job_row(job, call) for job in desk.jobs.values()))
+async def show_schedule(call: RouteCall) -> ScheduleAnswer:
+    """Return what may be run, and when it will be."""
+    run_queue = call.services.run_queue
+    return ScheduleAnswer(jobs=tuple(_job_row(job, call) for job in run_queue.jobs.values()))
 
 
-def _job_row(job: Job, call: Call) -> JobRow:
-    desk, rhythm = call.services.runs, job.schedule.rhythm if job.schedule is not None else None
-    pending = desk.pending_plan(job.name)
-    last = next((one for one in desk.records if one.job == job.name and one.finished is not None), None)
+def _job_row(job: Job, call: RouteCall) -> JobRow:
+    run_queue, rhythm = call.services.run_queue, job.schedule.rhythm if job.schedule is not None else None
+    pending = run_queue.pending_plan(job.name)
+    last = next((one for one in run_queue.records if one.job == job.name and one.finished is not None), None)
     return JobRow(
         playbook=job.name,
         modes=job.modes,
@@ -308,8 +322,8 @@ def _job_row(job: Job, call: Call) -> JobRow:
         windows=tuple(f"{window} {rhythm.zone}" for window in rhythm.windows) if rhythm is not None else (),
         mode=job.schedule.mode if job.schedule is not None else None,
         next_at=call.services.scheduler.next_at(job.name),
-        running=desk.running(job.name),
-        queued=desk.queued(job.name),
+        running=run_queue.running_run(job.name),
+        queued=run_queue.queued_runs(job.name),
         last_run=last.run_id if last is not None else None,
         pending_plan=pending.run_id if pending is not None else None,
     )
@@ -319,7 +333,7 @@ _ASK = Route(
     method="POST",
     path="/runs",
     summary="Start a run: a person with a token, or a git host with its signature.",
-    handler=ask,
+    handler=start_run,
     role="operator",
     signed=True,
     by_hand=True,
@@ -344,7 +358,7 @@ ROUTES = (
         method="GET",
         path="/runs",
         summary="Runs, the newest first.",
-        handler=runs,
+        handler=list_runs,
         query=RunsQuery,
         answer=RunsAnswer,
     ),
@@ -353,22 +367,22 @@ ROUTES = (
         method="GET",
         path="/runs/schedule",
         summary="What may be run, and when it will be.",
-        handler=schedule,
+        handler=show_schedule,
         answer=ScheduleAnswer,
     ),
-    Route(method="GET", path="/runs/{id}", summary="One run.", handler=run, answer=RunAnswer),
+    Route(method="GET", path="/runs/{id}", summary="One run.", handler=show_run, answer=RunAnswer),
     Route(
         method="GET",
         path="/runs/{id}/plan",
         summary="The plan that a run left.",
-        handler=plan,
+        handler=show_plan,
         answer=PlanAnswer,
     ),
     Route(
         method="POST",
         path="/runs/{id}/approve",
         summary="Apply that plan.",
-        handler=approve,
+        handler=approve_plan,
         role="operator",
         body=ApproveRunBody,
         answer=RunStartedAnswer,

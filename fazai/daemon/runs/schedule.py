@@ -1,4 +1,4 @@
-"""When a job of the schedule is due. Pure: the caller tells the time.
+"""Decides when the jobs of the schedule are due. Pure: the caller tells the time.
 
 The interval is measured on a clock that never jumps (monotonic); the wall clock decides about windows
 alone. So a clock that is set back or forth neither repeats nor skips a run, and what could not begin (a
@@ -20,7 +20,7 @@ _FIRST_S = 60.0  # a job that never ran begins within this, so that a restart is
 _LONGEST_DAYS = 8  # a window that does not open within a week never does
 
 
-def _instant(day: date, clock: time, zone: tzinfo) -> tuple[datetime, bool]:
+def _first_instant(day: date, clock: time, zone: tzinfo) -> tuple[datetime, bool]:
     """Return the first moment of a zone that has this time of day; where clocks skip it, the moment at which
     they do, and True."""
     first = datetime.combine(day, clock, zone).astimezone(UTC)
@@ -38,40 +38,41 @@ def _instant(day: date, clock: time, zone: tzinfo) -> tuple[datetime, bool]:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """From `begin` to `end` on these days (0: Monday); over midnight where `end` is not after `begin`, and
-    then the day is that of the beginning."""
+    """A time span on these days (0: Monday), over midnight where `end` is not after `begin`; then the day is
+    that of the beginning."""
 
     begin: time
     end: time
     days: frozenset[int] = frozenset(range(7))
 
-    def span(self, day: date, zone: tzinfo) -> tuple[datetime, datetime]:
+    def bounds_on(self, day: date, zone: tzinfo) -> tuple[datetime, datetime]:
         """Return when the window of that day opens and closes, in UTC. Where clocks are put back, it opens
         and closes at the first of two equal times, so that it opens once. Where they are put forward, one
         that begins in the hour that is skipped opens when that is over, and is as long as ever if it lies in
         that hour as a whole."""
         last = day if self.begin < self.end else day + timedelta(days=1)
-        opens, moved = _instant(day, self.begin, zone)
-        closes, end_moved = _instant(last, self.end, zone)
+        opens, moved = _first_instant(day, self.begin, zone)
+        closes, end_moved = _first_instant(last, self.end, zone)
         if moved and (end_moved or closes <= opens):
             length = datetime.combine(last, self.end) - datetime.combine(day, self.begin)
             closes = opens + length
         return opens, closes
 
-    def holds(self, wall: datetime, zone: tzinfo) -> bool:
+    def is_open(self, wall: datetime, zone: tzinfo) -> bool:
+        """Return whether the window is open."""
         today = wall.astimezone(zone).date()
         for day in (today - timedelta(days=1), today):
-            opens, closes = self.span(day, zone)
+            opens, closes = self.bounds_on(day, zone)
             if day.weekday() in self.days and opens <= wall < closes:
                 return True
         return False
 
-    def opens(self, wall: datetime, zone: tzinfo) -> datetime | None:
-        """The next beginning at or after `wall`, in UTC."""
+    def next_opening(self, wall: datetime, zone: tzinfo) -> datetime | None:
+        """Return the next beginning at or after `wall`, in UTC."""
         today = wall.astimezone(zone).date()
         for ahead in range(_LONGEST_DAYS):
             day = today + timedelta(days=ahead)
-            moment, _ = self.span(day, zone)
+            moment, _ = self.bounds_on(day, zone)
             if day.weekday() in self.days and moment >= wall:
                 return moment
         return None
@@ -83,7 +84,7 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Rhythm:
-    """How often, spread by how much, and when at all."""
+    """The interval of a job, its jitter, and the windows in which it may begin."""
 
     every_s: float
     jitter_s: float = 0.0
@@ -91,44 +92,48 @@ class Rhythm:
     zone: tzinfo = UTC
 
     def open_at(self, wall: datetime) -> bool:
-        return not self.windows or any(window.holds(wall, self.zone) for window in self.windows)
+        """Return whether a run may begin at this time."""
+        return not self.windows or any(window.is_open(wall, self.zone) for window in self.windows)
 
     def next_open(self, wall: datetime) -> datetime | None:
-        """`wall` itself while a window is open; None: never."""
+        """Return when a window is next open: `wall` itself while one is; None: never."""
         if self.open_at(wall):
             return wall
-        found = [moment for window in self.windows if (moment := window.opens(wall, self.zone)) is not None]
+        found = [
+            moment for window in self.windows if (moment := window.next_opening(wall, self.zone)) is not None
+        ]
         return min(found) if found else None
 
 
 @dataclass(slots=True)
-class _Job:
+class _ScheduledJob:
     rhythm: Rhythm
     due_s: float  # monotonic
 
 
 @dataclass(slots=True)
 class Timetable:
-    """Which jobs are due. `chance` is from 0 to 1."""
+    """Tells which jobs are due. `chance` returns a number from 0 to 1."""
 
     chance: Callable[[], float]
-    _jobs: dict[str, _Job] = field(default_factory=dict)
+    _jobs: dict[str, _ScheduledJob] = field(default_factory=dict)
 
-    def begin(
+    def add_jobs(
         self, rhythms: Mapping[str, Rhythm], now_s: float, wall: datetime, last: Mapping[str, float]
     ) -> None:
-        """`last`: when each job last began, by the wall clock of that time; whatever it says, a job is due
-        within its interval."""
+        """Take over the jobs. `last`: when each of them last began, by the wall clock of that time; whatever
+        it says, a job is due within its interval."""
         for name, rhythm in rhythms.items():
             if name in last:
                 wait_s = last[name] + rhythm.every_s - wall.timestamp()
                 wait_s = min(max(wait_s, 0.0), rhythm.every_s)
             else:
                 wait_s = self.chance() * min(_FIRST_S, rhythm.every_s)
-            self._jobs[name] = _Job(rhythm, now_s + wait_s)
+            self._jobs[name] = _ScheduledJob(rhythm, now_s + wait_s)
 
-    def due(self, now_s: float, wall: datetime, busy: Iterable[str] = ()) -> list[str]:
-        """Those that are to begin now; each is due again after its interval. `busy` ones stay due."""
+    def take_due(self, now_s: float, wall: datetime, busy: Iterable[str] = ()) -> list[str]:
+        """Return the jobs that are to begin now; each is due again after its interval. `busy` ones stay
+        due."""
         held = set(busy)
         found = []
         for name, job in self._jobs.items():
@@ -139,14 +144,16 @@ class Timetable:
         return found
 
     def next_at(self, name: str, now_s: float, wall: datetime) -> datetime | None:
-        """When it begins, as far as is known; None for what is not scheduled, or never can be."""
+        """Return when a job begins, as far as is known; None for one that is not scheduled, or never can
+        begin."""
         job = self._jobs.get(name)
         if job is None:
             return None
         return job.rhythm.next_open(wall + timedelta(seconds=max(0.0, job.due_s - now_s)))
 
     def wait_s(self, now_s: float, longest_s: float) -> float:
-        """How long nothing can become due. Short enough to see a window open, or the clock jump."""
+        """Return how long nothing can become due, in seconds. Short enough to see a window open, or the clock
+        jump."""
         if not self._jobs:
             return longest_s
         soonest_s = min(job.due_s for job in self._jobs.values()) - now_s

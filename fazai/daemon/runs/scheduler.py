@@ -1,4 +1,4 @@
-"""Carries out the timetable, and looks after the runs for as long as the daemon lives."""
+"""Asks for the runs that are due, and looks after the run queue until the daemon stops."""
 
 from __future__ import annotations
 
@@ -14,23 +14,24 @@ from pathlib import Path
 import msgspec
 
 from fazai.daemon.http.refusal import Refusal
-from fazai.daemon.runs.queue import RunDesk
+from fazai.daemon.runs.queue import RunQueue
 from fazai.daemon.runs.schedule import Timetable
 from fazai.errors import StateError
 from fazai.service.log import Log
 
-__all__ = ["Scheduler", "keep"]
+__all__ = ["Scheduler", "run_schedule"]
 
 _LOOK_AGAIN_S = 15.0  # at windows and at a wall clock that jumped
 _LOGGER = "fazai.daemon.schedule"
 
 
 class Scheduler:
-    """`file` remembers when each job last began, so that a restart neither repeats nor forgets one."""
+    """Starts jobs by their schedule. `file` remembers when each last began, so that a restart neither repeats
+    nor forgets one."""
 
     def __init__(
         self,
-        desk: RunDesk,
+        run_queue: RunQueue,
         file: Path,
         log: Log,
         *,
@@ -38,37 +39,41 @@ class Scheduler:
         now: Callable[[], float] = time.time,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        self._desk, self._file, self._log = desk, file, log
+        self._run_queue, self._file, self._log = run_queue, file, log
         self._monotonic, self._now = monotonic, now
-        self._last = _read(file)
+        self._last = _read_last_starts(file)
         self._table = Timetable(chance)
-        rhythms = {job.name: job.schedule.rhythm for job in desk.jobs.values() if job.schedule is not None}
-        self._table.begin(rhythms, monotonic(), self._wall(), self._last)
+        rhythms = {
+            job.name: job.schedule.rhythm for job in run_queue.jobs.values() if job.schedule is not None
+        }
+        self._table.add_jobs(rhythms, monotonic(), self._wall_time(), self._last)
 
-    def _wall(self) -> datetime:
+    def _wall_time(self) -> datetime:
         return datetime.fromtimestamp(self._now(), UTC)
 
     def next_at(self, job: str) -> datetime | None:
-        return self._table.next_at(job, self._monotonic(), self._wall())
+        """Return when a job begins next; None where it is not scheduled."""
+        return self._table.next_at(job, self._monotonic(), self._wall_time())
 
-    def step(self) -> list[str]:
-        """Ask for the runs that are due; the jobs. A job that waits or goes on stays due."""
-        due = self._table.due(self._monotonic(), self._wall(), self._desk.busy_jobs())
+    def start_due(self) -> list[str]:
+        """Ask for the runs that are due, and return their jobs. A job that waits or goes on stays due."""
+        due = self._table.take_due(self._monotonic(), self._wall_time(), self._run_queue.busy_jobs())
         for name in due:
-            job = self._desk.jobs[name]
+            job = self._run_queue.jobs[name]
             assert job.schedule is not None
             try:
-                self._desk.ask(job, job.schedule.mode, "schedule", "schedule")
+                self._run_queue.enqueue(job, job.schedule.mode, "schedule", "schedule")
                 self._last[name] = self._now()
-                self._remember()
+                self._save_last_starts()
             except (Refusal, StateError) as error:
                 self._log.say("error", f"{name} does not begin: {error}", logger=_LOGGER)
         return due
 
     def wait_s(self) -> float:
+        """Return how long nothing can become due, in seconds."""
         return self._table.wait_s(self._monotonic(), _LOOK_AGAIN_S)
 
-    def _remember(self) -> None:
+    def _save_last_starts(self) -> None:
         fresh = self._file.with_suffix(".new")
         try:
             with open(fresh, "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
@@ -78,19 +83,20 @@ class Scheduler:
             raise StateError(f"{self._file} cannot be written: {error.strerror}") from None
 
 
-def _read(file: Path) -> dict[str, float]:
-    """Without it every job is due soon: that is all that a damaged one costs."""
+def _read_last_starts(file: Path) -> dict[str, float]:
+    """Return when each job last began. Without the file every job is due soon: that is all that a damaged one
+    costs."""
     with contextlib.suppress(OSError, msgspec.DecodeError):
         return msgspec.json.decode(file.read_bytes(), type=dict[str, float])
     return {}
 
 
-async def keep(scheduler: Scheduler, runs: RunDesk, stop_s: float) -> None:
+async def run_schedule(scheduler: Scheduler, runs: RunQueue, stop_s: float) -> None:
     """Keep the schedule until the daemon stops; then give the runs `stop_s` seconds to stop."""
     try:
-        await runs.settle()
+        await runs.recover()
         while True:
-            scheduler.step()
+            scheduler.start_due()
             await asyncio.sleep(scheduler.wait_s())
     finally:
         await runs.close(stop_s)

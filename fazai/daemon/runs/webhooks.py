@@ -1,4 +1,4 @@
-"""Webhooks of git hosts: which one it is, whether it is real, and whether it is a reason to run.
+"""Webhooks of git hosts: tells which host sent a delivery, verifies it, and decides whether it starts a run.
 
 GitHub: `X-Hub-Signature-256` is `sha256=` and the HMAC-SHA256 of the body. Gitea: `X-Gitea-Signature` is
 that HMAC alone (it sends GitHub's headers, too). GitLab: `X-Gitlab-Token` is the secret itself, so that
@@ -20,7 +20,7 @@ from fazai.errors import SecretError
 from fazai.secrets.files import read_private
 from fazai.wire.base import parse_object
 
-__all__ = ["Delivery", "delivery_of", "is_delivery", "nonces", "reason_not_to", "verified"]
+__all__ = ["Delivery", "delivery_nonces", "delivery_of", "is_delivery", "reason_not_to", "verified_hooks"]
 
 _SHORTEST = 16
 _LONGEST = 512
@@ -43,12 +43,13 @@ _PROOFS: Mapping[GitHost, bytes] = MappingProxyType(
 
 
 def is_delivery(header: Callable[[bytes], str | None]) -> bool:
-    """Whether the request says that a git host sent it."""
+    """Return whether the request says that a git host sent it."""
     return any(header(name) is not None for name in _PROOFS.values())
 
 
 def delivery_of(header: Callable[[bytes], str | None]) -> Delivery:
-    """Of a request that `is_delivery`. Raises Refusal(bad_signature) for one without an id."""
+    """Return the delivery of a request that `is_delivery`. Raises Refusal(bad_signature) for one without an
+    id."""
     host, proof = next((host, proof) for host, name in _PROOFS.items() if (proof := header(name)) is not None)
     if host == "gitlab":
         given = header(b"idempotency-key") or header(b"x-gitlab-event-uuid") or ""
@@ -59,10 +60,12 @@ def delivery_of(header: Callable[[bytes], str | None]) -> Delivery:
     return Delivery(host, header(b"x-%s-event" % host.encode()) or "", given, proof)
 
 
-def verified(hooks: Sequence[Hook], delivery: Delivery, body: bytes, *, uid: int) -> list[Hook]:
-    """The hooks whose secret it knows. Raises Refusal (bad_signature, unavailable)."""
+def verified_hooks(hooks: Sequence[Hook], delivery: Delivery, body: bytes, *, uid: int) -> list[Hook]:
+    """Return the hooks whose secret the delivery knows. Raises Refusal (bad_signature, unavailable)."""
     good = [
-        hook for hook in hooks if hook.host == delivery.host and _proves(delivery, _secret(hook, uid), body)
+        hook
+        for hook in hooks
+        if hook.host == delivery.host and _is_signed_with(delivery, _read_secret(hook, uid), body)
     ]
     if not good:
         raise Refusal(
@@ -73,7 +76,7 @@ def verified(hooks: Sequence[Hook], delivery: Delivery, body: bytes, *, uid: int
     return good
 
 
-def _proves(delivery: Delivery, secret: bytes, body: bytes) -> bool:
+def _is_signed_with(delivery: Delivery, secret: bytes, body: bytes) -> bool:
     if delivery.host == "gitlab":
         return hmac.compare_digest(delivery.proof.encode("latin-1"), secret)
     wanted = hmac.new(secret, body, hashlib.sha256).hexdigest()
@@ -85,8 +88,9 @@ def _proves(delivery: Delivery, secret: bytes, body: bytes) -> bool:
     return hmac.compare_digest(proof.encode("latin-1"), wanted.encode())
 
 
-def _secret(hook: Hook, uid: int) -> bytes:
-    """Read each time, so that it can be replaced. Raises Refusal(unavailable)."""
+def _read_secret(hook: Hook, uid: int) -> bytes:
+    """Return a hook's secret, which is read each time so that it can be replaced. Raises
+    Refusal(unavailable)."""
     try:
         secret = read_private(hook.secret_file, uid=uid).strip()
     except SecretError as error:
@@ -99,8 +103,8 @@ def _secret(hook: Hook, uid: int) -> bytes:
     return secret
 
 
-def nonces(delivery: Delivery, body: bytes) -> list[str]:
-    """The id is not signed; where the body is, it must not come twice under another id, either."""
+def delivery_nonces(delivery: Delivery, body: bytes) -> list[str]:
+    """Return what must not come twice: the id, which is not signed, and the body where that is."""
     found = [f"id:{hashlib.sha256(delivery.id.encode()).hexdigest()}"]
     if delivery.host != "gitlab":
         found.append(f"body:{hashlib.sha256(body).hexdigest()}")
@@ -108,7 +112,7 @@ def nonces(delivery: Delivery, body: bytes) -> list[str]:
 
 
 def reason_not_to(hook: Hook, delivery: Delivery, body: bytes) -> str | None:
-    """Why it starts nothing; None: it does. Raises WireError(bad_json, bad_request)."""
+    """Return why a delivery starts nothing; None: it does. Raises WireError(bad_json, bad_request)."""
     if delivery.event not in _PUSH:
         return f"the event {delivery.event[:64]!r} is no push"
     payload: dict[str, Any] = parse_object(body, limit_bytes=1 << 40)

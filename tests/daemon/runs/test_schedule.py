@@ -1,0 +1,389 @@
+"""The timetable with clocks of the test's own; and the schedule of a daemon."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from datetime import UTC, date, datetime, time, timedelta
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from fazai.daemon.runs.config import Retention
+from fazai.daemon.runs.config_file import read_config
+from fazai.daemon.runs.records import RunRecord, RunRecords
+from fazai.daemon.runs.schedule import Rhythm, Timetable, Window
+from fazai.errors import Errors, FazaiError
+from fazai.inventory import Inventory, load
+from fazai.store.base import Run
+from fazai.store.sqlite import SqliteStore
+from tests.daemon.live import PATIENCE_S, until
+from tests.daemon.runs_world import world
+
+ROOT = Path(__file__).parents[3]
+SUNDAY = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+
+
+class Clocks:
+    """The wall clock can jump, the other cannot."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+        self.wall = SUNDAY
+
+    def step(self, seconds: float) -> None:
+        self.now_s += seconds
+        self.wall += timedelta(seconds=seconds)
+
+
+def table(clocks: Clocks, rhythm: Rhythm, chance: float = 0.0, last: float | None = None) -> Timetable:
+    made = Timetable(lambda: chance)
+    made.add_jobs({"edge": rhythm}, clocks.now_s, clocks.wall, {} if last is None else {"edge": last})
+    return made
+
+
+def runs(clocks: Clocks, made: Timetable, seconds: int, step_s: int = 10) -> list[float]:
+    """When it was due, in seconds from now."""
+    began, found = clocks.now_s, []
+    for _ in range(0, seconds, step_s):
+        found += [clocks.now_s - began for _ in made.take_due(clocks.now_s, clocks.wall)]
+        clocks.step(step_s)
+    return found
+
+
+def test_every_15_minutes() -> None:
+    clocks = Clocks()
+    assert runs(clocks, table(clocks, Rhythm(900)), 3600) == [0, 900, 1800, 2700]
+
+
+def test_jitter_is_added_and_the_first_run_is_spread() -> None:
+    clocks = Clocks()
+    assert runs(clocks, table(clocks, Rhythm(900, 60), chance=0.5), 3600) == [30, 960, 1890, 2820]
+
+
+def test_a_wall_clock_that_jumps_neither_repeats_nor_skips() -> None:
+    clocks = Clocks()
+    made = table(clocks, Rhythm(900))
+    assert runs(clocks, made, 1000) == [0, 900]
+    for jump in (timedelta(days=-3), timedelta(days=400)):
+        clocks.wall += jump
+        assert runs(clocks, made, 900) == [800]
+
+
+def test_what_was_missed_is_made_up_for_once() -> None:
+    clocks = Clocks()
+    made = table(clocks, Rhythm(900))
+    assert made.take_due(clocks.now_s, clocks.wall) == ["edge"]
+    clocks.step(5 * 900)
+    assert made.take_due(clocks.now_s, clocks.wall, busy={"edge"}) == []
+    assert made.take_due(clocks.now_s, clocks.wall) == ["edge"]
+    assert made.take_due(clocks.now_s, clocks.wall) == []
+    assert runs(clocks, made, 1000) == [900]
+
+
+def test_a_closed_window_delays_to_its_opening() -> None:
+    clocks = Clocks()
+    night = Window(time(1, 0), time(5, 0), frozenset(range(5)))
+    made = table(clocks, Rhythm(3600, windows=(night,)))
+    assert made.next_at("edge", clocks.now_s, clocks.wall) == datetime(2026, 11, 23, 1, 0, tzinfo=UTC)
+    found = runs(clocks, made, 24 * 3600, 600)
+    assert found == [13 * 3600 + hour * 3600 for hour in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("moment", "open_"),
+    [
+        ((2026, 11, 20, 23, 30), True),  # Friday night
+        ((2026, 11, 21, 3, 59), True),  # still the window that Friday opened
+        ((2026, 11, 21, 4, 0), False),
+        ((2026, 11, 21, 23, 0), False),  # Saturday's never opens
+    ],
+)
+def test_a_window_over_midnight_belongs_to_the_day_of_its_beginning(
+    moment: tuple[int, int, int, int, int], open_: bool
+) -> None:
+    window = Window(time(22, 0), time(4, 0), frozenset({4}))
+    assert Rhythm(60, windows=(window,)).open_at(datetime(*moment, tzinfo=UTC)) is open_
+
+
+def test_windows_are_of_their_zone_over_a_change_of_the_clocks() -> None:
+    berlin = ZoneInfo("Europe/Berlin")
+    rhythm = Rhythm(60, windows=(Window(time(2, 30), time(4, 0)),), zone=berlin)
+    # on 29 March 2026 there is no 02:30; at 03:00 of the new time the window is open
+    assert not rhythm.open_at(datetime(2026, 3, 29, 0, 59, tzinfo=UTC))
+    assert rhythm.open_at(datetime(2026, 3, 29, 1, 0, tzinfo=UTC))
+    assert not rhythm.open_at(datetime(2026, 3, 29, 2, 0, tzinfo=UTC))
+    opens = rhythm.next_open(datetime(2026, 3, 28, 12, 0, tzinfo=UTC))
+    assert opens is not None
+    assert opens.date().isoformat() == "2026-03-29"
+
+
+#: Windows of Europe/Berlin, and when they are open (UTC) on the nights in which clocks change.
+SPRING = {  # 28 March 2027: 01:00Z is 03:00, one hour there is not
+    ("02:30", "02:45"): ("01:00", "01:15"),
+    ("02:30", "04:00"): ("01:00", "02:00"),
+    ("01:30", "02:30"): ("00:30", "01:00"),
+    ("01:00", "05:00"): ("00:00", "03:00"),
+    ("02:00", "03:00"): ("01:00", "02:00"),
+    ("03:00", "03:30"): ("01:00", "01:30"),
+}
+AUTUMN = {  # 31 October 2027: 02:00 to 03:00 comes twice, from 00:00Z and from 01:00Z
+    ("02:30", "02:45"): ("00:30", "00:45"),
+    ("02:30", "04:00"): ("00:30", "03:00"),
+    ("01:30", "02:30"): ("23:30", "00:30"),
+    ("01:00", "05:00"): ("23:00", "04:00"),
+    ("03:00", "03:30"): ("02:00", "02:30"),
+}
+NIGHTS = [(date(2027, 3, 28), *row) for row in SPRING.items()]
+NIGHTS += [(date(2027, 10, 31), *row) for row in AUTUMN.items()]
+
+
+@pytest.mark.parametrize(("day", "window", "wanted"), NIGHTS)
+def test_windows_in_the_nights_in_which_clocks_change(
+    day: date, window: tuple[str, str], wanted: tuple[str, str]
+) -> None:
+    begin, end = (time.fromisoformat(text) for text in window)
+    rhythm = Rhythm(60, windows=(Window(begin, end),), zone=ZoneInfo("Europe/Berlin"))
+    noon = datetime.combine(day - timedelta(days=1), time(12), UTC)
+    minutes = [noon + timedelta(minutes=n) for n in range(24 * 60)]
+    opened = [one for one in minutes if rhythm.open_at(one)]
+    assert opened, "the night is skipped"
+    assert len(opened) == (opened[-1] - opened[0]).total_seconds() // 60 + 1, "it opens twice"
+    assert f"{opened[0]:%H:%M}" == wanted[0]
+    assert f"{opened[-1] + timedelta(minutes=1):%H:%M}" == wanted[1]
+    assert rhythm.next_open(noon) == opened[0]  # what `next_at` says, it is open at
+    clocks = Clocks()
+    clocks.wall = noon
+    made = table(clocks, rhythm)
+    assert made.next_at("edge", clocks.now_s, clocks.wall) == opened[0]
+
+
+def test_a_night_that_was_skipped() -> None:
+    rhythm = Rhythm(60, windows=(Window(time(2, 30), time(2, 45)),), zone=ZoneInfo("Europe/Berlin"))
+    found = rhythm.next_open(datetime(2027, 3, 28, 0, 30, tzinfo=UTC))
+    assert found == datetime(2027, 3, 28, 1, 0, tzinfo=UTC)
+    assert rhythm.open_at(found)
+
+
+def test_a_restart_neither_repeats_nor_forgets() -> None:
+    clocks = Clocks()
+    soon = table(clocks, Rhythm(900), last=clocks.wall.timestamp() - 600)
+    assert runs(clocks, soon, 900) == [300]
+    late = table(clocks, Rhythm(900), last=clocks.wall.timestamp() - 86400)
+    assert runs(clocks, late, 100) == [0]
+    future = table(clocks, Rhythm(900), last=clocks.wall.timestamp() + 86400 * 365)
+    assert runs(clocks, future, 1000) == [900]
+
+
+def test_the_daemon_runs_its_schedule(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir(mode=0o700)
+    (tmp_path / "state" / "schedule.json").write_text('{"edge": 1}')  # long ago, so it is due now
+    with world(tmp_path, job={"schedule": {"every": "1h", "jitter": "1s"}}) as edge:
+        (job,) = edge.client.get("/runs/schedule").json()["jobs"]
+        assert (job["every_s"], job["mode"], job["modes"]) == (3600.0, "check", ["check", "approve", "apply"])
+        run_queue = edge.daemon.services.run_queue
+        until(lambda: any(record.exit_code is not None for record in run_queue.records))
+        record = next(iter(run_queue.records))
+        assert (record.trigger, record.exit_code) == ("schedule", 2)
+        (job,) = edge.client.get("/runs/schedule").json()["jobs"]
+        assert job["pending_plan"] is not None
+        assert datetime.fromisoformat(job["next_at"]) > datetime.fromtimestamp(record.asked, UTC)
+    assert "edge" in (tmp_path / "state" / "schedule.json").read_text()
+
+
+CONFIG = """\
+runs:
+  edge:
+    inventory: inventory.yml
+    playbook: [edge.yml]
+    limit: edge
+    modes: [check, apply]
+    timeout: 30m
+    environment: [EDGE_PASSWORD]
+    schedule:
+      every: 15m
+      jitter: 1m
+      mode: apply
+      timezone: Europe/Berlin
+      windows:
+        - {days: [mon-wed, fri], from: "01:30", to: 10:30}
+webhooks:
+  git:
+    host: gitea
+    secret_file: secrets/hook
+    playbook: edge
+    mode: apply
+    branch: main
+opnsense: {poll: 2m, at_once: 64, timeout: 5s}
+"""
+
+
+def test_a_configuration_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "daemon.yml"
+    path.write_text(CONFIG)
+    found = read_config(path)
+    job = found.jobs["edge"]
+    assert job.inventory == (str(tmp_path / "inventory.yml"),)
+    assert (job.modes, job.timeout_s, job.environment) == (("check", "apply"), 1800.0, ("EDGE_PASSWORD",))
+    assert job.schedule is not None
+    (window,) = job.schedule.rhythm.windows
+    assert str(window) == "mon,tue,wed,fri 01:30-10:30"
+    assert found.hooks[0].secret_file == tmp_path / "secrets" / "hook"
+    assert (found.polling.every_s, found.polling.at_once) == (120.0, 64)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "text"),
+    [
+        ("runs:", "rums:", 1, "knows no 'rums'"),
+        ("    limit: edge", "    limits: edge", 5, "knows no 'limits'"),
+        ("[check, apply]", "[check, aply]", 6, "is one of check, approve, apply"),
+        ("every: 15m", "every: 15", 10, "is a time such as"),
+        ("every: 15m", "every: 1s", 10, "at least 10s"),
+        ("mode: apply\n      timezone", "mode: check\n      timezone", 12, ""),
+        ("Europe/Berlin", "Mars/Base", 13, "is not known"),
+        ("mon-wed", "mon-wex", 15, "has no day"),
+        ("10:30", '"25:00"', 15, "is a time of day"),
+        ("host: gitea", "host: gitee", 18, "is one of github, gitlab, gitea"),
+        ("playbook: edge\n", "playbook: edg\n", 20, "has no 'edg'"),
+        ("modes: [check, apply]", "modes: [apply]", 6, ""),
+        ("at_once: 64", "at_once: 0", 23, "is a number from 1 to 1000"),
+        ("[EDGE_PASSWORD]", "['A=b']", 8, "is none"),
+        ("    inventory: inventory.yml\n", "", 3, "needs inventory"),
+    ],
+)
+def test_what_is_wrong_has_its_place(tmp_path: Path, old: str, new: str, line: int, text: str) -> None:
+    path = tmp_path / "daemon.yml"
+    assert old in CONFIG
+    path.write_text(CONFIG.replace(old, new, 1))
+    if not text:
+        read_config(path)
+        return
+    with pytest.raises(FazaiError) as caught:
+        read_config(path)
+    errors = caught.value.errors if isinstance(caught.value, Errors) else (caught.value,)
+    said = [str(error) for error in errors]
+    assert any(f"daemon.yml:{line}:" in one and text in one for one in said), said
+
+
+def test_the_example_is_read() -> None:
+    found = read_config(Path(__file__).parents[3] / "deploy" / "daemon.yml")
+    assert set(found.jobs) == {"edge", "night"}
+    assert found.jobs["night"].schedule is not None
+    rhythm = found.jobs["night"].schedule.rhythm
+    assert rhythm.open_at(datetime(2026, 11, 21, 12, 0, tzinfo=UTC))  # a Saturday
+    assert not rhythm.open_at(datetime(2026, 11, 20, 12, 0, tzinfo=UTC))
+
+
+def test_how_long_things_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "daemon.yml"
+    path.write_text(
+        "retention:\n  events: {age: 7d12h, size: 64MiB}\n  telemetry: {size: 2GB}\n"
+        "  hosts: 90d\n  runs: 20\n  ledger: 100\n  deliveries: 30d\n"
+    )
+    found = read_config(path).retention
+    assert (found.events_s, found.events_bytes) == (7.5 * 86400, 64 << 20)
+    assert (found.telemetry_s, found.telemetry_bytes) == (30 * 86400.0, 2 << 30)
+    assert (found.hosts_s, found.runs, found.ledger) == (90 * 86400.0, 20, 100)
+    assert (found.deliveries_s, Retention().deliveries_s) == (30 * 86400.0, 400 * 86400.0)
+    assert read_config(ROOT / "deploy/daemon.yml").retention == Retention()
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("events: {age: 0s}", "age is a time such as 90s, 15m, 1h30m or 30d, not '0s'"),
+        ("events: {size: 256}", "size is a size such as 256MiB or 8GiB, not 256"),
+        ("telemetry: {size: 1KiB}", "size is a size such as 256MiB or 8GiB, not '1KiB'"),
+        ("telemetry: 30d", "telemetry is a mapping"),
+        ("runs: 1", "runs is a number from 10 to 1000000"),
+        ("ledger: yes", "ledger is a number from 10 to 1000000"),
+        ("deliveries: 10m", "deliveries is a day at least, such as 30d, not '10m'"),
+        ("host: 30d", "retention knows no 'host'"),
+    ],
+)
+def test_what_cannot_be_kept_has_its_place(tmp_path: Path, line: str, said: str) -> None:
+    path = tmp_path / "daemon.yml"
+    path.write_text(f"retention:\n  {line}\n")
+    with pytest.raises(FazaiError) as caught:
+        read_config(path)
+    assert said in str(caught.value)
+    assert "daemon.yml:2:" in str(caught.value)
+
+
+def test_the_ledger_keeps_as_many_runs_as_it_was_told(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path, keep_runs=10)
+
+    async def fill() -> None:
+        for number in range(13):
+            run_id = f"01KANHC0E8M5T3W9Q7Z2R4V6{number:02d}"
+            await store.run_begin(Run(run_id, "apply", (), "root", "h", 1, float(number)))
+            await store.run_end(run_id, 0, {})
+
+    asyncio.run(fill())
+    assert len(store.history(100)) == 10
+    store.close()
+
+
+def test_the_daemon_keeps_as_many_runs_as_it_was_told(tmp_path: Path) -> None:
+    records = RunRecords(tmp_path, keep=10)
+    for number in range(13):
+        run_id = f"01KANHC0E8M5T3W9Q7Z2R4V6{number:02d}"
+        one = RunRecord(
+            run_id=run_id, job="edge", mode="check", trigger="api", by="x", asked=1.0, finished=2.0
+        )
+        records.save(one)
+    assert len(list(tmp_path.glob("*.json"))) == len(list(records)) == 10
+
+
+MISSING = [
+    (
+        "inventory: inventory.yml",
+        "inventory: inventry.yml",
+        3,
+        "inventory names {}/inventry.yml, and there is",
+    ),
+    ("playbook: edge.yml", "playbook: edgy.yml", 4, "playbook names {}/edgy.yml, and there is no such file"),
+    ("limit: edge", "limit: egde", 5, 'limit: the pattern "egde" matches no group and no host'),
+    ("limit: edge", "limit: [edge, '!edge']", 5, "leaves no host"),
+    ("secret_file: hook", "secret_file: hok", 9, "secret_file names {}/hok, and there is no such file"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "line", "said"), MISSING)
+def test_the_daemon_does_not_start_with_what_is_not_there(
+    tmp_path: Path, old: str, new: str, line: int, said: str
+) -> None:
+    """The whole command: exit 3, with the place."""
+    text = (
+        "runs:\n  edge:\n    inventory: inventory.yml\n    playbook: edge.yml\n    limit: edge\n"
+        "webhooks:\n  git:\n    host: gitea\n    secret_file: hook\n    playbook: edge\n"
+    )
+    hosts = (
+        "all: {children: {edge: {hosts: {h1: {provider: local}}}, core: {hosts: {h2: {provider: local}}}}}\n"
+    )
+    (tmp_path / "inventory.yml").write_text(hosts)
+    (tmp_path / "edge.yml").write_text("- {name: edge, hosts: edge, resources: []}\n")
+    (tmp_path / "hook").write_text("x" * 32)
+    config = tmp_path / "daemon.yml"
+    config.write_text(text)
+
+    def loaded(sources: tuple[str, ...]) -> Inventory:
+        return load(sources)
+
+    assert read_config(config, loaded).jobs["edge"].limit == ("edge",)
+    config.write_text(text.replace(old, new, 1))
+    env = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": str(ROOT),
+        "HOME": str(tmp_path),
+        "FAZAI_STATE_DIR": str(tmp_path / "state"),
+    }
+    words = [sys.executable, "-m", "fazai", "daemon", "--port", "0", "--config", str(config)]
+    found = subprocess.run(words, env=env, capture_output=True, text=True, timeout=PATIENCE_S)
+    assert found.returncode == 3, found.stderr
+    assert f"{config}:{line}:" in found.stderr
+    assert said.format(tmp_path) in found.stderr
